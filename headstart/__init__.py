@@ -1,0 +1,1 @@
+"""Headstart: a folder of labelled examples and a pretrained network become a tested model."""

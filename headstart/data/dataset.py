@@ -1,0 +1,85 @@
+"""A dataset is an ordered list of named examples; it holds paths and labels, never pixels."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import DataError
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something that was found and not used, and why, in a phrase."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Row i is the example `ids[i]`, to be read from `sources[i]`, labelled `classes[labels[i]]`.
+
+    `parts` (of "train", "val", "test"), `groups` (rows of one group stay in one part) and `strata`
+    (each part gets its share of every stratum, beside every label) are what the data itself says
+    about its split: empty, or one string a row, where "" says nothing of that row.
+    """
+
+    ids: tuple[str, ...]
+    sources: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    strata: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        if not n == len(self.sources) == len(self.labels):
+            raise DataError(
+                f"Every row needs an id, a source and a label; got {n} ids, "
+                f"{len(self.sources)} sources and {len(self.labels)} labels."
+            )
+        for name in ("parts", "groups", "strata"):
+            column = getattr(self, name)
+            if column and len(column) != n:
+                raise DataError(
+                    f"{name} holds nothing or one string a row; got {len(column)} for {n} rows."
+                )
+        if strange := set(self.parts) - {*PARTS, ""}:
+            raise DataError(f"A part is one of {', '.join(PARTS)}; got {sorted(strange)[0]!r}.")
+        if n and not 0 <= min(self.labels) <= max(self.labels) < len(self.classes):
+            raise DataError(f"Labels count from 0 to {len(self.classes) - 1}, one for each class.")
+        if len(set(self.ids)) < n:
+            twice = next(i for i, count in Counter(self.ids).items() if count > 1)
+            raise DataError(f"Row ids must be unique, but {twice!r} appears more than once.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def y(self) -> NDArray[np.int64]:  # (N,)
+        return np.array(self.labels, dtype=np.int64)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows of each class, classes without any included."""
+        counts = np.bincount(self.y, minlength=len(self.classes))
+        return {name: int(counts[c]) for c, name in enumerate(self.classes)}
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Dataset":
+        """The same dataset with only these rows, in this order."""
+        picked = {
+            name: tuple(column[i] for i in rows) if (column := getattr(self, name)) else ()
+            for name in ("ids", "sources", "labels", "parts", "groups", "strata")
+        }
+        return replace(self, **picked)
+
+    def reversed(self) -> "Dataset":
+        return self.take(range(len(self) - 1, -1, -1))

@@ -1,0 +1,171 @@
+"""From a file's bytes to pixels: the one decode function, for everything."""
+
+import io
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.errors import DataError
+
+VERSION = 1  # raise it when the same bytes would give other pixels: stored features depend on it
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+)
+MAX_PIXELS = 64_000_000  # 192 MB as RGB; a 20 kB PNG can claim any number
+DCT_SCALES = (8, 4, 2)  # 1/n of a JPEG; other fractions shift the picture
+
+Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
+
+
+def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
+    """The first frame as RGB, upright, alpha laid on white: (H, W, 3) uint8.
+
+    What the file is, its content says, not its name; JPEG, PNG, WebP, GIF, BMP and TIFF are read.
+    16-bit and floating-point pictures are scaled to 0..255 rather than clipped (`_to_bytes`).
+    With `short_side`, a JPEG may come back at 1/2, 1/4 or 1/8 of its size, cheaply from its
+    DCT coefficients, so long as its shorter side keeps at least that many pixels.
+
+    Raises DataError, with the reason in a phrase, for anything that is not such a picture, is
+    truncated or has more than MAX_PIXELS; OSError when the file cannot be read at all.
+    """
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    if not data:
+        raise DataError("the file is empty (0 bytes)")
+    _bombs_are_errors()
+    try:
+        return _decode(data, short_side)
+    except DataError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise DataError(f"not a picture in a format read here ({', '.join(FORMATS)})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
+    except Exception as error:  # hostile bytes reach deep into the parsers: any error is the file's
+        raise DataError(f"cannot be decoded: {_phrase(error)}") from error
+
+
+def sniffed(path: Path) -> bool:
+    """Whether the first bytes are those of a format that `decode` reads."""
+    with open(path, "rb") as f:
+        head = f.read(16)
+    starts = (
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n",
+        b"GIF8",
+        b"BM",
+        b"II*\0",
+        b"MM\0*",
+        b"II+\0",
+        b"MM\0+",
+    )
+    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _decode(data: bytes, short_side: int | None) -> Pixels:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise DataError(
+                f"has {width}x{height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
+            )
+        if image.format in ("JPEG", "MPO"):
+            scale = _dct_scale(min(width, height), short_side)
+            turned = _orientation(image)
+            pixels = _fast_jpeg(data, image, scale)
+            if pixels is None:
+                if scale > 1:
+                    image.draft(image.mode, (width // scale, height // scale))
+                pixels = _to_rgb(image)
+            return _upright(pixels, turned)
+        image.load()  # TIFF turns itself upright here and then says so
+        return _upright(_to_rgb(image), _orientation(image))
+
+
+def _dct_scale(shorter: int, short_side: int | None) -> int:
+    if short_side is None:
+        return 1
+    return next((n for n in DCT_SCALES if shorter // n >= short_side), 1)
+
+
+def _fast_jpeg(data: bytes, image: Image.Image, scale: int) -> Pixels | None:
+    """libjpeg-turbo straight into an array: the bytes that Pillow gives, sooner; None if it can't.
+
+    A file that is damaged or unusual in any way is left to Pillow, which then has the last word.
+    """
+    if image.mode not in ("RGB", "L"):
+        return None
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    width, height = image.size
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=-(-height // scale), min_width=-(-width // scale)
+        )
+    except ValueError:
+        return None
+    return pixels
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode[0] in "IF":  # I, I;16, I;16B, F
+        grey = _to_bytes(np.asarray(image), image.mode)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        on_white = Image.new("RGBA", image.size, "white")
+        on_white.alpha_composite(image.convert("RGBA"))
+        image = on_white
+    return np.asarray(image.convert("RGB"))
+
+
+def _to_bytes(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
+    """Grey levels of more than 8 bits to 0..255, by the range their type or their values tell.
+
+    16-bit: 65535 is white. 32-bit integers and floats carry no range, so the smallest usual one
+    that holds all values is taken: 0..1 (floats only), 0..255, 0..65535, or else min..max.
+    """
+    if not np.isfinite(values).all():
+        raise DataError("holds values that are not finite numbers")
+    low, high = float(values.min()), float(values.max())
+    if mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+    elif low >= 0:
+        usual = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
+        low, high = 0.0, next((top for top in usual if high <= top), high)
+    span = (high - low) or 1.0
+    return np.rint((values.astype(np.float64) - low) * (255.0 / span)).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # a broken EXIF block is no reason to lose the picture
+        return 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo what EXIF tag 0x0112 says was done (CIPA DC-008, table 'Orientation')."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+@cache  # once: the list of filters is the process's own, and not safe to change from threads
+def _bombs_are_errors() -> None:
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+def _phrase(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text[:200]

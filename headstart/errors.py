@@ -1,0 +1,67 @@
+"""Every error raised on purpose.
+
+HeadstartError
+├── DataError        the examples are not what we were told
+├── SpecError        a setting is unknown, missing or out of range
+├── UnknownName      no backbone, head or command goes by that name
+├── Mismatch         two things that have to agree do not
+├── BundleError      a saved folder is incomplete or was altered
+├── StoreError       the store cannot be written or read
+├── SourceError      weights are not here and could not be fetched
+└── MissingPackage   an optional library is needed and not installed
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class HeadstartError(Exception):
+    """The root: catch this to catch everything we raise on purpose."""
+
+
+class DataError(HeadstartError, ValueError):
+    """The examples are not what we were told."""
+
+
+class SpecError(HeadstartError, ValueError):
+    """A setting is unknown, missing or out of range."""
+
+
+class Mismatch(HeadstartError, ValueError):
+    """Two things that have to agree do not."""
+
+
+class BundleError(HeadstartError, ValueError):
+    """A saved folder is incomplete or was altered."""
+
+
+class StoreError(HeadstartError, OSError):
+    """The store cannot be written or read."""
+
+
+class SourceError(HeadstartError, OSError):
+    """Weights are not on this machine and could not be fetched."""
+
+
+class MissingPackage(HeadstartError, ImportError):
+    """An optional library is needed and not installed."""
+
+    def __init__(self, package: str, *, purpose: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'headstart[{extra}]'"
+        )
+
+
+class UnknownName(HeadstartError, KeyError):
+    """No backbone, head or command goes by that name."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        self.what, self.name, self.known = what, name, sorted(known)
+        super().__init__(name)
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.name, self.known, n=3)
+        known = ", ".join(self.known)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {known}."
+        return f"There is no {self.what} named {self.name!r}. {hint}"

@@ -1,0 +1,67 @@
+"""Where and with how much a run works: decided once, handed on as a value."""
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from headstart.errors import SpecError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Settings that change how fast a result comes, not what it is.
+
+    device: "auto" takes an accelerator if PyTorch finds one. threads: for the forward pass;
+    0 means one a core. decode_threads: likewise, for reading and decoding.
+    """
+
+    device: Device = "auto"
+    threads: int = 0
+    decode_threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.device not in get_args(Device):
+            raise SpecError(f"device is one of {', '.join(get_args(Device))}; got {self.device!r}.")
+        for name in ("threads", "decode_threads"):
+            if getattr(self, name) < 0:
+                raise SpecError(
+                    f"{name} is a count, or 0 for one a core; got {getattr(self, name)}."
+                )
+
+    def resolved(self) -> "Runtime":
+        """The same with "auto" and 0 replaced by what this machine has."""
+        return Runtime(
+            _accelerator() if self.device == "auto" else self.device,
+            self.threads or cores(),
+            self.decode_threads or cores(),
+        )
+
+
+def cores() -> int:
+    """Cores this process may use (containers and taskset counted)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process ever held, in bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _accelerator() -> Device:
+    if "torch" not in sys.modules:  # a bundle predicts without it; who trains has imported it
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
