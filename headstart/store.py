@@ -10,15 +10,14 @@ good files, and a file that is not what its name says is passed over and compute
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as unpack
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as pack
 
 from headstart.atomic import write_bytes
@@ -42,7 +41,7 @@ class Store:
     root: Path
 
     def table(self, name: str) -> "Table":
-        """The table `name`, with every good shard that is there now."""
+        """The table `name`, with every shard that is there now."""
         return Table(self.root / name)
 
 
@@ -56,28 +55,25 @@ def default_store() -> Store:
 class Table:
     """Rows named by digests, each with one entry in every column.
 
-    A row that `append` returned from survives the death of the process and of the machine. Columns
-    are held as the files' own pages (numpy views of what was read), never copied until asked for.
+    A row that `append` returned from survives the death of the process and of the machine. Only
+    the names are held in memory; a shard is read, and checked against its own name, when one of
+    its rows is first asked for. `damaged` lists those that failed: their rows are not there.
     """
 
     folder: Path
     damaged: list[Path] = field(default_factory=list)
-    _where: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # digest -> shard, row
-    _shards: list[dict[str, NDArray[np.generic]]] = field(default_factory=list)
+    _where: dict[bytes, tuple[Path, int]] = field(default_factory=dict)
+    _good: set[Path] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for path in sorted(self.folder.glob("*.safetensors")):
-            shard = _read_shard(path)
-            if shard is None:
-                self.damaged.append(path)
-            else:
-                self._adopt(shard)
+            self._adopt(path, _names(path))
 
     def __contains__(self, name: bytes) -> bool:
-        return name in self._where
-
-    def __len__(self) -> int:
-        return len(self._where)
+        while place := self._where.get(name):
+            if self._is_good(place[0]):
+                return True
+        return False
 
     def append(self, names: Sequence[bytes], columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Add rows durably: when this returns they are on the disk, if it raises none of them is.
@@ -93,8 +89,7 @@ class Table:
         if not names:
             return
         keys = np.frombuffer(b"".join(names), np.uint8).reshape(len(names), DIGEST_BYTES)
-        shard = {_KEYS: keys, **{k: np.ascontiguousarray(v) for k, v in columns.items()}}
-        data = pack(shard)
+        data = pack({_KEYS: keys, **{k: np.ascontiguousarray(v) for k, v in columns.items()}})
         path = self.folder / f"{digest(data).hex()}.safetensors"
         try:
             write_bytes(path, data)
@@ -104,34 +99,63 @@ class Table:
                 f"but: {error.strerror or error}. What was stored before is kept; free some space "
                 f"or name another place with --store, and run the same command again."
             ) from error
-        self._adopt(shard)
+        self._good.add(path)
+        self._adopt(path, list(names))
 
     def rows(self, names: Sequence[bytes], column: str) -> NDArray[np.generic]:
         """The entries of one column for these rows, in this order: (len(names), ...).
 
         Raises KeyError for a row that is not there.
         """
-        if not names:
-            return np.empty((0,))
-        places = [self._where[name] for name in names]
-        first = self._shards[places[0][0]][column]
-        out = np.empty((len(names), *first.shape[1:]), first.dtype)
-        for i, (shard, row) in enumerate(places):
-            out[i] = self._shards[shard][column][row]
+        if missing := [name for name in names if name not in self]:
+            raise KeyError(missing[0].hex())
+        wanted = defaultdict[Path, list[int]](list)  # shard -> positions in `names`
+        for i, name in enumerate(names):
+            wanted[self._where[name][0]].append(i)
+        out: NDArray[np.generic] = np.empty((0,))
+        for path, positions in wanted.items():
+            shard = _column(path, column)
+            if not len(out):
+                out = np.empty((len(names), *shard.shape[1:]), shard.dtype)
+            out[positions] = shard[[self._where[names[i]][1] for i in positions]]
         return out
 
-    def _adopt(self, shard: dict[str, NDArray[np.generic]]) -> None:
-        names = shard[_KEYS].tobytes()
-        for row in range(len(shard[_KEYS])):
-            name = names[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]
-            self._where.setdefault(name, (len(self._shards), row))
-        self._shards.append({k: v for k, v in shard.items() if k != _KEYS})
+    def _adopt(self, path: Path, names: Sequence[bytes]) -> None:
+        for row, name in enumerate(names):
+            self._where.setdefault(name, (path, row))
+
+    def _is_good(self, path: Path) -> bool:
+        if path in self._good:
+            return True
+        if _intact(path):
+            self._good.add(path)
+            return True
+        self.damaged.append(path)
+        self._where = {name: place for name, place in self._where.items() if place[0] != path}
+        for other in sorted(self.folder.glob("*.safetensors")):  # another may hold the same rows
+            if other not in self.damaged:
+                self._adopt(other, _names(other))
+        return False
 
 
-def _read_shard(path: Path) -> dict[str, NDArray[np.generic]] | None:
-    """The arrays of a shard, or None if its bytes are not those it was named after."""
-    with suppress(OSError, SafetensorError):
-        data = path.read_bytes()
-        if digest(data).hex() == path.stem:
-            return dict(unpack(data))
-    return None
+def _names(path: Path) -> list[bytes]:
+    """The digests a shard says it holds; none if it can't be read."""
+    try:
+        raw = _column(path, _KEYS).tobytes()
+    except (OSError, SafetensorError):
+        return []
+    return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
+
+
+def _column(path: Path, name: str) -> NDArray[np.generic]:
+    with safe_open(path, framework="numpy") as shard:
+        column: NDArray[np.generic] = shard.get_tensor(name)
+        return column
+
+
+def _intact(path: Path) -> bool:
+    """Whether the file's bytes are those it was named after."""
+    try:
+        return digest(path.read_bytes()).hex() == path.stem
+    except OSError:
+        return False

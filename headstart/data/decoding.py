@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from headstart.errors import DataError
 
@@ -42,7 +42,7 @@ def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
         return _decode(data, short_side)
     except DataError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise DataError(f"not a picture in a format read here ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
