@@ -1,7 +1,7 @@
 """Threads that read ahead: in order, bounded, and gone when the reader stops."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Out = TypeVar("Out")
 
 def ordered_map(
     function: Callable[[In], Out], items: Iterable[In], *, threads: int, ahead: int
-) -> Iterator[Out]:
+) -> Generator[Out]:
     """`map(function, items)` with `threads` threads working at most `ahead` items ahead.
 
     Results come in the order of the items whatever the number of threads, and no more than `ahead`

@@ -1,0 +1,117 @@
+"""A backbone: a pretrained network, what it eats, what it gives, and its blocks in depth order."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.preprocess import Fit, Preprocess
+from headstart.errors import Mismatch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Card:
+    """What anyone may ask of a backbone without loading it.
+
+    architecture: the code that builds the module, as "timm:tf_efficientnet_lite0". dim: length of
+    the feature vector. weights: where they came from, in words. source_classes: the names of the
+    source task's classes, in the order of the source head's outputs; empty if there is none.
+    """
+
+    name: str
+    architecture: str
+    dim: int
+    preprocess: Preprocess
+    weights: str
+    licence: str = "unknown"
+    source_task: str = ""
+    source_classes: tuple[str, ...] = ()
+
+    def fitted(self, fit: Fit) -> "Card":
+        """The same card, with pictures brought to the square another way."""
+        return replace(self, preprocess=self.preprocess.fitted(fit))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Layers that are thawed together; `parameters` are names in the module's state dict."""
+
+    name: str
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceHead:
+    """The linear layer that the backbone was trained with."""
+
+    weight: NDArray[np.float32]  # (D, C)
+    bias: NDArray[np.float32]  # (C,)
+
+    def scores(self, x: NDArray[np.float32]) -> NDArray[np.float64]:  # (N, D) -> (N, C)
+        """Softmax over the source classes."""
+        logits = x.astype(np.float64) @ self.weight + self.bias
+        e = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A PyTorch module (N, 3, H, W) float32, normalised -> (N, D), with its card.
+
+    `blocks` run from the input side to the output side and share out all parameters.
+    """
+
+    card: Card
+    module: "nn.Module"
+    blocks: tuple[Block, ...]
+    source_head: SourceHead | None = None
+
+    def fitted(self, fit: Fit) -> "Backbone":
+        return replace(self, card=self.card.fitted(fit))
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.module.parameters())
+
+    def weights(self) -> dict[str, NDArray[np.generic]]:
+        """Every parameter and buffer by its name; raises Mismatch for types NumPy hasn't got."""
+        state = self.module.state_dict()
+        try:
+            return {name: tensor.cpu().numpy() for name, tensor in state.items()}
+        except TypeError as error:
+            raise Mismatch(
+                f"Weights are kept in a type that NumPy has; {self.card.name}: {error}. "
+                f"Convert the module first, with module.float()."
+            ) from error
+
+    def fingerprint(self) -> str:
+        """Names the architecture and every weight; taken afresh each time, weights can change."""
+        import torch
+
+        def entries() -> Iterable[tuple[str, str, tuple[int, ...], bytes]]:
+            for name, tensor in self.module.state_dict().items():
+                raw = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+                yield name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), raw.data
+
+        return weights_fingerprint(self.card, entries())
+
+
+def weights_fingerprint(
+    card: Card, entries: Iterable[tuple[str, str, tuple[int, ...], "bytes | memoryview"]]
+) -> str:
+    """16 hex digits for an architecture, its normalisation and its weights.
+
+    entries: name, dtype, shape and raw bytes of each tensor, in any order.
+    """
+    h = hashlib.blake2b(digest_size=8)
+    h.update(repr((card.architecture, card.preprocess.mean, card.preprocess.std)).encode())
+    for name, dtype, shape, raw in sorted(entries, key=lambda e: e[0]):
+        h.update(repr((name, dtype, tuple(shape))).encode())
+        h.update(raw)
+    return h.hexdigest()

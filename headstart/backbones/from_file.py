@@ -1,0 +1,87 @@
+"""A backbone in a folder: card.json beside weights.safetensors, as in every bundle."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from headstart.atomic import new_folder, write_bytes, write_json
+from headstart.backbones.backbone import Backbone, Card, SourceHead
+from headstart.backbones.weights import Weights, fill, read_tensors
+from headstart.data.preprocess import Preprocess
+from headstart.errors import HeadstartError, SourceError, SpecError
+from headstart.spec import from_plain, to_plain
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from headstart.backbones.backbone import Block
+
+CARD = "card.json"
+WEIGHTS = "weights.safetensors"
+BACKBONE = "backbone."  # what the names of the module's tensors begin with in the file
+SOURCE_HEAD = "source_head."
+
+
+def load(id: str, weights: Weights) -> Backbone:
+    """`file:FOLDER`, a folder that `save_backbone` wrote, or a bundle's: its backbone alone."""
+    folder = Path(id)
+    card = read_card(folder / CARD)
+    tensors = read_tensors(weights.file or folder / WEIGHTS)
+    module, blocks = build(card.architecture)
+    fill(module, _under(BACKBONE, tensors), folder / WEIGHTS)
+    head = {k: np.ascontiguousarray(v.numpy()) for k, v in _under(SOURCE_HEAD, tensors).items()}
+    source = SourceHead(head["weight"], head["bias"]) if head else None
+    return Backbone(card, module, blocks, source)
+
+
+def save_backbone(backbone: Backbone, folder: Path) -> Path:
+    """Write `backbone` so that `file:FOLDER` loads it; raises FileExistsError if it is there."""
+    tensors = {f"{BACKBONE}{k}": np.ascontiguousarray(v) for k, v in backbone.weights().items()}
+    if source := backbone.source_head:
+        tensors |= {f"{SOURCE_HEAD}weight": source.weight, f"{SOURCE_HEAD}bias": source.bias}
+    with new_folder(folder) as part:
+        write_json(part / CARD, to_plain(backbone.card))
+        write_bytes(part / WEIGHTS, save(tensors))
+    return folder
+
+
+def read_card(path: Path) -> Card:
+    try:
+        return card_from_plain(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, HeadstartError) as error:
+        raise SourceError(
+            f"A backbone's folder holds {CARD} and {WEIGHTS}; {path} cannot be read: {error}"
+        ) from error
+
+
+def card_from_plain(plain: dict[str, Any]) -> Card:
+    """Rebuild what `to_plain(card)` made; raises SpecError or UnknownName if it is no card."""
+    card = from_plain(plain, Card, Preprocess)
+    if not isinstance(card, Card):
+        raise SpecError(f"A card was expected; got {type(card).__name__}.")
+    return card
+
+
+def build(architecture: str) -> "tuple[nn.Module, tuple[Block, ...]]":
+    """The network a card names, with random weights, and its blocks."""
+    source, _, id = architecture.partition(":")
+    if source == "timm":
+        import timm
+
+        from headstart.backbones import from_timm
+
+        module = timm.create_model(from_timm.known(id), pretrained=False, num_classes=0)
+        return module.eval().requires_grad_(False), from_timm.blocks_of(module)
+    if source == "tiny":
+        from headstart.backbones import tiny
+
+        backbone = tiny.load(id, Weights())
+        return backbone.module, backbone.blocks
+    raise SpecError(f"An architecture is timm:NAME or tiny:D; the card says {architecture!r}.")
+
+
+def _under(prefix: str, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

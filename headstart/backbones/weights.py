@@ -1,0 +1,73 @@
+"""Which weights a network gets: the pretrained ones, random ones, or those of a local file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.errors import Mismatch, SourceError, SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Weights:
+    """choice: "pretrained", "random", or the path of a .safetensors file.
+
+    Pickles (.pth, .pt, .bin, .ckpt) are refused: reading one can run whatever was put into it.
+    """
+
+    choice: str = "pretrained"
+
+    def __post_init__(self) -> None:
+        if self.file is None:
+            return
+        if self.file.suffix != ".safetensors":
+            raise SpecError(
+                f"weights is 'pretrained', 'random' or a .safetensors file; got {self.choice!r}. "
+                f"Other formats can run code when they are read: convert the file first."
+            )
+        if not self.file.is_file():
+            raise SourceError(f"There is no weights file {self.choice}. Check the path.")
+
+    @property
+    def file(self) -> Path | None:
+        return None if self.choice in ("pretrained", "random") else Path(self.choice)
+
+    @property
+    def random(self) -> bool:
+        return self.choice == "random"
+
+    def into(self, module: "nn.Module") -> None:
+        """Load the local file, if that is the choice, into a module that fits it exactly."""
+        if self.file is not None:
+            fill(module, read_tensors(self.file), self.file)
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """Every tensor of a safetensors file; raises SourceError if it isn't one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise SourceError(f"{path} cannot be read as a safetensors file: {error}.") from error
+
+
+def fill(module: "nn.Module", state: "Mapping[str, Tensor]", origin: object) -> None:
+    """Give `module` these weights, every one and no other; raises Mismatch naming what is off."""
+    own = module.state_dict()
+    counters = {name for name in own if name.endswith("num_batches_tracked")}  # older files lack it
+    missing = sorted(own.keys() - state.keys() - counters)
+    extra = sorted(state.keys() - own.keys())
+    shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    for what, names in (("lacks", missing), ("has no use for", extra), ("differs in", shapes)):
+        if names:
+            raise Mismatch(
+                f"The weights of {origin} must fit the network; it {what} {names[0]!r}"
+                + (f" and {len(names) - 1} more." if len(names) > 1 else ".")
+                + " Are they those of another architecture?"
+            )
+    module.load_state_dict(dict(state), strict=False)

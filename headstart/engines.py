@@ -1,0 +1,133 @@
+"""Who runs the frozen part: ONNX Runtime on a CPU, PyTorch on an accelerator."""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
+from headstart.errors import Mismatch, MissingPackage
+from headstart.runtime import Runtime
+
+if TYPE_CHECKING:
+    pass
+
+Squares = NDArray[np.uint8]  # (N, size, size, 3)
+Features = NDArray[np.float32]  # (N, D)
+
+TOLERANCE = 1e-4  # of the largest feature; seen between engines: 2e-5
+COMPARED = 4  # pictures of the first batch that PyTorch runs too
+
+
+class Engine(Protocol):
+    """Runs a frozen backbone on normalisable squares; `batch` is how many it likes at once."""
+
+    batch: int
+
+    def __call__(self, squares: Squares) -> Features: ...
+
+
+def precision(runtime: Runtime) -> str:
+    """What the engine computes with, as part of the name of what it computed."""
+    return "onnxruntime-float32" if runtime.device == "cpu" else "torch-autocast-float16"
+
+
+def open_engine(backbone: Backbone | Frozen, runtime: Runtime) -> Engine:
+    """The fastest engine for a resolved `runtime`; the one on a CPU checks itself against PyTorch.
+
+    Raises Mismatch from its first call if the two disagree by more than TOLERANCE.
+    """
+    if isinstance(backbone, Frozen):
+        return OnnxEngine(backbone, runtime.threads)
+    if runtime.device != "cpu":
+        return TorchEngine(backbone, runtime.device)
+    from headstart.backbones.graph import freeze
+
+    return Checked(OnnxEngine(freeze(backbone), runtime.threads), TorchEngine(backbone, "cpu"))
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU, float32."""
+
+    batch = 16  # larger ones gain nothing on a CPU and hold more memory
+
+    def __init__(self, frozen: Frozen, threads: int) -> None:
+        self._session = _session(frozen, threads)
+
+    def __call__(self, squares: Squares) -> Features:
+        features: Features = self._session.run(None, {"pixels": squares})[0]
+        return features
+
+
+class TorchEngine:
+    """PyTorch: autocast to float16 and channels-last on an accelerator, plain float32 on a CPU."""
+
+    def __init__(self, backbone: Backbone, device: str) -> None:
+        import copy
+
+        import torch
+
+        from headstart.backbones.graph import FromPixels
+
+        network = FromPixels(copy.deepcopy(backbone.module), backbone.card.preprocess)
+        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
+        self._device = torch.device(device)
+        self.batch = 16 if device == "cpu" else 256
+
+    def __call__(self, squares: Squares) -> Features:
+        import torch
+
+        on_cpu = self._device.type == "cpu"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, torch.float16, enabled=not on_cpu),
+        ):
+            features: torch.Tensor = self._network(torch.from_numpy(squares).to(self._device))
+        result: Features = features.float().cpu().numpy()
+        return result
+
+
+class Checked:
+    """An engine whose first batch is compared with a reference."""
+
+    def __init__(self, engine: Engine, reference: Engine) -> None:
+        self.batch = engine.batch
+        self._engine, self._reference = engine, reference
+        self._checked = False
+
+    def __call__(self, squares: Squares) -> Features:
+        features = self._engine(squares)
+        if not self._checked:
+            compare(features[:COMPARED], self._reference(squares[:COMPARED]))
+            self._checked = True
+        return features
+
+
+def compare(features: Features, reference: Features) -> None:
+    """Raise Mismatch if features are further than TOLERANCE from the reference."""
+    off = float(np.abs(features - reference).max(initial=0))
+    allowed = TOLERANCE * max(1.0, float(np.abs(reference).max(initial=0)))
+    if not off <= allowed:  # also when either holds NaN
+        raise Mismatch(
+            f"ONNX Runtime must give PyTorch's features to within {allowed:.1e}; they differ by "
+            f"{off:.1e}. This network or this build of ONNX Runtime can't be trusted: please "
+            f"report it, and use --device cuda or another backbone meanwhile."
+        )
+
+
+def _session(frozen: Frozen, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackage("onnxruntime", purpose="Running on a CPU", extra="train") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only: stderr is the user's
+    # Waiting threads sleep rather than spin: the decoders need the cores meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    arrays = [np.ascontiguousarray(frozen.weights[name]) for name in frozen.inputs]
+    options.add_external_initializers(
+        list(frozen.inputs), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays]
+    )
+    return onnxruntime.InferenceSession(frozen.graph, options, providers=["CPUExecutionProvider"])
