@@ -18,7 +18,7 @@ from headstart.engines import Engine, open_engine, precision
 from headstart.errors import DataError, Mismatch
 from headstart.runtime import Runtime
 from headstart.spec import fingerprint
-from headstart.store import Store, digest
+from headstart.store import DIGEST_BYTES, Store, digest
 
 CUT = "features"  # where the backbone is cut: after its pooled features
 AHEAD = 48  # pictures decoded before they are wanted: 7 MB at 224 x 224
@@ -160,7 +160,7 @@ class _Work:
 
     def __init__(self, place: _Place, rows: int, watch: Watch) -> None:
         self.place, self.rows, self.watch = place, rows, watch
-        self.began = time.perf_counter()
+        self.began = self.last = time.perf_counter()
         self.x = np.empty((rows, place.backbone.card.dim), np.float32)
         self.names: dict[int, bytes] = {}  # row -> digest of its square
         self.errors: dict[int, str] = {}
@@ -191,11 +191,8 @@ class _Work:
             return
         rows, squares = list(self.waiting), np.stack(list(self.waiting.values()))
         self.waiting.clear()
-        engine, began = self.place.engine, time.perf_counter()
-        self.x[rows] = engine(squares)
-        if not self.forwards:
-            seconds = (time.perf_counter() - began) * self.rows / len(rows)
-            self.watch.expect(self.rows, seconds)
+        self.x[rows] = self.place.engine(squares)
+        self._tell(len(rows))
         self.forwards += len(rows)
         self.unsaved += rows
         if len(self.unsaved) >= SHARD:
@@ -208,7 +205,7 @@ class _Work:
         if self.place.features is None or self.place.squares is None:
             return
         self.place.features.append([self.names[row] for row in rows], {"x": self.x[rows]})
-        names = np.frombuffer(b"".join(files.values()), np.uint8).reshape(len(files), -1)
+        names = np.frombuffer(b"".join(files.values()), np.uint8).reshape(len(files), DIGEST_BYTES)
         self.place.squares.append(list(files), {"square": names})
 
     def table(self, dataset: Dataset) -> FeatureTable:
@@ -233,6 +230,13 @@ class _Work:
             hits=len(stored),
             seconds=time.perf_counter() - self.began,
         )
+
+    def _tell(self, rows: int) -> None:
+        """Announce the time to expect, by the second batch: the first one warms up."""
+        now = time.perf_counter()
+        if self.forwards == self.place.engine.batch:
+            self.watch.expect(self.rows, (now - self.last) / rows * self.rows)
+        self.last = now
 
     def _known(self, name: bytes) -> bool:
         features = self.place.features
