@@ -1,1 +1,80 @@
 """Headstart: a folder of labelled examples and a pretrained network become a tested model."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from headstart.backbones.backbone import Backbone as Backbone
+    from headstart.backbones.backbone import Card as Card
+    from headstart.backbones.registry import DEFAULT as DEFAULT_BACKBONE  # noqa: F401
+    from headstart.backbones.registry import Listing as Listing
+    from headstart.backbones.registry import list_backbones as list_backbones
+    from headstart.backbones.registry import load_backbone as load_backbone
+    from headstart.bundle import Bundle as Bundle
+    from headstart.bundle import load as load
+    from headstart.bundle import save as save
+    from headstart.data.checks import CheckPlan as CheckPlan
+    from headstart.data.checks import check as check
+    from headstart.data.checks import survey as survey
+    from headstart.data.dataset import Dataset as Dataset
+    from headstart.data.examples import solar_cells as solar_cells
+    from headstart.data.finding import find as find
+    from headstart.data.readers import read as read
+    from headstart.data.splits import SplitPlan as SplitPlan
+    from headstart.data.splits import Splits as Splits
+    from headstart.data.splits import split as split
+    from headstart.evaluation import Evaluation as Evaluation
+    from headstart.evaluation import compare as compare
+    from headstart.evaluation import evaluate as evaluate
+    from headstart.evaluation import rows as evaluation_rows  # noqa: F401
+    from headstart.features import FeatureTable as FeatureTable
+    from headstart.features import Watch as Watch
+    from headstart.features import extract as extract
+    from headstart.fitting import FeatureExtraction as FeatureExtraction
+    from headstart.fitting import fit as fit
+    from headstart.model import Model as Model
+    from headstart.model import classify as classify
+    from headstart.predictions import Predictions as Predictions
+    from headstart.runs import Job as Job
+    from headstart.runs import Run as Run
+    from headstart.runs import Talk as Talk
+    from headstart.runs import recorded_parts as recorded_parts
+    from headstart.runs import train as train
+    from headstart.runtime import Runtime as Runtime
+    from headstart.store import Store as Store
+
+_HOME = {
+    "headstart.backbones.backbone": ["Backbone", "Card"],
+    "headstart.backbones.registry": ["Listing", "list_backbones", "load_backbone"],
+    "headstart.bundle": ["Bundle", "load", "save"],
+    "headstart.data.checks": ["CheckPlan", "check", "survey"],
+    "headstart.data.dataset": ["Dataset"],
+    "headstart.data.examples": ["solar_cells"],
+    "headstart.data.finding": ["find"],
+    "headstart.data.readers": ["read"],
+    "headstart.data.splits": ["SplitPlan", "Splits", "split"],
+    "headstart.evaluation": ["Evaluation", "compare", "evaluate"],
+    "headstart.features": ["FeatureTable", "Watch", "extract"],
+    "headstart.fitting": ["FeatureExtraction", "fit"],
+    "headstart.model": ["Model", "classify"],
+    "headstart.predictions": ["Predictions"],
+    "headstart.runs": ["Job", "Run", "Talk", "recorded_parts", "train"],
+    "headstart.runtime": ["Runtime"],
+    "headstart.store": ["Store"],
+}
+_RENAMED = {
+    "DEFAULT_BACKBONE": ("headstart.backbones.registry", "DEFAULT"),
+    "evaluation_rows": ("headstart.evaluation", "rows"),
+}
+_WHERE = {name: (home, name) for home, names in _HOME.items() for name in names} | _RENAMED
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are loaded when first asked for: importing Headstart loads nothing else."""
+    if name not in _WHERE:
+        raise AttributeError(f"headstart has no {name!r}; its public names are {__all__}")
+    home, there = _WHERE[name]
+    return getattr(import_module(home), there)

@@ -4,21 +4,24 @@ After a crash or a power cut a file is either wholly there or not there; nobody 
 one. What was there before stays until the new one is complete.
 """
 
+import errno
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-TEMPORARY = ".part-"  # temporary names start so; readers skip them, a later writer may sweep them
+TEMPORARY = ".part-"  # temporary names start so; readers skip them, `sweep` removes old ones
+DAY_S = 86_400
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Make `path` hold exactly `data`, durably; raises OSError and leaves no trace on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with open(part, "xb") as f:
@@ -49,19 +52,33 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises FileExistsError if `path` is there already: a folder is never written over.
     """
-    if path.exists():
-        raise FileExistsError(f"{path} is already there.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _must_be_new(path)
+    make_folder(path.parent)
     part = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
     part.mkdir()
     try:
         yield part
         sync_folder(part)
+        _must_be_new(path)  # another may have made it meanwhile; rename replaces an empty folder
         os.rename(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def _must_be_new(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(f"{path} is already there.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make sure that `folder` is there, its parents too, and still is after a power cut."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -71,5 +88,16 @@ def sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems can't
+            raise
     finally:
         os.close(fd)
+
+
+def sweep(folder: Path, *, older_than_s: float = DAY_S) -> None:
+    """Remove the temporary files in `folder` that killed writers left long ago."""
+    for part in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):  # another sweeps too, or the folder is read-only
+            if part.is_file() and time.time() - part.stat().st_mtime > older_than_s:
+                part.unlink()

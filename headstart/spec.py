@@ -46,7 +46,7 @@ def fingerprint(*parts: Any) -> str:
     """A short name (16 hex digits of SHA-256) for these exact values, the same on every machine.
 
     >>> fingerprint("a", 1)
-    '37e20c3d6bec7c13'
+    '2657442bb4a48d62'
     """
     text = json.dumps(_plain(parts), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -67,6 +67,8 @@ def _plain(value: Any) -> Any:
 def _rebuilt(value: Any, kinds: tuple[type[Any], ...]) -> Any:
     if isinstance(value, list):
         return tuple(_rebuilt(v, kinds) for v in value)
-    if isinstance(value, dict) and "kind" in value:
-        return from_plain(value, *kinds)
+    if isinstance(value, dict):
+        if "kind" in value:
+            return from_plain(value, *kinds)
+        return {k: _rebuilt(v, kinds) for k, v in value.items()}
     return value

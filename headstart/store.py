@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as pack
 
-from headstart.atomic import write_bytes
+from headstart.atomic import sweep, write_bytes
 from headstart.errors import Mismatch, StoreError
 
 DIGEST_BYTES = 16
@@ -38,17 +38,25 @@ def digest(*parts: bytes | memoryview) -> bytes:
 
 @dataclass(frozen=True)
 class Store:
-    root: Path
+    """root: the folder of the tables; None is the usual place, looked up when it is used:
+    $HEADSTART_STORE, or else headstart/store in the user's cache folder.
+    """
+
+    root: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        if self.root is not None:
+            return self.root
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(os.environ.get("HEADSTART_STORE") or Path(home) / "headstart" / "store")
 
     def table(self, name: str) -> "Table":
         """The table `name`, with every shard that is there now."""
-        return Table(self.root / name)
+        return Table(self.folder / name)
 
 
-def default_store() -> Store:
-    """$HEADSTART_STORE, or else headstart/store in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Store(Path(os.environ.get("HEADSTART_STORE") or Path(home) / "headstart" / "store"))
+USUAL = Store()
 
 
 @dataclass(eq=False)
@@ -66,14 +74,19 @@ class Table:
     _good: set[Path] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        sweep(self.folder)
         for path in sorted(self.folder.glob("*.safetensors")):
-            self._adopt(path, _names(path))
+            self._adopt(path, self._names(path))
 
     def __contains__(self, name: bytes) -> bool:
         while place := self._where.get(name):
             if self._is_good(place[0]):
                 return True
         return False
+
+    def names(self) -> list[bytes]:
+        """The digests of all rows, oldest shard's name first."""
+        return [name for name in list(self._where) if name in self]
 
     def append(self, names: Sequence[bytes], columns: Mapping[str, NDArray[np.generic]]) -> None:
         """Add rows durably: when this returns they are on the disk, if it raises none of them is.
@@ -134,17 +147,17 @@ class Table:
         self._where = {name: place for name, place in self._where.items() if place[0] != path}
         for other in sorted(self.folder.glob("*.safetensors")):  # another may hold the same rows
             if other not in self.damaged:
-                self._adopt(other, _names(other))
+                self._adopt(other, self._names(other))
         return False
 
-
-def _names(path: Path) -> list[bytes]:
-    """The digests a shard says it holds; none if it can't be read."""
-    try:
-        raw = _column(path, _KEYS).tobytes()
-    except (OSError, SafetensorError):
-        return []
-    return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
+    def _names(self, path: Path) -> list[bytes]:
+        """The digests a shard says it holds; none, and it is damaged, if it can't be read."""
+        try:
+            raw = _column(path, _KEYS).tobytes()
+        except (OSError, SafetensorError):
+            self.damaged.append(path)
+            return []
+        return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
 
 
 def _column(path: Path, name: str) -> NDArray[np.generic]:

@@ -39,7 +39,7 @@ def load(id: str, weights: Weights) -> Backbone:
 
 def save_backbone(backbone: Backbone, folder: Path) -> Path:
     """Write `backbone` so that `file:FOLDER` loads it; raises FileExistsError if it is there."""
-    tensors = {f"{BACKBONE}{k}": np.ascontiguousarray(v) for k, v in backbone.weights().items()}
+    tensors = {f"{BACKBONE}{k}": np.asarray(v, order="C") for k, v in backbone.weights().items()}
     if source := backbone.source_head:
         tensors |= {f"{SOURCE_HEAD}weight": source.weight, f"{SOURCE_HEAD}bias": source.bias}
     with new_folder(folder) as part:

@@ -6,6 +6,7 @@ found to begin with the digits in their own file name, and are never written aga
 
 import hashlib
 import importlib.util
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,7 +97,10 @@ def _read_checked(path: Path) -> "dict[str, Tensor]":
             f"The SHA-256 of {path} must begin with {promised}, as its name says; it is {found}. "
             f"The file was altered or cut short: install its package again."
         )
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise SourceError(f"{path} holds more than tensors and cannot be read: {error}") from error
 
 
 def _fill(model: "nn.Module", theirs: "dict[str, Tensor]") -> None:

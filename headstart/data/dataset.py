@@ -15,10 +15,14 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something that was found and not used, and why, in a phrase."""
+    """Something that was found and not used, and why, in a phrase.
+
+    expected: nobody meant it as an example (hidden files, a README), so it is listed, not warned of.
+    """
 
     path: str
     reason: str
+    expected: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from headstart.errors import SpecError
 from headstart.spec import fingerprint
 
 VERSION = 1  # raise it when the same pixels would give another square
+LONGEST = 16  # times the shorter side; a strip beyond it is first cut to its middle, as 1 x 10^6
+#               pixels would otherwise be resized to 256 x 256 * 10^6 before the crop
 Fit = Literal["crop", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -76,26 +78,27 @@ class Preprocess:
 
     @property
     def short_side(self) -> int | None:
-        """How far `decode` may scale a JPEG down: never below what is resized to."""
+        """What the shorter side is resized to, or more: how far `decode` may scale a JPEG down."""
         if not self.draft:
             return None
         return self.resize if self.fit == "crop" else self.size
 
     def __call__(self, pixels: decoding.Pixels) -> NDArray[np.uint8]:
         """(H, W, 3) -> (size, size, 3), both uint8 RGB."""
-        image = Image.fromarray(pixels)
+        image = Image.fromarray(_middle(pixels) if self.fit == "crop" else pixels)
         how = Image.Resampling[self.interpolation.upper()]
         if self.fit == "squash":
             return np.asarray(image.resize((self.size, self.size), how))
         if self.fit == "pad":
             return self._padded(image, how)
-        width, height = _scaled(image.size, self.resize / min(image.size))
-        left, top = (width - self.size) // 2, (height - self.size) // 2
+        # rounded as torchvision's Resize and CenterCrop do, which the backbones were trained with
+        width, height = (self.resize * side // min(image.size) for side in image.size)
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         resized = image.resize((width, height), how)
         return np.asarray(resized)[top : top + self.size, left : left + self.size]
 
     def _padded(self, image: Image.Image, how: Image.Resampling) -> NDArray[np.uint8]:
-        width, height = _scaled(image.size, self.size / max(image.size))
+        width, height = (max(1, round(self.size * n / max(image.size))) for n in image.size)
         square = np.empty((self.size, self.size, 3), np.uint8)
         square[:] = [round(255 * m) for m in self.mean]
         left, top = (self.size - width) // 2, (self.size - height) // 2
@@ -105,5 +108,8 @@ class Preprocess:
         return square
 
 
-def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+def _middle(pixels: decoding.Pixels) -> decoding.Pixels:
+    height, width = pixels.shape[:2]
+    longest = LONGEST * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return np.ascontiguousarray(pixels[top : top + longest, left : left + longest])

@@ -1,0 +1,236 @@
+"""Writers of a store's table are killed at random moments: is any acknowledged row lost or wrong?
+
+    python bench/kill_store.py [--kills 1000] [--seed 0]
+
+A child process appends batches of rows whose content follows from their digest, and says on a pipe
+when an append begins and when it has returned. Its parent kills it (SIGKILL) at a random moment,
+opens the table again and looks: every acknowledged row must be there and right, and every row that
+is there must be right. Every tenth time two writers share the table. The same harness must catch a
+naive writer, which appends to one file and then to its index.
+"""
+
+import argparse
+import os
+import select
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tables import report
+
+from headstart.atomic import TEMPORARY
+from headstart.store import DIGEST_BYTES, Store, Table, digest
+
+ROWS, WIDTH = 32, 4096  # of a batch: 0.5 MB, so that most of a writer's life is spent in append
+KILLS_PER_TABLE = 20
+LONGEST_S = 0.05  # that a writer lives after its first append began
+BEGAN, RETURNED = 0, 1
+MESSAGE = struct.Struct("<BI")  # what happened, to which batch
+
+Rows = NDArray[np.uint32]  # (n, WIDTH)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    real = hunt(StoreKeeper, args.kills, args.seed)
+    naive = hunt(NaiveKeeper, max(20, args.kills // 10), args.seed)
+    rows = [{"writer": "store", **real.shown()}, {"writer": "naive", **naive.shown()}]
+    report("kill_store", rows, {**vars(args), "MB a batch": ROWS * WIDTH * 4 / 1e6})
+    print("store:", "WRONG" if real.violations else "nothing lost, nothing wrong")
+    print("naive:", "caught" if naive.violations else "NOT CAUGHT: this harness proves nothing")
+    sys.exit(bool(real.violations or not naive.violations))
+
+
+class Keeper(Protocol):
+    """What keeps rows in a folder: opened anew by every writer and by every look."""
+
+    def __init__(self, folder: Path) -> None: ...
+
+    def append(self, names: Sequence[bytes], rows: Rows) -> None: ...
+
+    def found(self, names: Sequence[bytes]) -> dict[bytes, Rows]:
+        """Those of `names` that are there, and their rows (WIDTH,)."""
+
+
+class StoreKeeper:
+    """The real one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.table: Table = Store(folder).table("rows")
+
+    def append(self, names: Sequence[bytes], rows: Rows) -> None:
+        self.table.append(names, {"x": rows})
+
+    def found(self, names: Sequence[bytes]) -> dict[bytes, Rows]:
+        there = [name for name in names if name in self.table]
+        return dict(zip(there, self.table.rows(there, "x"), strict=True))
+
+
+class NaiveKeeper:
+    """One growing file of rows under its final name, and beside it one of their names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data, self.index = folder / "rows.bin", folder / "index.bin"
+
+    def append(self, names: Sequence[bytes], rows: Rows) -> None:
+        for path, more in ((self.data, rows.tobytes()), (self.index, b"".join(names))):
+            with open(path, "ab") as f:
+                f.write(more)
+                f.flush()
+                os.fsync(f.fileno())
+
+    def found(self, names: Sequence[bytes]) -> dict[bytes, Rows]:
+        if not self.index.exists():
+            return {}
+        index = np.fromfile(self.index, f"V{DIGEST_BYTES}").tolist()
+        data = np.fromfile(self.data, np.uint32)
+        rows = data[: len(data) // WIDTH * WIDTH].reshape(-1, WIDTH)
+        return dict(zip(index, rows, strict=False))
+
+
+@dataclass
+class Tally:
+    """What a hunt saw."""
+
+    kills: int = 0
+    in_append: int = 0
+    acknowledged: int = 0  # rows
+    lost: int = 0
+    wrong: int = 0
+    leftovers: int = 0  # temporary files of the killed
+    seconds: float = 0.0
+
+    @property
+    def violations(self) -> int:
+        return self.lost + self.wrong
+
+    def shown(self) -> dict[str, object]:
+        share = self.in_append / max(1, self.kills)
+        return {
+            "kills": self.kills,
+            "within append": f"{share:.0%}",
+            "rows acknowledged": self.acknowledged,
+            "lost": self.lost,
+            "wrong": self.wrong,
+            "leftover .part": self.leftovers,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass
+class Begun:
+    """The batches that the writers of one table began, and those that were acknowledged."""
+
+    batches: set[int] = field(default_factory=set)
+    acknowledged: set[int] = field(default_factory=set)
+
+    def next_batch(self) -> int:
+        """The first that is not acknowledged: what was cut short is written again."""
+        return next(i for i in range(len(self.batches) + 1) if i not in self.acknowledged)
+
+
+def hunt(keeper: type[Keeper], kills: int, seed: int) -> Tally:
+    """Kill writers until `kills` are dead, looking at the table after each."""
+    rng, tally, start = np.random.default_rng(seed), Tally(), time.perf_counter()
+    while tally.kills < kills:
+        folder = Path(tempfile.mkdtemp(prefix="kill-store-"))
+        try:
+            begun = Begun()
+            for _ in range(min(KILLS_PER_TABLE, kills - tally.kills)):
+                writers = 2 if tally.kills % 10 == 9 else 1
+                tally.in_append += kill(keeper, folder, begun, rng, writers)
+                tally.kills += writers
+                look(keeper, folder, begun, tally)
+                if keeper is NaiveKeeper and tally.violations:
+                    break  # from here on all rows are shifted: one finding a table is enough
+            tally.acknowledged += len(begun.acknowledged) * ROWS
+            tally.leftovers += sum(1 for _ in folder.rglob(f"{TEMPORARY}*"))
+        finally:
+            shutil.rmtree(folder)
+    tally.seconds = time.perf_counter() - start
+    return tally
+
+
+def kill(
+    keeper: type[Keeper], folder: Path, begun: Begun, rng: np.random.Generator, writers: int
+) -> int:
+    """Let writers work for a random moment and kill them: how many died within an append."""
+    first = begun.next_batch()
+    children = [start_writer(keeper, folder, first) for _ in range(writers)]
+    for _, pipe in children:
+        select.select([pipe], [], [])  # its first append has begun
+    time.sleep(rng.uniform(0, LONGEST_S))
+    for pid, _ in children:
+        os.kill(pid, signal.SIGKILL)
+    within = 0
+    for pid, pipe in children:
+        os.waitpid(pid, 0)
+        messages = list(drained(pipe))
+        within += messages[-1][0] == BEGAN
+        begun.batches.update(batch for _, batch in messages)
+        begun.acknowledged.update(batch for what, batch in messages if what == RETURNED)
+    return within
+
+
+def start_writer(keeper: type[Keeper], folder: Path, first: int) -> tuple[int, int]:
+    """A forked child that appends batch after batch until it is killed: its pid and its pipe."""
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writes)
+        return pid, reads
+    try:
+        table = keeper(folder)
+        for batch in range(first, 2**32):
+            names = names_of(batch)
+            rows = rows_of(names)
+            os.write(writes, MESSAGE.pack(BEGAN, batch))
+            table.append(names, rows)
+            os.write(writes, MESSAGE.pack(RETURNED, batch))
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
+
+
+def drained(pipe: int) -> Iterator[tuple[int, int]]:
+    with open(pipe, "rb") as f:
+        yield from MESSAGE.iter_unpack(f.read())
+
+
+def look(keeper: type[Keeper], folder: Path, begun: Begun, tally: Tally) -> None:
+    """Open the table as a new process would and compare it with what must be in it."""
+    promised = [name for batch in sorted(begun.acknowledged) for name in names_of(batch)]
+    everything = [name for batch in sorted(begun.batches) for name in names_of(batch)]
+    found = keeper(folder).found(everything)
+    tally.lost += sum(name not in found for name in promised)
+    if found:
+        rows = np.stack(list(found.values()))
+        tally.wrong += int((rows != rows_of(list(found))).any(axis=1).sum())
+
+
+def names_of(batch: int) -> list[bytes]:
+    return [digest(b"row %d of batch %d" % (i, batch)) for i in range(ROWS)]
+
+
+def rows_of(names: Sequence[bytes]) -> Rows:
+    """Any content will do that another row does not have: a line with the digest's slope."""
+    seeds: Rows = np.frombuffer(b"".join(names), dtype=np.uint32).reshape(len(names), -1)
+    steps = np.arange(1, WIDTH + 1, dtype=np.uint32)
+    return np.asarray(seeds[:, :1] * steps + seeds[:, 1:2], np.uint32)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Seconds that a command costs before it does anything, beyond Python's own start.
+
+    python bench/startup.py [--runs 15]
+
+Medians over interleaved runs of whole processes.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from statistics import median
+
+from tables import report
+
+PYTHON = [sys.executable, "-c", "pass"]
+COMMANDS = {
+    "import headstart": ([sys.executable, "-c", "import headstart"], 0.15),
+    "headstart --help": ([sys.executable, "-m", "headstart.cli", "--help"], 0.3),
+    "headstart train --help": ([sys.executable, "-m", "headstart.cli", "train", "--help"], None),
+}
+
+
+def seconds(command: list[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=15)
+    args = parser.parse_args()
+    beyond: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for _ in range(args.runs):
+        plain = seconds(PYTHON)
+        for name, (command, _limit) in COMMANDS.items():
+            beyond[name].append(seconds(command) - plain)
+    rows = [
+        {
+            "command": name,
+            "seconds beyond python": median(beyond[name]),
+            "limit": limit or "",
+            "met": limit is None or median(beyond[name]) <= limit,
+        }
+        for name, (_, limit) in COMMANDS.items()
+    ]
+    report("startup", rows, {"runs": args.runs})
+
+
+if __name__ == "__main__":
+    main()

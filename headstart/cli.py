@@ -1,0 +1,488 @@
+"""The command line: our own first user. It goes through the front door like everyone else.
+
+stdout is for results, stderr for talk and progress. Exit codes: 0 done; 1 the data or the run
+failed; 2 the command was wrong; 3 done, but some inputs were left out; 130 interrupted.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+import headstart as hs
+from headstart.errors import HeadstartError, MissingPackage, SpecError, UnknownName
+
+if TYPE_CHECKING:
+    from headstart.data.dataset import LeftOut
+
+T = TypeVar("T")
+DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def demo(argv: list[str]) -> int:
+    """the main job, on the built-in example (2,624 photographs of solar cells)"""
+    parser = _Parser("demo", demo)
+    parser.add_argument("--out", type=Path, help="folder for the run (default: runs/demo, or -2, …)")
+    _store_flag(parser)
+    args = parser.parse_args(argv)
+
+    out = args.out or _free(Path("runs/demo"))
+    _say("demo", "solar cells, defective or not (ELPV data set, CC BY-NC-SA 4.0, not shipped)")
+    job = hs.Job(recipe=hs.FeatureExtraction(fit="squash"), store=hs.Store(args.store))
+    data = hs.solar_cells()
+    run = hs.train(data, out, job, _talk())
+    _print_run(run)
+    few = run.splits.test.take(range(0, len(run.splits.test), max(1, len(run.splits.test) // 5)))
+    said = hs.load(run.folder / "model").model.predict(few, store=None)
+    print("\na few test cells, by the saved bundle")
+    _print_table([("cell", "truth", "predicted", "score"), *_predicted(said)])
+    print(f"\nnext: headstart predict {run.folder} FILE…")
+    return DONE
+
+
+def train(argv: list[str]) -> int:
+    """a folder of labelled images becomes a tested model"""
+    parser = _Parser("train", train)
+    parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run")
+    parser.add_argument("--backbone", default=hs.DEFAULT_BACKBONE, help="source:id (%(default)s)")
+    _weights_flag(parser)
+    _store_flag(parser)
+    for spec in (hs.FeatureExtraction, hs.SplitPlan, hs.CheckPlan, hs.Runtime):
+        _flags(parser, spec)
+    args = parser.parse_args(argv)
+
+    job = hs.Job(
+        backbone=args.backbone,
+        weights=args.weights,
+        recipe=_made(hs.FeatureExtraction, args),
+        split=_made(hs.SplitPlan, args),
+        checks=_made(hs.CheckPlan, args),
+        runtime=_made(hs.Runtime, args),
+        store=hs.Store(args.store),
+    )
+    run = hs.train(hs.read(args.data), args.out, job, _talk())
+    _print_run(run)
+    return _left_out(run.left_out)
+
+
+def check(argv: list[str]) -> int:
+    """what is wrong with the data, before any training"""
+    parser = _Parser("check", check)
+    parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--json", action="store_true", help="print everything found, as JSON")
+    _store_flag(parser)
+    for spec in (hs.CheckPlan, hs.Runtime):
+        _flags(parser, spec)
+    args = parser.parse_args(argv)
+
+    data, runtime = hs.read(args.data), _made(hs.Runtime, args).resolved()
+    watch = _talk().watch("checks")
+    seen = hs.survey(
+        data,
+        store=hs.Store(args.store),
+        threads=runtime.decode_threads,
+        progress=watch.progress,
+    )
+    found = hs.check(data, seen, _made(hs.CheckPlan, args))
+    if args.json:
+        _print_json(found.to_plain())
+    else:
+        _print_table(found.table())
+    return _left_out(found.left_out)
+
+
+def evaluate(argv: list[str]) -> int:
+    """how good a model is on labelled images"""
+    parser = _Parser("evaluate", evaluate)
+    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE", help=MODEL_HELP)
+    parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
+    parser.add_argument(
+        "--part",
+        choices=("auto", "train", "val", "test", "all"),
+        default="auto",
+        help="rows to judge by; auto: the test rows, of the run's own data or of data in parts",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON value")
+    _store_flag(parser)
+    _flags(parser, hs.Runtime)
+    args = parser.parse_args(argv)
+
+    bundle = hs.load(_bundle(args.model))
+    data = _part_of(hs.read(args.data), args.part, args.model)
+    table = hs.extract(
+        bundle.model.backbone,
+        data,
+        store=hs.Store(args.store),
+        runtime=_made(hs.Runtime, args),
+        watch=_talk().watch("features"),
+    )
+    said = bundle.model.predict_table(table)
+    result = hs.evaluate(said, majority=bundle.model.majority)
+    if args.json:
+        _print_json(result.to_plain())
+    else:
+        _print_evaluation("evaluated", result)
+    return _left_out((*data.left_out, *table.left_out))
+
+
+def predict(argv: list[str]) -> int:
+    """the class of images, by a trained model"""
+    parser = _Parser("predict", predict)
+    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE", help=MODEL_HELP)
+    _files_flags(parser)
+    args = parser.parse_args(argv)
+
+    bundle = hs.load(_bundle(args.model))
+    files, left_out = hs.find(_named(args.files))
+    table = hs.extract(bundle.model.backbone, files, runtime=_made(hs.Runtime, args))
+    said = bundle.model.predict_table(table)
+    return _print_predictions(said, args, (*left_out, *table.left_out))
+
+
+def classify(argv: list[str]) -> int:
+    """the pretrained network as it is: the class of images among its source classes"""
+    parser = _Parser("classify", classify)
+    parser.add_argument("--backbone", default=hs.DEFAULT_BACKBONE, help="source:id (%(default)s)")
+    _weights_flag(parser)
+    _files_flags(parser)
+    args = parser.parse_args(argv)
+
+    backbone = hs.load_backbone(args.backbone, weights=args.weights)
+    files, left_out = hs.find(_named(args.files))
+    said, more = hs.classify(backbone, files, runtime=_made(hs.Runtime, args))
+    return _print_predictions(said, args, (*left_out, *more))
+
+
+def backbones(argv: list[str]) -> int:
+    """what pretrained networks there are: name, input, licence, where their weights are"""
+    parser = _Parser("backbones", backbones)
+    parser.add_argument("pattern", nargs="?", default="", help='as "timm:*vit*" (quote the stars)')
+    parser.add_argument("--json", action="store_true", help="print one JSON value")
+    args = parser.parse_args(argv)
+
+    listed = list(hs.list_backbones(args.pattern))
+    columns = [f.name for f in fields(hs.Listing)]
+    if args.json:
+        _print_json([{c: getattr(b, c) for c in columns} for b in listed])
+    else:
+        _print_table([tuple(columns), *(tuple(getattr(b, c) for c in columns) for b in listed)])
+    return DONE if listed else FAILED
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": demo,
+    "train": train,
+    "check": check,
+    "evaluate": evaluate,
+    "predict": predict,
+    "classify": classify,
+    "backbones": backbones,
+}
+DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet of path,label"
+MODEL_HELP = "a run folder, or the bundle in it"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code. No error of ours, or of the data, is a traceback."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except (SpecError, UnknownName, MissingPackage) as error:
+        _say("error", str(error))
+        return WRONG
+    except (HeadstartError, OSError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):  # `headstart … | head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        _say("error", str(error) or type(error).__name__)
+        return FAILED
+    except KeyboardInterrupt:
+        _say("stopped", "what was computed is kept; the same command goes on from there")
+        return INTERRUPTED
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return DONE if argv else WRONG
+    if argv[0] == "--version":
+        print(hs.__version__)
+        return DONE
+    if argv[0] not in COMMANDS:
+        raise UnknownName("command", argv[0], COMMANDS)
+    return COMMANDS[argv[0]](argv[1:])
+
+
+def _overview() -> str:
+    lines = "\n".join(f"  {name:11}{run.__doc__}" for name, run in COMMANDS.items())
+    return f"usage: headstart COMMAND …\n\n{lines}\n\nheadstart COMMAND --help tells each one's flags."
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our errors: one sentence, the nearest flag, exit code 2."""
+
+    def __init__(self, name: str, command: Callable[[list[str]], int]) -> None:
+        super().__init__(f"headstart {name}", description=command.__doc__, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise SpecError(f"{message}. See `{self.prog} --help`.")
+
+    def parse_args(self, argv: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        args, extra = self.parse_known_args(argv)
+        for name in extra:
+            if name.startswith("--"):
+                flags = [o for o in self._option_string_actions if o.startswith("--")]
+                raise UnknownName(f"flag of `{self.prog}`", name.partition("=")[0], flags)
+            self.error(f"{name!r} is one argument too many")
+        return args
+
+
+def _flags(parser: argparse.ArgumentParser, spec: type) -> None:
+    """One flag a field, so the command line can never drift from the library."""
+    hints = get_type_hints(spec)
+    for f in fields(spec):
+        flag, default = f"--{f.name.replace('_', '-')}", f.default
+        kind, choices = _kind(hints[f.name])
+        text = f"{_field_help(spec, f.name)} (default: {_shown(default)})".replace("%", "%%")
+        if kind is bool:
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=default, help=text
+            )
+            continue
+        many = "+" if isinstance(default, tuple) else None
+        parser.add_argument(
+            flag,
+            type=kind,
+            choices=choices or None,
+            default=default,
+            nargs=many,
+            help=text,
+            metavar=None if choices else f.name.upper(),
+        )
+
+
+def _made(spec: type[T], args: argparse.Namespace) -> T:
+    given: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(spec)}  # type: ignore[arg-type]
+    return spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
+    """What a flag's words are turned into, and the words it takes if they are listed."""
+    if get_origin(hint) is Literal:
+        return str, get_args(hint)
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0], ()
+    options = [_kind(h) for h in get_args(hint)]
+    if options:  # a union of literals
+        return str, tuple(word for _, words in options for word in words)
+    return hint, ()
+
+
+def _field_help(spec: type, name: str) -> str:
+    """What the docstrings of a spec and its bases say after `name:`."""
+    for base in spec.__mro__:
+        text = base.__dict__.get("__doc__") or ""
+        found = re.search(rf"^\s*{name}: (.+?)(?=^\s*\w+: |^\s*$|\Z)", text, re.DOTALL | re.MULTILINE)
+        if found:
+            return " ".join(found.group(1).split()).rstrip(".")
+    return name.replace("_", " ")
+
+
+def _shown(default: object) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _weights_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", default="pretrained", help="pretrained, random, or a local .safetensors file"
+    )
+
+
+def _store_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=Path,
+        help="folder where features are kept (default: $HEADSTART_STORE, or the user's cache)",
+    )
+
+
+def _files_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="images, folders of images, or - for paths on stdin"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON value, all scores")
+    parser.add_argument("--top", type=int, default=1, help="classes to print for each (%(default)s)")
+    _flags(parser, hs.Runtime)
+
+
+def _named(files: list[str]) -> list[Path]:
+    """The paths meant: `-` stands for those on stdin, a line each."""
+    lines = sys.stdin.read().splitlines() if "-" in files else []
+    given = [name for name in files if name != "-"] + [line for line in lines if line.strip()]
+    return [Path(name) for name in given]
+
+
+def _bundle(path: Path) -> Path:
+    """The bundle of a run folder, or the path itself if it is one."""
+    return path / "model" if (path / "model").is_dir() else path
+
+
+def _part_of(data: "hs.Dataset", part: str, model: Path) -> "hs.Dataset":
+    """The rows to judge by: never, unasked, those that the model was fitted on."""
+    parts = hs.recorded_parts(model, data) or data.parts
+    wanted = "test" if part == "auto" and "test" in parts else part
+    if wanted in ("auto", "all"):
+        return data
+    rows = [i for i, name in enumerate(parts) if name == wanted]
+    if not rows:
+        raise SpecError(f"--part {wanted} needs rows of that part; {len(data)} rows have none.")
+    _say("part", f"{wanted}: {len(rows):,} of {len(data):,} rows")
+    return data.take(rows)
+
+
+def _free(path: Path) -> Path:
+    """`path`, or path-2, path-3, … if there is something there already."""
+    names = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in range(1, 10_000))
+    return next(name for name in names if not name.exists())
+
+
+def _talk() -> "hs.Talk":
+    return hs.Talk(_say, _watch)
+
+
+def _say(stage: str, text: str) -> None:
+    print(f"{stage:10}{text}", file=sys.stderr, flush=True)
+
+
+def _watch(stage: str) -> "hs.Watch":
+    def expect(rows: int, seconds: float) -> None:
+        _say(stage, f"about {_duration(seconds)} for {rows:,} images ({rows / seconds:,.0f}/s)")
+
+    return hs.Watch(expect, _bar(stage))
+
+
+def _bar(stage: str) -> Callable[[int, int], None]:
+    """A progress bar with rate and time left, where someone is there to see it move."""
+    if not sys.stderr.isatty():
+        return lambda done, total: None
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:  # only `train` brings it
+        return lambda done, total: None
+    columns = (
+        TextColumn(f"{stage:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(stage, total=None, rate="")
+
+    def move(done: int, total: int) -> None:
+        if done == 1:
+            bar.start()
+        speed = bar.tasks[0].speed
+        bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+        if done == total:
+            bar.stop()
+
+    return move
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _print_run(run: "hs.Run") -> None:
+    print("\nchecks")
+    _print_table(run.checks.table())
+    _print_evaluation("test", run.evaluations["test"])
+    seconds = run.timings["seconds"]
+    print("\nseconds by stage")
+    _print_table([tuple(seconds), tuple(f"{s:.1f}" for s in seconds.values())])
+    t = run.timings
+    print(
+        f"total {t['total_seconds']:.1f} s; features {t['examples_per_second']:,} images/s, "
+        f"{t['backbone_forwards']:,} backbone forwards, {t['store_hits']:,} from the store; "
+        f"peak memory {t['peak_rss_bytes'] / 1e9:.2f} GB"
+    )
+    print(f"\nsaved {run.folder}  (the model: {run.folder / 'model'})")
+
+
+def _print_evaluation(title: str, result: "hs.Evaluation") -> None:
+    headline, per_class = hs.evaluation_rows(result)
+    print(f"\n{title}")
+    _print_table(headline)
+    print()
+    _print_table(per_class)
+
+
+def _predicted(said: "hs.Predictions") -> list[tuple[str, ...]]:
+    rows = zip(said.ids, said.labels, said.predicted, said.scores, strict=True)
+    return [
+        (id, said.classes[label] if label >= 0 else "?", said.classes[best], f"{scores[best]:.3f}")
+        for id, label, best, scores in rows
+    ]
+
+
+def _print_predictions(
+    said: "hs.Predictions", args: argparse.Namespace, left_out: "Sequence[LeftOut]"
+) -> int:
+    """A line a file: path, then its best classes and scores, separated by tabs."""
+    if args.json:
+        _print_json(
+            [
+                {
+                    "path": id,
+                    "predicted": said.classes[best],
+                    "score": float(scores[best]),
+                    "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
+                }
+                for id, best, scores in zip(said.ids, said.predicted, said.scores, strict=True)
+            ]
+        )
+    else:
+        for id, scores in zip(said.ids, said.scores, strict=True):
+            best = (-scores).argsort(kind="stable")[: max(1, args.top)]
+            print("\t".join([id, *(f"{said.classes[c]}\t{scores[c]:.4f}" for c in best)]))
+    code = _left_out(left_out)
+    return code if said.ids else FAILED
+
+
+def _left_out(left_out: "Iterable[LeftOut]", most: int = 20) -> int:
+    """Name what was left out, on stderr; the exit code that says so, or 0."""
+    bad = [item for item in left_out if not item.expected]
+    for item in bad[:most]:
+        _say("left out", f"{item.path}: {item.reason}")
+    if len(bad) > most:
+        _say("left out", f"and {len(bad) - most} more, all of them in checks.json")
+    return LEFT_OUT if bad else DONE
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns aligned, two spaces apart."""
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    for row in rows:
+        line = "  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=False))
+        print(textwrap.indent(line.rstrip(), "  "))
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The files that a prediction is asked for: named one by one, or all images of a folder."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.decoding import SUFFIXES
+from headstart.data.walking import display, walk
+from headstart.errors import DataError
+
+UNLABELLED = "?"  # the one class of files whose class is asked for
+
+
+def find(paths: Sequence[Path]) -> tuple[Dataset, tuple[LeftOut, ...]]:
+    """Files as rows of one class "?", folders by the images in them, and what was left out.
+
+    A path named twice is one row. Raises DataError when nothing at all is left.
+    """
+    left_out: list[LeftOut] = []
+    found = dict(_each(paths, left_out))
+    if not found:
+        why = "; ".join(f"{item.path}: {item.reason}" for item in left_out[:3])
+        raise DataError(f"There must be at least one image to look at; got {why or 'no path'}.")
+    n = len(found)
+    return Dataset(tuple(found), tuple(found.values()), (0,) * n, (UNLABELLED,)), tuple(left_out)
+
+
+def _each(paths: Sequence[Path], left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]:
+    for path in paths:
+        if path.is_dir():
+            there = walk(path)
+            left_out += there.left_out
+            for file in there.files:
+                if file.suffix.lower() in SUFFIXES:
+                    yield display(path / file), path / file
+                else:
+                    left_out.append(LeftOut(display(path / file), "not an image", expected=True))
+        elif path.exists():
+            yield display(path), path
+        else:
+            left_out.append(LeftOut(display(path), "there is no such file"))

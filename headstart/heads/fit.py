@@ -1,0 +1,156 @@
+"""Fit the head that a spec asks for, and choose its strength."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import DataError, Mismatch
+from headstart.heads.head import (
+    Fitted,
+    Floats,
+    HeadSpec,
+    Rows,
+    Table,
+    Trial,
+    check_finite,
+    log_loss_of,
+    weight_of_classes,
+)
+from headstart.heads.linear import logistic_trials, ridge_trials
+from headstart.heads.nearest import nearest_trials
+
+Trials = Callable[[HeadSpec, Table, Floats], Iterator[Trial]]
+TRIALS: dict[str, Trials] = {
+    "logistic": logistic_trials,
+    "ridge": ridge_trials,
+    "nearest": nearest_trials,
+}
+FOLDS = 5
+PATIENCE = 2  # weaker settings tried after the best one before the search ends
+FEWEST = 10  # rows that can choose among settings
+
+
+def fit_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:
+    """Fit every setting on `train`, from strong to weak, and keep the best on `val`.
+
+    Best is the least log loss, with the class weights of `train`; of equals the stronger. Without
+    validation rows cross-validation on `train` chooses; with too few for that, the middle of the
+    settings. Raises Mismatch for tables that don't fit together or features that aren't finite,
+    DataError if fewer than two classes have rows in `train`.
+    """
+    _check_pair(train, val)
+    if len(val.y):
+        return _fit_by_validation(spec, train, val)
+    if (folds := folds_of(train.y)).max(initial=-1) >= 0 and (folds >= 0).sum() >= FEWEST:
+        return _fit_by_folds(spec, train, folds)
+    return _fit_by_default(spec, train)
+
+
+def folds_of(y: NDArray[np.int64], folds: int = FOLDS) -> NDArray[np.int64]:
+    """(N,) the fold that holds each row out; -1 for a row that is alone in its class.
+
+    A fold takes neighbouring rows of a class: frames of one film lie side by side.
+
+    >>> folds_of(np.array([0, 0, 0, 1, 1, 2]), folds=2).tolist()
+    [0, 0, 1, 0, 1, -1]
+    """
+    fold = np.full(len(y), -1)
+    for c in np.unique(y):
+        rows = np.flatnonzero(y == c)
+        if len(rows) > 1:
+            fold[rows] = np.arange(len(rows)) * min(folds, len(rows)) // len(rows)
+    return fold
+
+
+def _fit_by_validation(spec: HeadSpec, train: Table, val: Table) -> Fitted:
+    path: list[dict[str, float]] = []
+    best, since = 0, 0
+    chosen: Trial | None = None
+    for trial in TRIALS[spec.head](spec, train, val.x):
+        path.append(_judged(trial.settings, trial.scores, val.y, _weights(spec, train)))
+        if chosen is None or path[-1]["log_loss"] < path[best]["log_loss"]:
+            chosen, best, since = trial, len(path) - 1, 0
+        elif (since := since + 1) >= PATIENCE:
+            break
+    assert chosen is not None  # a spec has at least one setting
+    return _fitted(spec, chosen, path, "log loss on validation")
+
+
+def _fit_by_folds(spec: HeadSpec, train: Table, folds: NDArray[np.int64]) -> Fitted:
+    asked, weights = folds >= 0, _weights(spec, train)
+    path = [
+        _judged(settings, scores[asked], train.y[asked], weights)
+        for settings, scores in _held_out(spec, train, folds)
+        if not np.isnan(scores[asked]).any()  # a small fold can't ask as many neighbours as others
+    ]
+    best = min(path, key=lambda entry: entry["log_loss"])
+    chosen = _trial_at(next(iter(best.values())), spec, train)
+    return _fitted(spec, chosen, path, f"log loss in {folds.max() + 1}-fold cross-validation")
+
+
+def _held_out(
+    spec: HeadSpec, train: Table, folds: NDArray[np.int64]
+) -> list[tuple[dict[str, float], Floats]]:
+    """For each setting its scores (N, C) of the rows held out in turn; NaN where there are none."""
+    found: dict[float, tuple[dict[str, float], Floats]] = {}
+    for fold in range(int(folds.max()) + 1):
+        out = folds == fold
+        kept = Rows(train.x[~out], train.y[~out], train.classes)
+        for trial in TRIALS[spec.head](spec, kept, train.x[out]):
+            empty = np.full((len(folds), len(train.classes)), np.nan)
+            found.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))[1][out] = (
+                trial.scores
+            )
+    return list(found.values())
+
+
+def _fit_by_default(spec: HeadSpec, train: Table) -> Fitted:
+    settings = sorted(spec.neighbours if spec.head == "nearest" else spec.l2)
+    middle = settings[len(settings) // 2]
+    return _fitted(spec, _trial_at(middle, spec, train), [], "middle of the list: too few rows")
+
+
+def _trial_at(setting: float, spec: HeadSpec, train: Table) -> Trial:
+    """The head of one setting; a logistic path is walked from the strong end to it."""
+    for trial in TRIALS[spec.head](spec, train, train.x[:0]):
+        if trial.tried <= setting:  # fewer neighbours than asked for if there are no more rows
+            return trial
+    return trial
+
+
+def _fitted(spec: HeadSpec, trial: Trial, path: list[dict[str, float]], by: str) -> Fitted:
+    return Fitted(trial.head, {"head": spec.head, **trial.settings, "by": by}, tuple(path))
+
+
+def _judged(
+    settings: dict[str, float], scores: Floats, y: NDArray[np.int64], weights: Floats
+) -> dict[str, float]:
+    right = float((scores.argmax(axis=1) == y).mean())
+    return {**settings, "log_loss": log_loss_of(scores, y, weights[y]), "accuracy": right}
+
+
+def _weights(spec: HeadSpec, train: Table) -> Floats:  # (C,)
+    return weight_of_classes(spec.class_weights, train.y, len(train.classes))
+
+
+def _tried_of(spec: HeadSpec) -> str:
+    return "neighbours" if spec.head == "nearest" else "l2"
+
+
+def _check_pair(train: Table, val: Table) -> None:
+    """Raises Mismatch or DataError, see `fit_head`."""
+    if train.classes != val.classes or train.x.shape[1:] != val.x.shape[1:] or train.x.ndim != 2:
+        raise Mismatch(
+            f"Training and validation rows need the same columns and classes; got "
+            f"{train.x.shape} with {len(train.classes)} classes and {val.x.shape} with "
+            f"{len(val.classes)}. Were they extracted with the same backbone?"
+        )
+    check_finite(train.x, "Training features")
+    check_finite(val.x, "Validation features")
+    counts = np.bincount(train.y, minlength=len(train.classes))
+    if (counts > 0).sum() < 2:
+        raise DataError(
+            f"A head learns to tell classes apart, so at least two need training rows; got "
+            f"{len(train.y)} rows of {(counts > 0).sum()}. Add examples of another class."
+        )

@@ -1,0 +1,241 @@
+"""Linear heads: multinomial logistic regression and ridge regression, the whole path of strengths.
+
+Both work on standardised columns, turned into the basis of their own covariance. There a ridge
+solution is one division, and a logistic problem is so well conditioned that few steps solve it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.heads.head import (
+    Floats,
+    Head,
+    HeadSpec,
+    Table,
+    Trial,
+    blocks,
+    check_finite,
+    check_tensors,
+    check_width,
+    log_loss_of,
+    softmax,
+    weight_of_classes,
+)
+
+Doubles = NDArray[np.float64]
+SHAPES = {"weight": ("D", "C"), "bias": ("C",)}
+NEVER = -1000.0  # bias of a class without training rows: its probability rounds to 0
+GRADIENT = 3e-5  # largest slope left when a solve stops; the loss is then right to about 1e-6 nats
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHead:
+    """Softmax of `x @ weight + bias`, reckoned in double precision."""
+
+    weight: NDArray[np.float32]  # (D, C)
+    bias: NDArray[np.float32]  # (C,)
+    kind: ClassVar[str] = "linear"
+
+    def __post_init__(self) -> None:
+        check_tensors(self.tensors(), SHAPES)
+
+    @property
+    def features(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def classes(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def parameters(self) -> int:
+        return self.weight.size + self.bias.size
+
+    def scores(self, x: Floats) -> NDArray[np.float32]:
+        """(N, D) -> (N, C) probabilities. Raises Mismatch for another width, NaN or infinity."""
+        check_width(x, self.features)
+        check_finite(x, "Features")
+        scores = np.empty((len(x), self.classes), np.float32)
+        weight = self.weight.astype(np.float64)
+        for rows in blocks(len(x)):
+            scores[rows] = softmax(x[rows].astype(np.float64) @ weight + self.bias)
+        return scores
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        return {"weight": self.weight, "bias": self.bias}
+
+    def settings(self) -> dict[str, float]:
+        return {}
+
+
+def load_linear(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
+    check_tensors(tensors, SHAPES)
+    return LinearHead(tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32))
+
+
+def logistic_trials(spec: HeadSpec, train: Table, x: Floats) -> Iterator[Trial]:
+    """Multinomial logistic regression for each strength, from strong to weak, each from the last.
+
+    Minimises the weighted mean log loss + l2 / 2 · |weight|²; biases go unpunished.
+    """
+    basis = _Basis.of(train, spec)
+    weight, bias = np.zeros((len(basis.values), basis.targets.shape[1])), basis.log_shares()
+    for l2 in sorted(set(spec.l2), reverse=True):
+        weight, bias = _solve_logistic(basis, l2, weight, bias)
+        head = basis.head(weight, bias)
+        yield Trial({"l2": l2}, head, head.scores(x))
+
+
+def ridge_trials(spec: HeadSpec, train: Table, x: Floats) -> Iterator[Trial]:
+    """Ridge regression on targets of ±1 for each strength, from strong to weak.
+
+    Its outputs are divided by one temperature, so that their softmax is a probability: the one
+    with the least log loss on the training rows, each left out in turn.
+    """
+    basis = _Basis.of(train, spec)
+    targets = 2.0 * basis.targets - 1.0
+    bias = basis.row_weights @ targets / len(targets)
+    slopes = basis.z.T @ (basis.row_weights[:, None] * (targets - bias)) / len(targets)
+    for l2 in sorted(set(spec.l2), reverse=True):
+        weight = slopes / (basis.values + l2)[:, None]
+        temperature = _temperature(_left_out(basis, targets, weight, bias, l2), basis)
+        head = basis.head(weight / temperature, bias / temperature)
+        yield Trial({"l2": l2, "temperature": temperature}, head, head.scores(x))
+
+
+@dataclass(frozen=True, eq=False)
+class _Basis:
+    """Weighted, standardised training rows in the R directions in which they vary."""
+
+    mean: Doubles  # (D,)
+    std: Doubles  # (D,)
+    vectors: NDArray[np.float32]  # (D, R), orthonormal
+    values: Doubles  # (R,) the variance along each
+    z: NDArray[np.float32]  # (N, R)
+    targets: Doubles  # (N, K) one-hot over the K classes that have rows
+    present: NDArray[np.bool_]  # (C,) which these are
+    row_weights: Doubles  # (N,) of mean 1
+
+    @classmethod
+    def of(cls, train: Table, spec: HeadSpec) -> "_Basis":
+        classes = len(train.classes)
+        weights = weight_of_classes(spec.class_weights, train.y, classes)[train.y]
+        mean, std = _moments(train.x, weights)
+        z = ((train.x - mean.astype(np.float32)) / std.astype(np.float32)).astype(np.float32)
+        values, vectors = _directions(z, weights)
+        present = np.bincount(train.y, minlength=classes) > 0
+        targets = (train.y[:, None] == np.flatnonzero(present)).astype(np.float64)
+        return cls(mean, std, vectors, values, z @ vectors, targets, present, weights)
+
+    def log_shares(self) -> Doubles:  # (K,) the best biases while all weights are 0
+        return np.log(self.row_weights @ self.targets / len(self.targets))
+
+    def head(self, weight: Doubles, bias: Doubles) -> LinearHead:
+        """Turn back, undo the standardisation, and put in the classes that have no rows."""
+        full = np.zeros((len(self.mean), len(self.present)))
+        biases = np.full(len(self.present), NEVER)
+        weight = weight - weight.mean(axis=1, keepdims=True)  # so the best logit is never below 0
+        full[:, self.present] = self.vectors.astype(np.float64) @ weight / self.std[:, None]
+        biases[self.present] = bias - bias.mean() - self.mean @ full[:, self.present]
+        return LinearHead(full.astype(np.float32), biases.astype(np.float32))
+
+
+def _moments(x: Floats, weights: Doubles) -> tuple[Doubles, Doubles]:
+    """Weighted mean and standard deviation of each column, (D,); 1 where a column is constant."""
+    mean, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for rows in blocks(len(x)):
+        mean += weights[rows] @ x[rows].astype(np.float64) / len(x)
+    for rows in blocks(len(x)):
+        square += weights[rows] @ (x[rows] - mean) ** 2 / len(x)
+    std = np.sqrt(square)
+    return mean, np.where(std > 1e-6 * np.abs(mean), std, 1.0)  # below is rounding of float32
+
+
+def _directions(z: NDArray[np.float32], weights: Doubles) -> tuple[Doubles, NDArray[np.float32]]:
+    """Eigenvalues (R,) and eigenvectors (D, R) of the weighted covariance of `z` (N, D).
+
+    With fewer rows than columns they come from the products of the rows, an (N, N) problem: an L2
+    penalty is blind to rotation, and directions in which no row varies get no weight.
+    """
+    n, d = z.shape
+    if n >= d:
+        covariance = np.zeros((d, d))
+        for rows in blocks(n):
+            half = z[rows] * np.sqrt(weights[rows])[:, None]
+            covariance += half.T @ half / n
+        values, vectors = np.linalg.eigh(covariance)
+        return np.maximum(values, 0.0), vectors.astype(np.float32)
+    half = z * np.sqrt(weights)[:, None]
+    values, left = np.linalg.eigh(half @ half.T / n)
+    kept = values > 1e-9 * max(values[-1], 1e-12)  # the others are rounding
+    values, left = values[kept], left[:, kept]
+    return values, (half.T @ (left / np.sqrt(values * n))).astype(np.float32)
+
+
+def _solve_logistic(
+    basis: _Basis, l2: float, weight: Doubles, bias: Doubles
+) -> tuple[Doubles, Doubles]:
+    """Weights (R, K) and biases (K,) of least loss, found by L-BFGS from the ones given.
+
+    Each direction is scaled by the root of its curvature, which the mean of p (1 - p) bounds
+    (compare Böhning 1992, Multinomial logistic regression algorithm).
+    """
+    from scipy.optimize import minimize
+
+    p = softmax(basis.z @ weight.astype(np.float32) + bias)
+    k = p.shape[1]
+    curvature = max(float(np.mean(1.0 - (p**2).sum(axis=1))) / (k - 1), 1e-3 / k)
+    scale = 1.0 / np.sqrt(np.append(curvature * basis.values + l2, curvature))[:, None]
+
+    def loss(flat: Doubles) -> tuple[float, Doubles]:
+        value, slope = _logistic_loss(basis, l2, flat.reshape(-1, k) * scale)
+        return value, (slope * scale).ravel()
+
+    start = (np.vstack([weight, bias]) / scale).ravel()
+    options = {"gtol": GRADIENT, "ftol": 0.0, "maxiter": 1000, "maxfun": 2000}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    solution = found.x.reshape(-1, k) * scale
+    return solution[:-1], solution[-1]
+
+
+def _logistic_loss(basis: _Basis, l2: float, w: Doubles) -> tuple[float, Doubles]:
+    """Loss and slope at `w` (R + 1, K), biases in its last row; matrix products in float32."""
+    logits = (basis.z @ w[:-1].astype(np.float32)).astype(np.float64) + w[-1]
+    logits -= logits.max(axis=1, keepdims=True)
+    p = np.exp(logits)
+    totals = p.sum(axis=1, keepdims=True)
+    share = basis.row_weights[:, None] / len(p)
+    value = float((share * basis.targets * (np.log(totals) - logits)).sum())
+    residual = share * (p / totals - basis.targets)
+    slope = basis.z.T @ residual.astype(np.float32) + l2 * w[:-1]
+    return value + l2 / 2 * float((w[:-1] ** 2).sum()), np.vstack([slope, residual.sum(axis=0)])
+
+
+def _left_out(
+    basis: _Basis, targets: Doubles, weight: Doubles, bias: Doubles, l2: float
+) -> Doubles:
+    """(N, K) what ridge says of each training row when fitted without it.
+
+    The residual over 1 - leverage (Hastie, Tibshirani, Friedman 2009, eq. 7.52).
+    """
+    spread = (basis.z.astype(np.float64) ** 2) @ (1.0 / (basis.values + l2))
+    leverage = basis.row_weights * (1.0 + spread) / len(targets)
+    residual = targets - (basis.z @ weight + bias)
+    return targets - residual / np.maximum(1.0 - leverage, 1e-6)[:, None]
+
+
+def _temperature(outputs: Doubles, basis: _Basis) -> float:
+    """What to divide `outputs` (N, K) by for the least log loss (Guo et al. 2017, section 4.2)."""
+    from scipy.optimize import minimize_scalar
+
+    y = basis.targets.argmax(axis=1)
+
+    def loss(log_temperature: float) -> float:
+        return log_loss_of(softmax(outputs / np.exp(log_temperature)), y, basis.row_weights)
+
+    found = minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))

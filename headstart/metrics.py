@@ -1,0 +1,129 @@
+"""Arrays in, a number out. Rows whose label is -1 (unknown) are not for here: drop them first.
+
+`scores` are (N, C) probabilities, `labels` and `predicted` (N,) class numbers, and a `confusion`
+is (C, C): rows of class i that were called j. A number that has no rows to stand on is NaN, and
+averages over classes leave out those without rows of their own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+LEAST = float(np.finfo(np.float32).eps)  # the least probability a log loss counts with
+
+
+def accuracy(scores: Floats, labels: Ints) -> float:
+    return float(np.mean(scores.argmax(axis=1) == labels)) if len(labels) else np.nan
+
+
+def balanced_accuracy(confusion: Ints) -> float:
+    """The mean over classes of the share of their rows called right."""
+    return _mean(recalls(confusion))
+
+
+def macro_f1(confusion: Ints) -> float:
+    """The mean over classes of their F1."""
+    return _mean(f1s(confusion))
+
+
+def log_losses(scores: Floats, labels: Ints) -> NDArray[np.float64]:  # (N,)
+    """-log of each row's probability for its own class, in nats; at most 15.9, as for float32."""
+    own = scores[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(own, LEAST))
+
+
+def log_loss(scores: Floats, labels: Ints) -> float:
+    """The mean of `log_losses`."""
+    return _mean(log_losses(scores, labels))
+
+
+def confusion(predicted: Ints, labels: Ints, classes: int) -> NDArray[np.int64]:
+    """
+    >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    cells = np.bincount(labels * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def recalls(confusion: Ints) -> NDArray[np.float64]:  # (C,)
+    """Of the rows of a class, the share called so."""
+    return _share(confusion.diagonal(), confusion.sum(axis=1))
+
+
+def precisions(confusion: Ints) -> NDArray[np.float64]:  # (C,)
+    """Of the rows called a class, the share that is; NaN if none was called so."""
+    return _share(confusion.diagonal(), confusion.sum(axis=0))
+
+
+def f1s(confusion: Ints) -> NDArray[np.float64]:  # (C,)
+    """2 TP / (2 TP + FP + FN), NaN for a class without rows of its own."""
+    n = confusion.sum(axis=1)
+    f1 = _share(2 * confusion.diagonal(), n + confusion.sum(axis=0))
+    return np.where(n > 0, f1, np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """How one class's score tells its own rows from the others.
+
+    placements: for a row of the class, the share of the others that score lower; for one of the
+    others, the share of the class's rows that score higher; ties count half (DeLong, DeLong,
+    Clarke-Pearson 1988).
+    """
+
+    own: NDArray[np.bool_]  # (N,)
+    placements: NDArray[np.float64]  # (N,)
+
+    @property
+    def auroc(self) -> float:
+        return float(self.placements[self.own].mean())
+
+
+def rankings(scores: Floats, labels: Ints) -> list[Ranking]:
+    """One for each class that has rows of its own and others; just the last of two classes."""
+    columns = range(scores.shape[1]) if scores.shape[1] > 2 else [scores.shape[1] - 1]
+    owns = [(c, labels == c) for c in columns]
+    return [
+        Ranking(own, _placements(scores[:, c], own))
+        for c, own in owns
+        if own.any() and not own.all()
+    ]
+
+
+def auroc(scores: Floats, labels: Ints) -> float:
+    """Area under the ROC curve; of more than two classes the mean of each against the rest."""
+    return _mean(np.array([ranking.auroc for ranking in rankings(scores, labels)]))
+
+
+def _placements(scores: Floats, own: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Midranks among all less midranks among one's own kind (Sun and Xu 2014)."""
+    among_all = _midranks(scores)
+    placements = np.empty(len(scores))
+    n_own, n_others = int(own.sum()), int((~own).sum())
+    placements[own] = (among_all[own] - _midranks(scores[own])) / n_others
+    placements[~own] = 1.0 - (among_all[~own] - _midranks(scores[~own])) / n_own
+    return placements
+
+
+def _midranks(values: Floats) -> NDArray[np.float64]:
+    """Ranks from 1, equal values sharing the mean of theirs.
+
+    >>> _midranks(np.array([5.0, 1.0, 5.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+
+
+def _share(part: Ints, whole: Ints) -> NDArray[np.float64]:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+
+
+def _mean(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else np.nan

@@ -1,0 +1,68 @@
+"""A backbone with a head on it, and the predictions they make together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.errors import Mismatch, SpecError
+from headstart.features import FeatureTable, Watch, extract
+from headstart.heads.head import Head
+from headstart.predictions import Predictions
+from headstart.runtime import Runtime
+from headstart.store import USUAL, Store
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """majority: the class with most training rows, the answer that needs no model."""
+
+    backbone: Backbone | Frozen
+    head: Head
+    classes: tuple[str, ...]
+    majority: str
+
+    def predict(
+        self,
+        data: Dataset,
+        *,
+        store: Store | None = USUAL,
+        runtime: Runtime | None = None,
+        watch: Watch | None = None,
+    ) -> Predictions:
+        """Scores for every readable row; with `store=None` no features are kept."""
+        table = extract(self.backbone, data, store=store, runtime=runtime, watch=watch)
+        return self.predict_table(table)
+
+    def predict_table(self, table: FeatureTable) -> Predictions:
+        """Scores for rows of features; a row's label is -1 if its class is not the model's."""
+        dim = self.backbone.card.dim
+        if table.x.shape[1] != dim:
+            raise Mismatch(
+                f"This model reads {dim} features a row but was given {table.x.shape[1]}. "
+                f"Were they extracted with another backbone?"
+            )
+        own = {name: c for c, name in enumerate(self.classes)}
+        there = np.array([own.get(name, -1) for name in table.classes], dtype=np.int64)
+        return Predictions(table.ids, self.head.scores(table.x), there[table.y], self.classes)
+
+
+def classify(
+    backbone: Backbone, files: Dataset, *, runtime: Runtime | None = None
+) -> tuple[Predictions, tuple[LeftOut, ...]]:
+    """The pretrained network as it is: scores over its source classes, and the unreadable files.
+
+    Raises SpecError if the backbone came without the head it was trained with.
+    """
+    source = backbone.source_head
+    if source is None or not backbone.card.source_classes:
+        raise SpecError(
+            f"{backbone.card.name} has no source classes: it came without the layer it was trained "
+            f"with. Name another --backbone; packaged:efficientnet_lite0 has ImageNet's."
+        )
+    table = extract(backbone, files, runtime=runtime)
+    unknown = np.full(len(table), -1, dtype=np.int64)
+    said = Predictions(table.ids, source.scores(table.x), unknown, backbone.card.source_classes)
+    return said, table.left_out

