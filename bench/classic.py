@@ -25,7 +25,7 @@ from headstart.runtime import cores
 
 def tutorial(backbone: Backbone, parts: hs.Splits, epochs: int) -> hs.Predictions:
     """A linear head by Adam on the frozen network, as the tutorials train it."""
-    module = backbone.module.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = backbone.module.eval().to(memory_format=torch.channels_last)
     torch.manual_seed(0)
     head = nn.Linear(backbone.card.dim, len(parts.train.classes))
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
@@ -76,7 +76,8 @@ def main() -> None:
     data = cells.take(np.sort(rng.permutation(len(cells))[: args.images]))
     parts = hs.split(data, hs.SplitPlan(val=0.15, test=0.25))
     backbone = hs.load_backbone(hs.DEFAULT_BACKBONE).fitted("squash")
-    rows = []
+    rows: list[dict[str, object]] = []
+    predictions: list[hs.Predictions] = []
     for name, way in (
         ("headstart", lambda: headstart_way(backbone, parts)),
         (f"tutorial, {args.epochs} epochs", lambda: tutorial(backbone, parts, args.epochs)),
@@ -84,17 +85,12 @@ def main() -> None:
         began = time.perf_counter()
         said = way()
         seconds = time.perf_counter() - began
-        rows.append(
-            {
-                "way": name,
-                "seconds": seconds,
-                "test accuracy": str(hs.evaluate(said).accuracy),
-                "said": said,
-            }
-        )
+        accuracy = str(hs.evaluate(said).accuracy)
+        rows.append({"way": name, "seconds": seconds, "test accuracy": accuracy})
+        predictions.append(said)
         print(name, f"{seconds:.1f} s", flush=True)
     ours, theirs = rows
-    gap = hs.compare(ours.pop("said"), theirs.pop("said"))
+    gap = hs.compare(*predictions)
     ratio = float(str(theirs["seconds"])) / float(str(ours["seconds"]))
     report(
         "classic",

@@ -61,7 +61,7 @@ def square_of(preprocess: Preprocess, source: Any) -> NDArray[np.uint8]:
 @torch.inference_mode()
 def usual_loop(backbone: Backbone, data: hs.Dataset, layout: torch.memory_format) -> Any:
     """Eager PyTorch, batches of 32 from two worker processes."""
-    module = backbone.module.to(memory_format=layout)  # type: ignore[call-overload]
+    module = backbone.module.to(memory_format=layout)
     loader = torch.utils.data.DataLoader(
         Pictures(data, backbone.card.preprocess), batch_size=32, num_workers=2
     )

@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone as Backbone
     from headstart.backbones.backbone import Card as Card
-    from headstart.backbones.registry import DEFAULT as DEFAULT_BACKBONE  # noqa: F401
+    from headstart.backbones.registry import DEFAULT_BACKBONE as DEFAULT_BACKBONE
     from headstart.backbones.registry import Listing as Listing
     from headstart.backbones.registry import list_backbones as list_backbones
     from headstart.backbones.registry import load_backbone as load_backbone
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headstart.evaluation import Evaluation as Evaluation
     from headstart.evaluation import compare as compare
     from headstart.evaluation import evaluate as evaluate
-    from headstart.evaluation import rows as evaluation_rows  # noqa: F401
+    from headstart.evaluation import evaluation_rows as evaluation_rows
     from headstart.features import FeatureTable as FeatureTable
     from headstart.features import Watch as Watch
     from headstart.features import extract as extract
@@ -47,7 +47,12 @@ if TYPE_CHECKING:
 
 _HOME = {
     "headstart.backbones.backbone": ["Backbone", "Card"],
-    "headstart.backbones.registry": ["Listing", "list_backbones", "load_backbone"],
+    "headstart.backbones.registry": [
+        "DEFAULT_BACKBONE",
+        "Listing",
+        "list_backbones",
+        "load_backbone",
+    ],
     "headstart.bundle": ["Bundle", "load", "save"],
     "headstart.data.checks": ["CheckPlan", "check", "survey"],
     "headstart.data.dataset": ["Dataset"],
@@ -55,7 +60,7 @@ _HOME = {
     "headstart.data.finding": ["find"],
     "headstart.data.readers": ["read"],
     "headstart.data.splits": ["SplitPlan", "Splits", "split"],
-    "headstart.evaluation": ["Evaluation", "compare", "evaluate"],
+    "headstart.evaluation": ["Evaluation", "compare", "evaluate", "evaluation_rows"],
     "headstart.features": ["FeatureTable", "Watch", "extract"],
     "headstart.fitting": ["FeatureExtraction", "fit"],
     "headstart.model": ["Model", "classify"],
@@ -64,11 +69,7 @@ _HOME = {
     "headstart.runtime": ["Runtime"],
     "headstart.store": ["Store"],
 }
-_RENAMED = {
-    "DEFAULT_BACKBONE": ("headstart.backbones.registry", "DEFAULT"),
-    "evaluation_rows": ("headstart.evaluation", "rows"),
-}
-_WHERE = {name: (home, name) for home, names in _HOME.items() for name in names} | _RENAMED
+_WHERE = {name: home for home, names in _HOME.items() for name in names}
 __all__ = sorted(_WHERE)
 
 
@@ -76,5 +77,4 @@ def __getattr__(name: str) -> Any:
     """Public names are loaded when first asked for: importing Headstart loads nothing else."""
     if name not in _WHERE:
         raise AttributeError(f"headstart has no {name!r}; its public names are {__all__}")
-    home, there = _WHERE[name]
-    return getattr(import_module(home), there)
+    return getattr(import_module(_WHERE[name]), name)

@@ -13,7 +13,16 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NoReturn,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import headstart as hs
 from headstart.errors import HeadstartError, MissingPackage, SpecError, UnknownName
@@ -28,7 +37,9 @@ DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 def demo(argv: list[str]) -> int:
     """the main job, on the built-in example (2,624 photographs of solar cells)"""
     parser = _Parser("demo", demo)
-    parser.add_argument("--out", type=Path, help="folder for the run (default: runs/demo, or -2, …)")
+    parser.add_argument(
+        "--out", type=Path, help="folder for the run (default: runs/demo, or -2, …)"
+    )
     _store_flag(parser)
     args = parser.parse_args(argv)
 
@@ -224,7 +235,9 @@ def _dispatch(argv: list[str]) -> int:
 
 def _overview() -> str:
     lines = "\n".join(f"  {name:11}{run.__doc__}" for name, run in COMMANDS.items())
-    return f"usage: headstart COMMAND …\n\n{lines}\n\nheadstart COMMAND --help tells each one's flags."
+    return (
+        f"usage: headstart COMMAND …\n\n{lines}\n\nheadstart COMMAND --help tells each one's flags."
+    )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -291,7 +304,9 @@ def _field_help(spec: type, name: str) -> str:
     """What the docstrings of a spec and its bases say after `name:`."""
     for base in spec.__mro__:
         text = base.__dict__.get("__doc__") or ""
-        found = re.search(rf"^\s*{name}: (.+?)(?=^\s*\w+: |^\s*$|\Z)", text, re.DOTALL | re.MULTILINE)
+        found = re.search(
+            rf"^\s*{name}: (.+?)(?=^\s*\w+: |^\s*$|\Z)", text, re.DOTALL | re.MULTILINE
+        )
         if found:
             return " ".join(found.group(1).split()).rstrip(".")
     return name.replace("_", " ")
@@ -317,10 +332,15 @@ def _store_flag(parser: argparse.ArgumentParser) -> None:
 
 def _files_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="images, folders of images, or - for paths on stdin"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="images, folders of images, or - for paths on stdin",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value, all scores")
-    parser.add_argument("--top", type=int, default=1, help="classes to print for each (%(default)s)")
+    parser.add_argument(
+        "--top", type=int, default=1, help="classes to print for each (%(default)s)"
+    )
     _flags(parser, hs.Runtime)
 
 
@@ -376,7 +396,13 @@ def _bar(stage: str) -> Callable[[int, int], None]:
         return lambda done, total: None
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
     except ImportError:  # only `train` brings it
         return lambda done, total: None
     columns = (

@@ -155,7 +155,7 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 1
     return Estimate(float(won.mean()), float(low), float(high), len(won))
 
 
-def rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """Two tables to print, of strings: the headline numbers, and a row a class below a header."""
     headline = [(name.replace("_", " "), _shown(getattr(evaluation, name))) for name in HEADLINE]
     if base := evaluation.baseline:
@@ -194,7 +194,7 @@ def _effective(value: float, variance: float, most: float, n: int) -> Estimate:
     most: the effective sample size if errors were rare, which it is when none were seen.
     """
     spread = value * (1 - value)
-    size = min(most, spread / variance) if variance > 0 else most
+    size = spread / variance if variance * most > spread > 0 else most
     return Estimate(value, *_wilson_bounds(value, size), n)
 
 

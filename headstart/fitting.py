@@ -33,9 +33,7 @@ class FeatureExtraction(HeadSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.fit not in ("card", *get_args(Fit)):
-            raise SpecError(
-                f"fit is one of card, {', '.join(get_args(Fit))}; got {self.fit!r}."
-            )
+            raise SpecError(f"fit is one of card, {', '.join(get_args(Fit))}; got {self.fit!r}.")
 
     def resolved(self, backbone: Backbone) -> "FeatureExtraction":
         """The same recipe with "card" replaced by what this backbone's card says."""

@@ -64,5 +64,7 @@ def classify(
         )
     table = extract(backbone, files, runtime=runtime)
     unknown = np.full(len(table), -1, dtype=np.int64)
-    said = Predictions(table.ids, source.scores(table.x), unknown, backbone.card.source_classes)
+    said = Predictions(
+        table.ids, source.scores(table.x).astype(np.float32), unknown, backbone.card.source_classes
+    )
     return said, table.left_out

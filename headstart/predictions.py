@@ -78,7 +78,10 @@ def write_csv(predictions: Predictions, path: Path) -> None:
     Nine digits, from which `read_csv` makes the same float32 again.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    returns = any("\r" in name for name in (*predictions.ids, *predictions.classes))
+    writer = csv.writer(  # which, left to itself, does not quote a lone \r
+        text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    )
     writer.writerow([*COLUMNS, *(SCORE + name for name in predictions.classes)])
     names = [*predictions.classes, ""]  # so that -1 is the last
     rows = zip(

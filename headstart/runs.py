@@ -17,9 +17,9 @@ from typing import Any
 
 from headstart.atomic import TEMPORARY, write_json, write_text
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.registry import DEFAULT, load_backbone
+from headstart.backbones.registry import DEFAULT_BACKBONE, load_backbone
 from headstart.bundle import save, versions
-from headstart.data.checks import Checks, CheckPlan, check, good_rows, survey
+from headstart.data.checks import CheckPlan, Checks, check, good_rows, survey
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import SplitPlan, Splits, split
 from headstart.errors import SpecError
@@ -50,7 +50,7 @@ LAST = "timings.json"
 class Job:
     """Everything that `headstart train` can be asked for, but where to put it."""
 
-    backbone: str = DEFAULT
+    backbone: str = DEFAULT_BACKBONE
     weights: str = "pretrained"
     recipe: FeatureExtraction = FeatureExtraction()
     split: SplitPlan = SplitPlan()
@@ -123,7 +123,9 @@ def train(data: Dataset, out: Path, job: Job | None = None, talk: Talk | None = 
         write_json(out / "recipe.json", _recipe(job, backbone, fitted))
         talk.say("head", _chosen(fitted))
     with clock("evaluation"):
-        said = {p: fitted.model.predict_table(table.of(getattr(splits, p))) for p in ("val", "test")}
+        said = {
+            p: fitted.model.predict_table(table.of(getattr(splits, p))) for p in ("val", "test")
+        }
         said["train"] = fitted.model.predict_table(train_rows)
         evaluations = _judged(said, fitted, out)
     write_text(out / "history.csv", _history(said, clock.seconds["head"]))
@@ -200,12 +202,14 @@ def _history(said: dict[str, Predictions], seconds: float) -> str:
     figures: list[object] = []
     for part in ("train", "val"):
         p = said[part]
-        figures += [log_loss(p.scores, p.labels), accuracy(p.scores, p.labels)] if p.ids else ["", ""]
+        figures += (
+            [log_loss(p.scores, p.labels), accuracy(p.scores, p.labels)] if p.ids else ["", ""]
+        )
     return _csv(header, [("head", 1, "", *figures, seconds)])
 
 
 def _recipe(job: Job, backbone: Backbone, fitted: Fitted) -> dict[str, Any]:
-    """Every choice, "auto" resolved, and what it was made with; nothing that differs by the hour."""
+    """Every choice, "auto" resolved, and what made it; nothing that differs by the hour."""
     state = backbone.module.state_dict()
     head = fitted.model.head
     return {

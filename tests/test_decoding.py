@@ -1,16 +1,16 @@
-import io
 import os
 import subprocess
 import sys
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from pictures import TURNED, over_white, photo, saved, turned, variants
+from PIL import Image
 
 from headstart.data import decoding
 from headstart.data.decoding import Pixels, decode, sniffed
@@ -164,7 +164,10 @@ def test_numbers_that_are_not_finite_are_refused(bad: float) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "I;16", "F", "CMYK"])
 def test_bands_make_no_difference(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = np.asarray(PHOTO.convert("L"))
-    special = {"I;16": grey.astype(np.uint16) * 200, "F": grey.astype(np.float32) - 50}
+    special: dict[str, NDArray[Any]] = {
+        "I;16": grey.astype(np.uint16) * 200,
+        "F": grey.astype(np.float32) - 50,
+    }
     image = Image.fromarray(special[mode]) if mode in special else PHOTO.convert(mode)
     data = saved(image, "TIFF")
     whole = decode(data)
@@ -255,7 +258,12 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("height", "reason"), [(60_000, "more than 64 million"), (3_000, "in only .* bytes")]
+    ("height", "reason"),
+    [
+        (60_000, "more than 64 million"),
+        (4_000, "has 20000x4000 pixels, more than 64 million"),
+        (3_000, "in only .* bytes"),
+    ],
 )
 def test_a_bomb_is_refused_before_it_takes_memory(height: int, reason: str, tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb(20_000, height))
@@ -277,17 +285,16 @@ def test_a_bomb_is_refused_before_it_takes_memory(height: int, reason: str, tmp_
 
 def test_a_bomb_is_refused_after_somebody_reset_the_warnings() -> None:
     for _ in range(2):
-        with warnings.catch_warnings(), pytest.raises(DataError, match="64 million"):
-            warnings.simplefilter("ignore")
-            decode(bomb(20_000, 60_000))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            with pytest.raises(DataError, match="64 million"):
+                decode(bomb(20_000, 60_000))
+        assert not said
 
 
 def test_a_large_blank_scan_is_a_picture() -> None:
-    page = Image.new("1", (4960, 3508), 1)
-    for row in range(0, 3508, 40):
-        page.paste(0, (300, row, 4600, row + 3))
-    data = saved(page, "TIFF", compression="group4")
-    assert decode(data).shape == (3508, 4960, 3)
+    page = Image.new("1", (2480, 3508), 1)  # A4 at 300 dots an inch: one bit a line
+    assert (decode(saved(page, "TIFF", compression="group4")) == 255).all()
 
 
 def test_errors_are_told_in_a_phrase() -> None:
@@ -295,4 +302,3 @@ def test_errors_are_told_in_a_phrase() -> None:
         decode(VARIANTS["bmp"][:60])
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 250
-    assert io.BytesIO(VARIANTS["bmp"]).read(2) == b"BM"

@@ -110,9 +110,7 @@ def test_a_changed_weight_never_reads_its_parents_features(
     assert not np.array_equal(after.x, before)
 
 
-def test_another_way_to_fit_the_picture_is_another_table(
-    data: hs.Dataset, store: hs.Store
-) -> None:
+def test_another_way_to_fit_the_picture_is_another_table(data: hs.Dataset, store: hs.Store) -> None:
     backbone = hs.load_backbone("tiny:32")
     hs.extract(backbone, data, store=store)
     assert hs.extract(backbone.fitted("squash"), data, store=store).forwards == 40

@@ -41,7 +41,9 @@ def rooms_used(path: Path) -> set[str]:
             names += [node.module or ""]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-    return {n.split(".")[1] if "." in n else "__init__" for n in names if n.split(".")[0] == "headstart"}
+    return {
+        n.split(".")[1] if "." in n else "__init__" for n in names if n.split(".")[0] == "headstart"
+    }
 
 
 def room_of(path: Path) -> str:

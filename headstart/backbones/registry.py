@@ -10,7 +10,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.weights import Weights
 from headstart.errors import MissingPackage, SpecError, UnknownName
 
-DEFAULT = "packaged:efficientnet_lite0"
+DEFAULT_BACKBONE = "packaged:efficientnet_lite0"
 
 _SOURCES = {
     "packaged": "headstart.backbones.packaged",
@@ -44,7 +44,7 @@ def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
     source, colon, id = name.partition(":")
     if not colon:
         raise SpecError(
-            f"A backbone is named source:id, as in {DEFAULT!r}; got {name!r}. "
+            f"A backbone is named source:id, as in {DEFAULT_BACKBONE!r}; got {name!r}. "
             f"`headstart backbones` lists them."
         )
     if source not in _SOURCES:

@@ -17,7 +17,7 @@ PARTS = ("train", "val", "test")
 class LeftOut:
     """Something that was found and not used, and why, in a phrase.
 
-    expected: nobody meant it as an example (hidden files, a README), so it is listed, not warned of.
+    expected: nobody meant it as an example (a hidden file, a README): listed, not warned of.
     """
 
     path: str

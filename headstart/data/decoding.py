@@ -36,7 +36,8 @@ def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
     DCT coefficients, so long as its shorter side keeps at least twice that many pixels.
 
     Raises DataError, with the reason in a phrase, for anything that is not such a picture, is
-    truncated, has more than MAX_PIXELS or claims many more than it has bytes; OSError when the file cannot be read at all.
+    truncated, has more than MAX_PIXELS or claims too many for its few bytes; OSError when the
+    file cannot be read at all.
     """
     data = source if isinstance(source, bytes) else _read(Path(source))
     if not data:

@@ -29,7 +29,7 @@ from headstart.heads.head import (
 Doubles = NDArray[np.float64]
 SHAPES = {"weight": ("D", "C"), "bias": ("C",)}
 NEVER = -1000.0  # bias of a class without training rows: its probability rounds to 0
-GRADIENT = 3e-5  # largest slope left when a solve stops; the loss is then right to about 1e-6 nats
+GRADIENT = 3e-5  # largest slope left when a solve stops: losses are then right to about 1e-6 nats
 
 
 @dataclass(frozen=True, eq=False)

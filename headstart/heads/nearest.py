@@ -131,7 +131,7 @@ def unit(x: Floats) -> NDArray[np.float32]:
 def _most_alike(
     alike: NDArray[np.float32], y: NDArray[np.int64], k: int
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """(N, M) -> (N, k) the greatest of each row, in falling order, and the labels they stand for."""
+    """(N, M) -> (N, k) the greatest of each row, the first the greatest, and their labels."""
     m = alike.shape[1]
     top = np.argpartition(alike, m - k, axis=1)[:, m - k :]
     order = np.argsort(-np.take_along_axis(alike, top, axis=1), axis=1, kind="stable")

@@ -1,0 +1,228 @@
+"""From what people have (folders, a manifest) to a Dataset."""
+
+import csv
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.decoding import SUFFIXES, sniffed
+from headstart.data.walking import Walk, display, walk
+from headstart.errors import DataError, MissingPackage, UnknownName
+
+PART_NAMES = {
+    "train": "train",
+    "val": "val",
+    "validation": "val",
+    "valid": "val",
+    "test": "test",
+}
+MANIFESTS = (".csv", ".parquet", ".pq")
+COLUMNS = ("path", "label", "part", "group", "stratum")
+EMPTY_CLASS = "class folder holds no images"
+LAYOUT = (
+    "Expected one folder a class, DATA/<class>/<image>.jpg; or the same inside parts, "
+    "DATA/train/<class>/<image>.jpg with val and test beside it; or a CSV or Parquet file "
+    "with the columns path and label."
+)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One example before classes have numbers."""
+
+    id: str
+    source: Path
+    label: str
+    part: str = ""
+    group: str = ""
+    stratum: str = ""
+
+
+def read(source: Path | str) -> Dataset:
+    """The examples of a folder a class, of a folder of parts, or of a CSV or Parquet manifest.
+
+    A row's id is its path relative to the folder (or to the manifest's folder), a class is named
+    by its folder or label in NFC, and classes are sorted by name. What is there and not used is in
+    `left_out`. No picture is decoded here.
+
+    Raises DataError when there is nothing there, no image, or a manifest that does not hold what
+    it must; MissingPackage when a Parquet file is read without pyarrow.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return read_folder(path)
+    if not path.exists():
+        raise DataError(f"There is nothing at {display(path)}. {LAYOUT}")
+    if path.suffix.lower() not in MANIFESTS:
+        raise DataError(f"{display(path)} is a file and no manifest. {LAYOUT}")
+    return read_manifest(path)
+
+
+def read_folder(root: Path) -> Dataset:
+    """A folder a class, or the parts train, val (validation, valid) and test of such folders.
+
+    It is read as parts if at least two top folders, or the only one, are named as parts; a class
+    that happens to be called "train" among others stays a class. Raises DataError for no images.
+    """
+    root = root.resolve()
+    found = walk(root)
+    depth = 1 if _has_parts(found) else 0
+    rows, left_out = list[_Row](), list(found.left_out)
+    for file in found.files:
+        reason = _unusable(root, file, depth)
+        if reason:
+            left_out.append(LeftOut(display(file), reason))
+        else:
+            part = PART_NAMES[file.parts[0].lower()] if depth else ""
+            rows.append(_Row(display(file), root / file, _class_name(file.parts[depth]), part))
+    if not rows:
+        raise DataError(f"No images of a class were found under {display(root)}. {LAYOUT}")
+    return _dataset(rows, [*left_out, *_empty_classes(found, rows, depth)])
+
+
+def read_manifest(path: Path) -> Dataset:
+    """The examples listed in a CSV (UTF-8) or Parquet file with the columns path and label.
+
+    Paths are relative to the manifest's folder or absolute. Optional columns: part (train, val or
+    test), group (rows of one group stay in one part) and stratum. Files that are not there are in
+    `left_out`. Raises DataError for missing columns, empty labels, unknown parts or no file at all.
+    """
+    table = _csv_rows(path) if path.suffix.lower() == ".csv" else _parquet_rows(path)
+    rows, left_out = list[_Row](), list[LeftOut]()
+    for number, record in table:
+        row = _manifest_row(path.parent, record, f"{display(path)}, row {number}")
+        if row.source.is_file():
+            rows.append(row)
+        else:
+            left_out.append(LeftOut(row.id, "listed in the manifest, but no such file"))
+    if not rows:
+        raise DataError(
+            f"{display(path)} lists {len(left_out)} files and none of them is there. Its paths are "
+            f"relative to {display(path.parent.resolve())}, or absolute."
+        )
+    return _dataset(rows, left_out)
+
+
+def _dataset(rows: list[_Row], left_out: Iterable[LeftOut]) -> Dataset:
+    classes = tuple(sorted({row.label for row in rows}))
+    number = {name: c for c, name in enumerate(classes)}
+    return Dataset(
+        ids=tuple(row.id for row in rows),
+        sources=tuple(row.source for row in rows),
+        labels=tuple(number[row.label] for row in rows),
+        classes=classes,
+        parts=_column(row.part for row in rows),
+        groups=_column(row.group for row in rows),
+        strata=_column(row.stratum for row in rows),
+        left_out=tuple(left_out),
+    )
+
+
+def _column(values: Iterable[str]) -> tuple[str, ...]:
+    """The values, or nothing if all of them are empty."""
+    column = tuple(values)
+    return column if any(column) else ()
+
+
+def _class_name(text: str) -> str:
+    """Accents composed (NFC), so that a name typed on one system is the same on another."""
+    return unicodedata.normalize("NFC", display(Path(text)))
+
+
+def _has_parts(found: Walk) -> bool:
+    tops = {folder.parts[0] for folder in found.folders}
+    named = [top for top in tops if top.lower() in PART_NAMES]
+    return len(named) >= 2 or len(named) == len(tops) == 1
+
+
+def _unusable(root: Path, file: Path, depth: int) -> str:
+    """Why a file is no labelled example, or nothing."""
+    if depth and file.parts[0].lower() not in PART_NAMES:
+        return "not in one of the parts train, val and test"
+    try:
+        if file.suffix.lower() not in SUFFIXES and not sniffed(root / file):
+            return "not an image"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return "" if len(file.parts) > depth + 1 else "an image in no class folder"
+
+
+def _empty_classes(found: Walk, rows: list[_Row], depth: int) -> Iterator[LeftOut]:
+    used = {row.label for row in rows}
+    for folder in found.folders:
+        if depth and folder.parts[0].lower() not in PART_NAMES:
+            continue
+        if len(folder.parts) == depth + 1 and _class_name(folder.name) not in used:
+            yield LeftOut(display(folder), EMPTY_CLASS)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Row number (the header is row 1) and columns; bytes that are not UTF-8 become surrogates."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
+            reader = csv.DictReader(f, strict=True)
+            _check_columns(path, reader.fieldnames or ())
+            for number, record in enumerate(reader, start=2):
+                if None in record:
+                    raise DataError(
+                        f"{display(path)}, row {number}: more fields than the header has columns. "
+                        f"Put quotation marks around a field that holds a comma."
+                    )
+                yield number, {k: record.get(k) or "" for k in COLUMNS}
+    except csv.Error as error:
+        raise DataError(f"{display(path)} is not a CSV file that can be read: {error}.") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingPackage("pyarrow", purpose="Reading a Parquet file", extra="parquet") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names)
+            wanted = [name for name in COLUMNS if name in file.schema_arrow.names]
+            records = (r for b in file.iter_batches(columns=wanted) for r in b.to_pylist())
+            for number, record in enumerate(records, start=1):
+                yield number, {k: _text(record.get(k)) for k in COLUMNS}
+    except pyarrow.ArrowException as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"{display(path)} cannot be read as Parquet: {first}") from error
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _check_columns(path: Path, names: Iterable[str]) -> None:
+    there = list(names)
+    missing = [name for name in ("path", "label") if name not in there]
+    if missing:
+        raise DataError(
+            f"A manifest needs the columns path and label; {display(path)} has no column "
+            f"{' and no '.join(missing)} among {', '.join(there) or 'none at all'}."
+        )
+
+
+def _manifest_row(folder: Path, record: dict[str, str], where: str) -> _Row:
+    label = record["label"].strip()
+    if not label or not record["path"]:
+        missing = "path" if label else "label"
+        raise DataError(f"{where}: the {missing} is empty. Fill it in or take the row out.")
+    part = record["part"].strip().lower()
+    if part and part not in PART_NAMES:
+        raise DataError(f"{where}: {UnknownName('part', part, PART_NAMES)}")
+    relative = Path(os.path.normpath(record["path"]))
+    return _Row(
+        display(relative),
+        folder.resolve() / relative,
+        _class_name(label),
+        PART_NAMES.get(part, ""),
+        record["group"],
+        record["stratum"],
+    )

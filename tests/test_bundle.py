@@ -1,0 +1,163 @@
+"""A bundle predicts what the model did, without the training stack, or is refused."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headstart as hs
+from headstart import bundle as bundles
+from headstart.errors import BundleError
+
+
+@pytest.fixture
+def model(shapes: Path) -> hs.Model:
+    parts = hs.split(hs.read(shapes))
+    return hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None)
+
+
+@pytest.fixture
+def saved(model: hs.Model, tmp_path: Path) -> Path:
+    return hs.save(model, tmp_path / "bundle").folder
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge", "nearest"])
+def test_a_bundle_predicts_exactly_as_the_model_did(
+    shapes: Path, tmp_path: Path, head: str
+) -> None:
+    data = hs.read(shapes)
+    recipe = hs.FeatureExtraction(head=head, fit="squash")  # type: ignore[arg-type]
+    model = hs.fit(recipe, "tiny:32", hs.split(data), store=None)
+    said = model.predict(data, store=None)
+    hs.save(model, tmp_path / "bundle")
+    again = hs.load(tmp_path / "bundle").model.predict(data, store=None)
+    assert np.array_equal(again.scores, said.scores)
+    assert again.classes == said.classes
+
+
+def test_a_bundle_keeps_the_backbones_fingerprint(model: hs.Model, saved: Path) -> None:
+    assert hs.load(saved).model.backbone.fingerprint() == model.backbone.fingerprint()
+
+
+def test_a_bundle_is_a_backbone_for_the_next_run(model: hs.Model, saved: Path) -> None:
+    backbone = hs.load_backbone(f"file:{saved}")
+    assert backbone.fingerprint() == model.backbone.fingerprint()
+
+
+def test_the_same_model_makes_the_same_bytes(model: hs.Model, tmp_path: Path) -> None:
+    one, two = (hs.save(model, tmp_path / name).folder for name in ("one", "two"))
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_a_bundle_is_never_written_over(model: hs.Model, saved: Path) -> None:
+    before = {p.name: p.read_bytes() for p in saved.iterdir()}
+    with pytest.raises(FileExistsError):
+        hs.save(model, saved)
+    assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", [*bundles.FILES, bundles.MANIFEST])
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.99])
+def test_a_flipped_byte_is_refused_in_any_file(saved: Path, name: str, where: float) -> None:
+    raw = bytearray((saved / name).read_bytes())
+    raw[int(where * len(raw))] ^= 1
+    (saved / name).write_bytes(raw)
+    with pytest.raises(BundleError):
+        hs.load(saved)
+
+
+@pytest.mark.parametrize("name", bundles.FILES)
+def test_a_missing_file_is_named(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    with pytest.raises(BundleError, match=f"incomplete: {name} is missing"):
+        hs.load(saved)
+
+
+def test_an_extra_file_is_named(saved: Path) -> None:
+    (saved / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match=r"holds notes\.txt"):
+        hs.load(saved)
+
+
+def reseal(saved: Path) -> None:
+    """What a forger does: make the manifest agree with what the files now are."""
+    digests = {name: bundles._sha256(saved / name) for name in bundles.FILES}
+    (saved / bundles.MANIFEST).write_text(bundles._manifest(digests))
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", bundles.FILES)
+def test_a_pickle_in_a_bundle_is_never_run(saved: Path, tmp_path: Path, name: str) -> None:
+    (saved / name).write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
+    with pytest.raises(BundleError):
+        hs.load(saved)
+    reseal(saved)
+    with pytest.raises(BundleError):
+        hs.load(saved)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_setting_that_is_not_known_is_refused(saved: Path) -> None:
+    card = json.loads((saved / "card.json").read_text())
+    (saved / "card.json").write_text(json.dumps({**card, "hook": "os.system"}))
+    reseal(saved)
+    with pytest.raises(BundleError, match="no setting 'hook'"):
+        hs.load(saved)
+
+
+def test_another_format_is_named(saved: Path) -> None:
+    text = (saved / bundles.MANIFEST).read_text()
+    (saved / bundles.MANIFEST).write_text(text.replace('"format": 1', '"format": 9'))
+    with pytest.raises(BundleError, match="format 9; this version reads 1"):
+        hs.load(saved)
+
+
+def test_a_bundle_that_scores_otherwise_is_refused(saved: Path) -> None:
+    (saved / "golden.json").write_text('{"scores": [0.5, 0.5]}')
+    reseal(saved)
+    with pytest.raises(BundleError, match="known picture"):
+        hs.load(saved)
+
+
+def test_a_folder_that_is_no_bundle_says_what_one_is(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"a folder with manifest\.json"):
+        hs.load(tmp_path)
+
+
+def test_a_bundle_predicts_without_the_training_stack(
+    model: hs.Model, saved: Path, shapes: Path
+) -> None:
+    """Not one training library is imported, by predict or by what it calls."""
+    picture = next(shapes.rglob("*.png"))
+    code = (
+        "import sys; from headstart.cli import main; "
+        f"code = main(['predict', {str(saved)!r}, {str(picture)!r}]); "
+        "heavy = {'torch', 'timm', 'torchvision', 'sklearn', 'scipy', 'onnx', 'rich', "
+        "'headstart.fitting', 'headstart.runs', 'headstart.backbones.registry'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(picture))
+
+
+def test_a_bundle_moves(saved: Path, tmp_path: Path, shapes: Path) -> None:
+    data = hs.read(shapes)
+    before = hs.load(saved).model.predict(data, store=None).scores
+    shutil.move(saved, tmp_path / "elsewhere")
+    after = hs.load(tmp_path / "elsewhere").model.predict(data, store=None).scores
+    assert np.array_equal(after, before)

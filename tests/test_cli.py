@@ -1,0 +1,216 @@
+"""The command line is a contract: words, exit codes, what goes to stdout."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from headstart.cli import COMMANDS, main
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture
+def run(shapes: Path, tmp_path: Path) -> Path:
+    assert main(["train", str(shapes), "--out", str(tmp_path / "run"), "--backbone", "tiny:32"]) == 0
+    return tmp_path / "run"
+
+
+def test_train_evaluate_predict(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = capsys.readouterr()
+    assert "accuracy" in trained.out
+    assert "majority" in trained.out
+    assert "backbone forwards" in trained.out
+    assert main(["evaluate", str(run), str(shapes), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"]["value"] == 1.0
+    picture = str(shapes / "bright" / "00.png")
+    assert main(["predict", str(run), picture]) == 0
+    path, label, score = capsys.readouterr().out.strip().split("\t")
+    assert (path, label) == (picture, "bright")
+    assert 0.5 < float(score) <= 1
+
+
+def test_predict_as_json_takes_folders_and_stdin(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{shapes / 'dark' / '01.png'}\n"))
+    capsys.readouterr()
+    assert main(["predict", str(run), str(shapes / "bright"), "-", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [row["predicted"] for row in said] == ["bright"] * (len(said) - 1) + ["dark"]
+    assert set(said[0]["scores"]) == {"bright", "dark"}
+
+
+def test_a_file_that_can_not_be_read_is_named_and_the_rest_predicted(
+    shapes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.jpg").write_text("not a picture")
+    files = [str(tmp_path / "bad.jpg"), str(tmp_path / "gone.png"), str(shapes / "dark" / "00.png")]
+    capsys.readouterr()
+    assert main(["predict", str(run), *files]) == 3
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    assert "bad.jpg: not a picture" in err
+    assert "gone.png: there is no such file" in err
+
+
+def test_only_bad_files_is_a_failure(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("not a picture")
+    assert main(["predict", str(run), str(tmp_path / "bad.jpg")]) == 1
+
+
+def test_evaluate_judges_by_the_test_rows_of_the_runs_own_data(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tested = (run / "splits.csv").read_text().count(",test")
+    capsys.readouterr()
+    main(["evaluate", str(run), str(shapes), "--json"])
+    assert json.loads(capsys.readouterr().out)["n"] == tested
+    main(["evaluate", str(run), str(shapes), "--json", "--part", "all"])
+    assert json.loads(capsys.readouterr().out)["n"] == sum(1 for _ in shapes.rglob("*.png"))
+
+
+def test_check_tells_what_is_wrong(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shapes / "dark" / "00.png").write_bytes(b"")
+    assert main(["check", str(shapes), "--max-bad", "0.5"]) == 3
+    out, err = capsys.readouterr()
+    assert "unreadable" in out
+    assert "dark/00.png: the file is empty" in err
+
+
+def test_check_as_json_is_one_value(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(shapes), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_bad_files_are_left_out_of_training(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shapes / "dark" / "00.png").write_bytes(b"")
+    train = ["train", str(shapes), "--out", str(tmp_path / "r"), "--backbone", "tiny:32"]
+    assert main(train) == 1
+    assert "--max-bad" in capsys.readouterr().err
+    assert main([*train, "--max-bad", "0.2"]) == 3
+    assert "dark/00.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["trane"], "Did you mean 'train'"),
+        (["train", "x", "--out", "y", "--bakbone", "z"], "Did you mean '--backbone'"),
+        (["train", "x", "--out", "y", "--head", "logistics"], "invalid choice: 'logistics'"),
+        (["train", "x", "--out", "y", "--val", "0.9"], "val and test are shares"),
+        (["train", "x", "--out", "y", "--seed", "many"], "invalid int value"),
+        (["train", "x"], "required: --out"),
+        (["predict", "x"], "required: FILE"),
+        (["check", "x", "y"], "'y' is one argument too many"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_exit_2(
+    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert err.startswith("error")
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("backbone", "says"),
+    [("resnet50", "named source:id"), ("tinny:32", "Did you mean 'tiny'")],
+)
+def test_an_unknown_backbone_is_answered_with_the_nearest(
+    shapes: Path, tmp_path: Path, backbone: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    assert main(["train", str(shapes), "--out", out, "--backbone", backbone]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_missing_data_is_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path / "gone"), "--out", str(tmp_path / "run")]) == 1
+    assert "gone" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_something_that_is_no_bundle_is_exit_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(tmp_path), "x.jpg"]) == 1
+    assert "is not a bundle" in capsys.readouterr().err
+
+
+def test_classify_uses_the_pretrained_network_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sklearn.datasets import load_sample_images
+
+    Image.fromarray(load_sample_images().images[1]).save(tmp_path / "flower.jpg")
+    assert main(["classify", str(tmp_path / "flower.jpg"), "--top", "5"]) == 0
+    line = capsys.readouterr().out
+    assert len(line.split("\t")) == 11
+    assert any(word in line for word in ("bee", "daisy", "pot", "flower", "vase", "artichoke"))
+
+
+def test_a_backbone_without_source_classes_can_not_classify(
+    shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(shapes / "dark" / "00.png")
+    assert main(["classify", picture, "--backbone", "tiny:32"]) == 2
+    assert "has no source classes" in capsys.readouterr().err
+
+
+def test_backbones_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backbones"]) == 0
+    assert "packaged:efficientnet_lite0" in capsys.readouterr().out
+    assert main(["backbones", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["licence"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert COMMANDS[command].__doc__ in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> None:
+    rng = iter(range(10_000))
+    for folder in ("dark", "bright"):
+        for _ in range(300):
+            Image.new("RGB", (200, 200), (next(rng) % 256, 10, 10)).save(
+                shapes / folder / f"more{next(rng)}.png"
+            )
+    command = [sys.executable, "-m", "headstart.cli", "train", str(shapes)]
+    command += ["--out", str(tmp_path / "run"), "--backbone", "timm:test_vit"]
+    command += ["--weights", "random"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("backbone"):  # the next stage, features, is under way
+            break
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait() == 130, rest
+    assert "Traceback" not in rest
+    assert "the same command goes on from there" in rest
+    assert subprocess.run(command, capture_output=True).returncode in (0, 3)

@@ -1,0 +1,42 @@
+"""Docs run: examples in docstrings, the README's Python, the links, the list of benchmarks."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import headstart as hs
+
+ROOT = Path(__file__).parent.parent
+MODULES = [m.name for m in pkgutil.walk_packages(hs.__path__, "headstart.")]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_hold(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readmes_python_runs(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+    (tmp_path / "photos").symlink_to(shapes)
+    exec(code.replace("packaged:efficientnet_lite0", "tiny:32"), {})
+    assert hs.load(tmp_path / "bundle").model.classes == ("bright", "dark")
+
+
+def test_every_benchmark_is_listed() -> None:
+    listed = set(re.findall(r"`bench/(\w+)\.py`", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert listed == {p.stem for p in (ROOT / "bench").glob("*.py")} - {"tables"}

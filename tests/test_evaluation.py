@@ -1,0 +1,221 @@
+"""Estimates: values worked out by hand or published, and intervals that hold what they say."""
+
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headstart.errors import Mismatch, SpecError, UnknownName
+from headstart.evaluation import (
+    Estimate,
+    compare,
+    evaluate,
+    evaluate_predictions,
+    evaluation_rows,
+    wilson,
+)
+from headstart.predictions import Predictions
+
+Labels = NDArray[np.int64]
+
+
+def said(labels: Labels, scores: NDArray[np.floating], names: str = "abcdefghij") -> Predictions:
+    ids = tuple(map(str, range(len(labels))))
+    classes = tuple(names[: scores.shape[1]])
+    return Predictions(ids, scores.astype(np.float32), labels.astype(np.int64), classes)
+
+
+def called(labels: Labels, answers: Labels, classes: int) -> Predictions:
+    """Predictions that answer so, quite sure."""
+    scores = np.full((len(labels), classes), 0.1 / classes)
+    scores[np.arange(len(labels)), answers] += 0.9
+    return said(labels, scores)
+
+
+def drawn(seed: int, counts: tuple[int, ...], signal: float) -> Predictions:
+    """Softmax scores of Gaussian logits; the true class's mean is higher by `signal`."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    logits = rng.normal(size=(len(labels), len(counts)))
+    logits[np.arange(len(labels)), labels] += signal
+    exps = np.exp(logits)
+    return said(labels, exps / exps.sum(axis=1, keepdims=True))
+
+
+def known(estimate: Estimate | None) -> Estimate:
+    assert estimate is not None
+    return estimate
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),  # these four: Newcombe 1998, table I, method 3
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0),
+    ],
+)
+def test_wilson_is_as_published(right: int, n: int, low: float, high: float) -> None:
+    estimate = known(wilson(right, n))
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_an_estimate_reads_at_a_glance() -> None:
+    assert str(Estimate(0.9412, 0.9256, 0.9551, 1020)) == "0.941 [0.926, 0.955] n=1020"
+
+
+def test_wilson_holds_the_truth_as_often_as_it_says() -> None:
+    right = np.random.default_rng(0).binomial(100, 0.9, size=4000)
+    held = [known(wilson(int(r), 100)) for r in right]
+    assert np.mean([e.low <= 0.9 <= e.high for e in held]) >= 0.93
+
+
+@pytest.mark.parametrize("name", ["balanced_accuracy", "macro_f1", "auroc", "log_loss"])
+@pytest.mark.parametrize("counts", [(60, 60), (100, 20), (60, 30, 15)])
+def test_intervals_hold_the_truth_as_often_as_they_say(name: str, counts: tuple[int, ...]) -> None:
+    many = evaluate_predictions(drawn(10**6, tuple(500 * c for c in counts), 2.0), resamples=1)
+    truth = known(getattr(many, name)).value
+    held = 0
+    for seed in range(300):
+        result = evaluate_predictions(drawn(seed, counts, 2.0), resamples=300)
+        estimate = known(getattr(result, name))
+        held += estimate.low <= truth <= estimate.high
+    assert 0.91 <= held / 300 <= 0.99
+
+
+def test_no_error_seen_is_not_no_error_possible() -> None:
+    labels = np.arange(20) % 2
+    result = evaluate_predictions(called(labels, labels, 2))
+    for estimate in map(known, (result.accuracy, result.balanced_accuracy, result.macro_f1)):
+        assert estimate.value == estimate.high == 1.0
+        assert estimate.low == pytest.approx(0.8389, abs=1e-4)  # Wilson's for 20 of 20
+    assert 0.7 < known(result.auroc).low < 0.9
+
+
+def test_every_value_lies_in_its_interval() -> None:
+    for seed in range(20):
+        result = evaluate_predictions(drawn(seed, (3, 9, 1, 5), 1.0))
+        for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"):
+            estimate = known(getattr(result, name))
+            assert estimate.low <= estimate.value <= estimate.high
+            assert estimate.n == 18
+
+
+def test_a_confusion_is_told_class_by_class() -> None:
+    result = evaluate_predictions(
+        called(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2]), 3), majority="a"
+    )
+    assert result.confusion == ((2, 1, 0), (0, 1, 1), (0, 0, 0))
+    a, c = result.per_class["a"], result.per_class["c"]
+    assert (known(a.recall).value, known(a.precision).value) == (2 / 3, 1.0)
+    assert known(a.f1).value == pytest.approx(0.8)
+    assert (c.n, c.recall, c.precision, c.f1) == (0, None, None, None)
+    assert known(known_baseline(result.baseline)).value == 0.6
+
+
+def known_baseline(baseline: object) -> Estimate | None:
+    estimate = getattr(baseline, "accuracy", None)
+    assert estimate is None or isinstance(estimate, Estimate)
+    return estimate
+
+
+def test_rows_without_a_label_do_not_count() -> None:
+    some = drawn(0, (20, 20), 1.0)
+    more = said(np.append(some.labels, [-1, -1]), np.vstack([some.scores, some.scores[:2]]))
+    assert evaluate_predictions(more) == evaluate_predictions(some)
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    some = drawn(0, (30, 20, 10), 1.0)
+    mixed = some.take(np.random.default_rng(0).permutation(60))
+    one, two = evaluate_predictions(some), evaluate_predictions(mixed)
+    assert one.confusion == two.confusion
+    assert known(one.auroc).low == pytest.approx(known(two.auroc).low)
+    assert known(one.macro_f1) == known(two.macro_f1)
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    some = drawn(0, (30, 20, 10), 1.0)
+    assert evaluate(some, seed=3) == evaluate(some, seed=3)
+    assert known(evaluate(some, seed=3).log_loss).low != known(evaluate(some, seed=4).log_loss).low
+
+
+def test_nothing_to_judge_gives_no_numbers() -> None:
+    result = evaluate(said(np.zeros(0, np.int64), np.zeros((0, 2))), majority="a")
+    assert (result.n, result.accuracy, result.auroc, result.log_loss) == (0, None, None, None)
+    assert evaluation_rows(result)[0][0] == ("accuracy", "n/a")
+
+
+def test_one_class_alone_has_no_auroc() -> None:
+    result = evaluate(drawn(0, (10, 0), 1.0))
+    assert result.auroc is None
+    assert known(result.balanced_accuracy).value == known(result.accuracy).value
+
+
+def test_the_plain_form_is_json_with_null_for_what_is_not_known() -> None:
+    result = evaluate(drawn(0, (10, 0, 5), 1.0), majority="a")
+    plain = json.loads(json.dumps(result.to_plain(), allow_nan=False))
+    assert plain["accuracy"].keys() == {"value", "low", "high", "n"}
+    assert plain["per_class"]["b"] == {"n": 0, "precision": None, "recall": None, "f1": None}
+    assert plain["baseline"]["majority"] == "a"
+    assert sum(map(sum, plain["confusion"])) == plain["n"] == 15
+
+
+def test_the_tables_say_n_a_where_no_row_tells() -> None:
+    headline, per_class = evaluation_rows(evaluate(drawn(0, (10, 0, 5), 1.0), majority="a"))
+    assert [line[0] for line in headline][-1] == "always 'a'"
+    assert per_class[0] == ("class", "n", "precision", "recall", "F1")
+    assert per_class[2] == ("b", "0", "n/a", "n/a", "n/a")
+
+
+def test_a_tie_is_called_a_tie() -> None:
+    some = drawn(0, (30, 30), 1.0)
+    gap = compare(some, some)
+    assert (gap.low, gap.value, gap.high, gap.n) == (0.0, 0.0, 0.0, 60)
+
+
+def test_what_is_better_on_the_same_rows_is_seen() -> None:
+    labels = np.arange(200) % 2
+    good = called(labels, np.where(np.arange(200) < 20, 1 - labels, labels), 2)
+    worse = called(labels, np.where(np.arange(200) < 50, 1 - labels, labels), 2)
+    gap = compare(good, worse)
+    assert gap.value == pytest.approx(0.15)
+    assert gap.low == pytest.approx(0.15 - 1.96 * np.sqrt(0.15 * 0.85 / 200), abs=0.006)
+    assert compare(worse, good).value == -gap.value
+
+
+def test_other_rows_are_not_compared() -> None:
+    some = drawn(0, (5, 5), 1.0)
+    with pytest.raises(Mismatch, match="same rows, in the same order"):
+        compare(some, some.take(range(9, -1, -1)))
+
+
+@pytest.mark.parametrize("counts", [(5_000,) * 10, (50,) * 10])
+def test_many_rows_are_judged_in_a_moment(counts: tuple[int, ...]) -> None:
+    many = drawn(0, counts, 2.0)
+    start = time.process_time()
+    evaluate(many)
+    assert time.process_time() - start < 5.0
+
+
+def test_a_model_is_judged_by_what_it_predicts() -> None:
+    class Stub:
+        majority = "b"
+
+        def predict(self, data: Callable[[], Predictions]) -> Predictions:
+            return data()
+
+    some = drawn(0, (5, 5), 1.0)
+    result = evaluate(Stub(), lambda: some)  # type: ignore[arg-type]
+    assert result == evaluate(some, majority="b")
+    with pytest.raises(SpecError, match="judged on examples"):
+        evaluate(Stub())  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="without a dataset"):
+        evaluate(some, lambda: some)  # type: ignore[arg-type]
+    with pytest.raises(UnknownName, match="no class named 'z'"):
+        evaluate(some, majority="z")

@@ -1,0 +1,41 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import headstart
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_front_door_itself_loads_nothing() -> None:
+    ours = {name for name in loaded_after("import headstart") if name.startswith("headstart")}
+    assert ours == {"headstart"}
+    assert not {"torch", "numpy", "PIL"} & loaded_after("import headstart")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = {"torch", "numpy", "PIL", "rich", "onnxruntime"}
+    assert not heavy & loaded_after("import headstart.cli as c; c.main(['--help'])")
+
+
+def test_help_on_a_command_does_not_load_the_training_stack() -> None:
+    code = "import headstart.cli as c\ntry: c.main(['train', '--help'])\nexcept SystemExit: pass\n"
+    assert not {"torch", "timm", "sklearn"} & loaded_after(f"exec({code!r})")
+
+
+def test_what_type_checkers_see_is_what_there_is() -> None:
+    tree = ast.parse(Path(headstart.__file__).read_text())
+    seen = {a.asname for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert seen - {None} == set(headstart.__all__)
+    assert all(getattr(headstart, name) is not None for name in headstart.__all__)
+
+
+def test_no_public_name_is_also_a_file() -> None:
+    """Or else importing the file would put a module where the function was."""
+    files = {p.stem for p in Path(headstart.__file__).parent.iterdir()}
+    assert not files & set(headstart.__all__)

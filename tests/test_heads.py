@@ -1,0 +1,308 @@
+"""Heads: what every one keeps to, then what each is compared with."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headstart.errors import DataError, Mismatch, SpecError, UnknownName
+from headstart.heads.fit import fit_head
+from headstart.heads.head import Head, HeadSpec, Rows, load_head
+from headstart.heads.nearest import NearestHead
+
+NAMES = ("red", "green", "blue")
+FAMILIES = ["logistic", "ridge", "nearest"]
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def f32(values: Any) -> NDArray[np.float32]:
+    return np.array(values, dtype=np.float32)
+
+
+def rows(seed: int, n: int = 90, dim: int = 8, classes: int = 3) -> Rows:
+    """Clouds that overlap: the first columns tell the class, in part."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(classes, size=n)
+    y[:classes] = np.arange(classes)
+    x = rng.normal(size=(n, dim)) * np.arange(1, dim + 1) + 3.0
+    x[np.arange(n), y] += 2.0 * (y + 1)
+    return Rows(x.astype(np.float32), y, NAMES[:classes])
+
+
+def fitted(family: str, train: Rows | None = None, val: Rows | None = None, **more: Any) -> Head:
+    train = rows(seed=0) if train is None else train
+    val = rows(seed=1) if val is None else val
+    return fit_head(HeadSpec(head=family, **more), train, val).head  # type: ignore[arg-type]
+
+
+def close(a: NDArray[Any], b: NDArray[Any], by: float = 1e-5) -> None:
+    np.testing.assert_allclose(a, b, rtol=0, atol=by)
+
+
+@every_family
+def test_scores_are_probabilities_better_than_chance(family: str) -> None:
+    test = rows(seed=2, n=300)
+    scores = fitted(family).scores(test.x)
+    assert scores.shape == (300, 3)
+    assert scores.dtype == np.float32
+    assert scores.min() > 0
+    close(scores.sum(axis=1), np.ones(300))
+    assert (scores.argmax(axis=1) == test.y).mean() > 0.5
+
+
+@every_family
+def test_a_row_scores_the_same_in_any_company(family: str) -> None:
+    head, x = fitted(family), rows(seed=2, n=30).x
+    together = head.scores(x)
+    close(head.scores(x[::-1])[::-1], together, by=1e-6)
+    close(np.vstack([head.scores(x[i : i + 1]) for i in range(30)]), together, by=1e-6)
+    assert head.scores(x[:0]).shape == (0, 3)
+
+
+@every_family
+def test_the_order_of_training_rows_does_not_matter(family: str) -> None:
+    train, x = rows(seed=0), rows(seed=2).x
+    mixed = np.random.default_rng(0).permutation(len(train.y))
+    other = fitted(family, Rows(train.x[mixed], train.y[mixed], NAMES))
+    close(other.scores(x), fitted(family, train).scores(x), by=2e-3)
+
+
+@every_family
+def test_a_second_fit_is_the_same_to_the_bit(family: str) -> None:
+    first, second = fitted(family), fitted(family)
+    for name, tensor in first.tensors().items():
+        assert tensor.tobytes() == second.tensors()[name].tobytes()
+
+
+@every_family
+def test_what_was_saved_scores_to_the_bit(family: str) -> None:
+    head, x = fitted(family), rows(seed=2).x
+    again = load_head(head.kind, head.tensors(), head.settings())
+    assert again.scores(x).tobytes() == head.scores(x).tobytes()
+    assert (again.features, again.classes, again.parameters) == (8, 3, head.parameters)
+
+
+@every_family
+def test_a_head_from_another_backbone_says_so(family: str) -> None:
+    with pytest.raises(Mismatch, match="reads 8 features a row but was given .*another backbone"):
+        fitted(family).scores(np.zeros((1, 7), np.float32))
+
+
+@every_family
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_are_not_numbers_are_refused(family: str, bad: float) -> None:
+    train, val = rows(seed=0), rows(seed=1)
+    train.x[4, 2] = bad
+    with pytest.raises(Mismatch, match="Training features must be finite.*first in row 4"):
+        fitted(family, train, val)
+    with pytest.raises(Mismatch, match="Validation features must be finite"):
+        fitted(family, val, train)
+    with pytest.raises(Mismatch, match="Features must be finite"):
+        fitted(family, val, val).scores(train.x)
+
+
+@every_family
+def test_a_class_never_trained_on_is_next_to_impossible(family: str) -> None:
+    train = rows(seed=0)
+    kept = train.y != 1
+    scores = fitted(family, Rows(train.x[kept], train.y[kept], NAMES)).scores(rows(seed=2).x)
+    assert scores[:, 1].max() < 1e-6
+    assert scores[:, [0, 2]].min() > 0
+
+
+@every_family
+def test_one_class_teaches_nothing(family: str) -> None:
+    train = rows(seed=0)
+    with pytest.raises(DataError, match="at least two need training rows; got 90 rows of 1"):
+        fitted(family, replace(train, y=np.zeros_like(train.y)))
+
+
+@every_family
+def test_two_rows_and_constant_columns_are_enough(family: str) -> None:
+    x = np.array([[0.1, 5.0, 1.0], [0.1, 5.0, -1.0]], np.float32)
+    two = Rows(x, np.array([0, 1]), ("up", "down"))
+    head = fitted(family, two, two)
+    assert head.scores(x).argmax(axis=1).tolist() == [0, 1]
+
+
+@every_family
+def test_more_columns_than_rows_are_no_trouble(family: str) -> None:
+    head = fitted(family, rows(seed=0, n=40, dim=200), rows(seed=1, n=40, dim=200))
+    assert np.isfinite(head.scores(rows(seed=2, dim=200).x)).all()
+
+
+@pytest.mark.parametrize("family", ["logistic", "ridge"])
+def test_units_of_a_column_do_not_matter(family: str) -> None:
+    units = f32([1e-3, 1, 1e4, 7, 1, 0.5, 30, 1])
+    train, val, test = (rows(seed) for seed in range(3))
+    scaled = fitted(family, replace(train, x=train.x * units), replace(val, x=val.x * units))
+    close(scaled.scores(test.x * units), fitted(family, train, val).scores(test.x), by=2e-3)
+
+
+@pytest.mark.parametrize("family", ["logistic", "ridge"])
+@pytest.mark.parametrize("dim", [8, 80], ids=["tall", "wide"])
+def test_balanced_weights_do_what_copies_of_rows_would(family: str, dim: int) -> None:
+    train = rows(seed=0, n=30, dim=dim, classes=2)
+    y = (np.arange(30) % 3 == 0).astype(int)  # 20 of one class, 10 of the other
+    copied = np.concatenate([np.arange(30), np.flatnonzero(y)])
+    few, even = Rows(train.x, y, NAMES[:2]), Rows(train.x[copied], y[copied], NAMES[:2])
+    weighted = fitted(family, few, few, class_weights="balanced", l2=(0.1,))
+    repeated = fitted(family, even, even, l2=(0.1,))
+    if family == "logistic":
+        close(weighted.scores(train.x), repeated.scores(train.x), by=2e-3)
+    assert (weighted.scores(train.x).argmax(1) == repeated.scores(train.x).argmax(1)).all()
+
+
+@pytest.mark.parametrize("l2", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("dim", [6, 120], ids=["tall", "wide"])
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_logistic_agrees_with_scikit_learn(l2: float, dim: int, weights: str) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    train, test = rows(seed=0, dim=dim), rows(seed=2, dim=dim)
+    w = len(train.y) / (3 * np.bincount(train.y))[train.y] if weights == "balanced" else None
+    mean = np.average(train.x, axis=0, weights=w)
+    std = np.sqrt(np.average((train.x - mean) ** 2, axis=0, weights=w))
+    plain = LogisticRegression(C=1 / (len(train.y) * l2), tol=1e-9, max_iter=9999)
+    plain.fit((train.x - mean) / std, train.y, sample_weight=w)
+    head = fitted("logistic", train, test, l2=(l2,), class_weights=weights)
+    by = 2e-3 if l2 > 0.01 else 2e-2  # with next to no penalty the optimum is flat
+    close(head.scores(test.x), plain.predict_proba((test.x - mean) / std), by=by)
+    close(head.scores(train.x), plain.predict_proba((train.x - mean) / std), by=2e-3)
+
+
+@pytest.mark.parametrize("dim", [6, 120], ids=["tall", "wide"])
+def test_ridge_is_the_plain_solution(dim: int) -> None:
+    train, test = rows(seed=0, dim=dim), rows(seed=2, dim=dim)
+    found = fit_head(HeadSpec(head="ridge", l2=(0.3,)), train, test)
+    x = train.x.astype(np.float64)
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    z, t = (x - mean) / std, 2.0 * np.eye(3)[train.y] - 1.0
+    w = np.linalg.solve(z.T @ z / len(z) + 0.3 * np.eye(dim), z.T @ (t - t.mean(axis=0)) / len(z))
+    outputs = ((test.x - mean) / std @ w + t.mean(axis=0)) / found.chosen["temperature"]
+    exps = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    close(found.head.scores(test.x), exps / exps.sum(axis=1, keepdims=True), by=1e-4)
+
+
+@pytest.mark.parametrize("dim", [6, 40], ids=["tall", "wide"])
+def test_ridge_knows_what_it_would_say_without_a_row(dim: int) -> None:
+    from headstart.heads.linear import _Basis, _left_out
+
+    train = rows(seed=0, n=30, dim=dim)
+    basis = _Basis.of(train, HeadSpec())
+    t = 2.0 * basis.targets - 1.0
+    z = basis.z.astype(np.float64)
+    weight = z.T @ (t - t.mean(axis=0)) / 30 / (basis.values + 0.1)[:, None]
+    quick = _left_out(basis, t, weight, t.mean(axis=0), 0.1)
+    others = np.arange(1, 30)  # the slow way for row 0, on the same columns and the same penalty
+    design = np.column_stack([z, np.ones(30)])
+    penalty = 30 * 0.1 * np.diag([1.0] * z.shape[1] + [0.0])
+    slow = np.linalg.solve(
+        design[others].T @ design[others] + penalty, design[others].T @ t[others]
+    )
+    close(quick[0], design[0] @ slow, by=1e-5)
+
+
+def test_neighbours_vote_as_worked_out_by_hand() -> None:
+    x = f32([[1, 0], [0.8, 0.6], [0, 1]])
+    head = NearestHead(x, np.array([0, 1, 1]), f32([1, 1]), neighbours=2)
+    near, far = 1.0, np.exp((0.8 - 1.0) / 0.07)  # cosines 1 and 0.8 to the row asked about
+    share = np.array([near, far]) / (near + far)
+    close(head.scores(f32([[5, 0]]))[0], (2 * share + 0.5) / 3, by=1e-6)
+
+
+def test_neighbours_are_found_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, x = fitted("nearest"), rows(seed=2).x
+    whole = head.scores(x)
+    monkeypatch.setattr("headstart.heads.nearest.BLOCK_CELLS", 7 * 90)
+    close(head.scores(x), whole, by=1e-6)
+
+
+def test_no_more_neighbours_are_asked_than_there_are_rows() -> None:
+    few = rows(seed=0, n=9)
+    found = fit_head(HeadSpec(head="nearest", neighbours=(4, 50, 100)), few, rows(seed=1))
+    assert [entry["neighbours"] for entry in found.path] == [9, 4]
+
+
+@every_family
+def test_validation_rows_choose_the_setting(family: str) -> None:
+    train, val = rows(seed=0), rows(seed=1)
+    found = fit_head(HeadSpec(head=family), train, val)  # type: ignore[arg-type]
+    own = val.y[:, None] == np.arange(3)
+    loss = -np.log(found.head.scores(val.x)[own]).mean()
+    assert loss == pytest.approx(min(entry["log_loss"] for entry in found.path), abs=1e-6)
+    assert found.chosen["by"] == "log loss on validation"
+
+
+def test_of_equals_the_stronger_is_chosen() -> None:
+    flat = Rows(np.zeros((20, 3), np.float32), np.arange(20) % 2, ("a", "b"))
+    found = fit_head(HeadSpec(l2=(0.1, 10.0, 1.0)), flat, flat)
+    assert found.chosen["l2"] == 10.0
+
+
+@every_family
+def test_without_validation_rows_training_rows_take_turns(family: str) -> None:
+    train, none = rows(seed=0), Rows(np.zeros((0, 8), np.float32), np.zeros(0, np.int64), NAMES)
+    found = fit_head(HeadSpec(head=family), train, none)  # type: ignore[arg-type]
+    assert found.chosen["by"] == "log loss in 5-fold cross-validation"
+    assert len(found.path) > 3
+
+
+@every_family
+def test_too_few_rows_take_the_middle_of_the_list(family: str) -> None:
+    two = Rows(f32([[0, 1], [1, 0]]), np.array([0, 1]), ("a", "b"))
+    none = Rows(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), ("a", "b"))
+    spec = HeadSpec(head=family, l2=(1.0, 0.1, 0.01), neighbours=(1, 2, 9))  # type: ignore[arg-type]
+    found = fit_head(spec, two, none)
+    assert found.chosen["by"] == "middle of the list: too few rows"
+    assert found.chosen.get("l2", 0.1) == 0.1
+
+
+def test_tables_of_two_backbones_are_not_mixed() -> None:
+    with pytest.raises(Mismatch, match="extracted with the same backbone"):
+        fitted("logistic", rows(seed=0, dim=8), rows(seed=1, dim=9))
+
+
+def test_a_spec_refuses_what_it_cannot_mean() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'logistic'"):
+        HeadSpec(head="logstic")  # type: ignore[arg-type]
+    with pytest.raises(UnknownName, match="Did you mean 'balanced'"):
+        HeadSpec(class_weights="balance")  # type: ignore[arg-type]
+    for l2 in [(), (0.0,), (1.0, -1.0), (np.inf,)]:
+        with pytest.raises(SpecError, match="positive strengths"):
+            HeadSpec(l2=l2)
+    for neighbours in [(), (0,), (1.5,)]:
+        with pytest.raises(SpecError, match="whole numbers from 1 up"):
+            HeadSpec(neighbours=neighbours)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        ({"weight": np.zeros((4, 3))}, "saved as .*bias"),
+        ({"weight": np.zeros((4, 3)), "bias": np.zeros(2)}, "bias is of shape"),
+        ({"weight": np.zeros(4), "bias": np.zeros(4)}, "weight is of shape"),
+        ({"weight": np.zeros((4, 3)), "bias": np.full(3, np.nan)}, "bias of a head must be finite"),
+    ],
+)
+def test_a_saved_head_that_does_not_fit_together_is_refused(
+    tensors: dict[str, NDArray[Any]], told: str
+) -> None:
+    with pytest.raises(Mismatch, match=told):
+        load_head("linear", tensors, {})
+
+
+@pytest.mark.parametrize("neighbours", [0, 4, "many", None])
+def test_a_saved_nearest_head_asks_rows_that_it_has(neighbours: Any) -> None:
+    saved = {"x": np.eye(3), "y": np.arange(3), "class_weight": np.ones(3)}
+    with pytest.raises(Mismatch, match="neighbours|told to ask"):
+        load_head("nearest", saved, {"neighbours": neighbours})
+    with pytest.raises(Mismatch, match="votes for one of 3 classes"):
+        load_head("nearest", saved | {"y": np.array([0, 1, 3])}, {"neighbours": 1})
+
+
+def test_an_unknown_kind_of_head_is_named() -> None:
+    with pytest.raises(UnknownName, match="no kind of head named 'linea'. Did you mean 'linear'"):
+        load_head("linea", {}, {})

@@ -1,0 +1,162 @@
+"""The main job end to end, on pictures made in a moment."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import headstart as hs
+from headstart.errors import DataError, SpecError
+from headstart.runs import FILES
+from headstart.runtime import Runtime
+
+UNBUILT = {"report.html"}  # the report comes with a later issue
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> hs.Job:
+    return hs.Job(backbone="tiny:32", store=hs.Store(tmp_path / "store"))
+
+
+def test_a_run_fills_its_folder_as_promised(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+    run = hs.train(hs.read(shapes), tmp_path / "run", job)
+    assert {p.name for p in run.folder.iterdir()} == FILES - UNBUILT
+    assert run.evaluations["test"].accuracy.value == 1.0
+
+
+def test_every_figure_is_there_for_scripts(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+    folder = hs.train(hs.read(shapes), tmp_path / "run", job).folder
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert set(evaluation) == {"test", "val"}
+    assert {"n", "accuracy", "per_class", "confusion"} <= set(evaluation["test"])
+    assert {"value", "low", "high"} <= set(evaluation["test"]["accuracy"])
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert recipe["recipe"]["fit"] == "crop"  # "card", resolved
+    assert recipe["phases"]["head"]["trainable"]["parameters"] == 33 * 2
+    timings = json.loads((folder / "timings.json").read_text())
+    assert timings["backbone_forwards"] == sum(1 for _ in shapes.rglob("*.png"))
+    header = (folder / "history.csv").read_text().splitlines()[0]
+    assert header.startswith("phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy")
+
+
+def test_every_row_is_in_one_part(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+    data = hs.read(shapes)
+    folder = hs.train(data, tmp_path / "run", job).folder
+    rows = list(csv.DictReader((folder / "splits.csv").open()))
+    assert sorted(row["path"] for row in rows) == sorted(data.ids)
+    assert {row["part"] for row in rows} == {"train", "val", "test"}
+    tested = [row["path"] for row in rows if row["part"] == "test"]
+    said = list(csv.DictReader((folder / "predictions.csv").open()))
+    assert [row["path"] for row in said] == tested
+
+
+def test_a_second_run_computes_nothing(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+    data = hs.read(shapes)
+    hs.train(data, tmp_path / "one", job)
+    two = hs.train(data, tmp_path / "two", job)
+    assert two.timings["backbone_forwards"] == 0
+    assert two.timings["store_hits"] == len(data)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_same_seed_gives_bitwise_the_same_files(
+    shapes: Path, tmp_path: Path, job: hs.Job, threads: int
+) -> None:
+    """timings.json and the seconds of history.csv apart, which tell how long it took."""
+    data = hs.read(shapes)
+    one = hs.train(data, tmp_path / "one", job).folder
+    other = hs.Job(
+        backbone="tiny:32",
+        store=hs.Store(tmp_path / "another store"),
+        runtime=Runtime(decode_threads=threads),
+    )
+    two = hs.train(data, tmp_path / "two", other).folder
+    names = [p.relative_to(one) for p in one.rglob("*") if p.is_file()]
+    timed = {"timings.json", "history.csv"}
+    for name in (n for n in names if n.name not in timed):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_an_interrupted_run_goes_on_in_its_folder(
+    shapes: Path, tmp_path: Path, job: hs.Job
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 20:
+            raise KeyboardInterrupt
+
+    def watch(stage: str) -> hs.Watch:
+        return hs.Watch(progress=stop) if stage == "features" else hs.Watch()
+
+    data = hs.read(shapes)
+    with pytest.raises(KeyboardInterrupt):
+        hs.train(data, tmp_path / "run", job, hs.Talk(watch=watch))
+    run = hs.train(data, tmp_path / "run", job)
+    assert run.timings["store_hits"] > 0
+    assert run.evaluations["test"].accuracy.value == 1.0
+
+
+def test_a_finished_run_is_never_written_over(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+    data = hs.read(shapes)
+    folder = hs.train(data, tmp_path / "run", job).folder
+    before = (folder / "recipe.json").read_bytes()
+    with pytest.raises(SpecError, match="finished run, which is never written over"):
+        hs.train(data, tmp_path / "run", job)
+    assert (folder / "recipe.json").read_bytes() == before
+
+
+def test_a_folder_with_other_things_is_left_alone(
+    shapes: Path, tmp_path: Path, job: hs.Job
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(SpecError, match=r"holds 'thesis\.txt'"):
+        hs.train(hs.read(shapes), tmp_path / "mine", job)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_one_class_is_refused(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+    data = hs.read(shapes)
+    dark = data.take([i for i, label in enumerate(data.labels) if label == 0])
+    with pytest.raises(DataError, match="class"):
+        hs.train(dark, tmp_path / "run", job)
+
+
+def test_a_class_with_one_image_is_trained_and_not_measured(
+    shapes: Path, tmp_path: Path, job: hs.Job
+) -> None:
+    (shapes / "red").mkdir()
+    Image.new("RGB", (20, 20), "red").save(shapes / "red" / "one.png")
+    run = hs.train(hs.read(shapes), tmp_path / "run", job)
+    test = run.evaluations["test"].to_plain()
+    assert test["per_class"]["red"]["n"] == 0
+    assert test["per_class"]["red"]["recall"] is None
+    assert "red" in run.splits.train.classes
+
+
+def test_duplicates_never_straddle_parts(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+    originals = sorted((shapes / "dark").glob("*.png"))
+    for path in originals:
+        Image.open(path).save(path.with_suffix(".bmp"))
+    run = hs.train(hs.read(shapes), tmp_path / "run", job)
+    parts = {"train": run.splits.train, "val": run.splits.val, "test": run.splits.test}
+    part = {id: name for name, rows in parts.items() for id in rows.ids}
+    for path in originals:
+        assert part[f"dark/{path.stem}.png"] == part[f"dark/{path.stem}.bmp"]
+
+
+def test_the_runs_own_parts_are_found_again(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+    data = hs.read(shapes)
+    run = hs.train(data, tmp_path / "run", job)
+    parts = hs.recorded_parts(run.folder, data)
+    assert parts.count("test") == len(run.splits.test)
+    assert hs.recorded_parts(tmp_path, data) == ()
+
+
+def test_the_walk_of_the_readme(shapes: Path, tmp_path: Path) -> None:
+    data = hs.split(hs.read(shapes))
+    model = hs.fit(hs.FeatureExtraction(), "tiny:32", data, store=None)
+    result = hs.evaluate(model, data.test)
+    assert str(result.accuracy).startswith("1.000 [")
+    hs.save(model, tmp_path / "bundle")
