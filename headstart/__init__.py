@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headstart.data.checks import check as check
     from headstart.data.checks import survey as survey
     from headstart.data.dataset import Dataset as Dataset
+    from headstart.data.dataset import LeftOut as LeftOut
     from headstart.data.examples import solar_cells as solar_cells
     from headstart.data.finding import find as find
     from headstart.data.readers import read as read
@@ -55,7 +56,7 @@ _HOME = {
     ],
     "headstart.bundle": ["Bundle", "load", "save"],
     "headstart.data.checks": ["CheckPlan", "check", "survey"],
-    "headstart.data.dataset": ["Dataset"],
+    "headstart.data.dataset": ["Dataset", "LeftOut"],
     "headstart.data.examples": ["solar_cells"],
     "headstart.data.finding": ["find"],
     "headstart.data.readers": ["read"],

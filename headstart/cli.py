@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import (
-    TYPE_CHECKING,
     Any,
     Literal,
     NoReturn,
@@ -25,10 +24,7 @@ from typing import (
 )
 
 import headstart as hs
-from headstart.errors import HeadstartError, MissingPackage, SpecError, UnknownName
-
-if TYPE_CHECKING:
-    from headstart.data.dataset import LeftOut
+from headstart.errors import HeadstartError, Mismatch, MissingPackage, SpecError, UnknownName
 
 T = TypeVar("T")
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -135,12 +131,13 @@ def evaluate(argv: list[str]) -> int:
         watch=_talk().watch("features"),
     )
     said = bundle.model.predict_table(table)
+    strangers = _strangers(said, data)
     result = hs.evaluate(said, majority=bundle.model.majority)
     if args.json:
         _print_json(result.to_plain())
     else:
         _print_evaluation("evaluated", result)
-    return _left_out((*data.left_out, *table.left_out))
+    return _left_out((*data.left_out, *table.left_out, *strangers))
 
 
 def predict(argv: list[str]) -> int:
@@ -369,6 +366,21 @@ def _part_of(data: "hs.Dataset", part: str, model: Path) -> "hs.Dataset":
     return data.take(rows)
 
 
+def _strangers(said: "hs.Predictions", data: "hs.Dataset") -> "list[hs.LeftOut]":
+    """Classes of the data that the model can't name: their rows are not judged.
+
+    Raises Mismatch if there are no others.
+    """
+    unknown = {name: n for name, n in data.counts.items() if n and name not in said.classes}
+    if unknown and not said.known.any():
+        raise Mismatch(
+            f"The model tells {', '.join(said.classes)} apart; the data holds none of these but "
+            f"{', '.join(unknown)}. Is it the right model?"
+        )
+    reason = "not a class of this model; {:,} rows are not judged"
+    return [hs.LeftOut(name, reason.format(n)) for name, n in unknown.items()]
+
+
 def _free(path: Path) -> Path:
     """`path`, or path-2, path-3, … if there is something there already."""
     names = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in range(1, 10_000))
@@ -465,7 +477,7 @@ def _predicted(said: "hs.Predictions") -> list[tuple[str, ...]]:
 
 
 def _print_predictions(
-    said: "hs.Predictions", args: argparse.Namespace, left_out: "Sequence[LeftOut]"
+    said: "hs.Predictions", args: argparse.Namespace, left_out: "Sequence[hs.LeftOut]"
 ) -> int:
     """A line a file: path, then its best classes and scores, separated by tabs."""
     if args.json:
@@ -488,7 +500,7 @@ def _print_predictions(
     return code if said.ids else FAILED
 
 
-def _left_out(left_out: "Iterable[LeftOut]", most: int = 20) -> int:
+def _left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:
     """Name what was left out, on stderr; the exit code that says so, or 0."""
     bad = [item for item in left_out if not item.expected]
     for item in bad[:most]:

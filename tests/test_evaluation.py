@@ -88,6 +88,21 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name: str, counts: tuple[
     assert 0.91 <= held / 300 <= 0.99
 
 
+@pytest.mark.parametrize("name", ["balanced_accuracy", "macro_f1", "auroc"])
+@pytest.mark.parametrize("counts", [(400, 60), (200, 80, 30)])
+def test_intervals_are_as_wide_as_resampling_within_classes_tells(
+    name: str, counts: tuple[int, ...]
+) -> None:
+    some, rng = drawn(0, counts, 1.0), np.random.default_rng(0)
+    places = [np.flatnonzero(some.labels == c) for c in range(len(counts))]
+    values = []
+    for _ in range(400):
+        again = some.take(np.concatenate([rng.choice(p, size=len(p)) for p in places]))
+        values.append(known(getattr(evaluate_predictions(again, resamples=1), name)).value)
+    estimate = known(getattr(evaluate_predictions(some), name))
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * np.std(values), rel=0.12)
+
+
 def test_no_error_seen_is_not_no_error_possible() -> None:
     labels = np.arange(20) % 2
     result = evaluate_predictions(called(labels, labels, 2))
@@ -182,10 +197,11 @@ def test_a_tie_is_called_a_tie() -> None:
 def test_what_is_better_on_the_same_rows_is_seen() -> None:
     labels = np.arange(200) % 2
     good = called(labels, np.where(np.arange(200) < 20, 1 - labels, labels), 2)
-    worse = called(labels, np.where(np.arange(200) < 50, 1 - labels, labels), 2)
-    gap = compare(good, worse)
+    worse = called(labels, np.where(np.arange(200) >= 150, 1 - labels, labels), 2)
+    gap = compare(good, worse)  # better on 50 rows, worse on 20
+    half = 1.96 * np.sqrt((0.35 - 0.15**2) / 200)
     assert gap.value == pytest.approx(0.15)
-    assert gap.low == pytest.approx(0.15 - 1.96 * np.sqrt(0.15 * 0.85 / 200), abs=0.006)
+    assert (gap.low, gap.high) == pytest.approx((0.15 - half, 0.15 + half), abs=0.006)
     assert compare(worse, good).value == -gap.value
 
 
