@@ -41,7 +41,7 @@ def work(data: Path, n: int, store: Path) -> None:
     rows = hs.read(data)
     rows = rows.take([i for i, id in enumerate(rows.ids) if int(Path(id).stem) < n])
     seen = hs.survey(rows, store=hs.Store(store), threads=2)
-    hs.check(rows, seen, hs.CheckPlan())
+    hs.check(rows, seen)
     checked = peak_rss_bytes()
     table = hs.extract(hs.load_backbone(hs.DEFAULT_BACKBONE), rows, store=hs.Store(store))
     figures = {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headstart.bundle import save as save
     from headstart.data.checks import CheckPlan as CheckPlan
     from headstart.data.checks import check as check
+    from headstart.data.checks import good_rows as good_rows
     from headstart.data.checks import survey as survey
     from headstart.data.dataset import Dataset as Dataset
     from headstart.data.dataset import LeftOut as LeftOut
@@ -55,7 +56,7 @@ _HOME = {
         "load_backbone",
     ],
     "headstart.bundle": ["Bundle", "load", "save"],
-    "headstart.data.checks": ["CheckPlan", "check", "survey"],
+    "headstart.data.checks": ["CheckPlan", "check", "good_rows", "survey"],
     "headstart.data.dataset": ["Dataset", "LeftOut"],
     "headstart.data.examples": ["solar_cells"],
     "headstart.data.finding": ["find"],

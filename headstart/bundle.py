@@ -82,9 +82,11 @@ def load(folder: Path | str) -> Bundle:
     _verify(folder)
     try:
         bundle = _read(folder)
+        _check_golden(bundle)
+    except BundleError:
+        raise
     except (HeadstartError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{folder} is not a bundle that this version reads: {error}") from error
-    _check_golden(bundle)
     return bundle
 
 

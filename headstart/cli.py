@@ -97,11 +97,12 @@ def check(argv: list[str]) -> int:
         threads=runtime.decode_threads,
         progress=watch.progress,
     )
-    found = hs.check(data, seen, _made(hs.CheckPlan, args))
+    found = hs.check(data, seen)
     if args.json:
         _print_json(found.to_plain())
     else:
         _print_table(found.table())
+    hs.good_rows(data, seen, _made(hs.CheckPlan, args))  # refuses what training would refuse
     return _left_out(found.left_out)
 
 

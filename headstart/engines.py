@@ -130,4 +130,11 @@ def _session(frozen: Frozen, threads: int) -> Any:
     options.add_external_initializers(
         list(frozen.inputs), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays]
     )
-    return onnxruntime.InferenceSession(frozen.graph, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(
+            frozen.graph, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions have no common base but this
+        raise Mismatch(
+            f"ONNX Runtime can't open the graph of {frozen.card.name}: {error}"
+        ) from error

@@ -4,7 +4,7 @@ Every interval is meant to hold the true value 95 times in 100. A share of rows 
 number that is not a share of rows but lies between 0 and 1 (balanced accuracy, macro F1, AUROC)
 has Wilson's too, at the number of rows that a share as uncertain as it would have: its *effective*
 sample size (Korn and Graubard 1998; Franco, Little, Louis, Slud 2019), from a variance with the
-class counts held fixed. Log loss has a bootstrap of its rows.
+class counts held fixed, as a stratified split holds them. Log loss has a bootstrap of its rows.
 
 Unlike a bootstrap percentile, Wilson's interval does not shrink to a point when no error was seen.
 """
@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import Mismatch, SpecError, UnknownName
-from headstart.metrics import balanced_accuracy, confusion, f1s, log_losses, macro_f1, rankings
+from headstart.metrics import (
+    Ranking,
+    balanced_accuracy,
+    confusion,
+    f1s,
+    log_losses,
+    macro_f1,
+    rankings,
+)
 from headstart.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -159,7 +167,7 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list
     """Two tables to print, of strings: the headline numbers, and a row a class below a header."""
     headline = [(name.replace("_", " "), _shown(getattr(evaluation, name))) for name in HEADLINE]
     if base := evaluation.baseline:
-        headline.append((f"always {base.majority!r}", _shown(base.accuracy)))
+        headline.append((f"baseline: always {base.majority!r}", _shown(base.accuracy)))
     table: list[tuple[str, ...]] = [("class", "n", "precision", "recall", "F1")]
     for name, c in evaluation.per_class.items():
         table.append((name, str(c.n), _brief(c.precision), _brief(c.recall), _brief(c.f1)))
@@ -188,71 +196,89 @@ def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
     return low, high
 
 
-def _effective(value: float, variance: float, most: float, n: int) -> Estimate:
-    """Wilson's interval for a mean of shares with this variance.
-
-    most: the effective sample size if errors were rare, which it is when none were seen.
-    """
-    spread = value * (1 - value)
-    size = spread / variance if variance * most > spread > 0 else most
-    return Estimate(value, *_wilson_bounds(value, size), n)
-
-
 def _balanced_accuracy(table: NDArray[np.int64]) -> Estimate | None:
-    n = table.sum(axis=1)
-    if not n.any():
+    if not (n := table.sum(axis=1)).any():
         return None
+    likely = _smoothed(table)
     worth = np.diag(1.0 / (np.maximum(n, 1) * (n > 0).sum()))
-    variance = _table_variance(table, worth)
-    return _effective(balanced_accuracy(table), variance, _most(n[n > 0]), int(n.sum()))
+    size = _effective(balanced_accuracy(likely), _table_variance(likely, worth))
+    value = balanced_accuracy(table)
+    return Estimate(value, *_wilson_bounds(value, size), int(n.sum()))
 
 
 def _macro_f1(table: NDArray[np.int64]) -> Estimate | None:
-    """Variance by the delta method (Takahashi et al. 2022), class counts held fixed.
+    """Variance by the delta method (as in Takahashi et al. 2022), class counts held fixed.
 
     A row of class i called j moves the mean by [2 (i = j) - F1_j] / (n_j + m_j) / K, where n_j
     rows are of class j and m_j are called so.
     """
-    n, called = table.sum(axis=1), table.sum(axis=0)
-    if not n.any():
+    if not (n := table.sum(axis=1)).any():
         return None
-    f1 = np.nan_to_num(f1s(table))
-    worth = (2 * np.eye(len(n)) - f1) / np.maximum(n + called, 1) / (n > 0).sum()
+    likely = _smoothed(table)
+    called = np.maximum(n + likely.sum(axis=0), 1e-9)
+    worth = (2 * np.eye(len(n)) - np.nan_to_num(f1s(likely))) / called / (n > 0).sum()
     worth[:, n == 0] = 0.0
-    variance = _table_variance(table, worth)
-    return _effective(macro_f1(table), variance, _most(n[n > 0]), int(n.sum()))
+    size = _effective(macro_f1(likely), _table_variance(likely, worth))
+    value = macro_f1(table)
+    return Estimate(value, *_wilson_bounds(value, size), int(n.sum()))
+
+
+def _smoothed(table: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The same rows a class, called as if two more had been right and two wrong in each.
+
+    So variances are never 0 for want of an error (Agresti and Coull 1998).
+    """
+    n, classes = table.sum(axis=1, keepdims=True), len(table)
+    more = np.full((classes, classes), 2 / max(classes - 1, 1))
+    np.fill_diagonal(more, 2)
+    return (table + more) * n / (n + more.sum(axis=1, keepdims=True))
+
+
+def _effective(value: float, variance: float) -> float:
+    """Rows of which a share of this value would have this variance."""
+    return value * (1 - value) / variance if variance > 0 else np.inf
+
+
+def _table_variance(table: NDArray[np.float64], worth: NDArray[np.float64]) -> float:
+    """Of the sum of `worth` (C, C) over all rows, each row of the table one multinomial draw."""
+    n = table.sum(axis=1)
+    share = table / np.maximum(n, 1e-9)[:, None]
+    means = (share * worth).sum(axis=1)
+    return float((n * ((share * worth**2).sum(axis=1) - means**2)).sum())
 
 
 def _auroc(said: Predictions) -> Estimate | None:
-    """Variance by DeLong's placements, summed over classes: the rows of a class vary together."""
-    ranked = rankings(said.scores, said.labels)
-    if not ranked:
+    if not (ranked := rankings(said.scores, said.labels)):
         return None
-    worth, sizes = np.zeros(len(said)), []
+    value = float(np.mean([r.auroc for r in ranked]))
+    size = _auroc_size(ranked, said.labels, value)
+    return Estimate(value, *_wilson_bounds(value, size), len(said))
+
+
+def _auroc_size(ranked: list[Ranking], labels: NDArray[np.int64], value: float) -> float:
+    """Effective size, by DeLong's placements summed over classes: a row moves every curve.
+
+    Their variance is too small when few rows tell, and 0 when none is out of order. So four rows
+    of the rarest class are reckoned at the variance of nearly perfect curves with exponential
+    scores (Hanley and McNeil 1982); with no row out of order, all are.
+    """
+    worth, sizes = np.zeros(len(labels)), []
     for r in ranked:
         own, others = int(r.own.sum()), int((~r.own).sum())
         worth += r.placements / np.where(r.own, own, others) / len(ranked)
-        sizes.append(4 * own * others / (own + others + 2))  # Hanley and McNeil 1982, as A nears 1
-    value = float(np.mean([r.auroc for r in ranked]))
-    variance = sum(
-        own.sum() * float(worth[own].var(ddof=1))
-        for c in range(len(said.classes))
-        if (own := said.labels == c).sum() > 1
-    )
-    return _effective(value, variance, _most(np.array(sizes)), len(said))
+        sizes.append(4 * own * others / (own + others + 2))
+    usual = min(len(sizes) ** 2 / float((1.0 / np.array(sizes)).sum()), len(labels))
+    if value in (0.0, 1.0):
+        return usual
+    fewest = int(np.unique(labels, return_counts=True)[1].min())
+    spread = fewest * _variance_of_sum(worth, labels) + 4 * value * (1 - value) / usual
+    return _effective(value, spread / (fewest + 4))
 
 
-def _most(sizes: NDArray[Any]) -> float:
-    """The size of one sample whose share is as uncertain as the mean of shares of these sizes."""
-    return float(len(sizes) ** 2 / (1.0 / sizes).sum())
-
-
-def _table_variance(table: NDArray[np.int64], worth: NDArray[np.float64]) -> float:
-    """Of the sum of `worth` (C, C) over all rows, each row of the table one multinomial draw."""
-    n = table.sum(axis=1)
-    share = table / np.maximum(n, 1)[:, None]
-    means = (share * worth).sum(axis=1)
-    return float((n * ((share * worth**2).sum(axis=1) - means**2)).sum())
+def _variance_of_sum(worth: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Of the sum of `worth` (N,) when as many rows of each class are drawn anew."""
+    groups = [worth[labels == c] for c in np.unique(labels)]
+    return float(sum(len(g) * g.var(ddof=1) for g in groups if len(g) > 1))
 
 
 def _bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimate | None:

@@ -22,9 +22,9 @@ from headstart.store import USUAL, Store
 class FeatureExtraction(HeadSpec):
     """A head on a frozen backbone: every choice that can change the result.
 
-    fit: how a picture becomes the backbone's square: "card" (as it was trained), "crop", "squash"
-    or "pad"; where what matters sits at the edges, don't crop. draft: large JPEGs may be decoded
-    at a fraction of their size.
+    fit: how a picture becomes the backbone's square; card is as the backbone was trained. Where
+        what matters sits at the edges, don't crop.
+    draft: large JPEGs may be decoded at a fraction of their size.
     """
 
     fit: Fit | Literal["card"] = "card"

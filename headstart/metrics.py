@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
+Counts = NDArray[np.number[Any]]  # expected counts need not be whole
 LEAST = float(np.finfo(np.float32).eps)  # the least probability a log loss counts with
 
 
@@ -20,12 +21,12 @@ def accuracy(scores: Floats, labels: Ints) -> float:
     return float(np.mean(scores.argmax(axis=1) == labels)) if len(labels) else np.nan
 
 
-def balanced_accuracy(confusion: Ints) -> float:
+def balanced_accuracy(confusion: Counts) -> float:
     """The mean over classes of the share of their rows called right."""
     return _mean(recalls(confusion))
 
 
-def macro_f1(confusion: Ints) -> float:
+def macro_f1(confusion: Counts) -> float:
     """The mean over classes of their F1."""
     return _mean(f1s(confusion))
 
@@ -50,17 +51,17 @@ def confusion(predicted: Ints, labels: Ints, classes: int) -> NDArray[np.int64]:
     return cells.reshape(classes, classes)
 
 
-def recalls(confusion: Ints) -> NDArray[np.float64]:  # (C,)
+def recalls(confusion: Counts) -> NDArray[np.float64]:  # (C,)
     """Of the rows of a class, the share called so."""
     return _share(confusion.diagonal(), confusion.sum(axis=1))
 
 
-def precisions(confusion: Ints) -> NDArray[np.float64]:  # (C,)
+def precisions(confusion: Counts) -> NDArray[np.float64]:  # (C,)
     """Of the rows called a class, the share that is; NaN if none was called so."""
     return _share(confusion.diagonal(), confusion.sum(axis=0))
 
 
-def f1s(confusion: Ints) -> NDArray[np.float64]:  # (C,)
+def f1s(confusion: Counts) -> NDArray[np.float64]:  # (C,)
     """2 TP / (2 TP + FP + FN), NaN for a class without rows of its own."""
     n = confusion.sum(axis=1)
     f1 = _share(2 * confusion.diagonal(), n + confusion.sum(axis=0))
@@ -120,7 +121,7 @@ def _midranks(values: Floats) -> NDArray[np.float64]:
     return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
-def _share(part: Ints, whole: Ints) -> NDArray[np.float64]:
+def _share(part: Counts, whole: Counts) -> NDArray[np.float64]:
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 

@@ -161,9 +161,9 @@ def _checked(data: Dataset, out: Path, job: Job, talk: Talk) -> tuple[Dataset, C
     runtime = job.runtime.resolved()
     watch = talk.watch("checks")
     seen = survey(data, store=job.store, threads=runtime.decode_threads, progress=watch.progress)
-    checks = check(data, seen, job.checks)
+    checks = check(data, seen)
     write_json(out / "checks.json", checks.to_plain())
-    rows = good_rows(data, seen)
+    rows = good_rows(data, seen, job.checks)
     talk.say("data", f"{len(rows):,} images, {len(rows.classes)} classes: {_counts(rows)}")
     return rows, checks
 
@@ -270,8 +270,10 @@ def _counted(splits: Splits) -> str:
 
 
 def _chosen(fitted: Fitted) -> str:
-    settings = ", ".join(f"{k} = {v}" for k, v in fitted.chosen.items())
-    return f"{fitted.model.head.kind}: {settings}; {fitted.model.head.parameters:,} parameters"
+    chosen = dict(fitted.chosen)
+    name, by = chosen.pop("head"), chosen.pop("by")
+    settings = ", ".join(f"{k} = {v:.3g}" for k, v in chosen.items())
+    return f"{name}, {settings} (by {by}), {fitted.model.head.parameters:,} parameters"
 
 
 def _counts(data: Dataset, most: int = 6) -> str:

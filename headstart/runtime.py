@@ -14,8 +14,9 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 class Runtime:
     """Settings that change how fast a result comes, not what it is.
 
-    device: "auto" takes an accelerator if PyTorch finds one. threads: for the forward pass;
-    0 means one a core. decode_threads: likewise, for reading and decoding.
+    device: auto takes an accelerator if PyTorch finds one.
+    threads: threads of the forward pass, 0 for one a core.
+    decode_threads: threads that read and decode, 0 for one a core.
     """
 
     device: Device = "auto"

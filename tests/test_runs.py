@@ -23,7 +23,7 @@ def job(tmp_path: Path) -> hs.Job:
 def test_a_run_fills_its_folder_as_promised(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
     run = hs.train(hs.read(shapes), tmp_path / "run", job)
     assert {p.name for p in run.folder.iterdir()} == FILES - UNBUILT
-    assert run.evaluations["test"].accuracy.value == 1.0
+    assert str(run.evaluations["test"].accuracy).startswith("1.000")
 
 
 def test_every_figure_is_there_for_scripts(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
@@ -44,11 +44,11 @@ def test_every_figure_is_there_for_scripts(shapes: Path, tmp_path: Path, job: hs
 def test_every_row_is_in_one_part(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
     data = hs.read(shapes)
     folder = hs.train(data, tmp_path / "run", job).folder
-    rows = list(csv.DictReader((folder / "splits.csv").open()))
+    rows = list(csv.DictReader((folder / "splits.csv").read_text().splitlines()))
     assert sorted(row["path"] for row in rows) == sorted(data.ids)
     assert {row["part"] for row in rows} == {"train", "val", "test"}
     tested = [row["path"] for row in rows if row["part"] == "test"]
-    said = list(csv.DictReader((folder / "predictions.csv").open()))
+    said = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
     assert [row["path"] for row in said] == tested
 
 
@@ -94,7 +94,7 @@ def test_an_interrupted_run_goes_on_in_its_folder(
         hs.train(data, tmp_path / "run", job, hs.Talk(watch=watch))
     run = hs.train(data, tmp_path / "run", job)
     assert run.timings["store_hits"] > 0
-    assert run.evaluations["test"].accuracy.value == 1.0
+    assert str(run.evaluations["test"].accuracy).startswith("1.000")
 
 
 def test_a_finished_run_is_never_written_over(shapes: Path, tmp_path: Path, job: hs.Job) -> None:

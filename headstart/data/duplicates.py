@@ -13,18 +13,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data.decoding import Pixels
+from headstart.data.loading import ordered_map
 
 VERSION = 1  # raise it when the same pixels would give another thumbnail
 SIDE = 64  # of a thumbnail, pixels
 CROP = 0.03  # of a side: the second hash is of the picture without this margin
 BITS = 64
 MAX_DISTANCE = 6  # bits in which the hashes of a pair may differ
-MIN_LIKENESS = 0.985  # correlation of a pair's thumbnails, fitted onto each other
+TRIMMED = 0.2  # of a thumbnail's blocks: the worst are not judged, a watermark may be there
+FLOOR = 0.9  # correlation of fitted thumbnails below which two pictures are simply different
+SURE = 0.996  # and from which they are the same, whatever else looks like them
+APART = 1.5  # else what is outside a group must be this many times as far as what is inside
 MIN_COSINE = 0.9  # of a pair's features
-TRIMMED = 0.1  # of the thumbnail's blocks: the worst are not judged, a watermark may be there
 MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
 
 Floats = NDArray[np.float32]
+# How far a picture is to be scaled to lie on another: both whole, this the inside, the other so.
+SCALES = np.array([1, 1 / (1 - 2 * CROP), 1 - 2 * CROP], np.float32)
 
 
 @dataclass(frozen=True)
@@ -51,38 +56,112 @@ def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> NDArray[np.int8]:
     of Like That" (2013). A mark in one place changes the few bits there, and not, as in hashes of
     a cosine transform, all of them.
     """
-    rows, columns = _cells(8, crop), _cells(9, crop)
+    rows, columns = _cells(8, crop), np.ascontiguousarray(_cells(9, crop).T)
     out = np.empty((len(thumbs), BITS), np.int8)
     for start in range(0, len(thumbs), 4096):
-        block = rows @ thumbs[start : start + 4096].astype(np.float32) @ columns.T  # (B, 8, 9)
+        block = rows @ thumbs[start : start + 4096].astype(np.float32) @ columns  # (B, 8, 9)
         brighter = np.diff(block, axis=2) > 0
         out[start : start + 4096] = np.where(brighter, 1, -1).reshape(-1, BITS)
     return out
 
 
 def near_duplicates(
-    thumbs: NDArray[np.uint8],
-    *,
-    features: Floats | None = None,
-    likeness: float = MIN_LIKENESS,
+    thumbs: NDArray[np.uint8], *, features: Floats | None = None, threads: int = 1
 ) -> tuple[Pair, ...]:
     """Pairs of rows that show the same picture, rescaled, recompressed, cropped, marked or so.
 
     thumbs: (N, SIDE, SIDE). features: (N, D); if given, a pair's must have a cosine of at least
-    MIN_COSINE. All pairs of hashes are compared, block by block, so memory does not grow with N².
+    MIN_COSINE. All hashes are compared, block by block, so memory does not grow with N²; where so
+    many look alike that fitting all candidates would take hours, only the nearest are fitted.
     """
     distinct = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_CONTRAST)
+    hashed = Hashes.of(thumbs[distinct])
     pairs = list[Pair]()
-    for a, b in _candidates(thumbs[distinct]):
-        a, b = distinct[a], distinct[b]
-        alike = _likeness(thumbs[a], thumbs[b])
+
+    def fit(batch: _Batch) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+        a, b = distinct[batch.a], distinct[batch.b]
+        return a, b, _likeness(thumbs[a], thumbs[b], batch.scale)
+
+    batches = hashed.candidates(hashed.distance_within(max(50_000, 10 * len(distinct))))
+    for a, b, alike in ordered_map(fit, batches, threads=threads, ahead=2 * threads):
         pairs += [
-            Pair(int(i), int(j), round(float(s), 4))
-            for i, j, s in zip(a, b, alike, strict=True)
-            if s >= likeness
+            Pair(int(a[i]), int(b[i]), round(float(alike[i]), 4))
+            for i in np.flatnonzero(alike >= FLOOR)
         ]
-    found = tuple(sorted(pairs, key=lambda pair: (pair.a, pair.b)))
+    found = outstanding(pairs)
     return found if features is None else confirmed(found, features)
+
+
+def outstanding(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """The pairs that are SURE, and those inside a group of rows that stands apart from all others.
+
+    Where everything looks alike no fixed likeness tells a copy from a sister. So rows are joined
+    from the likest pair on, distance being 1 - likeness, and a group is taken if the nearest row
+    outside is at least APART times as far from it as its own two rows that differ most. Pairs
+    below FLOOR are not known: a group with no neighbour counts as 1 - FLOOR away from the next.
+    """
+    joined = _Groups({(p.a, p.b): 1 - p.likeness for p in pairs})
+    for pair in sorted(pairs, key=lambda p: (-p.likeness, p.a, p.b)):
+        joined.join(pair)
+    joined.settle_all()
+    kept = (p for p in pairs if p.likeness >= SURE or joined.together(p))
+    return tuple(sorted(kept, key=lambda p: (p.a, p.b)))
+
+
+class _Groups:
+    """Groups growing by their nearest rows, and those among them that stood apart."""
+
+    def __init__(self, distance: dict[tuple[int, int], float]) -> None:
+        self.distance = distance
+        self.parent = dict[int, int]()
+        self.rows = dict[int, list[int]]()  # by root; a row on its own is not listed
+        self.width = dict[int, float]()  # by root: the distance of the two rows that differ most
+        self.apart = dict[int, int]()  # row -> root of the widest group of its that stood apart
+
+    def join(self, pair: Pair) -> None:
+        low, high = sorted((_root(self.parent, pair.a), _root(self.parent, pair.b)))
+        if low == high:
+            return
+        for root in (low, high):
+            self.settle(root, 1 - pair.likeness)
+        self.width[low] = self.joint_width(low, high)
+        self.rows[low] = self.rows.get(low, [low]) + self.rows.pop(high, [high])
+        self.parent[high] = low
+
+    def joint_width(self, low: int, high: int) -> float:
+        """The widest distance in two groups together; infinite once it can't stand apart."""
+        inside = max(self.width.get(low, 0.0), self.width.get(high, 0.0))
+        if inside * APART > 1 - FLOOR:
+            return float("inf")
+        across = (
+            self.distance.get((min(a, b), max(a, b)), float("inf"))
+            for a in self.rows.get(low, [low])
+            for b in self.rows.get(high, [high])
+        )
+        return max(inside, *across)
+
+    def settle(self, root: int, nearest: float, *, widen: bool = False) -> None:
+        """Take the group at `root`, whose nearest neighbour is that far, if it stands apart.
+
+        One that holds a smaller group taken before is left as it is, unless it may `widen`.
+        """
+        if root in self.rows and nearest >= APART * self.width[root]:
+            if widen or not any(row in self.apart for row in self.rows[root]):
+                self.apart.update(dict.fromkeys(self.rows[root], root))
+
+    def settle_all(self) -> None:
+        """Take what has no neighbour left, if most likenesses here are within such groups.
+
+        If they are not, pictures look alike by nature, and neighbours were missed by their hashes.
+        """
+        tight = sum(
+            self.width[_root(self.parent, a)] * APART <= 1 - FLOOR for a, _ in self.distance
+        )
+        for root in self.rows:
+            self.settle(root, 1 - FLOOR, widen=2 * tight >= len(self.distance))
+
+    def together(self, pair: Pair) -> bool:
+        return pair.a in self.apart and self.apart[pair.a] == self.apart.get(pair.b)
 
 
 def confirmed(pairs: Sequence[Pair], features: Floats) -> tuple[Pair, ...]:
@@ -121,51 +200,89 @@ def _root(parent: dict[int, int], row: int) -> int:
     return root
 
 
-def _candidates(
-    thumbs: NDArray[np.uint8], block: int = 2048, most: int = 1024
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Pairs a < b whose hashes differ in at most MAX_DISTANCE bits, at most `most` at a time.
+@dataclass(frozen=True)
+class _Batch:
+    """Pairs a < b whose hashes agree, and the scale at which each a then lies on its b."""
 
-    Compared are the whole pictures, and each whole one with the inside of the other.
+    a: NDArray[np.intp]
+    b: NDArray[np.intp]
+    scale: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Hashes:
+    """Hashes of whole pictures and of their insides, (N, 64) of -1 and 1 each.
+
+    A pair's distance is the least between the whole pictures, and each whole and the other inside.
     """
-    whole, inside = (hashes(thumbs, crop).astype(np.float32) for crop in (0.0, CROP))
-    agree = BITS - 2 * MAX_DISTANCE  # the dot product of such hashes
-    for i in range(0, len(thumbs), block):
-        for j in range(i, len(thumbs), block):
-            left, right = slice(i, i + block), slice(j, j + block)
-            near = whole[left] @ whole[right].T >= agree
-            near |= whole[left] @ inside[right].T >= agree
-            near |= inside[left] @ whole[right].T >= agree
-            a, b = np.nonzero(np.triu(near, 1) if i == j else near)
-            for start in range(0, len(a), most):
-                yield a[start : start + most] + i, b[start : start + most] + j
+
+    whole: Floats
+    inside: Floats
+
+    @classmethod
+    def of(cls, thumbs: NDArray[np.uint8]) -> "Hashes":
+        return cls(*(hashes(thumbs, crop).astype(np.float32) for crop in (0.0, CROP)))
+
+    def distance_within(self, budget: int) -> int:
+        """The greatest distance, up to MAX_DISTANCE, that at most `budget` pairs keep."""
+        counts = np.zeros(MAX_DISTANCE + 1, np.int64)
+        for _, _, distance, _ in self.blocks():
+            near = distance[distance <= MAX_DISTANCE].astype(np.intp)
+            counts += np.bincount(near, minlength=MAX_DISTANCE + 1)
+        return max(0, int(np.searchsorted(np.cumsum(counts), budget, side="right")) - 1)
+
+    def candidates(self, most_distant: int, size: int = 128) -> Iterator[_Batch]:
+        """All pairs at most that far apart, in batches of up to `size`."""
+        for i, j, distance, products in self.blocks():
+            a, b = np.nonzero(distance <= most_distant)
+            scale = SCALES[products[:, a, b].argmax(axis=0)]
+            for k in range(0, len(a), size):
+                pick = slice(k, k + size)
+                yield _Batch(a[pick] + i, b[pick] + j, scale[pick])
+
+    def blocks(self, size: int = 2048) -> Iterator[tuple[int, int, Floats, Floats]]:
+        """First row and column of each block, its distances, and the three products behind them."""
+        for i in range(0, len(self.whole), size):
+            x, inner = self.whole[i : i + size], self.inside[i : i + size]
+            for j in range(i, len(self.whole), size):
+                y = self.whole[j : j + size]
+                products = np.stack([x @ y.T, x @ self.inside[j : j + size].T, inner @ y.T])
+                distance = (BITS - products.max(axis=0)) / 2
+                if i == j:
+                    distance[np.tri(*distance.shape, dtype=np.bool_)] = np.inf  # each pair once
+                yield i, j, distance, products
 
 
-def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
-    """Correlation of the thumbnails of P pairs, after fitting one onto the other: (P,)."""
-    smooth = _gauss(SIDE, 0.7)
-    x, y = (smooth @ t.astype(np.float32) @ smooth.T for t in (a, b))
-    scale, shift = _registered(_halved(x), _halved(y))
-    return _correlation(_warped(x, scale, shift), y)
+def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floats:
+    """Correlation of the thumbnails of P pairs, one fitted onto the other from `scale` on: (P,).
+
+    Fitted at half the size first; pairs that are clearly different then go no further.
+    """
+    smooth = _gauss(SIDE, 1.0)
+    x, y = (_on_both_axes(smooth, t.astype(np.float32)) for t in (a, b))
+    scales, shifts = np.stack([scale, scale], axis=1), np.zeros((len(a), 2), np.float32)
+    scales, shifts = _fitted(_halved(x), _halved(y), scales, shifts, steps=3)
+    alike = _correlation(_warped(_halved(x), scales, shifts), _halved(y))
+    close = np.flatnonzero(alike >= FLOOR - 0.1)
+    if len(close):
+        x, y = x[close], y[close]
+        fit = _fitted(x, y, scales[close], shifts[close], steps=2)
+        alike[close] = _correlation(_warped(x, *fit), y)
+    return alike
 
 
-def _registered(x: Floats, y: Floats, steps: int = 4) -> tuple[Floats, Floats]:
-    """Scale and shift (P, 2) of the rows and columns that lay each `x` onto its `y`, (P, n, n).
+def _fitted(
+    x: Floats, y: Floats, scale: Floats, shift: Floats, *, steps: int
+) -> tuple[Floats, Floats]:
+    """Better scale and shift (P, 2) of rows and columns to lay each `x` onto its `y`, (P, n, n).
 
     Least squares by Gauss-Newton over two scales, two shifts, gain and offset: B. Lucas and T.
-    Kanade, "An Iterative Image Registration Technique" (1981). Started unscaled and from either
-    picture being the inside of the other; the best of the three is taken.
+    Kanade, "An Iterative Image Registration Technique" (1981).
     """
-    best = np.full(len(x), -1, np.float32)
-    scale, shift = np.ones((len(x), 2), np.float32), np.zeros((len(x), 2), np.float32)
-    for start in (1.0, 1 - 2 * CROP, 1 / (1 - 2 * CROP)):
-        s, t = np.full_like(scale, start), np.zeros_like(shift)
-        for _ in range(steps):
-            ds, dt = _step(_warped(x, s, t), y)
-            s, t = (s + ds).clip(0.88, 1.14), (t + dt).clip(-0.08, 0.08)
-        score = _correlation(_warped(x, s, t), y)
-        better = score > best
-        best[better], scale[better], shift[better] = score[better], s[better], t[better]
+    for _ in range(steps):
+        more_scale, more_shift = _step(_warped(x, scale, shift), y)
+        scale = (scale + more_scale).clip(0.88, 1.14)
+        shift = (shift + more_shift).clip(-0.08, 0.08)
     return scale, shift
 
 
@@ -176,7 +293,8 @@ def _step(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     slopes = [down * at[:, None], right * at, down, right, x, np.ones_like(x)]
     j = np.stack([s[:, 2:-2, 2:-2].reshape(len(x), -1) for s in slopes], axis=1)  # (P, 6, n')
     target = y[:, 2:-2, 2:-2].reshape(len(x), -1, 1)
-    normal = j @ j.transpose(0, 2, 1) + np.float32(1e-2) * np.eye(6, dtype=np.float32)
+    damping = np.diag(np.full(6, 1e-2, np.float32))
+    normal = j @ np.ascontiguousarray(j.transpose(0, 2, 1)) + damping
     move = np.linalg.solve(normal, j @ target)[:, :, 0]
     gain = move[:, 4:5].clip(0.3, 3.0)
     moved = (move[:, :4] / gain).clip(-0.06, 0.06)
@@ -189,14 +307,14 @@ def _warped(x: Floats, scale: Floats, shift: Floats) -> Floats:
     at = _coordinates(n)[None, None] * scale[:, :, None] + shift[:, :, None]  # (P, 2, n)
     at = ((at + 1) * (n / 2) - 0.5).clip(0, n - 1)
     weights = np.maximum(0, 1 - np.abs(at[:, :, :, None] - np.arange(n, dtype=np.float32)))
-    return weights[:, 0] @ x @ weights[:, 1].transpose(0, 2, 1)
+    return weights[:, 0] @ x @ np.ascontiguousarray(weights[:, 1].transpose(0, 2, 1))
 
 
 def _correlation(x: Floats, y: Floats) -> Floats:
     """Of the details of P pairs (P, n, n) in all but the TRIMMED blocks where they differ most."""
     n = x.shape[1]
     detail = np.eye(n, dtype=np.float32) - _gauss(n, n * 6 / 64)
-    x, y = (_blocks((detail @ t @ detail.T)[:, 3:-3, 3:-3]) for t in (x, y))  # (P, blocks, m)
+    x, y = (_blocks(_on_both_axes(detail, t)[:, 3:-3, 3:-3]) for t in (x, y))  # (P, blocks, m)
     gain = (x * y).sum((1, 2)) / np.maximum((x * x).sum((1, 2)), 1e-6)
     residual = ((y - gain[:, None, None] * x) ** 2).sum(2)
     kept = np.argsort(residual, axis=1)[:, : round(residual.shape[1] * (1 - TRIMMED)), None]
@@ -214,8 +332,13 @@ def _blocks(x: Floats) -> Floats:
 
 
 def _halved(x: Floats) -> Floats:
-    n = x.shape[1] // 2
-    return x.reshape(len(x), n, 2, n, 2).mean((2, 4))
+    four = x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+    return four * np.float32(0.25)
+
+
+def _on_both_axes(m: Floats, x: Floats) -> Floats:
+    """(m, n), (P, n, n) -> (P, m, m)."""
+    return m @ x @ np.ascontiguousarray(m.T)  # numpy multiplies stacks of views without BLAS
 
 
 def _coordinates(n: int) -> Floats:
@@ -236,6 +359,7 @@ def _gauss(n: int, sigma: float) -> Floats:
     """(n, n): a blur, `sigma` in pixels, by which edge pixels stand for what lies beyond."""
     distance = np.arange(n)[:, None] - np.arange(-3 * n, 4 * n)
     weights = np.exp(-(distance**2) / (2 * sigma**2))
+    weights[weights < 1e-6] = 0  # as float32 they would be denormal, and slow every product
     blur = np.stack([weights[:, 3 * n + k] for k in range(n)], axis=1)
     blur[:, 0] += weights[:, : 3 * n].sum(axis=1)
     blur[:, -1] += weights[:, 4 * n :].sum(axis=1)

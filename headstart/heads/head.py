@@ -55,11 +55,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """Every choice about a head that can change the result.
+    """Every choice about a head that can change the result; raises UnknownName and SpecError.
 
+    head: logistic regression, ridge regression or k nearest neighbours.
+    class_weights: balanced lets every class weigh alike.
     l2: strengths to try for "logistic" and "ridge", on standardised columns and the mean loss of a
-    row (scikit-learn's C is 1 / (N l2), for two classes 2 / (N l2)). neighbours: numbers to try
-    for "nearest". Raises UnknownName and SpecError.
+        row (scikit-learn's C is 1 / (N l2), for two classes 2 / (N l2)).
+    neighbours: numbers to try for "nearest".
     """
 
     head: Kind = "logistic"

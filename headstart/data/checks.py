@@ -1,0 +1,419 @@
+"""What is wrong with the data, found before any training.
+
+`survey` looks at every file once and remembers it; `check` turns what was seen into findings, and
+refuses data that no honest model can come from.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data import decoding, duplicates
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.decoding import MAX_BYTES, decode
+from headstart.data.duplicates import Pair, groups, near_duplicates, thumbnail
+from headstart.data.loading import ordered_map
+from headstart.data.readers import EMPTY_CLASS
+from headstart.errors import DataError, SpecError
+from headstart.spec import fingerprint
+from headstart.store import DIGEST_BYTES, Store, Table, digest
+
+VERSION = 1  # raise it when the same pixels would give other facts
+SHARD = 512  # rows that are stored together
+SMALL = 32  # pixels: a shorter side below that has little to see
+LONG = 4.0  # longer to shorter side: a crop or squash loses most of it
+FAR = 16.0  # times more or fewer pixels than the median picture
+UNEVEN = 10.0  # largest to smallest class: accuracy alone misleads from here on
+FEW = 5  # examples named in a table or a message
+
+Facts = dict[str, NDArray[np.generic]]  # one row's entries of the columns below
+
+
+@dataclass(frozen=True)
+class CheckPlan:
+    """max_bad: the share of a class's files that may be unreadable. near: whether to look for near
+    duplicates beside exact ones.
+    """
+
+    max_bad: float = 0.05
+    near: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad <= 1:
+            raise SpecError(f"max_bad is a share from 0 to 1; got {self.max_bad}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What was seen of each of a dataset's N rows; a row in `errors` has zeros elsewhere.
+
+    pixels: (N, 16) uint8, digests of the decoded pixels. sizes: (N, 2) int32, width and height.
+    thumbs: (N, SIDE, SIDE) uint8 grey. errors: row -> why it can't be read. decoded: how many
+    files were decoded; the others were known from before.
+    """
+
+    pixels: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+    thumbs: NDArray[np.uint8]
+    errors: dict[int, str]
+    decoded: int
+
+    @classmethod
+    def blank(cls, n: int) -> "Survey":
+        thumbs = np.zeros((n, duplicates.SIDE, duplicates.SIDE), np.uint8)
+        return cls(np.zeros((n, DIGEST_BYTES), np.uint8), np.zeros((n, 2), np.int32), thumbs, {}, 0)
+
+    @property
+    def good(self) -> NDArray[np.intp]:
+        """The rows that can be read."""
+        return np.array([i for i in range(len(self.sizes)) if i not in self.errors], np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One file as a thread saw it: its digest and facts, if they are new, or why there are none."""
+
+    name: bytes = b""
+    facts: Facts | None = None
+    error: str = ""
+
+
+def survey(
+    dataset: Dataset,
+    *,
+    store: Store | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Survey:
+    """Decode every file once and note what it shows; with a store, never again for the same bytes.
+
+    Files are held one at a time by each of `threads`; a row's facts are 4 kB. Bad files are not
+    remembered. Raises StoreError when the store can't be written.
+    """
+    table = store.table(_table_name()) if store else None
+    seen, names, fresh = Survey.blank(len(dataset)), list[bytes](), dict[bytes, Facts]()
+    decoded = 0
+    looks = ordered_map(
+        lambda source: _look(source, table), dataset.sources, threads=threads, ahead=4 * threads
+    )
+    for i, look in enumerate(looks):
+        names.append(look.name)
+        if look.error:
+            seen.errors[i] = look.error
+        if look.facts is not None:
+            decoded += 1
+            fresh[look.name] = look.facts
+            _note(seen, i, look.facts)
+        if table is not None and len(fresh) >= SHARD:
+            _remember(table, fresh)
+            fresh.clear()
+        if progress:
+            progress(i + 1, len(dataset))
+    if table is not None:
+        _remember(table, fresh)
+        _recall(seen, table, names)
+    return replace(seen, decoded=decoded)
+
+
+def _table_name() -> str:
+    return fingerprint("survey", VERSION, decoding.VERSION, duplicates.VERSION)
+
+
+def _look(source: Path, table: Table | None) -> _Look:
+    try:
+        if (size := source.stat().st_size) > MAX_BYTES:
+            return _Look(error=f"the file is too large ({size / 1e9:.1f} GB)")
+        data = source.read_bytes()
+        name = digest(data)
+        if table is not None and name in table:
+            return _Look(name)
+        return _Look(name, _facts(decode(data)))
+    except DataError as error:
+        return _Look(error=str(error))
+    except OSError as error:
+        return _Look(error=f"cannot be read: {error.strerror or error}")
+
+
+def _facts(pixels: decoding.Pixels) -> Facts:
+    height, width, _ = pixels.shape
+    name = digest(np.array(pixels.shape, np.int64).tobytes(), np.ascontiguousarray(pixels).data)
+    return {
+        "pixels": np.frombuffer(name, np.uint8),
+        "sizes": np.array([width, height], np.int32),
+        "thumbs": thumbnail(pixels),
+    }
+
+
+def _note(seen: Survey, row: int, facts: Facts) -> None:
+    for column, value in facts.items():
+        getattr(seen, column)[row] = value
+
+
+def _remember(table: Table, fresh: dict[bytes, Facts]) -> None:
+    columns = {
+        column: np.stack([facts[column] for facts in fresh.values()])
+        for column in (("pixels", "sizes", "thumbs") if fresh else ())
+    }
+    table.append(list(fresh), columns)
+
+
+def _recall(seen: Survey, table: Table, names: Sequence[bytes]) -> None:
+    """Fill in, a shard's worth at a time, the rows that were known before."""
+    blank = [i for i, name in enumerate(names) if name and not seen.sizes[i].any()]
+    for start in range(0, len(blank), SHARD):
+        rows = blank[start : start + SHARD]
+        for column in ("pixels", "sizes", "thumbs"):
+            getattr(seen, column)[rows] = table.rows([names[i] for i in rows], column)
+
+
+def good_rows(dataset: Dataset, seen: Survey) -> Dataset:
+    """The rows that can be read, and only the classes that still have one."""
+    rows = dataset.take(seen.good)
+    used = sorted(set(rows.labels))
+    number = {old: new for new, old in enumerate(used)}
+    return replace(
+        rows,
+        classes=tuple(dataset.classes[c] for c in used),
+        labels=tuple(number[label] for label in rows.labels),
+    )
+
+
+@dataclass(frozen=True)
+class Size:
+    """A picture of an unusual size, in pixels, and what is unusual."""
+
+    path: str
+    width: int
+    height: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Checks:
+    """What was found. Row numbers count the readable rows, those of `dataset`.
+
+    counts: rows of each class, unreadable ones included. exact: groups of rows with the same
+    decoded pixels. near: pairs of rows (of an exact group, its first) that look the same.
+    skipped: what the reader left out.
+    """
+
+    dataset: Dataset
+    counts: dict[str, int]
+    unreadable: tuple[LeftOut, ...]
+    skipped: tuple[LeftOut, ...]
+    exact: tuple[tuple[int, ...], ...]
+    near: tuple[Pair, ...]
+    odd_sizes: tuple[Size, ...]
+
+    def confirmed(self, features: NDArray[np.float32]) -> "Checks":
+        """The same with only those near duplicates whose features (N, D) agree too."""
+        return replace(self, near=duplicates.confirmed(self.near, features))
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return (*self.unreadable, *self.skipped)
+
+    @property
+    def together(self) -> tuple[tuple[int, ...], ...]:
+        """Rows that must not be split apart: `split(dataset, together=…)`."""
+        return groups([*self.exact, *((p.a, p.b) for p in self.near)])
+
+    @property
+    def near_groups(self) -> tuple[tuple[int, ...], ...]:
+        return groups([(p.a, p.b) for p in self.near])
+
+    @property
+    def exact_two_labels(self) -> tuple[tuple[int, ...], ...]:
+        """Groups of the very same picture under more than one label."""
+        return tuple(g for g in self.exact if len({self.dataset.labels[i] for i in g}) > 1)
+
+    @property
+    def near_two_labels(self) -> tuple[Pair, ...]:
+        """Near duplicates under two labels."""
+        labels = self.dataset.labels
+        return tuple(p for p in self.near if labels[p.a] != labels[p.b])
+
+    @property
+    def empty_classes(self) -> tuple[str, ...]:
+        """Folders of classes without an image, and classes without a readable one."""
+        empty = [out.path for out in self.skipped if out.reason == EMPTY_CLASS]
+        return (*empty, *(name for name in self.counts if name not in self.dataset.counts))
+
+    @property
+    def one_image_classes(self) -> tuple[str, ...]:
+        """They are trained on and can't be measured."""
+        return tuple(name for name, n in self.dataset.counts.items() if n == 1)
+
+    @property
+    def imbalance(self) -> float:
+        """Rows of the largest class for one of the smallest."""
+        counts = self.dataset.counts.values()
+        return max(counts) / min(counts) if counts else 1.0
+
+    def to_plain(self) -> dict[str, Any]:
+        """Everything found, with ids in place of row numbers, ready for JSON."""
+        return {
+            "rows": len(self.dataset),
+            "counts": self.counts,
+            "readable": self.dataset.counts,
+            "unreadable": _listed(self.unreadable),
+            "left_out": _listed(self.skipped),
+            "exact_duplicates": self._named(self.exact),
+            "near_duplicates": self._named(self.near_groups),
+            "near_pairs": self._likenesses(self.near),
+            "two_labels": {
+                "exact": self._named(self.exact_two_labels),
+                "near": self._likenesses(self.near_two_labels),
+            },
+            "empty_classes": list(self.empty_classes),
+            "one_image_classes": list(self.one_image_classes),
+            "imbalance": round(self.imbalance, 3),
+            "odd_sizes": [vars(size) for size in self.odd_sizes],
+        }
+
+    def table(self) -> list[tuple[str, str, str]]:
+        """One row for each kind of finding: what, how much of it, and examples."""
+        ids = self.dataset.ids
+        rows = [
+            ("images", f"{len(self.dataset):,}", _balance(self)),
+            ("unreadable", *_examples([f"{o.path}: {o.reason}" for o in self.unreadable])),
+            ("not used", *_examples([f"{o.path}: {o.reason}" for o in self.skipped])),
+            ("exact duplicates", *_examples([_same(ids, g) for g in self.exact])),
+            ("near duplicates", *_examples([_same(ids, g) for g in self.near_groups])),
+            ("exact, two labels", *_examples([_same(ids, g) for g in self.exact_two_labels])),
+            (
+                "near, two labels",
+                *_examples([_same(ids, (p.a, p.b)) for p in self.near_two_labels]),
+            ),
+            ("empty classes", *_examples(self.empty_classes)),
+            ("one-image classes", *_examples(self.one_image_classes)),
+            (
+                "odd sizes",
+                *_examples([f"{s.path}: {s.width}x{s.height}, {s.reason}" for s in self.odd_sizes]),
+            ),
+        ]
+        return [row for row in rows if row[1] != "0" or row[0] in ("images", "unreadable")]
+
+    def _named(self, found: Sequence[Sequence[int]]) -> list[list[str]]:
+        return [[self.dataset.ids[i] for i in group] for group in found]
+
+    def _likenesses(self, pairs: Sequence[Pair]) -> list[list[str | float]]:
+        return [[self.dataset.ids[p.a], self.dataset.ids[p.b], p.likeness] for p in pairs]
+
+
+def check(
+    dataset: Dataset, seen: Survey, plan: CheckPlan | None = None, *, threads: int = 1
+) -> Checks:
+    """What was found in the data, if a model can come from it.
+
+    Raises DataError when no file can be read, when more than `plan.max_bad` of a class can't, or
+    when fewer than two classes are left.
+    """
+    plan = plan or CheckPlan()
+    found = findings(dataset, seen, plan, threads=threads)
+    refuse(dataset, seen, plan)
+    return found
+
+
+def findings(dataset: Dataset, seen: Survey, plan: CheckPlan, *, threads: int = 1) -> Checks:
+    """What was found in the data, whether or not a model can come from it."""
+    rows = good_rows(dataset, seen)
+    exact = _exact(seen.pixels[seen.good])
+    return Checks(
+        dataset=rows,
+        counts=dataset.counts,
+        unreadable=tuple(LeftOut(dataset.ids[i], why) for i, why in sorted(seen.errors.items())),
+        skipped=dataset.left_out,
+        exact=exact,
+        near=_near(seen, exact, threads) if plan.near else (),
+        odd_sizes=tuple(_odd_sizes(rows, seen.sizes[seen.good])),
+    )
+
+
+def refuse(dataset: Dataset, seen: Survey, plan: CheckPlan) -> None:
+    """Raise DataError for data that no model should be made from, and say what to do."""
+    if len(seen.good) == 0:
+        raise DataError(
+            f"None of the {len(dataset)} images can be read. {_first_bad(dataset, seen)}"
+        )
+    labels = dataset.y
+    bad = np.bincount(labels[list(seen.errors)], minlength=len(dataset.classes))
+    total = np.bincount(labels, minlength=len(dataset.classes))
+    for c in np.flatnonzero(bad > plan.max_bad * total):
+        raise DataError(
+            f"At most {plan.max_bad:.1%} of a class may be unreadable, but {bad[c]} of "
+            f"{total[c]} images of {dataset.classes[c]!r} are. {_first_bad(dataset, seen, int(c))} "
+            f"Repair or remove them, or allow more with --max-bad {bad[c] / total[c]:.2g} or above."
+        )
+    classes = good_rows(dataset, seen).classes
+    if len(classes) < 2:
+        raise DataError(
+            f"At least two classes with readable images are needed to tell them apart; "
+            f"there is {classes[0]!r} only."
+        )
+
+
+def _first_bad(dataset: Dataset, seen: Survey, label: int | None = None) -> str:
+    wanted = [i for i in sorted(seen.errors) if label is None or dataset.labels[i] == label]
+    named = "; ".join(f"{dataset.ids[i]} ({seen.errors[i]})" for i in wanted[:FEW])
+    return f"The first: {named}."
+
+
+def _exact(pixels: NDArray[np.uint8]) -> tuple[tuple[int, ...], ...]:
+    rows = defaultdict[bytes, list[int]](list)
+    for i, name in enumerate(pixels):
+        rows[name.tobytes()].append(i)
+    return tuple(tuple(group) for group in rows.values() if len(group) > 1)
+
+
+def _near(seen: Survey, exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:
+    """Near duplicates among the readable rows, exact copies counted once."""
+    copies = {i for _, *others in exact for i in others}
+    rows = np.array([i for i in range(len(seen.good)) if i not in copies], np.intp)
+    pairs = near_duplicates(seen.thumbs[seen.good[rows]], threads=threads)
+    return tuple(Pair(int(rows[p.a]), int(rows[p.b]), p.likeness) for p in pairs)
+
+
+def _odd_sizes(rows: Dataset, sizes: NDArray[np.int32]) -> Iterator[Size]:
+    area = sizes.astype(np.int64).prod(axis=1)
+    median = float(np.median(area)) if len(area) else 1.0
+    for name, (width, height), pixels in zip(rows.ids, sizes.tolist(), area.tolist(), strict=True):
+        short, long = sorted((width, height))
+        if short < SMALL:
+            yield Size(name, width, height, f"a side of less than {SMALL} pixels")
+        elif long > LONG * short:
+            yield Size(name, width, height, f"more than {LONG:.0f} times as long as wide")
+        elif not median / FAR <= pixels <= median * FAR:
+            yield Size(name, width, height, "far from the usual size here")
+
+
+def _balance(found: Checks) -> str:
+    counts = found.dataset.counts
+    text = f"in {len(counts)} classes"
+    if found.imbalance < UNEVEN:
+        return text
+    small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    return (
+        f"{text}, uneven: {counts[large]:,} of {large!r}, {counts[small]:,} of {small!r}; "
+        f"look at balanced accuracy"
+    )
+
+
+def _examples(found: Sequence[str]) -> tuple[str, str]:
+    """How many, and the first few."""
+    more = "; …" if len(found) > 2 else ""
+    return f"{len(found):,}", "; ".join(found[:2]) + more
+
+
+def _same(ids: Sequence[str], group: Sequence[int]) -> str:
+    more = f" = … ({len(group)})" if len(group) > 2 else ""
+    return " = ".join(ids[i] for i in group[:2]) + more
+
+
+def _listed(items: Sequence[LeftOut]) -> list[dict[str, Any]]:
+    return [vars(item) for item in items]
