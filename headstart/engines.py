@@ -50,7 +50,7 @@ def open_engine(backbone: Backbone | Frozen, runtime: Runtime) -> Engine:
 class OnnxEngine:
     """ONNX Runtime on the CPU, float32."""
 
-    batch = 16  # larger ones gain nothing on a CPU and hold more memory
+    batch = 8  # larger ones gain nothing on a CPU and hold more memory
 
     def __init__(self, frozen: Frozen, threads: int) -> None:
         self._session = _session(frozen, threads)

@@ -1,7 +1,7 @@
 """What is wrong with the data, found before any training.
 
-`survey` looks at every file once and remembers it; `check` turns what was seen into findings, and
-refuses data that no honest model can come from.
+`survey` looks at every file once and remembers it, `check` turns what was seen into findings, and
+`good_rows` takes what a model can be made from, or refuses.
 """
 
 from collections import defaultdict
@@ -36,12 +36,9 @@ Facts = dict[str, NDArray[np.generic]]  # one row's entries of the columns below
 
 @dataclass(frozen=True)
 class CheckPlan:
-    """max_bad: the share of a class's files that may be unreadable. near: whether to look for near
-    duplicates beside exact ones.
-    """
+    """max_bad: the share of a class's files that may be unreadable."""
 
     max_bad: float = 0.05
-    near: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad <= 1:
@@ -171,8 +168,46 @@ def _recall(seen: Survey, table: Table, names: Sequence[bytes]) -> None:
             getattr(seen, column)[rows] = table.rows([names[i] for i in rows], column)
 
 
-def good_rows(dataset: Dataset, seen: Survey) -> Dataset:
-    """The rows that can be read, and only the classes that still have one."""
+def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> Dataset:
+    """The rows that can be read, and only the classes that have one: what a model is made from.
+
+    Raises DataError when no file can be read, when more than `plan.max_bad` of a class can't, or
+    when fewer than two classes are left.
+    """
+    plan = plan or CheckPlan()
+    if len(seen.good) == 0:
+        raise DataError(
+            f"None of the {len(dataset)} images can be read. {_first_bad(dataset, seen)}"
+        )
+    _refuse_bad_classes(dataset, seen, plan.max_bad)
+    rows = _readable(dataset, seen)
+    if len(rows.classes) < 2:
+        raise DataError(
+            f"At least two classes with readable images are needed to tell them apart; "
+            f"there is {rows.classes[0]!r} only."
+        )
+    return rows
+
+
+def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
+    labels, n = dataset.y, len(dataset.classes)
+    bad, total = np.bincount(labels[list(seen.errors)], minlength=n), np.bincount(labels)
+    for c in np.flatnonzero(bad[: len(total)] > max_bad * total):
+        share = np.ceil(1000 * bad[c] / total[c]) / 1000
+        raise DataError(
+            f"At most {max_bad:.1%} of a class may be unreadable, but {bad[c]} of {total[c]} "
+            f"images of {dataset.classes[c]!r} are. {_first_bad(dataset, seen, int(c))} "
+            f"Repair or remove them, or allow this with --max-bad {share:.3g}."
+        )
+
+
+def _first_bad(dataset: Dataset, seen: Survey, label: int | None = None) -> str:
+    wanted = [i for i in sorted(seen.errors) if label is None or dataset.labels[i] == label]
+    named = "; ".join(f"{dataset.ids[i]} ({seen.errors[i]})" for i in wanted[:FEW])
+    return f"The first: {named}."
+
+
+def _readable(dataset: Dataset, seen: Survey) -> Dataset:
     rows = dataset.take(seen.good)
     used = sorted(set(rows.labels))
     number = {old: new for new, old in enumerate(used)}
@@ -306,23 +341,9 @@ class Checks:
         return [[self.dataset.ids[p.a], self.dataset.ids[p.b], p.likeness] for p in pairs]
 
 
-def check(
-    dataset: Dataset, seen: Survey, plan: CheckPlan | None = None, *, threads: int = 1
-) -> Checks:
-    """What was found in the data, if a model can come from it.
-
-    Raises DataError when no file can be read, when more than `plan.max_bad` of a class can't, or
-    when fewer than two classes are left.
-    """
-    plan = plan or CheckPlan()
-    found = findings(dataset, seen, plan, threads=threads)
-    refuse(dataset, seen, plan)
-    return found
-
-
-def findings(dataset: Dataset, seen: Survey, plan: CheckPlan, *, threads: int = 1) -> Checks:
+def check(dataset: Dataset, seen: Survey, *, threads: int = 1) -> Checks:
     """What was found in the data, whether or not a model can come from it."""
-    rows = good_rows(dataset, seen)
+    rows = _readable(dataset, seen)
     exact = _exact(seen.pixels[seen.good])
     return Checks(
         dataset=rows,
@@ -330,38 +351,9 @@ def findings(dataset: Dataset, seen: Survey, plan: CheckPlan, *, threads: int = 
         unreadable=tuple(LeftOut(dataset.ids[i], why) for i, why in sorted(seen.errors.items())),
         skipped=dataset.left_out,
         exact=exact,
-        near=_near(seen, exact, threads) if plan.near else (),
+        near=_near(seen, exact, threads),
         odd_sizes=tuple(_odd_sizes(rows, seen.sizes[seen.good])),
     )
-
-
-def refuse(dataset: Dataset, seen: Survey, plan: CheckPlan) -> None:
-    """Raise DataError for data that no model should be made from, and say what to do."""
-    if len(seen.good) == 0:
-        raise DataError(
-            f"None of the {len(dataset)} images can be read. {_first_bad(dataset, seen)}"
-        )
-    labels = dataset.y
-    bad = np.bincount(labels[list(seen.errors)], minlength=len(dataset.classes))
-    total = np.bincount(labels, minlength=len(dataset.classes))
-    for c in np.flatnonzero(bad > plan.max_bad * total):
-        raise DataError(
-            f"At most {plan.max_bad:.1%} of a class may be unreadable, but {bad[c]} of "
-            f"{total[c]} images of {dataset.classes[c]!r} are. {_first_bad(dataset, seen, int(c))} "
-            f"Repair or remove them, or allow more with --max-bad {bad[c] / total[c]:.2g} or above."
-        )
-    classes = good_rows(dataset, seen).classes
-    if len(classes) < 2:
-        raise DataError(
-            f"At least two classes with readable images are needed to tell them apart; "
-            f"there is {classes[0]!r} only."
-        )
-
-
-def _first_bad(dataset: Dataset, seen: Survey, label: int | None = None) -> str:
-    wanted = [i for i in sorted(seen.errors) if label is None or dataset.labels[i] == label]
-    named = "; ".join(f"{dataset.ids[i]} ({seen.errors[i]})" for i in wanted[:FEW])
-    return f"The first: {named}."
 
 
 def _exact(pixels: NDArray[np.uint8]) -> tuple[tuple[int, ...], ...]:

@@ -192,13 +192,14 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
     """Undo what EXIF tag 0x0112 says was done (CIPA DC-008, table 'Orientation')."""
+    turned = np.ascontiguousarray(pixels).view("V3")[..., 0]  # whole pixels move 3 times as fast
     if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
+        turned = turned.T
     if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
+        turned = turned[:, ::-1]
     if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+        turned = turned[::-1]
+    return np.ascontiguousarray(turned).view(np.uint8).reshape(*turned.shape, 3)
 
 
 def _hush_pillow() -> None:

@@ -5,8 +5,9 @@ has to stand two more tests: one thumbnail is fitted onto the other, and what is
 to nothing; and, once there are features, they must point the same way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ SIDE = 64  # of a thumbnail, pixels
 CROP = 0.03  # of a side: the second hash is of the picture without this margin
 BITS = 64
 MAX_DISTANCE = 6  # bits in which the hashes of a pair may differ
+MARGIN = 3  # pixels at the edges of a thumbnail, which cropping brought in or took away
 TRIMMED = 0.2  # of a thumbnail's blocks: the worst are not judged, a watermark may be there
 FLOOR = 0.9  # correlation of fitted thumbnails below which two pictures are simply different
 SURE = 0.996  # and from which they are the same, whatever else looks like them
@@ -75,21 +77,36 @@ def near_duplicates(
     many look alike that fitting all candidates would take hours, only the nearest are fitted.
     """
     distinct = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_CONTRAST)
-    hashed = Hashes.of(thumbs[distinct])
-    pairs = list[Pair]()
+    shown, hashed = thumbs[distinct], Hashes.of(thumbs[distinct])
+    nearest = hashed.distance_within(max(50_000, 10 * len(distinct)))
+    pairs = _alike(shown, hashed.candidates(nearest), threads)
+    pairs += _alike(shown, hashed.batches(*_untried(pairs)), threads)
+    found = tuple(
+        Pair(int(distinct[p.a]), int(distinct[p.b]), p.likeness) for p in outstanding(pairs)
+    )
+    return found if features is None else confirmed(found, features)
 
-    def fit(batch: _Batch) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
-        a, b = distinct[batch.a], distinct[batch.b]
-        return a, b, _likeness(thumbs[a], thumbs[b], batch.scale)
 
-    batches = hashed.candidates(hashed.distance_within(max(50_000, 10 * len(distinct))))
-    for a, b, alike in ordered_map(fit, batches, threads=threads, ahead=2 * threads):
-        pairs += [
-            Pair(int(a[i]), int(b[i]), round(float(alike[i]), 4))
+def _alike(thumbs: NDArray[np.uint8], batches: Iterable["_Batch"], threads: int) -> list[Pair]:
+    """The pairs of these batches with a likeness of at least FLOOR."""
+
+    def fit(batch: "_Batch") -> list[Pair]:
+        alike = _likeness(thumbs[batch.a], thumbs[batch.b], batch.scale)
+        return [
+            Pair(int(batch.a[i]), int(batch.b[i]), round(float(alike[i]), 4))
             for i in np.flatnonzero(alike >= FLOOR)
         ]
-    found = outstanding(pairs)
-    return found if features is None else confirmed(found, features)
+
+    found = ordered_map(fit, batches, threads=threads, ahead=2 * threads)
+    return [pair for pairs in found for pair in pairs]
+
+
+def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
+    """Pairs (2, P) that hashes missed inside groups of up to `most` rows: each edited otherwise."""
+    known = {(p.a, p.b) for p in pairs}
+    small = (group for group in groups(sorted(known)) if 2 < len(group) <= most)
+    missed = [ab for group in small for ab in combinations(group, 2) if ab not in known]
+    return np.array(missed, np.intp).reshape(-1, 2).T
 
 
 def outstanding(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
@@ -226,31 +243,38 @@ class Hashes:
     def distance_within(self, budget: int) -> int:
         """The greatest distance, up to MAX_DISTANCE, that at most `budget` pairs keep."""
         counts = np.zeros(MAX_DISTANCE + 1, np.int64)
-        for _, _, distance, _ in self.blocks():
+        for _, _, distance in self.blocks():
             near = distance[distance <= MAX_DISTANCE].astype(np.intp)
             counts += np.bincount(near, minlength=MAX_DISTANCE + 1)
         return max(0, int(np.searchsorted(np.cumsum(counts), budget, side="right")) - 1)
 
-    def candidates(self, most_distant: int, size: int = 128) -> Iterator[_Batch]:
-        """All pairs at most that far apart, in batches of up to `size`."""
-        for i, j, distance, products in self.blocks():
+    def candidates(self, most_distant: int) -> Iterator[_Batch]:
+        """All pairs at most that far apart."""
+        for i, j, distance in self.blocks():
             a, b = np.nonzero(distance <= most_distant)
-            scale = SCALES[products[:, a, b].argmax(axis=0)]
-            for k in range(0, len(a), size):
-                pick = slice(k, k + size)
-                yield _Batch(a[pick] + i, b[pick] + j, scale[pick])
+            yield from self.batches(a + i, b + j)
 
-    def blocks(self, size: int = 2048) -> Iterator[tuple[int, int, Floats, Floats]]:
-        """First row and column of each block, its distances, and the three products behind them."""
+    def batches(
+        self, a: NDArray[np.intp], b: NDArray[np.intp], size: int = 128
+    ) -> Iterator[_Batch]:
+        """These pairs, `size` at a time."""
+        for start in range(0, len(a), size):
+            i, j = a[start : start + size], b[start : start + size]
+            ways = (self.whole, self.whole), (self.whole, self.inside), (self.inside, self.whole)
+            products = np.stack([(x[i] * y[j]).sum(axis=1) for x, y in ways])
+            yield _Batch(i, j, SCALES[products.argmax(axis=0)])
+
+    def blocks(self, size: int = 1024) -> Iterator[tuple[int, int, Floats]]:
+        """First row and column of each block of pairs, and their distances."""
         for i in range(0, len(self.whole), size):
             x, inner = self.whole[i : i + size], self.inside[i : i + size]
             for j in range(i, len(self.whole), size):
                 y = self.whole[j : j + size]
-                products = np.stack([x @ y.T, x @ self.inside[j : j + size].T, inner @ y.T])
-                distance = (BITS - products.max(axis=0)) / 2
+                agree = np.maximum(x @ y.T, x @ self.inside[j : j + size].T)
+                distance = (BITS - np.maximum(agree, inner @ y.T)) / 2
                 if i == j:
                     distance[np.tri(*distance.shape, dtype=np.bool_)] = np.inf  # each pair once
-                yield i, j, distance, products
+                yield i, j, distance
 
 
 def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floats:
@@ -311,24 +335,39 @@ def _warped(x: Floats, scale: Floats, shift: Floats) -> Floats:
 
 
 def _correlation(x: Floats, y: Floats) -> Floats:
-    """Of the details of P pairs (P, n, n) in all but the TRIMMED blocks where they differ most."""
+    """Of the details of P pairs (P, n, n) in all but the TRIMMED blocks where they differ most.
+
+    There `y` is first replaced by what `x` shows, lest the blur that details are measured against
+    carries a watermark into the blocks around it.
+    """
     n = x.shape[1]
     detail = np.eye(n, dtype=np.float32) - _gauss(n, n * 6 / 64)
-    x, y = (_blocks(_on_both_axes(detail, t)[:, 3:-3, 3:-3]) for t in (x, y))  # (P, blocks, m)
+    kept = _agreeing(_on_both_axes(detail, x), _on_both_axes(detail, y))
+    a, b = _standardised(x, kept), _standardised(y, kept)
+    x, y = _on_both_axes(detail, a), _on_both_axes(detail, np.where(kept, b, a))
+    x, y = (_standardised(t, kept) * kept for t in (x, y))
+    return (x * y).sum((1, 2)) / kept.sum((1, 2))
+
+
+def _agreeing(x: Floats, y: Floats) -> NDArray[np.bool_]:
+    """Where (P, n, n) the blocks are that are judged: no margin, nor the TRIMMED worst of 49."""
+    n = x.shape[1]
     gain = (x * y).sum((1, 2)) / np.maximum((x * x).sum((1, 2)), 1e-6)
-    residual = ((y - gain[:, None, None] * x) ** 2).sum(2)
-    kept = np.argsort(residual, axis=1)[:, : round(residual.shape[1] * (1 - TRIMMED)), None]
-    x, y = (np.take_along_axis(t, kept, axis=1) for t in (x, y))
-    x, y = (t - t.mean((1, 2), keepdims=True) for t in (x, y))
-    power = np.sqrt((x * x).sum((1, 2)) * (y * y).sum((1, 2)))
-    return (x * y).sum((1, 2)) / np.maximum(power, 1e-6)
+    side = (n - 2 * MARGIN) // 7
+    inner = slice(MARGIN, MARGIN + 7 * side)
+    residual = ((y - gain[:, None, None] * x) ** 2)[:, inner, inner]
+    blocks = residual.reshape(len(x), 7, side, 7, side).sum((2, 4))
+    most = np.quantile(blocks, 1 - TRIMMED, axis=(1, 2), keepdims=True)
+    kept = np.zeros(x.shape, bool)
+    kept[:, inner, inner] = (blocks <= most).repeat(side, axis=1).repeat(side, axis=2)
+    return kept
 
 
-def _blocks(x: Floats) -> Floats:
-    """(P, n, n) -> (P, 49, m): seven by seven blocks, what is over at the edges cut off."""
-    side = x.shape[1] // 7
-    x = x[:, : 7 * side, : 7 * side].reshape(len(x), 7, side, 7, side)
-    return x.transpose(0, 1, 3, 2, 4).reshape(len(x), 49, side * side)
+def _standardised(x: Floats, where: NDArray[np.bool_]) -> Floats:
+    """With mean 0 and variance 1 `where` it counts, or 0 all over if it is flat there."""
+    n = where.sum((1, 2), keepdims=True, dtype=np.float32)
+    x = x - (x * where).sum((1, 2), keepdims=True) / n
+    return x / np.maximum(np.sqrt((x * x * where).sum((1, 2), keepdims=True) / n), 1e-3)
 
 
 def _halved(x: Floats) -> Floats:

@@ -23,6 +23,7 @@ PART_NAMES = {
 MANIFESTS = (".csv", ".parquet", ".pq")
 COLUMNS = ("path", "label", "part", "group", "stratum")
 EMPTY_CLASS = "class folder holds no images"
+NOT_AN_IMAGE = "not an image"
 LAYOUT = (
     "Expected one folder a class, DATA/<class>/<image>.jpg; or the same inside parts, "
     "DATA/train/<class>/<image>.jpg with val and test beside it; or a CSV or Parquet file "
@@ -75,7 +76,7 @@ def read_folder(root: Path) -> Dataset:
     for file in found.files:
         reason = _unusable(root, file, depth)
         if reason:
-            left_out.append(LeftOut(display(file), reason))
+            left_out.append(LeftOut(display(file), reason, expected=reason == NOT_AN_IMAGE))
         else:
             part = PART_NAMES[file.parts[0].lower()] if depth else ""
             rows.append(_Row(display(file), root / file, _class_name(file.parts[depth]), part))
@@ -145,7 +146,7 @@ def _unusable(root: Path, file: Path, depth: int) -> str:
         return "not in one of the parts train, val and test"
     try:
         if file.suffix.lower() not in SUFFIXES and not sniffed(root / file):
-            return "not an image"
+            return NOT_AN_IMAGE
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     return "" if len(file.parts) > depth + 1 else "an image in no class folder"
@@ -157,7 +158,7 @@ def _empty_classes(found: Walk, rows: list[_Row], depth: int) -> Iterator[LeftOu
         if depth and folder.parts[0].lower() not in PART_NAMES:
             continue
         if len(folder.parts) == depth + 1 and _class_name(folder.name) not in used:
-            yield LeftOut(display(folder), EMPTY_CLASS)
+            yield LeftOut(display(folder), EMPTY_CLASS, expected=True)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -1,29 +1,24 @@
 """Which rows are for fitting, which for choosing, and which are only for the final number."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from headstart.data.dataset import PARTS, Dataset, LeftOut
-from headstart.data.duplicates import groups as joined
+from headstart.data.duplicates import groups
 from headstart.errors import DataError, SpecError
 
-# A part that is missing comes out of the first of these that is there: the tutorials take their
-# test part out of validation.
-DONORS = {"test": ("val", "train"), "val": ("train", "test"), "train": ("val", "test")}
-KEPT_FIRST = ("test", "val", "train")  # of twins in two given parts, the one that judges stays
+Unit = tuple[int, ...]  # rows that stay together
+Cell = tuple[int, str]  # label, stratum
+RANK = ("test", "val", "train")  # where a picture is kept that was given to several parts
+FIRST = ("train", "test", "val")  # who gets one when a class has fewer units than parts
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How rows are shared out.
-
-    val: share of the rows to choose by.
-    test: share of the rows to judge by.
-    seed: another seed, another split.
-    """
+    """Shares of the rows for validation and for test; the rest is for training."""
 
     val: float = 0.15
     test: float = 0.15
@@ -35,15 +30,19 @@ class SplitPlan:
                 f"val and test are shares of the rows and must leave some for training; "
                 f"got val={self.val}, test={self.test}."
             )
+        if self.seed < 0:
+            raise SpecError(f"seed is a whole number from 0 on; got {self.seed}.")
 
-    @property
-    def shares(self) -> dict[str, float]:
-        return {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}
+    def share(self, part: str) -> float:
+        return {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}[part]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Three parts of a dataset that share no row, duplicate or group."""
+    """Three parts with no row, duplicate or group in two of them, each in the dataset's order.
+
+    left_out: rows that the data itself had put into one part and a twin of them into another.
+    """
 
     train: Dataset
     val: Dataset
@@ -54,121 +53,188 @@ class Splits:
 def split(
     dataset: Dataset, plan: SplitPlan | None = None, *, together: Sequence[Sequence[int]] = ()
 ) -> Splits:
-    """Share rows out by label and stratum, each part its share of each; whole groups at a time.
+    """Each part gets its share of every class and stratum; what belongs together stays together.
 
-    together: rows, by number, that must not stand in two parts (duplicates), beside those that
-    `dataset.groups` names. Parts that the data itself gives are kept, and what is missing is
-    carved from what is there: a part's share of the donor is its share of the two together. Rows
-    for which the data names no part are shared out by the plan. Where a group stands in two given
-    parts, the rows that judge stay and their twins are left out. Raises DataError without rows.
+    together: groups of rows, such as duplicates, that may not be split; rows of one of
+    `dataset.groups` neither. A class of one such unit goes to train, of two to train and test.
+
+    Parts that the data names are kept, and those it lacks are carved from what is there: test from
+    val or else from train, val from train, train from val, so that donor and new part stand as
+    their shares in the plan do. A row for which no part is named follows its group, or else
+    trains. Of a picture or group in several named parts the rows in test stay, or else those in
+    val; the others are left out and named.
+
+    Raises DataError when a class has no rows to train on.
     """
-    if not len(dataset):
-        raise DataError("There are no rows to split.")
     plan = plan or SplitPlan()
-    groups = _groups(dataset, together)
-    parts = list(dataset.parts) or [""] * len(dataset)
-    left_out = _leaks(dataset, parts, groups)
+    units = _units(dataset, together)
+    part_of, left_out = _given(dataset, units)
+    units = [tuple(row for row in unit if row not in left_out) for unit in units]
+    given = [part for part in PARTS if part in part_of.values()]
     rng = np.random.default_rng(plan.seed)
-    for rows, shares in _to_share_out(parts, plan):
-        _share_out(dataset, parts, rows, groups, shares, rng)
-    train, val, test = (
-        dataset.take([row for row, part in enumerate(parts) if part == name]) for name in PARTS
-    )
-    return Splits(train, val, test, left_out)
+    for donor, parts in _carvings(given):
+        pool = [unit for unit in units if part_of.get(unit[0], donor) == donor]
+        shares = {part: plan.share(part) for part in parts}
+        part_of |= _placed(dataset, pool, shares, rng)
+    rows = {part: [r for r, p in sorted(part_of.items()) if p == part] for part in PARTS}
+    _check_training(dataset, rows)
+    train, val, test = (dataset.take(rows[part]) for part in PARTS)
+    return Splits(train, val, test, tuple(out for _, out in sorted(left_out.items())))
 
 
-def _groups(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Every row in exactly one group, groups in the order of their first rows."""
-    named = defaultdict[str, list[int]](list)
+def _units(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[Unit]:
+    """All rows as units that may not be split, by their first row."""
+    members = defaultdict[str, list[int]](list)
     for row, name in enumerate(dataset.groups):
         if name:
-            named[name].append(row)
-    runs = [list(rows) for rows in (*named.values(), *together)]
-    groups = [list(group) for group in joined(runs)]
-    alone = set(range(len(dataset))) - {row for group in groups for row in group}
-    return sorted([*groups, *([row] for row in alone)])
+            members[name].append(row)
+    joined = groups([*members.values(), *(run for run in together if len(run))])
+    inside = {row for unit in joined for row in unit}
+    return sorted([*joined, *((row,) for row in range(len(dataset)) if row not in inside)])
 
 
-def _leaks(dataset: Dataset, parts: list[str], groups: list[list[int]]) -> tuple[LeftOut, ...]:
-    """Take twins of rows that judge out of the other given parts; rows without a part follow."""
-    left_out = []
-    for group in groups:
-        given = [name for name in KEPT_FIRST if name in {parts[row] for row in group}]
-        if not given:
-            continue
-        twin = next(dataset.ids[row] for row in group if parts[row] == given[0])
-        for row in group:
-            if parts[row] in given[1:]:
-                why = f"the same as {twin}, or of its group, which is in {given[0]}"
-                left_out.append(LeftOut(dataset.ids[row], why))
-                parts[row] = "left out"
+def _given(dataset: Dataset, units: Sequence[Unit]) -> tuple[dict[int, str], dict[int, LeftOut]]:
+    """The part of each row that the data names, and the rows that have to go, with the reason."""
+    part_of, left_out = dict[int, str](), dict[int, LeftOut]()
+    if not any(dataset.parts):
+        return part_of, left_out
+    for unit in units:
+        named = [dataset.parts[row] for row in unit]
+        kept = next((part for part in RANK if part in named), "train")
+        for row in unit:
+            if dataset.parts[row] in (kept, ""):
+                part_of[row] = kept
             else:
-                parts[row] = given[0]
-    return tuple(left_out)
+                left_out[row] = _straddling(dataset, unit, row, kept)
+    return part_of, left_out
 
 
-def _to_share_out(
-    parts: list[str], plan: SplitPlan
-) -> Iterable[tuple[list[int], dict[str, float]]]:
-    """Which rows are to be shared out, and among which parts in which proportion."""
-    there = [name for name in PARTS if name in parts]
-    free = [row for row, part in enumerate(parts) if part == ""]
-    if free:
-        yield free, plan.shares
-        return
-    for missing in (name for name in KEPT_FIRST if name not in there):
-        donor = next(name for name in DONORS[missing] if name in there)
-        rows = [row for row, part in enumerate(parts) if part == donor]
-        yield rows, {donor: plan.shares[donor], missing: plan.shares[missing]}
+def _straddling(dataset: Dataset, unit: Unit, row: int, kept: str) -> LeftOut:
+    twin = next(r for r in unit if dataset.parts[r] == kept)
+    own = dataset.groups[row] if dataset.groups else ""
+    why = "of one group with" if own and own == dataset.groups[twin] else "the same picture as"
+    reason = f"{why} {dataset.ids[twin]}, which is in {kept}; this one was in {dataset.parts[row]}"
+    return LeftOut(dataset.ids[row], reason)
 
 
-def _share_out(
+def _carvings(given: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """From which part ("" for all rows) which parts are to be made, in turn."""
+    match tuple(given):
+        case ("train", "val", "test"):
+            return []
+        case ("train", "val"):
+            return [("val", ("val", "test"))]
+        case ("train", "test"):
+            return [("train", ("train", "val"))]
+        case ("val", "test"):
+            return [("val", ("train", "val"))]
+        case (only,):
+            return [(only, PARTS)]
+        case _:
+            return [("", PARTS)]
+
+
+def _placed(
+    dataset: Dataset, units: Sequence[Unit], shares: Mapping[str, float], rng: np.random.Generator
+) -> dict[int, str]:
+    """A part for each row: every class and stratum in proportion, in whole units."""
+    by_label = defaultdict[int, list[Unit]](list)
+    for n in rng.permutation(len(units)):
+        by_label[_cell(dataset, units[n])[0]].append(units[n])
+    part_of, carried = dict[int, str](), dict.fromkeys(shares, 0.0)
+    for label in sorted(by_label):
+        for part, members in _placed_class(dataset, by_label[label], shares, carried).items():
+            part_of |= {row: part for unit in members for row in unit}
+    if "train" in shares:
+        _train_each_class(dataset, units, part_of)
+    return part_of
+
+
+def _train_each_class(dataset: Dataset, units: Sequence[Unit], part_of: dict[int, str]) -> None:
+    """Move to train a unit of any class that has none there: mixed units count for one class."""
+    there = {dataset.labels[row] for row, part in part_of.items() if part == "train"}
+    for unit in sorted(units, key=len):
+        if {dataset.labels[row] for row in unit} - there:
+            part_of |= dict.fromkeys(unit, "train")
+            there |= {dataset.labels[row] for row in unit}
+
+
+def _placed_class(
     dataset: Dataset,
-    parts: list[str],
-    rows: list[int],
-    groups: list[list[int]],
+    units: Sequence[Unit],
     shares: Mapping[str, float],
-    rng: np.random.Generator,
-) -> None:
-    """Give `rows` their parts, stratum by stratum, writing into `parts`.
+    carried: dict[str, float],
+) -> dict[str, list[Unit]]:
+    """The units of one class by part, every stratum in proportion and no part without, if it can.
 
-    A group belongs to the stratum of its first row. Large groups go first, each to the part that
-    is most short of its target, in rows.
+    carried: by how many rows each part is behind its share so far; brought up to date.
     """
-    wanted = set(rows)
-    strata = defaultdict[tuple[str, int], list[list[int]]](list)
-    for group in groups:
-        if group[0] in wanted:
-            stratum = dataset.strata[group[0]] if dataset.strata else ""
-            strata[stratum, dataset.labels[group[0]]].append(group)
-    owed = dict.fromkeys(shares, 0.0)  # rows that rounding took from a part so far
-    for key in sorted(strata):
-        members = [strata[key][i] for i in rng.permutation(len(strata[key]))]
-        owed = _place(members, parts, shares, owed)
+    placed: dict[str, list[Unit]] = {part: [] for part in shares}
+    by_cell = defaultdict[Cell, list[Unit]](list)
+    for unit in units:
+        by_cell[_cell(dataset, unit)].append(unit)
+    for cell in sorted(by_cell):
+        seats = _seats(sum(map(len, by_cell[cell])), shares, carried)
+        for unit in sorted(by_cell[cell], key=len, reverse=True):  # stable: shuffled among equals
+            part = max(seats, key=seats.__getitem__)
+            seats[part] -= len(unit)
+            placed[part].append(unit)
+        for part, short in seats.items():
+            carried[part] += short
+    _fill_empty(placed, carried)
+    return placed
 
 
-def _place(
-    members: list[list[int]], parts: list[str], shares: Mapping[str, float], owed: dict[str, float]
-) -> dict[str, float]:
-    """Place the groups of one stratum, each where most rows are wanting; what is owed then.
+def _seats(rows: int, shares: Mapping[str, float], carried: dict[str, float]) -> dict[str, float]:
+    """Whole rows for each part, by largest remainder; what rounding takes is carried on.
 
-    Each part that can have a group gets one at least.
+    So the parts are within a row of their share in every class and stratum, and in all of them.
     """
-    rows, total = sum(map(len, members)), sum(shares.values())
-    short = {name: rows * share / total + owed[name] for name, share in shares.items()}
-    empty = _open_to(len(members), list(shares))
-    open_to = list(empty)
-    for left, group in zip(range(len(members), 0, -1), sorted(members, key=len)[::-1], strict=True):
-        part = max(empty if left <= len(empty) else open_to, key=lambda name: short[name])
-        short[part] -= len(group)
-        empty = [name for name in empty if name != part]
-        for row in group:
-            parts[row] = part
-    return short
+    total = sum(shares.values())
+    due = {part: rows * share / total for part, share in shares.items()}
+    seats = {part: float(int(due[part] + 1e-9)) for part in shares}
+    behind = {part: due[part] - seats[part] + carried[part] for part in shares}
+    for part in sorted(behind, key=lambda p: -behind[p])[: rows - int(sum(seats.values()))]:
+        seats[part] += 1
+    for part in shares:
+        carried[part] += due[part] - seats[part]
+    return seats
 
 
-def _open_to(groups: int, names: list[str]) -> list[str]:
-    """The parts that so few groups are for: one is for training, of two one judges."""
-    if groups == 1:
-        return ["train"] if "train" in names else names[:1]
-    return [name for name in names if name != "val"] if groups < len(names) else names
+def _fill_empty(placed: dict[str, list[Unit]], carried: dict[str, float]) -> None:
+    """Give each part that has none of a class its smallest unit from the part with most units."""
+    units = sum(map(len, placed.values()))
+    wanted = [part for part in FIRST if part in placed][:units]
+    for part in wanted:
+        if not placed[part]:
+            spare = [p for p in placed if len(placed[p]) > (p in wanted)]
+            donor = max(spare, key=lambda p: len(placed[p]))
+            unit = min(placed[donor], key=len)
+            placed[donor].remove(unit)
+            placed[part].append(unit)
+            carried[part] -= len(unit)
+            carried[donor] += len(unit)
+    for part in set(placed) - set(wanted):
+        for unit in placed[part]:
+            carried[part] += len(unit)
+            carried[wanted[0]] -= len(unit)
+        placed[wanted[0]] += placed[part]
+        placed[part] = []
+
+
+def _cell(dataset: Dataset, unit: Unit) -> Cell:
+    """The label and stratum of most rows of a unit, the first of them in a tie."""
+    if len(unit) == 1:
+        return dataset.labels[unit[0]], dataset.strata[unit[0]] if dataset.strata else ""
+    cells = Counter(_cell(dataset, (row,)) for row in unit)
+    return cells.most_common(1)[0][0]
+
+
+def _check_training(dataset: Dataset, rows: Mapping[str, Sequence[int]]) -> None:
+    there = {dataset.labels[row] for row in rows["train"]}
+    used = {dataset.labels[row] for part in PARTS for row in rows[part]}
+    if missing := sorted(used - there):
+        raise DataError(
+            f"Every class needs rows to train on; {dataset.classes[missing[0]]!r} has none in "
+            f"train. Move some there, or give no parts and let the split make them."
+        )

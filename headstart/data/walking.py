@@ -99,7 +99,7 @@ class _Walker:
     def place(self, path: Path) -> bool:
         """File one entry where it belongs; True for a folder to be entered."""
         if path.name.startswith(".") or path.name in SYSTEM_NAMES:
-            self.leave_out(path, "hidden or system file")
+            self.leave_out(path, "hidden or system file", expected=True)
             return False
         try:
             mode = os.lstat(self.root / path).st_mode
@@ -142,8 +142,8 @@ class _Walker:
         first = self.seen.setdefault((status.st_dev, status.st_ino), path)
         if first is not path:
             what = display(first) if first != Path() else "the folder that is read"
-            self.leave_out(path, f"another name of {what}")
+            self.leave_out(path, f"another name of {what}", expected=True)
         return first is path
 
-    def leave_out(self, path: Path, reason: str) -> None:
-        self.left_out.append(LeftOut(display(path), reason))
+    def leave_out(self, path: Path, reason: str, *, expected: bool = False) -> None:
+        self.left_out.append(LeftOut(display(path), reason, expected))

@@ -1,0 +1,139 @@
+"""The same picture twice is found; pictures that only look alike are not."""
+
+import io
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pictures import photo
+from PIL import Image, ImageEnhance
+
+from headstart.data.duplicates import (
+    SIDE,
+    Hashes,
+    Pair,
+    confirmed,
+    groups,
+    hashes,
+    near_duplicates,
+    outstanding,
+    thumbnail,
+)
+
+
+def thumbs(images: list[Image.Image]) -> NDArray[np.uint8]:
+    return np.stack([thumbnail(np.asarray(image.convert("RGB"))) for image in images])
+
+
+def photos(n: int, seed: int = 0) -> list[Image.Image]:
+    rng = np.random.default_rng(seed)
+    return [photo(rng, 200, 150) for _ in range(n)]
+
+
+def recompressed(image: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=30)
+    return Image.open(buffer).convert("RGB")
+
+
+def noisy(image: Image.Image) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, 8, (image.height, image.width, 3))
+    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+
+
+def marked(image: Image.Image) -> Image.Image:
+    copy = image.copy()
+    copy.paste("white", (10, 10, 40, 20))
+    return copy
+
+
+CHANGES = {
+    "smaller": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "larger": lambda image: image.resize((image.width * 3 // 2, image.height * 3 // 2)),
+    "recompressed": recompressed,
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "flatter": lambda image: ImageEnhance.Contrast(image).enhance(0.9),
+    "cropped": lambda image: image.crop((8, 5, image.width - 5, image.height - 6)),
+    "noisy": noisy,
+    "marked": marked,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_copy_is_found_and_nothing_else(change: str) -> None:
+    originals = photos(20)
+    found = near_duplicates(thumbs([*originals, CHANGES[change](originals[7])]))
+    assert [(pair.a, pair.b) for pair in found] == [(7, 20)]
+
+
+def test_all_copies_of_one_picture_are_one_group() -> None:
+    originals = photos(12)
+    copies = [change(originals[3]) for change in CHANGES.values()]
+    found = near_duplicates(thumbs([*originals, *copies]))
+    assert groups([(p.a, p.b) for p in found]) == ((3, *range(12, 12 + len(copies))),)
+
+
+def test_a_copy_in_a_crowd_of_sisters_is_told_from_them() -> None:
+    """One scene, a hundred times with a little of its own: all alike, only one pair the same."""
+    rng = np.random.default_rng(1)
+    scene, own = photo(rng, 200, 150), photos(100, seed=2)
+    sisters = [Image.blend(scene, other, 0.2) for other in own]
+    found = near_duplicates(thumbs([*sisters, recompressed(sisters[42])]))
+    assert (42, 100) in [(p.a, p.b) for p in found]
+    assert len(found) <= 2
+
+
+def test_flat_pictures_are_never_near_duplicates() -> None:
+    flat = [Image.new("RGB", (64, 64), (level, level, level)) for level in (0, 1, 200, 255)]
+    assert near_duplicates(thumbs(flat)) == ()
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_nothing_and_a_single_picture_have_no_duplicates(n: int) -> None:
+    assert near_duplicates(np.zeros((n, SIDE, SIDE), np.uint8)) == ()
+
+
+def test_features_have_the_last_word() -> None:
+    pairs = (Pair(0, 1, 0.99), Pair(1, 2, 0.99))
+    features = np.array([[1, 0], [2, 0.1], [0, 3]], np.float32)
+    assert confirmed(pairs, features) == (pairs[0],)
+    assert confirmed((), features) == ()
+
+
+def test_the_result_does_not_depend_on_threads_or_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    originals = photos(30)
+    pictures = thumbs([*originals, *map(recompressed, originals)])
+    expected = near_duplicates(pictures)
+    assert len(expected) == 30
+    blocks = Hashes.blocks
+    monkeypatch.setattr(Hashes, "blocks", lambda self: blocks(self, size=7))
+    assert near_duplicates(pictures, threads=3) == expected
+
+
+def test_where_everything_is_a_candidate_only_the_nearest_are_fitted() -> None:
+    bits = hashes(thumbs(photos(1))).astype(np.float32)
+    near = np.repeat(bits, 20, axis=0)
+    near[10:, :3] *= -1  # ten and ten, three bits apart
+    hashed = Hashes(near, near)
+    assert hashed.distance_within(budget=190) == 6  # all 20 * 19 / 2
+    assert hashed.distance_within(budget=189) == 2  # only those inside the tens
+    assert sum(len(batch.a) for batch in hashed.candidates(2)) == 90
+
+
+def test_a_group_is_taken_if_it_stands_apart() -> None:
+    apart = [Pair(0, 1, 0.97), Pair(2, 3, 0.97), Pair(1, 2, 0.94)]
+    assert outstanding(apart) == (apart[0], apart[1])
+    crowd = [Pair(0, 1, 0.97), Pair(2, 3, 0.97), Pair(1, 2, 0.96)]
+    assert outstanding(crowd) == ()
+    sure = [Pair(0, 1, 0.999), Pair(0, 2, 0.998), Pair(1, 2, 0.997)]
+    assert outstanding(sure) == tuple(sure)
+
+
+def test_a_chain_is_no_group() -> None:
+    """Each is like the next, the ends are not alike: nothing says where to stop."""
+    assert outstanding([Pair(i, i + 1, 0.95) for i in range(50)]) == ()
+
+
+def test_union_find_joins_runs_and_drops_single_rows() -> None:
+    assert groups([(4, 2), (7,), (2, 9), (5, 6)]) == ((2, 4, 9), (5, 6))
+    assert groups([(i, i + 1) for i in range(100_000)]) == (tuple(range(100_001)),)

@@ -1,0 +1,301 @@
+"""From folders and manifests to a Dataset."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from headstart.data.examples import solar_cells
+from headstart.data.readers import EMPTY_CLASS, read
+from headstart.data.walking import display, walk
+from headstart.errors import DataError, MissingPackage
+
+
+def picture(path: Path, level: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8), level).save(path, "PNG")
+    return path
+
+
+def left_out(root: Path) -> dict[str, str]:
+    return {out.path: out.reason for out in read(root).left_out}
+
+
+def manifest(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_a_folder_a_class(shapes: Path) -> None:
+    data = read(shapes)
+    assert data.classes == ("bright", "dark")
+    assert data.counts == {"bright": 12, "dark": 12}
+    assert data.ids[0] == "bright/00.png"
+    assert data.parts == data.groups == data.strata == ()
+    assert data.left_out == ()
+    assert data.sources[0] == shapes / "bright" / "00.png"
+
+
+def test_pictures_deeper_down_belong_to_their_top_folder(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "indoors" / "1.png")
+    assert read(tmp_path).classes == ("cat",)
+
+
+@pytest.mark.parametrize("val", ["val", "validation", "Valid", "VAL"])
+def test_a_folder_of_parts(tmp_path: Path, val: str) -> None:
+    for part in ("train", val, "Test"):
+        picture(tmp_path / part / "cat" / "1.png")
+    data = read(tmp_path)
+    assert data.classes == ("cat",)
+    assert dict(zip(data.ids, data.parts, strict=True)) == {
+        "train/cat/1.png": "train",
+        f"{val}/cat/1.png": "val",
+        "Test/cat/1.png": "test",
+    }
+
+
+def test_parts_may_be_missing_and_other_folders_are_left_out(tmp_path: Path) -> None:
+    for name in ("train/cat/1.png", "test/cat/1.png", "extra/cat/1.png"):
+        picture(tmp_path / name)
+    data = read(tmp_path)
+    assert set(data.parts) == {"train", "test"}
+    assert left_out(tmp_path)["extra/cat/1.png"] == "not in one of the parts train, val and test"
+
+
+def test_a_class_called_train_among_others_is_a_class(tmp_path: Path) -> None:
+    for name in ("bus", "car", "train"):
+        picture(tmp_path / name / "1.png")
+    assert read(tmp_path).classes == ("bus", "car", "train")
+    assert read(tmp_path).parts == ()
+
+
+def test_what_is_an_image_its_name_or_its_content_says(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "no suffix")
+    (tmp_path / "cat" / "text.JPG").write_text("not a picture: for the checks to find")
+    (tmp_path / "cat" / "notes.txt").write_text("cats are nice")
+    data = read(tmp_path)
+    assert data.ids == ("cat/no suffix", "cat/text.JPG")
+    assert [(out.path, out.reason, out.expected) for out in data.left_out] == [
+        ("cat/notes.txt", "not an image", True)
+    ]
+
+
+def test_an_image_in_no_class_folder_is_left_out(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png")
+    picture(tmp_path / "stray.png")
+    assert left_out(tmp_path) == {"stray.png": "an image in no class folder"}
+
+
+def test_an_empty_class_is_no_class_and_is_told(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png")
+    (tmp_path / "dog").mkdir()
+    assert read(tmp_path).classes == ("cat",)
+    assert left_out(tmp_path) == {"dog": EMPTY_CLASS}
+
+
+def test_composed_and_decomposed_accents_are_one_class(tmp_path: Path) -> None:
+    for i, form in enumerate(("NFC", "NFD")):
+        picture(tmp_path / unicodedata.normalize(form, "café") / f"{i}.png")  # type: ignore[arg-type]
+    assert read(tmp_path).classes == (unicodedata.normalize("NFC", "café"),)
+    assert len(set(read(tmp_path).ids)) == 2
+
+
+def test_hidden_and_system_files_are_listed_and_ignored(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png")
+    for name in (".ipynb_checkpoints/1.png", "__MACOSX/1.png", "cat/Thumbs.db", "cat/._1.png"):
+        picture(tmp_path / name)
+    assert read(tmp_path).ids == ("cat/1.png",)
+    assert all(out.expected for out in read(tmp_path).left_out)
+    assert set(left_out(tmp_path)) == {
+        ".ipynb_checkpoints",
+        "__MACOSX",
+        "cat/Thumbs.db",
+        "cat/._1.png",
+    }
+
+
+def test_a_looped_link_shows_nothing_twice(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png")
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "cat" / "self").symlink_to("self")
+    assert read(tmp_path).ids == ("cat/1.png",)
+    assert left_out(tmp_path) == {
+        "cat/loop": "another name of the folder that is read",
+        "cat/self": "a link that leads nowhere",
+    }
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    secret = picture(tmp_path / "outside" / "secret.png")
+    picture(tmp_path / "data" / "cat" / "1.png")
+    (tmp_path / "data" / "cat" / "link.png").symlink_to(secret)
+    (tmp_path / "data" / "dog").symlink_to(secret.parent, target_is_directory=True)
+    assert read(tmp_path / "data").ids == ("cat/1.png",)
+    assert set(left_out(tmp_path / "data")) == {"cat/link.png", "dog"}
+
+
+def test_a_link_inside_is_another_name_of_a_file(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "b.png")
+    (tmp_path / "cat" / "a.png").symlink_to("b.png")
+    os.link(tmp_path / "cat" / "b.png", tmp_path / "cat" / "c.png")
+    assert read(tmp_path).ids == ("cat/b.png",)
+    assert left_out(tmp_path) == {
+        "cat/a.png": "another name of cat/b.png",
+        "cat/c.png": "another name of cat/b.png",
+    }
+
+
+def test_a_link_to_what_is_hidden_inside_is_followed_once(tmp_path: Path) -> None:
+    picture(tmp_path / ".pool" / "1.png")
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.png").symlink_to("../.pool/1.png")
+    assert read(tmp_path).ids == ("cat/1.png",)
+
+
+def test_a_pipe_is_left_out_and_never_opened(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png")
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    assert left_out(tmp_path) == {"cat/pipe.png": "neither a file nor a folder"}
+
+
+def test_names_that_are_not_utf8_are_read_and_shown(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    for name in (b"\xe9.png", b"\\xe9.png", b"line\nbreak.png"):
+        with open(os.path.join(os.fsencode(tmp_path / "cat"), name), "wb") as f:
+            f.write(picture(tmp_path.parent / "one.png").read_bytes())
+    data = read(tmp_path)
+    assert data.ids == (r"cat/\\xe9.png", r"cat/line\x0abreak.png", r"cat/\xe9.png")
+    assert all(
+        id.encode("utf-8") and source.exists()
+        for id, source in zip(data.ids, data.sources, strict=True)
+    )
+
+
+def test_a_name_is_shown_as_it_is_where_it_can_be() -> None:
+    assert display(Path("Übung/猫 1.png")) == "Übung/猫 1.png"
+
+
+def test_the_order_does_not_depend_on_the_file_system(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, listed = walk(shapes), os.listdir
+    monkeypatch.setattr("os.listdir", lambda path: listed(path)[::-1])
+    assert walk(shapes) == before
+    assert before.files == tuple(sorted(before.files))
+
+
+def test_a_folder_that_may_not_be_listed_is_named(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for the system, since tests may run as root, who may read everything."""
+    listed = os.listdir
+
+    def refusing(path: Path) -> list[str]:
+        if Path(path).name == "dark":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr("os.listdir", refusing)
+    data = read(shapes)
+    assert data.classes == ("bright",)
+    assert data.left_out[0].reason == "cannot be listed: Permission denied"
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "file", "no images"])
+def test_where_there_is_nothing_to_read_the_layout_is_told(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "data"
+    if kind != "missing":
+        root.mkdir()
+    if kind == "file":
+        root = picture(root / "1.png")
+    if kind == "no images":
+        (root / "cat").mkdir()
+        (root / "cat" / "readme.txt").write_text("soon")
+    with pytest.raises(DataError, match="Expected one folder a class"):
+        read(root)
+
+
+CSV = "path,label,part,group,stratum\na.png,cat,train,g,x\nb.png,dog,Validation,,y\nc.png,cat,,,\n"
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv with a byte order mark", "parquet"])
+def test_a_manifest_says_label_part_group_and_stratum(tmp_path: Path, kind: str) -> None:
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    path = manifest(tmp_path / "list.csv", CSV, "utf-8-sig" if "mark" in kind else "utf-8")
+    if kind == "parquet":
+        from pyarrow import csv, parquet
+
+        path = tmp_path / "list.parquet"
+        parquet.write_table(csv.read_csv(tmp_path / "list.csv"), path)
+    data = read(path)
+    assert data.ids == ("a.png", "b.png", "c.png")
+    assert [data.classes[label] for label in data.labels] == ["cat", "dog", "cat"]
+    assert data.parts == ("train", "val", "")
+    assert data.groups == ("g", "", "")
+    assert data.strata == ("x", "y", "")
+
+
+def test_a_manifest_may_name_files_anywhere(tmp_path: Path) -> None:
+    inside, outside = picture(tmp_path / "m" / "in" / "1.png"), picture(tmp_path / "2.png")
+    path = manifest(tmp_path / "m" / "list.csv", f"path,label\nin//1.png,0\n{outside},1\n")
+    data = read(path)
+    assert data.ids == ("in/1.png", outside.as_posix())
+    assert [source.resolve() for source in data.sources] == [inside, outside]
+
+
+def test_files_a_manifest_lists_and_that_are_missing_are_left_out(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    data = read(manifest(tmp_path / "list.csv", "path,label\na.png,cat\ngone.png,dog\n"))
+    assert data.classes == ("cat",)
+    assert data.left_out[0].path == "gone.png"
+    assert not data.left_out[0].expected
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("file,label\na.png,cat\n", "has no column path among file, label"),
+        ("path\na.png\n", "has no column label"),
+        ("", "among none at all"),
+        ("path,label\na.png,\n", "row 2: the label is empty"),
+        ("path,label\n,cat\n", "row 2: the path is empty"),
+        ("path,label,part\na.png,cat,tset\n", "row 2: There is no part named 'tset'.*'test'"),
+        ("path,label\na.png,cat,x\n", "row 2: more fields than"),
+        ('path,label\n"a.png,cat\n', "is not a CSV file that can be read"),
+        ("path,label\na.png,cat\na.png,cat\n", "'a.png' appears more than once"),
+        ("path,label\ngone.png,cat\n", "lists 1 files and none of them is there"),
+        ("path,label\n", "lists 0 files"),
+    ],
+)
+def test_a_manifest_that_does_not_hold_what_it_must(tmp_path: Path, text: str, told: str) -> None:
+    picture(tmp_path / "a.png")
+    with pytest.raises(DataError, match=told):
+        read(manifest(tmp_path / "list.csv", text))
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read(manifest(tmp_path / "list.parquet", "path,label\n"))
+
+
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingPackage, match=r"headstart\[parquet\]"):
+        read(manifest(tmp_path / "list.parquet", ""))
+
+
+def test_the_solar_cells_are_there_or_their_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cells = pytest.importorskip("elpv_dataset") and solar_cells()
+    assert cells.counts == {"defective": 821, "functional": 1803}
+    assert set(cells.strata) == {"mono", "poly"}
+    assert cells.sources[0].is_file()
+    monkeypatch.setattr("headstart.data.examples.find_spec", lambda name: None)
+    with pytest.raises(MissingPackage, match=r"headstart\[demo\]"):
+        solar_cells()
