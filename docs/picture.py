@@ -1,6 +1,6 @@
 """Draw what a command printed as a terminal window, for the README.
 
-    headstart demo 2>&1 | python docs/picture.py "make demo" docs/images/demo.svg
+headstart demo 2>&1 | python docs/picture.py "make demo" docs/images/demo.svg
 """
 
 import io

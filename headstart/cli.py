@@ -311,7 +311,9 @@ def _field_help(spec: type, name: str) -> str:
 
 
 def _shown(default: object) -> str:
-    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    if isinstance(default, tuple):
+        return " ".join(_shown(item) for item in default)
+    return f"{default:.3g}" if isinstance(default, float) else str(default)
 
 
 def _weights_flag(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.decoding import decode
+from headstart.data.decoding import decode, read_file
 from headstart.data.loading import ordered_map
 from headstart.engines import Engine, open_engine, precision
 from headstart.errors import DataError, Mismatch
@@ -135,7 +135,7 @@ class _Place:
     def fetch(self, path: Path) -> _Fetched:
         """Read a file; decode it only if the features of what it holds are not stored."""
         try:
-            data = path.read_bytes()
+            data = read_file(path)
             file = digest(data)
             if file in self.stored:
                 return _Fetched(file, self.stored[file])

@@ -43,7 +43,7 @@ def noisy(image: Image.Image) -> Image.Image:
 
 def marked(image: Image.Image) -> Image.Image:
     copy = image.copy()
-    copy.paste("white", (10, 10, 40, 20))
+    copy.paste("white", (10, 10, 34, 18))
     return copy
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.data import decoding, duplicates
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.decoding import MAX_BYTES, decode
+from headstart.data.decoding import decode, read_file
 from headstart.data.duplicates import Pair, groups, near_duplicates, thumbnail
 from headstart.data.loading import ordered_map
 from headstart.data.readers import EMPTY_CLASS
@@ -36,7 +36,10 @@ Facts = dict[str, NDArray[np.generic]]  # one row's entries of the columns below
 
 @dataclass(frozen=True)
 class CheckPlan:
-    """max_bad: the share of a class's files that may be unreadable."""
+    """What is still good enough.
+
+    max_bad: share of a class's files that may be unreadable.
+    """
 
     max_bad: float = 0.05
 
@@ -123,9 +126,7 @@ def _table_name() -> str:
 
 def _look(source: Path, table: Table | None) -> _Look:
     try:
-        if (size := source.stat().st_size) > MAX_BYTES:
-            return _Look(error=f"the file is too large ({size / 1e9:.1f} GB)")
-        data = source.read_bytes()
+        data = read_file(source)
         name = digest(data)
         if table is not None and name in table:
             return _Look(name)

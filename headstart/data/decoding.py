@@ -39,7 +39,7 @@ def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
     truncated, has more than MAX_PIXELS or claims too many for its few bytes; OSError when the
     file cannot be read at all.
     """
-    data = source if isinstance(source, bytes) else _read(Path(source))
+    data = source if isinstance(source, bytes) else read_file(Path(source))
     if not data:
         raise DataError("the file is empty (0 bytes)")
     _hush_pillow()
@@ -73,7 +73,8 @@ def sniffed(path: Path) -> bool:
     return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that may be a picture; DataError if it has more than MAX_BYTES."""
     if (size := path.stat().st_size) > MAX_BYTES:
         raise DataError(f"the file is too large ({size / 1e9:.1f} GB)")
     return path.read_bytes()

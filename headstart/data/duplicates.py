@@ -22,16 +22,14 @@ CROP = 0.03  # of a side: the second hash is of the picture without this margin
 BITS = 64
 MAX_DISTANCE = 6  # bits in which the hashes of a pair may differ
 MARGIN = 3  # pixels at the edges of a thumbnail, which cropping brought in or took away
-TRIMMED = 0.2  # of a thumbnail's blocks: the worst are not judged, a watermark may be there
+TRIMMED = 0.12  # of a thumbnail's blocks: the worst are not judged, a watermark may be there
 FLOOR = 0.9  # correlation of fitted thumbnails below which two pictures are simply different
-SURE = 0.996  # and from which they are the same, whatever else looks like them
+SURE = 0.998  # and from which they are the same, whatever else looks like them
 APART = 1.5  # else what is outside a group must be this many times as far as what is inside
 MIN_COSINE = 0.9  # of a pair's features
 MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
 
 Floats = NDArray[np.float32]
-# How far a picture is to be scaled to lie on another: both whole, this the inside, the other so.
-SCALES = np.array([1, 1 / (1 - 2 * CROP), 1 - 2 * CROP], np.float32)
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> NDArray[np.int8]:
     of Like That" (2013). A mark in one place changes the few bits there, and not, as in hashes of
     a cosine transform, all of them.
     """
-    rows, columns = _cells(8, crop), np.ascontiguousarray(_cells(9, crop).T)
+    rows, columns = _cells(8, crop), _cells(9, crop).T
     out = np.empty((len(thumbs), BITS), np.int8)
     for start in range(0, len(thumbs), 4096):
         block = rows @ thumbs[start : start + 4096].astype(np.float32) @ columns  # (B, 8, 9)
@@ -78,7 +76,7 @@ def near_duplicates(
     """
     distinct = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_CONTRAST)
     shown, hashed = thumbs[distinct], Hashes.of(thumbs[distinct])
-    nearest = hashed.distance_within(max(50_000, 10 * len(distinct)))
+    nearest = hashed.distance_within(max(50_000, 4 * len(distinct)))
     pairs = _alike(shown, hashed.candidates(nearest), threads)
     pairs += _alike(shown, hashed.batches(*_untried(pairs)), threads)
     found = tuple(
@@ -93,8 +91,9 @@ def _alike(thumbs: NDArray[np.uint8], batches: Iterable["_Batch"], threads: int)
     def fit(batch: "_Batch") -> list[Pair]:
         alike = _likeness(thumbs[batch.a], thumbs[batch.b], batch.scale)
         return [
-            Pair(int(batch.a[i]), int(batch.b[i]), round(float(alike[i]), 4))
-            for i in np.flatnonzero(alike >= FLOOR)
+            Pair(int(min(a, b)), int(max(a, b)), round(float(likeness), 4))
+            for a, b, likeness in zip(batch.a, batch.b, alike, strict=True)
+            if likeness >= FLOOR
         ]
 
     found = ordered_map(fit, batches, threads=threads, ahead=2 * threads)
@@ -219,7 +218,7 @@ def _root(parent: dict[int, int], row: int) -> int:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pairs a < b whose hashes agree, and the scale at which each a then lies on its b."""
+    """Pairs to be fitted, and the scale at which each `a` probably lies on its `b`, at most 1."""
 
     a: NDArray[np.intp]
     b: NDArray[np.intp]
@@ -254,15 +253,15 @@ class Hashes:
             a, b = np.nonzero(distance <= most_distant)
             yield from self.batches(a + i, b + j)
 
-    def batches(
-        self, a: NDArray[np.intp], b: NDArray[np.intp], size: int = 128
-    ) -> Iterator[_Batch]:
+    def batches(self, a: NDArray[np.intp], b: NDArray[np.intp], size: int = 64) -> Iterator[_Batch]:
         """These pairs, `size` at a time."""
         for start in range(0, len(a), size):
             i, j = a[start : start + size], b[start : start + size]
             ways = (self.whole, self.whole), (self.whole, self.inside), (self.inside, self.whole)
             products = np.stack([(x[i] * y[j]).sum(axis=1) for x, y in ways])
-            yield _Batch(i, j, SCALES[products.argmax(axis=0)])
+            best = products.argmax(axis=0)
+            i, j = np.where(best == 1, j, i), np.where(best == 1, i, j)  # the wider view first
+            yield _Batch(i, j, np.where(best == 0, 1, 1 - 2 * CROP).astype(np.float32))
 
     def blocks(self, size: int = 1024) -> Iterator[tuple[int, int, Floats]]:
         """First row and column of each block of pairs, and their distances."""
@@ -304,22 +303,22 @@ def _fitted(
     Kanade, "An Iterative Image Registration Technique" (1981).
     """
     for _ in range(steps):
-        more_scale, more_shift = _step(_warped(x, scale, shift), y)
+        warped = _warped(x, scale, shift)
+        more_scale, more_shift = _step(warped, y, _agreeing(warped, y))
         scale = (scale + more_scale).clip(0.88, 1.14)
         shift = (shift + more_shift).clip(-0.08, 0.08)
     return scale, shift
 
 
-def _step(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """One Gauss-Newton step: what to add to scale and shift so that `x` comes nearer to `y`."""
+def _step(x: Floats, y: Floats, where: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """What to add to scale and shift so that `x` comes nearer to `y`, by the pixels `where`."""
     n, at = x.shape[1], _coordinates(x.shape[1])
     down, right = np.gradient(x, axis=1) * (n / 2), np.gradient(x, axis=2) * (n / 2)
     slopes = [down * at[:, None], right * at, down, right, x, np.ones_like(x)]
-    j = np.stack([s[:, 2:-2, 2:-2].reshape(len(x), -1) for s in slopes], axis=1)  # (P, 6, n')
-    target = y[:, 2:-2, 2:-2].reshape(len(x), -1, 1)
+    j = np.stack([(s * where).reshape(len(x), -1) for s in slopes], axis=1)  # (P, 6, n * n)
     damping = np.diag(np.full(6, 1e-2, np.float32))
-    normal = j @ np.ascontiguousarray(j.transpose(0, 2, 1)) + damping
-    move = np.linalg.solve(normal, j @ target)[:, :, 0]
+    normal = j @ j.transpose(0, 2, 1) + damping
+    move = np.linalg.solve(normal, j @ y.reshape(len(y), -1, 1))[:, :, 0]
     gain = move[:, 4:5].clip(0.3, 3.0)
     moved = (move[:, :4] / gain).clip(-0.06, 0.06)
     return moved[:, :2], moved[:, 2:]
@@ -331,43 +330,37 @@ def _warped(x: Floats, scale: Floats, shift: Floats) -> Floats:
     at = _coordinates(n)[None, None] * scale[:, :, None] + shift[:, :, None]  # (P, 2, n)
     at = ((at + 1) * (n / 2) - 0.5).clip(0, n - 1)
     weights = np.maximum(0, 1 - np.abs(at[:, :, :, None] - np.arange(n, dtype=np.float32)))
-    return weights[:, 0] @ x @ np.ascontiguousarray(weights[:, 1].transpose(0, 2, 1))
+    return weights[:, 0] @ x @ weights[:, 1].transpose(0, 2, 1)
 
 
 def _correlation(x: Floats, y: Floats) -> Floats:
-    """Of the details of P pairs (P, n, n) in all but the TRIMMED blocks where they differ most.
-
-    There `y` is first replaced by what `x` shows, lest the blur that details are measured against
-    carries a watermark into the blocks around it.
-    """
-    n = x.shape[1]
-    detail = np.eye(n, dtype=np.float32) - _gauss(n, n * 6 / 64)
-    kept = _agreeing(_on_both_axes(detail, x), _on_both_axes(detail, y))
-    a, b = _standardised(x, kept), _standardised(y, kept)
-    x, y = _on_both_axes(detail, a), _on_both_axes(detail, np.where(kept, b, a))
-    x, y = (_standardised(t, kept) * kept for t in (x, y))
-    return (x * y).sum((1, 2)) / kept.sum((1, 2))
+    """Of P pairs (P, n, n) in all but the TRIMMED blocks where they differ most: (P,)."""
+    where = _agreeing(x, y)
+    x, y = _standardised(x, where), _standardised(y, where)
+    correlation: Floats = (x * y).sum((1, 2)) / where.sum((1, 2), dtype=np.float32)
+    return correlation
 
 
 def _agreeing(x: Floats, y: Floats) -> NDArray[np.bool_]:
-    """Where (P, n, n) the blocks are that are judged: no margin, nor the TRIMMED worst of 49."""
+    """Where (P, n, n) two pictures are compared: no margin, nor the TRIMMED worst of 49 blocks."""
     n = x.shape[1]
-    gain = (x * y).sum((1, 2)) / np.maximum((x * x).sum((1, 2)), 1e-6)
     side = (n - 2 * MARGIN) // 7
     inner = slice(MARGIN, MARGIN + 7 * side)
-    residual = ((y - gain[:, None, None] * x) ** 2)[:, inner, inner]
+    x, y = (t - t.mean((1, 2), keepdims=True) for t in (x[:, inner, inner], y[:, inner, inner]))
+    gain = (x * y).sum((1, 2)) / np.maximum((x * x).sum((1, 2)), 1e-6)
+    residual = (y - gain[:, None, None] * x) ** 2
     blocks = residual.reshape(len(x), 7, side, 7, side).sum((2, 4))
     most = np.quantile(blocks, 1 - TRIMMED, axis=(1, 2), keepdims=True)
-    kept = np.zeros(x.shape, bool)
-    kept[:, inner, inner] = (blocks <= most).repeat(side, axis=1).repeat(side, axis=2)
-    return kept
+    where = np.zeros((len(x), n, n), bool)
+    where[:, inner, inner] = (blocks <= most).repeat(side, axis=1).repeat(side, axis=2)
+    return where
 
 
 def _standardised(x: Floats, where: NDArray[np.bool_]) -> Floats:
-    """With mean 0 and variance 1 `where` it counts, or 0 all over if it is flat there."""
+    """With mean 0 and variance 1 `where` it counts, 0 elsewhere and where it is flat."""
     n = where.sum((1, 2), keepdims=True, dtype=np.float32)
-    x = x - (x * where).sum((1, 2), keepdims=True) / n
-    return x / np.maximum(np.sqrt((x * x * where).sum((1, 2), keepdims=True) / n), 1e-3)
+    x = (x - (x * where).sum((1, 2), keepdims=True) / n) * where
+    return x / np.maximum(np.sqrt((x * x).sum((1, 2), keepdims=True) / n), 1e-3)
 
 
 def _halved(x: Floats) -> Floats:
@@ -377,7 +370,7 @@ def _halved(x: Floats) -> Floats:
 
 def _on_both_axes(m: Floats, x: Floats) -> Floats:
     """(m, n), (P, n, n) -> (P, m, m)."""
-    return m @ x @ np.ascontiguousarray(m.T)  # numpy multiplies stacks of views without BLAS
+    return m @ x @ m.T
 
 
 def _coordinates(n: int) -> Floats:

@@ -35,7 +35,8 @@ def _each(paths: Sequence[Path], left_out: list[LeftOut]) -> Iterator[tuple[str,
                     yield display(path / file), path / file
                 else:
                     left_out.append(LeftOut(display(path / file), "not an image", expected=True))
-        elif path.exists():
+        elif path.is_file():
             yield display(path), path
         else:
-            left_out.append(LeftOut(display(path), "there is no such file"))
+            why = "neither a file nor a folder" if path.exists() else "there is no such file"
+            left_out.append(LeftOut(display(path), why))

@@ -18,7 +18,12 @@ FIRST = ("train", "test", "val")  # who gets one when a class has fewer units th
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """Shares of the rows for validation and for test; the rest is for training."""
+    """Shares of the rows for validation and for test; the rest is for training.
+
+    val: share of the rows to choose by.
+    test: share of the rows to judge by.
+    seed: another seed gives another split.
+    """
 
     val: float = 0.15
     test: float = 0.15
