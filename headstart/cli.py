@@ -5,6 +5,7 @@ failed; 2 the command was wrong; 3 done, but some inputs were left out; 130 inte
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -24,7 +25,14 @@ from typing import (
 )
 
 import headstart as hs
-from headstart.errors import HeadstartError, Mismatch, MissingPackage, SpecError, UnknownName
+from headstart.errors import (
+    DataError,
+    HeadstartError,
+    Mismatch,
+    MissingPackage,
+    SpecError,
+    UnknownName,
+)
 
 T = TypeVar("T")
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -50,7 +58,7 @@ def demo(argv: list[str]) -> int:
     print("\na few test cells, by the saved bundle")
     _print_table([("cell", "truth", "predicted", "score"), *_predicted(said)])
     print(f"\nnext: headstart predict {run.folder} FILE…")
-    return DONE
+    return _left_out(run.left_out)
 
 
 def train(argv: list[str]) -> int:
@@ -66,6 +74,7 @@ def train(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     job = hs.Job(
+        source=_source(args.data),
         backbone=args.backbone,
         weights=args.weights,
         recipe=_made(hs.FeatureExtraction, args),
@@ -90,14 +99,14 @@ def check(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     data, runtime = hs.read(args.data), _made(hs.Runtime, args).resolved()
-    watch = _talk().watch("checks")
+    watch = _watch("checks")
     seen = hs.survey(
         data,
         store=hs.Store(args.store),
         threads=runtime.decode_threads,
         progress=watch.progress,
     )
-    found = hs.check(data, seen)
+    found = hs.check(data, seen, threads=runtime.decode_threads)
     if args.json:
         _print_json(found.to_plain())
     else:
@@ -123,16 +132,18 @@ def evaluate(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     bundle = hs.load(_bundle(args.model))
-    data = _part_of(hs.read(args.data), args.part, args.model)
+    data = _part_of(hs.read(args.data), args)
     table = hs.extract(
         bundle.model.backbone,
         data,
         store=hs.Store(args.store),
         runtime=_made(hs.Runtime, args),
-        watch=_talk().watch("features"),
+        watch=_watch("features"),
     )
     said = bundle.model.predict_table(table)
     strangers = _strangers(said, data)
+    if not said.known.any():
+        raise DataError(f"There is nothing to judge by: none of {len(data):,} images can be read.")
     result = hs.evaluate(said, majority=bundle.model.majority)
     if args.json:
         _print_json(result.to_plain())
@@ -150,7 +161,8 @@ def predict(argv: list[str]) -> int:
 
     bundle = hs.load(_bundle(args.model))
     files, left_out = hs.find(_named(args.files))
-    table = hs.extract(bundle.model.backbone, files, runtime=_made(hs.Runtime, args))
+    runtime = _made(hs.Runtime, args)
+    table = hs.extract(bundle.model.backbone, files, runtime=runtime, watch=_watch("predict"))
     said = bundle.model.predict_table(table)
     return _print_predictions(said, args, (*left_out, *table.left_out))
 
@@ -182,9 +194,15 @@ def backbones(argv: list[str]) -> int:
         _print_json([{c: getattr(b, c) for c in columns} for b in listed])
     else:
         _print_table([tuple(columns), *(tuple(getattr(b, c) for c in columns) for b in listed)])
-    return DONE if listed else FAILED
+    if not listed:
+        raise DataError(
+            f"No backbone matches {args.pattern!r}. Try `headstart backbones` alone, or a pattern "
+            f"of timm's, as 'timm:*resnet*'."
+        )
+    return DONE
 
 
+_BARS: list[Any] = []  # progress bars begun, to be stopped whatever happens
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": demo,
     "train": train,
@@ -201,6 +219,9 @@ MODEL_HELP = "a run folder, or the bundle in it"
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code. No error of ours, or of the data, is a traceback."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
@@ -215,8 +236,14 @@ def main(argv: list[str] | None = None) -> int:
         _say("error", str(error) or type(error).__name__)
         return FAILED
     except KeyboardInterrupt:
-        _say("stopped", "what was computed is kept; the same command goes on from there")
+        _say(
+            "stopped",
+            "the features computed so far are kept in the store; the same command goes on",
+        )
         return INTERRUPTED
+    finally:
+        for bar in _BARS:
+            bar.stop()  # or the terminal is left without its cursor
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -339,16 +366,21 @@ def _files_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value, all scores")
     parser.add_argument(
-        "--top", type=int, default=1, help="classes to print for each (%(default)s)"
+        "--top", type=int, default=1, help="classes to print for each (%(default)s); JSON has all"
     )
     _flags(parser, hs.Runtime)
 
 
 def _named(files: list[str]) -> list[Path]:
     """The paths meant: `-` stands for those on stdin, a line each."""
-    lines = sys.stdin.read().splitlines() if "-" in files else []
+    lines = os.fsdecode(sys.stdin.buffer.read()).split("\n") if "-" in files else []
     given = [name for name in files if name != "-"] + [line for line in lines if line.strip()]
-    return [Path(name) for name in given]
+    return [Path(name.rstrip("\r")) for name in given]
+
+
+def _source(data: Path) -> str:
+    """Where data is read from, as a run records it: the same folder by any name."""
+    return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
 
 
 def _bundle(path: Path) -> Path:
@@ -356,16 +388,28 @@ def _bundle(path: Path) -> Path:
     return path / "model" if (path / "model").is_dir() else path
 
 
-def _part_of(data: "hs.Dataset", part: str, model: Path) -> "hs.Dataset":
-    """The rows to judge by: never, unasked, those that the model was fitted on."""
-    parts = hs.recorded_parts(model, data) or data.parts
-    wanted = "test" if part == "auto" and "test" in parts else part
-    if wanted in ("auto", "all"):
-        return data
-    rows = [i for i, name in enumerate(parts) if name == wanted]
+def _part_of(data: "hs.Dataset", args: argparse.Namespace) -> "hs.Dataset":
+    """The rows to judge by: never, unasked, those that the model was fitted on.
+
+    Of the run's own data, "auto" takes the test rows and those that came since.
+    """
+    recorded = hs.recorded_parts(args.model, _source(args.data), data)
+    parts = recorded or data.parts
+    wanted = {args.part}
+    if args.part == "auto":
+        wanted = {"test", ""} if recorded else {"test"} if "test" in parts else {"all"}
+    if wanted == {"all"}:
+        rows = list(range(len(data)))
+    else:
+        rows = [i for i, name in enumerate(parts) if name in wanted]
     if not rows:
-        raise SpecError(f"--part {wanted} needs rows of that part; {len(data)} rows have none.")
-    _say("part", f"{wanted}: {len(rows):,} of {len(data):,} rows")
+        raise DataError(
+            f"There must be rows to judge by; of {len(data):,} none is in part "
+            f"{' or '.join(sorted(wanted - {''}))}. Name other data, or another --part."
+        )
+    which = "all rows" if len(rows) == len(data) else f"{len(rows):,} of {len(data):,} rows"
+    since = ", new ones among them" if any(parts[i] == "" for i in rows if parts) else ""
+    _say("judged by", which + (f" ({', '.join(sorted(wanted - {''}))}{since})" if parts else ""))
     return data.take(rows)
 
 
@@ -428,6 +472,7 @@ def _bar(stage: str) -> Callable[[int, int], None]:
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    _BARS.append(bar)
     task = bar.add_task(stage, total=None, rate="")
 
     def move(done: int, total: int) -> None:
@@ -483,6 +528,8 @@ def _print_predictions(
     said: "hs.Predictions", args: argparse.Namespace, left_out: "Sequence[hs.LeftOut]"
 ) -> int:
     """A line a file: path, then its best classes and scores, separated by tabs."""
+    if args.top < 1:
+        raise SpecError(f"--top is a number of classes, 1 or more; got {args.top}.")
     if args.json:
         _print_json(
             [
@@ -497,7 +544,7 @@ def _print_predictions(
         )
     else:
         for id, scores in zip(said.ids, said.scores, strict=True):
-            best = (-scores).argsort(kind="stable")[: max(1, args.top)]
+            best = (-scores).argsort(kind="stable")[: args.top]
             print("\t".join([id, *(f"{said.classes[c]}\t{scores[c]:.4f}" for c in best)]))
     code = _left_out(left_out)
     return code if said.ids else FAILED
@@ -509,7 +556,7 @@ def _left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:
     for item in bad[:most]:
         _say("left out", f"{item.path}: {item.reason}")
     if len(bad) > most:
-        _say("left out", f"and {len(bad) - most} more, all of them in checks.json")
+        _say("left out", f"and {len(bad) - most} more")
     return LEFT_OUT if bad else DONE
 
 

@@ -1,17 +1,14 @@
 """Who runs the frozen part: ONNX Runtime on a CPU, PyTorch on an accelerator."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.errors import Mismatch, MissingPackage
+from headstart.errors import Mismatch, MissingPackage, SpecError
 from headstart.runtime import Runtime
-
-if TYPE_CHECKING:
-    pass
 
 Squares = NDArray[np.uint8]  # (N, size, size, 3)
 Features = NDArray[np.float32]  # (N, D)
@@ -28,9 +25,23 @@ class Engine(Protocol):
     def __call__(self, squares: Squares) -> Features: ...
 
 
-def precision(runtime: Runtime) -> str:
-    """What the engine computes with, as part of the name of what it computed."""
-    return "onnxruntime-float32" if runtime.device == "cpu" else "torch-autocast-float16"
+def precision(backbone: Backbone | Frozen, runtime: Runtime) -> str:
+    """What `open_engine` will compute with, as part of the name of what it computed."""
+    on_cpu = runtime.device == "cpu" or isinstance(backbone, Frozen)
+    return "onnxruntime-float32" if on_cpu else "torch-autocast-float16"
+
+
+def check_device(runtime: Runtime) -> None:
+    """Raises SpecError if the accelerator that was asked for is not there."""
+    if runtime.device in ("auto", "cpu"):
+        return
+    import torch
+
+    cuda = runtime.device == "cuda"
+    if not (torch.cuda.is_available() if cuda else torch.backends.mps.is_available()):
+        raise SpecError(
+            f"PyTorch finds no {runtime.device} device on this machine: use --device auto."
+        )
 
 
 def open_engine(backbone: Backbone | Frozen, runtime: Runtime) -> Engine:
@@ -41,6 +52,7 @@ def open_engine(backbone: Backbone | Frozen, runtime: Runtime) -> Engine:
     if isinstance(backbone, Frozen):
         return OnnxEngine(backbone, runtime.threads)
     if runtime.device != "cpu":
+        check_device(runtime)
         return TorchEngine(backbone, runtime.device)
     from headstart.backbones.graph import freeze
 
@@ -56,7 +68,10 @@ class OnnxEngine:
         self._session = _session(frozen, threads)
 
     def __call__(self, squares: Squares) -> Features:
-        features: Features = self._session.run(None, {"pixels": squares})[0]
+        try:
+            features: Features = self._session.run(None, {"pixels": squares})[0]
+        except Exception as error:  # its exceptions have no common base but this
+            raise Mismatch(f"The graph can't read pictures of {squares.shape}: {error}") from error
         return features
 
 

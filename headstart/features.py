@@ -122,10 +122,9 @@ class _Place:
         self.backbone, self.runtime = backbone, runtime
         self.preprocess = backbone.card.preprocess
         squares, weights = self.preprocess.fingerprint(), backbone.fingerprint()
-        self.made_by = fingerprint("features", weights, squares, CUT, precision(runtime))
+        self.made_by = fingerprint("features", weights, squares, CUT, precision(backbone, runtime))
         self.features = store.table(f"features-{self.made_by}") if store else None
         self.squares = store.table(f"squares-{squares}") if store else None
-        self.stored = self._stored()
 
     @cached_property
     def engine(self) -> Engine:
@@ -137,8 +136,8 @@ class _Place:
         try:
             data = read_file(path)
             file = digest(data)
-            if file in self.stored:
-                return _Fetched(file, self.stored[file])
+            if name := self._stored(file):
+                return _Fetched(file, name)
             square = self.preprocess(decode(data, short_side=self.preprocess.short_side))
         except OSError as error:
             return _Fetched(error=error.strerror or str(error))
@@ -146,13 +145,12 @@ class _Place:
             return _Fetched(error=str(error))
         return _Fetched(file, digest(square.tobytes()), square)
 
-    def _stored(self) -> dict[bytes, bytes]:
-        """Digest of a file -> digest of its square, for all whose features need no computing."""
-        if self.squares is None or self.features is None:
-            return {}
-        files = self.squares.names()
-        names = [row.tobytes() for row in self.squares.rows(files, "square")]
-        return {f: n for f, n in zip(files, names, strict=True) if n in self.features}
+    def _stored(self, file: bytes) -> bytes:
+        """The digest of a file's square, if its features need no computing; else nothing."""
+        if self.squares is None or self.features is None or file not in self.squares:
+            return b""
+        name = self.squares.rows([file], "square")[0].tobytes()
+        return name if name in self.features else b""
 
 
 class _Work:
@@ -169,6 +167,7 @@ class _Work:
         self.unsaved: list[int] = []
         self.files: dict[bytes, bytes] = {}  # file -> square, as the store doesn't know yet
         self.forwards = 0
+        self.told = False
 
     def take(self, row: int, item: _Fetched) -> None:
         """Note one fetched file; run the engine when a batch is full, save when a shard is."""
@@ -234,7 +233,8 @@ class _Work:
     def _tell(self, rows: int) -> None:
         """Announce the time to expect, by the second batch: the first one warms up."""
         now = time.perf_counter()
-        if self.forwards == self.place.engine.batch:
+        if self.forwards and not self.told:
+            self.told = True
             self.watch.expect(self.rows, (now - self.last) / rows * self.rows)
         self.last = now
 

@@ -24,6 +24,18 @@ class Model:
     classes: tuple[str, ...]
     majority: str
 
+    def __post_init__(self) -> None:
+        if self.majority not in self.classes or self.head.classes != len(self.classes):
+            raise Mismatch(
+                f"A model's head scores its classes, and its majority is one of them; got a head "
+                f"of {self.head.classes}, {len(self.classes)} classes and {self.majority!r}."
+            )
+        if self.head.features != self.backbone.card.dim:
+            raise Mismatch(
+                f"A model's head reads what its backbone gives; got {self.head.features} and "
+                f"{self.backbone.card.dim} features."
+            )
+
     def predict(
         self,
         data: Dataset,

@@ -1,11 +1,12 @@
 """The main job, from data to bundle, and the folder that it fills.
 
-Each file is written as soon as what it holds is known, and whole. A folder without timings.json,
-which comes last, is an unfinished run: the same command goes on with it.
+Each file is written as soon as what it holds is known, and whole. A folder with .unfinished in it
+is of a run that was cut off: the same command goes on with it.
 """
 
 import csv
 import io
+import json
 import shutil
 import sys
 import time
@@ -22,7 +23,8 @@ from headstart.bundle import save, versions
 from headstart.data.checks import CheckPlan, Checks, check, good_rows, survey
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import SplitPlan, Splits, split
-from headstart.errors import SpecError
+from headstart.engines import check_device
+from headstart.errors import DataError, SpecError
 from headstart.evaluation import Evaluation, evaluate_predictions
 from headstart.features import FeatureTable, Watch, extract
 from headstart.fitting import FeatureExtraction, Fitted, fit_tables
@@ -44,12 +46,17 @@ FILES = {
     "model",
 }
 LAST = "timings.json"
+MARKER = ".unfinished"  # in a folder that `prepare` made and whose run has not ended
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that `headstart train` can be asked for, but where to put it."""
+    """Everything that `headstart train` can be asked for, but where to put it.
 
+    source: where the data was read from, recorded so that `recorded_parts` knows it again.
+    """
+
+    source: str = ""
     backbone: str = DEFAULT_BACKBONE
     weights: str = "pretrained"
     recipe: FeatureExtraction = FeatureExtraction()
@@ -101,15 +108,18 @@ def train(data: Dataset, out: Path, job: Job | None = None, talk: Talk | None = 
     """
     job, talk, clock = job or Job(), talk or Talk(), Stopwatch()
     prepare(out)
-    with clock("checks"):
-        rows, checks = _checked(data, out, job, talk)
-    with clock("backbone"):
+    with clock("backbone"):  # first: a wrong name is told before all files are decoded
+        check_device(job.runtime)
         backbone = job.recipe.prepared(load_backbone(job.backbone, weights=job.weights))
         talk.say("backbone", _described(backbone))
+    with clock("checks"):
+        talk.say("checks", f"looking at {len(data):,} files")
+        rows, checks = _checked(data, out, job, talk)
     with clock("features"):
         table = extract(
             backbone, rows, store=job.store, runtime=job.runtime, watch=talk.watch("features")
         )
+        _all_there(table)
         talk.say("features", _extracted(table))
     with clock("split"):
         checks = checks.confirmed(table.x)
@@ -133,27 +143,41 @@ def train(data: Dataset, out: Path, job: Job | None = None, talk: Talk | None = 
         save(fitted.model, out / "model")
     timings = _timings(clock, table)
     write_json(out / LAST, timings)
+    (out / MARKER).unlink()
     left_out = (*checks.left_out, *splits.left_out)
     return Run(out, splits, checks, fitted, evaluations, timings, left_out)
 
 
 def prepare(out: Path) -> None:
-    """Make `out` ready for a run: a new folder, or one whose run was cut off and can go on."""
+    """Make `out` ready for a run: a new folder, or one whose run was cut off and can go on.
+
+    Only a folder that this function made, by the marker in it, is ever written into.
+    """
     if out.exists() and not out.is_dir():
         raise SpecError(f"--out names a folder for the run; {out} is a file.")
     there = {p.name for p in out.iterdir()} if out.exists() else set[str]()
-    if foreign := sorted(n for n in there - FILES if not n.startswith(TEMPORARY)):
-        raise SpecError(
-            f"--out names a new folder, or one whose run was interrupted; {out} holds "
-            f"{foreign[0]!r}. Nothing was changed: name another folder."
-        )
-    if LAST in there:
+    if LAST in there and MARKER not in there:
         raise SpecError(
             f"{out} holds a finished run, which is never written over: name another --out."
         )
-    if "model" in there:
-        shutil.rmtree(out / "model")
-    out.mkdir(parents=True, exist_ok=True)
+    if there and MARKER not in there:
+        raise SpecError(
+            f"--out names a new folder, or one whose run was interrupted; {out} holds "
+            f"{min(there)!r}. Nothing was changed: name another folder."
+        )
+    write_text(out / MARKER, "A run was begun here and did not end; the same command goes on.\n")
+    for name in (n for n in there if n.startswith(TEMPORARY) or n == "model"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _all_there(table: FeatureTable) -> None:
+    """Raises DataError for files that could be read when they were checked and can't be now."""
+    if table.left_out:
+        item = table.left_out[0]
+        raise DataError(
+            f"Files must stay as they are during a run, but {item.path} changed after it was "
+            f"checked ({item.reason}), and {len(table.left_out) - 1} more. Run it again."
+        )
 
 
 def _checked(data: Dataset, out: Path, job: Job, talk: Talk) -> tuple[Dataset, Checks]:
@@ -161,7 +185,7 @@ def _checked(data: Dataset, out: Path, job: Job, talk: Talk) -> tuple[Dataset, C
     runtime = job.runtime.resolved()
     watch = talk.watch("checks")
     seen = survey(data, store=job.store, threads=runtime.decode_threads, progress=watch.progress)
-    checks = check(data, seen)
+    checks = check(data, seen, threads=runtime.decode_threads)
     write_json(out / "checks.json", checks.to_plain())
     rows = good_rows(data, seen, job.checks)
     talk.say("data", f"{len(rows):,} images, {len(rows.classes)} classes: {_counts(rows)}")
@@ -177,13 +201,19 @@ def _judged(said: dict[str, Predictions], fitted: Fitted, out: Path) -> dict[str
     return evaluations
 
 
-def recorded_parts(run: Path, data: Dataset) -> tuple[str, ...]:
-    """The part that each row of `data` had in a run, by its splits.csv; () unless all are in it."""
-    if not (run / "splits.csv").is_file():
+def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:
+    """The part that each row of `data` had in a run, "" for rows it did not have.
+
+    () if the run (a run folder, or the bundle in it) was not of data from the same `source`.
+    """
+    folder = run if (run / "splits.csv").is_file() else run.resolve().parent
+    try:
+        recorded = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["data"]
+        with open(folder / "splits.csv", encoding="utf-8", newline="") as f:
+            part = {row["path"]: row["part"] for row in csv.DictReader(f)}
+    except (OSError, ValueError, KeyError, TypeError):
         return ()
-    with open(run / "splits.csv", encoding="utf-8", newline="") as f:
-        part = {row["path"]: row["part"] for row in csv.DictReader(f)}
-    return tuple(part[id] for id in data.ids) if all(id in part for id in data.ids) else ()
+    return tuple(part.get(id, "") for id in data.ids) if recorded == source else ()
 
 
 def splits_csv(splits: Splits) -> str:
@@ -213,6 +243,7 @@ def _recipe(job: Job, backbone: Backbone, fitted: Fitted) -> dict[str, Any]:
     state = backbone.module.state_dict()
     head = fitted.model.head
     return {
+        "data": job.source,
         "backbone": job.backbone,
         "weights": {"from": backbone.card.weights, "fingerprint": backbone.fingerprint()},
         "recipe": to_plain(job.recipe.resolved(backbone)),

@@ -28,6 +28,8 @@ def from_plain(plain: dict[str, Any], *kinds: type[T]) -> T:
 
     Raises UnknownName for a kind not listed, SpecError for a setting it does not have.
     """
+    if not isinstance(plain, dict):
+        raise SpecError(f"A saved value is a JSON object; got {type(plain).__name__}.")
     named: dict[str, type[Any]] = {k.__name__: k for k in kinds}
     kind = named.get(str(plain.get("kind")))
     if kind is None:

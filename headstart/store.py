@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +49,10 @@ class Store:
     def folder(self) -> Path:
         if self.root is not None:
             return self.root
+        if own := os.environ.get("HEADSTART_STORE"):
+            return Path(own)
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(os.environ.get("HEADSTART_STORE") or Path(home) / "headstart" / "store")
+        return Path(home) / "headstart" / "store"
 
     def table(self, name: str) -> "Table":
         """The table `name`, with every shard that is there now."""
@@ -72,6 +75,7 @@ class Table:
     damaged: list[Path] = field(default_factory=list)
     _where: dict[bytes, tuple[Path, int]] = field(default_factory=dict)
     _good: set[Path] = field(default_factory=set)
+    _lock: RLock = field(default_factory=RLock)  # threads of one process share a table
 
     def __post_init__(self) -> None:
         sweep(self.folder)
@@ -79,10 +83,11 @@ class Table:
             self._adopt(path, self._names(path))
 
     def __contains__(self, name: bytes) -> bool:
-        while place := self._where.get(name):
-            if self._is_good(place[0]):
-                return True
-        return False
+        with self._lock:
+            while place := self._where.get(name):
+                if self._is_good(place[0]):
+                    return True
+            return False
 
     def names(self) -> list[bytes]:
         """The digests of all rows, oldest shard's name first."""
@@ -112,8 +117,9 @@ class Table:
                 f"but: {error.strerror or error}. What was stored before is kept; free some space "
                 f"or name another place with --store, and run the same command again."
             ) from error
-        self._good.add(path)
-        self._adopt(path, list(names))
+        with self._lock:
+            self._good.add(path)
+            self._adopt(path, list(names))
 
     def rows(self, names: Sequence[bytes], column: str) -> NDArray[np.generic]:
         """The entries of one column for these rows, in this order: (len(names), ...).

@@ -45,12 +45,14 @@ def squares(backbone: Backbone) -> Squares:
     return np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
 
 
-def test_every_source_keeps_the_same_promises(backbone: Backbone, squares: Squares) -> None:
+def test_every_source_keeps_the_same_promises(
+    backbone: Backbone, squares: Squares, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     features = TorchEngine(backbone, "cpu")(squares)
     assert features.shape == (3, backbone.card.dim)
     assert features.dtype == np.float32
     assert not backbone.module.training
-    again = Backbone(backbone.card, backbone.module, backbone.blocks)
+    again = SOURCES[request.node.callspec.params["backbone"]](tmp_path / "again")
     assert again.fingerprint() == backbone.fingerprint()
 
 
@@ -252,6 +254,8 @@ def test_messages_tell_the_next_step() -> None:
         hs.load_backbone("packaged:efficientnet_lite")
     with pytest.raises(UnknownName, match="'resnet50'"):
         hs.load_backbone("timm:resnet_50")
+    with pytest.raises(UnknownName, match="'resnet18.a1_in1k'"):
+        hs.load_backbone("timm:resnet18.a1_in1")
     with pytest.raises(SpecError, match="named source:id"):
         hs.load_backbone("resnet50")
     with pytest.raises(SpecError, match="1 to 4096"):

@@ -53,7 +53,10 @@ def named(found: Checks, *groups: tuple[int, ...]) -> list[set[str]]:
 
 def test_good_data_has_no_findings(photos: Path) -> None:
     found = checked(photos)
-    assert found.table() == [("images", "16", "in 2 classes"), ("unreadable", "0", "")]
+    assert found.table() == [
+        ("images", "16", "in 2 classes: cat 8, dog 8"),
+        ("unreadable", "0", ""),
+    ]
     assert found.together == ()
     assert found.left_out == ()
 
@@ -195,9 +198,11 @@ def test_no_duplicate_straddles_the_parts_of_a_split(photos: Path) -> None:
 def test_row_numbers_count_readable_rows(photos: Path) -> None:
     (photos / "cat" / "0.png").write_bytes(b"")
     shutil.copy(photos / "cat" / "1.png", photos / "cat" / "2.png")
+    Image.open(photos / "dog" / "3.png").save(photos / "dog" / "near.jpg")
     data = read(photos)
     found = check(data, survey(data))
     assert named(found, *found.exact) == [{"cat/1.png", "cat/2.png"}]
+    assert named(found, *found.near_groups) == [{"dog/3.png", "dog/near.jpg"}]
     assert found.dataset == good_rows(data, survey(data), CheckPlan(max_bad=0.2))
 
 
@@ -255,7 +260,7 @@ def test_a_survey_that_was_cut_off_goes_on_where_it_was(
     data, store = read(photos), Store(tmp_path / "store")
     with pytest.raises(KeyboardInterrupt):
         survey(data, store=store, progress=stop)
-    assert survey(data, store=store).decoded == 16 - 8
+    assert survey(data, store=store).decoded == 16 - 9
 
 
 def test_progress_counts_every_row(photos: Path) -> None:
@@ -279,3 +284,13 @@ def test_a_share_is_between_nothing_and_all(share: float) -> None:
 def test_nothing_read_is_nothing_found(photos: Path) -> None:
     empty: Dataset = read(photos).take([])
     assert len(check(empty, survey(empty)).dataset) == 0
+
+
+def test_files_that_a_manifest_lists_in_vain_count_as_bad(photos: Path) -> None:
+    there = [(p.relative_to(photos), p.parent.name) for p in sorted(photos.rglob("*.png"))]
+    label = there[0][1]
+    lines = [f"{path},{name}" for path, name in there] + [f"gone{i}.png,{label}" for i in range(99)]
+    (photos / "labels.csv").write_text("path,label\n" + "\n".join(lines))
+    data = read(photos / "labels.csv")
+    with pytest.raises(DataError, match=f"images of '{label}' are.*no such file"):
+        good_rows(data, survey(data))

@@ -1,6 +1,8 @@
 """The command line is a contract: words, exit codes, what goes to stdout."""
 
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -46,12 +48,13 @@ def test_train_evaluate_predict(
 def test_predict_as_json_takes_folders_and_stdin(
     shapes: Path, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{shapes / 'dark' / '01.png'}\n"))
+    raw = io.BytesIO(os.fsencode(shapes / "dark" / "01.png") + b"\nno such \xe9.png\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(raw))
     capsys.readouterr()
-    assert main(["predict", str(run), str(shapes / "bright"), "-", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    assert main(["predict", str(run), str(shapes / "bright"), "-", "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert r"no such \xe9.png: there is no such file" in err
+    said = json.loads(out)
     assert [row["predicted"] for row in said] == ["bright"] * (len(said) - 1) + ["dark"]
     assert set(said[0]["scores"]) == {"bright", "dark"}
 
@@ -85,11 +88,77 @@ def test_evaluate_judges_by_the_test_rows_of_the_runs_own_data(
     assert json.loads(capsys.readouterr().out)["n"] == sum(1 for _ in shapes.rglob("*.png"))
 
 
+def test_rows_that_were_trained_on_never_judge_unasked(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tested = (run / "splits.csv").read_text().count(",test")
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(shapes / "dark" / "new.png")
+    for model in (run, run / "model"):
+        capsys.readouterr()
+        assert main(["evaluate", str(model), str(shapes), "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["n"] == tested + 1
+        assert f"{tested + 1} of 25 rows (test, new ones among them)" in err
+
+
+def test_the_same_names_in_another_folder_are_other_pictures(
+    shapes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "copy").mkdir()
+    for path in shapes.rglob("*.png"):
+        target = tmp_path / "copy" / path.relative_to(shapes)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    capsys.readouterr()
+    assert main(["evaluate", str(run), str(tmp_path / "copy"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 24
+
+
+def test_classes_the_model_does_not_know_are_named_and_not_judged(
+    shapes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "other"
+    for name, old in {"dark": "dark", "odd": "bright"}.items():
+        (data / name).mkdir(parents=True)
+        (data / name / "a.png").write_bytes((shapes / old / "00.png").read_bytes())
+    capsys.readouterr()
+    assert main(["evaluate", str(run), str(data), "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out)["n"] == 1
+    assert "odd: not a class of this model" in err
+
+
+def test_nothing_to_judge_by_is_a_failure(
+    shapes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("dark", "bright"):
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        (tmp_path / "bad" / name / "a.png").write_bytes(b"")
+    assert main(["evaluate", str(run), str(tmp_path / "bad")]) == 1
+    assert "nothing to judge by" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_sentence_and_exit_1(
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("headstart.store.write_bytes", full)
+    out = str(tmp_path / "run")
+    assert main(["train", str(shapes), "--out", out, "--backbone", "tiny:32"]) == 1
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_check_tells_what_is_wrong(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (shapes / "dark" / "00.png").write_bytes(b"")
     assert main(["check", str(shapes), "--max-bad", "0.5"]) == 3
     out, err = capsys.readouterr()
     assert "unreadable" in out
+    assert "bright 12, dark 11" in out
     assert "dark/00.png: the file is empty" in err
 
 
@@ -212,5 +281,6 @@ def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> 
         rest = process.stderr.read()
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
-    assert "the same command goes on from there" in rest
-    assert subprocess.run(command, capture_output=True).returncode in (0, 3)
+    assert "the same command goes on" in rest
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert json.loads((tmp_path / "run" / "timings.json").read_text())["store_hits"] > 0

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pictures import photo
 from PIL import Image, ImageEnhance
 
+from headstart.data import duplicates as module
 from headstart.data.duplicates import (
     SIDE,
     Hashes,
@@ -66,7 +67,20 @@ def test_a_changed_copy_is_found_and_nothing_else(change: str) -> None:
     assert [(pair.a, pair.b) for pair in found] == [(7, 20)]
 
 
-def test_all_copies_of_one_picture_are_one_group() -> None:
+def test_a_copy_cropped_at_one_corner_is_found() -> None:
+    """Which neither hash foresees: the thumbnails have to be fitted."""
+    originals = photos(20)
+    found = near_duplicates(thumbs([*originals, originals[7].crop((8, 6, 200, 150))]))
+    assert [(pair.a, pair.b) for pair in found] == [(7, 20)]
+
+
+@pytest.mark.parametrize("most", [3, 6])
+def test_all_copies_of_one_picture_are_one_group(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those whose hashes are too far apart, if both are near to a third."""
+    monkeypatch.setattr(module, "MAX_DISTANCE", most)
+    monkeypatch.setattr(module, "SURE", 1.1)
     originals = photos(12)
     copies = [change(originals[3]) for change in CHANGES.values()]
     found = near_duplicates(thumbs([*originals, *copies]))
@@ -113,25 +127,33 @@ def test_the_result_does_not_depend_on_threads_or_blocks(monkeypatch: pytest.Mon
 def test_where_everything_is_a_candidate_only_the_nearest_are_fitted() -> None:
     bits = hashes(thumbs(photos(1))).astype(np.float32)
     near = np.repeat(bits, 20, axis=0)
-    near[10:, :3] *= -1  # ten and ten, three bits apart
+    near[10:, :3] *= -1  # ten and ten equal ones, three bits apart
     hashed = Hashes(near, near)
-    assert hashed.distance_within(budget=190) == 6  # all 20 * 19 / 2
-    assert hashed.distance_within(budget=189) == 2  # only those inside the tens
-    assert sum(len(batch.a) for batch in hashed.candidates(2)) == 90
+    assert len(hashed.candidates(budget=190)[0]) == 190  # all 20 * 19 / 2
+    assert len(hashed.candidates(budget=189)[0]) == 90  # only those inside the tens
+    assert len(hashed.candidates(budget=1)[0]) == 90  # which are not less than equal
 
 
 def test_a_group_is_taken_if_it_stands_apart() -> None:
     apart = [Pair(0, 1, 0.97), Pair(2, 3, 0.97), Pair(1, 2, 0.94)]
-    assert outstanding(apart) == (apart[0], apart[1])
-    crowd = [Pair(0, 1, 0.97), Pair(2, 3, 0.97), Pair(1, 2, 0.96)]
-    assert outstanding(crowd) == ()
-    sure = [Pair(0, 1, 0.999), Pair(0, 2, 0.998), Pair(1, 2, 0.997)]
-    assert outstanding(sure) == tuple(sure)
+    assert outstanding(apart, rows=100) == (apart[0], apart[1])
+    beside = [Pair(0, 1, 0.97), Pair(2, 3, 0.97), Pair(1, 2, 0.965)]
+    assert outstanding(beside, rows=100) == ()
+    sure = [Pair(0, 1, 0.9995), Pair(0, 2, 0.999), Pair(1, 2, 0.9985)]
+    assert outstanding([*sure, Pair(2, 3, 0.998 - 1e-4)], rows=100) == tuple(sure)
+
+
+def test_in_a_crowd_a_pair_must_be_much_nearer_than_neighbours_are() -> None:
+    """Fifty chains of sisters say how near neighbours are here; two more pairs are alone."""
+    sisters = [Pair(10 * c + i, 10 * c + i + 1, 0.98) for c in range(50) for i in range(8)]
+    alone = [Pair(600, 601, 0.975), Pair(700, 701, 0.99)]
+    assert outstanding([*sisters, *alone], rows=800) == (alone[1],)
+    assert outstanding(alone, rows=800) == tuple(alone)
 
 
 def test_a_chain_is_no_group() -> None:
     """Each is like the next, the ends are not alike: nothing says where to stop."""
-    assert outstanding([Pair(i, i + 1, 0.95) for i in range(50)]) == ()
+    assert outstanding([Pair(i, i + 1, 0.95) for i in range(50)], rows=1000) == ()
 
 
 def test_union_find_joins_runs_and_drops_single_rows() -> None:

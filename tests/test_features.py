@@ -11,7 +11,7 @@ import headstart as hs
 from headstart import engines, features
 from headstart.backbones.graph import freeze
 from headstart.engines import Checked, OnnxEngine, TorchEngine, compare
-from headstart.errors import Mismatch, StoreError
+from headstart.errors import Mismatch, SpecError, StoreError
 from headstart.runtime import Runtime
 
 
@@ -224,4 +224,14 @@ def test_features_that_are_not_numbers_never_agree() -> None:
 
 
 def test_what_engine_made_a_row_is_part_of_its_name() -> None:
-    assert engines.precision(Runtime("cpu")) != engines.precision(Runtime("cuda"))
+    backbone = hs.load_backbone("tiny:8")
+    on_cpu = engines.precision(backbone, Runtime("cpu"))
+    assert on_cpu != engines.precision(backbone, Runtime("cuda"))
+    # a shipped graph runs in ONNX Runtime wherever it is
+    assert engines.precision(freeze(backbone), Runtime("cuda")) == on_cpu
+
+
+def test_a_device_that_is_not_there_is_one_sentence(data: hs.Dataset) -> None:
+    absent = Runtime("mps" if torch.cuda.is_available() else "cuda")
+    with pytest.raises(SpecError, match=f"no {absent.device} device on this machine"):
+        hs.extract(hs.load_backbone("tiny:8"), data, runtime=absent)

@@ -267,7 +267,7 @@ def test_files_a_manifest_lists_and_that_are_missing_are_left_out(tmp_path: Path
         ('path,label\n"a.png,cat\n', "is not a CSV file that can be read"),
         ("path,label\na.png,cat\na.png,cat\n", "'a.png' appears more than once"),
         ("path,label\ngone.png,cat\n", "lists 1 files and none of them is there"),
-        ("path,label\n", "lists 0 files"),
+        ("path,label\n", "must list images, a row each; it has no rows"),
     ],
 )
 def test_a_manifest_that_does_not_hold_what_it_must(tmp_path: Path, text: str, told: str) -> None:

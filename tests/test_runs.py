@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,10 @@ def test_the_same_seed_gives_bitwise_the_same_files(
     )
     two = hs.train(data, tmp_path / "two", other).folder
     names = [p.relative_to(one) for p in one.rglob("*") if p.is_file()]
-    timed = {"timings.json", "history.csv"}
-    for name in (n for n in names if n.name not in timed):
+    for name in (n for n in names if n.name not in ("timings.json", "history.csv")):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    one_line, two_line = ((f / "history.csv").read_text().splitlines()[1] for f in (one, two))
+    assert one_line.rpartition(",")[0] == two_line.rpartition(",")[0]
 
 
 def test_an_interrupted_run_goes_on_in_its_folder(
@@ -116,6 +118,27 @@ def test_a_folder_with_other_things_is_left_alone(
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_a_folder_that_only_looks_like_a_run_is_left_alone(
+    shapes: Path, tmp_path: Path, job: hs.Job
+) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "precious.bin").write_text("years of work")
+    with pytest.raises(SpecError, match="holds 'model'"):
+        hs.train(hs.read(shapes), tmp_path / "mine", job)
+    assert (tmp_path / "mine" / "model" / "precious.bin").exists()
+
+
+def test_a_file_that_changes_during_a_run_is_named(
+    shapes: Path, tmp_path: Path, job: hs.Job
+) -> None:
+    def spoil(stage: str, text: str) -> None:
+        if stage == "data":  # the checks are done, features come next
+            (shapes / "dark" / "00.png").write_bytes(b"")
+
+    with pytest.raises(DataError, match=r"dark/00\.png changed after it was checked"):
+        hs.train(hs.read(shapes), tmp_path / "run", job, hs.Talk(say=spoil))
+
+
 def test_one_class_is_refused(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
     data = hs.read(shapes)
     dark = data.take([i for i, label in enumerate(data.labels) if label == 0])
@@ -148,10 +171,13 @@ def test_duplicates_never_straddle_parts(shapes: Path, tmp_path: Path, job: hs.J
 
 def test_the_runs_own_parts_are_found_again(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
     data = hs.read(shapes)
-    run = hs.train(data, tmp_path / "run", job)
-    parts = hs.recorded_parts(run.folder, data)
-    assert parts.count("test") == len(run.splits.test)
-    assert hs.recorded_parts(tmp_path, data) == ()
+    run = hs.train(data.take(range(20)), tmp_path / "run", replace(job, source="here"))
+    for folder in (run.folder, run.folder / "model"):
+        parts = hs.recorded_parts(folder, "here", data)
+        assert parts.count("test") == len(run.splits.test)
+        assert parts.count("") == len(data) - 20
+    assert hs.recorded_parts(run.folder, "elsewhere", data) == ()
+    assert hs.recorded_parts(tmp_path, "here", data) == ()
 
 
 def test_the_walk_of_the_readme(shapes: Path, tmp_path: Path) -> None:

@@ -125,6 +125,13 @@ def test_a_tiny_class_goes_to_train_then_test_then_val(n: int, where: dict[str, 
     assert {p: c for p in PARTS if (c := getattr(splits, p).counts["c1"])} == where
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_class_that_is_outvoted_in_its_group_still_trains(seed: int) -> None:
+    data = rows([0] * 20 + [1])
+    splits = split(data, SplitPlan(val=0.4, test=0.4, seed=seed), together=[(0, 1, 20)])
+    assert splits.train.counts["c1"] == 1
+
+
 def test_a_group_counts_as_one_however_large() -> None:
     data = rows([0] * 30 + [1] * 30, groups=[""] * 30 + ["g"] * 30)
     splits = split(data)

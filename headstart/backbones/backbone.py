@@ -1,18 +1,21 @@
 """A backbone: a pretrained network, what it eats, what it gives, and its blocks in depth order."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.preprocess import Fit, Preprocess
-from headstart.errors import Mismatch
+from headstart.errors import Mismatch, SpecError
+from headstart.spec import from_plain
 
 if TYPE_CHECKING:
     from torch import nn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,19 @@ class Card:
     def fitted(self, fit: Fit) -> "Card":
         """The same card, with pictures brought to the square another way."""
         return replace(self, preprocess=self.preprocess.fitted(fit))
+
+
+def card_from_plain(plain: Any) -> Card:
+    """Rebuild what `to_plain(card)` made; raises SpecError or UnknownName if it is no card."""
+    card = from_plain(plain, Card, Preprocess)
+    if not isinstance(card, Card):
+        raise SpecError(f"A card was expected; got {type(card).__name__}.")
+    return card
+
+
+def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 @dataclass(frozen=True)

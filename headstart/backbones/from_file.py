@@ -2,20 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save
 
 from headstart.atomic import new_folder, write_bytes, write_json
-from headstart.backbones.backbone import Backbone, Card, SourceHead
+from headstart.backbones.backbone import Backbone, Card, SourceHead, card_from_plain, under
 from headstart.backbones.weights import Weights, fill, read_tensors
-from headstart.data.preprocess import Preprocess
 from headstart.errors import HeadstartError, SourceError, SpecError
-from headstart.spec import from_plain, to_plain
+from headstart.spec import to_plain
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from headstart.backbones.backbone import Block
 
@@ -31,8 +30,8 @@ def load(id: str, weights: Weights) -> Backbone:
     card = read_card(folder / CARD)
     tensors = read_tensors(weights.file or folder / WEIGHTS)
     module, blocks = build(card.architecture)
-    fill(module, _under(BACKBONE, tensors), folder / WEIGHTS)
-    head = {k: np.ascontiguousarray(v.numpy()) for k, v in _under(SOURCE_HEAD, tensors).items()}
+    fill(module, under(BACKBONE, tensors), folder / WEIGHTS)
+    head = {k: np.ascontiguousarray(v.numpy()) for k, v in under(SOURCE_HEAD, tensors).items()}
     source = SourceHead(head["weight"], head["bias"]) if head else None
     return Backbone(card, module, blocks, source)
 
@@ -57,14 +56,6 @@ def read_card(path: Path) -> Card:
         ) from error
 
 
-def card_from_plain(plain: dict[str, Any]) -> Card:
-    """Rebuild what `to_plain(card)` made; raises SpecError or UnknownName if it is no card."""
-    card = from_plain(plain, Card, Preprocess)
-    if not isinstance(card, Card):
-        raise SpecError(f"A card was expected; got {type(card).__name__}.")
-    return card
-
-
 def build(architecture: str) -> "tuple[nn.Module, tuple[Block, ...]]":
     """The network a card names, with random weights, and its blocks."""
     source, _, id = architecture.partition(":")
@@ -81,7 +72,3 @@ def build(architecture: str) -> "tuple[nn.Module, tuple[Block, ...]]":
         backbone = tiny.load(id, Weights())
         return backbone.module, backbone.blocks
     raise SpecError(f"An architecture is timm:NAME or tiny:D; the card says {architecture!r}.")
-
-
-def _under(prefix: str, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -35,9 +35,12 @@ def load(id: str, weights: Weights) -> Backbone:
 
 def known(id: str) -> str:
     """The architecture of a timm name; raises UnknownName with the nearest."""
-    architecture = id.partition(".")[0]
+    architecture, _, tag = id.partition(".")
     if not timm.is_model(architecture):
         raise UnknownName("timm backbone", id, timm.list_models())
+    tagged = timm.list_pretrained(f"{architecture}.*")
+    if tag and id not in tagged:
+        raise UnknownName("timm backbone", id, tagged)
     return architecture
 
 

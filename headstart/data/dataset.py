@@ -17,12 +17,14 @@ PARTS = ("train", "val", "test")
 class LeftOut:
     """Something that was found and not used, and why, in a phrase.
 
+    label: the class of an example that was announced and is not there.
     expected: nobody meant it as an example (a hidden file, a README): listed, not warned of.
     """
 
     path: str
     reason: str
     expected: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True)

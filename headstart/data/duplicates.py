@@ -5,9 +5,11 @@ has to stand two more tests: one thumbnail is fitted onto the other, and what is
 to nothing; and, once there are features, they must point the same way.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ MARGIN = 3  # pixels at the edges of a thumbnail, which cropping brought in or t
 TRIMMED = 0.12  # of a thumbnail's blocks: the worst are not judged, a watermark may be there
 FLOOR = 0.9  # correlation of fitted thumbnails below which two pictures are simply different
 SURE = 0.998  # and from which they are the same, whatever else looks like them
-APART = 1.5  # else what is outside a group must be this many times as far as what is inside
+APART = 1.25  # else what is outside a group must be this many times as far as what is inside
 MIN_COSINE = 0.9  # of a pair's features
 MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
 
@@ -74,13 +76,15 @@ def near_duplicates(
     MIN_COSINE. All hashes are compared, block by block, so memory does not grow with N²; where so
     many look alike that fitting all candidates would take hours, only the nearest are fitted.
     """
-    distinct = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_CONTRAST)
-    shown, hashed = thumbs[distinct], Hashes.of(thumbs[distinct])
-    nearest = hashed.distance_within(max(50_000, 4 * len(distinct)))
-    pairs = _alike(shown, hashed.candidates(nearest), threads)
+    distinct = np.flatnonzero(_contrast(thumbs) >= MIN_CONTRAST)
+    shown = thumbs[distinct]
+    hashed = Hashes.of(shown)
+    candidates = hashed.candidates(budget=max(50_000, 4 * len(distinct)))
+    pairs = _alike(shown, hashed.batches(*candidates), threads)
     pairs += _alike(shown, hashed.batches(*_untried(pairs)), threads)
     found = tuple(
-        Pair(int(distinct[p.a]), int(distinct[p.b]), p.likeness) for p in outstanding(pairs)
+        Pair(int(distinct[p.a]), int(distinct[p.b]), p.likeness)
+        for p in outstanding(pairs, len(distinct))
     )
     return found if features is None else confirmed(found, features)
 
@@ -100,6 +104,14 @@ def _alike(thumbs: NDArray[np.uint8], batches: Iterable["_Batch"], threads: int)
     return [pair for pairs in found for pair in pairs]
 
 
+def _contrast(thumbs: NDArray[np.uint8]) -> Floats:
+    """Standard deviation of each thumbnail, grey levels: (N,)."""
+    out = np.empty(len(thumbs), np.float32)
+    for start in range(0, len(thumbs), 1024):
+        out[start : start + 1024] = thumbs[start : start + 1024].std((1, 2), dtype=np.float32)
+    return out
+
+
 def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
     """Pairs (2, P) that hashes missed inside groups of up to `most` rows: each edited otherwise."""
     known = {(p.a, p.b) for p in pairs}
@@ -108,15 +120,15 @@ def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
     return np.array(missed, np.intp).reshape(-1, 2).T
 
 
-def outstanding(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """The pairs that are SURE, and those inside a group of rows that stands apart from all others.
+def outstanding(pairs: Sequence[Pair], rows: int) -> tuple[Pair, ...]:
+    """Of pairs among so many rows the SURE ones, and those in a group that stands apart.
 
     Where everything looks alike no fixed likeness tells a copy from a sister. So rows are joined
     from the likest pair on, distance being 1 - likeness, and a group is taken if the nearest row
-    outside is at least APART times as far from it as its own two rows that differ most. Pairs
-    below FLOOR are not known: a group with no neighbour counts as 1 - FLOOR away from the next.
+    outside is at least APART times as far from it as its own two rows that differ most.
     """
-    joined = _Groups({(p.a, p.b): 1 - p.likeness for p in pairs})
+    room, crowded = _room(pairs, rows)
+    joined = _Groups({(p.a, p.b): 1 - p.likeness for p in pairs}, room, widen=not crowded)
     for pair in sorted(pairs, key=lambda p: (-p.likeness, p.a, p.b)):
         joined.join(pair)
     joined.settle_all()
@@ -124,11 +136,43 @@ def outstanding(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     return tuple(sorted(kept, key=lambda p: (p.a, p.b)))
 
 
+def _room(pairs: Sequence[Pair], rows: int) -> tuple[float, bool]:
+    """How far at most a row's next neighbour is taken to be, and whether the pictures crowd.
+
+    They do if most pairs, and as many as a tenth of the rows, are not in groups tight enough to be
+    copies of one picture. Hashes miss neighbours then, so every row is taken to have one as near
+    as the median row's; else one without a known neighbour has none nearer than 1 - FLOOR.
+    """
+    loose = len(pairs) - sum(map(len, _tight(pairs)))
+    if 2 * loose <= len(pairs) or 10 * loose < rows:
+        return 1 - FLOOR, False
+    nearest = dict[int, float]()
+    for pair in pairs:
+        for row in (pair.a, pair.b):
+            nearest[row] = min(1 - pair.likeness, nearest.get(row, 1.0))
+    return float(np.median(list(nearest.values()))), True
+
+
+def _tight(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """The pairs of each connected group whose rows are all alike, and as much as copies are."""
+    found = groups([(p.a, p.b) for p in pairs])
+    group_of = {row: n for n, group in enumerate(found) for row in group}
+    links = defaultdict[int, list[Pair]](list)
+    for pair in pairs:
+        links[group_of[pair.a]].append(pair)
+    return [
+        known
+        for n, known in links.items()
+        if len(known) == comb(len(found[n]), 2)
+        and APART * (1 - min(p.likeness for p in known)) <= 1 - FLOOR
+    ]
+
+
 class _Groups:
     """Groups growing by their nearest rows, and those among them that stood apart."""
 
-    def __init__(self, distance: dict[tuple[int, int], float]) -> None:
-        self.distance = distance
+    def __init__(self, distance: dict[tuple[int, int], float], room: float, *, widen: bool) -> None:
+        self.distance, self.room, self.widen = distance, room, widen
         self.parent = dict[int, int]()
         self.rows = dict[int, list[int]]()  # by root; a row on its own is not listed
         self.width = dict[int, float]()  # by root: the distance of the two rows that differ most
@@ -156,25 +200,18 @@ class _Groups:
         )
         return max(inside, *across)
 
-    def settle(self, root: int, nearest: float, *, widen: bool = False) -> None:
+    def settle(self, root: int, nearest: float) -> None:
         """Take the group at `root`, whose nearest neighbour is that far, if it stands apart.
 
-        One that holds a smaller group taken before is left as it is, unless it may `widen`.
+        One that holds a smaller group taken before is left as it is, unless groups may `widen`.
         """
-        if root in self.rows and nearest >= APART * self.width[root]:
-            if widen or not any(row in self.apart for row in self.rows[root]):
+        if root in self.rows and min(nearest, self.room) >= APART * self.width[root]:
+            if self.widen or not any(row in self.apart for row in self.rows[root]):
                 self.apart.update(dict.fromkeys(self.rows[root], root))
 
     def settle_all(self) -> None:
-        """Take what has no neighbour left, if most likenesses here are within such groups.
-
-        If they are not, pictures look alike by nature, and neighbours were missed by their hashes.
-        """
-        tight = sum(
-            self.width[_root(self.parent, a)] * APART <= 1 - FLOOR for a, _ in self.distance
-        )
         for root in self.rows:
-            self.settle(root, 1 - FLOOR, widen=2 * tight >= len(self.distance))
+            self.settle(root, self.room)
 
     def together(self, pair: Pair) -> bool:
         return pair.a in self.apart and self.apart[pair.a] == self.apart.get(pair.b)
@@ -239,19 +276,18 @@ class Hashes:
     def of(cls, thumbs: NDArray[np.uint8]) -> "Hashes":
         return cls(*(hashes(thumbs, crop).astype(np.float32) for crop in (0.0, CROP)))
 
-    def distance_within(self, budget: int) -> int:
-        """The greatest distance, up to MAX_DISTANCE, that at most `budget` pairs keep."""
-        counts = np.zeros(MAX_DISTANCE + 1, np.int64)
-        for _, _, distance in self.blocks():
-            near = distance[distance <= MAX_DISTANCE].astype(np.intp)
-            counts += np.bincount(near, minlength=MAX_DISTANCE + 1)
-        return max(0, int(np.searchsorted(np.cumsum(counts), budget, side="right")) - 1)
+    def candidates(self, budget: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows a < b of all pairs up to a distance, the greatest that gives at most `budget` pairs.
 
-    def candidates(self, most_distant: int) -> Iterator[_Batch]:
-        """All pairs at most that far apart."""
-        for i, j, distance in self.blocks():
-            a, b = np.nonzero(distance <= most_distant)
-            yield from self.batches(a + i, b + j)
+        That is MAX_DISTANCE, or less where there are very many, but at least 0.
+        """
+        found, most = np.empty((3, 0), np.intp), MAX_DISTANCE  # a, b, distance
+        for new in self.blocks():
+            found = np.concatenate([found, new[:, new[2] <= most]], axis=1)
+            while found.shape[1] > budget and most > 0:
+                most -= 1
+                found = found[:, found[2] <= most]
+        return found[0], found[1]
 
     def batches(self, a: NDArray[np.intp], b: NDArray[np.intp], size: int = 64) -> Iterator[_Batch]:
         """These pairs, `size` at a time."""
@@ -263,17 +299,18 @@ class Hashes:
             i, j = np.where(best == 1, j, i), np.where(best == 1, i, j)  # the wider view first
             yield _Batch(i, j, np.where(best == 0, 1, 1 - 2 * CROP).astype(np.float32))
 
-    def blocks(self, size: int = 1024) -> Iterator[tuple[int, int, Floats]]:
-        """First row and column of each block of pairs, and their distances."""
+    def blocks(self, size: int = 1024) -> Iterator[NDArray[np.intp]]:
+        """Rows a < b and distance, (3, n), of pairs up to MAX_DISTANCE, block by block."""
+        agree = BITS - 2 * MAX_DISTANCE  # the dot product of two hashes at that distance
         for i in range(0, len(self.whole), size):
             x, inner = self.whole[i : i + size], self.inside[i : i + size]
             for j in range(i, len(self.whole), size):
                 y = self.whole[j : j + size]
-                agree = np.maximum(x @ y.T, x @ self.inside[j : j + size].T)
-                distance = (BITS - np.maximum(agree, inner @ y.T)) / 2
-                if i == j:
-                    distance[np.tri(*distance.shape, dtype=np.bool_)] = np.inf  # each pair once
-                yield i, j, distance
+                products = x @ y.T, x @ self.inside[j : j + size].T, inner @ y.T
+                near = (products[0] >= agree) | (products[1] >= agree) | (products[2] >= agree)
+                a, b = np.nonzero(np.triu(near, 1) if i == j else near)
+                most = np.maximum.reduce([p[a, b] for p in products])
+                yield np.stack([a + i, b + j, ((BITS - most) / 2).astype(np.intp)])
 
 
 def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floats:
@@ -282,7 +319,7 @@ def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floa
     Fitted at half the size first; pairs that are clearly different then go no further.
     """
     smooth = _gauss(SIDE, 1.0)
-    x, y = (_on_both_axes(smooth, t.astype(np.float32)) for t in (a, b))
+    x, y = (smooth @ t.astype(np.float32) @ smooth.T for t in (a, b))
     scales, shifts = np.stack([scale, scale], axis=1), np.zeros((len(a), 2), np.float32)
     scales, shifts = _fitted(_halved(x), _halved(y), scales, shifts, steps=3)
     alike = _correlation(_warped(_halved(x), scales, shifts), _halved(y))
@@ -366,11 +403,6 @@ def _standardised(x: Floats, where: NDArray[np.bool_]) -> Floats:
 def _halved(x: Floats) -> Floats:
     four = x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
     return four * np.float32(0.25)
-
-
-def _on_both_axes(m: Floats, x: Floats) -> Floats:
-    """(m, n), (P, n, n) -> (P, m, m)."""
-    return m @ x @ m.T
 
 
 def _coordinates(n: int) -> Floats:

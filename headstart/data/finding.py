@@ -1,10 +1,11 @@
 """The files that a prediction is asked for: named one by one, or all images of a folder."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.decoding import SUFFIXES
+from headstart.data.decoding import SUFFIXES, sniffed
 from headstart.data.walking import display, walk
 from headstart.errors import DataError
 
@@ -27,16 +28,26 @@ def find(paths: Sequence[Path]) -> tuple[Dataset, tuple[LeftOut, ...]]:
 
 def _each(paths: Sequence[Path], left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]:
     for path in paths:
-        if path.is_dir():
-            there = walk(path)
-            left_out += there.left_out
-            for file in there.files:
-                if file.suffix.lower() in SUFFIXES:
-                    yield display(path / file), path / file
-                else:
-                    left_out.append(LeftOut(display(path / file), "not an image", expected=True))
-        elif path.is_file():
+        try:
+            if path.is_dir():
+                yield from _inside(path, left_out)
+            elif path.is_file():
+                yield display(path), path
+            else:
+                why = "neither a file nor a folder" if path.exists() else "there is no such file"
+                left_out.append(LeftOut(display(path), why))
+        except OSError as error:
+            left_out.append(LeftOut(display(path), error.strerror or str(error)))
+
+
+def _inside(folder: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]:
+    """The images of a folder, known as in training: by their suffix, or else by their content."""
+    there = walk(folder)
+    for item in there.left_out:
+        left_out.append(replace(item, path=f"{display(folder)}/{item.path}"))
+    for file in there.files:
+        path = folder / file
+        if file.suffix.lower() in SUFFIXES or sniffed(path):
             yield display(path), path
         else:
-            why = "neither a file nor a folder" if path.exists() else "there is no such file"
-            left_out.append(LeftOut(display(path), why))
+            left_out.append(LeftOut(display(path), "not an image", expected=True))

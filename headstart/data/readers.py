@@ -96,16 +96,26 @@ def read_manifest(path: Path) -> Dataset:
     rows, left_out = list[_Row](), list[LeftOut]()
     for number, record in table:
         row = _manifest_row(path.parent, record, f"{display(path)}, row {number}")
-        if row.source.is_file():
+        if _is_file(row.source):
             rows.append(row)
         else:
-            left_out.append(LeftOut(row.id, "listed in the manifest, but no such file"))
+            why = "listed in the manifest, but no such file"
+            left_out.append(LeftOut(row.id, why, label=row.label))
+    if not rows and not left_out:
+        raise DataError(f"{display(path)} must list images, a row each; it has no rows.")
     if not rows:
         raise DataError(
             f"{display(path)} lists {len(left_out)} files and none of them is there. Its paths are "
             f"relative to {display(path.parent.resolve())}, or absolute."
         )
     return _dataset(rows, left_out)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name no file can have
+        return False
 
 
 def _dataset(rows: list[_Row], left_out: Iterable[LeftOut]) -> Dataset:
