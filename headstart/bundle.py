@@ -30,7 +30,7 @@ from headstart.backbones.backbone import Backbone, card_from_plain, under
 from headstart.backbones.frozen import Frozen
 from headstart.engines import OnnxEngine, TorchEngine, compare
 from headstart.errors import BundleError, HeadstartError
-from headstart.heads.head import load_head
+from headstart.heads.saved import load_head
 from headstart.model import Model
 from headstart.runtime import cores
 from headstart.spec import to_plain

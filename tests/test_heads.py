@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from headstart.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.heads.fit import fit_head
-from headstart.heads.head import Head, HeadSpec, Rows, load_head
+from headstart.heads.head import Head, HeadSpec, Rows
 from headstart.heads.nearest import NearestHead
+from headstart.heads.saved import load_head
 
 NAMES = ("red", "green", "blue")
 FAMILIES = ["logistic", "ridge", "nearest"]

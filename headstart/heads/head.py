@@ -104,20 +104,6 @@ class Fitted:
     path: tuple[dict[str, Any], ...]
 
 
-def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
-    """Rebuild a head from its `kind`, `tensors()` and `settings()`.
-
-    Raises UnknownName for another kind, Mismatch for tensors that can't be such a head.
-    """
-    from headstart.heads.linear import load_linear  # they import this file
-    from headstart.heads.nearest import load_nearest
-
-    loaders = {"linear": load_linear, "nearest": load_nearest}
-    if kind not in loaders:
-        raise UnknownName("kind of head", kind, loaders)
-    return loaders[kind](tensors, settings)
-
-
 def softmax(logits: Floats) -> NDArray[np.float64]:  # (N, C) -> (N, C)
     exps = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exps / exps.sum(axis=1, keepdims=True)
