@@ -1,8 +1,9 @@
 """The same picture twice: hashes name candidates, registered thumbnails confirm them.
 
-A hash alone floods where all pictures look alike (solar cells, X-rays, scanned forms), so a pair
-has to stand two more tests: one thumbnail is fitted onto the other, and what is left must be next
-to nothing; and, once there are features, they must point the same way.
+A hash alone floods where all pictures look alike (solar cells, X-rays, scanned forms). So one
+thumbnail is fitted onto the other before they are compared, and where the pictures crowd, a pair
+must also be much nearer than neighbours are there. Features, once there are any, can only veto: the
+defaults were chosen with bench/duplicates.py.
 """
 
 from collections import defaultdict
@@ -28,7 +29,7 @@ TRIMMED = 0.12  # of a thumbnail's blocks: the worst are not judged, a watermark
 FLOOR = 0.9  # correlation of fitted thumbnails below which two pictures are simply different
 SURE = 0.998  # and from which they are the same, whatever else looks like them
 APART = 1.25  # else what is outside a group must be this many times as far as what is inside
-MIN_COSINE = 0.9  # of a pair's features
+MIN_COSINE = 0.5  # of a pair's features: copies with noise or JPEG artefacts came down to 0.59
 MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
 
 Floats = NDArray[np.float32]
