@@ -21,7 +21,7 @@ import headstart as hs
 from headstart.runtime import peak_rss_bytes
 
 LIMIT_BYTES = 1.5e9
-FLAT = 1.25  # what is kept of every image (5 kB of features, a few hundred bytes of facts) may grow
+FLAT = 1.25  # what is kept of every image (5 kB of features, 4 kB of thumbnail) may grow
 
 
 def generate(folder: Path, n: int) -> None:
