@@ -45,7 +45,7 @@ def freeze(backbone: Backbone) -> Frozen:
     size = backbone.card.preprocess.size
     network = FromPixels(_with_static_padding(module, size), backbone.card.preprocess).eval()
     weights = backbone.weights()
-    model = _split(_exported(network, size), set(weights))
+    model = _padded_in_place(_split(_exported(network, size), set(weights)), network.network)
     inputs = tuple(t.name for t in model.graph.initializer if t.name in weights)
     return Frozen(backbone.card, model.SerializeToString(), weights, inputs)
 
@@ -124,4 +124,27 @@ def _split(model: Any, names: set[str]) -> Any:
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value="weights.safetensors")
+    return model
+
+
+def _padded_in_place(model: Any, module: nn.Module) -> Any:
+    """Make each Pad before a "SAME" convolution the convolution's own, which PyTorch can't say.
+
+    ONNX Runtime would do so itself if the exporter wrote the padding as a constant; as it is, each
+    Pad makes it leave its blocked memory layout and come back, at a third of the speed in all.
+    """
+    edges = {
+        f"{name}.weight": conv.edges
+        for name, conv in module.named_modules()
+        if isinstance(conv, _StaticSame)
+    }
+    pads = {node.output[0]: node for node in model.graph.node if node.op_type == "Pad"}
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in edges and node.input[0] in pads:
+            left, right, top, bottom = edges[node.input[1]]
+            pad_node = pads[node.input[0]]
+            node.input[0] = pad_node.input[0]
+            (own,) = (a for a in node.attribute if a.name == "pads")
+            own.ints[:] = [top, left, bottom, right]
+            model.graph.node.remove(pad_node)
     return model
