@@ -19,7 +19,7 @@ SUFFIXES = frozenset(
 )
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; a 20 kB PNG can claim any number
 FREE_PIXELS = 16_000_000  # that a file may claim however small it is; beyond it, no more than
-PIXELS_PER_BYTE = 1000  # times its bytes: a blank scan has some 700, a picture 0.5 to 50
+PIXELS_PER_BYTE = 800  # times its bytes: a blank scan has some 700, a picture 0.5 to 50
 MAX_BYTES = 1_000_000_000  # of a file; many pages fit, a disk image under a wrong name does not
 BAND_PIXELS = 4_000_000  # converted at a time, so that a large picture isn't held several times
 DCT_SCALES = (8, 4, 2)  # 1/n of a JPEG; other fractions shift the picture
