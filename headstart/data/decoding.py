@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from headstart.data.archives import read_member
 from headstart.errors import DataError
 
 VERSION = 1  # raise it when the same bytes would give other pixels: stored features depend on it
@@ -74,8 +75,17 @@ def sniffed(path: Path) -> bool:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file that may be a picture; DataError if it has more than MAX_BYTES."""
-    if (size := path.stat().st_size) > MAX_BYTES:
+    """The bytes of a file that may be a picture; DataError if it has more than MAX_BYTES.
+
+    A path below a file names one of the pictures that this file holds (`archives.read_member`).
+    """
+    try:
+        size = path.stat().st_size
+    except (NotADirectoryError, FileNotFoundError):  # the latter on Windows
+        if path.parent.is_file():
+            return read_member(path)
+        raise
+    if size > MAX_BYTES:
         raise DataError(f"the file is too large ({size / 1e9:.1f} GB)")
     return path.read_bytes()
 

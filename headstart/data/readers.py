@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.data.archives import read_archive
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.decoding import SUFFIXES, sniffed
 from headstart.data.walking import Walk, display, walk
@@ -27,7 +28,7 @@ NOT_AN_IMAGE = "not an image"
 LAYOUT = (
     "Expected one folder a class, DATA/<class>/<image>.jpg; or the same inside parts, "
     "DATA/train/<class>/<image>.jpg with val and test beside it; or a CSV or Parquet file "
-    "with the columns path and label."
+    "with the columns path and label; or CIFAR-10 or the Oxford-IIIT pets as their archives unpack."
 )
 
 
@@ -46,6 +47,9 @@ class _Row:
 def read(source: Path | str) -> Dataset:
     """The examples of a folder a class, of a folder of parts, or of a CSV or Parquet manifest.
 
+    A folder that holds CIFAR-10 (binary or Python version) or the Oxford-IIIT pets as their
+    archives unpack is known by its files, and read with their parts (`archives.read_archive`).
+
     A row's id is its path relative to the folder (or to the manifest's folder), a class is named
     by its folder or label in NFC, and classes are sorted by name. What is there and not used is in
     `left_out`. No picture is decoded here.
@@ -55,7 +59,8 @@ def read(source: Path | str) -> Dataset:
     """
     path = Path(source)
     if path.is_dir():
-        return read_folder(path)
+        archive = read_archive(path)
+        return read_folder(path) if archive is None else archive
     if not path.exists():
         raise DataError(f"There is nothing at {display(path)}. {LAYOUT}")
     if path.suffix.lower() not in MANIFESTS:
