@@ -1,0 +1,1 @@
+"""How people fine-tune today, one script a competitor: what `bench/` measures Headstart against."""

@@ -1,0 +1,146 @@
+"""A virtual environment for each competitor, made once, and its script run there.
+
+    from references.environments import NAMES, measure
+    measure("keras_jax", folder, epochs=10, fine_epochs=10, batch=32, augment=False)
+
+Environments lie in ~/.cache/headstart-bench/NAME and are made anew when their requirements here
+change. Nothing is ever installed into the environment that runs this.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+CACHE = Path.home() / ".cache" / "headstart-bench"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What pip installs; what it installs `bare`, without its dependencies; whether it `borrows`.
+
+    One that borrows also sees the packages of the Python running now (torch, timm, torchvision):
+    PyPI's torch is 5.5 GB, and sharing it also means that all run the same one. Its own packages
+    come first on the path.
+    """
+
+    requirements: tuple[str, ...]
+    bare: tuple[str, ...] = ()
+    borrows: bool = False
+
+    @property
+    def recipe(self) -> str:
+        lent = [f"borrows {_site_packages()}"] if self.borrows else []
+        lines = [sys.version, *self.requirements, *(f"bare {r}" for r in self.bare), *lent]
+        return "\n".join(lines) + "\n"
+
+
+KERAS = ("keras==3.15.1", "tensorflow-cpu==2.21.0")  # TensorFlow reads the files for all three
+FASTAI_NEEDS = (
+    "fastcore==2.2.39",
+    "fastdownload==0.0.8",
+    "fastprogress==1.1.6",
+    "fasttransform==0.0.5",
+    "matplotlib==3.11.2",
+    "pandas==3.1.1",
+    "plum-dispatch==2.9.0",
+    "requests==2.34.2",
+)
+ENVIRONMENTS: dict[str, Environment | None] = {
+    "keras_tensorflow": Environment(KERAS),
+    "keras_torch": Environment(KERAS, borrows=True),
+    "keras_jax": Environment((*KERAS, "jax[cpu]==0.10.2")),
+    "torch_channels_last": None,  # Headstart's own environment has all it needs
+    # bare: fastai also asks for spacy, which pictures never import, and for a torch of its own
+    "fastai_finetune": Environment(FASTAI_NEEDS, bare=("fastai==2.8.12",), borrows=True),
+}
+NAMES = tuple(ENVIRONMENTS)
+
+
+class InstallFailed(RuntimeError):
+    """An environment could not be made; the message ends with pip's last lines."""
+
+
+def measure(
+    name: str, data_dir: Path, *, epochs: int, fine_epochs: int, batch: int, augment: bool
+) -> dict[str, Any]:
+    """What the competitor's script prints, or {"name": ..., "skipped": why} where it can't run."""
+    try:
+        python = python_of(name)
+    except InstallFailed as error:
+        return {"name": name, "skipped": str(error)}
+    flags = [f"--epochs={epochs}", f"--fine-epochs={fine_epochs}", f"--batch={batch}", "--json"]
+    command = [str(python), str(HERE / f"{name}.py"), str(data_dir), *flags]
+    done = _run([*command, "--augment"] if augment else command)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        return {"name": name, "skipped": f"exit code {done.returncode}: {_end(done.stderr)}"}
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+def python_of(name: str) -> Path:
+    """The Python of the competitor's environment, which is made if it is missing or out of date.
+
+    Raises KeyError for a name not in `NAMES`, InstallFailed when pip can't install it.
+    """
+    environment = ENVIRONMENTS[name]
+    if environment is None:
+        return Path(sys.executable)
+    folder = CACHE / name
+    made = folder / "recipe.txt"  # written last: half an environment is never used
+    if not made.exists() or made.read_text() != environment.recipe:
+        _make(environment, folder)
+        made.write_text(environment.recipe)
+    return _python(folder)
+
+
+def _make(environment: Environment, folder: Path) -> None:
+    began = time.perf_counter()
+    _say(f"installing {', '.join(environment.requirements + environment.bare)} into {folder}")
+    shutil.rmtree(folder, ignore_errors=True)
+    _must([sys.executable, "-m", "venv", str(folder)])
+    pip = [str(_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _must([*pip, *environment.requirements])
+    if environment.bare:
+        _must([*pip, "--no-deps", *environment.bare])
+    if environment.borrows:  # after pip has run, which would else count and upgrade what is lent
+        own = sysconfig.get_path("purelib", "venv", {"base": str(folder)})
+        Path(own, "borrowed.pth").write_text(_site_packages() + "\n")
+    _say(f"{folder.name}: {time.perf_counter() - began:.0f} s, {_megabytes(folder):,.0f} MB")
+
+
+def _python(folder: Path) -> Path:
+    return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def _site_packages() -> str:
+    return sysconfig.get_path("purelib")
+
+
+def _must(command: list[str]) -> None:
+    done = _run(command)
+    if done.returncode:
+        raise InstallFailed(f"'{' '.join(command[1:])}' failed: {_end(done.stderr)}")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def _end(text: str) -> str:
+    return " / ".join(text.strip().splitlines()[-3:])[-400:]
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(f.lstat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
