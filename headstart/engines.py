@@ -12,6 +12,7 @@ from headstart.runtime import Runtime
 
 Squares = NDArray[np.uint8]  # (N, size, size, 3)
 Features = NDArray[np.float32]  # (N, D)
+Outputs = tuple[NDArray[np.float32], ...]  # features (N, D) and, of a graph with one, the cut
 
 TOLERANCE = 1e-4  # of the largest feature; seen between engines: 2e-5
 COMPARED = 4  # pictures of the first batch that PyTorch runs too
@@ -22,7 +23,7 @@ class Engine(Protocol):
 
     batch: int
 
-    def __call__(self, squares: Squares) -> Features: ...
+    def __call__(self, squares: Squares) -> Outputs: ...
 
 
 def precision(backbone: Backbone | Frozen, runtime: Runtime) -> str:
@@ -44,19 +45,21 @@ def check_device(runtime: Runtime) -> None:
         )
 
 
-def open_engine(backbone: Backbone | Frozen, runtime: Runtime) -> Engine:
+def open_engine(backbone: Backbone | Frozen, runtime: Runtime, cut: str = "") -> Engine:
     """The fastest engine for a resolved `runtime`; the one on a CPU checks itself against PyTorch.
 
+    cut: a point of the backbone (`cutting.Cut.name`) whose value is wanted beside the features.
     Raises Mismatch from its first call if the two disagree by more than TOLERANCE.
     """
     if isinstance(backbone, Frozen):
         return OnnxEngine(backbone, runtime.threads)
     if runtime.device != "cpu":
         check_device(runtime)
-        return TorchEngine(backbone, runtime.device)
+        return TorchEngine(backbone, runtime.device, cut)
     from headstart.backbones.graph import freeze
 
-    return Checked(OnnxEngine(freeze(backbone), runtime.threads), TorchEngine(backbone, "cpu"))
+    graph = freeze(backbone, cut)
+    return Checked(OnnxEngine(graph, runtime.threads), TorchEngine(backbone, "cpu", cut))
 
 
 class OnnxEngine:
@@ -67,30 +70,31 @@ class OnnxEngine:
     def __init__(self, frozen: Frozen, threads: int) -> None:
         self._session = _session(frozen, threads)
 
-    def __call__(self, squares: Squares) -> Features:
+    def __call__(self, squares: Squares) -> Outputs:
         try:
-            features: Features = self._session.run(None, {"pixels": squares})[0]
+            return tuple(self._session.run(None, {"pixels": squares}))
         except Exception as error:  # its exceptions have no common base but this
             raise Mismatch(f"The graph can't read pictures of {squares.shape}: {error}") from error
-        return features
 
 
 class TorchEngine:
     """PyTorch: autocast to float16 and channels-last on an accelerator, plain float32 on a CPU."""
 
-    def __init__(self, backbone: Backbone, device: str) -> None:
+    def __init__(self, backbone: Backbone, device: str, cut: str = "") -> None:
         import copy
 
         import torch
 
+        from headstart.backbones.cutting import tapped
         from headstart.backbones.graph import FromPixels
 
-        network = FromPixels(copy.deepcopy(backbone.module), backbone.card.preprocess)
+        module = copy.deepcopy(backbone.module)
+        network = FromPixels(tapped(module, cut) if cut else module, backbone.card.preprocess)
         self._network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._device = torch.device(device)
         self.batch = 16 if device == "cpu" else 256
 
-    def __call__(self, squares: Squares) -> Features:
+    def __call__(self, squares: Squares) -> Outputs:
         import torch
 
         on_cpu = self._device.type == "cpu"
@@ -98,9 +102,9 @@ class TorchEngine:
             torch.inference_mode(),
             torch.autocast(self._device.type, torch.float16, enabled=not on_cpu),
         ):
-            features: torch.Tensor = self._network(torch.from_numpy(squares).to(self._device))
-        result: Features = features.float().cpu().numpy()
-        return result
+            said = self._network(torch.from_numpy(squares).to(self._device))
+        outputs = said if isinstance(said, tuple) else (said,)
+        return tuple(np.ascontiguousarray(output.float().cpu().numpy()) for output in outputs)
 
 
 class Checked:
@@ -111,12 +115,13 @@ class Checked:
         self._engine, self._reference = engine, reference
         self._checked = False
 
-    def __call__(self, squares: Squares) -> Features:
-        features = self._engine(squares)
+    def __call__(self, squares: Squares) -> Outputs:
+        outputs = self._engine(squares)
         if not self._checked:
-            compare(features[:COMPARED], self._reference(squares[:COMPARED]))
+            for ours, theirs in zip(outputs, self._reference(squares[:COMPARED]), strict=True):
+                compare(ours[:COMPARED], theirs)
             self._checked = True
-        return features
+        return outputs
 
 
 def compare(features: Features, reference: Features) -> None:

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,37 @@ from headstart.backbones.frozen import Frozen
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.decoding import decode, read_file
 from headstart.data.loading import ordered_map
+from headstart.data.preprocess import Preprocess
+from headstart.data.views import PLAIN, Views
 from headstart.engines import Engine, open_engine, precision
 from headstart.errors import DataError, Mismatch
 from headstart.runtime import Runtime
 from headstart.spec import fingerprint
-from headstart.store import DIGEST_BYTES, Store, digest
+from headstart.store import DIGEST_BYTES, Reader, Store, digest
 
 CUT = "features"  # where the backbone is cut: after its pooled features
 AHEAD = 48  # pictures decoded before they are wanted: 7 MB at 224 x 224
 SHARD = 256  # rows between two writes to the store: what a kill can cost
+
+
+Precision = Literal["float32", "float16"]
+Activations = Reader | NDArray[np.floating[Any]]  # rows of what crosses a cut: (N, *shape)
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What is wanted beside the features: the value at a cut of the backbone.
+
+    name, shape: as of a `cutting.Cut`. precision: of what is kept.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    precision: Precision = "float32"
+
+    @property
+    def row_bytes(self) -> int:
+        return int(np.prod(self.shape)) * np.dtype(self.precision).itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +53,8 @@ class FeatureTable:
     """Row i of `x` belongs to `ids[i]`; everything downstream goes by id, not by luck.
 
     forwards: examples the backbone ran on to make it. hits: rows that were in the store. Files
-    that could not be decoded have no row; they are in `left_out`.
+    that could not be decoded have no row; they are in `left_out`. cut: what crosses the cut, if
+    that was wanted; read from the store row by row, so it may be larger than memory.
     """
 
     ids: tuple[str, ...]
@@ -42,6 +66,7 @@ class FeatureTable:
     forwards: int = 0
     hits: int = 0
     seconds: float = 0.0
+    cut: Activations | None = None
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.x) == len(self.y):
@@ -60,8 +85,10 @@ class FeatureTable:
             raise Mismatch(
                 f"The features of {missing[0]!r} and {len(missing) - 1} more are not here."
             )
-        x = self.x[[place[id] for id in dataset.ids]].reshape(len(dataset), self.x.shape[1])
-        return FeatureTable(dataset.ids, x, dataset.y, dataset.classes, self.made_by)
+        rows = [place[id] for id in dataset.ids]
+        x = self.x[rows].reshape(len(dataset), self.x.shape[1])
+        cut = None if self.cut is None else _picked(self.cut, rows)
+        return FeatureTable(dataset.ids, x, dataset.y, dataset.classes, self.made_by, cut=cut)
 
 
 @dataclass(frozen=True)
@@ -83,6 +110,7 @@ def extract(
     store: Store | None = None,
     runtime: Runtime | None = None,
     watch: Watch | None = None,
+    tap: Tap | None = None,
 ) -> FeatureTable:
     """The features of every row, in order; with a store, each is computed only once, ever.
 
@@ -90,26 +118,62 @@ def extract(
     in memory. Rows are stored as they come: after an interruption the same call goes on from there.
     Raises StoreError when the store can't be written, Mismatch when an engine can't be trusted.
     """
-    runtime = (runtime or Runtime()).resolved()
-    work = _Work(_Place(backbone, store, runtime), len(dataset), watch or Watch())
+    place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap)
+    return _run(_Work(place, dataset, 1, watch or Watch()))[0]
+
+
+def extract_views(
+    backbone: Backbone,
+    dataset: Dataset,
+    views: Views,
+    count: int,
+    *,
+    store: Store | None = None,
+    runtime: Runtime | None = None,
+    watch: Watch | None = None,
+    tap: Tap | None = None,
+) -> tuple[FeatureTable, ...]:
+    """As `extract`, of the first `count` views of every row: a table a view.
+
+    A file is read once for all its views.
+    """
+    place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap, views)
+    return _run(_Work(place, dataset, count, watch or Watch()))
+
+
+def square_of(
+    preprocess: Preprocess, views: Views, path: Path, number: int
+) -> NDArray[np.uint8]:  # (S, S, 3)
+    """View `number` of a file as the network is given it; raises DataError or OSError."""
+    data = read_file(path)
+    plain = preprocess(decode(data, short_side=preprocess.short_side))
+    return views.square(plain, digest(data), number)
+
+
+def _run(work: "_Work") -> "tuple[FeatureTable, ...]":
+    place = work.place
     fetched = ordered_map(
-        work.place.fetch, dataset.sources, threads=runtime.decode_threads, ahead=AHEAD
+        lambda path: place.fetch(path, work.views),
+        work.dataset.sources,
+        threads=place.runtime.decode_threads,
+        ahead=max(1, AHEAD // work.views),
     )
     try:
-        for row, item in enumerate(fetched):
-            work.take(row, item)
+        for row, items in enumerate(fetched):
+            for view, item in enumerate(items):
+                work.take(row * work.views + view, item)
         work.run()
     finally:
         fetched.close()
         work.save()  # what was computed is kept, whatever stopped us
-    return work.table(dataset)
+    return work.tables()
 
 
 @dataclass(frozen=True, eq=False)
 class _Fetched:
-    """What a decoding thread hands over: the square, unless its features are stored already."""
+    """What a decoding thread hands over: the square, unless what is wanted is stored already."""
 
-    file: bytes = b""  # digest of the file
+    file: bytes = b""  # names the file, or the view of it
     name: bytes = b""  # digest of the square that the network eats
     square: NDArray[np.uint8] | None = None
     error: str = ""
@@ -118,53 +182,78 @@ class _Fetched:
 class _Place:
     """Where features are looked up and computed: the store's tables and the engine."""
 
-    def __init__(self, backbone: Backbone | Frozen, store: Store | None, runtime: Runtime) -> None:
-        self.backbone, self.runtime = backbone, runtime
+    def __init__(
+        self,
+        backbone: Backbone | Frozen,
+        store: Store | None,
+        runtime: Runtime,
+        tap: Tap | None = None,
+        views: Views = PLAIN,
+    ) -> None:
+        self.backbone, self.runtime, self.tap, self.views = backbone, runtime, tap, views
         self.preprocess = backbone.card.preprocess
         squares, weights = self.preprocess.fingerprint(), backbone.fingerprint()
         self.made_by = fingerprint("features", weights, squares, CUT, precision(backbone, runtime))
         self.features = store.table(f"features-{self.made_by}") if store else None
-        self.squares = store.table(f"squares-{squares}") if store else None
+        self.squares = store.table(f"squares-{squares}{views.fingerprint()}") if store else None
+        made = fingerprint(self.made_by, tap.name, tap.precision) if tap else ""
+        self.cuts = store.table(f"cut-{made}") if store and tap else None
 
     @cached_property
     def engine(self) -> Engine:
         """Opened only when something has to be computed: exporting a graph takes seconds."""
-        return open_engine(self.backbone, self.runtime)
+        return open_engine(self.backbone, self.runtime, self.tap.name if self.tap else "")
 
-    def fetch(self, path: Path) -> _Fetched:
-        """Read a file; decode it only if the features of what it holds are not stored."""
+    def fetch(self, path: Path, views: int) -> list[_Fetched]:
+        """Read a file; decode it only if something of one of its first `views` is not stored."""
         try:
             data = read_file(path)
             file = digest(data)
-            if name := self._stored(file):
-                return _Fetched(file, name)
-            square = self.preprocess(decode(data, short_side=self.preprocess.short_side))
+            names = [self.views.name(file, number) for number in range(views)]
+            stored = [self._stored(name) for name in names]
+            if all(stored):
+                return [_Fetched(*both) for both in zip(names, stored, strict=True)]
+            plain = self.preprocess(decode(data, short_side=self.preprocess.short_side))
         except OSError as error:
-            return _Fetched(error=error.strerror or str(error))
+            return [_Fetched(error=error.strerror or str(error))] * views
         except DataError as error:
-            return _Fetched(error=str(error))
-        return _Fetched(file, digest(square.tobytes()), square)
+            return [_Fetched(error=str(error))] * views
+        squares = [self.views.square(plain, file, number) for number in range(views)]
+        return [
+            _Fetched(name, digest(square.tobytes()), square)
+            for name, square in zip(names, squares, strict=True)
+        ]
+
+    def known(self, name: bytes) -> bool:
+        """Whether all that is wanted of a square is stored."""
+        wanted = [self.features, *([self.cuts] if self.tap else [])]
+        return all(table is not None and name in table for table in wanted)
 
     def _stored(self, file: bytes) -> bytes:
-        """The digest of a file's square, if its features need no computing; else nothing."""
-        if self.squares is None or self.features is None or file not in self.squares:
+        """The digest of a file's square, if nothing of it needs computing; else nothing."""
+        if self.squares is None or file not in self.squares:
             return b""
         name = self.squares.rows([file], "square")[0].tobytes()
-        return name if name in self.features else b""
+        return name if self.known(name) else b""
 
 
 class _Work:
-    """One extraction under way: which rows are done, which wait for the engine or the store."""
+    """One extraction under way: which rows are done, which wait for the engine or the store.
 
-    def __init__(self, place: _Place, rows: int, watch: Watch) -> None:
-        self.place, self.rows, self.watch = place, rows, watch
+    A row here is a view of a row of the dataset: `views` for each, one after the other.
+    """
+
+    def __init__(self, place: _Place, dataset: Dataset, views: int, watch: Watch) -> None:
+        self.place, self.dataset, self.views, self.watch = place, dataset, views, watch
+        self.rows = len(dataset) * views
         self.began = self.last = time.perf_counter()
-        self.x = np.empty((rows, place.backbone.card.dim), np.float32)
+        self.x = np.empty((self.rows, place.backbone.card.dim), np.float32)
+        self.cut = _no_cuts(place, self.rows)
         self.names: dict[int, bytes] = {}  # row -> digest of its square
         self.errors: dict[int, str] = {}
         self.computed: dict[bytes, int] = {}  # digest of a square -> the row that it is run for
         self.waiting: dict[int, NDArray[np.uint8]] = {}  # row -> square
-        self.unsaved: list[int] = []
+        self.unsaved: dict[int, Any] = {}  # row -> what crosses the cut, if that is wanted
         self.files: dict[bytes, bytes] = {}  # file -> square, as the store doesn't know yet
         self.forwards = 0
         self.told = False
@@ -177,7 +266,7 @@ class _Work:
             self.names[row] = item.name
         if item.square is not None:
             self.files[item.file] = item.name
-            if not self._known(item.name):
+            if not (item.name in self.computed or self.place.known(item.name)):
                 self.computed[item.name] = row
                 self.waiting[row] = item.square
         if self.waiting and len(self.waiting) == self.place.engine.batch:
@@ -190,25 +279,35 @@ class _Work:
             return
         rows, squares = list(self.waiting), np.stack(list(self.waiting.values()))
         self.waiting.clear()
-        self.x[rows] = self.place.engine(squares)
+        self.x[rows], *more = self.place.engine(squares)
+        cuts: Any = [None] * len(rows)
+        if tap := self.place.tap:
+            cuts = more[0].astype(tap.precision)
+            if self.cut is not None:
+                self.cut[rows] = cuts
         self._tell(len(rows))
         self.forwards += len(rows)
-        self.unsaved += rows
+        self.unsaved |= dict(zip(rows, cuts, strict=True))
         if len(self.unsaved) >= SHARD:
             self.save()
 
     def save(self) -> None:
         """Write what is computed and not yet stored: features first, then the files they are of."""
-        rows, self.unsaved = self.unsaved, []
+        unsaved, self.unsaved = self.unsaved, {}
         files, self.files = self.files, {}
-        if self.place.features is None or self.place.squares is None:
+        place = self.place
+        if place.features is None or place.squares is None:
             return
-        self.place.features.append([self.names[row] for row in rows], {"x": self.x[rows]})
+        new = [row for row in unsaved if self.names[row] not in place.features]
+        place.features.append([self.names[row] for row in new], {"x": self.x[new]})
+        if place.cuts is not None and unsaved:
+            cuts = {"cut": np.stack(list(unsaved.values()))}
+            place.cuts.append([self.names[row] for row in unsaved], cuts)
         names = np.frombuffer(b"".join(files.values()), np.uint8).reshape(len(files), DIGEST_BYTES)
-        self.place.squares.append(list(files), {"square": names})
+        place.squares.append(list(files), {"square": names})
 
-    def table(self, dataset: Dataset) -> FeatureTable:
-        """Everything together: rows computed now, rows from the store, twins of either."""
+    def tables(self) -> tuple[FeatureTable, ...]:
+        """Everything together, a table a view: computed now, from the store, twins of either."""
         good = [row for row in range(self.rows) if row in self.names]
         stored = [row for row in good if self.names[row] not in self.computed]
         if stored and self.place.features is not None:
@@ -217,18 +316,32 @@ class _Work:
             twin = self.computed.get(self.names[row], row)
             if twin != row:
                 self.x[row] = self.x[twin]
-        rows = dataset.take(good)
-        return FeatureTable(
-            rows.ids,
-            self.x if len(good) == self.rows else self.x[good],
-            rows.y,
-            rows.classes,
-            self.place.made_by,
-            tuple(LeftOut(dataset.ids[row], why) for row, why in sorted(self.errors.items())),
-            forwards=self.forwards,
-            hits=len(stored),
-            seconds=time.perf_counter() - self.began,
+                if self.cut is not None:
+                    self.cut[row] = self.cut[twin]
+        first, *others = (self._table(view) for view in range(self.views))
+        seconds = time.perf_counter() - self.began
+        counted = replace(first, forwards=self.forwards, hits=len(stored), seconds=seconds)
+        return counted, *others
+
+    def _table(self, view: int) -> FeatureTable:
+        good = [i for i in range(len(self.dataset)) if i * self.views + view in self.names]
+        own = [i * self.views + view for i in good]
+        data = self.dataset.take(good)
+        left_out = tuple(
+            LeftOut(self.dataset.ids[row // self.views], why)
+            for row, why in sorted(self.errors.items())
+            if row % self.views == view
         )
+        x = self.x if len(own) == self.rows else self.x[own]
+        made_by = self.place.made_by
+        return FeatureTable(
+            data.ids, x, data.y, data.classes, made_by, left_out, cut=self._cut(own)
+        )
+
+    def _cut(self, rows: list[int]) -> Activations | None:
+        if self.place.cuts is not None:
+            return self.place.cuts.reader([self.names[row] for row in rows], "cut")
+        return None if self.cut is None else self.cut[rows]
 
     def _tell(self, rows: int) -> None:
         """Announce the time to expect, by the second batch: the first one warms up."""
@@ -238,6 +351,13 @@ class _Work:
             self.watch.expect(self.rows, (now - self.last) / rows * self.rows)
         self.last = now
 
-    def _known(self, name: bytes) -> bool:
-        features = self.place.features
-        return name in self.computed or (features is not None and name in features)
+
+def _no_cuts(place: _Place, rows: int) -> NDArray[np.floating[Any]] | None:
+    """Room for what crosses the cut, if it is wanted and there is no store to hold it."""
+    if place.tap is None or place.cuts is not None:
+        return None
+    return np.empty((rows, *place.tap.shape), place.tap.precision)
+
+
+def _picked(cut: Activations, rows: list[int]) -> Activations:
+    return cut.take(rows) if isinstance(cut, Reader) else cut[rows]

@@ -9,6 +9,7 @@ good files, and a file that is not what its name says is passed over and compute
 """
 
 import hashlib
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -139,6 +140,12 @@ class Table:
             out[positions] = shard[[self._where[names[i]][1] for i in positions]]
         return out
 
+    def reader(self, names: Sequence[bytes], column: str) -> "Reader":
+        """The same entries, read from the disk only when asked for; raises KeyError too."""
+        if missing := [name for name in names if name not in self]:
+            raise KeyError(missing[0].hex())
+        return Reader(tuple(self._where[name] for name in names), column)
+
     def _adopt(self, path: Path, names: Sequence[bytes]) -> None:
         for row, name in enumerate(names):
             self._where.setdefault(name, (path, row))
@@ -164,6 +171,44 @@ class Table:
             self.damaged.append(path)
             return []
         return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
+
+
+@dataclass(eq=False)
+class Reader:
+    """One column of some rows of a table, larger than memory if need be: reader[[3, 1]].
+
+    Shards are mapped read-only, which is safe where writing through a map is not: a full disk
+    can't take away what is there.
+    """
+
+    places: tuple[tuple[Path, int], ...]
+    column: str
+    _maps: dict[Path, NDArray[np.generic]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, rows: Sequence[int]) -> "Reader":
+        """Only these rows, in this order, still unread."""
+        return Reader(tuple(self.places[row] for row in rows), self.column, self._maps)
+
+    def __getitem__(self, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.generic]:
+        return np.stack([self._map(self.places[row][0])[self.places[row][1]] for row in rows])
+
+    def _map(self, path: Path) -> NDArray[np.generic]:
+        if path not in self._maps:
+            self._maps[path] = _mapped(path, self.column)
+        return self._maps[path]
+
+
+def _mapped(path: Path, name: str) -> NDArray[np.generic]:
+    """A column as it lies in a safetensors file: 8 bytes of length, a JSON header, the tensors."""
+    with open(path, "rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        entry = json.loads(f.read(length))[name]
+    begin, _ = entry["data_offsets"]
+    kind = {"F32": np.float32, "F16": np.float16, "U8": np.uint8}[entry["dtype"]]
+    return np.memmap(path, kind, "r", 8 + length + begin, tuple(entry["shape"]))
 
 
 def _column(path: Path, name: str) -> NDArray[np.generic]:

@@ -1,0 +1,39 @@
+"""Which augmented versions of an example there are: numbered, and the same for a number ever."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data.augment import Augment
+from headstart.spec import fingerprint
+from headstart.store import digest
+
+
+@dataclass(frozen=True)
+class Views:
+    """Every example's views 0, 1, 2, …: each decided by the file's bytes, its number and the seed.
+
+    So a view does not depend on the order of the rows, on threads, or on what else is trained.
+    """
+
+    augment: Augment = Augment()
+    seed: int = 0
+
+    def fingerprint(self) -> str:
+        """Nothing for views that change nothing, so that they share what plain pictures have."""
+        return fingerprint(self.augment.fingerprint(), self.seed) if self.augment.active else ""
+
+    def name(self, file: bytes, number: int) -> bytes:
+        """Names view `number` of the file with this digest."""
+        return digest(file, number.to_bytes(4, "little")) if self.augment.active else file
+
+    def square(self, plain: NDArray[np.uint8], file: bytes, number: int) -> NDArray[np.uint8]:
+        """View `number` of a plain square (S, S, 3), which is of the file with this digest."""
+        if not self.augment.active:
+            return plain
+        named = digest(file, number.to_bytes(4, "little"), self.seed.to_bytes(8, "little"))
+        return self.augment(plain, int.from_bytes(named[:4], "little"))
+
+
+PLAIN = Views()
