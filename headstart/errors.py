@@ -6,6 +6,7 @@ HeadstartError
 ├── UnknownName      no backbone, head or command goes by that name
 ├── Mismatch         two things that have to agree do not
 ├── BundleError      a saved folder is incomplete or was altered
+├── Diverged         training made a number that is not finite
 ├── StoreError       the store cannot be written or read
 ├── SourceError      weights are not here and could not be fetched
 └── MissingPackage   an optional library is needed and not installed
@@ -33,6 +34,10 @@ class Mismatch(HeadstartError, ValueError):
 
 class BundleError(HeadstartError, ValueError):
     """A saved folder is incomplete or was altered."""
+
+
+class Diverged(HeadstartError, ArithmeticError):
+    """Training made a number that is not finite, and was stopped before it could spread."""
 
 
 class StoreError(HeadstartError, OSError):

@@ -1,84 +1,371 @@
-"""From a recipe, a backbone and split data to a model."""
+"""From a recipe, a backbone and split data to a model: the head first, then the layers below it."""
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.registry import load_backbone
-from headstart.data.preprocess import Fit
+from headstart.data.augment import Augment
+from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
+from headstart.data.views import PLAIN, Views
+from headstart.engines import open_engine
 from headstart.errors import SpecError
-from headstart.features import FeatureTable, Watch, extract
+from headstart.features import FeatureTable, Tap, Watch, extract, extract_views
+from headstart.finetuning import Opened, Tuned, open_up, tune
 from headstart.heads.fit import fit_head
-from headstart.heads.head import HeadSpec
+from headstart.heads.head import HeadSpec, Rows, Table
+from headstart.metrics import accuracy, log_loss
 from headstart.model import Model
 from headstart.runtime import Runtime
+from headstart.specs import FeatureExtraction, FineTune
 from headstart.store import USUAL, Store
+from headstart.training.feeds import Feed, Fresh, Squares, Stored
+from headstart.training.heads import train_head
+from headstart.training.loop import NOTHING, Epoch, Figures, Hearing, Keeping
+from headstart.training.network import Count, new_head
 
-
-@dataclass(frozen=True)
-class FeatureExtraction(HeadSpec):
-    """A head on a frozen backbone: every choice that can change the result.
-
-    fit: how a picture becomes the backbone's square; card is as the backbone was trained. Where
-        what matters sits at the edges, don't crop.
-    draft: large JPEGs may be decoded at a fraction of their size.
-    """
-
-    fit: Fit | Literal["card"] = "card"
-    draft: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.fit not in ("card", *get_args(Fit)):
-            raise SpecError(f"fit is one of card, {', '.join(get_args(Fit))}; got {self.fit!r}.")
-
-    def resolved(self, backbone: Backbone) -> "FeatureExtraction":
-        """The same recipe with "card" replaced by what this backbone's card says."""
-        return replace(self, fit=self.prepared(backbone).card.preprocess.fit)
-
-    def prepared(self, backbone: Backbone) -> Backbone:
-        """The backbone with its preprocessing as the recipe wants it."""
-        own = backbone.card.preprocess
-        wanted = replace(own, fit=own.fit if self.fit == "card" else self.fit, draft=self.draft)
-        return replace(backbone, card=replace(backbone.card, preprocess=wanted))
+SPARE = 0.9  # of the free disk that may be filled
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A model, what was chosen on validation, and what else was tried there."""
+    """A model; what was chosen on validation, and what else was tried there; the line an epoch of
+    its history; and how many numbers it trained."""
 
     model: Model
     chosen: dict[str, Any]
     path: tuple[dict[str, Any], ...]
+    history: tuple[Epoch, ...]
+    count: Count
+
+
+@dataclass(frozen=True)
+class Around:
+    """What training works with and whom it tells: nothing here changes a result.
+
+    store: None keeps nothing. say: what a person should know before it happens.
+    """
+
+    store: Store | None = USUAL
+    runtime: Runtime = Runtime()
+    watch: Watch = Watch()
+    say: Callable[[str], None] = lambda text: None
+    keeping: Keeping = field(default_factory=Keeping)
+    hearing: Hearing = field(default_factory=Hearing)
 
 
 def fit(
-    recipe: FeatureExtraction,
-    backbone: str | Backbone,
+    recipe: FeatureExtraction | FineTune,
+    start: str | Backbone | Model,
     data: Splits,
     *,
+    augment: Augment | None = None,
     store: Store | None = USUAL,
     runtime: Runtime | None = None,
     watch: Watch | None = None,
 ) -> Model:
-    """A model on `data.train`, its strength chosen on `data.val`; `data.test` is not touched."""
-    loaded = load_backbone(backbone) if isinstance(backbone, str) else backbone
-    prepared = recipe.prepared(loaded)
-    train, val = (
-        extract(prepared, part, store=store, runtime=runtime, watch=watch)
-        for part in (data.train, data.val)
-    )
-    return fit_tables(recipe, prepared, train, val).model
+    """A model on `data.train`, everything chosen on `data.val`; `data.test` is not touched.
+
+    FeatureExtraction starts from a backbone (or its name), FineTune from a fitted model.
+    Raises SpecError for the one given to the other.
+    """
+    around = Around(store, (runtime or Runtime()).resolved(), watch or Watch())
+    augment = augment or Augment()
+    if isinstance(recipe, FineTune):
+        if not isinstance(start, Model) or not isinstance(start.backbone, Backbone):
+            raise SpecError(
+                "Fine-tuning goes on from a model with a fitted head, in PyTorch: fit one with "
+                "FeatureExtraction first, and give fit() that model."
+            )
+        return _tuned_model(recipe, start, start.backbone, data, augment, around)
+    if isinstance(start, Model):
+        raise SpecError("FeatureExtraction starts from a backbone; give fit() model.backbone.")
+    prepared = recipe.prepared(load_backbone(start) if isinstance(start, str) else start)
+    train, val = (table_of(prepared, part, around) for part in (data.train, data.val))
+    rows = train_tables(prepared, data.train, augment, recipe.seed, around, plain=train)
+    return fit_tables(recipe, prepared, rows, val, around=around).model
 
 
 def fit_tables(
-    recipe: FeatureExtraction, backbone: Backbone, train: FeatureTable, val: FeatureTable
+    recipe: FeatureExtraction,
+    backbone: Backbone,
+    rows: tuple[FeatureTable, ...],
+    val: FeatureTable,
+    *,
+    around: Around | None = None,
+    fresh: Feed | None = None,
 ) -> Fitted:
-    """The head that `recipe` asks for, on features of a backbone prepared for it."""
-    fitted = fit_head(recipe, train, val)
-    majority = train.classes[int(np.bincount(train.y).argmax())]
-    model = Model(backbone, fitted.head, train.classes, majority)
-    return Fitted(model, fitted.chosen, fitted.path)
+    """The head that `recipe` asks for, on features of a backbone prepared for it.
+
+    rows: a table a view. fresh: instead, where a head trained by epochs gets its features from.
+    """
+    around, train = around or Around(), rows[0]
+    majority, frozen = _majority(train), _frozen_numbers(backbone)
+    if recipe.by_epochs:
+        feed = fresh or Stored(rows, cut=False, seed=recipe.seed)
+        found = train_head(
+            recipe,
+            feed,
+            Stored((val,), cut=False),
+            backbone.card.dim,
+            keeping=around.keeping,
+            hearing=around.hearing,
+        )
+        model = Model(backbone, found.head, train.classes, majority)
+        chosen = {"head": recipe.head, "epoch": found.trained.chosen, "by": _kept(recipe.head_keep)}
+        count = Count(found.head.parameters, found.tensors, *frozen)
+        return Fitted(model, chosen, (), found.trained.history, count)
+    solved = fit_head(recipe, stacked(rows), val)
+    model = Model(backbone, solved.head, train.classes, majority)
+    count = Count(solved.head.parameters, len(solved.head.tensors()), *frozen)
+    history = (_solved_line(model, stacked(rows), val),)
+    return Fitted(model, solved.chosen, solved.path, history, count)
+
+
+def fine_tune(
+    recipe: FineTune,
+    opened: Opened,
+    start: Fitted,
+    rows: Feed,
+    val: Feed,
+    *,
+    head_lr: float,
+    around: Around | None = None,
+) -> Fitted:
+    """The second phase, on from the head of `start`; its epochs are numbered on."""
+    around = around or Around()
+    tuned = tune(
+        recipe,
+        opened,
+        start.model.head,
+        rows,
+        val,
+        plan=recipe.plan(head_lr, first_epoch=start.history[-1].epoch),
+        keeping=around.keeping,
+        hearing=around.hearing,
+        device=around.runtime.device,
+    )
+    return _fitted(tuned, start.model, recipe)
+
+
+def fit_from_scratch(
+    spec: FeatureExtraction,
+    recipe: FineTune,
+    backbone: Backbone,
+    data: Splits,
+    augment: Augment,
+    around: Around,
+) -> Fitted:
+    """The whole of an untrained backbone and a new head, from pixels: the baseline."""
+    opened = open_up(backbone, "all")
+    whole = replace(recipe, norms="trained", lr=recipe.lr or spec.head_lr)
+    head = new_head(spec, backbone.card.dim, len(data.train.classes), recipe.seed)
+    views, count = Views(augment, recipe.seed), augment.views if augment.active else 1
+    rows = pixel_feed(opened.backbone, data.train, views, count, around)
+    val = pixel_feed(opened.backbone, data.val, PLAIN, 1, around)
+    plan = whole.plan(spec.head_lr, phase="scratch")
+    tuned = tune(
+        whole,
+        opened,
+        head,
+        rows,
+        val,
+        plan=plan,
+        keeping=around.keeping,
+        hearing=around.hearing,
+        device=around.runtime.device,
+    )
+    model = Model(tuned.backbone, tuned.head, data.train.classes, _majority(data.train))
+    return _fitted(tuned, model, whole)
+
+
+def table_of(
+    backbone: Backbone, data: Dataset, around: Around, tap: Tap | None = None
+) -> FeatureTable:
+    return extract(
+        backbone, data, store=around.store, runtime=around.runtime, watch=around.watch, tap=tap
+    )
+
+
+def train_tables(
+    backbone: Backbone,
+    data: Dataset,
+    augment: Augment,
+    seed: int,
+    around: Around,
+    *,
+    tap: Tap | None = None,
+    plain: FeatureTable | None = None,
+) -> tuple[FeatureTable, ...]:
+    """A table a stored view; the plain one alone if nothing is augmented, or nothing is stored."""
+    if not augment.active or not augment.views:
+        return (plain or table_of(backbone, data, around, tap),)
+    return extract_views(
+        backbone,
+        data,
+        Views(augment, seed),
+        augment.views,
+        store=around.store,
+        runtime=around.runtime,
+        watch=around.watch,
+        tap=tap,
+    )
+
+
+def engine_feed(
+    backbone: Backbone, cut: str, data: Dataset, views: Views, count: int, around: Around
+) -> Fresh:
+    """What crosses the cut, or the features if none is named, computed whenever it is wanted."""
+    engine = open_engine(backbone, around.runtime, cut)
+
+    def frozen(squares: Squares) -> NDArray[np.generic]:
+        size = engine.batch
+        parts = (squares[i : i + size] for i in range(0, len(squares), size))
+        return np.concatenate([engine(part)[-1] for part in parts])
+
+    eats, threads = backbone.card.preprocess, around.runtime.decode_threads
+    return Fresh(data, eats, frozen, views, count, threads)
+
+
+def pixel_feed(backbone: Backbone, data: Dataset, views: Views, count: int, around: Around) -> Feed:
+    """Pictures for a network that is trained from its first layer on."""
+    eats, threads = backbone.card.preprocess, around.runtime.decode_threads
+    return Fresh(data, eats, lambda squares: squares, views, count, threads)
+
+
+def tap_for(
+    recipe: FineTune, opened: Opened, rows: int, augment: Augment, around: Around
+) -> Tap | None:
+    """What to keep at the cut of so many plain rows and their views; tells the disk it takes.
+
+    None if nothing can be kept: no cut, new views every epoch, or too little room on the disk;
+    then whatever is frozen runs again every epoch, which is said too.
+    """
+    if opened.cut is None or (augment.active and not augment.views):
+        return None
+    kept = rows * (1 + (augment.views if augment.active else 0))
+    tap = opened.tap(kept, recipe.cut_precision)
+    if _fits(kept * tap.row_bytes, around.store):
+        around.say(f"keeping {_size(kept * tap.row_bytes)} at the cut {tap.name}, {tap.precision}")
+        return tap
+    half = replace(tap, precision="float16")
+    if recipe.cut_precision == "auto" and _fits(kept * half.row_bytes, around.store):
+        around.say(f"keeping {_size(kept * half.row_bytes)} at the cut: half, for want of room")
+        return half
+    around.say(
+        f"{_size(kept * half.row_bytes)} at the cut do not fit the store's disk: the frozen layers "
+        f"run again every epoch instead, which is slower and gives the same"
+    )
+    return None
+
+
+def _fits(size: int, store: Store | None) -> bool:
+    """Whether the store's disk has room for so many bytes; without a store memory has to do."""
+    if store is None:
+        return True
+    folder = next(p for p in (store.folder, *store.folder.absolute().parents) if p.exists())
+    return size <= SPARE * shutil.disk_usage(folder).free
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def stacked(tables: tuple[FeatureTable, ...]) -> Rows:
+    """The rows of all views, one under the other."""
+    first = tables[0]
+    return Rows(
+        np.concatenate([t.x for t in tables]), np.concatenate([t.y for t in tables]), first.classes
+    )
+
+
+def feeds(
+    opened: Opened,
+    data: Splits,
+    augment: Augment,
+    seed: int,
+    around: Around,
+    tap: Tap | None,
+    table: FeatureTable | None = None,
+) -> tuple[Feed, Feed]:
+    """Training and validation rows for fine-tuning: from the cut, or from pixels.
+
+    table: plain features of all rows, extracted with this tap, if they are there already.
+    """
+    views, count = Views(augment, seed), augment.views if augment.active else 1
+    backbone = opened.backbone
+    if opened.cut is None:
+        train = pixel_feed(backbone, data.train, views, count, around)
+        return train, pixel_feed(backbone, data.val, PLAIN, 1, around)
+    if tap is None:
+        fresh = engine_feed(backbone, opened.cut.name, data.train, views, count, around)
+        return fresh, replace(fresh, data=data.val, views=PLAIN, count=1)
+    plain = None if table is None else table.of(data.train)
+    val = table_of(backbone, data.val, around, tap) if table is None else table.of(data.val)
+    tables = train_tables(backbone, data.train, augment, seed, around, tap=tap, plain=plain)
+    return Stored(tables, cut=True, seed=seed), Stored((val,), cut=True)
+
+
+def _tuned_model(
+    recipe: FineTune,
+    start: Model,
+    backbone: Backbone,
+    data: Splits,
+    augment: Augment,
+    around: Around,
+) -> Model:
+    settings = recipe.resolved(backbone, HeadSpec.head_lr)
+    opened = open_up(backbone, settings.thaw, settings.thaw_from)
+    tap = tap_for(settings, opened, len(data.train) + len(data.val), augment, around)
+    rows, val = feeds(opened, data, augment, settings.seed, around, tap)
+    tuned = tune(
+        settings,
+        opened,
+        start.head,
+        rows,
+        val,
+        plan=settings.plan(HeadSpec.head_lr),
+        device=around.runtime.device,
+    )
+    return Model(tuned.backbone, tuned.head, start.classes, start.majority)
+
+
+def _fitted(tuned: Tuned, start: Model, recipe: FineTune) -> Fitted:
+    model = Model(tuned.backbone, tuned.head, start.classes, start.majority)
+    chosen: dict[str, Any] = {"epoch": tuned.trained.chosen, "by": _kept(recipe.keep)}
+    if recipe.wise:
+        chosen["wise"] = tuned.wise
+    return Fitted(model, chosen, (), tuned.trained.history, tuned.count)
+
+
+def _kept(keep: str) -> str:
+    return "accuracy on validation" if keep == "best" else "the last epoch"
+
+
+def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
+    """A solved head's line of history: there is one, since it is not trained by epochs."""
+
+    def figures(rows: Table) -> Figures:
+        if not len(rows.y):
+            return NOTHING
+        scores = model.head.scores(rows.x)
+        return log_loss(scores, rows.y), accuracy(scores, rows.y)
+
+    return Epoch("head", 1, None, *figures(train), *figures(val), 0.0)
+
+
+def _majority(data: Dataset | FeatureTable) -> str:
+    return data.classes[int(np.bincount(data.y).argmax())]
+
+
+def _frozen_numbers(backbone: Backbone) -> tuple[int, int]:
+    """Numbers and tensors of a backbone, with the statistics of its norms, as Keras counts them."""
+    state = backbone.module.state_dict().items()
+    tensors = [tensor for name, tensor in state if not name.endswith("_tracked")]
+    return sum(tensor.numel() for tensor in tensors), len(tensors)

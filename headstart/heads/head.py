@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from headstart.errors import Mismatch, SpecError, UnknownName
 
 Floats = NDArray[np.floating[Any]]
-Kind = Literal["logistic", "ridge", "nearest"]
+Kind = Literal["logistic", "ridge", "nearest", "linear", "mlp"]
+Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
+Keep = Literal["best", "last"]
+Output = Literal["softmax", "sigmoid"]
 ClassWeights = Literal["none", "balanced"]
 BLOCK = 4096  # rows worked on at once, which bounds the memory of a pass over a table
 LEAST = float(np.finfo(np.float32).eps)  # the least probability a log loss counts with
@@ -57,29 +60,81 @@ class Rows:
 class HeadSpec:
     """Every choice about a head that can change the result; raises UnknownName and SpecError.
 
-    head: logistic regression, ridge regression or k nearest neighbours.
+    head: logistic, ridge regression and k nearest neighbours are solved, and their strength chosen
+        on validation; linear and mlp are trained by epochs, as the tutorials do.
     class_weights: balanced lets every class weigh alike.
     l2: strengths to try for "logistic" and "ridge", on standardised columns and the mean loss of a
         row (scikit-learn's C is 1 / (N l2), for two classes 2 / (N l2)).
     neighbours: numbers to try for "nearest".
+    hidden: widths of the hidden layers of "mlp".
+    dropout: share of a trained head's inputs that are dropped in training.
+    output: a logit a class and softmax, or one logit and binary cross-entropy (sigmoid).
+    head_epochs: epochs of a trained head.
+    head_lr: its rate.
+    head_optimizer: what trains it.
+    head_batch_size: rows a step.
+    head_keep: the epoch that was best on validation, or the last.
+    seed: another seed gives another start and order of rows.
     """
 
     head: Kind = "logistic"
     class_weights: ClassWeights = "none"
     l2: tuple[float, ...] = tuple(10.0 ** (e / 2) for e in range(4, -11, -1))  # 100 … 0.00001
     neighbours: tuple[int, ...] = (1, 3, 5, 10, 20, 50, 100)
+    hidden: tuple[int, ...] = (1024,)
+    dropout: float = 0.0
+    output: Output = "softmax"
+    head_epochs: int = 10
+    head_lr: float = 1e-3
+    head_optimizer: Optimizer = "adam"
+    head_batch_size: int = 32
+    head_keep: Keep = "best"
+    seed: int = 0
+
+    @property
+    def by_epochs(self) -> bool:
+        """Whether the head is trained, rather than solved."""
+        return self.head in ("linear", "mlp")
 
     def __post_init__(self) -> None:
-        if self.head not in get_args(Kind):
-            raise UnknownName("head", str(self.head), get_args(Kind))
-        if self.class_weights not in get_args(ClassWeights):
-            raise UnknownName("class weighting", str(self.class_weights), get_args(ClassWeights))
+        check_word("head", self.head, get_args(Kind))
+        check_word("class weighting", self.class_weights, get_args(ClassWeights))
         if not self.l2 or not all(0 < l2 < math.inf for l2 in self.l2):
             raise SpecError(f"l2 is a list of positive strengths to try; got {self.l2}.")
         if not self.neighbours or not all(_is_count(k) for k in self.neighbours):
             raise SpecError(
                 f"neighbours is a list of whole numbers from 1 up; got {self.neighbours}."
             )
+        self._check_training()
+
+    def _check_training(self) -> None:
+        """Raises UnknownName or SpecError for what trains a head by epochs."""
+        check_word("optimizer", self.head_optimizer, get_args(Optimizer))
+        check_word("output", self.output, get_args(Output))
+        check_word("epoch to keep", self.head_keep, get_args(Keep))
+        if not all(_is_count(n) for n in self.hidden) or (self.head == "mlp" and not self.hidden):
+            raise SpecError(f"hidden is a list of widths from 1 up; got {self.hidden}.")
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"dropout is a share from 0 to below 1; got {self.dropout}.")
+        check_counts(head_epochs=self.head_epochs, head_batch_size=self.head_batch_size)
+        check_rate("head_lr", self.head_lr)
+
+
+def check_word(what: str, word: str, known: tuple[str, ...]) -> None:
+    if word not in known:
+        raise UnknownName(what, str(word), known)
+
+
+def check_counts(**counts: int) -> None:
+    """Raises SpecError unless each is a whole number from 1 up."""
+    for name, count in counts.items():
+        if not _is_count(count):
+            raise SpecError(f"{name} is a whole number from 1 up; got {count}.")
+
+
+def check_rate(name: str, rate: float) -> None:
+    if not 0 < rate < math.inf:
+        raise SpecError(f"{name} is a learning rate above 0, such as 0.001; got {rate}.")
 
 
 @dataclass(frozen=True, eq=False)

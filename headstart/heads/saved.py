@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from headstart.errors import UnknownName
 from headstart.heads.head import Head
 from headstart.heads.linear import load_linear
+from headstart.heads.mlp import load_mlp
 from headstart.heads.nearest import load_nearest
 
 
@@ -16,7 +17,7 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
 
     Raises UnknownName for another kind, Mismatch for tensors that can't be such a head.
     """
-    loaders = {"linear": load_linear, "nearest": load_nearest}
+    loaders = {"linear": load_linear, "mlp": load_mlp, "nearest": load_nearest}
     if kind not in loaders:
         raise UnknownName("kind of head", kind, loaders)
     return loaders[kind](tensors, settings)

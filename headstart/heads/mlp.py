@@ -1,0 +1,84 @@
+"""A head trained by epochs: dense layers with relu between them, one logit or one a class."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import Mismatch
+from headstart.heads.head import Floats, Head, blocks, check_finite, check_width, softmax
+
+
+@dataclass(frozen=True, eq=False)
+class MlpHead:
+    """weights[i]: (in, out), biases[i]: (out,). Without hidden layers a linear head.
+
+    The last layer gives a logit a class, of which the softmax is taken, or a single one: the log
+    odds of the second of two classes.
+    """
+
+    weights: tuple[NDArray[np.float32], ...]
+    biases: tuple[NDArray[np.float32], ...]
+    kind: ClassVar[str] = "mlp"
+
+    def __post_init__(self) -> None:
+        pairs = list(self._layers())
+        shapes = [w.shape for w in self.weights]
+        joined = all(a[1:] == b[:1] for a, b in pairwise(shapes))
+        dense = all(w.ndim == 2 and 0 not in w.shape and b.shape == w.shape[1:] for w, b in pairs)
+        if not (shapes and joined and dense):
+            raise Mismatch(f"Each dense layer reads what the one before it gives; got {shapes}.")
+        for w, b in self._layers():
+            check_finite(w, "The weights of a head")
+            check_finite(b, "The biases of a head")
+
+    @property
+    def features(self) -> int:
+        return self.weights[0].shape[0]
+
+    @property
+    def classes(self) -> int:
+        return max(2, self.weights[-1].shape[1])  # one logit tells two classes apart
+
+    @property
+    def parameters(self) -> int:
+        return sum(w.size + b.size for w, b in self._layers())
+
+    def scores(self, x: Floats) -> NDArray[np.float32]:
+        """(N, D) -> (N, C) probabilities. Raises Mismatch for another width, NaN or infinity."""
+        check_width(x, self.features)
+        check_finite(x, "Features")
+        scores = np.empty((len(x), self.classes), np.float32)
+        for rows in blocks(len(x)):
+            scores[rows] = softmax(self._logits(x[rows].astype(np.float64)))
+        return scores
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        named = {f"weight{i}": w for i, w in enumerate(self.weights)}
+        return named | {f"bias{i}": b for i, b in enumerate(self.biases)}
+
+    def settings(self) -> dict[str, float]:
+        return {}
+
+    def _layers(self) -> "zip[tuple[NDArray[np.float32], NDArray[np.float32]]]":
+        return zip(self.weights, self.biases, strict=True)
+
+    def _logits(self, x: NDArray[np.float64]) -> NDArray[np.float64]:  # (N, D) -> (N, C)
+        for i, (w, b) in enumerate(self._layers()):
+            x = (np.maximum(x, 0.0) if i else x) @ w.astype(np.float64) + b
+        return np.hstack([np.zeros_like(x), x]) if x.shape[1] == 1 else x
+
+
+def load_mlp(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
+    layers = range(len(tensors) // 2)
+    wanted = {f"{name}{i}" for name in ("weight", "bias") for i in layers}
+    if not wanted or tensors.keys() != wanted:
+        raise Mismatch(f"A head of dense layers is saved as weight0, bias0, …; got {set(tensors)}.")
+    weights, biases = (
+        tuple(tensors[f"{name}{i}"].astype(np.float32) for i in layers)
+        for name in ("weight", "bias")
+    )
+    return MlpHead(weights, biases)

@@ -1,0 +1,149 @@
+"""What a person chooses of training: the two recipes, as values that any file can keep."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from headstart.backbones.backbone import Backbone
+from headstart.data.preprocess import Fit
+from headstart.errors import SpecError
+from headstart.features import Precision
+from headstart.heads.head import ClassWeights, HeadSpec, Keep, Optimizer, check_word
+from headstart.training.plan import Norms, Plan, Schedule
+
+
+@dataclass(frozen=True)
+class FeatureExtraction(HeadSpec):
+    """A head on a frozen backbone: every choice that can change the result.
+
+    fit: how a picture becomes the backbone's square; card is as the backbone was trained. Where
+        what matters sits at the edges, don't crop.
+    draft: large JPEGs may be decoded at a fraction of their size.
+    size: side of the square that the network is given, pixels; 0 is as its card says.
+    """
+
+    fit: Fit | Literal["card"] = "card"
+    draft: bool = True
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fit not in ("card", *get_args(Fit)):
+            raise SpecError(f"fit is one of card, {', '.join(get_args(Fit))}; got {self.fit!r}.")
+        if self.size and not 32 <= self.size <= 2048:
+            raise SpecError(f"size is from 32 to 2048 pixels, or 0; got {self.size}.")
+
+    def resolved(self, backbone: Backbone) -> "FeatureExtraction":
+        """The same recipe with "card" replaced by what this backbone's card says."""
+        own = self.prepared(backbone).card.preprocess
+        return replace(self, fit=own.fit, size=own.size)
+
+    def prepared(self, backbone: Backbone) -> Backbone:
+        """The backbone with its preprocessing as the recipe wants it."""
+        own = backbone.card.preprocess
+        wanted = replace(own, fit=own.fit if self.fit == "card" else self.fit, draft=self.draft)
+        if self.size:
+            if backbone.card.architecture.startswith("keras:") and self.size != own.size:
+                raise SpecError(
+                    f"A Keras network is built for one size, which its name tells: "
+                    f"--backbone {backbone.card.name.partition('@')[0]}@{self.size}."
+                )
+            resize = round(own.resize * self.size / own.size)
+            wanted = replace(wanted, size=self.size, resize=max(self.size, resize))
+        return replace(backbone, card=replace(backbone.card, preprocess=wanted))
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """The second phase: every choice that can change the result.
+
+    thaw: what may learn: a number of blocks from the top, a name or glob of blocks, layers or
+        parameters, all, none; auto is the upper half of the blocks.
+    thaw_from: instead, all layers from this one on, counted as Keras counts them; below 0 from
+        the top.
+    epochs: passes over the training rows.
+    batch_size: rows a step.
+    optimizer: what moves the weights.
+    lr: rate of the head; 0 is a tenth of the head's own in the first phase.
+    schedule: constant, or half a cosine down to 0.
+    warmup: share of the steps in which the rate rises from 0.
+    layer_decay: each block learns this much slower than the one above it.
+    weight_decay: pulls weights to 0, but not those of norms, nor biases.
+    label_smoothing: share of every label that is spread over all classes.
+    mixup: strength of blending pairs of examples; 0 is none.
+    clip: largest norm of all gradients together; 0 is no limit.
+    patience: epochs without a better one on validation before the end; 0 goes on.
+    keep: the epoch that was best on validation, or the last.
+    norms: whether thawed normalisation layers go on learning statistics.
+    dropout: share of the head's inputs that are dropped in training.
+    class_weights: balanced lets every class weigh alike.
+    wise: average the weights before and after, the share chosen on validation (Wortsman et al.
+        2022).
+    cut_precision: of what is kept at the cut; auto is float16 beyond 1 GiB.
+    seed: another seed gives another order of rows.
+    """
+
+    thaw: str = "auto"
+    thaw_from: int | None = None
+    epochs: int = 10
+    batch_size: int = 32
+    optimizer: Optimizer = "adamw"
+    lr: float = 0.0
+    schedule: Schedule = "cosine"
+    warmup: float = 0.1
+    layer_decay: float = 1.0
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    clip: float = 0.0
+    patience: int = 0
+    keep: Keep = "best"
+    norms: Norms = "frozen"
+    dropout: float = 0.0
+    class_weights: ClassWeights = "none"
+    wise: bool = False
+    cut_precision: Literal["auto", "float32", "float16"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.thaw_from is not None and self.thaw != "auto":
+            raise SpecError(
+                f"What is thawed is said once; got thaw={self.thaw!r} and "
+                f"thaw_from={self.thaw_from}. Leave one of them out."
+            )
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"dropout is a share from 0 to below 1; got {self.dropout}.")
+        if not self.lr >= 0:
+            raise SpecError(
+                f"lr is a learning rate, or 0 for a tenth of the head's; got {self.lr}."
+            )
+        check_word("precision", self.cut_precision, ("auto", *get_args(Precision)))
+        self.plan(1e-3)  # which checks the other settings
+
+    def resolved(self, backbone: Backbone, head_lr: float) -> "FineTune":
+        """The same with "auto" and 0 replaced by what they come to."""
+        thaw = self.thaw
+        if thaw == "auto":
+            thaw = "" if self.thaw_from is not None else str(max(1, len(backbone.blocks) // 2))
+        return replace(self, thaw=thaw or "auto", lr=self.lr or head_lr / 10)
+
+    def plan(self, head_lr: float, first_epoch: int = 0, phase: str = "finetune") -> Plan:
+        return Plan(
+            phase=phase,
+            epochs=self.epochs,
+            first_epoch=first_epoch,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            lr=self.lr or head_lr / 10,
+            schedule=self.schedule,
+            warmup=self.warmup,
+            layer_decay=self.layer_decay,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
+            mixup=self.mixup,
+            clip=self.clip,
+            patience=self.patience,
+            keep=self.keep,
+            norms=self.norms,
+            class_weights=self.class_weights,
+            seed=self.seed,
+        )

@@ -1,0 +1,145 @@
+"""Where a training loop's batches come from: what was stored, or pictures made anew."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.data.dataset import Dataset
+from headstart.data.loading import ordered_map
+from headstart.data.preprocess import Preprocess
+from headstart.data.views import PLAIN, Views
+from headstart.errors import DataError
+from headstart.features import Activations, FeatureTable, square_of
+
+Rows = NDArray[np.int64]
+Squares = NDArray[np.uint8]  # (N, S, S, 3)
+
+
+class Feed(Protocol):
+    """Rows in, what the network is given of them out.
+
+    stored: whether a batch costs no forward pass of the frozen part.
+    """
+
+    @property
+    def stored(self) -> bool: ...
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def y(self) -> NDArray[np.int64]: ...  # (N,)
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    def batch(self, rows: Rows, epoch: int) -> Tensor: ...  # (len(rows), …)
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Rows of feature tables, a table a view; each epoch shows every row's next view.
+
+    cut: whether what crosses the cut is wanted rather than the features.
+    """
+
+    tables: tuple[FeatureTable, ...]
+    cut: bool
+    seed: int = 0
+    stored: bool = True
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.tables[0].ids
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        return self.tables[0].y
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.tables[0].classes
+
+    def batch(self, rows: Rows, epoch: int) -> Tensor:
+        numbers = view_numbers(len(self.ids), len(self.tables), epoch, self.seed)[rows]
+        out: NDArray[np.float32] | None = None
+        for view in np.unique(numbers):
+            own = numbers == view
+            values = np.asarray(self._values(self.tables[view])[rows[own]], np.float32)
+            out = np.empty((len(rows), *values.shape[1:]), np.float32) if out is None else out
+            out[own] = values
+        return torch.from_numpy(out)
+
+    def _values(self, table: FeatureTable) -> Activations:
+        if not self.cut:
+            return table.x
+        assert table.cut is not None  # it was extracted with a tap
+        return table.cut
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """Pictures decoded, augmented and run through the frozen part whenever they are wanted.
+
+    frozen: squares (N, S, S, 3) uint8 -> what the network is given. count: how many views there
+    are, as of `Stored`; 0 for new ones every epoch.
+    """
+
+    data: Dataset
+    preprocess: Preprocess
+    frozen: Callable[[Squares], NDArray[np.generic]]
+    views: Views = PLAIN
+    count: int = 1
+    threads: int = 1
+    stored: bool = False
+    _ahead: int = field(default=64, repr=False)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.data.ids
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        return self.data.y
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.data.classes
+
+    def batch(self, rows: Rows, epoch: int) -> Tensor:
+        numbers = view_numbers(len(self.data), self.count, epoch, self.views.seed)[rows]
+        wanted = list(zip(rows.tolist(), numbers.tolist(), strict=True))
+        squares = np.stack(
+            list(ordered_map(self._square, wanted, threads=self.threads, ahead=self._ahead))
+        )
+        return torch.from_numpy(np.ascontiguousarray(self.frozen(squares)))
+
+    def _square(self, wanted: tuple[int, int]) -> NDArray[np.uint8]:
+        row, number = wanted
+        try:
+            return square_of(self.preprocess, self.views, self.data.sources[row], number)
+        except (OSError, DataError) as error:
+            raise DataError(
+                f"Files must stay as they are during a run, but {self.data.ids[row]} changed after "
+                f"it was checked ({error}). Run it again."
+            ) from error
+
+
+def view_numbers(rows: int, count: int, epoch: int, seed: int) -> NDArray[np.int64]:  # (rows,)
+    """Which view of each row an epoch shows: all of them in turn, from a place of its own on.
+
+    With `count` 0 an epoch's views are those of its own number: never seen before.
+    """
+    if count == 0:
+        return np.full(rows, epoch)
+    if count == 1:
+        return np.zeros(rows, np.int64)
+    first = np.random.default_rng([seed, rows]).integers(count, size=rows)
+    return (first + epoch) % count
+
+
+def batches(rows: int, size: int, epoch: int, seed: int) -> Sequence[Rows]:
+    """All rows in a new order every epoch, cut into batches; the last one may be smaller."""
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    return [order[start : start + size] for start in range(0, rows, size)]

@@ -1,0 +1,48 @@
+"""A head trained by epochs on what a frozen backbone says, as the tutorials do it."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from headstart.heads.head import HeadSpec
+from headstart.heads.mlp import MlpHead
+from headstart.training.feeds import Feed
+from headstart.training.loop import Hearing, Keeping, Trained, train
+from headstart.training.network import Network, head_of, new_head
+from headstart.training.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedHead:
+    head: MlpHead
+    trained: Trained
+    tensors: int
+
+
+def head_plan(spec: HeadSpec) -> Plan:
+    return Plan(
+        phase="head",
+        epochs=spec.head_epochs,
+        batch_size=spec.head_batch_size,
+        optimizer=spec.head_optimizer,
+        lr=spec.head_lr,
+        keep=spec.head_keep,
+        class_weights=spec.class_weights,
+        seed=spec.seed,
+    )
+
+
+def train_head(
+    spec: HeadSpec,
+    rows: Feed,
+    val: Feed,
+    features: int,
+    *,
+    keeping: Keeping | None = None,
+    hearing: Hearing | None = None,
+) -> TrainedHead:
+    """A new head of `spec`, trained on feeds of features (N, D)."""
+    module = new_head(spec, features, len(rows.classes), spec.seed)
+    network = Network(nn.Identity(), module, ())
+    trained = train(network, head_plan(spec), rows, val, keeping=keeping, hearing=hearing)
+    return TrainedHead(head_of(module), trained, len(network.learned()))

@@ -1,0 +1,355 @@
+"""The one training loop: heads on features, tails from the cut and whole networks go through it.
+
+All randomness of a step comes from (seed, epoch, step), so that a run that was cut off anywhere
+goes on to the bit from its last checkpoint, whose place in the epoch is all there is to know.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
+
+from headstart.backbones.backbone import under
+from headstart.errors import SpecError
+from headstart.heads.head import weight_of_classes
+from headstart.training.checkpoints import (
+    pack_optimizer,
+    read_checkpoint,
+    unpack_optimizer,
+    write_checkpoint,
+)
+from headstart.training.feeds import Feed, Rows, batches
+from headstart.training.guards import (
+    check_gradients,
+    check_input,
+    check_losses,
+    check_weights,
+)
+from headstart.training.network import Network, snapshot
+from headstart.training.optimizing import make_optimizer, set_rates
+from headstart.training.plan import Plan
+
+JUDGED = 64  # rows of a batch that is only looked at
+Figures = tuple[float | None, float | None]  # loss and accuracy
+NOTHING: Figures = (None, None)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of history.csv. epoch 0 is before training; None where nothing was measured."""
+
+    phase: str
+    epoch: int
+    lr: float | None
+    train_loss: float | None
+    train_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """When and where checkpoints are written, and who may ask for the end.
+
+    path: None for no checkpoints. job: names everything that decides the result; a checkpoint of
+    another job is not gone on with. every_s: seconds between two, 0 for one a step. stop: asked
+    after every step; when it says so, a checkpoint is written and KeyboardInterrupt raised.
+    """
+
+    path: Path | None = None
+    job: str = ""
+    every_s: float = 30.0
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Who wants to hear how training goes: a line an epoch, steps, and what has to be said."""
+
+    epoch: Callable[[Epoch], None] = lambda line: None
+    progress: Callable[[int, int], None] = lambda done, total: None
+    say: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """history: a line an epoch. chosen: the epoch whose weights the network now has. start: what
+    it had before; last: after the last epoch.
+    """
+
+    history: tuple[Epoch, ...]
+    chosen: int
+    start: dict[str, Tensor]
+    last: dict[str, Tensor]
+
+
+def train(
+    network: Network,
+    plan: Plan,
+    rows: Feed,
+    val: Feed,
+    *,
+    depth: Mapping[str, int] | None = None,
+    keeping: Keeping | None = None,
+    hearing: Hearing | None = None,
+    device: str = "cpu",
+) -> Trained:
+    """Train what is thawed of `network`, in place; it ends with the weights of the epoch kept.
+
+    depth: blocks below the head, by parameter of the tail, for `layer_decay`.
+    Raises Diverged, before anything is saved, for a number that is not finite; KeyboardInterrupt
+    when `keeping.stop` asks for it, after saving.
+    """
+    network.to(device).to(memory_format=torch.channels_last)
+    start = snapshot(network.learned())
+    optimizer = make_optimizer(network, plan, depth)
+    work = _Work(network, optimizer, plan, rows, val, keeping or Keeping(), hearing or Hearing())
+    if not work.resume():
+        work.judge_start()
+    while work.epoch < plan.epochs and not work.stale():
+        network.train()
+        order = batches(len(rows.ids), plan.batch_size, work.number, plan.seed)
+        for step in range(work.step, len(order)):
+            with _seeded(plan.seed, work.number, step):
+                done, whole = work.epoch * len(order) + step, plan.epochs * len(order)
+                work.lr = set_rates(optimizer, plan, done, whole)
+                work.learn(order[step])
+            work.stepped(len(order))
+        work.judge_epoch()
+    last = snapshot(network.learned())
+    return Trained(tuple(work.history), work.keep(), start, last)
+
+
+@dataclass(eq=False)
+class _Work:
+    """Training under way. What is below `hearing` is where it is: a checkpoint holds just that."""
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    plan: Plan
+    rows: Feed
+    val: Feed
+    keeping: Keeping
+    hearing: Hearing
+    epoch: int = 0  # epochs of this phase that are done
+    step: int = 0  # steps of the one under way that are done
+    loss: float = 0.0  # summed over its rows so far, as are the rows that were right
+    right: int = 0
+    lr: float = 0.0  # of the last step
+    parts: int = 1  # that a batch is cut into, so that it fits the accelerator
+    history: list[Epoch] = field(default_factory=list)
+    best: int = 0  # which of the history was best on validation
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0  # that the epoch under way took until `began`
+    began: float = field(default_factory=time.perf_counter)
+    saved: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        weights = weight_of_classes(self.plan.class_weights, self.rows.y, len(self.rows.classes))
+        self._class_weights = torch.tensor(weights, dtype=torch.float32)
+        self._learned = self.network.learned()
+        self._parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+
+    @property
+    def number(self) -> int:
+        """Of the epoch under way, counted on from the phase before."""
+        return self.plan.first_epoch + self.epoch + 1
+
+    def stale(self) -> bool:
+        """Whether validation has not got better for as long as the plan is patient."""
+        return 0 < self.plan.patience <= self.epoch - self.best
+
+    def learn(self, picked: Rows) -> None:
+        """One step of the optimiser, on one batch, each of its numbers seen to be finite."""
+        ids = [self.rows.ids[row] for row in picked]
+        x = self.rows.batch(picked, self.number)
+        check_input(x, ids)
+        x, targets = self._mixed(x, self._targets(picked))
+        logits, losses = self._gradients(x, targets, ids)
+        gradients = {n: p.grad for n, p in self._parameters.items() if p.grad is not None}
+        check_gradients(gradients, ids)
+        if self.plan.clip:
+            torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.plan.clip)
+        self.optimizer.step()
+        check_weights(self._parameters)
+        self.loss += float(losses.sum())
+        self.right += int((_called(logits) == targets.argmax(1)).sum())
+
+    def stepped(self, steps: int) -> None:
+        """Note that a step is done; write a checkpoint when it is time or the end is asked for."""
+        self.step += 1
+        self.hearing.progress(self.epoch * steps + self.step, self.plan.epochs * steps)
+        stopped = self.keeping.stop()
+        if stopped or time.perf_counter() - self.saved >= self.keeping.every_s:
+            self._save()
+        if stopped:
+            raise KeyboardInterrupt
+
+    def judge_start(self) -> None:
+        """Epoch 0: what the network says before training; the best so far."""
+        train = judge(self.network, self.rows) if self.rows.stored else NOTHING
+        line = Epoch(self.plan.phase, self.plan.first_epoch, None, *train, *self._judged_val(), 0.0)
+        self.history = [line]
+        self.best_weights = snapshot(self._learned)
+        self.hearing.epoch(line)
+
+    def judge_epoch(self) -> None:
+        """A line of history for the epoch that is over; its weights are kept if they are better."""
+        n = len(self.rows.ids)
+        train, val = (self.loss / n, self.right / n), self._judged_val()
+        now = time.perf_counter()
+        seconds = round(self.seconds + now - self.began, 3)
+        line = Epoch(self.plan.phase, self.number, self.lr, *train, *val, seconds)
+        self.history.append(line)
+        if _merit(line) > _merit(self.history[self.best]):
+            self.best, self.best_weights = len(self.history) - 1, snapshot(self._learned)
+        self.epoch, self.step, self.loss, self.right = self.epoch + 1, 0, 0.0, 0
+        self.seconds, self.began = 0.0, now
+        self.hearing.epoch(line)
+
+    def keep(self) -> int:
+        """Give the network the weights of the epoch that the plan keeps; return its number."""
+        if self.plan.keep == "last" or not len(self.val.ids):
+            return self.history[-1].epoch
+        self.network.load(self.best_weights)
+        return self.history[self.best].epoch
+
+    def resume(self) -> bool:
+        """Go on from the checkpoint of this very job, if there is one."""
+        path = self.keeping.path
+        if path is None or not path.is_file():
+            return False
+        tensors, facts = read_checkpoint(path)
+        if facts["job"] != self.keeping.job:
+            raise SpecError(
+                f"The run in {path.parent} was begun with other settings, other data or another "
+                f"backbone, and its training would be lost: repeat the command as it was, name "
+                f"another --out, or delete {path}."
+            )
+        self.network.load(under("learned.", tensors))
+        unpack_optimizer(self.optimizer, tensors)
+        self.best_weights = under("best.", tensors)
+        self.history = [Epoch(**line) for line in facts["history"]]
+        for name in PLACE:
+            setattr(self, name, facts[name])
+        self.hearing.say(f"going on after step {self.step} of epoch {self.number}")
+        return True
+
+    def _save(self) -> None:
+        now = time.perf_counter()
+        self.seconds, self.began, self.saved = self.seconds + now - self.began, now, now
+        if self.keeping.path is None:
+            return
+        tensors = {f"learned.{name}": t for name, t in self._learned.items()}
+        tensors |= {f"best.{name}": t for name, t in self.best_weights.items()}
+        facts = {name: getattr(self, name) for name in PLACE}
+        facts |= {"job": self.keeping.job, "history": [asdict(line) for line in self.history]}
+        write_checkpoint(self.keeping.path, tensors | pack_optimizer(self.optimizer), facts)
+
+    def _targets(self, picked: Rows) -> Tensor:  # (B, C)
+        """What the network should say of each row, with label smoothing (Szegedy et al. 2016)."""
+        labels, classes = torch.from_numpy(self.rows.y[picked]), len(self.rows.classes)
+        smooth = self.plan.label_smoothing
+        return one_hot(labels, classes).float() * (1 - smooth) + smooth / classes
+
+    def _mixed(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row blended with another of the batch: mixup (Zhang et al. 2018, eq. 1)."""
+        if not self.plan.mixup:
+            return x, targets
+        rng = np.random.default_rng([self.plan.seed, self.number, self.step])
+        share = float(rng.beta(self.plan.mixup, self.plan.mixup))
+        other = torch.from_numpy(rng.permutation(len(x)))
+        mixed = (share * x + (1 - share) * x[other]).to(x.dtype)  # pixels stay whole numbers
+        return mixed, share * targets + (1 - share) * targets[other]
+
+    def _gradients(self, x: Tensor, targets: Tensor, ids: list[str]) -> tuple[Tensor, Tensor]:
+        """Backward through the whole batch, in parts if it does not fit; logits and losses."""
+        while True:
+            try:
+                return self._backward(x, targets, ids)
+            except torch.OutOfMemoryError:
+                if self.parts >= len(x):
+                    raise
+                self.parts *= 2
+                self.hearing.say(
+                    f"a batch of {len(x)} is too large for the accelerator: from here on it is "
+                    f"run in {self.parts} parts, whose gradients are added up"
+                )
+
+    def _backward(self, x: Tensor, targets: Tensor, ids: list[str]) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        weights = targets @ self._class_weights
+        said, lost, size = [], [], -(-len(x) // self.parts)
+        for part in torch.arange(len(x)).split(size):
+            logits = _forward(self.network, x[part])
+            losses = losses_of(logits, targets[part].to(logits.device))
+            check_losses(losses.detach(), [ids[i] for i in part], self._parameters)
+            (losses @ (weights[part] / weights.sum()).to(losses.device)).backward()
+            said.append(logits.detach().cpu())
+            lost.append(losses.detach().cpu())
+        return torch.cat(said), torch.cat(lost)
+
+    def _judged_val(self) -> Figures:
+        return judge(self.network, self.val) if len(self.val.ids) else NOTHING
+
+
+PLACE = ("epoch", "step", "loss", "right", "lr", "parts", "best", "seconds")
+
+
+def judge(network: Network, rows: Feed) -> Figures:
+    """Mean loss, in nats, and accuracy of what the network says of plain rows."""
+    network.eval()
+    loss, right, n = 0.0, 0, len(rows.ids)
+    for start in range(0, n, JUDGED):
+        picked = np.arange(start, min(start + JUDGED, n))
+        with torch.inference_mode():
+            logits = _forward(network, rows.batch(picked, 0)).cpu()
+            labels = torch.from_numpy(rows.y[picked])
+            known = (labels >= 0).nonzero()[:, 0]
+            targets = one_hot(labels[known], len(rows.classes)).float()
+            loss += float(losses_of(logits[known], targets).double().sum())
+            right += int((_called(logits) == labels).sum())
+    return loss / n, right / n
+
+
+def losses_of(logits: Tensor, targets: Tensor) -> Tensor:  # (N, C) or (N, 1), (N, C) -> (N,)
+    """Cross-entropy with the softmax, or of the one logit for the second class."""
+    if logits.shape[1] == 1:
+        return binary_cross_entropy_with_logits(logits[:, 0], targets[:, 1], reduction="none")
+    return -(targets * log_softmax(logits, dim=1)).sum(dim=1)
+
+
+def _called(logits: Tensor) -> Tensor:  # (N,)
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+
+
+def _forward(network: Network, x: Tensor) -> Tensor:
+    """Logits in float32; on an accelerator reckoned in bfloat16 where that is safe."""
+    device = next(network.parameters()).device
+    if x.dim() == 4 and x.is_floating_point():
+        x = x.contiguous(memory_format=torch.channels_last)
+    x = x.to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+        logits: Tensor = network(x)
+    return logits.float()
+
+
+def _merit(line: Epoch) -> tuple[float, float]:
+    """More right answers on validation are better; of equals the smaller loss."""
+    return line.val_accuracy or 0.0, -(line.val_loss or 0.0)
+
+
+@contextmanager
+def _seeded(*numbers: int) -> Iterator[None]:
+    """What layers such as dropout draw inside comes from these numbers alone."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,147 @@
+"""What is trained: the thawed tail of a backbone with a head on it."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headstart.backbones.cutting import NORMS
+from headstart.errors import SpecError
+from headstart.heads.head import Head, HeadSpec
+from headstart.heads.linear import LinearHead
+from headstart.heads.mlp import MlpHead
+
+
+@dataclass(frozen=True)
+class Count:
+    """Numbers and tensors that a phase trains, and that it leaves alone.
+
+    Statistics of normalisation layers are among the frozen ones unless they are trained, as Keras
+    counts them.
+    """
+
+    trainable: int
+    trainable_tensors: int
+    frozen: int
+    frozen_tensors: int
+
+
+class Network(nn.Module):
+    """tail: what comes from a feed -> (N, D); head: (N, D) -> (N, C) logits, or (N, 1).
+
+    thawed: names of the tail's parameters that learn; the head always does. norms_learn: thawed
+    normalisation layers take part with the statistics of the batch and go on learning them.
+    """
+
+    def __init__(
+        self, tail: nn.Module, head: nn.Module, thawed: Iterable[str], norms_learn: bool = False
+    ) -> None:
+        super().__init__()
+        self.tail, self.head = tail, head
+        self.thawed = frozenset(thawed)
+        self.norms_learn = norms_learn
+        tail.requires_grad_(False)
+        for name, parameter in tail.named_parameters():
+            parameter.requires_grad_(name in self.thawed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.tail(x))
+        return logits
+
+    def train(self, mode: bool = True) -> "Network":
+        """Training mode where something learns; frozen layers and norms stay in inference mode.
+
+        A frozen batch norm in training mode would drift with every batch: the classic trap.
+        """
+        super().train(False)
+        self.training = mode
+        self.head.train(mode)
+        for name, module in self.tail.named_modules():
+            own = {f"{name}.{p}" if name else p for p, _ in module.named_parameters(recurse=False)}
+            norm = isinstance(module, NORMS)
+            learns = bool(own & self.thawed) and (self.norms_learn or not norm)
+            module.training = mode and (learns or (not own and not any(module.children())))
+        return self
+
+    def learned(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name: the very tensors, not copies."""
+        found: dict[str, Tensor] = {n: p for n, p in self.named_parameters() if p.requires_grad}
+        if self.norms_learn:
+            for name, module in self.named_modules():
+                if isinstance(module, NORMS) and any(p.requires_grad for p in module.parameters()):
+                    found |= {f"{name}.{b}": t for b, t in module.named_buffers(recurse=False)}
+        return {name: tensor.data for name, tensor in found.items()}
+
+    def load(self, learned: dict[str, Tensor]) -> None:
+        """Put back what `learned` gave."""
+        own = self.learned()
+        for name, tensor in learned.items():
+            own[name].copy_(tensor)
+
+
+def snapshot(learned: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in learned.items()}
+
+
+def count(whole: Sequence[nn.Module], network: Network) -> Count:
+    """Of the modules `whole` (the backbone, the head), what the network trains and what not."""
+    learning = [p for p in network.parameters() if p.requires_grad]
+    every = [t for m in whole for n, t in m.state_dict().items() if not n.endswith("_tracked")]
+    trainable = sum(p.numel() for p in learning)
+    frozen = sum(t.numel() for t in every) - trainable
+    return Count(trainable, len(learning), frozen, len(every) - len(learning))
+
+
+def new_head(spec: HeadSpec, features: int, classes: int, seed: int) -> nn.Sequential:
+    """Dense layers as Keras begins them: Glorot uniform weights, biases 0; dropout comes first.
+
+    Raises SpecError if one logit is asked for and there are not two classes.
+    """
+    if spec.output == "sigmoid" and classes != 2:
+        raise SpecError(f"One logit (output=sigmoid) tells two classes apart; there are {classes}.")
+    hidden = spec.hidden if spec.head == "mlp" else ()
+    widths = [features, *hidden, 1 if spec.output == "sigmoid" else classes]
+    generator = torch.Generator().manual_seed(seed)
+    layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight, generator=generator)
+        nn.init.zeros_(layer.bias)
+    return _stacked(layers, spec.dropout)
+
+
+def head_module(head: Head, dropout: float = 0.0) -> nn.Sequential:
+    """A fitted head as a module that can go on learning; raises SpecError if it can't."""
+    if isinstance(head, LinearHead):
+        pairs = [(head.weight, head.bias)]
+    elif isinstance(head, MlpHead):
+        pairs = list(zip(head.weights, head.biases, strict=True))
+    else:
+        raise SpecError(
+            f"Fine-tuning goes on from a head of linear layers; a {head.kind!r} head has none. "
+            f"Fit the head with --head logistic."
+        )
+    layers = []
+    for weight, bias in pairs:
+        layer = nn.Linear(*weight.shape)
+        layer.load_state_dict({"weight": torch.tensor(weight.T), "bias": torch.tensor(bias)})
+        layers.append(layer)
+    return _stacked(layers, dropout)
+
+
+def head_of(module: nn.Module) -> MlpHead:
+    """The layers of a head module as they are now, reckoned with NumPy from here on."""
+    layers = [layer for layer in copy.deepcopy(module).modules() if isinstance(layer, nn.Linear)]
+    weights = tuple(np.ascontiguousarray(m.weight.detach().cpu().float().numpy().T) for m in layers)
+    return MlpHead(weights, tuple(m.bias.detach().cpu().float().numpy().copy() for m in layers))
+
+
+def _stacked(layers: Sequence[nn.Linear], dropout: float) -> nn.Sequential:
+    stack = nn.Sequential(nn.Dropout(dropout)) if dropout else nn.Sequential()
+    for n, layer in enumerate(layers):
+        if n:
+            stack.append(nn.ReLU())
+        stack.append(layer)
+    return stack
