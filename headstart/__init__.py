@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headstart.bundle import Bundle as Bundle
     from headstart.bundle import load as load
     from headstart.bundle import save as save
+    from headstart.data.augment import Augment as Augment
     from headstart.data.checks import CheckPlan as CheckPlan
     from headstart.data.checks import check as check
     from headstart.data.checks import good_rows as good_rows
@@ -34,17 +35,20 @@ if TYPE_CHECKING:
     from headstart.features import FeatureTable as FeatureTable
     from headstart.features import Watch as Watch
     from headstart.features import extract as extract
-    from headstart.fitting import FeatureExtraction as FeatureExtraction
     from headstart.fitting import fit as fit
+    from headstart.jobs import Job as Job
     from headstart.model import Model as Model
     from headstart.model import classify as classify
     from headstart.predictions import Predictions as Predictions
-    from headstart.runs import Job as Job
+    from headstart.recipes import RECIPES as RECIPES
+    from headstart.recipes import recipe as recipe
+    from headstart.run_folder import recorded_parts as recorded_parts
     from headstart.runs import Run as Run
     from headstart.runs import Talk as Talk
-    from headstart.runs import recorded_parts as recorded_parts
     from headstart.runs import train as train
     from headstart.runtime import Runtime as Runtime
+    from headstart.specs import FeatureExtraction as FeatureExtraction
+    from headstart.specs import FineTune as FineTune
     from headstart.store import Store as Store
 
 _HOME = {
@@ -56,6 +60,7 @@ _HOME = {
         "load_backbone",
     ],
     "headstart.bundle": ["Bundle", "load", "save"],
+    "headstart.data.augment": ["Augment"],
     "headstart.data.checks": ["CheckPlan", "check", "good_rows", "survey"],
     "headstart.data.dataset": ["Dataset", "LeftOut"],
     "headstart.data.examples": ["solar_cells"],
@@ -64,11 +69,15 @@ _HOME = {
     "headstart.data.splits": ["SplitPlan", "Splits", "split"],
     "headstart.evaluation": ["Evaluation", "compare", "evaluate", "evaluation_rows"],
     "headstart.features": ["FeatureTable", "Watch", "extract"],
-    "headstart.fitting": ["FeatureExtraction", "fit"],
+    "headstart.fitting": ["fit"],
+    "headstart.jobs": ["Job"],
     "headstart.model": ["Model", "classify"],
     "headstart.predictions": ["Predictions"],
-    "headstart.runs": ["Job", "Run", "Talk", "recorded_parts", "train"],
+    "headstart.recipes": ["RECIPES", "recipe"],
+    "headstart.run_folder": ["recorded_parts"],
+    "headstart.runs": ["Run", "Talk", "train"],
     "headstart.runtime": ["Runtime"],
+    "headstart.specs": ["FeatureExtraction", "FineTune"],
     "headstart.store": ["Store"],
 }
 _WHERE = {name: home for home, names in _HOME.items() for name in names}

@@ -51,8 +51,11 @@ class Bundle:
     facts: Mapping[str, Any]
 
 
-def save(model: Model, folder: Path | str) -> Bundle:
-    """Write `model` to a new folder and read it back; raises FileExistsError if it is there."""
+def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = None) -> Bundle:
+    """Write `model` to a new folder and read it back; raises FileExistsError if it is there.
+
+    told: how the model was come by, kept in its facts.
+    """
     folder = Path(folder)
     frozen = _frozen(model.backbone)
     if isinstance(model.backbone, Backbone):
@@ -63,6 +66,7 @@ def save(model: Model, folder: Path | str) -> Bundle:
         "head": {"kind": model.head.kind, "settings": model.head.settings()},
         "inputs": list(frozen.inputs),
         "versions": versions(),
+        **({"told": dict(told)} if told else {}),
     }
     tensors = {f"backbone.{k}": np.asarray(v, order="C") for k, v in frozen.weights.items()}
     tensors |= {f"head.{k}": np.asarray(v, order="C") for k, v in model.head.tensors().items()}
@@ -120,7 +124,7 @@ def _frozen(backbone: Backbone | Frozen) -> Frozen:
 def _check_export(frozen: Frozen, backbone: Backbone) -> None:
     """Raises Mismatch unless the graph gives a known picture PyTorch's features."""
     picture = golden_picture(backbone.card.preprocess.size)[None]
-    compare(OnnxEngine(frozen, cores())(picture), TorchEngine(backbone, "cpu")(picture))
+    compare(OnnxEngine(frozen, cores())(picture)[0], TorchEngine(backbone, "cpu")(picture)[0])
 
 
 def _read(folder: Path) -> Bundle:
@@ -181,7 +185,7 @@ def _manifest(files: Mapping[str, str]) -> str:
 def _golden_scores(model: Model) -> NDArray[np.floating[Any]]:
     assert isinstance(model.backbone, Frozen)
     picture = golden_picture(model.backbone.card.preprocess.size)
-    return model.head.scores(OnnxEngine(model.backbone, cores())(picture[None]))[0]
+    return model.head.scores(OnnxEngine(model.backbone, cores())(picture[None])[0])[0]
 
 
 def _check_golden(bundle: Bundle) -> None:

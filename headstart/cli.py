@@ -12,7 +12,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import (
     Any,
@@ -33,8 +33,11 @@ from headstart.errors import (
     SpecError,
     UnknownName,
 )
+from headstart.spec import to_plain
 
 T = TypeVar("T")
+JOB_FLAGS = ("backbone", "weights", "strategy", "baseline", "checkpoint_s", "resume")
+JOB_SPECS = ("recipe", "finetune", "augment", "split", "checks", "runtime")
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -66,26 +69,45 @@ def train(argv: list[str]) -> int:
     parser = _Parser("train", train)
     parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run")
-    parser.add_argument("--backbone", default=hs.DEFAULT_BACKBONE, help="source:id (%(default)s)")
-    _weights_flag(parser)
+    parser.add_argument(
+        "--recipe",
+        default="default",
+        help="a recipe by name, which sets what follows (%(default)s)",
+    )
+    job = hs.recipe(_given(argv, "--recipe") or "default").job  # its settings are the defaults
+    _flags(parser, job, *JOB_FLAGS)
     _store_flag(parser)
-    for spec in (hs.FeatureExtraction, hs.SplitPlan, hs.CheckPlan, hs.Runtime):
-        _flags(parser, spec)
+    for name in JOB_SPECS:
+        _flags(parser, getattr(job, name))
     args = parser.parse_args(argv)
 
-    job = hs.Job(
+    job = replace(
+        job,
         source=_source(args.data),
-        backbone=args.backbone,
-        weights=args.weights,
-        recipe=_made(hs.FeatureExtraction, args),
-        split=_made(hs.SplitPlan, args),
-        checks=_made(hs.CheckPlan, args),
-        runtime=_made(hs.Runtime, args),
         store=hs.Store(args.store),
+        **{name: _made(getattr(job, name), args) for name in JOB_SPECS},
+        **{name: getattr(args, name) for name in JOB_FLAGS},
     )
     run = hs.train(hs.read(args.data), args.out, job, _talk())
     _print_run(run)
     return _left_out(run.left_out)
+
+
+def recipes(argv: list[str]) -> int:
+    """the tutorials' recipes by name, and what each does"""
+    parser = _Parser("recipes", recipes)
+    parser.add_argument("--json", action="store_true", help="print one JSON value, every setting")
+    args = parser.parse_args(argv)
+
+    if args.json:
+        _print_json({name: to_plain(named.job) for name, named in hs.RECIPES.items()})
+        return DONE
+    for name, named in hs.RECIPES.items():
+        print(
+            f"{name}\n{textwrap.fill(named.does, 96, initial_indent='  ', subsequent_indent='  ')}"
+        )
+    print("\nheadstart train DATA --out RUN --recipe NAME; any setting can be changed by its flag.")
+    return DONE
 
 
 def check(argv: list[str]) -> int:
@@ -94,11 +116,11 @@ def check(argv: list[str]) -> int:
     parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--json", action="store_true", help="print everything found, as JSON")
     _store_flag(parser)
-    for spec in (hs.CheckPlan, hs.Runtime):
+    for spec in (hs.CheckPlan(), hs.Runtime()):
         _flags(parser, spec)
     args = parser.parse_args(argv)
 
-    data, runtime = hs.read(args.data), _made(hs.Runtime, args).resolved()
+    data, runtime = hs.read(args.data), _made(hs.Runtime(), args).resolved()
     watch = _watch("checks")
     seen = hs.survey(
         data,
@@ -111,7 +133,7 @@ def check(argv: list[str]) -> int:
         _print_json(found.to_plain())
     else:
         _print_table(found.table())
-    hs.good_rows(data, seen, _made(hs.CheckPlan, args))  # refuses what training would refuse
+    hs.good_rows(data, seen, _made(hs.CheckPlan(), args))  # refuses what training would refuse
     return _left_out(found.left_out)
 
 
@@ -128,7 +150,7 @@ def evaluate(argv: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     _store_flag(parser)
-    _flags(parser, hs.Runtime)
+    _flags(parser, hs.Runtime())
     args = parser.parse_args(argv)
 
     bundle = hs.load(_bundle(args.model))
@@ -137,7 +159,7 @@ def evaluate(argv: list[str]) -> int:
         bundle.model.backbone,
         data,
         store=hs.Store(args.store),
-        runtime=_made(hs.Runtime, args),
+        runtime=_made(hs.Runtime(), args),
         watch=_watch("features"),
     )
     said = bundle.model.predict_table(table)
@@ -161,7 +183,7 @@ def predict(argv: list[str]) -> int:
 
     bundle = hs.load(_bundle(args.model))
     files, left_out = hs.find(_named(args.files))
-    runtime = _made(hs.Runtime, args)
+    runtime = _made(hs.Runtime(), args)
     table = hs.extract(bundle.model.backbone, files, runtime=runtime, watch=_watch("predict"))
     said = bundle.model.predict_table(table)
     return _print_predictions(said, args, (*left_out, *table.left_out))
@@ -177,7 +199,7 @@ def classify(argv: list[str]) -> int:
 
     backbone = hs.load_backbone(args.backbone, weights=args.weights)
     files, left_out = hs.find(_named(args.files))
-    said, more = hs.classify(backbone, files, runtime=_made(hs.Runtime, args))
+    said, more = hs.classify(backbone, files, runtime=_made(hs.Runtime(), args))
     return _print_predictions(said, args, (*left_out, *more))
 
 
@@ -211,6 +233,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
     "classify": classify,
     "backbones": backbones,
+    "recipes": recipes,
 }
 DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet of path,label"
 MODEL_HELP = "a run folder, or the bundle in it"
@@ -284,33 +307,49 @@ class _Parser(argparse.ArgumentParser):
         return args
 
 
-def _flags(parser: argparse.ArgumentParser, spec: type) -> None:
-    """One flag a field, so the command line can never drift from the library."""
-    hints = get_type_hints(spec)
-    for f in fields(spec):
-        flag, default = f"--{f.name.replace('_', '-')}", f.default
-        kind, choices = _kind(hints[f.name])
-        text = f"{_field_help(spec, f.name)} (default: {_shown(default)})".replace("%", "%%")
+def _flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
+    """One flag a field (or of `only` these), so the command line can't drift from the library.
+
+    What `spec` holds are the defaults. Specs share a flag if they share a name, as all do a seed.
+    """
+    hints = get_type_hints(type(spec))
+    for name in only or [f.name for f in fields(spec)]:
+        flag, default = f"--{name.replace('_', '-')}", getattr(spec, name)
+        if flag in parser._option_string_actions:
+            continue
+        kind, choices = _kind(hints[name])
+        text = f"{_field_help(type(spec), name)} (default: {_shown(default)})".replace("%", "%%")
         if kind is bool:
             parser.add_argument(
                 flag, action=argparse.BooleanOptionalAction, default=default, help=text
             )
             continue
-        many = "+" if isinstance(default, tuple) else None
         parser.add_argument(
             flag,
             type=kind,
             choices=choices or None,
             default=default,
-            nargs=many,
+            nargs="+" if isinstance(default, tuple) else None,
             help=text,
-            metavar=None if choices else f.name.upper(),
+            metavar=None if choices else name.upper(),
         )
 
 
-def _made(spec: type[T], args: argparse.Namespace) -> T:
-    given: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(spec)}  # type: ignore[arg-type]
-    return spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+def _made(spec: T, args: argparse.Namespace) -> T:
+    """The same spec with what the flags say."""
+    given = {f.name: getattr(args, f.name) for f in fields(spec)}  # type: ignore[arg-type]
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return replace(spec, **plain)  # type: ignore[type-var]
+
+
+def _given(argv: list[str], flag: str) -> str:
+    """The value that a flag has among the words of a command, before they are parsed."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return ""
 
 
 def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
@@ -319,7 +358,9 @@ def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
         return str, get_args(hint)
     if get_origin(hint) is tuple:
         return get_args(hint)[0], ()
-    options = [_kind(h) for h in get_args(hint)]
+    options = [_kind(h) for h in get_args(hint) if h is not type(None)]
+    if len(options) == 1:
+        return options[0]
     if options:  # a union of literals
         return str, tuple(word for _, words in options for word in words)
     return hint, ()
@@ -368,7 +409,7 @@ def _files_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, default=1, help="classes to print for each (%(default)s); JSON has all"
     )
-    _flags(parser, hs.Runtime)
+    _flags(parser, hs.Runtime())
 
 
 def _named(files: list[str]) -> list[Path]:
@@ -495,6 +536,7 @@ def _duration(seconds: float) -> str:
 def _print_run(run: "hs.Run") -> None:
     print("\nchecks")
     _print_table(run.checks.table())
+    _print_candidates(run)
     _print_evaluation("test", run.evaluations["test"])
     seconds = run.timings["seconds"]
     print("\nseconds by stage")
@@ -506,6 +548,22 @@ def _print_run(run: "hs.Run") -> None:
         f"peak memory {t['peak_rss_bytes'] / 1e9:.2f} GB"
     )
     print(f"\nsaved {run.folder}  (the model: {run.folder / 'model'})")
+
+
+def _print_candidates(run: "hs.Run") -> None:
+    """What was trained, how many numbers learned, and which of them was kept."""
+    rows = [("model", "trainable", "frozen", "accuracy on validation", "")]
+    for name, on_val in run.candidates.items():
+        count = run.counts[name]
+        mark = "kept" if name == run.kept else ""
+        accuracy = str(on_val.accuracy or "n/a")
+        rows.append((name, f"{count.trainable:,}", f"{count.frozen:,}", accuracy, mark))
+    print("\ntrained")
+    _print_table(rows)
+    if run.gain is not None:
+        print(f"  {run.kept} is more accurate on validation by {run.gain}")
+    for name, on_test in run.baselines.items():
+        print(f"  to compare with, on test: {name} {on_test.accuracy or 'n/a'}")
 
 
 def _print_evaluation(title: str, result: "hs.Evaluation") -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 import headstart as hs
 from headstart.errors import DataError, SpecError
-from headstart.runs import FILES
+from headstart.run_folder import FILES
 from headstart.runtime import Runtime
 
 UNBUILT = {"report.html"}  # the report comes with a later issue

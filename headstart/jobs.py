@@ -1,0 +1,62 @@
+"""Everything that a run can be asked for, as one value."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from headstart.backbones.registry import DEFAULT_BACKBONE
+from headstart.data.augment import Augment
+from headstart.data.checks import CheckPlan
+from headstart.data.splits import SplitPlan
+from headstart.errors import SpecError
+from headstart.heads.head import check_word
+from headstart.runtime import Runtime
+from headstart.specs import FeatureExtraction, FineTune
+from headstart.store import USUAL, Store
+
+Strategy = Literal["auto", "extract", "finetune", "scratch"]
+From = Literal["none", "cnn", "backbone"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that `headstart train` can be asked for, but where to put it.
+
+    source: where the data was read from, recorded so that `recorded_parts` knows it again.
+    backbone: the pretrained network, as source:id; `headstart backbones` lists them.
+    weights: pretrained, random, or a local file (.safetensors; .h5 for keras).
+    strategy: auto fits a head, then fine-tunes, and keeps what is better on validation; extract,
+        finetune and scratch force one of them.
+    baseline: what to train from scratch on the same rows, to compare with: the tutorials' small
+        cnn, or the same backbone with random weights.
+    checkpoint_s: seconds between two checkpoints of a training under way; 0 for one a step.
+    resume: go on with a run that was cut off, or say that there is none.
+    """
+
+    source: str = ""
+    backbone: str = DEFAULT_BACKBONE
+    weights: str = "pretrained"
+    strategy: Strategy = "auto"
+    recipe: FeatureExtraction = FeatureExtraction()
+    finetune: FineTune = FineTune()
+    augment: Augment = Augment()
+    baseline: From = "none"
+    split: SplitPlan = SplitPlan()
+    checks: CheckPlan = CheckPlan()
+    runtime: Runtime = Runtime()
+    store: Store = USUAL
+    checkpoint_s: float = 30.0
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        check_word("strategy", self.strategy, get_args(Strategy))
+        check_word("baseline", self.baseline, get_args(From))
+        if self.strategy == "finetune" and self.recipe.head == "nearest":
+            raise SpecError(
+                "Fine-tuning goes on from a head of linear layers; the nearest neighbours have "
+                "none. Name another --head, or --strategy extract."
+            )
+
+    @property
+    def tunes(self) -> bool:
+        """Whether there is a second phase."""
+        return self.strategy in ("auto", "finetune") and self.recipe.head != "nearest"

@@ -1,0 +1,146 @@
+"""The folder of a run: who may write into it, and how its tables are written and read again."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.atomic import TEMPORARY, write_text
+from headstart.data.dataset import Dataset
+from headstart.data.splits import Splits
+from headstart.errors import SpecError
+
+if TYPE_CHECKING:
+    from headstart.training.loop import Epoch
+
+FILES = {
+    "recipe.json",
+    "splits.csv",
+    "checks.json",
+    "history.csv",
+    "predictions.csv",
+    "evaluation.json",
+    "timings.json",
+    "report.html",
+    "model",
+}
+LAST = "timings.json"
+MARKER = ".unfinished"  # in a folder that `claimed` made and whose run has not ended
+LOCK = ".lock"  # held by the process that writes into the folder
+CHECKPOINTS = "checkpoint-*.safetensors"  # of phases under way; gone when the run has ended
+HISTORY = "phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds".split(",")
+
+
+@contextmanager
+def claimed(out: Path, *, resume: bool = False) -> Iterator[None]:
+    """`out` for one run alone: a new folder, or one whose run was cut off and can go on.
+
+    Only a folder that this function made, by the marker in it, is ever written into. When the block
+    ends well, marker, lock and checkpoints are removed: the run is finished.
+    Raises SpecError for any other folder, for one that another process is working on, and, with
+    `resume`, if there is nothing to go on with.
+    """
+    _check_free(out, resume)
+    write_text(out / MARKER, "A run was begun here and did not end; the same command goes on.\n")
+    with _locked(out):
+        for name in (p.name for p in out.iterdir()):
+            if name.startswith(TEMPORARY) or name == "model":
+                shutil.rmtree(out / name, ignore_errors=True)
+        yield
+        for checkpoint in out.glob(CHECKPOINTS):
+            checkpoint.unlink()
+        (out / MARKER).unlink()
+
+
+def _check_free(out: Path, resume: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise SpecError(f"--out names a folder for the run; {out} is a file.")
+    there = {p.name for p in out.iterdir()} if out.exists() else set[str]()
+    if LAST in there and MARKER not in there:
+        raise SpecError(
+            f"{out} holds a finished run, which is never written over: name another --out."
+        )
+    if there and MARKER not in there:
+        raise SpecError(
+            f"--out names a new folder, or one whose run was interrupted; {out} holds "
+            f"{min(there)!r}. Nothing was changed: name another folder."
+        )
+    if resume and not there:
+        raise SpecError(
+            f"--resume goes on with a run that was cut off; there is none in {out}. Leave the flag "
+            f"out to begin one there."
+        )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """A lock that the kernel drops when its holder dies, however it dies.
+
+    Where a file system has no such locks there is none: files are written whole in any case, so two
+    runs in one folder waste work but spoil nothing.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    fd = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecError(
+                f"Another process is working on {out}: wait for it, or name another --out."
+            ) from None
+        except OSError:
+            pass
+        yield
+        with suppress(OSError):
+            (out / LOCK).unlink()
+    finally:
+        os.close(fd)
+
+
+def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:
+    """The part that each row of `data` had in a run, "" for rows it did not have.
+
+    () if the run (a run folder, or the bundle in it) was not of data from the same `source`.
+    """
+    folder = run if (run / "splits.csv").is_file() else run.resolve().parent
+    try:
+        recorded = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["data"]
+        with open(folder / "splits.csv", encoding="utf-8", newline="") as f:
+            part = {row["path"]: row["part"] for row in csv.DictReader(f)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(part.get(id, "") for id in data.ids) if recorded == source else ()
+
+
+def splits_csv(splits: Splits) -> str:
+    """path,label,part: a line a row, train, val and test in turn."""
+    parts = (("train", splits.train), ("val", splits.val), ("test", splits.test))
+    lines = (
+        (id, part.classes[label], name)
+        for name, part in parts
+        for id, label in zip(part.ids, part.labels, strict=True)
+    )
+    return _csv(("path", "label", "part"), lines)
+
+
+def history_csv(history: "Iterable[Epoch]") -> str:
+    """A line an epoch, of all phases in turn; empty where nothing was measured."""
+    lines = ([getattr(line, name) for name in HISTORY] for line in history)
+    return _csv(HISTORY, (["" if v is None else v for v in line] for line in lines))
+
+
+def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
