@@ -386,7 +386,9 @@ def _shown(default: object) -> str:
 
 def _weights_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", default="pretrained", help="pretrained, random, or a local .safetensors file"
+        "--weights",
+        default="pretrained",
+        help="pretrained, random, or a local .safetensors file (keras: .h5 too)",
     )
 
 

@@ -1,6 +1,6 @@
 """Who runs the frozen part: ONNX Runtime on a CPU, PyTorch on an accelerator."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,9 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.errors import Mismatch, MissingPackage, SpecError
 from headstart.runtime import Runtime
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Squares = NDArray[np.uint8]  # (N, size, size, 3)
 Features = NDArray[np.float32]  # (N, D)
@@ -45,21 +48,23 @@ def check_device(runtime: Runtime) -> None:
         )
 
 
-def open_engine(backbone: Backbone | Frozen, runtime: Runtime, cut: str = "") -> Engine:
+def open_engine(
+    backbone: Backbone | Frozen, runtime: Runtime, both: "nn.Module | None" = None
+) -> Engine:
     """The fastest engine for a resolved `runtime`; the one on a CPU checks itself against PyTorch.
 
-    cut: a point of the backbone (`cutting.Cut.name`) whose value is wanted beside the features.
+    both: the backbone with a second output (`cutting.Cut.both`), which is wanted too.
     Raises Mismatch from its first call if the two disagree by more than TOLERANCE.
     """
     if isinstance(backbone, Frozen):
         return OnnxEngine(backbone, runtime.threads)
     if runtime.device != "cpu":
         check_device(runtime)
-        return TorchEngine(backbone, runtime.device, cut)
+        return TorchEngine(backbone, runtime.device, both)
     from headstart.backbones.graph import freeze
 
-    graph = freeze(backbone, cut)
-    return Checked(OnnxEngine(graph, runtime.threads), TorchEngine(backbone, "cpu", cut))
+    graph = freeze(backbone, both)
+    return Checked(OnnxEngine(graph, runtime.threads), TorchEngine(backbone, "cpu", both))
 
 
 class OnnxEngine:
@@ -80,16 +85,15 @@ class OnnxEngine:
 class TorchEngine:
     """PyTorch: autocast to float16 and channels-last on an accelerator, plain float32 on a CPU."""
 
-    def __init__(self, backbone: Backbone, device: str, cut: str = "") -> None:
+    def __init__(self, backbone: Backbone, device: str, both: "nn.Module | None" = None) -> None:
         import copy
 
         import torch
 
-        from headstart.backbones.cutting import tapped
         from headstart.backbones.graph import FromPixels
 
-        module = copy.deepcopy(backbone.module)
-        network = FromPixels(tapped(module, cut) if cut else module, backbone.card.preprocess)
+        module = copy.deepcopy(both or backbone.module)
+        network = FromPixels(module, backbone.card.preprocess)
         self._network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._device = torch.device(device)
         self.batch = 16 if device == "cpu" else 256

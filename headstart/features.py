@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from headstart.runtime import Runtime
 from headstart.spec import fingerprint
 from headstart.store import DIGEST_BYTES, Reader, Store, digest
 
+if TYPE_CHECKING:
+    from torch import nn
+
 CUT = "features"  # where the backbone is cut: after its pooled features
 AHEAD = 48  # pictures decoded before they are wanted: 7 MB at 224 x 224
 SHARD = 256  # rows between two writes to the store: what a kill can cost
@@ -32,15 +35,16 @@ Precision = Literal["float32", "float16"]
 Activations = Reader | NDArray[np.floating[Any]]  # rows of what crosses a cut: (N, *shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tap:
     """What is wanted beside the features: the value at a cut of the backbone.
 
-    name, shape: as of a `cutting.Cut`. precision: of what is kept.
+    name, shape, both: as of a `cutting.Cut`. precision: of what is kept.
     """
 
     name: str
     shape: tuple[int, ...]
+    both: "nn.Module"
     precision: Precision = "float32"
 
     @property
@@ -202,7 +206,7 @@ class _Place:
     @cached_property
     def engine(self) -> Engine:
         """Opened only when something has to be computed: exporting a graph takes seconds."""
-        return open_engine(self.backbone, self.runtime, self.tap.name if self.tap else "")
+        return open_engine(self.backbone, self.runtime, self.tap.both if self.tap else None)
 
     def fetch(self, path: Path, views: int) -> list[_Fetched]:
         """Read a file; decode it only if something of one of its first `views` is not stored."""

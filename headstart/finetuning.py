@@ -36,7 +36,7 @@ class Opened:
     def tap(self, rows: int, precision: Literal["auto", "float32", "float16"]) -> Tap:
         """What extraction is to keep of so many rows beside their features, and how exactly."""
         assert self.cut is not None  # or there is nothing to keep
-        tap = Tap(self.cut.name, self.cut.shape)
+        tap = Tap(self.cut.name, self.cut.shape, self.cut.both)
         if precision == "auto":
             precision = "float16" if rows * tap.row_bytes > HALF_FROM_BYTES else "float32"
         return replace(tap, precision=precision)

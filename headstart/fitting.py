@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.cutting import Cut
 from headstart.backbones.registry import load_backbone
 from headstart.data.augment import Augment
 from headstart.data.dataset import Dataset
@@ -219,10 +220,10 @@ def train_tables(
 
 
 def engine_feed(
-    backbone: Backbone, cut: str, data: Dataset, views: Views, count: int, around: Around
+    backbone: Backbone, cut: Cut | None, data: Dataset, views: Views, count: int, around: Around
 ) -> Fresh:
-    """What crosses the cut, or the features if none is named, computed whenever it is wanted."""
-    engine = open_engine(backbone, around.runtime, cut)
+    """What crosses the cut, or the features if there is none, computed whenever it is wanted."""
+    engine = open_engine(backbone, around.runtime, cut.both if cut else None)
 
     def frozen(squares: Squares) -> NDArray[np.generic]:
         size = engine.batch
@@ -304,7 +305,7 @@ def feeds(
         train = pixel_feed(backbone, data.train, views, count, around)
         return train, pixel_feed(backbone, data.val, PLAIN, 1, around)
     if tap is None:
-        fresh = engine_feed(backbone, opened.cut.name, data.train, views, count, around)
+        fresh = engine_feed(backbone, opened.cut, data.train, views, count, around)
         return fresh, replace(fresh, data=data.val, views=PLAIN, count=1)
     plain = None if table is None else table.of(data.train)
     val = table_of(backbone, data.val, around, tap) if table is None else table.of(data.val)

@@ -289,7 +289,7 @@ class _Training:
         around = self._around("head", self._named("head", backbone, splits))
         if recipe.by_epochs and augment.active and not augment.views:
             new = Views(augment, recipe.seed)
-            fresh = engine_feed(backbone, "", splits.train, new, 0, around)
+            fresh = engine_feed(backbone, None, splits.train, new, 0, around)
         with held_interrupts() as stop:
             around = replace(around, keeping=replace(around.keeping, stop=stop))
             fitted = fit_tables(recipe, backbone, views, val, around=around, fresh=fresh)

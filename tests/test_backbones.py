@@ -30,6 +30,7 @@ SOURCES: dict[str, Callable[[Path], Backbone]] = {
     "packaged": lambda _: hs.load_backbone("packaged:efficientnet_lite0"),
     "timm convolutional": lambda _: hs.load_backbone("timm:test_efficientnet", weights="random"),
     "timm transformer": lambda _: hs.load_backbone("timm:test_vit", weights="random"),
+    "keras": lambda _: hs.load_backbone("keras:MobileNet@32", weights="random"),
     "file": from_folder,
 }
 
@@ -48,7 +49,7 @@ def squares(backbone: Backbone) -> Squares:
 def test_every_source_keeps_the_same_promises(
     backbone: Backbone, squares: Squares, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    features = TorchEngine(backbone, "cpu")(squares)
+    (features,) = TorchEngine(backbone, "cpu")(squares)
     assert features.shape == (3, backbone.card.dim)
     assert features.dtype == np.float32
     assert not backbone.module.training
@@ -75,8 +76,8 @@ def test_blocks_come_in_the_order_in_which_they_run(backbone: Backbone) -> None:
 
 
 def test_the_graph_gives_what_pytorch_gives(backbone: Backbone, squares: Squares) -> None:
-    features = OnnxEngine(freeze(backbone), threads=1)(squares)
-    np.testing.assert_allclose(features, TorchEngine(backbone, "cpu")(squares), atol=1e-4)
+    (features,) = OnnxEngine(freeze(backbone), threads=1)(squares)
+    np.testing.assert_allclose(features, TorchEngine(backbone, "cpu")(squares)[0], atol=1e-4)
 
 
 def test_the_graph_carries_no_weights_and_the_same_fingerprint(backbone: Backbone) -> None:
@@ -89,8 +90,8 @@ def test_the_graph_carries_no_weights_and_the_same_fingerprint(backbone: Backbon
 
 def test_features_do_not_depend_on_the_batch(backbone: Backbone, squares: Squares) -> None:
     engine = OnnxEngine(freeze(backbone), threads=2)
-    together = engine(squares)
-    assert np.array_equal(np.concatenate([engine(s[None]) for s in squares]), together)
+    (together,) = engine(squares)
+    assert np.array_equal(np.concatenate([engine(s[None])[0] for s in squares]), together)
 
 
 def test_changing_one_weight_changes_the_fingerprint() -> None:
@@ -238,7 +239,7 @@ def test_a_card_of_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     folder = save_backbone(hs.load_backbone("tiny:8"), tmp_path / "saved")
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps({**card, "architecture": "pickle:evil"}))
-    with pytest.raises(SpecError, match="timm:NAME or tiny:D"):
+    with pytest.raises(SpecError, match="timm:NAME, keras:NAME@SIZE or tiny:D"):
         hs.load_backbone(f"file:{folder}")
 
 
@@ -265,5 +266,12 @@ def test_messages_tell_the_next_step() -> None:
 def test_the_list_knows_every_source() -> None:
     names = [b.name for b in hs.list_backbones()]
     assert names[0] == hs.DEFAULT_BACKBONE
-    assert {n.partition(":")[0] for n in names} == {"packaged", "timm", "file", "tiny"}
+    assert {n.partition(":")[0] for n in names} == {
+        "packaged",
+        "timm",
+        "keras",
+        "file",
+        "scratch",
+        "tiny",
+    }
     assert "timm:resnet18.a1_in1k" in [b.name for b in hs.list_backbones("timm:resnet18*")]

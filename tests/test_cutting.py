@@ -1,4 +1,4 @@
-"""Where frozen meets thawed: what may learn is said in people's words, and the cut changes nothing."""
+"""Where frozen meets thawed: it is said in people's words, and cutting there changes nothing."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from torch import fx, nn
 
 import headstart as hs
 from headstart.backbones.backbone import Backbone, Block
-from headstart.backbones.cutting import cut_before, layers_of, tapped, thawed_by
+from headstart.backbones.cutting import cut_before, layers_of, thawed_by
 from headstart.errors import SpecError, UnknownName
 
 NETWORKS = ["tiny:8", "timm:resnet18", "timm:test_vit", "timm:test_efficientnet"]
@@ -36,13 +36,13 @@ def test_trunk_and_tail_together_are_the_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_tapped_network_gives_both(name: str) -> None:
+def test_a_network_with_two_outputs_gives_both(name: str) -> None:
     backbone = untrained(name)
     cut = cut_before(backbone, thawed_by(backbone, "1"))
     assert cut is not None
     with torch.inference_mode():
         x = pictures(backbone)
-        features, activations = tapped(backbone.module, cut.name)(x)
+        features, activations = cut.both(x)
         assert torch.equal(features, backbone.module(x))
         assert torch.equal(activations, cut.trunk(x))
 

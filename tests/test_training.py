@@ -266,9 +266,9 @@ class Small(nn.Module):
 def test_a_batch_that_is_too_large_is_halved_once_and_gives_the_same() -> None:
     said: list[str] = []
     roomy, small = network(THAWED), network(THAWED)
-    small.tail = nn.Sequential(*small.tail, Small(room=4))  # type: ignore[misc]
+    small.tail = nn.Sequential(*small.tail.children(), Small(room=4))
     for net in (roomy, small):
-        net.head = net.head[1:]  # type: ignore[assignment, index]  # dropout would draw otherwise
+        net.head = nn.Sequential(*list(net.head.children())[1:])  # dropout would draw otherwise
     train(roomy, PLAN, feed(), feed(seed=1))
     train(small, PLAN, feed(), feed(seed=1), hearing=Hearing(say=said.append))
     assert len(said) == 1
@@ -292,7 +292,7 @@ def test_smoothed_labels_weights_and_mixup_are_used() -> None:
         {"clip": 1e-3},
         {"weight_decay": 0.5, "optimizer": "adamw"},
     ):
-        assert not same(plain.state_dict(), trained(replace(PLAN, **change))[0].state_dict())  # type: ignore[arg-type]
+        assert not same(plain.state_dict(), trained(replace(PLAN, **change))[0].state_dict())
 
 
 def test_balanced_classes_weigh_alike() -> None:

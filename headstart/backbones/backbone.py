@@ -126,7 +126,9 @@ def weights_fingerprint(
     entries: name, dtype, shape and raw bytes of each tensor, in any order.
     """
     h = hashlib.blake2b(digest_size=8)
-    h.update(repr((card.architecture, card.preprocess.mean, card.preprocess.std)).encode())
+    eats = card.preprocess
+    order = ("bgr",) if eats.bgr else ()  # said only if so: older fingerprints stay what they were
+    h.update(repr((card.architecture, eats.mean, eats.std, *order)).encode())
     for name, dtype, shape, raw in sorted(entries, key=lambda e: e[0]):
         h.update(repr((name, dtype, tuple(shape))).encode())
         h.update(raw)

@@ -19,13 +19,15 @@ NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._Instan
 class Cut:
     """A network taken apart where a single tensor crosses from frozen to thawed layers.
 
-    trunk: (N, 3, H, W) -> (N, *shape), wholly frozen; tail: (N, *shape) -> (N, D). Both hold the
-    very modules of the backbone they were cut from: what is trained in the tail is trained there.
+    trunk: (N, 3, H, W) -> (N, *shape), wholly frozen; tail: (N, *shape) -> (N, D); both: the whole
+    network, giving (N, D) and (N, *shape). All hold the very modules of the backbone they were cut
+    from: what is trained in the tail is trained there.
     """
 
     name: str
     trunk: nn.Module
     tail: nn.Module
+    both: nn.Module
     shape: tuple[int, ...]
 
 
@@ -78,22 +80,9 @@ def cut_before(backbone: Backbone, thawed: Sequence[str]) -> Cut | None:
     for node in reversed(list(_crossings(graph, set(thawed)))):
         trunk = _module(backbone.module, _until(graph, node))
         if (shape := _shape_after(trunk, backbone)) is not None:
-            return Cut(node.name, trunk, _module(backbone.module, _after(graph, node)), shape)
+            tail = _module(backbone.module, _after(graph, node))
+            return Cut(node.name, trunk, tail, _module(backbone.module, _with(graph, node)), shape)
     return None
-
-
-def tapped(module: nn.Module, name: str) -> nn.Module:
-    """The module with two outputs: its own, and the value at the cut `name`."""
-    graph = traced(module)
-    assert graph is not None  # or there would be no cut of that name
-    copied, values = fx.Graph(), dict[fx.Node, fx.Node]()
-    for node in graph.nodes:
-        if node.op == "output":
-            tap = next(new for old, new in values.items() if old.name == name)
-            copied.output((values[node.args[0]], tap))
-        else:
-            values[node] = copied.node_copy(node, lambda n: values[n])
-    return fx.GraphModule(module, copied)
 
 
 def traced(module: nn.Module) -> fx.Graph | None:
@@ -216,6 +205,17 @@ def _until(graph: fx.Graph, last: fx.Node) -> fx.Graph:
         if node is last:
             copied.output(values[node])
             break
+    return copied
+
+
+def _with(graph: fx.Graph, tap: fx.Node) -> fx.Graph:
+    """The whole graph, giving the value of `tap` beside its own."""
+    copied, values = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in graph.nodes:
+        if node.op == "output":
+            copied.output((values[node.args[0]], values[tap]))
+        else:
+            values[node] = copied.node_copy(node, lambda n: values[n])
     return copied
 
 

@@ -66,9 +66,15 @@ def build(architecture: str) -> "tuple[nn.Module, tuple[Block, ...]]":
 
         module = timm.create_model(from_timm.known(id), pretrained=False, num_classes=0)
         return module.eval().requires_grad_(False), from_timm.blocks_of(module)
-    if source == "tiny":
-        from headstart.backbones import tiny
+    if source == "keras":
+        from headstart.backbones import from_keras
 
-        backbone = tiny.load(id, Weights())
+        return from_keras.build(id)
+    if source in ("tiny", "scratch"):
+        from headstart.backbones import scratch, tiny
+
+        backbone = {"tiny": tiny, "scratch": scratch}[source].load(id, Weights())
         return backbone.module, backbone.blocks
-    raise SpecError(f"An architecture is timm:NAME or tiny:D; the card says {architecture!r}.")
+    raise SpecError(
+        f"An architecture is timm:NAME, keras:NAME@SIZE or tiny:D; the card says {architecture!r}."
+    )

@@ -8,12 +8,11 @@ from typing import Any
 import onnx
 import torch
 from timm.layers import Conv2dSame
-from timm.layers.padding import get_same_padding
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
+from headstart.backbones.padding import PaddedConv2d, same_edges
 from headstart.data.preprocess import Preprocess
 
 OPSET = 17
@@ -25,48 +24,33 @@ class FromPixels(nn.Module):
 
     def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.bgr = network, preprocess.bgr
         std = torch.tensor(preprocess.std)
         scale, shift = 1 / (255 * std), -torch.tensor(preprocess.mean) / std
         self.scale = nn.Buffer(scale[:, None, None], persistent=False)
         self.shift = nn.Buffer(shift[:, None, None], persistent=False)
 
-    def forward(self, pixels: Tensor) -> Tensor:  # (N, H, W, 3) uint8 -> (N, D)
+    def forward(self, pixels: Tensor) -> Any:  # (N, H, W, 3) uint8 -> (N, D), and the cut if any
         x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype)
-        return self.network(x * self.scale + self.shift)
+        x = x * self.scale + self.shift
+        return self.network(x[:, [2, 1, 0]] if self.bgr else x)
 
 
-def freeze(backbone: Backbone) -> Frozen:
+def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
     """The backbone as a graph (opset 17, any batch size) beside its weights.
 
+    both: the same network with a second output (`cutting.Cut.both`), which the graph then has too.
     Takes 1 to 10 s. The module is copied, never changed.
     """
-    module = copy.deepcopy(backbone.module).cpu().float().eval()
+    module = copy.deepcopy(both or backbone.module).cpu().float().eval()
     size = backbone.card.preprocess.size
-    network = FromPixels(_with_static_padding(module, size), backbone.card.preprocess).eval()
+    module = _with_static_padding(module, size)
+    network = FromPixels(module, backbone.card.preprocess).eval()
     weights = backbone.weights()
-    model = _padded_in_place(_split(_exported(network, size), set(weights)), network.network)
+    exported = _exported(network, size, ["features", *(["cut"] if both else [])])
+    model = _padded_in_place(_split(exported, set(weights)), network.network)
     inputs = tuple(t.name for t in model.graph.initializer if t.name in weights)
     return Frozen(backbone.card, model.SerializeToString(), weights, inputs)
-
-
-class _StaticSame(nn.Conv2d):
-    """TensorFlow's "SAME" convolution for one input size: its padding is a constant."""
-
-    def __init__(self, conv: nn.Conv2d, height: int, width: int) -> None:
-        super().__init__(1, 1, 1)
-        self.__dict__.update(conv.__dict__)
-        top, left = (
-            get_same_padding(length, conv.kernel_size[i], conv.stride[i], conv.dilation[i])
-            for i, length in enumerate((height, width))
-        )
-        self.edges = (left // 2, left - left // 2, top // 2, top - top // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = pad(x, self.edges)
-        return nn.functional.conv2d(
-            x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups
-        )
 
 
 def _with_static_padding(module: nn.Module, size: int) -> nn.Module:
@@ -83,13 +67,15 @@ def _with_static_padding(module: nn.Module, size: int) -> nn.Module:
         module(torch.zeros(1, 3, size, size))
     for hook in hooks:
         hook.remove()
-    for name, (height, width) in sizes.items():
+    for name, length in sizes.items():
         parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, _StaticSame(same[name], height, width))
+        conv = same[name]
+        edges = same_edges(length, conv.kernel_size, conv.stride, conv.dilation)
+        setattr(module.get_submodule(parent), child, PaddedConv2d(conv, edges))
     return module
 
 
-def _exported(network: nn.Module, size: int) -> Any:
+def _exported(network: nn.Module, size: int, outputs: list[str]) -> Any:
     """The ONNX model as the TorchScript exporter writes it, nothing folded, so weights keep names.
 
     (PRESERVE, since EVAL melts batch norms into convolutions; ONNX Runtime does that on loading.)
@@ -104,8 +90,8 @@ def _exported(network: nn.Module, size: int) -> Any:
             dynamo=False,
             opset_version=OPSET,
             input_names=["pixels"],
-            output_names=["features"],
-            dynamic_axes={"pixels": {0: "n"}, "features": {0: "n"}},
+            output_names=outputs,
+            dynamic_axes={name: {0: "n"} for name in ("pixels", *outputs)},
             do_constant_folding=False,
             training=torch.onnx.TrainingMode.PRESERVE,
         )
@@ -136,7 +122,7 @@ def _padded_in_place(model: Any, module: nn.Module) -> Any:
     edges = {
         f"{name}.weight": conv.edges
         for name, conv in module.named_modules()
-        if isinstance(conv, _StaticSame)
+        if isinstance(conv, PaddedConv2d)
     }
     pads = {node.output[0]: node for node in model.graph.node if node.op_type == "Pad"}
     for node in model.graph.node:
@@ -147,4 +133,16 @@ def _padded_in_place(model: Any, module: nn.Module) -> Any:
             (own,) = (a for a in node.attribute if a.name == "pads")
             own.ints[:] = [top, left, bottom, right]
             model.graph.node.remove(pad_node)
+    return _without_dead_nodes(model)
+
+
+def _without_dead_nodes(model: Any) -> Any:
+    """Take out what nobody reads: the exporter writes eight nodes to make up each Pad's edges."""
+    wanted, kept = {output.name for output in model.graph.output}, []
+    for node in reversed(model.graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
     return model

@@ -15,7 +15,9 @@ DEFAULT_BACKBONE = "packaged:efficientnet_lite0"
 _SOURCES = {
     "packaged": "headstart.backbones.packaged",
     "timm": "headstart.backbones.from_timm",
+    "keras": "headstart.backbones.from_keras",
     "file": "headstart.backbones.from_file",
+    "scratch": "headstart.backbones.scratch",
     "tiny": "headstart.backbones.tiny",
 }
 
@@ -35,6 +37,7 @@ class Listing:
 def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
     """The backbone `source:id`, with weights "pretrained", "random" or of a .safetensors file.
 
+    keras: takes the .h5 files that Keras writes too.
     Raises UnknownName (with the nearest name), SourceError when weights can't be had, Mismatch
     when they are another network's, MissingPackage when a library is not installed.
 
@@ -49,9 +52,15 @@ def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
         )
     if source not in _SOURCES:
         raise UnknownName("source of backbones", source, _SOURCES)
+    chosen = Weights(str(weights))
+    if chosen.of_keras and source != "keras":
+        raise SpecError(
+            f"Weights in a .h5 file are Keras' and go into a backbone of keras: alone; got "
+            f"{chosen.choice!r} for {name}. Give a .safetensors file."
+        )
     try:
         load = import_module(_SOURCES[source]).load
-        return load(id, Weights(str(weights)))
+        return load(id, chosen)
     except ModuleNotFoundError as error:
         raise MissingPackage(str(error.name), purpose=f"Loading {name}", extra="train") from error
 
@@ -67,11 +76,26 @@ def list_backbones(pattern: str = "") -> Iterator[Listing]:
             yield Listing(f"packaged:{id}", str(p.size), str(p.dim), millions, p.licence, where)
     if pattern.startswith("timm:"):
         yield from _timm(pattern.removeprefix("timm:"))
+    elif pattern.startswith("keras:"):
+        yield from _keras(pattern)
     elif not pattern:
         hub = "Hugging Face Hub, or --weights FILE"
         yield Listing("timm:NAME[.TAG]", "-", "-", "-", "each its own", hub)
+        ours = "Keras' cache or server, or --weights FILE"
+        yield Listing("keras:NAME[@SIZE]", "-", "-", "-", "each its own", ours)
         yield Listing("file:FOLDER", "-", "-", "-", "its card's", "card.json + weights.safetensors")
+        small = "random: it is trained from scratch"
+        yield Listing("scratch:cnn", "32", "128", "0.3 M", "Apache-2.0", small)
         yield Listing("tiny:D", "32", "D", "tiny", "Apache-2.0", "made on the spot, for tests")
+
+
+def _keras(pattern: str) -> Iterator[Listing]:
+    from headstart.backbones.from_keras import APPLICATIONS, LICENCE
+
+    for id, application in APPLICATIONS.items():
+        if fnmatch(f"keras:{id}", pattern):
+            where = f"Keras' cache or server, or --weights {application.weights_file()}"
+            yield Listing(f"keras:{id}", str(application.size), "-", "-", LICENCE, where)
 
 
 def _timm(pattern: str) -> Iterator[Listing]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """choice: "pretrained", "random", or the path of a .safetensors file.
+    """choice: "pretrained", "random", or the path of a .safetensors file, or of Keras' .h5.
 
     Pickles (.pth, .pt, .bin, .ckpt) are refused: reading one can run whatever was put into it.
     """
@@ -23,10 +23,11 @@ class Weights:
     def __post_init__(self) -> None:
         if self.file is None:
             return
-        if self.file.suffix != ".safetensors":
+        if self.file.suffix not in (".safetensors", ".h5"):
             raise SpecError(
-                f"weights is 'pretrained', 'random' or a .safetensors file; got {self.choice!r}. "
-                f"Other formats can run code when they are read: convert the file first."
+                f"weights is 'pretrained', 'random', a .safetensors file or, for keras:, a .h5 "
+                f"file; got {self.choice!r}. Other formats can run code when they are read: "
+                f"convert the file first."
             )
         if not self.file.is_file():
             raise SourceError(f"There is no weights file {self.choice}. Check the path.")
@@ -38,6 +39,11 @@ class Weights:
     @property
     def random(self) -> bool:
         return self.choice == "random"
+
+    @property
+    def of_keras(self) -> bool:
+        """Whether Keras wrote the file, which only Keras' networks can read (HDF5, no pickles)."""
+        return self.file is not None and self.file.suffix == ".h5"
 
     def into(self, module: "nn.Module") -> None:
         """Load the local file, if that is the choice, into a module that fits it exactly."""

@@ -28,9 +28,11 @@ class Preprocess:
     """What a backbone eats.
 
     size: side of the square, pixels. resize: the shorter side before a centre crop, pixels.
-    mean, std: a channel's, on the scale 0..1. fit: "crop" resizes the shorter side to `resize` and
-    cuts the centre; "squash" resizes the whole picture to the square; "pad" keeps its proportions
-    and fills up with the mean colour. draft: large JPEGs may be decoded at 1/2, 1/4 or 1/8 scale.
+    mean, std: a channel's, on the scale 0..1, in the order red, green, blue. fit: "crop" resizes
+    the shorter side to `resize` and cuts the centre; "squash" resizes the whole picture to the
+    square; "pad" keeps its proportions and fills up with the mean colour. draft: large JPEGs may
+    be decoded at 1/2, 1/4 or 1/8 scale.
+    bgr: the network is given the channels the other way round, after they are normalised.
     """
 
     size: int = 224
@@ -40,6 +42,7 @@ class Preprocess:
     interpolation: Interpolation = "bicubic"
     fit: Fit = "crop"
     draft: bool = True
+    bgr: bool = False
 
     def __post_init__(self) -> None:
         if self.fit not in get_args(Fit):
@@ -63,7 +66,7 @@ class Preprocess:
     def fingerprint(self) -> str:
         """Names everything that decides which square a file becomes, versions of the code too.
 
-        mean and std are not in it: they are applied by the network, after the square.
+        mean, std and bgr are not in it: they are applied by the network, after the square.
         """
         return fingerprint(
             decoding.VERSION,

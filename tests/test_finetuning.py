@@ -1,0 +1,229 @@
+"""Fine-tuning end to end: what is frozen, the cut against the whole network, views, averaging."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import headstart as hs
+from headstart.backbones.backbone import Backbone
+from headstart.data.augment import Augment
+from headstart.data.views import PLAIN, Views
+from headstart.errors import SpecError
+from headstart.features import Precision, extract, extract_views
+from headstart.finetuning import Opened, Tuned, open_up, tune
+from headstart.fitting import Around, engine_feed, fit_tables, tap_for, train_tables
+from headstart.runtime import Runtime
+from headstart.specs import FeatureExtraction, FineTune
+from headstart.training.feeds import Feed, Stored
+from headstart.training.network import Network, head_module, new_head
+
+RECIPE = FineTune(epochs=3, batch_size=8, lr=1e-3, thaw="1", keep="last", warmup=0.0)
+AROUND = Around(store=None, runtime=Runtime(device="cpu").resolved())
+FLIPPED = Augment(flip="both", rotation=0.1, views=3)
+NAME = "timm:test_resnet"
+
+
+def random_backbone(name: str = NAME) -> Backbone:
+    return hs.load_backbone(name, weights="random")
+
+
+def tuned_on(
+    rows: Feed, val: Feed, opened: Opened, head: hs.Model, recipe: FineTune = RECIPE
+) -> Tuned:
+    return tune(recipe, opened, head.head, rows, val, plan=recipe.plan(1e-3))
+
+
+@pytest.fixture
+def parts(shapes: Path) -> hs.Splits:
+    return hs.split(hs.read(shapes))
+
+
+def start_of(parts: hs.Splits, backbone: Backbone) -> hs.Model:
+    return hs.fit(FeatureExtraction(), backbone, parts, store=None)
+
+
+@pytest.mark.parametrize("name", [NAME, "tiny:16"])
+def test_fine_tuning_changes_what_is_thawed_and_nothing_else(parts: hs.Splits, name: str) -> None:
+    backbone = random_backbone(name)
+    before, thawed = backbone.weights(), open_up(backbone, "1").thawed
+    model = hs.fit(RECIPE, start_of(parts, backbone), parts, store=None)
+    assert isinstance(model.backbone, Backbone)
+    after = model.backbone.weights()
+    for tensor in before:
+        assert np.array_equal(before[tensor], after[tensor]) == (tensor not in thawed), tensor
+    assert all(np.array_equal(before[n], w) for n, w in backbone.weights().items())
+
+
+def test_the_control_training_mode_on_the_whole_network_moves_frozen_norms(
+    parts: hs.Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Network, "train", torch.nn.Module.train)
+    backbone = random_backbone()
+    model = hs.fit(RECIPE, start_of(parts, backbone), parts, store=None)
+    assert isinstance(model.backbone, Backbone)
+    before, after = backbone.weights(), model.backbone.weights()
+    moved = [n for n in before if "running" in n and not np.array_equal(before[n], after[n])]
+    assert moved
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_losses_from_the_cut_are_those_of_the_whole_network(
+    parts: hs.Splits, tmp_path: Path, count: int
+) -> None:
+    """Same views, same seed: stored activations against running every frozen layer each epoch."""
+    backbone, augment = random_backbone(), FLIPPED if count > 1 else Augment()
+    head, seen = start_of(parts, backbone), list[Tuned]()
+    for cached in (True, False):
+        opened = open_up(backbone, "1")
+        assert opened.cut is not None
+        around = replace(AROUND, store=hs.Store(tmp_path / "store"))
+        if cached:
+            tap = opened.tap(1, "float32")
+            plain = extract(backbone, parts.val, store=around.store, tap=tap)
+            views = train_tables(backbone, parts.train, augment, 0, around, tap=tap)
+            assert len(views) == count
+            rows: Feed = Stored(views, cut=True)
+            val: Feed = Stored((plain,), cut=True)
+        else:
+            cut = opened.cut
+            rows = engine_feed(backbone, cut, parts.train, Views(augment, 0), count, around)
+            val = engine_feed(backbone, cut, parts.val, PLAIN, 1, around)
+        seen.append(tuned_on(rows, val, opened, head, replace(RECIPE, epochs=4)))
+    histories = [tuned.trained.history[1:] for tuned in seen]
+    for stored, fresh in zip(*histories, strict=True):
+        assert stored.train_loss == pytest.approx(fresh.train_loss, rel=1e-5)
+        assert stored.val_loss == pytest.approx(fresh.val_loss, rel=1e-5)
+
+
+def test_half_precision_at_the_cut_changes_next_to_nothing(parts: hs.Splits) -> None:
+    backbone = random_backbone()
+    losses = []
+    precisions: tuple[Precision, ...] = ("float32", "float16")
+    for precision in precisions:
+        opened, head = open_up(backbone, "1"), start_of(parts, backbone)
+        tap = opened.tap(1, precision)
+        train, val = (extract(backbone, part, tap=tap) for part in (parts.train, parts.val))
+        assert train.cut is not None
+        assert train.cut[[0]].dtype == np.dtype(precision)
+        rows, judged = Stored((train,), cut=True), Stored((val,), cut=True)
+        losses.append(tuned_on(rows, judged, opened, head).trained.history[-1].train_loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_views_are_stored_and_computed_once(parts: hs.Splits, tmp_path: Path) -> None:
+    backbone, store = random_backbone(), hs.Store(tmp_path / "store")
+    tap = open_up(backbone, "1").tap(1, "float32")
+    once = extract_views(backbone, parts.train, Views(FLIPPED), 3, store=store, tap=tap)
+    again = extract_views(backbone, parts.train, Views(FLIPPED), 3, store=store, tap=tap)
+    assert once[0].forwards > 0
+    assert again[0].forwards == 0
+    for one, two in zip(once, again, strict=True):
+        assert one.cut is not None
+        assert two.cut is not None
+        rows = range(len(one))
+        assert np.array_equal(one.x, two.x)
+        assert np.array_equal(one.cut[list(rows)], two.cut[list(rows)])
+    assert not np.array_equal(once[0].x, once[1].x)
+
+
+def test_only_training_rows_are_augmented(
+    parts: hs.Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model judged after augmented training has seen plain pictures only."""
+    called: list[int] = []
+    real = Augment.__call__
+
+    def counted(self: Augment, square: object, seed: int) -> object:
+        called.append(seed)
+        return real(self, square, seed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Augment, "__call__", counted)
+    model = hs.fit(FeatureExtraction(), random_backbone(), parts, augment=FLIPPED, store=None)
+    assert len(called) == 3 * len(parts.train)
+    called.clear()
+    model.predict(parts.val, store=None)
+    hs.evaluate(model.predict(parts.test, store=None))
+    assert not called
+
+
+def test_without_room_on_the_disk_the_frozen_layers_run_again_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    around = replace(AROUND, store=hs.Store(tmp_path / "new" / "store"), say=said.append)
+    opened = open_up(random_backbone(), "1")
+    assert tap_for(RECIPE, opened, 1000, FLIPPED, around) is not None
+    assert "MB at the cut" in said[-1]
+    need = 4000 * opened.tap(1, "float32").row_bytes
+    for free, precision in ((need * 0.8, "float16"), (need * 0.1, None)):
+        usage = shutil.disk_usage(tmp_path)._replace(free=int(free))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
+        tap = tap_for(RECIPE, opened, 1000, FLIPPED, around)
+        assert (tap and tap.precision) == precision
+    assert "do not fit" in said[-1]
+
+
+def test_averaging_ends_on_the_line_where_validation_is_best(parts: hs.Splits) -> None:
+    backbone = random_backbone()
+    head = start_of(parts, backbone)
+    model = hs.fit(replace(RECIPE, wise=True, lr=0.5, epochs=1), head, parts, store=None)
+    plain = hs.fit(replace(RECIPE, lr=0.5, epochs=1), head, parts, store=None)
+    on_val = [m.predict(parts.val, store=None).correct.mean() for m in (model, plain, head)]
+    assert on_val[0] >= max(on_val[1:])
+
+
+def test_a_head_of_neighbours_cannot_be_tuned(parts: hs.Splits) -> None:
+    recipe = FeatureExtraction(head="nearest")
+    model = hs.fit(recipe, random_backbone(), parts, store=None)
+    with pytest.raises(SpecError, match="Fit the head with --head logistic"):
+        hs.fit(RECIPE, model, parts, store=None)
+
+
+def test_fine_tuning_never_starts_from_a_backbone(parts: hs.Splits) -> None:
+    with pytest.raises(SpecError, match="from a model with a fitted head"):
+        hs.fit(RECIPE, random_backbone(), parts, store=None)
+    model = start_of(parts, random_backbone())
+    with pytest.raises(SpecError, match="starts from a backbone"):
+        hs.fit(FeatureExtraction(), model, parts, store=None)
+
+
+def test_what_is_thawed_is_said_once() -> None:
+    with pytest.raises(SpecError, match="said once"):
+        FineTune(thaw="2", thaw_from=100)
+
+
+def test_all_of_a_network_can_be_thawed(parts: hs.Splits) -> None:
+    backbone = random_backbone("tiny:16")
+    model = hs.fit(replace(RECIPE, thaw="all"), start_of(parts, backbone), parts, store=None)
+    assert isinstance(model.backbone, Backbone)
+    before, after = backbone.weights(), model.backbone.weights()
+    parameters = {n for n, _ in backbone.module.named_parameters()}
+    for name, tensor in before.items():
+        assert np.array_equal(tensor, after[name]) == (name not in parameters), name
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_a_trained_head_goes_on_where_it_was(parts: hs.Splits, head: str, output: str) -> None:
+    """As a module it says what it said as arrays, and its loss is epoch 0 of the next phase."""
+    spec = FeatureExtraction(head=head, output=output, hidden=(8,), head_epochs=2)  # type: ignore[arg-type]
+    backbone = random_backbone()
+    train, val = (extract(backbone, part) for part in (parts.train, parts.val))
+    fitted = fit_tables(spec, backbone, (train,), val)
+    module = head_module(fitted.model.head).eval()
+    with torch.inference_mode():
+        logits = module(torch.from_numpy(val.x))
+        both = torch.cat([torch.zeros_like(logits), logits], 1) if output == "sigmoid" else logits
+    scores = fitted.model.head.scores(val.x)
+    np.testing.assert_allclose(both.softmax(1).numpy(), scores, atol=1e-5)
+    line = next(line for line in fitted.history if line.epoch == fitted.chosen["epoch"])
+    assert line.val_accuracy == (scores.argmax(1) == val.y).mean()
+
+
+def test_one_logit_is_for_two_classes() -> None:
+    with pytest.raises(SpecError, match="tells two classes apart; there are 3"):
+        new_head(FeatureExtraction(output="sigmoid"), 4, 3, seed=0)
