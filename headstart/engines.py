@@ -92,9 +92,10 @@ class TorchEngine:
 
         from headstart.backbones.graph import FromPixels
 
-        module = copy.deepcopy(both or backbone.module)
-        network = FromPixels(module, backbone.card.preprocess)
-        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
+        module = both or backbone.module
+        if device != "cpu":  # where it may move; as a reference it runs in place, once
+            module = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last)
+        self._network = FromPixels(module, backbone.card.preprocess).to(device).eval()
         self._device = torch.device(device)
         self.batch = 16 if device == "cpu" else 256
 

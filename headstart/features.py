@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CUT = "features"  # where the backbone is cut: after its pooled features
-AHEAD = 48  # pictures decoded before they are wanted: 7 MB at 224 x 224
+AHEAD = 48  # pictures decoded before they are wanted; more of them take the cores from the engine
 SHARD = 256  # rows between two writes to the store: what a kill can cost
 
 

@@ -269,7 +269,7 @@ def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> 
         Image.new("RGB", (200, 200), (i % 256, i // 256, 10)).save(folder / f"more{i}.png")
     command = [sys.executable, "-m", "headstart.cli", "train", str(shapes)]
     command += ["--out", str(tmp_path / "run"), "--backbone", "timm:test_vit"]
-    command += ["--weights", "random"]
+    command += ["--weights", "random", "--epochs", "1"]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs ignore it
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         assert process.stderr is not None

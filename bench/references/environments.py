@@ -57,6 +57,7 @@ ENVIRONMENTS: dict[str, Environment | None] = {
     "keras_torch": Environment(KERAS, borrows=True),
     "keras_jax": Environment((*KERAS, "jax[cpu]==0.10.2")),
     "torch_channels_last": None,  # Headstart's own environment has all it needs
+    "headstart_two_phase": None,
     # bare: fastai also asks for spacy, which pictures never import, and for a torch of its own
     "fastai_finetune": Environment(FASTAI_NEEDS, bare=("fastai==2.8.12",), borrows=True),
 }

@@ -350,6 +350,9 @@ def _merit(line: Epoch) -> tuple[float, float]:
 def _seeded(*numbers: int) -> Iterator[None]:
     """What layers such as dropout draw inside comes from these numbers alone."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    cuda = torch.cuda.is_initialized()
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a trace of each call
+        if cuda:
+            torch.cuda.manual_seed(seed)
         yield

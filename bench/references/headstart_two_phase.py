@@ -1,0 +1,84 @@
+"""The tutorial's two phases by Headstart: what is frozen runs once, the loop begins at the cut.
+
+    python bench/references/headstart_two_phase.py DATA_DIR [--epochs 10] [--augment]
+
+The recipe mobilenetv2-two-phase, with random weights, on the parts as they lie there. Phase 1
+holds reading, the export of the graph, the frozen layers of every picture (and of 4 views of each
+training picture with --augment) and the head's epochs; phase 2 the loop from the cut. Nothing is in
+a store before.
+"""
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import onnxruntime  # noqa: F401  # as the seconds of every competitor begin after its imports
+import simplejpeg  # noqa: F401
+
+import headstart as hs
+import headstart.backbones.graph  # what the first forward pass would import is imported here,
+from headstart.data.augment import Augment
+from headstart.finetuning import open_up
+from headstart.fitting import Around, fine_tune, fit_tables, table_of, train_tables
+from headstart.runtime import Runtime, keep_memory
+from headstart.training.feeds import Stored
+from headstart.training.loop import Epoch, Hearing
+from headstart.training.network import Count
+from references.protocol import Counts, Phase, show, task
+
+
+def counts(count: Count) -> Counts:
+    return Counts(count.frozen, count.trainable)
+
+
+def main() -> None:
+    wanted = task(__doc__)
+    job = hs.recipe("mobilenetv2-two-phase").job
+    recipe = replace(job.recipe, head_epochs=wanted.epochs, head_batch_size=wanted.batch)
+    settings = replace(job.finetune, epochs=wanted.fine_epochs, batch_size=wanted.batch)
+    augment = job.augment if wanted.augment else Augment()
+    backbone = recipe.prepared(hs.load_backbone(job.backbone, weights="random"))
+    opened = open_up(backbone, "auto", settings.thaw_from)
+    keep_memory()
+
+    def hearing(phase: Phase) -> Hearing:
+        def lap(line: Epoch) -> None:
+            if line.lr is not None:
+                phase.lap()
+
+        return Hearing(epoch=lap)
+
+    with tempfile.TemporaryDirectory() as folder:
+        around = Around(hs.Store(Path(folder)), Runtime(device="cpu").resolved())
+        first = Phase(Counts(0, 0))
+        data = hs.read(wanted.data_dir)
+        rows = {p: [i for i, n in enumerate(data.parts) if n == p] for p in ("train", "val")}
+        train, val = (data.take(rows[part]) for part in ("train", "val"))
+        tap = opened.tap(len(data), "float32")
+        plain = table_of(backbone, data, around, tap)
+        views = train_tables(backbone, train, augment, 0, around, tap=tap, plain=plain.of(train))
+        judged = plain.of(val)
+        head = fit_tables(
+            recipe, backbone, views, judged, around=replace(around, hearing=hearing(first))
+        )
+        first.stop()
+        second = Phase(Counts(0, 0))
+        tuned = fine_tune(
+            settings,
+            opened,
+            head,
+            Stored(views, cut=True),
+            Stored((judged,), cut=True),
+            head_lr=recipe.head_lr,
+            around=replace(around, hearing=hearing(second)),
+        )
+        second.stop()
+    first.counts, second.counts = counts(head.count), counts(tuned.count)
+    show("headstart_two_phase", first, second, ("headstart", "torch", "onnxruntime"))
+
+
+if __name__ == "__main__":
+    main()
