@@ -24,7 +24,8 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-dev
-	for b in extract classic memory draft duplicates startup kill_store fuzz_images; do \
+	for b in extract classic finetune elpv memory draft duplicates startup kill_store kill_train \
+		fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done
 
 .venv/bin/python:

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from headstart.jobs import Job as Job
     from headstart.model import Model as Model
     from headstart.model import classify as classify
+    from headstart.phases import Talk as Talk
     from headstart.predictions import Predictions as Predictions
     from headstart.recipes import RECIPES as RECIPES
     from headstart.recipes import recipe as recipe
     from headstart.run_folder import recorded_parts as recorded_parts
     from headstart.runs import Run as Run
-    from headstart.runs import Talk as Talk
     from headstart.runs import train as train
     from headstart.runtime import Runtime as Runtime
     from headstart.specs import FeatureExtraction as FeatureExtraction
@@ -72,10 +72,11 @@ _HOME = {
     "headstart.fitting": ["fit"],
     "headstart.jobs": ["Job"],
     "headstart.model": ["Model", "classify"],
+    "headstart.phases": ["Talk"],
     "headstart.predictions": ["Predictions"],
     "headstart.recipes": ["RECIPES", "recipe"],
     "headstart.run_folder": ["recorded_parts"],
-    "headstart.runs": ["Run", "Talk", "train"],
+    "headstart.runs": ["Run", "train"],
     "headstart.runtime": ["Runtime"],
     "headstart.specs": ["FeatureExtraction", "FineTune"],
     "headstart.store": ["Store"],

@@ -52,7 +52,12 @@ def demo(argv: list[str]) -> int:
 
     out = args.out or _free(Path("runs/demo"))
     _say("demo", "solar cells, defective or not (ELPV data set, CC BY-NC-SA 4.0, not shipped)")
-    job = hs.Job(recipe=hs.FeatureExtraction(fit="squash"), store=hs.Store(args.store))
+    job = hs.Job(
+        recipe=hs.FeatureExtraction(fit="squash"),
+        finetune=hs.FineTune(epochs=5, lr=2e-4),
+        augment=hs.Augment(flip="both", quarter_turns=True, views=4),  # a cell has no upside
+        store=hs.Store(args.store),
+    )
     data = hs.solar_cells()
     run = hs.train(data, out, job, _talk())
     _print_run(run)

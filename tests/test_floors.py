@@ -18,7 +18,8 @@ FLOORS = [
     {"specs", "evaluation"},
     {"finetuning", "jobs"},
     {"fitting", "recipes"},
-    {"bundle", "run_folder"},
+    {"bundle", "run_folder", "phrases"},
+    {"phases"},
     {"runs"},
     {"__init__"},  # so nothing below the command line may import our own front door
     {"cli"},

@@ -228,7 +228,7 @@ def test_a_head_that_fine_tuning_ruins_is_kept_and_by_how_much_is_told(
     ruinous = hs.FineTune(epochs=2, batch_size=2, lr=3.0, optimizer="sgd", keep="last")
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, finetune=ruinous))
     assert run.kept == "head"
-    strategy = hs.load(run.folder / "model").facts["told"]["strategy"]
+    strategy = hs.load(run.folder / "model").facts["told"]
     assert strategy["gain_on_val"]["value"] > 0
     kept, other = run.candidates["head"].accuracy, run.candidates["finetune"].accuracy
     assert kept is not None

@@ -62,6 +62,8 @@ def _with_static_padding(module: nn.Module, size: int) -> nn.Module:
         return lambda _, args: sizes.__setitem__(name, tuple(args[0].shape[-2:]))
 
     same = {name: m for name, m in module.named_modules() if isinstance(m, Conv2dSame)}
+    if not same:
+        return module
     hooks = [conv.register_forward_pre_hook(note(name)) for name, conv in same.items()]
     with torch.inference_mode():
         module(torch.zeros(1, 3, size, size))

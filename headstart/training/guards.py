@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headstart.errors import Diverged
 
-LARGEST = 1e6  # no weight of a network that learns is near it; a rate far too high gets there
+LARGEST = 1e6  # no tensor of a network that learns has such a norm; a rate far too high gets there
 
 
 def check_input(x: Tensor, ids: Sequence[str]) -> None:
@@ -52,8 +52,8 @@ def check_weights(weights: Mapping[str, Tensor]) -> None:
 
 
 def _first_beyond(tensors: Mapping[str, Tensor], limit: float) -> str | None:
-    """The first name whose tensor holds NaN or anything not below the limit."""
-    sizes = torch._foreach_norm(list(tensors.values()), float("inf"))
+    """The first name whose tensor has a norm of NaN, or one that is not below the limit."""
+    sizes = torch._foreach_norm(list(tensors.values()))  # no less than the largest number
     if bool((torch.stack(sizes) < limit).all()):  # NaN compares as not below
         return None
     return next(n for n, size in zip(tensors, sizes, strict=True) if not size < limit)

@@ -1,0 +1,119 @@
+"""Solar cells, two phases against a head only, a network from scratch, and what was published.
+
+    python bench/elpv.py [--seeds 0 1 2] [--epochs 12] [--views 8] [--size 224]
+
+ELPV, 2,624 cells, a quarter of them for the test, stratified by class and cell type, as Deitsch et
+al. 2019 split it; a tenth of all is for validation, out of the training part. A cell is defective
+from a probability of 1/2 on. EfficientNet-Lite0 of the package, whole cells, in 8 views (mirrored
+and turned by quarters); a head of logistic regression; then the upper half thawed. Everything is
+chosen on validation, and the settings were chosen on the split of seed 7, which is not among these.
+The seconds are those of the two-phase run, from nothing stored to the saved bundle.
+"""
+
+import argparse
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from tables import report
+
+import headstart as hs
+from headstart.evaluation import Estimate, wilson
+from headstart.predictions import Predictions, read_csv
+
+VGG19, SVM = 0.8842, 0.8244  # Deitsch et al. 2019, table 3: accuracy on the whole test part
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--views", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224)
+    args = parser.parse_args()
+    rows, said = list[dict[str, object]](), dict[str, list[Predictions]]()
+    for seed in args.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            row, predictions = one_split(Path(folder), seed, args)
+        rows.append(row)
+        print(row, flush=True)
+        for name, p in predictions.items():
+            said.setdefault(name, []).append(p)
+    pooled = {name: together(parts) for name, parts in said.items()}
+    two = [float(str(row["two phases"]).split()[0]) for row in rows]
+    report(
+        "elpv",
+        rows,
+        {
+            **{f"{name}, all splits": str(estimate) for name, estimate in pooled.items()},
+            "scratch < head only < two phases": bool(
+                pooled["scratch"].value < pooled["head only"].value < pooled["two phases"].value
+            ),
+            "two phases, mean over splits": statistics.mean(two),
+            "published two-phase VGG19": VGG19,
+            "published SVM": SVM,
+            "beats VGG19": statistics.mean(two) > VGG19,
+            "minutes, the longest": max(float(str(row["minutes"])) for row in rows),
+        },
+    )
+
+
+def one_split(
+    folder: Path, seed: int, args: argparse.Namespace
+) -> tuple[dict[str, object], dict[str, Predictions]]:
+    """Two phases, then a head only (whose features are stored by then), and a CNN from scratch."""
+    job = hs.Job(
+        recipe=hs.FeatureExtraction(fit="squash", size=args.size, seed=seed),
+        finetune=hs.FineTune(epochs=args.epochs, lr=args.lr, seed=seed),
+        augment=hs.Augment(flip="both", quarter_turns=True, views=args.views),
+        split=hs.SplitPlan(val=0.1, test=0.25, seed=seed),
+        store=hs.Store(folder / "store"),
+        strategy="finetune",
+    )
+    cells = hs.solar_cells()
+    talk = hs.Talk(say=lambda stage, text: print(f"  {stage:10}{text}", flush=True))
+    tuned = hs.train(cells, folder / "two", job, talk)
+    head = hs.train(cells, folder / "head", replace(job, strategy="extract"))
+    scratch = hs.train(cells, folder / "scratch", from_scratch(job))
+    runs = {"scratch": scratch, "head only": head, "two phases": tuned}
+    said = {name: read_csv(run.folder / "predictions.csv") for name, run in runs.items()}
+    row: dict[str, object] = {"seed": seed}
+    row |= {name: str(run.evaluations["test"].accuracy) for name, run in runs.items()}
+    row |= {
+        "gain of phase 2": str(hs.compare(said["two phases"], said["head only"])),
+        "minutes": tuned.timings["total_seconds"] / 60,
+    }
+    return row, said
+
+
+def from_scratch(job: hs.Job) -> hs.Job:
+    """The tutorials' small CNN on the same split, as the recipe cnn-from-scratch has it."""
+    recipe = hs.recipe("cnn-from-scratch").job
+    seed = job.split.seed
+    return replace(
+        recipe,
+        recipe=replace(recipe.recipe, seed=seed),
+        finetune=replace(recipe.finetune, seed=seed),
+        split=job.split,
+        store=job.store,
+    )
+
+
+def together(parts: list[Predictions]) -> Estimate:
+    """The share of right answers over the splits, with the interval of one split's size.
+
+    The splits share cells, so the rows of three are not three times as many.
+    """
+    value = statistics.mean(float(p.correct.mean()) for p in parts)
+    n = len(parts[0])
+    estimate = wilson(round(value * n), n)
+    assert estimate is not None
+    return Estimate(value, estimate.low, estimate.high, n)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Runs are killed at random moments and resumed: do they end to the bit as an unbroken one?
+
+    python bench/kill_train.py [--runs 20] [--kills 3] [--seed 0]
+
+A child process trains a head by epochs and fine-tunes a small ResNet on augmented views, writing
+a checkpoint after every step. Its parent kills it (SIGKILL) a random moment after a random step,
+looks whether each checkpoint that is there can be read, and lets another child go on with --resume;
+after the last kill one runs to its end. Weights, history (but for the seconds), split and
+predictions must be byte for byte those of a run that nobody disturbed. The same harness must catch
+a trainer that forgets the optimiser's memory.
+"""
+
+import argparse
+import os
+import random
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tables import report
+
+import headstart as hs
+import headstart.backbones.graph  # imported once here, rather than by every child
+import headstart.runs
+from headstart.errors import HeadstartError
+from headstart.run_folder import CHECKPOINTS
+from headstart.training import checkpoints, loop
+
+SAME = ("model/weights.safetensors", "model/model.json", "splits.csv", "predictions.csv")
+LONGEST_S = 0.05  # between the step that is waited for and the kill
+
+
+@dataclass
+class Tally:
+    runs: int = 0
+    equal: int = 0
+    kills: int = 0
+    in_training: int = 0  # kills that found a checkpoint
+    unreadable: int = 0
+
+    def shown(self, trainer: str) -> dict[str, object]:
+        return {
+            "trainer": trainer,
+            "runs": self.runs,
+            "kills": self.kills,
+            "kills in training": self.in_training,
+            "ended bitwise equal": self.equal,
+            "unreadable checkpoints": self.unreadable,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=3, help="of each run")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # forked children have no threads of their parent's
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_pictures(root / "pictures")
+        real = hunt(root, args.runs, args.kills, args.seed, forgetful=False)
+        naive = hunt(root, max(2, args.runs // 10), args.kills, args.seed, forgetful=True)
+    rows = [real.shown("headstart"), naive.shown("forgets the optimiser")]
+    report("kill_train", rows, vars(args))
+    good = real.equal == real.runs and not real.unreadable
+    print("headstart:", "every run ended as an unbroken one" if good else "WRONG")
+    caught = naive.equal < naive.runs
+    print("forgetful:", "caught" if caught else "NOT CAUGHT: this harness proves nothing")
+    sys.exit(not (good and caught))
+
+
+def make_pictures(folder: Path) -> None:
+    """Two classes that overlap, so that training has something to do: 60 pictures each."""
+    rng = np.random.default_rng(0)
+    for name, level in {"dark": 110, "bright": 140}.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(60):
+            pixels = rng.normal(level + rng.normal(0, 15), 40, size=(48, 48, 3))
+            Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(folder / name / f"{i}.png")
+
+
+def job_in(root: Path, name: str, resume: bool = False) -> hs.Job:
+    return hs.Job(
+        backbone="timm:test_resnet",
+        weights="random",
+        strategy="finetune",
+        recipe=hs.FeatureExtraction(head="linear", head_epochs=4, dropout=0.2),
+        finetune=hs.FineTune(thaw="2", epochs=6, batch_size=8, lr=1e-3, mixup=0.2, dropout=0.2),
+        augment=hs.Augment(flip="both", rotation=0.1, views=2),
+        runtime=hs.Runtime(device="cpu", threads=1, decode_threads=1),
+        store=hs.Store(root / f"store-{name}"),
+        checkpoint_s=0.0,
+        resume=resume,
+    )
+
+
+def hunt(root: Path, runs: int, kills: int, seed: int, *, forgetful: bool) -> Tally:
+    """Disturb so many runs so many times each, and compare how they end."""
+    tally, rng = Tally(), random.Random(seed)
+    whole = root / f"whole-{forgetful}"
+    steps = wait_for_end(*start(root, whole, False, forgetful))
+    for number in range(runs):
+        out = root / f"run-{forgetful}-{number}"
+        for kill in range(kills):
+            pid, pipe = start(root, out, kill > 0 and out.exists(), forgetful)
+            kill_after(pid, pipe, rng.randrange(1, max(2, steps // (kills + 1))), rng)
+            tally.kills += 1
+            look(out, tally)
+        wait_for_end(*start(root, out, True, forgetful))
+        tally.runs += 1
+        tally.equal += equal(whole, out)
+        print(f"run {number + 1}: {tally.equal} of {tally.runs} equal", flush=True)
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(root / f"store-{out.name}", ignore_errors=True)
+    return tally
+
+
+def start(root: Path, out: Path, resume: bool, forgetful: bool) -> tuple[int, int]:
+    """A forked child that trains into `out`, and says a byte on a pipe after every step."""
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writes)
+        return pid, reads
+    try:
+        if forgetful:
+            loop.unpack_optimizer = lambda optimizer, tensors: None
+
+        def watch(stage: str) -> hs.Watch:
+            return hs.Watch(progress=lambda done, total: os.write(writes, b".") and None)
+
+        job = job_in(root, out.name, resume)
+        hs.train(hs.read(root / "pictures"), out, job, hs.Talk(watch=watch))
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
+
+
+def wait_for_end(pid: int, pipe: int) -> int:
+    """How many steps a child took to its end; raises RuntimeError if it failed."""
+    with open(pipe, "rb") as f:
+        steps = len(f.read())
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise RuntimeError(f"A run that nobody killed ended with status {status}.")
+    return steps
+
+
+def kill_after(pid: int, pipe: int, steps: int, rng: random.Random) -> None:
+    seen = 0
+    while seen < steps and select.select([pipe], [], [])[0]:
+        if not (more := os.read(pipe, steps - seen)):
+            break
+        seen += len(more)
+    time.sleep(rng.uniform(0, LONGEST_S))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(pipe)
+
+
+def look(out: Path, tally: Tally) -> None:
+    """Whether every checkpoint that lies there is whole."""
+    there = list(out.glob(CHECKPOINTS))
+    tally.in_training += bool(there)
+    for path in there:
+        try:
+            checkpoints.read_checkpoint(path)
+        except HeadstartError:
+            tally.unreadable += 1
+
+
+def equal(whole: Path, out: Path) -> bool:
+    lines = [
+        [line.rpartition(",")[0] for line in (run / "history.csv").read_text().splitlines()]
+        for run in (whole, out)
+    ]
+    same = all((whole / name).read_bytes() == (out / name).read_bytes() for name in SAME)
+    return same and lines[0] == lines[1]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""The phases of a run: a head, fine-tuning from it, or a network from scratch."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.registry import load_backbone
+from headstart.data.dataset import Dataset
+from headstart.data.splits import Splits
+from headstart.data.views import Views
+from headstart.engines import check_device
+from headstart.errors import DataError
+from headstart.features import FeatureTable, Tap, Watch, extract
+from headstart.finetuning import Opened, open_up
+from headstart.fitting import (
+    Around,
+    Fitted,
+    engine_feed,
+    feeds,
+    fine_tune,
+    fit_from_scratch,
+    fit_tables,
+    tap_for,
+    train_tables,
+)
+from headstart.jobs import Job
+from headstart.metrics import accuracy, log_loss
+from headstart.phrases import chosen, counts_said, described, epoch_said, extracted
+from headstart.predictions import Predictions
+from headstart.runtime import held_interrupts
+from headstart.spec import fingerprint, to_plain
+from headstart.specs import FineTune
+from headstart.store import digest
+from headstart.training.feeds import Feed, Stored
+from headstart.training.loop import Epoch, Hearing, Keeping
+
+CNN = "scratch:cnn"
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Who wants to hear how a run goes: `say` gets a stage's name and what came of it."""
+
+    say: Callable[[str, str], None] = lambda stage, text: None
+    watch: Callable[[str], Watch] = lambda stage: Watch()
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage, in the order in which the stages began."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(time.perf_counter() - began, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model that was trained in a run, and what it says of validation."""
+
+    fitted: Fitted
+    val: Predictions
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """More right answers are better; of equals the smaller loss."""
+        if not len(self.val):
+            return 0.0, 0.0
+        scores, labels = self.val.scores, self.val.labels
+        return accuracy(scores, labels), -log_loss(scores, labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """What training starts from. opened: None if there is no second phase.
+
+    settings: of the second phase, nothing in them "auto" any more.
+    """
+
+    backbone: Backbone
+    settings: FineTune
+    opened: Opened | None
+
+
+@dataclass(eq=False)
+class Workshop:
+    """What the phases of one run share: what was asked for, where files go, who is told."""
+
+    out: Path
+    job: Job
+    talk: Talk
+    clock: Stopwatch = field(default_factory=Stopwatch)
+    tables: list[FeatureTable] = field(default_factory=list)  # all that were extracted
+
+    def around(self, phase: str, keeping: Keeping | None = None) -> Around:
+        watch = self.talk.watch(phase)
+
+        def say(text: str) -> None:
+            self.talk.say(phase, text)
+
+        def hear(line: Epoch) -> None:
+            self.talk.say(line.phase, epoch_said(line))
+
+        hearing, runtime = Hearing(hear, watch.progress, say), self.job.runtime.resolved()
+        return Around(self.job.store, runtime, watch, say, keeping or Keeping(), hearing)
+
+    @contextmanager
+    def training(
+        self, phase: str, backbone: Backbone, splits: Splits, head: Fitted | None = None
+    ) -> Iterator[Around]:
+        """What training works with: its checkpoint, and an ear for Ctrl-C between two steps."""
+        path = self.out / f"checkpoint-{phase}.safetensors"
+        name = self._name(phase, backbone, splits, head)
+        with held_interrupts() as stop:
+            yield self.around(phase, Keeping(path, name, self.job.checkpoint_s, stop))
+
+    def extracted(self, backbone: Backbone, rows: Dataset, tap: Tap | None) -> FeatureTable:
+        around = self.around("features")
+        table = extract(
+            backbone,
+            rows,
+            store=around.store,
+            runtime=around.runtime,
+            watch=around.watch,
+            tap=tap,
+        )
+        _all_there(table)
+        self.tables.append(table)
+        self.talk.say("features", extracted(table))
+        return table
+
+    def said(self, fitted: Fitted, data: Dataset, table: FeatureTable | None = None) -> Predictions:
+        """What a model says of some rows; their features are computed if they are not given."""
+        if table is None:
+            backbone, job = fitted.model.backbone, self.job
+            table = extract(backbone, data, store=job.store, runtime=job.runtime)
+            _all_there(table)
+            self.tables.append(table)
+        return fitted.model.predict_table(table.of(data))
+
+    def _name(self, phase: str, backbone: Backbone, splits: Splits, head: Fitted | None) -> str:
+        """Names everything that decides how a phase ends: only the very same job goes on."""
+        job = self.job
+        rows = [splits.train.ids, splits.val.ids, splits.train.labels]
+        tensors = head.model.head.tensors().values() if head else ()
+        start = [digest(np.ascontiguousarray(t).data).hex() for t in tensors]
+        spec = [to_plain(s) for s in (job.recipe, job.finetune, job.augment)]
+        return fingerprint(phase, backbone.fingerprint(), rows, start, spec, job.runtime.device)
+
+
+def prepare(shop: Workshop) -> Ready:
+    """Load the backbone and thaw what will be: a wrong name is told before files are decoded."""
+    job = shop.job
+    check_device(job.runtime)
+    weights = job.weights
+    if job.strategy == "scratch" and weights == "pretrained":
+        weights = "random"
+    backbone = job.recipe.prepared(load_backbone(job.backbone, weights=weights))
+    shop.talk.say("backbone", described(backbone))
+    settings = job.finetune.resolved(backbone, job.recipe.head_lr)
+    opened = open_up(backbone, settings.thaw, settings.thaw_from) if job.tunes else None
+    if opened is not None and not opened.thawed:
+        opened = None
+    return Ready(backbone, settings, opened)
+
+
+def tap_of(shop: Workshop, ready: Ready, rows: int) -> tuple[Tap | None, Ready]:
+    """What to keep at the cut, if there will be a second phase; the precision is settled by it."""
+    if ready.opened is None:
+        return None, ready
+    if ready.opened.cut is None:
+        shop.talk.say("cut", "no frozen layers before the first thawed one: all of it runs")
+    tap = tap_for(ready.settings, ready.opened, rows, shop.job.augment, shop.around("cut"))
+    if tap is not None:
+        ready = replace(ready, settings=replace(ready.settings, cut_precision=tap.precision))
+    return tap, ready
+
+
+def train_transfer(
+    shop: Workshop, ready: Ready, splits: Splits, table: FeatureTable, tap: Tap | None
+) -> dict[str, Candidate]:
+    """The head and, if there is a second phase, the fine-tuned model.
+
+    table: plain features of all rows, and what crosses the cut if `tap` says so.
+    """
+    val, views = table.of(splits.val), _views(shop, ready, splits, table, tap)
+    with shop.clock("head"):
+        head = _train_head(shop, ready, splits, views, val)
+    candidates = {"head": Candidate(head, head.model.predict_table(val))}
+    if ready.opened is not None:
+        with shop.clock("fine-tuning"):
+            rows: tuple[Feed, Feed] = (
+                (Stored(views, True, ready.settings.seed), Stored((val,), True))
+                if tap is not None
+                else feeds(
+                    ready.opened,
+                    splits,
+                    shop.job.augment,
+                    ready.settings.seed,
+                    shop.around("finetune"),
+                    None,
+                )
+            )
+            tuned = _tune(shop, ready.settings, ready.opened, head, splits, rows)
+            candidates["finetune"] = Candidate(tuned, shop.said(tuned, splits.val))
+    return candidates
+
+
+def train_scratch(shop: Workshop, backbone: Backbone, splits: Splits) -> Fitted:
+    """A network from nothing, all of it, from pixels."""
+    job = shop.job
+    settings = replace(job.finetune, thaw="all", thaw_from=None)
+    with shop.training("scratch", backbone, splits) as around:
+        fitted = fit_from_scratch(job.recipe, settings, backbone, splits, job.augment, around)
+    _tell(shop, "scratch", fitted)
+    return fitted
+
+
+def train_baseline(shop: Workshop, splits: Splits) -> tuple[str, Predictions] | None:
+    """What the same rows teach a network that starts from nothing: its name, and test rows."""
+    job = shop.job
+    if job.baseline == "none":
+        return None
+    name = CNN if job.baseline == "cnn" else job.backbone
+    with shop.clock("baseline"):
+        untrained = job.recipe.prepared(load_backbone(name, weights="random"))
+        fitted = train_scratch(shop, untrained, splits)
+        return f"{name} from scratch", shop.said(fitted, splits.test)
+
+
+def _views(
+    shop: Workshop, ready: Ready, splits: Splits, table: FeatureTable, tap: Tap | None
+) -> tuple[FeatureTable, ...]:
+    """A table for each stored view of the training rows, or the plain one alone."""
+    augment, plain = shop.job.augment, table.of(splits.train)
+    if not (augment.active and augment.views):
+        return (plain,)
+    around, seed = shop.around("views"), ready.settings.seed
+    with shop.clock("views"):
+        views = train_tables(ready.backbone, splits.train, augment, seed, around, tap=tap)
+    shop.tables.append(views[0])
+    shop.talk.say("views", extracted(views[0], len(views)))
+    return views
+
+
+def _train_head(
+    shop: Workshop,
+    ready: Ready,
+    splits: Splits,
+    views: tuple[FeatureTable, ...],
+    val: FeatureTable,
+) -> Fitted:
+    recipe, augment = shop.job.recipe, shop.job.augment
+    with shop.training("head", ready.backbone, splits) as around:
+        fresh = None
+        if recipe.by_epochs and augment.active and not augment.views:
+            new = Views(augment, recipe.seed)
+            fresh = engine_feed(ready.backbone, None, splits.train, new, 0, around)
+        fitted = fit_tables(recipe, ready.backbone, views, val, around=around, fresh=fresh)
+    _tell(shop, "head", fitted)
+    return fitted
+
+
+def _tune(
+    shop: Workshop,
+    settings: FineTune,
+    opened: Opened,
+    head: Fitted,
+    splits: Splits,
+    rows: tuple[Feed, Feed],
+) -> Fitted:
+    with shop.training("finetune", opened.backbone, splits, head) as around:
+        lr = shop.job.recipe.head_lr
+        fitted = fine_tune(settings, opened, head, *rows, head_lr=lr, around=around)
+    _tell(shop, "finetune", fitted)
+    return fitted
+
+
+def _tell(shop: Workshop, phase: str, fitted: Fitted) -> None:
+    shop.talk.say(phase, f"{chosen(fitted)}; {counts_said(fitted.count)}")
+
+
+def _all_there(table: FeatureTable) -> None:
+    """Raises DataError for files that could be read when they were checked and can't be now."""
+    if table.left_out:
+        item = table.left_out[0]
+        raise DataError(
+            f"Files must stay as they are during a run, but {item.path} changed after it was "
+            f"checked ({item.reason}), and {len(table.left_out) - 1} more. Run it again."
+        )

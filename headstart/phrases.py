@@ -1,0 +1,61 @@
+"""What a run says of itself as it goes: one line for each thing that was done."""
+
+from headstart.backbones.backbone import Backbone
+from headstart.data.dataset import Dataset
+from headstart.data.splits import Splits
+from headstart.features import FeatureTable
+from headstart.fitting import Fitted
+from headstart.training.loop import Epoch
+from headstart.training.network import Count
+
+
+def described(backbone: Backbone) -> str:
+    card = backbone.card
+    return (
+        f"{card.name}, {backbone.parameters / 1e6:.1f} M parameters, "
+        f"{card.preprocess.size} px ({card.preprocess.fit}), {card.licence}"
+    )
+
+
+def extracted(table: FeatureTable, views: int = 1) -> str:
+    rows = len(table) * views
+    rate = rows / table.seconds if table.seconds else 0
+    return (
+        f"{rows:,} x {table.x.shape[1]} in {table.seconds:.1f} s ({rate:,.0f} images/s): "
+        f"{table.forwards:,} backbone forwards, {table.hits:,} from the store"
+    )
+
+
+def counted(splits: Splits) -> str:
+    parts = (("train", splits.train), ("val", splits.val), ("test", splits.test))
+    return ", ".join(f"{name} {len(part):,}" for name, part in parts)
+
+
+def chosen(fitted: Fitted) -> str:
+    settings = dict(fitted.chosen)
+    name, by = settings.pop("head", ""), settings.pop("by")
+    shown = ", ".join(f"{k} = {v:.3g}" for k, v in settings.items())
+    return f"{name}{', ' if name else ''}{shown} (by {by})"
+
+
+def counts_said(count: Count) -> str:
+    return (
+        f"{count.trainable:,} trainable parameters in {count.trainable_tensors} tensors, "
+        f"{count.frozen:,} frozen in {count.frozen_tensors}"
+    )
+
+
+def epoch_said(line: Epoch) -> str:
+    def shown(loss: float | None, right: float | None) -> str:
+        return "-" if loss is None or right is None else f"loss {loss:.4f} accuracy {right:.3f}"
+
+    return (
+        f"epoch {line.epoch:<3} train {shown(line.train_loss, line.train_accuracy)}   "
+        f"val {shown(line.val_loss, line.val_accuracy)}   {line.seconds:.1f} s"
+    )
+
+
+def counts(data: Dataset, most: int = 6) -> str:
+    often = sorted(data.counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} {n:,}" for name, n in often[:most])
+    return shown + (f", and {len(often) - most} more" if len(often) > most else "")
