@@ -14,6 +14,7 @@ from headstart.features import Tap
 from headstart.heads.head import Head
 from headstart.specs import FineTune
 from headstart.training.feeds import Feed
+from headstart.training.folding import folded
 from headstart.training.loop import Hearing, Keeping, Trained, judge, train
 from headstart.training.network import Count, Network, count, head_module, head_of
 from headstart.training.plan import Norms, Plan
@@ -44,7 +45,8 @@ class Opened:
     def network(self, head: torch.nn.Module, norms: Norms) -> Network:
         """The thawed tail, or the whole network from its pixels, with a head on it."""
         if self.cut is not None:
-            return Network(self.cut.tail, head, self.thawed, norms == "trained")
+            tail = folded(self.cut.tail) if norms == "frozen" else self.cut.tail
+            return Network(tail, head, self.thawed, norms == "trained")
         whole = FromPixels(self.backbone.module, self.backbone.card.preprocess)
         return Network(whole, head, (f"network.{n}" for n in self.thawed), norms == "trained")
 

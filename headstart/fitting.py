@@ -165,7 +165,7 @@ def fit_from_scratch(
 ) -> Fitted:
     """The whole of an untrained backbone and a new head, from pixels: the baseline."""
     opened = open_up(backbone, "all")
-    whole = replace(recipe, norms="trained", lr=recipe.lr or spec.head_lr)
+    whole = recipe.from_scratch(spec.head_lr)
     head = new_head(spec, backbone.card.dim, len(data.train.classes), recipe.seed)
     views, count = Views(augment, recipe.seed), augment.views if augment.active else 1
     rows = pixel_feed(opened.backbone, data.train, views, count, around)

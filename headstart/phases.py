@@ -168,6 +168,8 @@ def prepare(shop: Workshop) -> Ready:
         weights = "random"
     backbone = job.recipe.prepared(load_backbone(job.backbone, weights=weights))
     shop.talk.say("backbone", described(backbone))
+    if job.strategy == "scratch":
+        return Ready(backbone, job.finetune.from_scratch(job.recipe.head_lr), None)
     settings = job.finetune.resolved(backbone, job.recipe.head_lr)
     opened = open_up(backbone, settings.thaw, settings.thaw_from) if job.tunes else None
     if opened is not None and not opened.thawed:
@@ -217,13 +219,14 @@ def train_transfer(
     return candidates
 
 
-def train_scratch(shop: Workshop, backbone: Backbone, splits: Splits) -> Fitted:
+def train_scratch(
+    shop: Workshop, backbone: Backbone, splits: Splits, phase: str = "scratch"
+) -> Fitted:
     """A network from nothing, all of it, from pixels."""
     job = shop.job
-    settings = replace(job.finetune, thaw="all", thaw_from=None)
-    with shop.training("scratch", backbone, splits) as around:
-        fitted = fit_from_scratch(job.recipe, settings, backbone, splits, job.augment, around)
-    _tell(shop, "scratch", fitted)
+    with shop.training(phase, backbone, splits) as around:
+        fitted = fit_from_scratch(job.recipe, job.finetune, backbone, splits, job.augment, around)
+    _tell(shop, phase, fitted)
     return fitted
 
 
@@ -235,7 +238,7 @@ def train_baseline(shop: Workshop, splits: Splits) -> tuple[str, Predictions] | 
     name = CNN if job.baseline == "cnn" else job.backbone
     with shop.clock("baseline"):
         untrained = job.recipe.prepared(load_backbone(name, weights="random"))
-        fitted = train_scratch(shop, untrained, splits)
+        fitted = train_scratch(shop, untrained, splits, "baseline")
         return f"{name} from scratch", shop.said(fitted, splits.test)
 
 

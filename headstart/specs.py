@@ -126,6 +126,12 @@ class FineTune:
             thaw = "" if self.thaw_from is not None else str(max(1, len(backbone.blocks) // 2))
         return replace(self, thaw=thaw or "auto", lr=self.lr or head_lr / 10)
 
+    def from_scratch(self, head_lr: float) -> "FineTune":
+        """The same schedule for a network that starts from nothing: all of it learns, norms too."""
+        return replace(
+            self, thaw="all", thaw_from=None, lr=self.lr or head_lr, norms="trained", wise=False
+        )
+
     def plan(self, head_lr: float, first_epoch: int = 0, phase: str = "finetune") -> Plan:
         return Plan(
             phase=phase,

@@ -23,11 +23,11 @@ Squares = NDArray[np.uint8]  # (N, S, S, 3)
 class Feed(Protocol):
     """Rows in, what the network is given of them out.
 
-    stored: whether a batch costs no forward pass of the frozen part.
+    features: a feed of the plain rows' features, if they are at hand.
     """
 
     @property
-    def stored(self) -> bool: ...
+    def features(self) -> "Feed | None": ...
     @property
     def ids(self) -> tuple[str, ...]: ...
     @property
@@ -47,7 +47,10 @@ class Stored:
     tables: tuple[FeatureTable, ...]
     cut: bool
     seed: int = 0
-    stored: bool = True
+
+    @property
+    def features(self) -> "Stored":
+        return Stored(self.tables[:1], cut=False)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -92,7 +95,7 @@ class Fresh:
     views: Views = PLAIN
     count: int = 1
     threads: int = 1
-    stored: bool = False
+    features: None = None
     _ahead: int = field(default=64, repr=False)
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
 
 from headstart.backbones.backbone import under
@@ -194,7 +194,8 @@ class _Work:
 
     def judge_start(self) -> None:
         """Epoch 0: what the network says before training; the best so far."""
-        train = judge(self.network, self.rows) if self.rows.stored else NOTHING
+        plain = self.rows.features  # of them the head says what the whole network would
+        train = NOTHING if plain is None else judge(self.network.head, plain)
         line = Epoch(self.plan.phase, self.plan.first_epoch, None, *train, *self._judged_val(), 0.0)
         self.history = [line]
         self.best_weights = snapshot(self._learned)
@@ -303,7 +304,7 @@ class _Work:
 PLACE = ("epoch", "step", "loss", "right", "lr", "parts", "best", "seconds")
 
 
-def judge(network: Network, rows: Feed) -> Figures:
+def judge(network: nn.Module, rows: Feed) -> Figures:
     """Mean loss, in nats, and accuracy of what the network says of plain rows."""
     network.eval()
     loss, right, n = 0.0, 0, len(rows.ids)
@@ -330,7 +331,7 @@ def _called(logits: Tensor) -> Tensor:  # (N,)
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
 
 
-def _forward(network: Network, x: Tensor) -> Tensor:
+def _forward(network: nn.Module, x: Tensor) -> Tensor:
     """Logits in float32; on an accelerator reckoned in bfloat16 where that is safe."""
     device = next(network.parameters()).device
     if x.dim() == 4 and x.is_floating_point():

@@ -40,12 +40,12 @@ def make_optimizer(
 
 def _optimizer(plan: Plan, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
     if plan.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=plan.lr, eps=KERAS_EPSILON)
+        return torch.optim.Adam(groups, lr=plan.lr, eps=KERAS_EPSILON, foreach=True)
     if plan.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=plan.lr, eps=KERAS_EPSILON)
+        return torch.optim.AdamW(groups, lr=plan.lr, eps=KERAS_EPSILON, foreach=True)
     if plan.optimizer == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=plan.lr, alpha=0.9, eps=KERAS_EPSILON)
-    return torch.optim.SGD(groups, lr=plan.lr, momentum=MOMENTUM)
+        return torch.optim.RMSprop(groups, lr=plan.lr, alpha=0.9, eps=KERAS_EPSILON, foreach=True)
+    return torch.optim.SGD(groups, lr=plan.lr, momentum=MOMENTUM, foreach=True)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, step: int, steps: int) -> float:
