@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from headstart.data.splits import SplitPlan as SplitPlan
     from headstart.data.splits import Splits as Splits
     from headstart.data.splits import split as split
+    from headstart.data.views import draw_views as draw_views
+    from headstart.evaluation import Estimate as Estimate
     from headstart.evaluation import Evaluation as Evaluation
     from headstart.evaluation import compare as compare
     from headstart.evaluation import evaluate as evaluate
@@ -67,7 +69,8 @@ _HOME = {
     "headstart.data.finding": ["find"],
     "headstart.data.readers": ["read"],
     "headstart.data.splits": ["SplitPlan", "Splits", "split"],
-    "headstart.evaluation": ["Evaluation", "compare", "evaluate", "evaluation_rows"],
+    "headstart.data.views": ["draw_views"],
+    "headstart.evaluation": ["Estimate", "Evaluation", "compare", "evaluate", "evaluation_rows"],
     "headstart.features": ["FeatureTable", "Watch", "extract"],
     "headstart.fitting": ["fit"],
     "headstart.jobs": ["Job"],

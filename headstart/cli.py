@@ -91,7 +91,7 @@ def train(argv: list[str]) -> int:
         source=_source(args.data),
         store=hs.Store(args.store),
         **{name: _made(getattr(job, name), args) for name in JOB_SPECS},
-        **{name: getattr(args, name) for name in JOB_FLAGS},
+        **{name: getattr(args, name) for name in JOB_FLAGS if name in args},
     )
     run = hs.train(hs.read(args.data), args.out, job, _talk())
     _print_run(run)
@@ -112,6 +112,26 @@ def recipes(argv: list[str]) -> int:
             f"{name}\n{textwrap.fill(named.does, 96, initial_indent='  ', subsequent_indent='  ')}"
         )
     print("\nheadstart train DATA --out RUN --recipe NAME; any setting can be changed by its flag.")
+    return DONE
+
+
+def views(argv: list[str]) -> int:
+    """what augmentation makes of a picture: a grid of its views, as a PNG"""
+    parser = _Parser("views", views)
+    parser.add_argument("file", type=Path, metavar="FILE", help="one image")
+    parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="where to write it")
+    parser.add_argument("--size", type=int, default=224, help="pixels of a view (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws others")
+    _flags(parser, hs.Augment())
+    args = parser.parse_args(argv)
+
+    augment = _made(hs.Augment(), args)
+    if not augment.active:
+        raise SpecError("No change was asked for: add --flip horizontal, --rotation 0.1, ….")
+    if args.out.exists():
+        raise SpecError(f"{args.out} is there already: name another --out.")
+    hs.draw_views(args.file, args.out, augment, size=args.size, seed=args.seed)
+    _say("views", f"the picture, top left, and 15 views of it: {args.out}")
     return DONE
 
 
@@ -239,6 +259,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "classify": classify,
     "backbones": backbones,
     "recipes": recipes,
+    "views": views,
 }
 DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet of path,label"
 MODEL_HELP = "a run folder, or the bundle in it"
@@ -319,11 +340,12 @@ def _flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
     """
     hints = get_type_hints(type(spec))
     for name in only or [f.name for f in fields(spec)]:
-        flag, default = f"--{name.replace('_', '-')}", getattr(spec, name)
+        flag, shown = f"--{name.replace('_', '-')}", getattr(spec, name)
         if flag in parser._option_string_actions:
             continue
         kind, choices = _kind(hints[name])
-        text = f"{_field_help(type(spec), name)} (default: {_shown(default)})".replace("%", "%%")
+        text = f"{_field_help(type(spec), name)} (default: {_shown(shown)})".replace("%", "%%")
+        default = argparse.SUPPRESS  # only what was given is in the way of a spec's own values
         if kind is bool:
             parser.add_argument(
                 flag, action=argparse.BooleanOptionalAction, default=default, help=text
@@ -334,7 +356,7 @@ def _flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
             type=kind,
             choices=choices or None,
             default=default,
-            nargs="+" if isinstance(default, tuple) else None,
+            nargs="+" if isinstance(shown, tuple) else None,
             help=text,
             metavar=None if choices else name.upper(),
         )
@@ -342,9 +364,11 @@ def _flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
 
 def _made(spec: T, args: argparse.Namespace) -> T:
     """The same spec with what the flags say."""
-    given = {f.name: getattr(args, f.name) for f in fields(spec)}  # type: ignore[arg-type]
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    return replace(spec, **plain)  # type: ignore[type-var]
+    names = {f.name for f in fields(spec)}  # type: ignore[arg-type]
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in names}
+    if ("thaw" in given) != ("thaw_from" in given):  # what is thawed is said in one of two ways
+        given = {"thaw": "auto", "thaw_from": None} | given
+    return replace(spec, **given)  # type: ignore[type-var]
 
 
 def _given(argv: list[str], flag: str) -> str:
@@ -568,9 +592,13 @@ def _print_candidates(run: "hs.Run") -> None:
     print("\ntrained")
     _print_table(rows)
     if run.gain is not None:
-        print(f"  {run.kept} is more accurate on validation by {run.gain}")
+        print(f"  {run.kept} against the other, accuracy on validation: {_signed(run.gain)}")
     for name, on_test in run.baselines.items():
         print(f"  to compare with, on test: {name} {on_test.accuracy or 'n/a'}")
+
+
+def _signed(gain: "hs.Estimate") -> str:
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] n={gain.n}"
 
 
 def _print_evaluation(title: str, result: "hs.Evaluation") -> None:

@@ -284,9 +284,10 @@ class _Work:
         rows, squares = list(self.waiting), np.stack(list(self.waiting.values()))
         self.waiting.clear()
         self.x[rows], *more = self.place.engine(squares)
+        self._settle(rows)
         cuts: Any = [None] * len(rows)
         if tap := self.place.tap:
-            cuts = more[0].astype(tap.precision)
+            cuts = _kept_as(more[0], tap)
             if self.cut is not None:
                 self.cut[rows] = cuts
         self._tell(len(rows))
@@ -294,6 +295,14 @@ class _Work:
         self.unsaved |= dict(zip(rows, cuts, strict=True))
         if len(self.unsaved) >= SHARD:
             self.save()
+
+    def _settle(self, rows: list[int]) -> None:
+        """Of features that were stored before, by a graph without the cut, those are the ones."""
+        features = self.place.features
+        if features is not None:
+            old = [row for row in rows if self.names[row] in features]
+            if old:
+                self.x[old] = features.rows([self.names[row] for row in old], "x")
 
     def save(self) -> None:
         """Write what is computed and not yet stored: features first, then the files they are of."""
@@ -361,6 +370,18 @@ def _no_cuts(place: _Place, rows: int) -> NDArray[np.floating[Any]] | None:
     if place.tap is None or place.cuts is not None:
         return None
     return np.empty((rows, *place.tap.shape), place.tap.precision)
+
+
+def _kept_as(values: NDArray[np.float32], tap: Tap) -> NDArray[np.floating[Any]]:
+    """What crosses the cut in the precision that is kept; raises Mismatch if it is too large."""
+    with np.errstate(over="ignore"):
+        kept = values.astype(tap.precision)
+    if tap.precision == "float16" and np.isinf(kept).any() and np.isfinite(values).all():
+        raise Mismatch(
+            f"Half precision holds numbers up to 65,504; at the cut {tap.name} there are larger "
+            f"ones. Add --cut-precision float32."
+        )
+    return kept
 
 
 def _picked(cut: Activations, rows: list[int]) -> Activations:

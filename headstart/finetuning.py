@@ -105,7 +105,7 @@ def tune(
         hearing=hearing,
         device=device,
     )
-    share = _wise(network, trained, val) if recipe.wise else 1.0
+    share = _wise(network, trained, val) if recipe.wise and len(val.ids) else 1.0
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     opened.backbone.module.eval().requires_grad_(False)
     return Tuned(_named(opened.backbone), head_of(module), trained, counted, share)

@@ -1,7 +1,7 @@
 """From a recipe, a backbone and split data to a model: the head first, then the layers below it."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.data.views import PLAIN, Views
 from headstart.engines import open_engine
-from headstart.errors import SpecError
+from headstart.errors import Mismatch, SpecError
 from headstart.features import FeatureTable, Tap, Watch, extract, extract_views
 from headstart.finetuning import Opened, Tuned, open_up, tune
 from headstart.heads.fit import fit_head
@@ -90,7 +90,8 @@ def fit(
     prepared = recipe.prepared(load_backbone(start) if isinstance(start, str) else start)
     train, val = (table_of(prepared, part, around) for part in (data.train, data.val))
     rows = train_tables(prepared, data.train, augment, recipe.seed, around, plain=train)
-    return fit_tables(recipe, prepared, rows, val, around=around).model
+    fresh = fresh_features(recipe, prepared, data.train, augment, around)
+    return fit_tables(recipe, prepared, rows, val, around=around, fresh=fresh).model
 
 
 def fit_tables(
@@ -119,13 +120,15 @@ def fit_tables(
             hearing=around.hearing,
         )
         model = Model(backbone, found.head, train.classes, majority)
-        chosen = {"head": recipe.head, "epoch": found.trained.chosen, "by": _kept(recipe.head_keep)}
+        by = _kept(recipe.head_keep, val)
+        chosen = {"head": recipe.head, "epoch": found.trained.chosen, "by": by}
         count = Count(found.head.parameters, found.tensors, *frozen)
         return Fitted(model, chosen, (), found.trained.history, count)
-    solved = fit_head(recipe, stacked(rows), val)
+    judged = stacked(rows if len(val) else rows[:1])  # folds may not part the views of a picture
+    solved = fit_head(recipe, judged, val)
     model = Model(backbone, solved.head, train.classes, majority)
     count = Count(solved.head.parameters, len(solved.head.tensors()), *frozen)
-    history = (_solved_line(model, stacked(rows), val),)
+    history = (_solved_line(model, judged, val),)
     return Fitted(model, solved.chosen, solved.path, history, count)
 
 
@@ -152,7 +155,7 @@ def fine_tune(
         hearing=around.hearing,
         device=around.runtime.device,
     )
-    return _fitted(tuned, start.model, recipe)
+    return _fitted(tuned, start.model, recipe, val.ids)
 
 
 def fit_from_scratch(
@@ -183,7 +186,7 @@ def fit_from_scratch(
         device=around.runtime.device,
     )
     model = Model(tuned.backbone, tuned.head, data.train.classes, _majority(data.train))
-    return _fitted(tuned, model, whole)
+    return _fitted(tuned, model, whole, data.val)
 
 
 def table_of(
@@ -223,15 +226,29 @@ def engine_feed(
     backbone: Backbone, cut: Cut | None, data: Dataset, views: Views, count: int, around: Around
 ) -> Fresh:
     """What crosses the cut, or the features if there is none, computed whenever it is wanted."""
-    engine = open_engine(backbone, around.runtime, cut.both if cut else None)
+    frozen_part = replace(backbone, module=cut.trunk) if cut else backbone  # never what learns
+    engine = open_engine(frozen_part, around.runtime)
 
     def frozen(squares: Squares) -> NDArray[np.generic]:
         size = engine.batch
         parts = (squares[i : i + size] for i in range(0, len(squares), size))
-        return np.concatenate([engine(part)[-1] for part in parts])
+        return np.concatenate([engine(part)[0] for part in parts])
 
     eats, threads = backbone.card.preprocess, around.runtime.decode_threads
     return Fresh(data, eats, frozen, views, count, threads)
+
+
+def fresh_features(
+    recipe: FeatureExtraction,
+    backbone: Backbone,
+    data: Dataset,
+    augment: Augment,
+    around: Around,
+) -> Fresh | None:
+    """Features of new views every epoch, for a head trained by epochs, if that is asked for."""
+    if not (recipe.by_epochs and augment.active and not augment.views):
+        return None
+    return engine_feed(backbone, None, data, Views(augment, recipe.seed), 0, around)
 
 
 def pixel_feed(backbone: Backbone, data: Dataset, views: Views, count: int, around: Around) -> Feed:
@@ -321,6 +338,11 @@ def _tuned_model(
     augment: Augment,
     around: Around,
 ) -> Model:
+    if start.classes != data.train.classes:
+        raise Mismatch(
+            f"A model goes on learning the classes that it knows, in their order: "
+            f"{', '.join(start.classes)}; the data has {', '.join(data.train.classes)}."
+        )
     settings = recipe.resolved(backbone, HeadSpec.head_lr)
     opened = open_up(backbone, settings.thaw, settings.thaw_from)
     tap = tap_for(settings, opened, len(data.train) + len(data.val), augment, around)
@@ -337,16 +359,16 @@ def _tuned_model(
     return Model(tuned.backbone, tuned.head, start.classes, start.majority)
 
 
-def _fitted(tuned: Tuned, start: Model, recipe: FineTune) -> Fitted:
+def _fitted(tuned: Tuned, start: Model, recipe: FineTune, val: Sized) -> Fitted:
     model = Model(tuned.backbone, tuned.head, start.classes, start.majority)
-    chosen: dict[str, Any] = {"epoch": tuned.trained.chosen, "by": _kept(recipe.keep)}
+    chosen: dict[str, Any] = {"epoch": tuned.trained.chosen, "by": _kept(recipe.keep, val)}
     if recipe.wise:
         chosen["wise"] = tuned.wise
     return Fitted(model, chosen, (), tuned.trained.history, tuned.count)
 
 
-def _kept(keep: str) -> str:
-    return "accuracy on validation" if keep == "best" else "the last epoch"
+def _kept(keep: str, val: Sized) -> str:
+    return "accuracy on validation" if keep == "best" and len(val) else "the last epoch"
 
 
 def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:

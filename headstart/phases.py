@@ -1,18 +1,19 @@
 """The phases of a run: a head, fine-tuning from it, or a network from scratch."""
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from headstart.atomic import write_json
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.registry import load_backbone
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
-from headstart.data.views import Views
 from headstart.engines import check_device
 from headstart.errors import DataError
 from headstart.features import FeatureTable, Tap, Watch, extract
@@ -20,11 +21,11 @@ from headstart.finetuning import Opened, open_up
 from headstart.fitting import (
     Around,
     Fitted,
-    engine_feed,
     feeds,
     fine_tune,
     fit_from_scratch,
     fit_tables,
+    fresh_features,
     tap_for,
     train_tables,
 )
@@ -32,9 +33,9 @@ from headstart.jobs import Job
 from headstart.metrics import accuracy, log_loss
 from headstart.phrases import chosen, counts_said, described, epoch_said, extracted
 from headstart.predictions import Predictions
-from headstart.runtime import held_interrupts
+from headstart.runtime import held_interrupts, torch_threads
 from headstart.spec import fingerprint, to_plain
-from headstart.specs import FineTune
+from headstart.specs import SCRATCH, FineTune
 from headstart.store import digest
 from headstart.training.feeds import Feed, Stored
 from headstart.training.loop import Epoch, Hearing, Keeping
@@ -85,12 +86,14 @@ class Candidate:
 class Ready:
     """What training starts from. opened: None if there is no second phase.
 
-    settings: of the second phase, nothing in them "auto" any more.
+    settings: of the second phase, nothing in them "auto" any more. baseline: an untrained network
+    to compare with, if one was asked for.
     """
 
     backbone: Backbone
     settings: FineTune
     opened: Opened | None
+    baseline: Backbone | None = None
 
 
 @dataclass(eq=False)
@@ -117,12 +120,16 @@ class Workshop:
 
     @contextmanager
     def training(
-        self, phase: str, backbone: Backbone, splits: Splits, head: Fitted | None = None
+        self, phase: str, backbone: Backbone, splits: Splits, *starts: object
     ) -> Iterator[Around]:
-        """What training works with: its checkpoint, and an ear for Ctrl-C between two steps."""
+        """What training works with: its checkpoint, and an ear for Ctrl-C between two steps.
+
+        starts: what else decides how the phase ends, such as the arrays that it starts from.
+        """
         path = self.out / f"checkpoint-{phase}.safetensors"
-        name = self._name(phase, backbone, splits, head)
-        with held_interrupts() as stop:
+        name = self._name(phase, backbone, splits, starts)
+        threads = self.job.runtime.resolved().threads
+        with held_interrupts() as stop, torch_threads(threads):
             yield self.around(phase, Keeping(path, name, self.job.checkpoint_s, stop))
 
     def extracted(self, backbone: Backbone, rows: Dataset, tap: Tap | None) -> FeatureTable:
@@ -149,14 +156,18 @@ class Workshop:
             self.tables.append(table)
         return fitted.model.predict_table(table.of(data))
 
-    def _name(self, phase: str, backbone: Backbone, splits: Splits, head: Fitted | None) -> str:
+    def _name(
+        self, phase: str, backbone: Backbone, splits: Splits, starts: Iterable[object]
+    ) -> str:
         """Names everything that decides how a phase ends: only the very same job goes on."""
-        job = self.job
-        rows = [splits.train.ids, splits.val.ids, splits.train.labels]
-        tensors = head.model.head.tensors().values() if head else ()
-        start = [digest(np.ascontiguousarray(t).data).hex() for t in tensors]
+        job, weights = self.job, backbone.fingerprint()
+        rows = [(part.ids, part.labels) for part in (splits.train, splits.val)]
         spec = [to_plain(s) for s in (job.recipe, job.finetune, job.augment)]
-        return fingerprint(phase, backbone.fingerprint(), rows, start, spec, job.runtime.device)
+        begun = [
+            digest(np.ascontiguousarray(s).data).hex() if isinstance(s, np.ndarray) else s
+            for s in starts
+        ]
+        return fingerprint(phase, weights, rows, begun, spec, job.runtime.resolved().device)
 
 
 def prepare(shop: Workshop) -> Ready:
@@ -168,13 +179,23 @@ def prepare(shop: Workshop) -> Ready:
         weights = "random"
     backbone = job.recipe.prepared(load_backbone(job.backbone, weights=weights))
     shop.talk.say("backbone", described(backbone))
+    beside = _untrained(job)
     if job.strategy == "scratch":
-        return Ready(backbone, job.finetune.from_scratch(job.recipe.head_lr), None)
+        return Ready(backbone, job.finetune.from_scratch(job.recipe.head_lr), None, beside)
     settings = job.finetune.resolved(backbone, job.recipe.head_lr)
     opened = open_up(backbone, settings.thaw, settings.thaw_from) if job.tunes else None
     if opened is not None and not opened.thawed:
         opened = None
-    return Ready(backbone, settings, opened)
+    return Ready(backbone, settings, opened, beside)
+
+
+def _untrained(job: Job) -> Backbone | None:
+    """The baseline's network; the small CNN is of one size, whatever the other is given."""
+    if job.baseline == "none":
+        return None
+    if job.baseline == "cnn":
+        return replace(job.recipe, size=0).prepared(load_backbone(CNN))
+    return job.recipe.prepared(load_backbone(job.backbone, weights="random"))
 
 
 def tap_of(shop: Workshop, ready: Ready, rows: int) -> tuple[Tap | None, Ready]:
@@ -183,10 +204,21 @@ def tap_of(shop: Workshop, ready: Ready, rows: int) -> tuple[Tap | None, Ready]:
         return None, ready
     if ready.opened.cut is None:
         shop.talk.say("cut", "no frozen layers before the first thawed one: all of it runs")
-    tap = tap_for(ready.settings, ready.opened, rows, shop.job.augment, shop.around("cut"))
+    tap = _decided(shop, ready.settings, ready.opened, rows)
     if tap is not None:
         ready = replace(ready, settings=replace(ready.settings, cut_precision=tap.precision))
     return tap, ready
+
+
+def _decided(shop: Workshop, settings: FineTune, opened: Opened, rows: int) -> Tap | None:
+    """As `tap_for` decides; a run that goes on keeps to what it decided at its beginning."""
+    path = shop.out / "checkpoint-cut.json"
+    if path.is_file() and opened.cut is not None:
+        precision = json.loads(path.read_text(encoding="utf-8"))["precision"]
+        return opened.tap(rows, precision) if precision else None
+    tap = tap_for(settings, opened, rows, shop.job.augment, shop.around("cut"))
+    write_json(path, {"precision": tap.precision if tap else None})
+    return tap
 
 
 def train_transfer(
@@ -214,32 +246,40 @@ def train_transfer(
                     None,
                 )
             )
-            tuned = _tune(shop, ready.settings, ready.opened, head, splits, rows)
+            kept = tap.precision if tap else "nothing"
+            tuned = _tune(shop, ready.settings, ready.opened, head, splits, rows, kept)
             candidates["finetune"] = Candidate(tuned, shop.said(tuned, splits.val))
     return candidates
 
 
 def train_scratch(
-    shop: Workshop, backbone: Backbone, splits: Splits, phase: str = "scratch"
+    shop: Workshop,
+    backbone: Backbone,
+    splits: Splits,
+    settings: FineTune,
+    phase: str = "scratch",
 ) -> Fitted:
     """A network from nothing, all of it, from pixels."""
     job = shop.job
     with shop.training(phase, backbone, splits) as around:
-        fitted = fit_from_scratch(job.recipe, job.finetune, backbone, splits, job.augment, around)
+        fitted = fit_from_scratch(job.recipe, settings, backbone, splits, job.augment, around)
     _tell(shop, phase, fitted)
     return fitted
 
 
-def train_baseline(shop: Workshop, splits: Splits) -> tuple[str, Predictions] | None:
-    """What the same rows teach a network that starts from nothing: its name, and test rows."""
-    job = shop.job
-    if job.baseline == "none":
+def train_baseline(
+    shop: Workshop, untrained: Backbone | None, splits: Splits
+) -> tuple[str, Predictions] | None:
+    """What the same rows teach a network that starts from nothing: its name, and test rows.
+
+    By the tutorials' schedule for a network from scratch, not by that of the second phase.
+    """
+    if untrained is None:
         return None
-    name = CNN if job.baseline == "cnn" else job.backbone
     with shop.clock("baseline"):
-        untrained = job.recipe.prepared(load_backbone(name, weights="random"))
-        fitted = train_scratch(shop, untrained, splits, "baseline")
-        return f"{name} from scratch", shop.said(fitted, splits.test)
+        settings = replace(SCRATCH, seed=shop.job.finetune.seed)
+        fitted = train_scratch(shop, untrained, splits, settings, "baseline")
+        return f"{untrained.card.name} from scratch", shop.said(fitted, splits.test)
 
 
 def _views(
@@ -252,6 +292,7 @@ def _views(
     around, seed = shop.around("views"), ready.settings.seed
     with shop.clock("views"):
         views = train_tables(ready.backbone, splits.train, augment, seed, around, tap=tap)
+    _all_there(views[0])
     shop.tables.append(views[0])
     shop.talk.say("views", extracted(views[0], len(views)))
     return views
@@ -265,11 +306,8 @@ def _train_head(
     val: FeatureTable,
 ) -> Fitted:
     recipe, augment = shop.job.recipe, shop.job.augment
-    with shop.training("head", ready.backbone, splits) as around:
-        fresh = None
-        if recipe.by_epochs and augment.active and not augment.views:
-            new = Views(augment, recipe.seed)
-            fresh = engine_feed(ready.backbone, None, splits.train, new, 0, around)
+    with shop.training("head", ready.backbone, splits, val.x, *(v.x for v in views)) as around:
+        fresh = fresh_features(recipe, ready.backbone, splits.train, augment, around)
         fitted = fit_tables(recipe, ready.backbone, views, val, around=around, fresh=fresh)
     _tell(shop, "head", fitted)
     return fitted
@@ -282,8 +320,10 @@ def _tune(
     head: Fitted,
     splits: Splits,
     rows: tuple[Feed, Feed],
+    kept: str,
 ) -> Fitted:
-    with shop.training("finetune", opened.backbone, splits, head) as around:
+    start = head.model.head.tensors().values()
+    with shop.training("finetune", opened.backbone, splits, kept, *start) as around:
         lr = shop.job.recipe.head_lr
         fitted = fine_tune(settings, opened, head, *rows, head_lr=lr, around=around)
     _tell(shop, "finetune", fitted)

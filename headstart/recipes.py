@@ -6,7 +6,7 @@ from headstart.data.augment import Augment
 from headstart.data.splits import SplitPlan
 from headstart.errors import UnknownName
 from headstart.jobs import Job
-from headstart.specs import FeatureExtraction, FineTune
+from headstart.specs import SCRATCH, FeatureExtraction, FineTune
 
 # 20 % of what is not for the final test is validation, as in the tutorials that have no test part.
 USUAL_SPLIT = SplitPlan(val=0.16, test=0.2)
@@ -120,16 +120,7 @@ _LISTED = (
             backbone="scratch:cnn",
             strategy="scratch",
             recipe=_softmax(batch_size=64),
-            finetune=FineTune(
-                epochs=10,
-                batch_size=64,
-                optimizer="adam",
-                lr=1e-3,
-                schedule="constant",
-                warmup=0.0,
-                weight_decay=0.0,
-                keep="last",
-            ),
+            finetune=SCRATCH,
             split=USUAL_SPLIT,
         ),
     ),

@@ -1,16 +1,18 @@
 """The folder of a run: who may write into it, and how its tables are written and read again."""
 
 import csv
+import errno
 import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.atomic import TEMPORARY, write_text
+from headstart.atomic import TEMPORARY, make_folder, write_text
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.errors import SpecError
@@ -32,7 +34,7 @@ FILES = {
 LAST = "timings.json"
 MARKER = ".unfinished"  # in a folder that `claimed` made and whose run has not ended
 LOCK = ".lock"  # held by the process that writes into the folder
-CHECKPOINTS = "checkpoint-*.safetensors"  # of phases under way; gone when the run has ended
+CHECKPOINTS = "checkpoint-*"  # of phases under way; gone when the run has ended
 HISTORY = "phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds".split(",")
 
 
@@ -45,9 +47,13 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[None]:
     Raises SpecError for any other folder, for one that another process is working on, and, with
     `resume`, if there is nothing to go on with.
     """
-    _check_free(out, resume)
-    write_text(out / MARKER, "A run was begun here and did not end; the same command goes on.\n")
+    _check_free(out, resume)  # before anything is written there
+    make_folder(out)
     with _locked(out):
+        _check_free(out, resume)  # another may have finished in it meanwhile
+        write_text(
+            out / MARKER, "A run was begun here and did not end; the same command goes on.\n"
+        )
         for name in (p.name for p in out.iterdir()):
             if name.startswith(TEMPORARY) or name == "model":
                 shutil.rmtree(out / name, ignore_errors=True)
@@ -60,7 +66,7 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[None]:
 def _check_free(out: Path, resume: bool) -> None:
     if out.exists() and not out.is_dir():
         raise SpecError(f"--out names a folder for the run; {out} is a file.")
-    there = {p.name for p in out.iterdir()} if out.exists() else set[str]()
+    there = {p.name for p in out.iterdir()} - {LOCK} if out.exists() else set[str]()
     if LAST in there and MARKER not in there:
         raise SpecError(
             f"{out} holds a finished run, which is never written over: name another --out."
@@ -84,26 +90,41 @@ def _locked(out: Path) -> Iterator[None]:
     Where a file system has no such locks there is none: files are written whole in any case, so two
     runs in one folder waste work but spoil nothing.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
     fd = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(fd) or not _same_file(fd, out / LOCK):
             raise SpecError(
                 f"Another process is working on {out}: wait for it, or name another --out."
-            ) from None
-        except OSError:
-            pass
+            )
         yield
         with suppress(OSError):
             (out / LOCK).unlink()
     finally:
         os.close(fd)
+
+
+def _taken(fd: int) -> bool:
+    """Take the lock of an open file; False if another process holds it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLOCK)
+    return True
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    """Whether the file is still the one of that name: its last holder may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
 
 
 def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:

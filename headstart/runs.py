@@ -96,7 +96,7 @@ def _learn(shop: Workshop, data: Dataset) -> _Learned:
     if shop.job.strategy == "scratch":
         splits = _split(shop, rows, checks)
         with shop.clock("training"):
-            fitted = train_scratch(shop, ready.backbone, splits)
+            fitted = train_scratch(shop, ready.backbone, splits, ready.settings)
         only = Candidate(fitted, shop.said(fitted, splits.val))
         return _Learned(ready, splits, checks, {"scratch": only}, None)
     with shop.clock("features"):
@@ -116,7 +116,7 @@ def _finish(shop: Workshop, learned: _Learned) -> Run:
     write_text(shop.out / "history.csv", history_csv(history))
     with shop.clock("evaluation"):
         test = shop.said(fitted, splits.test, learned.table if kept == "head" else None)
-    baseline = train_baseline(shop, splits)
+    baseline = train_baseline(shop, learned.ready.baseline, splits)
     on_val = {name: evaluate_predictions(c.val) for name, c in candidates.items()}
     evaluations, baselines = _judged(shop, test, candidates[kept], baseline)
     _write_evaluation(shop, kept, evaluations, on_val, baselines)
@@ -152,6 +152,7 @@ def _checked(shop: Workshop, data: Dataset) -> tuple[Dataset, Checks]:
     checks = check(data, seen, threads=threads)
     write_json(shop.out / "checks.json", checks.to_plain())
     rows = good_rows(data, seen, shop.job.checks)
+    shop.job.recipe.check_classes(len(rows.classes))
     said = f"{len(rows):,} images, {len(rows.classes)} classes: {counts(rows)}"
     shop.talk.say("data", said)
     return rows, checks
@@ -228,6 +229,7 @@ def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> di
         "recipe": to_plain(job.recipe.resolved(backbone)),
         "finetune": to_plain(learned.ready.settings) if job.strategy != "extract" else None,
         "augment": to_plain(job.augment),
+        "baseline": job.baseline,
         "chosen": {name: c.fitted.chosen for name, c in candidates.items()},
         "tried": [trial for c in candidates.values() for trial in c.fitted.path],
         "split": to_plain(job.split),

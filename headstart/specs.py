@@ -49,7 +49,22 @@ class FeatureExtraction(HeadSpec):
                 )
             resize = round(own.resize * self.size / own.size)
             wanted = replace(wanted, size=self.size, resize=max(self.size, resize))
+            _check_size(backbone, self.size)
         return replace(backbone, card=replace(backbone.card, preprocess=wanted))
+
+
+def _check_size(backbone: Backbone, size: int) -> None:
+    """Raises SpecError if the network can't be given squares of this size."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            backbone.module(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise SpecError(
+            f"{backbone.card.name} can't be given {size} pixels, being built for "
+            f"{backbone.card.preprocess.size}: leave --size out, or name another --backbone."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -153,3 +168,17 @@ class FineTune:
             class_weights=self.class_weights,
             seed=self.seed,
         )
+
+
+# The tutorials' schedule for a network that starts from nothing.
+SCRATCH = FineTune(
+    thaw="all",
+    epochs=10,
+    batch_size=64,
+    optimizer="adam",
+    lr=1e-3,
+    schedule="constant",
+    warmup=0.0,
+    weight_decay=0.0,
+    keep="last",
+)

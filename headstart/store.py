@@ -10,12 +10,14 @@ good files, and a file that is not what its name says is passed over and compute
 
 import hashlib
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,38 +179,42 @@ class Table:
 class Reader:
     """One column of some rows of a table, larger than memory if need be: reader[[3, 1]].
 
-    Shards are mapped read-only, which is safe where writing through a map is not: a full disk
-    can't take away what is there.
+    Rows are read where they lie; nothing stays open, however many shards and readers there are.
     """
 
     places: tuple[tuple[Path, int], ...]
     column: str
-    _maps: dict[Path, NDArray[np.generic]] = field(default_factory=dict)
+    _layouts: "dict[Path, _Layout]" = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.places)
 
     def take(self, rows: Sequence[int]) -> "Reader":
         """Only these rows, in this order, still unread."""
-        return Reader(tuple(self.places[row] for row in rows), self.column, self._maps)
+        return Reader(tuple(self.places[row] for row in rows), self.column, self._layouts)
 
     def __getitem__(self, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.generic]:
-        return np.stack([self._map(self.places[row][0])[self.places[row][1]] for row in rows])
+        return np.stack([self._row(*self.places[row]) for row in rows])
 
-    def _map(self, path: Path) -> NDArray[np.generic]:
-        if path not in self._maps:
-            self._maps[path] = _mapped(path, self.column)
-        return self._maps[path]
+    def _row(self, path: Path, row: int) -> NDArray[np.generic]:
+        with open(path, "rb") as f:
+            if path not in self._layouts:
+                self._layouts[path] = _layout(f, self.column)
+            begin, kind, shape = self._layouts[path]
+            size = math.prod(shape) * kind.itemsize
+            f.seek(begin + row * size)
+            return np.frombuffer(f.read(size), kind).reshape(shape)
 
 
-def _mapped(path: Path, name: str) -> NDArray[np.generic]:
-    """A column as it lies in a safetensors file: 8 bytes of length, a JSON header, the tensors."""
-    with open(path, "rb") as f:
-        length = int.from_bytes(f.read(8), "little")
-        entry = json.loads(f.read(length))[name]
-    begin, _ = entry["data_offsets"]
-    kind = {"F32": np.float32, "F16": np.float16, "U8": np.uint8}[entry["dtype"]]
-    return np.memmap(path, kind, "r", 8 + length + begin, tuple(entry["shape"]))
+_Layout = tuple[int, np.dtype[Any], tuple[int, ...]]  # where a column begins, and what a row is
+
+
+def _layout(file: BinaryIO, name: str) -> _Layout:
+    """Of a column in a safetensors file: 8 bytes of length, a JSON header, the tensors."""
+    length = int.from_bytes(file.read(8), "little")
+    entry = json.loads(file.read(length))[name]
+    kind = np.dtype({"F32": "<f4", "F16": "<f2", "U8": "u1"}[entry["dtype"]])
+    return 8 + length + entry["data_offsets"][0], kind, tuple(entry["shape"][1:])
 
 
 def _column(path: Path, name: str) -> NDArray[np.generic]:

@@ -283,3 +283,21 @@ def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> 
     assert "the same command goes on" in rest
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert json.loads((tmp_path / "run" / "timings.json").read_text())["store_hits"] > 0
+
+
+def test_views_are_drawn_as_a_picture(shapes: Path, tmp_path: Path) -> None:
+    picture, out = str(shapes / "dark" / "00.png"), tmp_path / "views.png"
+    assert main(["views", picture, "--out", str(out), "--flip", "both", "--size", "40"]) == 0
+    assert Image.open(out).size == (4 * 44 - 4, 4 * 44 - 4)
+
+
+def test_views_of_nothing_are_refused(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, out = str(shapes / "dark" / "00.png"), tmp_path / "views.png"
+    assert main(["views", picture, "--out", str(out)]) == 2
+    assert "No change was asked for" in capsys.readouterr().err
+    out.write_bytes(b"mine")
+    assert main(["views", picture, "--out", str(out), "--flip", "both"]) == 2
+    assert out.read_bytes() == b"mine"
+    assert main(["views", "nowhere.png", "--out", str(tmp_path / "n.png"), "--flip", "both"]) == 1

@@ -12,8 +12,8 @@ import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.data.augment import Augment
 from headstart.data.views import PLAIN, Views
-from headstart.errors import SpecError
-from headstart.features import Precision, extract, extract_views
+from headstart.errors import Mismatch, SpecError
+from headstart.features import Precision, Tap, _kept_as, extract, extract_views
 from headstart.finetuning import Opened, Tuned, open_up, tune
 from headstart.fitting import Around, engine_feed, fit_tables, tap_for, train_tables
 from headstart.runtime import Runtime
@@ -192,6 +192,46 @@ def test_fine_tuning_never_starts_from_a_backbone(parts: hs.Splits) -> None:
         hs.fit(FeatureExtraction(), model, parts, store=None)
 
 
+def test_a_model_goes_on_with_its_own_classes(parts: hs.Splits) -> None:
+    model = start_of(parts, random_backbone())
+    others = replace(parts, train=replace(parts.train, classes=("dark", "bright")))
+    with pytest.raises(Mismatch, match="goes on learning the classes that it knows"):
+        hs.fit(RECIPE, model, others, store=None)
+
+
+def test_without_validation_the_last_epoch_is_kept_and_nothing_averaged(parts: hs.Splits) -> None:
+    none = replace(parts, val=parts.val.take([]))
+    model = hs.fit(FeatureExtraction(), random_backbone(), none, store=None)
+    recipe = replace(RECIPE, wise=True, keep="best", patience=1, epochs=3)
+    tuned = hs.fit(recipe, model, none, store=None)
+    plain = hs.fit(replace(recipe, wise=False, patience=0), model, none, store=None)
+    assert isinstance(tuned.backbone, Backbone)
+    assert isinstance(plain.backbone, Backbone)
+    assert tuned.backbone.fingerprint() == plain.backbone.fingerprint()
+
+
+def test_what_is_too_large_for_half_precision_is_refused() -> None:
+    tap = Tap("cut", (2,), torch.nn.Identity(), "float16")
+    with pytest.raises(Mismatch, match="Half precision holds numbers up to 65,504"):
+        _kept_as(np.full((1, 2), 1e5, np.float32), tap)
+
+
+def test_a_trained_head_gets_new_views_every_epoch(
+    parts: hs.Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: set[int] = set()
+    real = Augment.__call__
+
+    def noted(self: Augment, square: object, seed: int) -> object:
+        seeds.add(seed)
+        return real(self, square, seed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Augment, "__call__", noted)
+    recipe = FeatureExtraction(head="linear", head_epochs=3, head_keep="last")
+    hs.fit(recipe, random_backbone(), parts, augment=replace(FLIPPED, views=0), store=None)
+    assert len(seeds) == 3 * len(parts.train)
+
+
 def test_what_is_thawed_is_said_once() -> None:
     with pytest.raises(SpecError, match="said once"):
         FineTune(thaw="2", thaw_from=100)
@@ -225,6 +265,8 @@ def test_a_trained_head_goes_on_where_it_was(parts: hs.Splits, head: str, output
     assert line.val_accuracy == (scores.argmax(1) == val.y).mean()
 
 
-def test_one_logit_is_for_two_classes() -> None:
+def test_one_logit_is_for_two_classes_and_trained_heads() -> None:
+    with pytest.raises(SpecError, match="for heads trained by epochs; 'logistic' is solved"):
+        FeatureExtraction(output="sigmoid")
     with pytest.raises(SpecError, match="tells two classes apart; there are 3"):
-        new_head(FeatureExtraction(output="sigmoid"), 4, 3, seed=0)
+        new_head(FeatureExtraction(head="linear", output="sigmoid"), 4, 3, seed=0)

@@ -1,5 +1,6 @@
 """Heads: what every one keeps to, then what each is compared with."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from headstart.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.heads.fit import fit_head
 from headstart.heads.head import Head, HeadSpec, Rows
+from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
 from headstart.heads.saved import load_head
 
@@ -307,3 +309,44 @@ def test_a_saved_nearest_head_asks_rows_that_it_has(neighbours: Any) -> None:
 def test_an_unknown_kind_of_head_is_named() -> None:
     with pytest.raises(UnknownName, match="no kind of head named 'linea'. Did you mean 'linear'"):
         load_head("linea", {}, {})
+
+
+def dense(*widths: int, seed: int = 0) -> MlpHead:
+    rng = np.random.default_rng(seed)
+    pairs = list(itertools.pairwise(widths))
+    weights = tuple(f32(rng.normal(size=pair)) for pair in pairs)
+    return MlpHead(weights, tuple(f32(rng.normal(size=out)) for _, out in pairs))
+
+
+def test_a_head_of_dense_layers_worked_out_by_hand() -> None:
+    head = MlpHead((f32([[1, -1]]), f32([[2, 0], [0, 1]])), (f32([0, 1]), f32([0, 0])))
+    hidden = np.maximum([[3.0, -2.0]], 0)  # x = 3: relu of (3, -3 + 1)
+    logits = hidden @ [[2, 0], [0, 1]]
+    expected = np.exp(logits) / np.exp(logits).sum()
+    close(head.scores(f32([[3]])), f32(expected))
+    assert (head.features, head.classes, head.parameters) == (1, 2, 10)
+
+
+def test_one_logit_is_the_log_odds_of_the_second_class() -> None:
+    head = MlpHead((f32([[2.0]]),), (f32([-1.0]),))
+    assert (head.classes, head.parameters) == (2, 2)
+    scores = head.scores(f32([[0.0], [0.5], [3.0]]))
+    close(scores[:, 1], f32(1 / (1 + np.exp([1.0, 0.0, -5.0]))))
+    close(scores.sum(axis=1), np.ones(3))
+
+
+@pytest.mark.parametrize("widths", [(4, 3), (4, 1), (4, 8, 3), (4, 6, 5, 1)])
+def test_dense_layers_come_back_as_they_were_saved(widths: tuple[int, ...]) -> None:
+    head = dense(*widths)
+    again = load_head(head.kind, head.tensors(), head.settings())
+    x = rows(seed=2, dim=4).x
+    assert np.array_equal(again.scores(x), head.scores(x))
+
+
+def test_dense_layers_that_do_not_join_are_refused() -> None:
+    with pytest.raises(Mismatch, match="reads what the one before it gives"):
+        MlpHead((f32(np.ones((2, 3))), f32(np.ones((4, 1)))), (f32([0, 0, 0]), f32([0])))
+    with pytest.raises(Mismatch, match="saved as weight0, bias0"):
+        load_head("mlp", {"weight0": f32([[1.0]])}, {})
+    with pytest.raises(Mismatch, match="weights of a head must be finite"):
+        MlpHead((f32([[np.nan]]),), (f32([0]),))

@@ -131,6 +131,18 @@ def test_a_flag_changes_a_recipe(tmp_path: Path, folder: Path) -> None:
     assert (settings["epochs"], settings["lr"], settings["batch_size"]) == (1, 0.01, 64)
 
 
+def test_what_is_thawed_can_be_changed_by_either_flag(tmp_path: Path, folder: Path) -> None:
+    command = ["train", str(folder), "--recipe", "mobilenetv2-two-phase", "--weights", "random"]
+    command += ["--head-epochs", "1", "--epochs", "1", "--views", "1", "--backbone", "tiny:8"]
+    for n, (flags, thaw, layer) in enumerate(
+        [(["--thaw", "1"], "1", None), (["--thaw-from", "-3"], "auto", -3)]
+    ):
+        out = tmp_path / str(n)
+        assert main([*command, "--out", str(out), *flags]) == 0
+        settings = json.loads((out / "recipe.json").read_text())["finetune"]
+        assert (settings["thaw"], settings["thaw_from"]) == (thaw, layer)
+
+
 def test_an_unknown_recipe_is_refused_with_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -226,3 +226,30 @@ def test_killed_writers_lose_nothing_and_a_naive_one_is_caught() -> None:
     )
     command = [sys.executable, "-c", harness]
     subprocess.run(command, cwd=BENCH, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+def test_a_reader_gives_the_rows_that_are_asked_for(tmp_path: Path, dtype: str) -> None:
+    table = Store(tmp_path).table("t")
+    x = np.arange(5 * 2 * 3).reshape(5, 2, 3).astype(dtype)
+    table.append(named(0, 1, 2), {"x": x[:3], "other": x[:3, 0]})
+    table.append(named(3, 4), {"x": x[3:], "other": x[3:, 0]})
+    reader = Store(tmp_path).table("t").reader(named(4, 0, 3, 2), "x")
+    assert len(reader) == 4
+    assert np.array_equal(reader[[1, 0, 0]], x[[0, 4, 4]])
+    assert np.array_equal(reader.take([3, 2])[[0, 1]], x[[2, 3]])
+    assert reader[[0]].dtype == np.dtype(dtype)
+
+
+def test_a_reader_holds_no_file_open(tmp_path: Path) -> None:
+    """A thousand shards and views must not use up a process's open files."""
+    table = filled(tmp_path, *((n,) for n in range(40)))
+    before = len(os.listdir("/proc/self/fd"))
+    readers = [table.reader(named(*range(40)), "x") for _ in range(5)]
+    assert all(np.array_equal(reader[range(40)], rows(*range(40))) for reader in readers)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_reader_of_rows_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        filled(tmp_path, (0, 1)).reader(named(0, 7), "x")

@@ -226,7 +226,7 @@ def rate_too_high() -> tuple[Network, Stored, Plan]:
         (spoiled_input, r"given of 17\.png is not a finite number"),
         (spoiled_weight, r"tail\.2\.weight is no longer a finite number"),
         (spoiled_gradient, r"the gradient of tail\.2\.weight is not a finite number"),
-        (rate_too_high, r"The learning rate is too high: try --lr a tenth of it"),
+        (rate_too_high, r"The learning rate is too high: try a tenth of it"),
     ],
 )
 def test_what_is_not_finite_stops_within_one_step_with_its_cause(

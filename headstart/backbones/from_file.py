@@ -30,10 +30,11 @@ def load(id: str, weights: Weights) -> Backbone:
     card = read_card(folder / CARD)
     tensors = read_tensors(weights.file or folder / WEIGHTS)
     module, blocks = build(card.architecture)
-    fill(module, under(BACKBONE, tensors), folder / WEIGHTS)
+    if not weights.random:
+        fill(module, under(BACKBONE, tensors), folder / WEIGHTS)
     head = {k: np.ascontiguousarray(v.numpy()) for k, v in under(SOURCE_HEAD, tensors).items()}
     source = SourceHead(head["weight"], head["bias"]) if head else None
-    return Backbone(card, module, blocks, source)
+    return Backbone(card, module, blocks, None if weights.random else source)
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> Path:

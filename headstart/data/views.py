@@ -1,11 +1,15 @@
 """Which augmented versions of an example there are: numbered, and the same for a number ever."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.augment import Augment
+from headstart.atomic import write_bytes
+from headstart.data.augment import Augment, png, view_grid
+from headstart.data.decoding import decode
+from headstart.data.preprocess import Preprocess
 from headstart.spec import fingerprint
 from headstart.store import digest
 
@@ -37,3 +41,14 @@ class Views:
 
 
 PLAIN = Views()
+
+
+def draw_views(
+    picture: Path, out: Path, augment: Augment, *, size: int = 224, seed: int = 0
+) -> None:
+    """Write a PNG of the picture, squashed to `size` pixels, and 15 views of it around.
+
+    Raises DataError or OSError for what can't be decoded, SpecError for a size that is none.
+    """
+    square = Preprocess(size, size, fit="squash")(decode(picture))
+    write_bytes(out, png(view_grid(square, augment, seed=seed)))

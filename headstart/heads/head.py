@@ -107,11 +107,23 @@ class HeadSpec:
             )
         self._check_training()
 
+    def check_classes(self, classes: int) -> None:
+        """Raises SpecError if this head can't tell so many classes apart."""
+        if self.output == "sigmoid" and classes != 2:
+            raise SpecError(
+                f"One logit (output=sigmoid) tells two classes apart; there are {classes}."
+            )
+
     def _check_training(self) -> None:
         """Raises UnknownName or SpecError for what trains a head by epochs."""
         check_word("optimizer", self.head_optimizer, get_args(Optimizer))
         check_word("output", self.output, get_args(Output))
         check_word("epoch to keep", self.head_keep, get_args(Keep))
+        if self.output == "sigmoid" and not self.by_epochs:
+            raise SpecError(
+                f"One logit (output=sigmoid) is for heads trained by epochs; {self.head!r} is "
+                f"solved. Add --head linear, or leave --output out."
+            )
         if not all(_is_count(n) for n in self.hidden) or (self.head == "mlp" and not self.hidden):
             raise SpecError(f"hidden is a list of widths from 1 up; got {self.hidden}.")
         if not 0 <= self.dropout < 1:

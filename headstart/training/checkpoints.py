@@ -32,9 +32,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             facts: dict[str, Any] = json.loads(file.metadata()[FACTS])
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+            names = list(file.keys())
+            return {name: file.get_tensor(name).clone() for name in names}, facts  # not the map
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path} is no checkpoint of training: {error}") from error
+        raise BundleError(
+            f"{path} is no checkpoint of training: {error}. Remove it to begin that phase again."
+        ) from error
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ Squares = NDArray[np.uint8]  # (N, S, S, 3)
 class Feed(Protocol):
     """Rows in, what the network is given of them out.
 
-    features: a feed of the plain rows' features, if they are at hand.
+    features: a feed of the rows' features (of their first view), if they are at hand.
     """
 
     @property

@@ -2,7 +2,8 @@
 
 A batch norm in inference mode is a factor and a shift a channel, so it can be part of the
 convolution's weight and bias (as ONNX Runtime does when it loads a graph). Here that happens anew
-in every step, from the very parameters that learn: gradients reach weight, scale and shift as before.
+in every step, from the very parameters that learn: gradients reach weight, scale and shift as they
+would have.
 """
 
 from typing import Any
@@ -53,7 +54,9 @@ def conv_norm(
 def _folds(node: fx.Node, parts: dict[str, nn.Module]) -> bool:
     """Whether a node is a batch norm that alone reads a convolution."""
     norm = parts.get(str(node.target)) if node.op == "call_module" else None
-    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.weight is None:
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        return False
+    if norm.weight is None or norm.bias is None:
         return False
     before = node.args[0]
     if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:

@@ -29,7 +29,7 @@ def check_losses(losses: Tensor, ids: Sequence[str], weights: Mapping[str, Tenso
     name = ids[int((~finite).nonzero()[0])]
     raise Diverged(
         f"Training stopped: the loss of {name} is not a finite number, though its input and all "
-        f"weights are. Try a lower --lr, or --clip 1."
+        f"weights are. Try a lower learning rate."
     )
 
 
@@ -38,7 +38,7 @@ def check_gradients(gradients: Mapping[str, Tensor], ids: Sequence[str]) -> None
     if (name := _first_beyond(gradients, float("inf"))) is not None:
         raise Diverged(
             f"Training stopped before the step was taken: the gradient of {name} is not a finite "
-            f"number, in a batch that begins with {ids[0]}. Try a lower --lr, or --clip 1."
+            f"number, in a batch that begins with {ids[0]}. Try a lower learning rate."
         )
 
 
@@ -47,7 +47,7 @@ def check_weights(weights: Mapping[str, Tensor]) -> None:
     if (name := _first_beyond(weights, LARGEST)) is not None:
         raise Diverged(
             f"Training stopped: {name} is no longer a finite number of a usual size (it went "
-            f"beyond {LARGEST:.0e}). The learning rate is too high: try --lr a tenth of it."
+            f"beyond {LARGEST:.0e}). The learning rate is too high: try a tenth of it."
         )
 
 

@@ -81,13 +81,12 @@ class Hearing:
 @dataclass(frozen=True, eq=False)
 class Trained:
     """history: a line an epoch. chosen: the epoch whose weights the network now has. start: what
-    it had before; last: after the last epoch.
+    it had before.
     """
 
     history: tuple[Epoch, ...]
     chosen: int
     start: dict[str, Tensor]
-    last: dict[str, Tensor]
 
 
 def train(
@@ -123,8 +122,7 @@ def train(
                 work.learn(order[step])
             work.stepped(len(order))
         work.judge_epoch()
-    last = snapshot(network.learned())
-    return Trained(tuple(work.history), work.keep(), start, last)
+    return Trained(tuple(work.history), work.keep(), start)
 
 
 @dataclass(eq=False)
@@ -164,7 +162,7 @@ class _Work:
 
     def stale(self) -> bool:
         """Whether validation has not got better for as long as the plan is patient."""
-        return 0 < self.plan.patience <= self.epoch - self.best
+        return 0 < self.plan.patience <= self.epoch - self.best and len(self.val.ids) > 0
 
     def learn(self, picked: Rows) -> None:
         """One step of the optimiser, on one batch, each of its numbers seen to be finite."""
@@ -200,6 +198,7 @@ class _Work:
         self.history = [line]
         self.best_weights = snapshot(self._learned)
         self.hearing.epoch(line)
+        self.began = time.perf_counter()
 
     def judge_epoch(self) -> None:
         """A line of history for the epoch that is over; its weights are kept if they are better."""
@@ -228,7 +227,7 @@ class _Work:
         if path is None or not path.is_file():
             return False
         tensors, facts = read_checkpoint(path)
-        if facts["job"] != self.keeping.job:
+        if (facts.get("job"), facts.get("format")) != (self.keeping.job, FORMAT):
             raise SpecError(
                 f"The run in {path.parent} was begun with other settings, other data or another "
                 f"backbone, and its training would be lost: repeat the command as it was, name "
@@ -251,7 +250,8 @@ class _Work:
         tensors = {f"learned.{name}": t for name, t in self._learned.items()}
         tensors |= {f"best.{name}": t for name, t in self.best_weights.items()}
         facts = {name: getattr(self, name) for name in PLACE}
-        facts |= {"job": self.keeping.job, "history": [asdict(line) for line in self.history]}
+        facts |= {"format": FORMAT, "job": self.keeping.job}
+        facts |= {"history": [asdict(line) for line in self.history]}
         write_checkpoint(self.keeping.path, tensors | pack_optimizer(self.optimizer), facts)
 
     def _targets(self, picked: Rows) -> Tensor:  # (B, C)
@@ -267,7 +267,8 @@ class _Work:
         rng = np.random.default_rng([self.plan.seed, self.number, self.step])
         share = float(rng.beta(self.plan.mixup, self.plan.mixup))
         other = torch.from_numpy(rng.permutation(len(x)))
-        mixed = (share * x + (1 - share) * x[other]).to(x.dtype)  # pixels stay whole numbers
+        mixed = share * x + (1 - share) * x[other]
+        mixed = mixed if x.is_floating_point() else mixed.round().to(x.dtype)  # whole pixels
         return mixed, share * targets + (1 - share) * targets[other]
 
     def _gradients(self, x: Tensor, targets: Tensor, ids: list[str]) -> tuple[Tensor, Tensor]:
@@ -301,21 +302,28 @@ class _Work:
         return judge(self.network, self.val) if len(self.val.ids) else NOTHING
 
 
+FORMAT = 1  # of a checkpoint's facts
 PLACE = ("epoch", "step", "loss", "right", "lr", "parts", "best", "seconds")
 
 
 def judge(network: nn.Module, rows: Feed) -> Figures:
-    """Mean loss, in nats, and accuracy of what the network says of plain rows."""
+    """Mean loss, in nats, and accuracy of what the network says of rows.
+
+    Raises Diverged, naming the row, for what is not finite.
+    """
     network.eval()
     loss, right, n = 0.0, 0, len(rows.ids)
+    weights = dict(network.named_parameters())
     for start in range(0, n, JUDGED):
         picked = np.arange(start, min(start + JUDGED, n))
         with torch.inference_mode():
-            logits = _forward(network, rows.batch(picked, 0)).cpu()
+            ids, x = [rows.ids[row] for row in picked], rows.batch(picked, 0)
+            check_input(x, ids)
+            logits = _forward(network, x).cpu()
             labels = torch.from_numpy(rows.y[picked])
-            known = (labels >= 0).nonzero()[:, 0]
-            targets = one_hot(labels[known], len(rows.classes)).float()
-            loss += float(losses_of(logits[known], targets).double().sum())
+            losses = losses_of(logits, one_hot(labels, len(rows.classes)).float())
+            check_losses(losses, ids, weights)
+            loss += float(losses.double().sum())
             right += int((_called(logits) == labels).sum())
     return loss / n, right / n
 

@@ -19,8 +19,7 @@ from headstart.heads.mlp import MlpHead
 class Count:
     """Numbers and tensors that a phase trains, and that it leaves alone.
 
-    Statistics of normalisation layers are among the frozen ones unless they are trained, as Keras
-    counts them.
+    Statistics of normalisation layers are among the frozen ones, as Keras counts them.
     """
 
     trainable: int
@@ -63,7 +62,8 @@ class Network(nn.Module):
             own = {f"{name}.{p}" if name else p for p, _ in module.named_parameters(recurse=False)}
             norm = isinstance(module, NORMS)
             learns = bool(own & self.thawed) and (self.norms_learn or not norm)
-            module.training = mode and (learns or (not own and not any(module.children())))
+            plain = not own and not norm and not any(module.children())  # such as dropout
+            module.training = mode and (learns or plain)
         return self
 
     def learned(self) -> dict[str, Tensor]:
@@ -100,8 +100,7 @@ def new_head(spec: HeadSpec, features: int, classes: int, seed: int) -> nn.Seque
 
     Raises SpecError if one logit is asked for and there are not two classes.
     """
-    if spec.output == "sigmoid" and classes != 2:
-        raise SpecError(f"One logit (output=sigmoid) tells two classes apart; there are {classes}.")
+    spec.check_classes(classes)
     hidden = spec.hidden if spec.head == "mlp" else ()
     widths = [features, *hidden, 1 if spec.output == "sigmoid" else classes]
     generator = torch.Generator().manual_seed(seed)
