@@ -288,7 +288,8 @@ def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> 
 def test_views_are_drawn_as_a_picture(shapes: Path, tmp_path: Path) -> None:
     picture, out = str(shapes / "dark" / "00.png"), tmp_path / "views.png"
     assert main(["views", picture, "--out", str(out), "--flip", "both", "--size", "40"]) == 0
-    assert Image.open(out).size == (4 * 44 - 4, 4 * 44 - 4)
+    with Image.open(out) as grid:
+        assert grid.size == (4 * 44 - 4, 4 * 44 - 4)
 
 
 def test_views_of_nothing_are_refused(
