@@ -49,8 +49,9 @@ def epoch_said(line: Epoch) -> str:
     def shown(loss: float | None, right: float | None) -> str:
         return "-" if loss is None or right is None else f"loss {loss:.4f} accuracy {right:.3f}"
 
+    when = "before   " if line.lr is None else f"epoch {line.epoch:<3}"
     return (
-        f"epoch {line.epoch:<3} train {shown(line.train_loss, line.train_accuracy)}   "
+        f"{when} train {shown(line.train_loss, line.train_accuracy)}   "
         f"val {shown(line.val_loss, line.val_accuracy)}   {line.seconds:.1f} s"
     )
 
