@@ -1,6 +1,6 @@
 """Solar cells, two phases against a head only, a network from scratch, and what was published.
 
-    python bench/elpv.py [--seeds 0 1 2] [--epochs 12] [--views 8] [--size 224]
+    python bench/elpv.py [--seeds 0 1 2] [--epochs 8] [--views 8] [--size 224]
 
 ELPV, 2,624 cells, a quarter of them for the test, stratified by class and cell type, as Deitsch et
 al. 2019 split it; a tenth of all is for validation, out of the training part. A cell is defective
@@ -30,7 +30,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
