@@ -12,12 +12,13 @@ from headstart.backbones.cutting import Cut, cut_before, thawed_by
 from headstart.backbones.graph import FromPixels
 from headstart.features import Tap
 from headstart.heads.head import Head
+from headstart.runtime import ON_CPU, Runtime
 from headstart.specs import FineTune
 from headstart.training.feeds import Feed
 from headstart.training.folding import folded
 from headstart.training.loop import Hearing, Keeping, Trained, judge, train
 from headstart.training.network import Count, Network, count, head_module, head_of
-from headstart.training.plan import Norms, Plan
+from headstart.training.plan import Norms
 
 HALF_FROM_BYTES = 2**30  # of activations at the cut: more of them are kept in half precision
 LINE = np.linspace(0, 1, 11)  # places between the weights before and after
@@ -83,13 +84,15 @@ def tune(
     rows: Feed,
     val: Feed,
     *,
-    plan: Plan,
+    phase: str = "finetune",
+    after: int = 0,
     keeping: Keeping | None = None,
     hearing: Hearing | None = None,
-    device: str = "cpu",
+    runtime: Runtime = ON_CPU,
 ) -> Tuned:
-    """Train the thawed layers and the head. Feeds give what crosses the cut, or pixels without one.
+    """Train the thawed layers and the head, by a recipe with nothing "auto" left in it.
 
+    Feeds give what crosses the cut, or pixels if there is none.
     Raises SpecError for a head that can't go on learning, Diverged for numbers that aren't finite.
     """
     module = head if isinstance(head, torch.nn.Module) else head_module(head, recipe.dropout)
@@ -97,13 +100,15 @@ def tune(
     counted = count([opened.backbone.module, module], network)
     trained = train(
         network,
-        plan,
+        recipe,
         rows,
         val,
+        phase=phase,
+        after=after,
         depth=opened.depth(),
         keeping=keeping,
         hearing=hearing,
-        device=device,
+        runtime=runtime,
     )
     share = _wise(network, trained, val) if recipe.wise and len(val.ids) else 1.0
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)

@@ -139,7 +139,6 @@ def fine_tune(
     rows: Feed,
     val: Feed,
     *,
-    head_lr: float,
     around: Around | None = None,
 ) -> Fitted:
     """The second phase, on from the head of `start`; its epochs are numbered on."""
@@ -150,10 +149,10 @@ def fine_tune(
         start.model.head,
         rows,
         val,
-        plan=recipe.plan(head_lr, first_epoch=start.history[-1].epoch),
+        after=start.history[-1].epoch,
         keeping=around.keeping,
         hearing=around.hearing,
-        device=around.runtime.device,
+        runtime=around.runtime,
     )
     return _fitted(tuned, start.model, recipe, val.ids)
 
@@ -173,17 +172,16 @@ def fit_from_scratch(
     views, count = Views(augment, recipe.seed), augment.views if augment.active else 1
     rows = pixel_feed(opened.backbone, data.train, views, count, around)
     val = pixel_feed(opened.backbone, data.val, PLAIN, 1, around)
-    plan = whole.plan(spec.head_lr, phase="scratch")
     tuned = tune(
         whole,
         opened,
         head,
         rows,
         val,
-        plan=plan,
+        phase="scratch",
         keeping=around.keeping,
         hearing=around.hearing,
-        device=around.runtime.device,
+        runtime=around.runtime,
     )
     model = Model(tuned.backbone, tuned.head, data.train.classes, _majority(data.train))
     return _fitted(tuned, model, whole, data.val)
@@ -353,8 +351,7 @@ def _tuned_model(
         start.head,
         rows,
         val,
-        plan=settings.plan(HeadSpec.head_lr),
-        device=around.runtime.device,
+        runtime=around.runtime,
     )
     return Model(tuned.backbone, tuned.head, start.classes, start.majority)
 

@@ -324,8 +324,7 @@ def _tune(
 ) -> Fitted:
     start = head.model.head.tensors().values()
     with shop.training("finetune", opened.backbone, splits, kept, *start) as around:
-        lr = shop.job.recipe.head_lr
-        fitted = fine_tune(settings, opened, head, *rows, head_lr=lr, around=around)
+        fitted = fine_tune(settings, opened, head, *rows, around=around)
     _tell(shop, "finetune", fitted)
     return fitted
 

@@ -6,7 +6,7 @@ from headstart.data.augment import Augment
 from headstart.data.splits import SplitPlan
 from headstart.errors import UnknownName
 from headstart.jobs import Job
-from headstart.specs import SCRATCH, FeatureExtraction, FineTune
+from headstart.specs import SCRATCH, FeatureExtraction
 
 # 20 % of what is not for the final test is validation, as in the tutorials that have no test part.
 USUAL_SPLIT = SplitPlan(val=0.16, test=0.2)
@@ -38,6 +38,7 @@ def _softmax(epochs: int = 10, batch_size: int = 32) -> FeatureExtraction:
     )
 
 
+_SECOND = replace(SCRATCH, thaw="auto", batch_size=32, lr=0.0)  # Adam, no decay, no warm-up
 _RESNET50 = Job(
     backbone="keras:ResNet50",
     strategy="extract",
@@ -70,17 +71,7 @@ _LISTED = (
             backbone="keras:MobileNetV2@160",
             strategy="finetune",
             recipe=replace(_softmax(), head_lr=1e-4, dropout=0.2, output="sigmoid"),
-            finetune=FineTune(
-                thaw_from=100,
-                epochs=10,
-                optimizer="rmsprop",
-                lr=1e-5,
-                schedule="constant",
-                warmup=0.0,
-                weight_decay=0.0,
-                keep="last",
-                dropout=0.2,
-            ),
+            finetune=replace(_SECOND, thaw_from=100, optimizer="rmsprop", lr=1e-5, dropout=0.2),
             augment=Augment(flip="horizontal", rotation=0.2),
             split=SplitPlan(val=0.16, test=0.04),
         ),
@@ -96,15 +87,7 @@ _LISTED = (
         replace(
             _RESNET50,
             strategy="finetune",
-            finetune=FineTune(
-                thaw_from=-5,
-                epochs=10,
-                optimizer="adam",
-                schedule="constant",
-                warmup=0.0,
-                weight_decay=0.0,
-                keep="last",
-            ),
+            finetune=replace(_SECOND, thaw_from=-5),
         ),
     ),
     Named(

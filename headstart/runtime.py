@@ -21,11 +21,14 @@ class Runtime:
     device: auto takes an accelerator if PyTorch finds one.
     threads: threads of the forward pass, 0 for one a core.
     decode_threads: threads that read and decode, 0 for one a core.
+    compile: compile what is trained (torch.compile): a minute before the first step, which pays in
+        long training on an accelerator, and seldom on a CPU.
     """
 
     device: Device = "auto"
     threads: int = 0
     decode_threads: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in get_args(Device):
@@ -42,7 +45,11 @@ class Runtime:
             _accelerator() if self.device == "auto" else self.device,
             self.threads or cores(),
             self.decode_threads or cores(),
+            self.compile,
         )
+
+
+ON_CPU = Runtime(device="cpu")
 
 
 @contextmanager

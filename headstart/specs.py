@@ -7,8 +7,8 @@ from headstart.backbones.backbone import Backbone
 from headstart.data.preprocess import Fit
 from headstart.errors import SpecError
 from headstart.features import Precision
-from headstart.heads.head import ClassWeights, HeadSpec, Keep, Optimizer, check_word
-from headstart.training.plan import Norms, Plan, Schedule
+from headstart.heads.head import HeadSpec, check_word
+from headstart.training.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -68,58 +68,27 @@ def _check_size(backbone: Backbone, size: int) -> None:
 
 
 @dataclass(frozen=True)
-class FineTune:
+class FineTune(Plan):
     """The second phase: every choice that can change the result.
 
     thaw: what may learn: a number of blocks from the top, a name or glob of blocks, layers or
         parameters, all, none; auto is the upper half of the blocks.
     thaw_from: instead, all layers from this one on, counted as Keras counts them; below 0 from
         the top.
-    epochs: passes over the training rows.
-    batch_size: rows a step.
-    optimizer: what moves the weights.
-    lr: rate of the head; 0 is a tenth of the head's own in the first phase.
-    schedule: constant, or half a cosine down to 0.
-    warmup: share of the steps in which the rate rises from 0.
-    layer_decay: each block learns this much slower than the one above it.
-    weight_decay: pulls weights to 0, but not those of norms, nor biases.
-    label_smoothing: share of every label that is spread over all classes.
-    mixup: strength of blending pairs of examples; 0 is none.
-    clip: largest norm of all gradients together; 0 is no limit.
-    patience: epochs without a better one on validation before the end; 0 goes on.
-    keep: the epoch that was best on validation, or the last.
-    norms: whether thawed normalisation layers go on learning statistics.
     dropout: share of the head's inputs that are dropped in training.
-    class_weights: balanced lets every class weigh alike.
     wise: average the weights before and after, the share chosen on validation (Wortsman et al.
         2022).
     cut_precision: of what is kept at the cut; auto is float16 beyond 1 GiB.
-    seed: another seed gives another order of rows.
     """
 
     thaw: str = "auto"
     thaw_from: int | None = None
-    epochs: int = 10
-    batch_size: int = 32
-    optimizer: Optimizer = "adamw"
-    lr: float = 0.0
-    schedule: Schedule = "cosine"
-    warmup: float = 0.1
-    layer_decay: float = 1.0
-    weight_decay: float = 0.01
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    clip: float = 0.0
-    patience: int = 0
-    keep: Keep = "best"
-    norms: Norms = "frozen"
     dropout: float = 0.0
-    class_weights: ClassWeights = "none"
     wise: bool = False
     cut_precision: Literal["auto", "float32", "float16"] = "auto"
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.thaw_from is not None and self.thaw != "auto":
             raise SpecError(
                 f"What is thawed is said once; got thaw={self.thaw!r} and "
@@ -127,12 +96,12 @@ class FineTune:
             )
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout is a share from 0 to below 1; got {self.dropout}.")
-        if not self.lr >= 0:
-            raise SpecError(
-                f"lr is a learning rate, or 0 for a tenth of the head's; got {self.lr}."
-            )
         check_word("precision", self.cut_precision, ("auto", *get_args(Precision)))
-        self.plan(1e-3)  # which checks the other settings
+
+    @property
+    def thaws(self) -> bool:
+        """Whether anything of the backbone is to learn."""
+        return self.thaw not in ("none", "0")
 
     def resolved(self, backbone: Backbone, head_lr: float) -> "FineTune":
         """The same with "auto" and 0 replaced by what they come to."""
@@ -145,28 +114,6 @@ class FineTune:
         """The same schedule for a network that starts from nothing: all of it learns, norms too."""
         return replace(
             self, thaw="all", thaw_from=None, lr=self.lr or head_lr, norms="trained", wise=False
-        )
-
-    def plan(self, head_lr: float, first_epoch: int = 0, phase: str = "finetune") -> Plan:
-        return Plan(
-            phase=phase,
-            epochs=self.epochs,
-            first_epoch=first_epoch,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            lr=self.lr or head_lr / 10,
-            schedule=self.schedule,
-            warmup=self.warmup,
-            layer_decay=self.layer_decay,
-            weight_decay=self.weight_decay,
-            label_smoothing=self.label_smoothing,
-            mixup=self.mixup,
-            clip=self.clip,
-            patience=self.patience,
-            keep=self.keep,
-            norms=self.norms,
-            class_weights=self.class_weights,
-            seed=self.seed,
         )
 
 

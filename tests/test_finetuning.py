@@ -34,7 +34,7 @@ def random_backbone(name: str = NAME) -> Backbone:
 def tuned_on(
     rows: Feed, val: Feed, opened: Opened, head: hs.Model, recipe: FineTune = RECIPE
 ) -> Tuned:
-    return tune(recipe, opened, head.head, rows, val, plan=recipe.plan(1e-3))
+    return tune(recipe, opened, head.head, rows, val)
 
 
 @pytest.fixture

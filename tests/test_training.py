@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from headstart.errors import BundleError, Diverged, SpecError, UnknownName
 from headstart.features import FeatureTable
+from headstart.runtime import Runtime
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
 from headstart.training.loop import Hearing, Keeping, Trained, judge, losses_of, train
@@ -19,7 +21,15 @@ from headstart.training.network import Network, snapshot
 from headstart.training.optimizing import make_optimizer, rate_factor
 from headstart.training.plan import Plan
 
-PLAN = Plan(phase="finetune", epochs=3, batch_size=8, lr=1e-2)
+PLAN = Plan(
+    epochs=3,
+    batch_size=8,
+    optimizer="adam",
+    lr=1e-2,
+    schedule="constant",
+    warmup=0.0,
+    weight_decay=0.0,
+)
 
 
 def feed(n: int = 40, seed: int = 0, views: int = 1) -> Stored:
@@ -107,7 +117,7 @@ def test_norms_learn_statistics_only_when_asked_and_thawed() -> None:
 def test_epoch_0_is_before_training_and_epochs_are_numbered_on() -> None:
     net = network(THAWED)
     start = judge(net, feed(seed=1))
-    result = train(net, replace(PLAN, first_epoch=10), feed(), feed(seed=1))
+    result = train(net, PLAN, feed(), feed(seed=1), after=10)
     assert [line.epoch for line in result.history] == [10, 11, 12, 13]
     assert (result.history[0].val_loss, result.history[0].val_accuracy) == start
     assert result.history[0].lr is None
@@ -383,3 +393,26 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], said: str) 
 def test_an_unknown_optimizer_is_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="'adam' or 'adamw'|'adam'"):
         replace(PLAN, optimizer="adamm")  # type: ignore[arg-type]
+
+
+def test_a_compiled_network_learns_the_same() -> None:
+    plan = replace(PLAN, optimizer="sgd")  # Adam makes much of roundings
+    _, plain = trained(plan)
+    torch.compiler.reset()
+    _, compiled = trained(plan, runtime=Runtime(device="cpu", compile=True))
+    for a, b in zip(plain.history, compiled.history, strict=True):
+        assert a.val_loss == pytest.approx(b.val_loss, rel=1e-4)
+
+
+def test_a_network_that_can_not_be_compiled_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(module: nn.Module, options: object) -> Any:
+        def run(x: Tensor) -> Tensor:
+            raise TorchDynamoException("no C++ compiler\nand a long story")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(SpecError, match=r"this machine \(no C\+\+ compiler\): leave --compile out"):
+        trained(runtime=Runtime(device="cpu", compile=True))

@@ -72,7 +72,6 @@ def main() -> None:
             head,
             Stored(views, cut=True),
             Stored((judged,), cut=True),
-            head_lr=recipe.head_lr,
             around=replace(around, hearing=hearing(second)),
         )
         second.stop()

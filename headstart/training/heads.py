@@ -21,11 +21,13 @@ class TrainedHead:
 
 def head_plan(spec: HeadSpec) -> Plan:
     return Plan(
-        phase="head",
         epochs=spec.head_epochs,
         batch_size=spec.head_batch_size,
         optimizer=spec.head_optimizer,
         lr=spec.head_lr,
+        schedule="constant",
+        warmup=0.0,
+        weight_decay=0.0,
         keep=spec.head_keep,
         class_weights=spec.class_weights,
         seed=spec.seed,
@@ -44,5 +46,6 @@ def train_head(
     """A new head of `spec`, trained on feeds of features (N, D)."""
     module = new_head(spec, features, len(rows.classes), spec.seed)
     network = Network(nn.Identity(), module, ())
-    trained = train(network, head_plan(spec), rows, val, keeping=keeping, hearing=hearing)
+    plan = head_plan(spec)
+    trained = train(network, plan, rows, val, phase="head", keeping=keeping, hearing=hearing)
     return TrainedHead(head_of(module), trained, len(network.learned()))

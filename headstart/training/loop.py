@@ -17,7 +17,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, o
 
 from headstart.backbones.backbone import under
 from headstart.errors import SpecError
-from headstart.heads.head import weight_of_classes
+from headstart.heads.head import check_rate, weight_of_classes
+from headstart.runtime import ON_CPU, Runtime
 from headstart.training.checkpoints import (
     pack_optimizer,
     read_checkpoint,
@@ -95,21 +96,27 @@ def train(
     rows: Feed,
     val: Feed,
     *,
+    phase: str = "finetune",
+    after: int = 0,
     depth: Mapping[str, int] | None = None,
     keeping: Keeping | None = None,
     hearing: Hearing | None = None,
-    device: str = "cpu",
+    runtime: Runtime = ON_CPU,
 ) -> Trained:
     """Train what is thawed of `network`, in place; it ends with the weights of the epoch kept.
 
+    phase: its name in the history. after: epochs that came before, so that they are numbered on.
     depth: blocks below the head, by parameter of the tail, for `layer_decay`.
     Raises Diverged, before anything is saved, for a number that is not finite; KeyboardInterrupt
     when `keeping.stop` asks for it, after saving.
     """
-    network.to(device).to(memory_format=torch.channels_last)
+    check_rate("lr", plan.lr)  # 0 stands for what nobody has settled yet
+    network.to(runtime.device).to(memory_format=torch.channels_last)
     start = snapshot(network.learned())
     optimizer = make_optimizer(network, plan, depth)
-    work = _Work(network, optimizer, plan, rows, val, keeping or Keeping(), hearing or Hearing())
+    keeping, hearing = keeping or Keeping(), hearing or Hearing()
+    forward = compiled(network) if runtime.compile else network
+    work = _Work(network, forward, optimizer, plan, phase, after, rows, val, keeping, hearing)
     if not work.resume():
         work.judge_start()
     while work.epoch < plan.epochs and not work.stale():
@@ -130,8 +137,11 @@ class _Work:
     """Training under way. What is below `hearing` is where it is: a checkpoint holds just that."""
 
     network: Network
+    forward: Callable[[Tensor], Tensor]  # the same network, as a step runs it
     optimizer: torch.optim.Optimizer
     plan: Plan
+    phase: str
+    after: int
     rows: Feed
     val: Feed
     keeping: Keeping
@@ -158,7 +168,11 @@ class _Work:
     @property
     def number(self) -> int:
         """Of the epoch under way, counted on from the phase before."""
-        return self.plan.first_epoch + self.epoch + 1
+        return self.after + self.epoch + 1
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
 
     def stale(self) -> bool:
         """Whether validation has not got better for as long as the plan is patient."""
@@ -194,7 +208,7 @@ class _Work:
         """Epoch 0: what the network says before training; the best so far."""
         plain = self.rows.features  # of them the head says what the whole network would
         train = NOTHING if plain is None else judge(self.network.head, plain)
-        line = Epoch(self.plan.phase, self.plan.first_epoch, None, *train, *self._judged_val(), 0.0)
+        line = Epoch(self.phase, self.after, None, *train, *self._judged_val(), 0.0)
         self.history = [line]
         self.best_weights = snapshot(self._learned)
         self.hearing.epoch(line)
@@ -206,7 +220,7 @@ class _Work:
         train, val = (self.loss / n, self.right / n), self._judged_val()
         now = time.perf_counter()
         seconds = round(self.seconds + now - self.began, 3)
-        line = Epoch(self.plan.phase, self.number, self.lr, *train, *val, seconds)
+        line = Epoch(self.phase, self.number, self.lr, *train, *val, seconds)
         self.history.append(line)
         if _merit(line) > _merit(self.history[self.best]):
             self.best, self.best_weights = len(self.history) - 1, snapshot(self._learned)
@@ -290,7 +304,7 @@ class _Work:
         weights = targets @ self._class_weights
         said, lost, size = [], [], -(-len(x) // self.parts)
         for part in torch.arange(len(x)).split(size):
-            logits = _forward(self.network, x[part])
+            logits = _logits(self.forward, x[part], self.device)
             losses = losses_of(logits, targets[part].to(logits.device))
             check_losses(losses.detach(), [ids[i] for i in part], self._parameters)
             (losses @ (weights[part] / weights.sum()).to(losses.device)).backward()
@@ -314,12 +328,13 @@ def judge(network: nn.Module, rows: Feed) -> Figures:
     network.eval()
     loss, right, n = 0.0, 0, len(rows.ids)
     weights = dict(network.named_parameters())
+    device = next(iter(weights.values())).device
     for start in range(0, n, JUDGED):
         picked = np.arange(start, min(start + JUDGED, n))
         with torch.inference_mode():
             ids, x = [rows.ids[row] for row in picked], rows.batch(picked, 0)
             check_input(x, ids)
-            logits = _forward(network, x).cpu()
+            logits = _logits(network, x, device).cpu()
             labels = torch.from_numpy(rows.y[picked])
             losses = losses_of(logits, one_hot(labels, len(rows.classes)).float())
             check_losses(losses, ids, weights)
@@ -339,15 +354,33 @@ def _called(logits: Tensor) -> Tensor:  # (N,)
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
 
 
-def _forward(network: nn.Module, x: Tensor) -> Tensor:
+def compiled(network: Network) -> Callable[[Tensor], Tensor]:
+    """The network as torch.compile makes it; raises SpecError at its first step if it can't."""
+    from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
+
+    forward = torch.compile(network, options={"fallback_random": True})  # dropout as uncompiled
+
+    def run(x: Tensor) -> Tensor:
+        try:
+            logits: Tensor = forward(x)
+        except TorchDynamoException as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SpecError(
+                f"PyTorch can't compile this network on this machine ({reason}): leave --compile "
+                f"out, or give PyTorch the compiler that it wants."
+            ) from error
+        return logits
+
+    return run
+
+
+def _logits(forward: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
     """Logits in float32; on an accelerator reckoned in bfloat16 where that is safe."""
-    device = next(network.parameters()).device
     if x.dim() == 4 and x.is_floating_point():
         x = x.contiguous(memory_format=torch.channels_last)
     x = x.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
-        logits: Tensor = network(x)
-    return logits.float()
+        return forward(x).float()
 
 
 def _merit(line: Epoch) -> tuple[float, float]:

@@ -19,24 +19,34 @@ Norms = Literal["frozen", "trained"]
 
 @dataclass(frozen=True)
 class Plan:
-    """One phase of training; FineTune and the trained heads each make one.
+    """One phase of training; the trained heads make one, and FineTune is one.
 
-    phase: its name in the history. first_epoch: how many epochs came before, so that they are
-    numbered on. warmup: share of the steps in which the rate rises from 0. clip: the largest norm
-    of all gradients together, 0 for no limit. patience: epochs without a better one on validation
-    before the end, 0 for never. norms: whether normalisation layers go on learning statistics.
+    epochs: passes over the training rows.
+    batch_size: rows a step.
+    optimizer: what moves the weights.
+    lr: rate of the head; 0 is a tenth of the head's own in the first phase.
+    schedule: constant, or half a cosine down to 0.
+    warmup: share of the steps in which the rate rises from 0.
+    layer_decay: each block learns this much slower than the one above it.
+    weight_decay: pulls weights to 0, but not those of norms, nor biases.
+    label_smoothing: share of every label that is spread over all classes.
+    mixup: strength of blending pairs of examples; 0 is none.
+    clip: largest norm of all gradients together; 0 is no limit.
+    patience: epochs without a better one on validation before the end; 0 goes on.
+    keep: the epoch that was best on validation, or the last.
+    norms: whether thawed normalisation layers go on learning statistics.
+    class_weights: balanced lets every class weigh alike.
+    seed: another seed gives another order of rows.
     """
 
-    phase: str
-    epochs: int
-    first_epoch: int = 0
+    epochs: int = 10
     batch_size: int = 32
-    optimizer: Optimizer = "adam"
-    lr: float = 1e-3
-    schedule: Schedule = "constant"
-    warmup: float = 0.0
+    optimizer: Optimizer = "adamw"
+    lr: float = 0.0
+    schedule: Schedule = "cosine"
+    warmup: float = 0.1
     layer_decay: float = 1.0
-    weight_decay: float = 0.0
+    weight_decay: float = 0.01
     label_smoothing: float = 0.0
     mixup: float = 0.0
     clip: float = 0.0
@@ -48,11 +58,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_counts(epochs=self.epochs, batch_size=self.batch_size)
-        check_rate("lr", self.lr)
+        if self.lr != 0:
+            check_rate("lr", self.lr)
         check_word("optimizer", self.optimizer, get_args(Optimizer))
         check_word("schedule", self.schedule, get_args(Schedule))
         check_word("keep", self.keep, get_args(Keep))
         check_word("norms", self.norms, get_args(Norms))
+        check_word("class weighting", self.class_weights, get_args(ClassWeights))
         if not 0 < self.layer_decay <= 1:
             raise SpecError(f"layer_decay is above 0 and up to 1; got {self.layer_decay}.")
         for name in ("warmup", "label_smoothing"):
