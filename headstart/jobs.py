@@ -1,6 +1,6 @@
 """Everything that a run can be asked for, as one value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from headstart.backbones.registry import DEFAULT_BACKBONE
@@ -8,7 +8,7 @@ from headstart.data.augment import Augment
 from headstart.data.checks import CheckPlan
 from headstart.data.splits import SplitPlan
 from headstart.errors import SpecError
-from headstart.heads.head import check_word
+from headstart.heads.head import HeadSpec, check_word
 from headstart.runtime import Runtime
 from headstart.specs import FeatureExtraction, FineTune
 from headstart.store import USUAL, Store
@@ -55,8 +55,42 @@ class Job:
                 "Fine-tuning goes on from a head of linear layers; the nearest neighbours have "
                 "none. Name another --head, or --strategy extract."
             )
+        if self.strategy == "finetune" and not self.finetune.thaws:
+            raise SpecError(
+                "Fine-tuning is of layers that are thawed, and thaw=none leaves none to learn. "
+                "Name what may learn, or --strategy extract."
+            )
 
     @property
     def tunes(self) -> bool:
         """Whether there is a second phase."""
-        return self.strategy in ("auto", "finetune") and self.recipe.head != "nearest"
+        wanted = self.strategy in ("auto", "finetune") and self.finetune.thaws
+        return wanted and self.recipe.head != "nearest"
+
+    def idle(self) -> tuple[str, ...]:
+        """Names of the settings of a head or of the second phase that nothing would read."""
+        recipe, tuned = self.recipe, {f.name for f in fields(FineTune)}
+        read = {"class_weights", "seed"}
+        if self.strategy == "scratch":
+            read |= tuned - {"thaw", "thaw_from", "norms", "wise", "cut_precision"} | {"output"}
+        else:
+            read |= {"l2"} if recipe.head in ("logistic", "ridge") else set()
+            read |= {"neighbours"} if recipe.head == "nearest" else set()
+            read |= _BY_EPOCHS if recipe.by_epochs else set()
+            read |= tuned if self.tunes else set()
+        read |= {"hidden"} if recipe.head == "mlp" else set()
+        read |= {"head_lr"} if self.strategy == "scratch" or self.tunes else set()
+        every = {f.name for f in fields(HeadSpec)} | tuned
+        return tuple(sorted(every - read - {"head"}))
+
+
+# What is read of a head only where it is trained by epochs.
+_BY_EPOCHS = {
+    "dropout",
+    "output",
+    "head_epochs",
+    "head_lr",
+    "head_optimizer",
+    "head_batch_size",
+    "head_keep",
+}

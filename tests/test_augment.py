@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart.cli import _field_help
 from headstart.data import augment as augmenting
 from headstart.data.augment import ERASED, GAP, Augment, Square, png, view_grid
 from headstart.errors import Mismatch, MissingPackage, SpecError
+from headstart.terminal.flags import field_help
 
 KINDS = {
     "flip": Augment(flip="both"),
@@ -209,7 +209,7 @@ def test_fingerprints_follow_the_settings_and_the_code(monkeypatch: pytest.Monke
 
 
 def test_help_can_be_made_of_every_field() -> None:
-    told = {f.name: _field_help(Augment, f.name) for f in fields(Augment)}
+    told = {f.name: field_help(Augment, f.name) for f in fields(Augment)}
     assert all(len(text.split()) > 5 for text in told.values())
     assert told["quarter_turns"] == "turn by 0, 90, 180 or 270 degrees"
     assert told["random_erasing"].endswith("(Zhong et al. 2017)")

@@ -204,6 +204,24 @@ def test_a_wrong_command_is_one_line_and_exit_2(
 
 
 @pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--hidden", "32"], "--hidden would change nothing, with --strategy auto and --head log"),
+        (["--head", "nearest", "--l2", "1"], "--l2 would change nothing"),
+        (["--strategy", "extract", "--epochs", "3", "--thaw", "2"], "--epochs and --thaw would"),
+        (["--strategy", "scratch", "--head-epochs", "3"], "--head-epochs would change nothing"),
+        (["--strategy", "finetune", "--thaw", "none"], "thaw=none leaves none to learn"),
+    ],
+)
+def test_a_flag_that_nothing_reads_is_refused(
+    shapes: Path, tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(shapes), "--out", str(tmp_path / "run"), *flags]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("backbone", "says"),
     [("resnet50", "named source:id"), ("tinny:32", "Did you mean 'tiny'")],
 )

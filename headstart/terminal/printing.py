@@ -1,0 +1,113 @@
+"""What a command gives, on stdout: tables, lines and JSON."""
+
+import argparse
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import headstart as hs
+from headstart.errors import SpecError
+from headstart.terminal.talk import say
+
+DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def print_run(run: "hs.Run") -> None:
+    print("\nchecks")
+    print_table(run.checks.table())
+    _print_candidates(run)
+    print_evaluation("test", run.evaluations["test"])
+    seconds = run.timings["seconds"]
+    print("\nseconds by stage")
+    print_table([tuple(seconds), tuple(f"{s:.1f}" for s in seconds.values())])
+    t = run.timings
+    print(
+        f"total {t['total_seconds']:.1f} s; features {t['examples_per_second']:,} images/s, "
+        f"{t['backbone_forwards']:,} backbone forwards, {t['store_hits']:,} from the store; "
+        f"peak memory {t['peak_rss_bytes'] / 1e9:.2f} GB"
+    )
+    print(f"\nsaved {run.folder}  (the model: {run.folder / 'model'})")
+
+
+def _print_candidates(run: "hs.Run") -> None:
+    """What was trained, how many numbers learned, and which of them was kept."""
+    rows = [("model", "trainable", "frozen", "accuracy on validation", "")]
+    for name, on_val in run.candidates.items():
+        count = run.counts[name]
+        mark = "kept" if name == run.kept else ""
+        accuracy = str(on_val.accuracy or "n/a")
+        rows.append((name, f"{count.trainable:,}", f"{count.frozen:,}", accuracy, mark))
+    print("\ntrained")
+    print_table(rows)
+    if run.gain is not None:
+        print(f"  {run.kept} against the other, accuracy on validation: {_signed(run.gain)}")
+    for name, on_test in run.baselines.items():
+        print(f"  to compare with, on test: {name} {on_test.accuracy or 'n/a'}")
+
+
+def _signed(gain: "hs.Estimate") -> str:
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] n={gain.n}"
+
+
+def print_evaluation(title: str, result: "hs.Evaluation") -> None:
+    headline, per_class = hs.evaluation_rows(result)
+    print(f"\n{title}")
+    print_table(headline)
+    print()
+    print_table(per_class)
+
+
+def predicted_rows(said: "hs.Predictions") -> list[tuple[str, ...]]:
+    rows = zip(said.ids, said.labels, said.predicted, said.scores, strict=True)
+    return [
+        (id, said.classes[label] if label >= 0 else "?", said.classes[best], f"{scores[best]:.3f}")
+        for id, label, best, scores in rows
+    ]
+
+
+def print_predictions(
+    said: "hs.Predictions", args: argparse.Namespace, left_out: "Sequence[hs.LeftOut]"
+) -> int:
+    """A line a file: path, then its best classes and scores, separated by tabs."""
+    if args.top < 1:
+        raise SpecError(f"--top is a number of classes, 1 or more; got {args.top}.")
+    if args.json:
+        print_json(
+            [
+                {
+                    "path": id,
+                    "predicted": said.classes[best],
+                    "score": float(scores[best]),
+                    "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
+                }
+                for id, best, scores in zip(said.ids, said.predicted, said.scores, strict=True)
+            ]
+        )
+    else:
+        for id, scores in zip(said.ids, said.scores, strict=True):
+            best = (-scores).argsort(kind="stable")[: args.top]
+            print("\t".join([id, *(f"{said.classes[c]}\t{scores[c]:.4f}" for c in best)]))
+    code = tell_left_out(left_out)
+    return code if said.ids else FAILED
+
+
+def tell_left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:
+    """Name what was left out, on stderr; the exit code that says so, or 0."""
+    bad = [item for item in left_out if not item.expected]
+    for item in bad[:most]:
+        say("left out", f"{item.path}: {item.reason}")
+    if len(bad) > most:
+        say("left out", f"and {len(bad) - most} more")
+    return LEFT_OUT if bad else DONE
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns aligned, two spaces apart."""
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    for row in rows:
+        line = "  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=False))
+        print(textwrap.indent(line.rstrip(), "  "))
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

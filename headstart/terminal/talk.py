@@ -1,0 +1,73 @@
+"""What a person hears while a command works, on stderr: a line a stage, and progress."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import headstart as hs
+
+_BARS: list[Any] = []  # progress bars begun, to be stopped whatever happens
+
+
+def stop_bars() -> None:
+    """Give the terminal its cursor back."""
+    for bar in _BARS:
+        bar.stop()
+
+
+def talking() -> "hs.Talk":
+    return hs.Talk(say, watching)
+
+
+def say(stage: str, text: str) -> None:
+    print(f"{stage:10}{text}", file=sys.stderr, flush=True)
+
+
+def watching(stage: str) -> "hs.Watch":
+    def expect(rows: int, seconds: float) -> None:
+        say(stage, f"about {_duration(seconds)} for {rows:,} images ({rows / seconds:,.0f}/s)")
+
+    return hs.Watch(expect, _bar(stage))
+
+
+def _bar(stage: str) -> Callable[[int, int], None]:
+    """A progress bar with rate and time left, where someone is there to see it move."""
+    if not sys.stderr.isatty():
+        return lambda done, total: None
+    try:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+    except ImportError:  # only `train` brings it
+        return lambda done, total: None
+    columns = (
+        TextColumn(f"{stage:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    _BARS.append(bar)
+    task = bar.add_task(stage, total=None, rate="")
+
+    def move(done: int, total: int) -> None:
+        if done == 1:
+            bar.start()
+        speed = bar.tasks[0].speed
+        bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+        if done == total:
+            bar.stop()
+
+    return move
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
