@@ -1,12 +1,13 @@
 """Solar cells, two phases against a head only, a network from scratch, and what was published.
 
-    python bench/elpv.py [--seeds 0 1 2] [--epochs 8] [--views 8] [--size 224]
+    python bench/elpv.py [--seeds 0 1 2] [--epochs 16] [--label-smoothing 0.1]
 
 ELPV, 2,624 cells, a quarter of them for the test, stratified by class and cell type, as Deitsch et
 al. 2019 split it; a tenth of all is for validation, out of the training part. A cell is defective
 from a probability of 1/2 on. EfficientNet-Lite0 of the package, whole cells, in 8 views (mirrored
 and turned by quarters); a head of logistic regression; then the upper half thawed. Everything is
 chosen on validation, and the settings were chosen on the split of seed 7, which is not among these.
+Labels are smoothed: a third of the cells are labelled as doubtful, and cut in two at 1/2.
 The seconds are those of the two-phase run, from nothing stored to the saved bundle.
 """
 
@@ -30,7 +31,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--label-smoothing", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
@@ -68,7 +70,9 @@ def one_split(
     """Two phases, then a head only (whose features are stored by then), and a CNN from scratch."""
     job = hs.Job(
         recipe=hs.FeatureExtraction(fit="squash", size=args.size, seed=seed),
-        finetune=hs.FineTune(epochs=args.epochs, lr=args.lr, seed=seed),
+        finetune=hs.FineTune(
+            epochs=args.epochs, lr=args.lr, label_smoothing=args.label_smoothing, seed=seed
+        ),
         augment=hs.Augment(flip="both", quarter_turns=True, views=args.views),
         split=hs.SplitPlan(val=0.1, test=0.25, seed=seed),
         store=hs.Store(folder / "store"),
