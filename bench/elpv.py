@@ -7,7 +7,7 @@ al. 2019 split it; a tenth of all is for validation, out of the training part. A
 from a probability of 1/2 on. EfficientNet-Lite0 of the package, whole cells, in 8 views (mirrored
 and turned by quarters); a head of logistic regression; then the upper half thawed. Everything is
 chosen on validation, and the settings were chosen on the split of seed 7, which is not among these.
-Labels are smoothed: a third of the cells are labelled as doubtful, and cut in two at 1/2.
+Labels are smoothed, since 401 of the cells are labelled as doubtful (probability 1/3 or 2/3).
 The seconds are those of the two-phase run, from nothing stored to the saved bundle.
 """
 

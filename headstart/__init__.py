@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headstart.data.splits import Splits as Splits
     from headstart.data.splits import split as split
     from headstart.data.views import draw_views as draw_views
+    from headstart.doubting import with_limits as with_limits
     from headstart.evaluation import Estimate as Estimate
     from headstart.evaluation import Evaluation as Evaluation
     from headstart.evaluation import compare as compare
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from headstart.specs import FeatureExtraction as FeatureExtraction
     from headstart.specs import FineTune as FineTune
     from headstart.store import Store as Store
+    from headstart.trust.limits import TrustPlan as TrustPlan
 
 _HOME = {
     "headstart.backbones.backbone": ["Backbone", "Card"],
@@ -70,6 +72,7 @@ _HOME = {
     "headstart.data.readers": ["read"],
     "headstart.data.splits": ["SplitPlan", "Splits", "split"],
     "headstart.data.views": ["draw_views"],
+    "headstart.doubting": ["with_limits"],
     "headstart.evaluation": ["Estimate", "Evaluation", "compare", "evaluate", "evaluation_rows"],
     "headstart.features": ["FeatureTable", "Watch", "extract"],
     "headstart.fitting": ["fit"],
@@ -83,6 +86,7 @@ _HOME = {
     "headstart.runtime": ["Runtime"],
     "headstart.specs": ["FeatureExtraction", "FineTune"],
     "headstart.store": ["Store"],
+    "headstart.trust.limits": ["TrustPlan"],
 }
 _WHERE = {name: home for home, names in _HOME.items() for name in names}
 __all__ = sorted(_WHERE)

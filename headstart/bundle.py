@@ -1,10 +1,11 @@
 """The one thing that leaves the house: a folder that predicts without the training stack.
 
     manifest.json        format, SHA-256 of every other file, and of that list
-    model.json           classes, the head's kind and settings, the graph's inputs, versions
+    model.json           classes, the head's kind and settings, the model's limits, the graph's
+                         inputs, versions
     card.json            what the backbone eats and gives
     graph.onnx           its layers; the numbers are in the next file
-    weights.safetensors  backbone.* (the module's state dict) and head.*
+    weights.safetensors  backbone.* (the module's state dict), head.*, limits.*
     golden.json          the scores of a known picture, checked at every load
 
 Loading reads JSON, safetensors and ONNX, never a pickle, and refuses a folder in which a byte, a
@@ -14,7 +15,7 @@ file or a setting is not the one that was saved.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ from headstart.heads.saved import load_head
 from headstart.model import Model
 from headstart.runtime import cores
 from headstart.spec import to_plain
+from headstart.trust.limits import load_limits
 
-FORMAT = 1
+FORMAT = 2  # 1 knew no limits
 FILES = ("card.json", "golden.json", "graph.onnx", "model.json", "weights.safetensors")
 MANIFEST = "manifest.json"
 GOLDEN_TOLERANCE = 1e-3  # of a probability; seen between processors: 1e-5
@@ -64,13 +66,15 @@ def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = N
         "classes": list(model.classes),
         "majority": model.majority,
         "head": {"kind": model.head.kind, "settings": model.head.settings()},
+        "limits": model.limits.settings(),
         "inputs": list(frozen.inputs),
         "versions": versions(),
         **({"told": dict(told)} if told else {}),
     }
     tensors = {f"backbone.{k}": np.asarray(v, order="C") for k, v in frozen.weights.items()}
     tensors |= {f"head.{k}": np.asarray(v, order="C") for k, v in model.head.tensors().items()}
-    shipped = Model(frozen, model.head, model.classes, model.majority)
+    tensors |= {f"limits.{k}": v for k, v in model.limits.tensors().items()}
+    shipped = replace(model, backbone=frozen)
     with new_folder(folder) as part:
         write_json(part / "card.json", to_plain(frozen.card))
         write_json(part / "model.json", facts)
@@ -135,7 +139,11 @@ def _read(folder: Path) -> Bundle:
     frozen = Frozen(card, (folder / "graph.onnx").read_bytes(), weights, tuple(facts["inputs"]))
     kind, settings = facts["head"]["kind"], facts["head"]["settings"]
     model = Model(
-        frozen, load_head(kind, head, settings), tuple(facts["classes"]), facts["majority"]
+        frozen,
+        load_head(kind, head, settings),
+        tuple(facts["classes"]),
+        facts["majority"],
+        load_limits(facts["limits"], under("limits.", tensors)),
     )
     return Bundle(folder, model, facts)
 

@@ -37,6 +37,7 @@ from headstart.terminal.printing import (
     FAILED,
     INTERRUPTED,
     WRONG,
+    Told,
     predicted_rows,
     print_evaluation,
     print_json,
@@ -49,7 +50,7 @@ from headstart.terminal.talk import say, stop_bars, talking, watching
 
 JOB_FLAGS = ("backbone", "weights", "strategy", "baseline", "checkpoint_s", "resume")
 BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle runs on the CPU, whatever there is
-JOB_SPECS = ("recipe", "finetune", "augment", "split", "checks", "runtime")
+JOB_SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks", "runtime")
 
 
 def demo(argv: list[str]) -> int:
@@ -223,7 +224,8 @@ def predict(argv: list[str]) -> int:
     runtime = made(hs.Runtime(), args)
     table = hs.extract(bundle.model.backbone, files, runtime=runtime, watch=watching("predict"))
     said = bundle.model.predict_table(table)
-    return print_predictions(said, args, (*left_out, *table.left_out))
+    told = Told(said, bundle.model.doubts(said, table), bundle.model.limits.sets(said.scores))
+    return print_predictions(told, args, (*left_out, *table.left_out))
 
 
 def classify(argv: list[str]) -> int:
@@ -237,7 +239,7 @@ def classify(argv: list[str]) -> int:
     backbone = hs.load_backbone(args.backbone, weights=args.weights)
     files, left_out = hs.find(_named(args.files))
     said, more = hs.classify(backbone, files, runtime=made(hs.Runtime(), args))
-    return print_predictions(said, args, (*left_out, *more))
+    return print_predictions(Told(said), args, (*left_out, *more))
 
 
 def backbones(argv: list[str]) -> int:

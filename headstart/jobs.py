@@ -12,6 +12,7 @@ from headstart.heads.head import HeadSpec, check_word
 from headstart.runtime import Runtime
 from headstart.specs import FeatureExtraction, FineTune
 from headstart.store import USUAL, Store
+from headstart.trust.limits import TrustPlan
 
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
 From = Literal["none", "cnn", "backbone"]
@@ -40,6 +41,7 @@ class Job:
     finetune: FineTune = FineTune()
     augment: Augment = Augment()
     baseline: From = "none"
+    trust: TrustPlan = TrustPlan()
     split: SplitPlan = SplitPlan()
     checks: CheckPlan = CheckPlan()
     runtime: Runtime = Runtime()

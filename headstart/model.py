@@ -13,16 +13,20 @@ from headstart.heads.head import Head
 from headstart.predictions import Predictions
 from headstart.runtime import Runtime
 from headstart.store import USUAL, Store
+from headstart.trust.calibration import scaled
+from headstart.trust.limits import Limits
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """majority: the class with most training rows, the answer that needs no model."""
+    """majority: the class with most training rows, the answer that needs no model. limits: what it
+    knows of its doubts; `with_limits` finds them."""
 
     backbone: Backbone | Frozen
     head: Head
     classes: tuple[str, ...]
     majority: str
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         if self.majority not in self.classes or self.head.classes != len(self.classes):
@@ -58,7 +62,12 @@ class Model:
             )
         own = {name: c for c, name in enumerate(self.classes)}
         there = np.array([own.get(name, -1) for name in table.classes], dtype=np.int64)
-        return Predictions(table.ids, self.head.scores(table.x), there[table.y], self.classes)
+        scores = scaled(self.head.scores(table.x), self.limits.temperature)
+        return Predictions(table.ids, scores, there[table.y], self.classes)
+
+    def doubts(self, said: Predictions, table: FeatureTable) -> tuple[str, ...]:
+        """Why each row of `predict_table(table)` is not answered, in a phrase; "" where it is."""
+        return self.limits.doubts(said.scores, table.x)
 
 
 def classify(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +69,15 @@ class Stopwatch:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A model that was trained in a run, and what it says of validation."""
+    """A model that was trained in a run, and its features of validation."""
 
     fitted: Fitted
-    val: Predictions
+    table: FeatureTable
+
+    @cached_property
+    def val(self) -> Predictions:
+        """What it says of validation."""
+        return self.fitted.model.predict_table(self.table)
 
     @property
     def merit(self) -> tuple[float, float]:
@@ -147,14 +153,13 @@ class Workshop:
         self.talk.say("features", extracted(table))
         return table
 
-    def said(self, fitted: Fitted, data: Dataset, table: FeatureTable | None = None) -> Predictions:
-        """What a model says of some rows; their features are computed if they are not given."""
-        if table is None:
-            backbone, job = fitted.model.backbone, self.job
-            table = extract(backbone, data, store=job.store, runtime=job.runtime)
-            _all_there(table)
-            self.tables.append(table)
-        return fitted.model.predict_table(table.of(data))
+    def features(self, fitted: Fitted, data: Dataset) -> FeatureTable:
+        """What the backbone of a model makes of some rows."""
+        backbone, job = fitted.model.backbone, self.job
+        table = extract(backbone, data, store=job.store, runtime=job.runtime)
+        _all_there(table)
+        self.tables.append(table)
+        return table
 
     def _name(
         self, phase: str, backbone: Backbone, splits: Splits, starts: Iterable[object]
@@ -231,7 +236,7 @@ def train_transfer(
     val, views = table.of(splits.val), _views(shop, ready, splits, table, tap)
     with shop.clock("head"):
         head = _train_head(shop, ready, splits, views, val)
-    candidates = {"head": Candidate(head, head.model.predict_table(val))}
+    candidates = {"head": Candidate(head, val)}
     if ready.opened is not None:
         with shop.clock("fine-tuning"):
             rows: tuple[Feed, Feed] = (
@@ -248,7 +253,7 @@ def train_transfer(
             )
             kept = tap.precision if tap else "nothing"
             tuned = _tune(shop, ready.settings, ready.opened, head, splits, rows, kept)
-            candidates["finetune"] = Candidate(tuned, shop.said(tuned, splits.val))
+            candidates["finetune"] = Candidate(tuned, shop.features(tuned, splits.val))
     return candidates
 
 
@@ -279,7 +284,8 @@ def train_baseline(
     with shop.clock("baseline"):
         settings = replace(SCRATCH, seed=shop.job.finetune.seed)
         fitted = train_scratch(shop, untrained, splits, settings, "baseline")
-        return f"{untrained.card.name} from scratch", shop.said(fitted, splits.test)
+        said = fitted.model.predict_table(shop.features(fitted, splits.test))
+        return f"{untrained.card.name} from scratch", said
 
 
 def _views(

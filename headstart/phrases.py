@@ -1,5 +1,7 @@
 """What a run says of itself as it goes: one line for each thing that was done."""
 
+import math
+
 from headstart.backbones.backbone import Backbone
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
@@ -7,6 +9,7 @@ from headstart.features import FeatureTable
 from headstart.fitting import Fitted
 from headstart.training.loop import Epoch
 from headstart.training.network import Count
+from headstart.trust.limits import Limits, TrustPlan
 
 
 def described(backbone: Backbone) -> str:
@@ -60,3 +63,20 @@ def counts(data: Dataset, most: int = 6) -> str:
     often = sorted(data.counts.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name} {n:,}" for name, n in often[:most])
     return shown + (f", and {len(often) - most} more" if len(often) > most else "")
+
+
+def limits_said(plan: TrustPlan, limits: Limits) -> str:
+    """The limits that were found on validation, and those that it could not tell."""
+    said = [f"temperature {limits.temperature:.2f}"]
+    if math.isfinite(limits.far):
+        said.append(
+            f"unlike the training images from distance {limits.far:.2f} on "
+            f"({plan.false_alarms:.0%} of those of validation)"
+        )
+    elif plan.false_alarms:
+        said.append("validation is too small to tell what is unlike the training images")
+    if limits.confidence:
+        said.append(f"unknown below a score of {limits.confidence:.2f}")
+    elif plan.precision:
+        said.append(f"no score on validation keeps a precision of {plan.precision:g}: no threshold")
+    return "; ".join(said)

@@ -27,6 +27,7 @@ FILES = {
     "history.csv",
     "predictions.csv",
     "evaluation.json",
+    "insights.json",
     "timings.json",
     "report.html",
     "model",

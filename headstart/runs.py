@@ -5,7 +5,7 @@ in its folder: features are in the store, and training is in its checkpoints.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,14 @@ from headstart.bundle import save, versions
 from headstart.data.checks import Checks, check, good_rows, survey
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import Splits, split
+from headstart.doubting import limited, remembered
 from headstart.evaluation import Estimate, Evaluation, compare, evaluate_predictions
 from headstart.features import FeatureTable
 from headstart.fitting import Fitted
+from headstart.insights.judged import calibration_facts, compared, doubt_facts
+from headstart.insights.mapping import embedding_map
+from headstart.insights.more_data import learning_curve
+from headstart.insights.suspects import mistakes, outliers
 from headstart.jobs import Job
 from headstart.phases import (
     Candidate,
@@ -29,12 +34,14 @@ from headstart.phases import (
     train_scratch,
     train_transfer,
 )
-from headstart.phrases import counted, counts
+from headstart.phrases import counted, counts, limits_said
 from headstart.predictions import Predictions, write_csv
 from headstart.run_folder import LAST, claimed, history_csv, splits_csv
 from headstart.runtime import keep_memory, peak_rss_bytes
 from headstart.spec import to_plain
 from headstart.training.network import Count
+
+USUAL_L2 = 0.03  # for looking at features, where no strength of a head was chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +104,7 @@ def _learn(shop: Workshop, data: Dataset) -> _Learned:
         splits = _split(shop, rows, checks)
         with shop.clock("training"):
             fitted = train_scratch(shop, ready.backbone, splits, ready.settings)
-        only = Candidate(fitted, shop.said(fitted, splits.val))
+        only = Candidate(fitted, shop.features(fitted, splits.val))
         return _Learned(ready, splits, checks, {"scratch": only}, None)
     with shop.clock("features"):
         tap, ready = tap_of(shop, ready, len(rows))
@@ -110,12 +117,16 @@ def _learn(shop: Workshop, data: Dataset) -> _Learned:
 
 def _finish(shop: Workshop, learned: _Learned) -> Run:
     """Keep one, judge it on the test rows, which are read here once, and save it."""
-    candidates, splits, kept = learned.candidates, learned.splits, _kept(shop, learned)
-    fitted, gain = candidates[kept].fitted, _gain(candidates, kept)
-    history = [line for c in candidates.values() for line in c.fitted.history]
+    splits, kept = learned.splits, _kept(shop, learned)
+    gain = _gain(learned.candidates, kept)
+    history = [line for c in learned.candidates.values() for line in c.fitted.history]
     write_text(shop.out / "history.csv", history_csv(history))
+    with shop.clock("trust"):
+        learned = _doubting(shop, learned, kept)
+    candidates, fitted = learned.candidates, learned.candidates[kept].fitted
     with shop.clock("evaluation"):
-        test = shop.said(fitted, splits.test, learned.table if kept == "head" else None)
+        table = _of_kept(shop, learned, kept, splits.test)
+        test = fitted.model.predict_table(table)
     baseline = train_baseline(shop, learned.ready.baseline, splits)
     on_val = {name: evaluate_predictions(c.val) for name, c in candidates.items()}
     evaluations, baselines = _judged(shop, test, candidates[kept], baseline)
@@ -123,6 +134,9 @@ def _finish(shop: Workshop, learned: _Learned) -> Run:
     write_csv(test, shop.out / "predictions.csv")
     recipe = _recipe(shop.job, learned, kept, gain)
     write_json(shop.out / "recipe.json", recipe)
+    with shop.clock("insights"):
+        seen = _insights(shop, learned, kept, test, table, baseline)
+        write_json(shop.out / "insights.json", seen)
     with shop.clock("save"):
         save(fitted.model, shop.out / "model", told=recipe["strategy"])
     timings = _timings(shop)
@@ -141,6 +155,57 @@ def _finish(shop: Workshop, learned: _Learned) -> Run:
         timings=timings,
         left_out=(*learned.checks.left_out, *splits.left_out),
     )
+
+
+def _of_kept(shop: Workshop, learned: _Learned, kept: str, data: Dataset) -> FeatureTable:
+    """What the kept model's backbone makes of rows; a head's are there already."""
+    if kept == "head" and learned.table is not None:
+        return learned.table.of(data)
+    return shop.features(learned.candidates[kept].fitted, data)
+
+
+def _doubting(shop: Workshop, learned: _Learned, kept: str) -> _Learned:
+    """The same with the kept model's limits, found on validation."""
+    plan, own = shop.job.trust, learned.candidates[kept]
+    few = remembered(learned.splits.train)
+    seen = _of_kept(shop, learned, kept, few) if plan.false_alarms else None
+    model = limited(own.fitted.model, plan, own.table, seen)
+    shop.talk.say("trust", limits_said(plan, model.limits))
+    doubting = replace(own, fitted=replace(own.fitted, model=model))
+    return replace(learned, candidates=learned.candidates | {kept: doubting})
+
+
+def _insights(
+    shop: Workshop,
+    learned: _Learned,
+    kept: str,
+    test: Predictions,
+    table: FeatureTable,
+    baseline: tuple[str, Predictions] | None,
+) -> dict[str, Any]:
+    """What the report tells beside the figures, as plain values."""
+    model, plain = learned.candidates[kept].fitted.model, learned.table
+    parts = {"train": learned.splits.train, "val": learned.splits.val, "test": learned.splits.test}
+    on_val = {name: c.val for name, c in learned.candidates.items()}
+    on_test = {kept: test} | dict([baseline] if baseline else [])
+    told = calibration_facts(test, model.limits.temperature, len(learned.splits.val))
+    found: dict[str, Any] = {
+        "calibration": told,
+        "doubt": doubt_facts(model, shop.job.trust, test, table.x),
+        "compared": compared(kept, on_val, "val") + compared(kept, on_test, "test"),
+    }
+    if plain is None:  # a network from scratch has no features that were computed once
+        return found | dict.fromkeys(("learning_curve", "mistakes", "outliers", "map"))
+    l2 = float(learned.candidates["head"].fitted.chosen.get("l2", USUAL_L2))
+    where = {id: name for name, part in parts.items() for id in part.ids}
+    return found | {
+        "learning_curve": learning_curve(
+            l2, plain.of(learned.splits.train), plain.of(learned.splits.val)
+        ),
+        "mistakes": mistakes(l2, plain),
+        "outliers": outliers(plain),
+        "map": embedding_map(plain, where),
+    }
 
 
 def _checked(shop: Workshop, data: Dataset) -> tuple[Dataset, Checks]:
@@ -229,6 +294,7 @@ def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> di
         "recipe": to_plain(job.recipe.resolved(backbone)),
         "finetune": to_plain(learned.ready.settings) if job.strategy != "extract" else None,
         "augment": to_plain(job.augment),
+        "trust": to_plain(job.trust),
         "baseline": job.baseline,
         "chosen": {name: c.fitted.chosen for name, c in candidates.items()},
         "tried": [trial for c in candidates.values() for trial in c.fitted.path],

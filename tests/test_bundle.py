@@ -121,8 +121,8 @@ def test_a_setting_that_is_not_known_is_refused(saved: Path) -> None:
 
 def test_another_format_is_named(saved: Path) -> None:
     text = (saved / bundles.MANIFEST).read_text()
-    (saved / bundles.MANIFEST).write_text(text.replace('"format": 1', '"format": 9'))
-    with pytest.raises(BundleError, match="format 9; this version reads 1"):
+    (saved / bundles.MANIFEST).write_text(text.replace('"format": 2', '"format": 9'))
+    with pytest.raises(BundleError, match="format 9; this version reads 2"):
         hs.load(saved)
 
 

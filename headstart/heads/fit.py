@@ -63,6 +63,20 @@ def folds_of(y: NDArray[np.int64], folds: int = FOLDS) -> NDArray[np.int64]:
     return fold
 
 
+def out_of_fold(spec: HeadSpec, table: Table, rng: np.random.Generator) -> Floats:
+    """(N, C) scores of each row by a head that was fitted without it; NaN where there are none.
+
+    spec: of one setting, which nothing has to choose. Folds are drawn at random: that a label is
+    odd shows best beside the rows most like it. A row that is alone in its class has no scores.
+    """
+    order, folds = rng.permutation(len(table.y)), np.empty(len(table.y), np.int64)
+    folds[order] = folds_of(table.y[order])
+    if folds.max(initial=-1) < 0 or len(np.unique(table.y[folds >= 0])) < 2:
+        return np.full((len(table.y), len(table.classes)), np.nan)
+    ((_, scores),) = _held_out(spec, table, folds)
+    return scores
+
+
 def _fit_by_validation(spec: HeadSpec, train: Table, val: Table) -> Fitted:
     path: list[dict[str, float]] = []
     best, since = 0, 0

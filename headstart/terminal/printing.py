@@ -3,13 +3,20 @@
 import argparse
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import headstart as hs
 from headstart.errors import SpecError
 from headstart.terminal.talk import say
 
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+UNKNOWN = "unknown"  # the answer of a model that doesn't know
 
 
 def print_run(run: "hs.Run") -> None:
@@ -65,30 +72,59 @@ def predicted_rows(said: "hs.Predictions") -> list[tuple[str, ...]]:
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What is to be printed of some pictures. doubts: why each is not answered, "" where it is.
+    sets: (N, C) the classes that can't be ruled out. Both empty for a model that knows no limits.
+    """
+
+    said: "hs.Predictions"
+    doubts: tuple[str, ...] = ()
+    sets: "NDArray[np.bool_] | None" = None
+
+    def lines(self, top: int) -> Iterator[list[str]]:
+        """The fields of a line a file: path, then its best classes and scores, or why not."""
+        classes = self.said.classes
+        for row, (id, scores) in enumerate(zip(self.said.ids, self.said.scores, strict=True)):
+            best = [f"{classes[c]}\t{scores[c]:.4f}" for c in _best(scores)[:top]]
+            doubt = self.doubts[row] if self.doubts else ""
+            yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
+
+    def plain(self, row: int) -> dict[str, Any]:
+        """What JSON has of one row."""
+        said, scores = self.said, self.said.scores[row]
+        found = {
+            "path": said.ids[row],
+            "predicted": said.classes[said.predicted[row]],
+            "score": float(scores.max()),
+            "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
+        }
+        if self.sets is not None:
+            found["not_ruled_out"] = [
+                name for name, held in zip(said.classes, self.sets[row], strict=True) if held
+            ]
+        if self.doubts and self.doubts[row]:
+            found |= {"predicted": UNKNOWN, "reason": self.doubts[row]}
+        return found
+
+
 def print_predictions(
-    said: "hs.Predictions", args: argparse.Namespace, left_out: "Sequence[hs.LeftOut]"
+    told: Told, args: argparse.Namespace, left_out: "Sequence[hs.LeftOut]"
 ) -> int:
-    """A line a file: path, then its best classes and scores, separated by tabs."""
+    """A line a file, its fields separated by tabs, or one JSON value."""
     if args.top < 1:
         raise SpecError(f"--top is a number of classes, 1 or more; got {args.top}.")
     if args.json:
-        print_json(
-            [
-                {
-                    "path": id,
-                    "predicted": said.classes[best],
-                    "score": float(scores[best]),
-                    "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
-                }
-                for id, best, scores in zip(said.ids, said.predicted, said.scores, strict=True)
-            ]
-        )
+        print_json([told.plain(row) for row in range(len(told.said))])
     else:
-        for id, scores in zip(said.ids, said.scores, strict=True):
-            best = (-scores).argsort(kind="stable")[: args.top]
-            print("\t".join([id, *(f"{said.classes[c]}\t{scores[c]:.4f}" for c in best)]))
+        for fields in told.lines(args.top):
+            print("\t".join(fields))
     code = tell_left_out(left_out)
-    return code if said.ids else FAILED
+    return code if told.said.ids else FAILED
+
+
+def _best(scores: "NDArray[np.float32]") -> "NDArray[np.intp]":
+    return (-scores).argsort(kind="stable")
 
 
 def tell_left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:

@@ -1,0 +1,55 @@
+"""All rows on a plane, those alike side by side."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.features import FeatureTable
+
+ON_MAP = 1500  # rows
+WIDE = 50  # columns that t-SNE is given, as its authors advise
+
+
+def embedding_map(
+    table: FeatureTable, part: Mapping[str, str], seed: int = 0, most: int = ON_MAP
+) -> Any:
+    """Rows of features in two dimensions, at most so many, by PCA and by what else is there.
+
+    part: of each row, by its id. UMAP where it is installed, t-SNE otherwise.
+    """
+    if len(table.y) < 4 or table.x.shape[1] < 2:
+        return None
+    picked = np.sort(np.random.default_rng(seed).permutation(len(table.y))[:most])
+    from sklearn.decomposition import PCA
+
+    wide = min(WIDE, len(picked) - 1, table.x.shape[1])
+    x = PCA(wide, svd_solver="randomized", random_state=seed).fit_transform(table.x[picked])
+    maps = {"PCA": x[:, :2]} | _bent(x, seed)
+    return {
+        "maps": {name: np.round(_unit_square(xy), 4).tolist() for name, xy in maps.items()},
+        "paths": [table.ids[row] for row in picked],
+        "labels": [table.classes[table.y[row]] for row in picked],
+        "parts": [part.get(table.ids[row], "") for row in picked],
+    }
+
+
+def _bent(x: NDArray[Any], seed: int) -> dict[str, NDArray[Any]]:
+    """A map that keeps neighbours together."""
+    if find_spec("umap") is not None:
+        from umap import UMAP
+
+        return {"UMAP": UMAP(random_state=seed).fit_transform(x)}
+    if len(x) < 20:
+        return {}
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, len(x) / 4)
+    return {"t-SNE": TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(x)}
+
+
+def _unit_square(xy: NDArray[Any]) -> NDArray[Any]:
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    return (xy - low) / np.maximum(high - low, 1e-9)

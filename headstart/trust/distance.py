@@ -1,0 +1,38 @@
+"""How unlike everything seen in training an input is, by its features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.heads.head import Floats, blocks, check_width
+from headstart.heads.nearest import unit
+
+NEIGHBOUR = 5  # which one's distance is taken; the nearest may be a fluke
+CELLS = 2**22  # similarities held at once
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Features of training rows, (M, D), each of length 1, in half precision."""
+
+    rows: NDArray[np.float16]
+
+    @classmethod
+    def of(cls, x: Floats) -> "Seen":
+        """Of rows of features (M, D)."""
+        return cls(unit(x).astype(np.float16))
+
+    def distance(self, x: Floats) -> NDArray[np.float64]:  # (N, D) -> (N,)
+        """From 0 to 2: to the fifth nearest of the rows seen, on the unit sphere.
+
+        Sun, Ming, Zhu, Li 2022, Out-of-distribution detection with deep nearest neighbors, eq. 4.
+        """
+        check_width(x, self.rows.shape[1])
+        rows, k = self.rows.astype(np.float32), min(NEIGHBOUR, len(self.rows))
+        found = np.empty(len(x))
+        for part in blocks(len(x), max(1, CELLS // len(rows))):
+            alike = unit(x[part]) @ rows.T
+            kth = -np.partition(-alike, k - 1, axis=1)[:, k - 1].astype(np.float64)
+            found[part] = np.sqrt(np.maximum(2 - 2 * kth, 0))
+        return found

@@ -1,0 +1,135 @@
+"""What a run shows beside its figures: more data, suspects, outliers, the map, comparisons."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from headstart.features import FeatureTable
+from headstart.insights.judged import calibration_facts, compared
+from headstart.insights.mapping import embedding_map
+from headstart.insights.more_data import Curve, learning_curve, projection
+from headstart.insights.suspects import margins, mistakes, noise, outliers, suspicious
+from headstart.predictions import Predictions
+
+
+def table(n: int = 300, classes: int = 3, apart: float = 3.0, seed: int = 0) -> FeatureTable:
+    """Clouds of rows, one a class; `apart` standard deviations between their centres."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(classes, size=n)
+    centres = np.eye(classes, 10) * apart
+    x = (rng.normal(size=(n, 10)) + centres[y]).astype(np.float32)
+    names = tuple("abcdefgh"[:classes])
+    return FeatureTable(tuple(f"{i}.png" for i in range(n)), x, y, names, "")
+
+
+def relabelled(rows: FeatureTable, y: NDArray[np.int64]) -> FeatureTable:
+    return FeatureTable(rows.ids, rows.x, y, rows.classes, "")
+
+
+def test_planted_label_mistakes_are_found() -> None:
+    rows, rng = table(1000, apart=6.0), np.random.default_rng(1)
+    wrong = rng.permutation(1000)[:50]
+    y = rows.y.copy()
+    y[wrong] = (y[wrong] + rng.integers(1, 3, size=50)) % 3
+    found = mistakes(0.03, relabelled(rows, y))
+    assert found is not None
+    assert found["of"] == 1000
+    named = {row["path"] for row in found["rows"]}
+    planted = {f"{i}.png" for i in wrong}
+    assert len(named) == 24
+    assert len(named & planted) >= 0.9 * len(named)  # precision among those that are named
+    assert 45 <= found["found"] <= 55  # recall and precision of 0.9, since they are so many
+
+
+def test_a_label_mistake_is_named_with_the_class_it_looks_like() -> None:
+    rows = table(200, classes=2, apart=8.0)
+    y = rows.y.copy()
+    y[7] = 1 - y[7]
+    found = mistakes(0.03, relabelled(rows, y))
+    assert found is not None
+    first = found["rows"][0]
+    assert first["path"] == "7.png"
+    assert (first["label"], first["suggested"]) == ("ab"[y[7]], "ab"[rows.y[7]])
+
+
+def test_suspects_are_by_hand_and_ranked_by_margin() -> None:
+    scores = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.95, 0.05], [0.6, 0.4]])
+    labels = np.array([0, 0, 1, 1, 1])  # usual: 0.8 for class 0, 0.4167 for class 1; row 4 tells
+    assert noise(scores, labels).tolist() == [[0, 0], [2, 0]]  # of neither: 1 : 1 is 1.5 : 1.5
+    assert suspicious(scores, labels).tolist() == [3, 4]
+    np.testing.assert_allclose(margins(scores, labels), [0.8, 0.4, 0.6, -0.9, -0.2])
+
+
+def test_rows_that_no_fold_can_judge_suspect_nobody() -> None:
+    assert mistakes(0.03, relabelled(table(3), np.array([0, 1, 2]))) is None
+
+
+def test_the_row_like_no_other_comes_first() -> None:
+    rows = table(100)
+    rows.x[41] = -50 * np.ones(10)
+    found = outliers(rows)
+    assert found is not None
+    assert found[0]["path"] == "41.png"
+    assert found[0]["distance"] > 1.2 > found[-1]["distance"]
+    assert all(row["nearest"] != row["path"] for row in found)
+    assert outliers(table(5)) is None
+
+
+def test_a_planted_law_is_projected() -> None:
+    rows = np.array([50, 100, 200, 400, 800])
+    points = tuple((int(n), 0.95 - 1.0 * n**-0.5, 0.002) for n in rows)
+    said = projection(Curve(points), np.random.default_rng(0))
+    assert said["rows"] == 1600
+    assert said["accuracy"] == pytest.approx(0.95 - 1600**-0.5, abs=0.003)
+    assert said["low"] <= 0.95 - 1600**-0.5 <= said["high"]
+
+
+def test_a_learning_curve_rises_over_the_training_rows() -> None:
+    curve = learning_curve(0.03, table(400, apart=2.0), table(400, apart=2.0, seed=1))
+    assert curve is not None
+    rows = [point["rows"] for point in curve["points"]]
+    assert rows[-1] == 400
+    assert rows == sorted(rows)
+    assert curve["points"][0]["accuracy"] < curve["points"][-1]["accuracy"]
+    assert all(p["low"] <= p["accuracy"] <= p["high"] for p in curve["points"])
+    assert learning_curve(0.03, table(), table(0)) is None
+
+
+def test_the_map_keeps_classes_together() -> None:
+    rows = table(120, apart=9.0)
+    found = embedding_map(rows, {"0.png": "train"})
+    assert set(found["maps"]) >= {"PCA"}
+    assert len(found["maps"]) == 2
+    assert found["parts"][0] == "train"
+    for xy in map(np.array, found["maps"].values()):
+        assert xy.shape == (120, 2)
+        gaps = np.linalg.norm(xy[:, None] - xy[None], axis=2) + np.eye(120) * 9
+        nearest = np.array(found["labels"])[gaps.argmin(axis=1)]
+        assert (nearest == np.array(found["labels"])).mean() > 0.9
+    assert embedding_map(table(3), {}) is None
+
+
+def test_a_large_table_is_sampled_for_the_map() -> None:
+    assert len(embedding_map(table(50), {}, most=30)["paths"]) == 30
+
+
+def predictions(right: list[bool], sure: float = 0.9) -> Predictions:
+    labels = np.zeros(len(right), np.int64)
+    scores = np.array([[sure, 1 - sure] if r else [1 - sure, sure] for r in right], np.float32)
+    return Predictions(tuple(map(str, range(len(right)))), scores, labels, ("a", "b"))
+
+
+def test_candidates_are_compared_row_for_row() -> None:
+    kept, other = predictions([True] * 12 + [False] * 8), predictions([True] * 2 + [False] * 18)
+    (said,) = compared("finetune", {"head": other, "finetune": kept}, "val")
+    assert (said["a"], said["b"], said["on"]) == ("finetune", "head", "val")
+    assert said["gain"]["value"] == pytest.approx(0.5)
+    assert said["p"] == pytest.approx(2 * 0.5**10)  # ten rows differ, all one way
+
+
+def test_calibration_is_told_before_and_after() -> None:
+    said = predictions([True] * 6 + [False] * 4, sure=0.6)  # after scaling: as often as it says
+    facts = calibration_facts(said, 3.0, 50)
+    assert facts["test"]["after"]["ece"] == pytest.approx(0.0, abs=1e-6)
+    assert facts["test"]["before"]["ece"] > 0.1
+    assert facts["coverage"][-1] == [1.0, 0.6]

@@ -1,0 +1,220 @@
+"""What a model knows of its doubts: temperature, sets, distance, limits that travel with it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mapie.classification import SplitConformalClassifier
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from headstart.errors import Mismatch, SpecError
+from headstart.heads.head import softmax
+from headstart.trust.calibration import calibration, coverage_curve, fit_temperature, scaled
+from headstart.trust.conformal import conformal_limit, conformal_sets, upper_limit
+from headstart.trust.distance import Seen
+from headstart.trust.limits import (
+    Judged,
+    Limits,
+    TrustPlan,
+    find_limits,
+    load_limits,
+    precision_limit,
+)
+
+Drawn = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def drawn(n: int, classes: int = 4, sharper: float = 1.0, seed: int = 0) -> Drawn:
+    """Labels drawn from known probabilities, and those probabilities made `sharper` times so."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.5, size=(n, classes))
+    labels = np.array([rng.choice(classes, p=p) for p in softmax(logits)])
+    return softmax(logits * sharper).astype(np.float32), labels
+
+
+def test_a_planted_temperature_is_found() -> None:
+    scores, labels = drawn(20_000, sharper=3.0)
+    assert fit_temperature(scores, labels) == pytest.approx(3.0, rel=0.03)
+
+
+def test_scaling_undoes_over_confidence() -> None:
+    scores, labels = drawn(20_000, sharper=4.0)
+    half = slice(0, 10_000), slice(10_000, None)
+    temperature = fit_temperature(scores[half[0]], labels[half[0]])
+    before = calibration(scores[half[1]], labels[half[1]]).ece
+    after = calibration(scaled(scores[half[1]], temperature), labels[half[1]]).ece
+    assert after <= before / 3
+
+
+def test_the_temperature_is_scikit_learns() -> None:
+    from sklearn.calibration import _TemperatureScaling
+
+    scores, labels = drawn(3_000, sharper=2.5)
+    theirs = _TemperatureScaling().fit(np.log(scores.astype(np.float64)), labels)
+    assert 1 / theirs.beta_ == pytest.approx(fit_temperature(scores, labels), rel=1e-4)
+
+
+@pytest.mark.parametrize("bins", [10, 15])
+def test_the_calibration_error_is_torchmetrics(bins: int) -> None:
+    scores, labels = drawn(3_000, sharper=2.5)
+    theirs = multiclass_calibration_error(
+        torch.tensor(scores).double(), torch.tensor(labels), num_classes=4, n_bins=bins
+    )
+    assert calibration(scores, labels, bins).ece == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_after_scaling_the_calibration_error_is_torchmetrics() -> None:
+    scores, labels = drawn(3_000, sharper=2.5)
+    fitted = scaled(scores, fit_temperature(scores, labels))
+    theirs = multiclass_calibration_error(
+        torch.tensor(fitted).double(), torch.tensor(labels), num_classes=4, n_bins=15
+    )
+    assert calibration(fitted, labels).ece == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_scaling_keeps_the_order_and_undoes_itself() -> None:
+    scores, _ = drawn(200)
+    flatter = scaled(scores, 2.0)
+    np.testing.assert_array_equal(flatter.argsort(axis=1), scores.argsort(axis=1))
+    np.testing.assert_allclose(scaled(flatter, 0.5), scores, atol=1e-6)
+
+
+def test_rows_without_a_mistake_tell_no_temperature() -> None:
+    scores = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    assert fit_temperature(scores, np.array([0, 1])) == 1.0
+    assert fit_temperature(scores[:0], np.array([], np.int64)) == 1.0
+
+
+def test_a_coverage_curve_ends_at_the_accuracy_of_all() -> None:
+    scores, labels = drawn(500)
+    curve = coverage_curve(scores, labels)
+    assert curve[-1] == (1.0, (scores.argmax(axis=1) == labels).mean())
+    assert curve[0][1] > curve[-1][1]
+
+
+class Fixed(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier whose inputs are its probabilities, as MAPIE wants one."""
+
+    def fit(self, x: NDArray[np.float64], y: NDArray[np.int64]) -> "Fixed":
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return x
+
+    def predict(self, x: NDArray[np.float64]) -> NDArray[np.int64]:
+        return x.argmax(axis=1)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
+def test_conformal_sets_are_mapies(alpha: float) -> None:
+    drawn_scores, labels = drawn(900)
+    scores = drawn_scores.astype(np.float64)
+    calibrating, new = slice(0, 400), slice(400, None)
+    model = Fixed().fit(scores, labels)
+    theirs = SplitConformalClassifier(
+        model, confidence_level=1 - alpha, conformity_score="lac", prefit=True
+    ).conformalize(scores[calibrating], labels[calibrating])
+    sets = theirs.predict_set(scores[new])[1][:, :, 0]
+    limit = conformal_limit(scores[calibrating], labels[calibrating], alpha)
+    np.testing.assert_array_equal(conformal_sets(scores[new], limit), sets)
+
+
+def test_conformal_sets_cover_as_often_as_was_asked() -> None:
+    scores, labels = drawn(1_000)
+    rng, covered = np.random.default_rng(1), []
+    for _ in range(200):
+        order = rng.permutation(1_000)
+        known, new = order[:500], order[500:]
+        sets = conformal_sets(scores[new], conformal_limit(scores[known], labels[known], 0.1))
+        covered.append(sets[np.arange(500), labels[new]].mean())
+    assert 0.895 <= np.mean(covered) <= 0.906
+
+
+def test_too_few_rows_rule_nothing_out() -> None:
+    scores, labels = drawn(5)
+    assert conformal_limit(scores, labels, 0.1) == math.inf
+    assert conformal_sets(scores, math.inf).all()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.sampled_from([0.05, 0.1, 0.5]))
+def test_a_limit_is_exceeded_by_no_more_than_was_asked(values: list[float], share: float) -> None:
+    limit = upper_limit(np.array(values), share)
+    assert (np.array(values) > limit).mean() <= share
+
+
+def test_distance_is_to_the_fifth_nearest_on_the_sphere() -> None:
+    rng = np.random.default_rng(0)
+    rows, x = rng.normal(size=(50, 8)), rng.normal(size=(7, 8)) * 3
+    unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (rows, x)]
+    slow = np.sort(np.linalg.norm(unit[1][:, None] - unit[0][None], axis=2), axis=1)[:, 4]
+    np.testing.assert_allclose(Seen.of(rows).distance(x), slow, atol=2e-3)
+
+
+def judged(n: int = 400, seed: int = 0) -> Judged:
+    scores, labels = drawn(n, sharper=2.0, seed=seed)
+    x = np.random.default_rng(seed).normal(size=(n, 16)).astype(np.float32)
+    return Judged(scores, labels, x + 4)
+
+
+def test_a_wanted_precision_is_kept_on_rows_that_chose_it() -> None:
+    val = judged()
+    limits = find_limits(TrustPlan(precision=0.9), val, None)
+    scores = scaled(val.scores, limits.temperature)
+    sure = scores.max(axis=1) >= limits.confidence
+    right = scores.argmax(axis=1) == val.labels
+    assert right[sure].mean() >= 0.9 > right.mean()
+    lower = scores.max(axis=1) >= np.sort(scores.max(axis=1)[~sure])[-20]
+    assert right[lower].mean() < 0.9  # no lower limit would do
+
+
+def test_a_precision_that_no_score_keeps_sets_no_limit() -> None:
+    best, right = np.linspace(0.5, 1, 100), np.arange(100) % 2 == 0
+    assert precision_limit(best, right, 0.99) == 0.0
+
+
+def test_a_wanted_coverage_is_kept() -> None:
+    val = judged()
+    limits = find_limits(TrustPlan(coverage=0.8), val, None)
+    said = limits.doubts(scaled(val.scores, limits.temperature), val.x)
+    assert sum(not reason for reason in said) / len(said) == pytest.approx(0.8, abs=0.005)
+    assert any(reason.startswith("not sure enough (score 0.") for reason in said)
+
+
+def test_what_is_unlike_the_training_rows_is_unknown() -> None:
+    val, strange = judged(), -judged(seed=1).x
+    limits = find_limits(TrustPlan(false_alarms=0.05), val, Seen.of(judged(seed=2).x))
+    unlike = [reason.startswith("unlike") for reason in limits.doubts(val.scores, val.x)]
+    assert np.mean(unlike) == pytest.approx(0.05, abs=0.005)
+    assert all(limits.doubts(val.scores, strange))
+
+
+def test_limits_are_the_same_after_a_round_trip() -> None:
+    limits = find_limits(TrustPlan(coverage=0.9), judged(), Seen.of(judged(seed=2).x))
+    again = load_limits(limits.settings(), limits.tensors())
+    assert again.settings() == limits.settings()
+    assert load_limits(Limits().settings(), {}).far == math.inf
+    np.testing.assert_array_equal(again.distance(judged().x), limits.distance(judged().x))
+
+
+def test_settings_that_are_no_limits_are_refused() -> None:
+    with pytest.raises(Mismatch, match="limits are temperature, confidence, miss, far"):
+        load_limits({"temperature": 1.0}, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"precision": 0.9, "coverage": 0.9}, "not both"),
+        ({"alpha": 0.0}, "alpha is a share between 0 and 1"),
+        ({"false_alarms": 1.0}, "false_alarms is a share from 0 to below 1"),
+    ],
+)
+def test_a_plan_refuses_what_can_not_be(settings: dict[str, float], says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        TrustPlan(**settings)  # type: ignore[arg-type]
