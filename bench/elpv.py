@@ -21,7 +21,7 @@ from tables import report
 
 import headstart as hs
 from headstart.evaluation import Estimate, wilson
-from headstart.predictions import Predictions, read_csv
+from headstart.predictions import Predictions, read_predictions
 
 VGG19, SVM = 0.8842, 0.8244  # Deitsch et al. 2019, table 3: accuracy on the whole test part
 
@@ -84,7 +84,7 @@ def one_split(
     head = hs.train(cells, folder / "head", replace(job, strategy="extract"))
     scratch = hs.train(cells, folder / "scratch", from_scratch(job))
     runs = {"scratch": scratch, "head only": head, "two phases": tuned}
-    said = {name: read_csv(run.folder / "predictions.csv") for name, run in runs.items()}
+    said = {name: read_predictions(run.folder / "predictions.csv") for name, run in runs.items()}
     row: dict[str, object] = {"seed": seed}
     row |= {name: str(run.evaluations["test"].accuracy) for name, run in runs.items()}
     row |= {

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from headstart.bundle import Bundle as Bundle
     from headstart.bundle import load as load
     from headstart.bundle import save as save
+    from headstart.comparing import compare_runs as compare_runs
+    from headstart.comparing import comparison_rows as comparison_rows
     from headstart.data.augment import Augment as Augment
     from headstart.data.checks import CheckPlan as CheckPlan
     from headstart.data.checks import check as check
@@ -44,15 +46,22 @@ if TYPE_CHECKING:
     from headstart.model import classify as classify
     from headstart.phases import Talk as Talk
     from headstart.predictions import Predictions as Predictions
+    from headstart.predictions import read_predictions as read_predictions
     from headstart.recipes import RECIPES as RECIPES
     from headstart.recipes import recipe as recipe
+    from headstart.report.page import write_report as write_report
     from headstart.run_folder import recorded_parts as recorded_parts
+    from headstart.run_folder import recorded_source as recorded_source
     from headstart.runs import Run as Run
     from headstart.runs import train as train
     from headstart.runtime import Runtime as Runtime
+    from headstart.seeds import spread as spread
+    from headstart.seeds import spread_rows as spread_rows
+    from headstart.seeds import train_seeds as train_seeds
     from headstart.specs import FeatureExtraction as FeatureExtraction
     from headstart.specs import FineTune as FineTune
     from headstart.store import Store as Store
+    from headstart.tracking import track as track
     from headstart.trust.limits import TrustPlan as TrustPlan
 
 _HOME = {
@@ -64,6 +73,7 @@ _HOME = {
         "load_backbone",
     ],
     "headstart.bundle": ["Bundle", "load", "save"],
+    "headstart.comparing": ["compare_runs", "comparison_rows"],
     "headstart.data.augment": ["Augment"],
     "headstart.data.checks": ["CheckPlan", "check", "good_rows", "survey"],
     "headstart.data.dataset": ["Dataset", "LeftOut"],
@@ -79,13 +89,16 @@ _HOME = {
     "headstart.jobs": ["Job"],
     "headstart.model": ["Model", "classify"],
     "headstart.phases": ["Talk"],
-    "headstart.predictions": ["Predictions"],
+    "headstart.predictions": ["Predictions", "read_predictions"],
     "headstart.recipes": ["RECIPES", "recipe"],
-    "headstart.run_folder": ["recorded_parts"],
+    "headstart.report.page": ["write_report"],
+    "headstart.run_folder": ["recorded_parts", "recorded_source"],
     "headstart.runs": ["Run", "train"],
     "headstart.runtime": ["Runtime"],
+    "headstart.seeds": ["spread", "spread_rows", "train_seeds"],
     "headstart.specs": ["FeatureExtraction", "FineTune"],
     "headstart.store": ["Store"],
+    "headstart.tracking": ["track"],
     "headstart.trust.limits": ["TrustPlan"],
 }
 _WHERE = {name: home for home, names in _HOME.items() for name in names}

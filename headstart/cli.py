@@ -48,7 +48,9 @@ from headstart.terminal.printing import (
 )
 from headstart.terminal.talk import say, stop_bars, talking, watching
 
-JOB_FLAGS = ("backbone", "weights", "strategy", "baseline", "checkpoint_s", "resume")
+JOB_FLAGS = ("backbone", "weights", "strategy", "baseline", "checkpoint_s", "resume", "language")
+CELLS = "the built-in solar cells"  # where the demo's run says that its data is from
+TRACKERS = ("tensorboard", "mlflow")
 BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle runs on the CPU, whatever there is
 JOB_SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks", "runtime")
 
@@ -65,6 +67,7 @@ def demo(argv: list[str]) -> int:
     out = args.out or _free(Path("runs/demo"))
     say("demo", "solar cells, defective or not (ELPV data set, CC BY-NC-SA 4.0, not shipped)")
     job = hs.Job(
+        source=CELLS,
         recipe=hs.FeatureExtraction(fit="squash"),
         finetune=hs.FineTune(epochs=5, lr=2e-4),
         augment=hs.Augment(flip="both", quarter_turns=True, views=4),  # a cell has no upside
@@ -77,7 +80,7 @@ def demo(argv: list[str]) -> int:
     said = hs.load(run.folder / "model").model.predict(few, store=None)
     print("\na few test cells, by the saved bundle")
     print_table([("cell", "truth", "predicted", "score"), *predicted_rows(said)])
-    print(f"\nnext: headstart predict {run.folder} FILE…")
+    print(f"\nnext: look at {run.folder / 'report.html'}; headstart predict {run.folder} FILE…")
     return tell_left_out(run.left_out)
 
 
@@ -90,6 +93,15 @@ def train(argv: list[str]) -> int:
         "--recipe",
         default="default",
         help="a recipe by name, which sets what follows (%(default)s)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        help="train as many times, the seed one more each time, and tell the spread (%(default)s)",
+    )
+    parser.add_argument(
+        "--track", choices=TRACKERS, help="write the finished run to TensorBoard or MLflow as well"
     )
     job = hs.recipe(word_after(argv, "--recipe") or "default").job  # its settings are the defaults
     add_flags(parser, job, *JOB_FLAGS)
@@ -106,9 +118,31 @@ def train(argv: list[str]) -> int:
         **{name: getattr(args, name) for name in JOB_FLAGS if name in args},
     )
     _refuse_idle(job, args)
+    if args.seeds != 1:
+        return _train_seeds(job, args)
     run = hs.train(hs.read(args.data), args.out, job, talking())
     print_run(run)
+    _track(run.folder, args.track)
     return tell_left_out(run.left_out)
+
+
+def _train_seeds(job: "hs.Job", args: argparse.Namespace) -> int:
+    runs = hs.train_seeds(hs.read(args.data), args.out, job, args.seeds, talking())
+    rows = [("seed", "run", "accuracy on test", "")]
+    for run in runs:
+        before = "" if run.trained else "from before"
+        rows.append((f"{run.seed}", str(run.folder), str(run.test.accuracy or "n/a"), before))
+        if run.trained:
+            _track(run.folder, args.track)
+    print_table(rows)
+    print()
+    print_table(hs.spread_rows(hs.spread([run.test for run in runs])))
+    return tell_left_out(dict.fromkeys(item for run in runs for item in run.left_out))
+
+
+def _track(run: Path, where: str | None) -> None:
+    if where:
+        say("tracked", hs.track(run, where))
 
 
 def recipes(argv: list[str]) -> int:
@@ -175,11 +209,60 @@ def check(argv: list[str]) -> int:
     return tell_left_out(found.left_out)
 
 
+def report(argv: list[str]) -> int:
+    """write RUN/report.html again, one page that tells all of a run"""
+    parser = Parser("report", report)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument(
+        "--data", type=Path, help="where the pictures are now (default: where the run had them)"
+    )
+    add_flags(parser, hs.Job(), "language")
+    args = parser.parse_args(argv)
+
+    job = made(hs.Job(), args)
+    page = hs.write_report(args.run, _pictures(args.run, args.data), job.language)
+    say("report", str(page))
+    return DONE
+
+
+def compare(argv: list[str]) -> int:
+    """runs against the first of them, on the same test rows"""
+    parser = Parser("compare", compare)
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or files of predictions"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON value")
+    args = parser.parse_args(argv)
+
+    found = hs.compare_runs(args.runs)
+    if args.json:
+        print_json([one.to_plain() for one in found])
+    else:
+        print_table(hs.comparison_rows(found))
+        print("\np is McNemar's: how likely such a difference is if both are equally accurate.")
+    return DONE
+
+
+def track(argv: list[str]) -> int:
+    """write a finished run to TensorBoard or MLflow"""
+    parser = Parser("track", track)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("where", choices=TRACKERS, help="MLflow as its own variables set it up")
+    args = parser.parse_args(argv)
+    _track(args.run, args.where)
+    return DONE
+
+
 def evaluate(argv: list[str]) -> int:
-    """how good a model is on labelled images"""
+    """how good a model is on labelled images, or a file of predictions"""
     parser = Parser("evaluate", evaluate)
-    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE", help=MODEL_HELP)
-    parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="RUN_OR_BUNDLE",
+        help=f"{MODEL_HELP}; or a CSV of path,label,predicted,score:CLASS…, made anywhere",
+    )
+    parser.add_argument("data", nargs="?", type=Path, metavar="DATA", help=DATA_HELP)
     parser.add_argument(
         "--part",
         choices=("auto", "train", "val", "test", "all"),
@@ -191,6 +274,10 @@ def evaluate(argv: list[str]) -> int:
     add_flags(parser, hs.Runtime(), *BUNDLE_RUNTIME)
     args = parser.parse_args(argv)
 
+    if args.model.is_file():
+        return _evaluate_file(args)
+    if args.data is None:
+        raise SpecError("A model is judged on labelled images: name DATA after it.")
     bundle = hs.load(_bundle(args.model))
     data = _part_of(hs.read(args.data), args)
     table = hs.extract(
@@ -204,12 +291,25 @@ def evaluate(argv: list[str]) -> int:
     strangers = _strangers(said, data)
     if not said.known.any():
         raise DataError(f"There is nothing to judge by: none of {len(data):,} images can be read.")
-    result = hs.evaluate(said, majority=bundle.model.majority)
+    _print_judged(hs.evaluate(said, majority=bundle.model.majority), args)
+    return tell_left_out((*data.left_out, *table.left_out, *strangers))
+
+
+def _evaluate_file(args: argparse.Namespace) -> int:
+    if args.data is not None:
+        raise SpecError(f"{args.model} knows its labels: evaluate it without DATA.")
+    said = hs.read_predictions(args.model)
+    if not said.known.any():
+        raise DataError(f"There is nothing to judge by: no row of {args.model} has a label.")
+    _print_judged(hs.evaluate(said), args)
+    return DONE
+
+
+def _print_judged(result: "hs.Evaluation", args: argparse.Namespace) -> None:
     if args.json:
         print_json(result.to_plain())
     else:
         print_evaluation("evaluated", result)
-    return tell_left_out((*data.left_out, *table.left_out, *strangers))
 
 
 def predict(argv: list[str]) -> int:
@@ -268,11 +368,14 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "check": check,
     "evaluate": evaluate,
+    "compare": compare,
+    "report": report,
     "predict": predict,
     "classify": classify,
     "backbones": backbones,
     "recipes": recipes,
     "views": views,
+    "track": track,
 }
 DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet of path,label"
 MODEL_HELP = "a run folder, or the bundle in it"
@@ -352,6 +455,19 @@ def _source(data: Path) -> str:
 def _bundle(path: Path) -> Path:
     """The bundle of a run folder, or the path itself if it is one."""
     return path / "model" if (path / "model").is_dir() else path
+
+
+def _pictures(run: Path, data: Path | None) -> dict[str, Path]:
+    """Where the pictures of a run are, by the names of its rows; none if its data is gone."""
+    recorded = hs.recorded_source(run)
+    try:
+        found = hs.solar_cells() if not data and recorded == CELLS else hs.read(data or recorded)
+    except HeadstartError as error:
+        if data is not None:
+            raise
+        say("pictures", f"left out of the page: {error} (--data tells where they are now)")
+        return {}
+    return dict(zip(found.ids, found.sources, strict=True))
 
 
 def _part_of(data: "hs.Dataset", args: argparse.Namespace) -> "hs.Dataset":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import DataError, Mismatch, MissingPackage, SpecError
 from headstart.evaluation import Estimate, compare, evaluate_predictions
-from headstart.predictions import UNKNOWN, Predictions, read_csv
+from headstart.predictions import UNKNOWN, Predictions, read_predictions
 
 AGAIN = "Train them with the same data and the same --seed."
 
@@ -123,7 +123,7 @@ def _read(run: Path) -> Predictions:
             f"A run that is compared holds the predictions of its test rows; there is no {path}. "
             f"Name the folder of a finished run, or a file of predictions."
         )
-    return read_csv(path)
+    return read_predictions(path)
 
 
 def _common(names: Sequence[str], said: Sequence[Predictions]) -> tuple[str, ...]:

@@ -129,14 +129,15 @@ def evaluate_predictions(
     if majority is not None and majority not in said.classes:
         raise UnknownName("class", majority, said.classes)
     told = said.take(np.flatnonzero(said.known))
+    losses = log_losses(told.scores, told.labels) if told.scored else np.zeros(0)
     table = confusion(told.predicted, told.labels, len(told.classes))
     return Evaluation(
         n=len(told),
         accuracy=wilson(int(told.correct.sum()), len(told)),
         balanced_accuracy=_balanced_accuracy(table),
         macro_f1=_macro_f1(table),
-        log_loss=_bootstrap(log_losses(told.scores, told.labels), resamples, seed),
-        auroc=_auroc(told),
+        log_loss=_bootstrap(losses, resamples, seed),
+        auroc=_auroc(told) if told.scored else None,
         baseline=None if majority is None else _baseline(told, majority),
         per_class={name: _class(table, c) for c, name in enumerate(told.classes)},
         confusion=tuple(tuple(map(int, row)) for row in table),

@@ -15,6 +15,7 @@ from headstart.store import USUAL, Store
 from headstart.trust.limits import TrustPlan
 
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
+Language = Literal["en", "ru"]
 From = Literal["none", "cnn", "backbone"]
 
 
@@ -31,6 +32,7 @@ class Job:
         cnn, or the same backbone with random weights.
     checkpoint_s: seconds between two checkpoints of a training under way; 0 for one a step.
     resume: go on with a run that was cut off, or say that there is none.
+    language: of the report: en or ru.
     """
 
     source: str = ""
@@ -48,10 +50,12 @@ class Job:
     store: Store = USUAL
     checkpoint_s: float = 30.0
     resume: bool = False
+    language: Language = "en"
 
     def __post_init__(self) -> None:
         check_word("strategy", self.strategy, get_args(Strategy))
         check_word("baseline", self.baseline, get_args(From))
+        check_word("language", self.language, get_args(Language))
         if self.strategy == "finetune" and self.recipe.head == "nearest":
             raise SpecError(
                 "Fine-tuning goes on from a head of linear layers; the nearest neighbours have "

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +21,21 @@ UNKNOWN = -1  # the label of a row whose class nobody told, or that no class her
 class Predictions:
     """Row i says of `ids[i]`, truly `classes[labels[i]]`, how probable each class is.
 
-    Raises Mismatch if the parts don't fit together.
+    answers: what was said of each row, where that is not simply the class of the highest score. It
+    is all there is where nobody told probabilities: `scores` then have no columns, so that no
+    number can be made of them. Raises Mismatch if the parts don't fit together.
     """
 
     ids: tuple[str, ...]
-    scores: NDArray[np.float32]  # (N, C), rows sum to 1
+    scores: NDArray[np.float32]  # (N, C), rows sum to 1; or (N, 0), beside answers
     labels: NDArray[np.int64]  # (N,), -1 where unknown
     classes: tuple[str, ...]
+    answers: NDArray[np.int64] | None = None  # (N,)
 
     def __post_init__(self) -> None:
         n, c = len(self.ids), len(self.classes)
-        if self.scores.shape != (n, c) or self.labels.shape != (n,):
+        shapes = {(n, c)} if self.answers is None else {(n, c), (n, 0)}
+        if self.scores.shape not in shapes or self.labels.shape != (n,):
             raise Mismatch(
                 f"Predictions hold a label a row and a score a class, for {n} ids and {c} classes; "
                 f"got labels {self.labels.shape} and scores {self.scores.shape}."
@@ -45,14 +49,24 @@ class Predictions:
             raise Mismatch(f"Every class has a name of its own; got {self.classes}.")
         if n and not UNKNOWN <= self.labels.min() <= self.labels.max() < c:
             raise Mismatch(f"A label is from 0 to {c - 1}, or -1 if unknown; got {self.labels}.")
-        _check_probabilities(self.scores)
+        if self.answers is not None:
+            _check_answers(self.answers, n, c)
+        if self.scored:
+            _check_probabilities(self.scores)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def scored(self) -> bool:
+        """Whether there are probabilities, of which log loss and AUROC can be told."""
+        return self.answers is None or self.scores.shape[1] > 0
+
+    @property
     def predicted(self) -> NDArray[np.int64]:
-        """(N,) the class of the highest score; of equals the first."""
+        """(N,) what was answered: the class of the highest score, of equals the first."""
+        if self.answers is not None:
+            return self.answers
         return self.scores.argmax(axis=1) if len(self) else np.zeros(0, np.int64)
 
     @property
@@ -69,20 +83,21 @@ class Predictions:
         """Only these rows, in this order."""
         picked = np.asarray(rows, dtype=np.int64)
         ids = tuple(self.ids[i] for i in picked)
-        return Predictions(ids, self.scores[picked], self.labels[picked], self.classes)
+        answers = None if self.answers is None else self.answers[picked]
+        return Predictions(ids, self.scores[picked], self.labels[picked], self.classes, answers)
 
 
 def write_csv(predictions: Predictions, path: Path) -> None:
-    """path,label,predicted and a column score:CLASS a class; an unknown label is empty.
+    """path,label,predicted and, if scored, a column score:CLASS a class; unknown labels are empty.
 
-    Nine digits, from which `read_csv` makes the same float32 again.
+    Nine digits, from which `read_predictions` makes the same float32 again.
     """
     text = io.StringIO()
     returns = any("\r" in name for name in (*predictions.ids, *predictions.classes))
     writer = csv.writer(  # which, left to itself, does not quote a lone \r
         text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     )
-    writer.writerow([*COLUMNS, *(SCORE + name for name in predictions.classes)])
+    writer.writerow(COLUMNS + [SCORE + name for name in predictions.classes if predictions.scored])
     names = [*predictions.classes, ""]  # so that -1 is the last
     rows = zip(
         predictions.ids, predictions.labels, predictions.predicted, predictions.scores, strict=True
@@ -92,41 +107,130 @@ def write_csv(predictions: Predictions, path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def read_csv(path: Path) -> Predictions:
-    """What `write_csv` wrote. Raises DataError for anything else."""
-    with open(path, encoding="utf-8", newline="") as f:
-        header, *lines = list(csv.reader(f)) or [[]]
-    if header[:3] != COLUMNS or not all(name.startswith(SCORE) for name in header[3:]):
-        raise DataError(
-            f"{path} is not a file of predictions: its columns should be path, label, predicted "
-            f"and then score:CLASS for each class; got {', '.join(header) or 'none'}."
-        )
-    classes = tuple(name.removeprefix(SCORE) for name in header[3:])
-    number = {"": UNKNOWN} | {name: c for c, name in enumerate(classes)}
-    for i, row in enumerate(lines, start=1):
-        if len(row) != len(header) or row[1] not in number:
-            raise DataError(f"{path}: row {i} does not fit the columns; it is {row[:3]} and so on.")
-    return _parsed(path, lines, classes, number)
+def read_predictions(path: Path) -> Predictions:
+    """What `write_csv` wrote, or a file made elsewhere, its columns in any order.
+
+    path; label, empty where unknown; predicted; score:CLASS for each class. There may be no scores,
+    or no `predicted`, which is then the class of the highest. Without scores the classes are those
+    that the rows name, sorted. Raises DataError for anything else, naming the row, from 1.
+    """
+    header, lines = _table(path)
+    _check_header(path, header)
+    places = {name: i for i, name in enumerate(header)}
+    ids = tuple(row[places["path"]] for row in lines)
+    told = [row[places["label"]] for row in lines]
+    said = [row[places["predicted"]] for row in lines] if "predicted" in places else None
+    classes = tuple(name.removeprefix(SCORE) for name in header if name.startswith(SCORE))
+    if not classes:
+        classes = tuple(sorted({*told, *(said or [])} - {""}))
+    number = {name: c for c, name in enumerate(classes)}
+    labels = _numbers(path, "label", told, number | {"": UNKNOWN})
+    answers = None if said is None else _numbers(path, "predicted", said, number)
+    _check_unique(path, ids)
+    scores = _scores(path, lines, [i for name, i in places.items() if name.startswith(SCORE)])
+    if answers is not None and scores.shape[1] and (answers == scores.argmax(axis=1)).all():
+        answers = None  # they say no more than the scores do
+    return Predictions(ids, scores, labels, classes, answers)
 
 
-def _parsed(
-    path: Path, lines: list[list[str]], classes: tuple[str, ...], number: dict[str, int]
-) -> Predictions:
+def _table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and the rows below them, each as long."""
     try:
-        scores = np.array([row[3:] for row in lines], dtype=np.float64).astype(np.float32)
-    except ValueError as error:
-        raise DataError(f"{path} has a score that is not a number: {error}.") from error
-    labels = np.array([number[row[1]] for row in lines], dtype=np.int64)
-    ids = tuple(row[0] for row in lines)
-    return Predictions(ids, scores.reshape(len(lines), len(classes)), labels, classes)
+        with open(path, encoding="utf-8-sig", newline="") as f:  # spreadsheets write a BOM
+            header, *lines = [row for row in csv.reader(f) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} can't be read as a CSV file in UTF-8: {error}.") from error
+    for i, row in enumerate(lines, start=1):
+        if len(row) != len(header):
+            raise DataError(
+                f"{path}: row {i} does not fit the {len(header)} columns; it has {len(row)}: "
+                f"{row[:3]} and so on."
+            )
+    return header, lines
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    scores = [name for name in header if name.startswith(SCORE)]
+    strange = [name for name in header if name not in COLUMNS and name not in scores]
+    answered = scores or "predicted" in header
+    if strange or {"path", "label"} - set(header) or not answered or SCORE in scores:
+        raise DataError(
+            f"{path} is not a file of predictions: its columns are path, label, predicted and "
+            f"score:CLASS for each class, without which predicted is needed; got "
+            f"{', '.join(map(repr, header)) or 'none'}."
+        )
+    if twice := _first_repeated(header):
+        raise DataError(f"{path} has two columns named {header[twice]!r}: leave one of them out.")
+
+
+def _check_unique(path: Path, ids: Sequence[str]) -> None:
+    if twice := _first_repeated(ids):
+        raise DataError(
+            f"{path}: a path has one row, but row {twice + 1} is of {ids[twice]!r}, as is row "
+            f"{ids.index(ids[twice]) + 1}: leave one of them out."
+        )
+
+
+def _first_repeated(names: Sequence[str]) -> int | None:
+    """The place of the first name that was there before; never 0."""
+    seen = set[str]()
+    for i, name in enumerate(names):
+        if name in seen:
+            return i
+        seen.add(name)
+    return None
+
+
+def _numbers(
+    path: Path, column: str, names: list[str], number: Mapping[str, int]
+) -> NDArray[np.int64]:
+    for i, name in enumerate(names, start=1):
+        if name not in number:
+            known = ", ".join(repr(n) for n in list(number)[:10] if n)
+            raise DataError(
+                f"{path}: row {i} does not fit: its {column} is {name!r}, and the classes are "
+                f"{known}{' and so on' if len(number) > 10 else ''}."
+            )
+    return np.array([number[name] for name in names], dtype=np.int64)
+
+
+def _scores(path: Path, lines: list[list[str]], places: list[int]) -> NDArray[np.float32]:
+    """(N, C), or (N, 0) where no column holds scores."""
+    scores = np.empty((len(lines), len(places)))
+    for i, row in enumerate(lines):
+        try:
+            scores[i] = [float(row[place]) for place in places]
+        except ValueError as error:
+            raise DataError(
+                f"{path}: row {i + 1} has a score that is not a number: {error}."
+            ) from error
+    if places and (wrong := _improbable(scores)) is not None:
+        raise DataError(
+            f"{path}: the scores of a row are probabilities and sum to 1; row {wrong + 1} has "
+            f"{scores[wrong]}."
+        )
+    return scores.astype(np.float32)
 
 
 def _check_probabilities(scores: NDArray[np.float32]) -> None:
-    """Raises Mismatch unless each row is of probabilities (which NaN is not)."""
-    sums = scores.sum(axis=1, dtype=np.float64)
-    wrong = ~(np.abs(sums - 1.0) < 1e-3) | ~(scores >= 0).all(axis=1)
-    if wrong.any():
-        row = int(wrong.argmax())
+    if (row := _improbable(scores)) is not None:
         raise Mismatch(
             f"The scores of a row are probabilities and sum to 1; row {row} has {scores[row]}."
         )
+
+
+def _improbable(scores: NDArray[np.floating]) -> int | None:
+    """The first row that is not of probabilities (which NaN is not)."""
+    sums = scores.sum(axis=1, dtype=np.float64)
+    wrong = ~(np.abs(sums - 1.0) < 1e-3) | ~(scores >= 0).all(axis=1)
+    return int(wrong.argmax()) if wrong.any() else None
+
+
+def _check_answers(answers: NDArray[np.int64], n: int, classes: int) -> None:
+    if answers.shape != (n,) or answers.dtype != np.int64:
+        raise Mismatch(
+            f"There is one answer a row, an int64; got {answers.shape} of {answers.dtype} for "
+            f"{n} rows."
+        )
+    if n and not 0 <= answers.min() <= answers.max() < classes:
+        raise Mismatch(f"An answer is a class, from 0 to {classes - 1}; got {answers}.")

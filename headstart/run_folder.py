@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.atomic import TEMPORARY, make_folder, write_text
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
-from headstart.errors import SpecError
+from headstart.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     from headstart.training.loop import Epoch
@@ -141,6 +141,16 @@ def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     return tuple(part.get(id, "") for id in data.ids) if recorded == source else ()
+
+
+def recorded_source(run: Path) -> str:
+    """Where a run's data was read from. Raises DataError if `run` is no run folder."""
+    try:
+        return str(json.loads((run / "recipe.json").read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{run} holds no run: there must be a recipe.json in it that says what was trained."
+        ) from error
 
 
 def splits_csv(splits: Splits) -> str:

@@ -5,6 +5,7 @@ in its folder: features are in the store, and training is in its checkpoints.
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from headstart.phases import (
 )
 from headstart.phrases import counted, counts, limits_said
 from headstart.predictions import Predictions, write_csv
+from headstart.report.page import write_report
 from headstart.run_folder import LAST, claimed, history_csv, splits_csv
 from headstart.runtime import keep_memory, peak_rss_bytes
 from headstart.spec import to_plain
@@ -91,7 +93,7 @@ def train(data: Dataset, out: Path, job: Job | None = None, talk: Talk | None = 
     with claimed(out, resume=job.resume):
         keep_memory()
         shop = Workshop(out, job, talk or Talk())
-        return _finish(shop, _learn(shop, data))
+        return _finish(shop, _learn(shop, data), dict(zip(data.ids, data.sources, strict=True)))
 
 
 def _learn(shop: Workshop, data: Dataset) -> _Learned:
@@ -115,8 +117,8 @@ def _learn(shop: Workshop, data: Dataset) -> _Learned:
     return _Learned(ready, splits, checks, candidates, table)
 
 
-def _finish(shop: Workshop, learned: _Learned) -> Run:
-    """Keep one, judge it on the test rows, which are read here once, and save it."""
+def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> Run:
+    """Keep one, judge it on the test rows, which are read here once, save it and tell of it."""
     splits, kept = learned.splits, _kept(shop, learned)
     gain = _gain(learned.candidates, kept)
     history = [line for c in learned.candidates.values() for line in c.fitted.history]
@@ -141,6 +143,7 @@ def _finish(shop: Workshop, learned: _Learned) -> Run:
         save(fitted.model, shop.out / "model", told=recipe["strategy"])
     timings = _timings(shop)
     write_json(shop.out / LAST, timings)
+    write_report(shop.out, pictures, shop.job.language)
     return Run(
         folder=shop.out,
         splits=splits,

@@ -3,10 +3,12 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from headstart.errors import Mismatch, SpecError, UnknownName
 from headstart.evaluation import (
@@ -73,6 +75,14 @@ def test_wilson_holds_the_truth_as_often_as_it_says() -> None:
     right = np.random.default_rng(0).binomial(100, 0.9, size=4000)
     held = [known(wilson(int(r), 100)) for r in right]
     assert np.mean([e.low <= 0.9 <= e.high for e in held]) >= 0.93
+
+
+@pytest.mark.parametrize("n", [30, 300, 3000])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_wilson_holds_the_truth_in_exactly_so_many_samples(n: int, share: float) -> None:
+    right = np.arange(n + 1)
+    held = [e.low <= share <= e.high for e in (known(wilson(int(r), n)) for r in right)]
+    assert 0.943 <= round(float(binom.pmf(right, n, share)[held].sum()), 3) <= 0.974
 
 
 def figures(some: Predictions, resamples: int = 1) -> list[Estimate]:
@@ -165,6 +175,17 @@ def test_nothing_to_judge_gives_no_numbers() -> None:
     result = evaluate(said(np.zeros(0, np.int64), np.zeros((0, 2))), majority="a")
     assert (result.n, result.accuracy, result.auroc, result.log_loss) == (0, None, None, None)
     assert evaluation_rows(result)[0][0] == ("accuracy", "n/a")
+
+
+def test_answers_without_probabilities_are_judged_by_what_they_tell() -> None:
+    some = drawn(0, (20, 10, 10), 1.0)
+    none = np.zeros((40, 0), np.float32)
+    bare = Predictions(some.ids, none, some.labels, some.classes, some.predicted)
+    full, result = evaluate(some, majority="a"), evaluate(bare, majority="a")
+    assert (result.log_loss, result.auroc) == (None, None)
+    assert replace(full, log_loss=None, auroc=None) == result
+    assert ("log loss", "n/a") in evaluation_rows(result)[0]
+    assert compare(bare, some).value == 0
 
 
 def test_one_class_alone_has_no_auroc() -> None:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, Mismatch
-from headstart.predictions import Predictions, read_csv, write_csv
+from headstart.predictions import Predictions, read_predictions, write_csv
 
 
 def f32(values: Any) -> NDArray[np.float32]:
@@ -22,15 +22,21 @@ def made(n: int = 5, classes: tuple[str, ...] = ("cat", "dog", "owl")) -> Predic
     return Predictions(tuple(f"{i}.jpg" for i in range(n)), scores, labels, classes)
 
 
+def unscored() -> Predictions:
+    none, labels = np.zeros((3, 0), np.float32), np.array([0, -1, 1])
+    return Predictions(("1", "2", "3"), none, labels, ("a", "b"), np.array([0, 1, 0]))
+
+
 def same(a: Predictions, b: Predictions) -> bool:
     bits = a.scores.tobytes() == b.scores.tobytes() and a.labels.tobytes() == b.labels.tobytes()
+    bits = bits and np.array_equal(a.predicted, b.predicted) and a.scored == b.scored
     return bits and a.ids == b.ids and a.classes == b.classes
 
 
 def test_a_file_brings_back_every_bit(tmp_path: Path) -> None:
     said = made(n=2000)
     write_csv(said, tmp_path / "p.csv")
-    assert same(read_csv(tmp_path / "p.csv"), said)
+    assert same(read_predictions(tmp_path / "p.csv"), said)
 
 
 @pytest.mark.parametrize(
@@ -40,13 +46,13 @@ def test_odd_names_come_back(tmp_path: Path, name: str) -> None:
     plain = made(classes=(name, "other"))
     said = Predictions((name, *plain.ids[1:]), plain.scores, plain.labels, plain.classes)
     write_csv(said, tmp_path / "p.csv")
-    assert same(read_csv(tmp_path / "p.csv"), said)
+    assert same(read_predictions(tmp_path / "p.csv"), said)
 
 
 def test_no_rows_come_back_as_no_rows(tmp_path: Path) -> None:
     said = made(n=0)
     write_csv(said, tmp_path / "p.csv")
-    assert same(read_csv(tmp_path / "p.csv"), said)
+    assert same(read_predictions(tmp_path / "p.csv"), said)
     assert len(said.predicted) == len(said.correct) == 0
 
 
@@ -67,13 +73,26 @@ def test_the_file_can_be_read_by_eye(tmp_path: Path) -> None:
         ("path,label,predicted,cat\n", "is not a file of predictions"),
         ("path,label,predicted,score:a\nx,a,a\n", "row 1 does not fit"),
         ("path,label,predicted,score:a\nx,a,a,1\nx,b,a,1\n", "row 2 does not fit"),
-        ("path,label,predicted,score:a\nx,a,a,much\n", "not a number"),
+        ("path,label,predicted,score:a\nx,a,a,much\n", "row 1 .* not a number"),
+        ("path,label\nx,a\n", "without which predicted is needed; got 'path', 'label'"),
+        ("path,predicted\nx,a\n", "is not a file of predictions"),
+        ("path;label;predicted\n", "is not a file of predictions"),
+        ("path,label,predicted,weight\nx,a,a,1\n", "got 'path', 'label', 'predicted', 'weight'"),
+        ("path,label,score:\nx,,1\n", "is not a file of predictions"),
+        ("path,label,predicted,label\nx,a,a,a\n", "two columns named 'label'"),
+        ("path,label,predicted\nx,a,a\ny,a,a\nx,b,a\n", "row 3 is of 'x', as is row 1"),
+        ("path,label,predicted\nx,a,a\ny,a,\n", "row 2 does not fit: its predicted is ''"),
+        ("path,label,predicted,score:a\nx,a,b,1\n", "row 1 .* its predicted is 'b'"),
+        ("path,label,score:a,score:b\nx,a,0.5,0.5\ny,a,0.5,0.4\n", "sum to 1; row 2"),
+        ("path,label,score:a,score:b\nx,a,1.5,-0.5\n", "are probabilities .* row 1"),
+        ("path,label,score:a,score:b\nx,a,nan,1\n", "are probabilities .* row 1"),
+        ("path,label,score:a,score:b\nx,a,1e300,1\n", "are probabilities .* row 1"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(DataError, match=told):
-        read_csv(tmp_path / "p.csv")
+        read_predictions(tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +107,12 @@ def test_another_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
         ({"labels": np.array([0, 2])}, "from 0 to 1, or -1"),
         ({"labels": np.array([0, -2])}, "from 0 to 1, or -1"),
         ({"classes": ("a", "a")}, "name of its own"),
+        ({"answers": np.array([0])}, "one answer a row"),
+        ({"answers": np.array([0, 1], np.int32)}, "one answer a row"),
+        ({"answers": np.array([0, 2])}, "from 0 to 1; got"),
+        ({"answers": np.array([0, -1])}, "from 0 to 1; got"),
+        ({"scores": np.zeros((2, 0), np.float32)}, "a score a class"),
+        ({"scores": f32([[1.0], [1.0]]), "answers": np.array([0, 1])}, "a score a class"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change: dict[str, Any], told: str) -> None:
@@ -114,3 +139,56 @@ def test_an_unknown_label_is_never_right() -> None:
     said = made(n=40)
     assert not said.correct[~said.known].any()
     assert (said.correct == (said.predicted == said.labels)).all()
+
+
+def test_columns_of_a_file_made_elsewhere_may_be_in_any_order(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(
+        "score:b,label,predicted,score:a,path\n0.75,b,b,0.25,x\n0.5,,a,0.5,y\n"
+    )
+    said = read_predictions(tmp_path / "p.csv")
+    assert (said.ids, said.classes, said.labels.tolist()) == (("x", "y"), ("b", "a"), [0, -1])
+    assert said.scores.tolist() == [[0.75, 0.25], [0.5, 0.5]]
+    assert said.predicted.tolist() == [0, 1]
+
+
+def test_without_a_column_of_answers_the_highest_score_is_the_answer(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("path,label,score:a,score:b\nx,a,0.2,0.8\n")
+    said = read_predictions(tmp_path / "p.csv")
+    assert (said.predicted.tolist(), said.answers) == ([1], None)
+
+
+def test_an_answer_that_is_not_the_highest_score_stands(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("path,label,predicted,score:a,score:b\nx,a,a,0.4,0.6\n")
+    said = read_predictions(tmp_path / "p.csv")
+    assert said.scored
+    assert (said.predicted.tolist(), said.correct.tolist()) == ([0], [True])
+    write_csv(said, tmp_path / "q.csv")
+    assert same(read_predictions(tmp_path / "q.csv"), said)
+
+
+def test_a_file_without_scores_holds_no_probabilities(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("path,label,predicted\nx,owl,cat\ny,,dog\n")
+    said = read_predictions(tmp_path / "p.csv")
+    assert said.classes == ("cat", "dog", "owl")
+    assert (said.scored, said.scores.shape) == (False, (2, 0))
+    assert (said.labels.tolist(), said.predicted.tolist()) == ([2, -1], [0, 1])
+
+
+def test_answers_without_scores_come_back(tmp_path: Path) -> None:
+    said = unscored()
+    write_csv(said, tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == "path,label,predicted\n1,a,a\n2,,b\n3,b,a\n"
+    assert same(read_predictions(tmp_path / "p.csv"), said)
+    assert said.take([1, 2]).predicted.tolist() == [1, 0]
+
+
+def test_a_mark_of_the_byte_order_and_blank_lines_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbfpath,label,predicted\r\nx,a,b\r\n\r\n")
+    assert read_predictions(tmp_path / "p.csv").ids == ("x",)
+
+
+def test_what_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes(b"path,label,predicted\n\xff,a,b\n")
+    for name in ("p.csv", "q.csv"):
+        with pytest.raises(DataError, match=f"{name} can't be read as a CSV file in UTF-8"):
+            read_predictions(tmp_path / name)

@@ -4,10 +4,13 @@ import csv
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -374,3 +377,10 @@ def test_one_logit_for_three_classes_is_refused_before_anything_is_computed(
     with pytest.raises(SpecError, match="tells two classes apart; there are 3"):
         hs.train(hs.read(shapes), tmp_path / "run", replace(job, recipe=recipe))
     assert not list((tmp_path / "store").glob("features-*"))
+
+
+def test_peak_memory_is_of_this_process_alone() -> None:
+    held = np.ones(50_000_000)  # which a child must not be told as its own
+    code = "from headstart.runtime import peak_rss_bytes; print(peak_rss_bytes())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert 10**6 < int(child.stdout) < held.nbytes / 2

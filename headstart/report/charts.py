@@ -1,0 +1,172 @@
+"""Charts as strings of SVG. Colours are classes of the style sheet, so one drawing serves all."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 440, 290  # about as wide as a phone, so that its letters are read there too
+LEFT, RIGHT, TOP, BOTTOM = 56, 22, 22, 46
+MAP = 600  # side of the map's square
+EDGE = 14  # of it that stays free
+MARKS = 5  # shapes of points, see `mark`
+COLOURS = 8  # of the style sheet: c0 to c7
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """points: (x, y), NaN where there is none. style: classes. said: a point's text on hover.
+
+    band: (low, high) for each point. dots: whether points are marked.
+    """
+
+    points: Sequence[Point]
+    style: str
+    said: Sequence[str] = ()
+    band: Sequence[tuple[float, float]] = ()
+    dots: bool = True
+
+
+@dataclass(frozen=True)
+class Axis:
+    """label: what is along it. low, high: its ends. show: a value as text."""
+
+    label: str
+    low: float
+    high: float
+    show: Callable[[float], str]
+
+
+def axis(label: str, values: Sequence[float], show: Callable[[float], str]) -> Axis:
+    """An axis that holds all values, with round ends; shares don't go beyond 0 and 1."""
+    real = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
+    low, high = min(real), max(real)
+    if high - low < 1e-9:
+        low, high = low - 0.05, high + 0.05
+    step = _step(low, high)
+    return Axis(label, math.floor(low / step) * step, math.ceil(high / step) * step, show)
+
+
+def line_chart(
+    title: str,
+    x: Axis,
+    y: Axis,
+    series: Sequence[Series],
+    *,
+    marks: Sequence[tuple[float, str]] = (),
+) -> Markup:
+    """Lines over axes. marks: upright lines at an x, each with its words."""
+    fx = _scale(x, LEFT, WIDTH - RIGHT)
+    fy = _scale(y, HEIGHT - BOTTOM, TOP)
+    parts = [_grid(x, y, fx, fy)]
+    parts += [_mark(fx(at), text) for at, text in marks]
+    parts += [_series(s, fx, fy) for s in series]
+    return _svg(WIDTH, HEIGHT, "chart", title, "".join(parts))
+
+
+def scatter(points: Sequence[Point], groups: Sequence[int], label: str) -> Markup:
+    """Points (x, y) in a square of its own scale, each marked by its group's shape and colour."""
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    fx = _scale(Axis("", min(xs), max(xs), str), EDGE, MAP - EDGE)
+    fy = _scale(Axis("", min(ys), max(ys), str), MAP - EDGE, EDGE)
+    marks = "".join(
+        f'<use href="#m{group // COLOURS % MARKS}" class="c{group % COLOURS}" data-g="{group}" '
+        f'x="{fx(px):.1f}" y="{fy(py):.1f}"/>'
+        for (px, py), group in zip(points, groups, strict=True)
+    )
+    return _svg(MAP, MAP, "points", label, marks)
+
+
+def mark(group: int) -> str:
+    """The classes of a group's mark in a legend."""
+    return f"m{group // COLOURS % MARKS} c{group % COLOURS}"
+
+
+def _svg(width: int, height: int, style: str, label: str, inside: str) -> Markup:
+    return Markup(
+        f'<svg class="{style}" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(label)}">{inside}</svg>'
+    )
+
+
+def _scale(a: Axis, start: float, end: float) -> Callable[[float], float]:
+    span = (a.high - a.low) or 1.0
+    return lambda v: start + (v - a.low) / span * (end - start)
+
+
+def _step(low: float, high: float, about: int = 5) -> float:
+    """A step of 1, 2 or 5 times a power of ten that parts the span into about so many."""
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+
+
+def _ticks(a: Axis) -> list[float]:
+    step = _step(a.low, a.high)
+    first = math.ceil(a.low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(a.high / step + 1e-9) + 1)]
+
+
+def _grid(x: Axis, y: Axis, fx: Callable[[float], float], fy: Callable[[float], float]) -> str:
+    foot, parts = HEIGHT - BOTTOM, list[str]()
+    for v in _ticks(y):
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" {_at("y", fy(v))}/>')
+        parts.append(_text(LEFT - 7, fy(v) + 4, y.show(v), "end"))
+    whole = x.high - x.low >= 4
+    for v in _ticks(x):
+        if whole or abs(v - round(v)) < 1e-9 or x.high <= 1:
+            parts.append(_text(fx(v), foot + 17, x.show(v), "middle"))
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" {_at("y", foot)}/>')
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 9, x.label, "middle", "label"))
+    parts.append(_text(4, 12, y.label, "start", "label"))
+    return "".join(parts)
+
+
+def _at(name: str, v: float) -> str:
+    return f'{name}1="{v:.1f}" {name}2="{v:.1f}"'
+
+
+def _text(x: float, y: float, text: str, anchor: str, style: str = "tick") -> str:
+    return (
+        f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+        f"{escape(text)}</text>"
+    )
+
+
+def _mark(x: float, text: str) -> str:
+    """An upright line; its words stand on the side that has room."""
+    right = x < WIDTH * 0.6
+    words = _text(x + (6 if right else -6), TOP + 11, text, "start" if right else "end", "marked")
+    return f'<line class="start" {_at("x", x)} y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>{words}'
+
+
+def _series(s: Series, fx: Callable[[float], float], fy: Callable[[float], float]) -> str:
+    parts = list[str]()
+    if s.band:
+        upper = [(x, high) for (x, _), (_, high) in zip(s.points, s.band, strict=True)]
+        lower = [(x, low) for (x, _), (low, _) in zip(s.points, s.band, strict=True)]
+        around = " ".join(f"{fx(x):.1f},{fy(y):.1f}" for x, y in [*upper, *reversed(lower)])
+        parts.append(f'<polygon class="band" points="{around}"/>')
+    real = [(x, y) for x, y in s.points if math.isfinite(y)]
+    path = " ".join(f"{fx(x):.1f},{fy(y):.1f}" for x, y in real)
+    parts.append(f'<polyline points="{path}"/>')
+    if s.dots:
+        said = list(s.said) or [""] * len(s.points)
+        parts += [
+            _dot(fx(x), fy(y), text)
+            for (x, y), text in zip(s.points, said, strict=True)
+            if math.isfinite(y)
+        ]
+    return f'<g class="series {s.style}">{"".join(parts)}</g>'
+
+
+def _dot(x: float, y: float, said: str) -> str:
+    """A circle and a square on one spot; the style sheet shows the one that fits the series."""
+    title = f"<title>{escape(said)}</title>" if said else ""
+    return (
+        f'<g class="dot">{title}<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6"/>'
+        f'<rect x="{x - 3.3:.1f}" y="{y - 3.3:.1f}" width="6.6" height="6.6"/></g>'
+    )

@@ -1,0 +1,72 @@
+"""One page that tells what a run did: self-contained, from the files of its folder."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from headstart.atomic import write_text
+from headstart.errors import DataError, HeadstartError, MissingPackage
+from headstart.report.facts import Facts, read_facts
+from headstart.report.pictures import COLUMNS, TILE, Album
+
+
+def write_report(run: Path, sources: Mapping[str, Path], language: str = "en") -> Path:
+    """Write RUN/report.html from the files of a finished run, and say where it is.
+
+    sources: the picture of each row's path; those that can't be read are left out, and the page
+    says how many. language: "en" or "ru". Raises DataError if `run` holds no finished run,
+    UnknownName for another language, MissingPackage without jinja2.
+    """
+    facts, page = read_facts(run, sources), run / "report.html"
+    try:
+        text = render(facts, language)
+    except HeadstartError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"The files in {run} are not as this version writes them ({type(error).__name__}: "
+            f"{error}): make the report with the version that made the run, or train again."
+        ) from error
+    write_text(page, text)
+    return page
+
+
+def render(facts: Facts, language: str = "en") -> str:
+    """The page as HTML, which depends on the facts and their pictures alone."""
+    if find_spec("jinja2") is None:
+        raise MissingPackage("jinja2", purpose="The report", extra="train")
+    from headstart.report.sections import SECTIONS
+    from headstart.report.words import Words
+
+    w, album = Words(language), Album(facts.sources)
+    sections = [section(facts, w, album) for section in SECTIONS]
+    return _template().render(
+        w=w,
+        language=language,
+        sections=sections,
+        missing=len(album.missing),
+        style=_file("style.css"),
+        script=_file("script.js"),
+        tile=TILE,
+        columns=COLUMNS,
+        version=facts.recipe["versions"].get("headstart", ""),
+    )
+
+
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_file),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja")
+
+
+def _file(name: str) -> str:
+    return (files("headstart.report") / name).read_text(encoding="utf-8")

@@ -1,0 +1,131 @@
+"""What learning curves say, by rules that are written down."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.report.facts import Line
+
+Kind = Literal[
+    "still learning", "plateau", "over-fitting", "under-fitting", "diverged", "too short"
+]
+
+SHORT = 3  # trained epochs: with fewer there is no curve to read
+RISEN = 1.25  # training loss at the end, times its lowest: it has turned round
+JUMP = 1.5  # training loss, times the epoch before: a jump
+JUMPS = 2  # so many of them are no accident
+LEAST = 0.05  # nats: smaller changes of a loss are never called a rise
+TURNED = 1.10  # validation loss at the end, times its lowest: it has turned round
+GAP = 0.15  # training accuracy beyond validation's
+FALL = 0.05  # of the loss, over the last half of the epochs: still falling
+LITTLE = 0.005  # nats: a smaller fall is not worth an epoch
+SCATTER = 2.0  # times the scatter about its trend that a fall must be, to be one
+LOW = 0.7  # training accuracy below which a network that no longer learns has not fitted
+LAST = 3  # epochs that are "the end", at most
+
+
+@dataclass(frozen=True)
+class Reading:
+    """kind: what the curves look like. best: the epoch of the lowest loss that was read."""
+
+    kind: Kind
+    best: int
+
+
+def read_curves(lines: Sequence[Line], *, guess: float | None = None) -> Reading:
+    """Read the last phase of `lines`: of these kinds, the first whose rule holds.
+
+    Only trained epochs count (those with a rate, lr). "The end" is the last LAST epochs, or the
+    last third if that is fewer: of accuracies their median, of losses the lowest of them, so that
+    one bad epoch is no rise. Validation is read where it was measured in every epoch; else training
+    loss stands in for it, and over-fitting can't be seen.
+
+    1. diverged: a loss is not finite; or the training loss at the end is RISEN times its lowest, or
+       jumped to JUMP times the epoch before JUMPS times (by LEAST at least, either way).
+    2. too short: fewer than SHORT epochs.
+    3. over-fitting: validation loss at the end is TURNED times its lowest (and LEAST above it),
+       while training loss has fallen since; or training accuracy is GAP above validation's at the
+       end, while validation loss no longer falls.
+    4. still learning: a straight line through the last half of validation loss (SHORT epochs at
+       least) falls by FALL of its height, by LITTLE, and by SCATTER times the scatter about it.
+    5. under-fitting: training accuracy at the end is below LOW; or, where `guess` tells the
+       accuracy of always naming the commonest class, has not come half the way from there to 1.
+    6. plateau: none of these.
+    """
+    trained = [line for line in lines if line.phase == lines[-1].phase and line.lr is not None]
+    train = _column(trained, "train_loss")
+    seen = _column(trained, "val_loss")
+    judged = train if seen is None else seen
+    best = trained[_lowest(judged)].epoch if judged is not None else 0
+    return Reading(_kind(trained, train, seen, guess), best)
+
+
+def _kind(
+    trained: Sequence[Line],
+    train: NDArray[np.float64] | None,
+    seen: NDArray[np.float64] | None,
+    guess: float | None,
+) -> Kind:
+    judged = train if seen is None else seen
+    if train is not None and _diverged(train, judged):
+        return "diverged"
+    if len(trained) < SHORT or judged is None:
+        return "too short"
+    if train is not None and seen is not None and _turned(train, seen):
+        return "over-fitting"
+    falling = _falls(judged)
+    known, held = _column(trained, "train_accuracy"), _column(trained, "val_accuracy")
+    if known is not None and held is not None and not falling and _gap(known, held) > GAP:
+        return "over-fitting"
+    if falling:
+        return "still learning"
+    low = LOW if guess is None else guess + (1 - guess) / 2
+    return "under-fitting" if known is not None and np.median(_end(known)) < low else "plateau"
+
+
+def _column(lines: Sequence[Line], name: str) -> NDArray[np.float64] | None:
+    """One number an epoch, or None where an epoch has none."""
+    values = [getattr(line, name) for line in lines]
+    return None if not values or None in values else np.array(values, np.float64)
+
+
+def _lowest(values: NDArray[np.float64]) -> int:
+    return int(np.where(np.isfinite(values), values, np.inf).argmin())
+
+
+def _end(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[-min(LAST, max(1, len(values) // 3)) :]
+
+
+def _gap(known: NDArray[np.float64], held: NDArray[np.float64]) -> float:
+    return float(np.median(_end(known)) - np.median(_end(held)))
+
+
+def _diverged(train: NDArray[np.float64], judged: NDArray[np.float64] | None) -> bool:
+    if not np.isfinite(train).all() or (judged is not None and not np.isfinite(judged).all()):
+        return True
+    if len(train) < SHORT:
+        return False
+    before, after = train[:-1], train[1:]
+    jumps = int(((after > JUMP * before) & (after > before + LEAST)).sum())
+    lowest = float(train.min())
+    return jumps >= JUMPS or bool(_end(train).min() > max(RISEN * lowest, lowest + LEAST))
+
+
+def _turned(train: NDArray[np.float64], seen: NDArray[np.float64]) -> bool:
+    at, end = int(seen.argmin()), _end(seen).min()
+    risen = end > max(TURNED * float(seen[at]), float(seen[at]) + LEAST)
+    return bool(risen and _end(train).min() < train[at])
+
+
+def _falls(values: NDArray[np.float64]) -> bool:
+    half = values[-max(SHORT, math.ceil(len(values) / 2)) :]
+    x = np.arange(len(half), dtype=np.float64)
+    slope, start = np.polyfit(x, half, 1)
+    scatter = float(np.sqrt(((half - (start + slope * x)) ** 2).sum() / (len(half) - 2)))
+    fall = float(-slope * x[-1])
+    return fall > max(FALL * float(start), LITTLE, SCATTER * scatter)

@@ -1,0 +1,612 @@
+"""The page that a run becomes: whole, safe with any name, in two languages, self-contained."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.atomic import write_json, write_text
+from headstart.data.augment import Augment
+from headstart.errors import DataError, UnknownName
+from headstart.evaluation import evaluate_predictions
+from headstart.predictions import Predictions, write_csv
+from headstart.report.charts import axis
+from headstart.report.facts import Line, read_facts, spelt
+from headstart.report.page import render, write_report
+from headstart.report.pictures import Album
+from headstart.report.reading import Kind, read_curves
+from headstart.report.words import Words, catalogue
+from headstart.run_folder import HISTORY, _csv
+from headstart.spec import to_plain
+
+SECTIONS = "answer data curves test trust compared more-data suspects map how".split()
+HOSTILE = ('<script>alert("x")</script>', 'Tom & Jerry\'s "cat"')
+NAMES = ("plain.png", '<img src=x onerror="alert(1)">.png', "a & b.png", "two\nlines.png")
+
+
+# ---- a run folder, made by hand ----
+
+
+def estimate(value: float, n: int = 40) -> dict[str, float]:
+    return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": n}
+
+
+def curve_lines(phase: str, first: int, losses: list[float], lr: float | None) -> list[list[Any]]:
+    """Lines of history.csv: validation does a little worse than training."""
+    return [
+        [phase, first + i, "" if lr is None else lr, v, 1 - v / 2, v + 0.05, 0.97 - v / 2, 1.0]
+        for i, v in enumerate(losses)
+    ]
+
+
+def pixels(rng: np.random.Generator) -> Image.Image:
+    return Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8))
+
+
+def insights(paths: list[str], classes: tuple[str, ...]) -> dict[str, Any]:
+    """Everything that may be in insights.json, made up."""
+    bins = [{"low": 0.5, "high": 0.6, "n": 12, "confidence": 0.55, "accuracy": 0.5}]
+    empty = [{"low": 0.6, "high": 0.7, "n": 0, "confidence": None, "accuracy": None}]
+    judged = {"ece": 0.06, "bins": [*bins, *empty]}
+    points = [
+        {"rows": 20 * k, "accuracy": 0.7 + k / 50, "low": 0.6, "high": 0.8} for k in (1, 2, 3)
+    ]
+    gain = {"value": 0.03, "low": 0.01, "high": 0.05, "n": 40}
+    return {
+        "calibration": {
+            "temperature": 1.31,
+            "fitted_on": 40,
+            "test": {"before": judged, "after": {**judged, "ece": 0.02}},
+            "coverage": [[0.5, 0.99], [1.0, 0.87]],
+        },
+        "doubt": {
+            "conformal": {"alpha": 0.1, "limit": 0.4, "coverage": estimate(0.9), "mean_size": 1.2},
+            "distance": {"asked": 0.01, "limit": 0.8, "unknown": estimate(0.06)},
+            "confidence": {
+                "asked": "precision 0.95",
+                "limit": 0.8,
+                "coverage": estimate(0.7),
+                "precision": estimate(0.94),
+            },
+        },
+        "compared": [
+            {"a": "finetune", "b": "head", "on": "val", "gain": gain, "p": 0.012},
+            {"a": "finetune", "b": "scratch:cnn from scratch", "on": "test", "gain": gain, "p": 0},
+        ],
+        "learning_curve": {
+            "judged_on": "val",
+            "n": 40,
+            "points": points,
+            "projection": {"rows": 120, "accuracy": 0.9, "low": 0.85, "high": 0.95},
+        },
+        "mistakes": {
+            "found": 1,
+            "of": 40,
+            "rows": [
+                {"path": paths[0], "label": classes[0], "suggested": classes[1], "score": 0.93}
+            ],
+        },
+        "outliers": [{"path": paths[1], "label": classes[1], "distance": 0.7, "nearest": paths[0]}],
+        "map": {
+            "maps": {"PCA": [[0, 1], [1, 0], [2, 2]], "t-SNE": [[0, 0], [5, 5], [9, 0]]},
+            "paths": paths[:3],
+            "labels": [classes[0], classes[1], classes[0]],
+            "parts": ["train", "val", "test"],
+        },
+    }
+
+
+def make_run(
+    folder: Path,
+    *,
+    classes: tuple[str, ...] = ("cat", "dog"),
+    names: tuple[str, ...] = ("a.png", "b.png", "c.png"),
+    augment: Augment | None = None,
+    with_insights: bool = True,
+    val: bool = True,
+) -> tuple[Path, dict[str, Path]]:
+    """A finished run of a few pictures in `classes`, and where its pictures are."""
+    rng = np.random.default_rng(0)
+    rows, sources = list[tuple[str, str, str]](), dict[str, Path]()
+    (folder / "pictures").mkdir(parents=True)
+    for part in ("train", "val", "test") if val else ("train", "test"):
+        for name in names:
+            for c, label in enumerate(classes):
+                path = f"{part}/{c}/{name}"
+                sources[path] = folder / "pictures" / f"{len(rows)}.png"
+                pixels(rng).save(sources[path])
+                rows.append((path, label, part))
+    run = folder / "run"
+    write_text(run / "splits.csv", _csv(("path", "label", "part"), rows))
+    _write_results(run, rows, classes, augment)
+    if with_insights:
+        write_json(run / "insights.json", insights([path for path, *_ in rows], classes))
+    return run, sources
+
+
+def _write_results(
+    run: Path, rows: list[tuple[str, str, str]], classes: tuple[str, ...], augment: Augment | None
+) -> None:
+    test = [(path, label) for path, label, part in rows if part == "test"]
+    labels = np.array([classes.index(label) for _, label in test])
+    scores = np.full((len(test), len(classes)), 0.2 / (len(classes) - 1), np.float32)
+    scores[np.arange(len(test)), (labels + (np.arange(len(test)) == 1)) % len(classes)] = 0.8
+    said = Predictions(tuple(path for path, _ in test), scores, labels, classes)
+    judged = evaluate_predictions(said, majority=classes[0], resamples=50).to_plain()
+    write_csv(said, run / "predictions.csv")
+    write_json(
+        run / "evaluation.json",
+        {
+            "test": judged,
+            "val": judged,
+            "kept": "finetune",
+            "candidates_on_val": {"head": judged, "finetune": judged},
+            "baselines_on_test": {"scratch:cnn from scratch": judged},
+        },
+    )
+    history = [
+        *curve_lines("head", 1, [0.5], None),
+        *curve_lines("finetune", 1, [0.45], None),
+        *curve_lines("finetune", 2, [0.4, 0.3, 0.25, 0.2], 1e-3),
+    ]
+    write_text(run / "history.csv", _csv(HISTORY, history))
+    phase = {"trainable": {"parameters": 2562}, "frozen": {"parameters": 3000}}
+    recipe = {
+        "data": "",
+        "backbone": "tiny:32",
+        "recipe": {"kind": "FeatureExtraction", "head": "logistic"},
+        "augment": to_plain(augment or Augment()),
+        "seed": 0,
+        "device": "cpu",
+        "phases": {"head": phase, "finetune": phase},
+        "versions": {"python": "3.11.7", "headstart": "0.1.0"},
+    }
+    write_json(run / "recipe.json", recipe)
+    two = [rows[0][0], rows[1][0]]
+    checks = {
+        "counts": {},
+        "unreadable": [{"path": "bad & worse.png", "reason": "the file is empty (0 bytes)"}],
+        "near_duplicates": [two],
+        "two_labels": {"exact": [], "near": [[*two, 0.99]]},
+    }
+    write_json(run / "checks.json", checks)
+    timings = {"seconds": {"features": 3.0, "unheard of": 1.0}, "total_seconds": 4.0}
+    write_json(run / "timings.json", {**timings, "examples_per_second": 131.7})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
+    return make_run(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def page(made: tuple[Path, dict[str, Path]]) -> str:
+    return write_report(*made).read_text(encoding="utf-8")
+
+
+# ---- looking at a page ----
+
+
+class Looking(HTMLParser):
+    """The sections, pictures and scripts of a page, and the text a reader sees that is ours."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.sections, self.pictures, self.tags = list[str](), list[str](), list[str]()
+        self.ours, self.theirs, self.json = list[str](), list[str](), ""
+        self.stack = list[tuple[str, bool]]()  # a tag, and whether its text is not ours
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        self.tags.append(tag)
+        if tag == "section":
+            self.sections.append(told.get("id") or "")
+        if tag == "img":
+            self.pictures.append(told.get("src") or "")
+        if tag not in self.VOID:
+            outside = bool(self.stack) and self.stack[-1][1]
+            self.stack.append((tag, outside or told.get("translate") == "no" or tag == "style"))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        tag, outside = self.stack[-1] if self.stack else ("", False)
+        if tag == "script":
+            self.json = data if data.startswith("{") else self.json
+        else:
+            (self.theirs if outside else self.ours).append(data)
+
+
+def test_every_section_is_there_in_order(page: str) -> None:
+    assert Looking(page).sections == SECTIONS
+
+
+def test_a_run_without_insights_has_every_section_and_says_why(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path, with_insights=False)
+    looked = Looking(write_report(run, sources).read_text())
+    assert looked.sections == SECTIONS
+    text = " ".join(looked.ours)
+    for key in ("trust.none", "compared.none", "more.none", "suspects.mistakes_none", "map.none"):
+        assert catalogue("en")[key] in text
+
+
+def test_insights_may_be_null_one_by_one(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path)
+    whole = json.loads((run / "insights.json").read_text())
+    for key in whole:
+        write_json(run / "insights.json", {**whole, key: None})
+        assert Looking(write_report(run, sources).read_text()).sections == SECTIONS
+
+
+def test_the_page_is_the_same_for_the_same_files(made: tuple[Path, dict[str, Path]]) -> None:
+    assert render(read_facts(*made)) == render(read_facts(*made))
+
+
+def test_names_that_look_like_markup_stay_names(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path, classes=HOSTILE, names=NAMES)
+    page = write_report(run, sources).read_text()
+    looked, clean = Looking(page), Looking(write_report(*make_run(tmp_path / "clean")).read_text())
+    assert looked.tags.count("script") == clean.tags.count("script")
+    assert all(picture.startswith("data:image/webp;base64,") for picture in looked.pictures)
+    assert "<script>alert" not in page
+    for name in (*HOSTILE, *NAMES):
+        assert any(name in text for text in looked.theirs)
+
+
+def test_names_reach_the_map_whole(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path, classes=HOSTILE, names=NAMES)
+    told = json.loads(Looking(write_report(run, sources).read_text()).json)
+    assert told["names"] == list(HOSTILE)
+    assert told["paths"] == list(sources)[:3]
+
+
+def test_a_name_that_is_not_utf8_finds_its_picture(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path, names=("\udc80.png",), classes=("\udcffcat", "dog"))
+    page = write_report(run, sources).read_text(encoding="utf-8")
+    assert "\\udc80.png" in page
+    assert "\\udcffcat" in page
+    assert 'class="blank"' not in page
+
+
+def test_missing_pictures_leave_frames_and_are_counted(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path)
+    gone = [path for path in sources if path.startswith("train/")]
+    sources[gone[0]].unlink()
+    sources[gone[1]].write_bytes(b"no picture")
+    del sources[gone[2]]
+    page = write_report(run, sources).read_text()
+    assert str(Words("en")("page.missing", n=3)) in page
+    assert page.count('class="blank"') >= 3
+
+
+def test_a_run_with_no_pictures_at_all_still_has_a_page(tmp_path: Path) -> None:
+    run, _ = make_run(tmp_path, augment=Augment(flip="horizontal"))
+    looked = Looking(write_report(run, {}).read_text())
+    assert looked.sections == SECTIONS
+    assert looked.pictures == []
+
+
+def test_validation_may_be_empty(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path, val=False, with_insights=False)
+    history = (run / "history.csv").read_text().splitlines()
+    blank = [re.sub(r"^((?:[^,]*,){5})[^,]*,[^,]*,", r"\1,,", line) for line in history[1:]]
+    write_text(run / "history.csv", "\n".join([history[0], *blank]) + "\n")
+    assert read_facts(run, sources).history[-1].val_loss is None
+    assert Looking(write_report(run, sources).read_text()).sections == SECTIONS
+
+
+def test_the_start_of_fine_tuning_is_marked(page: str) -> None:
+    assert page.count('<line class="start"') == 2  # accuracy and loss
+    assert catalogue("en")["reading.still learning"] in page
+
+
+def test_views_are_drawn_when_there_is_augmentation(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    run, sources = make_run(tmp_path / "a", augment=Augment(flip="both", quarter_turns=True))
+    plain, plain_sources = make_run(tmp_path / "b")
+    assert str(Words("en")("data.view", i=11)) in write_report(run, sources).read_text()
+    assert catalogue("en")["data.no_augment"] in write_report(plain, plain_sources).read_text()
+
+
+def test_right_and_wrong_are_told_in_words_and_signs(page: str) -> None:
+    assert "✓</span> right" in page
+    assert "✗</span> wrong" in page
+
+
+def test_numbers_of_the_answer_are_those_of_the_run(
+    made: tuple[Path, dict[str, Path]], page: str
+) -> None:
+    test = json.loads((made[0] / "evaluation.json").read_text())["test"]
+    answer = page.split('<section id="answer">')[1].split("</section>")[0]
+    for number in (test["accuracy"]["value"], test["baseline"]["accuracy"]["low"]):
+        assert f"{100 * number:.1f}" in answer
+    assert "7.6 ms" in answer  # 131.7 a second
+
+
+def test_folders_that_are_no_finished_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="finished run"):
+        read_facts(tmp_path, {})
+    run, sources = make_run(tmp_path / "made")
+    for name in ("recipe.json", "splits.csv", "history.csv", "predictions.csv", "evaluation.json"):
+        broken = tmp_path / "broken" / name
+        shutil.copytree(run, broken)
+        (broken / name).write_text("[1, 2")
+        with pytest.raises(DataError, match=re.escape(name)) as error:
+            write_report(broken, sources)
+        assert "\n" not in str(error.value)
+        assert not (broken / "report.html").exists()
+
+
+def test_files_of_another_shape_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path)
+    bad: list[Any] = [{"map": {"maps": 3, "paths": ["a"]}}, {"compared": [{}]}, {"doubt": [1]}]
+    for wrong in bad:
+        write_json(run / "insights.json", wrong)
+        with pytest.raises(DataError, match="not as this version writes them"):
+            write_report(run, sources)
+    assert not (run / "report.html").exists()
+
+
+# ---- many classes ----
+
+
+def test_grids_are_limited_with_many_classes(tmp_path: Path) -> None:
+    names = tuple(f"{i}.png" for i in range(4))
+    classes = tuple(f"class {c}" for c in range(37))
+    run, sources = make_run(tmp_path, classes=classes, names=names)
+    page = write_report(run, sources).read_text()
+    samples = page.split(catalogue("en")["data.samples"])[1].split("<h3>")[0]
+    assert 37 <= samples.count("<figure") <= 48
+    assert all(f">{name}</span>" in samples for name in classes)
+    assert page.count('<th scope="row"') == 37
+    assert len(page) < 5_000_000
+
+
+def test_thumbnails_are_small_whatever_the_picture(tmp_path: Path) -> None:
+    big = np.random.default_rng(0).integers(0, 255, (900, 1200, 3), dtype=np.uint8)
+    Image.fromarray(big).save(tmp_path / "big.jpg")
+    album = Album({"big": tmp_path / "big.jpg"})
+    assert 0 < len(album.picture("big")) < 16_000
+    sheet = album.sheet(["big", "gone", "big"])
+    assert sheet is not None
+    assert sheet.held == (True, False, True)
+
+
+# ---- words ----
+
+
+def fields(text: str) -> set[str]:
+    return {name for _, name, *_ in Formatter().parse(text) if name}
+
+
+def test_both_catalogues_have_the_same_keys_and_gaps() -> None:
+    english, russian = catalogue("en"), catalogue("ru")
+    assert english.keys() == russian.keys()
+    for key, text in english.items():
+        forms = [*text.split("|"), *russian[key].split("|")]
+        assert len({frozenset(fields(form)) for form in forms}) == 1, key
+
+
+LATIN = {"Headstart", "AUROC", "F1", "torchvision"}
+
+
+def test_russian_texts_are_russian() -> None:
+    for key, text in catalogue("ru").items():
+        words = re.sub(r"\{\w+\}", "", text)
+        assert not any(c.isalpha() for c in words) or re.search("[А-яё]", words), key
+        latin = re.findall(r"[A-Za-z]\w*", words)
+        assert set(latin) <= LATIN | {"p"}, key
+        assert not re.search(r"[A-Za-z]+ [A-Za-z]+", words), key
+
+
+def test_russian_counts_have_three_forms() -> None:
+    w = Words("ru")
+    said = [str(w("count.pictures", n=n)) for n in (1, 2, 5, 11, 21, 22, 112, 1234)]
+    ends = [text.split(" ")[-1] for text in said]
+    assert ends == [
+        "снимок",
+        "снимка",
+        "снимков",
+        "снимков",
+        "снимок",
+        "снимка",
+        "снимков",
+        "снимка",
+    ]
+
+
+def test_the_russian_page_has_no_english_left(made: tuple[Path, dict[str, Path]]) -> None:
+    looked = Looking(render(read_facts(*made), "ru"))
+    for text in looked.ours:
+        latin = set(re.findall(r"[A-Za-z]\w*", text))
+        assert latin <= LATIN | {"p"}, text
+    assert len(re.findall("[а-яё]+", " ".join(looked.ours))) > 500
+
+
+def test_other_languages_are_refused(made: tuple[Path, dict[str, Path]]) -> None:
+    with pytest.raises(UnknownName, match="fr"):
+        render(read_facts(*made), "fr")
+
+
+# ---- reading curves ----
+
+
+def curve(
+    train: np.ndarray[Any, Any],
+    val: np.ndarray[Any, Any] | None,
+    accuracy: float = 0.95,
+    behind: float = 0.03,
+) -> list[Line]:
+    """Trained epochs; accuracy at its end is `accuracy`, and validation's is `behind` it."""
+    rising = np.linspace(0.3, 1.0, len(train)) ** 0.3 * accuracy
+    return [
+        Line("finetune", i, None, float(train[0]), 0.3, None, None) if i == 0 else
+        Line(
+            "finetune", i, 1e-3, float(train[i - 1]), float(rising[i - 1]),
+            None if val is None else float(val[i - 1]),
+            None if val is None else float(rising[i - 1]) - behind,
+        )
+        for i in range(len(train) + 1)
+    ]  # fmt: skip
+
+
+def made_up(kind: Kind, n: int, rng: np.random.Generator) -> list[Line]:
+    """Curves of a kind, n epochs long, with noise."""
+    t = np.arange(n) / n
+    noise = rng.normal(1, 0.01, (2, n))
+    down = 0.3 + 0.9 * np.exp(-6 * t)
+    if kind == "still learning":
+        return curve((1.2 - 0.7 * t) * noise[0], (1.3 - 0.6 * t) * noise[1])
+    if kind == "plateau":
+        return curve((0.3 + np.exp(-14 * t)) * noise[0], (0.4 + np.exp(-14 * t)) * noise[1])
+    if kind == "over-fitting":
+        return curve(1.2 * np.exp(-3 * t) * noise[0], (0.5 + 2 * (t - 0.3) ** 2) * noise[1])
+    if kind == "under-fitting":
+        flat = 0.68 + 0.02 * np.exp(-9 * t)
+        return curve(flat * noise[0], flat * noise[1], accuracy=0.56)
+    if kind == "diverged":
+        return curve((down + 4 * np.maximum(0, t - 0.4)) * noise[0], (down + 4 * t) * noise[1])
+    return curve(down[:2], down[:2])
+
+
+@pytest.mark.parametrize("epochs", [8, 12, 30])
+@pytest.mark.parametrize(
+    "kind",
+    ["still learning", "plateau", "over-fitting", "under-fitting", "diverged", "too short"],
+)
+def test_curves_of_each_kind_are_named(kind: Kind, epochs: int) -> None:
+    for seed in range(20):
+        lines = made_up(kind, epochs, np.random.default_rng(seed))
+        assert read_curves(lines).kind == kind, seed
+
+
+def test_a_loss_that_is_no_number_or_jumps_has_diverged() -> None:
+    smooth = np.linspace(1.0, 0.5, 9)
+    broken, jumping = smooth.copy(), smooth.copy()
+    broken[6] = np.nan
+    jumping[[3, 6]] += 1.0
+    assert read_curves(curve(smooth, smooth)).kind == "still learning"
+    assert read_curves(curve(broken, smooth)).kind == "diverged"
+    assert read_curves(curve(jumping, smooth)).kind == "diverged"
+
+
+def test_a_steep_fall_to_the_end_is_no_rise() -> None:
+    steep = np.linspace(0.6, 0.01, 10)
+    assert read_curves(curve(steep, steep + 0.01)).kind == "still learning"
+
+
+def test_a_loss_of_next_to_nothing_has_nothing_left_to_learn() -> None:
+    tiny = np.linspace(0.004, 0.002, 10)
+    assert read_curves(curve(tiny, tiny)).kind == "plateau"
+
+
+def test_a_fall_within_the_scatter_is_none() -> None:
+    steps = np.array([0.5, 0.3] * 6)  # a line through its last half falls, by no more than chance
+    assert read_curves(curve(np.full(12, 0.4), steps)).kind == "plateau"
+
+
+def test_a_gap_between_training_and_validation_is_over_fitting() -> None:
+    train, val = np.linspace(0.6, 0.01, 10), np.full(10, 0.7)
+    assert read_curves(curve(train, val, accuracy=0.99, behind=0.25)).kind == "over-fitting"
+    assert read_curves(curve(train, val, accuracy=0.99, behind=0.05)).kind == "plateau"
+
+
+def test_without_validation_training_is_read() -> None:
+    assert read_curves(curve(np.linspace(1.0, 0.4, 10), None)).kind == "still learning"
+    assert read_curves(curve(np.full(10, 0.4), None)).kind == "plateau"
+
+
+def test_guessing_decides_what_is_low() -> None:
+    flat = curve(np.full(10, 0.5), np.full(10, 0.5), accuracy=0.72)
+    assert read_curves(flat).kind == "plateau"
+    assert read_curves(flat, guess=0.7).kind == "under-fitting"
+    assert read_curves(flat, guess=0.03).kind == "plateau"
+
+
+def test_only_the_last_phase_is_read() -> None:
+    head = [Line("head", i, 1e-3, 1.0 - i / 10, 0.8, 1.0 - i / 10, 0.8) for i in range(8)]
+    assert read_curves(head).kind == "still learning"
+    flat = curve(np.full(8, 0.3), np.full(8, 0.3))
+    assert read_curves([*head, *flat]).kind == "plateau"
+    assert read_curves([*head, *flat[:3]]).kind == "too short"
+
+
+@pytest.mark.parametrize(
+    "values", [[0.5], [0.0, 1.0], [0.851, 0.853], [float("nan")], [3.0, 170.0]]
+)
+def test_axes_hold_their_values(values: list[float]) -> None:
+    made = axis("", values, str)
+    assert made.low < made.high
+    assert all(made.low <= v <= made.high for v in values if v == v)
+
+
+def test_surrogates_are_spelt_out() -> None:
+    assert spelt("caf\udce9/é.png") == "caf\\udce9/é.png"
+
+
+# ---- in a browser ----
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("the program chromium is not installed")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playing:
+        chromium = playing.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("names", ["plain", "hostile"])
+def test_a_browser_shows_it_whole_and_asks_for_nothing(
+    tmp_path: Path, browser: Any, width: int, names: str
+) -> None:
+    long = ("a" * 120, *HOSTILE)
+    run, sources = make_run(tmp_path, classes=long, names=NAMES) if names == "hostile" else (
+        make_run(tmp_path)
+    )  # fmt: skip
+    shown = browser.new_page(viewport={"width": width, "height": 800})
+    said, asked = list[str](), list[str]()
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.on("dialog", lambda dialog: said.append(dialog.message))
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.goto(write_report(run, sources).as_uri())
+    assert [s.get_attribute("id") for s in shown.query_selector_all("section")] == SECTIONS
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    assert [url for url in asked if not url.startswith("data:")] == asked[:1]
+    assert said == []
+    shown.close()
+
+
+def test_the_map_names_the_picture_under_the_pointer(
+    made: tuple[Path, dict[str, Path]], browser: Any
+) -> None:
+    shown = browser.new_page(viewport={"width": 1000, "height": 800})
+    shown.goto(write_report(*made).as_uri())
+    mark = shown.locator(".view:not(.off) use").nth(2)
+    mark.scroll_into_view_if_needed()
+    mark.hover(force=True)
+    assert shown.locator(".tip .path").inner_text() == list(made[1])[2]
+    assert shown.locator(".tip .tile").count() == 1
+    shown.locator("[data-view='1']").click()
+    assert shown.locator(".view:not(.off) .name").text_content() == "t-SNE"
+    shown.locator("[data-group='1']").click()
+    assert shown.locator(".view:not(.off) use.dim").count() == 2
+    shown.close()

@@ -1,0 +1,195 @@
+"""A run that was tracked is found again by the tracker's own reader."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headstart.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
+from headstart.tracking import told, track
+
+HISTORY = """\
+phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds
+head,0,,1.5,0.25,1.4,0.3,0.1
+head,1,0.01,0.5,0.75,0.6,0.7,0.2
+finetune,1,0.001,0.25,0.9,,,3.0
+"""
+
+
+def estimate(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.125, "high": value + 0.125, "n": 40}
+
+
+def part(accuracy: float) -> dict[str, Any]:
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+    return {"n": 40, "auroc": None} | {name: estimate(accuracy) for name in names}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a finished run, as far as it is tracked."""
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    recipe = {
+        "backbone": "tiny:32",
+        "recipe": {"kind": "FeatureExtraction", "l2": 0.5, "hidden": [8, 4], "draft": True},
+        "finetune": None,
+        "tried": [{"l2": 1.0}],
+        "data": "a|b",
+    }
+    files = {"evaluation": {"test": part(0.75), "val": part(0.5)}, "recipe": recipe, "timings": {}}
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    (folder / "history.csv").write_text(HISTORY)
+    return folder
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """MLflow, keeping its runs in a folder."""
+    library = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cells")
+    monkeypatch.chdir(tmp_path)
+    return library
+
+
+def test_what_is_tracked_is_what_the_folder_says(run: Path) -> None:
+    found = told(run)
+    assert [(p.name, p.value, p.step) for p in found.curves if p.name.startswith("head/lr")] == [
+        ("head/lr", 0.01, 1)
+    ]
+    assert len(found.curves) == 5 + 6 + 4  # nothing where nothing was measured
+    assert found.figures["test/accuracy_low"] == 0.625
+    assert not any("auroc" in name for name in found.figures)
+    assert found.settings["recipe.l2"] == "0.5"
+    assert found.settings["recipe.hidden"] == "[8, 4]"
+    assert not {"finetune", "tried"} & set(found.settings)
+
+
+def test_tensorboard_reads_back_every_number(run: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    where = track(run, "tensorboard")
+    assert where == str(run / "tensorboard")
+    read = reader.EventAccumulator(where).Reload()
+    found = told(run)
+    for point in found.curves:
+        there = {event.step: event.value for event in read.Scalars(point.name)}
+        assert there[point.step] == pytest.approx(point.value, rel=1e-6)
+    for name, value in found.figures.items():
+        assert [e.value for e in read.Scalars(name)] == pytest.approx([value], rel=1e-6)
+    names = {p.name for p in found.curves} | set(found.figures)
+    assert set(read.Tags()["scalars"]) == names
+    (text,) = read.Tensors("recipe/text_summary")
+    assert "| recipe.l2 | 0.5 |\n| recipe.hidden |" in text.tensor_proto.string_val[0].decode()
+    assert "| data | a\\|b |" in text.tensor_proto.string_val[0].decode()
+
+
+def test_tensorboard_files_are_written_once(run: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    track(run, "tensorboard")
+    before = sorted((run / "tensorboard").iterdir())
+    with pytest.raises(SpecError, match="was tracked already.*Remove that folder"):
+        track(run, "tensorboard")
+    assert sorted((run / "tensorboard").iterdir()) == before
+
+
+def test_mlflow_reads_back_every_number(run: Path, mlflow: Any) -> None:
+    track(run, "mlflow")
+    client = mlflow.MlflowClient()
+    (there,) = client.search_runs([client.get_experiment_by_name("cells").experiment_id])
+    found = told(run)
+    assert (there.info.run_name, there.info.status) == ("a run", "FINISHED")
+    assert there.data.params == found.settings
+    for point in found.curves:
+        history = client.get_metric_history(there.info.run_id, point.name)
+        assert (point.step, point.value) in [(m.step, m.value) for m in history]
+    assert {k: v for k, v in there.data.metrics.items() if k in found.figures} == found.figures
+
+
+def test_mlflow_takes_more_settings_than_fit_in_one_message(run: Path, mlflow: Any) -> None:
+    many = {f"s{i}": "x" * 700 for i in range(230)}
+    (run / "recipe.json").write_text(json.dumps(many))
+    track(run, "mlflow")
+    client = mlflow.MlflowClient()
+    (there,) = client.search_runs([client.get_experiment_by_name("cells").experiment_id])
+    assert len(there.data.params) == 230
+    assert {len(value) for value in there.data.params.values()} == {500}
+
+
+def test_a_run_goes_beneath_the_one_that_is_under_way(run: Path, mlflow: Any) -> None:
+    with mlflow.start_run() as outer:
+        track(run, "mlflow")
+    query = f"tags.`mlflow.parentRunId` = '{outer.info.run_id}'"
+    (inner,) = mlflow.search_runs(filter_string=query, output_format="list")
+    assert inner.info.run_name == "a run"
+
+
+def test_what_mlflow_prints_is_not_taken_for_data(
+    run: Path, mlflow: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = mlflow.start_run
+
+    def talkative(**settings: Any) -> Any:
+        print("View run at")  # as it does with a server
+        return begin(**settings)
+
+    monkeypatch.setattr(mlflow, "start_run", talkative)
+    track(run, "mlflow")
+    out, err = capsys.readouterr()
+    assert (out, "View run at" in err) == ("", True)
+
+
+def test_mlflow_saying_no_is_one_sentence(
+    run: Path, mlflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at-all")
+    with pytest.raises(StoreError, match=r"MLflow at nowhere://at-all did not take .*Set MLFLOW_"):
+        track(run, "mlflow")
+
+
+@pytest.mark.parametrize(("where", "package"), [("tensorboard", "tensorboardX"), ("mlflow", "mlf")])
+def test_a_missing_library_is_named_with_its_extra(
+    run: Path, monkeypatch: pytest.MonkeyPatch, where: str, package: str
+) -> None:
+    for name in ("tensorboardX", "mlflow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingPackage, match=rf"{package}.*headstart\[track\]"):
+        track(run, where)
+    assert not (run / "tensorboard").exists()
+
+
+def test_what_cannot_be_tracked_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'tensorboard'"):
+        track(run, "tensorbord")
+    with pytest.raises(DataError, match="is a finished run"):
+        track(tmp_path, "tensorboard")
+    (run / ".unfinished").write_text("")
+    with pytest.raises(DataError, match="is a finished run"):
+        track(run, "tensorboard")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("history.csv", "phase,epoch\nhead,0\n"),
+        ("history.csv", ""),
+        ("history.csv", HISTORY + "head,two,1,1,1,1,1,1\n"),
+        ("history.csv", HISTORY + "head,2\n"),
+        ("evaluation.json", "{}"),
+        ("evaluation.json", "[]"),
+        ("evaluation.json", "half of"),
+        ("recipe.json", "[]"),
+        ("recipe.json", None),
+    ],
+)
+def test_a_spoilt_folder_is_refused(run: Path, name: str, text: str | None) -> None:
+    (run / name).unlink()
+    if text is not None:
+        (run / name).write_text(text)
+    with pytest.raises(DataError, match="is not as a run leaves it"):
+        told(run)
