@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -320,3 +321,84 @@ def test_views_of_nothing_are_refused(
     assert main(["views", picture, "--out", str(out), "--flip", "both"]) == 2
     assert out.read_bytes() == b"mine"
     assert main(["views", "nowhere.png", "--out", str(tmp_path / "n.png"), "--flip", "both"]) == 1
+
+
+def test_the_report_is_written_again_in_another_language(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = ["train", str(shapes), "--out", str(out), "--backbone", "tiny:32"]
+    assert main([*command, "--strategy", "extract", "--language", "ru"]) == 0
+    russian = (out / "report.html").read_text()
+    assert 'lang="ru"' in russian
+    assert main(["report", str(out)]) == 0
+    assert str(out / "report.html") in capsys.readouterr().err
+    assert 'lang="en"' in (out / "report.html").read_text()
+    shapes.rename(tmp_path / "elsewhere")
+    assert main(["report", str(out)]) == 0
+    assert "left out of the page" in capsys.readouterr().err
+    assert (
+        main(["report", str(out), "--data", str(tmp_path / "elsewhere"), "--language", "ru"]) == 0
+    )
+    assert (out / "report.html").read_text() == russian
+    assert main(["report", str(tmp_path)]) == 1
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_predict_answers_unknown_with_the_reason(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = ["train", str(shapes), "--out", str(out), "--backbone", "tiny:32", "--val", "0.4"]
+    assert main([*command, "--false-alarms", "0.2", "--strategy", "extract"]) == 0
+    stripes = np.zeros((40, 40, 3), np.uint8)
+    stripes[::2, :, 0] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    capsys.readouterr()
+    assert main(["predict", str(out), str(tmp_path / "stripes.png")]) == 0
+    _, answer, _, reason = capsys.readouterr().out.strip().split("\t")
+    assert answer == "unknown"
+    assert reason.startswith("unlike the training images (distance")
+    assert main(["predict", str(out), str(tmp_path / "stripes.png"), "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)
+    assert (said["predicted"], said["reason"]) == ("unknown", reason)
+    assert set(said["not_ruled_out"]) <= {"bright", "dark"}
+
+
+def test_predictions_made_elsewhere_are_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "said.csv"
+    file.write_text("label,path,predicted\na,1,a\na,2,b\nb,3,b\nb,4,b\n")
+    assert main(["evaluate", str(file), "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["accuracy"]["value"] == 0.75
+    assert judged["log_loss"] is None
+    assert main(["evaluate", str(file), str(tmp_path)]) == 2
+    assert "knows its labels" in capsys.readouterr().err
+
+
+def test_runs_are_compared(
+    shapes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    command = ["train", str(shapes), "--out", str(other), "--backbone", "tiny:32"]
+    assert main([*command, "--strategy", "extract"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run), str(other), "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["gain"], second["gain"]["value"], second["p"]) == (None, 0.0, 1.0)
+    assert main(["compare", str(run)]) == 2
+    assert "two runs or more" in capsys.readouterr().err
+
+
+def test_several_seeds_tell_the_spread(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", str(shapes), "--out", str(tmp_path / "runs"), "--backbone", "tiny:32"]
+    more = ["--strategy", "extract", "--seeds", "2", "--track", "tensorboard"]
+    assert main([*command, *more]) == 0
+    out = capsys.readouterr().out
+    assert "deviation" in out
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"seed-0", "seed-1", "seeds.json"}
+    assert list((tmp_path / "runs" / "seed-1" / "tensorboard").iterdir())

@@ -22,8 +22,8 @@ FLOORS = [
     {"bundle", "run_folder", "phrases", "report"},
     {"phases"},
     {"runs"},
-    {"__init__"},  # so nothing below the command line may import our own front door
     {"seeds", "tracking"},
+    {"__init__"},  # so nothing below the command line may import our own front door
     {"terminal"},
     {"cli"},
 ]

@@ -229,7 +229,7 @@ def test_a_manifest_says_label_part_group_and_stratum(tmp_path: Path, kind: str)
         from pyarrow import csv, parquet
 
         path = tmp_path / "list.parquet"
-        parquet.write_table(csv.read_predictions(tmp_path / "list.csv"), path)
+        parquet.write_table(csv.read_csv(tmp_path / "list.csv"), path)
     data = read(path)
     assert data.ids == ("a.png", "b.png", "c.png")
     assert [data.classes[label] for label in data.labels] == ["cat", "dog", "cat"]
