@@ -48,7 +48,16 @@ from headstart.terminal.printing import (
 )
 from headstart.terminal.talk import say, stop_bars, talking, watching
 
-JOB_FLAGS = ("backbone", "weights", "strategy", "baseline", "checkpoint_s", "resume", "language")
+JOB_FLAGS = (
+    "backbone",
+    "weights",
+    "strategy",
+    "baseline",
+    "checkpoint_s",
+    "resume",
+    "language",
+    "data_licence",
+)
 CELLS = "the built-in solar cells"  # where the demo's run says that its data is from
 TRACKERS = ("tensorboard", "mlflow")
 BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle runs on the CPU, whatever there is
@@ -68,6 +77,7 @@ def demo(argv: list[str]) -> int:
     say("demo", "solar cells, defective or not (ELPV data set, CC BY-NC-SA 4.0, not shipped)")
     job = hs.Job(
         source=CELLS,
+        data_licence="CC BY-NC-SA 4.0",
         recipe=hs.FeatureExtraction(fit="squash"),
         finetune=hs.FineTune(epochs=5, lr=2e-4),
         augment=hs.Augment(flip="both", quarter_turns=True, views=4),  # a cell has no upside

@@ -1,8 +1,10 @@
 """From predictions to numbers that come with how sure we are of them.
 
-Every interval is meant to hold the true value 95 times in 100; `bench/intervals.py` counts how often
-it does (93 to 98 times, but for AUROC at .99 and for log loss where errors are rarer than one in
-thirty rows: a bootstrap knows nothing of losses that it has not seen). A share of rows has Wilson's. A
+Every interval is meant to hold the true value 95 times in 100; `bench/intervals.py` counts how
+often it does: 93 to 98 times, but for AUROC near .99, and for log loss where rows are few and
+errors rare (a bootstrap knows nothing of losses that it has not seen).
+
+A share of rows has Wilson's. A
 number that is not a share of rows but lies between 0 and 1 (balanced accuracy, macro F1, AUROC)
 has Wilson's too, at the number of rows that a share as uncertain as it would have: its *effective*
 sample size (Korn and Graubard 1998; Franco, Little, Louis, Slud 2019), from a variance with the

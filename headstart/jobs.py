@@ -24,6 +24,7 @@ class Job:
     """Everything that `headstart train` can be asked for, but where to put it.
 
     source: where the data was read from, recorded so that `recorded_parts` knows it again.
+    data_licence: of the data, so that the report tells it.
     backbone: the pretrained network, as source:id; `headstart backbones` lists them.
     weights: pretrained, random, or a local file (.safetensors; .h5 for keras).
     strategy: auto fits a head, then fine-tunes, and keeps what is better on validation; extract,
@@ -36,6 +37,7 @@ class Job:
     """
 
     source: str = ""
+    data_licence: str = ""
     backbone: str = DEFAULT_BACKBONE
     weights: str = "pretrained"
     strategy: Strategy = "auto"

@@ -39,7 +39,7 @@ from headstart.phrases import counted, counts, limits_said
 from headstart.predictions import Predictions, write_csv
 from headstart.report.page import write_report
 from headstart.run_folder import LAST, claimed, history_csv, splits_csv
-from headstart.runtime import keep_memory, peak_rss_bytes
+from headstart.runtime import keep_memory, machine, peak_rss_bytes
 from headstart.spec import to_plain
 from headstart.training.network import Count
 
@@ -287,6 +287,7 @@ def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> di
     backbone, candidates = learned.ready.backbone, learned.candidates
     return {
         "data": job.source,
+        "data_licence": job.data_licence,
         "backbone": job.backbone,
         "weights": {"from": backbone.card.weights, "fingerprint": backbone.fingerprint()},
         "strategy": {
@@ -327,4 +328,5 @@ def _timings(shop: Workshop) -> dict[str, Any]:
         "backbone_forwards": sum(t.forwards for t in tables),
         "store_hits": sum(t.hits for t in tables),
         "peak_rss_bytes": peak_rss_bytes(),
+        "machine": machine(),
     }

@@ -1,6 +1,7 @@
 """Where and with how much a run works: decided once, handed on as a value."""
 
 import os
+import platform
 import signal
 import sys
 import threading
@@ -112,6 +113,11 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def machine() -> str:
+    """What this is, for a record of how long things took."""
+    return f"{platform.system()} {platform.machine()}, {cores()} cores"
 
 
 def peak_rss_bytes() -> int:

@@ -251,6 +251,17 @@ def test_insights_may_be_null_one_by_one(tmp_path: Path) -> None:
         assert Looking(write_report(run, sources).read_text()).sections == SECTIONS
 
 
+def test_limits_that_validation_could_not_tell_are_not_told_as_kept(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path)
+    told = json.loads((run / "insights.json").read_text())
+    told["doubt"]["conformal"]["limit"] = told["doubt"]["distance"]["limit"] = None
+    write_json(run / "insights.json", told)
+    page = write_report(run, sources).read_text()
+    assert "Validation is too small to rule any class out." in page
+    assert "Validation is too small to tell which pictures are unlike" in page
+    assert "were called unknown" not in page
+
+
 def test_the_page_is_the_same_for_the_same_files(made: tuple[Path, dict[str, Path]]) -> None:
     assert render(read_facts(*made)) == render(read_facts(*made))
 
@@ -551,6 +562,12 @@ def test_axes_hold_their_values(values: list[float]) -> None:
     made = axis("", values, str)
     assert made.low < made.high
     assert all(made.low <= v <= made.high for v in values if v == v)
+
+
+def test_an_axis_of_shares_ends_at_all_of_them() -> None:
+    assert axis("", [1.0, 1.0], str).high == 1.0
+    assert axis("", [0.0, 0.93], str).low == 0.0
+    assert axis("", [3.0, 3.0], str).high > 3.0
 
 
 def test_surrogates_are_spelt_out() -> None:

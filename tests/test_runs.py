@@ -19,8 +19,6 @@ from headstart.errors import DataError, SpecError
 from headstart.run_folder import FILES
 from headstart.runtime import Runtime
 
-UNBUILT = {"report.html"}  # the report comes with a later issue
-
 
 @pytest.fixture
 def job(tmp_path: Path) -> hs.Job:
@@ -33,7 +31,7 @@ def job(tmp_path: Path) -> hs.Job:
 
 def test_a_run_fills_its_folder_as_promised(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
     run = hs.train(hs.read(shapes), tmp_path / "run", job)
-    assert {p.name for p in run.folder.iterdir()} == FILES - UNBUILT
+    assert {p.name for p in run.folder.iterdir()} == FILES
     assert str(run.evaluations["test"].accuracy).startswith("1.000")
 
 
@@ -75,7 +73,7 @@ def test_a_second_run_computes_nothing(shapes: Path, tmp_path: Path, job: hs.Job
 def test_the_same_seed_gives_bitwise_the_same_files(
     shapes: Path, tmp_path: Path, job: hs.Job, threads: int
 ) -> None:
-    """timings.json and the seconds of history.csv apart, which tell how long it took."""
+    """timings.json, its figures in the report and the seconds of history.csv apart."""
     data = hs.read(shapes)
     one = hs.train(data, tmp_path / "one", job).folder
     other = hs.Job(
@@ -86,7 +84,8 @@ def test_the_same_seed_gives_bitwise_the_same_files(
     )
     two = hs.train(data, tmp_path / "two", other).folder
     names = [p.relative_to(one) for p in one.rglob("*") if p.is_file()]
-    for name in (n for n in names if n.name not in ("timings.json", "history.csv")):
+    timed = ("timings.json", "history.csv", "report.html")
+    for name in (n for n in names if n.name not in timed):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
     assert without_seconds(one) == without_seconds(two)
 
@@ -306,7 +305,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_bit(
     for name in ("model/weights.safetensors", "splits.csv", "predictions.csv"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
     assert without_seconds(whole) == without_seconds(broken)
-    assert {p.name for p in broken.iterdir()} == FILES - UNBUILT
+    assert {p.name for p in broken.iterdir()} == FILES
 
 
 def test_there_must_be_something_to_resume(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
@@ -328,7 +327,7 @@ def test_a_second_trainer_on_the_same_folder_is_refused(
 
     run = hs.train(data, tmp_path / "run", job, hs.Talk(say=again))
     assert len(refused) == 1
-    assert {p.name for p in run.folder.iterdir()} == FILES - UNBUILT
+    assert {p.name for p in run.folder.iterdir()} == FILES
 
 
 def test_a_resumed_run_that_stores_no_cut_ends_to_the_bit(

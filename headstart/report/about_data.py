@@ -26,7 +26,7 @@ from headstart.report.charts import mark, scatter
 from headstart.report.facts import Facts, Row
 from headstart.report.pictures import Album
 from headstart.report.words import Words, data
-from headstart.spec import from_plain
+from headstart.spec import from_plain, to_plain
 
 PARTS = ("train", "val", "test")
 SAMPLES = 48  # pictures of the data, over all classes
@@ -132,7 +132,8 @@ def _views(facts: Facts, w: Words, album: Album) -> list[Block]:
     path, cells = shown
     cards = [Card(cells[0], [w("data.plain"), path_line(path)])]
     cards += [Card(cell, [w("data.view", i=i)]) for i, cell in enumerate(cells[1:], start=1)]
-    settings = [f"{k} {v}" for k, v in facts.recipe["augment"].items() if k != "kind"]
+    plain, usual = facts.recipe["augment"], to_plain(Augment())
+    settings = [f"{k} {v}" for k, v in plain.items() if v != usual.get(k)]
     note = w("data.augment_note", settings=path_line(", ".join(settings)))
     return [Text(note, "note"), Gallery(cards)]
 

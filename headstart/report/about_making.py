@@ -11,7 +11,7 @@ from headstart.report.facts import Facts
 from headstart.report.pictures import Album
 from headstart.report.words import Words, data
 
-SETTINGS = ("recipe", "finetune", "augment", "split", "checks")  # the specs in recipe.json
+SETTINGS = ("recipe", "finetune", "augment", "trust", "split", "checks")  # the specs in recipe.json
 LONGEST = 120  # letters of a setting
 
 
@@ -45,6 +45,7 @@ def _summary(facts: Facts, w: Words) -> Table:
         "kept": w.named("phase", facts.kept),
         "seed": data(recipe.get("seed", "")),
         "device": data(recipe.get("device", "")),
+        "machine": data(facts.timings["machine"]) if facts.timings.get("machine") else unknown,
         "memory": w("how.gb", v=w.number(peak / 1e9, 1)) if peak else unknown,
     }
     rows = [[w("how." + key), value] for key, value in told.items()]

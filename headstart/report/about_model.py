@@ -240,7 +240,10 @@ def _coverage(w: Words, pairs: list[list[float]]) -> Figure:
 
 def _doubt(w: Words, doubt: dict[str, Any]) -> list[Block]:
     said = list[Block]()
-    if c := doubt.get("conformal"):
+    c, d = doubt.get("conformal"), doubt.get("distance")
+    if c and c["limit"] is None:
+        said.append(Text(w("trust.conformal_small"), "note"))
+    elif c:
         said.append(
             Text(
                 w(
@@ -251,7 +254,9 @@ def _doubt(w: Words, doubt: dict[str, Any]) -> list[Block]:
                 )
             )
         )
-    if d := doubt.get("distance"):
+    if d and d["asked"] and d["limit"] is None:
+        said.append(Text(w("trust.distance_small", asked=w.share(d["asked"])), "note"))
+    elif d and d["asked"]:
         unknown = w.estimate(estimate(d["unknown"]))
         said.append(Text(w("trust.distance", asked=w.share(d["asked"]), unknown=unknown)))
     if s := doubt.get("confidence"):
@@ -382,7 +387,8 @@ def _data_curve(w: Words, points: list[dict[str, Any]], ahead: dict[str, Any] | 
 
     drawn, keys = [series(points, "train")], [Key("train", w("more.measured"))]
     if ahead:
-        drawn.append(series([points[-1], ahead], "val"))
+        now = points[-1]["accuracy"]  # the law begins where the heads end
+        drawn.append(series([{**points[-1], "low": now, "high": now}, ahead], "val"))
         keys.append(Key("val", w("more.projected")))
     values = [v for s in drawn for pair in s.band for v in pair]
     x = axis(

@@ -44,8 +44,11 @@ def axis(label: str, values: Sequence[float], show: Callable[[float], str]) -> A
     """An axis that holds all values, with round ends; shares don't go beyond 0 and 1."""
     real = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
     low, high = min(real), max(real)
+    shares = low >= 0 and high <= 1
     if high - low < 1e-9:
         low, high = low - 0.05, high + 0.05
+    if shares:
+        low, high = max(low, 0.0), min(high, 1.0)
     step = _step(low, high)
     return Axis(label, math.floor(low / step) * step, math.ceil(high / step) * step, show)
 
