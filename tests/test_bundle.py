@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,28 @@ def test_a_bundle_moves(saved: Path, tmp_path: Path, shapes: Path) -> None:
     shutil.move(saved, tmp_path / "elsewhere")
     after = hs.load(tmp_path / "elsewhere").model.predict(data, store=None).scores
     assert np.array_equal(after, before)
+
+
+def test_a_bundle_doubts_as_the_model_did(shapes: Path, tmp_path: Path) -> None:
+    parts = hs.split(hs.read(shapes), hs.SplitPlan(val=0.4))
+    model = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None)
+    plan = hs.TrustPlan(false_alarms=0.2, coverage=0.9)
+    model = hs.with_limits(model, parts, plan, store=None)
+    again = hs.save(model, tmp_path / "bundle").model
+    table = hs.extract(again.backbone, parts.val, store=None)
+    said = again.predict_table(table)
+    assert any(again.doubts(said, table))
+    assert again.doubts(said, table) == model.doubts(said, table)
+    assert again.limits.settings() == model.limits.settings()
+
+
+def test_a_model_is_calibrated_on_validation_alone(shapes: Path) -> None:
+    parts = hs.split(hs.read(shapes), hs.SplitPlan(val=0.4))
+    model = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None)
+    one = hs.with_limits(model, parts, store=None)
+    other = hs.with_limits(model, replace(parts, test=parts.test.take([])), store=None)
+    assert one.limits.settings() == other.limits.settings()
+    np.testing.assert_array_equal(
+        one.predict(parts.test, store=None).predicted,
+        model.predict(parts.test, store=None).predicted,
+    )
