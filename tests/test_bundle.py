@@ -15,6 +15,8 @@ import pytest
 import headstart as hs
 from headstart import bundle as bundles
 from headstart.errors import BundleError
+from headstart.trust.calibration import scaled
+from headstart.trust.limits import Limits
 
 
 @pytest.fixture
@@ -187,3 +189,11 @@ def test_a_model_is_calibrated_on_validation_alone(shapes: Path) -> None:
         one.predict(parts.test, store=None).predicted,
         model.predict(parts.test, store=None).predicted,
     )
+
+
+def test_a_models_scores_are_scaled_by_its_temperature(model: hs.Model, shapes: Path) -> None:
+    table = hs.extract(model.backbone, hs.read(shapes), store=None)
+    flatter = replace(model, limits=Limits(temperature=3.0)).predict_table(table)
+    expected = scaled(model.head.scores(table.x), 3.0)
+    np.testing.assert_array_equal(flatter.scores, expected)
+    assert flatter.scores.max() < model.predict_table(table).scores.max()

@@ -5,6 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.features import FeatureTable
+from headstart.heads.fit import out_of_fold
+from headstart.heads.head import HeadSpec
 from headstart.insights.judged import calibration_facts, compared
 from headstart.insights.mapping import embedding_map
 from headstart.insights.more_data import Curve, learning_curve, projection
@@ -133,3 +135,13 @@ def test_calibration_is_told_before_and_after() -> None:
     assert facts["test"]["after"]["ece"] == pytest.approx(0.0, abs=1e-6)
     assert facts["test"]["before"]["ece"] > 0.1
     assert facts["coverage"][-1] == [1.0, 0.6]
+
+
+def test_folds_hold_out_no_whole_stretch_of_a_class() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 100)
+    films = np.repeat(np.arange(10), 20)  # ten films of 20 frames, each a cloud of its own
+    x = (rng.normal(size=(200, 12)) + 12 * np.eye(10, 12)[films]).astype(np.float32)
+    rows = FeatureTable(tuple(map(str, range(200))), x, y, ("a", "b"), "")
+    scores = out_of_fold(HeadSpec(l2=(0.01,)), rows, rng)
+    assert (scores.argmax(axis=1) == y).mean() > 0.98

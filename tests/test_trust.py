@@ -218,3 +218,9 @@ def test_settings_that_are_no_limits_are_refused() -> None:
 def test_a_plan_refuses_what_can_not_be(settings: dict[str, float], says: str) -> None:
     with pytest.raises(SpecError, match=says):
         TrustPlan(**settings)  # type: ignore[arg-type]
+
+
+def test_answers_of_equal_score_are_given_all_or_none() -> None:
+    best, right = np.repeat([0.9, 0.6], 30), np.arange(60) < 28  # the right ones come first
+    assert precision_limit(best, right, 0.95) == 0.0
+    assert precision_limit(best, right, 0.9) == 0.9
