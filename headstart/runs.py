@@ -16,6 +16,7 @@ from headstart.data.checks import Checks, check, good_rows, survey
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.doubting import limited, remembered
+from headstart.errors import HeadstartError
 from headstart.evaluation import Estimate, Evaluation, compare, evaluate_predictions
 from headstart.features import FeatureTable
 from headstart.fitting import Fitted
@@ -136,14 +137,14 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
     write_csv(test, shop.out / "predictions.csv")
     recipe = _recipe(shop.job, learned, kept, gain)
     write_json(shop.out / "recipe.json", recipe)
+    with shop.clock("save"):
+        save(fitted.model, shop.out / "model", told=recipe["strategy"])
     with shop.clock("insights"):
         seen = _insights(shop, learned, kept, test, table, baseline)
         write_json(shop.out / "insights.json", seen)
-    with shop.clock("save"):
-        save(fitted.model, shop.out / "model", told=recipe["strategy"])
     timings = _timings(shop)
     write_json(shop.out / LAST, timings)
-    write_report(shop.out, pictures, shop.job.language)
+    _report(shop, pictures)
     return Run(
         folder=shop.out,
         splits=splits,
@@ -158,6 +159,14 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
         timings=timings,
         left_out=(*learned.checks.left_out, *splits.left_out),
     )
+
+
+def _report(shop: Workshop, pictures: Mapping[str, Path]) -> None:
+    """The page; a run that has ended well is not lost for want of it."""
+    try:
+        write_report(shop.out, pictures, shop.job.language)
+    except HeadstartError as error:
+        shop.talk.say("report", f"not written: {error} `headstart report` makes it later.")
 
 
 def _of_kept(shop: Workshop, learned: _Learned, kept: str, data: Dataset) -> FeatureTable:

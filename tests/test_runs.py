@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import headstart as hs
-from headstart.errors import DataError, SpecError
+from headstart.errors import DataError, MissingPackage, SpecError
 from headstart.run_folder import FILES
 from headstart.runtime import Runtime
 
@@ -383,3 +383,18 @@ def test_peak_memory_is_of_this_process_alone() -> None:
     code = "from headstart.runtime import peak_rss_bytes; print(peak_rss_bytes())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert 10**6 < int(child.stdout) < held.nbytes / 2
+
+
+def test_a_run_is_not_lost_for_want_of_its_page(
+    shapes: Path, tmp_path: Path, job: hs.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run: Path, sources: object, language: str) -> Path:
+        raise MissingPackage("jinja2", purpose="The report", extra="train")
+
+    monkeypatch.setattr("headstart.runs.write_report", refuse)
+    heard = list[str]()
+    talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage} {text}"))
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
+    assert heard[-1].startswith("report not written: The report needs")
+    assert not (run.folder / ".unfinished").exists()
+    assert len(hs.load(run.folder / "model").model.classes) == 2
