@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from headstart.specs import FeatureExtraction as FeatureExtraction
     from headstart.specs import FineTune as FineTune
     from headstart.store import Store as Store
+    from headstart.tracking import check_tracker as check_tracker
     from headstart.tracking import track as track
     from headstart.trust.limits import TrustPlan as TrustPlan
 
@@ -98,7 +99,7 @@ _HOME = {
     "headstart.seeds": ["spread", "spread_rows", "train_seeds"],
     "headstart.specs": ["FeatureExtraction", "FineTune"],
     "headstart.store": ["Store"],
-    "headstart.tracking": ["track"],
+    "headstart.tracking": ["check_tracker", "track"],
     "headstart.trust.limits": ["TrustPlan"],
 }
 _WHERE = {name: home for home, names in _HOME.items() for name in names}

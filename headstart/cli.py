@@ -128,6 +128,8 @@ def train(argv: list[str]) -> int:
         **{name: getattr(args, name) for name in JOB_FLAGS if name in args},
     )
     _refuse_idle(job, args)
+    if args.track:
+        hs.check_tracker(args.track)
     if args.seeds != 1:
         return _train_seeds(job, args)
     run = hs.train(hs.read(args.data), args.out, job, talking())
@@ -142,11 +144,14 @@ def _train_seeds(job: "hs.Job", args: argparse.Namespace) -> int:
     for run in runs:
         before = "" if run.trained else "from before"
         rows.append((f"{run.seed}", str(run.folder), str(run.test.accuracy or "n/a"), before))
-        if run.trained:
-            _track(run.folder, args.track)
     print_table(rows)
     print()
     print_table(hs.spread_rows(hs.spread([run.test for run in runs])))
+    for run in runs:
+        if args.track and not run.trained:
+            say("tracked", f"not {run.folder}, finished before: headstart track does it")
+        else:
+            _track(run.folder, args.track)
     return tell_left_out(dict.fromkeys(item for run in runs for item in run.left_out))
 
 
@@ -470,6 +475,8 @@ def _bundle(path: Path) -> Path:
 def _pictures(run: Path, data: Path | None) -> dict[str, Path]:
     """Where the pictures of a run are, by the names of its rows; none if its data is gone."""
     recorded = hs.recorded_source(run)
+    if not data and not recorded:
+        raise SpecError(f"{run} does not say where its pictures are: name the folder with --data.")
     try:
         found = hs.solar_cells() if not data and recorded == CELLS else hs.read(data or recorded)
     except HeadstartError as error:

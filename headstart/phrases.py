@@ -77,6 +77,7 @@ def limits_said(plan: TrustPlan, limits: Limits) -> str:
         said.append("validation is too small to tell what is unlike the training images")
     if limits.confidence:
         said.append(f"unknown below a score of {limits.confidence:.2f}")
-    elif plan.precision:
-        said.append(f"no score on validation keeps a precision of {plan.precision:g}: no threshold")
+    elif plan.precision or plan.coverage:
+        wanted = f"precision of {plan.precision:g}" if plan.precision else "coverage"
+        said.append(f"validation can't warrant any threshold for the {wanted}: none was set")
     return "; ".join(said)

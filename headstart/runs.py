@@ -16,7 +16,7 @@ from headstart.data.checks import Checks, check, good_rows, survey
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.doubting import limited, remembered
-from headstart.errors import HeadstartError
+from headstart.errors import Diverged, HeadstartError
 from headstart.evaluation import Estimate, Evaluation, compare, evaluate_predictions
 from headstart.features import FeatureTable
 from headstart.fitting import Fitted
@@ -124,14 +124,14 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
     gain = _gain(learned.candidates, kept)
     history = [line for c in learned.candidates.values() for line in c.fitted.history]
     write_text(shop.out / "history.csv", history_csv(history))
+    on_val = {name: evaluate_predictions(c.val) for name, c in learned.candidates.items()}
     with shop.clock("trust"):
         learned = _doubting(shop, learned, kept)
     candidates, fitted = learned.candidates, learned.candidates[kept].fitted
     with shop.clock("evaluation"):
         table = _of_kept(shop, learned, kept, splits.test)
         test = fitted.model.predict_table(table)
-    baseline = train_baseline(shop, learned.ready.baseline, splits)
-    on_val = {name: evaluate_predictions(c.val) for name, c in candidates.items()}
+    baseline = _baseline(shop, learned)
     evaluations, baselines = _judged(shop, test, candidates[kept], baseline)
     _write_evaluation(shop, kept, evaluations, on_val, baselines)
     write_csv(test, shop.out / "predictions.csv")
@@ -140,7 +140,7 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
     with shop.clock("save"):
         save(fitted.model, shop.out / "model", told=recipe["strategy"])
     with shop.clock("insights"):
-        seen = _insights(shop, learned, kept, test, table, baseline)
+        seen = _looked(shop, learned, kept, test, table, baseline)
         write_json(shop.out / "insights.json", seen)
     timings = _timings(shop)
     write_json(shop.out / LAST, timings)
@@ -165,8 +165,26 @@ def _report(shop: Workshop, pictures: Mapping[str, Path]) -> None:
     """The page; a run that has ended well is not lost for want of it."""
     try:
         write_report(shop.out, pictures, shop.job.language)
-    except HeadstartError as error:
+    except (HeadstartError, OSError) as error:
         shop.talk.say("report", f"not written: {error} `headstart report` makes it later.")
+
+
+def _baseline(shop: Workshop, learned: _Learned) -> tuple[str, Predictions] | None:
+    """What the kept model is compared with; it is not lost for want of that."""
+    try:
+        return train_baseline(shop, learned.ready.baseline, learned.splits)
+    except Diverged as error:
+        shop.talk.say("baseline", f"left out: {error}")
+        return None
+
+
+def _looked(shop: Workshop, *run: Any) -> dict[str, Any]:
+    """What `_insights` finds; nothing, if that fails: the model is there, and judged."""
+    try:
+        return _insights(shop, *run)
+    except (HeadstartError, MemoryError, ArithmeticError, ValueError) as error:
+        shop.talk.say("insights", f"left out: {error or type(error).__name__}")
+        return {}
 
 
 def _of_kept(shop: Workshop, learned: _Learned, kept: str, data: Dataset) -> FeatureTable:
@@ -200,7 +218,10 @@ def _insights(
     parts = {"train": learned.splits.train, "val": learned.splits.val, "test": learned.splits.test}
     on_val = {name: c.val for name, c in learned.candidates.items()}
     on_test = {kept: test} | dict([baseline] if baseline else [])
-    told = calibration_facts(test, model.limits.temperature, len(learned.splits.val))
+    scaled = model.limits.temperature != 1.0
+    told = calibration_facts(
+        test, model.limits.temperature, len(learned.splits.val) if scaled else 0
+    )
     found: dict[str, Any] = {
         "calibration": told,
         "doubt": doubt_facts(model, shop.job.trust, test, table.x),
@@ -208,7 +229,8 @@ def _insights(
     }
     if plain is None:  # a network from scratch has no features that were computed once
         return found | dict.fromkeys(("learning_curve", "mistakes", "outliers", "map"))
-    l2 = float(learned.candidates["head"].fitted.chosen.get("l2", USUAL_L2))
+    chosen = learned.candidates["head"].fitted.chosen
+    l2 = float(chosen["l2"]) if chosen["head"] == "logistic" else USUAL_L2  # ridge's is another
     where = {id: name for name, part in parts.items() for id in part.ids}
     return found | {
         "learning_curve": learning_curve(
@@ -329,11 +351,12 @@ def _phase(count: Count) -> dict[str, Any]:
 
 def _timings(shop: Workshop) -> dict[str, Any]:
     seconds, tables = shop.clock.seconds, shop.tables
-    rows, busy = sum(len(t) for t in tables[:1]), sum(t.seconds for t in tables[:1])
+    fresh = [t for t in tables if t.forwards >= len(t) > 0 and t.seconds]  # none from the store
+    largest = max(fresh, key=len, default=None)
     return {
         "seconds": seconds,
         "total_seconds": round(sum(seconds.values()), 3),
-        "examples_per_second": round(rows / busy, 1) if busy else None,
+        "examples_per_second": round(len(largest) / largest.seconds, 1) if largest else None,
         "backbone_forwards": sum(t.forwards for t in tables),
         "store_hits": sum(t.hits for t in tables),
         "peak_rss_bytes": peak_rss_bytes(),

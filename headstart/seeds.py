@@ -107,6 +107,11 @@ def train_seeds(
     """
     if seeds < 2:
         raise SpecError(f"A spread is of two seeds or more; got {seeds}.")
+    if job is not None and job.resume and not (out / SEEDS).is_file():
+        raise SpecError(
+            f"--resume goes on with runs of several seeds; there are none in {out}. Leave the flag "
+            f"out to begin them there."
+        )
     job, talk = job or Job(), talk or Talk()
     jobs = {out / f"seed-{j.split.seed}": j for j in _moved(job, seeds)}
     _check_folder(out, job, data)
@@ -214,7 +219,10 @@ def _settings(recipe: dict[str, Any]) -> Any:
     """What a recipe asks for; not what came of it, which may well depend on the seed."""
     asked = {f.name for f in fields(Job)} | {"data"}
     plain = {k: v for k, v in recipe.items() if k in asked}
-    return _seedless(plain | {"strategy": (recipe.get("strategy") or {}).get("asked")})
+    tuned = dict(recipe.get("finetune") or {})
+    tuned.pop("cut_precision", None)  # "auto" is settled by the disk's room
+    asked_strategy = (recipe.get("strategy") or {}).get("asked")
+    return _seedless(plain | {"finetune": tuned, "strategy": asked_strategy})
 
 
 def _differing(one: Any, other: Any, name: str = "") -> str:

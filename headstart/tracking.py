@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,13 @@ def track(run: Path, where: str) -> str:
     if where not in _TRACKERS:
         raise UnknownName("tracker", where, _TRACKERS)
     return _TRACKERS[where](run, told(run))
+
+
+def check_tracker(where: str) -> None:
+    """Raises MissingPackage, before anything is trained, if the library is not installed."""
+    package, purpose = _PACKAGES[where]
+    if find_spec(package) is None:
+        raise MissingPackage(package, purpose=purpose, extra="track")
 
 
 def told(run: Path) -> Told:
@@ -177,4 +185,8 @@ def _first_line(error: Exception) -> str:
     return next((line for line in str(error).strip().splitlines() if line), type(error).__name__)
 
 
+_PACKAGES = {
+    "tensorboard": ("tensorboardX", "Tracking in TensorBoard"),
+    "mlflow": ("mlflow", "Tracking in MLflow"),
+}
 _TRACKERS = {"tensorboard": _to_tensorboard, "mlflow": _to_mlflow}

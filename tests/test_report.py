@@ -16,8 +16,9 @@ from PIL import Image
 from headstart.atomic import write_json, write_text
 from headstart.data.augment import Augment
 from headstart.errors import DataError, UnknownName
-from headstart.evaluation import evaluate_predictions
+from headstart.evaluation import Estimate, evaluate_predictions
 from headstart.predictions import Predictions, write_csv
+from headstart.report.about_model import verdict
 from headstart.report.charts import axis
 from headstart.report.facts import Line, read_facts, spelt
 from headstart.report.page import render, write_report
@@ -71,7 +72,8 @@ def insights(paths: list[str], classes: tuple[str, ...]) -> dict[str, Any]:
             "conformal": {"alpha": 0.1, "limit": 0.4, "coverage": estimate(0.9), "mean_size": 1.2},
             "distance": {"asked": 0.01, "limit": 0.8, "unknown": estimate(0.06)},
             "confidence": {
-                "asked": "precision 0.95",
+                "kind": "precision",
+                "asked": 0.95,
                 "limit": 0.8,
                 "coverage": estimate(0.7),
                 "precision": estimate(0.94),
@@ -254,12 +256,32 @@ def test_insights_may_be_null_one_by_one(tmp_path: Path) -> None:
 def test_limits_that_validation_could_not_tell_are_not_told_as_kept(tmp_path: Path) -> None:
     run, sources = make_run(tmp_path)
     told = json.loads((run / "insights.json").read_text())
-    told["doubt"]["conformal"]["limit"] = told["doubt"]["distance"]["limit"] = None
+    for limit in told["doubt"].values():
+        limit["limit"] = None
     write_json(run / "insights.json", told)
     page = write_report(run, sources).read_text()
     assert "Validation is too small to rule any class out." in page
     assert "Validation is too small to tell which pictures are unlike" in page
     assert "were called unknown" not in page
+    assert "validation can’t warrant it" in page
+
+
+def test_a_run_that_was_not_scaled_is_not_told_as_scaled(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path)
+    told = json.loads((run / "insights.json").read_text())
+    told["calibration"]["fitted_on"] = 0
+    write_json(run / "insights.json", told)
+    page = write_report(run, sources).read_text()
+    assert "They were not scaled" in page
+    assert "scaled by the temperature" not in page
+
+
+def test_a_difference_that_may_be_chance_is_a_tie() -> None:
+    gain = Estimate(0.010, 0.003, 0.021, 390)  # four rows, all one way
+    assert verdict(gain, 0.125) == "tie"
+    assert verdict(gain, 0.01) == "better"
+    assert verdict(Estimate(-0.1, -0.2, -0.05, 390), 0.01) == "worse"
+    assert verdict(Estimate(0.1, -0.01, 0.2, 390), 0.01) == "tie"
 
 
 def test_the_page_is_the_same_for_the_same_files(made: tuple[Path, dict[str, Path]]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import headstart as hs
-from headstart.errors import DataError, MissingPackage, SpecError
+from headstart.errors import DataError, Diverged, MissingPackage, SpecError
 from headstart.run_folder import FILES
 from headstart.runtime import Runtime
 
@@ -398,3 +398,35 @@ def test_a_run_is_not_lost_for_want_of_its_page(
     assert heard[-1].startswith("report not written: The report needs")
     assert not (run.folder / ".unfinished").exists()
     assert len(hs.load(run.folder / "model").model.classes) == 2
+
+
+def test_a_run_ends_without_what_could_not_be_looked_at(
+    shapes: Path, tmp_path: Path, job: hs.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("headstart.runs.outliers", fail)
+    run = hs.train(hs.read(shapes), tmp_path / "run", job)
+    assert {p.name for p in run.folder.iterdir()} == FILES
+    assert json.loads((run.folder / "insights.json").read_text()) == {}
+
+
+def test_a_baseline_that_diverges_is_left_out(
+    shapes: Path, tmp_path: Path, job: hs.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*args: object) -> None:
+        raise Diverged("The loss is not finite.")
+
+    monkeypatch.setattr("headstart.runs.train_baseline", diverge)
+    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, baseline="cnn"))
+    assert run.baselines == {}
+    assert (run.folder / "model" / "manifest.json").is_file()
+
+
+def test_a_second_run_does_not_tell_the_time_of_the_store(
+    shapes: Path, tmp_path: Path, job: hs.Job
+) -> None:
+    data, plain = hs.read(shapes), replace(job, strategy="extract")
+    assert hs.train(data, tmp_path / "one", plain).timings["examples_per_second"] > 0
+    assert hs.train(data, tmp_path / "two", plain).timings["examples_per_second"] is None

@@ -15,7 +15,10 @@ from headstart.trust.limits import TrustPlan
 
 
 def calibration_facts(said: Predictions, limits_temperature: float, fitted_on: int) -> Any:
-    """Before and after scaling, on rows that chose nothing. said: after scaling."""
+    """Before and after scaling, on rows that chose nothing. said: after scaling.
+
+    fitted_on: rows that the temperature was fitted on, 0 if nothing was scaled.
+    """
     told = said.take(np.flatnonzero(said.known))
     if not len(told):
         return None
@@ -55,14 +58,13 @@ def doubt_facts(model: Model, plan: TrustPlan, said: Predictions, x: NDArray[np.
             "unknown": _share(unlike),
         },
         "confidence": {
-            "asked": f"precision {plan.precision:g}"
-            if plan.precision
-            else f"coverage {plan.coverage:g}",
-            "limit": limits.confidence,
+            "kind": "precision" if plan.precision else "coverage",
+            "asked": plan.precision or plan.coverage,
+            "limit": limits.confidence or None,
             "coverage": _share(sure),
             "precision": _share(right[sure]),
         }
-        if limits.confidence
+        if plan.precision or plan.coverage
         else None,
     }
 

@@ -90,8 +90,8 @@ def _spread(rows: Sequence[Row], n: int) -> list[Row]:
 def _findings(facts: Facts, w: Words) -> Table:
     checks, two = facts.checks, facts.checks["two_labels"]
     found: dict[str, list[Any]] = {
-        "unreadable": [_named(o) for o in checks.get("unreadable", [])],
-        "left_out": [_named(o) for o in checks.get("left_out", [])],
+        "unreadable": [_named(o, w) for o in checks.get("unreadable", [])],
+        "left_out": [_named(o, w) for o in checks.get("left_out", [])],
         "exact": [" = ".join(group) for group in checks.get("exact_duplicates", [])],
         "near": [" ≈ ".join(group) for group in checks["near_duplicates"]],
         "two_exact": [" = ".join(group) for group in two.get("exact", [])],
@@ -105,8 +105,9 @@ def _findings(facts: Facts, w: Words) -> Table:
     return Table(head, rows, left=(0, 2))
 
 
-def _named(out: dict[str, Any]) -> str:
-    return f"{out['path']}: {out['reason']}"
+def _named(out: dict[str, Any], w: Words) -> str:
+    """A file with the reason, which checks.json tells in English."""
+    return f"{out['path']}: {out['reason']}" if w.language == "en" else str(out["path"])
 
 
 def _examples(w: Words, found: Sequence[str]) -> Markup:

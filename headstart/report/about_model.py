@@ -28,6 +28,7 @@ from headstart.report.words import Words, data
 
 TRANSFER = ("head", "finetune")  # phases that follow on one another, on one chart
 FROM_SCRATCH = " from scratch"  # ends the names of baselines in evaluation.json
+CHANCE = 0.05  # of a p from which on a difference may be one
 HARDLY = 0.005  # of accuracy: a gain below it is not worth new labels
 
 
@@ -192,6 +193,8 @@ def _calibration(w: Words, c: dict[str, Any]) -> list[Block]:
         n=int(c["fitted_on"]),
     )
     verdict = w("trust.better" if after["ece"] < before["ece"] else "trust.no_better")
+    if not c["fitted_on"]:
+        sentence, verdict = w("trust.unscaled", ece=w.share(after["ece"])), Markup("")
     figures = [_reliability(w, before, after)]
     if c.get("coverage"):
         figures.append(_coverage(w, c["coverage"]))
@@ -214,7 +217,7 @@ def _reliability(w: Words, before: dict[str, Any], after: dict[str, Any]) -> Fig
         ]
         series.append(Series(points, style, said))
     low = min((p[0] for s in series[1:] for p in s.points), default=0.0)
-    start = math.floor(low * 10) / 10
+    start = min(math.floor(low * 10) / 10, 0.9)
     series[0] = Series([(start, start), (1.0, 1.0)], "ideal", dots=False)
     values = [v for s in series for p in s.points for v in p]
     y = axis(str(w("trust.y")), [*values, start], lambda v: w.share(v, 0))
@@ -259,12 +262,15 @@ def _doubt(w: Words, doubt: dict[str, Any]) -> list[Block]:
     elif d and d["asked"]:
         unknown = w.estimate(estimate(d["unknown"]))
         said.append(Text(w("trust.distance", asked=w.share(d["asked"]), unknown=unknown)))
-    if s := doubt.get("confidence"):
+    s = doubt.get("confidence")
+    if s and s["limit"] is None:
+        said.append(Text(w(f"trust.{s['kind']}_small", asked=w.share(s["asked"])), "note"))
+    elif s:
         said.append(
             Text(
                 w(
                     "trust.confidence",
-                    asked=data(s["asked"]),
+                    asked=w("trust.asked_" + s["kind"], share=w.share(s["asked"])),
                     limit=w.share(s["limit"]),
                     coverage=w.estimate(estimate(s["coverage"])),
                     precision=w.estimate(estimate(s["precision"])),
@@ -319,7 +325,7 @@ def _differences(w: Words, compared: list[dict[str, Any]]) -> Table:
                 w.named("part", pair["on"]),
                 gained(w, e),
                 w("compared.tiny") if p is not None and p < 0.001 else w.number(p),
-                w("compared.verdict." + verdict(e)),
+                w("compared.verdict." + verdict(e, p)),
             ]
         )
     head = [w("compared." + k) for k in ("pair_head", "on", "gain", "p", "verdict")]
@@ -334,9 +340,9 @@ def gained(w: Words, e: Estimate | None) -> Markup:
     return Markup(text).format(w.points(e.value), w.points(e.low), w.points(e.high))
 
 
-def verdict(e: Estimate | None) -> str:
-    """An interval that holds 0 is a tie."""
-    if e is None or e.low <= 0 <= e.high:
+def verdict(e: Estimate | None, p: float | None) -> str:
+    """A tie unless the interval leaves 0 out and McNemar's p is below 0.05."""
+    if e is None or e.low <= 0 <= e.high or (p is not None and p >= CHANCE):
         return "tie"
     return "better" if e.low > 0 else "worse"
 

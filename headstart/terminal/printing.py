@@ -28,8 +28,9 @@ def print_run(run: "hs.Run") -> None:
     print("\nseconds by stage")
     print_table([tuple(seconds), tuple(f"{s:.1f}" for s in seconds.values())])
     t = run.timings
+    rate = t["examples_per_second"]
     print(
-        f"total {t['total_seconds']:.1f} s; features {t['examples_per_second']:,} images/s, "
+        f"total {t['total_seconds']:.1f} s; {f'features {rate:,} images/s, ' if rate else ''}"
         f"{t['backbone_forwards']:,} backbone forwards, {t['store_hits']:,} from the store; "
         f"peak memory {t['peak_rss_bytes'] / 1e9:.2f} GB"
     )

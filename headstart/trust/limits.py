@@ -14,7 +14,7 @@ from headstart.trust.calibration import fit_temperature, scaled
 from headstart.trust.conformal import conformal_limit, conformal_sets, upper_limit
 from headstart.trust.distance import Seen
 
-FEWEST = 20  # answers that a wanted precision is judged by
+Z = 1.6448536269514722  # the normal quantile of 95 %, for a bound on one side
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,13 @@ def _confidence(plan: TrustPlan, scores: Floats, labels: NDArray[np.int64]) -> f
 def precision_limit(best: Floats, right: NDArray[np.bool_], wanted: float) -> float:
     """The lowest score from which on the wanted share of answers is right; 0 if there is none.
 
-    best: (N,) the score of each answer. Fewer than twenty answers don't count as a share.
+    best: (N,) the score of each answer. It is Wilson's lower bound of the share that must reach the
+    wanted one: of many thresholds the best looking one promises more than it keeps.
     """
-    order = np.argsort(-best, kind="stable")
-    share = np.cumsum(right[order]) / np.arange(1, len(best) + 1)
+    order, n = np.argsort(-best, kind="stable"), np.arange(1, len(best) + 1)
+    share = np.cumsum(right[order]) / n
+    half = Z * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    bound = (share + Z**2 / (2 * n) - half) / (1 + Z**2 / n)
     last = np.append(best[order][1:] < best[order][:-1], True)  # of equal scores all or none
-    good = np.flatnonzero((share >= wanted) & last & (np.arange(1, len(best) + 1) >= FEWEST))
+    good = np.flatnonzero((bound >= wanted) & last)
     return float(best[order][good[-1]]) if len(good) else 0.0
