@@ -1,14 +1,16 @@
 """Solar cells, two phases against a head only, a network from scratch, and what was published.
 
-    python bench/elpv.py [--seeds 0 1 2] [--epochs 12] [--size 300]
+    python bench/elpv.py [--seeds 0 1 2] [--epochs 8] [--size 224] [--label-smoothing 0]
 
 ELPV, 2,624 cells, a quarter of them for the test, stratified by class and cell type, as Deitsch et
 al. 2019 split it; a tenth of all is for validation, out of the training part. A cell is defective
-from a probability of 1/2 on. EfficientNet-Lite0 of the package, whole cells at their own 300
-pixels, in 8 views (mirrored and turned by quarters); a head of logistic regression; then the upper
-half thawed, with smoothed labels, since 401 of the cells are labelled as doubtful (1/3 or 2/3).
-Everything is chosen on validation, and the settings were chosen on the split of seed 7, which is
-not among these. The seconds are those of the two-phase run, from nothing stored to the bundle.
+from a probability of 1/2 on. EfficientNet-Lite0 of the package, whole cells, in 8 views (mirrored
+and turned by quarters); a head of logistic regression; then the upper half thawed. Everything is
+chosen on validation, and the settings were chosen on the split of seed 7, which is not among these.
+The seconds are those of the two-phase run, from nothing stored to the saved bundle.
+
+Larger pictures and longer training, --size 300 --epochs 12 --label-smoothing 0.1, take three times
+as long and came to the same: 0.866 over the three splits, of which one kept the head.
 """
 
 import argparse
@@ -31,11 +33,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--label-smoothing", type=float, default=0.1)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--label-smoothing", type=float, default=0.0)
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--size", type=int, default=300)
+    parser.add_argument("--size", type=int, default=224)
     args = parser.parse_args()
     rows, said = list[dict[str, object]](), dict[str, list[Predictions]]()
     for seed in args.seeds:
