@@ -232,3 +232,10 @@ def test_answers_of_equal_score_are_given_all_or_none() -> None:
     best, right = np.repeat([0.9, 0.6], 30), np.arange(60) < 28  # the right ones come first
     assert precision_limit(best, right, 0.95) == 0.0
     assert precision_limit(best, right, 0.8) == 0.9
+
+
+def test_equally_sure_rows_count_alike_in_any_order() -> None:
+    scores = np.tile(np.array([[0.9, 0.1]], np.float32), (40, 1))
+    labels = np.repeat([0, 1], 20)
+    assert {accuracy for _, accuracy in coverage_curve(scores, labels)} == {0.5}
+    assert coverage_curve(scores[:0], labels[:0]) == []

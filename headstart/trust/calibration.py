@@ -79,9 +79,13 @@ def calibration(scores: Floats, labels: NDArray[np.int64], bins: int = BINS) -> 
 
 
 def coverage_curve(scores: Floats, labels: NDArray[np.int64]) -> list[tuple[float, float]]:
-    """Accuracy of the surest 5, 10, … 100 % of the rows, as (coverage, accuracy)."""
-    order = np.argsort(-scores.max(axis=1), kind="stable")
-    right = (scores.argmax(axis=1) == labels)[order]
+    """Accuracy of the surest 5, 10, … 100 % of the rows, as (coverage, accuracy).
+
+    Of rows that are equally sure each counts as they do on average, whatever their order.
+    """
+    sure, hits = scores.max(axis=1), scores.argmax(axis=1) == labels
+    _, group = np.unique(-sure, return_inverse=True)
+    right = (np.bincount(group, hits) / np.maximum(np.bincount(group), 1))[np.sort(group)]
     counts = [-(-len(right) * k // POINTS) for k in range(1, POINTS + 1)] if len(right) else []
     return [(n / len(right), float(right[:n].mean())) for n in dict.fromkeys(counts)]
 
