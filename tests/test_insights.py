@@ -134,7 +134,7 @@ def test_calibration_is_told_before_and_after() -> None:
     facts = calibration_facts(said, 3.0, 50)
     assert facts["test"]["after"]["ece"] == pytest.approx(0.0, abs=1e-6)
     assert facts["test"]["before"]["ece"] > 0.1
-    assert facts["coverage"][-1] == [1.0, 0.6]
+    assert facts["coverage"][-1] == pytest.approx([1.0, 0.6])
 
 
 def test_folds_hold_out_no_whole_stretch_of_a_class() -> None:
