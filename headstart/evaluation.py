@@ -28,6 +28,7 @@ from headstart.metrics import (
     log_losses,
     macro_f1,
     rankings,
+    wilson_bounds,
 )
 from headstart.predictions import Predictions
 
@@ -194,11 +195,10 @@ def wilson(right: int, n: int) -> Estimate | None:
 
 
 def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
-    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    low = 0.0 if share == 0 else max(0.0, float(centre - half))
-    high = 1.0 if share == 1 else min(1.0, float(centre + half))
-    return low, high
+    low, high = wilson_bounds(share, n, Z)
+    return (0.0 if share == 0 else max(0.0, float(low))), (
+        1.0 if share == 1 else min(1.0, float(high))
+    )
 
 
 def _balanced_accuracy(table: NDArray[np.int64]) -> Estimate | None:

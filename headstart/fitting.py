@@ -28,7 +28,8 @@ from headstart.specs import FeatureExtraction, FineTune
 from headstart.store import USUAL, Store
 from headstart.training.feeds import Feed, Fresh, Squares, Stored
 from headstart.training.heads import train_head
-from headstart.training.loop import NOTHING, Epoch, Figures, Hearing, Keeping
+from headstart.training.history import Epoch
+from headstart.training.loop import NOTHING, Figures, Hearing, Keeping
 from headstart.training.network import Count, new_head
 
 SPARE = 0.9  # of the free disk that may be filled

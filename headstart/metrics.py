@@ -17,6 +17,13 @@ Counts = NDArray[np.number[Any]]  # expected counts need not be whole
 LEAST = float(np.finfo(np.float32).eps)  # the least probability a log loss counts with
 
 
+def wilson_bounds(share: Any, n: Any, z: float) -> tuple[Any, Any]:
+    """Wilson's score interval (1927) of shares of n rows, z deviations to either side."""
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return centre - half, centre + half
+
+
 def accuracy(scores: Floats, labels: Ints) -> float:
     return float(np.mean(scores.argmax(axis=1) == labels)) if len(labels) else np.nan
 

@@ -39,7 +39,8 @@ from headstart.spec import fingerprint, to_plain
 from headstart.specs import SCRATCH, FineTune
 from headstart.store import digest
 from headstart.training.feeds import Feed, Stored
-from headstart.training.loop import Epoch, Hearing, Keeping
+from headstart.training.history import Epoch
+from headstart.training.loop import Hearing, Keeping
 
 CNN = "scratch:cnn"
 

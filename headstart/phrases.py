@@ -7,7 +7,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features import FeatureTable
 from headstart.fitting import Fitted
-from headstart.training.loop import Epoch
+from headstart.training.history import Epoch
 from headstart.training.network import Count
 from headstart.trust.limits import Limits, TrustPlan
 

@@ -10,15 +10,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headstart.atomic import TEMPORARY, make_folder, write_text
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.errors import DataError, SpecError
-
-if TYPE_CHECKING:
-    from headstart.training.loop import Epoch
+from headstart.training.history import HISTORY, Epoch
 
 FILES = {
     "recipe.json",
@@ -36,7 +34,6 @@ LAST = "timings.json"
 MARKER = ".unfinished"  # in a folder that `claimed` made and whose run has not ended
 LOCK = ".lock"  # held by the process that writes into the folder
 CHECKPOINTS = "checkpoint-*"  # of phases under way; gone when the run has ended
-HISTORY = "phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds".split(",")
 
 
 @contextmanager
@@ -164,7 +161,7 @@ def splits_csv(splits: Splits) -> str:
     return _csv(("path", "label", "part"), lines)
 
 
-def history_csv(history: "Iterable[Epoch]") -> str:
+def history_csv(history: Iterable[Epoch]) -> str:
     """A line an epoch, of all phases in turn; empty where nothing was measured."""
     lines = ([getattr(line, name) for name in HISTORY] for line in history)
     return _csv(HISTORY, (["" if v is None else v for v in line] for line in lines))

@@ -1,11 +1,10 @@
 """A finished run, written to where people keep their experiments: TensorBoard or MLflow."""
 
-import csv
 import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from headstart.atomic import new_folder
 from headstart.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
 from headstart.evaluation import HEADLINE
-from headstart.run_folder import HISTORY, LAST, MARKER
+from headstart.run_folder import LAST, MARKER
+from headstart.training.history import HISTORY, Epoch, read_history
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -59,13 +59,14 @@ def track(run: Path, where: str) -> str:
     """
     if where not in _TRACKERS:
         raise UnknownName("tracker", where, _TRACKERS)
+    check_tracker(where)
     return _TRACKERS[where](run, told(run))
 
 
 def check_tracker(where: str) -> None:
     """Raises MissingPackage, before anything is trained, if the library is not installed."""
-    package, purpose = _PACKAGES[where]
-    if find_spec(package) is None:
+    module, package, purpose = _PACKAGES[where]
+    if find_spec(module) is None:
         raise MissingPackage(package, purpose=purpose, extra="track")
 
 
@@ -74,7 +75,7 @@ def told(run: Path) -> Told:
     if not (run / LAST).is_file() or (run / MARKER).exists():
         raise DataError(f"What is tracked is a finished run; {run} holds none. Name its folder.")
     try:
-        curves = tuple(_curves(run / "history.csv"))
+        curves = tuple(_curves(read_history(run / "history.csv")))
         figures = dict(_figures(json.loads(_text(run / "evaluation.json"))))
         settings = dict(_settings(json.loads(_text(run / "recipe.json"))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -88,15 +89,13 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _curves(path: Path) -> Iterator[Point]:
+def _curves(history: Iterable[Epoch]) -> Iterator[Point]:
     """What was measured, in the order of the file."""
-    rows = csv.DictReader(_text(path).splitlines())
-    if missing := set(HISTORY) - set(rows.fieldnames or ()):
-        raise ValueError(f"{path.name} lacks the column {min(missing)}")
-    for row in rows:
+    for line in history:
         for name in HISTORY[2:]:
-            if row[name] != "" and math.isfinite(value := float(row[name])):
-                yield Point(f"{row['phase']}/{name}", value, int(row["epoch"]))
+            value = getattr(line, name)
+            if value is not None and math.isfinite(value):
+                yield Point(f"{line.phase}/{name}", value, line.epoch)
 
 
 def _figures(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
@@ -120,12 +119,8 @@ def _settings(plain: dict[str, Any], before: str = "") -> Iterator[tuple[str, st
 
 
 def _to_tensorboard(run: Path, found: Told) -> str:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise MissingPackage(
-            "tensorboardX", purpose="Tracking in TensorBoard", extra="track"
-        ) from error
+    from tensorboardX import SummaryWriter
+
     folder = run / "tensorboard"
     try:
         with new_folder(folder) as part, SummaryWriter(str(part)) as writer:
@@ -152,14 +147,10 @@ def _cell(text: str) -> str:
 
 
 def _to_mlflow(run: Path, found: Told) -> str:
-    try:
-        import mlflow
-        from mlflow.entities import Metric, Param
-        from mlflow.exceptions import MlflowException
-    except ImportError as error:
-        raise MissingPackage(
-            "mlflow-skinny", purpose="Tracking in MLflow", extra="track"
-        ) from error
+    import mlflow
+    from mlflow.entities import Metric, Param
+    from mlflow.exceptions import MlflowException
+
     now = time.time_ns() // 1_000_000
     points = [*found.curves, *(Point(name, value, 0) for name, value in found.figures.items())]
     metrics = [Metric(p.name, p.value, now, p.step) for p in points]
@@ -186,7 +177,7 @@ def _first_line(error: Exception) -> str:
 
 
 _PACKAGES = {
-    "tensorboard": ("tensorboardX", "Tracking in TensorBoard"),
-    "mlflow": ("mlflow", "Tracking in MLflow"),
+    "tensorboard": ("tensorboardX", "tensorboardX", "Tracking in TensorBoard"),
+    "mlflow": ("mlflow", "mlflow-skinny", "Tracking in MLflow"),
 }
 _TRACKERS = {"tensorboard": _to_tensorboard, "mlflow": _to_mlflow}

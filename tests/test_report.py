@@ -20,13 +20,14 @@ from headstart.evaluation import Estimate, evaluate_predictions
 from headstart.predictions import Predictions, write_csv
 from headstart.report.about_model import verdict
 from headstart.report.charts import axis
-from headstart.report.facts import Line, read_facts, spelt
+from headstart.report.facts import read_facts, spelt
 from headstart.report.page import render, write_report
 from headstart.report.pictures import Album
 from headstart.report.reading import Kind, read_curves
 from headstart.report.words import Words, catalogue
-from headstart.run_folder import HISTORY, _csv
+from headstart.run_folder import _csv
 from headstart.spec import to_plain
+from headstart.training.history import HISTORY, Epoch
 
 SECTIONS = "answer data curves test trust compared more-data suspects map how".split()
 HOSTILE = ('<script>alert("x")</script>', 'Tom & Jerry\'s "cat"')
@@ -482,12 +483,12 @@ def curve(
     val: np.ndarray[Any, Any] | None,
     accuracy: float = 0.95,
     behind: float = 0.03,
-) -> list[Line]:
+) -> list[Epoch]:
     """Trained epochs; accuracy at its end is `accuracy`, and validation's is `behind` it."""
     rising = np.linspace(0.3, 1.0, len(train)) ** 0.3 * accuracy
     return [
-        Line("finetune", i, None, float(train[0]), 0.3, None, None) if i == 0 else
-        Line(
+        Epoch("finetune", i, None, float(train[0]), 0.3, None, None) if i == 0 else
+        Epoch(
             "finetune", i, 1e-3, float(train[i - 1]), float(rising[i - 1]),
             None if val is None else float(val[i - 1]),
             None if val is None else float(rising[i - 1]) - behind,
@@ -496,7 +497,7 @@ def curve(
     ]  # fmt: skip
 
 
-def made_up(kind: Kind, n: int, rng: np.random.Generator) -> list[Line]:
+def made_up(kind: Kind, n: int, rng: np.random.Generator) -> list[Epoch]:
     """Curves of a kind, n epochs long, with noise."""
     t = np.arange(n) / n
     noise = rng.normal(1, 0.01, (2, n))
@@ -570,7 +571,7 @@ def test_guessing_decides_what_is_low() -> None:
 
 
 def test_only_the_last_phase_is_read() -> None:
-    head = [Line("head", i, 1e-3, 1.0 - i / 10, 0.8, 1.0 - i / 10, 0.8) for i in range(8)]
+    head = [Epoch("head", i, 1e-3, 1.0 - i / 10, 0.8, 1.0 - i / 10, 0.8) for i in range(8)]
     assert read_curves(head).kind == "still learning"
     flat = curve(np.full(8, 0.3), np.full(8, 0.3))
     assert read_curves([*head, *flat]).kind == "plateau"

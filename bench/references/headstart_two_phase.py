@@ -25,7 +25,8 @@ from headstart.finetuning import open_up
 from headstart.fitting import Around, fine_tune, fit_tables, table_of, train_tables
 from headstart.runtime import Runtime, keep_memory
 from headstart.training.feeds import Stored
-from headstart.training.loop import Epoch, Hearing
+from headstart.training.history import Epoch
+from headstart.training.loop import Hearing
 from headstart.training.network import Count
 from references.protocol import Counts, Phase, show, task
 

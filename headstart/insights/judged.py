@@ -14,7 +14,7 @@ from headstart.trust.calibration import calibration, coverage_curve, scaled, to_
 from headstart.trust.limits import TrustPlan
 
 
-def calibration_facts(said: Predictions, limits_temperature: float, fitted_on: int) -> Any:
+def calibration_facts(said: Predictions, temperature: float, fitted_on: int) -> Any:
     """Before and after scaling, on rows that chose nothing. said: after scaling.
 
     fitted_on: rows that the temperature was fitted on, 0 if nothing was scaled.
@@ -22,9 +22,9 @@ def calibration_facts(said: Predictions, limits_temperature: float, fitted_on: i
     told = said.take(np.flatnonzero(said.known))
     if not len(told):
         return None
-    before = scaled(told.scores, 1 / limits_temperature)
+    before = scaled(told.scores, 1 / temperature)
     return {
-        "temperature": limits_temperature,
+        "temperature": temperature,
         "fitted_on": fitted_on,
         "test": {
             "before": to_plain(calibration(before, told.labels)),

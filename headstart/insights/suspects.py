@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from headstart.features import FeatureTable
 from headstart.heads.fit import out_of_fold
-from headstart.heads.head import HeadSpec
+from headstart.heads.head import HeadSpec, blocks
 from headstart.heads.nearest import unit
-from headstart.trust.distance import NEIGHBOUR
+from headstart.trust.distance import NEIGHBOUR, distance_of_kth
 
 SUSPECTS, OUTLIERS = 24, 12  # rows that are named
 BLOCK = 512  # rows compared with all others at once
@@ -78,13 +78,10 @@ def outliers(table: FeatureTable) -> list[dict[str, Any]] | None:
     if len(table.y) <= NEIGHBOUR + 1:
         return None
     x, away, nearest = unit(table.x), np.empty(len(table.y)), np.empty(len(table.y), np.intp)
-    for start in range(0, len(x), BLOCK):
-        alike = x[start : start + BLOCK] @ x.T
-        own = np.arange(len(alike))
-        alike[own, start + own] = -np.inf
-        nearest[start : start + BLOCK] = alike.argmax(axis=1)
-        kth = -np.partition(-alike, NEIGHBOUR - 1, axis=1)[:, NEIGHBOUR - 1]
-        away[start : start + BLOCK] = np.sqrt(np.maximum(2 - 2 * kth, 0))
+    for rows in blocks(len(x), BLOCK):
+        alike = x[rows] @ x.T
+        alike[np.arange(len(alike)), np.arange(rows.start, rows.stop)] = -np.inf
+        nearest[rows], away[rows] = alike.argmax(axis=1), distance_of_kth(alike, NEIGHBOUR)
     return [
         {
             "path": table.ids[row],

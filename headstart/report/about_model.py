@@ -21,10 +21,11 @@ from headstart.report.blocks import (
     Tiles,
 )
 from headstart.report.charts import Axis, Series, axis, line_chart
-from headstart.report.facts import Facts, Line, estimate
+from headstart.report.facts import Facts, estimate
 from headstart.report.pictures import Album
 from headstart.report.reading import read_curves
 from headstart.report.words import Words, data
+from headstart.training.history import Epoch
 
 TRANSFER = ("head", "finetune")  # phases that follow on one another, on one chart
 FROM_SCRATCH = " from scratch"  # ends the names of baselines in evaluation.json
@@ -113,16 +114,16 @@ def curves_section(facts: Facts, w: Words, album: Album) -> Section:
     return Section("curves", w("curves.title"), blocks)
 
 
-def _tracks(history: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+def _tracks(history: Sequence[Epoch]) -> list[tuple[str, list[Epoch]]]:
     """Lines that follow on one another: the two phases of transfer together, others alone."""
-    tracks = dict[str, list[Line]]()
+    tracks = dict[str, list[Epoch]]()
     for line in history:
         name = "transfer" if line.phase in TRANSFER else line.phase
         tracks.setdefault(name if name in ("transfer", "scratch") else "baseline", []).append(line)
     return list(tracks.items())
 
 
-def _track(facts: Facts, w: Words, lines: list[Line]) -> list[Block]:
+def _track(facts: Facts, w: Words, lines: list[Epoch]) -> list[Block]:
     if len(lines) < 2:
         return [Text(w("curves.solved"), "note")]
     reading = read_curves(lines, guess=_guess(facts))
@@ -147,7 +148,7 @@ def _guess(facts: Facts) -> float | None:
     return max(counts.values()) / counts.total() if counts else None
 
 
-def _curve(w: Words, lines: list[Line], what: str, marks: Sequence[tuple[float, str]]) -> Markup:
+def _curve(w: Words, lines: list[Epoch], what: str, marks: Sequence[tuple[float, str]]) -> Markup:
     """A phase's lines are joined among themselves: where another begins, it is measured anew."""
     show = w.share if what == "accuracy" else lambda v, d=3: w.number(v, d)
     series, values = list[Series](), list[float]()

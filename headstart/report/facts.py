@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from headstart.errors import DataError, Mismatch
 from headstart.evaluation import Estimate
 from headstart.predictions import Predictions, read_predictions
+from headstart.training.history import Epoch, read_history
 
 T = TypeVar("T")
-HISTORY = ("lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,6 @@ class Row:
     path: str
     label: str
     part: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of history.csv; None where nothing was measured. lr is None before training."""
-
-    phase: str
-    epoch: int
-    lr: float | None
-    train_loss: float | None
-    train_accuracy: float | None
-    val_loss: float | None
-    val_accuracy: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +36,7 @@ class Facts:
     recipe: dict[str, Any]
     rows: tuple[Row, ...]
     checks: dict[str, Any]
-    history: tuple[Line, ...]
+    history: tuple[Epoch, ...]
     test: Predictions
     evaluation: dict[str, Any]
     timings: dict[str, Any]
@@ -80,7 +67,7 @@ def read_facts(run: Path, sources: Mapping[str, Path]) -> Facts:
         recipe=_object(run / "recipe.json", "phases", "versions"),
         rows=_read(run / "splits.csv", _rows),
         checks=_object(run / "checks.json", "counts", "near_duplicates", "two_labels"),
-        history=_read(run / "history.csv", _lines),
+        history=_read(run / "history.csv", read_history),
         test=_read(run / "predictions.csv", read_predictions),
         evaluation=_object(run / "evaluation.json", "test", "kept", "candidates_on_val"),
         timings=_object(run / "timings.json", "seconds"),
@@ -151,13 +138,6 @@ def _rows(path: Path) -> tuple[Row, ...]:
     )
 
 
-def _lines(path: Path) -> tuple[Line, ...]:
-    return tuple(
-        Line(r["phase"], int(r["epoch"]), *(_number(r[name]) for name in HISTORY))
-        for r in _table(path, "phase", "epoch", *HISTORY)
-    )
-
-
 def _table(path: Path, *columns: str) -> list[dict[str, str]]:
     """The lines of a table that has at least these columns."""
     with open(path, encoding="utf-8", newline="") as f:
@@ -165,7 +145,3 @@ def _table(path: Path, *columns: str) -> list[dict[str, str]]:
         if missing := set(columns) - set(reader.fieldnames or ()):
             raise ValueError(f"it has no column {min(missing)!r}")
         return list(reader)
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None

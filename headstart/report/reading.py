@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.report.facts import Line
+from headstart.training.history import Epoch
 
 Kind = Literal[
     "still learning", "plateau", "over-fitting", "under-fitting", "diverged", "too short"
@@ -36,7 +36,7 @@ class Reading:
     best: int
 
 
-def read_curves(lines: Sequence[Line], *, guess: float | None = None) -> Reading:
+def read_curves(lines: Sequence[Epoch], *, guess: float | None = None) -> Reading:
     """Read the last phase of `lines`: of these kinds, the first whose rule holds.
 
     Only trained epochs count (those with a rate, lr). "The end" is the last LAST epochs, or the
@@ -65,7 +65,7 @@ def read_curves(lines: Sequence[Line], *, guess: float | None = None) -> Reading
 
 
 def _kind(
-    trained: Sequence[Line],
+    trained: Sequence[Epoch],
     train: NDArray[np.float64] | None,
     seen: NDArray[np.float64] | None,
     guess: float | None,
@@ -87,7 +87,7 @@ def _kind(
     return "under-fitting" if known is not None and np.median(_end(known)) < low else "plateau"
 
 
-def _column(lines: Sequence[Line], name: str) -> NDArray[np.float64] | None:
+def _column(lines: Sequence[Epoch], name: str) -> NDArray[np.float64] | None:
     """One number an epoch, or None where an epoch has none."""
     values = [getattr(line, name) for line in lines]
     return None if not values or None in values else np.array(values, np.float64)

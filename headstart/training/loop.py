@@ -32,6 +32,7 @@ from headstart.training.guards import (
     check_losses,
     check_weights,
 )
+from headstart.training.history import Epoch
 from headstart.training.network import Network, snapshot
 from headstart.training.optimizing import make_optimizer, set_rates
 from headstart.training.plan import Plan
@@ -39,20 +40,6 @@ from headstart.training.plan import Plan
 JUDGED = 64  # rows of a batch that is only looked at
 Figures = tuple[float | None, float | None]  # loss and accuracy
 NOTHING: Figures = (None, None)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A line of history.csv. epoch 0 is before training; None where nothing was measured."""
-
-    phase: str
-    epoch: int
-    lr: float | None
-    train_loss: float | None
-    train_accuracy: float | None
-    val_loss: float | None
-    val_accuracy: float | None
-    seconds: float
 
 
 @dataclass(frozen=True)

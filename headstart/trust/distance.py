@@ -32,7 +32,12 @@ class Seen:
         rows, k = self.rows.astype(np.float32), min(NEIGHBOUR, len(self.rows))
         found = np.empty(len(x))
         for part in blocks(len(x), max(1, CELLS // len(rows))):
-            alike = unit(x[part]) @ rows.T
-            kth = -np.partition(-alike, k - 1, axis=1)[:, k - 1].astype(np.float64)
-            found[part] = np.sqrt(np.maximum(2 - 2 * kth, 0))
+            found[part] = distance_of_kth(unit(x[part]) @ rows.T, k)
         return found
+
+
+def distance_of_kth(alike: Floats, k: int) -> NDArray[np.float64]:  # (N, M) -> (N,)
+    """To the k-th nearest on the unit sphere, from cosines."""
+    kth = -np.partition(-alike, k - 1, axis=1)[:, k - 1].astype(np.float64)
+    distance: NDArray[np.float64] = np.sqrt(np.maximum(2 - 2 * kth, 0))
+    return distance

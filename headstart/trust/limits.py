@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import Mismatch, SpecError
 from headstart.heads.head import Floats
+from headstart.metrics import wilson_bounds
 from headstart.trust.calibration import fit_temperature, scaled
 from headstart.trust.conformal import conformal_limit, conformal_sets, upper_limit
 from headstart.trust.distance import Seen
@@ -148,8 +149,7 @@ def precision_limit(best: Floats, right: NDArray[np.bool_], wanted: float) -> fl
     """
     order, n = np.argsort(-best, kind="stable"), np.arange(1, len(best) + 1)
     share = np.cumsum(right[order]) / n
-    half = Z * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    bound = (share + Z**2 / (2 * n) - half) / (1 + Z**2 / n)
+    bound, _ = wilson_bounds(share, n, Z)
     last = np.append(best[order][1:] < best[order][:-1], True)  # of equal scores all or none
     good = np.flatnonzero((bound >= wanted) & last)
     return float(best[order][good[-1]]) if len(good) else 0.0

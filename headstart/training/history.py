@@ -1,0 +1,39 @@
+"""The lines of history.csv: what was measured in each epoch. No tensors here: pages read it too."""
+
+import csv
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of history.csv. epoch 0 is before training; None where nothing was measured."""
+
+    phase: str
+    epoch: int
+    lr: float | None
+    train_loss: float | None
+    train_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float = 0.0
+
+
+HISTORY = tuple(f.name for f in fields(Epoch))
+MEASURED = HISTORY[2:-1]  # columns that may be empty
+
+
+def read_history(path: Path) -> tuple[Epoch, ...]:
+    """The lines of all phases in turn; OSError, ValueError or TypeError for no such table."""
+    with open(path, encoding="utf-8", newline="") as f:
+        reader = csv.DictReader(f)
+        if missing := set(HISTORY) - set(reader.fieldnames or ()):
+            raise ValueError(f"{path.name} has no column {min(missing)!r}")
+        return tuple(map(_line, reader))
+
+
+def _line(row: dict[str, str]) -> Epoch:
+    """Raises TypeError for a line that ends too soon."""
+    measured = {name: None if row[name] == "" else float(row[name]) for name in MEASURED}
+    seconds = float(row["seconds"])
+    return Epoch(phase=row["phase"], epoch=int(row["epoch"]), seconds=seconds, **measured)
