@@ -183,7 +183,7 @@ def _looked(shop: Workshop, *run: Any) -> dict[str, Any]:
     try:
         return _insights(shop, *run)
     except (HeadstartError, MemoryError, ArithmeticError, ValueError) as error:
-        shop.talk.say("insights", f"left out: {error or type(error).__name__}")
+        shop.talk.say("insights", f"left out: {str(error) or type(error).__name__}")
         return {}
 
 

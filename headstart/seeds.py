@@ -90,7 +90,8 @@ def spread_rows(found: Spread) -> list[tuple[str, ...]]:
         m: Moments | None = getattr(found, name)
         shown = ("", *["n/a"] * 5)
         if m is not None:
-            shown = (str(m.n), f"{m.mean:.3f}", f"{m.sd:.3f}", f"[{m.low:.3f}, {m.high:.3f}]")
+            known = f"[{m.low:.3f}, {m.high:.3f}]" if m.sd else "n/a"  # alike by chance, not surely
+            shown = (str(m.n), f"{m.mean:.3f}", f"{m.sd:.3f}", known)
             shown += (f"{m.least:.3f}", f"{m.most:.3f}")
         rows.append((name.replace("_", " "), *shown))
     return rows

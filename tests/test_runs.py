@@ -407,9 +407,12 @@ def test_a_run_ends_without_what_could_not_be_looked_at(
         raise MemoryError
 
     monkeypatch.setattr("headstart.runs.outliers", fail)
-    run = hs.train(hs.read(shapes), tmp_path / "run", job)
+    heard = list[str]()
+    talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage}: {text}"))
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
     assert {p.name for p in run.folder.iterdir()} == FILES
     assert json.loads((run.folder / "insights.json").read_text()) == {}
+    assert "insights: left out: MemoryError" in heard
 
 
 def test_a_baseline_that_diverges_is_left_out(

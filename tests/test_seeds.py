@@ -164,3 +164,8 @@ def test_another_folder_is_left_alone(shapes: Path, tmp_path: Path, job: hs.Job)
 def test_networks_from_nothing_are_of_one_kind(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
     job = replace(job, strategy="scratch", finetune=hs.FineTune(epochs=1, batch_size=8))
     assert len(train_seeds(hs.read(shapes), tmp_path / "out", job, 2)) == 2
+
+
+def test_runs_that_came_out_alike_promise_nothing_of_their_mean() -> None:
+    _, accuracy, *_ = spread_rows(spread([judged(8), judged(8)]))
+    assert accuracy[2:5] == ("0.800", "0.000", "n/a")
