@@ -76,7 +76,7 @@ class Job:
         return wanted and self.recipe.head != "nearest"
 
     def idle(self) -> tuple[str, ...]:
-        """Names of the settings of a head or of the second phase that nothing would read."""
+        """Names of the settings of training that nothing would read."""
         recipe, tuned = self.recipe, {f.name for f in fields(FineTune)}
         read = {"class_weights", "seed"}
         if self.strategy == "scratch":
@@ -88,7 +88,9 @@ class Job:
             read |= tuned if self.tunes else set()
         read |= {"hidden"} if recipe.head == "mlp" else set()
         read |= {"head_lr"} if self.strategy == "scratch" or self.tunes else set()
-        every = {f.name for f in fields(HeadSpec)} | tuned
+        trains = self.strategy == "scratch" or self.tunes or self.baseline != "none"
+        read |= {"compile"} if trains else set()
+        every = {f.name for f in fields(HeadSpec)} | tuned | {"compile"}
         return tuple(sorted(every - read - {"head"}))
 
 

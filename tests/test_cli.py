@@ -210,6 +210,7 @@ def test_a_wrong_command_is_one_line_and_exit_2(
         (["--hidden", "32"], "--hidden would change nothing, with --strategy auto and --head log"),
         (["--head", "nearest", "--l2", "1"], "--l2 would change nothing"),
         (["--strategy", "extract", "--epochs", "3", "--thaw", "2"], "--epochs and --thaw would"),
+        (["--strategy", "extract", "--compile"], "--compile would change nothing"),
         (["--strategy", "scratch", "--head-epochs", "3"], "--head-epochs would change nothing"),
         (["--strategy", "finetune", "--thaw", "none"], "thaw=none leaves none to learn"),
     ],
