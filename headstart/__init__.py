@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from headstart.data.checks import survey as survey
     from headstart.data.dataset import Dataset as Dataset
     from headstart.data.dataset import LeftOut as LeftOut
+    from headstart.data.decoding import Pixels as Pixels
+    from headstart.data.decoding import decode as decode
     from headstart.data.examples import solar_cells as solar_cells
     from headstart.data.finding import find as find
     from headstart.data.readers import read as read
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from headstart.evaluation import compare as compare
     from headstart.evaluation import evaluate as evaluate
     from headstart.evaluation import evaluation_rows as evaluation_rows
+    from headstart.explaining.lens import Lens as Lens
+    from headstart.explaining.lens import lens_of as lens_of
+    from headstart.explaining.lens import source_lens as source_lens
     from headstart.features import FeatureTable as FeatureTable
     from headstart.features import Watch as Watch
     from headstart.features import extract as extract
@@ -78,6 +83,7 @@ _HOME = {
     "headstart.data.augment": ["Augment"],
     "headstart.data.checks": ["CheckPlan", "check", "good_rows", "survey"],
     "headstart.data.dataset": ["Dataset", "LeftOut"],
+    "headstart.data.decoding": ["Pixels", "decode"],
     "headstart.data.examples": ["solar_cells"],
     "headstart.data.finding": ["find"],
     "headstart.data.readers": ["read"],
@@ -85,6 +91,7 @@ _HOME = {
     "headstart.data.views": ["draw_views"],
     "headstart.doubting": ["with_limits"],
     "headstart.evaluation": ["Estimate", "Evaluation", "compare", "evaluate", "evaluation_rows"],
+    "headstart.explaining.lens": ["Lens", "lens_of", "source_lens"],
     "headstart.features": ["FeatureTable", "Watch", "extract"],
     "headstart.fitting": ["fit"],
     "headstart.jobs": ["Job"],

@@ -24,12 +24,15 @@ from headstart.errors import (
 )
 from headstart.spec import to_plain
 from headstart.terminal.flags import (
+    MODEL_HELP,
     Parser,
     add_files_flags,
     add_flags,
     add_store_flag,
     add_weights_flag,
+    bundle_of,
     made,
+    named_files,
     word_after,
 )
 from headstart.terminal.printing import (
@@ -293,7 +296,7 @@ def evaluate(argv: list[str]) -> int:
         return _evaluate_file(args)
     if args.data is None:
         raise SpecError("A model is judged on labelled images: name DATA after it.")
-    bundle = hs.load(_bundle(args.model))
+    bundle = hs.load(bundle_of(args.model))
     data = _part_of(hs.read(args.data), args)
     table = hs.extract(
         bundle.model.backbone,
@@ -334,8 +337,8 @@ def predict(argv: list[str]) -> int:
     add_files_flags(parser, *BUNDLE_RUNTIME)
     args = parser.parse_args(argv)
 
-    bundle = hs.load(_bundle(args.model))
-    files, left_out = hs.find(_named(args.files))
+    bundle = hs.load(bundle_of(args.model))
+    files, left_out = hs.find(named_files(args.files))
     runtime = made(hs.Runtime(), args)
     table = hs.extract(bundle.model.backbone, files, runtime=runtime, watch=watching("predict"))
     said = bundle.model.predict_table(table)
@@ -352,7 +355,7 @@ def classify(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     backbone = hs.load_backbone(args.backbone, weights=args.weights)
-    files, left_out = hs.find(_named(args.files))
+    files, left_out = hs.find(named_files(args.files))
     said, more = hs.classify(backbone, files, runtime=made(hs.Runtime(), args))
     return print_predictions(Told(said), args, (*left_out, *more))
 
@@ -393,7 +396,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "track": track,
 }
 DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet of path,label"
-MODEL_HELP = "a run folder, or the bundle in it"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -444,13 +446,6 @@ def _overview() -> str:
     )
 
 
-def _named(files: list[str]) -> list[Path]:
-    """The paths meant: `-` stands for those on stdin, a line each."""
-    lines = os.fsdecode(sys.stdin.buffer.read()).split("\n") if "-" in files else []
-    given = [name for name in files if name != "-"] + [line for line in lines if line.strip()]
-    return [Path(name.rstrip("\r")) for name in given]
-
-
 def _refuse_idle(job: "hs.Job", args: argparse.Namespace) -> None:
     """Raises SpecError for a flag that was given and that nothing would read."""
     idle = [f"--{name.replace('_', '-')}" for name in job.idle() if name in args]
@@ -465,11 +460,6 @@ def _refuse_idle(job: "hs.Job", args: argparse.Namespace) -> None:
 def _source(data: Path) -> str:
     """Where data is read from, as a run records it: the same folder by any name."""
     return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
-
-
-def _bundle(path: Path) -> Path:
-    """The bundle of a run folder, or the path itself if it is one."""
-    return path / "model" if (path / "model").is_dir() else path
 
 
 def _pictures(run: Path, data: Path | None) -> dict[str, Path]:

@@ -15,6 +15,8 @@ HeadstartError
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MANY = 30  # names that a sentence can hold
+
 
 class HeadstartError(Exception):
     """The root: catch this to catch everything we raise on purpose."""
@@ -67,6 +69,8 @@ class UnknownName(HeadstartError, KeyError):
 
     def __str__(self) -> str:
         near = get_close_matches(self.name, self.known, n=3)
-        known = ", ".join(self.known)
+        known = ", ".join(self.known[:MANY])
+        if len(self.known) > MANY:
+            known += f" and {len(self.known) - MANY:,} more"
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {known}."
         return f"There is no {self.what} named {self.name!r}. {hint}"

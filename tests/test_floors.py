@@ -18,13 +18,14 @@ FLOORS = [
     {"training"},
     {"specs", "evaluation"},
     {"finetuning", "jobs", "comparing"},
-    {"fitting", "recipes", "doubting", "insights"},
+    {"fitting", "recipes", "doubting", "insights", "explaining"},
     {"bundle", "run_folder", "phrases", "report"},
     {"phases"},
     {"runs"},
     {"seeds", "tracking"},
     {"__init__"},  # so nothing below the command line may import our own front door
     {"terminal"},
+    {"commands"},
     {"cli"},
 ]
 # Rooms of one floor may lean on these neighbours, so long as no circle comes of it.

@@ -9,8 +9,9 @@ from safetensors.numpy import save
 
 from headstart.atomic import new_folder, write_bytes, write_json
 from headstart.backbones.backbone import Backbone, Card, SourceHead, card_from_plain, under
+from headstart.backbones.frozen import Frozen
 from headstart.backbones.weights import Weights, fill, read_tensors
-from headstart.errors import HeadstartError, SourceError, SpecError
+from headstart.errors import HeadstartError, MissingPackage, SourceError, SpecError
 from headstart.spec import to_plain
 
 if TYPE_CHECKING:
@@ -46,6 +47,23 @@ def save_backbone(backbone: Backbone, folder: Path) -> Path:
         write_json(part / CARD, to_plain(backbone.card))
         write_bytes(part / WEIGHTS, save(tensors))
     return folder
+
+
+def reopened(frozen: Frozen) -> Backbone:
+    """The PyTorch network that was frozen, with its weights, so that gradients go through it.
+
+    Raises MissingPackage without the library that its architecture is from.
+    """
+    import torch
+
+    try:
+        module, blocks = build(frozen.card.architecture)
+    except ModuleNotFoundError as error:
+        raise MissingPackage(
+            str(error.name), purpose=f"Opening {frozen.card.name}", extra="train"
+        ) from error
+    fill(module, {k: torch.tensor(v) for k, v in frozen.weights.items()}, frozen.card.name)
+    return Backbone(frozen.card, module, blocks)
 
 
 def read_card(path: Path) -> Card:

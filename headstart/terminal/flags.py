@@ -1,7 +1,9 @@
 """Flags made from the fields of specs, so that the command line can't drift from the library."""
 
 import argparse
+import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import headstart as hs
 from headstart.errors import SpecError, UnknownName
 
 T = TypeVar("T")
+MODEL_HELP = "a run folder, or the bundle in it"
 
 
 class Parser(argparse.ArgumentParser):
@@ -141,3 +144,25 @@ def add_files_flags(parser: argparse.ArgumentParser, *runtime: str) -> None:
         "--top", type=int, default=1, help="classes to print for each (%(default)s); JSON has all"
     )
     add_flags(parser, hs.Runtime(), *runtime)
+
+
+def named_files(files: list[str]) -> list[Path]:
+    """The paths meant: `-` stands for those on stdin, a line each."""
+    lines = os.fsdecode(sys.stdin.buffer.read()).split("\n") if "-" in files else []
+    given = [name for name in files if name != "-"] + [line for line in lines if line.strip()]
+    return [Path(name.rstrip("\r")) for name in given]
+
+
+def bundle_of(path: Path) -> Path:
+    """The bundle of a run folder, or the path itself if it is one."""
+    return path / "model" if (path / "model").is_dir() else path
+
+
+def fraction(text: str) -> float:
+    """A number, or one over another as people write shares of the pixels' range.
+
+    >>> fraction("4/255") == 4 / 255 and fraction("0.5") == 0.5
+    True
+    """
+    above, slash, below = text.partition("/")
+    return float(above) / float(below) if slash else float(above)

@@ -1,0 +1,67 @@
+"""What the commands that look inside share: which model, which pictures, where files go."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import headstart as hs
+from headstart.errors import DataError, SpecError
+from headstart.terminal.flags import MODEL_HELP, add_weights_flag, bundle_of, named_files
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What is looked into. model: as it predicts, None for a pretrained network as it is.
+    run: the run's folder, if one was named. files: the readable pictures that were named.
+    """
+
+    lens: "hs.Lens"
+    model: "hs.Model | None"
+    run: Path | None
+    files: "hs.Dataset | None"
+    left_out: "tuple[hs.LeftOut, ...]" = ()
+
+
+def add_looking_flags(parser: argparse.ArgumentParser, *, files: bool) -> None:
+    """A run or bundle, or instead --backbone NAME; then the pictures, if there are to be any."""
+    names = ("RUN_OR_BUNDLE", "FILE") if files else ("RUN_OR_BUNDLE",)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar=" ".join(names) if not files else "RUN_OR_BUNDLE FILE",
+        help=f"{MODEL_HELP} (leave it out with --backbone)"
+        + ("; then images, folders of images, or - for paths on stdin" if files else ""),
+    )
+    parser.add_argument("--backbone", help="instead, a pretrained network as it is, as source:id")
+    add_weights_flag(parser)
+
+
+def look(args: argparse.Namespace, *, files: bool) -> Looked:
+    """Open what was named; raises SpecError if a model, or pictures, are missing or too many."""
+    names = list(args.names)
+    model, run = None, None
+    if args.backbone is None:
+        if not names:
+            raise SpecError("Name a run or bundle to look into, or a pretrained --backbone.")
+        path = Path(names.pop(0))
+        model = hs.load(bundle_of(path)).model
+        run = path if bundle_of(path) != path else None
+        lens = hs.lens_of(model)
+    else:
+        lens = hs.source_lens(hs.load_backbone(args.backbone, weights=args.weights))
+    if not files:
+        if names:
+            raise SpecError(f"{names[0]!r} is one argument too many.")
+        return Looked(lens, model, run, None)
+    if not names:
+        raise SpecError("Name one or more pictures to look at.")
+    found, left_out = hs.find(named_files(names))
+    return Looked(lens, model, run, found, left_out)
+
+
+def decoded(path: Path) -> "hs.Pixels":
+    """A picture's pixels; raises DataError with its name and the reason if it can't be read."""
+    try:
+        return hs.decode(path)
+    except (OSError, DataError) as error:
+        raise DataError(f"{path} must be a picture that can be read: {error}") from error

@@ -1,0 +1,125 @@
+"""A classifier seen whole, from pixels to logits, so that gradients come back to the pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.from_file import reopened
+from headstart.backbones.frozen import Frozen
+from headstart.backbones.graph import FromPixels
+from headstart.data.preprocess import Preprocess
+from headstart.errors import SpecError, UnknownName
+from headstart.heads.linear import LinearHead
+from headstart.heads.mlp import MlpHead
+from headstart.model import Model
+from headstart.runtime import keep_memory
+from headstart.training.network import head_module
+
+HEADS = (LinearHead.kind, MlpHead.kind)
+Squares = NDArray[np.uint8]  # (N, S, S, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """A network with a head on it, in inference mode, none of whose weights learn.
+
+    network: pixels (N, S, S, 3), 0 to 255 of any type -> features (N, D); normalisation is its
+    first step. head: (N, D) -> (N, C) logits. temperature: of the scores.
+    """
+
+    backbone: Backbone
+    network: nn.Module
+    head: nn.Module
+    classes: tuple[str, ...]
+    temperature: float = 1.0
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.backbone.card.preprocess
+
+    @property
+    def name(self) -> str:
+        return self.backbone.card.name
+
+    def logits(self, squares: Tensor) -> Tensor:  # (N, S, S, 3) -> (N, C)
+        said: Tensor = self.head(self.network(squares))
+        return said
+
+    def scores(self, squares: Squares) -> NDArray[np.float32]:  # (N, S, S, 3) -> (N, C)
+        """Probabilities, as the model that was looked into gives them."""
+        with torch.inference_mode():
+            logits = self.logits(torch.from_numpy(np.ascontiguousarray(squares)))
+            return torch.softmax(logits / self.temperature, dim=1).numpy()
+
+    def number(self, name: str) -> int:
+        """Of the class called so: by its whole name, or by one of several that commas part.
+
+        Raises UnknownName with the nearest, SpecError if it is a name of more than one class.
+        """
+        if name in self.classes:
+            return self.classes.index(name)
+        names = [[n.strip().casefold() for n in c.split(",")] for c in self.classes]
+        found = [number for number, own in enumerate(names) if name.strip().casefold() in own]
+        if len(found) > 1:
+            several = "; ".join(repr(self.classes[number]) for number in found)
+            raise SpecError(f"{name!r} is a name of {several}: give the whole name of one.")
+        if not found:
+            raise UnknownName(f"class of {self.name}", name, {n for own in names for n in own})
+        return found[0]
+
+
+def lens_of(model: Model) -> Lens:
+    """A trained model, from a bundle or fresh from training.
+
+    Raises SpecError for a head that has no gradients, MissingPackage without what trains.
+    """
+    backbone, kind = model.backbone, model.head.kind
+    if kind not in HEADS:
+        raise SpecError(
+            f"Seeing inside takes a head of linear layers, which gradients go through; the model's "
+            f"is {kind!r}. Train one with another --head, such as logistic."
+        )
+    if isinstance(backbone, Frozen):
+        backbone = reopened(backbone)
+    head = nn.Sequential(head_module(model.head), _TwoLogits())
+    return _lens(backbone, head, model.classes, model.limits.temperature)
+
+
+def source_lens(backbone: Backbone) -> Lens:
+    """A pretrained network as it is, with the classes of its source task.
+
+    Raises SpecError if it came without the layer that names them.
+    """
+    source, classes = backbone.source_head, backbone.card.source_classes
+    if source is None or not classes:
+        raise SpecError(
+            f"{backbone.card.name} has no source classes: it came without the layer it was trained "
+            f"with. Name another --backbone; packaged:efficientnet_lite0 has ImageNet's."
+        )
+    layer = nn.Linear(*source.weight.shape)
+    layer.load_state_dict(
+        {"weight": torch.tensor(source.weight.T), "bias": torch.tensor(source.bias)}
+    )
+    return _lens(backbone, layer, classes, 1.0)
+
+
+class _TwoLogits(nn.Module):
+    """A single logit, the log odds of the second class, as two; more are left as they are."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        if logits.shape[1] > 1:
+            return logits
+        return torch.cat([torch.zeros_like(logits), logits], dim=1)
+
+
+def _lens(
+    backbone: Backbone, head: nn.Module, classes: tuple[str, ...], temperature: float
+) -> Lens:
+    keep_memory()  # the same tensors come and go at every step
+    network = FromPixels(backbone.module, backbone.card.preprocess)
+    network.eval().requires_grad_(False)
+    return Lens(backbone, network, head.eval().requires_grad_(False), classes, temperature)

@@ -1,0 +1,154 @@
+"""Changes to a picture that raise a loss the most: FGSM and PGD, in whole levels of its pixels.
+
+Everything here is in the pixels' own scale, before any normalisation, and what comes out is what
+an 8-bit file can hold: the loss is always told of whole levels, so nothing is lost when they are
+saved. Gradients go through the rounding as if it weren't there (Bengio et al. 2013, 'straight
+through').
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from headstart.errors import SpecError
+from headstart.heads.head import check_counts, check_word
+
+LEVELS = 255
+Norm = Literal["linf", "l2"]
+REACH = 2.5  # epsilons that all steps together may walk: enough to get from wall to wall
+HALVINGS = 20  # of the search for the rounding that keeps to an L2 norm
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How much a picture may be changed, and how hard the worst change is looked for.
+
+    epsilon: largest change, as a share of the pixels' range, such as 4/255: of any one value
+        (linf), or the length of all changes together (l2).
+    norm: linf or l2.
+    steps: of gradient ascent from a random start (PGD, Madry et al. 2018); 1 is one whole step
+        from the picture itself (FGSM, Goodfellow et al. 2015).
+    seed: another seed starts elsewhere.
+    """
+
+    epsilon: float = 4 / LEVELS
+    norm: Norm = "linf"
+    steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_word("norm", self.norm, get_args(Norm))
+        check_counts(steps=self.steps)
+        if not self.epsilon * LEVELS >= 1 - 1e-9 or self.epsilon == float("inf"):
+            raise SpecError(
+                f"epsilon is a share of the pixels' range, 1/255 or more, since a file holds whole "
+                f"levels; got {self.epsilon:.3g}. Usual are 2/255 to 8/255 (linf), 0.5 to 3 (l2)."
+            )
+        if self.norm == "linf" and self.epsilon > 1:
+            raise SpecError(
+                f"epsilon is a share of the pixels' range, up to 1 (linf); got {self.epsilon:.3g}. "
+                f"For levels write 4/255."
+            )
+
+    @property
+    def levels(self) -> float:
+        """Epsilon in levels of a pixel; whole ones for linf."""
+        levels = self.epsilon * LEVELS
+        return float(int(levels + 1e-6)) if self.norm == "linf" else levels
+
+
+def perturb(
+    loss: Callable[[Tensor], Tensor], pixels: Tensor, attack: Attack, stream: int = 0
+) -> Tensor:
+    """The pictures within reach of which the loss is highest of all that were looked at.
+
+    pixels: (N, …) of whole levels, 0 to 255, any type. loss: such pictures, float32 -> (N,), each
+    row's own. stream: another number draws another start from the same seed. Returns float32 of
+    whole levels.
+    """
+    x = pixels.float()
+    best, best_loss = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+    change = _start(x, attack, stream)
+    for step in range(attack.steps + 1):
+        change.requires_grad_(True)
+        changed = x + change + (whole(change, x, attack) - change).detach()
+        with torch.enable_grad():
+            told = loss(changed)
+        better = told.detach() > best_loss
+        best[better], best_loss[better] = changed.detach()[better], told.detach()[better]
+        if step < attack.steps:
+            (slope,) = torch.autograd.grad(told.sum(), change)
+            change = _stepped(change.detach(), slope, x, attack)
+    return best.round()
+
+
+def lead(logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
+    """How far the logit of each row's class is above the best of the others: below 0, another is
+    called. Unlike a log loss it goes on changing where the network is very sure."""
+    own = logits.gather(1, labels[:, None])[:, 0]
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return own - others.amax(dim=1)
+
+
+def whole(change: Tensor, x: Tensor, attack: Attack) -> Tensor:
+    """The change in whole levels, within epsilon, of pictures that stay from 0 to 255."""
+    change = change.detach()
+    if attack.norm == "linf":
+        return change.round().clamp(-attack.levels, attack.levels).clamp(-x, LEVELS - x)
+    return _whole_l2(change.clamp(-x, LEVELS - x), attack.levels)
+
+
+def _whole_l2(change: Tensor, length: float) -> Tensor:
+    """Each value goes up to the next level if its fraction reaches a threshold of its picture: the
+    lowest with which the picture's change is no longer than `length`. Rounding to the nearest would
+    lose a change that is spread thin."""
+    size = change.abs()
+    low = torch.zeros(len(size), device=size.device)
+    high = torch.ones_like(low)
+
+    def rounded(threshold: Tensor) -> Tensor:
+        return torch.floor(size + (1 - _rows(threshold, size)))
+
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        fits = _length(rounded(middle)) <= length
+        low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
+    return change.sign() * rounded(high)
+
+
+def _start(x: Tensor, attack: Attack, stream: int) -> Tensor:
+    """Anywhere within reach; the picture itself for a single step."""
+    if attack.steps == 1:
+        return torch.zeros_like(x)
+    generator = torch.Generator().manual_seed(attack.seed * 1_000_003 + stream)
+    drawn = torch.rand(x.shape, generator=generator).to(x.device)
+    if attack.norm == "linf":
+        return (2 * drawn - 1) * attack.levels
+    return _of_length(2 * drawn - 1, attack.levels * drawn.flatten(1)[:, 0])
+
+
+def _stepped(change: Tensor, slope: Tensor, x: Tensor, attack: Attack) -> Tensor:
+    """One step uphill, and back within reach."""
+    size = attack.levels if attack.steps == 1 else REACH * attack.levels / attack.steps
+    if attack.norm == "linf":
+        moved = (change + size * slope.sign()).clamp(-attack.levels, attack.levels)
+        return torch.maximum(torch.minimum(moved, LEVELS - x), -x)
+    moved = change + _of_length(slope, torch.full((len(x),), size, device=x.device))
+    moved = torch.maximum(torch.minimum(moved, LEVELS - x), -x)
+    return _of_length(moved, _length(moved).clamp(max=attack.levels))
+
+
+def _of_length(values: Tensor, length: Tensor) -> Tensor:  # (N, …), (N,)
+    return values * _rows(length / _length(values).clamp(min=1e-12), values)
+
+
+def _length(values: Tensor) -> Tensor:  # (N, …) -> (N,)
+    return values.flatten(1).norm(dim=1)
+
+
+def _rows(numbers: Tensor, like: Tensor) -> Tensor:
+    """(N,) as (N, 1, …), to go with (N, …)."""
+    return numbers.view(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,110 @@
+"""Models seen whole: the scores that they give, and gradients back to the pixels."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import headstart as hs
+from headstart.backbones.backbone import Backbone
+from headstart.engines import TorchEngine
+from headstart.errors import SpecError, UnknownName
+from headstart.explaining.lens import Lens, Squares, lens_of, source_lens
+from headstart.heads.head import HeadSpec
+from headstart.heads.mlp import MlpHead
+from headstart.heads.nearest import NearestHead
+from headstart.model import Model
+from headstart.training.network import head_of, new_head
+from headstart.trust.limits import Limits
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "tiny": lambda: hs.load_backbone("tiny:32"),
+    "packaged": lambda: hs.load_backbone("packaged:efficientnet_lite0"),
+    "timm convolutional": lambda: hs.load_backbone("timm:test_efficientnet", weights="random"),
+    "timm transformer": lambda: hs.load_backbone("timm:test_vit", weights="random"),
+    "keras": lambda: hs.load_backbone("keras:MobileNet@32", weights="random"),
+    "from scratch": lambda: hs.load_backbone("scratch:cnn"),
+}
+
+
+def model_on(backbone: Backbone, head: MlpHead | None = None) -> Model:
+    if head is None:
+        head = head_of(new_head(HeadSpec("linear"), backbone.card.dim, 3, seed=1))
+    names = ("ant", "bee", "cat")[: head.classes]
+    return Model(backbone, head, names, "ant", Limits(temperature=1.5))
+
+
+def squares_for(lens: Lens, n: int = 2) -> Squares:
+    size = lens.preprocess.size
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def scores_by(model: Model, squares: Squares) -> np.ndarray:
+    assert isinstance(model.backbone, Backbone)
+    (x,) = TorchEngine(model.backbone, "cpu")(squares)
+    return np.log(model.head.scores(x)) / model.limits.temperature
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_saved_model_is_seen_as_it_scores(name: str, tmp_path: Path) -> None:
+    model = model_on(BACKBONES[name]())
+    lens = lens_of(hs.save(model, tmp_path / "bundle").model)
+    squares = squares_for(lens)
+    logits = scores_by(model, squares)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(lens.scores(squares), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_gradients_come_back_to_the_pixels_and_stop_before_the_weights(name: str) -> None:
+    lens = lens_of(model_on(BACKBONES[name]()))
+    pixels = torch.from_numpy(squares_for(lens)).float().requires_grad_()
+    lens.logits(pixels)[:, 0].sum().backward()
+    assert pixels.grad is not None
+    assert pixels.grad.abs().sum() > 0
+    assert all(p.grad is None for p in lens.network.parameters())
+
+
+def test_one_logit_is_seen_as_two_classes() -> None:
+    backbone = hs.load_backbone("tiny:8")
+    head = head_of(new_head(HeadSpec("linear", output="sigmoid"), 8, 2, seed=0))
+    model = model_on(backbone, head)
+    lens = lens_of(model)
+    squares = squares_for(lens)
+    logits = scores_by(model, squares)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(lens.scores(squares), expected, atol=1e-5)
+
+
+def test_a_pretrained_network_is_seen_with_its_source_classes() -> None:
+    backbone = hs.load_backbone("packaged:efficientnet_lite0")
+    lens = source_lens(backbone)
+    squares = squares_for(lens)
+    assert backbone.source_head is not None
+    expected = backbone.source_head.scores(TorchEngine(backbone, "cpu")(squares)[0])
+    np.testing.assert_allclose(lens.scores(squares), expected, atol=1e-5)
+
+
+def test_a_class_goes_by_any_of_its_names() -> None:
+    lens = source_lens(hs.load_backbone("packaged:efficientnet_lite0"))
+    for name in ("tabby, tabby cat", "tabby", "Tabby cat"):
+        assert lens.classes[lens.number(name)] == "tabby, tabby cat"
+    with pytest.raises(UnknownName, match="Did you mean 'tabby'"):
+        lens.number("tabbi")
+    with pytest.raises(SpecError, match="'panda' is a name of '.*'; '.*': give the whole name"):
+        lens.number("panda")
+    with pytest.raises(UnknownName, match=r"Known: .{100,800} and [\d,]+ more"):
+        lens.number("0123456789")
+
+
+def test_a_network_without_source_classes_says_so() -> None:
+    with pytest.raises(SpecError, match="no source classes"):
+        source_lens(hs.load_backbone("tiny:8"))
+
+
+def test_a_head_without_gradients_is_refused() -> None:
+    head = NearestHead(np.eye(4, 8, dtype=np.float32), np.arange(4) % 2, np.ones(2, "f4"), 1)
+    with pytest.raises(SpecError, match="head of linear layers"):
+        lens_of(Model(hs.load_backbone("tiny:8"), head, ("a", "b"), "a"))
