@@ -39,13 +39,54 @@ if TYPE_CHECKING:
     from headstart.evaluation import compare as compare
     from headstart.evaluation import evaluate as evaluate
     from headstart.evaluation import evaluation_rows as evaluation_rows
+    from headstart.explaining.answering import Answer as Answer
+    from headstart.explaining.answering import Answerer as Answerer
+    from headstart.explaining.answering import answerer as answerer
+    from headstart.explaining.attribution import Attribution as Attribution
+    from headstart.explaining.attribution import Looker as Looker
+    from headstart.explaining.attribution import attribute as attribute
+    from headstart.explaining.attribution import looker_of as looker_of
+    from headstart.explaining.deletion import Deletion as Deletion
+    from headstart.explaining.deletion import deletion as deletion
+    from headstart.explaining.explanation import Explanation as Explanation
+    from headstart.explaining.explanation import explain as explain
+    from headstart.explaining.explanation import explain_run as explain_run
+    from headstart.explaining.explanation import told_rows as told_rows
+    from headstart.explaining.film import check_film as check_film
+    from headstart.explaining.film import write_film as write_film
+    from headstart.explaining.film import write_picture as write_picture
+    from headstart.explaining.fooling import Fooling as Fooling
+    from headstart.explaining.fooling import fool as fool
+    from headstart.explaining.ideal import Ideal as Ideal
+    from headstart.explaining.ideal import ascend as ascend
+    from headstart.explaining.ideal import ideal as ideal
+    from headstart.explaining.ideal import total_variation as total_variation
+    from headstart.explaining.ideal_plan import IdealPlan as IdealPlan
     from headstart.explaining.lens import Lens as Lens
     from headstart.explaining.lens import lens_of as lens_of
     from headstart.explaining.lens import source_lens as source_lens
+    from headstart.explaining.neighbours import Neighbour as Neighbour
+    from headstart.explaining.neighbours import nearest as nearest
+    from headstart.explaining.overlay import draw_explanation as draw_explanation
+    from headstart.explaining.overlay import png_of as png_of
+    from headstart.explaining.robust import Held as Held
+    from headstart.explaining.robust import Robustness as Robustness
+    from headstart.explaining.robust import drawn as drawn
+    from headstart.explaining.robust import robustness as robustness
+    from headstart.explaining.robust import robustness_rows as robustness_rows
+    from headstart.explaining.robust import trials as trials
+    from headstart.explaining.robust_plan import RobustnessPlan as RobustnessPlan
+    from headstart.explaining.squares import Squared as Squared
+    from headstart.explaining.squares import squared as squared
+    from headstart.explaining.triptych import triptych as triptych
+    from headstart.explaining.triptych import triptych_path as triptych_path
+    from headstart.explaining.triptych import write_fooling as write_fooling
     from headstart.features import FeatureTable as FeatureTable
     from headstart.features import Watch as Watch
     from headstart.features import extract as extract
     from headstart.fitting import fit as fit
+    from headstart.insights.unlike import Unlike as Unlike
+    from headstart.insights.unlike import unlike as unlike
     from headstart.jobs import Job as Job
     from headstart.model import Model as Model
     from headstart.model import classify as classify
@@ -68,6 +109,8 @@ if TYPE_CHECKING:
     from headstart.store import Store as Store
     from headstart.tracking import check_tracker as check_tracker
     from headstart.tracking import track as track
+    from headstart.training.attack import RESTARTS as RESTARTS
+    from headstart.training.attack import Attack as Attack
     from headstart.trust.limits import TrustPlan as TrustPlan
 
 _HOME = {
@@ -91,9 +134,31 @@ _HOME = {
     "headstart.data.views": ["draw_views"],
     "headstart.doubting": ["with_limits"],
     "headstart.evaluation": ["Estimate", "Evaluation", "compare", "evaluate", "evaluation_rows"],
+    "headstart.explaining.answering": ["Answer", "Answerer", "answerer"],
+    "headstart.explaining.fooling": ["Fooling", "fool"],
+    "headstart.explaining.film": ["check_film", "write_film", "write_picture"],
+    "headstart.explaining.ideal": ["Ideal", "ascend", "ideal", "total_variation"],
+    "headstart.explaining.ideal_plan": ["IdealPlan"],
+    "headstart.explaining.attribution": ["Attribution", "Looker", "attribute", "looker_of"],
+    "headstart.explaining.deletion": ["Deletion", "deletion"],
+    "headstart.explaining.explanation": ["Explanation", "explain", "explain_run", "told_rows"],
+    "headstart.explaining.neighbours": ["Neighbour", "nearest"],
+    "headstart.explaining.overlay": ["draw_explanation", "png_of"],
     "headstart.explaining.lens": ["Lens", "lens_of", "source_lens"],
+    "headstart.explaining.robust": [
+        "Held",
+        "Robustness",
+        "drawn",
+        "robustness",
+        "robustness_rows",
+        "trials",
+    ],
+    "headstart.explaining.robust_plan": ["RobustnessPlan"],
+    "headstart.explaining.squares": ["Squared", "squared"],
+    "headstart.explaining.triptych": ["triptych", "triptych_path", "write_fooling"],
     "headstart.features": ["FeatureTable", "Watch", "extract"],
     "headstart.fitting": ["fit"],
+    "headstart.insights.unlike": ["Unlike", "unlike"],
     "headstart.jobs": ["Job"],
     "headstart.model": ["Model", "classify"],
     "headstart.phases": ["Talk"],
@@ -107,6 +172,7 @@ _HOME = {
     "headstart.specs": ["FeatureExtraction", "FineTune"],
     "headstart.store": ["Store"],
     "headstart.tracking": ["check_tracker", "track"],
+    "headstart.training.attack": ["RESTARTS", "Attack"],
     "headstart.trust.limits": ["TrustPlan"],
 }
 _WHERE = {name: home for home, names in _HOME.items() for name in names}

@@ -14,6 +14,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import headstart as hs
+from headstart.commands.attack import attack
+from headstart.commands.explain import explain
+from headstart.commands.ideal import ideal
+from headstart.commands.looking import CELLS, pictures_of
+from headstart.commands.robustness import robustness
 from headstart.errors import (
     DataError,
     HeadstartError,
@@ -61,7 +66,6 @@ JOB_FLAGS = (
     "language",
     "data_licence",
 )
-CELLS = "the built-in solar cells"  # where the demo's run says that its data is from
 TRACKERS = ("tensorboard", "mlflow")
 BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle runs on the CPU, whatever there is
 JOB_SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks", "runtime")
@@ -205,12 +209,19 @@ def check(argv: list[str]) -> int:
     parser = Parser("check", check)
     parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--json", action="store_true", help="print everything found, as JSON")
+    parser.add_argument(
+        "--backbone",
+        help=f"say how far the data lies from what it learned on, as source:id; none leaves it out "
+        f"(default: {hs.DEFAULT_BACKBONE}, where it is installed)",
+    )
+    add_weights_flag(parser)
     add_store_flag(parser)
     add_flags(parser, hs.CheckPlan())
-    add_flags(parser, hs.Runtime(), "decode_threads")
+    add_flags(parser, hs.Runtime(), "device", *BUNDLE_RUNTIME)
     args = parser.parse_args(argv)
 
-    data, runtime = hs.read(args.data), made(hs.Runtime(), args).resolved()
+    data, backbone = hs.read(args.data), _compared_with(args)
+    runtime = made(hs.Runtime(), args).resolved()
     watch = watching("checks")
     seen = hs.survey(
         data,
@@ -219,12 +230,37 @@ def check(argv: list[str]) -> int:
         progress=watch.progress,
     )
     found = hs.check(data, seen, threads=runtime.decode_threads)
-    if args.json:
-        print_json(found.to_plain())
-    else:
+    if not args.json:
         print_table(found.table())
+    far = None
+    if backbone and len(found.dataset):
+        far = hs.unlike(backbone, found.dataset, runtime=runtime, watch=watching("unlike"))
+    if args.json:
+        print_json(found.to_plain() | {"unlike": far and far.to_plain()})
+    elif far:
+        _print_unlike(far)
     hs.good_rows(data, seen, made(hs.CheckPlan(), args))  # refuses what training would refuse
     return tell_left_out(found.left_out)
+
+
+def _compared_with(args: argparse.Namespace) -> "hs.Backbone | None":
+    """The backbone that was named; the default one only if it is installed."""
+    if args.backbone == "none":
+        return None
+    try:
+        return hs.load_backbone(args.backbone or hs.DEFAULT_BACKBONE, weights=args.weights)
+    except MissingPackage as error:
+        if args.backbone:
+            raise
+        say("unlike", f"left out: {error}")
+        return None
+
+
+def _print_unlike(far: "hs.Unlike") -> None:
+    print(f"\nsource task: {far.sentence}")
+    if far.distance or far.sure:
+        print_table(far.table())
+    print(textwrap.fill(far.advice, 98, initial_indent="  ", subsequent_indent="  "))
 
 
 def report(argv: list[str]) -> int:
@@ -238,7 +274,7 @@ def report(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     job = made(hs.Job(), args)
-    page = hs.write_report(args.run, _pictures(args.run, args.data), job.language)
+    page = hs.write_report(args.run, pictures_of(args.run, args.data), job.language)
     say("report", str(page))
     return DONE
 
@@ -394,6 +430,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "recipes": recipes,
     "views": views,
     "track": track,
+    "explain": explain,
+    "attack": attack,
+    "ideal": ideal,
+    "robustness": robustness,
 }
 DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet of path,label"
 
@@ -460,21 +500,6 @@ def _refuse_idle(job: "hs.Job", args: argparse.Namespace) -> None:
 def _source(data: Path) -> str:
     """Where data is read from, as a run records it: the same folder by any name."""
     return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
-
-
-def _pictures(run: Path, data: Path | None) -> dict[str, Path]:
-    """Where the pictures of a run are, by the names of its rows; none if its data is gone."""
-    recorded = hs.recorded_source(run)
-    if not data and not recorded:
-        raise SpecError(f"{run} does not say where its pictures are: name the folder with --data.")
-    try:
-        found = hs.solar_cells() if not data and recorded == CELLS else hs.read(data or recorded)
-    except HeadstartError as error:
-        if data is not None:
-            raise
-        say("pictures", f"left out of the page: {error} (--data tells where they are now)")
-        return {}
-    return dict(zip(found.ids, found.sources, strict=True))
 
 
 def _part_of(data: "hs.Dataset", args: argparse.Namespace) -> "hs.Dataset":

@@ -10,13 +10,21 @@ import torch
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Cut, cut_before, thawed_by
 from headstart.backbones.graph import FromPixels
+from headstart.errors import Mismatch
 from headstart.features import Tap
 from headstart.heads.head import Head
 from headstart.runtime import ON_CPU, Runtime
 from headstart.specs import FineTune
 from headstart.training.feeds import Feed
 from headstart.training.folding import folded
-from headstart.training.loop import Hearing, Keeping, Trained, judge, train
+from headstart.training.loop import (
+    Hearing,
+    Keeping,
+    Trained,
+    judge,
+    judging_attack,
+    train,
+)
 from headstart.training.network import Count, Network, count, head_module, head_of
 from headstart.training.plan import Norms
 
@@ -28,7 +36,8 @@ LINE = np.linspace(0, 1, 11)  # places between the weights before and after
 class Opened:
     """A backbone made ready to learn: a copy of its own, what is thawed, and where it is cut.
 
-    cut: None if no point before the first thawed layer will do: then the whole network is run.
+    cut: None if no point before the first thawed layer will do, or the pictures change in every
+    step: then the whole network is run.
     """
 
     backbone: Backbone
@@ -70,11 +79,16 @@ class Tuned:
     wise: float = 1.0
 
 
-def open_up(backbone: Backbone, thaw: str, thaw_from: int | None = None) -> Opened:
-    """A copy of the backbone with these layers thawed (see `thawed_by`), cut before them."""
+def open_up(
+    backbone: Backbone, thaw: str, thaw_from: int | None = None, *, whole: bool = False
+) -> Opened:
+    """A copy of the backbone with these layers thawed (see `thawed_by`), cut before them.
+
+    whole: it is not to be cut.
+    """
     own = replace(backbone, module=copy.deepcopy(backbone.module), source_head=None)
     thawed = thawed_by(own, thaw, thaw_from)
-    return Opened(own, thawed, cut_before(own, thawed))
+    return Opened(own, thawed, None if whole else cut_before(own, thawed))
 
 
 def tune(
@@ -93,8 +107,14 @@ def tune(
     """Train the thawed layers and the head, by a recipe with nothing "auto" left in it.
 
     Feeds give what crosses the cut, or pixels if there is none.
-    Raises SpecError for a head that can't go on learning, Diverged for numbers that aren't finite.
+    Raises SpecError for a head that can't go on learning, Diverged for numbers that aren't finite,
+    Mismatch if pictures are to be attacked and there is a cut.
     """
+    if recipe.adversarial and opened.cut is not None:
+        raise Mismatch(
+            "Adversarial training changes the pixels, and this network starts from what crosses "
+            "its cut: open it whole, open_up(…, whole=True), and give it pixels."
+        )
     module = head if isinstance(head, torch.nn.Module) else head_module(head, recipe.dropout)
     network = opened.network(module, recipe.norms)
     counted = count([opened.backbone.module, module], network)
@@ -110,13 +130,13 @@ def tune(
         hearing=hearing,
         runtime=runtime,
     )
-    share = _wise(network, trained, val) if recipe.wise and len(val.ids) else 1.0
+    share = _wise(network, recipe, trained, val) if recipe.wise and len(val.ids) else 1.0
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     opened.backbone.module.eval().requires_grad_(False)
     return Tuned(_named(opened.backbone), head_of(module), trained, counted, share)
 
 
-def _wise(network: Network, trained: Trained, val: Feed) -> float:
+def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> float:
     """Leave the network at the best place, on validation, between where it began and ended.
 
     Wortsman et al. 2022, Robust fine-tuning of zero-shot models, eq. 1; of equals the smaller loss.
@@ -128,7 +148,7 @@ def _wise(network: Network, trained: Trained, val: Feed) -> float:
 
     def merit(share: float) -> tuple[float, float]:
         at(share)
-        loss, accuracy = judge(network, val)
+        loss, accuracy = judge(network, val, judging_attack(recipe))
         return accuracy or 0.0, -(loss or 0.0)
 
     best = max((float(share) for share in LINE), key=merit)

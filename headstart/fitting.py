@@ -167,7 +167,7 @@ def fit_from_scratch(
     around: Around,
 ) -> Fitted:
     """The whole of an untrained backbone and a new head, from pixels: the baseline."""
-    opened = open_up(backbone, "all")
+    opened = open_up(backbone, "all", whole=True)
     whole = recipe.from_scratch(spec.head_lr)
     head = new_head(spec, backbone.card.dim, len(data.train.classes), recipe.seed)
     views, count = Views(augment, recipe.seed), augment.views if augment.active else 1
@@ -264,6 +264,8 @@ def tap_for(
     None if nothing can be kept: no cut, new views every epoch, or too little room on the disk;
     then whatever is frozen runs again every epoch, which is said too.
     """
+    if opened.cut is None:
+        around.say(_whole_said(recipe))
     if opened.cut is None or (augment.active and not augment.views):
         return None
     kept = rows * (1 + (augment.views if augment.active else 0))
@@ -280,6 +282,15 @@ def tap_for(
         f"run again every epoch instead, which is slower and gives the same"
     )
     return None
+
+
+def _whole_said(recipe: FineTune) -> str:
+    if not recipe.adversarial:
+        return "no frozen layers before the first thawed one: all of it runs"
+    return (
+        f"pixels change in every step, so nothing can be kept at a cut: all of it runs, there and "
+        f"back {recipe.adversarial_steps + 1} times a step, which takes that much longer"
+    )
 
 
 def _fits(size: int, store: Store | None) -> bool:
@@ -343,7 +354,7 @@ def _tuned_model(
             f"{', '.join(start.classes)}; the data has {', '.join(data.train.classes)}."
         )
     settings = recipe.resolved(backbone, HeadSpec.head_lr)
-    opened = open_up(backbone, settings.thaw, settings.thaw_from)
+    opened = open_up(backbone, settings.thaw, settings.thaw_from, whole=settings.adversarial > 0)
     tap = tap_for(settings, opened, len(data.train) + len(data.val), augment, around)
     rows, val = feeds(opened, data, augment, settings.seed, around, tap)
     tuned = tune(
@@ -359,14 +370,17 @@ def _tuned_model(
 
 def _fitted(tuned: Tuned, start: Model, recipe: FineTune, val: Sized) -> Fitted:
     model = Model(tuned.backbone, tuned.head, start.classes, start.majority)
-    chosen: dict[str, Any] = {"epoch": tuned.trained.chosen, "by": _kept(recipe.keep, val)}
+    by = _kept(recipe.keep, val, under_attack=recipe.adversarial > 0)
+    chosen: dict[str, Any] = {"epoch": tuned.trained.chosen, "by": by}
     if recipe.wise:
         chosen["wise"] = tuned.wise
     return Fitted(model, chosen, (), tuned.trained.history, tuned.count)
 
 
-def _kept(keep: str, val: Sized) -> str:
-    return "accuracy on validation" if keep == "best" and len(val) else "the last epoch"
+def _kept(keep: str, val: Sized, *, under_attack: bool = False) -> str:
+    if keep != "best" or not len(val):
+        return "the last epoch"
+    return f"accuracy {'under attack ' if under_attack else ''}on validation"
 
 
 def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:

@@ -68,6 +68,11 @@ class Job:
                 "Fine-tuning is of layers that are thawed, and thaw=none leaves none to learn. "
                 "Name what may learn, or --strategy extract."
             )
+        if self.strategy == "auto" and self.finetune.adversarial:
+            raise SpecError(
+                "Strategy auto keeps what is more accurate on clean pictures, which would throw "
+                "away what adversarial training is for. Name --strategy finetune."
+            )
 
     @property
     def tunes(self) -> bool:
@@ -86,6 +91,8 @@ class Job:
             read |= {"neighbours"} if recipe.head == "nearest" else set()
             read |= _BY_EPOCHS if recipe.by_epochs else set()
             read |= tuned if self.tunes else set()
+            read -= {"cut_precision"} if self.finetune.adversarial else set()
+        read -= set() if self.finetune.adversarial else {"adversarial_rise", "adversarial_steps"}
         read |= {"hidden"} if recipe.head == "mlp" else set()
         read |= {"head_lr"} if self.strategy == "scratch" or self.tunes else set()
         trains = self.strategy == "scratch" or self.tunes or self.baseline != "none"

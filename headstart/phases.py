@@ -32,7 +32,14 @@ from headstart.fitting import (
 )
 from headstart.jobs import Job
 from headstart.metrics import accuracy, log_loss
-from headstart.phrases import chosen, counts_said, described, epoch_said, extracted
+from headstart.phrases import (
+    chosen,
+    counts_said,
+    described,
+    epoch_said,
+    extracted,
+    under_attack,
+)
 from headstart.predictions import Predictions
 from headstart.runtime import held_interrupts, torch_threads
 from headstart.spec import fingerprint, to_plain
@@ -119,8 +126,10 @@ class Workshop:
         def say(text: str) -> None:
             self.talk.say(phase, text)
 
+        attacked = self.job.finetune.adversarial > 0 and phase in ("finetune", "scratch")
+
         def hear(line: Epoch) -> None:
-            self.talk.say(line.phase, epoch_said(line))
+            self.talk.say(line.phase, epoch_said(line, attacked=attacked))
 
         hearing, runtime = Hearing(hear, watch.progress, say), self.job.runtime.resolved()
         return Around(self.job.store, runtime, watch, say, keeping or Keeping(), hearing)
@@ -189,10 +198,11 @@ def prepare(shop: Workshop) -> Ready:
     if job.strategy == "scratch":
         return Ready(backbone, job.finetune.from_scratch(job.recipe.head_lr), None, beside)
     settings = job.finetune.resolved(backbone, job.recipe.head_lr)
-    opened = open_up(backbone, settings.thaw, settings.thaw_from) if job.tunes else None
-    if opened is not None and not opened.thawed:
-        opened = None
-    return Ready(backbone, settings, opened, beside)
+    if not job.tunes:
+        return Ready(backbone, settings, None, beside)
+    whole = settings.adversarial > 0
+    opened = open_up(backbone, settings.thaw, settings.thaw_from, whole=whole)
+    return Ready(backbone, settings, opened if opened.thawed else None, beside)
 
 
 def _untrained(job: Job) -> Backbone | None:
@@ -208,8 +218,6 @@ def tap_of(shop: Workshop, ready: Ready, rows: int) -> tuple[Tap | None, Ready]:
     """What to keep at the cut, if there will be a second phase; the precision is settled by it."""
     if ready.opened is None:
         return None, ready
-    if ready.opened.cut is None:
-        shop.talk.say("cut", "no frozen layers before the first thawed one: all of it runs")
     tap = _decided(shop, ready.settings, ready.opened, rows)
     if tap is not None:
         ready = replace(ready, settings=replace(ready.settings, cut_precision=tap.precision))
@@ -333,6 +341,8 @@ def _tune(
     with shop.training("finetune", opened.backbone, splits, kept, *start) as around:
         fitted = fine_tune(settings, opened, head, *rows, around=around)
     _tell(shop, "finetune", fitted)
+    if settings.adversarial and len(splits.val):
+        shop.talk.say("finetune", under_attack(fitted))
     return fitted
 
 

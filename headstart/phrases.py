@@ -41,6 +41,16 @@ def chosen(fitted: Fitted) -> str:
     return f"{name}{', ' if name else ''}{shown} (by {by})"
 
 
+def under_attack(fitted: Fitted) -> str:
+    """What adversarial training brought, by the lines of its history."""
+    before, kept = fitted.history[0], fitted.chosen["epoch"]
+    after = next(line for line in fitted.history if line.epoch == kept)
+    return (
+        f"accuracy under attack on validation: {before.val_accuracy:.3f} before, "
+        f"{after.val_accuracy:.3f} after epoch {kept}"
+    )
+
+
 def counts_said(count: Count) -> str:
     return (
         f"{count.trainable:,} trainable parameters in {count.trainable_tensors} tensors, "
@@ -48,13 +58,14 @@ def counts_said(count: Count) -> str:
     )
 
 
-def epoch_said(line: Epoch) -> str:
+def epoch_said(line: Epoch, *, attacked: bool = False) -> str:
     def shown(loss: float | None, right: float | None) -> str:
         return "-" if loss is None or right is None else f"loss {loss:.4f} accuracy {right:.3f}"
 
     when = "before   " if line.lr is None else f"epoch {line.epoch:<3}"
     return (
-        f"{when} train {shown(line.train_loss, line.train_accuracy)}   "
+        f"{when} {'attacked: ' if attacked else ''}"
+        f"train {shown(line.train_loss, line.train_accuracy)}   "
         f"val {shown(line.val_loss, line.val_accuracy)}   {line.seconds:.1f} s"
     )
 

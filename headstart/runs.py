@@ -18,6 +18,7 @@ from headstart.data.splits import Splits, split
 from headstart.doubting import limited, remembered
 from headstart.errors import Diverged, HeadstartError
 from headstart.evaluation import Estimate, Evaluation, compare, evaluate_predictions
+from headstart.explaining.explanation import explain_run
 from headstart.features import FeatureTable
 from headstart.fitting import Fitted
 from headstart.insights.judged import calibration_facts, compared, doubt_facts
@@ -25,6 +26,7 @@ from headstart.insights.mapping import embedding_map
 from headstart.insights.more_data import learning_curve
 from headstart.insights.suspects import mistakes, outliers
 from headstart.jobs import Job
+from headstart.model import Model
 from headstart.phases import (
     Candidate,
     Ready,
@@ -142,6 +144,8 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
     with shop.clock("insights"):
         seen = _looked(shop, learned, kept, test, table, baseline)
         write_json(shop.out / "insights.json", seen)
+    with shop.clock("explained"):
+        _explain(shop, fitted.model, pictures)
     timings = _timings(shop)
     write_json(shop.out / LAST, timings)
     _report(shop, pictures)
@@ -159,6 +163,15 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
         timings=timings,
         left_out=(*learned.checks.left_out, *splits.left_out),
     )
+
+
+def _explain(shop: Workshop, model: Model, pictures: Mapping[str, Path]) -> None:
+    """Where the model saw what it answered, for the page; a run is not lost for want of it."""
+    try:
+        for _ in explain_run(shop.out, model, pictures):
+            pass
+    except (HeadstartError, OSError) as error:
+        shop.talk.say("explained", f"left out: {error}")
 
 
 def _report(shop: Workshop, pictures: Mapping[str, Path]) -> None:

@@ -1,5 +1,7 @@
 """The page that a run becomes: whole, safe with any name, in two languages, self-contained."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -15,6 +17,7 @@ from PIL import Image
 
 from headstart.atomic import write_json, write_text
 from headstart.data.augment import Augment
+from headstart.data.preprocess import Preprocess
 from headstart.errors import DataError, UnknownName
 from headstart.evaluation import Estimate, evaluate_predictions
 from headstart.predictions import Predictions, write_csv
@@ -29,7 +32,9 @@ from headstart.run_folder import _csv
 from headstart.spec import to_plain
 from headstart.training.history import HISTORY, Epoch
 
-SECTIONS = "answer data curves test trust compared more-data suspects map how".split()
+SECTIONS = (
+    "answer data curves test why trust robustness compared more-data suspects map how".split()
+)
 HOSTILE = ('<script>alert("x")</script>', 'Tom & Jerry\'s "cat"')
 NAMES = ("plain.png", '<img src=x onerror="alert(1)">.png', "a & b.png", "two\nlines.png")
 
@@ -107,6 +112,46 @@ def insights(paths: list[str], classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def robustness(n: int = 40) -> dict[str, Any]:
+    """A whole robustness.json, made up: 80 % right as it is, 10 % under attack."""
+    moved = {"same": 0.4, "own": 0.7}
+    levels = {0: 0.8, 2: 0.1, 8: 0.05}
+    return {
+        "rows": n,
+        "finished": True,
+        "plan": {"steps": 20},
+        "neighbours": {"nearest": 10, "of": 60},
+        "attacked": [
+            {"levels": e, "accuracy": estimate(v, n), "neighbours": moved}
+            for e, v in levels.items()
+        ],
+        "corrupted": [
+            {"name": name, "strength": s, "accuracy": estimate(v - s / 20, n), "neighbours": moved}
+            for name, v in (("fog", 0.75), ("jpeg_compression", 0.85))
+            for s in (1, 2, 3, 4, 5)
+        ],
+    }
+
+
+def explained(paths: list[str], classes: tuple[str, ...]) -> dict[str, Any]:
+    """explained.json of two pictures of the first class: one that was called so, one not."""
+    grid = [[127, -127], [0, 0]]
+    areas = ({"ours": 0.2, "random": 0.5}, {"ours": 0.6, "random": 0.5})
+    return {
+        "rows": [
+            {
+                "path": path,
+                "label": classes[0],
+                "class": name,
+                "score": 0.93,
+                "map": grid,
+                "deletion": {"area": area},
+            }
+            for path, name, area in zip(paths, classes, areas, strict=False)
+        ]
+    }
+
+
 def make_run(
     folder: Path,
     *,
@@ -131,7 +176,10 @@ def make_run(
     write_text(run / "splits.csv", _csv(("path", "label", "part"), rows))
     _write_results(run, rows, classes, augment)
     if with_insights:
-        write_json(run / "insights.json", insights([path for path, *_ in rows], classes))
+        paths = [path for path, *_ in rows]
+        write_json(run / "insights.json", insights(paths, classes))
+        write_json(run / "robustness.json", robustness())
+        write_json(run / "explained.json", explained(paths, classes))
     return run, sources
 
 
@@ -244,6 +292,82 @@ def test_a_run_without_insights_has_every_section_and_says_why(tmp_path: Path) -
     text = " ".join(looked.ours)
     for key in ("trust.none", "compared.none", "more.none", "suspects.mistakes_none", "map.none"):
         assert catalogue("en")[key] in text
+
+
+def part_of(page: str, section: str) -> str:
+    return page.split(f'<section id="{section}">')[1].split("</section>")[0]
+
+
+def test_what_was_not_tried_says_which_command_tries_it(tmp_path: Path) -> None:
+    page = write_report(*make_run(tmp_path, with_insights=False)).read_text()
+    assert "headstart robustness RUN" in part_of(page, "robustness")
+    assert "headstart explain RUN" in part_of(page, "why")
+
+
+def test_robustness_is_told_in_words_by_the_change_that_nobody_sees(page: str) -> None:
+    told = part_of(page, "robustness")
+    assert "80.0%" in told
+    assert "2 of 255 levels, which nobody sees" in told
+    assert "leaves 10.0%" in told
+    assert catalogue("en")["robust.fragile"].split(":")[0] in told
+    assert "fog harms most (60.0%" in told
+    assert "JPEG compression least (70.0%" in told
+
+
+def test_a_model_that_holds_is_not_called_fragile(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path)
+    for left, word in ((0.75, "firm"), (0.4, "partly"), (0.1, "fragile")):
+        told = robustness()
+        told["attacked"] = [
+            {"levels": e, "accuracy": estimate(v), "neighbours": None}
+            for e, v in ((0, 0.8), (4, left))
+        ]
+        write_json(run / "robustness.json", told)
+        page = part_of(write_report(run, sources).read_text(), "robustness")
+        assert catalogue("en")["robust." + word].split(".")[0].split(":")[0] in page, word
+        assert "nobody sees" not in page
+
+
+def test_what_was_cut_off_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path)
+    whole = robustness()
+    for corrupted in (whole["corrupted"][:7], whole["corrupted"][:0]):
+        for attacked in (whole["attacked"], whole["attacked"][:1]):
+            some = {"finished": False, "corrupted": corrupted, "attacked": attacked}
+            write_json(run / "robustness.json", {**whole, **some})
+            page = part_of(write_report(run, sources).read_text(), "robustness")
+            assert "stopped before its end" in page
+            assert ("Accuracy under attack" in page) == (len(attacked) > 1)
+            assert ("Everyday damage" in page) == bool(corrupted)
+
+
+def test_maps_lie_over_mistakes_first_and_are_judged(page: str) -> None:
+    told = part_of(page, "why")
+    assert "So it was in 1 of 2 pictures" in told
+    wrong, right = told.split(catalogue("en")["why.right"])
+    assert wrong.count("<img") == right.count("<img") == 2
+    assert "✗</span> wrong" in wrong
+    assert "✓</span> right" in right
+
+
+def test_a_map_is_red_where_it_speaks_for_and_blue_where_against(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), (128, 128, 128)).save(tmp_path / "grey.png")
+    album = Album({"grey": tmp_path / "grey.png"})
+    values = np.array([[1, -1], [0, 0]], np.float32)
+    seen, over = album.explained("grey", Preprocess(32, 32, fit="squash"), values)
+    plain, drawn = (opened(uri).astype(int) for uri in (seen, over))
+    assert plain.shape == drawn.shape == (112, 112, 3)
+    assert np.ptp(plain) < 8
+    red, blue = drawn[10, 10], drawn[10, 100]
+    assert red[0] > red[2] + 60
+    assert blue[2] > blue[0] + 60
+    assert np.ptp(drawn[105, 56]) < 20
+    assert album.explained("gone", Preprocess(32, 32), values) == ("", "")
+
+
+def opened(uri: str) -> np.ndarray[Any, Any]:
+    data = base64.b64decode(uri.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def test_insights_may_be_null_one_by_one(tmp_path: Path) -> None:
@@ -434,7 +558,7 @@ def test_both_catalogues_have_the_same_keys_and_gaps() -> None:
         assert len({frozenset(fields(form)) for form in forms}) == 1, key
 
 
-LATIN = {"Headstart", "AUROC", "F1", "torchvision"}
+LATIN = {"Headstart", "AUROC", "F1", "JPEG", "PGD", "torchvision"}
 
 
 def test_russian_texts_are_russian() -> None:

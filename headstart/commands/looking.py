@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import headstart as hs
-from headstart.errors import DataError, SpecError
+from headstart.errors import DataError, HeadstartError, SpecError
 from headstart.terminal.flags import MODEL_HELP, add_weights_flag, bundle_of, named_files
+from headstart.terminal.talk import say
+
+CELLS = "the built-in solar cells"  # where the demo's run says that its data is from
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,3 +68,24 @@ def decoded(path: Path) -> "hs.Pixels":
         return hs.decode(path)
     except (OSError, DataError) as error:
         raise DataError(f"{path} must be a picture that can be read: {error}") from error
+
+
+def data_of(run: Path, data: Path | None) -> "hs.Dataset":
+    """All that a run was made of, from `data` if that is where it is now; raises SpecError if
+    nothing says where that is, DataError if it can't be read."""
+    recorded = hs.recorded_source(run)
+    if not data and not recorded:
+        raise SpecError(f"{run} does not say where its pictures are: name the folder with --data.")
+    return hs.solar_cells() if not data and recorded == CELLS else hs.read(data or recorded)
+
+
+def pictures_of(run: Path, data: Path | None) -> dict[str, Path]:
+    """Where the pictures of a run are, by the names of its rows; none if its data is gone."""
+    try:
+        found = data_of(run, data)
+    except HeadstartError as error:
+        if data is not None or isinstance(error, SpecError):
+            raise
+        say("pictures", f"left out of the page: {error} (--data tells where they are now)")
+        return {}
+    return dict(zip(found.ids, found.sources, strict=True))

@@ -83,6 +83,24 @@ def scatter(points: Sequence[Point], groups: Sequence[int], label: str) -> Marku
     return _svg(MAP, MAP, "points", label, marks)
 
 
+def spark(shares: Sequence[float]) -> Markup:
+    """A line of shares from 0 to 1, small enough for a table's cell."""
+    width, height, edge = 96, 26, 3
+    fx = _scale(Axis("", 0, max(1, len(shares) - 1), str), edge, width - edge)
+    fy = _scale(Axis("", 0, 1, str), height - edge, edge)
+    points = [(fx(i), fy(share)) for i, share in enumerate(shares)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    x, y = points[-1]
+    inside = (
+        f'<line class="grid" x1="0" x2="{width}" {_at("y", fy(0))}/>'
+        f'<g class="series train"><polyline points="{path}"/>'
+        f'<g class="dot"><circle cx="{x:.1f}" cy="{y:.1f}" r="2.4"/></g></g>'
+    )
+    return Markup(
+        f'<svg class="spark" viewBox="0 0 {width} {height}" aria-hidden="true">{inside}</svg>'
+    )
+
+
 def mark(group: int) -> str:
     """The classes of a group's mark in a legend."""
     return f"m{group // COLOURS % MARKS} c{group % COLOURS}"

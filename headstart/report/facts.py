@@ -29,7 +29,8 @@ class Facts:
     """All that the page knows. The files of JSON are kept as the plain values they hold.
 
     rows: every row with its part. test: what was said of the test rows. card: the backbone's, {} if
-    it is not there. insights: {} for a run that has none. sources: the picture of each row's path.
+    it is not there. insights, explained, robustness: {} for a run that has none. sources: the
+    picture of each row's path.
     Text holds no lone surrogates: they are spelt as \\udcXX, as the tables of a run spell them.
     """
 
@@ -42,6 +43,8 @@ class Facts:
     timings: dict[str, Any]
     card: dict[str, Any] = field(default_factory=dict)
     insights: dict[str, Any] = field(default_factory=dict)
+    explained: dict[str, Any] = field(default_factory=dict)
+    robustness: dict[str, Any] = field(default_factory=dict)
     sources: Mapping[str, Path] = field(default_factory=dict)
 
     @property
@@ -73,6 +76,8 @@ def read_facts(run: Path, sources: Mapping[str, Path]) -> Facts:
         timings=_object(run / "timings.json", "seconds"),
         card=_optional(run / "model" / "card.json"),
         insights=_optional(run / "insights.json"),
+        explained=_optional(run / "explained.json"),
+        robustness=_optional(run / "robustness.json"),
         sources={spelt(name): path for name, path in sources.items()},
     )
 

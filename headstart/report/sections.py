@@ -9,14 +9,18 @@ from headstart.report.about_model import (
     more_data_section,
     trust_section,
 )
+from headstart.report.about_robustness import robustness_section
 from headstart.report.about_test import test_section
+from headstart.report.about_why import why_section
 
 SECTIONS = (
     answer_section,
     data_section,
     curves_section,
     test_section,
+    why_section,
     trust_section,
+    robustness_section,
     compared_section,
     more_data_section,
     suspects_section,

@@ -55,7 +55,7 @@ def add_flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
             continue
         parser.add_argument(
             flag,
-            type=kind,
+            type=fraction if kind is float else kind,
             choices=choices or None,
             default=default,
             nargs="+" if isinstance(shown, tuple) else None,
@@ -165,4 +165,6 @@ def fraction(text: str) -> float:
     True
     """
     above, slash, below = text.partition("/")
+    if slash and float(below) == 0:
+        raise ValueError(f"nothing is so many parts of none: {text!r}")
     return float(above) / float(below) if slash else float(above)

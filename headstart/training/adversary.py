@@ -7,57 +7,16 @@ through').
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from headstart.errors import SpecError
-from headstart.heads.head import check_counts, check_word
+from headstart.training.attack import LEVELS as LEVELS
+from headstart.training.attack import Attack as Attack
 
-LEVELS = 255
-Norm = Literal["linf", "l2"]
 REACH = 2.5  # epsilons that all steps together may walk: enough to get from wall to wall
+FAST = 1.25  # epsilons that the only step of training walks from its random start
 HALVINGS = 20  # of the search for the rounding that keeps to an L2 norm
-
-
-@dataclass(frozen=True)
-class Attack:
-    """How much a picture may be changed, and how hard the worst change is looked for.
-
-    epsilon: largest change, as a share of the pixels' range, such as 4/255: of any one value
-        (linf), or the length of all changes together (l2).
-    norm: linf or l2.
-    steps: of gradient ascent from a random start (PGD, Madry et al. 2018); 1 is one whole step
-        from the picture itself (FGSM, Goodfellow et al. 2015).
-    seed: another seed starts elsewhere.
-    """
-
-    epsilon: float = 4 / LEVELS
-    norm: Norm = "linf"
-    steps: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_word("norm", self.norm, get_args(Norm))
-        check_counts(steps=self.steps)
-        if not self.epsilon * LEVELS >= 1 - 1e-9 or self.epsilon == float("inf"):
-            raise SpecError(
-                f"epsilon is a share of the pixels' range, 1/255 or more, since a file holds whole "
-                f"levels; got {self.epsilon:.3g}. Usual are 2/255 to 8/255 (linf), 0.5 to 3 (l2)."
-            )
-        if self.norm == "linf" and self.epsilon > 1:
-            raise SpecError(
-                f"epsilon is a share of the pixels' range, up to 1 (linf); got {self.epsilon:.3g}. "
-                f"For levels write 4/255."
-            )
-
-    @property
-    def levels(self) -> float:
-        """Epsilon in levels of a pixel; whole ones for linf."""
-        levels = self.epsilon * LEVELS
-        return float(int(levels + 1e-6)) if self.norm == "linf" else levels
 
 
 def perturb(
@@ -83,6 +42,25 @@ def perturb(
             (slope,) = torch.autograd.grad(told.sum(), change)
             change = _stepped(change.detach(), slope, x, attack)
     return best.round()
+
+
+def pushed(
+    loss: Callable[[Tensor], Tensor], pixels: Tensor, change: Tensor, levels: float, steps: int
+) -> Tensor:
+    """The pictures to train on: where steps uphill lead from this change of them.
+
+    pixels, change: (N, …). levels: of 255 that a value may change by. A single step is 1.25 of them
+    long (Wong et al. 2020), several are as `perturb`'s (Madry et al. 2018). Returns float32, not in
+    whole levels, so that a reach of less than one means something too.
+    """
+    x, size = pixels.float(), levels * (FAST if steps == 1 else REACH / steps)
+    for _ in range(steps):
+        change = change.detach().requires_grad_(True)
+        with torch.enable_grad():
+            told = loss((x + change).clamp(0, LEVELS))
+        (slope,) = torch.autograd.grad(told.sum(), change)
+        change = (change.detach() + size * slope.sign()).clamp(-levels, levels)
+    return (x + change).clamp(0, LEVELS)
 
 
 def lead(logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)

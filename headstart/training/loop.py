@@ -19,6 +19,7 @@ from headstart.backbones.backbone import under
 from headstart.errors import SpecError
 from headstart.heads.head import check_rate, weight_of_classes
 from headstart.runtime import ON_CPU, Runtime
+from headstart.training.adversary import LEVELS, Attack, lead, perturb, pushed
 from headstart.training.checkpoints import (
     pack_optimizer,
     read_checkpoint,
@@ -38,6 +39,9 @@ from headstart.training.optimizing import make_optimizer, set_rates
 from headstart.training.plan import Plan
 
 JUDGED = 64  # rows of a batch that is only looked at
+ATTACKED = 256  # rows, at most, that an epoch is judged by under attack
+AT_ONCE = 16  # of them: gradients take far more memory than looking does
+JUDGING_STEPS = 4  # of that attack: more than one, or a network might only look robust to it
 Figures = tuple[float | None, float | None]  # loss and accuracy
 NOTHING: Figures = (None, None)
 
@@ -102,6 +106,8 @@ def train(
     start = snapshot(network.learned())
     optimizer = make_optimizer(network, plan, depth)
     keeping, hearing = keeping or Keeping(), hearing or Hearing()
+    if plan.adversarial:
+        hearing.say(attack_said(plan, len(val.ids)))
     forward = compiled(network) if runtime.compile else network
     work = _Work(network, forward, optimizer, plan, phase, after, rows, val, keeping, hearing)
     if not work.resume():
@@ -113,6 +119,7 @@ def train(
             with _seeded(plan.seed, work.number, step):
                 done, whole = work.epoch * len(order) + step, plan.epochs * len(order)
                 work.lr = set_rates(optimizer, plan, done, whole)
+                work.reach = reach_of(plan, done, whole)
                 work.learn(order[step])
             work.stepped(len(order))
         work.judge_epoch()
@@ -138,6 +145,7 @@ class _Work:
     loss: float = 0.0  # summed over its rows so far, as are the rows that were right
     right: int = 0
     lr: float = 0.0  # of the last step
+    reach: float = 0.0  # levels of 255 by which pixels are changed in this step
     parts: int = 1  # that a batch is cut into, so that it fits the accelerator
     history: list[Epoch] = field(default_factory=list)
     best: int = 0  # which of the history was best on validation
@@ -287,6 +295,7 @@ class _Work:
                 )
 
     def _backward(self, x: Tensor, targets: Tensor, ids: list[str]) -> tuple[Tensor, Tensor]:
+        x = self._attacked(x, targets, ids) if self.plan.adversarial else _laid_out(x)
         self.optimizer.zero_grad(set_to_none=True)
         weights = targets @ self._class_weights
         said, lost, size = [], [], -(-len(x) // self.parts)
@@ -299,35 +308,106 @@ class _Work:
             lost.append(losses.detach().cpu())
         return torch.cat(said), torch.cat(lost)
 
+    def _attacked(self, x: Tensor, targets: Tensor, ids: list[str]) -> Tensor:
+        """The pictures (B, S, S, 3) changed against the network as it predicts now, float32."""
+        draws = np.random.SeedSequence([self.plan.seed, self.number, self.step, 1])
+        generator = torch.Generator().manual_seed(int(draws.generate_state(1)[0]))
+        change = (2 * torch.rand(x.shape, generator=generator) - 1) * self.reach
+        self.network.eval()
+        found = []
+        for part in torch.arange(len(x)).split(-(-len(x) // self.parts)):
+            names = [ids[i] for i in part]
+
+            def loss(pixels: Tensor, part: Tensor = part, names: list[str] = names) -> Tensor:
+                logits = _logits(self.forward, pixels, self.device)
+                losses = losses_of(logits, targets[part].to(logits.device))
+                check_losses(losses.detach(), names, self._parameters)
+                return losses
+
+            squares, begin = x[part].to(self.device), change[part].to(self.device)
+            steps = self.plan.adversarial_steps
+            found.append(pushed(loss, squares, begin, self.reach, steps))
+            check_gradients({"its pixels": found[-1]}, names)
+        self.network.train()
+        return torch.cat(found)
+
     def _judged_val(self) -> Figures:
-        return judge(self.network, self.val) if len(self.val.ids) else NOTHING
+        if not len(self.val.ids):
+            return NOTHING
+        return judge(self.network, self.val, judging_attack(self.plan))
 
 
 FORMAT = 1  # of a checkpoint's facts
 PLACE = ("epoch", "step", "loss", "right", "lr", "parts", "best", "seconds")
 
 
-def judge(network: nn.Module, rows: Feed) -> Figures:
+def reach_of(plan: Plan, done: int, steps: int) -> float:
+    """Levels by which pixels are changed in the step after `done` of so many: they rise evenly."""
+    rise = plan.adversarial_rise * steps
+    return plan.adversarial * LEVELS * min(1.0, (done + 1) / rise if rise else 1.0)
+
+
+def judging_attack(plan: Plan) -> Attack | None:
+    """What validation is put to; None where training isn't adversarial."""
+    if not plan.adversarial:
+        return None
+    return Attack(plan.adversarial, steps=JUDGING_STEPS, seed=plan.seed)
+
+
+def attack_said(plan: Plan, val: int) -> str:
+    reach, steps = f"{plan.adversarial * LEVELS:.3g}/{LEVELS}", plan.adversarial_steps
+    return (
+        f"every value of a picture is changed by up to {reach}: in training by "
+        f"{'a step' if steps == 1 else f'{steps} steps'} uphill, its reach rising from 0 over "
+        f"{plan.adversarial_rise:.0%} of the way; by {JUDGING_STEPS} steps and all of it on "
+        f"{min(val, ATTACKED):,} of {val:,} validation rows. Losses and accuracies that follow are "
+        f"under attack"
+    )
+
+
+def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figures:
     """Mean loss, in nats, and accuracy of what the network says of rows.
 
+    attack: of pixels (N, S, S, 3) instead, up to 256 rows of them, evenly spread, each changed so
+    that another class is called if one within reach is found.
     Raises Diverged, naming the row, for what is not finite.
     """
     network.eval()
     loss, right, n = 0.0, 0, len(rows.ids)
     weights = dict(network.named_parameters())
     device = next(iter(weights.values())).device
-    for start in range(0, n, JUDGED):
-        picked = np.arange(start, min(start + JUDGED, n))
+    judged, size = (np.arange(n), JUDGED) if attack is None else (_some(n, ATTACKED), AT_ONCE)
+    for start in range(0, len(judged), size):
+        picked = judged[start : start + size]
+        ids, x = [rows.ids[row] for row in picked], rows.batch(picked, 0)
+        labels = torch.from_numpy(rows.y[picked])
+        check_input(x, ids)
+        if attack is not None:
+            x = _worst(network, x.to(device), labels.to(device), attack, start)
         with torch.inference_mode():
-            ids, x = [rows.ids[row] for row in picked], rows.batch(picked, 0)
-            check_input(x, ids)
-            logits = _logits(network, x, device).cpu()
-            labels = torch.from_numpy(rows.y[picked])
+            logits = _logits(network, _laid_out(x), device).cpu()
             losses = losses_of(logits, one_hot(labels, len(rows.classes)).float())
             check_losses(losses, ids, weights)
             loss += float(losses.double().sum())
             right += int((_called(logits) == labels).sum())
-    return loss / n, right / n
+    return loss / len(judged), right / len(judged)
+
+
+def _some(n: int, most: int) -> Rows:
+    """All of n rows, or so many of them, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
+
+
+def _worst(network: nn.Module, x: Tensor, labels: Tensor, attack: Attack, stream: int) -> Tensor:
+    """The pictures (N, S, S, 3), uint8, changed so that another class leads by the most."""
+
+    def loss(pixels: Tensor) -> Tensor:
+        logits = _logits(network, pixels, x.device)
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return -lead(logits, labels)
+
+    return perturb(loss, x, attack, stream).to(x.dtype)
 
 
 def losses_of(logits: Tensor, targets: Tensor) -> Tensor:  # (N, C) or (N, 1), (N, C) -> (N,)
@@ -361,10 +441,15 @@ def compiled(network: Network) -> Callable[[Tensor], Tensor]:
     return run
 
 
+def _laid_out(x: Tensor) -> Tensor:
+    """What crosses a cut (N, C, H, W) with its channels last in memory; pixels have them so."""
+    if x.dim() == 4 and x.is_floating_point():
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
 def _logits(forward: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
     """Logits in float32; on an accelerator reckoned in bfloat16 where that is safe."""
-    if x.dim() == 4 and x.is_floating_point():
-        x = x.contiguous(memory_format=torch.channels_last)
     x = x.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
         return forward(x).float()

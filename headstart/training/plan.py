@@ -36,6 +36,12 @@ class Plan:
     keep: the epoch that was best on validation, or the last.
     norms: whether thawed normalisation layers go on learning statistics.
     class_weights: balanced lets every class weigh alike.
+    adversarial: train on the worst change of each picture within this share of the pixels' range,
+        such as 2/255; 0 is none.
+    adversarial_rise: share of the steps in which it rises from 0; all of it at once would wipe out
+        what the network knows.
+    adversarial_steps: of the search for the worst change; 1 is fast (Wong et al. 2020), 7 usual
+        (Madry et al. 2018).
     seed: another seed gives another order of rows.
     """
 
@@ -54,10 +60,17 @@ class Plan:
     keep: Keep = "best"
     norms: Norms = "frozen"
     class_weights: ClassWeights = "none"
+    adversarial: float = 0.0
+    adversarial_rise: float = 0.6
+    adversarial_steps: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_counts(epochs=self.epochs, batch_size=self.batch_size)
+        check_counts(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            adversarial_steps=self.adversarial_steps,
+        )
         if self.lr != 0:
             check_rate("lr", self.lr)
         check_word("optimizer", self.optimizer, get_args(Optimizer))
@@ -73,3 +86,10 @@ class Plan:
         for name in ("weight_decay", "mixup", "clip", "patience"):
             if not getattr(self, name) >= 0:
                 raise SpecError(f"{name} is 0 or more; got {getattr(self, name)}.")
+        if not 0 <= self.adversarial_rise <= 1:
+            raise SpecError(f"adversarial_rise is from 0 to 1; got {self.adversarial_rise}.")
+        if self.adversarial and not 1 - 1e-9 <= self.adversarial * 255 <= 255:
+            raise SpecError(
+                f"adversarial is a share of the pixels' range, 0 or from 1/255 (a file holds whole "
+                f"levels) to 1; got {self.adversarial:.3g}. Usual are 2/255 to 8/255."
+            )

@@ -1,0 +1,176 @@
+"""Are the maps right? They change with the head, they find what decides, hiding them costs most.
+
+    python bench/explain.py [--run RUN] [--count 50]
+
+Maps by each method. First, on every kind of backbone, taught that a pasted patch (1/16 of the
+square, anywhere) decides the class: the rank correlation of maps when the head's weights are
+shuffled (Adebayo et al. 2018), and the share of pictures whose map has its mass-centre on the
+patch. Then the deletion curve (Petsiuk et al. 2018) against random order and centre-first: the
+share of pictures on which ours has the smaller area, of scikit-image's photographs and crops of
+them, by the pretrained network, and with --run of the test cells that the demo's run calls
+defective, by its model.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from tables import report
+from torch import nn
+from unknowns import photographs
+
+import headstart as hs
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.from_file import save_backbone
+from headstart.explaining.attribution import METHODS, Method
+from headstart.explaining.lens import Lens
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from patches import lens_on, on_the_patch, patched, shuffled, taught  # noqa: E402
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "tiny:32": lambda: hs.load_backbone("tiny:32"),
+    "packaged:efficientnet_lite0": lambda: hs.load_backbone("packaged:efficientnet_lite0"),
+    "timm:test_efficientnet": lambda: hs.load_backbone("timm:test_efficientnet", weights="random"),
+    "timm:test_vit": lambda: hs.load_backbone("timm:test_vit", weights="random"),
+    "keras:MobileNet@32": lambda: hs.load_backbone("keras:MobileNet@32", weights="random"),
+    "file: of timm:test_resnet": lambda: _from_file(),
+}
+STEPS = {"tiny:32": 100, "keras:MobileNet@32": 400, "timm:test_vit": 100}  # of teaching
+SHUFFLES = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, help="a run of the demo, for its test cells")
+    parser.add_argument("--count", type=int, default=50, help="pictures for the deletion curves")
+    parser.add_argument("--backbones", nargs="*", default=list(BACKBONES))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    args = parser.parse_args()
+    rows = [row for name in args.backbones for row in on_patches(name, args.methods)]
+    rows += list(hidden("photographs", pretrained(), photographs_of(args.count), args.methods))
+    if args.run:
+        lens = hs.lens_of(hs.load(args.run / "model").model)
+        rows += list(
+            hidden("defective cells", lens, cells_of(lens, args.run, args.count), args.methods)
+        )
+    report("explain", rows, {"pictures on the patch": 50, "shuffles": SHUFFLES})
+
+
+def on_patches(name: str, methods: Sequence[Method]) -> Iterator[dict[str, object]]:
+    """Shows that maps follow the head, and find what decides."""
+    lens = taught_lens(name)
+    squares, labels, places = patched(50, lens.preprocess.size, seed=2)
+    said = lens.scores(squares).argmax(axis=1)
+    looker = hs.looker_of(lens)
+    for method in methods:
+        maps = hs.attribute(looker, squares, said, method)
+        found = [
+            on_the_patch(m.over(lens.preprocess.size), place)
+            for m, place in zip(maps, places, strict=True)
+        ]
+        alike = np.array(
+            [
+                spearmanr(a.values.ravel(), b.values.ravel()).statistic
+                for seed in range(SHUFFLES)
+                for a, b in zip(
+                    maps,
+                    hs.attribute(hs.looker_of(shuffled(lens, seed)), squares[:8], said[:8], method),
+                    strict=False,
+                )
+            ]
+        )
+        yield {
+            "of": name,
+            "layer": maps[0].layer,
+            "method": method,
+            "accuracy": round(float((said == labels).mean()), 3),
+            "on the patch": float(np.mean(found)),
+            "shuffled head, rank r": round(float(alike.mean()), 3),
+            "its size": round(float(np.abs(alike).mean()), 3),
+        }
+
+
+def taught_lens(name: str) -> Lens:
+    """The pretrained network with a head on its frozen features; the others taught as a whole."""
+    backbone = BACKBONES[name]()
+    if not name.startswith("packaged"):
+        return taught(backbone, STEPS.get(name, 40))
+    from sklearn.linear_model import LogisticRegression
+
+    squares, labels, _ = patched(256, backbone.card.preprocess.size, seed=1, classes=3)
+    bare = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
+    with torch.inference_mode():
+        parts = np.split(squares, len(squares) // 16)
+        x = np.concatenate([bare.network(torch.from_numpy(part)).numpy() for part in parts])
+    fitted = LogisticRegression(C=0.1, max_iter=5000).fit(x, labels)
+    head = nn.Linear(backbone.card.dim, 3)
+    weight, bias = torch.tensor(fitted.coef_).float(), torch.tensor(fitted.intercept_).float()
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return lens_on(backbone, head, ("blue", "orange", "none"))
+
+
+def hidden(
+    what: str, lens: Lens, squares: NDArray[np.uint8], methods: Sequence[Method]
+) -> Iterator[dict[str, object]]:
+    """How often hiding by the map has the smaller area under its curve."""
+    said, looker = np.array([lens.scores(s[None])[0].argmax() for s in squares]), hs.looker_of(lens)
+    for method in methods:
+        maps = hs.attribute(looker, squares, said, method)
+        told = [hs.deletion(lens, s, m) for s, m in zip(squares, maps, strict=True)]
+        ours, random, centre = (
+            np.array([t.area(name) for t in told]) for name in ("ours", "random", "centre")
+        )
+        yield {
+            "of": what,
+            "layer": maps[0].layer,
+            "method": method,
+            "pictures": len(told),
+            "beats random": float((ours < random).mean()),
+            "beats centre": float((ours < centre).mean()),
+            "area": round(float(ours.mean()), 3),
+            "random": round(float(random.mean()), 3),
+            "centre": round(float(centre.mean()), 3),
+        }
+
+
+def pretrained() -> Lens:
+    return hs.source_lens(hs.load_backbone("packaged:efficientnet_lite0"))
+
+
+def photographs_of(count: int) -> NDArray[np.uint8]:
+    """Whole photographs and crops, evenly taken of all, as the pretrained network is given them."""
+    eats = pretrained().preprocess
+    with tempfile.TemporaryDirectory() as folder:
+        files, _ = hs.find([photographs(Path(folder))])
+        picked = [files.sources[n * len(files) // count] for n in range(count)]
+        return np.stack([eats(hs.decode(path)) for path in picked])
+
+
+def cells_of(lens: Lens, run: Path, count: int) -> NDArray[np.uint8]:
+    """Test cells that are called defective: what is hidden of a sound one leaves a sound one."""
+    said, cells = hs.read_predictions(run / "predictions.csv"), hs.solar_cells()
+    there = dict(zip(cells.ids, cells.sources, strict=True))
+    wanted = said.classes.index("defective")
+    picked = [there[id] for id, c in zip(said.ids, said.predicted, strict=True) if c == wanted]
+    return np.stack([lens.preprocess(hs.decode(path)) for path in picked[:count]])
+
+
+def _from_file() -> Backbone:
+    with tempfile.TemporaryDirectory() as folder:
+        saved = save_backbone(
+            hs.load_backbone("timm:test_resnet", weights="random"), Path(folder) / "saved"
+        )
+        return hs.load_backbone(f"file:{saved}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Ideal pictures of ImageNet's classes: how sure are this network and another, and how smooth?
+
+    python bench/ideal.py [--classes tabby zebra daisy] [--pictures docs/images]
+
+Each picture is drawn as usual and once more without the variation term, from the same noise. Scores
+are of the saved PNG, read as any other; the judge never saw a gradient. With --pictures the two are
+written side by side as ideal-CLASS.png.
+"""
+
+import argparse
+import io
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tables import report
+
+import headstart as hs
+
+JUDGE = "packaged:efficientnet_lite2"
+GAP = 8  # pixels between the two
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--classes", nargs="+", default=["tabby", "zebra", "daisy"])
+    parser.add_argument("--pictures", type=Path)
+    args = parser.parse_args()
+    lens = hs.source_lens(hs.load_backbone(hs.DEFAULT_BACKBONE))
+    judge = hs.source_lens(hs.load_backbone(JUDGE))
+    rows = list[dict[str, object]]()
+    for name in args.classes:
+        usual, without = (one(lens, judge, name, plan) for plan in plans())
+        rows += [usual[0], without[0]]
+        if args.pictures:
+            side_by_side(args.pictures / f"ideal-{name}.png", usual[1], without[1])
+    usual_rows, without_rows = rows[::2], rows[1::2]
+    ratios = [
+        float(str(b["variation"])) / float(str(a["variation"]))
+        for a, b in zip(usual_rows, without_rows, strict=True)
+    ]
+    report(
+        "ideal",
+        rows,
+        {
+            "least score": min(float(str(row["score"])) for row in usual_rows),
+            "least score by the judge": min(float(str(row["judged"])) for row in usual_rows),
+            "times smoother than without the term, at least": round(min(ratios), 2),
+            "most seconds": max(float(str(row["seconds"])) for row in usual_rows),
+        },
+    )
+
+
+def plans() -> tuple[hs.IdealPlan, hs.IdealPlan]:
+    return hs.IdealPlan(), replace(hs.IdealPlan(), tv=0.0)
+
+
+def one(
+    lens: hs.Lens, judge: hs.Lens, name: str, plan: hs.IdealPlan
+) -> tuple[dict[str, object], hs.Pixels]:
+    began, worked = time.perf_counter(), time.process_time()
+    found = hs.ideal(lens, name, plan)
+    seconds, worked = time.perf_counter() - began, time.process_time() - worked
+    pixels = hs.decode(as_png(found.picture))
+    return {
+        "class": name,
+        "tv": plan.tv,
+        "score": round(score(lens, name, pixels), 4),
+        "judged": round(score(judge, name, pixels), 4),
+        "variation": round(hs.total_variation(pixels), 5),
+        "seconds": round(seconds, 1),
+        "seconds of all cores": round(worked, 1),
+    }, pixels
+
+
+def score(lens: hs.Lens, name: str, pixels: hs.Pixels) -> float:
+    return float(lens.scores(lens.preprocess(pixels)[None].copy())[0, lens.number(name)])
+
+
+def as_png(pixels: hs.Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def side_by_side(path: Path, usual: hs.Pixels, without: hs.Pixels) -> None:
+    """With the term on the left, in 256 colours together, so that the file stays small."""
+    gap = np.full((len(usual), GAP, 3), 255, np.uint8)
+    both = Image.fromarray(np.concatenate([usual, gap, without], axis=1))
+    both.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""A model on changed pictures: under attack, beside an independent library, and under damage.
+
+    python bench/robustness.py [RUN] [--rows 100] [--outside 32]
+
+RUN is a run on the built-in solar cells, such as `headstart demo` leaves; without one a head is
+fitted first. Its test cells are attacked within each epsilon by us and, some of them, by ART's PGD
+with as many steps: if that left fewer right, ours would not look hard enough. Then the ten kinds of
+damage, each the mean of its five strengths, and how far the nearest training cells move.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from art.attacks.evasion import ProjectedGradientDescent
+from art.estimators.classification import PyTorchClassifier
+from numpy.typing import NDArray
+from tables import report
+from torch import Tensor, nn
+
+import headstart as hs
+
+Labels = NDArray[np.int64]
+Squares = NDArray[np.uint8]  # (N, S, S, 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", type=Path, nargs="?", metavar="RUN")
+    parser.add_argument("--rows", type=int, default=100)
+    parser.add_argument("--outside", type=int, default=32, help="cells that ART attacks as well")
+    args = parser.parse_args()
+    model, train, test = demo(args.run)
+    lens, plan = hs.lens_of(model), hs.RobustnessPlan(rows=args.rows)
+    tried = hs.squared(lens.preprocess, test.take(hs.drawn(test.y, plan.rows)))
+    known = hs.extract(model.backbone, train, store=hs.Store())
+    began = time.perf_counter()
+    found = hs.robustness(lens, tried.squares, tried.data.y, plan, known=known)
+    seconds = time.perf_counter() - began
+    few = slice(None, None, max(1, args.rows // args.outside))
+    beside = outside(lens, tried.squares[few], tried.data.y[few], plan)
+    report(
+        "robustness",
+        [*attacked(found, beside), *corrupted(found)],
+        {"cells": found.rows, "attacked by ART too": len(tried.data.y[few]), "seconds": seconds},
+    )
+
+
+def demo(run: Path | None) -> tuple[hs.Model, hs.Dataset, hs.Dataset]:
+    """A model, and the cells that it was and was not fitted on."""
+    data = hs.solar_cells()
+    if run is None:
+        parts = hs.split(data)
+        model = hs.fit(hs.FeatureExtraction(fit="squash"), hs.DEFAULT_BACKBONE, parts)
+        return model, parts.train, parts.test
+    recorded = hs.recorded_parts(run, hs.recorded_source(run), data)
+    rows = {part: [i for i, p in enumerate(recorded) if p == part] for part in ("train", "test")}
+    return hs.load(run / "model").model, data.take(rows["train"]), data.take(rows["test"])
+
+
+def attacked(
+    found: hs.Robustness, beside: dict[int, tuple[float, float]]
+) -> list[dict[str, object]]:
+    rows = list[dict[str, object]]()
+    for levels, held in found.attacked.items():
+        row = {"change": f"attack {levels}/255", "accuracy": held.accuracy.value}
+        row |= {"low": held.accuracy.low, "high": held.accuracy.high, **moved([held])}
+        if levels in beside:
+            row["of some, ours"], row["of some, ART"] = beside[levels]
+        rows.append(row)
+    return rows
+
+
+def corrupted(found: hs.Robustness) -> list[dict[str, object]]:
+    rows = list[dict[str, object]]()
+    for name in found.plan.corruptions:
+        own = [held for (kind, _), held in found.corrupted.items() if kind == name]
+        shares = [held.accuracy.value for held in own]
+        row = {"change": name, "accuracy": float(np.mean(shares)), "worst": min(shares)}
+        rows.append({**row, **moved(own)})
+    return rows
+
+
+def moved(held: Sequence[hs.Held]) -> dict[str, float]:
+    """Of the nearest training cells: still the same, and of the cell's own class."""
+    found = [one.neighbours for one in held if one.neighbours]
+    return {name: float(np.mean([getattr(n, name) for n in found])) for name in ("same", "own")}
+
+
+class Outside(nn.Module):
+    """A lens as ART takes it: (N, 3, S, S), 0 to 1 -> logits."""
+
+    def __init__(self, lens: hs.Lens) -> None:
+        super().__init__()
+        self.lens = lens
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lens.logits((255 * x).permute(0, 2, 3, 1))
+
+
+def outside(
+    lens: hs.Lens, squares: Squares, labels: Labels, plan: hs.RobustnessPlan
+) -> dict[int, tuple[float, float]]:
+    """Of each epsilon, the share that is still right after our attack and after ART's."""
+    only = hs.RobustnessPlan(epsilons=plan.epsilons, steps=plan.steps, corruptions=())
+    ours = hs.robustness(lens, squares, labels, only)
+    return {
+        levels: (ours.attacked[levels].accuracy.value, by_art(lens, squares, labels, levels, plan))
+        for levels in plan.levels[1:]
+    }
+
+
+def by_art(
+    lens: hs.Lens, squares: Squares, labels: Labels, levels: int, plan: hs.RobustnessPlan
+) -> float:
+    np.random.seed(0)  # ART draws from NumPy's own generator
+    x = (squares / 255).astype(np.float32).transpose(0, 3, 1, 2)
+    model = PyTorchClassifier(
+        Outside(lens), nn.CrossEntropyLoss(), x.shape[1:], len(lens.classes), clip_values=(0, 1)
+    )
+    epsilon = levels / 255
+    attack = ProjectedGradientDescent(
+        model,
+        eps=epsilon,
+        eps_step=epsilon / 8,
+        max_iter=plan.steps,
+        num_random_init=1,
+        batch_size=16,
+        verbose=False,
+    )
+    changed = attack.generate(x, labels)
+    whole = np.rint(255 * changed).astype(np.uint8).transpose(0, 2, 3, 1)
+    return float((lens.scores(whole).argmax(axis=1) == labels).mean())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Where a network can be looked into: the layers at which what it saw still lies in its place."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.cutting import _after, _crossings, _module, _until, traced
+
+LEAST = 4  # places a side; fewer say too little about where
+PREFIX = 8  # tokens that may stand before those of places: the class token, registers
+Layout = Literal["channels first", "channels last", "tokens"]
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A network taken apart where a single tensor crosses, one that is a grid of places.
+
+    trunk: (N, 3, S, S), normalised -> that tensor; tail: from it -> (N, D). side: places a side.
+    prefix: tokens before those of places.
+    """
+
+    name: str
+    trunk: nn.Module
+    tail: nn.Module
+    layout: Layout
+    side: int
+    prefix: int = 0
+
+    def grid(self, values: Tensor) -> Tensor:
+        """What is at the places, of a tensor shaped as the one that crosses: (N, side, side, C)."""
+        if self.layout == "channels first":
+            return values.permute(0, 2, 3, 1)
+        if self.layout == "tokens":
+            return values[:, self.prefix :].unflatten(1, (self.side, self.side))
+        return values
+
+
+def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
+    """The points at which the network can be probed, from the top; none if it can't be traced.
+
+    Swin and its like keep channels last, transformers one token a patch; which it is, shapes tell.
+    """
+    graph = traced(backbone.module)
+    if graph is None:
+        return
+    shapes = _shapes(backbone, graph)
+    for node in reversed(list(_crossings(graph, set()))):
+        if found := _grid_of(shapes.get(node, ()), _prefix(backbone.module)):
+            layout, side, prefix = found
+            if side >= least:
+                trunk = _module(backbone.module, _until(graph, node))
+                tail = _module(backbone.module, _after(graph, node))
+                yield Probe(node.name, trunk, tail, layout, side, prefix)
+
+
+def _prefix(module: nn.Module) -> int | None:
+    """Tokens before those of places, where the network says how many."""
+    told = getattr(module, "num_prefix_tokens", None)
+    return told if isinstance(told, int) else None
+
+
+def _grid_of(shape: Sequence[int], prefix: int | None) -> tuple[Layout, int, int] | None:
+    """How one example's values lie at square places, as layout, side and prefix; None if not."""
+    if len(shape) == 3 and shape[1] == shape[2]:
+        return "channels first", shape[1], 0
+    if len(shape) == 3 and shape[0] == shape[1]:
+        return "channels last", shape[0], 0
+    if len(shape) == 2:
+        side = math.isqrt(max(0, shape[0] - (prefix or 0)))
+        before = shape[0] - side * side
+        if before == prefix or (prefix is None and before <= PREFIX):
+            return "tokens", side, before
+    return None
+
+
+def _shapes(backbone: Backbone, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
+    """What one example is after each operation, where that is a tensor with a row an example."""
+    shapes = dict[fx.Node, tuple[int, ...]]()
+
+    class Noting(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if isinstance(value, Tensor) and value.dim() > 1 and len(value) == 2:
+                shapes[n] = tuple(value.shape[1:])
+            return value
+
+    size = backbone.card.preprocess.size
+    with torch.inference_mode():
+        Noting(fx.GraphModule(backbone.module, graph)).run(torch.zeros(2, 3, size, size))
+    return shapes

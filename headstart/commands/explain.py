@@ -1,0 +1,194 @@
+"""`headstart explain`: where a model sees its class, whether that is so, and what looks alike."""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import headstart as hs
+from headstart.atomic import write_bytes
+from headstart.commands.looking import Looked, add_looking_flags, data_of, look, pictures_of
+from headstart.errors import DataError, HeadstartError, SpecError
+from headstart.terminal.flags import Parser, add_store_flag
+from headstart.terminal.printing import FAILED, INTERRUPTED, print_json, tell_left_out
+from headstart.terminal.talk import say, watching
+
+FOLDER = "explained"
+MOST = 5000  # training rows among which the nearest are looked for
+
+Alike = Callable[[Path], "tuple[hs.Neighbour, ...]"]
+
+
+def explain(argv: list[str]) -> int:
+    """where in a picture a model sees its class, whether that is so, and what looks alike"""
+    parser = Parser("explain", explain)
+    add_looking_flags(parser, files=True)
+    parser.add_argument(
+        "--class", dest="name", help="explain this class (default: the one that a picture gets)"
+    )
+    parser.add_argument(
+        "--method",
+        choices=("places", "gradcam", "pixels"),
+        default="places",
+        help="how maps are made; the layer is the backbone's choice, never yours (%(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help=f"for a PNG a picture (default: {FOLDER}; without FILE, RUN/{FOLDER})",
+    )
+    parser.add_argument(
+        "--data", type=Path, help="where a run's pictures are now (default: where it had them)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON value, curves too")
+    add_store_flag(parser)
+    args = parser.parse_args(argv)
+
+    if args.backbone is None and len(args.names) == 1:
+        return _finish(*_run(args), args.json)
+    return _finish(*_files(args), args.json)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What has been done so far. count: pictures in all."""
+
+    count: int
+    done: "list[tuple[hs.Explanation, Path]]" = field(default_factory=list)
+    left_out: "list[hs.LeftOut]" = field(default_factory=list)
+
+
+def _files(args: argparse.Namespace) -> "tuple[_Work, Iterator[tuple[hs.Explanation, Path]]]":
+    """The pictures that were named."""
+    looked = look(args, files=True)
+    assert looked.files is not None
+    if args.name is not None:
+        looked.lens.number(args.name)  # refuses an unknown class before anything is done
+    files, out = looked.files, args.out or Path(FOLDER)
+    places = _places(files.sources, out)
+    work = _Work(len(files), left_out=list(looked.left_out))
+
+    def found() -> "Iterator[tuple[hs.Explanation, Path]]":
+        alike, looker = _alike(looked, args), hs.looker_of(looked.lens)
+        for id, source, place in zip(files.ids, files.sources, places, strict=True):
+            try:
+                told = hs.explain(looker, source, args.name, args.method)
+                yield replace(told, path=id, nearest=alike(source)), place
+            except DataError as error:
+                reason = str(error).removeprefix(f"{source} ")
+                work.left_out.append(hs.LeftOut(id, reason))
+
+    return work, found()
+
+
+def _run(args: argparse.Namespace) -> "tuple[_Work, Iterator[tuple[hs.Explanation, Path]]]":
+    """The surest mistakes of a run's test and a few right answers, into the run's own folder."""
+    looked = look(args, files=False)
+    run, model = looked.run, looked.model
+    if run is None or model is None:
+        raise SpecError(
+            f"Name pictures to explain after {args.names[0]}: only of a run folder, which this is "
+            f"not, are the mistakes explained without any."
+        )
+    if args.name is not None or args.method != "places":
+        raise SpecError(
+            "--class and --method go with pictures that are named; of a run, the classes that it "
+            "answered are explained."
+        )
+    pictures, out = pictures_of(run, args.data), args.out or run / FOLDER
+    rows = hs.told_rows(run, pictures)
+    names = [f"{n:02}.png" for n in range(1, len(rows) + 1)]
+    if args.out is not None:
+        _refuse_taken([out / name for name in names])
+
+    def found() -> "Iterator[tuple[hs.Explanation, Path]]":
+        alike = _alike(looked, args)
+        for told, name in zip(hs.explain_run(run, model, pictures), names, strict=True):
+            yield replace(told, nearest=alike(pictures[told.path])), out / name
+
+    return _Work(len(rows)), found()
+
+
+def _finish(work: _Work, found: "Iterator[tuple[hs.Explanation, Path]]", as_json: bool) -> int:
+    """Write and tell each as it is done, until Ctrl-C; the exit code."""
+    progress, stopped = watching("explain").progress, False
+    try:
+        for told, place in found:
+            write_bytes(place, hs.png_of(hs.draw_explanation(told)))
+            work.done.append((told, place))
+            if not as_json:
+                print(f"{told.path}\t{told.name}\t{told.score:.4f}\t{place}", flush=True)
+            progress(len(work.done) + len(work.left_out), work.count)
+    except KeyboardInterrupt:
+        say("stopped", f"{len(work.done)} of {work.count} pictures are explained and kept")
+        stopped = True
+    if as_json:
+        print_json([_plain(told, place) for told, place in work.done])
+    code = tell_left_out(work.left_out)
+    if stopped:
+        return INTERRUPTED
+    return code if work.done else FAILED
+
+
+def _plain(told: "hs.Explanation", place: Path) -> dict[str, Any]:
+    return told.to_plain() | {"file": str(place)}
+
+
+def _places(sources: Sequence[Path], out: Path) -> list[Path]:
+    """A PNG for each, by its name; numbered where several have the same."""
+    taken = list[Path]()
+    for source in sources:
+        names = (f"{source.stem}{f'-{n}' if n > 1 else ''}.png" for n in range(1, len(sources) + 1))
+        taken.append(next(out / name for name in names if out / name not in taken))
+    _refuse_taken(taken)
+    return taken
+
+
+def _refuse_taken(places: Sequence[Path]) -> None:
+    for place in places:
+        if place.exists():
+            raise SpecError(f"{place} is there already: name another --out.")
+
+
+def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
+    """What gives the training examples most alike; none, and a word why, where they can't be had.
+
+    Their features come from the store if they are there.
+    """
+    try:
+        rows = _training_rows(looked, args.data)
+    except HeadstartError as error:
+        if args.data is not None:
+            raise
+        say("nearest", f"left out: {error}")
+        return lambda path: ()
+    assert looked.model is not None
+    backbone, store = looked.model.backbone, hs.Store(args.store)
+    seen = hs.extract(backbone, rows, store=store, watch=watching("nearest"))
+    sources = dict(zip(rows.ids, rows.sources, strict=True))
+
+    def found(path: Path) -> "tuple[hs.Neighbour, ...]":
+        own, _ = hs.find([path])
+        return hs.nearest(seen, sources, hs.extract(backbone, own, store=store).x)[0]
+
+    return found
+
+
+def _training_rows(looked: Looked, data: Path | None) -> "hs.Dataset":
+    """Those of the run that was named, at most MOST of them, evenly taken.
+
+    Raises DataError where there are none to be had, with the reason.
+    """
+    if looked.run is None:
+        raise DataError("the training examples are named in a run folder, and none was named")
+    found = data_of(looked.run, data)
+    parts = hs.recorded_parts(looked.run, hs.recorded_source(looked.run), found)
+    rows = [row for row, part in enumerate(parts) if part == "train"]
+    if not rows:
+        raise DataError("no row of the data is one that the run was trained on")
+    if len(rows) > MOST:
+        say("nearest", f"looked for among {MOST:,} of {len(rows):,} training examples")
+        rows = [rows[n * len(rows) // MOST] for n in range(MOST)]
+    return found.take(rows)

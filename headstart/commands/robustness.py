@@ -1,0 +1,180 @@
+"""headstart robustness: how a run's answers hold when its test pictures are changed."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import headstart as hs
+from headstart.atomic import write_json
+from headstart.commands.looking import data_of
+from headstart.errors import DataError, Mismatch, SpecError
+from headstart.runtime import torch_threads
+from headstart.terminal.flags import Parser, add_flags, add_store_flag, field_help, fraction, made
+from headstart.terminal.printing import INTERRUPTED, print_json, print_table, tell_left_out
+from headstart.terminal.talk import say, watching
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FILE = "robustness.json"
+KNOWN = 5_000  # training rows, at most, among which neighbours are looked for
+
+
+def robustness(argv: list[str]) -> int:
+    """how answers hold when test pictures are attacked, noisy, blurred, in fog, …"""
+    parser = Parser("robustness", robustness)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument(
+        "--data", type=Path, help="where the pictures are now (default: where the run had them)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON value")
+    parser.add_argument(
+        "--epsilons",
+        type=fraction,
+        nargs="+",
+        default=argparse.SUPPRESS,
+        help=f"{field_help(hs.RobustnessPlan, 'epsilons')} (default: 1/255 2/255 4/255 8/255)",
+    )
+    add_flags(parser, hs.RobustnessPlan())
+    add_store_flag(parser)
+    add_flags(parser, hs.Runtime(), "threads", "decode_threads")
+    add_flags(parser, hs.Job(), "language")
+    args = parser.parse_args(argv)
+
+    work = _prepared(args)
+    found = hs.Robustness(work.plan, len(work.tried.data))
+    try:
+        with torch_threads(work.runtime.threads):
+            for more in _trials(work):
+                found = more
+    except KeyboardInterrupt:
+        say("stopped", _kept(args.run, found))
+        return INTERRUPTED
+    return _finish(work, found, args)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is tried, and what it is compared with. pictures: of all rows of the run."""
+
+    lens: "hs.Lens"
+    plan: "hs.RobustnessPlan"
+    runtime: "hs.Runtime"
+    tried: "hs.Squared"
+    known: "hs.FeatureTable"
+    pictures: dict[str, Path]
+
+
+def _prepared(args: argparse.Namespace) -> _Work:
+    """Raises SpecError for a folder that is no run's, DataError if its pictures are gone."""
+    plan, runtime = made(hs.RobustnessPlan(), args), made(hs.Runtime(device="cpu"), args).resolved()
+    if not (args.run / "model").is_dir():
+        raise SpecError(
+            f"A model is tried on the test rows of its run; {args.run} is no finished run. Name "
+            f"the folder that `headstart train --out` made."
+        )
+    model, data = hs.load(args.run / "model").model, data_of(args.run, args.data)
+    lens, test = hs.lens_of(model), _part(args.run, data, "test")
+    few = test.take(hs.drawn(test.y, plan.rows, plan.seed))
+    tried = hs.squared(lens.preprocess, few, threads=runtime.decode_threads)
+    size = lens.preprocess.size
+    say(
+        "tried",
+        f"{len(tried.data):,} of {len(test):,} test pictures, changed as the network sees them: "
+        f"{size} x {size} pixels, {lens.preprocess.fit}",
+    )
+    known = _known(model, _part(args.run, data, "train"), runtime, hs.Store(args.store))
+    return _Work(lens, plan, runtime, tried, known, dict(zip(data.ids, data.sources, strict=True)))
+
+
+def _part(run: Path, data: "hs.Dataset", part: str) -> "hs.Dataset":
+    """The rows of `data` that were this part of the run; raises DataError if there is none."""
+    parts = hs.recorded_parts(run, hs.recorded_source(run), data)
+    rows = [row for row, name in enumerate(parts) if name == part]
+    if not rows:
+        raise DataError(
+            f"There must be {part} pictures of {run}; the {len(data):,} found are none of them. "
+            f"Tell with --data where they are now."
+        )
+    return data.take(rows)
+
+
+def _known(
+    model: "hs.Model", train: "hs.Dataset", runtime: "hs.Runtime", store: "hs.Store"
+) -> "hs.FeatureTable":
+    """Features of training rows, to see how neighbours move."""
+    if len(train) > KNOWN:
+        say("known", f"neighbours are looked for among {KNOWN:,} of {len(train):,} training rows")
+    some = train.take(hs.drawn(train.y, KNOWN))
+    watch = watching("features")
+    return hs.extract(model.backbone, some, store=store, runtime=runtime, watch=watch)
+
+
+def _trials(work: _Work) -> "Iterator[hs.Robustness]":
+    return hs.trials(
+        work.lens,
+        work.tried.squares,
+        _labels(work.lens, work.tried.data),
+        work.plan,
+        known=work.known,
+        runtime=work.runtime,
+        watch=watching,
+    )
+
+
+def _labels(lens: "hs.Lens", data: "hs.Dataset") -> "NDArray[np.int64]":
+    """As the model numbers its classes; raises Mismatch for a class that it doesn't have."""
+    import numpy as np
+
+    place = {name: number for number, name in enumerate(lens.classes)}
+    if strange := [name for name, n in data.counts.items() if n and name not in place]:
+        raise Mismatch(
+            f"The run's classes are {', '.join(lens.classes)}; its test pictures are now labelled "
+            f"{strange[0]!r}. Is it the right --data?"
+        )
+    return np.array([place.get(name, -1) for name in data.classes], np.int64)[data.y]
+
+
+def _kept(run: Path, found: "hs.Robustness") -> str:
+    """Write what is finished, unless more was there before; says what became of it."""
+    done = len(found.attacked) + len(found.corrupted)
+    if not done:
+        return "nothing was tried yet, and nothing is written"
+    if _was_finished(run / FILE):
+        return f"{run / FILE} is left as it was, of a time when everything was tried"
+    write_json(run / FILE, found.to_plain())
+    return (
+        f"{done} of {found.planned} changes were tried and are kept in {run / FILE}; "
+        f"`headstart report {run}` shows them"
+    )
+
+
+def _was_finished(file: Path) -> bool:
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8"))["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _finish(work: _Work, found: "hs.Robustness", args: argparse.Namespace) -> int:
+    write_json(args.run / FILE, found.to_plain())
+    page = hs.write_report(args.run, work.pictures, made(hs.Job(), args).language)
+    if args.json:
+        print_json(found.to_plain())
+    else:
+        _print(found)
+    say("saved", f"{args.run / FILE}; the report tells it too: {page}")
+    return tell_left_out((*work.tried.left_out, *work.known.left_out))
+
+
+def _print(found: "hs.Robustness") -> None:
+    attacked, corrupted = hs.robustness_rows(found)
+    print(f"\nattacked: the worst change of up to epsilon (PGD, {found.plan.steps} steps)")
+    print_table(attacked)
+    if corrupted:
+        print("\ncorrupted: accuracy at strengths 1 to 5")
+        print_table(corrupted)

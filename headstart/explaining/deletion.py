@@ -1,0 +1,100 @@
+"""Whether a map is right: how the score of its class falls as its most important pixels are hidden.
+
+Petsiuk, Das, Saenko 2018, RISE, section 4.3 ('deletion'). Where they grey pixels out, here they
+take on what a strong blur leaves of the square: grey holes are edges that were not there, which
+move a score by themselves.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.explaining.attribution import Attribution
+from headstart.explaining.lens import Lens, Squares
+
+STEPS = 20  # of the curve, each hiding as many pixels
+DRAWN = 3  # random orders, of which the mean is told
+BLUR = 8  # sigma of what hidden pixels show, as a part of the square's side
+AT_ONCE = 16  # squares
+CURVES = ("ours", "random", "centre")
+
+Order = NDArray[np.float32]  # (S, S): the highest is hidden first
+
+
+@dataclass(frozen=True, eq=False)
+class Deletion:
+    """Scores of a class as ever more of the square is hidden, (STEPS + 1,) each.
+
+    ours: most important first, by the map. random: in random order, by places as coarse as the
+    map's, the mean of a few. centre: from the middle outwards.
+    """
+
+    fractions: NDArray[np.float32]
+    ours: NDArray[np.float32]
+    random: NDArray[np.float32]
+    centre: NDArray[np.float32]
+
+    def area(self, name: str) -> float:
+        """Under one of the curves, 0 to 1: the lower, the sooner what the class needs is hidden."""
+        curve = getattr(self, name)
+        return float((curve[1:] + curve[:-1]).mean() / 2)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The areas, and the curves as lists."""
+        areas = {name: round(self.area(name), 4) for name in CURVES}
+        curves = {
+            name: [round(float(score), 4) for score in getattr(self, name)] for name in CURVES
+        }
+        return {
+            "area": areas,
+            "hidden": [round(float(share), 4) for share in self.fractions],
+            "curve": curves,
+        }
+
+
+def deletion(lens: Lens, square: NDArray[np.uint8], found: Attribution, seed: int = 0) -> Deletion:
+    """The curves of one square (S, S, 3) and its map."""
+    side, places = len(square), min(len(found.values), len(square) // 4)
+    orders = [found.over(side), _from_centre(side), *_random(side, places, seed)]
+    told = np.stack([_curve(lens, square, order, found.number) for order in orders])
+    fractions = np.linspace(0, 1, STEPS + 1, dtype=np.float32)
+    return Deletion(fractions, told[0], told[2:].mean(axis=0), told[1])
+
+
+def hidings(square: NDArray[np.uint8], order: Order) -> Squares:
+    """The square with ever more of its pixels hidden, highest order first: (STEPS + 1, S, S, 3)."""
+    first = np.argsort(-order, axis=None, kind="stable")
+    shown, hidden = square.reshape(-1, 3), blurred(square).reshape(-1, 3)
+    stages = np.repeat(shown[None], STEPS + 1, axis=0)
+    for step, stage in enumerate(stages):
+        gone = first[: round(step / STEPS * len(first))]
+        stage[gone] = hidden[gone]
+    return stages.reshape(-1, *square.shape)
+
+
+def blurred(square: NDArray[np.uint8]) -> NDArray[np.uint8]:  # (S, S, 3)
+    """What is left where nothing can be made out any more."""
+    from PIL import Image, ImageFilter
+
+    blur = ImageFilter.GaussianBlur(len(square) / BLUR)
+    return np.asarray(Image.fromarray(square).filter(blur))
+
+
+def _curve(lens: Lens, square: NDArray[np.uint8], order: Order, number: int) -> NDArray[np.float32]:
+    stages = hidings(square, order)
+    parts = (stages[first : first + AT_ONCE] for first in range(0, len(stages), AT_ONCE))
+    return np.concatenate([lens.scores(part)[:, number] for part in parts])
+
+
+def _from_centre(side: int) -> Order:
+    away = np.abs(np.arange(side, dtype=np.float32) - (side - 1) / 2)
+    return -np.hypot(away[:, None], away[None, :])
+
+
+def _random(side: int, places: int, seed: int) -> list[Order]:
+    """Maps of noise as coarse, and made as smooth, as the map that they are compared with."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.random((DRAWN, places, places), dtype=np.float32)
+    return [Attribution(values, 0, "places", "").over(side) for values in drawn]

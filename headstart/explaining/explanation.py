@@ -1,0 +1,138 @@
+"""Why a picture got its class: the map, the curve that judges the map, and what looks alike."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import adaptive_avg_pool2d
+
+from headstart.atomic import write_json
+from headstart.data.views import PLAIN
+from headstart.errors import DataError
+from headstart.explaining.attribution import Attribution, Looker, Method, attribute, looker_of
+from headstart.explaining.deletion import Deletion, deletion
+from headstart.explaining.lens import lens_of
+from headstart.explaining.neighbours import Neighbour
+from headstart.features import square_of
+from headstart.model import Model
+from headstart.predictions import Predictions, read_predictions
+
+EXPLAINED = "explained.json"
+MISTAKES, RIGHT = 6, 4  # explained of a run
+GRID = 28  # places a side of a map that is kept
+LEVELS = 127  # of a map that is kept, either side of 0
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """square: (S, S, 3), what the network saw. score: of the class that is explained, `name`.
+
+    nearest: the training examples most alike, where they can be had.
+    """
+
+    path: str
+    square: NDArray[np.uint8]
+    name: str
+    score: float
+    map: Attribution
+    deletion: Deletion
+    nearest: tuple[Neighbour, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """What JSON has of it: all but pixels."""
+        return {
+            "path": self.path,
+            "class": self.name,
+            "score": self.score,
+            "method": self.map.method,
+            "layer": self.map.layer,
+            "deletion": self.deletion.to_plain(),
+            "nearest": [
+                {"path": n.id, "label": n.label, "distance": n.distance} for n in self.nearest
+            ],
+        }
+
+
+def explain(
+    looker: Looker, path: Path, name: str | None = None, method: Method = "places"
+) -> Explanation:
+    """Why a picture gets the class called `name`, or else the one that it does get.
+
+    Raises UnknownName with the nearest, DataError if it can't be read.
+    """
+    lens = looker.lens
+    number = None if name is None else lens.number(name)
+    try:
+        square = np.array(square_of(lens.preprocess, PLAIN, path, 0))
+    except (OSError, DataError) as error:
+        raise DataError(f"{path} must be a picture that can be read: {error}") from error
+    scores = lens.scores(square[None])[0]
+    number = int(scores.argmax()) if number is None else number
+    (found,) = attribute(looker, square[None], np.array([number]), method)
+    told = deletion(lens, square, found)
+    return Explanation(str(path), square, lens.classes[number], float(scores[number]), found, told)
+
+
+def explain_run(run: Path, model: Model, pictures: Mapping[str, Path]) -> Iterator[Explanation]:
+    """The surest mistakes of a run's test, and a few right answers, one by one.
+
+    RUN/explained.json holds those that were told when the last is, or who asks has enough.
+    pictures: where the rows are, by their names. Each map is of the class that was answered.
+    """
+    said, looker = read_predictions(run / "predictions.csv"), looker_of(lens_of(model))
+    told = list[dict[str, Any]]()
+    try:
+        for row in told_rows(run, pictures):
+            answered = said.classes[said.predicted[row]]
+            found = explain(looker, pictures[said.ids[row]], answered)
+            found = replace(found, path=said.ids[row])
+            told.append(found.to_plain() | {"label": said.classes[said.labels[row]]})
+            told[-1]["map"] = quantised(found.map)
+            yield found
+    finally:
+        write_json(run / EXPLAINED, {"grid": GRID, "levels": LEVELS, "rows": told})
+
+
+def told_rows(run: Path, pictures: Mapping[str, Path]) -> list[int]:
+    """The rows of RUN/predictions.csv that a run is explained by, of those whose picture is there.
+
+    Raises DataError if none is.
+    """
+    said = read_predictions(run / "predictions.csv")
+    rows = telling(said.take([row for row, id in enumerate(said.ids) if id in pictures]))
+    place = {id: row for row, id in enumerate(said.ids)}
+    there = [id for id in said.ids if id in pictures]
+    if not rows:
+        raise DataError(
+            f"There must be test pictures to explain; of {len(said):,} that {run} was tested on "
+            f"none is where it was. Say where the data is now with --data."
+        )
+    return [place[there[row]] for row in rows]
+
+
+def telling(said: Predictions, mistakes: int = MISTAKES, right: int = RIGHT) -> list[int]:
+    """The surest wrong answers, from which most can be learned; then the surest right ones, of
+    each class in turn."""
+    sure = said.scores.max(axis=1) if said.scores.shape[1] else np.zeros(len(said))
+    order = np.argsort(-sure, kind="stable")
+    wrong = [int(row) for row in order if said.known[row] and not said.correct[row]]
+    good, before = list[tuple[int, int]](), Counter[int]()
+    for row in order[said.correct[order]]:
+        label = int(said.labels[row])
+        good.append((before[label], int(row)))
+        before[label] += 1
+    return wrong[:mistakes] + [row for _, row in sorted(good, key=lambda g: g[0])[:right]]
+
+
+def quantised(found: Attribution, side: int = GRID) -> list[list[int]]:
+    """The map as whole numbers from -LEVELS to LEVELS, the farthest from 0 at one of them."""
+    grid = torch.from_numpy(found.over(max(side, len(found.values))))[None]
+    small = adaptive_avg_pool2d(grid, side)[0].numpy()
+    scaled = np.rint(small / max(float(np.abs(small).max()), 1e-12) * LEVELS).astype(int)
+    plain: list[list[int]] = scaled.tolist()
+    return plain

@@ -1,0 +1,201 @@
+"""An explanation as one picture: the square, the map over it, its curve, what looks alike."""
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from headstart.data.decoding import decode
+from headstart.errors import DataError
+from headstart.explaining.attribution import PIXELS
+from headstart.explaining.deletion import CURVES, Deletion
+from headstart.explaining.explanation import Explanation
+from headstart.explaining.neighbours import Neighbour
+
+Colour = tuple[int, int, int]
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+PANEL, EDGE, GAP = 336, 28, 24
+INK, FAINT, LINE, PAPER = (28, 32, 38), (110, 118, 128), (222, 226, 230), (255, 255, 255)
+FOR, AGAINST = (226, 74, 18), (28, 98, 200)
+CURVE_COLOURS = {"ours": FOR, "random": (140, 146, 154), "centre": (28, 98, 200)}
+CURVE_WORDS = {"ours": "by this map", "random": "in random order", "centre": "from the centre"}
+SMOOTH = 4  # times the size at which curves are drawn, and then reduced
+PALE = 0.75  # how much of the picture's contrast stays below the map, and none of its colour
+
+
+def draw_explanation(explained: Explanation) -> Image.Image:
+    """Everything about one picture, on white."""
+    width = 2 * EDGE + 3 * PANEL + 2 * GAP
+    top = 104
+    thumbs = _thumb_side(explained.nearest)
+    height = top + PANEL + 74 + (thumbs + 96 if explained.nearest else 0)
+    page = Image.new("RGB", (width, height), PAPER)
+    _title(page, explained, width - 2 * EDGE)
+    lefts = [EDGE + n * (PANEL + GAP) for n in range(3)]
+    shown = [_panel(explained.square), _panel(over(explained.square, explained))]
+    for left, picture in zip(lefts, shown, strict=False):
+        page.paste(picture, (left, top))
+    page.paste(curves(explained.deletion, PANEL), (lefts[2], top))
+    _captions(page, lefts, top + PANEL + 10)
+    if explained.nearest:
+        _row(page, explained.nearest, top + PANEL + 74, thumbs)
+    return page
+
+
+def png_of(page: Image.Image) -> bytes:
+    file = io.BytesIO()
+    page.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def over(square: NDArray[np.uint8], explained: Explanation) -> NDArray[np.uint8]:  # (S, S, 3)
+    """The square, paler, under what speaks for the class and what speaks against it."""
+    values = explained.map.over(len(square))
+    most = max(float(np.quantile(np.abs(values), 0.995)), 1e-12)
+    strength = np.clip(np.abs(values) / most, 0, 1)[..., None] ** 0.8 * 0.85
+    grey = square.mean(axis=2, keepdims=True)
+    pale = 255 - (255 - grey) * PALE
+    colour = np.where(values[..., None] > 0, np.array(FOR), np.array(AGAINST))
+    return np.rint(pale * (1 - strength) + colour * strength).astype(np.uint8)
+
+
+def curves(told: Deletion, side: int) -> Image.Image:
+    """The score of the class against the share of pixels hidden, three orders, with their areas."""
+    page = Image.new("RGB", (side, side), PAPER)
+    box = (40, 8, side - 8, side - 112)
+    _grid(page, box)
+    for name in reversed(CURVES):  # ours on top
+        _line(page, box, told.fractions, getattr(told, name), CURVE_COLOURS[name])
+    pen, at = ImageDraw.Draw(page), side - 70
+    pen.text((box[2], side - 104), "hidden", FAINT, _font(13), anchor="ra")
+    for name in CURVES:
+        pen.line((box[0], at + 9, box[0] + 22, at + 9), CURVE_COLOURS[name], 4)
+        pen.text((box[0] + 32, at), CURVE_WORDS[name], INK, _font(14))
+        pen.text((box[2], at), f"area {told.area(name):.2f}", INK, _font(14), anchor="ra")
+        at += 24
+    return page
+
+
+def _title(page: Image.Image, explained: Explanation, width: int) -> None:
+    pen = ImageDraw.Draw(page)
+    score = f"{explained.score:.3f}"
+    room = width - int(pen.textlength(score, _font(30))) - GAP
+    pen.text((EDGE, 22), _fitting(pen, explained.name, room, 30), INK, _font(30))
+    pen.text((EDGE + width, 22), score, INK, _font(30), anchor="ra")
+    how = "pixels" if explained.map.layer == PIXELS else f"layer {explained.map.layer}"
+    at = f"{explained.map.method}, {how}"
+    pen.text((EDGE + width, 64), at, FAINT, _font(15), anchor="ra")
+    room = width - int(pen.textlength(at, _font(15))) - GAP
+    pen.text((EDGE, 64), _fitting(pen, explained.path, room, 15, keep_end=True), FAINT, _font(15))
+
+
+def _captions(page: Image.Image, lefts: Sequence[int], top: int) -> None:
+    pen = ImageDraw.Draw(page)
+    pen.text((lefts[0], top), "what the network saw", FAINT, _font(15))
+    x = lefts[1]
+    for text, colour in (("speaks for it", FOR), ("against it", AGAINST)):
+        pen.rounded_rectangle((x, top + 3, x + 14, top + 17), 3, colour)
+        pen.text((x + 21, top), text, FAINT, _font(15))
+        x += 41 + int(pen.textlength(text, _font(15)))
+    pen.text((lefts[2], top), "score as the most important is hidden", FAINT, _font(15))
+
+
+def _row(page: Image.Image, nearest: Sequence[Neighbour], top: int, side: int) -> None:
+    pen = ImageDraw.Draw(page)
+    pen.text((EDGE, top), "training examples most alike", INK, _font(17))
+    for n, neighbour in enumerate(nearest):
+        left = EDGE + n * (side + GAP)
+        page.paste(_thumb(neighbour.source, side), (left, top + 30))
+        label = _fitting(pen, neighbour.label, side, 15)
+        pen.text((left, top + 36 + side), label, INK, _font(15))
+        pen.text((left, top + 56 + side), f"{neighbour.distance:.2f} away", FAINT, _font(13))
+
+
+def _thumb_side(nearest: Sequence[Neighbour]) -> int:
+    """So that they fill the page's width, five at the least."""
+    count = max(5, len(nearest))
+    return (3 * PANEL + 2 * GAP - (count - 1) * GAP) // count
+
+
+def _thumb(source: Path, side: int) -> Image.Image:
+    """A picture whole in a square; an empty one if it is gone."""
+    try:
+        picture = Image.fromarray(decode(source, short_side=side))
+    except (OSError, DataError):
+        picture = Image.new("RGB", (side, side), LINE)
+    share = side / max(picture.size)
+    picture = picture.resize(
+        (max(1, round(picture.width * share)), max(1, round(picture.height * share))),
+        Image.Resampling.LANCZOS,
+    )
+    square = Image.new("RGB", (side, side), (244, 245, 247))
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
+
+
+def _panel(square: NDArray[np.uint8]) -> Image.Image:
+    how = Image.Resampling.NEAREST if len(square) * 4 < PANEL else Image.Resampling.BICUBIC
+    return Image.fromarray(square).resize((PANEL, PANEL), how)
+
+
+def _grid(page: Image.Image, box: Box) -> None:
+    pen = ImageDraw.Draw(page)
+    left, top, right, bottom = box
+    for share in (0.0, 0.5, 1.0):
+        y = round(bottom - share * (bottom - top))
+        pen.line((left, y, right, y), LINE, 1)
+        pen.text((left - 8, y), f"{share:g}", FAINT, _font(13), anchor="rm")
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = round(left + share * (right - left))
+        pen.line((x, bottom, x, bottom + 4), LINE, 1)
+        if share < 1:
+            pen.text((x, bottom + 8), f"{share:.0%}", FAINT, _font(13), anchor="ma")
+
+
+def _line(
+    page: Image.Image,
+    box: Box,
+    fractions: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    colour: Colour,
+) -> None:
+    """Drawn large and reduced, since Pillow's lines have no smooth edges."""
+    left, top, right, bottom = box
+    mask = Image.new("L", (page.width * SMOOTH, page.height * SMOOTH))
+    points = [
+        ((left + x * (right - left)) * SMOOTH, (bottom - y * (bottom - top)) * SMOOTH)
+        for x, y in zip(fractions.tolist(), scores.tolist(), strict=True)
+    ]
+    ImageDraw.Draw(mask).line(points, 255, width=round(2.5 * SMOOTH), joint="curve")
+    page.paste(colour, (0, 0), mask.resize(page.size, Image.Resampling.BOX))
+
+
+def _fitting(
+    pen: ImageDraw.ImageDraw, text: str, room: int, size: int, *, keep_end: bool = False
+) -> str:
+    """The text, or as much of it as there is room for."""
+    text = text.encode("utf-8", "replace").decode()
+    if pen.textlength(text, _font(size)) <= room:
+        return text
+    for kept in range(len(text) - 1, 0, -1):
+        shorter = f"…{text[-kept:]}" if keep_end else f"{text[:kept].rstrip(' ,')}…"
+        if pen.textlength(shorter, _font(size)) <= room:
+            return shorter
+    return "…"
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu, which has most of the world's letters, where matplotlib brought it along."""
+    found = find_spec("matplotlib")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        file = Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+        if file.is_file():
+            return ImageFont.truetype(str(file), size)
+    return ImageFont.load_default(size)

@@ -1,0 +1,49 @@
+"""How much a picture may be changed, and how hard the worst change is looked for: no PyTorch."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from headstart.errors import SpecError
+from headstart.heads.head import check_counts, check_word
+
+LEVELS = 255
+RESTARTS = 3  # random starts for a picture, so long as none before fooled the model
+Norm = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How much a picture may be changed, and how hard the worst change is looked for.
+
+    epsilon: largest change, as a share of the pixels' range, such as 4/255: of any one value
+        (linf), or the length of all changes together (l2).
+    norm: linf or l2.
+    steps: of gradient ascent from a random start (PGD, Madry et al. 2018); 1 is one whole step
+        from the picture itself (FGSM, Goodfellow et al. 2015).
+    seed: another seed starts elsewhere.
+    """
+
+    epsilon: float = 4 / LEVELS
+    norm: Norm = "linf"
+    steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_word("norm", self.norm, get_args(Norm))
+        check_counts(steps=self.steps)
+        if not self.epsilon * LEVELS >= 1 - 1e-9 or self.epsilon == float("inf"):
+            raise SpecError(
+                f"epsilon is a share of the pixels' range, 1/255 or more, since a file holds whole "
+                f"levels; got {self.epsilon:.3g}. Usual are 2/255 to 8/255 (linf), 0.5 to 3 (l2)."
+            )
+        if self.norm == "linf" and self.epsilon > 1:
+            raise SpecError(
+                f"epsilon is a share of the pixels' range, up to 1 (linf); got {self.epsilon:.3g}. "
+                f"For levels write 4/255."
+            )
+
+    @property
+    def levels(self) -> float:
+        """Epsilon in levels of a pixel; whole ones for linf."""
+        levels = self.epsilon * LEVELS
+        return float(int(levels + 1e-6)) if self.norm == "linf" else levels

@@ -1,0 +1,291 @@
+"""Explanations: maps that show what decides, curves that judge them, and what looks alike."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from patches import lens_on, on_the_patch, patched, shuffled, taught
+from PIL import Image
+from scipy.stats import spearmanr
+from torch import nn
+
+import headstart as hs
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.graph import FromPixels
+from headstart.backbones.probing import probes
+from headstart.cli import main
+from headstart.explaining.attribution import Attribution, Looker, featureless, log_odds
+from headstart.explaining.deletion import hidings
+from headstart.explaining.explanation import LEVELS, quantised, telling
+from headstart.explaining.lens import Lens
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "tiny": lambda: hs.load_backbone("tiny:32"),
+    "packaged": lambda: hs.load_backbone("packaged:efficientnet_lite0"),
+    "timm convolutional": lambda: hs.load_backbone("timm:test_efficientnet", weights="random"),
+    "timm transformer": lambda: hs.load_backbone("timm:test_vit", weights="random"),
+    "keras": lambda: hs.load_backbone("keras:MobileNet@32", weights="random"),
+}
+STEPS = {"tiny": 100, "timm convolutional": 40, "timm transformer": 100}
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["tiny", "timm convolutional", pytest.param("timm transformer", marks=pytest.mark.slow)],
+)
+def lens(request: pytest.FixtureRequest) -> Lens:
+    return taught(BACKBONES[request.param](), STEPS[request.param])
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Lens:
+    return taught(BACKBONES["tiny"](), STEPS["tiny"])
+
+
+def tiny_lens(seed: int = 0) -> Lens:
+    torch.manual_seed(seed)
+    return lens_on(hs.load_backbone("tiny:32"), nn.Linear(32, 3), ("ant", "bee", "cat"))
+
+
+def noise(lens: Lens, n: int = 2) -> NDArray[np.uint8]:
+    size = lens.preprocess.size
+    return np.random.default_rng(1).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def odds(lens: Lens, squares: torch.Tensor, number: int) -> torch.Tensor:
+    with torch.no_grad():
+        return log_odds(lens.logits(squares), torch.full((len(squares),), number))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_network_taken_apart_is_the_same_network(name: str) -> None:
+    backbone = BACKBONES[name]()
+    lens = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
+    probe = hs.looker_of(lens).probe
+    assert probe is not None
+    crossed = FromPixels(probe.trunk, lens.preprocess)(torch.from_numpy(noise(lens)))
+    assert probe.grid(crossed).shape[1:3] == (probe.side, probe.side)
+    assert probe.side >= 4
+    torch.testing.assert_close(probe.tail(crossed), lens.network(torch.from_numpy(noise(lens))))
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES.keys() - {"timm transformer"}))
+def test_places_share_out_all_that_the_picture_adds_to_the_log_odds(name: str) -> None:
+    """Completeness (Sundararajan et al. 2017, proposition 1); a class token would take a share."""
+    backbone = BACKBONES[name]()
+    torch.manual_seed(0)
+    lens = lens_on(backbone, nn.Linear(backbone.card.dim, 3), ("a", "b", "c"))
+    squares = torch.from_numpy(noise(lens, 1)).float()
+    (found,) = hs.attribute(hs.looker_of(lens), noise(lens, 1), np.array([2]))
+    added = odds(lens, squares, 2) - odds(lens, featureless(squares), 2)
+    assert float(found.values.sum()) == pytest.approx(float(added), rel=0.02, abs=1e-4)
+
+
+def test_a_transformer_is_looked_into_before_its_last_attention() -> None:
+    backbone = BACKBONES["timm transformer"]()
+    names = [probe.name for probe in probes(backbone)]
+    probe = hs.looker_of(lens_on(backbone, nn.Linear(backbone.card.dim, 2))).probe
+    assert probe is not None
+    assert (probe.prefix, probe.layout) == (1, "tokens")
+    assert names.index(probe.name) > 0  # behind it, only the class token counts
+
+
+def test_maps_point_at_the_patch_that_alone_decides(lens: Lens) -> None:
+    squares, _, places = patched(20, lens.preprocess.size, seed=2)
+    numbers = lens.scores(squares).argmax(axis=1)
+    maps = hs.attribute(hs.looker_of(lens), squares, numbers)
+    smooth = [found.over(lens.preprocess.size) for found in maps]
+    assert np.mean([on_the_patch(m, place) for m, place in zip(smooth, places, strict=True)]) >= 0.9
+
+
+def test_another_head_gives_other_maps(lens: Lens) -> None:
+    squares, labels, _ = patched(4, lens.preprocess.size, seed=3)
+    own = hs.attribute(hs.looker_of(lens), squares, labels)
+    alike = [
+        spearmanr(a.values.ravel(), b.values.ravel()).statistic
+        for seed in range(6)
+        for a, b in zip(
+            own, hs.attribute(hs.looker_of(shuffled(lens, seed)), squares, labels), strict=True
+        )
+    ]
+    assert np.mean(alike) <= 0.3
+
+
+@pytest.mark.parametrize("method", ["places", "gradcam", "pixels"])
+def test_a_shared_offset_of_all_logits_changes_no_map(method: str) -> None:
+    lens, raised = tiny_lens(), tiny_lens()
+    with torch.no_grad():
+        layer = raised.head
+        assert isinstance(layer, nn.Linear)
+        layer.weight += torch.rand(32, generator=torch.Generator().manual_seed(3))
+    maps = [
+        hs.attribute(hs.looker_of(each), noise(each), np.array([0, 2]), method)[1].values  # type: ignore[arg-type]
+        for each in (lens, raised)
+    ]
+    np.testing.assert_allclose(maps[0], maps[1], atol=1e-4)
+
+
+def test_a_network_that_cannot_be_taken_apart_is_explained_by_its_pixels() -> None:
+    lens = tiny_lens()
+    (found,) = hs.attribute(Looker(lens, None), noise(lens, 1), np.array([1]))
+    assert (found.method, found.layer, found.values.shape) == ("pixels", "pixels", (32, 32))
+
+
+def test_the_most_important_pixels_are_hidden_first_and_at_last_all() -> None:
+    square = noise(tiny_lens(), 1)[0]
+    order = np.zeros((32, 32), np.float32)
+    order[4:8, 4:20] = 1  # 64 of 1,024 pixels: a sixteenth
+    stages = hidings(square, order)
+    assert np.array_equal(stages[0], square)
+    changed = (stages != square).any(axis=3)
+    assert changed[1][order > 0].mean() > 0.7
+    assert not changed[1][order == 0].any()
+    assert changed[-1].mean() > 0.9
+
+
+def test_hiding_by_the_map_lowers_the_score_sooner(tiny: Lens) -> None:
+    squares, labels, _ = patched(10, 32, seed=4)
+    maps = hs.attribute(hs.looker_of(tiny), squares, labels)
+    told = [hs.deletion(tiny, s, m) for s, m in zip(squares, maps, strict=True)]
+    assert np.mean([t.area("ours") < t.area("random") for t in told]) >= 0.8
+    assert np.mean([t.area("ours") < t.area("centre") for t in told]) >= 0.8
+
+
+def test_the_area_is_what_trapezia_give() -> None:
+    curve = np.array([1, 0.5, 0.25], np.float32)
+    told = hs.Deletion(np.array([0, 0.5, 1], np.float32), curve, curve, curve)
+    assert told.area("ours") == pytest.approx((0.75 + 0.375) / 2)
+
+
+def test_the_nearest_of_what_was_seen_is_itself(shapes: Path) -> None:
+    data = hs.read(shapes)
+    table = hs.extract(hs.load_backbone("tiny:32"), data)
+    sources = dict(zip(data.ids, data.sources, strict=True))
+    found = hs.nearest(table, sources, table.x[5:7])
+    assert [row[0].id for row in found] == list(data.ids[5:7])
+    assert found[0][0].distance == pytest.approx(0, abs=1e-3)
+    assert [n.distance for n in found[0]] == sorted(n.distance for n in found[0])
+
+
+def test_a_kept_map_has_the_signs_and_the_top_of_the_map() -> None:
+    values = np.array([[2.0, 0, 0, 0], [0] * 4, [0] * 4, [0, 0, 0, -1.0]], np.float32)
+    kept = np.array(quantised(Attribution(values, 0, "places", "x")))
+    assert kept.shape == (28, 28)
+    assert kept[:7, :7].max() == LEVELS == np.abs(kept).max()
+    assert kept[-7:, -7:].min() == pytest.approx(-LEVELS / 2, abs=6)
+
+
+def test_the_surest_mistakes_come_first_and_then_right_ones_of_each_class() -> None:
+    scores = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.99, 0.01], [0.3, 0.7]], np.float32)
+    labels = np.array([1, 1, 0, 0, 1])
+    said = hs.Predictions(tuple("abcde"), scores, labels, ("x", "y"))
+    assert telling(said) == [0, 1, 3, 4, 2]
+    assert telling(said, mistakes=1, right=2) == [0, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures of two classes, and a run of them."""
+    folder = tmp_path_factory.mktemp("trained")
+    squares, labels, _ = patched(24, 32, seed=5)
+    for n, (square, label) in enumerate(zip(squares, labels, strict=True)):
+        home = folder / "pictures" / ("blue", "orange")[label]
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(square).save(home / f"{n:02}.png")
+    words = ["train", str(folder / "pictures"), "--out", str(folder / "run")]
+    store = ["--store", str(folder / "store"), "--strategy", "extract"]
+    assert main([*words, *store, "--backbone", "tiny:32"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained / "run", tmp_path / "run")
+
+
+def test_explain_writes_a_picture_a_file(
+    trained: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, picture = tmp_path / "new" / "out", trained / "pictures" / "orange" / "01.png"
+    capsys.readouterr()
+    assert main(["explain", str(run), str(picture), "--out", str(out), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["path"], told["class"]) == (str(picture), "orange")
+    assert set(told["deletion"]["area"]) == {"ours", "random", "centre"}
+    assert told["nearest"][0] == {"path": "orange/01.png", "label": "orange", "distance": 0.0}
+    with Image.open(told["file"]) as drawn:
+        assert drawn.format == "PNG"
+        assert len(np.unique(np.asarray(drawn).reshape(-1, 3), axis=0)) > 1000
+    assert main(["explain", str(run), str(picture), "--out", str(out)]) == 2  # never written over
+
+
+def test_explain_goes_on_past_a_picture_that_it_cannot_read(
+    trained: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"\x89PNG\r\n but no picture")
+    words = ["explain", str(run / "model"), str(bad)]
+    assert main([*words, "--out", str(tmp_path / "a")]) == 1
+    good = str(trained / "pictures" / "blue" / "00.png")
+    capsys.readouterr()
+    assert main([*words, good, "--out", str(tmp_path / "b"), "--class", "orange"]) == 3
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{good}\torange\t0.")
+    assert f"{bad}: must be a picture that can be read" in err
+    assert "named in a run folder" in err  # why there are no training examples
+
+
+def test_explain_refuses_a_class_that_the_model_has_not(
+    trained: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(trained / "pictures" / "blue" / "00.png")
+    assert main(["explain", str(run), picture, "--class", "ornage"]) == 2
+    assert "Did you mean 'orange'" in capsys.readouterr().err
+    assert main(["explain", str(run / "model")]) == 2  # a bundle has no test to explain
+
+
+def test_explain_of_a_run_writes_what_its_report_needs(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(run)]) == 0
+    kept = json.loads((run / "explained.json").read_text())
+    assert {row["path"] for row in kept["rows"]} <= set(
+        hs.read_predictions(run / "predictions.csv").ids
+    )
+    first = kept["rows"][0]
+    assert {"label", "class", "score", "map", "deletion"} <= set(first)
+    assert np.abs(first["map"]).max() == kept["levels"]
+    assert len(list((run / "explained").glob("*.png"))) == len(kept["rows"])
+    assert main(["explain", str(run)]) == 0  # its own files may be written again
+
+
+def test_ctrl_c_keeps_what_is_explained(
+    trained: Path,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain, asked = hs.deletion, list[int]()
+
+    def at_second(*args: object) -> hs.Deletion:
+        asked.append(1)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return plain(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("headstart.explaining.explanation.deletion", at_second)
+    out = tmp_path / "out"
+    assert main(["explain", str(run), str(trained / "pictures" / "blue"), "--out", str(out)]) == 130
+    assert len(list(out.iterdir())) == 1
+    assert "1 of 12 pictures are explained and kept" in capsys.readouterr().err
