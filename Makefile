@@ -24,7 +24,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-dev
-	for b in extract classic finetune elpv intervals mistakes unknowns report memory draft duplicates startup kill_store kill_train \
+	for b in extract classic finetune elpv intervals mistakes unknowns report explain ideal attack adversarial robustness unlike memory draft duplicates startup kill_store kill_train \
 		fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done
 

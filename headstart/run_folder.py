@@ -26,6 +26,7 @@ FILES = {
     "predictions.csv",
     "evaluation.json",
     "insights.json",
+    "explained.json",
     "timings.json",
     "report.html",
     "model",

@@ -102,7 +102,8 @@ def test_it_makes_a_network_robust_that_is_not_so_without_it() -> None:
     hard, _ = trained(replace(PLAN, epochs=10))
     assert judge(plain, Pixels(100, seed=2))[1] == 1.0
     assert judge(hard, Pixels(100, seed=2))[1] == 1.0
-    assert under_attack(hard) > 2 * under_attack(plain)
+    assert under_attack(plain) < 0.2
+    assert under_attack(hard) > 0.8
 
 
 def test_what_is_frozen_and_every_norms_statistics_stay_to_the_bit() -> None:
@@ -131,7 +132,7 @@ def trained_on(monkeypatch: pytest.MonkeyPatch, rows: Pixels, plan: Plan) -> lis
     return seen
 
 
-def test_it_trains_within_a_reach_that_rises_and_on_new_changes_every_epoch(
+def test_it_trains_within_a_reach_that_rises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = Pixels(8)
@@ -139,7 +140,6 @@ def test_it_trains_within_a_reach_that_rises_and_on_new_changes_every_epoch(
     seen = trained_on(monkeypatch, rows, plan)
     changes = [_ordered(x, rows) - rows.x for x in seen]
     assert [round(float(c.abs().max()), 3) for c in changes] == [2, 4, 4, 4]
-    assert not torch.equal(changes[2], changes[3])
     assert min(x.min() for x in seen) >= 0
     assert max(x.max() for x in seen) <= 255
 
@@ -147,13 +147,26 @@ def test_it_trains_within_a_reach_that_rises_and_on_new_changes_every_epoch(
 def test_it_may_begin_with_all_of_its_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Pixels(8)
     seen = trained_on(monkeypatch, rows, replace(PLAN, epochs=1, adversarial_rise=0.0))
-    assert (_ordered(seen[0], rows) - rows.x).abs().max() == 4
+    assert (_ordered(seen[0], rows) - rows.x).abs().max() == pytest.approx(4)
 
 
 def _ordered(x: Tensor, rows: Pixels) -> Tensor:
     """Changed pictures in the order of those they are nearest to."""
     away = (x[:, None].float() - rows.x[None].float()).abs().flatten(2).sum(dim=2)
     return x[away.argmin(dim=0)]
+
+
+def test_every_step_begins_its_search_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = list[Tensor]()
+
+    def noted(loss: Any, pixels: Tensor, change: Tensor, levels: float, steps: int) -> Tensor:
+        begun.append(change / levels)
+        return pushed(loss, pixels, change, levels, steps)
+
+    monkeypatch.setattr("headstart.training.loop.pushed", noted)
+    trained(replace(PLAN, epochs=2))
+    assert len(begun) == 10
+    assert len({start.sum().item() for start in begun}) == 10
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
