@@ -88,10 +88,11 @@ def as_png(pixels: hs.Pixels) -> bytes:
 
 
 def side_by_side(path: Path, usual: hs.Pixels, without: hs.Pixels) -> None:
-    """With the term on the left, in 256 colours together, so that the file stays small."""
+    """With the term on the left, dithered to 256 colours, so that the file stays small."""
     gap = np.full((len(usual), GAP, 3), 255, np.uint8)
     both = Image.fromarray(np.concatenate([usual, gap, without], axis=1))
-    both.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+    palette = both.quantize(256, Image.Quantize.MEDIANCUT)
+    both.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ class FineTune(Plan):
     """The second phase: every choice that can change the result.
 
     thaw: what may learn: a number of blocks from the top, a name or glob of blocks, layers or
-        parameters, all, none; auto is the upper half of the blocks.
+        parameters, all, none; auto is the upper half of the blocks, or all where training is
+        adversarial: changes of pixels are met low in a network.
     thaw_from: instead, all layers from this one on, counted as Keras counts them; below 0 from
         the top.
     dropout: share of the head's inputs that are dropped in training.
@@ -107,7 +108,8 @@ class FineTune(Plan):
         """The same with "auto" and 0 replaced by what they come to."""
         thaw = self.thaw
         if thaw == "auto":
-            thaw = "" if self.thaw_from is not None else str(max(1, len(backbone.blocks) // 2))
+            usual = "all" if self.adversarial else str(max(1, len(backbone.blocks) // 2))
+            thaw = "" if self.thaw_from is not None else usual
         return replace(self, thaw=thaw or "auto", lr=self.lr or head_lr / 10)
 
     def from_scratch(self, head_lr: float) -> "FineTune":

@@ -307,10 +307,18 @@ def test_what_is_frozen_in_a_backbone_stays_so(shapes: Path) -> None:
         assert np.array_equal(before[name], after[name]) == (name not in thawed), name
 
 
+def test_all_of_a_network_is_thawed_unless_it_is_said_what() -> None:
+    settings, backbone = replace(JOB.finetune, thaw="auto"), hs.load_backbone("tiny:16")
+    assert settings.resolved(backbone, 1e-3).thaw == "all"
+    assert replace(settings, adversarial=0.0).resolved(backbone, 1e-3).thaw == "1"
+    assert replace(settings, thaw_from=3).resolved(backbone, 1e-3).thaw == "auto"
+
+
 def test_a_run_tells_what_it_trained_on_and_what_it_chose_by(shapes: Path, tmp_path: Path) -> None:
     said: dict[str, list[str]] = {}
     talk = hs.Talk(say=lambda stage, text: said.setdefault(stage, []).append(text))
-    job = replace(JOB, store=hs.Store(tmp_path / "store"))
+    settings = replace(JOB.finetune, thaw="1")
+    job = replace(JOB, finetune=settings, store=hs.Store(tmp_path / "store"))
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
     assert run.kept == "finetune"
     assert "nothing can be kept at a cut" in said["cut"][0]

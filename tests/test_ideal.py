@@ -1,5 +1,6 @@
 """Pictures that a class is surest of: drawn by ascent, judged as any other picture would be."""
 
+import argparse
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import headstart as hs
 from headstart.cli import main
+from headstart.commands.ideal import _orders
 from headstart.data.preprocess import Preprocess
 from headstart.errors import Diverged, SpecError, UnknownName
 from headstart.explaining.ideal import (
@@ -96,17 +98,17 @@ def test_a_seed_draws_the_same_picture_and_another_seed_another(lens: Lens) -> N
 
 
 def test_the_best_that_was_seen_is_kept_and_each_is_worth_what_it_says(lens: Lens) -> None:
-    plan = replace(QUICK, lr=3.0)  # too large to only ever get better
-    seen = list(ascend(lens, 1, plan))
-    odds = [s.log_odds for s in seen]
-    assert odds != sorted(odds)
-    assert ideal(lens, "bee", plan).log_odds == max(odds)
+    start = ideal(lens, "bee", QUICK).picture
+    fading = replace(QUICK, l2=1.0, tv=1.0)  # pulled to grey, a good picture gets worse
+    seen = list(ascend(lens, 1, fading, start))
+    assert seen[-1].log_odds < max(s.log_odds for s in seen)
+    assert ideal(lens, "bee", fading, start).log_odds == max(s.log_odds for s in seen)
     for s in seen:
         share = lens.logits(torch.from_numpy(s.picture)[None]).double().softmax(dim=1)[0, 1]
         assert s.log_odds == pytest.approx(float(torch.log(share / (1 - share))), abs=1e-3)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 64, 100, 130])
+@pytest.mark.parametrize("steps", [1, 3, 64, 100, 129])
 def test_every_step_is_taken_and_some_64_are_looked_at(lens: Lens, steps: int) -> None:
     seen = [s.step for s in ascend(lens, 0, replace(QUICK, steps=steps))]
     assert (seen[0], seen[-1]) == (0, steps)
@@ -331,6 +333,13 @@ def test_a_wrong_command_is_told_before_anything_is_drawn(
     assert main(["ideal", str(run), *WRONG[sentence]]) == 2
     assert sentence in capsys.readouterr().err
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"mine"]
+
+
+def test_two_classes_whose_files_would_be_one_are_not_written_over_each_other(lens: Lens) -> None:
+    alike = replace(lens, classes=("a b", "a-b", "c"))
+    asked = argparse.Namespace(classes=["a b", "a-b"], out=None, film=None)
+    with pytest.raises(SpecError, match=r"Two files would be called ideal-a-b\.png"):
+        _orders(alike, asked)
 
 
 def test_a_start_that_is_no_picture_is_a_failure(

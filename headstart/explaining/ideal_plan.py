@@ -29,12 +29,12 @@ class IdealPlan:
     seed: another seed begins with other noise and looks otherwise.
     """
 
-    steps: int = 512
+    steps: int = 640
     tv: float = 0.1
     l2: float = 0.0
     jitter: int = 16
-    rotation: float = 15.0
-    zoom: float = 0.3
+    rotation: float = 10.0
+    zoom: float = 0.2
     views: int = 1
     octaves: int = 4
     space: Space = "frequency"
