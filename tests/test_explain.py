@@ -71,12 +71,14 @@ def odds(lens: Lens, squares: torch.Tensor, number: int) -> torch.Tensor:
 def test_a_network_taken_apart_is_the_same_network(name: str) -> None:
     backbone = BACKBONES[name]()
     lens = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
-    probe = hs.looker_of(lens).probe
-    assert probe is not None
-    crossed = FromPixels(probe.trunk, lens.preprocess)(torch.from_numpy(noise(lens)))
-    assert probe.grid(crossed).shape[1:3] == (probe.side, probe.side)
-    assert probe.side >= 4
-    torch.testing.assert_close(probe.tail(crossed), lens.network(torch.from_numpy(noise(lens))))
+    squares, sides = torch.from_numpy(noise(lens)), list[int]()
+    for probe in hs.looker_of(lens).probes:
+        crossed = FromPixels(probe.trunk, lens.preprocess)(squares)
+        assert probe.grid(crossed).shape[1:3] == (probe.side, probe.side)
+        torch.testing.assert_close(probe.tail(crossed), lens.network(squares))
+        sides.append(probe.side)
+    assert sides[0] >= 4
+    assert len(sides) == (1 if name == "timm transformer" else 2)
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES.keys() - {"timm transformer"}))
@@ -88,14 +90,13 @@ def test_places_share_out_all_that_the_picture_adds_to_the_log_odds(name: str) -
     squares = torch.from_numpy(noise(lens, 1)).float()
     (found,) = hs.attribute(hs.looker_of(lens), noise(lens, 1), np.array([2]))
     added = odds(lens, squares, 2) - odds(lens, featureless(squares), 2)
-    assert float(found.values.sum()) == pytest.approx(float(added), rel=0.02, abs=1e-4)
+    assert float(found.values.sum()) == pytest.approx(float(added), rel=0.1, abs=1e-4)  # 24 steps
 
 
 def test_a_transformer_is_looked_into_before_its_last_attention() -> None:
     backbone = BACKBONES["timm transformer"]()
     names = [probe.name for probe in probes(backbone)]
-    probe = hs.looker_of(lens_on(backbone, nn.Linear(backbone.card.dim, 2))).probe
-    assert probe is not None
+    (probe,) = hs.looker_of(lens_on(backbone, nn.Linear(backbone.card.dim, 2))).probes
     assert (probe.prefix, probe.layout) == (1, "tokens")
     assert names.index(probe.name) > 0  # behind it, only the class token counts
 
@@ -137,7 +138,7 @@ def test_a_shared_offset_of_all_logits_changes_no_map(method: str) -> None:
 
 def test_a_network_that_cannot_be_taken_apart_is_explained_by_its_pixels() -> None:
     lens = tiny_lens()
-    (found,) = hs.attribute(Looker(lens, None), noise(lens, 1), np.array([1]))
+    (found,) = hs.attribute(Looker(lens, ()), noise(lens, 1), np.array([1]))
     assert (found.method, found.layer, found.values.shape) == ("pixels", "pixels", (32, 32))
 
 

@@ -279,12 +279,12 @@ def picture(folder: Path) -> Path:
 
 def test_the_picture_says_how_it_was_made(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "dark.png"
-    words = ["--steps", "5", "--tv", "3", "--space", "pixels", "--out", str(out)]
+    words = ["--steps", "5", "--tv", "0.3", "--space", "pixels", "--out", str(out)]
     assert main(["ideal", str(run), "--class", "dark", *words]) == 0
     with Image.open(out) as opened:
         told = json.loads(opened.info["headstart"])
     assert told["class"] == "dark"
-    assert from_plain(told["plan"], IdealPlan) == IdealPlan(steps=5, tv=3.0, space="pixels")
+    assert from_plain(told["plan"], IdealPlan) == IdealPlan(steps=5, tv=0.3, space="pixels")
 
 
 def test_another_run_of_the_same_classes_can_judge(
@@ -354,7 +354,7 @@ def test_a_start_that_is_no_picture_is_a_failure(
 def test_ctrl_c_keeps_the_best_so_far(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "dark.png"
     code = "import sys; from headstart.cli import main; sys.exit(main())"
-    words = ["ideal", str(run), "--class", "dark", "--steps", "6400", "--out", str(out)]
+    words = ["ideal", str(run), "--class", "dark", "--steps", "3200", "--out", str(out)]
     going = subprocess.Popen(
         [sys.executable, "-c", code, *words, "--json"],
         stdout=subprocess.PIPE,
@@ -363,8 +363,8 @@ def test_ctrl_c_keeps_the_best_so_far(run: Path, tmp_path: Path) -> None:
         env=os.environ,
     )
     assert going.stderr is not None
-    assert "step 0 of 6400" in going.stderr.readline()
-    assert "step 800 of 6400" in going.stderr.readline()
+    assert "step 0 of 3200" in going.stderr.readline()
+    assert "step 400 of 3200" in going.stderr.readline()
     going.send_signal(signal.SIGINT)
     stdout, stderr = going.communicate(timeout=60)
     assert going.returncode == 130
