@@ -118,7 +118,7 @@ def _at(lens: Lens, probe: Probe, pixels: Tensor, numbers: Tensor) -> Tensor:  #
         there, without = _crossed(lens, probe, pixels), _crossed(lens, probe, featureless(pixels))
 
     def odds(crossed: Tensor, of: Tensor) -> Tensor:
-        return log_odds(lens.head(probe.tail(crossed)), of)
+        return log_odds(_said(lens, probe, crossed), of)
 
     added = _integrated(odds, there, without, numbers, AT_ONCE * len(pixels))
     return probe.grid(added).sum(dim=-1)
@@ -135,7 +135,7 @@ def _by_gradcam(looker: Looker, pixels: Tensor, numbers: Tensor) -> Tensor:  # -
     lens, probe = looker.lens, looker.probes[0]
     with torch.no_grad():
         there = _crossed(lens, probe, pixels)
-    slope = _slope(lambda x: log_odds(lens.head(probe.tail(x)), numbers), there)
+    slope = _slope(lambda x: log_odds(_said(lens, probe, x), numbers), there)
     weights = probe.grid(slope).mean(dim=(1, 2), keepdim=True)
     return (weights * probe.grid(there)).sum(dim=-1)
 
@@ -171,7 +171,7 @@ def _integrated(
 
 def _slope(told: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(told(x).sum(), x)
+    (slope,) = torch.autograd.grad(told(x.clone()).sum(), x)  # layers may work in place
     return slope
 
 
@@ -179,6 +179,12 @@ def _crossed(lens: Lens, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3
     """What crosses at a probe."""
     crossed: Tensor = FromPixels(probe.trunk, lens.preprocess).eval()(pixels)
     return crossed
+
+
+def _said(lens: Lens, probe: Probe, crossed: Tensor) -> Tensor:  # -> (N, C)
+    """The logits, from what crosses at a probe."""
+    logits: Tensor = lens.head(probe.tail(crossed.clone()))  # which a relu may write over
+    return logits
 
 
 def _last(looker: Looker) -> str:
@@ -190,7 +196,7 @@ def _decides(lens: Lens, probe: Probe) -> bool:
     side = lens.preprocess.size
     drawn = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(0)) * 255
     crossed = _crossed(lens, probe, drawn)
-    slope = _slope(lambda x: lens.head(probe.tail(x)).pow(2), crossed)
+    slope = _slope(lambda x: _said(lens, probe, x).pow(2), crossed)
     return bool(probe.grid(slope).abs().max() > STILL * slope.abs().max())
 
 
