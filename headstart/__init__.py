@@ -183,4 +183,10 @@ def __getattr__(name: str) -> Any:
     """Public names are loaded when first asked for: importing Headstart loads nothing else."""
     if name not in _WHERE:
         raise AttributeError(f"headstart has no {name!r}; its public names are {__all__}")
-    return getattr(import_module(_WHERE[name]), name)
+    try:
+        return getattr(import_module(_WHERE[name]), name)
+    except ModuleNotFoundError as error:
+        from headstart.errors import MissingPackage
+
+        purpose = f"headstart.{name}"
+        raise MissingPackage(str(error.name), purpose=purpose, extra="train") from error

@@ -39,3 +39,20 @@ def test_no_public_name_is_also_a_file() -> None:
     """Or else importing the file would put a module where the function was."""
     files = {p.stem for p in Path(headstart.__file__).parent.iterdir()}
     assert not files & set(headstart.__all__)
+
+
+def test_what_needs_the_training_stack_says_so_where_it_is_not_installed() -> None:
+    code = (
+        "import sys\n"
+        "class No:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch': raise ModuleNotFoundError('no torch', name=name)\n"
+        "sys.meta_path.insert(0, No())\n"
+        "import headstart.cli as c\n"
+        "sys.exit(c.main(['ideal', '--backbone', 'packaged:efficientnet_lite0', '--class', 'cat']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "needs the package 'torch'" in done.stderr
+    assert "headstart[train]" in done.stderr
+    assert "Traceback" not in done.stderr
