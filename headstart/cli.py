@@ -246,6 +246,8 @@ def check(argv: list[str]) -> int:
 def _compared_with(args: argparse.Namespace) -> "hs.Backbone | None":
     """The backbone that was named; the default one only if it is installed."""
     if args.backbone == "none":
+        if args.weights != "pretrained":
+            raise SpecError("--weights goes with a --backbone, and none was to be compared with.")
         return None
     try:
         return hs.load_backbone(args.backbone or hs.DEFAULT_BACKBONE, weights=args.weights)

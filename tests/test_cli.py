@@ -408,3 +408,20 @@ def test_several_seeds_tell_the_spread(
     assert "deviation" in out
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {"seed-0", "seed-1", "seeds.json"}
     assert list((tmp_path / "runs" / "seed-1" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["explain", "run", "a.png"],
+        ["ideal", "run", "--class", "a"],
+        ["check", "d", "--backbone=none"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_weights_that_no_backbone_would_get_are_refused(
+    command: list[str], shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(shapes) if word == "d" else word for word in command]
+    assert main([*words, "--weights", "random"]) == 2
+    assert "--weights goes with" in capsys.readouterr().err

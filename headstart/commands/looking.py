@@ -44,6 +44,8 @@ def look(args: argparse.Namespace, *, files: bool) -> Looked:
     names = list(args.names)
     model, run = None, None
     if args.backbone is None:
+        if args.weights != "pretrained":
+            raise SpecError("--weights goes with --backbone; a run or bundle has its own.")
         if not names:
             raise SpecError("Name a run or bundle to look into, or a pretrained --backbone.")
         path = Path(names.pop(0))
