@@ -11,22 +11,14 @@ one. The last line of the table always answers with the commonest class.
 
 import argparse
 import time
-from collections.abc import Callable
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from tables import report
-from torch import Tensor
 
 import headstart as hs
-from headstart.data.views import PLAIN
-from headstart.features import square_of
-from headstart.training.adversary import Attack, lead, perturb
 
 LEVELS = (1, 2, 4, 8)  # of 255
-STEPS = 20
-BATCH = 25
+PLAN = hs.RobustnessPlan(epsilons=tuple(n / 255 for n in LEVELS), steps=20, corruptions=())
 AUGMENT = hs.Augment(flip="both", quarter_turns=True, views=4)  # the demo's
 DEMO = hs.FineTune(epochs=5, lr=2e-4)  # the demo's
 
@@ -89,41 +81,10 @@ def row(
     """Accuracy on all test cells, and on few of them within each reach."""
     clean = hs.evaluate(model.predict(every, store=None)).accuracy
     assert clean is not None
-    eats = hs.lens_of(model).preprocess
-    squares = np.stack([square_of(eats, PLAIN, source, 0) for source in few.sources])
-    shares = accuracies(hs.lens_of(model), torch.from_numpy(squares), torch.from_numpy(few.y))
-    reach = {f"{n}/255": share for n, share in zip((0, *LEVELS), shares, strict=True)}
+    lens = hs.lens_of(model)
+    found = hs.robustness(lens, hs.squared(lens.preprocess, few).squares, few.y, PLAN)
+    reach = {f"{n}/255": round(held.accuracy.value, 3) for n, held in found.attacked.items()}
     return {"model": name, "all test cells": str(clean), **reach, "training s": round(seconds, 1)}
-
-
-def accuracies(lens: hs.Lens, squares: Tensor, labels: Tensor) -> list[float]:
-    """Shares of the squares that are called right clean, and that stay so within each reach."""
-    standing = np.arange(len(squares))
-    found = [standing := standing[right(lens, squares, labels, standing, None)]]
-    for levels in LEVELS:
-        attack = Attack(levels / 255, steps=STEPS)
-        standing = standing[right(lens, squares, labels, standing, attack)]
-        found.append(standing)
-    return [round(len(rows) / len(squares), 3) for rows in found]
-
-
-def right(
-    lens: hs.Lens, squares: Tensor, labels: Tensor, rows: NDArray[np.int_], attack: Attack | None
-) -> NDArray[np.bool_]:
-    """Which of the rows are called right, each as the attack changes it."""
-    answers = list[NDArray[np.bool_]]()
-    for start in range(0, len(rows), BATCH):
-        picked = rows[start : start + BATCH]
-        x, y = squares[picked], labels[picked]
-        if attack is not None:
-            x = perturb(behind(lens, y), x, attack, start)
-        with torch.inference_mode():
-            answers.append((lead(lens.logits(x), y) > 0).numpy())
-    return np.concatenate(answers) if answers else np.zeros(0, bool)
-
-
-def behind(lens: hs.Lens, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda pixels: -lead(lens.logits(pixels), labels)
 
 
 def always(every: hs.Dataset, few: hs.Dataset) -> dict[str, object]:

@@ -7,7 +7,7 @@ import numpy as np
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.errors import Mismatch, SpecError
+from headstart.errors import Mismatch
 from headstart.features import FeatureTable, Watch, extract
 from headstart.heads.head import Head
 from headstart.predictions import Predictions
@@ -77,12 +77,7 @@ def classify(
 
     Raises SpecError if the backbone came without the head it was trained with.
     """
-    source = backbone.source_head
-    if source is None or not backbone.card.source_classes:
-        raise SpecError(
-            f"{backbone.card.name} has no source classes: it came without the layer it was trained "
-            f"with. Name another --backbone; packaged:efficientnet_lite0 has ImageNet's."
-        )
+    source = backbone.source()
     table = extract(backbone, files, runtime=runtime)
     unknown = np.full(len(table), -1, dtype=np.int64)
     said = Predictions(

@@ -91,6 +91,15 @@ class Backbone:
     def fitted(self, fit: Fit) -> "Backbone":
         return replace(self, card=self.card.fitted(fit))
 
+    def source(self) -> SourceHead:
+        """The head of the source task; raises SpecError if the backbone came without it."""
+        if self.source_head is None or not self.card.source_classes:
+            raise SpecError(
+                f"{self.card.name} has no source classes: it came without the layer it was trained "
+                f"with. Name another --backbone; packaged:efficientnet_lite0 has ImageNet's."
+            )
+        return self.source_head
+
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.module.parameters())

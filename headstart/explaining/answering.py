@@ -11,7 +11,6 @@ from headstart.backbones.frozen import Frozen
 from headstart.data.decoding import Pixels, decode
 from headstart.data.preprocess import Preprocess
 from headstart.engines import Engine, Features, open_engine
-from headstart.errors import SpecError
 from headstart.features import FeatureTable
 from headstart.model import Model
 from headstart.runtime import ON_CPU
@@ -87,10 +86,5 @@ def _by_model(model: Model) -> Scored:
 
 
 def _by_source(backbone: Backbone) -> Scored:
-    source = backbone.source_head
-    if source is None:
-        raise SpecError(
-            f"{backbone.card.name} has no source classes: it came without the layer it was trained "
-            f"with. Name another --backbone; packaged:efficientnet_lite0 has ImageNet's."
-        )
+    source = backbone.source()
     return lambda x: (source.scores(x)[0], "")

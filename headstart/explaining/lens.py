@@ -94,12 +94,7 @@ def source_lens(backbone: Backbone) -> Lens:
 
     Raises SpecError if it came without the layer that names them.
     """
-    source, classes = backbone.source_head, backbone.card.source_classes
-    if source is None or not classes:
-        raise SpecError(
-            f"{backbone.card.name} has no source classes: it came without the layer it was trained "
-            f"with. Name another --backbone; packaged:efficientnet_lite0 has ImageNet's."
-        )
+    source, classes = backbone.source(), backbone.card.source_classes
     layer = nn.Linear(*source.weight.shape)
     layer.load_state_dict(
         {"weight": torch.tensor(source.weight.T), "bias": torch.tensor(source.bias)}

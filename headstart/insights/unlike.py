@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone, SourceHead
 from headstart.data.dataset import Dataset
-from headstart.data.decoding import decode
 from headstart.data.loading import ordered_map
 from headstart.data.preprocess import Preprocess
+from headstart.data.views import PLAIN
 from headstart.engines import check_device
 from headstart.errors import DataError
 from headstart.evaluation import Estimate, Z
-from headstart.features import Watch
+from headstart.features import Watch, square_of
 from headstart.insights.remembered import (
     Floats,
     Memory,
@@ -219,7 +219,7 @@ def _batches(
 
 def _square(path: Path, preprocess: Preprocess) -> NDArray[np.uint8] | None:
     try:
-        return preprocess(decode(path, short_side=preprocess.short_side))
+        return square_of(preprocess, PLAIN, path, 0)
     except (OSError, DataError):
         return None
 
