@@ -425,3 +425,14 @@ def test_weights_that_no_backbone_would_get_are_refused(
     words = [str(shapes) if word == "d" else word for word in command]
     assert main([*words, "--weights", "random"]) == 2
     assert "--weights goes with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_flags_may_stand_before_between_or_behind_files(
+    place: int, shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(run), *(str(shapes / "dark" / f"0{n}.png") for n in (1, 2))]
+    words[place:place] = ["--top", "2"]
+    capsys.readouterr()
+    assert main(["predict", *words]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2

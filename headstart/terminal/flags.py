@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         raise SpecError(f"{message}. See `{self.prog} --help`.")
 
     def parse_args(self, argv: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
-        args, extra = self.parse_known_args(argv)
+        args, extra = self.parse_known_intermixed_args(argv)  # flags may stand between files
         for name in extra:
             if name.startswith("--"):
                 flags = [o for o in self._option_string_actions if o.startswith("--")]
