@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from headstart.explaining.answering import Answer as Answer
     from headstart.explaining.answering import Answerer as Answerer
     from headstart.explaining.answering import answerer as answerer
+    from headstart.explaining.attributing import Looker as Looker
+    from headstart.explaining.attributing import attribute as attribute
+    from headstart.explaining.attributing import looker_of as looker_of
     from headstart.explaining.attribution import Attribution as Attribution
-    from headstart.explaining.attribution import Looker as Looker
-    from headstart.explaining.attribution import attribute as attribute
-    from headstart.explaining.attribution import looker_of as looker_of
     from headstart.explaining.deletion import Deletion as Deletion
     from headstart.explaining.deletion import deletion as deletion
     from headstart.explaining.explanation import Explanation as Explanation
@@ -139,7 +139,8 @@ _HOME = {
     "headstart.explaining.film": ["check_film", "write_film", "write_picture"],
     "headstart.explaining.ideal": ["Ideal", "ascend", "ideal", "total_variation"],
     "headstart.explaining.ideal_plan": ["IdealPlan"],
-    "headstart.explaining.attribution": ["Attribution", "Looker", "attribute", "looker_of"],
+    "headstart.explaining.attributing": ["Looker", "attribute", "looker_of"],
+    "headstart.explaining.attribution": ["Attribution"],
     "headstart.explaining.deletion": ["Deletion", "deletion"],
     "headstart.explaining.explanation": ["Explanation", "explain", "explain_run", "told_rows"],
     "headstart.explaining.neighbours": ["Neighbour", "nearest"],

@@ -19,10 +19,11 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.graph import FromPixels
 from headstart.backbones.probing import probes
 from headstart.cli import main
-from headstart.explaining.attribution import Attribution, Looker, featureless, log_odds
-from headstart.explaining.deletion import hidings
+from headstart.explaining.attributing import Looker, featureless
+from headstart.explaining.attribution import METHODS, Attribution
+from headstart.explaining.deletion import area_under, blurred, curve, hidings
 from headstart.explaining.explanation import LEVELS, quantised, telling
-from headstart.explaining.lens import Lens
+from headstart.explaining.lens import Lens, log_odds
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "tiny": lambda: hs.load_backbone("tiny:32"),
@@ -32,7 +33,15 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "timm transformer": lambda: hs.load_backbone("timm:test_vit", weights="random"),
     "keras": lambda: hs.load_backbone("keras:MobileNet@32", weights="random"),
 }
-STEPS = {"tiny": 100, "timm convolutional": 40, "timm transformer": 100}
+STEPS = {"tiny": 100, "timm convolutional": 40, "timm transformer": 100, "keras": 400}
+SIDES = {  # places a side of the layers that are looked into
+    "tiny": [8, 16],
+    "packaged": [7, 14, 28],
+    "timm convolutional": [5, 10, 20],
+    "timm residual": [5, 10, 20],
+    "timm transformer": [10],
+    "keras": [8, 16],  # at 4 of 32 px each place has seen the whole picture
+}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +51,12 @@ def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(
     scope="module",
-    params=["tiny", "timm convolutional", pytest.param("timm transformer", marks=pytest.mark.slow)],
+    params=[
+        "tiny",
+        "timm convolutional",
+        pytest.param("timm transformer", marks=pytest.mark.slow),
+        pytest.param("keras", marks=pytest.mark.slow),
+    ],
 )
 def lens(request: pytest.FixtureRequest) -> Lens:
     return taught(BACKBONES[request.param](), STEPS[request.param])
@@ -78,8 +92,7 @@ def test_a_network_taken_apart_is_the_same_network(name: str) -> None:
         assert probe.grid(crossed).shape[1:3] == (probe.side, probe.side)
         torch.testing.assert_close(probe.tail(crossed.clone()), lens.network(squares))
         sides.append(probe.side)
-    assert sides[0] >= 4
-    assert len(sides) == (1 if name == "timm transformer" else 2)
+    assert sides == SIDES[name]
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES.keys() - {"timm transformer"}))
@@ -89,9 +102,9 @@ def test_places_share_out_all_that_the_picture_adds_to_the_log_odds(name: str) -
     torch.manual_seed(0)
     lens = lens_on(backbone, nn.Linear(backbone.card.dim, 3), ("a", "b", "c"))
     squares = torch.from_numpy(noise(lens, 1)).float()
-    (found,) = hs.attribute(hs.looker_of(lens), noise(lens, 1), np.array([2]))
+    (found,) = hs.attribute(hs.looker_of(lens), noise(lens, 1), np.array([2]), "places")
     added = odds(lens, squares, 2) - odds(lens, featureless(squares), 2)
-    assert float(found.values.sum()) == pytest.approx(float(added), rel=0.1, abs=1e-4)  # 24 steps
+    assert float(found.values.sum()) == pytest.approx(float(added), rel=0.15, abs=1e-4)  # 24 steps
 
 
 def test_a_transformer_is_looked_into_before_its_last_attention() -> None:
@@ -114,7 +127,7 @@ def test_another_head_gives_other_maps(lens: Lens) -> None:
     squares, labels, _ = patched(4, lens.preprocess.size, seed=3)
     own = hs.attribute(hs.looker_of(lens), squares, labels)
     alike = [
-        spearmanr(a.values.ravel(), b.values.ravel()).statistic
+        spearmanr(a.over(lens.preprocess.size), b.over(lens.preprocess.size), axis=None).statistic
         for seed in range(6)
         for a, b in zip(
             own, hs.attribute(hs.looker_of(shuffled(lens, seed)), squares, labels), strict=True
@@ -123,7 +136,7 @@ def test_another_head_gives_other_maps(lens: Lens) -> None:
     assert np.mean(alike) <= 0.3
 
 
-@pytest.mark.parametrize("method", ["places", "gradcam", "pixels"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_shared_offset_of_all_logits_changes_no_map(method: str) -> None:
     lens, raised = tiny_lens(), tiny_lens()
     with torch.no_grad():
@@ -139,8 +152,37 @@ def test_a_shared_offset_of_all_logits_changes_no_map(method: str) -> None:
 
 def test_a_network_that_cannot_be_taken_apart_is_explained_by_its_pixels() -> None:
     lens = tiny_lens()
-    (found,) = hs.attribute(Looker(lens, ()), noise(lens, 1), np.array([1]))
+    (found,) = hs.attribute(Looker(lens, ()), noise(lens, 1), np.array([1]), "places")
     assert (found.method, found.layer, found.values.shape) == ("pixels", "pixels", (32, 32))
+
+
+def test_of_several_maps_the_one_that_hides_the_class_soonest_is_shown(tiny: Lens) -> None:
+    squares, labels, _ = patched(12, 32, seed=6)
+    whole = hs.looker_of(tiny)
+    coarse, dark = Looker(tiny, whole.probes[:1]), Looker(tiny, ())
+
+    def areas(looker: Looker, method: str) -> list[float]:
+        maps = hs.attribute(looker, squares, labels, method)  # type: ignore[arg-type]
+        of = zip(squares, maps, strict=True)
+        return [area_under(curve(tiny, s, m.over(32), m.number)) for s, m in of]
+
+    ways = [areas(coarse, "places"), areas(whole, "places"), areas(whole, "hiding")]
+    assert areas(whole, "best") == pytest.approx(np.min(ways, axis=0))
+    assert len(set(np.argmin(ways, axis=0))) > 1  # or there is nothing to pick from
+    assert areas(dark, "best") == pytest.approx(
+        np.minimum(areas(dark, "pixels"), areas(dark, "hiding"))
+    )
+
+
+def test_hiding_tells_what_the_log_odds_lose_under_a_spot() -> None:
+    lens, square = tiny_lens(), noise(tiny_lens(), 1)[0]
+    (found,) = hs.attribute(hs.looker_of(lens), square[None], np.array([1]), "hiding")
+    y, x = np.mgrid[:32, :32] + 0.5 - np.array([2.5, 4.5])[:, None, None] * 32 / 7
+    mask = np.exp(-(x**2 + y**2) / (2 * (32 / 7) ** 2))[..., None]
+    spotted = np.rint(square * (1 - mask) + blurred(square) * mask).astype(np.uint8)
+    before, after = odds(lens, torch.from_numpy(np.stack([square, spotted])), 1)
+    assert found.values[2, 4] == pytest.approx(float(before - after), abs=1e-4)
+    assert found.values.shape == (7, 7)
 
 
 def test_the_most_important_pixels_are_hidden_first_and_at_last_all() -> None:
@@ -164,8 +206,8 @@ def test_hiding_by_the_map_lowers_the_score_sooner(tiny: Lens) -> None:
 
 
 def test_the_area_is_what_trapezia_give() -> None:
-    curve = np.array([1, 0.5, 0.25], np.float32)
-    told = hs.Deletion(np.array([0, 0.5, 1], np.float32), curve, curve, curve)
+    scores = np.array([1, 0.5, 0.25], np.float32)
+    told = hs.Deletion(np.array([0, 0.5, 1], np.float32), scores, scores, scores)
     assert told.area("ours") == pytest.approx((0.75 + 0.375) / 2)
 
 
@@ -224,7 +266,9 @@ def test_explain_writes_a_picture_a_file(
     (told,) = json.loads(capsys.readouterr().out)
     assert (told["path"], told["class"]) == (str(picture), "orange")
     assert set(told["deletion"]["area"]) == {"ours", "random", "centre"}
-    assert told["nearest"][0] == {"path": "orange/01.png", "label": "orange", "distance": 0.0}
+    nearest = told["nearest"][0]
+    assert (nearest["path"], nearest["label"]) == ("orange/01.png", "orange")
+    assert nearest["distance"] == pytest.approx(0, abs=1e-2)  # a batch's last digits differ
     with Image.open(told["file"]) as drawn:
         assert drawn.format == "PNG"
         assert len(np.unique(np.asarray(drawn).reshape(-1, 3), axis=0)) > 1000

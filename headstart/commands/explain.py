@@ -29,8 +29,8 @@ def explain(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--method",
-        choices=("places", "gradcam", "pixels"),
-        default="places",
+        choices=("best", "places", "hiding", "gradcam", "pixels"),
+        default="best",
         help="how maps are made; the layer is the backbone's choice, never yours (%(default)s)",
     )
     parser.add_argument(
@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> "tuple[_Work, Iterator[tuple[hs.Explanatio
             f"Name pictures to explain after {args.names[0]}: only of a run folder, which this is "
             f"not, are the mistakes explained without any."
         )
-    if args.name is not None or args.method != "places":
+    if args.name is not None or args.method != "best":
         raise SpecError(
             "--class and --method go with pictures that are named; of a run, the classes that it "
             "answered are explained."

@@ -38,8 +38,7 @@ class Deletion:
 
     def area(self, name: str) -> float:
         """Under one of the curves, 0 to 1: the lower, the sooner what the class needs is hidden."""
-        curve = getattr(self, name)
-        return float((curve[1:] + curve[:-1]).mean() / 2)
+        return area_under(getattr(self, name))
 
     def to_plain(self) -> dict[str, Any]:
         """The areas, and the curves as lists."""
@@ -58,9 +57,23 @@ def deletion(lens: Lens, square: NDArray[np.uint8], found: Attribution, seed: in
     """The curves of one square (S, S, 3) and its map."""
     side, places = len(square), min(len(found.values), len(square) // 4)
     orders = [found.over(side), _from_centre(side), *_random(side, places, seed)]
-    told = np.stack([_curve(lens, square, order, found.number) for order in orders])
+    told = np.stack([curve(lens, square, order, found.number) for order in orders])
     fractions = np.linspace(0, 1, STEPS + 1, dtype=np.float32)
     return Deletion(fractions, told[0], told[2:].mean(axis=0), told[1])
+
+
+def curve(
+    lens: Lens, square: NDArray[np.uint8], order: Order, number: int
+) -> NDArray[np.float32]:  # (STEPS + 1,)
+    """The score of a class as ever more of the square is hidden."""
+    stages = hidings(square, order)
+    parts = (stages[first : first + AT_ONCE] for first in range(0, len(stages), AT_ONCE))
+    return np.concatenate([lens.scores(part)[:, number] for part in parts])
+
+
+def area_under(scores: NDArray[np.float32]) -> float:
+    """Of a curve whose points lie evenly from 0 to 1, by trapezia."""
+    return float((scores[1:] + scores[:-1]).mean() / 2)
 
 
 def hidings(square: NDArray[np.uint8], order: Order) -> Squares:
@@ -80,12 +93,6 @@ def blurred(square: NDArray[np.uint8]) -> NDArray[np.uint8]:  # (S, S, 3)
 
     blur = ImageFilter.GaussianBlur(len(square) / BLUR)
     return np.asarray(Image.fromarray(square).filter(blur))
-
-
-def _curve(lens: Lens, square: NDArray[np.uint8], order: Order, number: int) -> NDArray[np.float32]:
-    stages = hidings(square, order)
-    parts = (stages[first : first + AT_ONCE] for first in range(0, len(stages), AT_ONCE))
-    return np.concatenate([lens.scores(part)[:, number] for part in parts])
 
 
 def _from_centre(side: int) -> Order:

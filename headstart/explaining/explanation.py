@@ -14,7 +14,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from headstart.atomic import write_json
 from headstart.data.views import PLAIN
 from headstart.errors import DataError
-from headstart.explaining.attribution import Attribution, Looker, Method, attribute, looker_of
+from headstart.explaining.attributing import Looker, attribute, looker_of
+from headstart.explaining.attribution import Attribution, Method
 from headstart.explaining.deletion import Deletion, deletion
 from headstart.explaining.lens import lens_of
 from headstart.explaining.neighbours import Neighbour
@@ -59,7 +60,7 @@ class Explanation:
 
 
 def explain(
-    looker: Looker, path: Path, name: str | None = None, method: Method = "places"
+    looker: Looker, path: Path, name: str | None = None, method: Method = "best"
 ) -> Explanation:
     """Why a picture gets the class called `name`, or else the one that it does get.
 

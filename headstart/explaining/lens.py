@@ -102,6 +102,13 @@ def source_lens(backbone: Backbone) -> Lens:
     return _lens(backbone, layer, classes, 1.0)
 
 
+def log_odds(logits: Tensor, numbers: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
+    """Of each row's class against all others: what is added to every logit says nothing."""
+    own = logits.gather(1, numbers[:, None])[:, 0]
+    others = logits.scatter(1, numbers[:, None], -torch.inf)
+    return own - others.logsumexp(dim=1)
+
+
 class _TwoLogits(nn.Module):
     """A single logit, the log odds of the second class, as two; more are left as they are."""
 
