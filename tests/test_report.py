@@ -471,6 +471,15 @@ def test_the_start_of_fine_tuning_is_marked(page: str) -> None:
     assert catalogue("en")["reading.still learning"] in page
 
 
+def test_curves_of_training_against_attacks_say_that_they_are(tmp_path: Path, page: str) -> None:
+    run, sources = make_run(tmp_path)
+    told = str(Words("en")("curves.attacked", reach="2/255"))
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps(recipe | {"finetune": {"adversarial": 2 / 255}}))
+    assert told in write_report(run, sources).read_text()
+    assert told not in page
+
+
 def test_views_are_drawn_when_there_is_augmentation(tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
     run, sources = make_run(tmp_path / "a", augment=Augment(flip="both", quarter_turns=True))

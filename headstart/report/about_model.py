@@ -138,8 +138,11 @@ def _track(facts: Facts, w: Words, lines: list[Epoch]) -> list[Block]:
         Figure(_curve(w, lines, what, marks), w("curves." + what), keys)
         for what in ("accuracy", "loss")
     ]
-    note = [Text(w("curves.before"), "note")] if any(line.lr is None for line in tuned) else []
-    return [Text(sentence, "lead"), Figures(figures), *note]
+    notes = [Text(w("curves.before"), "note")] if any(line.lr is None for line in tuned) else []
+    reach = (facts.recipe.get("finetune") or {}).get("adversarial")
+    if tuned and reach:
+        notes.append(Text(w("curves.attacked", reach=f"{reach * 255:.3g}/255"), "note"))
+    return [Text(sentence, "lead"), Figures(figures), *notes]
 
 
 def _guess(facts: Facts) -> float | None:
