@@ -165,7 +165,10 @@ def hidden(
 
 def told_by(maps: Sequence[hs.Attribution]) -> str:
     """How many maps came from where."""
-    ways = Counter(f"{m.method} at {m.layer.count(' and ') + 1}" for m in maps)
+    ways = Counter(
+        f"{m.method} at {m.layer.count(' and ') + 1}{' smoothed' * m.layer.endswith('smoothed')}"
+        for m in maps
+    )
     return ", ".join(f"{count} {way}" for way, count in ways.most_common())
 
 

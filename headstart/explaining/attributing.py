@@ -25,6 +25,7 @@ from headstart.heads.head import check_word
 STEPS = 24  # of the integral
 AT_ONCE = 8  # pictures, or steps of the integral of the pixels of one
 FINEST = 32  # places a side; below it what there is are edges, not things
+BROAD = 0.09  # of the square's side: what a texture is all over, no single place decides
 DEPTH = 3  # layers, each with finer places than the one before
 STILL = 1e-6  # of the largest gradient: if no place has more, nothing there decides anything
 SPOT, DRAWN = 4, 16  # spots that go into a side, and how many are tried
@@ -65,8 +66,8 @@ def attribute(
         layer with places, from what a featureless square gives there to what this one does; and
         the mean of that and the same at layers with finer places.
     hiding: what the log odds lose where a soft spot is hidden (`hiding`).
-    best: of places at one layer, at two and at all, and of hiding, for each square the map whose
-        deletion curve has the smallest area. Pixels take part where there are no places.
+    best: of places at one layer, at two, at all, and these smoothed, and of hiding, for each square
+        the map whose deletion curve has the smallest area. Where there are no places, of pixels.
     gradcam: Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the last layer, but signed.
     pixels: integrated gradients of the pixels; so too where the network can't be taken apart.
     """
@@ -93,7 +94,9 @@ def featureless(pixels: Tensor) -> Tensor:  # (N, S, S, 3) -> the same
 
 def _best(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
     asked = looker, squares, numbers
-    ways = [*_by_depth(*asked), _by_hiding(*asked)]
+    depths = list(_by_depth(*asked))
+    smooth = [found.smoothed(BROAD) for found in depths[-1]]
+    ways = [*depths, smooth, _by_hiding(*asked)]
     return [
         min(maps, key=lambda found: _area(looker.lens, square, found))
         for square, maps in zip(squares, zip(*ways, strict=True), strict=True)

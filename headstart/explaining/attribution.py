@@ -1,6 +1,6 @@
 """What speaks for a class, and where: a map over the square that the network was given."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -33,6 +33,12 @@ class Attribution:
             grid = _blurred(grid, side / 40)
         how: dict[str, Any] = {"mode": "bicubic", "align_corners": False}
         return nn.functional.interpolate(grid, (side, side), **how)[0, 0].numpy()
+
+    def smoothed(self, share: float) -> "Attribution":
+        """Each place as a mean of those around it; sigma is this share of the square's side."""
+        grid = torch.from_numpy(self.values)[None, None]
+        values = _blurred(grid, share * len(self.values))[0, 0].numpy()
+        return replace(self, values=values, layer=f"{self.layer}, smoothed")
 
 
 def _blurred(grid: Tensor, sigma: float) -> Tensor:  # (1, 1, h, w)
