@@ -31,7 +31,8 @@ def explain(argv: list[str]) -> int:
         "--method",
         choices=("best", "places", "hiding", "gradcam", "pixels"),
         default="best",
-        help="how maps are made; the layer is the backbone's choice, never yours (%(default)s)",
+        help="how maps are made: best tries several and shows the one that the picture's own "
+        "deletion curve calls best; layers are the backbone's choice, never yours (%(default)s)",
     )
     parser.add_argument(
         "--out",
