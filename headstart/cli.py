@@ -497,6 +497,11 @@ def _refuse_idle(job: "hs.Job", args: argparse.Namespace) -> None:
             f"--head {job.recipe.head}: leave out what you don't need, or name the --head or "
             f"--strategy that it belongs to."
         )
+    if "views" in args and not job.augment.active:
+        raise SpecError(
+            "--views would change nothing: it counts augmented views, and no augmentation is asked "
+            "for. Add one, such as --flip horizontal, or leave it out."
+        )
 
 
 def _source(data: Path) -> str:

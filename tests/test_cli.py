@@ -215,6 +215,7 @@ def test_a_wrong_command_is_one_line_and_exit_2(
         (["--strategy", "extract", "--epochs", "3", "--thaw", "2"], "--epochs and --thaw would"),
         (["--strategy", "extract", "--compile"], "--compile would change nothing"),
         (["--adversarial-steps", "3"], "--adversarial-steps would change nothing"),
+        (["--views", "8"], "--views would change nothing: it counts augmented views"),
         (["--strategy", "extract", "--adversarial", "2/255"], "--adversarial would change"),
         (["--strategy", "scratch", "--head-epochs", "3"], "--head-epochs would change nothing"),
         (["--strategy", "finetune", "--thaw", "none"], "thaw=none leaves none to learn"),
