@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -20,16 +21,30 @@ Layout = Literal["channels first", "channels last", "tokens"]
 class Probe:
     """A network taken apart where a single tensor crosses, one that is a grid of places.
 
-    trunk: (N, 3, S, S), normalised -> that tensor; tail: from it -> (N, D). side: places a side.
-    prefix: tokens before those of places.
+    node: of the graph of the module, after which it is cut. side: places a side. prefix: tokens
+    before those of places.
     """
 
-    name: str
-    trunk: nn.Module
-    tail: nn.Module
+    module: nn.Module
+    graph: fx.Graph
+    node: fx.Node
     layout: Layout
     side: int
     prefix: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @cached_property
+    def trunk(self) -> nn.Module:
+        """(N, 3, S, S), normalised -> what crosses. Made when it is asked for, as it takes long."""
+        return _module(self.module, _until(self.graph, self.node))
+
+    @cached_property
+    def tail(self) -> nn.Module:
+        """What crosses -> (N, D)."""
+        return _module(self.module, _after(self.graph, self.node))
 
     def grid(self, values: Tensor) -> Tensor:
         """What is at the places, of a tensor shaped as the one that crosses: (N, side, side, C)."""
@@ -53,9 +68,7 @@ def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
         if found := _grid_of(shapes.get(node, ()), _prefix(backbone.module)):
             layout, side, prefix = found
             if side >= least:
-                trunk = _module(backbone.module, _until(graph, node))
-                tail = _module(backbone.module, _after(graph, node))
-                yield Probe(node.name, trunk, tail, layout, side, prefix)
+                yield Probe(backbone.module, graph, node, layout, side, prefix)
 
 
 def _prefix(module: nn.Module) -> int | None:

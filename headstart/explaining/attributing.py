@@ -52,8 +52,9 @@ def looker_of(lens: Lens) -> Looker:
     """
     found = list[Probe]()
     for probe in probes(lens.backbone):
-        finer = not found or found[-1].side < probe.side <= FINEST
-        if finer and _decides(lens, probe) and _in_place(lens, probe):
+        if not found and _decides(lens, probe) and _in_place(lens, probe):
+            found.append(probe)
+        elif found and found[-1].side < probe.side <= FINEST:  # further down it is no less so
             found.append(probe)
         if len(found) == DEPTH:
             break

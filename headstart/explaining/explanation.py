@@ -79,7 +79,9 @@ def explain(
     return Explanation(str(path), square, lens.classes[number], float(scores[number]), found, told)
 
 
-def explain_run(run: Path, model: Model, pictures: Mapping[str, Path]) -> Iterator[Explanation]:
+def explain_run(
+    run: Path, model: Model, pictures: Mapping[str, Path], method: Method = "best"
+) -> Iterator[Explanation]:
     """The surest mistakes of a run's test, and a few right answers, one by one.
 
     RUN/explained.json holds those that were told when the last is, or who asks has enough.
@@ -90,7 +92,7 @@ def explain_run(run: Path, model: Model, pictures: Mapping[str, Path]) -> Iterat
     try:
         for row in told_rows(run, pictures):
             answered = said.classes[said.predicted[row]]
-            found = explain(looker, pictures[said.ids[row]], answered)
+            found = explain(looker, pictures[said.ids[row]], answered, method)
             found = replace(found, path=said.ids[row])
             told.append(found.to_plain() | {"label": said.classes[said.labels[row]]})
             told[-1]["map"] = quantised(found.map)
