@@ -168,7 +168,7 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
 def _explain(shop: Workshop, model: Model, pictures: Mapping[str, Path]) -> None:
     """Where the model saw what it answered, for the page; a run is not lost for want of it."""
     try:
-        for _ in explain_run(shop.out, model, pictures, "places"):  # to pick takes twice as long
+        for _ in explain_run(shop.out, model, pictures, quick=True):
             pass
     except (HeadstartError, OSError) as error:
         shop.talk.say("explained", f"left out: {error}")

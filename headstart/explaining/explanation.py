@@ -25,6 +25,7 @@ from headstart.predictions import Predictions, read_predictions
 
 EXPLAINED = "explained.json"
 MISTAKES, RIGHT = 6, 4  # explained of a run
+QUICK = 2  # layers: finer ones take as long as all the rest, in a large network
 GRID = 28  # places a side of a map that is kept
 LEVELS = 127  # of a map that is kept, either side of 0
 
@@ -80,14 +81,18 @@ def explain(
 
 
 def explain_run(
-    run: Path, model: Model, pictures: Mapping[str, Path], method: Method = "best"
+    run: Path, model: Model, pictures: Mapping[str, Path], quick: bool = False
 ) -> Iterator[Explanation]:
     """The surest mistakes of a run's test, and a few right answers, one by one.
 
     RUN/explained.json holds those that were told when the last is, or who asks has enough.
-    pictures: where the rows are, by their names. Each map is of the class that was answered.
+    pictures: where the rows are, by their names. Each map is of the class that was answered. quick:
+    by places of two layers at most, not the best of several.
     """
     said, looker = read_predictions(run / "predictions.csv"), looker_of(lens_of(model))
+    if quick:
+        looker = replace(looker, probes=looker.probes[:QUICK])
+    method: Method = "places" if quick else "best"
     told = list[dict[str, Any]]()
     try:
         for row in told_rows(run, pictures):
