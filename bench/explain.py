@@ -30,8 +30,8 @@ from unknowns import photographs
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.from_file import save_backbone
-from headstart.explaining.attribution import METHODS, Method
 from headstart.explaining.lens import Lens
+from headstart.explaining.method import METHODS, Method
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from patches import lens_on, on_the_patch, patched, shuffled, taught  # noqa: E402
@@ -165,10 +165,7 @@ def hidden(
 
 def told_by(maps: Sequence[hs.Attribution]) -> str:
     """How many maps came from where."""
-    ways = Counter(
-        f"{m.method} at {m.layer.count(' and ') + 1}{' smoothed' * m.layer.endswith('smoothed')}"
-        for m in maps
-    )
+    ways = Counter(f"{m.method} at {m.layer}" for m in maps)
     return ", ".join(f"{count} {way}" for way, count in ways.most_common())
 
 

@@ -10,6 +10,7 @@ import headstart as hs
 from headstart.atomic import write_bytes
 from headstart.commands.looking import Looked, add_looking_flags, data_of, look, pictures_of
 from headstart.errors import DataError, HeadstartError, SpecError
+from headstart.explaining.method import METHODS
 from headstart.terminal.flags import Parser, add_store_flag
 from headstart.terminal.printing import FAILED, INTERRUPTED, print_json, tell_left_out
 from headstart.terminal.talk import say, watching
@@ -29,7 +30,7 @@ def explain(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--method",
-        choices=("best", "places", "hiding", "gradcam", "pixels"),
+        choices=METHODS,
         default="best",
         help="how maps are made: best tries several and shows the one that the picture's own "
         "deletion curve calls best; layers are the backbone's choice, never yours (%(default)s)",

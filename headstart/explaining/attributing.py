@@ -16,19 +16,18 @@ from torch import Tensor, nn
 from headstart.backbones.graph import FromPixels
 from headstart.backbones.probing import Probe, probes
 from headstart.errors import MissingPackage
-from headstart.explaining.attribution import METHODS, PIXELS, Attribution, Method
+from headstart.explaining.attribution import Attribution
 from headstart.explaining.deletion import area_under, curve
 from headstart.explaining.hiding import hiding
 from headstart.explaining.lens import Lens, Squares, log_odds
+from headstart.explaining.method import METHODS, PIXELS, Method
 from headstart.heads.head import check_word
 
 STEPS = 24  # of the integral
 AT_ONCE = 8  # pictures, or steps of the integral of the pixels of one
 FINEST = 32  # places a side; below it what there is are edges, not things
 BROAD = 0.09  # of the square's side: what a texture is all over, no single place decides
-CLEARLY = (
-    0.9  # of an area: what is less is chance, and then what is told at the last layer is shown
-)
+CLEARLY = 0.9  # of an area: within that, the map that was told first is as good
 DEPTH = 3  # layers, each with finer places than the one before
 STILL = 1e-6  # of the largest gradient: if no place has more, nothing there decides anything
 SPOT, DRAWN = 4, 16  # spots that go into a side, and how many are tried
@@ -128,8 +127,9 @@ def _by_depth(
     if not looker.probes:
         yield _by_pixels(looker, squares, numbers)
     added, names = list[Tensor](), list[str]()
+    pixels, of = _tensors(squares, numbers)
     for probe in looker.probes:
-        added.append(_at(looker.lens, probe, *_tensors(squares, numbers)))
+        added.append(_at(looker.lens, probe, pixels, of))
         names.append(probe.name)
         mean = torch.stack([_spread(values, probe.side) for values in added]).mean(dim=0)
         yield _told(mean, numbers, "places", " and ".join(names))
@@ -167,7 +167,7 @@ def _tensors(squares: Squares, numbers: NDArray[np.int64]) -> tuple[Tensor, Tens
 
 
 def _told(
-    maps: Tensor, numbers: Sequence[int] | NDArray[np.int64], method: Method, layer: str
+    maps: Tensor, numbers: NDArray[np.int64], method: Method, layer: str
 ) -> list[Attribution]:  # (N, h, w), (N,)
     of = zip(maps.float().numpy(), numbers, strict=True)
     return [Attribution(values, int(number), method, layer) for values, number in of]

@@ -1,16 +1,14 @@
 """What speaks for a class, and where: a map over the square that the network was given."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Method = Literal["best", "places", "hiding", "gradcam", "pixels"]
-METHODS = get_args(Method)
-PIXELS: Literal["pixels"] = "pixels"
+from headstart.explaining.method import Method
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,10 @@ from headstart.atomic import write_json
 from headstart.data.views import PLAIN
 from headstart.errors import DataError
 from headstart.explaining.attributing import Looker, attribute, looker_of
-from headstart.explaining.attribution import Attribution, Method
+from headstart.explaining.attribution import Attribution
 from headstart.explaining.deletion import Deletion, deletion
 from headstart.explaining.lens import lens_of
+from headstart.explaining.method import Method
 from headstart.explaining.neighbours import Neighbour
 from headstart.features import square_of
 from headstart.model import Model
@@ -55,7 +56,8 @@ class Explanation:
             "layer": self.map.layer,
             "deletion": self.deletion.to_plain(),
             "nearest": [
-                {"path": n.id, "label": n.label, "distance": n.distance} for n in self.nearest
+                {"path": n.id, "label": n.label, "distance": round(n.distance, 4)}
+                for n in self.nearest
             ],
         }
 

@@ -30,19 +30,19 @@ def nearest(
 
     sources: where the pictures of the rows seen are, by id.
     """
-    alike = unit(x) @ unit(seen.x).T
-    return [tuple(_neighbours(seen, sources, row, count)) for row in alike]
+    near = unit(seen.x)
+    return [tuple(_neighbours(seen, sources, near, row, count)) for row in unit(x)]
 
 
 def _neighbours(
-    seen: FeatureTable, sources: Mapping[str, Path], alike: Floats, count: int
+    seen: FeatureTable, sources: Mapping[str, Path], near: Floats, own: Floats, count: int
 ) -> list[Neighbour]:
-    first = np.argsort(-alike, kind="stable")[:count]
+    first = np.argsort(-(near @ own), kind="stable")[:count]
     return [
         Neighbour(
             seen.ids[row],
             seen.classes[seen.y[row]],
-            float(np.sqrt(max(0.0, 2 - 2 * float(alike[row])))),
+            float(np.linalg.norm(near[row] - own)),  # 2 - 2 cos loses half of its digits at 0
             sources[seen.ids[row]],
         )
         for row in first

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from headstart.data.decoding import decode
 from headstart.errors import DataError
-from headstart.explaining.attribution import PIXELS
 from headstart.explaining.deletion import CURVES, Deletion
 from headstart.explaining.explanation import Explanation
 from headstart.explaining.neighbours import Neighbour
@@ -88,8 +87,7 @@ def _title(page: Image.Image, explained: Explanation, width: int) -> None:
     room = width - int(pen.textlength(score, _font(30))) - GAP
     pen.text((EDGE, 22), _fitting(pen, explained.name, room, 30), INK, _font(30))
     pen.text((EDGE + width, 22), score, INK, _font(30), anchor="ra")
-    how = "pixels" if explained.map.layer == PIXELS else f"layer {explained.map.layer}"
-    at = f"{explained.map.method}, {how}"
+    at = f"{explained.map.method}: {explained.map.layer}"
     pen.text((EDGE + width, 64), at, FAINT, _font(15), anchor="ra")
     room = width - int(pen.textlength(at, _font(15))) - GAP
     pen.text((EDGE, 64), _fitting(pen, explained.path, room, 15, keep_end=True), FAINT, _font(15))

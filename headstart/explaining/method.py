@@ -1,0 +1,7 @@
+"""How a map of what speaks for a class can be made; a light value, for the flags of commands."""
+
+from typing import Literal, get_args
+
+Method = Literal["best", "places", "hiding", "gradcam", "pixels"]
+METHODS = get_args(Method)
+PIXELS: Literal["pixels"] = "pixels"
