@@ -63,9 +63,8 @@ def arguments() -> argparse.Namespace:
 
 
 def some(data: hs.Dataset, most: int) -> hs.Dataset:
-    """Up to so many rows, evenly spread."""
-    n = len(data)
-    return data.take(np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist())
+    """Up to so many rows, each class with its share."""
+    return data.take(hs.drawn(data.y, most))
 
 
 def timed(settings: hs.FineTune, head: hs.Model, data: hs.Splits) -> tuple[hs.Model, float]:

@@ -11,12 +11,11 @@ library (ART) attacks the same cells within the same epsilon: by gradients (PGD)
 
 import argparse
 import contextlib
-import csv
 import io
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from art.attacks.evasion import ProjectedGradientDescent, SquareAttack
 from art.estimators.classification import PyTorchClassifier
+from cells import demo
 from numpy.typing import NDArray
 from tables import report
 from torch import Tensor, nn
@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--outside", type=int, default=16, help="cells for Square Attack")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bundle, test = demo(args.run, Path(folder))
-        cells = test[:: max(1, len(test) // args.cells)][: args.cells]
+        bundle, _, test = demo(args.run, Path(folder))
+        cells = list(test.sources[:: max(1, len(test) // args.cells)][: args.cells])
         rows = list[dict[str, object]]()
         for row in measured(bundle, cells, Path(folder), args.outside):
             print(*row.values(), sep="  ", flush=True)
@@ -70,25 +70,8 @@ def measured(
     yield from by_library(bundle, cells, outside)
 
 
-def demo(run: Path | None, folder: Path) -> tuple[Path, list[Path]]:
-    """A bundle, and the files of the cells that it was not fitted on."""
-    data = hs.solar_cells()
-    if run is None:
-        parts = hs.split(data)
-        model = hs.fit(hs.FeatureExtraction(fit="squash"), hs.DEFAULT_BACKBONE, parts)
-        hs.save(hs.with_limits(model, parts, hs.TrustPlan()), folder / "bundle")
-        return folder / "bundle", list(parts.test.sources)
-    with open(run / "splits.csv", encoding="utf-8", newline="") as f:
-        test = {row["path"] for row in csv.DictReader(f) if row["part"] == "test"}
-    files = zip(data.ids, data.sources, strict=True)
-    return run / "model", [source for id, source in files if id in test]
-
-
-def accuracy(bundle: Path, files: Sequence[Path]) -> float:
-    data = hs.solar_cells()
-    rows = [data.sources.index(file) for file in files]
-    said = hs.load(bundle).model.predict(data.take(rows))
-    return float(said.correct.mean())
+def accuracy(bundle: Path, cells: hs.Dataset) -> float:
+    return float(hs.load(bundle).model.predict(cells).correct.mean())
 
 
 def by_command(name: str, bundle: Path, cells: list[Path], folder: Path) -> dict[str, object]:

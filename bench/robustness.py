@@ -9,6 +9,7 @@ damage, each the mean of its five strengths, and how far the nearest training ce
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
+from cells import demo
 from numpy.typing import NDArray
 from tables import report
 from torch import Tensor, nn
@@ -34,7 +36,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--outside", type=int, default=32, help="cells that ART attacks as well")
     args = parser.parse_args()
-    model, train, test = demo(args.run)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle, train, test = demo(args.run, Path(folder))
+        model = hs.load(bundle).model
     lens, plan = hs.lens_of(model), hs.RobustnessPlan(rows=args.rows)
     tried = hs.squared(lens.preprocess, test.take(hs.drawn(test.y, plan.rows)))
     known = hs.extract(model.backbone, train, store=hs.Store())
@@ -48,18 +52,6 @@ def main() -> None:
         [*attacked(found, beside), *corrupted(found)],
         {"cells": found.rows, "attacked by ART too": len(tried.data.y[few]), "seconds": seconds},
     )
-
-
-def demo(run: Path | None) -> tuple[hs.Model, hs.Dataset, hs.Dataset]:
-    """A model, and the cells that it was and was not fitted on."""
-    data = hs.solar_cells()
-    if run is None:
-        parts = hs.split(data)
-        model = hs.fit(hs.FeatureExtraction(fit="squash"), hs.DEFAULT_BACKBONE, parts)
-        return model, parts.train, parts.test
-    recorded = hs.recorded_parts(run, hs.recorded_source(run), data)
-    rows = {part: [i for i, p in enumerate(recorded) if p == part] for part in ("train", "test")}
-    return hs.load(run / "model").model, data.take(rows["train"]), data.take(rows["test"])
 
 
 def attacked(

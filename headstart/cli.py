@@ -460,10 +460,7 @@ def main(argv: list[str] | None = None) -> int:
         say("error", str(error) or type(error).__name__)
         return FAILED
     except KeyboardInterrupt:
-        say(
-            "stopped",
-            "the features computed so far are kept in the store; the same command goes on",
-        )
+        say("stopped", "what was finished is kept; the same command goes on from there")
         return INTERRUPTED
     finally:
         stop_bars()

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, fx, nn
 
 import headstart as hs
-from headstart.backbones.cutting import NORMS, cut_before, thawed_by
+from headstart.backbones.cutting import cut_before, thawed_by
+from headstart.backbones.tracing import NORMS
 from headstart.training.folding import conv_norm, folded
 
 NETWORKS = ["tiny:8", "timm:test_resnet", "timm:test_efficientnet", "keras:MobileNetV2@96"]

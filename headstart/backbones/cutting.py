@@ -1,18 +1,15 @@
 """Where frozen meets thawed: which parameters may learn, and the last tensor before them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
-from torch import fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.tracing import after, as_module, crossings, is_leaf, tapped, traced, until
 from headstart.errors import SpecError, UnknownName
-
-NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +62,7 @@ def layers_of(module: nn.Module) -> tuple[str, ...]:
     if graph is not None:
         called = (str(n.target) for n in graph.nodes if n.op == "call_module")
         return tuple(dict.fromkeys(called))
-    return tuple(name for name, m in module.named_modules() if name and _is_leaf(m))
+    return tuple(name for name, m in module.named_modules() if name and is_leaf(m))
 
 
 def cut_before(backbone: Backbone, thawed: Sequence[str]) -> Cut | None:
@@ -77,61 +74,13 @@ def cut_before(backbone: Backbone, thawed: Sequence[str]) -> Cut | None:
     graph = traced(backbone.module)
     if graph is None:
         return None
-    for node in reversed(list(_crossings(graph, set(thawed)))):
-        trunk = _module(backbone.module, _until(graph, node))
+    for node in reversed(list(crossings(graph, set(thawed)))):
+        trunk = as_module(backbone.module, until(graph, node))
         if (shape := _shape_after(trunk, backbone)) is not None:
-            tail = _module(backbone.module, _after(graph, node))
-            return Cut(node.name, trunk, tail, _module(backbone.module, _with(graph, node)), shape)
+            tail = as_module(backbone.module, after(graph, node))
+            both = as_module(backbone.module, tapped(graph, node))
+            return Cut(node.name, trunk, tail, both, shape)
     return None
-
-
-def traced(module: nn.Module) -> fx.Graph | None:
-    """The operations of a network in the order in which they run; None if they depend on data."""
-    if isinstance(module, fx.GraphModule):
-        return module.graph
-    try:
-        graph = _Tracer(autowrap_functions=_opaque_functions()).trace(module)
-    except Exception:  # each of torch.fx's refusals is of another kind
-        return None
-    return _of_one_input(graph)
-
-
-def _of_one_input(graph: fx.Graph) -> fx.Graph:
-    """The same, with every input but the first at its default (a ViT takes a mask as well)."""
-    for node in [node for node in graph.nodes if node.op == "placeholder"][1:]:
-        default = node.args[0] if node.args else None
-
-        def filled(n: fx.Node, node: fx.Node = node, default: Any = default) -> Any:
-            return default if n is node else n
-
-        for user in list(node.users):
-            user.args = fx.map_arg(user.args, filled)
-            user.kwargs = fx.map_arg(user.kwargs, filled)
-        graph.erase_node(node)
-    return graph
-
-
-class _Tracer(fx.Tracer):
-    """Looks into modules made of modules, and no further: a norm with its activation is a leaf."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _is_leaf(m)
-
-
-def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, (*NORMS, *_opaque_modules())) or not any(module.children())
-
-
-def _opaque_modules() -> tuple[type[nn.Module], ...]:
-    from timm.models._features_fx import get_notrace_modules
-
-    return tuple(get_notrace_modules())
-
-
-def _opaque_functions() -> tuple[Callable[..., Any], ...]:
-    from timm.models._features_fx import get_notrace_functions
-
-    return tuple(get_notrace_functions())
 
 
 def _layers_from(backbone: Backbone, index: int) -> tuple[str, ...]:
@@ -175,67 +124,6 @@ def _owned(layers: Iterable[str], names: Sequence[str]) -> Iterator[str]:
         parts = name.split(".")
         if any(".".join(parts[:n]) in wanted for n in range(1, len(parts) + 1)):
             yield name
-
-
-def _crossings(graph: fx.Graph, thawed: set[str]) -> Iterator[fx.Node]:
-    """Nodes before the first thawed one whose value alone is used after them, in order."""
-    nodes = [node for node in graph.nodes if node.op != "get_attr"]  # weights cross nothing
-    place = {node: i for i, node in enumerate(nodes)}
-    last_use = {node: max((place.get(u, 0) for u in node.users), default=0) for node in nodes}
-    reach = 0  # the last use of any value made before this node
-    for i, node in enumerate(nodes):
-        if _holds(node, thawed) or any(_holds(a, thawed) for a in node.all_input_nodes):
-            return
-        if reach <= i and node.op not in ("placeholder", "output"):
-            yield node
-        reach = max(reach, last_use[node])
-
-
-def _holds(node: fx.Node, thawed: set[str]) -> bool:
-    target = str(node.target)
-    if node.op == "get_attr":
-        return target in thawed
-    return node.op == "call_module" and any(name.startswith(f"{target}.") for name in thawed)
-
-
-def _until(graph: fx.Graph, last: fx.Node) -> fx.Graph:
-    copied, values = fx.Graph(), dict[fx.Node, fx.Node]()
-    for node in graph.nodes:
-        values[node] = copied.node_copy(node, lambda n: values[n])
-        if node is last:
-            copied.output(values[node])
-            break
-    return copied
-
-
-def _with(graph: fx.Graph, tap: fx.Node) -> fx.Graph:
-    """The whole graph, giving the value of `tap` beside its own."""
-    copied, values = fx.Graph(), dict[fx.Node, fx.Node]()
-    for node in graph.nodes:
-        if node.op == "output":
-            copied.output((values[node.args[0]], values[tap]))
-        else:
-            values[node] = copied.node_copy(node, lambda n: values[n])
-    return copied
-
-
-def _after(graph: fx.Graph, first: fx.Node) -> fx.Graph:
-    copied = fx.Graph()
-    values = {first: copied.placeholder("x")}
-    nodes = list(graph.nodes)
-    behind = set(nodes[nodes.index(first) + 1 :])
-    for node in nodes:
-        if node in behind or node.op == "get_attr":
-            values[node] = copied.node_copy(node, lambda n: values[n])
-    return copied
-
-
-def _module(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """The graph as a module that holds those parts of `root` that it uses."""
-    module = fx.GraphModule(root, graph)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return fx.GraphModule(root, module.graph)  # without the parts that only dead code used
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.cutting import _after, _crossings, _module, _until, traced
+from headstart.backbones.tracing import after, as_module, crossings, traced, until
 
 LEAST = 4  # places a side; fewer say too little about where
 PREFIX = 8  # tokens that may stand before those of places: the class token, registers
@@ -39,12 +39,12 @@ class Probe:
     @cached_property
     def trunk(self) -> nn.Module:
         """(N, 3, S, S), normalised -> what crosses. Made when it is asked for, as it takes long."""
-        return _module(self.module, _until(self.graph, self.node))
+        return as_module(self.module, until(self.graph, self.node))
 
     @cached_property
     def tail(self) -> nn.Module:
         """What crosses -> (N, D)."""
-        return _module(self.module, _after(self.graph, self.node))
+        return as_module(self.module, after(self.graph, self.node))
 
     def grid(self, values: Tensor) -> Tensor:
         """What is at the places, of a tensor shaped as the one that crosses: (N, side, side, C)."""
@@ -64,7 +64,7 @@ def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
     if graph is None:
         return
     shapes = _shapes(backbone, graph)
-    for node in reversed(list(_crossings(graph, set()))):
+    for node in reversed(list(crossings(graph))):
         if found := _grid_of(shapes.get(node, ()), _prefix(backbone.module)):
             layout, side, prefix = found
             if side >= least:

@@ -25,7 +25,7 @@ def say(stage: str, text: str) -> None:
 
 def watching(stage: str) -> "hs.Watch":
     def expect(rows: int, seconds: float) -> None:
-        say(stage, f"about {_duration(seconds)} for {rows:,} images ({rows / seconds:,.0f}/s)")
+        say(stage, f"about {_duration(seconds)} for {rows:,} images ({pace(rows / seconds)})")
 
     return hs.Watch(expect, _bar(stage))
 
@@ -60,11 +60,22 @@ def _bar(stage: str) -> Callable[[int, int], None]:
         if done == 1:
             bar.start()
         speed = bar.tasks[0].speed
-        bar.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+        bar.update(task, completed=done, total=total, rate=pace(speed) if speed else "")
         if done == total:
             bar.stop()
 
     return move
+
+
+def pace(rate: float) -> str:
+    """A rate per second as people say it.
+
+    >>> pace(1234.5), pace(2.04), pace(0.1)
+    ('1,234/s', '2.0/s', '10 s each')
+    """
+    if rate < 1:
+        return f"{1 / rate:,.0f} s each"
+    return f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s"
 
 
 def _duration(seconds: float) -> str:

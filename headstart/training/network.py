@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.cutting import NORMS
+from headstart.backbones.tracing import NORMS
 from headstart.errors import SpecError
 from headstart.heads.head import Head, HeadSpec
 from headstart.heads.linear import LinearHead

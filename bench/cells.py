@@ -1,0 +1,19 @@
+"""The model that some benches look at, and the solar cells that it knows and does not."""
+
+from pathlib import Path
+
+import headstart as hs
+
+
+def demo(run: Path | None, folder: Path) -> tuple[Path, hs.Dataset, hs.Dataset]:
+    """The bundle of a run on the built-in solar cells, those it was fitted on and those of its
+    test; without a run, of a head that is fitted now and saved in `folder`."""
+    data = hs.solar_cells()
+    if run is None:
+        parts = hs.split(data)
+        model = hs.fit(hs.FeatureExtraction(fit="squash"), hs.DEFAULT_BACKBONE, parts)
+        hs.save(hs.with_limits(model, parts, hs.TrustPlan()), folder / "bundle")
+        return folder / "bundle", parts.train, parts.test
+    recorded = hs.recorded_parts(run, hs.recorded_source(run), data)
+    rows = {part: [i for i, p in enumerate(recorded) if p == part] for part in ("train", "test")}
+    return run / "model", data.take(rows["train"]), data.take(rows["test"])

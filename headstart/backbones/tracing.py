@@ -1,0 +1,123 @@
+"""A network as the operations that it runs, and parts of it as networks of their own."""
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+def traced(module: nn.Module) -> fx.Graph | None:
+    """The operations of a network in the order in which they run; None if they depend on data."""
+    if isinstance(module, fx.GraphModule):
+        return module.graph
+    try:
+        graph = _Tracer(autowrap_functions=_opaque_functions()).trace(module)
+    except Exception:  # each of torch.fx's refusals is of another kind
+        return None
+    return _of_one_input(graph)
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is one operation: it has no parts, or is a norm, or hides how it works."""
+    return isinstance(module, (*NORMS, *_opaque_modules())) or not any(module.children())
+
+
+def crossings(graph: fx.Graph, thawed: Collection[str] = ()) -> Iterator[fx.Node]:
+    """Nodes whose value alone is used after them, in order, up to the first that holds one of the
+    parameters named in `thawed`."""
+    nodes = [node for node in graph.nodes if node.op != "get_attr"]  # weights cross nothing
+    place = {node: i for i, node in enumerate(nodes)}
+    last_use = {node: max((place.get(u, 0) for u in node.users), default=0) for node in nodes}
+    reach = 0  # the last use of any value made before this node
+    for i, node in enumerate(nodes):
+        if _holds(node, thawed) or any(_holds(a, thawed) for a in node.all_input_nodes):
+            return
+        if reach <= i and node.op not in ("placeholder", "output"):
+            yield node
+        reach = max(reach, last_use[node])
+
+
+def until(graph: fx.Graph, last: fx.Node) -> fx.Graph:
+    """The operations up to `last`, giving its value."""
+    copied, values = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in graph.nodes:
+        values[node] = copied.node_copy(node, lambda n: values[n])
+        if node is last:
+            copied.output(values[node])
+            break
+    return copied
+
+
+def tapped(graph: fx.Graph, tap: fx.Node) -> fx.Graph:
+    """The whole graph, giving the value of `tap` beside its own."""
+    copied, values = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in graph.nodes:
+        if node.op == "output":
+            copied.output((values[node.args[0]], values[tap]))
+        else:
+            values[node] = copied.node_copy(node, lambda n: values[n])
+    return copied
+
+
+def after(graph: fx.Graph, first: fx.Node) -> fx.Graph:
+    """The operations behind `first`, from its value to what the whole graph gives."""
+    copied = fx.Graph()
+    values = {first: copied.placeholder("x")}
+    nodes = list(graph.nodes)
+    behind = set(nodes[nodes.index(first) + 1 :])
+    for node in nodes:
+        if node in behind or node.op == "get_attr":
+            values[node] = copied.node_copy(node, lambda n: values[n])
+    return copied
+
+
+def as_module(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """The graph as a module that holds those parts of `root` that it uses."""
+    module = fx.GraphModule(root, graph)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return fx.GraphModule(root, module.graph)  # without the parts that only dead code used
+
+
+def _of_one_input(graph: fx.Graph) -> fx.Graph:
+    """The same, with every input but the first at its default (a ViT takes a mask as well)."""
+    for node in [node for node in graph.nodes if node.op == "placeholder"][1:]:
+        default = node.args[0] if node.args else None
+
+        def filled(n: fx.Node, node: fx.Node = node, default: Any = default) -> Any:
+            return default if n is node else n
+
+        for user in list(node.users):
+            user.args = fx.map_arg(user.args, filled)
+            user.kwargs = fx.map_arg(user.kwargs, filled)
+        graph.erase_node(node)
+    return graph
+
+
+class _Tracer(fx.Tracer):
+    """Looks into modules made of modules, and no further: a norm with its activation is a leaf."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_leaf(m)
+
+
+def _opaque_modules() -> tuple[type[nn.Module], ...]:
+    from timm.models._features_fx import get_notrace_modules
+
+    return tuple(get_notrace_modules())
+
+
+def _opaque_functions() -> tuple[Callable[..., Any], ...]:
+    from timm.models._features_fx import get_notrace_functions
+
+    return tuple(get_notrace_functions())
+
+
+def _holds(node: fx.Node, thawed: Collection[str]) -> bool:
+    target = str(node.target)
+    if node.op == "get_attr":
+        return target in thawed
+    return node.op == "call_module" and any(name.startswith(f"{target}.") for name in thawed)
