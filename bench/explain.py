@@ -44,7 +44,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "keras:MobileNet@32": lambda: hs.load_backbone("keras:MobileNet@32", weights="random"),
     "file: of timm:test_resnet": lambda: _from_file(),
 }
-STEPS = {"tiny:32": 100, "keras:MobileNet@32": 400, "timm:test_vit": 100}  # of teaching
+STEPS = {"tiny:32": 100, "keras:MobileNet@32": 1000, "timm:test_vit": 100}  # of teaching
 SHUFFLES, SHUFFLED = 5, 8  # of the head, and pictures that are looked at with each
 
 
@@ -145,7 +145,7 @@ def hidden(
     said, looker = np.array([lens.scores(s[None])[0].argmax() for s in squares]), hs.looker_of(lens)
     for method in methods:
         maps = hs.attribute(looker, squares, said, method)
-        told = [hs.deletion(lens, s, m) for s, m in zip(squares, maps, strict=True)]
+        told = [hs.deletion(looker, s, m) for s, m in zip(squares, maps, strict=True)]
         ours, random, centre = (
             np.array([t.area(name) for t in told]) for name in ("ours", "random", "centre")
         )

@@ -42,12 +42,11 @@ if TYPE_CHECKING:
     from headstart.explaining.answering import Answer as Answer
     from headstart.explaining.answering import Answerer as Answerer
     from headstart.explaining.answering import answerer as answerer
-    from headstart.explaining.attributing import Looker as Looker
     from headstart.explaining.attributing import attribute as attribute
-    from headstart.explaining.attributing import looker_of as looker_of
     from headstart.explaining.attribution import Attribution as Attribution
     from headstart.explaining.deletion import Deletion as Deletion
     from headstart.explaining.deletion import deletion as deletion
+    from headstart.explaining.explanation import Effort as Effort
     from headstart.explaining.explanation import Explanation as Explanation
     from headstart.explaining.explanation import explain as explain
     from headstart.explaining.explanation import explain_run as explain_run
@@ -65,6 +64,8 @@ if TYPE_CHECKING:
     from headstart.explaining.lens import Lens as Lens
     from headstart.explaining.lens import lens_of as lens_of
     from headstart.explaining.lens import source_lens as source_lens
+    from headstart.explaining.looker import Looker as Looker
+    from headstart.explaining.looker import looker_of as looker_of
     from headstart.explaining.neighbours import Neighbour as Neighbour
     from headstart.explaining.neighbours import nearest as nearest
     from headstart.explaining.overlay import draw_explanation as draw_explanation
@@ -139,13 +140,20 @@ _HOME = {
     "headstart.explaining.film": ["check_film", "write_film", "write_picture"],
     "headstart.explaining.ideal": ["Ideal", "ascend", "ideal", "total_variation"],
     "headstart.explaining.ideal_plan": ["IdealPlan"],
-    "headstart.explaining.attributing": ["Looker", "attribute", "looker_of"],
+    "headstart.explaining.attributing": ["attribute"],
     "headstart.explaining.attribution": ["Attribution"],
     "headstart.explaining.deletion": ["Deletion", "deletion"],
-    "headstart.explaining.explanation": ["Explanation", "explain", "explain_run", "told_rows"],
+    "headstart.explaining.explanation": [
+        "Effort",
+        "Explanation",
+        "explain",
+        "explain_run",
+        "told_rows",
+    ],
     "headstart.explaining.neighbours": ["Neighbour", "nearest"],
     "headstart.explaining.overlay": ["draw_explanation", "png_of"],
     "headstart.explaining.lens": ["Lens", "lens_of", "source_lens"],
+    "headstart.explaining.looker": ["Looker", "looker_of"],
     "headstart.explaining.robust": [
         "Held",
         "Robustness",

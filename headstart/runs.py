@@ -18,7 +18,7 @@ from headstart.data.splits import Splits, split
 from headstart.doubting import limited, remembered
 from headstart.errors import Diverged, HeadstartError
 from headstart.evaluation import Estimate, Evaluation, compare, evaluate_predictions
-from headstart.explaining.explanation import explain_run
+from headstart.explaining.explanation import QUICK, explain_run
 from headstart.features import FeatureTable
 from headstart.fitting import Fitted
 from headstart.insights.judged import calibration_facts, compared, doubt_facts
@@ -168,7 +168,7 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
 def _explain(shop: Workshop, model: Model, pictures: Mapping[str, Path]) -> None:
     """Where the model saw what it answered, for the page; a run is not lost for want of it."""
     try:
-        for _ in explain_run(shop.out, model, pictures, quick=True):
+        for _ in explain_run(shop.out, model, pictures, QUICK):
             pass
     except (HeadstartError, OSError) as error:
         shop.talk.say("explained", f"left out: {error}")

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.explaining.attribution import Attribution
-from headstart.explaining.lens import Lens, Squares
+from headstart.explaining.lens import Squares
+from headstart.explaining.looker import Looker
 
-STEPS = 20  # of the curve, each hiding as many pixels
+STEPS = 20  # of a curve, each hiding as many pixels
 DRAWN = 3  # random orders, of which the mean is told
 BLUR = 8  # sigma of what hidden pixels show, as a part of the square's side
-AT_ONCE = 16  # squares
 CURVES = ("ours", "random", "centre")
 
 Order = NDArray[np.float32]  # (S, S): the highest is hidden first
@@ -25,7 +25,7 @@ Order = NDArray[np.float32]  # (S, S): the highest is hidden first
 
 @dataclass(frozen=True, eq=False)
 class Deletion:
-    """Scores of a class as ever more of the square is hidden, (STEPS + 1,) each.
+    """Scores of a class as ever more of the square is hidden, (steps + 1,) each.
 
     ours: most important first, by the map. random: in random order, by places as coarse as the
     map's, the mean of a few. centre: from the middle outwards.
@@ -53,22 +53,28 @@ class Deletion:
         }
 
 
-def deletion(lens: Lens, square: NDArray[np.uint8], found: Attribution, seed: int = 0) -> Deletion:
-    """The curves of one square (S, S, 3) and its map."""
+def deletion(
+    looker: Looker,
+    square: NDArray[np.uint8],
+    found: Attribution,
+    *,
+    steps: int = STEPS,
+    drawn: int = DRAWN,
+    seed: int = 0,
+) -> Deletion:
+    """The curves of one square (S, S, 3) and its map, in `steps`, beside `drawn` random orders."""
     side, places = len(square), min(len(found.values), len(square) // 4)
-    orders = [found.over(side), _from_centre(side), *_random(side, places, seed)]
-    told = np.stack([curve(lens, square, order, found.number) for order in orders])
-    fractions = np.linspace(0, 1, STEPS + 1, dtype=np.float32)
+    orders = [found.over(side), _from_centre(side), *_random(side, places, drawn, seed)]
+    told = np.stack([curve(looker, square, order, found.number, steps) for order in orders])
+    fractions = np.linspace(0, 1, steps + 1, dtype=np.float32)
     return Deletion(fractions, told[0], told[2:].mean(axis=0), told[1])
 
 
 def curve(
-    lens: Lens, square: NDArray[np.uint8], order: Order, number: int
-) -> NDArray[np.float32]:  # (STEPS + 1,)
+    looker: Looker, square: NDArray[np.uint8], order: Order, number: int, steps: int = STEPS
+) -> NDArray[np.float32]:  # (steps + 1,)
     """The score of a class as ever more of the square is hidden."""
-    stages = hidings(square, order)
-    parts = (stages[first : first + AT_ONCE] for first in range(0, len(stages), AT_ONCE))
-    return np.concatenate([lens.scores(part)[:, number] for part in parts])
+    return looker.scores(hidings(square, order, steps))[:, number]
 
 
 def area_under(scores: NDArray[np.float32]) -> float:
@@ -76,13 +82,13 @@ def area_under(scores: NDArray[np.float32]) -> float:
     return float((scores[1:] + scores[:-1]).mean() / 2)
 
 
-def hidings(square: NDArray[np.uint8], order: Order) -> Squares:
-    """The square with ever more of its pixels hidden, highest order first: (STEPS + 1, S, S, 3)."""
+def hidings(square: NDArray[np.uint8], order: Order, steps: int = STEPS) -> Squares:
+    """The square with ever more of its pixels hidden, highest order first: (steps + 1, S, S, 3)."""
     first = np.argsort(-order, axis=None, kind="stable")
     shown, hidden = square.reshape(-1, 3), blurred(square).reshape(-1, 3)
-    stages = np.repeat(shown[None], STEPS + 1, axis=0)
+    stages = np.repeat(shown[None], steps + 1, axis=0)
     for step, stage in enumerate(stages):
-        gone = first[: round(step / STEPS * len(first))]
+        gone = first[: round(step / steps * len(first))]
         stage[gone] = hidden[gone]
     return stages.reshape(-1, *square.shape)
 
@@ -100,8 +106,8 @@ def _from_centre(side: int) -> Order:
     return -np.hypot(away[:, None], away[None, :])
 
 
-def _random(side: int, places: int, seed: int) -> list[Order]:
+def _random(side: int, places: int, drawn: int, seed: int) -> list[Order]:
     """Maps of noise as coarse, and made as smooth, as the map that they are compared with."""
     rng = np.random.default_rng(seed)
-    drawn = rng.random((DRAWN, places, places), dtype=np.float32)
-    return [Attribution(values, 0, "places", "").over(side) for values in drawn]
+    maps = rng.random((drawn, places, places), dtype=np.float32)
+    return [Attribution(values, 0, "places", "").over(side) for values in maps]

@@ -14,10 +14,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 from headstart.atomic import write_json
 from headstart.data.views import PLAIN
 from headstart.errors import DataError
-from headstart.explaining.attributing import Looker, attribute, looker_of
+from headstart.explaining.attributing import attribute
 from headstart.explaining.attribution import Attribution
-from headstart.explaining.deletion import Deletion, deletion
+from headstart.explaining.deletion import DRAWN, STEPS, Deletion, deletion
 from headstart.explaining.lens import lens_of
+from headstart.explaining.looker import DEPTH, Looker, looker_of
 from headstart.explaining.method import Method
 from headstart.explaining.neighbours import Neighbour
 from headstart.features import square_of
@@ -25,10 +26,28 @@ from headstart.model import Model
 from headstart.predictions import Predictions, read_predictions
 
 EXPLAINED = "explained.json"
-MISTAKES, RIGHT = 6, 4  # explained of a run
-QUICK = 2  # layers: finer ones take as long as all the rest, in a large network
 GRID = 28  # places a side of a map that is kept
 LEVELS = 127  # of a map that is kept, either side of 0
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What is spent on explaining a run.
+
+    mistakes, right: how many pictures, at most. method: of making maps, and from how many layers.
+    steps: of a deletion curve; drawn: random orders beside it.
+    """
+
+    mistakes: int = 6
+    right: int = 4
+    method: Method = "best"
+    layers: int = DEPTH
+    steps: int = STEPS
+    drawn: int = DRAWN
+
+
+# What `train` spends, unasked: a fifth, in which a large network is run some 250 times.
+QUICK = Effort(mistakes=4, right=2, method="places", layers=2, steps=8, drawn=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +82,18 @@ class Explanation:
 
 
 def explain(
-    looker: Looker, path: Path, name: str | None = None, method: Method = "best"
+    looker: Looker,
+    path: Path,
+    name: str | None = None,
+    method: Method = "best",
+    *,
+    steps: int = STEPS,
+    drawn: int = DRAWN,
 ) -> Explanation:
     """Why a picture gets the class called `name`, or else the one that it does get.
 
-    Raises UnknownName with the nearest, DataError if it can't be read.
+    steps, drawn: of its deletion curve. Raises UnknownName with the nearest, DataError if it can't
+    be read.
     """
     lens = looker.lens
     number = None if name is None else lens.number(name)
@@ -75,31 +101,30 @@ def explain(
         square = np.array(square_of(lens.preprocess, PLAIN, path, 0))
     except (OSError, DataError) as error:
         raise DataError(f"{path} must be a picture that can be read: {error}") from error
-    scores = lens.scores(square[None])[0]
+    scores = looker.scores(square[None])[0]
     number = int(scores.argmax()) if number is None else number
     (found,) = attribute(looker, square[None], np.array([number]), method)
-    told = deletion(lens, square, found)
+    told = deletion(looker, square, found, steps=steps, drawn=drawn)
     return Explanation(str(path), square, lens.classes[number], float(scores[number]), found, told)
 
 
 def explain_run(
-    run: Path, model: Model, pictures: Mapping[str, Path], quick: bool = False
+    run: Path, model: Model, pictures: Mapping[str, Path], effort: Effort | None = None
 ) -> Iterator[Explanation]:
     """The surest mistakes of a run's test, and a few right answers, one by one.
 
     RUN/explained.json holds those that were told when the last is, or who asks has enough.
-    pictures: where the rows are, by their names. Each map is of the class that was answered. quick:
-    by places of two layers at most, not the best of several.
+    pictures: where the rows are, by their names. Each map is of the class that was answered.
     """
+    effort = effort or Effort()
     said, looker = read_predictions(run / "predictions.csv"), looker_of(lens_of(model))
-    if quick:
-        looker = replace(looker, probes=looker.probes[:QUICK])
-    method: Method = "places" if quick else "best"
+    looker = replace(looker, probes=looker.probes[: effort.layers])
+    curves = {"steps": effort.steps, "drawn": effort.drawn}
     told = list[dict[str, Any]]()
     try:
-        for row in told_rows(run, pictures):
-            answered = said.classes[said.predicted[row]]
-            found = explain(looker, pictures[said.ids[row]], answered, method)
+        for row in told_rows(run, pictures, effort):
+            path, answered = pictures[said.ids[row]], said.classes[said.predicted[row]]
+            found = explain(looker, path, answered, effort.method, **curves)
             found = replace(found, path=said.ids[row])
             told.append(found.to_plain() | {"label": said.classes[said.labels[row]]})
             told[-1]["map"] = quantised(found.map)
@@ -108,13 +133,14 @@ def explain_run(
         write_json(run / EXPLAINED, {"grid": GRID, "levels": LEVELS, "rows": told})
 
 
-def told_rows(run: Path, pictures: Mapping[str, Path]) -> list[int]:
+def told_rows(run: Path, pictures: Mapping[str, Path], effort: Effort | None = None) -> list[int]:
     """The rows of RUN/predictions.csv that a run is explained by, of those whose picture is there.
 
     Raises DataError if none is.
     """
-    said = read_predictions(run / "predictions.csv")
-    rows = telling(said.take([row for row, id in enumerate(said.ids) if id in pictures]))
+    said, effort = read_predictions(run / "predictions.csv"), effort or Effort()
+    own = said.take([row for row, id in enumerate(said.ids) if id in pictures])
+    rows = telling(own, effort.mistakes, effort.right)
     place = {id: row for row, id in enumerate(said.ids)}
     there = [id for id in said.ids if id in pictures]
     if not rows:
@@ -125,7 +151,7 @@ def told_rows(run: Path, pictures: Mapping[str, Path]) -> list[int]:
     return [place[there[row]] for row in rows]
 
 
-def telling(said: Predictions, mistakes: int = MISTAKES, right: int = RIGHT) -> list[int]:
+def telling(said: Predictions, mistakes: int, right: int) -> list[int]:
     """The surest wrong answers, from which most can be learned; then the surest right ones, of
     each class in turn."""
     sure = said.scores.max(axis=1) if said.scores.shape[1] else np.zeros(len(said))

@@ -5,13 +5,14 @@ import torch
 from numpy.typing import NDArray
 
 from headstart.explaining.deletion import blurred
-from headstart.explaining.lens import Lens, Squares, log_odds
+from headstart.explaining.lens import Squares, log_odds
+from headstart.explaining.looker import Looker
 
 SPOTS = 7  # a side
 
 
 def hiding(
-    lens: Lens, squares: Squares, numbers: NDArray[np.int64]
+    looker: Looker, squares: Squares, numbers: NDArray[np.int64]
 ) -> NDArray[np.float32]:  # (N, S, S, 3), (N,) -> (N, SPOTS, SPOTS)
     """How far the log odds of each square's class fall (Zeiler, Fergus 2014, section 4.2).
 
@@ -22,9 +23,9 @@ def hiding(
     spots = _spots(squares.shape[1])
     for values, square, number in zip(lost, squares, numbers, strict=True):
         whole, blur = square.astype(np.float32), blurred(square).astype(np.float32)
-        before = _odds(lens, square[None], number)
+        before = _odds(looker, square[None], number)
         for row, masks in zip(values, spots, strict=True):
-            row[:] = before - _odds(lens, whole + masks[..., None] * (blur - whole), number)
+            row[:] = before - _odds(looker, whole + masks[..., None] * (blur - whole), number)
     return lost
 
 
@@ -37,8 +38,7 @@ def _spots(side: int) -> NDArray[np.float32]:  # -> (SPOTS, SPOTS, side, side)
 
 
 def _odds(
-    lens: Lens, squares: NDArray[np.float32] | Squares, number: np.int64
+    looker: Looker, squares: NDArray[np.float32] | Squares, number: np.int64
 ) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        logits = lens.logits(torch.from_numpy(np.rint(squares).astype(np.uint8)))
-        return log_odds(logits, torch.full((len(squares),), int(number))).numpy()
+    logits = looker.logits(np.rint(squares).astype(np.uint8))
+    return log_odds(logits, torch.full((len(squares),), int(number))).numpy()

@@ -1,0 +1,118 @@
+"""A lens and where it is looked into: the layers whose values still lie in their places."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headstart.backbones.graph import FromPixels
+from headstart.backbones.probing import Probe, probes
+from headstart.engines import Engine, open_engine
+from headstart.explaining.lens import Lens, Squares
+from headstart.runtime import ON_CPU
+
+FINEST = 32  # places a side; below it what there is are edges, not things
+DEPTH = 3  # layers, each with finer places than the one before
+STILL = 1e-6  # of the largest gradient: if no place has more, nothing there decides anything
+SPOT, DRAWN = 4, 16  # spots that go into a side, and how many are tried
+
+
+@dataclass(frozen=True, eq=False)
+class Looker:
+    """A lens and the layers at which it is looked into, the last first; none where it can't be
+    taken apart.
+
+    mixed: whether places further up decide too, but each has seen all of the picture; in part,
+    then, those that are looked into may have as well.
+    """
+
+    lens: Lens
+    probes: tuple[Probe, ...]
+    mixed: bool = False
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The fast one, for all that needs no gradients. Exporting a graph for it takes seconds."""
+        return open_engine(self.lens.backbone, ON_CPU.resolved())
+
+    @torch.inference_mode()
+    def logits(self, squares: Squares) -> Tensor:  # (N, S, S, 3) -> (N, C)
+        """As the lens gives them, without the way back to the pixels."""
+        parts = range(0, len(squares), self.engine.batch)
+        x = [self.engine(squares[first : first + self.engine.batch])[0] for first in parts]
+        said: Tensor = self.lens.head(torch.from_numpy(np.concatenate(x)))
+        return said
+
+    def scores(self, squares: Squares) -> NDArray[np.float32]:  # (N, S, S, 3) -> (N, C)
+        """Probabilities."""
+        return torch.softmax(self.logits(squares) / self.lens.temperature, dim=1).numpy()
+
+
+def looker_of(lens: Lens) -> Looker:
+    """The last layer with places that decide something and lie where they do in the picture; and,
+    where places get smaller further down, the last of those, and once more.
+
+    Behind the last attention of a transformer that reads only its class token no place decides;
+    where the layers before have seen all of a small picture, each place has something of all.
+    """
+    found, mixed = list[Probe](), False
+    for probe in probes(lens.backbone):
+        if found and found[-1].side < probe.side <= FINEST:  # further down it is no less in place
+            found.append(probe)
+        elif not found and _decides(lens, probe):
+            in_place = _in_place(lens, probe)
+            found += [probe] if in_place else []
+            mixed |= not in_place
+        if len(found) == DEPTH:
+            break
+    return Looker(lens, tuple(found), mixed)
+
+
+def crossed_at(lens: Lens, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
+    """What crosses at a probe."""
+    crossed: Tensor = FromPixels(probe.trunk, lens.preprocess).eval()(pixels)
+    return crossed
+
+
+def said_from(lens: Lens, probe: Probe, crossed: Tensor) -> Tensor:  # -> (N, C)
+    """The logits, from what crosses at a probe."""
+    logits: Tensor = lens.head(probe.tail(crossed.clone()))  # which a relu may write over
+    return logits
+
+
+def slope_of(told: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(told(x.clone()).sum(), x)  # layers may work in place
+    return slope
+
+
+def _decides(lens: Lens, probe: Probe) -> bool:
+    """Whether anything at the places of a probe moves what comes out."""
+    side = lens.preprocess.size
+    drawn = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(0)) * 255
+    crossed = crossed_at(lens, probe, drawn)
+    slope = slope_of(lambda x: said_from(lens, probe, x).pow(2), crossed)
+    return bool(probe.grid(slope).abs().max() > STILL * slope.abs().max())
+
+
+def _in_place(lens: Lens, probe: Probe) -> bool:
+    """Whether places change where the picture does: of most spots of another colour, the centre of
+    the change at the probe lies on the spot."""
+    side, rng = lens.preprocess.size, torch.Generator().manual_seed(0)
+    spot, shape = side // SPOT, (side, side)
+    clouds = torch.rand(DRAWN, 3, 8, 8, generator=rng) * 255
+    before = nn.functional.interpolate(clouds, shape, mode="bilinear").permute(0, 2, 3, 1)
+    after, corners = before.clone(), torch.randint(side - spot + 1, (DRAWN, 2), generator=rng)
+    for picture, (top, left) in zip(after, corners.tolist(), strict=True):
+        picture[top : top + spot, left : left + spot] = torch.rand(3, generator=rng) * 255
+    with torch.no_grad():
+        moved = crossed_at(lens, probe, after) - crossed_at(lens, probe, before)
+    mass = probe.grid(moved).pow(2).sum(dim=-1)
+    across = (torch.arange(probe.side) + 0.5) * side / probe.side
+    centre = torch.stack([mass.sum(dim=2) @ across, mass.sum(dim=1) @ across], dim=1)
+    away = centre / mass.sum(dim=(1, 2))[:, None] - (corners + spot / 2)
+    return bool((away.abs() <= spot / 2).all(dim=1).float().mean() > 0.5)
