@@ -1,6 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`. Each makes .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-slow check format bench clean
 
@@ -8,7 +9,7 @@ demo: .venv/installed-demo
 	$(BIN)/headstart demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m slow

@@ -26,8 +26,8 @@ class Looker:
     """A lens and the layers at which it is looked into, the last first; none where it can't be
     taken apart.
 
-    mixed: whether places further up decide too, but each has seen all of the picture; in part,
-    then, those that are looked into may have as well.
+    mixed: whether coarser places further up decide too, but each has seen all of the picture; in
+    part, then, those that are looked into may have as well.
     """
 
     lens: Lens
@@ -59,17 +59,18 @@ def looker_of(lens: Lens) -> Looker:
     Behind the last attention of a transformer that reads only its class token no place decides;
     where the layers before have seen all of a small picture, each place has something of all.
     """
-    found, mixed = list[Probe](), False
+    found, passed = list[Probe](), 0
     for probe in probes(lens.backbone):
         if found and found[-1].side < probe.side <= FINEST:  # further down it is no less in place
             found.append(probe)
         elif not found and _decides(lens, probe):
-            in_place = _in_place(lens, probe)
-            found += [probe] if in_place else []
-            mixed |= not in_place
+            if _in_place(lens, probe):
+                found.append(probe)
+            else:
+                passed = probe.side
         if len(found) == DEPTH:
             break
-    return Looker(lens, tuple(found), mixed)
+    return Looker(lens, tuple(found), mixed=bool(found) and 0 < passed < found[0].side)
 
 
 def crossed_at(lens: Lens, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
