@@ -1,7 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`. Each makes .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow check format bench clean
 
