@@ -49,11 +49,16 @@ def check_device(runtime: Runtime) -> None:
 
 
 def open_engine(
-    backbone: Backbone | Frozen, runtime: Runtime, both: "nn.Module | None" = None
+    backbone: Backbone | Frozen,
+    runtime: Runtime,
+    both: "nn.Module | None" = None,
+    *,
+    graph: Frozen | None = None,
 ) -> Engine:
     """The fastest engine for a resolved `runtime`; the one on a CPU checks itself against PyTorch.
 
     both: the backbone with a second output (`cutting.Cut.both`), which is wanted too.
+    graph: the backbone's own, where it is there already: exporting one takes seconds.
     Raises Mismatch from its first call if the two disagree by more than TOLERANCE.
     """
     if isinstance(backbone, Frozen):
@@ -61,9 +66,10 @@ def open_engine(
     if runtime.device != "cpu":
         check_device(runtime)
         return TorchEngine(backbone, runtime.device, both)
-    from headstart.backbones.graph import freeze
+    if graph is None:
+        from headstart.backbones.graph import freeze
 
-    graph = freeze(backbone, both)
+        graph = freeze(backbone, both)
     return Checked(OnnxEngine(graph, runtime.threads), TorchEngine(backbone, "cpu", both))
 
 

@@ -140,12 +140,12 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
     recipe = _recipe(shop.job, learned, kept, gain)
     write_json(shop.out / "recipe.json", recipe)
     with shop.clock("save"):
-        save(fitted.model, shop.out / "model", told=recipe["strategy"])
+        shipped = save(fitted.model, shop.out / "model", told=recipe["strategy"]).model
     with shop.clock("insights"):
         seen = _looked(shop, learned, kept, test, table, baseline)
         write_json(shop.out / "insights.json", seen)
     with shop.clock("explained"):
-        _explain(shop, fitted.model, pictures)
+        _explain(shop, shipped, pictures)
     timings = _timings(shop)
     write_json(shop.out / LAST, timings)
     _report(shop, pictures)

@@ -1,6 +1,7 @@
 """Models seen whole: the scores that they give, and gradients back to the pixels."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 
 import headstart as hs
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.graph import freeze
 from headstart.engines import TorchEngine
-from headstart.errors import SpecError, UnknownName
+from headstart.errors import Mismatch, SpecError, UnknownName
+from headstart.explaining.forward import Forward
 from headstart.explaining.lens import Lens, Squares, lens_of, source_lens
 from headstart.heads.head import HeadSpec
 from headstart.heads.mlp import MlpHead
@@ -55,6 +58,30 @@ def test_a_saved_model_is_seen_as_it_scores(name: str, tmp_path: Path) -> None:
     logits = scores_by(model, squares)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(lens.scores(squares), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_fastest_engine_says_what_a_lens_says(name: str) -> None:
+    lens = lens_of(model_on(BACKBONES[name]()))
+    squares = squares_for(lens, 9)  # more than an engine takes at once
+    np.testing.assert_allclose(Forward(lens).scores(iter(squares)), lens.scores(squares), atol=1e-4)
+
+
+def test_the_graph_of_a_bundle_is_not_exported_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lens = lens_of(hs.save(model_on(hs.load_backbone("tiny:32")), tmp_path / "bundle").model)
+    squares = squares_for(lens)
+    monkeypatch.delattr("headstart.backbones.graph.freeze")
+    np.testing.assert_allclose(Forward(lens).scores(squares), lens.scores(squares), atol=1e-4)
+
+
+def test_a_graph_of_another_network_is_not_trusted() -> None:
+    lens = lens_of(model_on(hs.load_backbone("scratch:cnn")))
+    other = freeze(hs.load_backbone("scratch:cnn", weights="random"))
+    other = replace(other, weights={k: 2 * v for k, v in other.weights.items()})
+    with pytest.raises(Mismatch, match="must give PyTorch's features"):
+        Forward(replace(lens, graph=other)).scores(squares_for(lens))
 
 
 @pytest.mark.parametrize("name", BACKBONES)

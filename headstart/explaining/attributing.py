@@ -145,10 +145,8 @@ def _told(
 def _at(lens: Lens, probe: Probe, pixels: Tensor, numbers: Tensor) -> Tensor:  # -> (N, h, w)
     """What is added by each place at one probe."""
     with torch.no_grad():
-        there, without = (
-            crossed_at(lens, probe, pixels),
-            crossed_at(lens, probe, featureless(pixels)),
-        )
+        there = crossed_at(lens, probe, pixels)
+        without = crossed_at(lens, probe, featureless(pixels))
 
     def odds(crossed: Tensor, of: Tensor) -> Tensor:
         return log_odds(said_from(lens, probe, crossed), of)

@@ -74,7 +74,7 @@ def curve(
     looker: Looker, square: NDArray[np.uint8], order: Order, number: int, steps: int = STEPS
 ) -> NDArray[np.float32]:  # (steps + 1,)
     """The score of a class as ever more of the square is hidden."""
-    return looker.scores(hidings(square, order, steps))[:, number]
+    return looker.forward.scores(hidings(square, order, steps))[:, number]
 
 
 def area_under(scores: NDArray[np.float32]) -> float:

@@ -101,7 +101,7 @@ def explain(
         square = np.array(square_of(lens.preprocess, PLAIN, path, 0))
     except (OSError, DataError) as error:
         raise DataError(f"{path} must be a picture that can be read: {error}") from error
-    scores = looker.scores(square[None])[0]
+    scores = looker.forward.scores(square[None])[0]
     number = int(scores.argmax()) if number is None else number
     (found,) = attribute(looker, square[None], np.array([number]), method)
     told = deletion(looker, square, found, steps=steps, drawn=drawn)

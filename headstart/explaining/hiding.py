@@ -40,5 +40,5 @@ def _spots(side: int) -> NDArray[np.float32]:  # -> (SPOTS, SPOTS, side, side)
 def _odds(
     looker: Looker, squares: NDArray[np.float32] | Squares, number: np.int64
 ) -> NDArray[np.float32]:
-    logits = looker.logits(np.rint(squares).astype(np.uint8))
+    logits = looker.forward.logits(np.rint(squares).astype(np.uint8))
     return log_odds(logits, torch.full((len(squares),), int(number))).numpy()

@@ -1,6 +1,6 @@
 """A classifier seen whole, from pixels to logits, so that gradients come back to the pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ class Lens:
     """A network with a head on it, in inference mode, none of whose weights learn.
 
     network: pixels (N, S, S, 3), 0 to 255 of any type -> features (N, D); normalisation is its
-    first step. head: (N, D) -> (N, C) logits. temperature: of the scores.
+    first step. head: (N, D) -> (N, C) logits. temperature: of the scores. graph: the network's,
+    where it was exported before.
     """
 
     backbone: Backbone
@@ -36,6 +37,7 @@ class Lens:
     head: nn.Module
     classes: tuple[str, ...]
     temperature: float = 1.0
+    graph: Frozen | None = None
 
     @property
     def preprocess(self) -> Preprocess:
@@ -52,7 +54,7 @@ class Lens:
     def scores(self, squares: Squares) -> NDArray[np.float32]:  # (N, S, S, 3) -> (N, C)
         """Probabilities, as the model that was looked into gives them."""
         with torch.inference_mode():
-            logits = self.logits(torch.from_numpy(np.ascontiguousarray(squares)))
+            logits = self.logits(torch.from_numpy(np.array(squares, order="C")))
             return torch.softmax(logits / self.temperature, dim=1).numpy()
 
     def number(self, name: str) -> int:
@@ -83,10 +85,12 @@ def lens_of(model: Model) -> Lens:
             f"Seeing inside takes a head of linear layers, which gradients go through; the model's "
             f"is {kind!r}. Train one with another --head, such as logistic."
         )
+    graph = backbone if isinstance(backbone, Frozen) else None
     if isinstance(backbone, Frozen):
         backbone = reopened(backbone)
     head = nn.Sequential(head_module(model.head), _TwoLogits())
-    return _lens(backbone, head, model.classes, model.limits.temperature)
+    lens = _lens(backbone, head, model.classes, model.limits.temperature)
+    return replace(lens, graph=graph)
 
 
 def source_lens(backbone: Backbone) -> Lens:

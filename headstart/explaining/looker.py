@@ -4,16 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.backbones.graph import FromPixels
 from headstart.backbones.probing import Probe, probes
-from headstart.engines import Engine, open_engine
-from headstart.explaining.lens import Lens, Squares
-from headstart.runtime import ON_CPU
+from headstart.explaining.forward import Forward
+from headstart.explaining.lens import Lens
 
 FINEST = 32  # places a side; below it what there is are edges, not things
 DEPTH = 3  # layers, each with finer places than the one before
@@ -35,21 +32,9 @@ class Looker:
     mixed: bool = False
 
     @cached_property
-    def engine(self) -> Engine:
-        """The fast one, for all that needs no gradients. Exporting a graph for it takes seconds."""
-        return open_engine(self.lens.backbone, ON_CPU.resolved())
-
-    @torch.inference_mode()
-    def logits(self, squares: Squares) -> Tensor:  # (N, S, S, 3) -> (N, C)
-        """As the lens gives them, without the way back to the pixels."""
-        parts = range(0, len(squares), self.engine.batch)
-        x = [self.engine(squares[first : first + self.engine.batch])[0] for first in parts]
-        said: Tensor = self.lens.head(torch.from_numpy(np.concatenate(x)))
-        return said
-
-    def scores(self, squares: Squares) -> NDArray[np.float32]:  # (N, S, S, 3) -> (N, C)
-        """Probabilities."""
-        return torch.softmax(self.logits(squares) / self.lens.temperature, dim=1).numpy()
+    def forward(self) -> Forward:
+        """For all that needs no gradients."""
+        return Forward(self.lens)
 
 
 def looker_of(lens: Lens) -> Looker:

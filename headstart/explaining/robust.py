@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.data.loading import ordered_map
-from headstart.engines import Engine, open_engine
 from headstart.errors import Mismatch
 from headstart.evaluation import Estimate, wilson
 from headstart.explaining.corruptions import STRENGTHS, corrupt
+from headstart.explaining.forward import Forward
 from headstart.explaining.lens import Lens, Squares
 from headstart.explaining.robust_plan import RobustnessPlan
 from headstart.features import FeatureTable, Watch
@@ -124,13 +123,14 @@ def trials(
     plan = plan or RobustnessPlan()
     _check(lens, squares, labels)
     squares, labels = np.ascontiguousarray(squares), np.ascontiguousarray(labels, np.int64)
-    trial = _Trial(lens, labels, runtime.resolved(), known)
+    runtime = runtime.resolved()
+    trial = _Trial(lens, labels, runtime, known)
     found = Robustness(plan, len(labels), 0 if known is None else len(known))
     for levels, changed, right in _attacks(lens, squares, labels, plan, watch):
         held = trial.held(right, changed)
         found = replace(found, attacked={**found.attacked, levels: held})
         yield found
-    for which, made in _corruptions(squares, plan, trial.runtime, watch("corrupted")):
+    for which, made in _corruptions(squares, plan, runtime, watch("corrupted")):
         held = trial.answered(made)
         found = replace(found, corrupted={**found.corrupted, which: held})
         yield found
@@ -200,35 +200,25 @@ class _Known:
 
 
 class _Trial:
-    """The model asked about changed squares, by the fast engine: gradients aren't needed here."""
+    """The model asked about changed squares, again and again."""
 
     def __init__(
         self, lens: Lens, labels: Labels, runtime: Runtime, known: FeatureTable | None
     ) -> None:
-        self.lens, self.labels, self.runtime = lens, labels, runtime
+        self.labels, self.forward = labels, Forward(lens, runtime)
         self.known = _Known.of(known, lens.classes) if known else None
         self.before: Rows | None = None  # nearest to the pictures as they are, which come first
 
-    @cached_property
-    def engine(self) -> Engine:
-        """Opened only when it is needed: exporting a graph takes seconds."""
-        return open_engine(self.lens.backbone, self.runtime)
-
     def answered(self, squares: Iterable[NDArray[np.uint8]]) -> Held:
         """squares: one after the other."""
-        x = self._features(squares)
-        with torch.inference_mode():
-            answers = self.lens.head(torch.from_numpy(x)).argmax(dim=1).numpy()
+        x = self.forward.features(squares)
+        answers = self.forward.logits_of(x).argmax(dim=1).numpy()
         return Held(_share(answers == self.labels), self._neighbours(x))
 
     def held(self, right: NDArray[np.bool_], squares: Squares) -> Held:
         """As `answered`, where it is known which answers are right."""
-        moved = self._neighbours(self._features(squares)) if self.known else None
+        moved = self._neighbours(self.forward.features(squares)) if self.known else None
         return Held(_share(right), moved)
-
-    def _features(self, squares: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        batches = _batched(squares, self.engine.batch)
-        return np.concatenate([self.engine(batch)[0] for batch in batches])
 
     def _neighbours(self, x: NDArray[np.float32]) -> Neighbours | None:
         if self.known is None:
@@ -309,18 +299,6 @@ def _corruptions(
         yield (name, strength), made(name, strength, number * len(squares))
         if number == 0:
             watch.expect(total, (time.perf_counter() - began) * len(conditions))
-
-
-def _batched(squares: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
-    """(S, S, 3) one after the other -> (up to `size`, S, S, 3)."""
-    batch = list[NDArray[np.uint8]]()
-    for square in squares:
-        batch.append(square)
-        if len(batch) == size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
-        yield np.stack(batch)
 
 
 def _parts(rows: int) -> Iterator[slice]:

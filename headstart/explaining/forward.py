@@ -1,0 +1,56 @@
+"""A lens by the fastest engine, for all that needs no way back to the pixels."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.engines import Engine, Features, open_engine
+from headstart.explaining.lens import Lens
+from headstart.runtime import ON_CPU, Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What a lens says of squares, (S, S, 3) uint8, that come one after the other."""
+
+    lens: Lens
+    runtime: Runtime = ON_CPU
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Opened only when it is needed: exporting a graph takes seconds."""
+        lens = self.lens
+        return open_engine(lens.backbone, self.runtime.resolved(), graph=lens.graph)
+
+    def features(self, squares: Iterable[NDArray[np.uint8]]) -> Features:  # -> (N, D)
+        batches = _batched(squares, self.engine.batch)
+        return np.concatenate([self.engine(batch)[0] for batch in batches])
+
+    @torch.inference_mode()
+    def logits_of(self, features: Features) -> Tensor:  # (N, D) -> (N, C)
+        said: Tensor = self.lens.head(torch.from_numpy(features))
+        return said
+
+    def logits(self, squares: Iterable[NDArray[np.uint8]]) -> Tensor:  # -> (N, C)
+        return self.logits_of(self.features(squares))
+
+    def scores(self, squares: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:  # -> (N, C)
+        """Probabilities."""
+        return torch.softmax(self.logits(squares) / self.lens.temperature, dim=1).numpy()
+
+
+def _batched(squares: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """(S, S, 3) one after the other -> (up to `size`, S, S, 3)."""
+    batch = list[NDArray[np.uint8]]()
+    for square in squares:
+        batch.append(square)
+        if len(batch) == size:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
