@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from headstart.explaining.explanation import Explanation as Explanation
     from headstart.explaining.explanation import explain as explain
     from headstart.explaining.explanation import explain_run as explain_run
+    from headstart.explaining.explanation import explained as explained
     from headstart.explaining.explanation import told_rows as told_rows
     from headstart.explaining.film import check_film as check_film
     from headstart.explaining.film import write_film as write_film
@@ -148,6 +149,7 @@ _HOME = {
         "Explanation",
         "explain",
         "explain_run",
+        "explained",
         "told_rows",
     ],
     "headstart.explaining.neighbours": ["Neighbour", "nearest"],

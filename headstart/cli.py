@@ -33,6 +33,7 @@ from headstart.terminal.flags import (
     Parser,
     add_files_flags,
     add_flags,
+    add_language_flag,
     add_store_flag,
     add_weights_flag,
     bundle_of,
@@ -191,7 +192,8 @@ def views(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="where to write it")
     parser.add_argument("--size", type=int, default=224, help="pixels of a view (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws others")
-    add_flags(parser, hs.Augment())
+    changes = [field.name for field in fields(hs.Augment) if field.name != "views"]  # 15 are drawn
+    add_flags(parser, hs.Augment(), *changes)
     args = parser.parse_args(argv)
 
     augment = made(hs.Augment(), args)
@@ -272,11 +274,10 @@ def report(argv: list[str]) -> int:
     parser.add_argument(
         "--data", type=Path, help="where the pictures are now (default: where the run had them)"
     )
-    add_flags(parser, hs.Job(), "language")
+    add_language_flag(parser)
     args = parser.parse_args(argv)
 
-    job = made(hs.Job(), args)
-    page = hs.write_report(args.run, pictures_of(args.run, args.data), job.language)
+    page = hs.write_report(args.run, pictures_of(args.run, args.data), args.language)
     say("report", str(page))
     return DONE
 

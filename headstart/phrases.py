@@ -45,9 +45,11 @@ def under_attack(fitted: Fitted) -> str:
     """What adversarial training brought, by the lines of its history."""
     before, kept = fitted.history[0], fitted.chosen["epoch"]
     after = next(line for line in fitted.history if line.epoch == kept)
+    averaged = fitted.chosen.get("wise", 1.0) < 1
     return (
         f"accuracy under attack on validation: {before.val_accuracy:.3f} before, "
         f"{after.val_accuracy:.3f} after epoch {kept}"
+        f"{', before its weights were averaged with those at the start' if averaged else ''}"
     )
 
 

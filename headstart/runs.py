@@ -349,6 +349,7 @@ def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> di
         "split": to_plain(job.split),
         "checks": to_plain(job.checks),
         "seed": job.split.seed,
+        "language": job.language,
         "device": job.runtime.resolved().device,
         "phases": {name: _phase(c.fitted.count) for name, c in candidates.items()},
         "versions": {"python": sys.version.split()[0], **versions()},

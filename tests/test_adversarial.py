@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import headstart as hs
+from headstart import phrases
 from headstart.backbones.backbone import Backbone
 from headstart.cli import main
 from headstart.errors import Diverged, Mismatch, SpecError
 from headstart.finetuning import open_up, tune
+from headstart.fitting import Fitted
+from headstart.terminal.flags import field_help
 from headstart.training.adversary import Attack, pushed
 from headstart.training.feeds import Rows
+from headstart.training.history import Epoch
 from headstart.training.loop import ATTACKED, Hearing, Keeping, Trained, judge, train
-from headstart.training.network import Network, snapshot
+from headstart.training.network import Count, Network, snapshot
 from headstart.training.plan import Plan
 
 PLAN = Plan(
@@ -142,6 +146,12 @@ def test_it_trains_within_a_reach_that_rises(
     assert [round(float(c.abs().max()), 3) for c in changes] == [2, 4, 4, 4]
     assert min(x.min() for x in seen) >= 0
     assert max(x.max() for x in seen) <= 255
+
+
+def test_the_help_of_each_setting_is_its_own() -> None:
+    """Also where the text of another, wrapped, has a line that begins with its name."""
+    assert field_help(hs.FineTune, "adversarial").startswith("train on the worst change")
+    assert field_help(hs.FineTune, "thaw").endswith("met low in a network")
 
 
 def test_it_may_begin_with_all_of_its_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,3 +348,16 @@ def test_the_command_takes_a_fraction_and_records_it(
     assert main([*command, *more, "--epochs", "1", "--thaw", "all"]) == 0
     assert json.loads((out / "recipe.json").read_text())["finetune"]["adversarial"] == 2 / 255
     assert "changed by up to 2/255" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("share", "averaged"), [(1.0, False), (0.5, True)])
+def test_what_was_bought_is_told_of_the_epoch_and_not_of_an_average(
+    share: float, averaged: bool
+) -> None:
+    before = Epoch("finetune", 0, None, 1.0, 0.5, 1.0, 0.5)
+    after = replace(before, epoch=1, lr=1e-3, val_accuracy=0.75)
+    model: Any = None
+    chosen = {"epoch": 1, "by": "accuracy", "wise": share}
+    said = phrases.under_attack(Fitted(model, chosen, (), (before, after), Count(0, 0, 0, 0)))
+    assert "0.500 before, 0.750 after epoch 1" in said
+    assert ("before its weights were averaged" in said) == averaged

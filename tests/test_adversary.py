@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import SpecError, UnknownName
-from headstart.training.adversary import Attack, lead, perturb
+from headstart.training.adversary import Attack, lead, perturb, pushed, whole
 
 TORCH = torch.Generator().manual_seed(0)
 PICTURES = torch.randint(0, 256, (5, 8, 8, 3), generator=TORCH, dtype=torch.uint8)
@@ -34,6 +34,42 @@ def test_no_picture_changes_by_more_than_epsilon_in_all(epsilon: float) -> None:
     assert (length <= 255 * epsilon + 1e-3).all()
     assert (length > 0.8 * 255 * epsilon).all()
     assert torch.equal(changed, changed.round())
+
+
+@pytest.mark.parametrize("attack", [Attack(1.0), Attack(3.0, "l2"), Attack(40.0, "l2")])
+def test_where_there_is_reach_for_more_than_there_is_room_pictures_stay_pictures(
+    attack: Attack,
+) -> None:
+    """Also where a picture is all but white: what is rounded up must not go beyond."""
+    pale = (PICTURES // 8 + 224).float()
+    for pictures in (PICTURES.float(), pale):
+        changed = perturb(sloping, pictures, attack)
+        assert 0 <= changed.min() < changed.max() <= 255
+        assert torch.equal(changed, changed.round())
+        assert (changed - pictures).flatten(1).norm(dim=1).max() <= 255 * max(attack.epsilon, 14)
+    assert whole(torch.full((1, 4), 40.0), torch.full((1, 4), 230.0), attack).max() == 25
+
+
+def test_the_loss_is_told_of_whole_levels_to_the_bit() -> None:
+    def told(x: Tensor) -> Tensor:
+        assert torch.equal(x.detach(), x.detach().round())
+        return sloping(x).sin()
+
+    for attack in (Attack(8 / 255), Attack(1.0, "l2")):
+        perturb(told, PICTURES, attack)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_pictures_to_train_on_stay_pictures(steps: int) -> None:
+    walls = torch.where(SLOPES > 0, 254.0, 1.0).expand(2, -1, -1, -1)
+    changed = pushed(sloping, walls, torch.zeros_like(walls), 4.0, steps)
+    assert torch.equal(changed, torch.where(SLOPES > 0, 255.0, 0.0).expand_as(changed))
+
+
+@pytest.mark.parametrize("seed", [20241126120000, 2**70, -1])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    changed = perturb(sloping, PICTURES, Attack(seed=seed))
+    assert (changed - PICTURES).abs().max() == 4
 
 
 @pytest.mark.parametrize("steps", [1, 20])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import headstart as hs
 from headstart.cli import main
+from headstart.commands.looking import named_after
 from headstart.data.preprocess import Preprocess
 from headstart.errors import DataError, SpecError
 from headstart.explaining import triptych as drawing
@@ -242,6 +243,16 @@ def test_a_model_that_knows_its_limits_is_attacked_within_them(
     assert found.fooled
 
 
+def test_a_model_that_must_be_sure_is_made_sure(model: hs.Model, folder: Path) -> None:
+    """Its answers are scaled down, so that it takes more to be sure than to be ahead."""
+    seen = Seen.of(hs.extract(model.backbone, hs.read(folder / "data")).x)
+    limits = Limits(temperature=4.0, confidence=0.95, far=2.0, seen=seen)
+    for seed in (2, 3):
+        found = attacked(replace(model, limits=limits), pixels_of(50, 40, seed=seed), REACH)
+        assert found.fooled, found.after.doubt
+        assert found.after.score >= 0.95
+
+
 class Outside(nn.Module):
     """Logits of squares as ART wants them: (N, 3, S, S), 0 to 1."""
 
@@ -384,19 +395,31 @@ def test_json_tells_the_same(
     assert Path(told["triptych"]).exists()
 
 
-def test_nothing_is_written_over_but_what_a_run_made_itself(
+def test_nothing_is_written_over_and_in_a_run_names_are_numbered_on(
     bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = folder / "data" / "red" / "00.png"
     code, _, err = run_attack(capsys, bundle, picture, "--out", picture.parent)
     assert (code, "is there already: name another --out" in err) == (2, True)
     shutil.copytree(bundle, tmp_path / "run" / "model")
-    for _ in range(2):
-        assert run_attack(capsys, tmp_path / "run", picture)[0] == 0
-    own = tmp_path / "run" / "attack" / "00.png"
-    before = own.read_bytes()
-    assert run_attack(capsys, tmp_path / "run", own)[0] == 2
-    assert own.read_bytes() == before
+    for colour in ("red", "blue"):
+        assert run_attack(capsys, tmp_path / "run", folder / "data" / colour / "00.png")[0] == 0
+    own = tmp_path / "run" / "attack"
+    names = {"00.png", "00-triptych.png", "00-2.png", "00-2-triptych.png"}
+    assert {path.name for path in own.iterdir()} == names
+    before = (own / "00.png").read_bytes()
+    assert run_attack(capsys, tmp_path / "run", own / "00.png")[0] == 0
+    assert (own / "00.png").read_bytes() == before
+    assert (own / "00-3.png").exists()
+
+
+def test_names_that_differ_in_case_alone_are_numbered(tmp_path: Path) -> None:
+    sources = [Path("a/Cat.jpg"), Path("b/cat.png"), Path("c/cat.webp"), Path("d/dog.png")]
+    files = named_after(sources, lambda name: (tmp_path / f"{name}.png",))
+    assert [file.name for (file,) in files] == ["Cat.png", "cat-2.png", "cat-3.png", "dog.png"]
+    (tmp_path / "cat-2.png").touch()
+    with pytest.raises(SpecError, match=r"cat-2\.png is there already"):
+        named_after(sources, lambda name: (tmp_path / f"{name}.png",))
 
 
 def test_what_can_not_be_read_is_named_and_the_rest_attacked(
@@ -436,6 +459,14 @@ def test_what_can_not_be_done_is_said_in_a_sentence(
     assert (found, out) == (code, "")
     assert told in err
     assert not (tmp_path / "out").exists()
+
+
+def test_starts_that_a_single_step_would_not_make_are_refused(
+    bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(folder / "data" / "red" / "00.png")
+    assert main(["attack", str(bundle), picture, "--steps", "1", "--restarts", "2"]) == 2
+    assert "--restarts would change nothing" in capsys.readouterr().err
 
 
 def test_what_was_done_before_ctrl_c_is_kept_and_told(

@@ -324,6 +324,8 @@ def test_views_of_nothing_are_refused(
     picture, out = str(shapes / "dark" / "00.png"), tmp_path / "views.png"
     assert main(["views", picture, "--out", str(out)]) == 2
     assert "No change was asked for" in capsys.readouterr().err
+    assert main(["views", picture, "--out", str(out), "--flip", "both", "--views", "9"]) == 2
+    assert "'--views'" in capsys.readouterr().err
     out.write_bytes(b"mine")
     assert main(["views", picture, "--out", str(out), "--flip", "both"]) == 2
     assert out.read_bytes() == b"mine"
@@ -338,9 +340,11 @@ def test_the_report_is_written_again_in_another_language(
     assert main([*command, "--strategy", "extract", "--language", "ru"]) == 0
     russian = (out / "report.html").read_text()
     assert 'lang="ru"' in russian
-    assert main(["report", str(out)]) == 0
+    assert main(["report", str(out), "--language", "en"]) == 0
     assert str(out / "report.html") in capsys.readouterr().err
     assert 'lang="en"' in (out / "report.html").read_text()
+    assert main(["report", str(out)]) == 0  # as the run was asked to be told
+    assert (out / "report.html").read_text() == russian
     shapes.rename(tmp_path / "elsewhere")
     assert main(["report", str(out)]) == 0
     assert "left out of the page" in capsys.readouterr().err

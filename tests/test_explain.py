@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from patches import lens_on, on_the_patch, patched, shuffled, taught
 from PIL import Image
 from scipy.stats import spearmanr
+from test_archives import cifar
 from torch import nn
 
 import headstart as hs
@@ -347,6 +348,46 @@ def test_explain_of_a_run_writes_what_its_report_needs(
     assert np.abs(first["map"]).max() == kept["levels"]
     assert len(list((run / "explained").glob("*.png"))) == len(kept["rows"])
     assert main(["explain", str(run)]) == 0  # its own files may be written again
+
+
+def test_a_test_picture_that_is_broken_is_named_and_the_others_explained(
+    trained: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(trained / "pictures", tmp_path / "pictures"))
+    surest = json.loads((run / "explained.json").read_text())["rows"][0]["path"]
+    (data / surest).write_text("no picture")
+    capsys.readouterr()
+    assert main(["explain", str(run), "--data", str(data), "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert f"{surest}: must be a picture that can be read" in err
+    told = json.loads((run / "explained.json").read_text())["rows"]
+    assert [row["path"] for row in told] == [one["path"] for one in json.loads(out)]
+    assert surest not in {row["path"] for row in told}
+
+
+def test_what_was_explained_before_outlives_ctrl_c(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (run / "explained.json").read_bytes()
+
+    def stop(*args: Any, **settings: Any) -> hs.Deletion:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headstart.explaining.explanation.deletion", stop)
+    assert main(["explain", str(run)]) == 130
+    assert (run / "explained.json").read_bytes() == before
+
+
+def test_pictures_that_are_parts_of_an_archive_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = cifar(tmp_path), tmp_path / "run"
+    words = ["--backbone", "tiny:32", "--strategy", "extract", "--store", str(tmp_path / "store")]
+    assert main(["train", str(data), "--out", str(out), *words]) in (0, 3)
+    capsys.readouterr()
+    assert main(["explain", str(out), "--store", str(tmp_path / "store"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert all(Path(one["file"]).exists() and one["nearest"] for one in told)
 
 
 def test_a_run_explains_itself_with_little_effort(run: Path) -> None:

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +97,11 @@ def test_a_seed_draws_the_same_picture_and_another_seed_another(lens: Lens) -> N
     first, again = (ideal(lens, "cat", QUICK).picture for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert (ideal(lens, "cat", replace(QUICK, seed=1)).picture != first).mean() > 0.5
+
+
+@pytest.mark.parametrize("seed", [20241126120000, 2**70, -1])
+def test_any_whole_number_is_a_seed(lens: Lens, seed: int) -> None:
+    assert ideal(lens, "ant", IdealPlan(steps=1, seed=seed)).score > 0
 
 
 def test_the_best_that_was_seen_is_kept_and_each_is_worth_what_it_says(lens: Lens) -> None:
@@ -251,6 +258,25 @@ def test_several_classes_get_a_file_each_and_a_film(
     assert len(table.splitlines()) == 3
 
 
+def test_a_picture_that_is_made_is_told_of_though_the_next_is_not(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, begun = hs.ascend, list[int]()
+
+    def first_alone(*args: Any) -> Iterator[hs.Ideal]:
+        begun.append(1)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        yield from plain(*args)
+
+    monkeypatch.setattr("headstart.ascend", first_alone)
+    both = ["--class", "dark", "--class", "bright", "--steps", "6", "--json"]
+    assert main(["ideal", str(run), *both, "--out", str(tmp_path / "a.png")]) == 130
+    out, err = capsys.readouterr()
+    assert [Path(row["file"]).name for row in json.loads(out)] == ["a-dark.png"]
+    assert "1 of 2 pictures are made and kept" in err
+
+
 @pytest.mark.parametrize("suffix", ["gif", "webp"])
 def test_a_film_shows_the_way_and_rests_on_the_picture(
     run: Path, tmp_path: Path, suffix: str
@@ -340,6 +366,9 @@ def test_two_classes_whose_files_would_be_one_are_not_written_over_each_other(le
     asked = argparse.Namespace(classes=["a b", "a-b"], out=None, film=None)
     with pytest.raises(SpecError, match=r"Two files would be called ideal-a-b\.png"):
         _orders(alike, asked)
+    asked = argparse.Namespace(classes=["Cat", "cat"], out=None, film=None)
+    with pytest.raises(SpecError, match=r"Two files would be called ideal-Cat\.png"):
+        _orders(replace(lens, classes=("Cat", "cat", "c")), asked)  # on some systems, one
 
 
 def test_a_start_that_is_no_picture_is_a_failure(

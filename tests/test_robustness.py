@@ -111,7 +111,10 @@ def test_coarse_pixels_are_flat_blocks() -> None:
 
 def test_fog_whitens_what_is_dark() -> None:
     assert corrupt(grey(0), "fog", 3).mean() > 40
-    assert corrupt(grey(255), "fog", 3).max() <= 255
+    white = corrupt(grey(255), "fog", 3)  # and leaves the rest of the range to what it hides
+    thick, _ = CORRUPTIONS["fog"].numbers[2]
+    assert 255 / (1 + thick) - 1 <= white.min() < white.max() <= 255
+    assert white.mean() > corrupt(grey(0), "fog", 3).mean() + 60
 
 
 def test_damage_that_is_none_is_refused() -> None:
@@ -415,6 +418,22 @@ def test_ctrl_c_leaves_an_earlier_whole_result(
     assert main(command) == 130
     assert "left as it was" in capsys.readouterr().err
     assert (run / "robustness.json").read_bytes() == before
+
+
+def test_a_shorter_try_does_not_take_the_place_of_a_longer_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["robustness", str(run), "--epsilons", "2/255", "--corruptions", "fog"]
+    monkeypatch.setattr(robust, "corrupt", stopping_at("fog", 3))
+    assert main(command) == 130
+    before = (run / "robustness.json").read_bytes()
+    monkeypatch.setattr(robust, "corrupt", stopping_at("fog", 2))
+    assert main(command) == 130
+    assert "of a time when more was tried" in capsys.readouterr().err
+    assert (run / "robustness.json").read_bytes() == before
+    monkeypatch.setattr(robust, "corrupt", stopping_at("fog", 4))
+    assert main(command) == 130
+    assert len(json.loads((run / "robustness.json").read_text())["corrupted"]) == 3
 
 
 def stopping_at(name: str, strength: int) -> Any:

@@ -1,14 +1,13 @@
 """`headstart attack`: pictures changed so little that people see the same and a model does not."""
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import headstart as hs
-from headstart.commands.looking import Looked, add_looking_flags, look
+from headstart.commands.looking import Looked, add_looking_flags, look, named_after
 from headstart.errors import DataError, SpecError
 from headstart.terminal.flags import Parser, add_flags, fraction, made
 from headstart.terminal.printing import FAILED, INTERRUPTED, print_json, tell_left_out
@@ -34,8 +33,8 @@ def attack(argv: list[str]) -> int:
     parser.add_argument(
         "--restarts",
         type=int,
-        default=hs.RESTARTS,
-        help="random starts for a picture, so long as none fooled the model (%(default)s)",
+        default=argparse.SUPPRESS,
+        help=f"random starts for a picture, so long as none fooled the model ({hs.RESTARTS})",
     )
     parser.add_argument(
         "--out",
@@ -48,11 +47,14 @@ def attack(argv: list[str]) -> int:
 
     norm = getattr(args, "norm", hs.Attack().norm)
     how = made(hs.Attack(USUAL[norm], norm), args)
-    if args.restarts < 1:
-        raise SpecError(f"--restarts is a count, 1 or more; got {args.restarts}.")
+    restarts = getattr(args, "restarts", hs.RESTARTS)
+    if restarts < 1:
+        raise SpecError(f"--restarts is a count, 1 or more; got {restarts}.")
+    if how.steps == 1 and "restarts" in args:
+        raise SpecError("--restarts would change nothing: 1 step begins at the picture itself.")
     looked = look(args, files=True)
     target = None if args.target is None else looked.lens.number(args.target)
-    work = _Work(looked, how, target, args.restarts, args.json)
+    work = _Work(looked, how, target, restarts, args.json)
     files = _files(looked, args.out)
     _tell_plan(work)
     return _finish(work, _interrupted(work, files))
@@ -205,31 +207,19 @@ class _Place:
 
 
 def _files(looked: Looked, out: Path | None) -> list[_Place]:
-    """Where what comes of each picture goes; raises SpecError rather than write over anything but
-    what was made of this run before."""
+    """Where what comes of each picture goes. Nothing is written over: in the run's own folder names
+    are numbered on, elsewhere SpecError is raised."""
     assert looked.files is not None
     own = looked.run / FOLDER if looked.run else None
     folder = out or own or Path(FOLDER)
-    files = list(_names(looked.files.sources, folder))
-    sources = {source.resolve() for source in looked.files.sources}
-    for path in (path for file in files for path in (file, hs.triptych_path(file))):
-        if path.exists() and (folder != own or path.resolve() in sources):
-            raise SpecError(f"{path} is there already: name another --out.")
-    rows = zip(looked.files.ids, looked.files.sources, files, strict=True)
-    return [_Place(*row) for row in rows]
 
+    def both(name: str) -> tuple[Path, Path]:
+        file = folder / f"{name}.png"
+        return file, hs.triptych_path(file)
 
-def _names(sources: Iterable[Path], folder: Path) -> Iterator[Path]:
-    """NAME.png of each, or NAME-2.png, … where pictures of several folders are called alike."""
-    taken = set[str]()
-    for source in sources:
-        numbered = (source.stem if n == 1 else f"{source.stem}-{n}" for n in count(1))
-        for file in (folder / f"{stem}.png" for stem in numbered):
-            own = {path.name.casefold() for path in (file, hs.triptych_path(file))}
-            if not own & taken:
-                break
-        taken |= own
-        yield file
+    places = named_after(looked.files.sources, both, keep=folder == own)
+    rows = zip(looked.files.ids, looked.files.sources, places, strict=True)
+    return [_Place(path, source, file) for path, source, (file, _) in rows]
 
 
 def _share(text: str) -> float:

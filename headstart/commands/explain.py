@@ -1,14 +1,23 @@
 """`headstart explain`: where a model sees its class, whether that is so, and what looks alike."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import headstart as hs
 from headstart.atomic import write_bytes
-from headstart.commands.looking import Looked, add_looking_flags, data_of, look, pictures_of
+from headstart.commands.looking import (
+    Looked,
+    add_looking_flags,
+    data_of,
+    look,
+    named_after,
+    part_of,
+    pictures_of,
+    refuse_taken,
+)
 from headstart.errors import DataError, HeadstartError, SpecError
 from headstart.explaining.method import METHODS
 from headstart.terminal.flags import Parser, add_store_flag
@@ -19,6 +28,7 @@ FOLDER = "explained"
 MOST = 5000  # training rows among which the nearest are looked for
 
 Alike = Callable[[Path], "tuple[hs.Neighbour, ...]"]
+Found = Iterator["tuple[hs.Explanation | hs.LeftOut, Path]"]  # one after the other, and its PNG
 
 
 def explain(argv: list[str]) -> int:
@@ -62,30 +72,25 @@ class _Work:
     left_out: "list[hs.LeftOut]" = field(default_factory=list)
 
 
-def _files(args: argparse.Namespace) -> "tuple[_Work, Iterator[tuple[hs.Explanation, Path]]]":
+def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
     """The pictures that were named."""
     looked = look(args, files=True)
     assert looked.files is not None
     if args.name is not None:
         looked.lens.number(args.name)  # refuses an unknown class before anything is done
     files, out = looked.files, args.out or Path(FOLDER)
-    places = _places(files.sources, out)
-    work = _Work(len(files), left_out=list(looked.left_out))
+    places = named_after(files.sources, lambda name: (out / f"{name}.png",))
 
-    def found() -> "Iterator[tuple[hs.Explanation, Path]]":
+    def found() -> "Found":
         alike, looker = _alike(looked, args), hs.looker_of(looked.lens)
-        for id, source, place in zip(files.ids, files.sources, places, strict=True):
-            try:
-                told = hs.explain(looker, source, args.name, args.method)
-                yield replace(told, path=id, nearest=alike(source)), place
-            except DataError as error:
-                reason = str(error).removeprefix(f"{source} ")
-                work.left_out.append(hs.LeftOut(id, reason))
+        for id, source, (place,) in zip(files.ids, files.sources, places, strict=True):
+            told = hs.explained(looker, id, source, args.name, args.method)
+            yield _beside(told, alike, source), place
 
-    return work, found()
+    return _Work(len(files), left_out=list(looked.left_out)), found()
 
 
-def _run(args: argparse.Namespace) -> "tuple[_Work, Iterator[tuple[hs.Explanation, Path]]]":
+def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
     """The surest mistakes of a run's test and a few right answers, into the run's own folder."""
     looked = look(args, files=False)
     run, model = looked.run, looked.model
@@ -103,25 +108,35 @@ def _run(args: argparse.Namespace) -> "tuple[_Work, Iterator[tuple[hs.Explanatio
     rows = hs.told_rows(run, pictures)
     names = [f"{n:02}.png" for n in range(1, len(rows) + 1)]
     if args.out is not None:
-        _refuse_taken([out / name for name in names])
+        refuse_taken(out / name for name in names)
 
-    def found() -> "Iterator[tuple[hs.Explanation, Path]]":
+    def found() -> "Found":
         alike = _alike(looked, args)
         for told, name in zip(hs.explain_run(run, model, pictures), names, strict=True):
-            yield replace(told, nearest=alike(pictures[told.path])), out / name
+            yield _beside(told, alike, pictures[told.path]), out / name
 
     return _Work(len(rows)), found()
 
 
-def _finish(work: _Work, found: "Iterator[tuple[hs.Explanation, Path]]", as_json: bool) -> int:
+def _beside(
+    told: "hs.Explanation | hs.LeftOut", alike: Alike, source: Path
+) -> "hs.Explanation | hs.LeftOut":
+    """With the training examples most alike."""
+    return told if isinstance(told, hs.LeftOut) else replace(told, nearest=alike(source))
+
+
+def _finish(work: _Work, found: "Found", as_json: bool) -> int:
     """Write and tell each as it is done, until Ctrl-C; the exit code."""
     progress, stopped = watching("explain").progress, False
     try:
         for told, place in found:
-            write_bytes(place, hs.png_of(hs.draw_explanation(told)))
-            work.done.append((told, place))
-            if not as_json:
-                print(f"{told.path}\t{told.name}\t{told.score:.4f}\t{place}", flush=True)
+            if isinstance(told, hs.LeftOut):
+                work.left_out.append(told)
+            else:
+                write_bytes(place, hs.png_of(hs.draw_explanation(told)))
+                work.done.append((told, place))
+                if not as_json:
+                    print(f"{told.path}\t{told.name}\t{told.score:.4f}\t{place}", flush=True)
             progress(len(work.done) + len(work.left_out), work.count)
     except KeyboardInterrupt:
         say("stopped", f"{len(work.done)} of {work.count} pictures are explained and kept")
@@ -136,22 +151,6 @@ def _finish(work: _Work, found: "Iterator[tuple[hs.Explanation, Path]]", as_json
 
 def _plain(told: "hs.Explanation", place: Path) -> dict[str, Any]:
     return told.to_plain() | {"file": str(place)}
-
-
-def _places(sources: Sequence[Path], out: Path) -> list[Path]:
-    """A PNG for each, by its name; numbered where several have the same."""
-    taken = list[Path]()
-    for source in sources:
-        names = (f"{source.stem}{f'-{n}' if n > 1 else ''}.png" for n in range(1, len(sources) + 1))
-        taken.append(next(out / name for name in names if out / name not in taken))
-    _refuse_taken(taken)
-    return taken
-
-
-def _refuse_taken(places: Sequence[Path]) -> None:
-    for place in places:
-        if place.exists():
-            raise SpecError(f"{place} is there already: name another --out.")
 
 
 def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
@@ -172,7 +171,7 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
     sources = dict(zip(rows.ids, rows.sources, strict=True))
 
     def found(path: Path) -> "tuple[hs.Neighbour, ...]":
-        own, _ = hs.find([path])
+        own = hs.Dataset((str(path),), (path,), (0,), ("?",))
         return hs.nearest(seen, sources, hs.extract(backbone, own, store=store).x)[0]
 
     return found
@@ -185,12 +184,8 @@ def _training_rows(looked: Looked, data: Path | None) -> "hs.Dataset":
     """
     if looked.run is None:
         raise DataError("the training examples are named in a run folder, and none was named")
-    found = data_of(looked.run, data)
-    parts = hs.recorded_parts(looked.run, hs.recorded_source(looked.run), found)
-    rows = [row for row, part in enumerate(parts) if part == "train"]
-    if not rows:
-        raise DataError("no row of the data is one that the run was trained on")
-    if len(rows) > MOST:
-        say("nearest", f"looked for among {MOST:,} of {len(rows):,} training examples")
-        rows = [rows[n * len(rows) // MOST] for n in range(MOST)]
-    return found.take(rows)
+    rows = part_of(looked.run, data_of(looked.run, data), "train")
+    if len(rows) <= MOST:
+        return rows
+    say("nearest", f"looked for among {MOST:,} of {len(rows):,} training examples")
+    return rows.take([n * len(rows) // MOST for n in range(MOST)])

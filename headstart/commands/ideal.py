@@ -66,15 +66,23 @@ def ideal(argv: list[str]) -> int:
     numbers = [judge.number(lens.classes[o.number]) if judge else 0 for o in orders]
     start = decoded(args.start) if args.start else None
     rows = list[dict[str, Any]]()
-    with torch_threads(runtime.threads):
-        for order, number in zip(orders, numbers, strict=True):
-            found = _drawn(lens, order, plan, start)
-            _write(found, lens, plan)
-            rows.append(_row(found, lens, judge, number))
-            if not found.finished:
-                break
-    _print(rows, as_json=args.json)
-    return DONE if found.finished else INTERRUPTED
+    try:
+        with torch_threads(runtime.threads):
+            for order, number in zip(orders, numbers, strict=True):
+                found = _drawn(lens, order, plan, start)
+                _write(found, lens, plan)
+                rows.append(_row(found, lens, judge, number))
+                if not found.finished:
+                    return INTERRUPTED
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        say("stopped", f"{len(rows)} of {len(orders)} pictures are made and kept")
+        return INTERRUPTED
+    finally:  # what is made is told of, whatever ended the next
+        if rows:
+            _print(rows, as_json=args.json)
+    return DONE
 
 
 def _add_own_flags(parser: argparse.ArgumentParser) -> None:
@@ -110,9 +118,10 @@ def _orders(lens: "hs.Lens", args: argparse.Namespace) -> list[Order]:
         Order(name, number, _out(name, args), _film(name, args))
         for name, number in zip(args.classes, numbers, strict=True)
     ]
-    files = Counter(file for order in orders for file in (order.out, order.film) if file)
-    for file, times in files.items():
-        if times > 1:
+    files = [file for order in orders for file in (order.out, order.film) if file]
+    alike = Counter(str(file).casefold() for file in files)  # as some systems take them
+    for file in files:
+        if alike[str(file).casefold()] > 1:
             raise SpecError(f"Two files would be called {file}: make the classes one at a time.")
         if file.exists():
             raise SpecError(f"{file} is there already: name another --out or --film.")

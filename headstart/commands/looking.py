@@ -1,7 +1,9 @@
 """What the commands that look inside share: which model, which pictures, where files go."""
 
 import argparse
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import headstart as hs
@@ -70,6 +72,46 @@ def decoded(path: Path) -> "hs.Pixels":
         return hs.decode(path)
     except (OSError, DataError) as error:
         raise DataError(f"{path} must be a picture that can be read: {error}") from error
+
+
+def named_after(
+    sources: Iterable[Path], files: Callable[[str], tuple[Path, ...]], *, keep: bool = False
+) -> "list[tuple[Path, ...]]":
+    """What `files` makes of each picture's name; of NAME-2, … where several are called alike, be it
+    only on a system that tells no upper case from lower; with `keep`, where one is there already.
+
+    Raises SpecError for one that is there, without `keep`.
+    """
+    found, taken = list[tuple[Path, ...]](), set[str]()
+    for source in sources:
+        for n in count(1):
+            own = files(source.stem if n == 1 else f"{source.stem}-{n}")
+            names = {str(path).casefold() for path in own}
+            if not (names & taken or keep and any(path.exists() for path in own)):
+                break
+        taken |= names
+        found.append(own)
+    refuse_taken(path for own in found for path in own)
+    return found
+
+
+def refuse_taken(files: Iterable[Path]) -> None:
+    """Raises SpecError if one of them is there."""
+    for file in files:
+        if file.exists():
+            raise SpecError(f"{file} is there already: name another --out.")
+
+
+def part_of(run: Path, data: "hs.Dataset", part: str) -> "hs.Dataset":
+    """The rows of `data` that were this part of the run; raises DataError if there is none."""
+    parts = hs.recorded_parts(run, hs.recorded_source(run), data)
+    rows = [row for row, name in enumerate(parts) if name == part]
+    if not rows:
+        raise DataError(
+            f"There must be {part} pictures of {run}; the {len(data):,} found are none of them. "
+            f"Tell with --data where they are now."
+        )
+    return data.take(rows)
 
 
 def data_of(run: Path, data: Path | None) -> "hs.Dataset":

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING
 
 import headstart as hs
 from headstart.atomic import write_json
-from headstart.commands.looking import data_of
-from headstart.errors import DataError, Mismatch, SpecError
+from headstart.commands.looking import data_of, part_of
+from headstart.errors import Mismatch, SpecError
 from headstart.runtime import torch_threads
-from headstart.terminal.flags import Parser, add_flags, add_store_flag, field_help, fraction, made
+from headstart.terminal.flags import (
+    Parser,
+    add_flags,
+    add_language_flag,
+    add_store_flag,
+    field_help,
+    fraction,
+    made,
+)
 from headstart.terminal.printing import INTERRUPTED, print_json, print_table, tell_left_out
 from headstart.terminal.talk import say, watching
 
@@ -42,7 +50,7 @@ def robustness(argv: list[str]) -> int:
     add_flags(parser, hs.RobustnessPlan())
     add_store_flag(parser)
     add_flags(parser, hs.Runtime(), "threads", "decode_threads")
-    add_flags(parser, hs.Job(), "language")
+    add_language_flag(parser)
     args = parser.parse_args(argv)
 
     work = _prepared(args)
@@ -78,7 +86,7 @@ def _prepared(args: argparse.Namespace) -> _Work:
             f"the folder that `headstart train --out` made."
         )
     model, data = hs.load(args.run / "model").model, data_of(args.run, args.data)
-    lens, test = hs.lens_of(model), _part(args.run, data, "test")
+    lens, test = hs.lens_of(model), part_of(args.run, data, "test")
     few = test.take(hs.drawn(test.y, plan.rows, plan.seed))
     tried = hs.squared(lens.preprocess, few, threads=runtime.decode_threads)
     size = lens.preprocess.size
@@ -87,20 +95,8 @@ def _prepared(args: argparse.Namespace) -> _Work:
         f"{len(tried.data):,} of {len(test):,} test pictures, changed as the network sees them: "
         f"{size} x {size} pixels, {lens.preprocess.fit}",
     )
-    known = _known(model, _part(args.run, data, "train"), runtime, hs.Store(args.store))
+    known = _known(model, part_of(args.run, data, "train"), runtime, hs.Store(args.store))
     return _Work(lens, plan, runtime, tried, known, dict(zip(data.ids, data.sources, strict=True)))
-
-
-def _part(run: Path, data: "hs.Dataset", part: str) -> "hs.Dataset":
-    """The rows of `data` that were this part of the run; raises DataError if there is none."""
-    parts = hs.recorded_parts(run, hs.recorded_source(run), data)
-    rows = [row for row, name in enumerate(parts) if name == part]
-    if not rows:
-        raise DataError(
-            f"There must be {part} pictures of {run}; the {len(data):,} found are none of them. "
-            f"Tell with --data where they are now."
-        )
-    return data.take(rows)
 
 
 def _known(
@@ -144,8 +140,8 @@ def _kept(run: Path, found: "hs.Robustness") -> str:
     done = len(found.attacked) + len(found.corrupted)
     if not done:
         return "nothing was tried yet, and nothing is written"
-    if _was_finished(run / FILE):
-        return f"{run / FILE} is left as it was, of a time when everything was tried"
+    if done < _tried(run / FILE):
+        return f"{run / FILE} is left as it was, of a time when more was tried"
     write_json(run / FILE, found.to_plain())
     return (
         f"{done} of {found.planned} changes were tried and are kept in {run / FILE}; "
@@ -153,16 +149,18 @@ def _kept(run: Path, found: "hs.Robustness") -> str:
     )
 
 
-def _was_finished(file: Path) -> bool:
+def _tried(file: Path) -> int:
+    """How many changes are told of there; none if it can't be read."""
     try:
-        return bool(json.loads(file.read_text(encoding="utf-8"))["finished"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return len(told["attacked"]) + len(told["corrupted"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def _finish(work: _Work, found: "hs.Robustness", args: argparse.Namespace) -> int:
     write_json(args.run / FILE, found.to_plain())
-    page = hs.write_report(args.run, work.pictures, made(hs.Job(), args).language)
+    page = hs.write_report(args.run, work.pictures, args.language)
     if args.json:
         print_json(found.to_plain())
     else:

@@ -1,5 +1,6 @@
 """Why a picture got its class: the map, the curve that judges the map, and what looks alike."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
 from headstart.atomic import write_json
+from headstart.data.dataset import LeftOut
 from headstart.data.views import PLAIN
 from headstart.errors import DataError
 from headstart.explaining.attributing import attribute
@@ -108,29 +110,57 @@ def explain(
     return Explanation(str(path), square, lens.classes[number], float(scores[number]), found, told)
 
 
+def explained(
+    looker: Looker,
+    id: str,
+    source: Path,
+    name: str | None = None,
+    method: Method = "best",
+    **curves: int,
+) -> Explanation | LeftOut:
+    """As `explain` of a picture that is called `id`; what is left out, and why, if it can't be
+    read."""
+    try:
+        return replace(explain(looker, source, name, method, **curves), path=id)
+    except DataError as error:
+        return LeftOut(id, str(error).removeprefix(f"{source} "))
+
+
 def explain_run(
     run: Path, model: Model, pictures: Mapping[str, Path], effort: Effort | None = None
-) -> Iterator[Explanation]:
-    """The surest mistakes of a run's test, and a few right answers, one by one.
+) -> Iterator[Explanation | LeftOut]:
+    """The surest mistakes of a run's test, and a few right answers, one by one; of a picture that
+    can't be read, the reason.
 
-    RUN/explained.json holds those that were told when the last is, or who asks has enough.
-    pictures: where the rows are, by their names. Each map is of the class that was answered.
+    RUN/explained.json holds those that were told when the last is, or when who asks has enough,
+    unless it held more before. pictures: where the rows are, by their names. Each map is of the
+    class that was answered.
     """
     effort = effort or Effort()
     said, looker = read_predictions(run / "predictions.csv"), looker_of(lens_of(model))
     looker = replace(looker, probes=looker.probes[: effort.layers])
     curves = {"steps": effort.steps, "drawn": effort.drawn}
-    told = list[dict[str, Any]]()
+    told, whole = list[dict[str, Any]](), False
     try:
         for row in told_rows(run, pictures, effort):
-            path, answered = pictures[said.ids[row]], said.classes[said.predicted[row]]
-            found = explain(looker, path, answered, effort.method, **curves)
-            found = replace(found, path=said.ids[row])
-            told.append(found.to_plain() | {"label": said.classes[said.labels[row]]})
-            told[-1]["map"] = quantised(found.map)
+            id, answered = said.ids[row], said.classes[said.predicted[row]]
+            found = explained(looker, id, pictures[id], answered, effort.method, **curves)
+            if isinstance(found, Explanation):
+                told.append(found.to_plain() | {"label": said.classes[said.labels[row]]})
+                told[-1]["map"] = quantised(found.map)
             yield found
+        whole = True
     finally:
-        write_json(run / EXPLAINED, {"grid": GRID, "levels": LEVELS, "rows": told})
+        if told and (whole or len(told) > _rows_in(run / EXPLAINED)):
+            write_json(run / EXPLAINED, {"grid": GRID, "levels": LEVELS, "rows": told})
+
+
+def _rows_in(file: Path) -> int:
+    """How many are explained there; none if it can't be read."""
+    try:
+        return len(json.loads(file.read_text(encoding="utf-8"))["rows"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def told_rows(run: Path, pictures: Mapping[str, Path], effort: Effort | None = None) -> list[int]:

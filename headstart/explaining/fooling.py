@@ -1,5 +1,6 @@
 """A picture changed so little that people see the same and a model calls it something else."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +12,7 @@ from headstart.data.augment import png
 from headstart.data.decoding import Pixels, decode
 from headstart.errors import SpecError
 from headstart.explaining.answering import Answer, Answerer
-from headstart.explaining.lens import Lens
+from headstart.explaining.lens import Lens, log_odds
 from headstart.explaining.squaring import MOST, squaring
 from headstart.training.adversary import lead, perturb
 from headstart.training.attack import LEVELS, RESTARTS, Attack
@@ -21,6 +22,7 @@ from headstart.trust.limits import Limits
 ENOUGH = 5.0  # logits that another class is ahead: from there on it is about not being strange
 STRANGE = 20.0  # logits that a distance of 1 beyond the limit is worth
 ROOM = 0.95  # of the limit
+MARGIN = 1.0  # logits, after scaling, beyond the score from which on a model answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,15 +131,25 @@ class Aim:
         if self.limits.seen is None:
             return ahead
         beyond = distance(x, self.limits.seen) - ROOM * self.limits.far
-        return ahead.clamp(max=ENOUGH) - STRANGE * beyond.clamp(min=0)
+        return ahead.clamp(max=self._enough) - STRANGE * beyond.clamp(min=0)
 
     def _ahead(self, logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
         """Away from a class, how far the best other one leads; towards one, its log odds: of many
-        classes it could lead with a score that is small all the same."""
-        if not self.towards:
+        classes it could lead with a score that is small all the same. That is so of the other one
+        too where a model says nothing below a score."""
+        if self.towards:
+            return log_odds(logits, labels)
+        if not self.limits.confidence:
             return -lead(logits, labels)
-        own = logits.gather(1, labels[:, None])[:, 0]
-        return own - logits.scatter(1, labels[:, None], -torch.inf).logsumexp(dim=1)
+        others = logits.scatter(1, labels[:, None], -torch.inf)
+        return log_odds(logits, others.argmax(dim=1))
+
+    @property
+    def _enough(self) -> float:
+        """ENOUGH, or what the model asks for before it says anything, and a little more."""
+        sure = self.limits.confidence
+        wanted = math.log(sure / (1 - sure)) + MARGIN if 0 < sure < 1 else 0.0
+        return math.inf if sure >= 1 else max(ENOUGH, self.limits.temperature * wanted)
 
 
 def distance(x: Tensor, seen: Seen) -> Tensor:  # (N, D) -> (N,)

@@ -20,10 +20,11 @@ from headstart.data.decoding import Pixels
 from headstart.data.preprocess import Preprocess
 from headstart.errors import Diverged
 from headstart.explaining.ideal_plan import IdealPlan
-from headstart.explaining.lens import Lens
+from headstart.explaining.lens import Lens, log_odds
 
 LOOKS = 64  # times on the way that the picture is judged as it is; a film has a frame of each
 NOISE = 0.1  # spread of what is begun with, in log odds about mid-grey: 6 of 255 levels
+SEEDS = 2**63  # so many there are
 LEVEL = 4 / 255  # a level of a pixel, in log odds about mid-grey
 SLOWEST = 0.02  # of the step size, at the end
 # Brightness, red against blue, green against both: what natural colours vary in independently
@@ -60,7 +61,7 @@ def ascend(
     plan = plan or IdealPlan()
     eats = lens.preprocess
     side = eats.resize if eats.fit == "crop" else eats.size
-    random = torch.Generator().manual_seed(plan.seed)
+    random = torch.Generator().manual_seed(plan.seed % SEEDS)
     brushes = [_brush(plan, side, octave) for octave in range(plan.octaves)]
     base = _beginning(brushes[-1], random) if start is None else _drawn_from(start, eats, side)
     yield _judged(lens, number, base, 0)
@@ -197,8 +198,7 @@ def _views(
 def _odds(lens: Lens, views: Tensor, number: int) -> Tensor:  # (N, 3, S, S) -> (N,)
     """Log odds of the class, which go on rising where its score cannot."""
     logits = lens.logits(255 * views.permute(0, 2, 3, 1))
-    others = torch.cat([logits[:, :number], logits[:, number + 1 :]], dim=1)
-    return logits[:, number] - torch.logsumexp(others, dim=1)
+    return log_odds(logits, torch.full((len(views),), number))
 
 
 def _pull(drawn: Tensor, plan: IdealPlan) -> Tensor:

@@ -15,17 +15,16 @@ from headstart.errors import DataError
 from headstart.explaining.deletion import CURVES, Deletion
 from headstart.explaining.explanation import Explanation
 from headstart.explaining.neighbours import Neighbour
+from headstart.explaining.painting import AGAINST, FOR, painted
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 PANEL, EDGE, GAP = 336, 28, 24
 INK, FAINT, LINE, PAPER = (28, 32, 38), (110, 118, 128), (222, 226, 230), (255, 255, 255)
-FOR, AGAINST = (226, 74, 18), (28, 98, 200)
-CURVE_COLOURS = {"ours": FOR, "random": (140, 146, 154), "centre": (28, 98, 200)}
+CURVE_COLOURS = {"ours": FOR, "random": (140, 146, 154), "centre": AGAINST}
 CURVE_WORDS = {"ours": "by this map", "random": "in random order", "centre": "from the centre"}
 SMOOTH = 4  # times the size at which curves are drawn, and then reduced
-PALE = 0.75  # how much of the picture's contrast stays below the map, and none of its colour
 
 
 def draw_explanation(explained: Explanation) -> Image.Image:
@@ -37,7 +36,8 @@ def draw_explanation(explained: Explanation) -> Image.Image:
     page = Image.new("RGB", (width, height), PAPER)
     _title(page, explained, width - 2 * EDGE)
     lefts = [EDGE + n * (PANEL + GAP) for n in range(3)]
-    shown = [_panel(explained.square), _panel(over(explained.square, explained))]
+    square = explained.square
+    shown = [_panel(square), _panel(painted(square, explained.map.over(len(square))))]
     for left, picture in zip(lefts, shown, strict=False):
         page.paste(picture, (left, top))
     page.paste(curves(explained.deletion, PANEL), (lefts[2], top))
@@ -51,17 +51,6 @@ def png_of(page: Image.Image) -> bytes:
     file = io.BytesIO()
     page.save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-def over(square: NDArray[np.uint8], explained: Explanation) -> NDArray[np.uint8]:  # (S, S, 3)
-    """The square, paler, under what speaks for the class and what speaks against it."""
-    values = explained.map.over(len(square))
-    most = max(float(np.quantile(np.abs(values), 0.995)), 1e-12)
-    strength = np.clip(np.abs(values) / most, 0, 1)[..., None] ** 0.8 * 0.85
-    grey = square.mean(axis=2, keepdims=True)
-    pale = 255 - (255 - grey) * PALE
-    colour = np.where(values[..., None] > 0, np.array(FOR), np.array(AGAINST))
-    return np.rint(pale * (1 - strength) + colour * strength).astype(np.uint8)
 
 
 def curves(told: Deletion, side: int) -> Image.Image:

@@ -15,11 +15,11 @@ from headstart.data.augment import Augment
 from headstart.data.decoding import decode
 from headstart.data.preprocess import Preprocess
 from headstart.errors import HeadstartError
+from headstart.explaining.painting import painted
 
 SIDE = 112  # pixels of a thumbnail's longer side
 TILE = 48  # pixels of a tile of the map's sheet
 COLUMNS = 40  # tiles side by side in it
-FOR, AGAINST = (226, 74, 18), (28, 98, 200)  # colours of a map, as in the pictures of `explain`
 SHEET_BYTES = 200_000_000  # of files: a sheet that would read more is not made
 
 
@@ -51,12 +51,14 @@ class Album:
         self, path: str, preprocess: Preprocess, values: NDArray[np.float32]
     ) -> tuple[str, str]:
         """What a network is given of a picture, and the same below a map (h, w) of it: above 0 in
-        red, below in blue. Two data URIs, each "" if the picture can't be read."""
+        orange, below in blue. Two data URIs, each "" if the picture can't be read."""
         pixels = self._decoded(path, preprocess.resize)
         if pixels is None:
             return "", ""
-        square = Image.fromarray(preprocess(pixels)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        return uri(square), uri(Image.fromarray(_over(np.asarray(square), values)), quality=85)
+        side = (SIDE, SIDE)
+        square = Image.fromarray(preprocess(pixels)).resize(side, Image.Resampling.LANCZOS)
+        large = np.asarray(Image.fromarray(values).resize(side, Image.Resampling.BICUBIC))
+        return uri(square), uri(Image.fromarray(painted(np.asarray(square), large)), quality=85)
 
     def views(self, path: str, augment: Augment, n: int, seed: int) -> list[str]:
         """The picture and n augmented views of it; [] if it can't be read.
@@ -111,19 +113,6 @@ def uri(image: Image.Image, quality: int = 72) -> str:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=quality)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def _over(square: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The square in pale grey, and the map's colour over it as strong as the map is there."""
-    how = Image.Resampling.BICUBIC
-    side = (len(square), len(square))
-    large = np.asarray(
-        Image.fromarray(values / max(float(np.abs(values).max()), 1e-6)).resize(side, how)
-    )
-    strength = np.abs(large).clip(0, 1)[..., None] ** 0.8 * 0.85
-    pale = 255 - 0.8 * (255 - square.mean(axis=2, keepdims=True))
-    colour = np.where(large[..., None] > 0, np.array(FOR), np.array(AGAINST))
-    return np.rint(pale * (1 - strength) + colour * strength).astype(np.uint8)
 
 
 def _fitted(image: Image.Image, side: int) -> Any:

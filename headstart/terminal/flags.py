@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -100,9 +101,9 @@ def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
 def field_help(spec: type, name: str) -> str:
     """What the docstrings of a spec and its bases say after `name:`."""
     for base in spec.__mro__:
-        text = base.__dict__.get("__doc__") or ""
-        found = re.search(
-            rf"^\s*{name}: (.+?)(?=^\s*\w+: |^\s*$|\Z)", text, re.DOTALL | re.MULTILINE
+        text = cleandoc(base.__dict__.get("__doc__") or "")
+        found = re.search(  # lines that go on are indented, and may begin with a word and a colon
+            rf"^{name}: (.+?)(?=^\w+: |^$|\Z)", text, re.DOTALL | re.MULTILINE
         )
         if found:
             return " ".join(found.group(1).split()).rstrip(".")
@@ -128,6 +129,16 @@ def add_store_flag(parser: argparse.ArgumentParser) -> None:
         "--store",
         type=Path,
         help="folder where features are kept (default: $HEADSTART_STORE, or the user's cache)",
+    )
+
+
+def add_language_flag(parser: argparse.ArgumentParser) -> None:
+    """Of a report that is written again."""
+    _, choices = _kind(get_type_hints(hs.Job)["language"])
+    parser.add_argument(
+        "--language",
+        choices=choices,
+        help=f"{field_help(hs.Job, 'language')} (default: the run's own)",
     )
 
 

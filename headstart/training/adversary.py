@@ -16,6 +16,7 @@ from headstart.training.attack import Attack as Attack
 
 REACH = 2.5  # epsilons that all steps together may walk: enough to get from wall to wall
 FAST = 1.25  # epsilons that the only step of training walks from its random start
+SEEDS = 2**63  # so many there are
 HALVINGS = 20  # of the search for the rounding that keeps to an L2 norm
 
 
@@ -33,7 +34,7 @@ def perturb(
     change = _start(x, attack, stream)
     for step in range(attack.steps + 1):
         change.requires_grad_(True)
-        changed = x + change + (whole(change, x, attack) - change).detach()
+        changed = x + whole(change, x, attack) + (change - change.detach())  # whole, to the bit
         with torch.enable_grad():
             told = loss(changed)
         better = told.detach() > best_loss
@@ -41,7 +42,7 @@ def perturb(
         if step < attack.steps:
             (slope,) = torch.autograd.grad(told.sum(), change)
             change = _stepped(change.detach(), slope, x, attack)
-    return best.round()
+    return best
 
 
 def pushed(
@@ -76,7 +77,8 @@ def whole(change: Tensor, x: Tensor, attack: Attack) -> Tensor:
     change = change.detach()
     if attack.norm == "linf":
         return change.round().clamp(-attack.levels, attack.levels).clamp(-x, LEVELS - x)
-    return _whole_l2(change.clamp(-x, LEVELS - x), attack.levels)
+    rounded = _whole_l2(change.clamp(-x, LEVELS - x), attack.levels)
+    return rounded.clamp(-x, LEVELS - x)  # where all go up, some may go beyond what x has room for
 
 
 def _whole_l2(change: Tensor, length: float) -> Tensor:
@@ -101,7 +103,8 @@ def _start(x: Tensor, attack: Attack, stream: int) -> Tensor:
     """Anywhere within reach; the picture itself for a single step."""
     if attack.steps == 1:
         return torch.zeros_like(x)
-    generator = torch.Generator().manual_seed(attack.seed * 1_000_003 + stream)
+    seed = attack.seed * 1_000_003 + stream
+    generator = torch.Generator().manual_seed(seed % SEEDS)
     drawn = torch.rand(x.shape, generator=generator).to(x.device)
     if attack.norm == "linf":
         return (2 * drawn - 1) * attack.levels
