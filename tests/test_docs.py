@@ -37,6 +37,31 @@ def test_the_readmes_python_runs(
     assert hs.load(tmp_path / "bundle").model.classes == ("bright", "dark")
 
 
+def test_the_python_that_looks_inside_runs(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of ImageNet's network and the solar cells, a tiny one and tiny pictures."""
+    monkeypatch.chdir(tmp_path)
+    job = hs.Job(str(shapes), backbone="tiny:32", strategy="extract", store=hs.Store("store"))
+    data = hs.read(shapes)
+    hs.train(data, tmp_path / "runs" / "demo", job)
+    (tmp_path / "photo.jpg").symlink_to(data.sources[0])
+    text = (ROOT / "docs" / "inside.md").read_text()
+    source = 'hs.source_lens(hs.load_backbone("packaged:efficientnet_lite0"))'
+    own = 'hs.lens_of(hs.load("runs/demo/model").model)'
+    blocks = [
+        code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import" in code
+    ]
+    assert len(blocks) == 3
+    for code in blocks:
+        exec(code.replace(source, own).replace("hs.solar_cells()", f"hs.read({str(shapes)!r})"), {})
+    assert {p.name for p in tmp_path.glob("*.png")} == {
+        "why.png",
+        "fooled.png",
+        "fooled-triptych.png",
+    }
+
+
 def test_every_benchmark_is_listed() -> None:
     listed = set(re.findall(r"`bench/(\w+)\.py`", (ROOT / "CONTRIBUTING.md").read_text()))
     assert listed == {p.stem for p in (ROOT / "bench").glob("*.py")} - {"tables", "cells"}
