@@ -42,7 +42,9 @@ def test_the_python_that_looks_inside_runs(
 ) -> None:
     """In place of ImageNet's network and the solar cells, a tiny one and tiny pictures."""
     monkeypatch.chdir(tmp_path)
-    job = hs.Job(str(shapes), backbone="tiny:32", strategy="extract", store=hs.Store("store"))
+    job = hs.Job(
+        str(shapes), backbone="tiny:32", strategy="extract", store=hs.Store(tmp_path / "store")
+    )
     data = hs.read(shapes)
     hs.train(data, tmp_path / "runs" / "demo", job)
     (tmp_path / "photo.jpg").symlink_to(data.sources[0])
