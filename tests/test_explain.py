@@ -326,6 +326,14 @@ def test_explain_goes_on_past_a_picture_that_it_cannot_read(
     assert "named in a run folder" in err  # why there are no training examples
 
 
+def test_nothing_is_compared_with_a_picture_that_can_not_be_read(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    monkeypatch.setattr("headstart.extract", None, raising=False)
+    assert main(["explain", str(run), str(tmp_path / "bad.png"), "--out", str(tmp_path / "a")]) == 1
+
+
 def test_explain_refuses_a_class_that_the_model_has_not(
     trained: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -336,7 +336,7 @@ def test_a_pretrained_network_is_judged_by_another(
 
 
 WRONG = {
-    "There is no class of tiny:32 named 'drak'. Did you mean 'dark'?": ["--class", "drak"],
+    "There is no class of this model named 'drak'. Did you mean 'dark'?": ["--class", "drak"],
     "'dark' was named more than once": ["--class", "dark", "--class", "dark"],
     "--out is a .png": ["--class", "dark", "--out", "a.jpg"],
     "A film is a .gif or a .webp": ["--class", "dark", "--film", "a.mp4"],

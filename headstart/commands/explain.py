@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +168,15 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
         return lambda path: ()
     assert looked.model is not None
     backbone, store = looked.model.backbone, hs.Store(args.store)
-    seen = hs.extract(backbone, rows, store=store, watch=watching("nearest"))
     sources = dict(zip(rows.ids, rows.sources, strict=True))
+
+    @cache
+    def seen() -> "hs.FeatureTable":  # not before there is a picture to compare them with
+        return hs.extract(backbone, rows, store=store, watch=watching("nearest"))
 
     def found(path: Path) -> "tuple[hs.Neighbour, ...]":
         own = hs.Dataset((str(path),), (path,), (0,), ("?",))
-        return hs.nearest(seen, sources, hs.extract(backbone, own, store=store).x)[0]
+        return hs.nearest(seen(), sources, hs.extract(backbone, own, store=store).x)[0]
 
     return found
 

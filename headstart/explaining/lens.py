@@ -70,7 +70,7 @@ class Lens:
             several = "; ".join(repr(self.classes[number]) for number in found)
             raise SpecError(f"{name!r} is a name of {several}: give the whole name of one.")
         if not found:
-            raise UnknownName(f"class of {self.name}", name, {n for own in names for n in own})
+            raise UnknownName("class of this model", name, {n for own in names for n in own})
         return found[0]
 
 
