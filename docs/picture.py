@@ -11,14 +11,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-WIDTH = 100  # columns
+WIDTH = 112  # columns; what is longer ends in …
 
 
 def main(command: str, out: str) -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text(f"$ {command}", style="bold"))
     for line in sys.stdin.read().splitlines():
-        text = Text(line[:WIDTH], no_wrap=True, overflow="ellipsis")
+        shown = line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+        text = Text(shown, no_wrap=True)
         text.highlight_regex(r"^\w+(?=  +\S)", "cyan")
         text.highlight_regex(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", "green")
         console.print(text)
