@@ -92,6 +92,7 @@ def side_by_side(path: Path, usual: hs.Pixels, without: hs.Pixels) -> None:
     gap = np.full((len(usual), GAP, 3), 255, np.uint8)
     both = Image.fromarray(np.concatenate([usual, gap, without], axis=1))
     palette = both.quantize(256, Image.Quantize.MEDIANCUT)
+    path.parent.mkdir(parents=True, exist_ok=True)
     both.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
