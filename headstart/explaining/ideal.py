@@ -21,10 +21,10 @@ from headstart.data.preprocess import Preprocess
 from headstart.errors import Diverged
 from headstart.explaining.ideal_plan import IdealPlan
 from headstart.explaining.lens import Lens, log_odds
+from headstart.training.adversary import seeded
 
 LOOKS = 64  # times on the way that the picture is judged as it is; a film has a frame of each
 NOISE = 0.1  # spread of what is begun with, in log odds about mid-grey: 6 of 255 levels
-SEEDS = 2**63  # so many there are
 LEVEL = 4 / 255  # a level of a pixel, in log odds about mid-grey
 SLOWEST = 0.02  # of the step size, at the end
 # Brightness, red against blue, green against both: what natural colours vary in independently
@@ -61,7 +61,7 @@ def ascend(
     plan = plan or IdealPlan()
     eats = lens.preprocess
     side = eats.resize if eats.fit == "crop" else eats.size
-    random = torch.Generator().manual_seed(plan.seed % SEEDS)
+    random = seeded(plan.seed)
     brushes = [_brush(plan, side, octave) for octave in range(plan.octaves)]
     base = _beginning(brushes[-1], random) if start is None else _drawn_from(start, eats, side)
     yield _judged(lens, number, base, 0)

@@ -16,7 +16,6 @@ from headstart.training.attack import Attack as Attack
 
 REACH = 2.5  # epsilons that all steps together may walk: enough to get from wall to wall
 FAST = 1.25  # epsilons that the only step of training walks from its random start
-SEEDS = 2**63  # so many there are
 HALVINGS = 20  # of the search for the rounding that keeps to an L2 norm
 
 
@@ -99,12 +98,16 @@ def _whole_l2(change: Tensor, length: float) -> Tensor:
     return change.sign() * rounded(high)
 
 
+def seeded(number: int) -> torch.Generator:
+    """One that begins at any whole number, of which PyTorch takes 2**63."""
+    return torch.Generator().manual_seed(number % 2**63)
+
+
 def _start(x: Tensor, attack: Attack, stream: int) -> Tensor:
     """Anywhere within reach; the picture itself for a single step."""
     if attack.steps == 1:
         return torch.zeros_like(x)
-    seed = attack.seed * 1_000_003 + stream
-    generator = torch.Generator().manual_seed(seed % SEEDS)
+    generator = seeded(attack.seed * 1_000_003 + stream)
     drawn = torch.rand(x.shape, generator=generator).to(x.device)
     if attack.norm == "linf":
         return (2 * drawn - 1) * attack.levels
