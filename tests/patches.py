@@ -39,17 +39,20 @@ def patched(
     return squares.clip(0, 255).astype(np.uint8), labels, places
 
 
-def taught(backbone: Backbone, steps: int = 60, lr: float = 2e-3) -> Lens:
-    """The whole network trained to tell the patches apart, on pictures made afresh each step."""
+def taught(backbone: Backbone, steps: int = 60, lr: float = 2e-3, start: int = 0) -> Lens:
+    """The whole network trained to tell the patches apart, on pictures made afresh each step.
+
+    Another start has another head and other pictures, and gives another network, just as right.
+    """
     size, preprocess = backbone.card.preprocess.size, backbone.card.preprocess
-    torch.manual_seed(0)
+    torch.manual_seed(start)
     head = nn.Linear(backbone.card.dim, 3)
     network = FromPixels(backbone.module, preprocess).train().requires_grad_(True)
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.momentum = 0.1  # few steps must do
     descent = torch.optim.Adam([*network.parameters(), *head.parameters()], lr=lr)
     for step in range(steps):
-        squares, labels, _ = patched(18, size, 1000 + step, classes=3)
+        squares, labels, _ = patched(18, size, (start + 1) * 10_000 + step, classes=3)
         logits = head(network(torch.from_numpy(squares)))
         descent.zero_grad()
         nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()

@@ -1,7 +1,8 @@
 """What speaks for a class, and where: told in several ways, of which the picture itself picks one.
 
-The places of a network's layers, through which gradients are followed; what is lost where a spot
-is hidden; single pixels. Which of the maps is most right, deletion curves say (bench/explain.py).
+Spots of it that are hidden, or shown alone; the places of a network's layers, through which
+gradients are followed; single pixels. Which map is most right, deletion curves say
+(bench/explain.py).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from headstart.errors import MissingPackage
 from headstart.explaining.attribution import Attribution
 from headstart.explaining.deletion import area_under, curve
 from headstart.explaining.hiding import hiding
-from headstart.explaining.lens import Lens, Squares, log_odds
+from headstart.explaining.lens import Lens, Squares, featureless, log_odds
 from headstart.explaining.looker import Looker, crossed_at, said_from, slope_of
 from headstart.explaining.method import METHODS, PIXELS, Method
 from headstart.heads.head import check_word
@@ -35,11 +36,12 @@ def attribute(
 
     places: integrated gradients (Sundararajan, Taly, Yan 2017, eq. 1) of what crosses at the last
         layer with places, from what a featureless square gives there to what this one does; and
-        the mean of that and the same at layers with finer places.
-    hiding: what the log odds lose where a soft spot is hidden (`hiding`).
-    best: of places at one layer, at two, at all, and these smoothed, and of hiding, for each square
-        the map whose deletion curve has the smallest area; a later one must be lower by a tenth.
-        Where there are no places, of pixels; there, and where places are mixed, hiding comes first.
+        the mean of that and the same at layers with finer places. In a transformer, of tokens as
+        they come in.
+    hiding: what the log odds lose where a soft spot is hidden, and gain where it alone is shown.
+    best: of hiding, of places at one layer, at two, at all, and these smoothed, for each square the
+        map whose deletion curve has the smallest area; a later one must be lower by a tenth. Where
+        there are no places, of pixels.
     gradcam: Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the last layer, but signed.
     pixels: integrated gradients of the pixels; so too where the network can't be taken apart.
     """
@@ -58,22 +60,12 @@ def attribute(
     return found
 
 
-def featureless(pixels: Tensor) -> Tensor:  # (N, S, S, 3) -> the same
-    """Each square as a surface of its own median colour: its mean has in it what stands out."""
-    colours = pixels.flatten(1, 2).median(dim=1).values
-    return colours[:, None, None].expand_as(pixels).contiguous()
-
-
 def _best(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
     asked = looker, squares, numbers
     depths = list(_by_depth(*asked))
-    smooth, hidden = [found.smoothed(BROAD) for found in depths[-1]], _by_hiding(*asked)
-    unsure = looker.mixed or not looker.probes
-    ways = [hidden, *depths, smooth] if unsure else [*depths, smooth, hidden]
-    return [
-        picked(looker, square, maps)
-        for square, maps in zip(squares, zip(*ways, strict=True), strict=True)
-    ]
+    smooth = [found.smoothed(BROAD) for found in depths[-1]]
+    ways = zip(_by_hiding(*asked), *depths, smooth, strict=True)
+    return [picked(looker, square, maps) for square, maps in zip(squares, ways, strict=True)]
 
 
 def picked(looker: Looker, square: NDArray[np.uint8], maps: Sequence[Attribution]) -> Attribution:
@@ -112,7 +104,7 @@ def _by_hiding(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> 
 def _by_gradcam(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
     if not looker.probes:
         return _by_pixels(looker, squares, numbers)
-    lens, probe = looker.lens, looker.probes[0]
+    lens, probe = looker.lens, looker.tokens or looker.probes[0]
     pixels, of = _tensors(squares, numbers)
     with torch.no_grad():
         there = crossed_at(lens, probe, pixels)

@@ -85,20 +85,12 @@ def area_under(scores: NDArray[np.float32]) -> float:
 def hidings(square: NDArray[np.uint8], order: Order, steps: int = STEPS) -> Squares:
     """The square with ever more of its pixels hidden, highest order first: (steps + 1, S, S, 3)."""
     first = np.argsort(-order, axis=None, kind="stable")
-    shown, hidden = square.reshape(-1, 3), blurred(square).reshape(-1, 3)
+    shown, hidden = square.reshape(-1, 3), _blurred(square).reshape(-1, 3)
     stages = np.repeat(shown[None], steps + 1, axis=0)
     for step, stage in enumerate(stages):
         gone = first[: round(step / steps * len(first))]
         stage[gone] = hidden[gone]
     return stages.reshape(-1, *square.shape)
-
-
-def blurred(square: NDArray[np.uint8]) -> NDArray[np.uint8]:  # (S, S, 3)
-    """What is left where nothing can be made out any more."""
-    from PIL import Image, ImageFilter
-
-    blur = ImageFilter.GaussianBlur(len(square) / BLUR)
-    return np.asarray(Image.fromarray(square).filter(blur))
 
 
 def _from_centre(side: int) -> Order:
@@ -111,3 +103,11 @@ def _random(side: int, places: int, drawn: int, seed: int) -> list[Order]:
     rng = np.random.default_rng(seed)
     maps = rng.random((drawn, places, places), dtype=np.float32)
     return [Attribution(values, 0, "places", "").over(side) for values in maps]
+
+
+def _blurred(square: NDArray[np.uint8]) -> NDArray[np.uint8]:  # (S, S, 3)
+    """What is left where nothing can be made out any more."""
+    from PIL import Image, ImageFilter
+
+    blur = ImageFilter.GaussianBlur(len(square) / BLUR)
+    return np.asarray(Image.fromarray(square).filter(blur))

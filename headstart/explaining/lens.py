@@ -113,6 +113,12 @@ def log_odds(logits: Tensor, numbers: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
     return own - others.logsumexp(dim=1)
 
 
+def featureless(pixels: Tensor) -> Tensor:  # (N, S, S, 3) -> the same
+    """Each square as a surface of its own median colour: its mean has in it what stands out."""
+    colours = pixels.flatten(1, 2).median(dim=1).values
+    return colours[:, None, None].expand_as(pixels).contiguous()
+
+
 class _TwoLogits(nn.Module):
     """A single logit, the log odds of the second class, as two; more are left as they are."""
 

@@ -23,13 +23,12 @@ class Looker:
     """A lens and the layers at which it is looked into, the last first; none where it can't be
     taken apart.
 
-    mixed: whether coarser places further up decide too, but each has seen all of the picture; in
-    part, then, those that are looked into may have as well.
+    tokens: where these are tokens that come in, those of the last layer.
     """
 
     lens: Lens
     probes: tuple[Probe, ...]
-    mixed: bool = False
+    tokens: Probe | None = None
 
     @cached_property
     def forward(self) -> Forward:
@@ -41,21 +40,26 @@ def looker_of(lens: Lens) -> Looker:
     """The last layer with places that decide something and lie where they do in the picture; and,
     where places get smaller further down, the last of those, and once more.
 
-    Behind the last attention of a transformer that reads only its class token no place decides;
-    where the layers before have seen all of a small picture, each place has something of all.
+    Where the layers before have seen all of a small picture, each place has something of all; and
+    behind the last attention of a transformer that reads only its class token no place decides. In
+    it, attention may move what a token said to any other (Darcet et al. 2024, section 2: tokens of
+    the background are where it keeps what it found). So, unless places get smaller, tokens are
+    looked into where they come in.
     """
-    found, passed = list[Probe](), 0
+    found, entrance = list[Probe](), list[Probe]()
     for probe in probes(lens.backbone):
-        if found and found[-1].side < probe.side <= FINEST:  # further down it is no less in place
-            found.append(probe)
-        elif not found and _decides(lens, probe):
-            if _in_place(lens, probe):
+        if not found:
+            if _decides(lens, probe) and _in_place(lens, probe):
                 found.append(probe)
-            else:
-                passed = probe.side
+        elif found[-1].side < probe.side <= FINEST:  # further down it is no less in place
+            found.append(probe)
+        elif found[-1].side == probe.side:
+            entrance = [probe]
         if len(found) == DEPTH:
             break
-    return Looker(lens, tuple(found), mixed=bool(found) and 0 < passed < found[0].side)
+    if len(found) == 1 and found[0].layout == "tokens":
+        return Looker(lens, tuple(entrance or found), tokens=found[0])
+    return Looker(lens, tuple(found))
 
 
 def crossed_at(lens: Lens, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
