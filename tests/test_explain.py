@@ -141,13 +141,16 @@ def test_maps_point_at_the_patch_that_alone_decides(lens: Lens) -> None:
 
 
 def test_another_head_gives_other_maps(lens: Lens) -> None:
-    squares, labels, _ = patched(4, lens.preprocess.size, seed=3)
-    own = hs.attribute(hs.looker_of(lens), squares, labels)
+    """Of one head in another order maps may be alike or opposite; of many they are neither."""
+    squares, labels, _ = patched(2, lens.preprocess.size, seed=3)
+    own = hs.attribute(hs.looker_of(lens), squares, labels, "places")
     alike = [
         spearmanr(a.over(lens.preprocess.size), b.over(lens.preprocess.size), axis=None).statistic
-        for seed in range(6)
+        for seed in range(32)
         for a, b in zip(
-            own, hs.attribute(hs.looker_of(shuffled(lens, seed)), squares, labels), strict=True
+            own,
+            hs.attribute(hs.looker_of(shuffled(lens, seed)), squares, labels, "places"),
+            strict=True,
         )
     ]
     assert np.mean(alike) <= 0.3
