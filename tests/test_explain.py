@@ -124,6 +124,7 @@ def test_a_transformer_is_looked_into_before_attention_moves_what_tokens_say() -
     lens = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
     names, looker = [probe.name for probe in probes(backbone)], hs.looker_of(lens)
     assert [probe.name for probe in looker.probes] == ["patch_embed_proj"]
+    assert looker.mixed
     last = looker.tokens  # of which Grad-CAM is told
     assert last is not None
     assert (last.prefix, last.layout) == (1, "tokens")
@@ -201,11 +202,18 @@ def test_a_later_map_is_picked_only_where_it_is_clearly_better(tiny: Lens) -> No
     assert picked(looker, square, [again, maps[1], maps[0]]).layer == "c"
 
 
-def test_of_maps_that_are_as_good_the_one_by_hiding_is_shown() -> None:
-    lens = tiny_lens()
+def test_of_maps_that_are_as_good_hiding_is_shown_where_places_are_mixed() -> None:
+    lens, looker = tiny_lens(), hs.looker_of(tiny_lens())
     lens.head.load_state_dict({"weight": torch.zeros(3, 32), "bias": torch.zeros(3)})
-    (found,) = hs.attribute(hs.looker_of(lens), noise(lens, 1), np.array([1]))
-    assert found.method == "hiding"
+    sure, unsure = (
+        hs.attribute(replace(looker, lens=lens, mixed=mixed), noise(lens, 1), np.array([1]))[
+            0
+        ].method
+        for mixed in (False, True)
+    )
+    assert (sure, unsure) == ("places", "hiding")
+    assert not looker.mixed
+    assert hs.looker_of(lens_on(BACKBONES["keras"](), nn.Linear(1024, 2))).mixed
 
 
 def test_smoothing_a_map_keeps_what_is_the_same_everywhere_and_spreads_the_rest() -> None:

@@ -1,8 +1,7 @@
 """What speaks for a class, and where: told in several ways, of which the picture itself picks one.
 
-Spots of it that are hidden, or shown alone; the places of a network's layers, through which
-gradients are followed; single pixels. Which map is most right, deletion curves say
-(bench/explain.py).
+The places of a network's layers, through which gradients are followed; spots that are hidden, or
+shown alone; single pixels. Which of the maps is most right, deletion curves say (bench/explain.py).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +38,9 @@ def attribute(
         the mean of that and the same at layers with finer places. In a transformer, of tokens as
         they come in.
     hiding: what the log odds lose where a soft spot is hidden, and gain where it alone is shown.
-    best: of hiding, of places at one layer, at two, at all, and these smoothed, for each square the
-        map whose deletion curve has the smallest area; a later one must be lower by a tenth. Where
-        there are no places, of pixels.
+    best: of places at one layer, at two, at all, and these smoothed, and of hiding, for each square
+        the map whose deletion curve has the smallest area; a later one must be lower by a tenth.
+        Where there are no places, of pixels; there, and where places are mixed, hiding comes first.
     gradcam: Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the last layer, but signed.
     pixels: integrated gradients of the pixels; so too where the network can't be taken apart.
     """
@@ -63,9 +62,11 @@ def attribute(
 def _best(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
     asked = looker, squares, numbers
     depths = list(_by_depth(*asked))
-    smooth = [found.smoothed(BROAD) for found in depths[-1]]
-    ways = zip(_by_hiding(*asked), *depths, smooth, strict=True)
-    return [picked(looker, square, maps) for square, maps in zip(squares, ways, strict=True)]
+    smooth, hidden = [found.smoothed(BROAD) for found in depths[-1]], _by_hiding(*asked)
+    unsure = looker.mixed or not looker.probes
+    ways = [hidden, *depths, smooth] if unsure else [*depths, smooth, hidden]
+    each = zip(squares, zip(*ways, strict=True), strict=True)
+    return [picked(looker, square, maps) for square, maps in each]
 
 
 def picked(looker: Looker, square: NDArray[np.uint8], maps: Sequence[Attribution]) -> Attribution:

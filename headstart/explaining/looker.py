@@ -23,11 +23,14 @@ class Looker:
     """A lens and the layers at which it is looked into, the last first; none where it can't be
     taken apart.
 
-    tokens: where these are tokens that come in, those of the last layer.
+    mixed: whether places further up decide too, but have something of all of the picture; in part,
+    then, those that are looked into may have as well. tokens: where these are tokens that come in,
+    those of the last layer, which have.
     """
 
     lens: Lens
     probes: tuple[Probe, ...]
+    mixed: bool = False
     tokens: Probe | None = None
 
     @cached_property
@@ -46,11 +49,14 @@ def looker_of(lens: Lens) -> Looker:
     the background are where it keeps what it found). So, unless places get smaller, tokens are
     looked into where they come in.
     """
-    found, entrance = list[Probe](), list[Probe]()
+    found, entrance, mixed = list[Probe](), list[Probe](), False
     for probe in probes(lens.backbone):
         if not found:
-            if _decides(lens, probe) and _in_place(lens, probe):
-                found.append(probe)
+            if _decides(lens, probe):
+                if _in_place(lens, probe):
+                    found.append(probe)
+                else:
+                    mixed = True
         elif found[-1].side < probe.side <= FINEST:  # further down it is no less in place
             found.append(probe)
         elif found[-1].side == probe.side:
@@ -58,8 +64,8 @@ def looker_of(lens: Lens) -> Looker:
         if len(found) == DEPTH:
             break
     if len(found) == 1 and found[0].layout == "tokens":
-        return Looker(lens, tuple(entrance or found), tokens=found[0])
-    return Looker(lens, tuple(found))
+        return Looker(lens, tuple(entrance or found), mixed=True, tokens=found[0])
+    return Looker(lens, tuple(found), mixed)
 
 
 def crossed_at(lens: Lens, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
