@@ -138,7 +138,7 @@ def test_of_a_large_picture_whole_blocks_change_and_none_out_of_range() -> None:
     np.testing.assert_array_equal(eye.whole(seen), expected.clip(0, 255))
 
 
-def test_only_what_reaches_the_square_is_changed(model: hs.Model) -> None:
+def test_only_what_reaches_the_square_is_changed() -> None:
     eats = Preprocess(32, 40, fit="crop")
     pixels = pixels_of(120, 60)
     eye = squaring(eats, pixels)
@@ -251,6 +251,21 @@ def test_a_model_that_must_be_sure_is_made_sure(model: hs.Model, folder: Path) -
         assert found.after.score >= 0.95
 
 
+def test_of_many_classes_it_climbs_until_the_score_is_what_is_asked(model: hs.Model) -> None:
+    """Behind a temperature, what each of the others keeps of the score adds up."""
+    bare = replace(hs.lens_of(model), network=nn.Identity(), head=nn.Identity())
+    seen = Seen.of(np.eye(100, dtype=np.float32))
+    limits = Limits(temperature=2.0, confidence=0.9, far=2.0, seen=seen)
+    logits, short = torch.zeros(1, 100), 0.85
+    logits[0, 7] = 2 * np.log(99 * short / (1 - short))
+    assert torch.softmax(logits / 2, dim=1)[0, 7].item() == pytest.approx(short)
+    for label, towards in ((7, True), (3, False)):
+        x = logits.clone().requires_grad_()
+        Aim(bare, label, towards, limits)(x).sum().backward()
+        assert x.grad is not None
+        assert x.grad[0, 7] > 0.01
+
+
 class Outside(nn.Module):
     """Logits of squares as ART wants them: (N, 3, S, S), 0 to 1."""
 
@@ -341,6 +356,14 @@ def panels(found: Fooling) -> list[NDArray[np.uint8]]:
         sheet[drawing.HEAD :, left + (drawing.SIDE - width) // 2 :][:height, :width]
         for left in lefts
     ]
+
+
+def test_a_triptych_tells_names_in_other_alphabets_apart(model: hs.Model) -> None:
+    pytest.importorskip("matplotlib")  # brings the letters
+    found = attacked(model, pixels_of(40, 34), hs.Attack(steps=1))
+    named = [replace(found, before=replace(found.before, name=name)) for name in ("жук", "дук")]
+    one, other = (drawing.triptych(each) for each in named)
+    assert (one != other).any()
 
 
 def test_a_triptych_shows_before_difference_and_after(model: hs.Model) -> None:

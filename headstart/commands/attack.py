@@ -57,7 +57,7 @@ def attack(argv: list[str]) -> int:
     work = _Work(looked, how, target, restarts, args.json)
     files = _files(looked, args.out)
     _tell_plan(work)
-    return _finish(work, _interrupted(work, files))
+    return _finish(work, _attacked(work, files))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +117,8 @@ class _Work:
     left_out: "list[hs.LeftOut]" = field(default_factory=list)
 
 
-def _interrupted(work: _Work, files: "Sequence[_Place]") -> bool:
-    """Attack one picture after another, until Ctrl-C; each is written, and told of, when done."""
+def _attacked(work: _Work, files: "Sequence[_Place]") -> bool:
+    """Attack one picture after another, each written and told of when done; whether to the end."""
     progress = watching("attack").progress
     try:
         answering = hs.answerer(work.looked.model or work.looked.lens.backbone)
@@ -127,8 +127,8 @@ def _interrupted(work: _Work, files: "Sequence[_Place]") -> bool:
             progress(n, len(files))
     except KeyboardInterrupt:
         say("stopped", f"{len(work.done)} of {len(files)} pictures are done and kept")
-        return True
-    return False
+        return False
+    return True
 
 
 def _one(work: _Work, answering: "hs.Answerer", place: "_Place") -> None:
@@ -154,7 +154,7 @@ def _one(work: _Work, answering: "hs.Answerer", place: "_Place") -> None:
         print(work.done[-1].line(), flush=True)
 
 
-def _finish(work: _Work, interrupted: bool) -> int:
+def _finish(work: _Work, whole: bool) -> int:
     """Say what came of it all; the exit code."""
     if work.quiet:
         print_json([one.plain(work.looked.lens.classes) for one in work.done])
@@ -163,7 +163,7 @@ def _finish(work: _Work, interrupted: bool) -> int:
         say("attack", f"{_listed(work.spared)}: called {name!r} already; name another --target")
     _tell_sum(work.done)
     code = tell_left_out((*work.looked.left_out, *work.left_out))
-    if interrupted:
+    if not whole:
         return INTERRUPTED
     return code if work.done else FAILED
 

@@ -1,4 +1,5 @@
-"""What a model says of one picture, exactly as `predict` and `classify` say it of a file."""
+"""What a model says of one picture, exactly as `predict` and `classify` say it of its PNG; of a
+large JPEG these decode no more pixels than they need, which moves a score a little."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ from headstart.trust.limits import Limits
 ENOUGH = 5.0  # logits that another class is ahead: from there on it is about not being strange
 STRANGE = 20.0  # logits that a distance of 1 beyond the limit is worth
 ROOM = 0.95  # of the limit
-MARGIN = 1.0  # logits, after scaling, beyond the score from which on a model answers
+MARGIN = 1.0  # logits beyond the score from which on a model answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,8 @@ class Aim:
 
     def __call__(self, squares: Tensor) -> Tensor:  # (N, S, S, 3) -> (N,)
         x = self.lens.network(squares)
-        ahead = self._ahead(self.lens.head(x), torch.full((len(x),), self.label))
+        scaled = self.lens.head(x) / self.limits.temperature  # as scores are, of many classes too
+        ahead = self._ahead(scaled, torch.full((len(x),), self.label))
         if self.limits.seen is None:
             return ahead
         beyond = distance(x, self.limits.seen) - ROOM * self.limits.far
@@ -149,7 +150,7 @@ class Aim:
         """ENOUGH, or what the model asks for before it says anything, and a little more."""
         sure = self.limits.confidence
         wanted = math.log(sure / (1 - sure)) + MARGIN if 0 < sure < 1 else 0.0
-        return math.inf if sure >= 1 else max(ENOUGH, self.limits.temperature * wanted)
+        return math.inf if sure >= 1 else max(ENOUGH, wanted)
 
 
 def distance(x: Tensor, seen: Seen) -> Tensor:  # (N, D) -> (N,)

@@ -2,18 +2,17 @@
 
 import io
 from collections.abc import Sequence
-from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from headstart.data.decoding import decode
 from headstart.errors import DataError
 from headstart.explaining.deletion import CURVES, Deletion
 from headstart.explaining.explanation import Explanation
+from headstart.explaining.lettering import fitting, font
 from headstart.explaining.neighbours import Neighbour
 from headstart.explaining.painting import AGAINST, FOR, painted
 
@@ -61,11 +60,11 @@ def curves(told: Deletion, side: int) -> Image.Image:
     for name in reversed(CURVES):  # ours on top
         _line(page, box, told.fractions, getattr(told, name), CURVE_COLOURS[name])
     pen, at = ImageDraw.Draw(page), side - 70
-    pen.text((box[2], side - 104), "hidden", FAINT, _font(13), anchor="ra")
+    pen.text((box[2], side - 104), "hidden", FAINT, font(13), anchor="ra")
     for name in CURVES:
         pen.line((box[0], at + 9, box[0] + 22, at + 9), CURVE_COLOURS[name], 4)
-        pen.text((box[0] + 32, at), CURVE_WORDS[name], INK, _font(14))
-        pen.text((box[2], at), f"area {told.area(name):.2f}", INK, _font(14), anchor="ra")
+        pen.text((box[0] + 32, at), CURVE_WORDS[name], INK, font(14))
+        pen.text((box[2], at), f"area {told.area(name):.2f}", INK, font(14), anchor="ra")
         at += 24
     return page
 
@@ -73,35 +72,35 @@ def curves(told: Deletion, side: int) -> Image.Image:
 def _title(page: Image.Image, explained: Explanation, width: int) -> None:
     pen = ImageDraw.Draw(page)
     score = f"{explained.score:.3f}"
-    room = width - int(pen.textlength(score, _font(30))) - GAP
-    pen.text((EDGE, 22), _fitting(pen, explained.name, room, 30), INK, _font(30))
-    pen.text((EDGE + width, 22), score, INK, _font(30), anchor="ra")
+    room = width - int(pen.textlength(score, font(30))) - GAP
+    pen.text((EDGE, 22), fitting(pen, explained.name, room, 30), INK, font(30))
+    pen.text((EDGE + width, 22), score, INK, font(30), anchor="ra")
     at = f"{explained.map.method}: {explained.map.layer}"
-    pen.text((EDGE + width, 64), at, FAINT, _font(15), anchor="ra")
-    room = width - int(pen.textlength(at, _font(15))) - GAP
-    pen.text((EDGE, 64), _fitting(pen, explained.path, room, 15, keep_end=True), FAINT, _font(15))
+    pen.text((EDGE + width, 64), at, FAINT, font(15), anchor="ra")
+    room = width - int(pen.textlength(at, font(15))) - GAP
+    pen.text((EDGE, 64), fitting(pen, explained.path, room, 15, keep_end=True), FAINT, font(15))
 
 
 def _captions(page: Image.Image, lefts: Sequence[int], top: int) -> None:
     pen = ImageDraw.Draw(page)
-    pen.text((lefts[0], top), "what the network saw", FAINT, _font(15))
+    pen.text((lefts[0], top), "what the network saw", FAINT, font(15))
     x = lefts[1]
     for text, colour in (("speaks for it", FOR), ("against it", AGAINST)):
         pen.rounded_rectangle((x, top + 3, x + 14, top + 17), 3, colour)
-        pen.text((x + 21, top), text, FAINT, _font(15))
-        x += 41 + int(pen.textlength(text, _font(15)))
-    pen.text((lefts[2], top), "score as the most important is hidden", FAINT, _font(15))
+        pen.text((x + 21, top), text, FAINT, font(15))
+        x += 41 + int(pen.textlength(text, font(15)))
+    pen.text((lefts[2], top), "score as the most important is hidden", FAINT, font(15))
 
 
 def _row(page: Image.Image, nearest: Sequence[Neighbour], top: int, side: int) -> None:
     pen = ImageDraw.Draw(page)
-    pen.text((EDGE, top), "training examples most alike", INK, _font(17))
+    pen.text((EDGE, top), "training examples most alike", INK, font(17))
     for n, neighbour in enumerate(nearest):
         left = EDGE + n * (side + GAP)
         page.paste(_thumb(neighbour.source, side), (left, top + 30))
-        label = _fitting(pen, neighbour.label, side, 15)
-        pen.text((left, top + 36 + side), label, INK, _font(15))
-        pen.text((left, top + 56 + side), f"{neighbour.distance:.2f} away", FAINT, _font(13))
+        label = fitting(pen, neighbour.label, side, 15)
+        pen.text((left, top + 36 + side), label, INK, font(15))
+        pen.text((left, top + 56 + side), f"{neighbour.distance:.2f} away", FAINT, font(13))
 
 
 def _thumb_side(nearest: Sequence[Neighbour]) -> int:
@@ -137,12 +136,12 @@ def _grid(page: Image.Image, box: Box) -> None:
     for share in (0.0, 0.5, 1.0):
         y = round(bottom - share * (bottom - top))
         pen.line((left, y, right, y), LINE, 1)
-        pen.text((left - 8, y), f"{share:g}", FAINT, _font(13), anchor="rm")
+        pen.text((left - 8, y), f"{share:g}", FAINT, font(13), anchor="rm")
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = round(left + share * (right - left))
         pen.line((x, bottom, x, bottom + 4), LINE, 1)
         if share < 1:
-            pen.text((x, bottom + 8), f"{share:.0%}", FAINT, _font(13), anchor="ma")
+            pen.text((x, bottom + 8), f"{share:.0%}", FAINT, font(13), anchor="ma")
 
 
 def _line(
@@ -161,28 +160,3 @@ def _line(
     ]
     ImageDraw.Draw(mask).line(points, 255, width=round(2.5 * SMOOTH), joint="curve")
     page.paste(colour, (0, 0), mask.resize(page.size, Image.Resampling.BOX))
-
-
-def _fitting(
-    pen: ImageDraw.ImageDraw, text: str, room: int, size: int, *, keep_end: bool = False
-) -> str:
-    """The text, or as much of it as there is room for."""
-    text = text.encode("utf-8", "replace").decode()
-    if pen.textlength(text, _font(size)) <= room:
-        return text
-    for kept in range(len(text) - 1, 0, -1):
-        shorter = f"…{text[-kept:]}" if keep_end else f"{text[:kept].rstrip(' ,')}…"
-        if pen.textlength(shorter, _font(size)) <= room:
-            return shorter
-    return "…"
-
-
-@lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu, which has most of the world's letters, where matplotlib brought it along."""
-    found = find_spec("matplotlib")
-    for folder in (found.submodule_search_locations or []) if found else []:
-        file = Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf"
-        if file.is_file():
-            return ImageFont.truetype(str(file), size)
-    return ImageFont.load_default(size)

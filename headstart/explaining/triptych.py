@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from headstart.atomic import write_bytes
 from headstart.data.augment import png
 from headstart.data.decoding import Pixels
 from headstart.explaining.answering import Answer
 from headstart.explaining.fooling import Fooling
+from headstart.explaining.lettering import fitting, font
 from headstart.training.attack import LEVELS
 
 SIDE = 320  # pixels of the longer side of each picture; small ones are enlarged by whole factors
@@ -103,9 +104,5 @@ def _write(
     draw: ImageDraw.ImageDraw, left: int, top: int, width: int, text: str, colour: str, size: int
 ) -> None:
     """One line in the middle of a column, cut short where it is too long."""
-    font = ImageFont.load_default(size)
-    shown = text
-    while draw.textlength(shown, font) > width and len(text) > 1:
-        text = text[:-1]
-        shown = text.rstrip() + "…"
-    draw.text((left + width / 2, top), shown, colour, font, anchor="ma")
+    shown = fitting(draw, text, width, size)
+    draw.text((left + width / 2, top), shown, colour, font(size), anchor="ma")

@@ -1,0 +1,32 @@
+"""Words on pictures, in a typeface that has most of the world's letters."""
+
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import ImageDraw, ImageFont
+
+
+def fitting(
+    pen: ImageDraw.ImageDraw, text: str, room: int, size: int, *, keep_end: bool = False
+) -> str:
+    """The text, or as much of it as there is room for."""
+    text = text.encode("utf-8", "replace").decode()
+    if pen.textlength(text, font(size)) <= room:
+        return text
+    for kept in range(len(text) - 1, 0, -1):
+        shorter = f"…{text[-kept:]}" if keep_end else f"{text[:kept].rstrip(' ,')}…"
+        if pen.textlength(shorter, font(size)) <= room:
+            return shorter
+    return "…"
+
+
+@lru_cache(maxsize=16)
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu, which has most of the world's letters, where matplotlib brought it along."""
+    found = find_spec("matplotlib")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        file = Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+        if file.is_file():
+            return ImageFont.truetype(str(file), size)
+    return ImageFont.load_default(size)
