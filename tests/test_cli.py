@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from headstart.cli import COMMANDS, main
+from headstart.terminal import talk
 
 
 @pytest.fixture(autouse=True)
@@ -347,7 +348,7 @@ def test_the_report_is_written_again_in_another_language(
     assert (out / "report.html").read_text() == russian
     shapes.rename(tmp_path / "elsewhere")
     assert main(["report", str(out)]) == 0
-    assert "left out of the page" in capsys.readouterr().err
+    assert "pictures  left out: " in capsys.readouterr().err
     assert (
         main(["report", str(out), "--data", str(tmp_path / "elsewhere"), "--language", "ru"]) == 0
     )
@@ -441,3 +442,17 @@ def test_flags_may_stand_before_between_or_behind_files(
     capsys.readouterr()
     assert main(["predict", *words]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_bar_is_there_from_the_first_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be that the tenth step, or a whole batch."""
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = talk.watching("ideal").progress
+    try:
+        progress(10, 640)
+        assert talk._BARS[-1].live.is_started
+        progress(640, 640)
+        assert not talk._BARS[-1].live.is_started
+    finally:
+        talk.stop_bars()

@@ -22,6 +22,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.graph import FromPixels
 from headstart.backbones.probing import probes
 from headstart.cli import main
+from headstart.commands import explain as command
 from headstart.explaining.attributing import picked
 from headstart.explaining.attribution import Attribution
 from headstart.explaining.deletion import area_under, curve, hidings
@@ -340,7 +341,7 @@ def test_explain_goes_on_past_a_picture_that_it_cannot_read(
     out, err = capsys.readouterr()
     assert out.startswith(f"{good}\torange\t0.")
     assert f"{bad}: must be a picture that can be read" in err
-    assert "named in a run folder" in err  # why there are no training examples
+    assert "only a run folder names its training examples" in err
 
 
 def test_nothing_is_compared_with_a_picture_that_can_not_be_read(
@@ -349,6 +350,40 @@ def test_nothing_is_compared_with_a_picture_that_can_not_be_read(
     (tmp_path / "bad.png").write_text("no picture")
     monkeypatch.setattr("headstart.extract", None, raising=False)
     assert main(["explain", str(run), str(tmp_path / "bad.png"), "--out", str(tmp_path / "a")]) == 1
+
+
+def test_a_store_that_can_not_be_written_costs_only_the_nearest_examples(
+    trained: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    words = [str(trained / "pictures" / "blue" / "00.png"), "--out", str(tmp_path / "out")]
+    store = ["--store", str(tmp_path / "file" / "store")]
+    assert main(["explain", str(run), *words, *store]) == 0
+    assert "nearest   left out: " in capsys.readouterr().err
+    assert (tmp_path / "out" / "00.png").exists()
+
+
+def test_progress_counts_pictures_and_not_what_is_none(
+    trained: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[tuple[int, int]]()
+    watch = hs.Watch(progress=lambda done, total: told.append((done, total)))
+    monkeypatch.setattr(
+        command, "watching", lambda stage: watch if stage == "explain" else hs.Watch()
+    )
+    folder = tmp_path / "two"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no picture")
+    for name in ("00.png", "02.png"):
+        shutil.copy(trained / "pictures" / "blue" / name, folder)
+    assert main(["explain", str(run), str(folder), "--out", str(tmp_path / "out")]) in (0, 3)
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_data_goes_with_a_run(trained: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(trained / "pictures" / "blue" / "00.png"), "--data", str(trained / "pictures")]
+    assert main(["explain", str(run / "model"), *words]) == 2
+    assert "--data goes with a run folder" in capsys.readouterr().err
 
 
 def test_explain_refuses_a_class_that_the_model_has_not(

@@ -323,6 +323,27 @@ def test_another_run_of_the_same_classes_can_judge(
     assert said["judge"] == "tiny:32"
 
 
+def test_a_judge_is_asked_for_a_class_by_either_name(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = replace(hs.load(run / "model").model, classes=("tabby", "dark"))
+    hs.save(judge, tmp_path / "judge")
+    words = ["--class", "tabby", "--steps", "2", "--out", str(tmp_path / "a.png"), "--json"]
+    who = ["--backbone", "packaged:efficientnet_lite0", "--judge", str(tmp_path / "judge")]
+    assert main(["ideal", *who, *words]) == 0
+    (said,) = json.loads(capsys.readouterr().out)
+    assert (said["class"], said["judge"]) == ("tabby, tabby cat", "tiny:32")
+
+
+def test_a_judge_that_does_not_know_the_class_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--class", "bright", "--out", str(tmp_path / "a.png")]
+    assert main(["ideal", str(run), *words, "--judge", "packaged:efficientnet_lite0"]) == 2
+    err = capsys.readouterr().err
+    assert "The judge, packaged:efficientnet_lite0, knows no class 'bright'" in err
+
+
 def test_a_pretrained_network_is_judged_by_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

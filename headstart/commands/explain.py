@@ -13,22 +13,22 @@ from headstart.commands.looking import (
     Looked,
     add_looking_flags,
     data_of,
+    known_rows,
     look,
     named_after,
-    part_of,
     pictures_of,
     refuse_taken,
 )
-from headstart.errors import DataError, HeadstartError, SpecError
+from headstart.errors import HeadstartError, SpecError
+from headstart.explaining.forward import Forward
 from headstart.explaining.method import METHODS
 from headstart.terminal.flags import Parser, add_store_flag
 from headstart.terminal.printing import FAILED, INTERRUPTED, print_json, tell_left_out
 from headstart.terminal.talk import say, watching
 
 FOLDER = "explained"
-MOST = 5000  # training rows among which the nearest are looked for
 
-Alike = Callable[[Path], "tuple[hs.Neighbour, ...]"]
+Alike = Callable[["hs.Explanation"], "tuple[hs.Neighbour, ...]"]
 Found = Iterator["tuple[hs.Explanation | hs.LeftOut, Path]"]  # one after the other, and its PNG
 
 
@@ -76,6 +76,8 @@ class _Work:
 def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
     """The pictures that were named."""
     looked = look(args, files=True)
+    if looked.run is None and args.data is not None:
+        raise SpecError("--data goes with a run folder: only that names training examples.")
     assert looked.files is not None
     if args.name is not None:
         looked.lens.number(args.name)  # refuses an unknown class before anything is done
@@ -86,7 +88,7 @@ def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
         alike, looker = _alike(looked, args), hs.looker_of(looked.lens)
         for id, source, (place,) in zip(files.ids, files.sources, places, strict=True):
             told = hs.explained(looker, id, source, args.name, args.method)
-            yield _beside(told, alike, source), place
+            yield _beside(told, alike), place
 
     return _Work(len(files), left_out=list(looked.left_out)), found()
 
@@ -114,23 +116,21 @@ def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
     def found() -> "Found":
         alike = _alike(looked, args)
         for told, name in zip(hs.explain_run(run, model, pictures), names, strict=True):
-            yield _beside(told, alike, pictures[told.path]), out / name
+            yield _beside(told, alike), out / name
 
     return _Work(len(rows)), found()
 
 
-def _beside(
-    told: "hs.Explanation | hs.LeftOut", alike: Alike, source: Path
-) -> "hs.Explanation | hs.LeftOut":
+def _beside(told: "hs.Explanation | hs.LeftOut", alike: Alike) -> "hs.Explanation | hs.LeftOut":
     """With the training examples most alike."""
-    return told if isinstance(told, hs.LeftOut) else replace(told, nearest=alike(source))
+    return told if isinstance(told, hs.LeftOut) else replace(told, nearest=alike(told))
 
 
 def _finish(work: _Work, found: "Found", as_json: bool) -> int:
     """Write and tell each as it is done, until Ctrl-C; the exit code."""
     progress, stopped = watching("explain").progress, False
     try:
-        for told, place in found:
+        for number, (told, place) in enumerate(found, 1):
             if isinstance(told, hs.LeftOut):
                 work.left_out.append(told)
             else:
@@ -138,7 +138,7 @@ def _finish(work: _Work, found: "Found", as_json: bool) -> int:
                 work.done.append((told, place))
                 if not as_json:
                     print(f"{told.path}\t{told.name}\t{told.score:.4f}\t{place}", flush=True)
-            progress(len(work.done) + len(work.left_out), work.count)
+            progress(number, work.count)
     except KeyboardInterrupt:
         say("stopped", f"{len(work.done)} of {work.count} pictures are explained and kept")
         stopped = True
@@ -159,37 +159,30 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
 
     Their features come from the store if they are there.
     """
+    if looked.run is None or looked.model is None:
+        say("nearest", "left out: only a run folder names its training examples")
+        return lambda told: ()
     try:
-        rows = _training_rows(looked, args.data)
+        rows = known_rows(looked.run, data_of(looked.run, args.data))
     except HeadstartError as error:
         if args.data is not None:
             raise
         say("nearest", f"left out: {error}")
-        return lambda path: ()
-    assert looked.model is not None
-    backbone, store = looked.model.backbone, hs.Store(args.store)
+        return lambda told: ()
+    backbone, store, forward = looked.model.backbone, hs.Store(args.store), Forward(looked.lens)
     sources = dict(zip(rows.ids, rows.sources, strict=True))
 
     @cache
-    def seen() -> "hs.FeatureTable":  # not before there is a picture to compare them with
-        return hs.extract(backbone, rows, store=store, watch=watching("nearest"))
+    def seen() -> "hs.FeatureTable | None":  # not before there is a picture to compare them with
+        try:
+            return hs.extract(backbone, rows, store=store, watch=watching("nearest"))
+        except HeadstartError as error:  # such as a store that is full
+            say("nearest", f"left out: {error}")
+            return None
 
-    def found(path: Path) -> "tuple[hs.Neighbour, ...]":
-        own = hs.Dataset((str(path),), (path,), (0,), ("?",))
-        return hs.nearest(seen(), sources, hs.extract(backbone, own, store=store).x)[0]
+    def found(told: "hs.Explanation") -> "tuple[hs.Neighbour, ...]":
+        if (table := seen()) is None:
+            return ()
+        return hs.nearest(table, sources, forward.features([told.square]))[0]
 
     return found
-
-
-def _training_rows(looked: Looked, data: Path | None) -> "hs.Dataset":
-    """Those of the run that was named, at most MOST of them, evenly taken.
-
-    Raises DataError where there are none to be had, with the reason.
-    """
-    if looked.run is None:
-        raise DataError("the training examples are named in a run folder, and none was named")
-    rows = part_of(looked.run, data_of(looked.run, data), "train")
-    if len(rows) <= MOST:
-        return rows
-    say("nearest", f"looked for among {MOST:,} of {len(rows):,} training examples")
-    return rows.take([n * len(rows) // MOST for n in range(MOST)])

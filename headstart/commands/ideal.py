@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import headstart as hs
 from headstart.commands.looking import add_looking_flags, decoded, look
-from headstart.errors import SpecError
+from headstart.errors import SpecError, UnknownName
 from headstart.runtime import torch_threads
 from headstart.spec import to_plain
 from headstart.terminal.flags import Parser, add_flags, bundle_of, made
@@ -63,7 +63,7 @@ def ideal(argv: list[str]) -> int:
     lens = look(args, files=False).lens
     orders = _orders(lens, args)
     judge = _judge(lens, args)
-    numbers = [judge.number(lens.classes[o.number]) if judge else 0 for o in orders]
+    numbers = [_number(judge, lens.classes[o.number], o.name) if judge else 0 for o in orders]
     start = decoded(args.start) if args.start else None
     rows = list[dict[str, Any]]()
     try:
@@ -168,6 +168,21 @@ def _judge(lens: "hs.Lens", args: argparse.Namespace) -> "hs.Lens | None":
     if path.is_dir():
         return hs.lens_of(hs.load(bundle_of(path)).model)
     return hs.source_lens(hs.load_backbone(args.judge))
+
+
+def _number(judge: "hs.Lens", whole: str, name: str) -> int:
+    """The judge's number of a class: by its whole name, or else by the one that was asked for.
+
+    Raises SpecError if it knows neither.
+    """
+    for own in (whole, name):
+        try:
+            return judge.number(own)
+        except UnknownName:
+            continue
+    raise SpecError(
+        f"The judge, {judge.name}, knows no class {whole!r}: name another --judge, or none."
+    )
 
 
 def _drawn(lens: "hs.Lens", order: Order, plan: "hs.IdealPlan", start: "Pixels | None") -> Made:

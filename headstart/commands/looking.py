@@ -12,6 +12,7 @@ from headstart.terminal.flags import MODEL_HELP, add_weights_flag, bundle_of, na
 from headstart.terminal.talk import say
 
 CELLS = "the built-in solar cells"  # where the demo's run says that its data is from
+KNOWN = 5_000  # training rows, at most, among which neighbours are looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ def add_looking_flags(parser: argparse.ArgumentParser, *, files: bool) -> None:
     parser.add_argument(
         "names",
         nargs="*",
-        metavar=" ".join(names) if not files else "RUN_OR_BUNDLE FILE",
+        metavar=" ".join(names),
         help=f"{MODEL_HELP} (leave it out with --backbone)"
         + ("; then images, folders of images, or - for paths on stdin" if files else ""),
     )
@@ -114,6 +115,15 @@ def part_of(run: Path, data: "hs.Dataset", part: str) -> "hs.Dataset":
     return data.take(rows)
 
 
+def known_rows(run: Path, data: "hs.Dataset") -> "hs.Dataset":
+    """The training rows among which neighbours are looked for: at most KNOWN, each class with its
+    share. Raises DataError if there is none."""
+    train = part_of(run, data, "train")
+    if len(train) > KNOWN:
+        say("known", f"neighbours are looked for among {KNOWN:,} of {len(train):,} training rows")
+    return train.take(hs.drawn(train.y, KNOWN))
+
+
 def data_of(run: Path, data: Path | None) -> "hs.Dataset":
     """All that a run was made of, from `data` if that is where it is now; raises SpecError if
     nothing says where that is, DataError if it can't be read."""
@@ -130,6 +140,6 @@ def pictures_of(run: Path, data: Path | None) -> dict[str, Path]:
     except HeadstartError as error:
         if data is not None or isinstance(error, SpecError):
             raise
-        say("pictures", f"left out of the page: {error} (--data tells where they are now)")
+        say("pictures", f"left out: {error} (--data tells where they are now)")
         return {}
     return dict(zip(found.ids, found.sources, strict=True))

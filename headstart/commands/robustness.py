@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import headstart as hs
 from headstart.atomic import write_json
-from headstart.commands.looking import data_of, part_of
-from headstart.errors import Mismatch, SpecError
+from headstart.commands.looking import data_of, known_rows, part_of
+from headstart.errors import DataError, Mismatch, SpecError
 from headstart.runtime import torch_threads
 from headstart.terminal.flags import (
     Parser,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FILE = "robustness.json"
-KNOWN = 5_000  # training rows, at most, among which neighbours are looked for
 
 
 def robustness(argv: list[str]) -> int:
@@ -67,13 +66,14 @@ def robustness(argv: list[str]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is tried, and what it is compared with. pictures: of all rows of the run."""
+    """What is tried, and what it is compared with, if that is there. pictures: of all rows of the
+    run."""
 
     lens: "hs.Lens"
     plan: "hs.RobustnessPlan"
     runtime: "hs.Runtime"
     tried: "hs.Squared"
-    known: "hs.FeatureTable"
+    known: "hs.FeatureTable | None"
     pictures: dict[str, Path]
 
 
@@ -95,17 +95,19 @@ def _prepared(args: argparse.Namespace) -> _Work:
         f"{len(tried.data):,} of {len(test):,} test pictures, changed as the network sees them: "
         f"{size} x {size} pixels, {lens.preprocess.fit}",
     )
-    known = _known(model, part_of(args.run, data, "train"), runtime, hs.Store(args.store))
+    known = _known(model, args.run, data, runtime, hs.Store(args.store))
     return _Work(lens, plan, runtime, tried, known, dict(zip(data.ids, data.sources, strict=True)))
 
 
 def _known(
-    model: "hs.Model", train: "hs.Dataset", runtime: "hs.Runtime", store: "hs.Store"
-) -> "hs.FeatureTable":
-    """Features of training rows, to see how neighbours move."""
-    if len(train) > KNOWN:
-        say("known", f"neighbours are looked for among {KNOWN:,} of {len(train):,} training rows")
-    some = train.take(hs.drawn(train.y, KNOWN))
+    model: "hs.Model", run: Path, data: "hs.Dataset", runtime: "hs.Runtime", store: "hs.Store"
+) -> "hs.FeatureTable | None":
+    """Features of training rows, to see how neighbours move; None, and a word why, without any."""
+    try:
+        some = known_rows(run, data)
+    except DataError as error:
+        say("known", f"how neighbours move is left out: {error}")
+        return None
     watch = watching("features")
     return hs.extract(model.backbone, some, store=store, runtime=runtime, watch=watch)
 
@@ -136,11 +138,11 @@ def _labels(lens: "hs.Lens", data: "hs.Dataset") -> "NDArray[np.int64]":
 
 
 def _kept(run: Path, found: "hs.Robustness") -> str:
-    """Write what is finished, unless more was there before; says what became of it."""
+    """Write what is finished, unless more was asked before; says what became of it."""
     done = len(found.attacked) + len(found.corrupted)
     if not done:
         return "nothing was tried yet, and nothing is written"
-    if done < _tried(run / FILE):
+    if done * found.rows < _asked(run / FILE):
         return f"{run / FILE} is left as it was, of a time when more was tried"
     write_json(run / FILE, found.to_plain())
     return (
@@ -149,11 +151,11 @@ def _kept(run: Path, found: "hs.Robustness") -> str:
     )
 
 
-def _tried(file: Path) -> int:
-    """How many changes are told of there; none if it can't be read."""
+def _asked(file: Path) -> int:
+    """How many changed pictures are told of there; none if it can't be read."""
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        return len(told["attacked"]) + len(told["corrupted"])
+        return int(told["rows"]) * (len(told["attacked"]) + len(told["corrupted"]))
     except (OSError, ValueError, LookupError, TypeError):
         return 0
 
@@ -166,7 +168,8 @@ def _finish(work: _Work, found: "hs.Robustness", args: argparse.Namespace) -> in
     else:
         _print(found)
     say("saved", f"{args.run / FILE}; the report tells it too: {page}")
-    return tell_left_out((*work.tried.left_out, *work.known.left_out))
+    known = work.known.left_out if work.known else ()
+    return tell_left_out((*work.tried.left_out, *known))
 
 
 def _print(found: "hs.Robustness") -> None:

@@ -87,7 +87,7 @@ def _fog(x: Light, numbers: Numbers, rng: np.random.Generator) -> Light:
 def _snow(x: Light, numbers: Numbers, rng: np.random.Generator) -> Light:
     """Flakes that fall at a slant, twice over, before a whiter picture."""
     mean, spread, size, least, length, sigma, kept = numbers
-    side = math.ceil(len(x) / size)
+    side = min(len(x), math.ceil(SIDE / size))
     flakes = _enlarged(rng.normal(mean, spread, (side, side)).astype(np.float32), len(x))
     flakes = np.where(flakes < least, 0, flakes).clip(0, 1)
     falling = _smeared(flakes, length, sigma, rng.uniform(-135, -45))[..., None]

@@ -57,8 +57,8 @@ def _bar(stage: str) -> Callable[[int, int], None]:
     task = bar.add_task(stage, total=None, rate="")
 
     def move(done: int, total: int) -> None:
-        if done == 1:
-            bar.start()
+        if done < total:
+            bar.start()  # at whatever it begins; does nothing to one that moves
         speed = bar.tasks[0].speed
         bar.update(task, completed=done, total=total, rate=pace(speed) if speed else "")
         if done == total:
