@@ -278,6 +278,7 @@ def train_scratch(
     with shop.training(phase, backbone, splits) as around:
         fitted = fit_from_scratch(job.recipe, settings, backbone, splits, job.augment, around)
     _tell(shop, phase, fitted)
+    _tell_attack(shop, phase, settings, fitted, splits)
     return fitted
 
 
@@ -341,13 +342,20 @@ def _tune(
     with shop.training("finetune", opened.backbone, splits, kept, *start) as around:
         fitted = fine_tune(settings, opened, head, *rows, around=around)
     _tell(shop, "finetune", fitted)
-    if settings.adversarial and len(splits.val):
-        shop.talk.say("finetune", under_attack(fitted))
+    _tell_attack(shop, "finetune", settings, fitted, splits)
     return fitted
 
 
 def _tell(shop: Workshop, phase: str, fitted: Fitted) -> None:
     shop.talk.say(phase, f"{chosen(fitted)}; {counts_said(fitted.count)}")
+
+
+def _tell_attack(
+    shop: Workshop, phase: str, settings: FineTune, fitted: Fitted, splits: Splits
+) -> None:
+    """What was bought, if it was trained against attacks."""
+    if settings.adversarial and len(splits.val):
+        shop.talk.say(phase, under_attack(fitted))
 
 
 def _all_there(table: FeatureTable) -> None:

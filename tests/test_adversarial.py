@@ -339,6 +339,14 @@ def test_a_run_tells_what_it_trained_on_and_what_it_chose_by(shapes: Path, tmp_p
     assert len(hs.load(run.folder / "model").model.predict(run.splits.test, store=None)) > 0
 
 
+def test_from_scratch_it_tells_what_was_bought_too(shapes: Path, tmp_path: Path) -> None:
+    said: dict[str, list[str]] = {}
+    talk = hs.Talk(say=lambda stage, text: said.setdefault(stage, []).append(text))
+    job = replace(JOB, strategy="scratch", store=hs.Store(tmp_path / "store"))
+    hs.train(hs.read(shapes), tmp_path / "run", job, talk)
+    assert said["scratch"][-1].startswith("accuracy under attack on validation: ")
+
+
 def test_the_command_takes_a_fraction_and_records_it(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -328,6 +328,23 @@ def test_a_model_that_holds_is_not_called_fragile(tmp_path: Path) -> None:
         assert "nobody sees" not in page
 
 
+def test_what_always_naming_the_commonest_class_would_get_is_not_called_firm(
+    tmp_path: Path,
+) -> None:
+    run, sources = make_run(tmp_path)
+    told = robustness()
+    told["attacked"] = [
+        {"levels": e, "accuracy": estimate(v), "neighbours": None} for e, v in ((0, 0.8), (2, 0.7))
+    ]
+    write_json(run / "robustness.json", told)
+    for guess, word in ((0.3, "firm"), (0.69, "partly")):
+        evaluation = json.loads((run / "evaluation.json").read_text())
+        evaluation["test"]["baseline"] = {"majority": "cat", "accuracy": estimate(guess)}
+        write_json(run / "evaluation.json", evaluation)
+        page = part_of(write_report(run, sources).read_text(), "robustness")
+        assert catalogue("en")["robust." + word].split(".")[0] in page
+
+
 def test_what_was_cut_off_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
     run, sources = make_run(tmp_path)
     whole = robustness()
@@ -339,6 +356,7 @@ def test_what_was_cut_off_says_so_and_shows_what_there_is(tmp_path: Path) -> Non
             assert "stopped before its end" in page
             assert ("Accuracy under attack" in page) == (len(attacked) > 1)
             assert ("Everyday damage" in page) == bool(corrupted)
+            assert "JPEG compression least" not in page  # of which the middle strength is missing
 
 
 def test_maps_lie_over_mistakes_first_and_are_judged(page: str) -> None:
@@ -457,11 +475,16 @@ def test_a_run_with_no_pictures_at_all_still_has_a_page(tmp_path: Path) -> None:
     assert looked.pictures == []
 
 
-def test_validation_may_be_empty(tmp_path: Path) -> None:
-    run, sources = make_run(tmp_path, val=False, with_insights=False)
+def blank_validation(run: Path) -> None:
+    """As if nothing had been measured there."""
     history = (run / "history.csv").read_text().splitlines()
     blank = [re.sub(r"^((?:[^,]*,){5})[^,]*,[^,]*,", r"\1,,", line) for line in history[1:]]
     write_text(run / "history.csv", "\n".join([history[0], *blank]) + "\n")
+
+
+def test_validation_may_be_empty(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path, val=False, with_insights=False)
+    blank_validation(run)
     assert read_facts(run, sources).history[-1].val_loss is None
     assert Looking(write_report(run, sources).read_text()).sections == SECTIONS
 
@@ -478,6 +501,20 @@ def test_curves_of_training_against_attacks_say_that_they_are(tmp_path: Path, pa
     (run / "recipe.json").write_text(json.dumps(recipe | {"finetune": {"adversarial": 2 / 255}}))
     assert told in write_report(run, sources).read_text()
     assert told not in page
+    history = (run / "history.csv").read_text()
+    alone = [line for line in history.splitlines() if not line.startswith("head")]
+    (run / "history.csv").write_text("\n".join(alone).replace("finetune", "scratch"))
+    assert told in write_report(run, sources).read_text()
+
+
+def test_attacked_curves_without_validation_are_not_read(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path)
+    blank_validation(run)
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps(recipe | {"finetune": {"adversarial": 2 / 255}}))
+    told = part_of(write_report(run, sources).read_text(), "curves")
+    readings = [text for key, text in catalogue("en").items() if key.startswith("reading.")]
+    assert not any(text.split(":")[0] in told for text in readings)
 
 
 def test_views_are_drawn_when_there_is_augmentation(tmp_path: Path) -> None:
@@ -709,6 +746,17 @@ def test_only_the_last_phase_is_read() -> None:
     flat = curve(np.full(8, 0.3), np.full(8, 0.3))
     assert read_curves([*head, *flat]).kind == "plateau"
     assert read_curves([*head, *flat[:3]]).kind == "too short"
+
+
+def test_of_training_against_growing_attacks_only_validation_is_read() -> None:
+    """Its loss rises with them, and its accuracy is of pictures that no one else is shown."""
+    risen, falling = np.array([0.42, 0.50, 0.58, 0.57, 0.56]), np.linspace(1.2, 0.6, 5)
+    lines = curve(risen, falling, accuracy=0.7)
+    assert read_curves(lines, guess=0.687).kind == "diverged"
+    assert read_curves(lines, guess=0.687, attacked=True).kind == "still learning"
+    flat = curve(np.full(5, 0.6), np.full(5, 0.6), accuracy=0.7)
+    assert read_curves(flat, guess=0.687).kind == "under-fitting"
+    assert read_curves(flat, guess=0.687, attacked=True).kind == "plateau"
 
 
 @pytest.mark.parametrize(

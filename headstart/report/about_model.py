@@ -27,7 +27,7 @@ from headstart.report.reading import read_curves
 from headstart.report.words import Words, data
 from headstart.training.history import Epoch
 
-TRANSFER = ("head", "finetune")  # phases that follow on one another, on one chart
+LEARNED = ("finetune", "scratch")  # phases that may be trained against attacks
 FROM_SCRATCH = " from scratch"  # ends the names of baselines in evaluation.json
 CHANCE = 0.05  # of a p from which on a difference may be one
 HARDLY = 0.005  # of accuracy: a gain below it is not worth new labels
@@ -104,30 +104,16 @@ def contender(w: Words, name: str) -> Markup:
 
 
 def curves_section(facts: Facts, w: Words, album: Album) -> Section:
-    blocks, tracks = list[Block](), _tracks(facts.history)
-    for title, lines in tracks:
-        if len(tracks) > 1:
-            blocks.append(Heading(w(f"curves.track.{title}")))
-        blocks += _track(facts, w, lines)
-    if not blocks:
-        blocks = [Text(w("curves.none"), "empty")]
-    return Section("curves", w("curves.title"), blocks)
+    return Section("curves", w("curves.title"), _curves(facts, w, facts.history))
 
 
-def _tracks(history: Sequence[Epoch]) -> list[tuple[str, list[Epoch]]]:
-    """Lines that follow on one another: the two phases of transfer together, others alone."""
-    tracks = dict[str, list[Epoch]]()
-    for line in history:
-        name = "transfer" if line.phase in TRANSFER else line.phase
-        tracks.setdefault(name if name in ("transfer", "scratch") else "baseline", []).append(line)
-    return list(tracks.items())
-
-
-def _track(facts: Facts, w: Words, lines: list[Epoch]) -> list[Block]:
+def _curves(facts: Facts, w: Words, lines: Sequence[Epoch]) -> list[Block]:
+    if not lines:
+        return [Text(w("curves.none"), "empty")]
     if len(lines) < 2:
         return [Text(w("curves.solved"), "note")]
-    reading = read_curves(lines, guess=_guess(facts))
-    sentence = w("reading." + reading.kind, epoch=reading.best)
+    reach = (facts.recipe.get("finetune") or {}).get("adversarial", 0.0)
+    attacked = bool(reach) and lines[-1].phase in LEARNED
     keys = [Key("train", w("part.train")), Key("val", w("part.val"))]
     tuned = [line for line in lines if line.phase == "finetune"]
     starts = bool(tuned) and lines[0].phase == "head"
@@ -139,10 +125,13 @@ def _track(facts: Facts, w: Words, lines: list[Epoch]) -> list[Block]:
         for what in ("accuracy", "loss")
     ]
     notes = [Text(w("curves.before"), "note")] if any(line.lr is None for line in tuned) else []
-    reach = (facts.recipe.get("finetune") or {}).get("adversarial")
-    if tuned and reach:
+    if attacked:
         notes.append(Text(w("curves.attacked", reach=f"{reach * 255:.3g}/255"), "note"))
-    return [Text(sentence, "lead"), Figures(figures), *notes]
+    blocks: list[Block] = [Figures(figures), *notes]
+    if attacked and lines[-1].val_loss is None:
+        return blocks  # nothing to read by
+    reading = read_curves(lines, guess=_guess(facts), attacked=attacked)
+    return [Text(w("reading." + reading.kind, epoch=reading.best), "lead"), *blocks]
 
 
 def _guess(facts: Facts) -> float | None:
@@ -151,7 +140,9 @@ def _guess(facts: Facts) -> float | None:
     return max(counts.values()) / counts.total() if counts else None
 
 
-def _curve(w: Words, lines: list[Epoch], what: str, marks: Sequence[tuple[float, str]]) -> Markup:
+def _curve(
+    w: Words, lines: Sequence[Epoch], what: str, marks: Sequence[tuple[float, str]]
+) -> Markup:
     """A phase's lines are joined among themselves: where another begins, it is measured anew."""
     show = w.share if what == "accuracy" else lambda v, d=3: w.number(v, d)
     series, values = list[Series](), list[float]()

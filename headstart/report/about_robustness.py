@@ -52,15 +52,16 @@ def _attacked(w: Words, found: dict[str, Any], guess: Guess) -> list[Block]:
     head = [w("robust.epsilon"), w("metric.accuracy"), w("robust.same"), w("robust.own")]
     told = w("robust.attack_note", steps=w.count(int(found["plan"]["steps"])))
     return [
-        Text(_attack_said(w, tried), "lead"),
+        Text(_attack_said(w, tried, guess), "lead"),
         Figures(_curves(w, tried, "levels", guess)),
         Table(head, rows, caption=w("robust.attack_caption", n=int(found["rows"]))),
         Text(told, "note"),
     ]
 
 
-def _attack_said(w: Words, tried: list[dict[str, Any]]) -> Markup:
-    """By the change that nobody sees, or else the smallest that was tried."""
+def _attack_said(w: Words, tried: list[dict[str, Any]], guess: Guess) -> Markup:
+    """By the change that nobody sees, or else the smallest that was tried. What always naming the
+    commonest class would get as well is no firmness."""
     clean = tried[0]
     row = next((r for r in tried if r["levels"] == UNSEEN), tried[1])
     left = row["accuracy"]["value"] / max(clean["accuracy"]["value"], 1e-9)
@@ -71,7 +72,8 @@ def _attack_said(w: Words, tried: list[dict[str, Any]]) -> Markup:
         accuracy=w.estimate(estimate(row["accuracy"])),
         n=int(clean["accuracy"]["n"]),
     )
-    kind = "fragile" if left < FRAGILE else "firm" if left > FIRM else "partly"
+    earned = guess is None or row["accuracy"]["low"] > guess["accuracy"]["value"]
+    kind = "fragile" if left < FRAGILE else "firm" if left > FIRM and earned else "partly"
     return Markup("{} {}").format(said, w("robust." + kind, flag=FLAG))
 
 
@@ -87,32 +89,37 @@ def _corrupted(w: Words, found: dict[str, Any], guess: Guess) -> list[Block]:
     for name, own in kinds.items():
         shares = [row["accuracy"]["value"] for row in own]
         cells = [w.share(share, 0) for share in shares] + [""] * (len(strengths) - len(shares))
-        mean, drawn = _mean(shares), spark([clean["accuracy"]["value"], *shares])
-        rows.append([w.named("corruption", name), *cells, w.share(mean, 0), drawn])
+        mean = w.share(_mean(shares), 0) if len(shares) == len(strengths) else ""
+        drawn = spark([clean["accuracy"]["value"], *shares])
+        rows.append([w.named("corruption", name), *cells, mean, drawn])
     head = [w("robust.what"), *map(w.count, strengths), w("robust.mean"), w("robust.drawn")]
     sure = max((r["accuracy"]["high"] - r["accuracy"]["low"]) / 2 for r in tried)
     caption = w("robust.corrupt_caption", n=int(found["rows"]), sure=w.number(100 * sure, 0))
     return [
         Heading(w("robust.corrupted")),
-        Text(_corruption_said(w, kinds)),
+        *_corruption_said(w, kinds),
         Table(head, rows, caption=caption),
         Figures(_curves(w, _by_strength(clean, tried), "strength", guess)),
         Text(w("robust.corrupt_note"), "note"),
     ]
 
 
-def _corruption_said(w: Words, kinds: dict[str, list[dict[str, Any]]]) -> Markup:
-    """By the middle strength, or the strongest that was tried of a kind."""
-    middle = {name: rows[min(MIDDLE, len(rows)) - 1]["accuracy"] for name, rows in kinds.items()}
+def _corruption_said(w: Words, kinds: dict[str, list[dict[str, Any]]]) -> list[Text]:
+    """By the middle strength, of the kinds that were tried at it."""
+    tried = {name: rows for name, rows in kinds.items() if len(rows) >= MIDDLE}
+    if not tried:
+        return []
+    middle = {name: rows[MIDDLE - 1]["accuracy"] for name, rows in tried.items()}
     order = sorted(middle, key=lambda name: float(middle[name]["value"]))
     worst, best = order[0], order[-1]
-    return w(
+    said = w(
         "robust.worst",
         worst=w.named("corruption", worst),
         best=w.named("corruption", best),
         low=w.estimate(estimate(middle[worst])),
         high=w.estimate(estimate(middle[best])),
     )
+    return [Text(said)]
 
 
 def _by_strength(clean: dict[str, Any], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:

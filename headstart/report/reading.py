@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -36,7 +36,9 @@ class Reading:
     best: int
 
 
-def read_curves(lines: Sequence[Epoch], *, guess: float | None = None) -> Reading:
+def read_curves(
+    lines: Sequence[Epoch], *, guess: float | None = None, attacked: bool = False
+) -> Reading:
     """Read the last phase of `lines`: of these kinds, the first whose rule holds.
 
     Only trained epochs count (those with a rate, lr). "The end" is the last LAST epochs, or the
@@ -55,8 +57,13 @@ def read_curves(lines: Sequence[Epoch], *, guess: float | None = None) -> Readin
     5. under-fitting: training accuracy at the end is below LOW; or, where `guess` tells the
        accuracy of always naming the commonest class, has not come half the way from there to 1.
     6. plateau: none of these.
+
+    Of a phase that was `attacked` in training, within a reach that grows, training tells nothing:
+    its loss may rise as the attacks do. Only validation is read, always under all of the attack.
     """
     trained = [line for line in lines if line.phase == lines[-1].phase and line.lr is not None]
+    if attacked:
+        trained = [replace(line, train_loss=None, train_accuracy=None) for line in trained]
     train = _column(trained, "train_loss")
     seen = _column(trained, "val_loss")
     judged = train if seen is None else seen
