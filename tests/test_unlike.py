@@ -117,6 +117,41 @@ def test_what_norms_read_is_noted_as_they_are_given_it(trained: Backbone) -> Non
     np.testing.assert_allclose(seen.square, x.square().mean(dim=(2, 3)), rtol=1e-4)
 
 
+def test_rows_that_a_network_makes_of_a_picture_are_noted_as_that_picture(
+    trained: Backbone,
+) -> None:
+    """Tokens, where they are normed as if each were a picture."""
+
+    class Folded(torch.nn.Module):
+        def __init__(self, norm: Any) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(norm.num_features)
+            self.norm.load_state_dict(norm.state_dict())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = self.norm(x.flatten(2).transpose(1, 2).flatten(0, 1))
+            return tokens.unflatten(0, (len(x), -1)).mT.unflatten(2, x.shape[2:])
+
+    module, pixels, told = cast(Any, trained.module), np.stack(list(noise(3))), list[Noted]()
+    for norm in (module.body[1], Folded(module.body[1]).eval()):
+        module.body[1] = norm
+        with listening(trained, remembered(trained.module), "cpu") as noted:
+            told.append(noted(pixels))
+    whole, seen = told
+    for name in ("mean", "square", "features"):
+        np.testing.assert_allclose(getattr(seen, name), getattr(whole, name), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_answers_with_no_numbers_is_not_near(
+    trained: Backbone, tmp_path: Path
+) -> None:
+    cast(Any, trained.module).stem[1].running_var[:] = -1
+    far = hs.unlike(trained, saved(tmp_path / "noise", noise(6)))
+    assert far.word == ""
+    assert "not finite" in far.advice
+    json.dumps(far.to_plain(), allow_nan=False)
+
+
 def test_nothing_is_left_on_the_network(trained: Backbone) -> None:
     before = trained.fingerprint()
     with pytest.raises(KeyError), listening(trained, remembered(trained.module), "cpu"):

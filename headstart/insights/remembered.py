@@ -101,13 +101,15 @@ def listening(
     keep_memory()  # the same tensors come and go with every batch
     module = backbone.module if device == "cpu" else copy.deepcopy(backbone.module).to(device)
     network = FromPixels(module, backbone.card.preprocess).to(device).eval()
-    names, read = memory.names if memory else (), dict[str, Any]()
+    names, read, rows = memory.names if memory else (), dict[str, Any](), 1
 
     def note(name: str) -> "Callable[[nn.Module, tuple[Tensor]], None]":
-        return lambda _, given: read.update({name: _moments(given[0])})
+        return lambda _, given: read.update({name: _moments(given[0], given[0].shape[0] // rows)})
 
     @torch.inference_mode()
     def noted(squares: Squares) -> Noted:
+        nonlocal rows
+        rows = len(squares)
         features = network(torch.from_numpy(squares).to(device)).cpu().numpy()
         none = torch.zeros(2, len(squares), 0, dtype=torch.float64)
         mean, square = torch.cat([none, *(read[name] for name in names)], dim=2).numpy()
@@ -132,12 +134,14 @@ def _norms(module: "nn.Module") -> Iterator[tuple[str, Any]]:
                 yield name, part
 
 
-def _moments(x: "Tensor") -> "Tensor":  # (N, C, …) -> (2, N, C)
-    """Of each channel in each picture: the mean, and the mean square."""
+def _moments(x: "Tensor", each: int) -> "Tensor":  # (N * each, C, …) -> (2, N, C)
+    """Of each channel in each picture: the mean, and the mean square. each: rows that a picture
+    has, where tokens or windows are read as if they were pictures."""
     import torch
 
     values = x.float().flatten(2) if x.dim() > 2 else x.float()[..., None]
-    return torch.stack([values.mean(dim=2), values.square().mean(dim=2)]).cpu().double()
+    found = torch.stack([values.mean(dim=2), values.square().mean(dim=2)])
+    return found.unflatten(1, (-1, each)).mean(dim=2).cpu().double()
 
 
 def _floats(tensor: "Tensor") -> Floats:

@@ -136,7 +136,8 @@ def unlike(
     runtime: Runtime | None = None,
     watch: Watch | None = None,
 ) -> Unlike:
-    """How far a sample of the data lies from what `backbone` was trained on, every class in it.
+    """How far a sample of the data lies from what `backbone` was trained on, every class with its
+    share.
 
     Pictures that can't be read are passed over; raises DataError if there are no others.
     """
@@ -157,6 +158,9 @@ def told(backbone: Backbone, memory: Memory | None, seen: Noted, noise: Noted | 
     name, head, n = backbone.card.name, trained_head(backbone), len(seen)
     if n < FEW:
         return Unlike(name, n, why=f"It takes {FEW} pictures or more to tell.")
+    if not all(np.isfinite(x).all() for x in (seen.mean, seen.square, seen.features)):
+        why = f"{name} answers with numbers that are not finite: are its weights whole?"
+        return Unlike(name, n, why=why)
     distance = estimated(memory, seen, noise) if memory and noise else None
     if head is None:
         return Unlike(name, n, distance)
