@@ -273,12 +273,13 @@ def tap_for(
     if _fits(kept * tap.row_bytes, around.store):
         around.say(f"keeping {_size(kept * tap.row_bytes)} at the cut {tap.name}, {tap.precision}")
         return tap
-    half = replace(tap, precision="float16")
-    if recipe.cut_precision == "auto" and _fits(kept * half.row_bytes, around.store):
-        around.say(f"keeping {_size(kept * half.row_bytes)} at the cut: half, for want of room")
-        return half
+    if recipe.cut_precision == "auto":
+        tap = replace(tap, precision="float16")
+        if _fits(kept * tap.row_bytes, around.store):
+            around.say(f"keeping {_size(kept * tap.row_bytes)} at the cut: half, for want of room")
+            return tap
     around.say(
-        f"{_size(kept * half.row_bytes)} at the cut do not fit the store's disk: the frozen layers "
+        f"{_size(kept * tap.row_bytes)} at the cut do not fit the store's disk: the frozen layers "
         f"run again every epoch instead, which is slower and gives the same"
     )
     return None

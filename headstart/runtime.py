@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from headstart.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Generator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -141,3 +144,10 @@ def _accelerator() -> Device:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def seeded(number: int) -> "Generator":
+    """One that begins at any whole number, of which PyTorch takes 2**63."""
+    import torch
+
+    return torch.Generator().manual_seed(number % 2**63)

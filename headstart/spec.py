@@ -54,6 +54,12 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def check_seed(seed: int) -> None:
+    """Raises SpecError for one that NumPy doesn't take."""
+    if seed < 0:
+        raise SpecError(f"seed is a whole number from 0 on; got {seed}.")
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return to_plain(value)

@@ -46,7 +46,8 @@ def test_where_there_is_reach_for_more_than_there_is_room_pictures_stay_pictures
         changed = perturb(sloping, pictures, attack)
         assert 0 <= changed.min() < changed.max() <= 255
         assert torch.equal(changed, changed.round())
-        assert (changed - pictures).flatten(1).norm(dim=1).max() <= 255 * max(attack.epsilon, 14)
+        if attack.norm == "l2":
+            assert (changed - pictures).flatten(1).norm(dim=1).max() <= 255 * attack.epsilon + 1e-3
     assert whole(torch.full((1, 4), 40.0), torch.full((1, 4), 230.0), attack).max() == 25
 
 

@@ -166,6 +166,9 @@ def test_without_room_on_the_disk_the_frozen_layers_run_again_and_that_is_said(
         tap = tap_for(RECIPE, opened, 1000, FLIPPED, around)
         assert (tap and tap.precision) == precision
     assert "do not fit" in said[-1]
+    half = float(said[-1].split()[0])
+    assert tap_for(replace(RECIPE, cut_precision="float32"), opened, 1000, FLIPPED, around) is None
+    assert float(said[-1].split()[0]) == pytest.approx(2 * half, rel=0.1)  # what was asked for
 
 
 def test_averaging_ends_on_the_line_where_validation_is_best(parts: hs.Splits) -> None:

@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
+import headstart as hs
+from headstart.data.augment import Augment
+from headstart.data.views import Views
 from headstart.errors import BundleError, Diverged, SpecError, UnknownName
 from headstart.features import FeatureTable
+from headstart.heads.head import HeadSpec
 from headstart.runtime import Runtime
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
 from headstart.training.loop import Hearing, Keeping, Trained, judge, losses_of, train
-from headstart.training.network import Network, snapshot
+from headstart.training.network import Network, new_head, snapshot
 from headstart.training.optimizing import make_optimizer, rate_factor
 from headstart.training.plan import Plan
 
@@ -416,3 +420,13 @@ def test_a_network_that_can_not_be_compiled_is_one_sentence(
     monkeypatch.setattr(torch, "compile", refuse)
     with pytest.raises(SpecError, match=r"this machine \(no C\+\+ compiler\): leave --compile out"):
         trained(runtime=Runtime(device="cpu", compile=True))
+
+
+def test_a_seed_is_any_whole_number_from_0_on() -> None:
+    for make in (hs.FineTune, HeadSpec, hs.SplitPlan):
+        with pytest.raises(SpecError, match="seed is a whole number from 0 on; got -1"):
+            make(seed=-1)
+    one, other = (new_head(HeadSpec("linear"), 4, 3, 2**70 + n).state_dict() for n in (0, 1))
+    assert not torch.equal(one["0.weight"], other["0.weight"])
+    square = np.zeros((8, 8, 3), np.uint8)
+    assert Views(Augment(flip="both"), 2**70).square(square, b"", 1).shape == (8, 8, 3)

@@ -130,11 +130,9 @@ def _padded_in_place(model: Any, module: nn.Module) -> Any:
     for node in model.graph.node:
         if node.op_type == "Conv" and node.input[1] in edges and node.input[0] in pads:
             left, right, top, bottom = edges[node.input[1]]
-            pad_node = pads[node.input[0]]
-            node.input[0] = pad_node.input[0]
+            node.input[0] = pads[node.input[0]].input[0]
             (own,) = (a for a in node.attribute if a.name == "pads")
             own.ints[:] = [top, left, bottom, right]
-            model.graph.node.remove(pad_node)
     return _without_dead_nodes(model)
 
 

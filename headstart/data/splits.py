@@ -9,6 +9,7 @@ import numpy as np
 from headstart.data.dataset import PARTS, Dataset, LeftOut
 from headstart.data.duplicates import groups
 from headstart.errors import DataError, SpecError
+from headstart.spec import check_seed
 
 Unit = tuple[int, ...]  # rows that stay together
 Cell = tuple[int, str]  # label, stratum
@@ -35,8 +36,7 @@ class SplitPlan:
                 f"val and test are shares of the rows and must leave some for training; "
                 f"got val={self.val}, test={self.test}."
             )
-        if self.seed < 0:
-            raise SpecError(f"seed is a whole number from 0 on; got {self.seed}.")
+        check_seed(self.seed)
 
     def share(self, part: str) -> float:
         return {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}[part]

@@ -36,7 +36,8 @@ class Views:
         """View `number` of a plain square (S, S, 3), which is of the file with this digest."""
         if not self.augment.active:
             return plain
-        named = digest(file, number.to_bytes(4, "little"), self.seed.to_bytes(8, "little"))
+        seed = (self.seed % 2**64).to_bytes(8, "little")
+        named = digest(file, number.to_bytes(4, "little"), seed)
         return self.augment(plain, int.from_bytes(named[:4], "little"))
 
 

@@ -21,7 +21,7 @@ from headstart.data.preprocess import Preprocess
 from headstart.errors import Diverged
 from headstart.explaining.ideal_plan import IdealPlan
 from headstart.explaining.lens import Lens, log_odds
-from headstart.training.adversary import seeded
+from headstart.runtime import seeded
 
 LOOKS = 64  # times on the way that the picture is judged as it is; a film has a frame of each
 NOISE = 0.1  # spread of what is begun with, in log odds about mid-grey: 6 of 255 levels

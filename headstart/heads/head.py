@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import Mismatch, SpecError, UnknownName
+from headstart.spec import check_seed
 
 Floats = NDArray[np.floating[Any]]
 Kind = Literal["logistic", "ridge", "nearest", "linear", "mlp"]
@@ -97,6 +98,7 @@ class HeadSpec:
         return self.head in ("linear", "mlp")
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         check_word("head", self.head, get_args(Kind))
         check_word("class weighting", self.class_weights, get_args(ClassWeights))
         if not self.l2 or not all(0 < l2 < math.inf for l2 in self.l2):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from headstart.runtime import seeded
 from headstart.training.attack import LEVELS as LEVELS
 from headstart.training.attack import Attack as Attack
 
@@ -96,11 +97,6 @@ def _whole_l2(change: Tensor, length: float) -> Tensor:
         fits = _length(rounded(middle)) <= length
         low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
     return change.sign() * rounded(high)
-
-
-def seeded(number: int) -> torch.Generator:
-    """One that begins at any whole number, of which PyTorch takes 2**63."""
-    return torch.Generator().manual_seed(number % 2**63)
 
 
 def _start(x: Tensor, attack: Attack, stream: int) -> Tensor:

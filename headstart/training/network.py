@@ -13,6 +13,7 @@ from headstart.errors import SpecError
 from headstart.heads.head import Head, HeadSpec
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
+from headstart.runtime import seeded
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def new_head(spec: HeadSpec, features: int, classes: int, seed: int) -> nn.Seque
     spec.check_classes(classes)
     hidden = spec.hidden if spec.head == "mlp" else ()
     widths = [features, *hidden, 1 if spec.output == "sigmoid" else classes]
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
     for layer in layers:
         nn.init.xavier_uniform_(layer.weight, generator=generator)

@@ -12,6 +12,7 @@ from headstart.heads.head import (
     check_rate,
     check_word,
 )
+from headstart.spec import check_seed
 
 Schedule = Literal["constant", "cosine"]
 Norms = Literal["frozen", "trained"]
@@ -71,6 +72,7 @@ class Plan:
             batch_size=self.batch_size,
             adversarial_steps=self.adversarial_steps,
         )
+        check_seed(self.seed)
         if self.lr != 0:
             check_rate("lr", self.lr)
         check_word("optimizer", self.optimizer, get_args(Optimizer))
