@@ -20,7 +20,6 @@ from headstart.commands.looking import (
     refuse_taken,
 )
 from headstart.errors import HeadstartError, SpecError
-from headstart.explaining.forward import Forward
 from headstart.explaining.method import METHODS
 from headstart.terminal.flags import Parser, add_store_flag
 from headstart.terminal.printing import FAILED, INTERRUPTED, print_json, tell_left_out
@@ -169,6 +168,8 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
             raise
         say("nearest", f"left out: {error}")
         return lambda told: ()
+    from headstart.explaining.forward import Forward
+
     backbone, store, forward = looked.model.backbone, hs.Store(args.store), Forward(looked.lens)
     sources = dict(zip(rows.ids, rows.sources, strict=True))
 
