@@ -136,6 +136,13 @@ def peak_rss_bytes() -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
+def seeded(number: int) -> "Generator":
+    """One that begins at any whole number, of which PyTorch takes 2**63."""
+    import torch
+
+    return torch.Generator().manual_seed(number % 2**63)
+
+
 def _accelerator() -> Device:
     if "torch" not in sys.modules:  # a bundle predicts without it; who trains has imported it
         return "cpu"
@@ -144,10 +151,3 @@ def _accelerator() -> Device:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def seeded(number: int) -> "Generator":
-    """One that begins at any whole number, of which PyTorch takes 2**63."""
-    import torch
-
-    return torch.Generator().manual_seed(number % 2**63)

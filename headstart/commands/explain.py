@@ -158,6 +158,8 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
 
     Their features come from the store if they are there.
     """
+    from headstart.explaining.forward import Forward
+
     if looked.run is None or looked.model is None:
         say("nearest", "left out: only a run folder names its training examples")
         return lambda told: ()
@@ -168,8 +170,6 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
             raise
         say("nearest", f"left out: {error}")
         return lambda told: ()
-    from headstart.explaining.forward import Forward
-
     backbone, store, forward = looked.model.backbone, hs.Store(args.store), Forward(looked.lens)
     sources = dict(zip(rows.ids, rows.sources, strict=True))
 
