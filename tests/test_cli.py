@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -297,8 +296,7 @@ def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> 
     command = [sys.executable, "-m", "headstart.cli", "train", str(shapes)]
     command += ["--out", str(tmp_path / "run"), "--backbone", "timm:test_vit"]
     command += ["--weights", "random", "--epochs", "1"]
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs ignore it
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("features  about"):  # two batches are done, many are not
