@@ -21,10 +21,11 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 @dataclass(frozen=True)
 class Runtime:
-    """Settings that change how fast a result comes, not what it is.
+    """Settings that change how fast a result comes, and no more of it than its rounding.
 
     device: auto takes an accelerator if PyTorch finds one.
-    threads: threads of the forward pass, 0 for one a core.
+    threads: threads of the network, 0 for one a core; another count rounds sums otherwise, which
+        training enlarges.
     decode_threads: threads that read and decode, 0 for one a core.
     compile: compile what is trained (torch.compile): a minute before the first step, which pays in
         long training on an accelerator, and seldom on a CPU.
