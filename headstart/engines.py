@@ -89,7 +89,10 @@ class OnnxEngine:
 
 
 class TorchEngine:
-    """PyTorch: autocast to float16 and channels-last on an accelerator, plain float32 on a CPU."""
+    """PyTorch: channels-last and autocast to float16 on an accelerator, plain float32 on a CPU.
+
+    A row for which float16 is too narrow is computed again, in float32.
+    """
 
     def __init__(self, backbone: Backbone, device: str, both: "nn.Module | None" = None) -> None:
         import copy
@@ -104,15 +107,25 @@ class TorchEngine:
         self._network = FromPixels(module, backbone.card.preprocess).to(device).eval()
         self._device = torch.device(device)
         self.batch = 16 if device == "cpu" else 256
+        self.half = device != "cpu"
 
     def __call__(self, squares: Squares) -> Outputs:
+        outputs = self._run(squares, half=self.half)
+        if self.half:
+            fits = [np.isfinite(output).reshape(len(squares), -1).all(axis=1) for output in outputs]
+            beyond = ~np.logical_and.reduce(fits)
+            if beyond.any():
+                for output, exact in zip(
+                    outputs, self._run(squares[beyond], half=False), strict=True
+                ):
+                    output[beyond] = exact
+        return outputs
+
+    def _run(self, squares: Squares, *, half: bool) -> Outputs:
         import torch
 
-        on_cpu = self._device.type == "cpu"
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._device.type, torch.float16, enabled=not on_cpu),
-        ):
+        narrow = torch.autocast(self._device.type, torch.float16, enabled=half)
+        with torch.inference_mode(), narrow:
             said = self._network(torch.from_numpy(squares).to(self._device))
         outputs = said if isinstance(said, tuple) else (said,)
         return tuple(np.ascontiguousarray(output.float().cpu().numpy()) for output in outputs)

@@ -12,7 +12,7 @@ from headstart import engines, features
 from headstart.backbones.graph import freeze
 from headstart.engines import Checked, OnnxEngine, TorchEngine, compare
 from headstart.errors import Mismatch, SpecError, StoreError
-from headstart.runtime import Runtime
+from headstart.runtime import ON_CPU, Runtime
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def test_features_are_those_of_the_plain_module(data: hs.Dataset) -> None:
     x = (x - torch.tensor(eats.mean)[:, None, None]) / torch.tensor(eats.std)[:, None, None]
     with torch.inference_mode():
         expected = backbone.module(x).numpy()
-    np.testing.assert_allclose(hs.extract(backbone, data).x, expected, atol=1e-5)
+    found = hs.extract(backbone, data, runtime=ON_CPU)
+    np.testing.assert_allclose(found.x, expected, atol=1e-5)
 
 
 def test_features_follow_their_rows(data: hs.Dataset) -> None:
@@ -147,11 +148,11 @@ def test_an_interrupted_run_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hs.extract(backbone, data, store=store, watch=hs.Watch(progress=stop))
-    table = hs.extract(backbone, data, store=store)
+        hs.extract(backbone, data, store=store, runtime=ON_CPU, watch=hs.Watch(progress=stop))
+    table = hs.extract(backbone, data, store=store, runtime=ON_CPU)
     assert 0 < table.hits < 40
     assert table.forwards == 40 - table.hits
-    assert np.array_equal(table.x, hs.extract(backbone, data).x)
+    assert np.array_equal(table.x, hs.extract(backbone, data, runtime=ON_CPU).x)
 
 
 def test_a_full_disk_says_so_and_keeps_what_was_there(
@@ -183,7 +184,7 @@ def test_unreadable_files_are_left_out_and_named(data: hs.Dataset) -> None:
 def test_the_time_to_expect_is_told_once(data: hs.Dataset) -> None:
     told: list[tuple[int, float]] = []
     watch = hs.Watch(expect=lambda rows, seconds: told.append((rows, seconds)))
-    hs.extract(hs.load_backbone("tiny:32"), data, watch=watch)
+    hs.extract(hs.load_backbone("tiny:32"), data, runtime=ON_CPU, watch=watch)
     ((rows, seconds),) = told
     assert rows == 40
     assert seconds > 0
@@ -191,7 +192,7 @@ def test_the_time_to_expect_is_told_once(data: hs.Dataset) -> None:
 
 def test_a_shipped_graph_reads_the_same_store(data: hs.Dataset, store: hs.Store) -> None:
     backbone = hs.load_backbone("tiny:32")
-    hs.extract(backbone, data, store=store)
+    hs.extract(backbone, data, store=store, runtime=ON_CPU)
     assert hs.extract(freeze(backbone), data, store=store).forwards == 0
 
 
@@ -221,6 +222,23 @@ def test_features_that_are_not_numbers_never_agree() -> None:
     nan = np.full((1, 3), np.nan, np.float32)
     with pytest.raises(Mismatch):
         compare(nan, nan)
+
+
+def test_what_float16_cannot_hold_is_computed_in_float32() -> None:
+    """As it is for a ResNet50 of random weights: infinite features would stop training."""
+    backbone = hs.load_backbone("tiny:8")
+    with torch.no_grad():  # of bright pictures only, its first layer gives values beyond 65,504
+        next(backbone.module.parameters()).mul_(1e5)
+    dark, bright = slice(0, 3), slice(3, 6)
+    squares = np.full((6, 8, 8, 3), 128, np.uint8)
+    squares[bright] = 255
+    engine = TorchEngine(backbone, "cpu")
+    (exact,) = engine(squares)
+    engine.half = True  # as on an accelerator
+    (narrow,) = engine(squares)
+    assert np.array_equal(narrow[bright], exact[bright])
+    assert not np.array_equal(narrow[dark], exact[dark])  # as these were computed in float16
+    np.testing.assert_allclose(narrow[dark], exact[dark], atol=0.01 * np.abs(exact[dark]).max())
 
 
 def test_what_engine_made_a_row_is_part_of_its_name() -> None:
