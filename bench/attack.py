@@ -160,7 +160,12 @@ def by_art(kind: type, lens: hs.Lens, squares: Squares, levels: int, **settings:
     np.random.seed(0)  # ART draws from NumPy's own generator
     x = (squares / 255).astype(np.float32).transpose(0, 3, 1, 2)
     outside = PyTorchClassifier(
-        Outside(lens), nn.CrossEntropyLoss(), x.shape[1:], len(lens.classes), clip_values=(0, 1)
+        Outside(lens),
+        nn.CrossEntropyLoss(),
+        x.shape[1:],
+        len(lens.classes),
+        clip_values=(0, 1),
+        device_type="cpu",  # where a lens is
     )
     attack = kind(outside, eps=levels / 255, batch_size=8, verbose=False, **settings)
     changed: NDArray[np.float32] = attack.generate(x)

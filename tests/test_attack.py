@@ -289,7 +289,12 @@ def by_art(kind: str, logits: Logits, squares: Tensor, **settings: float) -> Ten
     np.random.seed(0)  # ART draws from NumPy's own generator
     x = (squares.numpy() / 255).astype(np.float32).transpose(0, 3, 1, 2)
     outside = PyTorchClassifier(
-        Outside(logits), nn.CrossEntropyLoss(), x.shape[1:], 3, clip_values=(0, 1)
+        Outside(logits),
+        nn.CrossEntropyLoss(),
+        x.shape[1:],
+        3,
+        clip_values=(0, 1),
+        device_type="cpu",  # where the network is
     )
     changed = getattr(evasion, kind)(outside, batch_size=64, verbose=False, **settings).generate(x)
     return torch.from_numpy(np.rint(255 * changed)).permute(0, 2, 3, 1)

@@ -15,6 +15,7 @@ import pytest
 import headstart as hs
 from headstart import bundle as bundles
 from headstart.errors import BundleError
+from headstart.runtime import ON_CPU
 from headstart.trust.calibration import scaled
 from headstart.trust.limits import Limits
 
@@ -36,8 +37,8 @@ def test_a_bundle_predicts_exactly_as_the_model_did(
 ) -> None:
     data = hs.read(shapes)
     recipe = hs.FeatureExtraction(head=head, fit="squash")  # type: ignore[arg-type]
-    model = hs.fit(recipe, "tiny:32", hs.split(data), store=None)
-    said = model.predict(data, store=None)
+    model = hs.fit(recipe, "tiny:32", hs.split(data), store=None, runtime=ON_CPU)
+    said = model.predict(data, store=None, runtime=ON_CPU)
     hs.save(model, tmp_path / "bundle")
     again = hs.load(tmp_path / "bundle").model.predict(data, store=None)
     assert np.array_equal(again.scores, said.scores)

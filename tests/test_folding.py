@@ -1,4 +1,8 @@
-"""Convolutions with their norms in them: the same function, and the same gradients."""
+"""Convolutions with their norms in them: the same function, and the same gradients.
+
+In float64: in float32 the rounding of a processor may put a relu on its other side, whose gradient
+is another.
+"""
 
 import pytest
 import torch
@@ -25,8 +29,8 @@ def tail_of(name: str) -> tuple[fx.GraphModule, Tensor]:
     cut = cut_before(backbone, thawed_by(backbone, str(max(1, len(backbone.blocks) // 2))))
     assert cut is not None
     assert isinstance(cut.tail, fx.GraphModule)
-    cut.tail.eval().requires_grad_(True)
-    return cut.tail, torch.randn(2, *cut.shape, generator=generator)
+    cut.tail.eval().requires_grad_(True).double()
+    return cut.tail, torch.randn(2, *cut.shape, generator=generator, dtype=torch.float64)
 
 
 def joined(module: fx.GraphModule) -> int:
@@ -43,12 +47,9 @@ def test_features_and_gradients_are_the_same(name: str) -> None:
     for module in (tail, together):
         features = module(x)
         slopes = torch.autograd.grad(features.square().sum(), list(tail.parameters()))
-        found.append((features, slopes))
-    (plain, slopes), (same, same_slopes) = found
-    largest = float(plain.detach().abs().max())
-    torch.testing.assert_close(same, plain, rtol=1e-4, atol=1e-4 * largest)
-    for a, b in zip(slopes, same_slopes, strict=True):
-        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4 * float(a.abs().max() + 1e-6))
+        found.append((features.detach(), *slopes))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-9 * float(a.abs().max() + 1))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

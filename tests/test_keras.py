@@ -3,7 +3,7 @@
 import sys
 import urllib.error
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,13 @@ from headstart.errors import Mismatch, SourceError, SpecError, UnknownName
 
 FOUR = ("VGG16@32", "ResNet50@48", "MobileNetV2@64", "EfficientNetB0@33")
 RNG = np.random.default_rng
+
+
+@pytest.fixture(autouse=True)
+def on_cpu() -> Iterator[None]:
+    """Where ours is; Keras would take an accelerator."""
+    with from_keras._keras().device("cpu"):
+        yield
 
 
 def keras_model(id: str) -> Any:

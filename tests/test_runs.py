@@ -17,7 +17,7 @@ from PIL import Image
 import headstart as hs
 from headstart.errors import DataError, Diverged, MissingPackage, SpecError
 from headstart.run_folder import FILES
-from headstart.runtime import Runtime
+from headstart.runtime import ON_CPU, Runtime
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on_in_its_folder(
     def watch(stage: str) -> hs.Watch:
         return hs.Watch(progress=stop) if stage == "features" else hs.Watch()
 
-    data = hs.read(shapes)
+    data, job = hs.read(shapes), replace(job, runtime=ON_CPU)  # where batches are small
     with pytest.raises(KeyboardInterrupt):
         hs.train(data, tmp_path / "run", job, hs.Talk(watch=watch))
     run = hs.train(data, tmp_path / "run", job)
