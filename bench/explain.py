@@ -187,8 +187,8 @@ def hidden(
 
 
 def told_by(maps: Sequence[hs.Attribution]) -> str:
-    """How many maps came from where."""
-    ways = Counter(f"{m.method} at {m.layer}" for m in maps)
+    """How many maps came from which method."""
+    ways = Counter(m.method for m in maps)
     return ", ".join(f"{count} {way}" for way, count in ways.most_common())
 
 
