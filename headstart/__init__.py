@@ -1,9 +1,21 @@
 """Headstart: a folder of labelled examples and a pretrained network become a tested model."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Libraries that report their use to their makers unless these variables are set. They read them
+# when they are imported, so the variables are set here, which runs before any other file of ours.
+# A value that the user has set stays as it is, and child processes inherit all of them.
+_TELEMETRY_OFF = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+for _name, _value in _TELEMETRY_OFF.items():
+    os.environ.setdefault(_name, _value)
 
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone as Backbone

@@ -1,5 +1,6 @@
 """Who runs the frozen part: ONNX Runtime on a CPU, PyTorch on an accelerator."""
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -160,11 +161,25 @@ def compare(features: Features, reference: Features) -> None:
         )
 
 
-def _session(frozen: Frozen, threads: int) -> Any:
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime without its telemetry; the only place that imports it.
+
+    Its Linux builds since 1.31 open a database of events and start uploading while they are being
+    imported, and only ORT_DISABLE_TELEMETRY prevents that: `headstart/__init__.py` sets it. Older
+    builds and those for Windows know only the call. A user who set the variable otherwise keeps
+    the telemetry.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingPackage("onnxruntime", purpose="Running on a CPU", extra="train") from error
+    if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() in ("1", "true", "yes"):
+        onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def _session(frozen: Frozen, threads: int) -> Any:
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: stderr is the user's
