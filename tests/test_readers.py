@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from headstart.data.checks import check, survey
 from headstart.data.examples import solar_cells
+from headstart.data.finding import find
 from headstart.data.readers import EMPTY_CLASS, read
+from headstart.data.splits import split
 from headstart.data.walking import display, walk
 from headstart.errors import DataError, MissingPackage
 
@@ -116,6 +119,33 @@ def test_hidden_and_system_files_are_listed_and_ignored(tmp_path: Path) -> None:
     }
 
 
+def test_thumbnails_and_deleted_files_are_passed_over_and_counted(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png")
+    for name in (
+        "cat/@eaDir/1.png/SYNOPHOTO_THUMB_M.png",
+        "cat/@eaDir/1.png/SYNOPHOTO_THUMB_S.png",
+        "#recycle/old.png",
+        "cat/.@__thumb/s100_1.png",
+        "$RECYCLE.BIN/a/1.png",
+        "lost+found/1.png",
+        ".Trash-1000/files/1.png",
+        "cat/SYNOFILE_THUMB_XL.png",
+    ):
+        picture(tmp_path / name)
+    assert read(tmp_path).ids == ("cat/1.png",)
+    assert find([tmp_path])[0].sources == (tmp_path / "cat" / "1.png",)
+    assert left_out(tmp_path) == {
+        "#recycle": "1 deleted file",
+        "$RECYCLE.BIN": "1 deleted file",
+        ".Trash-1000": "1 deleted file",
+        "cat/.@__thumb": "1 file of thumbnails",
+        "cat/@eaDir": "2 files of thumbnails",
+        "cat/SYNOFILE_THUMB_XL.png": "file of thumbnails",
+        "lost+found": "1 hidden or system file",
+    }
+    assert all(out.expected for out in read(tmp_path).left_out)
+
+
 def test_a_looped_link_shows_nothing_twice(tmp_path: Path) -> None:
     picture(tmp_path / "cat" / "1.png")
     (tmp_path / "cat" / "loop").symlink_to(tmp_path, target_is_directory=True)
@@ -136,15 +166,94 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     assert set(left_out(tmp_path / "data")) == {"cat/link.png", "dog"}
 
 
-def test_a_link_inside_is_another_name_of_a_file(tmp_path: Path) -> None:
-    picture(tmp_path / "cat" / "b.png")
-    (tmp_path / "cat" / "a.png").symlink_to("b.png")
-    os.link(tmp_path / "cat" / "b.png", tmp_path / "cat" / "c.png")
-    assert read(tmp_path).ids == ("cat/b.png",)
-    assert left_out(tmp_path) == {
-        "cat/a.png": "another name of cat/b.png",
-        "cat/c.png": "another name of cat/b.png",
+@pytest.mark.parametrize("kind", ["hard", "symbolic"])
+def test_a_second_name_of_a_file_is_a_copy_of_the_example(tmp_path: Path, kind: str) -> None:
+    one = picture(tmp_path / "cat" / "b.png")
+    picture(tmp_path / "dog" / "1.png", 3)
+    second_name(tmp_path / "dog" / "a.png", one, kind)
+    data = read(tmp_path)
+    assert data.ids == ("cat/b.png", "dog/1.png", "dog/a.png")
+    assert data.left_out == ()
+    found = check(data, survey(data))
+    assert found.exact_two_labels == ((0, 2),)  # the same picture under two labels
+
+
+def second_name(new: Path, old: Path, kind: str) -> None:
+    (new.hardlink_to if kind == "hard" else new.symlink_to)(old)
+
+
+@pytest.mark.parametrize("kind", ["hard", "symbolic"])
+def test_a_second_name_in_train_moves_no_test_row(tmp_path: Path, kind: str) -> None:
+    for i in range(12):
+        picture(tmp_path / "test" / "ab"[i % 2] / f"{i}.png", 10 * i)
+        picture(tmp_path / "train" / "ab"[i % 2] / f"{i}.png", 10 * i + 120)
+    for i in range(3):  # sorted before their first names
+        label = "ab"[i % 2]
+        one = tmp_path / "test" / label / f"{i}.png"
+        second_name(tmp_path / "train" / label / f"0{i}.png", one, kind)
+    data = read(tmp_path)
+    splits = split(data, together=check(data, survey(data)).exact)
+    assert len(splits.test) == 12
+    assert [out.path for out in splits.left_out] == [
+        "train/a/00.png",
+        "train/a/02.png",
+        "train/b/01.png",
+    ]
+
+
+def test_a_linked_folder_is_entered_under_both_names(tmp_path: Path) -> None:
+    picture(tmp_path / "cat" / "1.png")
+    (tmp_path / "dog").symlink_to("cat", target_is_directory=True)
+    data = read(tmp_path)
+    assert data.ids == ("cat/1.png", "dog/1.png")
+    assert check(data, survey(data)).exact_two_labels == ((0, 1),)
+
+
+def test_linked_folders_are_entered_at_any_depth_but_not_inside_of_themselves(
+    tmp_path: Path,
+) -> None:
+    picture(tmp_path / ".pool" / "x" / "cat" / "1.png")
+    (tmp_path / ".pool" / "x" / "dog").symlink_to("cat")
+    (tmp_path / ".pool" / "x" / "cat" / "up").symlink_to("..")
+    (tmp_path / "train").symlink_to(".pool/x")
+    assert read(tmp_path).ids == ("train/cat/1.png", "train/dog/1.png")
+    assert {path: why for path, why in left_out(tmp_path).items() if path != ".pool"} == {
+        "train/cat/up": "another name of .pool/x around it",
+        "train/dog/up": "another name of .pool/x around it",
     }
+
+
+def test_folders_that_link_to_each_other_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.data.walking.LINKED_NAMES", 200)
+    for i in range(12):
+        picture(tmp_path / f"{i}" / "1.png")
+        for name in "xyz":
+            (tmp_path / f"{i}" / name).symlink_to(f"../{(i + 1) % 12}")
+    found = walk(tmp_path)
+    assert 12 < len(found.files) < 60 * 20 + 200
+    refused = [out for out in found.left_out if not out.expected]
+    assert refused[0].reason == "a link to a folder, after 1,200 names through such links"
+
+
+def test_where_all_files_have_one_inode_none_is_lost(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for the system, as some network and virtual file systems answer."""
+    before = walk(shapes)
+    for name in ("stat", "lstat"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, real=real, **k: one_inode(real(*a, **k)))
+    assert os.stat(shapes).st_ino == os.stat(shapes / "dark").st_ino == 0
+    assert walk(shapes) == before
+    assert len(before.files) == 24
+
+
+def one_inode(status: os.stat_result) -> os.stat_result:
+    values = list(status)
+    values[1] = values[2] = 0  # st_ino, st_dev
+    return os.stat_result(values)
 
 
 def test_a_link_to_what_is_hidden_inside_is_followed_once(tmp_path: Path) -> None:
@@ -215,6 +324,15 @@ def test_where_there_is_nothing_to_read_the_layout_is_told(tmp_path: Path, kind:
         (root / "cat" / "readme.txt").write_text("soon")
     with pytest.raises(DataError, match="Expected one folder a class"):
         read(root)
+
+
+def test_a_prediction_is_made_for_every_name_of_a_file_in_a_folder(tmp_path: Path) -> None:
+    one = picture(tmp_path / "1.png")
+    (tmp_path / "2.png").hardlink_to(one)
+    (tmp_path / "3.png").symlink_to("1.png")
+    files, left_out = find([tmp_path])
+    assert [source.name for source in files.sources] == ["1.png", "2.png", "3.png"]
+    assert left_out == ()
 
 
 CSV = "path,label,part,group,stratum\na.png,cat,train,g,x\nb.png,dog,Validation,,y\nc.png,cat,,,\n"

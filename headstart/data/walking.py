@@ -1,6 +1,7 @@
-"""Every file under a folder once, in an order that is the same on every machine."""
+"""Every name of a file under a folder, in an order that is the same on every machine."""
 
 import os
+import re
 import stat
 from collections import deque
 from dataclasses import dataclass, field
@@ -8,8 +9,26 @@ from pathlib import Path
 
 from headstart.data.dataset import LeftOut
 
-SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-Inode = tuple[int, int]  # (st_dev, st_ino)
+LEADS_OUT = "a link that leads out of the folder"
+LEADS_NOWHERE = "a link that leads nowhere"
+# What NAS systems, file managers and operating systems put beside pictures, in lower case. Other
+# names that begin with a dot are passed over too.
+THUMBNAILS = frozenset(
+    {"@eadir", ".@__thumb", ".thumbnails", ".thumbs", ".sh_thumbnails", "_thumbs", "_thumbnails"}
+    | {".wdmc", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "zbthumbnail.info"}
+)
+DELETED = frozenset(
+    {"#recycle", "@recycle", "$recycle.bin", "network trash folder", ".recycle", ".trash"}
+    | {".trashes"}
+)
+SYSTEM = frozenset(
+    {"__macosx", "desktop.ini", "lost+found", "system volume information", "icon\r", "picasa.ini"}
+    | {"@tmp", "@sharebin", "#snapshot", "@recently-snapshot", "temporary items", "_vti_cnf"}
+)
+# Names reached through linked folders: this many, or for each real name so many, before no further
+# link to a folder is followed. Links to folders that hold links can double at every step.
+LINKED_NAMES = 10_000
+LINKED_NAMES_EACH = 20
 
 
 @dataclass(frozen=True)
@@ -22,11 +41,15 @@ class Walk:
 
 
 def walk(root: Path) -> Walk:
-    """Visit each real file under `root` once, and never leave it.
+    """List each name of a file under `root`, and never leave it.
 
-    Links are followed last and only to what lies under `root` and was not seen before, so loops
-    end. Hidden and system files, links that lead out or nowhere, further names of a file already
-    seen and folders that may not be read are listed in `left_out`; an ignored folder is one entry.
+    Every name counts: hard links and links to a file under `root` are names of their own, and a
+    linked folder is entered under its own name and the link's. It is not entered inside of itself,
+    so loops end; more than LINKED_NAMES names through linked folders are not followed. Folders are
+    told apart by their resolved paths, since some file systems give all files one inode.
+
+    Hidden and system files, thumbnails, links that lead out or nowhere and folders that may not be
+    read are listed in `left_out`; a folder passed over is one entry, which counts its files.
     """
     walker = _Walker(root.resolve())
     walker.run()
@@ -35,6 +58,18 @@ def walk(root: Path) -> Walk:
         tuple(sorted(walker.folders, key=_order)),
         tuple(sorted(walker.left_out, key=lambda out: out.path)),
     )
+
+
+def passed_over(name: str) -> str:
+    """What a file or folder of this name is that nobody means as an example, or nothing."""
+    lower = name.lower()
+    if lower in THUMBNAILS or lower.endswith(".thm") or re.match(r"syno\w*[_:]thumb_", lower):
+        return "file of thumbnails"  # .thm: a camera's, beside its films
+    if lower in DELETED or lower.startswith(".trash-"):
+        return "deleted file"
+    if name.startswith(".") or lower in SYSTEM:
+        return "hidden or system file"
+    return ""
 
 
 def display(path: Path) -> str:
@@ -60,90 +95,117 @@ def _order(path: Path) -> bytes:
     return os.fsencode(path.as_posix())
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """A folder by its name below the root, and by its resolved path.
+
+    above: the resolved paths of the folders that its name leads through. linked: whether a link is
+    among them.
+    """
+
+    name: Path
+    real: Path
+    above: tuple[Path, ...] = ()
+    linked: bool = False
+
+    def inner(self, name: str) -> "_Folder":
+        return _Folder(self.name / name, self.real / name, (*self.above, self.real), self.linked)
+
+
 @dataclass
 class _Walker:
-    """The state of one walk: what was found, and which inodes were seen."""
+    """The state of one walk: what was found, and the links that are still to be followed."""
 
     root: Path
     files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
-    seen: dict[Inode, Path] = field(default_factory=dict)
-    links: deque[Path] = field(default_factory=deque)
+    links: deque[_Folder] = field(default_factory=deque)
+    real_names: int = 0
+    linked_names: int = 0
 
     def run(self) -> None:
-        self.enter(Path())
-        while self.links:  # only after all real files, so that a link never takes a file's place
+        self.enter(_Folder(Path(), self.root))
+        while self.links:  # after all real names, of which their number depends
             self.follow(self.links.popleft())
 
-    def enter(self, folder: Path) -> None:
-        """Visit everything below a real folder, given relative to the root."""
+    def enter(self, folder: _Folder) -> None:
+        """Visit everything below a folder, links aside."""
         waiting = [folder]
         while waiting:
             here = waiting.pop()
-            if not self.is_new(here):
+            if here.real in here.above:
+                self.leave_out(here.name, f"another name of {self.shown(here)}", expected=True)
                 continue
-            if here != Path():
-                self.folders.append(here)
+            if here.name != Path():
+                self.folders.append(here.name)
             waiting += self.subfolders(here)
 
-    def subfolders(self, folder: Path) -> list[Path]:
+    def subfolders(self, folder: _Folder) -> list[_Folder]:
         """Take the files of one folder and name the folders in it."""
         try:
-            names = sorted(os.listdir(self.root / folder), key=os.fsencode)
+            names = sorted(os.listdir(folder.real), key=os.fsencode)
         except OSError as error:
-            self.leave_out(folder, f"cannot be listed: {error.strerror or error}")
+            self.leave_out(folder.name, f"cannot be listed: {error.strerror or error}")
             return []
-        return [path for name in names if self.place(path := folder / name)]
+        self.real_names += 0 if folder.linked else len(names)
+        self.linked_names += len(names) if folder.linked else 0
+        return [inner for name in names if self.place(inner := folder.inner(name))]
 
-    def place(self, path: Path) -> bool:
+    def place(self, entry: _Folder) -> bool:
         """File one entry where it belongs; True for a folder to be entered."""
-        if path.name.startswith(".") or path.name in SYSTEM_NAMES:
-            self.leave_out(path, "hidden or system file", expected=True)
+        path = entry.name
+        if what := passed_over(path.name):
+            self.pass_over(entry, what)
             return False
         try:
-            mode = os.lstat(self.root / path).st_mode
+            mode = os.lstat(entry.real).st_mode
         except OSError as error:
             self.leave_out(path, f"cannot be read: {error.strerror or error}")
             return False
         if stat.S_ISLNK(mode):
-            self.links.append(path)
+            self.links.append(entry)
         elif stat.S_ISREG(mode):
-            if self.is_new(path):
-                self.files.append(path)
+            self.files.append(path)
         elif not stat.S_ISDIR(mode):
             self.leave_out(path, "neither a file nor a folder")
         return stat.S_ISDIR(mode)
 
-    def follow(self, link: Path) -> None:
-        """Visit what a link leads to, if that is inside the root and new."""
+    def follow(self, link: _Folder) -> None:
+        """Take what a link leads to, if that is inside the root."""
         try:
-            target = (self.root / link).resolve(strict=True)
+            target = link.real.resolve(strict=True)
         except (OSError, RuntimeError):  # RuntimeError: a link to itself, on Python < 3.13
-            self.leave_out(link, "a link that leads nowhere")
+            self.leave_out(link.name, LEADS_NOWHERE)
             return
         if not target.is_relative_to(self.root):
-            self.leave_out(link, "a link that leads out of the folder")
-        elif target.is_dir():
-            self.enter(link)
-        elif target.is_file():
-            if self.is_new(link):
-                self.files.append(link)
+            self.leave_out(link.name, LEADS_OUT)
+        elif os.path.isdir(target):
+            self.enter_linked(_Folder(link.name, target, link.above, linked=True))
+        elif os.path.isfile(target):
+            self.files.append(link.name)
         else:
-            self.leave_out(link, "neither a file nor a folder")
+            self.leave_out(link.name, "neither a file nor a folder")
 
-    def is_new(self, path: Path) -> bool:
-        """Whether the file or folder was not seen before, under this name or another."""
-        try:
-            status = os.stat(self.root / path)
-        except OSError as error:
-            self.leave_out(path, f"cannot be read: {error.strerror or error}")
-            return False
-        first = self.seen.setdefault((status.st_dev, status.st_ino), path)
-        if first is not path:
-            what = display(first) if first != Path() else "the folder that is read"
-            self.leave_out(path, f"another name of {what}", expected=True)
-        return first is path
+    def enter_linked(self, folder: _Folder) -> None:
+        most = max(LINKED_NAMES, LINKED_NAMES_EACH * self.real_names)
+        if self.linked_names < most:
+            self.enter(folder)
+        else:
+            self.leave_out(
+                folder.name, f"a link to a folder, after {most:,} names through such links"
+            )
+
+    def pass_over(self, entry: _Folder, what: str) -> None:
+        """List what nobody means as an example; of a folder, the files in it are counted."""
+        if os.path.isdir(entry.real) and not os.path.islink(entry.real):
+            n = sum(len(files) for _, _, files in os.walk(entry.real))
+            what = f"{n:,} {what if n == 1 else what.replace('file', 'files', 1)}"
+        self.leave_out(entry.name, what, expected=True)
+
+    def shown(self, folder: _Folder) -> str:
+        inside = folder.real.relative_to(self.root)
+        return "the folder that is read" if inside == Path() else f"{display(inside)} around it"
 
     def leave_out(self, path: Path, reason: str, *, expected: bool = False) -> None:
         self.left_out.append(LeftOut(display(path), reason, expected))
