@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.atomic import write_text
+from headstart.data.cells import NOT_UTF8, as_text
+from headstart.data.tables import csv_lines, unreadable_text
+from headstart.display import display
 from headstart.errors import DataError, Mismatch
 
 COLUMNS = ["path", "label", "predicted"]
@@ -112,7 +115,8 @@ def read_predictions(path: Path) -> Predictions:
 
     path; label, empty where unknown; predicted; score:CLASS for each class. There may be no scores,
     or no `predicted`, which is then the class of the highest. Without scores the classes are those
-    that the rows name, sorted. Raises DataError for anything else, naming the row, from 1.
+    that the rows name, sorted. Names are those that a manifest's labels would be (`cells.as_text`).
+    Raises DataError for anything else, naming the row, from 1.
     """
     header, lines = _table(path)
     _check_header(path, header)
@@ -122,29 +126,38 @@ def read_predictions(path: Path) -> Predictions:
     said = [row[places["predicted"]] for row in lines] if "predicted" in places else None
     classes = tuple(name.removeprefix(SCORE) for name in header if name.startswith(SCORE))
     if not classes:
-        classes = tuple(sorted({*told, *(said or [])} - {""}))
-    number = {name: c for c, name in enumerate(classes)}
+        classes = tuple(sorted({*map(as_text, (*told, *(said or [])))} - {""}))
+    tidy = _tidied(classes)
+    number = {name: c for names in (tidy, classes) for c, name in enumerate(names)}
     labels = _numbers(path, "label", told, number | {"": UNKNOWN})
     answers = None if said is None else _numbers(path, "predicted", said, number)
     _check_unique(path, ids)
     scores = _scores(path, lines, [i for name, i in places.items() if name.startswith(SCORE)])
     if answers is not None and scores.shape[1] and (answers == scores.argmax(axis=1)).all():
         answers = None  # they say no more than the scores do
-    return Predictions(ids, scores, labels, classes, answers)
+    return Predictions(ids, scores, labels, tidy, answers)
+
+
+def _tidied(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes as a manifest would name them, if no two of them are one then."""
+    tidy = tuple(as_text(name) or name for name in classes)
+    return tidy if len(set(tidy)) == len(classes) else classes
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     """The names of the columns, and the rows below them, each as long."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as f:  # spreadsheets write a BOM
-            header, *lines = [row for row in csv.reader(f) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} can't be read as a CSV file in UTF-8: {error}.") from error
+        header, *lines = [row for _, row in csv_lines(path, ("path", "label"))] or [[]]
+    except OSError as error:
+        raise DataError(f"{display(path)} is no file that can be read: {error}.") from error
+    if any(NOT_UTF8.search(cell) for row in (header, *lines) for cell in row):
+        raise unreadable_text(path)
+    header = [plain if (plain := name.strip().casefold()) in COLUMNS else name for name in header]
     for i, row in enumerate(lines, start=1):
         if len(row) != len(header):
             raise DataError(
-                f"{path}: row {i} does not fit the {len(header)} columns; it has {len(row)}: "
-                f"{row[:3]} and so on."
+                f"{display(path)}: row {i} does not fit the {len(header)} columns; it has "
+                f"{len(row)}: {row[:3]} and so on."
             )
     return header, lines
 
@@ -155,19 +168,21 @@ def _check_header(path: Path, header: list[str]) -> None:
     answered = scores or "predicted" in header
     if strange or {"path", "label"} - set(header) or not answered or SCORE in scores:
         raise DataError(
-            f"{path} is not a file of predictions: its columns are path, label, predicted and "
-            f"score:CLASS for each class, without which predicted is needed; got "
+            f"{display(path)} is not a file of predictions: its columns are path, label, predicted "
+            f"and score:CLASS for each class, without which predicted is needed; got "
             f"{', '.join(map(repr, header)) or 'none'}."
         )
     if twice := _first_repeated(header):
-        raise DataError(f"{path} has two columns named {header[twice]!r}: leave one of them out.")
+        raise DataError(
+            f"{display(path)} has two columns named {header[twice]!r}: leave one of them out."
+        )
 
 
 def _check_unique(path: Path, ids: Sequence[str]) -> None:
     if twice := _first_repeated(ids):
         raise DataError(
-            f"{path}: a path has one row, but row {twice + 1} is of {ids[twice]!r}, as is row "
-            f"{ids.index(ids[twice]) + 1}: leave one of them out."
+            f"{display(path)}: a path has one row, but row {twice + 1} is of {ids[twice]!r}, as is "
+            f"row {ids.index(ids[twice]) + 1}: leave one of them out."
         )
 
 
@@ -185,13 +200,14 @@ def _numbers(
     path: Path, column: str, names: list[str], number: Mapping[str, int]
 ) -> NDArray[np.int64]:
     for i, name in enumerate(names, start=1):
-        if name not in number:
+        if name not in number and as_text(name) not in number:
             known = ", ".join(repr(n) for n in list(number)[:10] if n)
             raise DataError(
-                f"{path}: row {i} does not fit: its {column} is {name!r}, and the classes are "
-                f"{known}{' and so on' if len(number) > 10 else ''}."
+                f"{display(path)}: row {i} does not fit: its {column} is {name!r}, and the classes "
+                f"are {known}{' and so on' if len(number) > 10 else ''}."
             )
-    return np.array([number[name] for name in names], dtype=np.int64)
+    found = (number[name] if name in number else number[as_text(name)] for name in names)
+    return np.fromiter(found, np.int64, len(names))
 
 
 def _scores(path: Path, lines: list[list[str]], places: list[int]) -> NDArray[np.float32]:
@@ -202,12 +218,12 @@ def _scores(path: Path, lines: list[list[str]], places: list[int]) -> NDArray[np
             scores[i] = [float(row[place]) for place in places]
         except ValueError as error:
             raise DataError(
-                f"{path}: row {i + 1} has a score that is not a number: {error}."
+                f"{display(path)}: row {i + 1} has a score that is not a number: {error}."
             ) from error
     if places and (wrong := _improbable(scores)) is not None:
         raise DataError(
-            f"{path}: the scores of a row are probabilities and sum to 1; row {wrong + 1} has "
-            f"{scores[wrong]}."
+            f"{display(path)}: the scores of a row are probabilities and sum to 1; row "
+            f"{wrong + 1} has {scores[wrong]}."
         )
     return scores.astype(np.float32)
 

@@ -8,7 +8,7 @@ import pytest
 import headstart
 
 FLOORS = [
-    {"errors", "runtime", "atomic", "spec", "store"},
+    {"errors", "display", "runtime", "atomic", "spec", "store"},
     {"data"},
     {"backbones"},
     {"features", "engines"},

@@ -76,7 +76,7 @@ def test_the_file_can_be_read_by_eye(tmp_path: Path) -> None:
         ("path,label,predicted,score:a\nx,a,a,much\n", "row 1 .* not a number"),
         ("path,label\nx,a\n", "without which predicted is needed; got 'path', 'label'"),
         ("path,predicted\nx,a\n", "is not a file of predictions"),
-        ("path;label;predicted\n", "is not a file of predictions"),
+        ("path:label:predicted\n", "is not a file of predictions"),
         ("path,label,predicted,weight\nx,a,a,1\n", "got 'path', 'label', 'predicted', 'weight'"),
         ("path,label,score:\nx,,1\n", "is not a file of predictions"),
         ("path,label,predicted,label\nx,a,a,a\n", "two columns named 'label'"),
@@ -189,6 +189,6 @@ def test_a_mark_of_the_byte_order_and_blank_lines_do_no_harm(tmp_path: Path) -> 
 
 def test_what_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes(b"path,label,predicted\n\xff,a,b\n")
-    for name in ("p.csv", "q.csv"):
-        with pytest.raises(DataError, match=f"{name} can't be read as a CSV file in UTF-8"):
+    for name, message in (("p.csv", "is not UTF-8"), ("q.csv", "is no file that can be read")):
+        with pytest.raises(DataError, match=f"{name} {message}"):
             read_predictions(tmp_path / name)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.cells import CONTROLS
+from headstart.display import display
 from headstart.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -62,6 +64,11 @@ class Dataset:
             raise DataError(f"A part is one of {', '.join(PARTS)}; got {sorted(strange)[0]!r}.")
         if n and not 0 <= min(self.labels) <= max(self.labels) < len(self.classes):
             raise DataError(f"Labels count from 0 to {len(self.classes) - 1}, one for each class.")
+        if odd := next((name for name in self.classes if CONTROLS.search(name)), None):
+            raise DataError(
+                f"The name of a class must be printable, and '{display(odd)}' holds control "
+                f"characters. Rename its folder or its label."
+            )
         if len(set(self.ids)) < n:
             twice = next(i for i, count in Counter(self.ids).items() if count > 1)
             raise DataError(f"Row ids must be unique, but {twice!r} appears more than once.")

@@ -1,18 +1,18 @@
 """From what people have (folders, a manifest) to a Dataset."""
 
-import csv
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from headstart.data.archives import read_archive
+from headstart.data.cells import NOT_UTF8, as_label, as_text, path_text
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.decoding import SUFFIXES, sniffed
+from headstart.data.tables import Cells, Columns, csv_rows, parquet_rows, unreadable_text
 from headstart.data.walking import Walk, display, walk
-from headstart.errors import DataError, MissingPackage, UnknownName
+from headstart.errors import DataError, UnknownName
 
 PART_NAMES = {
     "train": "train",
@@ -22,7 +22,7 @@ PART_NAMES = {
     "test": "test",
 }
 MANIFESTS = (".csv", ".parquet", ".pq")
-COLUMNS = ("path", "label", "part", "group", "stratum")
+COLUMNS = Columns(("path", "label"), ("part", "group", "stratum"))
 EMPTY_CLASS = "class folder holds no images"
 NOT_AN_IMAGE = "not an image"
 LAYOUT = (
@@ -91,16 +91,17 @@ def read_folder(root: Path) -> Dataset:
 
 
 def read_manifest(path: Path) -> Dataset:
-    """The examples listed in a CSV (UTF-8) or Parquet file with the columns path and label.
+    """The examples listed in a CSV (UTF-8 or UTF-16) or Parquet file with columns path and label.
 
     Paths are relative to the manifest's folder or absolute. Optional columns: part (train, val or
-    test), group (rows of one group stay in one part) and stratum. Files that are not there are in
-    `left_out`. Raises DataError for missing columns, empty labels, unknown parts or no file at all.
+    test), group (rows of one group stay in one part) and stratum. Cells become text by
+    `cells.as_text`. Files that are not there are in `left_out`. Raises DataError for missing
+    columns, empty labels, cells that are no text, unknown parts or no file at all.
     """
-    table = _csv_rows(path) if path.suffix.lower() == ".csv" else _parquet_rows(path)
+    table = csv_rows if path.suffix.lower() == ".csv" else parquet_rows
     rows, left_out = list[_Row](), list[LeftOut]()
-    for number, record in table:
-        row = _manifest_row(path.parent, record, f"{display(path)}, row {number}")
+    for number, cells in table(path, COLUMNS):
+        row = _manifest_row(path, cells, f"{display(path)}, row {number}")
         if _is_file(row.source):
             rows.append(row)
         else:
@@ -119,7 +120,7 @@ def read_manifest(path: Path) -> Dataset:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name no file can have
+    except (OSError, ValueError):  # a name no file can have
         return False
 
 
@@ -144,9 +145,9 @@ def _column(values: Iterable[str]) -> tuple[str, ...]:
     return column if any(column) else ()
 
 
-def _class_name(text: str) -> str:
-    """Accents composed (NFC), so that a name typed on one system is the same on another."""
-    return unicodedata.normalize("NFC", display(Path(text)))
+def _class_name(folder: str) -> str:
+    r"""The name of a class by its folder, as text; bytes that are not UTF-8 read \xNN."""
+    return as_text(display(Path(folder)) if NOT_UTF8.search(folder) else folder)
 
 
 def _has_parts(found: Walk) -> bool:
@@ -176,69 +177,49 @@ def _empty_classes(found: Walk, rows: list[_Row], depth: int) -> Iterator[LeftOu
             yield LeftOut(display(folder), EMPTY_CLASS, expected=True)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Row number (the header is row 1) and columns; bytes that are not UTF-8 become surrogates."""
-    try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
-            reader = csv.DictReader(f, strict=True)
-            _check_columns(path, reader.fieldnames or ())
-            for number, record in enumerate(reader, start=2):
-                if None in record:
-                    raise DataError(
-                        f"{display(path)}, row {number}: more fields than the header has columns. "
-                        f"Put quotation marks around a field that holds a comma."
-                    )
-                yield number, {k: record.get(k) or "" for k in COLUMNS}
-    except csv.Error as error:
-        raise DataError(f"{display(path)} is not a CSV file that can be read: {error}.") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingPackage("pyarrow", purpose="Reading a Parquet file", extra="parquet") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            _check_columns(path, file.schema_arrow.names)
-            wanted = [name for name in COLUMNS if name in file.schema_arrow.names]
-            records = (r for b in file.iter_batches(columns=wanted) for r in b.to_pylist())
-            for number, record in enumerate(records, start=1):
-                yield number, {k: _text(record.get(k)) for k in COLUMNS}
-    except pyarrow.ArrowException as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{display(path)} cannot be read as Parquet: {first}") from error
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _check_columns(path: Path, names: Iterable[str]) -> None:
-    there = list(names)
-    missing = [name for name in ("path", "label") if name not in there]
-    if missing:
-        raise DataError(
-            f"A manifest needs the columns path and label; {display(path)} has no column "
-            f"{' and no '.join(missing)} among {', '.join(there) or 'none at all'}."
-        )
-
-
-def _manifest_row(folder: Path, record: dict[str, str], where: str) -> _Row:
-    label = record["label"].strip()
-    if not label or not record["path"]:
-        missing = "path" if label else "label"
-        raise DataError(f"{where}: the {missing} is empty. Fill it in or take the row out.")
-    part = record["part"].strip().lower()
+def _manifest_row(path: Path, cells: Cells, where: str) -> _Row:
+    text = {name: _text(cells, name, where) for name in ("path", "label", "part", "group")}
+    part = text["part"].lower()
     if part and part not in PART_NAMES:
         raise DataError(f"{where}: {UnknownName('part', part, PART_NAMES)}")
-    relative = Path(os.path.normpath(record["path"]))
+    folder = path.parent.resolve()
+    relative = _spelled(folder, text["path"])
+    if NOT_UTF8.search(text["path"]) and not _is_file(folder / relative):
+        raise unreadable_text(path)
     return _Row(
         display(relative),
-        folder.resolve() / relative,
-        _class_name(label),
+        folder / relative,
+        text["label"],
         PART_NAMES.get(part, ""),
-        record["group"],
-        record["stratum"],
+        text["group"],
+        _text(cells, "stratum", where),
     )
+
+
+def _text(cells: Cells, column: str, where: str) -> str:
+    """One cell of a manifest, or DataError that names its row and column."""
+    read = {"path": path_text, "label": as_label}.get(column, as_text)
+    try:
+        text = read(cells.get(column))
+        if column == "path" and not text.strip():
+            raise DataError("is empty")
+    except DataError as error:
+        raise DataError(
+            f"{where}: the {column} {error}. Fill it in or take the row out."
+        ) from error
+    return text
+
+
+def _spelled(folder: Path, text: str) -> Path:
+    """The path that a manifest means, as its file is spelled: the first spelling that is there.
+
+    A path may have blanks around it, backslashes from Windows, or its accents in the other Unicode
+    form than the file system has them.
+    """
+    bare = text.strip()
+    for base in dict.fromkeys((text, bare, bare.replace("\\", "/"))):
+        for spelling in (base, *(unicodedata.normalize(form, base) for form in ("NFC", "NFD"))):
+            path = Path(os.path.normpath(spelling))
+            if _is_file(folder / path):
+                return path
+    return Path(os.path.normpath(bare))

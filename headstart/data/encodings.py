@@ -1,0 +1,58 @@
+"""Which encoding a text that is not UTF-8 may be in: a guess, for error messages alone."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+CYRILLIC = {"cp1251": "windows-1251 (cp1251)", "koi8-r": "KOI8-R", "cp866": "cp866"}
+# Lead bytes of the characters that make up nearly all of a text (level 1 of each standard).
+EAST_ASIAN = {
+    "shift_jis": ("Shift-JIS", rb"[\x88-\x97][\x40-\xfc]|[\x81-\x83][\x40-\xfc]"),
+    "gbk": ("GBK", rb"[\xb0-\xd7][\xa1-\xfe]"),
+    "big5": ("Big5", rb"[\xa4-\xc6][\x40-\x7e\xa1-\xfe]"),
+    "euc_kr": ("EUC-KR", rb"[\xb0-\xc8][\xa1-\xfe]"),
+    "euc_jp": ("EUC-JP", rb"[\xa4\xa5\xb0-\xcf][\xa1-\xfe]"),
+}
+LATIN = "windows-1252 (cp1252, Latin-1) or windows-1250"
+UNKNOWN = "an unknown encoding"
+
+
+def guessed_encoding(data: bytes) -> str:
+    """Return the name of the likeliest encoding of a text that is not UTF-8, or of several alike.
+
+    Single bytes above 127 between ASCII letters are accents of a Latin script; pairs and words of
+    them are Cyrillic or East Asian, of which the encoding is named that gives the most usual text.
+    """
+    if data.count(0) > len(data) // 4:
+        return "UTF-16 without its byte order mark"
+    runs = re.findall(rb"[\x80-\xff]+", data)
+    if sum(len(run) == 1 for run in runs) > len(runs) / 2:
+        return LATIN
+    scores = {name: _cyrillic(data, codec) for codec, name in CYRILLIC.items()}
+    scores |= {name: _east_asian(data, codec, usual) for codec, (name, usual) in EAST_ASIAN.items()}
+    best = max(scores.values())
+    alike = [name for name, score in scores.items() if score >= best - 1e-9]
+    return " or ".join(alike) if best >= 0.6 else UNKNOWN
+
+
+def _decoded(data: bytes, codec: str) -> str:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError:
+        return ""
+
+
+def _cyrillic(data: bytes, codec: str) -> float:
+    """The share of words with letters above 127 that are written as Cyrillic words are."""
+    words = re.findall(r"[^\W\d_]*[^\x00-\x7f]+[^\W\d_]*", _decoded(data, codec))
+    return _share(words, lambda word: bool(re.fullmatch(r"[А-ЯЁ]?[а-яё]+|[А-ЯЁ]+", word)))
+
+
+def _east_asian(data: bytes, codec: str, usual: bytes) -> float:
+    """The share of characters above 127 that are usual ones."""
+    characters = [c.encode(codec) for c in _decoded(data, codec) if c > "\x7f"]
+    return _share(characters, lambda c: bool(re.fullmatch(usual, c)))
+
+
+def _share(found: list[Any], usual: Callable[[Any], bool]) -> float:
+    return sum(map(usual, found)) / len(found) if found else 0.0
