@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import struct
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from headstart.data.checks import check, survey
 from headstart.data.dataset import LeftOut
 from headstart.data.decoding import decode, read_file, sniffed
 from headstart.data.readers import read
+from headstart.data.walking import LEADS_OUT
 from headstart.errors import DataError
 
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -156,6 +158,20 @@ def test_numbers_that_a_batch_does_not_have(tmp_path: Path, name: str) -> None:
     root = cifar(tmp_path)
     with pytest.raises(DataError, match="holds pictures 0 to 4, not"):
         read_file(root / "test_batch.bin" / name)
+
+
+def test_cifar_follows_no_link_out_of_the_folder(tmp_path: Path) -> None:
+    root, other = cifar(tmp_path / "data"), cifar(tmp_path / "other")
+    (root / "test_batch.bin").unlink()
+    (root / "test_batch.bin").symlink_to(other / "test_batch.bin")
+    data = read(root)
+    assert set(data.parts) == {"train"}
+    assert data.left_out == (LeftOut("test_batch.bin", LEADS_OUT),)
+    for name in BATCHES:
+        (root / f"{name}.bin").unlink()
+        (root / f"{name}.bin").symlink_to(other / f"{name}.bin")
+    with pytest.raises(DataError, match=r"6 links lead out of the folder .*data_batch_1\.bin"):
+        read(root)
 
 
 def test_other_files_are_no_folders(shapes: Path) -> None:
@@ -334,6 +350,37 @@ def test_a_list_of_pets_that_is_missing_is_named(tmp_path: Path) -> None:
     assert set(data.parts) == {"train"}
     assert data.left_out[0].path == "annotations/test.txt"
     assert not data.left_out[0].expected
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_pet_that_is_a_link_is_read_if_it_leads_inside(tmp_path: Path, inside: bool) -> None:
+    root = pets(tmp_path / "data")
+    image = root / "images" / "Abyssinian_2.jpg"
+    image.rename(moved := (root if inside else tmp_path) / "moved.jpg")
+    image.symlink_to(moved)
+    lost = LeftOut("images/Abyssinian_2.jpg", LEADS_OUT, label="Abyssinian")
+    assert read(root).left_out == (() if inside else (lost,))
+    assert len(read(root.parent)) == (5 if inside else 4)
+
+
+@pytest.mark.parametrize("name", ["images", "annotations", "all"])
+def test_pets_are_not_read_through_a_folder_that_leads_out(tmp_path: Path, name: str) -> None:
+    root = pets(tmp_path / "elsewhere")
+    data = tmp_path / "data"
+    data.mkdir()
+    for folder in (root,) if name == "all" else sorted(root.iterdir()):
+        if folder.name == name or name == "all":
+            (data / folder.name).symlink_to(folder)
+        else:
+            shutil.copytree(folder, data / folder.name)
+    with pytest.raises(DataError, match=r"out of the folder or nowhere .*copy the files there"):
+        read(data)
+
+
+def test_thumbnails_beside_an_archive_do_not_hide_it(tmp_path: Path) -> None:
+    pets(tmp_path)
+    (tmp_path / "@eaDir").mkdir()
+    assert read(tmp_path).classes == ("Abyssinian", "american_pit_bull_terrier")
 
 
 @pytest.mark.parametrize("name", ["Abyssinian", "../Abyssinian_1", "_1", "Abyssinian_1.jpg"])

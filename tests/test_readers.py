@@ -3,11 +3,13 @@
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from headstart.data.checks import check, survey
+from headstart.data.checks import check, good_rows, survey
+from headstart.data.dataset import LeftOut
 from headstart.data.examples import solar_cells
 from headstart.data.finding import find
 from headstart.data.readers import EMPTY_CLASS, read
@@ -180,6 +182,41 @@ def test_a_second_name_of_a_file_is_a_copy_of_the_example(tmp_path: Path, kind: 
 
 def second_name(new: Path, old: Path, kind: str) -> None:
     (new.hardlink_to if kind == "hard" else new.symlink_to)(old)
+
+
+@pytest.mark.parametrize("made", [read, lambda root: find([root])])
+def test_where_there_are_only_links_they_are_named(tmp_path: Path, made: Any) -> None:
+    one = picture(tmp_path / "outside" / "1.png")
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    (tmp_path / "data" / "cat" / "a.png").symlink_to(one)
+    (tmp_path / "data" / "cat" / "b.png").symlink_to("gone.png")
+    (tmp_path / "data" / "dog").symlink_to(one.parent)
+    named = r"3 links lead out of the folder or nowhere \(.*cat/a.png, .*cat/b.png, .*dog\), and"
+    with pytest.raises(DataError, match=named + " such links are not followed: copy the files"):
+        made(tmp_path / "data")
+
+
+def test_a_class_of_links_that_lead_out_is_named(tmp_path: Path) -> None:
+    one = picture(tmp_path / "outside" / "1.png")
+    picture(tmp_path / "data" / "cat" / "1.png")
+    (tmp_path / "data" / "dog").mkdir()
+    (tmp_path / "data" / "dog" / "1.png").symlink_to(one)
+    data = read(tmp_path / "data")
+    assert data.left_out[0] == LeftOut("dog/1.png", "a link that leads out of the folder")
+    with pytest.raises(DataError, match=r"'cat' only. A link leads out .*dog/1.png"):
+        good_rows(data, survey(data))
+
+
+@pytest.mark.parametrize("where", ["", "train", "train/cat", "extra"])
+def test_a_text_file_beside_pictures_is_listed_wherever_it_lies(tmp_path: Path, where: str) -> None:
+    for part in ("train", "test"):
+        picture(tmp_path / part / "cat" / "1.png")
+    (tmp_path / where).mkdir(exist_ok=True)
+    for name in ("README", "labels.csv", "LICENSE.txt"):
+        (tmp_path / where / name).write_text("about the pictures")
+    found = [out for out in read(tmp_path).left_out if out.reason == "not an image"]
+    assert len(found) == 3
+    assert all(out.expected for out in read(tmp_path).left_out)
 
 
 @pytest.mark.parametrize("kind", ["hard", "symbolic"])

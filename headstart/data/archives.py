@@ -18,13 +18,14 @@ import numpy as np
 from PIL import Image
 
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.walking import display
+from headstart.data.walking import about_links, display, link_fault, passed_over
 from headstart.errors import DataError
 
 SIDE = 32  # of a CIFAR picture, pixels
 PICTURE = 3 * SIDE * SIDE  # bytes: a plane of red, then green, then blue
 BATCHES = {**{f"data_batch_{i}": "train" for i in range(1, 6)}, "test_batch": "test"}
 LISTS = {"trainval.txt": "train", "test.txt": "test"}  # of the pets
+IMAGES = "images"  # the folder of the pets
 MAX_BYTES = 100_000_000  # of a batch; the real ones have 31 million
 MISSING = "part of the data set, but no such file"
 
@@ -42,16 +43,18 @@ def read_archive(root: Path) -> Dataset | None:
 
     CIFAR-10, binary or Python version: parts are train (data_batch_*) and test (test_batch).
     Oxford-IIIT pets: classes are breeds, parts are train (trainval.txt) and test (test.txt). Files
-    that belong to it and are missing are in `left_out`. Raises DataError when it is damaged.
+    that belong to it and are missing, or are links that lead out of `root`, are in `left_out`.
+    Raises DataError when it is damaged, or has nothing but such links.
     """
-    for folder in _candidates(root.resolve()):
+    root = root.resolve()
+    for folder in _candidates(root):
         for suffix, meta in ((".bin", "batches.meta.txt"), ("", "batches.meta")):
             batches = (folder / f"{name}{suffix}" for name in BATCHES)
             if (folder / meta).is_file() and any(file.is_file() for file in batches):
-                return _cifar(folder, suffix, _names(folder / meta))
+                return _cifar(_Place(root, folder), suffix, meta)
         lists = (folder / "annotations" / name for name in LISTS)
         if (folder / "images").is_dir() and any(file.is_file() for file in lists):
-            return _pets(folder)
+            return _pets(_Place(root, folder))
     return None
 
 
@@ -73,14 +76,38 @@ def read_member(path: Path) -> bytes:
         return _bmp(f.read(PICTURE))
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A data set's folder, and the one around it (or the same) that links may not lead out of."""
+
+    root: Path
+    folder: Path
+
+    def fault(self, name: str) -> str:
+        """Why a file or folder of the data set is not read, or nothing."""
+        path = self.folder / name
+        if not os.path.lexists(path):
+            return MISSING
+        there = os.path.isdir(path) if name == IMAGES else os.path.isfile(path)
+        return link_fault(self.root, path) or ("" if there else MISSING)
+
+    def need(self, *names: str) -> None:
+        """Raise DataError unless one of these files or folders is there and may be read."""
+        faults = [LeftOut(name, self.fault(name)) for name in names]
+        if all(out.reason for out in faults):
+            raise DataError(
+                f"{display(self.folder)} must hold {' or '.join(names)}.{about_links(faults)}"
+            )
+
+
 def _candidates(root: Path) -> Iterator[Path]:
     yield root
     try:
         with os.scandir(root) as entries:
-            folders = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+            folders = [e.name for e in entries if e.is_dir() and not passed_over(e.name)]
     except OSError:  # whoever reads the folder next will say so
         return
-    if len(folders) == 1:
+    if len(folders) == 1 and not link_fault(root, root / folders[0]):
         yield root / folders[0]
 
 
@@ -100,13 +127,16 @@ class _Batch:
     step: int
 
 
-def _cifar(root: Path, suffix: str, names: tuple[str, ...]) -> Dataset:
+def _cifar(place: _Place, suffix: str, meta: str) -> Dataset:
+    place.need(meta)
+    place.need(*(f"{name}{suffix}" for name in BATCHES))
+    names = _names(place.folder / meta)
     ids, sources, labels, parts = list[str](), list[Path](), list[int](), list[str]()
     left_out = list[LeftOut]()
     for name, part in BATCHES.items():
-        file = root / f"{name}{suffix}"
-        if not file.is_file():
-            left_out.append(LeftOut(file.name, MISSING))
+        file = place.folder / f"{name}{suffix}"
+        if fault := place.fault(file.name):
+            left_out.append(LeftOut(file.name, fault))
             continue
         found = _labels(file, len(names))
         ids += [f"{name}/{i:05}" for i in range(len(found))]
@@ -225,27 +255,38 @@ def _damaged(file: Path, why: str) -> DataError:
     )
 
 
-def _pets(root: Path) -> Dataset:
+def _pets(place: _Place) -> Dataset:
+    place.need(IMAGES)
+    place.need(*(f"annotations/{name}" for name in LISTS))
+    root = place.folder
     rows, left_out = list[tuple[str, str, str]](), list[LeftOut]()
     for name, part in LISTS.items():
         file = root / "annotations" / name
-        if not file.is_file():
-            left_out.append(LeftOut(f"annotations/{name}", MISSING))
+        if fault := place.fault(f"annotations/{name}"):
+            left_out.append(LeftOut(f"annotations/{name}", fault))
             continue
         for image, breed in _listed_pets(file):
-            if (root / image).is_file():
-                rows.append((image, breed, part))
-            else:
-                why = f"listed in {name}, but no such file"
+            if fault := _pet_fault(place, image):
+                why = f"listed in {name}, but no such file" if fault == MISSING else fault
                 left_out.append(LeftOut(image, why, label=breed))
+            else:
+                rows.append((image, breed, part))
     if not rows:
         raise DataError(
             f"None of the pictures that {display(root / 'annotations')} lists is in "
-            f"{display(root / 'images')}. Unpack both images.tar.gz and annotations.tar.gz."
+            f"{display(root / 'images')}.{about_links(left_out)} Unpack both images.tar.gz and "
+            f"annotations.tar.gz."
         )
     ids, breeds, parts = zip(*rows, strict=True)
     left_out += _unlisted(root, {*ids, *(out.path for out in left_out)})
     return _dataset(ids, (root / id for id in ids), breeds, parts, left_out)
+
+
+def _pet_fault(place: _Place, image: str) -> str:
+    path = place.folder / image
+    if os.path.islink(path):  # the folder itself was looked at before: 7,000 files share it
+        return place.fault(image)
+    return "" if os.path.isfile(path) else MISSING
 
 
 def _listed_pets(file: Path) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from headstart.data.decoding import decode, read_file
 from headstart.data.duplicates import Pair, groups, near_duplicates, thumbnail
 from headstart.data.loading import ordered_map
 from headstart.data.readers import EMPTY_CLASS
+from headstart.data.walking import about_links
 from headstart.errors import DataError, SpecError
 from headstart.spec import fingerprint
 from headstart.store import DIGEST_BYTES, Store, Table, digest
@@ -193,7 +194,7 @@ def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> 
     if len(rows.classes) < 2:
         raise DataError(
             f"At least two classes with readable images are needed to tell them apart; "
-            f"there is {rows.classes[0]!r} only."
+            f"there is {rows.classes[0]!r} only.{about_links(dataset.left_out)}"
         )
     return rows
 

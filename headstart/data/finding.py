@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.decoding import SUFFIXES, sniffed
-from headstart.data.walking import display, walk
+from headstart.data.walking import about_links, display, walk
 from headstart.errors import DataError
 
 UNLABELLED = "?"  # the one class of files whose class is asked for
@@ -21,7 +21,10 @@ def find(paths: Sequence[Path]) -> tuple[Dataset, tuple[LeftOut, ...]]:
     found = dict(_each(paths, left_out))
     if not found:
         why = "; ".join(f"{item.path}: {item.reason}" for item in left_out[:3])
-        raise DataError(f"There must be at least one image to look at; got {why or 'no path'}.")
+        raise DataError(
+            f"There must be at least one image to look at; got {why or 'no path'}."
+            f"{about_links(left_out)}"
+        )
     n = len(found)
     return Dataset(tuple(found), tuple(found.values()), (0,) * n, (UNLABELLED,)), tuple(left_out)
 

@@ -11,7 +11,7 @@ from headstart.data.cells import NOT_UTF8, as_label, as_text, path_text
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.decoding import SUFFIXES, sniffed
 from headstart.data.tables import Cells, Columns, csv_rows, parquet_rows, unreadable_text
-from headstart.data.walking import Walk, display, walk
+from headstart.data.walking import Walk, about_links, display, walk
 from headstart.errors import DataError, UnknownName
 
 PART_NAMES = {
@@ -86,7 +86,8 @@ def read_folder(root: Path) -> Dataset:
             part = PART_NAMES[file.parts[0].lower()] if depth else ""
             rows.append(_Row(display(file), root / file, _class_name(file.parts[depth]), part))
     if not rows:
-        raise DataError(f"No images of a class were found under {display(root)}. {LAYOUT}")
+        links = about_links(left_out)
+        raise DataError(f"No images of a class were found under {display(root)}.{links} {LAYOUT}")
     return _dataset(rows, [*left_out, *_empty_classes(found, rows, depth)])
 
 
@@ -158,13 +159,13 @@ def _has_parts(found: Walk) -> bool:
 
 def _unusable(root: Path, file: Path, depth: int) -> str:
     """Why a file is no labelled example, or nothing."""
-    if depth and file.parts[0].lower() not in PART_NAMES:
-        return "not in one of the parts train, val and test"
     try:
         if file.suffix.lower() not in SUFFIXES and not sniffed(root / file):
             return NOT_AN_IMAGE
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
+    if depth and file.parts[0].lower() not in PART_NAMES:
+        return "not in one of the parts train, val and test"
     return "" if len(file.parts) > depth + 1 else "an image in no class folder"
 
 

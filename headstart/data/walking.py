@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +59,28 @@ def walk(root: Path) -> Walk:
         tuple(sorted(walker.files, key=_order)),
         tuple(sorted(walker.folders, key=_order)),
         tuple(sorted(walker.left_out, key=lambda out: out.path)),
+    )
+
+
+def link_fault(root: Path, path: Path) -> str:
+    """Why `path` is not read: it leads out of `root` (a resolved path) or nowhere; or nothing."""
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself, on Python < 3.13
+        return LEADS_NOWHERE
+    return "" if target.is_relative_to(root) else LEADS_OUT
+
+
+def about_links(left_out: Iterable[LeftOut]) -> str:
+    """A sentence on the links that were not followed and its remedy, after a blank; or nothing."""
+    links = [out.path for out in left_out if out.reason in (LEADS_OUT, LEADS_NOWHERE)]
+    if not links:
+        return ""
+    n = "A link leads" if len(links) == 1 else f"{len(links):,} links lead"
+    named = ", ".join(links[:3]) + (", …" if len(links) > 3 else "")
+    return (
+        f" {n} out of the folder or nowhere ({named}), and "
+        f"such links are not followed: copy the files there, or name the folder that holds them."
     )
 
 
@@ -155,14 +178,9 @@ class _Walker:
 
     def follow(self, link: _Folder) -> None:
         """Take what a link leads to, if that is inside the root."""
-        try:
-            target = link.real.resolve(strict=True)
-        except (OSError, RuntimeError):  # RuntimeError: a link to itself, on Python < 3.13
-            self.leave_out(link.name, LEADS_NOWHERE)
-            return
-        if not target.is_relative_to(self.root):
-            self.leave_out(link.name, LEADS_OUT)
-        elif os.path.isdir(target):
+        if fault := link_fault(self.root, link.real):
+            self.leave_out(link.name, fault)
+        elif os.path.isdir(target := link.real.resolve()):
             self.enter_linked(_Folder(link.name, target, link.above, linked=True))
         elif os.path.isfile(target):
             self.files.append(link.name)
