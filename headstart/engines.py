@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.external_data import check_external_data
 from headstart.backbones.frozen import Frozen
 from headstart.errors import Mismatch, MissingPackage, SpecError
 from headstart.runtime import Runtime
@@ -164,7 +165,7 @@ def compare(features: Features, reference: Features) -> None:
 def import_onnxruntime() -> Any:
     """Import ONNX Runtime without its telemetry; the only place that imports it.
 
-    Its Linux builds since 1.31 open a database of events and start uploading while they are being
+    Its Linux builds since 1.29 open a database of events and start uploading while they are being
     imported, and only ORT_DISABLE_TELEMETRY prevents that: `headstart/__init__.py` sets it. Older
     builds and those for Windows know only the call. A user who set the variable otherwise keeps
     the telemetry.
@@ -179,12 +180,15 @@ def import_onnxruntime() -> Any:
 
 
 def _session(frozen: Frozen, threads: int) -> Any:
+    check_external_data(frozen.graph, frozen.inputs)
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: stderr is the user's
     # Waiting threads sleep rather than spin: the decoders need the cores meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without this, bytes in ONNX Runtime's own format are opened too, which nothing above has read.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     arrays = [np.ascontiguousarray(frozen.weights[name]) for name in frozen.inputs]
     options.add_external_initializers(
         list(frozen.inputs), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays]

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from safetensors.numpy import load_file
 
 import headstart as hs
 from headstart import bundle as bundles
@@ -113,6 +115,24 @@ def test_a_pickle_in_a_bundle_is_never_run(saved: Path, tmp_path: Path, name: st
     with pytest.raises(BundleError):
         hs.load(saved)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_bundle_whose_graph_reads_a_file_is_refused(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of its weights is taken from a file where the one who predicts happens to be."""
+    graph, facts = onnx.load(saved / "graph.onnx", load_external_data=False), saved / "model.json"
+    tensor = graph.graph.initializer[0]
+    tensor.external_data[0].value = "secret.bin"
+    (saved / "graph.onnx").write_bytes(graph.SerializeToString())
+    plain = json.loads(facts.read_text())
+    facts.write_text(json.dumps({**plain, "inputs": plain["inputs"][1:]}))
+    reseal(saved)
+    weights = load_file(saved / "weights.safetensors")[f"backbone.{tensor.name}"]
+    (tmp_path / "secret.bin").write_bytes(weights.tobytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"bundle .* would be read from 'secret\.bin'"):
+        hs.load(saved)
 
 
 def test_a_setting_that_is_not_known_is_refused(saved: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data stays on this machine: the telemetry of the libraries underneath is off, unless asked for."""
+"""The telemetry of the libraries underneath is off, unless the user wants it."""
 
 import os
 import re

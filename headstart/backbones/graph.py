@@ -11,6 +11,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.external_data import WEIGHTS
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.padding import PaddedConv2d, same_edges
 from headstart.data.preprocess import Preprocess
@@ -111,7 +112,7 @@ def _split(model: Any, names: set[str]) -> Any:
             tensor.name = renamed[tensor.name]
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
-            tensor.external_data.add(key="location", value="weights.safetensors")
+            tensor.external_data.add(key="location", value=WEIGHTS)
     return model
 
 

@@ -1,0 +1,141 @@
+"""Which files an ONNX graph would read: found in its bytes, before any runtime opens it.
+
+ONNX lets a tensor's numbers lie in a file ("external data"), so whoever made a graph could name
+files of the machine that runs it. ONNX Runtime reads them from the working directory, and before
+1.27 it could be led to any other file and to any address in memory. A graph of ours names one file,
+which is never opened: the numbers are handed over in memory.
+
+The core installation has no package `onnx`, so the few fields that matter are read here, as
+https://protobuf.dev/programming-guides/encoding describes; their numbers are those of onnx.proto.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from headstart.errors import Mismatch
+
+WEIGHTS = "weights.safetensors"  # the file that our own graphs name for each of their inputs
+
+Kind = Literal["Model", "Training", "Function", "Graph", "Node", "Attribute", "Sparse", "Tensor"]
+Field = tuple[int, int | memoryview]  # its number, and an integer or the bytes of anything else
+
+# The fields by which a message holds tensors, or messages that hold tensors.
+HOLDS: dict[Kind, dict[int, Kind]] = {
+    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "Sparse"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "Sparse", 23: "Sparse"},
+    "Sparse": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {},
+}
+INITIALIZER = (7, 5)  # the model's graph, its initializers
+NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # fields of a tensor
+OURS = b"\x0a\x08location\x12\x13" + WEIGHTS.encode()  # key and value, each with its length
+VARINT, BYTES, FIXED = 0, 2, {1: 8, 5: 4}  # wire types; how many bytes a fixed one has
+SHOWN = 80  # characters of a foreign name in a message
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor's name, what it says of a file, where that is, and the fields that lead to it."""
+
+    name: str
+    external: tuple[int | bytes, ...]
+    place: str
+    path: tuple[int, ...]
+
+
+def check_external_data(graph: bytes, inputs: Collection[str]) -> None:
+    """Raise Mismatch if an ONNX model reads a file, or if its bytes are not whole.
+
+    inputs: initializers that are handed over in memory, so that the graph may name WEIGHTS for
+    each of them, once, as our own export does.
+    """
+    expected = set(inputs)
+    try:
+        external = [tensor for tensor in _tensors(memoryview(graph)) if tensor.external]
+    except (IndexError, ValueError) as error:
+        raise Mismatch("The graph is not an ONNX model: its bytes break off.") from error
+    for tensor in external:
+        if tensor.path != INITIALIZER or tensor.external != (OURS, 1):
+            raise _refused(f"{_short(tensor.name)} would be read from {_short(tensor.place)}")
+        if tensor.name not in expected:
+            raise _refused(f"{_short(tensor.name)} is not listed, or is there twice")
+        expected.remove(tensor.name)
+
+
+def _refused(reason: str) -> Mismatch:
+    return Mismatch(
+        f"A graph may hold its numbers itself or leave them to weights that its model lists, but "
+        f"the tensor {reason}. Headstart made no such graph, and it could read files of this "
+        f"machine: don't use it."
+    )
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= SHOWN else f"{name[:SHOWN]}…")
+
+
+def _tensors(model: memoryview) -> Iterator[_Tensor]:
+    """Every tensor, wherever it is."""
+    waiting: list[tuple[Kind, memoryview, tuple[int, ...]]] = [("Model", model, ())]
+    while waiting:  # no recursion: a hostile graph may be nested deeper than Python's limit
+        kind, message, path = waiting.pop()
+        fields = list(_fields(message))
+        if kind == "Tensor":
+            yield _tensor(fields, path)
+        for number, value in fields:
+            if number in HOLDS[kind] and isinstance(value, memoryview):
+                longer = (*path, number)[: len(INITIALIZER) + 1]  # longer ones are all alike
+                waiting.append((HOLDS[kind][number], value, longer))
+
+
+def _tensor(fields: list[Field], path: tuple[int, ...]) -> _Tensor:
+    names, entries, locations = (
+        [value if isinstance(value, int) else bytes(value) for n, value in fields if n == number]
+        for number in (NAME, EXTERNAL_DATA, DATA_LOCATION)
+    )
+    external = (*entries, *locations) if entries or any(locations) else ()
+    pairs = [_fields(memoryview(entry)) for entry in entries if isinstance(entry, bytes)]
+    place = " ".join(_text(value) for pair in pairs for number, value in pair if number == 2)
+    return _Tensor(_text(names[-1]) if names else "", external, place, path)
+
+
+def _text(value: int | bytes | memoryview) -> str:
+    return "" if isinstance(value, int) else bytes(value).decode(errors="replace")
+
+
+def _fields(message: memoryview) -> Iterator[Field]:
+    """The fields of a protobuf message; ValueError or IndexError where it is none."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        number, wire = tag >> 3, tag & 7
+        value: int | memoryview = 0
+        if wire == VARINT:
+            value, at = _varint(message, at)
+        elif wire == BYTES:
+            size, start = _varint(message, at)
+            at = start + size
+            value = message[start:at]
+        else:
+            at += FIXED.get(wire, len(message))  # groups, which onnx.proto has none of, end here
+        # Protobuf cuts off the upper bits of a larger number, and would see another field.
+        if at > len(message) or not 0 < number < 2**29:
+            raise ValueError
+        yield number, value
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The integer of 7 bits a byte, least first, that begins at `at`, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError
