@@ -33,6 +33,7 @@ from headstart.fitting import (
 from headstart.jobs import Job
 from headstart.metrics import accuracy, log_loss
 from headstart.phrases import (
+    ALL_ALIKE,
     chosen,
     counts_said,
     described,
@@ -161,6 +162,8 @@ class Workshop:
         _all_there(table)
         self.tables.append(table)
         self.talk.say("features", extracted(table))
+        if len(table) > 1 and not (table.x != table.x[0]).any():
+            self.talk.say("features", ALL_ALIKE)
         return table
 
     def features(self, fitted: Fitted, data: Dataset) -> FeatureTable:

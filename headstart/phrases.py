@@ -11,6 +11,11 @@ from headstart.training.history import Epoch
 from headstart.training.network import Count
 from headstart.trust.limits import Limits, TrustPlan
 
+ALL_ALIKE = (
+    "the same for every picture, so a head can learn nothing from them: the backbone's weights are "
+    "damaged or 0, or all pictures become the same square"
+)
+
 
 def described(backbone: Backbone) -> str:
     card = backbone.card

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,12 @@ CHECKPOINTS = "checkpoint-*"  # of phases under way; gone when the run has ended
 
 
 @contextmanager
-def claimed(out: Path, *, resume: bool = False) -> Iterator[None]:
+def claimed(out: Path, *, resume: bool = False) -> Iterator[Callable[[], None]]:
     """`out` for one run alone: a new folder, or one whose run was cut off and can go on.
 
-    Only a folder that this function made, by the marker in it, is ever written into. When the block
-    ends well, marker, lock and checkpoints are removed: the run is finished.
+    Only a folder that this function made, by the marker in it, is ever written into. The block is
+    given a function that finishes the run: it removes the marker and the checkpoints, so that
+    nothing that happens afterwards can lose the run. It is called when the block ends well, too.
     Raises SpecError for any other folder, for one that another process is working on, and, with
     `resume`, if there is nothing to go on with.
     """
@@ -56,10 +57,15 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[None]:
         for name in (p.name for p in out.iterdir()):
             if name.startswith(TEMPORARY) or name == "model":
                 shutil.rmtree(out / name, ignore_errors=True)
-        yield
-        for checkpoint in out.glob(CHECKPOINTS):
+        yield lambda: _finish(out)
+        _finish(out)
+
+
+def _finish(out: Path) -> None:
+    (out / MARKER).unlink(missing_ok=True)
+    for checkpoint in out.glob(CHECKPOINTS):
+        with suppress(OSError):  # something else of that name, which nothing reads
             checkpoint.unlink()
-        (out / MARKER).unlink()
 
 
 def _check_free(out: Path, resume: bool) -> None:

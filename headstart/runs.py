@@ -5,7 +5,8 @@ in its folder: features are in the store, and training is in its checkpoints.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from headstart.data.checks import Checks, check, good_rows, survey
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.doubting import limited, remembered
-from headstart.errors import Diverged, HeadstartError
+from headstart.errors import Diverged
 from headstart.evaluation import Estimate, Evaluation, compare, evaluate_predictions
 from headstart.explaining.explanation import QUICK, explain_run
 from headstart.features import FeatureTable
@@ -93,10 +94,11 @@ def train(data: Dataset, out: Path, job: Job | None = None, talk: Talk | None = 
     not do, Diverged when training does. What was computed until then is kept, and gone on with.
     """
     job = job or Job()
-    with claimed(out, resume=job.resume):
+    with claimed(out, resume=job.resume) as finish:
         keep_memory()
         shop = Workshop(out, job, talk or Talk())
-        return _finish(shop, _learn(shop, data), dict(zip(data.ids, data.sources, strict=True)))
+        pictures = dict(zip(data.ids, data.sources, strict=True))
+        return _finish(shop, _learn(shop, data), pictures, finish)
 
 
 def _learn(shop: Workshop, data: Dataset) -> _Learned:
@@ -120,8 +122,17 @@ def _learn(shop: Workshop, data: Dataset) -> _Learned:
     return _Learned(ready, splits, checks, candidates, table)
 
 
-def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> Run:
-    """Keep one, judge it on the test rows, which are read here once, save it and tell of it."""
+def _finish(
+    shop: Workshop,
+    learned: _Learned,
+    pictures: Mapping[str, Path],
+    finish: Callable[[], None],
+) -> Run:
+    """Keep one, judge it on the test rows, which are read here once, save it and tell of it.
+
+    finish: called as soon as the model and its figures are written, so that whatever happens to
+    the insights, the explanations and the page (even a crash of the process), the run is there.
+    """
     splits, kept = learned.splits, _kept(shop, learned)
     gain = _gain(learned.candidates, kept)
     history = [line for c in learned.candidates.values() for line in c.fitted.history]
@@ -141,14 +152,18 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
     write_json(shop.out / "recipe.json", recipe)
     with shop.clock("save"):
         shipped = save(fitted.model, shop.out / "model", told=recipe["strategy"]).model
-    with shop.clock("insights"):
+    write_json(shop.out / LAST, _timings(shop))
+    finish()
+    with shop.clock("insights"), _optional(shop, "insights"):
         seen = _looked(shop, learned, kept, test, table, baseline)
         write_json(shop.out / "insights.json", seen)
-    with shop.clock("explained"):
+    with shop.clock("explained"), _optional(shop, "explained"):
         _explain(shop, shipped, pictures)
     timings = _timings(shop)
-    write_json(shop.out / LAST, timings)
-    _report(shop, pictures)
+    with _optional(shop, "timings"):
+        write_json(shop.out / LAST, timings)
+    with _optional(shop, "report", "not written", " `headstart report` makes it later."):
+        write_report(shop.out, pictures, shop.job.language)
     return Run(
         folder=shop.out,
         splits=splits,
@@ -166,20 +181,24 @@ def _finish(shop: Workshop, learned: _Learned, pictures: Mapping[str, Path]) -> 
 
 
 def _explain(shop: Workshop, model: Model, pictures: Mapping[str, Path]) -> None:
-    """Where the model saw what it answered, for the page; a run is not lost for want of it."""
-    try:
-        for _ in explain_run(shop.out, model, pictures, QUICK):
-            pass
-    except (HeadstartError, OSError) as error:
-        shop.talk.say("explained", f"left out: {error}")
+    """Where the model saw what it answered, for the page."""
+    for _ in explain_run(shop.out, model, pictures, QUICK):
+        pass
 
 
-def _report(shop: Workshop, pictures: Mapping[str, Path]) -> None:
-    """The page; a run that has ended well is not lost for want of it."""
+@contextmanager
+def _optional(
+    shop: Workshop, stage: str, lost: str = "left out", remedy: str = ""
+) -> Iterator[None]:
+    """Print that a stage failed, whatever the error: the model is saved, and its run finished."""
     try:
-        write_report(shop.out, pictures, shop.job.language)
-    except (HeadstartError, OSError) as error:
-        shop.talk.say("report", f"not written: {error} `headstart report` makes it later.")
+        yield
+    except Exception as error:
+        shop.talk.say(stage, f"{lost}: {str(error) or type(error).__name__}{remedy}")
+    except KeyboardInterrupt:
+        done = f"the run is finished, and `headstart report {shop.out}` makes its page"
+        shop.talk.say(stage, f"interrupted: {done}")
+        raise
 
 
 def _baseline(shop: Workshop, learned: _Learned) -> tuple[str, Predictions] | None:
@@ -192,12 +211,10 @@ def _baseline(shop: Workshop, learned: _Learned) -> tuple[str, Predictions] | No
 
 
 def _looked(shop: Workshop, *run: Any) -> dict[str, Any]:
-    """What `_insights` finds; nothing, if that fails: the model is there, and judged."""
-    try:
+    """What `_insights` finds; nothing, if that fails."""
+    with _optional(shop, "insights"):
         return _insights(shop, *run)
-    except (HeadstartError, MemoryError, ArithmeticError, ValueError) as error:
-        shop.talk.say("insights", f"left out: {str(error) or type(error).__name__}")
-        return {}
+    return {}
 
 
 def _of_kept(shop: Workshop, learned: _Learned, kept: str, data: Dataset) -> FeatureTable:

@@ -111,6 +111,34 @@ def test_the_map_keeps_classes_together() -> None:
     assert embedding_map(table(3), {}) is None
 
 
+@pytest.mark.parametrize(
+    "x",
+    [
+        pytest.param(np.zeros((40, 8)), id="a dead backbone"),
+        pytest.param(np.full((40, 8), 3.7), id="constant"),
+        pytest.param(np.eye(40, 8) * 1e-30, id="float32 squares it to 0"),
+        pytest.param(np.eye(40, 8) * 1e25, id="float32 squares it to infinity"),
+        pytest.param(1000 + np.eye(40, 8) * 1e-4, id="rounding"),
+        pytest.param(np.where(np.eye(40, 8), np.nan, 1.0), id="not a number"),
+        pytest.param(np.where(np.eye(40, 8), np.inf, 1.0), id="infinite"),
+    ],
+)
+def test_features_that_do_not_vary_have_no_map(x: NDArray[np.float64]) -> None:
+    """t-SNE would crash the process with some of them."""
+    ids = tuple(map(str, range(len(x))))
+    y = np.arange(len(x)) % 2
+    assert embedding_map(FeatureTable(ids, x.astype(np.float32), y, ("a", "b"), ""), {}) is None
+
+
+def test_features_that_vary_in_one_row_or_column_have_a_map() -> None:
+    rows = table(60)
+    for varying in (np.ix_([5], range(10)), np.ix_(range(60), [3])):
+        x = np.zeros_like(rows.x)
+        x[varying] = rows.x[varying]
+        found = embedding_map(FeatureTable(rows.ids, x, rows.y, rows.classes, ""), {})
+        assert np.isfinite(found["maps"]["t-SNE"]).all()
+
+
 def test_a_large_table_is_sampled_for_the_map() -> None:
     assert len(embedding_map(table(50), {}, most=30)["paths"]) == 30
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 from PIL import Image
 
 import headstart as hs
+from headstart.atomic import write_json
+from headstart.backbones.from_file import save_backbone
 from headstart.errors import DataError, Diverged, MissingPackage, SpecError
 from headstart.run_folder import FILES
 from headstart.runtime import ON_CPU, Runtime
@@ -413,6 +416,76 @@ def test_a_run_ends_without_what_could_not_be_looked_at(
     assert {p.name for p in run.folder.iterdir()} == FILES
     assert json.loads((run.folder / "insights.json").read_text()) == {}
     assert "insights: left out: MemoryError" in heard
+
+
+@pytest.mark.parametrize(
+    ("part", "error"),
+    [
+        ("embedding_map", RecursionError),
+        ("write_json", RuntimeError),
+        ("explain_run", np.linalg.LinAlgError),
+        ("write_report", KeyError),
+    ],
+)
+def test_no_error_after_the_model_is_saved_loses_the_run(
+    shapes: Path,
+    tmp_path: Path,
+    job: hs.Job,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    error: type[Exception],
+) -> None:
+    def fail(*args: object) -> None:
+        if part != "write_json" or "insights.json" in str(args[0]):
+            raise error("a bug")
+        write_json(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(f"headstart.runs.{part}", fail)
+    heard = list[str]()
+    talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage}: {text}"))
+    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"), talk)
+    assert any("a bug" in line for line in heard)
+    assert len(hs.load(run.folder / "model").model.classes) == 2
+    assert not (run.folder / ".unfinished").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the process is ended by signals")
+@pytest.mark.parametrize("part", ["embedding_map", "explain_run", "write_report"])
+def test_no_crash_after_the_model_is_saved_loses_the_run(
+    shapes: Path, tmp_path: Path, part: str
+) -> None:
+    crash = (
+        "import os, signal, sys\nimport headstart as hs, headstart.runs\n"
+        f"headstart.runs.{part} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from pathlib import Path\n"
+        "job = hs.Job(backbone='tiny:32', strategy='extract', store=hs.Store(Path(sys.argv[3])))\n"
+        "hs.train(hs.read(Path(sys.argv[1])), Path(sys.argv[2]), job)\n"
+    )
+    run, store = tmp_path / "run", tmp_path / "store"
+    ended = subprocess.run([sys.executable, "-c", crash, shapes, run, store], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(hs.load(run / "model").model.classes) == 2
+    assert "</html>" in hs.write_report(run, {}).read_text()
+    with pytest.raises(SpecError, match="holds a finished run"):
+        hs.train(hs.read(shapes), run, hs.Job(backbone="tiny:32"))
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge", "nearest", "mlp"])
+def test_a_dead_backbone_is_told_and_its_run_ends_well(
+    shapes: Path, tmp_path: Path, job: hs.Job, head: Any
+) -> None:
+    dead = hs.load_backbone("tiny:32")
+    for parameter in dead.module.parameters():
+        parameter.data.zero_()
+    folder = save_backbone(dead, tmp_path / "dead")
+    heard = list[str]()
+    talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage}: {text}"))
+    recipe = hs.FeatureExtraction(head=head, head_epochs=1)
+    job = replace(job, backbone=f"file:{folder}", recipe=recipe, strategy="extract")
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
+    assert any(line.startswith("features: the same for every picture") for line in heard)
+    assert json.loads((run.folder / "insights.json").read_text())["map"] is None
+    assert "</html>" in (run.folder / "report.html").read_text()
 
 
 def test_a_baseline_that_diverges_is_left_out(

@@ -11,6 +11,10 @@ from headstart.features import FeatureTable
 
 ON_MAP = 1500  # rows
 WIDE = 50  # columns that t-SNE is given, as its authors advise
+ROUNDING = 1e-6  # of the largest feature: a spread below it is what float32 rounds
+# Standard deviations that float32 can square: t-SNE divides by one that comes out as 0, and its
+# compiled loop then crashes the process with the NaN (scikit-learn 1.9.1).
+LEAST, MOST = 1e-12, 1e15
 
 
 def embedding_map(
@@ -18,11 +22,14 @@ def embedding_map(
 ) -> Any:
     """Rows of features in two dimensions, at most so many, by PCA and by what else is there.
 
-    part: of each row, by its id. UMAP where it is installed, t-SNE otherwise.
+    part: of each row, by its id. UMAP where it is installed, t-SNE otherwise. None for too few
+    rows, and for features that do not vary, as those of a dead backbone.
     """
     if len(table.y) < 4 or table.x.shape[1] < 2:
         return None
     picked = np.sort(np.random.default_rng(seed).permutation(len(table.y))[:most])
+    if not _varies(table.x[picked]):
+        return None
     from sklearn.decomposition import PCA
 
     wide = min(WIDE, len(picked) - 1, table.x.shape[1])
@@ -34,6 +41,15 @@ def embedding_map(
         "labels": [table.classes[table.y[row]] for row in picked],
         "parts": [part.get(table.ids[row], "") for row in picked],
     }
+
+
+def _varies(x: NDArray[Any]) -> bool:
+    """Whether the rows differ by more than rounding, in numbers that the maps can reckon with."""
+    largest = float(np.abs(x).max())
+    if not largest < np.inf:  # nor NaN
+        return False
+    spread = float(x.std(axis=0, dtype=np.float64).max())
+    return max(LEAST, ROUNDING * largest) < spread < MOST
 
 
 def _bent(x: NDArray[Any], seed: int) -> dict[str, NDArray[Any]]:
