@@ -10,17 +10,11 @@ from headstart.data.archives import read_archive
 from headstart.data.cells import NOT_UTF8, as_label, as_text, path_text
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.decoding import SUFFIXES, sniffed
+from headstart.data.layouts import PART_NAMES, Layout, layout_of
 from headstart.data.tables import Cells, Columns, csv_rows, parquet_rows, unreadable_text
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.errors import DataError, UnknownName
 
-PART_NAMES = {
-    "train": "train",
-    "val": "val",
-    "validation": "val",
-    "valid": "val",
-    "test": "test",
-}
 MANIFESTS = (".csv", ".parquet", ".pq")
 COLUMNS = Columns(("path", "label"), ("part", "group", "stratum"))
 EMPTY_CLASS = "class folder holds no images"
@@ -69,26 +63,31 @@ def read(source: Path | str) -> Dataset:
 
 
 def read_folder(root: Path) -> Dataset:
-    """A folder a class, or the parts train, val (validation, valid) and test of such folders.
+    """A folder a class, or parts (train, val, test) of such folders (`layouts.layout_of`).
 
-    It is read as parts if at least two top folders, or the only one, are named as parts; a class
-    that happens to be called "train" among others stays a class. Raises DataError for no images.
+    Raises DataError for no images, and for a layout that may be read in two ways.
     """
     root = root.resolve()
     found = walk(root)
-    depth = 1 if _has_parts(found) else 0
-    rows, left_out = list[_Row](), list(found.left_out)
-    for file in found.files:
-        reason = _unusable(root, file, depth)
-        if reason:
-            left_out.append(LeftOut(display(file), reason, expected=reason == NOT_AN_IMAGE))
+    faults = {file: _unusable(root, file) for file in found.files}
+    pictures = (file for file, fault in faults.items() if fault != NOT_AN_IMAGE)
+    layout = layout_of(pictures, found.folders)
+    rows, left_out = list[_Row](), [*found.left_out, *layout.left_out]
+    for file, fault in faults.items():
+        place = layout.base(file)
+        if fault == NOT_AN_IMAGE:
+            left_out.append(LeftOut(display(file), fault, expected=True))
+        elif place in layout.unlabelled:
+            continue  # they are counted in `layout.left_out`
+        elif place is None or fault or len(file.parts) <= len(place) + 1:
+            left_out.append(LeftOut(display(file), fault or _misplaced(place)))
         else:
-            part = PART_NAMES[file.parts[0].lower()] if depth else ""
-            rows.append(_Row(display(file), root / file, _class_name(file.parts[depth]), part))
+            label = _class_name(file.parts[len(place)])
+            rows.append(_Row(display(file), root / file, label, layout.parts[place]))
     if not rows:
         links = about_links(left_out)
         raise DataError(f"No images of a class were found under {display(root)}.{links} {LAYOUT}")
-    return _dataset(rows, [*left_out, *_empty_classes(found, rows, depth)])
+    return _dataset(rows, [*left_out, *_empty_classes(found, rows, layout)])
 
 
 def read_manifest(path: Path) -> Dataset:
@@ -151,30 +150,29 @@ def _class_name(folder: str) -> str:
     return as_text(display(Path(folder)) if NOT_UTF8.search(folder) else folder)
 
 
-def _has_parts(found: Walk) -> bool:
-    tops = {folder.parts[0] for folder in found.folders}
-    named = [top for top in tops if top.lower() in PART_NAMES]
-    return len(named) >= 2 or len(named) == len(tops) == 1
+def _misplaced(place: tuple[str, ...] | None) -> str:
+    if place is None:
+        return "not in one of the parts train, val and test"
+    return "an image in no class folder"
 
 
-def _unusable(root: Path, file: Path, depth: int) -> str:
-    """Why a file is no labelled example, or nothing."""
+def _unusable(root: Path, file: Path) -> str:
+    """Why a file can't be an example, wherever it lies, or nothing."""
     try:
         if file.suffix.lower() not in SUFFIXES and not sniffed(root / file):
             return NOT_AN_IMAGE
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-    if depth and file.parts[0].lower() not in PART_NAMES:
-        return "not in one of the parts train, val and test"
-    return "" if len(file.parts) > depth + 1 else "an image in no class folder"
+    return ""
 
 
-def _empty_classes(found: Walk, rows: list[_Row], depth: int) -> Iterator[LeftOut]:
+def _empty_classes(found: Walk, rows: list[_Row], layout: Layout) -> Iterator[LeftOut]:
     used = {row.label for row in rows}
     for folder in found.folders:
-        if depth and folder.parts[0].lower() not in PART_NAMES:
+        place = layout.base(folder)
+        if place is None or place in layout.unlabelled:
             continue
-        if len(folder.parts) == depth + 1 and _class_name(folder.name) not in used:
+        if len(folder.parts) == len(place) + 1 and _class_name(folder.name) not in used:
             yield LeftOut(display(folder), EMPTY_CLASS, expected=True)
 
 

@@ -1,0 +1,328 @@
+"""Which folders of a data set are its classes: those at its top, or those inside of its parts.
+
+All is decided by names and by where pictures lie. What may be read in two ways is refused.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from headstart.data.dataset import PARTS, LeftOut
+from headstart.data.walking import display
+from headstart.errors import DataError
+
+Place = tuple[str, ...]  # a folder by the names that lead to it from the folder that is read
+
+PART_NAMES = {
+    "train": "train",
+    "val": "val",
+    "validation": "val",
+    "valid": "val",
+    "test": "test",
+}
+PREDICT = "predict"  # kind of a folder with pictures whose class is asked for
+EVALUATE = "evaluate"  # kind of what some data sets call their test part and some their val part
+WORDS = (
+    PART_NAMES
+    | dict.fromkeys(("training", "trn", "trainval"), "train")
+    | dict.fromkeys(("validate", "validating", "dev", "development"), "val")
+    | dict.fromkeys(("testing", "tst", "holdout"), "test")
+    | dict.fromkeys(("eval", "evaluation", "evaluate"), EVALUATE)
+    | dict.fromkeys(("pred", "predict", "prediction", "predictions", "inference"), PREDICT)
+    | dict.fromkeys(("unlabeled", "unlabelled"), PREDICT)
+)
+# Words that say nothing about what is in a folder of pictures.
+NEUTRAL = frozenset(
+    "set sets data dataset datasets folder dir split part image images img imgs picture pictures "
+    "pic pics photo photos sample samples jpg jpeg png x y all new final full small resized "
+    "cropped crops raw original originals processed preprocessed clean cleaned augmented aug "
+    "balanced".split()
+)
+# What pictures of one class are sorted by, and what lies beside them.
+CONDITIONS = frozenset(
+    "mask masks label labels annotations indoor indoors outdoor outdoors day night left right "
+    "front back top bottom side".split()
+)
+# Numbers behind these words count classes: grade1, grade2; behind others, places or times.
+CLASS_WORDS = frozenset(
+    "class cls label grade level stage type category kind degree score rating cluster".split()
+)
+DEPTH = 4  # folders above parts, at most
+MOSTLY = 0.9  # of the pictures lie in subfolders that the top folders have in common
+GLUED = re.compile(f"(x|y)?({'|'.join(WORDS)})({'|'.join(sorted(NEUTRAL - {'x', 'y'}))})?")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """parts: the folders that hold class folders, and the part of each ("" if there are no parts).
+
+    unlabelled: folders of parts that hold pictures and no class folders; `left_out` names them.
+    """
+
+    parts: Mapping[Place, str]
+    unlabelled: frozenset[Place] = frozenset()
+    left_out: tuple[LeftOut, ...] = ()
+
+    def base(self, file: Path) -> Place | None:
+        """The folder in `parts` or `unlabelled` that a file or folder is in; None if in none."""
+        places = (file.parts[:depth] for depth in range(len(file.parts)))
+        return next((p for p in places if p in self.parts or p in self.unlabelled), None)
+
+
+def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> Layout:
+    """Tell from the names of pictures and folders where the class folders are.
+
+    Parts are folders whose names say so ("train" and "val"; "Training" and "Testing"; "seg_train",
+    "seg_test" and "seg_pred"), at the top or in the only folder there, if they have class folders
+    in common. A class that is called "train" among others stays a class. Raises DataError for
+    folders that look like parts and have no classes in common, and for top folders that have all
+    their subfolders in common, of which nobody can tell whether those are the classes.
+    """
+    tree = _Tree.of(pictures)
+    tops = {folder.parts[0] for folder in folders}
+    named = [top for top in tops if top.lower() in PART_NAMES]
+    if len(named) >= 2 or len(named) == len(tops) == 1:
+        return _in_parts(tree, (), _kinds(tree.inside(())) | _exact(named))
+    places = _places_of_parts(tree, ())
+    if len(places) > 1:
+        raise DataError(
+            f"A data set has its parts in one place; here {_listed('/'.join(p) for p in places)} "
+            f"hold parts each. Name one of these folders, or list the pictures in a CSV manifest "
+            f"with the columns path, label and part."
+        )
+    if places:
+        return _in_parts(tree, places[0], _sure_parts(tree, places[0]))
+    _refuse_shared_subfolders(tree)
+    return Layout({(): ""})
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """direct: how many pictures lie in each folder itself. below: in each of its folders."""
+
+    direct: Counter[Place]
+    below: Mapping[Place, Counter[str]]
+
+    @classmethod
+    def of(cls, pictures: Iterable[Path]) -> "_Tree":
+        direct, below = Counter[Place](), defaultdict[Place, Counter[str]](Counter)
+        direct.update(picture.parts[:-1] for picture in pictures)
+        for place, n in direct.items():
+            for depth, name in enumerate(place):
+                below[place[:depth]][name] += n
+        return cls(direct, below)
+
+    def inside(self, place: Place) -> list[str]:
+        """The folders in a folder that hold pictures, at any depth."""
+        return sorted(self.below.get(place, ()))
+
+    def count(self, place: Place) -> int:
+        return self.direct[place] + sum(self.below.get(place, Counter()).values())
+
+
+def _exact(names: Iterable[str]) -> dict[str, str]:
+    return {name: PART_NAMES[name.lower()] for name in names}
+
+
+def _tokens(name: str) -> list[str]:
+    """The words of a folder's name, in lower case, without digits: seg_train2 is seg and train."""
+    found = list[str]()
+    for piece in re.split(r"[\W\d_]+", name):
+        if match := GLUED.fullmatch(piece.lower()):
+            found += [word for word in match.groups() if word]
+        else:
+            found += re.findall(r"[A-Z]?[^\WA-Z]+|[A-Z]+(?![^\WA-Z])", piece)
+    return [word.lower() for word in found]
+
+
+def _kind(name: str) -> str:
+    """The kind of part that exactly one word of a name tells, or nothing."""
+    kinds = {WORDS[word] for word in _tokens(name) if word in WORDS}
+    return kinds.pop() if len(kinds) == 1 else ""
+
+
+def _rest(name: str) -> frozenset[str]:
+    return frozenset(_tokens(name)) - frozenset(WORDS) - NEUTRAL
+
+
+def _kinds(names: Sequence[str]) -> dict[str, str]:
+    """The folders that look like parts: nothing in their names but that, and what all share."""
+    told = {name: kind for name in names if (kind := _kind(name))}
+    several = len(set(told.values())) > 1
+    shared = frozenset.intersection(*map(_rest, told)) if several else frozenset[str]()
+    kinds = {n: kind for n, kind in told.items() if kind == PREDICT or not _rest(n) - shared}
+    return {n: part for n, kind in kinds.items() if (part := _settled(kind, kinds.values()))}
+
+
+def _settled(kind: str, there: Collection[str]) -> str:
+    """What an evaluation part is: test, or val beside a test part, or nothing beside both."""
+    if kind != EVALUATE:
+        return kind
+    return "test" if "test" not in there else "val" if "val" not in there else ""
+
+
+def _places_of_parts(tree: _Tree, place: Place, only: bool = True) -> list[Place]:
+    """The folders, near the top, that hold what is surely parts.
+
+    only: whether `place` is all that there is. There, and nowhere else, folders that merely look
+    like parts raise DataError; in one of several classes they are part of the class.
+    """
+    if _sure_parts(tree, place):
+        return [place]
+    names = tree.inside(place)
+    if only:
+        _refuse_likely_parts(tree, place)
+    if len(place) == DEPTH:
+        return []
+    only = only and len(names) == 1 and not tree.direct[place]
+    return [p for name in names for p in _places_of_parts(tree, (*place, name), only)]
+
+
+def _sure_parts(tree: _Tree, place: Place) -> dict[str, str]:
+    """The parts in a folder and their kinds, if they have classes in common; or nothing."""
+    names = tree.inside(place)
+    kinds = _kinds(names)
+    classes = {part: _classes(tree, place, kinds, part) for part in PARTS}
+    labelled = [found for found in classes.values() if found]
+    strangers = len(names) - len(kinds)
+    if not labelled or ("train" in kinds.values() and not classes["train"]):
+        return {}
+    if len(labelled) > 1:
+        common = labelled[0] & frozenset().union(*labelled[1:])
+        return kinds if len(common) >= (2 if strangers else 1) else {}
+    several = len(kinds) == 1 or len(set(kinds.values())) > 1
+    return kinds if several and len(labelled[0]) > 1 and not strangers else {}
+
+
+def _refuse_likely_parts(tree: _Tree, place: Place) -> None:
+    """Raise DataError if most of the folders look like parts, which were not sure."""
+    names = tree.inside(place)
+    kinds = _kinds(names)
+    if _crossed(names):
+        _refuse_parts(names, "each class has parts of its own")
+    if "train" in kinds.values() and len(set(kinds.values())) > 1 and 2 * len(kinds) > len(names):
+        if _classes(tree, place, kinds, "train"):
+            _refuse_parts(kinds, "they have no class folders in common")
+        _refuse_parts(kinds, "they hold no class folders to learn from")
+
+
+def _crossed(names: Sequence[str]) -> bool:
+    """Whether all folders are parts of classes: cat_train, cat_test, dog_train, dog_test."""
+    kinds = defaultdict[frozenset[str], set[str]](set)
+    for name in names:
+        kinds[_rest(name)].add(_kind(name))
+    parts = set[str]().union(*kinds.values())
+    return (
+        len(kinds) > 1
+        and "" not in parts
+        and "train" in parts
+        and all(rest and len(own) > 1 for rest, own in kinds.items())
+    )
+
+
+def _inner(tree: _Tree, place: Place, kind: str = PREDICT) -> Place:
+    """Where a part's class folders are: below it, or below an only folder of the same meaning."""
+    while not tree.direct[place] and len(tree.inside(place)) == 1:
+        name = tree.inside(place)[0]
+        if not (_kind(name) == kind or set(_tokens(name)) <= NEUTRAL):
+            break
+        place = (*place, name)
+    return place
+
+
+def _classes(tree: _Tree, place: Place, kinds: Mapping[str, str], part: str) -> set[str]:
+    """The names, in lower case, of the class folders in the folders of one part."""
+    tops = ((*place, name) for name, kind in kinds.items() if kind == part)
+    return {name.lower() for top in tops for name in tree.inside(_inner(tree, top, part))}
+
+
+def _in_parts(tree: _Tree, place: Place, kinds: Mapping[str, str]) -> Layout:
+    """The layout of parts that are told from the names in a folder."""
+    parts, unlabelled, left_out = dict[Place, str](), set[Place](), list[LeftOut]()
+    for name, kind in sorted(kinds.items()):
+        top = (*place, name)
+        inner = _inner(tree, top, kind)
+        if kind != PREDICT and (tree.inside(inner) or not tree.count(top)):
+            parts[inner] = kind
+            continue
+        unlabelled.add(top)
+        n = tree.count(top)
+        reason = f"{n:,} image{'s' * (n != 1)} in no class folder: a part without labels"
+        left_out.append(LeftOut(display(Path(*top)), reason))
+    labelled = {part for inner, part in parts.items() if tree.inside(inner)}
+    if unlabelled and ("train" not in labelled if "train" in kinds.values() else not labelled):
+        _refuse_parts(kinds, "they hold no class folders to learn from")
+    return Layout(parts, frozenset(unlabelled), tuple(left_out))
+
+
+def _refuse_shared_subfolders(tree: _Tree) -> None:
+    """Raise DataError where top folders hold the same subfolders: either may be the classes."""
+    tops = tree.inside(())
+    inside = [tree.below.get(_inner(tree, (top,)), Counter[str]()) for top in tops]
+    shared = _shared(inside)
+    covered = sum(n for counts in inside for name, n in counts.items() if name.lower() in shared)
+    if len(shared) < 2 or covered < MOSTLY * sum(tree.count((top,)) for top in tops):
+        return
+    kinds = _kinds(shared)
+    if "train" in kinds.values() and len(kinds) == len(shared):
+        raise DataError(
+            f"Parts hold classes, DATA/train/<class>; here the folders {_listed(tops)} hold the "
+            f"parts {_listed(shared)} each. Move the parts to the top, or list the pictures in a "
+            f"CSV manifest with the columns path, label and part."
+        )
+    if not _usual(tops, shared):
+        raise DataError(
+            f"Which folders are the classes must be plain; here the top folders {_listed(tops)} "
+            f"hold the same subfolders, {_listed(shared)}. If the top folders are parts, name them "
+            f"train, val and test; if they are the classes, take the pictures out of the "
+            f"subfolders; or list the pictures in a CSV manifest with the columns path and label "
+            f"(and group, if those of one folder belong together)."
+        )
+
+
+def _shared(inside: Sequence[Counter[str]]) -> list[str]:
+    """The names, in lower case, of subfolders that at least half of the folders have, and two."""
+    times = Counter(name for names in inside for name in {name.lower() for name in names})
+    return sorted(name for name, n in times.items() if n >= 2 and 2 * n >= len(inside))
+
+
+def _usual(tops: Sequence[str], shared: Sequence[str]) -> bool:
+    """Whether top folders are classes, since the subfolders are what classes are sorted by."""
+    words = {word for name in shared for word in _tokens(name)}
+    if _numbered(shared) and words:
+        return not words & CLASS_WORDS  # cat/day1, cat/day2; but fold1/class1, fold1/class2
+    if words <= NEUTRAL and words:
+        return True
+    return words <= NEUTRAL | CONDITIONS and not _places(tops)
+
+
+def _numbered(names: Sequence[str]) -> bool:
+    """Whether names differ in numbers or single letters only: day1, day2; a, b."""
+    return len({re.sub(r"\d+|(?<![^\W_])[^\W_](?![^\W_])", "#", n.lower()) for n in names}) == 1
+
+
+def _places(names: Sequence[str]) -> bool:
+    """Whether names count places or times (patient1, fold_2, 10253), not classes (grade1, 0)."""
+    if all(name.isdecimal() for name in names):
+        numbers = sorted(map(int, names))
+        return numbers != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] > 1
+    return _numbered(names) and not {w for n in names for w in _tokens(n)} & CLASS_WORDS
+
+
+def _refuse_parts(names: Iterable[str], why: str) -> NoReturn:
+    raise DataError(
+        f"Parts of a data set hold class folders, DATA/train/<class>/<image>.jpg; by their names, "
+        f"{_listed(names)} are parts, but {why}. Name the parts train, val and test and sort "
+        f"their pictures into folders, one a class; or list the pictures in a CSV manifest with "
+        f"the columns path, label and part."
+    )
+
+
+def _listed(names: Iterable[str], most: int = 4) -> str:
+    shown = [display(Path(name)) for name in sorted(names)]
+    if len(shown) > most:
+        return f"{', '.join(shown[:most])} and {len(shown) - most} more"
+    return " and ".join([*filter(None, [", ".join(shown[:-1])]), shown[-1]])
