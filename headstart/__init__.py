@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headstart.data.checks import check as check
     from headstart.data.checks import good_rows as good_rows
     from headstart.data.checks import survey as survey
+    from headstart.data.dataset import CheckedFile as CheckedFile
     from headstart.data.dataset import Dataset as Dataset
     from headstart.data.dataset import LeftOut as LeftOut
     from headstart.data.decoding import Pixels as Pixels
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from headstart.recipes import RECIPES as RECIPES
     from headstart.recipes import recipe as recipe
     from headstart.report.page import write_report as write_report
+    from headstart.run_folder import recorded_contents as recorded_contents
     from headstart.run_folder import recorded_parts as recorded_parts
     from headstart.run_folder import recorded_source as recorded_source
     from headstart.runs import Run as Run
@@ -139,7 +141,7 @@ _HOME = {
     "headstart.comparing": ["compare_runs", "comparison_rows"],
     "headstart.data.augment": ["Augment"],
     "headstart.data.checks": ["CheckPlan", "check", "good_rows", "survey"],
-    "headstart.data.dataset": ["Dataset", "LeftOut"],
+    "headstart.data.dataset": ["CheckedFile", "Dataset", "LeftOut"],
     "headstart.data.decoding": ["Pixels", "decode"],
     "headstart.data.examples": ["solar_cells"],
     "headstart.data.finding": ["find"],
@@ -188,7 +190,7 @@ _HOME = {
     "headstart.predictions": ["Predictions", "read_predictions"],
     "headstart.recipes": ["RECIPES", "recipe"],
     "headstart.report.page": ["write_report"],
-    "headstart.run_folder": ["recorded_parts", "recorded_source"],
+    "headstart.run_folder": ["recorded_contents", "recorded_parts", "recorded_source"],
     "headstart.runs": ["Run", "train"],
     "headstart.runtime": ["Runtime"],
     "headstart.seeds": ["spread", "spread_rows", "train_seeds"],

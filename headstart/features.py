@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.decoding import decode, read_file
+from headstart.data.content import read_checked
+from headstart.data.dataset import CheckedFile, Dataset, LeftOut
+from headstart.data.decoding import decode
 from headstart.data.loading import ordered_map
 from headstart.data.preprocess import Preprocess
 from headstart.data.views import PLAIN, Views
@@ -57,7 +58,8 @@ class FeatureTable:
     """Row i of `x` belongs to `ids[i]`; everything downstream goes by id, not by luck.
 
     forwards: examples the backbone ran on to make it. hits: rows that were in the store. Files
-    that could not be decoded have no row; they are in `left_out`. cut: what crosses the cut, if
+    that could not be decoded, or changed since they were checked, have no row; they are in
+    `left_out`. cut: what crosses the cut, if
     that was wanted; read from the store row by row, so it may be larger than memory.
     """
 
@@ -146,19 +148,20 @@ def extract_views(
 
 
 def square_of(
-    preprocess: Preprocess, views: Views, path: Path, number: int
+    preprocess: Preprocess, views: Views, source: Path | CheckedFile, number: int
 ) -> NDArray[np.uint8]:  # (S, S, 3)
-    """View `number` of a file as the network is given it; raises DataError or OSError."""
-    data = read_file(path)
+    """View `number` of a file as the network is given it; raises OSError, or DataError also for a
+    file that changed since it was checked."""
+    data, file = read_checked(source)
     plain = preprocess(decode(data, short_side=preprocess.short_side))
-    return views.square(plain, digest(data), number)
+    return views.square(plain, file, number)
 
 
 def _run(work: "_Work") -> "tuple[FeatureTable, ...]":
     place = work.place
     fetched = ordered_map(
-        lambda path: place.fetch(path, work.views),
-        work.dataset.sources,
+        lambda source: place.fetch(source, work.views),
+        work.dataset.files,
         threads=place.runtime.decode_threads,
         ahead=max(1, AHEAD // work.views),
     )
@@ -208,11 +211,10 @@ class _Place:
         """Opened only when something has to be computed: exporting a graph takes seconds."""
         return open_engine(self.backbone, self.runtime, self.tap.both if self.tap else None)
 
-    def fetch(self, path: Path, views: int) -> list[_Fetched]:
+    def fetch(self, source: CheckedFile, views: int) -> list[_Fetched]:
         """Read a file; decode it only if something of one of its first `views` is not stored."""
         try:
-            data = read_file(path)
-            file = digest(data)
+            data, file = read_checked(source)
             names = [self.views.name(file, number) for number in range(views)]
             stored = [self._stored(name) for name in names]
             if all(stored):

@@ -13,10 +13,10 @@ import numpy as np
 from headstart.atomic import write_json
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.registry import load_backbone
+from headstart.data.content import changed_during_run
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.engines import check_device
-from headstart.errors import DataError
 from headstart.features import FeatureTable, Tap, Watch, extract
 from headstart.finetuning import Opened, open_up
 from headstart.fitting import (
@@ -179,7 +179,10 @@ class Workshop:
     ) -> str:
         """Names everything that decides how a phase ends: only the very same job goes on."""
         job, weights = self.job, backbone.fingerprint()
-        rows = [(part.ids, part.labels) for part in (splits.train, splits.val)]
+        rows = [
+            (part.ids, part.labels, [content.file for content in part.contents])
+            for part in (splits.train, splits.val)
+        ]
         spec = [to_plain(s) for s in (job.recipe, job.finetune, job.augment)]
         begun = [
             digest(np.ascontiguousarray(s).data).hex() if isinstance(s, np.ndarray) else s
@@ -362,10 +365,7 @@ def _tell_attack(
 
 
 def _all_there(table: FeatureTable) -> None:
-    """Raises DataError for files that could be read when they were checked and can't be now."""
+    """Raises DataError for files that can't be read now, or hold other bytes than when checked."""
     if table.left_out:
-        item = table.left_out[0]
-        raise DataError(
-            f"Files must stay as they are during a run, but {item.path} changed after it was "
-            f"checked ({item.reason}), and {len(table.left_out) - 1} more. Run it again."
-        )
+        item, *others = table.left_out
+        raise changed_during_run(item.path, item.reason, len(others))

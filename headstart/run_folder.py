@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from headstart.atomic import TEMPORARY, make_folder, write_text
-from headstart.data.dataset import Dataset
+from headstart.data.dataset import Content, Dataset
 from headstart.data.splits import Splits
 from headstart.errors import DataError, SpecError
 from headstart.training.history import HISTORY, Epoch
@@ -132,19 +133,78 @@ def _same_file(fd: int, path: Path) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class RecordedRow:
+    """A line of splits.csv. part: "" for a row that was left out of all three. content: nothing is
+    known in a run of an earlier version."""
+
+    path: str
+    part: str
+    content: Content
+
+
+def recorded_rows(folder: Path) -> dict[str, RecordedRow]:
+    """The rows of a run by path, from its splits.csv; none if there is no such file."""
+    try:
+        with open(folder / "splits.csv", encoding="utf-8", newline="") as f:
+            rows = [_recorded(line) for line in csv.DictReader(f)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {row.path: row for row in rows}
+
+
+def _recorded(line: dict[str, str]) -> RecordedRow:
+    content = Content(line.get("bytes") or "", line.get("pixels") or "")
+    return RecordedRow(line["path"], line["part"], content)
+
+
+def recorded_digests(folder: Path) -> dict[str, str]:
+    """The digest of each file of a run, by path; none in a run of an earlier version."""
+    rows = recorded_rows(folder).values()
+    return {row.path: row.content.file for row in rows if row.content.file}
+
+
+def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Files whose digest is another now, that are gone or new, each named with that; nothing if
+    those before are not known."""
+    if not before:
+        return []
+    changed = [id for id in before if id in now and now[id] != before[id]]
+    gone, new = [id for id in before if id not in now], [id for id in now if id not in before]
+    named = ((changed, "changed"), (gone, "gone"), (new, "new"))
+    return [f"{id} ({what})" for ids, what in named for id in ids]
+
+
+def first_few(names: Sequence[str], most: int = 20) -> str:
+    """The names in a row, and how many more there are."""
+    more = f", and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:
-    """The part that each row of `data` had in a run, "" for rows it did not have.
+    """The part in a run of each row of `data` by its name, "" for rows that were in none.
 
     () if the run (a run folder, or the bundle in it) was not of data from the same `source`.
     """
-    folder = run if (run / "splits.csv").is_file() else run.resolve().parent
+    folder = _folder_of(run)
     try:
         recorded = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["data"]
-        with open(folder / "splits.csv", encoding="utf-8", newline="") as f:
-            part = {row["path"]: row["part"] for row in csv.DictReader(f)}
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    return tuple(part.get(id, "") for id in data.ids) if recorded == source else ()
+    part = {path: row.part for path, row in recorded_rows(folder).items()}
+    return tuple(part.get(id, "") for id in data.ids) if part and recorded == source else ()
+
+
+def recorded_contents(run: Path, data: Dataset) -> Dataset:
+    """The same rows, which must hold what the run recorded under their names when they are read."""
+    rows, unknown = recorded_rows(_folder_of(run)), Content()
+    contents = (rows[id].content if id in rows else unknown for id in data.ids)
+    return replace(data, contents=tuple(contents))
+
+
+def _folder_of(run: Path) -> Path:
+    """The run folder itself, or the one that a bundle lies in."""
+    return run if (run / "splits.csv").is_file() else run.resolve().parent
 
 
 def recorded_source(run: Path) -> str:
@@ -157,15 +217,22 @@ def recorded_source(run: Path) -> str:
         ) from error
 
 
-def splits_csv(splits: Splits) -> str:
-    """path,label,part: a line a row, train, val and test in turn."""
-    parts = (("train", splits.train), ("val", splits.val), ("test", splits.test))
+def splits_csv(rows: Dataset, splits: Splits) -> str:
+    """A line a row: those of train, val and test in turn, then the rows in no part, whose part is
+    empty. bytes, pixels: digests of what the file holds, by which it is known again."""
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    placed = {id for part in parts.values() for id in part.ids}
+    parts[""] = rows.take([row for row, id in enumerate(rows.ids) if id not in placed])
     lines = (
-        (id, part.classes[label], name)
-        for name, part in parts
-        for id, label in zip(part.ids, part.labels, strict=True)
+        (id, part.classes[label], name, content.file, content.pixels)
+        for name, part in parts.items()
+        for id, label, content in zip(part.ids, part.labels, _contents(part), strict=True)
     )
-    return _csv(("path", "label", "part"), lines)
+    return _csv(("path", "label", "part", "bytes", "pixels"), lines)
+
+
+def _contents(data: Dataset) -> tuple[Content, ...]:
+    return data.contents or (Content(),) * len(data)
 
 
 def history_csv(history: Iterable[Epoch]) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 from headstart.atomic import write_json, write_text
 from headstart.bundle import save, versions
 from headstart.data.checks import Checks, check, good_rows, survey
-from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.doubting import limited, remembered
-from headstart.errors import Diverged
+from headstart.errors import Diverged, SpecError
 from headstart.evaluation import Estimate, Evaluation, compare, evaluate_predictions
 from headstart.explaining.explanation import QUICK, explain_run
 from headstart.features import FeatureTable
@@ -42,10 +42,21 @@ from headstart.phases import (
 from headstart.phrases import counted, counts, limits_said
 from headstart.predictions import Predictions, write_csv
 from headstart.report.page import write_report
-from headstart.run_folder import LAST, claimed, history_csv, splits_csv
+from headstart.run_folder import (
+    CHECKPOINTS,
+    LAST,
+    changed_files,
+    claimed,
+    first_few,
+    history_csv,
+    recorded_digests,
+    splits_csv,
+)
 from headstart.runtime import keep_memory, machine, peak_rss_bytes
 from headstart.spec import to_plain
 from headstart.training.network import Count
+
+Pictures = Mapping[str, Path | CheckedFile]  # of rows, by their ids
 
 USUAL_L2 = 0.03  # for looking at features, where no strength of a head was chosen
 
@@ -97,8 +108,11 @@ def train(data: Dataset, out: Path, job: Job | None = None, talk: Talk | None = 
     with claimed(out, resume=job.resume) as finish:
         keep_memory()
         shop = Workshop(out, job, talk or Talk())
-        pictures = dict(zip(data.ids, data.sources, strict=True))
-        return _finish(shop, _learn(shop, data), pictures, finish)
+        learned = _learn(shop, data)
+        rows = learned.checks.dataset
+        pictures: Pictures = dict(zip(data.ids, data.sources, strict=True))
+        checked = dict(zip(rows.ids, rows.files, strict=True))
+        return _finish(shop, learned, {**pictures, **checked}, finish)
 
 
 def _learn(shop: Workshop, data: Dataset) -> _Learned:
@@ -125,7 +139,7 @@ def _learn(shop: Workshop, data: Dataset) -> _Learned:
 def _finish(
     shop: Workshop,
     learned: _Learned,
-    pictures: Mapping[str, Path],
+    pictures: Pictures,
     finish: Callable[[], None],
 ) -> Run:
     """Keep one, judge it on the test rows, which are read here once, save it and tell of it.
@@ -180,10 +194,11 @@ def _finish(
     )
 
 
-def _explain(shop: Workshop, model: Model, pictures: Mapping[str, Path]) -> None:
+def _explain(shop: Workshop, model: Model, pictures: Pictures) -> None:
     """Where the model saw what it answered, for the page."""
-    for _ in explain_run(shop.out, model, pictures, QUICK):
-        pass
+    for found in explain_run(shop.out, model, pictures, QUICK):
+        if isinstance(found, LeftOut):
+            shop.talk.say("explained", f"left out: {found.path}: {found.reason}")
 
 
 @contextmanager
@@ -289,11 +304,29 @@ def _checked(shop: Workshop, data: Dataset) -> tuple[Dataset, Checks]:
 
 def _split(shop: Workshop, rows: Dataset, checks: Checks) -> Splits:
     with shop.clock("split"):
+        _refuse_changed(shop, rows)
         splits = split(rows, shop.job.split, together=checks.together)
         write_json(shop.out / "checks.json", checks.to_plain())
-        write_text(shop.out / "splits.csv", splits_csv(splits))
+        write_text(shop.out / "splits.csv", splits_csv(rows, splits))
     shop.talk.say("split", counted(splits))
     return splits
+
+
+def _refuse_changed(shop: Workshop, rows: Dataset) -> None:
+    """Raises SpecError if the run goes on with training that began with other pictures.
+
+    Without a checkpoint everything is computed anew, so unless --resume is given, nothing is lost.
+    """
+    out = shop.out
+    if not (shop.job.resume or any(out.glob(CHECKPOINTS + ".safetensors"))):
+        return
+    now = dict(zip(rows.ids, (content.file for content in rows.contents), strict=True))
+    if changed := changed_files(recorded_digests(out), now):
+        raise SpecError(
+            f"A run goes on with the pictures that it began with, but {len(changed):,} are not "
+            f"what they were when {out} was begun: {first_few(changed)}. Put them back as they "
+            f"were, or name another --out."
+        )
 
 
 def _kept(shop: Workshop, learned: _Learned) -> str:

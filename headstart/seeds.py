@@ -15,7 +15,7 @@ from headstart.evaluation import Evaluation, evaluate_predictions
 from headstart.jobs import Job
 from headstart.phases import Talk
 from headstart.predictions import read_predictions
-from headstart.run_folder import LAST, MARKER
+from headstart.run_folder import LAST, MARKER, changed_files, first_few, recorded_digests
 from headstart.runs import train
 from headstart.spec import fingerprint, to_plain
 
@@ -125,6 +125,7 @@ def train_seeds(
         there = ", finished already" if folder in finished else ""
         talk.say("seed", f"{own.split.seed} ({i} of {seeds}){there}")
         left_out = _left_out(folder) if there else train(data, folder, own, talk).left_out
+        _check_pictures(next(iter(jobs)), folder)
         runs.append(SeedRun(own.split.seed, folder, _test(folder), not there, left_out))
     _check_agree(list(jobs))
     told = [{"seed": r.seed, "folder": r.folder.name, "test": r.test.to_plain()} for r in runs]
@@ -214,6 +215,17 @@ def _check_agree(folders: Sequence[Path]) -> None:
                 f"Runs of several seeds differ in nothing else, but {folder} differs from "
                 f"{folders[0].name} in {odd}. Move one of them away, and run it again."
             )
+
+
+def _check_pictures(first: Path, folder: Path) -> None:
+    """Raises SpecError unless two runs are of the same pictures, where both recorded them."""
+    if not (now := recorded_digests(folder)):
+        return
+    if changed := changed_files(recorded_digests(first), now):
+        raise SpecError(
+            f"Runs of several seeds differ in nothing else, but the pictures of {folder} are not "
+            f"those of {first.name}: {first_few(changed)}. Move one of them away, and run it again."
+        )
 
 
 def _settings(recipe: dict[str, Any]) -> Any:

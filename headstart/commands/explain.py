@@ -26,6 +26,7 @@ from headstart.terminal.printing import FAILED, INTERRUPTED, print_json, tell_le
 from headstart.terminal.talk import say, watching
 
 FOLDER = "explained"
+NAMED = 20  # training pictures, at most, that are named when they are left out
 
 Alike = Callable[["hs.Explanation"], "tuple[hs.Neighbour, ...]"]
 Found = Iterator["tuple[hs.Explanation | hs.LeftOut, Path]"]  # one after the other, and its PNG
@@ -176,7 +177,10 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
     @cache
     def seen() -> "hs.FeatureTable | None":  # not before there is a picture to compare them with
         try:
-            return hs.extract(backbone, rows, store=store, watch=watching("nearest"))
+            table = hs.extract(backbone, rows, store=store, watch=watching("nearest"))
+            for item in table.left_out[:NAMED]:
+                say("nearest", f"left out: {item.path}: {item.reason}")
+            return table
         except HeadstartError as error:  # such as a store that is full
             say("nearest", f"left out: {error}")
             return None

@@ -104,7 +104,8 @@ def refuse_taken(files: Iterable[Path]) -> None:
 
 
 def part_of(run: Path, data: "hs.Dataset", part: str) -> "hs.Dataset":
-    """The rows of `data` that were this part of the run; raises DataError if there is none."""
+    """The rows of `data` that were this part of the run, by name; when they are read they must
+    hold what they held then. Raises DataError if there is none."""
     parts = hs.recorded_parts(run, hs.recorded_source(run), data)
     rows = [row for row, name in enumerate(parts) if name == part]
     if not rows:
@@ -112,7 +113,7 @@ def part_of(run: Path, data: "hs.Dataset", part: str) -> "hs.Dataset":
             f"There must be {part} pictures of {run}; the {len(data):,} found are none of them. "
             f"Tell with --data where they are now."
         )
-    return data.take(rows)
+    return hs.recorded_contents(run, data.take(rows))
 
 
 def known_rows(run: Path, data: "hs.Dataset") -> "hs.Dataset":
@@ -133,8 +134,9 @@ def data_of(run: Path, data: Path | None) -> "hs.Dataset":
     return hs.solar_cells() if not data and recorded == CELLS else hs.read(data or recorded)
 
 
-def pictures_of(run: Path, data: Path | None) -> dict[str, Path]:
-    """Where the pictures of a run are, by the names of its rows; none if its data is gone."""
+def pictures_of(run: Path, data: Path | None) -> "dict[str, hs.CheckedFile]":
+    """Where the pictures of a run are, by the names of its rows, and what they must hold to be
+    those; none if its data is gone."""
     try:
         found = data_of(run, data)
     except HeadstartError as error:
@@ -142,4 +144,4 @@ def pictures_of(run: Path, data: Path | None) -> dict[str, Path]:
             raise
         say("pictures", f"left out: {error} (--data tells where they are now)")
         return {}
-    return dict(zip(found.ids, found.sources, strict=True))
+    return dict(zip(found.ids, hs.recorded_contents(run, found).files, strict=True))

@@ -74,7 +74,7 @@ class _Work:
     runtime: "hs.Runtime"
     tried: "hs.Squared"
     known: "hs.FeatureTable | None"
-    pictures: dict[str, Path]
+    pictures: "dict[str, hs.CheckedFile]"
 
 
 def _prepared(args: argparse.Namespace) -> _Work:
@@ -96,7 +96,8 @@ def _prepared(args: argparse.Namespace) -> _Work:
         f"{size} x {size} pixels, {lens.preprocess.fit}",
     )
     known = _known(model, args.run, data, runtime, hs.Store(args.store))
-    return _Work(lens, plan, runtime, tried, known, dict(zip(data.ids, data.sources, strict=True)))
+    files = hs.recorded_contents(args.run, data).files
+    return _Work(lens, plan, runtime, tried, known, dict(zip(data.ids, files, strict=True)))
 
 
 def _known(

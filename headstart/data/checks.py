@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import decoding, duplicates
-from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.dataset import Content, Dataset, LeftOut
 from headstart.data.decoding import decode, read_file
 from headstart.data.duplicates import Pair, groups, near_duplicates, thumbnail
 from headstart.data.loading import ordered_map
@@ -53,11 +53,12 @@ class CheckPlan:
 class Survey:
     """What was seen of each of a dataset's N rows; a row in `errors` has zeros elsewhere.
 
-    pixels: (N, 16) uint8, digests of the decoded pixels. sizes: (N, 2) int32, width and height.
-    thumbs: (N, SIDE, SIDE) uint8 grey. errors: row -> why it can't be read. decoded: how many
-    files were decoded; the others were known from before.
+    files, pixels: (N, 16) uint8, digests of the bytes and of the decoded pixels. sizes: (N, 2)
+    int32, width and height. thumbs: (N, SIDE, SIDE) uint8 grey. errors: row -> why it can't be
+    read. decoded: how many files were decoded; the others were known from before.
     """
 
+    files: NDArray[np.uint8]
     pixels: NDArray[np.uint8]
     sizes: NDArray[np.int32]
     thumbs: NDArray[np.uint8]
@@ -67,12 +68,19 @@ class Survey:
     @classmethod
     def blank(cls, n: int) -> "Survey":
         thumbs = np.zeros((n, duplicates.SIDE, duplicates.SIDE), np.uint8)
-        return cls(np.zeros((n, DIGEST_BYTES), np.uint8), np.zeros((n, 2), np.int32), thumbs, {}, 0)
+        files, pixels = (np.zeros((n, DIGEST_BYTES), np.uint8) for _ in range(2))
+        return cls(files, pixels, np.zeros((n, 2), np.int32), thumbs, {}, 0)
 
     @property
     def good(self) -> NDArray[np.intp]:
         """The rows that can be read."""
         return np.array([i for i in range(len(self.sizes)) if i not in self.errors], np.intp)
+
+    def content(self, row: int) -> Content:
+        """What a row's file holds; nothing is known of one that can't be read."""
+        if row in self.errors:
+            return Content()
+        return Content(self.files[row].tobytes().hex(), self.pixels[row].tobytes().hex())
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +115,8 @@ def survey(
             names.append(look.name)
             if look.error:
                 seen.errors[i] = look.error
+            if look.name:
+                seen.files[i] = np.frombuffer(look.name, np.uint8)
             if look.facts is not None:
                 decoded += 1
                 fresh[look.name] = look.facts
@@ -228,6 +238,7 @@ def _readable(dataset: Dataset, seen: Survey) -> Dataset:
         rows,
         classes=tuple(dataset.classes[c] for c in used),
         labels=tuple(number[label] for label in rows.labels),
+        contents=tuple(map(seen.content, seen.good)),
     )
 
 

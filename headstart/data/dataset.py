@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from headstart.display import display
 from headstart.errors import DataError
 
 PARTS = ("train", "val", "test")
+OPTIONAL = ("parts", "groups", "strata", "contents")  # columns of a dataset that may be empty
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,37 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Content:
+    """What a file held when it was checked, as digests in hexadecimal; "" where it is not known.
+
+    file: of its bytes. pixels: of its decoded pixels, which copies in other formats share.
+    """
+
+    file: str = ""
+    pixels: str = ""
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """A file, and the digest of the bytes that it must hold; "" takes any."""
+
+    path: Path
+    digest: str = ""
+
+    @classmethod
+    def of(cls, source: "Path | CheckedFile") -> "CheckedFile":
+        """The same, or a path as a file that may hold anything."""
+        return source if isinstance(source, CheckedFile) else cls(source)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Row i is the example `ids[i]`, to be read from `sources[i]`, labelled `classes[labels[i]]`.
 
     `parts` (of "train", "val", "test"), `groups` (rows of one group stay in one part) and `strata`
     (each part gets its share of every stratum, beside every label) are what the data itself says
-    about its split: empty, or one string a row, where "" says nothing of that row.
+    about its split: empty, or one string a row, where "" says nothing of that row. `contents` is
+    what `good_rows` found in the files: empty before they were checked, or one a row.
     """
 
     ids: tuple[str, ...]
@@ -45,6 +72,7 @@ class Dataset:
     parts: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     strata: tuple[str, ...] = ()
+    contents: tuple[Content, ...] = ()
     left_out: tuple[LeftOut, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -54,11 +82,11 @@ class Dataset:
                 f"Every row needs an id, a source and a label; got {n} ids, "
                 f"{len(self.sources)} sources and {len(self.labels)} labels."
             )
-        for name in ("parts", "groups", "strata"):
+        for name in OPTIONAL:
             column = getattr(self, name)
             if column and len(column) != n:
                 raise DataError(
-                    f"{name} holds nothing or one string a row; got {len(column)} for {n} rows."
+                    f"{name} holds nothing or one entry a row; got {len(column)} for {n} rows."
                 )
         if strange := set(self.parts) - {*PARTS, ""}:
             raise DataError(f"A part is one of {', '.join(PARTS)}; got {sorted(strange)[0]!r}.")
@@ -77,6 +105,12 @@ class Dataset:
         return len(self.ids)
 
     @property
+    def files(self) -> tuple[CheckedFile, ...]:
+        """The sources, each with the digest that it must have if the rows were checked."""
+        digests = (c.file for c in self.contents) if self.contents else repeat("")
+        return tuple(map(CheckedFile, self.sources, digests))
+
+    @property
     def y(self) -> NDArray[np.int64]:  # (N,)
         return np.array(self.labels, dtype=np.int64)
 
@@ -90,7 +124,7 @@ class Dataset:
         """The same dataset with only these rows, in this order."""
         picked = {
             name: tuple(column[i] for i in rows) if (column := getattr(self, name)) else ()
-            for name in ("ids", "sources", "labels", "parts", "groups", "strata")
+            for name in ("ids", "sources", "labels", *OPTIONAL)
         }
         return replace(self, **picked)
 

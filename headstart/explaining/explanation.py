@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
 from headstart.atomic import write_json
-from headstart.data.dataset import LeftOut
+from headstart.data.dataset import CheckedFile, LeftOut
 from headstart.data.views import PLAIN
 from headstart.errors import DataError
 from headstart.explaining.attributing import attribute
@@ -85,7 +85,7 @@ class Explanation:
 
 def explain(
     looker: Looker,
-    path: Path,
+    source: Path | CheckedFile,
     name: str | None = None,
     method: Method = "best",
     *,
@@ -95,12 +95,12 @@ def explain(
     """Why a picture gets the class called `name`, or else the one that it does get.
 
     steps, drawn: of its deletion curve. Raises UnknownName with the nearest, DataError if it can't
-    be read.
+    be read or changed since it was checked.
     """
-    lens = looker.lens
+    lens, path = looker.lens, CheckedFile.of(source).path
     number = None if name is None else lens.number(name)
     try:
-        square = np.array(square_of(lens.preprocess, PLAIN, path, 0))
+        square = np.array(square_of(lens.preprocess, PLAIN, source, 0))
     except (OSError, DataError) as error:
         raise DataError(f"{path} must be a picture that can be read: {error}") from error
     scores = looker.forward.scores(square[None])[0]
@@ -113,7 +113,7 @@ def explain(
 def explained(
     looker: Looker,
     id: str,
-    source: Path,
+    source: Path | CheckedFile,
     name: str | None = None,
     method: Method = "best",
     **curves: int,
@@ -123,11 +123,14 @@ def explained(
     try:
         return replace(explain(looker, source, name, method, **curves), path=id)
     except DataError as error:
-        return LeftOut(id, str(error).removeprefix(f"{source} "))
+        return LeftOut(id, str(error).removeprefix(f"{CheckedFile.of(source).path} "))
 
 
 def explain_run(
-    run: Path, model: Model, pictures: Mapping[str, Path], effort: Effort | None = None
+    run: Path,
+    model: Model,
+    pictures: Mapping[str, Path | CheckedFile],
+    effort: Effort | None = None,
 ) -> Iterator[Explanation | LeftOut]:
     """The surest mistakes of a run's test, and a few right answers, one by one; of a picture that
     can't be read, the reason.
@@ -163,7 +166,9 @@ def _rows_in(file: Path) -> int:
         return 0
 
 
-def told_rows(run: Path, pictures: Mapping[str, Path], effort: Effort | None = None) -> list[int]:
+def told_rows(
+    run: Path, pictures: Mapping[str, Path | CheckedFile], effort: Effort | None = None
+) -> list[int]:
     """The rows of RUN/predictions.csv that a run is explained by, of those whose picture is there.
 
     Raises DataError if none is.

@@ -15,7 +15,8 @@ from headstart.features import square_of
 
 @dataclass(frozen=True, eq=False)
 class Squared:
-    """squares: (N, S, S, 3) uint8. data: their rows. left_out: the others, which can't be read."""
+    """squares: (N, S, S, 3) uint8. data: their rows. left_out: the others, which can't be read or
+    changed since they were checked."""
 
     squares: NDArray[np.uint8]
     data: Dataset
@@ -25,9 +26,11 @@ class Squared:
 def squared(preprocess: Preprocess, data: Dataset, *, threads: int = 1) -> Squared:
     """All rows that can be read; raises DataError if there is none."""
 
+    files = data.files
+
     def made(row: int) -> NDArray[np.uint8] | str:
         try:
-            return square_of(preprocess, PLAIN, data.sources[row], 0)
+            return square_of(preprocess, PLAIN, files[row], 0)
         except OSError as error:
             return error.strerror or str(error)
         except DataError as error:

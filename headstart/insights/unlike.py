@@ -13,14 +13,13 @@ import math
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone, SourceHead
-from headstart.data.dataset import Dataset
+from headstart.data.dataset import CheckedFile, Dataset
 from headstart.data.loading import ordered_map
 from headstart.data.preprocess import Preprocess
 from headstart.data.views import PLAIN
@@ -206,8 +205,8 @@ def _batches(
 ) -> Generator[Squares]:
     """The readable rows as the network is given them."""
     fetched = ordered_map(
-        lambda path: _square(path, preprocess),
-        data.sources,
+        lambda source: _square(source, preprocess),
+        data.files,
         threads=runtime.decode_threads,
         ahead=2 * BATCH,
     )
@@ -221,9 +220,9 @@ def _batches(
             watch.progress(done, len(data))
 
 
-def _square(path: Path, preprocess: Preprocess) -> NDArray[np.uint8] | None:
+def _square(source: CheckedFile, preprocess: Preprocess) -> NDArray[np.uint8] | None:
     try:
-        return square_of(preprocess, PLAIN, path, 0)
+        return square_of(preprocess, PLAIN, source, 0)
     except (OSError, DataError):
         return None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from headstart.data.dataset import CheckedFile
 from headstart.errors import DataError, Mismatch
 from headstart.evaluation import Estimate
 from headstart.predictions import Predictions, read_predictions
@@ -45,7 +46,7 @@ class Facts:
     insights: dict[str, Any] = field(default_factory=dict)
     explained: dict[str, Any] = field(default_factory=dict)
     robustness: dict[str, Any] = field(default_factory=dict)
-    sources: Mapping[str, Path] = field(default_factory=dict)
+    sources: Mapping[str, Path | CheckedFile] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -59,7 +60,7 @@ class Facts:
         return [row for row in self.rows if row.part == name]
 
 
-def read_facts(run: Path, sources: Mapping[str, Path]) -> Facts:
+def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
     """Read the folder of a finished run. Raises DataError for anything else, in one sentence."""
     if not (run / "timings.json").is_file():
         raise DataError(
@@ -138,9 +139,9 @@ def _spelt_all(value: Any) -> Any:
 
 
 def _rows(path: Path) -> tuple[Row, ...]:
-    return tuple(
-        Row(r["path"], r["label"], r["part"]) for r in _table(path, "path", "label", "part")
-    )
+    """Those of the three parts: rows that were left out are no part of what a run tells."""
+    lines = _table(path, "path", "label", "part")
+    return tuple(Row(r["path"], r["label"], r["part"]) for r in lines if r["part"])
 
 
 def _table(path: Path, *columns: str) -> list[dict[str, str]]:

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from headstart.atomic import write_text
+from headstart.data.dataset import CheckedFile
 from headstart.errors import DataError, HeadstartError, MissingPackage
 from headstart.report.facts import Facts, read_facts
 from headstart.report.pictures import COLUMNS, TILE, Album
 
 
-def write_report(run: Path, sources: Mapping[str, Path], language: str | None = None) -> Path:
+def write_report(
+    run: Path, sources: Mapping[str, Path | CheckedFile], language: str | None = None
+) -> Path:
     """Write RUN/report.html from the files of a finished run, and say where it is.
 
-    sources: the picture of each row's path; those that can't be read are left out, and the page
-    says how many. language: "en" or "ru"; None is the one that the run was told in, English if it
-    doesn't say. Raises DataError if `run` holds no finished run,
+    sources: the picture of each row's path; those that can't be read, or changed since they were
+    checked, are left out, and the page says how many. language: "en" or "ru"; None is the one that
+    the run was told in, English if it doesn't say. Raises DataError if `run` holds no finished run,
     UnknownName for another language, MissingPackage without jinja2.
     """
     facts, page = read_facts(run, sources), run / "report.html"

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.data.augment import Augment
+from headstart.data.content import read_checked
+from headstart.data.dataset import CheckedFile
 from headstart.data.decoding import decode
 from headstart.data.preprocess import Preprocess
 from headstart.errors import HeadstartError
@@ -24,9 +26,10 @@ SHEET_BYTES = 200_000_000  # of files: a sheet that would read more is not made
 
 
 class Album:
-    """Thumbnails of a run's pictures, each made once, and the paths of which there are none."""
+    """Thumbnails of a run's pictures, each made once, and the paths of which there are none: a
+    file that can't be read, or changed since it was checked, is not shown."""
 
-    def __init__(self, sources: Mapping[str, Path]) -> None:
+    def __init__(self, sources: Mapping[str, Path | CheckedFile]) -> None:
         self.sources = sources
         self.missing = set[str]()
         self._made = dict[str, str]()
@@ -88,13 +91,13 @@ class Album:
 
     def _size(self, path: str) -> int:
         try:
-            return self.sources[path].stat().st_size
+            return CheckedFile.of(self.sources[path]).path.stat().st_size
         except (KeyError, OSError, ValueError):
             return 0
 
     def _decoded(self, path: str, side: int = SIDE) -> NDArray[np.uint8] | None:
         try:
-            return decode(self.sources[path], short_side=side)
+            return decode(read_checked(self.sources[path])[0], short_side=side)
         except (KeyError, OSError, ValueError, HeadstartError):
             self.missing.add(path)
             return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.data.dataset import Dataset
+from headstart.data.content import changed_during_run
+from headstart.data.dataset import CheckedFile, Dataset
 from headstart.data.loading import ordered_map
 from headstart.data.preprocess import Preprocess
 from headstart.data.views import PLAIN, Views
@@ -98,6 +100,10 @@ class Fresh:
     features: None = None
     _ahead: int = field(default=64, repr=False)
 
+    @cached_property
+    def _files(self) -> tuple[CheckedFile, ...]:
+        return self.data.files
+
     @property
     def ids(self) -> tuple[str, ...]:
         return self.data.ids
@@ -121,12 +127,9 @@ class Fresh:
     def _square(self, wanted: tuple[int, int]) -> NDArray[np.uint8]:
         row, number = wanted
         try:
-            return square_of(self.preprocess, self.views, self.data.sources[row], number)
+            return square_of(self.preprocess, self.views, self._files[row], number)
         except (OSError, DataError) as error:
-            raise DataError(
-                f"Files must stay as they are during a run, but {self.data.ids[row]} changed after "
-                f"it was checked ({error}). Run it again."
-            ) from error
+            raise changed_during_run(self.data.ids[row], error) from error
 
 
 def view_numbers(rows: int, count: int, epoch: int, seed: int) -> NDArray[np.int64]:  # (rows,)
