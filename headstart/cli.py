@@ -4,8 +4,12 @@ stdout is for results, stderr for talk and progress. Exit codes: 0 done; 1 the d
 failed; 2 the command was wrong; 3 done, but some inputs were left out; 130 interrupted.
 """
 
+from headstart.terminal.process import begin, lasting_streams, next_signal_ends, stoppable
+
+if __name__ == "__main__":  # `python -m headstart.cli`: before the rest loads, which takes a while
+    begin()
+
 import argparse
-import io
 import os
 import sys
 import textwrap
@@ -26,6 +30,8 @@ from headstart.errors import (
     MissingPackage,
     SpecError,
     UnknownName,
+    is_of_the_machine,
+    sentence_of,
 )
 from headstart.spec import to_plain
 from headstart.terminal.flags import (
@@ -37,6 +43,7 @@ from headstart.terminal.flags import (
     add_store_flag,
     add_weights_flag,
     bundle_of,
+    count,
     made,
     named_files,
     word_after,
@@ -55,7 +62,15 @@ from headstart.terminal.printing import (
     print_table,
     tell_left_out,
 )
-from headstart.terminal.talk import say, stop_bars, talking, watching
+from headstart.terminal.talk import (
+    FEATURES_KEPT,
+    GOES_ON,
+    kept_if_stopped,
+    say,
+    stop_bars,
+    talking,
+    watching,
+)
 
 JOB_FLAGS = (
     "backbone",
@@ -92,7 +107,9 @@ def demo(argv: list[str]) -> int:
         store=hs.Store(args.store),
     )
     data = hs.solar_cells()
-    run = hs.train(data, out, job, talking())
+    kept = f"what was finished is kept; headstart demo --out {out} goes on from there"
+    with kept_if_stopped(kept):
+        run = hs.train(data, out, job, talking())
     print_run(run)
     few = run.splits.test.take(range(0, len(run.splits.test), max(1, len(run.splits.test) // 5)))
     said = hs.load(run.folder / "model").model.predict(few, store=None)
@@ -114,7 +131,7 @@ def train(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--seeds",
-        type=int,
+        type=count(most=1000),
         default=1,
         help="train as many times, the seed one more each time, and tell the spread (%(default)s)",
     )
@@ -140,14 +157,18 @@ def train(argv: list[str]) -> int:
         hs.check_tracker(args.track)
     if args.seeds != 1:
         return _train_seeds(job, args)
-    run = hs.train(hs.read(args.data), args.out, job, talking())
+    data = hs.read(args.data)
+    with kept_if_stopped(GOES_ON):
+        run = hs.train(data, args.out, job, talking())
     print_run(run)
     _track(run.folder, args.track)
     return tell_left_out(run.left_out)
 
 
 def _train_seeds(job: "hs.Job", args: argparse.Namespace) -> int:
-    runs = hs.train_seeds(hs.read(args.data), args.out, job, args.seeds, talking())
+    data = hs.read(args.data)
+    with kept_if_stopped(GOES_ON):
+        runs = hs.train_seeds(data, args.out, job, args.seeds, talking())
     rows = [("seed", "run", "accuracy on test", "")]
     for run in runs:
         before = "" if run.trained else "from before"
@@ -222,15 +243,16 @@ def check(argv: list[str]) -> int:
     add_flags(parser, hs.Runtime(), "device", *BUNDLE_RUNTIME)
     args = parser.parse_args(argv)
 
+    plan, runtime = made(hs.CheckPlan(), args), made(hs.Runtime(), args).resolved()
     data, backbone = hs.read(args.data), _compared_with(args)
-    runtime = made(hs.Runtime(), args).resolved()
     watch = watching("checks")
-    seen = hs.survey(
-        data,
-        store=hs.Store(args.store),
-        threads=runtime.decode_threads,
-        progress=watch.progress,
-    )
+    with kept_if_stopped("what was seen of the files is kept; the same command goes on from there"):
+        seen = hs.survey(
+            data,
+            store=hs.Store(args.store),
+            threads=runtime.decode_threads,
+            progress=watch.progress,
+        )
     found = hs.check(data, seen, threads=runtime.decode_threads)
     if not args.json:
         print_table(found.table())
@@ -241,7 +263,7 @@ def check(argv: list[str]) -> int:
         print_json(found.to_plain() | {"unlike": far and far.to_plain()})
     elif far:
         _print_unlike(far)
-    hs.good_rows(data, seen, made(hs.CheckPlan(), args))  # refuses what training would refuse
+    hs.good_rows(data, seen, plan)  # refuses what training would refuse
     return tell_left_out(found.left_out)
 
 
@@ -335,15 +357,17 @@ def evaluate(argv: list[str]) -> int:
         return _evaluate_file(args)
     if args.data is None:
         raise SpecError("A model is judged on labelled images: name DATA after it.")
+    runtime = made(hs.Runtime(), args)
     bundle = hs.load(bundle_of(args.model))
     data = _part_of(hs.read(args.data), args)
-    table = hs.extract(
-        bundle.model.backbone,
-        data,
-        store=hs.Store(args.store),
-        runtime=made(hs.Runtime(), args),
-        watch=watching("features"),
-    )
+    with kept_if_stopped(FEATURES_KEPT):
+        table = hs.extract(
+            bundle.model.backbone,
+            data,
+            store=hs.Store(args.store),
+            runtime=runtime,
+            watch=watching("features"),
+        )
     said = bundle.model.predict_table(table)
     strangers = _strangers(said, data)
     if not said.known.any():
@@ -376,9 +400,9 @@ def predict(argv: list[str]) -> int:
     add_files_flags(parser, *BUNDLE_RUNTIME)
     args = parser.parse_args(argv)
 
+    runtime = made(hs.Runtime(), args)
     bundle = hs.load(bundle_of(args.model))
     files, left_out = hs.find(named_files(args.files))
-    runtime = made(hs.Runtime(), args)
     table = hs.extract(bundle.model.backbone, files, runtime=runtime, watch=watching("predict"))
     said = bundle.model.predict_table(table)
     told = Told(said, bundle.model.doubts(said, table), bundle.model.limits.sets(said.scores))
@@ -393,9 +417,10 @@ def classify(argv: list[str]) -> int:
     add_files_flags(parser, "device", *BUNDLE_RUNTIME)
     args = parser.parse_args(argv)
 
+    runtime = made(hs.Runtime(), args)
     backbone = hs.load_backbone(args.backbone, weights=args.weights)
     files, left_out = hs.find(named_files(args.files))
-    said, more = hs.classify(backbone, files, runtime=made(hs.Runtime(), args))
+    said, more = hs.classify(backbone, files, runtime=runtime)
     return print_predictions(Told(said), args, (*left_out, *more))
 
 
@@ -444,27 +469,42 @@ DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code. No error of ours, or of the data, is a traceback."""
     argv = sys.argv[1:] if argv is None else argv
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
-            stream.reconfigure(errors="backslashreplace")
+    with lasting_streams(), stoppable():
+        try:
+            return _dispatched(argv)
+        except KeyboardInterrupt as error:
+            next_signal_ends()
+            say("stopped", str(error) or "nothing is kept but what is printed already")
+            return INTERRUPTED
+        except Exception as error:
+            wrong = _code_of(error)
+            if wrong is None:
+                raise
+            next_signal_ends()
+            say("error", sentence_of(error))
+            return wrong
+        finally:
+            stop_bars()
+
+
+def _dispatched(argv: list[str]) -> int:
+    """Run a command, and be done only when what it printed is written."""
     try:
         code = _dispatch(argv)
+    except SystemExit:  # of --help
         sys.stdout.flush()
-        return code
-    except (SpecError, UnknownName, MissingPackage) as error:
-        say("error", str(error))
+        raise
+    sys.stdout.flush()
+    return code
+
+
+def _code_of(error: Exception) -> int | None:
+    """The exit code of an error that is of the command, the data or the machine; else None."""
+    if isinstance(error, (SpecError, UnknownName, MissingPackage)):
         return WRONG
-    except (HeadstartError, OSError, MemoryError) as error:
-        if isinstance(error, BrokenPipeError):  # `headstart … | head` has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return DONE
-        say("error", str(error) or type(error).__name__)
+    if isinstance(error, (HeadstartError, OSError, MemoryError)) or is_of_the_machine(error):
         return FAILED
-    except KeyboardInterrupt:
-        say("stopped", "what was finished is kept; the same command goes on from there")
-        return INTERRUPTED
-    finally:
-        stop_bars()
+    return None
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -12,6 +12,8 @@ HeadstartError
 └── MissingPackage   an optional library is needed and not installed
 """
 
+import errno
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -74,3 +76,34 @@ class UnknownName(HeadstartError, KeyError):
             known += f" and {len(self.known) - MANY:,} more"
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {known}."
         return f"There is no {self.what} named {self.name!r}. {hint}"
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+
+
+def sentence_of(error: BaseException) -> str:
+    """What an error says to a person: of one that the system raised, which file it was about too.
+
+    >>> sentence_of(OSError(28, "No space left on device", "run/model"))
+    'run/model: No space left on device. Free some space, or name another place.'
+    """
+    if isinstance(error, MemoryError) or is_of_the_machine(error):
+        text = str(error).strip().partition("\n")[0] or "no more could be had"
+        return f"The memory of this machine, or its threads, did not do ({text}). Ask for less."
+    if isinstance(error, HeadstartError) or not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    names = [os.fsdecode(n) for n in (error.filename2 or error.filename,) if isinstance(n, _PATH)]
+    advice = " Free some space, or name another place." if error.errno in FULL else ""
+    return (
+        f"{''.join(f'{name}: ' for name in names)}{error.strerror}{'.' if advice else ''}{advice}"
+    )
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether PyTorch, or Python, raised it for want of memory or of threads."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _WANTS)
+
+
+_PATH = (str, bytes, os.PathLike)
+_WANTS = ("allocate memory", "out of memory", "can't start new thread")

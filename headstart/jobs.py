@@ -1,5 +1,6 @@
 """Everything that a run can be asked for, as one value."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -58,6 +59,10 @@ class Job:
         check_word("strategy", self.strategy, get_args(Strategy))
         check_word("baseline", self.baseline, get_args(From))
         check_word("language", self.language, get_args(Language))
+        if not 0 <= self.checkpoint_s < math.inf:
+            raise SpecError(
+                f"checkpoint_s is a number of seconds, 0 or more; got {self.checkpoint_s}."
+            )
         if self.strategy == "finetune" and self.recipe.head == "nearest":
             raise SpecError(
                 "Fine-tuning goes on from a head of linear layers; the nearest neighbours have "

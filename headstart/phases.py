@@ -200,6 +200,7 @@ def prepare(shop: Workshop) -> Ready:
         weights = "random"
     backbone = job.recipe.prepared(load_backbone(job.backbone, weights=weights))
     shop.talk.say("backbone", described(backbone))
+    job.recipe.check_room(backbone.card.dim)
     beside = _untrained(job)
     if job.strategy == "scratch":
         return Ready(backbone, job.finetune.from_scratch(job.recipe.head_lr), None, beside)

@@ -2,9 +2,7 @@
 
 import os
 import platform
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from headstart.errors import SpecError
+from headstart.signals import answered_with
 
 if TYPE_CHECKING:
     from torch import Generator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+MOST_THREADS = 1024  # each costs some 100 kB, used or not
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Runtime:
         if self.device not in get_args(Device):
             raise SpecError(f"device is one of {', '.join(get_args(Device))}; got {self.device!r}.")
         for name in ("threads", "decode_threads"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) <= MOST_THREADS:
                 raise SpecError(
-                    f"{name} is a count, or 0 for one a core; got {getattr(self, name)}."
+                    f"{name} is a count up to {MOST_THREADS:,}, or 0 for one a core; got "
+                    f"{getattr(self, name)}."
                 )
 
     def resolved(self) -> "Runtime":
@@ -60,7 +61,8 @@ ON_CPU = Runtime(device="cpu")
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM are noted, for who asks, and break off at the end; a second one at once.
+    """Ctrl-C, SIGTERM and SIGHUP are noted, for who asks, and break off at the end; a second one
+    at once. One that whoever started the process has it ignore stays ignored.
 
     Elsewhere than in the main thread, which alone hears signals, nothing is changed.
     """
@@ -71,15 +73,8 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
         if len(noted) > 1:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with answered_with(note):
         yield lambda: bool(noted)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if noted:
         raise KeyboardInterrupt
 
@@ -117,6 +112,16 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """The memory of this machine, or of the container we are in; 0 if the system won't tell."""
+    found = list[int]()
+    with suppress(OSError, ValueError, AttributeError):  # AttributeError: Windows
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, ValueError):  # "max" is no number
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min((n for n in found if n > 0), default=0)
 
 
 def machine() -> str:

@@ -473,7 +473,7 @@ def test_what_can_not_be_read_is_named_and_the_rest_attacked(
         (["--epsilon", "4/0"], 2, "a share of the pixels' range, such as 4/255"),
         (["--epsilon", "4"], 2, "For levels write 4/255"),
         (["--epsilon", "0"], 2, "1/255 or more"),
-        (["--restarts", "0"], 2, "--restarts is a count, 1 or more"),
+        (["--restarts", "0"], 2, "--restarts: it is a whole number from 1 to 1,000,000; got '0'"),
     ],
 )
 def test_what_can_not_be_done_is_said_in_a_sentence(

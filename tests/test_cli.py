@@ -191,6 +191,7 @@ def test_bad_files_are_left_out_of_training(
         (["train", "x", "--out", "y", "--lr", "1/0"], "--lr: invalid fraction value: '1/0'"),
         (["train", "x", "--out", "y", "--adversarial", "2/255"], "Name --strategy finetune"),
         (["train", "x", "--out", "y", "--adversarial", "2"], "from 1/255 (a file holds whole"),
+        (["train"], "required: --out"),
         (["train", "x"], "required: --out"),
         (["predict", "x"], "required: FILE"),
         (["check", "x", "y"], "'y' is one argument too many"),

@@ -8,7 +8,7 @@ import pytest
 import headstart
 
 FLOORS = [
-    {"errors", "display", "runtime", "atomic", "spec", "store"},
+    {"errors", "display", "runtime", "atomic", "signals", "spec", "store"},
     {"data"},
     {"backbones"},
     {"features", "engines"},
@@ -27,10 +27,11 @@ FLOORS = [
     {"terminal"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 # Rooms of one floor may lean on these neighbours, so long as no circle comes of it.
 BESIDE = {
-    "runtime": {"errors"},
+    "runtime": {"errors", "signals"},
     "spec": {"errors"},
     "store": {"errors", "atomic"},
     "features": {"engines"},

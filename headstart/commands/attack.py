@@ -9,7 +9,7 @@ from typing import Any
 import headstart as hs
 from headstart.commands.looking import Looked, add_looking_flags, look, named_after
 from headstart.errors import DataError, SpecError
-from headstart.terminal.flags import Parser, add_flags, fraction, made
+from headstart.terminal.flags import Parser, add_flags, count, fraction, made
 from headstart.terminal.printing import FAILED, INTERRUPTED, print_json, tell_left_out
 from headstart.terminal.talk import say, watching
 
@@ -32,7 +32,7 @@ def attack(argv: list[str]) -> int:
     add_flags(parser, hs.Attack(), "norm", "steps", "seed")
     parser.add_argument(
         "--restarts",
-        type=int,
+        type=count(),
         default=argparse.SUPPRESS,
         help=f"random starts for a picture, so long as none fooled the model ({hs.RESTARTS})",
     )
@@ -48,8 +48,6 @@ def attack(argv: list[str]) -> int:
     norm = getattr(args, "norm", hs.Attack().norm)
     how = made(hs.Attack(USUAL[norm], norm), args)
     restarts = getattr(args, "restarts", hs.RESTARTS)
-    if restarts < 1:
-        raise SpecError(f"--restarts is a count, 1 or more; got {restarts}.")
     if how.steps == 1 and "restarts" in args:
         raise SpecError("--restarts would change nothing: 1 step begins at the picture itself.")
     looked = look(args, files=True)

@@ -22,7 +22,7 @@ from headstart.terminal.flags import (
     made,
 )
 from headstart.terminal.printing import INTERRUPTED, print_json, print_table, tell_left_out
-from headstart.terminal.talk import say, watching
+from headstart.terminal.talk import FEATURES_KEPT, kept_if_stopped, say, watching
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,7 +110,8 @@ def _known(
         say("known", f"how neighbours move is left out: {error}")
         return None
     watch = watching("features")
-    return hs.extract(model.backbone, some, store=store, runtime=runtime, watch=watch)
+    with kept_if_stopped(FEATURES_KEPT):
+        return hs.extract(model.backbone, some, store=store, runtime=runtime, watch=watch)
 
 
 def _trials(work: _Work) -> "Iterator[hs.Robustness]":

@@ -21,6 +21,7 @@ from headstart.spec import fingerprint, to_plain
 VERSION = 1  # raise it when the same square, settings and seed would give another view
 HUE = 0.25  # of the strength of a colour jitter: more of it makes grass blue
 ERASED = (124, 116, 104)  # the mean colour of ImageNet, RGB: "RE-M" of Zhong et al., section 4
+MOST_VIEWS = 1000  # of an example: each is stored
 GAP = 4  # pixels of white between the cells of a grid
 Flip = Literal["none", "horizontal", "vertical", "both"]
 Square = NDArray[np.uint8]  # (S, S, 3), RGB
@@ -80,8 +81,11 @@ class Augment:
             raise SpecError(
                 f"random_erasing is a probability from 0 to 1; got {self.random_erasing}."
             )
-        if self.views < 0:
-            raise SpecError(f"views is how many are stored, or 0 for new ones; got {self.views}.")
+        if not 0 <= self.views <= MOST_VIEWS:
+            raise SpecError(
+                f"views is how many are stored, up to {MOST_VIEWS:,}, or 0 for new ones; got "
+                f"{self.views}."
+            )
 
     @property
     def active(self) -> bool:
@@ -117,7 +121,7 @@ def view_grid(
     """
     if min(columns, rows) < 1:
         raise SpecError(f"A grid has columns and rows; got columns={columns}, rows={rows}.")
-    cells = [square, *(augment(square, seed + i) for i in range(columns * rows - 1))]
+    cells = [square, *(augment(square, (seed + i) % 2**63) for i in range(columns * rows - 1))]
     step = len(square) + GAP
     grid = np.full((rows * step - GAP, columns * step - GAP, 3), 255, np.uint8)
     for i, cell in enumerate(cells):

@@ -10,8 +10,11 @@ from headstart.atomic import write_bytes
 from headstart.data.augment import Augment, png, view_grid
 from headstart.data.decoding import decode
 from headstart.data.preprocess import Preprocess
-from headstart.spec import fingerprint
+from headstart.errors import SpecError
+from headstart.spec import check_seed, fingerprint
 from headstart.store import digest
+
+MOST_SIZE = 2048  # pixels of a view in a grid of 16, which then takes 200 MB
 
 
 @dataclass(frozen=True)
@@ -51,5 +54,8 @@ def draw_views(
 
     Raises DataError or OSError for what can't be decoded, SpecError for a size that is none.
     """
+    if not 1 <= size <= MOST_SIZE:
+        raise SpecError(f"size is from 1 to {MOST_SIZE:,} pixels a view; got {size}.")
+    check_seed(seed)
     square = Preprocess(size, size, fit="squash")(decode(picture))
     write_bytes(out, png(view_grid(square, augment, seed=seed)))

@@ -1,13 +1,14 @@
 """How the picture that a class is surest of is made: every choice that changes how it looks."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from headstart.errors import SpecError
-from headstart.heads.head import check_counts, check_word
+from headstart.heads.head import MOST_RATE, check_counts, check_word
 
 Space = Literal["frequency", "pixels"]
+MOSTS = {"jitter": 2048, "rotation": 360}  # pixels of the largest square; a full turn
+MOST_VIEWS = 256
 MOST_OCTAVES = 12  # the first then begins with a single pixel of 2048
 
 
@@ -47,14 +48,18 @@ class IdealPlan:
         for name in ("tv", "l2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SpecError(f"{name} is a share of lr, 0 to 1; got {getattr(self, name)}.")
-        for name in ("jitter", "rotation"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SpecError(f"{name} is 0 or more; got {getattr(self, name)}.")
+        for name, most in MOSTS.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise SpecError(f"{name} is 0 or more, up to {most:,}; got {getattr(self, name)}.")
+        if self.views > MOST_VIEWS:
+            raise SpecError(
+                f"views is at most {MOST_VIEWS:,}, looked at at once; got {self.views}."
+            )
         if self.octaves > MOST_OCTAVES:
             raise SpecError(
                 f"octaves is at most {MOST_OCTAVES}; got {self.octaves}. Usual are 1 to 5."
             )
         if not 0 <= self.zoom < 1:
             raise SpecError(f"zoom is a share of the picture's side, below 1; got {self.zoom}.")
-        if not 0 < self.lr < math.inf:
-            raise SpecError(f"lr is more than 0; got {self.lr}.")
+        if not 0 < self.lr <= MOST_RATE:
+            raise SpecError(f"lr is more than 0, up to {MOST_RATE:g}; got {self.lr}.")

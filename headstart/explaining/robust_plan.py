@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from headstart.errors import SpecError, UnknownName
 from headstart.explaining.corruptions import CORRUPTIONS
 from headstart.heads.head import check_counts
+from headstart.spec import check_seed
 from headstart.training.attack import LEVELS
 
 
@@ -29,10 +30,9 @@ class RobustnessPlan:
 
     def __post_init__(self) -> None:
         check_counts(steps=self.steps)
-        if self.rows < 0 or self.seed < 0:
-            raise SpecError(
-                f"rows and seed are 0 or more; got rows={self.rows} and seed={self.seed}."
-            )
+        check_seed(self.seed)
+        if self.rows < 0:
+            raise SpecError(f"rows is a count, or 0 for all; got {self.rows}.")
         for epsilon in self.epsilons:
             _check_whole(epsilon)
         for name in self.corruptions:

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import Mismatch, SpecError, UnknownName
+from headstart.runtime import memory_bytes
 from headstart.spec import check_seed
 
 Floats = NDArray[np.floating[Any]]
@@ -18,6 +20,9 @@ Keep = Literal["best", "last"]
 Output = Literal["softmax", "sigmoid"]
 ClassWeights = Literal["none", "balanced"]
 BLOCK = 4096  # rows worked on at once, which bounds the memory of a pass over a table
+MOST = 1_000_000  # of epochs, rows a step, widths, …: beyond it a number was mistyped
+MOST_RATE = 1e9  # one that is merely too high is told of when training diverges
+STATES = 4  # numbers that training holds for each weight: itself, its gradient, two moments
 LEAST = float(np.finfo(np.float32).eps)  # the least probability a log loss counts with
 
 
@@ -105,7 +110,8 @@ class HeadSpec:
             raise SpecError(f"l2 is a list of positive strengths to try; got {self.l2}.")
         if not self.neighbours or not all(_is_count(k) for k in self.neighbours):
             raise SpecError(
-                f"neighbours is a list of whole numbers from 1 up; got {self.neighbours}."
+                f"neighbours is a list of whole numbers from 1 up to {MOST:,}; got "
+                f"{self.neighbours}."
             )
         self._check_training()
 
@@ -114,6 +120,20 @@ class HeadSpec:
         if self.output == "sigmoid" and classes != 2:
             raise SpecError(
                 f"One logit (output=sigmoid) tells two classes apart; there are {classes}."
+            )
+
+    def check_room(self, features: int, classes: int = 2) -> None:
+        """Raises SpecError if this machine has no memory for the hidden layers of "mlp"."""
+        if self.head != "mlp":
+            return
+        widths = (features, *self.hidden, classes)
+        weights = sum(a * b for a, b in pairwise(widths))
+        needed, there = 4 * STATES * weights + 8 * BLOCK * max(self.hidden), memory_bytes()
+        if there and needed > there:
+            raise SpecError(
+                f"hidden must leave the head a size that can be trained here; {self.hidden} takes "
+                f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}. Name smaller "
+                f"widths."
             )
 
     def _check_training(self) -> None:
@@ -127,7 +147,7 @@ class HeadSpec:
                 f"solved. Add --head linear, or leave --output out."
             )
         if not all(_is_count(n) for n in self.hidden) or (self.head == "mlp" and not self.hidden):
-            raise SpecError(f"hidden is a list of widths from 1 up; got {self.hidden}.")
+            raise SpecError(f"hidden is a list of widths from 1 up to {MOST:,}; got {self.hidden}.")
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout is a share from 0 to below 1; got {self.dropout}.")
         check_counts(head_epochs=self.head_epochs, head_batch_size=self.head_batch_size)
@@ -140,15 +160,18 @@ def check_word(what: str, word: str, known: tuple[str, ...]) -> None:
 
 
 def check_counts(**counts: int) -> None:
-    """Raises SpecError unless each is a whole number from 1 up."""
+    """Raises SpecError unless each is a whole number from 1 to MOST."""
     for name, count in counts.items():
         if not _is_count(count):
-            raise SpecError(f"{name} is a whole number from 1 up; got {count}.")
+            raise SpecError(f"{name} is a whole number from 1 up to {MOST:,}; got {count}.")
 
 
 def check_rate(name: str, rate: float) -> None:
-    if not 0 < rate < math.inf:
-        raise SpecError(f"{name} is a learning rate above 0, such as 0.001; got {rate}.")
+    if not 0 < rate <= MOST_RATE:
+        raise SpecError(
+            f"{name} is a learning rate above 0, such as 0.001, and up to {MOST_RATE:g}; got "
+            f"{rate}."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,4 +262,4 @@ def check_tensors(
 
 
 def _is_count(k: Any) -> bool:
-    return isinstance(k, int) and not isinstance(k, bool) and k >= 1
+    return isinstance(k, int) and not isinstance(k, bool) and 1 <= k <= MOST

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from inspect import cleandoc
 from pathlib import Path
@@ -14,6 +15,8 @@ import headstart as hs
 from headstart.errors import SpecError, UnknownName
 
 T = TypeVar("T")
+MOST = 1_000_000  # of anything that is counted
+SHOWN = 40  # characters of a wrong value that are repeated
 MODEL_HELP = "a run folder, or the bundle in it"
 
 
@@ -76,7 +79,7 @@ def made(spec: T, args: argparse.Namespace) -> T:
 
 def word_after(argv: list[str], flag: str) -> str:
     """The value that a flag has among the words of a command, before they are parsed."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
         if word == flag:
             return following
         if word.startswith(f"{flag}="):
@@ -152,7 +155,10 @@ def add_files_flags(parser: argparse.ArgumentParser, *runtime: str) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value, all scores")
     parser.add_argument(
-        "--top", type=int, default=1, help="classes to print for each (%(default)s); JSON has all"
+        "--top",
+        type=count(),
+        default=1,
+        help="classes to print for each (%(default)s); JSON has all",
     )
     add_flags(parser, hs.Runtime(), *runtime)
 
@@ -167,6 +173,24 @@ def named_files(files: list[str]) -> list[Path]:
 def bundle_of(path: Path) -> Path:
     """The bundle of a run folder, or the path itself if it is one."""
     return path / "model" if (path / "model").is_dir() else path
+
+
+def count(most: int = MOST) -> Callable[[str], int]:
+    """What reads a whole number from 1 to `most`.
+
+    >>> count(most=10)("7")
+    7
+    """
+
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            if 1 <= (number := int(text)) <= most:
+                return number
+        raise argparse.ArgumentTypeError(
+            f"it is a whole number from 1 to {most:,}; got {text[:SHOWN]!r}"
+        )
+
+    return read
 
 
 def fraction(text: str) -> float:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import headstart as hs
-from headstart.errors import SpecError
 from headstart.terminal.talk import say
 
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -113,8 +112,6 @@ def print_predictions(
     told: Told, args: argparse.Namespace, left_out: "Sequence[hs.LeftOut]"
 ) -> int:
     """A line a file, its fields separated by tabs, or one JSON value."""
-    if args.top < 1:
-        raise SpecError(f"--top is a number of classes, 1 or more; got {args.top}.")
     if args.json:
         print_json([told.plain(row) for row in range(len(told.said))])
     else:

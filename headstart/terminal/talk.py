@@ -1,7 +1,8 @@
 """What a person hears while a command works, on stderr: a line a stage, and progress."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import headstart as hs
@@ -20,7 +21,23 @@ def talking() -> "hs.Talk":
 
 
 def say(stage: str, text: str) -> None:
-    print(f"{stage:10}{text}", file=sys.stderr, flush=True)
+    """Print a message; one that can't be written is dropped, and the work goes on."""
+    with suppress(OSError):
+        print(f"{stage:10}{text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def kept_if_stopped(what: str) -> Iterator[None]:
+    """Let Ctrl-C in this block say what is kept of the work."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.args = error.args or (what,)
+        raise
+
+
+GOES_ON = "what was finished is kept; the same command goes on from there"
+FEATURES_KEPT = "the features computed so far are kept; the same command goes on from there"
 
 
 def watching(stage: str) -> "hs.Watch":

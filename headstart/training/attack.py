@@ -7,6 +7,7 @@ from headstart.errors import SpecError
 from headstart.heads.head import check_counts, check_word
 
 LEVELS = 255
+LONGEST = 20_000  # all values of the largest picture that is read, each changed wholly: 13,900
 RESTARTS = 3  # random starts for a picture, so long as none before fooled the model
 Norm = Literal["linf", "l2"]
 
@@ -31,10 +32,11 @@ class Attack:
     def __post_init__(self) -> None:
         check_word("norm", self.norm, get_args(Norm))
         check_counts(steps=self.steps)
-        if not self.epsilon * LEVELS >= 1 - 1e-9 or self.epsilon == float("inf"):
+        if not 1 - 1e-9 <= self.epsilon * LEVELS <= LONGEST * LEVELS:
             raise SpecError(
                 f"epsilon is a share of the pixels' range, 1/255 or more, since a file holds whole "
-                f"levels; got {self.epsilon:.3g}. Usual are 2/255 to 8/255 (linf), 0.5 to 3 (l2)."
+                f"levels, and up to {LONGEST:,} (l2); got {self.epsilon:.3g}. Usual are 2/255 to "
+                f"8/255 (linf), 0.5 to 3 (l2)."
             )
         if self.norm == "linf" and self.epsilon > 1:
             raise SpecError(

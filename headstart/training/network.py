@@ -99,9 +99,11 @@ def count(whole: Sequence[nn.Module], network: Network) -> Count:
 def new_head(spec: HeadSpec, features: int, classes: int, seed: int) -> nn.Sequential:
     """Dense layers as Keras begins them: Glorot uniform weights, biases 0; dropout comes first.
 
-    Raises SpecError if one logit is asked for and there are not two classes.
+    Raises SpecError if one logit is asked for and there are not two classes, or if the layers are
+    too large for this machine.
     """
     spec.check_classes(classes)
+    spec.check_room(features, classes)
     hidden = spec.hidden if spec.head == "mlp" else ()
     widths = [features, *hidden, 1 if spec.output == "sigmoid" else classes]
     generator = seeded(seed)

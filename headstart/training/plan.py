@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from headstart.errors import SpecError
 from headstart.heads.head import (
+    MOST,
     ClassWeights,
     Keep,
     Optimizer,
@@ -16,6 +17,7 @@ from headstart.spec import check_seed
 
 Schedule = Literal["constant", "cosine"]
 Norms = Literal["frozen", "trained"]
+MOSTS = {"weight_decay": 1000, "mixup": 1000, "clip": MOST, "patience": MOST}
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ class Plan:
         for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise SpecError(f"{name} is from 0 to below 1; got {getattr(self, name)}.")
-        for name in ("weight_decay", "mixup", "clip", "patience"):
-            if not getattr(self, name) >= 0:
-                raise SpecError(f"{name} is 0 or more; got {getattr(self, name)}.")
+        for name, most in MOSTS.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise SpecError(f"{name} is 0 or more, up to {most:,}; got {getattr(self, name)}.")
         if not 0 <= self.adversarial_rise <= 1:
             raise SpecError(f"adversarial_rise is from 0 to 1; got {self.adversarial_rise}.")
         if self.adversarial and not 1 - 1e-9 <= self.adversarial * 255 <= 255:

@@ -1,0 +1,17 @@
+"""`headstart`, and `python -m headstart`: signals and streams are seen to before the rest loads."""
+
+import sys
+
+from headstart.terminal.process import begin
+
+
+def main() -> int:
+    """Run the command that the words of the process name; returns its exit code."""
+    begin()
+    from headstart.cli import main as run
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
