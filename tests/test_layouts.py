@@ -111,6 +111,7 @@ AS_CLASSES = {
     "images and masks": (each("cat", "dog", classes="images masks"), "cat dog"),
     "indoors and outdoors": (each("cat", "dog", classes="indoors outdoors"), "cat dog"),
     "grades with sides": (each("grade0", "grade1", classes="left right"), "grade0 grade1"),
+    "letters with sides": (each("a", "b", classes="left right"), "a b"),
     "numbers as classes": (each("0", "1", classes="left right"), "0 1"),
     "unlike subfolders": ("pet/cat pet/dog tool/saw tool/axe", "pet tool"),
     "one subfolder in common": ("pet/cat pet/other tool/saw tool/other", "pet tool"),
@@ -175,6 +176,17 @@ def test_empty_classes_of_a_part_are_named(tmp_path: Path) -> None:
     made(tmp_path, each("Training", "Testing"))
     (tmp_path / "Training" / "bird").mkdir()
     assert [out.path for out in read(tmp_path).left_out] == ["Training/bird"]
+
+
+@pytest.mark.parametrize("only", ["0", "scratch"])
+def test_a_part_may_have_one_class_only(tmp_path: Path, only: str) -> None:
+    data = read(made(tmp_path, each("Training", classes="0 scratch") + f" Testing/{only}"))
+    assert found(data) == {"train/0": 1, "train/scratch": 1, f"test/{only}": 1}
+
+
+def test_a_part_to_predict_is_left_out_whatever_its_folders(tmp_path: Path) -> None:
+    data = read(made(tmp_path, each("train", "inference")))
+    assert list(data.left_out) == [LeftOut("inference", "2 images named as a part without labels")]
 
 
 @pytest.mark.parametrize("part", ["test", "Testing", "training_set", "Val2"])

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -127,7 +128,8 @@ def _exact(names: Iterable[str]) -> dict[str, str]:
     return {name: PART_NAMES[name.lower()] for name in names}
 
 
-def _tokens(name: str) -> list[str]:
+@lru_cache(maxsize=10_000)
+def _tokens(name: str) -> tuple[str, ...]:
     """The words of a folder's name, in lower case, without digits: seg_train2 is seg and train."""
     found = list[str]()
     for piece in re.split(r"[\W\d_]+", name):
@@ -135,7 +137,7 @@ def _tokens(name: str) -> list[str]:
             found += [word for word in match.groups() if word]
         else:
             found += re.findall(r"[A-Z]?[^\WA-Z]+|[A-Z]+(?![^\WA-Z])", piece)
-    return [word.lower() for word in found]
+    return tuple(word.lower() for word in found)
 
 
 def _kind(name: str) -> str:
@@ -185,6 +187,8 @@ def _sure_parts(tree: _Tree, place: Place) -> dict[str, str]:
     """The parts in a folder and their kinds, if they have classes in common; or nothing."""
     names = tree.inside(place)
     kinds = _kinds(names)
+    if not kinds:
+        return {}
     classes = {part: _classes(tree, place, kinds, part) for part in PARTS}
     labelled = [found for found in classes.values() if found]
     strangers = len(names) - len(kinds)
@@ -227,7 +231,8 @@ def _inner(tree: _Tree, place: Place, kind: str = PREDICT) -> Place:
     """Where a part's class folders are: below it, or below an only folder of the same meaning."""
     while not tree.direct[place] and len(tree.inside(place)) == 1:
         name = tree.inside(place)[0]
-        if not (_kind(name) == kind or set(_tokens(name)) <= NEUTRAL):
+        words = set(_tokens(name))
+        if not (_kind(name) == kind or (words and words <= NEUTRAL)):
             break
         place = (*place, name)
     return place
@@ -250,7 +255,8 @@ def _in_parts(tree: _Tree, place: Place, kinds: Mapping[str, str]) -> Layout:
             continue
         unlabelled.add(top)
         n = tree.count(top)
-        reason = f"{n:,} image{'s' * (n != 1)} in no class folder: a part without labels"
+        why = "named as a part" if tree.inside(inner) else "in no class folder: a part"
+        reason = f"{n:,} image{'s' * (n != 1)} {why} without labels"
         left_out.append(LeftOut(display(Path(*top)), reason))
     labelled = {part for inner, part in parts.items() if tree.inside(inner)}
     if unlabelled and ("train" not in labelled if "train" in kinds.values() else not labelled):
@@ -305,7 +311,9 @@ def _numbered(names: Sequence[str]) -> bool:
 
 
 def _places(names: Sequence[str]) -> bool:
-    """Whether names count places or times (patient1, fold_2, 10253), not classes (grade1, 0)."""
+    """Whether names count places or times (patient1, fold_2, 10253), not classes (grade1, 0, a)."""
+    if all(name.isalpha() and len(name) == 1 for name in names):
+        return False
     if all(name.isdecimal() for name in names):
         numbers = sorted(map(int, names))
         return numbers != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] > 1
