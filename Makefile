@@ -26,7 +26,7 @@ format: .venv/installed-dev
 
 bench: .venv/installed-dev
 	for b in extract classic finetune elpv intervals mistakes unknowns report explain ideal attack adversarial robustness unlike memory draft duplicates startup kill_store kill_train \
-		fuzz_images; do \
+		decoding fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done
 
 .venv/bin/python:

@@ -14,7 +14,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.data.content import read_checked
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
-from headstart.data.decoding import decode
+from headstart.data.decoding import decode, store_key
 from headstart.data.loading import ordered_map
 from headstart.data.preprocess import Preprocess
 from headstart.data.views import PLAIN, Views
@@ -215,7 +215,8 @@ class _Place:
         """Read a file; decode it only if something of one of its first `views` is not stored."""
         try:
             data, file = read_checked(source)
-            names = [self.views.name(file, number) for number in range(views)]
+            key = store_key(data, file)
+            names = [self.views.name(key, number) for number in range(views)]
             stored = [self._stored(name) for name in names]
             if all(stored):
                 return [_Fetched(*both) for both in zip(names, stored, strict=True)]

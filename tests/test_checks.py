@@ -66,7 +66,7 @@ def test_good_data_has_no_findings(photos: Path) -> None:
     [
         ("zero bytes", "the file is empty"),
         ("truncated", "cannot be decoded"),
-        ("text", "not a picture in a format read here"),
+        ("text", "not a picture but a text file"),
         ("bomb", "claims|million"),
         ("folder gone", "cannot be read: No such file"),
     ],

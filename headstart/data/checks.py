@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.data import decoding, duplicates
 from headstart.data.dataset import Content, Dataset, LeftOut
-from headstart.data.decoding import decode, read_file
+from headstart.data.decoding import decode, read_file, store_key
 from headstart.data.duplicates import Pair, groups, near_duplicates, thumbnail
 from headstart.data.loading import ordered_map
 from headstart.data.readers import EMPTY_CLASS
@@ -85,9 +85,13 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """One file as a thread saw it: its digest and facts, if they are new, or why there are none."""
+    """One file as a thread saw it: its digest and facts, if they are new, or why there are none.
+
+    key: the name of its facts in the store (`decoding.store_key`).
+    """
 
     name: bytes = b""
+    key: bytes = b""
     facts: Facts | None = None
     error: str = ""
 
@@ -112,14 +116,14 @@ def survey(
     )
     try:
         for i, look in enumerate(looks):
-            names.append(look.name)
+            names.append(look.key)
             if look.error:
                 seen.errors[i] = look.error
             if look.name:
                 seen.files[i] = np.frombuffer(look.name, np.uint8)
             if look.facts is not None:
                 decoded += 1
-                fresh[look.name] = look.facts
+                fresh[look.key] = look.facts
                 _note(seen, i, look.facts)
             if len(fresh) >= SHARD:
                 _remember(table, fresh)
@@ -141,9 +145,10 @@ def _look(source: Path, table: Table | None) -> _Look:
     try:
         data = read_file(source)
         name = digest(data)
-        if table is not None and name in table:
-            return _Look(name)
-        return _Look(name, _facts(decode(data)))
+        key = store_key(data, name)
+        if table is not None and key in table:
+            return _Look(name, key)
+        return _Look(name, key, _facts(decode(data)))
     except DataError as error:
         return _Look(error=str(error))
     except OSError as error:

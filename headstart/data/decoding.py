@@ -3,21 +3,20 @@
 import io
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from headstart.data import formats, jpeg, png, tiff
 from headstart.data.archives import read_member
+from headstart.data.levels import to_levels
 from headstart.errors import DataError
+from headstart.store import digest
 
 VERSION = 1  # raise it when the same bytes would give other pixels: stored features depend on it
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-)
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; a 20 kB PNG can claim any number
 FREE_PIXELS = 16_000_000  # that a file may claim however small it is; beyond it, no more than
 PIXELS_PER_BYTE = 800  # times its bytes: a blank scan has some 700, a picture 0.5 to 50
@@ -29,49 +28,72 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
 def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
-    """The first frame as RGB, upright, alpha laid on white: (H, W, 3) uint8.
+    """The first frame or page as RGB, upright, alpha laid on white: (H, W, 3) uint8.
 
     What the file is, its content says, not its name; JPEG, PNG, WebP, GIF, BMP and TIFF are read.
-    16-bit and floating-point pictures are scaled to 0..255 rather than clipped (`_to_bytes`).
-    With `short_side`, a JPEG may come back at 1/2, 1/4 or 1/8 of its size, cheaply from its
-    DCT coefficients, so long as its shorter side keeps at least twice that many pixels.
+    Integers of more than 8 bits and floats are scaled to 0..255 rather than clipped
+    (`levels.usual_range`). Colour profiles and gamma are not applied. With `short_side`, a JPEG may
+    come back at 1/2, 1/4 or 1/8 of its size, cheaply from its DCT coefficients, so long as its
+    shorter side keeps at least twice that many pixels.
 
     Raises DataError, with the reason in a phrase, for anything that is not such a picture, is
-    truncated, has more than MAX_PIXELS or claims too many for its few bytes; OSError when the
-    file cannot be read at all.
+    truncated, is stored in a way that is not known to be read right, has more than MAX_PIXELS or
+    claims too many for its few bytes; OSError when the file cannot be read at all.
     """
     data = source if isinstance(source, bytes) else read_file(Path(source))
     if not data:
         raise DataError("the file is empty (0 bytes)")
+    kind = formats.readable(data[: formats.HEAD_BYTES])
+    if not kind:
+        raise DataError(_what_else(data))
     _hush_pillow()
     try:
-        pixels, turned = _decode(data, short_side)
+        pixels, turned = _decode_tiff(data) if kind == "TIFF" else _decode(data, kind, short_side)
         return _upright(pixels, turned)
     except DataError:
         raise
-    except UnidentifiedImageError:
-        raise DataError(f"not a picture in a format read here ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
     except Exception as error:  # hostile bytes reach deep into the parsers: any error is the file's
-        raise DataError(f"cannot be decoded: {_phrase(error)}") from error
+        raise DataError(f"cannot be decoded: {_reason(data, kind, error)}") from error
 
 
-def sniffed(path: Path) -> bool:
-    """Whether the first bytes are those of a format that `decode` reads."""
-    with open(path, "rb") as f:
-        head = f.read(16)
-    starts = (
-        b"\xff\xd8\xff",
-        b"\x89PNG\r\n",
-        b"GIF8",
-        b"BM",
-        b"II*\0",
-        b"MM\0*",
-        b"II+\0",
-        b"MM\0+",
-    )
-    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+def store_key(data: bytes, file: bytes) -> bytes:
+    """The name in the store of what is computed from a file's pixels; `file` is its digest.
+
+    That is the digest itself, but for files that used to be decoded to wrong pixels: what was
+    stored of those is passed over, without raising VERSION and computing everything again.
+    """
+    kind = formats.readable(data[: formats.HEAD_BYTES])
+    if kind == "PNG" and png.has_deep_key(data):
+        return digest(file, b"transparent key of 2, 4 or 16 bits")
+    if kind == "TIFF":
+        try:
+            layout = tiff.read_layout(data)
+        except DataError:
+            return file
+        if not tiff.by_pillow(layout):
+            return digest(file, b"TIFF put together from its samples")
+    return file
+
+
+def _what_else(data: bytes) -> str:
+    """The refusal of bytes that begin no picture that is read."""
+    what = formats.described(data[: formats.HEAD_BYTES])
+    if what:
+        return formats.refusal(what)
+    return f"not a picture in a format read here ({', '.join(formats.READ)})"
+
+
+def _reason(data: bytes, kind: str, error: Exception) -> str:
+    """Why Pillow gave up: it says so only if asked for this format alone."""
+    if isinstance(error, UnidentifiedImageError):
+        try:
+            Image.OPEN[kind][0](io.BytesIO(data), "")
+        except Exception as why:
+            error = why
+        return f"a damaged {kind} ({_phrase(error)})"
+    return _phrase(error)
 
 
 def read_file(path: Path) -> bytes:
@@ -90,19 +112,52 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _decode(data: bytes, short_side: int | None) -> tuple[Pixels, int]:
+def _decode(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int]:
+    """As `_read`; what fails is tried again without metadata, or with its end marker."""
+    if kind == "PNG" and (damage := png.damage(data)):
+        raise DataError(damage)
+    try:
+        return _read(data, kind, short_side)
+    except (DataError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise
+    except Exception:
+        with suppress(Exception):  # then the first error says more
+            return _read(_mended(data, kind), kind, short_side)
+        if kind == "JPEG" and (why := jpeg.refusal(data)):
+            raise DataError(why) from None
+        raise
+
+
+def _mended(data: bytes, kind: str) -> bytes:
+    """The same picture without what may have kept it from being read, or nothing."""
+    if kind == "PNG" and (bare := png.without_metadata(data)) != data:
+        return bare
+    if kind != "JPEG":
+        return b""
+    bare = jpeg.without_metadata(data)
+    try:
+        _check_size(Image.open(io.BytesIO(data), formats=(kind,)).size, len(data))
+    except UnidentifiedImageError:
+        return bare if bare != data else b""
+    return jpeg.with_end(data)
+
+
+def _check_size(size: tuple[int, int], file_bytes: int) -> None:
+    width, height = size
+    if not width * height:
+        raise DataError("has no pixels")
+    if width * height > MAX_PIXELS:
+        raise DataError(f"has {width}x{height} pixels, more than {MAX_PIXELS / 1e6:.0f} million")
+    if width * height > max(FREE_PIXELS, PIXELS_PER_BYTE * file_bytes):
+        raise DataError(f"claims {width}x{height} pixels in only {file_bytes} bytes")
+
+
+def _read(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int]:
     """The pixels as they are stored, and the EXIF orientation that says how they were turned."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=(kind,)) as image:
         width, height = image.size
-        if not width * height:
-            raise DataError("has no pixels")
-        if width * height > MAX_PIXELS:
-            raise DataError(
-                f"has {width}x{height} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
-            )
-        if width * height > max(FREE_PIXELS, PIXELS_PER_BYTE * len(data)):
-            raise DataError(f"claims {width}x{height} pixels in only {len(data)} bytes")
-        if image.format in ("JPEG", "MPO"):
+        _check_size(image.size, len(data))
+        if kind == "JPEG":
             scale = _dct_scale(min(width, height), short_side)
             turned = _orientation(image)
             pixels = _fast_jpeg(data, image, scale)
@@ -112,7 +167,45 @@ def _decode(data: bytes, short_side: int | None) -> tuple[Pixels, int]:
                 pixels = _to_rgb(image)
             return pixels, turned
         image.load()  # TIFF turns itself upright here and then says so
-        return _to_rgb(image), _orientation(image)
+        pixels = _to_rgb(image) if kind != "PNG" else _png_to_rgb(data, image)
+        return pixels, _orientation(image)
+
+
+def _decode_tiff(data: bytes) -> tuple[Pixels, int]:
+    """A TIFF by Pillow, or put together from its samples if Pillow is not known to read it right"""
+    layout = tiff.read_layout(data)
+    if layout.is_raw:
+        raise DataError(formats.refusal("a camera's raw picture"))
+    _check_size(layout.size, len(data))
+    if tiff.by_pillow(layout):
+        try:
+            return _read(data, "TIFF", None)
+        except (OSError, SyntaxError) as error:
+            raise DataError(
+                f"{layout}, cannot be decoded: {_reason(data, 'TIFF', error)}"
+            ) from error
+    if not tiff.is_put_together(layout):
+        raise DataError(tiff.why_not(layout))
+    mode, levels = tiff.read_levels(data, layout)
+    image = Image.frombuffer(mode, layout.size, levels, "raw", mode, 0, 1)
+    return _to_rgb(image), layout.first(tiff.Tag.ORIENTATION, 1)
+
+
+def _png_to_rgb(data: bytes, image: Image.Image) -> Pixels:
+    """PNG samples of one colour can be transparent: Pillow compares them only if of 8 bits."""
+    key = png.key(data)
+    if not key:
+        return _to_rgb(image)
+    depth, colours = png.depth_and_colours(data)
+    image.info.pop("transparency", None)
+    if depth < 16:
+        scaled = tuple(n * 255 // (2**depth - 1) for n in key)
+        image.info["transparency"] = scaled if colours == png.RGB else scaled[0]
+        return _to_rgb(image)
+    pixels = _to_rgb(image)
+    grey = colours == png.GREY
+    pixels[np.asarray(image) == key[0] if grey else png.shows_key(data, pixels, key)] = 255
+    return pixels
 
 
 def _dct_scale(shorter: int, short_side: int | None) -> int:
@@ -144,12 +237,11 @@ def _fast_jpeg(data: bytes, image: Image.Image, scale: int) -> Pixels | None:
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
-    grey = image.mode[0] in "IF"  # I, I;16, I;16B, F
-    low, high = _range(image) if grey else (0.0, 255.0)
+    deep = image.mode[0] == "I"  # grey of 16 bits, of a PNG: I;16, in older Pillows I
     out = np.empty((image.height, image.width, 3), np.uint8)
     for top, band in _bands(image):
         rows = out[top : top + band.height]
-        rows[:] = _to_bytes(np.asarray(band), low, high)[:, :, None] if grey else _flat(band)
+        rows[:] = to_levels(np.asarray(band), 0, 65535)[:, :, None] if deep else _flat(band)
     return out
 
 
@@ -167,31 +259,6 @@ def _flat(image: Image.Image) -> Pixels:
         on_white.alpha_composite(image.convert("RGBA"))
         image = on_white
     return np.asarray(image.convert("RGB"))
-
-
-def _range(image: Image.Image) -> tuple[float, float]:
-    """Which values of more than 8 bits are black and white, by what their type or they tell.
-
-    16-bit: 65535 is white. 32-bit integers and floats carry no range, so the smallest usual one
-    that holds all values is taken: 0..1 (floats only), 0..255, 0..65535, or else min..max.
-    """
-    low, high = np.inf, -np.inf
-    for _, band in _bands(image):
-        values = np.asarray(band)
-        if not np.isfinite(values).all():
-            raise DataError("holds values that are not finite numbers")
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-    if image.mode.startswith("I;16") or image.format == "PNG":  # older Pillows call PNG's 16 bits I
-        return 0.0, 65535.0
-    if low < 0:
-        return low, high
-    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    return 0.0, next((top for top in usual if high <= top), high)
-
-
-def _to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    scale = 255.0 / ((high - low) or 1.0)
-    return np.rint((values.astype(np.float64) - low) * scale).astype(np.uint8)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.decoding import SUFFIXES, sniffed
+from headstart.data.formats import NOT_AN_IMAGE, why_not_decoded
 from headstart.data.walking import about_links, display, walk
 from headstart.errors import DataError
 
@@ -50,7 +50,7 @@ def _inside(folder: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]
         left_out.append(replace(item, path=f"{display(folder)}/{item.path}"))
     for file in there.files:
         path = folder / file
-        if file.suffix.lower() in SUFFIXES or sniffed(path):
-            yield display(path), path
+        if why := why_not_decoded(path):
+            left_out.append(LeftOut(display(path), why, expected=why == NOT_AN_IMAGE))
         else:
-            left_out.append(LeftOut(display(path), "not an image", expected=True))
+            yield display(path), path

@@ -9,7 +9,7 @@ from pathlib import Path
 from headstart.data.archives import read_archive
 from headstart.data.cells import NOT_UTF8, as_label, as_text, path_text
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.decoding import SUFFIXES, sniffed
+from headstart.data.formats import NOT_AN_IMAGE, why_not_decoded
 from headstart.data.layouts import PART_NAMES, Layout, layout_of
 from headstart.data.tables import Cells, Columns, csv_rows, parquet_rows, unreadable_text
 from headstart.data.walking import Walk, about_links, display, walk
@@ -18,7 +18,7 @@ from headstart.errors import DataError, UnknownName
 MANIFESTS = (".csv", ".parquet", ".pq")
 COLUMNS = Columns(("path", "label"), ("part", "group", "stratum"))
 EMPTY_CLASS = "class folder holds no images"
-NOT_AN_IMAGE = "not an image"
+UNREADABLE = "cannot be read"
 LAYOUT = (
     "Expected one folder a class, DATA/<class>/<image>.jpg; or the same inside parts, "
     "DATA/train/<class>/<image>.jpg with val and test beside it; or a CSV or Parquet file "
@@ -80,13 +80,14 @@ def read_folder(root: Path) -> Dataset:
         elif place in layout.unlabelled:
             continue  # they are counted in `layout.left_out`
         elif place is None or fault or len(file.parts) <= len(place) + 1:
-            left_out.append(LeftOut(display(file), fault or _misplaced(place)))
+            why = fault or _misplaced(place)
+            left_out.append(LeftOut(display(file), why, label=_announced_class(file, place, fault)))
         else:
             label = _class_name(file.parts[len(place)])
             rows.append(_Row(display(file), root / file, label, layout.parts[place]))
     if not rows:
-        links = about_links(left_out)
-        raise DataError(f"No images of a class were found under {display(root)}.{links} {LAYOUT}")
+        others = about_links(left_out) + _about_announced(left_out)
+        raise DataError(f"No images of a class were found under {display(root)}.{others} {LAYOUT}")
     return _dataset(rows, [*left_out, *_empty_classes(found, rows, layout)])
 
 
@@ -159,11 +160,25 @@ def _misplaced(place: tuple[str, ...] | None) -> str:
 def _unusable(root: Path, file: Path) -> str:
     """Why a file can't be an example, wherever it lies, or nothing."""
     try:
-        if file.suffix.lower() not in SUFFIXES and not sniffed(root / file):
-            return NOT_AN_IMAGE
+        return why_not_decoded(root / file)
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
-    return ""
+        return f"{UNREADABLE}: {error.strerror or error}"
+
+
+def _announced_class(file: Path, place: tuple[str, ...] | None, fault: str) -> str:
+    """The class of a file that its first bytes or its name call a picture, video or sound."""
+    if place is None or not fault or fault.startswith(UNREADABLE):
+        return ""
+    return _class_name(file.parts[len(place)]) if len(file.parts) > len(place) + 1 else ""
+
+
+def _about_announced(left_out: Iterable[LeftOut]) -> str:
+    """A sentence on the examples of formats that are not read, or nothing."""
+    announced = [item for item in left_out if item.label]
+    if not announced:
+        return ""
+    first = announced[0]
+    return f" {len(announced)} files there are not read; the first: {first.path} ({first.reason})."
 
 
 def _empty_classes(found: Walk, rows: list[_Row], layout: Layout) -> Iterator[LeftOut]:

@@ -1,0 +1,126 @@
+"""PNG files: their chunks, which of them the pixels need, and what is wrong with one."""
+
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+MAX_TEXT = 1_000_000  # bytes of unpacked metadata that are looked at for an orientation
+ORIENTING = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # texts that can hold one
+GREY, RGB = 0, 2
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a PNG file: all its bytes are data[start:end]."""
+
+    kind: bytes
+    start: int
+    end: int
+    intact: bool  # its checksum is right
+
+    @property
+    def critical(self) -> bool:
+        """Whether the pixels depend on it: an upper-case name says so, and tRNS holds alpha."""
+        return self.kind[:1].isupper() or self.kind == b"tRNS"
+
+
+def chunks(data: bytes) -> Iterator[Chunk]:
+    """The whole chunks of a file, up to IEND."""
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            return
+        crc = zlib.crc32(memoryview(data)[at + 4 : end - 4])
+        kind = data[at + 4 : at + 8]
+        yield Chunk(kind, at, end, crc == int.from_bytes(data[end - 4 : end], "big"))
+        if kind == b"IEND":
+            return
+        at = end
+
+
+def damage(data: bytes) -> str:
+    """What makes a file that no reader should decode, in a phrase, or nothing."""
+    for chunk in chunks(data):
+        if chunk.kind == b"CgBI":
+            return "a PNG in Apple's own variant (CgBI), which is not read: save it as plain PNG"
+        if chunk.critical and not chunk.intact:
+            name = chunk.kind.decode("ascii", "backslashreplace")
+            return f"a damaged PNG (wrong checksum in its {name} chunk)"
+    return ""
+
+
+def without_metadata(data: bytes) -> bytes:
+    """The file without chunks that the pixels and their orientation do not need."""
+    kept, at = [data[:8]], 8
+    for chunk in chunks(data):
+        at = chunk.end
+        body = data[chunk.start + 8 : chunk.end - 4]
+        orients = chunk.intact and (chunk.kind == b"eXIf" or _orients(chunk.kind, body))
+        if chunk.critical or orients:
+            kept.append(data[chunk.start : chunk.end])
+    return b"".join(kept) + data[at:]
+
+
+def _orients(kind: bytes, body: bytes) -> bool:
+    """Whether this is a text that can say how the picture was turned, and is short unpacked."""
+    keyword, _, rest = body.partition(b"\0")
+    if kind not in (b"tEXt", b"zTXt", b"iTXt") or keyword not in ORIENTING:
+        return False
+    packed = rest[1:] if kind == b"zTXt" else b""
+    if kind == b"iTXt" and rest[:1] == b"\1":
+        packed = rest[2:].split(b"\0", 2)[-1]
+    try:
+        return len(packed and zlib.decompressobj().decompress(packed, MAX_TEXT) or rest) < MAX_TEXT
+    except zlib.error:
+        return False
+
+
+def depth_and_colours(data: bytes) -> tuple[int, int]:
+    """Bits of a sample and the colour type, from IHDR."""
+    return data[24], data[25]
+
+
+def key(data: bytes) -> tuple[int, ...]:
+    """The grey (one number) or colour (three) that tRNS calls transparent, or nothing."""
+    depth, colours = depth_and_colours(data)
+    for chunk in chunks(data):
+        if chunk.kind == b"IDAT":
+            break
+        if chunk.kind == b"tRNS" and colours in (GREY, RGB):
+            body = data[chunk.start + 8 : chunk.end - 4]
+            found = np.frombuffer(body[: len(body) // 2 * 2], ">u2")[: 1 if colours == GREY else 3]
+            return tuple(int(n) & (2**depth - 1) for n in found)  # PNG 11.3.2.1: the low bits
+    return ()
+
+
+def has_deep_key(data: bytes) -> bool:
+    """Whether one grey or colour is transparent in a picture of 2, 4 or 16 bits a sample."""
+    return len(data) > 26 and data[24] in (2, 4, 16) and bool(key(data))
+
+
+def shows_key(data: bytes, upper: NDArray[np.uint8], colour: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which pixels (H, W) of a 16-bit RGB picture have exactly this colour.
+
+    upper: the upper bytes of its samples (H, W, 3), which is what Pillow gives; it gives the lower
+    ones when told the other byte order.
+    """
+    same = _equals(upper, colour, 8)
+    if same.any():
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            tiles: Any = image.tile
+            image.tile = [tile[:3] + ("RGB;16L",) for tile in tiles]
+            same &= _equals(np.asarray(image), colour, 0)
+    return same
+
+
+def _equals(levels: NDArray[np.uint8], colour: tuple[int, ...], shift: int) -> NDArray[np.bool_]:
+    red, green, blue = ((n >> shift) & 255 for n in colour)
+    found: NDArray[np.bool_] = levels[..., 0] == red
+    return found & (levels[..., 1] == green) & (levels[..., 2] == blue)
