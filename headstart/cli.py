@@ -264,6 +264,7 @@ def check(argv: list[str]) -> int:
     elif far:
         _print_unlike(far)
     hs.good_rows(data, seen, plan)  # refuses what training would refuse
+    hs.split(found.dataset, together=found.exact)  # by its usual shares; so does this
     return tell_left_out(found.left_out)
 
 

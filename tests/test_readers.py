@@ -410,8 +410,45 @@ def test_files_a_manifest_lists_and_that_are_missing_are_left_out(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("header", "cells", "parts"),
+    [
+        ("split", "train,test,val", ("train", "test", "val")),
+        ("Split ", "Training, TESTING ,validation", ("train", "test", "val")),
+        ("subset", "train,,test", ("train", "", "test")),
+        ("fold", "valid,dev,test", ("val", "val", "test")),
+        ("subset", "a,b,a", ()),
+        ("fold", "0,1,2", ()),
+        ("split", "0,1,1", ()),
+        ("split", ",,", ()),
+        ("part,split", "train;,;test,train;train", ("train", "test", "train")),
+        ("part,fold", "train;1,val;2,test;3", ("train", "val", "test")),
+    ],
+)
+def test_a_column_that_names_parts_is_read_by_any_of_its_names(
+    tmp_path: Path, header: str, cells: str, parts: tuple[str, ...]
+) -> None:
+    named = zip("abc", cells.replace(",", "\n").split("\n"), strict=True)
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    rows = "".join(f"{n}.png,cat,{c.replace(';', ',')}\n" for n, c in named)
+    data = read(manifest(tmp_path / "list.csv", f"path,label,{header}\n{rows}"))
+    assert data.parts == parts
+    unused = {"a,b,a": "subset", "0,1,2": "fold", "0,1,1": "split", "train;1,val;2,test;3": "fold"}
+    reasons = [out.reason for out in data.left_out if out.expected]
+    assert [reason.split("'")[1] for reason in reasons] == (
+        [unused[cells]] if cells in unused else []
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("path,label,split\na.png,cat,tset\n", "row 2: There is no split named 'tset'.*'test'"),
+        ("path,label,fold\na.png,cat,test\nb.png,cat,2\n", "row 3: There is no fold named '2'"),
+        (
+            "path,label,part,split\na.png,cat,train,test\n",
+            "row 2: a row is in one part, but part is train and split is test",
+        ),
         ("file,label\na.png,cat\n", "has no column path among file, label"),
         ("path\na.png\n", "has no column label"),
         ("", "among none at all"),

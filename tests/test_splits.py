@@ -41,18 +41,24 @@ def parts_of(splits: Splits) -> dict[str, str]:
     return {id: part for part in PARTS for id in getattr(splits, part).ids}
 
 
+def parts(splits: Splits) -> tuple[Dataset, Dataset, Dataset]:
+    return splits.train, splits.val, splits.test
+
+
 def sizes(splits: Splits) -> tuple[int, int, int]:
     return len(splits.train), len(splits.val), len(splits.test)
 
 
 @st.composite
 def datasets(draw: st.DrawFn) -> Dataset:
-    n = draw(st.integers(1, 80))
-    labels = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
-    groups = draw(st.lists(st.sampled_from(["", "", "", "a", "b", "c"]), min_size=n, max_size=n))
+    enough = [label for label in range(draw(st.integers(1, 4))) for _ in range(SplitPlan().fewest)]
+    more = draw(st.lists(st.integers(0, 3), max_size=60))
+    labels = [*enough, *(label for label in more if label in enough)]
+    n = len(labels)  # the first of each class stand alone, so that it can fill three parts
+    tied = st.sampled_from(["", "", "", "a", "b", "c"])
+    groups = [""] * len(enough) + [draw(tied) for _ in labels[len(enough) :]]
     strata = draw(st.lists(st.sampled_from("xy"), min_size=n, max_size=n))
-    present = sorted(set(labels))
-    return rows([present.index(c) for c in labels], groups=groups, strata=strata)
+    return rows(labels, groups=groups, strata=strata)
 
 
 def in_training_order(data: Dataset, part: Dataset) -> bool:
@@ -65,7 +71,8 @@ def in_training_order(data: Dataset, part: Dataset) -> bool:
 def test_every_row_is_in_one_part_and_nothing_is_torn(
     data: Dataset, seed: int, twins: list[int]
 ) -> None:
-    twins = [row for row in twins if row < len(data)]
+    alone = SplitPlan().fewest * len(data.classes)
+    twins = [row for row in twins if alone <= row < len(data)]
     splits = split(data, SplitPlan(seed=seed), together=[twins])
     part = parts_of(splits)
     assert sum(sizes(splits)) == len(part) == len(data)
@@ -78,7 +85,7 @@ def test_every_row_is_in_one_part_and_nothing_is_torn(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(3, 60), min_size=1, max_size=12), st.integers(0, 3))
+@given(st.lists(st.integers(5, 60), min_size=1, max_size=12), st.integers(0, 3))
 def test_every_class_and_the_whole_get_their_shares(counts: list[int], seed: int) -> None:
     data = rows([c for c, n in enumerate(counts) for _ in range(n)])
     plan = SplitPlan(val=0.2, test=0.2, seed=seed)
@@ -116,28 +123,45 @@ def test_each_stratum_gets_its_share_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "where"),
-    [(1, {"train": 1}), (2, {"train": 1, "test": 1}), (3, {"train": 1, "val": 1, "test": 1})],
+    ("val", "test", "fewest"), [(0.15, 0.15, 5), (0.2, 0.2, 5), (0.01, 0.01, 5), (0.4, 0.4, 3)]
 )
-def test_a_tiny_class_goes_to_train_then_test_then_val(n: int, where: dict[str, int]) -> None:
-    data = rows([0] * 40 + [1] * n)
-    splits = split(data)
-    assert {p: c for p in PARTS if (c := getattr(splits, p).counts["c1"])} == where
+def test_a_class_that_cannot_fill_three_parts_is_refused_with_the_number_it_takes(
+    val: float, test: float, fewest: int
+) -> None:
+    plan = SplitPlan(val=val, test=test)
+    for n in range(1, fewest):
+        with pytest.raises(DataError, match=f"takes {fewest} different .*; 'c1' has {n}\\. Add"):
+            split(rows([0] * 40 + [1] * n), plan)
+    for twins in (0, 2):
+        data = rows([0] * 40 + [1] * (fewest + twins))
+        together = [range(40, 41 + twins)]  # copies count once
+        small = [part.counts["c1"] for part in parts(split(data, plan, together=together))]
+        assert min(small) >= 1
+    assert fewest < 5 or small[0] > sum(small[1:])
+
+
+def test_small_classes_are_named_with_their_numbers_and_a_few_of_many() -> None:
+    with pytest.raises(DataError, match=r"'c1' has 3, 'c2' has 1\. Add"):
+        split(rows([0] * 9 + [1] * 3 + [2]))
+    with pytest.raises(DataError, match=r"'c4' has 1 and 3 more classes too few\. Add"):
+        split(rows(list(range(8))))
+    with pytest.raises(DataError, match="'c1' has 1"):  # a group counts once, however large
+        split(rows([0] * 30 + [1] * 30, groups=[""] * 30 + ["g"] * 30))
+
+
+def test_a_class_of_one_in_parts_that_the_data_names_stays_there() -> None:
+    data = rows([0] * 9 + [1], parts=["train", "val", "test"] * 3 + ["train"])
+    assert split(data).train.counts["c1"] == 1
+    with pytest.raises(DataError, match="'c1' has 1"):  # all parts are made from train
+        split(replace(data, parts=("train",) * 10))
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_class_that_is_outvoted_in_its_group_still_trains(seed: int) -> None:
-    data = rows([0] * 20 + [1])
-    splits = split(data, SplitPlan(val=0.4, test=0.4, seed=seed), together=[(0, 1, 20)])
-    assert splits.train.counts["c1"] == 1
-
-
-def test_a_group_counts_as_one_however_large() -> None:
-    data = rows([0] * 30 + [1] * 30, groups=[""] * 30 + ["g"] * 30)
-    splits = split(data)
-    assert splits.train.counts["c1"] == 30
-    assert splits.val.counts["c0"] >= 4
-    assert splits.test.counts["c0"] >= 4
+def test_a_class_that_is_outvoted_in_all_its_groups_still_trains(seed: int) -> None:
+    labels = [0, 0, 1] * 5 + [0] * 20
+    groups = [f"g{i // 3}" if i < 15 else "" for i in range(35)]
+    splits = split(rows(labels, groups=groups), SplitPlan(val=0.4, test=0.4, seed=seed))
+    assert splits.train.counts["c1"] >= 1
 
 
 def test_large_groups_still_give_each_part_about_its_share() -> None:

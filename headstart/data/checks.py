@@ -310,7 +310,7 @@ class Checks:
 
     @property
     def one_image_classes(self) -> tuple[str, ...]:
-        """They are trained on and can't be measured."""
+        """In parts that the data names they can't be measured; without parts they are refused."""
         return tuple(name for name, n in self.dataset.counts.items() if n == 1)
 
     @property

@@ -35,6 +35,7 @@ WORDS = (
     | dict.fromkeys(("pred", "predict", "prediction", "predictions", "inference"), PREDICT)
     | dict.fromkeys(("unlabeled", "unlabelled"), PREDICT)
 )
+PART_WORDS = {word: kind for word, kind in WORDS.items() if kind in PARTS}
 # Words that say nothing about what is in a folder of pictures.
 NEUTRAL = frozenset(
     "set sets data dataset datasets folder dir split part image images img imgs picture pictures "

@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from headstart.data.archives import read_archive
 from headstart.data.cells import NOT_UTF8, as_label, as_text, path_text
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.formats import NOT_AN_IMAGE, why_not_decoded
-from headstart.data.layouts import PART_NAMES, Layout, layout_of
+from headstart.data.layouts import PART_WORDS, Layout, layout_of
 from headstart.data.tables import Cells, Columns, csv_rows, parquet_rows, unreadable_text
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.errors import DataError, UnknownName
 
+PART_COLUMNS = ("part", "split", "subset", "fold")  # of a manifest; `_part_columns` says which
 MANIFESTS = (".csv", ".parquet", ".pq")
-COLUMNS = Columns(("path", "label"), ("part", "group", "stratum"))
+COLUMNS = Columns(("path", "label"), (*PART_COLUMNS, "group", "stratum"))
 EMPTY_CLASS = "class folder holds no images"
 UNREADABLE = "cannot be read"
 LAYOUT = (
@@ -95,24 +96,27 @@ def read_manifest(path: Path) -> Dataset:
     """The examples listed in a CSV (UTF-8 or UTF-16) or Parquet file with columns path and label.
 
     Paths are relative to the manifest's folder or absolute. Optional columns: part (train, val or
-    test), group (rows of one group stay in one part) and stratum. Cells become text by
-    `cells.as_text`. Files that are not there are in `left_out`. Raises DataError for missing
-    columns, empty labels, cells that are no text, unknown parts or no file at all.
+    test; `split`, and `subset` or `fold` with such names, are read as it), group (rows of one group
+    stay in one part) and stratum. Cells become text by `cells.as_text`. Files that are not there
+    are in `left_out`. Raises DataError for missing columns, empty labels, cells that are no text,
+    unknown parts or no file at all.
     """
     table = csv_rows if path.suffix.lower() == ".csv" else parquet_rows
-    rows, left_out = list[_Row](), list[LeftOut]()
-    for number, cells in table(path, COLUMNS):
-        row = _manifest_row(path, cells, f"{display(path)}, row {number}")
+    records = list(table(path, COLUMNS))
+    columns = _part_columns([cells for _, cells in records])
+    rows, left_out = list[_Row](), _unused_columns(path, records, columns)
+    for number, cells in records:
+        row = _manifest_row(path, cells, columns, f"{display(path)}, row {number}")
         if _is_file(row.source):
             rows.append(row)
         else:
             why = "listed in the manifest, but no such file"
             left_out.append(LeftOut(row.id, why, label=row.label))
-    if not rows and not left_out:
+    if not records:
         raise DataError(f"{display(path)} must list images, a row each; it has no rows.")
     if not rows:
         raise DataError(
-            f"{display(path)} lists {len(left_out)} files and none of them is there. Its paths are "
+            f"{display(path)} lists {len(records)} files and none of them is there. Its paths are "
             f"relative to {display(path.parent.resolve())}, or absolute."
         )
     return _dataset(rows, left_out)
@@ -191,11 +195,59 @@ def _empty_classes(found: Walk, rows: list[_Row], layout: Layout) -> Iterator[Le
             yield LeftOut(display(folder), EMPTY_CLASS, expected=True)
 
 
-def _manifest_row(path: Path, cells: Cells, where: str) -> _Row:
-    text = {name: _text(cells, name, where) for name in ("path", "label", "part", "group")}
-    part = text["part"].lower()
-    if part and part not in PART_NAMES:
-        raise DataError(f"{where}: {UnknownName('part', part, PART_NAMES)}")
+def _part_columns(rows: Sequence[Cells]) -> list[str]:
+    """The columns that name the part of a row, of those that may.
+
+    `part` always does; `split` unless it holds nothing but numbers; `subset` and `fold`, which
+    have other meanings too, if one of their cells is the name of a part.
+    """
+    found = list[str]()
+    for name in PART_COLUMNS:
+        texts = {_lower(cells.get(name)) for cells in rows} - {""}
+        numbers = all(text.isdecimal() for text in texts)
+        named = any(text in PART_WORDS for text in texts)
+        if texts and (name == "part" or named or (name == "split" and not numbers)):
+            found.append(name)
+    return found
+
+
+def _lower(cell: object) -> str:
+    """A cell as text in lower case; what is no text is no name of a part."""
+    try:
+        return as_text(cell).lower()
+    except DataError:
+        return "?"
+
+
+def _unused_columns(
+    path: Path, records: Sequence[tuple[int, Cells]], used: Sequence[str]
+) -> list[LeftOut]:
+    """The columns that might have named parts and don't: listed, not warned of."""
+    filled = {name for _, cells in records for name in cells if _lower(cells[name])}
+    why = "the column {!r} names no parts (train, val, test): not used"
+    return [
+        LeftOut(display(path), why.format(name), expected=True)
+        for name in PART_COLUMNS
+        if name in filled and name not in used
+    ]
+
+
+def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
+    """The part that a row names, or "". Raises DataError for no such part, or for two of them."""
+    parts = dict[str, str]()
+    for column in columns:
+        if name := _text(cells, column, where).lower():
+            if name not in PART_WORDS:
+                raise DataError(f"{where}: {UnknownName(column, name, PART_WORDS)}")
+            parts[column] = PART_WORDS[name]
+    if len(set(parts.values())) > 1:
+        both = " and ".join(f"{column} is {part}" for column, part in parts.items())
+        raise DataError(f"{where}: a row is in one part, but {both}. Take one of the columns out.")
+    return next(iter(parts.values()), "")
+
+
+def _manifest_row(path: Path, cells: Cells, part_columns: Sequence[str], where: str) -> _Row:
+    text = {name: _text(cells, name, where) for name in ("path", "label", "group", "stratum")}
     folder = path.parent.resolve()
     relative = _spelled(folder, text["path"])
     if NOT_UTF8.search(text["path"]) and not _is_file(folder / relative):
@@ -204,9 +256,9 @@ def _manifest_row(path: Path, cells: Cells, where: str) -> _Row:
         display(relative),
         folder / relative,
         text["label"],
-        PART_NAMES.get(part, ""),
+        _part(cells, part_columns, where),
         text["group"],
-        _text(cells, "stratum", where),
+        text["stratum"],
     )
 
 

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from headstart.spec import check_seed
 Unit = tuple[int, ...]  # rows that stay together
 Cell = tuple[int, str]  # label, stratum
 RANK = ("test", "val", "train")  # where a picture is kept that was given to several parts
+NAMED = 5  # classes in a message
 FIRST = ("train", "test", "val")  # who gets one when a class has fewer units than parts
 
 
@@ -41,6 +43,19 @@ class SplitPlan:
     def share(self, part: str) -> float:
         return {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}[part]
 
+    @property
+    def fewest(self) -> int:
+        """The fewest different pictures of a class that make three parts: 5 for 0.70/0.15/0.15.
+
+        Validation and test take their shares, rounded and one at least; training keeps more than
+        half, or more than its own share where that is less.
+        """
+        kept = min(self.share("train"), 0.5)
+        return next(n for n in count(len(PARTS)) if n - self._judged(n) > kept * n)
+
+    def _judged(self, n: int) -> int:
+        return max(1, round(n * self.val)) + max(1, round(n * self.test))
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -61,7 +76,7 @@ def split(
     """Each part gets its share of every class and stratum; what belongs together stays together.
 
     together: groups of rows, such as duplicates, that may not be split; rows of one of
-    `dataset.groups` neither. A class of one such unit goes to train, of two to train and test.
+    `dataset.groups` neither. What stays together counts as one picture.
 
     Parts that the data names are kept, and those it lacks are carved from what is there: test from
     val or else from train, val from train, train from val, so that donor and new part stand as
@@ -69,7 +84,8 @@ def split(
     trains. Of a picture or group in several named parts the rows in test stay, or else those in
     val; the others are left out and named.
 
-    Raises DataError when a class has no rows to train on.
+    Raises DataError when a class has fewer pictures than three parts take (`SplitPlan.fewest`), or,
+    in parts that the data names, no rows to train on.
     """
     plan = plan or SplitPlan()
     units = _units(dataset, together)
@@ -79,6 +95,8 @@ def split(
     rng = np.random.default_rng(plan.seed)
     for donor, parts in _carvings(given):
         pool = [unit for unit in units if part_of.get(unit[0], donor) == donor]
+        if len(parts) == len(PARTS):
+            _check_enough(dataset, pool, plan)
         shares = {part: plan.share(part) for part in parts}
         part_of |= _placed(dataset, pool, shares, rng)
     rows = {part: [r for r, p in sorted(part_of.items()) if p == part] for part in PARTS}
@@ -233,6 +251,21 @@ def _cell(dataset: Dataset, unit: Unit) -> Cell:
         return dataset.labels[unit[0]], dataset.strata[unit[0]] if dataset.strata else ""
     cells = Counter(_cell(dataset, (row,)) for row in unit)
     return cells.most_common(1)[0][0]
+
+
+def _check_enough(dataset: Dataset, units: Sequence[Unit], plan: SplitPlan) -> None:
+    """Raise DataError for classes with fewer units than the three parts of the plan take."""
+    there = Counter(label for unit in units for label in {dataset.labels[row] for row in unit})
+    few = [f"{dataset.classes[c]!r} has {n}" for c, n in sorted(there.items()) if n < plan.fewest]
+    if few:
+        shares = "/".join(f"{plan.share(part):.2f}" for part in PARTS)
+        more = f" and {len(few) - NAMED} more classes too few" if len(few) > NAMED else ""
+        raise DataError(
+            f"A class takes {plan.fewest} different pictures or more for train, val and test of "
+            f"{shares}, where copies and groups count once; {', '.join(few[:NAMED])}{more}. Add "
+            f"pictures, take the class out, or name the parts yourself (folders train, val and "
+            f"test, or a manifest's column part)."
+        )
 
 
 def _check_training(dataset: Dataset, rows: Mapping[str, Sequence[int]]) -> None:
