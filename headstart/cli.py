@@ -23,6 +23,7 @@ from headstart.commands.explain import explain
 from headstart.commands.ideal import ideal
 from headstart.commands.looking import CELLS, pictures_of
 from headstart.commands.robustness import robustness
+from headstart.display import display
 from headstart.errors import (
     DataError,
     HeadstartError,
@@ -57,6 +58,7 @@ from headstart.terminal.printing import (
     predicted_rows,
     print_evaluation,
     print_json,
+    print_line,
     print_predictions,
     print_run,
     print_table,
@@ -115,7 +117,8 @@ def demo(argv: list[str]) -> int:
     said = hs.load(run.folder / "model").model.predict(few, store=None)
     print("\na few test cells, by the saved bundle")
     print_table([("cell", "truth", "predicted", "score"), *predicted_rows(said)])
-    print(f"\nnext: look at {run.folder / 'report.html'}; headstart predict {run.folder} FILE…")
+    print()
+    print_line(f"next: look at {run.folder / 'report.html'}; headstart predict {run.folder} FILE…")
     return tell_left_out(run.left_out)
 
 
@@ -284,10 +287,11 @@ def _compared_with(args: argparse.Namespace) -> "hs.Backbone | None":
 
 
 def _print_unlike(far: "hs.Unlike") -> None:
-    print(f"\nsource task: {far.sentence}")
+    print()
+    print_line(f"source task: {far.sentence}")
     if far.distance or far.sure:
         print_table(far.table())
-    print(textwrap.fill(far.advice, 98, initial_indent="  ", subsequent_indent="  "))
+    print(textwrap.fill(display(far.advice), 98, initial_indent="  ", subsequent_indent="  "))
 
 
 def report(argv: list[str]) -> int:

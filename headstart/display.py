@@ -1,6 +1,11 @@
 """Text that came from outside, made safe to print: names of files, classes, cards, columns."""
 
+import re
 from pathlib import Path
+
+# Control characters (escape sequences and line breaks among them), marks that turn the direction
+# of the text after them, and halves of characters.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def display(text: Path | str) -> str:
@@ -27,3 +32,16 @@ def _printable(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as os.fsdecode marks it
         data = bytes([ord(character) - 0xDC00])
     return "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def escaped_json(text: str) -> str:
+    r"""Return JSON of the same values that may be printed: control characters as \uNNNN.
+
+    Line breaks are kept: JSON has them between values only.
+    """
+    return CONTROLS.sub(lambda c: c[0] if c[0] == "\n" else f"\\u{ord(c[0]):04x}", text)
+
+
+def escaped_page(text: str) -> str:
+    """Return a text of many lines in which control characters are seen, as in `display`."""
+    return CONTROLS.sub(lambda c: c[0] if c[0] in "\n\t" else _printable(c[0]), text)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.atomic import write_text
-from headstart.data.cells import NOT_UTF8, as_text
+from headstart.data.cells import NOT_UTF8, as_text, defused, restored
 from headstart.data.tables import csv_lines, unreadable_text
 from headstart.display import display
 from headstart.errors import DataError, Mismatch
@@ -93,7 +93,8 @@ class Predictions:
 def write_csv(predictions: Predictions, path: Path) -> None:
     """path,label,predicted and, if scored, a column score:CLASS a class; unknown labels are empty.
 
-    Nine digits, from which `read_predictions` makes the same float32 again.
+    Nine digits, from which `read_predictions` makes the same float32 again. A path or class that a
+    spreadsheet would run as a formula has an apostrophe before it (`cells.defused`).
     """
     text = io.StringIO()
     returns = any("\r" in name for name in (*predictions.ids, *predictions.classes))
@@ -101,12 +102,14 @@ def write_csv(predictions: Predictions, path: Path) -> None:
         text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     )
     writer.writerow(COLUMNS + [SCORE + name for name in predictions.classes if predictions.scored])
-    names = [*predictions.classes, ""]  # so that -1 is the last
+    names = [*map(defused, predictions.classes), ""]  # so that -1 is the last
     rows = zip(
         predictions.ids, predictions.labels, predictions.predicted, predictions.scores, strict=True
     )
     for id, label, said, scores in rows:
-        writer.writerow([id, names[label], names[said], *(f"{s:.9g}" for s in scores.tolist())])
+        writer.writerow(
+            [defused(id), names[label], names[said], *(f"{s:.9g}" for s in scores.tolist())]
+        )
     write_text(path, text.getvalue())
 
 
@@ -121,9 +124,11 @@ def read_predictions(path: Path) -> Predictions:
     header, lines = _table(path)
     _check_header(path, header)
     places = {name: i for i, name in enumerate(header)}
-    ids = tuple(row[places["path"]] for row in lines)
-    told = [row[places["label"]] for row in lines]
-    said = [row[places["predicted"]] for row in lines] if "predicted" in places else None
+    ids = tuple(restored(row[places["path"]]) for row in lines)
+    told = [restored(row[places["label"]]) for row in lines]
+    said = None
+    if "predicted" in places:
+        said = [restored(row[places["predicted"]]) for row in lines]
     classes = tuple(name.removeprefix(SCORE) for name in header if name.startswith(SCORE))
     if not classes:
         classes = tuple(sorted({*map(as_text, (*told, *(said or [])))} - {""}))

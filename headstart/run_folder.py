@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.atomic import TEMPORARY, make_folder, write_text
+from headstart.data.cells import defused, restored
 from headstart.data.dataset import Content, Dataset
 from headstart.data.splits import Splits
 from headstart.errors import DataError, SpecError
@@ -155,7 +156,7 @@ def recorded_rows(folder: Path) -> dict[str, RecordedRow]:
 
 def _recorded(line: dict[str, str]) -> RecordedRow:
     content = Content(line.get("bytes") or "", line.get("pixels") or "")
-    return RecordedRow(line["path"], line["part"], content)
+    return RecordedRow(restored(line["path"]), line["part"], content)
 
 
 def recorded_digests(folder: Path) -> dict[str, str]:
@@ -242,8 +243,9 @@ def history_csv(history: Iterable[Epoch]) -> str:
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table whose texts no spreadsheet runs; a reader takes `cells.restored` of them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([defused(v) if isinstance(v, str) else v for v in row] for row in rows)
     return text.getvalue()

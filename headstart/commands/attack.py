@@ -10,7 +10,13 @@ import headstart as hs
 from headstart.commands.looking import Looked, add_looking_flags, look, named_after
 from headstart.errors import DataError, SpecError
 from headstart.terminal.flags import Parser, add_flags, count, fraction, made
-from headstart.terminal.printing import FAILED, INTERRUPTED, print_json, tell_left_out
+from headstart.terminal.printing import (
+    FAILED,
+    INTERRUPTED,
+    print_json,
+    print_line,
+    tell_left_out,
+)
 from headstart.terminal.talk import say, watching
 
 USUAL = {"linf": 4 / 255, "l2": 1.0}  # epsilon, where none is named
@@ -72,11 +78,11 @@ class _Done:
             return "held"
         return "flipped" if self.found.fooled else "doubted"
 
-    def line(self) -> str:
+    def fields(self) -> tuple[str, ...]:
         f = self.found
         said = [text for a in (f.before, f.after) for text in (a.name, f"{a.score:.4f}")]
         size = f"{f.levels}/255", f"{f.length:.4f}"
-        return "\t".join((self.path, *said, *size, self.outcome, str(self.file)))
+        return self.path, *said, *size, self.outcome, str(self.file)
 
     def plain(self, classes: Sequence[str]) -> dict[str, Any]:
         f = self.found
@@ -149,7 +155,7 @@ def _one(work: _Work, answering: "hs.Answerer", place: "_Place") -> None:
     hs.write_fooling(found, place.file)
     work.done.append(_Done(place.path, place.file, found))
     if not work.quiet:
-        print(work.done[-1].line(), flush=True)
+        print_line(*work.done[-1].fields(), flush=True)
 
 
 def _finish(work: _Work, whole: bool) -> int:

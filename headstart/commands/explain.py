@@ -22,7 +22,13 @@ from headstart.commands.looking import (
 from headstart.errors import HeadstartError, SpecError
 from headstart.explaining.method import METHODS
 from headstart.terminal.flags import Parser, add_store_flag
-from headstart.terminal.printing import FAILED, INTERRUPTED, print_json, tell_left_out
+from headstart.terminal.printing import (
+    FAILED,
+    INTERRUPTED,
+    print_json,
+    print_line,
+    tell_left_out,
+)
 from headstart.terminal.talk import say, watching
 
 FOLDER = "explained"
@@ -137,7 +143,7 @@ def _finish(work: _Work, found: "Found", as_json: bool) -> int:
                 write_bytes(place, hs.png_of(hs.draw_explanation(told)))
                 work.done.append((told, place))
                 if not as_json:
-                    print(f"{told.path}\t{told.name}\t{told.score:.4f}\t{place}", flush=True)
+                    print_line(told.path, told.name, f"{told.score:.4f}", str(place), flush=True)
             progress(number, work.count)
     except KeyboardInterrupt:
         say("stopped", f"{len(work.done)} of {work.count} pictures are explained and kept")

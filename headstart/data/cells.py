@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from headstart.data.encodings import guessed_encoding
-from headstart.display import display
+from headstart.display import CONTROLS, display
 from headstart.errors import DataError
 
 EDGES = re.compile("^[\\s\ufeff\u200b]+|[\\s\ufeff\u200b]+$")  # blank in every spreadsheet
-# Escape sequences, line breaks, and marks that turn the direction of the text after them.
-CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as surrogateescape marks it
 # What spreadsheets run, full-width forms included, and what would be mistaken for a defused one.
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.cells import CONTROLS
-from headstart.display import display
+from headstart.display import CONTROLS, display
 from headstart.errors import DataError
 
 PARTS = ("train", "val", "test")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from headstart.data.cells import restored
 from headstart.data.dataset import CheckedFile
 from headstart.errors import DataError, Mismatch
 from headstart.evaluation import Estimate
@@ -141,7 +142,9 @@ def _spelt_all(value: Any) -> Any:
 def _rows(path: Path) -> tuple[Row, ...]:
     """Those of the three parts: rows that were left out are no part of what a run tells."""
     lines = _table(path, "path", "label", "part")
-    return tuple(Row(r["path"], r["label"], r["part"]) for r in lines if r["part"])
+    return tuple(
+        Row(restored(r["path"]), restored(r["label"]), r["part"]) for r in lines if r["part"]
+    )
 
 
 def _table(path: Path, *columns: str) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from headstart.atomic import write_text
 from headstart.data.dataset import CheckedFile
+from headstart.display import escaped_page
 from headstart.errors import DataError, HeadstartError, MissingPackage
 from headstart.report.facts import Facts, read_facts
 from headstart.report.pictures import COLUMNS, TILE, Album
@@ -46,7 +47,7 @@ def render(facts: Facts, language: str = "en") -> str:
 
     w, album = Words(language), Album(facts.sources)
     sections = [section(facts, w, album) for section in SECTIONS]
-    return _template().render(
+    page = _template().render(
         w=w,
         language=language,
         sections=sections,
@@ -57,6 +58,7 @@ def render(facts: Facts, language: str = "en") -> str:
         columns=COLUMNS,
         version=facts.recipe["versions"].get("headstart", ""),
     )
+    return escaped_page(page)
 
 
 def _template() -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import headstart as hs
+from headstart.display import display, escaped_json
 from headstart.terminal.talk import say
 
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -28,12 +29,13 @@ def print_run(run: "hs.Run") -> None:
     print_table([tuple(seconds), tuple(f"{s:.1f}" for s in seconds.values())])
     t = run.timings
     rate = t["examples_per_second"]
-    print(
+    print_line(
         f"total {t['total_seconds']:.1f} s; {f'features {rate:,} images/s, ' if rate else ''}"
         f"{t['backbone_forwards']:,} backbone forwards, {t['store_hits']:,} from the store; "
         f"peak memory {t['peak_rss_bytes'] / 1e9:.2f} GB"
     )
-    print(f"\nsaved {run.folder}  (the model: {run.folder / 'model'})")
+    print()
+    print_line(f"saved {run.folder}  (the model: {run.folder / 'model'})")
 
 
 def _print_candidates(run: "hs.Run") -> None:
@@ -47,9 +49,9 @@ def _print_candidates(run: "hs.Run") -> None:
     print("\ntrained")
     print_table(rows)
     if run.gain is not None:
-        print(f"  {run.kept} against the other, accuracy on validation: {_signed(run.gain)}")
+        print_line(f"  {run.kept} against the other, accuracy on validation: {_signed(run.gain)}")
     for name, on_test in run.baselines.items():
-        print(f"  to compare with, on test: {name} {on_test.accuracy or 'n/a'}")
+        print_line(f"  to compare with, on test: {name} {on_test.accuracy or 'n/a'}")
 
 
 def _signed(gain: "hs.Estimate") -> str:
@@ -86,7 +88,7 @@ class Told:
         """The fields of a line a file: path, then its best classes and scores, or why not."""
         classes = self.said.classes
         for row, (id, scores) in enumerate(zip(self.said.ids, self.said.scores, strict=True)):
-            best = [f"{classes[c]}\t{scores[c]:.4f}" for c in _best(scores)[:top]]
+            best = [text for c in _best(scores)[:top] for text in (classes[c], f"{scores[c]:.4f}")]
             doubt = self.doubts[row] if self.doubts else ""
             yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
 
@@ -116,7 +118,7 @@ def print_predictions(
         print_json([told.plain(row) for row in range(len(told.said))])
     else:
         for fields in told.lines(args.top):
-            print("\t".join(fields))
+            print_line(*fields)
     code = tell_left_out(left_out)
     return code if told.said.ids else FAILED
 
@@ -135,8 +137,14 @@ def tell_left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:
     return LEFT_OUT if bad else DONE
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns aligned, two spaces apart."""
+def print_line(*fields: str, flush: bool = False) -> None:
+    """One line whatever is in its fields, which tabs separate; see `display`."""
+    print("\t".join(map(display, fields)), flush=flush)
+
+
+def print_table(table: Sequence[Sequence[str]]) -> None:
+    """Columns aligned, two spaces apart; a line a row."""
+    rows = [[display(cell) for cell in row] for row in table]
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
     for row in rows:
         line = "  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=False))
@@ -144,4 +152,4 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    print(escaped_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))

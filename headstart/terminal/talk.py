@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import headstart as hs
+from headstart.display import display
 
 _BARS: list[Any] = []  # progress bars begun, to be stopped whatever happens
 
@@ -21,9 +22,10 @@ def talking() -> "hs.Talk":
 
 
 def say(stage: str, text: str) -> None:
-    """Print a message; one that can't be written is dropped, and the work goes on."""
+    """Print a message as one printable line; one that can't be written is dropped, and the work
+    goes on."""
     with suppress(OSError):
-        print(f"{stage:10}{text}", file=sys.stderr, flush=True)
+        print(f"{display(stage):10}{display(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager
