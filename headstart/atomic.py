@@ -9,14 +9,34 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 TEMPORARY = ".part-"  # temporary names start so; readers skip them, `sweep` removes old ones
 DAY_S = 86_400
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file, opened to be read.
+
+    Raises OSError for anything else, and never waits, as opening a pipe would for its writer.
+    """
+    wait_not = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = open(os.open(path, os.O_RDONLY | wait_not), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a regular file; raises OSError for anything else."""
+    with open_file(path) as file:
+        return file.read()
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

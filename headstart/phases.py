@@ -1,23 +1,26 @@
 """The phases of a run: a head, fine-tuning from it, or a network from scratch."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from headstart.atomic import write_json
+from headstart.atomic import read_bytes, write_json
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.registry import load_backbone
 from headstart.data.content import changed_during_run
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.engines import check_device
-from headstart.features import FeatureTable, Tap, Watch, extract
+from headstart.errors import BundleError
+from headstart.features import FeatureTable, Precision, Tap, Watch, extract
 from headstart.finetuning import Opened, open_up
 from headstart.fitting import (
     Around,
@@ -234,12 +237,31 @@ def tap_of(shop: Workshop, ready: Ready, rows: int) -> tuple[Tap | None, Ready]:
 def _decided(shop: Workshop, settings: FineTune, opened: Opened, rows: int) -> Tap | None:
     """As `tap_for` decides; a run that goes on keeps to what it decided at its beginning."""
     path = shop.out / "checkpoint-cut.json"
-    if path.is_file() and opened.cut is not None:
-        precision = json.loads(path.read_text(encoding="utf-8"))["precision"]
+    if os.path.lexists(path) and opened.cut is not None:
+        precision = _recorded(path, settings)
         return opened.tap(rows, precision) if precision else None
     tap = tap_for(settings, opened, rows, shop.job.augment, shop.around("cut"))
     write_json(path, {"precision": tap.precision if tap else None})
     return tap
+
+
+def _recorded(path: Path, settings: FineTune) -> Precision | None:
+    """The precision that a run decided on at its beginning; None if it keeps nothing at the cut.
+
+    Raises BundleError for anything else than what `_decided` wrote.
+    """
+    asked = settings.cut_precision
+    precisions = get_args(Precision) if asked == "auto" else (asked,)
+    known: dict[str, Precision | None] = {json.dumps({"precision": p}): p for p in precisions}
+    known[json.dumps({"precision": None})] = None
+    try:
+        return known[json.dumps(json.loads(read_bytes(path)))]
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise BundleError(
+            f"{path} must hold the precision at the cut that this run decided on at its beginning "
+            f"({' or '.join(precisions)}, or null for none), and holds something else. Remove it "
+            f"to decide again."
+        ) from error
 
 
 def train_transfer(

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headstart.atomic import make_folder, write_json
+from headstart.atomic import make_folder, read_bytes, write_json
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.errors import MissingPackage, SpecError
 from headstart.evaluation import Evaluation, evaluate_predictions
@@ -179,7 +180,7 @@ def _check_folder(out: Path, job: Job, data: Dataset) -> None:
         return
     try:
         there = _json(out / SEEDS)["asked"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SpecError(
             f"--out names a new folder, or one that runs of several seeds were begun in; {out} is "
             f"neither. Nothing was changed: name another folder."
@@ -249,23 +250,38 @@ def _differing(one: Any, other: Any, name: str = "") -> str:
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
-    try:
+    with _read(folder):
         recipe = _json(folder / "recipe.json")
-    except (OSError, ValueError) as error:
-        raise SpecError(f"{folder} should hold a run, but its recipe can't be read.") from error
-    return recipe if isinstance(recipe, dict) else {}
+        named = ("recipe", "finetune", "split", "strategy")
+        if not all(isinstance(recipe.get(name) or {}, dict) for name in named):
+            raise ValueError("its recipe.json was altered")
+        return dict(recipe)
+
+
+@contextmanager
+def _read(folder: Path) -> Iterator[None]:
+    """Raises SpecError for a file of a finished run that is not as the run wrote it."""
+    try:
+        yield
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise SpecError(
+            f"{folder} should hold a finished run, but a file of it can't be read ({error}). Move "
+            f"the folder away, and run the same command again."
+        ) from error
 
 
 def _test(folder: Path) -> Evaluation:
     """As the run judged it: from its predictions, which come back bit for bit."""
-    majority = _json(folder / "evaluation.json")["test"]["baseline"]["majority"]
-    return evaluate_predictions(read_predictions(folder / "predictions.csv"), majority=majority)
+    with _read(folder):
+        majority = _json(folder / "evaluation.json")["test"]["baseline"]["majority"]
+        return evaluate_predictions(read_predictions(folder / "predictions.csv"), majority=majority)
 
 
 def _left_out(folder: Path) -> tuple[LeftOut, ...]:
-    checks = _json(folder / "checks.json")
-    return tuple(LeftOut(**item) for item in (*checks["unreadable"], *checks["left_out"]))
+    with _read(folder):
+        checks = _json(folder / "checks.json")
+        return tuple(LeftOut(**item) for item in (*checks["unreadable"], *checks["left_out"]))
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(read_bytes(path))

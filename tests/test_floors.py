@@ -8,7 +8,7 @@ import pytest
 import headstart
 
 FLOORS = [
-    {"errors", "display", "runtime", "atomic", "signals", "spec", "store"},
+    {"errors", "display", "runtime", "atomic", "seals", "signals", "spec", "store"},
     {"data"},
     {"backbones"},
     {"features", "engines"},
@@ -33,7 +33,7 @@ FLOORS = [
 BESIDE = {
     "runtime": {"errors", "signals"},
     "spec": {"errors"},
-    "store": {"errors", "atomic"},
+    "store": {"errors", "atomic", "seals"},
     "features": {"engines"},
 }
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -18,7 +18,8 @@ from PIL import Image
 import headstart as hs
 from headstart.atomic import write_json
 from headstart.backbones.from_file import save_backbone
-from headstart.errors import DataError, Diverged, MissingPackage, SpecError
+from headstart.errors import BundleError, DataError, Diverged, MissingPackage, SpecError
+from headstart.phases import _recorded
 from headstart.run_folder import FILES
 from headstart.runtime import ON_CPU, Runtime
 
@@ -358,6 +359,29 @@ def test_a_run_that_goes_on_keeps_to_what_it_decided_about_the_disk(
     hs.train(data, out, job)
     settings = json.loads((out / "recipe.json").read_text())["finetune"]
     assert settings["cut_precision"] == "float32"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "null", '{"precision": "float64"}', '{"precision": ["float32"]}', "[" * 9999]
+    + ['{"precision": "float32", "more": 1}', '{"precision": NaN}', "pipe"],
+    ids=lambda text: text[:30],
+)
+def test_an_altered_record_of_what_was_decided_is_refused_in_a_sentence(
+    tmp_path: Path, text: str
+) -> None:
+    path, asked = tmp_path / "checkpoint-cut.json", hs.FineTune(cut_precision="float16")
+    if text == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text(text)
+    with pytest.raises(BundleError, match=r"checkpoint-cut\.json must hold .* Remove it"):
+        _recorded(path, hs.FineTune())
+    if text == "{}":  # the control, and what was asked for otherwise
+        path.write_text('{"precision": "float32"}')
+        assert _recorded(path, hs.FineTune()) == "float32"
+        with pytest.raises(BundleError, match="float16, or null"):
+            _recorded(path, asked)
 
 
 def test_a_size_that_a_network_cannot_be_given_is_refused_at_once(

@@ -150,6 +150,21 @@ def test_runs_that_were_made_otherwise_are_refused(
         train_seeds(data, out, job, 2)
 
 
+def test_a_finished_run_with_an_altered_file_is_refused_in_a_sentence(
+    shapes: Path, tmp_path: Path, job: hs.Job
+) -> None:
+    data, out = hs.read(shapes), tmp_path / "out"
+    folder = train_seeds(data, out, job, 2)[1].folder
+    for name in ("recipe.json", "evaluation.json", "checks.json"):
+        whole = (folder / name).read_bytes()
+        for text in ("[]", '{"recipe": [1], "test": 1, "unreadable": {"a": 1}}', "[" * 9999, "?"):
+            (folder / name).write_text(text)
+            with pytest.raises(SpecError, match="seed-1 should hold a finished run.*Move"):
+                train_seeds(data, out, job, 2)
+        (folder / name).write_bytes(whole)
+    train_seeds(data, out, job, 2)  # the control
+
+
 def test_another_folder_is_left_alone(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
     data, out = hs.read(shapes), tmp_path / "out"
     run = hs.train(data, out, job).folder

@@ -1,5 +1,6 @@
 """The loop: what it leaves alone, what stops it, and that it goes on to the bit."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
@@ -18,6 +20,7 @@ from headstart.errors import BundleError, Diverged, SpecError, UnknownName
 from headstart.features import FeatureTable
 from headstart.heads.head import HeadSpec
 from headstart.runtime import Runtime
+from headstart.seals import sealed
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
 from headstart.training.loop import Hearing, Keeping, Trained, judge, losses_of, train
@@ -207,6 +210,137 @@ def test_something_else_is_no_checkpoint(tmp_path: Path) -> None:
     path.write_bytes(b"\x00" * 20)
     with pytest.raises(BundleError, match="no checkpoint"):
         read_checkpoint(path)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Of training that was cut off after 7 steps, in its second epoch."""
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        trained(keeping=Keeping(path, "job", stop=Stopper(7)))
+    return path
+
+
+def refused(path: Path) -> str:
+    """Why training does not go on from a checkpoint, which it leaves as it is."""
+    with pytest.raises(BundleError, match=r"Remove it to begin that phase again\.") as caught:
+        trained(keeping=Keeping(path, "job"))
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_refused(checkpoint: Path) -> None:
+    data = checkpoint.read_bytes()
+    padding = data.index(b" ", 8 + int.from_bytes(data[:8], "little") - 8)
+    spread = np.random.default_rng(0).integers(8 * len(data), size=200)
+    for bit in (0, 65, 8 * padding, 8 * len(data) - 1, *spread.tolist()):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        checkpoint.write_bytes(flipped)
+        with pytest.raises(BundleError, match="Remove it to begin that phase again"):
+            read_checkpoint(checkpoint)
+    refused(checkpoint)
+
+
+def test_the_control_without_its_seal_a_flipped_bit_goes_on_to_other_weights(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = trained()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1] + b"\x01")
+    monkeypatch.setattr("headstart.training.checkpoints.seal_holds", lambda data, name: True)
+    resumed, _ = trained(keeping=Keeping(checkpoint, "job"))
+    assert not same(whole.state_dict(), resumed.state_dict())
+
+
+LINE = {"phase": "finetune", "epoch": 0, "lr": None, "train_loss": None, "train_accuracy": None}
+LINE |= {"val_loss": 0.7, "val_accuracy": 0.5, "seconds": 0.0}
+
+
+ALTERED: dict[str, tuple[Any, ...]] = {
+    "epoch": (-1, 1.5, True, "1", [1], None, 10**30, 4, 2),
+    "step": (-1, 6, 10**400, {}),
+    "loss": ("0", None, [0.0], True, 10**400),
+    "best": (-1, 2, 0.0),
+    "parts": (0, -1, 2.0),
+    "right": (-1, 41),
+    "history": (
+        *([], None, {}, "x", [1], [[]], [LINE], [LINE, LINE]),
+        *([LINE, LINE | {"epoch": 1} | odd] for odd in ({"phase": "head"}, {"val_loss": "low"})),
+        [LINE, LINE | {"epoch": 1, "more": 1}],
+    ),
+    "lr": ("fast",),
+    "seconds": ([1],),
+    "job": (None,),
+    "more": (1,),
+}
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [(fact, value) for fact, values in ALTERED.items() for value in values],
+    ids=lambda value: str(value)[-30:],
+)
+def test_altered_facts_of_a_checkpoint_are_refused(
+    checkpoint: Path, fact: str, value: object
+) -> None:
+    tensors, facts = read_checkpoint(checkpoint)
+    write_checkpoint(checkpoint, tensors, facts | {fact: value})
+    refused(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["epoch", "history", "job", "step"])
+def test_a_checkpoint_that_lacks_a_fact_is_refused(checkpoint: Path, name: str) -> None:
+    tensors, facts = read_checkpoint(checkpoint)
+    write_checkpoint(checkpoint, tensors, {k: v for k, v in facts.items() if k != name})
+    assert f"it has no {name!r}" in refused(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learned.tail.2.weight", None),
+        ("learned.tail.2.weight", torch.zeros(1)),
+        ("best.head.1.bias", torch.zeros(2, dtype=torch.float64)),
+        ("best.head.1.bias", None),
+        ("optimizer.0.exp_avg", None),
+        ("optimizer.0.exp_avg", torch.zeros(())),
+        ("optimizer.99.exp_avg", torch.zeros(1)),
+        ("optimizer.x", torch.zeros(1)),
+        ("more", torch.zeros(1)),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_other_tensors_is_refused(
+    checkpoint: Path, name: str, value: Tensor | None
+) -> None:
+    tensors, facts = read_checkpoint(checkpoint)
+    tensors.pop(name, None)
+    write_checkpoint(checkpoint, tensors | ({} if value is None else {name: value}), facts)
+    assert "tensor" in refused(checkpoint)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links")
+@pytest.mark.parametrize(
+    "what", ["empty", "cut short", "folder", "pipe", "loop", "dangling", "no seal", "renamed"]
+)
+def test_what_lies_in_the_place_of_a_checkpoint_is_refused_in_a_sentence(
+    checkpoint: Path, what: str
+) -> None:
+    data = checkpoint.read_bytes()
+    checkpoint.unlink()
+    if what in ("empty", "cut short"):
+        checkpoint.write_bytes(data[: -5 if what == "cut short" else 0])
+    elif what == "folder":
+        checkpoint.mkdir()
+    elif what == "pipe":
+        os.mkfifo(checkpoint)
+    elif what in ("loop", "dangling"):
+        checkpoint.symlink_to(checkpoint if what == "loop" else checkpoint.parent / "gone")
+    else:  # as version 0.1.0 wrote them; a shard of the store
+        seal = {} if what == "no seal" else {"seal": "0" * 32}
+        plain = save_tensors({"a": torch.zeros(1)}, {"facts": "{}"} | seal)
+        checkpoint.write_bytes(sealed(plain, "a table") if seal else plain)
+    refused(checkpoint)
 
 
 def spoiled_input() -> tuple[Network, Stored, Plan]:

@@ -4,10 +4,11 @@ All randomness of a step comes from (seed, epoch, step), so that a run that was 
 goes on to the bit from its last checkpoint, whose place in the epoch is all there is to know.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from headstart.heads.head import check_rate, weight_of_classes
 from headstart.runtime import ON_CPU, Runtime
 from headstart.training.adversary import LEVELS, Attack, lead, perturb, pushed
 from headstart.training.checkpoints import (
+    Place,
+    altered,
+    check_tensors,
     pack_optimizer,
     read_checkpoint,
     unpack_optimizer,
@@ -233,21 +237,24 @@ class _Work:
     def resume(self) -> bool:
         """Go on from the checkpoint of this very job, if there is one."""
         path = self.keeping.path
-        if path is None or not path.is_file():
+        if path is None or not os.path.lexists(path):
             return False
         tensors, facts = read_checkpoint(path)
-        if (facts.get("job"), facts.get("format")) != (self.keeping.job, FORMAT):
+        place = Place.read(facts, path)
+        if place.job != self.keeping.job:
             raise SpecError(
                 f"The run in {path.parent} was begun with other settings, other data or another "
                 f"backbone, and its training would be lost: repeat the command as it was, name "
                 f"another --out, or delete {path}."
             )
+        self._check_place(place, path)
+        check_tensors(path, tensors, self._learned, self.optimizer)
         self.network.load(under("learned.", tensors))
         unpack_optimizer(self.optimizer, tensors)
         self.best_weights = under("best.", tensors)
-        self.history = [Epoch(**line) for line in facts["history"]]
+        self.history = list(place.history)
         for name in PLACE:
-            setattr(self, name, facts[name])
+            setattr(self, name, getattr(place, name))
         self.hearing.say(f"going on after step {self.step} of epoch {self.number}")
         return True
 
@@ -258,10 +265,26 @@ class _Work:
             return
         tensors = {f"learned.{name}": t for name, t in self._learned.items()}
         tensors |= {f"best.{name}": t for name, t in self.best_weights.items()}
-        facts = {name: getattr(self, name) for name in PLACE}
-        facts |= {"format": FORMAT, "job": self.keeping.job}
-        facts |= {"history": [asdict(line) for line in self.history]}
-        write_checkpoint(self.keeping.path, tensors | pack_optimizer(self.optimizer), facts)
+        place = Place(
+            self.keeping.job, tuple(self.history), **{name: getattr(self, name) for name in PLACE}
+        )
+        tensors |= pack_optimizer(self.optimizer)
+        write_checkpoint(self.keeping.path, tensors, place.to_plain())
+
+    def _check_place(self, place: Place, path: Path) -> None:
+        """Raises BundleError for a place that this phase can't have come to."""
+        steps = len(batches(len(self.rows.ids), self.plan.batch_size, 0, self.plan.seed))
+        lines = [(line.phase, line.epoch) for line in place.history]
+        fits = {
+            "epoch": place.epoch <= self.plan.epochs,
+            "step": place.step <= steps,
+            "right": place.right <= len(self.rows.ids),
+            "parts": 1 <= place.parts,
+            "best": place.best <= place.epoch,
+            "history": lines == [(self.phase, self.after + i) for i in range(place.epoch + 1)],
+        }
+        if wrong := [name for name, fit in fits.items() if not fit]:
+            raise altered(path, f"its {wrong[0]!r} is not of this phase")
 
     def _targets(self, picked: Rows) -> Tensor:  # (B, C)
         """What the network should say of each row, with label smoothing (Szegedy et al. 2016)."""
@@ -336,8 +359,7 @@ class _Work:
         return judge(self.network, self.val, judging_attack(self.plan))
 
 
-FORMAT = 1  # of a checkpoint's facts
-PLACE = ("epoch", "step", "loss", "right", "lr", "parts", "best", "seconds")
+PLACE = tuple(f.name for f in fields(Place) if f.name not in ("job", "history"))
 
 
 def reach_of(plan: Plan, done: int, steps: int) -> float:
