@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from headstart.cli import main
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.readers import read
 from headstart.errors import DataError
@@ -210,3 +211,23 @@ def test_pictures_beside_sure_parts_are_left_out_and_named(tmp_path: Path) -> No
         ("Training/5.png", "an image in no class folder"),
         ("6.png", "not in one of the parts train, val and test"),
     }
+
+
+@pytest.mark.parametrize(
+    ("layout", "code", "told"),
+    [
+        (each("Training", "Testing"), 0, ""),
+        (each("seg_train", "seg_test") + " seg_pred", 3, "seg_pred: 1 image in no class folder"),
+        ("train test1", 1, "test1 and train are parts"),
+    ],
+)
+def test_check_tells_by_its_exit_code_what_became_of_parts(
+    tmp_path: Path, layout: str, code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made(tmp_path / "data", layout) / "README").write_text("about the pictures")
+    store = str(tmp_path / "store")
+    argv = ["check", str(tmp_path / "data"), "--backbone", "none", "--store", store]
+    assert main(argv) == code
+    out, err = capsys.readouterr()
+    assert told in err
+    assert code == 1 or "README: not an image" in out

@@ -16,7 +16,16 @@ LEADS_NOWHERE = "a link that leads nowhere"
 # What NAS systems, file managers and operating systems put beside pictures, in lower case. Other
 # names that begin with a dot are passed over too.
 THUMBNAILS = frozenset(
-    {"@eadir", ".@__thumb", ".thumbnails", ".thumbs", ".sh_thumbnails", "_thumbs", "_thumbnails"}
+    {
+        "@eadir",
+        ".@__thumb",
+        "@__thumb",
+        ".thumbnails",
+        ".thumbs",
+        ".sh_thumbnails",
+        "_thumbs",
+        "_thumbnails",
+    }
     | {".wdmc", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "zbthumbnail.info"}
 )
 DELETED = frozenset(
