@@ -1,15 +1,18 @@
 """The frozen part runs once for every example, whatever happens on the way."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 import headstart as hs
 from headstart import engines, features
 from headstart.backbones.graph import freeze
+from headstart.data import checks
 from headstart.engines import Checked, OnnxEngine, TorchEngine, compare
 from headstart.errors import Mismatch, SpecError, StoreError
 from headstart.runtime import ON_CPU, Runtime
@@ -124,6 +127,25 @@ def test_a_touched_pixel_is_computed_again(data: hs.Dataset, store: hs.Store) ->
     pixels[:] = 255 - pixels
     Image.fromarray(pixels).save(data.sources[3])
     assert hs.extract(backbone, data, store=store).forwards == 1
+
+
+def test_what_was_stored_of_pixels_that_came_wrong_is_computed_again(
+    data: hs.Dataset, store: hs.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = np.linspace(-9, 9, 40 * 40).reshape(40, 40)
+    tifffile.imwrite(tmp_path / "deep.tif", deep, byteorder=">", photometric="miniswhite")
+    one = replace(data.take([0]), sources=(tmp_path / "deep.tif",))
+    backbone = hs.load_backbone("tiny:32")
+    with monkeypatch.context() as earlier:
+        for module in (features, checks):
+            earlier.setattr(module, "store_key", lambda data, file: file)
+            earlier.setattr(module, "decode", lambda *_, **__: np.zeros((40, 40, 3), np.uint8))
+        wrong = hs.extract(backbone, one, store=store).x
+        hs.survey(one, store=store)
+    right = hs.extract(backbone, one, store=store).x
+    assert np.array_equal(right, hs.extract(backbone, one).x)
+    assert not np.array_equal(right, wrong)
+    np.testing.assert_array_equal(hs.survey(one, store=store).thumbs, hs.survey(one).thumbs)
 
 
 def test_a_damaged_shard_is_computed_again(data: hs.Dataset, store: hs.Store) -> None:
