@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,8 @@ def read_predictions(path: Path) -> Predictions:
         said = [restored(row[places["predicted"]]) for row in lines]
     classes = tuple(name.removeprefix(SCORE) for name in header if name.startswith(SCORE))
     if not classes:
-        classes = tuple(sorted({*map(as_text, (*told, *(said or [])))} - {""}))
+        names = {*map(as_text, (*told, *(said or [])))} - {""}
+        classes = tuple(sorted(n for n in names if _whole(n) == n or _whole(n) not in names))
     tidy = _tidied(classes)
     number = {name: c for names in (tidy, classes) for c, name in enumerate(names)}
     labels = _numbers(path, "label", told, number | {"": UNKNOWN})
@@ -204,15 +206,26 @@ def _first_repeated(names: Sequence[str]) -> int | None:
 def _numbers(
     path: Path, column: str, names: list[str], number: Mapping[str, int]
 ) -> NDArray[np.int64]:
+    spelled = [_known(name, number) for name in names]
     for i, name in enumerate(names, start=1):
-        if name not in number and as_text(name) not in number:
+        if spelled[i - 1] not in number:
             known = ", ".join(repr(n) for n in list(number)[:10] if n)
             raise DataError(
                 f"{display(path)}: row {i} does not fit: its {column} is {name!r}, and the classes "
                 f"are {known}{' and so on' if len(number) > 10 else ''}."
             )
-    found = (number[name] if name in number else number[as_text(name)] for name in names)
-    return np.fromiter(found, np.int64, len(names))
+    return np.array([number[name] for name in spelled], dtype=np.int64)
+
+
+def _known(name: str, number: Mapping[str, int]) -> str:
+    """A name as the classes have it: as it is, or else as a manifest's label would be."""
+    tidy = as_text(name) if name not in number else name
+    return tidy if tidy in number else _whole(tidy)
+
+
+def _whole(name: str) -> str:
+    """Return "3" for "3.0", which tools write for 3 in a column where a value is missing."""
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", name)
 
 
 def _scores(path: Path, lines: list[list[str]], places: list[int]) -> NDArray[np.float32]:

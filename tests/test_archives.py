@@ -276,6 +276,8 @@ def test_bytes_of_any_kind_are_read_or_refused(
         ("test_batch.bin", b"\x0a" * 3073, "Labels count from 0 to 9.*holds 10 to 10"),
         ("batches.meta.txt", b"", "names 0 classes"),
         ("batches.meta.txt", b"cat\ncat\n", "names 2 classes, 1 of them different"),
+        ("batches.meta.txt", b"cat\nd\x1bog\n", "names a class that holds control characters"),
+        ("batches.meta.txt", b"cat\nchi\xe9n\n", "names a class that is not UTF-8"),
     ],
 )
 def test_a_damaged_binary_version_is_refused(

@@ -272,3 +272,14 @@ def test_labels_of_predictions_are_compared_as_those_of_a_manifest(
     (tmp_path / "p.csv").write_text(f"path,label,score:cat ,score:{NFD}\n1,cat,1,0\n2,{NFC},0,1\n")
     found = read_predictions(tmp_path / "p.csv")
     assert (found.classes, found.correct.tolist()) == (("cat", NFC), [True, True])
+
+
+def test_numbers_that_name_classes_are_the_same_with_a_point(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("path,label,predicted\n1,3.0,3\n2,,4\n3,4.0,4\n4,0.5,0.5\n")
+    found = read_predictions(tmp_path / "p.csv")
+    assert found.classes == ("0.5", "3", "4")
+    assert found.correct.tolist() == [True, False, True, True]
+    (tmp_path / "p.csv").write_text("path,label,score:3,score:4\n1,3.0,1,0\n2,,0,1\n")
+    assert read_predictions(tmp_path / "p.csv").labels.tolist() == [0, -1]
+    (tmp_path / "p.csv").write_text("path,label,predicted\n1,1.0,2.0\n2,2.0,1.0\n")
+    assert read_predictions(tmp_path / "p.csv").classes == ("1.0", "2.0")

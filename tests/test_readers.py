@@ -419,6 +419,7 @@ def test_files_a_manifest_lists_and_that_are_missing_are_left_out(tmp_path: Path
         ("subset", "a,b,a", ()),
         ("fold", "0,1,2", ()),
         ("split", "0,1,1", ()),
+        ("split", "1.0,2.0,", ()),
         ("split", ",,", ()),
         ("part,split", "train;,;test,train;train", ("train", "test", "train")),
         ("part,fold", "train;1,val;2,test;3", ("train", "val", "test")),
@@ -433,7 +434,13 @@ def test_a_column_that_names_parts_is_read_by_any_of_its_names(
     rows = "".join(f"{n}.png,cat,{c.replace(';', ',')}\n" for n, c in named)
     data = read(manifest(tmp_path / "list.csv", f"path,label,{header}\n{rows}"))
     assert data.parts == parts
-    unused = {"a,b,a": "subset", "0,1,2": "fold", "0,1,1": "split", "train;1,val;2,test;3": "fold"}
+    unused = {
+        "a,b,a": "subset",
+        "0,1,2": "fold",
+        "0,1,1": "split",
+        "1.0,2.0,": "split",
+        "train;1,val;2,test;3": "fold",
+    }
     reasons = [out.reason for out in data.left_out if out.expected]
     assert [reason.split("'")[1] for reason in reasons] == (
         [unused[cells]] if cells in unused else []

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headstart.data.cells import as_label
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.walking import about_links, display, link_fault, passed_over
 from headstart.errors import DataError
@@ -192,12 +193,13 @@ def _batch(file: Path, size: int, mtime_ns: int) -> _Batch:
 def _names(meta: Path) -> tuple[str, ...]:
     """The classes by number, from either version's list."""
     if meta.suffix == ".txt":
-        text = meta.read_text("utf-8", errors="replace")
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+        cells = [line for line in meta.read_bytes().splitlines() if line.strip()]
     else:
-        names = [
-            n.decode() if isinstance(n, bytes) else n for n in _listed(meta, "label_names", STRINGS)
-        ]
+        cells = _listed(meta, "label_names", STRINGS)
+    try:
+        names = [as_label(cell) for cell in cells]
+    except DataError as error:
+        raise _damaged(meta, f"names a class that {error}") from error
     if not names or len(set(names)) < len(names):
         raise _damaged(meta, f"names {len(names)} classes, {len(set(names))} of them different")
     return tuple(names)

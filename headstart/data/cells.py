@@ -18,6 +18,7 @@ NOT_UTF8 = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as surroga
 # What spreadsheets run, full-width forms included, and what would be mistaken for a defused one.
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+EMPTY = "is empty"  # the reason for which a missing cell is refused
 LARGE = 10**18  # from here on a whole number is written as its type writes it
 MISSING = ("NAType", "NaTType")  # of pandas, which need not be installed
 
@@ -62,7 +63,7 @@ def as_label(value: object) -> str:
     """Return a cell as the name of a class: not missing, and without control characters."""
     text = as_text(value)
     if not text:
-        raise DataError("is empty")
+        raise DataError(EMPTY)
     if CONTROLS.search(text):
         raise DataError(f"holds control characters ({display(text)})")
     return text

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.data.archives import read_archive
-from headstart.data.cells import NOT_UTF8, as_label, as_text, path_text
+from headstart.data.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.formats import NOT_AN_IMAGE, why_not_decoded
 from headstart.data.layouts import PART_WORDS, Layout, layout_of
@@ -204,7 +204,7 @@ def _part_columns(rows: Sequence[Cells]) -> list[str]:
     found = list[str]()
     for name in PART_COLUMNS:
         texts = {_lower(cells.get(name)) for cells in rows} - {""}
-        numbers = all(text.isdecimal() for text in texts)
+        numbers = all(NUMBER.fullmatch(text) for text in texts)
         named = any(text in PART_WORDS for text in texts)
         if texts and (name == "part" or named or (name == "split" and not numbers)):
             found.append(name)
@@ -267,12 +267,11 @@ def _text(cells: Cells, column: str, where: str) -> str:
     read = {"path": path_text, "label": as_label}.get(column, as_text)
     try:
         text = read(cells.get(column))
-        if column == "path" and not text.strip():
-            raise DataError("is empty")
     except DataError as error:
-        raise DataError(
-            f"{where}: the {column} {error}. Fill it in or take the row out."
-        ) from error
+        remedy = "Fill it in" if str(error) == EMPTY else "Change it"
+        raise DataError(f"{where}: the {column} {error}. {remedy} or take the row out.") from error
+    if column == "path" and not text.strip():
+        raise DataError(f"{where}: the path {EMPTY}. Fill it in or take the row out.")
     return text
 
 
