@@ -297,6 +297,7 @@ def _checked(shop: Workshop, data: Dataset) -> tuple[Dataset, Checks]:
     write_json(shop.out / "checks.json", checks.to_plain())
     rows = good_rows(data, seen, shop.job.checks)
     shop.job.recipe.check_classes(len(rows.classes))
+    split(rows, shop.job.split, together=checks.exact)  # refuses before any feature is computed
     said = f"{len(rows):,} images, {len(rows.classes)} classes: {counts(rows)}"
     shop.talk.say("data", said)
     return rows, checks

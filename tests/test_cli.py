@@ -164,6 +164,15 @@ def test_check_tells_what_is_wrong(shapes: Path, capsys: pytest.CaptureFixture[s
     assert "dark/00.png: the file is empty" in err
 
 
+def test_check_refuses_a_class_that_training_would_refuse(
+    shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in sorted((shapes / "dark").iterdir())[3:]:
+        file.unlink()
+    assert main(["check", str(shapes), "--backbone", "none"]) == 1
+    assert "takes 5 different pictures" in capsys.readouterr().err
+
+
 def test_check_as_json_is_one_value(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(shapes), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)

@@ -164,11 +164,28 @@ def test_one_class_is_refused(shapes: Path, tmp_path: Path, job: hs.Job) -> None
         hs.train(dark, tmp_path / "run", job)
 
 
-def test_a_class_with_one_image_is_trained_and_not_measured(
+def test_a_class_too_small_for_three_parts_is_refused_before_anything_is_computed(
     shapes: Path, tmp_path: Path, job: hs.Job
 ) -> None:
     (shapes / "red").mkdir()
-    Image.new("RGB", (20, 20), "red").save(shapes / "red" / "one.png")
+    for level in (100, 150, 200):
+        Image.new("RGB", (20, 20), (level, 0, 0)).save(shapes / "red" / f"{level}.png")
+    with pytest.raises(DataError, match="takes 5 different pictures.*'red' has 3"):
+        hs.train(hs.read(shapes), tmp_path / "run", job)
+    assert not list((tmp_path / "store").glob("features-*"))
+
+
+def test_a_class_with_one_image_in_given_parts_is_trained_and_not_measured(
+    shapes: Path, tmp_path: Path, job: hs.Job
+) -> None:
+    for n, file in enumerate(sorted(shapes.rglob("*.png"))):
+        part = shapes / ("train", "val", "test")[n % 3] / file.parent.name
+        part.mkdir(parents=True, exist_ok=True)
+        file.rename(part / file.name)
+    for name in ("bright", "dark"):
+        (shapes / name).rmdir()
+    (shapes / "train" / "red").mkdir()
+    Image.new("RGB", (20, 20), "red").save(shapes / "train" / "red" / "one.png")
     run = hs.train(hs.read(shapes), tmp_path / "run", job)
     test = run.evaluations["test"].to_plain()
     assert test["per_class"]["red"]["n"] == 0
