@@ -18,12 +18,15 @@ from pathlib import Path
 OUT = Path(__file__).parent / "out"
 PACKAGES = (
     "headstart",
+    "imagecodecs",
     "numpy",
     "onnxruntime",
     "pillow",
+    "pyvips-binary",
     "safetensors",
     "scikit-learn",
     "simplejpeg",
+    "tifffile",
     "timm",
     "torch",
 )

@@ -553,6 +553,28 @@ def test_a_jpeg_that_lacks_more_is_refused(kind: str, monkeypatch: pytest.Monkey
             decode(data[:cut])
 
 
+def test_a_jpeg_that_was_filled_up_with_zeros_is_refused() -> None:
+    data = jpeg_of("baseline")
+    with pytest.raises(DataError, match="cut short .its last 4,096 bytes are zeros"):
+        decode(data[: len(data) // 2].rstrip(b"\0") + bytes(4096))
+    np.testing.assert_array_equal(decode(data + bytes(4096)), decode(data))
+
+
+def test_a_palette_of_8_bit_values_in_a_tiff_is_not_black() -> None:
+    grey = RGB8[..., 0]
+    for top in (255, 65535):
+        colours = (np.stack([np.arange(256)] * 3) * (top // 255)).astype("u2")
+        data = tiff(grey, photometric="palette", colormap=colours)
+        np.testing.assert_array_equal(decode(data)[..., 0], grey)
+
+
+def test_a_colour_profile_changes_nothing() -> None:
+    profile = imagecodecs.cms_profile("adobergb")
+    for format in ("PNG", "JPEG", "TIFF", "WEBP"):
+        tagged = decode(saved(PHOTO, format, icc_profile=profile))
+        np.testing.assert_array_equal(tagged, decode(saved(PHOTO, format)))
+
+
 @pytest.mark.parametrize("marker", [0xE0, 0xE2, 0xED, 0xEE, 0xFE])
 @pytest.mark.parametrize("body", [b"", b"JFIF", b"ICC_PROFILE\0", b"Adobe", b"MPF\0II*\0"])
 def test_a_jpeg_is_not_lost_for_its_metadata(marker: int, body: bytes) -> None:

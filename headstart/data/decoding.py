@@ -72,7 +72,7 @@ def store_key(data: bytes, file: bytes) -> bytes:
             layout = tiff.read_layout(data)
         except DataError:
             return file
-        if not tiff.by_pillow(layout):
+        if not tiff.by_pillow(layout) or layout.byte_palette:
             return digest(file, b"TIFF put together from its samples")
     return file
 
@@ -114,7 +114,8 @@ def read_file(path: Path) -> bytes:
 
 def _decode(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int]:
     """As `_read`; what fails is tried again without metadata, or with its end marker."""
-    if kind == "PNG" and (damage := png.damage(data)):
+    damage = {"PNG": png.damage, "JPEG": jpeg.damage}.get(kind, lambda data: "")(data)
+    if damage:
         raise DataError(damage)
     try:
         return _read(data, kind, short_side)
@@ -152,8 +153,13 @@ def _check_size(size: tuple[int, int], file_bytes: int) -> None:
         raise DataError(f"claims {width}x{height} pixels in only {file_bytes} bytes")
 
 
-def _read(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int]:
-    """The pixels as they are stored, and the EXIF orientation that says how they were turned."""
+def _read(
+    data: bytes, kind: str, short_side: int | None, palette: bytes = b""
+) -> tuple[Pixels, int]:
+    """The pixels as they are stored, and the EXIF orientation that says how they were turned.
+
+    palette: RGB, to be used instead of the file's own.
+    """
     with Image.open(io.BytesIO(data), formats=(kind,)) as image:
         width, height = image.size
         _check_size(image.size, len(data))
@@ -167,6 +173,8 @@ def _read(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int]:
                 pixels = _to_rgb(image)
             return pixels, turned
         image.load()  # TIFF turns itself upright here and then says so
+        if palette and image.mode == "P":
+            image.putpalette(palette)
         pixels = _to_rgb(image) if kind != "PNG" else _png_to_rgb(data, image)
         return pixels, _orientation(image)
 
@@ -179,7 +187,7 @@ def _decode_tiff(data: bytes) -> tuple[Pixels, int]:
     _check_size(layout.size, len(data))
     if tiff.by_pillow(layout):
         try:
-            return _read(data, "TIFF", None)
+            return _read(data, "TIFF", None, layout.byte_palette)
         except (OSError, SyntaxError) as error:
             raise DataError(
                 f"{layout}, cannot be decoded: {_reason(data, 'TIFF', error)}"
@@ -295,5 +303,5 @@ _BOMBS = ("error", None, Image.DecompressionBombWarning, None, 0)
 
 
 def _phrase(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = str(error).splitlines()[0] if str(error) else f"damaged ({type(error).__name__})"
     return text[:200]

@@ -52,6 +52,18 @@ def segments(data: bytes) -> Iterator[Segment]:
             at = found.start() if found else len(data)
 
 
+def damage(data: bytes) -> str:
+    """What makes a file that other readers show in part, in a phrase, or nothing.
+
+    A download or copy that broke off often leaves zeros where the rest should be.
+    """
+    bare = data.rstrip(b"\0")
+    zeros = len(data) - len(bare)
+    if zeros < ZEROS or END in bare[max(0, bare.rfind(b"\xff\xda")) :]:
+        return ""
+    return f"a JPEG that is cut short (its last {zeros:,} bytes are zeros, without an end marker)"
+
+
 def refusal(data: bytes) -> str:
     """Why a file of a rare kind is not read, in a phrase, or nothing."""
     for segment in segments(data):
@@ -97,7 +109,7 @@ def with_end(data: bytes) -> bytes:
     pixel, be it the end, other bits, or the next restart interval.
     """
     body = data.rstrip(b"\xff")
-    if body.endswith(b"\0" * ZEROS) or not _has_all_scans(body):
+    if not _has_all_scans(body):
         return b""
     ended, others = body + END, [body + FOREIGN + END]
     if any(segment.marker == DRI for segment in segments(body)):

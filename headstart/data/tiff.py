@@ -42,6 +42,7 @@ class Tag(IntEnum):
     STRIP_BYTES = 279
     PLANAR = 284
     PREDICTOR = 317
+    COLORMAP = 320
     TILE_WIDTH = 322
     TILE_HEIGHT = 323
     TILES = 324
@@ -51,6 +52,7 @@ class Tag(IntEnum):
     EXTRA = 338
     FORMAT = 339
     DEPTH = 32997
+    SUBSAMPLING = 530
     DNG = 50706
 
 
@@ -141,6 +143,15 @@ class Layout:
         default = UNASSOCIATED if self.photometric == RGB and more == 1 else 0
         return told + (default,) * (more - len(told))
 
+    @cached_property
+    def byte_palette(self) -> bytes:
+        """The colours of a palette whose writer put 8-bit values where 16-bit ones belong, or
+        nothing: libtiff and with it most readers know those by their size."""
+        colours = self.tags.get(Tag.COLORMAP)
+        if self.photometric != PALETTE or colours is None or len(colours) % 3:
+            return b""
+        return b"" if colours.max(initial=0) > 255 else _interleaved(colours)
+
     @property
     def is_raw(self) -> bool:
         """Whether this is a camera's raw file: its first picture is a thumbnail at most."""
@@ -161,8 +172,8 @@ class Layout:
         return f"a {name} of {colour}, {self.samples} x {what}{planes}, {how}, {order}"
 
 
-def is_tiff(data: bytes) -> bool:
-    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"MM*\0", b"II\0*")
+def _interleaved(colours: NDArray[np.integer]) -> bytes:
+    return np.ascontiguousarray(colours.reshape(3, -1).T).astype(np.uint8).tobytes()
 
 
 def read_layout(data: bytes) -> Layout:
@@ -217,6 +228,8 @@ def by_pillow(layout: Layout) -> bool:
     if layout.photometric in (MIN_IS_BLACK, MIN_IS_WHITE, PALETTE):
         alike = layout.photometric != MIN_IS_WHITE and byte and not layout.planes
         return not extra or (alike and extra in ((0,), (UNASSOCIATED,)))
+    if layout.photometric == YCBCR and layout.compression == 1:
+        return byte and not extra and layout.all(Tag.SUBSAMPLING) == (1, 1)
     if layout.photometric == CMYK:
         return byte and layout.first(Tag.INKS, 1) == 1 and set(extra) <= {0} and not layout.planes
     return byte and len(extra) <= 3 and set(extra[1:]) <= {0} and not (extra and layout.planes)
