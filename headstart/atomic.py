@@ -10,11 +10,15 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from headstart.errors import PlaceError
 
 TEMPORARY = ".part-"  # temporary names start so; readers skip them, `sweep` removes old ones
 DAY_S = 86_400
@@ -41,19 +45,32 @@ def read_bytes(path: Path) -> bytes:
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Make `path` hold exactly `data`, durably; raises OSError and leaves no trace on failure."""
-    make_folder(path.parent)
-    part = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
+    with _errors_about(path):
+        make_folder(path.parent)
+        part = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            with open(part, "xb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def _errors_about(path: Path) -> Iterator[None]:
+    """Let OSErrors name the file that was to be written: those of a write name none, others a
+    temporary one."""
     try:
-        with open(part, "xb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
-    sync_folder(path.parent)
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -99,6 +116,30 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises PlaceError unless files can be written into `folder`, to be called before the work.
+
+    It need not be there: what is missing is made, tried and removed again.
+    """
+    made = list(takewhile(lambda path: not os.path.exists(path), (folder, *folder.parents)))
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        make_folder(folder)
+        fd, probe = tempfile.mkstemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder)
+        os.close(fd)
+        os.unlink(probe)
+    except OSError as error:
+        raise PlaceError(
+            f"{folder} must be a folder, or a place for one, that can be written to; the system "
+            f"says: {error.strerror or error}. Name another place."
+        ) from error
+    finally:
+        for path in made:
+            with suppress(OSError):  # it was never made, or another has put something there
+                path.rmdir()
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import headstart as hs
+from headstart.atomic import check_folder
 from headstart.commands.attack import attack
 from headstart.commands.explain import explain
 from headstart.commands.ideal import ideal
@@ -225,6 +226,7 @@ def views(argv: list[str]) -> int:
         raise SpecError("No change was asked for: add --flip horizontal, --rotation 0.1, ….")
     if args.out.exists():
         raise SpecError(f"{args.out} is there already: name another --out.")
+    check_folder(args.out.parent)
     hs.draw_views(args.file, args.out, augment, size=args.size, seed=args.seed)
     say("views", f"the picture, top left, and 15 views of it: {args.out}")
     return DONE
@@ -304,7 +306,9 @@ def report(argv: list[str]) -> int:
     add_language_flag(parser)
     args = parser.parse_args(argv)
 
-    page = hs.write_report(args.run, pictures_of(args.run, args.data), args.language)
+    pictures = pictures_of(args.run, args.data)
+    check_folder(args.run)
+    page = hs.write_report(args.run, pictures, args.language)
     say("report", str(page))
     return DONE
 

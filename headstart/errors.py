@@ -8,6 +8,7 @@ HeadstartError
 ├── BundleError      a saved folder is incomplete or was altered
 ├── Diverged         training made a number that is not finite
 ├── StoreError       the store cannot be written or read
+├── PlaceError       what is asked for cannot be written where it is to go
 ├── SourceError      weights are not here and could not be fetched
 └── MissingPackage   an optional library is needed and not installed
 """
@@ -46,6 +47,10 @@ class Diverged(HeadstartError, ArithmeticError):
 
 class StoreError(HeadstartError, OSError):
     """The store cannot be written or read."""
+
+
+class PlaceError(HeadstartError, OSError):
+    """What is asked for cannot be written where it is to go."""
 
 
 class SourceError(HeadstartError, OSError):

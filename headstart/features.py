@@ -19,7 +19,7 @@ from headstart.data.loading import ordered_map
 from headstart.data.preprocess import Preprocess
 from headstart.data.views import PLAIN, Views
 from headstart.engines import Engine, open_engine, precision
-from headstart.errors import DataError, Mismatch
+from headstart.errors import Mismatch
 from headstart.runtime import Runtime
 from headstart.spec import fingerprint
 from headstart.store import DIGEST_BYTES, Reader, Store, digest
@@ -223,8 +223,8 @@ class _Place:
             plain = self.preprocess(decode(data, short_side=self.preprocess.short_side))
         except OSError as error:
             return [_Fetched(error=error.strerror or str(error))] * views
-        except DataError as error:
-            return [_Fetched(error=str(error))] * views
+        except (ValueError, MemoryError) as error:  # DataError is a ValueError
+            return [_Fetched(error=str(error) or type(error).__name__)] * views
         squares = [self.views.square(plain, file, number) for number in range(views)]
         return [
             _Fetched(name, digest(square.tobytes()), square)

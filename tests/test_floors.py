@@ -32,6 +32,7 @@ FLOORS = [
 # Rooms of one floor may lean on these neighbours, so long as no circle comes of it.
 BESIDE = {
     "runtime": {"errors", "signals"},
+    "atomic": {"errors"},
     "spec": {"errors"},
     "store": {"errors", "atomic", "seals"},
     "features": {"engines"},

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import headstart as hs
 from headstart.cli import main
-from headstart.errors import DataError, Mismatch, SpecError, UnknownName
+from headstart.errors import DataError, Mismatch, PlaceError, SpecError, UnknownName
 from headstart.explaining import robust
 from headstart.explaining.corruptions import CORRUPTIONS, STRENGTHS, _convolved, _snow, corrupt
 from headstart.training import adversary
@@ -516,3 +516,23 @@ def test_what_can_not_be_done_is_said_in_a_sentence(
 def test_a_bundle_is_no_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["robustness", str(run / "model")]) == 2
     assert "no finished run" in capsys.readouterr().err
+
+
+def test_what_is_computed_is_printed_though_it_can_not_be_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "robustness.json" / "mine").mkdir(parents=True)
+    command = ["robustness", str(run), "--epsilons", "2/255", "--corruptions", "fog"]
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    assert "fog" in out
+    assert err.splitlines()[-1].startswith(f"error     {run / 'robustness.json'}: ")
+
+    def refused(folder: Path) -> None:
+        raise PlaceError(f"{folder} must be a folder that can be written to.")
+
+    monkeypatch.setattr("headstart.commands.robustness.check_folder", refused)
+    assert main([*command, "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["finished"]
+    assert "the results will be printed, but not kept" in err

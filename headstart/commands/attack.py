@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import headstart as hs
+from headstart.atomic import check_folder
 from headstart.commands.looking import Looked, add_looking_flags, look, named_after
-from headstart.errors import DataError, SpecError
+from headstart.errors import HeadstartError, SpecError, sentence_of
 from headstart.terminal.flags import Parser, add_flags, count, fraction, made
 from headstart.terminal.printing import (
     FAILED,
@@ -149,10 +150,10 @@ def _one(work: _Work, answering: "hs.Answerer", place: "_Place") -> None:
             target=work.target,
             restarts=work.restarts,
         )
-    except (DataError, OSError) as error:
-        work.left_out.append(hs.LeftOut(place.path, str(error)))
+        hs.write_fooling(found, place.file)
+    except (HeadstartError, OSError, MemoryError) as error:
+        work.left_out.append(hs.LeftOut(place.path, sentence_of(error)))
         return
-    hs.write_fooling(found, place.file)
     work.done.append(_Done(place.path, place.file, found))
     if not work.quiet:
         print_line(*work.done[-1].fields(), flush=True)
@@ -222,6 +223,7 @@ def _files(looked: Looked, out: Path | None) -> list[_Place]:
         return file, hs.triptych_path(file)
 
     places = named_after(looked.files.sources, both, keep=folder == own)
+    check_folder(folder)
     rows = zip(looked.files.ids, looked.files.sources, places, strict=True)
     return [_Place(path, source, file) for path, source, (file, _) in rows]
 

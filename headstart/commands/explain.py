@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import headstart as hs
-from headstart.atomic import write_bytes
+from headstart.atomic import check_folder, write_bytes
 from headstart.commands.looking import (
     Looked,
     add_looking_flags,
@@ -19,7 +19,7 @@ from headstart.commands.looking import (
     pictures_of,
     refuse_taken,
 )
-from headstart.errors import HeadstartError, SpecError
+from headstart.errors import HeadstartError, SpecError, sentence_of
 from headstart.explaining.method import METHODS
 from headstart.terminal.flags import Parser, add_store_flag
 from headstart.terminal.printing import (
@@ -89,6 +89,7 @@ def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
         looked.lens.number(args.name)  # refuses an unknown class before anything is done
     files, out = looked.files, args.out or Path(FOLDER)
     places = named_after(files.sources, lambda name: (out / f"{name}.png",))
+    check_folder(out)
 
     def found() -> "Found":
         alike, looker = _alike(looked, args), hs.looker_of(looked.lens)
@@ -118,6 +119,7 @@ def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
     names = [f"{n:02}.png" for n in range(1, len(rows) + 1)]
     if args.out is not None:
         refuse_taken(out / name for name in names)
+    check_folder(out)
 
     def found() -> "Found":
         alike = _alike(looked, args)
@@ -137,10 +139,11 @@ def _finish(work: _Work, found: "Found", as_json: bool) -> int:
     progress, stopped = watching("explain").progress, False
     try:
         for number, (told, place) in enumerate(found, 1):
+            if isinstance(told, hs.Explanation):
+                told = _written(told, place)
             if isinstance(told, hs.LeftOut):
                 work.left_out.append(told)
             else:
-                write_bytes(place, hs.png_of(hs.draw_explanation(told)))
                 work.done.append((told, place))
                 if not as_json:
                     print_line(told.path, told.name, f"{told.score:.4f}", str(place), flush=True)
@@ -154,6 +157,15 @@ def _finish(work: _Work, found: "Found", as_json: bool) -> int:
     if stopped:
         return INTERRUPTED
     return code if work.done else FAILED
+
+
+def _written(told: "hs.Explanation", place: Path) -> "hs.Explanation | hs.LeftOut":
+    """Write the picture of an explanation; gives it back, or why it can't be written."""
+    try:
+        write_bytes(place, hs.png_of(hs.draw_explanation(told)))
+    except OSError as error:
+        return hs.LeftOut(told.path, f"its explanation can't be written: {sentence_of(error)}")
+    return told
 
 
 def _plain(told: "hs.Explanation", place: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import headstart as hs
-from headstart.commands.looking import add_looking_flags, decoded, look
+from headstart.atomic import check_folder
+from headstart.commands.looking import add_looking_flags, decoded, file_name, look
 from headstart.errors import SpecError, UnknownName
 from headstart.runtime import torch_threads
 from headstart.spec import to_plain
@@ -125,6 +126,8 @@ def _orders(lens: "hs.Lens", args: argparse.Namespace) -> list[Order]:
             raise SpecError(f"Two files would be called {file}: make the classes one at a time.")
         if file.exists():
             raise SpecError(f"{file} is there already: name another --out or --film.")
+    for folder in {file.parent for file in files}:
+        check_folder(folder)
     return orders
 
 
@@ -155,7 +158,7 @@ def _file_name(name: str) -> str:
     >>> _file_name("tabby, tabby cat")
     'tabby-tabby-cat'
     """
-    return re.sub(r"[\W_]+", "-", name).strip("-") or "class"
+    return file_name(re.sub(r"[\W_]+", "-", name).strip("-")) or "class"
 
 
 def _judge(lens: "hs.Lens", args: argparse.Namespace) -> "hs.Lens | None":

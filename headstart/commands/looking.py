@@ -1,10 +1,13 @@
 """What the commands that look inside share: which model, which pictures, where files go."""
 
 import argparse
+import hashlib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
+from unicodedata import normalize
 
 import headstart as hs
 from headstart.errors import DataError, HeadstartError, SpecError
@@ -12,6 +15,7 @@ from headstart.terminal.flags import MODEL_HELP, add_weights_flag, bundle_of, na
 from headstart.terminal.talk import say
 
 CELLS = "the built-in solar cells"  # where the demo's run says that its data is from
+STEM_BYTES = 220  # of 255 that a name may have; what is put behind is no longer than 35
 KNOWN = 5_000  # training rows, at most, among which neighbours are looked for
 
 
@@ -80,20 +84,38 @@ def named_after(
 ) -> "list[tuple[Path, ...]]":
     """What `files` makes of each picture's name; of NAME-2, … where several are called alike, be it
     only on a system that tells no upper case from lower; with `keep`, where one is there already.
+    A long name is cut.
 
     Raises SpecError for one that is there, without `keep`.
     """
     found, taken = list[tuple[Path, ...]](), set[str]()
     for source in sources:
+        stem = file_name(source.stem)
         for n in count(1):
-            own = files(source.stem if n == 1 else f"{source.stem}-{n}")
-            names = {str(path).casefold() for path in own}
+            own = files(stem if n == 1 else f"{stem}-{n}")
+            names = {normalize("NFC", str(path)).casefold() for path in own}
             if not (names & taken or keep and any(path.exists() for path in own)):
                 break
         taken |= names
         found.append(own)
     refuse_taken(path for own in found for path in own)
     return found
+
+
+def file_name(text: str) -> str:
+    """The text as the beginning of a file's name: one that is too long is cut and marked.
+
+    The mark is of the whole text, so that two long names stay two.
+
+    >>> file_name("cat"), len(file_name("кот" * 100).encode()) <= STEM_BYTES
+    ('cat', True)
+    """
+    if len(os.fsencode(text)) <= STEM_BYTES:
+        return text
+    mark = f"-{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}"
+    sizes = accumulate(len(os.fsencode(letter)) for letter in text)
+    letters = sum(size <= STEM_BYTES - len(mark) for size in sizes)
+    return text[:letters] + mark
 
 
 def refuse_taken(files: Iterable[Path]) -> None:

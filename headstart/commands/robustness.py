@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import headstart as hs
-from headstart.atomic import write_json
+from headstart.atomic import check_folder, write_json
 from headstart.commands.looking import data_of, known_rows, part_of
-from headstart.errors import DataError, Mismatch, SpecError
+from headstart.errors import DataError, Mismatch, PlaceError, SpecError, sentence_of
 from headstart.runtime import torch_threads
 from headstart.terminal.flags import (
     Parser,
@@ -53,6 +53,7 @@ def robustness(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     work = _prepared(args)
+    _try_place(args.run)
     found = hs.Robustness(work.plan, len(work.tried.data))
     try:
         with torch_threads(work.runtime.threads):
@@ -75,6 +76,14 @@ class _Work:
     tried: "hs.Squared"
     known: "hs.FeatureTable | None"
     pictures: "dict[str, hs.CheckedFile]"
+
+
+def _try_place(run: Path) -> None:
+    """Say before the work that its results can't be kept; they are worth having all the same."""
+    try:
+        check_folder(run)
+    except PlaceError as error:
+        say("warning", f"the results will be printed, but not kept: {error}")
 
 
 def _prepared(args: argparse.Namespace) -> _Work:
@@ -146,7 +155,12 @@ def _kept(run: Path, found: "hs.Robustness") -> str:
         return "nothing was tried yet, and nothing is written"
     if done * found.rows < _asked(run / FILE):
         return f"{run / FILE} is left as it was, of a time when more was tried"
-    write_json(run / FILE, found.to_plain())
+    try:
+        write_json(run / FILE, found.to_plain())
+    except OSError as error:
+        return (
+            f"{done} of {found.planned} changes were tried, and can't be kept: {sentence_of(error)}"
+        )
     return (
         f"{done} of {found.planned} changes were tried and are kept in {run / FILE}; "
         f"`headstart report {run}` shows them"
@@ -163,12 +177,12 @@ def _asked(file: Path) -> int:
 
 
 def _finish(work: _Work, found: "hs.Robustness", args: argparse.Namespace) -> int:
-    write_json(args.run / FILE, found.to_plain())
-    page = hs.write_report(args.run, work.pictures, args.language)
     if args.json:
         print_json(found.to_plain())
     else:
         _print(found)
+    write_json(args.run / FILE, found.to_plain())  # what is computed is printed before
+    page = hs.write_report(args.run, work.pictures, args.language)
     say("saved", f"{args.run / FILE}; the report tells it too: {page}")
     known = work.known.left_out if work.known else ()
     return tell_left_out((*work.tried.left_out, *known))

@@ -1,6 +1,7 @@
 """From a file's bytes to pixels: the one decode function, for everything."""
 
 import io
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -102,13 +103,15 @@ def read_file(path: Path) -> bytes:
     A path below a file names one of the pictures that this file holds (`archives.read_member`).
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except (NotADirectoryError, FileNotFoundError):  # the latter on Windows
         if path.parent.is_file():
             return read_member(path)
         raise
-    if size > MAX_BYTES:
-        raise DataError(f"the file is too large ({size / 1e9:.1f} GB)")
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+        raise DataError("not a file but a pipe, which is never waited for")
+    if status.st_size > MAX_BYTES:
+        raise DataError(f"the file is too large ({status.st_size / 1e9:.1f} GB)")
     return path.read_bytes()
 
 

@@ -50,7 +50,11 @@ def _inside(folder: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]
         left_out.append(replace(item, path=f"{display(folder)}/{item.path}"))
     for file in there.files:
         path = folder / file
-        if why := why_not_decoded(path):
+        try:
+            why = why_not_decoded(path)
+        except OSError as error:  # one file that can't be read is no reason to leave out the others
+            why = f"cannot be read: {error.strerror or error}"
+        if why:
             left_out.append(LeftOut(display(path), why, expected=why == NOT_AN_IMAGE))
         else:
             yield display(path), path

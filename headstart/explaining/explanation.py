@@ -15,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from headstart.atomic import write_json
 from headstart.data.dataset import CheckedFile, LeftOut
 from headstart.data.views import PLAIN
-from headstart.errors import DataError
+from headstart.errors import DataError, HeadstartError, UnknownName
 from headstart.explaining.attributing import attribute
 from headstart.explaining.attribution import Attribution
 from headstart.explaining.deletion import DRAWN, STEPS, Deletion, deletion
@@ -122,8 +122,11 @@ def explained(
     read."""
     try:
         return replace(explain(looker, source, name, method, **curves), path=id)
-    except DataError as error:
-        return LeftOut(id, str(error).removeprefix(f"{CheckedFile.of(source).path} "))
+    except UnknownName:  # of a class, which is wrong for every picture
+        raise
+    except (HeadstartError, MemoryError) as error:
+        why = str(error).removeprefix(f"{CheckedFile.of(source).path} ")
+        return LeftOut(id, why or type(error).__name__)
 
 
 def explain_run(

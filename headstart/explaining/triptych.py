@@ -24,9 +24,14 @@ Lines = Sequence[tuple[str, str]]  # text and colour
 
 
 def write_fooling(found: Fooling, file: Path) -> None:
-    """Write the changed picture, and beside it the triptych that shows what was done."""
-    write_bytes(file, found.file)
+    """Write the triptych that shows what was done, and beside it the changed picture: both, or
+    none."""
     write_bytes(triptych_path(file), png(triptych(found)))
+    try:
+        write_bytes(file, found.file)
+    except OSError:
+        triptych_path(file).unlink(missing_ok=True)
+        raise
 
 
 def triptych_path(file: Path) -> Path:
