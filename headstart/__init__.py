@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headstart.data.checks import check as check
     from headstart.data.checks import good_rows as good_rows
     from headstart.data.checks import survey as survey
+    from headstart.data.checks import with_contents as with_contents
     from headstart.data.dataset import CheckedFile as CheckedFile
     from headstart.data.dataset import Dataset as Dataset
     from headstart.data.dataset import LeftOut as LeftOut
@@ -140,7 +141,7 @@ _HOME = {
     "headstart.bundle": ["Bundle", "load", "save"],
     "headstart.comparing": ["compare_runs", "comparison_rows"],
     "headstart.data.augment": ["Augment"],
-    "headstart.data.checks": ["CheckPlan", "check", "good_rows", "survey"],
+    "headstart.data.checks": ["CheckPlan", "check", "good_rows", "survey", "with_contents"],
     "headstart.data.dataset": ["CheckedFile", "Dataset", "LeftOut"],
     "headstart.data.decoding": ["Pixels", "decode"],
     "headstart.data.examples": ["solar_cells"],

@@ -268,6 +268,8 @@ def check(argv: list[str]) -> int:
         print_json(found.to_plain() | {"unlike": far and far.to_plain()})
     elif far:
         _print_unlike(far)
+    if found.warning:
+        say("warning", found.warning)
     hs.good_rows(data, seen, plan)  # refuses what training would refuse
     hs.split(found.dataset, together=found.exact)  # by its usual shares; so does this
     return tell_left_out(found.left_out)
@@ -355,7 +357,8 @@ def evaluate(argv: list[str]) -> int:
         "--part",
         choices=("auto", "train", "val", "test", "all"),
         default="auto",
-        help="rows to judge by; auto: the test rows, of the run's own data or of data in parts",
+        help="rows to judge by; auto: of data in parts, or of the run's own, the test rows; and "
+        "never a picture that the run has learned from, whatever it is called now",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     add_store_flag(parser)
@@ -366,23 +369,27 @@ def evaluate(argv: list[str]) -> int:
         return _evaluate_file(args)
     if args.data is None:
         raise SpecError("A model is judged on labelled images: name DATA after it.")
+    from headstart.commands.judging import judged_by  # loads NumPy, which help needs not
+    from headstart.run_folder import read_record
+
     runtime = made(hs.Runtime(), args)
     bundle = hs.load(bundle_of(args.model))
-    data = _part_of(hs.read(args.data), args)
+    read, store, watch = hs.read(args.data), hs.Store(args.store), watching("checks")
+    threads = runtime.resolved().decode_threads
     with kept_if_stopped(FEATURES_KEPT):
+        seen = hs.survey(read, store=store, threads=threads, progress=watch.progress)
+        record, source = read_record(args.model), _source(args.data)
+        judged = judged_by(hs.with_contents(read, seen), record, source, args.part)
+        data = judged.data
         table = hs.extract(
-            bundle.model.backbone,
-            data,
-            store=hs.Store(args.store),
-            runtime=runtime,
-            watch=watching("features"),
+            bundle.model.backbone, data, store=store, runtime=runtime, watch=watching("features")
         )
     said = bundle.model.predict_table(table)
     strangers = _strangers(said, data)
     if not said.known.any():
         raise DataError(f"There is nothing to judge by: none of {len(data):,} images can be read.")
     _print_judged(hs.evaluate(said, majority=bundle.model.majority), args)
-    return tell_left_out((*data.left_out, *table.left_out, *strangers))
+    return tell_left_out((*data.left_out, *judged.left_out, *table.left_out, *strangers))
 
 
 def _evaluate_file(args: argparse.Namespace) -> int:
@@ -554,31 +561,6 @@ def _refuse_idle(job: "hs.Job", args: argparse.Namespace) -> None:
 def _source(data: Path) -> str:
     """Where data is read from, as a run records it: the same folder by any name."""
     return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
-
-
-def _part_of(data: "hs.Dataset", args: argparse.Namespace) -> "hs.Dataset":
-    """The rows to judge by: never, unasked, those that the model was fitted on.
-
-    Of the run's own data, "auto" takes the test rows and those that came since.
-    """
-    recorded = hs.recorded_parts(args.model, _source(args.data), data)
-    parts = recorded or data.parts
-    wanted = {args.part}
-    if args.part == "auto":
-        wanted = {"test", ""} if recorded else {"test"} if "test" in parts else {"all"}
-    if wanted == {"all"}:
-        rows = list(range(len(data)))
-    else:
-        rows = [i for i, name in enumerate(parts) if name in wanted]
-    if not rows:
-        raise DataError(
-            f"There must be rows to judge by; of {len(data):,} none is in part "
-            f"{' or '.join(sorted(wanted - {''}))}. Name other data, or another --part."
-        )
-    which = "all rows" if len(rows) == len(data) else f"{len(rows):,} of {len(data):,} rows"
-    since = ", new ones among them" if any(parts[i] == "" for i in rows if parts) else ""
-    say("judged by", which + (f" ({', '.join(sorted(wanted - {''}))}{since})" if parts else ""))
-    return data.take(rows)
 
 
 def _strangers(said: "hs.Predictions", data: "hs.Dataset") -> "list[hs.LeftOut]":

@@ -36,7 +36,9 @@ def extracted(table: FeatureTable, views: int = 1) -> str:
 
 def counted(splits: Splits) -> str:
     parts = (("train", splits.train), ("val", splits.val), ("test", splits.test))
-    return ", ".join(f"{name} {len(part):,}" for name, part in parts)
+    copies = sum(item.expected for item in splits.left_out)
+    again = f"; {copies:,} exact copies in val and test do not count" if copies else ""
+    return ", ".join(f"{name} {len(part):,}" for name, part in parts) + again
 
 
 def chosen(fitted: Fitted) -> str:

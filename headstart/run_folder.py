@@ -15,7 +15,7 @@ from typing import Any
 
 from headstart.atomic import TEMPORARY, make_folder, write_text
 from headstart.data.cells import defused, restored
-from headstart.data.dataset import Content, Dataset
+from headstart.data.dataset import PARTS, Content, Dataset
 from headstart.data.splits import Splits
 from headstart.errors import DataError, SpecError
 from headstart.training.history import HISTORY, Epoch
@@ -156,7 +156,46 @@ def recorded_rows(folder: Path) -> dict[str, RecordedRow]:
 
 def _recorded(line: dict[str, str]) -> RecordedRow:
     content = Content(line.get("bytes") or "", line.get("pixels") or "")
-    return RecordedRow(restored(line["path"]), line["part"], content)
+    part = line["part"] if line["part"] in PARTS else ""
+    return RecordedRow(restored(line["path"]), part, content)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a run saw. source: where its data was read from. rows: by path."""
+
+    source: str
+    rows: dict[str, RecordedRow]
+
+    @property
+    def has_contents(self) -> bool:
+        """False for a run of an earlier version, whose rows have nothing but names."""
+        return any(row.content.file for row in self.rows.values())
+
+    def matched(self, data: Dataset) -> tuple[RecordedRow | None, ...]:
+        """Which recorded picture each row of `data` is, by its decoded pixels or else (they were
+        decoded otherwise then) by the bytes of its file, whatever it is called; None for one that
+        the run did not see.
+
+        Of several the one that a model learned most from: train before val, test and left out.
+        """
+        order = ("", "test", "val", "train")
+        by_content = dict[str, RecordedRow]()
+        for row in sorted(self.rows.values(), key=lambda row: order.index(row.part)):
+            by_content[row.content.pixels] = by_content[row.content.file] = row
+        by_content.pop("", None)
+        return tuple(by_content.get(c.pixels) or by_content.get(c.file) for c in data.contents)
+
+
+def read_record(run: Path) -> Record | None:
+    """What a run (a run folder, or the bundle in it) recorded; None if there is no such record."""
+    folder = _folder_of(run)
+    try:
+        source = str(json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    rows = recorded_rows(folder)
+    return Record(source, rows) if rows else None
 
 
 def recorded_digests(folder: Path) -> dict[str, str]:
@@ -187,13 +226,10 @@ def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:
 
     () if the run (a run folder, or the bundle in it) was not of data from the same `source`.
     """
-    folder = _folder_of(run)
-    try:
-        recorded = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["data"]
-    except (OSError, ValueError, KeyError, TypeError):
+    record = read_record(run)
+    if record is None or record.source != source:
         return ()
-    part = {path: row.part for path, row in recorded_rows(folder).items()}
-    return tuple(part.get(id, "") for id in data.ids) if part and recorded == source else ()
+    return tuple(record.rows[id].part if id in record.rows else "" for id in data.ids)
 
 
 def recorded_contents(run: Path, data: Dataset) -> Dataset:

@@ -295,6 +295,8 @@ def _checked(shop: Workshop, data: Dataset) -> tuple[Dataset, Checks]:
     seen = survey(data, store=shop.job.store, threads=threads, progress=progress)
     checks = check(data, seen, threads=threads)
     write_json(shop.out / "checks.json", checks.to_plain())
+    if checks.warning:
+        shop.talk.say("warning", checks.warning)
     rows = good_rows(data, seen, shop.job.checks)
     shop.job.recipe.check_classes(len(rows.classes))
     split(rows, shop.job.split, together=checks.exact)  # refuses before any feature is computed

@@ -103,7 +103,7 @@ def test_rows_that_were_trained_on_never_judge_unasked(
         assert f"{tested + 1} of 25 rows (test, new ones among them)" in err
 
 
-def test_the_same_names_in_another_folder_are_other_pictures(
+def test_the_same_pictures_in_another_folder_are_judged_as_at_home(
     shapes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "copy").mkdir()
@@ -111,9 +111,12 @@ def test_the_same_names_in_another_folder_are_other_pictures(
         target = tmp_path / "copy" / path.relative_to(shapes)
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(path.read_bytes())
+    tested = (run / "splits.csv").read_text().count(",test")
     capsys.readouterr()
-    assert main(["evaluate", str(run), str(tmp_path / "copy"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["n"] == 24
+    assert main(["evaluate", str(run), str(tmp_path / "copy"), "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out)["n"] == tested
+    assert err.count("left out") == 24 - tested
 
 
 def test_classes_the_model_does_not_know_are_named_and_not_judged(
@@ -122,7 +125,8 @@ def test_classes_the_model_does_not_know_are_named_and_not_judged(
     data = tmp_path / "other"
     for name, old in {"dark": "dark", "odd": "bright"}.items():
         (data / name).mkdir(parents=True)
-        (data / name / "a.png").write_bytes((shapes / old / "00.png").read_bytes())
+        picture = Image.open(shapes / old / "00.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        picture.save(data / name / "a.png")
     capsys.readouterr()
     assert main(["evaluate", str(run), str(data), "--json"]) == 3
     out, err = capsys.readouterr()

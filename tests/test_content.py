@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import headstart as hs
+from headstart.cli import main
 from headstart.errors import DataError, SpecError
 
 TUNE = hs.FineTune(epochs=2, batch_size=8)
@@ -184,8 +185,6 @@ def test_runs_of_several_seeds_are_of_the_same_pictures(
 def test_what_a_run_was_tested_on_is_not_shown_when_the_file_is_another(
     shapes: Path, tmp_path: Path, job: hs.Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from headstart.cli import main
-
     job = replace(job, strategy="extract", source=str(shapes.resolve()))
     run = hs.train(hs.read(shapes), tmp_path / "run", job).folder
     tested, known = rows_of(run, "test"), rows_of(run, "train")
@@ -202,3 +201,205 @@ def test_what_a_run_was_tested_on_is_not_shown_when_the_file_is_another(
     out, err = capsys.readouterr()
     assert json.loads(out)["rows"] == len(tested) - 1
     assert f"left out  {tested[0]}: it holds other bytes" in err
+
+
+def twice_each(folder: Path) -> None:
+    """Every picture a second time, in another format."""
+    for path in sorted(folder.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".bmp"))
+
+
+def test_val_and_test_hold_each_picture_once(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+    twice_each(shapes)
+    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"))
+    train, val, test = run.splits.train, run.splits.val, run.splits.test
+    assert run.evaluations["test"].n == len(test)
+    for part in (val, test):
+        assert len({content.pixels for content in part.contents}) == len(part)
+    assert len({content.pixels for content in train.contents}) * 2 == len(train)
+    unused = 48 - len(train) - len(val) - len(test)
+    assert len(rows_of(run.folder, "")) == len(run.left_out) == unused > 0
+
+
+def test_copies_that_do_not_count_are_no_failure(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice_each(shapes)
+    told = ["--backbone", "tiny:32", "--strategy", "extract", "--store", str(tmp_path / "store")]
+    run = str(tmp_path / "run")
+    assert main(["train", str(shapes), "--out", run, *told]) == 0
+    assert re.search(r"split .* exact copies in val and test do not count", capsys.readouterr().err)
+    assert main(["evaluate", run, str(shapes), "--store", str(tmp_path / "store"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["n"] == len(rows_of(Path(run), "test"))
+    assert re.search(r"of 48 rows \(test\); \d exact copies do not count", err)
+
+
+def test_a_picture_under_two_labels_is_named_and_judges_nothing(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted((shapes / "dark").glob("*.png")):
+        shutil.copy(path, shapes / "bright" / f"copy-{path.name}")
+    store, run = ["--store", str(tmp_path / "store")], tmp_path / "run"
+    same = r"bright/copy-00\.png \(bright\) = dark/00\.png \(dark\); "
+    assert main(["check", str(shapes), "--backbone", "none", *store]) == 0
+    assert re.search(f"warning .*12 pictures stand .*{same}", capsys.readouterr().err)
+    told = ["--backbone", "tiny:32", "--strategy", "extract", *store]
+    assert main(["train", str(shapes), "--out", str(run), *told]) == 0
+    assert re.search(f"warning .*12 pictures stand .*{same}", capsys.readouterr().err)
+    tested = [*rows_of(run, "test"), *rows_of(run, "val")]
+    assert tested
+    assert not [path for path in tested if "dark" in path or "copy" in path]
+
+
+def test_clean_data_is_warned_of_nothing(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tmp_path / "store")
+    assert main(["check", str(shapes), "--backbone", "none", "--store", store]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def run(shapes: Path, tmp_path: Path, job: hs.Job) -> Path:
+    """A head, whose data gave 17 rows to train, 4 for validation and 3 for test."""
+    asked = replace(job, strategy="extract", source=str(shapes.resolve()))
+    return hs.train(hs.read(shapes), tmp_path / "run", asked).folder
+
+
+def judged(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str], *more: str
+) -> tuple[int, int, str]:
+    """Exit code, n (0 for none) and what is said of `headstart evaluate`."""
+    capsys.readouterr()
+    store = ["--store", str(run.parent / "store")]
+    code = main(["evaluate", str(run), str(data), "--json", *store, *more])
+    out, err = capsys.readouterr()
+    return code, json.loads(out)["n"] if out else 0, err
+
+
+def moved(shapes: Path) -> Path:
+    return shapes.rename(shapes.parent / "elsewhere")
+
+
+def listed(shapes: Path) -> Path:
+    rows = sorted(shapes.rglob("*.png"))
+    lines = [f"{path},{path.parent.name}" for path in rows]
+    (shapes.parent / "list.csv").write_text("\n".join(["path,label", *lines]))
+    return shapes.parent / "list.csv"
+
+
+def renamed(shapes: Path) -> Path:
+    """In place: names go round within each class, so that old names hold other pictures."""
+    for folder in sorted(shapes.iterdir()):
+        files = sorted(folder.iterdir())
+        held = [path.read_bytes() for path in files]
+        for path, data in zip(files, held[1:] + held[:1], strict=True):
+            path.write_bytes(data)
+    return shapes
+
+
+def saved_again(shapes: Path) -> Path:
+    """Other bytes, the same pixels."""
+    for path in sorted(shapes.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    return shapes
+
+
+def relabelled(shapes: Path) -> Path:
+    (shapes / "dark").rename(shapes / "kept")
+    (shapes / "bright").rename(shapes / "dark")
+    (shapes / "kept").rename(shapes / "bright")
+    return moved(shapes)
+
+
+def in_its_test_part(shapes: Path) -> Path:
+    (shapes.parent / "parts").mkdir()
+    return shapes.rename(shapes.parent / "parts" / "test").parent
+
+
+@pytest.mark.parametrize(
+    "change", [moved, listed, renamed, saved_again, relabelled, in_its_test_part]
+)
+def test_pictures_that_a_model_has_learned_from_are_known_whatever_they_are_called(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Path], Path]
+) -> None:
+    code, n, err = judged(run, change(shapes), capsys)
+    assert (code, n) == (3, 3)
+    assert err.count("the model was chosen by this picture") == len(rows_of(run, "val"))
+    assert err.count("the model was trained on this picture") == 16  # and the last one:
+    assert "left out  and 1 more" in err
+
+
+@pytest.mark.parametrize(
+    ("part", "n", "learned"), [("train", 17, 17), ("val", 4, 4), ("test", 3, 0), ("all", 24, 21)]
+)
+def test_a_part_that_is_asked_for_judges_wherever_its_pictures_are(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str], part: str, n: int, learned: int
+) -> None:
+    code, counted, err = judged(run, moved(shapes), capsys, "--part", part)
+    assert (code, counted) == (0, n)
+    assert (f"{learned} of which the model has learned from" in err) == bool(learned)
+
+
+def test_a_copy_of_a_training_picture_is_no_new_one(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained, tested = rows_of(run, "train")[0], rows_of(run, "test")[0]
+    shutil.copy(shapes / trained, shapes / "dark" / "again.png")
+    shutil.copy(shapes / tested, (shapes / tested).with_name("more.png"))
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(shapes / "dark" / "new.png")
+    code, n, err = judged(run / "model", shapes, capsys)
+    assert (code, n) == (3, 4)
+    assert f"dark/again.png: the model was trained on this picture, as {trained}" in err
+    assert err.count("left out") == 1
+    assert "4 of 27 rows (test, new ones among them); 1 exact copies do not count" in err
+
+
+def test_another_picture_under_a_training_name_is_new(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace_picture(shapes / rows_of(run, "train")[0])
+    assert judged(run, shapes, capsys)[:2] == (0, 4)
+
+
+def test_without_a_picture_that_is_new_there_is_nothing_to_judge_by(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for id in rows_of(run, "test"):
+        (shapes / id).unlink()
+    code, _, err = judged(run, moved(shapes), capsys)
+    assert code == 1
+    assert re.search(r"the run had all 21 of these pictures \((17 train|4 val), ", err)
+
+
+def test_rows_that_were_left_out_of_the_parts_are_not_new(
+    shapes: Path, tmp_path: Path, job: hs.Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines, groups = list[str](), {"00": "patient 0", "01": "patient 1", "06": "patient 0"}
+    for path in sorted(shapes.rglob("*.png")):
+        part, group = "test" if path.stem < "06" else "train", groups.get(path.stem, "")
+        label = path.parent.name
+        group = f"{label} {group}" if group else ""
+        lines.append(f"shapes/{label}/{path.name},{label},{part},{group}")
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("\n".join(["path,label,part,group", *lines]))
+    asked = replace(job, strategy="extract", source=str(manifest.resolve()))
+    run = hs.train(hs.read(manifest), tmp_path / "run", asked).folder
+    assert rows_of(run, "") == ["shapes/bright/06.png", "shapes/dark/06.png"]
+    code, n, err = judged(run, manifest, capsys)
+    assert (code, n) == (3, 12)
+    assert "shapes/dark/06.png: the run left this picture out of its parts" in err
+
+
+def test_a_run_of_an_earlier_version_is_compared_by_names_and_says_so(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(run / "splits.csv", encoding="utf-8", newline="") as f:
+        lines = [f"{r['path']},{r['label']},{r['part']}" for r in csv.DictReader(f)]
+    (run / "splits.csv").write_text("\n".join(["path,label,part", *lines]))
+    code, n, err = judged(run, shapes, capsys)
+    assert (code, n) == (0, 3)
+    assert "by their names only" in err
+    assert judged(run, moved(shapes), capsys)[:2] == (0, 24)

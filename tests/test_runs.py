@@ -201,7 +201,8 @@ def test_duplicates_never_straddle_parts(shapes: Path, tmp_path: Path, job: hs.J
     parts = {"train": run.splits.train, "val": run.splits.val, "test": run.splits.test}
     part = {id: name for name, rows in parts.items() for id in rows.ids}
     for path in originals:
-        assert part[f"dark/{path.stem}.png"] == part[f"dark/{path.stem}.bmp"]
+        png, bmp = (part.get(f"dark/{path.stem}.{kind}") for kind in ("png", "bmp"))
+        assert {png, bmp} in ({"train"}, {None, "val"}, {None, "test"})  # there it counts once
 
 
 def test_the_runs_own_parts_are_found_again(shapes: Path, tmp_path: Path, job: hs.Job) -> None:

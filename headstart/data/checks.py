@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import decoding, duplicates
+from headstart.data.content import two_labels_warning
 from headstart.data.dataset import Content, Dataset, LeftOut
 from headstart.data.decoding import decode, read_file, store_key
 from headstart.data.duplicates import Pair, groups, near_duplicates, thumbnail
@@ -214,6 +215,11 @@ def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> 
     return rows
 
 
+def with_contents(dataset: Dataset, seen: Survey) -> Dataset:
+    """The same rows with what each file holds; nothing is known of those that can't be read."""
+    return replace(dataset, contents=tuple(map(seen.content, range(len(dataset)))))
+
+
 def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
     """Files that a manifest lists and that are not there count as bad, too."""
     bad = defaultdict[str, list[str]](list)
@@ -236,14 +242,13 @@ def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
 
 
 def _readable(dataset: Dataset, seen: Survey) -> Dataset:
-    rows = dataset.take(seen.good)
+    rows = with_contents(dataset, seen).take(seen.good)
     used = sorted(set(rows.labels))
     number = {old: new for new, old in enumerate(used)}
     return replace(
         rows,
         classes=tuple(dataset.classes[c] for c in used),
         labels=tuple(number[label] for label in rows.labels),
-        contents=tuple(map(seen.content, seen.good)),
     )
 
 
@@ -295,6 +300,11 @@ class Checks:
     def exact_two_labels(self) -> tuple[tuple[int, ...], ...]:
         """Groups of the very same picture under more than one label."""
         return tuple(g for g in self.exact if len({self.dataset.labels[i] for i in g}) > 1)
+
+    @property
+    def warning(self) -> str:
+        """A sentence that names pictures under several labels; "" if there are none."""
+        return two_labels_warning(self.dataset, self.exact_two_labels)
 
     @property
     def near_two_labels(self) -> tuple[Pair, ...]:

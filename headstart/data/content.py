@@ -1,13 +1,17 @@
-"""Files that were checked are read again: their bytes must still be those that were checked."""
+"""Pictures are known by what they hold: files are read again as they were, copies count once."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from headstart.data.dataset import CheckedFile
+from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.data.decoding import read_file
 from headstart.errors import DataError
 from headstart.store import digest
 
 OTHER_BYTES = "it holds other bytes than when it was checked"
+NAMED = 20  # pictures under two labels that a warning names
+COPIES = 6  # rows named of each of them
 
 
 def read_checked(source: Path | CheckedFile) -> tuple[bytes, bytes]:
@@ -27,3 +31,56 @@ def changed_during_run(id: str, reason: object, others: int = 0) -> DataError:
         f"Files must stay as they are during a run, but {id} changed after it was checked "
         f"({reason}){more}. Run it again."
     )
+
+
+def copies(data: Dataset) -> list[tuple[int, ...]]:
+    """Groups of rows with the same decoded pixels, by their first row; none if not known."""
+    rows = defaultdict[str, list[int]](list)
+    for row, content in enumerate(data.contents):
+        if content.pixels:
+            rows[content.pixels].append(row)
+    return [tuple(group) for group in rows.values() if len(group) > 1]
+
+
+def each_once(data: Dataset) -> tuple[Dataset, tuple[LeftOut, ...]]:
+    """The rows to judge by, and the others: a figure with its interval rests on distinct examples.
+
+    Of exact copies (the same decoded pixels) the first row stays; of those under several labels
+    none does, since none of the labels is known to be right.
+    """
+    left_out = dict[int, LeftOut]()
+    for first, *others in copies(data):
+        labels = {data.labels[row] for row in (first, *others)}
+        reason = f"an exact copy of {data.ids[first]}, which is counted once"
+        if len(labels) > 1:
+            reason = f"the same picture stands under {len(labels)} labels, so it judges nothing"
+            left_out[first] = LeftOut(data.ids[first], reason, expected=True)
+        left_out |= {row: LeftOut(data.ids[row], reason, expected=True) for row in others}
+    if not left_out:
+        return data, ()
+    kept = [row for row in range(len(data)) if row not in left_out]
+    return data.take(kept), tuple(out for _, out in sorted(left_out.items()))
+
+
+def two_labels_warning(data: Dataset, groups: Iterable[Sequence[int]]) -> str:
+    """A sentence that names groups of rows which are one picture under several labels; "" if there
+    is none."""
+    named = [_same_picture(data, group) for group in groups]
+    if not named:
+        return ""
+    some = "1 picture stands" if len(named) == 1 else f"{len(named):,} pictures stand"
+    more = f"; and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
+    return (
+        f"{some} under two labels or more, which misleads training and can judge nothing: "
+        f"{'; '.join(named[:NAMED])}{more}. Keep each under its right label alone."
+    )
+
+
+def _same_picture(data: Dataset, group: Sequence[int]) -> str:
+    """The rows of one picture with their labels, those of a new label first."""
+    first = {data.labels[row]: row for row in reversed(group)}
+    rows = [*sorted(first.values()), *(row for row in group if row not in first.values())]
+    shown = " = ".join(
+        f"{data.ids[row]} ({data.classes[data.labels[row]]})" for row in rows[:COPIES]
+    )
+    return shown + (f" = … ({len(group)} rows)" if len(group) > COPIES else "")

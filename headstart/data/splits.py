@@ -7,6 +7,7 @@ from itertools import count
 
 import numpy as np
 
+from headstart.data.content import each_once
 from headstart.data.dataset import PARTS, Dataset, LeftOut
 from headstart.data.duplicates import groups
 from headstart.errors import DataError, SpecError
@@ -61,7 +62,8 @@ class SplitPlan:
 class Splits:
     """Three parts with no row, duplicate or group in two of them, each in the dataset's order.
 
-    left_out: rows that the data itself had put into one part and a twin of them into another.
+    left_out: rows that the data itself had put into one part and a twin of them into another; and
+    exact copies that would count twice in val or test.
     """
 
     train: Dataset
@@ -82,7 +84,8 @@ def split(
     val or else from train, val from train, train from val, so that donor and new part stand as
     their shares in the plan do. A row for which no part is named follows its group, or else
     trains. Of a picture or group in several named parts the rows in test stay, or else those in
-    val; the others are left out and named.
+    val; the others are left out and named. Of a checked dataset val and test hold every picture
+    once (`each_once`); copies in train stay.
 
     Raises DataError when a class has fewer pictures than three parts take (`SplitPlan.fewest`), or,
     in parts that the data names, no rows to train on.
@@ -102,7 +105,9 @@ def split(
     rows = {part: [r for r, p in sorted(part_of.items()) if p == part] for part in PARTS}
     _check_training(dataset, rows)
     train, val, test = (dataset.take(rows[part]) for part in PARTS)
-    return Splits(train, val, test, tuple(out for _, out in sorted(left_out.items())))
+    (val, more), (test, others) = each_once(val), each_once(test)
+    straddling = (out for _, out in sorted(left_out.items()))
+    return Splits(train, val, test, (*straddling, *more, *others))
 
 
 def _units(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[Unit]:
