@@ -53,6 +53,15 @@ def folder(root: Path, **files: dict[str, bytes]) -> Path:
         ("1.wav", b"RIFF\1\0\0\0WAVEfmt ", "a WAV sound"),
         ("1.mp3", b"\xff\xfb\x90" + GARBAGE, "an MP3 sound"),
         ("1.m4a", b"\0\0\0\x18ftypM4A \0\0\0\0", "an M4A sound"),
+        ("2.m4a", b"\0\0\0\x18ftypmp42\0\0\0\0", "an M4A sound"),
+        ("1.wma", b"0&\xb2u\x8ef\xcf\x11" + GARBAGE, "a Windows Media sound"),
+        ("1.ogv", b"OggS\0\2" + GARBAGE, "an Ogg video"),
+        ("track", b"\xff\xfb\x90\x64" + GARBAGE, "an MP3 sound"),
+        ("long", b"RF64\xff\xff\xff\xffWAVEds64", "a WAV sound"),
+        ("new", b"\0\0\0\x18ftypvvic\0\0\0\0mif1vvic", "a HEIF picture"),
+        ("cells.czi", b"ZISRAWFILE" + bytes(20), "a Zeiss CZI picture"),
+        ("scan.mha", b"ObjectType = Image\nNDims = 3\n", "a MetaImage picture"),
+        ("1.xbm", b"#define x_width 2\n#define x_height 1\n", "an XBM picture"),
     ],
 )
 def test_an_announced_example_is_named_with_its_true_format(
@@ -67,11 +76,32 @@ def test_an_announced_example_is_named_with_its_true_format(
 
 
 @pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("brain.nii.gz", b"\x1f\x8b\x08" + GARBAGE),
+        ("plan.svgz", b"\x1f\x8b\x08" + GARBAGE),
+        ("art.kra", b"PK\3\4" + GARBAGE),
+    ],
+)
+def test_a_compressed_picture_is_no_archive_by_another_name(
+    name: str, data: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert "archive" not in formats.why_not_decoded(tmp_path / name)
+    (tmp_path / "photos.heic").write_bytes(data)
+    assert "archive, though its name" in formats.why_not_decoded(tmp_path / "photos.heic")
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("README", b"BMW and Audi, seen from the front"),
         ("notes.txt", b"ID3 is an algorithm for trees"),
         ("list", b"P5 and P6 are cameras"),
+        ("about.txt", b"GIF89a is a format of 1989"),
+        ("poem", b"The wide river"),
+        ("todo", b"FLIF and qoif: try them"),
+        ("dna.seq", b"G" * 2000),
         ("data.json", b"{}"),
         ("meta.xmp", b"<?xml version='1.0'?><x:xmpmeta/>"),
         ("IMG_1.AAE", b"<?xml version='1.0'?><plist/>"),

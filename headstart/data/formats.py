@@ -55,6 +55,13 @@ _MARKS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"qoif", "a QOI picture"),
     (0, b"FLIF", "a FLIF picture"),
     (0, b"BPG\xfb", "a BPG picture"),
+    *((0, b, "a DPX picture") for b in (b"SDPX", b"XPDS")),
+    *((0, b"\xabKTX " + b, "a KTX picture") for b in (b"1", b"2")),
+    (0, b"\x97JB2\r\n", "a JBIG2 picture"),
+    (0, b"NRRD000", "an NRRD picture"),
+    (0, b"ObjectType = Image", "a MetaImage picture"),
+    (0, b"ZISRAWFILE", "a Zeiss CZI picture"),
+    (0, b"\xda\xce\xbe\x0a", "a Nikon ND2 picture"),
     (0, b"\x8aMNG\r\n", "an MNG picture"),
     (0, b"\x8bJNG\r\n", "a JNG picture"),
     (0, b"AT&TFORM", "a DjVu picture"),
@@ -70,6 +77,13 @@ _MARKS: tuple[tuple[int, bytes, str], ...] = (
     (8, b"AVI ", "an AVI video"),
     (8, b"WAVE", "a WAV sound"),
     *((8, b, "an AIFF sound") for b in (b"AIFF", b"AIFC")),
+    (0, b".RMF\0", "a RealMedia video"),
+    (0, b"YUV4MPEG2 ", "a YUV4MPEG2 video"),
+    (0, b".snd\0", "an AU sound"),
+    (0, b"Creative Voice File\x1a", "a VOC sound"),
+    (0, b"wvpk", "a WavPack sound"),
+    (0, b"MAC ", "a Monkey's Audio sound"),
+    (0, b"DSD ", "a DSF sound"),
     (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
     (0, b"0&\xb2u\x8ef\xcf\x11", "a Windows Media video"),
     *((0, b, "an MPEG video") for b in (b"\0\0\1\xba", b"\0\0\1\xb3")),
@@ -96,11 +110,33 @@ _MARKS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"version https://git-lfs", "a Git LFS pointer instead of the file (run: git lfs pull)"),
 )
 
-_CONTAINERS = {  # which a mark beyond the first bytes must be in
+_CONTAINERS: dict[str, bytes | tuple[bytes, ...]] = {  # what must be before a mark further on
     "an AVI video": b"RIFF",
-    "a WAV sound": b"RIFF",
+    "a WAV sound": (b"RIFF", b"RF64"),
     "an AIFF sound": b"FORM",
     "an EMF picture": b"\1\0\0\0",
+}
+# Formats that begin with text. A text that begins with the mark of another one is just a text.
+_TEXTUAL = frozenset(
+    {
+        "a FITS picture",
+        "a MetaImage picture",
+        "an NRRD picture",
+        "a Radiance HDR picture",
+        "an XPM picture",
+        "a YUV4MPEG2 video",
+        "a Git LFS pointer instead of the file (run: git lfs pull)",
+    }
+)
+# What the first bytes cannot tell from what the name says: it is stored in that.
+_STORED_IN = {
+    "a NIfTI picture": "a gzip archive",
+    "an SVG picture": "a gzip archive",
+    "a Krita picture": "a ZIP archive",
+    "an OpenRaster picture": "a ZIP archive",
+    "an Ogg video": "an Ogg sound",
+    "a Windows Media sound": "a Windows Media video",
+    "an M4A sound": "an MP4 video",
 }
 
 _NAMES = {
@@ -133,7 +169,20 @@ _NAMES = {
     "a PCX picture": "pcx",
     "a PNM picture": "pnm pbm pgm ppm pam pfm",
     "a Sun raster picture": "ras",
-    "an SGI picture": "sgi",
+    "an SGI picture": "sgi rgb rgba",
+    "a DPX picture": "dpx",
+    "a KTX picture": "ktx ktx2",
+    "a JBIG2 picture": "jb2 jbig2",
+    "an NRRD picture": "nrrd nhdr",
+    "a MetaImage picture": "mha mhd",
+    "a Zeiss CZI picture": "czi",
+    "a Nikon ND2 picture": "nd2",
+    "a Leica LIF picture": "lif",
+    "an Olympus microscope's picture": "vsi oib oif oir",
+    "an OpenRaster picture": "ora",
+    "a PICT picture": "pict pct",
+    "an ECW picture": "ecw",
+    "a MrSID picture": "sid",
     "an XBM picture": "xbm",
     "an XPM picture": "xpm",
     "a WBMP picture": "wbmp",
@@ -147,6 +196,9 @@ _NAMES = {
     "a Flash video": "flv",
     "a 3GP video": "3gp 3g2",
     "an Ogg video": "ogv",
+    "a RealMedia video": "rm rmvb",
+    "a YUV4MPEG2 video": "y4m",
+    "an H.264 or H.265 video": "h264 264 h265 265 hevc",
     "a WAV sound": "wav",
     "an MP3 sound": "mp3",
     "a FLAC sound": "flac",
@@ -157,6 +209,12 @@ _NAMES = {
     "a Windows Media sound": "wma",
     "an AMR sound": "amr",
     "a CAF sound": "caf",
+    "an AU sound": "au snd",
+    "a VOC sound": "voc",
+    "a WavPack sound": "wv",
+    "a Monkey's Audio sound": "ape",
+    "a DSF sound": "dsf dff",
+    "an AC-3 sound": "ac3",
     "a MIDI sound": "mid midi",
 }
 _BY_SUFFIX = {f".{s}": what for what, suffixes in _NAMES.items() for s in suffixes.split()}
@@ -174,6 +232,8 @@ def why_not_decoded(path: Path) -> str:
     if readable(head):
         return ""
     what, named = described(head), _by_name(path.name)
+    if named and _STORED_IN.get(named) == what:
+        return refusal(named)
     if what.endswith(MEDIA):
         return refusal(what)
     if named and what:
@@ -196,20 +256,26 @@ def readable(head: bytes) -> str:
         return "WEBP"
     if head[:10] == b"II*\0\x10\0\0\0CR":  # a TIFF in name only: its first page is a thumbnail
         return ""
-    return next((name for start, name in _READ_STARTS if head.startswith(start)), "")
+    kind = next((name for start, name in _READ_STARTS if head.startswith(start)), "")
+    return "" if kind == "GIF" and _is_text(head) else kind  # a text about GIF89a
 
 
 def described(head: bytes) -> str:
     """What a file that is not read is, by its first HEAD_BYTES, with its article; or nothing."""
+    text = _is_text(head)
     for at, mark, what in _MARKS:
         if head.startswith(mark, at) and head.startswith(_CONTAINERS.get(what, b"")):
-            return _brand(head) if what == "a HEIF picture" else what
+            if not text or what in _TEXTUAL:
+                return _brand(head, what)
     return _described_loosely(head) or _described_text(head)
 
 
-def _brand(head: bytes) -> str:
-    """HEIF is a container: the brands after the first say which pictures are in it."""
+def _brand(head: bytes, what: str) -> str:
+    """HEIF is a container, which MP4 is too: the brands after the first tell what is in it."""
     brands = head[16 : int.from_bytes(head[:4], "big")]
+    still = any(brand in brands for brand in (b"mif1", b"miaf"))
+    if what != "a HEIF picture" and not (what == "an MP4 video" and still):
+        return what
     if b"avif" in brands:
         return "an AVIF picture"
     return "a HEIC picture" if b"heic" in brands or b"heix" in brands else "a HEIF picture"
@@ -225,6 +291,8 @@ def _described_text(head: bytes) -> str:
         return "an HTML page"
     if text.startswith(b"<?xml"):
         return "an XML file"
+    if re.match(rb"(/\*.*?\*/\s*)?#define \w+_width \d", text, re.DOTALL):
+        return "an XBM picture"
     return "a text file" if _is_text(head) else ""
 
 
@@ -234,7 +302,15 @@ def _described_loosely(head: bytes) -> str:
         return "a PNM picture"
     if re.match(rb"\0\0[\1\2]\0[\1-\x40]\0.{3}[\0\1]", head, re.DOTALL):
         return "an icon picture"
-    if len(head) == HEAD_BYTES and set(head[::188]) == {ord("G")}:
+    if re.match(rb"\x01\xda[\0\1][\1\2]\0[\1-\3]", head):
+        return "an SGI picture"
+    if re.match(rb"\x0a[\0\2-\5]\x01[\1\2\4\x08].{60}\0", head, re.DOTALL):
+        return "a PCX picture"
+    if re.match(rb"\xff[\xfa\xfb\xf2\xf3][\x10-\xeb]", head):
+        return "an MP3 sound"
+    if re.match(rb"\xff[\xf0\xf1\xf8\xf9][\x40-\xaf]", head):
+        return "an AAC sound"
+    if len(head) == HEAD_BYTES and not _is_text(head) and set(head[::188]) == {ord("G")}:
         return "an MPEG video"
     if head and not head.strip(b"\0"):
         return "a file of zero bytes only"
