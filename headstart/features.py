@@ -19,10 +19,10 @@ from headstart.data.loading import ordered_map
 from headstart.data.preprocess import Preprocess
 from headstart.data.views import PLAIN, Views
 from headstart.engines import Engine, open_engine, precision
-from headstart.errors import Mismatch
+from headstart.errors import Mismatch, StoreError
 from headstart.runtime import Runtime
 from headstart.spec import fingerprint
-from headstart.store import DIGEST_BYTES, Reader, Store, digest
+from headstart.store import DIGEST_BYTES, Layout, Reader, Store, digest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +60,8 @@ class FeatureTable:
     forwards: examples the backbone ran on to make it. hits: rows that were in the store. Files
     that could not be decoded, or changed since they were checked, have no row; they are in
     `left_out`. cut: what crosses the cut, if
-    that was wanted; read from the store row by row, so it may be larger than memory.
+    that was wanted; read from the store row by row, so it may be larger than memory. damaged:
+    shards of the store that were passed over.
     """
 
     ids: tuple[str, ...]
@@ -73,6 +74,7 @@ class FeatureTable:
     hits: int = 0
     seconds: float = 0.0
     cut: Activations | None = None
+    damaged: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.x) == len(self.y):
@@ -201,10 +203,15 @@ class _Place:
         self.preprocess = backbone.card.preprocess
         squares, weights = self.preprocess.fingerprint(), backbone.fingerprint()
         self.made_by = fingerprint("features", weights, squares, CUT, precision(backbone, runtime))
-        self.features = store.table(f"features-{self.made_by}") if store else None
-        self.squares = store.table(f"squares-{squares}{views.fingerprint()}") if store else None
-        made = fingerprint(self.made_by, tap.name, tap.precision) if tap else ""
-        self.cuts = store.table(f"cut-{made}") if store and tap else None
+        dim, named = backbone.card.dim, f"squares-{squares}{views.fingerprint()}"
+        self.features = self.squares = self.cuts = None
+        if store is not None:
+            row: Layout = {"x": (np.float32, (dim,))}
+            self.features = store.table(f"features-{self.made_by}", row)
+            self.squares = store.table(named, {"square": (np.uint8, (DIGEST_BYTES,))})
+        if store is not None and tap is not None:
+            made = fingerprint(self.made_by, tap.name, tap.precision)
+            self.cuts = store.table(f"cut-{made}", {"cut": (tap.precision, tap.shape)})
 
     @cached_property
     def engine(self) -> Engine:
@@ -240,8 +247,17 @@ class _Place:
         """The digest of a file's square, if nothing of it needs computing; else nothing."""
         if self.squares is None or file not in self.squares:
             return b""
-        name = self.squares.rows([file], "square")[0].tobytes()
+        try:
+            name = self.squares.rows([file], "square")[0].tobytes()
+        except (KeyError, StoreError):  # it was damaged a moment ago
+            return b""
         return name if self.known(name) else b""
+
+    @property
+    def damaged(self) -> tuple[Path, ...]:
+        """Shards whose rows had to be computed again."""
+        tables = (self.features, self.squares, self.cuts)
+        return tuple(path for table in tables if table is not None for path in table.damaged)
 
 
 class _Work:
@@ -336,7 +352,10 @@ class _Work:
                     self.cut[row] = self.cut[twin]
         first, *others = (self._table(view) for view in range(self.views))
         seconds = time.perf_counter() - self.began
-        counted = replace(first, forwards=self.forwards, hits=len(stored), seconds=seconds)
+        damaged = self.place.damaged
+        counted = replace(
+            first, forwards=self.forwards, hits=len(stored), seconds=seconds, damaged=damaged
+        )
         return counted, *others
 
     def _table(self, view: int) -> FeatureTable:

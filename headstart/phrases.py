@@ -28,9 +28,15 @@ def described(backbone: Backbone) -> str:
 def extracted(table: FeatureTable, views: int = 1) -> str:
     rows = len(table) * views
     rate = rows / table.seconds if table.seconds else 0
-    return (
+    said = (
         f"{rows:,} x {table.x.shape[1]} in {table.seconds:.1f} s ({rate:,.0f} images/s): "
         f"{table.forwards:,} backbone forwards, {table.hits:,} from the store"
+    )
+    if not table.damaged:
+        return said
+    return (
+        f"{said}; {len(table.damaged)} damaged files in the store were passed over, and their rows "
+        f"computed again: {table.damaged[0]} and so on can be deleted"
     )
 
 

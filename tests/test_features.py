@@ -1,5 +1,7 @@
 """The frozen part runs once for every example, whatever happens on the way."""
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from headstart.backbones.graph import freeze
 from headstart.data import checks
 from headstart.engines import Checked, OnnxEngine, TorchEngine, compare
 from headstart.errors import Mismatch, SpecError, StoreError
+from headstart.phrases import extracted
 from headstart.runtime import ON_CPU, Runtime
 
 
@@ -158,6 +161,36 @@ def test_a_damaged_shard_is_computed_again(data: hs.Dataset, store: hs.Store) ->
     again = hs.extract(backbone, data, store=store)
     assert again.forwards == 40
     assert np.array_equal(again.x, first.x)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+@pytest.mark.parametrize("table", ["features", "squares"])
+@pytest.mark.parametrize("harm", ["pipe", "folder", "of another backbone"])
+def test_something_else_in_the_place_of_a_shard_is_computed_again(
+    data: hs.Dataset, store: hs.Store, table: str, harm: str
+) -> None:
+    """A shard of another backbone's table has the same rows, of the same type and shape."""
+    backbone = hs.load_backbone("tiny:32")
+    first = hs.extract(backbone, data, store=store)
+    (shard,) = store.folder.glob(f"{table}-*/*.safetensors")
+    shard.unlink()
+    if harm == "pipe":
+        os.mkfifo(shard)
+    elif harm == "folder":
+        shard.mkdir()
+    else:
+        other = hs.Store(store.folder / "other")
+        spec = hs.FeatureExtraction(fit="card" if table == "features" else "squash")
+        strange_one = spec.prepared(hs.load_backbone("tiny:32"))
+        next(strange_one.module.parameters()).data.add_(1)
+        hs.extract(strange_one, data, store=other)
+        (strange,) = other.folder.glob(f"{table}-*/*.safetensors")
+        shutil.copy(strange, shard.parent)
+    again = hs.extract(backbone, data, store=store)
+    assert np.array_equal(again.x, first.x)
+    assert len(again.damaged) == 1
+    assert "1 damaged files in the store were passed over" in extracted(again)
+    assert np.array_equal(hs.extract(backbone, data, store=store).x, first.x)
 
 
 def test_an_interrupted_run_goes_on_where_it_was(

@@ -18,7 +18,14 @@ from PIL import Image
 import headstart as hs
 from headstart.atomic import write_json
 from headstart.backbones.from_file import save_backbone
-from headstart.errors import BundleError, DataError, Diverged, MissingPackage, SpecError
+from headstart.errors import (
+    BundleError,
+    DataError,
+    Diverged,
+    MissingPackage,
+    SpecError,
+    StoreError,
+)
 from headstart.phases import _recorded
 from headstart.run_folder import FILES
 from headstart.runtime import ON_CPU, Runtime
@@ -377,6 +384,33 @@ def test_a_run_that_goes_on_keeps_to_what_it_decided_about_the_disk(
     hs.train(data, out, job)
     settings = json.loads((out / "recipe.json").read_text())["finetune"]
     assert settings["cut_precision"] == "float32"
+
+
+@pytest.mark.parametrize("harm", ["cut short", "flipped", "removed"])
+def test_a_shard_damaged_during_fine_tuning_is_told_and_the_run_goes_on_to_the_bit(
+    shapes: Path, tmp_path: Path, job: hs.Job, harm: str
+) -> None:
+    job, data = replace(job, strategy="finetune", checkpoint_s=0.0), hs.read(shapes)
+    whole = hs.train(data, tmp_path / "whole", replace(job, store=hs.Store(tmp_path / "s"))).folder
+
+    def damage(done: int, total: int) -> None:
+        (shard,) = (tmp_path / "store").glob("cut-*/*.safetensors")
+        content = shard.read_bytes()
+        if harm == "removed":
+            shard.unlink()
+        else:
+            end = b"" if harm == "cut short" else bytes([content[-1] ^ 1])
+            shard.write_bytes(content[:-1] + end)
+
+    def watch(stage: str) -> hs.Watch:
+        return hs.Watch(progress=damage) if stage == "finetune" else hs.Watch()
+
+    broken = tmp_path / "broken"
+    with pytest.raises(StoreError, match="Run the same command again"):
+        hs.train(data, broken, job, hs.Talk(watch=watch))
+    hs.train(data, broken, job)
+    weights = "model/weights.safetensors"
+    assert (whole / weights).read_bytes() == (broken / weights).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,21 @@
 import errno
 import multiprocessing
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load as unpack
+from safetensors.numpy import save as pack
 
 from headstart.errors import Mismatch, StoreError
 from headstart.store import Store, Table, digest
@@ -128,6 +133,158 @@ def test_a_damaged_shard_is_listed_and_its_rows_can_be_written_again(
     table.append(named(*lost), {"x": rows(*lost)})
     np.testing.assert_array_equal(table.rows(named(0, 1, 2, 3), "x"), rows(0, 1, 2, 3))
     assert Store(tmp_path).table("t").damaged == []  # the same rows, so the same name
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links")
+@pytest.mark.parametrize("what", ["pipe", "folder", "socket", "loop", "dangling link", "link"])
+def test_what_is_no_file_in_the_place_of_a_shard_is_passed_over(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path, (0, 1))
+    (path,) = shards_of(tmp_path)
+    kept = path.rename(tmp_path / "kept")
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        (path / "precious").mkdir(parents=True)
+    elif what == "socket":
+        monkeypatch.chdir(path.parent)  # the path of a socket is at most 100 letters long
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(path.name)
+    else:
+        path.symlink_to({"loop": path, "link": kept}.get(what, tmp_path / "gone"))
+    table = Store(tmp_path).table("t")
+    assert (named(0)[0] in table) is (what == "link")
+    assert table.damaged == ([] if what == "link" else [path])
+    table.append(named(0, 1), {"x": rows(0, 1)})
+    np.testing.assert_array_equal(Store(tmp_path).table("t").rows(named(1, 0), "x"), rows(1, 0))
+
+
+def renamed(path: Path, data: bytes) -> None:
+    """Put `data` in the place of a shard, under the name that it would have had itself."""
+    path.unlink()
+    path.with_name(f"{digest(data).hex()}.safetensors").write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["a flipped bit", "saved again", "saved again with its facts"])
+def test_other_content_under_its_own_digest_is_passed_over(tmp_path: Path, how: str) -> None:
+    filled(tmp_path, (0, 1))
+    (path,) = shards_of(tmp_path)
+    data, columns = path.read_bytes(), unpack(path.read_bytes())
+    columns["x"] = columns["x"][::-1].copy()
+    with safe_open(path, "numpy") as file:
+        facts = file.metadata() if "facts" in how else None
+    flipped = data[:-1] + bytes([data[-1] ^ 1])
+    renamed(path, flipped if how == "a flipped bit" else pack(columns, facts))
+    assert named(0)[0] not in Store(tmp_path).table("t")
+
+
+def test_a_shard_of_another_table_is_passed_over(tmp_path: Path) -> None:
+    filled(tmp_path, (0, 1))
+    other = Store(tmp_path).table("other")
+    other.append(named(2), {"x": rows(2)})
+    (path,) = shards_of(tmp_path)
+    shutil.copy(path, tmp_path / "other")
+    table = Store(tmp_path).table("other")
+    assert [n in table for n in named(0, 1, 2)] == [False, False, True]
+    assert table.damaged == [tmp_path / "other" / path.name]
+
+
+def of_version_0_1(folder: Path, *numbers: int, **columns: NDArray[Any]) -> None:
+    """A shard as it was written before there were seals."""
+    keys = np.frombuffer(b"".join(named(*numbers)), np.uint8).reshape(len(numbers), -1)
+    data = pack({"__digests__": keys, **(columns or {"x": rows(*numbers)})})
+    (folder / "t").mkdir(exist_ok=True)
+    (folder / "t" / f"{digest(data).hex()}.safetensors").write_bytes(data)
+
+
+def test_a_table_of_an_earlier_version_is_still_read_and_added_to(tmp_path: Path) -> None:
+    of_version_0_1(tmp_path, 0, 1)
+    Store(tmp_path).table("t").append(named(2), {"x": rows(2)})
+    table = Store(tmp_path).table("t", {"x": ("float32", (5,))})
+    np.testing.assert_array_equal(table.rows(named(0, 1, 2), "x"), rows(0, 1, 2))
+    assert table.damaged == []
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"x": rows(0, 1).astype(np.float64)},
+        {"x": rows(0, 1)[:, :1]},
+        {"x": rows(0, 1)[0]},
+        {"x": rows(0, 1)[..., None]},
+        {"x": rows(0)},
+        {"y": rows(0, 1)},
+        {"x": rows(0, 1), "y": rows(0, 1)},
+    ],
+    ids=lambda columns: " ".join(f"{k}{v.dtype}{v.shape}" for k, v in columns.items()),
+)
+def test_rows_of_another_type_or_shape_are_passed_over(
+    tmp_path: Path, columns: dict[str, NDArray[Any]]
+) -> None:
+    of_version_0_1(tmp_path, 0, 1, **columns)
+    of_version_0_1(tmp_path, 2)
+    table = Store(tmp_path).table("t", {"x": ("float32", (5,))})
+    assert [n in table for n in named(0, 1, 2)] == [False, False, True]
+    assert len(table.damaged) == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 9999,
+        b'{"__digests__": 1}',
+        b'{"__digests__": {"dtype": "U8", "shape": [-1, 16], "data_offsets": [0, -16]}}',
+        b'{"__digests__": {"dtype": "U8", "shape": [1e9, 16], "data_offsets": [0, 16]}}',
+        b'{"__digests__": {"dtype": "BF16", "shape": [0, 16], "data_offsets": [0, 0]}}',
+        b'{"__digests__": {"dtype": "U8", "shape": [9, 16], "data_offsets": [0, 144]}}',
+    ],
+    ids=lambda header: header[:70].decode(),
+)
+def test_a_header_that_can_not_be_is_no_shard(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "t").mkdir()
+    data = len(header).to_bytes(8, "little") + header
+    (tmp_path / "t" / f"{digest(data).hex()}.safetensors").write_bytes(data)
+    table = Store(tmp_path).table("t")
+    assert (len(table.damaged), table.names()) == (1, [])
+
+
+@pytest.mark.parametrize("harm", ["cut short", "flipped", "replaced", "removed", "a pipe"])
+@pytest.mark.parametrize("read_before", [False, True])
+def test_a_shard_damaged_while_its_rows_are_read_is_told_in_a_sentence(
+    tmp_path: Path, harm: str, read_before: bool
+) -> None:
+    table = filled(tmp_path, (0, 1), (2, 3))
+    reader, bad = table.reader(named(0, 1, 2, 3), "x"), table._where[named(2)[0]][0]
+    if read_before:
+        np.testing.assert_array_equal(reader[[2, 0]], rows(2, 0))
+    data = bytearray(bad.read_bytes())
+    data[-1] ^= 1
+    bad.unlink() if harm in ("removed", "a pipe", "replaced") else None
+    if harm in ("flipped", "replaced"):
+        bad.write_bytes(data)
+    elif harm == "cut short":
+        os.truncate(bad, len(data) - 12)
+    elif harm == "a pipe":
+        os.mkfifo(bad)
+    with pytest.raises(StoreError, match=f"{bad.name} .*Run the same command again"):
+        reader[[0, 3]]
+    assert named(2)[0] not in table
+    assert bad in table.damaged
+    np.testing.assert_array_equal(reader[[1]], rows(1))  # of the other shard
+
+
+def test_a_shard_written_again_while_its_rows_are_read_is_the_same(tmp_path: Path) -> None:
+    table = filled(tmp_path, (0, 1))
+    reader, (path,) = table.reader(named(0, 1), "x"), shards_of(tmp_path)
+    for _ in range(2):
+        np.testing.assert_array_equal(reader[[1, 0]], rows(1, 0))
+        filled(tmp_path, (0, 1))  # by another process, say
+        os.utime(path, ns=(0, 0))
+    assert table.damaged == []
 
 
 def test_a_row_in_two_shards_survives_the_loss_of_one(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from headstart.data.readers import EMPTY_CLASS
 from headstart.data.walking import about_links
 from headstart.errors import DataError, SpecError
 from headstart.spec import fingerprint
-from headstart.store import DIGEST_BYTES, Store, Table, digest
+from headstart.store import DIGEST_BYTES, Layout, Store, Table, digest
 
 VERSION = 1  # raise it when the same pixels would give other facts
 SHARD = 512  # rows that are stored together
@@ -32,6 +32,12 @@ LONG = 4.0  # longer to shorter side: a crop or squash loses most of it
 FAR = 16.0  # times more or fewer pixels than the median picture
 UNEVEN = 10.0  # largest to smallest class: accuracy alone misleads from here on
 FEW = 5  # examples named in a table or a message
+
+LAYOUT: Layout = {
+    "pixels": (np.uint8, (DIGEST_BYTES,)),
+    "sizes": (np.int32, (2,)),
+    "thumbs": (np.uint8, (duplicates.SIDE, duplicates.SIDE)),
+}
 
 Facts = dict[str, NDArray[np.generic]]  # one row's entries of the columns below
 
@@ -109,7 +115,7 @@ def survey(
     Files are held one at a time by each of `threads`; a row's facts are 4 kB. Bad files are not
     remembered. Raises StoreError when the store can't be written.
     """
-    table = store.table(_table_name()) if store else None
+    table = store.table(_table_name(), LAYOUT) if store else None
     seen, names, fresh = Survey.blank(len(dataset)), list[bytes](), dict[bytes, Facts]()
     decoded = 0
     looks = ordered_map(
