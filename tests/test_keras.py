@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import onnx
 import pytest
@@ -235,6 +236,42 @@ def test_a_file_that_only_looks_like_hdf5_is_refused(tmp_path: Path) -> None:
         hs.load_backbone("keras:MobileNet@32", weights=tmp_path / "cut.h5")
     with pytest.raises(SpecError, match="keras: alone"):
         hs.load_backbone("tiny:8", weights=tmp_path / "cut.h5")
+
+
+def by_external_storage(file: Any, name: str, folder: Path) -> None:
+    shape, kind = file[name].shape, file[name].dtype
+    (folder / "secret").write_bytes(file[name][:].tobytes())
+    del file[name]
+    file.create_dataset(name, shape, kind, external=str(folder / "secret"))
+
+
+def by_external_link(file: Any, name: str, folder: Path) -> None:
+    with h5py.File(folder / "secret", "w") as other:
+        file.copy(name, other, "x")
+    del file[name]
+    file[name] = h5py.ExternalLink(str(folder / "secret"), "x")
+
+
+def by_virtual_dataset(file: Any, name: str, folder: Path) -> None:
+    by_external_link(file, name, folder)
+    shape, kind = file[name].shape, file[name].dtype
+    layout = h5py.VirtualLayout(shape, kind)
+    layout[...] = h5py.VirtualSource(str(folder / "secret"), "x", shape, kind)
+    del file[name]
+    file.create_virtual_dataset(name, layout)
+
+
+@pytest.mark.parametrize("forge", [by_external_storage, by_external_link, by_virtual_dataset])
+def test_weights_that_lie_in_another_file_are_refused(
+    forge: Callable[[Any, str, Path], None], tmp_path: Path
+) -> None:
+    with h5py.File(tmp_path / "forged.h5", "w") as forged:
+        forged["conv/kernel"] = np.ones((3, 3, 3, 8), np.float32)
+        forged["conv/again"] = h5py.SoftLink("/conv/kernel")  # a link within the file is no harm
+        from_keras._check_one_file(forged.filename)
+        forge(forged, "conv/kernel", tmp_path)
+    with pytest.raises(SourceError, match=r"forged\.h5 takes conv/kernel from another file"):
+        hs.load_backbone("keras:MobileNet@32", weights=tmp_path / "forged.h5")
 
 
 def test_pretrained_weights_in_kerass_cache_are_loaded(

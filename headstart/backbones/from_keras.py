@@ -266,10 +266,13 @@ def _read(model: Any, weights: Weights, name: str) -> None:
     """Load a file that Keras wrote; raises SourceError if it is none, Mismatch if of another."""
     path = str(weights.file)
     try:
+        _check_one_file(path)
         with warnings.catch_warnings():
             # what the file lacks, Keras would leave as it is
             warnings.filterwarnings("error", "Skipping nested container", UserWarning)
             model.load_weights(path)
+    except SourceError:
+        raise
     except OSError as error:
         raise SourceError(f"{path} cannot be read as an HDF5 file: {error}.") from error
     except (ValueError, KeyError, UserWarning) as error:
@@ -278,6 +281,28 @@ def _read(model: Any, weights: Weights, name: str) -> None:
             f"The weights in {path} must be those of keras:{name} without its top "
             f"(include_top=False); they do not fit: {reason}"
         ) from error
+
+
+def _check_one_file(path: str) -> None:
+    """Raise SourceError if an HDF5 file takes numbers from other files, by a link or in a dataset.
+
+    Keras refuses that of `.weights.h5` in its latest versions, and of its older `.h5` in none.
+    """
+    import h5py
+
+    def foreign(name: str, part: Any) -> str | None:
+        elsewhere = isinstance(part, h5py.ExternalLink)
+        if isinstance(part, h5py.Dataset):
+            elsewhere = bool(part.external) or part.is_virtual
+        return name if elsewhere else None
+
+    with h5py.File(path) as file:
+        name = file.visititems_links(foreign) or file.visititems(foreign)
+    if name is not None:
+        raise SourceError(
+            f"Weights are read from one file alone, but {path} takes {name} from another file of "
+            f"this machine. Keras wrote no such file: don't use it."
+        )
 
 
 def _origin(application: Application, size: int, weights: Weights) -> str:
