@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.data.content import read_checked
+from headstart.data.content import changed_during_run, read_checked
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.data.decoding import decode, store_key
 from headstart.data.loading import ordered_map
@@ -147,6 +147,15 @@ def extract_views(
     """
     place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap, views)
     return _run(_Work(place, dataset, count, watch or Watch()))
+
+
+def all_there(table: FeatureTable) -> FeatureTable:
+    """The same table; raises DataError if rows that were checked can't be read any more, or hold
+    other bytes now."""
+    if table.left_out:
+        item, *others = table.left_out
+        raise changed_during_run(item.path, item.reason, len(others))
+    return table
 
 
 def square_of(

@@ -17,7 +17,7 @@ from headstart.data.splits import Splits
 from headstart.data.views import PLAIN, Views
 from headstart.engines import open_engine
 from headstart.errors import Mismatch, SpecError
-from headstart.features import FeatureTable, Tap, Watch, extract, extract_views
+from headstart.features import FeatureTable, Tap, Watch, all_there, extract, extract_views
 from headstart.finetuning import Opened, Tuned, open_up, tune
 from headstart.heads.fit import fit_head
 from headstart.heads.head import HeadSpec, Rows, Table
@@ -191,9 +191,11 @@ def fit_from_scratch(
 def table_of(
     backbone: Backbone, data: Dataset, around: Around, tap: Tap | None = None
 ) -> FeatureTable:
-    return extract(
+    """Features of all rows if they were checked, or else of those that can be read."""
+    table = extract(
         backbone, data, store=around.store, runtime=around.runtime, watch=around.watch, tap=tap
     )
+    return all_there(table) if data.contents else table
 
 
 def train_tables(
@@ -209,7 +211,7 @@ def train_tables(
     """A table a stored view; the plain one alone if nothing is augmented, or nothing is stored."""
     if not augment.active or not augment.views:
         return (plain or table_of(backbone, data, around, tap),)
-    return extract_views(
+    tables = extract_views(
         backbone,
         data,
         Views(augment, seed),
@@ -219,6 +221,7 @@ def train_tables(
         watch=around.watch,
         tap=tap,
     )
+    return (all_there(tables[0]), *tables[1:]) if data.contents else tables
 
 
 def engine_feed(

@@ -15,12 +15,11 @@ import numpy as np
 from headstart.atomic import read_bytes, write_json
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.registry import load_backbone
-from headstart.data.content import changed_during_run
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.engines import check_device
 from headstart.errors import BundleError
-from headstart.features import FeatureTable, Precision, Tap, Watch, extract
+from headstart.features import FeatureTable, Precision, Tap, Watch, all_there, extract
 from headstart.finetuning import Opened, open_up
 from headstart.fitting import (
     Around,
@@ -162,7 +161,7 @@ class Workshop:
             watch=around.watch,
             tap=tap,
         )
-        _all_there(table)
+        all_there(table)
         self.tables.append(table)
         self.talk.say("features", extracted(table))
         if len(table) > 1 and not (table.x != table.x[0]).any():
@@ -173,7 +172,7 @@ class Workshop:
         """What the backbone of a model makes of some rows."""
         backbone, job = fitted.model.backbone, self.job
         table = extract(backbone, data, store=job.store, runtime=job.runtime)
-        _all_there(table)
+        all_there(table)
         self.tables.append(table)
         return table
 
@@ -337,7 +336,6 @@ def _views(
     around, seed = shop.around("views"), ready.settings.seed
     with shop.clock("views"):
         views = train_tables(ready.backbone, splits.train, augment, seed, around, tap=tap)
-    _all_there(views[0])
     shop.tables.append(views[0])
     shop.talk.say("views", extracted(views[0], len(views)))
     return views
@@ -385,10 +383,3 @@ def _tell_attack(
     """What was bought, if it was trained against attacks."""
     if settings.adversarial and len(splits.val):
         shop.talk.say(phase, under_attack(fitted))
-
-
-def _all_there(table: FeatureTable) -> None:
-    """Raises DataError for files that can't be read now, or hold other bytes than when checked."""
-    if table.left_out:
-        item, *others = table.left_out
-        raise changed_during_run(item.path, item.reason, len(others))

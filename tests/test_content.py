@@ -403,3 +403,24 @@ def test_a_run_of_an_earlier_version_is_compared_by_names_and_says_so(
     assert (code, n) == (0, 3)
     assert "by their names only" in err
     assert judged(run, moved(shapes), capsys)[:2] == (0, 24)
+
+
+def test_a_bundle_without_its_run_says_that_it_knows_no_pictures(
+    shapes: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = shutil.copytree(run / "model", run.parent / "bundle" / "model")
+    code, n, err = judged(bundle, shapes, capsys)
+    assert (code, n) == (0, 24)
+    assert "known from its run alone" in err
+
+
+@pytest.mark.parametrize("augment", [hs.Augment(), hs.Augment(flip="both", views=2), FRESH])
+def test_fit_stops_for_a_checked_picture_that_was_replaced(
+    shapes: Path, augment: hs.Augment
+) -> None:
+    data = hs.read(shapes)
+    parts = hs.split(hs.good_rows(data, hs.survey(data)))
+    replace_picture(parts.train.sources[0])
+    recipe = hs.FeatureExtraction(head="linear", head_epochs=1)
+    with pytest.raises(DataError, match=r"\d\d\.png changed after it was checked"):
+        hs.fit(recipe, "tiny:32", parts, augment=augment, store=None)

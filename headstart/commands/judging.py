@@ -117,11 +117,13 @@ def _nothing(roles: list[str], offered: list[int], part: str) -> str:
 
 
 def _warn(data: "hs.Dataset", record: Record | None) -> None:
-    """Of pictures under two labels, and of a record that holds names alone."""
+    """Of pictures under two labels, and of a record that is not there or holds names alone."""
     twice = [group for group in copies(data) if len({data.labels[row] for row in group}) > 1]
     if warning := two_labels_warning(data, twice):
         say("warning", warning)
-    if record is not None and not record.has_contents:
+    if record is None:
+        say("known", "nothing: pictures that a model learned from are known from its run alone")
+    elif not record.has_contents:
         say(
             "known",
             "by their names only: the run, of an earlier version, recorded no contents, so "
