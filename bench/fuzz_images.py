@@ -12,6 +12,7 @@ second (the least of three attempts, as this machine may be busy) and more than 
 """
 
 import argparse
+import io
 import multiprocessing
 import os
 import re
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 from tables import report
 
@@ -223,7 +226,27 @@ def originals() -> dict[str, bytes]:
     found["tiff tiled"] = tiled(grey)
     found["tiff strips"] = saved(rgb, "TIFF", compression="tiff_lzw", strip_size=1000)
     found["tiff big"] = saved(rgb, "TIFF", big_tiff=True)
+    deep = np.asarray(rgb).astype(np.float64)
+    found["tiff floats in planes"] = by_tifffile(
+        np.moveaxis(deep, 2, 0), byteorder=">", planarconfig="separate", photometric="rgb"
+    )
+    found["tiff 16 bits in tiles"] = by_tifffile(
+        deep.astype("u2") << 8, compression="lzw", predictor=2, tile=(32, 32), photometric="rgb"
+    )
+    found["tiff 12 bits"] = by_tifffile(
+        deep[..., 0].astype("u2") << 4, bitspersample=12, photometric="minisblack"
+    )
+    found["tiff min-is-white floats"] = by_tifffile(
+        deep[..., 0].astype("f4"), compression="zstd", predictor=3, photometric="miniswhite"
+    )
     return found
+
+
+def by_tifffile(values: NDArray[Any], **options: Any) -> bytes:
+    """A TIFF of a layout that Pillow does not write."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, metadata=None, **options)
+    return file.getvalue()
 
 
 def interlaced(grey: Image.Image) -> bytes:

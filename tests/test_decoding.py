@@ -447,6 +447,14 @@ def test_tags_that_claim_the_file_over_and_over_are_refused() -> None:
         decode(data + struct.pack("<H", n) + entries + bytes(4))
 
 
+def test_a_tiff_of_absurdly_many_samples_is_refused() -> None:
+    data = bytearray(tiff(RGB8.astype("u2"), photometric="rgb"))
+    at = data.index(struct.pack("<HHI", 277, 3, 1))
+    data[at : at + 12] = struct.pack("<HHII", 277, 4, 1, 2**32 - 1)
+    with pytest.raises(DataError, match="claims 4,294,967,295 samples a pixel"):
+        decode(bytes(data))
+
+
 def keyed(values: NDArray[Any], depth: int, key: tuple[int, ...]) -> bytes:
     """A PNG by pypng in which one grey or colour is transparent."""
     grey = len(key) == 1

@@ -22,6 +22,7 @@ from headstart.data.levels import check_finite, to_levels, usual_range
 from headstart.errors import DataError
 
 BAND_VALUES = 8_000_000  # converted at a time, so that a large picture isn't held several times
+MAX_SAMPLES = 10_000  # of a pixel; sensors of many bands have hundreds
 MAX_VALUE_BYTES = 768_000_000  # of samples before they are levels; 64 million of 3 x 32 bits
 
 
@@ -99,7 +100,7 @@ class Layout:
         return int(values[0]) if values is not None and len(values) else default
 
     def all(self, tag: int) -> tuple[int, ...]:
-        return tuple(int(value) for value in self.tags.get(tag, ()))
+        return tuple(int(value) for value in self.tags.get(tag, ())[:MAX_SAMPLES])
 
     @property
     def size(self) -> tuple[int, int]:
@@ -197,7 +198,10 @@ def read_layout(data: bytes) -> Layout:
         raise DataError("a TIFF that is cut short or damaged") from None
     if taken > 4 * len(data) + 16_000_000:  # each is copied when the file is opened
         raise DataError(f"a TIFF of {len(data):,} bytes whose tags claim {taken:,}")
-    return Layout(order, big, tags, last=not any(data[end : end + struct.calcsize(pointer)]))
+    layout = Layout(order, big, tags, last=not any(data[end : end + struct.calcsize(pointer)]))
+    if not 0 < layout.samples <= MAX_SAMPLES:
+        raise DataError(f"a damaged TIFF (it claims {layout.samples:,} samples a pixel)")
+    return layout
 
 
 def _taken(data: bytes, size: int) -> int:
@@ -229,7 +233,7 @@ def by_pillow(layout: Layout) -> bool:
         alike = layout.photometric != MIN_IS_WHITE and byte and not layout.planes
         return not extra or (alike and extra in ((0,), (UNASSOCIATED,)))
     if layout.photometric == YCBCR and layout.compression == 1:
-        return byte and not extra and layout.all(Tag.SUBSAMPLING) == (1, 1)
+        return False  # it takes every pixel to have a Cb and Cr of its own
     if layout.photometric == CMYK:
         return byte and layout.first(Tag.INKS, 1) == 1 and set(extra) <= {0} and not layout.planes
     return byte and len(extra) <= 3 and set(extra[1:]) <= {0} and not (extra and layout.planes)
@@ -237,7 +241,7 @@ def by_pillow(layout: Layout) -> bool:
 
 def is_put_together(layout: Layout) -> bool:
     """Whether `read_levels` reads this layout."""
-    if layout.photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB, CMYK) or not layout.format:
+    if layout.photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB, CMYK, YCBCR):
         return False
     if layout.compression not in OF_BYTES or layout.first(Tag.DEPTH, 1) > 1:
         return False
@@ -262,6 +266,9 @@ def _colours_are_known(layout: Layout) -> bool:
         return layout.first(Tag.INKS, 1) == 1 and not any(extra) and layout.format == UINT
     if photometric == RGB:
         return True
+    if photometric == YCBCR:
+        whole = layout.all(Tag.SUBSAMPLING) == (1, 1) and layout.compression == 1
+        return whole and layout.format == UINT and layout.bits == 8 and not extra
     return len(extra) <= 1  # more bands are a multispectral picture
 
 
@@ -275,7 +282,7 @@ def why_not(layout: Layout) -> str:
 
 
 def read_levels(data: bytes, layout: Layout) -> tuple[str, NDArray[np.uint8]]:
-    """The picture as one of Pillow's modes L, RGB, CMYK, RGBA, RGBa, and its levels (H, W, C).
+    """The picture as a mode of Pillow's (L, RGB, CMYK, YCbCr, RGBA, RGBa) and its levels (H, W, C).
 
     More than 8 bits become 8: of RGB and CMYK integers the upper ones, as Pillow has it; grey is
     rounded, and numbers that carry no range of their own are scaled (`levels.usual_range`).
@@ -296,7 +303,8 @@ def read_levels(data: bytes, layout: Layout) -> tuple[str, NDArray[np.uint8]]:
         if alpha:
             out[..., colours:] = _alpha(band[..., colours:], layout)
     if not alpha:
-        return {1: "L", 3: "RGB", 4: "CMYK"}[colours], levels
+        mode = {1: "L", 3: "RGB", 4: "CMYK"}[colours]
+        return ("YCbCr" if layout.photometric == YCBCR else mode), levels
     if colours == 1:
         levels = np.ascontiguousarray(levels[..., [0, 0, 0, 1]])
     return "RGBa" if alpha == ASSOCIATED else "RGBA", levels
@@ -402,9 +410,9 @@ def _unpacked(packed: bytes, layout: Layout, rows: int, row: int) -> NDArray[np.
         with TiffImagePlugin.TiffImageFile(io.BytesIO(head + packed)) as image:
             return np.asarray(image)
     except OSError:
-        raise DataError(
-            f"a TIFF that is cut short or damaged ({COMPRESSIONS[layout.compression]})"
-        ) from None
+        how = COMPRESSIONS[layout.compression]
+        unknown = f", or this Pillow was built without {how}" if how in ("LZMA", "ZSTD") else ""
+        raise DataError(f"a TIFF that is cut short or damaged ({how}){unknown}") from None
 
 
 def _unpredicted(raw: NDArray[np.uint8], layout: Layout, shape: tuple[int, int, int]) -> Values:
