@@ -193,6 +193,14 @@ def test_big_endian_utf16_and_any_line_end_are_read(tmp_path: Path, end: str) ->
     assert labels(read(csv(tmp_path, text, "utf-16-be"))) == ["Кошка", "x"]
 
 
+def test_quotation_marks_after_blanks_are_no_part_of_a_label(tmp_path: Path) -> None:
+    assert read(csv(tmp_path, b'path, label\n"a.png", "cat"\n"b.png", "dog, wild"\n')).classes == (
+        "cat",
+        "dog, wild",
+    )
+    assert read(csv(tmp_path, b'path,label\na.png,5" disk\nb.png,x\n')).classes == ('5" disk', "x")
+
+
 @pytest.mark.parametrize("encoding", EAST)
 def test_another_encoding_is_refused_and_guessed(tmp_path: Path, encoding: str) -> None:
     text = f"path,label\na.png,cat\nb.png,{EAST[encoding]}\n"
@@ -220,6 +228,9 @@ def test_a_guess_between_encodings_that_read_alike_names_them_all() -> None:
         ("path,label\na.png,cat\n".encode("utf-16")[:-1], "is not a CSV file that can be read"),
         (b"path,label\na.png,a\x1b[31mb\n", r"row 2: the label holds control characters"),
         (b"path,label,part\na.png,a,\xf2\n", "is not UTF-8"),
+        (b"PK\3\4\x14\0\6\0" + bytes(range(256)), "is a ZIP archive, as Excel's .xlsx is. Save"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1" + bytes(99), "is an Excel file"),
+        (b"PAR1\x15\4", "is a Parquet file"),
     ],
 )
 def test_a_csv_that_is_wrong_is_refused_in_one_sentence(

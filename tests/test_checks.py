@@ -134,7 +134,7 @@ def test_one_class_is_refused_also_when_the_other_can_not_be_read(photos: Path) 
         good_rows(data, survey(data), CheckPlan(max_bad=1))
     shutil.rmtree(photos / "dog")
     data = read(photos)
-    with pytest.raises(DataError, match="At least two classes"):
+    with pytest.raises(DataError, match=r"At least two classes [^.]*only\.$"):
         good_rows(data, survey(data))
 
 
@@ -293,4 +293,13 @@ def test_files_that_a_manifest_lists_in_vain_count_as_bad(photos: Path) -> None:
     (photos / "labels.csv").write_text("path,label\n" + "\n".join(lines))
     data = read(photos / "labels.csv")
     with pytest.raises(DataError, match=f"images of '{label}' are.*no such file"):
+        good_rows(data, survey(data))
+
+
+def test_a_folder_around_the_classes_is_named_with_the_remedy(tmp_path: Path) -> None:
+    for name in ("daisy/1.png", "rose/2.png"):
+        (tmp_path / "flowers" / name).parent.mkdir(parents=True)
+        Image.new("L", (40, 40), 9).save(tmp_path / "flowers" / name)
+    data = read(tmp_path)
+    with pytest.raises(DataError, match=r"'flowers' only. If the folders in it .*daisy, rose"):
         good_rows(data, survey(data))

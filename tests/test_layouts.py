@@ -118,6 +118,8 @@ AS_CLASSES = {
     "one subfolder in common": ("pet/cat pet/other tool/saw tool/other", "pet tool"),
     "mostly unlike": ("a/x a/y a/p a/q b/x b/y b/r b/s", "a b"),
     "one class": ("cat/indoors cat/outdoors", "cat"),
+    "one name of a class inside": ("cat dog pets/cat pets/bird", "cat dog pets"),
+    "a few of them inside": ("cat dog pets pets/cat pets/dog", "cat dog pets"),
 }
 
 
@@ -159,6 +161,9 @@ REFUSED = {
     "patients": (each("10253", "8863", "9345", classes="0 1"), "hold the same subfolders, 0 and 1"),
     "folds of grades": (each("fold1", "fold2", classes="grade1 grade2"), "the same subfolders"),
     "domains": (each("amazon/images", "dslr/images"), "amazon and dslr hold the same"),
+    "twice, in a folder": (each(".", "pets"), "pets holds folders by the names .* cat and dog"),
+    "twice, in a part": (each(".", "train"), "train holds folders by the names of .* cat and dog"),
+    "names as they are": (each("h1", "h2", classes="OK NotOK"), "subfolders, NotOK and OK"),
     "two of training": (each("train1", "train2"), "train1 and train2 hold the same"),
     "one part and another folder": (each("train", "extra"), "extra and train hold the same"),
 }
@@ -170,7 +175,8 @@ def test_what_may_be_parts_is_refused_with_what_to_do(tmp_path: Path, kind: str)
     with pytest.raises(DataError, match=told) as caught:
         read(made(tmp_path, layout))
     assert "CSV manifest with the columns path" in str(caught.value)
-    assert re.search("train, val and test|Move the parts|Name one of these", str(caught.value))
+    remedy = "train, val and test|Move the parts|Name one of these|Take it out"
+    assert re.search(remedy, str(caught.value))
 
 
 def test_empty_classes_of_a_part_are_named(tmp_path: Path) -> None:

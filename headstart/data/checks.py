@@ -216,9 +216,20 @@ def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> 
     if len(rows.classes) < 2:
         raise DataError(
             f"At least two classes with readable images are needed to tell them apart; "
-            f"there is {rows.classes[0]!r} only.{about_links(dataset.left_out)}"
+            f"there is {rows.classes[0]!r} only.{_about_inner_folders(rows)}"
+            f"{about_links(dataset.left_out)}"
         )
     return rows
+
+
+def _about_inner_folders(rows: Dataset) -> str:
+    """A sentence on the folders in the only class, after a blank: they may be meant; or nothing."""
+    tops = {Path(name).parts[:-2] for name in rows.ids}
+    inner = sorted({Path(name).parts[-2] for name in rows.ids if len(Path(name).parts) > 2})
+    if len(tops) > 1 or len(inner) < 2:
+        return ""
+    named = ", ".join(inner[:3]) + (", …" if len(inner) > 3 else "")
+    return f" If the folders in it are the classes ({named}), name the folder that holds them."
 
 
 def with_contents(dataset: Dataset, seen: Survey) -> Dataset:

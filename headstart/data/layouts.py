@@ -268,9 +268,11 @@ def _in_parts(tree: _Tree, place: Place, kinds: Mapping[str, str]) -> Layout:
 def _refuse_shared_subfolders(tree: _Tree) -> None:
     """Raise DataError where top folders hold the same subfolders: either may be the classes."""
     tops = tree.inside(())
+    _refuse_classes_twice(tree, tops)
     inside = [tree.below.get(_inner(tree, (top,)), Counter[str]()) for top in tops]
     shared = _shared(inside)
-    covered = sum(n for counts in inside for name, n in counts.items() if name.lower() in shared)
+    lower = {name.lower() for name in shared}
+    covered = sum(n for counts in inside for name, n in counts.items() if name.lower() in lower)
     if len(shared) < 2 or covered < MOSTLY * sum(tree.count((top,)) for top in tops):
         return
     kinds = _kinds(shared)
@@ -290,10 +292,31 @@ def _refuse_shared_subfolders(tree: _Tree) -> None:
         )
 
 
+def _refuse_classes_twice(tree: _Tree, tops: Sequence[str]) -> None:
+    """Raise DataError where a top folder holds folders by the names of those beside it.
+
+    Archives often hold a data set twice: DATA/cat, DATA/dog and DATA/pets/cat, DATA/pets/dog.
+    """
+    for top in tops:
+        others = {name.lower() for name in tops if name != top}
+        inside = tree.below.get(_inner(tree, (top,)), Counter[str]())
+        twice = [name for name in inside if name.lower() in others]
+        if len(twice) >= 2 and sum(map(inside.__getitem__, twice)) >= MOSTLY * tree.count((top,)):
+            raise DataError(
+                f"Which folders are the classes must be plain; here {_listed([top])} holds folders "
+                f"by the names of folders beside it, {_listed(twice)}. Take it out if it is a copy "
+                f"of them, move its pictures into them, or list the pictures in a CSV manifest "
+                f"with the columns path and label."
+            )
+
+
 def _shared(inside: Sequence[Counter[str]]) -> list[str]:
-    """The names, in lower case, of subfolders that at least half of the folders have, and two."""
+    """The names of subfolders that at least half of the folders have, and two; in any case."""
     times = Counter(name for names in inside for name in {name.lower() for name in names})
-    return sorted(name for name, n in times.items() if n >= 2 and 2 * n >= len(inside))
+    shared = {name for name, n in times.items() if n >= 2 and 2 * n >= len(inside)}
+    return sorted(
+        {name.lower(): name for i in inside for name in i if name.lower() in shared}.values()
+    )
 
 
 def _usual(tops: Sequence[str], shared: Sequence[str]) -> bool:

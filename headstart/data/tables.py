@@ -21,6 +21,12 @@ BOMS = {  # the longest first: UTF-32's little-endian mark begins as that of UTF
     b"\xfe\xff": "utf-16",
 }
 DELIMITERS = (",", ";", "\t", "|")
+NO_TEXT = {  # what other tables begin with, and what they are
+    b"PK\3\4": "a ZIP archive, as Excel's .xlsx is",
+    b"\xd0\xcf\x11\xe0": "an Excel file",
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "a gzip archive",
+}
 RAW = "path"  # the column whose bytes may be other than UTF-8, as names of files may
 SAMPLE = 1_000_000  # bytes by which an encoding is guessed; characters of a header, at most
 
@@ -87,7 +93,9 @@ def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     try:
         with open(path, encoding=encoding, errors=errors, newline="") as f:
-            reader = csv.reader(f, delimiter=_delimiter(f, needed), strict=True)
+            delimiter = _delimiter(f, needed)
+            blanks = _blanks_before_quotes(f, delimiter)
+            reader = csv.reader(f, delimiter=delimiter, strict=True, skipinitialspace=blanks)
             for number, row in enumerate(reader, start=1):
                 if any("\0" in cell for cell in row):
                     raise DataError(f"{display(path)}, row {number}: holds a NUL; it is no text.")
@@ -100,9 +108,18 @@ def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str
 
 
 def _encoding(path: Path) -> str:
-    """By the byte order mark, or else UTF-8; raises DataError for UTF-16 without its mark."""
+    """By the byte order mark, or else UTF-8; raises DataError for UTF-16 without its mark.
+
+    So it does for other tables under the name of a CSV.
+    """
     with open(path, "rb") as f:
         head = f.read(4096)
+    for mark, what in NO_TEXT.items():
+        if head.startswith(mark):
+            raise DataError(
+                f"A CSV file is text; {display(path)} is {what}. Save or export the table as CSV "
+                f"in UTF-8, or give a Parquet file the ending .parquet."
+            )
     for mark, encoding in BOMS.items():
         if head.startswith(mark):
             return encoding
@@ -123,6 +140,14 @@ def _delimiter(f: TextIO, needed: Sequence[str]) -> str:
         if names >= set(needed):
             return delimiter
     return ","
+
+
+def _blanks_before_quotes(f: TextIO, delimiter: str) -> bool:
+    """Whether quotation marks stand after blanks, as in `"a.png", "cat"`, in the first two rows."""
+    place = f.tell()
+    lines = f.readline(SAMPLE) + f.readline(SAMPLE)
+    f.seek(place)
+    return f'{delimiter} "' in lines
 
 
 def _folded(name: str) -> str:
