@@ -7,6 +7,8 @@ from pathlib import Path
 # of the text after them, and halves of characters.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+ESCAPED = re.compile(r"\\\\|(?:\\x[0-9a-f]{2})+")  # what `display` makes of a path's characters
+
 
 def display(text: Path | str) -> str:
     r"""Return a path or a text as printable characters only, on one line.
@@ -23,6 +25,19 @@ def display(text: Path | str) -> str:
     if isinstance(text, Path):
         return "".join(r"\\" if c == "\\" else _printable(c) for c in text.as_posix())
     return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def displayed(text: str) -> str:
+    r"""Return the path, as text, that `display` was given as a Path.
+
+    >>> displayed(display(Path("caf\udce9/a\nb/c\\d.png"))) == "caf\udce9/a\nb/c\\d.png"
+    True
+    """
+    return ESCAPED.sub(lambda found: "\\" if found[0] == r"\\" else _unescaped(found[0]), text)
+
+
+def _unescaped(run: str) -> str:
+    return bytes.fromhex(run.replace(r"\x", "")).decode("utf-8", "surrogateescape")
 
 
 def _printable(character: str) -> str:

@@ -160,13 +160,20 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     if any(NOT_UTF8.search(cell) for row in (header, *lines) for cell in row):
         raise unreadable_text(path)
     header = [plain if (plain := name.strip().casefold()) in COLUMNS else name for name in header]
+    lines = _fitting(path, header, lines)
+    named = [place for place, name in enumerate(header) if name.strip()]  # pandas' index has none
+    return [header[p] for p in named], [[row[p] for p in named] for row in lines]
+
+
+def _fitting(path: Path, header: list[str], lines: list[list[str]]) -> list[list[str]]:
+    """The same rows; raises DataError for one that is not as long as the header."""
     for i, row in enumerate(lines, start=1):
         if len(row) != len(header):
             raise DataError(
                 f"{display(path)}: row {i} does not fit the {len(header)} columns; it has "
                 f"{len(row)}: {row[:3]} and so on."
             )
-    return header, lines
+    return lines
 
 
 def _check_header(path: Path, header: list[str]) -> None:

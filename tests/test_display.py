@@ -16,7 +16,7 @@ from PIL import Image
 import headstart as hs
 from headstart.cli import main
 from headstart.data.cells import defused, restored
-from headstart.display import display, escaped_json
+from headstart.display import display, displayed, escaped_json
 from headstart.predictions import Predictions, read_predictions, write_csv
 from headstart.run_folder import recorded_parts, splits_csv
 from headstart.terminal.printing import print_line, print_table
@@ -59,6 +59,8 @@ def test_whatever_is_printed_is_one_line_of_printable_characters(
     assert display(Path("x\\y" + evil)).startswith("x\\\\y\\x")
     assert json.loads(text := escaped_json(json.dumps(name, ensure_ascii=False))) == name
     assert harmless(text)
+    for path in (Path(f"x\\y{evil}/z"), Path(f"x\\x41/\\\\{evil}\udce9\u0301")):
+        assert Path(displayed(display(path))) == path
 
 
 def test_what_is_printable_is_printed_as_it_is() -> None:
@@ -106,7 +108,11 @@ def test_hostile_names_forge_no_line_of_any_command(
         assert len(out.splitlines()) == len(pictures) == 3
         assert not re.search(r"^error", err, re.MULTILINE)
     assert main(["predict", str(run), *pictures, "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 3
+    assert [told["path"] for told in json.loads(capsys.readouterr().out)] == pictures
+    for command in ("explain", "attack"):
+        out_flag = ["--json", "--out", str(tmp_path / f"{command}2"), *QUICK[command]]
+        assert main([command, str(run), pictures[0], *out_flag]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["path"] == pictures[0]
     for wrong in (["predict", str(tmp_path / "no\x1brun"), "x"], ["check", "no\ndata"], ["\x1bx"]):
         assert main(wrong) > 0
         assert capsys.readouterr().err.count("\n") == 1

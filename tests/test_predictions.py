@@ -192,3 +192,11 @@ def test_what_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
     for name, message in (("p.csv", "is not UTF-8"), ("q.csv", "is no file that can be read")):
         with pytest.raises(DataError, match=f"{name} {message}"):
             read_predictions(tmp_path / name)
+
+
+def test_a_column_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(",path,label,predicted\n0,1.png,cat,cat\n1,2.png,dog,cat\n")
+    assert read_predictions(tmp_path / "p.csv").correct.tolist() == [True, False]
+    (tmp_path / "p.csv").write_text(",path,label,predicted\n0,1.png,cat\n")
+    with pytest.raises(DataError, match="row 1 does not fit the 4 columns"):
+        read_predictions(tmp_path / "p.csv")

@@ -9,6 +9,7 @@ from typing import Any
 import headstart as hs
 from headstart.atomic import check_folder
 from headstart.commands.looking import Looked, add_looking_flags, look, named_after
+from headstart.display import displayed
 from headstart.errors import HeadstartError, SpecError, sentence_of
 from headstart.terminal.flags import Parser, add_flags, count, fraction, made
 from headstart.terminal.printing import (
@@ -88,7 +89,7 @@ class _Done:
     def plain(self, classes: Sequence[str]) -> dict[str, Any]:
         f = self.found
         return {
-            "path": self.path,
+            "path": displayed(self.path),
             "before": _plain(f.before),
             "after": _plain(f.after),
             "target": None if f.target is None else classes[f.target],

@@ -19,6 +19,7 @@ from headstart.commands.looking import (
     pictures_of,
     refuse_taken,
 )
+from headstart.display import displayed
 from headstart.errors import HeadstartError, SpecError, sentence_of
 from headstart.explaining.method import METHODS
 from headstart.terminal.flags import Parser, add_store_flag
@@ -169,7 +170,7 @@ def _written(told: "hs.Explanation", place: Path) -> "hs.Explanation | hs.LeftOu
 
 
 def _plain(told: "hs.Explanation", place: Path) -> dict[str, Any]:
-    return told.to_plain() | {"file": str(place)}
+    return told.to_plain() | {"path": displayed(told.path), "file": str(place)}
 
 
 def _alike(looked: Looked, args: argparse.Namespace) -> Alike:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import headstart as hs
-from headstart.display import display, escaped_json
+from headstart.display import display, displayed, escaped_json
 from headstart.terminal.talk import say
 
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -96,7 +96,7 @@ class Told:
         """What JSON has of one row."""
         said, scores = self.said, self.said.scores[row]
         found = {
-            "path": said.ids[row],
+            "path": displayed(said.ids[row]),
             "predicted": said.classes[said.predicted[row]],
             "score": float(scores.max()),
             "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
