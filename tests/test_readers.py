@@ -498,3 +498,10 @@ def test_the_solar_cells_are_there_or_their_extra_is_named(
     monkeypatch.setattr("headstart.data.examples.find_spec", lambda name: None)
     with pytest.raises(MissingPackage, match=r"headstart\[demo\]"):
         solar_cells()
+
+
+def test_a_manifest_that_lists_a_picture_twice_names_both_rows(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    listed = manifest(tmp_path / "list.csv", "path,label\na.png,cat\nb.png,x\n./a.png,dog\n")
+    with pytest.raises(DataError, match=r"'a.png' .* in rows 2 and 4. Take one of"):
+        read(listed)

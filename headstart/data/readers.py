@@ -105,9 +105,11 @@ def read_manifest(path: Path) -> Dataset:
     records = list(table(path, COLUMNS))
     columns = _part_columns([cells for _, cells in records])
     rows, left_out = list[_Row](), _unused_columns(path, records, columns)
+    listed = dict[str, int]()
     for number, cells in records:
         row = _manifest_row(path, cells, columns, f"{display(path)}, row {number}")
         if _is_file(row.source):
+            _refuse_again(path, row, number, listed)
             rows.append(row)
         else:
             why = "listed in the manifest, but no such file"
@@ -120,6 +122,15 @@ def read_manifest(path: Path) -> Dataset:
             f"relative to {display(path.parent.resolve())}, or absolute."
         )
     return _dataset(rows, left_out)
+
+
+def _refuse_again(path: Path, row: _Row, number: int, listed: dict[str, int]) -> None:
+    """Note in `listed` which row of a manifest a picture is; raise DataError if it has one."""
+    if (first := listed.setdefault(row.id, number)) != number:
+        raise DataError(
+            f"A manifest lists a picture once; in {display(path)} '{row.id}' appears more than "
+            f"once, in rows {first} and {number}. Take one of them out."
+        )
 
 
 def _is_file(path: Path) -> bool:
