@@ -15,15 +15,15 @@ from headstart.data.augment import Augment
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.data.views import PLAIN, Views
-from headstart.engines import open_engine
+from headstart.engines import check_device, open_engine
 from headstart.errors import Mismatch, SpecError
 from headstart.features import FeatureTable, Tap, Watch, all_there, extract, extract_views
 from headstart.finetuning import Opened, Tuned, open_up, tune
 from headstart.heads.fit import fit_head
-from headstart.heads.head import HeadSpec, Rows, Table
+from headstart.heads.head import Rows, Table
 from headstart.metrics import accuracy, log_loss
 from headstart.model import Model
-from headstart.runtime import Runtime
+from headstart.runtime import Runtime, torch_threads
 from headstart.specs import FeatureExtraction, FineTune
 from headstart.store import USUAL, Store
 from headstart.training.feeds import Feed, Fresh, Squares, Stored
@@ -31,7 +31,9 @@ from headstart.training.heads import train_head
 from headstart.training.history import Epoch
 from headstart.training.loop import NOTHING, Figures, Hearing, Keeping
 from headstart.training.network import Count, new_head
+from headstart.trust.limits import Limits
 
+SOLVED = 1  # epochs that a head which is solved, not trained, counts for
 SPARE = 0.9  # of the free disk that may be filled
 
 
@@ -77,8 +79,19 @@ def fit(
     FeatureExtraction starts from a backbone (or its name), FineTune from a fitted model.
     Raises SpecError for the one given to the other.
     """
+    check_device(runtime or Runtime())
     around = Around(store, (runtime or Runtime()).resolved(), watch or Watch())
-    augment = augment or Augment()
+    with torch_threads(around.runtime.threads):
+        return _fit(recipe, start, data, augment or Augment(), around)
+
+
+def _fit(
+    recipe: FeatureExtraction | FineTune,
+    start: str | Backbone | Model,
+    data: Splits,
+    augment: Augment,
+    around: Around,
+) -> Model:
     if isinstance(recipe, FineTune):
         if not isinstance(start, Model) or not isinstance(start.backbone, Backbone):
             raise SpecError(
@@ -120,14 +133,19 @@ def fit_tables(
             keeping=around.keeping,
             hearing=around.hearing,
         )
-        model = Model(backbone, found.head, train.classes, majority)
+        last = found.trained.history[-1].epoch
+        model = Model(
+            backbone, found.head, train.classes, majority, head_lr=recipe.head_lr, epochs=last
+        )
         by = _kept(recipe.head_keep, val)
         chosen = {"head": recipe.head, "epoch": found.trained.chosen, "by": by}
         count = Count(found.head.parameters, found.tensors, *frozen)
         return Fitted(model, chosen, (), found.trained.history, count)
     judged = stacked(rows if len(val) else rows[:1])  # folds may not part the views of a picture
     solved = fit_head(recipe, judged, val)
-    model = Model(backbone, solved.head, train.classes, majority)
+    model = Model(
+        backbone, solved.head, train.classes, majority, head_lr=recipe.head_lr, epochs=SOLVED
+    )
     count = Count(solved.head.parameters, len(solved.head.tensors()), *frozen)
     history = (_solved_line(model, judged, val),)
     return Fitted(model, solved.chosen, solved.path, history, count)
@@ -150,7 +168,7 @@ def fine_tune(
         start.model.head,
         rows,
         val,
-        after=start.history[-1].epoch,
+        after=start.model.epochs,
         keeping=around.keeping,
         hearing=around.hearing,
         runtime=around.runtime,
@@ -357,23 +375,36 @@ def _tuned_model(
             f"A model goes on learning the classes that it knows, in their order: "
             f"{', '.join(start.classes)}; the data has {', '.join(data.train.classes)}."
         )
-    settings = recipe.resolved(backbone, HeadSpec.head_lr)
+    if not recipe.thaws:
+        raise SpecError(
+            "Fine-tuning is of layers that are thawed, and thaw=none leaves none to learn. Name "
+            "what may learn."
+        )
+    settings = recipe.resolved(backbone, start.head_lr)
     opened = open_up(backbone, settings.thaw, settings.thaw_from, whole=settings.adversarial > 0)
-    tap = tap_for(settings, opened, len(data.train) + len(data.val), augment, around)
-    rows, val = feeds(opened, data, augment, settings.seed, around, tap)
+    rows = len(data.train) + len(data.val) + len(data.test)  # as a run counts, for the precision
+    tap = tap_for(settings, opened, rows, augment, around)
+    train, val = feeds(opened, data, augment, settings.seed, around, tap)
     tuned = tune(
         settings,
         opened,
         start.head,
-        rows,
+        train,
         val,
+        after=start.epochs,
         runtime=around.runtime,
     )
-    return Model(tuned.backbone, tuned.head, start.classes, start.majority)
+    return _fitted(tuned, start, settings, data.val).model
 
 
 def _fitted(tuned: Tuned, start: Model, recipe: FineTune, val: Sized) -> Fitted:
-    model = Model(tuned.backbone, tuned.head, start.classes, start.majority)
+    model = replace(
+        start,
+        backbone=tuned.backbone,
+        head=tuned.head,
+        limits=Limits(),
+        epochs=tuned.trained.history[-1].epoch,
+    )
     by = _kept(recipe.keep, val, under_attack=recipe.adversarial > 0)
     chosen: dict[str, Any] = {"epoch": tuned.trained.chosen, "by": by}
     if recipe.wise:
@@ -396,7 +427,7 @@ def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
         scores = model.head.scores(rows.x)
         return log_loss(scores, rows.y), accuracy(scores, rows.y)
 
-    return Epoch("head", 1, None, *figures(train), *figures(val), 0.0)
+    return Epoch("head", SOLVED, None, *figures(train), *figures(val), 0.0)
 
 
 def _majority(data: Dataset | FeatureTable) -> str:

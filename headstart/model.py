@@ -9,7 +9,7 @@ from headstart.backbones.frozen import Frozen
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.errors import Mismatch
 from headstart.features import FeatureTable, Watch, extract
-from headstart.heads.head import Head
+from headstart.heads.head import Head, HeadSpec
 from headstart.predictions import Predictions
 from headstart.runtime import Runtime
 from headstart.store import USUAL, Store
@@ -20,13 +20,16 @@ from headstart.trust.limits import Limits
 @dataclass(frozen=True, eq=False)
 class Model:
     """majority: the class with most training rows, the answer that needs no model. limits: what it
-    knows of its doubts; `with_limits` finds them."""
+    knows of its doubts; `with_limits` finds them. head_lr, epochs: the rate its head was trained
+    at, and for how many epochs, for fine-tuning that goes on from it; bundles do not keep them."""
 
     backbone: Backbone | Frozen
     head: Head
     classes: tuple[str, ...]
     majority: str
     limits: Limits = Limits()
+    head_lr: float = HeadSpec.head_lr
+    epochs: int = 0
 
     def __post_init__(self) -> None:
         if self.majority not in self.classes or self.head.classes != len(self.classes):

@@ -270,11 +270,15 @@ def train_transfer(
 
     table: plain features of all rows, and what crosses the cut if `tap` says so.
     """
-    val, views = table.of(splits.val), _views(shop, ready, splits, table, tap)
+    seed, second = shop.job.recipe.seed, ready.settings.seed
+    val = table.of(splits.val)
+    views = _views(shop, ready, splits, table, tap if seed == second else None, seed)
     with shop.clock("head"):
         head = _train_head(shop, ready, splits, views, val)
     candidates = {"head": Candidate(head, val)}
     if ready.opened is not None:
+        if seed != second:  # each phase draws its own views, as `fit` does
+            views = _views(shop, ready, splits, table, tap, second)
         with shop.clock("fine-tuning"):
             rows: tuple[Feed, Feed] = (
                 (Stored(views, True, ready.settings.seed), Stored((val,), True))
@@ -327,13 +331,13 @@ def train_baseline(
 
 
 def _views(
-    shop: Workshop, ready: Ready, splits: Splits, table: FeatureTable, tap: Tap | None
+    shop: Workshop, ready: Ready, splits: Splits, table: FeatureTable, tap: Tap | None, seed: int
 ) -> tuple[FeatureTable, ...]:
     """A table for each stored view of the training rows, or the plain one alone."""
     augment, plain = shop.job.augment, table.of(splits.train)
     if not (augment.active and augment.views):
         return (plain,)
-    around, seed = shop.around("views"), ready.settings.seed
+    around = shop.around("views")
     with shop.clock("views"):
         views = train_tables(ready.backbone, splits.train, augment, seed, around, tap=tap)
     shop.tables.append(views[0])

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from headstart.runtime import Runtime
 from headstart.specs import FeatureExtraction, FineTune
 from headstart.training.feeds import Feed, Stored
 from headstart.training.network import Network, head_module, new_head
+from headstart.training.optimizing import make_optimizer
 
 RECIPE = FineTune(epochs=3, batch_size=8, lr=1e-3, thaw="1", keep="last", warmup=0.0)
 AROUND = Around(store=None, runtime=Runtime(device="cpu").resolved())
@@ -233,6 +235,72 @@ def test_a_trained_head_gets_new_views_every_epoch(
     recipe = FeatureExtraction(head="linear", head_epochs=3, head_keep="last")
     hs.fit(recipe, random_backbone(), parts, augment=replace(FLIPPED, views=0), store=None)
     assert len(seeds) == 3 * len(parts.train)
+
+
+@pytest.mark.parametrize(
+    ("spec", "tuning", "augment"),
+    [
+        ({"head": "linear", "head_lr": 1e-2}, {"thaw": "auto"}, Augment()),
+        ({"head": "mlp", "hidden": (8,), "head_lr": 3e-3}, {"thaw": "all"}, Augment()),
+        ({"head": "logistic", "head_lr": 1e-2}, {"thaw": "1", "wise": True}, Augment()),
+        ({"head": "ridge"}, {"thaw": "1", "dropout": 0.2}, Augment(flip="both", views=2)),
+        ({"head": "linear"}, {"thaw": "1", "seed": 3}, Augment(flip="both", views=2)),
+        ({"head": "linear"}, {"thaw": "1", "mixup": 0.2}, Augment(flip="both", views=0)),
+    ],
+    ids=str,
+)
+def test_fit_and_train_end_with_the_same_weights(
+    shapes: Path, tmp_path: Path, spec: dict[str, Any], tuning: dict[str, Any], augment: Augment
+) -> None:
+    recipe = FeatureExtraction(**{"head_epochs": 2} | spec)
+    finetune = FineTune(**{"epochs": 2, "batch_size": 8} | tuning)
+    job = hs.Job(
+        backbone=NAME,
+        weights="random",
+        strategy="finetune",
+        recipe=recipe,
+        finetune=finetune,
+        augment=augment,
+        runtime=Runtime(device="cpu", threads=1),
+        store=hs.Store(tmp_path / "one"),
+    )
+    run = hs.train(hs.read(shapes), tmp_path / "run", job)
+    both: dict[str, Any] = {
+        "augment": augment,
+        "store": hs.Store(tmp_path / "two"),
+        "runtime": job.runtime,
+    }
+    head = hs.fit(recipe, random_backbone(), run.splits, **both)
+    model = hs.fit(finetune, head, run.splits, **both)
+    assert finetune.resolved(random_backbone(), head.head_lr).lr == recipe.head_lr / 10
+    assert model.epochs == run.fitted.history[-1].epoch
+    for name, value in run.fitted.model.head.tensors().items():
+        assert np.array_equal(model.head.tensors()[name], value), name
+    assert model.backbone.fingerprint() == run.fitted.model.backbone.fingerprint()
+
+
+@pytest.mark.parametrize("head", ["linear", "logistic"])
+def test_fit_computes_with_the_threads_it_is_given(
+    parts: hs.Splits, monkeypatch: pytest.MonkeyPatch, head: Any
+) -> None:
+    seen, before = set[int](), torch.get_num_threads()
+
+    def noted(*args: Any, **more: Any) -> object:
+        seen.add(torch.get_num_threads())
+        return make_optimizer(*args, **more)
+
+    monkeypatch.setattr("headstart.training.loop.make_optimizer", noted)
+    runtime = Runtime(device="cpu", threads=3)
+    recipe = FeatureExtraction(head=head, head_epochs=1)
+    model = hs.fit(recipe, random_backbone(), parts, store=None, runtime=runtime)
+    hs.fit(replace(RECIPE, epochs=1), model, parts, store=None, runtime=runtime)
+    assert (seen, torch.get_num_threads()) == ({3}, before)
+
+
+def test_fit_refuses_to_fine_tune_nothing(parts: hs.Splits) -> None:
+    model = start_of(parts, random_backbone())
+    with pytest.raises(SpecError, match="thaw=none leaves none to learn"):
+        hs.fit(FineTune(thaw="none"), model, parts, store=None)
 
 
 def test_what_is_thawed_is_said_once() -> None:
