@@ -11,7 +11,6 @@ import secrets
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -50,6 +49,8 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         part = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
         try:
             with open(part, "xb") as f:
+                with suppress(AttributeError):  # a file in memory
+                    _lock(f.fileno())
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
@@ -128,9 +129,8 @@ def check_folder(folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         make_folder(folder)
-        fd, probe = tempfile.mkstemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder)
-        os.close(fd)
-        os.unlink(probe)
+        _clock_of(folder)  # which makes a file, and removes it
+        sweep(folder)
     except OSError as error:
         raise PlaceError(
             f"{folder} must be a folder, or a place for one, that can be written to; the system "
@@ -157,8 +157,46 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path, *, older_than_s: float = DAY_S) -> None:
-    """Remove the temporary files in `folder` that killed writers left long ago."""
-    for part in folder.glob(f"{TEMPORARY}*"):
-        with suppress(OSError):  # another sweeps too, or the folder is read-only
-            if part.is_file() and time.time() - part.stat().st_mtime > older_than_s:
-                part.unlink()
+    """Remove the temporary files in `folder` that killed writers left long ago.
+
+    How old they are is told by the clock that dates files there, which may be another machine's.
+    One that is being written is locked, and stays however a clock may jump.
+    """
+    parts = [part for part in folder.glob(f"{TEMPORARY}*") if part.is_file()]
+    if not parts:
+        return
+    with suppress(OSError):  # the folder is read-only
+        now = _clock_of(folder)
+        for part in parts:
+            with suppress(OSError):  # another sweeps too
+                if now - part.stat().st_mtime > older_than_s and not _is_locked(part):
+                    part.unlink()
+
+
+def _clock_of(folder: Path) -> float:
+    """What time it is for whoever dates the files of a folder."""
+    fd, probe = tempfile.mkstemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder)
+    try:
+        return os.fstat(fd).st_mtime
+    finally:
+        os.close(fd)
+        os.unlink(probe)
+
+
+def _lock(fd: int) -> bool:
+    """Lock an open file until it is closed; False if another holds it. Where there are no locks
+    (Windows refuses to remove open files anyway), True."""
+    try:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True
+
+
+def _is_locked(path: Path) -> bool:
+    with open_file(path) as file:
+        return not _lock(file.fileno())

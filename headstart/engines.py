@@ -151,7 +151,12 @@ class Checked:
 
 
 def compare(features: Features, reference: Features) -> None:
-    """Raise Mismatch if features are further than TOLERANCE from the reference."""
+    """Raise Mismatch if features are further than TOLERANCE from the reference, or that is NaN."""
+    if not np.isfinite(reference).all():
+        raise Mismatch(
+            "The features of the backbone must be finite numbers, and PyTorch too computes others: "
+            "its weights hold NaN or numbers far too large. Get them again, or name other weights."
+        )
     off = float(np.abs(features - reference).max(initial=0))
     allowed = TOLERANCE * max(1.0, float(np.abs(reference).max(initial=0)))
     if not off <= allowed:  # also when either holds NaN

@@ -15,6 +15,7 @@ HeadstartError
 
 import errno
 import os
+from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -75,12 +76,25 @@ class UnknownName(HeadstartError, KeyError):
         super().__init__(name)
 
     def __str__(self) -> str:
-        near = get_close_matches(self.name, self.known, n=3)
+        near = _nearest(self.name, self.known)
         known = ", ".join(self.known[:MANY])
         if len(self.known) > MANY:
             known += f" and {len(self.known) - MANY:,} more"
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {known}."
         return f"There is no {self.what} named {self.name!r}. {hint}"
+
+
+def _nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The names most like one, as they are written; upper and lower case are alike.
+
+    >>> _nearest("FLower", ["Flower", "Bee"])
+    ['Flower']
+    """
+    written = defaultdict[str, list[str]](list)
+    for own in known:
+        written[own.casefold()].append(own)
+    near = get_close_matches(name.casefold(), written, n=most)
+    return [own for folded in near for own in written[folded]][:most]
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}

@@ -56,15 +56,22 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[Callable[[], None]]:
         write_text(
             out / MARKER, "A run was begun here and did not end; the same command goes on.\n"
         )
-        for name in (p.name for p in out.iterdir()):
-            if name.startswith(TEMPORARY) or name == "model":
-                shutil.rmtree(out / name, ignore_errors=True)
+        _remove_temporary(out)
+        shutil.rmtree(out / "model", ignore_errors=True)
         yield lambda: _finish(out)
         _finish(out)
 
 
+def _remove_temporary(out: Path) -> None:
+    """Remove what a killed writer left; nobody else writes into a folder that we hold."""
+    for path in out.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def _finish(out: Path) -> None:
     (out / MARKER).unlink(missing_ok=True)
+    _remove_temporary(out)
     for checkpoint in out.glob(CHECKPOINTS):
         with suppress(OSError):  # something else of that name, which nothing reads
             checkpoint.unlink()
@@ -242,6 +249,15 @@ def recorded_contents(run: Path, data: Dataset) -> Dataset:
 def _folder_of(run: Path) -> Path:
     """The run folder itself, or the one that a bundle lies in."""
     return run if (run / "splits.csv").is_file() else run.resolve().parent
+
+
+def recorded_count(run: Path, part: str) -> int:
+    """How many rows a run had in a part; -1 if it does not say."""
+    try:
+        with open(run / "splits.csv", encoding="utf-8", newline="") as f:
+            return sum(row["part"] == part for row in csv.DictReader(f))
+    except (OSError, ValueError, KeyError):
+        return -1
 
 
 def recorded_source(run: Path) -> str:

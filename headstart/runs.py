@@ -339,8 +339,19 @@ def _kept(shop: Workshop, learned: _Learned) -> str:
     kept = "finetune" if forced else learned.best
     if len(candidates) > 1:
         shown = ", ".join(f"{name} {c.merit[0]:.3f}" for name, c in candidates.items())
-        shop.talk.say("kept", f"{kept} (accuracy on validation: {shown})")
+        why = _why_kept(shop.job, kept, learned.best)
+        shop.talk.say("kept", f"{kept} (accuracy on validation: {shown}){why}")
     return kept
+
+
+def _why_kept(job: Job, kept: str, best: str) -> str:
+    """A word on a candidate that is kept although another was better."""
+    if kept == best:
+        return ""
+    why = f"; the {best} was better, but strategy {job.strategy} was asked for, by flag or recipe"
+    if job.finetune.adversarial:
+        return why
+    return f"{why}: --strategy auto keeps the better one"
 
 
 def _gain(candidates: dict[str, Candidate], kept: str) -> Estimate | None:

@@ -76,4 +76,10 @@ def fill(module: "nn.Module", state: "Mapping[str, Tensor]", origin: object) -> 
                 + (f" and {len(names) - 1} more." if len(names) > 1 else ".")
                 + " Are they those of another architecture?"
             )
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise Mismatch(
+                f"The weights of {origin} must be finite numbers; {name!r} holds NaN or infinity. "
+                f"Get them again, or name others."
+            )
     module.load_state_dict(dict(state), strict=False)

@@ -18,6 +18,7 @@ from headstart.data.content import two_labels_warning
 from headstart.data.dataset import Content, Dataset, LeftOut
 from headstart.data.decoding import decode, read_file, store_key
 from headstart.data.duplicates import Pair, groups, near_duplicates, thumbnail
+from headstart.data.finding import UNLABELLED
 from headstart.data.loading import ordered_map
 from headstart.data.readers import EMPTY_CLASS
 from headstart.data.walking import about_links
@@ -40,6 +41,11 @@ LAYOUT: Layout = {
 }
 
 Facts = dict[str, NDArray[np.generic]]  # one row's entries of the columns below
+
+RESERVED = {  # names that a class could not be told apart by
+    "unknown": "predictions say of a picture that the model does not know",
+    UNLABELLED: "stands for a label that is not known",
+}
 
 
 @dataclass(frozen=True)
@@ -219,6 +225,12 @@ def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> 
             f"there is {rows.classes[0]!r} only.{_about_inner_folders(rows)}"
             f"{about_links(dataset.left_out)}"
         )
+    for name in rows.classes:
+        if name in RESERVED:
+            raise DataError(
+                f"A class must not be called {name!r}, which {RESERVED[name]}: give it another "
+                f"name, such as 'other'."
+            )
     return rows
 
 

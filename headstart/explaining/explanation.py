@@ -181,6 +181,11 @@ def told_rows(
     rows = telling(own, effort.mistakes, effort.right)
     place = {id: row for row, id in enumerate(said.ids)}
     there = [id for id in said.ids if id in pictures]
+    if not len(said):
+        raise DataError(
+            f"There must be test pictures to explain, and {run} was trained without any. Name "
+            f"pictures to explain after it."
+        )
     if not rows:
         raise DataError(
             f"There must be test pictures to explain; of {len(said):,} that {run} was tested on "

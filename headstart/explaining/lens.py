@@ -70,7 +70,8 @@ class Lens:
             several = "; ".join(repr(self.classes[number]) for number in found)
             raise SpecError(f"{name!r} is a name of {several}: give the whole name of one.")
         if not found:
-            raise UnknownName("class of this model", name, {n for own in names for n in own})
+            written = {n.strip() for c in self.classes for n in (c, *c.split(","))} - {""}
+            raise UnknownName("class of this model", name, written)
         return found[0]
 
 
