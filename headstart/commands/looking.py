@@ -11,7 +11,6 @@ from unicodedata import normalize
 
 import headstart as hs
 from headstart.errors import DataError, HeadstartError, SpecError
-from headstart.run_folder import recorded_count
 from headstart.terminal.flags import MODEL_HELP, add_weights_flag, bundle_of, named_files
 from headstart.terminal.talk import say
 
@@ -131,6 +130,8 @@ def part_of(run: Path, data: "hs.Dataset", part: str) -> "hs.Dataset":
     hold what they held then. Raises DataError if there is none."""
     parts = hs.recorded_parts(run, hs.recorded_source(run), data)
     rows = [row for row, name in enumerate(parts) if name == part]
+    from headstart.run_folder import recorded_count
+
     if not rows and recorded_count(run, part) == 0:
         raise DataError(
             f"There must be {part} pictures, and {run} was trained without any: its data left none "
