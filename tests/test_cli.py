@@ -74,6 +74,21 @@ def test_a_file_that_can_not_be_read_is_named_and_the_rest_predicted(
     assert "gone.png: there is no such file" in err
 
 
+def test_every_file_of_a_folder_is_predicted_or_named(
+    shapes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for i in range(25):
+        (folder / f"{i:02}.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (folder / "a.png").write_bytes((shapes / "dark" / "00.png").read_bytes())
+    capsys.readouterr()
+    assert main(["predict", str(run), str(folder)]) == 3
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    assert [f"{i:02}.heic: a HEIC picture" in err for i in range(25)] == [True] * 25
+
+
 def test_only_bad_files_is_a_failure(run: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("not a picture")
     assert main(["predict", str(run), str(tmp_path / "bad.jpg")]) == 1
