@@ -145,8 +145,15 @@ def test_small_classes_are_named_with_their_numbers_and_a_few_of_many() -> None:
         split(rows([0] * 9 + [1] * 3 + [2]))
     with pytest.raises(DataError, match=r"'c4' has 1 and 3 more classes too few\. Add"):
         split(rows(list(range(8))))
-    with pytest.raises(DataError, match="'c1' has 1"):  # a group counts once, however large
+    with pytest.raises(DataError, match=r"'c1' has 30 in 1\. Add"):  # one group has no parts
         split(rows([0] * 30 + [1] * 30, groups=[""] * 30 + ["g"] * 30))
+
+
+def test_three_groups_of_many_pictures_fill_three_parts() -> None:
+    data = rows([0] * 30 + [1] * 30, groups=[""] * 30 + list("abc") * 10)
+    assert [part.counts["c1"] for part in parts(split(data))] == [10, 10, 10]
+    with pytest.raises(DataError, match="'c1' has 4"):  # too few in all, copies counted once
+        split(rows([0] * 30 + [1] * 6, groups=[""] * 30 + list("abcabc")), together=[range(33, 36)])
 
 
 def test_a_class_of_one_in_parts_that_the_data_names_stays_there() -> None:

@@ -99,7 +99,7 @@ def split(
     for donor, parts in _carvings(given):
         pool = [unit for unit in units if part_of.get(unit[0], donor) == donor]
         if len(parts) == len(PARTS):
-            _check_enough(dataset, pool, plan)
+            _check_enough(dataset, pool, plan, together)
         shares = {part: plan.share(part) for part in parts}
         part_of |= _placed(dataset, pool, shares, rng)
     rows = {part: [r for r, p in sorted(part_of.items()) if p == part] for part in PARTS}
@@ -258,18 +258,29 @@ def _cell(dataset: Dataset, unit: Unit) -> Cell:
     return cells.most_common(1)[0][0]
 
 
-def _check_enough(dataset: Dataset, units: Sequence[Unit], plan: SplitPlan) -> None:
-    """Raise DataError for classes with fewer units than the three parts of the plan take."""
-    there = Counter(label for unit in units for label in {dataset.labels[row] for row in unit})
-    few = [f"{dataset.classes[c]!r} has {n}" for c, n in sorted(there.items()) if n < plan.fewest]
+def _check_enough(
+    dataset: Dataset, units: Sequence[Unit], plan: SplitPlan, together: Sequence[Sequence[int]]
+) -> None:
+    """Raise DataError for classes with too few pictures, or units of them, for three parts.
+
+    A few large groups are enough, one for each part: three patients with many pictures.
+    """
+    first = {row: run[0] for run in together for row in run}
+    different = Counter(dataset.labels[row] for row in {first.get(r, r) for u in units for r in u})
+    whole = Counter(label for unit in units for label in {dataset.labels[row] for row in unit})
+    few = [
+        f"{dataset.classes[c]!r} has {n if n < plan.fewest else f'{n} in {whole[c]}'}"
+        for c, n in sorted(different.items())
+        if n < plan.fewest or whole[c] < len(PARTS)
+    ]
     if few:
         shares = "/".join(f"{plan.share(part):.2f}" for part in PARTS)
         more = f" and {len(few) - NAMED} more classes too few" if len(few) > NAMED else ""
         raise DataError(
             f"A class takes {plan.fewest} different pictures or more for train, val and test of "
-            f"{shares}, where copies and groups count once; {', '.join(few[:NAMED])}{more}. Add "
-            f"pictures, take the class out, or name the parts yourself (folders train, val and "
-            f"test, or a manifest's column part)."
+            f"{shares}, where copies count once, in {len(PARTS)} groups or more if it has groups; "
+            f"{', '.join(few[:NAMED])}{more}. Add pictures, take the class out, or name the parts "
+            f"yourself (folders train, val and test, or a manifest's column part)."
         )
 
 
