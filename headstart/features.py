@@ -59,9 +59,8 @@ class FeatureTable:
 
     forwards: examples the backbone ran on to make it. hits: rows that were in the store. Files
     that could not be decoded, or changed since they were checked, have no row; they are in
-    `left_out`. cut: what crosses the cut, if
-    that was wanted; read from the store row by row, so it may be larger than memory. damaged:
-    shards of the store that were passed over.
+    `left_out`. cut: what crosses the cut, if that was wanted; read from the store row by row, so it
+    may be larger than memory. damaged: shards of the store that were passed over.
     """
 
     ids: tuple[str, ...]

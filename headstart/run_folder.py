@@ -253,11 +253,8 @@ def _folder_of(run: Path) -> Path:
 
 def recorded_count(run: Path, part: str) -> int:
     """How many rows a run had in a part; -1 if it does not say."""
-    try:
-        with open(run / "splits.csv", encoding="utf-8", newline="") as f:
-            return sum(row["part"] == part for row in csv.DictReader(f))
-    except (OSError, ValueError, KeyError):
-        return -1
+    rows = recorded_rows(run).values()
+    return sum(row.part == part for row in rows) if rows else -1
 
 
 def recorded_source(run: Path) -> str:

@@ -106,6 +106,11 @@ def test_a_class_with_control_characters_is_refused(tmp_path: Path, bad: str) ->
             read(tmp_path)
 
 
+def test_a_folder_called_nothing_but_blanks_is_a_class_with_a_name(tmp_path: Path) -> None:
+    pictures(tmp_path, " /1.png", "cat/2.png")
+    assert read(tmp_path).classes == (" ", "cat")
+
+
 def test_every_column_of_parquet_becomes_labels(tmp_path: Path) -> None:
     date, time = datetime.date(2024, 1, 31), datetime.datetime(2024, 1, 31, 9, 0, 1)
     for n, (column, text) in enumerate(
@@ -123,6 +128,7 @@ def test_every_column_of_parquet_becomes_labels(tmp_path: Path) -> None:
             (pyarrow.array([time, time], pyarrow.timestamp("ns")), "2024-01-31T09:00:01"),
             (pyarrow.array([2**48, 0], pyarrow.timestamp("ms")), "10889-08-02T05:31:50.656"),
             (pyarrow.array([time, time], pyarrow.timestamp("us", "UTC")), "2024-01-31T09:00:01Z"),
+            (pyarrow.array([0, 1], pyarrow.timestamp("s", "UTC")), "1970-01-01Z"),
         ]
     ):
         (tmp_path / str(n)).mkdir()

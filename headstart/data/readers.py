@@ -105,9 +105,10 @@ def read_manifest(path: Path) -> Dataset:
     records = list(table(path, COLUMNS))
     columns = _part_columns([cells for _, cells in records])
     rows, left_out = list[_Row](), _unused_columns(path, records, columns)
-    listed = dict[str, int]()
+    listed, folder = dict[str, int](), path.parent.resolve()
     for number, cells in records:
-        row = _manifest_row(path, cells, columns, f"{display(path)}, row {number}")
+        where = f"{display(path)}, row {number}"
+        row = _manifest_row(path, folder, cells, _part(cells, columns, where), where)
         if _is_file(row.source):
             _refuse_again(path, row, number, listed)
             rows.append(row)
@@ -119,7 +120,7 @@ def read_manifest(path: Path) -> Dataset:
     if not rows:
         raise DataError(
             f"{display(path)} lists {len(records)} files and none of them is there. Its paths are "
-            f"relative to {display(path.parent.resolve())}, or absolute."
+            f"relative to {display(folder)}, or absolute."
         )
     return _dataset(rows, left_out)
 
@@ -162,8 +163,11 @@ def _column(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _class_name(folder: str) -> str:
-    r"""The name of a class by its folder, as text; bytes that are not UTF-8 read \xNN."""
-    return as_text(display(Path(folder)) if NOT_UTF8.search(folder) else folder)
+    r"""The name of a class by its folder, as text; bytes that are not UTF-8 read \xNN.
+
+    A folder called nothing but blanks keeps them: a class has a name.
+    """
+    return as_text(display(Path(folder)) if NOT_UTF8.search(folder) else folder) or folder
 
 
 def _misplaced(place: tuple[str, ...] | None) -> str:
@@ -234,12 +238,12 @@ def _unused_columns(
     path: Path, records: Sequence[tuple[int, Cells]], used: Sequence[str]
 ) -> list[LeftOut]:
     """The columns that might have named parts and don't: listed, not warned of."""
-    filled = {name for _, cells in records for name in cells if _lower(cells[name])}
+    filled = [name for name in PART_COLUMNS if any(_lower(cells.get(name)) for _, cells in records)]
     why = "the column {!r} names no parts (train, val, test): not used"
     return [
         LeftOut(display(path), why.format(name), expected=True)
-        for name in PART_COLUMNS
-        if name in filled and name not in used
+        for name in filled
+        if name not in used
     ]
 
 
@@ -257,9 +261,9 @@ def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
     return next(iter(parts.values()), "")
 
 
-def _manifest_row(path: Path, cells: Cells, part_columns: Sequence[str], where: str) -> _Row:
+def _manifest_row(path: Path, folder: Path, cells: Cells, part: str, where: str) -> _Row:
+    """A row of the manifest at `path`, whose relative paths begin in `folder`."""
     text = {name: _text(cells, name, where) for name in ("path", "label", "group", "stratum")}
-    folder = path.parent.resolve()
     relative = _spelled(folder, text["path"])
     if NOT_UTF8.search(text["path"]) and not _is_file(folder / relative):
         raise unreadable_text(path)
@@ -267,7 +271,7 @@ def _manifest_row(path: Path, cells: Cells, part_columns: Sequence[str], where: 
         display(relative),
         folder / relative,
         text["label"],
-        _part(cells, part_columns, where),
+        part,
         text["group"],
         text["stratum"],
     )

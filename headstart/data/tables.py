@@ -214,4 +214,6 @@ def _moments(column: Any) -> list[object]:
     unit: Any = getattr(column.type, "unit", "D" if days else "ms")
     numbers = column.cast(pyarrow.int32() if days else pyarrow.int64()).to_pylist()
     moments = [None if n is None else np.datetime64(n, unit) for n in numbers]
-    return [m and f"{as_text(m)}Z" for m in moments] if zone else list(moments)
+    if zone is None:
+        return list(moments)
+    return [None if m is None else f"{as_text(m)}Z" for m in moments]  # 1970-01-01 is false
