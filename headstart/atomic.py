@@ -64,8 +64,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
 @contextmanager
 def _errors_about(path: Path) -> Iterator[None]:
-    """Let OSErrors name the file that was to be written: those of a write name none, others a
-    temporary one."""
+    """Make every OSError in the block name `path`; of itself it names a temporary file, or none."""
     try:
         yield
     except OSError as error:
@@ -160,7 +159,7 @@ def sweep(folder: Path, *, older_than_s: float = DAY_S) -> None:
     """Remove the temporary files in `folder` that killed writers left long ago.
 
     How old they are is told by the clock that dates files there, which may be another machine's.
-    One that is being written is locked, and stays however a clock may jump.
+    A file that is being written is locked, and stays however a clock may jump.
     """
     parts = [part for part in folder.glob(f"{TEMPORARY}*") if part.is_file()]
     if not parts:
@@ -174,7 +173,7 @@ def sweep(folder: Path, *, older_than_s: float = DAY_S) -> None:
 
 
 def _clock_of(folder: Path) -> float:
-    """What time it is for whoever dates the files of a folder."""
+    """The time by the clock that dates files in `folder`, in s: on a network, the server's."""
     fd, probe = tempfile.mkstemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder)
     try:
         return os.fstat(fd).st_mtime

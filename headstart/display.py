@@ -23,7 +23,10 @@ def display(text: Path | str) -> str:
     'cat\\x1b[2J'
     """
     if isinstance(text, Path):
-        return "".join(r"\\" if c == "\\" else _printable(c) for c in text.as_posix())
+        name = text.as_posix()
+        if name.isprintable():  # nearly all are, and there may be 100,000
+            return name.replace("\\", r"\\")
+        return "".join(r"\\" if c == "\\" else _printable(c) for c in name)
     return text if text.isprintable() else "".join(map(_printable, text))
 
 

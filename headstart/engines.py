@@ -151,7 +151,8 @@ class Checked:
 
 
 def compare(features: Features, reference: Features) -> None:
-    """Raise Mismatch if features are further than TOLERANCE from the reference, or that is NaN."""
+    """Raise Mismatch if features are further than TOLERANCE from the reference, or that is not
+    finite."""
     if not np.isfinite(reference).all():
         raise Mismatch(
             "The features of the backbone must be finite numbers, and PyTorch too computes others: "

@@ -212,8 +212,8 @@ def recorded_digests(folder: Path) -> dict[str, str]:
 
 
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Files whose digest is another now, that are gone or new, each named with that; nothing if
-    those before are not known."""
+    """The files that changed, are gone or are new, each as "ID (changed)"; none if `before` is
+    empty, as of a run of an earlier version."""
     if not before:
         return []
     changed = [id for id in before if id in now and now[id] != before[id]]

@@ -14,7 +14,8 @@ Handler = Callable[[int, object], Any]
 
 
 def answer_with(handler: Handler) -> dict[signal.Signals, Any]:
-    """Let `handler` answer these signals; returns those that it does, and who did before.
+    """Let `handler` answer these signals; return those that it now answers, each with the handler
+    that it had before.
 
     One that whoever started the process has it ignore (nohup, a job in the background) stays
     ignored. Elsewhere than in the main thread, which alone gets signals, nothing is changed.

@@ -1,4 +1,4 @@
-"""Which rows a model is judged by: none, unasked, that it has learned from, and each only once."""
+"""Which rows judge a model: none that it has learned from unless asked, and each picture once."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Judged:
 
 
 def judged_by(data: "hs.Dataset", record: Record | None, source: str, part: str) -> Judged:
-    """The rows of checked data to judge by; which these are is printed.
+    """Return the rows of checked data to judge by, and print which they are.
 
     record: what the model's run saw, by which pictures are known again whatever they are called.
     source: where the data was read from. part: "auto" for test pictures and new ones, of the data's
@@ -117,7 +117,7 @@ def _nothing(roles: list[str], offered: list[int], part: str) -> str:
 
 
 def _warn(data: "hs.Dataset", record: Record | None) -> None:
-    """Of pictures under two labels, and of a record that is not there or holds names alone."""
+    """Warn of pictures under two labels; say what a missing or old record of the run means."""
     twice = [group for group in copies(data) if len({data.labels[row] for row in group}) > 1]
     if warning := two_labels_warning(data, twice):
         say("warning", warning)

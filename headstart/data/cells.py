@@ -119,7 +119,7 @@ def _tidy(text: str) -> str:
 
 
 def not_utf8(data: bytes) -> str:
-    """Return the phrase that says so of a text, with the encoding guessed."""
+    """Return the phrase which says that a text is not UTF-8, with its encoding guessed."""
     return f"is not UTF-8, but looks like {guessed_encoding(data)}: save the text as UTF-8"
 
 

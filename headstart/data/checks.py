@@ -349,7 +349,7 @@ class Checks:
 
     @property
     def one_image_classes(self) -> tuple[str, ...]:
-        """In parts that the data names they can't be measured; without parts they are refused."""
+        """Classes with one image: not measured in parts that the data names, refused without."""
         return tuple(name for name, n in self.dataset.counts.items() if n == 1)
 
     @property

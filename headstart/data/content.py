@@ -1,4 +1,4 @@
-"""Pictures are known by what they hold: files are read again as they were, copies count once."""
+"""What pictures hold: a file that is read again must be unchanged, and exact copies count once."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

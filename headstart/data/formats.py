@@ -128,7 +128,7 @@ _TEXTUAL = frozenset(
         "a Git LFS pointer instead of the file (run: git lfs pull)",
     }
 )
-# What the first bytes cannot tell from what the name says: it is stored in that.
+# Formats that are stored in another one: the first bytes tell only that one, and the name the rest.
 _STORED_IN = {
     "a NIfTI picture": "a gzip archive",
     "an SVG picture": "a gzip archive",

@@ -53,7 +53,7 @@ def segments(data: bytes) -> Iterator[Segment]:
 
 
 def damage(data: bytes) -> str:
-    """What makes a file that other readers show in part, in a phrase, or nothing.
+    """Why a file is damaged, in a phrase, although other readers show a part of it; or nothing.
 
     A download or copy that broke off often leaves zeros where the rest should be.
     """

@@ -103,7 +103,8 @@ def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> Layout:
 
 @dataclass(frozen=True)
 class _Tree:
-    """direct: how many pictures lie in each folder itself. below: in each of its folders."""
+    """direct: how many pictures lie in each folder itself. below: by folder, how many lie in each
+    of the folders in it, at any depth."""
 
     direct: Counter[Place]
     below: Mapping[Place, Counter[str]]
@@ -152,7 +153,10 @@ def _rest(name: str) -> frozenset[str]:
 
 
 def _kinds(names: Sequence[str]) -> dict[str, str]:
-    """The folders that look like parts: nothing in their names but that, and what all share."""
+    """The folders that look like parts, and their kinds.
+
+    Their names hold a word for a part, and else only NEUTRAL words and those that all share.
+    """
     told = {name: kind for name in names if (kind := _kind(name))}
     several = len(set(told.values())) > 1
     shared = frozenset.intersection(*map(_rest, told)) if several else frozenset[str]()
@@ -203,7 +207,7 @@ def _sure_parts(tree: _Tree, place: Place) -> dict[str, str]:
 
 
 def _refuse_likely_parts(tree: _Tree, place: Place) -> None:
-    """Raise DataError if most of the folders look like parts, which were not sure."""
+    """Raise DataError if most of the folders look like parts but are not surely parts."""
     names = tree.inside(place)
     kinds = _kinds(names)
     if _crossed(names):
@@ -229,7 +233,10 @@ def _crossed(names: Sequence[str]) -> bool:
 
 
 def _inner(tree: _Tree, place: Place, kind: str = PREDICT) -> Place:
-    """Where a part's class folders are: below it, or below an only folder of the same meaning."""
+    """The folder with a part's class folders: itself, or its only folder (train/images).
+
+    Such an only folder is named as the part is, or by NEUTRAL words alone.
+    """
     while not tree.direct[place] and len(tree.inside(place)) == 1:
         name = tree.inside(place)[0]
         words = set(_tokens(name))
@@ -311,7 +318,7 @@ def _refuse_classes_twice(tree: _Tree, tops: Sequence[str]) -> None:
 
 
 def _shared(inside: Sequence[Counter[str]]) -> list[str]:
-    """The names of subfolders that at least half of the folders have, and two; in any case."""
+    """The subfolders that at least two of the folders, and half of them, have, in any case."""
     times = Counter(name for names in inside for name in {name.lower() for name in names})
     shared = {name for name, n in times.items() if n >= 2 and 2 * n >= len(inside)}
     return sorted(

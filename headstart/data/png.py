@@ -46,7 +46,7 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def damage(data: bytes) -> str:
-    """What makes a file that no reader should decode, in a phrase, or nothing."""
+    """Why a file should not be decoded, in a phrase, or nothing."""
     for chunk in chunks(data):
         if chunk.kind == b"CgBI":
             return "a PNG in Apple's own variant (CgBI), which is not read: save it as plain PNG"

@@ -81,7 +81,7 @@ def link_fault(root: Path, path: Path) -> str:
 
 
 def about_links(left_out: Iterable[LeftOut]) -> str:
-    """A sentence on the links that were not followed and its remedy, after a blank; or nothing."""
+    """A sentence on the links that were not followed and the remedy, after a blank; or nothing."""
     links = [out.path for out in left_out if out.reason in (LEADS_OUT, LEADS_NOWHERE)]
     if not links:
         return ""
@@ -140,7 +140,7 @@ class _Walker:
 
     def run(self) -> None:
         self.enter(_Folder(Path(), self.root))
-        while self.links:  # after all real names, of which their number depends
+        while self.links:  # after all real names: how many linked ones are allowed depends on them
             self.follow(self.links.popleft())
 
     def enter(self, folder: _Folder) -> None:

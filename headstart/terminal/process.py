@@ -39,7 +39,7 @@ def open_missing() -> None:
 
 
 def _hold(number: int) -> None:
-    """Let a descriptor be of something; the lower ones are already."""
+    """Open a descriptor onto nothing if it is closed; the lower ones are open already."""
     try:
         os.fstat(number)
     except OSError:
