@@ -1,12 +1,17 @@
 """Writers of a store's table are killed at random moments: is any acknowledged row lost or wrong?
 
     python bench/kill_store.py [--kills 1000] [--seed 0]
+    python bench/kill_store.py --flips 200
 
 A child process appends batches of rows whose content follows from their digest, and says on a pipe
 when an append begins and when it has returned. Its parent kills it (SIGKILL) at a random moment,
 opens the table again and looks: every acknowledged row must be there and right, and every row that
 is there must be right. Every tenth time two writers share the table. The same harness must catch a
 naive writer, which appends to one file and then to its index.
+
+With --flips, one random bit of one random shard of a full table is flipped instead, so many times:
+every row that is still there must be right, the others are appended again as an extraction would,
+and then all rows must be what they were. The control takes every shard for intact.
 """
 
 import argparse
@@ -20,14 +25,16 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tables import report
 
+from headstart import store
 from headstart.atomic import TEMPORARY
 from headstart.store import DIGEST_BYTES, Store, Table, digest
 
@@ -43,8 +50,11 @@ Rows = NDArray[np.uint32]  # (n, WIDTH)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--flips", type=int, default=0, help="flip bits instead, so many times")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.flips:
+        sys.exit(flip_main(args.flips, args.seed))
     real = hunt(StoreKeeper, args.kills, args.seed)
     naive = hunt(NaiveKeeper, max(20, args.kills // 10), args.seed)
     rows = [{"writer": "store", **real.shown()}, {"writer": "naive", **naive.shown()}]
@@ -162,6 +172,85 @@ def hunt(keeper: type[Keeper], kills: int, seed: int) -> Tally:
             shutil.rmtree(folder)
     tally.seconds = time.perf_counter() - start
     return tally
+
+
+BATCHES = 8  # of the table that bits are flipped in
+
+
+@dataclass
+class Flips:
+    """What came of flipped bits, one after the other."""
+
+    flips: int = 0
+    passed_over: int = 0  # the shard was, and its rows appended again
+    not_noticed: int = 0  # of these, and the rows right all the same
+    different: int = 0  # rows that were wrong without a word
+    seconds: float = 0.0
+
+
+def flip_main(count: int, seed: int) -> bool:
+    """Flip bits with the check and without; whether something is wrong."""
+    real, blind = flip(count, seed), flip(max(20, count // 10), seed, blind=True)
+    rows = [{"check": "seals", **vars(real)}, {"check": "none", **vars(blind)}]
+    report("flip_store", rows, {"flips": count, "seed": seed, "batches": BATCHES})
+    good = real.different == 0 and real.passed_over == real.flips
+    print("store:", "no silent difference" if good else "WRONG")
+    print("none:", "caught" if blind.different else "NOT CAUGHT: this harness proves nothing")
+    return not (good and blind.different)
+
+
+def flip(count: int, seed: int, *, blind: bool = False) -> Flips:
+    """Flip so many bits of a table's shards. blind: every shard is taken for intact."""
+    rng, tally, start = np.random.default_rng(seed), Flips(), time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="flip-store-") as root:
+        folder, names = Path(root), [n for batch in range(BATCHES) for n in names_of(batch)]
+        for batch in range(BATCHES):
+            StoreKeeper(folder).append(names_of(batch), rows_of(names_of(batch)))
+        shards = sorted(folder.rglob("*.safetensors"))
+        for _ in range(count):
+            path = shards[rng.integers(len(shards))]
+            whole = path.read_bytes()
+            flipped, bit = bytearray(whole), int(rng.integers(8 * len(whole)))
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with taken_for_intact(blind):
+                judge_flip(folder, names, tally)
+            path.write_bytes(whole)
+    tally.seconds = time.perf_counter() - start
+    return tally
+
+
+def judge_flip(folder: Path, names: Sequence[bytes], tally: Flips) -> None:
+    """Look at the table as a new process would, append what it lacks, and look again."""
+    tally.flips += 1
+    found = StoreKeeper(folder).found(names)
+    missing = [name for name in names if name not in found]
+    right = all(np.array_equal(rows, rows_of([name])[0]) for name, rows in found.items())
+    tally.passed_over += bool(missing)
+    if missing:
+        StoreKeeper(folder).append(missing, rows_of(missing))
+    table = StoreKeeper(folder).table
+    there = [name for name in names if name in table]
+    read = table.reader(there, "x")[range(len(there))]
+    right = right and len(there) == len(names) and np.array_equal(read, rows_of(there))
+    tally.different += not right
+    tally.not_noticed += right and not missing
+
+
+@contextmanager
+def taken_for_intact(blind: bool) -> Iterator[None]:
+    """The control: no shard is checked against its name and seal."""
+    before = Table._intact
+
+    def intact(table: Table, path: Path, file: BinaryIO) -> bool:
+        table._good[path] = store._Stamp.of(file)
+        return True
+
+    setattr(Table, "_intact", intact if blind else before)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(Table, "_intact", before)  # noqa: B010
 
 
 def kill(

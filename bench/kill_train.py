@@ -1,6 +1,7 @@
 """Runs are killed at random moments and resumed: do they end to the bit as an unbroken one?
 
     python bench/kill_train.py [--runs 20] [--kills 3] [--seed 0]
+    python bench/kill_train.py --flips 200
 
 A child process trains a head by epochs and fine-tunes a small ResNet on augmented views, writing
 a checkpoint after every step. Its parent kills it (SIGKILL) a random moment after a random step,
@@ -8,6 +9,10 @@ looks whether each checkpoint that is there can be read, and lets another child 
 after the last kill one runs to its end. Weights, history (but for the seconds), split and
 predictions must be byte for byte those of a run that nobody disturbed. The same harness must catch
 a trainer that forgets the optimiser's memory.
+
+With --flips, a run is killed once, in fine-tuning, and then resumed from a copy in which one random
+bit of one of its checkpoints is flipped, so many times. It must be refused in a sentence, or end as
+the unbroken run does. The control trusts every checkpoint.
 """
 
 import argparse
@@ -36,6 +41,8 @@ from headstart.training import checkpoints, loop
 
 SAME = ("model/weights.safetensors", "model/model.json", "splits.csv", "predictions.csv")
 LONGEST_S = 0.05  # between the step that is waited for and the kill
+HALF = 30  # steps after which the run whose checkpoints are flipped is killed: in fine-tuning
+ENDED, FAILED, REFUSED = 0, 1, 3  # exit codes of a child
 
 
 @dataclass
@@ -63,12 +70,15 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--kills", type=int, default=3, help="of each run")
+    parser.add_argument("--flips", type=int, default=0, help="flip bits instead, so many times")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)  # forked children have no threads of their parent's
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_pictures(root / "pictures")
+        if args.flips:
+            sys.exit(flip_main(root, args.flips, args.seed))
         real = hunt(root, args.runs, args.kills, args.seed, forgetful=False)
         naive = hunt(root, max(2, args.runs // 10), args.kills, args.seed, forgetful=True)
     rows = [real.shown("headstart"), naive.shown("forgets the optimiser")]
@@ -104,6 +114,98 @@ def job_in(root: Path, name: str, resume: bool = False) -> hs.Job:
         checkpoint_s=0.0,
         resume=resume,
     )
+
+
+@dataclass
+class Flips:
+    """What came of resuming from checkpoints with a flipped bit."""
+
+    flips: int = 0
+    refused: int = 0  # in a sentence
+    equal: int = 0  # to the unbroken run
+    different: int = 0  # without a word
+    failed: int = 0  # otherwise
+    seconds: float = 0.0
+
+
+def flip_main(root: Path, count: int, seed: int) -> bool:
+    """Flip bits with the check and without; whether something is wrong."""
+    whole, half = root / "whole", root / "half"
+    wait_for_end(*start(root, whole, False, False))
+    steps = len(wait_for_kill(*start(root, half, False, False), HALF))
+    assert steps >= HALF
+    assert len(list(half.glob("checkpoint-*.safetensors"))) == 2
+    real = flip(root, count, seed)
+    blind = flip(root, max(4, count // 25), seed, blind=True)
+    rows = [{"check": "seals", **vars(real)}, {"check": "none", **vars(blind)}]
+    report("flip_train", rows, {"flips": count, "seed": seed})
+    good = real.different == 0 and real.failed == 0 and real.refused > 0
+    print("headstart:", "no silent difference" if good else "WRONG")
+    caught = blind.different > 0
+    print("none:", "caught" if caught else "NOT CAUGHT: this harness proves nothing")
+    return not (good and caught)
+
+
+def wait_for_kill(pid: int, pipe: int, steps: int) -> bytes:
+    """Kill a child right after so many steps; what it said until then."""
+    said = b""
+    while len(said) < steps and (more := os.read(pipe, steps - len(said))):
+        said += more
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(pipe)
+    return said
+
+
+def flip(root: Path, count: int, seed: int, *, blind: bool = False) -> Flips:
+    """Flip so many bits of the checkpoints of a run that was cut off, each in a copy of its own."""
+    rng, tally, began = random.Random(seed), Flips(), time.perf_counter()
+    for number in range(count):
+        out = root / f"flipped-{blind}-{number}"
+        shutil.copytree(root / "half", out)
+        path = rng.choice(sorted(out.glob("checkpoint-*.safetensors")))
+        if blind:
+            path = out / "checkpoint-finetune.safetensors"
+        elif number % 10 == 9:
+            path = out / "checkpoint-cut.json"
+        data = bytearray(path.read_bytes())
+        bit = a_number_halved(data, rng) if blind else rng.randrange(8 * len(data))
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        tally.flips += 1
+        came = resumed(root, out, blind=blind)
+        if came == "ended":
+            came = "equal" if equal(root / "whole", out) else "different"
+        setattr(tally, came, getattr(tally, came) + 1)
+        shutil.rmtree(out)
+    tally.seconds = time.perf_counter() - began
+    return tally
+
+
+def a_number_halved(data: bytes | bytearray, rng: random.Random) -> int:
+    """The highest bit of the mantissa of a float32: rounding does not swallow it."""
+    header = 8 + int.from_bytes(data[:8], "little")
+    return 8 * (header + 4 * rng.randrange((len(data) - header) // 4) + 2) + 6
+
+
+def resumed(root: Path, out: Path, *, blind: bool) -> str:
+    """What comes of going on in `out` in a forked child: ended, refused or failed."""
+    pid = os.fork()
+    if not pid:
+        code = FAILED
+        try:
+            if blind:
+                setattr(checkpoints, "seal_holds", lambda data, name: True)  # noqa: B010
+            hs.train(hs.read(root / "pictures"), out, job_in(root, "half", True))
+            code = ENDED
+        except HeadstartError as error:
+            code = REFUSED if "Remove it" in str(error) else FAILED
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    ends = {ENDED: "ended", REFUSED: "refused"}
+    return ends.get(os.waitstatus_to_exitcode(status), "failed")
 
 
 def hunt(root: Path, runs: int, kills: int, seed: int, *, forgetful: bool) -> Tally:

@@ -385,6 +385,16 @@ def test_killed_writers_lose_nothing_and_a_naive_one_is_caught() -> None:
     subprocess.run(command, cwd=BENCH, check=True, timeout=60)
 
 
+def test_flipped_bits_differ_never_in_silence_and_without_the_check_they_do() -> None:
+    harness = (
+        "from kill_store import flip\n"
+        "real, blind = flip(20, seed=0), flip(20, seed=0, blind=True)\n"
+        "assert (real.different, real.passed_over) == (0, 20), real\n"
+        "assert blind.different, blind\n"
+    )
+    subprocess.run([sys.executable, "-c", harness], cwd=BENCH, check=True, timeout=60)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
 def test_a_reader_gives_the_rows_that_are_asked_for(tmp_path: Path, dtype: str) -> None:
     table = Store(tmp_path).table("t")

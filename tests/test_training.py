@@ -1,6 +1,8 @@
 """The loop: what it leaves alone, what stops it, and that it goes on to the bit."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -341,6 +343,14 @@ def test_what_lies_in_the_place_of_a_checkpoint_is_refused_in_a_sentence(
         plain = save_tensors({"a": torch.zeros(1)}, {"facts": "{}"} | seal)
         checkpoint.write_bytes(sealed(plain, "a table") if seal else plain)
     refused(checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks")
+def test_runs_resumed_from_flipped_checkpoints_differ_never_in_silence() -> None:
+    harness = "import sys, kill_train\nsys.argv[1:] = ['--flips', '10']\nkill_train.main()\n"
+    bench = Path(__file__).parents[1] / "bench"
+    subprocess.run([sys.executable, "-c", harness], cwd=bench, check=True, timeout=600)
 
 
 def spoiled_input() -> tuple[Network, Stored, Plan]:
