@@ -19,14 +19,14 @@ WHY = {
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedRows:
     """data: the rows to judge by. left_out: rows that are not, with the reason."""
 
     data: "hs.Dataset"
     left_out: "tuple[hs.LeftOut, ...]"
 
 
-def judged_by(data: "hs.Dataset", record: Record | None, source: str, part: str) -> Judged:
+def judged_by(data: "hs.Dataset", record: Record | None, source: str, part: str) -> JudgedRows:
     """Return the rows of checked data to judge by, and print which they are.
 
     record: what the model's run saw, by which pictures are known again whatever they are called.
@@ -53,7 +53,7 @@ def judged_by(data: "hs.Dataset", record: Record | None, source: str, part: str)
         )
     _tell(judged, [roles[row] for row in counted], len(data), len(again))
     reasons = (_reason(data.ids[row], known[row], roles[row]) for row in named)
-    return Judged(judged, (*reasons, *again))
+    return JudgedRows(judged, (*reasons, *again))
 
 
 def _known(data: "hs.Dataset", record: Record | None, own: bool) -> tuple[RecordedRow | None, ...]:

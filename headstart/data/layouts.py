@@ -58,7 +58,7 @@ GLUED = re.compile(f"(x|y)?({'|'.join(WORDS)})({'|'.join(sorted(NEUTRAL - {'x', 
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """parts: the folders that hold class folders, and the part of each ("" if there are no parts).
 
     unlabelled: folders of parts that hold pictures and no class folders; `left_out` names them.
@@ -74,7 +74,7 @@ class Layout:
         return next((p for p in places if p in self.parts or p in self.unlabelled), None)
 
 
-def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> Layout:
+def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> FolderLayout:
     """Tell from the names of pictures and folders where the class folders are.
 
     Parts are folders whose names say so ("train" and "val"; "Training" and "Testing"; "seg_train",
@@ -98,7 +98,7 @@ def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> Layout:
     if places:
         return _in_parts(tree, places[0], _sure_parts(tree, places[0]))
     _refuse_shared_subfolders(tree)
-    return Layout({(): ""})
+    return FolderLayout({(): ""})
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def _classes(tree: _Tree, place: Place, kinds: Mapping[str, str], part: str) -> 
     return {name.lower() for top in tops for name in tree.inside(_inner(tree, top, part))}
 
 
-def _in_parts(tree: _Tree, place: Place, kinds: Mapping[str, str]) -> Layout:
+def _in_parts(tree: _Tree, place: Place, kinds: Mapping[str, str]) -> FolderLayout:
     """The layout of parts that are told from the names in a folder."""
     parts, unlabelled, left_out = dict[Place, str](), set[Place](), list[LeftOut]()
     for name, kind in sorted(kinds.items()):
@@ -269,7 +269,7 @@ def _in_parts(tree: _Tree, place: Place, kinds: Mapping[str, str]) -> Layout:
     labelled = {part for inner, part in parts.items() if tree.inside(inner)}
     if unlabelled and ("train" not in labelled if "train" in kinds.values() else not labelled):
         _refuse_parts(kinds, "they hold no class folders to learn from")
-    return Layout(parts, frozenset(unlabelled), tuple(left_out))
+    return FolderLayout(parts, frozenset(unlabelled), tuple(left_out))
 
 
 def _refuse_shared_subfolders(tree: _Tree) -> None:

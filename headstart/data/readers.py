@@ -10,7 +10,7 @@ from headstart.data.archives import read_archive
 from headstart.data.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.formats import NOT_AN_IMAGE, why_not_decoded
-from headstart.data.layouts import PART_WORDS, Layout, layout_of
+from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
 from headstart.data.tables import Cells, Columns, csv_rows, parquet_rows, unreadable_text
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.errors import DataError, UnknownName
@@ -200,7 +200,7 @@ def _about_announced(left_out: Iterable[LeftOut]) -> str:
     return f" {len(announced)} files there are not read; the first: {first.path} ({first.reason})."
 
 
-def _empty_classes(found: Walk, rows: list[_Row], layout: Layout) -> Iterator[LeftOut]:
+def _empty_classes(found: Walk, rows: list[_Row], layout: FolderLayout) -> Iterator[LeftOut]:
     used = {row.label for row in rows}
     for folder in found.folders:
         place = layout.base(folder)

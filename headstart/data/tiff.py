@@ -87,7 +87,7 @@ Values = NDArray[Any]  # (H, W, samples)
 
 
 @dataclass(frozen=True)
-class Layout:
+class TiffLayout:
     """The first picture of a TIFF file: the tags that say how its samples are stored."""
 
     order: str  # < or >
@@ -177,7 +177,7 @@ def _interleaved(colours: NDArray[np.integer]) -> bytes:
     return np.ascontiguousarray(colours.reshape(3, -1).T).astype(np.uint8).tobytes()
 
 
-def read_layout(data: bytes) -> Layout:
+def read_layout(data: bytes) -> TiffLayout:
     """The tags of the first picture of a TIFF or BigTIFF; DataError when it has none."""
     order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
     count, entry, pointer = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
@@ -198,7 +198,7 @@ def read_layout(data: bytes) -> Layout:
         raise DataError("a TIFF that is cut short or damaged") from None
     if taken > 4 * len(data) + 16_000_000:  # each is copied when the file is opened
         raise DataError(f"a TIFF of {len(data):,} bytes whose tags claim {taken:,}")
-    layout = Layout(order, big, tags, last=not any(data[end : end + struct.calcsize(pointer)]))
+    layout = TiffLayout(order, big, tags, last=not any(data[end : end + struct.calcsize(pointer)]))
     if not 0 < layout.samples <= MAX_SAMPLES:
         raise DataError(f"a damaged TIFF (it claims {layout.samples:,} samples a pixel)")
     return layout
@@ -218,7 +218,7 @@ def _values(data: bytes, order: str, kind: str, many: int, value: bytes) -> NDAr
     return np.frombuffer(data[at : at + size][: size // dtype.itemsize * dtype.itemsize], dtype)
 
 
-def by_pillow(layout: Layout) -> bool:
+def by_pillow(layout: TiffLayout) -> bool:
     """Whether Pillow is known to read this layout right: none of more than 8 bits is."""
     if layout.format != UINT or layout.bits not in (1, 2, 4, 8) or layout.first(Tag.DEPTH, 1) > 1:
         return False
@@ -239,7 +239,7 @@ def by_pillow(layout: Layout) -> bool:
     return byte and len(extra) <= 3 and set(extra[1:]) <= {0} and not (extra and layout.planes)
 
 
-def is_put_together(layout: Layout) -> bool:
+def is_put_together(layout: TiffLayout) -> bool:
     """Whether `read_levels` reads this layout."""
     if layout.photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB, CMYK, YCBCR):
         return False
@@ -258,7 +258,7 @@ def is_put_together(layout: Layout) -> bool:
     return _colours_are_known(layout)
 
 
-def _colours_are_known(layout: Layout) -> bool:
+def _colours_are_known(layout: TiffLayout) -> bool:
     extra, photometric = layout.extra, layout.photometric
     if layout.samples < COLOURS[photometric] or set(extra[1:]) - {0} or set(extra) - {0, 1, 2}:
         return False
@@ -272,7 +272,7 @@ def _colours_are_known(layout: Layout) -> bool:
     return len(extra) <= 1  # more bands are a multispectral picture
 
 
-def why_not(layout: Layout) -> str:
+def why_not(layout: TiffLayout) -> str:
     """The refusal of a layout that neither way reads right."""
     if layout.photometric in (MIN_IS_BLACK, MIN_IS_WHITE) and layout.samples > 2:
         return (
@@ -281,7 +281,7 @@ def why_not(layout: Layout) -> str:
     return f"{layout}: this layout is not read; save it as 8-bit grey or RGB"
 
 
-def read_levels(data: bytes, layout: Layout) -> tuple[str, NDArray[np.uint8]]:
+def read_levels(data: bytes, layout: TiffLayout) -> tuple[str, NDArray[np.uint8]]:
     """The picture as a mode of Pillow's (L, RGB, CMYK, YCbCr, RGBA, RGBa) and its levels (H, W, C).
 
     More than 8 bits become 8: of RGB and CMYK integers the upper ones, as Pillow has it; grey is
@@ -310,7 +310,7 @@ def read_levels(data: bytes, layout: Layout) -> tuple[str, NDArray[np.uint8]]:
     return "RGBa" if alpha == ASSOCIATED else "RGBA", levels
 
 
-def _range(colours: Values, layout: Layout) -> tuple[float, float]:
+def _range(colours: Values, layout: TiffLayout) -> tuple[float, float]:
     """The values of black and white; refuses numbers that are not finite."""
     if layout.format == UINT and layout.bits <= 16:
         return 0.0, 2.0**layout.bits - 1
@@ -322,14 +322,14 @@ def _range(colours: Values, layout: Layout) -> tuple[float, float]:
     return usual_range(low, high, floats=layout.format == FLOAT)
 
 
-def _levels(band: Values, layout: Layout, low: float, high: float) -> NDArray[np.uint8]:
+def _levels(band: Values, layout: TiffLayout, low: float, high: float) -> NDArray[np.uint8]:
     if layout.format == UINT and layout.bits == 16 and layout.photometric in (RGB, CMYK):
         return (band >> 8).astype(np.uint8)
     levels = to_levels(band, low, high)
     return 255 - levels if layout.photometric == MIN_IS_WHITE else levels
 
 
-def _alpha(band: Values, layout: Layout) -> NDArray[np.uint8]:
+def _alpha(band: Values, layout: TiffLayout) -> NDArray[np.uint8]:
     if layout.format == UINT and layout.bits in (8, 16):
         return (band >> (layout.bits - 8)).astype(np.uint8)
     white = 1.0 if layout.format == FLOAT else 2.0 ** (layout.bits - (layout.format == INT)) - 1
@@ -339,7 +339,7 @@ def _alpha(band: Values, layout: Layout) -> NDArray[np.uint8]:
     return to_levels(band, 0.0, white)
 
 
-def _samples(data: bytes, layout: Layout, wanted: int) -> Values:
+def _samples(data: bytes, layout: TiffLayout, wanted: int) -> Values:
     """The first `wanted` samples of every pixel, (H, W, wanted), in native byte order."""
     (width, height), (wide, high) = layout.size, _segment_size(layout)
     kind = {UINT: "u", INT: "i", FLOAT: "f"}[layout.format]
@@ -354,7 +354,7 @@ def _samples(data: bytes, layout: Layout, wanted: int) -> Values:
     return values
 
 
-def _segment_size(layout: Layout) -> tuple[int, int]:
+def _segment_size(layout: TiffLayout) -> tuple[int, int]:
     """Width and height of a strip or tile."""
     width, height = layout.size
     if Tag.TILE_WIDTH not in layout.tags:
@@ -365,7 +365,7 @@ def _segment_size(layout: Layout) -> tuple[int, int]:
     return wide, high
 
 
-def _places(layout: Layout, wanted: int) -> Iterator[tuple[int, int, int]]:
+def _places(layout: TiffLayout, wanted: int) -> Iterator[tuple[int, int, int]]:
     """Plane, top and left of each strip or tile, in the order of their offsets."""
     (width, height), (wide, high) = layout.size, _segment_size(layout)
     for plane in range(wanted if layout.planes else 1):
@@ -374,7 +374,7 @@ def _places(layout: Layout, wanted: int) -> Iterator[tuple[int, int, int]]:
                 yield plane, top, left
 
 
-def _bytes(data: bytes, layout: Layout, number: int, rows: int, row: int) -> NDArray[np.uint8]:
+def _bytes(data: bytes, layout: TiffLayout, number: int, rows: int, row: int) -> NDArray[np.uint8]:
     """The unpacked bytes of one strip or tile, (rows, bytes of a row)."""
     tiled = Tag.TILE_WIDTH in layout.tags
     offsets, sizes = (Tag.TILES, Tag.TILE_BYTES) if tiled else (Tag.STRIPS, Tag.STRIP_BYTES)
@@ -390,7 +390,7 @@ def _bytes(data: bytes, layout: Layout, number: int, rows: int, row: int) -> NDA
     return _unpacked(packed, layout, rows, row)
 
 
-def _unpacked(packed: bytes, layout: Layout, rows: int, row: int) -> NDArray[np.uint8]:
+def _unpacked(packed: bytes, layout: TiffLayout, rows: int, row: int) -> NDArray[np.uint8]:
     """A strip decompressed by Pillow, as the one strip of an 8-bit grey TIFF."""
     tags = {
         **{Tag.WIDTH: row, Tag.HEIGHT: rows, Tag.BITS: 8, Tag.COMPRESSION: layout.compression},
@@ -415,7 +415,7 @@ def _unpacked(packed: bytes, layout: Layout, rows: int, row: int) -> NDArray[np.
         raise DataError(f"a TIFF that is cut short or damaged ({how}){unknown}") from None
 
 
-def _unpredicted(raw: NDArray[np.uint8], layout: Layout, shape: tuple[int, int, int]) -> Values:
+def _unpredicted(raw: NDArray[np.uint8], layout: TiffLayout, shape: tuple[int, int, int]) -> Values:
     """Bytes (rows, bytes of a row) as samples of this shape, differences summed up."""
     size, kind = layout.bits // 8, {UINT: "u", INT: "i", FLOAT: "f"}[layout.format]
     rows, wide, each = shape
