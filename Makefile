@@ -25,9 +25,11 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-dev
-	for b in extract classic finetune elpv intervals mistakes unknowns report explain ideal attack adversarial robustness unlike memory draft duplicates startup kill_store kill_train \
-		decoding fuzz_images; do \
+	for b in extract classic finetune elpv intervals mistakes unknowns report explain ideal attack \
+		adversarial robustness unlike memory draft duplicates startup kill_store kill_train decoding \
+		fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done
+	for b in kill_store kill_train; do $(BIN)/python bench/$$b.py --flips 200 || exit 1; done
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
