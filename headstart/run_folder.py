@@ -17,7 +17,7 @@ from headstart.atomic import TEMPORARY, make_folder, write_text
 from headstart.data.cells import defused, restored
 from headstart.data.dataset import PARTS, Content, Dataset
 from headstart.data.splits import Splits
-from headstart.errors import DataError, SpecError
+from headstart.errors import DataError, Mismatch, SpecError
 from headstart.training.history import HISTORY, Epoch
 
 FILES = {
@@ -298,3 +298,16 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     writer.writerow(header)
     writer.writerows([defused(v) if isinstance(v, str) else v for v in row] for row in rows)
     return text.getvalue()
+
+
+def refuse_other_pictures(one: Path, other: Path) -> None:
+    """Raise Mismatch if two runs had other pictures under the same names; a run of an earlier
+    version, or a file of predictions, does not say."""
+    here, there = recorded_rows(one), recorded_rows(other)
+    shared = [id for id, row in here.items() if row.part == "test" and id in there]
+    differ = [id for id in shared if here[id].content.differs(there[id].content)]
+    if differ:
+        raise Mismatch(
+            f"Runs are compared on the same pictures, but {one} and {other} had other ones under "
+            f"{len(differ):,} names, {differ[0]!r} first. Train them with the same data."
+        )

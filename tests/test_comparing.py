@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.cli import main
 from headstart.comparing import compare_runs, comparison_rows, mcnemar
 from headstart.errors import DataError, Mismatch, SpecError
 from headstart.predictions import Predictions, write_csv
@@ -158,3 +159,19 @@ def test_a_table_and_a_plain_form_tell_it(tmp_path: Path) -> None:
     assert second[6:] == ("0.0386", "2", "10")
     assert both[0].to_plain()["gain"] is None
     assert both[1].to_plain()["gain"]["n"] == 40
+
+
+@pytest.mark.parametrize(("there", "refused"), [("b,q", True), ("b,p", False), (",", False)])
+def test_runs_that_had_other_pictures_under_the_same_names_are_not_compared(
+    tmp_path: Path, there: str, refused: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = answered([True, True, False, True])
+    runs = [run(tmp_path, name, said) for name in ("one", "other")]
+    for folder, content in zip(runs, ("a,p", there), strict=True):
+        text = f"path,label,part,bytes,pixels\n0.jpg,cat,test,{content}\n"
+        (folder / "splits.csv").write_text(text, encoding="utf-8")
+    if not refused:
+        assert main(["compare", *map(str, runs)]) == 0
+        return
+    assert main(["compare", *map(str, runs)]) == 1
+    assert "other ones under 1 names, '0.jpg' first" in capsys.readouterr().err

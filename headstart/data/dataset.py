@@ -40,6 +40,11 @@ class Content:
     file: str = ""
     pixels: str = ""
 
+    def differs(self, other: "Content") -> bool:
+        """Whether they are surely not of one picture: both are known, and no digest agrees."""
+        pairs = (self.file, other.file), (self.pixels, other.pixels)
+        return all(a and b and a != b for a, b in pairs)
+
 
 @dataclass(frozen=True)
 class CheckedFile:
