@@ -210,9 +210,9 @@ def _optional(
         yield
     except Exception as error:
         shop.talk.say(stage, f"{lost}: {str(error) or type(error).__name__}{remedy}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         done = f"the run is finished, and `headstart report {shop.out}` makes its page"
-        shop.talk.say(stage, f"interrupted: {done}")
+        error.args = error.args or (done,)
         raise
 
 

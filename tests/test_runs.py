@@ -525,6 +525,18 @@ def test_no_error_after_the_model_is_saved_loses_the_run(
     assert not (run.folder / ".unfinished").exists()
 
 
+def test_a_run_interrupted_after_its_model_is_saved_is_said_to_be_finished(
+    shapes: Path, tmp_path: Path, job: hs.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headstart.runs.embedding_map", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="the run is finished"):
+        hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"))
+    assert not (tmp_path / "run/.unfinished").exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="the process is ended by signals")
 @pytest.mark.parametrize("part", ["embedding_map", "explain_run", "write_report"])
 def test_no_crash_after_the_model_is_saved_loses_the_run(
