@@ -12,6 +12,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Cut
 from headstart.backbones.registry import load_backbone
 from headstart.data.augment import Augment
+from headstart.data.checks import refuse_reserved
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.data.views import PLAIN, Views
@@ -77,8 +78,9 @@ def fit(
     """A model on `data.train`, everything chosen on `data.val`; `data.test` is not touched.
 
     FeatureExtraction starts from a backbone (or its name), FineTune from a fitted model.
-    Raises SpecError for the one given to the other.
+    Raises SpecError for the one given to the other, DataError for a class named "unknown" or "?".
     """
+    refuse_reserved(data.train.classes)
     check_device(runtime or Runtime())
     around = Around(store, (runtime or Runtime()).resolved(), watch or Watch())
     with torch_threads(around.runtime.threads):

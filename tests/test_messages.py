@@ -32,6 +32,8 @@ def test_a_class_called_as_a_doubt_is_refused(
     err = capsys.readouterr().err
     assert f"must not be called {name!r}" in err
     assert "give it another name" in err
+    with pytest.raises(DataError, match="must not be called"):
+        hs.fit(hs.FeatureExtraction(), "tiny:8", hs.split(hs.read(shapes)))
 
 
 def test_a_class_that_is_only_like_it_is_trained(shapes: Path, tmp_path: Path) -> None:

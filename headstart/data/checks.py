@@ -5,7 +5,7 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -225,13 +225,18 @@ def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> 
             f"there is {rows.classes[0]!r} only.{_about_inner_folders(rows)}"
             f"{about_links(dataset.left_out)}"
         )
-    for name in rows.classes:
+    refuse_reserved(rows.classes)
+    return rows
+
+
+def refuse_reserved(classes: Iterable[str]) -> None:
+    """Raise DataError for a class with one of the names that predictions use otherwise."""
+    for name in classes:
         if name in RESERVED:
             raise DataError(
                 f"A class must not be called {name!r}, which {RESERVED[name]}: give it another "
                 f"name, such as 'other'."
             )
-    return rows
 
 
 def _about_inner_folders(rows: Dataset) -> str:
