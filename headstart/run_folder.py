@@ -307,7 +307,8 @@ def refuse_other_pictures(one: Path, other: Path) -> None:
     shared = [id for id, row in here.items() if row.part == "test" and id in there]
     differ = [id for id in shared if here[id].content.differs(there[id].content)]
     if differ:
+        more = f" and {len(differ) - 1:,} more" if len(differ) > 1 else ""
         raise Mismatch(
-            f"Runs are compared on the same pictures, but {one} and {other} had other ones under "
-            f"{len(differ):,} names, {differ[0]!r} first. Train them with the same data."
+            f"Runs are compared on the same pictures, but {one} and {other} had different ones "
+            f"called {differ[0]!r}{more}. Train them with the same data."
         )

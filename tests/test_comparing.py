@@ -174,4 +174,4 @@ def test_runs_that_had_other_pictures_under_the_same_names_are_not_compared(
         assert main(["compare", *map(str, runs)]) == 0
         return
     assert main(["compare", *map(str, runs)]) == 1
-    assert "other ones under 1 names, '0.jpg' first" in capsys.readouterr().err
+    assert "different ones called '0.jpg'. Train" in capsys.readouterr().err
