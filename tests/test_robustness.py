@@ -381,7 +381,7 @@ def test_plans_that_can_not_be_kept_are_refused() -> None:
             hs.RobustnessPlan(epsilons=(wrong,))
     with pytest.raises(UnknownName, match="Did you mean 'fog'"):
         hs.RobustnessPlan(corruptions=("fogg",))
-    with pytest.raises(SpecError, match="rows and seed"):
+    with pytest.raises(SpecError, match="rows is a count"):
         hs.RobustnessPlan(rows=-1)
 
 
