@@ -603,6 +603,7 @@ def test_a_jpeg_is_not_lost_for_its_metadata(marker: int, body: bytes) -> None:
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC picture"),
         (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "a QuickTime video"),
         (b"<!DOCTYPE html><title>404</title>", "an HTML page"),
+        (b"%PDF-1.4\n1 0 obj\n", "a PDF document"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         (bytes(4000), "zero bytes only"),
     ],

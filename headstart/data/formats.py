@@ -121,6 +121,7 @@ _TEXTUAL = frozenset(
     {
         "a FITS picture",
         "a MetaImage picture",
+        "a PDF document",
         "an NRRD picture",
         "a Radiance HDR picture",
         "an XPM picture",
