@@ -14,16 +14,16 @@ from system_calls import calls, declared, outside, sent, trace, written
 import headstart as hs
 
 RECORDED = r"""
-7 chdir("/work") = 0
-7 openat(AT_FDCWD</work>, "notes/a.txt", O_WRONLY|O_CREAT|O_TRUNC, 0666) = 3</work/notes/a.txt>
-7 openat(AT_FDCWD</work>, "/etc/passwd", O_RDONLY|O_CLOEXEC) = 3</etc/passwd>
-7 openat(AT_FDCWD</work>, "/root/.x", O_RDWR|O_CREAT, 0600) = -1 EACCES (Permission denied)
+7 chdir("/proj") = 0
+7 openat(AT_FDCWD</proj>, "notes/a.txt", O_WRONLY|O_CREAT|O_TRUNC, 0666) = 3</proj/notes/a.txt>
+7 openat(AT_FDCWD</proj>, "/etc/passwd", O_RDONLY|O_CLOEXEC) = 3</etc/passwd>
+7 openat(AT_FDCWD</proj>, "/root/.x", O_RDWR|O_CREAT, 0600) = -1 EACCES (Permission denied)
 7 openat(5</home/u>, ".id", O_RDWR|O_CREAT, 0600 <unfinished ...>
 8 mkdir("/home/u/caf\303\251", 0777)    = 0
 7 <... openat resumed>)                 = 6</home/u/.id>
 8 rename("b\"c", "../c") = 0
-8 unlinkat(AT_FDCWD</work>, "/home/u/old", 0) = 0
-8 openat(AT_FDCWD</work>, "/dev/null", O_RDWR) = 4</dev/null<char 1:3>>
+8 unlinkat(AT_FDCWD</proj>, "/home/u/old", 0) = 0
+8 openat(AT_FDCWD</proj>, "/dev/null", O_RDWR) = 4</dev/null<char 1:3>>
 9 mkdir("/lib/__pycache__", 0777) = 0
 7 connect(3<UNIX-STREAM:[1]>, {sa_family=AF_UNIX, sun_path="/run/nscd"}, 110) = -1 ENOENT (…)
 7 sendto(3<NETLINK:[2]>, [{nlmsg_len=20}], 20, 0, {sa_family=AF_NETLINK, nl_pid=0}, 12) = 20
@@ -37,9 +37,9 @@ RECORDED = r"""
 
 def test_what_was_written_is_read_from_the_calls() -> None:
     found = written(RECORDED, Path("/began"))
-    names = {"/work/notes/a.txt", "/home/u/.id", "/home/u/café", "/home/u/old", "/lib/__pycache__"}
+    names = {"/proj/notes/a.txt", "/home/u/.id", "/home/u/café", "/home/u/old", "/lib/__pycache__"}
     assert found == {Path(name) for name in (*names, '/began/b"c', "/c")}
-    home = [Path("/work"), Path("/home/u"), Path("/began")]
+    home = [Path("/proj"), Path("/home/u"), Path("/began")]
     assert outside(found, home) == [Path("/c")]
     assert outside([Path("/home/user")], home) == [Path("/home/user")]
 
