@@ -324,10 +324,6 @@ def compare(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     args = parser.parse_args(argv)
 
-    from headstart.run_folder import refuse_other_pictures
-
-    for run in args.runs[1:]:
-        refuse_other_pictures(args.runs[0], run)
     found = hs.compare_runs(args.runs)
     if args.json:
         print_json([one.to_plain() for one in found])

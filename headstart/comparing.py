@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headstart.errors import DataError, Mismatch, MissingPackage, SpecError
 from headstart.evaluation import Estimate, compare, evaluate_predictions
 from headstart.predictions import UNKNOWN, Predictions, read_predictions
+from headstart.run_folder import refuse_other_pictures
 
 AGAIN = "Train them with the same data and the same --seed."
 
@@ -50,10 +51,13 @@ def compare_runs(runs: Sequence[Path]) -> tuple[Comparison, ...]:
 
     runs: folders that hold a predictions.csv, or such files, made here or elsewhere. Rows are
     lined up by path. Raises SpecError for fewer than two, DataError for a file that is not of
-    predictions, Mismatch where the rows, their labels or the classes differ.
+    predictions, Mismatch where the rows, their labels or the classes differ, or where the runs
+    recorded that they had different pictures under one name.
     """
     if len(runs) < 2:
         raise SpecError(f"Comparing takes two runs or more; got {len(runs)}. Name another.")
+    for run in runs[1:]:
+        refuse_other_pictures(Path(runs[0]), Path(run))
     names = [str(run) for run in runs]
     read = [_read(Path(run)) for run in runs]
     classes = _common(names, read)

@@ -175,3 +175,5 @@ def test_runs_that_had_other_pictures_under_the_same_names_are_not_compared(
         return
     assert main(["compare", *map(str, runs)]) == 1
     assert "different ones called '0.jpg'. Train" in capsys.readouterr().err
+    with pytest.raises(Mismatch, match="different ones called '0.jpg'"):
+        compare_runs(runs)
