@@ -184,14 +184,22 @@ class Record:
         decoded otherwise then) by the bytes of its file, whatever it is called; None for one that
         the run did not see.
 
-        Of several the one that a model learned most from: train before val, test and left out.
+        Of several the one that a model learned most from: train before val, test and left out; and
+        among those in that part the one of the same name.
         """
         order = ("", "test", "val", "train")
         by_content = dict[str, RecordedRow]()
         for row in sorted(self.rows.values(), key=lambda row: order.index(row.part)):
             by_content[row.content.pixels] = by_content[row.content.file] = row
         by_content.pop("", None)
-        return tuple(by_content.get(c.pixels) or by_content.get(c.file) for c in data.contents)
+        found = (by_content.get(c.pixels) or by_content.get(c.file) for c in data.contents)
+        return tuple(map(self._by_own_name, data.ids, found))
+
+    def _by_own_name(self, id: str, row: RecordedRow | None) -> RecordedRow | None:
+        own = self.rows.get(id)
+        if own is None or row is None or own.content.differs(row.content):
+            return row
+        return own if own.part == row.part else row
 
 
 def read_record(run: Path) -> Record | None:

@@ -15,7 +15,9 @@ from PIL import Image
 
 import headstart as hs
 from headstart.cli import main
+from headstart.data.dataset import Content
 from headstart.errors import DataError, SpecError
+from headstart.run_folder import Record, RecordedRow
 
 TUNE = hs.FineTune(epochs=2, batch_size=8)
 FRESH = hs.Augment(flip="both", views=0)
@@ -355,6 +357,13 @@ def test_a_copy_of_a_training_picture_is_no_new_one(
     assert f"dark/again.png: the model was trained on this picture, as {trained}" in err
     assert err.count("left out") == 1
     assert "4 of 27 rows (test, new ones among them); 1 exact copies do not count" in err
+
+
+def test_of_two_copies_in_training_each_is_known_by_its_own_name() -> None:
+    held = Content("f", "p")
+    record = Record("data", {id: RecordedRow(id, "train", held) for id in ("a", "b")})
+    data = hs.Dataset(("a", "b", "c"), (Path("x"),) * 3, (0,) * 3, ("k",), contents=(held,) * 3)
+    assert [row.path for row in record.matched(data) if row] == ["a", "b", "b"]
 
 
 def test_another_picture_under_a_training_name_is_new(
