@@ -29,7 +29,7 @@ from tables import report
 from torch import Tensor, nn
 
 import headstart as hs
-from headstart.cli import main as headstart
+from headstart.cli.main import main as headstart
 from headstart.training.adversary import lead, perturb
 
 ATTACKS = {

@@ -21,7 +21,7 @@ from torch import nn
 
 import headstart as hs
 from headstart.backbones.backbone import Backbone
-from headstart.runtime import cores
+from headstart.base.runtime import cores
 
 Layout = torch.memory_format
 

@@ -37,9 +37,9 @@ import tifffile
 from numpy.typing import NDArray
 from tables import report, table
 
-from headstart.data.decoding import Pixels, decode
-from headstart.errors import DataError
-from headstart.runtime import peak_rss_bytes
+from headstart.base.errors import DataError
+from headstart.base.runtime import peak_rss_bytes
+from headstart.modalities.images.decoding import Pixels, decode
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))

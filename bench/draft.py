@@ -23,8 +23,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from tables import report
 
-from headstart.data.decoding import Pixels, decode
-from headstart.data.preprocess import Preprocess
+from headstart.modalities.images.decoding import Pixels, decode
+from headstart.modalities.images.preprocess import Preprocess
 
 WIDTH, HEIGHT = 2000, 1500
 DRAFT = Preprocess()

@@ -23,10 +23,10 @@ from PIL import Image, ImageEnhance
 from tables import report
 
 import headstart as hs
+from headstart.base.runtime import cores
 from headstart.data.checks import Checks, check, good_rows, survey
 from headstart.data.dataset import PARTS
 from headstart.data.splits import split
-from headstart.runtime import cores
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from pictures import photo  # noqa: E402

@@ -22,8 +22,8 @@ from pathlib import Path
 from tables import report
 
 import headstart as hs
-from headstart.evaluation import Estimate, wilson
-from headstart.predictions import Predictions, read_predictions
+from headstart.evaluation.evaluation import Estimate, wilson
+from headstart.targets.predictions import Predictions, read_predictions
 
 VGG19, SVM = 0.8842, 0.8244  # Deitsch et al. 2019, table 3: accuracy on the whole test part
 

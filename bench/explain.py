@@ -32,7 +32,7 @@ from unknowns import photographs
 
 import headstart as hs
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.from_file import save_backbone
+from headstart.backbones.saved import save_backbone
 from headstart.explaining.lens import Lens
 from headstart.explaining.method import METHODS, Method
 

@@ -23,11 +23,11 @@ from tables import report
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.graph import freeze
-from headstart.data.decoding import decode
-from headstart.data.loading import ordered_map
-from headstart.data.preprocess import Preprocess
-from headstart.engines import OnnxEngine
-from headstart.runtime import cores
+from headstart.base.runtime import cores
+from headstart.base.threads import ordered_map
+from headstart.features.engines import OnnxEngine
+from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.preprocess import Preprocess
 
 BACKBONES = (
     ("packaged:efficientnet_lite0", "pretrained"),

@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tables import report
 
-from headstart.data.decoding import decode
-from headstart.errors import DataError
-from headstart.runtime import peak_rss_bytes
+from headstart.base.errors import DataError
+from headstart.base.runtime import peak_rss_bytes
+from headstart.modalities.images.decoding import decode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

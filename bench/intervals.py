@@ -19,9 +19,9 @@ from scipy.integrate import quad
 from scipy.stats import binom, norm
 from tables import report
 
-from headstart.evaluation import HEADLINE, Evaluation, evaluate_predictions, wilson
-from headstart.metrics import macro_f1
-from headstart.predictions import Predictions
+from headstart.evaluation.evaluation import HEADLINE, Evaluation, evaluate_predictions, wilson
+from headstart.targets.metrics import macro_f1
+from headstart.targets.predictions import Predictions
 
 SIZES, ACCURACIES, MINORITIES = (30, 300, 3000), (0.5, 0.9, 0.99), (0.5, 0.2)
 HELD = (0.93, 0.98)

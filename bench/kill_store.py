@@ -34,9 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tables import report
 
-from headstart import store
-from headstart.atomic import TEMPORARY
-from headstart.store import DIGEST_BYTES, Store, Table, digest
+from headstart.base import store
+from headstart.base.atomic import TEMPORARY
+from headstart.base.store import DIGEST_BYTES, Store, Table, digest
 
 ROWS, WIDTH = 32, 4096  # of a batch: 0.5 MB, so that most of a writer's life is spent in append
 KILLS_PER_TABLE = 20

@@ -35,8 +35,8 @@ from tables import report
 
 import headstart as hs
 import headstart.backbones.graph  # imported once here, rather than by every child
-import headstart.runs
-from headstart.errors import HeadstartError
+import headstart.runs.run
+from headstart.base.errors import HeadstartError
 from headstart.training import checkpoints, loop
 
 SAME = ("model/weights.safetensors", "model/model.json", "splits.csv", "predictions.csv")

@@ -18,7 +18,7 @@ from PIL import Image
 from tables import report
 
 import headstart as hs
-from headstart.runtime import peak_rss_bytes
+from headstart.base.runtime import peak_rss_bytes
 
 LIMIT_BYTES = 1.5e9
 FLAT = 1.25  # what is kept of every image (5 kB of features, 4 kB of thumbnail) may grow

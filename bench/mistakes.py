@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from tables import report
 
 import headstart as hs
-from headstart.data.examples import _package_folder
-from headstart.features import FeatureTable
+from headstart.evaluation.mistakes import margins, suspicious
+from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
 from headstart.heads.head import HeadSpec
-from headstart.insights.suspects import margins, suspicious
+from headstart.modalities.images.examples import _package_folder
 
 FLIPPED, L2 = 0.05, 0.03
 

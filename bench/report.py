@@ -19,7 +19,7 @@ from PIL import Image
 from tables import report
 
 import headstart as hs
-from headstart.runtime import peak_rss_bytes
+from headstart.base.runtime import peak_rss_bytes
 
 SECONDS, BYTES, MEGABYTES = 30, 1e9, 5
 

@@ -16,8 +16,8 @@ from tables import report
 PYTHON = [sys.executable, "-c", "pass"]
 COMMANDS = {
     "import headstart": ([sys.executable, "-c", "import headstart"], 0.15),
-    "headstart --help": ([sys.executable, "-m", "headstart.cli", "--help"], 0.3),
-    "headstart train --help": ([sys.executable, "-m", "headstart.cli", "train", "--help"], None),
+    "headstart --help": ([sys.executable, "-m", "headstart", "--help"], 0.3),
+    "headstart train --help": ([sys.executable, "-m", "headstart", "train", "--help"], None),
 }
 
 

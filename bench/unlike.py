@@ -23,8 +23,8 @@ from PIL import Image
 from tables import report
 
 import headstart as hs
-from headstart.insights.remembered import Noted, joined, listening, remembered
-from headstart.insights.unlike import FAR, UNSURE, VERY_FAR, told, white_noise
+from headstart.evaluation.norm_statistics import Noted, joined, listening, remembered
+from headstart.evaluation.source_distance import FAR, UNSURE, VERY_FAR, told, white_noise
 
 SHIPPED = Path(skimage.__file__).parent / "data"
 OTHERS = (

@@ -2,13 +2,13 @@
 
 import sys
 
-from headstart.terminal.process import begin
+from headstart.cli.process import begin
 
 
 def main() -> int:
     """Run the command that the words of the process name; returns its exit code."""
     begin()
-    from headstart.cli import main as run
+    from headstart.cli.main import main as run
 
     return run()
 

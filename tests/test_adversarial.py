@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import headstart as hs
-from headstart import phrases
 from headstart.backbones.backbone import Backbone
-from headstart.cli import main
-from headstart.errors import Diverged, Mismatch, SpecError
-from headstart.finetuning import open_up, tune
-from headstart.fitting import Fitted
-from headstart.terminal.flags import field_help
+from headstart.base.errors import Diverged, Mismatch, SpecError
+from headstart.cli.flags import field_help
+from headstart.cli.main import main
+from headstart.models.finetuning import open_up, tune
+from headstart.models.fitting import Fitted
+from headstart.runs import wording as phrases
 from headstart.training.adversary import Attack, pushed
 from headstart.training.feeds import Rows
 from headstart.training.history import Epoch

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headstart.errors import SpecError, UnknownName
+from headstart.base.errors import SpecError, UnknownName
 from headstart.training.adversary import Attack, lead, perturb, pushed, whole
 
 TORCH = torch.Generator().manual_seed(0)

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import headstart as hs
-from headstart.data import formats
-from headstart.data.archives import _batch, read_archive
+from headstart.base.errors import DataError
 from headstart.data.checks import check, survey
 from headstart.data.dataset import LeftOut
-from headstart.data.decoding import decode, read_file
 from headstart.data.readers import read
 from headstart.data.walking import LEADS_OUT
-from headstart.errors import DataError
+from headstart.modalities.images import formats
+from headstart.modalities.images.archives import _batch, read_archive
+from headstart.modalities.images.decoding import decode, read_file
 
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 LABELS = [3, 9, 0, 3, 7]

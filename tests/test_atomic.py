@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart import atomic
+from headstart.base import atomic
 
 
 def full_disk(*_: object) -> NoReturn:

@@ -16,16 +16,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 import headstart as hs
-from headstart.cli import main
-from headstart.commands.looking import named_after
-from headstart.data.preprocess import Preprocess
-from headstart.errors import DataError, SpecError
-from headstart.explaining import triptych as drawing
-from headstart.explaining.fooling import Aim, Fooling, distance
-from headstart.explaining.squaring import MOST, squaring, weights
+from headstart.base.errors import DataError, SpecError
+from headstart.cli.main import main
+from headstart.cli.opening import named_after
+from headstart.explaining.pixels import triptych as drawing
+from headstart.explaining.pixels.fooling import Aim, Fooling, distance
+from headstart.explaining.pixels.squaring import MOST, squaring, weights
+from headstart.modalities.images.preprocess import Preprocess
+from headstart.models.distance import Seen
+from headstart.models.limits import Limits
 from headstart.training.adversary import lead, perturb
-from headstart.trust.distance import Seen
-from headstart.trust.limits import Limits
 
 EATS = {
     "crop": Preprocess(32, 36),
@@ -511,7 +511,7 @@ def test_what_was_done_before_ctrl_c_is_kept_and_told(
         raise KeyboardInterrupt
 
     watch = hs.Watch(progress=after_the_first)
-    monkeypatch.setattr("headstart.commands.attack.watching", lambda stage: watch)
+    monkeypatch.setattr("headstart.cli.attack.watching", lambda stage: watch)
     where = folder / "data" / "red", "--out", tmp_path, "--json"
     code, out, err = run_attack(capsys, bundle, *where)
     assert code == 130

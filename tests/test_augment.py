@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart.data import augment as augmenting
-from headstart.data.augment import ERASED, GAP, Augment, Square, png, view_grid
-from headstart.errors import Mismatch, MissingPackage, SpecError
-from headstart.terminal.flags import field_help
+from headstart.base.errors import Mismatch, MissingPackage, SpecError
+from headstart.cli.flags import field_help
+from headstart.modalities.images import augment as augmenting
+from headstart.modalities.images.augment import ERASED, GAP, Augment, Square, png, view_grid
 
 KINDS = {
     "flip": Augment(flip="both"),

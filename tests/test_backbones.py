@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 import headstart as hs
-from headstart.backbones import from_timm, packaged
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.from_file import save_backbone
 from headstart.backbones.graph import freeze
-from headstart.engines import OnnxEngine, Squares, TorchEngine
-from headstart.errors import Mismatch, MissingPackage, SourceError, SpecError, UnknownName
+from headstart.backbones.saved import save_backbone
+from headstart.base.errors import Mismatch, MissingPackage, SourceError, SpecError, UnknownName
+from headstart.features.engines import OnnxEngine, Squares, TorchEngine
+from headstart.modalities.images import from_timm, packaged
 
 
 def from_folder(tmp_path: Path) -> Backbone:

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 import headstart as hs
-from headstart import atomic
-from headstart.cli import main
-from headstart.commands.looking import STEM_BYTES, file_name
+from headstart.base import atomic
+from headstart.base.errors import DataError, PlaceError
+from headstart.cli.main import main
+from headstart.cli.opening import STEM_BYTES, file_name
 from headstart.data import finding
-from headstart.data.decoding import decode
 from headstart.data.walking import Walk, walk
-from headstart.errors import DataError, PlaceError
+from headstart.modalities.images.decoding import decode
 
 LONG = ["x" * 250 + "1", "x" * 250 + "2", "é" * 125]  # with .png as long as a name may be
 COMMANDS = {
@@ -88,8 +88,8 @@ def test_one_output_that_can_not_be_written_is_named_and_the_others_kept(
             raise OSError(28, "No space left on device", str(path))
         real(path, data)
 
-    monkeypatch.setattr("headstart.commands.explain.write_bytes", full)
-    monkeypatch.setattr("headstart.explaining.triptych.write_bytes", full)
+    monkeypatch.setattr("headstart.cli.explain.write_bytes", full)
+    monkeypatch.setattr("headstart.explaining.pixels.triptych.write_bytes", full)
     for command in ("explain", "attack"):
         out = tmp_path / command
         words = [command, str(bundle), *map(str, names), *COMMANDS[command], str(out)]
@@ -157,7 +157,7 @@ def test_places_are_tried_before_the_work(
     (tmp_path / "data").symlink_to(bundle.parent / "data")
     for name in ("fool", "explained", "ascend", "draw_views"):
         monkeypatch.setattr(hs, name, work, raising=False)
-    monkeypatch.setattr("headstart.runs.prepare", work)
+    monkeypatch.setattr("headstart.runs.run.prepare", work)
     assert main([str(bundle) if word == "BUNDLE" else word for word in words]) == 1
     err = capsys.readouterr().err
     assert err.startswith("error     file")

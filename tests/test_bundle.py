@@ -15,11 +15,11 @@ import pytest
 from safetensors.numpy import load_file
 
 import headstart as hs
-from headstart import bundle as bundles
-from headstart.errors import BundleError
-from headstart.runtime import ON_CPU
-from headstart.trust.calibration import scaled
-from headstart.trust.limits import Limits
+from headstart.base.errors import BundleError
+from headstart.base.runtime import ON_CPU
+from headstart.models import bundle as bundles
+from headstart.models.calibration import scaled
+from headstart.models.limits import Limits
 
 
 @pytest.fixture
@@ -168,10 +168,10 @@ def test_a_bundle_predicts_without_the_training_stack(
     """Not one training library is imported, by predict or by what it calls."""
     picture = next(shapes.rglob("*.png"))
     code = (
-        "import sys; from headstart.cli import main; "
+        "import sys; from headstart.cli.main import main; "
         f"code = main(['predict', {str(saved)!r}, {str(picture)!r}]); "
         "heavy = {'torch', 'timm', 'torchvision', 'sklearn', 'scipy', 'onnx', 'rich', "
-        "'headstart.fitting', 'headstart.runs', 'headstart.backbones.registry'}; "
+        "'headstart.models.fitting', 'headstart.runs.run', 'headstart.backbones.registry'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

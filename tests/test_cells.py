@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data.cells import as_label, as_text
+from headstart.base.cells import as_label, as_text
+from headstart.base.encodings import guessed_encoding
+from headstart.base.errors import DataError
 from headstart.data.dataset import Dataset
-from headstart.data.encodings import guessed_encoding
 from headstart.data.readers import read
-from headstart.errors import DataError
-from headstart.predictions import read_predictions
+from headstart.targets.predictions import read_predictions
 
 pyarrow = pytest.importorskip("pyarrow")
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))

@@ -11,13 +11,13 @@ import pytest
 from pictures import photo
 from PIL import Image
 
+from headstart.base.errors import DataError, SpecError, StoreError
+from headstart.base.store import Store
 from headstart.data import checks as module
 from headstart.data.checks import CheckPlan, Checks, check, good_rows, survey
 from headstart.data.dataset import Dataset
 from headstart.data.readers import read
 from headstart.data.splits import split
-from headstart.errors import DataError, SpecError, StoreError
-from headstart.store import Store
 
 
 @pytest.fixture

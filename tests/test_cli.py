@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.cli import COMMANDS, main
-from headstart.terminal import talk
+from headstart.cli import progress as talk
+from headstart.cli.main import COMMANDS, main
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +168,7 @@ def test_a_full_disk_is_one_sentence_and_exit_1(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("headstart.store.write_bytes", full)
+    monkeypatch.setattr("headstart.base.store.write_bytes", full)
     out = str(tmp_path / "run")
     assert main(["train", str(shapes), "--out", out, "--backbone", "tiny:32"]) == 1
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
@@ -322,7 +322,7 @@ def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> 
     for i in range(600):
         folder = shapes / ("dark", "bright")[i % 2]
         Image.new("RGB", (200, 200), (i % 256, i // 256, 10)).save(folder / f"more{i}.png")
-    command = [sys.executable, "-m", "headstart.cli", "train", str(shapes)]
+    command = [sys.executable, "-m", "headstart", "train", str(shapes)]
     command += ["--out", str(tmp_path / "run"), "--backbone", "timm:test_vit"]
     command += ["--weights", "random", "--epochs", "1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.cli import main
-from headstart.comparing import compare_runs, comparison_rows, mcnemar
-from headstart.errors import DataError, Mismatch, SpecError
-from headstart.predictions import Predictions, write_csv
+from headstart.base.errors import DataError, Mismatch, SpecError
+from headstart.cli.main import main
+from headstart.evaluation.comparison import comparison_rows, mcnemar
+from headstart.runs.comparison import compare_runs
+from headstart.targets.predictions import Predictions, write_csv
 
 
 def answered(right: list[bool], seed: int = 0) -> Predictions:

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 import headstart as hs
-from headstart.cli import main
+from headstart.base.errors import DataError, SpecError
+from headstart.cli.main import main
 from headstart.data.dataset import Content
-from headstart.errors import DataError, SpecError
-from headstart.run_folder import Record, RecordedRow
+from headstart.runs.folder import Record, RecordedRow
 
 TUNE = hs.FineTune(epochs=2, batch_size=8)
 FRESH = hs.Augment(flip="both", views=0)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import headstart as hs
-from headstart.runtime import ON_CPU, Runtime
+from headstart.base.runtime import ON_CPU, Runtime
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA here")
 CUDA = Runtime(device="cuda")

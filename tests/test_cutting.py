@@ -9,7 +9,7 @@ from torch import fx, nn
 import headstart as hs
 from headstart.backbones.backbone import Backbone, Block
 from headstart.backbones.cutting import cut_before, layers_of, thawed_by
-from headstart.errors import SpecError, UnknownName
+from headstart.base.errors import SpecError, UnknownName
 
 NETWORKS = ["tiny:8", "timm:resnet18", "timm:test_vit", "timm:test_efficientnet"]
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pictures import TURNED, over_white, photo, saved, turned, variants
 from PIL import Image
 
-from headstart.data import decoding, formats
-from headstart.data.decoding import Pixels, decode
-from headstart.errors import DataError
+from headstart.base.errors import DataError
+from headstart.modalities.images import decoding, formats
+from headstart.modalities.images.decoding import Pixels, decode
 
 PHOTO = photo(np.random.default_rng(0), 240, 180)
 VARIANTS = variants(PHOTO)
@@ -275,8 +275,8 @@ def test_a_bomb_is_refused_before_it_takes_memory(height: int, reason: str, tmp_
     (tmp_path / "bomb.png").write_bytes(bomb(20_000, height))
     assert (tmp_path / "bomb.png").stat().st_size < 20_000
     probe = (
-        "import sys; from headstart.data.decoding import decode\n"
-        "from headstart.runtime import peak_rss_bytes\n"
+        "import sys; from headstart.modalities.images.decoding import decode\n"
+        "from headstart.base.runtime import peak_rss_bytes\n"
         "before = peak_rss_bytes()\n"
         "try: decode(open(sys.argv[1], 'rb').read())\n"
         "except ValueError as error: print((peak_rss_bytes() - before) // 10**6, error)\n"

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import headstart as hs
-from headstart.cli import main
-from headstart.data.cells import defused, restored
-from headstart.display import display, displayed, escaped_json
-from headstart.predictions import Predictions, read_predictions, write_csv
-from headstart.run_folder import recorded_parts, splits_csv
-from headstart.terminal.printing import print_line, print_table
-from headstart.terminal.talk import say
+from headstart.base.cells import defused, restored
+from headstart.base.display import display, displayed, escaped_json
+from headstart.cli.main import main
+from headstart.cli.printing import print_line, print_table
+from headstart.cli.progress import say
+from headstart.runs.folder import recorded_parts, splits_csv
+from headstart.targets.predictions import Predictions, read_predictions, write_csv
 
 EVIL = (
     "\x1b[2J",

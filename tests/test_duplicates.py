@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from pictures import photo
 from PIL import Image, ImageEnhance
 
-from headstart.data import duplicates as module
-from headstart.data.duplicates import (
+from headstart.base.grouping import groups
+from headstart.modalities.images import likeness as module
+from headstart.modalities.images.likeness import (
     SIDE,
     Hashes,
     Pair,
     confirmed,
-    groups,
     hashes,
     near_duplicates,
     outstanding,

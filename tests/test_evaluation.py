@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from headstart.errors import Mismatch, SpecError, UnknownName
-from headstart.evaluation import (
+from headstart.base.errors import Mismatch, SpecError, UnknownName
+from headstart.evaluation.evaluation import (
     Estimate,
     compare,
     evaluate,
@@ -19,7 +19,7 @@ from headstart.evaluation import (
     evaluation_rows,
     wilson,
 )
-from headstart.predictions import Predictions
+from headstart.targets.predictions import Predictions
 
 Labels = NDArray[np.int64]
 

@@ -20,9 +20,8 @@ from torch import nn
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.graph import FromPixels
-from headstart.backbones.probing import probes
-from headstart.cli import main
-from headstart.commands import explain as command
+from headstart.cli import explain as command
+from headstart.cli.main import main
 from headstart.explaining.attributing import picked
 from headstart.explaining.attribution import Attribution
 from headstart.explaining.deletion import area_under, curve, hidings
@@ -30,6 +29,7 @@ from headstart.explaining.explanation import LEVELS, QUICK, quantised, telling
 from headstart.explaining.lens import Lens, featureless, log_odds
 from headstart.explaining.looker import Looker
 from headstart.explaining.method import METHODS
+from headstart.explaining.probing import probes
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "tiny": lambda: hs.load_backbone("tiny:32"),

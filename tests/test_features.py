@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 import headstart as hs
-from headstart import engines, features
 from headstart.backbones.graph import freeze
+from headstart.base.errors import Mismatch, SpecError, StoreError
+from headstart.base.runtime import ON_CPU, Runtime
 from headstart.data import checks
-from headstart.engines import Checked, OnnxEngine, TorchEngine, compare
-from headstart.errors import Mismatch, SpecError, StoreError
-from headstart.phrases import extracted
-from headstart.runtime import ON_CPU, Runtime
+from headstart.features import engines
+from headstart.features import extract as features
+from headstart.features.engines import Checked, OnnxEngine, TorchEngine, compare
+from headstart.runs.wording import extracted
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_there(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("headstart.store.write_bytes", full)
+        patch.setattr("headstart.base.store.write_bytes", full)
         with pytest.raises(StoreError, match=r"No space left on device.*--store"):
             hs.extract(backbone, data, store=store)
     assert hs.extract(backbone, data, store=store).hits == 20

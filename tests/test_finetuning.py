@@ -11,14 +11,14 @@ import torch
 
 import headstart as hs
 from headstart.backbones.backbone import Backbone
-from headstart.data.augment import Augment
-from headstart.data.views import PLAIN, Views
-from headstart.errors import Mismatch, SpecError
-from headstart.features import Precision, Tap, _kept_as, extract, extract_views
-from headstart.finetuning import Opened, Tuned, open_up, tune
-from headstart.fitting import Around, engine_feed, fit_tables, tap_for, train_tables
-from headstart.runtime import Runtime
-from headstart.specs import FeatureExtraction, FineTune
+from headstart.base.errors import Mismatch, SpecError
+from headstart.base.runtime import Runtime
+from headstart.features.extract import Precision, Tap, _kept_as, extract, extract_views
+from headstart.modalities.images.augment import Augment
+from headstart.modalities.images.views import PLAIN, Views
+from headstart.models.finetuning import Opened, Tuned, open_up, tune
+from headstart.models.fitting import Around, engine_feed, fit_tables, tap_for, train_tables
+from headstart.models.specs import FeatureExtraction, FineTune
 from headstart.training.feeds import Feed, Stored
 from headstart.training.network import Network, head_module, new_head
 from headstart.training.optimizing import make_optimizer
@@ -64,7 +64,8 @@ def test_the_control_training_mode_on_the_whole_network_moves_frozen_norms(
     parts: hs.Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Network, "train", torch.nn.Module.train)
-    monkeypatch.setattr("headstart.finetuning.folded", lambda tail: tail)  # or no norm could drift
+    # folded norms could not drift
+    monkeypatch.setattr("headstart.models.finetuning.folded", lambda tail: tail)
     backbone = random_backbone()
     model = hs.fit(RECIPE, start_of(parts, backbone), parts, store=None)
     assert isinstance(model.backbone, Backbone)

@@ -20,11 +20,11 @@ def test_the_front_door_itself_loads_nothing() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     heavy = {"torch", "numpy", "PIL", "rich", "onnxruntime"}
-    assert not heavy & loaded_after("import headstart.cli as c; c.main(['--help'])")
+    assert not heavy & loaded_after("import headstart.cli.main as c; c.main(['--help'])")
 
 
 def test_help_on_a_command_does_not_load_the_training_stack() -> None:
-    code = "import headstart.cli as c\ntry: c.main(['train', '--help'])\nexcept SystemExit: pass\n"
+    code = "import headstart.cli.main as c\ntry: c.main(['train', '-h'])\nexcept SystemExit: pass\n"
     assert not {"torch", "timm", "sklearn"} & loaded_after(f"exec({code!r})")
 
 
@@ -48,7 +48,7 @@ def test_what_needs_the_training_stack_says_so_where_it_is_not_installed() -> No
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'torch': raise ModuleNotFoundError('no torch', name=name)\n"
         "sys.meta_path.insert(0, No())\n"
-        "import headstart.cli as c\n"
+        "import headstart.cli.main as c\n"
         "sys.exit(c.main(['ideal', '--backbone', 'packaged:efficientnet_lite0', '--class', 'cat']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

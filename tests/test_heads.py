@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart.errors import DataError, Mismatch, SpecError, UnknownName
+from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
+from headstart.heads.families import load_head
 from headstart.heads.fit import fit_head
 from headstart.heads.head import Head, HeadSpec, Rows
 from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
-from headstart.heads.saved import load_head
 
 NAMES = ("red", "green", "blue")
 FAMILIES = ["logistic", "ridge", "nearest"]

@@ -18,11 +18,12 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 import headstart as hs
-from headstart.cli import main
-from headstart.commands.ideal import _orders
-from headstart.data.preprocess import Preprocess
-from headstart.errors import Diverged, SpecError, UnknownName
-from headstart.explaining.ideal import (
+from headstart.base.errors import Diverged, SpecError, UnknownName
+from headstart.base.values import from_plain
+from headstart.cli.ideal import _orders
+from headstart.cli.main import main
+from headstart.explaining.lens import Lens, lens_of
+from headstart.explaining.pixels.ideal import (
     LEVEL,
     Waves,
     _brush,
@@ -32,11 +33,10 @@ from headstart.explaining.ideal import (
     ideal,
     total_variation,
 )
-from headstart.explaining.ideal_plan import IdealPlan, Space
-from headstart.explaining.lens import Lens, lens_of
+from headstart.explaining.pixels.ideal_plan import IdealPlan, Space
 from headstart.heads.head import HeadSpec
-from headstart.model import Model
-from headstart.spec import from_plain
+from headstart.modalities.images.preprocess import Preprocess
+from headstart.models.model import Model
 from headstart.training.network import head_of, new_head
 
 QUICK = IdealPlan(steps=24, lr=0.2)
@@ -403,7 +403,7 @@ def test_a_start_that_is_no_picture_is_a_failure(
 
 def test_ctrl_c_keeps_the_best_so_far(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "dark.png"
-    code = "import sys; from headstart.cli import main; sys.exit(main())"
+    code = "import sys; from headstart.cli.main import main; sys.exit(main())"
     words = ["ideal", str(run), "--class", "dark", "--steps", "3200", "--out", str(out)]
     going = subprocess.Popen(
         [sys.executable, "-c", code, *words, "--json"],

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart.features import FeatureTable
+from headstart.evaluation.embedding_map import embedding_map
+from headstart.evaluation.judged import calibration_facts, compared
+from headstart.evaluation.learning_curve import Curve, learning_curve, projection
+from headstart.evaluation.mistakes import margins, mistakes, noise, outliers, suspicious
+from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
 from headstart.heads.head import HeadSpec
-from headstart.insights.judged import calibration_facts, compared
-from headstart.insights.mapping import embedding_map
-from headstart.insights.more_data import Curve, learning_curve, projection
-from headstart.insights.suspects import margins, mistakes, noise, outliers, suspicious
-from headstart.predictions import Predictions
+from headstart.targets.predictions import Predictions
 
 
 def table(n: int = 300, classes: int = 3, apart: float = 3.0, seed: int = 0) -> FeatureTable:

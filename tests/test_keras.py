@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 import headstart as hs
-from headstart.backbones import from_keras
 from headstart.backbones.backbone import Backbone, weights_fingerprint
 from headstart.backbones.cutting import thawed_by
-from headstart.backbones.from_file import save_backbone
-from headstart.backbones.from_keras import APPLICATIONS, block_names, blocks_of, parsed
 from headstart.backbones.graph import FromPixels, freeze
-from headstart.backbones.keras_graph import Converted, convert
-from headstart.engines import OnnxEngine, TorchEngine
-from headstart.errors import Mismatch, SourceError, SpecError, UnknownName
+from headstart.backbones.saved import save_backbone
+from headstart.base.errors import Mismatch, SourceError, SpecError, UnknownName
+from headstart.features.engines import OnnxEngine, TorchEngine
+from headstart.modalities.images import from_keras
+from headstart.modalities.images.from_keras import APPLICATIONS, block_names, blocks_of, parsed
+from headstart.modalities.images.keras_graph import Converted, convert
 
 FOUR = ("VGG16@32", "ResNet50@48", "MobileNetV2@64", "EfficientNetB0@33")
 RNG = np.random.default_rng

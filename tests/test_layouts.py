@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from headstart.cli import main
+from headstart.base.errors import DataError
+from headstart.cli.main import main
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.readers import read
-from headstart.errors import DataError
 
 
 def made(root: Path, layout: str) -> Path:

@@ -11,16 +11,16 @@ import torch
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.graph import freeze
-from headstart.engines import TorchEngine
-from headstart.errors import Mismatch, SpecError, UnknownName
+from headstart.base.errors import Mismatch, SpecError, UnknownName
 from headstart.explaining.forward import Forward
 from headstart.explaining.lens import Lens, Squares, lens_of, source_lens
+from headstart.features.engines import TorchEngine
 from headstart.heads.head import HeadSpec
 from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
-from headstart.model import Model
+from headstart.models.limits import Limits
+from headstart.models.model import Model
 from headstart.training.network import head_of, new_head
-from headstart.trust.limits import Limits
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "tiny": lambda: hs.load_backbone("tiny:32"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.data.loading import ordered_map
+from headstart.base.threads import ordered_map
 
 
 @given(st.lists(st.integers()), st.integers(1, 6), st.integers(0, 9))

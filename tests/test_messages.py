@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import headstart as hs
-from headstart import atomic
-from headstart.backbones.tiny import build
 from headstart.backbones.weights import fill
-from headstart.cli import main
-from headstart.commands.looking import part_of
-from headstart.engines import compare
-from headstart.errors import DataError, Mismatch, UnknownName, sentence_of
+from headstart.base import atomic
+from headstart.base.errors import DataError, Mismatch, UnknownName, sentence_of
+from headstart.cli.main import main
+from headstart.cli.opening import part_of
 from headstart.explaining.explanation import told_rows
 from headstart.explaining.lens import Lens
-from headstart.run_folder import MARKER, claimed
-from headstart.runs import _why_kept
+from headstart.features.engines import compare
+from headstart.modalities.images.tiny import build
+from headstart.runs.folder import MARKER, claimed
+from headstart.runs.run import _why_kept
 
 
 @pytest.mark.parametrize("name", ["unknown", "?"])

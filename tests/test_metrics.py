@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as theirs
 
-from headstart import metrics
+from headstart.targets import metrics
 
 
 def made(classes: int, seed: int = 0, n: int = 80) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -8,11 +8,11 @@ from typing import NoReturn
 import pytest
 
 import headstart as hs
-from headstart.cli import COMMANDS, main
-from headstart.errors import SpecError
-from headstart.runtime import memory_bytes
-from headstart.specs import FeatureExtraction
-from headstart.terminal import flags
+from headstart.base.errors import SpecError
+from headstart.base.runtime import memory_bytes
+from headstart.cli import flags
+from headstart.cli.main import COMMANDS, main
+from headstart.models.specs import FeatureExtraction
 
 WORDS = {
     "train": ["train", "data", "--out", "run"],
@@ -64,7 +64,7 @@ def nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("read", "load", "load_backbone", "train", "decode"):
         monkeypatch.setattr(hs, name, begin, raising=False)
-    monkeypatch.setattr("headstart.data.views.decode", begin)
+    monkeypatch.setattr("headstart.modalities.images.views.decode", begin)
 
 
 def outcome(words: list[str]) -> int | str:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headstart.errors import DataError, Mismatch
-from headstart.predictions import Predictions, read_predictions, write_csv
+from headstart.base.errors import DataError, Mismatch
+from headstart.targets.predictions import Predictions, read_predictions, write_csv
 
 
 def f32(values: Any) -> NDArray[np.float32]:

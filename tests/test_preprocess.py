@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from headstart.data.decoding import Pixels
-from headstart.data.preprocess import Preprocess
-from headstart.errors import SpecError
+from headstart.base.errors import SpecError
+from headstart.modalities.images.decoding import Pixels
+from headstart.modalities.images.preprocess import Preprocess
 
 SMALL = Preprocess(size=28, resize=32)
 HOW = transforms.InterpolationMode

@@ -11,9 +11,9 @@ from typing import NoReturn
 import pytest
 
 import headstart as hs
-from headstart import cli
-from headstart.signals import STOPPING
-from headstart.terminal.process import _Lasting
+from headstart.base.signals import STOPPING
+from headstart.cli import main as cli
+from headstart.cli.process import _Lasting
 
 HEADSTART = [sys.executable, "-m", "headstart"]
 posix = pytest.mark.skipif(os.name != "posix", reason="uses a POSIX shell")
@@ -26,7 +26,7 @@ def shell(command: str) -> "subprocess.CompletedProcess[str]":
 @posix
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_changes_nothing_else(closed: str) -> None:
-    done = shell(f"{sys.executable} -m headstart.cli recipes {closed}")
+    done = shell(f"{sys.executable} -m headstart recipes {closed}")
     assert done.returncode == 0
     assert done.stderr == ""
     assert ("mobilenetv2" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
@@ -34,8 +34,8 @@ def test_a_closed_stream_changes_nothing_else(closed: str) -> None:
 
 WORKS = """
 import sys
-from headstart import cli
-from headstart.terminal.talk import say
+from headstart.cli import main as cli
+from headstart.cli.progress import say
 def work(argv):
     with open("made", "w") as file:
         for n in range(1000):
@@ -159,7 +159,7 @@ def test_ctrl_c_while_the_program_loads_is_no_traceback(number: signal.Signals) 
         "import os, sys, headstart.__main__ as m\n"
         "class Press:\n"
         "    def find_spec(self, name, *rest):\n"
-        f"        if name == 'headstart.cli': os.kill(os.getpid(), {int(number)})\n"
+        f"        if name == 'headstart.cli.main': os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, Press())\n"
         "sys.argv = ['headstart', '--help']\n"
         "m.main()"

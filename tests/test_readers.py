@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from headstart.base.errors import DataError, MissingPackage
 from headstart.data.checks import check, good_rows, survey
 from headstart.data.dataset import LeftOut
-from headstart.data.examples import solar_cells
 from headstart.data.finding import find
 from headstart.data.readers import EMPTY_CLASS, read
 from headstart.data.splits import split
 from headstart.data.walking import display, walk
-from headstart.errors import DataError, MissingPackage
+from headstart.modalities.images.examples import solar_cells
 
 
 def picture(path: Path, level: int = 100) -> Path:
@@ -495,7 +495,7 @@ def test_the_solar_cells_are_there_or_their_extra_is_named(
     assert cells.counts == {"defective": 821, "functional": 1803}
     assert set(cells.strata) == {"mono", "poly"}
     assert cells.sources[0].is_file()
-    monkeypatch.setattr("headstart.data.examples.find_spec", lambda name: None)
+    monkeypatch.setattr("headstart.modalities.images.examples.find_spec", lambda name: None)
     with pytest.raises(MissingPackage, match=r"headstart\[demo\]"):
         solar_cells()
 

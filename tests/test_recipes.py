@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import headstart as hs
-from headstart.cli import main
-from headstart.errors import UnknownName
-from headstart.finetuning import Opened, open_up
-from headstart.specs import FeatureExtraction
+from headstart.base.errors import UnknownName
+from headstart.cli.main import main
+from headstart.models.finetuning import Opened, open_up
+from headstart.models.specs import FeatureExtraction
 from headstart.training.network import Count, count, new_head
 
 NAMES = [name for name in hs.RECIPES if name != "default"]

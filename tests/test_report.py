@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.atomic import write_json, write_text
-from headstart.data.augment import Augment
-from headstart.data.preprocess import Preprocess
-from headstart.errors import DataError, UnknownName
-from headstart.evaluation import Estimate, evaluate_predictions
-from headstart.predictions import Predictions, write_csv
-from headstart.report.about_model import verdict
-from headstart.report.charts import axis
-from headstart.report.facts import read_facts, spelt
-from headstart.report.page import render, write_report
-from headstart.report.pictures import Album
-from headstart.report.reading import Kind, read_curves
-from headstart.report.words import Words, catalogue
-from headstart.run_folder import _csv
-from headstart.spec import to_plain
+from headstart.base.atomic import write_json, write_text
+from headstart.base.errors import DataError, UnknownName
+from headstart.base.values import to_plain
+from headstart.evaluation.evaluation import Estimate, evaluate_predictions
+from headstart.modalities.images.augment import Augment
+from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.thumbnails import Album
+from headstart.reporting.about_model import verdict
+from headstart.reporting.charts import axis
+from headstart.reporting.facts import read_facts, spelt
+from headstart.reporting.page import render, write_report
+from headstart.reporting.reading import Kind, read_curves
+from headstart.reporting.words import Words, catalogue
+from headstart.runs.folder import _csv
+from headstart.targets.predictions import Predictions, write_csv
 from headstart.training.history import HISTORY, Epoch
 
 SECTIONS = (

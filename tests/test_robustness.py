@@ -14,10 +14,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 import headstart as hs
-from headstart.cli import main
-from headstart.errors import DataError, Mismatch, PlaceError, SpecError, UnknownName
-from headstart.explaining import robust
-from headstart.explaining.corruptions import CORRUPTIONS, STRENGTHS, _convolved, _snow, corrupt
+from headstart.base.errors import DataError, Mismatch, PlaceError, SpecError, UnknownName
+from headstart.cli.main import main
+from headstart.explaining.pixels import robust
+from headstart.explaining.pixels.corruptions import (
+    CORRUPTIONS,
+    STRENGTHS,
+    _convolved,
+    _snow,
+    corrupt,
+)
 from headstart.training import adversary
 
 RANDOM = ("gaussian_noise", "shot_noise", "motion_blur", "snow", "fog")
@@ -531,7 +537,7 @@ def test_what_is_computed_is_printed_though_it_can_not_be_written(
     def refused(folder: Path) -> None:
         raise PlaceError(f"{folder} must be a folder that can be written to.")
 
-    monkeypatch.setattr("headstart.commands.robustness.check_folder", refused)
+    monkeypatch.setattr("headstart.cli.robustness.check_folder", refused)
     assert main([*command, "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["finished"]

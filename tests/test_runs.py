@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 import headstart as hs
-from headstart.atomic import write_json
-from headstart.backbones.from_file import save_backbone
-from headstart.errors import (
+from headstart.backbones.saved import save_backbone
+from headstart.base.atomic import write_json
+from headstart.base.errors import (
     BundleError,
     DataError,
     Diverged,
@@ -26,9 +26,9 @@ from headstart.errors import (
     SpecError,
     StoreError,
 )
-from headstart.phases import _recorded
-from headstart.run_folder import FILES
-from headstart.runtime import ON_CPU, Runtime
+from headstart.base.runtime import ON_CPU, Runtime
+from headstart.runs.folder import FILES
+from headstart.runs.stages import _recorded
 
 
 @pytest.fixture
@@ -459,7 +459,7 @@ def test_one_logit_for_three_classes_is_refused_before_anything_is_computed(
 
 def test_peak_memory_is_of_this_process_alone() -> None:
     held = np.ones(50_000_000)  # which a child must not be told as its own
-    code = "from headstart.runtime import peak_rss_bytes; print(peak_rss_bytes())"
+    code = "from headstart.base.runtime import peak_rss_bytes; print(peak_rss_bytes())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert 10**6 < int(child.stdout) < held.nbytes / 2
 
@@ -470,7 +470,7 @@ def test_a_run_is_not_lost_for_want_of_its_page(
     def refuse(run: Path, sources: object, language: str) -> Path:
         raise MissingPackage("jinja2", purpose="The report", extra="train")
 
-    monkeypatch.setattr("headstart.runs.write_report", refuse)
+    monkeypatch.setattr("headstart.runs.run.write_report", refuse)
     heard = list[str]()
     talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage} {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
@@ -485,7 +485,7 @@ def test_a_run_ends_without_what_could_not_be_looked_at(
     def fail(*args: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("headstart.runs.outliers", fail)
+    monkeypatch.setattr("headstart.runs.run.outliers", fail)
     heard = list[str]()
     talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage}: {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
@@ -516,7 +516,7 @@ def test_no_error_after_the_model_is_saved_loses_the_run(
             raise error("a bug")
         write_json(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(f"headstart.runs.{part}", fail)
+    monkeypatch.setattr(f"headstart.runs.run.{part}", fail)
     heard = list[str]()
     talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage}: {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"), talk)
@@ -531,7 +531,7 @@ def test_a_run_interrupted_after_its_model_is_saved_is_said_to_be_finished(
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("headstart.runs.embedding_map", interrupt)
+    monkeypatch.setattr("headstart.runs.run.embedding_map", interrupt)
     with pytest.raises(KeyboardInterrupt, match="the run is finished"):
         hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"))
     assert not (tmp_path / "run/.unfinished").exists()
@@ -543,8 +543,8 @@ def test_no_crash_after_the_model_is_saved_loses_the_run(
     shapes: Path, tmp_path: Path, part: str
 ) -> None:
     crash = (
-        "import os, signal, sys\nimport headstart as hs, headstart.runs\n"
-        f"headstart.runs.{part} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, sys\nimport headstart as hs, headstart.runs.run\n"
+        f"headstart.runs.run.{part} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from pathlib import Path\n"
         "job = hs.Job(backbone='tiny:32', strategy='extract', store=hs.Store(Path(sys.argv[3])))\n"
         "hs.train(hs.read(Path(sys.argv[1])), Path(sys.argv[2]), job)\n"
@@ -582,7 +582,7 @@ def test_a_baseline_that_diverges_is_left_out(
     def diverge(*args: object) -> None:
         raise Diverged("The loss is not finite.")
 
-    monkeypatch.setattr("headstart.runs.train_baseline", diverge)
+    monkeypatch.setattr("headstart.runs.run.train_baseline", diverge)
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, baseline="cnn"))
     assert run.baselines == {}
     assert (run.folder / "model" / "manifest.json").is_file()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import headstart as hs
-from headstart.errors import SpecError
-from headstart.evaluation import Evaluation, evaluate_predictions
-from headstart.predictions import Predictions
-from headstart.seeds import SeedRun, spread, spread_rows, train_seeds
+from headstart.base.errors import SpecError
+from headstart.evaluation.evaluation import Evaluation, evaluate_predictions
+from headstart.runs.seeds import SeedRun, spread, spread_rows, train_seeds
+from headstart.targets.predictions import Predictions
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.errors import SpecError, UnknownName
-from headstart.spec import fingerprint, from_plain, to_plain
+from headstart.base.errors import SpecError, UnknownName
+from headstart.base.values import fingerprint, from_plain, to_plain
 
 
 @dataclass(frozen=True)

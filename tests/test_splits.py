@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headstart.base.errors import DataError, SpecError
 from headstart.data.dataset import PARTS, Dataset
 from headstart.data.splits import SplitPlan, Splits, split
-from headstart.errors import DataError, SpecError
 
 
 def rows(

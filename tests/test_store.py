@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
-from headstart.errors import Mismatch, StoreError
-from headstart.store import Store, Table, digest
+from headstart.base.errors import Mismatch, StoreError
+from headstart.base.store import Store, Table, digest
 
 BENCH = Path(__file__).parents[1] / "bench"
 

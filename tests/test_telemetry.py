@@ -33,7 +33,8 @@ def run_python(code: str, **environment: str) -> str:
 
 def test_whatever_is_imported_first_finds_telemetry_switched_off() -> None:
     code = f"import os; print([os.environ.get(name) for name in {list(SWITCHES)}])"
-    for first in ("headstart", "headstart.engines", "headstart.cli", "headstart.tracking"):
+    modules = ("headstart", "headstart.features.engines", "headstart.cli.main")
+    for first in (*modules, "headstart.runs.tracking"):
         assert run_python(f"import {first}; {code}") == f"{list(SWITCHES.values())}\n"
 
 
@@ -69,7 +70,7 @@ def test_predicting_leaves_nothing_in_the_home_folder(shapes: Path, tmp_path: Pa
 def test_telemetry_is_switched_off_by_the_call_too_unless_the_user_wants_it() -> None:
     """Builds for Windows, and those before the variable, know only the call."""
     code = (
-        "import headstart.engines as engines, onnxruntime\n"
+        "import headstart.features.engines as engines, onnxruntime\n"
         "onnxruntime.disable_telemetry_events = lambda: print('off')\n"
         "engines.import_onnxruntime()"
     )

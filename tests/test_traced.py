@@ -62,7 +62,9 @@ class Traced:
 
     def __call__(self, *commands: Sequence[str], then: str = "", **environment: str) -> str:
         """The record of one process that runs commands, each with success, and then more code."""
-        code = f"from headstart.cli import main\nfor c in {commands!r}: assert main(c) == 0, c\n"
+        code = (
+            f"from headstart.cli.main import main\nfor c in {commands!r}: assert not main(c), c\n"
+        )
         plain = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "LANG")}
         plain |= {"OMP_NUM_THREADS": "1", "MLFLOW_ALLOW_FILE_STORE": "true"}
         for name, folder in PLACES.items():

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from headstart.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
-from headstart.tracking import told, track
+from headstart.base.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
+from headstart.runs.tracking import told, track
 
 HISTORY = """\
 phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds

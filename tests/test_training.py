@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 import headstart as hs
-from headstart.data.augment import Augment
-from headstart.data.views import Views
-from headstart.errors import BundleError, Diverged, SpecError, UnknownName
-from headstart.features import FeatureTable
+from headstart.base.errors import BundleError, Diverged, SpecError, UnknownName
+from headstart.base.runtime import Runtime
+from headstart.base.seals import sealed
+from headstart.features.extract import FeatureTable
 from headstart.heads.head import HeadSpec
-from headstart.runtime import Runtime
-from headstart.seals import sealed
+from headstart.modalities.images.augment import Augment
+from headstart.modalities.images.views import Views
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
 from headstart.training.loop import Hearing, Keeping, Trained, judge, losses_of, train

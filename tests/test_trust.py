@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from headstart.errors import Mismatch, SpecError
+from headstart.base.errors import Mismatch, SpecError
 from headstart.heads.head import softmax
-from headstart.trust.calibration import calibration, coverage_curve, fit_temperature, scaled
-from headstart.trust.conformal import conformal_limit, conformal_sets, upper_limit
-from headstart.trust.distance import Seen
-from headstart.trust.limits import (
+from headstart.models.calibration import calibration, coverage_curve, fit_temperature, scaled
+from headstart.models.conformal import conformal_limit, conformal_sets, upper_limit
+from headstart.models.distance import Seen
+from headstart.models.limits import (
     Judged,
     Limits,
     TrustPlan,

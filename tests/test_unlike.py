@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import headstart as hs
-from headstart.backbones import packaged
 from headstart.backbones.backbone import Backbone, SourceHead
-from headstart.cli import main
-from headstart.errors import DataError
-from headstart.insights.remembered import Memory, Noted, apart, listening, remembered
-from headstart.insights.unlike import estimated, sample
+from headstart.base.errors import DataError
+from headstart.cli.main import main
+from headstart.evaluation.norm_statistics import Memory, Noted, apart, listening, remembered
+from headstart.evaluation.source_distance import estimated, sample
+from headstart.modalities.images import packaged
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,11 @@ import simplejpeg  # noqa: F401  # the seconds of every competitor begin after i
 
 import headstart as hs
 import headstart.backbones.graph  # what the first forward pass would import is imported here,
-from headstart.data.augment import Augment
-from headstart.engines import import_onnxruntime
-from headstart.finetuning import open_up
-from headstart.fitting import Around, fine_tune, fit_tables, table_of, train_tables
-from headstart.runtime import Runtime, keep_memory
+from headstart.base.runtime import Runtime, keep_memory
+from headstart.features.engines import import_onnxruntime
+from headstart.modalities.images.augment import Augment
+from headstart.models.finetuning import open_up
+from headstart.models.fitting import Around, fine_tune, fit_tables, table_of, train_tables
 from headstart.training.feeds import Stored
 from headstart.training.history import Epoch
 from headstart.training.loop import Hearing

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.preprocess import Fit, Preprocess
-from headstart.errors import Mismatch, SpecError
-from headstart.spec import from_plain
+from headstart.base.errors import Mismatch, SpecError
+from headstart.base.values import from_plain
+from headstart.modalities.images.preprocess import Fit, Preprocess
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ from torch import nn
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.tracing import after, as_module, crossings, is_leaf, tapped, traced, until
-from headstart.errors import SpecError, UnknownName
+from headstart.base.errors import SpecError, UnknownName
 
 
 @dataclass(frozen=True, eq=False)

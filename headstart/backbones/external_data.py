@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from headstart.errors import Mismatch
+from headstart.base.errors import Mismatch
 
 WEIGHTS = "weights.safetensors"  # the file that our own graphs name for each of their inputs
 

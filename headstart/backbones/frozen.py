@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Card, weights_fingerprint
-from headstart.data.preprocess import Fit
+from headstart.modalities.images.preprocess import Fit
 
 
 @dataclass(frozen=True, eq=False)

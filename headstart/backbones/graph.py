@@ -14,7 +14,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.external_data import WEIGHTS
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.padding import PaddedConv2d, same_edges
-from headstart.data.preprocess import Preprocess
+from headstart.modalities.images.preprocess import Preprocess
 
 OPSET = 17
 _INSIDE = "network."  # what the exporter puts before the names of the module's own weights

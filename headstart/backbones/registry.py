@@ -8,17 +8,17 @@ from pathlib import Path
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.weights import Weights
-from headstart.errors import MissingPackage, SpecError, UnknownName
+from headstart.base.errors import MissingPackage, SpecError, UnknownName
 
 DEFAULT_BACKBONE = "packaged:efficientnet_lite0"
 
 _SOURCES = {
-    "packaged": "headstart.backbones.packaged",
-    "timm": "headstart.backbones.from_timm",
-    "keras": "headstart.backbones.from_keras",
-    "file": "headstart.backbones.from_file",
-    "scratch": "headstart.backbones.scratch",
-    "tiny": "headstart.backbones.tiny",
+    "packaged": "headstart.modalities.images.packaged",
+    "timm": "headstart.modalities.images.from_timm",
+    "keras": "headstart.modalities.images.from_keras",
+    "file": "headstart.backbones.saved",
+    "scratch": "headstart.modalities.images.scratch",
+    "tiny": "headstart.modalities.images.tiny",
 }
 
 
@@ -67,7 +67,7 @@ def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
 
 def list_backbones(pattern: str = "") -> Iterator[Listing]:
     """What there is; with a pattern such as "timm:*vit*", the names of that source that match."""
-    from headstart.backbones.packaged import PACKAGED
+    from headstart.modalities.images.packaged import PACKAGED
 
     for id, p in PACKAGED.items():
         if fnmatch(f"packaged:{id}", f"*{pattern}*"):
@@ -90,7 +90,7 @@ def list_backbones(pattern: str = "") -> Iterator[Listing]:
 
 
 def _keras(pattern: str) -> Iterator[Listing]:
-    from headstart.backbones.from_keras import APPLICATIONS, LICENCE
+    from headstart.modalities.images.from_keras import APPLICATIONS, LICENCE
 
     for id, application in APPLICATIONS.items():
         if fnmatch(f"keras:{id}", pattern):

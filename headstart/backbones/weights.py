@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.errors import Mismatch, SourceError, SpecError
+from headstart.base.errors import Mismatch, SourceError, SpecError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data import decoding, duplicates
+from headstart.base.errors import DataError, SpecError
+from headstart.base.grouping import groups
+from headstart.base.store import DIGEST_BYTES, Layout, Store, Table, digest
+from headstart.base.threads import ordered_map
+from headstart.base.values import fingerprint
 from headstart.data.content import two_labels_warning
 from headstart.data.dataset import Content, Dataset, LeftOut
-from headstart.data.decoding import decode, read_file, store_key
-from headstart.data.duplicates import Pair, groups, near_duplicates, thumbnail
 from headstart.data.finding import UNLABELLED
-from headstart.data.loading import ordered_map
 from headstart.data.readers import EMPTY_CLASS
 from headstart.data.walking import about_links
-from headstart.errors import DataError, SpecError
-from headstart.spec import fingerprint
-from headstart.store import DIGEST_BYTES, Layout, Store, Table, digest
+from headstart.modalities.images import decoding
+from headstart.modalities.images import likeness as duplicates
+from headstart.modalities.images.decoding import decode, read_file, store_key
+from headstart.modalities.images.likeness import Pair, near_duplicates, thumbnail
 
 VERSION = 1  # raise it when the same pixels would give other facts
 SHARD = 512  # rows that are stored together

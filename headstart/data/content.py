@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from headstart.base.errors import DataError
+from headstart.base.store import digest
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
-from headstart.data.decoding import read_file
-from headstart.errors import DataError
-from headstart.store import digest
+from headstart.modalities.images.decoding import read_file
 
 OTHER_BYTES = "it holds other bytes than when it was checked"
 NAMED = 20  # pictures under two labels that a warning names

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.display import CONTROLS, display
-from headstart.errors import DataError
+from headstart.base.display import CONTROLS, display
+from headstart.base.errors import DataError
 
 PARTS = ("train", "val", "test")
 OPTIONAL = ("parts", "groups", "strata", "contents")  # columns of a dataset that may be empty

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from headstart.base.errors import DataError
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.formats import NOT_AN_IMAGE, why_not_decoded
 from headstart.data.walking import about_links, display, walk
-from headstart.errors import DataError
+from headstart.modalities.images.formats import NOT_AN_IMAGE, why_not_decoded
 
 UNLABELLED = "?"  # the one class of files whose class is asked for
 

@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
+from headstart.base.errors import DataError
 from headstart.data.dataset import PARTS, LeftOut
 from headstart.data.walking import display
-from headstart.errors import DataError
 
 Place = tuple[str, ...]  # a folder by the names that lead to it from the folder that is read
 

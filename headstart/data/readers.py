@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.data.archives import read_archive
-from headstart.data.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
+from headstart.base.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
+from headstart.base.errors import DataError, UnknownName
+from headstart.base.tables import Cells, Columns, csv_rows, parquet_rows, unreadable_text
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.formats import NOT_AN_IMAGE, why_not_decoded
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
-from headstart.data.tables import Cells, Columns, csv_rows, parquet_rows, unreadable_text
 from headstart.data.walking import Walk, about_links, display, walk
-from headstart.errors import DataError, UnknownName
+from headstart.modalities.images.archives import read_archive
+from headstart.modalities.images.formats import NOT_AN_IMAGE, why_not_decoded
 
 PART_COLUMNS = ("part", "split", "subset", "fold")  # of a manifest; `_part_columns` says which
 MANIFESTS = (".csv", ".parquet", ".pq")

@@ -7,11 +7,11 @@ from itertools import count
 
 import numpy as np
 
+from headstart.base.errors import DataError, SpecError
+from headstart.base.grouping import groups
+from headstart.base.values import check_seed
 from headstart.data.content import each_once
 from headstart.data.dataset import PARTS, Dataset, LeftOut
-from headstart.data.duplicates import groups
-from headstart.errors import DataError, SpecError
-from headstart.spec import check_seed
 
 Unit = tuple[int, ...]  # rows that stay together
 Cell = tuple[int, str]  # label, stratum

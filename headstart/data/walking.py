@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headstart.base.display import display as display  # shown here as everywhere
 from headstart.data.dataset import LeftOut
-from headstart.display import display as display  # shown here as everywhere
 
 LEADS_OUT = "a link that leads out of the folder"
 LEADS_NOWHERE = "a link that leads nowhere"

@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import adaptive_avg_pool2d
 
-from headstart.atomic import write_json
+from headstart.base.atomic import write_json
+from headstart.base.errors import DataError, HeadstartError, UnknownName
 from headstart.data.dataset import CheckedFile, LeftOut
-from headstart.data.views import PLAIN
-from headstart.errors import DataError, HeadstartError, UnknownName
 from headstart.explaining.attributing import attribute
 from headstart.explaining.attribution import Attribution
 from headstart.explaining.deletion import DRAWN, STEPS, Deletion, deletion
@@ -23,9 +22,10 @@ from headstart.explaining.lens import lens_of
 from headstart.explaining.looker import DEPTH, Looker, looker_of
 from headstart.explaining.method import Method
 from headstart.explaining.neighbours import Neighbour
-from headstart.features import square_of
-from headstart.model import Model
-from headstart.predictions import Predictions, read_predictions
+from headstart.modalities.images.inputs import square_of
+from headstart.modalities.images.views import PLAIN
+from headstart.models.model import Model
+from headstart.targets.predictions import Predictions, read_predictions
 
 EXPLAINED = "explained.json"
 GRID = 28  # places a side of a map that is kept

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.engines import Engine, Features, open_engine
+from headstart.base.runtime import ON_CPU, Runtime
 from headstart.explaining.lens import Lens
-from headstart.runtime import ON_CPU, Runtime
+from headstart.features.engines import Engine, Features, open_engine
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.from_file import reopened
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.graph import FromPixels
-from headstart.data.preprocess import Preprocess
-from headstart.errors import SpecError, UnknownName
+from headstart.backbones.saved import reopened
+from headstart.base.errors import SpecError, UnknownName
+from headstart.base.runtime import keep_memory
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
-from headstart.model import Model
-from headstart.runtime import keep_memory
+from headstart.modalities.images.preprocess import Preprocess
+from headstart.models.model import Model
 from headstart.training.network import head_module
 
 HEADS = (LinearHead.kind, MlpHead.kind)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.features import FeatureTable
+from headstart.features.extract import FeatureTable
 from headstart.heads.head import Floats
 from headstart.heads.nearest import unit
 

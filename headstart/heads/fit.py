@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import DataError, Mismatch
+from headstart.base.errors import DataError, Mismatch
 from headstart.heads.head import (
     Fitted,
     Floats,

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import Mismatch, SpecError, UnknownName
-from headstart.runtime import memory_bytes
-from headstart.spec import check_seed
+from headstart.base.errors import Mismatch, SpecError, UnknownName
+from headstart.base.runtime import memory_bytes
+from headstart.base.values import check_seed
 
 Floats = NDArray[np.floating[Any]]
 Kind = Literal["logistic", "ridge", "nearest", "linear", "mlp"]

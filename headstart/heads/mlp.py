@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import Mismatch
+from headstart.base.errors import Mismatch
 from headstart.heads.head import Floats, Head, blocks, check_finite, check_width, softmax
 
 

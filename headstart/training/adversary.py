@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from headstart.runtime import seeded
+from headstart.base.runtime import seeded
 from headstart.training.attack import LEVELS as LEVELS
 from headstart.training.attack import Attack as Attack
 

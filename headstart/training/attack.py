@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from headstart.errors import SpecError
+from headstart.base.errors import SpecError
 from headstart.heads.head import check_counts, check_word
 
 LEVELS = 255

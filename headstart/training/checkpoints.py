@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from headstart.atomic import read_bytes, write_bytes
 from headstart.backbones.backbone import under
-from headstart.errors import BundleError, Diverged
-from headstart.seals import BLANK, SEAL, has_seal, header_of, seal_holds, sealed
+from headstart.base.atomic import read_bytes, write_bytes
+from headstart.base.errors import BundleError, Diverged
+from headstart.base.seals import BLANK, SEAL, has_seal, header_of, seal_holds, sealed
 from headstart.training.history import HISTORY, MEASURED, Epoch
 
 FACTS = "facts"

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.base.errors import DataError
+from headstart.base.threads import ordered_map
 from headstart.data.content import changed_during_run
 from headstart.data.dataset import CheckedFile, Dataset
-from headstart.data.loading import ordered_map
-from headstart.data.preprocess import Preprocess
-from headstart.data.views import PLAIN, Views
-from headstart.errors import DataError
-from headstart.features import Activations, FeatureTable, square_of
+from headstart.features.extract import Activations, FeatureTable
+from headstart.modalities.images.inputs import square_of
+from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.views import PLAIN, Views
 
 Rows = NDArray[np.int64]
 Squares = NDArray[np.uint8]  # (N, S, S, 3)

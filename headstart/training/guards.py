@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from headstart.errors import Diverged
+from headstart.base.errors import Diverged
 
 LARGEST = 1e6  # no tensor of a network that learns has such a norm; a rate far too high gets there
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
 
 from headstart.backbones.backbone import under
-from headstart.errors import SpecError
+from headstart.base.errors import SpecError
+from headstart.base.runtime import ON_CPU, Runtime
 from headstart.heads.head import check_rate, weight_of_classes
-from headstart.runtime import ON_CPU, Runtime
 from headstart.training.adversary import LEVELS, Attack, lead, perturb, pushed
 from headstart.training.checkpoints import (
     Place,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from headstart.backbones.tracing import NORMS
-from headstart.errors import SpecError
+from headstart.base.errors import SpecError
+from headstart.base.runtime import seeded
 from headstart.heads.head import Head, HeadSpec
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
-from headstart.runtime import seeded
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from headstart.errors import SpecError
+from headstart.base.errors import SpecError
+from headstart.base.values import check_seed
 from headstart.heads.head import (
     MOST,
     ClassWeights,
@@ -13,7 +14,6 @@ from headstart.heads.head import (
     check_rate,
     check_word,
 )
-from headstart.spec import check_seed
 
 Schedule = Literal["constant", "cosine"]
 Norms = Literal["frozen", "trained"]

@@ -1,0 +1,99 @@
+"""A backbone in a folder: card.json beside weights.safetensors, as in every bundle."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors.numpy import save
+
+from headstart.backbones.backbone import Backbone, Card, SourceHead, card_from_plain, under
+from headstart.backbones.frozen import Frozen
+from headstart.backbones.weights import Weights, fill, read_tensors
+from headstart.base.atomic import new_folder, write_bytes, write_json
+from headstart.base.errors import HeadstartError, MissingPackage, SourceError, SpecError
+from headstart.base.values import to_plain
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from headstart.backbones.backbone import Block
+
+CARD = "card.json"
+WEIGHTS = "weights.safetensors"
+BACKBONE = "backbone."  # what the names of the module's tensors begin with in the file
+SOURCE_HEAD = "source_head."
+
+
+def load(id: str, weights: Weights) -> Backbone:
+    """`file:FOLDER`, a folder that `save_backbone` wrote, or a bundle's: its backbone alone."""
+    folder = Path(id)
+    card = read_card(folder / CARD)
+    tensors = read_tensors(weights.file or folder / WEIGHTS)
+    module, blocks = build(card.architecture)
+    if not weights.random:
+        fill(module, under(BACKBONE, tensors), folder / WEIGHTS)
+    head = {k: np.ascontiguousarray(v.numpy()) for k, v in under(SOURCE_HEAD, tensors).items()}
+    source = SourceHead(head["weight"], head["bias"]) if head else None
+    return Backbone(card, module, blocks, None if weights.random else source)
+
+
+def save_backbone(backbone: Backbone, folder: Path) -> Path:
+    """Write `backbone` so that `file:FOLDER` loads it; raises FileExistsError if it is there."""
+    tensors = {f"{BACKBONE}{k}": np.asarray(v, order="C") for k, v in backbone.weights().items()}
+    if source := backbone.source_head:
+        tensors |= {f"{SOURCE_HEAD}weight": source.weight, f"{SOURCE_HEAD}bias": source.bias}
+    with new_folder(folder) as part:
+        write_json(part / CARD, to_plain(backbone.card))
+        write_bytes(part / WEIGHTS, save(tensors))
+    return folder
+
+
+def reopened(frozen: Frozen) -> Backbone:
+    """The PyTorch network that was frozen, with its weights, so that gradients go through it.
+
+    Raises MissingPackage without the library that its architecture is from.
+    """
+    import torch
+
+    try:
+        module, blocks = build(frozen.card.architecture)
+    except ModuleNotFoundError as error:
+        raise MissingPackage(
+            str(error.name), purpose=f"Opening {frozen.card.name}", extra="train"
+        ) from error
+    fill(module, {k: torch.tensor(v) for k, v in frozen.weights.items()}, frozen.card.name)
+    return Backbone(frozen.card, module, blocks)
+
+
+def read_card(path: Path) -> Card:
+    try:
+        return card_from_plain(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, HeadstartError) as error:
+        raise SourceError(
+            f"A backbone's folder holds {CARD} and {WEIGHTS}; {path} cannot be read: {error}"
+        ) from error
+
+
+def build(architecture: str) -> "tuple[nn.Module, tuple[Block, ...]]":
+    """The network a card names, with random weights, and its blocks."""
+    source, _, id = architecture.partition(":")
+    if source == "timm":
+        import timm
+
+        from headstart.modalities.images import from_timm
+
+        module = timm.create_model(from_timm.known(id), pretrained=False, num_classes=0)
+        return module.eval().requires_grad_(False), from_timm.blocks_of(module)
+    if source == "keras":
+        from headstart.modalities.images import from_keras
+
+        return from_keras.build(id)
+    if source in ("tiny", "scratch"):
+        from headstart.modalities.images import scratch, tiny
+
+        backbone = {"tiny": tiny, "scratch": scratch}[source].load(id, Weights())
+        return backbone.module, backbone.blocks
+    raise SpecError(
+        f"An architecture is timm:NAME, keras:NAME@SIZE or tiny:D; the card says {architecture!r}."
+    )

@@ -1,0 +1,159 @@
+"""Where and with how much a run works: decided once, handed on as a value."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from headstart.base.errors import SpecError
+from headstart.base.signals import answered_with
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+MOST_THREADS = 1024  # each costs some 100 kB, used or not
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Settings that change how fast a result comes, and no more of it than its rounding.
+
+    device: auto takes an accelerator if PyTorch finds one.
+    threads: threads of the network, 0 for one a core; another count rounds sums otherwise, which
+        training enlarges.
+    decode_threads: threads that read and decode, 0 for one a core.
+    compile: compile what is trained (torch.compile): a minute before the first step, which pays in
+        long training on an accelerator, and seldom on a CPU.
+    """
+
+    device: Device = "auto"
+    threads: int = 0
+    decode_threads: int = 0
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.device not in get_args(Device):
+            raise SpecError(f"device is one of {', '.join(get_args(Device))}; got {self.device!r}.")
+        for name in ("threads", "decode_threads"):
+            if not 0 <= getattr(self, name) <= MOST_THREADS:
+                raise SpecError(
+                    f"{name} is a count up to {MOST_THREADS:,}, or 0 for one a core; got "
+                    f"{getattr(self, name)}."
+                )
+
+    def resolved(self) -> "Runtime":
+        """The same with "auto" and 0 replaced by what this machine has."""
+        return Runtime(
+            _accelerator() if self.device == "auto" else self.device,
+            self.threads or cores(),
+            self.decode_threads or cores(),
+            self.compile,
+        )
+
+
+ON_CPU = Runtime(device="cpu")
+
+
+@contextmanager
+def held_interrupts() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C, SIGTERM and SIGHUP are noted, for who asks, and break off at the end; a second one
+    at once. One that whoever started the process has it ignore stays ignored.
+
+    Elsewhere than in the main thread, which alone hears signals, nothing is changed.
+    """
+    noted: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        noted.append(number)
+        if len(noted) > 1:
+            raise KeyboardInterrupt
+
+    with answered_with(note):
+        yield lambda: bool(noted)
+    if noted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """PyTorch computes with so many threads inside, and with as many as before outside."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def keep_memory() -> None:
+    """Let glibc keep large blocks rather than hand them back to the kernel after each operation.
+
+    A training step on a CPU allocates and frees the same tensors over and over; this makes eager
+    PyTorch 1.5 to 2 times as fast. It holds for the whole process, and memory that is freed is
+    not given back; elsewhere than on glibc it does nothing.
+    """
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 * 2**20)):
+            libc.mallopt(option, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
+
+
+def cores() -> int:
+    """Cores this process may use (containers and taskset counted)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """The memory of this machine, or of the container we are in; 0 if the system won't tell."""
+    found = list[int]()
+    with suppress(OSError, ValueError, AttributeError):  # AttributeError: Windows
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, ValueError):  # "max" is no number
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min((n for n in found if n > 0), default=0)
+
+
+def machine() -> str:
+    """What this is, for a record of how long things took."""
+    return f"{platform.system()} {platform.machine()}, {cores()} cores"
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process ever held, in bytes; 0 where the system does not tell."""
+    with suppress(OSError, StopIteration, ValueError):  # Linux; getrusage counts its parent there
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def seeded(number: int) -> "Generator":
+    """One that begins at any whole number, of which PyTorch takes 2**63."""
+    import torch
+
+    return torch.Generator().manual_seed(number % 2**63)
+
+
+def _accelerator() -> Device:
+    if "torch" not in sys.modules:  # a bundle predicts without it; who trains has imported it
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,385 @@
+"""A folder of arrays named by what made them, written whole or not at all.
+
+    STORE/<table>/<blake2b of the file>.safetensors
+
+A table is named by the fingerprint of everything that shaped its rows (weights, preprocessing,
+precision, ...); a row is named by the digest of its input. A shard is immutable and carries the
+digest of its own bytes in its name, so no lock is needed: two writers of the same rows write two
+good files, and a file that is not what its name says is passed over and computed again.
+
+A shard is sealed with its table's name, so that it is passed over in another table's folder.
+Earlier versions sealed nothing; their tables stay readable. A table that this version began is
+noted in STORE/.sealed, and holds sealed shards only.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import RLock
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from safetensors.numpy import save as pack
+
+from headstart.base.atomic import open_file, sweep, write_bytes
+from headstart.base.errors import Mismatch, StoreError
+from headstart.base.seals import BLANK, SEAL, has_seal, seal_holds, sealed
+
+DIGEST_BYTES = 16
+_KEYS = "__digests__"
+_SEALED = ".sealed"  # a folder of empty files, named after the tables that hold sealed shards only
+_LONGEST = 100 * 2**20  # bytes of a header: what safetensors reads
+_RECENT_NS = 10**8  # a file may change again within a tick of its clock without a trace in its time
+_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "I8": "i1", "U8": "u1"}
+_KINDS |= {f"{s.upper()}{8 * n}": f"<{s}{n}" for s in "iu" for n in (2, 4, 8)}
+
+Layout = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]  # what a row has in each column
+
+
+def digest(*parts: bytes | memoryview) -> bytes:
+    """BLAKE2b, 16 bytes. Each part is preceded by its length, so ("a", "bc") is not ("ab", "c")."""
+    h = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        h.update(memoryview(part).nbytes.to_bytes(8, "little"))
+        h.update(part)
+    return h.digest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """root: the folder of the tables; None is the usual place, looked up when it is used:
+    $HEADSTART_STORE, or else headstart/store in the user's cache folder.
+    """
+
+    root: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        if self.root is not None:
+            return self.root
+        if own := os.environ.get("HEADSTART_STORE"):
+            return Path(own)
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(home) / "headstart" / "store"
+
+    def table(self, name: str, layout: Layout | None = None) -> "Table":
+        """The table `name`, with every shard that is there now.
+
+        layout: shards whose rows are of another type or shape are passed over.
+        """
+        return Table(self.folder / name, layout)
+
+
+USUAL = Store()
+
+
+@dataclass(eq=False)
+class Table:
+    """Rows named by digests, each with one entry in every column.
+
+    A row that `append` returned from survives the death of the process and of the machine. Only
+    the names are held in memory; a shard is read, and checked against its own name and seal, when
+    one of its rows is first asked for, and again if its file has changed since. `damaged` lists
+    those that failed, or are no shards at all: their rows are not there.
+    """
+
+    folder: Path
+    layout: Layout | None = None
+    damaged: list[Path] = field(default_factory=list)
+    _where: dict[bytes, tuple[Path, int]] = field(default_factory=dict)
+    _good: dict[Path, "_Stamp"] = field(default_factory=dict)
+    _columns: "dict[Path, dict[str, _Column]]" = field(default_factory=dict)
+    _lock: RLock = field(default_factory=RLock)  # threads of one process share a table
+
+    def __post_init__(self) -> None:
+        sweep(self.folder)
+        for path in sorted(self.folder.glob("*.safetensors")):
+            self._adopt(path, self._names(path))
+
+    def __contains__(self, name: bytes) -> bool:
+        with self._lock:
+            while place := self._where.get(name):
+                if self._is_good(place[0]):
+                    return True
+            return False
+
+    def names(self) -> list[bytes]:
+        """The digests of all rows, oldest shard's name first."""
+        return [name for name in list(self._where) if name in self]
+
+    def append(self, names: Sequence[bytes], columns: Mapping[str, NDArray[np.generic]]) -> None:
+        """Add rows durably: when this returns they are on the disk, if it raises none of them is.
+
+        columns: each (len(names), ...). Raises StoreError when the disk is full or not writable.
+        """
+        short = [k for k, column in columns.items() if len(column) != len(names)]
+        if short:
+            raise Mismatch(
+                f"A column has one entry a row; {short[0]!r} has {len(columns[short[0]])} "
+                f"for {len(names)} rows."
+            )
+        if not names:
+            return
+        keys = np.frombuffer(b"".join(names), np.uint8).reshape(len(names), DIGEST_BYTES)
+        path, data = self._packed({_KEYS: keys, **columns})
+        try:
+            if not self.folder.exists():
+                write_bytes(self._mark, b"")
+            write_bytes(path, data)
+            with open_file(path) as file:
+                stamp = _Stamp.of(file)
+        except OSError as error:
+            raise StoreError(
+                f"The store must be able to keep {len(data) / 1e6:.1f} MB more in {self.folder}, "
+                f"but: {error.strerror or error}. What was stored before is kept; free some space "
+                f"or name another place with --store, and run the same command again."
+            ) from error
+        with self._lock:
+            self._good[path] = stamp
+            self._columns.pop(path, None)
+            self._adopt(path, list(names))
+
+    def rows(self, names: Sequence[bytes], column: str) -> NDArray[np.generic]:
+        """The entries of one column for these rows, in this order: (len(names), ...).
+
+        Raises KeyError for a row that is not there, StoreError for a shard that was damaged or
+        removed after it was found good.
+        """
+        if missing := [name for name in names if name not in self]:
+            raise KeyError(missing[0].hex())
+        wanted = defaultdict[Path, list[int]](list)  # shard -> positions in `names`
+        for i, name in enumerate(names):
+            wanted[self._where[name][0]].append(i)
+        places = [self._where[name] for name in names]
+        out: NDArray[np.generic] = np.empty((0,))
+        for path, positions in wanted.items():
+            with self._opened(path, column) as (file, place):
+                shard = place.read(file, 0, place.rows)
+            if not len(out):
+                out = np.empty((len(names), *place.shape), place.kind)
+            if (place.shape, place.kind) != (out.shape[1:], out.dtype):
+                raise self._lost(path, "holds rows of another type or shape than the others")
+            out[positions] = shard[[places[i][1] for i in positions]]
+        return out
+
+    def reader(self, names: Sequence[bytes], column: str) -> "Reader":
+        """The same entries, read from the disk only when asked for; raises KeyError too."""
+        if missing := [name for name in names if name not in self]:
+            raise KeyError(missing[0].hex())
+        return Reader(self, tuple(self._where[name] for name in names), column)
+
+    @property
+    def _mark(self) -> Path:
+        """A file that is there if the table holds sealed shards only."""
+        return self.folder.parent / _SEALED / self.folder.name
+
+    def _packed(self, columns: Mapping[str, NDArray[np.generic]]) -> tuple[Path, bytes]:
+        """A new shard and where it goes; the same rows make the same one, if no folder is there."""
+        arrays = {name: np.ascontiguousarray(column) for name, column in columns.items()}
+        facts = {SEAL: BLANK}
+        while True:
+            data = sealed(pack(arrays, facts), self.folder.name)
+            path = self.folder / f"{digest(data).hex()}.safetensors"
+            if not path.is_dir():
+                return path, data
+            facts["again"] = facts.get("again", "") + "1"
+
+    def _adopt(self, path: Path, names: Sequence[bytes]) -> None:
+        for row, name in enumerate(names):
+            self._where.setdefault(name, (path, row))
+
+    def _is_good(self, path: Path) -> bool:
+        if path in self._good:
+            return True
+        try:
+            with open_file(path) as file:
+                good = self._intact(path, file)
+        except OSError:
+            good = False
+        if not good:
+            self._forget(path)
+        return good
+
+    def _intact(self, path: Path, file: BinaryIO) -> bool:
+        """Whether a shard's bytes are those it was named after and sealed as a part of this table.
+
+        If so, the file need not be read for that again until it changes.
+        """
+        stamp, data = _Stamp.of(file), file.read()
+        known = has_seal(data) or self._mark.exists()
+        whole = digest(data).hex() == path.stem
+        if not whole or (known and not seal_holds(data, self.folder.name)):
+            return False
+        self._good[path] = stamp
+        return True
+
+    def _forget(self, path: Path) -> None:
+        """Take the rows of a damaged shard from where else they are, or from nowhere."""
+        self._good.pop(path, None)
+        self._columns.pop(path, None)
+        self.damaged.append(path)
+        self._where = {name: place for name, place in self._where.items() if place[0] != path}
+        for other in sorted(self.folder.glob("*.safetensors")):  # another may hold the same rows
+            if other not in self.damaged:
+                self._adopt(other, self._names(other))
+
+    def _names(self, path: Path) -> list[bytes]:
+        """The digests a shard says it holds; none, and it is damaged, if it can't be read."""
+        try:
+            with open_file(path) as file:
+                keys = self._columns_of(path, file)[_KEYS]
+                raw = keys.read(file, 0, keys.rows).tobytes()
+        except (OSError, ValueError):
+            self.damaged.append(path)
+            return []
+        return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
+
+    def _columns_of(self, path: Path, file: BinaryIO) -> "dict[str, _Column]":
+        """The columns of a shard; raises ValueError if they are not those of this table."""
+        if path not in self._columns:
+            columns = _columns(file)
+            found = {k: (c.kind, c.shape) for k, c in columns.items() if k != _KEYS}
+            wanted = {k: (np.dtype(d), s) for k, (d, s) in (self.layout or {}).items()}
+            if self.layout is not None and found != wanted:
+                raise ValueError(f"its rows are {found}, not {wanted}")
+            self._columns[path] = columns
+        return self._columns[path]
+
+    @contextmanager
+    def _opened(self, path: Path, column: str) -> "Iterator[tuple[BinaryIO, _Column]]":
+        """A good shard and where a column lies in it; raises StoreError if it is good no more."""
+        try:
+            with open_file(path) as file:
+                with self._lock:
+                    before = self._good.get(path)
+                    if before is None or not before.holds(file):
+                        self._columns.pop(path, None)
+                        file.seek(0)
+                        if not self._intact(path, file):
+                            raise self._lost(path, "was damaged")
+                        file.seek(0)
+                    place = self._columns_of(path, file)[column]
+                yield file, place
+        except FileNotFoundError as error:
+            raise self._lost(path, "was removed") from error
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise self._lost(path, f"can't be read ({error})") from error
+
+    def _lost(self, path: Path, how: str) -> StoreError:
+        """The error for a shard that was good when its rows were promised."""
+        with self._lock:
+            if path not in self.damaged:
+                self._forget(path)
+        return StoreError(
+            f"The shards of the store must stay as they are while their rows are used, but {path} "
+            f"{how}. Run the same command again: it computes these rows anew."
+        )
+
+
+@dataclass(eq=False)
+class Reader:
+    """One column of some rows of a table, larger than memory if need be: reader[[3, 1]].
+
+    Rows are read where they lie; nothing stays open, however many shards and readers there are.
+    Raises StoreError for a row whose shard was damaged or removed since.
+    """
+
+    table: Table
+    places: tuple[tuple[Path, int], ...]
+    column: str
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, rows: Sequence[int]) -> "Reader":
+        """Only these rows, in this order, still unread."""
+        return Reader(self.table, tuple(self.places[row] for row in rows), self.column)
+
+    def __getitem__(self, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.generic]:
+        return np.stack([self._row(*self.places[row]) for row in rows])
+
+    def _row(self, path: Path, row: int) -> NDArray[np.generic]:
+        with self.table._opened(path, self.column) as (file, place):
+            return place.read(file, row, 1)[0]
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """What tells that a file has not changed since it was read; checked: when that was, ns."""
+
+    number: int
+    size: int
+    changed: int
+    checked: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> "_Stamp":
+        found = os.fstat(file.fileno())
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns, time.time_ns())
+
+    def holds(self, file: BinaryIO) -> bool:
+        """Whether it is the same file, unchanged; not sure, so no, if it was new when checked."""
+        now = _Stamp.of(file)
+        same = (now.number, now.size, now.changed) == (self.number, self.size, self.changed)
+        return same and not 0 <= self.checked - self.changed < _RECENT_NS
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Where a column begins in a shard, its rows, and what one of them is."""
+
+    begin: int
+    rows: int
+    kind: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def read(self, file: BinaryIO, first: int, count: int) -> NDArray[np.generic]:
+        """So many rows; raises ValueError if the file ends before."""
+        size = math.prod(self.shape) * self.kind.itemsize
+        file.seek(self.begin + first * size)
+        data = file.read(count * size)
+        if len(data) != count * size:
+            raise ValueError("it was cut short")
+        return np.frombuffer(data, self.kind).reshape(count, *self.shape)
+
+
+def _columns(file: BinaryIO) -> dict[str, _Column]:
+    """The columns of a safetensors file: 8 bytes of length, a JSON header, the tensors.
+
+    Raises ValueError unless it is one with as many rows in each column as it has digests.
+    """
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(size - 8, _LONGEST):
+        raise ValueError("its header is cut short")
+    try:
+        header = json.loads(file.read(length))
+        entries = {k: v for k, v in header.items() if k != "__metadata__"}
+        columns = {k: _column(v, 8 + length, size) for k, v in entries.items()}
+        keys = columns[_KEYS]
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"its header can't be read: {error}") from error
+    uneven = {c.rows for c in columns.values()} != {keys.rows}
+    if uneven or (keys.kind, keys.shape) != (np.dtype("u1"), (DIGEST_BYTES,)):
+        raise ValueError("its columns and digests do not agree")
+    return columns
+
+
+def _column(entry: Mapping[str, Any], start: int, size: int) -> _Column:
+    kind, (rows, *shape) = np.dtype(_KINDS[entry["dtype"]]), entry["shape"]
+    begin, end = entry["data_offsets"]
+    if not all(type(n) is int and 0 <= n <= size for n in (rows, *shape, begin, end)):
+        raise ValueError("its header has sizes that no file has")
+    if end - begin != rows * math.prod(shape) * kind.itemsize or start + end > size:
+        raise ValueError("its header promises more than there is")
+    return _Column(start + begin, rows, kind, tuple(shape))

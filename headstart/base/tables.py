@@ -1,0 +1,219 @@
+"""The rows of a CSV or Parquet file, cell by cell, and every way in which such a file is wrong."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from headstart.base.cells import NOT_UTF8, Unsupported, as_text, not_utf8
+from headstart.base.display import display
+from headstart.base.errors import DataError, MissingPackage
+
+Cells = dict[str, object]  # one row: the cell of each wanted column that the file has
+BOMS = {  # the longest first: UTF-32's little-endian mark begins as that of UTF-16 does
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+DELIMITERS = (",", ";", "\t", "|")
+NO_TEXT = {  # what other tables begin with, and what they are
+    b"PK\3\4": "a ZIP archive, as Excel's .xlsx is",
+    b"\xd0\xcf\x11\xe0": "an Excel file",
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "a gzip archive",
+}
+RAW = "path"  # the column whose bytes may be other than UTF-8, as names of files may
+SAMPLE = 1_000_000  # bytes by which an encoding is guessed; characters of a header, at most
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that are looked for in a table, by name: those it must have, and others."""
+
+    needed: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    def placed(self, path: Path, header: Sequence[str]) -> dict[str, int]:
+        """Where each column is that the header has; upper case and blanks at the ends are alike.
+
+        Raises DataError if a needed one is missing, or if two go by one name.
+        """
+        places = dict[str, int]()
+        for name in (*self.needed, *self.optional):
+            found = [i for i, text in enumerate(header) if text == name]
+            found = found or [i for i, text in enumerate(header) if _folded(text) == name]
+            if len(found) > 1:
+                raise DataError(f"{display(path)} has two columns named {name!r}: leave one out.")
+            places |= dict.fromkeys([name], found[0]) if found else {}
+        if missing := [name for name in self.needed if name not in places]:
+            there = ", ".join(display(text) for text in header)
+            raise DataError(
+                f"{display(path)} needs the columns {' and '.join(self.needed)}, named in its "
+                f"first row; it has no column {' and no '.join(missing)} among "
+                f"{there or 'none at all'}."
+            )
+        return places
+
+
+def csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
+    """Yield number (the header is row 1) and cells of every row of a CSV file that is not blank.
+
+    Raises DataError for a row with more or fewer cells than the header has columns, and for bytes
+    that are not UTF-8, except in the column RAW, where they become surrogates.
+    """
+    lines = csv_lines(path, columns.needed)
+    _, header = next(lines, (1, list[str]()))
+    places = columns.placed(path, header)
+    for number, row in lines:
+        if len(row) != len(header):
+            many = "more" if len(row) > len(header) else "fewer"
+            raise DataError(
+                f"{display(path)}, row {number}: {many} fields than the header has columns "
+                f"({len(row)}, not {len(header)}). Put quotation marks around a field that holds a "
+                f"comma."
+            )
+        cells = {name: row[place] for name, place in places.items()}
+        if any(NOT_UTF8.search(cell) for name, cell in cells.items() if name != RAW):
+            raise unreadable_text(path)
+        yield number, dict[str, object](cells)
+
+
+def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of every row of a CSV file that is not blank, the header first.
+
+    UTF-8, or UTF-16 and UTF-32 with a byte order mark. Cells are separated by the delimiter (comma,
+    semicolon, tab or bar) by which the header holds the `needed` columns, or by commas.
+    """
+    encoding = _encoding(path)
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+    try:
+        with open(path, encoding=encoding, errors=errors, newline="") as f:
+            delimiter = _delimiter(f, needed)
+            blanks = _blanks_before_quotes(f, delimiter)
+            reader = csv.reader(f, delimiter=delimiter, strict=True, skipinitialspace=blanks)
+            for number, row in enumerate(reader, start=1):
+                if any("\0" in cell for cell in row):
+                    raise DataError(f"{display(path)}, row {number}: holds a NUL; it is no text.")
+                if any(cell.strip() for cell in row):
+                    yield number, row
+    except (csv.Error, UnicodeError) as error:
+        raise DataError(
+            f"{display(path)} is not a CSV file that can be read: {display(str(error))}."
+        ) from error
+
+
+def _encoding(path: Path) -> str:
+    """By the byte order mark, or else UTF-8; raises DataError for UTF-16 without its mark.
+
+    So it does for other tables under the name of a CSV.
+    """
+    with open(path, "rb") as f:
+        head = f.read(4096)
+    for mark, what in NO_TEXT.items():
+        if head.startswith(mark):
+            raise DataError(
+                f"A CSV file is text; {display(path)} is {what}. Save or export the table as CSV "
+                f"in UTF-8, or give a Parquet file the ending .parquet."
+            )
+    for mark, encoding in BOMS.items():
+        if head.startswith(mark):
+            return encoding
+    if head.count(0) > len(head) // 4:
+        raise DataError(f"{display(path)} {not_utf8(head)}.")
+    return "utf-8"
+
+
+def _delimiter(f: TextIO, needed: Sequence[str]) -> str:
+    """What separates cells, by the header or a line `sep=;` before it, which is passed over."""
+    first = f.readline(SAMPLE)
+    stated = first.rstrip("\r\n").removeprefix("sep=")
+    if first.startswith("sep=") and len(stated) == 1:
+        return stated
+    f.seek(0)
+    for delimiter in DELIMITERS:
+        names = {_folded(text) for row in csv.reader([first], delimiter=delimiter) for text in row}
+        if names >= set(needed):
+            return delimiter
+    return ","
+
+
+def _blanks_before_quotes(f: TextIO, delimiter: str) -> bool:
+    """Whether quotation marks stand after blanks, as in `"a.png", "cat"`, in the first two rows."""
+    place = f.tell()
+    lines = f.readline(SAMPLE) + f.readline(SAMPLE)
+    f.seek(place)
+    return f'{delimiter} "' in lines
+
+
+def _folded(name: str) -> str:
+    return "" if NOT_UTF8.search(name) else as_text(name).casefold()
+
+
+def unreadable_text(path: Path) -> DataError:
+    """The error for a CSV file with bytes that are not UTF-8, which names its likely encoding."""
+    with open(path, "rb") as f:
+        whole_lines = f.read(SAMPLE).rpartition(b"\n")
+    return DataError(f"{display(path)} {not_utf8(whole_lines[0] or whole_lines[2])}.")
+
+
+def parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
+    """Yield number (from 1) and cells of every row of a Parquet file."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingPackage("pyarrow", purpose="Reading a Parquet file", extra="parquet") from None
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            header = file.schema_arrow.names
+            places = columns.placed(path, header)
+            for batch in file.iter_batches(columns=[header[i] for i in places.values()]):
+                found = {name: _values(batch.column(header[i])) for name, i in places.items()}
+                for cells in zip(*found.values(), strict=True):
+                    number += 1
+                    yield number, dict(zip(found, cells, strict=True))
+    except (pyarrow.ArrowException, OSError, UnicodeError) as error:
+        first = display(next(iter(str(error).splitlines()), type(error).__name__))
+        raise DataError(f"{display(path)} cannot be read as Parquet: {first}") from error
+
+
+def _values(column: Any) -> list[object]:
+    """The cells of an Arrow array as values that `as_text` takes; texts as their bytes."""
+    import pyarrow
+    from pyarrow import types
+
+    if isinstance(column, pyarrow.ExtensionArray):
+        column = column.storage
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if types.is_timestamp(kind) or types.is_date(kind):
+        return _moments(column)
+    if types.is_floating(kind) and kind.bit_width < 64:
+        return list(column.to_numpy(zero_copy_only=False))  # in its own precision; null is NaN
+    if str(kind) in ("string", "large_string", "string_view"):
+        return column.cast(pyarrow.large_binary()).to_pylist()  # its UTF-8 may be invalid
+    plain = (types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal)
+    if any(of_type(kind) for of_type in plain) or "binary" in str(kind).split("[")[0]:
+        return column.to_pylist()
+    return [Unsupported(f"a {kind}") if there else None for there in column.is_valid().to_pylist()]
+
+
+def _moments(column: Any) -> list[object]:
+    """Dates and times as NumPy's; those with a time zone as text, in UTC."""
+    import pyarrow
+
+    zone = getattr(column.type, "tz", None)
+    days = column.type == pyarrow.date32()
+    unit: Any = getattr(column.type, "unit", "D" if days else "ms")
+    numbers = column.cast(pyarrow.int32() if days else pyarrow.int64()).to_pylist()
+    moments = [None if n is None else np.datetime64(n, unit) for n in numbers]
+    if zone is None:
+        return list(moments)
+    return [None if m is None else f"{as_text(m)}Z" for m in moments]  # 1970-01-01 is false

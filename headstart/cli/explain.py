@@ -1,0 +1,212 @@
+"""`headstart explain`: where a model sees its class, whether that is so, and what looks alike."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import headstart as hs
+from headstart.base.atomic import check_folder, write_bytes
+from headstart.base.display import displayed
+from headstart.base.errors import HeadstartError, SpecError, sentence_of
+from headstart.cli.flags import Parser, add_store_flag
+from headstart.cli.opening import (
+    Looked,
+    add_looking_flags,
+    data_of,
+    known_rows,
+    look,
+    named_after,
+    pictures_of,
+    refuse_taken,
+)
+from headstart.cli.printing import (
+    FAILED,
+    INTERRUPTED,
+    print_json,
+    print_line,
+    tell_left_out,
+)
+from headstart.cli.progress import say, watching
+from headstart.explaining.method import METHODS
+
+FOLDER = "explained"
+NAMED = 20  # training pictures, at most, that are named when they are left out
+
+Alike = Callable[["hs.Explanation"], "tuple[hs.Neighbour, ...]"]
+Found = Iterator["tuple[hs.Explanation | hs.LeftOut, Path]"]  # one after the other, and its PNG
+
+
+def explain(argv: list[str]) -> int:
+    """where in a picture a model sees its class, whether that is so, and what looks alike"""
+    parser = Parser("explain", explain)
+    add_looking_flags(parser, files=True)
+    parser.add_argument(
+        "--class", dest="name", help="explain this class (default: the one that a picture gets)"
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default="best",
+        help="how maps are made: best tries several and shows the one that the picture's own "
+        "deletion curve calls best; layers are the backbone's choice, never yours (%(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help=f"for a PNG a picture (default: {FOLDER}; without FILE, RUN/{FOLDER})",
+    )
+    parser.add_argument(
+        "--data", type=Path, help="where a run's pictures are now (default: where it had them)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON value, curves too")
+    add_store_flag(parser)
+    args = parser.parse_args(argv)
+
+    if args.backbone is None and len(args.names) == 1:
+        return _finish(*_run(args), args.json)
+    return _finish(*_files(args), args.json)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What has been done so far. count: pictures in all."""
+
+    count: int
+    done: "list[tuple[hs.Explanation, Path]]" = field(default_factory=list)
+    left_out: "list[hs.LeftOut]" = field(default_factory=list)
+
+
+def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
+    """The pictures that were named."""
+    looked = look(args, files=True)
+    if looked.run is None and args.data is not None:
+        raise SpecError("--data goes with a run folder: only that names training examples.")
+    assert looked.files is not None
+    if args.name is not None:
+        looked.lens.number(args.name)  # refuses an unknown class before anything is done
+    files, out = looked.files, args.out or Path(FOLDER)
+    places = named_after(files.sources, lambda name: (out / f"{name}.png",))
+    check_folder(out)
+
+    def found() -> "Found":
+        alike, looker = _alike(looked, args), hs.looker_of(looked.lens)
+        for id, source, (place,) in zip(files.ids, files.sources, places, strict=True):
+            told = hs.explained(looker, id, source, args.name, args.method)
+            yield _beside(told, alike), place
+
+    return _Work(len(files), left_out=list(looked.left_out)), found()
+
+
+def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
+    """The surest mistakes of a run's test and a few right answers, into the run's own folder."""
+    looked = look(args, files=False)
+    run, model = looked.run, looked.model
+    if run is None or model is None:
+        raise SpecError(
+            f"Name pictures to explain after {args.names[0]}: only of a run folder, which this is "
+            f"not, are the mistakes explained without any."
+        )
+    if args.name is not None or args.method != "best":
+        raise SpecError(
+            "--class and --method go with pictures that are named; of a run, the classes that it "
+            "answered are explained."
+        )
+    pictures, out = pictures_of(run, args.data), args.out or run / FOLDER
+    rows = hs.told_rows(run, pictures)
+    names = [f"{n:02}.png" for n in range(1, len(rows) + 1)]
+    if args.out is not None:
+        refuse_taken(out / name for name in names)
+    check_folder(out)
+
+    def found() -> "Found":
+        alike = _alike(looked, args)
+        for told, name in zip(hs.explain_run(run, model, pictures), names, strict=True):
+            yield _beside(told, alike), out / name
+
+    return _Work(len(rows)), found()
+
+
+def _beside(told: "hs.Explanation | hs.LeftOut", alike: Alike) -> "hs.Explanation | hs.LeftOut":
+    """With the training examples most alike."""
+    return told if isinstance(told, hs.LeftOut) else replace(told, nearest=alike(told))
+
+
+def _finish(work: _Work, found: "Found", as_json: bool) -> int:
+    """Write and tell each as it is done, until Ctrl-C; the exit code."""
+    progress, stopped = watching("explain").progress, False
+    try:
+        for number, (told, place) in enumerate(found, 1):
+            if isinstance(told, hs.Explanation):
+                told = _written(told, place)
+            if isinstance(told, hs.LeftOut):
+                work.left_out.append(told)
+            else:
+                work.done.append((told, place))
+                if not as_json:
+                    print_line(told.path, told.name, f"{told.score:.4f}", str(place), flush=True)
+            progress(number, work.count)
+    except KeyboardInterrupt:
+        say("stopped", f"{len(work.done)} of {work.count} pictures are explained and kept")
+        stopped = True
+    if as_json:
+        print_json([_plain(told, place) for told, place in work.done])
+    code = tell_left_out(work.left_out)
+    if stopped:
+        return INTERRUPTED
+    return code if work.done else FAILED
+
+
+def _written(told: "hs.Explanation", place: Path) -> "hs.Explanation | hs.LeftOut":
+    """Write the picture of an explanation; gives it back, or why it can't be written."""
+    try:
+        write_bytes(place, hs.png_of(hs.draw_explanation(told)))
+    except OSError as error:
+        return hs.LeftOut(told.path, f"its explanation can't be written: {sentence_of(error)}")
+    return told
+
+
+def _plain(told: "hs.Explanation", place: Path) -> dict[str, Any]:
+    return told.to_plain() | {"path": displayed(told.path), "file": str(place)}
+
+
+def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
+    """What gives the training examples most alike; none, and a word why, where they can't be had.
+
+    Their features come from the store if they are there.
+    """
+    from headstart.explaining.forward import Forward
+
+    if looked.run is None or looked.model is None:
+        say("nearest", "left out: only a run folder names its training examples")
+        return lambda told: ()
+    try:
+        rows = known_rows(looked.run, data_of(looked.run, args.data))
+    except HeadstartError as error:
+        if args.data is not None:
+            raise
+        say("nearest", f"left out: {error}")
+        return lambda told: ()
+    backbone, store, forward = looked.model.backbone, hs.Store(args.store), Forward(looked.lens)
+    sources = dict(zip(rows.ids, rows.sources, strict=True))
+
+    @cache
+    def seen() -> "hs.FeatureTable | None":  # not before there is a picture to compare them with
+        try:
+            table = hs.extract(backbone, rows, store=store, watch=watching("nearest"))
+            for item in table.left_out[:NAMED]:
+                say("nearest", f"left out: {item.path}: {item.reason}")
+            return table
+        except HeadstartError as error:  # such as a store that is full
+            say("nearest", f"left out: {error}")
+            return None
+
+    def found(told: "hs.Explanation") -> "tuple[hs.Neighbour, ...]":
+        if (table := seen()) is None:
+            return ()
+        return hs.nearest(table, sources, forward.features([told.square]))[0]
+
+    return found

@@ -1,0 +1,205 @@
+"""Flags made from the fields of specs, so that the command line can't drift from the library."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+import headstart as hs
+from headstart.base.errors import SpecError, UnknownName
+
+T = TypeVar("T")
+MOST = 1_000_000  # of anything that is counted
+SHOWN = 40  # characters of a wrong value that are repeated
+MODEL_HELP = "a run folder, or the bundle in it"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with our errors: one sentence, the nearest flag, exit code 2."""
+
+    def __init__(self, name: str, command: Callable[[list[str]], int]) -> None:
+        super().__init__(f"headstart {name}", description=command.__doc__, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise SpecError(f"{message}. See `{self.prog} --help`.")
+
+    def parse_args(self, argv: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        args, extra = self.parse_known_intermixed_args(argv)  # flags may stand between files
+        for name in extra:
+            if name.startswith("--"):
+                flags = [o for o in self._option_string_actions if o.startswith("--")]
+                raise UnknownName(f"flag of `{self.prog}`", name.partition("=")[0], flags)
+            self.error(f"{name!r} is one argument too many")
+        return args
+
+
+def add_flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
+    """One flag a field (or of `only` these), so the command line can't drift from the library.
+
+    What `spec` holds are the defaults. Specs share a flag if they share a name, as all do a seed.
+    """
+    hints = get_type_hints(type(spec))
+    for name in only or [f.name for f in fields(spec)]:
+        flag, shown = f"--{name.replace('_', '-')}", getattr(spec, name)
+        if flag in parser._option_string_actions:
+            continue
+        kind, choices = _kind(hints[name])
+        text = f"{field_help(type(spec), name)} (default: {_shown(shown)})".replace("%", "%%")
+        default = argparse.SUPPRESS  # only what was given is in the way of a spec's own values
+        if kind is bool:
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=default, help=text
+            )
+            continue
+        parser.add_argument(
+            flag,
+            type=fraction if kind is float else kind,
+            choices=choices or None,
+            default=default,
+            nargs="+" if isinstance(shown, tuple) else None,
+            help=text,
+            metavar=None if choices else name.upper(),
+        )
+
+
+def made(spec: T, args: argparse.Namespace) -> T:
+    """The same spec with what the flags say."""
+    names = {f.name for f in fields(spec)}  # type: ignore[arg-type]
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in names}
+    if ("thaw" in given) != ("thaw_from" in given):  # what is thawed is said in one of two ways
+        given = {"thaw": "auto", "thaw_from": None} | given
+    return replace(spec, **given)  # type: ignore[type-var]
+
+
+def word_after(argv: list[str], flag: str) -> str:
+    """The value that a flag has among the words of a command, before they are parsed."""
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return ""
+
+
+def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
+    """What a flag's words are turned into, and the words it takes if they are listed."""
+    if get_origin(hint) is Literal:
+        return str, get_args(hint)
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0], ()
+    options = [_kind(h) for h in get_args(hint) if h is not type(None)]
+    if len(options) == 1:
+        return options[0]
+    if options:  # a union of literals
+        return str, tuple(word for _, words in options for word in words)
+    return hint, ()
+
+
+def field_help(spec: type, name: str) -> str:
+    """What the docstrings of a spec and its bases say after `name:`."""
+    for base in spec.__mro__:
+        text = cleandoc(base.__dict__.get("__doc__") or "")
+        found = re.search(  # lines that go on are indented, and may begin with a word and a colon
+            rf"^{name}: (.+?)(?=^\w+: |^$|\Z)", text, re.DOTALL | re.MULTILINE
+        )
+        if found:
+            return " ".join(found.group(1).split()).rstrip(".")
+    return name.replace("_", " ")
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, tuple):
+        return " ".join(_shown(item) for item in default)
+    return f"{default:.3g}" if isinstance(default, float) else str(default)
+
+
+def add_weights_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        default="pretrained",
+        help="pretrained, random, or a local .safetensors file (keras: .h5 too)",
+    )
+
+
+def add_store_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=Path,
+        help="folder where features are kept (default: $HEADSTART_STORE, or the user's cache)",
+    )
+
+
+def add_language_flag(parser: argparse.ArgumentParser) -> None:
+    """Of a report that is written again."""
+    _, choices = _kind(get_type_hints(hs.Job)["language"])
+    parser.add_argument(
+        "--language",
+        choices=choices,
+        help=f"{field_help(hs.Job, 'language')} (default: the run's own)",
+    )
+
+
+def add_files_flags(parser: argparse.ArgumentParser, *runtime: str) -> None:
+    """Which images, how to print what is said of them, and these settings of Runtime."""
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="images, folders of images, or - for paths on stdin",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON value, all scores")
+    parser.add_argument(
+        "--top",
+        type=count(),
+        default=1,
+        help="classes to print for each (%(default)s); JSON has all",
+    )
+    add_flags(parser, hs.Runtime(), *runtime)
+
+
+def named_files(files: list[str]) -> list[Path]:
+    """The paths meant: `-` stands for those on stdin, a line each."""
+    lines = os.fsdecode(sys.stdin.buffer.read()).split("\n") if "-" in files else []
+    given = [name for name in files if name != "-"] + [line for line in lines if line.strip()]
+    return [Path(name.rstrip("\r")) for name in given]
+
+
+def bundle_of(path: Path) -> Path:
+    """The bundle of a run folder, or the path itself if it is one."""
+    return path / "model" if (path / "model").is_dir() else path
+
+
+def count(most: int = MOST) -> Callable[[str], int]:
+    """What reads a whole number from 1 to `most`.
+
+    >>> count(most=10)("7")
+    7
+    """
+
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            if 1 <= (number := int(text)) <= most:
+                return number
+        raise argparse.ArgumentTypeError(
+            f"it is a whole number from 1 to {most:,}; got {text[:SHOWN]!r}"
+        )
+
+    return read
+
+
+def fraction(text: str) -> float:
+    """A number, or one over another as people write shares of the pixels' range.
+
+    >>> fraction("4/255") == 4 / 255 and fraction("0.5") == 0.5
+    True
+    """
+    above, slash, below = text.partition("/")
+    if slash and float(below) == 0:
+        raise ValueError(f"nothing is so many parts of none: {text!r}")
+    return float(above) / float(below) if slash else float(above)

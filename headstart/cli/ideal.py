@@ -1,0 +1,273 @@
+"""headstart ideal: the pictures that classes are surest of."""
+
+import argparse
+import json
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import headstart as hs
+from headstart.base.atomic import check_folder
+from headstart.base.errors import SpecError, UnknownName
+from headstart.base.runtime import torch_threads
+from headstart.base.values import to_plain
+from headstart.cli.flags import Parser, add_flags, bundle_of, made
+from headstart.cli.opening import add_looking_flags, decoded, file_name, look
+from headstart.cli.printing import DONE, INTERRUPTED, print_json, print_table
+from headstart.cli.progress import say, watching
+
+if TYPE_CHECKING:
+    from headstart.modalities.images.decoding import Pixels
+
+TELLS = 8  # times on the way that the score is told
+
+
+@dataclass(frozen=True)
+class Order:
+    """A class that a picture is made for, as it was asked for, and where the picture goes."""
+
+    name: str
+    number: int
+    out: Path
+    film: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What came of an order. seen: what was looked at on the way, the start first. best: of these.
+    finished: whether every step was taken.
+    """
+
+    order: Order
+    seen: "list[hs.Ideal]"
+    seconds: float
+    finished: bool
+
+    @property
+    def best(self) -> "hs.Ideal":
+        return max(self.seen, key=lambda seen: seen.log_odds)
+
+
+def ideal(argv: list[str]) -> int:
+    """the picture that a class is surest of, drawn from noise or from a picture"""
+    parser = Parser("ideal", ideal)
+    add_looking_flags(parser, files=False)
+    _add_own_flags(parser)
+    add_flags(parser, hs.IdealPlan())
+    add_flags(parser, hs.Runtime(), "threads")
+    args = parser.parse_args(argv)
+
+    plan, runtime = made(hs.IdealPlan(), args), made(hs.Runtime(), args).resolved()
+    lens = look(args, files=False).lens
+    orders = _orders(lens, args)
+    judge = _judge(lens, args)
+    numbers = [_number(judge, lens.classes[o.number], o.name) if judge else 0 for o in orders]
+    start = decoded(args.start) if args.start else None
+    rows = list[dict[str, Any]]()
+    try:
+        with torch_threads(runtime.threads):
+            for order, number in zip(orders, numbers, strict=True):
+                found = _drawn(lens, order, plan, start)
+                _write(found, lens, plan)
+                rows.append(_row(found, lens, judge, number))
+                if not found.finished:
+                    return INTERRUPTED
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        say("stopped", f"{len(rows)} of {len(orders)} pictures are made and kept")
+        return INTERRUPTED
+    finally:  # what is made is told of, whatever ended the next
+        if rows:
+            _print(rows, as_json=args.json)
+    return DONE
+
+
+def _add_own_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="a class of the model; give it again for another picture",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="the PNG to write; of several, its name gets the class's too"
+    )
+    parser.add_argument("--film", type=Path, help="write the way there as well, a .gif or .webp")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="a picture to begin with")
+    parser.add_argument(
+        "--judge",
+        default="auto",
+        help="who else scores the pictures: a backbone, or a run or bundle; auto: of the packaged "
+        "backbones another that is installed, if one is looked into; or none (%(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON value")
+
+
+def _orders(lens: "hs.Lens", args: argparse.Namespace) -> list[Order]:
+    """Raises UnknownName for a class that isn't, SpecError for files that must not be written."""
+    numbers = [lens.number(name) for name in args.classes]
+    again = [lens.classes[n] for n, times in Counter(numbers).items() if times > 1]
+    if again:
+        raise SpecError(f"One picture a class is made: {again[0]!r} was named more than once.")
+    orders = [
+        Order(name, number, _out(name, args), _film(name, args))
+        for name, number in zip(args.classes, numbers, strict=True)
+    ]
+    files = [file for order in orders for file in (order.out, order.film) if file]
+    alike = Counter(str(file).casefold() for file in files)  # as some systems take them
+    for file in files:
+        if alike[str(file).casefold()] > 1:
+            raise SpecError(f"Two files would be called {file}: make the classes one at a time.")
+        if file.exists():
+            raise SpecError(f"{file} is there already: name another --out or --film.")
+    for folder in {file.parent for file in files}:
+        check_folder(folder)
+    return orders
+
+
+def _out(name: str, args: argparse.Namespace) -> Path:
+    if args.out is None:
+        return Path(f"ideal-{_file_name(name)}.png")
+    if args.out.suffix.lower() != ".png":
+        raise SpecError(f"--out is a .png, which keeps pixels as they were judged; got {args.out}.")
+    return _of_class(args.out, name, args)
+
+
+def _film(name: str, args: argparse.Namespace) -> Path | None:
+    if args.film is None:
+        return None
+    hs.check_film(args.film)
+    return _of_class(args.film, name, args)
+
+
+def _of_class(path: Path, name: str, args: argparse.Namespace) -> Path:
+    if len(args.classes) == 1:
+        return path
+    return path.with_name(f"{path.stem}-{_file_name(name)}{path.suffix}")
+
+
+def _file_name(name: str) -> str:
+    """Of a class: letters, digits and dashes, so that it is a file's on every system.
+
+    >>> _file_name("tabby, tabby cat")
+    'tabby-tabby-cat'
+    """
+    return file_name(re.sub(r"[\W_]+", "-", name).strip("-")) or "class"
+
+
+def _judge(lens: "hs.Lens", args: argparse.Namespace) -> "hs.Lens | None":
+    """Who else is asked about the pictures; another network, that was taught the same classes."""
+    if args.judge == "none":
+        return None
+    if args.judge == "auto":
+        return _other_packaged(lens)
+    path = Path(args.judge)
+    if path.is_dir():
+        return hs.lens_of(hs.load(bundle_of(path)).model)
+    return hs.source_lens(hs.load_backbone(args.judge))
+
+
+def _number(judge: "hs.Lens", whole: str, name: str) -> int:
+    """The judge's number of a class: by its whole name, or else by the one that was asked for.
+
+    Raises SpecError if it knows neither.
+    """
+    for own in (whole, name):
+        try:
+            return judge.number(own)
+        except UnknownName:
+            continue
+    raise SpecError(
+        f"The judge, {judge.name}, knows no class {whole!r}: name another --judge, or none."
+    )
+
+
+def _drawn(lens: "hs.Lens", order: Order, plan: "hs.IdealPlan", start: "Pixels | None") -> Made:
+    """The ascent, told of on stderr; Ctrl-C ends it with what there is by then."""
+    seen, began, told = list[hs.Ideal](), time.perf_counter(), 0
+    progress = watching("ideal").progress
+    try:
+        for now in hs.ascend(lens, order.number, plan, start):
+            seen.append(now)
+            if now.step:
+                progress(now.step, plan.steps)
+            if now.step * TELLS >= told * plan.steps:
+                say("ideal", f"{order.name}, step {now.step} of {plan.steps}: {_said(now)}")
+                told += 1
+    except KeyboardInterrupt:
+        if not seen:
+            raise
+    return Made(order, seen, time.perf_counter() - began, seen[-1].step == plan.steps)
+
+
+def _said(now: "hs.Ideal") -> str:
+    return f"score {now.score:.3f}, variation {now.variation:.3f}"
+
+
+def _other_packaged(lens: "hs.Lens") -> "hs.Lens | None":
+    """The largest that is installed and knows the same classes."""
+    if lens.classes != lens.backbone.card.source_classes:
+        return None
+    listed = [b.name for b in hs.list_backbones("packaged:") if b.where == "installed"]
+    for name in reversed([name for name in listed if name != lens.name]):
+        judge = hs.source_lens(hs.load_backbone(name))
+        if judge.classes == lens.classes:
+            return judge
+    return None
+
+
+def _write(found: Made, lens: "hs.Lens", plan: "hs.IdealPlan") -> None:
+    """The best picture, with what made it written inside, and the film of the way to it."""
+    order, best = found.order, found.best
+    told = {"class": lens.classes[order.number], "model": lens.name, "step": best.step}
+    hs.write_picture(order.out, best.picture, json.dumps(told | {"plan": to_plain(plan)}))
+    say("written", f"{order.out}, as it was at step {best.step}")
+    if order.film:
+        hs.write_film(order.film, [*(seen.picture for seen in found.seen), best.picture])
+        say("written", str(order.film))
+    if not found.finished:
+        say("stopped", f"{order.name} after step {found.seen[-1].step} of {plan.steps}")
+
+
+def _row(
+    found: Made, lens: "hs.Lens", judge: "hs.Lens | None", judge_number: int
+) -> dict[str, Any]:
+    """What there is to say of a picture, which is read from its file as any other would be."""
+    order, pixels = found.order, hs.decode(found.order.out)
+    return {
+        "class": lens.classes[order.number],
+        "file": str(order.out),
+        "film": str(order.film) if order.film else None,
+        "before": found.seen[0].score,
+        "after": _score(lens, pixels, order.number),
+        "judge": judge.name if judge else None,
+        "judged": _score(judge, pixels, judge_number) if judge else None,
+        "variation": hs.total_variation(pixels),
+        "step": found.best.step,
+        "finished": found.finished,
+        "seconds": round(found.seconds, 1),
+    }
+
+
+def _score(lens: "hs.Lens", pixels: "Pixels", number: int) -> float:
+    return float(lens.scores(lens.preprocess(pixels)[None].copy())[0, number])
+
+
+def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+        return
+    judged = rows[0]["judge"] is not None
+    judge = [f"by {rows[0]['judge']}"] if judged else []
+    table = [("class", "file", "before", "after", *judge, "total variation")]
+    for row in rows:
+        said = [f"{row['judged']:.3f}"] if judged else []
+        scores = (f"{row['before']:.3f}", f"{row['after']:.3f}", *said)
+        table.append((row["class"], row["file"], *scores, f"{row['variation']:.4f}"))
+    print_table(table)

@@ -1,0 +1,145 @@
+"""Which rows judge a model: none that it has learned from unless asked, and each picture once."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import headstart as hs
+from headstart.base.errors import DataError
+from headstart.cli.progress import say
+from headstart.data.content import copies, each_once, two_labels_warning
+from headstart.runs.folder import Record, RecordedRow
+
+NEW, LEFT_OUT = "new", "left out"  # what a row is to a run, beside its three parts
+WHY = {
+    "train": "the model was trained on this picture",
+    "val": "the model was chosen by this picture, which was in its validation part",
+    "test": "the run had this picture in its test part",
+    LEFT_OUT: "the run left this picture out of its parts",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedRows:
+    """data: the rows to judge by. left_out: rows that are not, with the reason."""
+
+    data: "hs.Dataset"
+    left_out: "tuple[hs.LeftOut, ...]"
+
+
+def judged_by(data: "hs.Dataset", record: Record | None, source: str, part: str) -> JudgedRows:
+    """Return the rows of checked data to judge by, and print which they are.
+
+    record: what the model's run saw, by which pictures are known again whatever they are called.
+    source: where the data was read from. part: "auto" for test pictures and new ones, of the data's
+    own test part if it has one and is not the run's own; "train", "val", "test" for that part of
+    the run, or of the data where pictures are new; "all" for all rows. Raises DataError if none is
+    left.
+    """
+    own = record is not None and record.source == source
+    known = _known(data, record, own)
+    roles = [_role(row) for row in known]
+    offered = _offered(data, roles, own, part)
+    counted = [row for row in offered if part == "all" or roles[row] in _wanted(part)]
+    refused = sorted(set(offered) - set(counted))
+    if not counted:
+        raise DataError(_nothing(roles, offered, part))
+    named = [row for row in refused if not (own and _in_place(data, row, record, roles))]
+    rest = data.take(counted)
+    judged, again = each_once(rest)
+    _warn(rest, record)
+    if not len(judged):
+        raise DataError(
+            "There must be rows to judge by, but every picture stands under two labels."
+        )
+    _tell(judged, [roles[row] for row in counted], len(data), len(again))
+    reasons = (_reason(data.ids[row], known[row], roles[row]) for row in named)
+    return JudgedRows(judged, (*reasons, *again))
+
+
+def _known(data: "hs.Dataset", record: Record | None, own: bool) -> tuple[RecordedRow | None, ...]:
+    """What the run recorded of each row: by content, or of an earlier version's run by name."""
+    if record is not None and record.has_contents:
+        return record.matched(data)
+    return tuple(record.rows.get(id) if record and own else None for id in data.ids)
+
+
+def _role(known: RecordedRow | None) -> str:
+    return NEW if known is None else known.part or LEFT_OUT
+
+
+def _wanted(part: str) -> set[str]:
+    return {"test" if part == "auto" else part, NEW}
+
+
+def _offered(data: "hs.Dataset", roles: list[str], own: bool, part: str) -> list[int]:
+    """The rows that the data, or the run, has for this part."""
+    parts = data.parts if data.parts and not own else ("",) * len(data)
+    if part == "all" or (part == "auto" and "test" not in parts):
+        return list(range(len(data)))
+    asked = "test" if part == "auto" else part
+
+    def offers(row: int) -> bool:
+        if parts[row] == asked:
+            return asked == "test" or roles[row] in _wanted(part)
+        return part != "auto" and roles[row] == part
+
+    return [row for row in range(len(data)) if offers(row)]
+
+
+def _in_place(data: "hs.Dataset", row: int, record: Record | None, roles: list[str]) -> bool:
+    """Whether a row of the run's own data is as the run recorded it under that name, in a part or
+    as a copy of a picture in one: then it is no surprise that it doesn't judge."""
+    there = record.rows.get(data.ids[row]) if record else None
+    if there is None or roles[row] == LEFT_OUT:
+        return False
+    before, now = there.content, data.contents[row]
+    return before.file in ("", now.file) or before.pixels == now.pixels
+
+
+def _reason(id: str, known: RecordedRow | None, role: str) -> "hs.LeftOut":
+    name = f", as {known.path}" if known and known.path != id else ""
+    return hs.LeftOut(id, WHY[role] + name)
+
+
+def _nothing(roles: list[str], offered: list[int], part: str) -> str:
+    """Why there is no row to judge by, and what to do."""
+    counts = Counter(roles[row] for row in offered)
+    if not counts:
+        return (
+            f"There must be rows to judge by; of {len(roles):,} none is in part {part}. Name other "
+            f"data, or another --part."
+        )
+    shown = ", ".join(f"{n:,} {name}" for name, n in counts.items())
+    return (
+        f"There must be rows to judge by that the model has not learned from; the run had all "
+        f"{len(offered):,} of these pictures ({shown}). Name other data, or a --part."
+    )
+
+
+def _warn(data: "hs.Dataset", record: Record | None) -> None:
+    """Warn of pictures under two labels; say what a missing or old record of the run means."""
+    twice = [group for group in copies(data) if len({data.labels[row] for row in group}) > 1]
+    if warning := two_labels_warning(data, twice):
+        say("warning", warning)
+    if record is None:
+        say("known", "nothing: pictures that a model learned from are known from its run alone")
+    elif not record.has_contents:
+        say(
+            "known",
+            "by their names only: the run, of an earlier version, recorded no contents, so "
+            "pictures that it learned from are not recognised under other names",
+        )
+
+
+def _tell(judged: "hs.Dataset", roles: list[str], rows: int, again: int) -> None:
+    """Print how many rows judge, and what they are to the run."""
+    n, counts = len(judged), Counter(roles)
+    which = "all rows" if n == rows else f"{n:,} of {rows:,} rows"
+    parts = sorted({*judged.parts} - {""})
+    names = [name for name in counts if name != NEW] or parts
+    learned = counts["train"] + counts["val"]
+    told = ", ".join(sorted(names)) + (", new ones among them" if names and counts[NEW] else "")
+    if learned:
+        told += f", {learned:,} of which the model has learned from"
+    copied = f"; {again:,} exact copies do not count" if again else ""
+    say("judged by", which + (f" ({told})" if told else "") + copied)

@@ -1,0 +1,155 @@
+"""What a command gives, on stdout: tables, lines and JSON."""
+
+import argparse
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import headstart as hs
+from headstart.base.display import display, displayed, escaped_json
+from headstart.cli.progress import say
+
+DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+UNKNOWN = "unknown"  # the answer of a model that doesn't know
+
+
+def print_run(run: "hs.Run") -> None:
+    print("\nchecks")
+    print_table(run.checks.table())
+    _print_candidates(run)
+    print_evaluation("test", run.evaluations["test"])
+    seconds = run.timings["seconds"]
+    print("\nseconds by stage")
+    print_table([tuple(seconds), tuple(f"{s:.1f}" for s in seconds.values())])
+    t = run.timings
+    rate = t["examples_per_second"]
+    print_line(
+        f"total {t['total_seconds']:.1f} s; {f'features {rate:,} images/s, ' if rate else ''}"
+        f"{t['backbone_forwards']:,} backbone forwards, {t['store_hits']:,} from the store; "
+        f"peak memory {t['peak_rss_bytes'] / 1e9:.2f} GB"
+    )
+    print()
+    print_line(f"saved {run.folder}  (the model: {run.folder / 'model'})")
+
+
+def _print_candidates(run: "hs.Run") -> None:
+    """What was trained, how many numbers learned, and which of them was kept."""
+    rows = [("model", "trainable", "frozen", "accuracy on validation", "")]
+    for name, on_val in run.candidates.items():
+        count = run.counts[name]
+        mark = "kept" if name == run.kept else ""
+        accuracy = str(on_val.accuracy or "n/a")
+        rows.append((name, f"{count.trainable:,}", f"{count.frozen:,}", accuracy, mark))
+    print("\ntrained")
+    print_table(rows)
+    if run.gain is not None:
+        print_line(f"  {run.kept} against the other, accuracy on validation: {_signed(run.gain)}")
+    for name, on_test in run.baselines.items():
+        print_line(f"  to compare with, on test: {name} {on_test.accuracy or 'n/a'}")
+
+
+def _signed(gain: "hs.Estimate") -> str:
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] n={gain.n}"
+
+
+def print_evaluation(title: str, result: "hs.Evaluation") -> None:
+    headline, per_class = hs.evaluation_rows(result)
+    print(f"\n{title}")
+    print_table(headline)
+    print()
+    print_table(per_class)
+
+
+def predicted_rows(said: "hs.Predictions") -> list[tuple[str, ...]]:
+    rows = zip(said.ids, said.labels, said.predicted, said.scores, strict=True)
+    return [
+        (id, said.classes[label] if label >= 0 else "?", said.classes[best], f"{scores[best]:.3f}")
+        for id, label, best, scores in rows
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What is to be printed of some pictures. doubts: why each is not answered, "" where it is.
+    sets: (N, C) the classes that can't be ruled out. Both empty for a model that knows no limits.
+    """
+
+    said: "hs.Predictions"
+    doubts: tuple[str, ...] = ()
+    sets: "NDArray[np.bool_] | None" = None
+
+    def lines(self, top: int) -> Iterator[list[str]]:
+        """The fields of a line a file: path, then its best classes and scores, or why not."""
+        classes = self.said.classes
+        for row, (id, scores) in enumerate(zip(self.said.ids, self.said.scores, strict=True)):
+            best = [text for c in _best(scores)[:top] for text in (classes[c], f"{scores[c]:.4f}")]
+            doubt = self.doubts[row] if self.doubts else ""
+            yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
+
+    def plain(self, row: int) -> dict[str, Any]:
+        """What JSON has of one row."""
+        said, scores = self.said, self.said.scores[row]
+        found = {
+            "path": displayed(said.ids[row]),
+            "predicted": said.classes[said.predicted[row]],
+            "score": float(scores.max()),
+            "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
+        }
+        if self.sets is not None:
+            found["not_ruled_out"] = [
+                name for name, held in zip(said.classes, self.sets[row], strict=True) if held
+            ]
+        if self.doubts and self.doubts[row]:
+            found |= {"predicted": UNKNOWN, "reason": self.doubts[row]}
+        return found
+
+
+def print_predictions(
+    told: Told, args: argparse.Namespace, left_out: "Sequence[hs.LeftOut]"
+) -> int:
+    """A line a file, its fields separated by tabs, or one JSON value."""
+    if args.json:
+        print_json([told.plain(row) for row in range(len(told.said))])
+    else:
+        for fields in told.lines(args.top):
+            print_line(*fields)
+    code = tell_left_out(left_out, most=len(left_out))  # nothing else lists them
+    return code if told.said.ids else FAILED
+
+
+def _best(scores: "NDArray[np.float32]") -> "NDArray[np.intp]":
+    return (-scores).argsort(kind="stable")
+
+
+def tell_left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:
+    """Name what was left out, on stderr; the exit code that says so, or 0."""
+    bad = [item for item in left_out if not item.expected]
+    for item in bad[:most]:
+        say("left out", f"{item.path}: {item.reason}")
+    if len(bad) > most:
+        say("left out", f"and {len(bad) - most} more")
+    return LEFT_OUT if bad else DONE
+
+
+def print_line(*fields: str, flush: bool = False) -> None:
+    """One line whatever is in its fields, which tabs separate; see `display`."""
+    print("\t".join(map(display, fields)), flush=flush)
+
+
+def print_table(table: Sequence[Sequence[str]]) -> None:
+    """Columns aligned, two spaces apart; a line a row."""
+    rows = [[display(cell) for cell in row] for row in table]
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    for row in rows:
+        line = "  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=False))
+        print(textwrap.indent(line.rstrip(), "  "))
+
+
+def print_json(value: object) -> None:
+    print(escaped_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))

@@ -1,0 +1,103 @@
+"""What a person hears while a command works, on stderr: a line a stage, and progress."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import headstart as hs
+from headstart.base.display import display
+
+_BARS: list[Any] = []  # progress bars begun, to be stopped whatever happens
+
+
+def stop_bars() -> None:
+    """Give the terminal its cursor back."""
+    for bar in _BARS:
+        bar.stop()
+
+
+def talking() -> "hs.Talk":
+    return hs.Talk(say, watching)
+
+
+def say(stage: str, text: str) -> None:
+    """Print a message as one printable line; one that can't be written is dropped, and the work
+    goes on."""
+    with suppress(OSError):
+        print(f"{display(stage):10}{display(text)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def kept_if_stopped(what: str) -> Iterator[None]:
+    """Let Ctrl-C in this block say what is kept of the work."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.args = error.args or (what,)
+        raise
+
+
+GOES_ON = "what was finished is kept; the same command goes on from there"
+FEATURES_KEPT = "the features computed so far are kept; the same command goes on from there"
+
+
+def watching(stage: str) -> "hs.Watch":
+    def expect(rows: int, seconds: float) -> None:
+        say(stage, f"about {_duration(seconds)} for {rows:,} images ({pace(rows / seconds)})")
+
+    return hs.Watch(expect, _bar(stage))
+
+
+def _bar(stage: str) -> Callable[[int, int], None]:
+    """A progress bar with rate and time left, where someone is there to see it move."""
+    if not sys.stderr.isatty():
+        return lambda done, total: None
+    try:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+    except ImportError:  # only `train` brings it
+        return lambda done, total: None
+    columns = (
+        TextColumn(f"{stage:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    _BARS.append(bar)
+    task = bar.add_task(stage, total=None, rate="")
+
+    def move(done: int, total: int) -> None:
+        if done < total:
+            bar.start()  # at whatever it begins; does nothing to one that moves
+        speed = bar.tasks[0].speed
+        bar.update(task, completed=done, total=total, rate=pace(speed) if speed else "")
+        if done == total:
+            bar.stop()
+
+    return move
+
+
+def pace(rate: float) -> str:
+    """A rate per second as people say it.
+
+    >>> pace(1234.5), pace(2.04), pace(0.1)
+    ('1,234/s', '2.0/s', '10 s each')
+    """
+    if rate < 1:
+        return f"{1 / rate:,.0f} s each"
+    return f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,197 @@
+"""headstart robustness: how a run's answers hold when its test pictures are changed."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import headstart as hs
+from headstart.base.atomic import check_folder, write_json
+from headstart.base.errors import DataError, Mismatch, PlaceError, SpecError, sentence_of
+from headstart.base.runtime import torch_threads
+from headstart.cli.flags import (
+    Parser,
+    add_flags,
+    add_language_flag,
+    add_store_flag,
+    field_help,
+    fraction,
+    made,
+)
+from headstart.cli.opening import data_of, known_rows, part_of
+from headstart.cli.printing import INTERRUPTED, print_json, print_table, tell_left_out
+from headstart.cli.progress import FEATURES_KEPT, kept_if_stopped, say, watching
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FILE = "robustness.json"
+
+
+def robustness(argv: list[str]) -> int:
+    """how answers hold when test pictures are attacked, noisy, blurred, in fog, …"""
+    parser = Parser("robustness", robustness)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument(
+        "--data", type=Path, help="where the pictures are now (default: where the run had them)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON value")
+    parser.add_argument(
+        "--epsilons",
+        type=fraction,
+        nargs="+",
+        default=argparse.SUPPRESS,
+        help=f"{field_help(hs.RobustnessPlan, 'epsilons')} (default: 1/255 2/255 4/255 8/255)",
+    )
+    add_flags(parser, hs.RobustnessPlan())
+    add_store_flag(parser)
+    add_flags(parser, hs.Runtime(), "threads", "decode_threads")
+    add_language_flag(parser)
+    args = parser.parse_args(argv)
+
+    work = _prepared(args)
+    _try_place(args.run)
+    found = hs.Robustness(work.plan, len(work.tried.data))
+    try:
+        with torch_threads(work.runtime.threads):
+            for more in _trials(work):
+                found = more
+    except KeyboardInterrupt:
+        say("stopped", _kept(args.run, found))
+        return INTERRUPTED
+    return _finish(work, found, args)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is tried, and what it is compared with, if that is there. pictures: of all rows of the
+    run."""
+
+    lens: "hs.Lens"
+    plan: "hs.RobustnessPlan"
+    runtime: "hs.Runtime"
+    tried: "hs.Squared"
+    known: "hs.FeatureTable | None"
+    pictures: "dict[str, hs.CheckedFile]"
+
+
+def _try_place(run: Path) -> None:
+    """Say before the work that its results can't be kept; they are worth having all the same."""
+    try:
+        check_folder(run)
+    except PlaceError as error:
+        say("warning", f"the results will be printed, but not kept: {error}")
+
+
+def _prepared(args: argparse.Namespace) -> _Work:
+    """Raises SpecError for a folder that is no run's, DataError if its pictures are gone."""
+    plan, runtime = made(hs.RobustnessPlan(), args), made(hs.Runtime(device="cpu"), args).resolved()
+    if not (args.run / "model").is_dir():
+        raise SpecError(
+            f"A model is tried on the test rows of its run; {args.run} is no finished run. Name "
+            f"the folder that `headstart train --out` made."
+        )
+    model, data = hs.load(args.run / "model").model, data_of(args.run, args.data)
+    lens, test = hs.lens_of(model), part_of(args.run, data, "test")
+    few = test.take(hs.drawn(test.y, plan.rows, plan.seed))
+    tried = hs.squared(lens.preprocess, few, threads=runtime.decode_threads)
+    size = lens.preprocess.size
+    say(
+        "tried",
+        f"{len(tried.data):,} of {len(test):,} test pictures, changed as the network sees them: "
+        f"{size} x {size} pixels, {lens.preprocess.fit}",
+    )
+    known = _known(model, args.run, data, runtime, hs.Store(args.store))
+    files = hs.recorded_contents(args.run, data).files
+    return _Work(lens, plan, runtime, tried, known, dict(zip(data.ids, files, strict=True)))
+
+
+def _known(
+    model: "hs.Model", run: Path, data: "hs.Dataset", runtime: "hs.Runtime", store: "hs.Store"
+) -> "hs.FeatureTable | None":
+    """Features of training rows, to see how neighbours move; None, and a word why, without any."""
+    try:
+        some = known_rows(run, data)
+    except DataError as error:
+        say("known", f"how neighbours move is left out: {error}")
+        return None
+    watch = watching("features")
+    with kept_if_stopped(FEATURES_KEPT):
+        return hs.extract(model.backbone, some, store=store, runtime=runtime, watch=watch)
+
+
+def _trials(work: _Work) -> "Iterator[hs.Robustness]":
+    return hs.trials(
+        work.lens,
+        work.tried.squares,
+        _labels(work.lens, work.tried.data),
+        work.plan,
+        known=work.known,
+        runtime=work.runtime,
+        watch=watching,
+    )
+
+
+def _labels(lens: "hs.Lens", data: "hs.Dataset") -> "NDArray[np.int64]":
+    """As the model numbers its classes; raises Mismatch for a class that it doesn't have."""
+    import numpy as np
+
+    place = {name: number for number, name in enumerate(lens.classes)}
+    if strange := [name for name, n in data.counts.items() if n and name not in place]:
+        raise Mismatch(
+            f"The run's classes are {', '.join(lens.classes)}; its test pictures are now labelled "
+            f"{strange[0]!r}. Is it the right --data?"
+        )
+    return np.array([place.get(name, -1) for name in data.classes], np.int64)[data.y]
+
+
+def _kept(run: Path, found: "hs.Robustness") -> str:
+    """Write what is finished, unless more was asked before; says what became of it."""
+    done = len(found.attacked) + len(found.corrupted)
+    if not done:
+        return "nothing was tried yet, and nothing is written"
+    if done * found.rows < _asked(run / FILE):
+        return f"{run / FILE} is left as it was, of a time when more was tried"
+    try:
+        write_json(run / FILE, found.to_plain())
+    except OSError as error:
+        return (
+            f"{done} of {found.planned} changes were tried, and can't be kept: {sentence_of(error)}"
+        )
+    return (
+        f"{done} of {found.planned} changes were tried and are kept in {run / FILE}; "
+        f"`headstart report {run}` shows them"
+    )
+
+
+def _asked(file: Path) -> int:
+    """How many changed pictures are told of there; none if it can't be read."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return int(told["rows"]) * (len(told["attacked"]) + len(told["corrupted"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+
+
+def _finish(work: _Work, found: "hs.Robustness", args: argparse.Namespace) -> int:
+    if args.json:
+        print_json(found.to_plain())
+    else:
+        _print(found)
+    write_json(args.run / FILE, found.to_plain())  # what is computed is printed before
+    page = hs.write_report(args.run, work.pictures, args.language)
+    say("saved", f"{args.run / FILE}; the report tells it too: {page}")
+    known = work.known.left_out if work.known else ()
+    return tell_left_out((*work.tried.left_out, *known))
+
+
+def _print(found: "hs.Robustness") -> None:
+    attacked, corrupted = hs.robustness_rows(found)
+    print(f"\nattacked: the worst change of up to epsilon (PGD, {found.plan.steps} steps)")
+    print_table(attacked)
+    if corrupted:
+        print("\ncorrupted: accuracy at strengths 1 to 5")
+        print_table(corrupted)

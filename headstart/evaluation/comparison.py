@@ -1,0 +1,160 @@
+"""Runs against each other, row for row: what the same test rows say of two models.
+
+Two models judged on the same rows are right and wrong together on most of them, so that their own
+intervals, which know nothing of that, overlap long before the difference is in doubt. Here only
+the rows count on which they differ.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.base.errors import Mismatch, MissingPackage
+from headstart.evaluation.evaluation import Estimate, compare, evaluate_predictions
+from headstart.targets.predictions import UNKNOWN, Predictions
+
+AGAIN = "Train them with the same data and the same --seed."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run on the test rows, and against the first run; None is "can't be told", or the first.
+
+    gain: how much more accurate it is than the first, with the interval of the paired bootstrap.
+    p: McNemar's, of the hypothesis that they are equally accurate. With several runs there are as
+    many chances for a small one. only_here, only_first: rows that just one of the two got right.
+    """
+
+    name: str
+    accuracy: Estimate | None
+    balanced_accuracy: Estimate | None
+    macro_f1: Estimate | None
+    auroc: Estimate | None
+    log_loss: Estimate | None
+    gain: Estimate | None = None
+    p: float | None = None
+    only_here: int = 0
+    only_first: int = 0
+
+    def to_plain(self) -> dict[str, Any]:
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: v.to_plain() if isinstance(v, Estimate) else v for k, v in named.items()}
+
+
+def compare_predictions(
+    names: Sequence[str], predictions: Sequence[Predictions]
+) -> tuple[Comparison, ...]:
+    """Return each model on the same test rows, and all but the first against the first.
+
+    names: of the models, for messages and the table. Rows are lined up by id. Raises Mismatch
+    where the rows, their labels or the classes differ.
+    """
+    classes = _common(names, predictions)
+    first, *others = (_over(p, classes) for p in predictions)
+    lined = (_in_order(first, p, names[0], name) for name, p in zip(names[1:], others, strict=True))
+    beside = (_compared(name, p, first) for name, p in zip(names[1:], lined, strict=True))
+    return (_compared(names[0], first, None), *beside)
+
+
+def mcnemar(a: Predictions, b: Predictions) -> float:
+    """Two-sided p of McNemar's exact test that `a` and `b` are equally accurate.
+
+    Of the rows that just one of them got right, as many should be a's as b's: a binomial (McNemar
+    1947; for classifiers, Dietterich 1998). 1 if there are none. Raises Mismatch unless both are
+    of the same labelled rows, in the same order.
+    """
+    try:
+        from scipy.stats import binomtest
+    except ImportError as error:
+        raise MissingPackage("scipy", purpose="McNemar's test", extra="train") from error
+    if a.ids != b.ids or a.classes != b.classes or not np.array_equal(a.labels, b.labels):
+        raise Mismatch("McNemar's test is of the same rows, in the same order and classes.")
+    only_a, only_b = _discordant(a, b)
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def comparison_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
+    """A table to print, of strings, a row a run below a header."""
+    header = ("run", "n", "accuracy", "balanced accuracy", "log loss", "accuracy gained", "p")
+    return [
+        (*header, "only it right", "only the first right"),
+        *(_row(comparison) for comparison in comparisons),
+    ]
+
+
+def _row(c: Comparison) -> tuple[str, ...]:
+    own = tuple(_shown(e) for e in (c.accuracy, c.balanced_accuracy, c.log_loss))
+    n = str(c.accuracy.n) if c.accuracy else "0"
+    if c.gain is None or c.p is None:
+        return (c.name, n, *own, "the first", "", "", "")
+    gain = f"{c.gain.value:+.3f} [{c.gain.low:+.3f}, {c.gain.high:+.3f}]"
+    return (c.name, n, *own, gain, f"{c.p:.3g}", str(c.only_here), str(c.only_first))
+
+
+def _shown(estimate: Estimate | None) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate else "n/a"
+
+
+def _compared(name: str, said: Predictions, first: Predictions | None) -> Comparison:
+    found = evaluate_predictions(said)
+    headline = (found.accuracy, found.balanced_accuracy, found.macro_f1, found.auroc)
+    if first is None:
+        return Comparison(name, *headline, found.log_loss)
+    gain, p = compare(said, first), mcnemar(said, first)
+    return Comparison(name, *headline, found.log_loss, gain, p, *_discordant(said, first))
+
+
+def _discordant(a: Predictions, b: Predictions) -> tuple[int, int]:
+    """Rows that only `a` got right, and that only `b` did."""
+    return int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
+
+
+def _common(names: Sequence[str], said: Sequence[Predictions]) -> tuple[str, ...]:
+    """The classes of the first that tells them all; those without scores know just what they name.
+
+    Raises Mismatch if another knows others.
+    """
+    whole = [(p.classes, name) for p, name in zip(said, names, strict=True) if p.scored]
+    if not whole:
+        return tuple(sorted({c for p in said for c in p.classes}))
+    classes, of = whole[0]
+    for p, name in zip(said, names, strict=True):
+        odd = sorted(set(p.classes) ^ set(classes) if p.scored else set(p.classes) - set(classes))
+        if odd:
+            raise Mismatch(
+                f"Runs are compared on the same classes, but {odd[0]!r} is a class of only one of "
+                f"{of} and {name}. {AGAIN}"
+            )
+    return classes
+
+
+def _over(said: Predictions, classes: tuple[str, ...]) -> Predictions:
+    """The same, numbering its classes as `classes` does."""
+    place = np.array([*(classes.index(c) for c in said.classes), UNKNOWN], dtype=np.int64)
+    scores = said.scores
+    if said.scored:
+        scores = scores[:, [said.classes.index(c) for c in classes]]
+    labels, answers = place[said.labels], place[said.predicted]
+    return Predictions(said.ids, scores, labels, classes, answers)
+
+
+def _in_order(first: Predictions, said: Predictions, of: str, name: str) -> Predictions:
+    """The same in the order of the first's rows. Raises Mismatch if they are not the same."""
+    place = {id: i for i, id in enumerate(said.ids)}
+    shared = sum(id in place for id in first.ids)
+    if not shared == len(first) == len(said):
+        raise Mismatch(
+            f"Runs are compared on the same test rows, but {of} and {name} share {shared:,} paths "
+            f"of {len(first):,} and {len(said):,}. {AGAIN}"
+        )
+    lined = said.take([place[id] for id in first.ids])
+    differ: NDArray[np.intp] = np.flatnonzero(lined.labels != first.labels)
+    if len(differ):
+        raise Mismatch(
+            f"Runs are compared by the same labels, but {of} and {name} share {shared:,} paths and "
+            f"label {len(differ):,} of them differently, {first.ids[differ[0]]!r} first. {AGAIN}"
+        )
+    return lined

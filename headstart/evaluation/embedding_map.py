@@ -1,0 +1,71 @@
+"""All rows on a plane, those alike side by side."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.features.extract import FeatureTable
+
+ON_MAP = 1500  # rows
+WIDE = 50  # columns that t-SNE is given, as its authors advise
+ROUNDING = 1e-6  # of the largest feature: a spread below it is what float32 rounds
+# Standard deviations that float32 can square: t-SNE divides by one that comes out as 0, and its
+# compiled loop then crashes the process with the NaN (scikit-learn 1.9.1).
+LEAST, MOST = 1e-12, 1e15
+
+
+def embedding_map(
+    table: FeatureTable, part: Mapping[str, str], seed: int = 0, most: int = ON_MAP
+) -> Any:
+    """Rows of features in two dimensions, at most so many, by PCA and by what else is there.
+
+    part: of each row, by its id. UMAP where it is installed, t-SNE otherwise. None for too few
+    rows, and for features that do not vary, as those of a dead backbone.
+    """
+    if len(table.y) < 4 or table.x.shape[1] < 2:
+        return None
+    picked = np.sort(np.random.default_rng(seed).permutation(len(table.y))[:most])
+    if not _varies(table.x[picked]):
+        return None
+    from sklearn.decomposition import PCA
+
+    wide = min(WIDE, len(picked) - 1, table.x.shape[1])
+    x = PCA(wide, svd_solver="randomized", random_state=seed).fit_transform(table.x[picked])
+    maps = {"PCA": x[:, :2]} | _bent(x, seed)
+    return {
+        "maps": {name: np.round(_unit_square(xy), 4).tolist() for name, xy in maps.items()},
+        "paths": [table.ids[row] for row in picked],
+        "labels": [table.classes[table.y[row]] for row in picked],
+        "parts": [part.get(table.ids[row], "") for row in picked],
+    }
+
+
+def _varies(x: NDArray[Any]) -> bool:
+    """Whether the rows differ by more than rounding, in numbers that the maps can reckon with."""
+    largest = float(np.abs(x).max())
+    if not largest < np.inf:  # nor NaN
+        return False
+    spread = float(x.std(axis=0, dtype=np.float64).max())
+    return max(LEAST, ROUNDING * largest) < spread < MOST
+
+
+def _bent(x: NDArray[Any], seed: int) -> dict[str, NDArray[Any]]:
+    """A map that keeps neighbours together."""
+    if find_spec("umap") is not None:
+        from umap import UMAP
+
+        return {"UMAP": UMAP(random_state=seed).fit_transform(x)}
+    if len(x) < 20:
+        return {}
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, len(x) / 4)
+    return {"t-SNE": TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(x)}
+
+
+def _unit_square(xy: NDArray[Any]) -> NDArray[Any]:
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    return (xy - low) / np.maximum(high - low, 1e-9)

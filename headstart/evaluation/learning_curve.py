@@ -1,0 +1,99 @@
+"""Would more data help? Heads on ever more of the rows there are, and what that promises."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.evaluation.evaluation import wilson
+from headstart.features.extract import FeatureTable
+from headstart.heads.fit import fit_head
+from headstart.heads.head import HeadSpec, Rows
+
+SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # of the training rows
+REPEATS = 4  # draws of rows at each of them
+POWERS = np.linspace(0.1, 1.5, 29)  # of the curve's law
+DRAWS = 300  # of its points, for the projection's interval
+MORE = 2  # times as many rows is what the projection is of
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean accuracy of heads on `rows` training rows, (rows, mean, spread of its draws)."""
+
+    points: tuple[tuple[int, float, float], ...]
+
+
+def learning_curve(
+    l2: float, train: FeatureTable, val: FeatureTable, seed: int = 0
+) -> dict[str, Any] | None:
+    """Heads on ever more of the training rows, judged on validation; None without validation."""
+    if not len(val.y):
+        return None
+    spec, rng = HeadSpec(l2=(l2,)), np.random.default_rng(seed)
+    points = []
+    for share in SHARES:
+        draws = [_stratified(train.y, share, rng) for _ in range(REPEATS if share < 1 else 1)]
+        found = [_accuracy_on(spec, train, rows, val) for rows in draws]
+        points.append((len(draws[0]), float(np.mean(found)), float(np.std(found))))
+    return _curve_facts(Curve(tuple(points)), len(val.y), rng)
+
+
+def _curve_facts(curve: Curve, n: int, rng: np.random.Generator) -> dict[str, Any]:
+    points = []
+    for rows, mean, _ in curve.points:
+        estimate = wilson(round(mean * n), n)
+        assert estimate is not None  # there are validation rows
+        points.append({"rows": rows, "accuracy": mean, "low": estimate.low, "high": estimate.high})
+    return {"judged_on": "val", "n": n, "points": points, "projection": projection(curve, rng)}
+
+
+def projection(curve: Curve, rng: np.random.Generator) -> dict[str, Any]:
+    """Accuracy with twice the rows, by the law error = a + b rows^-c fitted to the curve.
+
+    Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence. The interval is
+    of the law alone: of the curve's points, drawn anew by how far its heads lay apart.
+    """
+    rows, means, spreads = (np.array(column) for column in zip(*curve.points, strict=True))
+    target = MORE * int(rows[-1])
+    noise = np.maximum(np.where(spreads > 0, spreads, spreads.max(initial=0)), 2e-3)
+    noise = noise / np.sqrt(REPEATS)
+    draws = [_projected(rows, rng.normal(means, noise), target) for _ in range(DRAWS)]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    value = _projected(rows, means, target)
+    return {
+        "rows": target,
+        "accuracy": value,
+        "low": min(float(low), value),
+        "high": max(float(high), value),
+    }
+
+
+def _projected(rows: NDArray[Any], accuracy: NDArray[Any], target: int) -> float:
+    """The law's accuracy at `target` rows; a and b are 0 or more, the power of a list of them."""
+    from scipy.optimize import nnls
+
+    scale, best = rows[-1], (np.inf, 0.0)
+    for power in POWERS:
+        columns = np.stack([np.ones(len(rows)), (rows / scale) ** -power], axis=1)
+        (a, b), misfit = nnls(columns, 1 - accuracy)
+        best = min(best, (float(misfit), float(1 - a - b * (target / scale) ** -power)))
+    return best[1]
+
+
+def _stratified(y: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.intp]:
+    """A share of the rows of each class, at least one, in their order."""
+    picked = []
+    for c in np.unique(y):
+        rows = np.flatnonzero(y == c)
+        picked.append(rng.permutation(rows)[: max(1, round(share * len(rows)))])
+    return np.sort(np.concatenate(picked))
+
+
+def _accuracy_on(
+    spec: HeadSpec, train: FeatureTable, rows: NDArray[np.intp], val: FeatureTable
+) -> float:
+    some = Rows(train.x[rows], train.y[rows], train.classes)
+    head = fit_head(spec, some, val).head
+    return float((head.scores(val.x).argmax(axis=1) == val.y).mean())

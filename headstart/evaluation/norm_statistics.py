@@ -1,0 +1,148 @@
+"""What the batch norms of a network remember of its source task, and what they read of pictures."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.backbone import Backbone
+from headstart.base.errors import DataError
+from headstart.base.runtime import keep_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Floats = NDArray[np.float64]
+Squares = NDArray[np.uint8]  # (N, S, S, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What the K channels that the batch norms of a network read were like on its source task.
+
+    names: of the norms, in the order of their channels. mean, var, eps: (K,); var with eps, which
+    is as good as nothing to the norm. weight: (K,) every norm weighs alike; they add up to 1.
+    """
+
+    names: tuple[str, ...]
+    mean: Floats
+    var: Floats
+    eps: Floats
+    weight: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Noted:
+    """What a network made of N pictures.
+
+    mean, square: (N, K) of a channel's values, and of their squares, all over a picture.
+    features: (N, D).
+    """
+
+    mean: Floats
+    square: Floats
+    features: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def remembered(module: "nn.Module") -> Memory | None:
+    """What the deeper half of the batch norms hold that training has touched; None without any."""
+    known = list(_norms(module))
+    if not known:
+        return None
+    names, norms = zip(*known[len(known) // 2 :], strict=True)
+    counts = [norm.num_features for norm in norms]
+    eps = np.repeat([norm.eps for norm in norms], counts)
+    return Memory(
+        names,
+        mean=np.concatenate([_floats(norm.running_mean) for norm in norms]),
+        var=np.concatenate([_floats(norm.running_var) for norm in norms]) + eps,
+        eps=eps,
+        weight=np.repeat([1 / count / len(norms) for count in counts], counts),
+    )
+
+
+def apart(memory: Memory, mean: Floats, square: Floats) -> float:
+    """From 0 to 1: how little a channel's values overlap those of the source, the mean of all.
+
+    mean, square: (K,). 1 less the Bhattacharyya coefficient of two normal distributions, which is
+    the square of their Hellinger distance.
+    """
+    var = np.maximum(square - mean**2, 0) + memory.eps
+    both = var + memory.var
+    near = np.exp(-((mean - memory.mean) ** 2) / (4 * both))
+    overlap = np.sqrt(2 * np.sqrt(var * memory.var) / both) * near
+    return float(1 - memory.weight @ overlap)
+
+
+def joined(parts: Sequence[Noted]) -> Noted:
+    """Raises DataError for none."""
+    if not parts:
+        raise DataError("There must be a picture to look at; none can be read.")
+    columns = ("mean", "square", "features")
+    return Noted(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+
+
+@contextmanager
+def listening(
+    backbone: Backbone, memory: Memory | None, device: str
+) -> Iterator[Callable[[Squares], Noted]]:
+    """The network as a function that notes what its norms read, and its features."""
+    import torch
+
+    from headstart.backbones.graph import FromPixels
+
+    keep_memory()  # the same tensors come and go with every batch
+    module = backbone.module if device == "cpu" else copy.deepcopy(backbone.module).to(device)
+    network = FromPixels(module, backbone.card.preprocess).to(device).eval()
+    names, read, rows = memory.names if memory else (), dict[str, Any](), 1
+
+    def note(name: str) -> "Callable[[nn.Module, tuple[Tensor]], None]":
+        return lambda _, given: read.update({name: _moments(given[0], given[0].shape[0] // rows)})
+
+    @torch.inference_mode()
+    def noted(squares: Squares) -> Noted:
+        nonlocal rows
+        rows = len(squares)
+        features = network(torch.from_numpy(squares).to(device)).cpu().numpy()
+        none = torch.zeros(2, len(squares), 0, dtype=torch.float64)
+        mean, square = torch.cat([none, *(read[name] for name in names)], dim=2).numpy()
+        return Noted(mean, square, features)
+
+    hooks = [module.get_submodule(n).register_forward_pre_hook(note(n)) for n in names]
+    try:
+        yield noted
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _norms(module: "nn.Module") -> Iterator[tuple[str, Any]]:
+    """The batch norms that remember; a fresh one has means of 0 and variances of 1."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for name, part in module.named_modules():
+        if isinstance(part, _BatchNorm) and part.running_mean is not None:
+            assert part.running_var is not None  # PyTorch keeps both or none
+            if part.running_mean.any() or (part.running_var != 1).any():
+                yield name, part
+
+
+def _moments(x: "Tensor", each: int) -> "Tensor":  # (N * each, C, …) -> (2, N, C)
+    """Of each channel in each picture: the mean, and the mean square. each: rows that a picture
+    has, where tokens or windows are read as if they were pictures."""
+    import torch
+
+    values = x.float().flatten(2) if x.dim() > 2 else x.float()[..., None]
+    found = torch.stack([values.mean(dim=2), values.square().mean(dim=2)])
+    return found.unflatten(1, (-1, each)).mean(dim=2).cpu().double()
+
+
+def _floats(tensor: "Tensor") -> Floats:
+    return tensor.double().cpu().numpy()

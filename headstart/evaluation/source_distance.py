@@ -1,0 +1,243 @@
+"""How far data lies from what a backbone learned on, by what the backbone itself remembers of it.
+
+A batch norm keeps the mean and the variance that each of its channels had on the source task. Of
+pictures like those of the source the channels have them again; the farther away the task, the
+less. What noise does to the same network is the other end of the scale. A backbone without batch
+norms is only asked how sure the head of its source task is.
+
+Only the deeper half of the norms is asked: the first ones tell a small, grey or blurred picture
+from a sharp one, which a network gets over; and they take dull pictures to be stranger than noise.
+"""
+
+import math
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.backbone import Backbone, SourceHead
+from headstart.base.errors import DataError
+from headstart.base.runtime import Runtime, torch_threads
+from headstart.base.threads import ordered_map
+from headstart.data.dataset import CheckedFile, Dataset
+from headstart.evaluation.evaluation import Estimate, Z
+from headstart.evaluation.norm_statistics import (
+    Floats,
+    Memory,
+    Noted,
+    Squares,
+    apart,
+    joined,
+    listening,
+    remembered,
+)
+from headstart.features.engines import check_device
+from headstart.features.extract import Watch
+from headstart.modalities.images.inputs import square_of
+from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.views import PLAIN
+
+MOST = 100  # pictures that are looked at, enough to tell to within 0.03 (bench/unlike.py)
+FEW = 5  # fewer than that tell nothing
+BATCH = 16
+NOISE = 16  # pictures of it
+FAR, VERY_FAR = 0.30, 0.68  # distances from which on data is called so (bench/unlike.py)
+UNSURE = 0.20  # or far, if the source head's scores are below that
+FORGETFUL = (
+    "holds no statistics of a source task (batch norms that were trained), nor a source head that "
+    "was trained."
+)
+ADVICE = {
+    "near": "A head on frozen features is likely to do well (--strategy extract); fine-tuning a "
+    "few blocks may add a little.",
+    "far": "A head on frozen features is likely to fall short: fine-tune the upper half of the "
+    "network (what --strategy auto tries) or more, as --thaw all.",
+    "very far": "Expect little from frozen features: fine-tune everything at a low rate "
+    "(--thaw all), and train --baseline cnn from scratch beside it, to see what pretraining is "
+    "worth here.",
+}
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """How far pictures are from what a backbone learned on.
+
+    distance: from 0, its channels have the values they had on the source task, to 1, those that
+    noise gives them, or more; None without batch norms that remember. sure: the mean of the highest
+    score that the source head gives a picture; None without that head. named: different source
+    classes it calls. why: it can't be told, if it can't.
+    """
+
+    backbone: str
+    pictures: int = 0
+    distance: Estimate | None = None
+    sure: Estimate | None = None
+    named: int = 0
+    why: str = ""
+
+    @property
+    def word(self) -> str:
+        """Near, far or very far; "" if it can't be told. A head alone never says very far."""
+        if self.why:
+            return ""
+        if self.distance is not None and self.distance.value >= VERY_FAR:
+            return "very far"
+        strange = self.distance is not None and self.distance.value >= FAR
+        unsure = self.sure is not None and self.sure.high < UNSURE
+        return "far" if strange or unsure else "near"
+
+    @property
+    def sentence(self) -> str:
+        """Where the data lies, without a full stop."""
+        if not self.word:
+            return f"how far it lies from what {self.backbone} learned on can't be told"
+        place = self.word if self.word == "near" else f"{self.word} from"
+        return f"{place} what {self.backbone} learned on"
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, or why it can't be told."""
+        return ADVICE.get(self.word, self.why)
+
+    def table(self) -> list[tuple[str, str, str]]:
+        """One row for each number: what, how much with its interval, and how to read it."""
+        rows = list[tuple[str, str, str]]()
+        if self.distance is not None:
+            scale = f"0 as there, 1 as noise; far from {FAR:.2f} on, very far from {VERY_FAR:.2f}"
+            rows += [("distance", _shown(self.distance), scale)]
+        if self.sure is not None:
+            scale = f"how sure it is ({self.named} classes named); far below {UNSURE:.2f}"
+            rows += [("its own head", _shown(self.sure), scale)]
+        return rows
+
+    def to_plain(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "backbone": self.backbone,
+            "word": self.word or None,
+            "advice": self.advice,
+            "pictures": self.pictures,
+            "distance": self.distance and self.distance.to_plain(),
+            "sure": self.sure and self.sure.to_plain(),
+            "named": self.named,
+            "limits": {"far": FAR, "very_far": VERY_FAR, "unsure": UNSURE},
+        }
+
+
+def unlike(
+    backbone: Backbone,
+    data: Dataset,
+    *,
+    most: int = MOST,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+    watch: Watch | None = None,
+) -> Unlike:
+    """How far a sample of the data lies from what `backbone` was trained on, every class with its
+    share.
+
+    Pictures that can't be read are passed over; raises DataError if there are no others.
+    """
+    card, memory = backbone.card, remembered(backbone.module)
+    if memory is None and trained_head(backbone) is None:
+        return Unlike(card.name, why=f"{card.name} {FORGETFUL}")
+    now, few = (runtime or Runtime()).resolved(), sample(data, most, seed)
+    check_device(now)
+    with torch_threads(now.threads), listening(backbone, memory, now.device) as noted:
+        with closing(_batches(card.preprocess, few, now, watch or Watch())) as batches:
+            seen = joined([noted(squares) for squares in batches])
+        noise = noted(white_noise(card.preprocess.size)) if memory else None
+    return told(backbone, memory, seen, noise)
+
+
+def told(backbone: Backbone, memory: Memory | None, seen: Noted, noise: Noted | None) -> Unlike:
+    """How far pictures are by what was noted of them, and of noise if the norms remember."""
+    name, head, n = backbone.card.name, trained_head(backbone), len(seen)
+    if n < FEW:
+        return Unlike(name, n, why=f"It takes {FEW} pictures or more to tell.")
+    if not all(np.isfinite(x).all() for x in (seen.mean, seen.square, seen.features)):
+        why = f"{name} answers with numbers that are not finite: are its weights whole?"
+        return Unlike(name, n, why=why)
+    distance = estimated(memory, seen, noise) if memory and noise else None
+    if head is None:
+        return Unlike(name, n, distance)
+    scores = head.scores(seen.features)
+    return Unlike(name, n, distance, _mean(scores.max(axis=1)), len(set(scores.argmax(axis=1))))
+
+
+def trained_head(backbone: Backbone) -> SourceHead | None:
+    """The head of the source task, unless its weights are random."""
+    return None if backbone.card.weights.startswith("random") else backbone.source_head
+
+
+def estimated(memory: Memory, seen: Noted, noise: Noted) -> Estimate:
+    """How far apart all pictures of the kind would be, noise being 1, by leaving out each in turn.
+
+    Few pictures come out too far, since their mean lies off; the jackknife takes that away, and
+    tells how sure the rest is (Efron and Tibshirani 1993, eq. 10.8 and 11.5).
+    """
+    n, mean, square = len(seen), seen.mean.sum(axis=0), seen.square.sum(axis=0)
+    rest = zip((mean - seen.mean) / (n - 1), (square - seen.square) / (n - 1), strict=True)
+    whole, left = apart(memory, mean / n, square / n), [apart(memory, *one) for one in rest]
+    value, error = n * whole - (n - 1) * np.mean(left), np.sqrt((n - 1) * np.var(left))
+    unit = apart(memory, noise.mean.mean(axis=0), noise.square.mean(axis=0))
+    return _estimate(float(value) / unit, float(error) / unit, n)
+
+
+def sample(data: Dataset, most: int, seed: int) -> Dataset:
+    """At most so many rows, of every class its share."""
+    if len(data) <= most:
+        return data
+    drawn = np.random.default_rng(seed).random(len(data))
+    by_class = np.lexsort((drawn, data.y))
+    return data.take(by_class[np.linspace(0, len(data) - 1, most).round().astype(int)])
+
+
+def white_noise(size: int) -> Squares:
+    """Pictures of it: every value is drawn evenly from 0 to 255, always the same."""
+    return np.random.default_rng(0).integers(0, 256, (NOISE, size, size, 3), dtype=np.uint8)
+
+
+def _batches(
+    preprocess: Preprocess, data: Dataset, runtime: Runtime, watch: Watch
+) -> Generator[Squares]:
+    """The readable rows as the network is given them."""
+    fetched = ordered_map(
+        lambda source: _square(source, preprocess),
+        data.files,
+        threads=runtime.decode_threads,
+        ahead=2 * BATCH,
+    )
+    waiting = list[NDArray[np.uint8]]()
+    with closing(fetched):
+        for done, square in enumerate(fetched, start=1):
+            waiting += [] if square is None else [square]
+            if len(waiting) == BATCH or (waiting and done == len(data)):
+                yield np.stack(waiting)
+                waiting.clear()
+            watch.progress(done, len(data))
+
+
+def _square(source: CheckedFile, preprocess: Preprocess) -> NDArray[np.uint8] | None:
+    try:
+        return square_of(preprocess, PLAIN, source, 0)
+    except (OSError, DataError):
+        return None
+
+
+def _mean(values: Floats) -> Estimate:
+    """Of numbers from 0 to 1."""
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return _estimate(float(values.mean()), float(error), len(values), most=1.0)
+
+
+def _estimate(value: float, error: float, n: int, most: float = math.inf) -> Estimate:
+    low, high = max(0.0, value - Z * error), min(most, value + Z * error)
+    return Estimate(max(0.0, value), low, high, n)
+
+
+def _shown(found: Estimate) -> str:
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"

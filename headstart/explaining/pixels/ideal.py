@@ -1,0 +1,234 @@
+"""The picture that a class is surest of: gradient ascent from noise, or from a picture.
+
+Its detail is held as waves of colours that do not correlate, so that every step moves coarse and
+fine alike, and each step looks at the picture turned, zoomed and shifted a little: what only works
+for one exact placement of the pixels is no likeness (Olah, Mordvintsev and Schubert 2017, 'Feature
+Visualization', distill.pub/2017/feature-visualization).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate
+
+from headstart.base.errors import Diverged
+from headstart.base.runtime import seeded
+from headstart.explaining.lens import Lens, log_odds
+from headstart.explaining.pixels.ideal_plan import IdealPlan
+from headstart.modalities.images.decoding import Pixels
+from headstart.modalities.images.preprocess import Preprocess
+
+LOOKS = 64  # times on the way that the picture is judged as it is; a film has a frame of each
+NOISE = 0.1  # spread of what is begun with, in log odds about mid-grey: 6 of 255 levels
+LEVEL = 4 / 255  # a level of a pixel, in log odds about mid-grey
+SLOWEST = 0.02  # of the step size, at the end
+# Brightness, red against blue, green against both: what natural colours vary in independently
+# (Ohta, Kanade and Sakai 1980), each with about the share that it has there.
+COLOURS = ((1.0, 1.0, 1.0), (0.3, 0.0, -0.3), (-0.1, 0.2, -0.1))
+
+
+@dataclass(frozen=True, eq=False)
+class Ideal:
+    """A picture on its way, judged as it is: whole levels, no turn, no shift.
+
+    step: how many were taken. picture: (S, S, 3). score, log_odds: of its class; of several the
+    best has the highest log odds, which go on telling apart where scores are all but 1.
+    """
+
+    step: int
+    picture: Pixels
+    score: float
+    log_odds: float
+
+    @property
+    def variation(self) -> float:
+        return total_variation(self.picture)
+
+
+def ascend(
+    lens: Lens, number: int, plan: IdealPlan | None = None, start: Pixels | None = None
+) -> Iterator[Ideal]:
+    """Pictures of class `number`, from what was begun with to the last step, about 64 on the way.
+
+    start: a picture to begin with, (H, W, 3), instead of noise. Whoever stops early has what came
+    until then. Raises Diverged if the network's answer is not a number.
+    """
+    plan = plan or IdealPlan()
+    eats = lens.preprocess
+    side = eats.resize if eats.fit == "crop" else eats.size
+    random = seeded(plan.seed)
+    brushes = [_brush(plan, side, octave) for octave in range(plan.octaves)]
+    base = _beginning(brushes[-1], random) if start is None else _drawn_from(start, eats, side)
+    yield _judged(lens, number, base, 0)
+    ends = [plan.steps * (octave + 1) // plan.octaves for octave in range(plan.octaves)]
+    every, step = max(1, plan.steps // LOOKS), 0
+    for brush, end in zip(brushes, ends, strict=True):
+        change = brush.blank().requires_grad_()
+        optimizer = torch.optim.Adam([change], lr=plan.lr)
+        while step < end:
+            lr = optimizer.param_groups[0]["lr"] = plan.lr * _pace(step / plan.steps)
+            drawn = base + _mixed(brush.draw(change))
+            views = _views(torch.sigmoid(drawn), eats, plan, random)
+            optimizer.zero_grad()
+            (-_odds(lens, views, number).mean()).backward()
+            optimizer.step()
+            base = base - lr * _pull(drawn.detach(), plan)
+            step += 1
+            if step % every == 0 or step == plan.steps:
+                now = base + _mixed(brush.draw(change.detach()))
+                yield _judged(lens, number, now, step)
+        base = base + _mixed(brush.draw(change.detach()))
+
+
+def ideal(
+    lens: Lens, name: str, plan: IdealPlan | None = None, start: Pixels | None = None
+) -> Ideal:
+    """The best of `ascend`, for a class by its name; raises UnknownName if there is none."""
+    return max(ascend(lens, lens.number(name), plan, start), key=lambda seen: seen.log_odds)
+
+
+def total_variation(picture: Pixels) -> float:  # (H, W, 3)
+    """Mean absolute difference of neighbouring values, on the scale 0..1."""
+    values = picture / np.float64(255)
+    return float(sum(np.abs(np.diff(values, axis=axis)).mean() for axis in (0, 1)) / 2)
+
+
+class Brush(Protocol):
+    """Draws what a tensor of numbers means, in brightness and two colours."""
+
+    def blank(self) -> Tensor: ...
+    def draw(self, change: Tensor) -> Tensor: ...  # -> (1, 3, S, S)
+
+
+@dataclass(frozen=True, eq=False)
+class Waves:
+    """Numbers are the strengths of waves. weight: of each, (S, S // 2 + 1)."""
+
+    side: int
+    weight: Tensor
+
+    def blank(self) -> Tensor:
+        return torch.zeros(1, 3, *self.weight.shape, 2)
+
+    def draw(self, change: Tensor) -> Tensor:
+        spectrum = torch.view_as_complex(change) * self.weight
+        drawn: Tensor = torch.fft.irfft2(spectrum, s=(self.side, self.side), norm="ortho")
+        return drawn
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Numbers are the picture itself, `cells` a side, enlarged to its size."""
+
+    side: int
+    cells: int
+
+    def blank(self) -> Tensor:
+        return torch.zeros(1, 3, self.cells, self.cells)
+
+    def draw(self, change: Tensor) -> Tensor:
+        if self.cells == self.side:
+            return change
+        return interpolate(change, self.side, mode="bicubic", align_corners=False)
+
+
+def _brush(plan: IdealPlan, side: int, octave: int) -> Brush:
+    coarseness = 2 ** (plan.octaves - 1 - octave)
+    if plan.space == "pixels":
+        return Dots(side, max(1, side // coarseness))
+    return Waves(side, _weights(side, coarseness))
+
+
+def _weights(side: int, coarseness: int) -> Tensor:
+    """Falling with frequency, as the waves of photographs do; 0 for what is too fine.
+
+    Standard normal strengths of all waves draw a picture with a spread of about 1.
+    """
+    rows, columns = torch.fft.fftfreq(side), torch.fft.rfftfreq(side)
+    frequency = torch.hypot(rows[:, None], columns[None, :])  # cycles a pixel, up to 0.71
+    weight = 1 / frequency.clamp(min=1 / side)
+    weight = weight / (2 * weight.square().mean()).sqrt()
+    return weight * (frequency <= math.sqrt(0.5) / coarseness)
+
+
+def _mixed(drawn: Tensor) -> Tensor:
+    """Brightness and two colours as red, green and blue, log odds of their shares of 255."""
+    return torch.einsum("nkhw,kc->nchw", drawn, torch.tensor(COLOURS))
+
+
+def _beginning(brush: Brush, random: torch.Generator) -> Tensor:
+    blank = brush.blank()
+    return NOISE * _mixed(brush.draw(torch.randn(blank.shape, generator=random)))
+
+
+def _drawn_from(start: Pixels, eats: Preprocess, side: int) -> Tensor:
+    square = Preprocess(side, side, eats.mean, eats.std, eats.interpolation, eats.fit)(start)
+    return torch.logit(_nchw(square.copy()), eps=0.25 / 255)
+
+
+def _pace(done: float) -> float:
+    """Of the step size: 1 at first, then less, so that no late look shakes what is drawn."""
+    return SLOWEST + (1 - SLOWEST) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _views(
+    picture: Tensor, eats: Preprocess, plan: IdealPlan, random: torch.Generator
+) -> Tensor:  # (1, 3, S, S) -> (V, 3, size, size)
+    """The picture's middle as the network gets it, each time turned, zoomed and shifted anew."""
+    side = picture.shape[-1]
+    turn, zoom, *shift = 2 * torch.rand(4, plan.views, generator=random) - 1
+    turn = math.radians(plan.rotation) * turn
+    span = eats.size / side / (1 + plan.zoom * zoom)
+    middle = (side - eats.size) / 2
+    off = [round(middle) - middle + (plan.jitter * s).round() for s in shift]
+    cos, sin = span * turn.cos(), span * turn.sin()
+    theta = torch.stack([cos, -sin, 2 * off[0] / side, sin, cos, 2 * off[1] / side], dim=1)
+    grid = affine_grid(
+        theta.view(-1, 2, 3), [plan.views, 3, eats.size, eats.size], align_corners=False
+    )
+    copies = picture.expand(plan.views, -1, -1, -1)
+    return grid_sample(copies, grid, padding_mode="reflection", align_corners=False)
+
+
+def _odds(lens: Lens, views: Tensor, number: int) -> Tensor:  # (N, 3, S, S) -> (N,)
+    """Log odds of the class, which go on rising where its score cannot."""
+    logits = lens.logits(255 * views.permute(0, 2, 3, 1))
+    return log_odds(logits, torch.full((len(views),), number))
+
+
+def _pull(drawn: Tensor, plan: IdealPlan) -> Tensor:
+    """What smoothness and greyness ask of each pixel, beside the gradient and not through it.
+
+    Adam would divide a charge by how noisy the gradient is, and noise is what it is charged for
+    (as for weight decay, Loshchilov and Hutter 2019).
+    """
+    rough = torch.zeros_like(drawn)
+    for axis in (2, 3):
+        step = drawn.diff(dim=axis)
+        slope = step / (step.square() + LEVEL**2).sqrt()  # its sign, but for less than a level
+        rough.narrow(axis, 1, slope.shape[axis]).add_(slope)
+        rough.narrow(axis, 0, slope.shape[axis]).sub_(slope)
+    return plan.tv * rough + plan.l2 * drawn
+
+
+@torch.no_grad()
+def _judged(lens: Lens, number: int, drawn: Tensor, step: int) -> Ideal:
+    whole = (255 * torch.sigmoid(drawn[0])).round().to(torch.uint8)
+    picture = whole.permute(1, 2, 0).contiguous().numpy()
+    square = lens.preprocess(picture).copy()  # Pillow's own memory can't be written to
+    odds = float(_odds(lens, _nchw(square), number))
+    if not math.isfinite(odds):
+        raise Diverged(
+            f"{lens.name} must answer with numbers; at step {step} it said {odds}. Look whether "
+            f"its weights are sound: `headstart predict` or `classify` shows what it scores."
+        )
+    return Ideal(step, picture, float(lens.scores(square[None])[0, number]), odds)
+
+
+def _nchw(square: Pixels) -> Tensor:
+    return torch.from_numpy(square).permute(2, 0, 1)[None] / 255

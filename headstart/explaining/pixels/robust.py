@@ -1,0 +1,317 @@
+"""How a model's answers hold when pictures are changed: by an adversary, or by everyday damage."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.base.errors import Mismatch
+from headstart.base.runtime import ON_CPU, Runtime
+from headstart.base.threads import ordered_map
+from headstart.base.values import to_plain
+from headstart.evaluation.evaluation import Estimate, wilson
+from headstart.explaining.forward import Forward
+from headstart.explaining.lens import Lens, Squares
+from headstart.explaining.pixels.corruptions import STRENGTHS, corrupt
+from headstart.explaining.pixels.robust_plan import RobustnessPlan
+from headstart.features.extract import FeatureTable, Watch
+from headstart.heads.nearest import unit
+from headstart.training.adversary import lead, perturb
+from headstart.training.attack import LEVELS, Attack
+
+NEAREST = 10  # training rows whose moving is watched
+BATCH = 16  # pictures attacked at once; larger batches gain nothing on a CPU
+FEW = 4  # steps of the first search for a change that misleads
+STEP = 3  # times what a forward pass takes: there and back
+Labels = NDArray[np.int64]  # (N,)
+Rows = NDArray[np.intp]  # (N, NEAREST) of the training rows
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Of the training rows nearest to changed pictures, by the cosine of their features.
+
+    same: share that were nearest before the change. own: share with the picture's own label.
+    """
+
+    same: float
+    own: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is left under one change. neighbours: None if no training rows were at hand."""
+
+    accuracy: Estimate
+    neighbours: Neighbours | None = None
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """attacked: by the largest change of a value, in levels of 255. corrupted: by the corruption's
+    name and strength. rows: pictures that were tried. known: training rows for neighbours."""
+
+    plan: RobustnessPlan
+    rows: int
+    known: int = 0
+    attacked: Mapping[int, Held] = field(default_factory=dict)
+    corrupted: Mapping[tuple[str, int], Held] = field(default_factory=dict)
+
+    @property
+    def planned(self) -> int:
+        """How many changes there are to try, none among them."""
+        return len(self.plan.levels) + len(set(self.plan.corruptions)) * len(STRENGTHS)
+
+    @property
+    def finished(self) -> bool:
+        return len(self.attacked) + len(self.corrupted) == self.planned
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "finished": self.finished,
+            "plan": to_plain(self.plan),
+            "neighbours": {"nearest": min(NEAREST, self.known), "of": self.known},
+            "attacked": [{"levels": e, **_plain(held)} for e, held in self.attacked.items()],
+            "corrupted": [
+                {"name": name, "strength": strength, **_plain(held)}
+                for (name, strength), held in self.corrupted.items()
+            ],
+        }
+
+
+def robustness(
+    lens: Lens,
+    squares: Squares,
+    labels: Labels,
+    plan: RobustnessPlan | None = None,
+    *,
+    known: FeatureTable | None = None,
+    runtime: Runtime = ON_CPU,
+    watch: Callable[[str], Watch] = lambda stage: Watch(),
+) -> Robustness:
+    """How many answers stay right, and how features move, under each change of the plan.
+
+    squares: (N, S, S, 3) as the network sees them; that is where they are changed. labels: (N,)
+    numbers of the lens's classes. known: features of training rows, whose moving as nearest
+    neighbours is then told. All rows are tried: `drawn` chooses them.
+    """
+    *_, last = trials(lens, squares, labels, plan, known=known, runtime=runtime, watch=watch)
+    return last
+
+
+def trials(
+    lens: Lens,
+    squares: Squares,
+    labels: Labels,
+    plan: RobustnessPlan | None = None,
+    *,
+    known: FeatureTable | None = None,
+    runtime: Runtime = ON_CPU,
+    watch: Callable[[str], Watch] = lambda stage: Watch(),
+) -> Iterator[Robustness]:
+    """As `robustness`, with one more change in it each time: stop when you like.
+
+    A picture that is misled by a change counts as misled by all larger ones, so that accuracy never
+    rises with epsilon.
+    """
+    plan = plan or RobustnessPlan()
+    _check(lens, squares, labels)
+    squares, labels = np.ascontiguousarray(squares), np.ascontiguousarray(labels, np.int64)
+    runtime = runtime.resolved()
+    trial = _Trial(lens, labels, runtime, known)
+    found = Robustness(plan, len(labels), 0 if known is None else len(known))
+    for levels, changed, right in _attacks(lens, squares, labels, plan, watch):
+        held = trial.held(right, changed)
+        found = replace(found, attacked={**found.attacked, levels: held})
+        yield found
+    for which, made in _corruptions(squares, plan, runtime, watch("corrupted")):
+        held = trial.answered(made)
+        found = replace(found, corrupted={**found.corrupted, which: held})
+        yield found
+
+
+def robustness_rows(
+    found: Robustness,
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Two tables to print, of strings: a row an epsilon, and a row a corruption; [] of none."""
+    attacked = list[tuple[str, ...]]()
+    attacked.append(("epsilon", "accuracy", "nearest still the same", "nearest of its own class"))
+    for levels, held in found.attacked.items():
+        attacked.append((f"{levels}/{LEVELS}", str(held.accuracy), *_moved(held.neighbours)))
+    corrupted = [("", *map(str, STRENGTHS), "mean")] if found.corrupted else []
+    for name in dict.fromkeys(name for name, _ in found.corrupted):
+        shares = [h.accuracy.value for (n, _), h in found.corrupted.items() if n == name]
+        told = [f"{share:.3f}" for share in shares] + [""] * (len(STRENGTHS) - len(shares))
+        corrupted.append((name.replace("_", " "), *told, f"{np.mean(shares):.3f}"))
+    return attacked, corrupted
+
+
+def _moved(neighbours: Neighbours | None) -> tuple[str, str]:
+    if neighbours is None:
+        return "n/a", "n/a"
+    return f"{neighbours.same:.3f}", f"{neighbours.own:.3f}"
+
+
+def drawn(labels: Labels, rows: int, seed: int = 0) -> NDArray[np.intp]:
+    """So many of the rows at random, in order, each class keeping its share; all if `rows` is 0."""
+    if not 0 < rows < len(labels):
+        return np.arange(len(labels))
+    rng, share = np.random.default_rng(seed), np.empty(len(labels))
+    for label in np.unique(labels):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        share[own] = (np.arange(len(own)) + 0.5) / len(own)
+    return np.sort(np.argsort(share, kind="stable")[:rows])
+
+
+def _check(lens: Lens, squares: Squares, labels: Labels) -> None:
+    size, classes = lens.preprocess.size, len(lens.classes)
+    if squares.shape != (len(labels), size, size, 3) or not len(labels):
+        raise Mismatch(
+            f"{lens.name} is tried on one or more squares (N, {size}, {size}, 3), each with a "
+            f"label; got {squares.shape} and {len(labels)} labels."
+        )
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise Mismatch(f"Labels count from 0 to {classes - 1}; got {sorted(set(labels.tolist()))}.")
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Training rows. rows: (M, D) of length 1. labels: (M,) as the lens counts its classes, -1 for
+    one that it doesn't have."""
+
+    rows: NDArray[np.float32]
+    labels: Labels
+
+    @classmethod
+    def of(cls, table: FeatureTable, classes: tuple[str, ...]) -> "_Known":
+        place = {name: number for number, name in enumerate(classes)}
+        there = np.array([place.get(name, -1) for name in table.classes], np.int64)
+        return cls(unit(table.x), there[table.y])
+
+    def nearest(self, x: NDArray[np.float32]) -> Rows:  # (N, D) -> (N, NEAREST)
+        alike = unit(x) @ self.rows.T
+        return np.argsort(-alike, axis=1, kind="stable")[:, :NEAREST]
+
+
+class _Trial:
+    """The model asked about changed squares, again and again."""
+
+    def __init__(
+        self, lens: Lens, labels: Labels, runtime: Runtime, known: FeatureTable | None
+    ) -> None:
+        self.labels, self.forward = labels, Forward(lens, runtime)
+        self.known = _Known.of(known, lens.classes) if known else None
+        self.before: Rows | None = None  # nearest to the pictures as they are, which come first
+
+    def answered(self, squares: Iterable[NDArray[np.uint8]]) -> Held:
+        """squares: one after the other."""
+        x = self.forward.features(squares)
+        answers = self.forward.logits_of(x).argmax(dim=1).numpy()
+        return Held(_share(answers == self.labels), self._neighbours(x))
+
+    def held(self, right: NDArray[np.bool_], squares: Squares) -> Held:
+        """As `answered`, where it is known which answers are right."""
+        moved = self._neighbours(self.forward.features(squares)) if self.known else None
+        return Held(_share(right), moved)
+
+    def _neighbours(self, x: NDArray[np.float32]) -> Neighbours | None:
+        if self.known is None:
+            return None
+        rows = self.known.nearest(x)
+        if self.before is None:
+            self.before = rows
+        same = [len({*a} & {*b}) / len(a) for a, b in zip(rows, self.before, strict=True)]
+        own = self.known.labels[rows] == self.labels[:, None]
+        return Neighbours(float(np.mean(same)), float(own.mean()))
+
+
+def _attacks(
+    lens: Lens,
+    squares: Squares,
+    labels: Labels,
+    plan: RobustnessPlan,
+    watch: Callable[[str], Watch],
+) -> Iterator[tuple[int, Squares, NDArray[np.bool_]]]:
+    """For each epsilon, in levels, the worst pictures that were found and which are still right.
+
+    Only those that are right so far are attacked further: at first in a few steps, which is
+    enough for most, then in all.
+    """
+    truth, changed = torch.from_numpy(labels), squares.copy()
+    began = time.perf_counter()
+    parts = [_right(lens, torch.from_numpy(squares[p]), truth[p]) for p in _parts(len(labels))]
+    each = STEP * (time.perf_counter() - began) / len(labels)
+    right = np.concatenate(parts)
+    yield 0, squares, right
+    for levels in plan.levels[1:]:
+        for steps in sorted({min(FEW, plan.steps), plan.steps}):
+            attack = Attack(levels / LEVELS, steps=steps, seed=plan.seed)
+            standing, told = np.flatnonzero(right), watch(f"{levels}/{LEVELS} x{steps}")
+            if len(standing):
+                told.expect(len(standing), each * (steps + 1) * len(standing))
+            for number, part in enumerate(_parts(len(standing))):
+                rows = standing[part]
+                worst = _worst(lens, squares[rows], truth[rows], attack, number)
+                right[rows], changed[rows] = _right(lens, worst, truth[rows]), worst.numpy()
+                told.progress(min(part.stop, len(standing)), len(standing))
+        yield levels, changed, right
+
+
+def _worst(lens: Lens, squares: Squares, truth: Tensor, attack: Attack, stream: int) -> Tensor:
+    """Of the squares within reach, uint8, those where another class leads most."""
+    return perturb(
+        lambda pixels: -lead(lens.logits(pixels), truth), torch.from_numpy(squares), attack, stream
+    ).to(torch.uint8)
+
+
+def _right(lens: Lens, squares: Tensor, truth: Tensor) -> NDArray[np.bool_]:
+    with torch.inference_mode():
+        return (lens.logits(squares).argmax(dim=1) == truth).numpy()
+
+
+def _corruptions(
+    squares: Squares, plan: RobustnessPlan, runtime: Runtime, watch: Watch
+) -> Iterator[tuple[tuple[str, int], Iterator[NDArray[np.uint8]]]]:
+    """Each corruption and strength, and the squares that it makes, made as they are taken."""
+    names = list(dict.fromkeys(plan.corruptions))
+    conditions = [(name, strength) for name in names for strength in STRENGTHS]
+    total = len(conditions) * len(squares)
+    began = time.perf_counter()
+
+    def made(name: str, strength: int, done: int) -> Iterator[NDArray[np.uint8]]:
+        work = ordered_map(
+            lambda square: corrupt(square, name, strength, plan.seed),
+            squares,
+            threads=runtime.decode_threads,
+            ahead=2 * BATCH,
+        )
+        for row, square in enumerate(work, 1):
+            yield square
+            watch.progress(done + row, total)
+
+    for number, (name, strength) in enumerate(conditions):
+        yield (name, strength), made(name, strength, number * len(squares))
+        if number == 0:
+            watch.expect(total, (time.perf_counter() - began) * len(conditions))
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    return (slice(first, first + BATCH) for first in range(0, rows, BATCH))
+
+
+def _share(right: NDArray[np.bool_]) -> Estimate:
+    return cast(Estimate, wilson(int(right.sum()), len(right)))  # there is a row at least
+
+
+def _plain(held: Held) -> dict[str, Any]:
+    moved = held.neighbours
+    return {
+        "accuracy": held.accuracy.to_plain(),
+        "neighbours": None if moved is None else {"same": moved.same, "own": moved.own},
+    }

@@ -1,0 +1,209 @@
+"""Who runs the frozen part: ONNX Runtime on a CPU, PyTorch on an accelerator."""
+
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.external_data import check_external_data
+from headstart.backbones.frozen import Frozen
+from headstart.base.errors import Mismatch, MissingPackage, SpecError
+from headstart.base.runtime import Runtime
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Squares = NDArray[np.uint8]  # (N, size, size, 3)
+Features = NDArray[np.float32]  # (N, D)
+Outputs = tuple[NDArray[np.float32], ...]  # features (N, D) and, of a graph with one, the cut
+
+TOLERANCE = 1e-4  # of the largest feature; seen between engines: 2e-5
+COMPARED = 4  # pictures of the first batch that PyTorch runs too
+
+
+class Engine(Protocol):
+    """Runs a frozen backbone on normalisable squares; `batch` is how many it likes at once."""
+
+    batch: int
+
+    def __call__(self, squares: Squares) -> Outputs: ...
+
+
+def precision(backbone: Backbone | Frozen, runtime: Runtime) -> str:
+    """What `open_engine` will compute with, as part of the name of what it computed."""
+    on_cpu = runtime.device == "cpu" or isinstance(backbone, Frozen)
+    return "onnxruntime-float32" if on_cpu else "torch-autocast-float16"
+
+
+def check_device(runtime: Runtime) -> None:
+    """Raises SpecError if the accelerator that was asked for is not there."""
+    if runtime.device in ("auto", "cpu"):
+        return
+    import torch
+
+    cuda = runtime.device == "cuda"
+    if not (torch.cuda.is_available() if cuda else torch.backends.mps.is_available()):
+        raise SpecError(
+            f"PyTorch finds no {runtime.device} device on this machine: use --device auto."
+        )
+
+
+def open_engine(
+    backbone: Backbone | Frozen,
+    runtime: Runtime,
+    both: "nn.Module | None" = None,
+    *,
+    graph: Frozen | None = None,
+) -> Engine:
+    """The fastest engine for a resolved `runtime`; the one on a CPU checks itself against PyTorch.
+
+    both: the backbone with a second output (`cutting.Cut.both`), which is wanted too.
+    graph: the backbone's own, where it is there already: exporting one takes seconds.
+    Raises Mismatch from its first call if the two disagree by more than TOLERANCE.
+    """
+    if isinstance(backbone, Frozen):
+        return OnnxEngine(backbone, runtime.threads)
+    if runtime.device != "cpu":
+        check_device(runtime)
+        return TorchEngine(backbone, runtime.device, both)
+    if graph is None:
+        from headstart.backbones.graph import freeze
+
+        graph = freeze(backbone, both)
+    return Checked(OnnxEngine(graph, runtime.threads), TorchEngine(backbone, "cpu", both))
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU, float32."""
+
+    batch = 8  # larger ones gain nothing on a CPU and hold more memory
+
+    def __init__(self, frozen: Frozen, threads: int) -> None:
+        self._session = _session(frozen, threads)
+
+    def __call__(self, squares: Squares) -> Outputs:
+        try:
+            return tuple(self._session.run(None, {"pixels": squares}))
+        except Exception as error:  # its exceptions have no common base but this
+            raise Mismatch(f"The graph can't read pictures of {squares.shape}: {error}") from error
+
+
+class TorchEngine:
+    """PyTorch: channels-last and autocast to float16 on an accelerator, plain float32 on a CPU.
+
+    A row for which float16 is too narrow is computed again, in float32.
+    """
+
+    def __init__(self, backbone: Backbone, device: str, both: "nn.Module | None" = None) -> None:
+        import copy
+
+        import torch
+
+        from headstart.backbones.graph import FromPixels
+
+        module = both or backbone.module
+        if device != "cpu":  # where it may move; as a reference it runs in place, once
+            module = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last)
+        self._network = FromPixels(module, backbone.card.preprocess).to(device).eval()
+        self._device = torch.device(device)
+        self.batch = 16 if device == "cpu" else 256
+        self.half = device != "cpu"
+
+    def __call__(self, squares: Squares) -> Outputs:
+        outputs = self._run(squares, half=self.half)
+        if self.half:
+            fits = [np.isfinite(output).reshape(len(squares), -1).all(axis=1) for output in outputs]
+            beyond = ~np.logical_and.reduce(fits)
+            if beyond.any():
+                for output, exact in zip(
+                    outputs, self._run(squares[beyond], half=False), strict=True
+                ):
+                    output[beyond] = exact
+        return outputs
+
+    def _run(self, squares: Squares, *, half: bool) -> Outputs:
+        import torch
+
+        narrow = torch.autocast(self._device.type, torch.float16, enabled=half)
+        with torch.inference_mode(), narrow:
+            said = self._network(torch.from_numpy(squares).to(self._device))
+        outputs = said if isinstance(said, tuple) else (said,)
+        return tuple(np.ascontiguousarray(output.float().cpu().numpy()) for output in outputs)
+
+
+class Checked:
+    """An engine whose first batch is compared with a reference."""
+
+    def __init__(self, engine: Engine, reference: Engine) -> None:
+        self.batch = engine.batch
+        self._engine, self._reference = engine, reference
+        self._checked = False
+
+    def __call__(self, squares: Squares) -> Outputs:
+        outputs = self._engine(squares)
+        if not self._checked:
+            for ours, theirs in zip(outputs, self._reference(squares[:COMPARED]), strict=True):
+                compare(ours[:COMPARED], theirs)
+            self._checked = True
+        return outputs
+
+
+def compare(features: Features, reference: Features) -> None:
+    """Raise Mismatch if features are further than TOLERANCE from the reference, or that is not
+    finite."""
+    if not np.isfinite(reference).all():
+        raise Mismatch(
+            "The features of the backbone must be finite numbers, and PyTorch too computes others: "
+            "its weights hold NaN or numbers far too large. Get them again, or name other weights."
+        )
+    off = float(np.abs(features - reference).max(initial=0))
+    allowed = TOLERANCE * max(1.0, float(np.abs(reference).max(initial=0)))
+    if not off <= allowed:  # also when either holds NaN
+        raise Mismatch(
+            f"ONNX Runtime must give PyTorch's features to within {allowed:.1e}; they differ by "
+            f"{off:.1e}. This network or this build of ONNX Runtime can't be trusted: please "
+            f"report it, and use --device cuda or another backbone meanwhile."
+        )
+
+
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime without its telemetry; the only place that imports it.
+
+    Its Linux builds since 1.29 open a database of events and start uploading while they are being
+    imported, and only ORT_DISABLE_TELEMETRY prevents that: `headstart/__init__.py` sets it. Older
+    builds and those for Windows know only the call. A user who set the variable otherwise keeps
+    the telemetry.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingPackage("onnxruntime", purpose="Running on a CPU", extra="train") from error
+    if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() in ("1", "true", "yes"):
+        onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def _session(frozen: Frozen, threads: int) -> Any:
+    check_external_data(frozen.graph, frozen.inputs)
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only: stderr is the user's
+    # Waiting threads sleep rather than spin: the decoders need the cores meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without this, bytes in ONNX Runtime's own format are opened too, which nothing above has read.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    arrays = [np.ascontiguousarray(frozen.weights[name]) for name in frozen.inputs]
+    options.add_external_initializers(
+        list(frozen.inputs), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays]
+    )
+    try:
+        return onnxruntime.InferenceSession(
+            frozen.graph, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions have no common base but this
+        raise Mismatch(
+            f"ONNX Runtime can't open the graph of {frozen.card.name}: {error}"
+        ) from error

@@ -1,0 +1,407 @@
+"""Run the frozen part once for every example, and keep what came out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
+from headstart.base.errors import Mismatch, StoreError
+from headstart.base.runtime import Runtime
+from headstart.base.store import DIGEST_BYTES, Layout, Reader, Store, digest
+from headstart.base.threads import ordered_map
+from headstart.base.values import fingerprint
+from headstart.data.content import changed_during_run, read_checked
+from headstart.data.dataset import CheckedFile, Dataset, LeftOut
+from headstart.features.engines import Engine, open_engine, precision
+from headstart.modalities.images.decoding import decode, store_key
+from headstart.modalities.images.views import PLAIN, Views
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CUT = "features"  # where the backbone is cut: after its pooled features
+AHEAD = 48  # pictures decoded before they are wanted; more of them take the cores from the engine
+SHARD = 256  # rows between two writes to the store: what a kill can cost
+
+
+Precision = Literal["float32", "float16"]
+Activations = Reader | NDArray[np.floating[Any]]  # rows of what crosses a cut: (N, *shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """What is wanted beside the features: the value at a cut of the backbone.
+
+    name, shape, both: as of a `cutting.Cut`. precision: of what is kept.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    both: "nn.Module"
+    precision: Precision = "float32"
+
+    @property
+    def row_bytes(self) -> int:
+        return int(np.prod(self.shape)) * np.dtype(self.precision).itemsize
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """Row i of `x` belongs to `ids[i]`; everything downstream goes by id, not by luck.
+
+    forwards: examples the backbone ran on to make it. hits: rows that were in the store. Files
+    that could not be decoded, or changed since they were checked, have no row; they are in
+    `left_out`. cut: what crosses the cut, if that was wanted; read from the store row by row, so it
+    may be larger than memory. damaged: shards of the store that were passed over.
+    """
+
+    ids: tuple[str, ...]
+    x: NDArray[np.float32]  # (N, D)
+    y: NDArray[np.int64]  # (N,)
+    classes: tuple[str, ...]
+    made_by: str  # fingerprint of weights, preprocessing, cut and precision
+    left_out: tuple[LeftOut, ...] = ()
+    forwards: int = 0
+    hits: int = 0
+    seconds: float = 0.0
+    cut: Activations | None = None
+    damaged: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.x) == len(self.y):
+            raise Mismatch(
+                f"A feature table has one row per id; got {len(self.ids)} ids, "
+                f"{len(self.x)} feature rows and {len(self.y)} labels."
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of(self, dataset: Dataset) -> "FeatureTable":
+        """The rows of `dataset`, in its order, with its labels; raises Mismatch if one lacks."""
+        place = {id: i for i, id in enumerate(self.ids)}
+        if missing := [id for id in dataset.ids if id not in place]:
+            raise Mismatch(
+                f"The features of {missing[0]!r} and {len(missing) - 1} more are not here."
+            )
+        rows = [place[id] for id in dataset.ids]
+        x = self.x[rows].reshape(len(dataset), self.x.shape[1])
+        cut = None if self.cut is None else _picked(self.cut, rows)
+        return FeatureTable(dataset.ids, x, dataset.y, dataset.classes, self.made_by, cut=cut)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who wants to hear how the work goes.
+
+    expect(rows, seconds): once, after the first batch: the time that all rows will take at most.
+    progress(done, total): after every row.
+    """
+
+    expect: Callable[[int, float], None] = lambda rows, seconds: None
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+def extract(
+    backbone: Backbone | Frozen,
+    dataset: Dataset,
+    *,
+    store: Store | None = None,
+    runtime: Runtime | None = None,
+    watch: Watch | None = None,
+    tap: Tap | None = None,
+) -> FeatureTable:
+    """The features of every row, in order; with a store, each is computed only once, ever.
+
+    Decoding threads work ahead of the forward pass, so no more than a few batches of pictures are
+    in memory. Rows are stored as they come: after an interruption the same call goes on from there.
+    Raises StoreError when the store can't be written, Mismatch when an engine can't be trusted.
+    """
+    place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap)
+    return _run(_Work(place, dataset, 1, watch or Watch()))[0]
+
+
+def extract_views(
+    backbone: Backbone,
+    dataset: Dataset,
+    views: Views,
+    count: int,
+    *,
+    store: Store | None = None,
+    runtime: Runtime | None = None,
+    watch: Watch | None = None,
+    tap: Tap | None = None,
+) -> tuple[FeatureTable, ...]:
+    """As `extract`, of the first `count` views of every row: a table a view.
+
+    A file is read once for all its views.
+    """
+    place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap, views)
+    return _run(_Work(place, dataset, count, watch or Watch()))
+
+
+def all_there(table: FeatureTable) -> FeatureTable:
+    """The same table; raises DataError if rows that were checked can't be read any more, or hold
+    other bytes now."""
+    if table.left_out:
+        item, *others = table.left_out
+        raise changed_during_run(item.path, item.reason, len(others))
+    return table
+
+
+def _run(work: "_Work") -> "tuple[FeatureTable, ...]":
+    place = work.place
+    fetched = ordered_map(
+        lambda source: place.fetch(source, work.views),
+        work.dataset.files,
+        threads=place.runtime.decode_threads,
+        ahead=max(1, AHEAD // work.views),
+    )
+    try:
+        for row, items in enumerate(fetched):
+            for view, item in enumerate(items):
+                work.take(row * work.views + view, item)
+        work.run()
+    finally:
+        fetched.close()
+        work.save()  # what was computed is kept, whatever stopped us
+    return work.tables()
+
+
+@dataclass(frozen=True, eq=False)
+class _Fetched:
+    """What a decoding thread hands over: the square, unless what is wanted is stored already."""
+
+    file: bytes = b""  # names the file, or the view of it
+    name: bytes = b""  # digest of the square that the network eats
+    square: NDArray[np.uint8] | None = None
+    error: str = ""
+
+
+class _Place:
+    """Where features are looked up and computed: the store's tables and the engine."""
+
+    def __init__(
+        self,
+        backbone: Backbone | Frozen,
+        store: Store | None,
+        runtime: Runtime,
+        tap: Tap | None = None,
+        views: Views = PLAIN,
+    ) -> None:
+        self.backbone, self.runtime, self.tap, self.views = backbone, runtime, tap, views
+        self.preprocess = backbone.card.preprocess
+        squares, weights = self.preprocess.fingerprint(), backbone.fingerprint()
+        self.made_by = fingerprint("features", weights, squares, CUT, precision(backbone, runtime))
+        dim, named = backbone.card.dim, f"squares-{squares}{views.fingerprint()}"
+        self.features = self.squares = self.cuts = None
+        if store is not None:
+            row: Layout = {"x": (np.float32, (dim,))}
+            self.features = store.table(f"features-{self.made_by}", row)
+            self.squares = store.table(named, {"square": (np.uint8, (DIGEST_BYTES,))})
+        if store is not None and tap is not None:
+            made = fingerprint(self.made_by, tap.name, tap.precision)
+            self.cuts = store.table(f"cut-{made}", {"cut": (tap.precision, tap.shape)})
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Opened only when something has to be computed: exporting a graph takes seconds."""
+        return open_engine(self.backbone, self.runtime, self.tap.both if self.tap else None)
+
+    def fetch(self, source: CheckedFile, views: int) -> list[_Fetched]:
+        """Read a file; decode it only if something of one of its first `views` is not stored."""
+        try:
+            data, file = read_checked(source)
+            key = store_key(data, file)
+            names = [self.views.name(key, number) for number in range(views)]
+            stored = [self._stored(name) for name in names]
+            if all(stored):
+                return [_Fetched(*both) for both in zip(names, stored, strict=True)]
+            plain = self.preprocess(decode(data, short_side=self.preprocess.short_side))
+        except OSError as error:
+            return [_Fetched(error=error.strerror or str(error))] * views
+        except (ValueError, MemoryError) as error:  # DataError is a ValueError
+            return [_Fetched(error=str(error) or type(error).__name__)] * views
+        squares = [self.views.square(plain, file, number) for number in range(views)]
+        return [
+            _Fetched(name, digest(square.tobytes()), square)
+            for name, square in zip(names, squares, strict=True)
+        ]
+
+    def known(self, name: bytes) -> bool:
+        """Whether all that is wanted of a square is stored."""
+        wanted = [self.features, *([self.cuts] if self.tap else [])]
+        return all(table is not None and name in table for table in wanted)
+
+    def _stored(self, file: bytes) -> bytes:
+        """The digest of a file's square, if nothing of it needs computing; else nothing."""
+        if self.squares is None or file not in self.squares:
+            return b""
+        try:
+            name = self.squares.rows([file], "square")[0].tobytes()
+        except (KeyError, StoreError):  # it was damaged a moment ago
+            return b""
+        return name if self.known(name) else b""
+
+    @property
+    def damaged(self) -> tuple[Path, ...]:
+        """Shards whose rows had to be computed again."""
+        tables = (self.features, self.squares, self.cuts)
+        return tuple(path for table in tables if table is not None for path in table.damaged)
+
+
+class _Work:
+    """One extraction under way: which rows are done, which wait for the engine or the store.
+
+    A row here is a view of a row of the dataset: `views` for each, one after the other.
+    """
+
+    def __init__(self, place: _Place, dataset: Dataset, views: int, watch: Watch) -> None:
+        self.place, self.dataset, self.views, self.watch = place, dataset, views, watch
+        self.rows = len(dataset) * views
+        self.began = self.last = time.perf_counter()
+        self.x = np.empty((self.rows, place.backbone.card.dim), np.float32)
+        self.cut = _no_cuts(place, self.rows)
+        self.names: dict[int, bytes] = {}  # row -> digest of its square
+        self.errors: dict[int, str] = {}
+        self.computed: dict[bytes, int] = {}  # digest of a square -> the row that it is run for
+        self.waiting: dict[int, NDArray[np.uint8]] = {}  # row -> square
+        self.unsaved: dict[int, Any] = {}  # row -> what crosses the cut, if that is wanted
+        self.files: dict[bytes, bytes] = {}  # file -> square, as the store doesn't know yet
+        self.forwards = 0
+        self.told = False
+
+    def take(self, row: int, item: _Fetched) -> None:
+        """Note one fetched file; run the engine when a batch is full, save when a shard is."""
+        if item.error:
+            self.errors[row] = item.error
+        else:
+            self.names[row] = item.name
+        if item.square is not None:
+            self.files[item.file] = item.name
+            if not (item.name in self.computed or self.place.known(item.name)):
+                self.computed[item.name] = row
+                self.waiting[row] = item.square
+        if self.waiting and len(self.waiting) == self.place.engine.batch:
+            self.run()
+        self.watch.progress(row + 1, self.rows)
+
+    def run(self) -> None:
+        """One forward pass over what waits."""
+        if not self.waiting:
+            return
+        rows, squares = list(self.waiting), np.stack(list(self.waiting.values()))
+        self.waiting.clear()
+        self.x[rows], *more = self.place.engine(squares)
+        self._settle(rows)
+        cuts: Any = [None] * len(rows)
+        if tap := self.place.tap:
+            cuts = _kept_as(more[0], tap)
+            if self.cut is not None:
+                self.cut[rows] = cuts
+        self._tell(len(rows))
+        self.forwards += len(rows)
+        self.unsaved |= dict(zip(rows, cuts, strict=True))
+        if len(self.unsaved) >= SHARD:
+            self.save()
+
+    def _settle(self, rows: list[int]) -> None:
+        """Of features that were stored before, by a graph without the cut, those are the ones."""
+        features = self.place.features
+        if features is not None:
+            old = [row for row in rows if self.names[row] in features]
+            if old:
+                self.x[old] = features.rows([self.names[row] for row in old], "x")
+
+    def save(self) -> None:
+        """Write what is computed and not yet stored: features first, then the files they are of."""
+        unsaved, self.unsaved = self.unsaved, {}
+        files, self.files = self.files, {}
+        place = self.place
+        if place.features is None or place.squares is None:
+            return
+        new = [row for row in unsaved if self.names[row] not in place.features]
+        place.features.append([self.names[row] for row in new], {"x": self.x[new]})
+        if place.cuts is not None and unsaved:
+            cuts = {"cut": np.stack(list(unsaved.values()))}
+            place.cuts.append([self.names[row] for row in unsaved], cuts)
+        names = np.frombuffer(b"".join(files.values()), np.uint8).reshape(len(files), DIGEST_BYTES)
+        place.squares.append(list(files), {"square": names})
+
+    def tables(self) -> tuple[FeatureTable, ...]:
+        """Everything together, a table a view: computed now, from the store, twins of either."""
+        good = [row for row in range(self.rows) if row in self.names]
+        stored = [row for row in good if self.names[row] not in self.computed]
+        if stored and self.place.features is not None:
+            self.x[stored] = self.place.features.rows([self.names[r] for r in stored], "x")
+        for row in good:
+            twin = self.computed.get(self.names[row], row)
+            if twin != row:
+                self.x[row] = self.x[twin]
+                if self.cut is not None:
+                    self.cut[row] = self.cut[twin]
+        first, *others = (self._table(view) for view in range(self.views))
+        seconds = time.perf_counter() - self.began
+        damaged = self.place.damaged
+        counted = replace(
+            first, forwards=self.forwards, hits=len(stored), seconds=seconds, damaged=damaged
+        )
+        return counted, *others
+
+    def _table(self, view: int) -> FeatureTable:
+        good = [i for i in range(len(self.dataset)) if i * self.views + view in self.names]
+        own = [i * self.views + view for i in good]
+        data = self.dataset.take(good)
+        left_out = tuple(
+            LeftOut(self.dataset.ids[row // self.views], why)
+            for row, why in sorted(self.errors.items())
+            if row % self.views == view
+        )
+        x = self.x if len(own) == self.rows else self.x[own]
+        made_by = self.place.made_by
+        return FeatureTable(
+            data.ids, x, data.y, data.classes, made_by, left_out, cut=self._cut(own)
+        )
+
+    def _cut(self, rows: list[int]) -> Activations | None:
+        if self.place.cuts is not None:
+            return self.place.cuts.reader([self.names[row] for row in rows], "cut")
+        return None if self.cut is None else self.cut[rows]
+
+    def _tell(self, rows: int) -> None:
+        """Announce the time to expect, by the second batch: the first one warms up."""
+        now = time.perf_counter()
+        if self.forwards and not self.told:
+            self.told = True
+            self.watch.expect(self.rows, (now - self.last) / rows * self.rows)
+        self.last = now
+
+
+def _no_cuts(place: _Place, rows: int) -> NDArray[np.floating[Any]] | None:
+    """Room for what crosses the cut, if it is wanted and there is no store to hold it."""
+    if place.tap is None or place.cuts is not None:
+        return None
+    return np.empty((rows, *place.tap.shape), place.tap.precision)
+
+
+def _kept_as(values: NDArray[np.float32], tap: Tap) -> NDArray[np.floating[Any]]:
+    """What crosses the cut in the precision that is kept; raises Mismatch if it is too large."""
+    with np.errstate(over="ignore"):
+        kept = values.astype(tap.precision)
+    if tap.precision == "float16" and np.isinf(kept).any() and np.isfinite(values).all():
+        raise Mismatch(
+            f"Half precision holds numbers up to 65,504; at the cut {tap.name} there are larger "
+            f"ones. Add --cut-precision float32."
+        )
+    return kept
+
+
+def _picked(cut: Activations, rows: list[int]) -> Activations:
+    return cut.take(rows) if isinstance(cut, Reader) else cut[rows]

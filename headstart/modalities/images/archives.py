@@ -1,0 +1,312 @@
+"""Two public data sets as their archives unpack: CIFAR-10 and the Oxford-IIIT pets.
+
+CIFAR-10 keeps ten thousand pictures in a file. Each is a path below that file, as if it were a
+folder (`data_batch_1.bin/00017`), which `read_member` turns into a picture file of its own.
+"""
+
+import io
+import os
+import pickletools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from headstart.base.cells import as_label
+from headstart.base.errors import DataError
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.walking import about_links, display, link_fault, passed_over
+
+SIDE = 32  # of a CIFAR picture, pixels
+PICTURE = 3 * SIDE * SIDE  # bytes: a plane of red, then green, then blue
+BATCHES = {**{f"data_batch_{i}": "train" for i in range(1, 6)}, "test_batch": "test"}
+LISTS = {"trainval.txt": "train", "test.txt": "test"}  # of the pets
+IMAGES = "images"  # the folder of the pets
+MAX_BYTES = 100_000_000  # of a batch; the real ones have 31 million
+MISSING = "part of the data set, but no such file"
+
+MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "FRAME"})  # opcodes that add nothing
+INTEGERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG1"})
+STRINGS = frozenset(
+    {"SHORT_BINSTRING", "BINSTRING", "SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES"}
+)
+HEADER = {"BINSTRING": 5, "BINBYTES": 5, "BINBYTES8": 9}  # bytes of opcode and length
+Opcode = tuple[str, Any, int]  # name, argument, place in the file
+
+
+def read_archive(root: Path) -> Dataset | None:
+    """The data set that a folder holds, or the only folder in it; None if it is neither of them.
+
+    CIFAR-10, binary or Python version: parts are train (data_batch_*) and test (test_batch).
+    Oxford-IIIT pets: classes are breeds, parts are train (trainval.txt) and test (test.txt). Files
+    that belong to it and are missing, or are links that lead out of `root`, are in `left_out`.
+    Raises DataError when it is damaged, or has nothing but such links.
+    """
+    root = root.resolve()
+    for folder in _candidates(root):
+        for suffix, meta in ((".bin", "batches.meta.txt"), ("", "batches.meta")):
+            batches = (folder / f"{name}{suffix}" for name in BATCHES)
+            if (folder / meta).is_file() and any(file.is_file() for file in batches):
+                return _cifar(_Place(root, folder), suffix, meta)
+        lists = (folder / "annotations" / name for name in LISTS)
+        if (folder / "images").is_dir() and any(file.is_file() for file in lists):
+            return _pets(_Place(root, folder))
+    return None
+
+
+def read_member(path: Path) -> bytes:
+    """A picture of a CIFAR-10 batch as a BMP file, without loss; `path` is `<batch>/<number>`.
+
+    Raises DataError when the batch is damaged or has no picture of that number, and
+    NotADirectoryError when the file is no such batch at all.
+    """
+    file, number = path.parent, path.name
+    if file.name.removesuffix(".bin") not in BATCHES:
+        raise NotADirectoryError(20, "Not a directory", str(path))
+    there = os.stat(file)
+    batch = _batch(file, there.st_size, there.st_mtime_ns)
+    if not re.fullmatch(r"[0-9]{1,9}", number) or int(number) >= len(batch.labels):
+        raise DataError(f"{file.name} holds pictures 0 to {len(batch.labels) - 1}, not {number!r}")
+    with open(file, "rb") as f:
+        f.seek(batch.start + int(number) * batch.step)
+        return _bmp(f.read(PICTURE))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A data set's folder, and the one around it (or the same) that links may not lead out of."""
+
+    root: Path
+    folder: Path
+
+    def fault(self, name: str) -> str:
+        """Why a file or folder of the data set is not read, or nothing."""
+        path = self.folder / name
+        if not os.path.lexists(path):
+            return MISSING
+        there = os.path.isdir(path) if name == IMAGES else os.path.isfile(path)
+        return link_fault(self.root, path) or ("" if there else MISSING)
+
+    def need(self, *names: str) -> None:
+        """Raise DataError unless one of these files or folders is there and may be read."""
+        faults = [LeftOut(name, self.fault(name)) for name in names]
+        if all(out.reason for out in faults):
+            raise DataError(
+                f"{display(self.folder)} must hold {' or '.join(names)}.{about_links(faults)}"
+            )
+
+
+def _candidates(root: Path) -> Iterator[Path]:
+    yield root
+    try:
+        with os.scandir(root) as entries:
+            folders = [e.name for e in entries if e.is_dir() and not passed_over(e.name)]
+    except OSError:  # whoever reads the folder next will say so
+        return
+    if len(folders) == 1 and not link_fault(root, root / folders[0]):
+        yield root / folders[0]
+
+
+def _bmp(planes: bytes) -> bytes:
+    pixels = np.frombuffer(planes, np.uint8).reshape(3, SIDE, SIDE).transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "BMP")
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Where the pictures of a file are: the first at byte `start`, each `step` after the last."""
+
+    labels: tuple[int, ...]
+    start: int
+    step: int
+
+
+def _cifar(place: _Place, suffix: str, meta: str) -> Dataset:
+    place.need(meta)
+    place.need(*(f"{name}{suffix}" for name in BATCHES))
+    names = _names(place.folder / meta)
+    ids, sources, labels, parts = list[str](), list[Path](), list[int](), list[str]()
+    left_out = list[LeftOut]()
+    for name, part in BATCHES.items():
+        file = place.folder / f"{name}{suffix}"
+        if fault := place.fault(file.name):
+            left_out.append(LeftOut(file.name, fault))
+            continue
+        found = _labels(file, len(names))
+        ids += [f"{name}/{i:05}" for i in range(len(found))]
+        sources += [file / f"{i:05}" for i in range(len(found))]
+        labels += found
+        parts += [part] * len(found)
+    texts = [names[label] for label in labels]
+    return _dataset(ids, sources, texts, parts, left_out)
+
+
+def _dataset(
+    ids: Iterable[str],
+    sources: Iterable[Path],
+    labels: Iterable[str],
+    parts: Iterable[str],
+    left_out: Iterable[LeftOut],
+) -> Dataset:
+    texts = list(labels)
+    classes = tuple(sorted(set(texts)))
+    number = {name: c for c, name in enumerate(classes)}
+    return Dataset(
+        ids=tuple(ids),
+        sources=tuple(sources),
+        labels=tuple(number[text] for text in texts),
+        classes=classes,
+        parts=tuple(parts),
+        left_out=tuple(left_out),
+    )
+
+
+def _labels(file: Path, classes: int) -> tuple[int, ...]:
+    there = file.stat()
+    labels = _batch(file, there.st_size, there.st_mtime_ns).labels
+    if not 0 <= min(labels) <= max(labels) < classes:
+        raise DataError(
+            f"Labels count from 0 to {classes - 1}, one for each class that batches.meta names; "
+            f"{display(file)} holds {min(labels)} to {max(labels)}. Unpack the archive again."
+        )
+    return labels
+
+
+@lru_cache(maxsize=16)
+def _batch(file: Path, size: int, mtime_ns: int) -> _Batch:
+    """Remembered by size and time of change, so that a picture costs one seek and one read."""
+    if file.suffix == ".bin":
+        if not size or size % (1 + PICTURE):
+            raise _damaged(file, f"has {size} bytes, not a multiple of {1 + PICTURE}")
+        return _Batch(tuple(np.fromfile(file, np.uint8)[:: 1 + PICTURE].tolist()), 1, 1 + PICTURE)
+    labels = _listed(file, "labels", INTEGERS)
+    return _Batch(tuple(labels), _block(file, len(labels) * PICTURE), PICTURE)
+
+
+def _names(meta: Path) -> tuple[str, ...]:
+    """The classes by number, from either version's list."""
+    if meta.suffix == ".txt":
+        cells = [line for line in meta.read_bytes().splitlines() if line.strip()]
+    else:
+        cells = _listed(meta, "label_names", STRINGS)
+    try:
+        names = [as_label(cell) for cell in cells]
+    except DataError as error:
+        raise _damaged(meta, f"names a class that {error}") from error
+    if not names or len(set(names)) < len(names):
+        raise _damaged(meta, f"names {len(names)} classes, {len(set(names))} of them different")
+    return tuple(names)
+
+
+def _opcodes(file: Path) -> Iterator[Opcode]:
+    """What a pickle would do, told and not done: nothing of it is ever executed."""
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise _damaged(file, f"has {size} bytes, more than {MAX_BYTES}")
+    try:
+        for opcode, argument, place in pickletools.genops(file.read_bytes()):
+            if opcode.name not in MEMO and place is not None:
+                yield opcode.name, argument, place
+    except (ValueError, Warning) as error:  # Warning: where those are errors, of a stray backslash
+        raise _damaged(file, f"is not a pickle ({error})") from None
+
+
+def _listed(file: Path, key: str, kinds: frozenset[str]) -> list[Any]:
+    """The list of plain values that stands after the string `key` in a pickle, or DataError."""
+    opcodes = _opcodes(file)
+    while (step := next(opcodes, None)) and step[1] not in (key, key.encode()):
+        pass
+    if next(opcodes, ("", None, 0))[0] != "EMPTY_LIST":
+        raise _damaged(file, f"has no list named {key!r}")
+    items, waiting = list[Any](), list[Any]()
+    for name, argument, _ in opcodes:
+        if name in ("APPEND", "APPENDS"):  # a long list is appended in several goes
+            items, waiting = [*items, *waiting], []
+        elif name in kinds:
+            waiting.append(argument)
+        elif name != "MARK":
+            break  # what still waits wasn't appended: it is the next key
+    if not items:
+        raise _damaged(file, f"has an empty list, or other than plain values, named {key!r}")
+    return items
+
+
+def _block(file: Path, size: int) -> int:
+    """Where the only `size` bytes of an array begin that is laid out row by row, or DataError."""
+    found, before = list[int](), ""
+    for name, argument, place in _opcodes(file):
+        if name in HEADER and len(argument) == size:
+            if before != "NEWFALSE":  # an array's state is version, shape, type, "by columns", data
+                raise _damaged(file, "holds its pictures in another order than CIFAR-10 does")
+            found.append(place + HEADER[name])
+        before = name
+    if len(found) != 1:
+        raise _damaged(file, f"must hold one block of {size} bytes, {PICTURE} for each label")
+    return found[0]
+
+
+def _damaged(file: Path, why: str) -> DataError:
+    return DataError(
+        f"{display(file)} is not as in the archive of CIFAR-10: it {why}. Unpack the archive again."
+    )
+
+
+def _pets(place: _Place) -> Dataset:
+    place.need(IMAGES)
+    place.need(*(f"annotations/{name}" for name in LISTS))
+    root = place.folder
+    rows, left_out = list[tuple[str, str, str]](), list[LeftOut]()
+    for name, part in LISTS.items():
+        file = root / "annotations" / name
+        if fault := place.fault(f"annotations/{name}"):
+            left_out.append(LeftOut(f"annotations/{name}", fault))
+            continue
+        for image, breed in _listed_pets(file):
+            if fault := _pet_fault(place, image):
+                why = f"listed in {name}, but no such file" if fault == MISSING else fault
+                left_out.append(LeftOut(image, why, label=breed))
+            else:
+                rows.append((image, breed, part))
+    if not rows:
+        raise DataError(
+            f"None of the pictures that {display(root / 'annotations')} lists is in "
+            f"{display(root / 'images')}.{about_links(left_out)} Unpack both images.tar.gz and "
+            f"annotations.tar.gz."
+        )
+    ids, breeds, parts = zip(*rows, strict=True)
+    left_out += _unlisted(root, {*ids, *(out.path for out in left_out)})
+    return _dataset(ids, (root / id for id in ids), breeds, parts, left_out)
+
+
+def _pet_fault(place: _Place, image: str) -> str:
+    path = place.folder / image
+    if os.path.islink(path):  # the folder itself was looked at before: 7,000 files share it
+        return place.fault(image)
+    return "" if os.path.isfile(path) else MISSING
+
+
+def _listed_pets(file: Path) -> Iterator[tuple[str, str]]:
+    """Picture and breed of every line such as "Abyssinian_100 1 1 1"."""
+    text = file.read_text("utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name = line.split()[0]
+        if not re.fullmatch(r"[^/\\]+_[0-9]+", name):
+            raise DataError(
+                f"{display(file)}, line {number}: a line begins with a picture's name, "
+                f"<breed>_<number>; got {name!r}. Unpack the archive again."
+            )
+        yield f"images/{name}.jpg", name.rpartition("_")[0]
+
+
+def _unlisted(root: Path, known: set[str]) -> Iterator[LeftOut]:
+    for name in sorted(os.listdir(root / "images"), key=os.fsencode):
+        if name.endswith(".jpg") and not name.startswith(".") and f"images/{name}" not in known:
+            yield LeftOut(f"images/{display(Path(name))}", "in none of the lists", expected=True)

@@ -1,0 +1,222 @@
+"""Random changes to a training picture that leave its class as it is.
+
+torchvision makes the changes, on Pillow images: at this size the threads of tensors cost more than
+they bring (a copy took 12 ms on two busy cores), and Pillow gives the same bytes on every machine.
+"""
+
+import io
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from threading import Lock
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.base.errors import Mismatch, MissingPackage, SpecError
+from headstart.base.values import fingerprint, to_plain
+
+VERSION = 1  # raise it when the same square, settings and seed would give another view
+HUE = 0.25  # of the strength of a colour jitter: more of it makes grass blue
+ERASED = (124, 116, 104)  # the mean colour of ImageNet, RGB: "RE-M" of Zhong et al., section 4
+MOST_VIEWS = 1000  # of an example: each is stored
+GAP = 4  # pixels of white between the cells of a grid
+Flip = Literal["none", "horizontal", "vertical", "both"]
+Square = NDArray[np.uint8]  # (S, S, 3), RGB
+
+_generator = Lock()  # torchvision draws from torch's global generator, one view at a time
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes to the pictures that are trained on; off unless asked for.
+
+    Only what leaves a picture's class as it is may be switched on: a "6" turned is a "9". Quarter
+    turns come first, then the others in this order.
+
+    flip: mirror half of the views left to right (horizontal), upside down (vertical), or both,
+        each by its own coin.
+    quarter_turns: turn by 0, 90, 180 or 270 degrees.
+    rotation: turn by up to this fraction of a full turn either way, 0 to 0.5; corners are filled
+        by reflection (Keras' RandomRotation counts and fills the same way).
+    resized_crop: cut out a part and resize it to the square, at least this share of the area; 1 for
+        none (aspect ratio 3/4 to 4/3; Szegedy et al. 2015).
+    colour_jitter: change brightness, contrast and saturation by up to this share, 0 to 1, and hue
+        by up to a quarter of it (of the colour circle).
+    trivial_augment: one change of a random kind and strength a view: TrivialAugmentWide (Müller
+        and Hutter 2021).
+    random_erasing: probability that a rectangle is painted over with the mean colour (Zhong et
+        al. 2017).
+    views: augmented views of an example that are made once and stored; 0 draws new ones every
+        epoch, which runs the frozen layers every epoch as well.
+    """
+
+    flip: Flip = "none"
+    quarter_turns: bool = False
+    rotation: float = 0.0
+    resized_crop: float = 1.0
+    colour_jitter: float = 0.0
+    trivial_augment: bool = False
+    random_erasing: float = 0.0
+    views: int = 4
+
+    def __post_init__(self) -> None:
+        if self.flip not in get_args(Flip):
+            raise SpecError(f"flip is one of {', '.join(get_args(Flip))}; got {self.flip!r}.")
+        if not 0 <= self.rotation <= 0.5:
+            raise SpecError(
+                f"rotation is a fraction of a full turn from 0 to 0.5; got {self.rotation}. "
+                f"For 30 degrees say {30 / 360:.3f}."
+            )
+        if not 0 < self.resized_crop <= 1:
+            raise SpecError(
+                f"resized_crop is the least share of the area that is kept, above 0 and up to 1 "
+                f"(none); got {self.resized_crop}."
+            )
+        if not 0 <= self.colour_jitter <= 1:
+            raise SpecError(f"colour_jitter is a share from 0 to 1; got {self.colour_jitter}.")
+        if not 0 <= self.random_erasing <= 1:
+            raise SpecError(
+                f"random_erasing is a probability from 0 to 1; got {self.random_erasing}."
+            )
+        if not 0 <= self.views <= MOST_VIEWS:
+            raise SpecError(
+                f"views is how many are stored, up to {MOST_VIEWS:,}, or 0 for new ones; got "
+                f"{self.views}."
+            )
+
+    @property
+    def active(self) -> bool:
+        """Whether a view can differ from its picture at all."""
+        return replace(self, views=0) != Augment(views=0)
+
+    def fingerprint(self) -> str:
+        """Names everything that decides, with a seed, what a square becomes."""
+        settings = to_plain(self)
+        del settings["views"]  # how many there are does not change any of them
+        return fingerprint("augment", VERSION, settings)
+
+    def __call__(self, square: Square, seed: int) -> Square:
+        """A view of a square, both (S, S, 3) uint8 RGB: the same for the same seed, from anywhere.
+
+        The square itself when nothing is active. torch's global generator is left as it was. Raises
+        Mismatch for any other array, MissingPackage without torch and torchvision.
+        """
+        if square.dtype != np.uint8 or square.shape != (len(square), len(square), 3):
+            raise Mismatch(
+                f"An augmentation reads squares (S, S, 3) uint8 as a Preprocess makes them; "
+                f"got {square.shape} {square.dtype}."
+            )
+        return _view(self, square, seed) if self.active else square
+
+
+def view_grid(
+    square: Square, augment: Augment, *, columns: int = 4, rows: int = 4, seed: int = 0
+) -> NDArray[np.uint8]:
+    """The square itself, top left, and views of it, seeds from `seed` on, as one RGB picture.
+
+    (rows * (S + GAP) - GAP, columns * (S + GAP) - GAP, 3) uint8.
+    """
+    if min(columns, rows) < 1:
+        raise SpecError(f"A grid has columns and rows; got columns={columns}, rows={rows}.")
+    cells = [square, *(augment(square, (seed + i) % 2**63) for i in range(columns * rows - 1))]
+    step = len(square) + GAP
+    grid = np.full((rows * step - GAP, columns * step - GAP, 3), 255, np.uint8)
+    for i, cell in enumerate(cells):
+        top, left = (i // columns) * step, (i % columns) * step
+        grid[top : top + len(cell), left : left + len(cell)] = cell
+    return grid
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """The PNG file of a picture (H, W, 3) uint8 RGB."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _view(augment: Augment, square: Square, seed: int) -> Square:
+    change = _built(augment, len(square))
+    import torch
+
+    with _generator, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs, too
+        view = change(Image.fromarray(square))
+    return np.array(view)
+
+
+@lru_cache(maxsize=32)
+def _built(augment: Augment, size: int) -> Any:
+    """The torchvision transform of one Pillow image, size x size, to another."""
+    try:
+        from torchvision.transforms import v2
+    except ImportError:
+        raise MissingPackage("torchvision", purpose="Augmentation", extra="train") from None
+    steps = [
+        *_turns(augment, v2),
+        *_rotation(augment, size, v2),
+        *_crop(augment, size, v2),
+        *_colours(augment, v2),
+        *_erasing(augment, v2),
+    ]
+    return v2.Compose(steps)
+
+
+def _turns(augment: Augment, v2: Any) -> list[Any]:
+    steps = list[Any]()
+    if augment.quarter_turns:  # by whole quarters Pillow moves pixels, it doesn't interpolate
+        steps.append(v2.RandomChoice([v2.RandomRotation((a, a)) for a in (0, 90, 180, 270)]))
+    if augment.flip in ("horizontal", "both"):
+        steps.append(v2.RandomHorizontalFlip())
+    if augment.flip in ("vertical", "both"):
+        steps.append(v2.RandomVerticalFlip())
+    return steps
+
+
+def _rotation(augment: Augment, size: int, v2: Any) -> list[Any]:
+    if not augment.rotation:
+        return []
+    return [
+        v2.Pad(_reach(augment.rotation, size), padding_mode="symmetric"),
+        v2.RandomRotation(360 * augment.rotation, interpolation=v2.InterpolationMode.BILINEAR),
+        v2.CenterCrop(size),
+    ]
+
+
+def _reach(rotation: float, size: int) -> int:
+    """By how many pixels the corners of a square leave it when it is turned so far, or less."""
+    angle = min(2 * math.pi * rotation, math.pi / 4)  # they reach furthest at an eighth of a turn
+    return math.ceil(size / 2 * (math.cos(angle) + math.sin(angle) - 1)) + 1  # 1: interpolation
+
+
+def _crop(augment: Augment, size: int, v2: Any) -> list[Any]:
+    if augment.resized_crop == 1:
+        return []
+    return [v2.RandomResizedCrop(size, scale=(augment.resized_crop, 1.0))]
+
+
+def _colours(augment: Augment, v2: Any) -> list[Any]:
+    steps = list[Any]()
+    if s := augment.colour_jitter:
+        steps.append(v2.ColorJitter(s, s, s, HUE * s))
+    if augment.trivial_augment:
+        steps.append(v2.TrivialAugmentWide())
+    return steps
+
+
+def _erasing(augment: Augment, v2: Any) -> list[Any]:
+    """Where torchvision's RandomErasing would paint, painted by Pillow: it takes tensors only."""
+    if not augment.random_erasing:
+        return []
+    where = v2.RandomErasing(p=1.0)
+
+    def erased(image: Image.Image) -> Image.Image:
+        box = where.make_params([image])
+        if box["v"] is not None:  # None: no rectangle of its shapes fits
+            left, top = box["j"], box["i"]
+            image.paste(ERASED, (left, top, left + box["w"], top + box["h"]))
+        return image
+
+    return [v2.RandomApply([erased], p=augment.random_erasing)]

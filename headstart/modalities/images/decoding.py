@@ -1,0 +1,310 @@
+"""From a file's bytes to pixels: the one decode function, for everything."""
+
+import io
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from headstart.base.errors import DataError
+from headstart.base.store import digest
+from headstart.modalities.images import formats, jpeg, png, tiff
+from headstart.modalities.images.archives import read_member
+from headstart.modalities.images.levels import to_levels
+
+VERSION = 1  # raise it when the same bytes would give other pixels: stored features depend on it
+MAX_PIXELS = 64_000_000  # 192 MB as RGB; a 20 kB PNG can claim any number
+FREE_PIXELS = 16_000_000  # that a file may claim however small it is; beyond it, no more than
+PIXELS_PER_BYTE = 800  # times its bytes: a blank scan has some 700, a picture 0.5 to 50
+MAX_BYTES = 1_000_000_000  # of a file; many pages fit, a disk image under a wrong name does not
+BAND_PIXELS = 4_000_000  # converted at a time, so that a large picture isn't held several times
+DCT_SCALES = (8, 4, 2)  # 1/n of a JPEG; other fractions shift the picture
+
+Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
+
+
+def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
+    """The first frame or page as RGB, upright, alpha laid on white: (H, W, 3) uint8.
+
+    What the file is, its content says, not its name; JPEG, PNG, WebP, GIF, BMP and TIFF are read.
+    Integers of more than 8 bits and floats are scaled to 0..255 rather than clipped
+    (`levels.usual_range`). Colour profiles and gamma are not applied. With `short_side`, a JPEG may
+    come back at 1/2, 1/4 or 1/8 of its size, cheaply from its DCT coefficients, so long as its
+    shorter side keeps at least twice that many pixels.
+
+    Raises DataError, with the reason in a phrase, for anything that is not such a picture, is
+    truncated, is stored in a way that is not known to be read right, has more than MAX_PIXELS or
+    claims too many for its few bytes; OSError when the file cannot be read at all.
+    """
+    data = source if isinstance(source, bytes) else read_file(Path(source))
+    if not data:
+        raise DataError("the file is empty (0 bytes)")
+    kind = formats.readable(data[: formats.HEAD_BYTES])
+    if not kind:
+        raise DataError(_what_else(data))
+    _hush_pillow()
+    try:
+        pixels, turned = _decode_tiff(data) if kind == "TIFF" else _decode(data, kind, short_side)
+        return _upright(pixels, turned)
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
+    except Exception as error:  # hostile bytes reach deep into the parsers: any error is the file's
+        raise DataError(f"cannot be decoded: {_reason(data, kind, error)}") from error
+
+
+def store_key(data: bytes, file: bytes) -> bytes:
+    """The name in the store of what is computed from a file's pixels; `file` is its digest.
+
+    That is the digest itself, but for files that used to be decoded to wrong pixels: what was
+    stored of those is passed over, without raising VERSION and computing everything again.
+    """
+    kind = formats.readable(data[: formats.HEAD_BYTES])
+    if kind == "PNG" and png.has_deep_key(data):
+        return digest(file, b"transparent key of 2, 4 or 16 bits")
+    if kind == "TIFF":
+        try:
+            layout = tiff.read_layout(data)
+        except DataError:
+            return file
+        if not tiff.by_pillow(layout) or layout.byte_palette:
+            return digest(file, b"TIFF put together from its samples")
+    return file
+
+
+def _what_else(data: bytes) -> str:
+    """The refusal of bytes that begin no picture that is read."""
+    what = formats.described(data[: formats.HEAD_BYTES])
+    if what:
+        return formats.refusal(what)
+    return f"not a picture in a format read here ({', '.join(formats.READ)})"
+
+
+def _reason(data: bytes, kind: str, error: Exception) -> str:
+    """Why Pillow gave up: it says so only if asked for this format alone."""
+    if isinstance(error, UnidentifiedImageError):
+        try:
+            Image.OPEN[kind][0](io.BytesIO(data), "")
+        except Exception as why:
+            error = why
+        return f"a damaged {kind} ({_phrase(error)})"
+    return _phrase(error)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that may be a picture; DataError if it has more than MAX_BYTES.
+
+    A path below a file names one of the pictures that this file holds (`archives.read_member`).
+    """
+    try:
+        status = path.stat()
+    except (NotADirectoryError, FileNotFoundError):  # the latter on Windows
+        if path.parent.is_file():
+            return read_member(path)
+        raise
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+        raise DataError("not a file but a pipe, which is never waited for")
+    if status.st_size > MAX_BYTES:
+        raise DataError(f"the file is too large ({status.st_size / 1e9:.1f} GB)")
+    return path.read_bytes()
+
+
+def _decode(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int]:
+    """As `_read`; what fails is tried again without metadata, or with its end marker."""
+    damage = {"PNG": png.damage, "JPEG": jpeg.damage}.get(kind, lambda data: "")(data)
+    if damage:
+        raise DataError(damage)
+    try:
+        return _read(data, kind, short_side)
+    except (DataError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise
+    except Exception:
+        with suppress(Exception):  # then the first error says more
+            return _read(_mended(data, kind), kind, short_side)
+        if kind == "JPEG" and (why := jpeg.refusal(data)):
+            raise DataError(why) from None
+        raise
+
+
+def _mended(data: bytes, kind: str) -> bytes:
+    """The same picture without what may have kept it from being read, or nothing."""
+    if kind == "PNG" and (bare := png.without_metadata(data)) != data:
+        return bare
+    if kind != "JPEG":
+        return b""
+    bare = jpeg.without_metadata(data)
+    try:
+        _check_size(Image.open(io.BytesIO(data), formats=(kind,)).size, len(data))
+    except UnidentifiedImageError:
+        return bare if bare != data else b""
+    return jpeg.with_end(data)
+
+
+def _check_size(size: tuple[int, int], file_bytes: int) -> None:
+    width, height = size
+    if not width * height:
+        raise DataError("has no pixels")
+    if width * height > MAX_PIXELS:
+        raise DataError(f"has {width}x{height} pixels, more than {MAX_PIXELS / 1e6:.0f} million")
+    if width * height > max(FREE_PIXELS, PIXELS_PER_BYTE * file_bytes):
+        raise DataError(f"claims {width}x{height} pixels in only {file_bytes} bytes")
+
+
+def _read(
+    data: bytes, kind: str, short_side: int | None, palette: bytes = b""
+) -> tuple[Pixels, int]:
+    """The pixels as they are stored, and the EXIF orientation that says how they were turned.
+
+    palette: RGB, to be used instead of the file's own.
+    """
+    with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        width, height = image.size
+        _check_size(image.size, len(data))
+        if kind == "JPEG":
+            scale = _dct_scale(min(width, height), short_side)
+            turned = _orientation(image)
+            pixels = _fast_jpeg(data, image, scale)
+            if pixels is None:
+                if scale > 1:
+                    image.draft(image.mode, (width // scale, height // scale))
+                pixels = _to_rgb(image)
+            return pixels, turned
+        image.load()  # TIFF turns itself upright here and then says so
+        if palette and image.mode == "P":
+            image.putpalette(palette)
+        pixels = _to_rgb(image) if kind != "PNG" else _png_to_rgb(data, image)
+        return pixels, _orientation(image)
+
+
+def _decode_tiff(data: bytes) -> tuple[Pixels, int]:
+    """A TIFF by Pillow, or put together from its samples if Pillow is not known to read it right"""
+    layout = tiff.read_layout(data)
+    if layout.is_raw:
+        raise DataError(formats.refusal("a camera's raw picture"))
+    _check_size(layout.size, len(data))
+    if tiff.by_pillow(layout):
+        try:
+            return _read(data, "TIFF", None, layout.byte_palette)
+        except (OSError, SyntaxError) as error:
+            raise DataError(
+                f"{layout}, cannot be decoded: {_reason(data, 'TIFF', error)}"
+            ) from error
+    if not tiff.is_put_together(layout):
+        raise DataError(tiff.why_not(layout))
+    mode, levels = tiff.read_levels(data, layout)
+    image = Image.frombuffer(mode, layout.size, levels, "raw", mode, 0, 1)
+    return _to_rgb(image), layout.first(tiff.Tag.ORIENTATION, 1)
+
+
+def _png_to_rgb(data: bytes, image: Image.Image) -> Pixels:
+    """PNG samples of one colour can be transparent: Pillow compares them only if of 8 bits."""
+    key = png.key(data)
+    if not key:
+        return _to_rgb(image)
+    depth, colours = png.depth_and_colours(data)
+    image.info.pop("transparency", None)
+    if depth < 16:
+        scaled = tuple(n * 255 // (2**depth - 1) for n in key)
+        image.info["transparency"] = scaled if colours == png.RGB else scaled[0]
+        return _to_rgb(image)
+    pixels = _to_rgb(image)
+    grey = colours == png.GREY
+    pixels[np.asarray(image) == key[0] if grey else png.shows_key(data, pixels, key)] = 255
+    return pixels
+
+
+def _dct_scale(shorter: int, short_side: int | None) -> int:
+    if short_side is None:
+        return 1
+    # twice: the resize that follows then hides the difference (0.4 of 255 levels, else 1.1)
+    return next((n for n in DCT_SCALES if shorter // n >= 2 * short_side), 1)
+
+
+def _fast_jpeg(data: bytes, image: Image.Image, scale: int) -> Pixels | None:
+    """libjpeg-turbo straight into an array: the bytes that Pillow gives, sooner; None if it can't.
+
+    A file that is damaged or unusual in any way is left to Pillow, which then has the last word.
+    """
+    if image.mode not in ("RGB", "L"):
+        return None
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    width, height = image.size
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=-(-height // scale), min_width=-(-width // scale)
+        )
+    except ValueError:
+        return None
+    return pixels
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    deep = image.mode[0] == "I"  # grey of 16 bits, of a PNG: I;16, in older Pillows I
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    for top, band in _bands(image):
+        rows = out[top : top + band.height]
+        rows[:] = to_levels(np.asarray(band), 0, 65535)[:, :, None] if deep else _flat(band)
+    return out
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The picture in bands of some rows, from the top, each with its first row's number."""
+    step = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        box = (0, top, image.width, min(top + step, image.height))
+        yield top, image.crop(box) if step < image.height else image
+
+
+def _flat(image: Image.Image) -> Pixels:
+    if image.has_transparency_data:
+        on_white = Image.new("RGBA", image.size, "white")
+        on_white.alpha_composite(image.convert("RGBA"))
+        image = on_white
+    return np.asarray(image.convert("RGB"))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # a broken EXIF block is no reason to lose the picture
+        return 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo what EXIF tag 0x0112 says was done (CIPA DC-008, table 'Orientation')."""
+    turned = np.ascontiguousarray(pixels).view("V3")[..., 0]  # whole pixels move 3 times as fast
+    if orientation in (5, 6, 7, 8):
+        turned = turned.T
+    if orientation in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    return np.ascontiguousarray(turned).view(np.uint8).reshape(*turned.shape, 3)
+
+
+def _hush_pillow() -> None:
+    """Bomb warnings become errors; what Pillow says of odd metadata is not repeated a file.
+
+    The list of filters is the process's own and changing it is not safe in threads, so it is
+    touched only when ours are not in it: at first, and after a `catch_warnings` has put it back.
+    """
+    if _BOMBS not in warnings.filters:
+        warnings.filterwarnings("ignore", module="PIL", category=UserWarning)
+        warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+_BOMBS = ("error", None, Image.DecompressionBombWarning, None, 0)
+
+
+def _phrase(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else f"damaged ({type(error).__name__})"
+    return text[:200]

@@ -1,0 +1,48 @@
+"""Pictures written to files: one, or a film of several in a row."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from headstart.base.atomic import write_bytes
+from headstart.base.errors import SpecError
+from headstart.modalities.images.decoding import Pixels
+
+FORMATS: dict[str, dict[str, Any]] = {  # a WebP is smaller, and keeps all colours
+    ".gif": {"format": "GIF", "optimize": True},
+    ".webp": {"format": "WEBP", "quality": 85, "method": 4},
+}
+FRAME_MS, LAST_MS = 80, 2000
+
+
+def write_picture(path: Path, picture: Pixels, made_by: str) -> None:
+    """Write a PNG of (H, W, 3), with a text inside that says how it was made."""
+    file, text = io.BytesIO(), PngImagePlugin.PngInfo()
+    text.add_text("headstart", made_by)
+    Image.fromarray(picture).save(file, "PNG", pnginfo=text)
+    write_bytes(path, file.getvalue())
+
+
+def check_film(path: Path) -> None:
+    """Raises SpecError for a name that is neither a GIF's nor a WebP's."""
+    if path.suffix.lower() not in FORMATS:
+        raise SpecError(f"A film is a .gif or a .webp; got {path}. Name it so.")
+
+
+def write_film(path: Path, frames: Sequence[Pixels]) -> None:
+    """Write frames (H, W, 3) as an endless film that rests on its last; SpecError for its name."""
+    check_film(path)
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    file = io.BytesIO()
+    first.save(
+        file,
+        save_all=True,
+        append_images=others,
+        duration=[FRAME_MS] * len(others) + [LAST_MS],
+        loop=0,
+        **FORMATS[path.suffix.lower()],
+    )
+    write_bytes(path, file.getvalue())

@@ -1,0 +1,390 @@
+"""The networks of keras.applications, made into PyTorch: `keras:MobileNetV2@160`, …"""
+
+import math
+import os
+import re
+import sys
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.weights import Weights
+from headstart.base.errors import Mismatch, MissingPackage, SourceError, SpecError, UnknownName
+from headstart.modalities.images.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LICENCE = "Apache-2.0 (Keras; weights as their authors state)"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Mode = Literal["tf", "torch", "caffe", "inside"]
+_EATS: dict[Mode, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "tf": ((0.5,) * 3, (0.5,) * 3),
+    "torch": (IMAGENET_MEAN, IMAGENET_STD),
+    "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3),
+    "inside": ((0.0,) * 3, (1 / 255,) * 3),  # the network's first layers do it
+}
+
+
+@dataclass(frozen=True)
+class Application:
+    """A network of keras.applications.
+
+    file: of its ImageNet weights without the top; {size} is one of `trained`. size: usual input,
+    pixels. mode: of its `preprocess_input`. least: smallest input. trained: sizes with weights of
+    their own; the last one's serve all others.
+    """
+
+    file: str
+    size: int = 224
+    mode: Mode = "tf"
+    least: int = 32
+    trained: tuple[int, ...] = ()
+
+    def weights_file(self, size: int = 0) -> str:
+        if not self.trained:
+            return self.file
+        return self.file.format(size=size if size in self.trained else self.trained[-1])
+
+    def eats(self, size: int) -> Preprocess:
+        """What the application's own `preprocess_input` does."""
+        mean, std = _EATS[self.mode]
+        return Preprocess(
+            size, size, mean, std, interpolation="bilinear", fit="squash", bgr=self.mode == "caffe"
+        )
+
+
+_KERNELS = "weights_tf_dim_ordering_tf_kernels"
+_SQUARES = (128, 160, 192, 224)
+_B = (224, 240, 260, 300, 380, 456, 528, 600)  # EfficientNet's usual inputs, of B0 to B7
+_V2 = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, "M": 480, "L": 480}
+
+
+def _v2_file(kind: str) -> str:
+    return f"efficientnetv2-{kind.lower()}_notop.h5"
+
+
+APPLICATIONS: dict[str, Application] = {
+    **{
+        f"ConvNeXt{kind}": Application(f"convnext_{kind.lower()}_notop.h5", mode="inside")
+        for kind in ("Tiny", "Small", "Base", "Large", "XLarge")
+    },
+    **{
+        f"DenseNet{depth}": Application(f"densenet{depth}_{_KERNELS}_notop.h5", mode="torch")
+        for depth in (121, 169, 201)
+    },
+    **{
+        f"EfficientNetB{n}": Application(f"efficientnetb{n}_notop.h5", size, "inside")
+        for n, size in enumerate(_B)
+    },
+    **{
+        f"EfficientNetV2{kind}": Application(_v2_file(kind), size, "inside")
+        for kind, size in _V2.items()
+    },
+    "InceptionResNetV2": Application(f"inception_resnet_v2_{_KERNELS}_notop.h5", 299, least=75),
+    "InceptionV3": Application(f"inception_v3_{_KERNELS}_notop.h5", 299, least=75),
+    "MobileNet": Application("mobilenet_1_0_{size}_tf_no_top.h5", trained=_SQUARES),
+    "MobileNetV2": Application(
+        f"mobilenet_v2_{_KERNELS}_1.0_{{size}}_no_top.h5", trained=(96, *_SQUARES)
+    ),
+    **{
+        f"MobileNetV3{kind}": Application(
+            f"weights_mobilenet_v3_{kind.lower()}_224_1.0_float_no_top_v2.h5", mode="inside"
+        )
+        for kind in ("Small", "Large")
+    },
+    "NASNetLarge": Application("nasnet_large_no_top.h5", 331),
+    "NASNetMobile": Application("nasnet_mobile_no_top.h5"),
+    **{
+        f"ResNet{depth}": Application(f"resnet{depth}_{_KERNELS}_notop.h5", mode="caffe")
+        for depth in (50, 101, 152)
+    },
+    **{
+        f"ResNet{depth}V2": Application(f"resnet{depth}v2_{_KERNELS}_notop.h5")
+        for depth in (50, 101, 152)
+    },
+    **{
+        f"VGG{depth}": Application(f"vgg{depth}_{_KERNELS}_notop.h5", mode="caffe")
+        for depth in (16, 19)
+    },
+    "Xception": Application(f"xception_{_KERNELS}_notop.h5", 299, least=71),
+}
+
+
+def load(id: str, weights: Weights) -> Backbone:
+    """`keras:NAME` or `keras:NAME@SIZE`; its weights are Keras' own, random, or of a file.
+
+    A file is what Keras writes of the network without its top (.h5, .weights.h5), or .safetensors
+    with the names that the module has here.
+    """
+    name, size = parsed(id)
+    application = APPLICATIONS[name]
+    module, dim = _converted(name, size, weights)
+    card = Card(
+        name=f"keras:{id}",
+        architecture=f"keras:{name}@{size}",
+        dim=dim,
+        preprocess=application.eats(size),
+        weights=_origin(application, size, weights),
+        licence=LICENCE,
+        source_task="" if weights.file or weights.random else "imagenet-1k",
+    )
+    return Backbone(card, module, blocks_of(module))
+
+
+def parsed(id: str) -> tuple[str, int]:
+    """The application and the side of its input, pixels; raises UnknownName or SpecError."""
+    name, at, size = id.partition("@")
+    if name not in APPLICATIONS:
+        raise UnknownName("Keras application", name, APPLICATIONS)
+    application = APPLICATIONS[name]
+    if not at:
+        return name, application.size
+    if not size.isdecimal() or int(size) < application.least:
+        raise SpecError(
+            f"keras:{name}@SIZE takes the side of its input, {application.least} pixels or more; "
+            f"got {size!r}."
+        )
+    return name, int(size)
+
+
+def build(id: str) -> "tuple[nn.Module, tuple[Block, ...]]":
+    """The network of a name with its size, with any weights, and its blocks."""
+    module, _ = _converted(*parsed(id), Weights("random"))
+    return module, blocks_of(module)
+
+
+def _converted(name: str, size: int, weights: Weights) -> "tuple[nn.Module, int]":
+    """The module, and the number of its features."""
+    keras = _keras()
+    from headstart.modalities.images.keras_graph import convert
+
+    with keras.device("cpu"), redirect_stdout(sys.stderr):  # it prints a download's progress
+        if weights.random or weights.file:
+            model = _model(keras, name, size)
+        else:
+            model = _pretrained(keras, name, size)
+        if weights.of_keras:
+            _read(model, weights, name)
+    module = convert(model)
+    if weights.random:
+        _randomise(module)
+    elif not weights.of_keras:
+        weights.into(module)
+    return module, int(model.output_shape[-1])
+
+
+def _keras() -> Any:
+    """Keras, on PyTorch unless it runs already on another backend."""
+    if "keras" not in sys.modules:
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    try:
+        import h5py  # noqa: F401  # Keras reads no weights without it
+        import keras
+    except ImportError as error:
+        raise MissingPackage(str(error.name), purpose="keras:", extra="keras") from error
+    if keras.config.image_data_format() != "channels_last":
+        raise SpecError(
+            f"Keras' networks are converted with channels last; ~/.keras/keras.json says "
+            f"{keras.config.image_data_format()}. Change it there."
+        )
+    return keras
+
+
+def _model(keras: Any, name: str, size: int, weights: str | None = None) -> Any:
+    """The application without its top, for (N, size, size, 3); `weights` as Keras understands it.
+
+    Raises SpecError if that input is too small for all its layers.
+    """
+    asked = {"include_top": False, "weights": weights, "input_shape": (size, size, 3)}
+    try:
+        if name == "NASNetMobile":
+            return _nasnet_mobile(keras, asked)
+        model = getattr(keras.applications, name)(**asked)
+    except ValueError as error:
+        if weights:
+            raise
+        reason = str(error).splitlines()[0]
+        raise SpecError(f"keras:{name} can't be built for {size} pixels: {reason}") from error
+    return model if weights else _as_with_imagenet(keras, name, model)
+
+
+def _nasnet_mobile(keras: Any, asked: dict[str, Any]) -> Any:
+    """NASNetMobile, which Keras refuses to run on PyTorch; building it works, and is all we need.
+
+    The numbers are those of keras.applications.NASNetMobile.
+    """
+    nasnet = sys.modules[keras.applications.NASNetMobile.__module__].NASNet
+    return nasnet(
+        penultimate_filters=1056,
+        num_blocks=4,
+        stem_block_filters=32,
+        skip_reduction=False,
+        filter_multiplier=2,
+        default_size=224,
+        **asked,
+    )
+
+
+def _as_with_imagenet(keras: Any, name: str, model: Any) -> Any:
+    """EfficientNetB0 to B7 have one layer more if Keras gives them their ImageNet weights.
+
+    (Those were trained with pictures divided by the variance, Normalization divides by its root.)
+    It is there with every choice of weights, so that an architecture is one network.
+    """
+    if not name.startswith("EfficientNetB"):
+        return model
+    again = keras.layers.Rescaling([1 / math.sqrt(std) for std in IMAGENET_STD])
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        value = layer(*args, **kwargs)
+        return again(value) if isinstance(layer, keras.layers.Normalization) else value
+
+    return keras.models.clone_model(model, call_function=call)
+
+
+def _pretrained(keras: Any, name: str, size: int) -> Any:
+    """The application with Keras' ImageNet weights: from its cache on this machine, or fetched."""
+    with warnings.catch_warnings():
+        # MobileNets say that a size without weights of its own gets those of 224; the card does
+        warnings.filterwarnings("ignore", message=".*`input_shape` is undefined or non-square")
+        try:
+            return _model(keras, name, size, "imagenet")
+        except Exception as error:  # the network fails in every library's own words
+            file = APPLICATIONS[name].weights_file(size)
+            raise SourceError(
+                f"The weights of keras:{name}@{size} are the file {file} of Keras, which is not in "
+                f"its cache and could not be fetched ({error}). Get it on a machine that reaches "
+                f"the network and pass it with --weights FILE."
+            ) from error
+
+
+def _read(model: Any, weights: Weights, name: str) -> None:
+    """Load a file that Keras wrote; raises SourceError if it is none, Mismatch if of another."""
+    path = str(weights.file)
+    try:
+        _check_one_file(path)
+        with warnings.catch_warnings():
+            # what the file lacks, Keras would leave as it is
+            warnings.filterwarnings("error", "Skipping nested container", UserWarning)
+            model.load_weights(path)
+    except SourceError:
+        raise
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read as an HDF5 file: {error}.") from error
+    except (ValueError, KeyError, UserWarning) as error:
+        reason = str(error).splitlines()[0]
+        raise Mismatch(
+            f"The weights in {path} must be those of keras:{name} without its top "
+            f"(include_top=False); they do not fit: {reason}"
+        ) from error
+
+
+def _check_one_file(path: str) -> None:
+    """Raise SourceError if an HDF5 file takes numbers from other files, by a link or in a dataset.
+
+    Keras refuses that of `.weights.h5` in its latest versions, and of its older `.h5` in none.
+    """
+    import h5py
+
+    def foreign(name: str, part: Any) -> str | None:
+        elsewhere = isinstance(part, h5py.ExternalLink)
+        if isinstance(part, h5py.Dataset):
+            elsewhere = bool(part.external) or part.is_virtual
+        return name if elsewhere else None
+
+    with h5py.File(path) as file:
+        name = file.visititems_links(foreign) or file.visititems(foreign)
+    if name is not None:
+        raise SourceError(
+            f"Weights are read from one file alone, but {path} takes {name} from another file of "
+            f"this machine. Keras wrote no such file: don't use it."
+        )
+
+
+def _origin(application: Application, size: int, weights: Weights) -> str:
+    if weights.random or weights.file:
+        return weights.choice
+    return f"{application.weights_file(size)} of keras.applications (ImageNet)"
+
+
+def _randomise(module: "nn.Module") -> None:
+    """Normal convolutions that keep the scale of what passes (He et al. 2015, eq. 10), no biases.
+
+    The generator is PyTorch's with the seed 0; norms stay what Keras begins with: 1 and 0.
+    """
+    import torch
+    from torch import nn
+
+    generator = torch.Generator().manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.Linear)):
+            inputs = part.weight[0].numel()
+            nn.init.normal_(part.weight, 0.0, math.sqrt(2 / inputs), generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+# The block that a layer's name begins with, or ends with in NASNet.
+_BEGINS = re.compile(
+    r"(?:convnext_[a-z]+_)?"
+    r"(stage_\d+_block_\d+|downsampling_block_\d+|conv\d+_block\d+|block\d+_\d+|block_?\d+[a-z]?"
+    r"|expanded_conv(?:_\d+)?|conv_(?:dw|pw)_\d+|pool\d+)(?:_.*)?|(mixed\d+|mixed_\d+[a-z])"
+)
+_ENDS = re.compile(r"(?:separable|normal|reduction|adjust)_.*?_(stem_\d+|reduce_\d+|\d+)")
+
+
+def blocks_of(module: "nn.Module") -> tuple[Block, ...]:
+    """Layers by the block in their names, in the order in which they run."""
+    layers = cast(tuple[str, ...], module.layers)  # as convert gave them
+    parts = dict(module.named_children())
+    places: dict[str, int] = {}
+    groups: dict[str, list[str]] = {}
+    latest = "stem"
+    for layer, block in zip(layers, block_names(layers), strict=True):
+        # a branch of the next block may begin before the last one ends: blocks never go back
+        if places.setdefault(block, len(places)) >= places.get(latest, 0):
+            latest = block
+        if layer in parts:
+            names = (name for name, _ in parts[layer].named_parameters())
+            groups.setdefault(latest, []).extend(f"{layer}.{name}" for name in names)
+    return tuple(Block(name, tuple(those)) for name, those in groups.items() if those)
+
+
+def block_names(layers: tuple[str, ...]) -> list[str]:
+    """A block for each layer. Those without one in their name join the block that they are in.
+
+    >>> block_names(("conv", "block_1_expand", "re_lu", "block_2_add", "bn"))
+    ['stem', 'block_1', 'block_1', 'block_2', 'top']
+    """
+    named = [_block_of(layer) for layer in layers]
+    first, *_, last = (i for i, block in enumerate(named) if block)
+    top = ["top"] * (len(named) - last - 1)
+    if not any(layer.startswith("mixed") for layer in layers):
+        return [*_filled(named[: last + 1], "stem"), *top]
+    # Inception names where a block ends, but its stem ends in a pooling
+    stem = max(i for i in range(first) if layers[i].startswith("max_pooling2d")) + 1
+    return [*["stem"] * stem, *reversed(_filled(named[last : stem - 1 : -1], "")), *top]
+
+
+def _filled(named: list[str], block: str) -> list[str]:
+    """Each empty name becomes the one before it."""
+    filled = []
+    for name in named:
+        block = name or block
+        filled.append(block)
+    return filled
+
+
+def _block_of(layer: str) -> str:
+    """
+    >>> _block_of("conv_pw_3_bn"), _block_of("normal_conv_1_0"), _block_of("Conv_1")
+    ('block_3', 'cell_0', '')
+    """
+    if begins := _BEGINS.fullmatch(layer):
+        return re.sub(r"^conv_(?:dw|pw)", "block", begins[1] or begins[2])
+    ends = _ENDS.fullmatch(layer)
+    return f"cell_{ends[1]}" if ends else ""

@@ -1,0 +1,503 @@
+"""A Keras functional model as a torch.fx graph of plain PyTorch layers, channels first.
+
+Its layers keep their names, their order and their arithmetic; what was padding for one input size
+becomes constant.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.layers import LayerNorm2d
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from headstart.backbones.padding import Edges, PaddedConv2d, same_edges
+from headstart.base.errors import Mismatch
+
+POOL = "global_pool"  # the only part that Keras' model has not
+Function = Callable[..., Tensor]
+
+_NONE: Edges = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One use of a Keras layer. shape: of its first input, channels last; zeros: around it."""
+
+    layer: Any
+    shape: tuple[int, ...]
+    zeros: Edges = _NONE
+
+    @property
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        return {variable.name: _copied(variable.value) for variable in self.layer.weights}
+
+    def edges(self, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Edges:
+        if self.layer.padding == "valid":
+            return self.zeros
+        dilation = getattr(self.layer, "dilation_rate", (1, 1))
+        return same_edges(self.shape[1:3], kernel, stride, tuple(dilation))
+
+
+def _copied(value: Any) -> NDArray[np.float32]:
+    """A tensor of whichever backend Keras runs on."""
+    if isinstance(value, Tensor):  # np.array(tensor) is deprecated by NumPy 2
+        return value.numpy(force=True).copy()
+    return np.array(value)
+
+
+class Converted(fx.GraphModule):
+    """layers: names of Keras' layers in its order, those without weights and the input too."""
+
+    layers: tuple[str, ...]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Converted":
+        copied = cast(Converted, super().__deepcopy__(memo))  # of the graph and its parts alone
+        copied.layers = self.layers
+        return copied
+
+
+def convert(model: Any, pool: bool = True) -> Converted:
+    """(N, 3, H, W) -> (N, D), the mean over what `model` gives, with the weights it has now.
+
+    Each of `model.layers` is a node of the graph, and a submodule if it has weights. Raises
+    Mismatch for a kind of layer that has no form here.
+    """
+    graph, parts = fx.Graph(), dict[str, nn.Module]()
+    names, zeros = fresh_names(model.operations), _merged_zeros(model)
+    values: dict[int, fx.Node] = {}  # by the id of Keras' symbolic tensor
+    for operation in model.operations:
+        call = _call_of(operation, zeros)
+        inputs = [values.get(id(a), a) for a in _flat(_node(operation).arguments.args)]
+        name = names[operation.name]
+        node = _added(graph, parts, name, _form(call, operation.name in zeros), inputs)
+        values[id(operation.output)] = _activated(graph, name, operation, node)
+    result = values[id(model.outputs[0])]
+    if pool:
+        parts[POOL] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        result = graph.call_module(POOL, (result,))
+    graph.output(result)
+    module = Converted(parts, graph)
+    module.layers = tuple(names[layer.name] for layer in model.layers)
+    return module.eval().requires_grad_(False)
+
+
+def fresh_names(operations: Iterable[Any]) -> dict[str, str]:
+    """What Keras would call them in a new session, by their names in this one.
+
+    It numbers layers without a name of their own (conv2d_7) on and on, over all models made.
+    """
+    numbered: dict[str, list[tuple[int, str]]] = {}
+    names = {}
+    for operation in operations:
+        kind = _snake(type(operation).__name__)
+        found = re.fullmatch(rf"{kind}(?:_(\d+))?", operation.name)
+        names[operation.name] = operation.name.replace(".", "_")
+        if kind == "input_layer":
+            names[operation.name] = kind  # a cloned model calls it after its tensor
+        elif found:
+            numbered.setdefault(kind, []).append((int(found[1] or 0), operation.name))
+    for kind, those in numbered.items():
+        for place, (_, name) in enumerate(sorted(those)):
+            names[name] = f"{kind}_{place}" if place else kind
+    return names
+
+
+def _snake(name: str) -> str:
+    """
+    >>> _snake("MaxPooling2D"), _snake("ReLU")
+    ('max_pooling2d', 're_lu')
+    """
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _node(operation: Any) -> Any:
+    """Where the operation stands in Keras' graph."""
+    nodes = operation._inbound_nodes
+    if len(nodes) != 1:
+        raise Mismatch(
+            f"Each Keras layer must be used once to be converted; {operation.name!r} is used "
+            f"{len(nodes)} times. Make a copy of it for each use."
+        )
+    return nodes[0]
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _call_of(operation: Any, zeros: Mapping[str, Edges]) -> Call:
+    """The operation, with the zeros of a ZeroPadding2D before it that became its own."""
+    sources = _node(operation).input_tensors
+    shape = tuple(sources[0].shape) if sources else ()
+    before = sources[0]._keras_history.operation.name if sources else ""
+    return Call(operation, shape, zeros.get(before, _NONE))
+
+
+def _merged_zeros(model: Any) -> dict[str, Edges]:
+    """The edges of each ZeroPadding2D whose only reader is a convolution that pads nothing."""
+    readers: dict[str, list[Any]] = {}
+    for operation in model.operations:
+        for source in _node(operation).input_tensors:
+            readers.setdefault(source._keras_history.operation.name, []).append(operation)
+    return {
+        operation.name: _zeros_of(operation)
+        for operation in model.operations
+        if type(operation).__name__ == "ZeroPadding2D"
+        and [_takes_zeros(r) for r in readers.get(operation.name, ())] == [True]
+        and not any(operation.output is output for output in model.outputs)
+    }
+
+
+def _takes_zeros(operation: Any) -> bool:
+    kinds = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
+    return type(operation).__name__ in kinds and operation.padding == "valid"
+
+
+def _zeros_of(layer: Any) -> Edges:
+    (top, bottom), (left, right) = layer.padding
+    return left, right, top, bottom
+
+
+def _form(call: Call, merged: bool) -> nn.Module | Function | None:
+    """What the layer is in PyTorch; None for the input."""
+    kind = type(call.layer).__name__
+    if kind == "InputLayer":
+        return None
+    if merged:
+        return nn.Identity()
+    if kind not in _FORMS:
+        raise Mismatch(
+            f"A Keras layer of the kind {kind} ({call.layer.name!r}) can't be converted; those "
+            f"that can are {', '.join(sorted(_FORMS))}."
+        )
+    return _FORMS[kind](call)
+
+
+def _added(
+    graph: fx.Graph,
+    parts: dict[str, nn.Module],
+    name: str,
+    form: nn.Module | Function | None,
+    inputs: list[Any],
+) -> fx.Node:
+    if form is None:
+        return graph.create_node("placeholder", name, name=name)
+    if isinstance(form, nn.Module):
+        parts[name] = form
+        return graph.create_node("call_module", name, tuple(inputs), name=name)
+    return graph.create_node("call_function", form, tuple(inputs), name=name)
+
+
+def _activated(graph: fx.Graph, name: str, operation: Any, node: fx.Node) -> fx.Node:
+    """The node, or its activation where a layer with weights has one in itself."""
+    if type(operation).__name__ == "Activation" or not hasattr(operation, "activation"):
+        return node
+    if operation.activation.__name__ == "linear":
+        return node
+    function = _activation(operation)
+    return graph.create_node("call_function", function, (node,), name=f"{name}_activation")
+
+
+def _activation(layer: Any) -> Function:
+    if (name := layer.activation.__name__) not in _ACTIVATIONS:
+        raise Mismatch(
+            f"The activation {name} of {layer.name!r} can't be converted; those that can are "
+            f"{', '.join(sorted(_ACTIVATIONS))}."
+        )
+    return _ACTIVATIONS[name]
+
+
+_ACTIVATIONS: dict[str, Function] = {
+    "gelu": F.gelu,
+    "hard_sigmoid": F.hardsigmoid,
+    "hard_silu": F.hardswish,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+def add(*terms: Any) -> Any:
+    return sum(terms[1:], start=terms[0])
+
+
+def multiply(x: Any, *factors: Any) -> Any:
+    for factor in factors:
+        x = x * factor
+    return x
+
+
+def concatenate(*tensors: Tensor) -> Tensor:  # each (N, C, H, W) -> (N, all C, H, W)
+    return torch.cat(tensors, dim=1)
+
+
+class Rescaling(nn.Module):
+    """x * scale + offset, each a number or one a channel."""
+
+    def __init__(self, scale: Any, offset: Any) -> None:
+        super().__init__()
+        self.scale = nn.Buffer(_per_channel(scale), persistent=False)
+        self.offset = nn.Buffer(_per_channel(offset), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.offset
+
+
+def _per_channel(value: Any) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1)
+
+
+class Standardisation(nn.Module):
+    """Keras' Normalization: fixed statistics of the pictures, never those of a batch.
+
+    The buffers are called as a batch norm's are, by which a graph tells them from parameters.
+    """
+
+    def __init__(self, mean: Any, variance: Any) -> None:
+        super().__init__()
+        self.running_mean = nn.Buffer(torch.tensor(mean, dtype=torch.float32).flatten())
+        self.running_var = nn.Buffer(torch.tensor(variance, dtype=torch.float32).flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        std = self.running_var.sqrt().clamp(min=1e-7)  # keras.config.epsilon()
+        return (x - self.running_mean[:, None, None]) / std[:, None, None]
+
+
+class ChannelScale(nn.Module):
+    """ConvNeXt's LayerScale: a learned factor a channel."""
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight[:, None, None]
+
+
+class ScaledSum(nn.Module):
+    """Inception-ResNet's shortcut plus a fixed share of its branch."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+        return shortcut + branch * self.scale
+
+
+class Cropping(nn.Module):
+    """Takes rows and columns off the edges."""
+
+    def __init__(self, edges: Edges) -> None:
+        super().__init__()
+        self.left, self.right, self.top, self.bottom = edges
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        return x[..., self.top : height - self.bottom, self.left : width - self.right]
+
+
+def _conv(call: Call) -> nn.Module:
+    weights = call.weights
+    kernel = torch.from_numpy(weights["kernel"]).permute(3, 2, 0, 1)
+    return _convolution(call, kernel, weights.get("bias"), call.layer.groups)
+
+
+def _depthwise(call: Call) -> nn.Module:
+    weights = call.weights
+    kernel = _by_channel(weights["kernel"])
+    return _convolution(call, kernel, weights.get("bias"), call.shape[-1])
+
+
+def _separable(call: Call) -> nn.Module:
+    weights = call.weights
+    across = torch.from_numpy(weights["pointwise_kernel"]).permute(3, 2, 0, 1)
+    pair = nn.Sequential()
+    depthwise = _convolution(call, _by_channel(weights["depthwise_kernel"]), None, call.shape[-1])
+    pair.add_module("depthwise", depthwise)
+    pair.add_module("pointwise", _with_weights(across, weights.get("bias")))
+    return pair
+
+
+def _by_channel(kernel: NDArray[np.float32]) -> Tensor:
+    """(h, w, C, M) -> (C * M, 1, h, w): the M filters of a channel lie side by side."""
+    height, width, channels, multiplier = kernel.shape
+    moved = torch.from_numpy(kernel).permute(2, 3, 0, 1)
+    return moved.reshape(channels * multiplier, 1, height, width)
+
+
+def _convolution(
+    call: Call, kernel: Tensor, bias: NDArray[np.float32] | None, groups: int
+) -> nn.Conv2d:
+    """A convolution of the layer's stride and padding: `kernel` is (out, in / groups, h, w)."""
+    conv = _with_weights(kernel, bias, groups)
+    conv.stride, conv.dilation = tuple(call.layer.strides), tuple(call.layer.dilation_rate)
+    left, right, top, bottom = call.edges(tuple(kernel.shape[2:]), conv.stride)
+    if (left, top) != (right, bottom):
+        return PaddedConv2d(conv, (left, right, top, bottom))
+    conv.padding = (top, left)
+    conv._reversed_padding_repeated_twice = [left, left, top, top]  # derived by its __init__
+    return conv
+
+
+def _with_weights(
+    kernel: Tensor, bias: NDArray[np.float32] | None = None, groups: int = 1
+) -> nn.Conv2d:
+    outputs, inputs, height, width = kernel.shape
+    conv = nn.Conv2d(
+        inputs * groups, outputs, (height, width), groups=groups, bias=bias is not None,
+        device="meta",
+    )  # fmt: skip  # (meta: torch would draw random weights, from its global generator)
+    conv.weight = nn.Parameter(kernel.contiguous())
+    conv.bias = None if bias is None else nn.Parameter(torch.from_numpy(bias))
+    return conv
+
+
+def _dense(call: Call) -> nn.Module:
+    """On a map, a dense layer is a convolution of one pixel."""
+    weights = call.weights
+    kernel = torch.from_numpy(weights["kernel"]).T
+    if len(call.shape) == 4:
+        return _with_weights(kernel[:, :, None, None], weights.get("bias"))
+    inputs, outputs = weights["kernel"].shape
+    linear = nn.Linear(inputs, outputs, device="meta")
+    linear.weight = nn.Parameter(kernel.contiguous())
+    bias = nn.Parameter(torch.from_numpy(weights["bias"])) if "bias" in weights else None
+    linear.register_parameter("bias", bias)
+    return linear
+
+
+def _batch_norm(call: Call) -> nn.Module:
+    """With the factors or the offsets missing where Keras has none."""
+    weights = call.weights
+    norm = nn.BatchNorm2d(call.shape[-1], call.layer.epsilon, 1 - call.layer.momentum)
+    for ours, theirs in (("weight", "gamma"), ("bias", "beta")):
+        value = torch.from_numpy(weights[theirs]) if theirs in weights else None
+        norm.register_parameter(ours, None if value is None else nn.Parameter(value))
+    norm.running_mean = torch.from_numpy(weights["moving_mean"])
+    norm.running_var = torch.from_numpy(weights["moving_variance"])
+    return norm
+
+
+def _layer_norm(call: Call) -> nn.Module:
+    weights = call.weights
+    norm = LayerNorm2d(call.shape[-1], eps=call.layer.epsilon)
+    norm.weight = nn.Parameter(torch.from_numpy(weights["gamma"]))
+    norm.bias = nn.Parameter(torch.from_numpy(weights["beta"]))
+    return norm
+
+
+def _standardisation(call: Call) -> nn.Module:
+    config, weights = call.layer.get_config(), call.weights
+    if config["mean"] is not None:
+        return Standardisation(config["mean"], config["variance"])
+    return Standardisation(weights["mean"], weights["variance"])
+
+
+def _rescaling(call: Call) -> nn.Module:
+    return Rescaling(call.layer.scale, call.layer.offset)
+
+
+def _channel_scale(call: Call) -> nn.Module:
+    (gamma,) = call.weights.values()
+    return ChannelScale(torch.from_numpy(gamma))
+
+
+def _relu(call: Call) -> nn.Module:
+    layer = call.layer
+    plain = not (layer.negative_slope or layer.threshold)
+    if not plain or layer.max_value not in (None, 6):
+        raise Mismatch(f"Only plain ReLU and ReLU6 can be converted; {layer.name!r} is neither.")
+    return nn.ReLU6() if layer.max_value else nn.ReLU()
+
+
+def _max_pool(call: Call) -> nn.Module:
+    kernel, stride = tuple(call.layer.pool_size), tuple(call.layer.strides)
+    left, right, top, bottom = call.edges(kernel, stride)
+    if left == right and top == bottom:
+        return nn.MaxPool2d(kernel, stride, (top, left))
+    if left or top:
+        raise Mismatch(f"The padding of {call.layer.name!r} can't be converted: use another size.")
+    return nn.MaxPool2d(kernel, stride, ceil_mode=True)  # the same, if the edge is right and below
+
+
+def _average_pool(call: Call) -> nn.Module:
+    kernel, stride = tuple(call.layer.pool_size), tuple(call.layer.strides)
+    left, right, top, bottom = call.edges(kernel, stride)
+    if (left, top) != (right, bottom):
+        raise Mismatch(f"The padding of {call.layer.name!r} can't be converted: use another size.")
+    return nn.AvgPool2d(kernel, stride, (top, left), count_include_pad=False)
+
+
+def _global_average(call: Call) -> nn.Module:
+    pool = nn.AdaptiveAvgPool2d(1)
+    return pool if call.layer.keepdims else nn.Sequential(pool, nn.Flatten())
+
+
+def _reshape(call: Call) -> nn.Module:
+    """The only kind in use: (N, C) becomes a map of one pixel."""
+    target = tuple(call.layer.target_shape)
+    if len(call.shape) != 2 or target[:2] != (1, 1):
+        raise Mismatch(
+            f"A reshaping must make a map of one pixel to be converted; {call.layer.name!r} makes "
+            f"{target} of {call.shape[1:]}."
+        )
+    return nn.Unflatten(1, (target[2], 1, 1))
+
+
+def _cropping(call: Call) -> nn.Module:
+    (top, bottom), (left, right) = call.layer.cropping
+    return Cropping((left, right, top, bottom))
+
+
+def _nested(call: Call) -> nn.Module:
+    """A model inside the model."""
+    return convert(getattr(call.layer, "_functional", call.layer), pool=False)
+
+
+def _identity(call: Call) -> nn.Module:
+    return nn.Identity()
+
+
+_FORMS: dict[str, Callable[[Call], nn.Module | Function]] = {
+    "Activation": lambda call: (
+        nn.Identity() if call.layer.activation.__name__ == "linear" else _activation(call.layer)
+    ),
+    "Add": lambda call: add,  # the layer, and the operation behind a plus sign
+    "AveragePooling2D": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Concatenate": lambda call: concatenate,
+    "Conv2D": _conv,
+    "Cropping2D": _cropping,
+    "CustomScaleLayer": lambda call: ScaledSum(call.layer.scale),
+    "Dense": _dense,
+    "DepthwiseConv2D": _depthwise,
+    "Dropout": _identity,  # backbones run as they predict
+    "Functional": _nested,
+    "GlobalAveragePooling2D": _global_average,
+    "LayerNormalization": _layer_norm,
+    "LayerScale": _channel_scale,
+    "MaxPooling2D": _max_pool,
+    "Multiply": lambda call: multiply,
+    "Normalization": _standardisation,
+    "ReLU": _relu,
+    "Rescaling": _rescaling,
+    "Reshape": _reshape,
+    "SeparableConv2D": _separable,
+    "Sequential": _nested,
+    "StochasticDepth": _identity,
+    "ZeroPadding2D": lambda call: nn.ZeroPad2d(_zeros_of(call.layer)),
+}

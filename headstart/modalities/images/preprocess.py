@@ -1,0 +1,118 @@
+"""From decoded pixels to the square that one particular backbone was trained to see.
+
+Only integer pixels come out; scaling by mean and std is the first step of the network's own graph.
+Pillow does the resizing everywhere: its result is the same on every machine, which PyTorch's uint8
+kernels are not (their rounding depends on the processor), and a served bundle has no PyTorch.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.base.errors import SpecError
+from headstart.base.values import fingerprint
+from headstart.modalities.images import decoding
+
+VERSION = 1  # raise it when the same pixels would give another square
+LONGEST = 16  # times the shorter side; a strip beyond it is first cut to its middle, as 1 x 10^6
+#               pixels would otherwise be resized to 256 x 256 * 10^6 before the crop
+Fit = Literal["crop", "squash", "pad"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a backbone eats.
+
+    size: side of the square, pixels. resize: the shorter side before a centre crop, pixels.
+    mean, std: a channel's, on the scale 0..1, in the order red, green, blue. fit: "crop" resizes
+    the shorter side to `resize` and cuts the centre; "squash" resizes the whole picture to the
+    square; "pad" keeps its proportions and fills up with the mean colour. draft: large JPEGs may
+    be decoded at 1/2, 1/4 or 1/8 scale.
+    bgr: the network is given the channels the other way round, after they are normalised.
+    """
+
+    size: int = 224
+    resize: int = 256
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: Interpolation = "bicubic"
+    fit: Fit = "crop"
+    draft: bool = True
+    bgr: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fit not in get_args(Fit):
+            raise SpecError(f"fit is one of {', '.join(get_args(Fit))}; got {self.fit!r}.")
+        if self.interpolation not in get_args(Interpolation):
+            known = ", ".join(get_args(Interpolation))
+            raise SpecError(f"interpolation is one of {known}; got {self.interpolation!r}.")
+        if not 0 < self.size <= self.resize:
+            raise SpecError(
+                f"The shorter side is resized to at least the size that is cropped; "
+                f"got resize={self.resize}, size={self.size}."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise SpecError(
+                f"mean and std are three numbers, std positive; got {self.mean}, {self.std}."
+            )
+
+    def fitted(self, fit: Fit) -> "Preprocess":
+        return replace(self, fit=fit)
+
+    def fingerprint(self) -> str:
+        """Names everything that decides which square a file becomes, versions of the code too.
+
+        mean, std and bgr are not in it: they are applied by the network, after the square.
+        """
+        return fingerprint(
+            decoding.VERSION,
+            VERSION,
+            self.size,
+            self.resize,
+            self.interpolation,
+            self.fit,
+            self.mean if self.fit == "pad" else None,
+            self.draft,
+        )
+
+    @property
+    def short_side(self) -> int | None:
+        """What the shorter side is resized to, or more: how far `decode` may scale a JPEG down."""
+        if not self.draft:
+            return None
+        return self.resize if self.fit == "crop" else self.size
+
+    def __call__(self, pixels: decoding.Pixels) -> NDArray[np.uint8]:
+        """(H, W, 3) -> (size, size, 3), both uint8 RGB."""
+        image = Image.fromarray(_middle(pixels) if self.fit == "crop" else pixels)
+        how = Image.Resampling[self.interpolation.upper()]
+        if self.fit == "squash":
+            return np.asarray(image.resize((self.size, self.size), how))
+        if self.fit == "pad":
+            return self._padded(image, how)
+        # rounded as torchvision's Resize and CenterCrop do, which the backbones were trained with
+        width, height = (self.resize * side // min(image.size) for side in image.size)
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        resized = image.resize((width, height), how)
+        return np.asarray(resized)[top : top + self.size, left : left + self.size]
+
+    def _padded(self, image: Image.Image, how: Image.Resampling) -> NDArray[np.uint8]:
+        width, height = (max(1, round(self.size * n / max(image.size))) for n in image.size)
+        square = np.empty((self.size, self.size, 3), np.uint8)
+        square[:] = [round(255 * m) for m in self.mean]
+        left, top = (self.size - width) // 2, (self.size - height) // 2
+        square[top : top + height, left : left + width] = np.asarray(
+            image.resize((width, height), how)
+        )
+        return square
+
+
+def _middle(pixels: decoding.Pixels) -> decoding.Pixels:
+    height, width = pixels.shape[:2]
+    longest = LONGEST * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return np.ascontiguousarray(pixels[top : top + longest, left : left + longest])

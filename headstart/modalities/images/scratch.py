@@ -1,0 +1,48 @@
+"""A small network that starts from nothing: the tutorials' CNN, to compare transfer with."""
+
+import torch
+from torch import nn
+
+from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.weights import Weights
+from headstart.base.errors import UnknownName
+from headstart.modalities.images.preprocess import Preprocess
+
+SIZE, DIM = 32, 128  # pixels; features
+PREPROCESS = Preprocess(SIZE, SIZE, (0.0,) * 3, (1.0,) * 3, "bilinear", "squash")
+
+
+def load(id: str, weights: Weights) -> Backbone:
+    """`scratch:cnn`: convolutions of 32 and 64 with pooling, and a dense layer of 128."""
+    if id != "cnn":
+        raise UnknownName("network from scratch", id, ["cnn"])
+    module = build()
+    weights.into(module)
+    names = [name for name, _ in module.named_parameters()]
+    blocks = tuple(
+        Block(part, tuple(n for n in names if n.startswith(f"{part}.")))
+        for part in ("conv1", "conv2", "dense")
+    )
+    name = f"scratch:{id}"
+    card = Card(name, name, DIM, PREPROCESS, "random (it is trained from scratch)", "Apache-2.0")
+    return Backbone(card, module, blocks)
+
+
+def build() -> nn.Sequential:
+    """(N, 3, 32, 32) -> (N, 128), begun as Keras begins it: Glorot uniform, biases 0 (seed 0)."""
+    module = nn.Sequential()
+    module.add_module("conv1", nn.Conv2d(3, 32, 3))
+    module.add_module("relu1", nn.ReLU())
+    module.add_module("pool1", nn.MaxPool2d(2))
+    module.add_module("conv2", nn.Conv2d(32, 64, 3))
+    module.add_module("relu2", nn.ReLU())
+    module.add_module("pool2", nn.MaxPool2d(2))
+    module.add_module("flatten", nn.Flatten())
+    module.add_module("dense", nn.Linear(64 * 6 * 6, DIM))
+    module.add_module("relu3", nn.ReLU())
+    generator = torch.Generator().manual_seed(0)
+    for layer in module:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # these layers have one
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,126 @@
+"""Small copies of pictures, as text that a page can hold."""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.base.errors import HeadstartError
+from headstart.data.content import read_checked
+from headstart.data.dataset import CheckedFile
+from headstart.modalities.images.augment import Augment
+from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.painting import painted
+from headstart.modalities.images.preprocess import Preprocess
+
+SIDE = 112  # pixels of a thumbnail's longer side
+TILE = 48  # pixels of a tile of the map's sheet
+COLUMNS = 40  # tiles side by side in it
+SHEET_BYTES = 200_000_000  # of files: a sheet that would read more is not made
+
+
+class Album:
+    """Thumbnails of a run's pictures, each made once, and the paths of which there are none: a
+    file that can't be read, or changed since it was checked, is not shown."""
+
+    def __init__(self, sources: Mapping[str, Path | CheckedFile]) -> None:
+        self.sources = sources
+        self.missing = set[str]()
+        self._made = dict[str, str]()
+
+    def picture(self, path: str) -> str:
+        """A data URI, or "" for a picture that is not there or can't be read."""
+        if path in self.missing:
+            return ""
+        if path not in self._made:
+            pixels = self._decoded(path)
+            if pixels is None:
+                return ""
+            self._made[path] = uri(_fitted(Image.fromarray(pixels), SIDE))
+        return self._made[path]
+
+    def square(self, path: str) -> NDArray[np.uint8] | None:
+        """(SIDE, SIDE, 3) the whole picture squashed, or None."""
+        pixels = self._decoded(path)
+        return None if pixels is None else Preprocess(SIDE, SIDE, fit="squash")(pixels)
+
+    def explained(
+        self, path: str, preprocess: Preprocess, values: NDArray[np.float32]
+    ) -> tuple[str, str]:
+        """What a network is given of a picture, and the same below a map (h, w) of it: above 0 in
+        orange, below in blue. Two data URIs, each "" if the picture can't be read."""
+        pixels = self._decoded(path, preprocess.resize)
+        if pixels is None:
+            return "", ""
+        side = (SIDE, SIDE)
+        square = Image.fromarray(preprocess(pixels)).resize(side, Image.Resampling.LANCZOS)
+        large = np.asarray(Image.fromarray(values).resize(side, Image.Resampling.BICUBIC))
+        return uri(square), uri(Image.fromarray(painted(np.asarray(square), large)), quality=85)
+
+    def views(self, path: str, augment: Augment, n: int, seed: int) -> list[str]:
+        """The picture and n augmented views of it; [] if it can't be read.
+
+        Raises MissingPackage without torchvision.
+        """
+        square = self.square(path)
+        if square is None:
+            return []
+        cells = [square, *(augment(square, seed + i) for i in range(n))]
+        return [uri(Image.fromarray(cell)) for cell in cells]
+
+    def sheet(self, paths: Iterable[str]) -> "Sheet | None":
+        """All of them as tiles of one picture; None if reading their files would take long."""
+        listed = list(paths)
+        if sum(self._size(path) for path in listed) > SHEET_BYTES:
+            return None
+        width, height = COLUMNS * TILE, -(-len(listed) // COLUMNS) * TILE
+        sheet, held = Image.new("RGB", (width, max(height, 1)), (128, 128, 128)), list[bool]()
+        for i, path in enumerate(listed):
+            pixels = self._decoded(path, TILE)
+            held.append(pixels is not None)
+            if pixels is not None:
+                tile = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.BILINEAR)
+                sheet.paste(tile, (i % COLUMNS * TILE, i // COLUMNS * TILE))
+        return Sheet(uri(sheet, quality=55), tuple(held)) if any(held) else None
+
+    def _size(self, path: str) -> int:
+        try:
+            return CheckedFile.of(self.sources[path]).path.stat().st_size
+        except (KeyError, OSError, ValueError):
+            return 0
+
+    def _decoded(self, path: str, side: int = SIDE) -> NDArray[np.uint8] | None:
+        try:
+            return decode(read_checked(self.sources[path])[0], short_side=side)
+        except (KeyError, OSError, ValueError, HeadstartError):
+            self.missing.add(path)
+            return None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """uri: one picture, COLUMNS tiles of TILE pixels a line. held: whether tile i has a picture."""
+
+    uri: str
+    held: tuple[bool, ...]
+
+
+def uri(image: Image.Image, quality: int = 72) -> str:
+    """The picture as a WebP in a data URI."""
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _fitted(image: Image.Image, side: int) -> Any:
+    scale = side / max(image.size)
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -1,0 +1,46 @@
+"""A backbone small enough for tests: it needs no download and runs in a millisecond."""
+
+import torch
+from torch import nn
+
+from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.weights import Weights
+from headstart.base.errors import SpecError
+from headstart.modalities.images.preprocess import Preprocess
+
+PREPROCESS = Preprocess(size=32, resize=32, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def load(id: str, weights: Weights) -> Backbone:
+    """`tiny:D` gives D features (1 to 4096); its weights are random, the same every time."""
+    if not (id.isdecimal() and 0 < int(id) <= 4096):
+        raise SpecError(
+            f"A tiny backbone is named by its number of features, 1 to 4096; got {id!r}."
+        )
+    module = build(int(id))
+    weights.into(module)
+    blocks = tuple(
+        Block(name, tuple(f"{name}.{p}" for p, _ in module.get_submodule(name).named_parameters()))
+        for name in ("stem", "body")
+    )
+    card = Card(
+        f"tiny:{id}", f"tiny:{id}", int(id), PREPROCESS, "made on the spot", licence="Apache-2.0"
+    )
+    return Backbone(card, module, blocks)
+
+
+def build(dim: int) -> nn.Sequential:
+    """Two convolutions with batch norm, averaged: (N, 3, 32, 32) -> (N, dim)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential()
+        module.add_module("stem", _layer(3, 16))
+        module.add_module("body", _layer(16, dim))
+        module.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    return module.eval()
+
+
+def _layer(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)
+    )

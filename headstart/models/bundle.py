@@ -1,0 +1,214 @@
+"""The one thing that leaves the house: a folder that predicts without the training stack.
+
+    manifest.json        format, SHA-256 of every other file, and of that list
+    model.json           classes, the head's kind and settings, the model's limits, the graph's
+                         inputs, versions
+    card.json            what the backbone eats and gives
+    graph.onnx           its layers; the numbers are in the next file
+    weights.safetensors  backbone.* (the module's state dict), head.*, limits.*
+    golden.json          the scores of a known picture, checked at every load
+
+Loading reads JSON, safetensors and ONNX, never a pickle, and refuses a folder in which a byte, a
+file or a setting is not the one that was saved.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as unpack
+from safetensors.numpy import save as pack
+
+from headstart.backbones.backbone import Backbone, card_from_plain, under
+from headstart.backbones.frozen import Frozen
+from headstart.base.atomic import new_folder, write_bytes, write_json, write_text
+from headstart.base.errors import BundleError, HeadstartError
+from headstart.base.runtime import cores
+from headstart.base.values import to_plain
+from headstart.features.engines import OnnxEngine, TorchEngine, compare
+from headstart.heads.families import load_head
+from headstart.models.limits import load_limits
+from headstart.models.model import Model
+
+FORMAT = 2  # 1 knew no limits
+FILES = ("card.json", "golden.json", "graph.onnx", "model.json", "weights.safetensors")
+MANIFEST = "manifest.json"
+GOLDEN_TOLERANCE = 1e-3  # of a probability; seen between processors: 1e-5
+PACKAGES = ("headstart", "numpy", "onnxruntime", "pillow", "timm", "torch")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A saved model, verified: `model` predicts, `facts` is model.json as it was written."""
+
+    folder: Path
+    model: Model
+    facts: Mapping[str, Any]
+
+
+def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = None) -> Bundle:
+    """Write `model` to a new folder and read it back; raises FileExistsError if it is there.
+
+    told: how the model was come by, kept in its facts.
+    """
+    folder = Path(folder)
+    frozen = _frozen(model.backbone)
+    if isinstance(model.backbone, Backbone):
+        _check_export(frozen, model.backbone)
+    facts = {
+        "classes": list(model.classes),
+        "majority": model.majority,
+        "head": {"kind": model.head.kind, "settings": model.head.settings()},
+        "limits": model.limits.settings(),
+        "inputs": list(frozen.inputs),
+        "versions": versions(),
+        **({"told": dict(told)} if told else {}),
+    }
+    tensors = {f"backbone.{k}": np.asarray(v, order="C") for k, v in frozen.weights.items()}
+    tensors |= {f"head.{k}": np.asarray(v, order="C") for k, v in model.head.tensors().items()}
+    tensors |= {f"limits.{k}": v for k, v in model.limits.tensors().items()}
+    shipped = replace(model, backbone=frozen)
+    with new_folder(folder) as part:
+        write_json(part / "card.json", to_plain(frozen.card))
+        write_json(part / "model.json", facts)
+        write_json(part / "golden.json", {"scores": _golden_scores(shipped).tolist()})
+        write_bytes(part / "graph.onnx", frozen.graph)
+        write_bytes(part / "weights.safetensors", pack(tensors))
+        write_text(part / MANIFEST, _manifest({n: _sha256(part / n) for n in FILES}))
+    return load(folder)
+
+
+def load(folder: Path | str) -> Bundle:
+    """A bundle, verified to be what was saved and to score as it did; raises BundleError."""
+    folder = Path(folder)
+    _verify(folder)
+    try:
+        bundle = _read(folder)
+        _check_golden(bundle)
+    except BundleError:
+        raise
+    except (HeadstartError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder} is not a bundle that this version reads: {error}") from error
+    return bundle
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of what a result may depend on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def golden_picture(size: int) -> NDArray[np.uint8]:  # (size, size, 3)
+    """The same picture everywhere: three ramps of different slope, by integer arithmetic."""
+    down, right = np.indices((size, size))
+    channels = (3 * right + down, 5 * down + 2 * right, 7 * (right ^ down))
+    return np.stack([c % 256 for c in channels], axis=2).astype(np.uint8)
+
+
+def _frozen(backbone: Backbone | Frozen) -> Frozen:
+    if isinstance(backbone, Frozen):
+        return backbone
+    from headstart.backbones.graph import freeze
+
+    return freeze(backbone)
+
+
+def _check_export(frozen: Frozen, backbone: Backbone) -> None:
+    """Raises Mismatch unless the graph gives a known picture PyTorch's features."""
+    picture = golden_picture(backbone.card.preprocess.size)[None]
+    compare(OnnxEngine(frozen, cores())(picture)[0], TorchEngine(backbone, "cpu")(picture)[0])
+
+
+def _read(folder: Path) -> Bundle:
+    facts = _json(folder / "model.json")
+    card = card_from_plain(_json(folder / "card.json"))
+    tensors = unpack((folder / "weights.safetensors").read_bytes())
+    weights, head = under("backbone.", tensors), under("head.", tensors)
+    frozen = Frozen(card, (folder / "graph.onnx").read_bytes(), weights, tuple(facts["inputs"]))
+    kind, settings = facts["head"]["kind"], facts["head"]["settings"]
+    model = Model(
+        frozen,
+        load_head(kind, head, settings),
+        tuple(facts["classes"]),
+        facts["majority"],
+        load_limits(facts["limits"], under("limits.", tensors)),
+    )
+    return Bundle(folder, model, facts)
+
+
+def _verify(folder: Path) -> None:
+    """Every byte and every name is the manifest's, and the manifest's own are what it says."""
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(
+            f"{folder} is not a bundle: a bundle is a folder with {MANIFEST} in it, as "
+            f"`headstart train` writes to RUN/model."
+        )
+    text = (folder / MANIFEST).read_bytes()
+    files = _listed(folder, text)
+    there = {p.name: p for p in folder.iterdir()}
+    for name in sorted(files.keys() - there.keys()):
+        raise BundleError(f"{folder} is incomplete: {name} is missing.")
+    for name in sorted(there.keys() - files.keys() - {MANIFEST}):
+        raise BundleError(f"{folder} holds {name}, which is not part of the bundle: remove it.")
+    for name, promised in files.items():
+        if not there[name].is_file() or _sha256(there[name]) != promised:
+            raise BundleError(
+                f"{there[name]} is not the file this bundle was saved with (its SHA-256 differs): "
+                f"get the bundle again."
+            )
+
+
+def _listed(folder: Path, text: bytes) -> dict[str, str]:
+    """The manifest's files; BundleError unless it is byte for byte what `_manifest` writes."""
+    try:
+        manifest = json.loads(text)
+        number, files = manifest["format"], dict(manifest["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{folder / MANIFEST} cannot be read: it was altered.") from error
+    if number != FORMAT:
+        raise BundleError(f"{folder} is bundle format {number}; this version reads {FORMAT}.")
+    if tuple(sorted(files)) != FILES or _manifest(files).encode() != text:
+        raise BundleError(f"{folder / MANIFEST} is not what this bundle was saved with.")
+    return files
+
+
+def _manifest(files: Mapping[str, str]) -> str:
+    listed = dict(sorted(files.items()))
+    seal = hashlib.sha256(json.dumps([FORMAT, listed]).encode()).hexdigest()
+    return json.dumps({"format": FORMAT, "files": listed, "sha256": seal}, indent=2) + "\n"
+
+
+def _golden_scores(model: Model) -> NDArray[np.floating[Any]]:
+    assert isinstance(model.backbone, Frozen)
+    picture = golden_picture(model.backbone.card.preprocess.size)
+    return model.head.scores(OnnxEngine(model.backbone, cores())(picture[None])[0])[0]
+
+
+def _check_golden(bundle: Bundle) -> None:
+    promised = np.array(_json(bundle.folder / "golden.json")["scores"])
+    scores = _golden_scores(bundle.model)
+    if promised.shape != scores.shape or not np.allclose(scores, promised, atol=GOLDEN_TOLERANCE):
+        raise BundleError(
+            f"{bundle.folder} must give a known picture the scores it gave when it was saved, to "
+            f"{GOLDEN_TOLERANCE}; here they differ. Is this build of ONNX Runtime to be trusted?"
+        )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,89 @@
+"""A backbone with a head on it, and the predictions they make together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
+from headstart.base.errors import Mismatch
+from headstart.base.runtime import Runtime
+from headstart.base.store import USUAL, Store
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.features.extract import FeatureTable, Watch, extract
+from headstart.heads.head import Head, HeadSpec
+from headstart.models.calibration import scaled
+from headstart.models.limits import Limits
+from headstart.targets.predictions import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """majority: the class with most training rows, the answer that needs no model. limits: what it
+    knows of its doubts; `with_limits` finds them. head_lr, epochs: the rate its head was trained
+    at, and for how many epochs, for fine-tuning that goes on from it; bundles do not keep them."""
+
+    backbone: Backbone | Frozen
+    head: Head
+    classes: tuple[str, ...]
+    majority: str
+    limits: Limits = Limits()
+    head_lr: float = HeadSpec.head_lr
+    epochs: int = 0
+
+    def __post_init__(self) -> None:
+        if self.majority not in self.classes or self.head.classes != len(self.classes):
+            raise Mismatch(
+                f"A model's head scores its classes, and its majority is one of them; got a head "
+                f"of {self.head.classes}, {len(self.classes)} classes and {self.majority!r}."
+            )
+        if self.head.features != self.backbone.card.dim:
+            raise Mismatch(
+                f"A model's head reads what its backbone gives; got {self.head.features} and "
+                f"{self.backbone.card.dim} features."
+            )
+
+    def predict(
+        self,
+        data: Dataset,
+        *,
+        store: Store | None = USUAL,
+        runtime: Runtime | None = None,
+        watch: Watch | None = None,
+    ) -> Predictions:
+        """Scores for every readable row; with `store=None` no features are kept."""
+        table = extract(self.backbone, data, store=store, runtime=runtime, watch=watch)
+        return self.predict_table(table)
+
+    def predict_table(self, table: FeatureTable) -> Predictions:
+        """Scores for rows of features; a row's label is -1 if its class is not the model's."""
+        dim = self.backbone.card.dim
+        if table.x.shape[1] != dim:
+            raise Mismatch(
+                f"This model reads {dim} features a row but was given {table.x.shape[1]}. "
+                f"Were they extracted with another backbone?"
+            )
+        own = {name: c for c, name in enumerate(self.classes)}
+        there = np.array([own.get(name, -1) for name in table.classes], dtype=np.int64)
+        scores = scaled(self.head.scores(table.x), self.limits.temperature)
+        return Predictions(table.ids, scores, there[table.y], self.classes)
+
+    def doubts(self, said: Predictions, table: FeatureTable) -> tuple[str, ...]:
+        """Why each row of `predict_table(table)` is not answered, in a phrase; "" where it is."""
+        return self.limits.doubts(said.scores, table.x)
+
+
+def classify(
+    backbone: Backbone, files: Dataset, *, runtime: Runtime | None = None
+) -> tuple[Predictions, tuple[LeftOut, ...]]:
+    """The pretrained network as it is: scores over its source classes, and the unreadable files.
+
+    Raises SpecError if the backbone came without the head it was trained with.
+    """
+    source = backbone.source()
+    table = extract(backbone, files, runtime=runtime)
+    unknown = np.full(len(table), -1, dtype=np.int64)
+    said = Predictions(
+        table.ids, source.scores(table.x).astype(np.float32), unknown, backbone.card.source_classes
+    )
+    return said, table.left_out

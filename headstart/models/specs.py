@@ -1,0 +1,133 @@
+"""What a person chooses of training: the two recipes, as values that any file can keep."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from headstart.backbones.backbone import Backbone
+from headstart.base.errors import SpecError
+from headstart.features.extract import Precision
+from headstart.heads.head import HeadSpec, check_word
+from headstart.modalities.images.preprocess import Fit
+from headstart.training.plan import Plan
+
+
+@dataclass(frozen=True)
+class FeatureExtraction(HeadSpec):
+    """A head on a frozen backbone: every choice that can change the result.
+
+    fit: how a picture becomes the backbone's square; card is as the backbone was trained. Where
+        what matters sits at the edges, don't crop.
+    draft: large JPEGs may be decoded at a fraction of their size.
+    size: side of the square that the network is given, pixels; 0 is as its card says.
+    """
+
+    fit: Fit | Literal["card"] = "card"
+    draft: bool = True
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fit not in ("card", *get_args(Fit)):
+            raise SpecError(f"fit is one of card, {', '.join(get_args(Fit))}; got {self.fit!r}.")
+        if self.size and not 32 <= self.size <= 2048:
+            raise SpecError(f"size is from 32 to 2048 pixels, or 0; got {self.size}.")
+
+    def resolved(self, backbone: Backbone) -> "FeatureExtraction":
+        """The same recipe with "card" replaced by what this backbone's card says."""
+        own = self.prepared(backbone).card.preprocess
+        return replace(self, fit=own.fit, size=own.size)
+
+    def prepared(self, backbone: Backbone) -> Backbone:
+        """The backbone with its preprocessing as the recipe wants it."""
+        own = backbone.card.preprocess
+        wanted = replace(own, fit=own.fit if self.fit == "card" else self.fit, draft=self.draft)
+        if self.size:
+            if backbone.card.architecture.startswith("keras:") and self.size != own.size:
+                raise SpecError(
+                    f"A Keras network is built for one size, which its name tells: "
+                    f"--backbone {backbone.card.name.partition('@')[0]}@{self.size}."
+                )
+            resize = round(own.resize * self.size / own.size)
+            wanted = replace(wanted, size=self.size, resize=max(self.size, resize))
+            _check_size(backbone, self.size)
+        return replace(backbone, card=replace(backbone.card, preprocess=wanted))
+
+
+def _check_size(backbone: Backbone, size: int) -> None:
+    """Raises SpecError if the network can't be given squares of this size."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            backbone.module(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise SpecError(
+            f"{backbone.card.name} can't be given {size} pixels, being built for "
+            f"{backbone.card.preprocess.size}: leave --size out, or name another --backbone."
+        ) from error
+
+
+@dataclass(frozen=True)
+class FineTune(Plan):
+    """The second phase: every choice that can change the result.
+
+    thaw: what may learn: a number of blocks from the top, a name or glob of blocks, layers or
+        parameters, all, none; auto is the upper half of the blocks, or all where training is
+        adversarial: changes of pixels are met low in a network.
+    thaw_from: instead, all layers from this one on, counted as Keras counts them; below 0 from
+        the top.
+    dropout: share of the head's inputs that are dropped in training.
+    wise: average the weights before and after, the share chosen on validation (Wortsman et al.
+        2022).
+    cut_precision: of what is kept at the cut; auto is float16 beyond 1 GiB.
+    """
+
+    thaw: str = "auto"
+    thaw_from: int | None = None
+    dropout: float = 0.0
+    wise: bool = False
+    cut_precision: Literal["auto", "float32", "float16"] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.thaw_from is not None and self.thaw != "auto":
+            raise SpecError(
+                f"What is thawed is said once; got thaw={self.thaw!r} and "
+                f"thaw_from={self.thaw_from}. Leave one of them out."
+            )
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"dropout is a share from 0 to below 1; got {self.dropout}.")
+        check_word("precision", self.cut_precision, ("auto", *get_args(Precision)))
+
+    @property
+    def thaws(self) -> bool:
+        """Whether anything of the backbone is to learn."""
+        return self.thaw not in ("none", "0")
+
+    def resolved(self, backbone: Backbone, head_lr: float) -> "FineTune":
+        """The same with "auto" and 0 replaced by what they come to."""
+        thaw = self.thaw
+        if thaw == "auto":
+            usual = "all" if self.adversarial else str(max(1, len(backbone.blocks) // 2))
+            thaw = "" if self.thaw_from is not None else usual
+        return replace(self, thaw=thaw or "auto", lr=self.lr or head_lr / 10)
+
+    def from_scratch(self, head_lr: float) -> "FineTune":
+        """The same schedule for a network that starts from nothing: all of it learns, norms too."""
+        return replace(
+            self, thaw="all", thaw_from=None, lr=self.lr or head_lr, norms="trained", wise=False
+        )
+
+
+# The tutorials' schedule for a network that starts from nothing.
+SCRATCH = FineTune(
+    thaw="all",
+    epochs=10,
+    batch_size=64,
+    optimizer="adam",
+    lr=1e-3,
+    schedule="constant",
+    warmup=0.0,
+    weight_decay=0.0,
+    keep="last",
+)

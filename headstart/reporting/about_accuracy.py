@@ -1,0 +1,138 @@
+"""How good the model is on the test rows, number by number and picture by picture."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from headstart.evaluation.evaluation import HEADLINE
+from headstart.modalities.images.thumbnails import Album
+from headstart.reporting.blocks import (
+    Block,
+    Card,
+    Cell,
+    Confusion,
+    Gallery,
+    Heading,
+    Section,
+    Table,
+    Text,
+)
+from headstart.reporting.facts import Facts, estimate, spelt
+from headstart.reporting.words import Words, data
+from headstart.targets.predictions import Predictions
+
+SHOWN = 24  # pictures of the sample of predictions
+FEW = 12  # pictures of the worst and of the least sure
+PAIRS = 10  # most confused pairs listed
+
+
+def test_section(facts: Facts, w: Words, album: Album) -> Section:
+    test, said = facts.evaluation["test"], facts.test
+    if not len(said):
+        return Section("test", w("test.title"), [Text(w("test.none"), "empty")])
+    blocks = list[Block]([_headline(w, test), Heading(w("test.per_class")), _per_class(w, test)])
+    blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
+    blocks += [_confusion(w, test), *_confused(w, test)]
+    known = np.flatnonzero(said.known)
+    picked = known[[i * len(known) // SHOWN for i in range(SHOWN)]] if len(known) > SHOWN else known
+    blocks += [Heading(w("test.sample")), Text(w("test.sample_note"), "note")]
+    blocks.append(Gallery(_cards(facts, w, album, picked)))
+    blocks += [Heading(w("test.worst")), *_worst(facts, w, album)]
+    blocks += [Heading(w("test.unsure")), Text(w("test.unsure_note"), "note")]
+    blocks.append(Gallery(_cards(facts, w, album, _least_sure(said))))
+    return Section("test", w("test.title"), blocks)
+
+
+def _headline(w: Words, test: dict[str, Any]) -> Table:
+    rows = list[Sequence[Any]]()
+    for name in HEADLINE:
+        e = estimate(test.get(name))
+        shown = w.plain_estimate(e) if name in ("log_loss", "auroc") else w.estimate(e)
+        rows.append([w("metric." + name), shown, w("metric_note." + name)])
+    if base := test.get("baseline"):
+        label = w("test.majority", majority=data(base["majority"]))
+        rows.append([label, w.estimate(estimate(base["accuracy"])), w("test.majority_note")])
+    head = [w("test.number"), w("test.value"), w("test.meaning")]
+    return Table(head, rows, left=(0, 2), caption=w("test.caption", n=int(test["n"])))
+
+
+def _per_class(w: Words, test: dict[str, Any]) -> Table:
+    rows = [
+        [
+            data(name),
+            w.count(c["n"]),
+            *(w.estimate(estimate(c[k])) for k in ("precision", "recall", "f1")),
+        ]
+        for name, c in test["per_class"].items()
+    ]
+    head = [w("test.class"), w("test.rows"), w("test.precision"), w("test.recall"), w("test.f1")]
+    return Table(head, rows)
+
+
+def _confusion(w: Words, test: dict[str, Any]) -> Confusion:
+    names = test["classes"]
+    cells = [
+        [
+            Cell(n, n / max(1, sum(row)), f"{names[i]} → {names[j]}: {w.count(n)}" if n else "")
+            for j, n in enumerate(row)
+        ]
+        for i, row in enumerate(test["confusion"])
+    ]
+    return Confusion(names, cells, w("test.truth"), w("test.said"))
+
+
+def _confused(w: Words, test: dict[str, Any]) -> list[Block]:
+    names, table = test["classes"], np.array(test["confusion"], np.int64)
+    off = table * (1 - np.eye(len(table), dtype=np.int64))
+    order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
+    rows = list[Sequence[Any]]()
+    for i, j in zip(*np.unravel_index(order, off.shape), strict=True):
+        if n := int(off[i, j]):
+            share = w.share(n / int(table[i].sum()))
+            rows.append([data(names[i]), data(names[j]), w.count(n), share])
+    if not rows:
+        return [Text(w("test.no_mistakes"), "note")]
+    head = [w("test.truth"), w("test.said"), w("test.rows"), w("test.of_class")]
+    return [Heading(w("test.confused")), Table(head, rows, left=(0, 1))]
+
+
+def _worst(facts: Facts, w: Words, album: Album) -> list[Block]:
+    said = facts.test
+    wrong = np.flatnonzero(said.known & ~said.correct)
+    if not len(wrong):
+        return [Text(w("test.no_mistakes"), "note")]
+    order = wrong[np.argsort(-said.scores[wrong].max(axis=1), kind="stable")]
+    cards = _cards(facts, w, album, order[:FEW])
+    return [Text(w("test.worst_note", n=len(wrong)), "note"), Gallery(cards)]
+
+
+def _least_sure(said: Predictions) -> NDArray[np.intp]:
+    return np.argsort(said.scores.max(axis=1), kind="stable")[:FEW]
+
+
+def _cards(facts: Facts, w: Words, album: Album, rows: Iterable[int]) -> list[Card]:
+    said, cards = facts.test, list[Card]()
+    for i in map(int, rows):
+        told, truth = said.classes[said.predicted[i]], int(said.labels[i])
+        score = w.share(float(said.scores[i].max()), 0)
+        lines = [Markup("{} <span class=number>{}</span>").format(data(told), score)]
+        mark = "" if truth < 0 else "right" if said.correct[i] else "wrong"
+        if mark == "wrong":
+            lines.append(w("test.really", label=data(said.classes[truth])))
+        path = spelt(said.ids[i])
+        cards.append(
+            Card(
+                album.picture(path),
+                [*lines, path_line(path)],
+                mark,
+                w("test." + mark) if mark else "",
+            )
+        )
+    return cards
+
+
+def path_line(path: str) -> Markup:
+    return Markup('<span class="path" translate="no">{}</span>').format(path)

@@ -1,0 +1,78 @@
+"""How the model was made: every choice, the versions, the machine, the time and the licences."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from headstart.modalities.images.thumbnails import Album
+from headstart.reporting.blocks import Bar, Block, Heading, Section, Table, Text
+from headstart.reporting.facts import Facts
+from headstart.reporting.words import Words, data
+
+SETTINGS = ("recipe", "finetune", "augment", "trust", "split", "checks")  # the specs in recipe.json
+LONGEST = 120  # letters of a setting
+
+
+def how_section(facts: Facts, w: Words, album: Album) -> Section:
+    blocks: list[Block] = [_summary(facts, w), Heading(w("how.time")), _times(facts, w)]
+    blocks += [Heading(w("how.settings")), Text(w("how.settings_note"), "note")]
+    blocks += [
+        _settings(w("how.spec." + name), plain, w)
+        for name in SETTINGS
+        if (plain := facts.recipe.get(name))
+    ]
+    blocks += [
+        Heading(w("how.versions")),
+        _settings("", facts.recipe["versions"], w, "how.package"),
+    ]
+    return Section("how", w("how.title"), blocks)
+
+
+def _summary(facts: Facts, w: Words) -> Table:
+    recipe, card, weights = facts.recipe, facts.card, facts.recipe.get("weights") or {}
+    unknown = w("how.unknown")
+    peak = facts.timings.get("peak_rss_bytes")
+    told: dict[str, Any] = {
+        "backbone": data(recipe["backbone"]),
+        "weights": data(weights["from"]) if weights.get("from") else unknown,
+        "fingerprint": data(weights["fingerprint"]) if weights.get("fingerprint") else unknown,
+        "licence": data(card["licence"]) if card.get("licence") else unknown,
+        "source_task": data(card["source_task"]) if card.get("source_task") else unknown,
+        "data": data(recipe["data"]) if recipe.get("data") else unknown,
+        "data_licence": data(recipe["data_licence"]) if recipe.get("data_licence") else unknown,
+        "kept": w.named("phase", facts.kept),
+        "seed": data(recipe.get("seed", "")),
+        "device": data(recipe.get("device", "")),
+        "machine": data(facts.timings["machine"]) if facts.timings.get("machine") else unknown,
+        "memory": w("how.gb", v=w.number(peak / 1e9, 1)) if peak else unknown,
+    }
+    rows = [[w("how." + key), value] for key, value in told.items()]
+    return Table([w("how.what"), w("how.value")], rows, left=(0, 1))
+
+
+def _times(facts: Facts, w: Words) -> Table:
+    seconds = facts.timings["seconds"]
+    most = max(seconds.values(), default=0) or 1
+    rows = [[w.named("stage", name), w.seconds(s), Bar([s / most])] for name, s in seconds.items()]
+    total = facts.timings.get("total_seconds")
+    if total:
+        rows.append([Markup("<strong>{}</strong>").format(w("how.total")), w.seconds(total), ""])
+    return Table([w("how.stage"), w("how.took"), w("how.share")], rows, left=(0, 2))
+
+
+def _settings(
+    caption: str, plain: Mapping[str, Any], w: Words, first: str = "how.setting"
+) -> Table:
+    rows = [[_code(key), _code(_short(value))] for key, value in plain.items() if key != "kind"]
+    return Table([w(first), w("how.value")], rows, left=(0, 1), caption=caption)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _code(text: str) -> Markup:
+    return Markup('<code translate="no">{}</code>').format(text)

@@ -1,0 +1,78 @@
+"""One page that tells what a run did: self-contained, from the files of its folder."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from headstart.base.atomic import write_text
+from headstart.base.display import escaped_page
+from headstart.base.errors import DataError, HeadstartError, MissingPackage
+from headstart.data.dataset import CheckedFile
+from headstart.modalities.images.thumbnails import COLUMNS, TILE, Album
+from headstart.reporting.facts import Facts, read_facts
+
+
+def write_report(
+    run: Path, sources: Mapping[str, Path | CheckedFile], language: str | None = None
+) -> Path:
+    """Write RUN/report.html from the files of a finished run, and say where it is.
+
+    sources: the picture of each row's path; those that can't be read, or changed since they were
+    checked, are left out, and the page says how many. language: "en" or "ru"; None is the one that
+    the run was told in, English if it doesn't say. Raises DataError if `run` holds no finished run,
+    UnknownName for another language, MissingPackage without jinja2.
+    """
+    facts, page = read_facts(run, sources), run / "report.html"
+    try:
+        text = render(facts, language or facts.recipe.get("language", "en"))
+    except HeadstartError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"The files in {run} are not as this version writes them ({type(error).__name__}: "
+            f"{error}): make the report with the version that made the run, or train again."
+        ) from error
+    write_text(page, text)
+    return page
+
+
+def render(facts: Facts, language: str = "en") -> str:
+    """The page as HTML, which depends on the facts and their pictures alone."""
+    if find_spec("jinja2") is None:
+        raise MissingPackage("jinja2", purpose="The report", extra="train")
+    from headstart.reporting.sections import SECTIONS
+    from headstart.reporting.words import Words
+
+    w, album = Words(language), Album(facts.sources)
+    sections = [section(facts, w, album) for section in SECTIONS]
+    page = _template().render(
+        w=w,
+        language=language,
+        sections=sections,
+        missing=len(album.missing),
+        style=_file("style.css"),
+        script=_file("script.js"),
+        tile=TILE,
+        columns=COLUMNS,
+        version=facts.recipe["versions"].get("headstart", ""),
+    )
+    return escaped_page(page)
+
+
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_file),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja")
+
+
+def _file(name: str) -> str:
+    return (files("headstart.reporting") / name).read_text(encoding="utf-8")

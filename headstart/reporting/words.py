@@ -1,0 +1,108 @@
+"""Every word that the page shows, from a catalogue a language; and how it writes numbers."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from headstart.base.errors import UnknownName
+from headstart.evaluation.evaluation import Estimate
+
+LANGUAGES = ("en", "ru")
+NARROW = "\N{NO-BREAK SPACE}"
+
+
+def catalogue(language: str) -> dict[str, str]:
+    """Key to text. Raises UnknownName for a language that the page isn't written in."""
+    if language not in LANGUAGES:
+        raise UnknownName("language of the report", language, LANGUAGES)
+    text = (files("headstart.reporting") / "words" / f"{language}.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def data(text: Any) -> Markup:
+    """Something that is not ours to translate: a path, a class, a name in a recipe."""
+    return Markup('<span class="data" translate="no">{}</span>').format(text)
+
+
+class Words:
+    """Looks texts up and fills them in; what is filled in is escaped.
+
+    Forms for several numbers are parted by "|": in English one and more; in Russian one (1, 21), a
+    few (2 to 4, 22) and many. `n` decides.
+    """
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self.texts = catalogue(language)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.texts
+
+    def __call__(self, key: str, **values: Any) -> Markup:
+        forms = self.texts[key].split("|")
+        n = values.get("n")
+        text = forms[self._form(n)] if len(forms) > 1 and isinstance(n, int) else forms[0]
+        if isinstance(n, int):
+            values["n"] = self.count(n)
+        return Markup(text).format(**values)
+
+    def named(self, prefix: str, name: str) -> Markup:
+        """The word for a name of ours (a stage, a part), or the name itself if there is none."""
+        key = f"{prefix}.{name}"
+        return self(key) if key in self else data(name)
+
+    def count(self, n: int) -> str:
+        return f"{n:,}".replace(",", "," if self.language == "en" else NARROW)
+
+    def number(self, value: float | None, digits: int = 3) -> str:
+        if value is None:
+            return self.texts["none"]
+        text = f"{value:.{digits}f}"
+        return text if self.language == "en" else text.replace(".", ",")
+
+    def share(self, value: float | None, digits: int = 1) -> str:
+        """As a percentage."""
+        if value is None:
+            return self.texts["none"]
+        return self.number(100 * value, digits) + ("%" if self.language == "en" else NARROW + "%")
+
+    def points(self, value: float) -> str:
+        """A difference of shares, with its sign: +3.1."""
+        text = self.number(100 * value, 1)
+        return text.replace("-", "\N{MINUS SIGN}") if value < 0 else "+" + text
+
+    def estimate(self, e: Estimate | None) -> Markup:
+        """86.8% [83.1, 89.8], the interval a little less loud."""
+        if e is None:
+            return escape(self.texts["none"])
+        low, high = self.number(100 * e.low, 1), self.number(100 * e.high, 1)
+        return _with_interval(self.share(e.value), low, high)
+
+    def plain_estimate(self, e: Estimate | None) -> Markup:
+        """0.336 [0.272, 0.415]."""
+        if e is None:
+            return escape(self.texts["none"])
+        return _with_interval(*(self.number(v) for v in (e.value, e.low, e.high)))
+
+    def seconds(self, s: float) -> Markup:
+        if s < 1:
+            return self("time.ms", v=self.number(1000 * s, 1 if s < 0.1 else 0))
+        if s < 120:
+            return self("time.s", v=self.number(s, 1 if s < 10 else 0))
+        if s < 7200:
+            return self("time.min", v=self.number(s / 60, 1))
+        return self("time.h", v=self.number(s / 3600, 1))
+
+    def _form(self, n: int) -> int:
+        if self.language == "en":
+            return 0 if n == 1 else 1
+        if n % 10 == 1 and n % 100 != 11:
+            return 0
+        return 1 if 2 <= n % 10 <= 4 and not 12 <= n % 100 <= 14 else 2
+
+
+def _with_interval(value: str, low: str, high: str) -> Markup:
+    gap = "; " if "," in low + high else ", "
+    return Markup('{} <span class="interval">[{}{}{}]</span>').format(value, low, gap, high)

@@ -1,0 +1,35 @@
+"""Runs compared with each other, by the predictions in their folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from headstart.base.errors import DataError, SpecError
+from headstart.evaluation.comparison import Comparison, compare_predictions
+from headstart.runs.folder import refuse_other_pictures
+from headstart.targets.predictions import Predictions, read_predictions
+
+
+def compare_runs(runs: Sequence[Path]) -> tuple[Comparison, ...]:
+    """Each run on its test rows, and all but the first against the first.
+
+    runs: folders that hold a predictions.csv, or such files, made here or elsewhere. Rows are
+    lined up by path. Raises SpecError for fewer than two, DataError for a file that is not of
+    predictions, Mismatch where the rows, their labels or the classes differ, or where the runs
+    recorded that they had different pictures under one name.
+    """
+    if len(runs) < 2:
+        raise SpecError(f"Comparing takes two runs or more; got {len(runs)}. Name another.")
+    for run in runs[1:]:
+        refuse_other_pictures(Path(runs[0]), Path(run))
+    read = [_read(Path(run)) for run in runs]
+    return compare_predictions([str(run) for run in runs], read)
+
+
+def _read(run: Path) -> Predictions:
+    path = run / "predictions.csv" if run.is_dir() else run
+    if not path.is_file():
+        raise DataError(
+            f"A run that is compared holds the predictions of its test rows; there is no {path}. "
+            f"Name the folder of a finished run, or a file of predictions."
+        )
+    return read_predictions(path)

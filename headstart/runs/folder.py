@@ -1,0 +1,322 @@
+"""The folder of a run: who may write into it, and how its tables are written and read again."""
+
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headstart.base.atomic import TEMPORARY, make_folder, write_text
+from headstart.base.cells import defused, restored
+from headstart.base.errors import DataError, Mismatch, SpecError
+from headstart.data.dataset import PARTS, Content, Dataset
+from headstart.data.splits import Splits
+from headstart.training.history import HISTORY, Epoch
+
+FILES = {
+    "recipe.json",
+    "splits.csv",
+    "checks.json",
+    "history.csv",
+    "predictions.csv",
+    "evaluation.json",
+    "insights.json",
+    "explained.json",
+    "timings.json",
+    "report.html",
+    "model",
+}
+LAST = "timings.json"
+MARKER = ".unfinished"  # in a folder that `claimed` made and whose run has not ended
+LOCK = ".lock"  # held by the process that writes into the folder
+CHECKPOINTS = "checkpoint-*"  # of phases under way; gone when the run has ended
+
+
+@contextmanager
+def claimed(out: Path, *, resume: bool = False) -> Iterator[Callable[[], None]]:
+    """`out` for one run alone: a new folder, or one whose run was cut off and can go on.
+
+    Only a folder that this function made, by the marker in it, is ever written into. The block is
+    given a function that finishes the run: it removes the marker and the checkpoints, so that
+    nothing that happens afterwards can lose the run. It is called when the block ends well, too.
+    Raises SpecError for any other folder, for one that another process is working on, and, with
+    `resume`, if there is nothing to go on with.
+    """
+    _check_free(out, resume)  # before anything is written there
+    make_folder(out)
+    with _locked(out):
+        _check_free(out, resume)  # another may have finished in it meanwhile
+        write_text(
+            out / MARKER, "A run was begun here and did not end; the same command goes on.\n"
+        )
+        _remove_temporary(out)
+        shutil.rmtree(out / "model", ignore_errors=True)
+        yield lambda: _finish(out)
+        _finish(out)
+
+
+def _remove_temporary(out: Path) -> None:
+    """Remove what a killed writer left; nobody else writes into a folder that we hold."""
+    for path in out.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _finish(out: Path) -> None:
+    (out / MARKER).unlink(missing_ok=True)
+    _remove_temporary(out)
+    for checkpoint in out.glob(CHECKPOINTS):
+        with suppress(OSError):  # something else of that name, which nothing reads
+            checkpoint.unlink()
+
+
+def _check_free(out: Path, resume: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise SpecError(f"--out names a folder for the run; {out} is a file.")
+    there = {p.name for p in out.iterdir()} - {LOCK} if out.exists() else set[str]()
+    if LAST in there and MARKER not in there:
+        raise SpecError(
+            f"{out} holds a finished run, which is never written over: name another --out."
+        )
+    if there and MARKER not in there:
+        raise SpecError(
+            f"--out names a new folder, or one whose run was interrupted; {out} holds "
+            f"{min(there)!r}. Nothing was changed: name another folder."
+        )
+    if resume and not there:
+        raise SpecError(
+            f"--resume goes on with a run that was cut off; there is none in {out}. Leave the flag "
+            f"out to begin one there."
+        )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """A lock that the kernel drops when its holder dies, however it dies.
+
+    Where a file system has no such locks there is none: files are written whole in any case, so two
+    runs in one folder waste work but spoil nothing.
+    """
+    fd = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not _taken(fd) or not _same_file(fd, out / LOCK):
+            raise SpecError(
+                f"Another process is working on {out}: wait for it, or name another --out."
+            )
+        yield
+        with suppress(OSError):
+            (out / LOCK).unlink()
+    finally:
+        os.close(fd)
+
+
+def _taken(fd: int) -> bool:
+    """Take the lock of an open file; False if another process holds it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLOCK)
+    return True
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    """Whether the file is still the one of that name: its last holder may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class RecordedRow:
+    """A line of splits.csv. part: "" for a row that was left out of all three. content: nothing is
+    known in a run of an earlier version."""
+
+    path: str
+    part: str
+    content: Content
+
+
+def recorded_rows(folder: Path) -> dict[str, RecordedRow]:
+    """The rows of a run by path, from its splits.csv; none if there is no such file."""
+    try:
+        with open(folder / "splits.csv", encoding="utf-8", newline="") as f:
+            rows = [_recorded(line) for line in csv.DictReader(f)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {row.path: row for row in rows}
+
+
+def _recorded(line: dict[str, str]) -> RecordedRow:
+    content = Content(line.get("bytes") or "", line.get("pixels") or "")
+    part = line["part"] if line["part"] in PARTS else ""
+    return RecordedRow(restored(line["path"]), part, content)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a run saw. source: where its data was read from. rows: by path."""
+
+    source: str
+    rows: dict[str, RecordedRow]
+
+    @property
+    def has_contents(self) -> bool:
+        """False for a run of an earlier version, whose rows have nothing but names."""
+        return any(row.content.file for row in self.rows.values())
+
+    def matched(self, data: Dataset) -> tuple[RecordedRow | None, ...]:
+        """Which recorded picture each row of `data` is, by its decoded pixels or else (they were
+        decoded otherwise then) by the bytes of its file, whatever it is called; None for one that
+        the run did not see.
+
+        Of several the one that a model learned most from: train before val, test and left out; and
+        among those in that part the one of the same name.
+        """
+        order = ("", "test", "val", "train")
+        by_content = dict[str, RecordedRow]()
+        for row in sorted(self.rows.values(), key=lambda row: order.index(row.part)):
+            by_content[row.content.pixels] = by_content[row.content.file] = row
+        by_content.pop("", None)
+        found = (by_content.get(c.pixels) or by_content.get(c.file) for c in data.contents)
+        return tuple(map(self._by_own_name, data.ids, found))
+
+    def _by_own_name(self, id: str, row: RecordedRow | None) -> RecordedRow | None:
+        own = self.rows.get(id)
+        if own is None or row is None or own.content.differs(row.content):
+            return row
+        return own if own.part == row.part else row
+
+
+def read_record(run: Path) -> Record | None:
+    """What a run (a run folder, or the bundle in it) recorded; None if there is no such record."""
+    folder = _folder_of(run)
+    try:
+        source = str(json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    rows = recorded_rows(folder)
+    return Record(source, rows) if rows else None
+
+
+def recorded_digests(folder: Path) -> dict[str, str]:
+    """The digest of each file of a run, by path; none in a run of an earlier version."""
+    rows = recorded_rows(folder).values()
+    return {row.path: row.content.file for row in rows if row.content.file}
+
+
+def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The files that changed, are gone or are new, each as "ID (changed)"; none if `before` is
+    empty, as of a run of an earlier version."""
+    if not before:
+        return []
+    changed = [id for id in before if id in now and now[id] != before[id]]
+    gone, new = [id for id in before if id not in now], [id for id in now if id not in before]
+    named = ((changed, "changed"), (gone, "gone"), (new, "new"))
+    return [f"{id} ({what})" for ids, what in named for id in ids]
+
+
+def first_few(names: Sequence[str], most: int = 20) -> str:
+    """The names in a row, and how many more there are."""
+    more = f", and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:
+    """The part in a run of each row of `data` by its name, "" for rows that were in none.
+
+    () if the run (a run folder, or the bundle in it) was not of data from the same `source`.
+    """
+    record = read_record(run)
+    if record is None or record.source != source:
+        return ()
+    return tuple(record.rows[id].part if id in record.rows else "" for id in data.ids)
+
+
+def recorded_contents(run: Path, data: Dataset) -> Dataset:
+    """The same rows, which must hold what the run recorded under their names when they are read."""
+    rows, unknown = recorded_rows(_folder_of(run)), Content()
+    contents = (rows[id].content if id in rows else unknown for id in data.ids)
+    return replace(data, contents=tuple(contents))
+
+
+def _folder_of(run: Path) -> Path:
+    """The run folder itself, or the one that a bundle lies in."""
+    return run if (run / "splits.csv").is_file() else run.resolve().parent
+
+
+def recorded_count(run: Path, part: str) -> int:
+    """How many rows a run had in a part; -1 if it does not say."""
+    rows = recorded_rows(run).values()
+    return sum(row.part == part for row in rows) if rows else -1
+
+
+def recorded_source(run: Path) -> str:
+    """Where a run's data was read from. Raises DataError if `run` is no run folder."""
+    try:
+        return str(json.loads((run / "recipe.json").read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{run} holds no run: there must be a recipe.json in it that says what was trained."
+        ) from error
+
+
+def splits_csv(rows: Dataset, splits: Splits) -> str:
+    """A line a row: those of train, val and test in turn, then the rows in no part, whose part is
+    empty. bytes, pixels: digests of what the file holds, by which it is known again."""
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    placed = {id for part in parts.values() for id in part.ids}
+    parts[""] = rows.take([row for row, id in enumerate(rows.ids) if id not in placed])
+    lines = (
+        (id, part.classes[label], name, content.file, content.pixels)
+        for name, part in parts.items()
+        for id, label, content in zip(part.ids, part.labels, _contents(part), strict=True)
+    )
+    return _csv(("path", "label", "part", "bytes", "pixels"), lines)
+
+
+def _contents(data: Dataset) -> tuple[Content, ...]:
+    return data.contents or (Content(),) * len(data)
+
+
+def history_csv(history: Iterable[Epoch]) -> str:
+    """A line an epoch, of all phases in turn; empty where nothing was measured."""
+    lines = ([getattr(line, name) for name in HISTORY] for line in history)
+    return _csv(HISTORY, (["" if v is None else v for v in line] for line in lines))
+
+
+def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table whose texts no spreadsheet runs; a reader takes `cells.restored` of them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([defused(v) if isinstance(v, str) else v for v in row] for row in rows)
+    return text.getvalue()
+
+
+def refuse_other_pictures(one: Path, other: Path) -> None:
+    """Raise Mismatch if two runs had other pictures under the same names; a run of an earlier
+    version, or a file of predictions, does not say."""
+    here, there = recorded_rows(one), recorded_rows(other)
+    shared = [id for id, row in here.items() if row.part == "test" and id in there]
+    differ = [id for id in shared if here[id].content.differs(there[id].content)]
+    if differ:
+        more = f" and {len(differ) - 1:,} more" if len(differ) > 1 else ""
+        raise Mismatch(
+            f"Runs are compared on the same pictures, but {one} and {other} had different ones "
+            f"called {differ[0]!r}{more}. Train them with the same data."
+        )

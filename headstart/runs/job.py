@@ -1,0 +1,118 @@
+"""Everything that a run can be asked for, as one value."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from headstart.backbones.registry import DEFAULT_BACKBONE
+from headstart.base.errors import SpecError
+from headstart.base.runtime import Runtime
+from headstart.base.store import USUAL, Store
+from headstart.data.checks import CheckPlan
+from headstart.data.splits import SplitPlan
+from headstart.heads.head import HeadSpec, check_word
+from headstart.modalities.images.augment import Augment
+from headstart.models.limits import TrustPlan
+from headstart.models.specs import FeatureExtraction, FineTune
+
+Strategy = Literal["auto", "extract", "finetune", "scratch"]
+Language = Literal["en", "ru"]
+From = Literal["none", "cnn", "backbone"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that `headstart train` can be asked for, but where to put it.
+
+    source: where the data was read from, recorded so that `recorded_parts` knows it again.
+    data_licence: of the data, so that the report tells it.
+    backbone: the pretrained network, as source:id; `headstart backbones` lists them.
+    weights: pretrained, random, or a local file (.safetensors; .h5 for keras).
+    strategy: auto fits a head, then fine-tunes, and keeps what is better on validation; extract,
+        finetune and scratch force one of them.
+    baseline: what to train from scratch on the same rows, to compare with: the tutorials' small
+        cnn, or the same backbone with random weights.
+    checkpoint_s: seconds between two checkpoints of a training under way; 0 for one a step.
+    resume: go on with a run that was cut off, or say that there is none.
+    language: of the report: en or ru.
+    """
+
+    source: str = ""
+    data_licence: str = ""
+    backbone: str = DEFAULT_BACKBONE
+    weights: str = "pretrained"
+    strategy: Strategy = "auto"
+    recipe: FeatureExtraction = FeatureExtraction()
+    finetune: FineTune = FineTune()
+    augment: Augment = Augment()
+    baseline: From = "none"
+    trust: TrustPlan = TrustPlan()
+    split: SplitPlan = SplitPlan()
+    checks: CheckPlan = CheckPlan()
+    runtime: Runtime = Runtime()
+    store: Store = USUAL
+    checkpoint_s: float = 30.0
+    resume: bool = False
+    language: Language = "en"
+
+    def __post_init__(self) -> None:
+        check_word("strategy", self.strategy, get_args(Strategy))
+        check_word("baseline", self.baseline, get_args(From))
+        check_word("language", self.language, get_args(Language))
+        if not 0 <= self.checkpoint_s < math.inf:
+            raise SpecError(
+                f"checkpoint_s is a number of seconds, 0 or more; got {self.checkpoint_s}."
+            )
+        if self.strategy == "finetune" and self.recipe.head == "nearest":
+            raise SpecError(
+                "Fine-tuning goes on from a head of linear layers; the nearest neighbours have "
+                "none. Name another --head, or --strategy extract."
+            )
+        if self.strategy == "finetune" and not self.finetune.thaws:
+            raise SpecError(
+                "Fine-tuning is of layers that are thawed, and thaw=none leaves none to learn. "
+                "Name what may learn, or --strategy extract."
+            )
+        if self.strategy == "auto" and self.finetune.adversarial:
+            raise SpecError(
+                "Strategy auto keeps what is more accurate on clean pictures, which would throw "
+                "away what adversarial training is for. Name --strategy finetune."
+            )
+
+    @property
+    def tunes(self) -> bool:
+        """Whether there is a second phase."""
+        wanted = self.strategy in ("auto", "finetune") and self.finetune.thaws
+        return wanted and self.recipe.head != "nearest"
+
+    def idle(self) -> tuple[str, ...]:
+        """Names of the settings of training that nothing would read."""
+        recipe, tuned = self.recipe, {f.name for f in fields(FineTune)}
+        read = {"class_weights", "seed"}
+        if self.strategy == "scratch":
+            read |= tuned - {"thaw", "thaw_from", "norms", "wise", "cut_precision"} | {"output"}
+        else:
+            read |= {"l2"} if recipe.head in ("logistic", "ridge") else set()
+            read |= {"neighbours"} if recipe.head == "nearest" else set()
+            read |= _BY_EPOCHS if recipe.by_epochs else set()
+            read |= tuned if self.tunes else set()
+            read -= {"cut_precision"} if self.finetune.adversarial else set()
+        read -= set() if self.finetune.adversarial else {"adversarial_rise", "adversarial_steps"}
+        read |= {"hidden"} if recipe.head == "mlp" else set()
+        read |= {"head_lr"} if self.strategy == "scratch" or self.tunes else set()
+        trains = self.strategy == "scratch" or self.tunes or self.baseline != "none"
+        read |= {"compile"} if trains else set()
+        every = {f.name for f in fields(HeadSpec)} | tuned | {"compile"}
+        return tuple(sorted(every - read - {"head"}))
+
+
+# What is read of a head only where it is trained by epochs.
+_BY_EPOCHS = {
+    "dropout",
+    "output",
+    "head_epochs",
+    "head_lr",
+    "head_optimizer",
+    "head_batch_size",
+    "head_keep",
+}

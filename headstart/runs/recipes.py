@@ -1,0 +1,111 @@
+"""The tutorials' recipes by name: each a backbone and every setting, as the tutorial has them."""
+
+from dataclasses import dataclass, replace
+
+from headstart.base.errors import UnknownName
+from headstart.data.splits import SplitPlan
+from headstart.modalities.images.augment import Augment
+from headstart.models.specs import SCRATCH, FeatureExtraction
+from headstart.runs.job import Job
+
+# 20 % of what is not for the final test is validation, as in the tutorials that have no test part.
+USUAL_SPLIT = SplitPlan(val=0.16, test=0.2)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A recipe: what it does, in a sentence, and the job that it is."""
+
+    name: str
+    does: str
+    job: Job
+
+
+def recipe(name: str) -> Named:
+    """The recipe of that name; raises UnknownName with the nearest."""
+    if name not in RECIPES:
+        raise UnknownName("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def _softmax(epochs: int = 10, batch_size: int = 32) -> FeatureExtraction:
+    return FeatureExtraction(
+        head="linear",
+        head_epochs=epochs,
+        head_lr=1e-3,
+        head_batch_size=batch_size,
+        head_keep="last",
+    )
+
+
+_SECOND = replace(SCRATCH, thaw="auto", batch_size=32, lr=0.0)  # Adam, no decay, no warm-up
+_RESNET50 = Job(
+    backbone="keras:ResNet50",
+    strategy="extract",
+    recipe=_softmax(),
+    split=USUAL_SPLIT,
+)
+_LISTED = (
+    Named(
+        "default",
+        "a head solved on frozen features, then the upper half thawed; the better one is kept",
+        Job(),
+    ),
+    Named(
+        "vgg16-frozen",
+        "VGG16 at 32 px, frozen; mean pool, Dense 1024 relu, softmax; Adam 1e-3, 10 epochs, batch "
+        "64, 20 % validation",
+        Job(
+            backbone="keras:VGG16@32",
+            strategy="extract",
+            recipe=replace(_softmax(batch_size=64), head="mlp", hidden=(1024,)),
+            split=USUAL_SPLIT,
+        ),
+    ),
+    Named(
+        "mobilenetv2-two-phase",
+        "MobileNetV2 at 160 px, flip and rotation 0.2; mean pool, dropout 0.2, one logit; Adam "
+        "1e-4, 10 epochs, batch 32; then from layer 100 on, RMSprop 1e-5, 10 more; a fifth of the "
+        "validation part is for the test; two classes",
+        Job(
+            backbone="keras:MobileNetV2@160",
+            strategy="finetune",
+            recipe=replace(_softmax(), head_lr=1e-4, dropout=0.2, output="sigmoid"),
+            finetune=replace(_SECOND, thaw_from=100, optimizer="rmsprop", lr=1e-5, dropout=0.2),
+            augment=Augment(flip="horizontal", rotation=0.2),
+            split=SplitPlan(val=0.16, test=0.04),
+        ),
+    ),
+    Named(
+        "resnet50-frozen",
+        "ResNet50 at 224 px, frozen; mean pool, softmax; Adam, 10 epochs",
+        _RESNET50,
+    ),
+    Named(
+        "resnet50-last5",
+        "the same, then its last 5 layers thawed, Adam, 10 more epochs",
+        replace(
+            _RESNET50,
+            strategy="finetune",
+            finetune=replace(_SECOND, thaw_from=-5),
+        ),
+    ),
+    Named(
+        "resnet18-head",
+        "ResNet18 of timm, its last layer replaced, and Adam on that alone; cross-entropy",
+        Job(backbone="timm:resnet18", strategy="extract", recipe=_softmax(), split=USUAL_SPLIT),
+    ),
+    Named(
+        "cnn-from-scratch",
+        "no pretrained network: Conv 32, pool, Conv 64, pool, Dense 128, softmax at 32 px; Adam "
+        "1e-3, 10 epochs, batch 64",
+        Job(
+            backbone="scratch:cnn",
+            strategy="scratch",
+            recipe=_softmax(batch_size=64),
+            finetune=SCRATCH,
+            split=USUAL_SPLIT,
+        ),
+    ),
+)
+RECIPES = {named.name: named for named in _LISTED}

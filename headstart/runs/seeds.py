@@ -1,0 +1,287 @@
+"""The same job with several seeds, and how much its numbers move with them."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.base.atomic import make_folder, read_bytes, write_json
+from headstart.base.errors import MissingPackage, SpecError
+from headstart.base.values import fingerprint, to_plain
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.evaluation.evaluation import Evaluation, evaluate_predictions
+from headstart.runs.folder import LAST, MARKER, changed_files, first_few, recorded_digests
+from headstart.runs.job import Job
+from headstart.runs.run import train
+from headstart.runs.stages import Talk
+from headstart.targets.predictions import read_predictions
+
+SEEDS = "seeds.json"  # what was asked for, from the beginning; and the spread, at the end
+# Of a job, what is no part of what is learned.
+BESIDE = {"runtime", "store", "checkpoint_s", "resume", "language"}
+MEASURES = {"accuracy": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "log_loss": (0.0, np.inf)}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """A number over n runs. sd: with n - 1. low, high: the 95 % interval of the mean."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    least: float
+    most: float
+    n: int
+
+    def to_plain(self) -> dict[str, float]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How test numbers differ between runs; None where a run could not tell one."""
+
+    accuracy: Moments | None
+    balanced_accuracy: Moments | None
+    log_loss: Moments | None
+
+    def to_plain(self) -> dict[str, dict[str, float] | None]:
+        named = {name: getattr(self, name) for name in MEASURES}
+        return {name: m.to_plain() if m else None for name, m in named.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class SeedRun:
+    """A finished run of one seed, as its folder tells it; nothing large is kept of it.
+
+    trained: now, and not found finished. left_out: of the examples.
+    """
+
+    seed: int
+    folder: Path
+    test: Evaluation
+    trained: bool
+    left_out: tuple[LeftOut, ...]
+
+
+def spread(evaluations: Sequence[Evaluation]) -> Spread:
+    """Mean, deviation and range over the runs of several seeds.
+
+    The interval is Student's, of the mean over all seeds that there could have been: on this data.
+    It is not that of the accuracy on new data: the test parts of two seeds share rows, as do their
+    training parts, so the runs are not independent draws of anything wider; for that look at the
+    interval of a single run. Raises SpecError for fewer than two.
+    """
+    if len(evaluations) < 2:
+        raise SpecError(f"A spread is of two runs or more; got {len(evaluations)}.")
+    return Spread(*(_moments(evaluations, name) for name in MEASURES))
+
+
+def spread_rows(found: Spread) -> list[tuple[str, ...]]:
+    """A table to print, of strings, a row a number below a header."""
+    rows: list[tuple[str, ...]] = [
+        ("on test", "runs", "mean", "deviation", "95 % of the mean", "least", "most")
+    ]
+    for name in MEASURES:
+        m: Moments | None = getattr(found, name)
+        shown = ("", *["n/a"] * 5)
+        if m is not None:
+            known = f"[{m.low:.3f}, {m.high:.3f}]" if m.sd else "n/a"  # alike by chance, not surely
+            shown = (str(m.n), f"{m.mean:.3f}", f"{m.sd:.3f}", known)
+            shown += (f"{m.least:.3f}", f"{m.most:.3f}")
+        rows.append((name.replace("_", " "), *shown))
+    return rows
+
+
+def train_seeds(
+    data: Dataset, out: Path, job: Job | None = None, seeds: int = 5, talk: Talk | None = None
+) -> tuple[SeedRun, ...]:
+    """Train `job` with its seeds, then with each of them one more, into out/seed-S and so on.
+
+    S is the seed of the split; those of the recipe and of fine-tuning move with it. Called again it
+    trains what is not finished yet. Raises SpecError unless `out` is new, or was made by this
+    function for the same job and data, seeds apart; and as `train` does.
+    """
+    if seeds < 2:
+        raise SpecError(f"A spread is of two seeds or more; got {seeds}.")
+    if job is not None and job.resume and not (out / SEEDS).is_file():
+        raise SpecError(
+            f"--resume goes on with runs of several seeds; there are none in {out}. Leave the flag "
+            f"out to begin them there."
+        )
+    job, talk = job or Job(), talk or Talk()
+    jobs = {out / f"seed-{j.split.seed}": j for j in _moved(job, seeds)}
+    _check_folder(out, job, data)
+    finished = {folder for folder, own in jobs.items() if _is_finished(folder, own)}
+    _check_agree(sorted(finished))
+    make_folder(out)
+    write_json(out / SEEDS, {"asked": _asked(job, data)})
+    runs = []
+    for i, (folder, own) in enumerate(jobs.items(), start=1):
+        there = ", finished already" if folder in finished else ""
+        talk.say("seed", f"{own.split.seed} ({i} of {seeds}){there}")
+        left_out = _left_out(folder) if there else train(data, folder, own, talk).left_out
+        _check_pictures(next(iter(jobs)), folder)
+        runs.append(SeedRun(own.split.seed, folder, _test(folder), not there, left_out))
+    _check_agree(list(jobs))
+    told = [{"seed": r.seed, "folder": r.folder.name, "test": r.test.to_plain()} for r in runs]
+    found = spread([run.test for run in runs]).to_plain()
+    write_json(out / SEEDS, {"asked": _asked(job, data), "runs": told, "spread": found})
+    return tuple(runs)
+
+
+def _moments(evaluations: Sequence[Evaluation], name: str) -> Moments | None:
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise MissingPackage("scipy", purpose="A spread over seeds", extra="train") from error
+    estimates = [getattr(e, name) for e in evaluations]
+    if None in estimates:
+        return None
+    values, n = np.array([e.value for e in estimates]), len(estimates)
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    half = float(t.ppf(0.975, n - 1)) * sd / n**0.5
+    low, high = (float(v) for v in np.clip([mean - half, mean + half], *MEASURES[name]))
+    return Moments(mean, sd, low, high, float(values.min()), float(values.max()), n)
+
+
+def _moved(job: Job, seeds: int) -> Iterator[Job]:
+    for i in range(seeds):
+        yield replace(
+            job,
+            recipe=replace(job.recipe, seed=job.recipe.seed + i),
+            finetune=replace(job.finetune, seed=job.finetune.seed + i),
+            split=replace(job.split, seed=job.split.seed + i),
+            resume=False,  # an unfinished run goes on of itself, and a new one may
+        )
+
+
+def _asked(job: Job, data: Dataset) -> dict[str, Any]:
+    """All that decides what is learned, but the seeds."""
+    rows = (data.ids, data.labels, data.classes, data.parts, data.groups, data.strata)
+    asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in BESIDE}
+    plain = {k: to_plain(v) if is_dataclass(v) else v for k, v in asked.items()}
+    return json.loads(json.dumps(_seedless(plain | {"rows": fingerprint(*rows)})))
+
+
+def _seedless(plain: Any) -> Any:
+    if not isinstance(plain, dict):
+        return plain
+    return {k: _seedless(v) for k, v in plain.items() if k != "seed"}
+
+
+def _check_folder(out: Path, job: Job, data: Dataset) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        there = _json(out / SEEDS)["asked"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SpecError(
+            f"--out names a new folder, or one that runs of several seeds were begun in; {out} is "
+            f"neither. Nothing was changed: name another folder."
+        ) from error
+    if odd := _differing(there, _asked(job, data)):
+        raise SpecError(
+            f"Runs of several seeds differ in nothing else, but {out} was begun otherwise: in "
+            f"{odd}. Ask for the same as then, or name another --out."
+        )
+
+
+def _is_finished(folder: Path, job: Job) -> bool:
+    """Raises SpecError if it is, but has not the seeds of the job."""
+    if not (folder / LAST).is_file() or (folder / MARKER).exists():
+        return False
+    recipe = _recipe(folder)
+    for name in ("recipe", "finetune", "split"):
+        wanted, there = getattr(job, name).seed, (recipe.get(name) or {}).get("seed")
+        if there not in (wanted, None):
+            raise SpecError(
+                f"{folder} was trained with {name} seed {there}, where {wanted} is wanted. Ask for "
+                f"the same seeds as then, or name another --out."
+            )
+    return True
+
+
+def _check_agree(folders: Sequence[Path]) -> None:
+    """Raises SpecError unless the recipes of these runs, as they ended, differ just in seeds."""
+    settings = [_settings(_recipe(folder)) for folder in folders]
+    for folder, own in zip(folders, settings, strict=True):
+        if odd := _differing(settings[0], own):
+            raise SpecError(
+                f"Runs of several seeds differ in nothing else, but {folder} differs from "
+                f"{folders[0].name} in {odd}. Move one of them away, and run it again."
+            )
+
+
+def _check_pictures(first: Path, folder: Path) -> None:
+    """Raises SpecError unless two runs are of the same pictures, where both recorded them."""
+    if not (now := recorded_digests(folder)):
+        return
+    if changed := changed_files(recorded_digests(first), now):
+        raise SpecError(
+            f"Runs of several seeds differ in nothing else, but the pictures of {folder} are not "
+            f"those of {first.name}: {first_few(changed)}. Move one of them away, and run it again."
+        )
+
+
+def _settings(recipe: dict[str, Any]) -> Any:
+    """What a recipe asks for; not what came of it, which may well depend on the seed."""
+    asked = {f.name for f in fields(Job)} | {"data"}
+    plain = {k: v for k, v in recipe.items() if k in asked}
+    tuned = dict(recipe.get("finetune") or {})
+    tuned.pop("cut_precision", None)  # "auto" is settled by the disk's room
+    asked_strategy = (recipe.get("strategy") or {}).get("asked")
+    return _seedless(plain | {"finetune": tuned, "strategy": asked_strategy})
+
+
+def _differing(one: Any, other: Any, name: str = "") -> str:
+    """The dotted name of the first setting in which two plain values differ; "" if in none."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return "" if one == other else name or "job"
+    for key in sorted({*one, *other}):
+        if odd := _differing(one.get(key), other.get(key), f"{name}.{key}".lstrip(".")):
+            return odd
+    return ""
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    with _read(folder):
+        recipe = _json(folder / "recipe.json")
+        named = ("recipe", "finetune", "split", "strategy")
+        if not all(isinstance(recipe.get(name) or {}, dict) for name in named):
+            raise ValueError("its recipe.json was altered")
+        return dict(recipe)
+
+
+@contextmanager
+def _read(folder: Path) -> Iterator[None]:
+    """Raises SpecError for a file of a finished run that is not as the run wrote it."""
+    try:
+        yield
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise SpecError(
+            f"{folder} should hold a finished run, but a file of it can't be read ({error}). Move "
+            f"the folder away, and run the same command again."
+        ) from error
+
+
+def _test(folder: Path) -> Evaluation:
+    """As the run judged it: from its predictions, which come back bit for bit."""
+    with _read(folder):
+        majority = _json(folder / "evaluation.json")["test"]["baseline"]["majority"]
+        return evaluate_predictions(read_predictions(folder / "predictions.csv"), majority=majority)
+
+
+def _left_out(folder: Path) -> tuple[LeftOut, ...]:
+    with _read(folder):
+        checks = _json(folder / "checks.json")
+        return tuple(LeftOut(**item) for item in (*checks["unreadable"], *checks["left_out"]))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(read_bytes(path))

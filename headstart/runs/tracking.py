@@ -1,0 +1,183 @@
+"""A finished run, written to where people keep their experiments: TensorBoard or MLflow."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.base.atomic import new_folder
+from headstart.base.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
+from headstart.evaluation.evaluation import HEADLINE
+from headstart.runs.folder import LAST, MARKER
+from headstart.training.history import HISTORY, Epoch, read_history
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
+BATCH = 100  # settings that an MLflow server takes at once; of numbers it takes more
+LONGEST = 500  # characters of a setting that every MLflow server takes
+
+
+@dataclass(frozen=True)
+class Point:
+    """A number at an epoch."""
+
+    name: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """All of a run that is tracked.
+
+    curves: PHASE/train_loss and so on by epoch, 0 being before training. figures: test/accuracy
+    and so on, with test/accuracy_low and _high where there is an interval. settings: recipe.json
+    by dotted name.
+    """
+
+    name: str
+    curves: tuple[Point, ...]
+    figures: dict[str, float]
+    settings: dict[str, str]
+
+
+def track(run: Path, where: str) -> str:
+    """Write a finished run's curves, figures and settings; returns where they are.
+
+    where: "tensorboard" writes event files into RUN/tensorboard, which must not be there yet;
+    "mlflow" logs a new run wherever MLflow is set up to, by MLFLOW_TRACKING_URI and
+    MLFLOW_EXPERIMENT_NAME as always. Raises UnknownName for any other, DataError if `run` is not a
+    finished run, MissingPackage if the library is not installed, SpecError if it was tracked in
+    TensorBoard already, StoreError if MLflow does not take it.
+    """
+    if where not in _TRACKERS:
+        raise UnknownName("tracker", where, _TRACKERS)
+    check_tracker(where)
+    return _TRACKERS[where](run, told(run))
+
+
+def check_tracker(where: str) -> None:
+    """Raises MissingPackage, before anything is trained, if the library is not installed."""
+    module, package, purpose = _PACKAGES[where]
+    if find_spec(module) is None:
+        raise MissingPackage(package, purpose=purpose, extra="track")
+
+
+def told(run: Path) -> Told:
+    """What there is to track of a finished run. Raises DataError for any other folder."""
+    if not (run / LAST).is_file() or (run / MARKER).exists():
+        raise DataError(f"What is tracked is a finished run; {run} holds none. Name its folder.")
+    try:
+        curves = tuple(_curves(read_history(run / "history.csv")))
+        figures = dict(_figures(json.loads(_text(run / "evaluation.json"))))
+        settings = dict(_settings(json.loads(_text(run / "recipe.json"))))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{run} is not as a run leaves it ({type(error).__name__}: {error}). Train it again."
+        ) from error
+    return Told(run.resolve().name, curves, figures, settings)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _curves(history: Iterable[Epoch]) -> Iterator[Point]:
+    """What was measured, in the order of the file."""
+    for line in history:
+        for name in HISTORY[2:]:
+            value = getattr(line, name)
+            if value is not None and math.isfinite(value):
+                yield Point(f"{line.phase}/{name}", value, line.epoch)
+
+
+def _figures(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for part in ("test", "val"):
+        for name in HEADLINE:
+            if estimate := evaluation[part][name]:
+                yield f"{part}/{name}", float(estimate["value"])
+                yield f"{part}/{name}_low", float(estimate["low"])
+                yield f"{part}/{name}_high", float(estimate["high"])
+        yield f"{part}/n", float(evaluation[part]["n"])
+
+
+def _settings(plain: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names; what was tried in between is no setting."""
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{before}{name}.")
+        elif before + name != "tried" and value is not None:
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield before + name, shown
+
+
+def _to_tensorboard(run: Path, found: Told) -> str:
+    from tensorboardX import SummaryWriter
+
+    folder = run / "tensorboard"
+    try:
+        with new_folder(folder) as part, SummaryWriter(str(part)) as writer:
+            _write_events(writer, found)
+    except FileExistsError as error:
+        raise SpecError(
+            f"{run} was tracked already, in {folder}. Remove that folder to write it again."
+        ) from error
+    return str(folder)
+
+
+def _write_events(writer: "SummaryWriter", found: Told) -> None:
+    for point in found.curves:
+        writer.add_scalar(point.name, point.value, point.step)
+    for name, value in found.figures.items():
+        writer.add_scalar(name, value, 0)
+    lines = [f"| {name} | {_cell(value)} |" for name, value in found.settings.items()]
+    writer.add_text("recipe", "\n".join(["| setting | value |", "|---|---|", *lines]), 0)
+
+
+def _cell(text: str) -> str:
+    """As it is to be read in a table of Markdown."""
+    return " ".join(text.replace("|", "\\|").splitlines())
+
+
+def _to_mlflow(run: Path, found: Told) -> str:
+    import mlflow
+    from mlflow.entities import Metric, Param
+    from mlflow.exceptions import MlflowException
+
+    now = time.time_ns() // 1_000_000
+    points = [*found.curves, *(Point(name, value, 0) for name, value in found.figures.items())]
+    metrics = [Metric(p.name, p.value, now, p.step) for p in points]
+    params = [Param(name, value[:LONGEST]) for name, value in found.settings.items()]
+    beneath = mlflow.active_run() is not None
+    try:
+        with (
+            redirect_stdout(sys.stderr),  # it prints links, and stdout is for data
+            mlflow.start_run(run_name=found.name, nested=beneath) as active,
+        ):
+            client, id = mlflow.MlflowClient(), active.info.run_id
+            for i in range(0, max(len(metrics), len(params)), BATCH):
+                client.log_batch(id, metrics[i : i + BATCH], params[i : i + BATCH])
+    except (MlflowException, ImportError) as error:  # the latter of a store that needs all of it
+        raise StoreError(
+            f"MLflow at {mlflow.get_tracking_uri()} did not take {run}: {_first_line(error)} "
+            f"Set MLFLOW_TRACKING_URI to your server; a database needs the whole package 'mlflow'."
+        ) from error
+    return f"run {id} of {mlflow.get_tracking_uri()}"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).strip().splitlines() if line), type(error).__name__)
+
+
+_PACKAGES = {
+    "tensorboard": ("tensorboardX", "tensorboardX", "Tracking in TensorBoard"),
+    "mlflow": ("mlflow", "mlflow-skinny", "Tracking in MLflow"),
+}
+_TRACKERS = {"tensorboard": _to_tensorboard, "mlflow": _to_mlflow}

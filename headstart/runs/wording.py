@@ -1,0 +1,109 @@
+"""What a run says of itself as it goes: one line for each thing that was done."""
+
+import math
+
+from headstart.backbones.backbone import Backbone
+from headstart.data.dataset import Dataset
+from headstart.data.splits import Splits
+from headstart.features.extract import FeatureTable
+from headstart.models.fitting import Fitted
+from headstart.models.limits import Limits, TrustPlan
+from headstart.training.history import Epoch
+from headstart.training.network import Count
+
+ALL_ALIKE = (
+    "the same for every picture, so a head can learn nothing from them: the backbone's weights are "
+    "damaged or 0, or all pictures become the same square"
+)
+
+
+def described(backbone: Backbone) -> str:
+    card = backbone.card
+    return (
+        f"{card.name}, {backbone.parameters / 1e6:.1f} M parameters, "
+        f"{card.preprocess.size} px ({card.preprocess.fit}), {card.licence}"
+    )
+
+
+def extracted(table: FeatureTable, views: int = 1) -> str:
+    rows = len(table) * views
+    rate = rows / table.seconds if table.seconds else 0
+    said = (
+        f"{rows:,} x {table.x.shape[1]} in {table.seconds:.1f} s ({rate:,.0f} images/s): "
+        f"{table.forwards:,} backbone forwards, {table.hits:,} from the store"
+    )
+    if not table.damaged:
+        return said
+    return (
+        f"{said}; {len(table.damaged)} damaged files in the store were passed over, and their rows "
+        f"computed again: {table.damaged[0]} and so on can be deleted"
+    )
+
+
+def counted(splits: Splits) -> str:
+    parts = (("train", splits.train), ("val", splits.val), ("test", splits.test))
+    copies = sum(item.expected for item in splits.left_out)
+    again = f"; {copies:,} exact copies in val and test do not count" if copies else ""
+    return ", ".join(f"{name} {len(part):,}" for name, part in parts) + again
+
+
+def chosen(fitted: Fitted) -> str:
+    settings = dict(fitted.chosen)
+    name, by = settings.pop("head", ""), settings.pop("by")
+    shown = ", ".join(f"{k} = {v:.3g}" for k, v in settings.items())
+    return f"{name}{', ' if name else ''}{shown} (by {by})"
+
+
+def under_attack(fitted: Fitted) -> str:
+    """What adversarial training brought, by the lines of its history."""
+    before, kept = fitted.history[0], fitted.chosen["epoch"]
+    after = next(line for line in fitted.history if line.epoch == kept)
+    averaged = fitted.chosen.get("wise", 1.0) < 1
+    return (
+        f"accuracy under attack on validation: {before.val_accuracy:.3f} before, "
+        f"{after.val_accuracy:.3f} after epoch {kept}"
+        f"{', before its weights were averaged with those at the start' if averaged else ''}"
+    )
+
+
+def counts_said(count: Count) -> str:
+    return (
+        f"{count.trainable:,} trainable parameters in {count.trainable_tensors} tensors, "
+        f"{count.frozen:,} frozen in {count.frozen_tensors}"
+    )
+
+
+def epoch_said(line: Epoch, *, attacked: bool = False) -> str:
+    def shown(loss: float | None, right: float | None) -> str:
+        return "-" if loss is None or right is None else f"loss {loss:.4f} accuracy {right:.3f}"
+
+    when = "before   " if line.lr is None else f"epoch {line.epoch:<3}"
+    return (
+        f"{when} {'attacked: ' if attacked else ''}"
+        f"train {shown(line.train_loss, line.train_accuracy)}   "
+        f"val {shown(line.val_loss, line.val_accuracy)}   {line.seconds:.1f} s"
+    )
+
+
+def counts(data: Dataset, most: int = 6) -> str:
+    often = sorted(data.counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} {n:,}" for name, n in often[:most])
+    return shown + (f", and {len(often) - most} more" if len(often) > most else "")
+
+
+def limits_said(plan: TrustPlan, limits: Limits) -> str:
+    """The limits that were found on validation, and those that it could not tell."""
+    said = [f"temperature {limits.temperature:.2f}"]
+    if math.isfinite(limits.far):
+        said.append(
+            f"unlike the training images from distance {limits.far:.2f} on "
+            f"({plan.false_alarms:.0%} of those of validation)"
+        )
+    elif plan.false_alarms:
+        said.append("validation is too small to tell what is unlike the training images")
+    if limits.confidence:
+        said.append(f"unknown below a score of {limits.confidence:.2f}")
+    elif plan.precision or plan.coverage:
+        wanted = f"precision of {plan.precision:g}" if plan.precision else "coverage"
+        said.append(f"validation can't warrant any threshold for the {wanted}: none was set")
+    return "; ".join(said)

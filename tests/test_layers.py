@@ -1,0 +1,119 @@
+"""The layers of the package: a file imports only from its own layer and from lower ones."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import headstart
+
+LAYERS = (
+    {"base"},
+    {"targets"},
+    {"backbones"},
+    {"data", "heads"},
+    {"modalities"},
+    {"features"},
+    {"training"},
+    {"models"},
+    {"evaluation"},
+    {"explaining", "reporting"},
+    {"runs"},
+    {"__init__"},  # so nothing below the command line may import the public API
+    {"cli", "__main__"},
+)
+# Imports that still point upwards. None is added; one that is not needed any more is taken out.
+UPWARD = {
+    ("backbones.backbone", "modalities.images.preprocess"),
+    ("backbones.frozen", "modalities.images.preprocess"),
+    ("backbones.graph", "modalities.images.preprocess"),
+    ("backbones.registry", "modalities.images.from_keras"),
+    ("backbones.registry", "modalities.images.from_timm"),
+    ("backbones.registry", "modalities.images.packaged"),
+    ("backbones.registry", "modalities.images.scratch"),
+    ("backbones.registry", "modalities.images.tiny"),
+    ("backbones.saved", "modalities.images.from_keras"),
+    ("backbones.saved", "modalities.images.from_timm"),
+    ("backbones.saved", "modalities.images.scratch"),
+    ("backbones.saved", "modalities.images.tiny"),
+    ("data.checks", "modalities.images.decoding"),
+    ("data.checks", "modalities.images.likeness"),
+    ("data.content", "modalities.images.decoding"),
+    ("data.finding", "modalities.images.formats"),
+    ("data.readers", "modalities.images.archives"),
+    ("data.readers", "modalities.images.formats"),
+}
+HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
+ROOT = Path(headstart.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file below `headstart`: "data.splits"; "__init__" of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if len(parts) == 1 or parts[-1] != "__init__" else parts[:-1])
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of ours that a file imports: at the top, in a function, or late, by a string."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value] if node.value.startswith("headstart.") else []
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == "headstart":
+                yield known(name)
+
+
+def known(name: str) -> str:
+    """The module that a dotted name is of: the name itself, or what it is an attribute of."""
+    below = name.removeprefix("headstart").removeprefix(".")
+    while below and below not in MODULES:
+        below = below.rpartition(".")[0]
+    return below or "__init__"
+
+
+def height(module: str) -> int:
+    return HEIGHT[module.split(".")[0]]
+
+
+USED = {module: set(imported(path)) - {module} for module, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("module", USED)
+def test_no_file_imports_from_a_higher_layer(module: str) -> None:
+    above = {(module, other) for other in USED[module] if height(other) > height(module)}
+    assert above <= UPWARD, f"{module} is too low for {above}"
+
+
+def test_an_import_that_is_excused_is_there() -> None:
+    assert all(other in USED[module] for module, other in UPWARD)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    files = {module: used for module, used in USED.items() if module != "__init__"}
+    TopologicalSorter(files).prepare()  # raises CycleError, which names the circle
+
+
+def test_there_are_at_most_13_layers_and_16_packages() -> None:
+    assert len(LAYERS) <= 13
+    packages = [path for path in ROOT.rglob("__init__.py") if path.parent != ROOT]
+    assert len(packages) <= 16, sorted(str(p.parent.relative_to(ROOT)) for p in packages)
+
+
+def test_control_a_planted_upward_import_is_seen(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    from headstart.cli.main import main\n")
+    assert set(imported(bad)) == {"cli.main"}
+    bad.write_text("TABLE = {'linear': 'headstart.heads.linear'}\n")
+    assert set(imported(bad)) == {"heads.linear"}
