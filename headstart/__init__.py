@@ -20,10 +20,6 @@ for _name, _value in _TELEMETRY_OFF.items():
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone as Backbone
     from headstart.backbones.backbone import Card as Card
-    from headstart.backbones.registry import DEFAULT_BACKBONE as DEFAULT_BACKBONE
-    from headstart.backbones.registry import Listing as Listing
-    from headstart.backbones.registry import list_backbones as list_backbones
-    from headstart.backbones.registry import load_backbone as load_backbone
     from headstart.base.runtime import Runtime as Runtime
     from headstart.base.store import Store as Store
     from headstart.data.checks import CheckPlan as CheckPlan
@@ -96,6 +92,10 @@ if TYPE_CHECKING:
     from headstart.modalities.images.inputs import Squared as Squared
     from headstart.modalities.images.inputs import squared as squared
     from headstart.modalities.images.views import draw_views as draw_views
+    from headstart.modalities.sources import DEFAULT_BACKBONE as DEFAULT_BACKBONE
+    from headstart.modalities.sources import Listing as Listing
+    from headstart.modalities.sources import list_backbones as list_backbones
+    from headstart.modalities.sources import load_backbone as load_backbone
     from headstart.models.bundle import Bundle as Bundle
     from headstart.models.bundle import load as load
     from headstart.models.bundle import save as save
@@ -132,7 +132,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "headstart.backbones.backbone": ["Backbone", "Card"],
-    "headstart.backbones.registry": [
+    "headstart.modalities.sources": [
         "DEFAULT_BACKBONE",
         "Listing",
         "list_backbones",

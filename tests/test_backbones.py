@@ -195,7 +195,7 @@ def test_a_file_in_the_hubs_cache_is_loaded(
     assert (
         from_hub.fingerprint() == hs.load_backbone("timm:test_resnet", weights=file).fingerprint()
     )
-    assert "Hugging Face Hub" in from_hub.card.weights
+    assert from_hub.card.origin == "pretrained"
     assert from_hub.card.source_task == "imagenet-1k" or len(from_hub.card.source_classes) >= 1000
 
 
@@ -239,7 +239,7 @@ def test_a_card_of_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     folder = save_backbone(hs.load_backbone("tiny:8"), tmp_path / "saved")
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps({**card, "architecture": "pickle:evil"}))
-    with pytest.raises(SpecError, match="timm:NAME, keras:NAME@SIZE or tiny:D"):
+    with pytest.raises(SpecError, match=r"sources here are .*timm.* says .pickle:evil."):
         hs.load_backbone(f"file:{folder}")
 
 

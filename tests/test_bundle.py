@@ -171,7 +171,7 @@ def test_a_bundle_predicts_without_the_training_stack(
         "import sys; from headstart.cli.main import main; "
         f"code = main(['predict', {str(saved)!r}, {str(picture)!r}]); "
         "heavy = {'torch', 'timm', 'torchvision', 'sklearn', 'scipy', 'onnx', 'rich', "
-        "'headstart.models.fitting', 'headstart.runs.run', 'headstart.backbones.registry'}; "
+        "'headstart.models.fitting', 'headstart.runs.run', 'headstart.modalities.sources'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -17,7 +17,7 @@ from headstart.cli.opening import part_of
 from headstart.explaining.explanation import told_rows
 from headstart.explaining.lens import Lens
 from headstart.features.engines import compare
-from headstart.modalities.images.tiny import build
+from headstart.modalities.images.tiny import network
 from headstart.runs.folder import MARKER, claimed
 from headstart.runs.run import _why_kept
 
@@ -94,10 +94,10 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_named(value: float) -> None:
-    weights = {name: tensor.clone() for name, tensor in build(8).state_dict().items()}
+    weights = {name: tensor.clone() for name, tensor in network(8).state_dict().items()}
     weights["body.0.weight"][3, 0, 0, 0] = value
     with pytest.raises(Mismatch, match=r"weights of a\.safetensors .*'body\.0\.weight' holds NaN"):
-        fill(build(8), weights, "a.safetensors")
+        fill(network(8), weights, "a.safetensors")
 
 
 def test_features_that_are_no_numbers_are_not_blamed_on_the_engine() -> None:

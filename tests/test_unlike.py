@@ -243,7 +243,7 @@ def test_without_norms_the_head_alone_is_asked(scale: float, word: str, tmp_path
     drawn = np.random.default_rng(0).normal(size=(backbone.card.dim, 10)) * scale
     learned = replace(
         backbone,
-        card=replace(backbone.card, weights="a file"),
+        card=replace(backbone.card, origin="given"),
         source_head=SourceHead(drawn.astype(np.float32), np.zeros(10, np.float32)),
     )
     far = hs.unlike(learned, saved(tmp_path / "noise", noise(6, 160)))

@@ -1,9 +1,10 @@
 """A backbone: a pretrained network, what it eats, what it gives, and its blocks in depth order."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 T = TypeVar("T")
+Origin = Literal["pretrained", "fine-tuned", "random", "given"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Card:
     """What anyone may ask of a backbone without loading it.
 
     architecture: the code that builds the module, as "timm:tf_efficientnet_lite0". dim: length of
-    the feature vector. weights: where they came from, in words. source_classes: the names of the
+    the feature vector. origin: of the weights; "given" are those of a file or of a module that
+    the user named. source_classes: the names of the
     source task's classes, in the order of the source head's outputs; empty if there is none.
     """
 
@@ -31,10 +34,19 @@ class Card:
     architecture: str
     dim: int
     preprocess: Preprocess
-    weights: str
+    origin: Origin
     licence: str = "unknown"
     source_task: str = ""
     source_classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.origin not in get_args(Origin):
+            raise SpecError(f"origin is {', '.join(get_args(Origin))}; got {self.origin!r}.")
+
+    @property
+    def id(self) -> str:
+        """What the source calls the architecture: what stands behind the colon."""
+        return self.architecture.partition(":")[2]
 
     def fitted(self, fit: Fit) -> "Card":
         """The same card, with pictures brought to the square another way."""
@@ -43,10 +55,26 @@ class Card:
 
 def card_from_plain(plain: Any) -> Card:
     """Rebuild what `to_plain(card)` made; raises SpecError or UnknownName if it is no card."""
-    card = from_plain(plain, Card, Preprocess)
+    card = from_plain(_with_origin(plain), Card, Preprocess)
     if not isinstance(card, Card):
         raise SpecError(f"A card was expected; got {type(card).__name__}.")
     return card
+
+
+def _with_origin(plain: Any) -> Any:
+    """Cards of format 2 bundles before 0.2 said in words where their weights came from."""
+    if not isinstance(plain, dict) or not isinstance(plain.get("weights"), str):
+        return plain
+    words, others = plain["weights"], {k: v for k, v in plain.items() if k != "weights"}
+    return {**others, "origin": next(o for sign, o in _SIGNS if re.search(sign, words))}
+
+
+_SIGNS: tuple[tuple[str, Origin], ...] = (
+    ("fine-tuned$", "fine-tuned"),
+    (r"^(random|made on the spot)\b", "random"),
+    (r"on the Hugging Face Hub$|^the package |of keras\.applications", "pretrained"),
+    ("", "given"),  # the path of a file
+)
 
 
 def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import save
 
+from headstart.backbones import sources
 from headstart.backbones.backbone import Backbone, Card, SourceHead, card_from_plain, under
-from headstart.backbones.frozen import Frozen
+from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights, fill, read_tensors
 from headstart.base.atomic import new_folder, write_bytes, write_json
-from headstart.base.errors import HeadstartError, MissingPackage, SourceError, SpecError
+from headstart.base.errors import HeadstartError, SourceError, SpecError
 from headstart.base.values import to_plain
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 BACKBONE = "backbone."  # what the names of the module's tensors begin with in the file
 SOURCE_HEAD = "source_head."
+weight_files = (".safetensors",)
 
 
 def load(id: str, weights: Weights) -> Backbone:
@@ -30,7 +32,7 @@ def load(id: str, weights: Weights) -> Backbone:
     folder = Path(id)
     card = read_card(folder / CARD)
     tensors = read_tensors(weights.file or folder / WEIGHTS)
-    module, blocks = build(card.architecture)
+    module, blocks = sources.build(card)
     if not weights.random:
         fill(module, under(BACKBONE, tensors), folder / WEIGHTS)
     head = {k: np.ascontiguousarray(v.numpy()) for k, v in under(SOURCE_HEAD, tensors).items()}
@@ -49,23 +51,6 @@ def save_backbone(backbone: Backbone, folder: Path) -> Path:
     return folder
 
 
-def reopened(frozen: Frozen) -> Backbone:
-    """The PyTorch network that was frozen, with its weights, so that gradients go through it.
-
-    Raises MissingPackage without the library that its architecture is from.
-    """
-    import torch
-
-    try:
-        module, blocks = build(frozen.card.architecture)
-    except ModuleNotFoundError as error:
-        raise MissingPackage(
-            str(error.name), purpose=f"Opening {frozen.card.name}", extra="train"
-        ) from error
-    fill(module, {k: torch.tensor(v) for k, v in frozen.weights.items()}, frozen.card.name)
-    return Backbone(frozen.card, module, blocks)
-
-
 def read_card(path: Path) -> Card:
     try:
         return card_from_plain(json.loads(path.read_text(encoding="utf-8")))
@@ -75,25 +60,11 @@ def read_card(path: Path) -> Card:
         ) from error
 
 
-def build(architecture: str) -> "tuple[nn.Module, tuple[Block, ...]]":
-    """The network a card names, with random weights, and its blocks."""
-    source, _, id = architecture.partition(":")
-    if source == "timm":
-        import timm
+def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
+    """A folder has no architecture of its own: its card names that of another source."""
+    raise SpecError(f"A folder of weights can't be an architecture; got {card.architecture!r}.")
 
-        from headstart.modalities.images import from_timm
 
-        module = timm.create_model(from_timm.known(id), pretrained=False, num_classes=0)
-        return module.eval().requires_grad_(False), from_timm.blocks_of(module)
-    if source == "keras":
-        from headstart.modalities.images import from_keras
-
-        return from_keras.build(id)
-    if source in ("tiny", "scratch"):
-        from headstart.modalities.images import scratch, tiny
-
-        backbone = {"tiny": tiny, "scratch": scratch}[source].load(id, Weights())
-        return backbone.module, backbone.blocks
-    raise SpecError(
-        f"An architecture is timm:NAME, keras:NAME@SIZE or tiny:D; the card says {architecture!r}."
-    )
+def listing() -> tuple[Listing, ...]:
+    """Folders are not searched for."""
+    return ()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.backbones.backbone import Origin
 from headstart.base.errors import Mismatch, SourceError, SpecError
 
 if TYPE_CHECKING:
@@ -13,21 +14,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """choice: "pretrained", "random", or the path of a .safetensors file, or of Keras' .h5.
+    """choice: "pretrained", "random", or the path of a file. files: suffixes that it may have.
 
     Pickles (.pth, .pt, .bin, .ckpt) are refused: reading one can run whatever was put into it.
     """
 
     choice: str = "pretrained"
+    files: tuple[str, ...] = (".safetensors",)
 
     def __post_init__(self) -> None:
         if self.file is None:
             return
-        if self.file.suffix not in (".safetensors", ".h5"):
+        if self.file.suffix == ".h5" and ".h5" not in self.files:
             raise SpecError(
-                f"weights is 'pretrained', 'random', a .safetensors file or, for keras:, a .h5 "
-                f"file; got {self.choice!r}. Other formats can run code when they are read: "
-                f"convert the file first."
+                f"Weights in a .h5 file are Keras' and go into a backbone of keras: alone; got "
+                f"{self.choice!r}. Give a {' or '.join(self.files)} file."
+            )
+        if self.file.suffix not in self.files:
+            raise SpecError(
+                f"weights is 'pretrained', 'random' or a {' or '.join(self.files)} file; got "
+                f"{self.choice!r}. Other formats can run code when they are read: convert the "
+                f"file first."
             )
         if not self.file.is_file():
             raise SourceError(f"There is no weights file {self.choice}. Check the path.")
@@ -41,8 +48,15 @@ class Weights:
         return self.choice == "random"
 
     @property
+    def origin(self) -> Origin:
+        """Of a network that gets these weights."""
+        if self.file:
+            return "given"
+        return "random" if self.random else "pretrained"
+
+    @property
     def of_keras(self) -> bool:
-        """Whether Keras wrote the file, which only Keras' networks can read (HDF5, no pickles)."""
+        """Whether Keras wrote the file (HDF5, no pickles)."""
         return self.file is not None and self.file.suffix == ".h5"
 
     def into(self, module: "nn.Module") -> None:

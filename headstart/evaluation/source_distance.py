@@ -170,7 +170,7 @@ def told(backbone: Backbone, memory: Memory | None, seen: Noted, noise: Noted | 
 
 def trained_head(backbone: Backbone) -> SourceHead | None:
     """The head of the source task, unless its weights are random."""
-    return None if backbone.card.weights.startswith("random") else backbone.source_head
+    return None if backbone.card.origin == "random" else backbone.source_head
 
 
 def estimated(memory: Memory, seen: Noted, noise: Noted) -> Estimate:

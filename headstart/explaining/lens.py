@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.graph import FromPixels
-from headstart.backbones.saved import reopened
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.runtime import keep_memory
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
 from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.sources import reopened
 from headstart.models.model import Model
 from headstart.training.network import head_module
 

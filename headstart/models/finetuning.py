@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -157,5 +157,6 @@ def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> fl
 
 
 def _named(backbone: Backbone) -> Backbone:
-    card: Any = replace(backbone.card, weights=f"{backbone.card.weights}, fine-tuned")
-    return replace(backbone, card=card)
+    """With what its weights are now; a source head that was never trained stays behind."""
+    head = None if backbone.card.origin == "random" else backbone.source_head
+    return replace(backbone, card=replace(backbone.card, origin="fine-tuned"), source_head=head)

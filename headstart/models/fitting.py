@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Cut
-from headstart.backbones.registry import load_backbone
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime, torch_threads
 from headstart.base.store import USUAL, Store
@@ -23,6 +22,7 @@ from headstart.heads.fit import fit_head
 from headstart.heads.head import Rows, Table
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.views import PLAIN, Views
+from headstart.modalities.sources import load_backbone
 from headstart.models.finetuning import Opened, Tuned, open_up, tune
 from headstart.models.limits import Limits
 from headstart.models.model import Model

@@ -36,7 +36,7 @@ def _summary(facts: Facts, w: Words) -> Table:
     peak = facts.timings.get("peak_rss_bytes")
     told: dict[str, Any] = {
         "backbone": data(recipe["backbone"]),
-        "weights": data(weights["from"]) if weights.get("from") else unknown,
+        "weights": _weights(weights, w),
         "fingerprint": data(weights["fingerprint"]) if weights.get("fingerprint") else unknown,
         "licence": data(card["licence"]) if card.get("licence") else unknown,
         "source_task": data(card["source_task"]) if card.get("source_task") else unknown,
@@ -50,6 +50,15 @@ def _summary(facts: Facts, w: Words) -> Table:
     }
     rows = [[w("how." + key), value] for key, value in told.items()]
     return Table([w("how.what"), w("how.value")], rows, left=(0, 1))
+
+
+def _weights(weights: Mapping[str, Any], w: Words) -> Markup:
+    """Where they came from; runs of earlier releases have it in words of their own."""
+    if "origin" not in weights:
+        return data(weights["from"]) if weights.get("from") else w("how.unknown")
+    if weights["origin"] == "given":
+        return w("how.given", file=data(weights["asked"]))
+    return w.named("how.origin", weights["origin"])
 
 
 def _times(facts: Facts, w: Words) -> Table:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from headstart.backbones.registry import DEFAULT_BACKBONE
 from headstart.base.errors import SpecError
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
@@ -12,6 +11,7 @@ from headstart.data.checks import CheckPlan
 from headstart.data.splits import SplitPlan
 from headstart.heads.head import HeadSpec, check_word
 from headstart.modalities.images.augment import Augment
+from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.limits import TrustPlan
 from headstart.models.specs import FeatureExtraction, FineTune
 

@@ -397,7 +397,11 @@ def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> di
         "data": job.source,
         "data_licence": job.data_licence,
         "backbone": job.backbone,
-        "weights": {"from": backbone.card.weights, "fingerprint": backbone.fingerprint()},
+        "weights": {
+            "asked": job.weights,
+            "origin": backbone.card.origin,
+            "fingerprint": backbone.fingerprint(),
+        },
         "strategy": {
             "asked": job.strategy,
             "kept": kept,

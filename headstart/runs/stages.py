@@ -13,7 +13,6 @@ from typing import get_args
 import numpy as np
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.registry import load_backbone
 from headstart.base.atomic import read_bytes, write_json
 from headstart.base.errors import BundleError
 from headstart.base.runtime import held_interrupts, torch_threads
@@ -23,6 +22,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
 from headstart.features.extract import FeatureTable, Precision, Tap, Watch, all_there, extract
+from headstart.modalities.sources import load_backbone
 from headstart.models.finetuning import Opened, open_up
 from headstart.models.fitting import (
     Around,

@@ -5,11 +5,13 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import Mismatch, MissingPackage, SourceError, SpecError, UnknownName
 from headstart.modalities.images.preprocess import Preprocess
@@ -17,6 +19,7 @@ from headstart.modalities.images.preprocess import Preprocess
 if TYPE_CHECKING:
     from torch import nn
 
+weight_files = (".safetensors", ".h5")
 LICENCE = "Apache-2.0 (Keras; weights as their authors state)"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -128,7 +131,7 @@ def load(id: str, weights: Weights) -> Backbone:
         architecture=f"keras:{name}@{size}",
         dim=dim,
         preprocess=application.eats(size),
-        weights=_origin(application, size, weights),
+        origin=weights.origin,
         licence=LICENCE,
         source_task="" if weights.file or weights.random else "imagenet-1k",
     )
@@ -151,10 +154,17 @@ def parsed(id: str) -> tuple[str, int]:
     return name, int(size)
 
 
-def build(id: str) -> "tuple[nn.Module, tuple[Block, ...]]":
+def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
     """The network of a name with its size, with any weights, and its blocks."""
-    module, _ = _converted(*parsed(id), Weights("random"))
+    module, _ = _converted(*parsed(card.id), Weights("random"))
     return module, blocks_of(module)
+
+
+def listing() -> Iterator[Listing]:
+    """The networks of keras.applications."""
+    for id, application in APPLICATIONS.items():
+        where = f"Keras' cache or server, or --weights {application.weights_file()}"
+        yield Listing(f"keras:{id}", str(application.size), licence=LICENCE, where=where)
 
 
 def _converted(name: str, size: int, weights: Weights) -> "tuple[nn.Module, int]":
@@ -303,12 +313,6 @@ def _check_one_file(path: str) -> None:
             f"Weights are read from one file alone, but {path} takes {name} from another file of "
             f"this machine. Keras wrote no such file: don't use it."
         )
-
-
-def _origin(application: Application, size: int, weights: Weights) -> str:
-    if weights.random or weights.file:
-        return weights.choice
-    return f"{application.weights_file(size)} of keras.applications (ImageNet)"
 
 
 def _randomise(module: "nn.Module") -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +15,13 @@ from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 from timm.models import group_parameters
 from torch import nn
 
-from headstart.backbones.backbone import Backbone, Block, Card, SourceHead
+from headstart.backbones.backbone import Backbone, Block, Card, Origin, SourceHead
+from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import Mismatch, SourceError, SpecError, UnknownName
 from headstart.modalities.images.preprocess import Fit, Interpolation, Preprocess
 
+weight_files = (".safetensors",)
 FITS: dict[str, Fit] = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
@@ -27,10 +30,22 @@ def load(id: str, weights: Weights) -> Backbone:
     architecture = known(id)
     file = weights.file if weights.file or weights.random else hub_file(id)
     model = create(id, file)
-    origin = "random" if file is None else f"{hub_id(id)} on the Hugging Face Hub"
-    if weights.file:
-        origin = str(weights.file)
-    return assemble(f"timm:{id}", model, preprocess(model), f"timm:{architecture}", origin)
+    return assemble(f"timm:{id}", model, f"timm:{architecture}", weights.origin)
+
+
+def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
+    """The network without its classifier, with any weights, and its blocks."""
+    module = timm.create_model(known(card.id), pretrained=False, num_classes=0)
+    return module.eval().requires_grad_(False), blocks_of(module)
+
+
+def listing() -> Iterator[Listing]:
+    """The networks that timm has pretrained weights of."""
+    for id in timm.list_pretrained():
+        config = timm.get_pretrained_cfg(id)
+        where, licence = "Hugging Face Hub, or --weights FILE", config.license or "unknown"
+        size = str(config.input_size[-1])
+        yield Listing(f"timm:{id}", size, licence=licence, where=where)
 
 
 def known(id: str) -> str:
@@ -115,10 +130,9 @@ def preprocess(model: nn.Module) -> Preprocess:
     )
 
 
-def assemble(
-    name: str, model: nn.Module, eats: Preprocess, architecture: str, origin: str
-) -> Backbone:
+def assemble(name: str, model: nn.Module, architecture: str, origin: Origin) -> Backbone:
     """A timm classifier as a backbone: its last layer becomes the source head."""
+    eats = preprocess(model)
     network = cast(Any, model)  # timm's methods, which nn.Module does not declare
     config = network.pretrained_cfg
     source = _source_head(network)
@@ -130,7 +144,7 @@ def assemble(
         architecture=architecture,
         dim=_features(model, eats.size),
         preprocess=eats,
-        weights=origin,
+        origin=origin,
         licence=config.get("license") or "unknown",
         source_task=subset or "",
         source_classes=class_names(subset) if subset else (),

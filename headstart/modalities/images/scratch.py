@@ -4,10 +4,12 @@ import torch
 from torch import nn
 
 from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import UnknownName
 from headstart.modalities.images.preprocess import Preprocess
 
+weight_files = (".safetensors",)
 SIZE, DIM = 32, 128  # pixels; features
 PREPROCESS = Preprocess(SIZE, SIZE, (0.0,) * 3, (1.0,) * 3, "bilinear", "squash")
 
@@ -16,7 +18,7 @@ def load(id: str, weights: Weights) -> Backbone:
     """`scratch:cnn`: convolutions of 32 and 64 with pooling, and a dense layer of 128."""
     if id != "cnn":
         raise UnknownName("network from scratch", id, ["cnn"])
-    module = build()
+    module = network()
     weights.into(module)
     names = [name for name, _ in module.named_parameters()]
     blocks = tuple(
@@ -24,11 +26,24 @@ def load(id: str, weights: Weights) -> Backbone:
         for part in ("conv1", "conv2", "dense")
     )
     name = f"scratch:{id}"
-    card = Card(name, name, DIM, PREPROCESS, "random (it is trained from scratch)", "Apache-2.0")
+    card = Card(
+        name, name, DIM, PREPROCESS, weights.origin if weights.file else "random", "Apache-2.0"
+    )
     return Backbone(card, module, blocks)
 
 
-def build() -> nn.Sequential:
+def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
+    """The network of that name, and its blocks."""
+    backbone = load(card.id, Weights())
+    return backbone.module, backbone.blocks
+
+
+def listing() -> tuple[Listing, ...]:
+    """The one that there is."""
+    return (Listing("scratch:cnn", str(SIZE), str(DIM)),)
+
+
+def network() -> nn.Sequential:
     """(N, 3, 32, 32) -> (N, 128), begun as Keras begins it: Glorot uniform, biases 0 (seed 0)."""
     module = nn.Sequential()
     module.add_module("conv1", nn.Conv2d(3, 32, 3))

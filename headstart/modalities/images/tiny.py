@@ -4,10 +4,12 @@ import torch
 from torch import nn
 
 from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import SpecError
 from headstart.modalities.images.preprocess import Preprocess
 
+weight_files = (".safetensors",)
 PREPROCESS = Preprocess(size=32, resize=32, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
@@ -17,19 +19,29 @@ def load(id: str, weights: Weights) -> Backbone:
         raise SpecError(
             f"A tiny backbone is named by its number of features, 1 to 4096; got {id!r}."
         )
-    module = build(int(id))
+    module = network(int(id))
     weights.into(module)
     blocks = tuple(
         Block(name, tuple(f"{name}.{p}" for p, _ in module.get_submodule(name).named_parameters()))
         for name in ("stem", "body")
     )
-    card = Card(
-        f"tiny:{id}", f"tiny:{id}", int(id), PREPROCESS, "made on the spot", licence="Apache-2.0"
-    )
+    name, origin = f"tiny:{id}", weights.origin if weights.file else "random"
+    card = Card(name, name, int(id), PREPROCESS, origin, licence="Apache-2.0")
     return Backbone(card, module, blocks)
 
 
-def build(dim: int) -> nn.Sequential:
+def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
+    """The network of so many features, and its blocks."""
+    backbone = load(card.id, Weights())
+    return backbone.module, backbone.blocks
+
+
+def listing() -> tuple[Listing, ...]:
+    """There is one of each number of features."""
+    return ()
+
+
+def network(dim: int) -> nn.Sequential:
     """Two convolutions with batch norm, averaged: (N, 3, 32, 32) -> (N, dim)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,0 +1,110 @@
+"""The built-in sources of backbones, a line each, and how a backbone is found by its name."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
+from headstart.backbones.sources import SOURCES, build
+from headstart.backbones.sources import Listing as Listing
+from headstart.backbones.weights import Weights, fill
+from headstart.base.errors import HeadstartError, MissingPackage, SpecError
+
+DEFAULT_BACKBONE = "packaged:efficientnet_lite0"
+
+for _name, _where in {
+    "packaged": "headstart.modalities.images.packaged",
+    "timm": "headstart.modalities.images.from_timm",
+    "keras": "headstart.modalities.images.from_keras",
+    "file": "headstart.backbones.saved",
+    "scratch": "headstart.modalities.images.scratch",
+    "tiny": "headstart.modalities.images.tiny",
+}.items():
+    SOURCES.add(_name, _where)
+
+# What stands for all backbones of a source, where they are many or take long to list.
+_OVERVIEWS = {
+    line.name.partition(":")[0]: line
+    for line in (
+        Listing(
+            "timm:NAME[.TAG]", licence="each its own", where="Hugging Face Hub, or --weights FILE"
+        ),
+        Listing(
+            "keras:NAME[@SIZE]",
+            licence="each its own",
+            where="Keras' cache or server, or --weights FILE",
+        ),
+        Listing("file:FOLDER", licence="its card's", where="card.json + weights.safetensors"),
+        Listing(
+            "scratch:cnn", "32", "128", "0.3 M", "Apache-2.0", "random: it is trained from scratch"
+        ),
+        Listing("tiny:D", "32", "D", "tiny", "Apache-2.0", "made on the spot, for tests"),
+    )
+}
+
+
+def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
+    """The backbone `source:id`, with weights "pretrained", "random" or of a .safetensors file.
+
+    keras: takes the .h5 files that Keras writes too.
+    Raises UnknownName (with the nearest name), SourceError when weights can't be had, Mismatch
+    when they are another network's, MissingPackage when a library is not installed.
+
+    >>> load_backbone("tiny:32").card.dim
+    32
+    """
+    source, colon, id = name.partition(":")
+    if not colon:
+        raise SpecError(
+            f"A backbone is named source:id, as in {DEFAULT_BACKBONE!r}; got {name!r}. "
+            f"`headstart backbones` lists them."
+        )
+    try:
+        chosen = SOURCES[source]
+        return chosen.load(id, Weights(str(weights), tuple(chosen.weight_files)))
+    except ModuleNotFoundError as error:
+        raise MissingPackage(str(error.name), purpose=f"Loading {name}", extra="train") from error
+
+
+def list_backbones(pattern: str = "") -> Iterator[Listing]:
+    """What there is; with a pattern such as "timm:*vit*", the names of that source that match."""
+    for name in SOURCES.names():
+        overview = _OVERVIEWS.get(name)
+        if not overview:
+            yield from _matching(name, f"*{pattern}*")
+        elif pattern.startswith(f"{name}:"):
+            yield from _matching(name, pattern)
+        elif not pattern:
+            yield overview
+
+
+def reopened(frozen: Frozen) -> Backbone:
+    """The PyTorch network that was frozen, with its weights, so that gradients go through it.
+
+    Raises MissingPackage without the library that its architecture is from.
+    """
+    try:
+        import torch
+
+        module, blocks = build(frozen.card)
+    except ModuleNotFoundError as error:
+        raise MissingPackage(
+            str(error.name), purpose=f"Opening {frozen.card.name}", extra="train"
+        ) from error
+    fill(module, {k: torch.tensor(v) for k, v in frozen.weights.items()}, frozen.card.name)
+    return Backbone(frozen.card, module, blocks)
+
+
+def _matching(source: str, pattern: str) -> Iterator[Listing]:
+    """The source's backbones whose name, with its tag or without, matches."""
+    try:
+        listed = list(SOURCES[source].listing())
+    except ModuleNotFoundError as error:
+        missing = str(error.name)
+        raise MissingPackage(missing, purpose=f"Listing {source}:", extra="train") from error
+    except HeadstartError as error:  # of one installed package, which must not hide the others
+        listed = [Listing(f"{source}:", where=str(error))]
+    for line in listed:
+        if fnmatch(line.name, pattern) or fnmatch(line.name.partition(".")[0], pattern):
+            yield line
