@@ -19,7 +19,8 @@ from scipy.integrate import quad
 from scipy.stats import binom, norm
 from tables import report
 
-from headstart.evaluation.evaluation import HEADLINE, Evaluation, evaluate_predictions, wilson
+from headstart.evaluation.evaluation import Evaluation, evaluate_predictions, wilson
+from headstart.targets.classes import ClassTarget
 from headstart.targets.metrics import macro_f1
 from headstart.targets.predictions import Predictions
 
@@ -50,7 +51,7 @@ def main() -> None:
                     | (exact if name == "accuracy" else {})
                     for name, share in held.items()
                 ]
-    rows.sort(key=lambda row: HEADLINE.index(row["metric"]))
+    rows.sort(key=lambda row: ClassTarget.shown.index(row["metric"]))
     report("intervals", rows, {"sets": args.sets, "bootstrap resamples": args.resamples})
 
 
@@ -58,10 +59,10 @@ def shares_held(n: int, p: float, minority: float, sets: int, resamples: int) ->
     """The share of test sets in which each headline number's interval holds the true value."""
     labels = np.repeat([0, 1], [n - round(n * minority), round(n * minority)])
     true, rng = truths(p, np.bincount(labels)), np.random.default_rng(0)
-    held = dict.fromkeys(HEADLINE, 0)
+    held = dict.fromkeys(ClassTarget.shown, 0)
     for _ in range(sets):
         found = evaluate_predictions(drawn(labels, p, rng), resamples=resamples)
-        for name in HEADLINE:
+        for name in ClassTarget.shown:
             held[name] += holds(found, name, true[name])
     return {name: count / sets for name, count in held.items()}
 

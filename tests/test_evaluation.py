@@ -145,7 +145,7 @@ def test_a_confusion_is_told_class_by_class() -> None:
 
 
 def known_baseline(baseline: object) -> Estimate | None:
-    estimate = getattr(baseline, "accuracy", None)
+    estimate = getattr(baseline, "metric", None)
     assert estimate is None or isinstance(estimate, Estimate)
     return estimate
 
@@ -183,7 +183,8 @@ def test_answers_without_probabilities_are_judged_by_what_they_tell() -> None:
     bare = Predictions(some.ids, none, some.labels, some.classes, some.predicted)
     full, result = evaluate(some, majority="a"), evaluate(bare, majority="a")
     assert (result.log_loss, result.auroc) == (None, None)
-    assert replace(full, log_loss=None, auroc=None) == result
+    assert {**full.metrics, "log_loss": None, "auroc": None} == result.metrics
+    assert replace(full, metrics=result.metrics) == result
     assert ("log loss", "n/a") in evaluation_rows(result)[0]
     assert compare(bare, some).value == 0
 

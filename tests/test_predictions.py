@@ -98,29 +98,29 @@ def test_another_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"ids": ("a",)}, "a label a row"),
-        ({"scores": f32([[1.0], [1.0]])}, "a score a class"),
-        ({"scores": np.array([[0.5, 0.5], [0.5, 0.5]])}, "float32"),
-        ({"scores": f32([[0.5, 0.5], [0.5, 0.6]])}, "sum to 1; row 1"),
-        ({"scores": f32([[np.nan, 0.5], [0.5, 0.5]])}, "sum to 1; row 0"),
-        ({"scores": f32([[-0.5, 1.5], [0.5, 0.5]])}, "are probabilities"),
+        ({"ids": ("a",)}, "a label and an answer for each row"),
+        ({"outputs": f32([[1.0], [1.0]])}, "one score per class"),
+        ({"outputs": np.array([[0.5, 0.5], [0.5, 0.5]])}, "float32"),
+        ({"outputs": f32([[0.5, 0.5], [0.5, 0.6]])}, "sum to 1; row 1"),
+        ({"outputs": f32([[np.nan, 0.5], [0.5, 0.5]])}, "sum to 1; row 0"),
+        ({"outputs": f32([[-0.5, 1.5], [0.5, 0.5]])}, "are probabilities"),
         ({"labels": np.array([0, 2])}, "from 0 to 1, or -1"),
         ({"labels": np.array([0, -2])}, "from 0 to 1, or -1"),
-        ({"classes": ("a", "a")}, "name of its own"),
-        ({"answers": np.array([0])}, "one answer a row"),
-        ({"answers": np.array([0, 1], np.int32)}, "one answer a row"),
+        ({"target": ("a", "a")}, "name of its own"),
+        ({"answers": np.array([0])}, "an answer for each row"),
+        ({"answers": np.array([0, 1], np.int32)}, "one answer per row"),
         ({"answers": np.array([0, 2])}, "from 0 to 1; got"),
         ({"answers": np.array([0, -1])}, "from 0 to 1; got"),
-        ({"scores": np.zeros((2, 0), np.float32)}, "a score a class"),
-        ({"scores": f32([[1.0], [1.0]]), "answers": np.array([0, 1])}, "a score a class"),
+        ({"outputs": np.zeros((2, 0), np.float32)}, "one score per class"),
+        ({"outputs": f32([[1.0], [1.0]]), "answers": np.array([0, 1])}, "one score per class"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change: dict[str, Any], told: str) -> None:
     parts: dict[str, Any] = {
         "ids": ("x", "y"),
-        "scores": f32([[0.5, 0.5], [0.1, 0.9]]),
+        "outputs": f32([[0.5, 0.5], [0.1, 0.9]]),
         "labels": np.array([0, 1]),
-        "classes": ("a", "b"),
+        "target": ("a", "b"),
     }
     Predictions(**parts)
     with pytest.raises(Mismatch, match=told):

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch, MissingPackage
-from headstart.evaluation.evaluation import Estimate, compare, evaluate_predictions
-from headstart.targets.predictions import UNKNOWN, Predictions
+from headstart.evaluation.evaluation import Estimate, compare, evaluate_predictions, same_rows
+from headstart.targets.classes import UNKNOWN
+from headstart.targets.predictions import Predictions
 
 AGAIN = "Train them with the same data and the same --seed."
 
@@ -70,7 +71,7 @@ def mcnemar(a: Predictions, b: Predictions) -> float:
         from scipy.stats import binomtest
     except ImportError as error:
         raise MissingPackage("scipy", purpose="McNemar's test", extra="train") from error
-    if a.ids != b.ids or a.classes != b.classes or not np.array_equal(a.labels, b.labels):
+    if not same_rows(a, b):
         raise Mismatch("McNemar's test is of the same rows, in the same order and classes.")
     only_a, only_b = _discordant(a, b)
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

@@ -4,33 +4,23 @@ Every interval is meant to hold the true value 95 times in 100; `bench/intervals
 often it does: 93 to 98 times, but for AUROC near .99, and for log loss where rows are few and
 errors rare (a bootstrap knows nothing of losses that it has not seen).
 
-A share of rows has Wilson's. A
-number that is not a share of rows but lies between 0 and 1 (balanced accuracy, macro F1, AUROC)
-has Wilson's too, at the number of rows that a share as uncertain as it would have: its *effective*
-sample size (Korn and Graubard 1998; Franco, Little, Louis, Slud 2019), from a variance with the
-class counts held fixed, as a stratified split holds them. Log loss has a bootstrap of its rows.
-
-Unlike a bootstrap percentile, Wilson's interval does not shrink to a point when no error was seen.
+What is measured is the target's choice. It gives each number with what its interval is made from:
+a share of rows and their number for Wilson's, or a number per row for a bootstrap.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.base.errors import Mismatch, SpecError, UnknownName
-from headstart.targets.metrics import (
-    Ranking,
-    balanced_accuracy,
-    confusion,
-    f1s,
-    log_losses,
-    macro_f1,
-    rankings,
-    wilson_bounds,
-)
+from headstart.base.errors import Mismatch, SpecError
+from headstart.targets.classes import ClassTarget, class_names
+from headstart.targets.metrics import wilson_bounds
 from headstart.targets.predictions import Predictions
+from headstart.targets.target import Baseline, Mean, Metric, Share, Table, Target
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
@@ -39,12 +29,15 @@ if TYPE_CHECKING:
 Z = 1.959963984540054  # the normal quantile of 97.5 %
 TAILS = (0.025, 0.975)
 CELLS = 2**21  # resampled rows held at once: 16 MiB
-HEADLINE = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss")
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its 95 % interval, and the number of rows it rests on."""
+    """A value, its 95 % interval, and the number of rows it rests on.
+
+    Both ends are NaN for a number that has no interval.
+    """
 
     value: float
     low: float
@@ -52,55 +45,58 @@ class Estimate:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
+        return f"{brief(self)} n={self.n}"
 
-    def to_plain(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+    def __float__(self) -> float:
+        return self.value
 
-
-@dataclass(frozen=True)
-class ClassEstimates:
-    """One class. n: its rows. None where no row tells."""
-
-    n: int
-    precision: Estimate | None
-    recall: Estimate | None
-    f1: Estimate | None
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What always answering with the commonest class of the training part would have got."""
-
-    majority: str
-    accuracy: Estimate | None
+    def to_plain(self) -> dict[str, float | None]:
+        low, high = (None if np.isnan(end) else end for end in (self.low, self.high))
+        return {"value": self.value, "low": low, "high": high, "n": self.n}
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """How good predictions are. None is "can't be told from these rows": n/a, null in JSON.
 
-    n: rows whose label is known; the others don't count. Averages over classes leave out those
-    without rows. confusion[i][j]: rows of `classes[i]` that were called `classes[j]`.
+    n: rows whose label is known; the others don't count. metrics: by the names that the target
+    gives them, which are attributes of an evaluation, too, such as `evaluation.accuracy`. baseline:
+    what a constant answer gets. tables: the target's, whose metrics are estimates here; a table is
+    an attribute by its name, too.
     """
 
+    target: Target
     n: int
-    accuracy: Estimate | None
-    balanced_accuracy: Estimate | None
-    macro_f1: Estimate | None
-    log_loss: Estimate | None
-    auroc: Estimate | None
-    baseline: Baseline | None
-    per_class: dict[str, ClassEstimates]
-    confusion: tuple[tuple[int, ...], ...]
+    metrics: Mapping[str, Estimate | None]
+    baseline: Baseline | None = None
+    tables: tuple[Table, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        own = self.__dict__.get("metrics", {})
+        if name in own:
+            return own[name]
+        for table in self.__dict__.get("tables", ()):
+            if table.name == name:
+                return _values(table, lambda row: SimpleNamespace(**row))
+        raise AttributeError(f"This evaluation has no {name!r}; its metrics are {', '.join(own)}.")
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(self.per_class)
+        return class_names(self.target)
 
     def to_plain(self) -> dict[str, Any]:
-        """As in evaluation.json: nested dicts, with the classes in order."""
-        return {"classes": list(self.classes), **_plain(self)}
+        """As in evaluation.json: nested dicts, with the metrics and rows in order."""
+        base = self.baseline and {
+            self.baseline.kind: self.baseline.answer,
+            self.baseline.name: _plain(self.baseline.metric),
+        }
+        return {
+            **self.target.heading(),
+            "n": self.n,
+            **{name: _plain(estimate) for name, estimate in self.metrics.items()},
+            "baseline": base,
+            **{table.name: _plain(_values(table, dict)) for table in self.tables},
+        }
 
 
 def evaluate(
@@ -125,59 +121,103 @@ def evaluate(
 
 
 def evaluate_predictions(
-    said: Predictions, *, majority: str | None = None, seed: int = 0, resamples: int = 1000
+    said: Predictions,
+    *,
+    majority: str | None = None,
+    fitted: Target | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Every number, with its interval. majority: the commonest class of the training part.
+    """Every number, with its interval.
 
-    Raises UnknownName if `majority` is not one of the classes.
+    fitted: the target with what training rows told it, so that its constant answer is judged, too.
+    majority: of classes, that answer; raises UnknownName if it is not one of them.
     """
-    if majority is not None and majority not in said.classes:
-        raise UnknownName("class", majority, said.classes)
+    fitted = fitted if majority is None else ClassTarget(said.classes, majority)
     told = said.take(np.flatnonzero(said.known))
-    losses = log_losses(told.scores, told.labels) if told.scored else np.zeros(0)
-    table = confusion(told.predicted, told.labels, len(told.classes))
+    target, answers, y = told.target, told.outputs, told.labels
+
+    def judged(cell: Any) -> Any:
+        return estimate_of(cell, resamples, seed) if isinstance(cell, Metric) else cell
+
+    base = fitted.baseline(y) if fitted else None
     return Evaluation(
-        n=len(told),
-        accuracy=wilson(int(told.correct.sum()), len(told)),
-        balanced_accuracy=_balanced_accuracy(table),
-        macro_f1=_macro_f1(table),
-        log_loss=_bootstrap(losses, resamples, seed),
-        auroc=_auroc(told) if told.scored else None,
-        baseline=None if majority is None else _baseline(told, majority),
-        per_class={name: _class(table, c) for c, name in enumerate(told.classes)},
-        confusion=tuple(tuple(map(int, row)) for row in table),
+        target,
+        len(told),
+        {name: judged(metric) for name, metric in target.metrics(answers, y).items()},
+        base and replace(base, metric=judged(base.metric)),
+        tuple(
+            replace(table, rows=tuple(tuple(map(judged, row)) for row in table.rows))
+            for table in target.tables(answers, y)
+        ),
     )
 
 
-def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 10_000) -> Estimate:
-    """How much more accurate `a` is than `b`, row for row; an interval holding 0 is a tie.
+def estimate_of(metric: Metric, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """A number with the interval that goes with its kind."""
+    if isinstance(metric, Mean):
+        return bootstrap(metric.rows, resamples, seed)
+    if isinstance(metric, Share):
+        low, high = _wilson_bounds(metric.share, metric.n if metric.size is None else metric.size)
+        return Estimate(metric.value, metric.scale(low), metric.scale(high), metric.n)
+    return Estimate(metric.value, np.nan, np.nan, metric.n)
 
-    A bootstrap of the paired differences. Raises Mismatch unless both are of the same labelled
-    rows, in the same order.
+
+def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 10_000) -> Estimate:
+    """How much better `a` is than `b`, row for row; an interval holding 0 is a tie.
+
+    A bootstrap of the paired differences of the target's scores of rows: of classes, how much more
+    accurate `a` is. Raises Mismatch unless both are of the same labelled rows, in the same order.
     """
-    if a.ids != b.ids or a.classes != b.classes or not np.array_equal(a.labels, b.labels):
+    if not same_rows(a, b):
         raise Mismatch(
             "Only predictions on the same rows, in the same order and with the same classes, "
             "can be compared."
         )
-    won = (a.correct.astype(int) - b.correct)[a.known]
+    scores = (p.target.row_scores(p.outputs, p.labels) for p in (a, b))
+    won = np.subtract(*scores)[a.known]
     if not len(won):
         raise Mismatch("Predictions are compared by their labels, but no row has one.")
-    shares = np.bincount(won + 1, minlength=3) / len(won)
+    if not np.isin(won, (-1, 0, 1)).all():
+        return bootstrap(won, resamples, seed)
+    # Resampled counts of three values are one multinomial draw.
+    shares = np.bincount(won.astype(int) + 1, minlength=3) / len(won)
     draws = np.random.default_rng(seed).multinomial(len(won), shares, size=resamples)
     low, high = np.quantile((draws[:, 2] - draws[:, 0]) / len(won), TAILS)
     return Estimate(float(won.mean()), float(low), float(high), len(won))
 
 
+def same_rows(a: Predictions, b: Predictions) -> bool:
+    """Whether both are of the same labelled rows, in the same order, asked the same."""
+    asked = a.ids == b.ids and a.target.agrees(b.target)
+    return asked and bool(np.array_equal(a.labels, b.labels))
+
+
 def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Two tables to print, of strings: the headline numbers, and a row a class below a header."""
-    headline = [(name.replace("_", " "), _shown(getattr(evaluation, name))) for name in HEADLINE]
+    """Two tables to print, of strings: the headline numbers, and the first table of named rows.
+
+    The latter has a header, and is empty if the target has no such table.
+    """
+    shown = evaluation.target.shown or tuple(evaluation.metrics)
+    headline = [(name.replace("_", " "), _shown(evaluation.metrics[name])) for name in shown]
     if base := evaluation.baseline:
-        headline.append((f"baseline: always {base.majority!r}", _shown(base.accuracy)))
-    table: list[tuple[str, ...]] = [("class", "n", "precision", "recall", "F1")]
-    for name, c in evaluation.per_class.items():
-        table.append((name, str(c.n), _brief(c.precision), _brief(c.recall), _brief(c.f1)))
-    return list[tuple[str, ...]](headline), table
+        headline.append((f"baseline: always {base.answer!r}", _shown(base.metric)))
+    table = next((table for table in evaluation.tables if table.keys), None)
+    rows = [] if table is None else [table.columns, *(tuple(map(cell, r)) for r in table.rows)]
+    return list[tuple[str, ...]](headline), rows
+
+
+def cell(value: Any) -> str:
+    """A cell of a table as text: an estimate without its number of rows, n/a for None."""
+    if isinstance(value, Estimate):
+        return brief(value)
+    return "n/a" if value is None else str(value)
+
+
+def brief(estimate: Estimate) -> str:
+    if np.isnan(estimate.low):
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def wilson(right: int, n: int) -> Estimate | None:
@@ -201,95 +241,8 @@ def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
     )
 
 
-def _balanced_accuracy(table: NDArray[np.int64]) -> Estimate | None:
-    if not (n := table.sum(axis=1)).any():
-        return None
-    likely = _smoothed(table)
-    worth = np.diag(1.0 / (np.maximum(n, 1) * (n > 0).sum()))
-    size = _effective(balanced_accuracy(likely), _table_variance(likely, worth))
-    value = balanced_accuracy(table)
-    return Estimate(value, *_wilson_bounds(value, size), int(n.sum()))
-
-
-def _macro_f1(table: NDArray[np.int64]) -> Estimate | None:
-    """Variance by the delta method (as in Takahashi et al. 2022), class counts held fixed.
-
-    A row of class i called j moves the mean by [2 (i = j) - F1_j] / (n_j + m_j) / K, where n_j
-    rows are of class j and m_j are called so.
-    """
-    if not (n := table.sum(axis=1)).any():
-        return None
-    likely = _smoothed(table)
-    called = np.maximum(n + likely.sum(axis=0), 1e-9)
-    worth = (2 * np.eye(len(n)) - np.nan_to_num(f1s(likely))) / called / (n > 0).sum()
-    worth[:, n == 0] = 0.0
-    size = _effective(macro_f1(likely), _table_variance(likely, worth))
-    value = macro_f1(table)
-    return Estimate(value, *_wilson_bounds(value, size), int(n.sum()))
-
-
-def _smoothed(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The same rows a class, called as if two more had been right and two wrong in each.
-
-    So variances are never 0 for want of an error (Agresti and Coull 1998).
-    """
-    n, classes = table.sum(axis=1, keepdims=True), len(table)
-    more = np.full((classes, classes), 2 / max(classes - 1, 1))
-    np.fill_diagonal(more, 2)
-    return (table + more) * n / (n + more.sum(axis=1, keepdims=True))
-
-
-def _effective(value: float, variance: float) -> float:
-    """Rows of which a share of this value would have this variance."""
-    return value * (1 - value) / variance if variance > 0 else np.inf
-
-
-def _table_variance(table: NDArray[np.float64], worth: NDArray[np.float64]) -> float:
-    """Of the sum of `worth` (C, C) over all rows, each row of the table one multinomial draw."""
-    n = table.sum(axis=1)
-    share = table / np.maximum(n, 1e-9)[:, None]
-    means = (share * worth).sum(axis=1)
-    return float((n * ((share * worth**2).sum(axis=1) - means**2)).sum())
-
-
-def _auroc(said: Predictions) -> Estimate | None:
-    if not (ranked := rankings(said.scores, said.labels)):
-        return None
-    value = float(np.mean([r.auroc for r in ranked]))
-    size = _auroc_size(ranked, said.labels, value)
-    return Estimate(value, *_wilson_bounds(value, size), len(said))
-
-
-def _auroc_size(ranked: list[Ranking], labels: NDArray[np.int64], value: float) -> float:
-    """Effective size, by DeLong's placements summed over classes: a row moves every curve.
-
-    Their variance is too small when few rows tell, and 0 when none is out of order. So four rows
-    of the rarest class are reckoned at the variance of nearly perfect curves with exponential
-    scores (Hanley and McNeil 1982); with no row out of order, all are.
-    """
-    worth, sizes = np.zeros(len(labels)), []
-    for r in ranked:
-        own, others = int(r.own.sum()), int((~r.own).sum())
-        worth += r.placements / np.where(r.own, own, others) / len(ranked)
-        sizes.append(4 * own * others / (own + others + 2))
-    usual = min(len(sizes) ** 2 / float((1.0 / np.array(sizes)).sum()), len(labels))
-    if value in (0.0, 1.0):
-        return usual
-    fewest = int(np.unique(labels, return_counts=True)[1].min())
-    spread = fewest * _variance_of_sum(worth, labels) + 4 * value * (1 - value) / usual
-    return _effective(value, spread / (fewest + 4))
-
-
-def _variance_of_sum(worth: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Of the sum of `worth` (N,) when as many rows of each class are drawn anew."""
-    groups = [worth[labels == c] for c in np.unique(labels)]
-    return float(sum(len(g) * g.var(ddof=1) for g in groups if len(g) > 1))
-
-
-def _bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimate | None:
+def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimate:
     """Mean of the rows, and percentiles of the means of as many drawn with replacement."""
-    if not len(values):
-        return None
     rng = np.random.default_rng(seed)
     n, means = len(values), np.empty(resamples)
     step = max(1, CELLS // n)
@@ -300,45 +253,21 @@ def _bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estima
     return Estimate(float(values.mean()), float(low), float(high), n)
 
 
-def _class(table: NDArray[np.int64], c: int) -> ClassEstimates:
-    n, called, right = (int(v) for v in (table[c].sum(), table[:, c].sum(), table[c, c]))
-    if n == 0:
-        return ClassEstimates(0, None, None, None)
-    return ClassEstimates(
-        n, wilson(right, called), wilson(right, n), _f1(right, n + called - right)
-    )
-
-
-def _f1(right: int, either: int) -> Estimate:
-    """F1 = 2 J / (1 + J), which only grows with J, so that J's interval becomes its own.
-
-    J is the share of right ones among the rows that are of the class or were called so.
-    """
-    shares = (right / either, *_wilson_bounds(right / either, either))
-    value, low, high = (2 * j / (1 + j) for j in shares)
-    return Estimate(value, low, high, either)
-
-
-def _baseline(said: Predictions, majority: str) -> Baseline:
-    right = int((said.labels == said.classes.index(majority)).sum())
-    return Baseline(majority, wilson(right, len(said)))
-
-
 def _shown(estimate: Estimate | None) -> str:
     return "n/a" if estimate is None else str(estimate)
 
 
-def _brief(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "n/a"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+def _values(table: Table, row_of: Callable[[dict[str, Any]], Any]) -> Any:
+    """The rows of a table: as they are, or each as a value with names, by its first cell."""
+    if not table.keys:
+        return table.rows
+    named = (dict(zip(table.keys[1:], row[1:], strict=True)) for row in table.rows)
+    return {row[0]: row_of(own) for row, own in zip(table.rows, named, strict=True)}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Estimate):
         return value.to_plain()
-    if isinstance(value, (Evaluation, ClassEstimates, Baseline)):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
         return {name: _plain(v) for name, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, tuple) else value

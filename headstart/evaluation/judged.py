@@ -79,6 +79,6 @@ def compared(kept: str, said: Mapping[str, Predictions], on: str) -> list[dict[s
     return found
 
 
-def _share(hits: NDArray[np.bool_]) -> dict[str, float] | None:
+def _share(hits: NDArray[np.bool_]) -> dict[str, float | None] | None:
     estimate = wilson(int(hits.sum()), len(hits))
     return None if estimate is None else estimate.to_plain()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.base.errors import Mismatch, SpecError, UnknownName
 from headstart.base.runtime import memory_bytes
 from headstart.base.values import check_seed
+from headstart.targets.metrics import softmax as softmax
 
 Floats = NDArray[np.floating[Any]]
 Kind = Literal["logistic", "ridge", "nearest", "linear", "mlp"]
@@ -194,11 +195,6 @@ class Fitted:
     head: Head
     chosen: dict[str, Any]
     path: tuple[dict[str, Any], ...]
-
-
-def softmax(logits: Floats) -> NDArray[np.float64]:  # (N, C) -> (N, C)
-    exps = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exps / exps.sum(axis=1, keepdims=True)
 
 
 def log_loss_of(scores: Floats, y: NDArray[np.int64], weights: Floats) -> float:

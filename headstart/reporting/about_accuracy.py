@@ -7,7 +7,6 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from headstart.evaluation.evaluation import HEADLINE
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import (
     Block,
@@ -33,7 +32,13 @@ def test_section(facts: Facts, w: Words, album: Album) -> Section:
     test, said = facts.evaluation["test"], facts.test
     if not len(said):
         return Section("test", w("test.title"), [Text(w("test.none"), "empty")])
-    blocks = list[Block]([_headline(w, test), Heading(w("test.per_class")), _per_class(w, test)])
+    blocks = list[Block](
+        [
+            _headline(w, test, facts.test.target.shown),
+            Heading(w("test.per_class")),
+            _per_class(w, test),
+        ]
+    )
     blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
     blocks += [_confusion(w, test), *_confused(w, test)]
     known = np.flatnonzero(said.known)
@@ -46,9 +51,9 @@ def test_section(facts: Facts, w: Words, album: Album) -> Section:
     return Section("test", w("test.title"), blocks)
 
 
-def _headline(w: Words, test: dict[str, Any]) -> Table:
+def _headline(w: Words, test: dict[str, Any], shown: Sequence[str]) -> Table:
     rows = list[Sequence[Any]]()
-    for name in HEADLINE:
+    for name in shown:
         e = estimate(test.get(name))
         shown = w.plain_estimate(e) if name in ("log_loss", "auroc") else w.estimate(e)
         rows.append([w("metric." + name), shown, w("metric_note." + name)])

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.base.atomic import new_folder
 from headstart.base.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
-from headstart.evaluation.evaluation import HEADLINE
 from headstart.runs.folder import LAST, MARKER
+from headstart.targets.registry import evaluated_target
 from headstart.training.history import HISTORY, Epoch, read_history
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _curves(history: Iterable[Epoch]) -> Iterator[Point]:
 
 def _figures(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for part in ("test", "val"):
-        for name in HEADLINE:
+        for name in evaluated_target(evaluation[part]).shown:
             if estimate := evaluation[part][name]:
                 yield f"{part}/{name}", float(estimate["value"])
                 yield f"{part}/{name}_low", float(estimate["low"])

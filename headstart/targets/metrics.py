@@ -24,6 +24,11 @@ def wilson_bounds(share: Any, n: Any, z: float) -> tuple[Any, Any]:
     return centre - half, centre + half
 
 
+def softmax(logits: Floats) -> NDArray[np.float64]:  # (N, C) -> (N, C)
+    exps = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exps / exps.sum(axis=1, keepdims=True)
+
+
 def accuracy(scores: Floats, labels: Ints) -> float:
     return float(np.mean(scores.argmax(axis=1) == labels)) if len(labels) else np.nan
 

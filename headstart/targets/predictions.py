@@ -1,9 +1,9 @@
-"""What was said about each row: all that evaluation, reports and error pages need."""
+"""What a model answers for each row: all that evaluation, reports and error pages need."""
 
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,114 +15,142 @@ from headstart.base.cells import NOT_UTF8, as_text, defused, restored
 from headstart.base.display import display
 from headstart.base.errors import DataError, Mismatch
 from headstart.base.tables import csv_lines, unreadable_text
+from headstart.targets.classes import (
+    SCORE,
+    UNKNOWN,
+    ClassTarget,
+    as_target,
+    class_names,
+    improbable,
+    predicted,
+    scored,
+)
+from headstart.targets.target import Array, Labels, Outputs, Target
 
 COLUMNS = ["path", "label", "predicted"]
-SCORE = "score:"  # begins the name of a score's column, so a class may be called "path"
-UNKNOWN = -1  # the label of a row whose class nobody told, or that no class here goes by
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Predictions:
-    """Row i says of `ids[i]`, truly `classes[labels[i]]`, how probable each class is.
+    """Row i is what `target` answers to the example `ids[i]`, whose label is `labels[i]`.
 
-    answers: what was said of each row, where that is not simply the class of the highest score. It
-    is all there is where nobody told probabilities: `scores` then have no columns, so that no
-    number can be made of them. Raises Mismatch if the parts don't fit together.
+    outputs: the answers by name, first axis N; see the target. Of classes they may be given as
+    scores (N, C), with their names in place of a target, and `answers` (N,) where the answer is not
+    simply the class of the highest score. Raises Mismatch if the parts don't fit together.
     """
 
     ids: tuple[str, ...]
-    scores: NDArray[np.float32]  # (N, C), rows sum to 1; or (N, 0), beside answers
-    labels: NDArray[np.int64]  # (N,), -1 where unknown
-    classes: tuple[str, ...]
-    answers: NDArray[np.int64] | None = None  # (N,)
+    outputs: Outputs
+    labels: Labels
+    target: Target
 
-    def __post_init__(self) -> None:
-        n, c = len(self.ids), len(self.classes)
-        shapes = {(n, c)} if self.answers is None else {(n, c), (n, 0)}
-        if self.scores.shape not in shapes or self.labels.shape != (n,):
+    def __init__(
+        self,
+        ids: tuple[str, ...],
+        outputs: Outputs | Array,
+        labels: Labels,
+        target: Target | tuple[str, ...],
+        answers: Array | None = None,
+    ) -> None:
+        named = {"scores": outputs} if isinstance(outputs, np.ndarray) else dict(outputs)
+        named |= {} if answers is None else {"answers": answers}
+        fields = {"ids": ids, "outputs": named, "labels": labels, "target": as_target(target)}
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        if {len(ids)} != {len(labels), *map(len, named.values())}:
+            sizes = ", ".join(f"{len(values)} {name}" for name, values in named.items())
             raise Mismatch(
-                f"Predictions hold a label a row and a score a class, for {n} ids and {c} classes; "
-                f"got labels {self.labels.shape} and scores {self.scores.shape}."
+                f"Predictions hold a label and an answer for each row; got {len(ids)} ids, "
+                f"{len(labels)} labels and {sizes}."
             )
-        if self.scores.dtype != np.float32 or self.labels.dtype != np.int64:
-            raise Mismatch(
-                f"Scores are float32 and labels int64; got {self.scores.dtype} and "
-                f"{self.labels.dtype}. Convert them with .astype."
-            )
-        if len(set(self.classes)) < c:
-            raise Mismatch(f"Every class has a name of its own; got {self.classes}.")
-        if n and not UNKNOWN <= self.labels.min() <= self.labels.max() < c:
-            raise Mismatch(f"A label is from 0 to {c - 1}, or -1 if unknown; got {self.labels}.")
-        if self.answers is not None:
-            _check_answers(self.answers, n, c)
-        if self.scored:
-            _check_probabilities(self.scores)
+        self.target.check(named, labels)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        """(N,) where the label is known."""
+        return self.target.known(self.labels)
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Predictions":
+        """Only these rows, in this order."""
+        picked = np.asarray(rows, dtype=np.int64)
+        ids = tuple(self.ids[i] for i in picked)
+        outputs = {name: values[picked] for name, values in self.outputs.items()}
+        return Predictions(ids, outputs, self.labels[picked], self.target)
+
+    # ------------------------------------------------------------ of classes
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return class_names(self.target)
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(N, C) the probability of each class; (N, 0) where only answers are known."""
+        return self.outputs["scores"]
+
+    @property
+    def answers(self) -> NDArray[np.int64] | None:
+        return self.outputs.get("answers")
+
+    @property
     def scored(self) -> bool:
-        """Whether there are probabilities, of which log loss and AUROC can be told."""
-        return self.answers is None or self.scores.shape[1] > 0
+        """Whether there are probabilities, of which log loss and AUROC can be computed."""
+        return scored(self.outputs)
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """(N,) what was answered: the class of the highest score, of equals the first."""
-        if self.answers is not None:
-            return self.answers
-        return self.scores.argmax(axis=1) if len(self) else np.zeros(0, np.int64)
+        """(N,) the class that was answered."""
+        return predicted(self.outputs)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         """(N,) never where the label is unknown."""
         return self.predicted == self.labels
 
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """(N,) where the label is known."""
-        return self.labels != UNKNOWN
-
-    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Predictions":
-        """Only these rows, in this order."""
-        picked = np.asarray(rows, dtype=np.int64)
-        ids = tuple(self.ids[i] for i in picked)
-        answers = None if self.answers is None else self.answers[picked]
-        return Predictions(ids, self.scores[picked], self.labels[picked], self.classes, answers)
-
 
 def write_csv(predictions: Predictions, path: Path) -> None:
-    """path,label,predicted and, if scored, a column score:CLASS a class; unknown labels are empty.
+    """Write path, label and the target's columns of answers; unknown labels are empty.
 
-    Nine digits, from which `read_predictions` makes the same float32 again. A path or class that a
-    spreadsheet would run as a formula has an apostrophe before it (`cells.defused`).
+    Of classes these are `predicted` and, if scored, score:CLASS for each class. Numbers have nine
+    digits, from which `read_predictions` makes the same float32 again. A text that a spreadsheet
+    would run as a formula has an apostrophe before it (`cells.defused`).
     """
+    columns = predictions.target.columns(predictions.outputs)
+    labels = predictions.target.decode(predictions.labels)
+    texts = (map(defused, column) for column in (predictions.ids, labels))
+    rows = zip(*texts, *map(_cells, columns.values()), strict=True)
+    header = [*COLUMNS[:2], *columns]
     text = io.StringIO()
-    returns = any("\r" in name for name in (*predictions.ids, *predictions.classes))
+    returns = any("\r" in name for name in (*header, *predictions.ids, *predictions.classes))
     writer = csv.writer(  # which, left to itself, does not quote a lone \r
         text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     )
-    writer.writerow(COLUMNS + [SCORE + name for name in predictions.classes if predictions.scored])
-    names = [*map(defused, predictions.classes), ""]  # so that -1 is the last
-    rows = zip(
-        predictions.ids, predictions.labels, predictions.predicted, predictions.scores, strict=True
-    )
-    for id, label, said, scores in rows:
-        writer.writerow(
-            [defused(id), names[label], names[said], *(f"{s:.9g}" for s in scores.tolist())]
-        )
+    writer.writerow(header)
+    writer.writerows(rows)
     write_text(path, text.getvalue())
 
 
-def read_predictions(path: Path) -> Predictions:
+def _cells(column: Array) -> Iterable[str]:
+    """The cells of a column of answers (N,): numbers or texts."""
+    if column.dtype.kind == "f":
+        return (f"{value:.9g}" for value in column.tolist())
+    return (defused(str(value)) for value in column.tolist())
+
+
+def read_predictions(path: Path, target: Target | None = None) -> Predictions:
     """What `write_csv` wrote, or a file made elsewhere, its columns in any order.
 
-    path; label, empty where unknown; predicted; score:CLASS for each class. There may be no scores,
-    or no `predicted`, which is then the class of the highest. Without scores the classes are those
-    that the rows name, sorted. Names are those that a manifest's labels would be (`cells.as_text`).
-    Raises DataError for anything else, naming the row, from 1.
+    target: what was asked; None for classes, whose columns are path; label, empty where unknown;
+    predicted; score:CLASS for each class. There may be no scores, or no `predicted`, which is then
+    the class of the highest. Without scores the classes are those that the rows name, sorted. Names
+    are those that a manifest's labels would be (`cells.as_text`). Raises DataError for anything
+    else, naming the row, from 1.
     """
     header, lines = _table(path)
+    if target is not None and not isinstance(target, ClassTarget):
+        return _answers_to(target, path, header, lines)
     _check_header(path, header)
     places = {name: i for i, name in enumerate(header)}
     ids = tuple(restored(row[places["path"]]) for row in lines)
@@ -143,6 +171,18 @@ def read_predictions(path: Path) -> Predictions:
     if answers is not None and scores.shape[1] and (answers == scores.argmax(axis=1)).all():
         answers = None  # they say no more than the scores do
     return Predictions(ids, scores, labels, tidy, answers)
+
+
+def _answers_to(
+    target: Target, path: Path, header: list[str], lines: list[list[str]]
+) -> Predictions:
+    """The predictions of a target whose columns say nothing of themselves."""
+    if missing := {"path", "label"} - set(header):
+        raise DataError(f"{display(path)} is not a file of predictions: no column {min(missing)}.")
+    columns = {name: [restored(row[i]) for row in lines] for i, name in enumerate(header)}
+    ids, labels = tuple(columns.pop("path")), columns.pop("label")
+    _check_unique(path, ids)
+    return Predictions(ids, target.answers(columns), target.parse(labels), target)
 
 
 def _tidied(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -245,33 +285,9 @@ def _scores(path: Path, lines: list[list[str]], places: list[int]) -> NDArray[np
             raise DataError(
                 f"{display(path)}: row {i + 1} has a score that is not a number: {error}."
             ) from error
-    if places and (wrong := _improbable(scores)) is not None:
+    if places and (wrong := improbable(scores)) is not None:
         raise DataError(
             f"{display(path)}: the scores of a row are probabilities and sum to 1; row "
             f"{wrong + 1} has {scores[wrong]}."
         )
     return scores.astype(np.float32)
-
-
-def _check_probabilities(scores: NDArray[np.float32]) -> None:
-    if (row := _improbable(scores)) is not None:
-        raise Mismatch(
-            f"The scores of a row are probabilities and sum to 1; row {row} has {scores[row]}."
-        )
-
-
-def _improbable(scores: NDArray[np.floating]) -> int | None:
-    """The first row that is not of probabilities (which NaN is not)."""
-    sums = scores.sum(axis=1, dtype=np.float64)
-    wrong = ~(np.abs(sums - 1.0) < 1e-3) | ~(scores >= 0).all(axis=1)
-    return int(wrong.argmax()) if wrong.any() else None
-
-
-def _check_answers(answers: NDArray[np.int64], n: int, classes: int) -> None:
-    if answers.shape != (n,) or answers.dtype != np.int64:
-        raise Mismatch(
-            f"There is one answer a row, an int64; got {answers.shape} of {answers.dtype} for "
-            f"{n} rows."
-        )
-    if n and not 0 <= answers.min() <= answers.max() < classes:
-        raise Mismatch(f"An answer is a class, from 0 to {classes - 1}; got {answers}.")

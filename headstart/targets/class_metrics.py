@@ -1,0 +1,126 @@
+"""Metrics of classes, with the number of rows that each is worth.
+
+A share of rows has Wilson's interval. A number that is not a share of rows but lies between 0 and 1
+(balanced accuracy, macro F1, AUROC) has Wilson's too, at the number of rows that a share as
+uncertain as it would have: its *effective* sample size (Korn and Graubard 1998; Franco, Little,
+Louis, Slud 2019), from a variance with the class counts held fixed, as a stratified split holds
+them. Unlike a bootstrap percentile, Wilson's interval does not shrink to a point when no error was
+seen.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.targets.metrics import (
+    Floats,
+    Ints,
+    Ranking,
+    balanced_accuracy,
+    f1s,
+    macro_f1,
+    rankings,
+)
+from headstart.targets.target import Share
+
+
+def balanced_accuracy_metric(table: NDArray[np.int64]) -> Share | None:
+    if not (n := table.sum(axis=1)).any():
+        return None
+    likely = _smoothed(table)
+    worth = np.diag(1.0 / (np.maximum(n, 1) * (n > 0).sum()))
+    size = _effective(balanced_accuracy(likely), _table_variance(likely, worth))
+    return Share(balanced_accuracy(table), int(n.sum()), size)
+
+
+def macro_f1_metric(table: NDArray[np.int64]) -> Share | None:
+    """Variance by the delta method (as in Takahashi et al. 2022), class counts held fixed.
+
+    A row of class i called j moves the mean by [2 (i = j) - F1_j] / (n_j + m_j) / K, where n_j
+    rows are of class j and m_j are called so.
+    """
+    if not (n := table.sum(axis=1)).any():
+        return None
+    likely = _smoothed(table)
+    called = np.maximum(n + likely.sum(axis=0), 1e-9)
+    worth = (2 * np.eye(len(n)) - np.nan_to_num(f1s(likely))) / called / (n > 0).sum()
+    worth[:, n == 0] = 0.0
+    size = _effective(macro_f1(likely), _table_variance(likely, worth))
+    return Share(macro_f1(table), int(n.sum()), size)
+
+
+def auroc_metric(scores: Floats, labels: Ints) -> Share | None:
+    if not (ranked := rankings(scores, labels)):
+        return None
+    value = float(np.mean([r.auroc for r in ranked]))
+    return Share(value, len(labels), _auroc_size(ranked, labels, value))
+
+
+def class_cells(table: NDArray[np.int64], c: int) -> tuple[int | Share | None, ...]:
+    """Rows of class c, its precision, recall and F1; None where no row tells."""
+    n, called, right = (int(v) for v in (table[c].sum(), table[:, c].sum(), table[c, c]))
+    if n == 0:
+        return 0, None, None, None
+    either = n + called - right
+    return n, _share(right, called), Share(right / n, n), Share(right / either, either, scale=_f1)
+
+
+def _share(right: int, n: int) -> Share | None:
+    return Share(right / n, n) if n else None
+
+
+def _f1(j: float) -> float:
+    """F1 = 2 J / (1 + J), which only grows with J, so that J's interval becomes its own.
+
+    J is the share of right ones among the rows that are of the class or were called so.
+    """
+    return 2 * j / (1 + j)
+
+
+def _smoothed(table: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The same rows a class, called as if two more had been right and two wrong in each.
+
+    So variances are never 0 for want of an error (Agresti and Coull 1998).
+    """
+    n, classes = table.sum(axis=1, keepdims=True), len(table)
+    more = np.full((classes, classes), 2 / max(classes - 1, 1))
+    np.fill_diagonal(more, 2)
+    return (table + more) * n / (n + more.sum(axis=1, keepdims=True))
+
+
+def _effective(value: float, variance: float) -> float:
+    """Rows of which a share of this value would have this variance."""
+    return value * (1 - value) / variance if variance > 0 else np.inf
+
+
+def _table_variance(table: NDArray[np.float64], worth: NDArray[np.float64]) -> float:
+    """Of the sum of `worth` (C, C) over all rows, each row of the table one multinomial draw."""
+    n = table.sum(axis=1)
+    share = table / np.maximum(n, 1e-9)[:, None]
+    means = (share * worth).sum(axis=1)
+    return float((n * ((share * worth**2).sum(axis=1) - means**2)).sum())
+
+
+def _auroc_size(ranked: list[Ranking], labels: Ints, value: float) -> float:
+    """Effective size, by DeLong's placements summed over classes: a row moves every curve.
+
+    Their variance is too small when few rows tell, and 0 when none is out of order. So four rows
+    of the rarest class are reckoned at the variance of nearly perfect curves with exponential
+    scores (Hanley and McNeil 1982); with no row out of order, all are.
+    """
+    worth, sizes = np.zeros(len(labels)), []
+    for r in ranked:
+        own, others = int(r.own.sum()), int((~r.own).sum())
+        worth += r.placements / np.where(r.own, own, others) / len(ranked)
+        sizes.append(4 * own * others / (own + others + 2))
+    usual = min(len(sizes) ** 2 / float((1.0 / np.array(sizes)).sum()), len(labels))
+    if value in (0.0, 1.0):
+        return usual
+    fewest = int(np.unique(labels, return_counts=True)[1].min())
+    spread = fewest * _variance_of_sum(worth, labels) + 4 * value * (1 - value) / usual
+    return _effective(value, spread / (fewest + 4))
+
+
+def _variance_of_sum(worth: NDArray[np.float64], labels: Ints) -> float:
+    """Of the sum of `worth` (N,) when as many rows of each class are drawn anew."""
+    groups = [worth[labels == c] for c in np.unique(labels)]
+    return float(sum(len(g) * g.var(ddof=1) for g in groups if len(g) > 1))

@@ -1,0 +1,269 @@
+"""One class of many: what is answered is a probability for each class."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.base.display import CONTROLS, display
+from headstart.base.errors import DataError, Mismatch, UnknownName
+from headstart.targets import metrics
+from headstart.targets.class_metrics import (
+    auroc_metric,
+    balanced_accuracy_metric,
+    class_cells,
+    macro_f1_metric,
+)
+from headstart.targets.target import (
+    Array,
+    Baseline,
+    Labels,
+    Mean,
+    Metric,
+    Outputs,
+    Row,
+    Share,
+    Table,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNKNOWN = -1  # the label of a row whose class is unknown, or not one of these
+SCORE = "score:"  # begins the name of a score's column, so a class may be called "path"
+
+
+@dataclass(frozen=True)
+class ClassTarget(Target):
+    """One class of `names`; labels are (N,) int64 places among them, -1 where unknown.
+
+    Answers are {"scores": (N, C) float32}, rows sum to 1, and {"answers": (N,) int64} beside them
+    where the answer is not simply the class of the highest score; scores of shape (N, 0) mean that
+    only answers are known. majority: the class with most training rows, if that is known.
+    """
+
+    names: tuple[str, ...]
+    majority: str = ""
+    kind: ClassVar[str] = "class"
+    reads: ClassVar[tuple[str, ...]] = ("label",)
+    shown: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "auroc",
+        "log_loss",
+    )
+
+    def __post_init__(self) -> None:
+        if self.majority and self.majority not in self.names:
+            raise UnknownName("class", self.majority, self.names)
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "ClassTarget":
+        return cls(tuple(sorted({row["label"] for row in rows})))
+
+    def fitted(self, y: Labels) -> "ClassTarget":
+        return replace(self, majority=self.names[int(np.bincount(y).argmax())])
+
+    def encode(self, row: Row) -> int:
+        if row["label"] not in self.names:
+            raise DataError(str(UnknownName("class", row["label"], self.names)))
+        return self.names.index(row["label"])
+
+    def labels(self, values: Sequence[Any]) -> NDArray[np.int64]:
+        if len(values) and not 0 <= min(values) <= max(values) < len(self.names):
+            raise DataError(f"Labels count from 0 to {len(self.names) - 1}, one for each class.")
+        if odd := next((name for name in self.names if CONTROLS.search(name)), None):
+            raise DataError(
+                f"The name of a class must be printable, and '{display(odd)}' holds control "
+                f"characters. Rename its folder or its label."
+            )
+        return np.array(values, dtype=np.int64)
+
+    def decode(self, y: Labels) -> list[str]:
+        names = [*self.names, ""]  # so that -1 is the last
+        return [names[label] for label in y]
+
+    def known(self, y: Labels) -> NDArray[np.bool_]:
+        return np.asarray(y != UNKNOWN)
+
+    def unknown(self, n: int) -> NDArray[np.int64]:
+        return np.full(n, UNKNOWN, dtype=np.int64)
+
+    def translate(self, y: Labels, target: Target) -> NDArray[np.int64]:
+        own = {name: c for c, name in enumerate(self.names)}
+        names = class_names(target)
+        return np.array([*(own.get(name, UNKNOWN) for name in names), UNKNOWN], np.int64)[y]
+
+    def strata(self, y: Labels) -> NDArray[np.int64]:
+        return np.asarray(y, np.int64)
+
+    @property
+    def outputs(self) -> int:
+        return len(self.names)
+
+    def loss(self, raw: "Tensor", y: "Tensor") -> "Tensor":
+        """Cross-entropy with the softmax, or of the one logit (N, 1) for the second class.
+
+        y: (N,) places of classes, or (N, C) shares of them that sum to 1.
+        """
+        from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
+
+        shares = one_hot(y, len(self.names)).float() if y.dim() == 1 else y
+        if raw.shape[1] == 1:
+            return binary_cross_entropy_with_logits(raw[:, 0], shares[:, 1], reduction="none")
+        return -(shares * log_softmax(raw, dim=1)).sum(dim=1)
+
+    def activate(self, raw: Array) -> Outputs:
+        """Softmax of logits (N, C), or of the log odds (N, 1) of the second of two classes."""
+        logits = np.hstack([np.zeros_like(raw), raw]) if raw.shape[1] == 1 else raw
+        return {"scores": metrics.softmax(logits).astype(np.float32)}
+
+    def check(self, answers: Outputs, y: Labels) -> None:
+        n, c = len(y), len(self.names)
+        scores, given = answers["scores"], answers.get("answers")
+        shapes = {(n, c)} if given is None else {(n, c), (n, 0)}
+        if scores.shape not in shapes or y.shape != (n,):
+            raise Mismatch(
+                f"Predictions hold one label per row and one score per class, for {n} rows and {c} "
+                f"classes; got labels {y.shape} and scores {scores.shape}."
+            )
+        if scores.dtype != np.float32 or y.dtype != np.int64:
+            raise Mismatch(
+                f"Scores are float32 and labels int64; got {scores.dtype} and {y.dtype}. Convert "
+                f"them with .astype."
+            )
+        if len(set(self.names)) < c:
+            raise Mismatch(f"Every class has a name of its own; got {self.names}.")
+        if n and not UNKNOWN <= y.min() <= y.max() < c:
+            raise Mismatch(f"A label is from 0 to {c - 1}, or -1 if unknown; got {y}.")
+        if given is not None:
+            _check_answers(given, n, c)
+        if scored(answers):
+            check_probabilities(scores)
+
+    def columns(self, answers: Outputs) -> Mapping[str, Array]:
+        said = np.array(self.names, object)[predicted(answers)]
+        scores = answers["scores"].T if scored(answers) else ()
+        return {"predicted": said} | {
+            SCORE + name: column for name, column in zip(self.names, scores, strict=False)
+        }
+
+    def row_scores(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
+        """1 where the class is right, 0 where it is wrong."""
+        return (predicted(answers) == y).astype(np.float64)
+
+    def merit(self, answers: Outputs, y: Labels) -> tuple[float, ...]:
+        """Accuracy; ties go to the smaller log loss."""
+        if not len(y):
+            return 0.0, 0.0
+        return metrics.accuracy(answers["scores"], y), -metrics.log_loss(answers["scores"], y)
+
+    def metrics(self, answers: Outputs, y: Labels) -> Mapping[str, Metric | None]:
+        right = int((predicted(answers) == y).sum())
+        table = metrics.confusion(predicted(answers), y, len(self.names))
+        named = scored(answers) and len(y) > 0
+        return {
+            "accuracy": Share(right / len(y), len(y)) if len(y) else None,
+            "balanced_accuracy": balanced_accuracy_metric(table),
+            "macro_f1": macro_f1_metric(table),
+            "log_loss": Mean(metrics.log_losses(answers["scores"], y)) if named else None,
+            "auroc": auroc_metric(answers["scores"], y) if named else None,
+        }
+
+    def agrees(self, other: Target) -> bool:
+        return self.names == class_names(other)
+
+    def baseline(self, y: Labels) -> Baseline | None:
+        if not self.majority:
+            return None
+        right = int((y == self.names.index(self.majority)).sum())
+        share = Share(right / len(y), len(y)) if len(y) else None
+        return Baseline("majority", self.majority, "accuracy", share)
+
+    def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
+        table = metrics.confusion(predicted(answers), y, len(self.names))
+        each = tuple((name, *class_cells(table, c)) for c, name in enumerate(self.names))
+        cells = tuple(tuple(map(int, row)) for row in table)
+        return (
+            Table(
+                "per_class",
+                "Class by class",
+                ("class", "n", "precision", "recall", "F1"),
+                each,
+                ("class", "n", "precision", "recall", "f1"),
+            ),
+            Table("confusion", "Confusion matrix", self.names, cells),
+        )
+
+    def confidence(self, answers: Outputs) -> NDArray[np.float64]:
+        return answers["scores"].max(axis=1).astype(np.float64)
+
+    def conformity(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
+        """(N,) how far below 1 the right class scores (Sadinle, Lei, Wasserman 2019)."""
+        own: NDArray[np.float64] = answers["scores"][np.arange(len(y)), y].astype(np.float64)
+        return 1.0 - own
+
+    def region(self, answers: Outputs, limit: float) -> Mapping[str, Array]:
+        """(N, C) which classes cannot be ruled out; none for a row that is like no class."""
+        return {"not_ruled_out": 1.0 - answers["scores"].astype(np.float64) <= limit}
+
+    def heading(self) -> dict[str, Any]:
+        return {"classes": list(self.names)}
+
+    def settings(self) -> dict[str, Any]:
+        return {"names": list(self.names), "majority": self.majority}
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any]) -> "ClassTarget":
+        return cls(tuple(settings["names"]), settings["majority"])
+
+
+def class_names(target: Target) -> tuple[str, ...]:
+    """The names of a target's classes; none if it does not answer with a class."""
+    return target.names if isinstance(target, ClassTarget) else ()
+
+
+def as_target(target: Target | tuple[str, ...]) -> Target:
+    """A target as it is; the names of classes as a target of them."""
+    return ClassTarget(target) if isinstance(target, tuple) else target
+
+
+def scored(answers: Outputs) -> bool:
+    """Whether there are probabilities, of which log loss and AUROC can be computed."""
+    return "answers" not in answers or answers["scores"].shape[1] > 0
+
+
+def predicted(answers: Outputs) -> NDArray[np.int64]:
+    """(N,) the class of each row: the answer, or else the highest score; ties go to the first."""
+    if "answers" in answers:
+        return answers["answers"]
+    scores = answers["scores"]
+    return scores.argmax(axis=1) if len(scores) else np.zeros(0, np.int64)
+
+
+def check_probabilities(scores: Array) -> None:
+    if (row := improbable(scores)) is not None:
+        raise Mismatch(
+            f"The scores of a row are probabilities and sum to 1; row {row} has {scores[row]}."
+        )
+
+
+def improbable(scores: Array) -> int | None:
+    """The first row that is not of probabilities (which NaN is not)."""
+    sums = scores.sum(axis=1, dtype=np.float64)
+    wrong = ~(np.abs(sums - 1.0) < 1e-3) | ~(scores >= 0).all(axis=1)
+    return int(wrong.argmax()) if wrong.any() else None
+
+
+def _check_answers(answers: Array, n: int, classes: int) -> None:
+    if answers.shape != (n,) or answers.dtype != np.int64:
+        raise Mismatch(
+            f"There is one answer per row, an int64; got {answers.shape} of {answers.dtype} for "
+            f"{n} rows."
+        )
+    if n and not 0 <= answers.min() <= answers.max() < classes:
+        raise Mismatch(f"An answer is a class, from 0 to {classes - 1}; got {answers}.")

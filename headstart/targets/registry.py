@@ -1,0 +1,63 @@
+"""The kinds of target by name: built in, of installed packages, and registered by a script."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from headstart.base.errors import SpecError, UnknownName
+from headstart.targets.classes import ClassTarget
+from headstart.targets.target import Target
+
+GROUP = "headstart.targets"  # entry points, each a class that follows `Target`
+_KINDS: dict[str, type[Target]] = {ClassTarget.kind: ClassTarget}
+
+
+def register(target: type[Target]) -> type[Target]:
+    """Add a kind of target, under its `kind`; usable as a decorator of the class.
+
+    Raises SpecError if another class has that name.
+    """
+    if _KINDS.setdefault(target.kind, target) is not target:
+        raise SpecError(
+            f"Kinds of target have names of their own; {target.kind!r} is "
+            f"{_KINDS[target.kind].__qualname__}. Give {target.__qualname__} another `kind`."
+        )
+    return target
+
+
+def kinds() -> dict[str, type[Target]]:
+    """Every kind by its name; the built-in ones first."""
+    for point in entry_points(group=GROUP):
+        if point.name not in _KINDS:
+            register(point.load())
+    return _KINDS
+
+
+def target_kind(name: str) -> type[Target]:
+    """The kind of this name; raises UnknownName with the nearest one."""
+    if name not in _KINDS and name not in kinds():
+        raise UnknownName("kind of target", name, _KINDS)
+    return _KINDS[name]
+
+
+def detect(columns: Sequence[str]) -> type[Target] | None:
+    """The first kind that data with these columns asks for; None if there is none."""
+    return next((kind for kind in kinds().values() if kind.detect(columns)), None)
+
+
+def target_to_plain(target: Target) -> dict[str, Any]:
+    return {"kind": target.kind, **target.settings()}
+
+
+def target_from_plain(plain: Mapping[str, Any]) -> Target:
+    """What `target_to_plain` wrote."""
+    settings = {name: value for name, value in plain.items() if name != "kind"}
+    return target_kind(str(plain["kind"])).load(settings)
+
+
+def evaluated_target(plain: Mapping[str, Any]) -> Target:
+    """The target of an evaluation, from its plain form in evaluation.json."""
+    if "target" in plain:
+        return target_from_plain(plain["target"])
+    names, base = tuple(plain.get("classes", ())), plain.get("baseline") or {}
+    return ClassTarget(names, base.get("majority", "") if names else "")
