@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from headstart.cli import progress as talk
-from headstart.cli.main import COMMANDS, main
+from headstart.cli.main import COMMANDS, SUMMARIES, main
 
 
 @pytest.fixture(autouse=True)
@@ -315,7 +315,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert str(COMMANDS[command].__doc__) in capsys.readouterr().out.replace("\n", " ")
+    assert SUMMARIES[command] in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> None:

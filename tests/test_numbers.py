@@ -10,8 +10,8 @@ import pytest
 import headstart as hs
 from headstart.base.errors import SpecError
 from headstart.base.runtime import memory_bytes
-from headstart.cli import flags
 from headstart.cli.main import COMMANDS, main
+from headstart.cli.parser import Parser
 from headstart.models.specs import FeatureExtraction
 
 WORDS = {
@@ -37,16 +37,16 @@ class Accepted(Exception):
 
 
 class Shown(Exception):
-    def __init__(self, parser: flags.Parser) -> None:
+    def __init__(self, parser: Parser) -> None:
         self.parser = parser
 
 
 def numeric_flags(command: str) -> Iterator[str]:
-    def show(parser: flags.Parser, argv: list[str]) -> NoReturn:
+    def show(parser: Parser, argv: list[str]) -> NoReturn:
         raise Shown(parser)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flags.Parser, "parse_args", show)
+        patch.setattr(Parser, "parse_args", show)
         with pytest.raises(Shown) as shown:
             COMMANDS[command]([])
     for action in shown.value.parser._actions:

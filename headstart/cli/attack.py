@@ -10,8 +10,9 @@ import headstart as hs
 from headstart.base.atomic import check_folder
 from headstart.base.display import displayed
 from headstart.base.errors import HeadstartError, SpecError, sentence_of
-from headstart.cli.flags import Parser, add_flags, count, fraction, made
+from headstart.cli.flags import add_flags, count, fraction, made
 from headstart.cli.opening import Looked, add_looking_flags, look, named_after
+from headstart.cli.parser import Parser
 from headstart.cli.printing import (
     FAILED,
     INTERRUPTED,
@@ -25,9 +26,8 @@ USUAL = {"linf": 4 / 255, "l2": 1.0}  # epsilon, where none is named
 FOLDER = "attack"  # where pictures go: in the run, or in the current folder
 
 
-def attack(argv: list[str]) -> int:
-    """change pictures so little that people see the same and the model another class"""
-    parser = Parser("attack", attack)
+def arguments(argv: Sequence[str] = ()) -> Parser:
+    parser = Parser("attack")
     add_looking_flags(parser, files=True)
     parser.add_argument("--target", help="class it is to be taken for (default: any other)")
     parser.add_argument(
@@ -51,8 +51,10 @@ def attack(argv: list[str]) -> int:
         help=f"for NAME.png, NAME-triptych.png of each (default: RUN/{FOLDER}, or {FOLDER})",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
-    args = parser.parse_args(argv)
+    return parser
 
+
+def run(args: argparse.Namespace) -> int:
     norm = getattr(args, "norm", hs.Attack().norm)
     how = made(hs.Attack(USUAL[norm], norm), args)
     restarts = getattr(args, "restarts", hs.RESTARTS)

@@ -1,7 +1,7 @@
 """`headstart explain`: where a model sees its class, whether that is so, and what looks alike."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ import headstart as hs
 from headstart.base.atomic import check_folder, write_bytes
 from headstart.base.display import displayed
 from headstart.base.errors import HeadstartError, SpecError, sentence_of
-from headstart.cli.flags import Parser, add_store_flag
+from headstart.cli.flags import add_store_flag
 from headstart.cli.opening import (
     Looked,
     add_looking_flags,
@@ -22,6 +22,7 @@ from headstart.cli.opening import (
     pictures_of,
     refuse_taken,
 )
+from headstart.cli.parser import Parser
 from headstart.cli.printing import (
     FAILED,
     INTERRUPTED,
@@ -39,9 +40,8 @@ Alike = Callable[["hs.Explanation"], "tuple[hs.Neighbour, ...]"]
 Found = Iterator["tuple[hs.Explanation | hs.LeftOut, Path]"]  # one after the other, and its PNG
 
 
-def explain(argv: list[str]) -> int:
-    """where in a picture a model sees its class, whether that is so, and what looks alike"""
-    parser = Parser("explain", explain)
+def arguments(argv: Sequence[str] = ()) -> Parser:
+    parser = Parser("explain")
     add_looking_flags(parser, files=True)
     parser.add_argument(
         "--class", dest="name", help="explain this class (default: the one that a picture gets)"
@@ -64,8 +64,10 @@ def explain(argv: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value, curves too")
     add_store_flag(parser)
-    args = parser.parse_args(argv)
+    return parser
 
+
+def run(args: argparse.Namespace) -> int:
     if args.backbone is None and len(args.names) == 1:
         return _finish(*_run(args), args.json)
     return _finish(*_files(args), args.json)

@@ -9,34 +9,16 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import headstart as hs
-from headstart.base.errors import SpecError, UnknownName
 
 T = TypeVar("T")
 MOST = 1_000_000  # of anything that is counted
 SHOWN = 40  # characters of a wrong value that are repeated
 MODEL_HELP = "a run folder, or the bundle in it"
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with our errors: one sentence, the nearest flag, exit code 2."""
-
-    def __init__(self, name: str, command: Callable[[list[str]], int]) -> None:
-        super().__init__(f"headstart {name}", description=command.__doc__, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        raise SpecError(f"{message}. See `{self.prog} --help`.")
-
-    def parse_args(self, argv: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
-        args, extra = self.parse_known_intermixed_args(argv)  # flags may stand between files
-        for name in extra:
-            if name.startswith("--"):
-                flags = [o for o in self._option_string_actions if o.startswith("--")]
-                raise UnknownName(f"flag of `{self.prog}`", name.partition("=")[0], flags)
-            self.error(f"{name!r} is one argument too many")
-        return args
+DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet of path,label"
+BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle runs on the CPU, whatever there is
 
 
 def add_flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
@@ -77,7 +59,7 @@ def made(spec: T, args: argparse.Namespace) -> T:
     return replace(spec, **given)  # type: ignore[type-var]
 
 
-def word_after(argv: list[str], flag: str) -> str:
+def word_after(argv: Sequence[str], flag: str) -> str:
     """The value that a flag has among the words of a command, before they are parsed."""
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         if word == flag:

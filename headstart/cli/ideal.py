@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from headstart.base.atomic import check_folder
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.runtime import torch_threads
 from headstart.base.values import to_plain
-from headstart.cli.flags import Parser, add_flags, bundle_of, made
+from headstart.cli.flags import add_flags, bundle_of, made
 from headstart.cli.opening import add_looking_flags, decoded, file_name, look
+from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, INTERRUPTED, print_json, print_table
 from headstart.cli.progress import say, watching
 
@@ -51,15 +53,16 @@ class Made:
         return max(self.seen, key=lambda seen: seen.log_odds)
 
 
-def ideal(argv: list[str]) -> int:
-    """the picture that a class is surest of, drawn from noise or from a picture"""
-    parser = Parser("ideal", ideal)
+def arguments(argv: Sequence[str] = ()) -> Parser:
+    parser = Parser("ideal")
     add_looking_flags(parser, files=False)
     _add_own_flags(parser)
     add_flags(parser, hs.IdealPlan())
     add_flags(parser, hs.Runtime(), "threads")
-    args = parser.parse_args(argv)
+    return parser
 
+
+def run(args: argparse.Namespace) -> int:
     plan, runtime = made(hs.IdealPlan(), args), made(hs.Runtime(), args).resolved()
     lens = look(args, files=False).lens
     orders = _orders(lens, args)

@@ -163,6 +163,11 @@ def data_of(run: Path, data: Path | None) -> "hs.Dataset":
     return hs.solar_cells() if not data and recorded == CELLS else hs.read(data or recorded)
 
 
+def source_of(data: Path) -> str:
+    """Where data is read from, as a run records it: the same folder by any name."""
+    return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
+
+
 def pictures_of(run: Path, data: Path | None) -> "dict[str, hs.CheckedFile]":
     """Where the pictures of a run are, by the names of its rows, and what they must hold to be
     those; none if its data is gone."""

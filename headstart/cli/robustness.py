@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from headstart.base.atomic import check_folder, write_json
 from headstart.base.errors import DataError, Mismatch, PlaceError, SpecError, sentence_of
 from headstart.base.runtime import torch_threads
 from headstart.cli.flags import (
-    Parser,
     add_flags,
     add_language_flag,
     add_store_flag,
@@ -21,6 +20,7 @@ from headstart.cli.flags import (
     made,
 )
 from headstart.cli.opening import data_of, known_rows, part_of
+from headstart.cli.parser import Parser
 from headstart.cli.printing import INTERRUPTED, print_json, print_table, tell_left_out
 from headstart.cli.progress import FEATURES_KEPT, kept_if_stopped, say, watching
 
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 FILE = "robustness.json"
 
 
-def robustness(argv: list[str]) -> int:
-    """how answers hold when test pictures are attacked, noisy, blurred, in fog, …"""
-    parser = Parser("robustness", robustness)
+def arguments(argv: Sequence[str] = ()) -> Parser:
+    parser = Parser("robustness")
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument(
         "--data", type=Path, help="where the pictures are now (default: where the run had them)"
@@ -50,8 +49,10 @@ def robustness(argv: list[str]) -> int:
     add_store_flag(parser)
     add_flags(parser, hs.Runtime(), "threads", "decode_threads")
     add_language_flag(parser)
-    args = parser.parse_args(argv)
+    return parser
 
+
+def run(args: argparse.Namespace) -> int:
     work = _prepared(args)
     _try_place(args.run)
     found = hs.Robustness(work.plan, len(work.tried.data))

@@ -1,0 +1,88 @@
+"""`headstart check`: what is wrong with the data, before any training."""
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import headstart as hs
+from headstart.base.display import display
+from headstart.base.errors import MissingPackage, SpecError
+from headstart.cli.flags import (
+    BUNDLE_RUNTIME,
+    DATA_HELP,
+    add_flags,
+    add_store_flag,
+    add_weights_flag,
+    made,
+)
+from headstart.cli.parser import Parser
+from headstart.cli.printing import print_json, print_line, print_table, tell_left_out
+from headstart.cli.progress import kept_if_stopped, say, watching
+
+
+def arguments(argv: Sequence[str] = ()) -> Parser:
+    parser = Parser("check")
+    parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--json", action="store_true", help="print everything found, as JSON")
+    parser.add_argument(
+        "--backbone",
+        help=f"say how far the data lies from what it learned on, as source:id; none leaves it out "
+        f"(default: {hs.DEFAULT_BACKBONE}, where it is installed)",
+    )
+    add_weights_flag(parser)
+    add_store_flag(parser)
+    add_flags(parser, hs.CheckPlan())
+    add_flags(parser, hs.Runtime(), "device", *BUNDLE_RUNTIME)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    plan, runtime = made(hs.CheckPlan(), args), made(hs.Runtime(), args).resolved()
+    data, backbone = hs.read(args.data), _compared_with(args)
+    watch = watching("checks")
+    with kept_if_stopped("what was seen of the files is kept; the same command goes on from there"):
+        seen = hs.survey(
+            data,
+            store=hs.Store(args.store),
+            threads=runtime.decode_threads,
+            progress=watch.progress,
+        )
+    found = hs.check(data, seen, threads=runtime.decode_threads)
+    if not args.json:
+        print_table(found.table())
+    far = None
+    if backbone and len(found.dataset):
+        far = hs.unlike(backbone, found.dataset, runtime=runtime, watch=watching("unlike"))
+    if args.json:
+        print_json(found.to_plain() | {"unlike": far and far.to_plain()})
+    elif far:
+        _print_unlike(far)
+    if found.warning:
+        say("warning", found.warning)
+    hs.good_rows(data, seen, plan)  # refuses what training would refuse
+    hs.split(found.dataset, together=found.exact)  # by its usual shares; so does this
+    return tell_left_out(found.left_out)
+
+
+def _compared_with(args: argparse.Namespace) -> "hs.Backbone | None":
+    """The backbone that was named; the default one only if it is installed."""
+    if args.backbone == "none":
+        if args.weights != "pretrained":
+            raise SpecError("--weights goes with a --backbone, and none was to be compared with.")
+        return None
+    try:
+        return hs.load_backbone(args.backbone or hs.DEFAULT_BACKBONE, weights=args.weights)
+    except MissingPackage as error:
+        if args.backbone:
+            raise
+        say("unlike", f"left out: {error}")
+        return None
+
+
+def _print_unlike(far: "hs.Unlike") -> None:
+    print()
+    print_line(f"source task: {far.sentence}")
+    if far.distance or far.sure:
+        print_table(far.table())
+    print(textwrap.fill(display(far.advice), 98, initial_indent="  ", subsequent_indent="  "))

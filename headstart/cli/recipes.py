@@ -1,0 +1,28 @@
+"""`headstart recipes`: the recipes of the tutorials, by name."""
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+
+import headstart as hs
+from headstart.base.values import to_plain
+from headstart.cli.parser import Parser
+from headstart.cli.printing import DONE, print_json
+
+
+def arguments(argv: Sequence[str] = ()) -> Parser:
+    parser = Parser("recipes")
+    parser.add_argument("--json", action="store_true", help="print one JSON value, every setting")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.json:
+        print_json({name: to_plain(named.job) for name, named in hs.RECIPES.items()})
+        return DONE
+    for name, named in hs.RECIPES.items():
+        print(
+            f"{name}\n{textwrap.fill(named.does, 96, initial_indent='  ', subsequent_indent='  ')}"
+        )
+    print("\nheadstart train DATA --out RUN --recipe NAME; any setting can be changed by its flag.")
+    return DONE

@@ -1,0 +1,29 @@
+"""`headstart track`: write a finished run to TensorBoard or MLflow."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import headstart as hs
+from headstart.cli.parser import Parser
+from headstart.cli.printing import DONE
+from headstart.cli.progress import say
+
+TRACKERS = ("tensorboard", "mlflow")
+
+
+def arguments(argv: Sequence[str] = ()) -> Parser:
+    parser = Parser("track")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("where", choices=TRACKERS, help="MLflow as its own variables set it up")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    write_tracked(args.run, args.where)
+    return DONE
+
+
+def write_tracked(run: Path, where: str | None) -> None:
+    if where:
+        say("tracked", hs.track(run, where))

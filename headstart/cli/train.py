@@ -1,0 +1,110 @@
+"""`headstart train`: labelled images become a tested model."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import headstart as hs
+from headstart.base.errors import SpecError
+from headstart.cli.flags import DATA_HELP, add_flags, add_store_flag, count, made, word_after
+from headstart.cli.opening import source_of
+from headstart.cli.parser import Parser
+from headstart.cli.printing import print_run, print_table, tell_left_out
+from headstart.cli.progress import GOES_ON, kept_if_stopped, say, talking
+from headstart.cli.track import TRACKERS, write_tracked
+
+JOB_FLAGS = (
+    "backbone",
+    "weights",
+    "strategy",
+    "baseline",
+    "checkpoint_s",
+    "resume",
+    "language",
+    "data_licence",
+)
+JOB_SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks", "runtime")
+
+
+def arguments(argv: Sequence[str] = ()) -> Parser:
+    parser = Parser("train")
+    parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run")
+    parser.add_argument(
+        "--recipe",
+        default="default",
+        help="a recipe by name, which sets what follows (%(default)s)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=count(most=1000),
+        default=1,
+        help="train as many times, the seed one more each time, and tell the spread (%(default)s)",
+    )
+    parser.add_argument(
+        "--track", choices=TRACKERS, help="write the finished run to TensorBoard or MLflow as well"
+    )
+    job = hs.recipe(word_after(argv, "--recipe") or "default").job  # help shows its settings
+    add_flags(parser, job, *JOB_FLAGS)
+    add_store_flag(parser)
+    for name in JOB_SPECS:
+        add_flags(parser, getattr(job, name))
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    job = hs.recipe(args.recipe).job
+    job = replace(
+        job,
+        source=source_of(args.data),
+        store=hs.Store(args.store),
+        **{name: made(getattr(job, name), args) for name in JOB_SPECS},
+        **{name: getattr(args, name) for name in JOB_FLAGS if name in args},
+    )
+    _refuse_idle(job, args)
+    if args.track:
+        hs.check_tracker(args.track)
+    if args.seeds != 1:
+        return _train_seeds(job, args)
+    data = hs.read(args.data)
+    with kept_if_stopped(GOES_ON):
+        finished = hs.train(data, args.out, job, talking())
+    print_run(finished)
+    write_tracked(finished.folder, args.track)
+    return tell_left_out(finished.left_out)
+
+
+def _train_seeds(job: "hs.Job", args: argparse.Namespace) -> int:
+    data = hs.read(args.data)
+    with kept_if_stopped(GOES_ON):
+        runs = hs.train_seeds(data, args.out, job, args.seeds, talking())
+    rows = [("seed", "run", "accuracy on test", "")]
+    for run in runs:
+        before = "" if run.trained else "from before"
+        rows.append((f"{run.seed}", str(run.folder), str(run.test.accuracy or "n/a"), before))
+    print_table(rows)
+    print()
+    print_table(hs.spread_rows(hs.spread([run.test for run in runs])))
+    for run in runs:
+        if args.track and not run.trained:
+            say("tracked", f"not {run.folder}, finished before: headstart track does it")
+        else:
+            write_tracked(run.folder, args.track)
+    return tell_left_out(dict.fromkeys(item for run in runs for item in run.left_out))
+
+
+def _refuse_idle(job: "hs.Job", args: argparse.Namespace) -> None:
+    """Raises SpecError for a flag that was given and that nothing would read."""
+    idle = [f"--{name.replace('_', '-')}" for name in job.idle() if name in args]
+    if idle:
+        raise SpecError(
+            f"{' and '.join(idle)} would change nothing, with --strategy {job.strategy} and "
+            f"--head {job.recipe.head}: leave out what you don't need, or name the --head or "
+            f"--strategy that it belongs to."
+        )
+    if "views" in args and not job.augment.active:
+        raise SpecError(
+            "--views would change nothing: it counts augmented views, and no augmentation is asked "
+            "for. Add one, such as --flip horizontal, or leave it out."
+        )
