@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow check format bench clean
+.PHONY: demo test test-slow check format bench figures clean
 
 demo: .venv/installed-demo
 	$(BIN)/headstart demo
@@ -30,6 +30,10 @@ bench: .venv/installed-dev
 		fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done
 	for b in kill_store kill_train; do $(BIN)/python bench/$$b.py --flips 200 || exit 1; done
+	$(BIN)/python bench/figures.py
+
+figures: .venv/installed-dev
+	$(BIN)/python bench/figures.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

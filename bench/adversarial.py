@@ -9,22 +9,22 @@ best. A cell that is called wrong, clean or within a smaller reach, counts as wr
 one. The last line of the table always answers with the commonest class.
 """
 
-import argparse
 import time
+from argparse import Namespace
 
 import numpy as np
-from tables import report
+from harness import Bench
 
 import headstart as hs
 
 LEVELS = (1, 2, 4, 8)  # of 255
 PLAN = hs.RobustnessPlan(epsilons=tuple(n / 255 for n in LEVELS), steps=20, corruptions=())
 AUGMENT = hs.Augment(flip="both", quarter_turns=True, views=4)  # the demo's
-DEMO = hs.FineTune(epochs=5, lr=2e-4)  # the demo's
 
 
 def main() -> None:
-    args = arguments()
+    bench = Bench("adversarial", __doc__)
+    args = arguments(bench)
     data = hs.split(some(hs.solar_cells(), args.cells))
     hardened = hs.FineTune(
         adversarial=args.epsilon / 255,
@@ -39,27 +39,25 @@ def main() -> None:
     head = hs.fit(recipe, hs.DEFAULT_BACKBONE, data, augment=AUGMENT)
     test = some(data.test, args.test)
     models = {"head": (head, 0.0)}
-    for name, settings in {"fine-tuned": DEMO, "adversarially": hardened}.items():
+    plain = hs.FineTune(epochs=args.epochs, lr=2e-4)  # the demo's
+    for name, settings in {"fine-tuned": plain, "adversarially": hardened}.items():
         models[name] = timed(settings, head, data)
         print(name, "trained in", round(models[name][1]), "s", flush=True)
     rows = [row(name, *found, data.test, test) for name, found in models.items()]
     rows.append(always(data.test, test))
-    report("adversarial", rows, facts(rows, args.epsilon, len(data.test), len(test)))
+    bench.report(rows, facts(rows, args.epsilon, len(test)))
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--size", type=int, default=224, help="pixels of a side")
-    parser.add_argument("--cells", type=int, default=10**6, help="to split, at most")
-    parser.add_argument("--test", type=int, default=100, help="test cells to attack, at most")
-    parser.add_argument("--epsilon", type=int, default=2, help="of 255, to train within")
-    parser.add_argument("--steps", type=int, default=2, help="of the attack in training")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--lr", type=float, default=1e-4)
-    parser.add_argument("--thaw", default="all")
-    return parser.parse_args()
+def arguments(bench: Bench) -> Namespace:
+    bench.flag("--size", type=int, default=224, quick=64, help="pixels of a side")
+    bench.flag("--cells", type=int, default=10**6, quick=160, help="to split, at most")
+    bench.flag("--test", type=int, default=100, quick=6, help="test cells to attack, at most")
+    bench.flag("--epsilon", type=int, default=2, help="of 255, to train within")
+    bench.flag("--steps", type=int, default=2, help="of the attack in training")
+    bench.flag("--epochs", type=int, default=5, quick=1, help="of both trainings")
+    bench.flag("--lr", type=float, default=1e-4)
+    bench.flag("--thaw", default="all")
+    return bench.arguments()
 
 
 def some(data: hs.Dataset, most: int) -> hs.Dataset:
@@ -92,17 +90,13 @@ def always(every: hs.Dataset, few: hs.Dataset) -> dict[str, object]:
     return {"model": "commonest class", "all test cells": f"{shares[0]}", **reach}
 
 
-def facts(
-    rows: list[dict[str, object]], epsilon: int, every: int, attacked: int
-) -> dict[str, object]:
+def facts(rows: list[dict[str, object]], epsilon: int, attacked: int) -> dict[str, object]:
     """What was gained and what it cost, clean accuracy first."""
     plain, hard = rows[1], rows[2]
     column = f"{epsilon}/255"
     before, after = float(str(plain[column])), float(str(hard[column]))
     return {
-        "trained within": column,
-        "test cells": every,
-        "attacked": attacked,
+        "attacked cells": attacked,
         "clean accuracy lost on them": float(str(plain["0/255"])) - float(str(hard["0/255"])),
         "accuracy under attack, times (at least 2)": after / max(before, 1 / attacked),
         "training, times": float(str(hard["training s"])) / float(str(plain["training s"])),

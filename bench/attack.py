@@ -9,7 +9,6 @@ library (ART) attacks the same cells within the same epsilon: by gradients (PGD)
 (Square Attack, Andriushchenko et al. 2020), which does better only where gradients are masked.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -24,8 +23,8 @@ import torch
 from art.attacks.evasion import ProjectedGradientDescent, SquareAttack
 from art.estimators.classification import PyTorchClassifier
 from cells import demo
+from harness import Bench
 from numpy.typing import NDArray
-from tables import report
 from torch import Tensor, nn
 
 import headstart as hs
@@ -44,22 +43,21 @@ Squares = NDArray[np.uint8]  # (N, S, S, 3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path, nargs="?", metavar="RUN")
-    parser.add_argument("--cells", type=int, default=50)
-    parser.add_argument("--outside", type=int, default=16, help="cells for Square Attack")
-    args = parser.parse_args()
+    bench = Bench("attack", __doc__)
+    bench.flag("run", type=Path, nargs="?", metavar="RUN")
+    bench.flag("--cells", type=int, default=50, quick=3)
+    bench.flag("--outside", type=int, default=16, quick=1, help="cells for Square Attack")
+    bench.flag("--known", type=int, default=10**6, quick=200, help="cells to fit on, at most")
+    args = bench.arguments()
     with tempfile.TemporaryDirectory() as folder:
-        bundle, _, test = demo(args.run, Path(folder))
+        bundle, _, test = demo(args.run, Path(folder), args.known)
         cells = list(test.sources[:: max(1, len(test) // args.cells)][: args.cells])
         rows = list[dict[str, object]]()
         for row in measured(bundle, cells, Path(folder), args.outside):
             print(*row.values(), sep="  ", flush=True)
             rows.append(row)
         facts = {"cells": len(cells), "test accuracy before": accuracy(bundle, test)}
-    report("attack", rows, facts)
+    bench.report(rows, facts)
 
 
 def measured(

@@ -9,14 +9,13 @@ Headstart's: features once, then the path of logistic regressions. Both times st
 pretrained network loaded and end with the test scores.
 """
 
-import argparse
 import time
 from typing import Any
 
 import numpy as np
 import torch
 from extract import Pictures
-from tables import report
+from harness import Bench
 from torch import nn
 
 import headstart as hs
@@ -69,13 +68,11 @@ def headstart_way(backbone: Backbone, parts: hs.Splits) -> hs.Predictions:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--channels-last", action="store_true")
-    args = parser.parse_args()
+    bench = Bench("classic", __doc__)
+    bench.flag("--images", type=int, default=600, quick=60)
+    bench.flag("--epochs", type=int, default=10, quick=1)
+    bench.flag("--channels-last", action="store_true")
+    args = bench.arguments()
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     torch.set_num_threads(cores())
     cells = hs.solar_cells()
@@ -99,12 +96,9 @@ def main() -> None:
     ours, theirs = rows
     gap = hs.compare(*predictions)
     ratio = float(str(theirs["seconds"])) / float(str(ours["seconds"]))
-    report(
-        "classic",
+    bench.report(
         rows,
         {
-            "images": len(data),
-            "layout": str(layout),
             "times faster": ratio,
             "at least 20 times": ratio >= 20,
             "accuracy, headstart less tutorial": str(gap),

@@ -1,6 +1,6 @@
 """Over 1,100 files by other writers through `decode`, against what other readers find in them.
 
-    python bench/decoding.py [--quick] [--seed 0]
+    python bench/decoding.py [--every 1] [--seed 0]
 
 Pictures are written by tifffile, imagecodecs (libpng, libjpeg-turbo, libwebp, …), pypng, libvips
 and byte by byte here: formats x modes x depths x byte orders x compressions x planes x tiles. Each
@@ -10,10 +10,9 @@ second time. A file must come out as expected, or be refused with the words that
 Files that must be refused (formats, kinds and damage that are not read) are among them.
 
 Wrong are other pixels without a word, a refusal without those words, an error that is no
-DataError. `--quick` takes every fifth file. Needs the extra `dev`.
+DataError. Needs the extra `dev`.
 """
 
-import argparse
 import io
 import re
 import resource
@@ -23,6 +22,7 @@ import sys
 import time
 import warnings
 import zlib
+from argparse import SUPPRESS
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ import numpy as np
 import png
 import pyvips
 import tifffile
+from harness import Bench
 from numpy.typing import NDArray
-from tables import report, table
 
 from headstart.base.errors import DataError
 from headstart.base.runtime import peak_rss_bytes
@@ -70,19 +70,18 @@ class Case:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--large", choices=LARGE, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    bench = Bench("decoding", __doc__)
+    bench.flag("--every", type=int, default=1, quick=5, help="take every so-manieth file")
+    bench.flag("--seed", type=int, default=0)
+    bench.flag("--large", choices=LARGE, help=SUPPRESS)
+    args = bench.arguments()
     warnings.simplefilter("ignore")
     if args.large:
         large_one(args.large, args.seed)
         return
     began = time.perf_counter()
-    outcomes = [tried(case) for case in list(cases(args.seed))[:: 5 if args.quick else 1]]
+    outcomes = [tried(case) for case in list(cases(args.seed))[:: args.every]]
     big = large_ones(LARGE[:1] if args.quick else LARGE, args.seed)
-    print(table(big))
     slow = [
         f"{row['large']}: {row['processor s']:.2f} s" for row in big if row["processor s"] > SLOW_S
     ]
@@ -98,11 +97,11 @@ def main() -> None:
         "slowest, s": max([row["processor s"] for row in big] + [o.seconds for o in outcomes]),
         "largest, MB": max(row[MEMORY] for row in big),
         "seconds": time.perf_counter() - began,
-        "large": big,
-        "failures": [*wrong, *slow, *heavy],
     }
-    report("decoding", by_family(outcomes), facts)
-    failed = bool(facts["failures"])
+    failures = [*wrong, *slow, *heavy]
+    print(*failures, sep="\n")
+    bench.report(by_family(outcomes), facts, more={"Large files:": big})
+    failed = bool(failures)
     print("FAILED" if failed else "nothing silently wrong, every refusal by its true reason")
     sys.exit(failed)
 

@@ -10,7 +10,6 @@ that touch a planted copy, those that were planted. Pairs among the originals ar
 since nobody knows the truth about them: ELPV holds wafers sawn one after the other from one block.
 """
 
-import argparse
 import io
 import sys
 import tempfile
@@ -19,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from harness import Bench
 from PIL import Image, ImageEnhance
-from tables import report
 
 import headstart as hs
 from headstart.base.runtime import cores
@@ -126,21 +125,24 @@ def pairs_found(found: Checks) -> set[tuple[str, str]]:
 
 
 def across_parts(rows: hs.Dataset, found: Checks, truth: dict[tuple[str, str], str]) -> int:
-    """Pairs that were found, planted or not, and lie in two parts after the split."""
+    """Pairs that were found, planted or not, and lie in two parts after the split.
+
+    Of copies in a validation or test part only the first is in a part.
+    """
     splits = split(rows, together=found.together)
     part = {id: name for name in PARTS for id in getattr(splits, name).ids}
-    return sum(part[a] != part[b] for a, b in pairs_found(found))
+    pairs = [(part[a], part[b]) for a, b in pairs_found(found) if a in part and b in part]
+    return sum(a != b for a, b in pairs)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--planted", type=int, default=350)
-    parser.add_argument("--images", type=int, default=1000, help="generated ones")
-    parser.add_argument("--seed", type=int, default=0, help="of what is planted where")
-    args = parser.parse_args()
-    cells = hs.solar_cells().sources
+    bench = Bench("duplicates", __doc__)
+    bench.flag("--planted", type=int, default=350, quick=35)
+    bench.flag("--images", type=int, default=1000, quick=100, help="generated ones")
+    bench.flag("--cells", type=int, default=10**6, quick=200, help="solar cells, at most")
+    bench.flag("--seed", type=int, default=0, help="of what is planted where")
+    args = bench.arguments()
+    cells = hs.solar_cells().sources[: args.cells]
     rng = np.random.default_rng(1)
     sources = {
         "solar cells": (len(cells), (Image.open(path) for path in cells)),
@@ -151,7 +153,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             truth = plant(originals, Path(folder) / "data", args.planted, n, args.seed)
             lines.append(judge(name, Path(folder) / "data", truth))
-    report("duplicates", lines, {"wanted": "exact 1.0, near >= 0.97, precision >= 0.95, across 0"})
+    bench.report(lines, {"wanted": "exact 1.0, near >= 0.97, precision >= 0.95, across 0"})
 
 
 if __name__ == "__main__":

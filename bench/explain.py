@@ -14,7 +14,6 @@ the maps that one gets when the head's weights are shuffled (Adebayo et al. 2018
 orders, as of one a map may be alike or opposite, at -1; and its size.
 """
 
-import argparse
 import sys
 import tempfile
 from collections import Counter
@@ -24,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from harness import Bench
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from tables import report
 from torch import nn
 from unknowns import photographs
 
@@ -49,41 +48,42 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "file: of timm:test_resnet": lambda: _from_file(),
 }
 STEPS = {"tiny:32": 100, "keras:MobileNet@32": 1000, "timm:test_vit": 200}  # of teaching
-PATCHED = 50  # pictures with a patch
 RANK = "shuffled head, rank r"
 SHUFFLES, SHUFFLED = 24, 2  # of the head, and pictures of each, one of a class
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, help="a run of the demo, for its test cells")
-    parser.add_argument("--count", type=int, default=50, help="pictures for the deletion curves")
-    parser.add_argument("--starts", type=int, default=3, help="how often each network is taught")
-    parser.add_argument("--backbones", nargs="*", default=list(BACKBONES))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    args = parser.parse_args()
+    bench = Bench("explain", __doc__)
+    bench.flag("--run", type=Path, help="a run of the demo, for its test cells")
+    bench.flag("--count", type=int, default=50, quick=2, help="pictures for the deletion curves")
+    bench.flag("--patched", type=int, default=50, quick=4, help="pictures with a patch")
+    bench.flag("--starts", type=int, default=3, quick=1, help="how often each network is taught")
+    bench.flag("--backbones", nargs="*", default=list(BACKBONES), quick=["tiny:32"])
+    bench.flag("--methods", nargs="+", default=list(METHODS), choices=METHODS, quick=["places"])
+    args = bench.arguments()
+    squares = photographs_of(args.count)
     rows = list[Row]()
     for name in args.backbones:
-        own = [r for start in range(args.starts) for r in on_patches(name, start, args.methods)]
+        own = [
+            row
+            for start in range(args.starts)
+            for row in on_patches(name, start, args.methods, args.patched)
+        ]
         rows += [*own, *(of_all(own, method) for method in args.methods if own)]
-    rows += list(
-        hidden("photographs", pretrained(), photographs_of(args.count), args.methods, shuffle=True)
-    )
+    rows += list(hidden("photographs", pretrained(), squares, args.methods, shuffle=True))
     if args.run:
         lens = hs.lens_of(hs.load(args.run / "model").model)
         rows += list(
             hidden("defective cells", lens, cells_of(lens, args.run, args.count), args.methods)
         )
-    report("explain", rows, {"pictures of a start": PATCHED, "shuffles": SHUFFLES})
+    bench.report(rows)
 
 
-def on_patches(name: str, start: int, methods: Sequence[Method]) -> Iterator[Row]:
+def on_patches(name: str, start: int, methods: Sequence[Method], count: int) -> Iterator[Row]:
     """Shows that maps follow the head, and find what decides."""
     lens = taught_lens(name, start)
     side = lens.preprocess.size
-    squares, labels, places = patched(PATCHED, side, seed=2)
+    squares, labels, places = patched(count, side, seed=2)
     said = lens.scores(squares).argmax(axis=1)
     looker = hs.looker_of(lens)
     for method in methods:

@@ -8,7 +8,6 @@ default layout; decoding alone; the forward pass alone. Their bound, as both sha
 1/(1/decode + 1/forward). Rates are the medians over rounds, ratios the medians of the rounds'.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -17,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from harness import Bench
 from numpy.typing import NDArray
-from tables import report
 
 import headstart as hs
 from headstart.backbones.backbone import Backbone
@@ -122,17 +121,17 @@ def _median(values: Iterable[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    bench = Bench("extract", __doc__)
+    bench.flag("--images", type=int, default=1000, quick=40)
+    bench.flag(
+        "--heavy-images", type=int, default=200, quick=0, help="for the larger backbones, if any"
     )
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--heavy-images", type=int, default=200, help="for the larger backbones")
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    bench.flag("--rounds", type=int, default=3, quick=1)
+    args = bench.arguments()
     torch.set_num_threads(cores())
     cells = hs.solar_cells()
     rows = []
-    for i, (name, weights) in enumerate(BACKBONES):
+    for i, (name, weights) in enumerate(BACKBONES if args.heavy_images else BACKBONES[:1]):
         n = args.heavy_images if i else args.images
         data = cells.take(range(0, len(cells), len(cells) // n)[:n])
         rows.append(measure(name, weights, data, 1 if i else args.rounds))
@@ -141,7 +140,7 @@ def main() -> None:
     met["largest difference <= 1e-4"] = all(
         float(str(r["largest difference"])) <= 1e-4 for r in rows
     )
-    report("extract", rows, {"unit": "images/s", **met})
+    bench.report(rows, {"unit": "images/s", **met})
 
 
 if __name__ == "__main__":

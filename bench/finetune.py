@@ -9,15 +9,14 @@ and rotation, where Headstart stores 4 views of each picture. bench/references/R
 each competitor is, and what the seconds hold.
 """
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from references.environments import NAMES, measure
+from harness import Bench
+from references.environments import NAMES, installed, measure
 from references.pictures import make_pictures
-from tables import report
 
 OURS = "headstart_two_phase"
 KERAS = ("keras_tensorflow", "keras_torch")
@@ -27,23 +26,26 @@ Found = dict[str, dict[str, Any]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--epochs", type=int, default=10, help="of each phase")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=[OURS, PLAIN, *KERAS, *PRINTED])
-    parser.add_argument("--augmented-only", action="store_true")
-    args = parser.parse_args()
+    bench = Bench("finetune", __doc__)
+    every = [OURS, PLAIN, *KERAS, *PRINTED]
+    bench.flag("--images", type=int, default=600, quick=40)
+    bench.flag("--epochs", type=int, default=10, quick=1, help="of each phase")
+    bench.flag("--only", nargs="+", choices=NAMES, default=every, quick=[OURS, PLAIN, KERAS[0]])
+    bench.flag("--augmented-only", action="store_true")
+    args = bench.arguments()
     rows: list[dict[str, object]] = []
-    facts: dict[str, object] = {"images": args.images, "epochs of a phase": args.epochs}
+    facts: dict[str, object] = {}
+    names = [name for name in args.only if not args.quick or installed(name)]
+    rows += [{"who": n, "skipped": "not installed"} for n in args.only if n not in names]
     with tempfile.TemporaryDirectory() as folder:
         make_pictures(Path(folder), images=args.images)
-        for augment in (True,) if args.augmented_only else (False, True):
-            found = run(Path(folder), args.only, args.epochs, augment)
+        for augment in (
+            (True,) if args.augmented_only else (False,) if args.quick else (False, True)
+        ):
+            found = run(Path(folder), names, args.epochs, augment)
             rows += [row(record, found.get(OURS), augment) for record in found.values()]
             facts |= promises(found, augment)
-    report("finetune", rows, facts)
+    bench.report(rows, facts)
 
 
 def run(folder: Path, names: list[str], epochs: int, augment: bool) -> Found:

@@ -7,15 +7,14 @@ are of the saved PNG, read as any other; the judge never saw a gradient. With --
 written side by side as ideal-CLASS.png.
 """
 
-import argparse
 import io
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from harness import Bench
 from PIL import Image
-from tables import report
 
 import headstart as hs
 
@@ -24,17 +23,17 @@ GAP = 8  # pixels between the two
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--classes", nargs="+", default=["tabby", "zebra", "daisy"])
-    parser.add_argument("--pictures", type=Path)
-    args = parser.parse_args()
+    bench = Bench("ideal", __doc__)
+    every = ["tabby", "zebra", "daisy"]
+    bench.flag("--classes", nargs="+", default=every, quick=every[:1])
+    bench.flag("--steps", type=int, default=hs.IdealPlan().steps, quick=16)
+    bench.flag("--pictures", type=Path, metavar="FOLDER")
+    args = bench.arguments()
     lens = hs.source_lens(hs.load_backbone(hs.DEFAULT_BACKBONE))
     judge = hs.source_lens(hs.load_backbone(JUDGE))
     rows = list[dict[str, object]]()
     for name in args.classes:
-        usual, without = (one(lens, judge, name, plan) for plan in plans())
+        usual, without = (one(lens, judge, name, plan) for plan in plans(args.steps))
         rows += [usual[0], without[0]]
         if args.pictures:
             side_by_side(args.pictures / f"ideal-{name}.png", usual[1], without[1])
@@ -43,8 +42,7 @@ def main() -> None:
         float(str(b["variation"])) / float(str(a["variation"]))
         for a, b in zip(usual_rows, without_rows, strict=True)
     ]
-    report(
-        "ideal",
+    bench.report(
         rows,
         {
             "least score": min(float(str(row["score"])) for row in usual_rows),
@@ -55,8 +53,9 @@ def main() -> None:
     )
 
 
-def plans() -> tuple[hs.IdealPlan, hs.IdealPlan]:
-    return hs.IdealPlan(), replace(hs.IdealPlan(), tv=0.0)
+def plans(steps: int) -> tuple[hs.IdealPlan, hs.IdealPlan]:
+    usual = hs.IdealPlan(steps=steps)
+    return usual, replace(usual, tv=0.0)
 
 
 def one(

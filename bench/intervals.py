@@ -10,14 +10,13 @@ number of right answers, weighed by the binomial. `within` is whether 93 to 98 %
 sets the share held is itself uncertain by 1 % either way.
 """
 
-import argparse
 from typing import Any
 
 import numpy as np
+from harness import Bench
 from numpy.typing import NDArray
 from scipy.integrate import quad
 from scipy.stats import binom, norm
-from tables import report
 
 from headstart.evaluation.evaluation import Evaluation, evaluate_predictions, wilson
 from headstart.targets.classes import ClassTarget
@@ -29,10 +28,10 @@ HELD = (0.93, 0.98)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", type=int, default=2000, help="simulated test sets of each kind")
-    parser.add_argument("--resamples", type=int, default=400, help="of the bootstrap of log loss")
-    args = parser.parse_args()
+    bench = Bench("intervals", __doc__)
+    bench.flag("--sets", type=int, default=2000, quick=20, help="simulated test sets of each kind")
+    bench.flag("--resamples", type=int, default=400, quick=20, help="of the log loss's bootstrap")
+    args = bench.arguments()
     rows: list[dict[str, Any]] = []
     for minority in MINORITIES:
         for n in SIZES:
@@ -51,8 +50,14 @@ def main() -> None:
                     | (exact if name == "accuracy" else {})
                     for name, share in held.items()
                 ]
-    rows.sort(key=lambda row: ClassTarget.shown.index(row["metric"]))
-    report("intervals", rows, {"sets": args.sets, "bootstrap resamples": args.resamples})
+    metrics = ClassTarget.shown
+    rows.sort(key=lambda row: metrics.index(row["metric"]))
+    bench.report(rows, {f"{name}: settings within": within(rows, name) for name in metrics})
+
+
+def within(rows: list[dict[str, Any]], metric: str) -> str:
+    own = [row["within"] == "yes" for row in rows if row["metric"] == metric]
+    return f"{sum(own)} of {len(own)}"
 
 
 def shares_held(n: int, p: float, minority: float, sets: int, resamples: int) -> dict[str, float]:

@@ -14,7 +14,6 @@ every row that is still there must be right, the others are appended again as an
 and then all rows must be what they were. The control takes every shard for intact.
 """
 
-import argparse
 import os
 import select
 import shutil
@@ -31,8 +30,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
+from harness import Bench
 from numpy.typing import NDArray
-from tables import report
 
 from headstart.base import store
 from headstart.base.atomic import TEMPORARY
@@ -48,17 +47,17 @@ Rows = NDArray[np.uint32]  # (n, WIDTH)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--flips", type=int, default=0, help="flip bits instead, so many times")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    bench = Bench("kill_store", __doc__)
+    bench.flag("--kills", type=int, default=1000, quick=60)
+    bench.flag("--flips", type=int, default=0, help="flip bits instead, so many times")
+    bench.flag("--seed", type=int, default=0)
+    args = bench.arguments()
     if args.flips:
-        sys.exit(flip_main(args.flips, args.seed))
+        sys.exit(flip_main(bench, args.flips, args.seed))
     real = hunt(StoreKeeper, args.kills, args.seed)
-    naive = hunt(NaiveKeeper, max(20, args.kills // 10), args.seed)
+    naive = hunt(NaiveKeeper, max(60, args.kills // 10), args.seed)
     rows = [{"writer": "store", **real.shown()}, {"writer": "naive", **naive.shown()}]
-    report("kill_store", rows, {**vars(args), "MB a batch": ROWS * WIDTH * 4 / 1e6})
+    bench.report(rows, {"MB a batch": ROWS * WIDTH * 4 / 1e6})
     print("store:", "WRONG" if real.violations else "nothing lost, nothing wrong")
     print("naive:", "caught" if naive.violations else "NOT CAUGHT: this harness proves nothing")
     sys.exit(bool(real.violations or not naive.violations))
@@ -188,11 +187,11 @@ class Flips:
     seconds: float = 0.0
 
 
-def flip_main(count: int, seed: int) -> bool:
+def flip_main(bench: Bench, count: int, seed: int) -> bool:
     """Flip bits with the check and without; whether something is wrong."""
     real, blind = flip(count, seed), flip(max(20, count // 10), seed, blind=True)
     rows = [{"check": "seals", **vars(real)}, {"check": "none", **vars(blind)}]
-    report("flip_store", rows, {"flips": count, "seed": seed, "batches": BATCHES})
+    bench.report(rows)
     good = real.different == 0 and real.passed_over == real.flips
     print("store:", "no silent difference" if good else "WRONG")
     print("none:", "caught" if blind.different else "NOT CAUGHT: this harness proves nothing")

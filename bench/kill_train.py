@@ -15,7 +15,6 @@ bit of one of its checkpoints is flipped, so many times. It must be refused in a
 the unbroken run does. The control trusts every checkpoint.
 """
 
-import argparse
 import os
 import random
 import select
@@ -30,8 +29,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from harness import Bench
 from PIL import Image
-from tables import report
 
 import headstart as hs
 import headstart.backbones.graph  # imported once here, rather than by every child
@@ -65,24 +64,25 @@ class Tally:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--kills", type=int, default=3, help="of each run")
-    parser.add_argument("--flips", type=int, default=0, help="flip bits instead, so many times")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    bench = Bench("kill_train", __doc__)
+    bench.flag("--runs", type=int, default=20, quick=1)
+    bench.flag("--kills", type=int, default=3, quick=1, help="of each run")
+    bench.flag("--pictures", type=int, default=60, quick=24, help="of each class")
+    bench.flag("--flips", type=int, default=0, help="flip bits instead, so many times")
+    bench.flag("--seed", type=int, default=0)
+    args = bench.arguments()
     torch.set_num_threads(1)  # forked children have no threads of their parent's
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        make_pictures(root / "pictures")
+        make_pictures(root / "pictures", args.pictures)
         if args.flips:
-            sys.exit(flip_main(root, args.flips, args.seed))
+            sys.exit(flip_main(bench, root, args.flips, args.seed))
         real = hunt(root, args.runs, args.kills, args.seed, forgetful=False)
-        naive = hunt(root, max(2, args.runs // 10), args.kills, args.seed, forgetful=True)
+        naive = hunt(
+            root, max(args.runs // 10, min(args.runs, 2)), args.kills, args.seed, forgetful=True
+        )
     rows = [real.shown("headstart"), naive.shown("forgets the optimiser")]
-    report("kill_train", rows, vars(args))
+    bench.report(rows)
     in_training = real.in_training > real.kills / 2  # or little was put to the test
     good = real.equal == real.runs and not real.unreadable and in_training
     print("headstart:", "every run ended as an unbroken one" if good else "WRONG")
@@ -91,12 +91,12 @@ def main() -> None:
     sys.exit(not (good and caught))
 
 
-def make_pictures(folder: Path) -> None:
-    """Two classes that overlap, so that training has something to do: 60 pictures each."""
+def make_pictures(folder: Path, each: int) -> None:
+    """Two classes that overlap, so that training has something to do."""
     rng = np.random.default_rng(0)
     for name, level in {"dark": 110, "bright": 140}.items():
         (folder / name).mkdir(parents=True)
-        for i in range(60):
+        for i in range(each):
             pixels = rng.normal(level + rng.normal(0, 15), 40, size=(48, 48, 3))
             Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(folder / name / f"{i}.png")
 
@@ -128,7 +128,7 @@ class Flips:
     seconds: float = 0.0
 
 
-def flip_main(root: Path, count: int, seed: int) -> bool:
+def flip_main(bench: Bench, root: Path, count: int, seed: int) -> bool:
     """Flip bits with the check and without; whether something is wrong."""
     whole, half = root / "whole", root / "half"
     wait_for_end(*start(root, whole, False, False))
@@ -138,7 +138,7 @@ def flip_main(root: Path, count: int, seed: int) -> bool:
     real = flip(root, count, seed)
     blind = flip(root, max(4, count // 25), seed, blind=True)
     rows = [{"check": "seals", **vars(real)}, {"check": "none", **vars(blind)}]
-    report("flip_train", rows, {"flips": count, "seed": seed})
+    bench.report(rows)
     good = real.different == 0 and real.failed == 0 and real.refused > 0
     print("headstart:", "no silent difference" if good else "WRONG")
     caught = blind.different > 0

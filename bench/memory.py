@@ -6,16 +6,16 @@ Each size runs in a process of its own, survey, checks and extraction with the d
 generated JPEGs, into a store of its own; the peak is the kernel's count of that process.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
+from argparse import SUPPRESS
 from pathlib import Path
 
 import numpy as np
+from harness import Bench
 from PIL import Image
-from tables import report
 
 import headstart as hs
 from headstart.base.runtime import peak_rss_bytes
@@ -55,13 +55,11 @@ def work(data: Path, n: int, store: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--few", type=int, default=5_000)
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    bench = Bench("memory", __doc__)
+    bench.flag("--images", type=int, default=20_000, quick=200)
+    bench.flag("--few", type=int, default=5_000, quick=100)
+    bench.flag("--work", nargs=3, help=SUPPRESS)
+    args = bench.arguments()
     if args.work:
         return work(Path(args.work[0]), int(args.work[1]), Path(args.work[2]))
     with tempfile.TemporaryDirectory() as there:
@@ -78,7 +76,7 @@ def main() -> None:
         f"flat: at most {FLAT} times the peak of {args.few:,}": many <= FLAT * few,
         "ratio of peaks": many / few,
     }
-    report("memory", rows, met)
+    bench.report(rows, met)
     return None
 
 

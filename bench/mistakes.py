@@ -8,12 +8,11 @@ being as many as were planted, the share that was planted; by chance it is the s
 Then an easy set: clouds of points six deviations apart.
 """
 
-import argparse
 import csv
 
 import numpy as np
+from harness import Bench
 from numpy.typing import NDArray
-from tables import report
 
 import headstart as hs
 from headstart.evaluation.mistakes import margins, suspicious
@@ -26,19 +25,17 @@ FLIPPED, L2 = 0.05, 0.03
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    seeds = parser.parse_args().seeds
+    bench = Bench("mistakes", __doc__)
+    bench.flag("--seeds", type=int, nargs="+", default=[0, 1, 2], quick=[0])
+    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
+    args = bench.arguments()
     cells = clear_cells()
     recipe = hs.FeatureExtraction(fit="squash")
-    table = hs.extract(recipe.prepared(hs.load_backbone(hs.DEFAULT_BACKBONE)), cells)
-    rows = [planted("solar cells", table, seed) for seed in seeds]
-    rows += [planted("easy", clouds(seed), seed) for seed in seeds]
+    table = hs.extract(recipe.prepared(hs.load_backbone(args.backbone)), cells)
+    rows = [planted("solar cells", table, seed) for seed in args.seeds]
+    rows += [planted("easy", clouds(seed), seed) for seed in args.seeds]
     real = [row for row in rows if row["data"] == "solar cells"]
-    report(
-        "mistakes",
+    bench.report(
         rows,
         {
             "least precision at k, times the base rate": min(

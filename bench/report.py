@@ -6,17 +6,17 @@ Generated photographs (500 x 375 JPEGs), a run with the smallest backbone, then 
 process of its own: `headstart report RUN`, the kernel's count of its memory, and how large it is.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from argparse import SUPPRESS
 from pathlib import Path
 
 import numpy as np
+from harness import Bench
 from PIL import Image
-from tables import report
 
 import headstart as hs
 from headstart.base.runtime import peak_rss_bytes
@@ -25,13 +25,11 @@ SECONDS, BYTES, MEGABYTES = 30, 1e9, 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=7000)
-    parser.add_argument("--classes", type=int, default=37)
-    parser.add_argument("--page", nargs=2, type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    bench = Bench("report", __doc__)
+    bench.flag("--images", type=int, default=7000, quick=70)
+    bench.flag("--classes", type=int, default=37, quick=7)
+    bench.flag("--page", nargs=2, type=Path, help=SUPPRESS)
+    args = bench.arguments()
     if args.page:
         page(*args.page)
         return
@@ -46,8 +44,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--page", str(run.folder), str(folder / "photos")]
         figures = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     figures = {"images": args.images, "classes": args.classes} | figures
-    report(
-        "report",
+    bench.report(
         [figures],
         {
             "within": figures["seconds"] <= SECONDS

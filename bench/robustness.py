@@ -8,7 +8,6 @@ with as many steps: if that left fewer right, ours would not look hard enough. T
 damage, each the mean of its five strengths, and how far the nearest training cells move.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ import numpy as np
 from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from cells import demo
+from harness import Bench
 from numpy.typing import NDArray
-from tables import report
 from torch import Tensor, nn
 
 import headstart as hs
@@ -29,15 +28,14 @@ Squares = NDArray[np.uint8]  # (N, S, S, 3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path, nargs="?", metavar="RUN")
-    parser.add_argument("--rows", type=int, default=100)
-    parser.add_argument("--outside", type=int, default=32, help="cells that ART attacks as well")
-    args = parser.parse_args()
+    bench = Bench("robustness", __doc__)
+    bench.flag("run", type=Path, nargs="?", metavar="RUN")
+    bench.flag("--rows", type=int, default=100, quick=4)
+    bench.flag("--outside", type=int, default=32, quick=1, help="cells that ART attacks as well")
+    bench.flag("--known", type=int, default=10**6, quick=200, help="cells to fit on, at most")
+    args = bench.arguments()
     with tempfile.TemporaryDirectory() as folder:
-        bundle, train, test = demo(args.run, Path(folder))
+        bundle, train, test = demo(args.run, Path(folder), args.known)
         model = hs.load(bundle).model
     lens, plan = hs.lens_of(model), hs.RobustnessPlan(rows=args.rows)
     tried = hs.squared(lens.preprocess, test.take(hs.drawn(test.y, plan.rows)))
@@ -47,8 +45,7 @@ def main() -> None:
     seconds = time.perf_counter() - began
     few = slice(None, None, max(1, args.rows // args.outside))
     beside = outside(lens, tried.squares[few], tried.data.y[few], plan)
-    report(
-        "robustness",
+    bench.report(
         [*attacked(found, beside), *corrupted(found)],
         {"cells": found.rows, "attacked by ART too": len(tried.data.y[few]), "seconds": seconds},
     )

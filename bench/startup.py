@@ -5,13 +5,12 @@
 Medians over interleaved runs of whole processes.
 """
 
-import argparse
 import subprocess
 import sys
 import time
 from statistics import median
 
-from tables import report
+from harness import Bench
 
 PYTHON = [sys.executable, "-c", "pass"]
 COMMANDS = {
@@ -28,11 +27,9 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--runs", type=int, default=15)
-    args = parser.parse_args()
+    bench = Bench("startup", __doc__)
+    bench.flag("--runs", type=int, default=15, quick=2)
+    args = bench.arguments()
     beyond: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(args.runs):
         plain = seconds(PYTHON)
@@ -47,7 +44,7 @@ def main() -> None:
         }
         for name, (_, limit) in COMMANDS.items()
     ]
-    report("startup", rows, {"runs": args.runs})
+    bench.report(rows)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,16 @@ anything seen. Then its test cells, and scikit-image's photographs (cats, coins,
 whole and in random crops. AUROC is of the distance; the false alarms are of real test cells.
 """
 
-import argparse
 import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 import skimage.data
+from harness import Bench
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from tables import report
 
 import headstart as hs
 
@@ -30,18 +29,16 @@ ASKED = (0.01, 0.05)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    seeds = parser.parse_args().seeds
+    bench = Bench("unknowns", __doc__)
+    bench.flag("--seeds", type=int, nargs="+", default=[0, 1, 2], quick=[0])
+    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
+    args = bench.arguments()
     rows = list[dict[str, object]]()
     with tempfile.TemporaryDirectory() as folder:
         strange, _ = hs.find([photographs(Path(folder))])
-        for seed in seeds:
-            rows += [one_split(strange, seed, asked) for asked in ASKED]
-    report(
-        "unknowns",
+        for seed in args.seeds:
+            rows += [one_split(args.backbone, strange, seed, asked) for asked in ASKED]
+    bench.report(
         rows,
         {
             "photographs": len(strange),
@@ -53,10 +50,10 @@ def main() -> None:
     )
 
 
-def one_split(strange: hs.Dataset, seed: int, asked: float) -> dict[str, object]:
+def one_split(backbone: str, strange: hs.Dataset, seed: int, asked: float) -> dict[str, object]:
     data = hs.split(hs.solar_cells(), hs.SplitPlan(seed=seed))
     recipe = hs.FeatureExtraction(fit="squash", seed=seed)
-    model = hs.fit(recipe, hs.DEFAULT_BACKBONE, data)
+    model = hs.fit(recipe, backbone, data)
     model = hs.with_limits(model, data, hs.TrustPlan(false_alarms=asked))
     away, doubted = zip(*(judged(model, part) for part in (data.test, strange)), strict=True)
     odd = np.repeat([0, 1], [len(part) for part in away])

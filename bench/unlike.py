@@ -9,7 +9,6 @@ cells; textures, scans, tissue, the Moon; noise and patterns. FOLDER is that of 
 Then the limits that the other groups would have set for each group, and what few pictures tell.
 """
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -18,9 +17,9 @@ import matplotlib
 import numpy as np
 import skimage
 import sklearn
+from harness import Bench
 from numpy.typing import NDArray
 from PIL import Image
-from tables import report
 
 import headstart as hs
 from headstart.evaluation.norm_statistics import Noted, joined, listening, remembered
@@ -41,12 +40,10 @@ Pixels = NDArray[np.uint8]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--foolbox", type=Path, help="folder of foolbox's samples")
-    parser.add_argument("--backbones", nargs="+", default=BACKBONES)
-    args = parser.parse_args()
+    bench = Bench("unlike", __doc__)
+    bench.flag("--foolbox", type=Path, metavar="FOLDER", help="folder of foolbox's samples")
+    bench.flag("--backbones", nargs="+", default=list(BACKBONES), quick=list(BACKBONES[:1]))
+    args = bench.arguments()
     groups = list(all_groups(args.foolbox))
     rows, sizes = list[dict[str, object]](), list[dict[str, object]]()
     for name in args.backbones:
@@ -56,8 +53,7 @@ def main() -> None:
     held_out(rows)
     held = itemgetter("held out")
     wrong = [f"{row['backbone']} {row['group']}" for row in rows if row["word"] != row["expected"]]
-    report(
-        "unlike",
+    bench.report(
         rows,
         {
             "limits": f"far {FAR}, very far {VERY_FAR}, unsure {UNSURE}",
@@ -65,9 +61,8 @@ def main() -> None:
             "otherwise": "; ".join(wrong) or "none",
             "with limits from the other groups": f"{sum(map(held, rows))} of {len(rows)}",
         },
+        more={"What few pictures of a group tell:": sizes},
     )
-    print()
-    report("unlike-sizes", sizes)
 
 
 def one_backbone(

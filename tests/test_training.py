@@ -347,10 +347,10 @@ def test_what_lies_in_the_place_of_a_checkpoint_is_refused_in_a_sentence(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks")
-def test_runs_resumed_from_flipped_checkpoints_differ_never_in_silence() -> None:
-    harness = "import sys, kill_train\nsys.argv[1:] = ['--flips', '10']\nkill_train.main()\n"
-    bench = Path(__file__).parents[1] / "bench"
-    subprocess.run([sys.executable, "-c", harness], cwd=bench, check=True, timeout=600)
+def test_runs_resumed_from_flipped_checkpoints_differ_never_in_silence(tmp_path: Path) -> None:
+    bench = Path(__file__).parents[1] / "bench" / "kill_train.py"
+    command = [sys.executable, str(bench), "--flips", "10", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, timeout=600)
 
 
 def spoiled_input() -> tuple[Network, Stored, Plan]:

@@ -19,6 +19,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "headstart-bench"
+MADE = "recipe.txt"  # in an environment; written last, so that half of one is never used
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,16 @@ def python_of(name: str) -> Path:
     if environment is None:
         return Path(sys.executable)
     folder = CACHE / name
-    made = folder / "recipe.txt"  # written last: half an environment is never used
-    if not made.exists() or made.read_text() != environment.recipe:
+    if not installed(name):
         _make(environment, folder)
-        made.write_text(environment.recipe)
+        (folder / MADE).write_text(environment.recipe)
     return _python(folder)
+
+
+def installed(name: str) -> bool:
+    """Whether a competitor's environment is there, by the requirements above."""
+    environment, made = ENVIRONMENTS[name], CACHE / name / MADE
+    return environment is None or (made.exists() and made.read_text() == environment.recipe)
 
 
 def _make(environment: Environment, folder: Path) -> None:

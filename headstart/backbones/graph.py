@@ -41,7 +41,7 @@ def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
     """The backbone as a graph (opset 17, any batch size) beside its weights.
 
     both: the same network with a second output (`cutting.Cut.both`), which the graph then has too.
-    Takes 1 to 10 s. The module is copied, never changed.
+    Takes seconds. The module is copied, never changed.
     """
     module = copy.deepcopy(both or backbone.module).cpu().float().eval()
     size = backbone.card.preprocess.size

@@ -1,8 +1,8 @@
 """From predictions to numbers that come with how sure we are of them.
 
-Every interval is meant to hold the true value 95 times in 100; `bench/intervals.py` counts how
-often it does: 93 to 98 times, but for AUROC near .99, and for log loss where rows are few and
-errors rare (a bootstrap knows nothing of losses that it has not seen).
+Every interval is meant to hold the true value 95 times in 100. `bench/intervals.py` counts how
+often it does: nearly so, except for AUROC near 1 and for log loss where rows are few and errors
+rare (a bootstrap does not know the losses that it has not seen).
 
 What is measured is the target's choice. It gives each number with what its interval is made from:
 a share of rows and their number for Wilson's, or a number per row for a bootstrap.

@@ -1,7 +1,7 @@
 """Random changes to a training picture that leave its class as it is.
 
-torchvision makes the changes, on Pillow images: at this size the threads of tensors cost more than
-they bring (a copy took 12 ms on two busy cores), and Pillow gives the same bytes on every machine.
+torchvision makes the changes, on Pillow images: for so small pictures the threads of tensor
+operations cost more than they save (measured), and Pillow gives the same bytes on every machine.
 """
 
 import io
