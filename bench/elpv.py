@@ -80,8 +80,7 @@ def one_split(
     )
     cells = hs.solar_cells()
     cells = cells.take(hs.drawn(cells.y, args.cells))
-    talk = hs.Talk(say=lambda stage, text: print(f"  {stage:10}{text}", flush=True))
-    tuned = hs.train(cells, folder / "two", job, talk)
+    tuned = hs.train(cells, folder / "two", job, Messages())
     head = hs.train(cells, folder / "head", replace(job, strategy="extract"))
     scratch = hs.train(cells, folder / "scratch", from_scratch(job))
     runs = {"scratch": scratch, "head only": head, "two phases": tuned}
@@ -93,6 +92,11 @@ def one_split(
         "minutes": tuned.timings["total_seconds"] / 60,
     }
     return row, said
+
+
+class Messages(hs.Listener):
+    def stage(self, name: str, message: str) -> None:
+        print(f"  {name:10}{message}", flush=True)
 
 
 def from_scratch(job: hs.Job) -> hs.Job:

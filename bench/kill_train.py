@@ -240,16 +240,13 @@ def start(root: Path, out: Path, resume: bool, forgetful: bool) -> tuple[int, in
         if forgetful:
             setattr(loop, "unpack_optimizer", lambda optimizer, tensors: None)  # noqa: B010
 
-        def stepped(done: int, total: int) -> None:
-            os.write(writes, b".")
-
-        def watch(stage: str) -> hs.Watch:
-            if stage not in ("head", "finetune"):
-                return hs.Watch()
-            return hs.Watch(progress=stepped)
+        class Steps(hs.Listener):
+            def progress(self, stage: str, done: int, total: int) -> None:
+                if stage in ("head", "finetune"):
+                    os.write(writes, b".")
 
         job = job_in(root, out.name, resume)
-        hs.train(hs.read(root / "pictures"), out, job, hs.Talk(watch=watch))
+        hs.train(hs.read(root / "pictures"), out, job, Steps())
         os._exit(0)
     except BaseException:
         traceback.print_exc()

@@ -20,6 +20,7 @@ for _name, _value in _TELEMETRY_OFF.items():
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone as Backbone
     from headstart.backbones.backbone import Card as Card
+    from headstart.base.listener import Listener as Listener
     from headstart.base.runtime import Runtime as Runtime
     from headstart.base.store import Store as Store
     from headstart.data.checks import CheckPlan as CheckPlan
@@ -80,7 +81,6 @@ if TYPE_CHECKING:
     from headstart.explaining.pixels.triptych import triptych_path as triptych_path
     from headstart.explaining.pixels.triptych import write_fooling as write_fooling
     from headstart.features.extract import FeatureTable as FeatureTable
-    from headstart.features.extract import Watch as Watch
     from headstart.features.extract import extract as extract
     from headstart.modalities.images.augment import Augment as Augment
     from headstart.modalities.images.decoding import Pixels as Pixels
@@ -122,7 +122,7 @@ if TYPE_CHECKING:
     from headstart.runs.seeds import spread as spread
     from headstart.runs.seeds import spread_rows as spread_rows
     from headstart.runs.seeds import train_seeds as train_seeds
-    from headstart.runs.stages import Talk as Talk
+    from headstart.runs.tracking import TensorBoardListener as TensorBoardListener
     from headstart.runs.tracking import check_tracker as check_tracker
     from headstart.runs.tracking import track as track
     from headstart.targets.predictions import Predictions as Predictions
@@ -189,22 +189,22 @@ _HOME = {
     "headstart.explaining.pixels.robust_plan": ["RobustnessPlan"],
     "headstart.modalities.images.inputs": ["Squared", "squared"],
     "headstart.explaining.pixels.triptych": ["triptych", "triptych_path", "write_fooling"],
-    "headstart.features.extract": ["FeatureTable", "Watch", "extract"],
+    "headstart.features.extract": ["FeatureTable", "extract"],
     "headstart.models.fitting": ["fit"],
     "headstart.evaluation.source_distance": ["Unlike", "unlike"],
     "headstart.runs.job": ["Job"],
     "headstart.models.model": ["Model", "classify"],
-    "headstart.runs.stages": ["Talk"],
     "headstart.targets.predictions": ["Predictions", "read_predictions"],
     "headstart.runs.recipes": ["RECIPES", "recipe"],
     "headstart.reporting.page": ["write_report"],
     "headstart.runs.folder": ["recorded_contents", "recorded_parts", "recorded_source"],
     "headstart.runs.run": ["Run", "train"],
+    "headstart.base.listener": ["Listener"],
     "headstart.base.runtime": ["Runtime"],
     "headstart.runs.seeds": ["spread", "spread_rows", "train_seeds"],
     "headstart.models.specs": ["FeatureExtraction", "FineTune"],
     "headstart.base.store": ["Store"],
-    "headstart.runs.tracking": ["check_tracker", "track"],
+    "headstart.runs.tracking": ["TensorBoardListener", "check_tracker", "track"],
     "headstart.training.attack": ["RESTARTS", "Attack"],
     "headstart.models.limits": ["TrustPlan"],
 }

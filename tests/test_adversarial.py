@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listening import Lines, kept, told
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from headstart.runs import wording as phrases
 from headstart.training.adversary import Attack, pushed
 from headstart.training.feeds import Rows
 from headstart.training.history import Epoch
-from headstart.training.loop import ATTACKED, Hearing, Keeping, Trained, judge, train
+from headstart.training.loop import ATTACKED, Trained, judge, train
 from headstart.training.network import Count, Network, snapshot
 from headstart.training.plan import Plan
 
@@ -201,8 +202,8 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_bit(tmp_path: Path, steps: int) -
     whole, unbroken = trained(plan)
     path, asked = tmp_path / "checkpoint.safetensors", iter([*[False] * (steps - 1), True])
     with pytest.raises(KeyboardInterrupt):
-        trained(plan, keeping=Keeping(path, "job", stop=lambda: next(asked)))
-    resumed, result = trained(plan, keeping=Keeping(path, "job"))
+        trained(plan, context=kept(path, stop=lambda: next(asked)))
+    resumed, result = trained(plan, context=kept(path))
     assert same(whole.state_dict(), resumed.state_dict())
     assert [replace(e, seconds=0) for e in result.history] == [
         replace(e, seconds=0) for e in unbroken.history
@@ -211,7 +212,7 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_bit(tmp_path: Path, steps: int) -
 
 def test_epochs_are_judged_under_attack_and_that_is_said() -> None:
     said: list[str] = []
-    net, result = trained(hearing=Hearing(say=said.append))
+    net, result = trained(context=told(stage=lambda stage, text: said.append(text)))
     line = next(line for line in result.history if line.epoch == result.chosen)
     attack = Attack(PLAN.adversarial, steps=4)
     assert (line.val_loss, line.val_accuracy) == judge(net, Pixels(seed=1), attack)
@@ -325,26 +326,24 @@ def test_all_of_a_network_is_thawed_unless_it_is_said_what() -> None:
 
 
 def test_a_run_tells_what_it_trained_on_and_what_it_chose_by(shapes: Path, tmp_path: Path) -> None:
-    said: dict[str, list[str]] = {}
-    talk = hs.Talk(say=lambda stage, text: said.setdefault(stage, []).append(text))
+    heard = Lines()
     settings = replace(JOB.finetune, thaw="1")
     job = replace(JOB, finetune=settings, store=hs.Store(tmp_path / "store"))
-    run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, heard)
     assert run.kept == "finetune"
-    assert "nothing can be kept at a cut" in said["cut"][0]
-    assert "attacked: train" in said["finetune"][1]
-    assert any("by accuracy under attack on validation" in text for text in said["finetune"])
-    assert said["finetune"][-1].startswith("accuracy under attack on validation: ")
+    assert "nothing can be kept at a cut" in heard.of("cut")[0]
+    assert "attacked: train" in heard.of("finetune")[1]
+    assert any("by accuracy under attack on validation" in text for text in heard.of("finetune"))
+    assert heard.of("finetune")[-1].startswith("accuracy under attack on validation: ")
     assert run.fitted.chosen["by"] == "accuracy under attack on validation"
     assert len(hs.load(run.folder / "model").model.predict(run.splits.test, store=None)) > 0
 
 
 def test_from_scratch_it_tells_what_was_bought_too(shapes: Path, tmp_path: Path) -> None:
-    said: dict[str, list[str]] = {}
-    talk = hs.Talk(say=lambda stage, text: said.setdefault(stage, []).append(text))
+    heard = Lines()
     job = replace(JOB, strategy="scratch", store=hs.Store(tmp_path / "store"))
-    hs.train(hs.read(shapes), tmp_path / "run", job, talk)
-    assert said["scratch"][-1].startswith("accuracy under attack on validation: ")
+    hs.train(hs.read(shapes), tmp_path / "run", job, heard)
+    assert heard.of("scratch")[-1].startswith("accuracy under attack on validation: ")
 
 
 def test_the_command_takes_a_fraction_and_records_it(

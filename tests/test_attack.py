@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from listening import progress_of
 from numpy.typing import NDArray
 from pictures import photo
 from PIL import Image
@@ -510,8 +511,8 @@ def test_what_was_done_before_ctrl_c_is_kept_and_told(
     def after_the_first(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    watch = hs.Watch(progress=after_the_first)
-    monkeypatch.setattr("headstart.cli.attack.watching", lambda stage: watch)
+    listener = progress_of("attack", after_the_first)
+    monkeypatch.setattr("headstart.cli.attack.Terminal", lambda: listener)
     where = folder / "data" / "red", "--out", tmp_path, "--json"
     code, out, err = run_attack(capsys, bundle, *where)
     assert code == 130

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -475,7 +476,7 @@ def test_a_bar_is_there_from_the_first_that_is_told(monkeypatch: pytest.MonkeyPa
     """Be that the tenth step, or a whole batch."""
     pytest.importorskip("rich")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = talk.watching("ideal").progress
+    progress = partial(talk.Terminal().progress, "ideal")
     try:
         progress(10, 640)
         assert talk._BARS[-1].live.is_started

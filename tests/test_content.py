@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from listening import Calls, progress_of
 from PIL import Image
 
 import headstart as hs
@@ -44,7 +45,7 @@ def swap(one: Path, other: Path) -> None:
     other.write_bytes(held)
 
 
-def at_stage(stage: str, act: Callable[[], object]) -> hs.Talk:
+def at_stage(stage: str, act: Callable[[], object]) -> hs.Listener:
     """Act when a run first tells of a stage."""
     acts = [act]
 
@@ -52,7 +53,7 @@ def at_stage(stage: str, act: Callable[[], object]) -> hs.Talk:
         if told == stage and acts:
             acts.pop()()
 
-    return hs.Talk(say=say)
+    return Calls(stage=say)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +113,10 @@ def test_a_picture_replaced_after_training_is_not_explained_as_the_one_that_was_
 
     def say(stage: str, text: str) -> None:
         heard.append(f"{stage} {text}")
-        talk.say(stage, text)
+        talk.stage(stage, text)
 
     run = hs.train(
-        hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"), hs.Talk(say)
+        hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"), Calls(stage=say)
     )
     assert any(line.startswith("explained left out: ") for line in heard)
     assert not (run.folder / "explained.json").exists()
@@ -127,11 +128,8 @@ def interrupted(data: hs.Dataset, out: Path, job: hs.Job, phase: str) -> None:
         if done == 2:
             signal.raise_signal(signal.SIGINT)
 
-    def watch(stage: str) -> hs.Watch:
-        return hs.Watch(progress=press) if stage == phase else hs.Watch()
-
     with pytest.raises(KeyboardInterrupt):
-        hs.train(data, out, job, hs.Talk(watch=watch))
+        hs.train(data, out, job, progress_of(phase, press))
     assert (out / f"checkpoint-{phase}.safetensors").exists()
 
 

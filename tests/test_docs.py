@@ -38,6 +38,22 @@ def test_the_readmes_python_runs(
     assert hs.load(tmp_path / "bundle").model.classes == ("bright", "dark")
 
 
+def test_the_guides_listener_hears_of_training(
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+    (tmp_path / "photos").symlink_to(shapes)
+    exec(code.replace("packaged:efficientnet_lite0", "tiny:32"), {})
+    assert capsys.readouterr().out.startswith("head 0 ")
+
+
 def test_the_python_that_looks_inside_runs(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listening import progress_of
 from numpy.typing import NDArray
 from patches import lens_on, on_the_patch, patched, shuffled, taught
 from PIL import Image
@@ -367,10 +368,8 @@ def test_progress_counts_pictures_and_not_what_is_none(
     trained: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = list[tuple[int, int]]()
-    watch = hs.Watch(progress=lambda done, total: told.append((done, total)))
-    monkeypatch.setattr(
-        command, "watching", lambda stage: watch if stage == "explain" else hs.Watch()
-    )
+    listener = progress_of("explain", lambda done, total: told.append((done, total)))
+    monkeypatch.setattr(command, "Terminal", lambda: listener)
     folder = tmp_path / "two"
     folder.mkdir()
     (folder / "notes.txt").write_text("no picture")

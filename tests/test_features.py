@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from listening import Calls, progress_of
 from PIL import Image
 
 import headstart as hs
@@ -204,7 +205,9 @@ def test_an_interrupted_run_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hs.extract(backbone, data, store=store, runtime=ON_CPU, watch=hs.Watch(progress=stop))
+        hs.extract(
+            backbone, data, store=store, runtime=ON_CPU, listener=progress_of("features", stop)
+        )
     table = hs.extract(backbone, data, store=store, runtime=ON_CPU)
     assert 0 < table.hits < 40
     assert table.forwards == 40 - table.hits
@@ -239,8 +242,8 @@ def test_unreadable_files_are_left_out_and_named(data: hs.Dataset) -> None:
 
 def test_the_time_to_expect_is_told_once(data: hs.Dataset) -> None:
     told: list[tuple[int, float]] = []
-    watch = hs.Watch(expect=lambda rows, seconds: told.append((rows, seconds)))
-    hs.extract(hs.load_backbone("tiny:32"), data, runtime=ON_CPU, watch=watch)
+    watch = Calls(expect=lambda stage, rows, seconds: told.append((rows, seconds)))
+    hs.extract(hs.load_backbone("tiny:32"), data, runtime=ON_CPU, listener=watch)
     ((rows, seconds),) = told
     assert rows == 40
     assert seconds > 0

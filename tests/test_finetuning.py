@@ -8,23 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listening import Calls
 
 import headstart as hs
 from headstart.backbones.backbone import Backbone
+from headstart.base.context import RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
 from headstart.features.extract import Precision, Tap, _kept_as, extract, extract_views
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.views import PLAIN, Views
 from headstart.models.finetuning import Opened, Tuned, open_up, tune
-from headstart.models.fitting import Around, engine_feed, fit_tables, tap_for, train_tables
+from headstart.models.fitting import engine_feed, fit_tables, tap_for, train_tables
 from headstart.models.specs import FeatureExtraction, FineTune
 from headstart.training.feeds import Feed, Stored
 from headstart.training.network import Network, head_module, new_head
 from headstart.training.optimizing import make_optimizer
 
 RECIPE = FineTune(epochs=3, batch_size=8, lr=1e-3, thaw="1", keep="last", warmup=0.0)
-AROUND = Around(store=None, runtime=Runtime(device="cpu").resolved())
+CONTEXT = RunContext(store=None, runtime=Runtime(device="cpu").resolved())
 FLIPPED = Augment(flip="both", rotation=0.1, views=3)
 NAME = "timm:test_resnet"
 
@@ -84,18 +86,18 @@ def test_losses_from_the_cut_are_those_of_the_whole_network(
     for cached in (True, False):
         opened = open_up(backbone, "1")
         assert opened.cut is not None
-        around = replace(AROUND, store=hs.Store(tmp_path / "store"))
+        context = replace(CONTEXT, store=hs.Store(tmp_path / "store"))
         if cached:
             tap = opened.tap(1, "float32")
-            plain = extract(backbone, parts.val, store=around.store, tap=tap)
-            views = train_tables(backbone, parts.train, augment, 0, around, tap=tap)
+            plain = extract(backbone, parts.val, store=context.store, tap=tap)
+            views = train_tables(backbone, parts.train, augment, 0, context, tap=tap)
             assert len(views) == count
             rows: Feed = Stored(views, cut=True)
             val: Feed = Stored((plain,), cut=True)
         else:
             cut = opened.cut
-            rows = engine_feed(backbone, cut, parts.train, Views(augment, 0), count, around)
-            val = engine_feed(backbone, cut, parts.val, PLAIN, 1, around)
+            rows = engine_feed(backbone, cut, parts.train, Views(augment, 0), count, context)
+            val = engine_feed(backbone, cut, parts.val, PLAIN, 1, context)
         seen.append(tuned_on(rows, val, opened, head, replace(RECIPE, epochs=4)))
     histories = [tuned.trained.history[1:] for tuned in seen]
     for stored, fresh in zip(*histories, strict=True):
@@ -119,10 +121,10 @@ def test_half_precision_at_the_cut_changes_next_to_nothing(parts: hs.Splits) -> 
 
 
 def test_views_are_stored_and_computed_once(parts: hs.Splits, tmp_path: Path) -> None:
-    backbone, store = random_backbone(), hs.Store(tmp_path / "store")
+    backbone, context = random_backbone(), replace(CONTEXT, store=hs.Store(tmp_path / "store"))
     tap = open_up(backbone, "1").tap(1, "float32")
-    once = extract_views(backbone, parts.train, Views(FLIPPED), 3, store=store, tap=tap)
-    again = extract_views(backbone, parts.train, Views(FLIPPED), 3, store=store, tap=tap)
+    once = extract_views(backbone, parts.train, Views(FLIPPED), 3, context, tap)
+    again = extract_views(backbone, parts.train, Views(FLIPPED), 3, context, tap)
     assert once[0].forwards > 0
     assert again[0].forwards == 0
     for one, two in zip(once, again, strict=True):
@@ -158,19 +160,22 @@ def test_without_room_on_the_disk_the_frozen_layers_run_again_and_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    around = replace(AROUND, store=hs.Store(tmp_path / "new" / "store"), say=said.append)
+    context = RunContext(
+        hs.Store(tmp_path / "new" / "store"),
+        listener=Calls(stage=lambda _, text: said.append(text)),
+    )
     opened = open_up(random_backbone(), "1")
-    assert tap_for(RECIPE, opened, 1000, FLIPPED, around) is not None
+    assert tap_for(RECIPE, opened, 1000, FLIPPED, context) is not None
     assert "MB at the cut" in said[-1]
     need = 4000 * opened.tap(1, "float32").row_bytes
     for free, precision in ((need * 0.8, "float16"), (need * 0.1, None)):
         usage = shutil.disk_usage(tmp_path)._replace(free=int(free))
         monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
-        tap = tap_for(RECIPE, opened, 1000, FLIPPED, around)
+        tap = tap_for(RECIPE, opened, 1000, FLIPPED, context)
         assert (tap and tap.precision) == precision
     assert "do not fit" in said[-1]
     half = float(said[-1].split()[0])
-    assert tap_for(replace(RECIPE, cut_precision="float32"), opened, 1000, FLIPPED, around) is None
+    assert tap_for(replace(RECIPE, cut_precision="float32"), opened, 1000, FLIPPED, context) is None
     assert float(said[-1].split()[0]) == pytest.approx(2 * half, rel=0.1)  # what was asked for
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from listening import Calls, progress_of
 from PIL import Image
 
 import headstart as hs
@@ -113,12 +114,9 @@ def test_an_interrupted_run_goes_on_in_its_folder(
         if done == 20:
             raise KeyboardInterrupt
 
-    def watch(stage: str) -> hs.Watch:
-        return hs.Watch(progress=stop) if stage == "features" else hs.Watch()
-
     data, job = hs.read(shapes), replace(job, runtime=ON_CPU)  # where batches are small
     with pytest.raises(KeyboardInterrupt):
-        hs.train(data, tmp_path / "run", job, hs.Talk(watch=watch))
+        hs.train(data, tmp_path / "run", job, progress_of("features", stop))
     run = hs.train(data, tmp_path / "run", job)
     assert run.timings["store_hits"] > 0
     assert str(run.evaluations["test"].accuracy).startswith("1.000")
@@ -161,7 +159,7 @@ def test_a_file_that_changes_during_a_run_is_named(
             (shapes / "dark" / "00.png").write_bytes(b"")
 
     with pytest.raises(DataError, match=r"dark/00\.png changed after it was checked"):
-        hs.train(hs.read(shapes), tmp_path / "run", job, hs.Talk(say=spoil))
+        hs.train(hs.read(shapes), tmp_path / "run", job, Calls(stage=spoil))
 
 
 def test_one_class_is_refused(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
@@ -306,17 +304,14 @@ def test_a_baseline_has_a_checkpoint_of_its_own(shapes: Path, tmp_path: Path, jo
     assert (settings["thaw"], settings["norms"], settings["lr"]) == ("all", "trained", 1e-3)
 
 
-def stop_in(phase: str, after: int) -> hs.Talk:
+def stop_in(phase: str, after: int) -> hs.Listener:
     """Ctrl-C, as a terminal sends it, at a step of a phase."""
 
     def press(done: int, total: int) -> None:
         if done == after:
             signal.raise_signal(signal.SIGINT)
 
-    def watch(stage: str) -> hs.Watch:
-        return hs.Watch(progress=press) if stage == phase else hs.Watch()
-
-    return hs.Talk(watch=watch)
+    return progress_of(phase, press)
 
 
 @pytest.mark.parametrize(("phase", "after"), [("head", 2), ("finetune", 1), ("finetune", 3)])
@@ -354,7 +349,7 @@ def test_a_second_trainer_on_the_same_folder_is_refused(
                 hs.train(data, tmp_path / "run", job)
             refused.append(str(error.value))
 
-    run = hs.train(data, tmp_path / "run", job, hs.Talk(say=again))
+    run = hs.train(data, tmp_path / "run", job, Calls(stage=again))
     assert len(refused) == 1
     assert {p.name for p in run.folder.iterdir()} == FILES
 
@@ -402,12 +397,9 @@ def test_a_shard_damaged_during_fine_tuning_is_told_and_the_run_goes_on_to_the_b
             end = b"" if harm == "cut short" else bytes([content[-1] ^ 1])
             shard.write_bytes(content[:-1] + end)
 
-    def watch(stage: str) -> hs.Watch:
-        return hs.Watch(progress=damage) if stage == "finetune" else hs.Watch()
-
     broken = tmp_path / "broken"
     with pytest.raises(StoreError, match="Run the same command again"):
-        hs.train(data, broken, job, hs.Talk(watch=watch))
+        hs.train(data, broken, job, progress_of("finetune", damage))
     hs.train(data, broken, job)
     weights = "model/weights.safetensors"
     assert (whole / weights).read_bytes() == (broken / weights).read_bytes()
@@ -472,7 +464,7 @@ def test_a_run_is_not_lost_for_want_of_its_page(
 
     monkeypatch.setattr("headstart.runs.run.write_report", refuse)
     heard = list[str]()
-    talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage} {text}"))
+    talk = Calls(stage=lambda stage, text: heard.append(f"{stage} {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
     assert heard[-1].startswith("report not written: The report needs")
     assert not (run.folder / ".unfinished").exists()
@@ -487,7 +479,7 @@ def test_a_run_ends_without_what_could_not_be_looked_at(
 
     monkeypatch.setattr("headstart.runs.run.outliers", fail)
     heard = list[str]()
-    talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage}: {text}"))
+    talk = Calls(stage=lambda stage, text: heard.append(f"{stage}: {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
     assert {p.name for p in run.folder.iterdir()} == FILES
     assert json.loads((run.folder / "insights.json").read_text()) == {}
@@ -518,7 +510,7 @@ def test_no_error_after_the_model_is_saved_loses_the_run(
 
     monkeypatch.setattr(f"headstart.runs.run.{part}", fail)
     heard = list[str]()
-    talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage}: {text}"))
+    talk = Calls(stage=lambda stage, text: heard.append(f"{stage}: {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"), talk)
     assert any("a bug" in line for line in heard)
     assert len(hs.load(run.folder / "model").model.classes) == 2
@@ -567,7 +559,7 @@ def test_a_dead_backbone_is_told_and_its_run_ends_well(
         parameter.data.zero_()
     folder = save_backbone(dead, tmp_path / "dead")
     heard = list[str]()
-    talk = hs.Talk(say=lambda stage, text: heard.append(f"{stage}: {text}"))
+    talk = Calls(stage=lambda stage, text: heard.append(f"{stage}: {text}"))
     recipe = hs.FeatureExtraction(head=head, head_epochs=1)
     job = replace(job, backbone=f"file:{folder}", recipe=recipe, strategy="extract")
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from listening import Calls
 
 import headstart as hs
 from headstart.base.errors import SpecError
@@ -103,7 +104,7 @@ def test_what_is_finished_is_not_trained_again(shapes: Path, tmp_path: Path, job
     job = replace(job, checks=hs.CheckPlan(max_bad=0.2))
     first = train_seeds(data, tmp_path / "out", job, 2)
     before = times(first)
-    talk = hs.Talk(say=lambda stage, text: said.append((stage, text)))
+    talk = Calls(stage=lambda stage, text: said.append((stage, text)))
     again = train_seeds(data, tmp_path / "out", job, 3, talk)
     assert times(again)[:2] == before
     assert [run.trained for run in again] == [False, False, True]

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from listening import kept, told
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 import headstart as hs
+from headstart.base.context import IN_MEMORY
 from headstart.base.errors import BundleError, Diverged, SpecError, UnknownName
 from headstart.base.runtime import Runtime
 from headstart.base.seals import sealed
@@ -25,7 +27,7 @@ from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.views import Views
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
-from headstart.training.loop import Hearing, Keeping, Trained, judge, losses_of, train
+from headstart.training.loop import Trained, judge, losses_of, train
 from headstart.training.network import Network, new_head, snapshot
 from headstart.training.optimizing import make_optimizer, rate_factor
 from headstart.training.plan import Plan
@@ -182,8 +184,8 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_bit(
     whole, unbroken = trained(plan)
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        trained(plan, keeping=Keeping(path, "job", stop=Stopper(steps)))
-    resumed, result = trained(plan, keeping=Keeping(path, "job"))
+        trained(plan, context=kept(path, stop=Stopper(steps)))
+    resumed, result = trained(plan, context=kept(path))
     assert same(whole.state_dict(), resumed.state_dict())
     assert [replace(e, seconds=0) for e in result.history] == [
         replace(e, seconds=0) for e in unbroken.history
@@ -193,10 +195,10 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_bit(
 def test_a_checkpoint_of_another_job_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        trained(keeping=Keeping(path, "job", stop=Stopper(3)))
+        trained(context=kept(path, stop=Stopper(3)))
     before = path.read_bytes()
     with pytest.raises(SpecError, match="was begun with other settings"):
-        trained(keeping=Keeping(path, "another job"))
+        trained(context=kept(path, "another job"))
     assert path.read_bytes() == before
 
 
@@ -219,14 +221,14 @@ def checkpoint(tmp_path: Path) -> Path:
     """Of training that was cut off after 7 steps, in its second epoch."""
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        trained(keeping=Keeping(path, "job", stop=Stopper(7)))
+        trained(context=kept(path, stop=Stopper(7)))
     return path
 
 
 def refused(path: Path) -> str:
     """Why training does not go on from a checkpoint, which it leaves as it is."""
     with pytest.raises(BundleError, match=r"Remove it to begin that phase again\.") as caught:
-        trained(keeping=Keeping(path, "job"))
+        trained(context=kept(path))
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -250,7 +252,7 @@ def test_the_control_without_its_seal_a_flipped_bit_goes_on_to_other_weights(
     whole, _ = trained()
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1] + b"\x01")
     monkeypatch.setattr("headstart.training.checkpoints.seal_holds", lambda data, name: True)
-    resumed, _ = trained(keeping=Keeping(checkpoint, "job"))
+    resumed, _ = trained(context=kept(checkpoint))
     assert not same(whole.state_dict(), resumed.state_dict())
 
 
@@ -395,7 +397,7 @@ def test_what_is_not_finite_stops_within_one_step_with_its_cause(
     if spoil is spoiled_input:
         plan = replace(plan, batch_size=len(rows.ids))  # so that the first step meets it
     with pytest.raises(Diverged, match=cause):
-        train(net, plan, rows, feed(seed=1), keeping=Keeping(path, "job", 0.0, steps))
+        train(net, plan, rows, feed(seed=1), context=kept(path, every_s=0.0, stop=steps))
     assert steps.left == 10**9  # no step was ever done
     assert not path.exists()
 
@@ -428,7 +430,9 @@ def test_a_batch_that_is_too_large_is_halved_once_and_gives_the_same() -> None:
     for net in (roomy, small):
         net.head = nn.Sequential(*list(net.head.children())[1:])  # dropout would draw otherwise
     train(roomy, PLAN, feed(), feed(seed=1))
-    train(small, PLAN, feed(), feed(seed=1), hearing=Hearing(say=said.append))
+    train(
+        small, PLAN, feed(), feed(seed=1), context=told(stage=lambda stage, text: said.append(text))
+    )
     assert len(said) == 1
     assert "run in 2 parts" in said[0]
     for a, b in zip(roomy.parameters(), small.parameters(), strict=True):
@@ -547,7 +551,7 @@ def test_a_compiled_network_learns_the_same() -> None:
     plan = replace(PLAN, optimizer="sgd")  # Adam makes much of roundings
     _, plain = trained(plan)
     torch.compiler.reset()
-    _, compiled = trained(plan, runtime=Runtime(device="cpu", compile=True))
+    _, compiled = trained(plan, context=replace(IN_MEMORY, runtime=Runtime("cpu", compile=True)))
     for a, b in zip(plain.history, compiled.history, strict=True):
         assert a.val_loss == pytest.approx(b.val_loss, rel=1e-4)
 
@@ -563,7 +567,7 @@ def test_a_network_that_can_not_be_compiled_is_one_sentence(
 
     monkeypatch.setattr(torch, "compile", refuse)
     with pytest.raises(SpecError, match=r"this machine \(no C\+\+ compiler\): leave --compile out"):
-        trained(runtime=Runtime(device="cpu", compile=True))
+        trained(context=replace(IN_MEMORY, runtime=Runtime("cpu", compile=True)))
 
 
 def test_a_seed_is_any_whole_number_from_0_on() -> None:

@@ -10,6 +10,7 @@ a store before.
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,20 +20,30 @@ import simplejpeg  # noqa: F401  # the seconds of every competitor begin after i
 
 import headstart as hs
 import headstart.backbones.graph  # what the first forward pass would import is imported here,
+from headstart.base.context import RunContext
 from headstart.base.runtime import Runtime, keep_memory
 from headstart.features.engines import import_onnxruntime
 from headstart.modalities.images.augment import Augment
 from headstart.models.finetuning import open_up
-from headstart.models.fitting import Around, fine_tune, fit_tables, table_of, train_tables
+from headstart.models.fitting import fine_tune, fit_tables, table_of, train_tables
 from headstart.training.feeds import Stored
-from headstart.training.history import Epoch
-from headstart.training.loop import Hearing
 from headstart.training.network import Count
 from references.protocol import Counts, Phase, show, task
 
 
 def counts(count: Count) -> Counts:
     return Counts(count.frozen, count.trainable)
+
+
+class Laps(hs.Listener):
+    """Stops the time of each epoch of a phase."""
+
+    def __init__(self, phase: Phase) -> None:
+        self.phase = phase
+
+    def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> None:
+        if "lr" in figures:
+            self.phase.lap()
 
 
 def main() -> None:
@@ -46,26 +57,17 @@ def main() -> None:
     opened = open_up(backbone, "auto", settings.thaw_from)
     keep_memory()
 
-    def hearing(phase: Phase) -> Hearing:
-        def lap(line: Epoch) -> None:
-            if line.lr is not None:
-                phase.lap()
-
-        return Hearing(epoch=lap)
-
     with tempfile.TemporaryDirectory() as folder:
-        around = Around(hs.Store(Path(folder)), Runtime(device="cpu").resolved())
         first = Phase(Counts(0, 0))
+        context = RunContext(hs.Store(Path(folder)), Runtime(device="cpu").resolved(), Laps(first))
         data = hs.read(wanted.data_dir)
         rows = {p: [i for i, n in enumerate(data.parts) if n == p] for p in ("train", "val")}
         train, val = (data.take(rows[part]) for part in ("train", "val"))
         tap = opened.tap(len(data), "float32")
-        plain = table_of(backbone, data, around, tap)
-        views = train_tables(backbone, train, augment, 0, around, tap=tap, plain=plain.of(train))
+        plain = table_of(backbone, data, context, tap)
+        views = train_tables(backbone, train, augment, 0, context, tap=tap, plain=plain.of(train))
         judged = plain.of(val)
-        head = fit_tables(
-            recipe, backbone, views, judged, around=replace(around, hearing=hearing(first))
-        )
+        head = fit_tables(recipe, backbone, views, judged, context=context)
         first.stop()
         second = Phase(Counts(0, 0))
         tuned = fine_tune(
@@ -74,7 +76,7 @@ def main() -> None:
             head,
             Stored(views, cut=True),
             Stored((judged,), cut=True),
-            around=replace(around, hearing=hearing(second)),
+            context=replace(context, listener=Laps(second)),
         )
         second.stop()
     first.counts, second.counts = counts(head.count), counts(tuned.count)

@@ -20,7 +20,7 @@ from headstart.cli.printing import (
     print_line,
     tell_left_out,
 )
-from headstart.cli.progress import say, watching
+from headstart.cli.progress import Terminal, say
 
 USUAL = {"linf": 4 / 255, "l2": 1.0}  # epsilon, where none is named
 FOLDER = "attack"  # where pictures go: in the run, or in the current folder
@@ -127,12 +127,12 @@ class _Work:
 
 def _attacked(work: _Work, files: "Sequence[_Place]") -> bool:
     """Attack one picture after another, each written and told of when done; whether to the end."""
-    progress = watching("attack").progress
+    listener = Terminal()
     try:
         answering = hs.answerer(work.looked.model or work.looked.lens.backbone)
         for n, place in enumerate(files, 1):
             _one(work, answering, place)
-            progress(n, len(files))
+            listener.progress("attack", n, len(files))
     except KeyboardInterrupt:
         say("stopped", f"{len(work.done)} of {len(files)} pictures are done and kept")
         return False

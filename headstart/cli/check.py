@@ -3,6 +3,7 @@
 import argparse
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import headstart as hs
@@ -18,7 +19,7 @@ from headstart.cli.flags import (
 )
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_json, print_line, print_table, tell_left_out
-from headstart.cli.progress import kept_if_stopped, say, watching
+from headstart.cli.progress import Terminal, kept_if_stopped, say
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -40,20 +41,20 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 def run(args: argparse.Namespace) -> int:
     plan, runtime = made(hs.CheckPlan(), args), made(hs.Runtime(), args).resolved()
     data, backbone = hs.read(args.data), _compared_with(args)
-    watch = watching("checks")
+    listener = Terminal()
     with kept_if_stopped("what was seen of the files is kept; the same command goes on from there"):
         seen = hs.survey(
             data,
             store=hs.Store(args.store),
             threads=runtime.decode_threads,
-            progress=watch.progress,
+            progress=partial(listener.progress, "checks"),
         )
     found = hs.check(data, seen, threads=runtime.decode_threads)
     if not args.json:
         print_table(found.table())
     far = None
     if backbone and len(found.dataset):
-        far = hs.unlike(backbone, found.dataset, runtime=runtime, watch=watching("unlike"))
+        far = hs.unlike(backbone, found.dataset, runtime=runtime, listener=listener)
     if args.json:
         print_json(found.to_plain() | {"unlike": far and far.to_plain()})
     elif far:

@@ -9,7 +9,7 @@ from headstart.cli.flags import add_store_flag
 from headstart.cli.opening import CELLS
 from headstart.cli.parser import Parser
 from headstart.cli.printing import predicted_rows, print_line, print_run, print_table, tell_left_out
-from headstart.cli.progress import kept_if_stopped, say, talking
+from headstart.cli.progress import Terminal, kept_if_stopped, say
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     data = hs.solar_cells()
     kept = f"what was finished is kept; headstart demo --out {out} goes on from there"
     with kept_if_stopped(kept):
-        finished = hs.train(data, out, job, talking())
+        finished = hs.train(data, out, job, Terminal())
     print_run(finished)
     test, folder = finished.splits.test, finished.folder
     few = test.take(range(0, len(test), max(1, len(test) // 5)))

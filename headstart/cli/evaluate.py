@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import headstart as hs
@@ -18,7 +19,7 @@ from headstart.cli.flags import (
 from headstart.cli.opening import source_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_evaluation, print_json, tell_left_out
-from headstart.cli.progress import FEATURES_KEPT, kept_if_stopped, watching
+from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -53,15 +54,16 @@ def run(args: argparse.Namespace) -> int:
 
     runtime = made(hs.Runtime(), args)
     bundle = hs.load(bundle_of(args.model))
-    read, store, watch = hs.read(args.data), hs.Store(args.store), watching("checks")
+    read, store, listener = hs.read(args.data), hs.Store(args.store), Terminal()
     threads = runtime.resolved().decode_threads
     with kept_if_stopped(FEATURES_KEPT):
-        seen = hs.survey(read, store=store, threads=threads, progress=watch.progress)
+        progress = partial(listener.progress, "checks")
+        seen = hs.survey(read, store=store, threads=threads, progress=progress)
         record, source = read_record(args.model), source_of(args.data)
         judged = judged_by(hs.with_contents(read, seen), record, source, args.part)
         data = judged.data
         table = hs.extract(
-            bundle.model.backbone, data, store=store, runtime=runtime, watch=watching("features")
+            bundle.model.backbone, data, store=store, runtime=runtime, listener=listener
         )
     said = bundle.model.predict_table(table)
     strangers = _strangers(said, data)

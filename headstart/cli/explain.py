@@ -30,7 +30,7 @@ from headstart.cli.printing import (
     print_line,
     tell_left_out,
 )
-from headstart.cli.progress import say, watching
+from headstart.cli.progress import Terminal, say
 from headstart.explaining.method import METHODS
 
 FOLDER = "explained"
@@ -139,7 +139,7 @@ def _beside(told: "hs.Explanation | hs.LeftOut", alike: Alike) -> "hs.Explanatio
 
 def _finish(work: _Work, found: "Found", as_json: bool) -> int:
     """Write and tell each as it is done, until Ctrl-C; the exit code."""
-    progress, stopped = watching("explain").progress, False
+    listener, stopped = Terminal(), False
     try:
         for number, (told, place) in enumerate(found, 1):
             if isinstance(told, hs.Explanation):
@@ -150,7 +150,7 @@ def _finish(work: _Work, found: "Found", as_json: bool) -> int:
                 work.done.append((told, place))
                 if not as_json:
                     print_line(told.path, told.name, f"{told.score:.4f}", str(place), flush=True)
-            progress(number, work.count)
+            listener.progress("explain", number, work.count)
     except KeyboardInterrupt:
         say("stopped", f"{len(work.done)} of {work.count} pictures are explained and kept")
         stopped = True
@@ -198,7 +198,7 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
     @cache
     def seen() -> "hs.FeatureTable | None":  # not before there is a picture to compare them with
         try:
-            table = hs.extract(backbone, rows, store=store, watch=watching("nearest"))
+            table = hs.extract(backbone, rows, store=store, listener=Terminal(), stage="nearest")
             for item in table.left_out[:NAMED]:
                 say("nearest", f"left out: {item.path}: {item.reason}")
             return table

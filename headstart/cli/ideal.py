@@ -19,7 +19,7 @@ from headstart.cli.flags import add_flags, bundle_of, made
 from headstart.cli.opening import add_looking_flags, decoded, file_name, look
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, INTERRUPTED, print_json, print_table
-from headstart.cli.progress import say, watching
+from headstart.cli.progress import Terminal, say
 
 if TYPE_CHECKING:
     from headstart.modalities.images.decoding import Pixels
@@ -194,12 +194,12 @@ def _number(judge: "hs.Lens", whole: str, name: str) -> int:
 def _drawn(lens: "hs.Lens", order: Order, plan: "hs.IdealPlan", start: "Pixels | None") -> Made:
     """The ascent, told of on stderr; Ctrl-C ends it with what there is by then."""
     seen, began, told = list[hs.Ideal](), time.perf_counter(), 0
-    progress = watching("ideal").progress
+    listener = Terminal()
     try:
         for now in hs.ascend(lens, order.number, plan, start):
             seen.append(now)
             if now.step:
-                progress(now.step, plan.steps)
+                listener.progress("ideal", now.step, plan.steps)
             if now.step * TELLS >= told * plan.steps:
                 say("ideal", f"{order.name}, step {now.step} of {plan.steps}: {_said(now)}")
                 told += 1

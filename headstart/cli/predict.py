@@ -15,7 +15,7 @@ from headstart.cli.flags import (
 )
 from headstart.cli.parser import Parser
 from headstart.cli.printing import Told, print_predictions
-from headstart.cli.progress import watching
+from headstart.cli.progress import Terminal
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     runtime = made(hs.Runtime(), args)
     bundle = hs.load(bundle_of(args.model))
     files, left_out = hs.find(named_files(args.files))
-    table = hs.extract(bundle.model.backbone, files, runtime=runtime, watch=watching("predict"))
+    backbone, listener = bundle.model.backbone, Terminal()
+    table = hs.extract(backbone, files, runtime=runtime, listener=listener, stage="predict")
     said = bundle.model.predict_table(table)
     told = Told(said, bundle.model.doubts(said, table), bundle.model.limits.sets(said.scores))
     return print_predictions(told, args, (*left_out, *table.left_out))

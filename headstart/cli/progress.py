@@ -1,12 +1,12 @@
-"""What a person hears while a command works, on stderr: a line a stage, and progress."""
+"""How a command reports its work, on stderr: a line for each message, and bars of progress."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import headstart as hs
 from headstart.base.display import display
+from headstart.base.listener import Listener
 
 _BARS: list[Any] = []  # progress bars begun, to be stopped whatever happens
 
@@ -17,8 +17,29 @@ def stop_bars() -> None:
         bar.stop()
 
 
-def talking() -> "hs.Talk":
-    return hs.Talk(say, watching)
+class Terminal(Listener):
+    """Prints messages and epochs as lines, and shows progress where someone sees it move."""
+
+    def __init__(self) -> None:
+        self._moves = dict[str, Callable[[int, int], None]]()
+
+    def stage(self, name: str, message: str) -> None:
+        say(name, message)
+
+    def expect(self, stage: str, rows: int, seconds: float) -> None:
+        say(stage, f"about {_duration(seconds)} for {rows:,} images ({pace(rows / seconds)})")
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._moves:
+            self._moves[stage] = _bar(stage)
+        self._moves[stage](done, total)
+        if done == total:
+            del self._moves[stage]
+
+    def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> None:
+        from headstart.runs.wording import epoch_message  # loads NumPy, which help needs not
+
+        say(phase, epoch_message(number, figures))
 
 
 def say(stage: str, text: str) -> None:
@@ -40,13 +61,6 @@ def kept_if_stopped(what: str) -> Iterator[None]:
 
 GOES_ON = "what was finished is kept; the same command goes on from there"
 FEATURES_KEPT = "the features computed so far are kept; the same command goes on from there"
-
-
-def watching(stage: str) -> "hs.Watch":
-    def expect(rows: int, seconds: float) -> None:
-        say(stage, f"about {_duration(seconds)} for {rows:,} images ({pace(rows / seconds)})")
-
-    return hs.Watch(expect, _bar(stage))
 
 
 def _bar(stage: str) -> Callable[[int, int], None]:

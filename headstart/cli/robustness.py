@@ -22,7 +22,7 @@ from headstart.cli.flags import (
 from headstart.cli.opening import data_of, known_rows, part_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import INTERRUPTED, print_json, print_table, tell_left_out
-from headstart.cli.progress import FEATURES_KEPT, kept_if_stopped, say, watching
+from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,9 +119,8 @@ def _known(
     except DataError as error:
         say("known", f"how neighbours move is left out: {error}")
         return None
-    watch = watching("features")
     with kept_if_stopped(FEATURES_KEPT):
-        return hs.extract(model.backbone, some, store=store, runtime=runtime, watch=watch)
+        return hs.extract(model.backbone, some, store=store, runtime=runtime, listener=Terminal())
 
 
 def _trials(work: _Work) -> "Iterator[hs.Robustness]":
@@ -132,7 +131,7 @@ def _trials(work: _Work) -> "Iterator[hs.Robustness]":
         work.plan,
         known=work.known,
         runtime=work.runtime,
-        watch=watching,
+        listener=Terminal(),
     )
 
 

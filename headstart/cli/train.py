@@ -11,7 +11,7 @@ from headstart.cli.flags import DATA_HELP, add_flags, add_store_flag, count, mad
 from headstart.cli.opening import source_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_run, print_table, tell_left_out
-from headstart.cli.progress import GOES_ON, kept_if_stopped, say, talking
+from headstart.cli.progress import GOES_ON, Terminal, kept_if_stopped, say
 from headstart.cli.track import TRACKERS, write_tracked
 
 JOB_FLAGS = (
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         return _train_seeds(job, args)
     data = hs.read(args.data)
     with kept_if_stopped(GOES_ON):
-        finished = hs.train(data, args.out, job, talking())
+        finished = hs.train(data, args.out, job, Terminal())
     print_run(finished)
     write_tracked(finished.folder, args.track)
     return tell_left_out(finished.left_out)
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def _train_seeds(job: "hs.Job", args: argparse.Namespace) -> int:
     data = hs.read(args.data)
     with kept_if_stopped(GOES_ON):
-        runs = hs.train_seeds(data, args.out, job, args.seeds, talking())
+        runs = hs.train_seeds(data, args.out, job, args.seeds, Terminal())
     rows = [("seed", "run", "accuracy on test", "")]
     for run in runs:
         before = "" if run.trained else "from before"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone, SourceHead
 from headstart.base.errors import DataError
+from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime, torch_threads
 from headstart.base.threads import ordered_map
 from headstart.data.dataset import CheckedFile, Dataset
@@ -35,7 +36,6 @@ from headstart.evaluation.norm_statistics import (
     remembered,
 )
 from headstart.features.engines import check_device
-from headstart.features.extract import Watch
 from headstart.modalities.images.inputs import square_of
 from headstart.modalities.images.preprocess import Preprocess
 from headstart.modalities.images.views import PLAIN
@@ -134,7 +134,7 @@ def unlike(
     most: int = MOST,
     seed: int = 0,
     runtime: Runtime | None = None,
-    watch: Watch | None = None,
+    listener: Listener | None = None,
 ) -> Unlike:
     """How far a sample of the data lies from what `backbone` was trained on, every class with its
     share.
@@ -147,7 +147,7 @@ def unlike(
     now, few = (runtime or Runtime()).resolved(), sample(data, most, seed)
     check_device(now)
     with torch_threads(now.threads), listening(backbone, memory, now.device) as noted:
-        with closing(_batches(card.preprocess, few, now, watch or Watch())) as batches:
+        with closing(_batches(card.preprocess, few, now, listener or Listener())) as batches:
             seen = joined([noted(squares) for squares in batches])
         noise = noted(white_noise(card.preprocess.size)) if memory else None
     return told(backbone, memory, seen, noise)
@@ -202,7 +202,7 @@ def white_noise(size: int) -> Squares:
 
 
 def _batches(
-    preprocess: Preprocess, data: Dataset, runtime: Runtime, watch: Watch
+    preprocess: Preprocess, data: Dataset, runtime: Runtime, listener: Listener
 ) -> Generator[Squares]:
     """The readable rows as the network is given them."""
     fetched = ordered_map(
@@ -218,7 +218,7 @@ def _batches(
             if len(waiting) == BATCH or (waiting and done == len(data)):
                 yield np.stack(waiting)
                 waiting.clear()
-            watch.progress(done, len(data))
+            listener.progress("unlike", done, len(data))
 
 
 def _square(source: CheckedFile, preprocess: Preprocess) -> NDArray[np.uint8] | None:

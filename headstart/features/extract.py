@@ -1,7 +1,6 @@
 """Run the frozen part once for every example, and keep what came out."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,9 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
+from headstart.base.context import RunContext
 from headstart.base.errors import Mismatch, StoreError
+from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
 from headstart.base.store import DIGEST_BYTES, Layout, Reader, Store, digest
 from headstart.base.threads import ordered_map
@@ -97,35 +98,26 @@ class FeatureTable:
         return FeatureTable(dataset.ids, x, dataset.y, dataset.classes, self.made_by, cut=cut)
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Who wants to hear how the work goes.
-
-    expect(rows, seconds): once, after the first batch: the time that all rows will take at most.
-    progress(done, total): after every row.
-    """
-
-    expect: Callable[[int, float], None] = lambda rows, seconds: None
-    progress: Callable[[int, int], None] = lambda done, total: None
-
-
 def extract(
     backbone: Backbone | Frozen,
     dataset: Dataset,
     *,
     store: Store | None = None,
     runtime: Runtime | None = None,
-    watch: Watch | None = None,
+    listener: Listener | None = None,
+    stage: str = "features",
     tap: Tap | None = None,
 ) -> FeatureTable:
     """The features of every row, in order; with a store, each is computed only once, ever.
+
+    stage: the name under which the listener hears of this work.
 
     Decoding threads work ahead of the forward pass, so no more than a few batches of pictures are
     in memory. Rows are stored as they come: after an interruption the same call goes on from there.
     Raises StoreError when the store can't be written, Mismatch when an engine can't be trusted.
     """
     place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap)
-    return _run(_Work(place, dataset, 1, watch or Watch()))[0]
+    return _run(_Work(place, dataset, 1, listener or Listener(), stage))[0]
 
 
 def extract_views(
@@ -133,18 +125,15 @@ def extract_views(
     dataset: Dataset,
     views: Views,
     count: int,
-    *,
-    store: Store | None = None,
-    runtime: Runtime | None = None,
-    watch: Watch | None = None,
+    context: RunContext,
     tap: Tap | None = None,
 ) -> tuple[FeatureTable, ...]:
     """As `extract`, of the first `count` views of every row: a table a view.
 
     A file is read once for all its views.
     """
-    place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap, views)
-    return _run(_Work(place, dataset, count, watch or Watch()))
+    place = _Place(backbone, context.store, context.runtime.resolved(), tap, views)
+    return _run(_Work(place, dataset, count, context.listener, "views"))
 
 
 def all_there(table: FeatureTable) -> FeatureTable:
@@ -263,8 +252,11 @@ class _Work:
     A row here is a view of a row of the dataset: `views` for each, one after the other.
     """
 
-    def __init__(self, place: _Place, dataset: Dataset, views: int, watch: Watch) -> None:
-        self.place, self.dataset, self.views, self.watch = place, dataset, views, watch
+    def __init__(
+        self, place: _Place, dataset: Dataset, views: int, listener: Listener, stage: str
+    ) -> None:
+        self.place, self.dataset, self.views = place, dataset, views
+        self.listener, self.stage = listener, stage
         self.rows = len(dataset) * views
         self.began = self.last = time.perf_counter()
         self.x = np.empty((self.rows, place.backbone.card.dim), np.float32)
@@ -291,7 +283,7 @@ class _Work:
                 self.waiting[row] = item.square
         if self.waiting and len(self.waiting) == self.place.engine.batch:
             self.run()
-        self.watch.progress(row + 1, self.rows)
+        self.listener.progress(self.stage, row + 1, self.rows)
 
     def run(self) -> None:
         """One forward pass over what waits."""
@@ -380,7 +372,8 @@ class _Work:
         now = time.perf_counter()
         if self.forwards and not self.told:
             self.told = True
-            self.watch.expect(self.rows, (now - self.last) / rows * self.rows)
+            seconds = (now - self.last) / rows * self.rows
+            self.listener.expect(self.stage, self.rows, seconds)
         self.last = now
 
 

@@ -10,21 +10,14 @@ import torch
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Cut, cut_before, thawed_by
 from headstart.backbones.graph import FromPixels
+from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Mismatch
-from headstart.base.runtime import ON_CPU, Runtime
 from headstart.features.extract import Tap
 from headstart.heads.head import Head
 from headstart.models.specs import FineTune
 from headstart.training.feeds import Feed
 from headstart.training.folding import folded
-from headstart.training.loop import (
-    Hearing,
-    Keeping,
-    Trained,
-    judge,
-    judging_attack,
-    train,
-)
+from headstart.training.loop import Trained, judge, judging_attack, train
 from headstart.training.network import Count, Network, count, head_module, head_of
 from headstart.training.plan import Norms
 
@@ -100,9 +93,7 @@ def tune(
     *,
     phase: str = "finetune",
     after: int = 0,
-    keeping: Keeping | None = None,
-    hearing: Hearing | None = None,
-    runtime: Runtime = ON_CPU,
+    context: RunContext = IN_MEMORY,
 ) -> Tuned:
     """Train the thawed layers and the head, by a recipe with nothing "auto" left in it.
 
@@ -126,9 +117,7 @@ def tune(
         phase=phase,
         after=after,
         depth=opened.depth(),
-        keeping=keeping,
-        hearing=hearing,
-        runtime=runtime,
+        context=context,
     )
     share = _wise(network, recipe, trained, val) if recipe.wise and len(val.ids) else 1.0
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)

@@ -1,8 +1,8 @@
 """From a recipe, a backbone and split data to a model: the head first, then the layers below it."""
 
 import shutil
-from collections.abc import Callable, Sized
-from dataclasses import dataclass, field, replace
+from collections.abc import Sized
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Cut
+from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Mismatch, SpecError
+from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime, torch_threads
 from headstart.base.store import USUAL, Store
 from headstart.data.checks import refuse_reserved
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device, open_engine
-from headstart.features.extract import FeatureTable, Tap, Watch, all_there, extract, extract_views
+from headstart.features.extract import FeatureTable, Tap, all_there, extract, extract_views
 from headstart.heads.fit import fit_head
 from headstart.heads.head import Rows, Table
 from headstart.modalities.images.augment import Augment
@@ -31,7 +33,7 @@ from headstart.targets.metrics import accuracy, log_loss
 from headstart.training.feeds import Feed, Fresh, Squares, Stored
 from headstart.training.head_training import train_head
 from headstart.training.history import Epoch
-from headstart.training.loop import NOTHING, Figures, Hearing, Keeping
+from headstart.training.loop import NOTHING, Figures, Trained
 from headstart.training.network import Count, new_head
 
 SOLVED = 1  # epochs that a head which is solved, not trained, counts for
@@ -50,21 +52,6 @@ class Fitted:
     count: Count
 
 
-@dataclass(frozen=True)
-class Around:
-    """What training works with and whom it tells: nothing here changes a result.
-
-    store: None keeps nothing. say: what a person should know before it happens.
-    """
-
-    store: Store | None = USUAL
-    runtime: Runtime = Runtime()
-    watch: Watch = Watch()
-    say: Callable[[str], None] = lambda text: None
-    keeping: Keeping = field(default_factory=Keeping)
-    hearing: Hearing = field(default_factory=Hearing)
-
-
 def fit(
     recipe: FeatureExtraction | FineTune,
     start: str | Backbone | Model,
@@ -73,7 +60,7 @@ def fit(
     augment: Augment | None = None,
     store: Store | None = USUAL,
     runtime: Runtime | None = None,
-    watch: Watch | None = None,
+    listener: Listener | None = None,
 ) -> Model:
     """A model on `data.train`, everything chosen on `data.val`; `data.test` is not touched.
 
@@ -82,9 +69,9 @@ def fit(
     """
     refuse_reserved(data.train.classes)
     check_device(runtime or Runtime())
-    around = Around(store, (runtime or Runtime()).resolved(), watch or Watch())
-    with torch_threads(around.runtime.threads):
-        return _fit(recipe, start, data, augment or Augment(), around)
+    context = RunContext(store, (runtime or Runtime()).resolved(), listener or Listener())
+    with torch_threads(context.runtime.threads):
+        return _fit(recipe, start, data, augment or Augment(), context)
 
 
 def _fit(
@@ -92,7 +79,7 @@ def _fit(
     start: str | Backbone | Model,
     data: Splits,
     augment: Augment,
-    around: Around,
+    context: RunContext,
 ) -> Model:
     if isinstance(recipe, FineTune):
         if not isinstance(start, Model) or not isinstance(start.backbone, Backbone):
@@ -100,14 +87,14 @@ def _fit(
                 "Fine-tuning goes on from a model with a fitted head, in PyTorch: fit one with "
                 "FeatureExtraction first, and give fit() that model."
             )
-        return _tuned_model(recipe, start, start.backbone, data, augment, around)
+        return _tuned_model(recipe, start, start.backbone, data, augment, context)
     if isinstance(start, Model):
         raise SpecError("FeatureExtraction starts from a backbone; give fit() model.backbone.")
     prepared = recipe.prepared(load_backbone(start) if isinstance(start, str) else start)
-    train, val = (table_of(prepared, part, around) for part in (data.train, data.val))
-    rows = train_tables(prepared, data.train, augment, recipe.seed, around, plain=train)
-    fresh = fresh_features(recipe, prepared, data.train, augment, around)
-    return fit_tables(recipe, prepared, rows, val, around=around, fresh=fresh).model
+    train, val = (table_of(prepared, part, context) for part in (data.train, data.val))
+    rows = train_tables(prepared, data.train, augment, recipe.seed, context, plain=train)
+    fresh = fresh_features(recipe, prepared, data.train, augment, context)
+    return fit_tables(recipe, prepared, rows, val, context=context, fresh=fresh).model
 
 
 def fit_tables(
@@ -116,14 +103,14 @@ def fit_tables(
     rows: tuple[FeatureTable, ...],
     val: FeatureTable,
     *,
-    around: Around | None = None,
+    context: RunContext = IN_MEMORY,
     fresh: Feed | None = None,
 ) -> Fitted:
     """The head that `recipe` asks for, on features of a backbone prepared for it.
 
     rows: a table a view. fresh: instead, where a head trained by epochs gets its features from.
     """
-    around, train = around or Around(), rows[0]
+    train = rows[0]
     majority, frozen = _majority(train), _frozen_numbers(backbone)
     if recipe.by_epochs:
         feed = fresh or Stored(rows, cut=False, seed=recipe.seed)
@@ -132,8 +119,7 @@ def fit_tables(
             feed,
             Stored((val,), cut=False),
             backbone.card.dim,
-            keeping=around.keeping,
-            hearing=around.hearing,
+            context=context,
         )
         last = found.trained.history[-1].epoch
         model = Model(
@@ -141,6 +127,7 @@ def fit_tables(
         )
         by = _kept(recipe.head_keep, val)
         chosen = {"head": recipe.head, "epoch": found.trained.chosen, "by": by}
+        chosen |= _stop_of(found.trained)
         count = Count(found.head.parameters, found.tensors, *frozen)
         return Fitted(model, chosen, (), found.trained.history, count)
     judged = stacked(rows if len(val) else rows[:1])  # folds may not part the views of a picture
@@ -160,10 +147,9 @@ def fine_tune(
     rows: Feed,
     val: Feed,
     *,
-    around: Around | None = None,
+    context: RunContext = IN_MEMORY,
 ) -> Fitted:
     """The second phase, on from the head of `start`; its epochs are numbered on."""
-    around = around or Around()
     tuned = tune(
         recipe,
         opened,
@@ -171,9 +157,7 @@ def fine_tune(
         rows,
         val,
         after=start.model.epochs,
-        keeping=around.keeping,
-        hearing=around.hearing,
-        runtime=around.runtime,
+        context=context,
     )
     return _fitted(tuned, start.model, recipe, val.ids)
 
@@ -184,36 +168,40 @@ def fit_from_scratch(
     backbone: Backbone,
     data: Splits,
     augment: Augment,
-    around: Around,
+    context: RunContext,
+    phase: str = "scratch",
 ) -> Fitted:
-    """The whole of an untrained backbone and a new head, from pixels: the baseline."""
+    """The whole of an untrained backbone and a new head, from pixels."""
     opened = open_up(backbone, "all", whole=True)
     whole = recipe.from_scratch(spec.head_lr)
     head = new_head(spec, backbone.card.dim, len(data.train.classes), recipe.seed)
     views, count = Views(augment, recipe.seed), augment.views if augment.active else 1
-    rows = pixel_feed(opened.backbone, data.train, views, count, around)
-    val = pixel_feed(opened.backbone, data.val, PLAIN, 1, around)
+    rows = pixel_feed(opened.backbone, data.train, views, count, context)
+    val = pixel_feed(opened.backbone, data.val, PLAIN, 1, context)
     tuned = tune(
         whole,
         opened,
         head,
         rows,
         val,
-        phase="scratch",
-        keeping=around.keeping,
-        hearing=around.hearing,
-        runtime=around.runtime,
+        phase=phase,
+        context=context,
     )
     model = Model(tuned.backbone, tuned.head, data.train.classes, _majority(data.train))
     return _fitted(tuned, model, whole, data.val)
 
 
 def table_of(
-    backbone: Backbone, data: Dataset, around: Around, tap: Tap | None = None
+    backbone: Backbone, data: Dataset, context: RunContext, tap: Tap | None = None
 ) -> FeatureTable:
     """Features of all rows if they were checked, or else of those that can be read."""
     table = extract(
-        backbone, data, store=around.store, runtime=around.runtime, watch=around.watch, tap=tap
+        backbone,
+        data,
+        store=context.store,
+        runtime=context.runtime,
+        listener=context.listener,
+        tap=tap,
     )
     return all_there(table) if data.contents else table
 
@@ -223,40 +211,43 @@ def train_tables(
     data: Dataset,
     augment: Augment,
     seed: int,
-    around: Around,
+    context: RunContext,
     *,
     tap: Tap | None = None,
     plain: FeatureTable | None = None,
 ) -> tuple[FeatureTable, ...]:
     """A table a stored view; the plain one alone if nothing is augmented, or nothing is stored."""
     if not augment.active or not augment.views:
-        return (plain or table_of(backbone, data, around, tap),)
+        return (plain or table_of(backbone, data, context, tap),)
     tables = extract_views(
         backbone,
         data,
         Views(augment, seed),
         augment.views,
-        store=around.store,
-        runtime=around.runtime,
-        watch=around.watch,
-        tap=tap,
+        context,
+        tap,
     )
     return (all_there(tables[0]), *tables[1:]) if data.contents else tables
 
 
 def engine_feed(
-    backbone: Backbone, cut: Cut | None, data: Dataset, views: Views, count: int, around: Around
+    backbone: Backbone,
+    cut: Cut | None,
+    data: Dataset,
+    views: Views,
+    count: int,
+    context: RunContext,
 ) -> Fresh:
     """What crosses the cut, or the features if there is none, computed whenever it is wanted."""
     frozen_part = replace(backbone, module=cut.trunk) if cut else backbone  # never what learns
-    engine = open_engine(frozen_part, around.runtime)
+    engine = open_engine(frozen_part, context.runtime)
 
     def frozen(squares: Squares) -> NDArray[np.generic]:
         size = engine.batch
         parts = (squares[i : i + size] for i in range(0, len(squares), size))
         return np.concatenate([engine(part)[0] for part in parts])
 
-    eats, threads = backbone.card.preprocess, around.runtime.decode_threads
+    eats, threads = backbone.card.preprocess, context.runtime.decode_threads
     return Fresh(data, eats, frozen, views, count, threads)
 
 
@@ -265,45 +256,49 @@ def fresh_features(
     backbone: Backbone,
     data: Dataset,
     augment: Augment,
-    around: Around,
+    context: RunContext,
 ) -> Fresh | None:
     """Features of new views every epoch, for a head trained by epochs, if that is asked for."""
     if not (recipe.by_epochs and augment.active and not augment.views):
         return None
-    return engine_feed(backbone, None, data, Views(augment, recipe.seed), 0, around)
+    return engine_feed(backbone, None, data, Views(augment, recipe.seed), 0, context)
 
 
-def pixel_feed(backbone: Backbone, data: Dataset, views: Views, count: int, around: Around) -> Feed:
+def pixel_feed(
+    backbone: Backbone, data: Dataset, views: Views, count: int, context: RunContext
+) -> Feed:
     """Pictures for a network that is trained from its first layer on."""
-    eats, threads = backbone.card.preprocess, around.runtime.decode_threads
+    eats, threads = backbone.card.preprocess, context.runtime.decode_threads
     return Fresh(data, eats, lambda squares: squares, views, count, threads)
 
 
 def tap_for(
-    recipe: FineTune, opened: Opened, rows: int, augment: Augment, around: Around
+    recipe: FineTune, opened: Opened, rows: int, augment: Augment, context: RunContext
 ) -> Tap | None:
     """What to keep at the cut of so many plain rows and their views; tells the disk it takes.
 
     None if nothing can be kept: no cut, new views every epoch, or too little room on the disk;
     then whatever is frozen runs again every epoch, which is said too.
     """
+    say = context.listener.stage
     if opened.cut is None:
-        around.say(_whole_said(recipe))
+        say("cut", _whole_said(recipe))
     if opened.cut is None or (augment.active and not augment.views):
         return None
     kept = rows * (1 + (augment.views if augment.active else 0))
     tap = opened.tap(kept, recipe.cut_precision)
-    if _fits(kept * tap.row_bytes, around.store):
-        around.say(f"keeping {_size(kept * tap.row_bytes)} at the cut {tap.name}, {tap.precision}")
+    if _fits(kept * tap.row_bytes, context.store):
+        say("cut", f"keeping {_size(kept * tap.row_bytes)} at the cut {tap.name}, {tap.precision}")
         return tap
     if recipe.cut_precision == "auto":
         tap = replace(tap, precision="float16")
-        if _fits(kept * tap.row_bytes, around.store):
-            around.say(f"keeping {_size(kept * tap.row_bytes)} at the cut: half, for want of room")
+        if _fits(kept * tap.row_bytes, context.store):
+            say("cut", f"keeping {_size(kept * tap.row_bytes)} at the cut: half, for want of room")
             return tap
-    around.say(
+    say(
+        "cut",
         f"{_size(kept * tap.row_bytes)} at the cut do not fit the store's disk: the frozen layers "
-        f"run again every epoch instead, which is slower and gives the same"
+        f"run again every epoch instead, which is slower and gives the same",
     )
     return None
 
@@ -342,7 +337,7 @@ def feeds(
     data: Splits,
     augment: Augment,
     seed: int,
-    around: Around,
+    context: RunContext,
     tap: Tap | None,
     table: FeatureTable | None = None,
 ) -> tuple[Feed, Feed]:
@@ -353,14 +348,14 @@ def feeds(
     views, count = Views(augment, seed), augment.views if augment.active else 1
     backbone = opened.backbone
     if opened.cut is None:
-        train = pixel_feed(backbone, data.train, views, count, around)
-        return train, pixel_feed(backbone, data.val, PLAIN, 1, around)
+        train = pixel_feed(backbone, data.train, views, count, context)
+        return train, pixel_feed(backbone, data.val, PLAIN, 1, context)
     if tap is None:
-        fresh = engine_feed(backbone, opened.cut, data.train, views, count, around)
+        fresh = engine_feed(backbone, opened.cut, data.train, views, count, context)
         return fresh, replace(fresh, data=data.val, views=PLAIN, count=1)
     plain = None if table is None else table.of(data.train)
-    val = table_of(backbone, data.val, around, tap) if table is None else table.of(data.val)
-    tables = train_tables(backbone, data.train, augment, seed, around, tap=tap, plain=plain)
+    val = table_of(backbone, data.val, context, tap) if table is None else table.of(data.val)
+    tables = train_tables(backbone, data.train, augment, seed, context, tap=tap, plain=plain)
     return Stored(tables, cut=True, seed=seed), Stored((val,), cut=True)
 
 
@@ -370,7 +365,7 @@ def _tuned_model(
     backbone: Backbone,
     data: Splits,
     augment: Augment,
-    around: Around,
+    context: RunContext,
 ) -> Model:
     if start.classes != data.train.classes:
         raise Mismatch(
@@ -385,8 +380,8 @@ def _tuned_model(
     settings = recipe.resolved(backbone, start.head_lr)
     opened = open_up(backbone, settings.thaw, settings.thaw_from, whole=settings.adversarial > 0)
     rows = len(data.train) + len(data.val) + len(data.test)  # as a run counts, for the precision
-    tap = tap_for(settings, opened, rows, augment, around)
-    train, val = feeds(opened, data, augment, settings.seed, around, tap)
+    tap = tap_for(settings, opened, rows, augment, context)
+    train, val = feeds(opened, data, augment, settings.seed, context, tap)
     tuned = tune(
         settings,
         opened,
@@ -394,7 +389,7 @@ def _tuned_model(
         train,
         val,
         after=start.epochs,
-        runtime=around.runtime,
+        context=context,
     )
     return _fitted(tuned, start, settings, data.val).model
 
@@ -411,7 +406,13 @@ def _fitted(tuned: Tuned, start: Model, recipe: FineTune, val: Sized) -> Fitted:
     chosen: dict[str, Any] = {"epoch": tuned.trained.chosen, "by": by}
     if recipe.wise:
         chosen["wise"] = tuned.wise
+    chosen |= _stop_of(tuned.trained)
     return Fitted(model, chosen, (), tuned.trained.history, tuned.count)
+
+
+def _stop_of(trained: Trained) -> dict[str, int]:
+    """The epoch after which the listener stopped training; nothing where it did not."""
+    return {"stopped_after": trained.history[-1].epoch} if trained.stopped else {}
 
 
 def _kept(keep: str, val: Sized, *, under_attack: bool = False) -> str:

@@ -7,10 +7,11 @@ import numpy as np
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.base.errors import Mismatch
+from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.features.extract import FeatureTable, Watch, extract
+from headstart.features.extract import FeatureTable, extract
 from headstart.heads.head import Head, HeadSpec
 from headstart.models.calibration import scaled
 from headstart.models.limits import Limits
@@ -49,10 +50,10 @@ class Model:
         *,
         store: Store | None = USUAL,
         runtime: Runtime | None = None,
-        watch: Watch | None = None,
+        listener: Listener | None = None,
     ) -> Predictions:
         """Scores for every readable row; with `store=None` no features are kept."""
-        table = extract(self.backbone, data, store=store, runtime=runtime, watch=watch)
+        table = extract(self.backbone, data, store=store, runtime=runtime, listener=listener)
         return self.predict_table(table)
 
     def predict_table(self, table: FeatureTable) -> Predictions:

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import Diverged, SpecError
+from headstart.base.listener import Listener
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
 from headstart.base.values import to_plain
 from headstart.data.checks import Checks, check, good_rows, survey
@@ -44,7 +46,6 @@ from headstart.runs.job import Job
 from headstart.runs.stages import (
     Candidate,
     Ready,
-    Talk,
     Workshop,
     prepare,
     tap_of,
@@ -98,7 +99,9 @@ class _Learned:
         return max(self.candidates, key=lambda name: self.candidates[name].merit)
 
 
-def train(data: Dataset, out: Path, job: Job | None = None, talk: Talk | None = None) -> Run:
+def train(
+    data: Dataset, out: Path, job: Job | None = None, listener: Listener | None = None
+) -> Run:
     """Check, split, train, judge, save: the whole of `headstart train` into folder `out`.
 
     Raises SpecError if `out` holds a finished run or anything else, DataError when the data will
@@ -107,7 +110,7 @@ def train(data: Dataset, out: Path, job: Job | None = None, talk: Talk | None = 
     job = job or Job()
     with claimed(out, resume=job.resume) as finish:
         keep_memory()
-        shop = Workshop(out, job, talk or Talk())
+        shop = Workshop(out, job, listener or Listener())
         learned = _learn(shop, data)
         rows = learned.checks.dataset
         pictures: Pictures = dict(zip(data.ids, data.sources, strict=True))
@@ -198,7 +201,7 @@ def _explain(shop: Workshop, model: Model, pictures: Pictures) -> None:
     """Where the model saw what it answered, for the page."""
     for found in explain_run(shop.out, model, pictures, QUICK):
         if isinstance(found, LeftOut):
-            shop.talk.say("explained", f"left out: {found.path}: {found.reason}")
+            shop.listener.stage("explained", f"left out: {found.path}: {found.reason}")
 
 
 @contextmanager
@@ -209,7 +212,7 @@ def _optional(
     try:
         yield
     except Exception as error:
-        shop.talk.say(stage, f"{lost}: {str(error) or type(error).__name__}{remedy}")
+        shop.listener.stage(stage, f"{lost}: {str(error) or type(error).__name__}{remedy}")
     except KeyboardInterrupt as error:
         done = f"the run is finished, and `headstart report {shop.out}` makes its page"
         error.args = error.args or (done,)
@@ -221,7 +224,7 @@ def _baseline(shop: Workshop, learned: _Learned) -> tuple[str, Predictions] | No
     try:
         return train_baseline(shop, learned.ready.baseline, learned.splits)
     except Diverged as error:
-        shop.talk.say("baseline", f"left out: {error}")
+        shop.listener.stage("baseline", f"left out: {error}")
         return None
 
 
@@ -245,7 +248,7 @@ def _doubting(shop: Workshop, learned: _Learned, kept: str) -> _Learned:
     few = remembered(learned.splits.train)
     seen = _of_kept(shop, learned, kept, few) if plan.false_alarms else None
     model = limited(own.fitted.model, plan, own.table, seen)
-    shop.talk.say("trust", limits_said(plan, model.limits))
+    shop.listener.stage("trust", limits_said(plan, model.limits))
     doubting = replace(own, fitted=replace(own.fitted, model=model))
     return replace(learned, candidates=learned.candidates | {kept: doubting})
 
@@ -289,19 +292,19 @@ def _insights(
 
 def _checked(shop: Workshop, data: Dataset) -> tuple[Dataset, Checks]:
     """The rows to work with and what was found, written down before anything is refused."""
-    shop.talk.say("checks", f"looking at {len(data):,} files")
-    around = shop.around("checks")
-    threads, progress = around.runtime.decode_threads, around.watch.progress
+    shop.listener.stage("checks", f"looking at {len(data):,} files")
+    threads = shop.context.runtime.decode_threads
+    progress = partial(shop.listener.progress, "checks")
     seen = survey(data, store=shop.job.store, threads=threads, progress=progress)
     checks = check(data, seen, threads=threads)
     write_json(shop.out / "checks.json", checks.to_plain())
     if checks.warning:
-        shop.talk.say("warning", checks.warning)
+        shop.listener.stage("warning", checks.warning)
     rows = good_rows(data, seen, shop.job.checks)
     shop.job.recipe.check_classes(len(rows.classes))
     split(rows, shop.job.split, together=checks.exact)  # refuses before any feature is computed
     said = f"{len(rows):,} images, {len(rows.classes)} classes: {counts(rows)}"
-    shop.talk.say("data", said)
+    shop.listener.stage("data", said)
     return rows, checks
 
 
@@ -311,7 +314,7 @@ def _split(shop: Workshop, rows: Dataset, checks: Checks) -> Splits:
         splits = split(rows, shop.job.split, together=checks.together)
         write_json(shop.out / "checks.json", checks.to_plain())
         write_text(shop.out / "splits.csv", splits_csv(rows, splits))
-    shop.talk.say("split", counted(splits))
+    shop.listener.stage("split", counted(splits))
     return splits
 
 
@@ -340,7 +343,7 @@ def _kept(shop: Workshop, learned: _Learned) -> str:
     if len(candidates) > 1:
         shown = ", ".join(f"{name} {c.merit[0]:.3f}" for name, c in candidates.items())
         why = _why_kept(shop.job, kept, learned.best)
-        shop.talk.say("kept", f"{kept} (accuracy on validation: {shown}){why}")
+        shop.listener.stage("kept", f"{kept} (accuracy on validation: {shown}){why}")
     return kept
 
 

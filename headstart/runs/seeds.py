@@ -11,13 +11,13 @@ import numpy as np
 
 from headstart.base.atomic import make_folder, read_bytes, write_json
 from headstart.base.errors import MissingPackage, SpecError
+from headstart.base.listener import Listener
 from headstart.base.values import fingerprint, to_plain
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.evaluation.evaluation import Evaluation, evaluate_predictions
 from headstart.runs.folder import LAST, MARKER, changed_files, first_few, recorded_digests
 from headstart.runs.job import Job
 from headstart.runs.run import train
-from headstart.runs.stages import Talk
 from headstart.targets.predictions import read_predictions
 
 SEEDS = "seeds.json"  # what was asked for, from the beginning; and the spread, at the end
@@ -99,7 +99,11 @@ def spread_rows(found: Spread) -> list[tuple[str, ...]]:
 
 
 def train_seeds(
-    data: Dataset, out: Path, job: Job | None = None, seeds: int = 5, talk: Talk | None = None
+    data: Dataset,
+    out: Path,
+    job: Job | None = None,
+    seeds: int = 5,
+    listener: Listener | None = None,
 ) -> tuple[SeedRun, ...]:
     """Train `job` with its seeds, then with each of them one more, into out/seed-S and so on.
 
@@ -114,7 +118,7 @@ def train_seeds(
             f"--resume goes on with runs of several seeds; there are none in {out}. Leave the flag "
             f"out to begin them there."
         )
-    job, talk = job or Job(), talk or Talk()
+    job, listener = job or Job(), listener or Listener()
     jobs = {out / f"seed-{j.split.seed}": j for j in _moved(job, seeds)}
     _check_folder(out, job, data)
     finished = {folder for folder, own in jobs.items() if _is_finished(folder, own)}
@@ -124,8 +128,8 @@ def train_seeds(
     runs = []
     for i, (folder, own) in enumerate(jobs.items(), start=1):
         there = ", finished already" if folder in finished else ""
-        talk.say("seed", f"{own.split.seed} ({i} of {seeds}){there}")
-        left_out = _left_out(folder) if there else train(data, folder, own, talk).left_out
+        listener.stage("seed", f"{own.split.seed} ({i} of {seeds}){there}")
+        left_out = _left_out(folder) if there else train(data, folder, own, listener).left_out
         _check_pictures(next(iter(jobs)), folder)
         runs.append(SeedRun(own.split.seed, folder, _test(folder), not there, left_out))
     _check_agree(list(jobs))

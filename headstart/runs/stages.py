@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,18 +14,19 @@ import numpy as np
 
 from headstart.backbones.backbone import Backbone
 from headstart.base.atomic import read_bytes, write_json
+from headstart.base.context import Checkpointing, RunContext
 from headstart.base.errors import BundleError
+from headstart.base.listener import Listener
 from headstart.base.runtime import held_interrupts, torch_threads
 from headstart.base.store import digest
 from headstart.base.values import fingerprint, to_plain
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
-from headstart.features.extract import FeatureTable, Precision, Tap, Watch, all_there, extract
+from headstart.features.extract import FeatureTable, Precision, Tap, all_there, extract
 from headstart.modalities.sources import load_backbone
 from headstart.models.finetuning import Opened, open_up
 from headstart.models.fitting import (
-    Around,
     Fitted,
     feeds,
     fine_tune,
@@ -42,25 +43,14 @@ from headstart.runs.wording import (
     chosen,
     counts_said,
     described,
-    epoch_said,
     extracted,
     under_attack,
 )
 from headstart.targets.metrics import accuracy, log_loss
 from headstart.targets.predictions import Predictions
 from headstart.training.feeds import Feed, Stored
-from headstart.training.history import Epoch
-from headstart.training.loop import Hearing, Keeping
 
 CNN = "scratch:cnn"
-
-
-@dataclass(frozen=True)
-class Talk:
-    """Who wants to hear how a run goes: `say` gets a stage's name and what came of it."""
-
-    say: Callable[[str, str], None] = lambda stage, text: None
-    watch: Callable[[str], Watch] = lambda stage: Watch()
 
 
 @dataclass
@@ -119,28 +109,18 @@ class Workshop:
 
     out: Path
     job: Job
-    talk: Talk
+    listener: Listener
     clock: Stopwatch = field(default_factory=Stopwatch)
     tables: list[FeatureTable] = field(default_factory=list)  # all that were extracted
 
-    def around(self, phase: str, keeping: Keeping | None = None) -> Around:
-        watch = self.talk.watch(phase)
-
-        def say(text: str) -> None:
-            self.talk.say(phase, text)
-
-        attacked = self.job.finetune.adversarial > 0 and phase in ("finetune", "scratch")
-
-        def hear(line: Epoch) -> None:
-            self.talk.say(line.phase, epoch_said(line, attacked=attacked))
-
-        hearing, runtime = Hearing(hear, watch.progress, say), self.job.runtime.resolved()
-        return Around(self.job.store, runtime, watch, say, keeping or Keeping(), hearing)
+    @cached_property
+    def context(self) -> RunContext:
+        return RunContext(self.job.store, self.job.runtime.resolved(), self.listener)
 
     @contextmanager
     def training(
         self, phase: str, backbone: Backbone, splits: Splits, *starts: object
-    ) -> Iterator[Around]:
+    ) -> Iterator[RunContext]:
         """What training works with: its checkpoint, and an ear for Ctrl-C between two steps.
 
         starts: what else decides how the phase ends, such as the arrays that it starts from.
@@ -149,23 +129,19 @@ class Workshop:
         name = self._name(phase, backbone, splits, starts)
         threads = self.job.runtime.resolved().threads
         with held_interrupts() as stop, torch_threads(threads):
-            yield self.around(phase, Keeping(path, name, self.job.checkpoint_s, stop))
+            checkpoints = Checkpointing(path, name, self.job.checkpoint_s, stop)
+            yield replace(self.context, checkpoints=checkpoints)
 
     def extracted(self, backbone: Backbone, rows: Dataset, tap: Tap | None) -> FeatureTable:
-        around = self.around("features")
+        job = self.job
         table = extract(
-            backbone,
-            rows,
-            store=around.store,
-            runtime=around.runtime,
-            watch=around.watch,
-            tap=tap,
+            backbone, rows, store=job.store, runtime=job.runtime, listener=self.listener, tap=tap
         )
         all_there(table)
         self.tables.append(table)
-        self.talk.say("features", extracted(table))
+        self.listener.stage("features", extracted(table))
         if len(table) > 1 and not (table.x != table.x[0]).any():
-            self.talk.say("features", ALL_ALIKE)
+            self.listener.stage("features", ALL_ALIKE)
         return table
 
     def features(self, fitted: Fitted, data: Dataset) -> FeatureTable:
@@ -201,7 +177,7 @@ def prepare(shop: Workshop) -> Ready:
     if job.strategy == "scratch" and weights == "pretrained":
         weights = "random"
     backbone = job.recipe.prepared(load_backbone(job.backbone, weights=weights))
-    shop.talk.say("backbone", described(backbone))
+    shop.listener.stage("backbone", described(backbone))
     job.recipe.check_room(backbone.card.dim)
     beside = _untrained(job)
     if job.strategy == "scratch":
@@ -239,7 +215,7 @@ def _decided(shop: Workshop, settings: FineTune, opened: Opened, rows: int) -> T
     if os.path.lexists(path) and opened.cut is not None:
         precision = _recorded(path, settings)
         return opened.tap(rows, precision) if precision else None
-    tap = tap_for(settings, opened, rows, shop.job.augment, shop.around("cut"))
+    tap = tap_for(settings, opened, rows, shop.job.augment, shop.context)
     write_json(path, {"precision": tap.precision if tap else None})
     return tap
 
@@ -288,7 +264,7 @@ def train_transfer(
                     splits,
                     shop.job.augment,
                     ready.settings.seed,
-                    shop.around("finetune"),
+                    shop.context,
                     None,
                 )
             )
@@ -307,8 +283,10 @@ def train_scratch(
 ) -> Fitted:
     """A network from nothing, all of it, from pixels."""
     job = shop.job
-    with shop.training(phase, backbone, splits) as around:
-        fitted = fit_from_scratch(job.recipe, settings, backbone, splits, job.augment, around)
+    with shop.training(phase, backbone, splits) as context:
+        fitted = fit_from_scratch(
+            job.recipe, settings, backbone, splits, job.augment, context, phase
+        )
     _tell(shop, phase, fitted)
     _tell_attack(shop, phase, settings, fitted, splits)
     return fitted
@@ -337,11 +315,10 @@ def _views(
     augment, plain = shop.job.augment, table.of(splits.train)
     if not (augment.active and augment.views):
         return (plain,)
-    around = shop.around("views")
     with shop.clock("views"):
-        views = train_tables(ready.backbone, splits.train, augment, seed, around, tap=tap)
+        views = train_tables(ready.backbone, splits.train, augment, seed, shop.context, tap=tap)
     shop.tables.append(views[0])
-    shop.talk.say("views", extracted(views[0], len(views)))
+    shop.listener.stage("views", extracted(views[0], len(views)))
     return views
 
 
@@ -353,9 +330,9 @@ def _train_head(
     val: FeatureTable,
 ) -> Fitted:
     recipe, augment = shop.job.recipe, shop.job.augment
-    with shop.training("head", ready.backbone, splits, val.x, *(v.x for v in views)) as around:
-        fresh = fresh_features(recipe, ready.backbone, splits.train, augment, around)
-        fitted = fit_tables(recipe, ready.backbone, views, val, around=around, fresh=fresh)
+    with shop.training("head", ready.backbone, splits, val.x, *(v.x for v in views)) as context:
+        fresh = fresh_features(recipe, ready.backbone, splits.train, augment, context)
+        fitted = fit_tables(recipe, ready.backbone, views, val, context=context, fresh=fresh)
     _tell(shop, "head", fitted)
     return fitted
 
@@ -370,15 +347,15 @@ def _tune(
     kept: str,
 ) -> Fitted:
     start = head.model.head.tensors().values()
-    with shop.training("finetune", opened.backbone, splits, kept, *start) as around:
-        fitted = fine_tune(settings, opened, head, *rows, around=around)
+    with shop.training("finetune", opened.backbone, splits, kept, *start) as context:
+        fitted = fine_tune(settings, opened, head, *rows, context=context)
     _tell(shop, "finetune", fitted)
     _tell_attack(shop, "finetune", settings, fitted, splits)
     return fitted
 
 
 def _tell(shop: Workshop, phase: str, fitted: Fitted) -> None:
-    shop.talk.say(phase, f"{chosen(fitted)}; {counts_said(fitted.count)}")
+    shop.listener.stage(phase, f"{chosen(fitted)}; {counts_said(fitted.count)}")
 
 
 def _tell_attack(
@@ -386,4 +363,4 @@ def _tell_attack(
 ) -> None:
     """What was bought, if it was trained against attacks."""
     if settings.adversarial and len(splits.val):
-        shop.talk.say(phase, under_attack(fitted))
+        shop.listener.stage(phase, under_attack(fitted))

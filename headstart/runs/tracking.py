@@ -4,15 +4,17 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.base.atomic import new_folder
 from headstart.base.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
+from headstart.base.listener import Listener
 from headstart.runs.folder import LAST, MARKER
 from headstart.targets.registry import evaluated_target
 from headstart.training.history import HISTORY, Epoch, read_history
@@ -46,6 +48,32 @@ class Told:
     curves: tuple[Point, ...]
     figures: dict[str, float]
     settings: dict[str, str]
+
+
+class TensorBoardListener(Listener):
+    """Writes the curves of training into a folder as epochs come, for TensorBoard to show.
+
+    The folder is made with the first epoch; it may lie in the run's own. Raises MissingPackage if
+    tensorboardX is not installed.
+
+    >>> listener = TensorBoardListener("curves/flowers")
+    >>> hs.train(data, Path("runs/flowers"), listener=listener)  # doctest: +SKIP
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        check_tracker("tensorboard")
+        self.folder = Path(folder)
+
+    def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(f"{phase}/{name}", value, number)
+        self._writer.flush()
+
+    @cached_property
+    def _writer(self) -> "SummaryWriter":
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self.folder))
 
 
 def track(run: Path, where: str) -> str:

@@ -1,6 +1,7 @@
 """What a run says of itself as it goes: one line for each thing that was done."""
 
 import math
+from collections.abc import Mapping
 
 from headstart.backbones.backbone import Backbone
 from headstart.data.dataset import Dataset
@@ -8,7 +9,6 @@ from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
 from headstart.models.fitting import Fitted
 from headstart.models.limits import Limits, TrustPlan
-from headstart.training.history import Epoch
 from headstart.training.network import Count
 
 ALL_ALIKE = (
@@ -50,8 +50,10 @@ def counted(splits: Splits) -> str:
 def chosen(fitted: Fitted) -> str:
     settings = dict(fitted.chosen)
     name, by = settings.pop("head", ""), settings.pop("by")
+    stopped = settings.pop("stopped_after", None)
     shown = ", ".join(f"{k} = {v:.3g}" for k, v in settings.items())
-    return f"{name}{', ' if name else ''}{shown} (by {by})"
+    end = "" if stopped is None else f"; stopped after epoch {stopped}, as the listener asked"
+    return f"{name}{', ' if name else ''}{shown} (by {by}){end}"
 
 
 def under_attack(fitted: Fitted) -> str:
@@ -73,16 +75,17 @@ def counts_said(count: Count) -> str:
     )
 
 
-def epoch_said(line: Epoch, *, attacked: bool = False) -> str:
-    def shown(loss: float | None, right: float | None) -> str:
-        return "-" if loss is None or right is None else f"loss {loss:.4f} accuracy {right:.3f}"
+def epoch_message(number: int, figures: Mapping[str, float]) -> str:
+    """An epoch in a line, from what a listener hears of it."""
 
-    when = "before   " if line.lr is None else f"epoch {line.epoch:<3}"
-    return (
-        f"{when} {'attacked: ' if attacked else ''}"
-        f"train {shown(line.train_loss, line.train_accuracy)}   "
-        f"val {shown(line.val_loss, line.val_accuracy)}   {line.seconds:.1f} s"
-    )
+    def shown(part: str) -> str:
+        loss, right = figures.get(f"{part}_loss"), figures.get(f"{part}_accuracy")
+        measured = loss is not None and right is not None
+        return f"{part} loss {loss:.4f} accuracy {right:.3f}" if measured else f"{part} -"
+
+    when = f"epoch {number:<3}" if "lr" in figures else "before   "
+    attacked = "attacked: " if "adversarial" in figures else ""
+    return f"{when} {attacked}{shown('train')}   {shown('val')}   {figures['seconds']:.1f} s"
 
 
 def counts(data: Dataset, most: int = 6) -> str:

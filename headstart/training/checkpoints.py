@@ -38,6 +38,7 @@ class Place:
     parts: int
     best: int
     seconds: float
+    stopped: bool = False
 
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +46,7 @@ class Place:
     @classmethod
     def read(cls, facts: Mapping[str, Any], path: Path) -> "Place":
         """What `to_plain` gave; raises BundleError, naming `path`, for any other value."""
-        names = {f.name for f in fields(cls)}
+        names, facts = {f.name for f in fields(cls)}, {"stopped": False, **facts}
         if facts.keys() != names:
             odd = min(facts.keys() ^ names)
             raise altered(path, f"it has {'no' if odd in names else 'a'} {odd!r}")
@@ -89,6 +90,7 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "history": _lines,
     **dict.fromkeys(("epoch", "step", "right", "parts", "best"), _whole),
     **dict.fromkeys(("loss", "lr", "seconds"), _real),
+    "stopped": lambda value: type(value) is bool,
 }
 
 
@@ -133,11 +135,14 @@ def check_tensors(
     path: Path,
     tensors: Mapping[str, Tensor],
     learned: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
 ) -> None:
-    """Raises BundleError unless a checkpoint has just what this network and optimiser take."""
+    """Raises BundleError unless a checkpoint has just what this network and optimiser take.
+
+    optimizer: None before the first step, when it remembers nothing.
+    """
     wanted = {f"{of}.{name}": t for of in ("learned", "best") for name, t in learned.items()}
-    wanted |= _memory_like(tensors, optimizer)
+    wanted |= _memory_like(tensors, optimizer) if optimizer else {}
     if odd := tensors.keys() ^ wanted.keys():
         name = min(odd)
         raise altered(path, f"it has {'a' if name in tensors else 'no'} tensor {name!r}")

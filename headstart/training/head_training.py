@@ -1,13 +1,15 @@
 """A head trained by epochs on what a frozen backbone says, as the tutorials do it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
+from headstart.base.context import IN_MEMORY, RunContext
+from headstart.base.runtime import ON_CPU
 from headstart.heads.head import HeadSpec
 from headstart.heads.mlp import MlpHead
 from headstart.training.feeds import Feed
-from headstart.training.loop import Hearing, Keeping, Trained, train
+from headstart.training.loop import Trained, train
 from headstart.training.network import Network, head_of, new_head
 from headstart.training.plan import Plan
 
@@ -39,13 +41,12 @@ def train_head(
     rows: Feed,
     val: Feed,
     features: int,
-    *,
-    keeping: Keeping | None = None,
-    hearing: Hearing | None = None,
+    context: RunContext = IN_MEMORY,
 ) -> TrainedHead:
-    """A new head of `spec`, trained on feeds of features (N, D)."""
+    """A new head of `spec`, trained on feeds of features (N, D), on the CPU: it is small."""
     module = new_head(spec, features, len(rows.classes), spec.seed)
     network = Network(nn.Identity(), module, ())
     plan = head_plan(spec)
-    trained = train(network, plan, rows, val, phase="head", keeping=keeping, hearing=hearing)
+    context = replace(context, runtime=ON_CPU)
+    trained = train(network, plan, rows, val, phase="head", context=context)
     return TrainedHead(head_of(module), trained, len(network.learned()))

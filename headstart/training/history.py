@@ -18,6 +18,11 @@ class Epoch:
     val_accuracy: float | None
     seconds: float = 0.0
 
+    def figures(self) -> dict[str, float]:
+        """What was measured, by name."""
+        named = {name: getattr(self, name) for name in (*MEASURED, "seconds")}
+        return {name: value for name, value in named.items() if value is not None}
+
 
 HISTORY = tuple(f.name for f in fields(Epoch))
 MEASURED = HISTORY[2:-1]  # columns that may be empty

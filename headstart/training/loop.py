@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
 
 from headstart.backbones.backbone import under
+from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import SpecError
-from headstart.base.runtime import ON_CPU, Runtime
 from headstart.heads.head import check_rate, weight_of_classes
 from headstart.training.adversary import LEVELS, Attack, lead, perturb, pushed
 from headstart.training.checkpoints import (
@@ -50,39 +50,16 @@ Figures = tuple[float | None, float | None]  # loss and accuracy
 NOTHING: Figures = (None, None)
 
 
-@dataclass(frozen=True)
-class Keeping:
-    """When and where checkpoints are written, and who may ask for the end.
-
-    path: None for no checkpoints. job: names everything that decides the result; a checkpoint of
-    another job is not gone on with. every_s: seconds between two, 0 for one a step. stop: asked
-    after every step; when it says so, a checkpoint is written and KeyboardInterrupt raised.
-    """
-
-    path: Path | None = None
-    job: str = ""
-    every_s: float = 30.0
-    stop: Callable[[], bool] = lambda: False
-
-
-@dataclass(frozen=True)
-class Hearing:
-    """Who wants to hear how training goes: a line an epoch, steps, and what has to be said."""
-
-    epoch: Callable[[Epoch], None] = lambda line: None
-    progress: Callable[[int, int], None] = lambda done, total: None
-    say: Callable[[str], None] = lambda text: None
-
-
 @dataclass(frozen=True, eq=False)
 class Trained:
     """history: a line an epoch. chosen: the epoch whose weights the network now has. start: what
-    it had before.
+    it had before. stopped: whether the listener ended training before the plan did.
     """
 
     history: tuple[Epoch, ...]
     chosen: int
     start: dict[str, Tensor]
+    stopped: bool = False
 
 
 def train(
@@ -94,29 +71,26 @@ def train(
     phase: str = "finetune",
     after: int = 0,
     depth: Mapping[str, int] | None = None,
-    keeping: Keeping | None = None,
-    hearing: Hearing | None = None,
-    runtime: Runtime = ON_CPU,
+    context: RunContext = IN_MEMORY,
 ) -> Trained:
     """Train what is thawed of `network`, in place; it ends with the weights of the epoch kept.
 
     phase: its name in the history. after: epochs that came before, so that they are numbered on.
     depth: blocks below the head, by parameter of the tail, for `layer_decay`.
     Raises Diverged, before anything is saved, for a number that is not finite; KeyboardInterrupt
-    when `keeping.stop` asks for it, after saving.
+    when `context.checkpoints.stop` asks for it, and whatever the listener raises, after saving.
     """
     check_rate("lr", plan.lr)  # 0 stands for what nobody has settled yet
-    network.to(runtime.device).to(memory_format=torch.channels_last)
+    network.to(context.runtime.device).to(memory_format=torch.channels_last)
     start = snapshot(network.learned())
     optimizer = make_optimizer(network, plan, depth)
-    keeping, hearing = keeping or Keeping(), hearing or Hearing()
     if plan.adversarial:
-        hearing.say(attack_said(plan, len(val.ids)))
-    forward = compiled(network) if runtime.compile else network
-    work = _Work(network, forward, optimizer, plan, phase, after, rows, val, keeping, hearing)
+        context.listener.stage(phase, attack_said(plan, len(val.ids)))
+    forward = compiled(network) if context.runtime.compile else network
+    work = _Work(network, forward, optimizer, plan, phase, after, rows, val, context)
     if not work.resume():
         work.judge_start()
-    while work.epoch < plan.epochs and not work.stale():
+    while work.epoch < plan.epochs and not (work.stopped or work.stale()):
         network.train()
         order = batches(len(rows.ids), plan.batch_size, work.number, plan.seed)
         for step in range(work.step, len(order)):
@@ -127,12 +101,12 @@ def train(
                 work.learn(order[step])
             work.stepped(len(order))
         work.judge_epoch()
-    return Trained(tuple(work.history), work.keep(), start)
+    return Trained(tuple(work.history), work.keep(), start, work.stopped)
 
 
 @dataclass(eq=False)
 class _Work:
-    """Training under way. What is below `hearing` is where it is: a checkpoint holds just that."""
+    """Training under way. What is below `context` is where it is: a checkpoint holds just that."""
 
     network: Network
     forward: Callable[[Tensor], Tensor]  # the same network, as a step runs it
@@ -142,8 +116,7 @@ class _Work:
     after: int
     rows: Feed
     val: Feed
-    keeping: Keeping
-    hearing: Hearing
+    context: RunContext
     epoch: int = 0  # epochs of this phase that are done
     step: int = 0  # steps of the one under way that are done
     loss: float = 0.0  # summed over its rows so far, as are the rows that were right
@@ -153,6 +126,7 @@ class _Work:
     parts: int = 1  # that a batch is cut into, so that it fits the accelerator
     history: list[Epoch] = field(default_factory=list)
     best: int = 0  # which of the history was best on validation
+    stopped: bool = False  # whether the listener asked to stop after the last epoch
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0  # that the epoch under way took until `began`
     began: float = field(default_factory=time.perf_counter)
@@ -196,9 +170,12 @@ class _Work:
     def stepped(self, steps: int) -> None:
         """Note that a step is done; write a checkpoint when it is time or the end is asked for."""
         self.step += 1
-        self.hearing.progress(self.epoch * steps + self.step, self.plan.epochs * steps)
-        stopped = self.keeping.stop()
-        if stopped or time.perf_counter() - self.saved >= self.keeping.every_s:
+        with self._saved_on_error():
+            done, total = self.epoch * steps + self.step, self.plan.epochs * steps
+            self.context.listener.progress(self.phase, done, total)
+        checkpoints = self.context.checkpoints
+        stopped = checkpoints.stop()
+        if stopped or time.perf_counter() - self.saved >= checkpoints.every_s:
             self._save()
         if stopped:
             raise KeyboardInterrupt
@@ -210,7 +187,7 @@ class _Work:
         line = Epoch(self.phase, self.after, None, *train, *self._judged_val(), 0.0)
         self.history = [line]
         self.best_weights = snapshot(self._learned)
-        self.hearing.epoch(line)
+        self._tell(line)
         self.began = time.perf_counter()
 
     def judge_epoch(self) -> None:
@@ -225,7 +202,28 @@ class _Work:
             self.best, self.best_weights = len(self.history) - 1, snapshot(self._learned)
         self.epoch, self.step, self.loss, self.right = self.epoch + 1, 0, 0.0, 0
         self.seconds, self.began = 0.0, now
-        self.hearing.epoch(line)
+        self._tell(line)
+
+    def _tell(self, line: Epoch) -> None:
+        """Tell the listener of an epoch; the end that it asks for is kept in the checkpoint."""
+        figures = line.figures()
+        if self.plan.adversarial:
+            figures["adversarial"] = self.plan.adversarial
+        with self._saved_on_error():
+            self.stopped = bool(self.context.listener.epoch(self.phase, line.epoch, figures))
+        if self.stopped:
+            self._save()
+
+    @contextmanager
+    def _saved_on_error(self) -> Iterator[None]:
+        """Save where training is before an error of the listener ends it."""
+        try:
+            yield
+        except BaseException as error:
+            self._save()
+            if path := self.context.checkpoints.path:
+                error.add_note(f"Training is kept in {path}: the same call goes on from there.")
+            raise
 
     def keep(self) -> int:
         """Give the network the weights of the epoch that the plan keeps; return its number."""
@@ -236,40 +234,45 @@ class _Work:
 
     def resume(self) -> bool:
         """Go on from the checkpoint of this very job, if there is one."""
-        path = self.keeping.path
+        path = self.context.checkpoints.path
         if path is None or not os.path.lexists(path):
             return False
         tensors, facts = read_checkpoint(path)
         place = Place.read(facts, path)
-        if place.job != self.keeping.job:
+        if place.job != self.context.checkpoints.job:
             raise SpecError(
                 f"The run in {path.parent} was begun with other settings, other data or another "
                 f"backbone, and its training would be lost: repeat the command as it was, name "
                 f"another --out, or delete {path}."
             )
         self._check_place(place, path)
-        check_tensors(path, tensors, self._learned, self.optimizer)
+        begun = place.epoch > 0 or place.step > 0
+        check_tensors(path, tensors, self._learned, self.optimizer if begun else None)
         self.network.load(under("learned.", tensors))
         unpack_optimizer(self.optimizer, tensors)
         self.best_weights = under("best.", tensors)
         self.history = list(place.history)
         for name in PLACE:
             setattr(self, name, getattr(place, name))
-        self.hearing.say(f"going on after step {self.step} of epoch {self.number}")
+        self._say(f"going on after step {self.step} of epoch {self.number}")
         return True
 
     def _save(self) -> None:
         now = time.perf_counter()
         self.seconds, self.began, self.saved = self.seconds + now - self.began, now, now
-        if self.keeping.path is None:
+        checkpoints = self.context.checkpoints
+        if checkpoints.path is None:
             return
         tensors = {f"learned.{name}": t for name, t in self._learned.items()}
         tensors |= {f"best.{name}": t for name, t in self.best_weights.items()}
         place = Place(
-            self.keeping.job, tuple(self.history), **{name: getattr(self, name) for name in PLACE}
+            checkpoints.job, tuple(self.history), **{name: getattr(self, name) for name in PLACE}
         )
         tensors |= pack_optimizer(self.optimizer)
-        write_checkpoint(self.keeping.path, tensors, place.to_plain())
+        write_checkpoint(checkpoints.path, tensors, place.to_plain())
+
+    def _say(self, message: str) -> None:
+        self.context.listener.stage(self.phase, message)
 
     def _check_place(self, place: Place, path: Path) -> None:
         """Raises BundleError for a place that this phase can't have come to."""
@@ -312,7 +315,7 @@ class _Work:
                 if self.parts >= len(x):
                     raise
                 self.parts *= 2
-                self.hearing.say(
+                self._say(
                     f"a batch of {len(x)} is too large for the accelerator: from here on it is "
                     f"run in {self.parts} parts, whose gradients are added up"
                 )

@@ -1,7 +1,7 @@
 """How a model's answers hold when pictures are changed: by an adversary, or by everyday damage."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.base.errors import Mismatch
+from headstart.base.listener import Listener
 from headstart.base.runtime import ON_CPU, Runtime
 from headstart.base.threads import ordered_map
 from headstart.base.values import to_plain
@@ -19,7 +20,7 @@ from headstart.explaining.forward import Forward
 from headstart.explaining.lens import Lens, Squares
 from headstart.explaining.pixels.corruptions import STRENGTHS, corrupt
 from headstart.explaining.pixels.robust_plan import RobustnessPlan
-from headstart.features.extract import FeatureTable, Watch
+from headstart.features.extract import FeatureTable
 from headstart.heads.nearest import unit
 from headstart.training.adversary import lead, perturb
 from headstart.training.attack import LEVELS, Attack
@@ -93,7 +94,7 @@ def robustness(
     *,
     known: FeatureTable | None = None,
     runtime: Runtime = ON_CPU,
-    watch: Callable[[str], Watch] = lambda stage: Watch(),
+    listener: Listener | None = None,
 ) -> Robustness:
     """How many answers stay right, and how features move, under each change of the plan.
 
@@ -101,7 +102,7 @@ def robustness(
     numbers of the lens's classes. known: features of training rows, whose moving as nearest
     neighbours is then told. All rows are tried: `drawn` chooses them.
     """
-    *_, last = trials(lens, squares, labels, plan, known=known, runtime=runtime, watch=watch)
+    *_, last = trials(lens, squares, labels, plan, known=known, runtime=runtime, listener=listener)
     return last
 
 
@@ -113,24 +114,24 @@ def trials(
     *,
     known: FeatureTable | None = None,
     runtime: Runtime = ON_CPU,
-    watch: Callable[[str], Watch] = lambda stage: Watch(),
+    listener: Listener | None = None,
 ) -> Iterator[Robustness]:
     """As `robustness`, with one more change in it each time: stop when you like.
 
     A picture that is misled by a change counts as misled by all larger ones, so that accuracy never
     rises with epsilon.
     """
-    plan = plan or RobustnessPlan()
+    plan, listener = plan or RobustnessPlan(), listener or Listener()
     _check(lens, squares, labels)
     squares, labels = np.ascontiguousarray(squares), np.ascontiguousarray(labels, np.int64)
     runtime = runtime.resolved()
     trial = _Trial(lens, labels, runtime, known)
     found = Robustness(plan, len(labels), 0 if known is None else len(known))
-    for levels, changed, right in _attacks(lens, squares, labels, plan, watch):
+    for levels, changed, right in _attacks(lens, squares, labels, plan, listener):
         held = trial.held(right, changed)
         found = replace(found, attacked={**found.attacked, levels: held})
         yield found
-    for which, made in _corruptions(squares, plan, runtime, watch("corrupted")):
+    for which, made in _corruptions(squares, plan, runtime, listener):
         held = trial.answered(made)
         found = replace(found, corrupted={**found.corrupted, which: held})
         yield found
@@ -236,7 +237,7 @@ def _attacks(
     squares: Squares,
     labels: Labels,
     plan: RobustnessPlan,
-    watch: Callable[[str], Watch],
+    listener: Listener,
 ) -> Iterator[tuple[int, Squares, NDArray[np.bool_]]]:
     """For each epsilon, in levels, the worst pictures that were found and which are still right.
 
@@ -252,14 +253,14 @@ def _attacks(
     for levels in plan.levels[1:]:
         for steps in sorted({min(FEW, plan.steps), plan.steps}):
             attack = Attack(levels / LEVELS, steps=steps, seed=plan.seed)
-            standing, told = np.flatnonzero(right), watch(f"{levels}/{LEVELS} x{steps}")
+            standing, stage = np.flatnonzero(right), f"{levels}/{LEVELS} x{steps}"
             if len(standing):
-                told.expect(len(standing), each * (steps + 1) * len(standing))
+                listener.expect(stage, len(standing), each * (steps + 1) * len(standing))
             for number, part in enumerate(_parts(len(standing))):
                 rows = standing[part]
                 worst = _worst(lens, squares[rows], truth[rows], attack, number)
                 right[rows], changed[rows] = _right(lens, worst, truth[rows]), worst.numpy()
-                told.progress(min(part.stop, len(standing)), len(standing))
+                listener.progress(stage, min(part.stop, len(standing)), len(standing))
         yield levels, changed, right
 
 
@@ -276,7 +277,7 @@ def _right(lens: Lens, squares: Tensor, truth: Tensor) -> NDArray[np.bool_]:
 
 
 def _corruptions(
-    squares: Squares, plan: RobustnessPlan, runtime: Runtime, watch: Watch
+    squares: Squares, plan: RobustnessPlan, runtime: Runtime, listener: Listener
 ) -> Iterator[tuple[tuple[str, int], Iterator[NDArray[np.uint8]]]]:
     """Each corruption and strength, and the squares that it makes, made as they are taken."""
     names = list(dict.fromkeys(plan.corruptions))
@@ -293,12 +294,13 @@ def _corruptions(
         )
         for row, square in enumerate(work, 1):
             yield square
-            watch.progress(done + row, total)
+            listener.progress("corrupted", done + row, total)
 
     for number, (name, strength) in enumerate(conditions):
         yield (name, strength), made(name, strength, number * len(squares))
         if number == 0:
-            watch.expect(total, (time.perf_counter() - began) * len(conditions))
+            seconds = (time.perf_counter() - began) * len(conditions)
+            listener.expect("corrupted", total, seconds)
 
 
 def _parts(rows: int) -> Iterator[slice]:
