@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.base.errors import Diverged, Mismatch, SpecError
-from headstart.cli.flags import field_help
+from headstart.base.values import field_help
 from headstart.cli.main import main
 from headstart.models.finetuning import open_up, tune
 from headstart.models.fitting import Fitted
@@ -152,7 +152,7 @@ def test_it_trains_within_a_reach_that_rises(
 def test_the_help_of_each_setting_is_its_own() -> None:
     """Also where the text of another, wrapped, has a line that begins with its name."""
     assert field_help(hs.FineTune, "adversarial").startswith("train on the worst change")
-    assert field_help(hs.FineTune, "thaw").endswith("met low in a network")
+    assert field_help(hs.FineTune, "thaw").endswith("where training is adversarial")
 
 
 def test_it_may_begin_with_all_of_its_reach(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from headstart.base.errors import Mismatch, MissingPackage, SpecError
-from headstart.cli.flags import field_help
+from headstart.base.values import field_help
 from headstart.modalities.images import augment as augmenting
 from headstart.modalities.images.augment import ERASED, GAP, Augment, Square, png, view_grid
 

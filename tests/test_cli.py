@@ -261,7 +261,7 @@ def test_a_flag_that_nothing_reads_is_refused(
 
 @pytest.mark.parametrize(
     ("backbone", "says"),
-    [("resnet50", "named source:id"), ("tinny:32", "Did you mean 'tiny'")],
+    [("no_such_net", "named source:id"), ("tinny:32", "Did you mean 'tiny'")],
 )
 def test_an_unknown_backbone_is_answered_with_the_nearest(
     shapes: Path, tmp_path: Path, backbone: str, says: str, capsys: pytest.CaptureFixture[str]

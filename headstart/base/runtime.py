@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from headstart.base.errors import SpecError
 from headstart.base.signals import answered_with
@@ -21,20 +21,23 @@ MOST_THREADS = 1024  # each costs some 100 kB, used or not
 
 @dataclass(frozen=True)
 class Runtime:
-    """Settings that change how fast a result comes, and no more of it than its rounding.
+    """Settings that change how fast a result comes, and no more of it than its rounding."""
 
-    device: auto takes an accelerator if PyTorch finds one.
-    threads: threads of the network, 0 for one a core; another count rounds sums otherwise, which
-        training enlarges.
-    decode_threads: threads that read and decode, 0 for one a core.
-    compile: compile what is trained (torch.compile): a minute before the first step, which pays in
-        long training on an accelerator, and seldom on a CPU.
-    """
-
-    device: Device = "auto"
-    threads: int = 0
-    decode_threads: int = 0
-    compile: bool = False
+    device: Annotated[
+        Device,
+        "where to compute; auto takes an accelerator if there is one",
+    ] = "auto"
+    threads: Annotated[
+        int,
+        "threads of the network, 0 for one per core; sums are rounded otherwise with another "
+        "number, which training enlarges",
+    ] = 0
+    decode_threads: Annotated[int, "threads that read and decode, 0 for one per core"] = 0
+    compile: Annotated[
+        bool,
+        "compile what is trained (torch.compile): a minute or more before the first step, which "
+        "pays in long training on an accelerator, and seldom on a CPU",
+    ] = False
 
     def __post_init__(self) -> None:
         if self.device not in get_args(Device):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from headstart.base.errors import SpecError, UnknownName
 
@@ -52,6 +52,13 @@ def fingerprint(*parts: Any) -> str:
     """
     text = json.dumps(_plain(parts), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def field_help(spec: type, name: str) -> str:
+    """The text that a field of a spec carries: `epochs: Annotated[int, "the text"]`."""
+    hint = get_type_hints(spec, include_extras=True)[name]
+    texts = (text for text in getattr(hint, "__metadata__", ()) if isinstance(text, str))
+    return next(texts, name.replace("_", " "))
 
 
 def check_seed(seed: int) -> None:

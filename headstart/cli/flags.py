@@ -2,18 +2,18 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
-from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import headstart as hs
+from headstart.base.values import field_help
 
 T = TypeVar("T")
+METAVARS: dict[type, str] = {int: "N", float: "X"}
 MOST = 1_000_000  # of anything that is counted
 SHOWN = 40  # characters of a wrong value that are repeated
 MODEL_HELP = "a run folder, or the bundle in it"
@@ -21,10 +21,11 @@ DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet
 BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle runs on the CPU, whatever there is
 
 
-def add_flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
+def add_flags(parser: argparse._ActionsContainer, spec: Any, *only: str) -> None:
     """One flag a field (or of `only` these), so the command line can't drift from the library.
 
-    What `spec` holds are the defaults. Specs share a flag if they share a name, as all do a seed.
+    parser: a parser, or a group of one. What `spec` holds are the defaults. Specs share a flag if
+    they share a name, as all do a seed.
     """
     hints = get_type_hints(type(spec))
     for name in only or [f.name for f in fields(spec)]:
@@ -32,7 +33,7 @@ def add_flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
         if flag in parser._option_string_actions:
             continue
         kind, choices = _kind(hints[name])
-        text = f"{field_help(type(spec), name)} (default: {_shown(shown)})".replace("%", "%%")
+        text = (field_help(type(spec), name) + _usual(shown)).replace("%", "%%")
         default = argparse.SUPPRESS  # only what was given is in the way of a spec's own values
         if kind is bool:
             parser.add_argument(
@@ -46,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser, spec: Any, *only: str) -> None:
             default=default,
             nargs="+" if isinstance(shown, tuple) else None,
             help=text,
-            metavar=None if choices else name.upper(),
+            metavar=None if choices else METAVARS.get(kind, name.upper()),
         )
 
 
@@ -83,21 +84,18 @@ def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
     return hint, ()
 
 
-def field_help(spec: type, name: str) -> str:
-    """What the docstrings of a spec and its bases say after `name:`."""
-    for base in spec.__mro__:
-        text = cleandoc(base.__dict__.get("__doc__") or "")
-        found = re.search(  # lines that go on are indented, and may begin with a word and a colon
-            rf"^{name}: (.+?)(?=^\w+: |^$|\Z)", text, re.DOTALL | re.MULTILINE
-        )
-        if found:
-            return " ".join(found.group(1).split()).rstrip(".")
-    return name.replace("_", " ")
+def _usual(default: object) -> str:
+    """What help says of a default; nothing where the flag itself says enough."""
+    if default is None or default is False or default == "":
+        return ""
+    return f" (default: {_shown(default)})"
 
 
 def _shown(default: object) -> str:
     if isinstance(default, tuple):
         return " ".join(_shown(item) for item in default)
+    if default is True:
+        return "on"
     return f"{default:.3g}" if isinstance(default, float) else str(default)
 
 

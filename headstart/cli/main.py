@@ -5,7 +5,7 @@ failed; 2 the command was wrong; 3 done, but some inputs were left out; 130 inte
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -18,10 +18,11 @@ from headstart.base.errors import (
     is_of_the_machine,
     sentence_of,
 )
+from headstart.cli.aliases import command_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, FAILED, INTERRUPTED, WRONG
 from headstart.cli.process import lasting_streams, next_signal_ends, stoppable
-from headstart.cli.progress import say, stop_bars
+from headstart.cli.progress import be_quiet, say, stop_bars
 
 # Each command has a file of its name, which is imported when the command is run.
 SUMMARIES = {
@@ -41,6 +42,7 @@ SUMMARIES = {
     "attack": "change pictures so little that only the model sees another class",
     "ideal": "draw the picture that the model is surest of, for a class",
     "robustness": "measure a run on attacked, noisy, blurred or foggy test pictures",
+    "completion": "print a script that completes words in bash, zsh or fish",
 }
 
 
@@ -50,7 +52,7 @@ class Command:
 
     name: str
 
-    def parser(self, words: list[str]) -> Parser:
+    def parser(self, words: Sequence[str] = ()) -> Parser:
         """The parser of these words; `train` shows the settings of the recipe that they name."""
         parser: Parser = import_module(f"headstart.cli.{self.name}").arguments(words)
         parser.description = SUMMARIES[self.name]
@@ -68,6 +70,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {name: Command(name) for name 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code. No error of ours, or of the data, is a traceback."""
     argv = sys.argv[1:] if argv is None else argv
+    be_quiet("-q" in argv or "--quiet" in argv)
     with lasting_streams(), stoppable():
         try:
             return _dispatched(argv)
@@ -113,11 +116,20 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] in ("-V", "--version"):
         print(hs.__version__)
         return DONE
-    if argv[0] not in COMMANDS:
-        raise UnknownName("command", argv[0], COMMANDS)
-    return COMMANDS[argv[0]](argv[1:])
+    if argv[0] in ("-q", "--quiet") and argv[1:]:
+        return _dispatch([*argv[1:], argv[0]])
+    if argv[0] == "help":
+        return _dispatch([*argv[1:2], "--help"])
+    name, words, hint = command_of(argv, COMMANDS)
+    if hint:
+        say("hint", hint)
+    return COMMANDS[name](words)
 
 
 def _overview() -> str:
     lines = "\n".join(f"  {name:12}{summary}" for name, summary in SUMMARIES.items())
-    return f"usage: headstart COMMAND …\n\n{lines}\n\n`headstart COMMAND --help` lists its flags."
+    return (
+        f"usage: headstart COMMAND …\n\n{lines}\n\n"
+        "`headstart COMMAND --help` shows its flags; `headstart --version` the version.\n"
+        "Start with `headstart demo`, or `headstart train PHOTOS --out runs/first`."
+    )

@@ -1,26 +1,140 @@
-"""A command's parser: argparse, with our errors."""
+"""A command's parser: argparse with short help, errors of one sentence, and other tools' words."""
 
 import argparse
-from collections.abc import Sequence
-from typing import NoReturn
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
 
-from headstart.base.errors import SpecError, UnknownName
+from headstart.base.errors import SpecError
+from headstart.cli.aliases import in_our_words, nearest_of, refuse_flag
+from headstart.cli.progress import say
+
+WIDTH = 80  # columns that help never exceeds
+SHOWN = 40  # characters of a wrong value that are repeated
+
+
+class HelpText(argparse.HelpFormatter):
+    """Help of at most WIDTH columns. brief: of each flag the first clause and the default."""
+
+    def __init__(self, prog: str, *, brief: bool = False) -> None:
+        super().__init__(prog, max_help_position=24)
+        self._width = min(self._width, WIDTH - 2)
+        self._brief = brief
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return f"--[no-]{action.option_strings[0][2:]}"
+        return super()._format_action_invocation(action)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = super()._expand_help(action)
+        if not self._brief or not action.option_strings:
+            return text
+        usual = re.search(r" \(default: [^()]*\)$", text)
+        return re.split(r"; | \(", text)[0] + (usual[0] if usual else "")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with our errors: one sentence, the nearest flag, exit code 2."""
+    """argparse with errors of one sentence that say what to type; they are exit code 2.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"headstart {name}", allow_abbrev=False)
+    short: the flags that `--help` shows, where all would not fit a screen; `--help-all` shows all.
+    """
+
+    def __init__(self, name: str, *, short: Collection[str] = ()) -> None:
+        super().__init__(
+            f"headstart {name}", allow_abbrev=False, add_help=False, formatter_class=HelpText
+        )
+        self.short = short
+        self._positionals.title, self._optionals.title = "arguments", "flags"
+        self.add_argument("-h", "--help", action="help", help="show this help")
+        text = "show the help of every flag" if short else argparse.SUPPRESS
+        self.add_argument("--help-all", action=_HelpAll, nargs=0, help=text)
+        self.add_argument("-q", "--quiet", action="store_true", help="print results only")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return tuple(self._option_string_actions)
+
+    def option(self, flag: str) -> argparse.Action | None:
+        """What a flag is to this command, if it has it."""
+        return self._option_string_actions.get(flag)
+
+    def takes(self, *names: str) -> bool:
+        """Whether an argument without a flag is called one of these, such as RUN."""
+        words = [word for a in self._get_positional_actions() for word in _name(a).split()]
+        return not {part for word in words for part in word.split("_")}.isdisjoint(names)
+
+    @property
+    def line(self) -> str:
+        """How the command is typed: its arguments and the flags that must be given."""
+        formatter, actions = self._get_formatter(), self._get_positional_actions()
+        words = [self.prog, *(formatter._format_args(a, _name(a)) for a in actions)]
+        needed = [a for a in self._actions if a.required and a.option_strings]
+        return " ".join([*words, *(f"{a.option_strings[0]} {_name(a)}" for a in needed)])
+
+    @property
+    def see(self) -> str:
+        return f"See `{self.prog} --help{'-all' if self.short else ''}`."
+
+    def format_usage(self) -> str:  # while words are parsed, `usage` keeps what `line` was before
+        return f"usage: {(self.usage or f'{self.line} [flags]').strip()}\n"
+
+    def format_help(self, *, every: bool = False) -> str:
+        """The help of the short list of flags, or of `every` flag."""
+        brief = bool(self.short) and not every
+        formatter = HelpText(self.prog, brief=brief)
+        formatter.add_text(self.description)
+        for group in self._action_groups:
+            formatter.start_section(group.title)
+            formatter.add_arguments(a for a in group._group_actions if not brief or self._shown(a))
+            formatter.end_section()
+        text = self.format_usage() + formatter.format_help()
+        if brief:
+            text += f"\n`{self.prog} --help-all` shows all {len(self._actions)} flags.\n"
+        return text
+
+    def _shown(self, action: argparse.Action) -> bool:
+        """Whether short help shows an argument or flag."""
+        shown = {*self.short, "--help", "--help-all", "--quiet"}
+        return not shown.isdisjoint(action.option_strings or shown)
 
     def error(self, message: str) -> NoReturn:
-        raise SpecError(f"{message}. See `{self.prog} --help`.")
+        text = message.replace("the following", "These").removeprefix("argument ")
+        remedy = f"See `{self.prog} --help`."
+        if "are required" in text:
+            remedy = f"Type `{(self.usage or self.line).strip().removesuffix(' [flags]')}`."
+        raise SpecError(f"{text}{'' if text.endswith('?') else '.'} {remedy}")
 
     def parse_args(self, argv: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
-        args, extra = self.parse_known_intermixed_args(argv)  # flags may stand between files
-        for name in extra:
-            if name.startswith("--"):
-                flags = [o for o in self._option_string_actions if o.startswith("--")]
-                raise UnknownName(f"flag of `{self.prog}`", name.partition("=")[0], flags)
-            self.error(f"{name!r} is one argument too many")
+        words = in_our_words(self, argv)
+        for hint in words.hints:
+            say("hint", hint)
+        args, extra = self.parse_known_intermixed_args(words.all)  # flags may stand between files
+        for word in extra:
+            if word.startswith("--"):
+                refuse_flag(self, word.partition("=")[0])
+            self.error(f"{word[:SHOWN]!r} is one argument too many")
         return args
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raises ArgumentError for a word that is not among the choices, with the nearest."""
+        if action.choices is not None and value not in action.choices:
+            near = nearest_of(str(value), action.choices)
+            hint = f"did you mean {near!r}?" if near else f"choose {_either(action.choices)}"
+            text = f"invalid choice: {str(value)[:SHOWN]!r}, {hint}"
+            raise argparse.ArgumentError(action, text)
+
+
+class _HelpAll(argparse.Action):
+    def __call__(self, parser: Any, *_: object) -> None:
+        print(parser.format_help(every=True), end="")
+        parser.exit()
+
+
+def _name(action: argparse.Action) -> str:
+    return str(action.metavar or action.dest.upper())
+
+
+def _either(choices: Any) -> str:
+    *others, last = map(str, choices)
+    return f"{', '.join(others)} or {last}" if others else last

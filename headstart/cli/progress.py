@@ -1,12 +1,18 @@
 """How a command reports its work, on stderr: a line for each message, and bars of progress."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from headstart.base.display import display
 from headstart.base.listener import Listener
+
+WIDE = 80  # columns of a line on a terminal, at most
+KEPT = ("error", "warning", "left out", "stopped")  # what --quiet still prints
+_quiet = False
 
 _BARS: list[Any] = []  # progress bars begun, to be stopped whatever happens
 
@@ -42,11 +48,23 @@ class Terminal(Listener):
         say(phase, epoch_message(number, figures))
 
 
+def be_quiet(quiet: bool) -> None:
+    """Print only warnings, errors and what was left out, from now on; or everything again."""
+    global _quiet
+    _quiet = quiet
+
+
 def say(stage: str, text: str) -> None:
-    """Print a message as one printable line; one that can't be written is dropped, and the work
-    goes on."""
+    """Print a message as one printable line, which a terminal gets broken between words; one that
+    can't be written is dropped, and the work goes on."""
+    if _quiet and stage not in KEPT:
+        return
+    line = f"{display(stage):10}{display(text)}"
     with suppress(OSError):
-        print(f"{display(stage):10}{display(text)}", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            width = min(WIDE, shutil.get_terminal_size().columns)
+            line = textwrap.fill(line, width, subsequent_indent=" " * 10, break_long_words=False)
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -65,7 +83,7 @@ FEATURES_KEPT = "the features computed so far are kept; the same command goes on
 
 def _bar(stage: str) -> Callable[[int, int], None]:
     """A progress bar with rate and time left, where someone is there to see it move."""
-    if not sys.stderr.isatty():
+    if _quiet or not sys.stderr.isatty():
         return lambda done, total: None
     try:
         from rich.console import Console

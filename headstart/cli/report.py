@@ -6,6 +6,7 @@ from pathlib import Path
 
 import headstart as hs
 from headstart.base.atomic import check_folder
+from headstart.base.errors import DataError
 from headstart.cli.flags import add_language_flag
 from headstart.cli.opening import pictures_of
 from headstart.cli.parser import Parser
@@ -24,6 +25,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.run.exists():
+        raise DataError(f"There is no run {args.run}. Check the path.")
     pictures = pictures_of(args.run, args.data)
     check_folder(args.run)
     page = hs.write_report(args.run, pictures, args.language)

@@ -11,11 +11,11 @@ import headstart as hs
 from headstart.base.atomic import check_folder, write_json
 from headstart.base.errors import DataError, Mismatch, PlaceError, SpecError, sentence_of
 from headstart.base.runtime import torch_threads
+from headstart.base.values import field_help
 from headstart.cli.flags import (
     add_flags,
     add_language_flag,
     add_store_flag,
-    field_help,
     fraction,
     made,
 )

@@ -24,32 +24,46 @@ JOB_FLAGS = (
     "language",
     "data_licence",
 )
-JOB_SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks", "runtime")
+JOB_SPECS = {  # and the titles that help shows over their flags
+    "recipe": "head",
+    "finetune": "fine-tuning",
+    "augment": "augmentation",
+    "trust": "unknown answers",
+    "split": "data",
+    "checks": "data",
+    "runtime": "machine",
+}
+SHORT = (  # what `--help` shows
+    *("--out", "--recipe", "--strategy", "--resume", "--backbone", "--weights", "--size"),
+    *("--head", "--class-weights", "--seed", "--fit", "--epochs", "--batch-size", "--lr", "--thaw"),
+    *("--flip", "--rotation", "--trivial-augment", "--val", "--test", "--device"),
+)
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
-    parser = Parser("train")
+    parser = Parser("train", short=SHORT)
     parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run")
     parser.add_argument(
         "--recipe",
         default="default",
-        help="a recipe by name, which sets what follows (%(default)s)",
+        metavar="NAME",
+        help="named settings to start from; see `headstart recipes` (default: %(default)s)",
     )
     parser.add_argument(
         "--seeds",
         type=count(most=1000),
         default=1,
-        help="train as many times, the seed one more each time, and tell the spread (%(default)s)",
+        metavar="N",
+        help="train N times, each with another seed, and show the spread (default: %(default)s)",
     )
-    parser.add_argument(
-        "--track", choices=TRACKERS, help="write the finished run to TensorBoard or MLflow as well"
-    )
+    parser.add_argument("--track", choices=TRACKERS, help="also write the finished run there")
     job = hs.recipe(word_after(argv, "--recipe") or "default").job  # help shows its settings
     add_flags(parser, job, *JOB_FLAGS)
     add_store_flag(parser)
-    for name in JOB_SPECS:
-        add_flags(parser, getattr(job, name))
+    groups = {title: parser.add_argument_group(title) for title in JOB_SPECS.values()}
+    for name, title in JOB_SPECS.items():
+        add_flags(groups[title], getattr(job, name))
     return parser
 
 

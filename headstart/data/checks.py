@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +52,9 @@ RESERVED = {  # names that a class could not be told apart by
 
 @dataclass(frozen=True)
 class CheckPlan:
-    """What is still good enough.
+    """What is still good enough."""
 
-    max_bad: share of a class's files that may be unreadable.
-    """
-
-    max_bad: float = 0.05
+    max_bad: Annotated[float, "share of a class's files that may be unreadable"] = 0.05
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad <= 1:

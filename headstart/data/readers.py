@@ -57,7 +57,7 @@ def read(source: Path | str) -> Dataset:
         archive = read_archive(path)
         return read_folder(path) if archive is None else archive
     if not path.exists():
-        raise DataError(f"There is nothing at {display(path)}. {LAYOUT}")
+        raise DataError(f"There is no folder or file {display(path)}. Check the path.")
     if path.suffix.lower() not in MANIFESTS:
         raise DataError(f"{display(path)} is a file and no manifest. {LAYOUT}")
     return read_manifest(path)

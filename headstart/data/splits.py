@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Annotated
 
 import numpy as np
 
@@ -22,16 +23,11 @@ FIRST = ("train", "test", "val")  # who gets one when a class has fewer units th
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """Shares of the rows for validation and for test; the rest is for training.
+    """Shares of the rows for validation and for test; the rest is for training."""
 
-    val: share of the rows to choose by.
-    test: share of the rows to judge by.
-    seed: another seed gives another split.
-    """
-
-    val: float = 0.15
-    test: float = 0.15
-    seed: int = 0
+    val: Annotated[float, "share of the rows for validation"] = 0.15
+    test: Annotated[float, "share of the rows for the test"] = 0.15
+    seed: Annotated[int, "another seed gives another split"] = 0
 
     def __post_init__(self) -> None:
         if not (0 < self.val and 0 < self.test and self.val + self.test < 1):

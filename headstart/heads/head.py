@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,38 +65,36 @@ class Rows:
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """Every choice about a head that can change the result; raises UnknownName and SpecError.
+    """Every choice about a head that can change the result; raises UnknownName and SpecError."""
 
-    head: logistic, ridge regression and k nearest neighbours are solved, and their strength chosen
-        on validation; linear and mlp are trained by epochs, as the tutorials do.
-    class_weights: balanced lets every class weigh alike.
-    l2: strengths to try for "logistic" and "ridge", on standardised columns and the mean loss of a
-        row (scikit-learn's C is 1 / (N l2), for two classes 2 / (N l2)).
-    neighbours: numbers to try for "nearest".
-    hidden: widths of the hidden layers of "mlp".
-    dropout: share of a trained head's inputs that are dropped in training.
-    output: a logit a class and softmax, or one logit and binary cross-entropy (sigmoid).
-    head_epochs: epochs of a trained head.
-    head_lr: its rate.
-    head_optimizer: what trains it.
-    head_batch_size: rows a step.
-    head_keep: the epoch that was best on validation, or the last.
-    seed: another seed gives another start and order of rows.
-    """
-
-    head: Kind = "logistic"
-    class_weights: ClassWeights = "none"
-    l2: tuple[float, ...] = tuple(10.0 ** (e / 2) for e in range(4, -11, -1))  # 100 … 0.00001
-    neighbours: tuple[int, ...] = (1, 3, 5, 10, 20, 50, 100)
-    hidden: tuple[int, ...] = (1024,)
-    dropout: float = 0.0
-    output: Output = "softmax"
-    head_epochs: int = 10
-    head_lr: float = 1e-3
-    head_optimizer: Optimizer = "adam"
-    head_batch_size: int = 32
-    head_keep: Keep = "best"
-    seed: int = 0
+    head: Annotated[
+        Kind,
+        "logistic, ridge and nearest are solved, linear and mlp trained by epochs; ridge is ridge"
+        " regression, nearest the nearest neighbours; the strength of what is solved is chosen on"
+        " validation",
+    ] = "logistic"
+    class_weights: Annotated[ClassWeights, "balanced lets all classes count alike"] = "none"
+    l2: Annotated[
+        tuple[float, ...],
+        "strengths to try for logistic and ridge, on standardised columns and the mean loss of a "
+        "row (scikit-learn's C is 1 / (N l2), for two classes 2 / (N l2))",
+    ] = tuple(10.0 ** (e / 2) for e in range(4, -11, -1))  # 100 … 0.00001
+    neighbours: Annotated[
+        tuple[int, ...],
+        "numbers of neighbours to try for nearest",
+    ] = (1, 3, 5, 10, 20, 50, 100)
+    hidden: Annotated[tuple[int, ...], "widths of the hidden layers of mlp"] = (1024,)
+    dropout: Annotated[float, "share of the head's inputs that are dropped in training"] = 0.0
+    output: Annotated[
+        Output,
+        "one logit per class (softmax), or a single one for two classes (sigmoid)",
+    ] = "softmax"
+    head_epochs: Annotated[int, "epochs of a linear or mlp head"] = 10
+    head_lr: Annotated[float, "learning rate of a linear or mlp head"] = 1e-3
+    head_optimizer: Annotated[Optimizer, "optimizer of a linear or mlp head"] = "adam"
+    head_batch_size: Annotated[int, "rows per step of a linear or mlp head"] = 32
+    head_keep: Annotated[Keep, "keep the epoch that was best on validation, or the last"] = "best"
+    seed: Annotated[int, "random seed; of the split, the start and the order of rows"] = 0
 
     @property
     def by_epochs(self) -> bool:

@@ -150,6 +150,8 @@ def _read(folder: Path) -> Bundle:
 
 def _verify(folder: Path) -> None:
     """Every byte and every name is the manifest's, and the manifest's own are what it says."""
+    if not folder.exists():
+        raise BundleError(f"There is no folder {folder}. Check the path.")
     if not (folder / MANIFEST).is_file():
         raise BundleError(
             f"{folder} is not a bundle: a bundle is a folder with {MANIFEST} in it, as "

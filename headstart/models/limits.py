@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,22 +20,32 @@ Z = 1.6448536269514722  # the normal quantile of 95 %, for a bound on one side
 
 @dataclass(frozen=True)
 class TrustPlan:
-    """What a model is to know of its own doubts; all of it is found on validation.
+    """What a model is to know of its own doubts; all of it is found on validation."""
 
-    calibrate: scale the scores by a temperature, so that they mean what they say.
-    precision: share of its answers that should be right; for less sure ones it says unknown. 0
-        asks for none.
-    coverage: instead, share of pictures that it should answer; for the least sure it says unknown.
-    alpha: how often the set of classes that can't be ruled out may miss the right one.
-    false_alarms: share of pictures like those of validation that may be called unlike anything seen
-        in training; 0 never calls one so.
-    """
-
-    calibrate: bool = True
-    precision: float = 0.0
-    coverage: float = 0.0
-    alpha: float = 0.1
-    false_alarms: float = 0.01
+    calibrate: Annotated[
+        bool,
+        "scale the scores by one temperature, so that of answers with score 0.8, 80 in 100 are "
+        "right",
+    ] = True
+    precision: Annotated[
+        float,
+        "answer unknown where the score is too low for this share of the answers to be right; 0 "
+        "asks for none",
+    ] = 0.0
+    coverage: Annotated[
+        float,
+        "instead, answer this share of the pictures, and unknown for the least sure ones; 0 asks "
+        "for none",
+    ] = 0.0
+    alpha: Annotated[
+        float,
+        "how often the set of classes that can't be ruled out may miss the right one",
+    ] = 0.1
+    false_alarms: Annotated[
+        float,
+        "share of pictures like those of validation that may be called unlike anything seen in "
+        "training; 0 never calls one so",
+    ] = 0.01
 
     def __post_init__(self) -> None:
         for name in ("precision", "coverage", "false_alarms"):

@@ -1,7 +1,7 @@
 """What a person chooses of training: the two recipes, as values that any file can keep."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from headstart.backbones.backbone import Backbone
 from headstart.base.errors import SpecError
@@ -13,17 +13,15 @@ from headstart.training.plan import Plan
 
 @dataclass(frozen=True)
 class FeatureExtraction(HeadSpec):
-    """A head on a frozen backbone: every choice that can change the result.
+    """A head on a frozen backbone: every choice that can change the result."""
 
-    fit: how a picture becomes the backbone's square; card is as the backbone was trained. Where
-        what matters sits at the edges, don't crop.
-    draft: large JPEGs may be decoded at a fraction of their size.
-    size: side of the square that the network is given, pixels; 0 is as its card says.
-    """
-
-    fit: Fit | Literal["card"] = "card"
-    draft: bool = True
-    size: int = 0
+    fit: Annotated[
+        Fit | Literal["card"],
+        "how a picture becomes a square; card is as the backbone was trained; don't crop where "
+        "edges matter",
+    ] = "card"
+    draft: Annotated[bool, "decode large JPEGs at a fraction of their size"] = True
+    size: Annotated[int, "side of the square, in pixels; 0 is as the backbone was trained"] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,24 +67,28 @@ def _check_size(backbone: Backbone, size: int) -> None:
 
 @dataclass(frozen=True)
 class FineTune(Plan):
-    """The second phase: every choice that can change the result.
+    """The second phase: every choice that can change the result."""
 
-    thaw: what may learn: a number of blocks from the top, a name or glob of blocks, layers or
-        parameters, all, none; auto is the upper half of the blocks, or all where training is
-        adversarial: changes of pixels are met low in a network.
-    thaw_from: instead, all layers from this one on, counted as Keras counts them; below 0 from
-        the top.
-    dropout: share of the head's inputs that are dropped in training.
-    wise: average the weights before and after, the share chosen on validation (Wortsman et al.
-        2022).
-    cut_precision: of what is kept at the cut; auto is float16 beyond 1 GiB.
-    """
-
-    thaw: str = "auto"
-    thaw_from: int | None = None
-    dropout: float = 0.0
-    wise: bool = False
-    cut_precision: Literal["auto", "float32", "float16"] = "auto"
+    thaw: Annotated[
+        str,
+        "layers that learn: a number of blocks from the top, all, none; or a name or pattern of "
+        "blocks, layers or parameters; auto is the upper half of the blocks, or all where "
+        "training is adversarial",
+    ] = "auto"
+    thaw_from: Annotated[
+        int | None,
+        "instead, all layers from this one on, counted as Keras counts them; below 0 from the top",
+    ] = None
+    dropout: Annotated[float, "share of the head's inputs that are dropped in training"] = 0.0
+    wise: Annotated[
+        bool,
+        "average the weights before and after fine-tuning, the share chosen on validation "
+        "(Wortsman et al. 2022)",
+    ] = False
+    cut_precision: Annotated[
+        Literal["auto", "float32", "float16"],
+        "precision of the stored activations; auto is float16 beyond 1 GiB",
+    ] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from headstart.base.errors import SpecError
 from headstart.base.runtime import Runtime
@@ -22,38 +22,45 @@ From = Literal["none", "cnn", "backbone"]
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that `headstart train` can be asked for, but where to put it.
+    """Everything that `headstart train` can be asked for, but where to put it."""
 
-    source: where the data was read from, recorded so that `recorded_parts` knows it again.
-    data_licence: of the data, so that the report tells it.
-    backbone: the pretrained network, as source:id; `headstart backbones` lists them.
-    weights: pretrained, random, or a local file (.safetensors; .h5 for keras).
-    strategy: auto fits a head, then fine-tunes, and keeps what is better on validation; extract,
-        finetune and scratch force one of them.
-    baseline: what to train from scratch on the same rows, to compare with: the tutorials' small
-        cnn, or the same backbone with random weights.
-    checkpoint_s: seconds between two checkpoints of a training under way; 0 for one a step.
-    resume: go on with a run that was cut off, or say that there is none.
-    language: of the report: en or ru.
-    """
-
-    source: str = ""
-    data_licence: str = ""
-    backbone: str = DEFAULT_BACKBONE
-    weights: str = "pretrained"
-    strategy: Strategy = "auto"
+    source: Annotated[
+        str,
+        "where the data was read from, recorded so that `recorded_parts` knows it again",
+    ] = ""
+    data_licence: Annotated[str, "licence of the data, for the report"] = ""
+    backbone: Annotated[
+        str,
+        "pretrained network, as source:id; see `headstart backbones`",
+    ] = DEFAULT_BACKBONE
+    weights: Annotated[
+        str,
+        "pretrained, random or a file; .safetensors, or .h5 for keras",
+    ] = "pretrained"
+    strategy: Annotated[
+        Strategy,
+        "auto keeps the better of head and fine-tuned model; the one that is better on "
+        "validation; the others force one way",
+    ] = "auto"
     recipe: FeatureExtraction = FeatureExtraction()
     finetune: FineTune = FineTune()
     augment: Augment = Augment()
-    baseline: From = "none"
+    baseline: Annotated[
+        From,
+        "also train this from scratch, to compare with: the tutorials' small cnn, or the backbone "
+        "with random weights",
+    ] = "none"
     trust: TrustPlan = TrustPlan()
     split: SplitPlan = SplitPlan()
     checks: CheckPlan = CheckPlan()
     runtime: Runtime = Runtime()
     store: Store = USUAL
-    checkpoint_s: float = 30.0
-    resume: bool = False
-    language: Language = "en"
+    checkpoint_s: Annotated[
+        float,
+        "seconds between two checkpoints of training; 0 for one per step",
+    ] = 30.0
+    resume: Annotated[bool, "go on with a run that was stopped; refuse to start a new one"] = False
+    language: Annotated[Language, "language of the report"] = "en"
 
     def __post_init__(self) -> None:
         check_word("strategy", self.strategy, get_args(Strategy))

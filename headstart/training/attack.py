@@ -1,7 +1,7 @@
 """How much a picture may be changed, and how hard the worst change is looked for: no PyTorch."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from headstart.base.errors import SpecError
 from headstart.heads.head import check_counts, check_word
@@ -14,20 +14,23 @@ Norm = Literal["linf", "l2"]
 
 @dataclass(frozen=True)
 class Attack:
-    """How much a picture may be changed, and how hard the worst change is looked for.
+    """How much a picture may be changed, and how hard the worst change is looked for."""
 
-    epsilon: largest change, as a share of the pixels' range, such as 4/255: of any one value
-        (linf), or the length of all changes together (l2).
-    norm: linf or l2.
-    steps: of gradient ascent from a random start (PGD, Madry et al. 2018); 1 is one whole step
-        from the picture itself (FGSM, Goodfellow et al. 2015).
-    seed: another seed starts elsewhere.
-    """
-
-    epsilon: float = 4 / LEVELS
-    norm: Norm = "linf"
-    steps: int = 20
-    seed: int = 0
+    epsilon: Annotated[
+        float,
+        "largest change, as a share of the pixels' range, such as 4/255: of any one value (linf), "
+        "or the length of all changes together (l2)",
+    ] = 4 / LEVELS
+    norm: Annotated[
+        Norm,
+        "what epsilon limits: each value (linf), or the length of all changes (l2)",
+    ] = "linf"
+    steps: Annotated[
+        int,
+        "steps of gradient ascent from a random start (PGD, Madry et al. 2018); 1 is one whole "
+        "step from the picture itself (FGSM, Goodfellow et al. 2015)",
+    ] = 20
+    seed: Annotated[int, "another seed starts elsewhere"] = 0
 
     def __post_init__(self) -> None:
         check_word("norm", self.norm, get_args(Norm))

@@ -1,7 +1,7 @@
 """How a network is trained, whatever it is: the settings of one phase."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from headstart.base.errors import SpecError
 from headstart.base.values import check_seed
@@ -22,51 +22,51 @@ MOSTS = {"weight_decay": 1000, "mixup": 1000, "clip": MOST, "patience": MOST}
 
 @dataclass(frozen=True)
 class Plan:
-    """One phase of training; the trained heads make one, and FineTune is one.
+    """One phase of training; the trained heads make one, and FineTune is one."""
 
-    epochs: passes over the training rows.
-    batch_size: rows a step.
-    optimizer: what moves the weights.
-    lr: rate of the head; 0 is a tenth of the head's own in the first phase.
-    schedule: constant, or half a cosine down to 0.
-    warmup: share of the steps in which the rate rises from 0.
-    layer_decay: each block learns this much slower than the one above it.
-    weight_decay: pulls weights to 0, but not those of norms, nor biases.
-    label_smoothing: share of every label that is spread over all classes.
-    mixup: strength of blending pairs of examples; 0 is none.
-    clip: largest norm of all gradients together; 0 is no limit.
-    patience: epochs without a better one on validation before the end; 0 goes on.
-    keep: the epoch that was best on validation, or the last.
-    norms: whether thawed normalisation layers go on learning statistics.
-    class_weights: balanced lets every class weigh alike.
-    adversarial: train on the worst change of each picture within this share of the pixels' range,
-        such as 2/255; 0 is none.
-    adversarial_rise: share of the steps in which it rises from 0; all of it at once would wipe out
-        what the network knows.
-    adversarial_steps: of the search for the worst change; 1 is fast (Wong et al. 2020), 7 usual
-        (Madry et al. 2018).
-    seed: another seed gives another order of rows.
-    """
-
-    epochs: int = 10
-    batch_size: int = 32
-    optimizer: Optimizer = "adamw"
-    lr: float = 0.0
-    schedule: Schedule = "cosine"
-    warmup: float = 0.1
-    layer_decay: float = 1.0
-    weight_decay: float = 0.01
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    clip: float = 0.0
-    patience: int = 0
-    keep: Keep = "best"
-    norms: Norms = "frozen"
-    class_weights: ClassWeights = "none"
-    adversarial: float = 0.0
-    adversarial_rise: float = 0.6
-    adversarial_steps: int = 2
-    seed: int = 0
+    epochs: Annotated[int, "passes over the training rows"] = 10
+    batch_size: Annotated[int, "rows per step"] = 32
+    optimizer: Annotated[Optimizer, "optimizer of fine-tuning"] = "adamw"
+    lr: Annotated[float, "learning rate; 0 is a tenth of the head's"] = 0.0
+    schedule: Annotated[
+        Schedule,
+        "learning rate: constant, or falling to 0 by half a cosine",
+    ] = "cosine"
+    warmup: Annotated[float, "share of the steps in which the learning rate rises from 0"] = 0.1
+    layer_decay: Annotated[
+        float,
+        "learning rate of each block, as a share of the rate of the block above it",
+    ] = 1.0
+    weight_decay: Annotated[float, "strength of weight decay; norms and biases have none"] = 0.01
+    label_smoothing: Annotated[float, "share of every label that is spread over all classes"] = 0.0
+    mixup: Annotated[float, "strength of mixup, which blends pairs of examples; 0 is none"] = 0.0
+    clip: Annotated[float, "largest norm of all gradients together; 0 is no limit"] = 0.0
+    patience: Annotated[
+        int,
+        "epochs without improvement on validation before training stops; 0 never stops",
+    ] = 0
+    keep: Annotated[Keep, "keep the epoch that was best on validation, or the last"] = "best"
+    norms: Annotated[
+        Norms,
+        "whether thawed normalisation layers go on learning statistics",
+    ] = "frozen"
+    class_weights: Annotated[ClassWeights, "balanced lets all classes count alike"] = "none"
+    adversarial: Annotated[
+        float,
+        "train on the worst change of each picture within this share of the pixels' range, such as"
+        " 2/255; 0 is none",
+    ] = 0.0
+    adversarial_rise: Annotated[
+        float,
+        "share of the steps in which --adversarial rises from 0; all of it at once would wipe out "
+        "what the network knows",
+    ] = 0.6
+    adversarial_steps: Annotated[
+        int,
+        "steps of the search for the worst change; 1 is fast (Wong et al. 2020), 7 usual (Madry et"
+        " al. 2018)",
+    ] = 2
+    seed: Annotated[int, "another seed gives another order of rows"] = 0
 
     def __post_init__(self) -> None:
         check_counts(

@@ -1,7 +1,7 @@
 """How the picture that a class is surest of is made: every choice that changes how it looks."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from headstart.base.errors import SpecError
 from headstart.heads.head import MOST_RATE, check_counts, check_word
@@ -14,33 +14,30 @@ MOST_OCTAVES = 12  # the first then begins with a single pixel of 2048
 
 @dataclass(frozen=True)
 class IdealPlan:
-    """How a picture is made that a class is surest of.
+    """How a picture is made that a class is surest of."""
 
-    steps: of gradient ascent, shared out evenly among the octaves.
-    tv: pull of each pixel towards its neighbours (total variation), a share of lr; 0 shows the
-        noise that does as well.
-    l2: pull of each pixel towards mid-grey, a share of lr.
-    jitter: pixels that each look at the picture is shifted by, at most.
-    rotation: degrees that it is turned by, at most.
-    zoom: share that it is enlarged or reduced by, at most.
-    views: looks a step, each changed on its own.
-    octaves: coarse detail is drawn first; each octave adds detail twice as fine.
-    space: frequency draws waves in colours that do not correlate, pixels the pixels themselves.
-    lr: step size, in log odds of a pixel's brightness.
-    seed: another seed begins with other noise and looks otherwise.
-    """
-
-    steps: int = 640
-    tv: float = 0.1
-    l2: float = 0.0
-    jitter: int = 16
-    rotation: float = 10.0
-    zoom: float = 0.2
-    views: int = 1
-    octaves: int = 4
-    space: Space = "frequency"
-    lr: float = 0.05
-    seed: int = 0
+    steps: Annotated[int, "steps of gradient ascent, shared out evenly among the octaves"] = 640
+    tv: Annotated[
+        float,
+        "pull of each pixel towards its neighbours (total variation), a share of lr; with 0 the "
+        "picture is mostly noise",
+    ] = 0.1
+    l2: Annotated[float, "pull of each pixel towards mid-grey, a share of lr"] = 0.0
+    jitter: Annotated[int, "pixels that each view of the picture is shifted by, at most"] = 16
+    rotation: Annotated[float, "degrees that each view is turned by, at most"] = 10.0
+    zoom: Annotated[float, "share that each view is enlarged or reduced by, at most"] = 0.2
+    views: Annotated[int, "views per step, each changed on its own"] = 1
+    octaves: Annotated[
+        int,
+        "levels of detail, drawn one after the other; each adds detail twice as fine",
+    ] = 4
+    space: Annotated[
+        Space,
+        "what is drawn: waves in colours that do not correlate (frequency), or the pixels "
+        "themselves",
+    ] = "frequency"
+    lr: Annotated[float, "step size, in log odds of a pixel's brightness"] = 0.05
+    seed: Annotated[int, "another seed begins with other noise and draws other views"] = 0
 
     def __post_init__(self) -> None:
         check_word("space", self.space, get_args(Space))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.values import check_seed
@@ -12,21 +13,26 @@ from headstart.training.attack import LEVELS
 
 @dataclass(frozen=True)
 class RobustnessPlan:
-    """What is done to pictures before a model is asked about them.
+    """What is done to pictures before a model is asked about them."""
 
-    rows: pictures at most, drawn so that each class keeps its share; 0 for all.
-    epsilons: how far each value of a picture may be changed, as shares of its range, such as
-        2/255; the picture as it is comes first anyway.
-    steps: of the search for the change that misleads (PGD, Madry et al. 2018).
-    corruptions: what else is done to the pictures, each at five strengths.
-    seed: another seed draws other pictures, noise and starts of the search.
-    """
-
-    rows: int = 100
-    epsilons: tuple[float, ...] = (1 / LEVELS, 2 / LEVELS, 4 / LEVELS, 8 / LEVELS)
-    steps: int = 20
-    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
-    seed: int = 0
+    rows: Annotated[
+        int,
+        "pictures at most, drawn so that each class keeps its share; 0 for all",
+    ] = 100
+    epsilons: Annotated[
+        tuple[float, ...],
+        "how far each value of a picture may be changed, as shares of its range, such as 2/255; "
+        "the unchanged picture is always measured",
+    ] = (1 / LEVELS, 2 / LEVELS, 4 / LEVELS, 8 / LEVELS)
+    steps: Annotated[
+        int,
+        "steps of the search for the change that misleads (PGD, Madry et al. 2018)",
+    ] = 20
+    corruptions: Annotated[
+        tuple[str, ...],
+        "what else is done to the pictures, each at five strengths",
+    ] = tuple(CORRUPTIONS)
+    seed: Annotated[int, "another seed draws other pictures, noise and starts of the search"] = 0
 
     def __post_init__(self) -> None:
         check_counts(steps=self.steps)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import Lock
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,32 +35,41 @@ class Augment:
 
     Only what leaves a picture's class as it is may be switched on: a "6" turned is a "9". Quarter
     turns come first, then the others in this order.
-
-    flip: mirror half of the views left to right (horizontal), upside down (vertical), or both,
-        each by its own coin.
-    quarter_turns: turn by 0, 90, 180 or 270 degrees.
-    rotation: turn by up to this fraction of a full turn either way, 0 to 0.5; corners are filled
-        by reflection (Keras' RandomRotation counts and fills the same way).
-    resized_crop: cut out a part and resize it to the square, at least this share of the area; 1 for
-        none (aspect ratio 3/4 to 4/3; Szegedy et al. 2015).
-    colour_jitter: change brightness, contrast and saturation by up to this share, 0 to 1, and hue
-        by up to a quarter of it (of the colour circle).
-    trivial_augment: one change of a random kind and strength a view: TrivialAugmentWide (Müller
-        and Hutter 2021).
-    random_erasing: probability that a rectangle is painted over with the mean colour (Zhong et
-        al. 2017).
-    views: augmented views of an example that are made once and stored; 0 draws new ones every
-        epoch, which runs the frozen layers every epoch as well.
     """
 
-    flip: Flip = "none"
-    quarter_turns: bool = False
-    rotation: float = 0.0
-    resized_crop: float = 1.0
-    colour_jitter: float = 0.0
-    trivial_augment: bool = False
-    random_erasing: float = 0.0
-    views: int = 4
+    flip: Annotated[
+        Flip,
+        "mirror half of the views; left to right (horizontal), upside down (vertical), or both",
+    ] = "none"
+    quarter_turns: Annotated[bool, "turn by 0, 90, 180 or 270 degrees"] = False
+    rotation: Annotated[
+        float,
+        "turn by up to this fraction of a full turn; 0 to 0.5, either way; corners are filled by "
+        "reflection, as Keras' RandomRotation does",
+    ] = 0.0
+    resized_crop: Annotated[
+        float,
+        "cut out at least this share of the area, and resize it; 1 is none (aspect ratio 3/4 to "
+        "4/3; Szegedy et al. 2015)",
+    ] = 1.0
+    colour_jitter: Annotated[
+        float,
+        "change brightness, contrast and saturation by up to this share, and hue by up to a "
+        "quarter of it",
+    ] = 0.0
+    trivial_augment: Annotated[
+        bool,
+        "one change of random kind and strength per view (Müller and Hutter 2021)",
+    ] = False
+    random_erasing: Annotated[
+        float,
+        "probability that a rectangle is painted over with the mean colour (Zhong et al. 2017)",
+    ] = 0.0
+    views: Annotated[
+        int,
+        "augmented views of each picture, made once and stored; 0 draws new ones in every epoch, "
+        "which runs the frozen layers in every epoch",
+    ] = 4
 
     def __post_init__(self) -> None:
         if self.flip not in get_args(Flip):
