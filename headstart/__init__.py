@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from headstart.modalities.images.inputs import Squared as Squared
     from headstart.modalities.images.inputs import squared as squared
     from headstart.modalities.images.views import draw_views as draw_views
+    from headstart.modalities.images.wrapping import wrap as wrap
     from headstart.modalities.sources import DEFAULT_BACKBONE as DEFAULT_BACKBONE
     from headstart.modalities.sources import Listing as Listing
     from headstart.modalities.sources import list_backbones as list_backbones
@@ -150,6 +151,7 @@ _HOME = {
     "headstart.data.readers": ["read"],
     "headstart.data.splits": ["SplitPlan", "Splits", "split"],
     "headstart.modalities.images.views": ["draw_views"],
+    "headstart.modalities.images.wrapping": ["wrap"],
     "headstart.models.fitting_limits": ["with_limits"],
     "headstart.evaluation.evaluation": [
         "Estimate",

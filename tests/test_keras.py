@@ -35,13 +35,13 @@ RNG = np.random.default_rng
 @pytest.fixture(autouse=True)
 def on_cpu() -> Iterator[None]:
     """Where ours is; Keras would take an accelerator."""
-    with from_keras._keras().device("cpu"):
+    with from_keras.opened_keras().device("cpu"):
         yield
 
 
 def keras_model(id: str) -> Any:
     """The application with random weights and statistics, none of them 0 or 1."""
-    keras = from_keras._keras()
+    keras = from_keras.opened_keras()
     model = from_keras._model(keras, *parsed(id))
     rng = RNG(0)
     # so that signals neither die nor grow until float32 itself tells one from the other
@@ -126,7 +126,7 @@ def test_networks_have_kerass_layers_and_numbers() -> None:
 
 
 def test_each_layer_of_keras_is_a_node_that_runs_in_its_order() -> None:
-    module = convert(from_keras._model(from_keras._keras(), "MobileNetV2", 64))
+    module = convert(from_keras._model(from_keras.opened_keras(), "MobileNetV2", 64))
     names = [node.name for node in module.graph.nodes]
     assert tuple(n for n in names if n in module.layers) == module.layers
     called = {str(node.target) for node in module.graph.nodes if node.op == "call_module"}
@@ -136,7 +136,7 @@ def test_each_layer_of_keras_is_a_node_that_runs_in_its_order() -> None:
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_the_network_receives_what_preprocess_input_gives(name: str) -> None:
-    keras = from_keras._keras()
+    keras = from_keras.opened_keras()
     theirs = sys.modules[getattr(keras.applications, name).__module__].preprocess_input
     pixels = np.arange(256 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
     pixels = np.concatenate([pixels, pixels[..., ::-1] // 2])  # channels that differ
@@ -224,7 +224,7 @@ def test_a_safetensors_file_of_our_own_names_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", ["MobileNet", "VGG19"])
 @pytest.mark.parametrize("file", ["other.h5", "other.weights.h5"])
 def test_a_file_of_another_network_is_refused(file: str, other: str, tmp_path: Path) -> None:
-    model = from_keras._model(from_keras._keras(), other, 32)
+    model = from_keras._model(from_keras.opened_keras(), other, 32)
     saved(model, tmp_path / file)
     with pytest.raises(Mismatch, match="must be those of keras:VGG16 without its top"):
         hs.load_backbone("keras:VGG16@32", weights=tmp_path / file)
@@ -290,7 +290,7 @@ def test_pretrained_weights_in_kerass_cache_are_loaded(
 def test_weights_that_cannot_be_fetched_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from_keras._keras()
+    from_keras.opened_keras()
 
     def unreachable(*_: object) -> None:
         raise urllib.error.URLError("no route")
@@ -304,7 +304,7 @@ def test_weights_that_cannot_be_fetched_are_named(
 
 def asked_of_keras(id: str, answer: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Keras' application with its ImageNet weights, `answer` in place of a download."""
-    keras = from_keras._keras()
+    keras = from_keras.opened_keras()
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda file, *_, **__: answer(file))
     return from_keras._model(keras, *parsed(id), "imagenet")
 
@@ -340,7 +340,7 @@ def test_weights_files_are_called_as_keras_calls_them(
 
 
 def test_every_application_of_keras_has_its_entry() -> None:
-    applications = from_keras._keras().applications
+    applications = from_keras.opened_keras().applications
     theirs = {n for n in dir(applications) if n[0].isupper()}
     assert theirs == set(APPLICATIONS)
 

@@ -1,27 +1,23 @@
 """Sources of backbones that packages and scripts add."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from torch import nn
 
 import headstart as hs
-from headstart.backbones.backbone import Block, Origin, SourceHead, card_from_plain
+from headstart.backbones.backbone import Block, card_from_plain
 from headstart.backbones.saved import save_backbone
 from headstart.backbones.sources import SOURCES
 from headstart.backbones.weights import Weights
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.values import to_plain
 from headstart.modalities.images import tiny
-from headstart.models.finetuning import _named
 
 TOY = """
 from headstart.base.values import to_plain
 from headstart.modalities.images import tiny
-from headstart.models.finetuning import _named
 
 class Toy:
     weight_files = (".safetensors",)
@@ -109,17 +105,6 @@ def test_a_card_of_an_unknown_origin_is_refused() -> None:
     card = to_plain(tiny.load("8", Weights()).card)
     with pytest.raises(SpecError, match=r"origin is pretrained, .*; got 'bought'"):
         card_from_plain({**card, "origin": "bought"})
-
-
-def test_what_was_tuned_from_random_weights_has_no_head_of_a_source_task() -> None:
-    made = tiny.load("8", Weights())
-    source = SourceHead(np.zeros((8, 2), np.float32), np.zeros(2, np.float32))
-    cases: tuple[tuple[Origin, SourceHead | None], ...]
-    cases = (("random", None), ("pretrained", source))
-    for origin, kept in cases:
-        card = replace(made.card, origin=origin)
-        tuned = _named(replace(made, card=card, source_head=source))
-        assert (tuned.card.origin, tuned.source_head) == ("fine-tuned", kept)
 
 
 def installed(folder: Path, code: str, points: str) -> None:

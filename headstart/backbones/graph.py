@@ -3,6 +3,8 @@
 import copy
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import onnx
@@ -84,7 +86,7 @@ def _exported(network: nn.Module, size: int, outputs: list[str]) -> Any:
     (PRESERVE, since EVAL melts batch norms into convolutions; ONNX Runtime does that on loading.)
     """
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _plain_attention():
         warnings.simplefilter("ignore")  # the exporter's own deprecation and tracing notes
         torch.onnx.export(
             network,
@@ -99,6 +101,17 @@ def _exported(network: nn.Module, size: int, outputs: list[str]) -> Any:
             training=torch.onnx.TrainingMode.PRESERVE,
         )
     return onnx.load_from_string(buffer.getvalue())
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention of PyTorch's own as separate operations: fused into one it has no form in ONNX."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _split(model: Any, names: set[str]) -> Any:

@@ -22,7 +22,9 @@ def traced(module: nn.Module) -> fx.Graph | None:
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether a module is one operation: it has no parts, or is a norm, or hides how it works."""
-    return isinstance(module, (*NORMS, *_opaque_modules())) or not any(module.children())
+    return isinstance(module, (*NORMS, nn.MultiheadAttention, *_opaque_modules())) or not any(
+        module.children()
+    )
 
 
 def crossings(graph: fx.Graph, thawed: Collection[str] = ()) -> Iterator[fx.Node]:

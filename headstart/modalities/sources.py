@@ -20,6 +20,7 @@ for _name, _where in {
     "file": "headstart.backbones.saved",
     "scratch": "headstart.modalities.images.scratch",
     "tiny": "headstart.modalities.images.tiny",
+    "wrapped": "headstart.modalities.images.wrapping",
 }.items():
     SOURCES.add(_name, _where)
 

@@ -29,7 +29,7 @@ from safetensors.numpy import save as pack
 from headstart.backbones.backbone import Backbone, card_from_plain, under
 from headstart.backbones.frozen import Frozen
 from headstart.base.atomic import new_folder, write_bytes, write_json, write_text
-from headstart.base.errors import BundleError, HeadstartError
+from headstart.base.errors import BundleError, HeadstartError, Mismatch
 from headstart.base.runtime import cores
 from headstart.base.values import to_plain
 from headstart.features.engines import OnnxEngine, TorchEngine, compare
@@ -85,8 +85,12 @@ def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = N
     return load(folder)
 
 
-def load(folder: Path | str) -> Bundle:
-    """A bundle, verified to be what was saved and to score as it did; raises BundleError."""
+def load(folder: Path | str, *, module: Any = None) -> Bundle:
+    """A bundle, verified to be what was saved and to score as it did; raises BundleError.
+
+    module: what `wrap` was given, with any weights; then the model is in PyTorch again, to be
+    explained or tuned on. Raises Mismatch if it is another one.
+    """
     folder = Path(folder)
     _verify(folder)
     try:
@@ -96,7 +100,22 @@ def load(folder: Path | str) -> Bundle:
         raise
     except (HeadstartError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{folder} is not a bundle that this version reads: {error}") from error
-    return bundle
+    return bundle if module is None else replace(bundle, model=_rejoined(bundle.model, module))
+
+
+def _rejoined(model: Model, module: Any) -> Model:
+    from headstart.modalities.images.wrapping import rejoined
+
+    assert isinstance(model.backbone, Frozen)
+    backbone = rejoined(model.backbone, module)
+    try:
+        _check_export(model.backbone, backbone)
+    except Mismatch as error:
+        raise Mismatch(
+            f"The module must compute what {backbone.card.name} computed when the bundle was "
+            f"saved; with the bundle's weights it gives a known picture other features."
+        ) from error
+    return replace(model, backbone=backbone)
 
 
 def versions() -> dict[str, str]:

@@ -146,6 +146,4 @@ def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> fl
 
 
 def _named(backbone: Backbone) -> Backbone:
-    """With what its weights are now; a source head that was never trained stays behind."""
-    head = None if backbone.card.origin == "random" else backbone.source_head
-    return replace(backbone, card=replace(backbone.card, origin="fine-tuned"), source_head=head)
+    return replace(backbone, card=replace(backbone.card, origin="fine-tuned"))

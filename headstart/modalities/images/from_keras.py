@@ -169,7 +169,7 @@ def listing() -> Iterator[Listing]:
 
 def _converted(name: str, size: int, weights: Weights) -> "tuple[nn.Module, int]":
     """The module, and the number of its features."""
-    keras = _keras()
+    keras = opened_keras()
     from headstart.modalities.images.keras_graph import convert
 
     with keras.device("cpu"), redirect_stdout(sys.stderr):  # it prints a download's progress
@@ -187,7 +187,7 @@ def _converted(name: str, size: int, weights: Weights) -> "tuple[nn.Module, int]
     return module, int(model.output_shape[-1])
 
 
-def _keras() -> Any:
+def opened_keras() -> Any:
     """Keras, on PyTorch unless it runs already on another backend."""
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", "torch")

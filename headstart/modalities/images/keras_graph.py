@@ -35,7 +35,7 @@ class Call:
 
     @property
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        return {variable.name: _copied(variable.value) for variable in self.layer.weights}
+        return {variable.name: copied(variable.value) for variable in self.layer.weights}
 
     def edges(self, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Edges:
         if self.layer.padding == "valid":
@@ -44,7 +44,7 @@ class Call:
         return same_edges(self.shape[1:3], kernel, stride, tuple(dilation))
 
 
-def _copied(value: Any) -> NDArray[np.float32]:
+def copied(value: Any) -> NDArray[np.float32]:
     """A tensor of whichever backend Keras runs on."""
     if isinstance(value, Tensor):  # np.array(tensor) is deprecated by NumPy 2
         return value.numpy(force=True).copy()
@@ -219,11 +219,13 @@ def _activation(layer: Any) -> Function:
 
 
 _ACTIVATIONS: dict[str, Function] = {
+    "elu": F.elu,
     "gelu": F.gelu,
     "hard_sigmoid": F.hardsigmoid,
     "hard_silu": F.hardswish,
     "relu": F.relu,
     "relu6": F.relu6,
+    "selu": F.selu,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
     "tanh": torch.tanh,
@@ -382,8 +384,8 @@ def _dense(call: Call) -> nn.Module:
 
 def _batch_norm(call: Call) -> nn.Module:
     """With the factors or the offsets missing where Keras has none."""
-    weights = call.weights
-    norm = nn.BatchNorm2d(call.shape[-1], call.layer.epsilon, 1 - call.layer.momentum)
+    weights, kind = call.weights, nn.BatchNorm2d if len(call.shape) == 4 else nn.BatchNorm1d
+    norm = kind(call.shape[-1], call.layer.epsilon, 1 - call.layer.momentum)
     for ours, theirs in (("weight", "gamma"), ("bias", "beta")):
         value = torch.from_numpy(weights[theirs]) if theirs in weights else None
         norm.register_parameter(ours, None if value is None else nn.Parameter(value))
@@ -442,6 +444,19 @@ def _average_pool(call: Call) -> nn.Module:
     return nn.AvgPool2d(kernel, stride, (top, left), count_include_pad=False)
 
 
+def _global_maximum(call: Call) -> nn.Module:
+    pool = nn.AdaptiveMaxPool2d(1)
+    return pool if call.layer.keepdims else nn.Sequential(pool, nn.Flatten())
+
+
+def flattened(x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H * W * C), as channels last lie
+    return x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x.flatten(1)
+
+
+def _leaky_relu(call: Call) -> nn.Module:
+    return nn.LeakyReLU(call.layer.negative_slope)
+
+
 def _global_average(call: Call) -> nn.Module:
     pool = nn.AdaptiveAvgPool2d(1)
     return pool if call.layer.keepdims else nn.Sequential(pool, nn.Flatten())
@@ -472,6 +487,7 @@ def _identity(call: Call) -> nn.Module:
     return nn.Identity()
 
 
+_RANDOM = ("Brightness", "Contrast", "Flip", "Rotation", "Translation", "Zoom")
 _FORMS: dict[str, Callable[[Call], nn.Module | Function]] = {
     "Activation": lambda call: (
         nn.Identity() if call.layer.activation.__name__ == "linear" else _activation(call.layer)
@@ -486,18 +502,25 @@ _FORMS: dict[str, Callable[[Call], nn.Module | Function]] = {
     "Dense": _dense,
     "DepthwiseConv2D": _depthwise,
     "Dropout": _identity,  # backbones run as they predict
+    "ELU": lambda call: nn.ELU(call.layer.alpha),
+    "Flatten": lambda call: flattened,
     "Functional": _nested,
+    "GaussianNoise": _identity,
     "GlobalAveragePooling2D": _global_average,
+    "GlobalMaxPooling2D": _global_maximum,
     "LayerNormalization": _layer_norm,
     "LayerScale": _channel_scale,
+    "LeakyReLU": _leaky_relu,
     "MaxPooling2D": _max_pool,
     "Multiply": lambda call: multiply,
     "Normalization": _standardisation,
+    **{f"Random{change}": _identity for change in _RANDOM},  # augmentation of training alone
     "ReLU": _relu,
     "Rescaling": _rescaling,
     "Reshape": _reshape,
     "SeparableConv2D": _separable,
     "Sequential": _nested,
+    "SpatialDropout2D": _identity,
     "StochasticDepth": _identity,
     "ZeroPadding2D": lambda call: nn.ZeroPad2d(_zeros_of(call.layer)),
 }

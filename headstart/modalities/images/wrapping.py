@@ -1,0 +1,384 @@
+"""A backbone of any network in memory: a torch.nn.Module, or a Keras model made into one."""
+
+import copy
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.frozen import Frozen
+from headstart.backbones.graph import freeze
+from headstart.backbones.sources import Listing
+from headstart.backbones.tracing import NORMS
+from headstart.backbones.weights import Weights, fill
+from headstart.base.errors import HeadstartError, SpecError, UnknownName
+from headstart.modalities.images.preprocess import Preprocess
+
+weight_files = (".safetensors",)
+CLASSIFIERS = ("fc", "classifier", "head", "heads")  # as torchvision and timm call the last layer
+TOLERANCE = 1e-5  # of the largest feature, between ways to compute the same
+CROP = 0.875  # of the shorter side, as torchvision's 224 of 256
+Numbers = float | Sequence[float]
+
+
+def wrap(
+    module: Any,
+    *,
+    size: int | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    blocks: Sequence[str] | None = None,
+    name: str = "",
+) -> Backbone:
+    """A backbone of a torch.nn.Module, (N, 3, size, size) -> (N, D), or of a Keras model.
+
+    size: side of the square that it was trained with, pixels. mean, std: of each channel, or of
+    all, on the scale 0..1. A Keras model has its size, and takes 0..255 unless these are given or
+    it is one of keras.applications. blocks: names or globs of the parts that are thawed together;
+    without them they are found among its children. An output (N, C, h, w) is averaged over h, w.
+    A last nn.Linear called fc, classifier, head or heads, or the last Dense of a Keras model, is
+    left out: a new head takes its place. The module is copied, and run in inference mode.
+
+    Raises SpecError, UnknownName or Mismatch for a module that can't be a backbone.
+
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+    >>> wrap(net, size=32, mean=0.5, std=0.5).card.dim
+    8
+    """
+    own, eats = _opened(module, size, mean, std)
+    name = name or type(module).__name__
+    backbone = _assembled(name, own, eats, blocks)
+    try:
+        graph = freeze(backbone).graph
+    except HeadstartError:
+        raise
+    except Exception as error:  # the exporter's refusals are of many kinds
+        raise SpecError(
+            f"A backbone is exported to ONNX, which runs it where it is used, but PyTorch can't "
+            f"export {name}: {_first_line(error)}"
+        ) from error
+    # Two modules may have one class and one set of weights, and compute other things.
+    digest = hashlib.sha256(graph).hexdigest()[:12]
+    card = replace(backbone.card, architecture=f"wrapped:{name}@{digest}")
+    return replace(backbone, card=card)
+
+
+def rejoined(frozen: Frozen, module: Any) -> Backbone:
+    """The network of a bundle in PyTorch again: `module`, or what was made of it, with its weights.
+
+    Raises Mismatch if the weights don't fit.
+    """
+    if isinstance(module, Backbone):
+        own, blocks = copy.deepcopy(module.module), module.blocks
+    else:
+        eats = frozen.card.preprocess
+        own, _ = _opened(module, eats.size, eats.mean, eats.std)
+        made = _assembled(frozen.card.name, own, eats, None)
+        own, blocks = made.module, made.blocks
+    fill(own, {k: torch.tensor(v) for k, v in frozen.weights.items()}, frozen.card.name)
+    return Backbone(frozen.card, own, blocks)
+
+
+def load(id: str, weights: Weights) -> Backbone:
+    """A module has no name that it could be loaded by."""
+    raise SpecError(
+        f"wrapped: is what hs.wrap makes of a module in memory; got wrapped:{id}. Give hs.fit the "
+        f"backbone itself."
+    )
+
+
+def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
+    """The code of a user's module is not kept."""
+    raise SpecError(
+        f"{card.name} was made of a module by hs.wrap, and its code is not in the bundle: open it "
+        f"with hs.load(path, module=…), giving that module."
+    )
+
+
+def listing() -> tuple[Listing, ...]:
+    """Modules in memory are not listed."""
+    return ()
+
+
+def _opened(
+    module: Any, size: int | None, mean: Numbers | None, std: Numbers | None
+) -> tuple[nn.Module, Preprocess]:
+    """A copy that is in PyTorch, float32, on the CPU and in inference mode; and what it eats."""
+    if (keras := sys.modules.get("keras")) and isinstance(module, keras.Model):
+        from headstart.modalities.images.keras_models import opened_model
+
+        own, eats = opened_model(module, size)
+        mean, std = eats.mean if mean is None else mean, eats.std if std is None else std
+        return own, _eats(eats.size, mean, std, eats)
+    if not isinstance(module, nn.Module):
+        raise SpecError(
+            f"hs.wrap takes a torch.nn.Module or a keras.Model; got {type(module).__name__}."
+        )
+    if size is None or mean is None or std is None:
+        raise SpecError(
+            "hs.wrap needs the size, mean and std that the module was trained with; those of "
+            "torchvision: size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)."
+        )
+    plain = Preprocess()
+    return _copied(module), _eats(size, mean, std, replace(plain, size=1))
+
+
+def _eats(size: int, mean: Numbers, std: Numbers, others: Preprocess) -> Preprocess:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise SpecError(f"size is the side of the network's input in pixels; got {size!r}.")
+    resize = size if others.fit == "squash" else round(size / CROP)
+    return replace(others, size=size, resize=resize, mean=_three(mean), std=_three(std))
+
+
+def _three(value: Numbers) -> tuple[float, ...]:
+    return tuple(float(v) for v in ([value] * 3 if isinstance(value, (int, float)) else value))
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Its own, so that nothing here changes the user's; no layer of it works in place."""
+    if isinstance(module, nn.DataParallel):
+        module = module.module
+    module = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    lazy = [n for n, p in module.named_parameters() if nn.parameter.is_lazy(p)]
+    if lazy:
+        raise SpecError(
+            f"A module needs all its weights to be wrapped; {lazy[0]} gets its shape from a first "
+            f"batch. Call the module once before."
+        )
+    try:
+        own = copy.deepcopy(module)
+    except Exception as error:  # e.g. of the old weight_norm, of locks and open files
+        raise SpecError(
+            f"A module is copied to be wrapped, but {type(module).__name__} can't be: "
+            f"{_first_line(error)}"
+        ) from error
+    for part in own.modules():
+        if getattr(part, "inplace", False) is True:
+            part.inplace = False  # what is kept at a cut stays as it is
+    return own.cpu().float().eval().requires_grad_(False)
+
+
+def _assembled(
+    name: str, module: nn.Module, eats: Preprocess, blocks: Sequence[str] | None
+) -> Backbone:
+    x, before = _sample(eats), {n: t.clone() for n, t in _tensors(module).items()}
+    module = _without_classifier(module, x, name)
+    if _answer(module, x, name).dim() == 4:
+        module = _averaged(module)
+    features = _answer(module, x, name)
+    if features.dim() != 2 or len(features) != len(x):
+        raise SpecError(
+            f"A backbone gives (N, D) features or (N, C, h, w) maps for (N, 3, {eats.size}, "
+            f"{eats.size}) pixels; {name} gives {tuple(features.shape)} for N = {len(x)}."
+        )
+    _check_unchanged(module, before, name)
+    _check_steady(module, x, features, name)
+    card = Card(name, f"wrapped:{name}", features.shape[1], eats, "given")
+    return Backbone(card, module, blocks_of(module, x, name, blocks))
+
+
+def _sample(eats: Preprocess) -> Tensor:
+    """Three pictures of noise, normalised: (3, 3, size, size)."""
+    noise = torch.rand((3, 3, eats.size, eats.size), generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (eats.mean, eats.std))
+    x = (noise - mean) / std
+    return x[:, [2, 1, 0]] if eats.bgr else x
+
+
+@torch.inference_mode()
+def _answer(module: nn.Module, x: Tensor, name: str) -> Tensor:
+    """What the module gives for `x`; raises SpecError if it is no tensor, or fails."""
+    given = x.clone()
+    try:
+        answer = module(given)
+    except Exception as error:  # whatever a user's forward may raise
+        raise SpecError(
+            f"{name} can't be given pixels of the shape {tuple(x.shape)}: {_first_line(error)}"
+        ) from error
+    if not isinstance(answer, Tensor):
+        raise SpecError(
+            f"A backbone gives one tensor, (N, D) features or (N, C, h, w) maps; {name} gives a "
+            f"{type(answer).__name__}. Wrap a module whose forward returns that tensor alone."
+        )
+    if not torch.equal(given, x):
+        raise SpecError(
+            f"A backbone leaves its input as it is, but the forward of {name} changes it: compute "
+            f"a new tensor, as in x = x * 2 in place of x *= 2."
+        )
+    return answer
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _check_unchanged(module: nn.Module, before: Mapping[str, Tensor], name: str) -> None:
+    """Raises SpecError if running the module changed what it holds."""
+    for own, value in _tensors(module).items():
+        if own not in before or not torch.equal(before[own], value):
+            raise SpecError(
+                f"A backbone gives the same features each time, but {name} changes its {own} when "
+                f"it runs, in inference mode too. Leave that out of its forward."
+            )
+
+
+def _check_steady(module: nn.Module, x: Tensor, features: Tensor, name: str) -> None:
+    """Raises SpecError if the same picture may get other features."""
+    again, alone = _answer(module, x, name), _answer(module, x[:1], name)
+    if not _same(again, features):
+        raise SpecError(
+            f"A backbone gives the same features each time, but {name} gives others for the same "
+            f"pictures, in inference mode too. Is a dropout on, as F.dropout(x) without training=?"
+        )
+    if not _same(alone, features[:1]):
+        raise SpecError(
+            f"The features of a picture may not depend on the others of its batch, but those of "
+            f"{name} do. Has a norm of it no running statistics?"
+        )
+
+
+def _same(features: Tensor, reference: Tensor) -> bool:
+    if features.shape != reference.shape:
+        return False
+    allowed = 10 * TOLERANCE * max(1.0, float(reference.abs().max()))
+    return bool((features - reference).abs().max() <= allowed)
+
+
+def _without_classifier(module: nn.Module, x: Tensor, name: str) -> nn.Module:
+    """The module with its last linear layer replaced by nothing, if it goes by a usual name."""
+    for path in CLASSIFIERS:
+        found = _last_linear(module, path)
+        if found and _ends_in(module, module.get_submodule(found), x, name):
+            parent, _, child = found.rpartition(".")
+            setattr(module.get_submodule(parent), child, nn.Identity())
+            return module
+    return module
+
+
+def _last_linear(module: nn.Module, path: str) -> str:
+    """The dotted name of the linear layer that the child `path` is or ends in; "" if none."""
+    part = getattr(module, path, None)
+    if isinstance(part, nn.Sequential) and len(part):
+        last = list(part.named_children())[-1]
+        path, part = f"{path}.{last[0]}", last[1]
+    return path if isinstance(part, nn.Linear) else ""
+
+
+def _ends_in(module: nn.Module, layer: nn.Module, x: Tensor, name: str) -> bool:
+    """Whether what the layer gives is what the module gives."""
+    given: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _, inputs, output: given.append(output))
+    try:
+        answer = _answer(module, x, name)
+    finally:
+        hook.remove()
+    return len(given) == 1 and torch.equal(given[0], answer)
+
+
+def _averaged(module: nn.Module) -> nn.Module:
+    """The same module, its output averaged over height and width; its parts keep their names."""
+    if isinstance(module, fx.GraphModule):
+        return nn.Sequential(module, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    kind = type(module)
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return cast(Tensor, kind.forward(self, x)).mean(dim=(2, 3))
+
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    return module
+
+
+def blocks_of(
+    module: nn.Module, x: Tensor, name: str, wanted: Sequence[str] | None = None
+) -> tuple[Block, ...]:
+    """The parts that are thawed together, in the order in which they run.
+
+    What is in none of them belongs to the one before it, or to "stem". Raises UnknownName for a
+    pattern of `wanted` that no part goes by, SpecError for a part without weights.
+    """
+    parts = _named_parts(module, name, wanted) if wanted else list(_found(module))
+    place, groups = _places(module, x, name), dict[str, list[str]]()
+    owner = {
+        n: max((p for p in parts if n.startswith(f"{p}.")), key=len, default="") for n in place
+    }
+    latest = "stem"
+    for parameter in sorted(place, key=lambda n: (place[n], owner[n] != "")):
+        latest = owner[parameter] or latest
+        groups.setdefault(latest, []).append(parameter)
+    for part in parts if wanted else ():
+        if part not in groups:
+            raise SpecError(f"A block holds weights; {part!r} of {name} has none of its own.")
+    return tuple(Block(block, tuple(names)) for block, names in groups.items())
+
+
+def _places(module: nn.Module, x: Tensor, name: str) -> dict[str, int]:
+    """When each parameter's layer runs first, or what holds that layer; -1 if neither does."""
+    ran: list[str] = []
+
+    def note(layer: str) -> Any:
+        return lambda part, inputs: ran.append(layer)
+
+    hooks = [m.register_forward_pre_hook(note(n)) for n, m in module.named_modules() if n]
+    try:
+        _answer(module, x[:1], name)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    first = {layer: i for i, layer in reversed(list(enumerate(ran)))}
+    places = {}
+    for parameter, _ in module.named_parameters():
+        layer = parameter.rpartition(".")[0]
+        while layer and layer not in first:
+            layer = layer.rpartition(".")[0]
+        places[parameter] = first.get(layer, -1)
+    return places
+
+
+def _found(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """Children that hold weights; norms are left out, so that they join the layer before them.
+
+    Looked into are plain sequences and what holds one of several blocks, or most of all weights.
+    """
+    total, plain = sum(p.numel() for p in module.parameters()), _is_plain(module)
+    for name, child in module.named_children():
+        held = sum(p.numel() for p in child.parameters())
+        if not held or isinstance(child, NORMS):
+            continue
+        inner = _is_plain(child) or (not plain and (2 * held > total or _holds_a_stack(child)))
+        if inner and any(True for _ in child.children()):
+            yield from _found(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return type(module) in (nn.Sequential, nn.ModuleList)
+
+
+def _holds_a_stack(module: nn.Module) -> bool:
+    """Whether a sequence of several modules made of modules is among its children."""
+    sequences = [child for child in module.children() if _is_plain(child)]
+    return any(sum(1 for m in s.children() if any(m.children())) > 1 for s in sequences)
+
+
+def _named_parts(module: nn.Module, name: str, wanted: Sequence[str]) -> list[str]:
+    known = [n for n, m in module.named_modules() if n]
+    parts: list[str] = []
+    for pattern in [wanted] if isinstance(wanted, str) else wanted:
+        same_depth = [n for n in known if n.count(".") == pattern.count(".")]
+        matched = [n for n in same_depth if fnmatchcase(n, pattern)]
+        if not matched:
+            raise UnknownName(f"block of {name}", pattern, list(_found(module)))
+        parts += matched
+    return parts
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
