@@ -27,14 +27,19 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def run_in(folder: Path, page: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the first block of Python on a page, with a folder `photos` and a tiny backbone."""
+    code, *_ = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HEADSTART_STORE", str(folder / "store"))
+    (folder / "photos").symlink_to(shapes)
+    exec(code.replace("packaged:efficientnet_lite0", "tiny:32"), {})
+
+
 def test_the_readmes_python_runs(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
-    (tmp_path / "photos").symlink_to(shapes)
-    exec(code.replace("packaged:efficientnet_lite0", "tiny:32"), {})
+    run_in(tmp_path, ROOT / "README.md", shapes, monkeypatch)
     assert hs.load(tmp_path / "bundle").model.classes == ("bright", "dark")
 
 
@@ -52,6 +57,13 @@ def test_the_guides_listener_hears_of_training(
     (tmp_path / "photos").symlink_to(shapes)
     exec(code.replace("packaged:efficientnet_lite0", "tiny:32"), {})
     assert capsys.readouterr().out.startswith("head 0 ")
+
+
+def test_the_guides_python_runs(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_in(tmp_path, ROOT / "docs" / "guide.md", shapes, monkeypatch)
+    assert hs.load(tmp_path / "bundle").model.backbone.card.name == "ResNet"
 
 
 def test_the_python_that_looks_inside_runs(
