@@ -21,6 +21,7 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -89,19 +90,24 @@ def git(*words: str) -> bytes:
 def both(commit: str, listed: Sequence[Command], kept: Path, temporary: Path) -> tuple[Path, Path]:
     """The folders of both sides' outputs; what is kept of the older one is not run again."""
     cores = sorted(os.sched_getaffinity(0))
-    new = Side(ROOT, Path(tempfile.mkdtemp(prefix="new-", dir=kept)), cores[0])
+    folders = [Path(tempfile.mkdtemp(prefix=name, dir=kept)) for name in ("new-", "old-")]
+    new = Side(as_it_is(temporary / "new"), folders[0], cores[0])
     if (kept / DONE).is_file():
+        folders[1].rmdir()
         run_side(new, listed)
         return Path(json.loads((kept / DONE).read_text())), new.folder
-    old = Side(
-        checked_out(commit, temporary / "code"),
-        Path(tempfile.mkdtemp(prefix="old-", dir=kept)),
-        cores[-1],
-    )
+    old = Side(checked_out(commit, temporary / "old"), folders[1], cores[-1])
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda side: run_side(side, listed), (old, new)))
     (kept / DONE).write_text(json.dumps(str(old.folder)))
     return old.folder, new.folder
+
+
+def as_it_is(folder: Path) -> Path:
+    """A copy of this checkout's package, which may be worked on meanwhile."""
+    unwanted = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "headstart", folder / "headstart", ignore=unwanted)
+    return folder
 
 
 def checked_out(commit: str, folder: Path) -> Path:
