@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save as pack
 from same.commands import commands, needed
@@ -29,18 +31,20 @@ def png(level: int, **options: int) -> bytes:
 
 def outputs(folder: Path, **changed: str | bytes) -> Path:
     """A folder of one file of each kind, some of them changed."""
-    weights = {"a": np.ones((2, 2), np.float32), "b": np.zeros(3, np.int64)}
-    files: dict[str, str | bytes] = {
+    weights: dict[str, NDArray[Any]] = {"a": np.ones((2, 2), np.float32), "b": np.zeros(3, int)}
+    usual: dict[str, str | bytes] = {
         "evaluation.json": json.dumps({"accuracy": {"value": 0.5, "n": 4}, "kept": "head"}),
         "predictions.csv": TABLE,
         "report.html": "<p>1 of 2, 3 of 4 in 3.5 s</p><style>p {margin: 1px}</style>",
         "model/weights.safetensors": pack(weights),
         "model/graph.onnx": b"graph 1 2 3",
         "map.png": png(1),
-    } | {name.replace("__", "/").replace("_", "."): data for name, data in changed.items()}
-    for name, data in {f"runs/a/{name}": data for name, data in files.items()}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
+    }
+    own = {name.replace("__", "/").replace("_", "."): data for name, data in changed.items()}
+    for name, data in {**usual, **own}.items():
+        path = folder / "runs" / "a" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
     (folder / "said").mkdir()
     (folder / "said" / "train.out").write_text(f"accuracy 0.500\nsaved {folder}/runs/a\n")
     return folder
@@ -73,7 +77,7 @@ def test_the_control_one_number_altered_in_each_kind_of_file_is_found(tmp_path: 
         {"map_png": png(1, compress_level=0)},
         {
             "model__weights_safetensors": pack(
-                {"c": np.ones((2, 2), np.float32), "b": np.zeros(3, np.int64)}
+                {"c": np.ones((2, 2), np.float32), "b": np.zeros(3, int)}
             )
         },
     ],
