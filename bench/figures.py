@@ -17,6 +17,7 @@ TOPICS = {
     "What a model knows about itself": ("intervals", "unknowns", "mistakes", "unlike"),
     "Looking inside a model": ("explain", "ideal", "attack"),
     "Reading pictures": ("decoding", "colour_profiles", "fuzz_images", "duplicates"),
+    "From version to version": ("same_results",),
     "Killed, damaged, run again": ("kill_train", "kill_store", "second_run"),
 }
 BY_HAND = {  # figures without a bench

@@ -1,7 +1,7 @@
 """Do two versions of the code give the same results, to the byte?
 
-    python bench/same_results.py --against COMMIT [--quick] [--keep FOLDER] [--only PATTERN]
-    python bench/same_results.py --against COMMIT --control
+    python bench/same_results.py [--against COMMIT] [--quick] [--keep FOLDER] [--only PATTERN]
+    python bench/same_results.py --quick --control
 
 The code of an older commit and that of this checkout run the same commands (same/commands.py) on
 the same small data, each with its own store and home folder, on one core each. Every file that they
@@ -16,7 +16,6 @@ for the new side alone. --control alters one number in each kind of file on the 
 be found.
 """
 
-import argparse
 import hashlib
 import inspect
 import json
@@ -28,20 +27,19 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from harness import Bench, circumstances
 from same.commands import Command, commands, needed
 from same.compare import GOOD, SAME, Compared, compare, intended_of
 from same.control import planted
 from same.data import make_data
-from tables import OUT, machine, report
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 INTENDED = BENCH / "same_results_intended.json"
-CAUGHT = "caught"
 DONE = "done.json"  # written last into a folder that is kept
 
 
@@ -55,27 +53,27 @@ class Side:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--against", required=True, metavar="COMMIT")
-    parser.add_argument("--quick", action="store_true", help="a short list of commands")
-    parser.add_argument("--only", default="*", help="pattern of names of commands")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="of the older side's outputs")
-    parser.add_argument("--control", action="store_true", help="plant changes; each must be found")
-    args = parser.parse_args()
+    bench = Bench("same_results", __doc__)
+    bench.flag("--against", default="HEAD", metavar="COMMIT", help="(%(default)s)")
+    bench.flag("--only", default="*", help="pattern of names of commands")
+    bench.flag("--keep", type=Path, metavar="FOLDER", help="of the older side's outputs")
+    bench.flag("--control", action="store_true", help="plant changes; each must be found")
+    args = bench.arguments()
     listed = tuple(c for c in commands(args.quick) if fnmatchcase(c.name, args.only))
     needed(listed)
     with tempfile.TemporaryDirectory(prefix="same-") as temporary:
         kept = (args.keep or Path(temporary)).resolve() / key(args.against, listed)
         kept.mkdir(parents=True, exist_ok=True)
         old, new = both(args.against, listed, kept, Path(temporary))
-        sys.exit(told(args, listed, old, new))
+        good = told(bench, listed, old, new)
+        if good:
+            shutil.rmtree(new)
+    sys.exit(not good)
 
 
 def key(commit: str, listed: Sequence[Command]) -> str:
     """Names what decides the older side's outputs: code, commands, data, machine."""
-    here = {k: v for k, v in machine().items() if k != "date"}
+    here = {k: v for k, v in circumstances().items() if k not in ("commit", "date")}
     given = (BENCH / "same" / name for name in ("data.py", "commands.py", "worker.py"))
     sources = [*(path.read_text() for path in given), inspect.getsource(started)]
     parts = json.dumps([here, sources, [c.name for c in listed]])
@@ -184,25 +182,23 @@ def started(side: Side) -> "subprocess.Popen[str]":
     )
 
 
-def told(args: argparse.Namespace, listed: Sequence[Command], old: Path, new: Path) -> int:
-    """Print and write what came of the comparison; the exit code."""
+def told(bench: Bench, listed: Sequence[Command], old: Path, new: Path) -> bool:
+    """Print and record what came of the comparison; whether all is as it should be."""
     found = compare(old, new, intended_of(INTENDED))
     for one in found:
         if one.verdict != SAME:
             print(shown(one))
-    wrong = [one for one in found if not one.good] + ended_otherwise(listed, new)
-    rows = counted(found)
-    facts = {
-        "against": git("rev-parse", args.against).decode().strip(),
+    wrong = [one.path for one in found if not one.good] + ended_otherwise(listed, new)
+    caught = control(old, new) if bench.args.control else True
+    figures = {
+        "against": git("rev-parse", "--short=7", bench.args.against).decode().strip(),
         "commands": len(listed),
-        "quick": args.quick,
-        "wrong": len(wrong),
+        "differences that nobody intended": len(wrong),
     }
-    if args.control:
-        facts |= {"control": control(old, new)}
-    report("same_results", rows, facts)
-    (OUT / "same_results_files.json").write_text(json.dumps([asdict(f) for f in found], indent=1))
-    return bool(wrong) or facts.get("control", CAUGHT) != CAUGHT
+    bench.report(counted(found), figures)
+    if wrong:
+        print(f"The outputs of this checkout are in {new} if --keep was given.")
+    return caught and not wrong
 
 
 def shown(one: Compared) -> str:
@@ -228,14 +224,16 @@ def ended_otherwise(listed: Sequence[Command], new: Path) -> list[str]:
     return wrong
 
 
-def control(old: Path, new: Path) -> str:
-    """Alter a number in each kind of file of the new side, which must then be found."""
+def control(old: Path, new: Path) -> bool:
+    """Alter a number in each kind of file of the new side: whether all are found."""
     before = {one.path for one in compare(old, new) if one.verdict not in GOOD}
     names = set(planted(new)) - before
     after = {one.path for one in compare(old, new) if one.verdict not in GOOD}
     for name in sorted(names):
         print(f"planted: {'found ' if name in after else 'MISSED'} {name}")
-    return CAUGHT if names and names <= after else "NOT CAUGHT: this comparison proves nothing"
+    if not names or not names <= after:
+        print("planted: NOT CAUGHT: this comparison proves nothing")
+    return bool(names) and names <= after
 
 
 if __name__ == "__main__":
