@@ -89,7 +89,7 @@ def one_split(
     row |= {name: str(run.evaluations["test"].accuracy) for name, run in runs.items()}
     row |= {
         "gain of phase 2": str(hs.compare(said["two phases"], said["head only"])),
-        "minutes": tuned.timings["total_seconds"] / 60,
+        "minutes": tuned.timings.total_seconds / 60,
     }
     return row, said
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.evaluation.embedding_map import embedding_map
-from headstart.evaluation.judged import calibration_facts, compared
+from headstart.evaluation.judged import gains, temperature_scaling
 from headstart.evaluation.learning_curve import Curve, learning_curve, projection
 from headstart.evaluation.mistakes import margins, mistakes, noise, outliers, suspicious
 from headstart.features.extract import FeatureTable
@@ -35,12 +35,12 @@ def test_planted_label_mistakes_are_found() -> None:
     y[wrong] = (y[wrong] + rng.integers(1, 3, size=50)) % 3
     found = mistakes(0.03, relabelled(rows, y))
     assert found is not None
-    assert found["of"] == 1000
-    named = {row["path"] for row in found["rows"]}
+    assert found.of == 1000
+    named = {row.path for row in found.rows}
     planted = {f"{i}.png" for i in wrong}
     assert len(named) == 24
     assert len(named & planted) >= 0.9 * len(named)  # precision among those that are named
-    assert 45 <= found["found"] <= 55  # recall and precision of 0.9, since they are so many
+    assert 45 <= found.found <= 55  # recall and precision of 0.9, since they are so many
 
 
 def test_a_label_mistake_is_named_with_the_class_it_looks_like() -> None:
@@ -49,9 +49,9 @@ def test_a_label_mistake_is_named_with_the_class_it_looks_like() -> None:
     y[7] = 1 - y[7]
     found = mistakes(0.03, relabelled(rows, y))
     assert found is not None
-    first = found["rows"][0]
-    assert first["path"] == "7.png"
-    assert (first["label"], first["suggested"]) == ("ab"[y[7]], "ab"[rows.y[7]])
+    first = found.rows[0]
+    assert first.path == "7.png"
+    assert (first.label, first.suggested) == ("ab"[y[7]], "ab"[rows.y[7]])
 
 
 def test_suspects_are_by_hand_and_ranked_by_margin() -> None:
@@ -71,9 +71,9 @@ def test_the_row_like_no_other_comes_first() -> None:
     rows.x[41] = -50 * np.ones(10)
     found = outliers(rows)
     assert found is not None
-    assert found[0]["path"] == "41.png"
-    assert found[0]["distance"] > 1.2 > found[-1]["distance"]
-    assert all(row["nearest"] != row["path"] for row in found)
+    assert found[0].path == "41.png"
+    assert found[0].distance > 1.2 > found[-1].distance
+    assert all(row.nearest != row.path for row in found)
     assert outliers(table(5)) is None
 
 
@@ -81,33 +81,34 @@ def test_a_planted_law_is_projected() -> None:
     rows = np.array([50, 100, 200, 400, 800])
     points = tuple((int(n), 0.95 - 1.0 * n**-0.5, 0.002) for n in rows)
     said = projection(Curve(points), np.random.default_rng(0))
-    assert said["rows"] == 1600
-    assert said["accuracy"] == pytest.approx(0.95 - 1600**-0.5, abs=0.003)
-    assert said["low"] <= 0.95 - 1600**-0.5 <= said["high"]
+    assert said.rows == 1600
+    assert said.accuracy == pytest.approx(0.95 - 1600**-0.5, abs=0.003)
+    assert said.low <= 0.95 - 1600**-0.5 <= said.high
 
 
 def test_a_learning_curve_rises_over_the_training_rows() -> None:
     curve = learning_curve(0.03, table(400, apart=2.0), table(400, apart=2.0, seed=1))
     assert curve is not None
-    rows = [point["rows"] for point in curve["points"]]
+    rows = [point.rows for point in curve.points]
     assert rows[-1] == 400
     assert rows == sorted(rows)
-    assert curve["points"][0]["accuracy"] < curve["points"][-1]["accuracy"]
-    assert all(p["low"] <= p["accuracy"] <= p["high"] for p in curve["points"])
+    assert curve.points[0].accuracy < curve.points[-1].accuracy
+    assert all(p.low <= p.accuracy <= p.high for p in curve.points)
     assert learning_curve(0.03, table(), table(0)) is None
 
 
 def test_the_map_keeps_classes_together() -> None:
     rows = table(120, apart=9.0)
     found = embedding_map(rows, {"0.png": "train"})
-    assert set(found["maps"]) >= {"PCA"}
-    assert len(found["maps"]) == 2
-    assert found["parts"][0] == "train"
-    for xy in map(np.array, found["maps"].values()):
+    assert found is not None
+    assert set(found.maps) >= {"PCA"}
+    assert len(found.maps) == 2
+    assert found.parts[0] == "train"
+    for xy in map(np.array, found.maps.values()):
         assert xy.shape == (120, 2)
         gaps = np.linalg.norm(xy[:, None] - xy[None], axis=2) + np.eye(120) * 9
-        nearest = np.array(found["labels"])[gaps.argmin(axis=1)]
-        assert (nearest == np.array(found["labels"])).mean() > 0.9
+        nearest = np.array(found.labels)[gaps.argmin(axis=1)]
+        assert (nearest == np.array(found.labels)).mean() > 0.9
     assert embedding_map(table(3), {}) is None
 
 
@@ -136,11 +137,14 @@ def test_features_that_vary_in_one_row_or_column_have_a_map() -> None:
         x = np.zeros_like(rows.x)
         x[varying] = rows.x[varying]
         found = embedding_map(FeatureTable(rows.ids, x, rows.y, rows.classes, ""), {})
-        assert np.isfinite(found["maps"]["t-SNE"]).all()
+        assert found is not None
+        assert np.isfinite(found.maps["t-SNE"]).all()
 
 
 def test_a_large_table_is_sampled_for_the_map() -> None:
-    assert len(embedding_map(table(50), {}, most=30)["paths"]) == 30
+    found = embedding_map(table(50), {}, most=30)
+    assert found is not None
+    assert len(found.paths) == 30
 
 
 def predictions(right: list[bool], sure: float = 0.9) -> Predictions:
@@ -151,18 +155,19 @@ def predictions(right: list[bool], sure: float = 0.9) -> Predictions:
 
 def test_candidates_are_compared_row_for_row() -> None:
     kept, other = predictions([True] * 12 + [False] * 8), predictions([True] * 2 + [False] * 18)
-    (said,) = compared("finetune", {"head": other, "finetune": kept}, "val")
-    assert (said["a"], said["b"], said["on"]) == ("finetune", "head", "val")
-    assert said["gain"]["value"] == pytest.approx(0.5)
-    assert said["p"] == pytest.approx(2 * 0.5**10)  # ten rows differ, all one way
+    (found,) = gains("finetune", {"head": other, "finetune": kept}, "val")
+    assert (found.a, found.b, found.on) == ("finetune", "head", "val")
+    assert found.gain.value == pytest.approx(0.5)
+    assert found.p == pytest.approx(2 * 0.5**10)  # ten rows differ, all one way
 
 
 def test_calibration_is_told_before_and_after() -> None:
     said = predictions([True] * 6 + [False] * 4, sure=0.6)  # after scaling: as often as it says
-    facts = calibration_facts(said, 3.0, 50)
-    assert facts["test"]["after"]["ece"] == pytest.approx(0.0, abs=1e-6)
-    assert facts["test"]["before"]["ece"] > 0.1
-    assert facts["coverage"][-1] == pytest.approx([1.0, 0.6])
+    scaling = temperature_scaling(said, 3.0, 50)
+    assert scaling is not None
+    assert scaling.test.after.ece == pytest.approx(0.0, abs=1e-6)
+    assert scaling.test.before.ece > 0.1
+    assert scaling.coverage[-1] == pytest.approx((1.0, 0.6))
 
 
 def test_folds_hold_out_no_whole_stretch_of_a_class() -> None:

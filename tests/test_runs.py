@@ -57,7 +57,7 @@ def test_every_figure_is_there_for_scripts(shapes: Path, tmp_path: Path, job: hs
     assert recipe["recipe"]["fit"] == "crop"  # "card", resolved
     assert recipe["phases"]["head"]["trainable"]["parameters"] == 33 * 2
     timings = json.loads((folder / "timings.json").read_text())
-    assert timings["backbone_forwards"] >= sum(1 for _ in shapes.rglob("*.png"))
+    assert timings.backbone_forwards >= sum(1 for _ in shapes.rglob("*.png"))
     header = (folder / "history.csv").read_text().splitlines()[0]
     assert header.startswith("phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy")
 
@@ -77,8 +77,8 @@ def test_a_second_run_computes_nothing(shapes: Path, tmp_path: Path, job: hs.Job
     data = hs.read(shapes)
     hs.train(data, tmp_path / "one", job)
     two = hs.train(data, tmp_path / "two", job)
-    assert two.timings["backbone_forwards"] == 0
-    assert two.timings["store_hits"] >= len(data)
+    assert two.timings.backbone_forwards == 0
+    assert two.timings.store_hits >= len(data)
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -118,7 +118,7 @@ def test_an_interrupted_run_goes_on_in_its_folder(
     with pytest.raises(KeyboardInterrupt):
         hs.train(data, tmp_path / "run", job, progress_of("features", stop))
     run = hs.train(data, tmp_path / "run", job)
-    assert run.timings["store_hits"] > 0
+    assert run.timings.store_hits > 0
     assert str(run.evaluations["test"].accuracy).startswith("1.000")
 
 
@@ -584,5 +584,5 @@ def test_a_second_run_does_not_tell_the_time_of_the_store(
     shapes: Path, tmp_path: Path, job: hs.Job
 ) -> None:
     data, plain = hs.read(shapes), replace(job, strategy="extract")
-    assert hs.train(data, tmp_path / "one", plain).timings["examples_per_second"] > 0
-    assert hs.train(data, tmp_path / "two", plain).timings["examples_per_second"] is None
+    assert (hs.train(data, tmp_path / "one", plain).timings.examples_per_second or 0) > 0
+    assert hs.train(data, tmp_path / "two", plain).timings.examples_per_second is None

@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from headstart.base.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
+from headstart.evaluation.evaluation import evaluate_predictions
 from headstart.runs.tracking import told, track
+from headstart.targets.predictions import Predictions
 
 HISTORY = """\
 phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds
@@ -18,13 +21,13 @@ finetune,1,0.001,0.25,0.9,,,3.0
 """
 
 
-def estimate(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.125, "high": value + 0.125, "n": 40}
-
-
-def part(accuracy: float) -> dict[str, Any]:
-    names = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
-    return {"n": 40, "auroc": None} | {name: estimate(accuracy) for name in names}
+def part(right: int) -> dict[str, Any]:
+    """The evaluation of 40 answers without scores, so many of them right."""
+    labels, answers = np.zeros(40, np.int64), np.zeros(40, np.int64)
+    answers[right:] = 1
+    ids = tuple(map(str, range(40)))
+    scores = np.zeros((40, 0), np.float32)
+    return evaluate_predictions(Predictions(ids, scores, labels, ("a", "b"), answers)).to_plain()
 
 
 @pytest.fixture
@@ -39,7 +42,8 @@ def run(tmp_path: Path) -> Path:
         "tried": [{"l2": 1.0}],
         "data": "a|b",
     }
-    files = {"evaluation": {"test": part(0.75), "val": part(0.5)}, "recipe": recipe, "timings": {}}
+    evaluation = {"test": part(30), "val": part(20), "kept": "head", "candidates_on_val": {}}
+    files = {"evaluation": evaluation, "recipe": recipe, "timings": {}}
     for name, value in files.items():
         (folder / f"{name}.json").write_text(json.dumps(value))
     (folder / "history.csv").write_text(HISTORY)
@@ -63,7 +67,8 @@ def test_what_is_tracked_is_what_the_folder_says(run: Path) -> None:
         ("head/lr", 0.01, 1)
     ]
     assert len(found.curves) == 5 + 6 + 4  # nothing where nothing was measured
-    assert found.figures["test/accuracy_low"] == 0.625
+    assert found.figures["test/accuracy"] == 0.75
+    assert found.figures["test/accuracy_low"] == part(30)["accuracy"]["low"]
     assert not any("auroc" in name for name in found.figures)
     assert found.settings["recipe.l2"] == "0.5"
     assert found.settings["recipe.hidden"] == "[8, 4]"

@@ -1,47 +1,125 @@
-"""Frozen dataclasses to plain dicts and back, and a fingerprint of either."""
+"""Frozen dataclasses to plain dicts and back, to files of JSON and back; and their fingerprints.
+
+There are two sorts. A spec is written with the name of its class as `kind`, since a field may hold
+specs of several classes. A `Record` is written without: the field that holds one says its class.
+"""
 
 import hashlib
 import json
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from headstart.base.errors import SpecError, UnknownName
 
 T = TypeVar("T")
+Kinds = tuple[type[Any], ...]
+
+SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("true or false", lambda v: isinstance(v, bool)),
+    int: ("a whole number", lambda v: type(v) is int),
+    float: ("a finite number", lambda v: type(v) in (int, float) and _finite(v)),
+    str: ("a text", lambda v: isinstance(v, str)),
+    NoneType: ("null", lambda v: v is None),
+}
+NAMES = {dict: "an object", list: "a list", tuple: "a list", NoneType: "null"}
 
 
-def to_plain(spec: Any) -> dict[str, Any]:
-    """Everything needed to rebuild the frozen dataclass `spec`, ready for JSON.
+class Record:
+    """Base of a frozen dataclass that is written without `kind`.
+
+    A field whose key in the file is no name in Python has it in its metadata: `as_key("class")`.
+    When a record is read, keys that it has no field for are left aside: a later version wrote them.
+    """
+
+    def to_plain(self) -> dict[str, Any]:
+        """As the files of a run and `--json` have it."""
+        return _fields(self)
+
+    @classmethod
+    def read(cls, plain: Any, at: str = "") -> Self:
+        """Rebuild what `to_plain` made. at: the key that it stands at, for messages."""
+        return cls(**_given(cls, plain, at))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A spec as a file holds it: the name of its class, and its settings as plain values.
+
+    A run of any version can be shown and compared by it; `spec` rebuilds the spec itself.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""
+
+    @classmethod
+    def of(cls, value: Any) -> "Settings":
+        """Of a spec, or of a mapping of names to plain values."""
+        plain = dict(_plain(value))
+        return cls(kind=plain.pop("kind", ""), values=plain)
+
+    def spec(self, *kinds: type[T]) -> T:
+        """The spec; `kinds` and what is raised are those of `from_plain`."""
+        return from_plain(_plain(self), *kinds)
+
+
+def as_key(key: str, *, written: bool = True) -> dict[str, Any]:
+    """The metadata of a record's field that is called `key` in files.
+
+    written: False for a key of earlier versions, which is read only.
+    """
+    return {"key": key, "written": written}
+
+
+def to_plain(value: Any) -> dict[str, Any]:
+    """Everything needed to rebuild the frozen dataclass `value`, ready for JSON.
 
     >>> from headstart.data.splits import SplitPlan
     >>> to_plain(SplitPlan(val=0.2))
     {'kind': 'SplitPlan', 'val': 0.2, 'test': 0.15, 'seed': 0}
     """
-    return {
-        "kind": type(spec).__name__,
-        **{f.name: _plain(getattr(spec, f.name)) for f in fields(spec)},
-    }
+    if isinstance(value, Record):
+        return value.to_plain()
+    return {"kind": type(value).__name__} | _fields(value)
 
 
-def from_plain(plain: dict[str, Any], *kinds: type[T]) -> T:
-    """Rebuild what `to_plain` made; `kinds` lists the classes it may be, nested ones included.
+def from_plain(plain: Any, *kinds: type[T]) -> T:
+    """Rebuild what `to_plain` made: a record of the first of `kinds`, or a spec of any of them.
 
-    Raises UnknownName for a kind not listed, SpecError for a setting it does not have.
+    kinds: the classes of specs inside it are among them, too. Raises UnknownName for a spec of a
+    class that is not listed, and SpecError, which names the key, for a value that a field cannot
+    hold, a setting that a spec does not have, and a missing one.
     """
-    if not isinstance(plain, dict):
-        raise SpecError(f"A saved value is a JSON object; got {type(plain).__name__}.")
-    named: dict[str, type[Any]] = {k.__name__: k for k in kinds}
-    kind = named.get(str(plain.get("kind")))
-    if kind is None:
-        raise UnknownName("kind of value", str(plain.get("kind")), named)
-    given = {k: _rebuilt(v, kinds) for k, v in plain.items() if k != "kind"}
-    known = {f.name for f in fields(kind)}
-    if extra := sorted(given.keys() - known):
-        raise SpecError(f"{kind.__name__} has no setting {extra[0]!r}. It takes {sorted(known)}.")
+    if issubclass(kinds[0], Record):
+        return cast(T, kinds[0].read(plain))
+    return cast(T, _spec(plain, "", kinds))
+
+
+def read_value(path: Path, kind: type[T], spelt: Callable[[str], str] = str) -> T:
+    """The record that a file of JSON holds. spelt: what becomes of every text in it.
+
+    Raises OSError for a file that cannot be read; SpecError, which names the key, for another.
+    """
+    return from_plain(read_json(path, spelt), kind)
+
+
+def read_json(path: Path, spelt: Callable[[str], str] = str) -> Any:
+    """The plain value that a file of JSON holds; raises OSError, or SpecError for another file."""
     try:
-        return kind(**given)
-    except TypeError as error:
-        raise SpecError(f"{kind.__name__} cannot be built from these settings: {error}.") from error
+        return _respelt(json.loads(path.read_text(encoding="utf-8")), spelt)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"the file must hold JSON, and does not: {error}") from error
+
+
+def entry(plain: Mapping[str, Any], key: str, hint: Any, at: str = "") -> Any:
+    """The value of this type that an object has under `key`; SpecError if there is no such."""
+    if key not in plain:
+        raise SpecError(f"{joined(at, key)} must be given, and is missing.")
+    return _typed(plain[key], hint, joined(at, key), ())
 
 
 def fingerprint(*parts: Any) -> str:
@@ -67,23 +145,156 @@ def check_seed(seed: int) -> None:
         raise SpecError(f"seed is a whole number from 0 on; got {seed}.")
 
 
+def _key(field: "Field[Any]") -> str:
+    return str(field.metadata.get("key", field.name))
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return ({"kind": value.kind} if value.kind else {}) | _plain(value.values)
     if is_dataclass(value) and not isinstance(value, type):
         return to_plain(value)
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"No plain form is known for {type(value).__name__}: {value!r}")
 
 
-def _rebuilt(value: Any, kinds: tuple[type[Any], ...]) -> Any:
-    if isinstance(value, list):
-        return tuple(_rebuilt(v, kinds) for v in value)
+def _respelt(plain: Any, spelt: Callable[[str], str]) -> Any:
+    if isinstance(plain, str):
+        return spelt(plain)
+    if isinstance(plain, list):
+        return [_respelt(v, spelt) for v in plain]
+    if isinstance(plain, dict):
+        return {spelt(k): _respelt(v, spelt) for k, v in plain.items()}
+    return plain
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    written = [f for f in fields(value) if f.metadata.get("written", True)]
+    return {_key(f): _plain(getattr(value, f.name)) for f in written}
+
+
+def _given(kind: Any, plain: Any, at: str) -> dict[str, Any]:
+    """The fields of a record that its plain form gives, by name."""
+    given, known = entries(plain, at), {_key(f): f for f in fields(kind)}
+    if lacking := [key for key, f in known.items() if key not in given and _is_required(f)]:
+        raise SpecError(f"{joined(at, lacking[0])} must be given, and is missing.")
+    hints, held = _hints(kind), {key: f.name for key, f in known.items() if key in given}
+    return {n: _typed(given[key], hints[n], joined(at, key), ()) for key, n in held.items()}
+
+
+def _spec(plain: Any, at: str, kinds: Kinds) -> Any:
+    given = dict(entries(plain, at))
+    named: dict[str, Any] = {k.__name__: k for k in kinds if not issubclass(k, Record)}
+    kind = named.get(str(given.pop("kind", None)))
+    if kind is None:
+        raise UnknownName("kind of value", str(plain.get("kind")), named)
+    hints, known = _hints(kind), {f.name for f in fields(kind)}
+    if extra := sorted(given.keys() - known):
+        raise SpecError(f"{kind.__name__} has no setting {extra[0]!r}. It takes {sorted(known)}.")
+    try:
+        return kind(**{k: _typed(v, hints[k], joined(at, k), kinds) for k, v in given.items()})
+    except TypeError as error:
+        raise SpecError(f"{kind.__name__} cannot be built from these settings: {error}.") from error
+
+
+def _typed(value: Any, hint: Any, at: str, kinds: Kinds) -> Any:
+    """The value of a field of this type, from its plain form; SpecError if it is none."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _one_of(value, inner, at, kinds)
+    if origin is tuple:
+        return _tuple(value, inner, at, kinds)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        given = entries(value, at).items()
+        return {key: _typed(v, inner[1], joined(at, key), kinds) for key, v in given}
+    if origin is Literal:
+        return _checked(value, at, " or ".join(map(repr, inner)), value in inner)
+    if hint in SIMPLE:
+        what, fits = SIMPLE[hint]
+        return _checked(value, at, what, fits(value))
+    if hint is Settings:
+        return Settings.of(entries(value, at))
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return hint.read(value, at)
+    if is_dataclass(hint):
+        return _spec(value, at, kinds)
+    return _rebuilt(value, at, kinds)
+
+
+def _one_of(value: Any, hints: tuple[Any, ...], at: str, kinds: Kinds) -> Any:
+    if value is None and NoneType in hints:
+        return None
+    others = [hint for hint in hints if hint is not NoneType]
+    for hint in others[:-1]:
+        try:
+            return _typed(value, hint, at, kinds)
+        except (SpecError, UnknownName):
+            continue
+    return _typed(value, others[-1], at, kinds)
+
+
+def _tuple(value: Any, hints: tuple[Any, ...], at: str, kinds: Kinds) -> tuple[Any, ...]:
+    _checked(value, at, "a list", isinstance(value, (list, tuple)))
+    each: Iterable[Any] = hints
+    if hints[1:] == (...,):
+        each = hints[:1] * len(value)
+    else:
+        _checked(value, at, f"a list of {len(hints)}", len(value) == len(hints))
+    return tuple(
+        _typed(v, hint, f"{at}[{i}]", kinds)
+        for i, (v, hint) in enumerate(zip(value, each, strict=True))
+    )
+
+
+def _rebuilt(value: Any, at: str, kinds: Kinds) -> Any:
+    """Of a field whose type says nothing: lists become tuples, and specs are found by `kind`."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_rebuilt(v, at, kinds) for v in value)
     if isinstance(value, dict):
         if "kind" in value:
-            return from_plain(value, *kinds)
-        return {k: _rebuilt(v, kinds) for k, v in value.items()}
+            return _spec(value, at, kinds)
+        return {k: _rebuilt(v, at, kinds) for k, v in value.items()}
     return value
+
+
+def entries(plain: Any, at: str) -> Mapping[str, Any]:
+    """The plain form of a record or a mapping; SpecError for anything else."""
+    found: Mapping[str, Any] = _checked(plain, at, "an object", isinstance(plain, Mapping))
+    return found
+
+
+def _checked(value: T, at: str, what: str, fits: bool) -> T:
+    if not fits:
+        got = NAMES.get(type(value)) or repr(value)[:40]
+        raise SpecError(f"{at or 'the value'} must be {what}; got {got}.")
+    return value
+
+
+def joined(at: str, key: str) -> str:
+    return f"{at}.{key}" if at else key
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+def _is_required(field: "Field[Any]") -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+@cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    """The type of each field; Any where a name in it is not known when the program runs."""
+    found: Any = kind
+    try:
+        return get_type_hints(found)
+    except NameError:
+        return {f.name: Any for f in fields(found)}

@@ -24,15 +24,15 @@ def print_run(run: "hs.Run") -> None:
     print_table(run.checks.table())
     _print_candidates(run)
     print_evaluation("test", run.evaluations["test"])
-    seconds = run.timings["seconds"]
+    seconds = run.timings.seconds
     print("\nseconds by stage")
     print_table([tuple(seconds), tuple(f"{s:.1f}" for s in seconds.values())])
     t = run.timings
-    rate = t["examples_per_second"]
+    rate = t.examples_per_second
     print_line(
-        f"total {t['total_seconds']:.1f} s; {f'features {rate:,} images/s, ' if rate else ''}"
-        f"{t['backbone_forwards']:,} backbone forwards, {t['store_hits']:,} from the store; "
-        f"peak memory {t['peak_rss_bytes'] / 1e9:.2f} GB"
+        f"total {t.total_seconds:.1f} s; {f'features {rate:,} images/s, ' if rate else ''}"
+        f"{t.backbone_forwards:,} backbone forwards, {t.store_hits:,} from the store; "
+        f"peak memory {t.peak_rss_bytes / 1e9:.2f} GB"
     )
     print()
     print_line(f"saved {run.folder}  (the model: {run.folder / 'model'})")

@@ -1,7 +1,6 @@
 """headstart robustness: how a run's answers hold when its test pictures are changed."""
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import headstart as hs
 from headstart.base.atomic import check_folder, write_json
 from headstart.base.errors import DataError, Mismatch, PlaceError, SpecError, sentence_of
 from headstart.base.runtime import torch_threads
-from headstart.base.values import field_help
+from headstart.base.values import field_help, read_value
 from headstart.cli.flags import (
     add_flags,
     add_language_flag,
@@ -23,6 +22,7 @@ from headstart.cli.opening import data_of, known_rows, part_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import INTERRUPTED, print_json, print_table, tell_left_out
 from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped, say
+from headstart.explaining.pixels.robustness import RobustnessResults
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,9 +170,9 @@ def _kept(run: Path, found: "hs.Robustness") -> str:
 def _asked(file: Path) -> int:
     """How many changed pictures are told of there; none if it can't be read."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return int(told["rows"]) * (len(told["attacked"]) + len(told["corrupted"]))
-    except (OSError, ValueError, LookupError, TypeError):
+        found = read_value(file, RobustnessResults)
+        return found.rows * (len(found.attacked) + len(found.corrupted))
+    except (OSError, ValueError):
         return 0
 
 

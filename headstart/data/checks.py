@@ -21,6 +21,7 @@ from headstart.base.values import fingerprint
 from headstart.data.content import two_labels_warning
 from headstart.data.dataset import Content, Dataset, LeftOut
 from headstart.data.finding import UNLABELLED
+from headstart.data.findings import AlikePair, Findings, Group, OddSize, TwoLabels
 from headstart.data.readers import EMPTY_CLASS
 from headstart.data.walking import about_links
 from headstart.modalities.images import decoding
@@ -285,16 +286,6 @@ def _readable(dataset: Dataset, seen: Survey) -> Dataset:
     )
 
 
-@dataclass(frozen=True)
-class Size:
-    """A picture of an unusual size, in pixels, and what is unusual."""
-
-    path: str
-    width: int
-    height: int
-    reason: str
-
-
 @dataclass(frozen=True, eq=False)
 class Checks:
     """What was found. Row numbers count the readable rows, those of `dataset`.
@@ -310,7 +301,7 @@ class Checks:
     skipped: tuple[LeftOut, ...]
     exact: tuple[tuple[int, ...], ...]
     near: tuple[Pair, ...]
-    odd_sizes: tuple[Size, ...]
+    odd_sizes: tuple[OddSize, ...]
 
     def confirmed(self, features: NDArray[np.float32]) -> "Checks":
         """The same with only those near duplicates whose features (N, D) agree too."""
@@ -362,26 +353,30 @@ class Checks:
         counts = self.dataset.counts.values()
         return max(counts) / min(counts) if counts else 1.0
 
+    @property
+    def findings(self) -> Findings:
+        """Everything found, with ids in place of row numbers."""
+        return Findings(
+            rows=len(self.dataset),
+            counts=self.counts,
+            readable=self.dataset.counts,
+            unreadable=self.unreadable,
+            left_out=self.skipped,
+            exact_duplicates=self._named(self.exact),
+            near_duplicates=self._named(self.near_groups),
+            near_pairs=self._alike(self.near),
+            two_labels=TwoLabels(
+                self._named(self.exact_two_labels), self._alike(self.near_two_labels)
+            ),
+            empty_classes=self.empty_classes,
+            one_image_classes=self.one_image_classes,
+            imbalance=round(self.imbalance, 3),
+            odd_sizes=self.odd_sizes,
+        )
+
     def to_plain(self) -> dict[str, Any]:
-        """Everything found, with ids in place of row numbers, ready for JSON."""
-        return {
-            "rows": len(self.dataset),
-            "counts": self.counts,
-            "readable": self.dataset.counts,
-            "unreadable": _listed(self.unreadable),
-            "left_out": _listed(self.skipped),
-            "exact_duplicates": self._named(self.exact),
-            "near_duplicates": self._named(self.near_groups),
-            "near_pairs": self._likenesses(self.near),
-            "two_labels": {
-                "exact": self._named(self.exact_two_labels),
-                "near": self._likenesses(self.near_two_labels),
-            },
-            "empty_classes": list(self.empty_classes),
-            "one_image_classes": list(self.one_image_classes),
-            "imbalance": round(self.imbalance, 3),
-            "odd_sizes": [vars(size) for size in self.odd_sizes],
-        }
+        """The findings, ready for JSON."""
+        return self.findings.to_plain()
 
     def table(self) -> list[tuple[str, str, str]]:
         """One row for each kind of finding: what, how much of it, and examples."""
@@ -406,11 +401,11 @@ class Checks:
         ]
         return [row for row in rows if row[1] != "0" or row[0] in ("images", "unreadable")]
 
-    def _named(self, found: Sequence[Sequence[int]]) -> list[list[str]]:
-        return [[self.dataset.ids[i] for i in group] for group in found]
+    def _named(self, groups: Sequence[Sequence[int]]) -> tuple[Group, ...]:
+        return tuple(tuple(self.dataset.ids[i] for i in group) for group in groups)
 
-    def _likenesses(self, pairs: Sequence[Pair]) -> list[list[str | float]]:
-        return [[self.dataset.ids[p.a], self.dataset.ids[p.b], p.likeness] for p in pairs]
+    def _alike(self, pairs: Sequence[Pair]) -> tuple[AlikePair, ...]:
+        return tuple((self.dataset.ids[p.a], self.dataset.ids[p.b], p.likeness) for p in pairs)
 
 
 def check(dataset: Dataset, seen: Survey, *, threads: int = 1) -> Checks:
@@ -443,17 +438,17 @@ def _near(seen: Survey, exact: tuple[tuple[int, ...], ...], threads: int) -> tup
     return tuple(Pair(int(rows[p.a]), int(rows[p.b]), p.likeness) for p in pairs)
 
 
-def _odd_sizes(rows: Dataset, sizes: NDArray[np.int32]) -> Iterator[Size]:
+def _odd_sizes(rows: Dataset, sizes: NDArray[np.int32]) -> Iterator[OddSize]:
     area = sizes.astype(np.int64).prod(axis=1)
     median = float(np.median(area)) if len(area) else 1.0
     for name, (width, height), pixels in zip(rows.ids, sizes.tolist(), area.tolist(), strict=True):
         short, long = sorted((width, height))
         if short < SMALL:
-            yield Size(name, width, height, f"a side of less than {SMALL} pixels")
+            yield OddSize(name, width, height, f"a side of less than {SMALL} pixels")
         elif long > LONG * short:
-            yield Size(name, width, height, f"more than {LONG:.0f} times as long as wide")
+            yield OddSize(name, width, height, f"more than {LONG:.0f} times as long as wide")
         elif not median / FAR <= pixels <= median * FAR:
-            yield Size(name, width, height, "far from the usual size here")
+            yield OddSize(name, width, height, "far from the usual size here")
 
 
 def _balance(found: Checks) -> str:
@@ -483,7 +478,3 @@ def _examples(found: Sequence[str]) -> tuple[str, str]:
 def _same(ids: Sequence[str], group: Sequence[int]) -> str:
     more = f" = … ({len(group)})" if len(group) > 2 else ""
     return " = ".join(ids[i] for i in group[:2]) + more
-
-
-def _listed(items: Sequence[LeftOut]) -> list[dict[str, Any]]:
-    return [vars(item) for item in items]

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from headstart.base.display import CONTROLS, display
 from headstart.base.errors import DataError
+from headstart.base.values import Record
 
 PARTS = ("train", "val", "test")
 OPTIONAL = ("parts", "groups", "strata", "contents")  # columns of a dataset that may be empty
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOut(Record):
     """Something that was found and not used, and why, in a phrase.
 
     label: the class of an example that was announced and is not there.

@@ -6,13 +6,13 @@ the rows count on which they differ.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch, MissingPackage
+from headstart.base.values import Record
 from headstart.evaluation.evaluation import Estimate, compare, evaluate_predictions, same_rows
 from headstart.targets.classes import UNKNOWN
 from headstart.targets.predictions import Predictions
@@ -21,7 +21,7 @@ AGAIN = "Train them with the same data and the same --seed."
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Record):
     """A run on the test rows, and against the first run; None is "can't be told", or the first.
 
     gain: how much more accurate it is than the first, with the interval of the paired bootstrap.
@@ -39,10 +39,6 @@ class Comparison:
     p: float | None = None
     only_here: int = 0
     only_first: int = 0
-
-    def to_plain(self) -> dict[str, Any]:
-        named = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: v.to_plain() if isinstance(v, Estimate) else v for k, v in named.items()}
 
 
 def compare_predictions(

@@ -1,12 +1,14 @@
-"""All rows on a plane, those alike side by side."""
+"""The rows of a data set as points of a plane, rows with similar features next to each other."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.values import Record
 from headstart.features.extract import FeatureTable
 
 ON_MAP = 1500  # rows
@@ -17,13 +19,26 @@ ROUNDING = 1e-6  # of the largest feature: a spread below it is what float32 rou
 LEAST, MOST = 1e-12, 1e15
 
 
+@dataclass(frozen=True)
+class EmbeddingMap(Record):
+    """Points of N rows by the name of a method (PCA, t-SNE, UMAP), from 0 to 1 in both directions.
+
+    paths, labels, parts: of each row in turn.
+    """
+
+    maps: dict[str, tuple[tuple[float, float], ...]]
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
 def embedding_map(
     table: FeatureTable, part: Mapping[str, str], seed: int = 0, most: int = ON_MAP
-) -> Any:
-    """Rows of features in two dimensions, at most so many, by PCA and by what else is there.
+) -> EmbeddingMap | None:
+    """Map at most `most` rows of features by PCA, and by UMAP if it is installed or else t-SNE.
 
-    part: of each row, by its id. UMAP where it is installed, t-SNE otherwise. None for too few
-    rows, and for features that do not vary, as those of a dead backbone.
+    part: of each row, by its id. None for too few rows, and for features that do not vary, as
+    those of a dead backbone.
     """
     if len(table.y) < 4 or table.x.shape[1] < 2:
         return None
@@ -35,12 +50,10 @@ def embedding_map(
     wide = min(WIDE, len(picked) - 1, table.x.shape[1])
     x = PCA(wide, svd_solver="randomized", random_state=seed).fit_transform(table.x[picked])
     maps = {"PCA": x[:, :2]} | _bent(x, seed)
-    return {
-        "maps": {name: np.round(_unit_square(xy), 4).tolist() for name, xy in maps.items()},
-        "paths": [table.ids[row] for row in picked],
-        "labels": [table.classes[table.y[row]] for row in picked],
-        "parts": [part.get(table.ids[row], "") for row in picked],
-    }
+    paths = tuple(table.ids[row] for row in picked)
+    labels = tuple(table.classes[table.y[row]] for row in picked)
+    points = {name: _points(xy) for name, xy in maps.items()}
+    return EmbeddingMap(points, paths, labels, tuple(part.get(path, "") for path in paths))
 
 
 def _varies(x: NDArray[Any]) -> bool:
@@ -66,6 +79,8 @@ def _bent(x: NDArray[Any], seed: int) -> dict[str, NDArray[Any]]:
     return {"t-SNE": TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(x)}
 
 
-def _unit_square(xy: NDArray[Any]) -> NDArray[Any]:
+def _points(xy: NDArray[Any]) -> tuple[tuple[float, float], ...]:
+    """Rows of (N, 2) scaled to the unit square, rounded to 4 digits."""
     low, high = xy.min(axis=0), xy.max(axis=0)
-    return (xy - low) / np.maximum(high - low, 1e-9)
+    scaled = np.round((xy - low) / np.maximum(high - low, 1e-9), 4)
+    return tuple((x, y) for x, y in scaled.tolist())

@@ -11,16 +11,27 @@ a share of rows and their number for Wilson's, or a number per row for a bootstr
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch, SpecError
+from headstart.base.values import Record, entries, entry, joined
 from headstart.targets.classes import ClassTarget, class_names
 from headstart.targets.metrics import wilson_bounds
 from headstart.targets.predictions import Predictions
-from headstart.targets.target import Baseline, Mean, Metric, Share, Table, Target
+from headstart.targets.registry import evaluated_target
+from headstart.targets.target import (
+    Baseline,
+    Labels,
+    Mean,
+    Metric,
+    Outputs,
+    Share,
+    Table,
+    Target,
+)
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
@@ -33,7 +44,7 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Record):
     """A value, its 95 % interval, and the number of rows it rests on.
 
     Both ends are NaN for a number that has no interval.
@@ -54,9 +65,15 @@ class Estimate:
         low, high = (None if np.isnan(end) else end for end in (self.low, self.high))
         return {"value": self.value, "low": low, "high": high, "n": self.n}
 
+    @classmethod
+    def read(cls, plain: Any, at: str = "") -> Self:
+        ends = [end for end in ("low", "high") if entries(plain, at).get(end, 0) is None]
+        found = super().read({**plain, **dict.fromkeys(ends, 0.0)}, at)
+        return replace(found, low=np.nan, high=np.nan) if ends else found
+
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Record):
     """How good predictions are. None is "can't be told from these rows": n/a, null in JSON.
 
     n: rows whose label is known; the others don't count. metrics: by the names that the target
@@ -97,6 +114,18 @@ class Evaluation:
             "baseline": base,
             **{table.name: _plain(_values(table, dict)) for table in self.tables},
         }
+
+    @classmethod
+    def read(cls, plain: Any, at: str = "") -> Self:
+        base = _read_baseline(entries(plain, at).get("baseline"), joined(at, "baseline"))
+        target, answers, y = _read_target(plain, at)
+        return cls(
+            target,
+            entry(plain, "n", int, at),
+            {name: entry(plain, name, Estimate | None, at) for name in target.metrics(answers, y)},
+            base,
+            tuple(_read_table(table, plain, at) for table in target.tables(answers, y)),
+        )
 
 
 def evaluate(
@@ -142,7 +171,7 @@ def evaluate_predictions(
 
     base = fitted.baseline(y) if fitted else None
     return Evaluation(
-        target,
+        fitted or target,
         len(told),
         {name: judged(metric) for name, metric in target.metrics(answers, y).items()},
         base and replace(base, metric=judged(base.metric)),
@@ -251,6 +280,44 @@ def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimat
         means[start : start + step] = values[rng.integers(n, size=size)].mean(axis=1)
     low, high = np.quantile(means, TAILS)
     return Estimate(float(values.mean()), float(low), float(high), n)
+
+
+def _read_target(plain: Mapping[str, Any], at: str) -> tuple[Target, Outputs, Labels]:
+    """The target that an evaluation begins with, and its answers and labels of no rows."""
+    key = "target" if "target" in plain else "classes"
+    entry(plain, key, dict[str, Any] if key == "target" else tuple[str, ...], at)
+    try:
+        target = evaluated_target(plain)
+        answers = target.activate(np.zeros((0, target.outputs), np.float32))
+        return target, answers, target.unknown(0)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise SpecError(f"{joined(at, key)} must be those of an evaluation: {error}") from error
+
+
+def _read_baseline(plain: Any, at: str) -> Baseline | None:
+    if plain is None:
+        return None
+    names = tuple(entries(plain, at))
+    if len(names) != 2:
+        raise SpecError(f"{at} must hold an answer and a metric; got {list(names)}.")
+    metric = entry(plain, names[1], Estimate | None, at)
+    return Baseline(names[0], entry(plain, names[0], str, at), names[1], metric)
+
+
+def _read_table(table: Table, plain: Mapping[str, Any], at: str) -> Table:
+    """The rows of a table in evaluation.json. table: the same without examples."""
+    counts = table.rows and all(type(cell) is int for row in table.rows for cell in row)
+    cells: Any = int if counts else (float | str | Estimate | None)
+    if not table.keys:
+        rows: Any = entry(plain, table.name, tuple[tuple[cells, ...], ...], at)
+    else:
+        named = entry(plain, table.name, dict[str, dict[str, cells]], at)
+        at = joined(at, table.name)
+        rows = tuple(
+            (name, *(entry(row, key, Any, joined(at, name)) for key in table.keys[1:]))
+            for name, row in named.items()
+        )
+    return replace(table, rows=rows)
 
 
 def _shown(estimate: Estimate | None) -> str:

@@ -1,84 +1,143 @@
-"""How far a model's scores can be trusted, on rows that chose nothing; plain numbers."""
+"""How far a model's scores can be trusted, on rows that chose nothing."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.values import Record
 from headstart.evaluation.comparison import mcnemar
-from headstart.evaluation.evaluation import compare, wilson
-from headstart.models.calibration import calibration, coverage_curve, scaled, to_plain
+from headstart.evaluation.evaluation import Estimate, compare, wilson
+from headstart.models.calibration import Calibration, calibration, coverage_curve, scaled
 from headstart.models.limits import TrustPlan
 from headstart.models.model import Model
 from headstart.targets.predictions import Predictions
 
 
-def calibration_facts(said: Predictions, temperature: float, fitted_on: int) -> Any:
-    """Before and after scaling, on rows that chose nothing. said: after scaling.
+@dataclass(frozen=True)
+class ScalingEffect(Record):
+    """Calibration on the same rows before and after the scores were scaled."""
 
-    fitted_on: rows that the temperature was fitted on, 0 if nothing was scaled.
-    """
-    told = said.take(np.flatnonzero(said.known))
-    if not len(told):
-        return None
-    before = scaled(told.scores, 1 / temperature)
-    return {
-        "temperature": temperature,
-        "fitted_on": fitted_on,
-        "test": {
-            "before": to_plain(calibration(before, told.labels)),
-            "after": to_plain(calibration(told.scores, told.labels)),
-        },
-        "coverage": [list(point) for point in coverage_curve(told.scores, told.labels)],
-    }
+    before: Calibration
+    after: Calibration
 
 
-def doubt_facts(model: Model, plan: TrustPlan, said: Predictions, x: NDArray[np.float32]) -> Any:
-    """What the limits do to rows that chose none of them. said: after scaling. x: (N, D)."""
-    known, limits = np.flatnonzero(said.known), model.limits
+@dataclass(frozen=True)
+class TemperatureScaling(Record):
+    """fitted_on: rows that the temperature was fitted on, 0 if nothing was scaled. coverage: pairs
+    of the share of rows that are answered, the surest first, and their accuracy."""
+
+    temperature: float
+    fitted_on: int
+    test: ScalingEffect
+    coverage: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class ConformalSets(Record):
+    """Sets of classes that should hold the true one for 1 - alpha of the rows. limit: None where
+    validation had too few rows for one. coverage: the share that they did hold."""
+
+    alpha: float
+    limit: float | None
+    coverage: Estimate | None
+    mean_size: float
+
+
+@dataclass(frozen=True)
+class DistanceLimit(Record):
+    """asked: the share of rows like those of training that may be called unknown. limit: None
+    where validation had too few rows for one. unknown: the share that was."""
+
+    asked: float
+    limit: float | None
+    unknown: Estimate | None
+
+
+@dataclass(frozen=True)
+class ConfidenceLimit(Record):
+    """asked: the precision of the answers, or the coverage, by `kind`. limit: the least score that
+    is answered; None where no score reaches what was asked."""
+
+    kind: Literal["precision", "coverage"]
+    asked: float
+    limit: float | None
+    coverage: Estimate | None
+    precision: Estimate | None
+
+
+@dataclass(frozen=True)
+class Doubts(Record):
+    """What the limits of a model do on test rows."""
+
+    conformal: ConformalSets | None = None
+    distance: DistanceLimit | None = None
+    confidence: ConfidenceLimit | None = None
+
+
+@dataclass(frozen=True)
+class Gain(Record):
+    """How much more accurate model `a` is than model `b` on the rows of a part; p: McNemar's."""
+
+    a: str
+    b: str
+    on: str
+    gain: Estimate
+    p: float | None = None
+
+
+def temperature_scaling(
+    predictions: Predictions, temperature: float, fitted_on: int
+) -> TemperatureScaling | None:
+    """Calibration of predictions that were scaled already; None without a known label."""
+    known = predictions.take(np.flatnonzero(predictions.known))
     if not len(known):
         return None
-    told = said.take(known)
-    n, sets = len(told), limits.sets(told.scores)
-    held, right = sets[np.arange(n), told.labels], told.correct
-    unlike = limits.distance(x[known]) > limits.far
-    sure = told.scores.max(axis=1) >= limits.confidence
-    settings = limits.settings()
-    return {
-        "conformal": {
-            "alpha": plan.alpha,
-            "limit": settings["miss"],
-            "coverage": _share(held),
-            "mean_size": float(sets.sum(axis=1).mean()),
-        },
-        "distance": {
-            "asked": plan.false_alarms,
-            "limit": settings["far"],
-            "unknown": _share(unlike),
-        },
-        "confidence": {
-            "kind": "precision" if plan.precision else "coverage",
-            "asked": plan.precision or plan.coverage,
-            "limit": limits.confidence or None,
-            "coverage": _share(sure),
-            "precision": _share(right[sure]),
-        }
-        if plan.precision or plan.coverage
-        else None,
-    }
+    before = calibration(scaled(known.scores, 1 / temperature), known.labels)
+    effect = ScalingEffect(before, calibration(known.scores, known.labels))
+    coverage = tuple(coverage_curve(known.scores, known.labels))
+    return TemperatureScaling(temperature, fitted_on, effect, coverage)
 
 
-def compared(kept: str, said: Mapping[str, Predictions], on: str) -> list[dict[str, Any]]:
-    """How the kept model does against each other one, on the same rows."""
-    own, found = said[kept], list[dict[str, Any]]()
-    for name, other in said.items():
-        if name != kept and own.known.any():
-            gain, p = compare(own, other).to_plain(), mcnemar(own, other)
-            found.append({"a": kept, "b": name, "on": on, "gain": gain, "p": p})
-    return found
+def doubts(
+    model: Model, plan: TrustPlan, predictions: Predictions, x: NDArray[np.float32]
+) -> Doubts | None:
+    """What the limits do to rows that chose none of them. predictions: scaled. x: (N, D)."""
+    rows, limits = np.flatnonzero(predictions.known), model.limits
+    if not len(rows):
+        return None
+    known, settings = predictions.take(rows), limits.settings()
+    sets = limits.sets(known.scores)
+    held = sets[np.arange(len(known)), known.labels]
+    size = float(sets.sum(axis=1).mean())
+    far = limits.distance(x[rows]) > limits.far
+    return Doubts(
+        ConformalSets(plan.alpha, settings["miss"], _share(held), size),
+        DistanceLimit(plan.false_alarms, settings["far"], _share(far)),
+        _confidence(plan, limits.confidence, known),
+    )
 
 
-def _share(hits: NDArray[np.bool_]) -> dict[str, float | None] | None:
-    estimate = wilson(int(hits.sum()), len(hits))
-    return None if estimate is None else estimate.to_plain()
+def _confidence(plan: TrustPlan, limit: float, known: Predictions) -> ConfidenceLimit | None:
+    asked = plan.precision or plan.coverage
+    if not asked:
+        return None
+    sure = known.scores.max(axis=1) >= limit
+    kind: Literal["precision", "coverage"] = "precision" if plan.precision else "coverage"
+    return ConfidenceLimit(kind, asked, limit or None, _share(sure), _share(known.correct[sure]))
+
+
+def gains(kept: str, predictions: Mapping[str, Predictions], on: str) -> tuple[Gain, ...]:
+    """The gain of the kept model over each other one, on the same rows."""
+    own = predictions[kept]
+    others = {name: p for name, p in predictions.items() if name != kept and own.known.any()}
+    return tuple(
+        Gain(kept, name, on, compare(own, other), mcnemar(own, other))
+        for name, other in others.items()
+    )
+
+
+def _share(hits: NDArray[np.bool_]) -> Estimate | None:
+    return wilson(int(hits.sum()), len(hits))

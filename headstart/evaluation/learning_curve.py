@@ -1,4 +1,4 @@
-"""Would more data help? Heads on ever more of the rows there are, and what that promises."""
+"""Would more data help? Accuracy of heads over the number of training rows, and its projection."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.evaluation.evaluation import wilson
+from headstart.base.values import Record
+from headstart.evaluation.evaluation import Estimate, wilson
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import fit_head
 from headstart.heads.head import HeadSpec, Rows
@@ -25,10 +26,34 @@ class Curve:
     points: tuple[tuple[int, float, float], ...]
 
 
+@dataclass(frozen=True)
+class CurvePoint(Record):
+    """Accuracy with so many training rows, and its 95 % interval."""
+
+    rows: int
+    accuracy: float
+    low: float
+    high: float
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(self.accuracy, self.low, self.high, 0)
+
+
+@dataclass(frozen=True)
+class LearningCurve(Record):
+    """judged_on: the part, of n rows. projection: with more rows than there are."""
+
+    judged_on: str
+    n: int
+    points: tuple[CurvePoint, ...]
+    projection: CurvePoint | None = None
+
+
 def learning_curve(
     l2: float, train: FeatureTable, val: FeatureTable, seed: int = 0
-) -> dict[str, Any] | None:
-    """Heads on ever more of the training rows, judged on validation; None without validation."""
+) -> LearningCurve | None:
+    """Heads on growing shares of the training rows, judged on validation; None without that."""
     if not len(val.y):
         return None
     spec, rng = HeadSpec(l2=(l2,)), np.random.default_rng(seed)
@@ -37,19 +62,18 @@ def learning_curve(
         draws = [_stratified(train.y, share, rng) for _ in range(REPEATS if share < 1 else 1)]
         found = [_accuracy_on(spec, train, rows, val) for rows in draws]
         points.append((len(draws[0]), float(np.mean(found)), float(np.std(found))))
-    return _curve_facts(Curve(tuple(points)), len(val.y), rng)
+    n, curve = len(val.y), Curve(tuple(points))
+    measured = tuple(_measured(rows, mean, n) for rows, mean, _ in curve.points)
+    return LearningCurve("val", n, measured, projection(curve, rng))
 
 
-def _curve_facts(curve: Curve, n: int, rng: np.random.Generator) -> dict[str, Any]:
-    points = []
-    for rows, mean, _ in curve.points:
-        estimate = wilson(round(mean * n), n)
-        assert estimate is not None  # there are validation rows
-        points.append({"rows": rows, "accuracy": mean, "low": estimate.low, "high": estimate.high})
-    return {"judged_on": "val", "n": n, "points": points, "projection": projection(curve, rng)}
+def _measured(rows: int, accuracy: float, n: int) -> CurvePoint:
+    estimate = wilson(round(accuracy * n), n)
+    assert estimate is not None  # there are validation rows
+    return CurvePoint(rows, accuracy, estimate.low, estimate.high)
 
 
-def projection(curve: Curve, rng: np.random.Generator) -> dict[str, Any]:
+def projection(curve: Curve, rng: np.random.Generator) -> CurvePoint:
     """Accuracy with twice the rows, by the law error = a + b rows^-c fitted to the curve.
 
     Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence. The interval is
@@ -62,12 +86,7 @@ def projection(curve: Curve, rng: np.random.Generator) -> dict[str, Any]:
     draws = [_projected(rows, rng.normal(means, noise), target) for _ in range(DRAWS)]
     low, high = np.quantile(draws, (0.025, 0.975))
     value = _projected(rows, means, target)
-    return {
-        "rows": target,
-        "accuracy": value,
-        "low": min(float(low), value),
-        "high": max(float(high), value),
-    }
+    return CurvePoint(target, value, min(float(low), value), max(float(high), value))
 
 
 def _projected(rows: NDArray[Any], accuracy: NDArray[Any], target: int) -> float:

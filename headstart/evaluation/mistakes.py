@@ -1,10 +1,12 @@
-"""Rows to look at again: labels that are likely wrong, and pictures like no other."""
+"""Rows to look at again: labels that are likely wrong, and outliers."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.values import Record
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
 from headstart.heads.head import HeadSpec, blocks
@@ -15,23 +17,49 @@ SUSPECTS, OUTLIERS = 24, 12  # rows that are named
 BLOCK = 512  # rows compared with all others at once
 
 
-def mistakes(l2: float, table: FeatureTable, seed: int = 0) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Mistake(Record):
+    """A row whose label is likely wrong. score: of the class that is suggested instead."""
+
+    path: str
+    label: str
+    suggested: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Mistakes(Record):
+    """found: suspects among the `of` rows that could be judged. rows: the likeliest of them."""
+
+    found: int
+    of: int
+    rows: tuple[Mistake, ...]
+
+
+@dataclass(frozen=True)
+class Outlier(Record):
+    """A row far from all others. nearest: the path of the row that is least far."""
+
+    path: str
+    label: str
+    distance: float
+    nearest: str
+
+
+def mistakes(l2: float, table: FeatureTable, seed: int = 0) -> Mistakes | None:
     """Rows whose label is likely wrong, the likeliest first; None if no fold can judge."""
     scores = out_of_fold(HeadSpec(l2=(l2,)), table, np.random.default_rng(seed))
     judged = np.flatnonzero(~np.isnan(scores).any(axis=1))
     if not len(judged):
         return None
     suspects = suspicious(scores[judged], table.y[judged])
-    rows = [
-        {
-            "path": table.ids[row],
-            "label": table.classes[table.y[row]],
-            "suggested": table.classes[int(scores[row].argmax())],
-            "score": float(scores[row].max()),
-        }
-        for row in judged[suspects[:SUSPECTS]]
-    ]
-    return {"found": len(suspects), "of": len(judged), "rows": rows}
+    rows = tuple(_mistake(table, row, scores[row]) for row in judged[suspects[:SUSPECTS]])
+    return Mistakes(len(suspects), len(judged), rows)
+
+
+def _mistake(table: FeatureTable, row: int, scores: NDArray[Any]) -> Mistake:
+    label, suggested = table.classes[table.y[row]], table.classes[int(scores.argmax())]
+    return Mistake(table.ids[row], label, suggested, float(scores.max()))
 
 
 def suspicious(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -73,8 +101,8 @@ def margins(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[Any]:  #
     return own - others.max(axis=1)
 
 
-def outliers(table: FeatureTable) -> list[dict[str, Any]] | None:
-    """Rows least like any other, the strangest first, each with what is nearest to it."""
+def outliers(table: FeatureTable) -> tuple[Outlier, ...] | None:
+    """The rows farthest from all others, the farthest first; None for too few rows."""
     if len(table.y) <= NEIGHBOUR + 1:
         return None
     x, away, nearest = unit(table.x), np.empty(len(table.y)), np.empty(len(table.y), np.intp)
@@ -82,12 +110,9 @@ def outliers(table: FeatureTable) -> list[dict[str, Any]] | None:
         alike = x[rows] @ x.T
         alike[np.arange(len(alike)), np.arange(rows.start, rows.stop)] = -np.inf
         nearest[rows], away[rows] = alike.argmax(axis=1), distance_of_kth(alike, NEIGHBOUR)
-    return [
-        {
-            "path": table.ids[row],
-            "label": table.classes[table.y[row]],
-            "distance": float(away[row]),
-            "nearest": table.ids[nearest[row]],
-        }
+    return tuple(
+        Outlier(
+            table.ids[row], table.classes[table.y[row]], float(away[row]), table.ids[nearest[row]]
+        )
         for row in np.argsort(-away, kind="stable")[:OUTLIERS]
-    ]
+    )

@@ -6,7 +6,6 @@ move a score by themselves.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from headstart.explaining.attribution import Attribution
 from headstart.explaining.lens import Squares
 from headstart.explaining.looker import Looker
+from headstart.explaining.saved import Areas, Curves, DeletionCurves
 
 STEPS = 20  # of a curve, each hiding as many pixels
 DRAWN = 3  # random orders, of which the mean is told
@@ -40,17 +40,11 @@ class Deletion:
         """Under one of the curves, 0 to 1: the lower, the sooner what the class needs is hidden."""
         return area_under(getattr(self, name))
 
-    def to_plain(self) -> dict[str, Any]:
-        """The areas, and the curves as lists."""
-        areas = {name: round(self.area(name), 4) for name in CURVES}
-        curves = {
-            name: [round(float(score), 4) for score in getattr(self, name)] for name in CURVES
-        }
-        return {
-            "area": areas,
-            "hidden": [round(float(share), 4) for share in self.fractions],
-            "curve": curves,
-        }
+    def saved(self) -> DeletionCurves:
+        """The areas and the curves, rounded to 4 digits."""
+        areas = Areas(*(round(self.area(name), 4) for name in CURVES))
+        curves = Curves(*(_rounded(getattr(self, name)) for name in CURVES))
+        return DeletionCurves(areas, _rounded(self.fractions), curves)
 
 
 def deletion(
@@ -91,6 +85,10 @@ def hidings(square: NDArray[np.uint8], order: Order, steps: int = STEPS) -> Squa
         gone = first[: round(step / steps * len(first))]
         stage[gone] = hidden[gone]
     return stages.reshape(-1, *square.shape)
+
+
+def _rounded(values: NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)
 
 
 def _from_centre(side: int) -> Order:

@@ -1,6 +1,5 @@
 """Why a picture got its class: the map, the curve that judges the map, and what looks alike."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from headstart.base.atomic import write_json
 from headstart.base.errors import DataError, HeadstartError, UnknownName
+from headstart.base.values import read_value
 from headstart.data.dataset import CheckedFile, LeftOut
 from headstart.explaining.attributing import attribute
 from headstart.explaining.attribution import Attribution
@@ -22,6 +22,12 @@ from headstart.explaining.lens import lens_of
 from headstart.explaining.looker import DEPTH, Looker, looker_of
 from headstart.explaining.method import Method
 from headstart.explaining.neighbours import Neighbour
+from headstart.explaining.saved import (
+    ExplainedPicture,
+    ExplainedRow,
+    ExplainedRows,
+    NearestExample,
+)
 from headstart.modalities.images.inputs import square_of
 from headstart.modalities.images.views import PLAIN
 from headstart.models.model import Model
@@ -67,20 +73,28 @@ class Explanation:
     deletion: Deletion
     nearest: tuple[Neighbour, ...] = ()
 
+    @property
+    def picture(self) -> ExplainedPicture:
+        """All but pixels."""
+        return ExplainedPicture(
+            path=self.path,
+            name=self.name,
+            score=self.score,
+            method=self.map.method,
+            layer=self.map.layer,
+            deletion=self.deletion.saved(),
+            nearest=tuple(
+                NearestExample(n.id, n.label, round(n.distance, 4)) for n in self.nearest
+            ),
+        )
+
     def to_plain(self) -> dict[str, Any]:
-        """What JSON has of it: all but pixels."""
-        return {
-            "path": self.path,
-            "class": self.name,
-            "score": self.score,
-            "method": self.map.method,
-            "layer": self.map.layer,
-            "deletion": self.deletion.to_plain(),
-            "nearest": [
-                {"path": n.id, "label": n.label, "distance": round(n.distance, 4)}
-                for n in self.nearest
-            ],
-        }
+        """All but pixels, ready for JSON."""
+        return self.picture.to_plain()
+
+    def row(self, label: str) -> ExplainedRow:
+        """As explained.json holds an example with this label."""
+        return ExplainedRow(**vars(self.picture), label=label, map=quantised(self.map))
 
 
 def explain(
@@ -146,26 +160,25 @@ def explain_run(
     said, looker = read_predictions(run / "predictions.csv"), looker_of(lens_of(model))
     looker = replace(looker, probes=looker.probes[: effort.layers])
     curves = {"steps": effort.steps, "drawn": effort.drawn}
-    told, whole = list[dict[str, Any]](), False
+    rows, whole = list[ExplainedRow](), False
     try:
         for row in told_rows(run, pictures, effort):
             id, answered = said.ids[row], said.classes[said.predicted[row]]
             found = explained(looker, id, pictures[id], answered, effort.method, **curves)
             if isinstance(found, Explanation):
-                told.append(found.to_plain() | {"label": said.classes[said.labels[row]]})
-                told[-1]["map"] = quantised(found.map)
+                rows.append(found.row(said.classes[said.labels[row]]))
             yield found
         whole = True
     finally:
-        if told and (whole or len(told) > _rows_in(run / EXPLAINED)):
-            write_json(run / EXPLAINED, {"grid": GRID, "levels": LEVELS, "rows": told})
+        if rows and (whole or len(rows) > _rows_in(run / EXPLAINED)):
+            write_json(run / EXPLAINED, ExplainedRows(GRID, LEVELS, tuple(rows)).to_plain())
 
 
 def _rows_in(file: Path) -> int:
     """How many are explained there; none if it can't be read."""
     try:
-        return len(json.loads(file.read_text(encoding="utf-8"))["rows"])
-    except (OSError, ValueError, LookupError, TypeError):
+        return len(read_value(file, ExplainedRows).rows)
+    except (OSError, ValueError):
         return 0
 
 
@@ -208,10 +221,9 @@ def telling(said: Predictions, mistakes: int, right: int) -> list[int]:
     return wrong[:mistakes] + [row for _, row in sorted(good, key=lambda g: g[0])[:right]]
 
 
-def quantised(found: Attribution, side: int = GRID) -> list[list[int]]:
+def quantised(found: Attribution, side: int = GRID) -> tuple[tuple[int, ...], ...]:
     """The map as whole numbers from -LEVELS to LEVELS, the farthest from 0 at one of them."""
     grid = torch.from_numpy(found.over(max(side, len(found.values))))[None]
     small = adaptive_avg_pool2d(grid, side)[0].numpy()
     scaled = np.rint(small / max(float(np.abs(small).max()), 1e-12) * LEVELS).astype(int)
-    plain: list[list[int]] = scaled.tolist()
-    return plain
+    return tuple(map(tuple, scaled.tolist()))

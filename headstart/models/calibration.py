@@ -1,11 +1,11 @@
 """Scores that mean what they say: of the answers given with 0.8, 80 in 100 are right."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.values import Record
 from headstart.heads.head import Floats, softmax
 
 BINS = 15  # as Guo et al. 2017 have it
@@ -14,8 +14,8 @@ POINTS = 20  # of the curve of accuracy against coverage
 
 
 @dataclass(frozen=True)
-class Bin:
-    """Rows whose best score lies from `low` up to `high`; means over them, 0 if there are none."""
+class Bin(Record):
+    """n rows whose best score lies from `low` up to `high`; confidence, accuracy: their means."""
 
     low: float
     high: float
@@ -25,9 +25,9 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Record):
     """ece: expected calibration error, the mean over rows of |confidence - accuracy| of their bin
-    (Guo et al. 2017, On calibration of modern neural networks, eq. 3)."""
+    (Guo et al. 2017, On calibration of modern neural networks, eq. 3). bins: those with rows."""
 
     ece: float
     bins: tuple[Bin, ...]
@@ -72,7 +72,7 @@ def calibration(scores: Floats, labels: NDArray[np.int64], bins: int = BINS) -> 
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, bins - 1)
     found = tuple(
-        _bin(edges[b], edges[b + 1], sure[place == b], right[place == b]) for b in range(bins)
+        _bin(edges[b], edges[b + 1], sure[place == b], right[place == b]) for b in np.unique(place)
     )
     apart = sum(b.n * abs(b.confidence - b.accuracy) for b in found)
     return Calibration(apart / max(len(labels), 1), found)
@@ -90,15 +90,9 @@ def coverage_curve(scores: Floats, labels: NDArray[np.int64]) -> list[tuple[floa
     return [(n / len(right), float(right[:n].mean())) for n in dict.fromkeys(counts)]
 
 
-def to_plain(found: Calibration) -> dict[str, Any]:
-    return {"ece": found.ece, "bins": [vars(b) for b in found.bins if b.n]}
-
-
 def _logs(scores: Floats) -> NDArray[np.float64]:
     return np.log(np.maximum(scores.astype(np.float64), np.finfo(np.float32).tiny))
 
 
 def _bin(low: float, high: float, sure: Floats, right: NDArray[np.bool_]) -> Bin:
-    if not len(sure):
-        return Bin(float(low), float(high), 0, 0.0, 0.0)
     return Bin(float(low), float(high), len(sure), float(sure.mean()), float(right.mean()))

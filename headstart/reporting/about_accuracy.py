@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from headstart.evaluation.evaluation import Evaluation
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import (
     Block,
@@ -19,7 +20,7 @@ from headstart.reporting.blocks import (
     Table,
     Text,
 )
-from headstart.reporting.facts import Facts, estimate, spelt
+from headstart.reporting.facts import Facts, spelt
 from headstart.reporting.words import Words, data
 from headstart.targets.predictions import Predictions
 
@@ -29,16 +30,10 @@ PAIRS = 10  # most confused pairs listed
 
 
 def test_section(facts: Facts, w: Words, album: Album) -> Section:
-    test, said = facts.evaluation["test"], facts.test
+    test, said = facts.evaluation.test, facts.test
     if not len(said):
         return Section("test", w("test.title"), [Text(w("test.none"), "empty")])
-    blocks = list[Block](
-        [
-            _headline(w, test, facts.test.target.shown),
-            Heading(w("test.per_class")),
-            _per_class(w, test),
-        ]
-    )
+    blocks = list[Block]([_headline(w, test), Heading(w("test.per_class")), _per_class(w, test)])
     blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
     blocks += [_confusion(w, test), *_confused(w, test)]
     known = np.flatnonzero(said.known)
@@ -51,46 +46,42 @@ def test_section(facts: Facts, w: Words, album: Album) -> Section:
     return Section("test", w("test.title"), blocks)
 
 
-def _headline(w: Words, test: dict[str, Any], shown: Sequence[str]) -> Table:
+def _headline(w: Words, test: Evaluation) -> Table:
     rows = list[Sequence[Any]]()
-    for name in shown:
-        e = estimate(test.get(name))
+    for name in test.target.shown or test.metrics:
+        e = test.metrics[name]
         shown = w.plain_estimate(e) if name in ("log_loss", "auroc") else w.estimate(e)
         rows.append([w("metric." + name), shown, w("metric_note." + name)])
-    if base := test.get("baseline"):
-        label = w("test.majority", majority=data(base["majority"]))
-        rows.append([label, w.estimate(estimate(base["accuracy"])), w("test.majority_note")])
+    if base := test.baseline:
+        label = w("test.majority", majority=data(base.answer))
+        rows.append([label, w.estimate(base.metric), w("test.majority_note")])
     head = [w("test.number"), w("test.value"), w("test.meaning")]
-    return Table(head, rows, left=(0, 2), caption=w("test.caption", n=int(test["n"])))
+    return Table(head, rows, left=(0, 2), caption=w("test.caption", n=test.n))
 
 
-def _per_class(w: Words, test: dict[str, Any]) -> Table:
+def _per_class(w: Words, test: Evaluation) -> Table:
     rows = [
-        [
-            data(name),
-            w.count(c["n"]),
-            *(w.estimate(estimate(c[k])) for k in ("precision", "recall", "f1")),
-        ]
-        for name, c in test["per_class"].items()
+        [data(name), w.count(c.n), *map(w.estimate, (c.precision, c.recall, c.f1))]
+        for name, c in test.per_class.items()
     ]
     head = [w("test.class"), w("test.rows"), w("test.precision"), w("test.recall"), w("test.f1")]
     return Table(head, rows)
 
 
-def _confusion(w: Words, test: dict[str, Any]) -> Confusion:
-    names = test["classes"]
+def _confusion(w: Words, test: Evaluation) -> Confusion:
+    names = test.classes
     cells = [
         [
             Cell(n, n / max(1, sum(row)), f"{names[i]} → {names[j]}: {w.count(n)}" if n else "")
             for j, n in enumerate(row)
         ]
-        for i, row in enumerate(test["confusion"])
+        for i, row in enumerate(test.confusion)
     ]
     return Confusion(names, cells, w("test.truth"), w("test.said"))
 
 
-def _confused(w: Words, test: dict[str, Any]) -> list[Block]:
-    names, table = test["classes"], np.array(test["confusion"], np.int64)
+def _confused(w: Words, test: Evaluation) -> list[Block]:
+    names, table = test.classes, np.array(test.confusion, np.int64)
     off = table * (1 - np.eye(len(table), dtype=np.int64))
     order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
     rows = list[Sequence[Any]]()

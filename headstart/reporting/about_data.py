@@ -2,12 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from markupsafe import Markup
 
 from headstart.base.errors import HeadstartError
-from headstart.base.values import from_plain, to_plain
+from headstart.base.values import Settings
+from headstart.data.dataset import LeftOut
+from headstart.evaluation.mistakes import Outlier
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.about_accuracy import path_line
@@ -88,26 +89,26 @@ def _spread(rows: Sequence[Row], n: int) -> list[Row]:
 
 
 def _findings(facts: Facts, w: Words) -> Table:
-    checks, two = facts.checks, facts.checks["two_labels"]
-    found: dict[str, list[Any]] = {
-        "unreadable": [_named(o, w) for o in checks.get("unreadable", [])],
-        "left_out": [_named(o, w) for o in checks.get("left_out", [])],
-        "exact": [" = ".join(group) for group in checks.get("exact_duplicates", [])],
-        "near": [" ≈ ".join(group) for group in checks["near_duplicates"]],
-        "two_exact": [" = ".join(group) for group in two.get("exact", [])],
-        "two_near": [f"{a} ≈ {b}" for a, b, *_ in two.get("near", [])],
-        "empty": checks.get("empty_classes", []),
-        "one": checks.get("one_image_classes", []),
-        "odd": [f"{s['path']} ({s['width']}×{s['height']})" for s in checks.get("odd_sizes", [])],
+    checks, two = facts.checks, facts.checks.two_labels
+    found: dict[str, Sequence[str]] = {
+        "unreadable": [_named(o, w) for o in checks.unreadable],
+        "left_out": [_named(o, w) for o in checks.left_out],
+        "exact": [" = ".join(group) for group in checks.exact_duplicates],
+        "near": [" ≈ ".join(group) for group in checks.near_duplicates],
+        "two_exact": [" = ".join(group) for group in two.exact],
+        "two_near": [f"{a} ≈ {b}" for a, b, _ in two.near],
+        "empty": checks.empty_classes,
+        "one": checks.one_image_classes,
+        "odd": [f"{s.path} ({s.width}×{s.height})" for s in checks.odd_sizes],
     }
     rows = [[w("found." + k), w.count(len(v)), _examples(w, v)] for k, v in found.items()]
     head = [w("found.what"), w("found.count"), w("found.examples")]
     return Table(head, rows, left=(0, 2))
 
 
-def _named(out: dict[str, Any], w: Words) -> str:
+def _named(out: LeftOut, w: Words) -> str:
     """A file with the reason, which checks.json tells in English."""
-    return f"{out['path']}: {out['reason']}" if w.language == "en" else str(out["path"])
+    return f"{out.path}: {out.reason}" if w.language == "en" else out.path
 
 
 def _examples(w: Words, found: Sequence[str]) -> Markup:
@@ -122,7 +123,7 @@ def _examples(w: Words, found: Sequence[str]) -> Markup:
 
 def _views(facts: Facts, w: Words, album: Album) -> list[Block]:
     try:
-        augment = from_plain(facts.recipe.get("augment") or {"kind": "Augment"}, Augment)
+        augment = facts.recipe.augment.spec(Augment) if facts.recipe.augment.kind else Augment()
         if not augment.active:
             return [Text(w("data.no_augment"), "empty")]
         shown = _first_views(facts, album, augment)
@@ -133,8 +134,8 @@ def _views(facts: Facts, w: Words, album: Album) -> list[Block]:
     path, cells = shown
     cards = [Card(cells[0], [w("data.plain"), path_line(path)])]
     cards += [Card(cell, [w("data.view", i=i)]) for i, cell in enumerate(cells[1:], start=1)]
-    plain, usual = facts.recipe["augment"], to_plain(Augment())
-    settings = [f"{k} {v}" for k, v in plain.items() if v != usual.get(k)]
+    usual = Settings.of(Augment()).values
+    settings = [f"{k} {v}" for k, v in facts.recipe.augment.values.items() if v != usual.get(k)]
     note = w("data.augment_note", settings=path_line(", ".join(settings)))
     return [Text(note, "note"), Gallery(cards)]
 
@@ -142,7 +143,7 @@ def _views(facts: Facts, w: Words, album: Album) -> list[Block]:
 def _first_views(facts: Facts, album: Album, augment: Augment) -> tuple[str, list[str]] | None:
     """Of the first training picture that can be read, among a few."""
     for row in facts.part("train")[:EXAMPLES]:
-        if cells := album.views(row.path, augment, VIEWS, int(facts.recipe.get("seed") or 0)):
+        if cells := album.views(row.path, augment, VIEWS, facts.recipe.seed):
             return row.path, cells
     return None
 
@@ -156,30 +157,30 @@ def suspects_section(facts: Facts, w: Words, album: Album) -> Section:
 
 
 def _mistakes(facts: Facts, w: Words, album: Album) -> list[Block]:
-    found = facts.insights.get("mistakes")
+    found = facts.insights.mistakes
     if found is None:
         return [Text(w("suspects.mistakes_none"), "empty")]
-    if not found["rows"]:
-        return [Text(w("suspects.mistakes_clean", n=int(found["of"])), "note")]
+    if not found.rows:
+        return [Text(w("suspects.mistakes_clean", n=found.of), "note")]
     cards = [
         Card(
-            album.picture(row["path"]),
+            album.picture(row.path),
             [
-                w("suspects.labelled", label=data(row["label"])),
-                w("suspects.looks", label=data(row["suggested"]), score=w.share(row["score"], 0)),
-                path_line(row["path"]),
+                w("suspects.labelled", label=data(row.label)),
+                w("suspects.looks", label=data(row.suggested), score=w.share(row.score, 0)),
+                path_line(row.path),
             ],
         )
-        for row in found["rows"][:SUSPECTS]
+        for row in found.rows[:SUSPECTS]
     ]
-    note = w("suspects.mistakes_note", n=int(found["found"]), of=w.count(int(found["of"])))
+    note = w("suspects.mistakes_note", n=found.found, of=w.count(found.of))
     return [Text(note, "note"), Gallery(cards)]
 
 
 def _duplicates(facts: Facts, w: Words, album: Album) -> list[Block]:
     """Groups under two labels first: they are the ones that must be wrong somewhere."""
     label = {row.path: row.label for row in facts.rows}
-    near = [*facts.checks.get("exact_duplicates", []), *facts.checks["near_duplicates"]]
+    near = [*facts.checks.exact_duplicates, *facts.checks.near_duplicates]
     if not near:
         return [Text(w("suspects.near_none"), "note")]
     order = sorted(near, key=lambda group: len({label.get(p, "") for p in group}) < 2)
@@ -195,39 +196,37 @@ def _duplicates(facts: Facts, w: Words, album: Album) -> list[Block]:
 
 
 def _outliers(facts: Facts, w: Words, album: Album) -> list[Block]:
-    found = facts.insights.get("outliers")
+    found = facts.insights.outliers
     if not found:
         return [Text(w("suspects.outliers_none"), "empty")]
     pairs = [[_outlier(w, album, row), _beside(w, album, row)] for row in found[:OUTLIERS]]
     return [Text(w("suspects.outliers_note"), "note"), Pairs(pairs)]
 
 
-def _outlier(w: Words, album: Album, row: dict[str, Any]) -> Card:
-    far = w("suspects.far", distance=w.number(row["distance"], 2))
-    return Card(album.picture(row["path"]), [data(row["label"]), far, path_line(row["path"])])
+def _outlier(w: Words, album: Album, row: Outlier) -> Card:
+    far = w("suspects.far", distance=w.number(row.distance, 2))
+    return Card(album.picture(row.path), [data(row.label), far, path_line(row.path)])
 
 
-def _beside(w: Words, album: Album, row: dict[str, Any]) -> Card:
+def _beside(w: Words, album: Album, row: Outlier) -> Card:
     """The picture that is nearest to an outlier."""
-    return Card(album.picture(row["nearest"]), [w("suspects.nearest"), path_line(row["nearest"])])
+    return Card(album.picture(row.nearest), [w("suspects.nearest"), path_line(row.nearest)])
 
 
 def map_section(facts: Facts, w: Words, album: Album) -> Section:
-    found = facts.insights.get("map")
-    if not found or not found.get("maps") or not found["paths"]:
+    found = facts.insights.map
+    if found is None or not found.maps or not found.paths:
         return Section("map", w("map.title"), [Text(w("map.none"), "empty")])
-    paths, labels = found["paths"][:POINTS], found["labels"][:POINTS]
+    paths, labels = found.paths[:POINTS], found.labels[:POINTS]
     names = list(dict.fromkeys([*facts.classes, *labels]))
     groups = [names.index(label) for label in labels]
-    views = [
-        (name, scatter(points[:POINTS], groups, name)) for name, points in found["maps"].items()
-    ]
+    views = [(name, scatter(points[:POINTS], groups, name)) for name, points in found.maps.items()]
     sheet = album.sheet(paths)
     shown = {
         "paths": paths,
         "labels": [names.index(label) for label in labels],
         "names": names,
-        "parts": [str(w.texts.get("part." + p, p)) for p in found["parts"][:POINTS]],
+        "parts": [str(w.texts.get("part." + p, p)) for p in found.parts[:POINTS]],
         "sheet": sheet.uri if sheet else "",
         "held": [int(h) for h in sheet.held] if sheet else [],
     }

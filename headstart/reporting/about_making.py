@@ -9,6 +9,7 @@ from markupsafe import Markup
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import Bar, Block, Heading, Section, Table, Text
 from headstart.reporting.facts import Facts
+from headstart.reporting.run_files import WeightsOrigin
 from headstart.reporting.words import Words, data
 
 SETTINGS = ("recipe", "finetune", "augment", "trust", "split", "checks")  # the specs in recipe.json
@@ -19,54 +20,58 @@ def how_section(facts: Facts, w: Words, album: Album) -> Section:
     blocks: list[Block] = [_summary(facts, w), Heading(w("how.time")), _times(facts, w)]
     blocks += [Heading(w("how.settings")), Text(w("how.settings_note"), "note")]
     blocks += [
-        _settings(w("how.spec." + name), plain, w)
+        _settings(w("how.spec." + name), settings.values, w)
         for name in SETTINGS
-        if (plain := facts.recipe.get(name))
+        if (settings := getattr(facts.recipe, name)) and settings.values
     ]
     blocks += [
         Heading(w("how.versions")),
-        _settings("", facts.recipe["versions"], w, "how.package"),
+        _settings("", facts.recipe.versions, w, "how.package"),
     ]
     return Section("how", w("how.title"), blocks)
 
 
 def _summary(facts: Facts, w: Words) -> Table:
-    recipe, card, weights = facts.recipe, facts.card, facts.recipe.get("weights") or {}
-    unknown = w("how.unknown")
-    peak = facts.timings.get("peak_rss_bytes")
-    told: dict[str, Any] = {
-        "backbone": data(recipe["backbone"]),
-        "weights": _weights(weights, w),
-        "fingerprint": data(weights["fingerprint"]) if weights.get("fingerprint") else unknown,
-        "licence": data(card["licence"]) if card.get("licence") else unknown,
-        "source_task": data(card["source_task"]) if card.get("source_task") else unknown,
-        "data": data(recipe["data"]) if recipe.get("data") else unknown,
-        "data_licence": data(recipe["data_licence"]) if recipe.get("data_licence") else unknown,
+    recipe, card, timings = facts.recipe, facts.card, facts.timings
+    peak = timings.peak_rss_bytes
+    values: dict[str, Any] = {
+        "backbone": recipe.backbone,
+        "weights": _weights(recipe.weights, w),
+        "fingerprint": recipe.weights.fingerprint,
+        "licence": card.licence if card else "",
+        "source_task": card.source_task if card else "",
+        "data": recipe.data,
+        "data_licence": recipe.data_licence,
         "kept": w.named("phase", facts.kept),
-        "seed": data(recipe.get("seed", "")),
-        "device": data(recipe.get("device", "")),
-        "machine": data(facts.timings["machine"]) if facts.timings.get("machine") else unknown,
-        "memory": w("how.gb", v=w.number(peak / 1e9, 1)) if peak else unknown,
+        "seed": str(recipe.seed),
+        "device": recipe.device,
+        "machine": timings.machine,
+        "memory": w("how.gb", v=w.number(peak / 1e9, 1)) if peak else "",
     }
-    rows = [[w("how." + key), value] for key, value in told.items()]
+    rows = [[w("how." + key), _known(value, w)] for key, value in values.items()]
     return Table([w("how.what"), w("how.value")], rows, left=(0, 1))
 
 
-def _weights(weights: Mapping[str, Any], w: Words) -> Markup:
+def _weights(weights: WeightsOrigin, w: Words) -> Markup | str:
     """Where they came from; runs of earlier releases have it in words of their own."""
-    if "origin" not in weights:
-        return data(weights["from"]) if weights.get("from") else w("how.unknown")
-    if weights["origin"] == "given":
-        return w("how.given", file=data(weights["asked"]))
-    return w.named("how.origin", weights["origin"])
+    if weights.described or not weights.origin:
+        return weights.described
+    if weights.origin == "given":
+        return w("how.given", file=data(weights.asked))
+    return w.named("how.origin", weights.origin)
+
+
+def _known(value: str, w: Words) -> Markup:
+    if isinstance(value, Markup):
+        return value
+    return data(value) if value else w("how.unknown")
 
 
 def _times(facts: Facts, w: Words) -> Table:
-    seconds = facts.timings["seconds"]
+    seconds = facts.timings.seconds
     most = max(seconds.values(), default=0) or 1
     rows = [[w.named("stage", name), w.seconds(s), Bar([s / most])] for name, s in seconds.items()]
-    total = facts.timings.get("total_seconds")
-    if total:
+    if total := facts.timings.total_seconds:
         rows.append([Markup("<strong>{}</strong>").format(w("how.total")), w.seconds(total), ""])
     return Table([w("how.stage"), w("how.took"), w("how.share")], rows, left=(0, 2))
 

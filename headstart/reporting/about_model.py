@@ -3,12 +3,23 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
-from headstart.evaluation.evaluation import Estimate
+from headstart.evaluation.evaluation import Estimate, Evaluation
+from headstart.evaluation.judged import (
+    ConfidenceLimit,
+    ConformalSets,
+    DistanceLimit,
+    Doubts,
+    Gain,
+    TemperatureScaling,
+)
+from headstart.evaluation.learning_curve import CurvePoint, LearningCurve
 from headstart.modalities.images.thumbnails import Album
+from headstart.models.calibration import Calibration
 from headstart.reporting.blocks import (
     Block,
     Figure,
@@ -22,7 +33,7 @@ from headstart.reporting.blocks import (
     Tiles,
 )
 from headstart.reporting.charts import Axis, Series, axis, line_chart
-from headstart.reporting.facts import Facts, estimate
+from headstart.reporting.facts import Facts
 from headstart.reporting.reading import read_curves
 from headstart.reporting.words import Words, data
 from headstart.training.history import Epoch
@@ -34,11 +45,11 @@ HARDLY = 0.005  # of accuracy: a gain below it is not worth new labels
 
 
 def answer_section(facts: Facts, w: Words, album: Album) -> Section:
-    test, accuracy = facts.evaluation["test"], estimate(facts.evaluation["test"]["accuracy"])
+    test, accuracy = facts.evaluation.test, facts.evaluation.test.accuracy
     sentences = [
         w(
             "answer.what." + _manner(facts.kept),
-            backbone=data(facts.recipe["backbone"]),
+            backbone=data(facts.recipe.backbone),
             classes=w("count.classes", n=len(facts.classes)),
             rows=w("count.pictures", n=len(facts.part("train"))),
         )
@@ -54,9 +65,7 @@ def answer_section(facts: Facts, w: Words, album: Album) -> Section:
         _tile(w, test, "accuracy"),
         _tile(w, test, "balanced_accuracy"),
         Tile(w.count(len(facts.classes)), w("tile.classes"), w("tile.rows", n=len(facts.rows))),
-        Tile(
-            w.seconds(facts.timings.get("total_seconds") or 0), w("tile.time"), w("tile.time_note")
-        ),
+        Tile(w.seconds(facts.timings.total_seconds), w("tile.time"), w("tile.time_note")),
     ]
     lead = Text(Markup(" ").join(sentences), "lead")
     return Section("answer", w("answer.title"), [lead, Tiles(tiles)])
@@ -66,8 +75,8 @@ def _manner(kept: str) -> str:
     return kept if kept in ("head", "finetune", "scratch") else "other"
 
 
-def _tile(w: Words, test: dict[str, Any], name: str) -> Tile:
-    e = estimate(test.get(name))
+def _tile(w: Words, test: Evaluation, name: str) -> Tile:
+    e = getattr(test, name)
     return Tile(w.share(e.value if e else None), w("metric." + name), _interval(w, e))
 
 
@@ -79,21 +88,21 @@ def _interval(w: Words, e: Estimate | None) -> str:
 
 
 def _against(facts: Facts, w: Words) -> list[Markup]:
-    said = []
-    if base := facts.evaluation["test"].get("baseline"):
-        share = w.estimate(estimate(base["accuracy"]))
-        said.append(w("answer.majority", majority=data(base["majority"]), accuracy=share))
-    for name, judged in facts.evaluation.get("baselines_on_test", {}).items():
-        share = w.estimate(estimate(judged["accuracy"]))
-        said.append(w("answer.baseline", name=contender(w, name), accuracy=share))
-    return said
+    sentences = []
+    if base := facts.evaluation.test.baseline:
+        share = w.estimate(base.metric)
+        sentences.append(w("answer.majority", majority=data(base.answer), accuracy=share))
+    for name, judged in facts.evaluation.baselines_on_test.items():
+        share = w.estimate(judged.accuracy)
+        sentences.append(w("answer.baseline", name=contender(w, name), accuracy=share))
+    return sentences
 
 
 def _cost(facts: Facts, w: Words) -> list[Markup]:
-    rate, device = facts.timings.get("examples_per_second"), facts.recipe.get("device", "")
+    rate = facts.timings.examples_per_second
     if not rate:
         return [w("answer.no_cost")]
-    return [w("answer.cost", time=w.seconds(1 / rate), device=data(device))]
+    return [w("answer.cost", time=w.seconds(1 / rate), device=data(facts.recipe.device))]
 
 
 def contender(w: Words, name: str) -> Markup:
@@ -112,7 +121,8 @@ def _curves(facts: Facts, w: Words, lines: Sequence[Epoch]) -> list[Block]:
         return [Text(w("curves.none"), "empty")]
     if len(lines) < 2:
         return [Text(w("curves.solved"), "note")]
-    reach = (facts.recipe.get("finetune") or {}).get("adversarial", 0.0)
+    tuning = facts.recipe.finetune
+    reach = tuning.values.get("adversarial", 0.0) if tuning else 0.0
     attacked = bool(reach) and lines[-1].phase in LEARNED
     keys = [Key("train", w("part.train")), Key("val", w("part.val"))]
     tuned = [line for line in lines if line.phase == "finetune"]
@@ -169,30 +179,30 @@ def _nan(value: float | None) -> float:
 
 
 def trust_section(facts: Facts, w: Words, album: Album) -> Section:
-    calibration, doubt = facts.insights.get("calibration"), facts.insights.get("doubt")
+    scaling, doubt = facts.insights.calibration, facts.insights.doubt
     blocks = list[Block]()
-    blocks += _calibration(w, calibration) if calibration else [Text(w("trust.none"), "empty")]
+    blocks += _calibration(w, scaling) if scaling else [Text(w("trust.none"), "empty")]
     blocks += [Heading(w("trust.doubt_title"))]
-    said = _doubt(w, doubt) if doubt else []
-    blocks += said or [Text(w("trust.no_doubt"), "empty")]
+    limits = _limits(w, doubt) if doubt else []
+    blocks += limits or [Text(w("trust.no_doubt"), "empty")]
     return Section("trust", w("trust.title"), blocks)
 
 
-def _calibration(w: Words, c: dict[str, Any]) -> list[Block]:
-    before, after = c["test"]["before"], c["test"]["after"]
+def _calibration(w: Words, scaling: TemperatureScaling) -> list[Block]:
+    before, after = scaling.test.before, scaling.test.after
     sentence = w(
         "trust.ece",
-        before=w.share(before["ece"]),
-        after=w.share(after["ece"]),
-        temperature=w.number(c["temperature"], 2),
-        n=int(c["fitted_on"]),
+        before=w.share(before.ece),
+        after=w.share(after.ece),
+        temperature=w.number(scaling.temperature, 2),
+        n=scaling.fitted_on,
     )
-    verdict = w("trust.better" if after["ece"] < before["ece"] else "trust.no_better")
-    if not c["fitted_on"]:
-        sentence, verdict = w("trust.unscaled", ece=w.share(after["ece"])), Markup("")
+    verdict = w("trust.better" if after.ece < before.ece else "trust.no_better")
+    if not scaling.fitted_on:
+        sentence, verdict = w("trust.unscaled", ece=w.share(after.ece)), Markup("")
     figures = [_reliability(w, before, after)]
-    if c.get("coverage"):
-        figures.append(_coverage(w, c["coverage"]))
+    if scaling.coverage:
+        figures.append(_coverage(w, scaling.coverage))
     return [
         Text(Markup("{} {}").format(sentence, verdict), "lead"),
         Figures(figures),
@@ -200,17 +210,16 @@ def _calibration(w: Words, c: dict[str, Any]) -> list[Block]:
     ]
 
 
-def _reliability(w: Words, before: dict[str, Any], after: dict[str, Any]) -> Figure:
+def _reliability(w: Words, before: Calibration, after: Calibration) -> Figure:
     series = [Series([(0.0, 0.0), (1.0, 1.0)], "ideal", dots=False)]
     for name, style, judged in (("before", "val", before), ("after", "train", after)):
-        bins = [b for b in judged["bins"] if b["n"]]
-        points = [(b["confidence"], b["accuracy"]) for b in bins]
-        said = [
-            f"{w('trust.' + name)}: {w.share(b['confidence'])} → {w.share(b['accuracy'])}, "
-            f"{w('count.pictures', n=int(b['n']))}"
-            for b in bins
+        points = [(b.confidence, b.accuracy) for b in judged.bins]
+        notes = [
+            f"{w('trust.' + name)}: {w.share(b.confidence)} → {w.share(b.accuracy)}, "
+            f"{w('count.pictures', n=b.n)}"
+            for b in judged.bins
         ]
-        series.append(Series(points, style, said))
+        series.append(Series(points, style, notes))
     low = min((p[0] for s in series[1:] for p in s.points), default=0.0)
     start = min(math.floor(low * 10) / 10, 0.9)
     series[0] = Series([(start, start), (1.0, 1.0)], "ideal", dots=False)
@@ -226,58 +235,58 @@ def _reliability(w: Words, before: dict[str, Any], after: dict[str, Any]) -> Fig
     return Figure(line_chart(title, x, y, series), title, keys)
 
 
-def _coverage(w: Words, pairs: list[list[float]]) -> Figure:
-    points = [(float(share), float(right)) for share, right in pairs if right is not None]
-    said = [f"{w.share(share, 0)} → {w.share(right)}" for share, right in points]
+def _coverage(w: Words, points: Sequence[tuple[float, float]]) -> Figure:
+    notes = [f"{w.share(share, 0)} → {w.share(right)}" for share, right in points]
     x = Axis(str(w("trust.answered")), 0.0, 1.0, lambda v: w.share(v, 0))
     y = axis(str(w("metric.accuracy")), [v for _, v in points], lambda v: w.share(v, 0))
     title = w("trust.coverage")
-    chart = line_chart(title, x, y, [Series(points, "train", said, dots=len(points) <= 30)])
+    chart = line_chart(title, x, y, [Series(points, "train", notes, dots=len(points) <= 30)])
     return Figure(chart, title, [Key("train", w("trust.coverage_key"))])
 
 
-def _doubt(w: Words, doubt: dict[str, Any]) -> list[Block]:
-    said = list[Block]()
-    c, d = doubt.get("conformal"), doubt.get("distance")
-    if c and c["limit"] is None:
-        said.append(Text(w("trust.conformal_small"), "note"))
-    elif c:
-        said.append(
-            Text(
-                w(
-                    "trust.conformal",
-                    asked=w.share(1 - c["alpha"], 0),
-                    coverage=w.estimate(estimate(c["coverage"])),
-                    size=w.number(c["mean_size"], 2),
-                )
-            )
+def _limits(w: Words, doubt: Doubts) -> list[Block]:
+    blocks = list[Block]()
+    if doubt.conformal:
+        blocks.append(_conformal(w, doubt.conformal))
+    if doubt.distance and doubt.distance.asked:
+        blocks.append(_distance(w, doubt.distance))
+    if doubt.confidence:
+        blocks.append(_confidence(w, doubt.confidence))
+    return blocks
+
+
+def _conformal(w: Words, sets: ConformalSets) -> Text:
+    if sets.limit is None:
+        return Text(w("trust.conformal_small"), "note")
+    asked, size = w.share(1 - sets.alpha, 0), w.number(sets.mean_size, 2)
+    return Text(w("trust.conformal", asked=asked, coverage=w.estimate(sets.coverage), size=size))
+
+
+def _distance(w: Words, far: DistanceLimit) -> Text:
+    asked = w.share(far.asked)
+    if far.limit is None:
+        return Text(w("trust.distance_small", asked=asked), "note")
+    return Text(w("trust.distance", asked=asked, unknown=w.estimate(far.unknown)))
+
+
+def _confidence(w: Words, sure: ConfidenceLimit) -> Text:
+    asked = w.share(sure.asked)
+    if sure.limit is None:
+        return Text(w(f"trust.{sure.kind}_small", asked=asked), "note")
+    return Text(
+        w(
+            "trust.confidence",
+            asked=w("trust.asked_" + sure.kind, share=asked),
+            limit=w.share(sure.limit),
+            coverage=w.estimate(sure.coverage),
+            precision=w.estimate(sure.precision),
         )
-    if d and d["asked"] and d["limit"] is None:
-        said.append(Text(w("trust.distance_small", asked=w.share(d["asked"])), "note"))
-    elif d and d["asked"]:
-        unknown = w.estimate(estimate(d["unknown"]))
-        said.append(Text(w("trust.distance", asked=w.share(d["asked"]), unknown=unknown)))
-    s = doubt.get("confidence")
-    if s and s["limit"] is None:
-        said.append(Text(w(f"trust.{s['kind']}_small", asked=w.share(s["asked"])), "note"))
-    elif s:
-        said.append(
-            Text(
-                w(
-                    "trust.confidence",
-                    asked=w("trust.asked_" + s["kind"], share=w.share(s["asked"])),
-                    limit=w.share(s["limit"]),
-                    coverage=w.estimate(estimate(s["coverage"])),
-                    precision=w.estimate(estimate(s["precision"])),
-                )
-            )
-        )
-    return said
+    )
 
 
 def compared_section(facts: Facts, w: Words, album: Album) -> Section:
     blocks = list[Block]([_candidates(facts, w)])
-    compared = facts.insights.get("compared")
+    compared = facts.insights.compared
     if compared:
         blocks += [Heading(w("compared.difference")), _differences(w, compared)]
         blocks += [Text(w("compared.explained"), "note")]
@@ -287,37 +296,35 @@ def compared_section(facts: Facts, w: Words, album: Album) -> Section:
 
 
 def _candidates(facts: Facts, w: Words) -> Table:
-    on_val = facts.evaluation["candidates_on_val"]
-    on_test = dict(facts.evaluation.get("baselines_on_test", {}))
+    on_val, on_test = facts.evaluation.candidates_on_val, facts.evaluation.baselines_on_test
     rows = list[Sequence[Any]]()
     for name in dict.fromkeys([*on_val, *on_test]):
         kept = name == facts.kept
-        test = facts.evaluation["test"] if kept else on_test.get(name)
-        trained = facts.recipe["phases"].get(name, {}).get("trainable", {}).get("parameters")
+        test = facts.evaluation.test if kept else on_test.get(name)
+        phase = facts.recipe.phases.get(name)
         label = contender(w, name)
         rows.append(
             [
                 Markup("<strong>{}</strong> ({})").format(label, w("compared.kept"))
                 if kept
                 else label,
-                w.estimate(estimate(on_val[name]["accuracy"])) if name in on_val else "–",
-                w.estimate(estimate(test["accuracy"])) if test else "–",
-                w.count(trained) if trained is not None else "–",
+                w.estimate(on_val[name].accuracy) if name in on_val else "–",
+                w.estimate(test.accuracy) if test else "–",
+                w.count(phase.trainable.parameters) if phase else "–",
             ]
         )
     head = [w("compared.what"), w("compared.on_val"), w("compared.on_test"), w("compared.trained")]
     return Table(head, rows, caption=w("compared.caption"))
 
 
-def _differences(w: Words, compared: list[dict[str, Any]]) -> Table:
+def _differences(w: Words, compared: Sequence[Gain]) -> Table:
     rows = list[Sequence[Any]]()
     for pair in compared:
-        e = estimate(pair["gain"])
-        p = pair.get("p")
+        e, p = pair.gain, pair.p
         rows.append(
             [
-                w("compared.pair", a=contender(w, pair["a"]), b=contender(w, pair["b"])),
-                w.named("part", pair["on"]),
+                w("compared.pair", a=contender(w, pair.a), b=contender(w, pair.b)),
+                w.named("part", pair.on),
                 gained(w, e),
                 w("compared.tiny") if p is not None and p < 0.001 else w.number(p),
                 w("compared.verdict." + verdict(e, p)),
@@ -343,53 +350,46 @@ def verdict(e: Estimate | None, p: float | None) -> str:
 
 
 def more_data_section(facts: Facts, w: Words, album: Album) -> Section:
-    curve = facts.insights.get("learning_curve")
-    if not curve or not curve.get("points"):
+    curve = facts.insights.learning_curve
+    if curve is None or not curve.points:
         return Section("more-data", w("more.title"), [Text(w("more.none"), "empty")])
-    points, ahead = curve["points"], curve.get("projection")
+    note = w("more.explained", on=w.named("part", curve.judged_on), n=curve.n)
     blocks = [
-        Text(_would_help(w, points, ahead), "lead"),
-        Figures([_data_curve(w, points, ahead)]),
-        Text(
-            w("more.explained", on=w.named("part", curve["judged_on"]), n=int(curve["n"])), "note"
-        ),
+        Text(_would_help(w, curve), "lead"),
+        Figures([_data_curve(w, curve)]),
+        Text(note, "note"),
     ]
     return Section("more-data", w("more.title"), blocks)
 
 
-def _would_help(w: Words, points: list[dict[str, Any]], ahead: dict[str, Any] | None) -> Markup:
+def _would_help(w: Words, curve: LearningCurve) -> Markup:
     """Yes if even the projection's lower end is above today's accuracy; hardly below HARDLY."""
-    now = points[-1]
-    if not ahead:
-        first = points[0]
+    first, now, ahead = curve.points[0], curve.points[-1], curve.projection
+    if ahead is None:
         return w(
             "more.seen",
-            a=w.share(first["accuracy"]),
-            b=w.share(now["accuracy"]),
-            few=w.count(first["rows"]),
-            many=w.count(now["rows"]),
+            a=w.share(first.accuracy),
+            b=w.share(now.accuracy),
+            few=w.count(first.rows),
+            many=w.count(now.rows),
         )
-    gain = ahead["accuracy"] - now["accuracy"]
-    key = "hardly" if gain < HARDLY else "yes" if ahead["low"] > now["accuracy"] else "perhaps"
+    gain = ahead.accuracy - now.accuracy
+    key = "hardly" if gain < HARDLY else "yes" if ahead.low > now.accuracy else "perhaps"
     return w(
         "more." + key,
-        rows=w.count(int(ahead["rows"])),
-        now=w.share(now["accuracy"]),
-        then=w.estimate(Estimate(ahead["accuracy"], ahead["low"], ahead["high"], 0)),
+        rows=w.count(ahead.rows),
+        now=w.share(now.accuracy),
+        then=w.estimate(ahead.estimate),
         gain=w.points(gain),
     )
 
 
-def _data_curve(w: Words, points: list[dict[str, Any]], ahead: dict[str, Any] | None) -> Figure:
-    def series(rows: list[dict[str, Any]], style: str) -> Series:
-        said = [f"{w.count(int(p['rows']))}: {w.share(p['accuracy'])}" for p in rows]
-        band = [(p["low"], p["high"]) for p in rows]
-        return Series([(p["rows"], p["accuracy"]) for p in rows], style, said, band)
-
-    drawn, keys = [series(points, "train")], [Key("train", w("more.measured"))]
-    if ahead:
-        now = points[-1]["accuracy"]  # the law begins where the heads end
-        drawn.append(series([{**points[-1], "low": now, "high": now}, ahead], "val"))
+def _data_curve(w: Words, curve: LearningCurve) -> Figure:
+    drawn, keys = [_series(w, curve.points, "train")], [Key("train", w("more.measured"))]
+    if curve.projection:
+        last = curve.points[-1]  # the law begins where the heads end
+        start = replace(last, low=last.accuracy, high=last.accuracy)
+        drawn.append(_series(w, [start, curve.projection], "val"))
         keys.append(Key("val", w("more.projected")))
     values = [v for s in drawn for pair in s.band for v in pair]
     x = axis(
@@ -400,3 +400,9 @@ def _data_curve(w: Words, points: list[dict[str, Any]], ahead: dict[str, Any] | 
     y = axis(str(w("metric.accuracy")), values, lambda v: w.share(v, 0))
     title = w("more.figure")
     return Figure(line_chart(title, x, y, drawn), title, keys)
+
+
+def _series(w: Words, points: Sequence[CurvePoint], style: str) -> Series:
+    notes = [f"{w.count(p.rows)}: {w.share(p.accuracy)}" for p in points]
+    band = [(p.low, p.high) for p in points]
+    return Series([(p.rows, p.accuracy) for p in points], style, notes, band)

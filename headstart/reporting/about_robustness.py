@@ -1,15 +1,24 @@
-"""How the answers hold when pictures are changed, by an adversary or by everyday damage."""
+"""Accuracy on changed pictures: under attack, and under everyday damage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from headstart.evaluation.evaluation import Estimate
+from headstart.explaining.pixels.robustness import (
+    Neighbours,
+    RobustnessResults,
+    UnderAttack,
+    UnderCorruption,
+)
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import Block, Figure, Figures, Heading, Key, Section, Table, Text
 from headstart.reporting.charts import Axis, Series, line_chart, spark
-from headstart.reporting.facts import Facts, estimate
+from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, data
+from headstart.targets.target import Baseline
 
 COMMAND = Markup('<code translate="no">headstart robustness RUN</code>')
 FLAG = Markup('<code translate="no">--adversarial</code>')
@@ -18,149 +27,167 @@ UNSEEN = 2  # levels: a change that nobody sees
 FRAGILE, FIRM = 0.25, 0.75  # of the clean accuracy, under attack
 MIDDLE = 3  # of the five strengths
 
-Guess = dict[str, Any] | None  # what always naming the commonest class would have got
+
+@dataclass(frozen=True)
+class ChangePoint:
+    """What is drawn at one size of change. low, high: of the accuracy. neighbours: None if there
+    were no training rows to watch."""
+
+    x: float
+    accuracy: float
+    low: float
+    high: float
+    neighbours: Neighbours | None
 
 
 def robustness_section(facts: Facts, w: Words, album: Album) -> Section:
     found = facts.robustness
-    if not found:
+    if found is None:
         none = Text(w("robust.none", command=COMMAND), "empty")
         return Section("robustness", w("robust.title"), [none])
-    blocks = [] if found["finished"] else [Text(w("robust.cut_off", command=COMMAND), "empty")]
-    guess = facts.evaluation["test"].get("baseline")
+    blocks = [] if found.finished else [Text(w("robust.cut_off", command=COMMAND), "empty")]
+    guess = facts.evaluation.test.baseline
     blocks += _attacked(w, found, guess)
     blocks += _corrupted(w, found, guess)
-    if found["neighbours"]["of"]:
-        of = w.count(int(found["neighbours"]["of"]))
-        nearest = w.count(int(found["neighbours"]["nearest"]))
+    if found.neighbours.of:
+        of, nearest = w.count(found.neighbours.of), w.count(found.neighbours.nearest)
         blocks.append(Text(w("robust.neighbours_note", of=of, nearest=nearest), "note"))
     return Section("robustness", w("robust.title"), blocks)
 
 
-def _attacked(w: Words, found: dict[str, Any], guess: Guess) -> list[Block]:
-    tried = found["attacked"]
+def _attacked(w: Words, found: RobustnessResults, guess: Baseline | None) -> list[Block]:
+    tried = found.attacked
     if len(tried) < 2:
         return []
     rows = [
-        [
-            f"{row['levels']}/{LEVELS}",
-            w.estimate(estimate(row["accuracy"])),
-            *_shares(w, row["neighbours"]),
-        ]
+        [f"{row.levels}/{LEVELS}", w.estimate(row.accuracy), *_shares(w, row.neighbours)]
         for row in tried
     ]
     head = [w("robust.epsilon"), w("metric.accuracy"), w("robust.same"), w("robust.own")]
-    told = w("robust.attack_note", steps=w.count(int(found["plan"]["steps"])))
+    note = w("robust.attack_note", steps=w.count(int(found.plan.values.get("steps", 0))))
+    points = [_point(row.levels, row.accuracy, row.neighbours) for row in tried]
     return [
-        Text(_attack_said(w, tried, guess), "lead"),
-        Figures(_curves(w, tried, "levels", guess)),
-        Table(head, rows, caption=w("robust.attack_caption", n=int(found["rows"]))),
-        Text(told, "note"),
+        Text(_attack_verdict(w, tried, guess), "lead"),
+        Figures(_curves(w, points, "levels", guess)),
+        Table(head, rows, caption=w("robust.attack_caption", n=found.rows)),
+        Text(note, "note"),
     ]
 
 
-def _attack_said(w: Words, tried: list[dict[str, Any]], guess: Guess) -> Markup:
-    """By the change that nobody sees, or else the smallest that was tried. What always naming the
-    commonest class would get as well is no firmness."""
-    clean = tried[0]
-    row = next((r for r in tried if r["levels"] == UNSEEN), tried[1])
-    left = row["accuracy"]["value"] / max(clean["accuracy"]["value"], 1e-9)
-    said = w(
-        "robust.unseen" if row["levels"] <= UNSEEN else "robust.seen",
-        levels=w.count(int(row["levels"])),
-        clean=w.estimate(estimate(clean["accuracy"])),
-        accuracy=w.estimate(estimate(row["accuracy"])),
-        n=int(clean["accuracy"]["n"]),
+def _attack_verdict(w: Words, tried: Sequence[UnderAttack], guess: Baseline | None) -> Markup:
+    """In words, by the change that nobody sees, or else by the smallest that was tried. A model
+    that is no better than always naming the commonest class is never called firm."""
+    clean = tried[0].accuracy
+    row = next((r for r in tried if r.levels == UNSEEN), tried[1])
+    left = row.accuracy.value / max(clean.value, 1e-9)
+    sentence = w(
+        "robust.unseen" if row.levels <= UNSEEN else "robust.seen",
+        levels=w.count(row.levels),
+        clean=w.estimate(clean),
+        accuracy=w.estimate(row.accuracy),
+        n=clean.n,
     )
-    earned = guess is None or row["accuracy"]["low"] > guess["accuracy"]["value"]
+    earned = guess is None or guess.metric is None or row.accuracy.low > guess.metric.value
     kind = "fragile" if left < FRAGILE else "firm" if left > FIRM and earned else "partly"
-    return Markup("{} {}").format(said, w("robust." + kind, flag=FLAG))
+    return Markup("{} {}").format(sentence, w("robust." + kind, flag=FLAG))
 
 
-def _corrupted(w: Words, found: dict[str, Any], guess: Guess) -> list[Block]:
-    tried, clean = found["corrupted"], found["attacked"][0]
+def _corrupted(w: Words, found: RobustnessResults, guess: Baseline | None) -> list[Block]:
+    tried, clean = found.corrupted, found.attacked[0]
     if not tried:
         return []
-    kinds = dict[str, list[dict[str, Any]]]()
-    for row in tried:
-        kinds.setdefault(row["name"], []).append(row)
-    strengths = sorted({int(row["strength"]) for row in tried})
-    rows = list[Sequence[Any]]()
-    for name, own in kinds.items():
-        shares = [row["accuracy"]["value"] for row in own]
-        cells = [w.share(share, 0) for share in shares] + [""] * (len(strengths) - len(shares))
-        mean = w.share(_mean(shares), 0) if len(shares) == len(strengths) else ""
-        drawn = spark([clean["accuracy"]["value"], *shares])
-        rows.append([w.named("corruption", name), *cells, mean, drawn])
+    kinds = {name: [r for r in tried if r.name == name] for name in _names(tried)}
+    strengths = sorted({row.strength for row in tried})
+    rows = [_by_kind(w, name, own, clean.accuracy, len(strengths)) for name, own in kinds.items()]
     head = [w("robust.what"), *map(w.count, strengths), w("robust.mean"), w("robust.drawn")]
-    sure = max((r["accuracy"]["high"] - r["accuracy"]["low"]) / 2 for r in tried)
-    caption = w("robust.corrupt_caption", n=int(found["rows"]), sure=w.number(100 * sure, 0))
+    sure = max((r.accuracy.high - r.accuracy.low) / 2 for r in tried)
+    caption = w("robust.corrupt_caption", n=found.rows, sure=w.number(100 * sure, 0))
     return [
         Heading(w("robust.corrupted")),
-        *_corruption_said(w, kinds),
+        *_worst_and_best(w, kinds),
         Table(head, rows, caption=caption),
         Figures(_curves(w, _by_strength(clean, tried), "strength", guess)),
         Text(w("robust.corrupt_note"), "note"),
     ]
 
 
-def _corruption_said(w: Words, kinds: dict[str, list[dict[str, Any]]]) -> list[Text]:
+def _names(tried: Sequence[UnderCorruption]) -> list[str]:
+    return list(dict.fromkeys(row.name for row in tried))
+
+
+def _by_kind(
+    w: Words, name: str, rows: Sequence[UnderCorruption], clean: Estimate, strengths: int
+) -> list[Any]:
+    """A row of the table: accuracy at each strength, empty where it was not tried."""
+    shares = [row.accuracy.value for row in rows]
+    cells = [w.share(share, 0) for share in shares] + [""] * (strengths - len(shares))
+    mean = w.share(_mean(shares), 0) if len(shares) == strengths else ""
+    return [w.named("corruption", name), *cells, mean, spark([clean.value, *shares])]
+
+
+def _worst_and_best(w: Words, kinds: Mapping[str, Sequence[UnderCorruption]]) -> list[Text]:
     """By the middle strength, of the kinds that were tried at it."""
-    tried = {name: rows for name, rows in kinds.items() if len(rows) >= MIDDLE}
-    if not tried:
+    middle = {k: rows[MIDDLE - 1].accuracy for k, rows in kinds.items() if len(rows) >= MIDDLE}
+    if not middle:
         return []
-    middle = {name: rows[MIDDLE - 1]["accuracy"] for name, rows in tried.items()}
-    order = sorted(middle, key=lambda name: float(middle[name]["value"]))
+    order = sorted(middle, key=lambda name: middle[name].value)
     worst, best = order[0], order[-1]
-    said = w(
+    sentence = w(
         "robust.worst",
         worst=w.named("corruption", worst),
         best=w.named("corruption", best),
-        low=w.estimate(estimate(middle[worst])),
-        high=w.estimate(estimate(middle[best])),
+        low=w.estimate(middle[worst]),
+        high=w.estimate(middle[best]),
     )
-    return [Text(said)]
+    return [Text(sentence)]
 
 
-def _by_strength(clean: dict[str, Any], tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _by_strength(clean: UnderAttack, tried: Sequence[UnderCorruption]) -> list[ChangePoint]:
     """The mean of all kinds at each strength, between the worst and the best of them."""
-    found = [{"strength": 0, **{k: clean[k] for k in ("accuracy", "neighbours")}}]
-    for strength in sorted({int(row["strength"]) for row in tried}):
-        own = [row for row in tried if row["strength"] == strength]
-        shares = [float(row["accuracy"]["value"]) for row in own]
-        moved = [row["neighbours"] for row in own if row["neighbours"]]
-        accuracy = {"value": _mean(shares), "low": min(shares), "high": max(shares)}
-        neighbours = {k: _mean([m[k] for m in moved]) for k in ("same", "own")} if moved else None
-        found.append({"strength": strength, "accuracy": accuracy, "neighbours": neighbours})
-    value = clean["accuracy"]["value"]  # of one kind, so nothing lies between
-    found[0] = {**found[0], "accuracy": {"value": value, "low": value, "high": value}}
-    return found
+    value = clean.accuracy.value  # of one kind, so nothing lies between
+    points = [ChangePoint(0.0, value, value, value, clean.neighbours)]
+    for strength in sorted({row.strength for row in tried}):
+        own = [row for row in tried if row.strength == strength]
+        shares = [row.accuracy.value for row in own]
+        moved = [row.neighbours for row in own if row.neighbours]
+        mean = Neighbours(_mean([m.same for m in moved]), _mean([m.own for m in moved]))
+        around = (_mean(shares), min(shares), max(shares))
+        points.append(ChangePoint(float(strength), *around, mean if moved else None))
+    return points
 
 
-def _curves(w: Words, rows: list[dict[str, Any]], along: str, guess: Guess) -> list[Figure]:
+def _point(x: float, accuracy: Estimate, neighbours: Neighbours | None) -> ChangePoint:
+    return ChangePoint(float(x), accuracy.value, accuracy.low, accuracy.high, neighbours)
+
+
+def _curves(
+    w: Words, points: Sequence[ChangePoint], along: str, guess: Baseline | None
+) -> list[Figure]:
     """Accuracy and, if there are any, neighbours, against `along`: levels or strength."""
-    drawn = [_line(w, rows, along, "accuracy", "value", "train")]
+    band = [(p.low, p.high) for p in points]
+    drawn = [_line(w, [(p.x, p.accuracy) for p in points], "train", band)]
     keys = [Key("train", w("robust.band_" + along))]
-    if guess and guess["accuracy"]:
-        share, ends = float(guess["accuracy"]["value"]), (rows[0][along], rows[-1][along])
-        drawn.append(Series([(float(x), share) for x in ends], "ideal", dots=False))
-        keys.append(Key("ideal", w("robust.always", majority=data(guess["majority"]))))
+    if guess and guess.metric:
+        ends = [(p.x, guess.metric.value) for p in (points[0], points[-1])]
+        drawn.append(Series(ends, "ideal", dots=False))
+        keys.append(Key("ideal", w("robust.always", majority=data(guess.answer))))
     figures = [_figure(w, w("robust.accuracy_" + along), along, drawn, keys)]
-    if all(row["neighbours"] for row in rows):
-        styles = {"same": "train", "own": "val"}
-        drawn = [_line(w, rows, along, "neighbours", name, s) for name, s in styles.items()]
-        keys = [Key(style, w("robust." + name)) for name, style in styles.items()]
+    moved = [(p.x, p.neighbours) for p in points if p.neighbours]
+    if len(moved) == len(points):
+        drawn = [_line(w, [(x, m.same) for x, m in moved], "train")]
+        drawn.append(_line(w, [(x, m.own) for x, m in moved], "val"))
+        keys = [Key("train", w("robust.same")), Key("val", w("robust.own"))]
         figures.append(_figure(w, w("robust.neighbours_" + along), along, drawn, keys))
     return figures
 
 
 def _line(
-    w: Words, rows: list[dict[str, Any]], along: str, of: str, name: str, style: str
+    w: Words,
+    points: Sequence[tuple[float, float]],
+    style: str,
+    band: Sequence[tuple[float, float]] = (),
 ) -> Series:
-    points = [(float(row[along]), float(row[of][name])) for row in rows]
-    said = [f"{x:.0f}: {w.share(y)}" for x, y in points]
-    band = [(row[of]["low"], row[of]["high"]) for row in rows] if of == "accuracy" else []
-    return Series(points, style, said, band)
+    return Series(points, style, [f"{x:.0f}: {w.share(y)}" for x, y in points], band)
 
 
 def _figure(
@@ -172,10 +199,10 @@ def _figure(
     return Figure(line_chart(title, x, y, drawn), title, keys)
 
 
-def _shares(w: Words, neighbours: dict[str, Any] | None) -> tuple[str, str]:
-    moved = neighbours or {"same": None, "own": None}
-    return w.share(moved["same"], 0), w.share(moved["own"], 0)
+def _shares(w: Words, moved: Neighbours | None) -> tuple[str, str]:
+    same, own = (moved.same, moved.own) if moved else (None, None)
+    return w.share(same, 0), w.share(own, 0)
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return sum(values) / max(len(values), 1)

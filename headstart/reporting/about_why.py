@@ -1,11 +1,9 @@
 """Why the model said what it did: maps over its worst mistakes and over a few right answers."""
 
-from typing import Any
-
 import numpy as np
 from markupsafe import Markup
 
-from headstart.backbones.backbone import card_from_plain
+from headstart.explaining.saved import ExplainedRow
 from headstart.modalities.images.preprocess import Preprocess
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.about_accuracy import path_line
@@ -25,33 +23,31 @@ SWATCHES = {
 
 
 def why_section(facts: Facts, w: Words, album: Album) -> Section:
-    told = facts.explained.get("rows") or []
-    if not told:
+    rows = facts.explained.rows
+    if not rows:
         return Section("why", w("why.title"), [Text(w("why.none", **COMMANDS), "empty")])
-    preprocess = card_from_plain(facts.card).preprocess if facts.card else Preprocess(fit="squash")
-    better = sum(
-        row["deletion"]["area"]["ours"] < row["deletion"]["area"]["random"] for row in told
-    )
-    judged = w("why.judged", n=len(told), better=w.count(better))
+    preprocess = facts.card.preprocess if facts.card else Preprocess(fit="squash")
+    better = sum(row.deletion.area.ours < row.deletion.area.random for row in rows)
+    judged = w("why.judged", n=len(rows), better=w.count(better))
     blocks: list[Block] = [Text(w("why.lead", **SWATCHES), "lead"), Text(judged)]
-    for title, wrong in (("why.wrong", True), ("why.right", False)):
-        rows = [row for row in told if (row["label"] != row["class"]) == wrong]
-        if rows:
-            blocks += [Heading(w(title)), Pairs([_pair(row, w, album, preprocess) for row in rows])]
+    for title, right in (("why.wrong", False), ("why.right", True)):
+        pairs = [_pair(row, w, album, preprocess) for row in rows if row.right == right]
+        if pairs:
+            blocks += [Heading(w(title)), Pairs(pairs)]
     return Section("why", w("why.title"), [*blocks, Text(w("why.note"), "note")])
 
 
-def _pair(row: dict[str, Any], w: Words, album: Album, preprocess: Preprocess) -> list[Card]:
+def _pair(row: ExplainedRow, w: Words, album: Album, preprocess: Preprocess) -> list[Card]:
     """The picture and its map, which is of the class that was answered."""
-    mark = "right" if row["label"] == row["class"] else "wrong"
-    score = w.share(float(row["score"]), 0)
-    lines = [Markup("{} <span class=number>{}</span>").format(data(row["class"]), score)]
+    mark = "right" if row.right else "wrong"
+    score = w.share(row.score, 0)
+    lines = [Markup("{} <span class=number>{}</span>").format(data(row.name), score)]
     if mark == "wrong":
-        lines.append(w("test.really", label=data(row["label"])))
-    seen, over = album.explained(row["path"], preprocess, np.array(row["map"], np.float32))
-    area = row["deletion"]["area"]
-    judged = w("why.area", ours=w.number(area["ours"], 2), random=w.number(area["random"], 2))
+        lines.append(w("test.really", label=data(row.label)))
+    seen, over = album.explained(row.path, preprocess, np.array(row.map, np.float32))
+    area = row.deletion.area
+    judged = w("why.area", ours=w.number(area.ours, 2), random=w.number(area.random, 2))
     return [
-        Card(seen, [*lines, path_line(row["path"])], mark, w("test." + mark)),
-        Card(over, [w("why.speaks", label=data(row["class"])), judged]),
+        Card(seen, [*lines, path_line(row.path)], mark, w("test." + mark)),
+        Card(over, [w("why.speaks", label=data(row.name)), judged]),
     ]

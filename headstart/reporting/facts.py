@@ -1,16 +1,21 @@
 """What a finished run left in its folder, read once into one frozen value."""
 
 import csv
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from headstart.backbones.backbone import Card, card_from_plain
 from headstart.base.cells import restored
 from headstart.base.errors import DataError, Mismatch
+from headstart.base.values import read_json, read_value
 from headstart.data.dataset import CheckedFile
-from headstart.evaluation.evaluation import Estimate
+from headstart.data.findings import Findings
+from headstart.evaluation.insights import Insights
+from headstart.explaining.pixels.robustness import RobustnessResults
+from headstart.explaining.saved import ExplainedRows
+from headstart.reporting.run_files import RunEvaluation, RunRecipe, Timings
 from headstart.targets.predictions import Predictions, read_predictions
 from headstart.training.history import Epoch, read_history
 
@@ -28,25 +33,25 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """All that the page knows. The files of JSON are kept as the plain values they hold.
+    """All that the page knows.
 
-    rows: every row with its part. test: what was said of the test rows. card: the backbone's, {} if
-    it is not there. insights, explained, robustness: {} for a run that has none. sources: the
+    rows: every row with its part. test: predictions of the test rows. card: the backbone's, None
+    if it is not there. robustness: None for a run whose robustness was not tried. sources: the
     picture of each row's path.
     Text holds no lone surrogates: they are spelt as \\udcXX, as the tables of a run spell them.
     """
 
-    recipe: dict[str, Any]
+    recipe: RunRecipe
     rows: tuple[Row, ...]
-    checks: dict[str, Any]
+    checks: Findings
     history: tuple[Epoch, ...]
     test: Predictions
-    evaluation: dict[str, Any]
-    timings: dict[str, Any]
-    card: dict[str, Any] = field(default_factory=dict)
-    insights: dict[str, Any] = field(default_factory=dict)
-    explained: dict[str, Any] = field(default_factory=dict)
-    robustness: dict[str, Any] = field(default_factory=dict)
+    evaluation: RunEvaluation
+    timings: Timings
+    card: Card | None = None
+    insights: Insights = Insights()
+    explained: ExplainedRows = ExplainedRows()
+    robustness: RobustnessResults | None = None
     sources: Mapping[str, Path | CheckedFile] = field(default_factory=dict)
 
     @property
@@ -55,7 +60,7 @@ class Facts:
 
     @property
     def kept(self) -> str:
-        return str(self.evaluation["kept"])
+        return self.evaluation.kept
 
     def part(self, name: str) -> list[Row]:
         return [row for row in self.rows if row.part == name]
@@ -69,17 +74,17 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
             f"writes last: name the folder that `headstart train --out` made."
         )
     return Facts(
-        recipe=_object(run / "recipe.json", "phases", "versions"),
+        recipe=_value(run / "recipe.json", RunRecipe),
         rows=_read(run / "splits.csv", _rows),
-        checks=_object(run / "checks.json", "counts", "near_duplicates", "two_labels"),
+        checks=_value(run / "checks.json", Findings),
         history=_read(run / "history.csv", read_history),
         test=_read(run / "predictions.csv", read_predictions),
-        evaluation=_object(run / "evaluation.json", "test", "kept", "candidates_on_val"),
-        timings=_object(run / "timings.json", "seconds"),
-        card=_optional(run / "model" / "card.json"),
-        insights=_optional(run / "insights.json"),
-        explained=_optional(run / "explained.json"),
-        robustness=_optional(run / "robustness.json"),
+        evaluation=_value(run / "evaluation.json", RunEvaluation),
+        timings=_value(run / "timings.json", Timings),
+        card=_card(run / "model" / "card.json"),
+        insights=_optional(run / "insights.json", Insights) or Insights(),
+        explained=_optional(run / "explained.json", ExplainedRows) or ExplainedRows(),
+        robustness=_optional(run / "robustness.json", RobustnessResults),
         sources={spelt(name): path for name, path in sources.items()},
     )
 
@@ -87,13 +92,6 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
 def spelt(text: str) -> str:
     """The text with lone surrogates (names of files that are not UTF-8) written as \\udcXX."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def estimate(plain: Any) -> Estimate | None:
-    """A value with its interval, from its plain form; None from None."""
-    if not plain:
-        return None
-    return Estimate(plain["value"], plain["low"], plain["high"], int(plain.get("n") or 0))
 
 
 def _read(path: Path, reader: Callable[[Path], T]) -> T:
@@ -112,31 +110,18 @@ def _unfinished(path: Path, what: str) -> DataError:
     )
 
 
-def _object(path: Path, *keys: str) -> dict[str, Any]:
-    """A file of JSON that holds an object with at least these keys."""
-    plain = _read(path, _json)
-    if not isinstance(plain, dict) or (missing := [k for k in keys if k not in plain]):
-        lacks = "is no object" if not isinstance(plain, dict) else f"has no {missing[0]!r}"
-        raise _unfinished(path, lacks)
-    return plain
+def _value(path: Path, kind: type[T]) -> T:
+    return _read(path, lambda file: read_value(file, kind, spelt))
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    return _object(path) if path.is_file() else {}
+def _optional(path: Path, kind: type[T]) -> T | None:
+    return _value(path, kind) if path.is_file() else None
 
 
-def _json(path: Path) -> Any:
-    return _spelt_all(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _spelt_all(value: Any) -> Any:
-    if isinstance(value, str):
-        return spelt(value)
-    if isinstance(value, list):
-        return [_spelt_all(v) for v in value]
-    if isinstance(value, dict):
-        return {spelt(k): _spelt_all(v) for k, v in value.items()}
-    return value
+def _card(path: Path) -> Card | None:
+    if not path.is_file():
+        return None
+    return _read(path, lambda file: card_from_plain(read_json(file, spelt)))
 
 
 def _rows(path: Path) -> tuple[Row, ...]:

@@ -26,7 +26,7 @@ def write_report(
     """
     facts, page = read_facts(run, sources), run / "report.html"
     try:
-        text = render(facts, language or facts.recipe.get("language", "en"))
+        text = render(facts, language or facts.recipe.language)
     except HeadstartError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -56,7 +56,7 @@ def render(facts: Facts, language: str = "en") -> str:
         script=_file("script.js"),
         tile=TILE,
         columns=COLUMNS,
-        version=facts.recipe["versions"].get("headstart", ""),
+        version=facts.recipe.versions.get("headstart", ""),
     )
     return escaped_page(page)
 

@@ -16,13 +16,14 @@ from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import Diverged, SpecError
 from headstart.base.listener import Listener
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
-from headstart.base.values import to_plain
+from headstart.base.values import Settings
 from headstart.data.checks import Checks, check, good_rows, survey
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.evaluation.embedding_map import embedding_map
 from headstart.evaluation.evaluation import Estimate, Evaluation, compare, evaluate_predictions
-from headstart.evaluation.judged import calibration_facts, compared, doubt_facts
+from headstart.evaluation.insights import Insights
+from headstart.evaluation.judged import doubts, gains, temperature_scaling
 from headstart.evaluation.learning_curve import learning_curve
 from headstart.evaluation.mistakes import mistakes, outliers
 from headstart.explaining.explanation import QUICK, explain_run
@@ -32,6 +33,15 @@ from headstart.models.fitting import Fitted
 from headstart.models.fitting_limits import limited, remembered
 from headstart.models.model import Model
 from headstart.reporting.page import write_report
+from headstart.reporting.run_files import (
+    KeptStrategy,
+    ParameterCount,
+    PhaseSize,
+    RunEvaluation,
+    RunRecipe,
+    Timings,
+    WeightsOrigin,
+)
 from headstart.runs.folder import (
     CHECKPOINTS,
     LAST,
@@ -79,7 +89,7 @@ class Run:
     gain: Estimate | None
     evaluations: dict[str, Evaluation]  # by part: "test" and "val"
     baselines: dict[str, Evaluation]
-    timings: dict[str, Any]
+    timings: Timings
     left_out: tuple[LeftOut, ...]
 
 
@@ -166,19 +176,19 @@ def _finish(
     _write_evaluation(shop, kept, evaluations, on_val, baselines)
     write_csv(test, shop.out / "predictions.csv")
     recipe = _recipe(shop.job, learned, kept, gain)
-    write_json(shop.out / "recipe.json", recipe)
+    write_json(shop.out / "recipe.json", recipe.to_plain())
     with shop.clock("save"):
-        shipped = save(fitted.model, shop.out / "model", told=recipe["strategy"]).model
-    write_json(shop.out / LAST, _timings(shop))
+        shipped = save(fitted.model, shop.out / "model", told=recipe.strategy.to_plain()).model
+    write_json(shop.out / LAST, _timings(shop).to_plain())
     finish()
     with shop.clock("insights"), _optional(shop, "insights"):
         seen = _looked(shop, learned, kept, test, table, baseline)
-        write_json(shop.out / "insights.json", seen)
+        write_json(shop.out / "insights.json", seen.to_plain())
     with shop.clock("explained"), _optional(shop, "explained"):
         _explain(shop, shipped, pictures)
     timings = _timings(shop)
     with _optional(shop, "timings"):
-        write_json(shop.out / LAST, timings)
+        write_json(shop.out / LAST, timings.to_plain())
     with _optional(shop, "report", "not written", " `headstart report` makes it later."):
         write_report(shop.out, pictures, shop.job.language)
     return Run(
@@ -228,11 +238,11 @@ def _baseline(shop: Workshop, learned: _Learned) -> tuple[str, Predictions] | No
         return None
 
 
-def _looked(shop: Workshop, *run: Any) -> dict[str, Any]:
+def _looked(shop: Workshop, *run: Any) -> Insights:
     """What `_insights` finds; nothing, if that fails."""
     with _optional(shop, "insights"):
         return _insights(shop, *run)
-    return {}
+    return Insights()
 
 
 def _of_kept(shop: Workshop, learned: _Learned, kept: str, data: Dataset) -> FeatureTable:
@@ -260,34 +270,34 @@ def _insights(
     test: Predictions,
     table: FeatureTable,
     baseline: tuple[str, Predictions] | None,
-) -> dict[str, Any]:
-    """What the report tells beside the figures, as plain values."""
+) -> Insights:
+    """What the report tells beside the figures."""
     model, plain = learned.candidates[kept].fitted.model, learned.table
     parts = {"train": learned.splits.train, "val": learned.splits.val, "test": learned.splits.test}
     on_val = {name: c.val for name, c in learned.candidates.items()}
     on_test = {kept: test} | dict([baseline] if baseline else [])
     scaled = model.limits.temperature != 1.0
-    told = calibration_facts(
-        test, model.limits.temperature, len(learned.splits.val) if scaled else 0
+    found = Insights(
+        temperature_scaling(
+            test, model.limits.temperature, len(learned.splits.val) if scaled else 0
+        ),
+        doubts(model, shop.job.trust, test, table.x),
+        gains(kept, on_val, "val") + gains(kept, on_test, "test"),
     )
-    found: dict[str, Any] = {
-        "calibration": told,
-        "doubt": doubt_facts(model, shop.job.trust, test, table.x),
-        "compared": compared(kept, on_val, "val") + compared(kept, on_test, "test"),
-    }
     if plain is None:  # a network from scratch has no features that were computed once
-        return found | dict.fromkeys(("learning_curve", "mistakes", "outliers", "map"))
+        return found
     chosen = learned.candidates["head"].fitted.chosen
     l2 = float(chosen["l2"]) if chosen["head"] == "logistic" else USUAL_L2  # ridge's is another
     where = {id: name for name, part in parts.items() for id in part.ids}
-    return found | {
-        "learning_curve": learning_curve(
+    return replace(
+        found,
+        learning_curve=learning_curve(
             l2, plain.of(learned.splits.train), plain.of(learned.splits.val)
         ),
-        "mistakes": mistakes(l2, plain),
-        "outliers": outliers(plain),
-        "map": embedding_map(plain, where),
-    }
+        mistakes=mistakes(l2, plain),
+        outliers=outliers(plain),
+        map=embedding_map(plain, where),
+    )
 
 
 def _checked(shop: Workshop, data: Dataset) -> tuple[Dataset, Checks]:
@@ -386,64 +396,59 @@ def _write_evaluation(
     on_val: dict[str, Evaluation],
     baselines: dict[str, Evaluation],
 ) -> None:
-    plain: dict[str, Any] = {part: e.to_plain() for part, e in evaluations.items()}
-    plain["kept"] = kept
-    plain["candidates_on_val"] = {name: e.to_plain() for name, e in on_val.items()}
-    plain["baselines_on_test"] = {name: e.to_plain() for name, e in baselines.items()}
-    write_json(shop.out / "evaluation.json", plain)
+    found = RunEvaluation(
+        test=evaluations["test"],
+        val=evaluations["val"],
+        kept=kept,
+        candidates_on_val=on_val,
+        baselines_on_test=baselines,
+    )
+    write_json(shop.out / "evaluation.json", found.to_plain())
 
 
-def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> dict[str, Any]:
+def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> RunRecipe:
     """Every choice, "auto" resolved, and what made it; nothing that differs by the hour."""
     backbone, candidates = learned.ready.backbone, learned.candidates
-    return {
-        "data": job.source,
-        "data_licence": job.data_licence,
-        "backbone": job.backbone,
-        "weights": {
-            "asked": job.weights,
-            "origin": backbone.card.origin,
-            "fingerprint": backbone.fingerprint(),
-        },
-        "strategy": {
-            "asked": job.strategy,
-            "kept": kept,
-            "gain_on_val": gain.to_plain() if gain else None,
-        },
-        "recipe": to_plain(job.recipe.resolved(backbone)),
-        "finetune": to_plain(learned.ready.settings) if job.strategy != "extract" else None,
-        "augment": to_plain(job.augment),
-        "trust": to_plain(job.trust),
-        "baseline": job.baseline,
-        "chosen": {name: c.fitted.chosen for name, c in candidates.items()},
-        "tried": [trial for c in candidates.values() for trial in c.fitted.path],
-        "split": to_plain(job.split),
-        "checks": to_plain(job.checks),
-        "seed": job.split.seed,
-        "language": job.language,
-        "device": job.runtime.resolved().device,
-        "phases": {name: _phase(c.fitted.count) for name, c in candidates.items()},
-        "versions": {"python": sys.version.split()[0], **versions()},
-    }
+    return RunRecipe(
+        data=job.source,
+        data_licence=job.data_licence,
+        backbone=job.backbone,
+        weights=WeightsOrigin(job.weights, backbone.card.origin, backbone.fingerprint()),
+        strategy=KeptStrategy(job.strategy, kept, gain),
+        recipe=Settings.of(job.recipe.resolved(backbone)),
+        finetune=Settings.of(learned.ready.settings) if job.strategy != "extract" else None,
+        augment=Settings.of(job.augment),
+        trust=Settings.of(job.trust),
+        baseline=job.baseline,
+        chosen={name: Settings.of(c.fitted.chosen) for name, c in candidates.items()},
+        tried=tuple(Settings.of(trial) for c in candidates.values() for trial in c.fitted.path),
+        split=Settings.of(job.split),
+        checks=Settings.of(job.checks),
+        seed=job.split.seed,
+        language=job.language,
+        device=job.runtime.resolved().device,
+        phases={name: _phase(c.fitted.count) for name, c in candidates.items()},
+        versions={"python": sys.version.split()[0], **versions()},
+    )
 
 
-def _phase(count: Count) -> dict[str, Any]:
-    return {
-        "frozen": {"parameters": count.frozen, "tensors": count.frozen_tensors},
-        "trainable": {"parameters": count.trainable, "tensors": count.trainable_tensors},
-    }
+def _phase(count: Count) -> PhaseSize:
+    return PhaseSize(
+        frozen=ParameterCount(count.frozen, count.frozen_tensors),
+        trainable=ParameterCount(count.trainable, count.trainable_tensors),
+    )
 
 
-def _timings(shop: Workshop) -> dict[str, Any]:
+def _timings(shop: Workshop) -> Timings:
     seconds, tables = shop.clock.seconds, shop.tables
     fresh = [t for t in tables if t.forwards >= len(t) > 0 and t.seconds]  # none from the store
     largest = max(fresh, key=len, default=None)
-    return {
-        "seconds": seconds,
-        "total_seconds": round(sum(seconds.values()), 3),
-        "examples_per_second": round(len(largest) / largest.seconds, 1) if largest else None,
-        "backbone_forwards": sum(t.forwards for t in tables),
-        "store_hits": sum(t.hits for t in tables),
-        "peak_rss_bytes": peak_rss_bytes(),
-        "machine": machine(),
-    }
+    return Timings(
+        seconds=dict(seconds),
+        total_seconds=round(sum(seconds.values()), 3),
+        examples_per_second=round(len(largest) / largest.seconds, 1) if largest else None,
+        backbone_forwards=sum(t.forwards for t in tables),
+        store_hits=sum(t.hits for t in tables),
+        peak_rss_bytes=peak_rss_bytes(),
+        machine=machine(),
+    )

@@ -1,20 +1,26 @@
 """The same job with several seeds, and how much its numbers move with them."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headstart.base.atomic import make_folder, read_bytes, write_json
+from headstart.base.atomic import make_folder, write_json
 from headstart.base.errors import MissingPackage, SpecError
 from headstart.base.listener import Listener
-from headstart.base.values import fingerprint, to_plain
+from headstart.base.values import (
+    Record,
+    Settings,
+    fingerprint,
+    read_value,
+)
 from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.findings import Findings
 from headstart.evaluation.evaluation import Evaluation, evaluate_predictions
+from headstart.reporting.run_files import RunEvaluation, RunRecipe
 from headstart.runs.folder import LAST, MARKER, changed_files, first_few, recorded_digests
 from headstart.runs.job import Job
 from headstart.runs.run import train
@@ -27,7 +33,7 @@ MEASURES = {"accuracy": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "log_loss":
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(Record):
     """A number over n runs. sd: with n - 1. low, high: the 95 % interval of the mean."""
 
     mean: float
@@ -38,28 +44,21 @@ class Moments:
     most: float
     n: int
 
-    def to_plain(self) -> dict[str, float]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(Record):
     """How test numbers differ between runs; None where a run could not tell one."""
 
     accuracy: Moments | None
     balanced_accuracy: Moments | None
     log_loss: Moments | None
 
-    def to_plain(self) -> dict[str, dict[str, float] | None]:
-        named = {name: getattr(self, name) for name in MEASURES}
-        return {name: m.to_plain() if m else None for name, m in named.items()}
-
 
 @dataclass(frozen=True, eq=False)
 class SeedRun:
-    """A finished run of one seed, as its folder tells it; nothing large is kept of it.
+    """A finished run of one seed, read from its folder.
 
-    trained: now, and not found finished. left_out: of the examples.
+    trained: False for a run that was finished before. left_out: of the examples.
     """
 
     seed: int
@@ -67,6 +66,24 @@ class SeedRun:
     test: Evaluation
     trained: bool
     left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class SeedEvaluation(Record):
+    """The evaluation on test of the run in a folder."""
+
+    seed: int
+    folder: str
+    test: Evaluation
+
+
+@dataclass(frozen=True)
+class SeedRuns(Record):
+    """seeds.json. asked: what decides the results, but the seeds; written first, the rest last."""
+
+    asked: Settings
+    runs: tuple[SeedEvaluation, ...] = ()
+    spread: Spread | None = None
 
 
 def spread(evaluations: Sequence[Evaluation]) -> Spread:
@@ -124,7 +141,8 @@ def train_seeds(
     finished = {folder for folder, own in jobs.items() if _is_finished(folder, own)}
     _check_agree(sorted(finished))
     make_folder(out)
-    write_json(out / SEEDS, {"asked": _asked(job, data)})
+    asked = _asked(job, data)
+    write_json(out / SEEDS, SeedRuns(asked).to_plain())
     runs = []
     for i, (folder, own) in enumerate(jobs.items(), start=1):
         there = ", finished already" if folder in finished else ""
@@ -133,9 +151,9 @@ def train_seeds(
         _check_pictures(next(iter(jobs)), folder)
         runs.append(SeedRun(own.split.seed, folder, _test(folder), not there, left_out))
     _check_agree(list(jobs))
-    told = [{"seed": r.seed, "folder": r.folder.name, "test": r.test.to_plain()} for r in runs]
-    found = spread([run.test for run in runs]).to_plain()
-    write_json(out / SEEDS, {"asked": _asked(job, data), "runs": told, "spread": found})
+    judged = tuple(SeedEvaluation(r.seed, r.folder.name, r.test) for r in runs)
+    whole = SeedRuns(asked, judged, spread([run.test for run in runs]))
+    write_json(out / SEEDS, whole.to_plain())
     return tuple(runs)
 
 
@@ -165,12 +183,11 @@ def _moved(job: Job, seeds: int) -> Iterator[Job]:
         )
 
 
-def _asked(job: Job, data: Dataset) -> dict[str, Any]:
-    """All that decides what is learned, but the seeds."""
+def _asked(job: Job, data: Dataset) -> Settings:
+    """Everything that decides the results, but the seeds."""
     rows = (data.ids, data.labels, data.classes, data.parts, data.groups, data.strata)
     asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in BESIDE}
-    plain = {k: to_plain(v) if is_dataclass(v) else v for k, v in asked.items()}
-    return json.loads(json.dumps(_seedless(plain | {"rows": fingerprint(*rows)})))
+    return Settings(_seedless(Settings.of(asked | {"rows": fingerprint(*rows)}).values))
 
 
 def _seedless(plain: Any) -> Any:
@@ -183,13 +200,13 @@ def _check_folder(out: Path, job: Job, data: Dataset) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        there = _json(out / SEEDS)["asked"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        there = read_value(out / SEEDS, SeedRuns).asked
+    except (OSError, ValueError) as error:
         raise SpecError(
             f"--out names a new folder, or one that runs of several seeds were begun in; {out} is "
             f"neither. Nothing was changed: name another folder."
         ) from error
-    if odd := _differing(there, _asked(job, data)):
+    if odd := _differing(there.values, _asked(job, data).values):
         raise SpecError(
             f"Runs of several seeds differ in nothing else, but {out} was begun otherwise: in "
             f"{odd}. Ask for the same as then, or name another --out."
@@ -202,7 +219,8 @@ def _is_finished(folder: Path, job: Job) -> bool:
         return False
     recipe = _recipe(folder)
     for name in ("recipe", "finetune", "split"):
-        wanted, there = getattr(job, name).seed, (recipe.get(name) or {}).get("seed")
+        asked: Settings | None = getattr(recipe, name)
+        wanted, there = getattr(job, name).seed, asked.values.get("seed") if asked else None
         if there not in (wanted, None):
             raise SpecError(
                 f"{folder} was trained with {name} seed {there}, where {wanted} is wanted. Ask for "
@@ -233,14 +251,13 @@ def _check_pictures(first: Path, folder: Path) -> None:
         )
 
 
-def _settings(recipe: dict[str, Any]) -> Any:
+def _settings(recipe: RunRecipe) -> Any:
     """What a recipe asks for; not what came of it, which may well depend on the seed."""
     asked = {f.name for f in fields(Job)} | {"data"}
-    plain = {k: v for k, v in recipe.items() if k in asked}
-    tuned = dict(recipe.get("finetune") or {})
+    plain = {k: v for k, v in recipe.to_plain().items() if k in asked}
+    tuned = dict(plain["finetune"] or {})
     tuned.pop("cut_precision", None)  # "auto" is settled by the disk's room
-    asked_strategy = (recipe.get("strategy") or {}).get("asked")
-    return _seedless(plain | {"finetune": tuned, "strategy": asked_strategy})
+    return _seedless(plain | {"finetune": tuned, "strategy": recipe.strategy.asked})
 
 
 def _differing(one: Any, other: Any, name: str = "") -> str:
@@ -253,13 +270,9 @@ def _differing(one: Any, other: Any, name: str = "") -> str:
     return ""
 
 
-def _recipe(folder: Path) -> dict[str, Any]:
+def _recipe(folder: Path) -> RunRecipe:
     with _read(folder):
-        recipe = _json(folder / "recipe.json")
-        named = ("recipe", "finetune", "split", "strategy")
-        if not all(isinstance(recipe.get(name) or {}, dict) for name in named):
-            raise ValueError("its recipe.json was altered")
-        return dict(recipe)
+        return read_value(folder / "recipe.json", RunRecipe)
 
 
 @contextmanager
@@ -267,7 +280,7 @@ def _read(folder: Path) -> Iterator[None]:
     """Raises SpecError for a file of a finished run that is not as the run wrote it."""
     try:
         yield
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, LookupError, TypeError, ValueError) as error:
         raise SpecError(
             f"{folder} should hold a finished run, but a file of it can't be read ({error}). Move "
             f"the folder away, and run the same command again."
@@ -277,15 +290,12 @@ def _read(folder: Path) -> Iterator[None]:
 def _test(folder: Path) -> Evaluation:
     """As the run judged it: from its predictions, which come back bit for bit."""
     with _read(folder):
-        majority = _json(folder / "evaluation.json")["test"]["baseline"]["majority"]
+        baseline = read_value(folder / "evaluation.json", RunEvaluation).test.baseline
+        majority = baseline.answer if baseline else None
         return evaluate_predictions(read_predictions(folder / "predictions.csv"), majority=majority)
 
 
 def _left_out(folder: Path) -> tuple[LeftOut, ...]:
     with _read(folder):
-        checks = _json(folder / "checks.json")
-        return tuple(LeftOut(**item) for item in (*checks["unreadable"], *checks["left_out"]))
-
-
-def _json(path: Path) -> Any:
-    return json.loads(read_bytes(path))
+        checks = read_value(folder / "checks.json", Findings)
+        return (*checks.unreadable, *checks.left_out)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from headstart.base.atomic import new_folder
 from headstart.base.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
 from headstart.base.listener import Listener
+from headstart.base.values import entries, read_json, read_value
+from headstart.reporting.run_files import RunEvaluation
 from headstart.runs.folder import LAST, MARKER
-from headstart.targets.registry import evaluated_target
 from headstart.training.history import HISTORY, Epoch, read_history
 
 if TYPE_CHECKING:
@@ -104,17 +105,13 @@ def told(run: Path) -> Told:
         raise DataError(f"What is tracked is a finished run; {run} holds none. Name its folder.")
     try:
         curves = tuple(_curves(read_history(run / "history.csv")))
-        figures = dict(_figures(json.loads(_text(run / "evaluation.json"))))
-        settings = dict(_settings(json.loads(_text(run / "recipe.json"))))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        figures = dict(_figures(read_value(run / "evaluation.json", RunEvaluation)))
+        settings = dict(_settings(entries(read_json(run / "recipe.json"), "")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{run} is not as a run leaves it ({type(error).__name__}: {error}). Train it again."
         ) from error
     return Told(run.resolve().name, curves, figures, settings)
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
 
 
 def _curves(history: Iterable[Epoch]) -> Iterator[Point]:
@@ -126,17 +123,18 @@ def _curves(history: Iterable[Epoch]) -> Iterator[Point]:
                 yield Point(f"{line.phase}/{name}", value, line.epoch)
 
 
-def _figures(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    for part in ("test", "val"):
-        for name in evaluated_target(evaluation[part]).shown:
-            if estimate := evaluation[part][name]:
-                yield f"{part}/{name}", float(estimate["value"])
-                yield f"{part}/{name}_low", float(estimate["low"])
-                yield f"{part}/{name}_high", float(estimate["high"])
-        yield f"{part}/n", float(evaluation[part]["n"])
+def _figures(found: RunEvaluation) -> Iterator[tuple[str, float]]:
+    parts = {"test": found.test} | ({"val": found.val} if found.val else {})
+    for part, evaluation in parts.items():
+        for name in evaluation.target.shown or evaluation.metrics:
+            if estimate := evaluation.metrics[name]:
+                yield f"{part}/{name}", estimate.value
+                yield f"{part}/{name}_low", estimate.low
+                yield f"{part}/{name}_high", estimate.high
+        yield f"{part}/n", float(evaluation.n)
 
 
-def _settings(plain: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def _settings(plain: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Dotted names; what was tried in between is no setting."""
     for name, value in plain.items():
         if isinstance(value, dict):

@@ -14,12 +14,19 @@ from headstart.base.errors import Mismatch
 from headstart.base.listener import Listener
 from headstart.base.runtime import ON_CPU, Runtime
 from headstart.base.threads import ordered_map
-from headstart.base.values import to_plain
+from headstart.base.values import Settings
 from headstart.evaluation.evaluation import Estimate, wilson
 from headstart.explaining.forward import Forward
 from headstart.explaining.lens import Lens, Squares
 from headstart.explaining.pixels.corruptions import STRENGTHS, corrupt
 from headstart.explaining.pixels.robust_plan import RobustnessPlan
+from headstart.explaining.pixels.robustness import (
+    NeighbourCount,
+    Neighbours,
+    RobustnessResults,
+    UnderAttack,
+    UnderCorruption,
+)
 from headstart.features.extract import FeatureTable
 from headstart.heads.nearest import unit
 from headstart.training.adversary import lead, perturb
@@ -31,17 +38,6 @@ FEW = 4  # steps of the first search for a change that misleads
 STEP = 3  # times what a forward pass takes: there and back
 Labels = NDArray[np.int64]  # (N,)
 Rows = NDArray[np.intp]  # (N, NEAREST) of the training rows
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """Of the training rows nearest to changed pictures, by the cosine of their features.
-
-    same: share that were nearest before the change. own: share with the picture's own label.
-    """
-
-    same: float
-    own: float
 
 
 @dataclass(frozen=True)
@@ -72,18 +68,24 @@ class Robustness:
     def finished(self) -> bool:
         return len(self.attacked) + len(self.corrupted) == self.planned
 
+    @property
+    def results(self) -> RobustnessResults:
+        """As robustness.json holds them."""
+        return RobustnessResults(
+            self.rows,
+            self.finished,
+            Settings.of(self.plan),
+            NeighbourCount(min(NEAREST, self.known), self.known),
+            tuple(UnderAttack(e, h.accuracy, h.neighbours) for e, h in self.attacked.items()),
+            tuple(
+                UnderCorruption(*which, held.accuracy, held.neighbours)
+                for which, held in self.corrupted.items()
+            ),
+        )
+
     def to_plain(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "finished": self.finished,
-            "plan": to_plain(self.plan),
-            "neighbours": {"nearest": min(NEAREST, self.known), "of": self.known},
-            "attacked": [{"levels": e, **_plain(held)} for e, held in self.attacked.items()],
-            "corrupted": [
-                {"name": name, "strength": strength, **_plain(held)}
-                for (name, strength), held in self.corrupted.items()
-            ],
-        }
+        """The results, ready for JSON."""
+        return self.results.to_plain()
 
 
 def robustness(
@@ -309,11 +311,3 @@ def _parts(rows: int) -> Iterator[slice]:
 
 def _share(right: NDArray[np.bool_]) -> Estimate:
     return cast(Estimate, wilson(int(right.sum()), len(right)))  # there is a row at least
-
-
-def _plain(held: Held) -> dict[str, Any]:
-    moved = held.neighbours
-    return {
-        "accuracy": held.accuracy.to_plain(),
-        "neighbours": None if moved is None else {"same": moved.same, "own": moved.own},
-    }
