@@ -79,7 +79,7 @@ def row(
     clean = hs.evaluate(model.predict(every, store=None)).accuracy
     assert clean is not None
     lens = hs.lens_of(model)
-    found = hs.robustness(lens, hs.squared(lens.preprocess, few).squares, few.y, PLAN)
+    found = hs.robustness(lens, hs.squared(lens.input, few).squares, few.y, PLAN)
     reach = {f"{n}/255": round(held.accuracy.value, 3) for n, held in found.attacked.items()}
     return {"model": name, "all test cells": str(clean), **reach, "training s": round(seconds, 1)}
 

@@ -129,7 +129,7 @@ class Outside(nn.Module):
 def by_library(bundle: Path, cells: list[Path], outside: int) -> Iterator[dict[str, object]]:
     """Ours and ART's on the same squares."""
     lens = hs.lens_of(hs.load(bundle).model)
-    squares = np.stack([lens.preprocess(hs.decode(cell)) for cell in cells])
+    squares = np.stack([lens.input(hs.decode(cell)) for cell in cells])
     few = squares[:outside]
     for levels in LEVELS:
         mine, reach = ours(lens, squares, levels), f"{levels}/255"

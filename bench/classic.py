@@ -21,6 +21,7 @@ from torch import nn
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.base.runtime import cores
+from headstart.modalities.images.inputs import of_pictures
 
 Layout = torch.memory_format
 
@@ -51,7 +52,7 @@ def tutorial(backbone: Backbone, parts: hs.Splits, epochs: int, layout: Layout) 
 
 
 def loader(backbone: Backbone, data: hs.Dataset) -> Any:
-    pictures = Pictures(data, backbone.card.preprocess)
+    pictures = Pictures(data, of_pictures(backbone.card.input))
     return torch.utils.data.DataLoader(pictures, batch_size=32, num_workers=2)
 
 
@@ -79,7 +80,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     data = cells.take(np.sort(rng.permutation(len(cells))[: args.images]))
     parts = hs.split(data, hs.SplitPlan(val=0.15, test=0.25))
-    backbone = hs.load_backbone(hs.DEFAULT_BACKBONE).fitted("squash")
+    backbone = hs.load_backbone(hs.DEFAULT_BACKBONE).changed(fit="squash")
     rows: list[dict[str, object]] = []
     predictions: list[hs.Predictions] = []
     for name, way in (

@@ -23,10 +23,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from headstart.modalities.images.decoding import Pixels, decode
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput
 
 WIDTH, HEIGHT = 2000, 1500
-DRAFT = Preprocess()
+DRAFT = ImageInput()
 FULL = replace(DRAFT, draft=False)
 QUALITIES = (85, 90, 95)
 SUBSAMPLINGS = {"4:2:0": 2, "4:4:4": 0}

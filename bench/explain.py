@@ -34,6 +34,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.saved import save_backbone
 from headstart.explaining.lens import Lens
 from headstart.explaining.method import METHODS, Method
+from headstart.modalities.images.inputs import of_pictures
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from patches import lens_on, on_the_patch, patched, shuffled, taught  # noqa: E402
@@ -82,7 +83,7 @@ def main() -> None:
 def on_patches(name: str, start: int, methods: Sequence[Method], count: int) -> Iterator[Row]:
     """Shows that maps follow the head, and find what decides."""
     lens = taught_lens(name, start)
-    side = lens.preprocess.size
+    side = lens.input.size
     squares, labels, places = patched(count, side, seed=2)
     said = lens.scores(squares).argmax(axis=1)
     looker = hs.looker_of(lens)
@@ -120,7 +121,7 @@ def shuffling(
     maps: Sequence[hs.Attribution],
 ) -> dict[str, object]:
     """How much of the maps is left with the weights of the head in another order."""
-    side, few = lens.preprocess.size, slice(SHUFFLED)
+    side, few = lens.input.size, slice(SHUFFLED)
     alike = np.array(
         [
             spearmanr(own.over(side), other.over(side), axis=None).statistic
@@ -145,7 +146,9 @@ def taught_lens(name: str, start: int) -> Lens:
         return taught(backbone, STEPS.get(name, 40), start=start)
     from sklearn.linear_model import LogisticRegression
 
-    squares, labels, _ = patched(256, backbone.card.preprocess.size, seed=100 + start, classes=3)
+    squares, labels, _ = patched(
+        256, of_pictures(backbone.card.input).size, seed=100 + start, classes=3
+    )
     bare = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
     with torch.inference_mode():
         parts = np.split(squares, len(squares) // 16)
@@ -198,7 +201,7 @@ def pretrained() -> Lens:
 
 def photographs_of(count: int) -> NDArray[np.uint8]:
     """Whole photographs and crops, evenly taken of all, as the pretrained network is given them."""
-    eats = pretrained().preprocess
+    eats = pretrained().input
     with tempfile.TemporaryDirectory() as folder:
         files, _ = hs.find([photographs(Path(folder))])
         picked = [files.sources[n * len(files) // count] for n in range(count)]
@@ -211,7 +214,7 @@ def cells_of(lens: Lens, run: Path, count: int) -> NDArray[np.uint8]:
     there = dict(zip(cells.ids, cells.sources, strict=True))
     wanted = said.classes.index("defective")
     picked = [there[id] for id, c in zip(said.ids, said.predicted, strict=True) if c == wanted]
-    return np.stack([lens.preprocess(hs.decode(path)) for path in picked[:count]])
+    return np.stack([lens.input(hs.decode(path)) for path in picked[:count]])
 
 
 def _from_file() -> Backbone:

@@ -26,7 +26,7 @@ from headstart.base.runtime import cores
 from headstart.base.threads import ordered_map
 from headstart.features.engines import OnnxEngine
 from headstart.modalities.images.decoding import decode
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput, of_pictures
 
 BACKBONES = (
     ("packaged:efficientnet_lite0", "pretrained"),
@@ -39,7 +39,7 @@ TARGETS = {"against channels-last": 2.5, "against default": 3.5, "of the bound":
 class Pictures(torch.utils.data.Dataset[torch.Tensor]):
     """What the tutorials write: one normalised float tensor a picture."""
 
-    def __init__(self, data: hs.Dataset, preprocess: Preprocess) -> None:
+    def __init__(self, data: hs.Dataset, preprocess: ImageInput) -> None:
         self.data, self.preprocess = data, preprocess
         self.mean = torch.tensor(preprocess.mean)[:, None, None]
         self.std = torch.tensor(preprocess.std)[:, None, None]
@@ -53,7 +53,7 @@ class Pictures(torch.utils.data.Dataset[torch.Tensor]):
         return (x - self.mean) / self.std
 
 
-def square_of(preprocess: Preprocess, source: Any) -> NDArray[np.uint8]:
+def square_of(preprocess: ImageInput, source: Any) -> NDArray[np.uint8]:
     return preprocess(decode(source, short_side=preprocess.short_side))
 
 
@@ -62,19 +62,19 @@ def usual_loop(backbone: Backbone, data: hs.Dataset, layout: torch.memory_format
     """Eager PyTorch, batches of 32 from two worker processes."""
     module = backbone.module.to(memory_format=layout)
     loader = torch.utils.data.DataLoader(
-        Pictures(data, backbone.card.preprocess), batch_size=32, num_workers=2
+        Pictures(data, of_pictures(backbone.card.input)), batch_size=32, num_workers=2
     )
     return torch.cat([module(x.to(memory_format=layout)) for x in loader]).numpy()
 
 
-def decode_only(preprocess: Preprocess, data: hs.Dataset) -> None:
+def decode_only(preprocess: ImageInput, data: hs.Dataset) -> None:
     for _ in ordered_map(partial(square_of, preprocess), data.sources, threads=cores(), ahead=48):
         pass
 
 
 def forward_only(engine: OnnxEngine, squares: NDArray[np.uint8], n: int) -> None:
     for _ in range(0, n, len(squares)):
-        engine(squares)
+        engine({"pixels": squares})
 
 
 def rate(work: Callable[[], Any], n: int) -> tuple[float, Any]:
@@ -89,7 +89,7 @@ def measure(name: str, weights: str, data: hs.Dataset, rounds: int) -> dict[str,
     frozen = freeze(backbone)
     export_s = time.perf_counter() - began
     engine = OnnxEngine(frozen, cores())
-    eats = backbone.card.preprocess
+    eats = of_pictures(backbone.card.input)
     squares = np.stack([square_of(eats, s) for s in data.sources[: engine.batch]])
     ways: dict[str, Callable[[], Any]] = {
         "headstart": lambda: hs.extract(frozen, data).x,
@@ -98,7 +98,7 @@ def measure(name: str, weights: str, data: hs.Dataset, rounds: int) -> dict[str,
         "decode": lambda: decode_only(eats, data),
         "forward": lambda: forward_only(engine, squares, n),
     }
-    engine(squares)
+    engine({"pixels": squares})
     done = [{way: rate(work, n) for way, work in ways.items()} for _ in range(rounds)]
     rates = [{way: r for way, (r, _) in one.items()} for one in done]
     off = max(np.abs(one["headstart"][1] - one["channels-last"][1]).max() for one in done)

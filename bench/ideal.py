@@ -77,7 +77,7 @@ def one(
 
 
 def score(lens: hs.Lens, name: str, pixels: hs.Pixels) -> float:
-    return float(lens.scores(lens.preprocess(pixels)[None].copy())[0, lens.number(name)])
+    return float(lens.scores(lens.input(pixels)[None].copy())[0, lens.number(name)])
 
 
 def as_png(pixels: hs.Pixels) -> bytes:

@@ -38,7 +38,7 @@ def main() -> None:
         bundle, train, test = demo(args.run, Path(folder), args.known)
         model = hs.load(bundle).model
     lens, plan = hs.lens_of(model), hs.RobustnessPlan(rows=args.rows)
-    tried = hs.squared(lens.preprocess, test.take(hs.drawn(test.y, plan.rows)))
+    tried = hs.squared(lens.input, test.take(hs.drawn(test.y, plan.rows)))
     known = hs.extract(model.backbone, train, store=hs.Store())
     began = time.perf_counter()
     found = hs.robustness(lens, tried.squares, tried.data.y, plan, known=known)

@@ -24,6 +24,7 @@ from PIL import Image
 import headstart as hs
 from headstart.evaluation.norm_statistics import Noted, joined, listening, remembered
 from headstart.evaluation.source_distance import FAR, UNSURE, VERY_FAR, told, white_noise
+from headstart.modalities.images.inputs import of_pictures
 
 SHIPPED = Path(skimage.__file__).parent / "data"
 OTHERS = (
@@ -69,13 +70,14 @@ def one_backbone(
     name: str, groups: Sequence[tuple[str, str, list[Pixels]]]
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     backbone = hs.load_backbone(name)
-    memory, eats = remembered(backbone.module), backbone.card.preprocess
+    memory, eats = remembered(backbone.module), of_pictures(backbone.card.input)
     rows, sizes = list[dict[str, object]](), list[dict[str, object]]()
     with listening(backbone, memory, "cpu") as noted:
-        noise = noted(white_noise(eats.size))
+        noise = noted(white_noise(eats))
         for group, expected, pictures in groups:
             squares = np.stack([eats(np.ascontiguousarray(pixels)) for pixels in pictures])
-            seen = joined([noted(squares[i : i + 16]) for i in range(0, len(squares), 16)])
+            parts = (squares[i : i + 16] for i in range(0, len(squares), 16))
+            seen = joined([noted({"pixels": part}) for part in parts])
             far = told(backbone, memory, seen, noise)
             assert far.distance is not None
             assert far.sure is not None

@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from headstart.explaining.pixels.robust import robustness_rows as robustness_rows
     from headstart.explaining.pixels.robust import trials as trials
     from headstart.explaining.pixels.robust_plan import RobustnessPlan as RobustnessPlan
+    from headstart.explaining.pixels.squares import Squared as Squared
+    from headstart.explaining.pixels.squares import squared as squared
     from headstart.explaining.pixels.triptych import triptych as triptych
     from headstart.explaining.pixels.triptych import triptych_path as triptych_path
     from headstart.explaining.pixels.triptych import write_fooling as write_fooling
@@ -89,8 +91,6 @@ if TYPE_CHECKING:
     from headstart.modalities.images.film import check_film as check_film
     from headstart.modalities.images.film import write_film as write_film
     from headstart.modalities.images.film import write_picture as write_picture
-    from headstart.modalities.images.inputs import Squared as Squared
-    from headstart.modalities.images.inputs import squared as squared
     from headstart.modalities.images.views import draw_views as draw_views
     from headstart.modalities.images.wrapping import wrap as wrap
     from headstart.modalities.sources import DEFAULT_BACKBONE as DEFAULT_BACKBONE
@@ -189,7 +189,7 @@ _HOME = {
         "trials",
     ],
     "headstart.explaining.pixels.robust_plan": ["RobustnessPlan"],
-    "headstart.modalities.images.inputs": ["Squared", "squared"],
+    "headstart.explaining.pixels.squares": ["Squared", "squared"],
     "headstart.explaining.pixels.triptych": ["triptych", "triptych_path", "write_fooling"],
     "headstart.features.extract": ["FeatureTable", "extract"],
     "headstart.models.fitting": ["fit"],

@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.graph import FromPixels
+from headstart.backbones.entry import WholeNetwork
 from headstart.explaining.lens import Lens, Squares
+from headstart.modalities.images.inputs import of_pictures
 
 PATCH = 4  # patches that go into a side
 COLOURS = np.array([[20, 110, 230], [230, 110, 20]])  # of a patch, by class; a third has none
@@ -44,10 +45,10 @@ def taught(backbone: Backbone, steps: int = 60, lr: float = 2e-3, start: int = 0
 
     Another start has another head and other pictures, and gives another network, just as right.
     """
-    size, preprocess = backbone.card.preprocess.size, backbone.card.preprocess
+    size, input = of_pictures(backbone.card.input).size, backbone.card.input
     torch.manual_seed(start)
     head = nn.Linear(backbone.card.dim, 3)
-    network = FromPixels(backbone.module, preprocess).train().requires_grad_(True)
+    network = WholeNetwork(backbone.module, input).train().requires_grad_(True)
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.momentum = 0.1  # few steps must do
     descent = torch.optim.Adam([*network.parameters(), *head.parameters()], lr=lr)
@@ -61,7 +62,7 @@ def taught(backbone: Backbone, steps: int = 60, lr: float = 2e-3, start: int = 0
 
 
 def lens_on(backbone: Backbone, head: nn.Module, classes: tuple[str, ...] = ("a", "b")) -> Lens:
-    network = FromPixels(backbone.module, backbone.card.preprocess)
+    network = WholeNetwork(backbone.module, backbone.card.input)
     network.eval().requires_grad_(False)
     return Lens(backbone, network, head.eval().requires_grad_(False), classes)
 

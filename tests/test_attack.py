@@ -23,18 +23,18 @@ from headstart.cli.opening import named_after
 from headstart.explaining.pixels import triptych as drawing
 from headstart.explaining.pixels.fooling import Aim, Fooling, distance
 from headstart.explaining.pixels.squaring import MOST, squaring, weights
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.models.distance import Seen
 from headstart.models.limits import Limits
 from headstart.training.adversary import lead, perturb
 
 EATS = {
-    "crop": Preprocess(32, 36),
-    "crop of what is larger": Preprocess(32, 64, interpolation="bilinear"),
-    "squash": Preprocess(32, 32, fit="squash"),
-    "pad": Preprocess(32, 32, fit="pad"),
-    "nearest": Preprocess(32, 40, interpolation="nearest"),
-    "lanczos": Preprocess(31, 31, fit="squash", interpolation="lanczos"),
+    "crop": ImageInput(32, 36),
+    "crop of what is larger": ImageInput(32, 64, interpolation="bilinear"),
+    "squash": ImageInput(32, 32, fit="squash"),
+    "pad": ImageInput(32, 32, fit="pad"),
+    "nearest": ImageInput(32, 40, interpolation="nearest"),
+    "lanczos": ImageInput(31, 31, fit="squash", interpolation="lanczos"),
 }
 SIZES = [(32, 32), (7, 5), (45, 61), (300, 211), (900, 20), (20, 900)]  # width, height
 REACH = hs.Attack(8 / 255)
@@ -130,7 +130,7 @@ def test_squares_are_those_of_the_preprocessing_to_the_bit(
 
 def test_of_a_large_picture_whole_blocks_change_and_none_out_of_range() -> None:
     pixels = pixels_of(300, 211)
-    eye = squaring(Preprocess(32, 32, fit="squash"), pixels)
+    eye = squaring(ImageInput(32, 32, fit="squash"), pixels)
     assert (eye.block, eye.seen.shape) == (6, (36, 50, 3))
     seen, expected = eye.seen.copy(), pixels.astype(int)
     seen[7, 49] += 40
@@ -140,7 +140,7 @@ def test_of_a_large_picture_whole_blocks_change_and_none_out_of_range() -> None:
 
 
 def test_only_what_reaches_the_square_is_changed() -> None:
-    eats = Preprocess(32, 40, fit="crop")
+    eats = ImageInput(32, 40, fit="crop")
     pixels = pixels_of(120, 60)
     eye = squaring(eats, pixels)
     assert eye.seen.shape[0] < 60
@@ -154,7 +154,7 @@ def test_only_what_reaches_the_square_is_changed() -> None:
 
 def test_a_strip_too_long_to_be_squared_is_refused() -> None:
     with pytest.raises(DataError, match=r"32,769 pixels long; gradients are found for up to"):
-        squaring(Preprocess(32, 32, fit="squash"), np.zeros((1, MOST + 1, 3), np.uint8))
+        squaring(ImageInput(32, 32, fit="squash"), np.zeros((1, MOST + 1, 3), np.uint8))
 
 
 @pytest.mark.parametrize("how", [REACH, hs.Attack(8 / 255, steps=1), hs.Attack(2.5, "l2")])
@@ -197,7 +197,7 @@ def test_the_same_seed_makes_the_same_file(model: hs.Model) -> None:
 
 
 def answer(model: hs.Model, picture: hs.Pixels) -> str:
-    return hs.answerer(model).of_pixels(picture).name
+    return hs.answerer(model).of_example(picture).name
 
 
 def test_a_picture_that_is_called_so_already_is_not_attacked(model: hs.Model) -> None:
@@ -230,13 +230,13 @@ def test_a_model_that_knows_its_limits_is_attacked_within_them(
     seen = Seen.of(hs.extract(model.backbone, hs.read(folder / "data")).x)
 
     def away(pixels: hs.Pixels) -> float:
-        x, *_ = hs.answerer(model).engine(np.stack([lens.preprocess(pixels)]))
+        x, *_ = hs.answerer(model).engine(lens.input.prepare(pixels))
         return float(seen.distance(x)[0])
 
     blunt = attacked(model, picture, REACH)
     far = (away(picture) + away(blunt.changed)) / 2
     careful = replace(model, limits=Limits(far=far, seen=seen))
-    assert "unlike the training images" in hs.answerer(careful).of_pixels(blunt.changed).doubt
+    assert "unlike the training images" in hs.answerer(careful).of_example(blunt.changed).doubt
     found = attacked(careful, picture, REACH)
     assert found.flipped
     assert found.fooled
@@ -312,7 +312,7 @@ def share_flipped(logits: Logits, before: Tensor, after: Tensor) -> float:
 
 @pytest.fixture(scope="module")
 def squares(model: hs.Model) -> Tensor:
-    eats = model.backbone.card.preprocess
+    eats = of_pictures(model.backbone.card.input)
     pictures = [eats(pixels_of(40, 34, seed=1000 + i)) for i in range(120)]
     return torch.from_numpy(np.stack(pictures)).float()
 
@@ -531,7 +531,7 @@ def test_a_pretrained_network_is_fooled_among_its_source_classes(
     assert (code, outcome) == (0, "flipped")
     assert "cat" in before
     lens = hs.source_lens(hs.load_backbone(name))
-    (scores,) = lens.scores(lens.preprocess(hs.decode(Path(file)))[None])
+    (scores,) = lens.scores(lens.input(hs.decode(Path(file)))[None])
     assert lens.classes[scores.argmax()] == after != before
     assert abs(scores.max() - float(score)) < 1e-3
 

@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.graph import freeze
+from headstart.backbones.inputs import Batch, length, rows_of
 from headstart.backbones.saved import save_backbone
 from headstart.base.errors import Mismatch, MissingPackage, SourceError, SpecError, UnknownName
-from headstart.features.engines import OnnxEngine, Squares, TorchEngine
+from headstart.features.engines import OnnxEngine, TorchEngine
 from headstart.modalities.images import from_timm, packaged
+from headstart.modalities.images.inputs import of_pictures
 
 
 def from_folder(tmp_path: Path) -> Backbone:
@@ -41,15 +43,16 @@ def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> Backbone:
 
 
 @pytest.fixture
-def squares(backbone: Backbone) -> Squares:
-    size = backbone.card.preprocess.size
-    return np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+def batch(backbone: Backbone) -> Batch:
+    size = of_pictures(backbone.card.input).size
+    rng = np.random.default_rng(0)
+    return {"pixels": rng.integers(0, 256, (3, size, size, 3), dtype=np.uint8)}
 
 
 def test_every_source_keeps_the_same_promises(
-    backbone: Backbone, squares: Squares, request: pytest.FixtureRequest, tmp_path: Path
+    backbone: Backbone, batch: Batch, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    (features,) = TorchEngine(backbone, "cpu")(squares)
+    (features,) = TorchEngine(backbone, "cpu")(batch)
     assert features.shape == (3, backbone.card.dim)
     assert features.dtype == np.float32
     assert not backbone.module.training
@@ -69,15 +72,15 @@ def test_blocks_come_in_the_order_in_which_they_run(backbone: Backbone) -> None:
         for owner in {p.rpartition(".")[0] for p in block.parameters} - {""}:
             module = backbone.module.get_submodule(owner)
             module.register_forward_hook(lambda *_, d=depth: ran.append(d))
-    size = backbone.card.preprocess.size
+    size = of_pictures(backbone.card.input).size
     with torch.inference_mode():
         backbone.module(torch.zeros(1, 3, size, size))
     assert ran == sorted(ran)
 
 
-def test_the_graph_gives_what_pytorch_gives(backbone: Backbone, squares: Squares) -> None:
-    (features,) = OnnxEngine(freeze(backbone), threads=1)(squares)
-    np.testing.assert_allclose(features, TorchEngine(backbone, "cpu")(squares)[0], atol=1e-4)
+def test_the_graph_gives_what_pytorch_gives(backbone: Backbone, batch: Batch) -> None:
+    (features,) = OnnxEngine(freeze(backbone), threads=1)(batch)
+    np.testing.assert_allclose(features, TorchEngine(backbone, "cpu")(batch)[0], atol=1e-4)
 
 
 def test_the_graph_carries_no_weights_and_the_same_fingerprint(backbone: Backbone) -> None:
@@ -88,10 +91,12 @@ def test_the_graph_carries_no_weights_and_the_same_fingerprint(backbone: Backbon
     assert len(frozen.graph) < max(20_000, weights_bytes / 2)
 
 
-def test_features_do_not_depend_on_the_batch(backbone: Backbone, squares: Squares) -> None:
+def test_features_do_not_depend_on_the_batch(backbone: Backbone, batch: Batch) -> None:
     engine = OnnxEngine(freeze(backbone), threads=2)
-    (together,) = engine(squares)
-    assert np.array_equal(np.concatenate([engine(s[None])[0] for s in squares]), together)
+    (together,) = engine(batch)
+    assert np.array_equal(
+        np.concatenate([engine(rows_of(batch, [n]))[0] for n in range(length(batch))]), together
+    )
 
 
 def test_changing_one_weight_changes_the_fingerprint() -> None:
@@ -110,23 +115,24 @@ def test_any_dtype_can_be_fingerprinted(dtype: torch.dtype) -> None:
 
 
 def test_the_way_pictures_are_fitted_is_part_of_the_card() -> None:
-    squashed = hs.load_backbone("tiny:8").fitted("squash")
-    assert squashed.card.preprocess.fit == "squash"
+    squashed = hs.load_backbone("tiny:8").changed(fit="squash")
+    assert of_pictures(squashed.card.input).fit == "squash"
 
 
 @pytest.mark.parametrize("id", packaged.PACKAGED)
 def test_packaged_networks_are_what_the_list_says(id: str) -> None:
     backbone, listed = hs.load_backbone(f"packaged:{id}"), packaged.PACKAGED[id]
-    assert backbone.card.preprocess.size == listed.size
+    assert of_pictures(backbone.card.input).size == listed.size
     assert backbone.card.dim == listed.dim
     assert backbone.parameters == listed.parameters
-    assert backbone.card.preprocess.mean == backbone.card.preprocess.std == (0.5, 0.5, 0.5)
+    eats = of_pictures(backbone.card.input)
+    assert eats.mean == eats.std == (0.5, 0.5, 0.5)
     assert backbone.card.source_classes[504] == "coffee mug"
     assert len(set(backbone.card.source_classes)) == 1000
 
 
 def test_lite0_crops_224_out_of_256() -> None:
-    eats = hs.load_backbone("packaged:efficientnet_lite0").card.preprocess
+    eats = of_pictures(hs.load_backbone("packaged:efficientnet_lite0").card.input)
     assert (eats.resize, eats.size, eats.fit) == (256, 224, "crop")
 
 

@@ -153,7 +153,7 @@ def test_another_format_is_named(saved: Path) -> None:
 def test_a_bundle_that_scores_otherwise_is_refused(saved: Path) -> None:
     (saved / "golden.json").write_text('{"scores": [0.5, 0.5]}')
     reseal(saved)
-    with pytest.raises(BundleError, match="known picture"):
+    with pytest.raises(BundleError, match="known example"):
         hs.load(saved)
 
 

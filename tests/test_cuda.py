@@ -55,7 +55,8 @@ def test_a_model_made_there_is_looked_into_on_a_cpu(pictures: Path) -> None:
     parts = hs.split(hs.read(pictures))
     head = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA)
     model = hs.fit(hs.FineTune(epochs=1, thaw="all"), head, parts, store=None, runtime=CUDA)
-    lens, tried = hs.lens_of(model), hs.squared(model.backbone.card.preprocess, parts.test)
+    lens = hs.lens_of(model)
+    tried = hs.squared(lens.input, parts.test)
     said = model.predict(tried.data, store=None, runtime=CUDA).scores
     with torch.no_grad():
         logits = lens.logits(torch.from_numpy(tried.squares).float())

@@ -10,6 +10,7 @@ import headstart as hs
 from headstart.backbones.backbone import Backbone, Block
 from headstart.backbones.cutting import cut_before, layers_of, thawed_by
 from headstart.base.errors import SpecError, UnknownName
+from headstart.modalities.images.inputs import of_pictures
 
 NETWORKS = ["tiny:8", "timm:resnet18", "timm:test_vit", "timm:test_efficientnet"]
 
@@ -19,7 +20,7 @@ def untrained(name: str) -> Backbone:
 
 
 def pictures(backbone: Backbone) -> torch.Tensor:
-    size = backbone.card.preprocess.size
+    size = of_pictures(backbone.card.input).size
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 import headstart as hs
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.graph import FromPixels
+from headstart.backbones.entry import WholeNetwork
 from headstart.cli import explain as command
 from headstart.cli.main import main
 from headstart.explaining.attributing import picked
@@ -84,7 +84,7 @@ def tiny_lens(seed: int = 0) -> Lens:
 
 
 def noise(lens: Lens, n: int = 2) -> NDArray[np.uint8]:
-    size = lens.preprocess.size
+    size = lens.input.size
     return np.random.default_rng(1).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
@@ -99,7 +99,7 @@ def test_a_network_taken_apart_is_the_same_network(name: str) -> None:
     lens = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
     squares, sides = torch.from_numpy(noise(lens)), list[int]()
     for probe in hs.looker_of(lens).probes:
-        crossed = FromPixels(probe.trunk, lens.preprocess)(squares)
+        crossed = WholeNetwork(probe.trunk, lens.input)(squares)
         assert probe.grid(crossed).shape[1:3] == (probe.side, probe.side)
         torch.testing.assert_close(probe.tail(crossed.clone()), lens.network(squares))
         sides.append(probe.side)
@@ -136,19 +136,19 @@ def test_a_transformer_is_looked_into_before_attention_moves_what_tokens_say() -
 
 
 def test_maps_point_at_the_patch_that_alone_decides(lens: Lens) -> None:
-    squares, _, places = patched(20, lens.preprocess.size, seed=2)
+    squares, _, places = patched(20, lens.input.size, seed=2)
     numbers = lens.scores(squares).argmax(axis=1)
     maps = hs.attribute(hs.looker_of(lens), squares, numbers)
-    smooth = [found.over(lens.preprocess.size) for found in maps]
+    smooth = [found.over(lens.input.size) for found in maps]
     assert np.mean([on_the_patch(m, place) for m, place in zip(smooth, places, strict=True)]) >= 0.9
 
 
 def test_another_head_gives_other_maps(lens: Lens) -> None:
     """Of one head in another order maps may be alike or opposite; of many they are neither."""
-    squares, labels, _ = patched(2, lens.preprocess.size, seed=3)
+    squares, labels, _ = patched(2, lens.input.size, seed=3)
     own = hs.attribute(hs.looker_of(lens), squares, labels, "places")
     alike = [
-        spearmanr(a.over(lens.preprocess.size), b.over(lens.preprocess.size), axis=None).statistic
+        spearmanr(a.over(lens.input.size), b.over(lens.input.size), axis=None).statistic
         for seed in range(32)
         for a, b in zip(
             own,

@@ -115,10 +115,10 @@ def test_the_graphs_that_we_write_are_accepted_wherever_they_are_opened(
 ) -> None:
     """Their weights are not read from a file of that name in the working directory either."""
     pictures = np.arange(2 * 32 * 32 * 3, dtype=np.uint8).reshape(2, 32, 32, 3)
-    before = OnnxEngine(frozen, 1)(pictures)[0]
+    before = OnnxEngine(frozen, 1)({"pixels": pictures})[0]
     (tmp_path / "weights.safetensors").write_bytes(bytes(10_000))
     monkeypatch.chdir(tmp_path)
-    np.testing.assert_array_equal(OnnxEngine(frozen, 1)(pictures)[0], before)
+    np.testing.assert_array_equal(OnnxEngine(frozen, 1)({"pixels": pictures})[0], before)
 
 
 def change_location(tensor: Any) -> None:

@@ -20,6 +20,8 @@ from headstart.data import checks
 from headstart.features import engines
 from headstart.features import extract as features
 from headstart.features.engines import Checked, OnnxEngine, TorchEngine, compare
+from headstart.modalities.images import decoding
+from headstart.modalities.images.inputs import of_pictures
 from headstart.runs.wording import extracted
 
 
@@ -42,7 +44,7 @@ def store(tmp_path: Path) -> hs.Store:
 
 def test_features_are_those_of_the_plain_module(data: hs.Dataset) -> None:
     backbone = hs.load_backbone("tiny:32")
-    eats = backbone.card.preprocess
+    eats = of_pictures(backbone.card.input)
     squares = np.stack([eats(np.asarray(Image.open(p))) for p in data.sources])
     x = torch.from_numpy(squares).permute(0, 3, 1, 2) / 255
     x = (x - torch.tensor(eats.mean)[:, None, None]) / torch.tensor(eats.std)[:, None, None]
@@ -80,8 +82,8 @@ def test_a_second_run_opens_no_engine_and_decodes_nothing(
 ) -> None:
     backbone = hs.load_backbone("tiny:32")
     hs.extract(backbone, data, store=store)
-    for name in ("open_engine", "decode"):
-        monkeypatch.setattr(features, name, lambda *_, **__: pytest.fail("should not be called"))
+    for module, name in ((features, "open_engine"), (decoding, "decode")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("should not be called"))
     hs.extract(backbone, data, store=store)
 
 
@@ -122,7 +124,7 @@ def test_a_changed_weight_never_reads_its_parents_features(
 def test_another_way_to_fit_the_picture_is_another_table(data: hs.Dataset, store: hs.Store) -> None:
     backbone = hs.load_backbone("tiny:32")
     hs.extract(backbone, data, store=store)
-    assert hs.extract(backbone.fitted("squash"), data, store=store).forwards == 40
+    assert hs.extract(backbone.changed(fit="squash"), data, store=store).forwards == 40
 
 
 def test_a_touched_pixel_is_computed_again(data: hs.Dataset, store: hs.Store) -> None:
@@ -142,7 +144,7 @@ def test_what_was_stored_of_pixels_that_came_wrong_is_computed_again(
     one = replace(data.take([0]), sources=(tmp_path / "deep.tif",))
     backbone = hs.load_backbone("tiny:32")
     with monkeypatch.context() as earlier:
-        for module in (features, checks):
+        for module in (decoding, checks):
             earlier.setattr(module, "store_key", lambda data, file: file)
             earlier.setattr(module, "decode", lambda *_, **__: np.zeros((40, 40, 3), np.uint8))
         wrong = hs.extract(backbone, one, store=store).x
@@ -274,7 +276,7 @@ def test_an_engine_that_disagrees_with_pytorch_is_refused(data: hs.Dataset) -> N
         next(other.module.parameters()).add_(0.01)
     engine = Checked(OnnxEngine(freeze(backbone), 1), TorchEngine(other, "cpu"))
     with pytest.raises(Mismatch, match="must give PyTorch's features"):
-        engine(np.zeros((2, 32, 32, 3), np.uint8))
+        engine({"pixels": np.zeros((2, 32, 32, 3), np.uint8)})
 
 
 def test_features_that_are_not_numbers_never_agree() -> None:
@@ -292,9 +294,9 @@ def test_what_float16_cannot_hold_is_computed_in_float32() -> None:
     squares = np.full((6, 8, 8, 3), 128, np.uint8)
     squares[bright] = 255
     engine = TorchEngine(backbone, "cpu")
-    (exact,) = engine(squares)
+    (exact,) = engine({"pixels": squares})
     engine.half = True  # as on an accelerator
-    (narrow,) = engine(squares)
+    (narrow,) = engine({"pixels": squares})
     assert np.array_equal(narrow[bright], exact[bright])
     assert not np.array_equal(narrow[dark], exact[dark])  # as these were computed in float16
     np.testing.assert_allclose(narrow[dark], exact[dark], atol=0.01 * np.abs(exact[dark]).max())

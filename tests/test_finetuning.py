@@ -12,12 +12,12 @@ from listening import Calls
 
 import headstart as hs
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
 from headstart.features.extract import Precision, Tap, _kept_as, extract, extract_views
 from headstart.modalities.images.augment import Augment
-from headstart.modalities.images.views import PLAIN, Views
 from headstart.models.finetuning import Opened, Tuned, open_up, tune
 from headstart.models.fitting import engine_feed, fit_tables, tap_for, train_tables
 from headstart.models.specs import FeatureExtraction, FineTune

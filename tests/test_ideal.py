@@ -35,13 +35,13 @@ from headstart.explaining.pixels.ideal import (
 )
 from headstart.explaining.pixels.ideal_plan import IdealPlan, Space
 from headstart.heads.head import HeadSpec
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput
 from headstart.models.model import Model
 from headstart.training.network import head_of, new_head
 
 QUICK = IdealPlan(steps=24, lr=0.2)
 STILL = IdealPlan(jitter=0, rotation=0, zoom=0)
-RESIZED = Preprocess(size=48, resize=64)
+RESIZED = ImageInput(size=48, resize=64)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_class_gets_surer_of_its_picture(lens: Lens, name: str, space: Space
     found = ideal(lens, name, plan)
     assert found.log_odds > begun.log_odds + 0.5
     assert found.score > begun.score
-    square = lens.preprocess(found.picture)[None].copy()
+    square = lens.input(found.picture)[None].copy()
     assert found.score == lens.scores(square)[0, lens.number(name)]
 
 
@@ -134,7 +134,7 @@ def test_it_begins_with_the_picture_that_was_given(lens: Lens, space: Space) -> 
 def test_a_picture_to_begin_with_is_brought_to_the_canvas_like_any_other(lens: Lens) -> None:
     wide = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
     first = next(ascend(lens, 0, QUICK, wide))
-    np.testing.assert_array_equal(lens.preprocess(first.picture), lens.preprocess(wide))
+    np.testing.assert_array_equal(lens.input(first.picture), lens.input(wide))
 
 
 def test_a_still_look_is_exactly_what_the_pipeline_cuts_out() -> None:

@@ -20,12 +20,14 @@ from torch import nn
 import headstart as hs
 from headstart.backbones.backbone import Backbone, weights_fingerprint
 from headstart.backbones.cutting import thawed_by
-from headstart.backbones.graph import FromPixels, freeze
+from headstart.backbones.entry import WholeNetwork
+from headstart.backbones.graph import freeze
 from headstart.backbones.saved import save_backbone
 from headstart.base.errors import Mismatch, SourceError, SpecError, UnknownName
 from headstart.features.engines import OnnxEngine, TorchEngine
 from headstart.modalities.images import from_keras
 from headstart.modalities.images.from_keras import APPLICATIONS, block_names, blocks_of, parsed
+from headstart.modalities.images.inputs import of_pictures
 from headstart.modalities.images.keras_graph import Converted, convert
 
 FOUR = ("VGG16@32", "ResNet50@48", "MobileNetV2@64", "EfficientNetB0@33")
@@ -140,7 +142,7 @@ def test_the_network_receives_what_preprocess_input_gives(name: str) -> None:
     theirs = sys.modules[getattr(keras.applications, name).__module__].preprocess_input
     pixels = np.arange(256 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
     pixels = np.concatenate([pixels, pixels[..., ::-1] // 2])  # channels that differ
-    eats = FromPixels(nn.Identity(), APPLICATIONS[name].eats(16))
+    eats = WholeNetwork(nn.Identity(), APPLICATIONS[name].eats(16))
     ours = eats(torch.from_numpy(pixels)).permute(0, 2, 3, 1).numpy()
     expected = theirs(pixels.astype(np.float32))
     np.testing.assert_allclose(ours, expected, rtol=3e-7, atol=1e-5 if ours.max() > 3 else 3e-7)
@@ -148,13 +150,13 @@ def test_the_network_receives_what_preprocess_input_gives(name: str) -> None:
 
 def test_only_a_network_of_bgr_has_that_in_its_fingerprint() -> None:
     card = hs.load_backbone("tiny:8").card
-    turned = replace(card, preprocess=replace(card.preprocess, bgr=True))
+    turned = replace(card, input=card.input.changed(bgr=True))
     assert weights_fingerprint(card, ()) == "cb2beac80e347549"  # as it was before there was bgr
     assert weights_fingerprint(turned, ()) != weights_fingerprint(card, ())
 
 
 def squares(backbone: Backbone, n: int = 2) -> NDArray[np.uint8]:
-    size = backbone.card.preprocess.size
+    size = of_pictures(backbone.card.input).size
     return RNG(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
@@ -162,8 +164,8 @@ def squares(backbone: Backbone, n: int = 2) -> NDArray[np.uint8]:
 def test_the_graph_agrees_and_its_convolutions_pad_themselves(id: str) -> None:
     backbone = hs.load_backbone(f"keras:{id}", weights="random")
     frozen = freeze(backbone)
-    (ours,) = OnnxEngine(frozen, threads=1)(squares(backbone))
-    (theirs,) = TorchEngine(backbone, "cpu")(squares(backbone))
+    (ours,) = OnnxEngine(frozen, threads=1)({"pixels": squares(backbone)})
+    (theirs,) = TorchEngine(backbone, "cpu")({"pixels": squares(backbone)})
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
     kinds = [node.op_type for node in onnx.load_from_string(frozen.graph).graph.node]
     assert "Pad" not in kinds

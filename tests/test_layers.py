@@ -26,12 +26,8 @@ LAYERS = (
 )
 # Imports that still point upwards. None is added; one that is not needed any more is taken out.
 UPWARD = {
-    ("backbones.backbone", "modalities.images.preprocess"),
-    ("backbones.frozen", "modalities.images.preprocess"),
-    ("backbones.graph", "modalities.images.preprocess"),
     ("data.checks", "modalities.images.decoding"),
     ("data.checks", "modalities.images.likeness"),
-    ("data.content", "modalities.images.decoding"),
     ("data.finding", "modalities.images.formats"),
     ("data.readers", "modalities.images.archives"),
     ("data.readers", "modalities.images.formats"),

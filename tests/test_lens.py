@@ -40,13 +40,13 @@ def model_on(backbone: Backbone, head: MlpHead | None = None) -> Model:
 
 
 def squares_for(lens: Lens, n: int = 2) -> Squares:
-    size = lens.preprocess.size
+    size = lens.input.size
     return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
 def scores_by(model: Model, squares: Squares) -> np.ndarray:
     assert isinstance(model.backbone, Backbone)
-    (x,) = TorchEngine(model.backbone, "cpu")(squares)
+    (x,) = TorchEngine(model.backbone, "cpu")({"pixels": squares})
     return np.log(model.head.scores(x)) / model.limits.temperature
 
 
@@ -110,7 +110,7 @@ def test_a_pretrained_network_is_seen_with_its_source_classes() -> None:
     lens = source_lens(backbone)
     squares = squares_for(lens)
     assert backbone.source_head is not None
-    expected = backbone.source_head.scores(TorchEngine(backbone, "cpu")(squares)[0])
+    expected = backbone.source_head.scores(TorchEngine(backbone, "cpu")({"pixels": squares})[0])
     np.testing.assert_allclose(lens.scores(squares), expected, atol=1e-5)
 
 

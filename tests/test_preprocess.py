@@ -9,9 +9,9 @@ from torchvision import transforms
 
 from headstart.base.errors import SpecError
 from headstart.modalities.images.decoding import Pixels
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput
 
-SMALL = Preprocess(size=28, resize=32)
+SMALL = ImageInput(size=28, resize=32)
 HOW = transforms.InterpolationMode
 
 sizes = st.tuples(st.integers(1, 90), st.integers(1, 90))
@@ -34,7 +34,7 @@ def test_crop_is_bitwise_what_torchvision_does(
             transforms.CenterCrop(size),
         ]
     )
-    ours = Preprocess(size=size, resize=size + more, interpolation=interpolation)  # type: ignore[arg-type]
+    ours = ImageInput(size=size, resize=size + more, interpolation=interpolation)  # type: ignore[arg-type]
     expected = np.asarray(usual(Image.fromarray(noise(*shape))))
     np.testing.assert_array_equal(ours(noise(*shape)), expected)
 
@@ -42,12 +42,12 @@ def test_crop_is_bitwise_what_torchvision_does(
 @given(sizes)
 def test_squash_shows_the_whole_picture_in_the_square(shape: tuple[int, int]) -> None:
     expected = Image.fromarray(noise(*shape)).resize((28, 28), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(SMALL.fitted("squash")(noise(*shape)), np.asarray(expected))
+    np.testing.assert_array_equal(SMALL.changed(fit="squash")(noise(*shape)), np.asarray(expected))
 
 
 @given(sizes)
 def test_pad_keeps_proportions_and_fills_with_the_mean(shape: tuple[int, int]) -> None:
-    pad = replace(SMALL.fitted("pad"), mean=(0.0, 0.5, 1.0))
+    pad = replace(SMALL.changed(fit="pad"), mean=(0.0, 0.5, 1.0))
     height, width = (max(1, round(28 * side / max(shape))) for side in shape)
     inner = Image.fromarray(noise(*shape)).resize((width, height), Image.Resampling.BICUBIC)
     expected = Image.new("RGB", (28, 28), (0, 128, 255))
@@ -58,7 +58,7 @@ def test_pad_keeps_proportions_and_fills_with_the_mean(shape: tuple[int, int]) -
 @pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (1000, 1), (2, 50_000), (1, 10_000_000)])
 def test_tiny_and_extreme_pictures_become_squares(fit: str, shape: tuple[int, int]) -> None:
-    square = Preprocess(fit=fit)(np.full((*shape, 3), 200, np.uint8))  # type: ignore[arg-type]
+    square = ImageInput(fit=fit)(np.full((*shape, 3), 200, np.uint8))  # type: ignore[arg-type]
     assert square.shape == (224, 224, 3)
     assert (square == 200).all(axis=2).any()
 
@@ -72,7 +72,7 @@ def test_a_strip_is_cut_to_its_middle() -> None:
 def test_a_picture_of_the_right_size_is_left_alone() -> None:
     pixels = noise(224, 224)
     for fit in ("crop", "squash", "pad"):
-        same = Preprocess(resize=224, fit=fit)(pixels)
+        same = ImageInput(resize=224, fit=fit)(pixels)
         np.testing.assert_array_equal(same, pixels)
 
 
@@ -94,20 +94,20 @@ def test_fingerprints_differ_where_squares_do() -> None:
 def test_fingerprints_leave_out_what_the_network_does() -> None:
     other = replace(SMALL, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     assert other.fingerprint() == SMALL.fingerprint()
-    assert other.fitted("squash").fingerprint() == SMALL.fitted("squash").fingerprint()
+    assert other.changed(fit="squash").fingerprint() == SMALL.changed(fit="squash").fingerprint()
 
 
-@pytest.mark.parametrize("module", ["decoding", "preprocess"])
+@pytest.mark.parametrize("module", ["decoding", "inputs"])
 def test_fingerprints_follow_the_version_of_the_code(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = SMALL.fingerprint()
-    monkeypatch.setattr(f"headstart.data.{module}.VERSION", 99)
+    monkeypatch.setattr(f"headstart.modalities.images.{module}.VERSION", 99)
     assert SMALL.fingerprint() != before
 
 
 def test_a_jpeg_is_never_asked_for_smaller_than_it_is_resized_to() -> None:
-    assert [SMALL.fitted(f).short_side for f in ("crop", "squash", "pad")] == [32, 28, 28]
+    assert [SMALL.changed(fit=f).short_side for f in ("crop", "squash", "pad")] == [32, 28, 28]
     assert replace(SMALL, draft=False).short_side is None
 
 

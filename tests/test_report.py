@@ -20,7 +20,7 @@ from headstart.base.errors import DataError, UnknownName
 from headstart.base.values import to_plain
 from headstart.evaluation.evaluation import Estimate, evaluate_predictions
 from headstart.modalities.images.augment import Augment
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.about_model import verdict
 from headstart.reporting.charts import axis
@@ -371,7 +371,7 @@ def test_a_map_is_red_where_it_speaks_for_and_blue_where_against(tmp_path: Path)
     Image.new("RGB", (40, 40), (128, 128, 128)).save(tmp_path / "grey.png")
     album = Album({"grey": tmp_path / "grey.png"})
     values = np.array([[1, -1], [0, 0]], np.float32)
-    seen, over = album.explained("grey", Preprocess(32, 32, fit="squash"), values)
+    seen, over = album.explained("grey", ImageInput(32, 32, fit="squash"), values)
     plain, drawn = (opened(uri).astype(int) for uri in (seen, over))
     assert plain.shape == drawn.shape == (112, 112, 3)
     assert np.ptp(plain) < 8
@@ -379,7 +379,7 @@ def test_a_map_is_red_where_it_speaks_for_and_blue_where_against(tmp_path: Path)
     assert red[0] > red[2] + 60
     assert blue[2] > blue[0] + 60
     assert np.ptp(drawn[105, 56]) < 20
-    assert album.explained("gone", Preprocess(32, 32), values) == ("", "")
+    assert album.explained("gone", ImageInput(32, 32), values) == ("", "")
 
 
 def opened(uri: str) -> np.ndarray[Any, Any]:

@@ -167,7 +167,7 @@ def lens_on(network: nn.Module) -> hs.Lens:
 
 
 def flat(lens: hs.Lens, *levels: int) -> NDArray[np.uint8]:
-    return np.stack([grey(level, lens.preprocess.size) for level in levels])
+    return np.stack([grey(level, lens.input.size) for level in levels])
 
 
 def attacked(*levels: int) -> hs.RobustnessPlan:
@@ -250,7 +250,7 @@ def lens(model: hs.Model) -> hs.Lens:
 @pytest.fixture(scope="module")
 def tried(lens: hs.Lens, trained: Path) -> hs.Squared:
     data = hs.read(trained / "shapes")
-    return hs.squared(lens.preprocess, data.take(range(0, len(data), 4)), threads=2)
+    return hs.squared(lens.input, data.take(range(0, len(data), 4)), threads=2)
 
 
 def test_nothing_changed_is_what_the_model_says(lens: hs.Lens, tried: hs.Squared) -> None:
@@ -349,7 +349,7 @@ def test_squares_that_do_not_fit_are_refused(lens: hs.Lens, tried: hs.Squared) -
 
 def test_squares_are_those_that_features_are_made_of(lens: hs.Lens, tried: hs.Squared) -> None:
     for square, source in zip(tried.squares, tried.data.sources, strict=True):
-        np.testing.assert_array_equal(square, lens.preprocess(hs.decode(source)))
+        np.testing.assert_array_equal(square, lens.input(hs.decode(source)))
 
 
 def test_pictures_that_can_not_be_read_are_named(lens: hs.Lens, tmp_path: Path) -> None:
@@ -357,11 +357,11 @@ def test_pictures_that_can_not_be_read_are_named(lens: hs.Lens, tmp_path: Path) 
     Image.fromarray(grey(9)).save(tmp_path / "a" / "good.png")
     (tmp_path / "a" / "bad.png").write_bytes(b"\x89PNG\r\nno more")
     data = hs.read(tmp_path)
-    found = hs.squared(lens.preprocess, data)
+    found = hs.squared(lens.input, data)
     assert found.data.ids == ("a/good.png",)
     assert [item.path for item in found.left_out] == ["a/bad.png"]
     with pytest.raises(DataError, match=r"of 1 none can \(a/bad.png"):
-        hs.squared(lens.preprocess, data.take([data.ids.index("a/bad.png")]))
+        hs.squared(lens.input, data.take([data.ids.index("a/bad.png")]))
 
 
 # ---- what is tried ----

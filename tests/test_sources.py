@@ -7,12 +7,11 @@ import pytest
 from torch import nn
 
 import headstart as hs
-from headstart.backbones.backbone import Block, card_from_plain
+from headstart.backbones.backbone import Block, card_from_plain, card_to_plain
 from headstart.backbones.saved import save_backbone
 from headstart.backbones.sources import SOURCES
 from headstart.backbones.weights import Weights
 from headstart.base.errors import SpecError, UnknownName
-from headstart.base.values import to_plain
 from headstart.modalities.images import tiny
 
 TOY = """
@@ -39,7 +38,7 @@ class Toy:
 
     def load(self, id: str, weights: Weights) -> hs.Backbone:
         made = tiny.load(id, Weights())
-        card = hs.Card(f"toy:{id}", f"toy:{id}", 8, made.card.preprocess, "given")
+        card = hs.Card(f"toy:{id}", f"toy:{id}", 8, made.card.input, "given")
         return hs.Backbone(card, made.module, made.blocks)
 
     def build(self, card: hs.Card) -> tuple[nn.Module, tuple[Block, ...]]:
@@ -96,13 +95,13 @@ def test_a_new_source_needs_a_name_of_its_own(name: str) -> None:
     ],
 )
 def test_an_earlier_card_still_says_where_its_weights_came_from(words: str, origin: str) -> None:
-    card = to_plain(tiny.load("8", Weights()).card)
+    card = card_to_plain(tiny.load("8", Weights()).card)
     del card["origin"]
     assert card_from_plain({**card, "weights": words}).origin == origin
 
 
 def test_a_card_of_an_unknown_origin_is_refused() -> None:
-    card = to_plain(tiny.load("8", Weights()).card)
+    card = card_to_plain(tiny.load("8", Weights()).card)
     with pytest.raises(SpecError, match=r"origin is pretrained, .*; got 'bought'"):
         card_from_plain({**card, "origin": "bought"})
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 import headstart as hs
+from headstart.backbones.views import Views
 from headstart.base.context import IN_MEMORY
 from headstart.base.errors import BundleError, Diverged, SpecError, UnknownName
 from headstart.base.runtime import Runtime
@@ -24,7 +25,6 @@ from headstart.base.seals import sealed
 from headstart.features.extract import FeatureTable
 from headstart.heads.head import HeadSpec
 from headstart.modalities.images.augment import Augment
-from headstart.modalities.images.views import Views
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
 from headstart.training.loop import Trained, judge, losses_of, train
@@ -577,4 +577,4 @@ def test_a_seed_is_any_whole_number_from_0_on() -> None:
     one, other = (new_head(HeadSpec("linear"), 4, 3, 2**70 + n).state_dict() for n in (0, 1))
     assert not torch.equal(one["0.weight"], other["0.weight"])
     square = np.zeros((8, 8, 3), np.uint8)
-    assert Views(Augment(flip="both"), 2**70).square(square, b"", 1).shape == (8, 8, 3)
+    assert Views(Augment(flip="both"), 2**70).view({"pixels": square[None]}, b"", 1)

@@ -110,7 +110,7 @@ def test_what_norms_read_is_noted_as_they_are_given_it(trained: Backbone) -> Non
     assert memory is not None
     pixels = torch.tensor(np.stack(list(squares)))
     with listening(trained, memory, "cpu") as noted:
-        seen = noted(pixels.numpy())
+        seen = noted({"pixels": pixels.numpy()})
     x = ((pixels / 255 - 0.5) / 0.25).permute(0, 3, 1, 2)
     x = module.body[0](module.stem(x)).detach()
     np.testing.assert_allclose(seen.mean, x.mean(dim=(2, 3)), atol=1e-5)
@@ -136,7 +136,7 @@ def test_rows_that_a_network_makes_of_a_picture_are_noted_as_that_picture(
     for norm in (module.body[1], Folded(module.body[1]).eval()):
         module.body[1] = norm
         with listening(trained, remembered(trained.module), "cpu") as noted:
-            told.append(noted(pixels))
+            told.append(noted({"pixels": pixels}))
     whole, seen = told
     for name in ("mean", "square", "features"):
         np.testing.assert_allclose(getattr(seen, name), getattr(whole, name), rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ import headstart as hs
 from headstart.base.errors import Mismatch, SpecError, UnknownName
 from headstart.features.engines import TorchEngine
 from headstart.modalities.images.from_keras import opened_keras
+from headstart.modalities.images.inputs import of_pictures
 from headstart.modalities.images.keras_graph import copied
 from headstart.models.finetuning import open_up
 
@@ -100,9 +101,9 @@ def test_any_network_is_fitted_tuned_saved_loaded_and_explained(
     make, features, settings = KINDS[kind]
     module = seeded(make)
     backbone, parts = hs.wrap(module, **settings), hs.split(hs.read(shapes))
-    size = backbone.card.preprocess.size
+    size = of_pictures(backbone.card.input).size
     pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
-    ours = TorchEngine(backbone, "cpu")(pixels)[0]
+    ours = TorchEngine(backbone, "cpu")({"pixels": pixels})[0]
     theirs = features(module, pixels)
     assert np.abs(ours - theirs).max() <= 1e-5 * max(1, np.abs(theirs).max())
 
@@ -268,9 +269,9 @@ def test_another_module_is_not_taken_for_that_of_a_bundle(shapes: Path, tmp_path
 def test_an_application_of_keras_is_prepared_as_keras_prepares_it() -> None:
     keras = opened_keras()
     model = keras.applications.MobileNet(input_shape=(32, 32, 3), weights=None, include_top=False)
-    eats = hs.wrap(model).card.preprocess
+    eats = of_pictures(hs.wrap(model).card.input)
     assert (eats.size, eats.mean, eats.std) == (32, (0.5,) * 3, (0.5,) * 3)
-    assert hs.wrap(model, std=1).card.preprocess.std == (1.0,) * 3
+    assert of_pictures(hs.wrap(model, std=1).card.input).std == (1.0,) * 3
 
 
 def test_a_keras_model_that_can_not_be_a_backbone_is_refused() -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.inputs import Input, input_from_plain, input_to_plain
 from headstart.base.errors import Mismatch, SpecError
-from headstart.base.values import from_plain
-from headstart.modalities.images.preprocess import Fit, Preprocess
+from headstart.base.values import from_plain, to_plain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,15 +25,15 @@ class Card:
     """What anyone may ask of a backbone without loading it.
 
     architecture: the code that builds the module, as "timm:tf_efficientnet_lite0". dim: length of
-    the feature vector. origin: of the weights; "given" are those of a file or of a module that
-    the user named. source_classes: the names of the
+    the feature vector. input: how examples are brought to the network. origin: of the weights;
+    "given" are those of a file or of a module that the user named. source_classes: the names of the
     source task's classes, in the order of the source head's outputs; empty if there is none.
     """
 
     name: str
     architecture: str
     dim: int
-    preprocess: Preprocess
+    input: Input[Any]
     origin: Origin
     licence: str = "unknown"
     source_task: str = ""
@@ -48,17 +48,25 @@ class Card:
         """What the source calls the architecture: what stands behind the colon."""
         return self.architecture.partition(":")[2]
 
-    def fitted(self, fit: Fit) -> "Card":
-        """The same card, with pictures brought to the square another way."""
-        return replace(self, preprocess=self.preprocess.fitted(fit))
+
+def card_to_plain(card: Card) -> dict[str, Any]:
+    """Everything needed to rebuild a card, ready for JSON."""
+    return {
+        name: input_to_plain(card.input) if name == "input" else value
+        for name, value in to_plain(card).items()
+    }
 
 
 def card_from_plain(plain: Any) -> Card:
-    """Rebuild what `to_plain(card)` made; raises SpecError or UnknownName if it is no card."""
-    card = from_plain(_with_origin(plain), Card, Preprocess)
-    if not isinstance(card, Card):
-        raise SpecError(f"A card was expected; got {type(card).__name__}.")
-    return card
+    """Rebuild what `card_to_plain` made, or an earlier release; raises SpecError or UnknownName if
+    it is no card."""
+    if not isinstance(plain, dict) or plain.get("kind") != Card.__name__:
+        raise SpecError(f"A card is a JSON object of kind Card; got {plain!r:.80}.")
+    settings = {**_with_origin(plain)}
+    if isinstance(old := settings.pop("preprocess", None), dict):  # the first releases' word
+        settings["input"] = {**old, "kind": "image"}
+    given = input_from_plain(settings.pop("input", None))
+    return replace(from_plain({**settings, "input": None}, Card), input=given)
 
 
 def _with_origin(plain: Any) -> Any:
@@ -106,7 +114,7 @@ class SourceHead:
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A PyTorch module (N, 3, H, W) float32, normalised -> (N, D), with its card.
+    """A PyTorch module, from what its input's first layer gives to (N, D), with its card.
 
     `blocks` run from the input side to the output side and share out all parameters.
     """
@@ -116,8 +124,9 @@ class Backbone:
     blocks: tuple[Block, ...]
     source_head: SourceHead | None = None
 
-    def fitted(self, fit: Fit) -> "Backbone":
-        return replace(self, card=self.card.fitted(fit))
+    def changed(self, **settings: Any) -> "Backbone":
+        """The same with examples brought to it in another way (see `Input.changed`)."""
+        return replace(self, card=replace(self.card, input=self.card.input.changed(**settings)))
 
     def source(self) -> SourceHead:
         """The head of the source task; raises SpecError if the backbone came without it."""
@@ -158,14 +167,12 @@ class Backbone:
 def weights_fingerprint(
     card: Card, entries: Iterable[tuple[str, str, tuple[int, ...], "bytes | memoryview"]]
 ) -> str:
-    """16 hex digits for an architecture, its normalisation and its weights.
+    """16 hex digits for an architecture, the constants of its first layer and its weights.
 
     entries: name, dtype, shape and raw bytes of each tensor, in any order.
     """
     h = hashlib.blake2b(digest_size=8)
-    eats = card.preprocess
-    order = ("bgr",) if eats.bgr else ()  # said only if so: older fingerprints stay what they were
-    h.update(repr((card.architecture, eats.mean, eats.std, *order)).encode())
+    h.update(repr((card.architecture, *card.input.constants())).encode())
     for name, dtype, shape, raw in sorted(entries, key=lambda e: e[0]):
         h.update(repr((name, dtype, tuple(shape))).encode())
         h.update(raw)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.entry import blank_for_network
 from headstart.backbones.tracing import after, as_module, crossings, is_leaf, tapped, traced, until
 from headstart.base.errors import SpecError, UnknownName
 
@@ -16,9 +17,9 @@ from headstart.base.errors import SpecError, UnknownName
 class Cut:
     """A network taken apart where a single tensor crosses from frozen to thawed layers.
 
-    trunk: (N, 3, H, W) -> (N, *shape), wholly frozen; tail: (N, *shape) -> (N, D); both: the whole
-    network, giving (N, D) and (N, *shape). All hold the very modules of the backbone they were cut
-    from: what is trained in the tail is trained there.
+    trunk: what the module takes -> (N, *shape), wholly frozen; tail: (N, *shape) -> (N, D); both:
+    the whole network, giving (N, D) and (N, *shape). All hold the very modules of the backbone they
+    were cut from: what is trained in the tail is trained there.
     """
 
     name: str
@@ -129,8 +130,7 @@ def _owned(layers: Iterable[str], names: Sequence[str]) -> Iterator[str]:
 @torch.inference_mode()
 def _shape_after(trunk: nn.Module, backbone: Backbone) -> tuple[int, ...] | None:
     """What one example is at the cut; None if that is no tensor with a row an example."""
-    size = backbone.card.preprocess.size
-    value = trunk(torch.zeros(2, 3, size, size))
+    value = trunk(blank_for_network(backbone.card.input, 2))
     if not isinstance(value, torch.Tensor) or value.dim() < 2 or len(value) != 2:
         return None
     return tuple(value.shape[1:])

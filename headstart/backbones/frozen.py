@@ -1,31 +1,27 @@
 """A backbone as it is shipped: a graph and its weights, which run without PyTorch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Card, weights_fingerprint
-from headstart.modalities.images.preprocess import Fit
 
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
     """An ONNX graph whose weights stay in a table of their own.
 
-    graph: reads "pixels" (N, size, size, 3) uint8, gives "features" (N, D) float32; normalisation
-    is its first step. weights: the module's state dict; those in `inputs` are the graph's
-    initializers, by the same names.
+    graph: reads the arrays of a batch by their names, gives "features" (N, D) float32; the input's
+    first layer is its first step. weights: the module's state dict; those in `inputs` are the
+    graph's initializers, by the same names.
     """
 
     card: Card
     graph: bytes
     weights: Mapping[str, NDArray[np.generic]]
     inputs: tuple[str, ...]
-
-    def fitted(self, fit: Fit) -> "Frozen":
-        return replace(self, card=self.card.fitted(fit))
 
     @property
     def parameters(self) -> int:

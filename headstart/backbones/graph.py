@@ -10,33 +10,17 @@ from typing import Any
 import onnx
 import torch
 from timm.layers import Conv2dSame
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.entry import WholeNetwork, blank_for_network, tensors
 from headstart.backbones.external_data import WEIGHTS
 from headstart.backbones.frozen import Frozen
+from headstart.backbones.inputs import Batch
 from headstart.backbones.padding import PaddedConv2d, same_edges
-from headstart.modalities.images.preprocess import Preprocess
 
 OPSET = 17
 _INSIDE = "network."  # what the exporter puts before the names of the module's own weights
-
-
-class FromPixels(nn.Module):
-    """The network with its normalisation as the first layer: uint8 NHWC pixels in."""
-
-    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
-        super().__init__()
-        self.network, self.bgr = network, preprocess.bgr
-        std = torch.tensor(preprocess.std)
-        scale, shift = 1 / (255 * std), -torch.tensor(preprocess.mean) / std
-        self.scale = nn.Buffer(scale[:, None, None], persistent=False)
-        self.shift = nn.Buffer(shift[:, None, None], persistent=False)
-
-    def forward(self, pixels: Tensor) -> Any:  # (N, H, W, 3) uint8 -> (N, D), and the cut if any
-        x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype)
-        x = x * self.scale + self.shift
-        return self.network(x[:, [2, 1, 0]] if self.bgr else x)
 
 
 def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
@@ -46,19 +30,22 @@ def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
     Takes seconds. The module is copied, never changed.
     """
     module = copy.deepcopy(both or backbone.module).cpu().float().eval()
-    size = backbone.card.preprocess.size
-    module = _with_static_padding(module, size)
-    network = FromPixels(module, backbone.card.preprocess).eval()
+    input = backbone.card.input
+    module = _with_static_padding(module, blank_for_network(input, 1))
+    network = WholeNetwork(module, input).eval()
     weights = backbone.weights()
-    exported = _exported(network, size, ["features", *(["cut"] if both else [])])
+    exported = _exported(network, input.blank(2), ["features", *(["cut"] if both else [])])
     model = _padded_in_place(_split(exported, set(weights)), network.network)
     inputs = tuple(t.name for t in model.graph.initializer if t.name in weights)
     return Frozen(backbone.card, model.SerializeToString(), weights, inputs)
 
 
-def _with_static_padding(module: nn.Module, size: int) -> nn.Module:
+def _with_static_padding(module: nn.Module, blank: Any) -> nn.Module:
     """timm computes "SAME" padding from the input's shape at run time, which costs a quarter of
-    the speed in ONNX Runtime; the card fixes the size, so the padding can be fixed too."""
+    the speed in ONNX Runtime; the card fixes the size, so the padding can be fixed too.
+
+    blank: one example as the module takes it.
+    """
     sizes: dict[str, tuple[int, int]] = {}
 
     def note(name: str) -> Any:
@@ -69,7 +56,7 @@ def _with_static_padding(module: nn.Module, size: int) -> nn.Module:
         return module
     hooks = [conv.register_forward_pre_hook(note(name)) for name, conv in same.items()]
     with torch.inference_mode():
-        module(torch.zeros(1, 3, size, size))
+        module(blank)
     for hook in hooks:
         hook.remove()
     for name, length in sizes.items():
@@ -80,7 +67,7 @@ def _with_static_padding(module: nn.Module, size: int) -> nn.Module:
     return module
 
 
-def _exported(network: nn.Module, size: int, outputs: list[str]) -> Any:
+def _exported(network: nn.Module, blank: Batch, outputs: list[str]) -> Any:
     """The ONNX model as the TorchScript exporter writes it, nothing folded, so weights keep names.
 
     (PRESERVE, since EVAL melts batch norms into convolutions; ONNX Runtime does that on loading.)
@@ -90,13 +77,13 @@ def _exported(network: nn.Module, size: int, outputs: list[str]) -> Any:
         warnings.simplefilter("ignore")  # the exporter's own deprecation and tracing notes
         torch.onnx.export(
             network,
-            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
+            tensors(blank),
             buffer,  # type: ignore[arg-type]  # a buffer is taken when dynamo is False
             dynamo=False,
             opset_version=OPSET,
-            input_names=["pixels"],
+            input_names=list(blank),
             output_names=outputs,
-            dynamic_axes={name: {0: "n"} for name in ("pixels", *outputs)},
+            dynamic_axes={name: {0: "n"} for name in (*blank, *outputs)},
             do_constant_folding=False,
             training=torch.onnx.TrainingMode.PRESERVE,
         )

@@ -8,12 +8,18 @@ import numpy as np
 from safetensors.numpy import save
 
 from headstart.backbones import sources
-from headstart.backbones.backbone import Backbone, Card, SourceHead, card_from_plain, under
+from headstart.backbones.backbone import (
+    Backbone,
+    Card,
+    SourceHead,
+    card_from_plain,
+    card_to_plain,
+    under,
+)
 from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights, fill, read_tensors
 from headstart.base.atomic import new_folder, write_bytes, write_json
 from headstart.base.errors import HeadstartError, SourceError, SpecError
-from headstart.base.values import to_plain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +52,7 @@ def save_backbone(backbone: Backbone, folder: Path) -> Path:
     if source := backbone.source_head:
         tensors |= {f"{SOURCE_HEAD}weight": source.weight, f"{SOURCE_HEAD}bias": source.bias}
     with new_folder(folder) as part:
-        write_json(part / CARD, to_plain(backbone.card))
+        write_json(part / CARD, card_to_plain(backbone.card))
         write_bytes(part / WEIGHTS, save(tensors))
     return folder
 

@@ -142,7 +142,7 @@ def _attacked(work: _Work, files: "Sequence[_Place]") -> bool:
 def _one(work: _Work, answering: "hs.Answerer", place: "_Place") -> None:
     try:
         picture = hs.decode(place.source)
-        if work.target is not None and answering.of_pixels(picture).label == work.target:
+        if work.target is not None and answering.of_example(picture).label == work.target:
             work.spared.append(place.path)
             return
         found = hs.fool(

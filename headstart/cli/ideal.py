@@ -259,7 +259,7 @@ def _row(
 
 
 def _score(lens: "hs.Lens", pixels: "Pixels", number: int) -> float:
-    return float(lens.scores(lens.preprocess(pixels)[None].copy())[0, number])
+    return float(lens.scores(lens.input(pixels)[None].copy())[0, number])
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:

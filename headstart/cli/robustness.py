@@ -98,12 +98,12 @@ def _prepared(args: argparse.Namespace) -> _Work:
     model, data = hs.load(args.run / "model").model, data_of(args.run, args.data)
     lens, test = hs.lens_of(model), part_of(args.run, data, "test")
     few = test.take(hs.drawn(test.y, plan.rows, plan.seed))
-    tried = hs.squared(lens.preprocess, few, threads=runtime.decode_threads)
-    size = lens.preprocess.size
+    tried = hs.squared(lens.input, few, threads=runtime.decode_threads)
+    size = lens.input.size
     say(
         "tried",
         f"{len(tried.data):,} of {len(test):,} test pictures, changed as the network sees them: "
-        f"{size} x {size} pixels, {lens.preprocess.fit}",
+        f"{size} x {size} pixels, {lens.input.fit}",
     )
     known = _known(model, args.run, data, runtime, hs.Store(args.store))
     files = hs.recorded_contents(args.run, data).files

@@ -1,27 +1,38 @@
-"""What pictures hold: a file that is read again must be unchanged, and exact copies count once."""
+"""What examples hold: a file that is read again must be unchanged, and exact copies count once."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from headstart.backbones.inputs import Batch, Input
+from headstart.backbones.views import PLAIN, Views
 from headstart.base.errors import DataError
 from headstart.base.store import digest
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
-from headstart.modalities.images.decoding import read_file
 
 OTHER_BYTES = "it holds other bytes than when it was checked"
 NAMED = 20  # pictures under two labels that a warning names
 COPIES = 6  # rows named of each of them
 
 
-def read_checked(source: Path | CheckedFile) -> tuple[bytes, bytes]:
+def read_checked(input: Input[Any], source: Path | CheckedFile) -> tuple[bytes, bytes]:
     """The bytes of a file and their digest; raises DataError if they are not those checked."""
     file = CheckedFile.of(source)
-    data = read_file(file.path)
+    data = input.fetch(file.path)
     name = digest(data)
     if file.digest and name.hex() != file.digest:
         raise DataError(OTHER_BYTES)
     return data, name
+
+
+def prepared(
+    input: Input[Any], source: Path | CheckedFile, views: Views = PLAIN, number: int = 0
+) -> Batch:
+    """View `number` of a file as the network is given it, a batch of 1; raises OSError, or
+    DataError also for a file that changed since it was checked."""
+    data, file = read_checked(input, source)
+    return views.view(input.prepare(input.read(data)), file, number)
 
 
 def changed_during_run(id: str, reason: object, others: int = 0) -> DataError:

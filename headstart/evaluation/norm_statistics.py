@@ -1,4 +1,4 @@
-"""What the batch norms of a network remember of its source task, and what they read of pictures."""
+"""What the batch norms of a network remember of its source task, and what they read of examples."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.inputs import Batch, length
 from headstart.base.errors import DataError
 from headstart.base.runtime import keep_memory
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
-Squares = NDArray[np.uint8]  # (N, S, S, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,9 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class Noted:
-    """What a network made of N pictures.
+    """What a network made of N examples.
 
-    mean, square: (N, K) of a channel's values, and of their squares, all over a picture.
+    mean, square: (N, K) of a channel's values, and of their squares, all over an example.
     features: (N, D).
     """
 
@@ -84,7 +84,7 @@ def apart(memory: Memory, mean: Floats, square: Floats) -> float:
 def joined(parts: Sequence[Noted]) -> Noted:
     """Raises DataError for none."""
     if not parts:
-        raise DataError("There must be a picture to look at; none can be read.")
+        raise DataError("There must be an example to look at; none can be read.")
     columns = ("mean", "square", "features")
     return Noted(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
@@ -92,26 +92,26 @@ def joined(parts: Sequence[Noted]) -> Noted:
 @contextmanager
 def listening(
     backbone: Backbone, memory: Memory | None, device: str
-) -> Iterator[Callable[[Squares], Noted]]:
+) -> Iterator[Callable[[Batch], Noted]]:
     """The network as a function that notes what its norms read, and its features."""
     import torch
 
-    from headstart.backbones.graph import FromPixels
+    from headstart.backbones.entry import WholeNetwork, tensors
 
     keep_memory()  # the same tensors come and go with every batch
     module = backbone.module if device == "cpu" else copy.deepcopy(backbone.module).to(device)
-    network = FromPixels(module, backbone.card.preprocess).to(device).eval()
+    network = WholeNetwork(module, backbone.card.input).to(device).eval()
     names, read, rows = memory.names if memory else (), dict[str, Any](), 1
 
     def note(name: str) -> "Callable[[nn.Module, tuple[Tensor]], None]":
         return lambda _, given: read.update({name: _moments(given[0], given[0].shape[0] // rows)})
 
     @torch.inference_mode()
-    def noted(squares: Squares) -> Noted:
+    def noted(batch: Batch) -> Noted:
         nonlocal rows
-        rows = len(squares)
-        features = network(torch.from_numpy(squares).to(device)).cpu().numpy()
-        none = torch.zeros(2, len(squares), 0, dtype=torch.float64)
+        rows = length(batch)
+        features = network(*(array.to(device) for array in tensors(batch))).cpu().numpy()
+        none = torch.zeros(2, rows, 0, dtype=torch.float64)
         mean, square = torch.cat([none, *(read[name] for name in names)], dim=2).numpy()
         return Noted(mean, square, features)
 
@@ -135,8 +135,8 @@ def _norms(module: "nn.Module") -> Iterator[tuple[str, Any]]:
 
 
 def _moments(x: "Tensor", each: int) -> "Tensor":  # (N * each, C, …) -> (2, N, C)
-    """Of each channel in each picture: the mean, and the mean square. each: rows that a picture
-    has, where tokens or windows are read as if they were pictures."""
+    """Of each channel in each example: the mean, and the mean square. each: rows that an example
+    has, where tokens or windows are read as if they were examples."""
     import torch
 
     values = x.float().flatten(2) if x.dim() > 2 else x.float()[..., None]

@@ -19,31 +19,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone, SourceHead
+from headstart.backbones.inputs import Batch, Input
 from headstart.base.errors import DataError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime, torch_threads
 from headstart.base.threads import ordered_map
+from headstart.data.content import prepared
 from headstart.data.dataset import CheckedFile, Dataset
 from headstart.evaluation.evaluation import Estimate, Z
 from headstart.evaluation.norm_statistics import (
     Floats,
     Memory,
     Noted,
-    Squares,
     apart,
     joined,
     listening,
     remembered,
 )
 from headstart.features.engines import check_device
-from headstart.modalities.images.inputs import square_of
-from headstart.modalities.images.preprocess import Preprocess
-from headstart.modalities.images.views import PLAIN
 
-MOST = 100  # pictures that are looked at, enough to tell to within 0.03 (bench/unlike.py)
+MOST = 100  # examples that are looked at, enough to tell to within 0.03 (bench/unlike.py)
 FEW = 5  # fewer than that tell nothing
 BATCH = 16
-NOISE = 16  # pictures of it
+NOISE = 16  # examples of it
 FAR, VERY_FAR = 0.30, 0.68  # distances from which on data is called so (bench/unlike.py)
 UNSURE = 0.20  # or far, if the source head's scores are below that
 FORGETFUL = (
@@ -139,7 +137,7 @@ def unlike(
     """How far a sample of the data lies from what `backbone` was trained on, every class with its
     share.
 
-    Pictures that can't be read are passed over; raises DataError if there are no others.
+    Examples that can't be read are passed over; raises DataError if there are no others.
     """
     card, memory = backbone.card, remembered(backbone.module)
     if memory is None and trained_head(backbone) is None:
@@ -147,9 +145,9 @@ def unlike(
     now, few = (runtime or Runtime()).resolved(), sample(data, most, seed)
     check_device(now)
     with torch_threads(now.threads), listening(backbone, memory, now.device) as noted:
-        with closing(_batches(card.preprocess, few, now, listener or Listener())) as batches:
-            seen = joined([noted(squares) for squares in batches])
-        noise = noted(white_noise(card.preprocess.size)) if memory else None
+        with closing(_batches(card.input, few, now, listener or Listener())) as batches:
+            seen = joined([noted(batch) for batch in batches])
+        noise = noted(white_noise(card.input)) if memory else None
     return told(backbone, memory, seen, noise)
 
 
@@ -196,34 +194,42 @@ def sample(data: Dataset, most: int, seed: int) -> Dataset:
     return data.take(by_class[np.linspace(0, len(data) - 1, most).round().astype(int)])
 
 
-def white_noise(size: int) -> Squares:
-    """Pictures of it: every value is drawn evenly from 0 to 255, always the same."""
-    return np.random.default_rng(0).integers(0, 256, (NOISE, size, size, 3), dtype=np.uint8)
+def white_noise(input: Input[Any]) -> Batch:
+    """Examples of it, always the same: whole levels are drawn evenly, other numbers normally."""
+    rng = np.random.default_rng(0)
+    return {name: _noise(rng, values) for name, values in input.blank(NOISE).items()}
+
+
+def _noise(rng: np.random.Generator, like: NDArray[Any]) -> NDArray[Any]:
+    if like.dtype.kind == "f":
+        return rng.standard_normal(like.shape).astype(like.dtype)
+    low, high = np.iinfo(like.dtype).min, np.iinfo(like.dtype).max
+    return rng.integers(low, high, like.shape, dtype=like.dtype, endpoint=True)
 
 
 def _batches(
-    preprocess: Preprocess, data: Dataset, runtime: Runtime, listener: Listener
-) -> Generator[Squares]:
+    input: Input[Any], data: Dataset, runtime: Runtime, listener: Listener
+) -> Generator[Batch]:
     """The readable rows as the network is given them."""
     fetched = ordered_map(
-        lambda source: _square(source, preprocess),
+        lambda source: _readable(source, input),
         data.files,
         threads=runtime.decode_threads,
         ahead=2 * BATCH,
     )
-    waiting = list[NDArray[np.uint8]]()
+    waiting = list[Batch]()
     with closing(fetched):
-        for done, square in enumerate(fetched, start=1):
-            waiting += [] if square is None else [square]
+        for done, example in enumerate(fetched, start=1):
+            waiting += [] if example is None else [example]
             if len(waiting) == BATCH or (waiting and done == len(data)):
-                yield np.stack(waiting)
+                yield input.collate(waiting)
                 waiting.clear()
             listener.progress("unlike", done, len(data))
 
 
-def _square(source: CheckedFile, preprocess: Preprocess) -> NDArray[np.uint8] | None:
+def _readable(source: CheckedFile, input: Input[Any]) -> Batch | None:
     try:
-        return square_of(preprocess, PLAIN, source, 0)
+        return prepared(input, source)
     except (OSError, DataError):
         return None
 

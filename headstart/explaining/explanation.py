@@ -14,6 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from headstart.base.atomic import write_json
 from headstart.base.errors import DataError, HeadstartError, UnknownName
 from headstart.base.values import read_value
+from headstart.data.content import prepared
 from headstart.data.dataset import CheckedFile, LeftOut
 from headstart.explaining.attributing import attribute
 from headstart.explaining.attribution import Attribution
@@ -28,8 +29,6 @@ from headstart.explaining.saved import (
     ExplainedRows,
     NearestExample,
 )
-from headstart.modalities.images.inputs import square_of
-from headstart.modalities.images.views import PLAIN
 from headstart.models.model import Model
 from headstart.targets.predictions import Predictions, read_predictions
 
@@ -114,7 +113,7 @@ def explain(
     lens, path = looker.lens, CheckedFile.of(source).path
     number = None if name is None else lens.number(name)
     try:
-        square = np.array(square_of(lens.preprocess, PLAIN, source, 0))
+        square = np.array(prepared(lens.input, source)["pixels"][0])
     except (OSError, DataError) as error:
         raise DataError(f"{path} must be a picture that can be read: {error}") from error
     scores = looker.forward.scores(square[None])[0]

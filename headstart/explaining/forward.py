@@ -29,7 +29,7 @@ class Forward:
 
     def features(self, squares: Iterable[NDArray[np.uint8]]) -> Features:  # -> (N, D)
         batches = _batched(squares, self.engine.batch)
-        return np.concatenate([self.engine(batch)[0] for batch in batches])
+        return np.concatenate([self.engine({"pixels": batch})[0] for batch in batches])
 
     @torch.inference_mode()
     def logits_of(self, features: Features) -> Tensor:  # (N, D) -> (N, C)

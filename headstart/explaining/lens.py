@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.entry import WholeNetwork
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.graph import FromPixels
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.runtime import keep_memory
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.modalities.sources import reopened
 from headstart.models.model import Model
 from headstart.training.network import head_module
@@ -40,8 +40,8 @@ class Lens:
     graph: Frozen | None = None
 
     @property
-    def preprocess(self) -> Preprocess:
-        return self.backbone.card.preprocess
+    def input(self) -> ImageInput:
+        return of_pictures(self.backbone.card.input, "Seeing inside a network takes")
 
     @property
     def name(self) -> str:
@@ -133,6 +133,6 @@ def _lens(
     backbone: Backbone, head: nn.Module, classes: tuple[str, ...], temperature: float
 ) -> Lens:
     keep_memory()  # the same tensors come and go at every step
-    network = FromPixels(backbone.module, backbone.card.preprocess)
+    network = WholeNetwork(backbone.module, backbone.card.input)
     network.eval().requires_grad_(False)
     return Lens(backbone, network, head.eval().requires_grad_(False), classes, temperature)

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.graph import FromPixels
+from headstart.backbones.entry import WholeNetwork
 from headstart.explaining.forward import Forward
 from headstart.explaining.lens import Lens
 from headstart.explaining.probing import Probe, probes
@@ -70,7 +70,7 @@ def looker_of(lens: Lens) -> Looker:
 
 def crossed_at(lens: Lens, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
     """What crosses at a probe."""
-    crossed: Tensor = FromPixels(probe.trunk, lens.preprocess).eval()(pixels)
+    crossed: Tensor = WholeNetwork(probe.trunk, lens.input).eval()(pixels)
     return crossed
 
 
@@ -88,7 +88,7 @@ def slope_of(told: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def _decides(lens: Lens, probe: Probe) -> bool:
     """Whether anything at the places of a probe moves what comes out."""
-    side = lens.preprocess.size
+    side = lens.input.size
     drawn = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(0)) * 255
     crossed = crossed_at(lens, probe, drawn)
     slope = slope_of(lambda x: said_from(lens, probe, x).pow(2), crossed)
@@ -98,7 +98,7 @@ def _decides(lens: Lens, probe: Probe) -> bool:
 def _in_place(lens: Lens, probe: Probe) -> bool:
     """Whether places change where the picture does: of most spots of another colour, the centre of
     the change at the probe lies on the spot."""
-    side, rng = lens.preprocess.size, torch.Generator().manual_seed(0)
+    side, rng = lens.input.size, torch.Generator().manual_seed(0)
     spot, shape = side // SPOT, (side, side)
     clouds = torch.rand(DRAWN, 3, 8, 8, generator=rng) * 255
     before = nn.functional.interpolate(clouds, shape, mode="bilinear").permute(0, 2, 3, 1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.entry import blank_for_network
 from headstart.backbones.tracing import after, as_module, crossings, traced, until
 
 LEAST = 4  # places a side; fewer say too little about where
@@ -102,7 +103,7 @@ def _shapes(backbone: Backbone, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...
                 shapes[n] = tuple(value.shape[1:])
             return value
 
-    size = backbone.card.preprocess.size
+    blank = blank_for_network(backbone.card.input, 2)
     with torch.inference_mode():
-        Noting(fx.GraphModule(backbone.module, graph)).run(torch.zeros(2, 3, size, size))
+        Noting(fx.GraphModule(backbone.module, graph)).run(blank)
     return shapes

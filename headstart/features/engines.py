@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.external_data import check_external_data
 from headstart.backbones.frozen import Frozen
+from headstart.backbones.inputs import Batch, rows_of
 from headstart.base.errors import Mismatch, MissingPackage, SpecError
 from headstart.base.runtime import Runtime
 
 if TYPE_CHECKING:
     from torch import nn
 
-Squares = NDArray[np.uint8]  # (N, size, size, 3)
 Features = NDArray[np.float32]  # (N, D)
 Outputs = tuple[NDArray[np.float32], ...]  # features (N, D) and, of a graph with one, the cut
 
 TOLERANCE = 1e-4  # of the largest feature; seen between engines: 2e-5
-COMPARED = 4  # pictures of the first batch that PyTorch runs too
+COMPARED = 4  # examples of the first batch that PyTorch runs too
 
 
 class Engine(Protocol):
-    """Runs a frozen backbone on normalisable squares; `batch` is how many it likes at once."""
+    """Runs a frozen backbone on prepared examples; `batch` is how many it likes at once."""
 
     batch: int
 
-    def __call__(self, squares: Squares) -> Outputs: ...
+    def __call__(self, batch: Batch) -> Outputs: ...
 
 
 def precision(backbone: Backbone | Frozen, runtime: Runtime) -> str:
@@ -83,11 +83,12 @@ class OnnxEngine:
     def __init__(self, frozen: Frozen, threads: int) -> None:
         self._session = _session(frozen, threads)
 
-    def __call__(self, squares: Squares) -> Outputs:
+    def __call__(self, batch: Batch) -> Outputs:
         try:
-            return tuple(self._session.run(None, {"pixels": squares}))
+            return tuple(self._session.run(None, dict(batch)))
         except Exception as error:  # its exceptions have no common base but this
-            raise Mismatch(f"The graph can't read pictures of {squares.shape}: {error}") from error
+            shapes = ", ".join(f"{name} of {values.shape}" for name, values in batch.items())
+            raise Mismatch(f"The graph can't read {shapes}: {error}") from error
 
 
 class TorchEngine:
@@ -101,35 +102,37 @@ class TorchEngine:
 
         import torch
 
-        from headstart.backbones.graph import FromPixels
+        from headstart.backbones.entry import WholeNetwork
 
         module = both or backbone.module
         if device != "cpu":  # where it may move; as a reference it runs in place, once
             module = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last)
-        self._network = FromPixels(module, backbone.card.preprocess).to(device).eval()
+        self._network = WholeNetwork(module, backbone.card.input).to(device).eval()
         self._device = torch.device(device)
         self.batch = 16 if device == "cpu" else 256
         self.half = device != "cpu"
 
-    def __call__(self, squares: Squares) -> Outputs:
-        outputs = self._run(squares, half=self.half)
+    def __call__(self, batch: Batch) -> Outputs:
+        outputs = self._run(batch, half=self.half)
         if self.half:
-            fits = [np.isfinite(output).reshape(len(squares), -1).all(axis=1) for output in outputs]
+            fits = [np.isfinite(output).reshape(len(output), -1).all(axis=1) for output in outputs]
             beyond = ~np.logical_and.reduce(fits)
             if beyond.any():
                 for output, exact in zip(
-                    outputs, self._run(squares[beyond], half=False), strict=True
+                    outputs, self._run(rows_of(batch, beyond), half=False), strict=True
                 ):
                     output[beyond] = exact
         return outputs
 
-    def _run(self, squares: Squares, *, half: bool) -> Outputs:
+    def _run(self, batch: Batch, *, half: bool) -> Outputs:
         import torch
+
+        from headstart.backbones.entry import tensors
 
         narrow = torch.autocast(self._device.type, torch.float16, enabled=half)
         with torch.inference_mode(), narrow:
-            said = self._network(torch.from_numpy(squares).to(self._device))
-        outputs = said if isinstance(said, tuple) else (said,)
+            given = self._network(*(array.to(self._device) for array in tensors(batch)))
+        outputs = given if isinstance(given, tuple) else (given,)
         return tuple(np.ascontiguousarray(output.float().cpu().numpy()) for output in outputs)
 
 
@@ -141,10 +144,11 @@ class Checked:
         self._engine, self._reference = engine, reference
         self._checked = False
 
-    def __call__(self, squares: Squares) -> Outputs:
-        outputs = self._engine(squares)
+    def __call__(self, batch: Batch) -> Outputs:
+        outputs = self._engine(batch)
         if not self._checked:
-            for ours, theirs in zip(outputs, self._reference(squares[:COMPARED]), strict=True):
+            few = rows_of(batch, slice(COMPARED))
+            for ours, theirs in zip(outputs, self._reference(few), strict=True):
                 compare(ours[:COMPARED], theirs)
             self._checked = True
         return outputs

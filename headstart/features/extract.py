@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
+from headstart.backbones.inputs import Batch, digest_of
+from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import RunContext
 from headstart.base.errors import Mismatch, StoreError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
-from headstart.base.store import DIGEST_BYTES, Layout, Reader, Store, digest
+from headstart.base.store import DIGEST_BYTES, Layout, Reader, Store
 from headstart.base.threads import ordered_map
 from headstart.base.values import fingerprint
 from headstart.data.content import changed_during_run, read_checked
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.features.engines import Engine, open_engine, precision
-from headstart.modalities.images.decoding import decode, store_key
-from headstart.modalities.images.views import PLAIN, Views
 
 if TYPE_CHECKING:
     from torch import nn
 
 CUT = "features"  # where the backbone is cut: after its pooled features
-AHEAD = 48  # pictures decoded before they are wanted; more of them take the cores from the engine
+AHEAD = 48  # examples decoded before they are wanted; more of them take the cores from the engine
 SHARD = 256  # rows between two writes to the store: what a kill can cost
 
 
@@ -112,7 +112,7 @@ def extract(
 
     stage: the name under which the listener hears of this work.
 
-    Decoding threads work ahead of the forward pass, so no more than a few batches of pictures are
+    Decoding threads work ahead of the forward pass, so no more than a few batches of examples are
     in memory. Rows are stored as they come: after an interruption the same call goes on from there.
     Raises StoreError when the store can't be written, Mismatch when an engine can't be trusted.
     """
@@ -166,11 +166,11 @@ def _run(work: "_Work") -> "tuple[FeatureTable, ...]":
 
 @dataclass(frozen=True, eq=False)
 class _Fetched:
-    """What a decoding thread hands over: the square, unless what is wanted is stored already."""
+    """What a decoding thread hands over: the example, unless what is wanted is stored already."""
 
     file: bytes = b""  # names the file, or the view of it
-    name: bytes = b""  # digest of the square that the network eats
-    square: NDArray[np.uint8] | None = None
+    name: bytes = b""  # digest of the prepared example
+    example: Batch | None = None
     error: str = ""
 
 
@@ -186,15 +186,15 @@ class _Place:
         views: Views = PLAIN,
     ) -> None:
         self.backbone, self.runtime, self.tap, self.views = backbone, runtime, tap, views
-        self.preprocess = backbone.card.preprocess
-        squares, weights = self.preprocess.fingerprint(), backbone.fingerprint()
-        self.made_by = fingerprint("features", weights, squares, CUT, precision(backbone, runtime))
-        dim, named = backbone.card.dim, f"squares-{squares}{views.fingerprint()}"
-        self.features = self.squares = self.cuts = None
+        self.input = backbone.card.input
+        way, weights = self.input.fingerprint(), backbone.fingerprint()
+        self.made_by = fingerprint("features", weights, way, CUT, precision(backbone, runtime))
+        dim, named = backbone.card.dim, f"squares-{way}{views.fingerprint()}"  # the first name
+        self.features = self.examples = self.cuts = None
         if store is not None:
             row: Layout = {"x": (np.float32, (dim,))}
             self.features = store.table(f"features-{self.made_by}", row)
-            self.squares = store.table(named, {"square": (np.uint8, (DIGEST_BYTES,))})
+            self.examples = store.table(named, {"square": (np.uint8, (DIGEST_BYTES,))})
         if store is not None and tap is not None:
             made = fingerprint(self.made_by, tap.name, tap.precision)
             self.cuts = store.table(f"cut-{made}", {"cut": (tap.precision, tap.shape)})
@@ -207,34 +207,34 @@ class _Place:
     def fetch(self, source: CheckedFile, views: int) -> list[_Fetched]:
         """Read a file; decode it only if something of one of its first `views` is not stored."""
         try:
-            data, file = read_checked(source)
-            key = store_key(data, file)
+            data, file = read_checked(self.input, source)
+            key = self.input.store_key(data, file)
             names = [self.views.name(key, number) for number in range(views)]
             stored = [self._stored(name) for name in names]
             if all(stored):
                 return [_Fetched(*both) for both in zip(names, stored, strict=True)]
-            plain = self.preprocess(decode(data, short_side=self.preprocess.short_side))
+            plain = self.input.prepare(self.input.read(data))
         except OSError as error:
             return [_Fetched(error=error.strerror or str(error))] * views
         except (ValueError, MemoryError) as error:  # DataError is a ValueError
             return [_Fetched(error=str(error) or type(error).__name__)] * views
-        squares = [self.views.square(plain, file, number) for number in range(views)]
+        examples = [self.views.view(plain, file, number) for number in range(views)]
         return [
-            _Fetched(name, digest(square.tobytes()), square)
-            for name, square in zip(names, squares, strict=True)
+            _Fetched(name, digest_of(example), example)
+            for name, example in zip(names, examples, strict=True)
         ]
 
     def known(self, name: bytes) -> bool:
-        """Whether all that is wanted of a square is stored."""
+        """Whether all that is wanted of an example is stored."""
         wanted = [self.features, *([self.cuts] if self.tap else [])]
         return all(table is not None and name in table for table in wanted)
 
     def _stored(self, file: bytes) -> bytes:
-        """The digest of a file's square, if nothing of it needs computing; else nothing."""
-        if self.squares is None or file not in self.squares:
+        """The digest of a file's example, if nothing of it needs computing; else nothing."""
+        if self.examples is None or file not in self.examples:
             return b""
         try:
-            name = self.squares.rows([file], "square")[0].tobytes()
+            name = self.examples.rows([file], "square")[0].tobytes()
         except (KeyError, StoreError):  # it was damaged a moment ago
             return b""
         return name if self.known(name) else b""
@@ -242,7 +242,7 @@ class _Place:
     @property
     def damaged(self) -> tuple[Path, ...]:
         """Shards whose rows had to be computed again."""
-        tables = (self.features, self.squares, self.cuts)
+        tables = (self.features, self.examples, self.cuts)
         return tuple(path for table in tables if table is not None for path in table.damaged)
 
 
@@ -261,12 +261,12 @@ class _Work:
         self.began = self.last = time.perf_counter()
         self.x = np.empty((self.rows, place.backbone.card.dim), np.float32)
         self.cut = _no_cuts(place, self.rows)
-        self.names: dict[int, bytes] = {}  # row -> digest of its square
+        self.names: dict[int, bytes] = {}  # row -> digest of its example
         self.errors: dict[int, str] = {}
-        self.computed: dict[bytes, int] = {}  # digest of a square -> the row that it is run for
-        self.waiting: dict[int, NDArray[np.uint8]] = {}  # row -> square
+        self.computed: dict[bytes, int] = {}  # digest of an example -> the row that it is run for
+        self.waiting: dict[int, Batch] = {}  # row -> example
         self.unsaved: dict[int, Any] = {}  # row -> what crosses the cut, if that is wanted
-        self.files: dict[bytes, bytes] = {}  # file -> square, as the store doesn't know yet
+        self.files: dict[bytes, bytes] = {}  # file -> example, as the store doesn't know yet
         self.forwards = 0
         self.told = False
 
@@ -276,11 +276,11 @@ class _Work:
             self.errors[row] = item.error
         else:
             self.names[row] = item.name
-        if item.square is not None:
+        if item.example is not None:
             self.files[item.file] = item.name
             if not (item.name in self.computed or self.place.known(item.name)):
                 self.computed[item.name] = row
-                self.waiting[row] = item.square
+                self.waiting[row] = item.example
         if self.waiting and len(self.waiting) == self.place.engine.batch:
             self.run()
         self.listener.progress(self.stage, row + 1, self.rows)
@@ -289,9 +289,9 @@ class _Work:
         """One forward pass over what waits."""
         if not self.waiting:
             return
-        rows, squares = list(self.waiting), np.stack(list(self.waiting.values()))
+        rows, batch = list(self.waiting), self.place.input.collate(list(self.waiting.values()))
         self.waiting.clear()
-        self.x[rows], *more = self.place.engine(squares)
+        self.x[rows], *more = self.place.engine(batch)
         self._settle(rows)
         cuts: Any = [None] * len(rows)
         if tap := self.place.tap:
@@ -317,7 +317,7 @@ class _Work:
         unsaved, self.unsaved = self.unsaved, {}
         files, self.files = self.files, {}
         place = self.place
-        if place.features is None or place.squares is None:
+        if place.features is None or place.examples is None:
             return
         new = [row for row in unsaved if self.names[row] not in place.features]
         place.features.append([self.names[row] for row in new], {"x": self.x[new]})
@@ -325,7 +325,7 @@ class _Work:
             cuts = {"cut": np.stack(list(unsaved.values()))}
             place.cuts.append([self.names[row] for row in unsaved], cuts)
         names = np.frombuffer(b"".join(files.values()), np.uint8).reshape(len(files), DIGEST_BYTES)
-        place.squares.append(list(files), {"square": names})
+        place.examples.append(list(files), {"square": names})
 
     def tables(self) -> tuple[FeatureTable, ...]:
         """Everything together, a table a view: computed now, from the store, twins of either."""

@@ -10,6 +10,7 @@ from headstart.backbones.sources import SOURCES, build
 from headstart.backbones.sources import Listing as Listing
 from headstart.backbones.weights import Weights, fill
 from headstart.base.errors import HeadstartError, MissingPackage, SpecError
+from headstart.modalities import inputs as inputs
 
 DEFAULT_BACKBONE = "packaged:efficientnet_lite0"
 

@@ -6,7 +6,7 @@
     card.json            what the backbone eats and gives
     graph.onnx           its layers; the numbers are in the next file
     weights.safetensors  backbone.* (the module's state dict), head.*, limits.*
-    golden.json          the scores of a known picture, checked at every load
+    golden.json          the scores of a known example, checked at every load
 
 Loading reads JSON, safetensors and ONNX, never a pickle, and refuses a folder in which a byte, a
 file or a setting is not the one that was saved.
@@ -26,14 +26,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
-from headstart.backbones.backbone import Backbone, card_from_plain, under
+from headstart.backbones.backbone import Backbone, card_from_plain, card_to_plain, under
 from headstart.backbones.frozen import Frozen
 from headstart.base.atomic import new_folder, write_bytes, write_json, write_text
 from headstart.base.errors import BundleError, HeadstartError, Mismatch
 from headstart.base.runtime import cores
-from headstart.base.values import to_plain
 from headstart.features.engines import OnnxEngine, TorchEngine, compare
 from headstart.heads.families import load_head
+from headstart.modalities import inputs as inputs  # the kinds that a card may name
 from headstart.models.limits import load_limits
 from headstart.models.model import Model
 
@@ -76,7 +76,7 @@ def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = N
     tensors |= {f"limits.{k}": v for k, v in model.limits.tensors().items()}
     shipped = replace(model, backbone=frozen)
     with new_folder(folder) as part:
-        write_json(part / "card.json", to_plain(frozen.card))
+        write_json(part / "card.json", card_to_plain(frozen.card))
         write_json(part / "model.json", facts)
         write_json(part / "golden.json", {"scores": _golden_scores(shipped).tolist()})
         write_bytes(part / "graph.onnx", frozen.graph)
@@ -129,13 +129,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def golden_picture(size: int) -> NDArray[np.uint8]:  # (size, size, 3)
-    """The same picture everywhere: three ramps of different slope, by integer arithmetic."""
-    down, right = np.indices((size, size))
-    channels = (3 * right + down, 5 * down + 2 * right, 7 * (right ^ down))
-    return np.stack([c % 256 for c in channels], axis=2).astype(np.uint8)
-
-
 def _frozen(backbone: Backbone | Frozen) -> Frozen:
     if isinstance(backbone, Frozen):
         return backbone
@@ -145,9 +138,9 @@ def _frozen(backbone: Backbone | Frozen) -> Frozen:
 
 
 def _check_export(frozen: Frozen, backbone: Backbone) -> None:
-    """Raises Mismatch unless the graph gives a known picture PyTorch's features."""
-    picture = golden_picture(backbone.card.preprocess.size)[None]
-    compare(OnnxEngine(frozen, cores())(picture)[0], TorchEngine(backbone, "cpu")(picture)[0])
+    """Raises Mismatch unless the graph gives a known example PyTorch's features."""
+    known = backbone.card.input.golden()
+    compare(OnnxEngine(frozen, cores())(known)[0], TorchEngine(backbone, "cpu")(known)[0])
 
 
 def _read(folder: Path) -> Bundle:
@@ -213,8 +206,8 @@ def _manifest(files: Mapping[str, str]) -> str:
 
 def _golden_scores(model: Model) -> NDArray[np.floating[Any]]:
     assert isinstance(model.backbone, Frozen)
-    picture = golden_picture(model.backbone.card.preprocess.size)
-    return model.head.scores(OnnxEngine(model.backbone, cores())(picture[None])[0])[0]
+    known = model.backbone.card.input.golden()
+    return model.head.scores(OnnxEngine(model.backbone, cores())(known)[0])[0]
 
 
 def _check_golden(bundle: Bundle) -> None:
@@ -222,7 +215,7 @@ def _check_golden(bundle: Bundle) -> None:
     scores = _golden_scores(bundle.model)
     if promised.shape != scores.shape or not np.allclose(scores, promised, atol=GOLDEN_TOLERANCE):
         raise BundleError(
-            f"{bundle.folder} must give a known picture the scores it gave when it was saved, to "
+            f"{bundle.folder} must give a known example the scores it gave when it was saved, to "
             f"{GOLDEN_TOLERANCE}; here they differ. Is this build of ONNX Runtime to be trusted?"
         )
 

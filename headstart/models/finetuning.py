@@ -9,7 +9,7 @@ import torch
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Cut, cut_before, thawed_by
-from headstart.backbones.graph import FromPixels
+from headstart.backbones.entry import WholeNetwork
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Mismatch
 from headstart.features.extract import Tap
@@ -50,7 +50,7 @@ class Opened:
         if self.cut is not None:
             tail = folded(self.cut.tail) if norms == "frozen" else self.cut.tail
             return Network(tail, head, self.thawed, norms == "trained")
-        whole = FromPixels(self.backbone.module, self.backbone.card.preprocess)
+        whole = WholeNetwork(self.backbone.module, self.backbone.card.input)
         return Network(whole, head, (f"network.{n}" for n in self.thawed), norms == "trained")
 
     def depth(self) -> dict[str, int]:

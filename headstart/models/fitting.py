@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Cut
+from headstart.backbones.inputs import Batch, length, only_array, rows_of
+from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.listener import Listener
@@ -23,14 +25,13 @@ from headstart.features.extract import FeatureTable, Tap, all_there, extract, ex
 from headstart.heads.fit import fit_head
 from headstart.heads.head import Rows, Table
 from headstart.modalities.images.augment import Augment
-from headstart.modalities.images.views import PLAIN, Views
 from headstart.modalities.sources import load_backbone
 from headstart.models.finetuning import Opened, Tuned, open_up, tune
 from headstart.models.limits import Limits
 from headstart.models.model import Model
 from headstart.models.specs import FeatureExtraction, FineTune
 from headstart.targets.metrics import accuracy, log_loss
-from headstart.training.feeds import Feed, Fresh, Squares, Stored
+from headstart.training.feeds import Feed, Fresh, Stored
 from headstart.training.head_training import train_head
 from headstart.training.history import Epoch
 from headstart.training.loop import NOTHING, Figures, Trained
@@ -242,13 +243,13 @@ def engine_feed(
     frozen_part = replace(backbone, module=cut.trunk) if cut else backbone  # never what learns
     engine = open_engine(frozen_part, context.runtime)
 
-    def frozen(squares: Squares) -> NDArray[np.generic]:
+    def frozen(batch: Batch) -> NDArray[np.generic]:
         size = engine.batch
-        parts = (squares[i : i + size] for i in range(0, len(squares), size))
+        parts = (rows_of(batch, slice(i, i + size)) for i in range(0, length(batch), size))
         return np.concatenate([engine(part)[0] for part in parts])
 
-    eats, threads = backbone.card.preprocess, context.runtime.decode_threads
-    return Fresh(data, eats, frozen, views, count, threads)
+    input, threads = backbone.card.input, context.runtime.decode_threads
+    return Fresh(data, input, frozen, views, count, threads)
 
 
 def fresh_features(
@@ -267,9 +268,9 @@ def fresh_features(
 def pixel_feed(
     backbone: Backbone, data: Dataset, views: Views, count: int, context: RunContext
 ) -> Feed:
-    """Pictures for a network that is trained from its first layer on."""
-    eats, threads = backbone.card.preprocess, context.runtime.decode_threads
-    return Fresh(data, eats, lambda squares: squares, views, count, threads)
+    """Examples for a network that is trained from its first layer on."""
+    input, threads = backbone.card.input, context.runtime.decode_threads
+    return Fresh(data, input, only_array, views, count, threads)
 
 
 def tap_for(

@@ -1,19 +1,18 @@
-"""What a model says of one picture, exactly as `predict` and `classify` say it of its PNG; of a
-large JPEG these decode no more pixels than they need, which moves a score a little."""
+"""What a model predicts for one example, exactly as `predict` and `classify` do for its file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
+from headstart.backbones.inputs import Input
 from headstart.base.runtime import ON_CPU
 from headstart.features.engines import Engine, Features, open_engine
 from headstart.features.extract import FeatureTable
-from headstart.modalities.images.decoding import Pixels, decode
-from headstart.modalities.images.preprocess import Preprocess
 from headstart.models.limits import Limits
 from headstart.models.model import Model
 
@@ -45,20 +44,21 @@ class Answerer:
     limits: what the model knows of its doubts; none of a pretrained network as it is.
     """
 
-    preprocess: Preprocess
+    input: Input[Any]
     engine: Engine
     scored: Scored
     classes: tuple[str, ...]
     limits: Limits = Limits()
 
-    def of_pixels(self, picture: Pixels) -> Answer:
-        x, *_ = self.engine(np.stack([self.preprocess(picture)]))
+    def of_example(self, raw: Any) -> Answer:
+        """Of an example as it is read: of a picture's pixels (H, W, 3)."""
+        x, *_ = self.engine(self.input.prepare(raw))
         scores, doubt = self.scored(x)
         return Answer(self.classes[scores.argmax()], scores, doubt)
 
     def of_file(self, data: bytes) -> Answer:
-        """Of a file with these bytes; raises DataError if it is no picture."""
-        return self.of_pixels(decode(data, short_side=self.preprocess.short_side))
+        """Of a file with these bytes; raises DataError if it can't be read."""
+        return self.of_example(self.input.read(data))
 
 
 def answerer(asked: Model | Backbone) -> Answerer:
@@ -74,7 +74,7 @@ def answerer(asked: Model | Backbone) -> Answerer:
         backbone, limits = asked, Limits()
         classes, scored = asked.card.source_classes, _by_source(asked)
     engine = open_engine(backbone, ON_CPU.resolved())
-    return Answerer(backbone.card.preprocess, engine, scored, classes, limits)
+    return Answerer(backbone.card.input, engine, scored, classes, limits)
 
 
 def _by_model(model: Model) -> Scored:

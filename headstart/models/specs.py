@@ -7,7 +7,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.base.errors import SpecError
 from headstart.features.extract import Precision
 from headstart.heads.head import HeadSpec, check_word
-from headstart.modalities.images.preprocess import Fit
+from headstart.modalities.images.inputs import Fit
 from headstart.training.plan import Plan
 
 
@@ -32,36 +32,41 @@ class FeatureExtraction(HeadSpec):
 
     def resolved(self, backbone: Backbone) -> "FeatureExtraction":
         """The same recipe with "card" replaced by what this backbone's card says."""
-        own = self.prepared(backbone).card.preprocess
-        return replace(self, fit=own.fit, size=own.size)
+        own = self.prepared(backbone).card.input
+        return replace(self, **{n: getattr(own, n) for n in ("fit", "size") if hasattr(own, n)})
 
     def prepared(self, backbone: Backbone) -> Backbone:
         """The backbone with its preprocessing as the recipe wants it."""
-        own = backbone.card.preprocess
-        wanted = replace(own, fit=own.fit if self.fit == "card" else self.fit, draft=self.draft)
+        asked = {"fit": self.fit != "card", "size": self.size > 0, "draft": not self.draft}
+        own = backbone.card.input
+        wanted = {n: getattr(self, n) for n, chosen in asked.items() if chosen}
+        if hasattr(own, "draft"):
+            wanted["draft"] = self.draft
+        changed = backbone.changed(**wanted)
         if self.size:
-            if backbone.card.architecture.startswith("keras:") and self.size != own.size:
-                raise SpecError(
-                    f"A Keras network is built for one size, which its name tells: "
-                    f"--backbone {backbone.card.name.partition('@')[0]}@{self.size}."
-                )
-            resize = round(own.resize * self.size / own.size)
-            wanted = replace(wanted, size=self.size, resize=max(self.size, resize))
-            _check_size(backbone, self.size)
-        return replace(backbone, card=replace(backbone.card, preprocess=wanted))
+            _check_size(backbone, changed, self.size)
+        return changed
 
 
-def _check_size(backbone: Backbone, size: int) -> None:
-    """Raises SpecError if the network can't be given squares of this size."""
+def _check_size(backbone: Backbone, changed: Backbone, size: int) -> None:
+    """Raises SpecError if the network can't be given examples of the size in `changed`."""
     import torch
 
+    from headstart.backbones.entry import blank_for_network
+
+    own = getattr(backbone.card.input, "size", 0)
+    if backbone.card.architecture.startswith("keras:") and size != own:
+        raise SpecError(
+            f"A Keras network is built for one size, which its name tells: "
+            f"--backbone {backbone.card.name.partition('@')[0]}@{size}."
+        )
     try:
         with torch.inference_mode():
-            backbone.module(torch.zeros(1, 3, size, size))
+            backbone.module(blank_for_network(changed.card.input, 1))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise SpecError(
             f"{backbone.card.name} can't be given {size} pixels, being built for "
-            f"{backbone.card.preprocess.size}: leave --size out, or name another --backbone."
+            f"{own}: leave --size out, or name another --backbone."
         ) from error
 
 

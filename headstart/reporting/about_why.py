@@ -4,7 +4,7 @@ import numpy as np
 from markupsafe import Markup
 
 from headstart.explaining.saved import ExplainedRow
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.about_accuracy import path_line
 from headstart.reporting.blocks import Block, Card, Heading, Pairs, Section, Text
@@ -26,25 +26,25 @@ def why_section(facts: Facts, w: Words, album: Album) -> Section:
     rows = facts.explained.rows
     if not rows:
         return Section("why", w("why.title"), [Text(w("why.none", **COMMANDS), "empty")])
-    preprocess = facts.card.preprocess if facts.card else Preprocess(fit="squash")
+    input = of_pictures(facts.card.input) if facts.card else ImageInput(fit="squash")
     better = sum(row.deletion.area.ours < row.deletion.area.random for row in rows)
     judged = w("why.judged", n=len(rows), better=w.count(better))
     blocks: list[Block] = [Text(w("why.lead", **SWATCHES), "lead"), Text(judged)]
     for title, right in (("why.wrong", False), ("why.right", True)):
-        pairs = [_pair(row, w, album, preprocess) for row in rows if row.right == right]
+        pairs = [_pair(row, w, album, input) for row in rows if row.right == right]
         if pairs:
             blocks += [Heading(w(title)), Pairs(pairs)]
     return Section("why", w("why.title"), [*blocks, Text(w("why.note"), "note")])
 
 
-def _pair(row: ExplainedRow, w: Words, album: Album, preprocess: Preprocess) -> list[Card]:
+def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[Card]:
     """The picture and its map, which is of the class that was answered."""
     mark = "right" if row.right else "wrong"
     score = w.share(row.score, 0)
     lines = [Markup("{} <span class=number>{}</span>").format(data(row.name), score)]
     if mark == "wrong":
         lines.append(w("test.really", label=data(row.label)))
-    seen, over = album.explained(row.path, preprocess, np.array(row.map, np.float32))
+    seen, over = album.explained(row.path, input, np.array(row.map, np.float32))
     area = row.deletion.area
     judged = w("why.area", ours=w.number(area.ours, 2), random=w.number(area.random, 2))
     return [

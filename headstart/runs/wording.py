@@ -21,7 +21,7 @@ def described(backbone: Backbone) -> str:
     card = backbone.card
     return (
         f"{card.name}, {backbone.parameters / 1e6:.1f} M parameters, "
-        f"{card.preprocess.size} px ({card.preprocess.fit}), {card.licence}"
+        f"{card.input.describe()}, {card.licence}"
     )
 
 

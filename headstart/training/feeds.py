@@ -1,26 +1,24 @@
-"""Where a training loop's batches come from: what was stored, or pictures made anew."""
+"""Where a training loop's batches come from: what was stored, or examples read anew."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.backbones.inputs import Batch, Input
+from headstart.backbones.views import PLAIN, Views
 from headstart.base.errors import DataError
 from headstart.base.threads import ordered_map
-from headstart.data.content import changed_during_run
+from headstart.data.content import changed_during_run, prepared
 from headstart.data.dataset import CheckedFile, Dataset
 from headstart.features.extract import Activations, FeatureTable
-from headstart.modalities.images.inputs import square_of
-from headstart.modalities.images.preprocess import Preprocess
-from headstart.modalities.images.views import PLAIN, Views
 
 Rows = NDArray[np.int64]
-Squares = NDArray[np.uint8]  # (N, S, S, 3)
 
 
 class Feed(Protocol):
@@ -86,15 +84,15 @@ class Stored:
 
 @dataclass(frozen=True, eq=False)
 class Fresh:
-    """Pictures decoded, augmented and run through the frozen part whenever they are wanted.
+    """Examples read, changed and run through the frozen part whenever they are wanted.
 
-    frozen: squares (N, S, S, 3) uint8 -> what the network is given. count: how many views there
+    frozen: prepared examples -> what the network is given. count: how many views there
     are, as of `Stored`; 0 for new ones every epoch.
     """
 
     data: Dataset
-    preprocess: Preprocess
-    frozen: Callable[[Squares], NDArray[np.generic]]
+    input: Input[Any]
+    frozen: Callable[[Batch], NDArray[np.generic]]
     views: Views = PLAIN
     count: int = 1
     threads: int = 1
@@ -120,15 +118,14 @@ class Fresh:
     def batch(self, rows: Rows, epoch: int) -> Tensor:
         numbers = view_numbers(len(self.data), self.count, epoch, self.views.seed)[rows]
         wanted = list(zip(rows.tolist(), numbers.tolist(), strict=True))
-        squares = np.stack(
-            list(ordered_map(self._square, wanted, threads=self.threads, ahead=self._ahead))
-        )
-        return torch.from_numpy(np.ascontiguousarray(self.frozen(squares)))
+        made = ordered_map(self._prepared, wanted, threads=self.threads, ahead=self._ahead)
+        given = self.frozen(self.input.collate(list(made)))
+        return torch.from_numpy(np.ascontiguousarray(given))
 
-    def _square(self, wanted: tuple[int, int]) -> NDArray[np.uint8]:
+    def _prepared(self, wanted: tuple[int, int]) -> Batch:
         row, number = wanted
         try:
-            return square_of(self.preprocess, self.views, self._files[row], number)
+            return prepared(self.input, self._files[row], self.views, number)
         except (OSError, DataError) as error:
             raise changed_during_run(self.data.ids[row], error) from error
 

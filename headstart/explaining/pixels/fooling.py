@@ -91,10 +91,10 @@ def fool(
     try is saved, read back and asked about; it is the first that fools, or else the one that comes
     closest. Raises SpecError if the picture is called so already.
     """
-    before = answering.of_pixels(picture)
+    before = answering.of_example(picture)
     if target == before.label:
         raise SpecError(f"it is called {before.name!r} already: name another --target.")
-    eye = squaring(lens.preprocess, picture, _largest_block(attack))
+    eye = squaring(lens.input, picture, _largest_block(attack))
     attack = _on_blocks(attack, eye.block)
     seen = torch.from_numpy(eye.seen[None])
     label = before.label if target is None else target

@@ -21,7 +21,7 @@ from headstart.base.runtime import seeded
 from headstart.explaining.lens import Lens, log_odds
 from headstart.explaining.pixels.ideal_plan import IdealPlan
 from headstart.modalities.images.decoding import Pixels
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput
 
 LOOKS = 64  # times on the way that the picture is judged as it is; a film has a frame of each
 NOISE = 0.1  # spread of what is begun with, in log odds about mid-grey: 6 of 255 levels
@@ -59,7 +59,7 @@ def ascend(
     until then. Raises Diverged if the network's answer is not a number.
     """
     plan = plan or IdealPlan()
-    eats = lens.preprocess
+    eats = lens.input
     side = eats.resize if eats.fit == "crop" else eats.size
     random = seeded(plan.seed)
     brushes = [_brush(plan, side, octave) for octave in range(plan.octaves)]
@@ -166,8 +166,8 @@ def _beginning(brush: Brush, random: torch.Generator) -> Tensor:
     return NOISE * _mixed(brush.draw(torch.randn(blank.shape, generator=random)))
 
 
-def _drawn_from(start: Pixels, eats: Preprocess, side: int) -> Tensor:
-    square = Preprocess(side, side, eats.mean, eats.std, eats.interpolation, eats.fit)(start)
+def _drawn_from(start: Pixels, eats: ImageInput, side: int) -> Tensor:
+    square = ImageInput(side, side, eats.mean, eats.std, eats.interpolation, eats.fit)(start)
     return torch.logit(_nchw(square.copy()), eps=0.25 / 255)
 
 
@@ -177,7 +177,7 @@ def _pace(done: float) -> float:
 
 
 def _views(
-    picture: Tensor, eats: Preprocess, plan: IdealPlan, random: torch.Generator
+    picture: Tensor, eats: ImageInput, plan: IdealPlan, random: torch.Generator
 ) -> Tensor:  # (1, 3, S, S) -> (V, 3, size, size)
     """The picture's middle as the network gets it, each time turned, zoomed and shifted anew."""
     side = picture.shape[-1]
@@ -220,7 +220,7 @@ def _pull(drawn: Tensor, plan: IdealPlan) -> Tensor:
 def _judged(lens: Lens, number: int, drawn: Tensor, step: int) -> Ideal:
     whole = (255 * torch.sigmoid(drawn[0])).round().to(torch.uint8)
     picture = whole.permute(1, 2, 0).contiguous().numpy()
-    square = lens.preprocess(picture).copy()  # Pillow's own memory can't be written to
+    square = lens.input(picture).copy()  # Pillow's own memory can't be written to
     odds = float(_odds(lens, _nchw(square), number))
     if not math.isfinite(odds):
         raise Diverged(

@@ -173,7 +173,7 @@ def drawn(labels: Labels, rows: int, seed: int = 0) -> NDArray[np.intp]:
 
 
 def _check(lens: Lens, squares: Squares, labels: Labels) -> None:
-    size, classes = lens.preprocess.size, len(lens.classes)
+    size, classes = lens.input.size, len(lens.classes)
     if squares.shape != (len(labels), size, size, 3) or not len(labels):
         raise Mismatch(
             f"{lens.name} is tried on one or more squares (N, {size}, {size}, 3), each with a "

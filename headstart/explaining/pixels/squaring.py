@@ -1,6 +1,6 @@
 """From a whole picture to the square that a network is given, with gradients back to every pixel.
 
-What comes out is what `Preprocess` gives, to the bit, since it is `Preprocess` that makes it. It
+What comes out is what `ImageInput` gives, to the bit, since it is `ImageInput` that makes it. It
 resizes one axis after the other, rounding and clipping each time; gradients go back through the
 weights of that as if nothing were rounded or clipped (Bengio et al. 2013, "straight through").
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headstart.base.errors import DataError
 from headstart.modalities.images.decoding import Pixels
-from headstart.modalities.images.preprocess import LONGEST, Preprocess
+from headstart.modalities.images.inputs import LONGEST, ImageInput
 
 MOST = 32_768  # pixels of a side: 64 million in a picture no longer than 16 times its width
 BLOCK = 512  # rows of an identity matrix that are resized at once
@@ -36,7 +36,7 @@ class Squaring:
     which pixels reach the square. The rest can't change what is said.
     """
 
-    preprocess: Preprocess
+    preprocess: ImageInput
     picture: Pixels
     down: Tensor
     across: Tensor
@@ -69,7 +69,7 @@ class Squaring:
         return squares
 
 
-def squaring(preprocess: Preprocess, picture: Pixels, largest: int = MOST) -> Squaring:
+def squaring(preprocess: ImageInput, picture: Pixels, largest: int = MOST) -> Squaring:
     """largest: pixels of a block. Raises DataError for a strip too long to be squared at once."""
     both = weights(preprocess, picture.shape[:2])
     rows, columns = (np.flatnonzero(w.any(axis=0)) for w in both)
@@ -88,7 +88,7 @@ def _by_blocks(values: NDArray[Any], block: int, axis: int) -> NDArray[Any]:
     return np.add.reduceat(values, starts, axis=axis, dtype=kind)
 
 
-def weights(preprocess: Preprocess, shape: tuple[int, ...]) -> tuple[Weights, Weights]:
+def weights(preprocess: ImageInput, shape: tuple[int, ...]) -> tuple[Weights, Weights]:
     """Of rows (S, H) and columns (S, W): square = rows @ picture @ columns.T, but for rounding and
     what `pad` fills up with, where weights are 0."""
     height, width = shape
@@ -125,8 +125,8 @@ class _Way:
     shift: int
 
 
-def _way(preprocess: Preprocess, side: int, other: int) -> _Way:
-    """As `Preprocess` treats a side of a picture, given the other one."""
+def _way(preprocess: ImageInput, side: int, other: int) -> _Way:
+    """As `ImageInput` treats a side of a picture, given the other one."""
     size = preprocess.size
     if preprocess.fit == "squash":
         return _Way(0, side, side, size, 0)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.backbones.inputs import Batch
 from headstart.base.errors import Mismatch, MissingPackage, SpecError
 from headstart.base.values import fingerprint, to_plain
 
@@ -107,6 +108,10 @@ class Augment:
         del settings["views"]  # how many there are does not change any of them
         return fingerprint("augment", VERSION, settings)
 
+    def change(self, example: Batch, seed: int) -> Batch:
+        """A view of one prepared picture, a batch of 1."""
+        return {"pixels": self(example["pixels"][0], seed)[None]}
+
     def __call__(self, square: Square, seed: int) -> Square:
         """A view of a square, both (S, S, 3) uint8 RGB: the same for the same seed, from anywhere.
 
@@ -115,7 +120,7 @@ class Augment:
         """
         if square.dtype != np.uint8 or square.shape != (len(square), len(square), 3):
             raise Mismatch(
-                f"An augmentation reads squares (S, S, 3) uint8 as a Preprocess makes them; "
+                f"An augmentation reads squares (S, S, 3) uint8 as an ImageInput makes them; "
                 f"got {square.shape} {square.dtype}."
             )
         return _view(self, square, seed) if self.active else square

@@ -14,7 +14,7 @@ from headstart.backbones.backbone import Backbone, Block, Card
 from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import Mismatch, MissingPackage, SourceError, SpecError, UnknownName
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,10 +52,10 @@ class Application:
             return self.file
         return self.file.format(size=size if size in self.trained else self.trained[-1])
 
-    def eats(self, size: int) -> Preprocess:
+    def eats(self, size: int) -> ImageInput:
         """What the application's own `preprocess_input` does."""
         mean, std = _EATS[self.mode]
-        return Preprocess(
+        return ImageInput(
             size, size, mean, std, interpolation="bilinear", fit="squash", bgr=self.mode == "caffe"
         )
 
@@ -130,7 +130,7 @@ def load(id: str, weights: Weights) -> Backbone:
         name=f"keras:{id}",
         architecture=f"keras:{name}@{size}",
         dim=dim,
-        preprocess=application.eats(size),
+        input=application.eats(size),
         origin=weights.origin,
         licence=LICENCE,
         source_task="" if weights.file or weights.random else "imagenet-1k",

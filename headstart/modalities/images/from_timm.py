@@ -19,7 +19,7 @@ from headstart.backbones.backbone import Backbone, Block, Card, Origin, SourceHe
 from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import Mismatch, SourceError, SpecError, UnknownName
-from headstart.modalities.images.preprocess import Fit, Interpolation, Preprocess
+from headstart.modalities.images.inputs import Fit, ImageInput, Interpolation
 
 weight_files = (".safetensors",)
 FITS: dict[str, Fit] = {"center": "crop", "squash": "squash", "border": "pad"}
@@ -109,7 +109,7 @@ def hub_file(id: str, filename: str = "model.safetensors") -> Path:
         ) from error
 
 
-def preprocess(model: nn.Module) -> Preprocess:
+def preprocess(model: nn.Module) -> ImageInput:
     """What timm's own configuration of the model says it eats.
 
     Sizes as in timm.data.transforms_factory.transforms_imagenet_eval: the shorter side becomes
@@ -120,7 +120,7 @@ def preprocess(model: nn.Module) -> Preprocess:
     if channels != 3 or height != width:
         raise SpecError(f"Backbones here eat square RGB pictures; this one {config['input_size']}.")
     fit = FITS.get(config.get("crop_mode", "center"), "crop")
-    return Preprocess(
+    return ImageInput(
         size=height,
         resize=max(height, math.floor(height / config["crop_pct"])),
         mean=tuple(config["mean"]),
@@ -143,7 +143,7 @@ def assemble(name: str, model: nn.Module, architecture: str, origin: Origin) -> 
         name=name,
         architecture=architecture,
         dim=_features(model, eats.size),
-        preprocess=eats,
+        input=eats,
         origin=origin,
         licence=config.get("license") or "unknown",
         source_task=subset or "",

@@ -1,62 +1,177 @@
-"""The pictures of a dataset as squares, just as a network is given them."""
+"""From decoded pixels to the square that one particular backbone was trained to see.
 
-from dataclasses import dataclass
+Only integer pixels come out; scaling by mean and std is the first step of the network's own graph.
+Pillow does the resizing everywhere: its result is the same on every machine, which PyTorch's uint8
+kernels are not (their rounding depends on the processor), and a served bundle has no PyTorch.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from headstart.base.errors import DataError
-from headstart.base.threads import ordered_map
-from headstart.data.content import read_checked
-from headstart.data.dataset import CheckedFile, Dataset, LeftOut
-from headstart.modalities.images.decoding import decode
-from headstart.modalities.images.preprocess import Preprocess
-from headstart.modalities.images.views import PLAIN, Views
+from headstart.backbones.inputs import INPUTS, Batch, Input
+from headstart.base.errors import SpecError
+from headstart.base.values import fingerprint
+from headstart.modalities.images import decoding
 
+if TYPE_CHECKING:
+    from torch import nn
 
-@dataclass(frozen=True, eq=False)
-class Squared:
-    """squares: (N, S, S, 3) uint8. data: their rows. left_out: the others, which can't be read or
-    changed since they were checked."""
-
-    squares: NDArray[np.uint8]
-    data: Dataset
-    left_out: tuple[LeftOut, ...] = ()
+VERSION = 1  # raise it when the same pixels would give another square
+LONGEST = 16  # times the shorter side; a strip beyond it is first cut to its middle, as 1 x 10^6
+#               pixels would otherwise be resized to 256 x 256 * 10^6 before the crop
+Fit = Literal["crop", "squash", "pad"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
-def squared(preprocess: Preprocess, data: Dataset, *, threads: int = 1) -> Squared:
-    """All rows that can be read; raises DataError if there is none."""
+@dataclass(frozen=True)
+class ImageInput(Input[decoding.Pixels]):
+    """How pictures are brought to a backbone's square.
 
-    files = data.files
+    size: side of the square, pixels. resize: the shorter side before a centre crop, pixels.
+    mean, std: a channel's, on the scale 0..1, in the order red, green, blue. fit: "crop" resizes
+    the shorter side to `resize` and cuts the centre; "squash" resizes the whole picture to the
+    square; "pad" keeps its proportions and fills up with the mean colour. draft: large JPEGs may
+    be decoded at 1/2, 1/4 or 1/8 scale.
+    bgr: the network is given the channels the other way round, after they are normalised.
+    """
 
-    def made(row: int) -> NDArray[np.uint8] | str:
-        try:
-            return square_of(preprocess, PLAIN, files[row], 0)
-        except OSError as error:
-            return error.strerror or str(error)
-        except DataError as error:
-            return str(error)
+    kind: ClassVar[str] = "image"
+    noun: ClassVar[str] = "images"
 
-    found = list(ordered_map(made, range(len(data)), threads=threads, ahead=4 * threads))
-    good = [row for row, square in enumerate(found) if not isinstance(square, str)]
-    left_out = [
-        LeftOut(data.ids[row], why) for row, why in enumerate(found) if isinstance(why, str)
-    ]
-    if not good:
-        first = f" ({left_out[0].path}: {left_out[0].reason})" if left_out else ""
-        raise DataError(
-            f"There must be pictures that can be read; of {len(data):,} none can{first}."
+    size: int = 224
+    resize: int = 256
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: Interpolation = "bicubic"
+    fit: Fit = "crop"
+    draft: bool = True
+    bgr: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fit not in get_args(Fit):
+            raise SpecError(f"fit is one of {', '.join(get_args(Fit))}; got {self.fit!r}.")
+        if self.interpolation not in get_args(Interpolation):
+            known = ", ".join(get_args(Interpolation))
+            raise SpecError(f"interpolation is one of {known}; got {self.interpolation!r}.")
+        if not 0 < self.size <= self.resize:
+            raise SpecError(
+                f"The shorter side is resized to at least the size that is cropped; "
+                f"got resize={self.resize}, size={self.size}."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise SpecError(
+                f"mean and std are three numbers, std positive; got {self.mean}, {self.std}."
+            )
+
+    def changed(self, **settings: Any) -> "ImageInput":
+        """The same with another `fit`, `draft` or `size`; with the size the resize changes, too."""
+        size = settings.get("size", self.size)
+        scaled = max(size, round(self.resize * size / self.size))
+        return replace(self, **{"resize": scaled, **settings})
+
+    def fetch(self, where: Any) -> bytes:
+        """The bytes of a picture's file; a path may name one of several in an archive."""
+        return decoding.read_file(Path(where))
+
+    def store_key(self, data: bytes, file: bytes) -> bytes:
+        return decoding.store_key(data, file)
+
+    def read(self, data: bytes) -> decoding.Pixels:
+        """(H, W, 3), upright; a large JPEG at a fraction of its size, if `draft` allows it."""
+        return decoding.decode(data, short_side=self.short_side)
+
+    def prepare(self, raw: decoding.Pixels) -> Batch:
+        return {"pixels": self(raw)[None]}
+
+    def first_layer(self) -> "nn.Module":
+        from headstart.modalities.images.entry import Normalise
+
+        return Normalise(self.mean, self.std, self.bgr)
+
+    def constants(self) -> tuple[Any, ...]:
+        order = ("bgr",) if self.bgr else ()  # only where it is so: older fingerprints stay
+        return self.mean, self.std, *order
+
+    def blank(self, n: int) -> Batch:
+        return {"pixels": np.zeros((n, self.size, self.size, 3), np.uint8)}
+
+    def golden(self) -> Batch:
+        """Three ramps of different slope, made by integer arithmetic."""
+        down, right = np.indices((self.size, self.size))
+        channels = (3 * right + down, 5 * down + 2 * right, 7 * (right ^ down))
+        return {"pixels": np.stack([c % 256 for c in channels], axis=2).astype(np.uint8)[None]}
+
+    def describe(self) -> str:
+        return f"{self.size} px ({self.fit})"
+
+    def fingerprint(self) -> str:
+        """Names everything that decides which square a file becomes, versions of the code too.
+
+        mean, std and bgr are not in it: they are applied by the network, after the square.
+        """
+        return fingerprint(
+            decoding.VERSION,
+            VERSION,
+            self.size,
+            self.resize,
+            self.interpolation,
+            self.fit,
+            self.mean if self.fit == "pad" else None,
+            self.draft,
         )
-    squares = np.stack([square for square in found if not isinstance(square, str)])
-    return Squared(squares, data.take(good), tuple(left_out))
+
+    @property
+    def short_side(self) -> int | None:
+        """What the shorter side is resized to, or more: how far `decode` may scale a JPEG down."""
+        if not self.draft:
+            return None
+        return self.resize if self.fit == "crop" else self.size
+
+    def __call__(self, pixels: decoding.Pixels) -> NDArray[np.uint8]:
+        """(H, W, 3) -> (size, size, 3), both uint8 RGB."""
+        image = Image.fromarray(_middle(pixels) if self.fit == "crop" else pixels)
+        how = Image.Resampling[self.interpolation.upper()]
+        if self.fit == "squash":
+            return np.asarray(image.resize((self.size, self.size), how))
+        if self.fit == "pad":
+            return self._padded(image, how)
+        # rounded as torchvision's Resize and CenterCrop do, which the backbones were trained with
+        width, height = (self.resize * side // min(image.size) for side in image.size)
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        resized = image.resize((width, height), how)
+        return np.asarray(resized)[top : top + self.size, left : left + self.size]
+
+    def _padded(self, image: Image.Image, how: Image.Resampling) -> NDArray[np.uint8]:
+        width, height = (max(1, round(self.size * n / max(image.size))) for n in image.size)
+        square = np.empty((self.size, self.size, 3), np.uint8)
+        square[:] = [round(255 * m) for m in self.mean]
+        left, top = (self.size - width) // 2, (self.size - height) // 2
+        square[top : top + height, left : left + width] = np.asarray(
+            image.resize((width, height), how)
+        )
+        return square
 
 
-def square_of(
-    preprocess: Preprocess, views: Views, source: Path | CheckedFile, number: int
-) -> NDArray[np.uint8]:  # (S, S, 3)
-    """View `number` of a file as the network is given it; raises OSError, or DataError also for a
-    file that changed since it was checked."""
-    data, file = read_checked(source)
-    plain = preprocess(decode(data, short_side=preprocess.short_side))
-    return views.square(plain, file, number)
+def of_pictures(input: Input[Any], what: str = "This is for") -> ImageInput:
+    """The input, if it is of pictures; else raises SpecError: what is for pictures alone.
+
+    what: the beginning of that sentence, as "headstart ideal draws".
+    """
+    if not isinstance(input, ImageInput):
+        raise SpecError(f"{what} pictures; this model's input is {input.noun}.")
+    return input
+
+
+INPUTS.add(ImageInput.kind, ImageInput)
+
+
+def _middle(pixels: decoding.Pixels) -> decoding.Pixels:
+    height, width = pixels.shape[:2]
+    longest = LONGEST * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return np.ascontiguousarray(pixels[top : top + longest, left : left + longest])

@@ -8,14 +8,14 @@ import torch
 
 from headstart.base.errors import Mismatch, SpecError
 from headstart.modalities.images import from_keras
+from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.keras_graph import Converted, convert, copied
-from headstart.modalities.images.preprocess import Preprocess
 
 TOLERANCE = 1e-4  # of the largest feature, between Keras and its conversion
 _TOPS = ("linear", "softmax", "sigmoid")  # activations of a last Dense that tells classes apart
 
 
-def opened_model(model: Any, size: int | None) -> tuple[Converted, Preprocess]:
+def opened_model(model: Any, size: int | None) -> tuple[Converted, ImageInput]:
     """The model in PyTorch, without its last Dense, and what it eats.
 
     Raises SpecError for a model that is no chain of layers or does not take square RGB pictures,
@@ -90,7 +90,7 @@ def _check_equal(keras: Any, model: Any, own: Converted) -> None:
         )
 
 
-def _eats(name: str, size: int) -> Preprocess:
+def _eats(name: str, size: int) -> ImageInput:
     """What an application's `preprocess_input` does; of any other model pixels as they are.
 
     >>> _eats("mobilenetv2_1.00_160", 160).mean, _eats("sequential", 32).std == (1 / 255,) * 3

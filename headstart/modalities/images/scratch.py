@@ -7,11 +7,11 @@ from headstart.backbones.backbone import Backbone, Block, Card
 from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import UnknownName
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput
 
 weight_files = (".safetensors",)
 SIZE, DIM = 32, 128  # pixels; features
-PREPROCESS = Preprocess(SIZE, SIZE, (0.0,) * 3, (1.0,) * 3, "bilinear", "squash")
+PREPROCESS = ImageInput(SIZE, SIZE, (0.0,) * 3, (1.0,) * 3, "bilinear", "squash")
 
 
 def load(id: str, weights: Weights) -> Backbone:

@@ -16,8 +16,8 @@ from headstart.data.content import read_checked
 from headstart.data.dataset import CheckedFile
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.painting import painted
-from headstart.modalities.images.preprocess import Preprocess
 
 SIDE = 112  # pixels of a thumbnail's longer side
 TILE = 48  # pixels of a tile of the map's sheet
@@ -48,10 +48,10 @@ class Album:
     def square(self, path: str) -> NDArray[np.uint8] | None:
         """(SIDE, SIDE, 3) the whole picture squashed, or None."""
         pixels = self._decoded(path)
-        return None if pixels is None else Preprocess(SIDE, SIDE, fit="squash")(pixels)
+        return None if pixels is None else ImageInput(SIDE, SIDE, fit="squash")(pixels)
 
     def explained(
-        self, path: str, preprocess: Preprocess, values: NDArray[np.float32]
+        self, path: str, preprocess: ImageInput, values: NDArray[np.float32]
     ) -> tuple[str, str]:
         """What a network is given of a picture, and the same below a map (h, w) of it: above 0 in
         orange, below in blue. Two data URIs, each "" if the picture can't be read."""
@@ -97,7 +97,7 @@ class Album:
 
     def _decoded(self, path: str, side: int = SIDE) -> NDArray[np.uint8] | None:
         try:
-            return decode(read_checked(self.sources[path])[0], short_side=side)
+            return decode(read_checked(ImageInput(), self.sources[path])[0], short_side=side)
         except (KeyError, OSError, ValueError, HeadstartError):
             self.missing.add(path)
             return None

@@ -7,10 +7,10 @@ from headstart.backbones.backbone import Backbone, Block, Card
 from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import SpecError
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput
 
 weight_files = (".safetensors",)
-PREPROCESS = Preprocess(size=32, resize=32, mean=(0.5,) * 3, std=(0.25,) * 3)
+PREPROCESS = ImageInput(size=32, resize=32, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def load(id: str, weights: Weights) -> Backbone:

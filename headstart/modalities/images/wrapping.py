@@ -18,7 +18,7 @@ from headstart.backbones.sources import Listing
 from headstart.backbones.tracing import NORMS
 from headstart.backbones.weights import Weights, fill
 from headstart.base.errors import HeadstartError, SpecError, UnknownName
-from headstart.modalities.images.preprocess import Preprocess
+from headstart.modalities.images.inputs import ImageInput, of_pictures
 
 weight_files = (".safetensors",)
 CLASSIFIERS = ("fc", "classifier", "head", "heads")  # as torchvision and timm call the last layer
@@ -77,7 +77,7 @@ def rejoined(frozen: Frozen, module: Any) -> Backbone:
     if isinstance(module, Backbone):
         own, blocks = copy.deepcopy(module.module), module.blocks
     else:
-        eats = frozen.card.preprocess
+        eats = of_pictures(frozen.card.input)
         own, _ = _opened(module, eats.size, eats.mean, eats.std)
         made = _assembled(frozen.card.name, own, eats, None)
         own, blocks = made.module, made.blocks
@@ -108,7 +108,7 @@ def listing() -> tuple[Listing, ...]:
 
 def _opened(
     module: Any, size: int | None, mean: Numbers | None, std: Numbers | None
-) -> tuple[nn.Module, Preprocess]:
+) -> tuple[nn.Module, ImageInput]:
     """A copy that is in PyTorch, float32, on the CPU and in inference mode; and what it eats."""
     if (keras := sys.modules.get("keras")) and isinstance(module, keras.Model):
         from headstart.modalities.images.keras_models import opened_model
@@ -125,11 +125,11 @@ def _opened(
             "hs.wrap needs the size, mean and std that the module was trained with; those of "
             "torchvision: size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)."
         )
-    plain = Preprocess()
+    plain = ImageInput()
     return _copied(module), _eats(size, mean, std, replace(plain, size=1))
 
 
-def _eats(size: int, mean: Numbers, std: Numbers, others: Preprocess) -> Preprocess:
+def _eats(size: int, mean: Numbers, std: Numbers, others: ImageInput) -> ImageInput:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise SpecError(f"size is the side of the network's input in pixels; got {size!r}.")
     resize = size if others.fit == "squash" else round(size / CROP)
@@ -165,7 +165,7 @@ def _copied(module: nn.Module) -> nn.Module:
 
 
 def _assembled(
-    name: str, module: nn.Module, eats: Preprocess, blocks: Sequence[str] | None
+    name: str, module: nn.Module, eats: ImageInput, blocks: Sequence[str] | None
 ) -> Backbone:
     x, before = _sample(eats), {n: t.clone() for n, t in _tensors(module).items()}
     module = _without_classifier(module, x, name)
@@ -183,7 +183,7 @@ def _assembled(
     return Backbone(card, module, blocks_of(module, x, name, blocks))
 
 
-def _sample(eats: Preprocess) -> Tensor:
+def _sample(eats: ImageInput) -> Tensor:
     """Three pictures of noise, normalised: (3, 3, size, size)."""
     noise = torch.rand((3, 3, eats.size, eats.size), generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(v)[:, None, None] for v in (eats.mean, eats.std))

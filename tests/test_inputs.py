@@ -1,0 +1,123 @@
+"""What an example is: pictures are one kind of input, and the layers above take any."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import headstart as hs
+from headstart.backbones.backbone import card_from_plain, card_to_plain
+from headstart.backbones.inputs import INPUTS, Batch, Input, digest_of, input_from_plain
+from headstart.base.errors import SpecError, UnknownName
+from headstart.base.store import digest
+from headstart.modalities.images.inputs import of_pictures
+
+CARD = {  # as the first releases wrote it
+    "kind": "Card",
+    "name": "tiny:8",
+    "architecture": "tiny:8",
+    "dim": 8,
+    "preprocess": {
+        "kind": "Preprocess",
+        "size": 32,
+        "resize": 32,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "interpolation": "bicubic",
+        "fit": "crop",
+        "draft": True,
+        "bgr": False,
+    },
+    "weights": "made on the spot",
+    "licence": "Apache-2.0",
+    "source_task": "",
+    "source_classes": [],
+}
+
+
+@dataclass(frozen=True)
+class Rows(Input[Any]):
+    """Rows of numbers: a kind of input that is no picture."""
+
+    kind: ClassVar[str] = "rows"
+    noun: ClassVar[str] = "rows"
+    width: int = 4
+
+    def fetch(self, where: Any) -> bytes:
+        return Path(where).read_bytes()
+
+    def read(self, data: bytes) -> Any:
+        return np.array(data.decode().split(","), np.float32)
+
+    def prepare(self, raw: Any) -> Batch:
+        return {"numbers": raw[None]}
+
+    def fingerprint(self) -> str:
+        return f"rows-{self.width}"
+
+    def first_layer(self) -> Any:
+        import torch
+
+        return torch.nn.Identity()
+
+    def blank(self, n: int) -> Batch:
+        return {"numbers": np.zeros((n, self.width), np.float32)}
+
+
+INPUTS.register(Rows.kind, Rows)
+
+
+def test_a_card_of_the_first_releases_is_the_card_of_today() -> None:
+    card = hs.load_backbone("tiny:8").card
+    assert card_from_plain(CARD) == card
+    assert card_from_plain(json.loads(json.dumps(card_to_plain(card)))) == card
+
+
+def test_a_card_of_another_kind_of_input_is_saved_and_read_back() -> None:
+    card = replace(hs.load_backbone("tiny:8").card, input=Rows(7))
+    plain = json.loads(json.dumps(card_to_plain(card)))
+    assert plain["input"] == {"kind": "rows", "width": 7}
+    assert card_from_plain(plain) == card
+
+
+@pytest.mark.parametrize("plain", [None, [], {}, {"kind": "sounds"}, {"kind": "image", "sides": 3}])
+def test_what_is_no_input_is_refused(plain: Any) -> None:
+    with pytest.raises((SpecError, UnknownName)):
+        input_from_plain(plain)
+
+
+def test_one_array_of_bytes_is_named_as_in_every_store_before() -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    assert digest_of({"pixels": pixels}) == digest(pixels[0].tobytes())
+    one, two = np.zeros((1, 4), np.int64), np.zeros((1, 2), np.int64)
+    names = {digest_of(b) for b in ({"a": one}, {"b": one}, {"a": two, "b": two}, {"b": two})}
+    assert len(names) == 4
+
+
+def test_what_is_for_pictures_alone_says_what_it_was_given() -> None:
+    with pytest.raises(SpecError, match=r"^headstart ideal draws pictures; .* input is rows\.$"):
+        of_pictures(Rows(), "headstart ideal draws")
+    with pytest.raises(SpecError, match="size can't be chosen for rows"):
+        hs.FeatureExtraction(size=64).prepared(
+            replace(b := hs.load_backbone("tiny:8"), card=replace(b.card, input=Rows()))
+        )
+
+
+def test_features_of_another_kind_of_input_are_kept_in_the_store(tmp_path: Path) -> None:
+    import torch
+
+    backbone = hs.load_backbone("tiny:8")
+    module = torch.nn.Linear(4, 8).eval()
+    backbone = replace(backbone, card=replace(backbone.card, input=Rows()), module=module)
+    files = [tmp_path / f"{n}.txt" for n in range(3)]
+    for n, file in enumerate(files):
+        file.write_text(f"{n},1,2,3")
+    data = hs.Dataset(("a", "b", "c"), tuple(files), (0, 1, 1), ("x", "y"))
+    store = hs.Store(tmp_path / "store")
+    table = hs.extract(backbone, data, store=store)
+    expected = module(torch.tensor([[n, 1.0, 2.0, 3.0] for n in range(3)])).detach().numpy()
+    np.testing.assert_allclose(table.x, expected, atol=1e-5)
+    assert hs.extract(backbone, data, store=store).hits == 3
