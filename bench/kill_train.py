@@ -27,13 +27,15 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+import captum.attr  # noqa: F401  # imported once here, and not by every child
 import numpy as np
+import scipy.stats  # noqa: F401
 import torch
 from harness import Bench
 from PIL import Image
 
 import headstart as hs
-import headstart.backbones.graph  # imported once here, rather than by every child
+import headstart.backbones.graph
 import headstart.runs.run
 from headstart.base.errors import HeadstartError
 from headstart.training import checkpoints, loop
@@ -77,10 +79,10 @@ def main() -> None:
         make_pictures(root / "pictures", args.pictures)
         if args.flips:
             sys.exit(flip_main(bench, root, args.flips, args.seed))
-        real = hunt(root, args.runs, args.kills, args.seed, forgetful=False)
-        naive = hunt(
-            root, max(args.runs // 10, min(args.runs, 2)), args.kills, args.seed, forgetful=True
-        )
+        steps = wait_for_end(*start(root, root / "whole", False, False))
+        few = max(args.runs // 10, min(args.runs, 2))
+        real = hunt(root, Kills(steps, args.runs, args.kills), args.seed, forgetful=False)
+        naive = hunt(root, Kills(steps, few, args.kills), args.seed, forgetful=True)
     rows = [real.shown("headstart"), naive.shown("forgets the optimiser")]
     bench.report(rows)
     in_training = real.in_training > real.kills / 2  # or little was put to the test
@@ -208,21 +210,29 @@ def resumed(root: Path, out: Path, *, blind: bool) -> str:
     return ends.get(os.waitstatus_to_exitcode(status), "failed")
 
 
-def hunt(root: Path, runs: int, kills: int, seed: int, *, forgetful: bool) -> Tally:
-    """Disturb so many runs so many times each, and compare how they end."""
+@dataclass(frozen=True)
+class Kills:
+    """How much is killed: so many runs, each of so many steps, so many times."""
+
+    steps: int
+    runs: int
+    each: int
+
+
+def hunt(root: Path, kills: Kills, seed: int, *, forgetful: bool) -> Tally:
+    """Disturb runs, and compare how they end with the unbroken one."""
     tally, rng = Tally(), random.Random(seed)
-    whole = root / f"whole-{forgetful}"
-    steps = wait_for_end(*start(root, whole, False, forgetful))
-    for number in range(runs):
+    latest = max(2, kills.steps // (kills.each + 1))
+    for number in range(kills.runs):
         out = root / f"run-{forgetful}-{number}"
-        for kill in range(kills):
+        for kill in range(kills.each):
             pid, pipe = start(root, out, kill > 0 and out.exists(), forgetful)
-            kill_after(pid, pipe, rng.randrange(1, max(2, steps // (kills + 1))), rng)
+            kill_after(pid, pipe, rng.randrange(1, latest), rng)
             tally.kills += 1
             look(out, tally)
         wait_for_end(*start(root, out, True, forgetful))
         tally.runs += 1
-        tally.equal += equal(whole, out)
+        tally.equal += equal(root / "whole", out)
         print(f"run {number + 1}: {tally.equal} of {tally.runs} equal", flush=True)
         shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(root / f"store-{out.name}", ignore_errors=True)
