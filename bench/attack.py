@@ -47,10 +47,11 @@ def main() -> None:
     bench.flag("run", type=Path, nargs="?", metavar="RUN")
     bench.flag("--cells", type=int, default=50, quick=3)
     bench.flag("--outside", type=int, default=16, quick=1, help="cells for Square Attack")
-    bench.flag("--known", type=int, default=10**6, quick=200, help="cells to fit on, at most")
+    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32", help="without RUN")
+    bench.flag("--known", type=int, default=10**6, quick=200, help="cells to fit on, without RUN")
     args = bench.arguments()
     with tempfile.TemporaryDirectory() as folder:
-        bundle, _, test = demo(args.run, Path(folder), args.known)
+        bundle, _, test = demo(args.run, Path(folder), args.backbone, args.known)
         cells = list(test.sources[:: max(1, len(test) // args.cells)][: args.cells])
         rows = list[dict[str, object]]()
         for row in measured(bundle, cells, Path(folder), args.outside):

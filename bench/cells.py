@@ -5,16 +5,18 @@ from pathlib import Path
 import headstart as hs
 
 
-def demo(run: Path | None, folder: Path, most: int) -> tuple[Path, hs.Dataset, hs.Dataset]:
+def demo(
+    run: Path | None, folder: Path, backbone: str, most: int
+) -> tuple[Path, hs.Dataset, hs.Dataset]:
     """The bundle of a run on the built-in solar cells, its training cells and its test cells.
 
-    Without a run a head is fitted on `most` cells at most, and saved in `folder`.
+    Without a run a head of `backbone` is fitted on `most` cells at most, and saved in `folder`.
     """
     data = hs.solar_cells()
     if run is None:
         data = data.take(hs.drawn(data.y, most))
         parts = hs.split(data)
-        model = hs.fit(hs.FeatureExtraction(fit="squash"), hs.DEFAULT_BACKBONE, parts)
+        model = hs.fit(hs.FeatureExtraction(fit="squash"), backbone, parts)
         hs.save(hs.with_limits(model, parts, hs.TrustPlan()), folder / "bundle")
         return folder / "bundle", parts.train, parts.test
     recorded = hs.recorded_parts(run, hs.recorded_source(run), data)

@@ -72,6 +72,7 @@ def main() -> None:
     bench = Bench("classic", __doc__)
     bench.flag("--images", type=int, default=600, quick=60)
     bench.flag("--epochs", type=int, default=10, quick=1)
+    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
     bench.flag("--channels-last", action="store_true")
     args = bench.arguments()
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
@@ -80,7 +81,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     data = cells.take(np.sort(rng.permutation(len(cells))[: args.images]))
     parts = hs.split(data, hs.SplitPlan(val=0.15, test=0.25))
-    backbone = hs.load_backbone(hs.DEFAULT_BACKBONE).changed(fit="squash")
+    backbone = hs.load_backbone(args.backbone).changed(fit="squash")
     rows: list[dict[str, object]] = []
     predictions: list[hs.Predictions] = []
     for name, way in (

@@ -16,6 +16,7 @@ orders, as of one a map may be alike or opposite, at -1; and its size.
 
 import sys
 import tempfile
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 STEPS = {"tiny:32": 100, "keras:MobileNet@32": 1000, "timm:test_vit": 200}  # of teaching
 RANK = "shuffled head, rank r"
-SHUFFLES, SHUFFLED = 24, 2  # of the head, and pictures of each, one of a class
+SHUFFLED = 2  # pictures of each shuffled head, one of a class
 
 
 def main() -> None:
@@ -58,6 +59,7 @@ def main() -> None:
     bench.flag("--run", type=Path, help="a run of the demo, for its test cells")
     bench.flag("--count", type=int, default=50, quick=2, help="pictures for the deletion curves")
     bench.flag("--patched", type=int, default=50, quick=4, help="pictures with a patch")
+    bench.flag("--shuffles", type=int, default=24, quick=2, help="of the head")
     bench.flag("--starts", type=int, default=3, quick=1, help="how often each network is taught")
     bench.flag("--backbones", nargs="*", default=list(BACKBONES), quick=["tiny:32"])
     bench.flag("--methods", nargs="+", default=list(METHODS), choices=METHODS, quick=["places"])
@@ -65,13 +67,9 @@ def main() -> None:
     squares = photographs_of(args.count)
     rows = list[Row]()
     for name in args.backbones:
-        own = [
-            row
-            for start in range(args.starts)
-            for row in on_patches(name, start, args.methods, args.patched)
-        ]
+        own = [row for start in range(args.starts) for row in on_patches(name, start, args)]
         rows += [*own, *(of_all(own, method) for method in args.methods if own)]
-    rows += list(hidden("photographs", pretrained(), squares, args.methods, shuffle=True))
+    rows += list(hidden("photographs", pretrained(), squares, args.methods, args.shuffles))
     if args.run:
         lens = hs.lens_of(hs.load(args.run / "model").model)
         rows += list(
@@ -80,14 +78,14 @@ def main() -> None:
     bench.report(rows)
 
 
-def on_patches(name: str, start: int, methods: Sequence[Method], count: int) -> Iterator[Row]:
+def on_patches(name: str, start: int, args: Namespace) -> Iterator[Row]:
     """Shows that maps follow the head, and find what decides."""
     lens = taught_lens(name, start)
     side = lens.input.size
-    squares, labels, places = patched(count, side, seed=2)
+    squares, labels, places = patched(args.patched, side, seed=2)
     said = lens.scores(squares).argmax(axis=1)
     looker = hs.looker_of(lens)
-    for method in methods:
+    for method in args.methods:
         maps = hs.attribute(looker, squares, said, method)
         found = [on_the_patch(m.over(side), place) for m, place in zip(maps, places, strict=True)]
         yield {
@@ -97,7 +95,7 @@ def on_patches(name: str, start: int, methods: Sequence[Method], count: int) -> 
             "told by": told_by(maps),
             "accuracy": round(float((said == labels).mean()), 3),
             "on the patch": float(np.mean(found)),
-            **shuffling(lens, squares, said, method, maps),
+            **shuffling(lens, squares, method, maps, args.shuffles),
         }
 
 
@@ -116,19 +114,20 @@ def of_all(rows: Sequence[Row], method: Method) -> Row:
 def shuffling(
     lens: Lens,
     squares: NDArray[np.uint8],
-    said: NDArray[np.int64],
     method: Method,
     maps: Sequence[hs.Attribution],
+    shuffles: int,
 ) -> dict[str, object]:
     """How much of the maps is left with the weights of the head in another order."""
-    side, few = lens.input.size, slice(SHUFFLED)
+    side, few = lens.input.size, squares[:SHUFFLED]
+    said = np.array([lens.scores(s[None])[0].argmax() for s in few])
     alike = np.array(
         [
             spearmanr(own.over(side), other.over(side), axis=None).statistic
-            for seed in range(SHUFFLES)
+            for seed in range(shuffles)
             for own, other in zip(
-                maps[few],
-                hs.attribute(hs.looker_of(shuffled(lens, seed)), squares[few], said[few], method),
+                maps[:SHUFFLED],
+                hs.attribute(hs.looker_of(shuffled(lens, seed)), few, said, method),
                 strict=True,
             )
         ]
@@ -165,7 +164,7 @@ def hidden(
     lens: Lens,
     squares: NDArray[np.uint8],
     methods: Sequence[Method],
-    shuffle: bool = False,
+    shuffles: int = 0,
 ) -> Iterator[Row]:
     """How often hiding by the map has the smaller area under its curve."""
     said, looker = np.array([lens.scores(s[None])[0].argmax() for s in squares]), hs.looker_of(lens)
@@ -185,7 +184,7 @@ def hidden(
             "area": round(float(ours.mean()), 3),
             "random": round(float(random.mean()), 3),
             "centre": round(float(centre.mean()), 3),
-            **(shuffling(lens, squares, said, method, maps) if shuffle else {}),
+            **(shuffling(lens, squares, method, maps, shuffles) if shuffles else {}),
         }
 
 

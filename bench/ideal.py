@@ -26,7 +26,7 @@ def main() -> None:
     bench = Bench("ideal", __doc__)
     every = ["tabby", "zebra", "daisy"]
     bench.flag("--classes", nargs="+", default=every, quick=every[:1])
-    bench.flag("--steps", type=int, default=hs.IdealPlan().steps, quick=16)
+    bench.flag("--steps", type=int, default=hs.IdealPlan().steps, quick=8)
     bench.flag("--pictures", type=Path, metavar="FOLDER")
     args = bench.arguments()
     lens = hs.source_lens(hs.load_backbone(hs.DEFAULT_BACKBONE))

@@ -36,14 +36,14 @@ def generate(folder: Path, n: int) -> None:
         image.save(folder / label / f"{i:06}.jpg", quality=85)
 
 
-def work(data: Path, n: int, store: Path) -> None:
+def work(data: Path, n: int, store: Path, backbone: str) -> None:
     """The part of a run that grows with the data, on the first n images; prints its figures."""
     rows = hs.read(data)
     rows = rows.take([i for i, id in enumerate(rows.ids) if int(Path(id).stem) < n])
     seen = hs.survey(rows, store=hs.Store(store), threads=2)
     hs.check(rows, seen)
     checked = peak_rss_bytes()
-    table = hs.extract(hs.load_backbone(hs.DEFAULT_BACKBONE), rows, store=hs.Store(store))
+    table = hs.extract(hs.load_backbone(backbone), rows, store=hs.Store(store))
     figures = {
         "images": len(table),
         "images_per_s": len(table) / table.seconds,
@@ -58,15 +58,17 @@ def main() -> None:
     bench = Bench("memory", __doc__)
     bench.flag("--images", type=int, default=20_000, quick=200)
     bench.flag("--few", type=int, default=5_000, quick=100)
+    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
     bench.flag("--work", nargs=3, help=SUPPRESS)
     args = bench.arguments()
     if args.work:
-        return work(Path(args.work[0]), int(args.work[1]), Path(args.work[2]))
+        return work(Path(args.work[0]), int(args.work[1]), Path(args.work[2]), args.backbone)
     with tempfile.TemporaryDirectory() as there:
         generate(Path(there) / "data", args.images)
         rows = []
         for n in (args.few, args.images):
             command = [sys.executable, __file__, "--work", f"{there}/data", str(n), f"{there}/{n}"]
+            command += ["--backbone", args.backbone]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
             print(rows[-1], flush=True)

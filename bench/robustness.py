@@ -32,10 +32,11 @@ def main() -> None:
     bench.flag("run", type=Path, nargs="?", metavar="RUN")
     bench.flag("--rows", type=int, default=100, quick=4)
     bench.flag("--outside", type=int, default=32, quick=1, help="cells that ART attacks as well")
-    bench.flag("--known", type=int, default=10**6, quick=200, help="cells to fit on, at most")
+    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32", help="without RUN")
+    bench.flag("--known", type=int, default=10**6, quick=200, help="cells to fit on, without RUN")
     args = bench.arguments()
     with tempfile.TemporaryDirectory() as folder:
-        bundle, train, test = demo(args.run, Path(folder), args.known)
+        bundle, train, test = demo(args.run, Path(folder), args.backbone, args.known)
         model = hs.load(bundle).model
     lens, plan = hs.lens_of(model), hs.RobustnessPlan(rows=args.rows)
     tried = hs.squared(lens.input, test.take(hs.drawn(test.y, plan.rows)))
