@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 
 import headstart as hs
-from headstart.cli.flags import BUNDLE_RUNTIME, add_files_flags, add_weights_flag, made, named_files
+from headstart.cli.answers import Answers, print_answers
+from headstart.cli.flags import BUNDLE_RUNTIME, add_files_flags, add_weights_flag, made
 from headstart.cli.parser import Parser
-from headstart.cli.printing import Told, print_predictions
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -20,6 +20,6 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 def run(args: argparse.Namespace) -> int:
     runtime = made(hs.Runtime(), args)
     backbone = hs.load_backbone(args.backbone, weights=args.weights)
-    files, left_out = hs.find(named_files(args.files))
-    said, more = hs.classify(backbone, files, runtime=runtime)
-    return print_predictions(Told(said), args, (*left_out, *more))
+    return print_answers(
+        lambda files, _: Answers(*hs.classify(backbone, files, runtime=runtime)), args
+    )

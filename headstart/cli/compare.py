@@ -6,7 +6,7 @@ from pathlib import Path
 
 import headstart as hs
 from headstart.cli.parser import Parser
-from headstart.cli.printing import DONE, print_json, print_table
+from headstart.cli.printing import print_json, print_table, tell_left_out
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -19,10 +19,27 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = hs.compare_runs(args.runs)
+    runs, left_out = _finished(args.runs)
+    code = tell_left_out(left_out)
+    found = hs.compare_runs(runs)
     if args.json:
         print_json([one.to_plain() for one in found])
     else:
         print_table(hs.comparison_rows(found))
         print("\np is McNemar's: how likely such a difference is if both are equally accurate.")
-    return DONE
+    return code
+
+
+def _finished(runs: Sequence[Path]) -> "tuple[list[Path], list[hs.LeftOut]]":
+    """The runs that can be compared, and the folders that can't, as `runs/*` names them too."""
+    from headstart.runs.folder import MARKER
+
+    kept, left_out = list[Path](), list[hs.LeftOut]()
+    for run in runs:
+        unfinished = (run / MARKER).exists()
+        if run.is_dir() and (unfinished or not (run / "predictions.csv").exists()):
+            why = "the run is not finished" if unfinished else "holds no run"
+            left_out.append(hs.LeftOut(str(run), why))
+        else:
+            kept.append(run)
+    return kept, left_out

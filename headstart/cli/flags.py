@@ -133,7 +133,15 @@ def add_files_flags(parser: argparse.ArgumentParser, *runtime: str) -> None:
         metavar="FILE",
         help="images, folders of images, or - for paths on stdin",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON value, all scores")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON value, all scores")
+    form.add_argument("--jsonl", action="store_true", help="print a JSON object per file")
+    form.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write a row per file, with all scores; - for stdout",
+    )
     parser.add_argument(
         "--top",
         type=count(),

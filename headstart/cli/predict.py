@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import headstart as hs
+from headstart.base.listener import Listener
+from headstart.cli.answers import Answers, print_answers
 from headstart.cli.flags import (
     BUNDLE_RUNTIME,
     MODEL_HELP,
     add_files_flags,
     bundle_of,
     made,
-    named_files,
 )
 from headstart.cli.parser import Parser
-from headstart.cli.printing import Told, print_predictions
-from headstart.cli.progress import Terminal
+
+AT_ONCE = 64  # pictures between two outputs of --csv and --jsonl
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -27,10 +28,14 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     runtime = made(hs.Runtime(), args)
-    bundle = hs.load(bundle_of(args.model))
-    files, left_out = hs.find(named_files(args.files))
-    backbone, listener = bundle.model.backbone, Terminal()
-    table = hs.extract(backbone, files, runtime=runtime, listener=listener, stage="predict")
-    said = bundle.model.predict_table(table)
-    told = Told(said, bundle.model.doubts(said, table), bundle.model.limits.sets(said.scores))
-    return print_predictions(told, args, (*left_out, *table.left_out))
+    model = hs.load(bundle_of(args.model)).model
+
+    def answering(files: "hs.Dataset", listener: Listener) -> Answers:
+        table = hs.extract(
+            model.backbone, files, runtime=runtime, listener=listener, stage="predict"
+        )
+        found = model.predict_table(table)
+        doubts, sets = model.doubts(found, table), model.limits.sets(found.scores)
+        return Answers(found, table.left_out, doubts, sets)
+
+    return print_answers(answering, args, AT_ONCE)

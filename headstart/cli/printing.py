@@ -1,22 +1,17 @@
 """What a command gives, on stdout: tables, lines and JSON."""
 
-import argparse
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import headstart as hs
-from headstart.base.display import display, displayed, escaped_json
+from headstart.base.display import display, escaped_json
 from headstart.cli.progress import say
 
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-UNKNOWN = "unknown"  # the answer of a model that doesn't know
+    pass
 
 
 def print_run(run: "hs.Run") -> None:
@@ -72,59 +67,6 @@ def predicted_rows(said: "hs.Predictions") -> list[tuple[str, ...]]:
         (id, said.classes[label] if label >= 0 else "?", said.classes[best], f"{scores[best]:.3f}")
         for id, label, best, scores in rows
     ]
-
-
-@dataclass(frozen=True, eq=False)
-class Told:
-    """What is to be printed of some pictures. doubts: why each is not answered, "" where it is.
-    sets: (N, C) the classes that can't be ruled out. Both empty for a model that knows no limits.
-    """
-
-    said: "hs.Predictions"
-    doubts: tuple[str, ...] = ()
-    sets: "NDArray[np.bool_] | None" = None
-
-    def lines(self, top: int) -> Iterator[list[str]]:
-        """The fields of a line a file: path, then its best classes and scores, or why not."""
-        classes = self.said.classes
-        for row, (id, scores) in enumerate(zip(self.said.ids, self.said.scores, strict=True)):
-            best = [text for c in _best(scores)[:top] for text in (classes[c], f"{scores[c]:.4f}")]
-            doubt = self.doubts[row] if self.doubts else ""
-            yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
-
-    def plain(self, row: int) -> dict[str, Any]:
-        """What JSON has of one row."""
-        said, scores = self.said, self.said.scores[row]
-        found = {
-            "path": displayed(said.ids[row]),
-            "predicted": said.classes[said.predicted[row]],
-            "score": float(scores.max()),
-            "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
-        }
-        if self.sets is not None:
-            found["not_ruled_out"] = [
-                name for name, held in zip(said.classes, self.sets[row], strict=True) if held
-            ]
-        if self.doubts and self.doubts[row]:
-            found |= {"predicted": UNKNOWN, "reason": self.doubts[row]}
-        return found
-
-
-def print_predictions(
-    told: Told, args: argparse.Namespace, left_out: "Sequence[hs.LeftOut]"
-) -> int:
-    """A line a file, its fields separated by tabs, or one JSON value."""
-    if args.json:
-        print_json([told.plain(row) for row in range(len(told.said))])
-    else:
-        for fields in told.lines(args.top):
-            print_line(*fields)
-    code = tell_left_out(left_out, most=len(left_out))  # nothing else lists them
-    return code if told.said.ids else FAILED
-
-
-def _best(scores: "NDArray[np.float32]") -> "NDArray[np.intp]":
-    return (-scores).argsort(kind="stable")
 
 
 def tell_left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:

@@ -1,0 +1,175 @@
+"""What `predict` and `classify` print: lines, one JSON value, or rows of CSV or JSON Lines."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import headstart as hs
+from headstart.base.atomic import check_folder
+from headstart.base.cells import defused
+from headstart.base.display import displayed, escaped_json
+from headstart.base.errors import SpecError
+from headstart.base.listener import Listener
+from headstart.cli.flags import named_files
+from headstart.cli.printing import FAILED, print_json, print_line, tell_left_out
+from headstart.cli.progress import Terminal, kept_if_stopped, say
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+COLUMNS = ("path", "predicted", "score", "reason", "error")  # of --csv; then all scores
+UNKNOWN = "unknown"  # the answer of a model that doesn't know
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model answers for some pictures. doubts: why each is not answered, "" where it is.
+    sets: (N, C) the classes that can't be ruled out. Both empty for a model that knows no limits.
+    left_out: the pictures that could not be read.
+    """
+
+    predictions: "hs.Predictions"
+    left_out: "Sequence[hs.LeftOut]"
+    doubts: tuple[str, ...] = ()
+    sets: "NDArray[np.bool_] | None" = None
+
+    def lines(self, top: int) -> Iterator[list[str]]:
+        """The fields of a line a file: path, then its best classes and scores, or why not."""
+        said = self.predictions
+        for row, (id, scores) in enumerate(zip(said.ids, said.scores, strict=True)):
+            best = [t for c in _best(scores)[:top] for t in (said.classes[c], f"{scores[c]:.4f}")]
+            doubt = self.doubts[row] if self.doubts else ""
+            yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
+
+    def plain(self, row: int) -> dict[str, Any]:
+        """What JSON has of one row."""
+        said, scores = self.predictions, self.predictions.scores[row]
+        found = {
+            "path": displayed(said.ids[row]),
+            "predicted": said.classes[said.predicted[row]],
+            "score": float(scores.max()),
+            "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
+        }
+        if self.sets is not None:
+            found["not_ruled_out"] = [
+                name for name, held in zip(said.classes, self.sets[row], strict=True) if held
+            ]
+        if self.doubts and self.doubts[row]:
+            found |= {"predicted": UNKNOWN, "reason": self.doubts[row]}
+        return found
+
+
+Answering = Callable[["hs.Dataset", Listener], Answers]
+
+
+def print_answers(answering: Answering, args: argparse.Namespace, at_once: int = 0) -> int:
+    """Answer for the files that were named, print the answers, and return the exit code.
+
+    at_once: files between two outputs of --csv and --jsonl; 0 is all of them.
+    """
+    if args.csv and str(args.csv) != "-":
+        if args.csv.exists():
+            raise SpecError(f"{args.csv} is there already: name another --csv.")
+        check_folder(args.csv.parent)
+    files, left_out = hs.find(named_files(args.files))
+    if args.csv or args.jsonl:
+        return _streamed(answering, files, left_out, args, at_once or len(files))
+    answers = answering(files, Terminal())
+    if args.json:
+        print_json([answers.plain(row) for row in range(len(answers.predictions))])
+    else:
+        for fields in answers.lines(args.top):
+            print_line(*fields)
+    return _named((*left_out, *answers.left_out), bool(answers.predictions.ids))
+
+
+def _named(left_out: "Sequence[hs.LeftOut]", any_done: bool) -> int:
+    code = tell_left_out(left_out, most=len(left_out))  # nothing else lists them
+    return code if any_done else FAILED
+
+
+def _streamed(
+    answering: Answering,
+    files: "hs.Dataset",
+    left_out: "Sequence[hs.LeftOut]",
+    args: argparse.Namespace,
+    at_once: int,
+) -> int:
+    """Write rows as answers come, those of files that can't be read too, in the order of files."""
+    bad, done, terminal = list(left_out), 0, Terminal()
+    with _opened(args.csv) as stream:
+        out = _Rows(stream, as_csv=bool(args.csv))
+        for begin in range(0, len(files), at_once):
+            part = files.take(range(begin, min(begin + at_once, len(files))))
+            answers = answering(part, Listener())
+            out.write(part.ids, answers)
+            bad += answers.left_out
+            done += len(answers.predictions)
+            terminal.progress("predict", begin + len(part), len(files))
+        out.write_errors(item for item in left_out if not item.expected)
+    return _named(bad, done > 0)
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[IO[str]]:
+    """The file that rows go to, or stdout."""
+    if path is None or str(path) == "-":
+        yield sys.stdout
+        return
+    with kept_if_stopped(f"the rows written so far are kept in {path}"):
+        with open(path, "x", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            yield stream
+        say("written", str(path))
+
+
+class _Rows:
+    """A row per file, in the order of files, with its answer or with why it can't be read."""
+
+    def __init__(self, stream: IO[str], *, as_csv: bool) -> None:
+        self._stream, self._as_csv, self._begun = stream, as_csv, False
+        self._table = csv.writer(stream, lineterminator="\n")
+
+    def write(self, ids: Sequence[str], answers: Answers) -> None:
+        if self._as_csv and not self._begun:
+            scores = (f"score:{name}" for name in answers.predictions.classes)
+            self._table.writerow(map(defused, (*COLUMNS, *scores)))
+        self._begun = True
+        place = {id: row for row, id in enumerate(answers.predictions.ids)}
+        errors = {item.path: item.reason for item in answers.left_out}
+        for id in ids:
+            self._row(id, answers.plain(place[id]) if id in place else {"error": errors[id]})
+        self._stream.flush()
+
+    def write_errors(self, left_out: "Iterable[hs.LeftOut]") -> None:
+        for item in left_out:
+            self._row(item.path, {"error": item.reason})
+        self._stream.flush()
+
+    def _row(self, id: str, plain: dict[str, Any]) -> None:
+        if self._as_csv:
+            self._table.writerow(_cells(id, plain))
+        else:
+            self._stream.write(_json_line({"path": displayed(id)} | plain) + "\n")
+
+
+def _json_line(plain: dict[str, Any]) -> str:
+    return escaped_json(json.dumps(plain, ensure_ascii=False, allow_nan=False))
+
+
+def _cells(id: str, plain: dict[str, Any]) -> list[str]:
+    """A row of CSV; the scores of a file that can't be read are missing at its end."""
+    scores = [f"{score:.9g}" for score in plain.get("scores", {}).values()]
+    score = f"{plain['score']:.9g}" if "score" in plain else ""
+    own = (plain.get("predicted", ""), score, plain.get("reason", ""), plain.get("error", ""))
+    return [defused(cell) for cell in (id, *own, *scores)]
+
+
+def _best(scores: "NDArray[np.float32]") -> "NDArray[np.intp]":
+    return (-scores).argsort(kind="stable")
