@@ -19,18 +19,18 @@ TUNE = hs.FineTune(epochs=2, thaw="1", lr=1e-3)
 class Epochs(Lines):
     """Keeps what it hears of epochs, and may stop training or fail after one of them."""
 
-    def __init__(self, stop: int | None = None, fail: int | None = None) -> None:
+    def __init__(self, stop: int | None = None, fail: int | None = None, of: str = "") -> None:
         super().__init__()
         self.heard = list[tuple[str, int]]()
         self.figures = list[Mapping[str, float]]()
-        self.stop, self.fail = stop, fail
+        self.stop, self.fail, self.of_phase = stop, fail, of
 
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool:
         self.heard.append((phase, number))
         self.figures.append(figures)
         if number == self.fail:
             raise OSError(28, "No space left on device")
-        return number == self.stop
+        return number == self.stop and phase.startswith(self.of_phase)
 
 
 @pytest.fixture
@@ -42,16 +42,17 @@ def job(tmp_path: Path) -> hs.Job:
 def test_a_run_tells_every_epoch_and_records_where_it_was_stopped(
     shapes: Path, tmp_path: Path, job: hs.Job
 ) -> None:
-    listener = Epochs(stop=4)
+    listener = Epochs(stop=1, of="finetune")
     run = hs.train(hs.read(shapes), tmp_path / "run", job, listener=listener)
-    assert listener.heard == [*(("head", n) for n in range(4)), ("finetune", 3), ("finetune", 4)]
+    assert listener.heard == [*(("head", n) for n in range(4)), ("finetune", 0), ("finetune", 1)]
     history = (run.folder / "history.csv").read_text().splitlines()[1:]
-    assert [line.split(",")[:2] for line in history] == [[p, str(n)] for p, n in listener.heard]
+    numbered_on = [(p, n + 3 * (p == "finetune")) for p, n in listener.heard]
+    assert [line.split(",")[:2] for line in history] == [[p, str(n)] for p, n in numbered_on]
     assert {"train_loss", "val_accuracy", "seconds"} <= listener.figures[0].keys()
     assert [figures.get("lr") for figures in listener.figures[:2]] == [None, HEAD.head_lr]
     chosen = json.loads((run.folder / "recipe.json").read_text())["chosen"]
     assert (chosen["finetune"]["stopped_after"], "stopped_after" in chosen["head"]) == (4, False)
-    assert any("stopped after epoch 4" in line for line in listener.of("finetune"))
+    assert any("stopped after epoch 1" in line for line in listener.of("finetune"))
 
 
 def test_fit_tells_its_listener_of_features_steps_and_epochs(shapes: Path) -> None:
@@ -61,8 +62,8 @@ def test_fit_tells_its_listener_of_features_steps_and_epochs(shapes: Path) -> No
     model = hs.fit(HEAD, "tiny:32", splits, store=None, listener=listener)
     assert model.epochs == 1
     hs.fit(TUNE, model, splits, store=None, listener=listener)
-    assert listener.heard == [("head", 0), ("head", 1), *(("finetune", n) for n in (1,))]
-    assert stages == {"features", "head"}
+    assert listener.heard == [("head", 0), ("head", 1), ("finetune", 0), ("finetune", 1)]
+    assert stages == {"features", "head", "finetune"}
 
 
 def test_the_control_a_listener_that_only_hears_changes_no_weight() -> None:

@@ -27,7 +27,8 @@ class Listener:
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool | None:
         """An epoch of training is over; return True to stop the phase after it.
 
-        number: 0 is the network before training; fine-tuning numbers on from the head's epochs.
+        number: from 1 on in each phase; 0 is the network before training. (history.csv numbers
+        fine-tuning on from the head's epochs.)
         figures: `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy` (those that were
         measured), `lr` and `seconds`; `adversarial`, the share of the pixels' range by which
         pictures are changed, where training is adversarial.

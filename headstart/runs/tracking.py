@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,13 +114,17 @@ def told(run: Path) -> Told:
     return Told(run.resolve().name, curves, figures, settings)
 
 
-def _curves(history: Iterable[Epoch]) -> Iterator[Point]:
-    """What was measured, in the order of the file."""
-    for line in history:
-        for name in HISTORY[2:]:
-            value = getattr(line, name)
-            if value is not None and math.isfinite(value):
-                yield Point(f"{line.phase}/{name}", value, line.epoch)
+def _curves(history: Sequence[Epoch]) -> Iterator[Point]:
+    """What was measured, in the order of the file; epochs are numbered from 1 in each phase."""
+    for phase in dict.fromkeys(line.phase for line in history):
+        lines = [line for line in history if line.phase == phase]
+        before = lines[0].lr is None and len(lines) > 1  # a line before training, or none
+        first = lines[0].epoch - (not before)
+        for line in lines:
+            for name in HISTORY[2:]:
+                value = getattr(line, name)
+                if value is not None and math.isfinite(value):
+                    yield Point(f"{phase}/{name}", value, line.epoch - first)
 
 
 def _figures(found: RunEvaluation) -> Iterator[tuple[str, float]]:

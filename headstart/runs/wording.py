@@ -52,7 +52,12 @@ def chosen(fitted: Fitted) -> str:
     name, by = settings.pop("head", ""), settings.pop("by")
     stopped = settings.pop("stopped_after", None)
     shown = ", ".join(f"{k} = {v:.3g}" for k, v in settings.items())
-    end = "" if stopped is None else f"; stopped after epoch {stopped}, as the listener asked"
+    first = fitted.history[0].epoch if fitted.history else 0  # of this phase, before training
+    if "epoch" in settings:
+        settings["epoch"] -= first
+    end = ""
+    if stopped is not None:
+        end = f"; stopped after epoch {stopped - first}, as the listener asked"
     return f"{name}{', ' if name else ''}{shown} (by {by}){end}"
 
 
@@ -63,7 +68,7 @@ def under_attack(fitted: Fitted) -> str:
     averaged = fitted.chosen.get("wise", 1.0) < 1
     return (
         f"accuracy under attack on validation: {before.val_accuracy:.3f} before, "
-        f"{after.val_accuracy:.3f} after epoch {kept}"
+        f"{after.val_accuracy:.3f} after epoch {kept - before.epoch}"
         f"{', before its weights were averaged with those at the start' if averaged else ''}"
     )
 
@@ -78,14 +83,15 @@ def counts_said(count: Count) -> str:
 def epoch_message(number: int, figures: Mapping[str, float]) -> str:
     """An epoch in a line, from what a listener hears of it."""
 
-    def shown(part: str) -> str:
-        loss, right = figures.get(f"{part}_loss"), figures.get(f"{part}_accuracy")
-        measured = loss is not None and right is not None
-        return f"{part} loss {loss:.4f} accuracy {right:.3f}" if measured else f"{part} -"
+    def shown(name: str, digits: int) -> str:
+        values = (figures.get(f"{part}_{name}") for part in ("train", "val"))
+        train, val = ("-" if value is None else f"{value:.{digits}f}" for value in values)
+        return f"{name} {train}, val {val}"
 
     when = f"epoch {number:<3}" if "lr" in figures else "before   "
     attacked = "attacked: " if "adversarial" in figures else ""
-    return f"{when} {attacked}{shown('train')}   {shown('val')}   {figures['seconds']:.1f} s"
+    seconds = f"{figures['seconds']:.1f} s"
+    return f"{when} {attacked}{shown('loss', 4)}   {shown('accuracy', 3)}   {seconds}"
 
 
 def counts(data: Dataset, most: int = 6) -> str:

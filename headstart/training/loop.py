@@ -210,7 +210,8 @@ class _Work:
         if self.plan.adversarial:
             figures["adversarial"] = self.plan.adversarial
         with self._saved_on_error():
-            self.stopped = bool(self.context.listener.epoch(self.phase, line.epoch, figures))
+            number = line.epoch - self.after
+            self.stopped = bool(self.context.listener.epoch(self.phase, number, figures))
         if self.stopped:
             self._save()
 
@@ -254,7 +255,7 @@ class _Work:
         self.history = list(place.history)
         for name in PLACE:
             setattr(self, name, getattr(place, name))
-        self._say(f"going on after step {self.step} of epoch {self.number}")
+        self._say(f"going on after step {self.step} of epoch {self.epoch + 1}")
         return True
 
     def _save(self) -> None:
