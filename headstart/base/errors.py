@@ -64,8 +64,17 @@ class MissingPackage(HeadstartError, ImportError):
     def __init__(self, package: str, *, purpose: str, extra: str) -> None:
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'headstart[{extra}]'"
+            f"Install it with: {install_command(extra)}"
         )
+
+
+def install_command(extra: str) -> str:
+    """What to type to install an extra, wherever Headstart itself came from.
+
+    >>> install_command("keras")
+    "pip install 'headstart[keras]' (in a clone: pip install '.[keras]')"
+    """
+    return f"pip install 'headstart[{extra}]' (in a clone: pip install '.[{extra}]')"
 
 
 class UnknownName(HeadstartError, KeyError):

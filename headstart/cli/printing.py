@@ -3,15 +3,16 @@
 import json
 import textwrap
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import headstart as hs
 from headstart.base.display import display, escaped_json
-from headstart.cli.progress import say
+from headstart.cli.progress import duration, say
 
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 if TYPE_CHECKING:
-    pass
+    from headstart.runs.forecast import Forecast
 
 
 def print_run(run: "hs.Run") -> None:
@@ -21,16 +22,39 @@ def print_run(run: "hs.Run") -> None:
     print_evaluation("test", run.evaluations["test"])
     seconds = run.timings.seconds
     print("\nseconds by stage")
-    print_table([tuple(seconds), tuple(f"{s:.1f}" for s in seconds.values())])
+    text = ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items())
+    print(textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="  "))
     t = run.timings
     rate = t.examples_per_second
     print_line(
-        f"total {t.total_seconds:.1f} s; {f'features {rate:,} images/s, ' if rate else ''}"
-        f"{t.backbone_forwards:,} backbone forwards, {t.store_hits:,} from the store; "
+        f"total {t.total_seconds:.1f} s; {f'features {rate:,} images/s; ' if rate else ''}"
         f"peak memory {t.peak_rss_bytes / 1e9:.2f} GB"
     )
+    print_line(f"{t.backbone_forwards:,} backbone forwards, {t.store_hits:,} from the store")
     print()
     print_line(f"saved {run.folder}  (the model: {run.folder / 'model'})")
+
+
+def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> None:
+    """What `train` would do, as far as it is known before."""
+    splits = found.splits
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    rows = [
+        ("data", job.source),
+        ("classes", ", ".join(f"{name} {n:,}" for name, n in splits.train.counts.items())),
+        ("split", ", ".join(f"{name} {len(part):,}" for name, part in parts.items())),
+        ("backbone", f"{job.backbone}, weights {job.weights}"),
+        ("training", f"strategy {job.strategy}, head {job.recipe.head}"),
+        ("run", f"{out}, {seeds} seeds" if seeds > 1 else str(out)),
+    ]
+    if found.feature_seconds is not None:
+        disk = (found.feature_bytes + found.cut_bytes) / 1e6
+        rows += [
+            ("time", f"at most {duration(found.feature_seconds)} in frozen layers, then training"),
+            ("disk", f"at most {disk:,.1f} MB in {job.store.folder}"),
+        ]
+    print_table(rows)
+    print("\nNothing was written: leave --dry-run out to train.")
 
 
 def _print_candidates(run: "hs.Run") -> None:
@@ -44,7 +68,7 @@ def _print_candidates(run: "hs.Run") -> None:
     print("\ntrained")
     print_table(rows)
     if run.gain is not None:
-        print_line(f"  {run.kept} against the other, accuracy on validation: {_signed(run.gain)}")
+        print_line(f"  accuracy gained on validation by {run.kept}: {_signed(run.gain)}")
     for name, on_test in run.baselines.items():
         print_line(f"  to compare with, on test: {name} {on_test.accuracy or 'n/a'}")
 

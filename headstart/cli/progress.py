@@ -33,7 +33,7 @@ class Terminal(Listener):
         say(name, message)
 
     def expect(self, stage: str, rows: int, seconds: float) -> None:
-        say(stage, f"about {_duration(seconds)} for {rows:,} images ({pace(rows / seconds)})")
+        say(stage, f"about {duration(seconds)} for {rows:,} images ({pace(rows / seconds)})")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         if stage not in self._moves:
@@ -129,7 +129,7 @@ def pace(rate: float) -> str:
     return f"{rate:,.1f}/s" if rate < 10 else f"{rate:,.0f}/s"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

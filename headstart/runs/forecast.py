@@ -1,0 +1,79 @@
+"""What a run would do, found out without writing anything: `headstart train --dry-run`."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from headstart.base.listener import Listener
+from headstart.data.checks import check, good_rows, survey
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.splits import Splits, split
+from headstart.features.extract import extract
+from headstart.models.fitting import tap_for
+from headstart.runs.folder import check_free
+from headstart.runs.job import Job
+from headstart.runs.stages import Ready, Workshop, prepare
+
+TIMED = 96  # pictures that are tried to tell the time of all
+FETCHED = ("timm", "keras")  # sources whose pretrained weights may have to be downloaded
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """What a run would do. feature_bytes, cut_bytes: what it would store, at most, of features and
+    of activations at the cut. feature_seconds: the time that the frozen layers would take, at most;
+    None where none are frozen."""
+
+    splits: Splits
+    left_out: tuple[LeftOut, ...] = ()
+    feature_bytes: int = 0
+    cut_bytes: int = 0
+    feature_seconds: float | None = None
+
+
+def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast:
+    """Look at the data, split it, and time the frozen layers on a few pictures.
+
+    Raises what `train` would raise before it computes features. Weights that might have to be
+    downloaded are replaced by random ones, which take the same time. Near duplicates are not yet
+    confirmed by features, so that a few rows may come into another part than in the run.
+    """
+    check_free(out, job.resume)
+    if job.weights == "pretrained" and job.backbone.partition(":")[0] in FETCHED:
+        job = replace(job, weights="random")
+    shop = Workshop(out, job, listener)
+    ready = prepare(shop)
+    threads = shop.context.runtime.decode_threads
+    seen = survey(data, threads=threads, progress=partial(listener.progress, "checks"))
+    checks = check(data, seen, threads=threads)
+    rows = good_rows(data, seen, job.checks)
+    job.recipe.check_classes(len(rows.classes))
+    splits = split(rows, job.split, together=checks.together)
+    if job.strategy == "scratch":
+        return Forecast(splits, checks.left_out)
+    return replace(_of_features(shop, ready, rows, splits), left_out=checks.left_out)
+
+
+def _of_features(shop: Workshop, ready: Ready, rows: Dataset, splits: Splits) -> Forecast:
+    augment = shop.job.augment
+    views = len(splits.train) * augment.views if augment.active else 0
+    count = len(rows) + views
+    tap = None
+    if ready.opened is not None:
+        tap = tap_for(ready.settings, ready.opened, len(rows), augment, shop.context)
+    few = rows.take(range(min(TIMED, len(rows))))
+    timer = _Timer()
+    table = extract(ready.backbone, few, runtime=shop.context.runtime, listener=timer)
+    each = timer.seconds_each or table.seconds / max(1, len(table))
+    size = count * ready.backbone.card.dim * 4  # float32
+    stored = count * tap.row_bytes if tap else 0
+    return Forecast(splits, (), size, stored, each * count)
+
+
+class _Timer(Listener):
+    """Keeps what a row takes, once the first ones have warmed up."""
+
+    seconds_each = 0.0
+
+    def expect(self, stage: str, rows: int, seconds: float) -> None:
+        self.seconds_each = seconds / rows
