@@ -36,7 +36,7 @@ def main() -> None:
         thaw=args.thaw,
     )
     recipe = hs.FeatureExtraction(fit="squash", size=args.size)
-    head = hs.fit(recipe, hs.DEFAULT_BACKBONE, data, augment=AUGMENT)
+    head = hs.fit(recipe, hs.DEFAULT_BACKBONE, data, augment=AUGMENT).model
     test = some(data.test, args.test)
     models = {"head": (head, 0.0)}
     plain = hs.FineTune(epochs=args.epochs, lr=2e-4)  # the demo's
@@ -68,7 +68,7 @@ def some(data: hs.Dataset, most: int) -> hs.Dataset:
 def timed(settings: hs.FineTune, head: hs.Model, data: hs.Splits) -> tuple[hs.Model, float]:
     """A model fine-tuned from the head, and the seconds that took."""
     began = time.perf_counter()
-    model = hs.fit(settings, head, data, augment=AUGMENT)
+    model = hs.fit(settings, head, data, augment=AUGMENT).model
     return model, time.perf_counter() - began
 
 

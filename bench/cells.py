@@ -16,7 +16,7 @@ def demo(
     if run is None:
         data = data.take(hs.drawn(data.y, most))
         parts = hs.split(data)
-        model = hs.fit(hs.FeatureExtraction(fit="squash"), backbone, parts)
+        model = hs.fit(hs.FeatureExtraction(fit="squash"), backbone, parts).model
         hs.save(hs.with_limits(model, parts, hs.TrustPlan()), folder / "bundle")
         return folder / "bundle", parts.train, parts.test
     recorded = hs.recorded_parts(run, hs.recorded_source(run), data)

@@ -64,7 +64,7 @@ def scored(backbone: Backbone, head: nn.Linear, data: hs.Dataset, layout: Layout
 
 
 def headstart_way(backbone: Backbone, parts: hs.Splits) -> hs.Predictions:
-    model = hs.fit(hs.FeatureExtraction(fit="squash"), backbone, parts, store=None)
+    model = hs.fit(hs.FeatureExtraction(fit="squash"), backbone, parts, store=None).model
     return model.predict(parts.test, store=None)
 
 

@@ -53,7 +53,7 @@ def main() -> None:
 def one_split(backbone: str, strange: hs.Dataset, seed: int, asked: float) -> dict[str, object]:
     data = hs.split(hs.solar_cells(), hs.SplitPlan(seed=seed))
     recipe = hs.FeatureExtraction(fit="squash", seed=seed)
-    model = hs.fit(recipe, backbone, data)
+    model = hs.fit(recipe, backbone, data).model
     model = hs.with_limits(model, data, hs.TrustPlan(false_alarms=asked))
     away, doubted = zip(*(judged(model, part) for part in (data.test, strange)), strict=True)
     odd = np.repeat([0, 1], [len(part) for part in away])

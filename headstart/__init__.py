@@ -108,8 +108,10 @@ if TYPE_CHECKING:
     from headstart.models.predictor import Answer as Answer
     from headstart.models.predictor import Answerer as Answerer
     from headstart.models.predictor import answerer as answerer
+    from headstart.models.results import FitResult as FitResult
     from headstart.models.specs import FeatureExtraction as FeatureExtraction
     from headstart.models.specs import FineTune as FineTune
+    from headstart.models.specs import TwoPhaseSpec as TwoPhaseSpec
     from headstart.reporting.page import write_report as write_report
     from headstart.runs.comparison import compare_runs as compare_runs
     from headstart.runs.folder import recorded_contents as recorded_contents
@@ -204,7 +206,8 @@ _HOME = {
     "headstart.base.listener": ["Listener"],
     "headstart.base.runtime": ["Runtime"],
     "headstart.runs.seeds": ["spread", "spread_rows", "train_seeds"],
-    "headstart.models.specs": ["FeatureExtraction", "FineTune"],
+    "headstart.models.results": ["FitResult"],
+    "headstart.models.specs": ["FeatureExtraction", "FineTune", "TwoPhaseSpec"],
     "headstart.base.store": ["Store"],
     "headstart.runs.tracking": ["TensorBoardListener", "check_tracker", "track"],
     "headstart.training.attack": ["RESTARTS", "Attack"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import headstart as hs
 from headstart.base.context import IN_MEMORY, Checkpointing, RunContext
-from headstart.runs.wording import epoch_message
+from headstart.models.wording import epoch_message
 
 
 class Calls(hs.Listener):

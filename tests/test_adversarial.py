@@ -18,9 +18,9 @@ from headstart.backbones.backbone import Backbone
 from headstart.base.errors import Diverged, Mismatch, SpecError
 from headstart.base.values import field_help
 from headstart.cli.main import main
-from headstart.models.finetuning import open_up, tune
-from headstart.models.fitting import Fitted
-from headstart.runs import wording as phrases
+from headstart.models.finetuning import thaw, tune
+from headstart.models.results import FitResult
+from headstart.models.wording import attack_message
 from headstart.training.adversary import Attack, pushed
 from headstart.training.feeds import Rows
 from headstart.training.history import Epoch
@@ -300,18 +300,18 @@ def test_strategy_auto_would_throw_it_away_and_is_refused() -> None:
 def test_a_network_that_starts_from_a_cut_has_no_pixels_to_change(shapes: Path) -> None:
     parts = hs.split(hs.read(shapes))
     backbone = hs.load_backbone("tiny:16")
-    head = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None).head
+    head = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None).model.head
     recipe = replace(JOB.finetune, thaw="1")
     with pytest.raises(Mismatch, match="open it whole"):
-        tune(recipe, open_up(backbone, "1"), head, Pixels(), Pixels())
+        tune(recipe, thaw(backbone, "1"), head, (Pixels(), Pixels()))
 
 
 def test_what_is_frozen_in_a_backbone_stays_so(shapes: Path) -> None:
     parts = hs.split(hs.read(shapes))
     backbone = hs.load_backbone("tiny:16")
-    before, thawed = backbone.weights(), open_up(backbone, "1").thawed
+    before, thawed = backbone.weights(), thaw(backbone, "1").thawed
     start = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None)
-    model = hs.fit(replace(JOB.finetune, thaw="1", keep="last"), start, parts, store=None)
+    model = hs.fit(replace(JOB.finetune, thaw="1", keep="last"), start, parts, store=None).model
     assert isinstance(model.backbone, Backbone)
     after = model.backbone.weights()
     for name in before:
@@ -365,6 +365,6 @@ def test_what_was_bought_is_told_of_the_epoch_and_not_of_an_average(
     after = replace(before, epoch=1, lr=1e-3, val_accuracy=0.75)
     model: Any = None
     chosen = {"epoch": 1, "by": "accuracy", "wise": share}
-    said = phrases.under_attack(Fitted(model, chosen, (), (before, after), Count(0, 0, 0, 0)))
+    said = attack_message(FitResult(model, chosen, (), (before, after), Count(0, 0, 0, 0)))
     assert "0.500 before, 0.750 after epoch 1" in said
     assert ("before its weights were averaged" in said) == averaged

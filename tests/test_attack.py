@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(folder: Path) -> Path:
     data = hs.split(hs.read(folder / "data"))
-    model = hs.fit(hs.FeatureExtraction(fit="squash"), "tiny:32", data)
+    model = hs.fit(hs.FeatureExtraction(fit="squash"), "tiny:32", data).model
     hs.save(model, folder / "bundle")
     return folder / "bundle"
 

@@ -38,7 +38,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(12):
             draw(root / "data" / name / f"{i:02}.png", level + i)
     recipe = hs.FeatureExtraction(fit="squash")
-    hs.save(hs.fit(recipe, "tiny:32", hs.split(hs.read(root / "data"))), root / "bundle")
+    hs.save(hs.fit(recipe, "tiny:32", hs.split(hs.read(root / "data"))).model, root / "bundle")
     return root / "bundle"
 
 
@@ -157,7 +157,7 @@ def test_places_are_tried_before_the_work(
     (tmp_path / "data").symlink_to(bundle.parent / "data")
     for name in ("fool", "explained", "ascend", "draw_views"):
         monkeypatch.setattr(hs, name, work, raising=False)
-    monkeypatch.setattr("headstart.runs.run.prepare", work)
+    monkeypatch.setattr("headstart.runs.run.prepared", work)
     assert main([str(bundle) if word == "BUNDLE" else word for word in words]) == 1
     err = capsys.readouterr().err
     assert err.startswith("error     file")

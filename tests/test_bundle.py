@@ -25,7 +25,7 @@ from headstart.models.limits import Limits
 @pytest.fixture
 def model(shapes: Path) -> hs.Model:
     parts = hs.split(hs.read(shapes))
-    return hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None)
+    return hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None).model
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_bundle_predicts_exactly_as_the_model_did(
 ) -> None:
     data = hs.read(shapes)
     recipe = hs.FeatureExtraction(head=head, fit="squash")  # type: ignore[arg-type]
-    model = hs.fit(recipe, "tiny:32", hs.split(data), store=None, runtime=ON_CPU)
+    model = hs.fit(recipe, "tiny:32", hs.split(data), store=None, runtime=ON_CPU).model
     said = model.predict(data, store=None, runtime=ON_CPU)
     hs.save(model, tmp_path / "bundle")
     again = hs.load(tmp_path / "bundle").model.predict(data, store=None)
@@ -189,7 +189,7 @@ def test_a_bundle_moves(saved: Path, tmp_path: Path, shapes: Path) -> None:
 
 def test_a_bundle_doubts_as_the_model_did(shapes: Path, tmp_path: Path) -> None:
     parts = hs.split(hs.read(shapes), hs.SplitPlan(val=0.4))
-    model = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None)
+    model = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None).model
     plan = hs.TrustPlan(false_alarms=0.2, coverage=0.9)
     model = hs.with_limits(model, parts, plan, store=None)
     again = hs.save(model, tmp_path / "bundle").model
@@ -202,7 +202,7 @@ def test_a_bundle_doubts_as_the_model_did(shapes: Path, tmp_path: Path) -> None:
 
 def test_a_model_is_calibrated_on_validation_alone(shapes: Path) -> None:
     parts = hs.split(hs.read(shapes), hs.SplitPlan(val=0.4))
-    model = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None)
+    model = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None).model
     one = hs.with_limits(model, parts, store=None)
     other = hs.with_limits(model, replace(parts, test=parts.test.take([])), store=None)
     assert one.limits.settings() == other.limits.settings()

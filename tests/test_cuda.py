@@ -42,8 +42,8 @@ def test_what_is_trained_there_says_the_same_as_its_bundle_on_a_cpu(
     data = hs.read(pictures)
     parts = hs.split(data)
     recipe = hs.FineTune(epochs=2, lr=1e-3, thaw=thaw, adversarial=adversarial)
-    head = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA)
-    model = hs.fit(recipe, head, parts, store=None, runtime=CUDA)
+    head = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA).model
+    model = hs.fit(recipe, head, parts, store=None, runtime=CUDA).model
     there = model.predict(data, store=None, runtime=CUDA).scores
     folder = hs.save(model, tmp_path / "bundle").folder
     here = hs.load(folder).model.predict(data, store=None).scores
@@ -53,8 +53,8 @@ def test_what_is_trained_there_says_the_same_as_its_bundle_on_a_cpu(
 
 def test_a_model_made_there_is_looked_into_on_a_cpu(pictures: Path) -> None:
     parts = hs.split(hs.read(pictures))
-    head = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA)
-    model = hs.fit(hs.FineTune(epochs=1, thaw="all"), head, parts, store=None, runtime=CUDA)
+    head = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA).model
+    model = hs.fit(hs.FineTune(epochs=1, thaw="all"), head, parts, store=None, runtime=CUDA).model
     lens = hs.lens_of(model)
     tried = hs.squared(lens.input, parts.test)
     said = model.predict(tried.data, store=None, runtime=CUDA).scores

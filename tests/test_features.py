@@ -22,7 +22,7 @@ from headstart.features import extract as features
 from headstart.features.engines import Checked, OnnxEngine, TorchEngine, compare
 from headstart.modalities.images import decoding
 from headstart.modalities.images.inputs import of_pictures
-from headstart.runs.wording import extracted
+from headstart.models.wording import extracted
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
 from headstart.features.extract import Precision, Tap, _kept_as, extract, extract_views
 from headstart.modalities.images.augment import Augment
-from headstart.models.finetuning import Opened, Tuned, open_up, tune
-from headstart.models.fitting import engine_feed, fit_tables, tap_for, train_tables
-from headstart.models.specs import FeatureExtraction, FineTune
+from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
+from headstart.models.fitting import fit_tables
+from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
+from headstart.models.training_data import Start, TrainingData, engine_feed, tap_for
 from headstart.training.feeds import Feed, Stored
 from headstart.training.network import Network, head_module, new_head
 from headstart.training.optimizing import make_optimizer
@@ -36,9 +37,9 @@ def random_backbone(name: str = NAME) -> Backbone:
 
 
 def tuned_on(
-    rows: Feed, val: Feed, opened: Opened, head: hs.Model, recipe: FineTune = RECIPE
+    rows: Feed, val: Feed, opened: ThawedBackbone, head: hs.Model, recipe: FineTune = RECIPE
 ) -> Tuned:
-    return tune(recipe, opened, head.head, rows, val)
+    return tune(recipe, opened, head.head, (rows, val))
 
 
 @pytest.fixture
@@ -47,14 +48,14 @@ def parts(shapes: Path) -> hs.Splits:
 
 
 def start_of(parts: hs.Splits, backbone: Backbone) -> hs.Model:
-    return hs.fit(FeatureExtraction(), backbone, parts, store=None)
+    return hs.fit(FeatureExtraction(), backbone, parts, store=None).model
 
 
 @pytest.mark.parametrize("name", [NAME, "tiny:16"])
 def test_fine_tuning_changes_what_is_thawed_and_nothing_else(parts: hs.Splits, name: str) -> None:
     backbone = random_backbone(name)
-    before, thawed = backbone.weights(), open_up(backbone, "1").thawed
-    model = hs.fit(RECIPE, start_of(parts, backbone), parts, store=None)
+    before, thawed = backbone.weights(), thaw(backbone, "1").thawed
+    model = hs.fit(RECIPE, start_of(parts, backbone), parts, store=None).model
     assert isinstance(model.backbone, Backbone)
     after = model.backbone.weights()
     for tensor in before:
@@ -69,7 +70,7 @@ def test_the_control_training_mode_on_the_whole_network_moves_frozen_norms(
     # folded norms could not drift
     monkeypatch.setattr("headstart.models.finetuning.folded", lambda tail: tail)
     backbone = random_backbone()
-    model = hs.fit(RECIPE, start_of(parts, backbone), parts, store=None)
+    model = hs.fit(RECIPE, start_of(parts, backbone), parts, store=None).model
     assert isinstance(model.backbone, Backbone)
     before, after = backbone.weights(), model.backbone.weights()
     moved = [n for n in before if "running" in n and not np.array_equal(before[n], after[n])]
@@ -84,20 +85,21 @@ def test_losses_from_the_cut_are_those_of_the_whole_network(
     backbone, augment = random_backbone(), FLIPPED if count > 1 else Augment()
     head, seen = start_of(parts, backbone), list[Tuned]()
     for cached in (True, False):
-        opened = open_up(backbone, "1")
+        opened = thaw(backbone, "1")
         assert opened.cut is not None
         context = replace(CONTEXT, store=hs.Store(tmp_path / "store"))
         if cached:
             tap = opened.tap(1, "float32")
             plain = extract(backbone, parts.val, store=context.store, tap=tap)
-            views = train_tables(backbone, parts.train, augment, 0, context, tap=tap)
+            data = TrainingData(Start(backbone, tap=tap), parts, augment, context)
+            views = data.train(0, cut=True)
             assert len(views) == count
             rows: Feed = Stored(views, cut=True)
             val: Feed = Stored((plain,), cut=True)
         else:
             cut = opened.cut
-            rows = engine_feed(backbone, cut, parts.train, Views(augment, 0), count, context)
-            val = engine_feed(backbone, cut, parts.val, PLAIN, 1, context)
+            rows = engine_feed(backbone, cut, parts.train, Views(augment, 0), context)
+            val = engine_feed(backbone, cut, parts.val, PLAIN, context)
         seen.append(tuned_on(rows, val, opened, head, replace(RECIPE, epochs=4)))
     histories = [tuned.trained.history[1:] for tuned in seen]
     for stored, fresh in zip(*histories, strict=True):
@@ -110,7 +112,7 @@ def test_half_precision_at_the_cut_changes_next_to_nothing(parts: hs.Splits) -> 
     losses = []
     precisions: tuple[Precision, ...] = ("float32", "float16")
     for precision in precisions:
-        opened, head = open_up(backbone, "1"), start_of(parts, backbone)
+        opened, head = thaw(backbone, "1"), start_of(parts, backbone)
         tap = opened.tap(1, precision)
         train, val = (extract(backbone, part, tap=tap) for part in (parts.train, parts.val))
         assert train.cut is not None
@@ -122,7 +124,7 @@ def test_half_precision_at_the_cut_changes_next_to_nothing(parts: hs.Splits) -> 
 
 def test_views_are_stored_and_computed_once(parts: hs.Splits, tmp_path: Path) -> None:
     backbone, context = random_backbone(), replace(CONTEXT, store=hs.Store(tmp_path / "store"))
-    tap = open_up(backbone, "1").tap(1, "float32")
+    tap = thaw(backbone, "1").tap(1, "float32")
     once = extract_views(backbone, parts.train, Views(FLIPPED), 3, context, tap)
     again = extract_views(backbone, parts.train, Views(FLIPPED), 3, context, tap)
     assert once[0].forwards > 0
@@ -148,7 +150,7 @@ def test_only_training_rows_are_augmented(
         return real(self, square, seed)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Augment, "__call__", counted)
-    model = hs.fit(FeatureExtraction(), random_backbone(), parts, augment=FLIPPED, store=None)
+    model = hs.fit(FeatureExtraction(), random_backbone(), parts, augment=FLIPPED, store=None).model
     assert len(called) == 3 * len(parts.train)
     called.clear()
     model.predict(parts.val, store=None)
@@ -164,7 +166,7 @@ def test_without_room_on_the_disk_the_frozen_layers_run_again_and_that_is_said(
         hs.Store(tmp_path / "new" / "store"),
         listener=Calls(stage=lambda _, text: said.append(text)),
     )
-    opened = open_up(random_backbone(), "1")
+    opened = thaw(random_backbone(), "1")
     assert tap_for(RECIPE, opened, 1000, FLIPPED, context) is not None
     assert "MB at the cut" in said[-1]
     need = 4000 * opened.tap(1, "float32").row_bytes
@@ -182,15 +184,15 @@ def test_without_room_on_the_disk_the_frozen_layers_run_again_and_that_is_said(
 def test_averaging_ends_on_the_line_where_validation_is_best(parts: hs.Splits) -> None:
     backbone = random_backbone()
     head = start_of(parts, backbone)
-    model = hs.fit(replace(RECIPE, wise=True, lr=0.5, epochs=1), head, parts, store=None)
-    plain = hs.fit(replace(RECIPE, lr=0.5, epochs=1), head, parts, store=None)
+    model = hs.fit(replace(RECIPE, wise=True, lr=0.5, epochs=1), head, parts, store=None).model
+    plain = hs.fit(replace(RECIPE, lr=0.5, epochs=1), head, parts, store=None).model
     on_val = [m.predict(parts.val, store=None).correct.mean() for m in (model, plain, head)]
     assert on_val[0] >= max(on_val[1:])
 
 
 def test_a_head_of_neighbours_cannot_be_tuned(parts: hs.Splits) -> None:
     recipe = FeatureExtraction(head="nearest")
-    model = hs.fit(recipe, random_backbone(), parts, store=None)
+    model = hs.fit(recipe, random_backbone(), parts, store=None).model
     with pytest.raises(SpecError, match="Fit the head with --head logistic"):
         hs.fit(RECIPE, model, parts, store=None)
 
@@ -212,10 +214,10 @@ def test_a_model_goes_on_with_its_own_classes(parts: hs.Splits) -> None:
 
 def test_without_validation_the_last_epoch_is_kept_and_nothing_averaged(parts: hs.Splits) -> None:
     none = replace(parts, val=parts.val.take([]))
-    model = hs.fit(FeatureExtraction(), random_backbone(), none, store=None)
+    model = hs.fit(FeatureExtraction(), random_backbone(), none, store=None).model
     recipe = replace(RECIPE, wise=True, keep="best", patience=1, epochs=3)
-    tuned = hs.fit(recipe, model, none, store=None)
-    plain = hs.fit(replace(recipe, wise=False, patience=0), model, none, store=None)
+    tuned = hs.fit(recipe, model, none, store=None).model
+    plain = hs.fit(replace(recipe, wise=False, patience=0), model, none, store=None).model
     assert isinstance(tuned.backbone, Backbone)
     assert isinstance(plain.backbone, Backbone)
     assert tuned.backbone.fingerprint() == plain.backbone.fingerprint()
@@ -276,8 +278,8 @@ def test_fit_and_train_end_with_the_same_weights(
         "store": hs.Store(tmp_path / "two"),
         "runtime": job.runtime,
     }
-    head = hs.fit(recipe, random_backbone(), run.splits, **both)
-    model = hs.fit(finetune, head, run.splits, **both)
+    head = hs.fit(recipe, random_backbone(), run.splits, **both).model
+    model = hs.fit(finetune, head, run.splits, **both).model
     assert finetune.resolved(random_backbone(), head.head_lr).lr == recipe.head_lr / 10
     assert model.epochs == run.fitted.history[-1].epoch
     for name, value in run.fitted.model.head.tensors().items():
@@ -298,7 +300,7 @@ def test_fit_computes_with_the_threads_it_is_given(
     monkeypatch.setattr("headstart.training.loop.make_optimizer", noted)
     runtime = Runtime(device="cpu", threads=3)
     recipe = FeatureExtraction(head=head, head_epochs=1)
-    model = hs.fit(recipe, random_backbone(), parts, store=None, runtime=runtime)
+    model = hs.fit(recipe, random_backbone(), parts, store=None, runtime=runtime).model
     hs.fit(replace(RECIPE, epochs=1), model, parts, store=None, runtime=runtime)
     assert (seen, torch.get_num_threads()) == ({3}, before)
 
@@ -316,7 +318,7 @@ def test_what_is_thawed_is_said_once() -> None:
 
 def test_all_of_a_network_can_be_thawed(parts: hs.Splits) -> None:
     backbone = random_backbone("tiny:16")
-    model = hs.fit(replace(RECIPE, thaw="all"), start_of(parts, backbone), parts, store=None)
+    model = hs.fit(replace(RECIPE, thaw="all"), start_of(parts, backbone), parts, store=None).model
     assert isinstance(model.backbone, Backbone)
     before, after = backbone.weights(), model.backbone.weights()
     parameters = {n for n, _ in backbone.module.named_parameters()}
@@ -347,3 +349,42 @@ def test_one_logit_is_for_two_classes_and_trained_heads() -> None:
         FeatureExtraction(output="sigmoid")
     with pytest.raises(SpecError, match="tells two classes apart; there are 3"):
         new_head(FeatureExtraction(head="linear", output="sigmoid"), 4, 3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("tuning", "augment"),
+    [
+        ({"thaw": "auto"}, Augment()),
+        ({"thaw": "1", "seed": 3}, Augment(flip="both", views=2)),
+        ({"thaw": "all"}, Augment(flip="both", views=0)),
+    ],
+    ids=["from the cut", "views of two seeds", "new views, from pixels"],
+)
+def test_two_phases_in_memory_are_those_of_a_run(
+    shapes: Path, tmp_path: Path, tuning: dict[str, Any], augment: Augment
+) -> None:
+    finetune = FineTune(**{"epochs": 2, "batch_size": 8} | tuning)
+    spec = TwoPhaseSpec(FeatureExtraction(head="linear", head_epochs=2), finetune, augment)
+    runtime, store = Runtime(device="cpu", threads=1), hs.Store(tmp_path / "one")
+    job = hs.Job(backbone=NAME, weights="random", runtime=runtime, store=store)
+    job = replace(job, recipe=spec.head, finetune=finetune, augment=augment)
+    run = hs.train(hs.read(shapes), tmp_path / "run", job)
+    fitted = hs.fit(spec, random_backbone(), run.splits, store=None, runtime=runtime)
+    assert fitted.chosen == run.fitted.chosen
+    assert fitted.model.backbone.fingerprint() == run.fitted.model.backbone.fingerprint()
+    assert [(e.phase, e.epoch) for e in fitted.history] == [
+        *(("head", n) for n in range(3)),
+        *(("finetune", n) for n in (2, 3, 4)),
+    ]
+    for name, value in run.fitted.model.head.tensors().items():
+        assert np.array_equal(fitted.model.head.tensors()[name], value), name
+    assert len(fitted.predict(run.splits.test, store=None)) == len(run.splits.test)
+
+
+def test_the_phase_that_is_asked_for_is_kept(parts: hs.Splits) -> None:
+    tuned = replace(RECIPE, lr=1.0, epochs=1, keep="last")  # which spoils the network
+    best = TwoPhaseSpec(FeatureExtraction(), tuned)
+    for spec, phase in ((best, "head"), (replace(best, keep="finetune"), "finetune")):
+        fitted = hs.fit(spec, random_backbone(), parts, store=None)
+        assert ("head" in fitted.chosen) == (phase == "head")
+        assert {line.phase for line in fitted.history} == {"head", "finetune"}

@@ -59,9 +59,9 @@ def test_fit_tells_its_listener_of_features_steps_and_epochs(shapes: Path) -> No
     listener, stages = Epochs(stop=1), set[str]()
     listener.progress = lambda stage, *counts: stages.add(stage)  # type: ignore[method-assign]
     splits = hs.split(hs.read(shapes))
-    model = hs.fit(HEAD, "tiny:32", splits, store=None, listener=listener)
-    assert model.epochs == 1
-    hs.fit(TUNE, model, splits, store=None, listener=listener)
+    head = hs.fit(HEAD, "tiny:32", splits, store=None, listener=listener)
+    assert (head.model.epochs, head.chosen["stopped_after"]) == (1, 1)
+    hs.fit(TUNE, head, splits, store=None, listener=listener)
     assert listener.heard == [("head", 0), ("head", 1), ("finetune", 0), ("finetune", 1)]
     assert stages == {"features", "head", "finetune"}
 

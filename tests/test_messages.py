@@ -50,7 +50,7 @@ def test_names_are_suggested_as_they_are_written(name: str) -> None:
 
 def test_a_class_is_suggested_as_the_model_writes_it(shapes: Path) -> None:
     (shapes / "dark").rename(shapes / "Dark Side")
-    model = hs.fit(hs.FeatureExtraction(), "tiny:32", hs.split(hs.read(shapes)))
+    model = hs.fit(hs.FeatureExtraction(), "tiny:32", hs.split(hs.read(shapes))).model
     lens: Lens = hs.lens_of(model)
     with pytest.raises(UnknownName, match="Did you mean 'Dark Side'"):
         lens.number("dark sid")

@@ -12,18 +12,18 @@ from PIL import Image
 import headstart as hs
 from headstart.base.errors import UnknownName
 from headstart.cli.main import main
-from headstart.models.finetuning import Opened, open_up
+from headstart.models.finetuning import ThawedBackbone, thaw
 from headstart.models.specs import FeatureExtraction
 from headstart.training.network import Count, count, new_head
 
 NAMES = [name for name in hs.RECIPES if name != "default"]
 
 
-def opened(name: str) -> Opened:
+def opened(name: str) -> ThawedBackbone:
     job = hs.recipe(name).job
     backbone = hs.load_backbone(job.backbone, weights="random")
     settings = job.finetune.resolved(backbone, 1e-3)
-    return open_up(backbone, settings.thaw, settings.thaw_from)
+    return thaw(backbone, settings.thaw, settings.thaw_from)
 
 
 def counted(name: str, classes: int, *, thawed: bool) -> Count:
@@ -33,7 +33,7 @@ def counted(name: str, classes: int, *, thawed: bool) -> Count:
     if not thawed:
         network = replace(network, thawed=())
     if job.strategy == "scratch":
-        network = open_up(network.backbone, "all")
+        network = thaw(network.backbone, "all")
     return count([network.backbone.module, head], network.network(head, "frozen"))
 
 
@@ -137,13 +137,13 @@ def test_a_flag_changes_a_recipe(tmp_path: Path, folder: Path) -> None:
 def test_what_is_thawed_can_be_changed_by_either_flag(tmp_path: Path, folder: Path) -> None:
     command = ["train", str(folder), "--recipe", "mobilenetv2-two-phase", "--weights", "random"]
     command += ["--head-epochs", "1", "--epochs", "1", "--views", "1", "--backbone", "tiny:8"]
-    for n, (flags, thaw, layer) in enumerate(
+    for n, (flags, blocks, layer) in enumerate(
         [(["--thaw", "1"], "1", None), (["--thaw-from", "-3"], "auto", -3)]
     ):
         out = tmp_path / str(n)
         assert main([*command, "--out", str(out), *flags]) == 0
         settings = json.loads((out / "recipe.json").read_text())["finetune"]
-        assert (settings["thaw"], settings["thaw_from"]) == (thaw, layer)
+        assert (settings["thaw"], settings["thaw_from"]) == (blocks, layer)
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest(

@@ -223,7 +223,7 @@ def test_the_runs_own_parts_are_found_again(shapes: Path, tmp_path: Path, job: h
 
 def test_the_walk_of_the_readme(shapes: Path, tmp_path: Path) -> None:
     data = hs.split(hs.read(shapes))
-    model = hs.fit(hs.FeatureExtraction(), "tiny:32", data, store=None)
+    model = hs.fit(hs.FeatureExtraction(), "tiny:32", data, store=None).model
     result = hs.evaluate(model, data.test)
     assert str(result.accuracy).startswith("1.000 [")
     hs.save(model, tmp_path / "bundle")

@@ -58,7 +58,7 @@ def test_the_libraries_agree_that_it_is_off() -> None:
 
 
 def test_predicting_leaves_nothing_in_the_home_folder(shapes: Path, tmp_path: Path) -> None:
-    model = hs.fit(hs.FeatureExtraction(), "tiny:8", hs.split(hs.read(shapes)), store=None)
+    model = hs.fit(hs.FeatureExtraction(), "tiny:8", hs.split(hs.read(shapes)), store=None).model
     saved, home = hs.save(model, tmp_path / "model").folder, tmp_path / "home"
     home.mkdir()
     places = {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home / "cache")}

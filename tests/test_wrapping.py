@@ -15,7 +15,7 @@ from headstart.features.engines import TorchEngine
 from headstart.modalities.images.from_keras import opened_keras
 from headstart.modalities.images.inputs import of_pictures
 from headstart.modalities.images.keras_graph import copied
-from headstart.models.finetuning import open_up
+from headstart.models.finetuning import thaw
 
 torchvision = pytest.importorskip("torchvision.models")
 HALF: dict[str, Any] = {"mean": 0.5, "std": 0.5}
@@ -107,10 +107,10 @@ def test_any_network_is_fitted_tuned_saved_loaded_and_explained(
     theirs = features(module, pixels)
     assert np.abs(ours - theirs).max() <= 1e-5 * max(1, np.abs(theirs).max())
 
-    head = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None)
+    head = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None).model
     tuning = hs.FineTune(epochs=1, thaw="1", batch_size=8)
-    assert open_up(backbone, "1").cut is not None
-    tuned = hs.fit(tuning, head, parts, store=None)
+    assert thaw(backbone, "1").cut is not None
+    tuned = hs.fit(tuning, head, parts, store=None).model
     saved = hs.save(tuned, tmp_path / "bundle")
     there = saved.model.predict(parts.test, store=None)
     assert np.abs(there.scores - tuned.predict(parts.test, store=None).scores).max() < 1e-4
@@ -120,7 +120,7 @@ def test_any_network_is_fitted_tuned_saved_loaded_and_explained(
     again = hs.load(tmp_path / "bundle", module=make()).model
     lens = hs.lens_of(again)
     assert np.abs(lens.scores(pixels) - hs.lens_of(tuned).scores(pixels)).max() < 1e-5
-    assert isinstance(hs.fit(tuning, again, parts, store=None), hs.Model)
+    assert isinstance(hs.fit(tuning, again, parts, store=None).model, hs.Model)
 
 
 def test_blocks_are_found_among_the_children_in_the_order_in_which_they_run() -> None:
@@ -258,7 +258,8 @@ def test_another_module_is_not_taken_for_that_of_a_bundle(shapes: Path, tmp_path
             return super().forward(-x)
 
     parts = hs.split(hs.read(shapes))
-    model = hs.fit(hs.FeatureExtraction(), hs.wrap(SmallNet(), size=32, **HALF), parts, store=None)
+    backbone = hs.wrap(SmallNet(), size=32, **HALF)
+    model = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None).model
     hs.save(model, tmp_path / "bundle")
     with pytest.raises(Mismatch, match="gives a known picture other features"):
         hs.load(tmp_path / "bundle", module=Other())

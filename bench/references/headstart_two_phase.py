@@ -24,8 +24,9 @@ from headstart.base.context import RunContext
 from headstart.base.runtime import Runtime, keep_memory
 from headstart.features.engines import import_onnxruntime
 from headstart.modalities.images.augment import Augment
-from headstart.models.finetuning import open_up
-from headstart.models.fitting import fine_tune, fit_tables, table_of, train_tables
+from headstart.models.finetuning import thaw
+from headstart.models.fitting import fine_tune, fit_tables
+from headstart.models.training_data import Start, TrainingData, table_of
 from headstart.training.feeds import Stored
 from headstart.training.network import Count
 from references.protocol import Counts, Phase, show, task
@@ -54,7 +55,7 @@ def main() -> None:
     settings = replace(job.finetune, epochs=wanted.fine_epochs, batch_size=wanted.batch)
     augment = job.augment if wanted.augment else Augment()
     backbone = recipe.prepared(hs.load_backbone(job.backbone, weights="random"))
-    opened = open_up(backbone, "auto", settings.thaw_from)
+    opened = thaw(backbone, "auto", settings.thaw_from)
     keep_memory()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -65,19 +66,15 @@ def main() -> None:
         train, val = (data.take(rows[part]) for part in ("train", "val"))
         tap = opened.tap(len(data), "float32")
         plain = table_of(backbone, data, context, tap)
-        views = train_tables(backbone, train, augment, 0, context, tap=tap, plain=plain.of(train))
+        start = Start(backbone, tap=tap, table=plain)
+        views = TrainingData(start, hs.Splits(train, val, val), augment, context).train(0, cut=True)
         judged = plain.of(val)
         head = fit_tables(recipe, backbone, views, judged, context=context)
         first.stop()
         second = Phase(Counts(0, 0))
-        tuned = fine_tune(
-            settings,
-            opened,
-            head,
-            Stored(views, cut=True),
-            Stored((judged,), cut=True),
-            context=replace(context, listener=Laps(second)),
-        )
+        feeds = Stored(views, cut=True), Stored((judged,), cut=True)
+        context = replace(context, listener=Laps(second))
+        tuned = fine_tune(settings, opened, head.model, feeds, context)
         second.stop()
     first.counts, second.counts = counts(head.count), counts(tuned.count)
     show("headstart_two_phase", first, second, ("headstart", "torch", "onnxruntime"))

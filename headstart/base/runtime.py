@@ -3,9 +3,10 @@
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -60,6 +61,22 @@ class Runtime:
 
 
 ON_CPU = Runtime(device="cpu")
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage, in the order of the stages; what a stage takes again is added."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+            self.seconds[stage] = round(took, 3)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Terminal(Listener):
             del self._moves[stage]
 
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> None:
-        from headstart.runs.wording import epoch_message  # loads NumPy, which help needs not
+        from headstart.models.wording import epoch_message  # loads NumPy, which help needs not
 
         say(phase, epoch_message(number, figures))
 

@@ -26,7 +26,7 @@ LINE = np.linspace(0, 1, 11)  # places between the weights before and after
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class ThawedBackbone:
     """A backbone made ready to learn: a copy of its own, what is thawed, and where it is cut.
 
     cut: None if no point before the first thawed layer will do, or the pictures change in every
@@ -72,28 +72,27 @@ class Tuned:
     wise: float = 1.0
 
 
-def open_up(
-    backbone: Backbone, thaw: str, thaw_from: int | None = None, *, whole: bool = False
-) -> Opened:
+def thaw(
+    backbone: Backbone, layers: str, thaw_from: int | None = None, *, whole: bool = False
+) -> ThawedBackbone:
     """A copy of the backbone with these layers thawed (see `thawed_by`), cut before them.
 
     whole: it is not to be cut.
     """
     own = replace(backbone, module=copy.deepcopy(backbone.module), source_head=None)
-    thawed = thawed_by(own, thaw, thaw_from)
-    return Opened(own, thawed, None if whole else cut_before(own, thawed))
+    thawed = thawed_by(own, layers, thaw_from)
+    return ThawedBackbone(own, thawed, None if whole else cut_before(own, thawed))
 
 
 def tune(
     recipe: FineTune,
-    opened: Opened,
+    thawed: ThawedBackbone,
     head: Head | torch.nn.Module,
-    rows: Feed,
-    val: Feed,
+    feeds: tuple[Feed, Feed],
     *,
+    context: RunContext = IN_MEMORY,
     phase: str = "finetune",
     after: int = 0,
-    context: RunContext = IN_MEMORY,
 ) -> Tuned:
     """Train the thawed layers and the head, by a recipe with nothing "auto" left in it.
 
@@ -101,28 +100,28 @@ def tune(
     Raises SpecError for a head that can't go on learning, Diverged for numbers that aren't finite,
     Mismatch if pictures are to be attacked and there is a cut.
     """
-    if recipe.adversarial and opened.cut is not None:
+    if recipe.adversarial and thawed.cut is not None:
         raise Mismatch(
             "Adversarial training changes the pixels, and this network starts from what crosses "
-            "its cut: open it whole, open_up(…, whole=True), and give it pixels."
+            "its cut: open it whole, thaw(…, whole=True), and give it pixels."
         )
     module = head if isinstance(head, torch.nn.Module) else head_module(head, recipe.dropout)
-    network = opened.network(module, recipe.norms)
-    counted = count([opened.backbone.module, module], network)
+    network = thawed.network(module, recipe.norms)
+    counted = count([thawed.backbone.module, module], network)
     trained = train(
         network,
         recipe,
-        rows,
-        val,
+        *feeds,
         phase=phase,
         after=after,
-        depth=opened.depth(),
+        depth=thawed.depth(),
         context=context,
     )
+    val = feeds[1]
     share = _wise(network, recipe, trained, val) if recipe.wise and len(val.ids) else 1.0
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    opened.backbone.module.eval().requires_grad_(False)
-    return Tuned(_named(opened.backbone), head_of(module), trained, counted, share)
+    thawed.backbone.module.eval().requires_grad_(False)
+    return Tuned(_named(thawed.backbone), head_of(module), trained, counted, share)
 
 
 def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> float:

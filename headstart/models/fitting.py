@@ -1,17 +1,12 @@
-"""From a recipe, a backbone and split data to a model: the head first, then the layers below it."""
+"""From a spec, a backbone and split data to a model: the head first, then the layers below it."""
 
-import shutil
-from collections.abc import Sized
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence, Sized
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.cutting import Cut
-from headstart.backbones.inputs import Batch, length, only_array, rows_of
-from headstart.backbones.views import PLAIN, Views
+from headstart.backbones.views import NoChange, Views, ViewSpec
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.listener import Listener
@@ -20,395 +15,265 @@ from headstart.base.store import USUAL, Store
 from headstart.data.checks import refuse_reserved
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
-from headstart.features.engines import check_device, open_engine
-from headstart.features.extract import FeatureTable, Tap, all_there, extract, extract_views
+from headstart.features.engines import check_device
+from headstart.features.extract import FeatureTable
 from headstart.heads.fit import fit_head
 from headstart.heads.head import Rows, Table
-from headstart.modalities.images.augment import Augment
 from headstart.modalities.sources import load_backbone
-from headstart.models.finetuning import Opened, Tuned, open_up, tune
+from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
 from headstart.models.limits import Limits
 from headstart.models.model import Model
-from headstart.models.specs import FeatureExtraction, FineTune
+from headstart.models.results import Candidate, Candidates, FitResult, best_of
+from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
+from headstart.models.training_data import (
+    Feeds,
+    Start,
+    Tables,
+    TrainingData,
+    pixel_feeds,
+    prepare,
+    stacked,
+    tuning_start,
+    with_tap,
+)
+from headstart.models.wording import attack_message, result_message
 from headstart.targets.metrics import accuracy, log_loss
-from headstart.training.feeds import Feed, Fresh, Stored
+from headstart.training.feeds import Feed, Stored
 from headstart.training.head_training import train_head
 from headstart.training.history import Epoch
 from headstart.training.loop import NOTHING, Figures, Trained
 from headstart.training.network import Count, new_head
 
 SOLVED = 1  # epochs that a head which is solved, not trained, counts for
-SPARE = 0.9  # of the free disk that may be filled
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A model; what was chosen on validation, and what else was tried there; the line an epoch of
-    its history; and how many numbers it trained."""
-
-    model: Model
-    chosen: dict[str, Any]
-    path: tuple[dict[str, Any], ...]
-    history: tuple[Epoch, ...]
-    count: Count
 
 
 def fit(
-    recipe: FeatureExtraction | FineTune,
-    start: str | Backbone | Model,
+    spec: TwoPhaseSpec | FeatureExtraction | FineTune,
+    start: str | Backbone | Model | FitResult,
     data: Splits,
     *,
-    augment: Augment | None = None,
+    augment: ViewSpec | None = None,
     store: Store | None = USUAL,
     runtime: Runtime | None = None,
     listener: Listener | None = None,
-) -> Model:
-    """A model on `data.train`, everything chosen on `data.val`; `data.test` is not touched.
+) -> FitResult:
+    """Fit a model on `data.train`, choosing everything on `data.val`; `data.test` is not touched.
 
-    FeatureExtraction starts from a backbone (or its name), FineTune from a fitted model.
+    A TwoPhaseSpec or a FeatureExtraction starts from a backbone or its name, and a FineTune from a
+    fitted model. augment: the views to train on, in place of the spec's.
     Raises SpecError for the one given to the other, DataError for a class named "unknown" or "?".
+
+    >>> fitted = hs.fit(hs.TwoPhaseSpec(), "timm:resnet50", hs.split(data))  # doctest: +SKIP
+    >>> fitted.chosen, fitted.predict(new)  # doctest: +SKIP
     """
     refuse_reserved(data.train.classes)
     check_device(runtime or Runtime())
     context = RunContext(store, (runtime or Runtime()).resolved(), listener or Listener())
     with torch_threads(context.runtime.threads):
-        return _fit(recipe, start, data, augment or Augment(), context)
-
-
-def _fit(
-    recipe: FeatureExtraction | FineTune,
-    start: str | Backbone | Model,
-    data: Splits,
-    augment: Augment,
-    context: RunContext,
-) -> Model:
-    if isinstance(recipe, FineTune):
-        if not isinstance(start, Model) or not isinstance(start.backbone, Backbone):
+        if isinstance(spec, FineTune):
+            return _fit_second(spec, _model_of(start), data, augment or NoChange(), context)
+        if isinstance(start, Model | FitResult):
             raise SpecError(
-                "Fine-tuning goes on from a model with a fitted head, in PyTorch: fit one with "
-                "FeatureExtraction first, and give fit() that model."
+                f"{type(spec).__name__} starts from a backbone; give fit() model.backbone."
             )
-        return _tuned_model(recipe, start, start.backbone, data, augment, context)
-    if isinstance(start, Model):
-        raise SpecError("FeatureExtraction starts from a backbone; give fit() model.backbone.")
-    prepared = recipe.prepared(load_backbone(start) if isinstance(start, str) else start)
-    train, val = (table_of(prepared, part, context) for part in (data.train, data.val))
-    rows = train_tables(prepared, data.train, augment, recipe.seed, context, plain=train)
-    fresh = fresh_features(recipe, prepared, data.train, augment, context)
-    return fit_tables(recipe, prepared, rows, val, context=context, fresh=fresh).model
+        whole = spec if isinstance(spec, TwoPhaseSpec) else TwoPhaseSpec(spec, None)
+        whole = whole if augment is None else replace(whole, views=augment)
+        backbone = load_backbone(start) if isinstance(start, str) else start
+        return two_phases(whole, backbone, data, context).result
+
+
+def two_phases(
+    spec: TwoPhaseSpec,
+    backbone: Backbone,
+    splits: Splits,
+    context: RunContext,
+    start: Start | None = None,
+) -> Candidates:
+    """Fit a head on frozen features; then, if asked, tune the thawed layers from the cut; keep the
+    better one on validation.
+
+    start: what is prepared and extracted already, as of `prepare`.
+    """
+    start = start or with_tap(prepare(spec, backbone), _rows(splits), spec.views, context)
+    data = TrainingData(start, splits, spec.views, context)
+    tables = data.train(spec.head.seed, cut=spec.same_views), data.plain(splits.val)
+    head = fit_phase(spec.head, data, tables)
+    made = {"head": Candidate(head, tables[1])}
+    if start.thawed is not None:
+        tuned = tune_phase(data, head.model, tables if spec.same_views else None)
+        made["finetune"] = Candidate(tuned, data.of_model(tuned.model, splits.val))
+    kept = spec.keep if spec.keep in made else best_of(made)
+    return Candidates(made, kept, data.clock.seconds, tuple(data.tables))
+
+
+def fit_phase(spec: FeatureExtraction, data: TrainingData, tables: Tables) -> FitResult:
+    """The first phase: a head on features of the frozen backbone."""
+    backbone, (views, val) = data.start.backbone, tables
+    context = data.phase("head", backbone, val.x, *(v.x for v in views))
+    with data.clock("head"), torch_threads(context.runtime.threads):
+        new = data.new_features(spec)
+        result = fit_tables(spec, backbone, views, val, context=context, new=new)
+    context.listener.stage("head", result_message(result))
+    return result
+
+
+def tune_phase(data: TrainingData, head: Model, tables: Tables | None = None) -> FitResult:
+    """The second phase: the thawed layers go on learning, from a model with a fitted head.
+
+    tables: of the views that it trains on and of validation, if they are extracted already.
+    """
+    start = data.start
+    assert start.settings is not None
+    assert start.thawed is not None
+    if tables is None and start.tap is not None:
+        tables = data.train(start.settings.seed, cut=True), data.plain(data.splits.val)
+    kept = start.tap.precision if start.tap else "nothing"
+    context = data.phase("finetune", start.thawed.backbone, kept, *head.head.tensors().values())
+    with data.clock("fine-tuning"), torch_threads(context.runtime.threads):
+        result = fine_tune(start.settings, start.thawed, head, data.for_tuning(tables), context)
+    tell("finetune", start.settings, result, data.splits, context)
+    return result
+
+
+def from_scratch(
+    spec: TwoPhaseSpec,
+    backbone: Backbone,
+    splits: Splits,
+    context: RunContext,
+    phase: str = "scratch",
+) -> FitResult:
+    """Train the whole of an untrained backbone and a new head, from pixels.
+
+    By the schedule of `spec.finetune`, from the rate of the head; all of the network learns.
+    """
+    assert spec.finetune is not None
+    settings = spec.finetune.from_scratch(spec.head.head_lr)
+    data = TrainingData(Start(backbone, settings), splits, spec.views, context)
+    context = data.phase(phase, backbone)
+    with torch_threads(context.runtime.threads):
+        thawed, train = thaw(backbone, "all", whole=True), splits.train
+        head = new_head(spec.head, backbone.card.dim, len(train.classes), settings.seed)
+        feeds = pixel_feeds(thawed.backbone, splits, Views(spec.views, settings.seed), context)
+        tuned = tune(settings, thawed, head, feeds, context=context, phase=phase)
+    model = Model(tuned.backbone, tuned.head, train.classes, _majority(train))
+    result = _result(tuned, model, settings, splits.val)
+    tell(phase, settings, result, splits, context)
+    return result
 
 
 def fit_tables(
-    recipe: FeatureExtraction,
+    spec: FeatureExtraction,
     backbone: Backbone,
-    rows: tuple[FeatureTable, ...],
+    views: Sequence[FeatureTable],
     val: FeatureTable,
     *,
     context: RunContext = IN_MEMORY,
-    fresh: Feed | None = None,
-) -> Fitted:
-    """The head that `recipe` asks for, on features of a backbone prepared for it.
+    new: Feed | None = None,
+) -> FitResult:
+    """The head that `spec` asks for, on features of a backbone prepared for it.
 
-    rows: a table a view. fresh: instead, where a head trained by epochs gets its features from.
+    views: one table per view. new: instead, where a head trained by epochs gets its features from.
     """
-    train = rows[0]
-    majority, frozen = _majority(train), _frozen_numbers(backbone)
-    if recipe.by_epochs:
-        feed = fresh or Stored(rows, cut=False, seed=recipe.seed)
-        found = train_head(
-            recipe,
-            feed,
-            Stored((val,), cut=False),
-            backbone.card.dim,
-            context=context,
+    if spec.by_epochs:
+        return _trained_head(
+            spec, backbone, new or Stored(tuple(views), False, spec.seed), val, context
         )
-        last = found.trained.history[-1].epoch
-        model = Model(
-            backbone, found.head, train.classes, majority, head_lr=recipe.head_lr, epochs=last
-        )
-        by = _kept(recipe.head_keep, val)
-        chosen = {"head": recipe.head, "epoch": found.trained.chosen, "by": by}
-        chosen |= _stop_of(found.trained)
-        count = Count(found.head.parameters, found.tensors, *frozen)
-        return Fitted(model, chosen, (), found.trained.history, count)
-    judged = stacked(rows if len(val) else rows[:1])  # folds may not part the views of a picture
-    solved = fit_head(recipe, judged, val)
-    model = Model(
-        backbone, solved.head, train.classes, majority, head_lr=recipe.head_lr, epochs=SOLVED
-    )
-    count = Count(solved.head.parameters, len(solved.head.tensors()), *frozen)
+    judged = stacked(views if len(val) else views[:1])  # folds may not part the views of a row
+    solved = fit_head(spec, judged, val)
+    head_lr, majority = spec.head_lr, _majority(views[0])
+    model = Model(backbone, solved.head, val.classes, majority, head_lr=head_lr, epochs=SOLVED)
+    count = Count(solved.head.parameters, len(solved.head.tensors()), *_numbers(backbone))
     history = (_solved_line(model, judged, val),)
-    return Fitted(model, solved.chosen, solved.path, history, count)
+    return FitResult(model, solved.chosen, solved.path, history, count)
+
+
+def _trained_head(
+    spec: FeatureExtraction, backbone: Backbone, rows: Feed, val: FeatureTable, context: RunContext
+) -> FitResult:
+    feeds = rows, Stored((val,), cut=False)
+    found = train_head(spec, *feeds, backbone.card.dim, context=context)
+    last, majority = found.trained.history[-1].epoch, _majority(rows)
+    model = Model(backbone, found.head, rows.classes, majority, head_lr=spec.head_lr, epochs=last)
+    chosen = {"head": spec.head, "epoch": found.trained.chosen, "by": _kept(spec.head_keep, val)}
+    chosen |= _stop_of(found.trained)
+    count = Count(found.head.parameters, found.tensors, *_numbers(backbone))
+    return FitResult(model, chosen, (), found.trained.history, count)
 
 
 def fine_tune(
-    recipe: FineTune,
-    opened: Opened,
-    start: Fitted,
-    rows: Feed,
-    val: Feed,
-    *,
-    context: RunContext = IN_MEMORY,
-) -> Fitted:
-    """The second phase, on from the head of `start`; its epochs are numbered on."""
-    tuned = tune(
-        recipe,
-        opened,
-        start.model.head,
-        rows,
-        val,
-        after=start.model.epochs,
-        context=context,
-    )
-    return _fitted(tuned, start.model, recipe, val.ids)
-
-
-def fit_from_scratch(
-    spec: FeatureExtraction,
-    recipe: FineTune,
-    backbone: Backbone,
-    data: Splits,
-    augment: Augment,
-    context: RunContext,
-    phase: str = "scratch",
-) -> Fitted:
-    """The whole of an untrained backbone and a new head, from pixels."""
-    opened = open_up(backbone, "all", whole=True)
-    whole = recipe.from_scratch(spec.head_lr)
-    head = new_head(spec, backbone.card.dim, len(data.train.classes), recipe.seed)
-    views, count = Views(augment, recipe.seed), augment.views if augment.active else 1
-    rows = pixel_feed(opened.backbone, data.train, views, count, context)
-    val = pixel_feed(opened.backbone, data.val, PLAIN, 1, context)
-    tuned = tune(
-        whole,
-        opened,
-        head,
-        rows,
-        val,
-        phase=phase,
-        context=context,
-    )
-    model = Model(tuned.backbone, tuned.head, data.train.classes, _majority(data.train))
-    return _fitted(tuned, model, whole, data.val)
-
-
-def table_of(
-    backbone: Backbone, data: Dataset, context: RunContext, tap: Tap | None = None
-) -> FeatureTable:
-    """Features of all rows if they were checked, or else of those that can be read."""
-    table = extract(
-        backbone,
-        data,
-        store=context.store,
-        runtime=context.runtime,
-        listener=context.listener,
-        tap=tap,
-    )
-    return all_there(table) if data.contents else table
-
-
-def train_tables(
-    backbone: Backbone,
-    data: Dataset,
-    augment: Augment,
-    seed: int,
-    context: RunContext,
-    *,
-    tap: Tap | None = None,
-    plain: FeatureTable | None = None,
-) -> tuple[FeatureTable, ...]:
-    """A table a stored view; the plain one alone if nothing is augmented, or nothing is stored."""
-    if not augment.active or not augment.views:
-        return (plain or table_of(backbone, data, context, tap),)
-    tables = extract_views(
-        backbone,
-        data,
-        Views(augment, seed),
-        augment.views,
-        context,
-        tap,
-    )
-    return (all_there(tables[0]), *tables[1:]) if data.contents else tables
-
-
-def engine_feed(
-    backbone: Backbone,
-    cut: Cut | None,
-    data: Dataset,
-    views: Views,
-    count: int,
-    context: RunContext,
-) -> Fresh:
-    """What crosses the cut, or the features if there is none, computed whenever it is wanted."""
-    frozen_part = replace(backbone, module=cut.trunk) if cut else backbone  # never what learns
-    engine = open_engine(frozen_part, context.runtime)
-
-    def frozen(batch: Batch) -> NDArray[np.generic]:
-        size = engine.batch
-        parts = (rows_of(batch, slice(i, i + size)) for i in range(0, length(batch), size))
-        return np.concatenate([engine(part)[0] for part in parts])
-
-    input, threads = backbone.card.input, context.runtime.decode_threads
-    return Fresh(data, input, frozen, views, count, threads)
-
-
-def fresh_features(
-    recipe: FeatureExtraction,
-    backbone: Backbone,
-    data: Dataset,
-    augment: Augment,
-    context: RunContext,
-) -> Fresh | None:
-    """Features of new views every epoch, for a head trained by epochs, if that is asked for."""
-    if not (recipe.by_epochs and augment.active and not augment.views):
-        return None
-    return engine_feed(backbone, None, data, Views(augment, recipe.seed), 0, context)
-
-
-def pixel_feed(
-    backbone: Backbone, data: Dataset, views: Views, count: int, context: RunContext
-) -> Feed:
-    """Examples for a network that is trained from its first layer on."""
-    input, threads = backbone.card.input, context.runtime.decode_threads
-    return Fresh(data, input, only_array, views, count, threads)
-
-
-def tap_for(
-    recipe: FineTune, opened: Opened, rows: int, augment: Augment, context: RunContext
-) -> Tap | None:
-    """What to keep at the cut of so many plain rows and their views; tells the disk it takes.
-
-    None if nothing can be kept: no cut, new views every epoch, or too little room on the disk;
-    then whatever is frozen runs again every epoch, which is said too.
-    """
-    say = context.listener.stage
-    if opened.cut is None:
-        say("cut", _whole_said(recipe))
-    if opened.cut is None or (augment.active and not augment.views):
-        return None
-    kept = rows * (1 + (augment.views if augment.active else 0))
-    tap = opened.tap(kept, recipe.cut_precision)
-    if _fits(kept * tap.row_bytes, context.store):
-        say("cut", f"keeping {_size(kept * tap.row_bytes)} at the cut {tap.name}, {tap.precision}")
-        return tap
-    if recipe.cut_precision == "auto":
-        tap = replace(tap, precision="float16")
-        if _fits(kept * tap.row_bytes, context.store):
-            say("cut", f"keeping {_size(kept * tap.row_bytes)} at the cut: half, for want of room")
-            return tap
-    say(
-        "cut",
-        f"{_size(kept * tap.row_bytes)} at the cut do not fit the store's disk: the frozen layers "
-        f"run again every epoch instead, which is slower and gives the same",
-    )
-    return None
-
-
-def _whole_said(recipe: FineTune) -> str:
-    if not recipe.adversarial:
-        return "no frozen layers before the first thawed one: all of it runs"
-    return (
-        f"pixels change in every step, so nothing can be kept at a cut: all of it runs, there and "
-        f"back {recipe.adversarial_steps + 1} times a step, which takes that much longer"
-    )
-
-
-def _fits(size: int, store: Store | None) -> bool:
-    """Whether the store's disk has room for so many bytes; without a store memory has to do."""
-    if store is None:
-        return True
-    folder = next(p for p in (store.folder, *store.folder.absolute().parents) if p.exists())
-    return size <= SPARE * shutil.disk_usage(folder).free
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
-def stacked(tables: tuple[FeatureTable, ...]) -> Rows:
-    """The rows of all views, one under the other."""
-    first = tables[0]
-    return Rows(
-        np.concatenate([t.x for t in tables]), np.concatenate([t.y for t in tables]), first.classes
-    )
-
-
-def feeds(
-    opened: Opened,
-    data: Splits,
-    augment: Augment,
-    seed: int,
-    context: RunContext,
-    tap: Tap | None,
-    table: FeatureTable | None = None,
-) -> tuple[Feed, Feed]:
-    """Training and validation rows for fine-tuning: from the cut, or from pixels.
-
-    table: plain features of all rows, extracted with this tap, if they are there already.
-    """
-    views, count = Views(augment, seed), augment.views if augment.active else 1
-    backbone = opened.backbone
-    if opened.cut is None:
-        train = pixel_feed(backbone, data.train, views, count, context)
-        return train, pixel_feed(backbone, data.val, PLAIN, 1, context)
-    if tap is None:
-        fresh = engine_feed(backbone, opened.cut, data.train, views, count, context)
-        return fresh, replace(fresh, data=data.val, views=PLAIN, count=1)
-    plain = None if table is None else table.of(data.train)
-    val = table_of(backbone, data.val, context, tap) if table is None else table.of(data.val)
-    tables = train_tables(backbone, data.train, augment, seed, context, tap=tap, plain=plain)
-    return Stored(tables, cut=True, seed=seed), Stored((val,), cut=True)
-
-
-def _tuned_model(
-    recipe: FineTune,
+    settings: FineTune,
+    thawed: ThawedBackbone,
     start: Model,
-    backbone: Backbone,
-    data: Splits,
-    augment: Augment,
-    context: RunContext,
-) -> Model:
-    if start.classes != data.train.classes:
+    feeds: Feeds,
+    context: RunContext = IN_MEMORY,
+) -> FitResult:
+    """Tune the thawed layers on from the head of `start`; epochs are numbered on from its own."""
+    tuned = tune(settings, thawed, start.head, feeds, context=context, after=start.epochs)
+    return _result(tuned, start, settings, feeds[1].ids)
+
+
+def tell(
+    phase: str, settings: FineTune, result: FitResult, splits: Splits, context: RunContext
+) -> None:
+    """Tell what a phase of the network came to, and what it bought against attacks."""
+    context.listener.stage(phase, result_message(result))
+    if settings.adversarial and len(splits.val):
+        context.listener.stage(phase, attack_message(result))
+
+
+def _fit_second(
+    settings: FineTune, start: Model, splits: Splits, views: ViewSpec, context: RunContext
+) -> FitResult:
+    """Fine-tuning alone, on from a model that was fitted before."""
+    backbone, classes = start.backbone, splits.train.classes
+    if not isinstance(backbone, Backbone):
+        raise SpecError(NO_START)
+    if start.classes != classes:
         raise Mismatch(
             f"A model goes on learning the classes that it knows, in their order: "
-            f"{', '.join(start.classes)}; the data has {', '.join(data.train.classes)}."
+            f"{', '.join(start.classes)}; the data has {', '.join(classes)}."
         )
-    if not recipe.thaws:
+    if not settings.thaws:
         raise SpecError(
             "Fine-tuning is of layers that are thawed, and thaw=none leaves none to learn. Name "
             "what may learn."
         )
-    settings = recipe.resolved(backbone, start.head_lr)
-    opened = open_up(backbone, settings.thaw, settings.thaw_from, whole=settings.adversarial > 0)
-    rows = len(data.train) + len(data.val) + len(data.test)  # as a run counts, for the precision
-    tap = tap_for(settings, opened, rows, augment, context)
-    train, val = feeds(opened, data, augment, settings.seed, context, tap)
-    tuned = tune(
-        settings,
-        opened,
-        start.head,
-        train,
-        val,
-        after=start.epochs,
-        context=context,
-    )
-    return _fitted(tuned, start, settings, data.val).model
+    thawed = tuning_start(settings, backbone, start.head_lr)
+    thawed = with_tap(thawed, _rows(splits), views, context)
+    return tune_phase(TrainingData(thawed, splits, views, context), start)
 
 
-def _fitted(tuned: Tuned, start: Model, recipe: FineTune, val: Sized) -> Fitted:
+def _model_of(start: str | Backbone | Model | FitResult) -> Model:
+    model = start.model if isinstance(start, FitResult) else start
+    if not isinstance(model, Model):
+        raise SpecError(NO_START)
+    return model
+
+
+NO_START = (
+    "Fine-tuning goes on from a model with a fitted head, in PyTorch: fit one with "
+    "FeatureExtraction first, and give fit() that model."
+)
+
+
+def _rows(splits: Splits) -> int:
+    """Rows of all parts: what a run keeps at the cut, and decides its precision by."""
+    return len(splits.train) + len(splits.val) + len(splits.test)
+
+
+def _result(tuned: Tuned, start: Model, settings: FineTune, val: Sized) -> FitResult:
+    trained = tuned.trained
     model = replace(
         start,
         backbone=tuned.backbone,
         head=tuned.head,
         limits=Limits(),
-        epochs=tuned.trained.history[-1].epoch,
+        epochs=trained.history[-1].epoch,
     )
-    by = _kept(recipe.keep, val, under_attack=recipe.adversarial > 0)
-    chosen: dict[str, Any] = {"epoch": tuned.trained.chosen, "by": by}
-    if recipe.wise:
-        chosen["wise"] = tuned.wise
-    chosen |= _stop_of(tuned.trained)
-    return Fitted(model, chosen, (), tuned.trained.history, tuned.count)
+    by = _kept(settings.keep, val, under_attack=settings.adversarial > 0)
+    wise = {"wise": tuned.wise} if settings.wise else {}
+    chosen = {"epoch": trained.chosen, "by": by, **wise, **_stop_of(trained)}
+    return FitResult(model, chosen, (), trained.history, tuned.count)
 
 
 def _stop_of(trained: Trained) -> dict[str, int]:
@@ -434,11 +299,11 @@ def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
     return Epoch("head", SOLVED, None, *figures(train), *figures(val), 0.0)
 
 
-def _majority(data: Dataset | FeatureTable) -> str:
+def _majority(data: Dataset | FeatureTable | Feed) -> str:
     return data.classes[int(np.bincount(data.y).argmax())]
 
 
-def _frozen_numbers(backbone: Backbone) -> tuple[int, int]:
+def _numbers(backbone: Backbone) -> tuple[int, int]:
     """Numbers and tensors of a backbone, with the statistics of its norms, as Keras counts them."""
     state = backbone.module.state_dict().items()
     tensors = [tensor for name, tensor in state if not name.endswith("_tracked")]

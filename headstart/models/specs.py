@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_args
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.views import NoChange, ViewSpec
 from headstart.base.errors import SpecError
 from headstart.features.extract import Precision
 from headstart.heads.head import HeadSpec, check_word
@@ -124,6 +125,28 @@ class FineTune(Plan):
         return replace(
             self, thaw="all", thaw_from=None, lr=self.lr or head_lr, norms="trained", wise=False
         )
+
+
+@dataclass(frozen=True)
+class TwoPhaseSpec:
+    """A head on a frozen backbone, then fine-tuning from it: every choice that can change a result.
+
+    head: the first phase. finetune: the second one, or None. views: what training examples are
+    changed into. keep: the better of both on validation, or the phase of this name.
+    """
+
+    head: FeatureExtraction = FeatureExtraction()
+    finetune: FineTune | None = FineTune()
+    views: ViewSpec = NoChange()
+    keep: Literal["best", "head", "finetune"] = "best"
+
+    def __post_init__(self) -> None:
+        check_word("keep", self.keep, ("best", "head", "finetune"))
+
+    @property
+    def same_views(self) -> bool:
+        """Whether both phases draw the same views, so that they are extracted once."""
+        return self.finetune is None or self.head.seed == self.finetune.seed
 
 
 # The tutorials' schedule for a network that starts from nothing.

@@ -9,10 +9,10 @@ from headstart.data.checks import check, good_rows, survey
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.features.extract import extract
-from headstart.models.fitting import tap_for
+from headstart.models.training_data import tap_for
 from headstart.runs.folder import check_free
 from headstart.runs.job import Job
-from headstart.runs.stages import Ready, Workshop, prepare
+from headstart.runs.stages import PreparedRun, RunState, prepared
 
 TIMED = 96  # pictures that are tried to tell the time of all
 FETCHED = ("timm", "keras")  # sources whose pretrained weights may have to be downloaded
@@ -41,9 +41,9 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     check_free(out, job.resume)
     if job.weights == "pretrained" and job.backbone.partition(":")[0] in FETCHED:
         job = replace(job, weights="random")
-    shop = Workshop(out, job, listener)
-    ready = prepare(shop)
-    threads = shop.context.runtime.decode_threads
+    state = RunState.begin(out, job, listener)
+    run = prepared(state)
+    threads = state.context.runtime.decode_threads
     seen = survey(data, threads=threads, progress=partial(listener.progress, "checks"))
     checks = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
@@ -51,21 +51,22 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     splits = split(rows, job.split, together=checks.together)
     if job.strategy == "scratch":
         return Forecast(splits, checks.left_out)
-    return replace(_of_features(shop, ready, rows, splits), left_out=checks.left_out)
+    return replace(_of_features(state, run, rows, splits), left_out=checks.left_out)
 
 
-def _of_features(shop: Workshop, ready: Ready, rows: Dataset, splits: Splits) -> Forecast:
-    augment = shop.job.augment
+def _of_features(state: RunState, run: PreparedRun, rows: Dataset, splits: Splits) -> Forecast:
+    augment = state.job.augment
     views = len(splits.train) * augment.views if augment.active else 0
     count = len(rows) + views
     tap = None
-    if ready.opened is not None:
-        tap = tap_for(ready.settings, ready.opened, len(rows), augment, shop.context)
+    backbone, thawed = run.start.backbone, run.start.thawed
+    if thawed is not None:
+        tap = tap_for(run.settings, thawed, len(rows), augment, state.context)
     few = rows.take(range(min(TIMED, len(rows))))
     timer = _Timer()
-    table = extract(ready.backbone, few, runtime=shop.context.runtime, listener=timer)
+    table = extract(backbone, few, runtime=state.context.runtime, listener=timer)
     each = timer.seconds_each or table.seconds / max(1, len(table))
-    size = count * ready.backbone.card.dim * 4  # float32
+    size = count * backbone.card.dim * 4  # float32
     stored = count * tap.row_bytes if tap else 0
     return Forecast(splits, (), size, stored, each * count)
 

@@ -13,7 +13,7 @@ from headstart.heads.head import HeadSpec, check_word
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.limits import TrustPlan
-from headstart.models.specs import FeatureExtraction, FineTune
+from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
 Language = Literal["en", "ru"]
@@ -91,6 +91,13 @@ class Job:
         """Whether there is a second phase."""
         wanted = self.strategy in ("auto", "finetune") and self.finetune.thaws
         return wanted and self.recipe.head != "nearest"
+
+    @property
+    def spec(self) -> TwoPhaseSpec:
+        """What is to be fitted; no second phase where the strategy has none."""
+        finetune = self.finetune if self.tunes or self.strategy == "scratch" else None
+        keep: Literal["best", "finetune"] = "finetune" if self.strategy == "finetune" else "best"
+        return TwoPhaseSpec(self.recipe, finetune, self.augment, keep)
 
     def idle(self) -> tuple[str, ...]:
         """Names of the settings of training that nothing would read."""

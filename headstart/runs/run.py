@@ -29,9 +29,11 @@ from headstart.evaluation.mistakes import mistakes, outliers
 from headstart.explaining.explanation import QUICK, explain_run
 from headstart.features.extract import FeatureTable
 from headstart.models.bundle import save, versions
-from headstart.models.fitting import Fitted
+from headstart.models.fitting import two_phases
 from headstart.models.fitting_limits import limited, remembered
 from headstart.models.model import Model
+from headstart.models.results import Candidate, Candidates, FitResult, best_of
+from headstart.models.wording import counted, counts, limits_message
 from headstart.reporting.page import write_report
 from headstart.reporting.run_files import (
     KeptStrategy,
@@ -54,16 +56,13 @@ from headstart.runs.folder import (
 )
 from headstart.runs.job import Job
 from headstart.runs.stages import (
-    Candidate,
-    Ready,
-    Workshop,
-    prepare,
-    tap_of,
+    PreparedRun,
+    RunState,
+    prepared,
     train_baseline,
     train_scratch,
-    train_transfer,
+    with_cut,
 )
-from headstart.runs.wording import counted, counts, limits_said
 from headstart.targets.predictions import Predictions, write_csv
 from headstart.training.network import Count
 
@@ -82,7 +81,7 @@ class Run:
     folder: Path
     splits: Splits
     checks: Checks
-    fitted: Fitted
+    fitted: FitResult
     kept: str
     candidates: dict[str, Evaluation]
     counts: dict[str, Count]
@@ -97,16 +96,12 @@ class Run:
 class _Learned:
     """What came of training. table: plain features of all rows, of the backbone as it began."""
 
-    ready: Ready
+    prepared: PreparedRun
     splits: Splits
     checks: Checks
-    candidates: dict[str, Candidate]
+    candidates: Mapping[str, Candidate]
+    kept: str
     table: FeatureTable | None
-
-    @property
-    def best(self) -> str:
-        """The candidate that is best on validation; of equals the simpler one, which is first."""
-        return max(self.candidates, key=lambda name: self.candidates[name].merit)
 
 
 def train(
@@ -120,37 +115,46 @@ def train(
     job = job or Job()
     with claimed(out, resume=job.resume) as finish:
         keep_memory()
-        shop = Workshop(out, job, listener or Listener())
-        learned = _learn(shop, data)
+        state = RunState.begin(out, job, listener or Listener())
+        learned = _learn(state, data)
         rows = learned.checks.dataset
         pictures: Pictures = dict(zip(data.ids, data.sources, strict=True))
         checked = dict(zip(rows.ids, rows.files, strict=True))
-        return _finish(shop, learned, {**pictures, **checked}, finish)
+        return _finish(state, learned, {**pictures, **checked}, finish)
 
 
-def _learn(shop: Workshop, data: Dataset) -> _Learned:
+def _learn(state: RunState, data: Dataset) -> _Learned:
     """From files to trained candidates."""
-    with shop.clock("backbone"):
-        ready = prepare(shop)
-    with shop.clock("checks"):
-        rows, checks = _checked(shop, data)
-    if shop.job.strategy == "scratch":
-        splits = _split(shop, rows, checks)
-        with shop.clock("training"):
-            fitted = train_scratch(shop, ready.backbone, splits, ready.settings)
-        only = Candidate(fitted, shop.features(fitted, splits.val))
-        return _Learned(ready, splits, checks, {"scratch": only}, None)
-    with shop.clock("features"):
-        tap, ready = tap_of(shop, ready, len(rows))
-        table = shop.extracted(ready.backbone, rows, tap)
+    with state.clock("backbone"):
+        run = prepared(state)
+    with state.clock("checks"):
+        rows, checks = _checked(state, data)
+    if state.job.strategy == "scratch":
+        splits = _split(state, rows, checks)
+        fitted = train_scratch(state, run.start.backbone, splits)
+        return _learned(run, splits, checks, fitted)
+    with state.clock("features"):
+        run = with_cut(state, run, len(rows))
+        table = state.extracted(run.start.backbone, rows, run.start.tap)
     checks = checks.confirmed(table.x)
-    splits = _split(shop, rows, checks)
-    candidates = train_transfer(shop, ready, splits, table, tap)
-    return _Learned(ready, splits, checks, candidates, table)
+    splits = _split(state, rows, checks)
+    start = replace(run.start, table=table)
+    fitted = two_phases(state.job.spec, start.backbone, splits, state.context, start)
+    return _learned(run, splits, checks, state.add(fitted), table)
+
+
+def _learned(
+    run: PreparedRun,
+    splits: Splits,
+    checks: Checks,
+    fitted: Candidates,
+    table: FeatureTable | None = None,
+) -> _Learned:
+    return _Learned(run, splits, checks, fitted.made, fitted.kept, table)
 
 
 def _finish(
-    shop: Workshop,
+    state: RunState,
     learned: _Learned,
     pictures: Pictures,
     finish: Callable[[], None],
@@ -160,39 +164,40 @@ def _finish(
     finish: called as soon as the model and its figures are written, so that whatever happens to
     the insights, the explanations and the page (even a crash of the process), the run is there.
     """
-    splits, kept = learned.splits, _kept(shop, learned)
+    splits, kept = learned.splits, learned.kept
+    _tell_kept(state, learned)
     gain = _gain(learned.candidates, kept)
     history = [line for c in learned.candidates.values() for line in c.fitted.history]
-    write_text(shop.out / "history.csv", history_csv(history))
+    write_text(state.out / "history.csv", history_csv(history))
     on_val = {name: evaluate_predictions(c.val) for name, c in learned.candidates.items()}
-    with shop.clock("trust"):
-        learned = _doubting(shop, learned, kept)
+    with state.clock("trust"):
+        learned = _doubting(state, learned, kept)
     candidates, fitted = learned.candidates, learned.candidates[kept].fitted
-    with shop.clock("evaluation"):
-        table = _of_kept(shop, learned, kept, splits.test)
+    with state.clock("evaluation"):
+        table = _of_kept(state, learned, kept, splits.test)
         test = fitted.model.predict_table(table)
-    baseline = _baseline(shop, learned)
-    evaluations, baselines = _judged(shop, test, candidates[kept], baseline)
-    _write_evaluation(shop, kept, evaluations, on_val, baselines)
-    write_csv(test, shop.out / "predictions.csv")
-    recipe = _recipe(shop.job, learned, kept, gain)
-    write_json(shop.out / "recipe.json", recipe.to_plain())
-    with shop.clock("save"):
-        shipped = save(fitted.model, shop.out / "model", told=recipe.strategy.to_plain()).model
-    write_json(shop.out / LAST, _timings(shop).to_plain())
+    baseline = _baseline(state, learned)
+    evaluations, baselines = _judged(state, test, candidates[kept], baseline)
+    _write_evaluation(state, kept, evaluations, on_val, baselines)
+    write_csv(test, state.out / "predictions.csv")
+    recipe = _recipe(state.job, learned, kept, gain)
+    write_json(state.out / "recipe.json", recipe.to_plain())
+    with state.clock("save"):
+        shipped = save(fitted.model, state.out / "model", told=recipe.strategy.to_plain()).model
+    write_json(state.out / LAST, _timings(state).to_plain())
     finish()
-    with shop.clock("insights"), _optional(shop, "insights"):
-        seen = _looked(shop, learned, kept, test, table, baseline)
-        write_json(shop.out / "insights.json", seen.to_plain())
-    with shop.clock("explained"), _optional(shop, "explained"):
-        _explain(shop, shipped, pictures)
-    timings = _timings(shop)
-    with _optional(shop, "timings"):
-        write_json(shop.out / LAST, timings.to_plain())
-    with _optional(shop, "report", "not written", " `headstart report` makes it later."):
-        write_report(shop.out, pictures, shop.job.language)
+    with state.clock("insights"), _optional(state, "insights"):
+        seen = _looked(state, learned, kept, test, table, baseline)
+        write_json(state.out / "insights.json", seen.to_plain())
+    with state.clock("explained"), _optional(state, "explained"):
+        _explain(state, shipped, pictures)
+    timings = _timings(state)
+    with _optional(state, "timings"):
+        write_json(state.out / LAST, timings.to_plain())
+    with _optional(state, "report", "not written", " `headstart report` makes it later."):
+        write_report(state.out, pictures, state.job.language)
     return Run(
-        folder=shop.out,
+        folder=state.out,
         splits=splits,
         checks=learned.checks,
         fitted=fitted,
@@ -207,64 +212,64 @@ def _finish(
     )
 
 
-def _explain(shop: Workshop, model: Model, pictures: Pictures) -> None:
+def _explain(state: RunState, model: Model, pictures: Pictures) -> None:
     """Where the model saw what it answered, for the page."""
-    for found in explain_run(shop.out, model, pictures, QUICK):
+    for found in explain_run(state.out, model, pictures, QUICK):
         if isinstance(found, LeftOut):
-            shop.listener.stage("explained", f"left out: {found.path}: {found.reason}")
+            state.tell("explained", f"left out: {found.path}: {found.reason}")
 
 
 @contextmanager
 def _optional(
-    shop: Workshop, stage: str, lost: str = "left out", remedy: str = ""
+    state: RunState, stage: str, lost: str = "left out", remedy: str = ""
 ) -> Iterator[None]:
     """Print that a stage failed, whatever the error: the model is saved, and its run finished."""
     try:
         yield
     except Exception as error:
-        shop.listener.stage(stage, f"{lost}: {str(error) or type(error).__name__}{remedy}")
+        state.tell(stage, f"{lost}: {str(error) or type(error).__name__}{remedy}")
     except KeyboardInterrupt as error:
-        done = f"the run is finished, and `headstart report {shop.out}` makes its page"
+        done = f"the run is finished, and `headstart report {state.out}` makes its page"
         error.args = error.args or (done,)
         raise
 
 
-def _baseline(shop: Workshop, learned: _Learned) -> tuple[str, Predictions] | None:
+def _baseline(state: RunState, learned: _Learned) -> tuple[str, Predictions] | None:
     """What the kept model is compared with; it is not lost for want of that."""
     try:
-        return train_baseline(shop, learned.ready.baseline, learned.splits)
+        return train_baseline(state, learned.prepared.baseline, learned.splits)
     except Diverged as error:
-        shop.listener.stage("baseline", f"left out: {error}")
+        state.tell("baseline", f"left out: {error}")
         return None
 
 
-def _looked(shop: Workshop, *run: Any) -> Insights:
+def _looked(state: RunState, *run: Any) -> Insights:
     """What `_insights` finds; nothing, if that fails."""
-    with _optional(shop, "insights"):
-        return _insights(shop, *run)
+    with _optional(state, "insights"):
+        return _insights(state, *run)
     return Insights()
 
 
-def _of_kept(shop: Workshop, learned: _Learned, kept: str, data: Dataset) -> FeatureTable:
+def _of_kept(state: RunState, learned: _Learned, kept: str, data: Dataset) -> FeatureTable:
     """What the kept model's backbone makes of rows; a head's are there already."""
     if kept == "head" and learned.table is not None:
         return learned.table.of(data)
-    return shop.features(learned.candidates[kept].fitted, data)
+    return state.features(learned.candidates[kept].fitted.model, data)
 
 
-def _doubting(shop: Workshop, learned: _Learned, kept: str) -> _Learned:
+def _doubting(state: RunState, learned: _Learned, kept: str) -> _Learned:
     """The same with the kept model's limits, found on validation."""
-    plan, own = shop.job.trust, learned.candidates[kept]
+    plan, own = state.job.trust, learned.candidates[kept]
     few = remembered(learned.splits.train)
-    seen = _of_kept(shop, learned, kept, few) if plan.false_alarms else None
+    seen = _of_kept(state, learned, kept, few) if plan.false_alarms else None
     model = limited(own.fitted.model, plan, own.table, seen)
-    shop.listener.stage("trust", limits_said(plan, model.limits))
+    state.tell("trust", limits_message(plan, model.limits))
     doubting = replace(own, fitted=replace(own.fitted, model=model))
-    return replace(learned, candidates=learned.candidates | {kept: doubting})
+    return replace(learned, candidates={**learned.candidates, kept: doubting})
 
 
 def _insights(
-    shop: Workshop,
+    state: RunState,
     learned: _Learned,
     kept: str,
     test: Predictions,
@@ -281,7 +286,7 @@ def _insights(
         temperature_scaling(
             test, model.limits.temperature, len(learned.splits.val) if scaled else 0
         ),
-        doubts(model, shop.job.trust, test, table.x),
+        doubts(model, state.job.trust, test, table.x),
         gains(kept, on_val, "val") + gains(kept, on_test, "test"),
     )
     if plain is None:  # a network from scratch has no features that were computed once
@@ -300,41 +305,41 @@ def _insights(
     )
 
 
-def _checked(shop: Workshop, data: Dataset) -> tuple[Dataset, Checks]:
+def _checked(state: RunState, data: Dataset) -> tuple[Dataset, Checks]:
     """The rows to work with and what was found, written down before anything is refused."""
-    shop.listener.stage("checks", f"looking at {len(data):,} files")
-    threads = shop.context.runtime.decode_threads
-    progress = partial(shop.listener.progress, "checks")
-    seen = survey(data, store=shop.job.store, threads=threads, progress=progress)
+    state.tell("checks", f"looking at {len(data):,} files")
+    threads = state.context.runtime.decode_threads
+    progress = partial(state.context.listener.progress, "checks")
+    seen = survey(data, store=state.job.store, threads=threads, progress=progress)
     checks = check(data, seen, threads=threads)
-    write_json(shop.out / "checks.json", checks.to_plain())
+    write_json(state.out / "checks.json", checks.to_plain())
     if checks.warning:
-        shop.listener.stage("warning", checks.warning)
-    rows = good_rows(data, seen, shop.job.checks)
-    shop.job.recipe.check_classes(len(rows.classes))
-    split(rows, shop.job.split, together=checks.exact)  # refuses before any feature is computed
+        state.tell("warning", checks.warning)
+    rows = good_rows(data, seen, state.job.checks)
+    state.job.recipe.check_classes(len(rows.classes))
+    split(rows, state.job.split, together=checks.exact)  # refuses before any feature is computed
     said = f"{len(rows):,} images, {len(rows.classes)} classes: {counts(rows)}"
-    shop.listener.stage("data", said)
+    state.tell("data", said)
     return rows, checks
 
 
-def _split(shop: Workshop, rows: Dataset, checks: Checks) -> Splits:
-    with shop.clock("split"):
-        _refuse_changed(shop, rows)
-        splits = split(rows, shop.job.split, together=checks.together)
-        write_json(shop.out / "checks.json", checks.to_plain())
-        write_text(shop.out / "splits.csv", splits_csv(rows, splits))
-    shop.listener.stage("split", counted(splits))
+def _split(state: RunState, rows: Dataset, checks: Checks) -> Splits:
+    with state.clock("split"):
+        _refuse_changed(state, rows)
+        splits = split(rows, state.job.split, together=checks.together)
+        write_json(state.out / "checks.json", checks.to_plain())
+        write_text(state.out / "splits.csv", splits_csv(rows, splits))
+    state.tell("split", counted(splits))
     return splits
 
 
-def _refuse_changed(shop: Workshop, rows: Dataset) -> None:
+def _refuse_changed(state: RunState, rows: Dataset) -> None:
     """Raises SpecError if the run goes on with training that began with other pictures.
 
     Without a checkpoint everything is computed anew, so unless --resume is given, nothing is lost.
     """
-    out = shop.out
-    if not (shop.job.resume or any(out.glob(CHECKPOINTS + ".safetensors"))):
+    out = state.out
+    if not (state.job.resume or any(out.glob(CHECKPOINTS + ".safetensors"))):
         return
     now = dict(zip(rows.ids, (content.file for content in rows.contents), strict=True))
     if changed := changed_files(recorded_digests(out), now):
@@ -345,16 +350,13 @@ def _refuse_changed(shop: Workshop, rows: Dataset) -> None:
         )
 
 
-def _kept(shop: Workshop, learned: _Learned) -> str:
-    """The candidate that is saved: the best, unless one was asked for."""
-    candidates = learned.candidates
-    forced = shop.job.strategy == "finetune" and "finetune" in candidates
-    kept = "finetune" if forced else learned.best
+def _tell_kept(state: RunState, learned: _Learned) -> None:
+    """Tell which candidate is saved: the best, unless one was asked for."""
+    candidates, kept = learned.candidates, learned.kept
     if len(candidates) > 1:
         shown = ", ".join(f"{name} {c.merit[0]:.3f}" for name, c in candidates.items())
-        why = _why_kept(shop.job, kept, learned.best)
-        shop.listener.stage("kept", f"{kept} (accuracy on validation: {shown}){why}")
-    return kept
+        why = _why_kept(state.job, kept, best_of(candidates))
+        state.tell("kept", f"{kept} (accuracy on validation: {shown}){why}")
 
 
 def _why_kept(job: Job, kept: str, best: str) -> str:
@@ -367,7 +369,7 @@ def _why_kept(job: Job, kept: str, best: str) -> str:
     return f"{why}: --strategy auto keeps the better one"
 
 
-def _gain(candidates: dict[str, Candidate], kept: str) -> Estimate | None:
+def _gain(candidates: Mapping[str, Candidate], kept: str) -> Estimate | None:
     """How much more accurate the kept one is on validation than the other, if there is another."""
     others = [c.val for name, c in candidates.items() if name != kept]
     if not others or not len(others[0]):
@@ -376,7 +378,7 @@ def _gain(candidates: dict[str, Candidate], kept: str) -> Estimate | None:
 
 
 def _judged(
-    shop: Workshop,
+    state: RunState,
     test: Predictions,
     kept: Candidate,
     baseline: tuple[str, Predictions] | None,
@@ -390,7 +392,7 @@ def _judged(
 
 
 def _write_evaluation(
-    shop: Workshop,
+    state: RunState,
     kept: str,
     evaluations: dict[str, Evaluation],
     on_val: dict[str, Evaluation],
@@ -403,12 +405,12 @@ def _write_evaluation(
         candidates_on_val=on_val,
         baselines_on_test=baselines,
     )
-    write_json(shop.out / "evaluation.json", found.to_plain())
+    write_json(state.out / "evaluation.json", found.to_plain())
 
 
 def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> RunRecipe:
     """Every choice, "auto" resolved, and what made it; nothing that differs by the hour."""
-    backbone, candidates = learned.ready.backbone, learned.candidates
+    backbone, candidates = learned.prepared.start.backbone, learned.candidates
     return RunRecipe(
         data=job.source,
         data_licence=job.data_licence,
@@ -416,7 +418,7 @@ def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> Ru
         weights=WeightsOrigin(job.weights, backbone.card.origin, backbone.fingerprint()),
         strategy=KeptStrategy(job.strategy, kept, gain),
         recipe=Settings.of(job.recipe.resolved(backbone)),
-        finetune=Settings.of(learned.ready.settings) if job.strategy != "extract" else None,
+        finetune=Settings.of(learned.prepared.settings) if job.strategy != "extract" else None,
         augment=Settings.of(job.augment),
         trust=Settings.of(job.trust),
         baseline=job.baseline,
@@ -439,8 +441,8 @@ def _phase(count: Count) -> PhaseSize:
     )
 
 
-def _timings(shop: Workshop) -> Timings:
-    seconds, tables = shop.clock.seconds, shop.tables
+def _timings(state: RunState) -> Timings:
+    seconds, tables = state.clock.seconds, state.tables
     fresh = [t for t in tables if t.forwards >= len(t) > 0 and t.seconds]  # none from the store
     largest = max(fresh, key=len, default=None)
     return Timings(

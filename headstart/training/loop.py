@@ -88,20 +88,26 @@ def train(
         context.listener.stage(phase, attack_said(plan, len(val.ids)))
     forward = compiled(network) if context.runtime.compile else network
     work = _Work(network, forward, optimizer, plan, phase, after, rows, val, context)
+    with context.checkpoints.stopping() as stop:
+        _run(work, stop)
+    return Trained(tuple(work.history), work.keep(), start, work.stopped)
+
+
+def _run(work: "_Work", stop: Callable[[], bool]) -> None:
+    plan, rows = work.plan, work.rows
     if not work.resume():
         work.judge_start()
     while work.epoch < plan.epochs and not (work.stopped or work.stale()):
-        network.train()
+        work.network.train()
         order = batches(len(rows.ids), plan.batch_size, work.number, plan.seed)
         for step in range(work.step, len(order)):
             with _seeded(plan.seed, work.number, step):
                 done, whole = work.epoch * len(order) + step, plan.epochs * len(order)
-                work.lr = set_rates(optimizer, plan, done, whole)
+                work.lr = set_rates(work.optimizer, plan, done, whole)
                 work.reach = reach_of(plan, done, whole)
                 work.learn(order[step])
-            work.stepped(len(order))
+            work.stepped(len(order), stop)
         work.judge_epoch()
-    return Trained(tuple(work.history), work.keep(), start, work.stopped)
 
 
 @dataclass(eq=False)
@@ -167,15 +173,14 @@ class _Work:
         self.loss += float(losses.sum())
         self.right += int((_called(logits) == targets.argmax(1)).sum())
 
-    def stepped(self, steps: int) -> None:
+    def stepped(self, steps: int, stop: Callable[[], bool]) -> None:
         """Note that a step is done; write a checkpoint when it is time or the end is asked for."""
         self.step += 1
         with self._saved_on_error():
             done, total = self.epoch * steps + self.step, self.plan.epochs * steps
             self.context.listener.progress(self.phase, done, total)
-        checkpoints = self.context.checkpoints
-        stopped = checkpoints.stop()
-        if stopped or time.perf_counter() - self.saved >= checkpoints.every_s:
+        stopped = stop()
+        if stopped or time.perf_counter() - self.saved >= self.context.checkpoints.every_s:
             self._save()
         if stopped:
             raise KeyboardInterrupt

@@ -7,8 +7,8 @@ from headstart.backbones.backbone import Backbone
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
-from headstart.models.fitting import Fitted
 from headstart.models.limits import Limits, TrustPlan
+from headstart.models.results import FitResult
 from headstart.training.network import Count
 
 ALL_ALIKE = (
@@ -47,25 +47,26 @@ def counted(splits: Splits) -> str:
     return ", ".join(f"{name} {len(part):,}" for name, part in parts) + again
 
 
-def chosen(fitted: Fitted) -> str:
-    settings = dict(fitted.chosen)
+def result_message(result: FitResult) -> str:
+    """What was chosen, and how many numbers were trained."""
+    settings = dict(result.chosen)
     name, by = settings.pop("head", ""), settings.pop("by")
     stopped = settings.pop("stopped_after", None)
-    shown = ", ".join(f"{k} = {v:.3g}" for k, v in settings.items())
-    first = fitted.history[0].epoch if fitted.history else 0  # of this phase, before training
+    first = result.history[0].epoch if result.history else 0  # of this phase, before training
     if "epoch" in settings:
         settings["epoch"] -= first
+    shown = ", ".join(f"{k} = {v:.3g}" for k, v in settings.items())
     end = ""
     if stopped is not None:
         end = f"; stopped after epoch {stopped - first}, as the listener asked"
-    return f"{name}{', ' if name else ''}{shown} (by {by}){end}"
+    return f"{name}{', ' if name else ''}{shown} (by {by}){end}; {_counts_message(result.count)}"
 
 
-def under_attack(fitted: Fitted) -> str:
+def attack_message(result: FitResult) -> str:
     """What adversarial training brought, by the lines of its history."""
-    before, kept = fitted.history[0], fitted.chosen["epoch"]
-    after = next(line for line in fitted.history if line.epoch == kept)
-    averaged = fitted.chosen.get("wise", 1.0) < 1
+    before, kept = result.history[0], result.chosen["epoch"]
+    after = next(line for line in result.history if line.epoch == kept)
+    averaged = result.chosen.get("wise", 1.0) < 1
     return (
         f"accuracy under attack on validation: {before.val_accuracy:.3f} before, "
         f"{after.val_accuracy:.3f} after epoch {kept - before.epoch}"
@@ -73,7 +74,7 @@ def under_attack(fitted: Fitted) -> str:
     )
 
 
-def counts_said(count: Count) -> str:
+def _counts_message(count: Count) -> str:
     return (
         f"{count.trainable:,} trainable parameters in {count.trainable_tensors} tensors, "
         f"{count.frozen:,} frozen in {count.frozen_tensors}"
@@ -100,7 +101,7 @@ def counts(data: Dataset, most: int = 6) -> str:
     return shown + (f", and {len(often) - most} more" if len(often) > most else "")
 
 
-def limits_said(plan: TrustPlan, limits: Limits) -> str:
+def limits_message(plan: TrustPlan, limits: Limits) -> str:
     """The limits that were found on validation, and those that it could not tell."""
     said = [f"temperature {limits.temperature:.2f}"]
     if math.isfinite(limits.far):

@@ -1,0 +1,253 @@
+"""What the two phases read: stored features and activations at the cut, or pictures made anew."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.cutting import Cut
+from headstart.backbones.frozen import Frozen
+from headstart.backbones.inputs import Batch, length, only_array, rows_of
+from headstart.backbones.views import PLAIN, Views, ViewSpec
+from headstart.base.context import RunContext
+from headstart.base.listener import Listener
+from headstart.base.runtime import Stopwatch
+from headstart.base.store import Store, digest
+from headstart.data.dataset import Dataset
+from headstart.data.splits import Splits
+from headstart.features.engines import open_engine
+from headstart.features.extract import FeatureTable, Tap, all_there, extract, extract_views
+from headstart.heads.head import Rows
+from headstart.models.finetuning import ThawedBackbone, thaw
+from headstart.models.model import Model
+from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
+from headstart.models.wording import extracted
+from headstart.training.feeds import Feed, Fresh, Stored
+
+SPARE = 0.9  # of the free disk that may be filled
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What two phases start from.
+
+    backbone: with its input as the spec wants it. settings: of fine-tuning, with nothing "auto"
+    left in them; `thawed` is None if there is no second phase. tap: what to keep at the cut of
+    every row; None keeps nothing there. table: plain features of all rows, if they are extracted.
+    """
+
+    backbone: Backbone
+    settings: FineTune | None = None
+    thawed: ThawedBackbone | None = None
+    tap: Tap | None = None
+    table: FeatureTable | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The rows of a training, as each phase reads them. tables: all that were extracted here."""
+
+    start: Start
+    splits: Splits
+    views: ViewSpec
+    context: RunContext
+    tables: list[FeatureTable] = field(default_factory=list)
+    clock: Stopwatch = field(default_factory=Stopwatch)
+
+    def plain(self, data: Dataset) -> FeatureTable:
+        """Features of some rows as they are, and what crosses the cut, if that is kept."""
+        if self.start.table is not None:
+            return self.start.table.of(data)
+        return table_of(self.start.backbone, data, self.context, self.start.tap)
+
+    def train(self, seed: int, *, cut: bool) -> tuple[FeatureTable, ...]:
+        """A table for each stored view of the training rows, or the plain one alone."""
+        if not self.views.active or not self.views.views:
+            return (self.plain(self.splits.train),)
+        backbone, data, tap = self.start.backbone, self.splits.train, self.start.tap
+        views, count = Views(self.views, seed), self.views.views
+        with self.clock("views"):
+            tables = extract_views(backbone, data, views, count, self.context, tap if cut else None)
+        first = all_there(tables[0]) if data.contents else tables[0]
+        self.tables.append(first)
+        self.context.listener.stage("views", extracted(first, count))
+        return (first, *tables[1:])
+
+    def new_features(self, spec: FeatureExtraction) -> Feed | None:
+        """Features of new views every epoch, if a head that is trained by epochs asks for them."""
+        if not (spec.by_epochs and self.views.active and not self.views.views):
+            return None
+        views = Views(self.views, spec.seed)
+        return engine_feed(self.start.backbone, None, self.splits.train, views, self.context)
+
+    def for_tuning(self, tables: "Tables | None") -> "Feeds":
+        """Training and validation rows for fine-tuning: from the cut, or from pixels.
+
+        tables: of each where activations at the cut are kept.
+        """
+        thawed, settings = self.start.thawed, self.start.settings
+        assert thawed is not None
+        assert settings is not None
+        if self.start.tap is not None:
+            assert tables is not None
+            rows, val = tables
+            return Stored(rows, cut=True, seed=settings.seed), Stored((val,), cut=True)
+        views = Views(self.views, settings.seed)
+        if thawed.cut is None:
+            return pixel_feeds(thawed.backbone, self.splits, views, self.context)
+        train = engine_feed(thawed.backbone, thawed.cut, self.splits.train, views, self.context)
+        return train, replace(train, data=self.splits.val, views=PLAIN, count=1)
+
+    def of_model(self, model: Model, data: Dataset) -> FeatureTable:
+        """Features of some rows by the backbone of a model that was trained here."""
+        with self.clock("fine-tuning"):
+            quiet = replace(self.context, listener=Listener())
+            table = table_of(model.backbone, data, quiet)
+        self.tables.append(table)
+        return table
+
+    def phase(self, name: str, backbone: Backbone, *starts: object) -> RunContext:
+        """The context of one phase, whose checkpoint is named by all that decides how it ends.
+
+        starts: what it begins from, such as arrays of features.
+        """
+        if self.context.checkpoints.path is None:
+            return self.context
+        parts = (self.splits.train, self.splits.val)
+        rows = [(p.ids, p.labels, [content.file for content in p.contents]) for p in parts]
+        begun = [array_name(s) if isinstance(s, np.ndarray) else s for s in starts]
+        own = self.context.checkpoints.of(name, backbone.fingerprint(), rows, begun)
+        return replace(self.context, checkpoints=own)
+
+
+Tables = tuple[tuple[FeatureTable, ...], FeatureTable]  # one per view of training rows; validation
+Feeds = tuple[Feed, Feed]  # of training rows and of validation rows
+
+
+def array_name(array: NDArray[np.generic]) -> str:
+    return digest(np.ascontiguousarray(array).data).hex()
+
+
+def prepare(spec: TwoPhaseSpec, backbone: Backbone) -> Start:
+    """Give a backbone the input that the spec wants, and thaw the layers to be tuned."""
+    own = spec.head.prepared(backbone)
+    spec.head.check_room(own.card.dim)
+    return (
+        Start(own) if spec.finetune is None else tuning_start(spec.finetune, own, spec.head.head_lr)
+    )
+
+
+def tuning_start(settings: FineTune, backbone: Backbone, head_lr: float) -> Start:
+    """A backbone whose layers are thawed, with the settings resolved for it."""
+    settings = settings.resolved(backbone, head_lr)
+    whole = settings.adversarial > 0
+    thawed = thaw(backbone, settings.thaw, settings.thaw_from, whole=whole)
+    return Start(backbone, settings, thawed if thawed.thawed else None)
+
+
+def with_tap(start: Start, rows: int, views: ViewSpec, context: RunContext) -> Start:
+    """The same, with what to keep at the cut decided for so many rows."""
+    if start.thawed is None or start.settings is None:
+        return start
+    tap = tap_for(start.settings, start.thawed, rows, views, context)
+    return kept_at_cut(start, tap)
+
+
+def kept_at_cut(start: Start, tap: Tap | None) -> Start:
+    """The same, keeping this at the cut, in a precision that its settings record."""
+    assert start.settings is not None  # there is a second phase
+    settings = replace(start.settings, cut_precision=tap.precision) if tap else start.settings
+    return replace(start, tap=tap, settings=settings)
+
+
+def table_of(
+    backbone: Backbone | Frozen, data: Dataset, context: RunContext, tap: Tap | None = None
+) -> FeatureTable:
+    """Features of all rows if they were checked, or else of those that can be read."""
+    store, runtime, listener = context.store, context.runtime, context.listener
+    table = extract(backbone, data, store=store, runtime=runtime, listener=listener, tap=tap)
+    return all_there(table) if data.contents else table
+
+
+def stacked(tables: Sequence[FeatureTable]) -> Rows:
+    """The rows of all views, one view after the other."""
+    x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
+    return Rows(x, y, tables[0].classes)
+
+
+def engine_feed(
+    backbone: Backbone, cut: Cut | None, data: Dataset, views: Views, context: RunContext
+) -> Fresh:
+    """What crosses the cut, or the features if there is none, computed whenever it is wanted."""
+    frozen_part = replace(backbone, module=cut.trunk) if cut else backbone  # never what learns
+    engine = open_engine(frozen_part, context.runtime)
+
+    def frozen(batch: Batch) -> NDArray[np.generic]:
+        size = engine.batch
+        parts = (rows_of(batch, slice(i, i + size)) for i in range(0, length(batch), size))
+        return np.concatenate([engine(part)[0] for part in parts])
+
+    input, threads = backbone.card.input, context.runtime.decode_threads
+    return Fresh(data, input, frozen, views, views.count, threads)
+
+
+def pixel_feeds(backbone: Backbone, splits: Splits, views: Views, context: RunContext) -> Feeds:
+    """Examples for a network that is trained from its first layer on."""
+    input, threads = backbone.card.input, context.runtime.decode_threads
+    train = Fresh(splits.train, input, only_array, views, views.count, threads)
+    return train, replace(train, data=splits.val, views=PLAIN, count=1)
+
+
+def tap_for(
+    settings: FineTune, thawed: ThawedBackbone, rows: int, views: ViewSpec, context: RunContext
+) -> Tap | None:
+    """What to keep at the cut of so many plain rows and their views; tells the disk it takes.
+
+    None if nothing can be kept: no cut, new views every epoch, or too little room on the disk.
+    Whatever is frozen then runs again in every epoch, which is told too.
+    """
+    say, new_views = context.listener.stage, views.active and not views.views
+    if thawed.cut is None:
+        say("cut", _whole_message(settings))
+    if thawed.cut is None or new_views:
+        return None
+    kept = rows * (1 + (views.views if views.active else 0))
+    tap = thawed.tap(kept, settings.cut_precision)
+    if _fits(kept * tap.row_bytes, context.store):
+        say("cut", f"keeping {_size(kept * tap.row_bytes)} at the cut {tap.name}, {tap.precision}")
+        return tap
+    if settings.cut_precision == "auto":
+        tap = replace(tap, precision="float16")
+        if _fits(kept * tap.row_bytes, context.store):
+            say("cut", f"keeping {_size(kept * tap.row_bytes)} at the cut: half, for want of room")
+            return tap
+    say(
+        "cut",
+        f"{_size(kept * tap.row_bytes)} at the cut do not fit the store's disk: the frozen layers "
+        f"run again every epoch instead, which is slower and gives the same",
+    )
+    return None
+
+
+def _whole_message(settings: FineTune) -> str:
+    if not settings.adversarial:
+        return "no frozen layers before the first thawed one: all of it runs"
+    return (
+        f"pixels change in every step, so nothing can be kept at a cut: all of it runs, there and "
+        f"back {settings.adversarial_steps + 1} times a step, which takes that much longer"
+    )
+
+
+def _fits(size: int, store: Store | None) -> bool:
+    """Whether the store's disk has room for so many bytes; without a store memory has to do."""
+    if store is None:
+        return True
+    folder = next(p for p in (store.folder, *store.folder.absolute().parents) if p.exists())
+    return size <= SPARE * shutil.disk_usage(folder).free
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
