@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from headstart.base import store
 from headstart.base.atomic import TEMPORARY
-from headstart.base.store import DIGEST_BYTES, Store, Table, digest
+from headstart.base.store import DIGEST_BYTES, Store, StoredTable, digest
 
 ROWS, WIDTH = 32, 4096  # of a batch: 0.5 MB, so that most of a writer's life is spent in append
 KILLS_PER_TABLE = 20
@@ -78,7 +78,7 @@ class StoreKeeper:
     """The real one."""
 
     def __init__(self, folder: Path) -> None:
-        self.table: Table = Store(folder).table("rows")
+        self.table: StoredTable = Store(folder).table("rows")
 
     def append(self, names: Sequence[bytes], rows: Rows) -> None:
         self.table.append(names, {"x": rows})
@@ -239,17 +239,17 @@ def judge_flip(folder: Path, names: Sequence[bytes], tally: Flips) -> None:
 @contextmanager
 def taken_for_intact(blind: bool) -> Iterator[None]:
     """The control: no shard is checked against its name and seal."""
-    before = Table._intact
+    before = StoredTable._intact
 
-    def intact(table: Table, path: Path, file: BinaryIO) -> bool:
+    def intact(table: StoredTable, path: Path, file: BinaryIO) -> bool:
         table._good[path] = store._Stamp.of(file)
         return True
 
-    setattr(Table, "_intact", intact if blind else before)  # noqa: B010
+    setattr(StoredTable, "_intact", intact if blind else before)  # noqa: B010
     try:
         yield
     finally:
-        setattr(Table, "_intact", before)  # noqa: B010
+        setattr(StoredTable, "_intact", before)  # noqa: B010
 
 
 def kill(

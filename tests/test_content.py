@@ -18,7 +18,7 @@ import headstart as hs
 from headstart.base.errors import DataError, SpecError
 from headstart.cli.main import main
 from headstart.data.dataset import Content
-from headstart.runs.folder import Record, RecordedRow
+from headstart.runs.folder import RecordedRow, RunRecord
 
 TUNE = hs.FineTune(epochs=2, batch_size=8)
 FRESH = hs.Augment(flip="both", views=0)
@@ -120,7 +120,7 @@ def test_a_picture_replaced_after_training_is_not_explained_as_the_one_that_was_
     )
     assert any(line.startswith("explained left out: ") for line in heard)
     assert not (run.folder / "explained.json").exists()
-    assert "are not the files they were" in (run.folder / "report.html").read_text()
+    assert "their files have changed since the run" in (run.folder / "report.html").read_text()
 
 
 def interrupted(data: hs.Dataset, out: Path, job: hs.Job, phase: str) -> None:
@@ -191,7 +191,7 @@ def test_what_a_run_was_tested_on_is_not_shown_when_the_file_is_another(
     replace_picture(shapes / tested[0])
     replace_picture(shapes / known[0])
     assert main(["report", str(run)]) == 0
-    assert "or are not the files they were" in (run / "report.html").read_text()
+    assert "or their files have changed since the run" in (run / "report.html").read_text()
     assert main(["explain", str(run)]) == 3
     told = capsys.readouterr().err
     assert re.search(rf"left out  {tested[0]}: .*it holds other bytes", told)
@@ -359,7 +359,7 @@ def test_a_copy_of_a_training_picture_is_no_new_one(
 
 def test_of_two_copies_in_training_each_is_known_by_its_own_name() -> None:
     held = Content("f", "p")
-    record = Record("data", {id: RecordedRow(id, "train", held) for id in ("a", "b")})
+    record = RunRecord("data", {id: RecordedRow(id, "train", held) for id in ("a", "b")})
     data = hs.Dataset(("a", "b", "c"), (Path("x"),) * 3, (0,) * 3, ("k",), contents=(held,) * 3)
     assert [row.path for row in record.matched(data) if row] == ["a", "b", "b"]
 

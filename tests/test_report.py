@@ -22,11 +22,11 @@ from headstart.evaluation.evaluation import Estimate, evaluate_predictions
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.about_model import verdict
 from headstart.reporting.charts import axis
+from headstart.reporting.comparison import verdict
+from headstart.reporting.diagnosis import Kind, diagnose_curves
 from headstart.reporting.facts import read_facts, spelt
 from headstart.reporting.page import render, write_report
-from headstart.reporting.reading import Kind, read_curves
 from headstart.reporting.words import Words, catalogue
 from headstart.runs.folder import _csv
 from headstart.targets.predictions import Predictions, write_csv
@@ -360,7 +360,7 @@ def test_what_was_cut_off_says_so_and_shows_what_there_is(tmp_path: Path) -> Non
 
 def test_maps_lie_over_mistakes_first_and_are_judged(page: str) -> None:
     told = part_of(page, "why")
-    assert "So it was in 1 of 2 pictures" in told
+    assert "This holds for 1 of 2 pictures" in told
     wrong, right = told.split(catalogue("en")["why.right"])
     assert wrong.count("<img") == right.count("<img") == 2
     assert "✗</span> wrong" in wrong
@@ -405,7 +405,7 @@ def test_limits_that_validation_could_not_tell_are_not_told_as_kept(tmp_path: Pa
     assert "Validation is too small to rule any class out." in page
     assert "Validation is too small to tell which pictures are unlike" in page
     assert "were called unknown" not in page
-    assert "validation can’t warrant it" in page
+    assert "no limit of the score reaches it reliably" in page
 
 
 def test_a_run_that_was_not_scaled_is_not_told_as_scaled(tmp_path: Path) -> None:
@@ -693,7 +693,7 @@ def made_up(kind: Kind, n: int, rng: np.random.Generator) -> list[Epoch]:
 def test_curves_of_each_kind_are_named(kind: Kind, epochs: int) -> None:
     for seed in range(20):
         lines = made_up(kind, epochs, np.random.default_rng(seed))
-        assert read_curves(lines).kind == kind, seed
+        assert diagnose_curves(lines).kind == kind, seed
 
 
 def test_a_loss_that_is_no_number_or_jumps_has_diverged() -> None:
@@ -701,61 +701,61 @@ def test_a_loss_that_is_no_number_or_jumps_has_diverged() -> None:
     broken, jumping = smooth.copy(), smooth.copy()
     broken[6] = np.nan
     jumping[[3, 6]] += 1.0
-    assert read_curves(curve(smooth, smooth)).kind == "still learning"
-    assert read_curves(curve(broken, smooth)).kind == "diverged"
-    assert read_curves(curve(jumping, smooth)).kind == "diverged"
+    assert diagnose_curves(curve(smooth, smooth)).kind == "still learning"
+    assert diagnose_curves(curve(broken, smooth)).kind == "diverged"
+    assert diagnose_curves(curve(jumping, smooth)).kind == "diverged"
 
 
 def test_a_steep_fall_to_the_end_is_no_rise() -> None:
     steep = np.linspace(0.6, 0.01, 10)
-    assert read_curves(curve(steep, steep + 0.01)).kind == "still learning"
+    assert diagnose_curves(curve(steep, steep + 0.01)).kind == "still learning"
 
 
 def test_a_loss_of_next_to_nothing_has_nothing_left_to_learn() -> None:
     tiny = np.linspace(0.004, 0.002, 10)
-    assert read_curves(curve(tiny, tiny)).kind == "plateau"
+    assert diagnose_curves(curve(tiny, tiny)).kind == "plateau"
 
 
 def test_a_fall_within_the_scatter_is_none() -> None:
     steps = np.array([0.5, 0.3] * 6)  # a line through its last half falls, by no more than chance
-    assert read_curves(curve(np.full(12, 0.4), steps)).kind == "plateau"
+    assert diagnose_curves(curve(np.full(12, 0.4), steps)).kind == "plateau"
 
 
 def test_a_gap_between_training_and_validation_is_over_fitting() -> None:
     train, val = np.linspace(0.6, 0.01, 10), np.full(10, 0.7)
-    assert read_curves(curve(train, val, accuracy=0.99, behind=0.25)).kind == "over-fitting"
-    assert read_curves(curve(train, val, accuracy=0.99, behind=0.05)).kind == "plateau"
+    assert diagnose_curves(curve(train, val, accuracy=0.99, behind=0.25)).kind == "over-fitting"
+    assert diagnose_curves(curve(train, val, accuracy=0.99, behind=0.05)).kind == "plateau"
 
 
 def test_without_validation_training_is_read() -> None:
-    assert read_curves(curve(np.linspace(1.0, 0.4, 10), None)).kind == "still learning"
-    assert read_curves(curve(np.full(10, 0.4), None)).kind == "plateau"
+    assert diagnose_curves(curve(np.linspace(1.0, 0.4, 10), None)).kind == "still learning"
+    assert diagnose_curves(curve(np.full(10, 0.4), None)).kind == "plateau"
 
 
 def test_guessing_decides_what_is_low() -> None:
     flat = curve(np.full(10, 0.5), np.full(10, 0.5), accuracy=0.72)
-    assert read_curves(flat).kind == "plateau"
-    assert read_curves(flat, guess=0.7).kind == "under-fitting"
-    assert read_curves(flat, guess=0.03).kind == "plateau"
+    assert diagnose_curves(flat).kind == "plateau"
+    assert diagnose_curves(flat, guess=0.7).kind == "under-fitting"
+    assert diagnose_curves(flat, guess=0.03).kind == "plateau"
 
 
 def test_only_the_last_phase_is_read() -> None:
     head = [Epoch("head", i, 1e-3, 1.0 - i / 10, 0.8, 1.0 - i / 10, 0.8) for i in range(8)]
-    assert read_curves(head).kind == "still learning"
+    assert diagnose_curves(head).kind == "still learning"
     flat = curve(np.full(8, 0.3), np.full(8, 0.3))
-    assert read_curves([*head, *flat]).kind == "plateau"
-    assert read_curves([*head, *flat[:3]]).kind == "too short"
+    assert diagnose_curves([*head, *flat]).kind == "plateau"
+    assert diagnose_curves([*head, *flat[:3]]).kind == "too short"
 
 
 def test_of_training_against_growing_attacks_only_validation_is_read() -> None:
     """Its loss rises with them, and its accuracy is of pictures that no one else is shown."""
     risen, falling = np.array([0.42, 0.50, 0.58, 0.57, 0.56]), np.linspace(1.2, 0.6, 5)
     lines = curve(risen, falling, accuracy=0.7)
-    assert read_curves(lines, guess=0.687).kind == "diverged"
-    assert read_curves(lines, guess=0.687, attacked=True).kind == "still learning"
+    assert diagnose_curves(lines, guess=0.687).kind == "diverged"
+    assert diagnose_curves(lines, guess=0.687, attacked=True).kind == "still learning"
     flat = curve(np.full(5, 0.6), np.full(5, 0.6), accuracy=0.7)
-    assert read_curves(flat, guess=0.687).kind == "under-fitting"
-    assert read_curves(flat, guess=0.687, attacked=True).kind == "plateau"
+    assert diagnose_curves(flat, guess=0.687).kind == "under-fitting"
+    assert diagnose_curves(flat, guess=0.687, attacked=True).kind == "plateau"
 
 
 @pytest.mark.parametrize(

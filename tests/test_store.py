@@ -18,7 +18,7 @@ from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
 from headstart.base.errors import Mismatch, StoreError
-from headstart.base.store import Store, Table, digest
+from headstart.base.store import Store, StoredTable, digest
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -31,7 +31,7 @@ def rows(*numbers: int) -> NDArray[np.float32]:  # (len(numbers), 5)
     return np.array([[n, n + 0.5, -n, n * 1e-9, n * 1e9] for n in numbers], np.float32)
 
 
-def filled(folder: Path, *shards: tuple[int, ...]) -> Table:
+def filled(folder: Path, *shards: tuple[int, ...]) -> StoredTable:
     table = Store(folder).table("t")
     for numbers in shards:
         table.append(named(*numbers), {"x": rows(*numbers)})

@@ -124,6 +124,11 @@ class Backbone:
     blocks: tuple[Block, ...]
     source_head: SourceHead | None = None
 
+    @property
+    def parts(self) -> "tuple[nn.Module, tuple[Block, ...]]":
+        """The module and its blocks, which a source builds of a card."""
+        return self.module, self.blocks
+
     def changed(self, **settings: Any) -> "Backbone":
         """The same with examples brought to it in another way (see `Input.changed`)."""
         return replace(self, card=replace(self.card, input=self.card.input.changed(**settings)))

@@ -70,19 +70,19 @@ class Store:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         return Path(home) / "headstart" / "store"
 
-    def table(self, name: str, layout: Layout | None = None) -> "Table":
+    def table(self, name: str, layout: Layout | None = None) -> "StoredTable":
         """The table `name`, with every shard that is there now.
 
         layout: shards whose rows are of another type or shape are passed over.
         """
-        return Table(self.folder / name, layout)
+        return StoredTable(self.folder / name, layout)
 
 
 USUAL = Store()
 
 
 @dataclass(eq=False)
-class Table:
+class StoredTable:
     """Rows named by digests, each with one entry in every column.
 
     A row that `append` returned from survives the death of the process and of the machine. Only
@@ -294,7 +294,7 @@ class Reader:
     Raises StoreError for a row whose shard was damaged or removed since.
     """
 
-    table: Table
+    table: StoredTable
     places: tuple[tuple[Path, int], ...]
     column: str
 

@@ -132,7 +132,7 @@ def command_of(argv: Sequence[str], known: Iterable[str]) -> tuple[str, list[str
 
 
 @dataclass(frozen=True)
-class Words:
+class CommandWords:
     """The words of a command, in Headstart's own. hints: what was said otherwise."""
 
     kept: list[str] = field(default_factory=list)
@@ -145,9 +145,9 @@ class Words:
         return [*self.runs, *self.kept, *self.data]
 
 
-def in_our_words(parser: Flags, argv: Sequence[str]) -> Words:
+def in_our_words(parser: Flags, argv: Sequence[str]) -> CommandWords:
     """The same words, with those of other tools replaced: `--model NAME`, `epochs=5`."""
-    found, words = Words(), iter(argv)
+    found, words = CommandWords(), iter(argv)
     for word in words:
         if word == "--":
             found.kept.extend((word, *words))
@@ -186,7 +186,7 @@ def _ours(name: str) -> str:
     return "--" + FLAGS.get(name, name).replace("_", "-")
 
 
-def _take(parser: Flags, found: Words, flag: str, value: str | None, word: str) -> None:
+def _take(parser: Flags, found: CommandWords, flag: str, value: str | None, word: str) -> None:
     """Put a flag and its value where they belong; `word` is what was typed."""
     name, given = _normal(flag), [value] if value is not None else []
     if not parser.option(flag):

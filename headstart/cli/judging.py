@@ -7,7 +7,7 @@ import headstart as hs
 from headstart.base.errors import DataError
 from headstart.cli.progress import say
 from headstart.data.content import copies, each_once, two_labels_warning
-from headstart.runs.folder import Record, RecordedRow
+from headstart.runs.folder import RecordedRow, RunRecord
 
 NEW, LEFT_OUT = "new", "left out"  # what a row is to a run, beside its three parts
 WHY = {
@@ -26,7 +26,7 @@ class JudgedRows:
     left_out: "tuple[hs.LeftOut, ...]"
 
 
-def judged_by(data: "hs.Dataset", record: Record | None, source: str, part: str) -> JudgedRows:
+def judged_by(data: "hs.Dataset", record: RunRecord | None, source: str, part: str) -> JudgedRows:
     """Return the rows of checked data to judge by, and print which they are.
 
     record: what the model's run saw, by which pictures are known again whatever they are called.
@@ -56,7 +56,9 @@ def judged_by(data: "hs.Dataset", record: Record | None, source: str, part: str)
     return JudgedRows(judged, (*reasons, *again))
 
 
-def _known(data: "hs.Dataset", record: Record | None, own: bool) -> tuple[RecordedRow | None, ...]:
+def _known(
+    data: "hs.Dataset", record: RunRecord | None, own: bool
+) -> tuple[RecordedRow | None, ...]:
     """What the run recorded of each row: by content, or of an earlier version's run by name."""
     if record is not None and record.has_contents:
         return record.matched(data)
@@ -86,7 +88,7 @@ def _offered(data: "hs.Dataset", roles: list[str], own: bool, part: str) -> list
     return [row for row in range(len(data)) if offers(row)]
 
 
-def _in_place(data: "hs.Dataset", row: int, record: Record | None, roles: list[str]) -> bool:
+def _in_place(data: "hs.Dataset", row: int, record: RunRecord | None, roles: list[str]) -> bool:
     """Whether a row of the run's own data is as the run recorded it under that name, in a part or
     as a copy of a picture in one: then it is no surprise that it doesn't judge."""
     there = record.rows.get(data.ids[row]) if record else None
@@ -116,7 +118,7 @@ def _nothing(roles: list[str], offered: list[int], part: str) -> str:
     )
 
 
-def _warn(data: "hs.Dataset", record: Record | None) -> None:
+def _warn(data: "hs.Dataset", record: RunRecord | None) -> None:
     """Warn of pictures under two labels; say what a missing or old record of the run means."""
     twice = [group for group in copies(data) if len({data.labels[row] for row in group}) > 1]
     if warning := two_labels_warning(data, twice):

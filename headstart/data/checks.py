@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, SpecError
 from headstart.base.grouping import groups
-from headstart.base.store import DIGEST_BYTES, Layout, Store, Table, digest
+from headstart.base.store import DIGEST_BYTES, Layout, Store, StoredTable, digest
 from headstart.base.threads import ordered_map
 from headstart.base.values import fingerprint
 from headstart.data.content import two_labels_warning
@@ -154,7 +154,7 @@ def _table_name() -> str:
     return fingerprint("survey", VERSION, decoding.VERSION, duplicates.VERSION)
 
 
-def _look(source: Path, table: Table | None) -> _Look:
+def _look(source: Path, table: StoredTable | None) -> _Look:
     try:
         data = read_file(source)
         name = digest(data)
@@ -183,7 +183,7 @@ def _note(seen: Survey, row: int, facts: Facts) -> None:
         getattr(seen, column)[row] = value
 
 
-def _remember(table: Table | None, fresh: dict[bytes, Facts]) -> None:
+def _remember(table: StoredTable | None, fresh: dict[bytes, Facts]) -> None:
     """Store the facts that are new, and forget them here."""
     if table is not None and fresh:
         columns = {
@@ -196,7 +196,7 @@ def _remember(table: Table | None, fresh: dict[bytes, Facts]) -> None:
     fresh.clear()
 
 
-def _recall(seen: Survey, table: Table, names: Sequence[bytes]) -> None:
+def _recall(seen: Survey, table: StoredTable, names: Sequence[bytes]) -> None:
     """Fill in, a shard's worth at a time, the rows that were known before."""
     blank = [i for i, name in enumerate(names) if name and not seen.sizes[i].any()]
     for start in range(0, len(blank), SHARD):

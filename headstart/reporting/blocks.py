@@ -38,7 +38,7 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableBlock:
     """head: a cell a column. left: the columns that hold words, not numbers."""
 
     kind: ClassVar[str] = "table"
@@ -56,7 +56,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Card:
+class PictureCard:
     """A picture with lines below it. mark: "right", "wrong" or "". said: that mark in words."""
 
     picture: str
@@ -68,7 +68,7 @@ class Card:
 @dataclass(frozen=True)
 class Gallery:
     kind: ClassVar[str] = "gallery"
-    cards: Sequence[Card]
+    cards: Sequence[PictureCard]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Pairs:
     """Pictures that belong together, group by group."""
 
     kind: ClassVar[str] = "pairs"
-    groups: Sequence[Sequence[Card]]
+    groups: Sequence[Sequence[PictureCard]]
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """The sections of the page, in their order: each a function of facts, words and pictures."""
 
-from headstart.reporting.about_accuracy import test_section
-from headstart.reporting.about_data import data_section, map_section, suspects_section
-from headstart.reporting.about_making import how_section
-from headstart.reporting.about_model import (
-    answer_section,
-    compared_section,
-    curves_section,
-    more_data_section,
-    trust_section,
-)
-from headstart.reporting.about_robustness import robustness_section
-from headstart.reporting.about_why import why_section
+from headstart.reporting.accuracy import test_section
+from headstart.reporting.comparison import compared_section
+from headstart.reporting.curves import curves_section
+from headstart.reporting.data import data_section
+from headstart.reporting.embedding import map_section
+from headstart.reporting.explanations import why_section
+from headstart.reporting.learning_curve import more_data_section
+from headstart.reporting.provenance import how_section
+from headstart.reporting.robustness import robustness_section
+from headstart.reporting.summary import answer_section
+from headstart.reporting.suspects import suspects_section
+from headstart.reporting.trust import trust_section
 
 SECTIONS = (
     answer_section,

@@ -26,6 +26,10 @@ def data(text: Any) -> Markup:
     return Markup('<span class="data" translate="no">{}</span>').format(text)
 
 
+def path_line(path: str) -> Markup:
+    return Markup('<span class="path" translate="no">{}</span>').format(path)
+
+
 class Words:
     """Looks texts up and fills them in; what is filled in is escaped.
 

@@ -169,7 +169,7 @@ def _recorded(line: dict[str, str]) -> RecordedRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class RunRecord:
     """What a run saw. source: where its data was read from. rows: by path."""
 
     source: str
@@ -203,7 +203,7 @@ class Record:
         return own if own.part == row.part else row
 
 
-def read_record(run: Path) -> Record | None:
+def read_record(run: Path) -> RunRecord | None:
     """What a run (a run folder, or the bundle in it) recorded; None if there is no such record."""
     folder = _folder_of(run)
     try:
@@ -211,7 +211,7 @@ def read_record(run: Path) -> Record | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     rows = recorded_rows(folder)
-    return Record(source, rows) if rows else None
+    return RunRecord(source, rows) if rows else None
 
 
 def recorded_digests(folder: Path) -> dict[str, str]:

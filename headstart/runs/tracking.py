@@ -37,7 +37,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Told:
+class TrackedRun:
     """All of a run that is tracked.
 
     curves: PHASE/train_loss and so on by epoch, 0 being before training. figures: test/accuracy
@@ -99,7 +99,7 @@ def check_tracker(where: str) -> None:
         raise MissingPackage(package, purpose=purpose, extra="track")
 
 
-def told(run: Path) -> Told:
+def told(run: Path) -> TrackedRun:
     """What there is to track of a finished run. Raises DataError for any other folder."""
     if not (run / LAST).is_file() or (run / MARKER).exists():
         raise DataError(f"What is tracked is a finished run; {run} holds none. Name its folder.")
@@ -111,7 +111,7 @@ def told(run: Path) -> Told:
         raise DataError(
             f"{run} is not as a run leaves it ({type(error).__name__}: {error}). Train it again."
         ) from error
-    return Told(run.resolve().name, curves, figures, settings)
+    return TrackedRun(run.resolve().name, curves, figures, settings)
 
 
 def _curves(history: Sequence[Epoch]) -> Iterator[Point]:
@@ -148,7 +148,7 @@ def _settings(plain: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
             yield before + name, shown
 
 
-def _to_tensorboard(run: Path, found: Told) -> str:
+def _to_tensorboard(run: Path, found: TrackedRun) -> str:
     from tensorboardX import SummaryWriter
 
     folder = run / "tensorboard"
@@ -162,7 +162,7 @@ def _to_tensorboard(run: Path, found: Told) -> str:
     return str(folder)
 
 
-def _write_events(writer: "SummaryWriter", found: Told) -> None:
+def _write_events(writer: "SummaryWriter", found: TrackedRun) -> None:
     for point in found.curves:
         writer.add_scalar(point.name, point.value, point.step)
     for name, value in found.figures.items():
@@ -176,7 +176,7 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").splitlines())
 
 
-def _to_mlflow(run: Path, found: Told) -> str:
+def _to_mlflow(run: Path, found: TrackedRun) -> str:
     import mlflow
     from mlflow.entities import Metric, Param
     from mlflow.exceptions import MlflowException

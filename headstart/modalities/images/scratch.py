@@ -34,8 +34,7 @@ def load(id: str, weights: Weights) -> Backbone:
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
     """The network of that name, and its blocks."""
-    backbone = load(card.id, Weights())
-    return backbone.module, backbone.blocks
+    return load(card.id, Weights()).parts
 
 
 def listing() -> tuple[Listing, ...]:

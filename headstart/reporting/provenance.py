@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.blocks import Bar, Block, Heading, Section, Table, Text
+from headstart.reporting.blocks import Bar, Block, Heading, Section, TableBlock, Text
 from headstart.reporting.facts import Facts
 from headstart.reporting.run_files import WeightsOrigin
 from headstart.reporting.words import Words, data
@@ -31,7 +31,7 @@ def how_section(facts: Facts, w: Words, album: Album) -> Section:
     return Section("how", w("how.title"), blocks)
 
 
-def _summary(facts: Facts, w: Words) -> Table:
+def _summary(facts: Facts, w: Words) -> TableBlock:
     recipe, card, timings = facts.recipe, facts.card, facts.timings
     peak = timings.peak_rss_bytes
     values: dict[str, Any] = {
@@ -49,7 +49,7 @@ def _summary(facts: Facts, w: Words) -> Table:
         "memory": w("how.gb", v=w.number(peak / 1e9, 1)) if peak else "",
     }
     rows = [[w("how." + key), _known(value, w)] for key, value in values.items()]
-    return Table([w("how.what"), w("how.value")], rows, left=(0, 1))
+    return TableBlock([w("how.what"), w("how.value")], rows, left=(0, 1))
 
 
 def _weights(weights: WeightsOrigin, w: Words) -> Markup | str:
@@ -67,20 +67,20 @@ def _known(value: str, w: Words) -> Markup:
     return data(value) if value else w("how.unknown")
 
 
-def _times(facts: Facts, w: Words) -> Table:
+def _times(facts: Facts, w: Words) -> TableBlock:
     seconds = facts.timings.seconds
     most = max(seconds.values(), default=0) or 1
     rows = [[w.named("stage", name), w.seconds(s), Bar([s / most])] for name, s in seconds.items()]
     if total := facts.timings.total_seconds:
         rows.append([Markup("<strong>{}</strong>").format(w("how.total")), w.seconds(total), ""])
-    return Table([w("how.stage"), w("how.took"), w("how.share")], rows, left=(0, 2))
+    return TableBlock([w("how.stage"), w("how.took"), w("how.share")], rows, left=(0, 2))
 
 
 def _settings(
     caption: str, plain: Mapping[str, Any], w: Words, first: str = "how.setting"
-) -> Table:
+) -> TableBlock:
     rows = [[_code(key), _code(_short(value))] for key, value in plain.items() if key != "kind"]
-    return Table([w(first), w("how.value")], rows, left=(0, 1), caption=caption)
+    return TableBlock([w(first), w("how.value")], rows, left=(0, 1), caption=caption)
 
 
 def _short(value: Any) -> str:

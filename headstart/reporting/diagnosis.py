@@ -1,4 +1,4 @@
-"""What learning curves say, by rules that are written down."""
+"""Names for the state of a training, from its learning curves, by fixed rules."""
 
 import math
 from collections.abc import Sequence
@@ -29,16 +29,16 @@ LAST = 3  # epochs that are "the end", at most
 
 
 @dataclass(frozen=True)
-class Reading:
+class Diagnosis:
     """kind: what the curves look like. best: the epoch of the lowest loss that was read."""
 
     kind: Kind
     best: int
 
 
-def read_curves(
+def diagnose_curves(
     lines: Sequence[Epoch], *, guess: float | None = None, attacked: bool = False
-) -> Reading:
+) -> Diagnosis:
     """Read the last phase of `lines`: of these kinds, the first whose rule holds.
 
     Only trained epochs count (those with a rate, lr). "The end" is the last LAST epochs, or the
@@ -68,7 +68,7 @@ def read_curves(
     seen = _column(trained, "val_loss")
     judged = train if seen is None else seen
     best = trained[_lowest(judged)].epoch if judged is not None else 0
-    return Reading(_kind(trained, train, seen, guess), best)
+    return Diagnosis(_kind(trained, train, seen, guess), best)
 
 
 def _kind(

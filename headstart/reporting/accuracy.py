@@ -11,17 +11,17 @@ from headstart.evaluation.evaluation import Evaluation
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import (
     Block,
-    Card,
     Cell,
     Confusion,
     Gallery,
     Heading,
+    PictureCard,
     Section,
-    Table,
+    TableBlock,
     Text,
 )
 from headstart.reporting.facts import Facts, spelt
-from headstart.reporting.words import Words, data
+from headstart.reporting.words import Words, data, path_line
 from headstart.targets.predictions import Predictions
 
 SHOWN = 24  # pictures of the sample of predictions
@@ -46,7 +46,7 @@ def test_section(facts: Facts, w: Words, album: Album) -> Section:
     return Section("test", w("test.title"), blocks)
 
 
-def _headline(w: Words, test: Evaluation) -> Table:
+def _headline(w: Words, test: Evaluation) -> TableBlock:
     rows = list[Sequence[Any]]()
     for name in test.target.shown or test.metrics:
         e = test.metrics[name]
@@ -56,16 +56,16 @@ def _headline(w: Words, test: Evaluation) -> Table:
         label = w("test.majority", majority=data(base.answer))
         rows.append([label, w.estimate(base.metric), w("test.majority_note")])
     head = [w("test.number"), w("test.value"), w("test.meaning")]
-    return Table(head, rows, left=(0, 2), caption=w("test.caption", n=test.n))
+    return TableBlock(head, rows, left=(0, 2), caption=w("test.caption", n=test.n))
 
 
-def _per_class(w: Words, test: Evaluation) -> Table:
+def _per_class(w: Words, test: Evaluation) -> TableBlock:
     rows = [
         [data(name), w.count(c.n), *map(w.estimate, (c.precision, c.recall, c.f1))]
         for name, c in test.per_class.items()
     ]
     head = [w("test.class"), w("test.rows"), w("test.precision"), w("test.recall"), w("test.f1")]
-    return Table(head, rows)
+    return TableBlock(head, rows)
 
 
 def _confusion(w: Words, test: Evaluation) -> Confusion:
@@ -92,7 +92,7 @@ def _confused(w: Words, test: Evaluation) -> list[Block]:
     if not rows:
         return [Text(w("test.no_mistakes"), "note")]
     head = [w("test.truth"), w("test.said"), w("test.rows"), w("test.of_class")]
-    return [Heading(w("test.confused")), Table(head, rows, left=(0, 1))]
+    return [Heading(w("test.confused")), TableBlock(head, rows, left=(0, 1))]
 
 
 def _worst(facts: Facts, w: Words, album: Album) -> list[Block]:
@@ -109,8 +109,8 @@ def _least_sure(said: Predictions) -> NDArray[np.intp]:
     return np.argsort(said.scores.max(axis=1), kind="stable")[:FEW]
 
 
-def _cards(facts: Facts, w: Words, album: Album, rows: Iterable[int]) -> list[Card]:
-    said, cards = facts.test, list[Card]()
+def _cards(facts: Facts, w: Words, album: Album, rows: Iterable[int]) -> list[PictureCard]:
+    said, cards = facts.test, list[PictureCard]()
     for i in map(int, rows):
         told, truth = said.classes[said.predicted[i]], int(said.labels[i])
         score = w.share(float(said.scores[i].max()), 0)
@@ -120,7 +120,7 @@ def _cards(facts: Facts, w: Words, album: Album, rows: Iterable[int]) -> list[Ca
             lines.append(w("test.really", label=data(said.classes[truth])))
         path = spelt(said.ids[i])
         cards.append(
-            Card(
+            PictureCard(
                 album.picture(path),
                 [*lines, path_line(path)],
                 mark,
@@ -128,7 +128,3 @@ def _cards(facts: Facts, w: Words, album: Album, rows: Iterable[int]) -> list[Ca
             )
         )
     return cards
-
-
-def path_line(path: str) -> Markup:
-    return Markup('<span class="path" translate="no">{}</span>').format(path)

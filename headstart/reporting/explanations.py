@@ -6,10 +6,9 @@ from markupsafe import Markup
 from headstart.explaining.saved import ExplainedRow
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.about_accuracy import path_line
-from headstart.reporting.blocks import Block, Card, Heading, Pairs, Section, Text
+from headstart.reporting.blocks import Block, Heading, Pairs, PictureCard, Section, Text
 from headstart.reporting.facts import Facts
-from headstart.reporting.words import Words, data
+from headstart.reporting.words import Words, data, path_line
 
 COMMANDS = {
     "command": Markup('<code translate="no">headstart explain RUN</code>'),
@@ -37,7 +36,7 @@ def why_section(facts: Facts, w: Words, album: Album) -> Section:
     return Section("why", w("why.title"), [*blocks, Text(w("why.note"), "note")])
 
 
-def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[Card]:
+def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[PictureCard]:
     """The picture and its map, which is of the class that was answered."""
     mark = "right" if row.right else "wrong"
     score = w.share(row.score, 0)
@@ -48,6 +47,6 @@ def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[
     area = row.deletion.area
     judged = w("why.area", ours=w.number(area.ours, 2), random=w.number(area.random, 2))
     return [
-        Card(seen, [*lines, path_line(row.path)], mark, w("test." + mark)),
-        Card(over, [w("why.speaks", label=data(row.name)), judged]),
+        PictureCard(seen, [*lines, path_line(row.path)], mark, w("test." + mark)),
+        PictureCard(over, [w("why.speaks", label=data(row.name)), judged]),
     ]

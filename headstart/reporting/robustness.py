@@ -14,7 +14,16 @@ from headstart.explaining.pixels.robustness import (
     UnderCorruption,
 )
 from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.blocks import Block, Figure, Figures, Heading, Key, Section, Table, Text
+from headstart.reporting.blocks import (
+    Block,
+    Figure,
+    Figures,
+    Heading,
+    Key,
+    Section,
+    TableBlock,
+    Text,
+)
 from headstart.reporting.charts import Axis, Series, line_chart, spark
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, data
@@ -69,7 +78,7 @@ def _attacked(w: Words, found: RobustnessResults, guess: Baseline | None) -> lis
     return [
         Text(_attack_verdict(w, tried, guess), "lead"),
         Figures(_curves(w, points, "levels", guess)),
-        Table(head, rows, caption=w("robust.attack_caption", n=found.rows)),
+        TableBlock(head, rows, caption=w("robust.attack_caption", n=found.rows)),
         Text(note, "note"),
     ]
 
@@ -105,7 +114,7 @@ def _corrupted(w: Words, found: RobustnessResults, guess: Baseline | None) -> li
     return [
         Heading(w("robust.corrupted")),
         *_worst_and_best(w, kinds),
-        Table(head, rows, caption=caption),
+        TableBlock(head, rows, caption=caption),
         Figures(_curves(w, _by_strength(clean, tried), "strength", guess)),
         Text(w("robust.corrupt_note"), "note"),
     ]

@@ -1,0 +1,80 @@
+"""Accuracy over the number of training pictures: whether more data would help."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from markupsafe import Markup
+
+from headstart.evaluation.learning_curve import CurvePoint, LearningCurve
+from headstart.modalities.images.thumbnails import Album
+from headstart.reporting.blocks import (
+    Figure,
+    Figures,
+    Key,
+    Section,
+    Text,
+)
+from headstart.reporting.charts import Series, axis, line_chart
+from headstart.reporting.facts import Facts
+from headstart.reporting.words import Words
+
+HARDLY = 0.005  # of accuracy: a gain below it is not worth new labels
+
+
+def more_data_section(facts: Facts, w: Words, album: Album) -> Section:
+    curve = facts.insights.learning_curve
+    if curve is None or not curve.points:
+        return Section("more-data", w("more.title"), [Text(w("more.none"), "empty")])
+    note = w("more.explained", on=w.named("part", curve.judged_on), n=curve.n)
+    blocks = [
+        Text(_would_help(w, curve), "lead"),
+        Figures([_data_curve(w, curve)]),
+        Text(note, "note"),
+    ]
+    return Section("more-data", w("more.title"), blocks)
+
+
+def _would_help(w: Words, curve: LearningCurve) -> Markup:
+    """Yes if even the projection's lower end is above today's accuracy; hardly below HARDLY."""
+    first, now, ahead = curve.points[0], curve.points[-1], curve.projection
+    if ahead is None:
+        return w(
+            "more.seen",
+            a=w.share(first.accuracy),
+            b=w.share(now.accuracy),
+            few=w.count(first.rows),
+            many=w.count(now.rows),
+        )
+    gain = ahead.accuracy - now.accuracy
+    key = "hardly" if gain < HARDLY else "yes" if ahead.low > now.accuracy else "perhaps"
+    return w(
+        "more." + key,
+        rows=w.count(ahead.rows),
+        now=w.share(now.accuracy),
+        then=w.estimate(ahead.estimate),
+        gain=w.points(gain),
+    )
+
+
+def _data_curve(w: Words, curve: LearningCurve) -> Figure:
+    drawn, keys = [_series(w, curve.points, "train")], [Key("train", w("more.measured"))]
+    if curve.projection:
+        last = curve.points[-1]  # the law begins where the heads end
+        start = replace(last, low=last.accuracy, high=last.accuracy)
+        drawn.append(_series(w, [start, curve.projection], "val"))
+        keys.append(Key("val", w("more.projected")))
+    values = [v for s in drawn for pair in s.band for v in pair]
+    x = axis(
+        str(w("more.rows")),
+        [0, *(p[0] for s in drawn for p in s.points)],
+        lambda v: w.count(int(v)),
+    )
+    y = axis(str(w("metric.accuracy")), values, lambda v: w.share(v, 0))
+    title = w("more.figure")
+    return Figure(line_chart(title, x, y, drawn), title, keys)
+
+
+def _series(w: Words, points: Sequence[CurvePoint], style: str) -> Series:
+    notes = [f"{w.count(p.rows)}: {w.share(p.accuracy)}" for p in points]
+    band = [(p.low, p.high) for p in points]
+    return Series([(p.rows, p.accuracy) for p in points], style, notes, band)

@@ -1,0 +1,76 @@
+"""What the model is, how good it is, and what it costs: the first section of the page."""
+
+from markupsafe import Markup
+
+from headstart.evaluation.evaluation import Estimate, Evaluation
+from headstart.modalities.images.thumbnails import Album
+from headstart.reporting.blocks import (
+    Section,
+    Text,
+    Tile,
+    Tiles,
+)
+from headstart.reporting.comparison import contender
+from headstart.reporting.facts import Facts
+from headstart.reporting.words import Words, data
+
+
+def answer_section(facts: Facts, w: Words, album: Album) -> Section:
+    test, accuracy = facts.evaluation.test, facts.evaluation.test.accuracy
+    sentences = [
+        w(
+            "answer.what." + _manner(facts.kept),
+            backbone=data(facts.recipe.backbone),
+            classes=w("count.classes", n=len(facts.classes)),
+            rows=w("count.pictures", n=len(facts.part("train"))),
+        )
+    ]
+    if accuracy:
+        rows = w("count.test_pictures", n=accuracy.n)
+        sentences.append(w("answer.good", rows=rows, accuracy=w.estimate(accuracy)))
+    else:
+        sentences.append(w("answer.untested"))
+    sentences += _against(facts, w)
+    sentences += _cost(facts, w)
+    tiles = [
+        _tile(w, test, "accuracy"),
+        _tile(w, test, "balanced_accuracy"),
+        Tile(w.count(len(facts.classes)), w("tile.classes"), w("tile.rows", n=len(facts.rows))),
+        Tile(w.seconds(facts.timings.total_seconds), w("tile.time"), w("tile.time_note")),
+    ]
+    lead = Text(Markup(" ").join(sentences), "lead")
+    return Section("answer", w("answer.title"), [lead, Tiles(tiles)])
+
+
+def _manner(kept: str) -> str:
+    return kept if kept in ("head", "finetune", "scratch") else "other"
+
+
+def _tile(w: Words, test: Evaluation, name: str) -> Tile:
+    e = getattr(test, name)
+    return Tile(w.share(e.value if e else None), w("metric." + name), _interval(w, e))
+
+
+def _interval(w: Words, e: Estimate | None) -> str:
+    if e is None:
+        return ""
+    low, high = w.number(100 * e.low, 1), w.share(e.high)
+    return w("tile.interval", low=low, high=high)
+
+
+def _against(facts: Facts, w: Words) -> list[Markup]:
+    sentences = []
+    if base := facts.evaluation.test.baseline:
+        share = w.estimate(base.metric)
+        sentences.append(w("answer.majority", majority=data(base.answer), accuracy=share))
+    for name, judged in facts.evaluation.baselines_on_test.items():
+        share = w.estimate(judged.accuracy)
+        sentences.append(w("answer.baseline", name=contender(w, name), accuracy=share))
+    return sentences
+
+
+def _cost(facts: Facts, w: Words) -> list[Markup]:
+    rate = facts.timings.examples_per_second
+    if not rate:
+        return [w("answer.no_cost")]
+    return [w("answer.cost", time=w.seconds(1 / rate), device=data(facts.recipe.device))]
