@@ -22,6 +22,7 @@ from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
 from headstart.models.fitting import fit_tables
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.training_data import Start, TrainingData, engine_feed, tap_for
+from headstart.targets.classes import ClassTarget
 from headstart.training.feeds import Feed, Stored
 from headstart.training.network import Network, head_module, new_head
 from headstart.training.optimizing import make_optimizer
@@ -207,7 +208,7 @@ def test_fine_tuning_never_starts_from_a_backbone(parts: hs.Splits) -> None:
 
 def test_a_model_goes_on_with_its_own_classes(parts: hs.Splits) -> None:
     model = start_of(parts, random_backbone())
-    others = replace(parts, train=replace(parts.train, classes=("dark", "bright")))
+    others = replace(parts, train=replace(parts.train, target=ClassTarget(("dark", "bright"))))
     with pytest.raises(Mismatch, match="goes on learning the classes that it knows"):
         hs.fit(RECIPE, model, others, store=None)
 

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import photo, saved
 
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
+from headstart.data.dataset import Dataset
+from headstart.data.readers import read
+from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.evaluation import compare, evaluate_predictions, evaluation_rows
 from headstart.targets import registry
 from headstart.targets.classes import ClassTarget
@@ -124,11 +128,48 @@ def test_runs_of_another_target_are_compared_by_its_scores_of_rows() -> None:
         compare(near, classes)
 
 
-def test_the_columns_of_the_data_say_what_is_asked() -> None:
-    assert registry.detect(("path", "label", "part")) is ClassTarget
-    assert registry.detect(("path", "count")) is CountTarget
-    assert registry.detect(("path", "label", "count")) is ClassTarget  # as without the package
-    assert registry.detect(("path",)) is None
+def manifest(folder: Path, header: str, *cells: str) -> Path:
+    for i in range(len(cells)):
+        picture = photo(np.random.default_rng(i), 40, 40)
+        (folder / f"{i}.png").write_bytes(saved(picture, "PNG"))
+    lines = [header, *(f"{i}.png,{text}" for i, text in enumerate(cells))]
+    (folder / "m.csv").write_text("\n".join(lines) + "\n")
+    return folder / "m.csv"
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "asked", "labels"),
+    [
+        ("path,label", ("b", "a", "b"), ClassTarget(("a", "b")), (1, 0, 1)),
+        ("path,count", ("3", "0", "7.0"), CountTarget(), (3.0, 0.0, 7.0)),
+        ("path,Count", ("3", "0", "7"), CountTarget(), (3.0, 0.0, 7.0)),
+        ("path,label,count", ("b,1", "a,2"), ClassTarget(("a", "b")), (1, 0)),  # as without it
+    ],
+)
+def test_the_columns_of_a_manifest_say_what_is_asked(
+    tmp_path: Path, header: str, cells: tuple[str, ...], asked: Target, labels: tuple[float, ...]
+) -> None:
+    data = read(manifest(tmp_path, header, *cells))
+    assert (data.target, data.labels, len(data.y)) == (asked, labels, len(cells))
+
+
+def test_a_kind_may_be_asked_for_by_name(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "path,label,count", "b,1", "a,2")
+    assert read(path, target="count").labels == (1.0, 2.0)
+    with pytest.raises(UnknownName, match="count"):
+        read(path, target="cuont")
+    with pytest.raises(DataError, match="row 3: a count is a whole number.*'few'"):
+        read(manifest(tmp_path, "path,count", "3", "few"))
+
+
+def test_a_split_of_another_target_keeps_shares_and_needs_no_rows_of_every_label() -> None:
+    ids = tuple(map(str, range(20)))
+    data = Dataset(ids, tuple(map(Path, ids)), tuple(map(float, range(20))), CountTarget())
+    parts = split(data, SplitPlan(val=0.2, test=0.2))
+    assert [len(p) for p in (parts.train, parts.val, parts.test)] == [12, 4, 4]
+    assert parts.train.classes == ()
+    with pytest.raises(DataError, match="A data set takes 5 different pictures"):
+        split(data.take(range(3)))
 
 
 @pytest.mark.parametrize("target", [ClassTarget(("a", "b"), "b"), CountTarget(2.5)])

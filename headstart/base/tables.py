@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -81,6 +82,16 @@ def csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
         if any(NOT_UTF8.search(cell) for name, cell in cells.items() if name != RAW):
             raise unreadable_text(path)
         yield number, dict[str, object](cells)
+
+
+def column_names(path: Path, needed: Sequence[str]) -> set[str]:
+    """The names of a table's columns, in lower case; `needed` is as for `csv_lines`."""
+    if path.suffix.lower() == ".csv":
+        header = next((cells for _, cells in csv_lines(path, needed)), [])
+    else:
+        with _parquet(path) as file:
+            header = file.schema_arrow.names
+    return {_folded(name) for name in header}
 
 
 def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
@@ -163,21 +174,28 @@ def unreadable_text(path: Path) -> DataError:
 
 def parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
     """Yield number (from 1) and cells of every row of a Parquet file."""
+    number = 0
+    with _parquet(path) as file:
+        header = file.schema_arrow.names
+        places = columns.placed(path, header)
+        for batch in file.iter_batches(columns=[header[i] for i in places.values()]):
+            found = {name: _values(batch.column(header[i])) for name, i in places.items()}
+            for cells in zip(*found.values(), strict=True):
+                number += 1
+                yield number, dict(zip(found, cells, strict=True))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """The file, opened by pyarrow; its errors become DataError."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise MissingPackage("pyarrow", purpose="Reading a Parquet file", extra="parquet") from None
-    number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            header = file.schema_arrow.names
-            places = columns.placed(path, header)
-            for batch in file.iter_batches(columns=[header[i] for i in places.values()]):
-                found = {name: _values(batch.column(header[i])) for name, i in places.items()}
-                for cells in zip(*found.values(), strict=True):
-                    number += 1
-                    yield number, dict(zip(found, cells, strict=True))
+            yield file
     except (pyarrow.ArrowException, OSError, UnicodeError) as error:
         first = display(next(iter(str(error).splitlines()), type(error).__name__))
         raise DataError(f"{display(path)} cannot be read as Parquet: {first}") from error

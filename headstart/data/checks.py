@@ -5,7 +5,7 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,6 @@ from headstart.base.threads import ordered_map
 from headstart.base.values import fingerprint
 from headstart.data.content import two_labels_warning
 from headstart.data.dataset import Content, Dataset, LeftOut
-from headstart.data.finding import UNLABELLED
 from headstart.data.findings import AlikePair, Findings, Group, OddSize, TwoLabels
 from headstart.data.readers import EMPTY_CLASS
 from headstart.data.walking import about_links
@@ -44,11 +43,6 @@ LAYOUT: Layout = {
 }
 
 Facts = dict[str, NDArray[np.generic]]  # one row's entries of the columns below
-
-RESERVED = {  # names that a class could not be told apart by
-    "unknown": "predictions say of a picture that the model does not know",
-    UNLABELLED: "stands for a label that is not known",
-}
 
 
 @dataclass(frozen=True)
@@ -219,24 +213,14 @@ def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> 
         )
     _refuse_bad_classes(dataset, seen, plan.max_bad)
     rows = _readable(dataset, seen)
-    if len(rows.classes) < 2:
+    if len(names := rows.target.stratum_names) == 1:
         raise DataError(
             f"At least two classes with readable images are needed to tell them apart; "
-            f"there is {rows.classes[0]!r} only.{_about_inner_folders(rows)}"
+            f"there is {names[0]!r} only.{_about_inner_folders(rows)}"
             f"{about_links(dataset.left_out)}"
         )
-    refuse_reserved(rows.classes)
+    rows.target.check_names()
     return rows
-
-
-def refuse_reserved(classes: Iterable[str]) -> None:
-    """Raise DataError for a class with one of the names that predictions use otherwise."""
-    for name in classes:
-        if name in RESERVED:
-            raise DataError(
-                f"A class must not be called {name!r}, which {RESERVED[name]}: give it another "
-                f"name, such as 'other'."
-            )
 
 
 def _about_inner_folders(rows: Dataset) -> str:
@@ -257,33 +241,37 @@ def with_contents(dataset: Dataset, seen: Survey) -> Dataset:
 def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
     """Files that a manifest lists and that are not there count as bad, too."""
     bad = defaultdict[str, list[str]](list)
+    labels = _stratum_of_rows(dataset)
     for row in sorted(seen.errors):
-        label = dataset.classes[dataset.labels[row]]
-        bad[label].append(f"{dataset.ids[row]} ({seen.errors[row]})")
+        bad[labels[row]].append(f"{dataset.ids[row]} ({seen.errors[row]})")
     for item in dataset.left_out:
         if item.label:
             bad[item.label].append(f"{item.path} ({item.reason})")
-    announced = Counter(item.label for item in dataset.left_out)
+    announced = Counter(item.label for item in dataset.left_out if item.label)
+    there = Counter(labels)
     for label, named in bad.items():
-        total = dataset.counts.get(label, 0) + announced[label]
+        total = there[label] + announced[label]
         if len(named) > max_bad * total:
             share = np.ceil(1000 * len(named) / total) / 1000
             raise DataError(
-                f"At most {max_bad:.1%} of a class may be unreadable, but {len(named)} of {total} "
-                f"images of {label!r} are. The first: {'; '.join(named[:FEW])}. Repair or remove "
-                f"them, or allow this with --max-bad {share:.3g}."
+                f"At most {max_bad:.1%} of {'a class' if label else 'the images'} may be "
+                f"unreadable, but {len(named)} of {total} "
+                f"{f'images of {label!r}' if label else 'images'} are. The first: "
+                f"{'; '.join(named[:FEW])}. Repair or remove them, or allow this with "
+                f"--max-bad {share:.3g}."
             )
 
 
 def _readable(dataset: Dataset, seen: Survey) -> Dataset:
     rows = with_contents(dataset, seen).take(seen.good)
-    used = sorted(set(rows.labels))
-    number = {old: new for new, old in enumerate(used)}
-    return replace(
-        rows,
-        classes=tuple(dataset.classes[c] for c in used),
-        labels=tuple(number[label] for label in rows.labels),
-    )
+    target, labels = rows.target.present(rows.labels)
+    return replace(rows, target=target, labels=labels)
+
+
+def _stratum_of_rows(dataset: Dataset) -> list[str]:
+    """The name of each row's stratum, such as its class; "" where strata have no names."""
+    names = dataset.target.stratum_names
+    return [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -452,7 +440,8 @@ def _odd_sizes(rows: Dataset, sizes: NDArray[np.int32]) -> Iterator[OddSize]:
 
 
 def _balance(found: Checks) -> str:
-    counts = found.dataset.counts
+    if not (counts := found.dataset.counts):
+        return f"{len(found.dataset):,} rows"
     text = f"in {len(counts)} classes: {_counts(counts)}"
     if found.imbalance < UNEVEN:
         return text

@@ -91,7 +91,7 @@ def _same_picture(data: Dataset, group: Sequence[int]) -> str:
     """The rows of one picture with their labels, those of a new label first."""
     first = {data.labels[row]: row for row in reversed(group)}
     rows = [*sorted(first.values()), *(row for row in group if row not in first.values())]
-    shown = " = ".join(
-        f"{data.ids[row]} ({data.classes[data.labels[row]]})" for row in rows[:COPIES]
-    )
+    some = data.take(rows[:COPIES])
+    named = zip(some.ids, some.target.decode(some.y), strict=True)
+    shown = " = ".join(f"{id} ({label})" for id, label in named)
     return shown + (f" = … ({len(group)} rows)" if len(group) > COPIES else "")

@@ -1,17 +1,19 @@
-"""A dataset is an ordered list of named examples; it holds paths and labels, never pixels."""
+"""A dataset is an ordered list of named examples; it holds paths and labels, no content."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.base.display import CONTROLS, display
 from headstart.base.errors import DataError
 from headstart.base.values import Record
+from headstart.targets.classes import as_target, class_names
+from headstart.targets.target import Labels, Target
 
 PARTS = ("train", "val", "test")
 OPTIONAL = ("parts", "groups", "strata", "contents")  # columns of a dataset that may be empty
@@ -60,27 +62,47 @@ class CheckedFile:
         return source if isinstance(source, CheckedFile) else cls(source)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Dataset:
-    """Row i is the example `ids[i]`, to be read from `sources[i]`, labelled `classes[labels[i]]`.
+    """Row i is the example `ids[i]`, to be read from `sources[i]`, labelled `labels[i]`.
 
-    `parts` (of "train", "val", "test"), `groups` (rows of one group stay in one part) and `strata`
-    (each part gets its share of every stratum, beside every label) are what the data itself says
-    about its split: empty, or one string a row, where "" says nothing of that row. `contents` is
-    what `good_rows` found in the files: empty before they were checked, or one a row.
+    target: what is asked; labels are plain values as it encodes them. Names of classes in its place
+    make a `ClassTarget`, whose labels are places among them. `parts` (of "train", "val", "test"),
+    `groups` (rows of one group stay in one part) and `strata` (each part gets its share of every
+    stratum, beside every label) are what the data itself says about its split: empty, or one string
+    per row, where "" says nothing of that row. `contents` is what `good_rows` found in the files:
+    empty before they were checked, or one per row. left_out: what was found and not used.
     """
 
     ids: tuple[str, ...]
     sources: tuple[Path, ...]
-    labels: tuple[int, ...]
-    classes: tuple[str, ...]
+    labels: tuple[Any, ...]
+    target: Target
     parts: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     strata: tuple[str, ...] = ()
     contents: tuple[Content, ...] = ()
-    left_out: tuple[LeftOut, ...] = field(default=())
+    left_out: tuple[LeftOut, ...] = ()
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        ids: tuple[str, ...],
+        sources: tuple[Path, ...],
+        labels: tuple[Any, ...],
+        target: Target | tuple[str, ...] = (),
+        *,
+        classes: tuple[str, ...] | None = None,
+        **columns: Any,
+    ) -> None:
+        asked = as_target(target if classes is None else classes)
+        values = {"ids": ids, "sources": sources, "labels": labels, "target": asked, **columns}
+        if strange := values.keys() - {f.name for f in fields(self)}:
+            raise TypeError(f"A dataset has no column {min(strange)!r}.")
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
         n = len(self.ids)
         if not n == len(self.sources) == len(self.labels):
             raise DataError(
@@ -95,13 +117,7 @@ class Dataset:
                 )
         if strange := set(self.parts) - {*PARTS, ""}:
             raise DataError(f"A part is one of {', '.join(PARTS)}; got {sorted(strange)[0]!r}.")
-        if n and not 0 <= min(self.labels) <= max(self.labels) < len(self.classes):
-            raise DataError(f"Labels count from 0 to {len(self.classes) - 1}, one for each class.")
-        if odd := next((name for name in self.classes if CONTROLS.search(name)), None):
-            raise DataError(
-                f"The name of a class must be printable, and '{display(odd)}' holds control "
-                f"characters. Rename its folder or its label."
-            )
+        self.target.labels(self.labels)
         if len(set(self.ids)) < n:
             twice = next(i for i, count in Counter(self.ids).items() if count > 1)
             raise DataError(f"Row ids must be unique, but {twice!r} appears more than once.")
@@ -116,18 +132,26 @@ class Dataset:
         return tuple(map(CheckedFile, self.sources, digests))
 
     @property
-    def y(self) -> NDArray[np.int64]:  # (N,)
-        return np.array(self.labels, dtype=np.int64)
+    def y(self) -> Labels:
+        """The labels as an array, first axis N."""
+        return self.target.labels(self.labels)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; none if something else is asked."""
+        return class_names(self.target)
 
     @property
     def counts(self) -> dict[str, int]:
         """Rows of each class, classes without any included."""
+        if not self.classes:
+            return {}
         counts = np.bincount(self.y, minlength=len(self.classes))
         return {name: int(counts[c]) for c, name in enumerate(self.classes)}
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Dataset":
         """The same dataset with only these rows, in this order."""
-        picked = {
+        picked: dict[str, Any] = {
             name: tuple(column[i] for i in rows) if (column := getattr(self, name)) else ()
             for name in ("ids", "sources", "labels", *OPTIONAL)
         }

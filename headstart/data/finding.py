@@ -8,8 +8,7 @@ from headstart.base.errors import DataError
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.walking import about_links, display, walk
 from headstart.modalities.images.formats import NOT_AN_IMAGE, why_not_decoded
-
-UNLABELLED = "?"  # the one class of files whose class is asked for
+from headstart.targets.classes import UNLABELLED
 
 
 def find(paths: Sequence[Path]) -> tuple[Dataset, tuple[LeftOut, ...]]:

@@ -3,21 +3,32 @@
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from headstart.base.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
 from headstart.base.errors import DataError, UnknownName
-from headstart.base.tables import Cells, Columns, csv_rows, parquet_rows, unreadable_text
+from headstart.base.tables import (
+    Cells,
+    Columns,
+    column_names,
+    csv_rows,
+    parquet_rows,
+    unreadable_text,
+)
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.modalities.images.archives import read_archive
 from headstart.modalities.images.formats import NOT_AN_IMAGE, why_not_decoded
+from headstart.targets.classes import ClassTarget
+from headstart.targets.registry import kinds, target_kind
+from headstart.targets.target import Row, Target
 
 PART_COLUMNS = ("part", "split", "subset", "fold")  # of a manifest; `_part_columns` says which
 MANIFESTS = (".csv", ".parquet", ".pq")
-COLUMNS = Columns(("path", "label"), (*PART_COLUMNS, "group", "stratum"))
+OPTIONAL = (*PART_COLUMNS, "group", "stratum")
 EMPTY_CLASS = "class folder holds no images"
 UNREADABLE = "cannot be read"
 LAYOUT = (
@@ -29,17 +40,21 @@ LAYOUT = (
 
 @dataclass(frozen=True)
 class _Row:
-    """One example before classes have numbers."""
+    """One example before labels are encoded. asked: the cells that the target reads.
+
+    where: its place in a manifest, for messages.
+    """
 
     id: str
     source: Path
-    label: str
+    asked: Row
     part: str = ""
     group: str = ""
     stratum: str = ""
+    where: str = ""
 
 
-def read(source: Path | str) -> Dataset:
+def read(source: Path | str, target: str = "") -> Dataset:
     """The examples of a folder a class, of a folder of parts, or of a CSV or Parquet manifest.
 
     A folder that holds CIFAR-10 (binary or Python version) or the Oxford-IIIT pets as their
@@ -49,8 +64,12 @@ def read(source: Path | str) -> Dataset:
     by its folder or label in NFC, and classes are sorted by name. What is there and not used is in
     `left_out`. No picture is decoded here.
 
+    target: the kind of target that a manifest is read for; "" is the first one whose columns it
+    has, classes before others.
+
     Raises DataError when there is nothing there, no image, or a manifest that does not hold what
-    it must; MissingPackage when a Parquet file is read without pyarrow.
+    it must; UnknownName for no such kind of target; MissingPackage when a Parquet file is read
+    without pyarrow.
     """
     path = Path(source)
     if path.is_dir():
@@ -60,7 +79,7 @@ def read(source: Path | str) -> Dataset:
         raise DataError(f"There is no folder or file {display(path)}. Check the path.")
     if path.suffix.lower() not in MANIFESTS:
         raise DataError(f"{display(path)} is a file and no manifest. {LAYOUT}")
-    return read_manifest(path)
+    return read_manifest(path, target)
 
 
 def read_folder(root: Path) -> Dataset:
@@ -85,15 +104,16 @@ def read_folder(root: Path) -> Dataset:
             left_out.append(LeftOut(display(file), why, label=_announced_class(file, place, fault)))
         else:
             label = _class_name(file.parts[len(place)])
-            rows.append(_Row(display(file), root / file, label, layout.parts[place]))
+            rows.append(_Row(display(file), root / file, {"label": label}, layout.parts[place]))
     if not rows:
         others = about_links(left_out) + _about_announced(left_out)
         raise DataError(f"No images of a class were found under {display(root)}.{others} {LAYOUT}")
     return _dataset(rows, [*left_out, *_empty_classes(found, rows, layout)])
 
 
-def read_manifest(path: Path) -> Dataset:
-    """The examples listed in a CSV (UTF-8 or UTF-16) or Parquet file with columns path and label.
+def read_manifest(path: Path, target: str = "") -> Dataset:
+    """The examples listed in a CSV (UTF-8 or UTF-16) or Parquet file with columns path and label,
+    or with those of another kind of target in place of label.
 
     Paths are relative to the manifest's folder or absolute. Optional columns: part (train, val or
     test; `split`, and `subset` or `fold` with such names, are read as it), group (rows of one group
@@ -101,20 +121,21 @@ def read_manifest(path: Path) -> Dataset:
     are in `left_out`. Raises DataError for missing columns, empty labels, cells that are no text,
     unknown parts or no file at all.
     """
-    table = csv_rows if path.suffix.lower() == ".csv" else parquet_rows
-    records = list(table(path, COLUMNS))
+    table, kind = csv_rows if path.suffix.lower() == ".csv" else parquet_rows, _kind(path, target)
+    records = list(table(path, Columns(("path", *kind.reads), OPTIONAL)))
     columns = _part_columns([cells for _, cells in records])
     rows, left_out = list[_Row](), _unused_columns(path, records, columns)
     listed, folder = dict[str, int](), path.parent.resolve()
     for number, cells in records:
         where = f"{display(path)}, row {number}"
-        row = _manifest_row(path, folder, cells, _part(cells, columns, where), where)
+        part = _part(cells, columns, where)
+        row = replace(_manifest_row(path, folder, cells, kind.reads, where), part=part)
         if _is_file(row.source):
             _refuse_again(path, row, number, listed)
             rows.append(row)
         else:
             why = "listed in the manifest, but no such file"
-            left_out.append(LeftOut(row.id, why, label=row.label))
+            left_out.append(LeftOut(row.id, why, label=row.asked.get("label", "")))
     if not records:
         raise DataError(f"{display(path)} must list images, a row each; it has no rows.")
     if not rows:
@@ -122,7 +143,21 @@ def read_manifest(path: Path) -> Dataset:
             f"{display(path)} lists {len(records)} files and none of them is there. Its paths are "
             f"relative to {display(folder)}, or absolute."
         )
-    return _dataset(rows, left_out)
+    return _dataset(rows, left_out, kind)
+
+
+def _kind(path: Path, target: str) -> type[Target]:
+    """The kind of target of this name, or the first one whose columns a manifest has.
+
+    Classes come first, so that a package that adds a kind changes nothing for their manifests.
+    """
+    if target:
+        return target_kind(target)
+    if not ClassTarget.detect(column_names(path, ("path", *ClassTarget.reads))):
+        for kind in kinds().values():
+            if kind.detect(column_names(path, ("path", *kind.reads))):
+                return kind
+    return ClassTarget
 
 
 def _refuse_again(path: Path, row: _Row, number: int, listed: dict[str, int]) -> None:
@@ -141,19 +176,27 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _dataset(rows: list[_Row], left_out: Iterable[LeftOut]) -> Dataset:
-    classes = tuple(sorted({row.label for row in rows}))
-    number = {name: c for c, name in enumerate(classes)}
+def _dataset(
+    rows: list[_Row], left_out: Iterable[LeftOut], kind: type[Target] = ClassTarget
+) -> Dataset:
+    target = kind.of([row.asked for row in rows])
     return Dataset(
         ids=tuple(row.id for row in rows),
         sources=tuple(row.source for row in rows),
-        labels=tuple(number[row.label] for row in rows),
-        classes=classes,
+        labels=tuple(_encoded(target, row) for row in rows),
+        target=target,
         parts=_column(row.part for row in rows),
         groups=_column(row.group for row in rows),
         strata=_column(row.stratum for row in rows),
         left_out=tuple(left_out),
     )
+
+
+def _encoded(target: Target, row: _Row) -> Any:
+    try:
+        return target.encode(row.asked)
+    except DataError as error:
+        raise DataError(f"{row.where}: {error} Change it or take the row out.") from error
 
 
 def _column(values: Iterable[str]) -> tuple[str, ...]:
@@ -201,7 +244,7 @@ def _about_announced(left_out: Iterable[LeftOut]) -> str:
 
 
 def _empty_classes(found: Walk, rows: list[_Row], layout: FolderLayout) -> Iterator[LeftOut]:
-    used = {row.label for row in rows}
+    used = {row.asked["label"] for row in rows}
     for folder in found.folders:
         place = layout.base(folder)
         if place is None or place in layout.unlabelled:
@@ -261,25 +304,25 @@ def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
     return next(iter(parts.values()), "")
 
 
-def _manifest_row(path: Path, folder: Path, cells: Cells, part: str, where: str) -> _Row:
+def _manifest_row(path: Path, folder: Path, cells: Cells, reads: Sequence[str], where: str) -> _Row:
     """A row of the manifest at `path`, whose relative paths begin in `folder`."""
-    text = {name: _text(cells, name, where) for name in ("path", "label", "group", "stratum")}
+    text = {name: _text(cells, name, where) for name in ("path", *reads, "group", "stratum")}
     relative = _spelled(folder, text["path"])
     if NOT_UTF8.search(text["path"]) and not _is_file(folder / relative):
         raise unreadable_text(path)
     return _Row(
         display(relative),
         folder / relative,
-        text["label"],
-        part,
-        text["group"],
-        text["stratum"],
+        {name: text[name] for name in reads},
+        group=text["group"],
+        stratum=text["stratum"],
+        where=where,
     )
 
 
 def _text(cells: Cells, column: str, where: str) -> str:
     """One cell of a manifest, or DataError that names its row and column."""
-    read = {"path": path_text, "label": as_label}.get(column, as_text)
+    read = path_text if column == "path" else as_text if column in OPTIONAL else as_label
     try:
         text = read(cells.get(column))
     except DataError as error:

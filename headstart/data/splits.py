@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, repeat
 from typing import Annotated
 
 import numpy as np
@@ -15,10 +15,10 @@ from headstart.data.content import each_once
 from headstart.data.dataset import PARTS, Dataset, LeftOut
 
 Unit = tuple[int, ...]  # rows that stay together
-Cell = tuple[int, str]  # label, stratum
+Cell = tuple[int, str]  # a row's stratum by its label, and the one that the data names
 RANK = ("test", "val", "train")  # where a picture is kept that was given to several parts
-NAMED = 5  # classes in a message
-FIRST = ("train", "test", "val")  # who gets one when a class has fewer units than parts
+NAMED = 5  # strata in a message
+FIRST = ("train", "test", "val")  # who gets one when a label has fewer units than parts
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def split(
     in parts that the data names, no rows to train on.
     """
     plan = plan or SplitPlan()
-    units = _units(dataset, together)
+    units, cells = _units(dataset, together), _cells(dataset)
     part_of, left_out = _given(dataset, units)
     units = [tuple(row for row in unit if row not in left_out) for unit in units]
     given = [part for part in PARTS if part in part_of.values()]
@@ -95,11 +95,13 @@ def split(
     for donor, parts in _carvings(given):
         pool = [unit for unit in units if part_of.get(unit[0], donor) == donor]
         if len(parts) == len(PARTS):
-            _check_enough(dataset, pool, plan, together)
+            _check_enough(dataset, cells, pool, plan, together)
         shares = {part: plan.share(part) for part in parts}
-        part_of |= _placed(dataset, pool, shares, rng)
+        part_of |= _placed(cells, pool, shares, rng)
+        if "train" in shares and dataset.target.stratum_names:
+            _train_each_stratum(cells, pool, part_of)
     rows = {part: [r for r, p in sorted(part_of.items()) if p == part] for part in PARTS}
-    _check_training(dataset, rows)
+    _check_training(dataset, cells, rows)
     train, val, test = (dataset.take(rows[part]) for part in PARTS)
     (val, more), (test, others) = each_once(val), each_once(test)
     straddling = (out for _, out in sorted(left_out.items()))
@@ -158,45 +160,55 @@ def _carvings(given: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
             return [("", PARTS)]
 
 
+def _cells(dataset: Dataset) -> list[Cell]:
+    """The strata of each row."""
+    by_label = dataset.target.strata(dataset.y).tolist()
+    return list(zip(by_label, dataset.strata or repeat(""), strict=False))
+
+
 def _placed(
-    dataset: Dataset, units: Sequence[Unit], shares: Mapping[str, float], rng: np.random.Generator
+    cells: Sequence[Cell],
+    units: Sequence[Unit],
+    shares: Mapping[str, float],
+    rng: np.random.Generator,
 ) -> dict[int, str]:
-    """A part for each row: every class and stratum in proportion, in whole units."""
+    """A part for each row: every stratum in proportion, in whole units."""
     by_label = defaultdict[int, list[Unit]](list)
     for n in rng.permutation(len(units)):
-        by_label[_cell(dataset, units[n])[0]].append(units[n])
+        by_label[_cell(cells, units[n])[0]].append(units[n])
     part_of, carried = dict[int, str](), dict.fromkeys(shares, 0.0)
     for label in sorted(by_label):
-        for part, members in _placed_class(dataset, by_label[label], shares, carried).items():
+        for part, members in _placed_label(cells, by_label[label], shares, carried).items():
             part_of |= {row: part for unit in members for row in unit}
-    if "train" in shares:
-        _train_each_class(dataset, units, part_of)
     return part_of
 
 
-def _train_each_class(dataset: Dataset, units: Sequence[Unit], part_of: dict[int, str]) -> None:
-    """Move to train a unit of any class that has none there: mixed units count for one class."""
-    there = {dataset.labels[row] for row, part in part_of.items() if part == "train"}
+def _train_each_stratum(
+    cells: Sequence[Cell], units: Sequence[Unit], part_of: dict[int, str]
+) -> None:
+    """Move to train a unit of any label's stratum that has none there: mixed units count once."""
+    placed = {row: part_of[row] for unit in units for row in unit}
+    there = {cells[row][0] for row, part in placed.items() if part == "train"}
     for unit in sorted(units, key=len):
-        if {dataset.labels[row] for row in unit} - there:
+        if {cells[row][0] for row in unit} - there:
             part_of |= dict.fromkeys(unit, "train")
-            there |= {dataset.labels[row] for row in unit}
+            there |= {cells[row][0] for row in unit}
 
 
-def _placed_class(
-    dataset: Dataset,
+def _placed_label(
+    cells: Sequence[Cell],
     units: Sequence[Unit],
     shares: Mapping[str, float],
     carried: dict[str, float],
 ) -> dict[str, list[Unit]]:
-    """The units of one class by part, every stratum in proportion and no part without, if it can.
+    """The units of one label by part, every cell in proportion and no part without, if it can.
 
     carried: by how many rows each part is behind its share so far; brought up to date.
     """
     placed: dict[str, list[Unit]] = {part: [] for part in shares}
     by_cell = defaultdict[Cell, list[Unit]](list)
     for unit in units:
-        by_cell[_cell(dataset, unit)].append(unit)
+        by_cell[_cell(cells, unit)].append(unit)
     for cell in sorted(by_cell):
         seats = _seats(sum(map(len, by_cell[cell])), shares, carried)
         for unit in sorted(by_cell[cell], key=len, reverse=True):  # stable: shuffled among equals
@@ -246,26 +258,35 @@ def _fill_empty(placed: dict[str, list[Unit]], carried: dict[str, float]) -> Non
         placed[part] = []
 
 
-def _cell(dataset: Dataset, unit: Unit) -> Cell:
-    """The label and stratum of most rows of a unit, the first of them in a tie."""
+def _cell(cells: Sequence[Cell], unit: Unit) -> Cell:
+    """The cell of most rows of a unit, the first of them in a tie."""
     if len(unit) == 1:
-        return dataset.labels[unit[0]], dataset.strata[unit[0]] if dataset.strata else ""
-    cells = Counter(_cell(dataset, (row,)) for row in unit)
-    return cells.most_common(1)[0][0]
+        return cells[unit[0]]
+    return Counter(cells[row] for row in unit).most_common(1)[0][0]
 
 
 def _check_enough(
-    dataset: Dataset, units: Sequence[Unit], plan: SplitPlan, together: Sequence[Sequence[int]]
+    dataset: Dataset,
+    cells: Sequence[Cell],
+    units: Sequence[Unit],
+    plan: SplitPlan,
+    together: Sequence[Sequence[int]],
 ) -> None:
     """Raise DataError for classes with too few pictures, or units of them, for three parts.
 
     A few large groups are enough, one for each part: three patients with many pictures.
     """
+    names = dataset.target.stratum_names
+    labels = [label if names else 0 for label, _ in cells]
     first = {row: run[0] for run in together for row in run}
-    different = Counter(dataset.labels[row] for row in {first.get(r, r) for u in units for r in u})
-    whole = Counter(label for unit in units for label in {dataset.labels[row] for row in unit})
+    different = Counter(labels[row] for row in {first.get(r, r) for u in units for r in u})
+    whole = Counter(label for unit in units for label in {labels[row] for row in unit})
+
+    def name_of(label: int) -> str:
+        return repr(names[label]) if names else "this one"
+
     few = [
-        f"{dataset.classes[c]!r} has {n if n < plan.fewest else f'{n} in {whole[c]}'}"
+        f"{name_of(c)} has {n if n < plan.fewest else f'{n} in {whole[c]}'}"
         for c, n in sorted(different.items())
         if n < plan.fewest or whole[c] < len(PARTS)
     ]
@@ -273,18 +294,23 @@ def _check_enough(
         shares = "/".join(f"{plan.share(part):.2f}" for part in PARTS)
         more = f" and {len(few) - NAMED} more classes too few" if len(few) > NAMED else ""
         raise DataError(
-            f"A class takes {plan.fewest} different pictures or more for train, val and test of "
+            f"{'A class' if names else 'A data set'} takes {plan.fewest} different pictures or "
+            f"more for train, val and test of "
             f"{shares}, where copies count once, in {len(PARTS)} groups or more if it has groups; "
             f"{', '.join(few[:NAMED])}{more}. Add pictures, take the class out, or name the parts "
             f"yourself (folders train, val and test, or a manifest's column part)."
         )
 
 
-def _check_training(dataset: Dataset, rows: Mapping[str, Sequence[int]]) -> None:
-    there = {dataset.labels[row] for row in rows["train"]}
-    used = {dataset.labels[row] for part in PARTS for row in rows[part]}
-    if missing := sorted(used - there):
+def _check_training(
+    dataset: Dataset, cells: Sequence[Cell], rows: Mapping[str, Sequence[int]]
+) -> None:
+    names = dataset.target.stratum_names
+    there = {cells[row][0] for row in rows["train"]}
+    used = {cells[row][0] for part in PARTS for row in rows[part]}
+    if missing := sorted(used - there if names or not there else ()):
+        own = f"{names[missing[0]]!r} has" if names else "there are"
+        what = f"{'Every class' if names else 'A model'} needs rows to train on; {own}"
         raise DataError(
-            f"Every class needs rows to train on; {dataset.classes[missing[0]]!r} has none in "
-            f"train. Move some there, or give no parts and let the split make them."
+            f"{what} none in train. Move some there, or give no parts and let the split make them."
         )

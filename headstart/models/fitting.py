@@ -12,7 +12,6 @@ from headstart.base.errors import Mismatch, SpecError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime, torch_threads
 from headstart.base.store import USUAL, Store
-from headstart.data.checks import refuse_reserved
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
@@ -66,7 +65,7 @@ def fit(
     >>> fitted = hs.fit(hs.TwoPhaseSpec(), "timm:resnet50", hs.split(data))  # doctest: +SKIP
     >>> fitted.chosen, fitted.predict(new)  # doctest: +SKIP
     """
-    refuse_reserved(data.train.classes)
+    data.train.target.check_names()
     check_device(runtime or Runtime())
     context = RunContext(store, (runtime or Runtime()).resolved(), listener or Listener())
     with torch_threads(context.runtime.threads):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNKNOWN = -1  # the label of a row whose class is unknown, or not one of these
+UNLABELLED = "?"  # the one class of files whose class is asked for
+RESERVED = {  # names that a class could not be told apart by
+    "unknown": "predictions say of a picture that the model does not know",
+    UNLABELLED: "stands for a label that is not known",
+}
 SCORE = "score:"  # begins the name of a score's column, so a class may be called "path"
 
 
@@ -69,9 +75,9 @@ class ClassTarget(Target):
         return replace(self, majority=self.names[int(np.bincount(y).argmax())])
 
     def encode(self, row: Row) -> int:
-        if row["label"] not in self.names:
+        if (place := self._places.get(row["label"])) is None:
             raise DataError(str(UnknownName("class", row["label"], self.names)))
-        return self.names.index(row["label"])
+        return place
 
     def labels(self, values: Sequence[Any]) -> NDArray[np.int64]:
         if len(values) and not 0 <= min(values) <= max(values) < len(self.names):
@@ -82,6 +88,24 @@ class ClassTarget(Target):
                 f"characters. Rename its folder or its label."
             )
         return np.array(values, dtype=np.int64)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: c for c, name in enumerate(self.names)}
+
+    def present(self, values: Sequence[int]) -> tuple["ClassTarget", tuple[int, ...]]:
+        used = sorted(set(values))
+        number = {old: new for new, old in enumerate(used)}
+        names = tuple(self.names[c] for c in used)
+        return replace(self, names=names), tuple(number[value] for value in values)
+
+    def check_names(self) -> None:
+        for name in self.names:
+            if name in RESERVED:
+                raise DataError(
+                    f"A class must not be called {name!r}, which {RESERVED[name]}: give it another "
+                    f"name, such as 'other'."
+                )
 
     def decode(self, y: Labels) -> list[str]:
         names = [*self.names, ""]  # so that -1 is the last
@@ -94,12 +118,15 @@ class ClassTarget(Target):
         return np.full(n, UNKNOWN, dtype=np.int64)
 
     def translate(self, y: Labels, target: Target) -> NDArray[np.int64]:
-        own = {name: c for c, name in enumerate(self.names)}
-        names = class_names(target)
-        return np.array([*(own.get(name, UNKNOWN) for name in names), UNKNOWN], np.int64)[y]
+        there = [self._places.get(name, UNKNOWN) for name in class_names(target)]
+        return np.array([*there, UNKNOWN], np.int64)[y]
 
     def strata(self, y: Labels) -> NDArray[np.int64]:
         return np.asarray(y, np.int64)
+
+    @property
+    def stratum_names(self) -> tuple[str, ...]:
+        return self.names
 
     @property
     def outputs(self) -> int:

@@ -1,6 +1,6 @@
 """The kinds of target by name: built in, of installed packages, and registered by a script."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -38,11 +38,6 @@ def target_kind(name: str) -> type[Target]:
     if name not in _KINDS and name not in kinds():
         raise UnknownName("kind of target", name, _KINDS)
     return _KINDS[name]
-
-
-def detect(columns: Sequence[str]) -> type[Target] | None:
-    """The first kind that data with these columns asks for; None if there is none."""
-    return next((kind for kind in kinds().values() if kind.detect(columns)), None)
 
 
 def target_to_plain(target: Target) -> dict[str, Any]:

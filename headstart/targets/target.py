@@ -4,7 +4,7 @@ N examples, K raw outputs of a head. Raw outputs and answers are arrays by name,
 Nothing here knows what an example looks like, and nothing here makes intervals or HTML.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -104,7 +104,7 @@ class Target(Protocol):
 
     # ------------------------------------------------------------ labels
     @classmethod
-    def detect(cls, columns: Sequence[str]) -> bool:
+    def detect(cls, columns: Collection[str]) -> bool:
         """Whether data with these columns asks this."""
         return set(cls.reads) <= set(columns)
 
@@ -124,6 +124,15 @@ class Target(Protocol):
     def labels(self, values: Sequence[Any]) -> Labels:
         """Encoded labels as the array that loss and metrics read; DataError for a wrong one."""
         ...
+
+    def present(self, values: Sequence[Any]) -> "tuple[Target, tuple[Any, ...]]":
+        """The same asked of these encoded labels alone, and the labels for it: classes that have
+        no rows are left out."""
+        return self, tuple(values)
+
+    def check_names(self) -> None:
+        """Raise DataError for names that answers need for something else."""
+        return None
 
     def decode(self, y: Labels) -> list[str]:
         """The labels as the data writes them; "" where unknown."""
@@ -146,11 +155,16 @@ class Target(Protocol):
 
     def translate(self, y: Labels, target: "Target") -> Labels:
         """Labels that `target` encoded, as this target encodes them; unknown where it cannot."""
-        return y
+        return y if self.agrees(target) else self.unknown(len(y))
 
     def strata(self, y: Labels) -> NDArray[np.int64]:
         """(N,) groups whose shares splits and folds keep."""
         return np.zeros(len(y), np.int64)
+
+    @property
+    def stratum_names(self) -> tuple[str, ...]:
+        """Names of the strata, if each of them needs rows in every part; else none."""
+        return ()
 
     # ------------------------------------------------------------ learning
     @property
