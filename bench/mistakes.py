@@ -20,6 +20,7 @@ from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
 from headstart.heads.head import HeadSpec
 from headstart.modalities.images.examples import _package_folder
+from headstart.targets.classes import ClassTarget
 
 FLIPPED, L2 = 0.05, 0.03
 
@@ -58,7 +59,7 @@ def clouds(seed: int) -> FeatureTable:
     rng = np.random.default_rng(seed)
     y = rng.integers(4, size=2000)
     x = (rng.normal(size=(2000, 16)) + 6 * np.eye(4, 16)[y]).astype(np.float32)
-    return FeatureTable(tuple(map(str, range(2000))), x, y, ("a", "b", "c", "d"), "")
+    return FeatureTable(tuple(map(str, range(2000))), x, y, ClassTarget(("a", "b", "c", "d")), "")
 
 
 def planted(name: str, table: FeatureTable, seed: int) -> dict[str, object]:
@@ -67,7 +68,7 @@ def planted(name: str, table: FeatureTable, seed: int) -> dict[str, object]:
     wrong = rng.permutation(n)[: round(FLIPPED * n)]
     y: NDArray[np.int64] = table.y.copy()
     y[wrong] = (y[wrong] + rng.integers(1, classes, size=len(wrong))) % classes
-    told = FeatureTable(table.ids, table.x, y, table.classes, "")
+    told = FeatureTable(table.ids, table.x, y, table.target, "")
     scores = out_of_fold(HeadSpec(l2=(L2,)), told, rng)
     flipped = np.isin(np.arange(n), wrong)
     first = np.argsort(margins(scores, y), kind="stable")[: len(wrong)]

@@ -18,8 +18,8 @@ import headstart as hs
 from headstart.base.errors import BundleError
 from headstart.base.runtime import ON_CPU
 from headstart.models import bundle as bundles
-from headstart.models.calibration import scaled
 from headstart.models.limits import Limits
+from headstart.targets.temperature import scaled
 
 
 @pytest.fixture

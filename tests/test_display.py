@@ -20,6 +20,7 @@ from headstart.cli.main import main
 from headstart.cli.printing import print_line, print_table
 from headstart.cli.progress import say
 from headstart.runs.folder import recorded_parts, splits_csv
+from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions, read_predictions, write_csv
 
 EVIL = (
@@ -126,9 +127,7 @@ def test_classes_and_licences_of_a_strangers_model_are_escaped(
     card = replace(model.backbone.card, name="net\x1b]0;x\x07", licence="MIT\nerror     forged")
     backbone = replace(model.backbone, card=card)
     hs.save(
-        replace(
-            model, backbone=backbone, classes=(odd := ("a\nb\tc", "d\x1b[31m")), majority=odd[0]
-        ),
+        replace(model, backbone=backbone, target=ClassTarget(("a\nb\tc", "d\x1b[31m"), "a\nb\tc")),
         run / "strange",
     )
     capsys.readouterr()

@@ -37,6 +37,7 @@ from headstart.explaining.pixels.ideal_plan import IdealPlan, Space
 from headstart.heads.head import HeadSpec
 from headstart.modalities.images.inputs import ImageInput
 from headstart.models.model import Model
+from headstart.targets.classes import ClassTarget
 from headstart.training.network import head_of, new_head
 
 QUICK = IdealPlan(steps=24, lr=0.2)
@@ -47,7 +48,9 @@ RESIZED = ImageInput(size=48, resize=64)
 @pytest.fixture(scope="module")
 def lens() -> Lens:
     head = head_of(new_head(HeadSpec("linear"), 32, 3, seed=1))
-    seen = lens_of(Model(hs.load_backbone("tiny:32"), head, ("ant", "bee", "cat"), "ant"))
+    seen = lens_of(
+        Model(hs.load_backbone("tiny:32"), head, ClassTarget(("ant", "bee", "cat"), "ant"))
+    )
     sure = torch.nn.Linear(32, 3)
     torch.nn.init.normal_(sure.weight, std=8, generator=torch.Generator().manual_seed(0))
     return replace(seen, head=sure.requires_grad_(False))
@@ -326,7 +329,7 @@ def test_another_run_of_the_same_classes_can_judge(
 def test_a_judge_is_asked_for_a_class_by_either_name(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judge = replace(hs.load(run / "model").model, classes=("tabby", "dark"))
+    judge = replace(hs.load(run / "model").model, target=ClassTarget(("tabby", "dark"), "dark"))
     hs.save(judge, tmp_path / "judge")
     words = ["--class", "tabby", "--steps", "2", "--out", str(tmp_path / "a.png"), "--json"]
     who = ["--backbone", "packaged:efficientnet_lite0", "--judge", str(tmp_path / "judge")]

@@ -11,6 +11,7 @@ from headstart.evaluation.mistakes import margins, mistakes, noise, outliers, su
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
 from headstart.heads.head import HeadSpec
+from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions
 
 
@@ -21,11 +22,11 @@ def table(n: int = 300, classes: int = 3, apart: float = 3.0, seed: int = 0) -> 
     centres = np.eye(classes, 10) * apart
     x = (rng.normal(size=(n, 10)) + centres[y]).astype(np.float32)
     names = tuple("abcdefgh"[:classes])
-    return FeatureTable(tuple(f"{i}.png" for i in range(n)), x, y, names, "")
+    return FeatureTable(tuple(f"{i}.png" for i in range(n)), x, y, ClassTarget(names), "")
 
 
 def relabelled(rows: FeatureTable, y: NDArray[np.int64]) -> FeatureTable:
-    return FeatureTable(rows.ids, rows.x, y, rows.classes, "")
+    return FeatureTable(rows.ids, rows.x, y, rows.target, "")
 
 
 def test_planted_label_mistakes_are_found() -> None:
@@ -128,7 +129,10 @@ def test_features_that_do_not_vary_have_no_map(x: NDArray[np.float64]) -> None:
     """t-SNE would crash the process with some of them."""
     ids = tuple(map(str, range(len(x))))
     y = np.arange(len(x)) % 2
-    assert embedding_map(FeatureTable(ids, x.astype(np.float32), y, ("a", "b"), ""), {}) is None
+    assert (
+        embedding_map(FeatureTable(ids, x.astype(np.float32), y, ClassTarget(("a", "b")), ""), {})
+        is None
+    )
 
 
 def test_features_that_vary_in_one_row_or_column_have_a_map() -> None:
@@ -136,7 +140,7 @@ def test_features_that_vary_in_one_row_or_column_have_a_map() -> None:
     for varying in (np.ix_([5], range(10)), np.ix_(range(60), [3])):
         x = np.zeros_like(rows.x)
         x[varying] = rows.x[varying]
-        found = embedding_map(FeatureTable(rows.ids, x, rows.y, rows.classes, ""), {})
+        found = embedding_map(FeatureTable(rows.ids, x, rows.y, rows.target, ""), {})
         assert found is not None
         assert np.isfinite(found.maps["t-SNE"]).all()
 
@@ -175,6 +179,6 @@ def test_folds_hold_out_no_whole_stretch_of_a_class() -> None:
     y = np.repeat([0, 1], 100)
     films = np.repeat(np.arange(10), 20)  # ten films of 20 frames, each a cloud of its own
     x = (rng.normal(size=(200, 12)) + 12 * np.eye(10, 12)[films]).astype(np.float32)
-    rows = FeatureTable(tuple(map(str, range(200))), x, y, ("a", "b"), "")
+    rows = FeatureTable(tuple(map(str, range(200))), x, y, ClassTarget(("a", "b")), "")
     scores = out_of_fold(HeadSpec(l2=(0.01,)), rows, rng)
     assert (scores.argmax(axis=1) == y).mean() > 0.98

@@ -20,6 +20,7 @@ from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
 from headstart.models.limits import Limits
 from headstart.models.model import Model
+from headstart.targets.classes import ClassTarget
 from headstart.training.network import head_of, new_head
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
@@ -36,7 +37,7 @@ def model_on(backbone: Backbone, head: MlpHead | None = None) -> Model:
     if head is None:
         head = head_of(new_head(HeadSpec("linear"), backbone.card.dim, 3, seed=1))
     names = ("ant", "bee", "cat")[: head.classes]
-    return Model(backbone, head, names, "ant", Limits(temperature=1.5))
+    return Model(backbone, head, ClassTarget(names, "ant"), Limits(temperature=1.5))
 
 
 def squares_for(lens: Lens, n: int = 2) -> Squares:
@@ -134,4 +135,4 @@ def test_a_network_without_source_classes_says_so() -> None:
 def test_a_head_without_gradients_is_refused() -> None:
     head = NearestHead(np.eye(4, 8, dtype=np.float32), np.arange(4) % 2, np.ones(2, "f4"), 1)
     with pytest.raises(SpecError, match="head of linear layers"):
-        lens_of(Model(hs.load_backbone("tiny:8"), head, ("a", "b"), "a"))
+        lens_of(Model(hs.load_backbone("tiny:8"), head, ClassTarget(("a", "b"), "a")))

@@ -24,6 +24,7 @@ from headstart.explaining.pixels.corruptions import (
     _snow,
     corrupt,
 )
+from headstart.targets.classes import ClassTarget
 from headstart.training import adversary
 
 RANDOM = ("gaussian_noise", "shot_noise", "motion_blur", "snow", "fog")
@@ -322,7 +323,7 @@ def test_labels_of_training_rows_go_by_name(
     model: hs.Model, lens: hs.Lens, tried: hs.Squared, trained: Path
 ) -> None:
     known = hs.extract(model.backbone, hs.read(trained / "shapes"), store=None)
-    turned = replace(known, y=1 - known.y, classes=known.classes[::-1])
+    turned = replace(known, y=1 - known.y, target=ClassTarget(known.classes[::-1]))
     shares = [
         hs.robustness(lens, tried.squares, tried.data.y, CLEAN, known=table).attacked[0].neighbours
         for table in (known, turned)

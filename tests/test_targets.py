@@ -111,7 +111,7 @@ def test_another_targets_metrics_have_intervals_and_are_attributes() -> None:
     plain = result.to_plain()
     assert plain["target"] == {"kind": "count", "mean": 0.0}
     assert plain["baseline"]["mean_error"]["value"] > plain["mean_error"]["value"]
-    assert registry.evaluated_target(plain) == CountTarget()
+    assert registry.target_from_plain(plain) == CountTarget()
     with pytest.raises(AttributeError, match="its metrics are mean_error"):
         result.accuracy  # noqa: B018
 
@@ -175,7 +175,7 @@ def test_a_split_of_another_target_keeps_shares_and_needs_no_rows_of_every_label
 @pytest.mark.parametrize("target", [ClassTarget(("a", "b"), "b"), CountTarget(2.5)])
 def test_a_target_comes_back_from_its_settings(target: Target) -> None:
     assert registry.target_from_plain(registry.target_to_plain(target)) == target
-    evaluated = registry.evaluated_target(target.heading())
+    evaluated = registry.target_from_plain(target.heading())
     assert evaluated.kind == target.kind
 
 

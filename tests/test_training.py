@@ -25,6 +25,7 @@ from headstart.base.seals import sealed
 from headstart.features.extract import FeatureTable
 from headstart.heads.head import HeadSpec
 from headstart.modalities.images.augment import Augment
+from headstart.targets.classes import ClassTarget
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
 from headstart.training.loop import Trained, judge, losses_of, train
@@ -53,7 +54,9 @@ def feed(n: int = 40, seed: int = 0, views: int = 1) -> Stored:
         cut = (rng.normal(size=(n, 3, 8, 8)) + bright).astype(np.float32)
         ids = tuple(f"{i}.png" for i in range(n))
         tables.append(
-            FeatureTable(ids, np.zeros((n, 4), np.float32), y, ("a", "b"), "test", cut=cut)
+            FeatureTable(
+                ids, np.zeros((n, 4), np.float32), y, ClassTarget(("a", "b")), "test", cut=cut
+            )
         )
     return Stored(tuple(tables), cut=True)
 

@@ -14,8 +14,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from headstart.base.errors import Mismatch, SpecError
 from headstart.heads.head import softmax
-from headstart.models.calibration import calibration, coverage_curve, fit_temperature, scaled
-from headstart.models.conformal import conformal_limit, conformal_sets, upper_limit
+from headstart.models.calibration import calibration, coverage_curve
+from headstart.models.conformal import upper_limit
 from headstart.models.distance import Seen
 from headstart.models.limits import (
     Judged,
@@ -25,6 +25,8 @@ from headstart.models.limits import (
     load_limits,
     precision_limit,
 )
+from headstart.targets.classes import ClassTarget
+from headstart.targets.temperature import fit_temperature, scaled
 
 Drawn = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -112,6 +114,18 @@ class Fixed(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return x.argmax(axis=1)
 
 
+def target_of(scores: NDArray[np.floating]) -> ClassTarget:
+    return ClassTarget(tuple(map(str, range(scores.shape[1]))))
+
+
+def conformal_limit(scores: NDArray[np.floating], labels: NDArray[np.int64], alpha: float) -> float:
+    return upper_limit(target_of(scores).conformity({"scores": scores}, labels), alpha)
+
+
+def conformal_sets(scores: NDArray[np.floating], limit: float) -> NDArray[np.bool_]:
+    return target_of(scores).region({"scores": scores}, limit)["not_ruled_out"]
+
+
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
 def test_conformal_sets_are_mapies(alpha: float) -> None:
     drawn_scores, labels = drawn(900)
@@ -160,15 +174,15 @@ def test_distance_is_to_the_fifth_nearest_on_the_sphere() -> None:
 def judged(n: int = 400, seed: int = 0) -> Judged:
     scores, labels = drawn(n, sharper=2.0, seed=seed)
     x = np.random.default_rng(seed).normal(size=(n, 16)).astype(np.float32)
-    return Judged(scores, labels, x + 4)
+    return Judged(target_of(scores), {"scores": scores}, labels, x + 4)
 
 
 def test_a_wanted_precision_is_kept_on_rows_that_chose_it() -> None:
     val = judged()
     limits = find_limits(TrustPlan(precision=0.9), val, None)
-    scores = scaled(val.scores, limits.temperature)
+    scores = scaled(val.answers["scores"], limits.temperature)
     sure = scores.max(axis=1) >= limits.confidence
-    right = scores.argmax(axis=1) == val.labels
+    right = scores.argmax(axis=1) == val.y
     assert right[sure].mean() >= 0.9 > right.mean()
 
 
@@ -190,7 +204,8 @@ def test_a_precision_that_no_score_keeps_sets_no_limit() -> None:
 def test_a_wanted_coverage_is_kept() -> None:
     val = judged()
     limits = find_limits(TrustPlan(coverage=0.8), val, None)
-    said = limits.doubts(scaled(val.scores, limits.temperature), val.x)
+    answers = val.target.scaled(val.answers, limits.temperature)
+    said = limits.doubts(val.target, answers, val.x)
     assert sum(not reason for reason in said) / len(said) == pytest.approx(0.8, abs=0.005)
     assert any(reason.startswith("not sure enough (score 0.") for reason in said)
 
@@ -198,9 +213,10 @@ def test_a_wanted_coverage_is_kept() -> None:
 def test_what_is_unlike_the_training_rows_is_unknown() -> None:
     val, strange = judged(), -judged(seed=1).x
     limits = find_limits(TrustPlan(false_alarms=0.05), val, Seen.of(judged(seed=2).x))
-    unlike = [reason.startswith("unlike") for reason in limits.doubts(val.scores, val.x)]
+    said = limits.doubts(val.target, val.answers, val.x)
+    unlike = [reason.startswith("unlike") for reason in said]
     assert np.mean(unlike) == pytest.approx(0.05, abs=0.005)
-    assert all(limits.doubts(val.scores, strange))
+    assert all(limits.doubts(val.target, val.answers, strange))
 
 
 def test_limits_are_the_same_after_a_round_trip() -> None:

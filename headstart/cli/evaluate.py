@@ -20,6 +20,7 @@ from headstart.cli.opening import source_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_evaluation, print_json, tell_left_out
 from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped
+from headstart.evaluation.evaluation import evaluate_predictions
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     strangers = _strangers(said, data)
     if not said.known.any():
         raise DataError(f"There is nothing to judge by: none of {len(data):,} images can be read.")
-    _print_judged(hs.evaluate(said, majority=bundle.model.majority), args)
+    _print_judged(evaluate_predictions(said, fitted=bundle.model.target), args)
     return tell_left_out((*data.left_out, *judged.left_out, *table.left_out, *strangers))
 
 

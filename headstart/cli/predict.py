@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
             model.backbone, files, runtime=runtime, listener=listener, stage="predict"
         )
         found = model.predict_table(table)
-        doubts, sets = model.doubts(found, table), model.limits.sets(found.scores)
-        return Answers(found, table.left_out, doubts, sets)
+        sets = model.limits.region(found.target, found.outputs).get("not_ruled_out")
+        return Answers(found, table.left_out, model.doubts(found, table), sets)
 
     return print_answers(answering, args, AT_ONCE)

@@ -21,7 +21,7 @@ from headstart.base.values import Record, entries, entry, joined
 from headstart.targets.classes import ClassTarget, class_names
 from headstart.targets.metrics import wilson_bounds
 from headstart.targets.predictions import Predictions
-from headstart.targets.registry import evaluated_target
+from headstart.targets.registry import target_from_plain
 from headstart.targets.target import (
     Baseline,
     Labels,
@@ -145,8 +145,8 @@ def evaluate(
         return evaluate_predictions(said, majority=majority, seed=seed)
     if data is None:
         raise SpecError("A model is judged on examples: evaluate(model, data.test).")
-    majority = said.majority if majority is None else majority
-    return evaluate_predictions(said.predict(data), majority=majority, seed=seed)
+    answered = said.predict(data)
+    return evaluate_predictions(answered, majority=majority, fitted=said.target, seed=seed)
 
 
 def evaluate_predictions(
@@ -287,7 +287,7 @@ def _read_target(plain: Mapping[str, Any], at: str) -> tuple[Target, Outputs, La
     key = "target" if "target" in plain else "classes"
     entry(plain, key, dict[str, Any] if key == "target" else tuple[str, ...], at)
     try:
-        target = evaluated_target(plain)
+        target = target_from_plain(plain)
         answers = target.activate(np.zeros((0, target.outputs), np.float32))
         return target, answers, target.unknown(0)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from headstart.base.values import Record
 from headstart.evaluation.comparison import mcnemar
 from headstart.evaluation.evaluation import Estimate, compare, wilson
-from headstart.models.calibration import Calibration, calibration, coverage_curve, scaled
+from headstart.models.calibration import Calibration, calibration, coverage_curve
 from headstart.models.limits import TrustPlan
 from headstart.models.model import Model
 from headstart.targets.predictions import Predictions
+from headstart.targets.temperature import scaled
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def doubts(
     if not len(rows):
         return None
     known, settings = predictions.take(rows), limits.settings()
-    sets = limits.sets(known.scores)
+    sets = limits.region(known.target, known.outputs)["not_ruled_out"]
     held = sets[np.arange(len(known)), known.labels]
     size = float(sets.sum(axis=1).mean())
     far = limits.distance(x[rows]) > limits.far

@@ -23,6 +23,8 @@ from headstart.base.values import fingerprint
 from headstart.data.content import changed_during_run, read_checked
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.features.engines import Engine, open_engine, precision
+from headstart.targets.classes import as_target, class_names
+from headstart.targets.target import Labels, Target
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,8 +67,8 @@ class FeatureTable:
 
     ids: tuple[str, ...]
     x: NDArray[np.float32]  # (N, D)
-    y: NDArray[np.int64]  # (N,)
-    classes: tuple[str, ...]
+    y: Labels  # as the target encodes them; for classes (N,) int64
+    target: Target  # names of classes in its place make a ClassTarget
     made_by: str  # fingerprint of weights, preprocessing, cut and precision
     left_out: tuple[LeftOut, ...] = ()
     forwards: int = 0
@@ -76,6 +78,7 @@ class FeatureTable:
     damaged: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "target", as_target(self.target))
         if not len(self.ids) == len(self.x) == len(self.y):
             raise Mismatch(
                 f"A feature table has one row per id; got {len(self.ids)} ids, "
@@ -84,6 +87,10 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return class_names(self.target)
 
     def of(self, dataset: Dataset) -> "FeatureTable":
         """The rows of `dataset`, in its order, with its labels; raises Mismatch if one lacks."""
@@ -95,7 +102,7 @@ class FeatureTable:
         rows = [place[id] for id in dataset.ids]
         x = self.x[rows].reshape(len(dataset), self.x.shape[1])
         cut = None if self.cut is None else _picked(self.cut, rows)
-        return FeatureTable(dataset.ids, x, dataset.y, dataset.classes, self.made_by, cut=cut)
+        return FeatureTable(dataset.ids, x, dataset.y, dataset.target, self.made_by, cut=cut)
 
 
 def extract(
@@ -358,9 +365,7 @@ class _Work:
         )
         x = self.x if len(own) == self.rows else self.x[own]
         made_by = self.place.made_by
-        return FeatureTable(
-            data.ids, x, data.y, data.classes, made_by, left_out, cut=self._cut(own)
-        )
+        return FeatureTable(data.ids, x, data.y, data.target, made_by, left_out, cut=self._cut(own))
 
     def _cut(self, rows: list[int]) -> Activations | None:
         if self.place.cuts is not None:

@@ -37,7 +37,10 @@ class Head(Protocol):
     @property
     def classes(self) -> int: ...  # C
     @property
+    def outputs(self) -> int: ...  # K, which is 1 for the log odds of two classes
+    @property
     def parameters(self) -> int: ...
+    def raw(self, x: Floats) -> NDArray[np.float64]: ...  # (N, D) -> (N, K), as a target reads it
     def scores(self, x: Floats) -> NDArray[np.float32]: ...  # (N, D) -> (N, C), rows sum to 1
     def tensors(self) -> dict[str, NDArray[Any]]: ...  # what a bundle saves
     def settings(self) -> dict[str, float]: ...  # and what it saves beside them

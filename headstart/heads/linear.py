@@ -55,15 +55,23 @@ class LinearHead:
     def parameters(self) -> int:
         return self.weight.size + self.bias.size
 
-    def scores(self, x: Floats) -> NDArray[np.float32]:
-        """(N, D) -> (N, C) probabilities. Raises Mismatch for another width, NaN or infinity."""
+    @property
+    def outputs(self) -> int:
+        return self.weight.shape[1]
+
+    def raw(self, x: Floats) -> Doubles:
+        """(N, D) -> (N, C) logits. Raises Mismatch for another width, NaN or infinity."""
         check_width(x, self.features)
         check_finite(x, "Features")
-        scores = np.empty((len(x), self.classes), np.float32)
+        logits = np.empty((len(x), self.outputs))
         weight = self.weight.astype(np.float64)
         for rows in blocks(len(x)):
-            scores[rows] = softmax(x[rows].astype(np.float64) @ weight + self.bias)
-        return scores
+            logits[rows] = x[rows].astype(np.float64) @ weight + self.bias
+        return logits
+
+    def scores(self, x: Floats) -> NDArray[np.float32]:
+        """(N, D) -> (N, C) probabilities."""
+        return softmax(self.raw(x)).astype(np.float32)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         return {"weight": self.weight, "bias": self.bias}

@@ -47,14 +47,24 @@ class MlpHead:
     def parameters(self) -> int:
         return sum(w.size + b.size for w, b in self._layers())
 
-    def scores(self, x: Floats) -> NDArray[np.float32]:
-        """(N, D) -> (N, C) probabilities. Raises Mismatch for another width, NaN or infinity."""
+    @property
+    def outputs(self) -> int:
+        return self.weights[-1].shape[1]
+
+    def raw(self, x: Floats) -> NDArray[np.float64]:
+        """(N, D) -> (N, K). Raises Mismatch for another width, NaN or infinity."""
         check_width(x, self.features)
         check_finite(x, "Features")
-        scores = np.empty((len(x), self.classes), np.float32)
+        raw = np.empty((len(x), self.outputs))
         for rows in blocks(len(x)):
-            scores[rows] = softmax(self._logits(x[rows].astype(np.float64)))
-        return scores
+            raw[rows] = self._layered(x[rows].astype(np.float64))
+        return raw
+
+    def scores(self, x: Floats) -> NDArray[np.float32]:
+        """(N, D) -> (N, C) probabilities."""
+        raw = self.raw(x)
+        logits = np.hstack([np.zeros_like(raw), raw]) if self.outputs == 1 else raw
+        return softmax(logits).astype(np.float32)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         named = {f"weight{i}": w for i, w in enumerate(self.weights)}
@@ -66,10 +76,10 @@ class MlpHead:
     def _layers(self) -> "zip[tuple[NDArray[np.float32], NDArray[np.float32]]]":
         return zip(self.weights, self.biases, strict=True)
 
-    def _logits(self, x: NDArray[np.float64]) -> NDArray[np.float64]:  # (N, D) -> (N, C)
+    def _layered(self, x: NDArray[np.float64]) -> NDArray[np.float64]:  # (N, D) -> (N, K)
         for i, (w, b) in enumerate(self._layers()):
             x = (np.maximum(x, 0.0) if i else x) @ w.astype(np.float64) + b
-        return np.hstack([np.zeros_like(x), x]) if x.shape[1] == 1 else x
+        return x
 
 
 def load_mlp(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:

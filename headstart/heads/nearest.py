@@ -66,13 +66,22 @@ class NearestHead:
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
         """(N, D) -> (N, C) probabilities. Raises Mismatch for another width, NaN or infinity."""
-        return self.scores_for((self.neighbours,), x)[0]
+        return self.votes_for((self.neighbours,), x)[0].astype(np.float32)
 
-    def scores_for(self, ks: tuple[int, ...], x: Floats) -> list[NDArray[np.float32]]:
-        """The scores that each number of neighbours gives, the similarities reckoned once."""
+    @property
+    def outputs(self) -> int:
+        return self.classes
+
+    def raw(self, x: Floats) -> NDArray[np.float64]:
+        """(N, D) -> (N, C) logarithms of the probabilities."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.votes_for((self.neighbours,), x)[0])
+
+    def votes_for(self, ks: tuple[int, ...], x: Floats) -> list[NDArray[np.float64]]:
+        """The probabilities that each number of neighbours gives, similarities computed once."""
         check_width(x, self.features)
         check_finite(x, "Features")
-        scores = [np.empty((len(x), self.classes), np.float32) for _ in ks]
+        scores = [np.empty((len(x), self.classes)) for _ in ks]
         for rows in blocks(len(x), max(1, BLOCK_CELLS // len(self.y))):
             alike, labels = _most_alike(unit(x[rows]) @ self.x.T, self.y, max(ks))
             for out, k in zip(scores, ks, strict=True):
@@ -114,8 +123,8 @@ def nearest_trials(spec: HeadSpec, train: Table, x: Floats) -> Iterator[Trial]:
     rows = unit(train.x)
     weight = weight_of_classes(spec.class_weights, train.y, len(train.classes)).astype(np.float32)
     heads = [NearestHead(rows, np.asarray(train.y), weight, k) for k in ks]
-    for head, scores in zip(heads, heads[0].scores_for(ks, x), strict=True):
-        yield Trial({"neighbours": head.neighbours}, head, scores)
+    for head, scores in zip(heads, heads[0].votes_for(ks, x), strict=True):
+        yield Trial({"neighbours": head.neighbours}, head, scores.astype(np.float32))
 
 
 def unit(x: Floats) -> NDArray[np.float32]:

@@ -36,6 +36,7 @@ from headstart.heads.families import load_head
 from headstart.modalities import inputs as inputs  # the kinds that a card may name
 from headstart.models.limits import load_limits
 from headstart.models.model import Model
+from headstart.targets.registry import target_from_plain, target_to_plain
 
 FORMAT = 2  # 1 knew no limits
 FILES = ("card.json", "golden.json", "graph.onnx", "model.json", "weights.safetensors")
@@ -63,8 +64,7 @@ def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = N
     if isinstance(model.backbone, Backbone):
         _check_export(frozen, model.backbone)
     facts = {
-        "classes": list(model.classes),
-        "majority": model.majority,
+        **target_to_plain(model.target),
         "head": {"kind": model.head.kind, "settings": model.head.settings()},
         "limits": model.limits.settings(),
         "inputs": list(frozen.inputs),
@@ -78,7 +78,7 @@ def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = N
     with new_folder(folder) as part:
         write_json(part / "card.json", card_to_plain(frozen.card))
         write_json(part / "model.json", facts)
-        write_json(part / "golden.json", {"scores": _golden_scores(shipped).tolist()})
+        write_json(part / "golden.json", _golden_answers(shipped))
         write_bytes(part / "graph.onnx", frozen.graph)
         write_bytes(part / "weights.safetensors", pack(tensors))
         write_text(part / MANIFEST, _manifest({n: _sha256(part / n) for n in FILES}))
@@ -153,8 +153,7 @@ def _read(folder: Path) -> Bundle:
     model = Model(
         frozen,
         load_head(kind, head, settings),
-        tuple(facts["classes"]),
-        facts["majority"],
+        target_from_plain(facts),
         load_limits(facts["limits"], under("limits.", tensors)),
     )
     return Bundle(folder, model, facts)
@@ -204,20 +203,29 @@ def _manifest(files: Mapping[str, str]) -> str:
     return json.dumps({"format": FORMAT, "files": listed, "sha256": seal}, indent=2) + "\n"
 
 
-def _golden_scores(model: Model) -> NDArray[np.floating[Any]]:
+def _golden_answers(model: Model) -> dict[str, Any]:
+    """What the model's head answers to the known example, by name."""
     assert isinstance(model.backbone, Frozen)
     known = model.backbone.card.input.golden()
-    return model.head.scores(OnnxEngine(model.backbone, cores())(known)[0])[0]
+    x, *_ = OnnxEngine(model.backbone, cores())(known)
+    answers = model.target.activate(model.head.raw(x))
+    return {name: values[0].tolist() for name, values in answers.items()}
 
 
 def _check_golden(bundle: Bundle) -> None:
-    promised = np.array(_json(bundle.folder / "golden.json")["scores"])
-    scores = _golden_scores(bundle.model)
-    if promised.shape != scores.shape or not np.allclose(scores, promised, atol=GOLDEN_TOLERANCE):
+    promised, given = _json(bundle.folder / "golden.json"), _golden_answers(bundle.model)
+    alike = promised.keys() == given.keys() and all(
+        _near(np.array(values), np.array(given[name])) for name, values in promised.items()
+    )
+    if not alike:
         raise BundleError(
-            f"{bundle.folder} must give a known example the scores it gave when it was saved, to "
+            f"{bundle.folder} must give a known example the answers it gave when it was saved, to "
             f"{GOLDEN_TOLERANCE}; here they differ. Is this build of ONNX Runtime to be trusted?"
         )
+
+
+def _near(promised: NDArray[Any], given: NDArray[Any]) -> bool:
+    return promised.shape == given.shape and np.allclose(given, promised, atol=GOLDEN_TOLERANCE)
 
 
 def _sha256(path: Path) -> str:

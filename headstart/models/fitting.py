@@ -151,10 +151,10 @@ def from_scratch(
     context = data.phase(phase, backbone)
     with torch_threads(context.runtime.threads):
         thawed, train = thaw(backbone, "all", whole=True), splits.train
-        head = new_head(spec.head, backbone.card.dim, len(train.classes), settings.seed)
+        head = new_head(spec.head, backbone.card.dim, train.target.outputs, settings.seed)
         feeds = pixel_feeds(thawed.backbone, splits, Views(spec.views, settings.seed), context)
         tuned = tune(settings, thawed, head, feeds, context=context, phase=phase)
-    model = Model(tuned.backbone, tuned.head, train.classes, _majority(train))
+    model = Model(tuned.backbone, tuned.head, train.target.fitted(train.y))
     result = _result(tuned, model, settings, splits.val)
     tell(phase, settings, result, splits, context)
     return result
@@ -179,8 +179,8 @@ def fit_tables(
         )
     judged = stacked(views if len(val) else views[:1])  # folds may not part the views of a row
     solved = fit_head(spec, judged, val)
-    head_lr, majority = spec.head_lr, _majority(views[0])
-    model = Model(backbone, solved.head, val.classes, majority, head_lr=head_lr, epochs=SOLVED)
+    target = views[0].target.fitted(views[0].y)
+    model = Model(backbone, solved.head, target, head_lr=spec.head_lr, epochs=SOLVED)
     count = Count(solved.head.parameters, len(solved.head.tensors()), *_numbers(backbone))
     history = (_solved_line(model, judged, val),)
     return FitResult(model, solved.chosen, solved.path, history, count)
@@ -191,8 +191,8 @@ def _trained_head(
 ) -> FitResult:
     feeds = rows, Stored((val,), cut=False)
     found = train_head(spec, *feeds, backbone.card.dim, context=context)
-    last, majority = found.trained.history[-1].epoch, _majority(rows)
-    model = Model(backbone, found.head, rows.classes, majority, head_lr=spec.head_lr, epochs=last)
+    last, target = found.trained.history[-1].epoch, rows.target.fitted(rows.y)
+    model = Model(backbone, found.head, target, head_lr=spec.head_lr, epochs=last)
     chosen = {"head": spec.head, "epoch": found.trained.chosen, "by": _kept(spec.head_keep, val)}
     chosen |= _stop_of(found.trained)
     count = Count(found.head.parameters, found.tensors, *_numbers(backbone))
@@ -224,13 +224,12 @@ def _fit_second(
     settings: FineTune, start: Model, splits: Splits, views: ViewSpec, context: RunContext
 ) -> FitResult:
     """Fine-tuning alone, on from a model that was fitted before."""
-    backbone, classes = start.backbone, splits.train.classes
+    backbone, target = start.backbone, splits.train.target
     if not isinstance(backbone, Backbone):
         raise SpecError(NO_START)
-    if start.classes != classes:
+    if not start.target.agrees(target):
         raise Mismatch(
-            f"A model goes on learning the classes that it knows, in their order: "
-            f"{', '.join(start.classes)}; the data has {', '.join(classes)}."
+            f"A model goes on learning {start.target.described}; the data has {target.described}."
         )
     if not settings.thaws:
         raise SpecError(
@@ -296,10 +295,6 @@ def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
         return log_loss(scores, rows.y), accuracy(scores, rows.y)
 
     return Epoch("head", SOLVED, None, *figures(train), *figures(val), 0.0)
-
-
-def _majority(data: Dataset | FeatureTable | Feed) -> str:
-    return data.classes[int(np.bincount(data.y).argmax())]
 
 
 def _numbers(backbone: Backbone) -> tuple[int, int]:

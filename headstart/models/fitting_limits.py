@@ -35,7 +35,8 @@ def with_limits(
 def limited(model: Model, plan: TrustPlan, val: FeatureTable, seen: FeatureTable | None) -> Model:
     """As `with_limits`, from features. seen: of the training rows that are to be remembered."""
     said = replace(model, limits=Limits()).predict_table(val)
-    judged = Judged(said.scores[said.known], said.labels[said.known], val.x[said.known])
+    told = said.take(np.flatnonzero(said.known))
+    judged = Judged(model.target, told.outputs, told.labels, val.x[said.known])
     known = None if seen is None else Seen.of(seen.x)
     return replace(model, limits=find_limits(plan, judged, known))
 

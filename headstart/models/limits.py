@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch, SpecError
 from headstart.heads.head import Floats
-from headstart.models.calibration import fit_temperature, scaled
-from headstart.models.conformal import conformal_limit, conformal_sets, upper_limit
+from headstart.models.conformal import upper_limit
 from headstart.models.distance import Seen
 from headstart.targets.metrics import wilson_bounds
+from headstart.targets.target import Array, Labels, Outputs, Target
 
 Z = 1.6448536269514722  # the normal quantile of 95 %, for a bound on one side
 
@@ -64,9 +64,9 @@ class TrustPlan:
 class Limits:
     """What a model knows of its doubts.
 
-    temperature: of its scores. confidence: the best score must reach it, 0 for no such limit.
-    miss: a class this far below 1 is ruled out (see `conformal_sets`), infinite if validation was
-    too small to tell. far: a picture farther than this from what was seen is unlike it.
+    temperature: of its answers. confidence: which an answer must reach, 0 for no such limit. miss:
+    the limit of `Target.region`, infinite if validation was too small to tell. far: an example
+    farther than this from what was seen is unlike it.
     """
 
     temperature: float = 1.0
@@ -75,14 +75,15 @@ class Limits:
     far: float = math.inf
     seen: Seen | None = None
 
-    def sets(self, scores: Floats) -> NDArray[np.bool_]:  # (N, C)
-        return conformal_sets(scores, self.miss)
+    def region(self, target: Target, answers: Outputs) -> Mapping[str, Array]:
+        """What is not ruled out for each row, as columns of the target."""
+        return target.region(answers, self.miss)
 
-    def doubts(self, scores: Floats, x: Floats) -> tuple[str, ...]:
-        """Why each row is not answered, in a phrase; "" where it is. scores: after scaling."""
-        best = scores.max(axis=1)
-        away = self.distance(x)
-        return tuple(map(self._doubt, best.tolist(), away.tolist()))
+    def doubts(self, target: Target, answers: Outputs, x: Floats) -> tuple[str, ...]:
+        """Why each row is not answered, in a phrase; "" where it is. answers: after scaling."""
+        sure = target.confidence(answers)
+        best = np.ones(len(x)) if sure is None else sure
+        return tuple(map(self._doubt, best.tolist(), self.distance(x).tolist()))
 
     def distance(self, x: Floats) -> NDArray[np.float64]:  # (N, D) -> (N,)
         return self.seen.distance(x) if self.seen is not None else np.zeros(len(x))
@@ -119,35 +120,43 @@ def load_limits(settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Rows that trained nothing. scores: (N, C) before scaling. labels: (N,), each known.
-    x: (N, D)."""
+    """Rows that trained nothing. answers: before scaling. y: labels, each known. x: (N, D)."""
 
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    target: Target
+    answers: Outputs
+    y: Labels
     x: NDArray[np.float32]
 
 
 def find_limits(plan: TrustPlan, val: Judged, seen: Seen | None) -> Limits:
     """Every limit that the plan asks for and validation can tell. seen: rows of training."""
-    temperature = fit_temperature(val.scores, val.labels) if plan.calibrate else 1.0
-    scores = scaled(val.scores, temperature)
-    asked = bool(plan.false_alarms) and seen is not None and len(val.labels) > 0
+    target = val.target
+    temperature = target.temperature(val.answers, val.y) if plan.calibrate else 1.0
+    answers = target.scaled(val.answers, temperature)
+    asked = bool(plan.false_alarms) and seen is not None and len(val.y) > 0
     away = upper_limit(seen.distance(val.x), plan.false_alarms) if seen and asked else math.inf
+    unlike = target.conformity(answers, val.y)
     return Limits(
         temperature=temperature,
-        confidence=_confidence(plan, scores, val.labels),
-        miss=conformal_limit(scores, val.labels, plan.alpha),
+        confidence=_confidence(plan, val, answers),
+        miss=math.inf if unlike is None else upper_limit(unlike, plan.alpha),
         far=away,
         seen=seen if asked else None,
     )
 
 
-def _confidence(plan: TrustPlan, scores: Floats, labels: NDArray[np.int64]) -> float:
-    best, right = scores.max(axis=1).astype(np.float64), scores.argmax(axis=1) == labels
-    if plan.precision:
-        return precision_limit(best, right, plan.precision)
-    if plan.coverage and len(best):
-        return float(np.quantile(best, 1 - plan.coverage, method="lower"))
+def _confidence(plan: TrustPlan, val: Judged, answers: Outputs) -> float:
+    sure = val.target.confidence(answers)
+    if sure is None and (plan.precision or plan.coverage):
+        raise SpecError(
+            f"A threshold of confidence is for answers that say how sure they are, and those "
+            f"of the target {val.target.kind!r} do not. Leave precision and coverage out."
+        )
+    if sure is not None and plan.precision:
+        right = val.target.row_scores(answers, val.y) == 1
+        return precision_limit(sure, right, plan.precision)
+    if sure is not None and plan.coverage and len(sure):
+        return float(np.quantile(sure, 1 - plan.coverage, method="lower"))
     return 0.0
 
 

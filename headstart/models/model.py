@@ -12,31 +12,32 @@ from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.features.extract import FeatureTable, extract
-from headstart.heads.head import Head, HeadSpec
-from headstart.models.calibration import scaled
+from headstart.heads.head import Floats, Head, HeadSpec
 from headstart.models.limits import Limits
+from headstart.targets.classes import class_names
 from headstart.targets.predictions import Predictions
+from headstart.targets.target import Outputs, Target
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """majority: the class with most training rows, the answer that needs no model. limits: what it
-    knows of its doubts; `with_limits` finds them. head_lr, epochs: the rate its head was trained
-    at, and for how many epochs, for fine-tuning that goes on from it; bundles do not keep them."""
+    """target: what it answers, with what the training rows said of that, such as the commonest
+    class. limits: what it knows of its doubts; `with_limits` finds them. head_lr, epochs: the rate
+    its head was trained at, and for how many epochs, for fine-tuning that goes on from it; bundles
+    do not keep them."""
 
     backbone: Backbone | Frozen
     head: Head
-    classes: tuple[str, ...]
-    majority: str
+    target: Target
     limits: Limits = Limits()
     head_lr: float = HeadSpec.head_lr
     epochs: int = 0
 
     def __post_init__(self) -> None:
-        if self.majority not in self.classes or self.head.classes != len(self.classes):
+        if not self.target.accepts(self.head.outputs):
             raise Mismatch(
-                f"A model's head scores its classes, and its majority is one of them; got a head "
-                f"of {self.head.classes}, {len(self.classes)} classes and {self.majority!r}."
+                f"A model's head gives what its target reads; got {self.head.outputs} outputs, "
+                f"and {self.target.outputs} are read."
             )
         if self.head.features != self.backbone.card.dim:
             raise Mismatch(
@@ -52,26 +53,33 @@ class Model:
         runtime: Runtime | None = None,
         listener: Listener | None = None,
     ) -> Predictions:
-        """Scores for every readable row; with `store=None` no features are kept."""
+        """Answers for every readable row; with `store=None` no features are kept."""
         table = extract(self.backbone, data, store=store, runtime=runtime, listener=listener)
         return self.predict_table(table)
 
     def predict_table(self, table: FeatureTable) -> Predictions:
-        """Scores for rows of features; a row's label is -1 if its class is not the model's."""
+        """Answers for rows of features; a label that the target does not know is unknown."""
         dim = self.backbone.card.dim
         if table.x.shape[1] != dim:
             raise Mismatch(
                 f"This model reads {dim} features a row but was given {table.x.shape[1]}. "
                 f"Were they extracted with another backbone?"
             )
-        own = {name: c for c, name in enumerate(self.classes)}
-        there = np.array([own.get(name, -1) for name in table.classes], dtype=np.int64)
-        scores = scaled(self.head.scores(table.x), self.limits.temperature)
-        return Predictions(table.ids, scores, there[table.y], self.classes)
+        labels = self.target.translate(table.y, table.target)
+        return Predictions(table.ids, self.answers(table.x), labels, self.target)
+
+    def answers(self, x: Floats) -> Outputs:
+        """What the target makes of features (N, D), scaled by the temperature of the limits."""
+        answers = self.target.activate(self.head.raw(x))
+        return self.target.scaled(answers, self.limits.temperature)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return class_names(self.target)
 
     def doubts(self, said: Predictions, table: FeatureTable) -> tuple[str, ...]:
         """Why each row of `predict_table(table)` is not answered, in a phrase; "" where it is."""
-        return self.limits.doubts(said.scores, table.x)
+        return self.limits.doubts(self.target, said.outputs, table.x)
 
 
 def classify(

@@ -384,11 +384,10 @@ def _judged(
     baseline: tuple[str, Predictions] | None,
 ) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
     """What was kept, on test and on validation; and what it is compared with, on test."""
-    majority = kept.fitted.model.majority
-    said = {"test": test, "val": kept.val}
-    evaluations = {part: evaluate_predictions(p, majority=majority) for part, p in said.items()}
+    target, said = kept.fitted.model.target, {"test": test, "val": kept.val}
+    evaluations = {part: evaluate_predictions(p, fitted=target) for part, p in said.items()}
     beside = dict([baseline]) if baseline else {}
-    return evaluations, {n: evaluate_predictions(p, majority=majority) for n, p in beside.items()}
+    return evaluations, {n: evaluate_predictions(p, fitted=target) for n, p in beside.items()}
 
 
 def _write_evaluation(

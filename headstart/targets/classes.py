@@ -29,6 +29,7 @@ from headstart.targets.target import (
     Table,
     Target,
 )
+from headstart.targets.temperature import fit_temperature, scaled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,6 +133,10 @@ class ClassTarget(Target):
     def outputs(self) -> int:
         return len(self.names)
 
+    def accepts(self, width: int) -> bool:
+        """One raw output is the log odds of the second of two classes."""
+        return width == len(self.names) or (width == 1 and len(self.names) == 2)
+
     def loss(self, raw: "Tensor", y: "Tensor") -> "Tensor":
         """Cross-entropy with the softmax, or of the one logit (N, 1) for the second class.
 
@@ -204,6 +209,10 @@ class ClassTarget(Target):
     def agrees(self, other: Target) -> bool:
         return self.names == class_names(other)
 
+    @property
+    def described(self) -> str:
+        return f"the classes {', '.join(self.names)}, in this order"
+
     def baseline(self, y: Labels) -> Baseline | None:
         if not self.majority:
             return None
@@ -225,6 +234,12 @@ class ClassTarget(Target):
             ),
             Table("confusion", "Confusion matrix", self.names, cells),
         )
+
+    def temperature(self, answers: Outputs, y: Labels) -> float:
+        return fit_temperature(answers["scores"], y)
+
+    def scaled(self, answers: Outputs, temperature: float) -> Outputs:
+        return {**answers, "scores": scaled(answers["scores"], temperature)}
 
     def confidence(self, answers: Outputs) -> NDArray[np.float64]:
         return answers["scores"].max(axis=1).astype(np.float64)

@@ -41,18 +41,16 @@ def target_kind(name: str) -> type[Target]:
 
 
 def target_to_plain(target: Target) -> dict[str, Any]:
-    return {"kind": target.kind, **target.settings()}
+    """What a file says of a target: the names of classes and the commonest one, or its settings."""
+    if isinstance(target, ClassTarget):
+        return {"classes": list(target.names), "majority": target.majority}
+    return {"target": {"kind": target.kind, **target.settings()}}
 
 
 def target_from_plain(plain: Mapping[str, Any]) -> Target:
-    """What `target_to_plain` wrote."""
-    settings = {name: value for name, value in plain.items() if name != "kind"}
-    return target_kind(str(plain["kind"])).load(settings)
-
-
-def evaluated_target(plain: Mapping[str, Any]) -> Target:
-    """The target of an evaluation, from its plain form in evaluation.json."""
+    """The target of a model or of an evaluation, by what a file says of it beside other things."""
     if "target" in plain:
-        return target_from_plain(plain["target"])
-    names, base = tuple(plain.get("classes", ())), plain.get("baseline") or {}
+        settings = dict(plain["target"])
+        return target_kind(str(settings.pop("kind"))).load(settings)
+    names, base = tuple(plain.get("classes", ())), plain.get("baseline") or plain
     return ClassTarget(names, base.get("majority", "") if names else "")

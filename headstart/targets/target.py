@@ -172,6 +172,10 @@ class Target(Protocol):
         """K, the width of a head's raw output."""
         return 1
 
+    def accepts(self, width: int) -> bool:
+        """Whether a head with so many raw outputs can answer this."""
+        return width == self.outputs
+
     def loss(self, raw: "Tensor", y: "Tensor") -> "Tensor":
         """(N,) losses of raw outputs (N, K), before weights."""
         ...
@@ -210,6 +214,11 @@ class Target(Protocol):
         """Whether answers to the one can be compared with answers to the other."""
         return self.kind == other.kind
 
+    @property
+    def described(self) -> str:
+        """What is asked, in a phrase."""
+        return f"a {self.kind}"
+
     def baseline(self, y: Labels) -> Baseline | None:
         """What the constant answer that `fitted` found would get."""
         return None
@@ -219,6 +228,13 @@ class Target(Protocol):
         return ()
 
     # ------------------------------------------------------------ doubt
+    def temperature(self, answers: Outputs, y: Labels) -> float:
+        """What to scale answers by, so that their confidence is honest; 1 leaves them."""
+        return 1.0
+
+    def scaled(self, answers: Outputs, temperature: float) -> Outputs:
+        return answers
+
     def confidence(self, answers: Outputs) -> NDArray[np.float64] | None:
         """(N,) how sure each answer is, from 0 to 1; None where answers do not say."""
         return None
