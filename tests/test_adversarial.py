@@ -21,6 +21,7 @@ from headstart.cli.main import main
 from headstart.models.finetuning import thaw, tune
 from headstart.models.results import FitResult
 from headstart.models.wording import attack_message
+from headstart.targets.classes import ClassTarget
 from headstart.training.adversary import Attack, pushed
 from headstart.training.feeds import Rows
 from headstart.training.history import Epoch
@@ -51,7 +52,7 @@ class Pixels:
     pattern over all of it, which is exact but within reach of an attack."""
 
     features: None = None
-    classes = ("a", "b")
+    target = ClassTarget(("a", "b"))
 
     def __init__(self, n: int = 40, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

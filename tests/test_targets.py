@@ -49,10 +49,10 @@ class CountTarget(Target):
     def known(self, y: Array) -> NDArray[np.bool_]:
         return ~np.isnan(y)
 
-    def loss(self, raw: "Tensor", y: "Tensor") -> "Tensor":
+    def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
         from torch.nn.functional import poisson_nll_loss
 
-        return poisson_nll_loss(raw[:, 0], y.float(), reduction="none")
+        return poisson_nll_loss(raw[:, 0], soft, reduction="none")
 
     def activate(self, raw: Array) -> Outputs:
         return {"rate": np.exp(raw[:, 0]).astype(np.float32)}

@@ -28,7 +28,7 @@ from headstart.modalities.images.augment import Augment
 from headstart.targets.classes import ClassTarget
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
-from headstart.training.loop import Trained, judge, losses_of, train
+from headstart.training.loop import Trained, judge, train
 from headstart.training.network import Network, new_head, snapshot
 from headstart.training.optimizing import make_optimizer, rate_factor
 from headstart.training.plan import Plan
@@ -446,7 +446,8 @@ def test_one_logit_and_two_say_the_same() -> None:
     z = torch.tensor([[-1.0], [0.3], [2.0]])
     two = torch.cat([torch.zeros_like(z), z], dim=1)
     targets = torch.tensor([[1.0, 0.0], [0.1, 0.9], [0.5, 0.5]])
-    torch.testing.assert_close(losses_of(z, targets), losses_of(two, targets))
+    target = ClassTarget(("a", "b"))
+    torch.testing.assert_close(target.loss(z, targets), target.loss(two, targets))
 
 
 def test_smoothed_labels_weights_and_mixup_are_used() -> None:

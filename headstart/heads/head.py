@@ -13,6 +13,7 @@ from headstart.base.errors import Mismatch, SpecError, UnknownName
 from headstart.base.runtime import memory_bytes
 from headstart.base.values import check_seed
 from headstart.targets.metrics import softmax as softmax
+from headstart.targets.metrics import weight_of_classes as weight_of_classes
 
 Floats = NDArray[np.floating[Any]]
 Kind = Literal["logistic", "ridge", "nearest", "linear", "mlp"]
@@ -202,14 +203,6 @@ def log_loss_of(scores: Floats, y: NDArray[np.int64], weights: Floats) -> float:
     """The weighted mean of -log of each row's probability for its own class, in nats."""
     losses = -np.log(np.maximum(scores[np.arange(len(y)), y].astype(np.float64), LEAST))
     return float(np.average(losses, weights=weights))
-
-
-def weight_of_classes(how: ClassWeights, y: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """(C,) "balanced" lets each class that has rows weigh alike; the mean over rows is 1."""
-    counts = np.bincount(y, minlength=classes)
-    if how == "none":
-        return np.ones(classes)
-    return np.where(counts > 0, len(y) / ((counts > 0).sum() * np.maximum(counts, 1)), 1.0)
 
 
 def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:

@@ -56,6 +56,7 @@ class ClassTarget(Target):
     majority: str = ""
     kind: ClassVar[str] = "class"
     reads: ClassVar[tuple[str, ...]] = ("label",)
+    counts_right: ClassVar[bool] = True
     shown: ClassVar[tuple[str, ...]] = (
         "accuracy",
         "balanced_accuracy",
@@ -137,17 +138,31 @@ class ClassTarget(Target):
         """One raw output is the log odds of the second of two classes."""
         return width == len(self.names) or (width == 1 and len(self.names) == 2)
 
-    def loss(self, raw: "Tensor", y: "Tensor") -> "Tensor":
-        """Cross-entropy with the softmax, or of the one logit (N, 1) for the second class.
+    def soft(self, y: Labels, smoothing: float = 0.0) -> "Tensor":
+        """(N, C) shares of the classes, with label smoothing (Szegedy et al. 2016)."""
+        import torch
+        from torch.nn.functional import one_hot
 
-        y: (N,) places of classes, or (N, C) shares of them that sum to 1.
-        """
-        from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
+        shares = one_hot(torch.as_tensor(y), len(self.names)).float()
+        return shares * (1 - smoothing) + smoothing / len(self.names)
 
-        shares = one_hot(y, len(self.names)).float() if y.dim() == 1 else y
+    def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
+        """Cross-entropy with the softmax, or of the one logit (N, 1) for the second class."""
+        from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+
         if raw.shape[1] == 1:
-            return binary_cross_entropy_with_logits(raw[:, 0], shares[:, 1], reduction="none")
-        return -(shares * log_softmax(raw, dim=1)).sum(dim=1)
+            return binary_cross_entropy_with_logits(raw[:, 0], soft[:, 1], reduction="none")
+        return -(soft * log_softmax(raw, dim=1)).sum(dim=1)
+
+    def right(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
+        called = (raw[:, 0] > 0).long() if raw.shape[1] == 1 else raw.argmax(1)
+        return called == soft.argmax(1)
+
+    def balance(self, how: str, y: Labels) -> NDArray[np.float64]:
+        return metrics.weight_of_classes(how, y, len(self.names))
+
+    def weights(self, soft: "Tensor", balance: "Tensor") -> "Tensor":
+        return soft @ balance
 
     def activate(self, raw: Array) -> Outputs:
         """Softmax of logits (N, C), or of the log odds (N, 1) of the second of two classes."""

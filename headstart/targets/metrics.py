@@ -113,6 +113,14 @@ def auroc(scores: Floats, labels: Ints) -> float:
     return _mean(np.array([ranking.auroc for ranking in rankings(scores, labels)]))
 
 
+def weight_of_classes(how: str, y: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """(C,) "balanced" lets each class that has rows weigh alike; the mean over rows is 1."""
+    counts = np.bincount(y, minlength=classes)
+    if how == "none":
+        return np.ones(classes)
+    return np.where(counts > 0, len(y) / ((counts > 0).sum() * np.maximum(counts, 1)), 1.0)
+
+
 def _placements(scores: Floats, own: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Midranks among all less midranks among one's own kind (Sun and Xu 2014)."""
     among_all = _midranks(scores)

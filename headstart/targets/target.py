@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.errors import SpecError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -100,6 +102,7 @@ class Target(Protocol):
     kind: ClassVar[str]  # "class", "count"; saved with a model
     reads: ClassVar[tuple[str, ...]]  # columns of a manifest; the first one holds the label
 
+    counts_right: ClassVar[bool] = False  # whether `right` tells; "accuracy" in histories then
     shown: ClassVar[tuple[str, ...]] = ()  # metrics in the order of printing, if it is another
 
     # ------------------------------------------------------------ labels
@@ -176,9 +179,35 @@ class Target(Protocol):
         """Whether a head with so many raw outputs can answer this."""
         return width == self.outputs
 
-    def loss(self, raw: "Tensor", y: "Tensor") -> "Tensor":
+    def soft(self, y: Labels, smoothing: float = 0.0) -> "Tensor":
+        """Labels as floats, first axis N, which may be blended with each other (mixup)."""
+        import torch
+
+        if smoothing:
+            raise SpecError(f"Label smoothing is for classes, not for a {self.kind}. Leave it out.")
+        return torch.as_tensor(y).float()
+
+    def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
         """(N,) losses of raw outputs (N, K), before weights."""
         ...
+
+    def right(self, raw: "Tensor", soft: "Tensor") -> "Tensor | None":
+        """(N,) which answers are right; None where answers are not simply right or wrong."""
+        return None
+
+    def balance(self, how: str, y: Labels) -> Array:
+        """What `weights` needs to know of all training rows for this way of weighing them."""
+        if how != "none":
+            raise SpecError(
+                f"Class weights are for classes, not for a {self.kind}; leave them out."
+            )
+        return np.ones(1)
+
+    def weights(self, soft: "Tensor", balance: "Tensor") -> "Tensor":
+        """(N,) how much each row counts in the loss."""
+        import torch
+
+        return torch.ones(len(soft))
 
     # ------------------------------------------------------------ answers
     def activate(self, raw: Array) -> Outputs:

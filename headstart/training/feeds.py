@@ -17,6 +17,7 @@ from headstart.base.threads import ordered_map
 from headstart.data.content import changed_during_run, prepared
 from headstart.data.dataset import CheckedFile, Dataset
 from headstart.features.extract import Activations, FeatureTable
+from headstart.targets.target import Labels, Target
 
 Rows = NDArray[np.int64]
 
@@ -32,9 +33,9 @@ class Feed(Protocol):
     @property
     def ids(self) -> tuple[str, ...]: ...
     @property
-    def y(self) -> NDArray[np.int64]: ...  # (N,)
+    def y(self) -> Labels: ...
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def target(self) -> Target: ...
     def batch(self, rows: Rows, epoch: int) -> Tensor: ...  # (len(rows), …)
 
 
@@ -58,12 +59,12 @@ class Stored:
         return self.tables[0].ids
 
     @property
-    def y(self) -> NDArray[np.int64]:
+    def y(self) -> Labels:
         return self.tables[0].y
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        return self.tables[0].classes
+    def target(self) -> Target:
+        return self.tables[0].target
 
     def batch(self, rows: Rows, epoch: int) -> Tensor:
         numbers = view_numbers(len(self.ids), len(self.tables), epoch, self.seed)[rows]
@@ -108,12 +109,12 @@ class Fresh:
         return self.data.ids
 
     @property
-    def y(self) -> NDArray[np.int64]:
+    def y(self) -> Labels:
         return self.data.y
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        return self.data.classes
+    def target(self) -> Target:
+        return self.data.target
 
     def batch(self, rows: Rows, epoch: int) -> Tensor:
         numbers = view_numbers(len(self.data), self.count, epoch, self.views.seed)[rows]

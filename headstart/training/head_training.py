@@ -44,7 +44,7 @@ def train_head(
     context: RunContext = IN_MEMORY,
 ) -> TrainedHead:
     """A new head of `spec`, trained on feeds of features (N, D), on the CPU: it is small."""
-    module = new_head(spec, features, len(rows.classes), spec.seed)
+    module = new_head(spec, features, rows.target.outputs, spec.seed)
     network = Network(nn.Identity(), module, ())
     plan = head_plan(spec)
     context = replace(context, runtime=ON_CPU)

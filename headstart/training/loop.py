@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, one_hot
 
 from headstart.backbones.backbone import under
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import SpecError
-from headstart.heads.head import check_rate, weight_of_classes
+from headstart.heads.head import check_rate
+from headstart.targets.target import Target
 from headstart.training.adversary import LEVELS, Attack, lead, perturb, pushed
 from headstart.training.checkpoints import (
     Place,
@@ -139,8 +139,8 @@ class _Work:
     saved: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        weights = weight_of_classes(self.plan.class_weights, self.rows.y, len(self.rows.classes))
-        self._class_weights = torch.tensor(weights, dtype=torch.float32)
+        balance = self.target.balance(self.plan.class_weights, self.rows.y)
+        self._balance = torch.tensor(balance, dtype=torch.float32)
         self._learned = self.network.learned()
         self._parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
 
@@ -148,6 +148,10 @@ class _Work:
     def number(self) -> int:
         """Of the epoch under way, counted on from the phase before."""
         return self.after + self.epoch + 1
+
+    @property
+    def target(self) -> Target:
+        return self.rows.target
 
     @property
     def device(self) -> torch.device:
@@ -162,7 +166,9 @@ class _Work:
         ids = [self.rows.ids[row] for row in picked]
         x = self.rows.batch(picked, self.number)
         check_input(x, ids)
-        x, targets = self._mixed(x, self._targets(picked))
+        x, targets = self._mixed(
+            x, self.target.soft(self.rows.y[picked], self.plan.label_smoothing)
+        )
         logits, losses = self._gradients(x, targets, ids)
         gradients = {n: p.grad for n, p in self._parameters.items() if p.grad is not None}
         check_gradients(gradients, ids)
@@ -171,7 +177,8 @@ class _Work:
         self.optimizer.step()
         check_weights(self._parameters)
         self.loss += float(losses.sum())
-        self.right += int((_called(logits) == targets.argmax(1)).sum())
+        right = self.target.right(logits, targets)
+        self.right += 0 if right is None else int(right.sum())
 
     def stepped(self, steps: int, stop: Callable[[], bool]) -> None:
         """Note that a step is done; write a checkpoint when it is time or the end is asked for."""
@@ -198,7 +205,8 @@ class _Work:
     def judge_epoch(self) -> None:
         """A line of history for the epoch that is over; its weights are kept if they are better."""
         n = len(self.rows.ids)
-        train, val = (self.loss / n, self.right / n), self._judged_val()
+        right = self.right / n if self.target.counts_right else None
+        train, val = (self.loss / n, right), self._judged_val()
         now = time.perf_counter()
         seconds = round(self.seconds + now - self.began, 3)
         line = Epoch(self.phase, self.number, self.lr, *train, *val, seconds)
@@ -295,12 +303,6 @@ class _Work:
         if wrong := [name for name, fit in fits.items() if not fit]:
             raise altered(path, f"its {wrong[0]!r} is not of this phase")
 
-    def _targets(self, picked: Rows) -> Tensor:  # (B, C)
-        """What the network should say of each row, with label smoothing (Szegedy et al. 2016)."""
-        labels, classes = torch.from_numpy(self.rows.y[picked]), len(self.rows.classes)
-        smooth = self.plan.label_smoothing
-        return one_hot(labels, classes).float() * (1 - smooth) + smooth / classes
-
     def _mixed(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Each row blended with another of the batch: mixup (Zhang et al. 2018, eq. 1)."""
         if not self.plan.mixup:
@@ -329,11 +331,11 @@ class _Work:
     def _backward(self, x: Tensor, targets: Tensor, ids: list[str]) -> tuple[Tensor, Tensor]:
         x = self._attacked(x, targets) if self.plan.adversarial else _laid_out(x)
         self.optimizer.zero_grad(set_to_none=True)
-        weights = targets @ self._class_weights
+        weights = self.target.weights(targets, self._balance)
         said, lost, size = [], [], -(-len(x) // self.parts)
         for part in torch.arange(len(x)).split(size):
             logits = _logits(self.forward, x[part], self.device)
-            losses = losses_of(logits, targets[part].to(logits.device))
+            losses = self.target.loss(logits, targets[part].to(logits.device))
             check_losses(losses.detach(), [ids[i] for i in part], self._parameters)
             (losses @ (weights[part] / weights.sum()).to(losses.device)).backward()
             said.append(logits.detach().cpu())
@@ -354,7 +356,7 @@ class _Work:
 
             def loss(pixels: Tensor, part: Tensor = part) -> Tensor:
                 logits = _logits(self.forward, pixels, self.device)
-                return losses_of(logits, targets[part].to(logits.device))
+                return self.target.loss(logits, targets[part].to(logits.device))
 
             squares, begin = x[part].to(self.device), change[part].to(self.device)
             steps = self.plan.adversarial_steps
@@ -410,17 +412,18 @@ def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figur
     for start in range(0, len(judged), size):
         picked = judged[start : start + size]
         ids, x = [rows.ids[row] for row in picked], rows.batch(picked, 0)
-        labels = torch.from_numpy(rows.y[picked])
         check_input(x, ids)
         if attack is not None:
-            x = _worst(network, x.to(device), labels.to(device), attack, start)
+            labels = torch.from_numpy(rows.y[picked]).to(device)
+            x = _worst(network, x.to(device), labels, attack, start)
         with torch.inference_mode():
             logits = _logits(network, _laid_out(x), device).cpu()
-            losses = losses_of(logits, one_hot(labels, len(rows.classes)).float())
+            soft = rows.target.soft(rows.y[picked])
+            losses, hits = rows.target.loss(logits, soft), rows.target.right(logits, soft)
             check_losses(losses, ids, weights)
             loss += float(losses.double().sum())
-            right += int((_called(logits) == labels).sum())
-    return loss / len(judged), right / len(judged)
+            right += 0 if hits is None else int(hits.sum())
+    return loss / len(judged), right / len(judged) if rows.target.counts_right else None
 
 
 def _some(n: int, most: int) -> Rows:
@@ -438,17 +441,6 @@ def _worst(network: nn.Module, x: Tensor, labels: Tensor, attack: Attack, stream
         return -lead(logits, labels)
 
     return perturb(loss, x, attack, stream).to(x.dtype)
-
-
-def losses_of(logits: Tensor, targets: Tensor) -> Tensor:  # (N, C) or (N, 1), (N, C) -> (N,)
-    """Cross-entropy with the softmax, or of the one logit for the second class."""
-    if logits.shape[1] == 1:
-        return binary_cross_entropy_with_logits(logits[:, 0], targets[:, 1], reduction="none")
-    return -(targets * log_softmax(logits, dim=1)).sum(dim=1)
-
-
-def _called(logits: Tensor) -> Tensor:  # (N,)
-    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
 
 
 def compiled(network: Network) -> Callable[[Tensor], Tensor]:
