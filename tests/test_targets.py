@@ -109,9 +109,9 @@ def test_another_targets_metrics_have_intervals_and_are_attributes() -> None:
     assert [name for name, _ in headline] == ["mean error", "baseline: always '4.45'"]
     assert [row[0] for row in table] == ["size", "all"]
     plain = result.to_plain()
-    assert plain["target"] == {"kind": "count", "mean": 0.0}
+    assert plain["target"] == {"kind": "count", "mean": 4.45}
     assert plain["baseline"]["mean_error"]["value"] > plain["mean_error"]["value"]
-    assert registry.target_from_plain(plain) == CountTarget()
+    assert registry.target_from_plain(plain) == CountTarget(4.45)
     with pytest.raises(AttributeError, match="its metrics are mean_error"):
         result.accuracy  # noqa: B018
 
