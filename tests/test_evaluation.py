@@ -19,6 +19,7 @@ from headstart.evaluation.evaluation import (
     evaluation_rows,
     wilson,
 )
+from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions
 
 Labels = NDArray[np.int64]
