@@ -245,7 +245,7 @@ def test_many_rows_are_judged_in_a_moment(counts: tuple[int, ...]) -> None:
 
 def test_a_model_is_judged_by_what_it_predicts() -> None:
     class Stub:
-        majority = "b"
+        target = ClassTarget(("a", "b"), "b")
 
         def predict(self, data: Callable[[], Predictions]) -> Predictions:
             return data()
