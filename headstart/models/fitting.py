@@ -3,8 +3,6 @@
 from collections.abc import Sequence, Sized
 from dataclasses import replace
 
-import numpy as np
-
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.views import NoChange, Views, ViewSpec
 from headstart.base.context import IN_MEMORY, RunContext
@@ -12,7 +10,6 @@ from headstart.base.errors import Mismatch, SpecError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime, torch_threads
 from headstart.base.store import USUAL, Store
-from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
 from headstart.features.extract import FeatureTable
