@@ -2,6 +2,7 @@
 sentence tells what to type."""
 
 import argparse
+import io
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 import headstart as hs
 from headstart.base.values import field_help
+from headstart.cli import printing, progress
 from headstart.cli.main import COMMANDS, SUMMARIES, Command, main
 
 SPECS = (
@@ -238,3 +240,48 @@ def test_other_shells_are_told_of_every_command(
     out = capsys.readouterr().out
     assert [name for name in SUMMARIES if name not in out] == []
     assert Command("train").parser().option("--epochs")
+
+
+WIDE = [("name", "size", "what is known of it"), ("a" * 20, "1", "some words " * 9), ("b", "2", "")]
+
+
+def test_a_table_that_is_too_wide_for_a_terminal_is_folded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printing.print_table(WIDE)
+    assert capsys.readouterr().out.count("\n") == 3  # a program reads a line per row
+    monkeypatch.setattr(printing, "columns", lambda: 80)
+    printing.print_table(WIDE)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 80
+    assert lines[2].startswith(" " * lines[0].index("what"))
+
+
+def test_a_table_of_too_many_columns_becomes_a_block_per_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(printing, "columns", lambda: 80)
+    names = [f"column {n} of the table" for n in range(6)]
+    printing.print_table([names, [f"a cell {n}" for n in range(6)], ["b"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split() == ["column", "0", "of", "the", "table", "a", "cell", "0"]
+    assert len(lines) == 1 + 6 + 1 + 1
+
+
+class Narrow(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_message_is_broken_between_words_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for stream, most in ((Narrow(), 80), (io.StringIO(), 1000)):
+        monkeypatch.setattr("sys.stderr", stream)
+        progress.say("trust", "some words " * 20)
+        lines = stream.getvalue().splitlines()
+        assert max(map(len, lines)) <= most
+        assert (len(lines) > 1) == (most == 80)

@@ -86,4 +86,4 @@ def _print_unlike(far: "hs.Unlike") -> None:
     print_line(f"source task: {far.sentence}")
     if far.distance or far.sure:
         print_table(far.table())
-    print(textwrap.fill(display(far.advice), 98, initial_indent="  ", subsequent_indent="  "))
+    print(textwrap.fill(display(far.advice), 78, initial_indent="  ", subsequent_indent="  "))

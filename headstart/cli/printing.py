@@ -1,6 +1,8 @@
 """What a command gives, on stdout: tables, lines and JSON."""
 
 import json
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ import headstart as hs
 from headstart.base.display import display, escaped_json
 from headstart.cli.progress import duration, say
 
+NARROW = 20  # columns that are too few to break the last cell of a row in
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 if TYPE_CHECKING:
     from headstart.runs.forecast import Forecast
@@ -109,12 +112,45 @@ def print_line(*fields: str, flush: bool = False) -> None:
 
 
 def print_table(table: Sequence[Sequence[str]]) -> None:
-    """Columns aligned, two spaces apart; a line a row."""
+    """Columns aligned, two spaces apart; a line per row, or several where a terminal is narrow."""
     rows = [[display(cell) for cell in row] for row in table]
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    count = max(map(len, rows))
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(count)]
+    wide, room = sum(widths) + 2 * count, columns()
+    if 0 < room < wide and room - (wide - widths[-1]) < NARROW and len(rows) > 1:
+        return _print_records(rows, room)
     for row in rows:
         line = "  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=False))
-        print(textwrap.indent(line.rstrip(), "  "))
+        before = "  " if len(row) < count else " " * (wide - widths[-1])
+        print(_folded(f"  {line.rstrip()}", room, before))
+    return None
+
+
+def _print_records(rows: Sequence[Sequence[str]], room: int) -> None:
+    """Each row below the first as lines of its own, since its columns don't fit beside each other:
+    the name of the column, and the cell."""
+    header, *others = rows
+    wide = max(map(len, header)) + 4
+    for row in others:
+        print()
+        for name, cell in zip(header, row, strict=False):
+            if cell:
+                print(_folded(f"  {name:{wide - 2}}{cell}", room, " " * wide))
+
+
+def columns() -> int:
+    """Columns of the terminal that results are printed on; 0 where there is none, so that what is
+    read by a program keeps a line per row."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def _folded(line: str, room: int, before: str) -> str:
+    """A line that is broken between words if a terminal is narrower."""
+    if not 0 < room < len(line):
+        return line
+    return textwrap.fill(
+        line, room, subsequent_indent=before, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def print_json(value: object) -> None:

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
         return DONE
     for name, named in hs.RECIPES.items():
         print(
-            f"{name}\n{textwrap.fill(named.does, 96, initial_indent='  ', subsequent_indent='  ')}"
+            f"{name}\n{textwrap.fill(named.does, 78, initial_indent='  ', subsequent_indent='  ')}"
         )
-    print("\nheadstart train DATA --out RUN --recipe NAME; any setting can be changed by its flag.")
+    print("\nType `headstart train DATA --out RUN --recipe NAME`; flags change its settings.")
     return DONE
