@@ -36,7 +36,8 @@ def main() -> None:
     bench.flag("--label-smoothing", type=float, default=0.0)
     bench.flag("--lr", type=float, default=2e-4)
     bench.flag("--views", type=int, default=8, quick=2)
-    bench.flag("--size", type=int, default=224, quick=96)
+    bench.flag("--size", type=int, default=224, quick=32)
+    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
     args = bench.arguments()
     rows, said = list[dict[str, object]](), dict[str, list[Predictions]]()
     for seed in args.seeds:
@@ -69,6 +70,7 @@ def one_split(
 ) -> tuple[dict[str, object], dict[str, Predictions]]:
     """Two phases, then a head only (whose features are stored by then), and a CNN from scratch."""
     job = hs.Job(
+        backbone=args.backbone,
         recipe=hs.FeatureExtraction(fit="squash", size=args.size, seed=seed),
         finetune=hs.FineTune(
             epochs=args.epochs, lr=args.lr, label_smoothing=args.label_smoothing, seed=seed

@@ -29,7 +29,7 @@ def recorded(bench: Bench, *flags: str, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_the_page_of_figures_is_what_make_figures_writes() -> None:
-    assert PAGE.read_text() == page()
+    assert PAGE.read_text() == page(), "Run `make figures`."
 
 
 def test_a_page_of_other_figures_is_another(tmp_path: Path) -> None:
