@@ -23,9 +23,10 @@ from PIL import Image, ImageEnhance
 
 import headstart as hs
 from headstart.base.runtime import cores
-from headstart.data.checks import Checks, check, good_rows, survey
+from headstart.data.checks import Checks, check, good_rows
 from headstart.data.dataset import PARTS
 from headstart.data.splits import split
+from headstart.modalities.reading import survey
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from pictures import photo  # noqa: E402

@@ -26,13 +26,10 @@ if TYPE_CHECKING:
     from headstart.data.checks import CheckPlan as CheckPlan
     from headstart.data.checks import check as check
     from headstart.data.checks import good_rows as good_rows
-    from headstart.data.checks import survey as survey
     from headstart.data.checks import with_contents as with_contents
     from headstart.data.dataset import CheckedFile as CheckedFile
     from headstart.data.dataset import Dataset as Dataset
     from headstart.data.dataset import LeftOut as LeftOut
-    from headstart.data.finding import find as find
-    from headstart.data.readers import read as read
     from headstart.data.splits import SplitPlan as SplitPlan
     from headstart.data.splits import Splits as Splits
     from headstart.data.splits import split as split
@@ -93,6 +90,9 @@ if TYPE_CHECKING:
     from headstart.modalities.images.film import write_picture as write_picture
     from headstart.modalities.images.views import draw_views as draw_views
     from headstart.modalities.images.wrapping import wrap as wrap
+    from headstart.modalities.reading import find as find
+    from headstart.modalities.reading import read as read
+    from headstart.modalities.reading import survey as survey
     from headstart.modalities.sources import DEFAULT_BACKBONE as DEFAULT_BACKBONE
     from headstart.modalities.sources import Listing as Listing
     from headstart.modalities.sources import list_backbones as list_backbones
@@ -145,12 +145,11 @@ _HOME = {
     "headstart.evaluation.comparison": ["comparison_rows"],
     "headstart.runs.comparison": ["compare_runs"],
     "headstart.modalities.images.augment": ["Augment"],
-    "headstart.data.checks": ["CheckPlan", "check", "good_rows", "survey", "with_contents"],
+    "headstart.data.checks": ["CheckPlan", "check", "good_rows", "with_contents"],
     "headstart.data.dataset": ["CheckedFile", "Dataset", "LeftOut"],
     "headstart.modalities.images.decoding": ["Pixels", "decode"],
     "headstart.modalities.images.examples": ["solar_cells"],
-    "headstart.data.finding": ["find"],
-    "headstart.data.readers": ["read"],
+    "headstart.modalities.reading": ["find", "read", "survey"],
     "headstart.data.splits": ["SplitPlan", "Splits", "split"],
     "headstart.modalities.images.views": ["draw_views"],
     "headstart.modalities.images.wrapping": ["wrap"],

@@ -16,13 +16,13 @@ from PIL import Image
 
 import headstart as hs
 from headstart.base.errors import DataError
-from headstart.data.checks import check, survey
+from headstart.data.checks import check
 from headstart.data.dataset import LeftOut
-from headstart.data.readers import read
 from headstart.data.walking import LEADS_OUT
 from headstart.modalities.images import formats
 from headstart.modalities.images.archives import _batch, read_archive
 from headstart.modalities.images.decoding import decode, read_file
+from headstart.modalities.reading import read, survey
 
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 LABELS = [3, 9, 0, 3, 7]
@@ -147,7 +147,7 @@ def test_checks_and_features_work_on_members(tmp_path: Path) -> None:
     data, store = read(cifar(tmp_path)), hs.Store(tmp_path / "store")
     seen = survey(data, store=store, threads=2)
     assert seen.errors == {}
-    assert (seen.sizes == 32).all()
+    assert (seen.facts["sizes"] == 32).all()
     assert check(data, seen).exact == ()
     first, second = (hs.extract(hs.load_backbone("tiny:32"), data, store=store) for _ in range(2))
     assert (first.ids, first.forwards, second.forwards, second.hits) == (data.ids, 30, 0, 30)

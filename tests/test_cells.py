@@ -16,7 +16,7 @@ from headstart.base.cells import as_label, as_text
 from headstart.base.encodings import guessed_encoding
 from headstart.base.errors import DataError
 from headstart.data.dataset import Dataset
-from headstart.data.readers import read
+from headstart.modalities.reading import read
 from headstart.targets.predictions import read_predictions
 
 pyarrow = pytest.importorskip("pyarrow")

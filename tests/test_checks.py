@@ -13,11 +13,11 @@ from PIL import Image
 
 from headstart.base.errors import DataError, SpecError, StoreError
 from headstart.base.store import Store
-from headstart.data import checks as module
-from headstart.data.checks import CheckPlan, Checks, check, good_rows, survey
+from headstart.data import survey as module
+from headstart.data.checks import CheckPlan, Checks, check, good_rows
 from headstart.data.dataset import Dataset
-from headstart.data.readers import read
 from headstart.data.splits import split
+from headstart.modalities.reading import read, survey
 
 
 @pytest.fixture
@@ -244,9 +244,9 @@ def test_a_second_survey_decodes_nothing_and_sees_the_same(photos: Path, tmp_pat
     assert (first.decoded, second.decoded) == (15, 0)
     assert first.errors == second.errors == without.errors
     for column in ("pixels", "sizes", "thumbs"):
-        expected = getattr(without, column)
-        assert np.array_equal(getattr(first, column), expected)
-        assert np.array_equal(getattr(second, column), expected)
+        expected = without.facts[column]
+        assert np.array_equal(first.facts[column], expected)
+        assert np.array_equal(second.facts[column], expected)
 
 
 def test_a_survey_that_was_cut_off_goes_on_where_it_was(

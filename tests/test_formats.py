@@ -8,10 +8,9 @@ from pictures import photo, saved
 
 from headstart.base.errors import DataError
 from headstart.cli.main import main
-from headstart.data.checks import CheckPlan, check, good_rows, survey
-from headstart.data.finding import find
-from headstart.data.readers import read
+from headstart.data.checks import CheckPlan, check, good_rows
 from headstart.modalities.images import formats
+from headstart.modalities.reading import find, read, survey
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
 MOV = b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(200)

@@ -11,7 +11,7 @@ import pytest
 import headstart as hs
 from headstart.backbones.backbone import card_from_plain, card_to_plain
 from headstart.backbones.inputs import INPUTS, Batch, Input, digest_of, input_from_plain
-from headstart.base.errors import SpecError, UnknownName
+from headstart.base.errors import DataError, SpecError, UnknownName
 from headstart.base.store import digest
 from headstart.modalities.images.inputs import of_pictures
 
@@ -44,13 +44,17 @@ class Rows(Input[Any]):
 
     kind: ClassVar[str] = "rows"
     noun: ClassVar[str] = "rows"
+    suffixes: ClassVar[tuple[str, ...]] = (".row",)
     width: int = 4
 
     def fetch(self, where: Any) -> bytes:
         return Path(where).read_bytes()
 
     def read(self, data: bytes) -> Any:
-        return np.array(data.decode().split(","), np.float32)
+        try:
+            return np.array(data.decode().split(","), np.float32)
+        except ValueError as error:
+            raise DataError("it holds other than numbers") from error
 
     def prepare(self, raw: Any) -> Batch:
         return {"numbers": raw[None]}
@@ -121,3 +125,20 @@ def test_features_of_another_kind_of_input_are_kept_in_the_store(tmp_path: Path)
     expected = module(torch.tensor([[n, 1.0, 2.0, 3.0] for n in range(3)])).detach().numpy()
     np.testing.assert_allclose(table.x, expected, atol=1e-5)
     assert hs.extract(backbone, data, store=store).hits == 3
+
+
+def test_a_folder_of_another_kind_of_input_is_read_and_checked(tmp_path: Path) -> None:
+    for name, text in {"a/1": "1,2,3,4", "a/2": "1,2,3,4", "b/1": "4,3,2,1", "b/2": "no"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.row").write_text(text)
+    (tmp_path / "b/notes.txt").write_text("about the rows")
+    data = hs.read(tmp_path, input=Rows())
+    assert data.ids == ("a/1.row", "a/2.row", "b/1.row", "b/2.row")
+    assert [(out.path, out.expected) for out in data.left_out] == [("b/notes.txt", True)]
+    for store in (None, hs.Store(tmp_path / "store"), hs.Store(tmp_path / "store")):
+        seen = hs.survey(data, input=Rows(), store=store)
+        found = hs.check(data, seen)
+        assert found.exact == ((0, 1),)
+        assert [out.path for out in found.unreadable] == ["b/2.row"]
+    assert seen.decoded == 0
+    assert hs.find([tmp_path / "a"], input=Rows())[0].ids[0].endswith("1.row")

@@ -25,13 +25,7 @@ LAYERS = (
     {"cli", "__main__"},
 )
 # Imports that still point upwards. None is added; one that is not needed any more is taken out.
-UPWARD = {
-    ("data.checks", "modalities.images.decoding"),
-    ("data.checks", "modalities.images.likeness"),
-    ("data.finding", "modalities.images.formats"),
-    ("data.readers", "modalities.images.archives"),
-    ("data.readers", "modalities.images.formats"),
-}
+UPWARD: set[tuple[str, str]] = set()
 HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 ROOT = Path(headstart.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))

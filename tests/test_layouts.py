@@ -10,7 +10,7 @@ from PIL import Image
 from headstart.base.errors import DataError
 from headstart.cli.main import main
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.readers import read
+from headstart.modalities.reading import read
 
 
 def made(root: Path, layout: str) -> Path:

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from headstart.base.errors import DataError, MissingPackage
-from headstart.data.checks import check, good_rows, survey
+from headstart.data.checks import check, good_rows
 from headstart.data.dataset import LeftOut
-from headstart.data.finding import find
-from headstart.data.readers import EMPTY_CLASS, read
+from headstart.data.readers import EMPTY_CLASS
 from headstart.data.splits import split
 from headstart.data.walking import display, walk
 from headstart.modalities.images.examples import solar_cells
+from headstart.modalities.reading import find, read, survey
 
 
 def picture(path: Path, level: int = 100) -> Path:
@@ -349,11 +349,10 @@ def test_a_folder_that_may_not_be_listed_is_named(
     assert data.left_out[0].reason == "cannot be listed: Permission denied"
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "file", "no images"])
+@pytest.mark.parametrize("kind", ["empty", "file", "no images"])
 def test_where_there_is_nothing_to_read_the_layout_is_told(tmp_path: Path, kind: str) -> None:
     root = tmp_path / "data"
-    if kind != "missing":
-        root.mkdir()
+    root.mkdir()
     if kind == "file":
         root = picture(root / "1.png")
     if kind == "no images":

@@ -12,9 +12,9 @@ from pictures import photo, saved
 
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.data.dataset import Dataset
-from headstart.data.readers import read
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.evaluation import compare, evaluate_predictions, evaluation_rows
+from headstart.modalities.reading import read
 from headstart.targets import registry
 from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions, read_predictions, write_csv

@@ -4,7 +4,8 @@ A backbone's card owns one `Input`, so that the same bytes become the same array
 evaluation, explanation, export and serving. Classes of inputs are known by their `kind`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -26,12 +27,13 @@ class Input(Protocol[Raw]):
     """One kind of example. Subclass it as a frozen dataclass: its fields are what a card saves.
 
     kind: its name in cards. noun: what messages call its examples. suffixes: of the files that a
-    folder of such examples holds.
+    folder of such examples holds. unmeant: what `why_not` says of a file that nobody meant as one.
     """
 
     kind: ClassVar[str]
     noun: ClassVar[str]
-    suffixes: ClassVar[tuple[str, ...]] = ()
+    suffixes: ClassVar[Collection[str]] = ()
+    unmeant: ClassVar[str] = "not an example"
 
     def fetch(self, where: Any) -> bytes:
         """The bytes of an example, which name it; raises OSError, or DataError with the reason."""
@@ -75,6 +77,18 @@ class Input(Protocol[Raw]):
     def collate(self, examples: Sequence[Batch]) -> Batch:
         """The examples joined along N; an input whose examples differ in length pads them here."""
         return {name: np.concatenate([e[name] for e in examples]) for name in examples[0]}
+
+    def why_not(self, file: Path) -> str:
+        """Why a file in a folder is no such example, or "" if it is one; raises OSError."""
+        return "" if file.suffix.lower() in self.suffixes else self.unmeant
+
+    def known_set(self, folder: Path) -> Any:
+        """The `Dataset` that a folder holds if it is a known public one, or None."""
+        return None
+
+    def surveyor(self) -> Any:
+        """A `data.survey.Surveyor` of such examples; without one only copies of bytes are found."""
+        return None
 
     def describe(self) -> str:
         """What the network is given, in a few words for the report of a run."""

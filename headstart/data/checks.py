@@ -1,11 +1,11 @@
 """What is wrong with the data, found before any training.
 
-`survey` looks at every file once and remembers it, `check` turns what was seen into findings, and
-`good_rows` takes what a model can be made from, or refuses.
+`check` turns what a survey saw into findings, and `good_rows` takes what a model can be made from,
+or refuses.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,36 +13,18 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.inputs import rows_of
 from headstart.base.errors import DataError, SpecError
-from headstart.base.grouping import groups
-from headstart.base.store import DIGEST_BYTES, Layout, Store, StoredTable, digest
-from headstart.base.threads import ordered_map
-from headstart.base.values import fingerprint
+from headstart.base.grouping import Pair, confirmed, groups
 from headstart.data.content import two_labels_warning
-from headstart.data.dataset import Content, Dataset, LeftOut
+from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import AlikePair, Findings, Group, OddSize, TwoLabels
 from headstart.data.readers import EMPTY_CLASS
+from headstart.data.survey import CONTENT, Survey
 from headstart.data.walking import about_links
-from headstart.modalities.images import decoding
-from headstart.modalities.images import likeness as duplicates
-from headstart.modalities.images.decoding import decode, read_file, store_key
-from headstart.modalities.images.likeness import Pair, near_duplicates, thumbnail
 
-VERSION = 1  # raise it when the same pixels would give other facts
-SHARD = 512  # rows that are stored together
-SMALL = 32  # pixels: a shorter side below that has little to see
-LONG = 4.0  # longer to shorter side: a crop or squash loses most of it
-FAR = 16.0  # times more or fewer pixels than the median picture
 UNEVEN = 10.0  # largest to smallest class: accuracy alone misleads from here on
 FEW = 5  # examples named in a table or a message
-
-LAYOUT: Layout = {
-    "pixels": (np.uint8, (DIGEST_BYTES,)),
-    "sizes": (np.int32, (2,)),
-    "thumbs": (np.uint8, (duplicates.SIDE, duplicates.SIDE)),
-}
-
-Facts = dict[str, NDArray[np.generic]]  # one row's entries of the columns below
 
 
 @dataclass(frozen=True)
@@ -54,149 +36,6 @@ class CheckPlan:
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad <= 1:
             raise SpecError(f"max_bad is a share from 0 to 1; got {self.max_bad}.")
-
-
-@dataclass(frozen=True, eq=False)
-class Survey:
-    """What was seen of each of a dataset's N rows; a row in `errors` has zeros elsewhere.
-
-    files, pixels: (N, 16) uint8, digests of the bytes and of the decoded pixels. sizes: (N, 2)
-    int32, width and height. thumbs: (N, SIDE, SIDE) uint8 grey. errors: row -> why it can't be
-    read. decoded: how many files were decoded; the others were known from before.
-    """
-
-    files: NDArray[np.uint8]
-    pixels: NDArray[np.uint8]
-    sizes: NDArray[np.int32]
-    thumbs: NDArray[np.uint8]
-    errors: dict[int, str]
-    decoded: int
-
-    @classmethod
-    def blank(cls, n: int) -> "Survey":
-        thumbs = np.zeros((n, duplicates.SIDE, duplicates.SIDE), np.uint8)
-        files, pixels = (np.zeros((n, DIGEST_BYTES), np.uint8) for _ in range(2))
-        return cls(files, pixels, np.zeros((n, 2), np.int32), thumbs, {}, 0)
-
-    @property
-    def good(self) -> NDArray[np.intp]:
-        """The rows that can be read."""
-        return np.array([i for i in range(len(self.sizes)) if i not in self.errors], np.intp)
-
-    def content(self, row: int) -> Content:
-        """What a row's file holds; nothing is known of one that can't be read."""
-        if row in self.errors:
-            return Content()
-        return Content(self.files[row].tobytes().hex(), self.pixels[row].tobytes().hex())
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """One file as a thread saw it: its digest and facts, if they are new, or why there are none.
-
-    key: the name of its facts in the store (`decoding.store_key`).
-    """
-
-    name: bytes = b""
-    key: bytes = b""
-    facts: Facts | None = None
-    error: str = ""
-
-
-def survey(
-    dataset: Dataset,
-    *,
-    store: Store | None = None,
-    threads: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-) -> Survey:
-    """Decode every file once and note what it shows; with a store, never again for the same bytes.
-
-    Files are held one at a time by each of `threads`; a row's facts are 4 kB. Bad files are not
-    remembered. Raises StoreError when the store can't be written.
-    """
-    table = store.table(_table_name(), LAYOUT) if store else None
-    seen, names, fresh = Survey.blank(len(dataset)), list[bytes](), dict[bytes, Facts]()
-    decoded = 0
-    looks = ordered_map(
-        lambda source: _look(source, table), dataset.sources, threads=threads, ahead=4 * threads
-    )
-    try:
-        for i, look in enumerate(looks):
-            names.append(look.key)
-            if look.error:
-                seen.errors[i] = look.error
-            if look.name:
-                seen.files[i] = np.frombuffer(look.name, np.uint8)
-            if look.facts is not None:
-                decoded += 1
-                fresh[look.key] = look.facts
-                _note(seen, i, look.facts)
-            if len(fresh) >= SHARD:
-                _remember(table, fresh)
-            if progress:
-                progress(i + 1, len(dataset))
-    finally:
-        looks.close()
-        _remember(table, fresh)  # what was seen is kept, whatever stopped us
-    if table is not None:
-        _recall(seen, table, names)
-    return replace(seen, decoded=decoded)
-
-
-def _table_name() -> str:
-    return fingerprint("survey", VERSION, decoding.VERSION, duplicates.VERSION)
-
-
-def _look(source: Path, table: StoredTable | None) -> _Look:
-    try:
-        data = read_file(source)
-        name = digest(data)
-        key = store_key(data, name)
-        if table is not None and key in table:
-            return _Look(name, key)
-        return _Look(name, key, _facts(decode(data)))
-    except DataError as error:
-        return _Look(error=str(error))
-    except OSError as error:
-        return _Look(error=f"cannot be read: {error.strerror or error}")
-
-
-def _facts(pixels: decoding.Pixels) -> Facts:
-    height, width, _ = pixels.shape
-    name = digest(np.array(pixels.shape, np.int64).tobytes(), np.ascontiguousarray(pixels).data)
-    return {
-        "pixels": np.frombuffer(name, np.uint8),
-        "sizes": np.array([width, height], np.int32),
-        "thumbs": thumbnail(pixels),
-    }
-
-
-def _note(seen: Survey, row: int, facts: Facts) -> None:
-    for column, value in facts.items():
-        getattr(seen, column)[row] = value
-
-
-def _remember(table: StoredTable | None, fresh: dict[bytes, Facts]) -> None:
-    """Store the facts that are new, and forget them here."""
-    if table is not None and fresh:
-        columns = {
-            column: np.stack([facts[column] for facts in fresh.values()])
-            for column in ("pixels", "sizes", "thumbs")
-        }
-        names = list(fresh)
-        fresh.clear()
-        table.append(names, columns)
-    fresh.clear()
-
-
-def _recall(seen: Survey, table: StoredTable, names: Sequence[bytes]) -> None:
-    """Fill in, a shard's worth at a time, the rows that were known before."""
-    blank = [i for i, name in enumerate(names) if name and not seen.sizes[i].any()]
-    for start in range(0, len(blank), SHARD):
-        rows = blank[start : start + SHARD]
-        for column in ("pixels", "sizes", "thumbs"):
-            getattr(seen, column)[rows] = table.rows([names[i] for i in rows], column)
 
 
 def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> Dataset:
@@ -293,7 +132,7 @@ class Checks:
 
     def confirmed(self, features: NDArray[np.float32]) -> "Checks":
         """The same with only those near duplicates whose features (N, D) agree too."""
-        return replace(self, near=duplicates.confirmed(self.near, features))
+        return replace(self, near=confirmed(self.near, features))
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
@@ -399,7 +238,7 @@ class Checks:
 def check(dataset: Dataset, seen: Survey, *, threads: int = 1) -> Checks:
     """What was found in the data, whether or not a model can come from it."""
     rows = _readable(dataset, seen)
-    exact = _exact(seen.pixels[seen.good])
+    exact = _exact(seen.facts[CONTENT][seen.good])
     return Checks(
         dataset=rows,
         counts=dataset.counts,
@@ -407,7 +246,7 @@ def check(dataset: Dataset, seen: Survey, *, threads: int = 1) -> Checks:
         skipped=dataset.left_out,
         exact=exact,
         near=_near(seen, exact, threads),
-        odd_sizes=tuple(_odd_sizes(rows, seen.sizes[seen.good])),
+        odd_sizes=tuple(seen.surveyor.odd(rows.ids, rows_of(seen.facts, seen.good))),
     )
 
 
@@ -422,21 +261,8 @@ def _near(seen: Survey, exact: tuple[tuple[int, ...], ...], threads: int) -> tup
     """Near duplicates among the readable rows, exact copies counted once."""
     copies = {i for _, *others in exact for i in others}
     rows = np.array([i for i in range(len(seen.good)) if i not in copies], np.intp)
-    pairs = near_duplicates(seen.thumbs[seen.good[rows]], threads=threads)
+    pairs = seen.surveyor.near(rows_of(seen.facts, seen.good[rows]), threads)
     return tuple(Pair(int(rows[p.a]), int(rows[p.b]), p.likeness) for p in pairs)
-
-
-def _odd_sizes(rows: Dataset, sizes: NDArray[np.int32]) -> Iterator[OddSize]:
-    area = sizes.astype(np.int64).prod(axis=1)
-    median = float(np.median(area)) if len(area) else 1.0
-    for name, (width, height), pixels in zip(rows.ids, sizes.tolist(), area.tolist(), strict=True):
-        short, long = sorted((width, height))
-        if short < SMALL:
-            yield OddSize(name, width, height, f"a side of less than {SMALL} pixels")
-        elif long > LONG * short:
-            yield OddSize(name, width, height, f"more than {LONG:.0f} times as long as wide")
-        elif not median / FAR <= pixels <= median * FAR:
-            yield OddSize(name, width, height, "far from the usual size here")
 
 
 def _balance(found: Checks) -> str:

@@ -3,21 +3,22 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from headstart.backbones.inputs import Input
 from headstart.base.errors import DataError
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.walking import about_links, display, walk
-from headstart.modalities.images.formats import NOT_AN_IMAGE, why_not_decoded
 from headstart.targets.classes import UNLABELLED
 
 
-def find(paths: Sequence[Path]) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """Files as rows of one class "?", folders by the images in them, and what was left out.
+def find(paths: Sequence[Path], input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
+    """Files as rows of one class "?", folders by the examples in them, and what was left out.
 
     A path named twice is one row. Raises DataError when nothing at all is left.
     """
     left_out: list[LeftOut] = []
-    found = dict(_each(paths, left_out))
+    found = dict(_each(paths, input, left_out))
     if not found:
         why = "; ".join(f"{item.path}: {item.reason}" for item in left_out[:3])
         raise DataError(
@@ -28,11 +29,13 @@ def find(paths: Sequence[Path]) -> tuple[Dataset, tuple[LeftOut, ...]]:
     return Dataset(tuple(found), tuple(found.values()), (0,) * n, (UNLABELLED,)), tuple(left_out)
 
 
-def _each(paths: Sequence[Path], left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]:
+def _each(
+    paths: Sequence[Path], input: Input[Any], left_out: list[LeftOut]
+) -> Iterator[tuple[str, Path]]:
     for path in paths:
         try:
             if path.is_dir():
-                yield from _inside(path, left_out)
+                yield from _inside(path, input, left_out)
             elif path.is_file():
                 yield display(path), path
             else:
@@ -42,18 +45,18 @@ def _each(paths: Sequence[Path], left_out: list[LeftOut]) -> Iterator[tuple[str,
             left_out.append(LeftOut(display(path), error.strerror or str(error)))
 
 
-def _inside(folder: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]:
-    """The images of a folder, known as in training: by their suffix, or else by their content."""
+def _inside(folder: Path, input: Input[Any], left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]:
+    """The examples of a folder, known as in training: by their suffix, or else by their content."""
     there = walk(folder)
     for item in there.left_out:
         left_out.append(replace(item, path=f"{display(folder)}/{item.path}"))
     for file in there.files:
         path = folder / file
         try:
-            why = why_not_decoded(path)
+            why = input.why_not(path)
         except OSError as error:  # one file that can't be read is no reason to leave out the others
             why = f"cannot be read: {error.strerror or error}"
         if why:
-            left_out.append(LeftOut(display(path), why, expected=why == NOT_AN_IMAGE))
+            left_out.append(LeftOut(display(path), why, expected=why == input.unmeant))
         else:
             yield display(path), path

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from headstart.backbones.inputs import Input
 from headstart.base.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
 from headstart.base.errors import DataError, UnknownName
 from headstart.base.tables import (
@@ -20,8 +21,6 @@ from headstart.base.tables import (
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
 from headstart.data.walking import Walk, about_links, display, walk
-from headstart.modalities.images.archives import read_archive
-from headstart.modalities.images.formats import NOT_AN_IMAGE, why_not_decoded
 from headstart.targets.classes import ClassTarget
 from headstart.targets.registry import kinds, target_kind
 from headstart.targets.target import Row, Target
@@ -54,48 +53,22 @@ class _Row:
     where: str = ""
 
 
-def read(source: Path | str, target: str = "") -> Dataset:
-    """The examples of a folder a class, of a folder of parts, or of a CSV or Parquet manifest.
-
-    A folder that holds CIFAR-10 (binary or Python version) or the Oxford-IIIT pets as their
-    archives unpack is known by its files, and read with their parts (`archives.read_archive`).
-
-    A row's id is its path relative to the folder (or to the manifest's folder), a class is named
-    by its folder or label in NFC, and classes are sorted by name. What is there and not used is in
-    `left_out`. No picture is decoded here.
-
-    target: the kind of target that a manifest is read for; "" is the first one whose columns it
-    has, classes before others.
-
-    Raises DataError when there is nothing there, no image, or a manifest that does not hold what
-    it must; UnknownName for no such kind of target; MissingPackage when a Parquet file is read
-    without pyarrow.
-    """
-    path = Path(source)
-    if path.is_dir():
-        archive = read_archive(path)
-        return read_folder(path) if archive is None else archive
-    if not path.exists():
-        raise DataError(f"There is no folder or file {display(path)}. Check the path.")
-    if path.suffix.lower() not in MANIFESTS:
-        raise DataError(f"{display(path)} is a file and no manifest. {LAYOUT}")
-    return read_manifest(path, target)
-
-
-def read_folder(root: Path) -> Dataset:
+def read_folder(root: Path, input: Input[Any]) -> Dataset:
     """A folder a class, or parts (train, val, test) of such folders (`layouts.layout_of`).
+
+    input: says which files are examples.
 
     Raises DataError for no images, and for a layout that may be read in two ways.
     """
     root = root.resolve()
     found = walk(root)
-    faults = {file: _unusable(root, file) for file in found.files}
-    pictures = (file for file, fault in faults.items() if fault != NOT_AN_IMAGE)
-    layout = layout_of(pictures, found.folders)
+    faults = {file: _unusable(input, root / file) for file in found.files}
+    examples = (file for file, fault in faults.items() if fault != input.unmeant)
+    layout = layout_of(examples, found.folders)
     rows, left_out = list[_Row](), [*found.left_out, *layout.left_out]
     for file, fault in faults.items():
         place = layout.base(file)
-        if fault == NOT_AN_IMAGE:
+        if fault == input.unmeant:
             left_out.append(LeftOut(display(file), fault, expected=True))
         elif place in layout.unlabelled:
             continue  # they are counted in `layout.left_out`
@@ -107,7 +80,9 @@ def read_folder(root: Path) -> Dataset:
             rows.append(_Row(display(file), root / file, {"label": label}, layout.parts[place]))
     if not rows:
         others = about_links(left_out) + _about_announced(left_out)
-        raise DataError(f"No images of a class were found under {display(root)}.{others} {LAYOUT}")
+        raise DataError(
+            f"No {input.noun} of a class were found under {display(root)}.{others} {LAYOUT}"
+        )
     return _dataset(rows, [*left_out, *_empty_classes(found, rows, layout)])
 
 
@@ -219,10 +194,10 @@ def _misplaced(place: tuple[str, ...] | None) -> str:
     return "an image in no class folder"
 
 
-def _unusable(root: Path, file: Path) -> str:
+def _unusable(input: Input[Any], file: Path) -> str:
     """Why a file can't be an example, wherever it lies, or nothing."""
     try:
-        return why_not_decoded(root / file)
+        return input.why_not(file)
     except OSError as error:
         return f"{UNREADABLE}: {error.strerror or error}"
 

@@ -5,10 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from headstart.base.listener import Listener
-from headstart.data.checks import check, good_rows, survey
+from headstart.data.checks import check, good_rows
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.features.extract import extract
+from headstart.modalities.reading import survey
 from headstart.models.training_data import tap_for
 from headstart.runs.folder import check_free
 from headstart.runs.job import Job

@@ -17,7 +17,7 @@ from headstart.base.errors import Diverged, SpecError
 from headstart.base.listener import Listener
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
 from headstart.base.values import Settings
-from headstart.data.checks import Checks, check, good_rows, survey
+from headstart.data.checks import Checks, check, good_rows
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.evaluation.embedding_map import embedding_map
@@ -28,6 +28,7 @@ from headstart.evaluation.learning_curve import learning_curve
 from headstart.evaluation.mistakes import mistakes, outliers
 from headstart.explaining.explanation import QUICK, explain_run
 from headstart.features.extract import FeatureTable
+from headstart.modalities.reading import survey
 from headstart.models.bundle import save, versions
 from headstart.models.fitting import two_phases
 from headstart.models.fitting_limits import limited, remembered

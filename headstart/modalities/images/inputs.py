@@ -5,6 +5,7 @@ Pillow does the resizing everywhere: its result is the same on every machine, wh
 kernels are not (their rounding depends on the processor), and a served bundle has no PyTorch.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -16,10 +17,13 @@ from PIL import Image
 from headstart.backbones.inputs import INPUTS, Batch, Input
 from headstart.base.errors import SpecError
 from headstart.base.values import fingerprint
-from headstart.modalities.images import decoding
+from headstart.modalities.images import decoding, formats
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from headstart.data.dataset import Dataset
+    from headstart.modalities.images.survey import PictureSurveyor
 
 VERSION = 1  # raise it when the same pixels would give another square
 LONGEST = 16  # times the shorter side; a strip beyond it is first cut to its middle, as 1 x 10^6
@@ -42,6 +46,8 @@ class ImageInput(Input[decoding.Pixels]):
 
     kind: ClassVar[str] = "image"
     noun: ClassVar[str] = "images"
+    suffixes: ClassVar[Collection[str]] = formats.SUFFIXES
+    unmeant: ClassVar[str] = formats.NOT_AN_IMAGE
 
     size: int = 224
     resize: int = 256
@@ -105,6 +111,20 @@ class ImageInput(Input[decoding.Pixels]):
         down, right = np.indices((self.size, self.size))
         channels = (3 * right + down, 5 * down + 2 * right, 7 * (right ^ down))
         return {"pixels": np.stack([c % 256 for c in channels], axis=2).astype(np.uint8)[None]}
+
+    def why_not(self, file: Path) -> str:
+        return formats.why_not_decoded(file)
+
+    def known_set(self, folder: Path) -> "Dataset | None":
+        """CIFAR-10 or the Oxford-IIIT pets, as their archives unpack."""
+        from headstart.modalities.images.archives import read_archive
+
+        return read_archive(folder)
+
+    def surveyor(self) -> "PictureSurveyor":
+        from headstart.modalities.images.survey import PictureSurveyor
+
+        return PictureSurveyor()
 
     def describe(self) -> str:
         return f"{self.size} px ({self.fit})"

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.base.grouping import Pair as Pair
+from headstart.base.grouping import confirmed as confirmed
 from headstart.base.grouping import groups, root_of
 from headstart.base.threads import ordered_map
 from headstart.modalities.images.decoding import Pixels
@@ -30,19 +32,9 @@ TRIMMED = 0.12  # of a thumbnail's blocks: the worst are not judged, a watermark
 FLOOR = 0.9  # correlation of fitted thumbnails below which two pictures are simply different
 SURE = 0.998  # and from which they are the same, whatever else looks like them
 APART = 1.25  # else what is outside a group must be this many times as far as what is inside
-MIN_COSINE = 0.5  # of a pair's features: copies with noise or JPEG artefacts came down to 0.59
 MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Rows `a` < `b` show the same picture, with this correlation of their thumbnails."""
-
-    a: int
-    b: int
-    likeness: float
 
 
 def thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
@@ -217,16 +209,6 @@ class _Groups:
 
     def together(self, pair: Pair) -> bool:
         return pair.a in self.apart and self.apart[pair.a] == self.apart.get(pair.b)
-
-
-def confirmed(pairs: Sequence[Pair], features: Floats) -> tuple[Pair, ...]:
-    """The pairs whose features, rows of (N, D), have a cosine of at least MIN_COSINE."""
-    if not pairs:
-        return ()
-    a, b = (features[[getattr(p, end) for p in pairs]].astype(np.float32) for end in "ab")
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine = (a * b).sum(axis=1) / np.maximum(lengths, 1e-12)
-    return tuple(pair for pair, c in zip(pairs, cosine, strict=True) if c >= MIN_COSINE)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,196 @@
+"""Look at every example of a dataset once: what it shows, which are the same, what is damaged."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.inputs import Input
+from headstart.base.errors import DataError
+from headstart.base.grouping import Pair
+from headstart.base.store import DIGEST_BYTES, Layout, Store, StoredTable, digest
+from headstart.base.threads import ordered_map
+from headstart.base.values import fingerprint
+from headstart.data.dataset import Content, Dataset
+from headstart.data.findings import OddSize
+
+SHARD = 512  # rows that are stored together
+CONTENT = "pixels"  # the column that exact copies have in common: a digest of what was decoded
+Facts = Mapping[str, NDArray[Any]]  # by column: of one example, or of N, first axis N
+
+
+class Surveyor(Protocol):
+    """What is noted of the examples of one kind of input, and what is wrong among them.
+
+    layout: the columns that are noted, one of them CONTENT. table: its name in the store, which
+    changes whenever the same bytes would give other facts.
+    """
+
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def table(self) -> str: ...
+    def look(self, data: bytes) -> Facts: ...  # raises DataError for damage
+    def near(self, facts: Facts, threads: int) -> Sequence[Pair]: ...  # near copies
+    def odd(self, ids: Sequence[str], facts: Facts) -> Iterable[OddSize]: ...
+
+
+@dataclass(frozen=True)
+class BytesSurveyor:
+    """Of any input: exact copies are those of the same bytes, near ones are not looked for."""
+
+    input: Input[Any]
+
+    @property
+    def layout(self) -> Layout:
+        return {CONTENT: (np.uint8, (DIGEST_BYTES,))}
+
+    @property
+    def table(self) -> str:
+        return fingerprint("survey of bytes", self.input.kind, self.input.fingerprint())
+
+    def look(self, data: bytes) -> Facts:
+        self.input.prepare(self.input.read(data))  # which finds out whether that can be done
+        return {CONTENT: np.frombuffer(digest(data), np.uint8)}
+
+    def near(self, facts: Facts, threads: int) -> Sequence[Pair]:
+        return ()
+
+    def odd(self, ids: Sequence[str], facts: Facts) -> Iterable[OddSize]:
+        return ()
+
+
+def surveyor_of(input: Input[Any]) -> Surveyor:
+    """The input's own, or one that knows bytes alone."""
+    own: Surveyor | None = input.surveyor()
+    return own or BytesSurveyor(input)
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What was seen of each of a dataset's N rows; a row in `errors` has zeros elsewhere.
+
+    files: (N, 16) uint8, digests of the bytes. facts: the surveyor's columns, N rows each.
+    errors: row -> why it can't be read. decoded: how many files were decoded; the others were
+    known from before.
+    """
+
+    surveyor: Surveyor
+    files: NDArray[np.uint8]
+    facts: dict[str, NDArray[Any]]
+    errors: dict[int, str]
+    decoded: int = 0
+
+    @classmethod
+    def blank(cls, surveyor: Surveyor, n: int) -> "Survey":
+        columns = {name: np.zeros((n, *s), kind) for name, (kind, s) in surveyor.layout.items()}
+        return cls(surveyor, np.zeros((n, DIGEST_BYTES), np.uint8), columns, {})
+
+    @property
+    def good(self) -> NDArray[np.intp]:
+        """The rows that can be read."""
+        return np.array([i for i in range(len(self.files)) if i not in self.errors], np.intp)
+
+    def content(self, row: int) -> Content:
+        """What a row's file holds; nothing is known of one that can't be read."""
+        if row in self.errors:
+            return Content()
+        shown = self.facts[CONTENT][row]
+        return Content(self.files[row].tobytes().hex(), shown.tobytes().hex())
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One file as a thread saw it: its digest and facts, if they are new, or why there are none.
+
+    key: the name of its facts in the store (`Input.store_key`).
+    """
+
+    name: bytes = b""
+    key: bytes = b""
+    facts: Facts | None = None
+    error: str = ""
+
+
+def survey(
+    dataset: Dataset,
+    input: Input[Any],
+    *,
+    store: Store | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Survey:
+    """Decode every file once and note what it shows; with a store, never again for the same bytes.
+
+    Files are held one at a time by each of `threads`; a picture's facts are 4 kB. Bad files are not
+    remembered. Raises StoreError when the store can't be written.
+    """
+    surveyor = surveyor_of(input)
+    table = store.table(surveyor.table, surveyor.layout) if store else None
+    seen, fresh = Survey.blank(surveyor, len(dataset)), dict[bytes, Facts]()
+    known, decoded = dict[int, bytes](), 0  # known: row -> the name of its facts in the store
+
+    def look(source: Path) -> _Look:
+        return _look(input, surveyor, source, table)
+
+    looks = ordered_map(look, dataset.sources, threads=threads, ahead=4 * threads)
+    try:
+        for i, found in enumerate(looks):
+            if found.error:
+                seen.errors[i] = found.error
+            else:
+                seen.files[i] = np.frombuffer(found.name, np.uint8)
+            if found.facts is not None:
+                decoded += 1
+                fresh[found.key] = found.facts
+                for column, value in found.facts.items():
+                    seen.facts[column][i] = value
+            elif found.key:
+                known[i] = found.key
+            if len(fresh) >= SHARD:
+                _remember(table, fresh)
+            if progress:
+                progress(i + 1, len(dataset))
+    finally:
+        looks.close()
+        _remember(table, fresh)  # what was seen is kept, whatever stopped us
+    if table is not None:
+        _recall(seen, table, known)
+    return replace(seen, decoded=decoded)
+
+
+def _look(input: Input[Any], surveyor: Surveyor, source: Path, table: StoredTable | None) -> _Look:
+    try:
+        data = input.fetch(source)
+        name = digest(data)
+        key = input.store_key(data, name)
+        if table is not None and key in table:
+            return _Look(name, key)
+        return _Look(name, key, surveyor.look(data))
+    except DataError as error:
+        return _Look(error=str(error))
+    except OSError as error:
+        return _Look(error=f"cannot be read: {error.strerror or error}")
+
+
+def _remember(table: StoredTable | None, fresh: dict[bytes, Facts]) -> None:
+    """Store the facts that are new, and forget them here."""
+    if table is not None and fresh:
+        rows = list(fresh.values())
+        columns = {column: np.stack([facts[column] for facts in rows]) for column in rows[0]}
+        names = list(fresh)
+        fresh.clear()
+        table.append(names, columns)
+    fresh.clear()
+
+
+def _recall(seen: Survey, table: StoredTable, known: Mapping[int, bytes]) -> None:
+    """Fill in, a shard's worth at a time, the rows that were known before."""
+    every = list(known)
+    for start in range(0, len(every), SHARD):
+        rows = every[start : start + SHARD]
+        for column, values in seen.facts.items():
+            values[rows] = table.rows([known[i] for i in rows], column)

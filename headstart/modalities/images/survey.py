@@ -1,0 +1,62 @@
+"""What is noted of every picture of a data set: its size, a thumbnail, a digest of its pixels."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.base.grouping import Pair
+from headstart.base.store import DIGEST_BYTES, Layout, digest
+from headstart.base.values import fingerprint
+from headstart.data.findings import OddSize
+from headstart.data.survey import CONTENT, Facts
+from headstart.modalities.images import decoding, likeness
+
+VERSION = 1  # raise it when the same pixels would give other facts
+SMALL = 32  # pixels: a shorter side below that has little to see
+LONG = 4.0  # longer to shorter side: a crop or squash loses most of it
+FAR = 16.0  # times more or fewer pixels than the median picture
+
+
+class PictureSurveyor:
+    """sizes: (N, 2) int32, width and height. thumbs: (N, SIDE, SIDE) uint8 grey."""
+
+    layout: Layout = {
+        CONTENT: (np.uint8, (DIGEST_BYTES,)),
+        "sizes": (np.int32, (2,)),
+        "thumbs": (np.uint8, (likeness.SIDE, likeness.SIDE)),
+    }
+
+    @property
+    def table(self) -> str:
+        return fingerprint("survey", VERSION, decoding.VERSION, likeness.VERSION)
+
+    def look(self, data: bytes) -> Facts:
+        pixels = decoding.decode(data)
+        height, width, _ = pixels.shape
+        name = digest(np.array(pixels.shape, np.int64).tobytes(), np.ascontiguousarray(pixels).data)
+        return {
+            CONTENT: np.frombuffer(name, np.uint8),
+            "sizes": np.array([width, height], np.int32),
+            "thumbs": likeness.thumbnail(pixels),
+        }
+
+    def near(self, facts: Facts, threads: int) -> Sequence[Pair]:
+        return likeness.near_duplicates(facts["thumbs"], threads=threads)
+
+    def odd(self, ids: Sequence[str], facts: Facts) -> Iterator[OddSize]:
+        return _odd_sizes(ids, facts["sizes"])
+
+
+def _odd_sizes(ids: Sequence[str], sizes: NDArray[Any]) -> Iterator[OddSize]:
+    area = sizes.astype(np.int64).prod(axis=1)
+    median = float(np.median(area)) if len(area) else 1.0
+    for name, (width, height), pixels in zip(ids, sizes.tolist(), area.tolist(), strict=True):
+        short, long = sorted((width, height))
+        if short < SMALL:
+            yield OddSize(name, width, height, f"a side of less than {SMALL} pixels")
+        elif long > LONG * short:
+            yield OddSize(name, width, height, f"more than {LONG:.0f} times as long as wide")
+        elif not median / FAR <= pixels <= median * FAR:
+            yield OddSize(name, width, height, "far from the usual size here")
