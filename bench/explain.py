@@ -33,8 +33,8 @@ from unknowns import photographs
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.saved import save_backbone
-from headstart.explaining.lens import Lens
-from headstart.explaining.method import METHODS, Method
+from headstart.explaining.pixels.lens import Lens
+from headstart.explaining.pixels.method import METHODS, Method
 from headstart.modalities.images.inputs import of_pictures
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

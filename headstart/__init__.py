@@ -41,23 +41,18 @@ if TYPE_CHECKING:
     from headstart.evaluation.evaluation import evaluation_rows as evaluation_rows
     from headstart.evaluation.source_distance import Unlike as Unlike
     from headstart.evaluation.source_distance import unlike as unlike
-    from headstart.explaining.attributing import attribute as attribute
-    from headstart.explaining.attribution import Attribution as Attribution
-    from headstart.explaining.deletion import Deletion as Deletion
-    from headstart.explaining.deletion import deletion as deletion
-    from headstart.explaining.explanation import Effort as Effort
-    from headstart.explaining.explanation import Explanation as Explanation
-    from headstart.explaining.explanation import explain as explain
-    from headstart.explaining.explanation import explain_run as explain_run
-    from headstart.explaining.explanation import explained as explained
-    from headstart.explaining.explanation import told_rows as told_rows
-    from headstart.explaining.lens import Lens as Lens
-    from headstart.explaining.lens import lens_of as lens_of
-    from headstart.explaining.lens import source_lens as source_lens
-    from headstart.explaining.looker import Looker as Looker
-    from headstart.explaining.looker import looker_of as looker_of
     from headstart.explaining.neighbours import Neighbour as Neighbour
     from headstart.explaining.neighbours import nearest as nearest
+    from headstart.explaining.pixels.attributing import attribute as attribute
+    from headstart.explaining.pixels.attribution import Attribution as Attribution
+    from headstart.explaining.pixels.deletion import Deletion as Deletion
+    from headstart.explaining.pixels.deletion import deletion as deletion
+    from headstart.explaining.pixels.explanation import Effort as Effort
+    from headstart.explaining.pixels.explanation import Explanation as Explanation
+    from headstart.explaining.pixels.explanation import explain as explain
+    from headstart.explaining.pixels.explanation import explain_run as explain_run
+    from headstart.explaining.pixels.explanation import explained as explained
+    from headstart.explaining.pixels.explanation import told_rows as told_rows
     from headstart.explaining.pixels.fooling import Fooling as Fooling
     from headstart.explaining.pixels.fooling import fool as fool
     from headstart.explaining.pixels.ideal import Ideal as Ideal
@@ -65,6 +60,11 @@ if TYPE_CHECKING:
     from headstart.explaining.pixels.ideal import ideal as ideal
     from headstart.explaining.pixels.ideal import total_variation as total_variation
     from headstart.explaining.pixels.ideal_plan import IdealPlan as IdealPlan
+    from headstart.explaining.pixels.lens import Lens as Lens
+    from headstart.explaining.pixels.lens import lens_of as lens_of
+    from headstart.explaining.pixels.lens import source_lens as source_lens
+    from headstart.explaining.pixels.looker import Looker as Looker
+    from headstart.explaining.pixels.looker import looker_of as looker_of
     from headstart.explaining.pixels.overlay import draw_explanation as draw_explanation
     from headstart.explaining.pixels.overlay import png_of as png_of
     from headstart.explaining.pixels.robust import Held as Held
@@ -166,10 +166,10 @@ _HOME = {
     "headstart.modalities.images.film": ["check_film", "write_film", "write_picture"],
     "headstart.explaining.pixels.ideal": ["Ideal", "ascend", "ideal", "total_variation"],
     "headstart.explaining.pixels.ideal_plan": ["IdealPlan"],
-    "headstart.explaining.attributing": ["attribute"],
-    "headstart.explaining.attribution": ["Attribution"],
-    "headstart.explaining.deletion": ["Deletion", "deletion"],
-    "headstart.explaining.explanation": [
+    "headstart.explaining.pixels.attributing": ["attribute"],
+    "headstart.explaining.pixels.attribution": ["Attribution"],
+    "headstart.explaining.pixels.deletion": ["Deletion", "deletion"],
+    "headstart.explaining.pixels.explanation": [
         "Effort",
         "Explanation",
         "explain",
@@ -179,8 +179,8 @@ _HOME = {
     ],
     "headstart.explaining.neighbours": ["Neighbour", "nearest"],
     "headstart.explaining.pixels.overlay": ["draw_explanation", "png_of"],
-    "headstart.explaining.lens": ["Lens", "lens_of", "source_lens"],
-    "headstart.explaining.looker": ["Looker", "looker_of"],
+    "headstart.explaining.pixels.lens": ["Lens", "lens_of", "source_lens"],
+    "headstart.explaining.pixels.looker": ["Looker", "looker_of"],
     "headstart.explaining.pixels.robust": [
         "Held",
         "Robustness",

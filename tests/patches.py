@@ -7,7 +7,7 @@ from torch import nn
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.entry import WholeNetwork
-from headstart.explaining.lens import Lens, Squares
+from headstart.explaining.pixels.lens import Lens, Squares
 from headstart.modalities.images.inputs import of_pictures
 
 PATCH = 4  # patches that go into a side

@@ -23,14 +23,14 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.entry import WholeNetwork
 from headstart.cli import explain as command
 from headstart.cli.main import main
-from headstart.explaining.attributing import picked
-from headstart.explaining.attribution import Attribution
-from headstart.explaining.deletion import area_under, curve, hidings
-from headstart.explaining.explanation import LEVELS, QUICK, quantised, telling
-from headstart.explaining.lens import Lens, featureless, log_odds
-from headstart.explaining.looker import Looker
-from headstart.explaining.method import METHODS
-from headstart.explaining.probing import probes
+from headstart.explaining.pixels.attributing import picked
+from headstart.explaining.pixels.attribution import Attribution
+from headstart.explaining.pixels.deletion import area_under, curve, hidings
+from headstart.explaining.pixels.explanation import LEVELS, QUICK, quantised, telling
+from headstart.explaining.pixels.lens import Lens, featureless, log_odds
+from headstart.explaining.pixels.looker import Looker
+from headstart.explaining.pixels.method import METHODS
+from headstart.explaining.pixels.probing import probes
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "tiny": lambda: hs.load_backbone("tiny:32"),
@@ -432,7 +432,7 @@ def test_what_was_explained_before_outlives_ctrl_c(
     def stop(*args: Any, **settings: Any) -> hs.Deletion:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("headstart.explaining.explanation.deletion", stop)
+    monkeypatch.setattr("headstart.explaining.pixels.explanation.deletion", stop)
     assert main(["explain", str(run)]) == 130
     assert (run / "explained.json").read_bytes() == before
 
@@ -471,7 +471,7 @@ def test_ctrl_c_keeps_what_is_explained(
             raise KeyboardInterrupt
         return plain(*args, **settings)
 
-    monkeypatch.setattr("headstart.explaining.explanation.deletion", at_second)
+    monkeypatch.setattr("headstart.explaining.pixels.explanation.deletion", at_second)
     out = tmp_path / "out"
     assert main(["explain", str(run), str(trained / "pictures" / "blue"), "--out", str(out)]) == 130
     assert len(list(out.iterdir())) == 1

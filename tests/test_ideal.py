@@ -22,7 +22,6 @@ from headstart.base.errors import Diverged, SpecError, UnknownName
 from headstart.base.values import from_plain
 from headstart.cli.ideal import _orders
 from headstart.cli.main import main
-from headstart.explaining.lens import Lens, lens_of
 from headstart.explaining.pixels.ideal import (
     LEVEL,
     Waves,
@@ -34,6 +33,7 @@ from headstart.explaining.pixels.ideal import (
     total_variation,
 )
 from headstart.explaining.pixels.ideal_plan import IdealPlan, Space
+from headstart.explaining.pixels.lens import Lens, lens_of
 from headstart.heads.head import HeadSpec
 from headstart.modalities.images.inputs import ImageInput
 from headstart.models.model import Model

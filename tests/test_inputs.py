@@ -13,6 +13,7 @@ from headstart.backbones.backbone import card_from_plain, card_to_plain
 from headstart.backbones.inputs import INPUTS, Batch, Input, digest_of, input_from_plain
 from headstart.base.errors import DataError, SpecError, UnknownName
 from headstart.base.store import digest
+from headstart.cli.main import main
 from headstart.modalities.images.inputs import of_pictures
 
 CARD = {  # as the first releases wrote it
@@ -142,3 +143,17 @@ def test_a_folder_of_another_kind_of_input_is_read_and_checked(tmp_path: Path) -
         assert [out.path for out in found.unreadable] == ["b/2.row"]
     assert seen.decoded == 0
     assert hs.find([tmp_path / "a"], input=Rows())[0].ids[0].endswith("1.row")
+
+
+@pytest.mark.parametrize("command", ["explain takes", "ideal draws", "attack changes"])
+def test_a_command_for_pictures_says_so_of_another_input(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    backbone = hs.load_backbone("tiny:8")
+    rows = replace(backbone, card=replace(backbone.card, input=Rows()))
+    monkeypatch.setattr(hs, "load_backbone", lambda *_, **__: rows, raising=False)
+    (tmp_path / "1.row").write_text("1,2,3,4")
+    name = command.split()[0]
+    named = [str(tmp_path / "1.row")] if name != "ideal" else ["--class", "a"]
+    assert main([name, "--backbone", "tiny:8", *named, "--out", str(tmp_path / "out")]) == 2
+    assert f"headstart {command} pictures; this model's input is rows." in capsys.readouterr().err

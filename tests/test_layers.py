@@ -1,6 +1,7 @@
 """The layers of the package: a file imports only from its own layer and from lower ones."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -79,6 +80,66 @@ def test_no_file_imports_from_a_higher_layer(module: str) -> None:
 
 def test_an_import_that_is_excused_is_there() -> None:
     assert all(other in USED[module] for module, other in UPWARD)
+
+
+# Names of pictures in files above the modalities; explaining/pixels/ and training/attacked.py may.
+# None is added; one that is not needed any more is taken out.
+PICTURES = re.compile("pixel|picture|image|square|jpeg|png|rgb|augment", re.IGNORECASE)
+OF_PICTURES_ALONE = ("explaining.pixels.", "training.attack", "training.adversary")
+EXCUSED: dict[str, set[str]] = {
+    "__init__": {"Augment", "Pixels", "Squared", "png_of", "squared", "write_picture"},
+    "cli.attack": {"picture"},
+    "cli.demo": {"Augment", "augment"},
+    "cli.explain": {"pictures", "pictures_of", "png_of", "square"},
+    "cli.ideal": {"Pixels", "picture", "pixels", "write_picture"},
+    "cli.judging": {"pixels"},
+    "cli.opening": {"pictures_of"},
+    "cli.report": {"pictures", "pictures_of"},
+    "cli.robustness": {"pictures", "squared", "squares"},
+    "cli.train": {"augment"},
+    "cli.views": {"Augment", "augment"},
+    "evaluation.norm_statistics": {"square"},
+    "evaluation.source_distance": {"pictures", "square"},
+    "models.fitting": {"augment", "pixel_feeds"},
+    "models.training_data": {"pixel_feeds"},
+    "reporting.accuracy": {"PictureCard", "picture"},
+    "reporting.blocks": {"PictureCard", "picture"},
+    "reporting.data": {"Augment", "PictureCard", "augment", "one_image_classes", "picture"},
+    "reporting.explanations": {"ImageInput", "PictureCard", "of_pictures"},
+    "reporting.run_files": {"augment"},
+    "reporting.suspects": {"PictureCard", "picture"},
+    "runs.comparison": {"refuse_other_pictures"},
+    "runs.folder": {"pixels", "refuse_other_pictures"},
+    "runs.forecast": {"augment"},
+    "runs.job": {"Augment", "augment"},
+    "runs.recipes": {"Augment", "augment"},
+    "runs.run": {"Pictures", "augment", "pictures"},
+    "runs.seeds": {"_check_pictures"},
+    "runs.stages": {"augment"},
+    "training.loop": {"pixels", "squares"},
+}
+
+
+def names_of_pictures(module: str) -> set[str]:
+    """What a file above the modalities names after pictures; strings and comments don't count."""
+    if height(module) <= HEIGHT["modalities"] or module.startswith(OF_PICTURES_ALONE):
+        return set()
+    return {name for name in names(MODULES[module]) if PICTURES.search(name)}
+
+
+def names(path: Path) -> Iterator[str]:
+    """Every identifier of a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.alias):
+            yield from (part for part in (node.name, node.asname) if part)
+        for attribute in ("id", "attr", "arg", "name"):
+            if isinstance(found := getattr(node, attribute, None), str):
+                yield found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_above_the_modalities_knows_pictures(module: str) -> None:
+    assert names_of_pictures(module) == EXCUSED.get(module, set())
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -12,8 +12,8 @@ import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.graph import freeze
 from headstart.base.errors import Mismatch, SpecError, UnknownName
-from headstart.explaining.forward import Forward
-from headstart.explaining.lens import Lens, Squares, lens_of, source_lens
+from headstart.explaining.pixels.forward import Forward
+from headstart.explaining.pixels.lens import Lens, Squares, lens_of, source_lens
 from headstart.features.engines import TorchEngine
 from headstart.heads.head import HeadSpec
 from headstart.heads.mlp import MlpHead

@@ -14,8 +14,8 @@ from headstart.base import atomic
 from headstart.base.errors import DataError, Mismatch, UnknownName, sentence_of
 from headstart.cli.main import main
 from headstart.cli.opening import part_of
-from headstart.explaining.explanation import told_rows
-from headstart.explaining.lens import Lens
+from headstart.explaining.pixels.explanation import told_rows
+from headstart.explaining.pixels.lens import Lens
 from headstart.features.engines import compare
 from headstart.modalities.images.tiny import network
 from headstart.runs.folder import MARKER, claimed

@@ -16,7 +16,7 @@ from headstart.data.findings import Findings
 from headstart.evaluation.evaluation import Estimate
 from headstart.evaluation.insights import Insights
 from headstart.explaining.pixels.robustness import RobustnessResults
-from headstart.explaining.saved import ExplainedRows
+from headstart.explaining.pixels.saved import ExplainedRows
 from headstart.reporting.facts import read_facts
 from headstart.reporting.run_files import RunEvaluation, RunRecipe, Timings
 from headstart.training.history import Epoch

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     restarts = getattr(args, "restarts", hs.RESTARTS)
     if how.steps == 1 and "restarts" in args:
         raise SpecError("--restarts would change nothing: 1 step begins at the picture itself.")
-    looked = look(args, files=True)
+    looked = look(args, "headstart attack changes", files=True)
     target = None if args.target is None else looked.lens.number(args.target)
     work = _Work(looked, how, target, restarts, args.json)
     files = _files(looked, args.out)

@@ -31,7 +31,7 @@ from headstart.cli.printing import (
     tell_left_out,
 )
 from headstart.cli.progress import Terminal, say
-from headstart.explaining.method import METHODS
+from headstart.explaining.pixels.method import METHODS
 
 FOLDER = "explained"
 NAMED = 20  # training pictures, at most, that are named when they are left out
@@ -84,7 +84,7 @@ class _Work:
 
 def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
     """The pictures that were named."""
-    looked = look(args, files=True)
+    looked = look(args, "headstart explain takes", files=True)
     if looked.run is None and args.data is not None:
         raise SpecError("--data goes with a run folder: only that names training examples.")
     assert looked.files is not None
@@ -105,7 +105,7 @@ def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
 
 def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
     """The surest mistakes of a run's test and a few right answers, into the run's own folder."""
-    looked = look(args, files=False)
+    looked = look(args, "headstart explain takes", files=False)
     run, model = looked.run, looked.model
     if run is None or model is None:
         raise SpecError(
@@ -180,7 +180,7 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
 
     Their features come from the store if they are there.
     """
-    from headstart.explaining.forward import Forward
+    from headstart.explaining.pixels.forward import Forward
 
     if looked.run is None or looked.model is None:
         say("nearest", "left out: only a run folder names its training examples")

@@ -64,7 +64,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     plan, runtime = made(hs.IdealPlan(), args), made(hs.Runtime(), args).resolved()
-    lens = look(args, files=False).lens
+    lens = look(args, "headstart ideal draws", files=False).lens
     orders = _orders(lens, args)
     judge = _judge(lens, args)
     numbers = [_number(judge, lens.classes[o.number], o.name) if judge else 0 for o in orders]

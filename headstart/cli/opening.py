@@ -46,8 +46,10 @@ def add_looking_flags(parser: argparse.ArgumentParser, *, files: bool) -> None:
     add_weights_flag(parser)
 
 
-def look(args: argparse.Namespace, *, files: bool) -> Looked:
-    """Open what was named; raises SpecError if a model, or pictures, are missing or too many."""
+def look(args: argparse.Namespace, does: str, *, files: bool) -> Looked:
+    """Open what was named; raises SpecError if a model, or pictures, are missing or too many, or if
+    the model is not of pictures. does: what the command does with them, as "headstart ideal draws".
+    """
     names = list(args.names)
     model, run = None, None
     if args.backbone is None:
@@ -58,9 +60,9 @@ def look(args: argparse.Namespace, *, files: bool) -> Looked:
         path = Path(names.pop(0))
         model = hs.load(bundle_of(path)).model
         run = path if bundle_of(path) != path else None
-        lens = hs.lens_of(model)
+        lens = hs.lens_of(model, does)
     else:
-        lens = hs.source_lens(hs.load_backbone(args.backbone, weights=args.weights))
+        lens = hs.source_lens(hs.load_backbone(args.backbone, weights=args.weights), does)
     if not files:
         if names:
             raise SpecError(f"{names[0]!r} is one argument too many.")

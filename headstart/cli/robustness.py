@@ -96,7 +96,7 @@ def _prepared(args: argparse.Namespace) -> _Work:
             f"the folder that `headstart train --out` made."
         )
     model, data = hs.load(args.run / "model").model, data_of(args.run, args.data)
-    lens, test = hs.lens_of(model), part_of(args.run, data, "test")
+    lens, test = hs.lens_of(model, "headstart robustness changes"), part_of(args.run, data, "test")
     few = test.take(hs.drawn(test.y, plan.rows, plan.seed))
     tried = hs.squared(lens.input, few, threads=runtime.decode_threads)
     size = lens.input.size

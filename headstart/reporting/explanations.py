@@ -3,7 +3,7 @@
 import numpy as np
 from markupsafe import Markup
 
-from headstart.explaining.saved import ExplainedRow
+from headstart.explaining.pixels.saved import ExplainedRow
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import Block, Heading, Pairs, PictureCard, Section, Text

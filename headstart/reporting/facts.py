@@ -14,7 +14,7 @@ from headstart.data.dataset import CheckedFile
 from headstart.data.findings import Findings
 from headstart.evaluation.insights import Insights
 from headstart.explaining.pixels.robustness import RobustnessResults
-from headstart.explaining.saved import ExplainedRows
+from headstart.explaining.pixels.saved import ExplainedRows
 from headstart.reporting.run_files import RunEvaluation, RunRecipe, Timings
 from headstart.targets.predictions import Predictions, read_predictions
 from headstart.training.history import Epoch, read_history

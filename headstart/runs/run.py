@@ -26,7 +26,7 @@ from headstart.evaluation.insights import Insights
 from headstart.evaluation.judged import doubts, gains, temperature_scaling
 from headstart.evaluation.learning_curve import learning_curve
 from headstart.evaluation.mistakes import mistakes, outliers
-from headstart.explaining.explanation import QUICK, explain_run
+from headstart.explaining.pixels.explanation import QUICK, explain_run
 from headstart.features.extract import FeatureTable
 from headstart.modalities.reading import survey
 from headstart.models.bundle import save, versions

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart.base.errors import SpecError
-from headstart.explaining.lens import Lens, log_odds
+from headstart.explaining.pixels.lens import Lens, log_odds
 from headstart.explaining.pixels.squaring import MOST, squaring
 from headstart.modalities.images.augment import png
 from headstart.modalities.images.decoding import Pixels, decode

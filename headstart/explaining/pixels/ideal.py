@@ -18,8 +18,8 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from headstart.base.errors import Diverged
 from headstart.base.runtime import seeded
-from headstart.explaining.lens import Lens, log_odds
 from headstart.explaining.pixels.ideal_plan import IdealPlan
+from headstart.explaining.pixels.lens import Lens, log_odds
 from headstart.modalities.images.decoding import Pixels
 from headstart.modalities.images.inputs import ImageInput
 

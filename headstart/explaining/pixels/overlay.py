@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from headstart.base.errors import DataError
-from headstart.explaining.deletion import CURVES, Deletion
-from headstart.explaining.explanation import Explanation
 from headstart.explaining.neighbours import Neighbour
+from headstart.explaining.pixels.deletion import CURVES, Deletion
+from headstart.explaining.pixels.explanation import Explanation
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.lettering import fitting, font
 from headstart.modalities.images.painting import AGAINST, FOR, painted

@@ -16,9 +16,9 @@ from headstart.base.runtime import ON_CPU, Runtime
 from headstart.base.threads import ordered_map
 from headstart.base.values import Settings
 from headstart.evaluation.evaluation import Estimate, wilson
-from headstart.explaining.forward import Forward
-from headstart.explaining.lens import Lens, Squares
 from headstart.explaining.pixels.corruptions import STRENGTHS, corrupt
+from headstart.explaining.pixels.forward import Forward
+from headstart.explaining.pixels.lens import Lens, Squares
 from headstart.explaining.pixels.robust_plan import RobustnessPlan
 from headstart.explaining.pixels.robustness import (
     NeighbourCount,

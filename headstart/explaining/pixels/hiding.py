@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headstart.explaining.lens import Squares, featureless, log_odds
-from headstart.explaining.looker import Looker
+from headstart.explaining.pixels.lens import Squares, featureless, log_odds
+from headstart.explaining.pixels.looker import Looker
 
 SPOTS = 7  # a side
 

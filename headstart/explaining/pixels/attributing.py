@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.base.errors import MissingPackage
-from headstart.explaining.attribution import Attribution
-from headstart.explaining.deletion import area_under, curve
-from headstart.explaining.hiding import hiding
-from headstart.explaining.lens import Lens, Squares, featureless, log_odds
-from headstart.explaining.looker import Looker, crossed_at, said_from, slope_of
-from headstart.explaining.method import METHODS, PIXELS, Method
-from headstart.explaining.probing import Probe
+from headstart.explaining.pixels.attribution import Attribution
+from headstart.explaining.pixels.deletion import area_under, curve
+from headstart.explaining.pixels.hiding import hiding
+from headstart.explaining.pixels.lens import Lens, Squares, featureless, log_odds
+from headstart.explaining.pixels.looker import Looker, crossed_at, said_from, slope_of
+from headstart.explaining.pixels.method import METHODS, PIXELS, Method
+from headstart.explaining.pixels.probing import Probe
 from headstart.heads.head import check_word
 
 STEPS = 24  # of the integral

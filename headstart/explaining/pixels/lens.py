@@ -19,6 +19,7 @@ from headstart.modalities.sources import reopened
 from headstart.models.model import Model
 from headstart.training.network import head_module
 
+DOES = "Looking inside a network takes"  # the beginning of the sentence that refuses other inputs
 HEADS = (LinearHead.kind, MlpHead.kind)
 Squares = NDArray[np.uint8]  # (N, S, S, 3)
 
@@ -41,7 +42,7 @@ class Lens:
 
     @property
     def input(self) -> ImageInput:
-        return of_pictures(self.backbone.card.input, "Seeing inside a network takes")
+        return of_pictures(self.backbone.card.input, DOES)
 
     @property
     def name(self) -> str:
@@ -75,12 +76,13 @@ class Lens:
         return found[0]
 
 
-def lens_of(model: Model) -> Lens:
+def lens_of(model: Model, does: str = DOES) -> Lens:
     """A trained model, from a bundle or fresh from training.
 
     Raises SpecError for a head that has no gradients, MissingPackage without what trains.
     """
     backbone, kind = model.backbone, model.head.kind
+    of_pictures(backbone.card.input, does)
     if kind not in HEADS:
         raise SpecError(
             f"Seeing inside takes a head of linear layers, which gradients go through; the model's "
@@ -94,11 +96,12 @@ def lens_of(model: Model) -> Lens:
     return replace(lens, graph=graph)
 
 
-def source_lens(backbone: Backbone) -> Lens:
+def source_lens(backbone: Backbone, does: str = DOES) -> Lens:
     """A pretrained network as it is, with the classes of its source task.
 
     Raises SpecError if it came without the layer that names them.
     """
+    of_pictures(backbone.card.input, does)
     source, classes = backbone.source(), backbone.card.source_classes
     layer = nn.Linear(*source.weight.shape)
     layer.load_state_dict(

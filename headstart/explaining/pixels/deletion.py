@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.explaining.attribution import Attribution
-from headstart.explaining.lens import Squares
-from headstart.explaining.looker import Looker
-from headstart.explaining.saved import Areas, Curves, DeletionCurves
+from headstart.explaining.pixels.attribution import Attribution
+from headstart.explaining.pixels.lens import Squares
+from headstart.explaining.pixels.looker import Looker
+from headstart.explaining.pixels.saved import Areas, Curves, DeletionCurves
 
 STEPS = 20  # of a curve, each hiding as many pixels
 DRAWN = 3  # random orders, of which the mean is told

@@ -16,14 +16,14 @@ from headstart.base.errors import DataError, HeadstartError, UnknownName
 from headstart.base.values import read_value
 from headstart.data.content import prepared
 from headstart.data.dataset import CheckedFile, LeftOut
-from headstart.explaining.attributing import attribute
-from headstart.explaining.attribution import Attribution
-from headstart.explaining.deletion import DRAWN, STEPS, Deletion, deletion
-from headstart.explaining.lens import lens_of
-from headstart.explaining.looker import DEPTH, Looker, looker_of
-from headstart.explaining.method import Method
 from headstart.explaining.neighbours import Neighbour
-from headstart.explaining.saved import (
+from headstart.explaining.pixels.attributing import attribute
+from headstart.explaining.pixels.attribution import Attribution
+from headstart.explaining.pixels.deletion import DRAWN, STEPS, Deletion, deletion
+from headstart.explaining.pixels.lens import lens_of
+from headstart.explaining.pixels.looker import DEPTH, Looker, looker_of
+from headstart.explaining.pixels.method import Method
+from headstart.explaining.pixels.saved import (
     ExplainedPicture,
     ExplainedRow,
     ExplainedRows,

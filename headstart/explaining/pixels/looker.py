@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from headstart.backbones.entry import WholeNetwork
-from headstart.explaining.forward import Forward
-from headstart.explaining.lens import Lens
-from headstart.explaining.probing import Probe, probes
+from headstart.explaining.pixels.forward import Forward
+from headstart.explaining.pixels.lens import Lens
+from headstart.explaining.pixels.probing import Probe, probes
 
 FINEST = 32  # places a side; below it what there is are edges, not things
 DEPTH = 3  # layers, each with finer places than the one before

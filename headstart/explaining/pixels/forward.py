@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.base.runtime import ON_CPU, Runtime
-from headstart.explaining.lens import Lens
+from headstart.explaining.pixels.lens import Lens
 from headstart.features.engines import Engine, Features, open_engine
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headstart.explaining.method import Method
+from headstart.explaining.pixels.method import Method
 
 
 @dataclass(frozen=True, eq=False)
