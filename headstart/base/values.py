@@ -262,7 +262,7 @@ def _rebuilt(value: Any, at: str, kinds: Kinds) -> Any:
     return value
 
 
-def entries(plain: Any, at: str) -> Mapping[str, Any]:
+def entries(plain: Any, at: str = "") -> Mapping[str, Any]:
     """The plain form of a record or a mapping; SpecError for anything else."""
     found: Mapping[str, Any] = _checked(plain, at, "an object", isinstance(plain, Mapping))
     return found

@@ -95,13 +95,13 @@ def _shown(estimate: Estimate | None) -> str:
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate else "n/a"
 
 
-def _compared(name: str, said: Predictions, first: Predictions | None) -> Comparison:
-    found = evaluate_predictions(said)
+def _compared(name: str, predictions: Predictions, first: Predictions | None) -> Comparison:
+    found = evaluate_predictions(predictions)
     headline = (found.accuracy, found.balanced_accuracy, found.macro_f1, found.auroc)
     if first is None:
         return Comparison(name, *headline, found.log_loss)
-    gain, p = compare(said, first), mcnemar(said, first)
-    return Comparison(name, *headline, found.log_loss, gain, p, *_discordant(said, first))
+    gain, p = compare(predictions, first), mcnemar(predictions, first)
+    return Comparison(name, *headline, found.log_loss, gain, p, *_discordant(predictions, first))
 
 
 def _discordant(a: Predictions, b: Predictions) -> tuple[int, int]:
@@ -109,16 +109,16 @@ def _discordant(a: Predictions, b: Predictions) -> tuple[int, int]:
     return int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
 
 
-def _common(names: Sequence[str], said: Sequence[Predictions]) -> tuple[str, ...]:
+def _common(names: Sequence[str], predictions: Sequence[Predictions]) -> tuple[str, ...]:
     """The classes of the first that tells them all; those without scores know just what they name.
 
     Raises Mismatch if another knows others.
     """
-    whole = [(p.classes, name) for p, name in zip(said, names, strict=True) if p.scored]
+    whole = [(p.classes, name) for p, name in zip(predictions, names, strict=True) if p.scored]
     if not whole:
-        return tuple(sorted({c for p in said for c in p.classes}))
+        return tuple(sorted({c for p in predictions for c in p.classes}))
     classes, of = whole[0]
-    for p, name in zip(said, names, strict=True):
+    for p, name in zip(predictions, names, strict=True):
         odd = sorted(set(p.classes) ^ set(classes) if p.scored else set(p.classes) - set(classes))
         if odd:
             raise Mismatch(
@@ -128,26 +128,26 @@ def _common(names: Sequence[str], said: Sequence[Predictions]) -> tuple[str, ...
     return classes
 
 
-def _over(said: Predictions, classes: tuple[str, ...]) -> Predictions:
+def _over(predictions: Predictions, classes: tuple[str, ...]) -> Predictions:
     """The same, numbering its classes as `classes` does."""
-    place = np.array([*(classes.index(c) for c in said.classes), UNKNOWN], dtype=np.int64)
-    scores = said.scores
-    if said.scored:
-        scores = scores[:, [said.classes.index(c) for c in classes]]
-    labels, answers = place[said.labels], place[said.predicted]
-    return Predictions(said.ids, scores, labels, classes, answers)
+    place = np.array([*(classes.index(c) for c in predictions.classes), UNKNOWN], dtype=np.int64)
+    scores = predictions.scores
+    if predictions.scored:
+        scores = scores[:, [predictions.classes.index(c) for c in classes]]
+    labels, answers = place[predictions.labels], place[predictions.predicted]
+    return Predictions(predictions.ids, scores, labels, classes, answers)
 
 
-def _in_order(first: Predictions, said: Predictions, of: str, name: str) -> Predictions:
+def _in_order(first: Predictions, predictions: Predictions, of: str, name: str) -> Predictions:
     """The same in the order of the first's rows. Raises Mismatch if they are not the same."""
-    place = {id: i for i, id in enumerate(said.ids)}
+    place = {id: i for i, id in enumerate(predictions.ids)}
     shared = sum(id in place for id in first.ids)
-    if not shared == len(first) == len(said):
+    if not shared == len(first) == len(predictions):
         raise Mismatch(
             f"Runs are compared on the same test rows, but {of} and {name} share {shared:,} paths "
-            f"of {len(first):,} and {len(said):,}. {AGAIN}"
+            f"of {len(first):,} and {len(predictions):,}. {AGAIN}"
         )
-    lined = said.take([place[id] for id in first.ids])
+    lined = predictions.take([place[id] for id in first.ids])
     differ: NDArray[np.intp] = np.flatnonzero(lined.labels != first.labels)
     if len(differ):
         raise Mismatch(

@@ -30,19 +30,19 @@ PAIRS = 10  # most confused pairs listed
 
 
 def test_section(facts: Facts, w: Words, album: Album) -> Section:
-    test, said = facts.evaluation.test, facts.test
-    if not len(said):
+    test, predictions = facts.evaluation.test, facts.test
+    if not len(predictions):
         return Section("test", w("test.title"), [Text(w("test.none"), "empty")])
     blocks = list[Block]([_headline(w, test), Heading(w("test.per_class")), _per_class(w, test)])
     blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
     blocks += [_confusion(w, test), *_confused(w, test)]
-    known = np.flatnonzero(said.known)
+    known = np.flatnonzero(predictions.known)
     picked = known[[i * len(known) // SHOWN for i in range(SHOWN)]] if len(known) > SHOWN else known
     blocks += [Heading(w("test.sample")), Text(w("test.sample_note"), "note")]
     blocks.append(Gallery(_cards(facts, w, album, picked)))
     blocks += [Heading(w("test.worst")), *_worst(facts, w, album)]
     blocks += [Heading(w("test.unsure")), Text(w("test.unsure_note"), "note")]
-    blocks.append(Gallery(_cards(facts, w, album, _least_sure(said))))
+    blocks.append(Gallery(_cards(facts, w, album, _least_sure(predictions))))
     return Section("test", w("test.title"), blocks)
 
 
@@ -96,29 +96,29 @@ def _confused(w: Words, test: Evaluation) -> list[Block]:
 
 
 def _worst(facts: Facts, w: Words, album: Album) -> list[Block]:
-    said = facts.test
-    wrong = np.flatnonzero(said.known & ~said.correct)
+    predictions = facts.test
+    wrong = np.flatnonzero(predictions.known & ~predictions.correct)
     if not len(wrong):
         return [Text(w("test.no_mistakes"), "note")]
-    order = wrong[np.argsort(-said.scores[wrong].max(axis=1), kind="stable")]
+    order = wrong[np.argsort(-predictions.scores[wrong].max(axis=1), kind="stable")]
     cards = _cards(facts, w, album, order[:FEW])
     return [Text(w("test.worst_note", n=len(wrong)), "note"), Gallery(cards)]
 
 
-def _least_sure(said: Predictions) -> NDArray[np.intp]:
-    return np.argsort(said.scores.max(axis=1), kind="stable")[:FEW]
+def _least_sure(predictions: Predictions) -> NDArray[np.intp]:
+    return np.argsort(predictions.scores.max(axis=1), kind="stable")[:FEW]
 
 
 def _cards(facts: Facts, w: Words, album: Album, rows: Iterable[int]) -> list[PictureCard]:
-    said, cards = facts.test, list[PictureCard]()
+    predictions, cards = facts.test, list[PictureCard]()
     for i in map(int, rows):
-        told, truth = said.classes[said.predicted[i]], int(said.labels[i])
-        score = w.share(float(said.scores[i].max()), 0)
-        lines = [Markup("{} <span class=number>{}</span>").format(data(told), score)]
-        mark = "" if truth < 0 else "right" if said.correct[i] else "wrong"
+        name, truth = predictions.classes[predictions.predicted[i]], int(predictions.labels[i])
+        score = w.share(float(predictions.scores[i].max()), 0)
+        lines = [Markup("{} <span class=number>{}</span>").format(data(name), score)]
+        mark = "" if truth < 0 else "right" if predictions.correct[i] else "wrong"
         if mark == "wrong":
-            lines.append(w("test.really", label=data(said.classes[truth])))
-        path = spelt(said.ids[i])
+            lines.append(w("test.really", label=data(predictions.classes[truth])))
+        path = spelt(predictions.ids[i])
         cards.append(
             PictureCard(
                 album.picture(path),

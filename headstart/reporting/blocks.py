@@ -57,12 +57,12 @@ class Bar:
 
 @dataclass(frozen=True)
 class PictureCard:
-    """A picture with lines below it. mark: "right", "wrong" or "". said: that mark in words."""
+    """A picture with lines below it. mark: "right", "wrong" or "". verdict: that mark in words."""
 
     picture: str
     lines: Sequence[str]
     mark: str = ""
-    said: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Cell:
-    """n: rows. share: of the rows of its class. said: for the pointer."""
+    """n: rows. share: of the rows of its class. title: for the pointer."""
 
     n: int
     share: float
-    said: str
+    title: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Confusion:
     names: Sequence[str]
     cells: Sequence[Sequence[Cell]]
     truth: str
-    said: str
+    predicted: str
 
 
 @dataclass(frozen=True)

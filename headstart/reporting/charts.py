@@ -18,14 +18,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """points: (x, y), NaN where there is none. style: classes. said: a point's text on hover.
+    """points: (x, y), NaN where there is none. style: classes. notes: a point's text on hover.
 
     band: (low, high) for each point. dots: whether points are marked.
     """
 
     points: Sequence[Point]
     style: str
-    said: Sequence[str] = ()
+    notes: Sequence[str] = ()
     band: Sequence[tuple[float, float]] = ()
     dots: bool = True
 
@@ -175,18 +175,18 @@ def _series(s: Series, fx: Callable[[float], float], fy: Callable[[float], float
     path = " ".join(f"{fx(x):.1f},{fy(y):.1f}" for x, y in real)
     parts.append(f'<polyline points="{path}"/>')
     if s.dots:
-        said = list(s.said) or [""] * len(s.points)
+        notes = list(s.notes) or [""] * len(s.points)
         parts += [
             _dot(fx(x), fy(y), text)
-            for (x, y), text in zip(s.points, said, strict=True)
+            for (x, y), text in zip(s.points, notes, strict=True)
             if math.isfinite(y)
         ]
     return f'<g class="series {s.style}">{"".join(parts)}</g>'
 
 
-def _dot(x: float, y: float, said: str) -> str:
+def _dot(x: float, y: float, note: str) -> str:
     """A circle and a square on one spot; the style sheet shows the one that fits the series."""
-    title = f"<title>{escape(said)}</title>" if said else ""
+    title = f"<title>{escape(note)}</title>" if note else ""
     return (
         f'<g class="dot">{title}<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6"/>'
         f'<rect x="{x - 3.3:.1f}" y="{y - 3.3:.1f}" width="6.6" height="6.6"/></g>'

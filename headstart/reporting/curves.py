@@ -75,11 +75,11 @@ def _curve(
                 for line in lines
                 if line.phase == phase
             ]
-            said = [
+            notes = [
                 f"{w('part.' + part)}, {w('curves.epoch')} {x:.0f}: {show(y)}" for x, y in points
             ]
             values += [y for _, y in points]
-            series.append(Series(points, part, said))
+            series.append(Series(points, part, notes))
     epochs = [line.epoch for line in lines]
     ticks = (lambda v: w.share(v, 0)) if what == "accuracy" else (lambda v: w.number(v, 2))
     x = Axis(str(w("curves.epoch")), min(epochs), max(epochs), lambda v: f"{v:.0f}")

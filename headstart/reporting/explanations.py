@@ -1,4 +1,4 @@
-"""Why the model said what it did: maps over its worst mistakes and over a few right answers."""
+"""Explanations of single answers: maps over the worst mistakes and over a few right answers."""
 
 import numpy as np
 from markupsafe import Markup

@@ -3,7 +3,6 @@
 import csv
 import errno
 import io
-import json
 import os
 import shutil
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 from headstart.base.atomic import TEMPORARY, make_folder, write_text
 from headstart.base.cells import defused, restored
 from headstart.base.errors import DataError, Mismatch, SpecError
+from headstart.base.values import entries, entry, read_json
 from headstart.data.dataset import PARTS, Content, Dataset
 from headstart.data.splits import Splits
 from headstart.training.history import HISTORY, Epoch
@@ -207,8 +207,8 @@ def read_record(run: Path) -> RunRecord | None:
     """What a run (a run folder, or the bundle in it) recorded; None if there is no such record."""
     folder = _folder_of(run)
     try:
-        source = str(json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["data"])
-    except (OSError, ValueError, KeyError, TypeError):
+        source = _source(folder)
+    except (OSError, ValueError):
         return None
     rows = recorded_rows(folder)
     return RunRecord(source, rows) if rows else None
@@ -269,11 +269,15 @@ def recorded_count(run: Path, part: str) -> int:
 def recorded_source(run: Path) -> str:
     """Where a run's data was read from. Raises DataError if `run` is no run folder."""
     try:
-        return str(json.loads((run / "recipe.json").read_text(encoding="utf-8"))["data"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _source(run)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{run} holds no run: there must be a recipe.json in it that says what was trained."
         ) from error
+
+
+def _source(run: Path) -> str:
+    return str(entry(entries(read_json(run / "recipe.json")), "data", str))
 
 
 def splits_csv(rows: Dataset, splits: Splits) -> str:

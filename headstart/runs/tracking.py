@@ -106,7 +106,7 @@ def told(run: Path) -> TrackedRun:
     try:
         curves = tuple(_curves(read_history(run / "history.csv")))
         figures = dict(_figures(read_value(run / "evaluation.json", RunEvaluation)))
-        settings = dict(_settings(entries(read_json(run / "recipe.json"), "")))
+        settings = dict(_settings(entries(read_json(run / "recipe.json"))))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{run} is not as a run leaves it ({type(error).__name__}: {error}). Train it again."
