@@ -85,7 +85,7 @@ MASKS = (
         r"\1",
     ),
     Mask("said/*.out", rf'("seconds": ){SECONDS}', "how long it took", r"\1"),
-    Mask("said/*.out", r"(seconds by stage\n.*\n)[ \d.]+", "seconds of the stages", r"\1"),
+    Mask("said/*.out", r"(seconds by stage\n)(?:  .*\n)+", "seconds of the stages", r"\1"),
     Mask("said/*.out", rf"^total {SECONDS} s;", "of the run"),
     Mask("said/*.out", rf"{SECONDS} images/s", "of the run"),
     Mask("said/*.out", rf"peak memory {SECONDS} GB", "of the run"),

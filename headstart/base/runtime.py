@@ -30,8 +30,8 @@ class Runtime:
     ] = "auto"
     threads: Annotated[
         int,
-        "threads of the network, 0 for one per core; sums are rounded otherwise with another "
-        "number, which training enlarges",
+        "threads of the network, 0 for one per core; another number rounds sums in another way, "
+        "which training can enlarge",
     ] = 0
     decode_threads: Annotated[int, "threads that read and decode, 0 for one per core"] = 0
     compile: Annotated[

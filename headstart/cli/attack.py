@@ -10,6 +10,7 @@ import headstart as hs
 from headstart.base.atomic import check_folder
 from headstart.base.display import displayed
 from headstart.base.errors import HeadstartError, SpecError, sentence_of
+from headstart.base.values import field_help
 from headstart.cli.flags import add_flags, count, fraction, made
 from headstart.cli.opening import Looked, add_looking_flags, look, named_after
 from headstart.cli.parser import Parser
@@ -29,26 +30,29 @@ FOLDER = "attack"  # where pictures go: in the run, or in the current folder
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("attack")
     add_looking_flags(parser, files=True)
-    parser.add_argument("--target", help="class it is to be taken for (default: any other)")
+    parser.add_argument(
+        "--target", metavar="NAME", help="class that the model is to see (default: any other)"
+    )
     parser.add_argument(
         "--epsilon",
         type=_share,
         default=argparse.SUPPRESS,
-        help="largest change, as a share of the pixels' range: of any one value (linf), or the "
-        "length of all changes together (l2) (default: 4/255 for linf, 1 for l2)",
+        metavar="X",
+        help=f"{field_help(hs.Attack, 'epsilon')} (default: 4/255 for linf, 1 for l2)",
     )
     add_flags(parser, hs.Attack(), "norm", "steps", "seed")
     parser.add_argument(
         "--restarts",
         type=count(),
         default=argparse.SUPPRESS,
-        help=f"random starts for a picture, so long as none fooled the model ({hs.RESTARTS})",
+        metavar="N",
+        help=f"random starts, until one fools the model (default: {hs.RESTARTS})",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help=f"for NAME.png, NAME-triptych.png of each (default: RUN/{FOLDER}, or {FOLDER})",
+        help=f"folder for NAME.png and NAME-triptych.png (default: RUN/{FOLDER} or {FOLDER})",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     return parser

@@ -12,7 +12,13 @@ from headstart.cli.printing import DONE, print_json, print_table
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("backbones")
-    parser.add_argument("pattern", nargs="?", default="", help='as "timm:*vit*" (quote the stars)')
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="",
+        metavar="PATTERN",
+        help='names to list, such as "timm:*vit*" (quote the stars)',
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     return parser
 

@@ -28,8 +28,9 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument("--json", action="store_true", help="print everything found, as JSON")
     parser.add_argument(
         "--backbone",
-        help=f"say how far the data lies from what it learned on, as source:id; none leaves it out "
-        f"(default: {hs.DEFAULT_BACKBONE}, where it is installed)",
+        metavar="NAME",
+        help="compare the data with what this network learned on, as source:id; none skips it "
+        f"(default: {hs.DEFAULT_BACKBONE}, if installed)",
     )
     add_weights_flag(parser)
     add_store_flag(parser)

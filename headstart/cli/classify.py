@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 import headstart as hs
+from headstart.base.values import field_help
 from headstart.cli.answers import Answers, print_answers
 from headstart.cli.flags import BUNDLE_RUNTIME, add_files_flags, add_weights_flag, made
 from headstart.cli.parser import Parser
@@ -11,7 +12,12 @@ from headstart.cli.parser import Parser
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("classify")
-    parser.add_argument("--backbone", default=hs.DEFAULT_BACKBONE, help="source:id (%(default)s)")
+    parser.add_argument(
+        "--backbone",
+        default=hs.DEFAULT_BACKBONE,
+        metavar="NAME",
+        help=f"{field_help(hs.Job, 'backbone')} (default: %(default)s)",
+    )
     add_weights_flag(parser)
     add_files_flags(parser, "device", *BUNDLE_RUNTIME)
     return parser

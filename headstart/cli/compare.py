@@ -12,7 +12,7 @@ from headstart.cli.printing import print_json, print_table, tell_left_out
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("compare")
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or files of predictions"
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or CSV files of predictions"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     return parser

@@ -15,7 +15,7 @@ from headstart.cli.progress import Terminal, kept_if_stopped, say
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("demo")
     parser.add_argument(
-        "--out", type=Path, help="folder for the run (default: runs/demo, or -2, …)"
+        "--out", type=Path, metavar="RUN", help="folder for the run (default: runs/demo, or -2, …)"
     )
     add_store_flag(parser)
     return parser

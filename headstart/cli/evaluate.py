@@ -36,8 +36,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "--part",
         choices=("auto", "train", "val", "test", "all"),
         default="auto",
-        help="rows to judge by; auto: of data in parts, or of the run's own, the test rows; and "
-        "never a picture that the run has learned from, whatever it is called now",
+        help="rows to measure; auto takes the test rows of data in parts, or of the run's data, "
+        "and never a picture that the run learned from, under whatever name (default: auto)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     add_store_flag(parser)

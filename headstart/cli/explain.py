@@ -44,23 +44,29 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("explain")
     add_looking_flags(parser, files=True)
     parser.add_argument(
-        "--class", dest="name", help="explain this class (default: the one that a picture gets)"
+        "--class",
+        dest="name",
+        metavar="NAME",
+        help="class to explain (default: the one that the model answers)",
     )
     parser.add_argument(
         "--method",
         choices=METHODS,
         default="best",
-        help="how maps are made: best tries several and shows the one that the picture's own "
-        "deletion curve calls best; layers are the backbone's choice, never yours (%(default)s)",
+        help="how maps are made; best tries several and keeps the one whose deletion curve falls "
+        "soonest (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help=f"for a PNG a picture (default: {FOLDER}; without FILE, RUN/{FOLDER})",
+        help=f"folder for a PNG per picture (default: {FOLDER}; without FILE, RUN/{FOLDER})",
     )
     parser.add_argument(
-        "--data", type=Path, help="where a run's pictures are now (default: where it had them)"
+        "--data",
+        type=Path,
+        metavar="DATA",
+        help="where a run's pictures are now (default: where it had them)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value, curves too")
     add_store_flag(parser)

@@ -17,7 +17,7 @@ METAVARS: dict[type, str] = {int: "N", float: "X"}
 MOST = 1_000_000  # of anything that is counted
 SHOWN = 40  # characters of a wrong value that are repeated
 MODEL_HELP = "a run folder, or the bundle in it"
-DATA_HELP = "a folder a class; a folder of train, val, test; or a CSV or Parquet of path,label"
+DATA_HELP = "a folder per class, or train/, val/ and test/; or a CSV or Parquet of path,label"
 BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle runs on the CPU, whatever there is
 
 
@@ -103,7 +103,7 @@ def add_weights_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         default="pretrained",
-        help="pretrained, random, or a local .safetensors file (keras: .h5 too)",
+        help=f"{field_help(hs.Job, 'weights')} (default: %(default)s)",
     )
 
 
@@ -111,6 +111,7 @@ def add_store_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         type=Path,
+        metavar="FOLDER",
         help="folder where features are kept (default: $HEADSTART_STORE, or the user's cache)",
     )
 
@@ -146,7 +147,8 @@ def add_files_flags(parser: argparse.ArgumentParser, *runtime: str) -> None:
         "--top",
         type=count(),
         default=1,
-        help="classes to print for each (%(default)s); JSON has all",
+        metavar="N",
+        help="classes to print for each file; JSON has all (default: %(default)s)",
     )
     add_flags(parser, hs.Runtime(), *runtime)
 

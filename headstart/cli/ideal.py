@@ -99,15 +99,23 @@ def _add_own_flags(parser: argparse.ArgumentParser) -> None:
         help="a class of the model; give it again for another picture",
     )
     parser.add_argument(
-        "--out", type=Path, help="the PNG to write; of several, its name gets the class's too"
+        "--out",
+        type=Path,
+        metavar="PNG",
+        help="the file to write; its name gets that of the class where there are several",
     )
-    parser.add_argument("--film", type=Path, help="write the way there as well, a .gif or .webp")
-    parser.add_argument("--start", type=Path, metavar="FILE", help="a picture to begin with")
+    parser.add_argument(
+        "--film", type=Path, metavar="FILE", help="also write a film of the ascent, .gif or .webp"
+    )
+    parser.add_argument(
+        "--start", type=Path, metavar="FILE", help="picture to begin with (default: noise)"
+    )
     parser.add_argument(
         "--judge",
         default="auto",
-        help="who else scores the pictures: a backbone, or a run or bundle; auto: of the packaged "
-        "backbones another that is installed, if one is looked into; or none (%(default)s)",
+        metavar="NAME",
+        help="another model that scores the pictures: a backbone, a run or a bundle, or none; auto "
+        "takes another packaged backbone for a packaged backbone (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
 

@@ -42,7 +42,9 @@ def add_looking_flags(parser: argparse.ArgumentParser, *, files: bool) -> None:
         help=f"{MODEL_HELP} (leave it out with --backbone)"
         + ("; then images, folders of images, or - for paths on stdin" if files else ""),
     )
-    parser.add_argument("--backbone", help="instead, a pretrained network as it is, as source:id")
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="instead, a pretrained network as it is, as source:id"
+    )
     add_weights_flag(parser)
 
 

@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
             formatter.start_section(group.title)
             formatter.add_arguments(a for a in group._group_actions if not brief or self._shown(a))
             formatter.end_section()
-        text = self.format_usage() + formatter.format_help()
+        text = f"{self.format_usage()}\n{formatter.format_help()}"
         if brief:
             text += f"\n`{self.prog} --help-all` shows all {len(self._actions)} flags.\n"
         return text

@@ -41,6 +41,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument(
         "--epsilons",
         type=fraction,
+        metavar="X",
         nargs="+",
         default=argparse.SUPPRESS,
         help=f"{field_help(hs.RobustnessPlan, 'epsilons')} (default: 1/255 2/255 4/255 8/255)",

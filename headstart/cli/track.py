@@ -15,7 +15,11 @@ TRACKERS = ("tensorboard", "mlflow")
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("track")
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("where", choices=TRACKERS, help="MLflow as its own variables set it up")
+    parser.add_argument(
+        "where",
+        choices=TRACKERS,
+        help="MLflow is set up by its own variables, such as MLFLOW_TRACKING_URI",
+    )
     return parser
 
 

@@ -17,9 +17,17 @@ from headstart.cli.progress import say
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("views")
     parser.add_argument("file", type=Path, metavar="FILE", help="one image")
-    parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="where to write it")
-    parser.add_argument("--size", type=int, default=224, help="pixels of a view (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws others")
+    parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="the file to write")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=224,
+        metavar="N",
+        help="side of a view, in pixels (default: 224)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another seed draws others (default: 0)"
+    )
     changes = [field.name for field in fields(hs.Augment) if field.name != "views"]  # 15 are drawn
     add_flags(parser, hs.Augment(), *changes)
     return parser
