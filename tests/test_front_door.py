@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import headstart
 
 
@@ -26,6 +28,13 @@ def test_help_loads_nothing_heavy() -> None:
 def test_help_on_a_command_does_not_load_the_training_stack() -> None:
     code = "import headstart.cli.main as c\ntry: c.main(['train', '-h'])\nexcept SystemExit: pass\n"
     assert not {"torch", "timm", "sklearn"} & loaded_after(f"exec({code!r})")
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "compare", "track"])
+def test_help_on_what_needs_no_defaults_of_training_loads_no_numpy(command: str) -> None:
+    code = f"import headstart.cli.main as c\ntry: c.main([{command!r}, '-h'])\n"
+    code += "except SystemExit: pass\n"
+    assert not {"numpy", "torch"} & loaded_after(f"exec({code!r})")
 
 
 def test_what_type_checkers_see_is_what_there_is() -> None:

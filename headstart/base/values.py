@@ -132,9 +132,14 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+@cache
+def _annotations(spec: type) -> dict[str, Any]:
+    return get_type_hints(spec, include_extras=True)
+
+
 def field_help(spec: type, name: str) -> str:
     """The text that a field of a spec carries: `epochs: Annotated[int, "the text"]`."""
-    hint = get_type_hints(spec, include_extras=True)[name]
+    hint = _annotations(spec)[name]
     texts = (text for text in getattr(hint, "__metadata__", ()) if isinstance(text, str))
     return next(texts, name.replace("_", " "))
 

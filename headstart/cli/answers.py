@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import headstart as hs
 from headstart.base.atomic import check_folder
-from headstart.base.cells import defused
 from headstart.base.display import displayed, escaped_json
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
@@ -136,10 +135,15 @@ class _Rows:
         self._stream, self._as_csv, self._begun = stream, as_csv, False
         self._table = csv.writer(stream, lineterminator="\n")
 
+    def _write_cells(self, cells: "Iterable[str]") -> None:
+        from headstart.base.cells import defused  # loads NumPy, which help needs not
+
+        self._table.writerow(map(defused, cells))
+
     def write(self, ids: Sequence[str], answers: Answers) -> None:
         if self._as_csv and not self._begun:
             scores = (f"score:{name}" for name in answers.predictions.classes)
-            self._table.writerow(map(defused, (*COLUMNS, *scores)))
+            self._write_cells((*COLUMNS, *scores))
         self._begun = True
         place = {id: row for row, id in enumerate(answers.predictions.ids)}
         errors = {item.path: item.reason for item in answers.left_out}
@@ -154,7 +158,7 @@ class _Rows:
 
     def _row(self, id: str, plain: dict[str, Any]) -> None:
         if self._as_csv:
-            self._table.writerow(_cells(id, plain))
+            self._write_cells(_cells(id, plain))
         else:
             self._stream.write(_json_line({"path": displayed(id)} | plain) + "\n")
 
@@ -168,7 +172,7 @@ def _cells(id: str, plain: dict[str, Any]) -> list[str]:
     scores = [f"{score:.9g}" for score in plain.get("scores", {}).values()]
     score = f"{plain['score']:.9g}" if "score" in plain else ""
     own = (plain.get("predicted", ""), score, plain.get("reason", ""), plain.get("error", ""))
-    return [defused(cell) for cell in (id, *own, *scores)]
+    return [id, *own, *scores]
 
 
 def _best(scores: "NDArray[np.float32]") -> "NDArray[np.intp]":

@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 
 import headstart as hs
-from headstart.base.values import field_help
 from headstart.cli.answers import Answers, print_answers
 from headstart.cli.flags import BUNDLE_RUNTIME, add_files_flags, add_weights_flag, made
 from headstart.cli.parser import Parser
@@ -16,7 +15,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "--backbone",
         default=hs.DEFAULT_BACKBONE,
         metavar="NAME",
-        help=f"{field_help(hs.Job, 'backbone')} (default: %(default)s)",
+        help="pretrained network, as source:id; see `headstart backbones` (default: %(default)s)",
     )
     add_weights_flag(parser)
     add_files_flags(parser, "device", *BUNDLE_RUNTIME)

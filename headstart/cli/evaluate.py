@@ -20,7 +20,6 @@ from headstart.cli.opening import source_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_evaluation, print_json, tell_left_out
 from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped
-from headstart.evaluation.evaluation import evaluate_predictions
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -46,6 +45,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from headstart.evaluation.evaluation import evaluate_predictions  # loads NumPy
+
     if args.model.is_file():
         return _evaluate_file(args)
     if args.data is None:

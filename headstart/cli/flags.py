@@ -103,7 +103,7 @@ def add_weights_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         default="pretrained",
-        help=f"{field_help(hs.Job, 'weights')} (default: %(default)s)",
+        help="pretrained, random or a file: .safetensors, or .h5 for keras (default: %(default)s)",
     )
 
 
