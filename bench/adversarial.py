@@ -36,7 +36,7 @@ def main() -> None:
         thaw=args.thaw,
     )
     recipe = hs.FeatureExtraction(fit="squash", size=args.size)
-    head = hs.fit(recipe, hs.DEFAULT_BACKBONE, data, augment=AUGMENT).model
+    head = hs.fit(recipe, args.backbone, data, augment=AUGMENT).model
     test = some(data.test, args.test)
     models = {"head": (head, 0.0)}
     plain = hs.FineTune(epochs=args.epochs, lr=2e-4)  # the demo's
@@ -49,7 +49,8 @@ def main() -> None:
 
 
 def arguments(bench: Bench) -> Namespace:
-    bench.flag("--size", type=int, default=224, quick=64, help="pixels of a side")
+    bench.flag("--size", type=int, default=224, quick=32, help="pixels of a side")
+    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
     bench.flag("--cells", type=int, default=10**6, quick=160, help="to split, at most")
     bench.flag("--test", type=int, default=100, quick=6, help="test cells to attack, at most")
     bench.flag("--epsilon", type=int, default=2, help="of 255, to train within")
