@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from headstart.backbones.backbone import Card, card_from_plain
 from headstart.base.cells import restored
-from headstart.base.errors import DataError, Mismatch
+from headstart.base.errors import DataError, Mismatch, UnknownName
 from headstart.base.values import read_json, read_value
 from headstart.data.dataset import CheckedFile
 from headstart.data.findings import Findings
@@ -119,9 +119,17 @@ def _optional(path: Path, kind: type[T]) -> T | None:
 
 
 def _card(path: Path) -> Card | None:
+    """None without such a file, and for a kind of input that is not installed here."""
     if not path.is_file():
         return None
-    return _read(path, lambda file: card_from_plain(read_json(file, spelt)))
+    return _read(path, _known_card)
+
+
+def _known_card(path: Path) -> Card | None:
+    try:
+        return card_from_plain(read_json(path, spelt))
+    except UnknownName:
+        return None
 
 
 def _rows(path: Path) -> tuple[Row, ...]:
