@@ -106,6 +106,8 @@ TASKS = ("classify", "detect", "segment", "pose")  # Ultralytics names the task 
 MODES = ("train", "val", "predict", "export")
 RUNS = {"model", "weights", "run", "checkpoint"}  # of a command that opens a run
 DATA = set("data source input image images img path dataset file files data-dir root".split())
+SHORT = {"-b": "--batch-size", "-e": "--epochs", "-j": "--workers", "-m": "--model", "-o": "--out"}
+DASHED = re.compile(r"-[A-Za-z][A-Za-z_-]*(=.*)?", re.DOTALL)
 PAIR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.+")
 
 
@@ -126,6 +128,10 @@ def command_of(argv: Sequence[str], known: Iterable[str]) -> tuple[str, list[str
         return COMMANDS[meant], rest, f"{word} is `headstart {COMMANDS[meant]}`"
     if meant in COMMAND_ANSWERS:
         raise SpecError(COMMAND_ANSWERS[meant])
+    if word.startswith("-"):
+        raise SpecError(f"A command comes first: `headstart train … {word[:SHOWN]} …`.")
+    if exists(word):
+        raise SpecError(f"{word} is no command: type `headstart train {word} --out RUN`.")
     near = get_close_matches(meant, known, n=2)
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "See `headstart --help`."
     raise SpecError(f"There is no command {word[:SHOWN]!r}. {hint}")
@@ -154,13 +160,19 @@ def in_our_words(parser: Flags, argv: Sequence[str]) -> CommandWords:
         elif PAIR.fullmatch(word) and not exists(word):
             key, _, value = word.partition("=")
             _take(parser, found, f"--{key}", value, word)
-        elif word.startswith("--"):
+        elif word.startswith("--") or _single_dashed(parser, word):
             flag, joined, value = word.partition("=")
+            flag = SHORT.get(flag, flag if flag.startswith("--") else f"-{flag}")
             separate = not joined and _takes_value(parser, flag)
             _take(parser, found, flag, next(words, None) if separate else value or None, word)
         else:
             found.kept.append(word)
     return found
+
+
+def _single_dashed(parser: Flags, word: str) -> bool:
+    """Whether a flag was typed with one dash, as -epochs or -b, which this command doesn't have."""
+    return bool(DASHED.fullmatch(word)) and parser.option(word) is None
 
 
 def _normal(flag: str) -> str:
@@ -200,7 +212,7 @@ def _take(parser: Flags, found: CommandWords, flag: str, value: str | None, word
             return
     ours = flag if parser.option(flag) else _ours(name)
     option = parser.option(ours)
-    if option is None and word.startswith("--"):
+    if option is None and word.startswith("-"):
         refuse_flag(parser, flag)
     if option is None:
         found.kept.append(word)

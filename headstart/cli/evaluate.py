@@ -45,13 +45,12 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from headstart.evaluation.evaluation import evaluate_predictions  # loads NumPy
-
     if args.model.is_file():
         return _evaluate_file(args)
     if args.data is None:
         raise SpecError("A model is judged on labelled images: name DATA after it.")
-    from headstart.cli.judging import judged_by  # loads NumPy, which help needs not
+    from headstart.cli.judging import judged_by  # these load NumPy, which help needs not
+    from headstart.evaluation.evaluation import evaluate_predictions
     from headstart.runs.folder import read_record
 
     runtime = made(hs.Runtime(), args)
