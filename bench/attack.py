@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import headstart as hs
 from headstart.cli.main import main as headstart
-from headstart.training.adversary import lead, perturb
+from headstart.training.attacked import lead, perturb
 
 ATTACKS = {
     "PGD, 4/255": ["--epsilon", "4/255"],

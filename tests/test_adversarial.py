@@ -22,10 +22,11 @@ from headstart.models.finetuning import thaw, tune
 from headstart.models.results import FitResult
 from headstart.models.wording import attack_message
 from headstart.targets.classes import ClassTarget
-from headstart.training.adversary import Attack, pushed
+from headstart.training.attacked import ATTACKED, Attack, pushed
 from headstart.training.feeds import Rows
 from headstart.training.history import Epoch
-from headstart.training.loop import ATTACKED, Trained, judge, train
+from headstart.training.judging import judge
+from headstart.training.loop import Trained, train
 from headstart.training.network import Count, Network, snapshot
 from headstart.training.plan import Plan
 
@@ -175,7 +176,7 @@ def test_every_step_begins_its_search_elsewhere(monkeypatch: pytest.MonkeyPatch)
         begun.append(change / levels)
         return pushed(loss, pixels, change, levels, steps)
 
-    monkeypatch.setattr("headstart.training.loop.pushed", noted)
+    monkeypatch.setattr("headstart.training.attacked.pushed", noted)
     trained(replace(PLAN, epochs=2))
     assert len(begun) == 10
     assert len({start.sum().item() for start in begun}) == 10
@@ -333,7 +334,7 @@ def test_a_run_tells_what_it_trained_on_and_what_it_chose_by(shapes: Path, tmp_p
     run = hs.train(hs.read(shapes), tmp_path / "run", job, heard)
     assert run.kept == "finetune"
     assert "nothing can be kept at a cut" in heard.of("cut")[0]
-    assert "attacked: train" in heard.of("finetune")[1]
+    assert "attacked: loss" in heard.of("finetune")[1]
     assert any("by accuracy under attack on validation" in text for text in heard.of("finetune"))
     assert heard.of("finetune")[-1].startswith("accuracy under attack on validation: ")
     assert run.fitted.chosen["by"] == "accuracy under attack on validation"

@@ -26,7 +26,7 @@ from headstart.explaining.pixels.squaring import MOST, squaring, weights
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.models.distance import Seen
 from headstart.models.limits import Limits
-from headstart.training.adversary import lead, perturb
+from headstart.training.attacked import lead, perturb
 
 EATS = {
     "crop": ImageInput(32, 36),

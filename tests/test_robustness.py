@@ -25,7 +25,7 @@ from headstart.explaining.pixels.corruptions import (
     corrupt,
 )
 from headstart.targets.classes import ClassTarget
-from headstart.training import adversary
+from headstart.training.attacked import perturb
 
 RANDOM = ("gaussian_noise", "shot_noise", "motion_blur", "snow", "fog")
 CLEAN = hs.RobustnessPlan(epsilons=(), corruptions=())
@@ -196,7 +196,7 @@ def test_the_search_goes_on_where_a_few_steps_are_not_enough() -> None:
     lens = lens_on(Brightness())
     squares, labels = flat(lens, 119), np.array([0])
     seen = list[int]()
-    real = adversary.perturb
+    real = perturb
 
     def counted(loss: Any, pixels: Tensor, attack: hs.Attack, stream: int) -> Tensor:
         seen.append(attack.steps)

@@ -28,7 +28,8 @@ from headstart.modalities.images.augment import Augment
 from headstart.targets.classes import ClassTarget
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
-from headstart.training.loop import Trained, judge, train
+from headstart.training.judging import judge
+from headstart.training.loop import Trained, train
 from headstart.training.network import Network, new_head, snapshot
 from headstart.training.optimizing import make_optimizer, rate_factor
 from headstart.training.plan import Plan

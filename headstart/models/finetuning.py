@@ -15,9 +15,11 @@ from headstart.base.errors import Mismatch
 from headstart.features.extract import Tap
 from headstart.heads.head import Head
 from headstart.models.specs import FineTune
+from headstart.training.attacked import judging_attack
 from headstart.training.feeds import Feed
 from headstart.training.folding import folded
-from headstart.training.loop import Trained, judge, judging_attack, train
+from headstart.training.judging import judge
+from headstart.training.loop import Trained, train
 from headstart.training.network import Count, Network, count, head_module, head_of
 from headstart.training.plan import Norms
 

@@ -26,10 +26,10 @@ from headstart.models.training_data import (
     Start,
     Tables,
     TrainingData,
-    pixel_feeds,
     prepare,
     stacked,
     tuning_start,
+    whole_feeds,
     with_tap,
 )
 from headstart.models.wording import attack_message, result_message
@@ -37,7 +37,8 @@ from headstart.targets.metrics import accuracy, log_loss
 from headstart.training.feeds import Feed, Stored
 from headstart.training.head_training import train_head
 from headstart.training.history import Epoch
-from headstart.training.loop import NOTHING, Figures, Trained
+from headstart.training.judging import NOTHING, Figures
+from headstart.training.loop import Trained
 from headstart.training.network import Count, new_head
 
 SOLVED = 1  # epochs that a head which is solved, not trained, counts for
@@ -149,7 +150,7 @@ def from_scratch(
     with torch_threads(context.runtime.threads):
         thawed, train = thaw(backbone, "all", whole=True), splits.train
         head = new_head(spec.head, backbone.card.dim, train.target.outputs, settings.seed)
-        feeds = pixel_feeds(thawed.backbone, splits, Views(spec.views, settings.seed), context)
+        feeds = whole_feeds(thawed.backbone, splits, Views(spec.views, settings.seed), context)
         tuned = tune(settings, thawed, head, feeds, context=context, phase=phase)
     model = Model(tuned.backbone, tuned.head, train.target.fitted(train.y))
     result = _result(tuned, model, settings, splits.val)

@@ -97,7 +97,7 @@ class TrainingData:
             return Stored(rows, cut=True, seed=settings.seed), Stored((val,), cut=True)
         views = Views(self.views, settings.seed)
         if thawed.cut is None:
-            return pixel_feeds(thawed.backbone, self.splits, views, self.context)
+            return whole_feeds(thawed.backbone, self.splits, views, self.context)
         train = engine_feed(thawed.backbone, thawed.cut, self.splits.train, views, self.context)
         return train, replace(train, data=self.splits.val, views=PLAIN, count=1)
 
@@ -194,7 +194,7 @@ def engine_feed(
     return Fresh(data, input, frozen, views, views.count, threads)
 
 
-def pixel_feeds(backbone: Backbone, splits: Splits, views: Views, context: RunContext) -> Feeds:
+def whole_feeds(backbone: Backbone, splits: Splits, views: Views, context: RunContext) -> Feeds:
     """Examples for a network that is trained from its first layer on."""
     input, threads = backbone.card.input, context.runtime.decode_threads
     train = Fresh(splits.train, input, only_array, views, views.count, threads)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from headstart.backbones.backbone import under
 from headstart.base.atomic import read_bytes, write_bytes
-from headstart.base.errors import BundleError, Diverged
+from headstart.base.context import Checkpointing
+from headstart.base.errors import BundleError, Diverged, SpecError
 from headstart.base.seals import BLANK, SEAL, has_seal, header_of, seal_holds, sealed
 from headstart.training.history import HISTORY, MEASURED, Epoch
 
@@ -25,35 +26,88 @@ KIND = "checkpoint"  # what the file is sealed as
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the training of a phase is; the fields are described where the loop has them."""
+class Progress:
+    """Where the training of a phase is: what its checkpoint holds beside tensors.
 
-    job: str
-    history: tuple[Epoch, ...]
-    epoch: int
-    step: int
-    loss: float
-    right: int
-    lr: float
-    parts: int
-    best: int
-    seconds: float
+    epoch: how many are done. step: how many of the one under way are done. loss, right: summed
+    over its rows so far. lr: of the last step. parts: that a batch is cut into, so that it fits
+    the accelerator. best: which line of the history was best on validation. seconds: that the
+    epoch under way took before it was last gone on with. stopped: whether the listener asked to
+    stop.
+    """
+
+    history: tuple[Epoch, ...] = ()
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    right: int = 0
+    lr: float = 0.0
+    parts: int = 1
+    best: int = 0
+    seconds: float = 0.0
     stopped: bool = False
 
-    def to_plain(self) -> dict[str, Any]:
-        return asdict(self)
+    def after(self, line: Epoch, better: bool) -> "Progress":
+        """At the beginning of the next epoch. better: than all before, on validation."""
+        best = len(self.history) if better else self.best
+        return Progress(
+            (*self.history, line), self.epoch + 1, lr=self.lr, parts=self.parts, best=best
+        )
 
-    @classmethod
-    def read(cls, facts: Mapping[str, Any], path: Path) -> "Place":
-        """What `to_plain` gave; raises BundleError, naming `path`, for any other value."""
-        names, facts = {f.name for f in fields(cls)}, {"stopped": False, **facts}
-        if facts.keys() != names:
-            odd = min(facts.keys() ^ names)
-            raise altered(path, f"it has {'no' if odd in names else 'a'} {odd!r}")
-        for name, fits in _FITS.items():
-            if not fits(facts[name]):
-                raise altered(path, f"its {name!r} is {str(facts[name])[:40]!r}")
-        return cls(**{**facts, "history": tuple(Epoch(**line) for line in facts["history"])})
+
+def read_progress(own: Checkpointing) -> tuple[Progress, dict[str, Tensor]]:
+    """What a checkpoint of this very job holds: facts and tensors.
+
+    Raises BundleError, naming the file, for any other value, SpecError for another job.
+    """
+    path = own.path
+    assert path is not None
+    tensors, facts = read_checkpoint(path)
+    names, facts = {"job", *(f.name for f in fields(Progress))}, {"stopped": False, **facts}
+    if facts.keys() != names:
+        odd = min(facts.keys() ^ names)
+        raise altered(path, f"it has {'no' if odd in names else 'a'} {odd!r}")
+    for name, fits in _FITS.items():
+        if not fits(facts[name]):
+            raise altered(path, f"its {name!r} is {str(facts[name])[:40]!r}")
+    if facts.pop("job") != own.job:
+        raise SpecError(
+            f"The run in {path.parent} was begun with other settings, other data or another "
+            f"backbone, and its training would be lost: repeat the command as it was, name "
+            f"another --out, or delete {path}."
+        )
+    history = tuple(Epoch(**line) for line in facts.pop("history"))
+    return Progress(history, **facts), tensors
+
+
+def check_progress(
+    path: Path, progress: Progress, most: Mapping[str, int], lines: list[tuple[str, int]]
+) -> None:
+    """Raises BundleError for progress that a phase can't have made.
+
+    most: of its numbers, by name. lines: phase and epoch of each line of its history.
+    """
+    fits = {name: getattr(progress, name) <= limit for name, limit in most.items()}
+    fits["parts"] = progress.parts >= 1
+    fits["history"] = lines == [(line.phase, line.epoch) for line in progress.history]
+    if wrong := [name for name, fit in fits.items() if not fit]:
+        raise altered(path, f"its {wrong[0]!r} is not of this phase")
+
+
+def save_progress(
+    own: Checkpointing,
+    progress: Progress,
+    learned: Mapping[str, Tensor],
+    best: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write a checkpoint, if any is wanted. learned, best: weights now, and of the best epoch."""
+    if own.path is None:
+        return
+    tensors = {f"learned.{name}": t for name, t in learned.items()}
+    tensors |= {f"best.{name}": t for name, t in best.items()}
+    tensors |= pack_optimizer(optimizer)
+    write_checkpoint(own.path, tensors, {"job": own.job, **asdict(progress)})
 
 
 def _whole(value: object) -> bool:

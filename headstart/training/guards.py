@@ -57,3 +57,10 @@ def _first_beyond(tensors: Mapping[str, Tensor], limit: float) -> str | None:
     if bool((torch.stack(sizes) < limit).all()):  # NaN compares as not below
         return None
     return next(n for n, size in zip(tensors, sizes, strict=True) if not size < limit)
+
+
+def parts_message(rows: int, parts: int) -> str:
+    return (
+        f"a batch of {rows} is too large for the accelerator: from here on it is run in {parts} "
+        f"parts, whose gradients are added up"
+    )

@@ -18,6 +18,11 @@ class Epoch:
     val_accuracy: float | None
     seconds: float = 0.0
 
+    @property
+    def merit(self) -> tuple[float, float]:
+        """More right answers on validation are better; a tie goes to the smaller loss."""
+        return self.val_accuracy or 0.0, -(self.val_loss or 0.0)
+
     def figures(self) -> dict[str, float]:
         """What was measured, by name."""
         named = {name: getattr(self, name) for name in (*MEASURED, "seconds")}

@@ -1,7 +1,7 @@
 """What is trained: the thawed tail of a backbone with a head on it."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,3 +147,37 @@ def _stacked(layers: Sequence[nn.Linear], dropout: float) -> nn.Sequential:
             stack.append(nn.ReLU())
         stack.append(layer)
     return stack
+
+
+def compiled(network: Network) -> Callable[[Tensor], Tensor]:
+    """The network as torch.compile makes it; raises SpecError at its first step if it can't."""
+    from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
+
+    forward = torch.compile(network, options={"fallback_random": True})  # dropout as uncompiled
+
+    def run(x: Tensor) -> Tensor:
+        try:
+            logits: Tensor = forward(x)
+        except TorchDynamoException as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SpecError(
+                f"PyTorch can't compile this network on this machine ({reason}): leave --compile "
+                f"out, or give PyTorch the compiler that it wants."
+            ) from error
+        return logits
+
+    return run
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """What crosses a cut (N, C, H, W) with its channels last in memory; pixels have them so."""
+    if x.dim() == 4 and x.is_floating_point():
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
+def logits_of(forward: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
+    """Logits in float32; on an accelerator reckoned in bfloat16 where that is safe."""
+    x = x.to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+        return forward(x).float()

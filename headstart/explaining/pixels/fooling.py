@@ -16,8 +16,8 @@ from headstart.modalities.images.decoding import Pixels, decode
 from headstart.models.distance import NEIGHBOUR, Seen
 from headstart.models.limits import Limits
 from headstart.models.predictor import Answer, Answerer
-from headstart.training.adversary import lead, perturb
 from headstart.training.attack import LEVELS, RESTARTS, Attack
+from headstart.training.attacked import lead, perturb
 
 ENOUGH = 5.0  # logits that another class is ahead: from there on it is about not being strange
 STRANGE = 20.0  # logits that a distance of 1 beyond the limit is worth

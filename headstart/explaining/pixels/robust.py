@@ -29,8 +29,8 @@ from headstart.explaining.pixels.robustness import (
 )
 from headstart.features.extract import FeatureTable
 from headstart.heads.nearest import unit
-from headstart.training.adversary import lead, perturb
 from headstart.training.attack import LEVELS, Attack
+from headstart.training.attacked import lead, perturb
 
 NEAREST = 10  # training rows whose moving is watched
 BATCH = 16  # pictures attacked at once; larger batches gain nothing on a CPU

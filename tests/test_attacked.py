@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from headstart.base.errors import SpecError, UnknownName
-from headstart.training.adversary import Attack, lead, perturb, pushed, whole
+from headstart.training.attacked import Attack, lead, perturb, pushed, whole
 
 TORCH = torch.Generator().manual_seed(0)
 PICTURES = torch.randint(0, 256, (5, 8, 8, 3), generator=TORCH, dtype=torch.uint8)

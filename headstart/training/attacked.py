@@ -7,16 +7,23 @@ through').
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart.base.runtime import seeded
 from headstart.training.attack import LEVELS as LEVELS
 from headstart.training.attack import Attack as Attack
+from headstart.training.network import logits_of
+from headstart.training.plan import Plan
 
 REACH = 2.5  # epsilons that all steps together may walk: enough to get from wall to wall
 FAST = 1.25  # epsilons that the only step of training walks from its random start
+ATTACKED = 256  # rows, at most, that an epoch is judged by under attack
+AT_ONCE = 16  # of them: gradients take far more memory than looking does
+JUDGING_STEPS = 4  # of that attack: more than one, or a network might only look robust to it
 HALVINGS = 20  # of the search for the rounding that keeps to an L2 norm
 
 
@@ -132,3 +139,78 @@ def _length(values: Tensor) -> Tensor:  # (N, …) -> (N,)
 def _rows(numbers: Tensor, like: Tensor) -> Tensor:
     """(N,) as (N, 1, …), to go with (N, …)."""
     return numbers.view(-1, *[1] * (like.dim() - 1))
+
+
+@dataclass(frozen=True)
+class Push:
+    """How the pictures of one step of training are changed.
+
+    levels: of 255 that a value may change by. seeds: of where the search begins.
+    """
+
+    levels: float
+    steps: int
+    seeds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, done: int, steps: int, seeds: tuple[int, ...]) -> "Push":
+        """That of the step after `done` of so many: the levels rise evenly."""
+        return cls(reach_of(plan, done, steps), plan.adversarial_steps, seeds)
+
+
+def attacked(
+    losses: Callable[[Tensor, Tensor], Tensor], x: Tensor, wanted: Tensor, push: Push, parts: int
+) -> Tensor:
+    """The pictures (B, S, S, 3) changed against a network as it predicts now, float32.
+
+    losses: of pictures and what they should be called. parts: that the batch is cut into. What
+    isn't finite in here moves no pixel, and stops training where the changed are learned.
+    """
+    generator = seeded(int(np.random.SeedSequence(push.seeds).generate_state(1)[0]))
+    change = (2 * torch.rand(x.shape, generator=generator) - 1) * push.levels
+    found = []
+    for part in torch.arange(len(x)).split(-(-len(x) // parts)):
+
+        def loss(pixels: Tensor, part: Tensor = part) -> Tensor:
+            return losses(pixels, wanted[part])
+
+        squares, begin = x[part], change[part].to(x.device)
+        found.append(pushed(loss, squares, begin, push.levels, push.steps))
+    return torch.cat(found)
+
+
+def reach_of(plan: Plan, done: int, steps: int) -> float:
+    """Levels by which pixels are changed in the step after `done` of so many: they rise evenly."""
+    rise = plan.adversarial_rise * steps
+    return plan.adversarial * LEVELS * min(1.0, (done + 1) / rise if rise else 1.0)
+
+
+def judging_attack(plan: Plan) -> Attack | None:
+    """What validation is put to; None where training isn't adversarial."""
+    if not plan.adversarial:
+        return None
+    return Attack(plan.adversarial, steps=JUDGING_STEPS, seed=plan.seed)
+
+
+def attack_plan_message(plan: Plan, val: int) -> str:
+    """What is done to pictures in training and in validation."""
+    reach, steps = f"{plan.adversarial * LEVELS:.3g}/{LEVELS}", plan.adversarial_steps
+    return (
+        f"every value of a picture is changed by up to {reach}: in training by "
+        f"{'a step' if steps == 1 else f'{steps} steps'} uphill, its reach rising from 0 over "
+        f"{plan.adversarial_rise:.0%} of the way; by {JUDGING_STEPS} steps and all of it on "
+        f"{min(val, ATTACKED):,} of {val:,} validation rows. Losses and accuracies that follow are "
+        f"under attack"
+    )
+
+
+def worst(network: nn.Module, x: Tensor, labels: Tensor, attack: Attack, stream: int) -> Tensor:
+    """The pictures (N, S, S, 3), uint8, changed so that another class leads by the most."""
+
+    def loss(pixels: Tensor) -> Tensor:
+        logits = logits_of(network, pixels, x.device)
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return -lead(logits, labels)
+
+    return perturb(loss, x, attack, stream).to(x.dtype)

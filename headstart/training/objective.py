@@ -1,0 +1,22 @@
+"""How a batch is changed before it is learned from, whatever it holds."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def mixed(
+    x: Tensor, soft: Tensor, strength: float, seeds: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Each row and its soft label blended with another of the batch.
+
+    Mixup (Zhang et al. 2018, eq. 1); a strength of 0 changes nothing.
+    """
+    if not strength:
+        return x, soft
+    rng = np.random.default_rng(seeds)
+    share = float(rng.beta(strength, strength))
+    other = torch.from_numpy(rng.permutation(len(x)))
+    blended = share * x + (1 - share) * x[other]
+    blended = blended if x.is_floating_point() else blended.round().to(x.dtype)  # whole pixels
+    return blended, share * soft + (1 - share) * soft[other]
