@@ -108,7 +108,7 @@ def few_of(
         if n > len(seen) * 0.6:
             continue
         drawn = [rng.permutation(len(seen))[:n] for _ in range(DRAWS)]
-        some = [tell(Noted(seen.mean[i], seen.square[i], seen.features[i])) for i in drawn]
+        some = [tell(Noted(seen.mean[i], seen.second[i], seen.features[i])) for i in drawn]
         values = [one.distance.value for one in some if one.distance]
         held = [
             one.distance.low <= whole.distance.value <= one.distance.high

@@ -215,8 +215,8 @@ def test_val_and_test_hold_each_picture_once(shapes: Path, tmp_path: Path, job: 
     train, val, test = run.splits.train, run.splits.val, run.splits.test
     assert run.evaluations["test"].n == len(test)
     for part in (val, test):
-        assert len({content.pixels for content in part.contents}) == len(part)
-    assert len({content.pixels for content in train.contents}) * 2 == len(train)
+        assert len({content.decoded for content in part.contents}) == len(part)
+    assert len({content.decoded for content in train.contents}) * 2 == len(train)
     unused = 48 - len(train) - len(val) - len(test)
     assert len(rows_of(run.folder, "")) == len(run.left_out) == unused > 0
 

@@ -114,7 +114,7 @@ def test_what_norms_read_is_noted_as_they_are_given_it(trained: Backbone) -> Non
     x = ((pixels / 255 - 0.5) / 0.25).permute(0, 3, 1, 2)
     x = module.body[0](module.stem(x)).detach()
     np.testing.assert_allclose(seen.mean, x.mean(dim=(2, 3)), atol=1e-5)
-    np.testing.assert_allclose(seen.square, x.square().mean(dim=(2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(seen.second, x.square().mean(dim=(2, 3)), rtol=1e-4)
 
 
 def test_rows_that_a_network_makes_of_a_picture_are_noted_as_that_picture(
@@ -138,7 +138,7 @@ def test_rows_that_a_network_makes_of_a_picture_are_noted_as_that_picture(
         with listening(trained, remembered(trained.module), "cpu") as noted:
             told.append(noted({"pixels": pixels}))
     whole, seen = told
-    for name in ("mean", "square", "features"):
+    for name in ("mean", "second", "features"):
         np.testing.assert_allclose(getattr(seen, name), getattr(whole, name), rtol=1e-4, atol=1e-5)
 
 
@@ -209,7 +209,7 @@ def test_few_pictures_do_not_look_farther_than_many(shift: float) -> None:
 def test_the_interval_of_the_distance_holds_the_true_one() -> None:
     rng, memory, held = np.random.default_rng(0), wide(40), 0
     ends = Noted(np.full((1, 40), 9.0), np.full((1, 40), 82.0), NO_FEATURES)
-    unit = apart(memory, ends.mean[0], ends.square[0])
+    unit = apart(memory, ends.mean[0], ends.second[0])
     true = apart(memory, np.ones(40), np.full(40, 2.0)) / unit
     for _ in range(200):
         means = 1 + rng.normal(0, np.sqrt(0.5), (12, 1)) * np.ones(40)  # pictures differ as one
@@ -232,7 +232,7 @@ def test_a_sample_has_its_share_of_every_class() -> None:
 @pytest.mark.parametrize("name", ["timm:test_efficientnet", "timm:test_vit", "scratch:cnn"])
 def test_of_a_network_that_learned_nothing_it_can_not_be_told(name: str, tmp_path: Path) -> None:
     far = hs.unlike(hs.load_backbone(name, weights="random"), saved(tmp_path / "x", noise(6)))
-    assert (far.word, far.pictures, far.to_plain()["word"]) == ("", 0, None)
+    assert (far.word, far.examples, far.to_plain()["word"]) == ("", 0, None)
     assert "no statistics of a source task" in far.advice
     assert "can't be told" in far.sentence
 
@@ -255,10 +255,10 @@ def test_unreadable_pictures_are_passed_over_and_few_tell_nothing(
 ) -> None:
     data = saved(tmp_path / "x", noise(6))
     data.sources[0].write_bytes(b"")
-    assert hs.unlike(trained, data).pictures == 5
+    assert hs.unlike(trained, data).examples == 5
     data.sources[1].write_bytes(b"no picture")
     far = hs.unlike(trained, data)
-    assert (far.word, far.pictures) == ("", 4)
+    assert (far.word, far.examples) == ("", 4)
     assert "5 pictures or more" in far.advice
     with pytest.raises(DataError, match="none can be read"):
         hs.unlike(trained, data.take([0, 1]))

@@ -19,8 +19,8 @@ from headstart.cli.opening import (
     known_rows,
     look,
     named_after,
-    pictures_of,
     refuse_taken,
+    sources_of,
 )
 from headstart.cli.parser import Parser
 from headstart.cli.printing import (
@@ -123,8 +123,8 @@ def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
             "--class and --method go with pictures that are named; of a run, the classes that it "
             "answered are explained."
         )
-    pictures, out = pictures_of(run, args.data), args.out or run / FOLDER
-    rows = hs.told_rows(run, pictures)
+    sources, out = sources_of(run, args.data), args.out or run / FOLDER
+    rows = hs.told_rows(run, sources)
     names = [f"{n:02}.png" for n in range(1, len(rows) + 1)]
     if args.out is not None:
         refuse_taken(out / name for name in names)
@@ -132,7 +132,7 @@ def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
 
     def found() -> "Found":
         alike = _alike(looked, args)
-        for told, name in zip(hs.explain_run(run, model, pictures), names, strict=True):
+        for told, name in zip(hs.explain_run(run, model, sources), names, strict=True):
             yield _beside(told, alike), out / name
 
     return _Work(len(rows)), found()

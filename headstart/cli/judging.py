@@ -95,7 +95,7 @@ def _in_place(data: "hs.Dataset", row: int, record: RunRecord | None, roles: lis
     if there is None or roles[row] == LEFT_OUT:
         return False
     before, now = there.content, data.contents[row]
-    return before.file in ("", now.file) or before.pixels == now.pixels
+    return before.file in ("", now.file) or before.decoded == now.decoded
 
 
 def _reason(id: str, known: RecordedRow | None, role: str) -> "hs.LeftOut":

@@ -172,7 +172,7 @@ def source_of(data: Path) -> str:
     return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
 
 
-def pictures_of(run: Path, data: Path | None) -> "dict[str, hs.CheckedFile]":
+def sources_of(run: Path, data: Path | None) -> "dict[str, hs.CheckedFile]":
     """Where the pictures of a run are, by the names of its rows, and what they must hold to be
     those; none if its data is gone."""
     try:

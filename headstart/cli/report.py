@@ -8,7 +8,7 @@ import headstart as hs
 from headstart.base.atomic import check_folder
 from headstart.base.errors import DataError
 from headstart.cli.flags import add_language_flag
-from headstart.cli.opening import pictures_of
+from headstart.cli.opening import sources_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE
 from headstart.cli.progress import say
@@ -27,8 +27,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 def run(args: argparse.Namespace) -> int:
     if not args.run.exists():
         raise DataError(f"There is no run {args.run}. Check the path.")
-    pictures = pictures_of(args.run, args.data)
+    sources = sources_of(args.run, args.data)
     check_folder(args.run)
-    page = hs.write_report(args.run, pictures, args.language)
+    page = hs.write_report(args.run, sources, args.language)
     say("report", str(page))
     return DONE

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is tried, and what it is compared with, if that is there. pictures: of all rows of the
+    """What is tried, and what it is compared with, if that is there. sources: of all rows of the
     run."""
 
     lens: "hs.Lens"
@@ -77,7 +77,7 @@ class _Work:
     runtime: "hs.Runtime"
     tried: "hs.Squared"
     known: "hs.FeatureTable | None"
-    pictures: "dict[str, hs.CheckedFile]"
+    sources: "dict[str, hs.CheckedFile]"
 
 
 def _try_place(run: Path) -> None:
@@ -183,7 +183,7 @@ def _finish(work: _Work, found: "hs.Robustness", args: argparse.Namespace) -> in
     else:
         _print(found)
     write_json(args.run / FILE, found.to_plain())  # what is computed is printed before
-    page = hs.write_report(args.run, work.pictures, args.language)
+    page = hs.write_report(args.run, work.sources, args.language)
     say("saved", f"{args.run / FILE}; the report tells it too: {page}")
     known = work.known.left_out if work.known else ()
     return tell_left_out((*work.tried.left_out, *known))

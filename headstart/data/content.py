@@ -48,8 +48,8 @@ def copies(data: Dataset) -> list[tuple[int, ...]]:
     """Groups of rows with the same decoded pixels, by their first row; none if not known."""
     rows = defaultdict[str, list[int]](list)
     for row, content in enumerate(data.contents):
-        if content.pixels:
-            rows[content.pixels].append(row)
+        if content.decoded:
+            rows[content.decoded].append(row)
     return [tuple(group) for group in rows.values() if len(group) > 1]
 
 

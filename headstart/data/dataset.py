@@ -37,15 +37,15 @@ class LeftOut(Record):
 class Content:
     """What a file held when it was checked, as digests in hexadecimal; "" where it is not known.
 
-    file: of its bytes. pixels: of its decoded pixels, which copies in other formats share.
+    file: of its bytes. decoded: of what was read of them, which copies in other formats share.
     """
 
     file: str = ""
-    pixels: str = ""
+    decoded: str = ""
 
     def differs(self, other: "Content") -> bool:
         """Whether they are surely not of one picture: both are known, and no digest agrees."""
-        pairs = (self.file, other.file), (self.pixels, other.pixels)
+        pairs = (self.file, other.file), (self.decoded, other.decoded)
         return all(a and b and a != b for a, b in pairs)
 
 

@@ -39,12 +39,12 @@ class Memory:
 class Noted:
     """What a network made of N examples.
 
-    mean, square: (N, K) of a channel's values, and of their squares, all over an example.
+    mean, second: (N, K) of a channel's values, and of their squares, all over an example.
     features: (N, D).
     """
 
     mean: Floats
-    square: Floats
+    second: Floats
     features: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -68,13 +68,13 @@ def remembered(module: "nn.Module") -> Memory | None:
     )
 
 
-def apart(memory: Memory, mean: Floats, square: Floats) -> float:
+def apart(memory: Memory, mean: Floats, second: Floats) -> float:
     """From 0 to 1: how little a channel's values overlap those of the source, the mean of all.
 
-    mean, square: (K,). 1 less the Bhattacharyya coefficient of two normal distributions, which is
+    mean, second: (K,). 1 less the Bhattacharyya coefficient of two normal distributions, which is
     the square of their Hellinger distance.
     """
-    var = np.maximum(square - mean**2, 0) + memory.eps
+    var = np.maximum(second - mean**2, 0) + memory.eps
     both = var + memory.var
     near = np.exp(-((mean - memory.mean) ** 2) / (4 * both))
     overlap = np.sqrt(2 * np.sqrt(var * memory.var) / both) * near
@@ -85,7 +85,7 @@ def joined(parts: Sequence[Noted]) -> Noted:
     """Raises DataError for none."""
     if not parts:
         raise DataError("There must be an example to look at; none can be read.")
-    columns = ("mean", "square", "features")
+    columns = ("mean", "second", "features")
     return Noted(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
@@ -112,8 +112,8 @@ def listening(
         rows = length(batch)
         features = network(*(array.to(device) for array in tensors(batch))).cpu().numpy()
         none = torch.zeros(2, rows, 0, dtype=torch.float64)
-        mean, square = torch.cat([none, *(read[name] for name in names)], dim=2).numpy()
-        return Noted(mean, square, features)
+        mean, second = torch.cat([none, *(read[name] for name in names)], dim=2).numpy()
+        return Noted(mean, second, features)
 
     hooks = [module.get_submodule(n).register_forward_pre_hook(note(n)) for n in names]
     try:
@@ -140,7 +140,7 @@ def _moments(x: "Tensor", each: int) -> "Tensor":  # (N * each, C, …) -> (2, N
     import torch
 
     values = x.float().flatten(2) if x.dim() > 2 else x.float()[..., None]
-    found = torch.stack([values.mean(dim=2), values.square().mean(dim=2)])
+    found = torch.stack([values.mean(dim=2), (values * values).mean(dim=2)])
     return found.unflatten(1, (-1, each)).mean(dim=2).cpu().double()
 
 

@@ -70,7 +70,7 @@ class Unlike:
     """
 
     backbone: str
-    pictures: int = 0
+    examples: int = 0
     distance: Estimate | None = None
     sure: Estimate | None = None
     named: int = 0
@@ -117,7 +117,7 @@ class Unlike:
             "backbone": self.backbone,
             "word": self.word or None,
             "advice": self.advice,
-            "pictures": self.pictures,
+            "pictures": self.examples,
             "distance": self.distance and self.distance.to_plain(),
             "sure": self.sure and self.sure.to_plain(),
             "named": self.named,
@@ -156,7 +156,7 @@ def told(backbone: Backbone, memory: Memory | None, seen: Noted, noise: Noted | 
     name, head, n = backbone.card.name, trained_head(backbone), len(seen)
     if n < FEW:
         return Unlike(name, n, why=f"It takes {FEW} pictures or more to tell.")
-    if not all(np.isfinite(x).all() for x in (seen.mean, seen.square, seen.features)):
+    if not all(np.isfinite(x).all() for x in (seen.mean, seen.second, seen.features)):
         why = f"{name} answers with numbers that are not finite: are its weights whole?"
         return Unlike(name, n, why=why)
     distance = estimated(memory, seen, noise) if memory and noise else None
@@ -177,11 +177,11 @@ def estimated(memory: Memory, seen: Noted, noise: Noted) -> Estimate:
     Few pictures come out too far, since their mean lies off; the jackknife takes that away, and
     tells how sure the rest is (Efron and Tibshirani 1993, eq. 10.8 and 11.5).
     """
-    n, mean, square = len(seen), seen.mean.sum(axis=0), seen.square.sum(axis=0)
-    rest = zip((mean - seen.mean) / (n - 1), (square - seen.square) / (n - 1), strict=True)
-    whole, left = apart(memory, mean / n, square / n), [apart(memory, *one) for one in rest]
+    n, mean, second = len(seen), seen.mean.sum(axis=0), seen.second.sum(axis=0)
+    rest = zip((mean - seen.mean) / (n - 1), (second - seen.second) / (n - 1), strict=True)
+    whole, left = apart(memory, mean / n, second / n), [apart(memory, *one) for one in rest]
     value, error = n * whole - (n - 1) * np.mean(left), np.sqrt((n - 1) * np.var(left))
-    unit = apart(memory, noise.mean.mean(axis=0), noise.square.mean(axis=0))
+    unit = apart(memory, noise.mean.mean(axis=0), noise.second.mean(axis=0))
     return _estimate(float(value) / unit, float(error) / unit, n)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from headstart.base.errors import DataError, SpecError
 from headstart.evaluation.comparison import Comparison, compare_predictions
-from headstart.runs.folder import refuse_other_pictures
+from headstart.runs.folder import refuse_other_examples
 from headstart.targets.predictions import Predictions, read_predictions
 
 
@@ -20,7 +20,7 @@ def compare_runs(runs: Sequence[Path]) -> tuple[Comparison, ...]:
     if len(runs) < 2:
         raise SpecError(f"Comparing takes two runs or more; got {len(runs)}. Name another.")
     for run in runs[1:]:
-        refuse_other_pictures(Path(runs[0]), Path(run))
+        refuse_other_examples(Path(runs[0]), Path(run))
     read = [_read(Path(run)) for run in runs]
     return compare_predictions([str(run) for run in runs], read)
 

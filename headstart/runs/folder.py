@@ -191,9 +191,9 @@ class RunRecord:
         order = ("", "test", "val", "train")
         by_content = dict[str, RecordedRow]()
         for row in sorted(self.rows.values(), key=lambda row: order.index(row.part)):
-            by_content[row.content.pixels] = by_content[row.content.file] = row
+            by_content[row.content.decoded] = by_content[row.content.file] = row
         by_content.pop("", None)
-        found = (by_content.get(c.pixels) or by_content.get(c.file) for c in data.contents)
+        found = (by_content.get(c.decoded) or by_content.get(c.file) for c in data.contents)
         return tuple(map(self._by_own_name, data.ids, found))
 
     def _by_own_name(self, id: str, row: RecordedRow | None) -> RecordedRow | None:
@@ -287,7 +287,7 @@ def splits_csv(rows: Dataset, splits: Splits) -> str:
     placed = {id for part in parts.values() for id in part.ids}
     parts[""] = rows.take([row for row, id in enumerate(rows.ids) if id not in placed])
     lines = (
-        (id, part.classes[label], name, content.file, content.pixels)
+        (id, part.classes[label], name, content.file, content.decoded)
         for name, part in parts.items()
         for id, label, content in zip(part.ids, part.labels, _contents(part), strict=True)
     )
@@ -313,7 +313,7 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
-def refuse_other_pictures(one: Path, other: Path) -> None:
+def refuse_other_examples(one: Path, other: Path) -> None:
     """Raise Mismatch if two runs had other pictures under the same names; a run of an earlier
     version, or a file of predictions, does not say."""
     here, there = recorded_rows(one), recorded_rows(other)

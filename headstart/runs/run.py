@@ -67,7 +67,7 @@ from headstart.runs.stages import (
 from headstart.targets.predictions import Predictions, write_csv
 from headstart.training.network import Count
 
-Pictures = Mapping[str, Path | CheckedFile]  # of rows, by their ids
+Sources = Mapping[str, Path | CheckedFile]  # of rows, by their ids
 
 USUAL_L2 = 0.03  # for looking at features, where no strength of a head was chosen
 
@@ -119,9 +119,9 @@ def train(
         state = RunState.begin(out, job, listener or Listener())
         learned = _learn(state, data)
         rows = learned.checks.dataset
-        pictures: Pictures = dict(zip(data.ids, data.sources, strict=True))
+        sources: Sources = dict(zip(data.ids, data.sources, strict=True))
         checked = dict(zip(rows.ids, rows.files, strict=True))
-        return _finish(state, learned, {**pictures, **checked}, finish)
+        return _finish(state, learned, {**sources, **checked}, finish)
 
 
 def _learn(state: RunState, data: Dataset) -> _Learned:
@@ -157,7 +157,7 @@ def _learned(
 def _finish(
     state: RunState,
     learned: _Learned,
-    pictures: Pictures,
+    sources: Sources,
     finish: Callable[[], None],
 ) -> Run:
     """Keep one, judge it on the test rows, which are read here once, save it and tell of it.
@@ -191,12 +191,12 @@ def _finish(
         seen = _looked(state, learned, kept, test, table, baseline)
         write_json(state.out / "insights.json", seen.to_plain())
     with state.clock("explained"), _optional(state, "explained"):
-        _explain(state, shipped, pictures)
+        _explain(state, shipped, sources)
     timings = _timings(state)
     with _optional(state, "timings"):
         write_json(state.out / LAST, timings.to_plain())
     with _optional(state, "report", "not written", " `headstart report` makes it later."):
-        write_report(state.out, pictures, state.job.language)
+        write_report(state.out, sources, state.job.language)
     return Run(
         folder=state.out,
         splits=splits,
@@ -213,9 +213,9 @@ def _finish(
     )
 
 
-def _explain(state: RunState, model: Model, pictures: Pictures) -> None:
+def _explain(state: RunState, model: Model, sources: Sources) -> None:
     """Where the model saw what it answered, for the page."""
-    for found in explain_run(state.out, model, pictures, QUICK):
+    for found in explain_run(state.out, model, sources, QUICK):
         if isinstance(found, LeftOut):
             state.tell("explained", f"left out: {found.path}: {found.reason}")
 

@@ -148,7 +148,7 @@ def train_seeds(
         there = ", finished already" if folder in finished else ""
         listener.stage("seed", f"{own.split.seed} ({i} of {seeds}){there}")
         left_out = _left_out(folder) if there else train(data, folder, own, listener).left_out
-        _check_pictures(next(iter(jobs)), folder)
+        _check_examples(next(iter(jobs)), folder)
         runs.append(SeedRun(own.split.seed, folder, _test(folder), not there, left_out))
     _check_agree(list(jobs))
     judged = tuple(SeedEvaluation(r.seed, r.folder.name, r.test) for r in runs)
@@ -240,7 +240,7 @@ def _check_agree(folders: Sequence[Path]) -> None:
             )
 
 
-def _check_pictures(first: Path, folder: Path) -> None:
+def _check_examples(first: Path, folder: Path) -> None:
     """Raises SpecError unless two runs are of the same pictures, where both recorded them."""
     if not (now := recorded_digests(folder)):
         return
