@@ -51,9 +51,9 @@ def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> N
         ("run", f"{out}, {seeds} seeds" if seeds > 1 else str(out)),
     ]
     if found.feature_seconds is not None:
-        disk = (found.feature_bytes + found.cut_bytes) / 1e6
+        disk, seconds = (found.feature_bytes + found.cut_bytes) / 1e6, max(1, found.feature_seconds)
         rows += [
-            ("time", f"at most {duration(found.feature_seconds)} in frozen layers, then training"),
+            ("time", f"at most {duration(seconds)} in frozen layers, then training"),
             ("disk", f"at most {disk:,.1f} MB in {job.store.folder}"),
         ]
     print_table(rows)
