@@ -108,7 +108,7 @@ def job_in(root: Path, name: str, resume: bool = False) -> hs.Job:
         backbone="timm:test_resnet",
         weights="random",
         strategy="finetune",
-        recipe=hs.FeatureExtraction(head="linear", head_epochs=4, dropout=0.2),
+        recipe=hs.FeatureExtraction(hs.LinearSpec(epochs=4, dropout=0.2)),
         finetune=hs.FineTune(thaw="2", epochs=6, batch_size=8, lr=1e-3, mixup=0.2, dropout=0.2),
         augment=hs.Augment(flip="both", rotation=0.1, views=2),
         runtime=hs.Runtime(device="cpu", threads=1, decode_threads=1),

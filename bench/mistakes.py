@@ -18,7 +18,7 @@ import headstart as hs
 from headstart.evaluation.mistakes import margins, suspicious
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
-from headstart.heads.head import HeadSpec
+from headstart.heads.specs import LogisticSpec
 from headstart.modalities.images.examples import _package_folder
 from headstart.targets.classes import ClassTarget
 
@@ -69,7 +69,7 @@ def planted(name: str, table: FeatureTable, seed: int) -> dict[str, object]:
     y: NDArray[np.int64] = table.y.copy()
     y[wrong] = (y[wrong] + rng.integers(1, classes, size=len(wrong))) % classes
     told = FeatureTable(table.ids, table.x, y, table.target, "")
-    scores = out_of_fold(HeadSpec(l2=(L2,)), told, rng)
+    scores = out_of_fold(LogisticSpec(l2=(L2,)), told, rng)
     flipped = np.isin(np.arange(n), wrong)
     first = np.argsort(margins(scores, y), kind="stable")[: len(wrong)]
     named = suspicious(scores, y)

@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photographs(folder / "photos", args.images, args.classes)
-        recipe = hs.FeatureExtraction(head="logistic", l2=(0.1, 0.01))
+        recipe = hs.FeatureExtraction(hs.LogisticSpec(l2=(0.1, 0.01)))
         job = hs.Job(
             backbone="tiny:64", recipe=recipe, strategy="extract", store=hs.Store(folder / "store")
         )

@@ -81,6 +81,11 @@ if TYPE_CHECKING:
     from headstart.explaining.pixels.triptych import write_fooling as write_fooling
     from headstart.features.extract import FeatureTable as FeatureTable
     from headstart.features.extract import extract as extract
+    from headstart.heads.specs import LinearSpec as LinearSpec
+    from headstart.heads.specs import LogisticSpec as LogisticSpec
+    from headstart.heads.specs import MlpSpec as MlpSpec
+    from headstart.heads.specs import NearestSpec as NearestSpec
+    from headstart.heads.specs import RidgeSpec as RidgeSpec
     from headstart.modalities.images.augment import Augment as Augment
     from headstart.modalities.images.decoding import Pixels as Pixels
     from headstart.modalities.images.decoding import decode as decode
@@ -192,6 +197,13 @@ _HOME = {
     "headstart.explaining.pixels.robust_plan": ["RobustnessPlan"],
     "headstart.explaining.pixels.squares": ["Squared", "squared"],
     "headstart.explaining.pixels.triptych": ["triptych", "triptych_path", "write_fooling"],
+    "headstart.heads.specs": [
+        "LinearSpec",
+        "LogisticSpec",
+        "MlpSpec",
+        "NearestSpec",
+        "RidgeSpec",
+    ],
     "headstart.features.extract": ["FeatureTable", "extract"],
     "headstart.models.fitting": ["fit"],
     "headstart.evaluation.source_distance": ["Unlike", "unlike"],

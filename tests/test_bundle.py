@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 import headstart as hs
 from headstart.base.errors import BundleError
 from headstart.base.runtime import ON_CPU
+from headstart.heads.families import spec_named
 from headstart.models import bundle as bundles
 from headstart.models.limits import Limits
 from headstart.targets.temperature import scaled
@@ -38,7 +39,7 @@ def test_a_bundle_predicts_exactly_as_the_model_did(
     shapes: Path, tmp_path: Path, head: str
 ) -> None:
     data = hs.read(shapes)
-    recipe = hs.FeatureExtraction(head=head, fit="squash")  # type: ignore[arg-type]
+    recipe = hs.FeatureExtraction(spec_named(head), fit="squash")
     model = hs.fit(recipe, "tiny:32", hs.split(data), store=None, runtime=ON_CPU).model
     said = model.predict(data, store=None, runtime=ON_CPU)
     hs.save(model, tmp_path / "bundle")

@@ -32,7 +32,11 @@ def test_a_runs_own_recipe_repeats_it_and_flags_change_it(shapes: Path, tmp_path
     more = ["--config", str(first), "--seed", "4", "--strategy", "extract"]
     assert main(["train", str(shapes), "--out", str(other), *more]) == 0
     plain = json.loads((other / "recipe.json").read_text())
-    assert (plain["backbone"], plain["seed"], plain["recipe"]["head_epochs"]) == ("tiny:32", 4, 2)
+    assert (plain["backbone"], plain["seed"], plain["recipe"]["head"]["epochs"]) == (
+        "tiny:32",
+        4,
+        2,
+    )
 
 
 def test_some_keys_of_a_recipe_are_enough(

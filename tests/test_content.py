@@ -428,6 +428,6 @@ def test_fit_stops_for_a_checked_picture_that_was_replaced(
     data = hs.read(shapes)
     parts = hs.split(hs.good_rows(data, hs.survey(data)))
     replace_picture(parts.train.sources[0])
-    recipe = hs.FeatureExtraction(head="linear", head_epochs=1)
+    recipe = hs.FeatureExtraction(hs.LinearSpec(epochs=1))
     with pytest.raises(DataError, match=r"\d\d\.png changed after it was checked"):
         hs.fit(recipe, "tiny:32", parts, augment=augment, store=None)

@@ -17,6 +17,15 @@ from headstart.base.context import RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
 from headstart.features.extract import Precision, Tap, _kept_as, extract, extract_views
+from headstart.heads.families import spec_named
+from headstart.heads.specs import (
+    HeadSpec,
+    LinearSpec,
+    LogisticSpec,
+    MlpSpec,
+    NearestSpec,
+    RidgeSpec,
+)
 from headstart.modalities.images.augment import Augment
 from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
 from headstart.models.fitting import fit_tables
@@ -192,7 +201,7 @@ def test_averaging_ends_on_the_line_where_validation_is_best(parts: hs.Splits) -
 
 
 def test_a_head_of_neighbours_cannot_be_tuned(parts: hs.Splits) -> None:
-    recipe = FeatureExtraction(head="nearest")
+    recipe = FeatureExtraction(NearestSpec())
     model = hs.fit(recipe, random_backbone(), parts, store=None).model
     with pytest.raises(SpecError, match="Fit the head with --head logistic"):
         hs.fit(RECIPE, model, parts, store=None)
@@ -241,7 +250,7 @@ def test_a_trained_head_gets_new_views_every_epoch(
         return real(self, square, seed)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Augment, "__call__", noted)
-    recipe = FeatureExtraction(head="linear", head_epochs=3, head_keep="last")
+    recipe = FeatureExtraction(LinearSpec(epochs=3, keep="last"))
     hs.fit(recipe, random_backbone(), parts, augment=replace(FLIPPED, views=0), store=None)
     assert len(seeds) == 3 * len(parts.train)
 
@@ -249,19 +258,19 @@ def test_a_trained_head_gets_new_views_every_epoch(
 @pytest.mark.parametrize(
     ("spec", "tuning", "augment"),
     [
-        ({"head": "linear", "head_lr": 1e-2}, {"thaw": "auto"}, Augment()),
-        ({"head": "mlp", "hidden": (8,), "head_lr": 3e-3}, {"thaw": "all"}, Augment()),
-        ({"head": "logistic", "head_lr": 1e-2}, {"thaw": "1", "wise": True}, Augment()),
-        ({"head": "ridge"}, {"thaw": "1", "dropout": 0.2}, Augment(flip="both", views=2)),
-        ({"head": "linear"}, {"thaw": "1", "seed": 3}, Augment(flip="both", views=2)),
-        ({"head": "linear"}, {"thaw": "1", "mixup": 0.2}, Augment(flip="both", views=0)),
+        (LinearSpec(epochs=2, lr=1e-2), {"thaw": "auto"}, Augment()),
+        (MlpSpec(epochs=2, hidden=(8,), lr=3e-3), {"thaw": "all"}, Augment()),
+        (LogisticSpec(), {"thaw": "1", "wise": True}, Augment()),
+        (RidgeSpec(), {"thaw": "1", "dropout": 0.2}, Augment(flip="both", views=2)),
+        (LinearSpec(epochs=2), {"thaw": "1", "seed": 3}, Augment(flip="both", views=2)),
+        (LinearSpec(epochs=2), {"thaw": "1", "mixup": 0.2}, Augment(flip="both", views=0)),
     ],
     ids=str,
 )
 def test_fit_and_train_end_with_the_same_weights(
-    shapes: Path, tmp_path: Path, spec: dict[str, Any], tuning: dict[str, Any], augment: Augment
+    shapes: Path, tmp_path: Path, spec: HeadSpec, tuning: dict[str, Any], augment: Augment
 ) -> None:
-    recipe = FeatureExtraction(**{"head_epochs": 2} | spec)
+    recipe = FeatureExtraction(spec)
     finetune = FineTune(**{"epochs": 2, "batch_size": 8} | tuning)
     job = hs.Job(
         backbone=NAME,
@@ -288,7 +297,7 @@ def test_fit_and_train_end_with_the_same_weights(
     assert model.backbone.fingerprint() == run.fitted.model.backbone.fingerprint()
 
 
-@pytest.mark.parametrize("head", ["linear", "logistic"])
+@pytest.mark.parametrize("head", [LinearSpec(epochs=1), LogisticSpec()])
 def test_fit_computes_with_the_threads_it_is_given(
     parts: hs.Splits, monkeypatch: pytest.MonkeyPatch, head: Any
 ) -> None:
@@ -300,7 +309,7 @@ def test_fit_computes_with_the_threads_it_is_given(
 
     monkeypatch.setattr("headstart.training.loop.make_optimizer", noted)
     runtime = Runtime(device="cpu", threads=3)
-    recipe = FeatureExtraction(head=head, head_epochs=1)
+    recipe = FeatureExtraction(head)
     model = hs.fit(recipe, random_backbone(), parts, store=None, runtime=runtime).model
     hs.fit(replace(RECIPE, epochs=1), model, parts, store=None, runtime=runtime)
     assert (seen, torch.get_num_threads()) == ({3}, before)
@@ -331,7 +340,7 @@ def test_all_of_a_network_can_be_thawed(parts: hs.Splits) -> None:
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_a_trained_head_goes_on_where_it_was(parts: hs.Splits, head: str, output: str) -> None:
     """As a module it says what it said as arrays, and its loss is epoch 0 of the next phase."""
-    spec = FeatureExtraction(head=head, output=output, hidden=(8,), head_epochs=2)  # type: ignore[arg-type]
+    spec = FeatureExtraction(spec_named(head, None, output=output, epochs=2))
     backbone = random_backbone()
     train, val = (extract(backbone, part) for part in (parts.train, parts.val))
     fitted = fit_tables(spec, backbone, (train,), val)
@@ -345,11 +354,9 @@ def test_a_trained_head_goes_on_where_it_was(parts: hs.Splits, head: str, output
     assert line.val_accuracy == (scores.argmax(1) == val.y).mean()
 
 
-def test_one_logit_is_for_two_classes_and_trained_heads() -> None:
-    with pytest.raises(SpecError, match="for heads trained by epochs; 'logistic' is solved"):
-        FeatureExtraction(output="sigmoid")
+def test_one_logit_is_for_two_classes() -> None:
     with pytest.raises(SpecError, match="tells two classes apart; there are 3"):
-        new_head(FeatureExtraction(head="linear", output="sigmoid"), 4, 3, seed=0)
+        new_head(LinearSpec(output="sigmoid"), 4, 3, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +372,7 @@ def test_two_phases_in_memory_are_those_of_a_run(
     shapes: Path, tmp_path: Path, tuning: dict[str, Any], augment: Augment
 ) -> None:
     finetune = FineTune(**{"epochs": 2, "batch_size": 8} | tuning)
-    spec = TwoPhaseSpec(FeatureExtraction(head="linear", head_epochs=2), finetune, augment)
+    spec = TwoPhaseSpec(FeatureExtraction(LinearSpec(epochs=2)), finetune, augment)
     runtime, store = Runtime(device="cpu", threads=1), hs.Store(tmp_path / "one")
     job = hs.Job(backbone=NAME, weights="random", runtime=runtime, store=store)
     job = replace(job, recipe=spec.head, finetune=finetune, augment=augment)

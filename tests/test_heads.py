@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
-from headstart.heads.families import load_head
+from headstart.heads.families import load_head, spec_named
 from headstart.heads.fit import fit_head
-from headstart.heads.head import Head, HeadSpec, Rows
+from headstart.heads.head import Head, Rows
 from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
+from headstart.heads.specs import LogisticSpec, NearestSpec, RidgeSpec
 
 NAMES = ("red", "green", "blue")
 FAMILIES = ["logistic", "ridge", "nearest"]
@@ -37,7 +38,7 @@ def rows(seed: int, n: int = 90, dim: int = 8, classes: int = 3) -> Rows:
 def fitted(family: str, train: Rows | None = None, val: Rows | None = None, **more: Any) -> Head:
     train = rows(seed=0) if train is None else train
     val = rows(seed=1) if val is None else val
-    return fit_head(HeadSpec(head=family, **more), train, val).head  # type: ignore[arg-type]
+    return fit_head(spec_named(family, **more), train, val).head
 
 
 def close(a: NDArray[Any], b: NDArray[Any], by: float = 1e-5) -> None:
@@ -179,7 +180,7 @@ def test_logistic_agrees_with_scikit_learn(l2: float, dim: int, weights: str) ->
 @pytest.mark.parametrize("dim", [6, 120], ids=["tall", "wide"])
 def test_ridge_is_the_plain_solution(dim: int) -> None:
     train, test = rows(seed=0, dim=dim), rows(seed=2, dim=dim)
-    found = fit_head(HeadSpec(head="ridge", l2=(0.3,)), train, test)
+    found = fit_head(RidgeSpec(l2=(0.3,)), train, test)
     x = train.x.astype(np.float64)
     mean, std = x.mean(axis=0), x.std(axis=0)
     z, t = (x - mean) / std, 2.0 * np.eye(3)[train.y] - 1.0
@@ -194,7 +195,7 @@ def test_ridge_knows_what_it_would_say_without_a_row(dim: int) -> None:
     from headstart.heads.linear import _Basis, _left_out
 
     train = rows(seed=0, n=30, dim=dim)
-    basis = _Basis.of(train, HeadSpec())
+    basis = _Basis.of(train, LogisticSpec())
     t = 2.0 * basis.targets - 1.0
     z = basis.z.astype(np.float64)
     weight = z.T @ (t - t.mean(axis=0)) / 30 / (basis.values + 0.1)[:, None]
@@ -225,14 +226,14 @@ def test_neighbours_are_found_block_by_block(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_no_more_neighbours_are_asked_than_there_are_rows() -> None:
     few = rows(seed=0, n=9)
-    found = fit_head(HeadSpec(head="nearest", neighbours=(4, 50, 100)), few, rows(seed=1))
+    found = fit_head(NearestSpec(neighbours=(4, 50, 100)), few, rows(seed=1))
     assert [entry["neighbours"] for entry in found.path] == [9, 4]
 
 
 @every_family
 def test_validation_rows_choose_the_setting(family: str) -> None:
     train, val = rows(seed=0), rows(seed=1)
-    found = fit_head(HeadSpec(head=family), train, val)  # type: ignore[arg-type]
+    found = fit_head(spec_named(family), train, val)
     own = val.y[:, None] == np.arange(3)
     loss = -np.log(found.head.scores(val.x)[own]).mean()
     assert loss == pytest.approx(min(entry["log_loss"] for entry in found.path), abs=1e-6)
@@ -241,14 +242,14 @@ def test_validation_rows_choose_the_setting(family: str) -> None:
 
 def test_of_equals_the_stronger_is_chosen() -> None:
     flat = Rows(np.zeros((20, 3), np.float32), np.arange(20) % 2, ("a", "b"))
-    found = fit_head(HeadSpec(l2=(0.1, 10.0, 1.0)), flat, flat)
+    found = fit_head(LogisticSpec(l2=(0.1, 10.0, 1.0)), flat, flat)
     assert found.chosen["l2"] == 10.0
 
 
 @every_family
 def test_without_validation_rows_training_rows_take_turns(family: str) -> None:
     train, none = rows(seed=0), Rows(np.zeros((0, 8), np.float32), np.zeros(0, np.int64), NAMES)
-    found = fit_head(HeadSpec(head=family), train, none)  # type: ignore[arg-type]
+    found = fit_head(spec_named(family), train, none)
     assert found.chosen["by"] == "log loss in 5-fold cross-validation"
     assert len(found.path) > 3
 
@@ -257,7 +258,8 @@ def test_without_validation_rows_training_rows_take_turns(family: str) -> None:
 def test_too_few_rows_take_the_middle_of_the_list(family: str) -> None:
     two = Rows(f32([[0, 1], [1, 0]]), np.array([0, 1]), ("a", "b"))
     none = Rows(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), ("a", "b"))
-    spec = HeadSpec(head=family, l2=(1.0, 0.1, 0.01), neighbours=(1, 2, 9))  # type: ignore[arg-type]
+    tried = {"neighbours": (1, 2, 9)} if family == "nearest" else {"l2": (1.0, 0.1, 0.01)}
+    spec = spec_named(family, **tried)
     found = fit_head(spec, two, none)
     assert found.chosen["by"] == "middle of the list: too few rows"
     assert found.chosen.get("l2", 0.1) == 0.1
@@ -270,15 +272,15 @@ def test_tables_of_two_backbones_are_not_mixed() -> None:
 
 def test_a_spec_refuses_what_it_cannot_mean() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'logistic'"):
-        HeadSpec(head="logstic")  # type: ignore[arg-type]
+        spec_named("logstic")
     with pytest.raises(UnknownName, match="Did you mean 'balanced'"):
-        HeadSpec(class_weights="balance")  # type: ignore[arg-type]
+        RidgeSpec(class_weights="balance")  # type: ignore[arg-type]
     for l2 in [(), (0.0,), (1.0, -1.0), (np.inf,)]:
         with pytest.raises(SpecError, match="positive strengths"):
-            HeadSpec(l2=l2)
+            LogisticSpec(l2=l2)
     for neighbours in [(), (0,), (1.5,)]:
         with pytest.raises(SpecError, match="whole numbers from 1 up"):
-            HeadSpec(neighbours=neighbours)  # type: ignore[arg-type]
+            NearestSpec(neighbours=neighbours)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from headstart.explaining.pixels.ideal import (
 )
 from headstart.explaining.pixels.ideal_plan import IdealPlan, Space
 from headstart.explaining.pixels.lens import Lens, lens_of
-from headstart.heads.head import HeadSpec
+from headstart.heads.specs import LinearSpec
 from headstart.modalities.images.inputs import ImageInput
 from headstart.models.model import Model
 from headstart.targets.classes import ClassTarget
@@ -47,7 +47,7 @@ RESIZED = ImageInput(size=48, resize=64)
 
 @pytest.fixture(scope="module")
 def lens() -> Lens:
-    head = head_of(new_head(HeadSpec("linear"), 32, 3, seed=1))
+    head = head_of(new_head(LinearSpec(), 32, 3, seed=1))
     seen = lens_of(
         Model(hs.load_backbone("tiny:32"), head, ClassTarget(("ant", "bee", "cat"), "ant"))
     )

@@ -10,7 +10,7 @@ from headstart.evaluation.learning_curve import Curve, learning_curve, projectio
 from headstart.evaluation.mistakes import margins, mistakes, noise, outliers, suspicious
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
-from headstart.heads.head import HeadSpec
+from headstart.heads.specs import LogisticSpec
 from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions
 
@@ -180,5 +180,5 @@ def test_folds_hold_out_no_whole_stretch_of_a_class() -> None:
     films = np.repeat(np.arange(10), 20)  # ten films of 20 frames, each a cloud of its own
     x = (rng.normal(size=(200, 12)) + 12 * np.eye(10, 12)[films]).astype(np.float32)
     rows = FeatureTable(tuple(map(str, range(200))), x, y, ClassTarget(("a", "b")), "")
-    scores = out_of_fold(HeadSpec(l2=(0.01,)), rows, rng)
+    scores = out_of_fold(LogisticSpec(l2=(0.01,)), rows, rng)
     assert (scores.argmax(axis=1) == y).mean() > 0.98

@@ -15,9 +15,9 @@ from headstart.base.errors import Mismatch, SpecError, UnknownName
 from headstart.explaining.pixels.forward import Forward
 from headstart.explaining.pixels.lens import Lens, Squares, lens_of, source_lens
 from headstart.features.engines import TorchEngine
-from headstart.heads.head import HeadSpec
 from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
+from headstart.heads.specs import LinearSpec
 from headstart.models.limits import Limits
 from headstart.models.model import Model
 from headstart.targets.classes import ClassTarget
@@ -35,7 +35,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 
 def model_on(backbone: Backbone, head: MlpHead | None = None) -> Model:
     if head is None:
-        head = head_of(new_head(HeadSpec("linear"), backbone.card.dim, 3, seed=1))
+        head = head_of(new_head(LinearSpec(), backbone.card.dim, 3, seed=1))
     names = ("ant", "bee", "cat")[: head.classes]
     return Model(backbone, head, ClassTarget(names, "ant"), Limits(temperature=1.5))
 
@@ -97,7 +97,7 @@ def test_gradients_come_back_to_the_pixels_and_stop_before_the_weights(name: str
 
 def test_one_logit_is_seen_as_two_classes() -> None:
     backbone = hs.load_backbone("tiny:8")
-    head = head_of(new_head(HeadSpec("linear", output="sigmoid"), 8, 2, seed=0))
+    head = head_of(new_head(LinearSpec(output="sigmoid"), 8, 2, seed=0))
     model = model_on(backbone, head)
     lens = lens_of(model)
     squares = squares_for(lens)

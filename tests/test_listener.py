@@ -12,7 +12,7 @@ from test_training import same, trained
 import headstart as hs
 from headstart.base.context import IN_MEMORY
 
-HEAD = hs.FeatureExtraction(head="linear", head_epochs=3)
+HEAD = hs.FeatureExtraction(hs.LinearSpec(epochs=3))
 TUNE = hs.FineTune(epochs=2, thaw="1", lr=1e-3)
 
 

@@ -12,7 +12,7 @@ from headstart.base.errors import SpecError
 from headstart.base.runtime import memory_bytes
 from headstart.cli.main import COMMANDS, main
 from headstart.cli.parser import Parser
-from headstart.models.specs import FeatureExtraction
+from headstart.heads.specs import MlpSpec
 
 WORDS = {
     "train": ["train", "data", "--out", "run"],
@@ -104,9 +104,8 @@ def test_a_head_larger_than_the_machine_is_refused_before_it_is_made(
     if not memory_bytes():
         pytest.skip("this system does not tell its memory")
     with pytest.raises(SpecError, match=r"hidden must leave .* takes [\d,]+ GB, and this machine"):
-        FeatureExtraction(head="mlp", hidden=hidden).check_room(1280)
+        MlpSpec(hidden=hidden).check_room(1280)
 
 
 def test_a_head_that_fits_is_not_refused() -> None:
-    FeatureExtraction(head="mlp", hidden=(4096, 4096)).check_room(1280)
-    FeatureExtraction(head="logistic", hidden=(1_000_000, 1_000_000)).check_room(1280)
+    MlpSpec(hidden=(4096, 4096)).check_room(1280)

@@ -12,6 +12,7 @@ from PIL import Image
 import headstart as hs
 from headstart.base.errors import UnknownName
 from headstart.cli.main import main
+from headstart.heads.specs import LinearSpec, MlpSpec, TrainedSpec
 from headstart.models.finetuning import ThawedBackbone, thaw
 from headstart.models.specs import FeatureExtraction
 from headstart.training.network import Count, count, new_head
@@ -29,7 +30,8 @@ def opened(name: str) -> ThawedBackbone:
 def counted(name: str, classes: int, *, thawed: bool) -> Count:
     """What a phase of a recipe trains and what it leaves alone."""
     job, network = hs.recipe(name).job, opened(name)
-    head = new_head(job.recipe, network.backbone.card.dim, classes, seed=0)
+    layers = job.recipe.head if isinstance(job.recipe.head, TrainedSpec) else LinearSpec()
+    head = new_head(layers, network.backbone.card.dim, classes, seed=0)
     if not thawed:
         network = replace(network, thawed=())
     if job.strategy == "scratch":
@@ -104,7 +106,8 @@ def test_every_recipe_runs(
     out = tmp_path / "run"
     command = ["train", str(folder), "--out", str(out), "--recipe", name, "--weights", "random"]
     job = hs.recipe(name).job  # a flag that a recipe has no use for is refused
-    short = [] if job.strategy == "scratch" or not job.recipe.by_epochs else ["--head-epochs", "2"]
+    trained = job.recipe.head.by_epochs and job.strategy != "scratch"
+    short = ["--head-epochs", "2"] if trained else []
     short += ["--epochs", "1"] if job.strategy != "extract" else []
     short += ["--views", "1"] if job.augment.active else []
     assert main([*command, *short, "--store", str(tmp_path / "store")]) == 0
@@ -157,10 +160,10 @@ def test_an_unknown_recipe_is_refused_with_the_nearest(
 
 def test_recipes_keep_to_the_tutorials_letter() -> None:
     two = hs.recipe("mobilenetv2-two-phase").job
-    assert (two.recipe.head_lr, two.recipe.dropout, two.recipe.output) == (1e-4, 0.2, "sigmoid")
+    assert two.recipe.head == LinearSpec(lr=1e-4, dropout=0.2, output="sigmoid", keep="last")
     assert (two.finetune.optimizer, two.finetune.lr) == ("rmsprop", 1e-5)
     assert (two.augment.flip, two.augment.rotation) == ("horizontal", 0.2)
     assert two.split.test / (two.split.val + two.split.test) == pytest.approx(0.2)
     vgg = hs.recipe("vgg16-frozen").job
     assert isinstance(vgg.recipe, FeatureExtraction)
-    assert (vgg.recipe.hidden, vgg.recipe.head_batch_size) == ((1024,), 64)
+    assert vgg.recipe.head == MlpSpec(hidden=(1024,), batch_size=64, keep="last")

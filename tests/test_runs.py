@@ -269,7 +269,7 @@ def test_a_head_that_fine_tuning_ruins_is_kept_and_by_how_much_is_told(
 
 
 def test_epochs_are_numbered_on(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
-    recipe = hs.FeatureExtraction(head="linear", head_epochs=3)
+    recipe = hs.FeatureExtraction(hs.LinearSpec(epochs=3))
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, recipe=recipe))
     numbers = [(line["phase"], int(line["epoch"])) for line in lines(run.folder)]
     assert numbers[:4] == [("head", e) for e in range(4)]
@@ -279,7 +279,7 @@ def test_epochs_are_numbered_on(shapes: Path, tmp_path: Path, job: hs.Job) -> No
 @pytest.mark.parametrize("views", [0, 2])
 def test_augmented_runs_end_well(shapes: Path, tmp_path: Path, job: hs.Job, views: int) -> None:
     augment = hs.Augment(flip="both", rotation=0.2, views=views)
-    recipe = hs.FeatureExtraction(head="linear", head_epochs=2)
+    recipe = hs.FeatureExtraction(hs.LinearSpec(epochs=2))
     job = replace(job, augment=augment, recipe=recipe)
     run = hs.train(hs.read(shapes), tmp_path / "run", job)
     assert {"head", "finetune"} == set(run.candidates)
@@ -318,7 +318,7 @@ def stop_in(phase: str, after: int) -> hs.Listener:
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_bit(
     shapes: Path, tmp_path: Path, job: hs.Job, phase: str, after: int
 ) -> None:
-    recipe = hs.FeatureExtraction(head="linear", head_epochs=4)
+    recipe = hs.FeatureExtraction(hs.LinearSpec(epochs=4))
     job, data = replace(job, recipe=recipe, strategy="finetune"), hs.read(shapes)
     whole = hs.train(data, tmp_path / "whole", job).folder
     broken = tmp_path / "broken"
@@ -443,7 +443,7 @@ def test_one_logit_for_three_classes_is_refused_before_anything_is_computed(
     (shapes / "red").mkdir()
     for i in range(3):
         Image.new("RGB", (20, 20), (200, i, 0)).save(shapes / "red" / f"{i}.png")
-    recipe = hs.FeatureExtraction(head="linear", output="sigmoid")
+    recipe = hs.FeatureExtraction(hs.LinearSpec(output="sigmoid"))
     with pytest.raises(SpecError, match="tells two classes apart; there are 3"):
         hs.train(hs.read(shapes), tmp_path / "run", replace(job, recipe=recipe))
     assert not list((tmp_path / "store").glob("features-*"))
@@ -550,7 +550,9 @@ def test_no_crash_after_the_model_is_saved_loses_the_run(
         hs.train(hs.read(shapes), run, hs.Job(backbone="tiny:32"))
 
 
-@pytest.mark.parametrize("head", ["logistic", "ridge", "nearest", "mlp"])
+@pytest.mark.parametrize(
+    "head", [hs.LogisticSpec(), hs.RidgeSpec(), hs.NearestSpec(), hs.MlpSpec(epochs=1)]
+)
 def test_a_dead_backbone_is_told_and_its_run_ends_well(
     shapes: Path, tmp_path: Path, job: hs.Job, head: Any
 ) -> None:
@@ -560,7 +562,7 @@ def test_a_dead_backbone_is_told_and_its_run_ends_well(
     folder = save_backbone(dead, tmp_path / "dead")
     heard = list[str]()
     talk = Calls(stage=lambda stage, text: heard.append(f"{stage}: {text}"))
-    recipe = hs.FeatureExtraction(head=head, head_epochs=1)
+    recipe = hs.FeatureExtraction(head)
     job = replace(job, backbone=f"file:{folder}", recipe=recipe, strategy="extract")
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
     assert any(line.startswith("features: the same for every picture") for line in heard)

@@ -128,7 +128,7 @@ def test_a_run_that_was_cut_off_is_trained_to_its_end(
 def test_another_job_or_other_data_are_refused(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
     data, out = hs.read(shapes), tmp_path / "out"
     before = times(train_seeds(data, out, job, 2))
-    other = replace(job, recipe=hs.FeatureExtraction(head="ridge"))
+    other = replace(job, recipe=hs.FeatureExtraction(hs.RidgeSpec()))
     with pytest.raises(SpecError, match=r"begun otherwise: in recipe\.head"):
         train_seeds(data, out, other, 2)
     with pytest.raises(SpecError, match="begun otherwise: in rows"):

@@ -23,7 +23,7 @@ from headstart.base.errors import BundleError, Diverged, SpecError, UnknownName
 from headstart.base.runtime import Runtime
 from headstart.base.seals import sealed
 from headstart.features.extract import FeatureTable
-from headstart.heads.head import HeadSpec
+from headstart.heads.specs import LinearSpec
 from headstart.modalities.images.augment import Augment
 from headstart.targets.classes import ClassTarget
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
@@ -576,10 +576,10 @@ def test_a_network_that_can_not_be_compiled_is_one_sentence(
 
 
 def test_a_seed_is_any_whole_number_from_0_on() -> None:
-    for make in (hs.FineTune, HeadSpec, hs.SplitPlan):
+    for make in (hs.FineTune, hs.FeatureExtraction, hs.SplitPlan):
         with pytest.raises(SpecError, match="seed is a whole number from 0 on; got -1"):
             make(seed=-1)
-    one, other = (new_head(HeadSpec("linear"), 4, 3, 2**70 + n).state_dict() for n in (0, 1))
+    one, other = (new_head(LinearSpec(), 4, 3, 2**70 + n).state_dict() for n in (0, 1))
     assert not torch.equal(one["0.weight"], other["0.weight"])
     square = np.zeros((8, 8, 3), np.uint8)
     assert Views(Augment(flip="both"), 2**70).view({"pixels": square[None]}, b"", 1)

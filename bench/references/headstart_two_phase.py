@@ -23,6 +23,7 @@ import headstart.backbones.graph  # what the first forward pass would import is 
 from headstart.base.context import RunContext
 from headstart.base.runtime import Runtime, keep_memory
 from headstart.features.engines import import_onnxruntime
+from headstart.heads.families import spec_named
 from headstart.modalities.images.augment import Augment
 from headstart.models.finetuning import thaw
 from headstart.models.fitting import fine_tune, fit_tables
@@ -51,7 +52,9 @@ def main() -> None:
     wanted = task(__doc__)
     import_onnxruntime()  # before the clock starts, as the imports of every competitor
     job = hs.recipe("mobilenetv2-two-phase").job
-    recipe = replace(job.recipe, head_epochs=wanted.epochs, head_batch_size=wanted.batch)
+    recipe = job.recipe
+    layer = spec_named("linear", recipe.head, epochs=wanted.epochs, batch_size=wanted.batch)
+    recipe = replace(recipe, head=layer)
     settings = replace(job.finetune, epochs=wanted.fine_epochs, batch_size=wanted.batch)
     augment = job.augment if wanted.augment else Augment()
     backbone = recipe.prepared(hs.load_backbone(job.backbone, weights="random"))

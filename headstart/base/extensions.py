@@ -40,6 +40,10 @@ class Extensions(Generic[T]):
             )
         self._registered[name] = member
 
+    @property
+    def built_in(self) -> tuple[str, ...]:
+        return tuple(self._built_in)
+
     def names(self) -> tuple[str, ...]:
         """Of all members: the built-in, the registered, those of installed packages."""
         return tuple(dict.fromkeys([*self._built_in, *self._registered, *self._installed()]))

@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import headstart as hs
+from headstart.base.errors import SpecError
 from headstart.base.values import field_help
+
+if TYPE_CHECKING:  # help on most commands needs none of what these load
+    from headstart.heads.specs import HeadSpec
 
 T = TypeVar("T")
 METAVARS: dict[type, str] = {int: "N", float: "X"}
@@ -25,39 +29,113 @@ def add_flags(parser: argparse._ActionsContainer, spec: Any, *only: str) -> None
     """One flag a field (or of `only` these), so the command line can't drift from the library.
 
     parser: a parser, or a group of one. What `spec` holds are the defaults. Specs share a flag if
-    they share a name, as all do a seed.
+    they share one of SHARED, as all do a seed; a head's flags begin with --head- where another's
+    has the name. Raises SpecError for two settings of one flag.
     """
-    hints = get_type_hints(type(spec))
+    hints, of_head = get_type_hints(type(spec)), _is_of_head(spec)
     for name in only or [f.name for f in fields(spec)]:
-        flag, shown = f"--{name.replace('_', '-')}", getattr(spec, name)
-        if flag in parser._option_string_actions:
+        if _is_of_head(shown := getattr(spec, name)):
+            add_head_flags(parser, shown)
             continue
-        kind, choices = _kind(hints[name])
-        text = (field_help(type(spec), name) + _usual(shown)).replace("%", "%%")
-        default = argparse.SUPPRESS  # only what was given is in the way of a spec's own values
-        if kind is bool:
-            parser.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=default, help=text
-            )
+        flag = flag_of(_setting_of_head(name) if of_head else name)
+        text = field_help(type(spec), name)
+        if there := parser._option_string_actions.get(flag):
+            _check_shared(there, name, text, of_head=of_head)
             continue
-        parser.add_argument(
-            flag,
-            type=fraction if kind is float else kind,
-            choices=choices or None,
-            default=default,
-            nargs="+" if isinstance(shown, tuple) else None,
-            help=text,
-            metavar=None if choices else METAVARS.get(kind, name.upper()),
-        )
+        added = _add_flag(parser, flag, hints[name], shown, text)
+        added.setting = text  # type: ignore[attr-defined]  # known again by what it says of itself
+
+
+def _add_flag(
+    parser: argparse._ActionsContainer, flag: str, hint: Any, shown: Any, text: str
+) -> argparse.Action:
+    """A flag for a setting of this type, whose default is shown in the help text."""
+    kind, choices = _kind(hint)
+    text = (text + _usual(shown)).replace("%", "%%")
+    default = argparse.SUPPRESS  # only what was given is in the way of a spec's own values
+    if kind is bool:
+        yes_or_no = argparse.BooleanOptionalAction
+        return parser.add_argument(flag, action=yes_or_no, default=default, help=text)
+    return parser.add_argument(
+        flag,
+        type=fraction if kind is float else kind,
+        choices=choices or None,
+        default=default,
+        nargs="+" if isinstance(shown, tuple) else None,
+        help=text,
+        metavar=None if choices else METAVARS.get(kind, flag.strip("-").replace("-", "_").upper()),
+    )
+
+
+def add_head_flags(parser: argparse._ActionsContainer, spec: "HeadSpec") -> None:
+    """--head, and a flag for each setting of its own family and of the built-in ones."""
+    from headstart.heads.families import HEADS, spec_named
+    from headstart.models.specs import FeatureExtraction
+
+    parser.add_argument(
+        "--head",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help=f"{field_help(FeatureExtraction, 'head')} (default: {spec.family})",
+    )
+    for name in dict.fromkeys([spec.family, *HEADS.built_in]):
+        add_flags(parser, spec if name == spec.family else spec_named(name, spec))
+
+
+def _is_of_head(spec: Any) -> bool:
+    return hasattr(spec, "by_epochs")  # which the specs of heads have, and no other
+
+
+def _setting_of_head(name: str) -> str:
+    from headstart.runs.job import setting_of_head
+
+    return setting_of_head(name)
+
+
+def flag_of(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
+
+
+def _check_shared(action: argparse.Action, name: str, text: str, *, of_head: bool) -> None:
+    """Raises SpecError unless two specs may have this flag together.
+
+    Families of heads share a setting that says the same of itself; a command may have a flag of
+    its own in place of a spec's.
+    """
+    from headstart.runs.job import SHARED
+
+    there = getattr(action, "setting", None)
+    if there is None or name in SHARED or (of_head and there == text):
+        return
+    raise SpecError(f"Two settings would be {action.option_strings[0]}: rename one of them.")
 
 
 def made(spec: T, args: argparse.Namespace) -> T:
     """The same spec with what the flags say."""
-    names = {f.name for f in fields(spec)}  # type: ignore[arg-type]
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in names}
+    given: dict[str, Any] = {}
+    for field in fields(spec):  # type: ignore[arg-type]
+        if _is_of_head(head := getattr(spec, field.name)):
+            given[field.name] = made_head(head, args)
+        elif field.name in args:
+            given[field.name] = _value(args, field.name)
     if ("thaw" in given) != ("thaw_from" in given):  # what is thawed is said in one of two ways
         given = {"thaw": "auto", "thaw_from": None} | given
     return replace(spec, **given)  # type: ignore[type-var]
+
+
+def made_head(spec: "HeadSpec", args: argparse.Namespace) -> "HeadSpec":
+    """The same with what the flags say; of another family if --head says so."""
+    from headstart.heads.families import spec_named
+
+    family = getattr(args, "head", spec.family)
+    own = spec if family == spec.family else spec_named(family, spec)
+    settings = {f.name: _setting_of_head(f.name) for f in fields(own)}
+    return replace(own, **{n: _value(args, s) for n, s in settings.items() if s in args})
+
+
+def _value(args: argparse.Namespace, name: str) -> Any:
+    value = getattr(args, name)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def word_after(argv: Sequence[str], flag: str) -> str:

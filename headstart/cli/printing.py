@@ -47,7 +47,7 @@ def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> N
         ("classes", ", ".join(f"{name} {n:,}" for name, n in splits.train.counts.items())),
         ("split", ", ".join(f"{name} {len(part):,}" for name, part in parts.items())),
         ("backbone", f"{job.backbone}, weights {job.weights}"),
-        ("training", f"strategy {job.strategy}, head {job.recipe.head}"),
+        ("training", f"strategy {job.strategy}, head {job.recipe.head.family}"),
         ("run", f"{out}, {seeds} seeds" if seeds > 1 else str(out)),
     ]
     if found.feature_seconds is not None:

@@ -2,17 +2,27 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import headstart as hs
 from headstart.base.errors import SpecError
-from headstart.cli.flags import DATA_HELP, add_flags, add_store_flag, count, made, word_after
+from headstart.cli.flags import (
+    DATA_HELP,
+    add_flags,
+    add_store_flag,
+    count,
+    flag_of,
+    made,
+    word_after,
+)
 from headstart.cli.opening import CELLS, source_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_forecast, print_run, print_table, tell_left_out
 from headstart.cli.progress import GOES_ON, Terminal, kept_if_stopped, say
 from headstart.cli.track import TRACKERS, write_tracked
+from headstart.heads.families import HEADS, spec_named
+from headstart.runs.job import setting_of_head
 
 JOB_FLAGS = (
     "backbone",
@@ -80,6 +90,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     )
     parser.add_argument("--track", choices=TRACKERS, help="also write the finished run there")
     job = _base(word_after(argv, "--recipe"), Path(config) if config else None)  # help shows it
+    if (head := word_after(argv, "--head")) and head not in HEADS.built_in:  # and its flags
+        job = replace(job, recipe=replace(job.recipe, head=spec_named(head, job.recipe.head)))
     add_flags(parser, job, *JOB_FLAGS)
     add_store_flag(parser)
     groups = {title: parser.add_argument_group(title) for title in JOB_SPECS.values()}
@@ -100,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         **{name: getattr(args, name) for name in JOB_FLAGS if name in args},
     )
     _refuse_idle(job, args)
+    job = _with_rate_of_head(job, args)
     if args.track:
         hs.check_tracker(args.track)
     data = hs.solar_cells() if job.source == CELLS else hs.read(args.data or job.source)
@@ -152,13 +165,29 @@ def _train_seeds(data: "hs.Dataset", job: "hs.Job", args: argparse.Namespace) ->
     return tell_left_out(dict.fromkeys(item for run in runs for item in run.left_out))
 
 
+def _with_rate_of_head(job: "hs.Job", args: argparse.Namespace) -> "hs.Job":
+    """--head-lr is the rate that fine-tuning's goes by, after a head that has none, too."""
+    if "head_lr" not in args or job.recipe.head.by_epochs or job.finetune.lr:
+        return job
+    rate = args.head_lr if job.strategy == "scratch" else args.head_lr / 10
+    return replace(job, finetune=replace(job.finetune, lr=rate))
+
+
+def _settings_of_heads() -> set[str]:
+    specs = [HEADS[name].spec for name in HEADS.built_in]
+    return {setting_of_head(f.name) for spec in specs for f in fields(spec)}
+
+
 def _refuse_idle(job: "hs.Job", args: argparse.Namespace) -> None:
     """Raises SpecError for a flag that was given and that nothing would read."""
-    idle = [f"--{name.replace('_', '-')}" for name in job.idle() if name in args]
+    head = {setting_of_head(f.name) for f in fields(job.recipe.head)}
+    others = _settings_of_heads() - head - {f.name for f in fields(job.finetune)}
+    others -= {"head_lr"} if job.strategy == "scratch" or job.tunes else set()
+    idle = [flag_of(name) for name in sorted({*job.idle(), *others}) if name in args]
     if idle:
         raise SpecError(
-            f"{' and '.join(idle)} would change nothing, with --strategy {job.strategy} and "
-            f"--head {job.recipe.head}: leave out what you don't need, or name the --head or "
+            f"{' and '.join(idle)} would change nothing, with --strategy {job.strategy} and --head "
+            f"{job.recipe.head.family}: leave out what you don't need, or name the --head or "
             f"--strategy that it belongs to."
         )
     if "views" in args and not job.augment.active:

@@ -10,7 +10,8 @@ from headstart.base.values import Record
 from headstart.evaluation.evaluation import Estimate, wilson
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import fit_head
-from headstart.heads.head import HeadSpec, Rows
+from headstart.heads.head import Rows
+from headstart.heads.specs import LogisticSpec
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # of the training rows
 REPEATS = 4  # draws of rows at each of them
@@ -56,7 +57,7 @@ def learning_curve(
     """Heads on growing shares of the training rows, judged on validation; None without that."""
     if not len(val.y):
         return None
-    spec, rng = HeadSpec(l2=(l2,)), np.random.default_rng(seed)
+    spec, rng = LogisticSpec(l2=(l2,)), np.random.default_rng(seed)
     points = []
     for share in SHARES:
         draws = [_stratified(train.y, share, rng) for _ in range(REPEATS if share < 1 else 1)]
@@ -111,7 +112,7 @@ def _stratified(y: NDArray[np.int64], share: float, rng: np.random.Generator) ->
 
 
 def _accuracy_on(
-    spec: HeadSpec, train: FeatureTable, rows: NDArray[np.intp], val: FeatureTable
+    spec: LogisticSpec, train: FeatureTable, rows: NDArray[np.intp], val: FeatureTable
 ) -> float:
     some = Rows(train.x[rows], train.y[rows], train.classes)
     head = fit_head(spec, some, val).head

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from headstart.base.values import Record
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
-from headstart.heads.head import HeadSpec, blocks
+from headstart.heads.head import blocks
 from headstart.heads.nearest import unit
+from headstart.heads.specs import LogisticSpec
 from headstart.models.distance import NEIGHBOUR, distance_of_kth
 
 SUSPECTS, OUTLIERS = 24, 12  # rows that are named
@@ -48,7 +49,7 @@ class Outlier(Record):
 
 def mistakes(l2: float, table: FeatureTable, seed: int = 0) -> Mistakes | None:
     """Rows whose label is likely wrong, the likeliest first; None if no fold can judge."""
-    scores = out_of_fold(HeadSpec(l2=(l2,)), table, np.random.default_rng(seed))
+    scores = out_of_fold(LogisticSpec(l2=(l2,)), table, np.random.default_rng(seed))
     judged = np.flatnonzero(~np.isnan(scores).any(axis=1))
     if not len(judged):
         return None

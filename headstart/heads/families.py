@@ -1,15 +1,63 @@
-"""A head as a bundle keeps it, and back."""
+"""The families of heads: the built-in ones, a line each, and those of packages and scripts."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
 
 from numpy.typing import NDArray
 
-from headstart.base.errors import UnknownName
-from headstart.heads.head import Head
+from headstart.base.errors import SpecError, UnknownName
+from headstart.base.extensions import Extensions
+from headstart.heads.fit import fit_head
+from headstart.heads.head import Fitted, Head, Table
 from headstart.heads.linear import load_linear
 from headstart.heads.mlp import load_mlp
 from headstart.heads.nearest import load_nearest
+from headstart.heads.specs import (
+    HeadSpec,
+    LinearSpec,
+    LogisticSpec,
+    MlpSpec,
+    NearestSpec,
+    RidgeSpec,
+)
+from headstart.targets.target import Target
+
+Fit = Callable[[Any, Table, Table], Fitted]  # (spec, training rows, validation rows)
+Load = Callable[[Mapping[str, NDArray[Any]], Mapping[str, Any]], Head]
+
+
+@dataclass(frozen=True)
+class HeadFamily:
+    """One kind of head.
+
+    spec: the class of its settings, whose `family` is the name it is registered by. load: makes a
+    head again of its `tensors()` and `settings()`; a head's `kind` is the family that loads it.
+    fit: solves it; None if it is trained by epochs. targets: kinds of targets that it can answer.
+    """
+
+    spec: type[HeadSpec]
+    load: Load
+    fit: Fit | None = fit_head
+    targets: tuple[str, ...] = ("class",)
+
+    def __post_init__(self) -> None:
+        if (self.fit is None) != self.spec.by_epochs:
+            raise SpecError(
+                f"A family of heads has a fit unless its spec is trained by epochs; "
+                f"{self.spec.__name__} says by_epochs={self.spec.by_epochs}."
+            )
+
+    def supports(self, target: Target) -> bool:
+        return target.kind in self.targets
+
+
+HEADS: Extensions[HeadFamily] = Extensions("head", "heads")
+HEADS.add("logistic", HeadFamily(LogisticSpec, load_linear))
+HEADS.add("ridge", HeadFamily(RidgeSpec, load_linear))
+HEADS.add("nearest", HeadFamily(NearestSpec, load_nearest))
+HEADS.add("linear", HeadFamily(LinearSpec, load_linear, None))
+HEADS.add("mlp", HeadFamily(MlpSpec, load_mlp, None))
 
 
 def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
@@ -17,7 +65,27 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
 
     Raises UnknownName for another kind, Mismatch for tensors that can't be such a head.
     """
-    loaders = {"linear": load_linear, "mlp": load_mlp, "nearest": load_nearest}
-    if kind not in loaders:
-        raise UnknownName("kind of head", kind, loaders)
-    return loaders[kind](tensors, settings)
+    try:
+        family = HEADS[kind]
+    except UnknownName as error:
+        raise UnknownName("kind of head", kind, error.known) from error
+    return family.load(tensors, settings)
+
+
+def solve_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:
+    """The head of a family that is solved, not trained by epochs."""
+    fit = HEADS[spec.family].fit
+    assert fit is not None, f"a {spec.family} head is trained by epochs"
+    return fit(spec, train, val)
+
+
+def spec_named(family: str, like: HeadSpec | None = None, **settings: Any) -> HeadSpec:
+    """The spec of a family, with what `like` shares with it and these settings.
+
+    Raises UnknownName with the nearest family.
+    """
+    kind = HEADS[family].spec
+    own, others = (get_type_hints(k, include_extras=True) for k in (kind, type(like)))
+    names = [f.name for f in fields(kind)]
+    shared = {n: getattr(like, n) for n in names if n in others and own[n] == others[n]}
+    return kind(**(shared | settings))

@@ -1,6 +1,7 @@
 """Fit the head that a spec asks for, and choose its strength."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,6 @@ from headstart.base.errors import DataError, Mismatch
 from headstart.heads.head import (
     Fitted,
     Floats,
-    HeadSpec,
     Rows,
     Table,
     Trial,
@@ -19,8 +19,9 @@ from headstart.heads.head import (
 )
 from headstart.heads.linear import logistic_trials, ridge_trials
 from headstart.heads.nearest import nearest_trials
+from headstart.heads.specs import HeadSpec
 
-Trials = Callable[[HeadSpec, Table, Floats], Iterator[Trial]]
+Trials = Callable[[Any, Table, Floats], Iterator[Trial]]
 TRIALS: dict[str, Trials] = {
     "logistic": logistic_trials,
     "ridge": ridge_trials,
@@ -81,7 +82,7 @@ def _fit_by_validation(spec: HeadSpec, train: Table, val: Table) -> Fitted:
     path: list[dict[str, float]] = []
     best, since = 0, 0
     chosen: Trial | None = None
-    for trial in TRIALS[spec.head](spec, train, val.x):
+    for trial in TRIALS[spec.family](spec, train, val.x):
         path.append(_judged(trial.settings, trial.scores, val.y, _weights(spec, train)))
         if chosen is None or path[-1]["log_loss"] < path[best]["log_loss"]:
             chosen, best, since = trial, len(path) - 1, 0
@@ -111,7 +112,7 @@ def _held_out(
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
         kept = Rows(train.x[~out], train.y[~out], train.classes)
-        for trial in TRIALS[spec.head](spec, kept, train.x[out]):
+        for trial in TRIALS[spec.family](spec, kept, train.x[out]):
             empty = np.full((len(folds), len(train.classes)), np.nan)
             found.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))[1][out] = (
                 trial.scores
@@ -120,21 +121,21 @@ def _held_out(
 
 
 def _fit_by_default(spec: HeadSpec, train: Table) -> Fitted:
-    settings = sorted(spec.neighbours if spec.head == "nearest" else spec.l2)
+    settings = sorted(getattr(spec, _tried_of(spec)))
     middle = settings[len(settings) // 2]
     return _fitted(spec, _trial_at(middle, spec, train), [], "middle of the list: too few rows")
 
 
 def _trial_at(setting: float, spec: HeadSpec, train: Table) -> Trial:
     """The head of one setting; a logistic path is walked from the strong end to it."""
-    for trial in TRIALS[spec.head](spec, train, train.x[:0]):
+    for trial in TRIALS[spec.family](spec, train, train.x[:0]):
         if trial.tried <= setting:  # fewer neighbours than asked for if there are no more rows
             return trial
     return trial
 
 
 def _fitted(spec: HeadSpec, trial: Trial, path: list[dict[str, float]], by: str) -> Fitted:
-    return Fitted(trial.head, {"head": spec.head, **trial.settings, "by": by}, tuple(path))
+    return Fitted(trial.head, {"head": spec.family, **trial.settings, "by": by}, tuple(path))
 
 
 def _judged(
@@ -145,11 +146,11 @@ def _judged(
 
 
 def _weights(spec: HeadSpec, train: Table) -> Floats:  # (C,)
-    return weight_of_classes(spec.class_weights, train.y, len(train.classes))
+    return weight_of_classes(spec.class_weights, train.y, train.classes)
 
 
 def _tried_of(spec: HeadSpec) -> str:
-    return "neighbours" if spec.head == "nearest" else "l2"
+    return "neighbours" if spec.family == "nearest" else "l2"
 
 
 def _check_pair(train: Table, val: Table) -> None:

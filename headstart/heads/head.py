@@ -1,26 +1,21 @@
-"""What every head is, what may be asked of one, and the arithmetic that all of them share."""
+"""What every head is, and the arithmetic that all of them share."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch, SpecError, UnknownName
-from headstart.base.runtime import memory_bytes
-from headstart.base.values import check_seed
+from headstart.targets.metrics import ClassWeights as ClassWeights
 from headstart.targets.metrics import softmax as softmax
 from headstart.targets.metrics import weight_of_classes as weight_of_classes
 
 Floats = NDArray[np.floating[Any]]
-Kind = Literal["logistic", "ridge", "nearest", "linear", "mlp"]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
 Keep = Literal["best", "last"]
 Output = Literal["softmax", "sigmoid"]
-ClassWeights = Literal["none", "balanced"]
 BLOCK = 4096  # rows worked on at once, which bounds the memory of a pass over a table
 MOST = 1_000_000  # of epochs, rows a step, widths, …: beyond it a number was mistyped
 MOST_RATE = 1e9  # one that is merely too high is told of when training diverges
@@ -67,105 +62,30 @@ class Rows:
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class HeadSpec:
-    """Every choice about a head that can change the result; raises UnknownName and SpecError."""
-
-    head: Annotated[
-        Kind,
-        "logistic, ridge and nearest are solved, linear and mlp trained by epochs; ridge is ridge"
-        " regression, nearest the nearest neighbours; the strength of what is solved is chosen on"
-        " validation",
-    ] = "logistic"
-    class_weights: Annotated[ClassWeights, "balanced lets all classes count alike"] = "none"
-    l2: Annotated[
-        tuple[float, ...],
-        "strengths to try for logistic and ridge, on standardised columns and the mean loss of a "
-        "row (scikit-learn's C is 1 / (N l2), for two classes 2 / (N l2))",
-    ] = tuple(10.0 ** (e / 2) for e in range(4, -11, -1))  # 100 … 0.00001
-    neighbours: Annotated[
-        tuple[int, ...],
-        "numbers of neighbours to try for nearest",
-    ] = (1, 3, 5, 10, 20, 50, 100)
-    hidden: Annotated[tuple[int, ...], "widths of the hidden layers of mlp"] = (1024,)
-    dropout: Annotated[float, "share of the head's inputs that are dropped in training"] = 0.0
-    output: Annotated[
-        Output,
-        "one logit per class (softmax), or a single one for two classes (sigmoid)",
-    ] = "softmax"
-    head_epochs: Annotated[int, "epochs of a linear or mlp head"] = 10
-    head_lr: Annotated[float, "learning rate of a linear or mlp head"] = 1e-3
-    head_optimizer: Annotated[Optimizer, "optimizer of a linear or mlp head"] = "adam"
-    head_batch_size: Annotated[int, "rows per step of a linear or mlp head"] = 32
-    head_keep: Annotated[Keep, "keep the epoch that was best on validation, or the last"] = "best"
-    seed: Annotated[int, "random seed; of the split, the start and the order of rows"] = 0
-
-    @property
-    def by_epochs(self) -> bool:
-        """Whether the head is trained, rather than solved."""
-        return self.head in ("linear", "mlp")
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        check_word("head", self.head, get_args(Kind))
-        check_word("class weighting", self.class_weights, get_args(ClassWeights))
-        if not self.l2 or not all(0 < l2 < math.inf for l2 in self.l2):
-            raise SpecError(f"l2 is a list of positive strengths to try; got {self.l2}.")
-        if not self.neighbours or not all(_is_count(k) for k in self.neighbours):
-            raise SpecError(
-                f"neighbours is a list of whole numbers from 1 up to {MOST:,}; got "
-                f"{self.neighbours}."
-            )
-        self._check_training()
-
-    def check_classes(self, classes: int) -> None:
-        """Raises SpecError if this head can't tell so many classes apart."""
-        if self.output == "sigmoid" and classes != 2:
-            raise SpecError(
-                f"One logit (output=sigmoid) tells two classes apart; there are {classes}."
-            )
-
-    def check_room(self, features: int, classes: int = 2) -> None:
-        """Raises SpecError if this machine has no memory for the hidden layers of "mlp"."""
-        if self.head != "mlp":
-            return
-        widths = (features, *self.hidden, classes)
-        weights = sum(a * b for a, b in pairwise(widths))
-        needed, there = 4 * STATES * weights + 8 * BLOCK * max(self.hidden), memory_bytes()
-        if there and needed > there:
-            raise SpecError(
-                f"hidden must leave the head a size that can be trained here; {self.hidden} takes "
-                f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}. Name smaller "
-                f"widths."
-            )
-
-    def _check_training(self) -> None:
-        """Raises UnknownName or SpecError for what trains a head by epochs."""
-        check_word("optimizer", self.head_optimizer, get_args(Optimizer))
-        check_word("output", self.output, get_args(Output))
-        check_word("epoch to keep", self.head_keep, get_args(Keep))
-        if self.output == "sigmoid" and not self.by_epochs:
-            raise SpecError(
-                f"One logit (output=sigmoid) is for heads trained by epochs; {self.head!r} is "
-                f"solved. Add --head linear, or leave --output out."
-            )
-        if not all(_is_count(n) for n in self.hidden) or (self.head == "mlp" and not self.hidden):
-            raise SpecError(f"hidden is a list of widths from 1 up to {MOST:,}; got {self.hidden}.")
-        if not 0 <= self.dropout < 1:
-            raise SpecError(f"dropout is a share from 0 to below 1; got {self.dropout}.")
-        check_counts(head_epochs=self.head_epochs, head_batch_size=self.head_batch_size)
-        check_rate("head_lr", self.head_lr)
-
-
 def check_word(what: str, word: str, known: tuple[str, ...]) -> None:
     if word not in known:
         raise UnknownName(what, str(word), known)
 
 
+def check_class_weights(how: ClassWeights) -> None:
+    """Raises UnknownName for another word, SpecError for weights that are none."""
+    if not isinstance(how, Mapping):
+        check_word("class weighting", how, ("none", "balanced"))
+    elif not how or not all(_is_weight(weight) for weight in how.values()):
+        raise SpecError(
+            f"class_weights is none, balanced, or a weight above 0 for each class named, as in "
+            f"{{'rare': 2}}; got {dict(how)}."
+        )
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value <= MOST
+
+
 def check_counts(**counts: int) -> None:
     """Raises SpecError unless each is a whole number from 1 to MOST."""
     for name, count in counts.items():
-        if not _is_count(count):
+        if not is_count(count):
             raise SpecError(f"{name} is a whole number from 1 up to {MOST:,}; got {count}.")
 
 
@@ -251,5 +171,5 @@ def check_tensors(
         check_finite(tensors[name], f"The saved {name} of a head")
 
 
-def _is_count(k: Any) -> bool:
+def is_count(k: Any) -> bool:
     return isinstance(k, int) and not isinstance(k, bool) and 1 <= k <= MOST

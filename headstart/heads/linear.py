@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from headstart.heads.head import (
     Floats,
     Head,
-    HeadSpec,
     Table,
     Trial,
     blocks,
@@ -25,6 +24,7 @@ from headstart.heads.head import (
     softmax,
     weight_of_classes,
 )
+from headstart.heads.specs import HeadSpec, LogisticSpec, RidgeSpec
 
 Doubles = NDArray[np.float64]
 SHAPES = {"weight": ("D", "C"), "bias": ("C",)}
@@ -85,7 +85,7 @@ def load_linear(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
     return LinearHead(tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32))
 
 
-def logistic_trials(spec: HeadSpec, train: Table, x: Floats) -> Iterator[Trial]:
+def logistic_trials(spec: LogisticSpec, train: Table, x: Floats) -> Iterator[Trial]:
     """Multinomial logistic regression for each strength, from strong to weak, each from the last.
 
     Minimises the weighted mean log loss + l2 / 2 · |weight|²; biases go unpunished.
@@ -98,7 +98,7 @@ def logistic_trials(spec: HeadSpec, train: Table, x: Floats) -> Iterator[Trial]:
         yield Trial({"l2": l2}, head, head.scores(x))
 
 
-def ridge_trials(spec: HeadSpec, train: Table, x: Floats) -> Iterator[Trial]:
+def ridge_trials(spec: RidgeSpec, train: Table, x: Floats) -> Iterator[Trial]:
     """Ridge regression on targets of ±1 for each strength, from strong to weak.
 
     Its outputs are divided by one temperature, so that their softmax is a probability: the one
@@ -130,12 +130,11 @@ class _Basis:
 
     @classmethod
     def of(cls, train: Table, spec: HeadSpec) -> "_Basis":
-        classes = len(train.classes)
-        weights = weight_of_classes(spec.class_weights, train.y, classes)[train.y]
+        weights = weight_of_classes(spec.class_weights, train.y, train.classes)[train.y]
         mean, std = _moments(train.x, weights)
         z = ((train.x - mean.astype(np.float32)) / std.astype(np.float32)).astype(np.float32)
         values, vectors = _directions(z, weights)
-        present = np.bincount(train.y, minlength=classes) > 0
+        present = np.bincount(train.y, minlength=len(train.classes)) > 0
         targets = (train.y[:, None] == np.flatnonzero(present)).astype(np.float64)
         return cls(mean, std, vectors, values, z @ vectors, targets, present, weights)
 

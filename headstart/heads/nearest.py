@@ -11,7 +11,6 @@ from headstart.base.errors import Mismatch
 from headstart.heads.head import (
     Floats,
     Head,
-    HeadSpec,
     Table,
     Trial,
     blocks,
@@ -20,6 +19,7 @@ from headstart.heads.head import (
     check_width,
     weight_of_classes,
 )
+from headstart.heads.specs import NearestSpec
 
 TEMPERATURE = 0.07  # Wu et al. 2018, section 3.4
 SHAPES = {"x": ("M", "D"), "y": ("M",), "class_weight": ("C",)}
@@ -117,11 +117,11 @@ def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any
     )
 
 
-def nearest_trials(spec: HeadSpec, train: Table, x: Floats) -> Iterator[Trial]:
+def nearest_trials(spec: NearestSpec, train: Table, x: Floats) -> Iterator[Trial]:
     """A head for each number of neighbours, from many to few; no more of them than rows."""
     ks = tuple(sorted({min(k, len(train.y)) for k in spec.neighbours}, reverse=True))
     rows = unit(train.x)
-    weight = weight_of_classes(spec.class_weights, train.y, len(train.classes)).astype(np.float32)
+    weight = weight_of_classes(spec.class_weights, train.y, train.classes).astype(np.float32)
     heads = [NearestHead(rows, np.asarray(train.y), weight, k) for k in ks]
     for head, scores in zip(heads, heads[0].votes_for(ks, x), strict=True):
         yield Trial({"neighbours": head.neighbours}, head, scores.astype(np.float32))

@@ -13,8 +13,9 @@ from headstart.base.store import USUAL, Store
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
 from headstart.features.extract import FeatureTable
-from headstart.heads.fit import fit_head
+from headstart.heads.families import solve_head
 from headstart.heads.head import Rows, Table
+from headstart.heads.specs import LinearSpec, TrainedSpec
 from headstart.modalities.sources import load_backbone
 from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
 from headstart.models.limits import Limits
@@ -149,7 +150,9 @@ def from_scratch(
     context = data.phase(phase, backbone)
     with torch_threads(context.runtime.threads):
         thawed, train = thaw(backbone, "all", whole=True), splits.train
-        head = new_head(spec.head, backbone.card.dim, train.target.outputs, settings.seed)
+        layers = own if isinstance(own := spec.head.head, TrainedSpec) else None
+        layers = layers or LinearSpec(dropout=settings.dropout)
+        head = new_head(layers, backbone.card.dim, train.target.outputs, settings.seed)
         feeds = whole_feeds(thawed.backbone, splits, Views(spec.views, settings.seed), context)
         tuned = tune(settings, thawed, head, feeds, context=context, phase=phase)
     model = Model(tuned.backbone, tuned.head, train.target.fitted(train.y))
@@ -171,12 +174,12 @@ def fit_tables(
 
     views: one table per view. new: instead, where a head trained by epochs gets its features from.
     """
-    if spec.by_epochs:
+    if isinstance(spec.head, TrainedSpec):
         return _trained_head(
-            spec, backbone, new or Stored(tuple(views), False, spec.seed), val, context
+            spec, spec.head, backbone, new or Stored(tuple(views), False, spec.seed), val, context
         )
     judged = stacked(views if len(val) else views[:1])  # folds may not part the views of a row
-    solved = fit_head(spec, judged, val)
+    solved = solve_head(spec.head, judged, val)
     target = views[0].target.fitted(views[0].y)
     model = Model(backbone, solved.head, target, head_lr=spec.head_lr, epochs=SOLVED)
     count = Count(solved.head.parameters, len(solved.head.tensors()), *_numbers(backbone))
@@ -185,13 +188,18 @@ def fit_tables(
 
 
 def _trained_head(
-    spec: FeatureExtraction, backbone: Backbone, rows: Feed, val: FeatureTable, context: RunContext
+    spec: FeatureExtraction,
+    layers: TrainedSpec,
+    backbone: Backbone,
+    rows: Feed,
+    val: FeatureTable,
+    context: RunContext,
 ) -> FitResult:
     feeds = rows, Stored((val,), cut=False)
-    found = train_head(spec, *feeds, backbone.card.dim, context=context)
+    found = train_head(layers, spec.seed, *feeds, backbone.card.dim, context=context)
     last, target = found.trained.history[-1].epoch, rows.target.fitted(rows.y)
     model = Model(backbone, found.head, target, head_lr=spec.head_lr, epochs=last)
-    chosen = {"head": spec.head, "epoch": found.trained.chosen, "by": _kept(spec.head_keep, val)}
+    chosen = {"head": layers.family, "epoch": found.trained.chosen, "by": _kept(layers.keep, val)}
     chosen |= _stop_of(found.trained)
     count = Count(found.head.parameters, found.tensors, *_numbers(backbone))
     return FitResult(model, chosen, (), found.trained.history, count)

@@ -12,7 +12,8 @@ from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.features.extract import FeatureTable, extract
-from headstart.heads.head import Floats, Head, HeadSpec
+from headstart.heads.head import Floats, Head
+from headstart.heads.specs import HEAD_LR
 from headstart.models.limits import Limits
 from headstart.targets.classes import class_names
 from headstart.targets.predictions import Predictions
@@ -30,7 +31,7 @@ class Model:
     head: Head
     target: Target
     limits: Limits = Limits()
-    head_lr: float = HeadSpec.head_lr
+    head_lr: float = HEAD_LR
     epochs: int = 0
 
     def __post_init__(self) -> None:

@@ -1,21 +1,35 @@
 """What a person chooses of training: the two recipes, as values that any file can keep."""
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal, cast, get_args
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.views import NoChange, ViewSpec
-from headstart.base.errors import SpecError
+from headstart.base.errors import SpecError, UnknownName
+from headstart.base.values import check_seed, from_plain, to_plain
 from headstart.features.extract import Precision
-from headstart.heads.head import HeadSpec, check_word
+from headstart.heads.families import HEADS, spec_named
+from headstart.heads.head import check_word
+from headstart.heads.specs import HEAD_LR, HeadSpec, LogisticSpec, TrainedSpec
 from headstart.modalities.images.inputs import Fit
 from headstart.training.plan import Plan
 
 
 @dataclass(frozen=True)
-class FeatureExtraction(HeadSpec):
-    """A head on a frozen backbone: every choice that can change the result."""
+class FeatureExtraction:
+    """A head on a frozen backbone: every choice that can change the result.
 
+    head: the spec of a family; its name alone stands for its usual settings.
+    """
+
+    head: Annotated[
+        HeadSpec,
+        "logistic, ridge and nearest are solved, linear and mlp trained by epochs; ridge is ridge"
+        " regression, nearest the nearest neighbours; the strength of what is solved is chosen on"
+        " validation",
+    ] = LogisticSpec()
+    seed: Annotated[int, "random seed; of the split, the start and the order of rows"] = 0
     fit: Annotated[
         Fit | Literal["card"],
         "how a picture becomes a square; card is as the backbone was trained; don't crop where "
@@ -25,11 +39,22 @@ class FeatureExtraction(HeadSpec):
     size: Annotated[int, "side of the square, in pixels; 0 is as the backbone was trained"] = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_seed(self.seed)
+        if isinstance(self.head, str):
+            object.__setattr__(self, "head", spec_named(self.head))
+        if not isinstance(self.head, HeadSpec):
+            raise SpecError(
+                f"head is the spec of a head, such as LinearSpec(epochs=5); got {self.head!r}."
+            )
         if self.fit not in ("card", *get_args(Fit)):
             raise SpecError(f"fit is one of card, {', '.join(get_args(Fit))}; got {self.fit!r}.")
         if self.size and not 32 <= self.size <= 2048:
             raise SpecError(f"size is from 32 to 2048 pixels, or 0; got {self.size}.")
+
+    @property
+    def head_lr(self) -> float:
+        """What fine-tuning's usual rate goes by: that of the head, or of one that is trained."""
+        return self.head.lr if isinstance(self.head, TrainedSpec) else HEAD_LR
 
     def resolved(self, backbone: Backbone) -> "FeatureExtraction":
         """The same recipe with "card" replaced by what this backbone's card says."""
@@ -49,6 +74,48 @@ class FeatureExtraction(HeadSpec):
         return changed
 
 
+# Settings of heads that a recipe held itself before each family had a spec.
+FLAT = {
+    *("class_weights", "l2", "neighbours", "hidden", "dropout", "output", "head_epochs"),
+    *("head_lr", "head_optimizer", "head_batch_size", "head_keep"),
+}
+
+
+def recipe_from_plain(
+    plain: Mapping[str, Any], usual: FeatureExtraction | None = None
+) -> FeatureExtraction:
+    """What `to_plain` made of a recipe, or some of its keys; the others stay as in `usual`.
+
+    The settings of a head may stand in the recipe itself, as they did before each family had a
+    spec. Raises UnknownName for a head or a setting that is not known.
+    """
+    usual = usual or FeatureExtraction()
+    own = {f.name for f in fields(FeatureExtraction)}
+    if unknown := sorted(plain.keys() - own - FLAT - {"kind"}):
+        raise UnknownName("setting of FeatureExtraction", unknown[0], own)
+    flat = {k.removeprefix("head_"): v for k, v in plain.items() if k in FLAT}
+    head = _head_from_plain(plain.get("head", usual.head.family), usual.head, flat)
+    rest = {k: v for k, v in plain.items() if k in own | {"kind"}}
+    whole = {**to_plain(usual), **rest, "head": to_plain(head)}
+    return cast(FeatureExtraction, from_plain(whole, FeatureExtraction, type(head)))
+
+
+def _head_from_plain(given: Any, usual: HeadSpec, flat: Mapping[str, Any]) -> HeadSpec:
+    """The spec of a head that is named, with flat settings beside it, or an object of its own."""
+    if isinstance(given, Mapping):
+        kinds = {HEADS[name].spec.__name__: HEADS[name] for name in HEADS.names()}
+        kind = str(given.get("kind", type(usual).__name__))
+        if kind not in kinds:
+            raise UnknownName("kind of head", kind, kinds)
+        given, flat = kinds[kind].spec.family, {k: v for k, v in given.items() if k != "kind"}
+        names = set(flat)
+    else:
+        names = {f.name for f in fields(HEADS[str(given)].spec)}  # others are other families'
+    spec = spec_named(str(given), usual)
+    settings = {k: v for k, v in flat.items() if k in names}
+    return from_plain({**to_plain(spec), **settings}, type(spec))
+
+
 def _check_size(backbone: Backbone, changed: Backbone, size: int) -> None:
     """Raises SpecError if the network can't be given examples of the size in `changed`."""
     import torch
@@ -60,6 +127,11 @@ def _check_size(backbone: Backbone, changed: Backbone, size: int) -> None:
         raise SpecError(
             f"A Keras network is built for one size, which its name tells: "
             f"--backbone {backbone.card.name.partition('@')[0]}@{size}."
+        )
+    if backbone.card.architecture.startswith("wrapped:") and size != own:
+        raise SpecError(
+            f"{backbone.card.name} was wrapped for {own} pixels: wrap the module again with "
+            f"size={size}, or leave size out of the recipe."
         )
     try:
         with torch.inference_mode():

@@ -78,7 +78,7 @@ class TrainingData:
 
     def new_features(self, spec: FeatureExtraction) -> Feed | None:
         """Features of new views every epoch, if a head that is trained by epochs asks for them."""
-        if not (spec.by_epochs and self.views.active and not self.views.views):
+        if not (spec.head.by_epochs and self.views.active and not self.views.views):
             return None
         views = Views(self.views, spec.seed)
         return engine_feed(self.start.backbone, None, self.splits.train, views, self.context)
@@ -134,7 +134,7 @@ def array_name(array: NDArray[np.generic]) -> str:
 def prepare(spec: TwoPhaseSpec, backbone: Backbone) -> Start:
     """Give a backbone the input that the spec wants, and thaw the layers to be tuned."""
     own = spec.head.prepared(backbone)
-    spec.head.check_room(own.card.dim)
+    spec.head.head.check_room(own.card.dim)
     return (
         Start(own) if spec.finetune is None else tuning_start(spec.finetune, own, spec.head.head_lr)
     )

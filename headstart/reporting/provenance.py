@@ -79,7 +79,11 @@ def _times(facts: Facts, w: Words) -> TableBlock:
 def _settings(
     caption: str, plain: Mapping[str, Any], w: Words, first: str = "how.setting"
 ) -> TableBlock:
-    rows = [[_code(key), _code(_short(value))] for key, value in plain.items() if key != "kind"]
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        inner = isinstance(value, Mapping) and "kind" in value  # a spec in a spec: that of the head
+        flat |= {f"{key}.{k}": v for k, v in value.items()} if inner else {key: value}
+    rows = [[_code(k), _code(_short(v))] for k, v in flat.items() if k != "kind"]
     return TableBlock([w(first), w("how.value")], rows, left=(0, 1), caption=caption)
 
 

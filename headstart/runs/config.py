@@ -6,6 +6,7 @@ from typing import Any
 
 from headstart.base.errors import HeadstartError, SpecError, UnknownName
 from headstart.base.values import from_plain, read_json, to_plain
+from headstart.models.specs import FeatureExtraction, recipe_from_plain
 from headstart.runs.job import Job
 
 SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks")
@@ -58,6 +59,8 @@ def _spec(usual: Any, given: Any) -> Any:
     kind = type(usual)
     if not isinstance(given, dict):
         raise SpecError(f"{kind.__name__} is a JSON object; got {given!r}.")
+    if isinstance(usual, FeatureExtraction):
+        return recipe_from_plain(given, usual)
     names = {f.name for f in fields(usual)}
     if unknown := sorted(given.keys() - names - {"kind"}):
         raise UnknownName(f"setting of {kind.__name__}", unknown[0], names)

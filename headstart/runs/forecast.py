@@ -48,7 +48,7 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     seen = survey(data, threads=threads, progress=partial(listener.progress, "checks"))
     checks = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
-    job.recipe.check_classes(len(rows.classes))
+    job.recipe.head.check_classes(len(rows.classes))
     splits = split(rows, job.split, together=checks.together)
     if job.strategy == "scratch":
         return Forecast(splits, checks.left_out)

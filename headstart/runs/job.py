@@ -9,7 +9,7 @@ from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan
 from headstart.data.splits import SplitPlan
-from headstart.heads.head import HeadSpec, check_word
+from headstart.heads.head import check_word
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.limits import TrustPlan
@@ -70,7 +70,7 @@ class Job:
             raise SpecError(
                 f"checkpoint_s is a number of seconds, 0 or more; got {self.checkpoint_s}."
             )
-        if self.strategy == "finetune" and self.recipe.head == "nearest":
+        if self.strategy == "finetune" and not self.recipe.head.fine_tunes:
             raise SpecError(
                 "Fine-tuning goes on from a head of linear layers; the nearest neighbours have "
                 "none. Name another --head, or --strategy extract."
@@ -90,7 +90,7 @@ class Job:
     def tunes(self) -> bool:
         """Whether there is a second phase."""
         wanted = self.strategy in ("auto", "finetune") and self.finetune.thaws
-        return wanted and self.recipe.head != "nearest"
+        return wanted and self.recipe.head.fine_tunes
 
     @property
     def spec(self) -> TwoPhaseSpec:
@@ -101,32 +101,30 @@ class Job:
 
     def idle(self) -> tuple[str, ...]:
         """Names of the settings of training that nothing would read."""
-        recipe, tuned = self.recipe, {f.name for f in fields(FineTune)}
-        read = {"class_weights", "seed"}
+        head = {setting_of_head(f.name) for f in fields(self.recipe.head)}
+        tuned, read = {f.name for f in fields(FineTune)}, {"class_weights", "seed"}
         if self.strategy == "scratch":
-            read |= tuned - {"thaw", "thaw_from", "norms", "wise", "cut_precision"} | {"output"}
+            read |= tuned - {"thaw", "thaw_from", "norms", "wise", "cut_precision"}
+            read |= head & {"output", "hidden", "head_lr"}
         else:
-            read |= {"l2"} if recipe.head in ("logistic", "ridge") else set()
-            read |= {"neighbours"} if recipe.head == "nearest" else set()
-            read |= _BY_EPOCHS if recipe.by_epochs else set()
+            read |= head
             read |= tuned if self.tunes else set()
             read -= {"cut_precision"} if self.finetune.adversarial else set()
         read -= set() if self.finetune.adversarial else {"adversarial_rise", "adversarial_steps"}
-        read |= {"hidden"} if recipe.head == "mlp" else set()
-        read |= {"head_lr"} if self.strategy == "scratch" or self.tunes else set()
         trains = self.strategy == "scratch" or self.tunes or self.baseline != "none"
         read |= {"compile"} if trains else set()
-        every = {f.name for f in fields(HeadSpec)} | tuned | {"compile"}
-        return tuple(sorted(every - read - {"head"}))
+        return tuple(sorted((head | tuned | {"compile"}) - read))
 
 
-# What is read of a head only where it is trained by epochs.
-_BY_EPOCHS = {
-    "dropout",
-    "output",
-    "head_epochs",
-    "head_lr",
-    "head_optimizer",
-    "head_batch_size",
-    "head_keep",
-}
+SHARED = {"class_weights", "dropout", "seed"}  # one flag sets them in every spec that has them
+_PARTS = (Job, FeatureExtraction, FineTune, Augment, TrustPlan, SplitPlan, CheckPlan, Runtime)
+_TAKEN = {f.name for part in _PARTS for f in fields(part)} - SHARED
+
+
+def setting_of_head(name: str) -> str:
+    """What a head's setting is called among those of a job: head_… where another has its name.
+
+    >>> setting_of_head("epochs"), setting_of_head("hidden")
+    ('head_epochs', 'hidden')
+    """
+    return f"head_{name}" if name in _TAKEN else name

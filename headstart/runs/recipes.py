@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from headstart.base.errors import UnknownName
 from headstart.data.splits import SplitPlan
+from headstart.heads.specs import LinearSpec, MlpSpec
 from headstart.modalities.images.augment import Augment
 from headstart.models.specs import SCRATCH, FeatureExtraction
 from headstart.runs.job import Job
@@ -29,13 +30,7 @@ def recipe(name: str) -> Named:
 
 
 def _softmax(epochs: int = 10, batch_size: int = 32) -> FeatureExtraction:
-    return FeatureExtraction(
-        head="linear",
-        head_epochs=epochs,
-        head_lr=1e-3,
-        head_batch_size=batch_size,
-        head_keep="last",
-    )
+    return FeatureExtraction(LinearSpec(epochs=epochs, batch_size=batch_size, keep="last"))
 
 
 _SECOND = replace(SCRATCH, thaw="auto", batch_size=32, lr=0.0)  # Adam, no decay, no warm-up
@@ -58,7 +53,7 @@ _LISTED = (
         Job(
             backbone="keras:VGG16@32",
             strategy="extract",
-            recipe=replace(_softmax(batch_size=64), head="mlp", hidden=(1024,)),
+            recipe=FeatureExtraction(MlpSpec(batch_size=64, keep="last")),
             split=USUAL_SPLIT,
         ),
     ),
@@ -70,7 +65,9 @@ _LISTED = (
         Job(
             backbone="keras:MobileNetV2@160",
             strategy="finetune",
-            recipe=replace(_softmax(), head_lr=1e-4, dropout=0.2, output="sigmoid"),
+            recipe=FeatureExtraction(
+                LinearSpec(lr=1e-4, keep="last", dropout=0.2, output="sigmoid")
+            ),
             finetune=replace(_SECOND, thaw_from=100, optimizer="rmsprop", lr=1e-5, dropout=0.2),
             augment=Augment(flip="horizontal", rotation=0.2),
             split=SplitPlan(val=0.16, test=0.04),

@@ -317,7 +317,7 @@ def _checked(state: RunState, data: Dataset) -> tuple[Dataset, Checks]:
     if checks.warning:
         state.tell("warning", checks.warning)
     rows = good_rows(data, seen, state.job.checks)
-    state.job.recipe.check_classes(len(rows.classes))
+    state.job.recipe.head.check_classes(len(rows.classes))
     split(rows, state.job.split, together=checks.exact)  # refuses before any feature is computed
     said = f"{len(rows):,} images, {len(rows.classes)} classes: {counts(rows)}"
     state.tell("data", said)

@@ -94,7 +94,7 @@ def prepared(state: RunState) -> PreparedRun:
         weights = "random"
     backbone = job.recipe.prepared(load_backbone(job.backbone, weights=weights))
     state.tell("backbone", described(backbone))
-    job.recipe.check_room(backbone.card.dim)
+    job.recipe.head.check_room(backbone.card.dim)
     baseline = _untrained(job)
     if job.strategy == "scratch":
         return PreparedRun(Start(backbone), job.finetune.from_scratch(job.recipe.head_lr), baseline)

@@ -158,8 +158,8 @@ class ClassTarget(Target):
         called = (raw[:, 0] > 0).long() if raw.shape[1] == 1 else raw.argmax(1)
         return called == soft.argmax(1)
 
-    def balance(self, how: str, y: Labels) -> NDArray[np.float64]:
-        return metrics.weight_of_classes(how, y, len(self.names))
+    def balance(self, how: metrics.ClassWeights, y: Labels) -> NDArray[np.float64]:
+        return metrics.weight_of_classes(how, y, self.names)
 
     def weights(self, soft: "Tensor", balance: "Tensor") -> "Tensor":
         return soft @ balance

@@ -5,14 +5,18 @@ is (C, C): rows of class i that were called j. A number that has no rows to stan
 averages over classes leave out those without rows of their own.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.errors import UnknownName
+
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
+ClassWeights = Literal["none", "balanced"] | Mapping[str, float]  # a weight by the class's name
 Counts = NDArray[np.number[Any]]  # expected counts need not be whole
 LEAST = float(np.finfo(np.float32).eps)  # the least probability a log loss counts with
 
@@ -113,11 +117,22 @@ def auroc(scores: Floats, labels: Ints) -> float:
     return _mean(np.array([ranking.auroc for ranking in rankings(scores, labels)]))
 
 
-def weight_of_classes(how: str, y: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """(C,) "balanced" lets each class that has rows weigh alike; the mean over rows is 1."""
-    counts = np.bincount(y, minlength=classes)
+def weight_of_classes(
+    how: ClassWeights, y: NDArray[np.int64], classes: Sequence[str]
+) -> NDArray[np.float64]:
+    """(C,) weights of the classes, whose mean over rows is 1.
+
+    "balanced" lets each class that has rows weigh alike; a mapping names weights, and the others
+    are 1. Raises UnknownName for a class of the mapping that is not one of `classes`.
+    """
+    counts = np.bincount(y, minlength=len(classes))
     if how == "none":
-        return np.ones(classes)
+        return np.ones(len(classes))
+    if isinstance(how, Mapping):
+        for name in how.keys() - set(classes):
+            raise UnknownName("class that has a weight", name, classes)
+        weights = np.array([float(how.get(name, 1.0)) for name in classes])
+        return weights * len(y) / float(counts @ weights) if len(y) else weights
     return np.where(counts > 0, len(y) / ((counts > 0).sum() * np.maximum(counts, 1)), 1.0)
 
 

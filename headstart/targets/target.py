@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import SpecError
+from headstart.targets.metrics import ClassWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -195,7 +196,7 @@ class Target(Protocol):
         """(N,) which answers are right; None where answers are not simply right or wrong."""
         return None
 
-    def balance(self, how: str, y: Labels) -> Array:
+    def balance(self, how: ClassWeights, y: Labels) -> Array:
         """What `weights` needs to know of all training rows for this way of weighing them."""
         if how != "none":
             raise SpecError(

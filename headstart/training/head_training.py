@@ -6,8 +6,8 @@ from torch import nn
 
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.runtime import ON_CPU
-from headstart.heads.head import HeadSpec
 from headstart.heads.mlp import MlpHead
+from headstart.heads.specs import TrainedSpec
 from headstart.training.feeds import Feed
 from headstart.training.loop import Trained, train
 from headstart.training.network import Network, head_of, new_head
@@ -21,32 +21,33 @@ class TrainedHead:
     tensors: int
 
 
-def head_plan(spec: HeadSpec) -> Plan:
+def head_plan(spec: TrainedSpec, seed: int) -> Plan:
     return Plan(
-        epochs=spec.head_epochs,
-        batch_size=spec.head_batch_size,
-        optimizer=spec.head_optimizer,
-        lr=spec.head_lr,
+        epochs=spec.epochs,
+        batch_size=spec.batch_size,
+        optimizer=spec.optimizer,
+        lr=spec.lr,
         schedule="constant",
         warmup=0.0,
         weight_decay=0.0,
-        keep=spec.head_keep,
+        keep=spec.keep,
         class_weights=spec.class_weights,
-        seed=spec.seed,
+        seed=seed,
     )
 
 
 def train_head(
-    spec: HeadSpec,
+    spec: TrainedSpec,
+    seed: int,
     rows: Feed,
     val: Feed,
     features: int,
     context: RunContext = IN_MEMORY,
 ) -> TrainedHead:
     """A new head of `spec`, trained on feeds of features (N, D), on the CPU: it is small."""
-    module = new_head(spec, features, rows.target.outputs, spec.seed)
+    module = new_head(spec, features, rows.target.outputs, seed)
     network = Network(nn.Identity(), module, ())
-    plan = head_plan(spec)
+    plan = head_plan(spec, seed)
     context = replace(context, runtime=ON_CPU)
     trained = train(network, plan, rows, val, phase="head", context=context)
     return TrainedHead(head_of(module), trained, len(network.learned()))

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from headstart.backbones.tracing import NORMS
 from headstart.base.errors import SpecError
 from headstart.base.runtime import seeded
-from headstart.heads.head import Head, HeadSpec
+from headstart.heads.head import Head
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
+from headstart.heads.specs import TrainedSpec
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def count(whole: Sequence[nn.Module], network: Network) -> Count:
     return Count(trainable, len(learning), frozen, len(every) - len(learning))
 
 
-def new_head(spec: HeadSpec, features: int, classes: int, seed: int) -> nn.Sequential:
+def new_head(spec: TrainedSpec, features: int, classes: int, seed: int) -> nn.Sequential:
     """Dense layers as Keras begins them: Glorot uniform weights, biases 0; dropout comes first.
 
     Raises SpecError if one logit is asked for and there are not two classes, or if the layers are
@@ -104,8 +105,7 @@ def new_head(spec: HeadSpec, features: int, classes: int, seed: int) -> nn.Seque
     """
     spec.check_classes(classes)
     spec.check_room(features, classes)
-    hidden = spec.hidden if spec.head == "mlp" else ()
-    widths = [features, *hidden, 1 if spec.output == "sigmoid" else classes]
+    widths = [features, *spec.layers, 1 if spec.output == "sigmoid" else classes]
     generator = seeded(seed)
     layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
     for layer in layers:

@@ -10,6 +10,7 @@ from headstart.heads.head import (
     ClassWeights,
     Keep,
     Optimizer,
+    check_class_weights,
     check_counts,
     check_rate,
     check_word,
@@ -81,7 +82,7 @@ class Plan:
         check_word("schedule", self.schedule, get_args(Schedule))
         check_word("keep", self.keep, get_args(Keep))
         check_word("norms", self.norms, get_args(Norms))
-        check_word("class weighting", self.class_weights, get_args(ClassWeights))
+        check_class_weights(self.class_weights)
         if not 0 < self.layer_decay <= 1:
             raise SpecError(f"layer_decay is above 0 and up to 1; got {self.layer_decay}.")
         for name in ("warmup", "label_smoothing"):

@@ -1,0 +1,174 @@
+"""What may be asked of each family of heads: a spec per family, with its own settings alone."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar, get_args
+
+from headstart.base.errors import SpecError
+from headstart.base.runtime import memory_bytes
+from headstart.heads.head import (
+    BLOCK,
+    MOST,
+    STATES,
+    ClassWeights,
+    Keep,
+    Optimizer,
+    Output,
+    check_class_weights,
+    check_counts,
+    check_rate,
+    check_word,
+    is_count,
+)
+
+HEAD_LR = 1e-3  # usual rate of a head that is trained; fine-tuning after any head goes by it
+STRENGTHS = tuple(10.0 ** (e / 2) for e in range(4, -11, -1))  # 100 … 0.00001
+L2 = (
+    "strengths to try for logistic and ridge, on standardised columns and the mean loss of a "
+    "row (scikit-learn's C is 1 / (N l2), for two classes 2 / (N l2))"
+)
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What all heads may be asked for; each family adds settings of its own.
+
+    Raises SpecError or UnknownName for a setting that is out of range.
+    """
+
+    family: ClassVar[str]
+    by_epochs: ClassVar[bool] = False  # whether it is trained, rather than solved
+    fine_tunes: ClassVar[bool] = True  # whether fine-tuning can go on from it
+
+    class_weights: Annotated[ClassWeights, "balanced lets all classes count alike"] = "none"
+
+    def __post_init__(self) -> None:
+        check_class_weights(self.class_weights)
+
+    def check_classes(self, classes: int) -> None:
+        """Raises SpecError if this head can't tell so many classes apart."""
+
+    def check_room(self, features: int, classes: int = 2) -> None:
+        """Raises SpecError if this machine has no memory for the head."""
+
+
+@dataclass(frozen=True)
+class LogisticSpec(HeadSpec):
+    """Multinomial logistic regression; its strength is chosen on validation."""
+
+    family: ClassVar[str] = "logistic"
+    l2: Annotated[tuple[float, ...], L2] = STRENGTHS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_strengths(self.l2)
+
+
+@dataclass(frozen=True)
+class RidgeSpec(HeadSpec):
+    """Ridge regression on ±1; its strength is chosen on validation."""
+
+    family: ClassVar[str] = "ridge"
+    l2: Annotated[tuple[float, ...], L2] = STRENGTHS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_strengths(self.l2)
+
+
+@dataclass(frozen=True)
+class NearestSpec(HeadSpec):
+    """The nearest neighbours; how many is chosen on validation."""
+
+    family: ClassVar[str] = "nearest"
+    fine_tunes: ClassVar[bool] = False
+    neighbours: Annotated[tuple[int, ...], "numbers of neighbours to try for nearest"] = (
+        *(1, 3, 5, 10, 20, 50, 100),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.neighbours or not all(is_count(k) for k in self.neighbours):
+            raise SpecError(
+                f"neighbours is a list of whole numbers from 1 up to {MOST:,}; got "
+                f"{self.neighbours}."
+            )
+
+
+@dataclass(frozen=True)
+class TrainedSpec(HeadSpec):
+    """What heads that are trained by epochs share."""
+
+    by_epochs: ClassVar[bool] = True
+
+    dropout: Annotated[float, "share of the head's inputs that are dropped in training"] = 0.0
+    output: Annotated[
+        Output, "one logit per class (softmax), or a single one for two classes (sigmoid)"
+    ] = "softmax"
+    epochs: Annotated[int, "epochs of a linear or mlp head"] = 10
+    lr: Annotated[float, "learning rate of a linear or mlp head"] = HEAD_LR
+    optimizer: Annotated[Optimizer, "optimizer of a linear or mlp head"] = "adam"
+    batch_size: Annotated[int, "rows per step of a linear or mlp head"] = 32
+    keep: Annotated[Keep, "keep the epoch that was best on validation, or the last"] = "best"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_word("optimizer", self.optimizer, get_args(Optimizer))
+        check_word("output", self.output, get_args(Output))
+        check_word("epoch to keep", self.keep, get_args(Keep))
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"dropout is a share from 0 to below 1; got {self.dropout}.")
+        check_counts(head_epochs=self.epochs, head_batch_size=self.batch_size)
+        check_rate("head_lr", self.lr)
+
+    def check_classes(self, classes: int) -> None:
+        if self.output == "sigmoid" and classes != 2:
+            raise SpecError(
+                f"One logit (output=sigmoid) tells two classes apart; there are {classes}."
+            )
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Widths of its hidden layers."""
+        return ()
+
+
+@dataclass(frozen=True)
+class LinearSpec(TrainedSpec):
+    """One dense layer, trained by epochs as the tutorials do."""
+
+    family: ClassVar[str] = "linear"
+
+
+@dataclass(frozen=True)
+class MlpSpec(TrainedSpec):
+    """Dense layers with relu between them, trained by epochs."""
+
+    family: ClassVar[str] = "mlp"
+    hidden: Annotated[tuple[int, ...], "widths of the hidden layers of mlp"] = (1024,)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.hidden or not all(is_count(n) for n in self.hidden):
+            raise SpecError(f"hidden is a list of widths from 1 up to {MOST:,}; got {self.hidden}.")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.hidden
+
+    def check_room(self, features: int, classes: int = 2) -> None:
+        widths = (features, *self.hidden, classes)
+        weights = sum(a * b for a, b in pairwise(widths))
+        needed, there = 4 * STATES * weights + 8 * BLOCK * max(self.hidden), memory_bytes()
+        if there and needed > there:
+            raise SpecError(
+                f"hidden must leave the head a size that can be trained here; {self.hidden} takes "
+                f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}. Name smaller "
+                f"widths."
+            )
+
+
+def _check_strengths(l2: tuple[float, ...]) -> None:
+    if not l2 or not all(0 < strength < math.inf for strength in l2):
+        raise SpecError(f"l2 is a list of positive strengths to try; got {l2}.")
