@@ -1,5 +1,6 @@
 """Targets: a kind that the package does not know is judged, compared and kept as classes are."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from pictures import photo, saved
 
+import headstart as hs
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
+from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.evaluation import compare, evaluate_predictions, evaluation_rows
@@ -185,3 +188,25 @@ def test_two_kinds_of_one_name_are_refused() -> None:
         registry.register(type("Other", (CountTarget,), {}))
     with pytest.raises(UnknownName, match="count"):
         registry.target_kind("cuont")
+
+
+def test_another_target_goes_all_the_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = manifest(tmp_path, "path,count", *(str(i % 7) for i in range(40)))
+    run, store = str(tmp_path / "run"), ["--store", str(tmp_path / "store")]
+    trained = ["--backbone", "tiny:32", "--head", "linear", "--head-epochs", "2", "--epochs", "1"]
+    for words in (
+        ["check", str(path)],
+        ["train", str(path), "--out", run, *trained, *store],
+        ["evaluate", run, str(path), *store],
+        ["report", run],
+        ["predict", run, str(tmp_path / "0.png"), "--json"],
+    ):
+        capsys.readouterr()
+        assert main(words) == 0, words
+    assert json.loads(capsys.readouterr().out)[0]["rate"] > 0
+    model = hs.load(tmp_path / "run" / "model").model
+    assert isinstance(model.target, CountTarget)
+    assert model.target.mean > 0
+    assert "mean_error" in (tmp_path / "run" / "report.html").read_text()

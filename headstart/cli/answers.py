@@ -42,6 +42,11 @@ class Answers:
     def lines(self, top: int) -> Iterator[list[str]]:
         """The fields of a line a file: path, then its best classes and scores, or why not."""
         said = self.predictions
+        if not said.classes:
+            columns = said.target.columns(said.outputs)
+            for row, id in enumerate(said.ids):
+                yield [id, *(f"{name}={values[row]}" for name, values in columns.items())]
+            return
         for row, (id, scores) in enumerate(zip(said.ids, said.scores, strict=True)):
             best = [t for c in _best(scores)[:top] for t in (said.classes[c], f"{scores[c]:.4f}")]
             doubt = self.doubts[row] if self.doubts else ""
@@ -49,6 +54,8 @@ class Answers:
 
     def plain(self, row: int) -> dict[str, Any]:
         """What JSON has of one row."""
+        if not self.predictions.classes:
+            return self._plain_columns(row)
         said, scores = self.predictions, self.predictions.scores[row]
         found = {
             "path": displayed(said.ids[row]),
@@ -63,6 +70,14 @@ class Answers:
         if self.doubts and self.doubts[row]:
             found |= {"predicted": UNKNOWN, "reason": self.doubts[row]}
         return found
+
+    def _plain_columns(self, row: int) -> dict[str, Any]:
+        """A row of answers that are not classes."""
+        said = self.predictions
+        columns = said.target.columns(said.outputs)
+        values = {name: column[row].item() for name, column in columns.items()}
+        doubt = {"reason": self.doubts[row]} if self.doubts and self.doubts[row] else {}
+        return {"path": displayed(said.ids[row]), **values, **doubt}
 
 
 Answering = Callable[["hs.Dataset", Listener], Answers]

@@ -96,6 +96,8 @@ def _strangers(said: "hs.Predictions", data: "hs.Dataset") -> "list[hs.LeftOut]"
 
     Raises Mismatch if there are no others.
     """
+    if not said.classes:
+        return []
     unknown = {name: n for name, n in data.counts.items() if n and name not in said.classes}
     if unknown and not said.known.any():
         raise Mismatch(

@@ -62,18 +62,19 @@ def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> N
 
 def _print_candidates(run: "hs.Run") -> None:
     """What was trained, how many numbers learned, and which of them was kept."""
-    rows = [("model", "trainable", "frozen", "accuracy on validation", "")]
+    name_of = run.splits.train.target.merit_name
+    rows = [("model", "trainable", "frozen", f"{name_of} on validation", "")]
     for name, on_val in run.candidates.items():
         count = run.counts[name]
         mark = "kept" if name == run.kept else ""
-        accuracy = str(on_val.accuracy or "n/a")
-        rows.append((name, f"{count.trainable:,}", f"{count.frozen:,}", accuracy, mark))
+        shown = str(on_val.main or "n/a")
+        rows.append((name, f"{count.trainable:,}", f"{count.frozen:,}", shown, mark))
     print("\ntrained")
     print_table(rows)
     if run.gain is not None:
-        print_line(f"  accuracy gained on validation by {run.kept}: {_signed(run.gain)}")
+        print_line(f"  {name_of} gained on validation by {run.kept}: {_signed(run.gain)}")
     for name, on_test in run.baselines.items():
-        print_line(f"  to compare with, on test: {name} {on_test.accuracy or 'n/a'}")
+        print_line(f"  to compare with, on test: {name} {on_test.main or 'n/a'}")
 
 
 def _signed(gain: "hs.Estimate") -> str:
@@ -84,8 +85,9 @@ def print_evaluation(title: str, result: "hs.Evaluation") -> None:
     headline, per_class = hs.evaluation_rows(result)
     print(f"\n{title}")
     print_table(headline)
-    print()
-    print_table(per_class)
+    if per_class:
+        print()
+        print_table(per_class)
 
 
 def predicted_rows(said: "hs.Predictions") -> list[tuple[str, ...]]:

@@ -98,6 +98,11 @@ class Evaluation(Record):
         raise AttributeError(f"This evaluation has no {name!r}; its metrics are {', '.join(own)}.")
 
     @property
+    def main(self) -> Estimate | None:
+        """The metric that is shown first."""
+        return self.metrics[next(iter(self.target.shown or self.metrics))]
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return class_names(self.target)
 

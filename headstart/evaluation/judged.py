@@ -135,9 +135,13 @@ def gains(kept: str, predictions: Mapping[str, Predictions], on: str) -> tuple[G
     own = predictions[kept]
     others = {name: p for name, p in predictions.items() if name != kept and own.known.any()}
     return tuple(
-        Gain(kept, name, on, compare(own, other), mcnemar(own, other))
+        Gain(kept, name, on, compare(own, other), _p_of(own, other))
         for name, other in others.items()
     )
+
+
+def _p_of(a: Predictions, b: Predictions) -> float | None:
+    return mcnemar(a, b) if a.target.counts_right else None
 
 
 def _share(hits: NDArray[np.bool_]) -> Estimate | None:

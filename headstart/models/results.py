@@ -8,7 +8,6 @@ from typing import Any
 from headstart.data.dataset import Dataset
 from headstart.features.extract import FeatureTable
 from headstart.models.model import Model
-from headstart.targets.metrics import accuracy, log_loss
 from headstart.targets.predictions import Predictions
 from headstart.training.history import Epoch
 from headstart.training.network import Count
@@ -46,12 +45,11 @@ class Candidate:
         return self.fitted.model.predict_table(self.table)
 
     @property
-    def merit(self) -> tuple[float, float]:
-        """More right answers are better; a tie goes to the smaller loss."""
+    def merit(self) -> tuple[float, ...]:
+        """What the target compares models by; 0 where validation has no rows."""
         if not len(self.val):
-            return 0.0, 0.0
-        scores, labels = self.val.scores, self.val.labels
-        return accuracy(scores, labels), -log_loss(scores, labels)
+            return (0.0,)
+        return self.val.target.merit(self.val.outputs, self.val.labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,7 +95,13 @@ def epoch_message(number: int, figures: Mapping[str, float]) -> str:
     return f"{when} {attacked}{shown('loss', 4)}   {shown('accuracy', 3)}   {seconds}"
 
 
-def counts(data: Dataset, most: int = 6) -> str:
+def data_message(rows: Dataset) -> str:
+    if not rows.classes:
+        return f"{len(rows):,} rows, {rows.target.described} each"
+    return f"{len(rows):,} images, {len(rows.classes)} classes: {_counts(rows)}"
+
+
+def _counts(data: Dataset, most: int = 6) -> str:
     often = sorted(data.counts.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name} {n:,}" for name, n in often[:most])
     return shown + (f", and {len(often) - most} more" if len(often) > most else "")

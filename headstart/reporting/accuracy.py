@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from headstart.evaluation.evaluation import Evaluation
+from headstart.evaluation.evaluation import Evaluation, cell
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import (
     Block,
@@ -23,6 +23,7 @@ from headstart.reporting.blocks import (
 from headstart.reporting.facts import Facts, spelt
 from headstart.reporting.words import Words, data, path_line
 from headstart.targets.predictions import Predictions
+from headstart.targets.target import Table
 
 SHOWN = 24  # pictures of the sample of predictions
 FEW = 12  # pictures of the worst and of the least sure
@@ -33,6 +34,9 @@ def test_section(facts: Facts, w: Words, album: Album) -> Section:
     test, predictions = facts.evaluation.test, facts.test
     if not len(predictions):
         return Section("test", w("test.title"), [Text(w("test.none"), "empty")])
+    if not test.classes:
+        tables = [block for table in test.tables for block in _table(table)]
+        return Section("test", w("test.title"), [_headline(w, test), *tables])
     blocks = list[Block]([_headline(w, test), Heading(w("test.per_class")), _per_class(w, test)])
     blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
     blocks += [_confusion(w, test), *_confused(w, test)]
@@ -51,12 +55,24 @@ def _headline(w: Words, test: Evaluation) -> TableBlock:
     for name in test.target.shown or test.metrics:
         e = test.metrics[name]
         shown = w.plain_estimate(e) if name in ("log_loss", "auroc") else w.estimate(e)
-        rows.append([w("metric." + name), shown, w("metric_note." + name)])
+        rows.append(
+            [
+                w.named("metric", name),
+                shown,
+                w("metric_note." + name) if "metric_note." + name in w else "",
+            ]
+        )
     if base := test.baseline:
         label = w("test.majority", majority=data(base.answer))
         rows.append([label, w.estimate(base.metric), w("test.majority_note")])
     head = [w("test.number"), w("test.value"), w("test.meaning")]
     return TableBlock(head, rows, left=(0, 2), caption=w("test.caption", n=test.n))
+
+
+def _table(table: Table) -> list[Block]:
+    """A table as the target titles it."""
+    rows = [[data(cell(value)) for value in row] for row in table.rows]
+    return [Heading(data(table.title)), TableBlock([data(c) for c in table.columns], rows)]
 
 
 def _per_class(w: Words, test: Evaluation) -> TableBlock:

@@ -55,8 +55,8 @@ def _candidates(facts: Facts, w: Words) -> TableBlock:
                 Markup("<strong>{}</strong> ({})").format(label, w("compared.kept"))
                 if kept
                 else label,
-                w.estimate(on_val[name].accuracy) if name in on_val else "–",
-                w.estimate(test.accuracy) if test else "–",
+                w.estimate(on_val[name].main) if name in on_val else "–",
+                w.estimate(test.main) if test else "–",
                 w.count(phase.trainable.parameters) if phase else "–",
             ]
         )

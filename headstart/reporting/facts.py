@@ -73,13 +73,16 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
             f"A report is made of a finished run, and {run} has no timings.json, which a run "
             f"writes last: name the folder that `headstart train --out` made."
         )
+    evaluation = _value(run / "evaluation.json", RunEvaluation)
     return Facts(
         recipe=_value(run / "recipe.json", RunRecipe),
         rows=_read(run / "splits.csv", _rows),
         checks=_value(run / "checks.json", Findings),
         history=_read(run / "history.csv", read_history),
-        test=_read(run / "predictions.csv", read_predictions),
-        evaluation=_value(run / "evaluation.json", RunEvaluation),
+        test=_read(
+            run / "predictions.csv", lambda path: read_predictions(path, evaluation.test.target)
+        ),
+        evaluation=evaluation,
         timings=_value(run / "timings.json", Timings),
         card=_card(run / "model" / "card.json"),
         insights=_optional(run / "insights.json", Insights) or Insights(),

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from headstart.evaluation.evaluation import Estimate, Evaluation
+from headstart.evaluation.evaluation import Estimate, Evaluation, cell
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import (
     Section,
@@ -16,7 +16,7 @@ from headstart.reporting.words import Words, data
 
 
 def answer_section(facts: Facts, w: Words, album: Album) -> Section:
-    test, accuracy = facts.evaluation.test, facts.evaluation.test.accuracy
+    test, accuracy = facts.evaluation.test, facts.evaluation.test.metrics.get("accuracy")
     sentences = [
         w(
             "answer.what." + _manner(facts.kept),
@@ -33,8 +33,7 @@ def answer_section(facts: Facts, w: Words, album: Album) -> Section:
     sentences += _against(facts, w)
     sentences += _cost(facts, w)
     tiles = [
-        _tile(w, test, "accuracy"),
-        _tile(w, test, "balanced_accuracy"),
+        *(_tile(w, test, name) for name in (test.target.shown or tuple(test.metrics))[:2]),
         Tile(w.count(len(facts.classes)), w("tile.classes"), w("tile.rows", n=len(facts.rows))),
         Tile(w.seconds(facts.timings.total_seconds), w("tile.time"), w("tile.time_note")),
     ]
@@ -48,6 +47,8 @@ def _manner(kept: str) -> str:
 
 def _tile(w: Words, test: Evaluation, name: str) -> Tile:
     e = getattr(test, name)
+    if not test.target.counts_right:
+        return Tile(data(cell(e)), w.named("metric", name), "")
     return Tile(w.share(e.value if e else None), w("metric." + name), _interval(w, e))
 
 
@@ -60,10 +61,10 @@ def _interval(w: Words, e: Estimate | None) -> str:
 
 def _against(facts: Facts, w: Words) -> list[Markup]:
     sentences = []
-    if base := facts.evaluation.test.baseline:
+    if (base := facts.evaluation.test.baseline) and facts.classes:
         share = w.estimate(base.metric)
         sentences.append(w("answer.majority", majority=data(base.answer), accuracy=share))
-    for name, judged in facts.evaluation.baselines_on_test.items():
+    for name, judged in facts.evaluation.baselines_on_test.items() if facts.classes else ():
         share = w.estimate(judged.accuracy)
         sentences.append(w("answer.baseline", name=contender(w, name), accuracy=share))
     return sentences

@@ -287,9 +287,11 @@ def splits_csv(rows: Dataset, splits: Splits) -> str:
     placed = {id for part in parts.values() for id in part.ids}
     parts[""] = rows.take([row for row, id in enumerate(rows.ids) if id not in placed])
     lines = (
-        (id, part.classes[label], name, content.file, content.decoded)
+        (id, label, name, content.file, content.decoded)
         for name, part in parts.items()
-        for id, label, content in zip(part.ids, part.labels, _contents(part), strict=True)
+        for id, label, content in zip(
+            part.ids, part.target.decode(part.y), _contents(part), strict=True
+        )
     )
     return _csv(("path", "label", "part", "bytes", "pixels"), lines)
 

@@ -34,7 +34,7 @@ from headstart.models.fitting import two_phases
 from headstart.models.fitting_limits import limited, remembered
 from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates, FitResult, best_of
-from headstart.models.wording import counted, counts, limits_message
+from headstart.models.wording import counted, data_message, limits_message
 from headstart.reporting.page import write_report
 from headstart.reporting.run_files import (
     KeptStrategy,
@@ -215,6 +215,8 @@ def _finish(
 
 def _explain(state: RunState, model: Model, sources: Sources) -> None:
     """Where the model saw what it answered, for the page."""
+    if not model.classes:
+        return
     for found in explain_run(state.out, model, sources, QUICK):
         if isinstance(found, LeftOut):
             state.tell("explained", f"left out: {found.path}: {found.reason}")
@@ -282,6 +284,8 @@ def _insights(
     parts = {"train": learned.splits.train, "val": learned.splits.val, "test": learned.splits.test}
     on_val = {name: c.val for name, c in learned.candidates.items()}
     on_test = {kept: test} | dict([baseline] if baseline else [])
+    if not test.target.counts_right:  # what follows is about answers that are right or wrong
+        return Insights(compared=gains(kept, on_val, "val") + gains(kept, on_test, "test"))
     scaled = model.limits.temperature != 1.0
     found = Insights(
         temperature_scaling(
@@ -319,8 +323,7 @@ def _checked(state: RunState, data: Dataset) -> tuple[Dataset, Checks]:
     rows = good_rows(data, seen, state.job.checks)
     state.job.recipe.head.check_classes(len(rows.classes))
     split(rows, state.job.split, together=checks.exact)  # refuses before any feature is computed
-    said = f"{len(rows):,} images, {len(rows.classes)} classes: {counts(rows)}"
-    state.tell("data", said)
+    state.tell("data", data_message(rows))
     return rows, checks
 
 
@@ -357,7 +360,8 @@ def _tell_kept(state: RunState, learned: _Learned) -> None:
     if len(candidates) > 1:
         shown = ", ".join(f"{name} {c.merit[0]:.3f}" for name, c in candidates.items())
         why = _why_kept(state.job, kept, best_of(candidates))
-        state.tell("kept", f"{kept} (accuracy on validation: {shown}){why}")
+        name = learned.splits.train.target.merit_name
+        state.tell("kept", f"{kept} ({name} on validation: {shown}){why}")
 
 
 def _why_kept(job: Job, kept: str, best: str) -> str:

@@ -290,9 +290,9 @@ def _read(folder: Path) -> Iterator[None]:
 def _test(folder: Path) -> Evaluation:
     """As the run judged it: from its predictions, which come back bit for bit."""
     with _read(folder):
-        baseline = read_value(folder / "evaluation.json", RunEvaluation).test.baseline
-        majority = baseline.answer if baseline else None
-        return evaluate_predictions(read_predictions(folder / "predictions.csv"), majority=majority)
+        fitted = read_value(folder / "evaluation.json", RunEvaluation).test.target
+        said = read_predictions(folder / "predictions.csv", fitted)
+        return evaluate_predictions(said, fitted=fitted)
 
 
 def _left_out(folder: Path) -> tuple[LeftOut, ...]:

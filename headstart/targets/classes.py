@@ -57,6 +57,7 @@ class ClassTarget(Target):
     kind: ClassVar[str] = "class"
     reads: ClassVar[tuple[str, ...]] = ("label",)
     counts_right: ClassVar[bool] = True
+    merit_name: ClassVar[str] = "accuracy"
     shown: ClassVar[tuple[str, ...]] = (
         "accuracy",
         "balanced_accuracy",
@@ -205,8 +206,6 @@ class ClassTarget(Target):
 
     def merit(self, answers: Outputs, y: Labels) -> tuple[float, ...]:
         """Accuracy; ties go to the smaller log loss."""
-        if not len(y):
-            return 0.0, 0.0
         return metrics.accuracy(answers["scores"], y), -metrics.log_loss(answers["scores"], y)
 
     def metrics(self, answers: Outputs, y: Labels) -> Mapping[str, Metric | None]:

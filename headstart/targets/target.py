@@ -104,6 +104,7 @@ class Target(Protocol):
     reads: ClassVar[tuple[str, ...]]  # columns of a manifest; the first one holds the label
 
     counts_right: ClassVar[bool] = False  # whether `right` tells; "accuracy" in histories then
+    merit_name: ClassVar[str] = "score"  # of the first number of `merit`
     shown: ClassVar[tuple[str, ...]] = ()  # metrics in the order of printing, if it is another
 
     # ------------------------------------------------------------ labels
