@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import headstart as hs
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
+from headstart.features.extract import FeatureTable
 from headstart.heads.families import load_head, spec_named
-from headstart.heads.fit import fit_head
+from headstart.heads.fit import fit_head, folds_of
 from headstart.heads.head import Head, Rows
 from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
 from headstart.heads.specs import LogisticSpec, NearestSpec, RidgeSpec
+from headstart.models.fitting import fit_tables
 
 NAMES = ("red", "green", "blue")
 FAMILIES = ["logistic", "ridge", "nearest"]
@@ -352,3 +355,46 @@ def test_dense_layers_that_do_not_join_are_refused() -> None:
         load_head("mlp", {"weight0": f32([[1.0]])}, {})
     with pytest.raises(Mismatch, match="weights of a head must be finite"):
         MlpHead((f32([[np.nan]]),), (f32([0]),))
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_no_group_is_in_two_folds_and_every_fold_has_every_stratum(labels: int) -> None:
+    rng = np.random.default_rng(0)
+    strata = rng.integers(labels, size=200)
+    groups = [f"patient {n}" for n in rng.integers(20, size=200)]
+    folds = folds_of(strata, groups)
+    assert set(folds) == set(range(5))
+    for name in set(groups):
+        assert len(set(folds[[own == name for own in groups]])) == 1
+    for fold in range(5):
+        assert set(strata[folds != fold]) == set(strata) == set(strata[folds == fold])
+
+
+def test_a_group_that_alone_has_a_stratum_is_not_held_out() -> None:
+    strata, groups = np.array([0, 0, 0, 1, 1, 7]), ["a", "b", "c", "c", "a", "b"]
+    assert folds_of(strata, groups).tolist() == [0, -1, 1, 1, 0, -1]
+    assert folds_of(strata, ["a"] * 6).tolist() == [-1] * 6
+
+
+def test_rows_without_a_group_are_groups_of_their_own() -> None:
+    strata = np.random.default_rng(0).integers(3, size=50)
+    assert np.array_equal(folds_of(strata, [""] * 50), folds_of(strata))
+
+
+def test_a_head_without_validation_is_chosen_by_folds_of_whole_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = list[tuple[str, ...]]()
+
+    def noted(strata: Any, groups: Any) -> Any:
+        seen.append(tuple(groups))
+        return folds_of(strata, groups)
+
+    monkeypatch.setattr("headstart.heads.fit.folds_of", noted)
+    x = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
+    ids, y = tuple(map(str, range(20))), np.arange(20) % 2
+    groups = tuple(f"film {n // 4}" for n in range(20))
+    train = FeatureTable(ids, x, y, ("a", "b"), "", groups=groups)  # type: ignore[arg-type]
+    none = FeatureTable((), x[:0], y[:0], ("a", "b"), "")  # type: ignore[arg-type]
+    fit_tables(hs.FeatureExtraction(), hs.load_backbone("tiny:8"), (train,), none)
+    assert seen == [groups]

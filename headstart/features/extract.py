@@ -76,6 +76,7 @@ class FeatureTable:
     seconds: float = 0.0
     cut: Activations | None = None
     damaged: tuple[Path, ...] = ()
+    groups: tuple[str, ...] = ()  # as of the dataset: rows that stay together
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
@@ -102,7 +103,8 @@ class FeatureTable:
         rows = [place[id] for id in dataset.ids]
         x = self.x[rows].reshape(len(dataset), self.x.shape[1])
         cut = None if self.cut is None else _picked(self.cut, rows)
-        return FeatureTable(dataset.ids, x, dataset.y, dataset.target, self.made_by, cut=cut)
+        y, target, groups = dataset.y, dataset.target, dataset.groups
+        return FeatureTable(dataset.ids, x, y, target, self.made_by, cut=cut, groups=groups)
 
 
 def extract(
@@ -365,7 +367,8 @@ class _Work:
         )
         x = self.x if len(own) == self.rows else self.x[own]
         made_by = self.place.made_by
-        return FeatureTable(data.ids, x, data.y, data.target, made_by, left_out, cut=self._cut(own))
+        table = FeatureTable(data.ids, x, data.y, data.target, made_by, left_out)
+        return replace(table, cut=self._cut(own), groups=data.groups)
 
     def _cut(self, rows: list[int]) -> Activations | None:
         if self.place.cuts is not None:

@@ -1,6 +1,6 @@
 """Fit the head that a spec asks for, and choose its strength."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,31 +37,56 @@ def fit_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:
 
     Best is the least log loss, with the class weights of `train`; of equals the stronger. Without
     validation rows cross-validation on `train` chooses; with too few for that, the middle of the
-    settings. Raises Mismatch for tables that don't fit together or features that aren't finite,
-    DataError if fewer than two classes have rows in `train`.
+    settings. Folds keep the groups of `train` together. Raises Mismatch for tables that don't fit
+    together or features that aren't finite, DataError if fewer than two classes have rows in
+    `train`.
     """
     _check_pair(train, val)
     if len(val.y):
         return _fit_by_validation(spec, train, val)
-    if (folds := folds_of(train.y)).max(initial=-1) >= 0 and (folds >= 0).sum() >= FEWEST:
+    folds = folds_of(train.y, train.groups)
+    if folds.max(initial=-1) >= 0 and (folds >= 0).sum() >= FEWEST:
         return _fit_by_folds(spec, train, folds)
     return _fit_by_default(spec, train)
 
 
-def folds_of(y: NDArray[np.int64], folds: int = FOLDS) -> NDArray[np.int64]:
-    """(N,) the fold that holds each row out; -1 for a row that is alone in its class.
+def folds_of(
+    strata: NDArray[np.int64], groups: Sequence[str] = (), folds: int = FOLDS
+) -> NDArray[np.int64]:
+    """(N,) the fold that holds each row out; -1 for rows that can't be held out, because a stratum
+    of their group has no other group.
 
-    A fold takes neighbouring rows of a class: frames of one film lie side by side.
+    strata: whole numbers whose shares the folds keep, such as classes. groups: rows of one name
+    stay in one fold; a row without a name ("") is a group of its own, as every row is by default.
+    A fold takes neighbouring groups of a stratum: frames of one film lie side by side.
 
     >>> folds_of(np.array([0, 0, 0, 1, 1, 2]), folds=2).tolist()
     [0, 0, 1, 0, 1, -1]
+    >>> folds_of(np.array([0, 0, 0, 1, 1]), ("a", "b", "a", "b", "c"), folds=2).tolist()
+    [0, 1, 0, 1, 0]
     """
-    fold = np.full(len(y), -1)
-    for c in np.unique(y):
-        rows = np.flatnonzero(y == c)
-        if len(rows) > 1:
-            fold[rows] = np.arange(len(rows)) * min(folds, len(rows)) // len(rows)
-    return fold
+    owner = _group_of(len(strata), groups)  # groups are numbered as they first appear
+    pairs, counts = np.unique(np.stack([owner, strata]), axis=1, return_counts=True)
+    group, stratum = pairs
+    by_size = np.lexsort((stratum, -counts, group))
+    main = stratum[by_size][np.unique(group, return_index=True)[1]]  # a group's commonest stratum
+    fold = np.zeros(len(main), np.int64)
+    for c in np.unique(main):
+        own = np.flatnonzero(main == c)
+        fold[own] = np.arange(len(own)) * min(folds, len(own)) // len(own)
+    for c in np.unique(stratum):
+        own = group[stratum == c]
+        if len(np.unique(fold[own])) == 1:  # held out, the stratum would have no training rows
+            fold[own] = -1
+    used = np.unique(fold[fold >= 0])
+    return np.where(fold < 0, -1, np.searchsorted(used, fold))[owner]
+
+
+def _group_of(rows: int, groups: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) the number of each row's group."""
+    numbers: dict[str | int, int] = {}
+    names = [name or row for row, name in enumerate(groups)] if len(groups) else range(rows)
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
 def out_of_fold(spec: HeadSpec, table: Table, rng: np.random.Generator) -> Floats:

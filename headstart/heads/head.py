@@ -51,6 +51,8 @@ class Table(Protocol):
     def y(self) -> NDArray[np.int64]: ...  # (N,)
     @property
     def classes(self) -> tuple[str, ...]: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...  # rows of one name stay in one fold; () for none
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,7 @@ class Rows:
     x: NDArray[np.float32]  # (N, D)
     y: NDArray[np.int64]  # (N,)
     classes: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
 
 def check_word(what: str, word: str, known: tuple[str, ...]) -> None:

@@ -175,7 +175,8 @@ def table_of(
 def stacked(tables: Sequence[FeatureTable]) -> Rows:
     """The rows of all views, one view after the other."""
     x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
-    return Rows(x, y, tables[0].classes)
+    groups = tables[0].groups if len(tables) == 1 else ()
+    return Rows(x, y, tables[0].classes, groups)
 
 
 def engine_feed(
