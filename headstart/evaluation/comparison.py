@@ -1,8 +1,8 @@
-"""Runs against each other, row for row: what the same test rows say of two models.
+"""Paired comparison of models on the same test rows.
 
-Two models judged on the same rows are right and wrong together on most of them, so that their own
-intervals, which know nothing of that, overlap long before the difference is in doubt. Here only
-the rows count on which they differ.
+Two models are right or wrong together on most rows. Their separate intervals ignore this and can
+overlap although the difference is certain. A paired comparison counts only the rows on which the
+models differ.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,13 @@ AGAIN = "Train them with the same data and the same --seed."
 
 @dataclass(frozen=True)
 class Comparison(Record):
-    """A run on the test rows, and against the first run; None is "can't be told", or the first.
+    """Metrics of a run on the test rows, and its comparison with the first run.
 
-    gain: how much more accurate it is than the first, with the interval of the paired bootstrap.
-    p: McNemar's, of the hypothesis that they are equally accurate. With several runs there are as
-    many chances for a small one. only_here, only_first: rows that just one of the two got right.
+    A metric is None if the rows do not determine it. gain and p are None for the first run.
+
+    gain: accuracy minus that of the first run, with its paired bootstrap interval.
+    p: McNemar's p-value for equal accuracy, not corrected for the number of runs.
+    only_here, only_first: rows that only this run, or only the first run, got right.
     """
 
     name: str
@@ -44,10 +46,10 @@ class Comparison(Record):
 def compare_predictions(
     names: Sequence[str], predictions: Sequence[Predictions]
 ) -> tuple[Comparison, ...]:
-    """Return each model on the same test rows, and all but the first against the first.
+    """Evaluate each model on the same test rows and compare all others with the first.
 
-    names: of the models, for messages and the table. Rows are lined up by id. Raises Mismatch
-    where the rows, their labels or the classes differ.
+    names: one per model, for messages and the table. Rows are matched by id. Raises Mismatch if
+    the rows, their labels or the classes differ.
     """
     classes = _common(names, predictions)
     first, *others = (_over(p, classes) for p in predictions)
@@ -57,11 +59,11 @@ def compare_predictions(
 
 
 def mcnemar(a: Predictions, b: Predictions) -> float:
-    """Two-sided p of McNemar's exact test that `a` and `b` are equally accurate.
+    """Return the two-sided p-value of McNemar's exact test that `a` and `b` are equally accurate.
 
-    Of the rows that just one of them got right, as many should be a's as b's: a binomial (McNemar
-    1947; for classifiers, Dietterich 1998). 1 if there are none. Raises Mismatch unless both are
-    of the same labelled rows, in the same order.
+    A binomial test on the rows that exactly one of them got right (McNemar 1947; for classifiers,
+    Dietterich 1998); 1 if there are no such rows. Raises Mismatch unless both predict the same
+    labelled rows in the same order.
     """
     try:
         from scipy.stats import binomtest
@@ -74,7 +76,7 @@ def mcnemar(a: Predictions, b: Predictions) -> float:
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
-    """A table to print, of strings, a row a run below a header."""
+    """Return a table to print: a header, then one row per run."""
     header = ("run", "n", "accuracy", "balanced accuracy", "log loss", "accuracy gained", "p")
     return [
         (*header, "only it right", "only the first right"),
@@ -105,14 +107,15 @@ def _compared(name: str, predictions: Predictions, first: Predictions | None) ->
 
 
 def _discordant(a: Predictions, b: Predictions) -> tuple[int, int]:
-    """Rows that only `a` got right, and that only `b` did."""
+    """Count the rows that only `a` got right, and those that only `b` got right."""
     return int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
 
 
 def _common(names: Sequence[str], predictions: Sequence[Predictions]) -> tuple[str, ...]:
-    """The classes of the first that tells them all; those without scores know just what they name.
+    """Return the classes of the first predictions with scores, which list all classes.
 
-    Raises Mismatch if another knows others.
+    Predictions without scores list only the classes that occur in them; if none has scores, the
+    union is returned. Raises Mismatch if other predictions have other classes.
     """
     whole = [(p.classes, name) for p, name in zip(predictions, names, strict=True) if p.scored]
     if not whole:
@@ -129,7 +132,7 @@ def _common(names: Sequence[str], predictions: Sequence[Predictions]) -> tuple[s
 
 
 def _over(predictions: Predictions, classes: tuple[str, ...]) -> Predictions:
-    """The same, numbering its classes as `classes` does."""
+    """Renumber the classes of predictions in the order of `classes`."""
     place = np.array([*(classes.index(c) for c in predictions.classes), UNKNOWN], dtype=np.int64)
     scores = predictions.scores
     if predictions.scored:
@@ -139,7 +142,7 @@ def _over(predictions: Predictions, classes: tuple[str, ...]) -> Predictions:
 
 
 def _in_order(first: Predictions, predictions: Predictions, of: str, name: str) -> Predictions:
-    """The same in the order of the first's rows. Raises Mismatch if they are not the same."""
+    """Reorder predictions to the rows of `first`; raises Mismatch if ids or labels differ."""
     place = {id: i for i, id in enumerate(predictions.ids)}
     shared = sum(id in place for id in first.ids)
     if not shared == len(first) == len(predictions):

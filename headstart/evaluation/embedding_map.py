@@ -1,4 +1,4 @@
-"""The rows of a data set as points of a plane, rows with similar features next to each other."""
+"""Two-dimensional maps of features: rows with similar features lie close to each other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from headstart.base.values import Record
 from headstart.features.extract import FeatureTable
 
 ON_MAP = 1500  # rows
-WIDE = 50  # columns that t-SNE is given, as its authors advise
-ROUNDING = 1e-6  # of the largest feature: a spread below it is what float32 rounds
-# Standard deviations that float32 can square: t-SNE divides by one that comes out as 0, and its
-# compiled loop then crashes the process with the NaN (scikit-learn 1.9.1).
+WIDE = 50  # principal components given to t-SNE, as its authors advise
+ROUNDING = 1e-6  # of the largest feature: a smaller spread is float32 rounding error
+# Standard deviations whose squares float32 can hold: t-SNE divides by the variance, and if that
+# underflows to 0, its compiled loop crashes the process on the NaN (scikit-learn 1.9.1).
 LEAST, MOST = 1e-12, 1e15
 
 
 @dataclass(frozen=True)
 class EmbeddingMap(Record):
-    """Points of N rows by the name of a method (PCA, t-SNE, UMAP), from 0 to 1 in both directions.
+    """Points (x, y) of N rows for each method (PCA, t-SNE, UMAP), scaled to the unit square.
 
-    paths, labels, parts: of each row in turn.
+    paths, labels, parts: one per row.
     """
 
     maps: dict[str, tuple[tuple[float, float], ...]]
@@ -37,8 +37,8 @@ def embedding_map(
 ) -> EmbeddingMap | None:
     """Map at most `most` rows of features by PCA, and by UMAP if it is installed or else t-SNE.
 
-    part: of each row, by its id. None for too few rows, and for features that do not vary, as
-    those of a dead backbone.
+    part: row id to part. Returns None for too few rows, and for features that do not vary (a
+    dead backbone).
     """
     if len(table.y) < 4 or table.x.shape[1] < 2:
         return None
@@ -57,7 +57,7 @@ def embedding_map(
 
 
 def _varies(x: NDArray[Any]) -> bool:
-    """Whether the rows differ by more than rounding, in numbers that the maps can reckon with."""
+    """Whether the features are finite and their spread exceeds rounding and fits float32."""
     largest = float(np.abs(x).max())
     if not largest < np.inf:  # nor NaN
         return False
@@ -66,7 +66,7 @@ def _varies(x: NDArray[Any]) -> bool:
 
 
 def _bent(x: NDArray[Any], seed: int) -> dict[str, NDArray[Any]]:
-    """A map that keeps neighbours together."""
+    """Return a non-linear map: UMAP if installed, else t-SNE; none for fewer than 20 rows."""
     if find_spec("umap") is not None:
         from umap import UMAP
 
@@ -80,7 +80,7 @@ def _bent(x: NDArray[Any], seed: int) -> dict[str, NDArray[Any]]:
 
 
 def _points(xy: NDArray[Any]) -> tuple[tuple[float, float], ...]:
-    """Rows of (N, 2) scaled to the unit square, rounded to 4 digits."""
+    """Scale (N, 2) coordinates to the unit square, rounded to 4 digits."""
     low, high = xy.min(axis=0), xy.max(axis=0)
     scaled = np.round((xy - low) / np.maximum(high - low, 1e-9), 4)
     return tuple((x, y) for x, y in scaled.tolist())

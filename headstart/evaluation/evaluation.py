@@ -1,11 +1,11 @@
-"""From predictions to numbers that come with how sure we are of them.
+"""Metrics of predictions, each with its 95 % interval.
 
-Every interval is meant to hold the true value 95 times in 100. `bench/intervals.py` counts how
-often it does: nearly so, except for AUROC near 1 and for log loss where rows are few and errors
-rare (a bootstrap does not know the losses that it has not seen).
+`bench/intervals.py` measures the coverage of the intervals: close to 95 %, except for AUROC near 1
+and for log loss with few rows and rare errors (a bootstrap cannot draw losses absent from the
+sample).
 
-What is measured is the target's choice. It gives each number with what its interval is made from:
-a share of rows and their number for Wilson's, or a number per row for a bootstrap.
+The target chooses the metrics and gives each with the data of its interval: a share and a number
+of rows for Wilson's interval, or one value per row for the bootstrap.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
 Z = 1.959963984540054  # the normal quantile of 97.5 %
 TAILS = (0.025, 0.975)
-CELLS = 2**21  # resampled rows held at once: 16 MiB
+CELLS = 2**21  # resampled values in memory at once: 16 MiB
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Estimate(Record):
-    """A value, its 95 % interval, and the number of rows it rests on.
+    """A value with its 95 % interval [low, high] and its number of rows n.
 
-    Both ends are NaN for a number that has no interval.
+    low and high are NaN for a value without an interval.
     """
 
     value: float
@@ -74,12 +74,14 @@ class Estimate(Record):
 
 @dataclass(frozen=True)
 class Evaluation(Record):
-    """How good predictions are. None is "can't be told from these rows": n/a, null in JSON.
+    """Metrics of predictions; None (n/a, null in JSON) for one that the rows do not determine.
 
-    n: rows whose label is known; the others don't count. metrics: by the names that the target
-    gives them, which are attributes of an evaluation, too, such as `evaluation.accuracy`. baseline:
-    what a constant answer gets. tables: the target's, whose metrics are estimates here; a table is
-    an attribute by its name, too.
+    Metrics and tables are also attributes by name, such as `evaluation.accuracy`.
+
+    n: rows with a known label; rows without one are ignored.
+    metrics: by the target's names.
+    baseline: the score of a constant answer.
+    tables: the target's tables, with estimates in place of metrics.
     """
 
     target: Target
@@ -99,7 +101,7 @@ class Evaluation(Record):
 
     @property
     def main(self) -> Estimate | None:
-        """The metric that is shown first."""
+        """The first metric shown."""
         return self.metrics[next(iter(self.target.shown or self.metrics))]
 
     @property
@@ -107,7 +109,7 @@ class Evaluation(Record):
         return class_names(self.target)
 
     def to_plain(self) -> dict[str, Any]:
-        """As in evaluation.json: nested dicts, with the metrics and rows in order."""
+        """Return nested dicts as in evaluation.json."""
         base = self.baseline and {
             self.baseline.kind: self.baseline.answer,
             self.baseline.name: _plain(self.baseline.metric),
@@ -140,9 +142,9 @@ def evaluate(
     majority: str | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Judge predictions, or a model by what it predicts of `data`.
+    """Evaluate predictions, or a model on `data`.
 
-    Raises SpecError for a model without data, or predictions with.
+    Raises SpecError for a model without data, or for predictions with data.
     """
     if isinstance(said, Predictions):
         if data is not None:
@@ -162,10 +164,10 @@ def evaluate_predictions(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Every number, with its interval.
+    """Evaluate predictions: every metric and table of the target, with intervals.
 
-    fitted: the target with what training rows told it, so that its constant answer is judged, too.
-    majority: of classes, that answer; raises UnknownName if it is not one of them.
+    fitted: the target as fitted on training rows; its constant answer becomes the baseline.
+    majority: the class to use as the baseline's answer; raises UnknownName for an unknown class.
     """
     fitted = fitted if majority is None else ClassTarget(said.classes, majority)
     told = said.take(np.flatnonzero(said.known))
@@ -188,7 +190,7 @@ def evaluate_predictions(
 
 
 def estimate_of(metric: Metric, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """A number with the interval that goes with its kind."""
+    """Return the metric with the interval of its kind: bootstrap, Wilson or none."""
     if isinstance(metric, Mean):
         return bootstrap(metric.rows, resamples, seed)
     if isinstance(metric, Share):
@@ -198,10 +200,11 @@ def estimate_of(metric: Metric, resamples: int = RESAMPLES, seed: int = 0) -> Es
 
 
 def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 10_000) -> Estimate:
-    """How much better `a` is than `b`, row for row; an interval holding 0 is a tie.
+    """Return how much better `a` is than `b` on the same rows; an interval holding 0 is a tie.
 
-    A bootstrap of the paired differences of the target's scores of rows: of classes, how much more
-    accurate `a` is. Raises Mismatch unless both are of the same labelled rows, in the same order.
+    A bootstrap of the paired differences of the target's row scores (for classes: accuracy of `a`
+    minus that of `b`). Raises Mismatch unless both predict the same labelled rows in the same
+    order.
     """
     if not same_rows(a, b):
         raise Mismatch(
@@ -214,7 +217,7 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 1
         raise Mismatch("Predictions are compared by their labels, but no row has one.")
     if not np.isin(won, (-1, 0, 1)).all():
         return bootstrap(won, resamples, seed)
-    # Resampled counts of three values are one multinomial draw.
+    # With three possible values, the counts of a resample are one multinomial draw.
     shares = np.bincount(won.astype(int) + 1, minlength=3) / len(won)
     draws = np.random.default_rng(seed).multinomial(len(won), shares, size=resamples)
     low, high = np.quantile((draws[:, 2] - draws[:, 0]) / len(won), TAILS)
@@ -222,15 +225,15 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 1
 
 
 def same_rows(a: Predictions, b: Predictions) -> bool:
-    """Whether both are of the same labelled rows, in the same order, asked the same."""
+    """Whether both have the same ids and labels in the same order, and agreeing targets."""
     asked = a.ids == b.ids and a.target.agrees(b.target)
     return asked and bool(np.array_equal(a.labels, b.labels))
 
 
 def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Two tables to print, of strings: the headline numbers, and the first table of named rows.
+    """Return two tables to print: the headline metrics, and the first table with named rows.
 
-    The latter has a header, and is empty if the target has no such table.
+    The second has a header; it is empty if the target has no such table.
     """
     shown = evaluation.target.shown or tuple(evaluation.metrics)
     headline = [(name.replace("_", " "), _shown(evaluation.metrics[name])) for name in shown]
@@ -242,7 +245,7 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list
 
 
 def cell(value: Any) -> str:
-    """A cell of a table as text: an estimate without its number of rows, n/a for None."""
+    """Format a table cell: an estimate without its number of rows, n/a for None."""
     if isinstance(value, Estimate):
         return brief(value)
     return "n/a" if value is None else str(value)
@@ -255,7 +258,7 @@ def brief(estimate: Estimate) -> str:
 
 
 def wilson(right: int, n: int) -> Estimate | None:
-    """A share of rows with its score interval; None of no rows.
+    """Return a share of n rows with Wilson's score interval; None for no rows.
 
     Wilson 1927; recommended by Brown, Cai, DasGupta 2001, Interval estimation for a binomial
     proportion, eq. 4.
@@ -276,7 +279,7 @@ def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
 
 
 def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimate:
-    """Mean of the rows, and percentiles of the means of as many drawn with replacement."""
+    """Return the mean of one value per row, with its percentile bootstrap interval."""
     rng = np.random.default_rng(seed)
     n, means = len(values), np.empty(resamples)
     step = max(1, CELLS // n)
@@ -288,7 +291,7 @@ def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimat
 
 
 def _read_target(plain: Mapping[str, Any], at: str) -> tuple[Target, Outputs, Labels]:
-    """The target that an evaluation begins with, and its answers and labels of no rows."""
+    """Read the target of an evaluation; returns it with outputs and labels of 0 rows."""
     key = "target" if "target" in plain else "classes"
     entry(plain, key, dict[str, Any] if key == "target" else tuple[str, ...], at)
     try:
@@ -310,7 +313,7 @@ def _read_baseline(plain: Any, at: str) -> Baseline | None:
 
 
 def _read_table(table: Table, plain: Mapping[str, Any], at: str) -> Table:
-    """The rows of a table in evaluation.json. table: the same without examples."""
+    """Read the rows of a table from evaluation.json; table: the target's, made from 0 rows."""
     counts = table.rows and all(type(cell) is int for row in table.rows for cell in row)
     cells: Any = int if counts else (float | str | Estimate | None)
     if not table.keys:
@@ -330,7 +333,7 @@ def _shown(estimate: Estimate | None) -> str:
 
 
 def _values(table: Table, row_of: Callable[[dict[str, Any]], Any]) -> Any:
-    """The rows of a table: as they are, or each as a value with names, by its first cell."""
+    """Return the rows of a table; of a table with keys, a dict by first cell of `row_of(row)`."""
     if not table.keys:
         return table.rows
     named = (dict(zip(table.keys[1:], row[1:], strict=True)) for row in table.rows)

@@ -1,4 +1,4 @@
-"""What a run finds out beside its figures, as insights.json holds it."""
+"""The findings of a run beside its metrics: the content of insights.json."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from headstart.evaluation.mistakes import Mistakes, Outlier
 
 @dataclass(frozen=True)
 class Insights(Record):
-    """None for what was not looked for, or could not be told from the rows there are."""
+    """The findings of a run; None for one that was not computed or that the rows do not allow."""
 
     calibration: TemperatureScaling | None = None
     doubt: Doubts | None = None

@@ -1,4 +1,4 @@
-"""How far a model's scores can be trusted, on rows that chose nothing."""
+"""How far a model's scores can be trusted, measured on rows on which nothing was chosen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from headstart.targets.temperature import scaled
 
 @dataclass(frozen=True)
 class ScalingEffect(Record):
-    """Calibration on the same rows before and after the scores were scaled."""
+    """Calibration on the same rows before and after temperature scaling."""
 
     before: Calibration
     after: Calibration
@@ -27,8 +27,11 @@ class ScalingEffect(Record):
 
 @dataclass(frozen=True)
 class TemperatureScaling(Record):
-    """fitted_on: rows that the temperature was fitted on, 0 if nothing was scaled. coverage: pairs
-    of the share of rows that are answered, the surest first, and their accuracy."""
+    """The effect of temperature scaling.
+
+    fitted_on: rows on which the temperature was fitted; 0 if the scores are not scaled.
+    coverage: pairs (share of rows answered, most confident first; accuracy of these rows).
+    """
 
     temperature: float
     fitted_on: int
@@ -38,8 +41,10 @@ class TemperatureScaling(Record):
 
 @dataclass(frozen=True)
 class ConformalSets(Record):
-    """Sets of classes that should hold the true one for 1 - alpha of the rows. limit: None where
-    validation had too few rows for one. coverage: the share that they did hold."""
+    """Sets of classes that should contain the true class for 1 - alpha of the rows.
+
+    limit: None if validation had too few rows. coverage: share of rows whose set contains it.
+    """
 
     alpha: float
     limit: float | None
@@ -49,8 +54,8 @@ class ConformalSets(Record):
 
 @dataclass(frozen=True)
 class DistanceLimit(Record):
-    """asked: the share of rows like those of training that may be called unknown. limit: None
-    where validation had too few rows for one. unknown: the share that was."""
+    """asked: share of in-distribution rows that may be called unknown. limit: None if validation
+    had too few rows. unknown: share of rows called unknown."""
 
     asked: float
     limit: float | None
@@ -59,8 +64,8 @@ class DistanceLimit(Record):
 
 @dataclass(frozen=True)
 class ConfidenceLimit(Record):
-    """asked: the precision of the answers, or the coverage, by `kind`. limit: the least score that
-    is answered; None where no score reaches what was asked."""
+    """asked: the requested precision or coverage, by `kind`. limit: the lowest score that is
+    answered; None if no score reaches the request."""
 
     kind: Literal["precision", "coverage"]
     asked: float
@@ -71,7 +76,7 @@ class ConfidenceLimit(Record):
 
 @dataclass(frozen=True)
 class Doubts(Record):
-    """What the limits of a model do on test rows."""
+    """The effect of a model's limits on test rows."""
 
     conformal: ConformalSets | None = None
     distance: DistanceLimit | None = None
@@ -80,7 +85,7 @@ class Doubts(Record):
 
 @dataclass(frozen=True)
 class Gain(Record):
-    """How much more accurate model `a` is than model `b` on the rows of a part; p: McNemar's."""
+    """How much more accurate model `a` is than `b` on the part `on`; p: McNemar's p-value."""
 
     a: str
     b: str
@@ -92,7 +97,7 @@ class Gain(Record):
 def temperature_scaling(
     predictions: Predictions, temperature: float, fitted_on: int
 ) -> TemperatureScaling | None:
-    """Calibration of predictions that were scaled already; None without a known label."""
+    """Return the calibration of scaled predictions; None if no label is known."""
     known = predictions.take(np.flatnonzero(predictions.known))
     if not len(known):
         return None
@@ -105,7 +110,10 @@ def temperature_scaling(
 def doubts(
     model: Model, plan: TrustPlan, predictions: Predictions, x: NDArray[np.float32]
 ) -> Doubts | None:
-    """What the limits do to rows that chose none of them. predictions: scaled. x: (N, D)."""
+    """Measure the model's limits on rows that were not used to choose them.
+
+    predictions: with scaled scores. x: (N, D) features. Returns None if no label is known.
+    """
     rows, limits = np.flatnonzero(predictions.known), model.limits
     if not len(rows):
         return None
@@ -131,7 +139,7 @@ def _confidence(plan: TrustPlan, limit: float, known: Predictions) -> Confidence
 
 
 def gains(kept: str, predictions: Mapping[str, Predictions], on: str) -> tuple[Gain, ...]:
-    """The gain of the kept model over each other one, on the same rows."""
+    """Return the gain of the kept model over each other model on the same rows."""
     own = predictions[kept]
     others = {name: p for name, p in predictions.items() if name != kept and own.known.any()}
     return tuple(

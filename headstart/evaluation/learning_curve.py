@@ -1,4 +1,4 @@
-"""Would more data help? Accuracy of heads over the number of training rows, and its projection."""
+"""Would more data help? Accuracy of heads by number of training rows, and its projection."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,22 +14,22 @@ from headstart.heads.head import Rows
 from headstart.heads.specs import LogisticSpec
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # of the training rows
-REPEATS = 4  # draws of rows at each of them
-POWERS = np.linspace(0.1, 1.5, 29)  # of the curve's law
-DRAWS = 300  # of its points, for the projection's interval
-MORE = 2  # times as many rows is what the projection is of
+REPEATS = 4  # draws of rows for each share
+POWERS = np.linspace(0.1, 1.5, 29)  # exponents tried for the power law
+DRAWS = 300  # of the points, for the interval of the projection
+MORE = 2  # the projection is for this many times the training rows
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean accuracy of heads on `rows` training rows, (rows, mean, spread of its draws)."""
+    """Points (training rows, mean accuracy, standard deviation over the draws)."""
 
     points: tuple[tuple[int, float, float], ...]
 
 
 @dataclass(frozen=True)
 class CurvePoint(Record):
-    """Accuracy with so many training rows, and its 95 % interval."""
+    """Accuracy with `rows` training rows, and its 95 % interval."""
 
     rows: int
     accuracy: float
@@ -43,7 +43,7 @@ class CurvePoint(Record):
 
 @dataclass(frozen=True)
 class LearningCurve(Record):
-    """judged_on: the part, of n rows. projection: with more rows than there are."""
+    """judged_on: the part, of n rows. projection: for more training rows than there are."""
 
     judged_on: str
     n: int
@@ -54,7 +54,10 @@ class LearningCurve(Record):
 def learning_curve(
     l2: float, train: FeatureTable, val: FeatureTable, seed: int = 0
 ) -> LearningCurve | None:
-    """Heads on growing shares of the training rows, judged on validation; None without that."""
+    """Fit heads on growing shares of the training rows and evaluate them on validation.
+
+    Returns None without validation rows.
+    """
     if not len(val.y):
         return None
     spec, rng = LogisticSpec(l2=(l2,)), np.random.default_rng(seed)
@@ -75,10 +78,10 @@ def _measured(rows: int, accuracy: float, n: int) -> CurvePoint:
 
 
 def projection(curve: Curve, rng: np.random.Generator) -> CurvePoint:
-    """Accuracy with twice the rows, by the law error = a + b rows^-c fitted to the curve.
+    """Return the accuracy with twice the rows by the power law error = a + b rows^-c.
 
-    Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence. The interval is
-    of the law alone: of the curve's points, drawn anew by how far its heads lay apart.
+    Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence. The interval
+    holds the error of the fit only: the law is refitted to points drawn with the heads' spread.
     """
     rows, means, spreads = (np.array(column) for column in zip(*curve.points, strict=True))
     target = MORE * int(rows[-1])
@@ -91,7 +94,7 @@ def projection(curve: Curve, rng: np.random.Generator) -> CurvePoint:
 
 
 def _projected(rows: NDArray[Any], accuracy: NDArray[Any], target: int) -> float:
-    """The law's accuracy at `target` rows; a and b are 0 or more, the power of a list of them."""
+    """Return the fitted law's accuracy at `target` rows; a, b >= 0 and c is one of POWERS."""
     from scipy.optimize import nnls
 
     scale, best = rows[-1], (np.inf, 0.0)
@@ -103,7 +106,7 @@ def _projected(rows: NDArray[Any], accuracy: NDArray[Any], target: int) -> float
 
 
 def _stratified(y: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.intp]:
-    """A share of the rows of each class, at least one, in their order."""
+    """Draw a share of the rows of each class, at least one; returns sorted indices."""
     picked = []
     for c in np.unique(y):
         rows = np.flatnonzero(y == c)

@@ -1,4 +1,4 @@
-"""Rows to look at again: labels that are likely wrong, and outliers."""
+"""Rows to review: labels that are likely wrong, and outliers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,13 @@ from headstart.heads.nearest import unit
 from headstart.heads.specs import LogisticSpec
 from headstart.models.distance import NEIGHBOUR, distance_of_kth
 
-SUSPECTS, OUTLIERS = 24, 12  # rows that are named
+SUSPECTS, OUTLIERS = 24, 12  # rows listed
 BLOCK = 512  # rows compared with all others at once
 
 
 @dataclass(frozen=True)
 class Mistake(Record):
-    """A row whose label is likely wrong. score: of the class that is suggested instead."""
+    """A row whose label is likely wrong. score: of the suggested class."""
 
     path: str
     label: str
@@ -30,7 +30,8 @@ class Mistake(Record):
 
 @dataclass(frozen=True)
 class Mistakes(Record):
-    """found: suspects among the `of` rows that could be judged. rows: the likeliest of them."""
+    """found: number of suspects among the `of` rows with out-of-fold scores. rows: the likeliest
+    suspects."""
 
     found: int
     of: int
@@ -39,7 +40,7 @@ class Mistakes(Record):
 
 @dataclass(frozen=True)
 class Outlier(Record):
-    """A row far from all others. nearest: the path of the row that is least far."""
+    """A row far from all others. nearest: the path of the nearest row."""
 
     path: str
     label: str
@@ -48,7 +49,7 @@ class Outlier(Record):
 
 
 def mistakes(l2: float, table: FeatureTable, seed: int = 0) -> Mistakes | None:
-    """Rows whose label is likely wrong, the likeliest first; None if no fold can judge."""
+    """Find rows whose label is likely wrong, likeliest first; None if no row has a fold's score."""
     scores = out_of_fold(LogisticSpec(l2=(l2,)), table, np.random.default_rng(seed))
     judged = np.flatnonzero(~np.isnan(scores).any(axis=1))
     if not len(judged):
@@ -64,12 +65,12 @@ def _mistake(table: FeatureTable, row: int, scores: NDArray[Any]) -> Mistake:
 
 
 def suspicious(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Which rows confident learning calls mislabelled, the likeliest first.
+    """Return the rows that confident learning calls mislabelled, likeliest first.
 
-    scores: (N, C), of heads that were not fitted on the row. Rows that score for a class as much as
-    its own do on average are counted as truly of it, by what they are labelled; of each label as
-    many rows are suspected as that says are of another class, those that score most for it beside
-    their own (Northcutt, Jiang, Chuang 2021, Confident learning, eq. 1-3, pruned by noise rate).
+    scores: (N, C) out-of-fold probabilities. For each pair (label, other class), `noise` estimates
+    how many rows are mislabelled; as many rows are suspected: those with the largest score of the
+    other class minus that of the label (Northcutt, Jiang, Chuang 2021, Confident learning,
+    eq. 1-3, pruned by noise rate).
     """
     expected, found = noise(scores, labels), np.zeros(len(labels), bool)
     for label, other in zip(*np.nonzero(expected), strict=True):
@@ -81,7 +82,11 @@ def suspicious(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.in
 
 
 def noise(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.int64]:  # (C, C)
-    """How many rows of each label are likely of another class; 0 on the diagonal."""
+    """Estimate how many rows of each label (row) belong to each other class; 0 on the diagonal.
+
+    A row counts as its best-scoring class among those whose score reaches the class's mean score
+    over its own labelled rows.
+    """
     classes = scores.shape[1]
     sizes = np.bincount(labels, minlength=classes)
     usual = [scores[labels == c, c].mean() if sizes[c] else np.inf for c in range(classes)]
@@ -89,13 +94,13 @@ def noise(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     counted = sure.max(axis=1) > 0
     joint = np.zeros((classes, classes))
     np.add.at(joint, (labels[counted], sure.argmax(axis=1)[counted]), 1)
-    joint *= (sizes / np.maximum(joint.sum(axis=1), 1))[:, None]  # those not counted are alike
+    joint *= (sizes / np.maximum(joint.sum(axis=1), 1))[:, None]  # extrapolate to uncounted rows
     np.fill_diagonal(joint, 0)
     return np.rint(joint).astype(np.int64)
 
 
 def margins(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[Any]:  # (N, C) -> (N,)
-    """How much more a row's own class scores than the best of the others."""
+    """Return the score of each row's label minus the best score of another class."""
     own = scores[np.arange(len(labels)), labels]
     others = scores.copy()
     others[np.arange(len(labels)), labels] = -1.0
@@ -103,7 +108,7 @@ def margins(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[Any]:  #
 
 
 def outliers(table: FeatureTable) -> tuple[Outlier, ...] | None:
-    """The rows farthest from all others, the farthest first; None for too few rows."""
+    """Find the rows farthest from all others, farthest first; None for too few rows."""
     if len(table.y) <= NEIGHBOUR + 1:
         return None
     x, away, nearest = unit(table.x), np.empty(len(table.y)), np.empty(len(table.y), np.intp)

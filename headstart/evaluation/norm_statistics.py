@@ -1,4 +1,4 @@
-"""What the batch norms of a network remember of its source task, and what they read of examples."""
+"""Batch norm statistics of a network: those stored from its source task, and those of examples."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """What the K channels that the batch norms of a network read were like on its source task.
+    """Statistics of the K input channels of a network's batch norms on its source task.
 
-    names: of the norms, in the order of their channels. mean, var, eps: (K,); var with eps, which
-    is as good as nothing to the norm. weight: (K,) every norm weighs alike; they add up to 1.
+    names: of the norms, in the order of their channels. mean, var, eps: (K,); var includes eps.
+    weight: (K,), the same total for every norm; sums to 1.
     """
 
     names: tuple[str, ...]
@@ -37,9 +37,9 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class Noted:
-    """What a network made of N examples.
+    """Channel statistics and features of N examples.
 
-    mean, second: (N, K) of a channel's values, and of their squares, all over an example.
+    mean, second: (N, K), the mean of a channel's values and of their squares over one example.
     features: (N, D).
     """
 
@@ -52,7 +52,7 @@ class Noted:
 
 
 def remembered(module: "nn.Module") -> Memory | None:
-    """What the deeper half of the batch norms hold that training has touched; None without any."""
+    """Return the statistics of the deeper half of the trained batch norms; None without any."""
     known = list(_norms(module))
     if not known:
         return None
@@ -69,10 +69,10 @@ def remembered(module: "nn.Module") -> Memory | None:
 
 
 def apart(memory: Memory, mean: Floats, second: Floats) -> float:
-    """From 0 to 1: how little a channel's values overlap those of the source, the mean of all.
+    """Return the mean distance of the channels from the source task, from 0 to 1.
 
-    mean, second: (K,). 1 less the Bhattacharyya coefficient of two normal distributions, which is
-    the square of their Hellinger distance.
+    mean, second: (K,). The distance of a channel is the squared Hellinger distance of two normal
+    distributions: 1 - their Bhattacharyya coefficient.
     """
     var = np.maximum(second - mean**2, 0) + memory.eps
     both = var + memory.var
@@ -82,7 +82,7 @@ def apart(memory: Memory, mean: Floats, second: Floats) -> float:
 
 
 def joined(parts: Sequence[Noted]) -> Noted:
-    """Raises DataError for none."""
+    """Concatenate the statistics of batches; raises DataError for none."""
     if not parts:
         raise DataError("There must be an example to look at; none can be read.")
     columns = ("mean", "second", "features")
@@ -93,12 +93,15 @@ def joined(parts: Sequence[Noted]) -> Noted:
 def listening(
     backbone: Backbone, memory: Memory | None, device: str
 ) -> Iterator[Callable[[Batch], Noted]]:
-    """The network as a function that notes what its norms read, and its features."""
+    """Yield a function from a batch to the inputs' statistics of its norms and its features.
+
+    The statistics are of the norms named in `memory`.
+    """
     import torch
 
     from headstart.backbones.entry import WholeNetwork, tensors
 
-    keep_memory()  # the same tensors come and go with every batch
+    keep_memory()  # every batch allocates and frees tensors of the same sizes
     module = backbone.module if device == "cpu" else copy.deepcopy(backbone.module).to(device)
     network = WholeNetwork(module, backbone.card.input).to(device).eval()
     names, read, rows = memory.names if memory else (), dict[str, Any](), 1
@@ -124,7 +127,7 @@ def listening(
 
 
 def _norms(module: "nn.Module") -> Iterator[tuple[str, Any]]:
-    """The batch norms that remember; a fresh one has means of 0 and variances of 1."""
+    """Yield the batch norms with trained statistics; untrained ones have mean 0, variance 1."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     for name, part in module.named_modules():
@@ -135,8 +138,10 @@ def _norms(module: "nn.Module") -> Iterator[tuple[str, Any]]:
 
 
 def _moments(x: "Tensor", each: int) -> "Tensor":  # (N * each, C, …) -> (2, N, C)
-    """Of each channel in each example: the mean, and the mean square. each: rows that an example
-    has, where tokens or windows are read as if they were examples."""
+    """Return the mean and the mean square of each channel in each example.
+
+    each: rows of `x` per example, for networks that pass tokens or windows as rows.
+    """
     import torch
 
     values = x.float().flatten(2) if x.dim() > 2 else x.float()[..., None]

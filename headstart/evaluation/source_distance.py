@@ -1,12 +1,12 @@
-"""How far data lies from what a backbone learned on, by what the backbone itself remembers of it.
+"""How far data lies from a backbone's source task, by the backbone's own statistics.
 
-A batch norm keeps the mean and the variance that each of its channels had on the source task. Of
-pictures like those of the source the channels have them again; the farther away the task, the
-less. What noise does to the same network is the other end of the scale. A backbone without batch
-norms is only asked how sure the head of its source task is.
+A batch norm stores the mean and variance of each channel on the source task. Data like the source
+reproduces them; the farther the data, the less. White noise through the same network gives the
+other end of the scale. For a backbone without batch norms, only the confidence of its source head
+is measured.
 
-Only the deeper half of the norms is asked: the first ones tell a small, grey or blurred picture
-from a sharp one, which a network gets over; and they take dull pictures to be stranger than noise.
+Only the deeper half of the norms is used: the first ones separate small, grey or blurred pictures
+from sharp ones, which a network copes with, and place dull pictures farther away than noise.
 """
 
 import math
@@ -38,12 +38,12 @@ from headstart.evaluation.norm_statistics import (
 )
 from headstart.features.engines import check_device
 
-MOST = 100  # examples that are looked at, enough to tell to within 0.03 (bench/unlike.py)
-FEW = 5  # fewer than that tell nothing
+MOST = 100  # examples measured: enough for an error of 0.03 (bench/unlike.py)
+FEW = 5  # fewer examples give no distance
 BATCH = 16
-NOISE = 16  # examples of it
-FAR, VERY_FAR = 0.30, 0.68  # distances from which on data is called so (bench/unlike.py)
-UNSURE = 0.20  # or far, if the source head's scores are below that
+NOISE = 16  # examples of noise
+FAR, VERY_FAR = 0.30, 0.68  # least distances of "far" and "very far" (bench/unlike.py)
+UNSURE = 0.20  # below this confidence of the source head, data is "far", too
 FORGETFUL = (
     "holds no statistics of a source task (batch norms that were trained), nor a source head that "
     "was trained."
@@ -61,12 +61,13 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Unlike:
-    """How far pictures are from what a backbone learned on.
+    """How far examples are from a backbone's source task.
 
-    distance: from 0, its channels have the values they had on the source task, to 1, those that
-    noise gives them, or more; None without batch norms that remember. sure: the mean of the highest
-    score that the source head gives a picture; None without that head. named: different source
-    classes it calls. why: it can't be told, if it can't.
+    distance: 0 for the statistics of the source task, 1 for those of noise, or more; None without
+    trained batch norms.
+    sure: the mean over examples of the source head's highest score; None without a source head.
+    named: number of different source classes predicted.
+    why: the reason, if the distance is unknown.
     """
 
     backbone: str
@@ -78,7 +79,7 @@ class Unlike:
 
     @property
     def word(self) -> str:
-        """Near, far or very far; "" if it can't be told. A head alone never says very far."""
+        """near, far or very far; "" if unknown. The source head alone never gives very far."""
         if self.why:
             return ""
         if self.distance is not None and self.distance.value >= VERY_FAR:
@@ -89,7 +90,7 @@ class Unlike:
 
     @property
     def sentence(self) -> str:
-        """Where the data lies, without a full stop."""
+        """A clause that states where the data lies, without a full stop."""
         if not self.word:
             return f"how far it lies from what {self.backbone} learned on can't be told"
         place = self.word if self.word == "near" else f"{self.word} from"
@@ -97,11 +98,11 @@ class Unlike:
 
     @property
     def advice(self) -> str:
-        """What to do about it, or why it can't be told."""
+        """Advice on training, or the reason why the distance is unknown."""
         return ADVICE.get(self.word, self.why)
 
     def table(self) -> list[tuple[str, str, str]]:
-        """One row for each number: what, how much with its interval, and how to read it."""
+        """Return rows (name, value with interval, explanation of the scale)."""
         rows = list[tuple[str, str, str]]()
         if self.distance is not None:
             scale = f"0 as there, 1 as noise; far from {FAR:.2f} on, very far from {VERY_FAR:.2f}"
@@ -112,7 +113,7 @@ class Unlike:
         return rows
 
     def to_plain(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return a value for JSON."""
         return {
             "backbone": self.backbone,
             "word": self.word or None,
@@ -134,10 +135,9 @@ def unlike(
     runtime: Runtime | None = None,
     listener: Listener | None = None,
 ) -> Unlike:
-    """How far a sample of the data lies from what `backbone` was trained on, every class with its
-    share.
+    """Measure how far a stratified sample of `data` lies from the source task of `backbone`.
 
-    Examples that can't be read are passed over; raises DataError if there are no others.
+    Unreadable examples are skipped; raises DataError if none can be read.
     """
     card, memory = backbone.card, remembered(backbone.module)
     if memory is None and trained_head(backbone) is None:
@@ -152,7 +152,7 @@ def unlike(
 
 
 def told(backbone: Backbone, memory: Memory | None, seen: Noted, noise: Noted | None) -> Unlike:
-    """How far pictures are by what was noted of them, and of noise if the norms remember."""
+    """Return the distance of examples from their statistics; noise: None without batch norms."""
     name, head, n = backbone.card.name, trained_head(backbone), len(seen)
     if n < FEW:
         return Unlike(name, n, why=f"It takes {FEW} pictures or more to tell.")
@@ -167,15 +167,15 @@ def told(backbone: Backbone, memory: Memory | None, seen: Noted, noise: Noted | 
 
 
 def trained_head(backbone: Backbone) -> SourceHead | None:
-    """The head of the source task, unless its weights are random."""
+    """Return the head of the source task; None if its weights are random."""
     return None if backbone.card.origin == "random" else backbone.source_head
 
 
 def estimated(memory: Memory, seen: Noted, noise: Noted) -> Estimate:
-    """How far apart all pictures of the kind would be, noise being 1, by leaving out each in turn.
+    """Return the distance of the examples' population in units of the distance of noise.
 
-    Few pictures come out too far, since their mean lies off; the jackknife takes that away, and
-    tells how sure the rest is (Efron and Tibshirani 1993, eq. 10.8 and 11.5).
+    The mean of few examples is off, which makes their distance too large; the jackknife removes
+    this bias and gives the standard error (Efron and Tibshirani 1993, eq. 10.8 and 11.5).
     """
     n, mean, second = len(seen), seen.mean.sum(axis=0), seen.second.sum(axis=0)
     rest = zip((mean - seen.mean) / (n - 1), (second - seen.second) / (n - 1), strict=True)
@@ -186,7 +186,7 @@ def estimated(memory: Memory, seen: Noted, noise: Noted) -> Estimate:
 
 
 def sample(data: Dataset, most: int, seed: int) -> Dataset:
-    """At most so many rows, of every class its share."""
+    """Draw at most `most` rows, stratified by class."""
     if len(data) <= most:
         return data
     drawn = np.random.default_rng(seed).random(len(data))
@@ -195,7 +195,7 @@ def sample(data: Dataset, most: int, seed: int) -> Dataset:
 
 
 def white_noise(input: Input[Any]) -> Batch:
-    """Examples of it, always the same: whole levels are drawn evenly, other numbers normally."""
+    """Return NOISE fixed random examples: uniform for integer inputs, normal for float inputs."""
     rng = np.random.default_rng(0)
     return {name: _noise(rng, values) for name, values in input.blank(NOISE).items()}
 
@@ -210,7 +210,7 @@ def _noise(rng: np.random.Generator, like: NDArray[Any]) -> NDArray[Any]:
 def _batches(
     input: Input[Any], data: Dataset, runtime: Runtime, listener: Listener
 ) -> Generator[Batch]:
-    """The readable rows as the network is given them."""
+    """Yield the readable rows as batches for the network."""
     fetched = ordered_map(
         lambda source: _readable(source, input),
         data.files,
@@ -235,7 +235,7 @@ def _readable(source: CheckedFile, input: Input[Any]) -> Batch | None:
 
 
 def _mean(values: Floats) -> Estimate:
-    """Of numbers from 0 to 1."""
+    """Return the mean of numbers from 0 to 1 with its normal interval."""
     error = values.std(ddof=1) / np.sqrt(len(values))
     return _estimate(float(values.mean()), float(error), len(values), most=1.0)
 
