@@ -1,4 +1,4 @@
-"""A backbone: a pretrained network, what it eats, what it gives, and its blocks in depth order."""
+"""A backbone: a pretrained network, its card and its blocks in depth order."""
 
 import hashlib
 import re
@@ -22,12 +22,12 @@ Origin = Literal["pretrained", "fine-tuned", "random", "given"]
 
 @dataclass(frozen=True)
 class Card:
-    """What anyone may ask of a backbone without loading it.
+    """The description of a backbone, readable without its weights.
 
-    architecture: the code that builds the module, as "timm:tf_efficientnet_lite0". dim: length of
-    the feature vector. input: how examples are brought to the network. origin: of the weights;
-    "given" are those of a file or of a module that the user named. source_classes: the names of the
-    source task's classes, in the order of the source head's outputs; empty if there is none.
+    architecture: source and id of the code that builds the module, as "timm:tf_efficientnet_lite0".
+    dim: length of the feature vector. input: how examples are prepared. origin: of the weights;
+    "given" means a file or module of the user. source_classes: class names of the source task, in
+    the order of the source head's outputs; empty without one.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Card:
 
     @property
     def id(self) -> str:
-        """What the source calls the architecture: what stands behind the colon."""
+        """The id of the architecture within its source: the part after the colon."""
         return self.architecture.partition(":")[2]
 
 
 def card_to_plain(card: Card) -> dict[str, Any]:
-    """Everything needed to rebuild a card, ready for JSON."""
+    """Return a card as a dict of JSON values."""
     return {
         name: input_to_plain(card.input) if name == "input" else value
         for name, value in to_plain(card).items()
@@ -58,19 +58,19 @@ def card_to_plain(card: Card) -> dict[str, Any]:
 
 
 def card_from_plain(plain: Any) -> Card:
-    """Rebuild what `card_to_plain` made, or an earlier release; raises SpecError or UnknownName if
-    it is no card."""
+    """Rebuild a card from `card_to_plain` or an earlier release; raises SpecError or UnknownName
+    if `plain` is not a card."""
     if not isinstance(plain, dict) or plain.get("kind") != Card.__name__:
         raise SpecError(f"A card is a JSON object of kind Card; got {plain!r:.80}.")
     settings = {**_with_origin(plain)}
-    if isinstance(old := settings.pop("preprocess", None), dict):  # the first releases' word
+    if isinstance(old := settings.pop("preprocess", None), dict):  # its name in the first releases
         settings["input"] = {**old, "kind": "image"}
     given = input_from_plain(settings.pop("input", None))
     return replace(from_plain({**settings, "input": None}, Card), input=given)
 
 
 def _with_origin(plain: Any) -> Any:
-    """Cards of format 2 bundles before 0.2 said in words where their weights came from."""
+    """Add `origin` to a card of a format 2 bundle before 0.2, which described it in prose."""
     if not isinstance(plain, dict) or not isinstance(plain.get("weights"), str):
         return plain
     words, others = plain["weights"], {k: v for k, v in plain.items() if k != "weights"}
@@ -86,13 +86,13 @@ _SIGNS: tuple[tuple[str, Origin], ...] = (
 
 
 def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:
-    """The tensors whose names begin with `prefix`, without it."""
+    """Return the tensors whose names begin with `prefix`, with the prefix removed."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 @dataclass(frozen=True)
 class Block:
-    """Layers that are thawed together; `parameters` are names in the module's state dict."""
+    """Layers that are thawed together; `parameters`: their names in the module's state dict."""
 
     name: str
     parameters: tuple[str, ...]
@@ -100,13 +100,13 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class SourceHead:
-    """The linear layer that the backbone was trained with."""
+    """The linear classification layer that the backbone was pretrained with."""
 
     weight: NDArray[np.float32]  # (D, C)
     bias: NDArray[np.float32]  # (C,)
 
     def scores(self, x: NDArray[np.float32]) -> NDArray[np.float64]:  # (N, D) -> (N, C)
-        """Softmax over the source classes."""
+        """Return the softmax over the source classes."""
         logits = x.astype(np.float64) @ self.weight + self.bias
         e = np.exp(logits - logits.max(axis=1, keepdims=True))
         return e / e.sum(axis=1, keepdims=True)
@@ -114,9 +114,9 @@ class SourceHead:
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A PyTorch module, from what its input's first layer gives to (N, D), with its card.
+    """A PyTorch module, from the output of its input's first layer to (N, D), and its card.
 
-    `blocks` run from the input side to the output side and share out all parameters.
+    blocks: from input to output; every parameter is in one.
     """
 
     card: Card
@@ -126,15 +126,15 @@ class Backbone:
 
     @property
     def parts(self) -> "tuple[nn.Module, tuple[Block, ...]]":
-        """The module and its blocks, which a source builds of a card."""
+        """The module and its blocks, as `sources.build` returns them."""
         return self.module, self.blocks
 
     def changed(self, **settings: Any) -> "Backbone":
-        """The same with examples brought to it in another way (see `Input.changed`)."""
+        """Return the backbone with changed input settings (see `Input.changed`)."""
         return replace(self, card=replace(self.card, input=self.card.input.changed(**settings)))
 
     def source(self) -> SourceHead:
-        """The head of the source task; raises SpecError if the backbone came without it."""
+        """Return the source head; raises SpecError if the backbone has none."""
         if self.source_head is None or not self.card.source_classes:
             raise SpecError(
                 f"{self.card.name} has no source classes: it came without the layer it was trained "
@@ -147,7 +147,7 @@ class Backbone:
         return sum(p.numel() for p in self.module.parameters())
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
-        """Every parameter and buffer by its name; raises Mismatch for types NumPy hasn't got."""
+        """Return every parameter and buffer by name; raises Mismatch for dtypes NumPy lacks."""
         state = self.module.state_dict()
         try:
             return {name: tensor.cpu().numpy() for name, tensor in state.items()}
@@ -158,7 +158,7 @@ class Backbone:
             ) from error
 
     def fingerprint(self) -> str:
-        """Names the architecture and every weight; taken afresh each time, weights can change."""
+        """Return the fingerprint of architecture and weights; not cached, weights can change."""
         import torch
 
         def entries() -> Iterable[tuple[str, str, tuple[int, ...], bytes]]:
@@ -172,7 +172,7 @@ class Backbone:
 def weights_fingerprint(
     card: Card, entries: Iterable[tuple[str, str, tuple[int, ...], "bytes | memoryview"]]
 ) -> str:
-    """16 hex digits for an architecture, the constants of its first layer and its weights.
+    """Return 16 hex digits for an architecture, the constants of its first layer and its weights.
 
     entries: name, dtype, shape and raw bytes of each tensor, in any order.
     """

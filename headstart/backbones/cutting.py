@@ -1,4 +1,4 @@
-"""Where frozen meets thawed: which parameters may learn, and the last tensor before them."""
+"""The cut of a network: which parameters are trainable, and the last tensor before them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from headstart.base.errors import SpecError, UnknownName
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A network taken apart where a single tensor crosses from frozen to thawed layers.
+    """A network split where a single tensor passes from frozen to thawed layers.
 
-    trunk: what the module takes -> (N, *shape), wholly frozen; tail: (N, *shape) -> (N, D); both:
-    the whole network, giving (N, D) and (N, *shape). All hold the very modules of the backbone they
-    were cut from: what is trained in the tail is trained there.
+    trunk: the frozen part, module input -> (N, *shape). tail: (N, *shape) -> (N, D). both: the
+    whole network, returning (N, D) and (N, *shape). All three share the backbone's own modules, so
+    training the tail trains the backbone.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Cut:
 
 
 def thawed_by(backbone: Backbone, thaw: str, thaw_from: int | None = None) -> tuple[str, ...]:
-    """Names of the parameters that may learn, in the order of the module's own.
+    """Return the names of the trainable parameters, in the module's order.
 
     thaw: a number of blocks from the top; "all"; "none"; or a name or glob of blocks, layers or
-    parameters. thaw_from: instead, all layers from this one on, counted as Keras counts them
-    (`model.layers[thaw_from:]`, so a negative one counts from the top).
-    Raises SpecError or UnknownName for what the backbone hasn't got.
+    parameters. thaw_from: overrides thaw with all layers from this index on, counted as in Keras
+    (`model.layers[thaw_from:]`; a negative index counts from the top). Raises SpecError or
+    UnknownName for blocks or layers that the backbone lacks.
     """
     names = [name for name, _ in backbone.module.named_parameters()]
     if thaw_from is not None:
@@ -52,10 +52,10 @@ def thawed_by(backbone: Backbone, thaw: str, thaw_from: int | None = None) -> tu
 
 
 def layers_of(module: nn.Module) -> tuple[str, ...]:
-    """Names of the layers in the order in which they run.
+    """Return the layer names in execution order.
 
-    Those of a Keras network are Keras' own, its input layer and additions included, so that a
-    number means what it means there; elsewhere each module without parts of its own is one.
+    A Keras network lists Keras' own layers, including its input layer and additions, so that
+    indices match Keras; in other networks each module without submodules is a layer.
     """
     if isinstance(own := getattr(module, "layers", None), tuple):
         return own
@@ -67,10 +67,10 @@ def layers_of(module: nn.Module) -> tuple[str, ...]:
 
 
 def cut_before(backbone: Backbone, thawed: Sequence[str]) -> Cut | None:
-    """The backbone cut at the last point before its first thawed layer that one tensor crosses.
+    """Cut the backbone at the last point before its first thawed layer where one tensor passes.
 
-    None if there is no such point (the first layer is thawed, or the network can't be traced):
-    then the whole network has to run.
+    Returns None without such a point (the first layer is thawed, or the network can't be traced):
+    training then has to run the whole network.
     """
     graph = traced(backbone.module)
     if graph is None:
@@ -106,7 +106,7 @@ def _of_top_blocks(backbone: Backbone, count: int) -> Iterator[str]:
 
 
 def _matching(backbone: Backbone, pattern: str, names: Sequence[str]) -> Iterator[str]:
-    """Parameters whose own name, or that of what holds them, is matched."""
+    """Yield the parameters whose name, or whose block's or module's name, matches `pattern`."""
     whole = [block for block in backbone.blocks if fnmatchcase(block.name, pattern)]
     found = {name for block in whole for name in block.parameters}
     for name in names:
@@ -129,7 +129,7 @@ def _owned(layers: Iterable[str], names: Sequence[str]) -> Iterator[str]:
 
 @torch.inference_mode()
 def _shape_after(trunk: nn.Module, backbone: Backbone) -> tuple[int, ...] | None:
-    """What one example is at the cut; None if that is no tensor with a row an example."""
+    """Return one example's shape at the cut; None unless a tensor with one row per example."""
     value = trunk(blank_for_network(backbone.card.input, 2))
     if not isinstance(value, torch.Tensor) or value.dim() < 2 or len(value) != 2:
         return None

@@ -1,4 +1,4 @@
-"""A network that takes the arrays of a batch, as an engine or an exported graph is given them."""
+"""A network whose arguments are the arrays of a batch, for engines and for the ONNX export."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ from headstart.backbones.inputs import Batch, Input
 
 
 class WholeNetwork(nn.Module):
-    """A network behind the first layer of its input."""
+    """The first layer of an input, followed by the network."""
 
     def __init__(self, network: nn.Module, input: Input[Any]) -> None:
         super().__init__()
         self.network, self.first = network, input.first_layer()
 
-    def forward(self, *arrays: Tensor) -> Any:  # -> (N, D), and the cut if any
-        # `first` is not called as a module, since the exporter would give its steps other names
+    def forward(self, *arrays: Tensor) -> Any:  # -> (N, D), and the activations at the cut if any
+        # `first` is not called as a module: the exporter would rename its operations
         given = self.first.forward(*arrays)
         return self.network(*given) if isinstance(given, tuple) else self.network(given)
 
 
 def tensors(batch: Batch) -> tuple[Tensor, ...]:
-    """The arrays of a batch in their order, as a `WholeNetwork` takes them."""
+    """Return the arrays of a batch as tensors, in order, as arguments of a `WholeNetwork`."""
     return tuple(torch.from_numpy(values) for values in batch.values())
 
 
 def blank_for_network(input: Input[Any], n: int) -> Any:
-    """What a backbone's module takes of a blank batch: one tensor, as a rule."""
+    """Return a blank batch as the backbone's module takes it: usually one tensor."""
     return input.first_layer()(*tensors(input.blank(n)))

@@ -1,12 +1,12 @@
-"""Which files an ONNX graph would read: found in its bytes, before any runtime opens it.
+"""Find the files that an ONNX graph would read, from its bytes, before a runtime opens the graph.
 
-ONNX lets a tensor's numbers lie in a file ("external data"), so whoever made a graph could name
-files of the machine that runs it. ONNX Runtime reads them from the working directory, and before
-1.27 it could be led to any other file and to any address in memory. A graph of ours names one file,
-which is never opened: the numbers are handed over in memory.
+ONNX tensors may refer to files ("external data"), so the author of a graph could name files of the
+machine that runs it. ONNX Runtime reads such files from the working directory, and before 1.27 a
+graph could make it read any other file and any memory address. Graphs exported by headstart name
+one file, which is never opened: the weights are passed in memory.
 
-The core installation has no package `onnx`, so the few fields that matter are read here, as
-https://protobuf.dev/programming-guides/encoding describes; their numbers are those of onnx.proto.
+The core installation lacks the package `onnx`, so the few relevant fields are parsed here, as
+https://protobuf.dev/programming-guides/encoding describes; field numbers are those of onnx.proto.
 """
 
 from collections.abc import Collection, Iterator
@@ -15,12 +15,12 @@ from typing import Literal
 
 from headstart.base.errors import Mismatch
 
-WEIGHTS = "weights.safetensors"  # the file that our own graphs name for each of their inputs
+WEIGHTS = "weights.safetensors"  # the file that our graphs name for external tensors
 
 Kind = Literal["Model", "Training", "Function", "Graph", "Node", "Attribute", "Sparse", "Tensor"]
-Field = tuple[int, int | memoryview]  # its number, and an integer or the bytes of anything else
+Field = tuple[int, int | memoryview]  # field number, and the integer or the raw bytes
 
-# The fields by which a message holds tensors, or messages that hold tensors.
+# Per message kind, the fields that hold tensors or messages that hold tensors.
 HOLDS: dict[Kind, dict[int, Kind]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
@@ -31,16 +31,16 @@ HOLDS: dict[Kind, dict[int, Kind]] = {
     "Sparse": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
 }
-INITIALIZER = (7, 5)  # the model's graph, its initializers
+INITIALIZER = (7, 5)  # field path: the model's graph, its initializers
 NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # fields of a tensor
 OURS = b"\x0a\x08location\x12\x13" + WEIGHTS.encode()  # key and value, each with its length
-VARINT, BYTES, FIXED = 0, 2, {1: 8, 5: 4}  # wire types; how many bytes a fixed one has
+VARINT, BYTES, FIXED = 0, 2, {1: 8, 5: 4}  # wire types; FIXED: bytes per fixed-size type
 SHOWN = 80  # characters of a foreign name in a message
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor's name, what it says of a file, where that is, and the fields that lead to it."""
+    """A tensor's name, its external-data fields, the file they name, its field path."""
 
     name: str
     external: tuple[int | bytes, ...]
@@ -49,10 +49,10 @@ class _Tensor:
 
 
 def check_external_data(graph: bytes, inputs: Collection[str]) -> None:
-    """Raise Mismatch if an ONNX model reads a file, or if its bytes are not whole.
+    """Raise Mismatch if an ONNX model would read a file, or if its bytes are truncated.
 
-    inputs: initializers that are handed over in memory, so that the graph may name WEIGHTS for
-    each of them, once, as our own export does.
+    inputs: initializers passed in memory; the graph may name WEIGHTS once for each, as our export
+    does.
     """
     expected = set(inputs)
     try:
@@ -80,7 +80,7 @@ def _short(name: str) -> str:
 
 
 def _tensors(model: memoryview) -> Iterator[_Tensor]:
-    """Every tensor, wherever it is."""
+    """Yield every tensor of a model, at any depth."""
     waiting: list[tuple[Kind, memoryview, tuple[int, ...]]] = [("Model", model, ())]
     while waiting:  # no recursion: a hostile graph may be nested deeper than Python's limit
         kind, message, path = waiting.pop()
@@ -89,7 +89,7 @@ def _tensors(model: memoryview) -> Iterator[_Tensor]:
             yield _tensor(fields, path)
         for number, value in fields:
             if number in HOLDS[kind] and isinstance(value, memoryview):
-                longer = (*path, number)[: len(INITIALIZER) + 1]  # longer ones are all alike
+                longer = (*path, number)[: len(INITIALIZER) + 1]  # longer paths are alike
                 waiting.append((HOLDS[kind][number], value, longer))
 
 
@@ -109,7 +109,7 @@ def _text(value: int | bytes | memoryview) -> str:
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
-    """The fields of a protobuf message; ValueError or IndexError where it is none."""
+    """Yield the fields of a protobuf message; ValueError or IndexError if malformed."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -122,15 +122,15 @@ def _fields(message: memoryview) -> Iterator[Field]:
             at = start + size
             value = message[start:at]
         else:
-            at += FIXED.get(wire, len(message))  # groups, which onnx.proto has none of, end here
-        # Protobuf cuts off the upper bits of a larger number, and would see another field.
+            at += FIXED.get(wire, len(message))  # groups, unused by onnx.proto, end here
+        # Protobuf truncates larger field numbers and would read a different field.
         if at > len(message) or not 0 < number < 2**29:
             raise ValueError
         yield number, value
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The integer of 7 bits a byte, least first, that begins at `at`, and where it ends."""
+    """Return the varint (7 bits per byte, low bits first) at offset `at`, and its end."""
     value = 0
     for shift in range(0, 70, 7):
         byte = message[at]

@@ -1,4 +1,4 @@
-"""A backbone as it is shipped: a graph and its weights, which run without PyTorch."""
+"""A backbone as shipped: an ONNX graph and its weights, which run without PyTorch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from headstart.backbones.backbone import Card, weights_fingerprint
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
-    """An ONNX graph whose weights stay in a table of their own.
+    """An ONNX graph with its weights stored separately.
 
-    graph: reads the arrays of a batch by their names, gives "features" (N, D) float32; the input's
-    first layer is its first step. weights: the module's state dict; those in `inputs` are the
-    graph's initializers, by the same names.
+    graph: takes the arrays of a batch by name, returns "features" (N, D) float32, and begins with
+    the input's first layer. weights: the module's state dict. inputs: names of the weights that are
+    initializers of the graph.
     """
 
     card: Card
@@ -25,11 +25,11 @@ class Frozen:
 
     @property
     def parameters(self) -> int:
-        """Numbers that training may change: all but buffers, which batch norms call running_…"""
+        """The number of trainable values: all but buffers (batch-norm statistics)."""
         return sum(a.size for name, a in self.weights.items() if not _is_buffer(name))
 
     def fingerprint(self) -> str:
-        """The same as that of the backbone it was made from."""
+        """Return the fingerprint of the backbone that the graph was exported from."""
         return weights_fingerprint(
             self.card,
             ((name, str(a.dtype), a.shape, _raw(a)) for name, a in self.weights.items()),

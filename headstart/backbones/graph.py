@@ -1,4 +1,4 @@
-"""From a PyTorch backbone to the ONNX graph that a CPU runs several times faster."""
+"""Export a PyTorch backbone to an ONNX graph, which a CPU runs several times faster."""
 
 import copy
 import io
@@ -20,14 +20,14 @@ from headstart.backbones.inputs import Batch
 from headstart.backbones.padding import PaddedConv2d, same_edges
 
 OPSET = 17
-_INSIDE = "network."  # what the exporter puts before the names of the module's own weights
+_INSIDE = "network."  # the exporter's prefix for the names of the module's weights
 
 
 def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
-    """The backbone as a graph (opset 17, any batch size) beside its weights.
+    """Export the backbone to a graph (opset 17, any batch size) with separate weights.
 
-    both: the same network with a second output (`cutting.Cut.both`), which the graph then has too.
-    Takes seconds. The module is copied, never changed.
+    both: the same network with a second output (`cutting.Cut.both`), which the graph then returns
+    too. Takes seconds. The module is copied, not changed.
     """
     module = copy.deepcopy(both or backbone.module).cpu().float().eval()
     input = backbone.card.input
@@ -41,9 +41,9 @@ def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
 
 
 def _with_static_padding(module: nn.Module, blank: Any) -> nn.Module:
-    """timm computes "SAME" padding from the input's shape at run time, which costs a quarter of
-    the speed in ONNX Runtime; the card fixes the size, so the padding can be fixed too.
+    """Replace timm's "SAME" padding, computed from the input shape at run time, by fixed padding.
 
+    Dynamic padding costs a quarter of the speed in ONNX Runtime, and the card fixes the input size.
     blank: one example as the module takes it.
     """
     sizes: dict[str, tuple[int, int]] = {}
@@ -68,17 +68,17 @@ def _with_static_padding(module: nn.Module, blank: Any) -> nn.Module:
 
 
 def _exported(network: nn.Module, blank: Batch, outputs: list[str]) -> Any:
-    """The ONNX model as the TorchScript exporter writes it, nothing folded, so weights keep names.
+    """Export with the TorchScript exporter, unfolded, so that weights keep their names.
 
-    (PRESERVE, since EVAL melts batch norms into convolutions; ONNX Runtime does that on loading.)
+    (PRESERVE, because EVAL folds batch norms into convolutions; ONNX Runtime does that on loading.)
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings(), _plain_attention():
-        warnings.simplefilter("ignore")  # the exporter's own deprecation and tracing notes
+        warnings.simplefilter("ignore")  # the exporter's deprecation and tracing warnings
         torch.onnx.export(
             network,
             tensors(blank),
-            buffer,  # type: ignore[arg-type]  # a buffer is taken when dynamo is False
+            buffer,  # type: ignore[arg-type]  # a buffer is accepted when dynamo is False
             dynamo=False,
             opset_version=OPSET,
             input_names=list(blank),
@@ -92,7 +92,7 @@ def _exported(network: nn.Module, blank: Batch, outputs: list[str]) -> Any:
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Attention of PyTorch's own as separate operations: fused into one it has no form in ONNX."""
+    """Disable PyTorch's fused attention, which has no ONNX equivalent."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -102,11 +102,11 @@ def _plain_attention() -> Iterator[None]:
 
 
 def _split(model: Any, names: set[str]) -> Any:
-    """Take the weights out of the graph: initializers become references by their own names."""
+    """Turn initializers into references to external weights, under the weights' own names."""
     renamed = {f"{_INSIDE}{name}": name for name in names}
     for node in model.graph.node:
         node.input[:] = [renamed.get(i, i) for i in node.input]
-        node.output[:] = [renamed.get(o, o) for o in node.output]  # twins are made by Identity
+        node.output[:] = [renamed.get(o, o) for o in node.output]  # Identity copies shared weights
     for tensor in model.graph.initializer:
         if tensor.name in renamed:
             tensor.name = renamed[tensor.name]
@@ -117,10 +117,10 @@ def _split(model: Any, names: set[str]) -> Any:
 
 
 def _padded_in_place(model: Any, module: nn.Module) -> Any:
-    """Make each Pad before a "SAME" convolution the convolution's own, which PyTorch can't say.
+    """Merge each Pad before a "SAME" convolution into the convolution, unlike PyTorch.
 
-    ONNX Runtime would do so itself if the exporter wrote the padding as a constant; as it is, each
-    Pad makes it leave its blocked memory layout and come back, at a third of the speed in all.
+    ONNX Runtime would do so if the exporter wrote the padding as a constant; each unmerged Pad
+    forces a change of memory layout and back, a third of the speed in total.
     """
     edges = {
         f"{name}.weight": conv.edges
@@ -138,7 +138,7 @@ def _padded_in_place(model: Any, module: nn.Module) -> Any:
 
 
 def _without_dead_nodes(model: Any) -> Any:
-    """Take out what nobody reads: the exporter writes eight nodes to make up each Pad's edges."""
+    """Remove nodes with unused outputs: the exporter writes eight per Pad for its edges."""
     wanted, kept = {output.name for output in model.graph.output}, []
     for node in reversed(model.graph.node):
         if wanted.intersection(node.output):

@@ -1,7 +1,7 @@
-"""What an example is: how it is read, brought to a network and named. Pictures are one kind.
+"""The kinds of examples (`Input`): how an example is read, prepared for a network and identified.
 
-A backbone's card owns one `Input`, so that the same bytes become the same arrays in training,
-evaluation, explanation, export and serving. Classes of inputs are known by their `kind`.
+A backbone's card holds one `Input`, so that the same bytes become the same arrays in training,
+evaluation, explanation, export and serving. Input classes are registered by their `kind`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 Batch = Mapping[str, NDArray[Any]]  # N prepared examples, by the graph's input names: first axis N
-Raw = TypeVar("Raw")  # one example as it is read: for pictures (H, W, 3) uint8
+Raw = TypeVar("Raw")  # one decoded example; an image is (H, W, 3) uint8
 
 
 class Input(Protocol[Raw]):
-    """One kind of example. Subclass it as a frozen dataclass: its fields are what a card saves.
+    """One kind of example. Subclass it as a frozen dataclass, whose fields a card saves.
 
-    kind: its name in cards. noun: what messages call its examples. suffixes: of the files that a
-    folder of such examples holds. unmeant: what `why_not` says of a file that nobody meant as one.
+    kind: name in cards. noun: name of the examples in messages. suffixes: of example files in a
+    folder. unmeant: the answer of `why_not` for other files.
     """
 
     kind: ClassVar[str]
@@ -36,81 +36,81 @@ class Input(Protocol[Raw]):
     unmeant: ClassVar[str] = "not an example"
 
     def fetch(self, where: Any) -> bytes:
-        """The bytes of an example, which name it; raises OSError, or DataError with the reason."""
+        """Return the bytes of an example, which identify it; raises OSError or DataError."""
         ...
 
     def read(self, data: bytes) -> Raw:
-        """Decode one example from its bytes; raises DataError with the reason."""
+        """Decode one example from its bytes; raises DataError."""
         ...
 
     def prepare(self, raw: Raw) -> Batch:
-        """One example (N = 1) as the network is given it."""
+        """Return a batch of one example (N = 1), ready for the network."""
         ...
 
     def fingerprint(self) -> str:
-        """Part of the store's keys: changes whenever `prepare` would give other values."""
+        """Return a part of the cache keys; changes whenever `prepare` would."""
         ...
 
     def first_layer(self) -> "nn.Module":
-        """From the arrays of a batch, as tensors, to what the backbone's module takes.
+        """Return the layer from a batch's arrays (as tensors) to the backbone module's input.
 
-        It is exported inside the graph: normalisation and casts.
+        It is exported inside the graph and contains normalisation and casts.
         """
         ...
 
     def blank(self, n: int) -> Batch:
-        """A batch of the right shapes and types, for tracing."""
+        """Return a batch with the right shapes and dtypes, for tracing."""
         ...
 
     def golden(self) -> Batch:
-        """One example that is the same everywhere: its scores are saved with a bundle."""
+        """Return one fixed example, whose scores are saved with a bundle."""
         return self.blank(1)
 
     def constants(self) -> tuple[Any, ...]:
-        """Numbers in `first_layer`, which belong to the weights: part of their fingerprint."""
+        """Return the constants of `first_layer`, which are part of the weights' fingerprint."""
         return ()
 
     def store_key(self, data: bytes, file: bytes) -> bytes:
-        """The name in the store of what is computed from these bytes; `file` is their digest."""
+        """Return the cache key of what is computed from `data`; `file` is the digest of `data`."""
         return file
 
     def collate(self, examples: Sequence[Batch]) -> Batch:
-        """The examples joined along N; an input whose examples differ in length pads them here."""
+        """Join examples along N; an input with examples of different lengths pads them here."""
         return {name: np.concatenate([e[name] for e in examples]) for name in examples[0]}
 
     def why_not(self, file: Path) -> str:
-        """Why a file in a folder is no such example, or "" if it is one; raises OSError."""
+        """Return why a file in a folder is not an example, or "" if it is one; raises OSError."""
         return "" if file.suffix.lower() in self.suffixes else self.unmeant
 
     def known_set(self, folder: Path) -> Any:
-        """The `Dataset` that a folder holds if it is a known public one, or None."""
+        """Return the `Dataset` in a folder that holds a known public data set, otherwise None."""
         return None
 
     def surveyor(self) -> Any:
-        """A `data.survey.Surveyor` of such examples; without one only copies of bytes are found."""
+        """Return a `data.survey.Surveyor`; with None only byte-identical copies are found."""
         return None
 
     def describe(self) -> str:
-        """What the network is given, in a few words for the report of a run."""
+        """Return a short description of the network's input for a run's report."""
         return self.noun
 
     def changed(self, **settings: Any) -> "Input[Raw]":
-        """The same with other settings, as a recipe asks; raises SpecError for one it has not."""
+        """Return the input with other settings; raises SpecError for a setting that it lacks."""
         if settings:
             raise SpecError(f"{', '.join(settings)} can't be chosen for {self.noun}.")
         return self
 
 
 def digest_of(example: Batch) -> bytes:
-    """Names the arrays of one prepared example; of a single array of bytes, those alone."""
+    """Return the digest of the arrays of one prepared example."""
     if len(example) == 1 and (only := next(iter(example.values()))).dtype == np.uint8:
-        return digest(only.tobytes())  # as stores have named pictures from the first version on
+        return digest(only.tobytes())  # keys of images in stores since the first version
     parts = (f"{k} {v.dtype.str} {v.shape}".encode() + v.tobytes() for k, v in example.items())
     return digest(*parts)
 
 
 def only_array(batch: Batch) -> NDArray[Any]:
-    """The array of a batch; raises SpecError if there are several."""
+    """Return the array of a batch; raises SpecError if there are several."""
     if len(batch) != 1:
         raise SpecError(
             f"A whole network is trained on examples of one array; these have {', '.join(batch)}. "
@@ -120,32 +120,32 @@ def only_array(batch: Batch) -> NDArray[Any]:
 
 
 def length(batch: Batch) -> int:
-    """N, the number of examples."""
+    """Return N, the number of examples."""
     return len(next(iter(batch.values())))
 
 
 def rows_of(batch: Batch, rows: Any) -> Batch:
-    """Some examples of a batch: a slice, numbers or a mask."""
+    """Return some examples of a batch; rows: a slice, indices or a mask."""
     return {name: values[rows] for name, values in batch.items()}
 
 
 def input_to_plain(input: Input[Any]) -> dict[str, Any]:
-    """The kind of an input and its settings, ready for JSON."""
+    """Return the kind of an input and its settings as a dict of JSON values."""
     return {**to_plain(input), "kind": input.kind}
 
 
 def input_from_plain(plain: Any) -> Input[Any]:
-    """Rebuild what `input_to_plain` made; raises SpecError or UnknownName if it is no input."""
+    """Rebuild an input from `input_to_plain`; raises SpecError or UnknownName for anything else."""
     if not isinstance(plain, dict):
         raise SpecError(f"A card's input is a JSON object; got {type(plain).__name__}.")
     kind = input_class(str(plain.get("kind")))
     return from_plain({**plain, "kind": kind.__name__}, kind)
 
 
-INPUTS: Extensions[Any] = Extensions("kind of input", "inputs")  # classes, or one of each
+INPUTS: Extensions[Any] = Extensions("kind of input", "inputs")  # classes, or instances of them
 
 
 def input_class(kind: str) -> type[Input[Any]]:
-    """The class of a kind; raises UnknownName with the nearest."""
+    """Return the class registered for a kind; raises UnknownName with the nearest kind."""
     found = INPUTS[kind]
     return found if isinstance(found, type) else type(found)

@@ -1,4 +1,4 @@
-"""Zeros around a convolution's input, more on one edge than on the other, for one input size."""
+"""Asymmetric zero padding of a convolution's input, computed for one input size."""
 
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
@@ -7,9 +7,9 @@ Edges = tuple[int, int, int, int]  # left, right, top, bottom: the order of torc
 
 
 class PaddedConv2d(nn.Conv2d):
-    """A convolution with the weights of `conv` that puts `edges` around its input itself.
+    """The convolution `conv` with fixed padding `edges`, which may differ between the sides.
 
-    In ONNX the padding becomes the convolution's own (`graph.freeze`), which PyTorch can't say.
+    `graph.freeze` turns the padding into the ONNX Conv's pads, which PyTorch can't express.
     """
 
     def __init__(self, conv: nn.Conv2d, edges: Edges) -> None:
@@ -28,7 +28,7 @@ def same_edges(
     stride: tuple[int, ...],
     dilation: tuple[int, ...] = (1, 1),
 ) -> Edges:
-    """TensorFlow's "SAME" padding of a (height, width): the odd zero is on the right and below.
+    """Return TensorFlow's "SAME" padding of a (height, width): an odd zero goes right and below.
 
     >>> same_edges((224, 224), (3, 3), (2, 2))
     (0, 1, 0, 1)

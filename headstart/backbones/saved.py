@@ -1,4 +1,4 @@
-"""A backbone in a folder: card.json beside weights.safetensors, as in every bundle."""
+"""Save and load a backbone as a folder: card.json and weights.safetensors, as in a bundle."""
 
 import json
 from pathlib import Path
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
-BACKBONE = "backbone."  # what the names of the module's tensors begin with in the file
+BACKBONE = "backbone."  # prefix of the module's tensors in the file
 SOURCE_HEAD = "source_head."
 weight_files = (".safetensors",)
 
 
 def load(id: str, weights: Weights) -> Backbone:
-    """`file:FOLDER`, a folder that `save_backbone` wrote, or a bundle's: its backbone alone."""
+    """Load `file:FOLDER`, written by `save_backbone`, or the backbone of a bundle."""
     folder = Path(id)
     card = read_card(folder / CARD)
     tensors = read_tensors(weights.file or folder / WEIGHTS)
@@ -47,7 +47,7 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> Path:
-    """Write `backbone` so that `file:FOLDER` loads it; raises FileExistsError if it is there."""
+    """Write `backbone` for `file:FOLDER`; raises FileExistsError if `folder` exists."""
     tensors = {f"{BACKBONE}{k}": np.asarray(v, order="C") for k, v in backbone.weights().items()}
     if source := backbone.source_head:
         tensors |= {f"{SOURCE_HEAD}weight": source.weight, f"{SOURCE_HEAD}bias": source.bias}
@@ -67,10 +67,10 @@ def read_card(path: Path) -> Card:
 
 
 def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
-    """A folder has no architecture of its own: its card names that of another source."""
+    """Raise SpecError: a folder has no architecture of its own; its card names another source's."""
     raise SpecError(f"A folder of weights can't be an architecture; got {card.architecture!r}.")
 
 
 def listing() -> tuple[Listing, ...]:
-    """Folders are not searched for."""
+    """Return nothing: folders are not searched for."""
     return ()

@@ -1,7 +1,5 @@
-"""Where backbones come from: what a source is, and the table of sources.
-
-The built-in lines of the table stand in `headstart.modalities.sources`, which fills it.
-"""
+"""The protocol and the table of backbone sources; `headstart.modalities.sources` fills the
+table."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Listing:
-    """A line of `headstart backbones`. size: pixels; where: how its weights are come by."""
+    """A line of `headstart backbones`. size: in pixels; where: the origin of its weights."""
 
     name: str
     size: str = "-"
@@ -29,7 +27,7 @@ class Listing:
 
 
 class Source(Protocol):
-    """One place that backbones come from: an object, or a module that has these names.
+    """A provider of backbones: an object or a module with these names.
 
     weight_files: suffixes that a local file of its weights may have.
     """
@@ -38,22 +36,22 @@ class Source(Protocol):
     def weight_files(self) -> tuple[str, ...]: ...
 
     def load(self, id: str, weights: Weights) -> Backbone:
-        """Raises UnknownName with the nearest name, SourceError for weights that can't be had."""
+        """Raises UnknownName with the nearest id, SourceError if weights are unavailable."""
 
     def build(self, card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
-        """The network that `card.architecture` names, with any weights, and its blocks."""
+        """Build the network `card.architecture`, with arbitrary weights, and its blocks."""
 
     def listing(self) -> Iterable[Listing]:
-        """A line for each backbone that it has."""
+        """Return a line for each backbone of the source."""
 
 
 SOURCES: Extensions[Source] = Extensions("source of backbones", "sources")
 
 
 def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
-    """The network that a card names, with any weights, and its blocks.
+    """Build the network that a card names, with arbitrary weights, and its blocks.
 
-    Raises SpecError if nothing here can build it.
+    Raises SpecError if its source is not installed.
     """
     name = card.architecture.partition(":")[0]
     try:

@@ -1,4 +1,4 @@
-"""A network as the operations that it runs, and parts of it as networks of their own."""
+"""Trace a network into a graph of operations, and turn parts of the graph into modules."""
 
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -10,27 +10,27 @@ NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._Instan
 
 
 def traced(module: nn.Module) -> fx.Graph | None:
-    """The operations of a network in the order in which they run; None if they depend on data."""
+    """Return a network's operations in execution order; None if they depend on the data."""
     if isinstance(module, fx.GraphModule):
         return module.graph
     try:
         graph = _Tracer(autowrap_functions=_opaque_functions()).trace(module)
-    except Exception:  # each of torch.fx's refusals is of another kind
+    except Exception:  # torch.fx raises many unrelated exception types
         return None
     return _of_one_input(graph)
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether a module is one operation: it has no parts, or is a norm, or hides how it works."""
+    """Return whether a module counts as one operation: no submodules, a norm, or untraceable."""
     return isinstance(module, (*NORMS, nn.MultiheadAttention, *_opaque_modules())) or not any(
         module.children()
     )
 
 
 def crossings(graph: fx.Graph, thawed: Collection[str] = ()) -> Iterator[fx.Node]:
-    """Nodes whose value alone is used after them, in order, up to the first that holds one of the
-    parameters named in `thawed`."""
-    nodes = [node for node in graph.nodes if node.op != "get_attr"]  # weights cross nothing
+    """Yield, in order, each node whose value alone is used after it, up to the first node that
+    holds a parameter in `thawed`."""
+    nodes = [node for node in graph.nodes if node.op != "get_attr"]  # weights are not activations
     place = {node: i for i, node in enumerate(nodes)}
     last_use = {node: max((place.get(u, 0) for u in node.users), default=0) for node in nodes}
     reach = 0  # the last use of any value made before this node
@@ -43,7 +43,7 @@ def crossings(graph: fx.Graph, thawed: Collection[str] = ()) -> Iterator[fx.Node
 
 
 def until(graph: fx.Graph, last: fx.Node) -> fx.Graph:
-    """The operations up to `last`, giving its value."""
+    """Return the operations up to `last`, whose value becomes the output."""
     copied, values = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in graph.nodes:
         values[node] = copied.node_copy(node, lambda n: values[n])
@@ -54,7 +54,7 @@ def until(graph: fx.Graph, last: fx.Node) -> fx.Graph:
 
 
 def tapped(graph: fx.Graph, tap: fx.Node) -> fx.Graph:
-    """The whole graph, giving the value of `tap` beside its own."""
+    """Return the whole graph with the value of `tap` as a second output."""
     copied, values = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in graph.nodes:
         if node.op == "output":
@@ -65,7 +65,7 @@ def tapped(graph: fx.Graph, tap: fx.Node) -> fx.Graph:
 
 
 def after(graph: fx.Graph, first: fx.Node) -> fx.Graph:
-    """The operations behind `first`, from its value to what the whole graph gives."""
+    """Return the operations after `first`, taking its value as input."""
     copied = fx.Graph()
     values = {first: copied.placeholder("x")}
     nodes = list(graph.nodes)
@@ -77,15 +77,15 @@ def after(graph: fx.Graph, first: fx.Node) -> fx.Graph:
 
 
 def as_module(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """The graph as a module that holds those parts of `root` that it uses."""
+    """Return the graph as a module with the submodules of `root` that it uses."""
     module = fx.GraphModule(root, graph)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return fx.GraphModule(root, module.graph)  # without the parts that only dead code used
+    return fx.GraphModule(root, module.graph)  # drops submodules used only by dead code
 
 
 def _of_one_input(graph: fx.Graph) -> fx.Graph:
-    """The same, with every input but the first at its default (a ViT takes a mask as well)."""
+    """Replace every input except the first by its default (a ViT also takes a mask)."""
     for node in [node for node in graph.nodes if node.op == "placeholder"][1:]:
         default = node.args[0] if node.args else None
 
@@ -100,7 +100,7 @@ def _of_one_input(graph: fx.Graph) -> fx.Graph:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into modules made of modules, and no further: a norm with its activation is a leaf."""
+    """Traces into containers but not into leaves: a norm with its activation is a leaf."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_leaf(m)

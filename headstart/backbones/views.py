@@ -1,4 +1,4 @@
-"""Which changed versions of an example there are: numbered, and the same for a number ever."""
+"""Augmented versions (views) of an example, numbered and reproducible."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,10 +9,10 @@ from headstart.base.values import fingerprint
 
 
 class ViewSpec(Protocol):
-    """Random changes to a prepared example that leave its answer as it is; each input has its own.
+    """Random changes to a prepared example that keep its label; each input has its own.
 
-    active: whether a view can differ from its example at all. views: how many of them are made
-    once and stored; 0 draws new ones every epoch.
+    active: whether a view can differ from its example. views: number of stored views per example; 0
+    draws new views every epoch.
     """
 
     @property
@@ -39,9 +39,9 @@ class NoChange:
 
 @dataclass(frozen=True)
 class Views:
-    """Every example's views 0, 1, 2, …: each decided by the file's bytes, its number and the seed.
+    """Views 0, 1, 2, … of every example, each a function of file bytes, number and seed.
 
-    So a view does not depend on the order of the rows, on threads, or on what else is trained.
+    A view does not depend on row order, threads or other training data.
     """
 
     spec: ViewSpec = NoChange()
@@ -49,19 +49,19 @@ class Views:
 
     @property
     def count(self) -> int:
-        """How many views of an example are stored; 0 for new ones every epoch."""
+        """The number of stored views per example; 0 means new views every epoch."""
         return self.spec.views if self.spec.active else 1
 
     def fingerprint(self) -> str:
-        """Nothing for views that change nothing, so that they share what plain examples have."""
+        """Return "" if views change nothing, so that they share the plain examples' cache."""
         return fingerprint(self.spec.fingerprint(), self.seed) if self.spec.active else ""
 
     def name(self, file: bytes, number: int) -> bytes:
-        """Names view `number` of the file with this digest."""
+        """Return the cache key of view `number` of the file with digest `file`."""
         return digest(file, number.to_bytes(4, "little")) if self.spec.active else file
 
     def view(self, plain: Batch, file: bytes, number: int) -> Batch:
-        """View `number` of a prepared example, which is of the file with this digest."""
+        """Return view `number` of the prepared example `plain`; `file`: the digest of its file."""
         if not self.spec.active:
             return plain
         seed = (self.seed % 2**64).to_bytes(8, "little")

@@ -1,4 +1,4 @@
-"""Which weights a network gets: the pretrained ones, random ones, or those of a local file."""
+"""The choice of a network's weights: pretrained, random, or from a local file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """choice: "pretrained", "random", or the path of a file. files: suffixes that it may have.
+    """choice: "pretrained", "random", or a file path. files: allowed suffixes of the file.
 
-    Pickles (.pth, .pt, .bin, .ckpt) are refused: reading one can run whatever was put into it.
+    Pickles (.pth, .pt, .bin, .ckpt) are refused, because reading one can run arbitrary code.
     """
 
     choice: str = "pretrained"
@@ -49,24 +49,24 @@ class Weights:
 
     @property
     def origin(self) -> Origin:
-        """Of a network that gets these weights."""
+        """The origin of a network with these weights, for its card."""
         if self.file:
             return "given"
         return "random" if self.random else "pretrained"
 
     @property
     def of_keras(self) -> bool:
-        """Whether Keras wrote the file (HDF5, no pickles)."""
+        """Whether Keras wrote the file (HDF5, without pickles)."""
         return self.file is not None and self.file.suffix == ".h5"
 
     def into(self, module: "nn.Module") -> None:
-        """Load the local file, if that is the choice, into a module that fits it exactly."""
+        """Load the local file, if one is chosen, into `module`; raises Mismatch as `fill` does."""
         if self.file is not None:
             fill(module, read_tensors(self.file), self.file)
 
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """Every tensor of a safetensors file; raises SourceError if it isn't one."""
+    """Return every tensor of a safetensors file; raises SourceError if it isn't one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -77,7 +77,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 def fill(module: "nn.Module", state: "Mapping[str, Tensor]", origin: object) -> None:
-    """Give `module` these weights, every one and no other; raises Mismatch naming what is off."""
+    """Load `state` into `module`; raises Mismatch if names, shapes or finiteness are off."""
     own = module.state_dict()
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # older files lack it
     missing = sorted(own.keys() - state.keys() - counters)
