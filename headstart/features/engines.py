@@ -1,4 +1,4 @@
-"""Who runs the frozen part: ONNX Runtime on a CPU, PyTorch on an accelerator."""
+"""The engines that run the frozen backbone: ONNX Runtime on a CPU, PyTorch on an accelerator."""
 
 import os
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 Features = NDArray[np.float32]  # (N, D)
-Outputs = tuple[NDArray[np.float32], ...]  # features (N, D) and, of a graph with one, the cut
+Outputs = tuple[NDArray[np.float32], ...]  # features (N, D), and activations if there is a cut
 
-TOLERANCE = 1e-4  # of the largest feature; seen between engines: 2e-5
-COMPARED = 4  # examples of the first batch that PyTorch runs too
+TOLERANCE = 1e-4  # relative to the largest feature; measured between engines: 2e-5
+COMPARED = 4  # examples of the first batch checked against PyTorch
 
 
 class Engine(Protocol):
-    """Runs a frozen backbone on prepared examples; `batch` is how many it likes at once."""
+    """Runs a frozen backbone on prepared examples; `batch`: its preferred batch size."""
 
     batch: int
 
@@ -32,13 +32,13 @@ class Engine(Protocol):
 
 
 def precision(backbone: Backbone | Frozen, runtime: Runtime) -> str:
-    """What `open_engine` will compute with, as part of the name of what it computed."""
+    """Return runtime and dtype of `open_engine`, as a part of the cache key of features."""
     on_cpu = runtime.device == "cpu" or isinstance(backbone, Frozen)
     return "onnxruntime-float32" if on_cpu else "torch-autocast-float16"
 
 
 def check_device(runtime: Runtime) -> None:
-    """Raises SpecError if the accelerator that was asked for is not there."""
+    """Raise SpecError if the requested accelerator is not available."""
     if runtime.device in ("auto", "cpu"):
         return
     import torch
@@ -57,11 +57,11 @@ def open_engine(
     *,
     graph: Frozen | None = None,
 ) -> Engine:
-    """The fastest engine for a resolved `runtime`; the one on a CPU checks itself against PyTorch.
+    """Return the fastest engine for a resolved `runtime`; on a CPU it is checked against PyTorch.
 
-    both: the backbone with a second output (`cutting.Cut.both`), which is wanted too.
-    graph: the backbone's own, where it is there already: exporting one takes seconds.
-    Raises Mismatch from its first call if the two disagree by more than TOLERANCE.
+    both: the backbone with a second output (`cutting.Cut.both`), to be returned too. graph: the
+    backbone's exported graph if it exists, since exporting takes seconds. The first call raises
+    Mismatch if the two differ by more than TOLERANCE.
     """
     if isinstance(backbone, Frozen):
         return OnnxEngine(backbone, runtime.threads)
@@ -78,7 +78,7 @@ def open_engine(
 class OnnxEngine:
     """ONNX Runtime on the CPU, float32."""
 
-    batch = 8  # larger ones gain nothing on a CPU and hold more memory
+    batch = 8  # larger batches gain nothing on a CPU and take more memory
 
     def __init__(self, frozen: Frozen, threads: int) -> None:
         self._session = _session(frozen, threads)
@@ -86,7 +86,7 @@ class OnnxEngine:
     def __call__(self, batch: Batch) -> Outputs:
         try:
             return tuple(self._session.run(None, dict(batch)))
-        except Exception as error:  # its exceptions have no common base but this
+        except Exception as error:  # its exceptions share no narrower base
             shapes = ", ".join(f"{name} of {values.shape}" for name, values in batch.items())
             raise Mismatch(f"The graph can't read {shapes}: {error}") from error
 
@@ -94,7 +94,7 @@ class OnnxEngine:
 class TorchEngine:
     """PyTorch: channels-last and autocast to float16 on an accelerator, plain float32 on a CPU.
 
-    A row for which float16 is too narrow is computed again, in float32.
+    Rows that overflow float16 are computed again in float32.
     """
 
     def __init__(self, backbone: Backbone, device: str, both: "nn.Module | None" = None) -> None:
@@ -105,7 +105,7 @@ class TorchEngine:
         from headstart.backbones.entry import WholeNetwork
 
         module = both or backbone.module
-        if device != "cpu":  # where it may move; as a reference it runs in place, once
+        if device != "cpu":  # a copy may move; on the CPU it runs in place
             module = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last)
         self._network = WholeNetwork(module, backbone.card.input).to(device).eval()
         self._device = torch.device(device)
@@ -137,7 +137,7 @@ class TorchEngine:
 
 
 class Checked:
-    """An engine whose first batch is compared with a reference."""
+    """An engine whose first batch is compared with a reference engine."""
 
     def __init__(self, engine: Engine, reference: Engine) -> None:
         self.batch = engine.batch
@@ -155,8 +155,7 @@ class Checked:
 
 
 def compare(features: Features, reference: Features) -> None:
-    """Raise Mismatch if features are further than TOLERANCE from the reference, or that is not
-    finite."""
+    """Raise Mismatch unless features are within TOLERANCE of a finite reference."""
     if not np.isfinite(reference).all():
         raise Mismatch(
             "The features of the backbone must be finite numbers, and PyTorch too computes others: "
@@ -173,12 +172,11 @@ def compare(features: Features, reference: Features) -> None:
 
 
 def import_onnxruntime() -> Any:
-    """Import ONNX Runtime without its telemetry; the only place that imports it.
+    """Import ONNX Runtime without its telemetry; no other code imports it.
 
-    Its Linux builds since 1.29 open a database of events and start uploading while they are being
-    imported, and only ORT_DISABLE_TELEMETRY prevents that: `headstart/__init__.py` sets it. Older
-    builds and those for Windows know only the call. A user who set the variable otherwise keeps
-    the telemetry.
+    Its Linux builds since 1.29 open an event database and start uploading during import, which only
+    ORT_DISABLE_TELEMETRY prevents: `headstart/__init__.py` sets it. Older and Windows builds only
+    have the call. A user who set the variable to another value keeps telemetry.
     """
     try:
         import onnxruntime
@@ -194,10 +192,10 @@ def _session(frozen: Frozen, threads: int) -> Any:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors only: stderr is the user's
-    # Waiting threads sleep rather than spin: the decoders need the cores meanwhile.
+    options.log_severity_level = 3  # errors only: keep stderr for the user
+    # Waiting threads sleep instead of spinning, because decoding needs the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without this, bytes in ONNX Runtime's own format are opened too, which nothing above has read.
+    # Without this, ONNX Runtime also opens its own format, which check_external_data can't read.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     arrays = [np.ascontiguousarray(frozen.weights[name]) for name in frozen.inputs]
     options.add_external_initializers(
@@ -207,7 +205,7 @@ def _session(frozen: Frozen, threads: int) -> Any:
         return onnxruntime.InferenceSession(
             frozen.graph, options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # its exceptions have no common base but this
+    except Exception as error:  # its exceptions share no narrower base
         raise Mismatch(
             f"ONNX Runtime can't open the graph of {frozen.card.name}: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""Run the frozen part once for every example, and keep what came out."""
+"""Run the frozen backbone once per example and cache its features and activations."""
 
 import time
 from dataclasses import dataclass, replace
@@ -29,20 +29,20 @@ from headstart.targets.target import Labels, Target
 if TYPE_CHECKING:
     from torch import nn
 
-CUT = "features"  # where the backbone is cut: after its pooled features
-AHEAD = 48  # examples decoded before they are wanted; more of them take the cores from the engine
-SHARD = 256  # rows between two writes to the store: what a kill can cost
+CUT = "features"  # the backbone's output: its pooled features
+AHEAD = 48  # examples decoded in advance; more of them take cores from the engine
+SHARD = 256  # rows per write to the store: the most that a kill can lose
 
 
 Precision = Literal["float32", "float16"]
-Activations = Reader | NDArray[np.floating[Any]]  # rows of what crosses a cut: (N, *shape)
+Activations = Reader | NDArray[np.floating[Any]]  # activations at a cut: (N, *shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Tap:
-    """What is wanted beside the features: the value at a cut of the backbone.
+    """A request for the activations at a cut of the backbone, beside the features.
 
-    name, shape, both: as of a `cutting.Cut`. precision: of what is kept.
+    name, shape, both: as in `cutting.Cut`. precision: dtype of the stored activations.
     """
 
     name: str
@@ -57,18 +57,18 @@ class Tap:
 
 @dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """Row i of `x` belongs to `ids[i]`; everything downstream goes by id, not by luck.
+    """Features of a dataset: row i of `x` belongs to `ids[i]`.
 
-    forwards: examples the backbone ran on to make it. hits: rows that were in the store. Files
-    that could not be decoded, or changed since they were checked, have no row; they are in
-    `left_out`. cut: what crosses the cut, if that was wanted; read from the store row by row, so it
-    may be larger than memory. damaged: shards of the store that were passed over.
+    forwards: examples that the backbone ran on. hits: rows read from the store. left_out: files
+    that could not be decoded or changed since they were checked; they have no row. cut: the
+    requested activations at the cut, read from the store row by row, so they may exceed memory.
+    damaged: shards of the store that were skipped.
     """
 
     ids: tuple[str, ...]
     x: NDArray[np.float32]  # (N, D)
-    y: Labels  # as the target encodes them; for classes (N,) int64
-    target: Target  # names of classes in its place make a ClassTarget
+    y: Labels  # encoded by the target; for classes (N,) int64
+    target: Target  # class names are turned into a ClassTarget
     made_by: str  # fingerprint of weights, preprocessing, cut and precision
     left_out: tuple[LeftOut, ...] = ()
     forwards: int = 0
@@ -76,7 +76,7 @@ class FeatureTable:
     seconds: float = 0.0
     cut: Activations | None = None
     damaged: tuple[Path, ...] = ()
-    groups: tuple[str, ...] = ()  # as of the dataset: rows that stay together
+    groups: tuple[str, ...] = ()  # of the dataset: rows that stay in one fold
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
@@ -94,7 +94,8 @@ class FeatureTable:
         return class_names(self.target)
 
     def of(self, dataset: Dataset) -> "FeatureTable":
-        """The rows of `dataset`, in its order, with its labels; raises Mismatch if one lacks."""
+        """Return the rows of `dataset`, in its order, with its labels; raises Mismatch if one is
+        missing."""
         place = {id: i for i, id in enumerate(self.ids)}
         if missing := [id for id in dataset.ids if id not in place]:
             raise Mismatch(
@@ -117,13 +118,13 @@ def extract(
     stage: str = "features",
     tap: Tap | None = None,
 ) -> FeatureTable:
-    """The features of every row, in order; with a store, each is computed only once, ever.
+    """Return the features of every row, in order; a store keeps them, so each is computed once.
 
-    stage: the name under which the listener hears of this work.
+    stage: the name of this work for the listener.
 
-    Decoding threads work ahead of the forward pass, so no more than a few batches of examples are
-    in memory. Rows are stored as they come: after an interruption the same call goes on from there.
-    Raises StoreError when the store can't be written, Mismatch when an engine can't be trusted.
+    Threads decode ahead of the forward pass; only a few batches of examples are in memory. Rows are
+    stored as they are computed: after an interruption the same call resumes. Raises StoreError if
+    the store can't be written, Mismatch if an engine fails its check.
     """
     place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap)
     return _run(_Work(place, dataset, 1, listener or Listener(), stage))[0]
@@ -137,17 +138,16 @@ def extract_views(
     context: RunContext,
     tap: Tap | None = None,
 ) -> tuple[FeatureTable, ...]:
-    """As `extract`, of the first `count` views of every row: a table a view.
+    """Return a table for each of the first `count` views of every row; see `extract`.
 
-    A file is read once for all its views.
+    Each file is read once for all its views.
     """
     place = _Place(backbone, context.store, context.runtime.resolved(), tap, views)
     return _run(_Work(place, dataset, count, context.listener, "views"))
 
 
 def all_there(table: FeatureTable) -> FeatureTable:
-    """The same table; raises DataError if rows that were checked can't be read any more, or hold
-    other bytes now."""
+    """Return `table`; raises DataError if a checked row could not be read or its bytes changed."""
     if table.left_out:
         item, *others = table.left_out
         raise changed_during_run(item.path, item.reason, len(others))
@@ -169,22 +169,22 @@ def _run(work: "_Work") -> "tuple[FeatureTable, ...]":
         work.run()
     finally:
         fetched.close()
-        work.save()  # what was computed is kept, whatever stopped us
+        work.save()  # keep what was computed, also after an error
     return work.tables()
 
 
 @dataclass(frozen=True, eq=False)
 class _Fetched:
-    """What a decoding thread hands over: the example, unless what is wanted is stored already."""
+    """The result of a decoding thread; `example` is None if its results are already stored."""
 
-    file: bytes = b""  # names the file, or the view of it
+    file: bytes = b""  # cache key of the file or of its view
     name: bytes = b""  # digest of the prepared example
     example: Batch | None = None
     error: str = ""
 
 
 class _Place:
-    """Where features are looked up and computed: the store's tables and the engine."""
+    """The engine and the store's tables of one extraction."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class _Place:
         self.input = backbone.card.input
         way, weights = self.input.fingerprint(), backbone.fingerprint()
         self.made_by = fingerprint("features", weights, way, CUT, precision(backbone, runtime))
-        dim, named = backbone.card.dim, f"squares-{way}{views.fingerprint()}"  # the first name
+        dim, named = backbone.card.dim, f"squares-{way}{views.fingerprint()}"  # its first name
         self.features = self.examples = self.cuts = None
         if store is not None:
             row: Layout = {"x": (np.float32, (dim,))}
@@ -210,11 +210,11 @@ class _Place:
 
     @cached_property
     def engine(self) -> Engine:
-        """Opened only when something has to be computed: exporting a graph takes seconds."""
+        """The engine, opened on first use: exporting a graph takes seconds."""
         return open_engine(self.backbone, self.runtime, self.tap.both if self.tap else None)
 
     def fetch(self, source: CheckedFile, views: int) -> list[_Fetched]:
-        """Read a file; decode it only if something of one of its first `views` is not stored."""
+        """Read a file; decode it only if results of one of its first `views` are not stored."""
         try:
             data, file = read_checked(self.input, source)
             key = self.input.store_key(data, file)
@@ -234,31 +234,31 @@ class _Place:
         ]
 
     def known(self, name: bytes) -> bool:
-        """Whether all that is wanted of an example is stored."""
+        """Return whether all requested results of an example are stored."""
         wanted = [self.features, *([self.cuts] if self.tap else [])]
         return all(table is not None and name in table for table in wanted)
 
     def _stored(self, file: bytes) -> bytes:
-        """The digest of a file's example, if nothing of it needs computing; else nothing."""
+        """Return the digest of a file's example if all its results are stored, otherwise b""."""
         if self.examples is None or file not in self.examples:
             return b""
         try:
             name = self.examples.rows([file], "square")[0].tobytes()
-        except (KeyError, StoreError):  # it was damaged a moment ago
+        except (KeyError, StoreError):  # damaged since the check
             return b""
         return name if self.known(name) else b""
 
     @property
     def damaged(self) -> tuple[Path, ...]:
-        """Shards whose rows had to be computed again."""
+        """Shards whose rows were computed again."""
         tables = (self.features, self.examples, self.cuts)
         return tuple(path for table in tables if table is not None for path in table.damaged)
 
 
 class _Work:
-    """One extraction under way: which rows are done, which wait for the engine or the store.
+    """One extraction in progress: finished rows, and rows waiting for the engine or the store.
 
-    A row here is a view of a row of the dataset: `views` for each, one after the other.
+    A row here is a view of a dataset row: the `views` of a dataset row are adjacent.
     """
 
     def __init__(
@@ -272,15 +272,15 @@ class _Work:
         self.cut = _no_cuts(place, self.rows)
         self.names: dict[int, bytes] = {}  # row -> digest of its example
         self.errors: dict[int, str] = {}
-        self.computed: dict[bytes, int] = {}  # digest of an example -> the row that it is run for
+        self.computed: dict[bytes, int] = {}  # digest of an example -> row computed for it
         self.waiting: dict[int, Batch] = {}  # row -> example
-        self.unsaved: dict[int, Any] = {}  # row -> what crosses the cut, if that is wanted
-        self.files: dict[bytes, bytes] = {}  # file -> example, as the store doesn't know yet
+        self.unsaved: dict[int, Any] = {}  # row -> activations at the cut, or None
+        self.files: dict[bytes, bytes] = {}  # file -> digest of its example, not stored yet
         self.forwards = 0
         self.told = False
 
     def take(self, row: int, item: _Fetched) -> None:
-        """Note one fetched file; run the engine when a batch is full, save when a shard is."""
+        """Record a fetched file; run the engine when a batch is full, save when a shard is."""
         if item.error:
             self.errors[row] = item.error
         else:
@@ -295,7 +295,7 @@ class _Work:
         self.listener.progress(self.stage, row + 1, self.rows)
 
     def run(self) -> None:
-        """One forward pass over what waits."""
+        """Run the engine on the waiting rows."""
         if not self.waiting:
             return
         rows, batch = list(self.waiting), self.place.input.collate(list(self.waiting.values()))
@@ -314,7 +314,7 @@ class _Work:
             self.save()
 
     def _settle(self, rows: list[int]) -> None:
-        """Of features that were stored before, by a graph without the cut, those are the ones."""
+        """Prefer features that are already stored, which a graph without the cut computed."""
         features = self.place.features
         if features is not None:
             old = [row for row in rows if self.names[row] in features]
@@ -322,7 +322,7 @@ class _Work:
                 self.x[old] = features.rows([self.names[row] for row in old], "x")
 
     def save(self) -> None:
-        """Write what is computed and not yet stored: features first, then the files they are of."""
+        """Write computed, unstored results: features first, then the files that refer to them."""
         unsaved, self.unsaved = self.unsaved, {}
         files, self.files = self.files, {}
         place = self.place
@@ -337,7 +337,7 @@ class _Work:
         place.examples.append(list(files), {"square": names})
 
     def tables(self) -> tuple[FeatureTable, ...]:
-        """Everything together, a table a view: computed now, from the store, twins of either."""
+        """Return a table per view, from computed rows, stored rows and identical examples."""
         good = [row for row in range(self.rows) if row in self.names]
         stored = [row for row in good if self.names[row] not in self.computed]
         if stored and self.place.features is not None:
@@ -376,7 +376,7 @@ class _Work:
         return None if self.cut is None else self.cut[rows]
 
     def _tell(self, rows: int) -> None:
-        """Announce the time to expect, by the second batch: the first one warms up."""
+        """Report the expected time after the second batch; the first one includes warm-up."""
         now = time.perf_counter()
         if self.forwards and not self.told:
             self.told = True
@@ -386,14 +386,14 @@ class _Work:
 
 
 def _no_cuts(place: _Place, rows: int) -> NDArray[np.floating[Any]] | None:
-    """Room for what crosses the cut, if it is wanted and there is no store to hold it."""
+    """Return an array for the activations at the cut if they are requested and not stored."""
     if place.tap is None or place.cuts is not None:
         return None
     return np.empty((rows, *place.tap.shape), place.tap.precision)
 
 
 def _kept_as(values: NDArray[np.float32], tap: Tap) -> NDArray[np.floating[Any]]:
-    """What crosses the cut in the precision that is kept; raises Mismatch if it is too large."""
+    """Return activations at the cut in the stored precision; raises Mismatch on overflow."""
     with np.errstate(over="ignore"):
         kept = values.astype(tap.precision)
     if tap.precision == "float16" and np.isinf(kept).any() and np.isfinite(values).all():

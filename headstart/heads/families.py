@@ -1,4 +1,4 @@
-"""The families of heads: the built-in ones, a line each, and those of packages and scripts."""
+"""The registry of head families: the built-in ones, and those of packages and scripts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -31,9 +31,9 @@ Load = Callable[[Mapping[str, NDArray[Any]], Mapping[str, Any]], Head]
 class HeadFamily:
     """One kind of head.
 
-    spec: the class of its settings, whose `family` is the name it is registered by. load: makes a
-    head again of its `tensors()` and `settings()`; a head's `kind` is the family that loads it.
-    fit: solves it; None if it is trained by epochs. targets: kinds of targets that it can answer.
+    spec: the class of its settings; `spec.family` is the registered name. load: rebuilds a head
+    from its `tensors()` and `settings()`; a head's `kind` is the family that loads it. fit: solves
+    the head; None if it is trained by epochs. targets: the kinds of targets it supports.
     """
 
     spec: type[HeadSpec]
@@ -63,7 +63,7 @@ HEADS.add("mlp", HeadFamily(MlpSpec, load_mlp, None))
 def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
     """Rebuild a head from its `kind`, `tensors()` and `settings()`.
 
-    Raises UnknownName for another kind, Mismatch for tensors that can't be such a head.
+    Raises UnknownName for an unknown kind, Mismatch for tensors that don't fit the kind.
     """
     try:
         family = HEADS[kind]
@@ -73,14 +73,14 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
 
 
 def solve_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:
-    """The head of a family that is solved, not trained by epochs."""
+    """Fit a head of a family that is solved rather than trained by epochs."""
     fit = HEADS[spec.family].fit
     assert fit is not None, f"a {spec.family} head is trained by epochs"
     return fit(spec, train, val)
 
 
 def spec_named(family: str, like: HeadSpec | None = None, **settings: Any) -> HeadSpec:
-    """The spec of a family, with what `like` shares with it and these settings.
+    """Return the spec of a family with these settings, and the settings that it shares with `like`.
 
     Raises UnknownName with the nearest family.
     """

@@ -1,4 +1,4 @@
-"""Fit the head that a spec asks for, and choose its strength."""
+"""Fit a solved head and choose its strength (or number of neighbours)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,17 +28,17 @@ TRIALS: dict[str, Trials] = {
     "nearest": nearest_trials,
 }
 FOLDS = 5
-PATIENCE = 2  # weaker settings tried after the best one before the search ends
-FEWEST = 10  # rows that can choose among settings
+PATIENCE = 2  # settings tried after the best one before the search stops
+FEWEST = 10  # rows needed for cross-validation
 
 
 def fit_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:
     """Fit every setting on `train`, from strong to weak, and keep the best on `val`.
 
-    Best is the least log loss, with the class weights of `train`; of equals the stronger. Without
-    validation rows cross-validation on `train` chooses; with too few for that, the middle of the
-    settings. Folds keep the groups of `train` together. Raises Mismatch for tables that don't fit
-    together or features that aren't finite, DataError if fewer than two classes have rows in
+    Best means the least log loss, weighted by the class weights of `train`; ties go to the stronger
+    setting. Without validation rows, cross-validation on `train` chooses; with too few rows, the
+    middle setting is used. Folds keep the groups of `train` together. Raises Mismatch for tables
+    that don't match or non-finite features, DataError if fewer than two classes have rows in
     `train`.
     """
     _check_pair(train, val)
@@ -53,12 +53,12 @@ def fit_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:
 def folds_of(
     strata: NDArray[np.int64], groups: Sequence[str] = (), folds: int = FOLDS
 ) -> NDArray[np.int64]:
-    """(N,) the fold that holds each row out; -1 for rows that can't be held out, because a stratum
-    of their group has no other group.
+    """Return the fold that holds each row out, (N,); -1 for a row with a stratum that has no other
+    group.
 
-    strata: whole numbers whose shares the folds keep, such as classes. groups: rows of one name
-    stay in one fold; a row without a name ("") is a group of its own, as every row is by default.
-    A fold takes neighbouring groups of a stratum: frames of one film lie side by side.
+    strata: integers whose proportions the folds keep, such as classes. groups: rows with the same
+    name stay in one fold; a row with an empty or no name is its own group. A fold takes
+    neighbouring groups of a stratum, because frames of one film are adjacent.
 
     >>> folds_of(np.array([0, 0, 0, 1, 1, 2]), folds=2).tolist()
     [0, 0, 1, 0, 1, -1]
@@ -76,24 +76,25 @@ def folds_of(
         fold[own] = np.arange(len(own)) * min(folds, len(own)) // len(own)
     for c in np.unique(stratum):
         own = group[stratum == c]
-        if len(np.unique(fold[own])) == 1:  # held out, the stratum would have no training rows
+        if len(np.unique(fold[own])) == 1:  # holding it out would leave no training rows
             fold[own] = -1
     used = np.unique(fold[fold >= 0])
     return np.where(fold < 0, -1, np.searchsorted(used, fold))[owner]
 
 
 def _group_of(rows: int, groups: Sequence[str]) -> NDArray[np.int64]:
-    """(N,) the number of each row's group."""
+    """Return the group number of each row, (N,)."""
     numbers: dict[str | int, int] = {}
     names = [name or row for row, name in enumerate(groups)] if len(groups) else range(rows)
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
 def out_of_fold(spec: HeadSpec, table: Table, rng: np.random.Generator) -> Floats:
-    """(N, C) scores of each row by a head that was fitted without it; NaN where there are none.
+    """Return the scores of each row by a head fitted without it, (N, C); NaN for rows without
+    scores.
 
-    spec: of one setting, which nothing has to choose. Folds are drawn at random: that a label is
-    odd shows best beside the rows most like it. A row that is alone in its class has no scores.
+    spec: with a single setting. Folds are random, because a wrong label shows best among similar
+    rows. The only row of a class has no scores.
     """
     order, folds = rng.permutation(len(table.y)), np.empty(len(table.y), np.int64)
     folds[order] = folds_of(table.y[order])
@@ -122,7 +123,7 @@ def _fit_by_folds(spec: HeadSpec, train: Table, folds: NDArray[np.int64]) -> Fit
     path = [
         _judged(settings, scores[asked], train.y[asked], weights)
         for settings, scores in _held_out(spec, train, folds)
-        if not np.isnan(scores[asked]).any()  # a small fold can't ask as many neighbours as others
+        if not np.isnan(scores[asked]).any()  # a small fold has fewer neighbours to offer
     ]
     best = min(path, key=lambda entry: entry["log_loss"])
     chosen = _trial_at(next(iter(best.values())), spec, train)
@@ -132,7 +133,7 @@ def _fit_by_folds(spec: HeadSpec, train: Table, folds: NDArray[np.int64]) -> Fit
 def _held_out(
     spec: HeadSpec, train: Table, folds: NDArray[np.int64]
 ) -> list[tuple[dict[str, float], Floats]]:
-    """For each setting its scores (N, C) of the rows held out in turn; NaN where there are none."""
+    """Return, per setting, the out-of-fold scores (N, C); NaN for rows never held out."""
     found: dict[float, tuple[dict[str, float], Floats]] = {}
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
@@ -152,9 +153,9 @@ def _fit_by_default(spec: HeadSpec, train: Table) -> Fitted:
 
 
 def _trial_at(setting: float, spec: HeadSpec, train: Table) -> Trial:
-    """The head of one setting; a logistic path is walked from the strong end to it."""
+    """Return the head of one setting; a logistic path is solved from its strong end to there."""
     for trial in TRIALS[spec.family](spec, train, train.x[:0]):
-        if trial.tried <= setting:  # fewer neighbours than asked for if there are no more rows
+        if trial.tried <= setting:  # can be fewer neighbours, if there are too few rows
             return trial
     return trial
 
@@ -179,7 +180,7 @@ def _tried_of(spec: HeadSpec) -> str:
 
 
 def _check_pair(train: Table, val: Table) -> None:
-    """Raises Mismatch or DataError, see `fit_head`."""
+    """Raise Mismatch or DataError as `fit_head` documents."""
     if train.classes != val.classes or train.x.shape[1:] != val.x.shape[1:] or train.x.ndim != 2:
         raise Mismatch(
             f"Training and validation rows need the same columns and classes; got "

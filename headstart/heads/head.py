@@ -1,4 +1,4 @@
-"""What every head is, and the arithmetic that all of them share."""
+"""The protocol of heads, their fitted results, and checks and arithmetic that all heads share."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ Floats = NDArray[np.floating[Any]]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
 Keep = Literal["best", "last"]
 Output = Literal["softmax", "sigmoid"]
-BLOCK = 4096  # rows worked on at once, which bounds the memory of a pass over a table
-MOST = 1_000_000  # of epochs, rows a step, widths, …: beyond it a number was mistyped
-MOST_RATE = 1e9  # one that is merely too high is told of when training diverges
-STATES = 4  # numbers that training holds for each weight: itself, its gradient, two moments
-LEAST = float(np.finfo(np.float32).eps)  # the least probability a log loss counts with
+BLOCK = 4096  # rows per matrix product, which bounds the memory of a pass over a table
+MOST = 1_000_000  # limit of epochs, batch size, widths, …: a larger number was mistyped
+MOST_RATE = 1e9  # a rate that is merely too high raises Diverged in training
+STATES = 4  # values held per trained weight: weight, gradient, two moments
+LEAST = float(np.finfo(np.float32).eps)  # lower bound of probabilities in a log loss
 
 
 class Head(Protocol):
-    """Features of a row in, probabilities of its classes out."""
+    """A classifier or regressor on feature vectors."""
 
     kind: ClassVar[str]
 
@@ -33,17 +33,17 @@ class Head(Protocol):
     @property
     def classes(self) -> int: ...  # C
     @property
-    def outputs(self) -> int: ...  # K, which is 1 for the log odds of two classes
+    def outputs(self) -> int: ...  # K; 1 means the log odds of two classes
     @property
     def parameters(self) -> int: ...
-    def raw(self, x: Floats) -> NDArray[np.float64]: ...  # (N, D) -> (N, K), as a target reads it
+    def raw(self, x: Floats) -> NDArray[np.float64]: ...  # (N, D) -> (N, K), for the target
     def scores(self, x: Floats) -> NDArray[np.float32]: ...  # (N, D) -> (N, C), rows sum to 1
-    def tensors(self) -> dict[str, NDArray[Any]]: ...  # what a bundle saves
-    def settings(self) -> dict[str, float]: ...  # and what it saves beside them
+    def tensors(self) -> dict[str, NDArray[Any]]: ...  # saved in a bundle
+    def settings(self) -> dict[str, float]: ...  # saved with the tensors
 
 
 class Table(Protocol):
-    """Labelled rows of features; a FeatureTable is one."""
+    """Labelled feature rows, such as a FeatureTable."""
 
     @property
     def x(self) -> NDArray[np.float32]: ...  # (N, D)
@@ -52,12 +52,12 @@ class Table(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...
     @property
-    def groups(self) -> tuple[str, ...]: ...  # rows of one name stay in one fold; () for none
+    def groups(self) -> tuple[str, ...]: ...  # rows with the same name share a fold; () for none
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of a Table."""
+    """A Table held in plain arrays."""
 
     x: NDArray[np.float32]  # (N, D)
     y: NDArray[np.int64]  # (N,)
@@ -71,7 +71,7 @@ def check_word(what: str, word: str, known: tuple[str, ...]) -> None:
 
 
 def check_class_weights(how: ClassWeights) -> None:
-    """Raises UnknownName for another word, SpecError for weights that are none."""
+    """Raise UnknownName for an unknown word, SpecError for invalid weights."""
     if not isinstance(how, Mapping):
         check_word("class weighting", how, ("none", "balanced"))
     elif not how or not all(_is_weight(weight) for weight in how.values()):
@@ -86,7 +86,7 @@ def _is_weight(value: Any) -> bool:
 
 
 def check_counts(**counts: int) -> None:
-    """Raises SpecError unless each is a whole number from 1 to MOST."""
+    """Raise SpecError unless each value is an integer from 1 to MOST."""
     for name, count in counts.items():
         if not is_count(count):
             raise SpecError(f"{name} is a whole number from 1 up to {MOST:,}; got {count}.")
@@ -102,9 +102,9 @@ def check_rate(name: str, rate: float) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A head fitted with one setting, and what it said of the rows it is to be chosen by."""
+    """A head fitted with one setting, and its scores of the rows that choose among settings."""
 
-    settings: dict[str, float]  # what was tried comes first: l2 or neighbours
+    settings: dict[str, float]  # the tried one first: l2 or neighbours
     head: Head
     scores: NDArray[np.float32]  # (M, C)
 
@@ -115,7 +115,7 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """The chosen head; what was chosen and how; and one entry for each setting tried."""
+    """The chosen head, the chosen settings and why, and one entry for each setting tried."""
 
     head: Head
     chosen: dict[str, Any]
@@ -123,7 +123,7 @@ class Fitted:
 
 
 def log_loss_of(scores: Floats, y: NDArray[np.int64], weights: Floats) -> float:
-    """The weighted mean of -log of each row's probability for its own class, in nats."""
+    """Return the weighted mean of -log p(own class), in nats."""
     losses = -np.log(np.maximum(scores[np.arange(len(y)), y].astype(np.float64), LEAST))
     return float(np.average(losses, weights=weights))
 
@@ -137,7 +137,7 @@ def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
 
 
 def check_width(x: Floats, features: int) -> None:
-    """Raises Mismatch unless `x` is (N, features)."""
+    """Raise Mismatch unless `x` is (N, features)."""
     if x.ndim != 2 or x.shape[1] != features:
         raise Mismatch(
             f"This head reads {features} features a row but was given an array of shape "
@@ -146,7 +146,7 @@ def check_width(x: Floats, features: int) -> None:
 
 
 def check_finite(values: Floats, what: str) -> None:
-    """Raises Mismatch, with `what` these numbers are, for NaN or infinity among them."""
+    """Raise Mismatch if `values` hold NaN or infinity; `what`: their name in the message."""
     finite = np.isfinite(values)
     if not finite.all():
         bad = np.argwhere(~finite)
@@ -160,7 +160,7 @@ def check_finite(values: Floats, what: str) -> None:
 def check_tensors(
     tensors: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[str, ...]]
 ) -> None:
-    """Raises Mismatch unless these very tensors came, with sizes that agree wherever letters do."""
+    """Raise Mismatch unless the names match and equal letters in `shapes` mean equal sizes."""
     if tensors.keys() != shapes.keys():
         raise Mismatch(f"This head is saved as {sorted(shapes)}; got {sorted(tensors)}.")
     sizes: dict[str, int] = {}

@@ -1,7 +1,7 @@
-"""Linear heads: multinomial logistic regression and ridge regression, the whole path of strengths.
+"""Linear heads: multinomial logistic regression and ridge regression along a path of L2 strengths.
 
-Both work on standardised columns, turned into the basis of their own covariance. There a ridge
-solution is one division, and a logistic problem is so well conditioned that few steps solve it.
+Both standardise the columns and rotate them into the eigenbasis of their covariance, where ridge is
+a division and logistic regression is so well conditioned that it converges in few steps.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,12 +29,12 @@ from headstart.heads.specs import HeadSpec, LogisticSpec, RidgeSpec
 Doubles = NDArray[np.float64]
 SHAPES = {"weight": ("D", "C"), "bias": ("C",)}
 NEVER = -1000.0  # bias of a class without training rows: its probability rounds to 0
-GRADIENT = 3e-5  # largest slope left when a solve stops: losses are then right to about 1e-6 nats
+GRADIENT = 3e-5  # largest gradient entry at convergence: the loss is then exact to about 1e-6 nats
 
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """Softmax of `x @ weight + bias`, reckoned in double precision."""
+    """Softmax of `x @ weight + bias`, computed in double precision."""
 
     weight: NDArray[np.float32]  # (D, C)
     bias: NDArray[np.float32]  # (C,)
@@ -60,7 +60,7 @@ class LinearHead:
         return self.weight.shape[1]
 
     def raw(self, x: Floats) -> Doubles:
-        """(N, D) -> (N, C) logits. Raises Mismatch for another width, NaN or infinity."""
+        """Return logits, (N, D) -> (N, C). Raises Mismatch for another width, NaN or infinity."""
         check_width(x, self.features)
         check_finite(x, "Features")
         logits = np.empty((len(x), self.outputs))
@@ -70,7 +70,7 @@ class LinearHead:
         return logits
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
-        """(N, D) -> (N, C) probabilities."""
+        """Return probabilities, (N, D) -> (N, C)."""
         return softmax(self.raw(x)).astype(np.float32)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
@@ -86,9 +86,9 @@ def load_linear(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
 
 
 def logistic_trials(spec: LogisticSpec, train: Table, x: Floats) -> Iterator[Trial]:
-    """Multinomial logistic regression for each strength, from strong to weak, each from the last.
+    """Fit multinomial logistic regression for each strength, strong to weak, with warm starts.
 
-    Minimises the weighted mean log loss + l2 / 2 · |weight|²; biases go unpunished.
+    Minimises the weighted mean log loss + l2 / 2 · |weight|²; biases are not penalised.
     """
     basis = _Basis.of(train, spec)
     weight, bias = np.zeros((len(basis.values), basis.targets.shape[1])), basis.log_shares()
@@ -99,10 +99,10 @@ def logistic_trials(spec: LogisticSpec, train: Table, x: Floats) -> Iterator[Tri
 
 
 def ridge_trials(spec: RidgeSpec, train: Table, x: Floats) -> Iterator[Trial]:
-    """Ridge regression on targets of ±1 for each strength, from strong to weak.
+    """Fit ridge regression on targets of ±1 for each strength, from strong to weak.
 
-    Its outputs are divided by one temperature, so that their softmax is a probability: the one
-    with the least log loss on the training rows, each left out in turn.
+    One temperature divides the outputs, so that their softmax is a probability: the temperature
+    with the least leave-one-out log loss on the training rows.
     """
     basis = _Basis.of(train, spec)
     targets = 2.0 * basis.targets - 1.0
@@ -117,15 +117,15 @@ def ridge_trials(spec: RidgeSpec, train: Table, x: Floats) -> Iterator[Trial]:
 
 @dataclass(frozen=True, eq=False)
 class _Basis:
-    """Weighted, standardised training rows in the R directions in which they vary."""
+    """Weighted, standardised training rows in the R eigenvectors of their covariance."""
 
     mean: Doubles  # (D,)
     std: Doubles  # (D,)
     vectors: NDArray[np.float32]  # (D, R), orthonormal
-    values: Doubles  # (R,) the variance along each
+    values: Doubles  # (R,) the variance along each vector
     z: NDArray[np.float32]  # (N, R)
     targets: Doubles  # (N, K) one-hot over the K classes that have rows
-    present: NDArray[np.bool_]  # (C,) which these are
+    present: NDArray[np.bool_]  # (C,) whether a class has rows
     row_weights: Doubles  # (N,) of mean 1
 
     @classmethod
@@ -138,11 +138,11 @@ class _Basis:
         targets = (train.y[:, None] == np.flatnonzero(present)).astype(np.float64)
         return cls(mean, std, vectors, values, z @ vectors, targets, present, weights)
 
-    def log_shares(self) -> Doubles:  # (K,) the best biases while all weights are 0
+    def log_shares(self) -> Doubles:  # (K,) the optimal biases for weights of 0
         return np.log(self.row_weights @ self.targets / len(self.targets))
 
     def head(self, weight: Doubles, bias: Doubles) -> LinearHead:
-        """Turn back, undo the standardisation, and put in the classes that have no rows."""
+        """Undo rotation and standardisation, and add the classes that have no rows."""
         full = np.zeros((len(self.mean), len(self.present)))
         biases = np.full(len(self.present), NEVER)
         weight = weight - weight.mean(axis=1, keepdims=True)  # so the best logit is never below 0
@@ -152,21 +152,21 @@ class _Basis:
 
 
 def _moments(x: Floats, weights: Doubles) -> tuple[Doubles, Doubles]:
-    """Weighted mean and standard deviation of each column, (D,); 1 where a column is constant."""
+    """Return the weighted mean and standard deviation of each column, (D,); 1 if constant."""
     mean, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     for rows in blocks(len(x)):
         mean += weights[rows] @ x[rows].astype(np.float64) / len(x)
     for rows in blocks(len(x)):
         square += weights[rows] @ (x[rows] - mean) ** 2 / len(x)
     std = np.sqrt(square)
-    return mean, np.where(std > 1e-6 * np.abs(mean), std, 1.0)  # below is rounding of float32
+    return mean, np.where(std > 1e-6 * np.abs(mean), std, 1.0)  # smaller is float32 rounding
 
 
 def _directions(z: NDArray[np.float32], weights: Doubles) -> tuple[Doubles, NDArray[np.float32]]:
-    """Eigenvalues (R,) and eigenvectors (D, R) of the weighted covariance of `z` (N, D).
+    """Return eigenvalues (R,) and eigenvectors (D, R) of the weighted covariance of `z` (N, D).
 
-    With fewer rows than columns they come from the products of the rows, an (N, N) problem: an L2
-    penalty is blind to rotation, and directions in which no row varies get no weight.
+    With fewer rows than columns it solves the (N, N) Gram problem instead: the L2 penalty is
+    rotation invariant, and directions without variance get no weight.
     """
     n, d = z.shape
     if n >= d:
@@ -178,7 +178,7 @@ def _directions(z: NDArray[np.float32], weights: Doubles) -> tuple[Doubles, NDAr
         return np.maximum(values, 0.0), vectors.astype(np.float32)
     half = z * np.sqrt(weights)[:, None]
     values, left = np.linalg.eigh(half @ half.T / n)
-    kept = values > 1e-9 * max(values[-1], 1e-12)  # the others are rounding
+    kept = values > 1e-9 * max(values[-1], 1e-12)  # the others are rounding errors
     values, left = values[kept], left[:, kept]
     return values, (half.T @ (left / np.sqrt(values * n))).astype(np.float32)
 
@@ -186,10 +186,10 @@ def _directions(z: NDArray[np.float32], weights: Doubles) -> tuple[Doubles, NDAr
 def _solve_logistic(
     basis: _Basis, l2: float, weight: Doubles, bias: Doubles
 ) -> tuple[Doubles, Doubles]:
-    """Weights (R, K) and biases (K,) of least loss, found by L-BFGS from the ones given.
+    """Return weights (R, K) and biases (K,) of least loss, by L-BFGS from the given ones.
 
-    Each direction is scaled by the root of its curvature, which the mean of p (1 - p) bounds
-    (compare Böhning 1992, Multinomial logistic regression algorithm).
+    Each direction is scaled by the root of its curvature, bounded by the mean of p (1 - p) (compare
+    Böhning 1992, Multinomial logistic regression algorithm).
     """
     from scipy.optimize import minimize
 
@@ -210,7 +210,7 @@ def _solve_logistic(
 
 
 def _logistic_loss(basis: _Basis, l2: float, w: Doubles) -> tuple[float, Doubles]:
-    """Loss and slope at `w` (R + 1, K), biases in its last row; matrix products in float32."""
+    """Return loss and gradient at `w` (R + 1, K), biases in its last row; products in float32."""
     logits = (basis.z @ w[:-1].astype(np.float32)).astype(np.float64) + w[-1]
     logits -= logits.max(axis=1, keepdims=True)
     p = np.exp(logits)
@@ -225,7 +225,7 @@ def _logistic_loss(basis: _Basis, l2: float, w: Doubles) -> tuple[float, Doubles
 def _left_out(
     basis: _Basis, targets: Doubles, weight: Doubles, bias: Doubles, l2: float
 ) -> Doubles:
-    """(N, K) what ridge says of each training row when fitted without it.
+    """Return the leave-one-out ridge output of each training row, (N, K).
 
     The residual over 1 - leverage (Hastie, Tibshirani, Friedman 2009, eq. 7.52).
     """
@@ -236,7 +236,7 @@ def _left_out(
 
 
 def _temperature(outputs: Doubles, basis: _Basis) -> float:
-    """What to divide `outputs` (N, K) by for the least log loss (Guo et al. 2017, section 4.2)."""
+    """Return the divisor of `outputs` (N, K) of least log loss (Guo et al. 2017, section 4.2)."""
     from scipy.optimize import minimize_scalar
 
     y = basis.targets.argmax(axis=1)

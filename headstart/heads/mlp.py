@@ -1,4 +1,4 @@
-"""A head trained by epochs: dense layers with relu between them, one logit or one a class."""
+"""A head of dense layers with relu, trained by epochs, with one logit or one per class."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from headstart.heads.head import Floats, Head, blocks, check_finite, check_width
 
 @dataclass(frozen=True, eq=False)
 class MlpHead:
-    """weights[i]: (in, out), biases[i]: (out,). Without hidden layers a linear head.
+    """weights[i]: (in, out), biases[i]: (out,). A single layer makes a linear head.
 
-    The last layer gives a logit a class, of which the softmax is taken, or a single one: the log
-    odds of the second of two classes.
+    The last layer gives one logit per class (softmax), or a single logit: the log odds of the
+    second of two classes.
     """
 
     weights: tuple[NDArray[np.float32], ...]
@@ -41,7 +41,7 @@ class MlpHead:
 
     @property
     def classes(self) -> int:
-        return max(2, self.weights[-1].shape[1])  # one logit tells two classes apart
+        return max(2, self.weights[-1].shape[1])  # one logit separates two classes
 
     @property
     def parameters(self) -> int:
@@ -52,7 +52,7 @@ class MlpHead:
         return self.weights[-1].shape[1]
 
     def raw(self, x: Floats) -> NDArray[np.float64]:
-        """(N, D) -> (N, K). Raises Mismatch for another width, NaN or infinity."""
+        """Return (N, D) -> (N, K) outputs. Raises Mismatch for another width, NaN or infinity."""
         check_width(x, self.features)
         check_finite(x, "Features")
         raw = np.empty((len(x), self.outputs))
@@ -61,7 +61,7 @@ class MlpHead:
         return raw
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
-        """(N, D) -> (N, C) probabilities."""
+        """Return probabilities, (N, D) -> (N, C)."""
         raw = self.raw(x)
         logits = np.hstack([np.zeros_like(raw), raw]) if self.outputs == 1 else raw
         return softmax(logits).astype(np.float32)

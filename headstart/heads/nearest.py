@@ -1,4 +1,4 @@
-"""The nearest neighbours: rows vote with how alike they are."""
+"""The nearest-neighbour head: stored rows vote, weighted by cosine similarity."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ BLOCK_CELLS = 2**23  # similarities held at once: 32 MiB
 
 @dataclass(frozen=True, eq=False)
 class NearestHead:
-    """The `neighbours` most alike stored rows vote, each with exp(cosine / 0.07).
+    """The `neighbours` most similar stored rows vote, each with exp(cosine / 0.07).
 
     Wu et al. 2018, Unsupervised feature learning via non-parametric instance discrimination,
-    section 3.4; used so by DINO (Caron et al. 2021). One neighbour more votes for every class that
-    has rows alike, so that no class seen in training is ever called impossible.
+    section 3.4; DINO (Caron et al. 2021) uses it too. One additional vote is shared equally by all
+    classes with rows, so that no class of the training rows gets probability 0.
     """
 
     x: NDArray[np.float32]  # (M, D), each of length 1 or 0
@@ -62,10 +62,10 @@ class NearestHead:
 
     @property
     def parameters(self) -> int:
-        return self.x.size  # the rows it remembers are what it learned
+        return self.x.size  # the stored rows are what was learned
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
-        """(N, D) -> (N, C) probabilities. Raises Mismatch for another width, NaN or infinity."""
+        """Return probabilities (N, C). Raises Mismatch for another width, NaN or infinity."""
         return self.votes_for((self.neighbours,), x)[0].astype(np.float32)
 
     @property
@@ -73,12 +73,12 @@ class NearestHead:
         return self.classes
 
     def raw(self, x: Floats) -> NDArray[np.float64]:
-        """(N, D) -> (N, C) logarithms of the probabilities."""
+        """Return log probabilities, (N, D) -> (N, C)."""
         with np.errstate(divide="ignore"):
             return np.log(self.votes_for((self.neighbours,), x)[0])
 
     def votes_for(self, ks: tuple[int, ...], x: Floats) -> list[NDArray[np.float64]]:
-        """The probabilities that each number of neighbours gives, similarities computed once."""
+        """Return probabilities for each number of neighbours from one similarity matrix."""
         check_width(x, self.features)
         check_finite(x, "Features")
         scores = [np.empty((len(x), self.classes)) for _ in ks]
@@ -95,7 +95,7 @@ class NearestHead:
         return {"neighbours": self.neighbours}
 
     def _votes(self, alike: Floats, labels: NDArray[np.int64]) -> Floats:
-        """(N, k) similarities, the greatest first, and labels -> (N, C) probabilities."""
+        """Return probabilities (N, C) from descending similarities (N, k) and their labels."""
         weights = np.exp((alike - alike[:, :1]) / TEMPERATURE) * self.class_weight[labels]
         cells = np.arange(len(labels))[:, None] * self.classes + labels
         votes = np.bincount(cells.ravel(), weights.ravel(), len(labels) * self.classes)
@@ -118,7 +118,7 @@ def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any
 
 
 def nearest_trials(spec: NearestSpec, train: Table, x: Floats) -> Iterator[Trial]:
-    """A head for each number of neighbours, from many to few; no more of them than rows."""
+    """Yield a head for each number of neighbours, from many to few, at most the number of rows."""
     ks = tuple(sorted({min(k, len(train.y)) for k in spec.neighbours}, reverse=True))
     rows = unit(train.x)
     weight = weight_of_classes(spec.class_weights, train.y, train.classes).astype(np.float32)
@@ -128,7 +128,7 @@ def nearest_trials(spec: NearestSpec, train: Table, x: Floats) -> Iterator[Trial
 
 
 def unit(x: Floats) -> NDArray[np.float32]:
-    """Rows of (N, D) at length 1; a row of zeros stays, alike to none.
+    """Return the rows of (N, D) scaled to length 1; a row of zeros stays zero.
 
     >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
@@ -140,7 +140,7 @@ def unit(x: Floats) -> NDArray[np.float32]:
 def _most_alike(
     alike: NDArray[np.float32], y: NDArray[np.int64], k: int
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """(N, M) -> (N, k) the greatest of each row, the first the greatest, and their labels."""
+    """Return the k greatest similarities of each row, descending, (N, k), and their labels."""
     m = alike.shape[1]
     top = np.argpartition(alike, m - k, axis=1)[:, m - k :]
     order = np.argsort(-np.take_along_axis(alike, top, axis=1), axis=1, kind="stable")

@@ -1,4 +1,4 @@
-"""What may be asked of each family of heads: a spec per family, with its own settings alone."""
+"""The settings of each family of heads: one spec per family."""
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from headstart.heads.head import (
     is_count,
 )
 
-HEAD_LR = 1e-3  # usual rate of a head that is trained; fine-tuning after any head goes by it
+HEAD_LR = 1e-3  # default rate of trained heads; the default rate of fine-tuning is a tenth of it
 STRENGTHS = tuple(10.0 ** (e / 2) for e in range(4, -11, -1))  # 100 … 0.00001
 L2 = (
     "strengths to try for logistic and ridge, on standardised columns and the mean loss of a "
@@ -32,14 +32,14 @@ L2 = (
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What all heads may be asked for; each family adds settings of its own.
+    """Settings that all heads share; each family adds its own.
 
-    Raises SpecError or UnknownName for a setting that is out of range.
+    Raises SpecError or UnknownName for a setting out of range.
     """
 
     family: ClassVar[str]
-    by_epochs: ClassVar[bool] = False  # whether it is trained, rather than solved
-    fine_tunes: ClassVar[bool] = True  # whether fine-tuning can go on from it
+    by_epochs: ClassVar[bool] = False  # trained rather than solved
+    fine_tunes: ClassVar[bool] = True  # whether fine-tuning can start from it
 
     class_weights: Annotated[ClassWeights, "balanced lets all classes count alike"] = "none"
 
@@ -47,10 +47,10 @@ class HeadSpec:
         check_class_weights(self.class_weights)
 
     def check_classes(self, classes: int) -> None:
-        """Raises SpecError if this head can't tell so many classes apart."""
+        """Raise SpecError if the head can't separate that many classes."""
 
     def check_room(self, features: int, classes: int = 2) -> None:
-        """Raises SpecError if this machine has no memory for the head."""
+        """Raise SpecError if the head doesn't fit this machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class RidgeSpec(HeadSpec):
 
 @dataclass(frozen=True)
 class NearestSpec(HeadSpec):
-    """The nearest neighbours; how many is chosen on validation."""
+    """Nearest neighbours; their number is chosen on validation."""
 
     family: ClassVar[str] = "nearest"
     fine_tunes: ClassVar[bool] = False
@@ -98,7 +98,7 @@ class NearestSpec(HeadSpec):
 
 @dataclass(frozen=True)
 class TrainedSpec(HeadSpec):
-    """What heads that are trained by epochs share."""
+    """Settings of the heads trained by epochs."""
 
     by_epochs: ClassVar[bool] = True
 
@@ -130,7 +130,7 @@ class TrainedSpec(HeadSpec):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Widths of its hidden layers."""
+        """The widths of the hidden layers."""
         return ()
 
 
