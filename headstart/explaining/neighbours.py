@@ -1,4 +1,4 @@
-"""The training examples that a model finds most alike."""
+"""The training examples whose features are nearest to those of a picture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ COUNT = 5
 
 @dataclass(frozen=True)
 class Neighbour:
-    """distance: of the features, on the unit sphere, from 0 (the same) to 2."""
+    """A training example. distance: between the unit-length features, 0 (the same) to 2."""
 
     id: str
     label: str
@@ -26,9 +26,9 @@ class Neighbour:
 def nearest(
     seen: FeatureTable, sources: Mapping[str, Path], x: Floats, count: int = COUNT
 ) -> list[tuple[Neighbour, ...]]:
-    """Of each row of features (N, D), the nearest of those seen first; at most `count`.
+    """Return for each row of x (N, D) at most `count` rows of `seen`, the nearest first.
 
-    sources: where the pictures of the rows seen are, by id.
+    sources: path of the picture of each row of `seen`, by id.
     """
     near = unit(seen.x)
     return [tuple(_neighbours(seen, sources, near, row, count)) for row in unit(x)]

@@ -1,7 +1,5 @@
-"""What speaks for a class, and where: told in several ways, of which the picture itself picks one.
-
-The places of a network's layers, through which gradients are followed; spots that are hidden, or
-shown alone; single pixels. Which of the maps is most right, deletion curves say (bench/explain.py).
+"""Attribution maps by several methods: gradients at the grid of a layer, occlusion, gradients of
+the pixels. bench/explain.py compares the methods by their deletion curves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,26 +21,27 @@ from headstart.explaining.pixels.probing import Probe
 from headstart.heads.head import check_word
 
 STEPS = 24  # of the integral
-AT_ONCE = 8  # pictures, or steps of the integral of the pixels of one
-BROAD = 0.09  # of the square's side: what a texture is all over, no single place decides
-CLEARLY = 0.9  # of an area: within that, the map that was told first is as good
+AT_ONCE = 8  # squares in a batch, or steps of the integral over the pixels of one square
+BROAD = 0.09  # sigma of the smoothing, a share of the side: no single place decides for a texture
+CLEARLY = 0.9  # a later map replaces an earlier one only below this share of its area
 
 
 def attribute(
     looker: Looker, squares: Squares, numbers: NDArray[np.int64], method: Method = "best"
 ) -> list[Attribution]:
-    """A map of each square (N, S, S, 3), for its class in `numbers` (N,).
+    """Return an attribution map of each square (N, S, S, 3), for its class in `numbers` (N,).
 
-    places: integrated gradients (Sundararajan, Taly, Yan 2017, eq. 1) of what crosses at the last
-        layer with places, from what a featureless square gives there to what this one does; and
-        the mean of that and the same at layers with finer places. In a transformer, of tokens as
-        they come in.
-    hiding: what the log odds lose where a soft spot is hidden, and gain where it alone is shown.
-    best: of places at one layer, at two, at all, and these smoothed, and of hiding, for each square
-        the map whose deletion curve has the smallest area; a later one must be lower by a tenth.
-        Where there are no places, of pixels; there, and where places are mixed, hiding comes first.
+    places: integrated gradients (Sundararajan, Taly, Yan 2017, eq. 1) of the activations at the
+        last layer that is a grid of places, with the activations of a featureless square as the
+        baseline; averaged with the maps of layers with finer grids. In a transformer, the
+        activations are the tokens that enter.
+    hiding: how far the log odds fall where a soft spot is hidden, and rise where it alone is shown.
+    best: for each square the map whose deletion curve has the smallest area, among places at one
+        layer, at two, at all, the last one smoothed, and hiding; a later map must be smaller by a
+        tenth. Without places, pixels stands in for them; there, and where places are mixed, hiding
+        comes first.
     gradcam: Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the last layer, but signed.
-    pixels: integrated gradients of the pixels; so too where the network can't be taken apart.
+    pixels: integrated gradients of the pixels; used too where the network can't be traced.
     """
     check_word("method", method, METHODS)
     told: Callable[[Looker, Squares, NDArray[np.int64]], list[Attribution]] = {
@@ -70,7 +69,7 @@ def _best(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> list[
 
 
 def picked(looker: Looker, square: NDArray[np.uint8], maps: Sequence[Attribution]) -> Attribution:
-    """The first, unless the curve of a later one is clearly lower; and so on."""
+    """Return the map with the smallest deletion area; a later map must be clearly smaller."""
     best, area = maps[0], _area(looker, square, maps[0])
     for found in maps[1:]:
         if (own := _area(looker, square, found)) < CLEARLY * area:
@@ -85,7 +84,7 @@ def _area(looker: Looker, square: NDArray[np.uint8], found: Attribution) -> floa
 def _by_depth(
     looker: Looker, squares: Squares, numbers: NDArray[np.int64]
 ) -> Iterator[list[Attribution]]:
-    """Maps by places at the last layer, then by the last two, and so on; by pixels if none has."""
+    """Yield maps by places at the last layer, at the last two, and so on; by pixels if none has."""
     if not looker.probes:
         yield _by_pixels(looker, squares, numbers)
     added, names = list[Tensor](), list[str]()
@@ -136,7 +135,7 @@ def _told(
 
 
 def _at(lens: Lens, probe: Probe, pixels: Tensor, numbers: Tensor) -> Tensor:  # -> (N, h, w)
-    """What is added by each place at one probe."""
+    """Return the integrated gradients at one probe, summed over channels."""
     with torch.no_grad():
         there = crossed_at(lens, probe, pixels)
         without = crossed_at(lens, probe, featureless(pixels))
@@ -149,7 +148,7 @@ def _at(lens: Lens, probe: Probe, pixels: Tensor, numbers: Tensor) -> Tensor:  #
 
 
 def _spread(values: Tensor, side: int) -> Tensor:  # (N, h, w) -> (N, side, side)
-    """The same on finer places, its sum kept: each value is shared out among those it becomes."""
+    """Interpolate the maps to a finer grid; divide the values so that the sum is kept."""
     how: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
     finer = nn.functional.interpolate(values[:, None], (side, side), **how)[:, 0]
     return finer * (values.shape[-1] / side) ** 2
@@ -162,7 +161,7 @@ def _integrated(
     numbers: Tensor,
     rows: int,
 ) -> Tensor:
-    """What each value adds on the way from `without` to `there`; `rows` of steps at once."""
+    """Return integrated gradients from the baseline `without` to `there`, `rows` in a batch."""
     try:
         from captum.attr import IntegratedGradients
     except ImportError:

@@ -1,4 +1,4 @@
-"""What speaks for a class, and where: a map over the square that the network was given."""
+"""An attribution map: which parts of the network's input square speak for a class."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +13,10 @@ from headstart.explaining.pixels.method import Method
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """What each place of the square adds to the log odds of a class; below 0, it speaks against it.
+    """What each place of the square adds to the log odds of a class; below 0 speaks against it.
 
-    values: (h, w) float32, rows from the top. method: how it was told, never "best". layer: where
-    in the network, or "pixels".
+    values: (h, w) float32, rows from the top. number: of the class. method: how the map was made,
+    never "best". layer: name of the probed layer, or "pixels".
     """
 
     values: NDArray[np.float32]
@@ -25,15 +25,15 @@ class Attribution:
     layer: str
 
     def over(self, side: int) -> NDArray[np.float32]:
-        """The same, smooth, at the square's own size: (side, side)."""
+        """Return the map enlarged smoothly to the square's size: (side, side)."""
         grid = torch.from_numpy(self.values)[None, None]
-        if len(self.values) > side // 2:  # single pixels are too fine to be seen
+        if len(self.values) > side // 2:  # single pixels are too fine to see
             grid = _blurred(grid, side / 40)
         how: dict[str, Any] = {"mode": "bicubic", "align_corners": False}
         return nn.functional.interpolate(grid, (side, side), **how)[0, 0].numpy()
 
     def smoothed(self, share: float) -> "Attribution":
-        """Each place as a mean of those around it; sigma is this share of the square's side."""
+        """Return the map after a Gaussian blur; share: sigma, as a share of the square's side."""
         grid = torch.from_numpy(self.values)[None, None]
         values = _blurred(grid, share * len(self.values))[0, 0].numpy()
         return replace(self, values=values, layer=f"{self.layer}, smoothed")

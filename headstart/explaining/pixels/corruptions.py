@@ -1,8 +1,8 @@
-"""What spoils pictures in everyday use, at five strengths: noise, blur, weather, compression.
+"""Everyday damage to pictures at five strengths: noise, blur, weather, compression.
 
-After Hendrycks and Dietterich 2019, Benchmarking neural network robustness to common corruptions
-and perturbations, whose strengths these are; written anew on squares of any side: what they give
-in pixels of 224 is scaled. Fog is drawn in another way, and white also where a picture is dark.
+The strengths are those of Hendrycks and Dietterich 2019, Benchmarking neural network robustness to
+common corruptions and perturbations. Lengths in pixels, given there for a side of 224, are scaled
+to the square's side. Fog is drawn differently here, and is white even over a dark picture.
 """
 
 import io
@@ -19,7 +19,7 @@ from headstart.base.errors import SpecError, UnknownName
 from headstart.base.store import digest
 
 STRENGTHS = (1, 2, 3, 4, 5)
-SIDE = 224  # pixels that the strengths were chosen for
+SIDE = 224  # pixels; the strengths were chosen for squares of this side
 Square = NDArray[np.uint8]  # (S, S, 3), RGB
 Light = NDArray[np.floating[Any]]  # (S, S, 3) or (S, S), 0 to 1
 Numbers = tuple[float, ...]
@@ -28,9 +28,8 @@ Change = Callable[[Light, Numbers, np.random.Generator], Light]
 
 @dataclass(frozen=True)
 class Corruption:
-    """change: light and the numbers of a strength -> light, which may leave 0 to 1.
-
-    family: noise, blur, weather or digital. numbers: of each strength, mildest first.
+    """family: noise, blur, weather or digital. change: (light, numbers of a strength, generator) ->
+    light, which may leave 0 to 1. numbers: of each strength, mildest first.
     """
 
     family: str
@@ -39,10 +38,10 @@ class Corruption:
 
 
 def corrupt(square: Square, name: str, strength: int, seed: int = 0) -> Square:
-    """The square as it would be with this corruption, both (S, S, 3) uint8.
+    """Return the square (S, S, 3) uint8 with this corruption.
 
-    The same picture has the same noise wherever it stands, and at every strength; another seed
-    draws another. Raises UnknownName, or SpecError for a strength that is not 1 to 5.
+    The noise depends on the pixels and the seed alone: it is the same at every strength and at any
+    position in a dataset. Raises UnknownName, or SpecError for a strength that is not 1 to 5.
     """
     if name not in CORRUPTIONS:
         raise UnknownName("corruption", name, CORRUPTIONS)
@@ -64,7 +63,7 @@ def _gaussian_noise(x: Light, numbers: Numbers, rng: np.random.Generator) -> Lig
 
 
 def _shot_noise(x: Light, numbers: Numbers, rng: np.random.Generator) -> Light:
-    """As of a camera that counts this many photons where it is brightest."""
+    """Add the noise of a camera that counts numbers[0] photons in a white pixel."""
     return (rng.poisson(x * numbers[0]) / numbers[0]).astype(np.float32)
 
 
@@ -85,7 +84,7 @@ def _fog(x: Light, numbers: Numbers, rng: np.random.Generator) -> Light:
 
 
 def _snow(x: Light, numbers: Numbers, rng: np.random.Generator) -> Light:
-    """Flakes that fall at a slant, twice over, before a whiter picture."""
+    """Draw two layers of slanting flakes over a whitened picture."""
     mean, spread, size, least, length, sigma, kept = numbers
     side = min(len(x), math.ceil(SIDE / size))
     flakes = _enlarged(rng.normal(mean, spread, (side, side)).astype(np.float32), len(x))
@@ -96,7 +95,7 @@ def _snow(x: Light, numbers: Numbers, rng: np.random.Generator) -> Light:
 
 
 def _brightness(x: Light, numbers: Numbers, rng: np.random.Generator) -> Light:
-    """The value of hue, saturation and value is raised."""
+    """Raise the V of HSV by numbers[0]."""
     value = x.max(axis=2, keepdims=True)
     raised = (value + numbers[0]).clip(0, 1)
     return np.where(value > 0, x * raised / np.maximum(value, 1e-6), raised)
@@ -121,14 +120,14 @@ def _pixelate(x: Light, numbers: Numbers, rng: np.random.Generator) -> Light:
 
 
 def _plane(reach: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Columns and rows of a square of pixels whose centre is 0, to at least `reach`."""
+    """Return the column and the row of each pixel, from the centre to at least `reach`."""
     steps = np.arange(-math.ceil(reach), math.ceil(reach) + 1)
     across, down = np.meshgrid(steps, steps)
     return across, down
 
 
 def _smeared(x: Light, radius: float, sigma: float, degrees: float) -> Light:
-    """Drawn out to one side, by a half of a Gaussian, as by a shutter that stays open."""
+    """Blur x in one direction by half of a Gaussian, as a moving camera does."""
     scale = len(x) / SIDE
     along = np.linspace(0, 2 * radius * scale, max(2, round(8 * radius * scale)))
     weights = np.exp(-(along**2) / (2 * (sigma * scale) ** 2))
@@ -142,7 +141,7 @@ def _smeared(x: Light, radius: float, sigma: float, degrees: float) -> Light:
 
 
 def _convolved(x: Light, kernel: NDArray[Any]) -> Light:
-    """Each channel by the kernel, over edges that mirror the picture."""
+    """Convolve each channel with the kernel; the edges mirror the picture."""
     reach = len(kernel) // 2
     edges = [(reach, reach), (reach, reach), (0, 0)][: x.ndim]
     wide = np.pad(x, edges, mode="symmetric")
@@ -153,7 +152,7 @@ def _convolved(x: Light, kernel: NDArray[Any]) -> Light:
 
 
 def _clouds(side: int, decay: float, rng: np.random.Generator) -> Light:
-    """(side, side) from 0 to 1: noise of every size, the finer the weaker by `decay`."""
+    """Return fractal noise (side, side), 0 to 1; each octave is weaker by a factor of `decay`."""
     total = np.zeros((side, side), np.float32)
     for octave in range(1, math.ceil(math.log2(max(2, side))) + 1):
         coarse = rng.uniform(-1, 1, (2**octave, 2**octave)).astype(np.float32)

@@ -1,8 +1,7 @@
-"""Whether a map is right: how the score of its class falls as its most important pixels are hidden.
+"""Deletion curves: how the score of a class falls as a map's most important pixels are hidden.
 
-Petsiuk, Das, Saenko 2018, RISE, section 4.3 ('deletion'). Where they grey pixels out, here they
-take on what a strong blur leaves of the square: grey holes are edges that were not there, which
-move a score by themselves.
+Petsiuk, Das, Saenko 2018, RISE, section 4.3 ('deletion'). Hidden pixels show a strong blur of the
+square, not the grey of the paper: the edges of grey holes would move a score by themselves.
 """
 
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from headstart.explaining.pixels.lens import Squares
 from headstart.explaining.pixels.looker import Looker
 from headstart.explaining.pixels.saved import Areas, Curves, DeletionCurves
 
-STEPS = 20  # of a curve, each hiding as many pixels
-DRAWN = 3  # random orders, of which the mean is told
-BLUR = 8  # sigma of what hidden pixels show, as a part of the square's side
+STEPS = 20  # of a curve; each hides the same number of pixels
+DRAWN = 3  # random orders, whose scores are averaged
+BLUR = 8  # the square's side over the sigma of the blur
 CURVES = ("ours", "random", "centre")
 
 Order = NDArray[np.float32]  # (S, S): the highest is hidden first
@@ -25,10 +24,10 @@ Order = NDArray[np.float32]  # (S, S): the highest is hidden first
 
 @dataclass(frozen=True, eq=False)
 class Deletion:
-    """Scores of a class as ever more of the square is hidden, (steps + 1,) each.
+    """Scores of a class at growing fractions of hidden pixels, (steps + 1,) each.
 
-    ours: most important first, by the map. random: in random order, by places as coarse as the
-    map's, the mean of a few. centre: from the middle outwards.
+    ours: in the order of the map, most important first. random: the mean over random orders as
+    coarse as the map. centre: from the middle outwards.
     """
 
     fractions: NDArray[np.float32]
@@ -37,11 +36,11 @@ class Deletion:
     centre: NDArray[np.float32]
 
     def area(self, name: str) -> float:
-        """Under one of the curves, 0 to 1: the lower, the sooner what the class needs is hidden."""
+        """Return the area under a curve, 0 to 1; lower means that evidence is hidden sooner."""
         return area_under(getattr(self, name))
 
     def saved(self) -> DeletionCurves:
-        """The areas and the curves, rounded to 4 digits."""
+        """Return the areas and the curves, rounded to 4 digits."""
         areas = Areas(*(round(self.area(name), 4) for name in CURVES))
         curves = Curves(*(_rounded(getattr(self, name)) for name in CURVES))
         return DeletionCurves(areas, _rounded(self.fractions), curves)
@@ -56,7 +55,7 @@ def deletion(
     drawn: int = DRAWN,
     seed: int = 0,
 ) -> Deletion:
-    """The curves of one square (S, S, 3) and its map, in `steps`, beside `drawn` random orders."""
+    """Return the curves of one square (S, S, 3) and its map; drawn: how many random orders."""
     side, places = len(square), min(len(found.values), len(square) // 4)
     orders = [found.over(side), _from_centre(side), *_random(side, places, drawn, seed)]
     told = np.stack([curve(looker, square, order, found.number, steps) for order in orders])
@@ -67,17 +66,17 @@ def deletion(
 def curve(
     looker: Looker, square: NDArray[np.uint8], order: Order, number: int, steps: int = STEPS
 ) -> NDArray[np.float32]:  # (steps + 1,)
-    """The score of a class as ever more of the square is hidden."""
+    """Return the score of a class at each step of hiding the square in this order."""
     return looker.forward.scores(hidings(square, order, steps))[:, number]
 
 
 def area_under(scores: NDArray[np.float32]) -> float:
-    """Of a curve whose points lie evenly from 0 to 1, by trapezia."""
+    """Return the area under a curve with evenly spaced points from 0 to 1 (trapezoidal rule)."""
     return float((scores[1:] + scores[:-1]).mean() / 2)
 
 
 def hidings(square: NDArray[np.uint8], order: Order, steps: int = STEPS) -> Squares:
-    """The square with ever more of its pixels hidden, highest order first: (steps + 1, S, S, 3)."""
+    """Return the square (S, S, 3) at each step of hiding its pixels: (steps + 1, S, S, 3)."""
     first = np.argsort(-order, axis=None, kind="stable")
     shown, hidden = square.reshape(-1, 3), _blurred(square).reshape(-1, 3)
     stages = np.repeat(shown[None], steps + 1, axis=0)
@@ -97,14 +96,14 @@ def _from_centre(side: int) -> Order:
 
 
 def _random(side: int, places: int, drawn: int, seed: int) -> list[Order]:
-    """Maps of noise as coarse, and made as smooth, as the map that they are compared with."""
+    """Return noise maps of places x places, smoothed as an attribution map is."""
     rng = np.random.default_rng(seed)
     maps = rng.random((drawn, places, places), dtype=np.float32)
     return [Attribution(values, 0, "places", "").over(side) for values in maps]
 
 
 def _blurred(square: NDArray[np.uint8]) -> NDArray[np.uint8]:  # (S, S, 3)
-    """What is left where nothing can be made out any more."""
+    """Return the square blurred until nothing can be made out."""
     from PIL import Image, ImageFilter
 
     blur = ImageFilter.GaussianBlur(len(square) / BLUR)

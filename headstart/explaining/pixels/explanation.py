@@ -1,4 +1,4 @@
-"""Why a picture got its class: the map, the curve that judges the map, and what looks alike."""
+"""Explain a predicted class: attribution map, deletion curves, nearest training examples."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -33,16 +33,16 @@ from headstart.models.model import Model
 from headstart.targets.predictions import Predictions, read_predictions
 
 EXPLAINED = "explained.json"
-GRID = 28  # places a side of a map that is kept
-LEVELS = 127  # of a map that is kept, either side of 0
+GRID = 28  # places a side of a saved map
+LEVELS = 127  # of a saved map, on either side of 0
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What is spent on explaining a run.
+    """How much work explaining a run takes.
 
-    mistakes, right: how many pictures, at most. method: of making maps, and from how many layers.
-    steps: of a deletion curve; drawn: random orders beside it.
+    mistakes, right: how many pictures of each, at most. method, layers: how maps are made, and from
+    how many layers. steps, drawn: of a deletion curve, and the random orders beside it.
     """
 
     mistakes: int = 6
@@ -53,15 +53,16 @@ class Effort:
     drawn: int = DRAWN
 
 
-# What `train` spends, unasked: a fifth, in which a large network is run some 250 times.
+# The default of `train`: a fifth of the full effort, some 250 runs of a large network.
 QUICK = Effort(mistakes=4, right=2, method="places", layers=2, steps=8, drawn=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """square: (S, S, 3), what the network saw. score: of the class that is explained, `name`.
+    """Why a picture gets a class.
 
-    nearest: the training examples most alike, where they can be had.
+    square: (S, S, 3), the network's input. name, score: of the explained class. nearest: training
+    examples, empty without training rows.
     """
 
     path: str
@@ -74,7 +75,7 @@ class Explanation:
 
     @property
     def picture(self) -> ExplainedPicture:
-        """All but pixels."""
+        """The explanation without its pixels."""
         return ExplainedPicture(
             path=self.path,
             name=self.name,
@@ -88,11 +89,11 @@ class Explanation:
         )
 
     def to_plain(self) -> dict[str, Any]:
-        """All but pixels, ready for JSON."""
+        """Return `picture`, ready for JSON."""
         return self.picture.to_plain()
 
     def row(self, label: str) -> ExplainedRow:
-        """As explained.json holds an example with this label."""
+        """Return the row of explained.json for an example with this label."""
         return ExplainedRow(**vars(self.picture), label=label, map=quantised(self.map))
 
 
@@ -105,10 +106,10 @@ def explain(
     steps: int = STEPS,
     drawn: int = DRAWN,
 ) -> Explanation:
-    """Why a picture gets the class called `name`, or else the one that it does get.
+    """Explain why a picture gets the class called `name`, or the predicted class if that is None.
 
-    steps, drawn: of its deletion curve. Raises UnknownName with the nearest, DataError if it can't
-    be read or changed since it was checked.
+    steps, drawn: of its deletion curves. Raises UnknownName with the nearest names, DataError if
+    the picture can't be read or has changed since it was checked.
     """
     lens, path = looker.lens, CheckedFile.of(source).path
     number = None if name is None else lens.number(name)
@@ -131,11 +132,10 @@ def explained(
     method: Method = "best",
     **curves: int,
 ) -> Explanation | LeftOut:
-    """As `explain` of a picture that is called `id`; what is left out, and why, if it can't be
-    read."""
+    """Call `explain` on the picture called `id`; return a LeftOut if the picture can't be read."""
     try:
         return replace(explain(looker, source, name, method, **curves), path=id)
-    except UnknownName:  # of a class, which is wrong for every picture
+    except UnknownName:  # a wrong class name is wrong for every picture
         raise
     except (HeadstartError, MemoryError) as error:
         why = str(error).removeprefix(f"{CheckedFile.of(source).path} ")
@@ -148,12 +148,11 @@ def explain_run(
     pictures: Mapping[str, Path | CheckedFile],
     effort: Effort | None = None,
 ) -> Iterator[Explanation | LeftOut]:
-    """The surest mistakes of a run's test, and a few right answers, one by one; of a picture that
-    can't be read, the reason.
+    """Yield explanations of a run's most confident mistakes and a few right answers on the test
+    rows, each for its predicted class; a LeftOut for a picture that can't be read.
 
-    RUN/explained.json holds those that were told when the last is, or when who asks has enough,
-    unless it held more before. pictures: where the rows are, by their names. Each map is of the
-    class that was answered.
+    pictures: path of each row's picture, by id. RUN/explained.json is written after the last one,
+    or when the caller stops early, unless the file holds more rows already.
     """
     effort = effort or Effort()
     said, looker = read_predictions(run / "predictions.csv"), looker_of(lens_of(model))
@@ -174,7 +173,7 @@ def explain_run(
 
 
 def _rows_in(file: Path) -> int:
-    """How many are explained there; none if it can't be read."""
+    """Return how many rows the file holds; 0 if it can't be read."""
     try:
         return len(read_value(file, ExplainedRows).rows)
     except (OSError, ValueError):
@@ -184,9 +183,9 @@ def _rows_in(file: Path) -> int:
 def told_rows(
     run: Path, pictures: Mapping[str, Path | CheckedFile], effort: Effort | None = None
 ) -> list[int]:
-    """The rows of RUN/predictions.csv that a run is explained by, of those whose picture is there.
+    """Return the rows of RUN/predictions.csv to explain, among those with an entry in `pictures`.
 
-    Raises DataError if none is.
+    Raises DataError if there is none.
     """
     said, effort = read_predictions(run / "predictions.csv"), effort or Effort()
     own = said.take([row for row, id in enumerate(said.ids) if id in pictures])
@@ -207,8 +206,8 @@ def told_rows(
 
 
 def telling(said: Predictions, mistakes: int, right: int) -> list[int]:
-    """The surest wrong answers, from which most can be learned; then the surest right ones, of
-    each class in turn."""
+    """Return the rows of the most confident mistakes, then of the most confident right answers,
+    one class after the other in turn."""
     sure = said.scores.max(axis=1) if said.scores.shape[1] else np.zeros(len(said))
     order = np.argsort(-sure, kind="stable")
     wrong = [int(row) for row in order if said.known[row] and not said.correct[row]]
@@ -221,7 +220,7 @@ def telling(said: Predictions, mistakes: int, right: int) -> list[int]:
 
 
 def quantised(found: Attribution, side: int = GRID) -> tuple[tuple[int, ...], ...]:
-    """The map as whole numbers from -LEVELS to LEVELS, the farthest from 0 at one of them."""
+    """Return the map (side, side) as integers, scaled so that the largest magnitude is LEVELS."""
     grid = torch.from_numpy(found.over(max(side, len(found.values))))[None]
     small = adaptive_avg_pool2d(grid, side)[0].numpy()
     scaled = np.rint(small / max(float(np.abs(small).max()), 1e-12) * LEVELS).astype(int)

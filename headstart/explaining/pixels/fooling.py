@@ -1,4 +1,4 @@
-"""A picture changed so little that people see the same and a model calls it something else."""
+"""Adversarial pictures: changes too small to see that make a model predict another class."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,19 +19,19 @@ from headstart.models.predictor import Answer, Answerer
 from headstart.training.attack import LEVELS, RESTARTS, Attack
 from headstart.training.attacked import lead, perturb
 
-ENOUGH = 5.0  # logits that another class is ahead: from there on it is about not being strange
-STRANGE = 20.0  # logits that a distance of 1 beyond the limit is worth
-ROOM = 0.95  # of the limit
-MARGIN = 1.0  # logits beyond the score from which on a model answers
+ENOUGH = 5.0  # logits by which another class leads; a larger lead gains nothing, distance does
+STRANGE = 20.0  # logits that a feature distance of 1 beyond the limit costs
+ROOM = 0.95  # share of the distance limit that is used
+MARGIN = 1.0  # logits above the confidence limit of the model
 
 
 @dataclass(frozen=True, eq=False)
 class Fooling:
-    """What became of one picture.
+    """The result of attacking one picture.
 
-    picture: as it was. file: a PNG of the changed one. before, after: what is said of both, the
-    latter of the file, read back. target: number of the class it was to be taken for, None for
-    any other than before.
+    picture: the original. file: PNG of the changed picture. before, after: predictions for the
+    original and for the file as read back. target: number of the class aimed at, None for any
+    other than before.
     """
 
     picture: Pixels
@@ -42,36 +42,36 @@ class Fooling:
 
     @cached_property
     def changed(self) -> Pixels:
-        """What the file shows."""
+        """The changed picture, decoded from the file."""
         return decode(self.file)
 
     @cached_property
     def difference(self) -> Pixels:
-        """How many levels each value is away from what it was."""
+        """The absolute change of each value, in levels of 255."""
         return np.where(
             self.changed > self.picture, self.changed - self.picture, self.picture - self.changed
         )
 
     @property
     def flipped(self) -> bool:
-        """Whether the highest score is now that of the target, or of any other class."""
+        """Whether the predicted class is now the target, or without a target any other class."""
         if self.target is not None:
             return self.after.label == self.target
         return self.after.label != self.before.label
 
     @property
     def fooled(self) -> bool:
-        """Whether it is flipped and the model answers so, rather than that it does not know."""
+        """Whether the class is flipped and the model does not report it as unknown."""
         return self.flipped and not self.after.doubt
 
     @property
     def levels(self) -> int:
-        """The largest change of a value."""
+        """The largest change of a value, in levels of 255."""
         return int(self.difference.max())
 
     @property
     def length(self) -> float:
-        """L2 of all changes, on the scale 0..1."""
+        """L2 norm of all changes, on the scale 0..1."""
         each = np.bincount(self.difference.ravel(), minlength=LEVELS + 1)
         return float(np.sqrt(each @ np.arange(LEVELS + 1.0) ** 2)) / LEVELS
 
@@ -85,11 +85,11 @@ def fool(
     target: int | None = None,
     restarts: int = RESTARTS,
 ) -> Fooling:
-    """The change within reach that misleads most, of those parts of the picture that are looked at.
+    """Attack a picture within the reach of `attack`, changing only pixels that reach the network.
 
-    target: number of the class it is to be taken for; None leads away from what is said now. Each
-    try is saved, read back and asked about; it is the first that fools, or else the one that comes
-    closest. Raises SpecError if the picture is called so already.
+    target: number of the class to predict; None leads away from the current prediction. The result
+    of each restart is encoded as PNG, read back and predicted: the first that fools the model is
+    returned, or else the closest. Raises SpecError if the prediction is the target already.
     """
     before = answering.of_example(picture)
     if target == before.label:
@@ -112,12 +112,11 @@ def fool(
 
 @dataclass(frozen=True, eq=False)
 class Aim:
-    """What a change is to bring about: more of it is better.
+    """The objective that an attack maximises, one value per square.
 
-    label: number of the class that is to be called (towards), or no longer. limits: of the model
-    that is to answer so, rather than call the picture unlike what it was trained on. An attack
-    that ignored them would tell nothing of what they are worth (Tramèr et al. 2020, On adaptive
-    attacks).
+    label: number of the class to predict (towards), or to avoid. limits: the model's thresholds for
+    unknown pictures, which the attack must pass as well: an attack that ignores them can't measure
+    their worth (Tramèr et al. 2020, On adaptive attacks).
     """
 
     lens: Lens
@@ -127,7 +126,7 @@ class Aim:
 
     def __call__(self, squares: Tensor) -> Tensor:  # (N, S, S, 3) -> (N,)
         x = self.lens.network(squares)
-        scaled = self.lens.head(x) / self.limits.temperature  # as scores are, of many classes too
+        scaled = self.lens.head(x) / self.limits.temperature  # as for scores
         ahead = self._ahead(scaled, torch.full((len(x),), self.label))
         if self.limits.seen is None:
             return ahead
@@ -135,9 +134,11 @@ class Aim:
         return ahead.clamp(max=self._enough) - STRANGE * beyond.clamp(min=0)
 
     def _ahead(self, logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
-        """Away from a class, how far the best other one leads; towards one, its log odds: of many
-        classes it could lead with a score that is small all the same. That is so of the other one
-        too where a model says nothing below a score."""
+        """Return the log odds of the target class, or how far the best other class leads.
+
+        Log odds where the score itself counts: among many classes, one can lead with a small
+        score. So too for the other class of a model with a confidence limit.
+        """
         if self.towards:
             return log_odds(logits, labels)
         if not self.limits.confidence:
@@ -147,14 +148,14 @@ class Aim:
 
     @property
     def _enough(self) -> float:
-        """ENOUGH, or what the model asks for before it says anything, and a little more."""
+        """ENOUGH, or the log odds of the model's confidence limit plus MARGIN, if larger."""
         sure = self.limits.confidence
         wanted = math.log(sure / (1 - sure)) + MARGIN if 0 < sure < 1 else 0.0
         return math.inf if sure >= 1 else max(ENOUGH, wanted)
 
 
 def distance(x: Tensor, seen: Seen) -> Tensor:  # (N, D) -> (N,)
-    """`Seen.distance`, with gradients."""
+    """Compute `Seen.distance` with gradients."""
     rows = torch.from_numpy(seen.rows).float()
     alike = torch.nn.functional.normalize(x) @ rows.T
     kth = alike.topk(min(NEIGHBOUR, len(rows)), dim=1).values[:, -1]
@@ -162,17 +163,18 @@ def distance(x: Tensor, seen: Seen) -> Tensor:  # (N, D) -> (N,)
 
 
 def _largest_block(attack: Attack) -> int:
-    """So large that one can still change by a level; that has the length of its side (l2)."""
+    """Return the largest block side, in pixels, that the attack can still change by one level: one
+    level over a block has an L2 norm of its side."""
     return MOST if attack.norm == "linf" else int(attack.levels)
 
 
 def _on_blocks(attack: Attack, block: int) -> Attack:
-    """The same reach where each value stands for a block of pixels."""
+    """Return the attack with the same reach where each value stands for a block of pixels."""
     return attack if attack.norm == "linf" else replace(attack, epsilon=attack.epsilon / block)
 
 
 def _success(found: Fooling) -> tuple[bool, bool, float]:
-    """More is better."""
+    """Return a sort key; larger is better."""
     scores, target = found.after.scores, found.target
     closer = -scores[found.before.label] if target is None else scores[target]
     return found.fooled, found.flipped, float(closer)

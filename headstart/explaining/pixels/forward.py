@@ -1,4 +1,4 @@
-"""A lens by the fastest engine, for all that needs no way back to the pixels."""
+"""A lens run by the fastest engine, for work that needs no gradients."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from headstart.features.engines import Engine, Features, open_engine
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """What a lens says of squares, (S, S, 3) uint8, that come one after the other."""
+    """Features, logits and scores of a stream of squares, (S, S, 3) uint8 each."""
 
     lens: Lens
     runtime: Runtime = ON_CPU
 
     @cached_property
     def engine(self) -> Engine:
-        """Opened only when it is needed: exporting a graph takes seconds."""
+        """The engine, opened on first use: exporting a graph takes seconds."""
         lens = self.lens
         return open_engine(lens.backbone, self.runtime.resolved(), graph=lens.graph)
 
@@ -40,12 +40,12 @@ class Forward:
         return self.logits_of(self.features(squares))
 
     def scores(self, squares: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:  # -> (N, C)
-        """Probabilities."""
+        """Return probabilities."""
         return torch.softmax(self.logits(squares) / self.lens.temperature, dim=1).numpy()
 
 
 def _batched(squares: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
-    """(S, S, 3) one after the other -> (up to `size`, S, S, 3)."""
+    """Yield batches (up to `size`, S, S, 3)."""
     batch = list[NDArray[np.uint8]]()
     for square in squares:
         batch.append(square)

@@ -1,4 +1,5 @@
-"""What a spot of the square adds, seen from outside: the one map that no network can object to."""
+"""Occlusion maps: what a spot of the square adds. They need forward passes only, so they work with
+every network."""
 
 from collections.abc import Iterator
 
@@ -15,12 +16,12 @@ SPOTS = 7  # a side
 def hiding(
     looker: Looker, squares: Squares, numbers: NDArray[np.int64]
 ) -> NDArray[np.float32]:  # (N, S, S, 3), (N,) -> (N, SPOTS, SPOTS)
-    """How far the log odds of each square's class fall where a spot is hidden (Zeiler, Fergus 2014,
-    section 4.2) and how far they rise where it alone is shown, the mean of both.
+    """Return the mean of how far the log odds of each square's class fall where a spot is hidden
+    (Zeiler, Fergus 2014, section 4.2) and how far they rise where it alone is shown.
 
-    They are what a spot adds when it comes last and when it comes first, the two ends of a Shapley
-    value: of what several spots tell alike, hiding one loses nothing; of what only several tell
-    together, one alone gives nothing. Spots have soft edges, a hard one being something new to see.
+    These are the two ends of a Shapley value, a spot added last and added first. Either alone
+    fails: hiding one of several redundant spots loses nothing, and showing one of several spots
+    that only count together gains nothing. Spots have soft edges, since a hard edge is a new shape.
     """
     added = np.empty((len(squares), SPOTS, SPOTS), np.float32)
     spots = _spots(squares.shape[1])
@@ -35,7 +36,8 @@ def hiding(
 def _hidden_and_shown(
     square: NDArray[np.uint8], spots: NDArray[np.float32]
 ) -> Iterator[NDArray[np.uint8]]:
-    """In turn with a spot hidden, and with it alone: of none, so all and nothing; then of each."""
+    """Yield the whole and the blank square, then for each spot the square with the spot hidden and
+    with it alone."""
     whole = square.astype(np.float32)
     blank = featureless(torch.from_numpy(whole)[None])[0].numpy()
     for mask in (np.zeros_like(spots[0]), *spots):
@@ -44,7 +46,7 @@ def _hidden_and_shown(
 
 
 def _spots(side: int) -> NDArray[np.float32]:  # -> (SPOTS * SPOTS, side, side, 1)
-    """Bells of height 1, as wide (sigma) as they are apart, row by row."""
+    """Return Gaussian bells of height 1 on a grid, row by row; their spacing is their sigma."""
     middles = (np.arange(SPOTS, dtype=np.float32) + 0.5) * side / SPOTS
     away = np.arange(side, dtype=np.float32)[None] + 0.5 - middles[:, None]
     bell = np.exp(-0.5 * (away * SPOTS / side) ** 2)

@@ -1,9 +1,9 @@
-"""The picture that a class is surest of: gradient ascent from noise, or from a picture.
+"""The picture that maximises the score of a class: gradient ascent from noise, or from a picture.
 
-Its detail is held as waves of colours that do not correlate, so that every step moves coarse and
-fine alike, and each step looks at the picture turned, zoomed and shifted a little: what only works
-for one exact placement of the pixels is no likeness (Olah, Mordvintsev and Schubert 2017, 'Feature
-Visualization', distill.pub/2017/feature-visualization).
+The picture is parametrised by Fourier coefficients in decorrelated colours, so that each step moves
+coarse and fine detail alike. Each step scores the picture slightly turned, zoomed and shifted, to
+keep out patterns that work for one exact placement only (Olah, Mordvintsev and Schubert 2017,
+'Feature Visualization', distill.pub/2017/feature-visualization).
 """
 
 import math
@@ -23,21 +23,21 @@ from headstart.explaining.pixels.lens import Lens, log_odds
 from headstart.modalities.images.decoding import Pixels
 from headstart.modalities.images.inputs import ImageInput
 
-LOOKS = 64  # times on the way that the picture is judged as it is; a film has a frame of each
-NOISE = 0.1  # spread of what is begun with, in log odds about mid-grey: 6 of 255 levels
+LOOKS = 64  # times that the picture itself is scored on the way; each is a frame of the film
+NOISE = 0.1  # standard deviation of the first picture, in log odds about mid-grey: 6 of 255 levels
 LEVEL = 4 / 255  # a level of a pixel, in log odds about mid-grey
-SLOWEST = 0.02  # of the step size, at the end
-# Brightness, red against blue, green against both: what natural colours vary in independently
-# (Ohta, Kanade and Sakai 1980), each with about the share that it has there.
+SLOWEST = 0.02  # share of lr at the last step
+# Brightness, red against blue, green against both: the independent axes of natural colours (Ohta,
+# Kanade and Sakai 1980), each weighted by about its share in them.
 COLOURS = ((1.0, 1.0, 1.0), (0.3, 0.0, -0.3), (-0.1, 0.2, -0.1))
 
 
 @dataclass(frozen=True, eq=False)
 class Ideal:
-    """A picture on its way, judged as it is: whole levels, no turn, no shift.
+    """A picture after `step` steps, scored in whole levels, without turn or shift.
 
-    step: how many were taken. picture: (S, S, 3). score, log_odds: of its class; of several the
-    best has the highest log odds, which go on telling apart where scores are all but 1.
+    picture: (S, S, 3). score, log_odds: of its class; log odds still differ where scores are all
+    but 1.
     """
 
     step: int
@@ -53,10 +53,10 @@ class Ideal:
 def ascend(
     lens: Lens, number: int, plan: IdealPlan | None = None, start: Pixels | None = None
 ) -> Iterator[Ideal]:
-    """Pictures of class `number`, from what was begun with to the last step, about 64 on the way.
+    """Yield pictures of class `number`, from the first to the last step, about 64 in between.
 
-    start: a picture to begin with, (H, W, 3), instead of noise. Whoever stops early has what came
-    until then. Raises Diverged if the network's answer is not a number.
+    start: a picture (H, W, 3) to begin with instead of noise. Raises Diverged if the log odds are
+    not finite.
     """
     plan = plan or IdealPlan()
     eats = lens.input
@@ -88,18 +88,21 @@ def ascend(
 def ideal(
     lens: Lens, name: str, plan: IdealPlan | None = None, start: Pixels | None = None
 ) -> Ideal:
-    """The best of `ascend`, for a class by its name; raises UnknownName if there is none."""
+    """Return the picture of `ascend` with the highest log odds, for the class called `name`.
+
+    Raises UnknownName.
+    """
     return max(ascend(lens, lens.number(name), plan, start), key=lambda seen: seen.log_odds)
 
 
 def total_variation(picture: Pixels) -> float:  # (H, W, 3)
-    """Mean absolute difference of neighbouring values, on the scale 0..1."""
+    """Return the mean absolute difference of neighbouring values, on the scale 0..1."""
     values = picture / np.float64(255)
     return float(sum(np.abs(np.diff(values, axis=axis)).mean() for axis in (0, 1)) / 2)
 
 
 class Brush(Protocol):
-    """Draws what a tensor of numbers means, in brightness and two colours."""
+    """Draws a picture from a tensor of parameters, in brightness and two colours."""
 
     def blank(self) -> Tensor: ...
     def draw(self, change: Tensor) -> Tensor: ...  # -> (1, 3, S, S)
@@ -107,7 +110,7 @@ class Brush(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Waves:
-    """Numbers are the strengths of waves. weight: of each, (S, S // 2 + 1)."""
+    """Parameters are Fourier coefficients. weight: of each frequency, (S, S // 2 + 1)."""
 
     side: int
     weight: Tensor
@@ -123,7 +126,7 @@ class Waves:
 
 @dataclass(frozen=True)
 class Dots:
-    """Numbers are the picture itself, `cells` a side, enlarged to its size."""
+    """Parameters are the picture itself, `cells` a side, enlarged to `side`."""
 
     side: int
     cells: int
@@ -145,9 +148,9 @@ def _brush(plan: IdealPlan, side: int, octave: int) -> Brush:
 
 
 def _weights(side: int, coarseness: int) -> Tensor:
-    """Falling with frequency, as the waves of photographs do; 0 for what is too fine.
+    """Return weights that fall with frequency, as in photographs; 0 above the octave's limit.
 
-    Standard normal strengths of all waves draw a picture with a spread of about 1.
+    Standard normal coefficients draw a picture with a standard deviation of about 1.
     """
     rows, columns = torch.fft.fftfreq(side), torch.fft.rfftfreq(side)
     frequency = torch.hypot(rows[:, None], columns[None, :])  # cycles a pixel, up to 0.71
@@ -157,7 +160,7 @@ def _weights(side: int, coarseness: int) -> Tensor:
 
 
 def _mixed(drawn: Tensor) -> Tensor:
-    """Brightness and two colours as red, green and blue, log odds of their shares of 255."""
+    """Convert brightness and two colours to red, green and blue, as log odds of level / 255."""
     return torch.einsum("nkhw,kc->nchw", drawn, torch.tensor(COLOURS))
 
 
@@ -172,14 +175,14 @@ def _drawn_from(start: Pixels, eats: ImageInput, side: int) -> Tensor:
 
 
 def _pace(done: float) -> float:
-    """Of the step size: 1 at first, then less, so that no late look shakes what is drawn."""
+    """Return the factor of lr: from 1 down to SLOWEST along a cosine."""
     return SLOWEST + (1 - SLOWEST) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _views(
     picture: Tensor, eats: ImageInput, plan: IdealPlan, random: torch.Generator
 ) -> Tensor:  # (1, 3, S, S) -> (V, 3, size, size)
-    """The picture's middle as the network gets it, each time turned, zoomed and shifted anew."""
+    """Return views of the picture's centre, each turned, zoomed and shifted at random."""
     side = picture.shape[-1]
     turn, zoom, *shift = 2 * torch.rand(4, plan.views, generator=random) - 1
     turn = math.radians(plan.rotation) * turn
@@ -196,21 +199,21 @@ def _views(
 
 
 def _odds(lens: Lens, views: Tensor, number: int) -> Tensor:  # (N, 3, S, S) -> (N,)
-    """Log odds of the class, which go on rising where its score cannot."""
+    """Return the log odds of the class, which still rise where its score saturates."""
     logits = lens.logits(255 * views.permute(0, 2, 3, 1))
     return log_odds(logits, torch.full((len(views),), number))
 
 
 def _pull(drawn: Tensor, plan: IdealPlan) -> Tensor:
-    """What smoothness and greyness ask of each pixel, beside the gradient and not through it.
+    """Return the gradient of the penalties on total variation and on distance from grey.
 
-    Adam would divide a charge by how noisy the gradient is, and noise is what it is charged for
-    (as for weight decay, Loshchilov and Hutter 2019).
+    It is applied apart from Adam, which would divide a penalty by the noise of the gradient (as for
+    weight decay, Loshchilov and Hutter 2019).
     """
     rough = torch.zeros_like(drawn)
     for axis in (2, 3):
         step = drawn.diff(dim=axis)
-        slope = step / (step.square() + LEVEL**2).sqrt()  # its sign, but for less than a level
+        slope = step / (step.square() + LEVEL**2).sqrt()  # the sign, smooth below a level
         rough.narrow(axis, 1, slope.shape[axis]).add_(slope)
         rough.narrow(axis, 0, slope.shape[axis]).sub_(slope)
     return plan.tv * rough + plan.l2 * drawn
@@ -220,7 +223,7 @@ def _pull(drawn: Tensor, plan: IdealPlan) -> Tensor:
 def _judged(lens: Lens, number: int, drawn: Tensor, step: int) -> Ideal:
     whole = (255 * torch.sigmoid(drawn[0])).round().to(torch.uint8)
     picture = whole.permute(1, 2, 0).contiguous().numpy()
-    square = lens.input(picture).copy()  # Pillow's own memory can't be written to
+    square = lens.input(picture).copy()  # Pillow's memory is read-only
     odds = float(_odds(lens, _nchw(square), number))
     if not math.isfinite(odds):
         raise Diverged(

@@ -1,4 +1,4 @@
-"""How the picture that a class is surest of is made: every choice that changes how it looks."""
+"""Choices of the gradient ascent for a class. No PyTorch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -9,12 +9,12 @@ from headstart.heads.head import MOST_RATE, check_counts, check_word
 Space = Literal["frequency", "pixels"]
 MOSTS = {"jitter": 2048, "rotation": 360}  # pixels of the largest square; a full turn
 MOST_VIEWS = 256
-MOST_OCTAVES = 12  # the first then begins with a single pixel of 2048
+MOST_OCTAVES = 12  # the first of them is a single pixel of a square of 2048
 
 
 @dataclass(frozen=True)
 class IdealPlan:
-    """How a picture is made that a class is surest of."""
+    """Choices that change the picture that `ideal` makes."""
 
     steps: Annotated[int, "steps of gradient ascent, shared out evenly among the octaves"] = 640
     tv: Annotated[

@@ -1,4 +1,4 @@
-"""A classifier seen whole, from pixels to logits, so that gradients come back to the pixels."""
+"""A classifier as one differentiable function from pixels to logits."""
 
 from dataclasses import dataclass, replace
 
@@ -19,18 +19,18 @@ from headstart.modalities.sources import reopened
 from headstart.models.model import Model
 from headstart.training.network import head_module
 
-DOES = "Looking inside a network takes"  # the beginning of the sentence that refuses other inputs
+DOES = "Looking inside a network takes"  # start of the message about other inputs
 HEADS = (LinearHead.kind, MlpHead.kind)
 Squares = NDArray[np.uint8]  # (N, S, S, 3)
 
 
 @dataclass(frozen=True, eq=False)
 class Lens:
-    """A network with a head on it, in inference mode, none of whose weights learn.
+    """A frozen network with a head, in inference mode.
 
-    network: pixels (N, S, S, 3), 0 to 255 of any type -> features (N, D); normalisation is its
-    first step. head: (N, D) -> (N, C) logits. temperature: of the scores. graph: the network's,
-    where it was exported before.
+    network: pixels (N, S, S, 3), 0 to 255 of any type -> features (N, D); it normalises the pixels.
+    head: (N, D) -> (N, C) logits. temperature: of the scores. graph: the network, if it was
+    exported before.
     """
 
     backbone: Backbone
@@ -53,15 +53,15 @@ class Lens:
         return said
 
     def scores(self, squares: Squares) -> NDArray[np.float32]:  # (N, S, S, 3) -> (N, C)
-        """Probabilities, as the model that was looked into gives them."""
+        """Return probabilities, the same as the model's."""
         with torch.inference_mode():
             logits = self.logits(torch.from_numpy(np.array(squares, order="C")))
             return torch.softmax(logits / self.temperature, dim=1).numpy()
 
     def number(self, name: str) -> int:
-        """Of the class called so: by its whole name, or by one of several that commas part.
+        """Return the number of a class by its whole name, or by one of its names between commas.
 
-        Raises UnknownName with the nearest, SpecError if it is a name of more than one class.
+        Raises UnknownName with the nearest names, SpecError if several classes have that name.
         """
         if name in self.classes:
             return self.classes.index(name)
@@ -77,9 +77,9 @@ class Lens:
 
 
 def lens_of(model: Model, does: str = DOES) -> Lens:
-    """A trained model, from a bundle or fresh from training.
+    """Return the lens of a trained model; does: the start of the message about other inputs.
 
-    Raises SpecError for a head that has no gradients, MissingPackage without what trains.
+    Raises SpecError for a head that has no gradients, MissingPackage without the training extra.
     """
     backbone, kind = model.backbone, model.head.kind
     of_pictures(backbone.card.input, does)
@@ -97,9 +97,9 @@ def lens_of(model: Model, does: str = DOES) -> Lens:
 
 
 def source_lens(backbone: Backbone, does: str = DOES) -> Lens:
-    """A pretrained network as it is, with the classes of its source task.
+    """Return the lens of a pretrained network with its own classifier, for its source classes.
 
-    Raises SpecError if it came without the layer that names them.
+    Raises SpecError if it came without a classifier.
     """
     of_pictures(backbone.card.input, does)
     source, classes = backbone.source(), backbone.card.source_classes
@@ -111,20 +111,20 @@ def source_lens(backbone: Backbone, does: str = DOES) -> Lens:
 
 
 def log_odds(logits: Tensor, numbers: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
-    """Of each row's class against all others: what is added to every logit says nothing."""
+    """Return the log odds of each row's class; adding a constant to all logits changes nothing."""
     own = logits.gather(1, numbers[:, None])[:, 0]
     others = logits.scatter(1, numbers[:, None], -torch.inf)
     return own - others.logsumexp(dim=1)
 
 
 def featureless(pixels: Tensor) -> Tensor:  # (N, S, S, 3) -> the same
-    """Each square as a surface of its own median colour: its mean has in it what stands out."""
+    """Fill each square with its median colour; its mean would contain what stands out."""
     colours = pixels.flatten(1, 2).median(dim=1).values
     return colours[:, None, None].expand_as(pixels).contiguous()
 
 
 class _TwoLogits(nn.Module):
-    """A single logit, the log odds of the second class, as two; more are left as they are."""
+    """Turns a single logit, the log odds of the second class, into two; keeps more as they are."""
 
     def forward(self, logits: Tensor) -> Tensor:
         if logits.shape[1] > 1:
@@ -135,7 +135,7 @@ class _TwoLogits(nn.Module):
 def _lens(
     backbone: Backbone, head: nn.Module, classes: tuple[str, ...], temperature: float
 ) -> Lens:
-    keep_memory()  # the same tensors come and go at every step
+    keep_memory()  # every step allocates the same tensors
     network = WholeNetwork(backbone.module, backbone.card.input)
     network.eval().requires_grad_(False)
     return Lens(backbone, network, head.eval().requires_grad_(False), classes, temperature)

@@ -1,4 +1,4 @@
-"""A lens and where it is looked into: the layers whose values still lie in their places."""
+"""A lens with its probes: the layers whose activations still lie at their places in the picture."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,20 +12,19 @@ from headstart.explaining.pixels.forward import Forward
 from headstart.explaining.pixels.lens import Lens
 from headstart.explaining.pixels.probing import Probe, probes
 
-FINEST = 32  # places a side; below it what there is are edges, not things
-DEPTH = 3  # layers, each with finer places than the one before
-STILL = 1e-6  # of the largest gradient: if no place has more, nothing there decides anything
-SPOT, DRAWN = 4, 16  # spots that go into a side, and how many are tried
+FINEST = 32  # places a side; layers with finer grids find edges, not things
+DEPTH = 3  # layers, each with a finer grid than the one before
+STILL = 1e-6  # share of the largest gradient; a layer whose places all have less decides nothing
+SPOT, DRAWN = 4, 16  # the square's side over a spot's, and how many spots are tried
 
 
 @dataclass(frozen=True, eq=False)
 class Looker:
-    """A lens and the layers at which it is looked into, the last first; none where it can't be
-    taken apart.
+    """A lens and its probes, the last layer first; no probes if the network can't be traced.
 
-    mixed: whether places further up decide too, but have something of all of the picture; in part,
-    then, those that are looked into may have as well. tokens: where these are tokens that come in,
-    those of the last layer, which have.
+    mixed: whether later layers decide too, at places that each depend on all of the picture; the
+    probed places may then depend on it in part. tokens: where the probe is at the tokens that enter
+    a transformer, the probe of its last layer.
     """
 
     lens: Lens
@@ -35,19 +34,19 @@ class Looker:
 
     @cached_property
     def forward(self) -> Forward:
-        """For all that needs no gradients."""
+        """The lens run by the fastest engine, without gradients."""
         return Forward(self.lens)
 
 
 def looker_of(lens: Lens) -> Looker:
-    """The last layer with places that decide something and lie where they do in the picture; and,
-    where places get smaller further down, the last of those, and once more.
+    """Choose the probes: the last layer whose places decide and correspond to the picture, then the
+    last layer of each finer grid below it, up to DEPTH layers.
 
-    Where the layers before have seen all of a small picture, each place has something of all; and
-    behind the last attention of a transformer that reads only its class token no place decides. In
-    it, attention may move what a token said to any other (Darcet et al. 2024, section 2: tokens of
-    the background are where it keeps what it found). So, unless places get smaller, tokens are
-    looked into where they come in.
+    Not every layer will do: where receptive fields cover a small picture, each place depends on all
+    of it; and behind the last attention of a transformer that reads only its class token, no place
+    decides. Attention may also move information from any token to any other (Darcet et al. 2024,
+    section 2: background tokens store global information). So a transformer of a single grid is
+    probed at the tokens that enter.
     """
     found, entrance, mixed = list[Probe](), list[Probe](), False
     for probe in probes(lens.backbone):
@@ -57,7 +56,7 @@ def looker_of(lens: Lens) -> Looker:
                     found.append(probe)
                 else:
                     mixed = True
-        elif found[-1].side < probe.side <= FINEST:  # further down it is no less in place
+        elif found[-1].side < probe.side <= FINEST:  # an earlier layer is in place too
             found.append(probe)
         elif found[-1].side == probe.side:
             entrance = [probe]
@@ -69,14 +68,14 @@ def looker_of(lens: Lens) -> Looker:
 
 
 def crossed_at(lens: Lens, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
-    """What crosses at a probe."""
+    """Return the activations at a probe."""
     crossed: Tensor = WholeNetwork(probe.trunk, lens.input).eval()(pixels)
     return crossed
 
 
 def said_from(lens: Lens, probe: Probe, crossed: Tensor) -> Tensor:  # -> (N, C)
-    """The logits, from what crosses at a probe."""
-    logits: Tensor = lens.head(probe.tail(crossed.clone()))  # which a relu may write over
+    """Return the logits, from the activations at a probe."""
+    logits: Tensor = lens.head(probe.tail(crossed.clone()))  # a ReLU may write in place
     return logits
 
 
@@ -87,7 +86,7 @@ def slope_of(told: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _decides(lens: Lens, probe: Probe) -> bool:
-    """Whether anything at the places of a probe moves what comes out."""
+    """Whether the logits have a gradient at the places of a probe."""
     side = lens.input.size
     drawn = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(0)) * 255
     crossed = crossed_at(lens, probe, drawn)
@@ -96,8 +95,8 @@ def _decides(lens: Lens, probe: Probe) -> bool:
 
 
 def _in_place(lens: Lens, probe: Probe) -> bool:
-    """Whether places change where the picture does: of most spots of another colour, the centre of
-    the change at the probe lies on the spot."""
+    """Whether activations change where the picture does: for most coloured spots, the centre of the
+    change at the probe must lie on the spot."""
     side, rng = lens.input.size, torch.Generator().manual_seed(0)
     spot, shape = side // SPOT, (side, side)
     clouds = torch.rand(DRAWN, 3, 8, 8, generator=rng) * 255

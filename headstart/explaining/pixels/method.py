@@ -1,4 +1,4 @@
-"""How a map of what speaks for a class can be made; a light value, for the flags of commands."""
+"""The methods of attribution. No PyTorch, for the flags of commands."""
 
 from typing import Literal, get_args
 

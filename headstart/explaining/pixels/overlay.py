@@ -1,4 +1,4 @@
-"""An explanation as one picture: the square, the map over it, its curve, what looks alike."""
+"""Draw an explanation: the square, the map over it, deletion curves, nearest examples."""
 
 import io
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ PANEL, EDGE, GAP = 336, 28, 24
 INK, FAINT, LINE, PAPER = (28, 32, 38), (110, 118, 128), (222, 226, 230), (255, 255, 255)
 CURVE_COLOURS = {"ours": FOR, "random": (140, 146, 154), "centre": AGAINST}
 CURVE_WORDS = {"ours": "by this map", "random": "in random order", "centre": "from the centre"}
-SMOOTH = 4  # times the size at which curves are drawn, and then reduced
+SMOOTH = 4  # curves are drawn this many times larger, then reduced
 
 
 def draw_explanation(explained: Explanation) -> Image.Image:
-    """Everything about one picture, on white."""
+    """Draw everything about one picture on a white page."""
     width = 2 * EDGE + 3 * PANEL + 2 * GAP
     top = 104
     thumbs = _thumb_side(explained.nearest)
@@ -53,7 +53,7 @@ def png_of(page: Image.Image) -> bytes:
 
 
 def curves(told: Deletion, side: int) -> Image.Image:
-    """The score of the class against the share of pixels hidden, three orders, with their areas."""
+    """Plot the score of the class against the share of hidden pixels, with the areas as a key."""
     page = Image.new("RGB", (side, side), PAPER)
     box = (40, 8, side - 8, side - 112)
     _grid(page, box)
@@ -104,13 +104,13 @@ def _row(page: Image.Image, nearest: Sequence[Neighbour], top: int, side: int) -
 
 
 def _thumb_side(nearest: Sequence[Neighbour]) -> int:
-    """So that they fill the page's width, five at the least."""
+    """Return the side at which the thumbnails, or five if there are fewer, fill the page width."""
     count = max(5, len(nearest))
     return (3 * PANEL + 2 * GAP - (count - 1) * GAP) // count
 
 
 def _thumb(source: Path, side: int) -> Image.Image:
-    """A picture whole in a square; an empty one if it is gone."""
+    """Fit a whole picture into a square; a blank one if the file can't be read."""
     try:
         picture = Image.fromarray(decode(source, short_side=side))
     except (OSError, DataError):
@@ -151,7 +151,7 @@ def _line(
     scores: NDArray[np.float32],
     colour: Colour,
 ) -> None:
-    """Drawn large and reduced, since Pillow's lines have no smooth edges."""
+    """Draw the curve large and reduce it, since Pillow's lines have no smooth edges."""
     left, top, right, bottom = box
     mask = Image.new("L", (page.width * SMOOTH, page.height * SMOOTH))
     points = [

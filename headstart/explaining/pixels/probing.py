@@ -1,4 +1,4 @@
-"""Where a network can be looked into: the layers at which what it saw still lies in its place."""
+"""Probes of a network: the layers whose activations are a grid of places."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,16 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.entry import blank_for_network
 from headstart.backbones.tracing import after, as_module, crossings, traced, until
 
-LEAST = 4  # places a side; fewer say too little about where
-PREFIX = 8  # tokens that may stand before those of places: the class token, registers
+LEAST = 4  # places a side; fewer are too coarse
+PREFIX = 8  # tokens, at most, before those of places: the class token, registers
 Layout = Literal["channels first", "channels last", "tokens"]
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A network taken apart where a single tensor crosses, one that is a grid of places.
+    """A network cut in two where a single tensor crosses, one that is a grid of places.
 
-    node: of the graph of the module, after which it is cut. side: places a side. prefix: tokens
+    node: the node of the module's graph after which it is cut. side: places a side. prefix: tokens
     before those of places.
     """
 
@@ -39,16 +39,16 @@ class Probe:
 
     @cached_property
     def trunk(self) -> nn.Module:
-        """(N, 3, S, S), normalised -> what crosses. Made when it is asked for, as it takes long."""
+        """Normalised pixels (N, 3, S, S) -> activations. Made on first use, since it is slow."""
         return as_module(self.module, until(self.graph, self.node))
 
     @cached_property
     def tail(self) -> nn.Module:
-        """What crosses -> (N, D)."""
+        """Activations -> features (N, D)."""
         return as_module(self.module, after(self.graph, self.node))
 
     def grid(self, values: Tensor) -> Tensor:
-        """What is at the places, of a tensor shaped as the one that crosses: (N, side, side, C)."""
+        """Arrange a tensor of the activations' shape by places: (N, side, side, C)."""
         if self.layout == "channels first":
             return values.permute(0, 2, 3, 1)
         if self.layout == "tokens":
@@ -57,9 +57,10 @@ class Probe:
 
 
 def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
-    """The points at which the network can be probed, from the top; none if it can't be traced.
+    """Yield the probes of a network, the last layer first; none if it can't be traced.
 
-    Swin and its like keep channels last, transformers one token a patch; which it is, shapes tell.
+    Channels come last in Swin and its like; transformers have one token per patch. The shapes tell
+    which.
     """
     graph = traced(backbone.module)
     if graph is None:
@@ -73,13 +74,13 @@ def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
 
 
 def _prefix(module: nn.Module) -> int | None:
-    """Tokens before those of places, where the network says how many."""
+    """Return timm's count of tokens before those of places; None if the network has none."""
     told = getattr(module, "num_prefix_tokens", None)
     return told if isinstance(told, int) else None
 
 
 def _grid_of(shape: Sequence[int], prefix: int | None) -> tuple[Layout, int, int] | None:
-    """How one example's values lie at square places, as layout, side and prefix; None if not."""
+    """Return layout, side and prefix of one example's activations; None if not a square grid."""
     if len(shape) == 3 and shape[1] == shape[2]:
         return "channels first", shape[1], 0
     if len(shape) == 3 and shape[0] == shape[1]:
@@ -93,7 +94,7 @@ def _grid_of(shape: Sequence[int], prefix: int | None) -> tuple[Layout, int, int
 
 
 def _shapes(backbone: Backbone, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
-    """What one example is after each operation, where that is a tensor with a row an example."""
+    """Return the shape of one example after each node whose value is a tensor of one row each."""
     shapes = dict[fx.Node, tuple[int, ...]]()
 
     class Noting(fx.Interpreter):

@@ -1,4 +1,4 @@
-"""How a model's answers hold when pictures are changed: by an adversary, or by everyday damage."""
+"""Accuracy of a model on changed pictures: adversarial attacks and everyday corruptions."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,17 +32,17 @@ from headstart.heads.nearest import unit
 from headstart.training.attack import LEVELS, Attack
 from headstart.training.attacked import lead, perturb
 
-NEAREST = 10  # training rows whose moving is watched
+NEAREST = 10  # nearest training rows that are compared before and after a change
 BATCH = 16  # pictures attacked at once; larger batches gain nothing on a CPU
-FEW = 4  # steps of the first search for a change that misleads
-STEP = 3  # times what a forward pass takes: there and back
+FEW = 4  # steps of the first, short attack
+STEP = 3  # cost of an attack step (forward and backward), in forward passes
 Labels = NDArray[np.int64]  # (N,)
 Rows = NDArray[np.intp]  # (N, NEAREST) of the training rows
 
 
 @dataclass(frozen=True)
 class Held:
-    """What is left under one change. neighbours: None if no training rows were at hand."""
+    """Accuracy under one change. neighbours: None without training rows."""
 
     accuracy: Estimate
     neighbours: Neighbours | None = None
@@ -50,8 +50,8 @@ class Held:
 
 @dataclass(frozen=True)
 class Robustness:
-    """attacked: by the largest change of a value, in levels of 255. corrupted: by the corruption's
-    name and strength. rows: pictures that were tried. known: training rows for neighbours."""
+    """rows: pictures tried. known: training rows for neighbours. attacked: by epsilon, in levels of
+    255. corrupted: by the corruption's name and strength."""
 
     plan: RobustnessPlan
     rows: int
@@ -61,7 +61,7 @@ class Robustness:
 
     @property
     def planned(self) -> int:
-        """How many changes there are to try, none among them."""
+        """How many conditions there are to try, the unchanged pictures among them."""
         return len(self.plan.levels) + len(set(self.plan.corruptions)) * len(STRENGTHS)
 
     @property
@@ -70,7 +70,7 @@ class Robustness:
 
     @property
     def results(self) -> RobustnessResults:
-        """As robustness.json holds them."""
+        """The content of robustness.json."""
         return RobustnessResults(
             self.rows,
             self.finished,
@@ -84,7 +84,7 @@ class Robustness:
         )
 
     def to_plain(self) -> dict[str, Any]:
-        """The results, ready for JSON."""
+        """Return `results`, ready for JSON."""
         return self.results.to_plain()
 
 
@@ -98,11 +98,11 @@ def robustness(
     runtime: Runtime = ON_CPU,
     listener: Listener | None = None,
 ) -> Robustness:
-    """How many answers stay right, and how features move, under each change of the plan.
+    """Measure accuracy, and how nearest neighbours change, under each condition of the plan.
 
-    squares: (N, S, S, 3) as the network sees them; that is where they are changed. labels: (N,)
-    numbers of the lens's classes. known: features of training rows, whose moving as nearest
-    neighbours is then told. All rows are tried: `drawn` chooses them.
+    squares: (N, S, S, 3), the network's inputs, which are what is changed; all are tried, `drawn`
+    chooses some. labels: (N,) numbers of the lens's classes. known: features of training rows, to
+    find the nearest neighbours among.
     """
     *_, last = trials(lens, squares, labels, plan, known=known, runtime=runtime, listener=listener)
     return last
@@ -118,10 +118,10 @@ def trials(
     runtime: Runtime = ON_CPU,
     listener: Listener | None = None,
 ) -> Iterator[Robustness]:
-    """As `robustness`, with one more change in it each time: stop when you like.
+    """Yield the results of `robustness` after each condition; the caller may stop early.
 
-    A picture that is misled by a change counts as misled by all larger ones, so that accuracy never
-    rises with epsilon.
+    A picture misclassified at one epsilon counts as misclassified at all larger ones, so that
+    accuracy never rises with epsilon.
     """
     plan, listener = plan or RobustnessPlan(), listener or Listener()
     _check(lens, squares, labels)
@@ -142,7 +142,7 @@ def trials(
 def robustness_rows(
     found: Robustness,
 ) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Two tables to print, of strings: a row an epsilon, and a row a corruption; [] of none."""
+    """Return two tables to print: one row per epsilon, and one row per corruption or []."""
     attacked = list[tuple[str, ...]]()
     attacked.append(("epsilon", "accuracy", "nearest still the same", "nearest of its own class"))
     for levels, held in found.attacked.items():
@@ -162,7 +162,7 @@ def _moved(neighbours: Neighbours | None) -> tuple[str, str]:
 
 
 def drawn(labels: Labels, rows: int, seed: int = 0) -> NDArray[np.intp]:
-    """So many of the rows at random, in order, each class keeping its share; all if `rows` is 0."""
+    """Draw `rows` row numbers, sorted, each class keeping its share; 0 or too many takes all."""
     if not 0 < rows < len(labels):
         return np.arange(len(labels))
     rng, share = np.random.default_rng(seed), np.empty(len(labels))
@@ -185,8 +185,8 @@ def _check(lens: Lens, squares: Squares, labels: Labels) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """Training rows. rows: (M, D) of length 1. labels: (M,) as the lens counts its classes, -1 for
-    one that it doesn't have."""
+    """Training rows. rows: (M, D) of length 1. labels: (M,) numbers of the lens's classes, -1 for a
+    class that it lacks."""
 
     rows: NDArray[np.float32]
     labels: Labels
@@ -203,23 +203,23 @@ class _Known:
 
 
 class _Trial:
-    """The model asked about changed squares, again and again."""
+    """Measures a model on one set of changed squares after the other."""
 
     def __init__(
         self, lens: Lens, labels: Labels, runtime: Runtime, known: FeatureTable | None
     ) -> None:
         self.labels, self.forward = labels, Forward(lens, runtime)
         self.known = _Known.of(known, lens.classes) if known else None
-        self.before: Rows | None = None  # nearest to the pictures as they are, which come first
+        self.before: Rows | None = None  # of the unchanged pictures, the first condition
 
     def answered(self, squares: Iterable[NDArray[np.uint8]]) -> Held:
-        """squares: one after the other."""
+        """Predict the classes of a stream of squares and measure them."""
         x = self.forward.features(squares)
         answers = self.forward.logits_of(x).argmax(dim=1).numpy()
         return Held(_share(answers == self.labels), self._neighbours(x))
 
     def held(self, right: NDArray[np.bool_], squares: Squares) -> Held:
-        """As `answered`, where it is known which answers are right."""
+        """Measure squares whose predictions are known to be right or wrong."""
         moved = self._neighbours(self.forward.features(squares)) if self.known else None
         return Held(_share(right), moved)
 
@@ -241,10 +241,10 @@ def _attacks(
     plan: RobustnessPlan,
     listener: Listener,
 ) -> Iterator[tuple[int, Squares, NDArray[np.bool_]]]:
-    """For each epsilon, in levels, the worst pictures that were found and which are still right.
+    """Yield for each epsilon, in levels, the attacked pictures and which are still right.
 
-    Only those that are right so far are attacked further: at first in a few steps, which is
-    enough for most, then in all.
+    Only pictures that are still right are attacked further: first in a few steps, which is enough
+    for most, then in all.
     """
     truth, changed = torch.from_numpy(labels), squares.copy()
     began = time.perf_counter()
@@ -267,7 +267,7 @@ def _attacks(
 
 
 def _worst(lens: Lens, squares: Squares, truth: Tensor, attack: Attack, stream: int) -> Tensor:
-    """Of the squares within reach, uint8, those where another class leads most."""
+    """Return the attacked squares, uint8: within reach, where another class leads most."""
     return perturb(
         lambda pixels: -lead(lens.logits(pixels), truth), torch.from_numpy(squares), attack, stream
     ).to(torch.uint8)
@@ -281,7 +281,7 @@ def _right(lens: Lens, squares: Tensor, truth: Tensor) -> NDArray[np.bool_]:
 def _corruptions(
     squares: Squares, plan: RobustnessPlan, runtime: Runtime, listener: Listener
 ) -> Iterator[tuple[tuple[str, int], Iterator[NDArray[np.uint8]]]]:
-    """Each corruption and strength, and the squares that it makes, made as they are taken."""
+    """Yield each corruption and strength with a lazy stream of its squares."""
     names = list(dict.fromkeys(plan.corruptions))
     conditions = [(name, strength) for name in names for strength in STRENGTHS]
     total = len(conditions) * len(squares)
@@ -310,4 +310,4 @@ def _parts(rows: int) -> Iterator[slice]:
 
 
 def _share(right: NDArray[np.bool_]) -> Estimate:
-    return cast(Estimate, wilson(int(right.sum()), len(right)))  # there is a row at least
+    return cast(Estimate, wilson(int(right.sum()), len(right)))  # there is at least one row

@@ -1,4 +1,4 @@
-"""How a model is tried on changed pictures: every choice that changes the figures. No PyTorch."""
+"""Choices of the robustness test. No PyTorch."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from headstart.training.attack import LEVELS
 
 @dataclass(frozen=True)
 class RobustnessPlan:
-    """What is done to pictures before a model is asked about them."""
+    """Choices that change the results of the robustness test."""
 
     rows: Annotated[
         int,
@@ -47,12 +47,12 @@ class RobustnessPlan:
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """The epsilons in levels of 255, 0 first, each once, from small to large."""
+        """The epsilons in levels of 255, ascending, each once, with 0."""
         return tuple(sorted({0, *(round(e * LEVELS) for e in self.epsilons)}))
 
 
 def _check_whole(epsilon: float) -> None:
-    """Raises SpecError unless it is a whole number of levels, 0 to 255."""
+    """Raise SpecError unless epsilon is a whole number of levels, 0 to 255."""
     levels = epsilon * LEVELS
     if not (math.isfinite(levels) and 0 <= levels <= LEVELS + 1e-6):
         raise SpecError(

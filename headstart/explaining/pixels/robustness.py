@@ -1,4 +1,4 @@
-"""What changed pictures do to a model, as robustness.json holds it. No PyTorch."""
+"""The content of robustness.json. No PyTorch."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from headstart.evaluation.evaluation import Estimate
 
 @dataclass(frozen=True)
 class Neighbours(Record):
-    """Of the training rows nearest to changed pictures, by the cosine of their features.
+    """The training rows nearest to changed pictures, by the cosine of their features.
 
     same: share that were nearest before the change. own: share with the picture's own label.
     """
@@ -19,7 +19,7 @@ class Neighbours(Record):
 
 @dataclass(frozen=True)
 class NeighbourCount(Record):
-    """How many nearest rows were watched, of how many training rows."""
+    """How many nearest rows were compared, of how many training rows."""
 
     nearest: int = 0
     of: int = 0
@@ -27,7 +27,7 @@ class NeighbourCount(Record):
 
 @dataclass(frozen=True)
 class UnderAttack(Record):
-    """levels: the largest change of a value, of 255. neighbours: None without training rows."""
+    """levels: epsilon, of 255. neighbours: None without training rows."""
 
     levels: int
     accuracy: Estimate
@@ -36,7 +36,7 @@ class UnderAttack(Record):
 
 @dataclass(frozen=True)
 class UnderCorruption(Record):
-    """The same under a corruption of a strength from 1 to 5."""
+    """strength: 1 to 5. neighbours: None without training rows."""
 
     name: str
     strength: int
@@ -46,7 +46,7 @@ class UnderCorruption(Record):
 
 @dataclass(frozen=True)
 class RobustnessResults(Record):
-    """rows: pictures that were tried. finished: False where trying was stopped."""
+    """rows: pictures tried. finished: False if the test was stopped early."""
 
     rows: int
     finished: bool

@@ -1,4 +1,4 @@
-"""The explanations of a run, as explained.json holds them. No PyTorch: the report reads them."""
+"""The content of explained.json. No PyTorch: the report reads it."""
 
 from dataclasses import dataclass, field
 
@@ -7,8 +7,8 @@ from headstart.base.values import Record, as_key
 
 @dataclass(frozen=True)
 class Curves(Record):
-    """Scores of a class as ever more of a picture is hidden: first what the map names (ours), at
-    random, and from the centre outwards."""
+    """Scores of a class as ever more of a picture is hidden: in the order of the map (ours), at
+    random, from the centre outwards."""
 
     ours: tuple[float, ...]
     random: tuple[float, ...]
@@ -17,7 +17,7 @@ class Curves(Record):
 
 @dataclass(frozen=True)
 class Areas(Record):
-    """Under each of the curves, 0 to 1."""
+    """The area under each of the curves, 0 to 1."""
 
     ours: float
     random: float
@@ -26,7 +26,7 @@ class Areas(Record):
 
 @dataclass(frozen=True)
 class DeletionCurves(Record):
-    """hidden: the share of the picture that is hidden at each point of the curves."""
+    """hidden: the hidden share of the picture at each point of the curves."""
 
     area: Areas
     hidden: tuple[float, ...] = ()
@@ -42,8 +42,8 @@ class NearestExample(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedPicture(Record):
-    """All but the pixels of an explanation. name: of the class that is explained. method, layer:
-    of its map."""
+    """An explanation without its pixels. name: of the explained class. method, layer: of the
+    map."""
 
     path: str
     name: str = field(metadata=as_key("class"))
@@ -56,7 +56,8 @@ class ExplainedPicture(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedRow(ExplainedPicture):
-    """A test row of a run, with the class that was predicted. map: whole numbers, row by row."""
+    """A test row of a run. name: the predicted class. label: the true one. map: integers, row by
+    row."""
 
     label: str
     map: tuple[tuple[int, ...], ...]
@@ -68,7 +69,7 @@ class ExplainedRow(ExplainedPicture):
 
 @dataclass(frozen=True)
 class ExplainedRows(Record):
-    """grid: side of the maps. levels: the largest number in one, either side of 0."""
+    """grid: side of the maps. levels: their largest magnitude."""
 
     grid: int = 28
     levels: int = 127

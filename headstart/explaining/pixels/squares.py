@@ -1,4 +1,4 @@
-"""The pictures of a dataset as squares, just as a network is given them."""
+"""The pictures of a dataset as a network's input squares."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from headstart.modalities.images.inputs import ImageInput
 
 @dataclass(frozen=True, eq=False)
 class Squared:
-    """squares: (N, S, S, 3) uint8. data: their rows. left_out: the others, which can't be read or
+    """squares: (N, S, S, 3) uint8. data: their rows. left_out: rows that can't be read or have
     changed since they were checked."""
 
     squares: NDArray[np.uint8]
@@ -23,7 +23,7 @@ class Squared:
 
 
 def squared(input: ImageInput, data: Dataset, *, threads: int = 1) -> Squared:
-    """All rows that can be read; raises DataError if there is none."""
+    """Prepare all rows that can be read; raises DataError if there is none."""
 
     files = data.files
 

@@ -1,8 +1,8 @@
-"""From a whole picture to the square that a network is given, with gradients back to every pixel.
+"""Preprocessing with gradients: from a whole picture to the network's input square.
 
-What comes out is what `ImageInput` gives, to the bit, since it is `ImageInput` that makes it. It
-resizes one axis after the other, rounding and clipping each time; gradients go back through the
-weights of that as if nothing were rounded or clipped (Bengio et al. 2013, "straight through").
+The forward pass calls `ImageInput`, so the squares are the same to the bit. `ImageInput` resizes
+one axis after the other, rounding and clipping each time; the backward pass goes through the resize
+weights as if nothing were rounded or clipped (Bengio et al. 2013, "straight through").
 """
 
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from headstart.modalities.images.decoding import Pixels
 from headstart.modalities.images.inputs import LONGEST, ImageInput
 
 MOST = 32_768  # pixels of a side: 64 million in a picture no longer than 16 times its width
-BLOCK = 512  # rows of an identity matrix that are resized at once
+BLOCK = 512  # rows of the identity matrix that are resized at once
 
-Weights = NDArray[np.float32]  # (S, side): what each line of the picture adds to one of the square
+Weights = NDArray[np.float32]  # (S, side): weight of each line of the picture in each of the square
 
 
 @dataclass(frozen=True, eq=False)
 class Squaring:
-    """One picture whose seen part may change, and the square that it then becomes.
+    """The map from changes of one picture to its square.
 
-    Of a picture much larger than the square, whole blocks change: `block` pixels each way, about
-    as many as the resize averages, so that the work does not grow with the picture.
+    In a picture much larger than the square, blocks of `block` x `block` pixels change together,
+    about as many as the resize averages, so that the work does not grow with the picture.
 
     down, across: weights (S, h) of its rows of blocks and (S, w) of its columns. rows, columns:
-    which pixels reach the square. The rest can't change what is said.
+    the pixels that reach the square; the others can't change the prediction.
     """
 
     preprocess: ImageInput
@@ -54,7 +54,7 @@ class Squaring:
         return np.rint(sums / (tall * wide)[..., None]).astype(np.uint8)
 
     def whole(self, seen: Pixels) -> Pixels:  # (h, w, 3) -> (H, W, 3)
-        """The picture with another seen part: each pixel changes as its block does."""
+        """Return the picture with these block means: each pixel changes as its block does."""
         change = seen.astype(np.int16) - self.seen
         change = change.repeat(self.block, 0)[: len(self.rows)]
         change = change.repeat(self.block, 1)[:, : len(self.columns)]
@@ -64,13 +64,16 @@ class Squaring:
         return picture
 
     def __call__(self, seen: Tensor) -> Tensor:  # (N, h, w, 3) -> (N, S, S, 3)
-        """The squares of pictures with these seen parts: whole levels, 0 to 255, of any type."""
+        """Return the squares of pictures with these block means: whole levels, 0 to 255."""
         squares: Tensor = _Squared.apply(seen, self)
         return squares
 
 
 def squaring(preprocess: ImageInput, picture: Pixels, largest: int = MOST) -> Squaring:
-    """largest: pixels of a block. Raises DataError for a strip too long to be squared at once."""
+    """Return the Squaring of a picture. largest: limit of a block's side, in pixels.
+
+    Raises DataError if a side is longer than MOST pixels.
+    """
     both = weights(preprocess, picture.shape[:2])
     rows, columns = (np.flatnonzero(w.any(axis=0)) for w in both)
     block = max(1, min(largest, len(rows) // preprocess.size, len(columns) // preprocess.size))
@@ -82,15 +85,15 @@ def squaring(preprocess: ImageInput, picture: Pixels, largest: int = MOST) -> Sq
 
 
 def _by_blocks(values: NDArray[Any], block: int, axis: int) -> NDArray[Any]:
-    """Sums of so many neighbours, the last of those that are left."""
+    """Return the sums of each `block` neighbours along the axis; the last block may be shorter."""
     kind = np.int32 if values.dtype == np.uint8 else values.dtype
     starts = np.arange(0, values.shape[axis], block)
     return np.add.reduceat(values, starts, axis=axis, dtype=kind)
 
 
 def weights(preprocess: ImageInput, shape: tuple[int, ...]) -> tuple[Weights, Weights]:
-    """Of rows (S, H) and columns (S, W): square = rows @ picture @ columns.T, but for rounding and
-    what `pad` fills up with, where weights are 0."""
+    """Return the resize weights of rows (S, H) and columns (S, W): square = rows @ picture @
+    columns.T, apart from rounding and the padding of `pad`, which has weight 0."""
     height, width = shape
     how = Image.Resampling[preprocess.interpolation.upper()]
     ways = _way(preprocess, height, width), _way(preprocess, width, height)
@@ -115,8 +118,8 @@ class _Squared(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Way:
-    """Of one axis: `length` pixels from `start` on become `resized`; pixel n of the square shows
-    the one of number n + shift, or none."""
+    """One axis: `length` pixels from `start` become `resized`; pixel n of the square shows pixel
+    n + shift of them, or padding."""
 
     start: int
     length: int
@@ -126,7 +129,7 @@ class _Way:
 
 
 def _way(preprocess: ImageInput, side: int, other: int) -> _Way:
-    """As `ImageInput` treats a side of a picture, given the other one."""
+    """Return how `ImageInput` crops and resizes one side of a picture, given the other."""
     size = preprocess.size
     if preprocess.fit == "squash":
         return _Way(0, side, side, size, 0)
@@ -140,7 +143,7 @@ def _way(preprocess: ImageInput, side: int, other: int) -> _Way:
 
 
 def _weights(way: _Way, size: int, how: Image.Resampling) -> Weights:
-    """What Pillow makes of each pixel alone: of the rows of an identity matrix."""
+    """Measure the weights of Pillow's resize, by resizing an identity matrix."""
     if way.length > MOST:
         raise DataError(
             f"it is {way.length:,} pixels long; gradients are found for up to {MOST:,}. Cut it."

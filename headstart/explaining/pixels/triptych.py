@@ -1,4 +1,4 @@
-"""Three pictures side by side: before, the difference made visible, and after."""
+"""Draw three pictures side by side: before, the amplified difference, after."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from headstart.training.attack import LEVELS
 
 SIDE = 320  # pixels of the longer side of each picture; small ones are enlarged by whole factors
 GAP = 16
-HEAD, LINE = 30, 22  # pixels of the heading, and of each line below
+HEAD, LINE = 30, 22  # pixels: height of the heading, and of each line below
 GREY = 128
 INK, PALE, RED = "#1a1a1a", "#666666", "#b00020"
 
@@ -24,8 +24,7 @@ Lines = Sequence[tuple[str, str]]  # text and colour
 
 
 def write_fooling(found: Fooling, file: Path) -> None:
-    """Write the triptych that shows what was done, and beside it the changed picture: both, or
-    none."""
+    """Write the changed picture and its triptych: both or neither."""
     write_bytes(triptych_path(file), png(triptych(found)))
     try:
         write_bytes(file, found.file)
@@ -39,7 +38,7 @@ def triptych_path(file: Path) -> Path:
 
 
 def triptych(found: Fooling) -> Pixels:
-    """(H, W, 3): what was, what was changed and what it became, with what is said of each."""
+    """Draw the picture before, the difference and after, with their predictions: (H, W, 3)."""
     times = amplification(found)
     size = _shown_size(found.picture)
     gone = RED if found.flipped else INK
@@ -57,12 +56,12 @@ def triptych(found: Fooling) -> Pixels:
 
 
 def amplification(found: Fooling) -> int:
-    """Times that the largest change can be enlarged before it leaves the range of grey."""
+    """Return the factor by which the largest change can grow within the range of grey."""
     return max(1, (GREY - 1) // max(1, found.levels))
 
 
 def amplified(found: Fooling, times: int) -> Pixels:
-    """Changes around a middle grey: lighter where a value rose, darker where it fell."""
+    """Return the changes around mid-grey: lighter where a value rose, darker where it fell."""
     change = found.changed.astype(np.int16) - found.picture
     return (GREY + times * change).clip(0, LEVELS).astype(np.uint8)
 
@@ -96,7 +95,7 @@ def _fitted(pixels: Pixels, size: tuple[int, int]) -> Image.Image:
 def _place(
     sheet: Image.Image, left: int, width: int, title: str, image: Image.Image, lines: Lines
 ) -> None:
-    """One picture under its title and over its lines, all in the middle of a column."""
+    """Paste a picture below its title and above its lines, centred in a column."""
     draw = ImageDraw.Draw(sheet)
     _write(draw, left, GAP // 2, width, title, PALE, 15)
     sheet.paste(image, (left + (width - image.width) // 2, HEAD))
@@ -108,6 +107,6 @@ def _place(
 def _write(
     draw: ImageDraw.ImageDraw, left: int, top: int, width: int, text: str, colour: str, size: int
 ) -> None:
-    """One line in the middle of a column, cut short where it is too long."""
+    """Write a line centred in a column, shortened to fit."""
     shown = fitting(draw, text, width, size)
     draw.text((left + width / 2, top), shown, colour, font(size), anchor="ma")
