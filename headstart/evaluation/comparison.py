@@ -24,11 +24,10 @@ AGAIN = "Train them with the same data and the same --seed."
 class Comparison(Record):
     """Metrics of a run on the test rows, and its comparison with the first run.
 
-    A metric is None if the rows do not determine it. gain and p are None for the first run.
-
-    gain: accuracy minus that of the first run, with its paired bootstrap interval.
-    p: McNemar's p-value for equal accuracy, not corrected for the number of runs.
-    only_here, only_first: rows that only this run, or only the first run, got right.
+    A metric is None if the rows do not determine it; gain and p are None for the first run.
+    gain: accuracy minus that of the first run, with its paired bootstrap interval. p: McNemar's
+    p-value for equal accuracy, not corrected for the number of runs. only_here, only_first: rows
+    that only this run, or only the first run, got right.
     """
 
     name: str

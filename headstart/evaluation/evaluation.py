@@ -76,12 +76,8 @@ class Estimate(Record):
 class Evaluation(Record):
     """Metrics of predictions; None (n/a, null in JSON) for one that the rows do not determine.
 
-    Metrics and tables are also attributes by name, such as `evaluation.accuracy`.
-
-    n: rows with a known label; rows without one are ignored.
-    metrics: by the target's names.
-    baseline: the score of a constant answer.
-    tables: the target's tables, with estimates in place of metrics.
+    n: rows with a known label; others are ignored. metrics, tables: the target's, with estimates;
+    each is also an attribute, such as `evaluation.accuracy`. baseline: of a constant answer.
     """
 
     target: Target

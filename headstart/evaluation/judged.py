@@ -27,11 +27,8 @@ class ScalingEffect(Record):
 
 @dataclass(frozen=True)
 class TemperatureScaling(Record):
-    """The effect of temperature scaling.
-
-    fitted_on: rows on which the temperature was fitted; 0 if the scores are not scaled.
-    coverage: pairs (share of rows answered, most confident first; accuracy of these rows).
-    """
+    """fitted_on: rows on which the temperature was fitted; 0 without scaling. coverage: pairs
+    (share of rows answered, most confident first; accuracy of these rows)."""
 
     temperature: float
     fitted_on: int
@@ -41,10 +38,8 @@ class TemperatureScaling(Record):
 
 @dataclass(frozen=True)
 class ConformalSets(Record):
-    """Sets of classes that should contain the true class for 1 - alpha of the rows.
-
-    limit: None if validation had too few rows. coverage: share of rows whose set contains it.
-    """
+    """Sets of classes that should contain the true class for 1 - alpha of the rows. limit: None if
+    validation had too few rows. coverage: share of rows whose set contains the true class."""
 
     alpha: float
     limit: float | None

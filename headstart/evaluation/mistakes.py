@@ -30,8 +30,7 @@ class Mistake(Record):
 
 @dataclass(frozen=True)
 class Mistakes(Record):
-    """found: number of suspects among the `of` rows with out-of-fold scores. rows: the likeliest
-    suspects."""
+    """found: suspects among the `of` rows with out-of-fold scores. rows: the likeliest ones."""
 
     found: int
     of: int
@@ -82,11 +81,7 @@ def suspicious(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.in
 
 
 def noise(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.int64]:  # (C, C)
-    """Estimate how many rows of each label (row) belong to each other class; 0 on the diagonal.
-
-    A row counts as its best-scoring class among those whose score reaches the class's mean score
-    over its own labelled rows.
-    """
+    """Estimate how many rows of each label (first axis) belong to each other class (second axis)."""
     classes = scores.shape[1]
     sizes = np.bincount(labels, minlength=classes)
     usual = [scores[labels == c, c].mean() if sizes[c] else np.inf for c in range(classes)]

@@ -64,10 +64,8 @@ class Unlike:
     """How far examples are from a backbone's source task.
 
     distance: 0 for the statistics of the source task, 1 for those of noise, or more; None without
-    trained batch norms.
-    sure: the mean over examples of the source head's highest score; None without a source head.
-    named: number of different source classes predicted.
-    why: the reason, if the distance is unknown.
+    trained batch norms. sure: mean highest score of the source head; None without one. named:
+    number of different source classes predicted. why: the reason if the distance is unknown.
     """
 
     backbone: str

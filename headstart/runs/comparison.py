@@ -1,4 +1,4 @@
-"""Runs compared with each other, by the predictions in their folders."""
+"""Comparison of runs by the predictions in their folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,11 @@ from headstart.targets.predictions import Predictions, read_predictions
 
 
 def compare_runs(runs: Sequence[Path]) -> tuple[Comparison, ...]:
-    """Each run on its test rows, and all but the first against the first.
+    """Evaluate each run on its test rows and compare all others with the first.
 
-    runs: folders that hold a predictions.csv, or such files, made here or elsewhere. Rows are
-    lined up by path. Raises SpecError for fewer than two, DataError for a file that is not of
-    predictions, Mismatch where the rows, their labels or the classes differ, or where the runs
-    recorded that they had different pictures under one name.
+    runs: folders with a predictions.csv, or paths of such files; rows are matched by path. Raises
+    SpecError for fewer than two runs, DataError for a file without predictions, Mismatch if rows,
+    labels or classes differ, or if the runs recorded different pictures under one name.
     """
     if len(runs) < 2:
         raise SpecError(f"Comparing takes two runs or more; got {len(runs)}. Name another.")

@@ -1,4 +1,4 @@
-"""The settings of a run, read from a file: its recipe.json, or any of the keys of one."""
+"""Read the settings of a run from a recipe.json, which may hold only some of the keys."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,15 +11,15 @@ from headstart.runs.job import Job
 
 SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks")
 CHOICES = ("backbone", "baseline", "data_licence", "language")
-ASKED = ("strategy", "weights")  # a word, or what the run made of it beside the word
-# What a run records beside its settings.
+ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
+# Keys that a run records beside its settings.
 RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions")
 
 
 def read_config(path: Path, job: Job | None = None) -> Job:
-    """The job that a run's recipe.json, or its folder, tells; raises SpecError for anything else.
+    """Read a job from a recipe.json or a run folder; keys that are missing keep `job`'s values.
 
-    A file may have a few of the keys only; the others stay as `job` has them.
+    Raises SpecError for a file that is missing or holds anything else.
     """
     file = path / "recipe.json" if path.is_dir() else path
     try:
@@ -48,14 +48,14 @@ def _job(plain: dict[str, Any], job: Job) -> Job:
 
 
 def _asked(value: Any, name: str) -> Any:
-    """The word itself, or the one that a run records it with; earlier versions recorded `from`."""
+    """Return the requested string, also from a run's record; earlier versions used key `from`."""
     if not isinstance(value, dict):
         return value
     return value.get("asked", value.get("from", value))
 
 
 def _spec(usual: Any, given: Any) -> Any:
-    """A spec with what is given of it; raises UnknownName for a setting that it doesn't have."""
+    """Return `usual` with the given settings; raises UnknownName for an unknown setting."""
     kind = type(usual)
     if not isinstance(given, dict):
         raise SpecError(f"{kind.__name__} is a JSON object; got {given!r}.")

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it, and how its tables are written and read again."""
+"""The folder of a run: its lock, and the writing and reading of its tables."""
 
 import csv
 import errno
@@ -34,25 +34,24 @@ FILES = {
     "model",
 }
 LAST = "timings.json"
-MARKER = ".unfinished"  # in a folder that `claimed` made and whose run has not ended
+MARKER = ".unfinished"  # in a folder made by `claimed` whose run has not ended
 LOCK = ".lock"  # held by the process that writes into the folder
-CHECKPOINTS = "checkpoint-*"  # of phases under way; gone when the run has ended
+CHECKPOINTS = "checkpoint-*"  # of unfinished phases; removed when the run ends
 
 
 @contextmanager
 def claimed(out: Path, *, resume: bool = False) -> Iterator[Callable[[], None]]:
-    """`out` for one run alone: a new folder, or one whose run was cut off and can go on.
+    """Lock `out` for one run: a new folder, or the folder of an interrupted run.
 
-    Only a folder that this function made, by the marker in it, is ever written into. The block is
-    given a function that finishes the run: it removes the marker and the checkpoints, so that
-    nothing that happens afterwards can lose the run. It is called when the block ends well, too.
-    Raises SpecError for any other folder, for one that another process is working on, and, with
-    `resume`, if there is nothing to go on with.
+    Only a folder with this function's marker is written into. Yields a function that finishes the
+    run: it removes the marker and the checkpoints, so that later errors cannot lose the run. It is
+    also called when the block ends without an error. Raises SpecError for any other folder, for a
+    folder in use by another process and, with `resume`, if there is no run to resume.
     """
-    check_free(out, resume)  # before anything is written there
+    check_free(out, resume)  # before anything is written
     make_folder(out)
     with _locked(out):
-        check_free(out, resume)  # another may have finished in it meanwhile
+        check_free(out, resume)  # another process may have finished a run here meanwhile
         write_text(
             out / MARKER, "A run was begun here and did not end; the same command goes on.\n"
         )
@@ -63,7 +62,7 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[Callable[[], None]]:
 
 
 def _remove_temporary(out: Path) -> None:
-    """Remove what a killed writer left; nobody else writes into a folder that we hold."""
+    """Remove temporary files of a killed process; the lock excludes other writers."""
     for path in out.glob(f"{TEMPORARY}*"):
         with suppress(OSError):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -73,12 +72,12 @@ def _finish(out: Path) -> None:
     (out / MARKER).unlink(missing_ok=True)
     _remove_temporary(out)
     for checkpoint in out.glob(CHECKPOINTS):
-        with suppress(OSError):  # something else of that name, which nothing reads
+        with suppress(OSError):  # e.g. a folder of that name, which nothing reads
             checkpoint.unlink()
 
 
 def check_free(out: Path, resume: bool) -> None:
-    """Raises SpecError unless a run may be begun, or with `resume` gone on with, in a folder."""
+    """Raise SpecError unless a run may start, or with `resume` continue, in folder `out`."""
     if out.exists() and not out.is_dir():
         raise SpecError(f"--out names a folder for the run; {out} is a file.")
     there = {p.name for p in out.iterdir()} - {LOCK} if out.exists() else set[str]()
@@ -100,10 +99,10 @@ def check_free(out: Path, resume: bool) -> None:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """A lock that the kernel drops when its holder dies, however it dies.
+    """Hold a file lock, which the kernel releases when the process dies.
 
-    Where a file system has no such locks there is none: files are written whole in any case, so two
-    runs in one folder waste work but spoil nothing.
+    On file systems without locks there is none: files are written atomically, so two runs in one
+    folder waste work but corrupt nothing.
     """
     fd = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -119,7 +118,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _taken(fd: int) -> bool:
-    """Take the lock of an open file; False if another process holds it."""
+    """Try to lock an open file; False if another process holds the lock."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -135,7 +134,7 @@ def _taken(fd: int) -> bool:
 
 
 def _same_file(fd: int, path: Path) -> bool:
-    """Whether the file is still the one of that name: its last holder may have removed it."""
+    """Whether `path` is still the open file: the last holder of the lock may have removed it."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except OSError:
@@ -144,8 +143,8 @@ def _same_file(fd: int, path: Path) -> bool:
 
 @dataclass(frozen=True)
 class RecordedRow:
-    """A line of splits.csv. part: "" for a row that was left out of all three. content: nothing is
-    known in a run of an earlier version."""
+    """A row of splits.csv. part: "" for a row in none of the three parts. content: empty digests
+    in a run of an earlier version."""
 
     path: str
     part: str
@@ -153,7 +152,7 @@ class RecordedRow:
 
 
 def recorded_rows(folder: Path) -> dict[str, RecordedRow]:
-    """The rows of a run by path, from its splits.csv; none if there is no such file."""
+    """Read the rows of a run by path from its splits.csv; empty without a readable file."""
     try:
         with open(folder / "splits.csv", encoding="utf-8", newline="") as f:
             rows = [_recorded(line) for line in csv.DictReader(f)]
@@ -170,23 +169,22 @@ def _recorded(line: dict[str, str]) -> RecordedRow:
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """What a run saw. source: where its data was read from. rows: by path."""
+    """The data of a run. source: where it was read from. rows: by path."""
 
     source: str
     rows: dict[str, RecordedRow]
 
     @property
     def has_contents(self) -> bool:
-        """False for a run of an earlier version, whose rows have nothing but names."""
+        """False for a run of an earlier version, which recorded no digests."""
         return any(row.content.file for row in self.rows.values())
 
     def matched(self, data: Dataset) -> tuple[RecordedRow | None, ...]:
-        """Which recorded picture each row of `data` is, by its decoded pixels or else (they were
-        decoded otherwise then) by the bytes of its file, whatever it is called; None for one that
-        the run did not see.
+        """Find the recorded row with the same content for each row of `data`, or None.
 
-        Of several the one that a model learned most from: train before val, test and left out; and
-        among those in that part the one of the same name.
+        Content is matched by decoded pixels, else (another decoder gives other pixels) by file
+        bytes, whatever the name. Of several matches, train comes before val, test and no part;
+        within a part, the row of the same name is preferred.
         """
         order = ("", "test", "val", "train")
         by_content = dict[str, RecordedRow]()
@@ -204,7 +202,7 @@ class RunRecord:
 
 
 def read_record(run: Path) -> RunRecord | None:
-    """What a run (a run folder, or the bundle in it) recorded; None if there is no such record."""
+    """Read the record of a run (a run folder, or the bundle in it); None if there is none."""
     folder = _folder_of(run)
     try:
         source = _source(folder)
@@ -215,14 +213,16 @@ def read_record(run: Path) -> RunRecord | None:
 
 
 def recorded_digests(folder: Path) -> dict[str, str]:
-    """The digest of each file of a run, by path; none in a run of an earlier version."""
+    """Read the digests of a run's files by path; empty for a run of an earlier version."""
     rows = recorded_rows(folder).values()
     return {row.path: row.content.file for row in rows if row.content.file}
 
 
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The files that changed, are gone or are new, each as "ID (changed)"; none if `before` is
-    empty, as of a run of an earlier version."""
+    """List changed, missing and new files, each as "ID (changed)", "ID (gone)" or "ID (new)".
+
+    Empty if `before` is (a run of an earlier version).
+    """
     if not before:
         return []
     changed = [id for id in before if id in now and now[id] != before[id]]
@@ -232,15 +232,15 @@ def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str
 
 
 def first_few(names: Sequence[str], most: int = 20) -> str:
-    """The names in a row, and how many more there are."""
+    """Join the first `most` names, and count the rest."""
     more = f", and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:
-    """The part in a run of each row of `data` by its name, "" for rows that were in none.
+    """Return the part in a run of each row of `data` by name, "" for a row in no part.
 
-    () if the run (a run folder, or the bundle in it) was not of data from the same `source`.
+    () if the run (a run folder, or the bundle in it) read its data from another `source`.
     """
     record = read_record(run)
     if record is None or record.source != source:
@@ -249,25 +249,25 @@ def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:
 
 
 def recorded_contents(run: Path, data: Dataset) -> Dataset:
-    """The same rows, which must hold what the run recorded under their names when they are read."""
+    """Return `data` with the contents recorded by the run, which are verified on reading."""
     rows, unknown = recorded_rows(_folder_of(run)), Content()
     contents = (rows[id].content if id in rows else unknown for id in data.ids)
     return replace(data, contents=tuple(contents))
 
 
 def _folder_of(run: Path) -> Path:
-    """The run folder itself, or the one that a bundle lies in."""
+    """Return the run folder: `run` itself, or the parent of a bundle."""
     return run if (run / "splits.csv").is_file() else run.resolve().parent
 
 
 def recorded_count(run: Path, part: str) -> int:
-    """How many rows a run had in a part; -1 if it does not say."""
+    """Count the rows of a part of a run; -1 if the run has no record."""
     rows = recorded_rows(run).values()
     return sum(row.part == part for row in rows) if rows else -1
 
 
 def recorded_source(run: Path) -> str:
-    """Where a run's data was read from. Raises DataError if `run` is no run folder."""
+    """Return the source of a run's data; raises DataError if `run` is no run folder."""
     try:
         return _source(run)
     except (OSError, ValueError) as error:
@@ -281,8 +281,10 @@ def _source(run: Path) -> str:
 
 
 def splits_csv(rows: Dataset, splits: Splits) -> str:
-    """A line a row: those of train, val and test in turn, then the rows in no part, whose part is
-    empty. bytes, pixels: digests of what the file holds, by which it is known again."""
+    """Write one line per row: train, val, test, then rows in no part (empty part).
+
+    The columns bytes and pixels are digests, by which a file is recognised.
+    """
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     placed = {id for part in parts.values() for id in part.ids}
     parts[""] = rows.take([row for row, id in enumerate(rows.ids) if id not in placed])
@@ -301,13 +303,13 @@ def _contents(data: Dataset) -> tuple[Content, ...]:
 
 
 def history_csv(history: Iterable[Epoch]) -> str:
-    """A line an epoch, of all phases in turn; empty where nothing was measured."""
+    """Write one line per epoch of all phases; a cell is empty if nothing was measured."""
     lines = ([getattr(line, name) for name in HISTORY] for line in history)
     return _csv(HISTORY, (["" if v is None else v for v in line] for line in lines))
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table whose texts no spreadsheet runs; a reader takes `cells.restored` of them."""
+    """Write a table with defused texts (no spreadsheet formulas); `cells.restored` undoes it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -316,8 +318,7 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def refuse_other_examples(one: Path, other: Path) -> None:
-    """Raise Mismatch if two runs had other pictures under the same names; a run of an earlier
-    version, or a file of predictions, does not say."""
+    """Raise Mismatch if two runs recorded different test pictures under the same name."""
     here, there = recorded_rows(one), recorded_rows(other)
     shared = [id for id, row in here.items() if row.part == "test" and id in there]
     differ = [id for id in shared if here[id].content.differs(there[id].content)]

@@ -1,4 +1,4 @@
-"""What a run would do, found out without writing anything: `headstart train --dry-run`."""
+"""Estimate the cost of a run without writing anything: `headstart train --dry-run`."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,15 +15,15 @@ from headstart.runs.folder import check_free
 from headstart.runs.job import Job
 from headstart.runs.stages import PreparedRun, RunState, prepared
 
-TIMED = 96  # pictures that are tried to tell the time of all
+TIMED = 96  # pictures timed to estimate the time of all
 FETCHED = ("timm", "keras")  # sources whose pretrained weights may have to be downloaded
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What a run would do. feature_bytes, cut_bytes: what it would store, at most, of features and
-    of activations at the cut. feature_seconds: the time that the frozen layers would take, at most;
-    None where none are frozen."""
+    """The splits and the cost of a run. feature_bytes, cut_bytes: upper bounds on the stored
+    features and activations at the cut. feature_seconds: upper bound on the time of the frozen
+    layers; None if none are frozen."""
 
     splits: Splits
     left_out: tuple[LeftOut, ...] = ()
@@ -33,11 +33,11 @@ class Forecast:
 
 
 def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast:
-    """Look at the data, split it, and time the frozen layers on a few pictures.
+    """Check and split the data, and time the frozen layers on a few pictures.
 
-    Raises what `train` would raise before it computes features. Weights that might have to be
-    downloaded are replaced by random ones, which take the same time. Near duplicates are not yet
-    confirmed by features, so that a few rows may come into another part than in the run.
+    Raises the errors of `train` up to the features. Weights that might need a download are
+    replaced by random ones, which take the same time. Near duplicates are not confirmed by
+    features here, so a few rows may be in another part than in the run.
     """
     check_free(out, job.resume)
     if job.weights == "pretrained" and job.backbone.partition(":")[0] in FETCHED:
@@ -73,7 +73,7 @@ def _of_features(state: RunState, run: PreparedRun, rows: Dataset, splits: Split
 
 
 class _Timer(Listener):
-    """Keeps what a row takes, once the first ones have warmed up."""
+    """Keeps the seconds per row, measured after the warm-up."""
 
     seconds_each = 0.0
 

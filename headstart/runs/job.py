@@ -1,4 +1,4 @@
-"""Everything that a run can be asked for, as one value."""
+"""All settings of a run as one value."""
 
 import math
 from dataclasses import dataclass, fields
@@ -22,7 +22,7 @@ From = Literal["none", "cnn", "backbone"]
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that `headstart train` can be asked for, but where to put it."""
+    """All settings of `headstart train` except the run folder."""
 
     source: Annotated[
         str,
@@ -94,13 +94,13 @@ class Job:
 
     @property
     def spec(self) -> TwoPhaseSpec:
-        """What is to be fitted; no second phase where the strategy has none."""
+        """The two-phase spec; without a second phase if the strategy has none."""
         finetune = self.finetune if self.tunes or self.strategy == "scratch" else None
         keep: Literal["best", "finetune"] = "finetune" if self.strategy == "finetune" else "best"
         return TwoPhaseSpec(self.recipe, finetune, self.augment, keep)
 
     def idle(self) -> tuple[str, ...]:
-        """Names of the settings of training that nothing would read."""
+        """Return the names of training settings that this job never reads."""
         head = {setting_of_head(f.name) for f in fields(self.recipe.head)}
         tuned, read = {f.name for f in fields(FineTune)}, {"class_weights", "seed"}
         if self.strategy == "scratch":
@@ -116,13 +116,13 @@ class Job:
         return tuple(sorted((head | tuned | {"compile"}) - read))
 
 
-SHARED = {"class_weights", "dropout", "seed"}  # one flag sets them in every spec that has them
+SHARED = {"class_weights", "dropout", "seed"}  # one flag sets these in every spec
 _PARTS = (Job, FeatureExtraction, FineTune, Augment, TrustPlan, SplitPlan, CheckPlan, Runtime)
 _TAKEN = {f.name for part in _PARTS for f in fields(part)} - SHARED
 
 
 def setting_of_head(name: str) -> str:
-    """What a head's setting is called among those of a job: head_… where another has its name.
+    """Return the job-wide name of a head's setting: head_NAME if another spec has NAME.
 
     >>> setting_of_head("epochs"), setting_of_head("hidden")
     ('head_epochs', 'hidden')

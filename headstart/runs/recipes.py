@@ -1,4 +1,4 @@
-"""The tutorials' recipes by name: each a backbone and every setting, as the tutorial has them."""
+"""The named recipes: the backbone and all settings of well-known tutorials."""
 
 from dataclasses import dataclass, replace
 
@@ -9,13 +9,13 @@ from headstart.modalities.images.augment import Augment
 from headstart.models.specs import SCRATCH, FeatureExtraction
 from headstart.runs.job import Job
 
-# 20 % of what is not for the final test is validation, as in the tutorials that have no test part.
+# Validation is 20 % of the rows outside the test part, as in the tutorials without a test part.
 USUAL_SPLIT = SplitPlan(val=0.16, test=0.2)
 
 
 @dataclass(frozen=True)
 class Named:
-    """A recipe: what it does, in a sentence, and the job that it is."""
+    """A recipe: its name, one sentence on what it does, and its job."""
 
     name: str
     does: str
@@ -23,7 +23,7 @@ class Named:
 
 
 def recipe(name: str) -> Named:
-    """The recipe of that name; raises UnknownName with the nearest."""
+    """Return the recipe of that name; raises UnknownName with the nearest name."""
     if name not in RECIPES:
         raise UnknownName("recipe", name, RECIPES)
     return RECIPES[name]

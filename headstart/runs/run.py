@@ -1,7 +1,7 @@
-"""The main job, from data to bundle: a head first, then fine-tuning, the better one kept.
+"""The main job, from data to bundle: train a head, fine-tune, keep the better model.
 
-Each file is written as soon as what it holds is known, and whole. A run that was cut off goes on
-in its folder: features are in the store, and training is in its checkpoints.
+Each file is written atomically as soon as its content is known. An interrupted run continues in
+its folder: features come from the store, training from checkpoints.
 """
 
 import sys
@@ -69,14 +69,14 @@ from headstart.training.network import Count
 
 Sources = Mapping[str, Path | CheckedFile]  # of rows, by their ids
 
-USUAL_L2 = 0.03  # for looking at features, where no strength of a head was chosen
+USUAL_L2 = 0.03  # of the heads fitted for insights if the trained head is not logistic
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """kept: the candidate that was saved: head, finetune or scratch. candidates: each of them on
-    validation, and `counts` the numbers that it trained. gain: how much more accurate the kept one
-    is there than the other. baselines: what was trained to compare with, on test.
+    """A finished run. kept: the saved candidate: head, finetune or scratch. candidates: their
+    evaluations on validation. counts: their numbers of parameters. gain: accuracy of the kept
+    candidate on validation minus that of the other. baselines: evaluations on test.
     """
 
     folder: Path
@@ -95,7 +95,7 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class _Learned:
-    """What came of training. table: plain features of all rows, of the backbone as it began."""
+    """The results of training. table: features of all rows by the backbone before training."""
 
     prepared: PreparedRun
     splits: Splits
@@ -108,10 +108,10 @@ class _Learned:
 def train(
     data: Dataset, out: Path, job: Job | None = None, listener: Listener | None = None
 ) -> Run:
-    """Check, split, train, judge, save: the whole of `headstart train` into folder `out`.
+    """Check, split, train, evaluate and save into folder `out`: all of `headstart train`.
 
-    Raises SpecError if `out` holds a finished run or anything else, DataError when the data will
-    not do, Diverged when training does. What was computed until then is kept, and gone on with.
+    Raises SpecError if `out` holds a finished run or other files, DataError for unusable data,
+    Diverged if training diverges. Results computed before an error are kept and reused.
     """
     job = job or Job()
     with claimed(out, resume=job.resume) as finish:
@@ -125,7 +125,7 @@ def train(
 
 
 def _learn(state: RunState, data: Dataset) -> _Learned:
-    """From files to trained candidates."""
+    """Check and split the data, and train the candidates."""
     with state.clock("backbone"):
         run = prepared(state)
     with state.clock("checks"):
@@ -160,10 +160,10 @@ def _finish(
     sources: Sources,
     finish: Callable[[], None],
 ) -> Run:
-    """Keep one, judge it on the test rows, which are read here once, save it and tell of it.
+    """Evaluate the kept candidate on the test rows (read only here), save it and write the report.
 
-    finish: called as soon as the model and its figures are written, so that whatever happens to
-    the insights, the explanations and the page (even a crash of the process), the run is there.
+    finish: called once the model and its metrics are written, so that no failure of the insights,
+    the explanations or the report (even a crash of the process) loses the run.
     """
     splits, kept = learned.splits, learned.kept
     _tell_kept(state, learned)
@@ -214,7 +214,7 @@ def _finish(
 
 
 def _explain(state: RunState, model: Model, sources: Sources) -> None:
-    """Where the model saw what it answered, for the page."""
+    """Compute the explanations for the report, if the target has classes."""
     if not model.classes:
         return
     for found in explain_run(state.out, model, sources, QUICK):
@@ -226,7 +226,7 @@ def _explain(state: RunState, model: Model, sources: Sources) -> None:
 def _optional(
     state: RunState, stage: str, lost: str = "left out", remedy: str = ""
 ) -> Iterator[None]:
-    """Print that a stage failed, whatever the error: the model is saved, and its run finished."""
+    """Report an error of a stage instead of raising it: the model is already saved."""
     try:
         yield
     except Exception as error:
@@ -238,7 +238,7 @@ def _optional(
 
 
 def _baseline(state: RunState, learned: _Learned) -> tuple[str, Predictions] | None:
-    """What the kept model is compared with; it is not lost for want of that."""
+    """Train the baseline; if it diverges, report it and return None."""
     try:
         return train_baseline(state, learned.prepared.baseline, learned.splits)
     except Diverged as error:
@@ -247,21 +247,21 @@ def _baseline(state: RunState, learned: _Learned) -> tuple[str, Predictions] | N
 
 
 def _looked(state: RunState, *run: Any) -> Insights:
-    """What `_insights` finds; nothing, if that fails."""
+    """Return `_insights`, or empty insights if they fail."""
     with _optional(state, "insights"):
         return _insights(state, *run)
     return Insights()
 
 
 def _of_kept(state: RunState, learned: _Learned, kept: str, data: Dataset) -> FeatureTable:
-    """What the kept model's backbone makes of rows; a head's are there already."""
+    """Return the kept model's features of `data`; those of a head were extracted before."""
     if kept == "head" and learned.table is not None:
         return learned.table.of(data)
     return state.features(learned.candidates[kept].fitted.model, data)
 
 
 def _doubting(state: RunState, learned: _Learned, kept: str) -> _Learned:
-    """The same with the kept model's limits, found on validation."""
+    """Return `learned` with the limits of the kept model fitted on validation."""
     plan, own = state.job.trust, learned.candidates[kept]
     few = remembered(learned.splits.train)
     seen = _of_kept(state, learned, kept, few) if plan.false_alarms else None
@@ -279,12 +279,12 @@ def _insights(
     table: FeatureTable,
     baseline: tuple[str, Predictions] | None,
 ) -> Insights:
-    """What the report tells beside the figures."""
+    """Compute the findings that the report shows beside the metrics."""
     model, plain = learned.candidates[kept].fitted.model, learned.table
     parts = {"train": learned.splits.train, "val": learned.splits.val, "test": learned.splits.test}
     on_val = {name: c.val for name, c in learned.candidates.items()}
     on_test = {kept: test} | dict([baseline] if baseline else [])
-    if not test.target.counts_right:  # what follows is about answers that are right or wrong
+    if not test.target.counts_right:  # the rest needs answers that are right or wrong
         return Insights(compared=gains(kept, on_val, "val") + gains(kept, on_test, "test"))
     scaled = model.limits.temperature != 1.0
     found = Insights(
@@ -294,10 +294,10 @@ def _insights(
         doubts(model, state.job.trust, test, table.x),
         gains(kept, on_val, "val") + gains(kept, on_test, "test"),
     )
-    if plain is None:  # a network from scratch has no features that were computed once
+    if plain is None:  # a network from scratch has no cached features
         return found
     chosen = learned.candidates["head"].fitted.chosen
-    l2 = float(chosen["l2"]) if chosen["head"] == "logistic" else USUAL_L2  # ridge's is another
+    l2 = float(chosen["l2"]) if chosen["head"] == "logistic" else USUAL_L2  # ridge: another scale
     where = {id: name for name, part in parts.items() for id in part.ids}
     return replace(
         found,
@@ -311,7 +311,7 @@ def _insights(
 
 
 def _checked(state: RunState, data: Dataset) -> tuple[Dataset, Checks]:
-    """The rows to work with and what was found, written down before anything is refused."""
+    """Check the data and return the good rows; checks.json is written before errors are raised."""
     state.tell("checks", f"looking at {len(data):,} files")
     threads = state.context.runtime.decode_threads
     progress = partial(state.context.listener.progress, "checks")
@@ -322,7 +322,7 @@ def _checked(state: RunState, data: Dataset) -> tuple[Dataset, Checks]:
         state.tell("warning", checks.warning)
     rows = good_rows(data, seen, state.job.checks)
     state.job.recipe.head.check_classes(len(rows.classes))
-    split(rows, state.job.split, together=checks.exact)  # refuses before any feature is computed
+    split(rows, state.job.split, together=checks.exact)  # raises before any feature is computed
     state.tell("data", data_message(rows))
     return rows, checks
 
@@ -338,9 +338,9 @@ def _split(state: RunState, rows: Dataset, checks: Checks) -> Splits:
 
 
 def _refuse_changed(state: RunState, rows: Dataset) -> None:
-    """Raises SpecError if the run goes on with training that began with other pictures.
+    """Raise SpecError if pictures changed since the training that the run would continue.
 
-    Without a checkpoint everything is computed anew, so unless --resume is given, nothing is lost.
+    Without a checkpoint and without --resume, training starts over and changes are harmless.
     """
     out = state.out
     if not (state.job.resume or any(out.glob(CHECKPOINTS + ".safetensors"))):
@@ -355,7 +355,7 @@ def _refuse_changed(state: RunState, rows: Dataset) -> None:
 
 
 def _tell_kept(state: RunState, learned: _Learned) -> None:
-    """Tell which candidate is saved: the best, unless one was asked for."""
+    """Report which of several candidates is saved, and why."""
     candidates, kept = learned.candidates, learned.kept
     if len(candidates) > 1:
         shown = ", ".join(f"{name} {c.merit[0]:.3f}" for name, c in candidates.items())
@@ -365,7 +365,7 @@ def _tell_kept(state: RunState, learned: _Learned) -> None:
 
 
 def _why_kept(job: Job, kept: str, best: str) -> str:
-    """A word on a candidate that is kept although another was better."""
+    """Return the reason for keeping a candidate although another was better; else ""."""
     if kept == best:
         return ""
     why = f"; the {best} was better, but strategy {job.strategy} was asked for, by flag or recipe"
@@ -375,7 +375,7 @@ def _why_kept(job: Job, kept: str, best: str) -> str:
 
 
 def _gain(candidates: Mapping[str, Candidate], kept: str) -> Estimate | None:
-    """How much more accurate the kept one is on validation than the other, if there is another."""
+    """Compare the kept candidate with the other on validation; None without another."""
     others = [c.val for name, c in candidates.items() if name != kept]
     if not others or not len(others[0]):
         return None
@@ -388,7 +388,7 @@ def _judged(
     kept: Candidate,
     baseline: tuple[str, Predictions] | None,
 ) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
-    """What was kept, on test and on validation; and what it is compared with, on test."""
+    """Evaluate the kept candidate on test and validation, and the baseline on test."""
     target, said = kept.fitted.model.target, {"test": test, "val": kept.val}
     evaluations = {part: evaluate_predictions(p, fitted=target) for part, p in said.items()}
     beside = dict([baseline]) if baseline else {}
@@ -413,7 +413,7 @@ def _write_evaluation(
 
 
 def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> RunRecipe:
-    """Every choice, "auto" resolved, and what made it; nothing that differs by the hour."""
+    """Return all choices, "auto" resolved, and the versions; nothing that depends on the time."""
     backbone, candidates = learned.prepared.start.backbone, learned.candidates
     return RunRecipe(
         data=job.source,

@@ -1,4 +1,4 @@
-"""The same job with several seeds, and how much its numbers move with them."""
+"""Train the same job with several seeds and measure the spread of its metrics."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,15 +26,15 @@ from headstart.runs.job import Job
 from headstart.runs.run import train
 from headstart.targets.predictions import read_predictions
 
-SEEDS = "seeds.json"  # what was asked for, from the beginning; and the spread, at the end
-# Of a job, what is no part of what is learned.
+SEEDS = "seeds.json"  # the settings, written first; runs and spread are added at the end
+# Fields of a job that do not change its results.
 BESIDE = {"runtime", "store", "checkpoint_s", "resume", "language"}
 MEASURES = {"accuracy": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "log_loss": (0.0, np.inf)}
 
 
 @dataclass(frozen=True)
 class Moments(Record):
-    """A number over n runs. sd: with n - 1. low, high: the 95 % interval of the mean."""
+    """A metric over n runs. sd: with n - 1. low, high: the 95 % interval of the mean."""
 
     mean: float
     sd: float
@@ -47,7 +47,7 @@ class Moments(Record):
 
 @dataclass(frozen=True)
 class Spread(Record):
-    """How test numbers differ between runs; None where a run could not tell one."""
+    """The spread of test metrics over runs; None if a run lacks the metric."""
 
     accuracy: Moments | None
     balanced_accuracy: Moments | None
@@ -56,10 +56,7 @@ class Spread(Record):
 
 @dataclass(frozen=True, eq=False)
 class SeedRun:
-    """A finished run of one seed, read from its folder.
-
-    trained: False for a run that was finished before. left_out: of the examples.
-    """
+    """A finished run of one seed. trained: False for a run that was finished before."""
 
     seed: int
     folder: Path
@@ -79,7 +76,7 @@ class SeedEvaluation(Record):
 
 @dataclass(frozen=True)
 class SeedRuns(Record):
-    """seeds.json. asked: what decides the results, but the seeds; written first, the rest last."""
+    """seeds.json. asked: all settings that decide the results, except the seeds."""
 
     asked: Settings
     runs: tuple[SeedEvaluation, ...] = ()
@@ -87,12 +84,11 @@ class SeedRuns(Record):
 
 
 def spread(evaluations: Sequence[Evaluation]) -> Spread:
-    """Mean, deviation and range over the runs of several seeds.
+    """Return mean, standard deviation and range over the runs of several seeds.
 
-    The interval is Student's, of the mean over all seeds that there could have been: on this data.
-    It is not that of the accuracy on new data: the test parts of two seeds share rows, as do their
-    training parts, so the runs are not independent draws of anything wider; for that look at the
-    interval of a single run. Raises SpecError for fewer than two.
+    The interval is Student's, for the mean over all seeds on this data. It is not an interval of
+    the accuracy on new data, since runs share training and test rows; for that, see the interval
+    of a single run. Raises SpecError for fewer than two runs.
     """
     if len(evaluations) < 2:
         raise SpecError(f"A spread is of two runs or more; got {len(evaluations)}.")
@@ -100,7 +96,7 @@ def spread(evaluations: Sequence[Evaluation]) -> Spread:
 
 
 def spread_rows(found: Spread) -> list[tuple[str, ...]]:
-    """A table to print, of strings, a row a number below a header."""
+    """Return a table to print: a header, then one row per metric."""
     rows: list[tuple[str, ...]] = [
         ("on test", "runs", "mean", "deviation", "95 % of the mean", "least", "most")
     ]
@@ -108,7 +104,7 @@ def spread_rows(found: Spread) -> list[tuple[str, ...]]:
         m: Moments | None = getattr(found, name)
         shown = ("", *["n/a"] * 5)
         if m is not None:
-            known = f"[{m.low:.3f}, {m.high:.3f}]" if m.sd else "n/a"  # alike by chance, not surely
+            known = f"[{m.low:.3f}, {m.high:.3f}]" if m.sd else "n/a"  # equal values by chance
             shown = (str(m.n), f"{m.mean:.3f}", f"{m.sd:.3f}", known)
             shown += (f"{m.least:.3f}", f"{m.most:.3f}")
         rows.append((name.replace("_", " "), *shown))
@@ -122,11 +118,11 @@ def train_seeds(
     seeds: int = 5,
     listener: Listener | None = None,
 ) -> tuple[SeedRun, ...]:
-    """Train `job` with its seeds, then with each of them one more, into out/seed-S and so on.
+    """Train `job` several times, all its seeds incremented each time, into folders out/seed-S.
 
-    S is the seed of the split; those of the recipe and of fine-tuning move with it. Called again it
-    trains what is not finished yet. Raises SpecError unless `out` is new, or was made by this
-    function for the same job and data, seeds apart; and as `train` does.
+    S is the seed of the split. A repeated call trains only unfinished runs. Raises SpecError
+    unless `out` is new or was made by this function for the same job (except seeds) and data, and
+    the errors of `train`.
     """
     if seeds < 2:
         raise SpecError(f"A spread is of two seeds or more; got {seeds}.")
@@ -179,12 +175,12 @@ def _moved(job: Job, seeds: int) -> Iterator[Job]:
             recipe=replace(job.recipe, seed=job.recipe.seed + i),
             finetune=replace(job.finetune, seed=job.finetune.seed + i),
             split=replace(job.split, seed=job.split.seed + i),
-            resume=False,  # an unfinished run goes on of itself, and a new one may
+            resume=False,  # an unfinished run resumes anyway, and a new one is allowed
         )
 
 
 def _asked(job: Job, data: Dataset) -> Settings:
-    """Everything that decides the results, but the seeds."""
+    """Return all settings that decide the results, except the seeds."""
     rows = (data.ids, data.labels, data.classes, data.parts, data.groups, data.strata)
     asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in BESIDE}
     return Settings(_seedless(Settings.of(asked | {"rows": fingerprint(*rows)}).values))
@@ -214,7 +210,7 @@ def _check_folder(out: Path, job: Job, data: Dataset) -> None:
 
 
 def _is_finished(folder: Path, job: Job) -> bool:
-    """Raises SpecError if it is, but has not the seeds of the job."""
+    """Whether the folder holds a finished run; raises SpecError if it has other seeds than `job`."""
     if not (folder / LAST).is_file() or (folder / MARKER).exists():
         return False
     recipe = _recipe(folder)
@@ -230,7 +226,7 @@ def _is_finished(folder: Path, job: Job) -> bool:
 
 
 def _check_agree(folders: Sequence[Path]) -> None:
-    """Raises SpecError unless the recipes of these runs, as they ended, differ just in seeds."""
+    """Raise SpecError unless the recipes of these finished runs differ only in seeds."""
     settings = [_settings(_recipe(folder)) for folder in folders]
     for folder, own in zip(folders, settings, strict=True):
         if odd := _differing(settings[0], own):
@@ -241,7 +237,7 @@ def _check_agree(folders: Sequence[Path]) -> None:
 
 
 def _check_examples(first: Path, folder: Path) -> None:
-    """Raises SpecError unless two runs are of the same pictures, where both recorded them."""
+    """Raise SpecError if two runs recorded different pictures."""
     if not (now := recorded_digests(folder)):
         return
     if changed := changed_files(recorded_digests(first), now):
@@ -252,16 +248,16 @@ def _check_examples(first: Path, folder: Path) -> None:
 
 
 def _settings(recipe: RunRecipe) -> Any:
-    """What a recipe asks for; not what came of it, which may well depend on the seed."""
+    """Return the requested settings of a recipe without results, which may depend on the seed."""
     asked = {f.name for f in fields(Job)} | {"data"}
     plain = {k: v for k, v in recipe.to_plain().items() if k in asked}
     tuned = dict(plain["finetune"] or {})
-    tuned.pop("cut_precision", None)  # "auto" is settled by the disk's room
+    tuned.pop("cut_precision", None)  # "auto" is resolved by the free disk space
     return _seedless(plain | {"finetune": tuned, "strategy": recipe.strategy.asked})
 
 
 def _differing(one: Any, other: Any, name: str = "") -> str:
-    """The dotted name of the first setting in which two plain values differ; "" if in none."""
+    """Return the dotted name of the first setting that differs; "" if none does."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return "" if one == other else name or "job"
     for key in sorted({*one, *other}):
@@ -277,7 +273,7 @@ def _recipe(folder: Path) -> RunRecipe:
 
 @contextmanager
 def _read(folder: Path) -> Iterator[None]:
-    """Raises SpecError for a file of a finished run that is not as the run wrote it."""
+    """Turn errors of reading a finished run's file into SpecError."""
     try:
         yield
     except (OSError, LookupError, TypeError, ValueError) as error:
@@ -288,7 +284,7 @@ def _read(folder: Path) -> Iterator[None]:
 
 
 def _test(folder: Path) -> Evaluation:
-    """As the run judged it: from its predictions, which come back bit for bit."""
+    """Evaluate a run from its predictions.csv, which restores its scores exactly."""
     with _read(folder):
         fitted = read_value(folder / "evaluation.json", RunEvaluation).test.target
         said = read_predictions(folder / "predictions.csv", fitted)

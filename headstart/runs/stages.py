@@ -1,4 +1,4 @@
-"""What a run adds to fitting: its beginning, its counts and times, and a baseline."""
+"""Stages that a run adds to fitting: its preparation, timings and a baseline."""
 
 import json
 import os
@@ -32,9 +32,8 @@ CNN = "scratch:cnn"
 
 @dataclass(frozen=True, eq=False)
 class PreparedRun:
-    """What training starts from. settings: of the network's training, nothing in them "auto" any
-    more. baseline: an untrained network to compare with, if one was asked for.
-    """
+    """The start of training. settings: of fine-tuning, "auto" resolved. baseline: an untrained
+    network to compare with, if requested."""
 
     start: Start
     settings: FineTune
@@ -43,7 +42,7 @@ class PreparedRun:
 
 @dataclass(eq=False)
 class RunState:
-    """A run under way: what was asked for, where its files go, and what its stages took."""
+    """A run in progress: its job, its folder, and the times and tables of its stages."""
 
     out: Path
     job: Job
@@ -63,7 +62,7 @@ class RunState:
         self.context.listener.stage(stage, message)
 
     def extracted(self, backbone: Backbone, rows: Dataset, tap: Tap | None) -> FeatureTable:
-        """Plain features of all rows, which the listener hears of."""
+        """Extract the features of all rows and report them to the listener."""
         store, runtime, listener = self.job.store, self.job.runtime, self.context.listener
         table = extract(backbone, rows, store=store, runtime=runtime, listener=listener, tap=tap)
         self.tables.append(all_there(table))
@@ -73,20 +72,20 @@ class RunState:
         return table
 
     def features(self, model: Model, data: Dataset) -> FeatureTable:
-        """What the backbone of a model makes of some rows."""
+        """Extract the features of `data` with the backbone of `model`."""
         table = extract(model.backbone, data, store=self.job.store, runtime=self.job.runtime)
         self.tables.append(all_there(table))
         return table
 
     def add(self, candidates: Candidates) -> Candidates:
-        """Note what fitting took and extracted."""
+        """Record the times and the tables of fitting."""
         self.clock.seconds |= candidates.seconds
         self.tables += candidates.extracted
         return candidates
 
 
 def prepared(state: RunState) -> PreparedRun:
-    """Load the backbone and thaw what will be: a wrong name is told before files are decoded."""
+    """Load and thaw the backbone: called before files are decoded, so wrong names fail early."""
     job = state.job
     check_device(job.runtime)
     weights = job.weights
@@ -104,7 +103,7 @@ def prepared(state: RunState) -> PreparedRun:
 
 
 def _untrained(job: Job) -> Backbone | None:
-    """The baseline's network; the small CNN is of one size, whatever the other is given."""
+    """Load the baseline's untrained network; the small CNN ignores the recipe's input size."""
     if job.baseline == "none":
         return None
     if job.baseline == "cnn":
@@ -113,9 +112,9 @@ def _untrained(job: Job) -> Backbone | None:
 
 
 def with_cut(state: RunState, run: PreparedRun, rows: int) -> PreparedRun:
-    """The same, with what to keep at the cut decided, if there will be a second phase.
+    """Decide which activations to keep at the cut, if there is a second phase.
 
-    A run that goes on keeps to what it decided at its beginning.
+    The decision is written to checkpoint-cut.json; a resumed run reads it from there.
     """
     thawed, path = run.start.thawed, state.out / "checkpoint-cut.json"
     if thawed is None:
@@ -131,9 +130,9 @@ def with_cut(state: RunState, run: PreparedRun, rows: int) -> PreparedRun:
 
 
 def _recorded(path: Path, settings: FineTune) -> Precision | None:
-    """The precision that a run decided on at its beginning; None if it keeps nothing at the cut.
+    """Read the precision at the cut written by `with_cut`; None if nothing is kept there.
 
-    Raises BundleError for anything else than what `with_cut` wrote.
+    Raises BundleError for any other content.
     """
     asked = settings.cut_precision
     precisions = get_args(Precision) if asked == "auto" else (asked,)
@@ -150,7 +149,7 @@ def _recorded(path: Path, settings: FineTune) -> Precision | None:
 
 
 def train_scratch(state: RunState, backbone: Backbone, splits: Splits) -> Candidates:
-    """A network from nothing, all of it, from pixels."""
+    """Train the whole network from random weights."""
     with state.clock("training"):
         fitted = from_scratch(state.job.spec, backbone, splits, state.context)
     only = Candidate(fitted, state.features(fitted.model, splits.val))
@@ -160,9 +159,9 @@ def train_scratch(state: RunState, backbone: Backbone, splits: Splits) -> Candid
 def train_baseline(
     state: RunState, untrained: Backbone | None, splits: Splits
 ) -> tuple[str, Predictions] | None:
-    """What the same rows teach a network that starts from nothing: its name, and test rows.
+    """Train the baseline from random weights; returns its name and its test predictions.
 
-    By the tutorials' schedule for a network from scratch, not by that of the second phase.
+    The schedule is the tutorials' for training from scratch, not that of the second phase.
     """
     if untrained is None:
         return None

@@ -1,4 +1,4 @@
-"""A finished run, written to where people keep their experiments: TensorBoard or MLflow."""
+"""Write a finished run to TensorBoard or MLflow."""
 
 import json
 import math
@@ -23,13 +23,13 @@ from headstart.training.history import HISTORY, Epoch, read_history
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
-BATCH = 100  # settings that an MLflow server takes at once; of numbers it takes more
-LONGEST = 500  # characters of a setting that every MLflow server takes
+BATCH = 100  # params per request to an MLflow server; its limit for metrics is higher
+LONGEST = 500  # characters of a param that every MLflow server accepts
 
 
 @dataclass(frozen=True)
 class Point:
-    """A number at an epoch."""
+    """A value at an epoch."""
 
     name: str
     value: float
@@ -38,11 +38,10 @@ class Point:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """All of a run that is tracked.
+    """The tracked values of a run.
 
-    curves: PHASE/train_loss and so on by epoch, 0 being before training. figures: test/accuracy
-    and so on, with test/accuracy_low and _high where there is an interval. settings: recipe.json
-    by dotted name.
+    curves: PHASE/train_loss etc. by epoch; epoch 0 is before training. figures: test/accuracy
+    etc., with test/accuracy_low and _high for its interval. settings: recipe.json by dotted name.
     """
 
     name: str
@@ -52,9 +51,9 @@ class TrackedRun:
 
 
 class TensorBoardListener(Listener):
-    """Writes the curves of training into a folder as epochs come, for TensorBoard to show.
+    """Writes the learning curves to a folder for TensorBoard after each epoch.
 
-    The folder is made with the first epoch; it may lie in the run's own. Raises MissingPackage if
+    The folder is made at the first epoch; it may lie in the run folder. Raises MissingPackage if
     tensorboardX is not installed.
 
     >>> listener = TensorBoardListener("curves/flowers")
@@ -78,13 +77,12 @@ class TensorBoardListener(Listener):
 
 
 def track(run: Path, where: str) -> str:
-    """Write a finished run's curves, figures and settings; returns where they are.
+    """Write a finished run's curves, metrics and settings; returns their location.
 
-    where: "tensorboard" writes event files into RUN/tensorboard, which must not be there yet;
-    "mlflow" logs a new run wherever MLflow is set up to, by MLFLOW_TRACKING_URI and
-    MLFLOW_EXPERIMENT_NAME as always. Raises UnknownName for any other, DataError if `run` is not a
-    finished run, MissingPackage if the library is not installed, SpecError if it was tracked in
-    TensorBoard already, StoreError if MLflow does not take it.
+    where: "tensorboard" writes event files into the new folder RUN/tensorboard; "mlflow" logs a
+    new run as configured by MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME. Raises UnknownName for
+    another tracker, DataError if `run` is not a finished run, MissingPackage if the library is not
+    installed, SpecError if RUN/tensorboard exists, StoreError if MLflow rejects the run.
     """
     if where not in _TRACKERS:
         raise UnknownName("tracker", where, _TRACKERS)
@@ -93,14 +91,14 @@ def track(run: Path, where: str) -> str:
 
 
 def check_tracker(where: str) -> None:
-    """Raises MissingPackage, before anything is trained, if the library is not installed."""
+    """Raise MissingPackage if the tracker's library is not installed; called before training."""
     module, package, purpose = _PACKAGES[where]
     if find_spec(module) is None:
         raise MissingPackage(package, purpose=purpose, extra="track")
 
 
 def told(run: Path) -> TrackedRun:
-    """What there is to track of a finished run. Raises DataError for any other folder."""
+    """Read the tracked values of a finished run; raises DataError for any other folder."""
     if not (run / LAST).is_file() or (run / MARKER).exists():
         raise DataError(f"What is tracked is a finished run; {run} holds none. Name its folder.")
     try:
@@ -115,10 +113,10 @@ def told(run: Path) -> TrackedRun:
 
 
 def _curves(history: Sequence[Epoch]) -> Iterator[Point]:
-    """What was measured, in the order of the file; epochs are numbered from 1 in each phase."""
+    """Yield the finite values of history.csv in order; epochs count from 1 in each phase."""
     for phase in dict.fromkeys(line.phase for line in history):
         lines = [line for line in history if line.phase == phase]
-        before = lines[0].lr is None and len(lines) > 1  # a line before training, or none
+        before = lines[0].lr is None and len(lines) > 1  # the first line is from before training
         first = lines[0].epoch - (not before)
         for line in lines:
             for name in HISTORY[2:]:
@@ -139,7 +137,7 @@ def _figures(found: RunEvaluation) -> Iterator[tuple[str, float]]:
 
 
 def _settings(plain: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names; what was tried in between is no setting."""
+    """Yield settings by dotted name; "tried" holds results and is skipped."""
     for name, value in plain.items():
         if isinstance(value, dict):
             yield from _settings(value, f"{before}{name}.")
@@ -172,7 +170,7 @@ def _write_events(writer: "SummaryWriter", found: TrackedRun) -> None:
 
 
 def _cell(text: str) -> str:
-    """As it is to be read in a table of Markdown."""
+    """Escape text for a Markdown table cell."""
     return " ".join(text.replace("|", "\\|").splitlines())
 
 
@@ -188,13 +186,13 @@ def _to_mlflow(run: Path, found: TrackedRun) -> str:
     beneath = mlflow.active_run() is not None
     try:
         with (
-            redirect_stdout(sys.stderr),  # it prints links, and stdout is for data
+            redirect_stdout(sys.stderr),  # MLflow prints links; stdout is for results
             mlflow.start_run(run_name=found.name, nested=beneath) as active,
         ):
             client, id = mlflow.MlflowClient(), active.info.run_id
             for i in range(0, max(len(metrics), len(params)), BATCH):
                 client.log_batch(id, metrics[i : i + BATCH], params[i : i + BATCH])
-    except (MlflowException, ImportError) as error:  # the latter of a store that needs all of it
+    except (MlflowException, ImportError) as error:  # ImportError: a database needs full mlflow
         raise StoreError(
             f"MLflow at {mlflow.get_tracking_uri()} did not take {run}: {_first_line(error)} "
             f"Set MLFLOW_TRACKING_URI to your server; a database needs the whole package 'mlflow'."
