@@ -1,7 +1,6 @@
-"""The one way a file is written: temporary file, fsync, rename, fsync of the folder.
+"""Atomic writes: temporary file, fsync, rename, fsync of the folder.
 
-After a crash or a power cut a file is either wholly there or not there; nobody ever reads half of
-one. What was there before stays until the new one is complete.
+After a crash or a power cut a file has either its old content or its new content, never a part.
 """
 
 import errno
@@ -19,14 +18,14 @@ from typing import Any, BinaryIO
 
 from headstart.base.errors import PlaceError
 
-TEMPORARY = ".part-"  # temporary names start so; readers skip them, `sweep` removes old ones
+TEMPORARY = ".part-"  # prefix of temporary names; readers skip them, `sweep` removes old ones
 DAY_S = 86_400
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A regular file, opened to be read.
+    """Open a regular file for reading; raises OSError for anything else.
 
-    Raises OSError for anything else, and never waits, as opening a pipe would for its writer.
+    Never blocks: opening a pipe would wait for its writer.
     """
     wait_not = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = open(os.open(path, os.O_RDONLY | wait_not), "rb")
@@ -37,19 +36,19 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a regular file; raises OSError for anything else."""
+    """Return the bytes of a regular file; raises OSError for anything else."""
     with open_file(path) as file:
         return file.read()
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Make `path` hold exactly `data`, durably; raises OSError and leaves no trace on failure."""
+    """Write a file atomically and durably; raises OSError, with the old file kept, on failure."""
     with _errors_about(path):
         make_folder(path.parent)
         part = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
         try:
             with open(part, "xb") as f:
-                with suppress(AttributeError):  # a file in memory
+                with suppress(AttributeError):  # an in-memory file has no fileno
                     _lock(f.fileno())
                 f.write(data)
                 f.flush()
@@ -64,7 +63,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
 @contextmanager
 def _errors_about(path: Path) -> Iterator[None]:
-    """Make every OSError in the block name `path`; of itself it names a temporary file, or none."""
+    """Make every OSError of the block name `path` rather than a temporary file or nothing."""
     try:
         yield
     except OSError as error:
@@ -74,20 +73,20 @@ def _errors_about(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8; lone surrogates (names of files that are not UTF-8) are written as \\udcXX."""
+    """Write UTF-8; lone surrogates (from file names that are not UTF-8) become \\udcXX."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented, for people; NaN and infinity are refused, since they are not JSON."""
+    """Write indented JSON; raises ValueError for NaN and infinity, which are not JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill, which becomes `path` when the block ends well.
+    """Yield a temporary folder that is renamed to `path` when the block ends without an error.
 
-    Raises FileExistsError if `path` is there already: a folder is never written over.
+    Raises FileExistsError if `path` exists: a folder is never overwritten.
     """
     _must_be_new(path)
     make_folder(path.parent)
@@ -96,7 +95,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield part
         sync_folder(part)
-        _must_be_new(path)  # another may have made it meanwhile; rename replaces an empty folder
+        _must_be_new(path)  # another process may have made it; rename replaces an empty folder
         os.rename(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -110,7 +109,7 @@ def _must_be_new(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make sure that `folder` is there, its parents too, and still is after a power cut."""
+    """Create `folder` and its missing parents durably."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -119,16 +118,16 @@ def make_folder(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises PlaceError unless files can be written into `folder`, to be called before the work.
+    """Raise PlaceError unless files can be written into `folder`; call it before long work.
 
-    It need not be there: what is missing is made, tried and removed again.
+    A missing folder is created for the trial and removed again.
     """
     made = list(takewhile(lambda path: not os.path.exists(path), (folder, *folder.parents)))
     try:
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         make_folder(folder)
-        _clock_of(folder)  # which makes a file, and removes it
+        _clock_of(folder)  # creates a file and removes it
         sweep(folder)
     except OSError as error:
         raise PlaceError(
@@ -137,12 +136,12 @@ def check_folder(folder: Path) -> None:
         ) from error
     finally:
         for path in made:
-            with suppress(OSError):  # it was never made, or another has put something there
+            with suppress(OSError):  # never created, or no longer empty
                 path.rmdir()
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut (POSIX; elsewhere a folder can't be opened)."""
+    """Make renames in `folder` durable (POSIX only: elsewhere a folder can't be opened)."""
     if os.name != "posix":
         return
     fd = os.open(folder, os.O_RDONLY)
@@ -156,10 +155,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path, *, older_than_s: float = DAY_S) -> None:
-    """Remove the temporary files in `folder` that killed writers left long ago.
+    """Remove old temporary files in `folder`, left by killed writers.
 
-    How old they are is told by the clock that dates files there, which may be another machine's.
-    A file that is being written is locked, and stays however a clock may jump.
+    Ages are measured by the file system's clock, which may be another machine's. Files being
+    written are locked, and stay even if a clock jumps.
     """
     parts = [part for part in folder.glob(f"{TEMPORARY}*") if part.is_file()]
     if not parts:
@@ -167,13 +166,13 @@ def sweep(folder: Path, *, older_than_s: float = DAY_S) -> None:
     with suppress(OSError):  # the folder is read-only
         now = _clock_of(folder)
         for part in parts:
-            with suppress(OSError):  # another sweeps too
+            with suppress(OSError):  # another process has removed it
                 if now - part.stat().st_mtime > older_than_s and not _is_locked(part):
                     part.unlink()
 
 
 def _clock_of(folder: Path) -> float:
-    """The time by the clock that dates files in `folder`, in s: on a network, the server's."""
+    """Return the time in s by the file system's clock: a network folder's is its server's."""
     fd, probe = tempfile.mkstemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder)
     try:
         return os.fstat(fd).st_mtime
@@ -183,8 +182,10 @@ def _clock_of(folder: Path) -> float:
 
 
 def _lock(fd: int) -> bool:
-    """Lock an open file until it is closed; False if another holds it. Where there are no locks
-    (Windows refuses to remove open files anyway), True."""
+    """Lock an open file until it is closed; return False if another process holds the lock.
+
+    Returns True where there are no locks: Windows refuses to remove open files anyway.
+    """
     try:
         import fcntl
 

@@ -1,4 +1,4 @@
-"""A cell of a table (CSV, Parquet, a file of predictions) or a folder's name, as text."""
+"""Table cells (CSV, Parquet, predictions) and folder names as text."""
 
 import re
 import unicodedata
@@ -14,30 +14,30 @@ from headstart.base.encodings import guessed_encoding
 from headstart.base.errors import DataError
 
 EDGES = re.compile("^[\\s\ufeff\u200b]+|[\\s\ufeff\u200b]+$")  # blank in every spreadsheet
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, as surrogateescape marks it
-# What spreadsheets run, full-width forms included, and what would be mistaken for a defused one.
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, decoded by surrogateescape
+# Starts of a spreadsheet formula, full-width forms too, and of a text that looks defused.
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-EMPTY = "is empty"  # the reason for which a missing cell is refused
-LARGE = 10**18  # from here on a whole number is written as its type writes it
-MISSING = ("NAType", "NaTType")  # of pandas, which need not be installed
+EMPTY = "is empty"  # the reason given for a missing cell
+LARGE = 10**18  # floats and decimals this large keep their own notation
+MISSING = ("NAType", "NaTType")  # pandas types by name: pandas need not be installed
 
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A cell of a type that is no single text, number or date; `kind` says which."""
+    """A cell of a type that is not one text, number or date; `kind` names the type."""
 
     kind: str
 
 
 def as_text(value: object) -> str:
-    """Return a cell as text: blanks at its ends stripped, accents composed (NFC), "" if missing.
+    """Return a cell as text: stripped, accents composed (NFC), "" if missing.
 
-    Missing are None, NaN, NaT and blanks. A whole number loses its ".0" (Parquet makes floats of
-    integers beside a missing one), truth values are "True" and "False", as in a CSV that Python
-    wrote, and dates are ISO 8601, without a time at midnight. Bytes are read as UTF-8.
+    None, NaN, NaT and blanks are missing. A whole number loses its ".0" (Parquet stores integers
+    beside a missing value as floats), booleans become "True" and "False", dates become ISO 8601,
+    without a time at midnight. Bytes are decoded as UTF-8.
 
-    Raises DataError, with the reason in a phrase, for bytes that are not UTF-8 and for any other
+    Raises DataError, with the reason as a phrase, for bytes that are not UTF-8 and for any other
     type (lists, maps, times of day, durations).
     """
     value = _without_numpy(value)
@@ -60,7 +60,7 @@ def as_text(value: object) -> str:
 
 
 def as_label(value: object) -> str:
-    """Return a cell as the name of a class: not missing, and without control characters."""
+    """Return a cell as a class name; DataError if missing or holding control characters."""
     text = as_text(value)
     if not text:
         raise DataError(EMPTY)
@@ -70,18 +70,17 @@ def as_label(value: object) -> str:
 
 
 def path_text(value: object) -> str:
-    """Return a cell as a path, neither stripped nor composed; bytes that are not UTF-8 are kept."""
+    """Return a cell as a path, not stripped or composed; bytes that are not UTF-8 are kept."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")
     return value if isinstance(value, str) else as_text(value)
 
 
 def defused(text: str) -> str:
-    """Return a cell that no spreadsheet runs as a formula; `restored` gives the text back.
+    """Return a text that no spreadsheet runs as a formula; `restored` is the inverse.
 
-    An apostrophe is put before a text that begins with a character which starts a formula (=, +,
-    -, @, a tab or line break, full-width forms), plain numbers excepted, and before one that
-    begins as such a text would afterwards.
+    An apostrophe is put before a text that begins like a formula (=, +, -, @, a tab or line break,
+    full-width forms; numbers are left alone) or like an already defused one.
 
     >>> defused("=1+1"), restored("'=1+1"), defused("-1"), defused("'=x"), defused("'s")
     ("'=1+1", '=1+1', '-1', "''=x", "'s")
@@ -92,13 +91,13 @@ def defused(text: str) -> str:
 
 
 def restored(text: str) -> str:
-    """Return what `defused` was given."""
+    """Return the text that `defused` was given."""
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
 def _without_numpy(value: object) -> object:
     if isinstance(value, np.floating):
-        return float(str(value))  # the shortest number that is this one, in its own precision
+        return float(str(value))  # the shortest decimal for its own precision: float32 0.1 -> 0.1
     if isinstance(value, np.generic) and not isinstance(value, np.datetime64):
         return value.item()
     return value
@@ -119,7 +118,7 @@ def _tidy(text: str) -> str:
 
 
 def not_utf8(data: bytes) -> str:
-    """Return the phrase which says that a text is not UTF-8, with its encoding guessed."""
+    """Return the phrase for bytes that are not UTF-8, with a guess of their encoding."""
     return f"is not UTF-8, but looks like {guessed_encoding(data)}: save the text as UTF-8"
 
 

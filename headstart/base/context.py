@@ -1,4 +1,4 @@
-"""What training and extraction work with, as one value."""
+"""The environment of training and extraction (store, runtime, listener, checkpoints)."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,12 +13,13 @@ from headstart.base.values import fingerprint
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """When and where training writes checkpoints, and who may ask it to stop.
+    """Where and when training writes checkpoints, and when it stops.
 
-    path: the file, or of several phases the folder of their files; None for no checkpoints. job:
-    names everything that decides the result; a checkpoint of another job is refused. every_s:
-    seconds between two, 0 for one a step. stop: asked after every step; when it returns True, a
-    checkpoint is written and KeyboardInterrupt raised. By default Ctrl-C asks, if there is a path.
+    path: the checkpoint file, or the folder for several phases; None for no checkpoints.
+    job: a fingerprint of everything that decides the result; another job's checkpoint is refused.
+    every_s: seconds between two checkpoints, 0 for one per step.
+    stop: called after every step; if True, training writes a checkpoint and raises
+        KeyboardInterrupt. None: Ctrl-C stops it this way, if there is a path.
     """
 
     path: Path | None = None
@@ -27,13 +28,13 @@ class Checkpointing:
     stop: Callable[[], bool] | None = None
 
     def of(self, phase: str, *decisive: object) -> "Checkpointing":
-        """Those of one phase, named by what else decides how it ends."""
+        """Return the checkpointing of one phase, its job fingerprinted with `decisive` too."""
         assert self.path is not None
         path = self.path / f"checkpoint-{phase}.safetensors"
         return replace(self, path=path, job=fingerprint(self.job, phase, *decisive))
 
     def stopping(self) -> AbstractContextManager[Callable[[], bool]]:
-        """Gives what is to be asked after every step."""
+        """Return a context manager that yields the function to call after every step."""
         if self.stop is None and self.path is not None:
             return held_interrupts()
         return nullcontext(self.stop or (lambda: False))
@@ -41,10 +42,9 @@ class Checkpointing:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run works with and whom it tells. Nothing in it changes a result, except that the
-    listener may stop training.
+    """The environment of a run. It never changes a result, but its listener may stop training.
 
-    store: where features are kept; None keeps none.
+    store: the cache of features; None for no cache.
     """
 
     store: Store | None = USUAL

@@ -1,21 +1,19 @@
-"""Text that came from outside, made safe to print: names of files, classes, cards, columns."""
+"""Make text from outside safe to print: names of files, classes, cards, columns."""
 
 import re
 from pathlib import Path
 
-# Control characters (escape sequences and line breaks among them), marks that turn the direction
-# of the text after them, and halves of characters.
+# Control characters (escape sequences, line breaks), bidirectional marks, and surrogates.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-ESCAPED = re.compile(r"\\\\|(?:\\x[0-9a-f]{2})+")  # what `display` makes of a path's characters
+ESCAPED = re.compile(r"\\\\|(?:\\x[0-9a-f]{2})+")  # what `display` writes for escaped characters
 
 
 def display(text: Path | str) -> str:
     r"""Return a path or a text as printable characters only, on one line.
 
-    Control characters (escape sequences, newlines, tabs), marks that turn the direction of writing
-    and bytes that are not UTF-8 become \xNN. In a Path a backslash is doubled, so that no two
-    paths read the same; a str keeps its backslashes, so a text that is printable stays as it is.
+    Control characters, bidirectional marks and bytes that are not UTF-8 become \xNN. In a Path
+    backslashes are doubled, so that two paths never look the same; a printable str is unchanged.
 
     >>> display(Path("caf\udce9/1.png"))
     'caf\\xe9/1.png'
@@ -24,14 +22,14 @@ def display(text: Path | str) -> str:
     """
     if isinstance(text, Path):
         name = text.as_posix()
-        if name.isprintable():  # nearly all are, and there may be 100,000
+        if name.isprintable():  # the fast path: there may be 100,000 names
             return name.replace("\\", r"\\")
         return "".join(r"\\" if c == "\\" else _printable(c) for c in name)
     return text if text.isprintable() else "".join(map(_printable, text))
 
 
 def displayed(text: str) -> str:
-    r"""Return the path, as text, that `display` was given as a Path.
+    r"""Return, as text, the Path that `display` was given.
 
     >>> displayed(display(Path("caf\udce9/a\nb/c\\d.png"))) == "caf\udce9/a\nb/c\\d.png"
     True
@@ -47,13 +45,13 @@ def _printable(character: str) -> str:
     if character.isprintable() or character == "\u3000":
         return character
     data = character.encode("utf-8", "surrogatepass")
-    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as os.fsdecode marks it
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, decoded by os.fsdecode
         data = bytes([ord(character) - 0xDC00])
     return "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def escaped_json(text: str) -> str:
-    r"""Return JSON of the same values that may be printed: control characters as \uNNNN.
+    r"""Return equivalent JSON that is safe to print, with control characters as \uNNNN.
 
     Line breaks are kept: JSON has them between values only.
     """
@@ -61,5 +59,5 @@ def escaped_json(text: str) -> str:
 
 
 def escaped_page(text: str) -> str:
-    """Return a text of many lines in which control characters are seen, as in `display`."""
+    """Return a multi-line text with control characters other than tabs escaped as by `display`."""
     return CONTROLS.sub(lambda c: c[0] if c[0] in "\n\t" else _printable(c[0]), text)

@@ -1,11 +1,11 @@
-"""Which encoding a text that is not UTF-8 may be in: a guess, for error messages alone."""
+"""Guess the encoding of a text that is not UTF-8, for error messages only."""
 
 import re
 from collections.abc import Callable
 from typing import Any
 
 CYRILLIC = {"cp1251": "windows-1251 (cp1251)", "koi8-r": "KOI8-R", "cp866": "cp866"}
-# Lead bytes of the characters that make up nearly all of a text (level 1 of each standard).
+# Byte patterns of the commonest characters (level 1 of each standard).
 EAST_ASIAN = {
     "shift_jis": ("Shift-JIS", rb"[\x88-\x97][\x40-\xfc]|[\x81-\x83][\x40-\xfc]"),
     "gbk": ("GBK", rb"[\xb0-\xd7][\xa1-\xfe]"),
@@ -18,10 +18,10 @@ UNKNOWN = "an unknown encoding"
 
 
 def guessed_encoding(data: bytes) -> str:
-    """Return the name of the likeliest encoding of a text that is not UTF-8, or of several alike.
+    """Return the likeliest encoding of bytes that are not UTF-8; ties are joined by "or".
 
-    Single bytes above 127 between ASCII letters are accents of a Latin script; pairs and words of
-    them are Cyrillic or East Asian, of which the encoding is named that gives the most usual text.
+    Mostly single bytes above 127 mean accents of a Latin script. Longer runs are Cyrillic or East
+    Asian: the encoding with the largest share of usual words or characters wins.
     """
     if data.count(0) > len(data) // 4:
         return "UTF-16 without its byte order mark"
@@ -43,13 +43,13 @@ def _decoded(data: bytes, codec: str) -> str:
 
 
 def _cyrillic(data: bytes, codec: str) -> float:
-    """The share of words with letters above 127 that are written as Cyrillic words are."""
+    """Return the share of the non-ASCII words that are plausible Cyrillic words."""
     words = re.findall(r"[^\W\d_]*[^\x00-\x7f]+[^\W\d_]*", _decoded(data, codec))
     return _share(words, lambda word: bool(re.fullmatch(r"[А-ЯЁ]?[а-яё]+|[А-ЯЁ]+", word)))
 
 
 def _east_asian(data: bytes, codec: str, usual: bytes) -> float:
-    """The share of characters above 127 that are usual ones."""
+    """Return the share of the non-ASCII characters that match the pattern `usual`."""
     characters = [c.encode(codec) for c in _decoded(data, codec) if c > "\x7f"]
     return _share(characters, lambda c: bool(re.fullmatch(usual, c)))
 

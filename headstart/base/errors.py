@@ -1,15 +1,15 @@
 """Every error raised on purpose.
 
 HeadstartError
-├── DataError        the examples are not what we were told
+├── DataError        the examples are not as described
 ├── SpecError        a setting is unknown, missing or out of range
-├── UnknownName      no backbone, head or command goes by that name
-├── Mismatch         two things that have to agree do not
+├── UnknownName      no backbone, head or command has that name
+├── Mismatch         two values that must agree do not
 ├── BundleError      a saved folder is incomplete or was altered
-├── Diverged         training made a number that is not finite
+├── Diverged         training produced a number that is not finite
 ├── StoreError       the store cannot be written or read
-├── PlaceError       what is asked for cannot be written where it is to go
-├── SourceError      weights are not here and could not be fetched
+├── PlaceError       the output cannot be written to its folder
+├── SourceError      weights are not on this machine and could not be fetched
 └── MissingPackage   an optional library is needed and not installed
 """
 
@@ -19,15 +19,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-MANY = 30  # names that a sentence can hold
+MANY = 30  # names listed in a message
 
 
 class HeadstartError(Exception):
-    """The root: catch this to catch everything we raise on purpose."""
+    """Base class of every error that Headstart raises on purpose."""
 
 
 class DataError(HeadstartError, ValueError):
-    """The examples are not what we were told."""
+    """The examples are not as described."""
 
 
 class SpecError(HeadstartError, ValueError):
@@ -35,7 +35,7 @@ class SpecError(HeadstartError, ValueError):
 
 
 class Mismatch(HeadstartError, ValueError):
-    """Two things that have to agree do not."""
+    """Two values that must agree do not."""
 
 
 class BundleError(HeadstartError, ValueError):
@@ -43,7 +43,7 @@ class BundleError(HeadstartError, ValueError):
 
 
 class Diverged(HeadstartError, ArithmeticError):
-    """Training made a number that is not finite, and was stopped before it could spread."""
+    """Training produced a number that is not finite, and was stopped."""
 
 
 class StoreError(HeadstartError, OSError):
@@ -51,7 +51,7 @@ class StoreError(HeadstartError, OSError):
 
 
 class PlaceError(HeadstartError, OSError):
-    """What is asked for cannot be written where it is to go."""
+    """The output cannot be written to its folder."""
 
 
 class SourceError(HeadstartError, OSError):
@@ -69,7 +69,7 @@ class MissingPackage(HeadstartError, ImportError):
 
 
 def install_command(extra: str) -> str:
-    """What to type to install an extra, wherever Headstart itself came from.
+    """Return the commands that install an extra, from the index or in a clone.
 
     >>> install_command("keras")
     "pip install 'headstart[keras]' (in a clone: pip install '.[keras]')"
@@ -78,7 +78,7 @@ def install_command(extra: str) -> str:
 
 
 class UnknownName(HeadstartError, KeyError):
-    """No backbone, head or command goes by that name."""
+    """No backbone, head or command has that name."""
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         self.what, self.name, self.known = what, name, sorted(known)
@@ -94,7 +94,7 @@ class UnknownName(HeadstartError, KeyError):
 
 
 def _nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The names most like one, as they are written; upper and lower case are alike.
+    """Return the known names nearest to `name`, ignoring case.
 
     >>> _nearest("FLower", ["Flower", "Bee"])
     ['Flower']
@@ -110,7 +110,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOS
 
 
 def sentence_of(error: BaseException) -> str:
-    """What an error says to a person: of one that the system raised, which file it was about too.
+    """Return the message of an error for a person; an OSError's begins with its file.
 
     >>> sentence_of(OSError(28, "No space left on device", "run/model"))
     'run/model: No space left on device. Free some space, or name another place.'
@@ -128,7 +128,7 @@ def sentence_of(error: BaseException) -> str:
 
 
 def is_of_the_machine(error: BaseException) -> bool:
-    """Whether PyTorch, or Python, raised it for want of memory or of threads."""
+    """Return whether PyTorch or Python raised the error for lack of memory or threads."""
     text = str(error)
     return isinstance(error, RuntimeError) and any(sign in text for sign in _WANTS)
 

@@ -1,4 +1,4 @@
-"""Tables of what packages and scripts may add: entry points of a group, or a call."""
+"""Registries that packages extend by entry points and scripts by a call."""
 
 import re
 from collections.abc import Callable
@@ -12,11 +12,12 @@ T = TypeVar("T")
 
 
 class Extensions(Generic[T]):
-    """Members by name. A member is an object, or where it stands: "module" or "module:name".
+    """A registry of members by name.
 
-    What stands elsewhere is imported when it is first asked for. Entry points are looked up only
-    for a name that is not here, since that takes longer than a command may. group: of entry
-    points, without the `headstart.` that it begins with.
+    A member is an object, or its import path ("module" or "module:name"), imported on use. Entry
+    points are searched only for an unregistered name: the search is slow for a command.
+
+    what: the noun for error messages. group: the entry point group, without `headstart.`.
     """
 
     def __init__(self, what: str, group: str) -> None:
@@ -25,14 +26,11 @@ class Extensions(Generic[T]):
         self._registered: dict[str, T] = {}
 
     def add(self, name: str, member: T | str) -> None:
-        """Add one of Headstart's own, which nothing may replace."""
+        """Add a built-in member, which cannot be replaced."""
         self._built_in[name] = member
 
     def register(self, name: str, member: T) -> None:
-        """Add a user's own; a second one of the same name takes the place of the first.
-
-        Raises SpecError for the name of a built-in one, or for what is no name.
-        """
+        """Add or replace a user's member; SpecError for a built-in or malformed name."""
         if name in self._built_in or not re.fullmatch(r"[A-Za-z][\w-]*", name):
             raise SpecError(
                 f"A new {self.what} needs a name of letters, digits, - and _ that no built-in one "
@@ -45,11 +43,11 @@ class Extensions(Generic[T]):
         return tuple(self._built_in)
 
     def names(self) -> tuple[str, ...]:
-        """Of all members: the built-in, the registered, those of installed packages."""
+        """Return all names: built-in, registered, then those of installed packages."""
         return tuple(dict.fromkeys([*self._built_in, *self._registered, *self._installed()]))
 
     def __getitem__(self, name: str) -> T:
-        """Raises UnknownName with the nearest, SpecError for an entry point that doesn't load."""
+        """Return a member; raises UnknownName, or SpecError if an entry point doesn't load."""
         if name in self._registered:
             return self._registered[name]
         if name in self._built_in:

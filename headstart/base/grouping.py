@@ -1,4 +1,4 @@
-"""Rows joined into groups by pairs of them."""
+"""Join pairs of rows into groups."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MIN_COSINE = 0.5  # of a pair's features: copies with noise or JPEG artefacts ca
 
 @dataclass(frozen=True)
 class Pair:
-    """Rows `a` < `b` show the same, and are this much alike, from 0 to 1."""
+    """Near duplicates: rows `a` < `b`, and their likeness from 0 to 1."""
 
     a: int
     b: int
@@ -20,7 +20,7 @@ class Pair:
 
 
 def groups(pairs: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    """Rows joined by pairs (or longer runs) of rows, each group sorted, by union-find.
+    """Return the groups connected by pairs (or longer runs) of rows, each sorted, by union-find.
 
     >>> groups([(0, 3), (5, 6), (3, 4)])
     ((0, 3, 4), (5, 6))
@@ -40,13 +40,13 @@ def root_of(parent: dict[int, int], row: int) -> int:
     root = row
     while parent.get(root, root) != root:
         root = parent[root]
-    while parent.get(row, row) != root:  # shorten the way for whoever comes next
+    while parent.get(row, row) != root:  # path compression
         parent[row], row = root, parent.get(row, row)
     return root
 
 
 def confirmed(pairs: Sequence[Pair], features: NDArray[np.floating[Any]]) -> tuple[Pair, ...]:
-    """The pairs whose features, rows of (N, D), have a cosine of at least MIN_COSINE."""
+    """Return the pairs whose features, rows of (N, D), have a cosine of at least MIN_COSINE."""
     if not pairs:
         return ()
     a, b = (features[[getattr(p, end) for p in pairs]].astype(np.float32) for end in "ab")

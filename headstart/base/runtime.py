@@ -1,4 +1,4 @@
-"""Where and with how much a run works: decided once, handed on as a value."""
+"""The device, threads and memory of a run."""
 
 import os
 import platform
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from torch import Generator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-MOST_THREADS = 1024  # each costs some 100 kB, used or not
+MOST_THREADS = 1024  # each costs about 100 kB, even when idle
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Settings that change how fast a result comes, and no more of it than its rounding."""
+    """Settings of speed, which change a result by rounding only."""
 
     device: Annotated[
         Device,
@@ -51,7 +51,7 @@ class Runtime:
                 )
 
     def resolved(self) -> "Runtime":
-        """The same with "auto" and 0 replaced by what this machine has."""
+        """Return a copy with "auto" and 0 replaced by this machine's device and cores."""
         return Runtime(
             _accelerator() if self.device == "auto" else self.device,
             self.threads or cores(),
@@ -65,7 +65,7 @@ ON_CPU = Runtime(device="cpu")
 
 @dataclass
 class Stopwatch:
-    """Seconds by stage, in the order of the stages; what a stage takes again is added."""
+    """Seconds by stage, in the order of the stages; a repeated stage adds up."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -81,10 +81,10 @@ class Stopwatch:
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C, SIGTERM and SIGHUP are noted, for who asks, and break off at the end; a second one
-    at once. One that whoever started the process has it ignore stays ignored.
+    """Delay Ctrl-C, SIGTERM and SIGHUP; yield a function that returns whether one came.
 
-    Elsewhere than in the main thread, which alone hears signals, nothing is changed.
+    KeyboardInterrupt is raised at the end of the block, or at once for a second signal. Ignored
+    signals stay ignored; outside the main thread, which alone gets signals, nothing changes.
     """
     noted: list[int] = []
 
@@ -101,7 +101,7 @@ def held_interrupts() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch computes with so many threads inside, and with as many as before outside."""
+    """Set the number of PyTorch's threads in the block."""
     import torch
 
     before = torch.get_num_threads()
@@ -113,11 +113,11 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def keep_memory() -> None:
-    """Let glibc keep large blocks rather than hand them back to the kernel after each operation.
+    """Make glibc keep freed large blocks instead of returning them to the kernel.
 
     A training step on a CPU allocates and frees the same tensors over and over; with this setting
-    eager PyTorch is much faster (measured). It holds for the whole process, which keeps the memory
-    that it frees. Without glibc the function does nothing.
+    eager PyTorch is much faster (measured). It applies to the whole process, which then never
+    shrinks. Without glibc the function does nothing.
     """
     import ctypes
 
@@ -128,14 +128,14 @@ def keep_memory() -> None:
 
 
 def cores() -> int:
-    """Cores this process may use (containers and taskset counted)."""
+    """Return the cores this process may use, respecting its CPU affinity (taskset, cpusets)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory_bytes() -> int:
-    """The memory of this machine, or of the container we are in; 0 if the system won't tell."""
+    """Return the memory of this machine or container in bytes; 0 if unknown."""
     found = list[int]()
     with suppress(OSError, ValueError, AttributeError):  # AttributeError: Windows
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -145,12 +145,12 @@ def memory_bytes() -> int:
 
 
 def machine() -> str:
-    """What this is, for a record of how long things took."""
+    """Return a description of this machine, to be saved with timings."""
     return f"{platform.system()} {platform.machine()}, {cores()} cores"
 
 
 def peak_rss_bytes() -> int:
-    """The most memory this process ever held, in bytes; 0 where the system does not tell."""
+    """Return the peak resident memory of this process in bytes; 0 if unknown."""
     with suppress(OSError, StopIteration, ValueError):  # Linux; getrusage counts its parent there
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
@@ -163,14 +163,14 @@ def peak_rss_bytes() -> int:
 
 
 def seeded(number: int) -> "Generator":
-    """One that begins at any whole number, of which PyTorch takes 2**63."""
+    """Return a generator seeded with any integer, modulo PyTorch's 2**63."""
     import torch
 
     return torch.Generator().manual_seed(number % 2**63)
 
 
 def _accelerator() -> Device:
-    if "torch" not in sys.modules:  # a bundle predicts without it; who trains has imported it
+    if "torch" not in sys.modules:  # a bundle predicts without torch; training has imported it
         return "cpu"
     import torch
 

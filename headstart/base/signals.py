@@ -1,4 +1,4 @@
-"""The signals that ask a process to end. Nothing but the standard library, and little of that."""
+"""Handle the signals that end a process; imports little, and the standard library only."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# SIGHUP: the terminal is gone. Windows has none.
+# SIGHUP: the terminal was closed; Windows has no such signal.
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
@@ -14,11 +14,10 @@ Handler = Callable[[int, object], Any]
 
 
 def answer_with(handler: Handler) -> dict[signal.Signals, Any]:
-    """Let `handler` answer these signals; return those that it now answers, each with the handler
-    that it had before.
+    """Install `handler` for the STOPPING signals; return the signals changed, with old handlers.
 
-    One that whoever started the process has it ignore (nohup, a job in the background) stays
-    ignored. Elsewhere than in the main thread, which alone gets signals, nothing is changed.
+    Signals that are ignored (nohup, background jobs) stay ignored. Outside the main thread, which
+    alone gets signals, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -31,7 +30,7 @@ def answer_with(handler: Handler) -> dict[signal.Signals, Any]:
 
 @contextmanager
 def answered_with(handler: Handler) -> Iterator[bool]:
-    """Let `handler` answer these signals in the block; gives whether it does."""
+    """Install `handler` for the STOPPING signals in the block; yield whether any was changed."""
     before = answer_with(handler)
     try:
         yield bool(before)

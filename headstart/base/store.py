@@ -1,15 +1,14 @@
-"""A folder of arrays named by what made them, written whole or not at all.
+"""A content-addressed cache of arrays on disk.
 
     STORE/<table>/<blake2b of the file>.safetensors
 
-A table is named by the fingerprint of everything that shaped its rows (weights, preprocessing,
-precision, ...); a row is named by the digest of its input. A shard is immutable and carries the
-digest of its own bytes in its name, so no lock is needed: two writers of the same rows write two
-good files, and a file that is not what its name says is passed over and computed again.
+A table's name is the fingerprint of everything that decides its rows (weights, preprocessing,
+precision, ...); a row's name is the digest of its input. A shard is immutable and named by the
+digest of its bytes, so no lock is needed: two writers of the same rows write two good files, and
+the rows of a file that does not match its name are computed again.
 
-A shard is sealed with its table's name, so that it is passed over in another table's folder.
-Earlier versions sealed nothing; their tables stay readable. A table that this version began is
-noted in STORE/.sealed, and holds sealed shards only.
+A shard is sealed with its table's name, so that another table rejects it. Tables of earlier
+versions have no seals and stay readable; a table marked in STORE/.sealed holds sealed shards only.
 """
 
 import hashlib
@@ -36,16 +35,16 @@ from headstart.base.seals import BLANK, SEAL, has_seal, seal_holds, sealed
 DIGEST_BYTES = 16
 _KEYS = "__digests__"
 _SEALED = ".sealed"  # a folder of empty files, named after the tables that hold sealed shards only
-_LONGEST = 100 * 2**20  # bytes of a header: what safetensors reads
-_RECENT_NS = 10**8  # a file may change again within a tick of its clock without a trace in its time
+_LONGEST = 100 * 2**20  # bytes of a header: the limit of safetensors
+_RECENT_NS = 10**8  # two changes within one clock tick leave the same modification time
 _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "I8": "i1", "U8": "u1"}
 _KINDS |= {f"{s.upper()}{8 * n}": f"<{s}{n}" for s in "iu" for n in (2, 4, 8)}
 
-Layout = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]  # what a row has in each column
+Layout = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]  # column -> dtype and shape of one row
 
 
 def digest(*parts: bytes | memoryview) -> bytes:
-    """BLAKE2b, 16 bytes. Each part is preceded by its length, so ("a", "bc") is not ("ab", "c")."""
+    """Return the 16-byte BLAKE2b of `parts`, each after its length: ("a", "bc") ≠ ("ab", "c")."""
     h = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
         h.update(memoryview(part).nbytes.to_bytes(8, "little"))
@@ -55,8 +54,10 @@ def digest(*parts: bytes | memoryview) -> bytes:
 
 @dataclass(frozen=True)
 class Store:
-    """root: the folder of the tables; None is the usual place, looked up when it is used:
-    $HEADSTART_STORE, or else headstart/store in the user's cache folder.
+    """The cache of tables.
+
+    root: the folder of the tables; None for $HEADSTART_STORE, or else headstart/store in the user's
+    cache folder, looked up on use.
     """
 
     root: Path | None = None
@@ -71,10 +72,7 @@ class Store:
         return Path(home) / "headstart" / "store"
 
     def table(self, name: str, layout: Layout | None = None) -> "StoredTable":
-        """The table `name`, with every shard that is there now.
-
-        layout: shards whose rows are of another type or shape are passed over.
-        """
+        """Return the table `name`; shards whose rows do not fit `layout` count as damaged."""
         return StoredTable(self.folder / name, layout)
 
 
@@ -85,10 +83,10 @@ USUAL = Store()
 class StoredTable:
     """Rows named by digests, each with one entry in every column.
 
-    A row that `append` returned from survives the death of the process and of the machine. Only
-    the names are held in memory; a shard is read, and checked against its own name and seal, when
-    one of its rows is first asked for, and again if its file has changed since. `damaged` lists
-    those that failed, or are no shards at all: their rows are not there.
+    Rows are durable once `append` returns. Only names are held in memory; a shard is checked
+    against its name and seal when a row of it is first looked up, and again if its file changed.
+
+    damaged: files that failed the check or are not shards; the table does not have their rows.
     """
 
     folder: Path
@@ -112,13 +110,13 @@ class StoredTable:
             return False
 
     def names(self) -> list[bytes]:
-        """The digests of all rows, oldest shard's name first."""
+        """Return the digests of all rows, in the order in which they were found."""
         return [name for name in list(self._where) if name in self]
 
     def append(self, names: Sequence[bytes], columns: Mapping[str, NDArray[np.generic]]) -> None:
-        """Add rows durably: when this returns they are on the disk, if it raises none of them is.
+        """Add all rows durably, or none; raises StoreError if the disk is full or not writable.
 
-        columns: each (len(names), ...). Raises StoreError when the disk is full or not writable.
+        columns: each (len(names), ...); Mismatch for another length.
         """
         short = [k for k, column in columns.items() if len(column) != len(names)]
         if short:
@@ -148,10 +146,10 @@ class StoredTable:
             self._adopt(path, list(names))
 
     def rows(self, names: Sequence[bytes], column: str) -> NDArray[np.generic]:
-        """The entries of one column for these rows, in this order: (len(names), ...).
+        """Return one column of these rows, in this order: (len(names), ...).
 
-        Raises KeyError for a row that is not there, StoreError for a shard that was damaged or
-        removed after it was found good.
+        Raises KeyError for an unknown row, StoreError for a shard that was damaged or removed since
+        it was checked.
         """
         if missing := [name for name in names if name not in self]:
             raise KeyError(missing[0].hex())
@@ -171,18 +169,21 @@ class StoredTable:
         return out
 
     def reader(self, names: Sequence[bytes], column: str) -> "Reader":
-        """The same entries, read from the disk only when asked for; raises KeyError too."""
+        """Return the same entries, read from disk on use; raises KeyError for an unknown row."""
         if missing := [name for name in names if name not in self]:
             raise KeyError(missing[0].hex())
         return Reader(self, tuple(self._where[name] for name in names), column)
 
     @property
     def _mark(self) -> Path:
-        """A file that is there if the table holds sealed shards only."""
+        """The path of a file that exists if the table holds sealed shards only."""
         return self.folder.parent / _SEALED / self.folder.name
 
     def _packed(self, columns: Mapping[str, NDArray[np.generic]]) -> tuple[Path, bytes]:
-        """A new shard and where it goes; the same rows make the same one, if no folder is there."""
+        """Return the path and bytes of a new shard, the same for the same rows.
+
+        A folder at that path changes the metadata, and so the name.
+        """
         arrays = {name: np.ascontiguousarray(column) for name, column in columns.items()}
         facts = {SEAL: BLANK}
         while True:
@@ -209,10 +210,7 @@ class StoredTable:
         return good
 
     def _intact(self, path: Path, file: BinaryIO) -> bool:
-        """Whether a shard's bytes are those it was named after and sealed as a part of this table.
-
-        If so, the file need not be read for that again until it changes.
-        """
+        """Return whether a shard matches its name and its seal; if so, note that it is good."""
         stamp, data = _Stamp.of(file), file.read()
         known = has_seal(data) or self._mark.exists()
         whole = digest(data).hex() == path.stem
@@ -222,17 +220,17 @@ class StoredTable:
         return True
 
     def _forget(self, path: Path) -> None:
-        """Take the rows of a damaged shard from where else they are, or from nowhere."""
+        """Drop a damaged shard, and find its rows in other shards if they have them."""
         self._good.pop(path, None)
         self._columns.pop(path, None)
         self.damaged.append(path)
         self._where = {name: place for name, place in self._where.items() if place[0] != path}
-        for other in sorted(self.folder.glob("*.safetensors")):  # another may hold the same rows
+        for other in sorted(self.folder.glob("*.safetensors")):
             if other not in self.damaged:
                 self._adopt(other, self._names(other))
 
     def _names(self, path: Path) -> list[bytes]:
-        """The digests a shard says it holds; none, and it is damaged, if it can't be read."""
+        """Return the digests listed in a shard; an unreadable one has none and is damaged."""
         try:
             with open_file(path) as file:
                 keys = self._columns_of(path, file)[_KEYS]
@@ -243,7 +241,7 @@ class StoredTable:
         return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
 
     def _columns_of(self, path: Path, file: BinaryIO) -> "dict[str, _Column]":
-        """The columns of a shard; raises ValueError if they are not those of this table."""
+        """Return the columns of a shard; raises ValueError if they do not match the layout."""
         if path not in self._columns:
             columns = _columns(file)
             found = {k: (c.kind, c.shape) for k, c in columns.items() if k != _KEYS}
@@ -255,7 +253,7 @@ class StoredTable:
 
     @contextmanager
     def _opened(self, path: Path, column: str) -> "Iterator[tuple[BinaryIO, _Column]]":
-        """A good shard and where a column lies in it; raises StoreError if it is good no more."""
+        """Yield a checked shard, open, and a column's place; StoreError if damaged or removed."""
         try:
             with open_file(path) as file:
                 with self._lock:
@@ -276,7 +274,7 @@ class StoredTable:
             raise self._lost(path, f"can't be read ({error})") from error
 
     def _lost(self, path: Path, how: str) -> StoreError:
-        """The error for a shard that was good when its rows were promised."""
+        """Return the error for a shard that was damaged or removed since it was checked."""
         with self._lock:
             if path not in self.damaged:
                 self._forget(path)
@@ -288,10 +286,10 @@ class StoredTable:
 
 @dataclass(eq=False)
 class Reader:
-    """One column of some rows of a table, larger than memory if need be: reader[[3, 1]].
+    """One column of some rows of a table, which may exceed memory: reader[[3, 1]].
 
-    Rows are read where they lie; nothing stays open, however many shards and readers there are.
-    Raises StoreError for a row whose shard was damaged or removed since.
+    Indexing reads the rows from disk and leaves no file open; StoreError for a row whose shard was
+    damaged or removed.
     """
 
     table: StoredTable
@@ -302,7 +300,7 @@ class Reader:
         return len(self.places)
 
     def take(self, rows: Sequence[int]) -> "Reader":
-        """Only these rows, in this order, still unread."""
+        """Return a reader of these rows, in this order."""
         return Reader(self.table, tuple(self.places[row] for row in rows), self.column)
 
     def __getitem__(self, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.generic]:
@@ -315,7 +313,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class _Stamp:
-    """What tells that a file has not changed since it was read; checked: when that was, ns."""
+    """A file's inode, size, modification time and time of checking, both in ns."""
 
     number: int
     size: int
@@ -328,7 +326,7 @@ class _Stamp:
         return cls(found.st_ino, found.st_size, found.st_mtime_ns, time.time_ns())
 
     def holds(self, file: BinaryIO) -> bool:
-        """Whether it is the same file, unchanged; not sure, so no, if it was new when checked."""
+        """Return whether `file` is surely unchanged; False if it was just written when checked."""
         now = _Stamp.of(file)
         same = (now.number, now.size, now.changed) == (self.number, self.size, self.changed)
         return same and not 0 <= self.checked - self.changed < _RECENT_NS
@@ -336,7 +334,7 @@ class _Stamp:
 
 @dataclass(frozen=True)
 class _Column:
-    """Where a column begins in a shard, its rows, and what one of them is."""
+    """A column's first byte in a shard, its number of rows, and a row's dtype and shape."""
 
     begin: int
     rows: int
@@ -344,7 +342,7 @@ class _Column:
     shape: tuple[int, ...]
 
     def read(self, file: BinaryIO, first: int, count: int) -> NDArray[np.generic]:
-        """So many rows; raises ValueError if the file ends before."""
+        """Return `count` rows from `first`; raises ValueError if the file is too short."""
         size = math.prod(self.shape) * self.kind.itemsize
         file.seek(self.begin + first * size)
         data = file.read(count * size)
@@ -354,9 +352,9 @@ class _Column:
 
 
 def _columns(file: BinaryIO) -> dict[str, _Column]:
-    """The columns of a safetensors file: 8 bytes of length, a JSON header, the tensors.
+    """Return the columns of a safetensors file: 8 bytes of length, a JSON header, the tensors.
 
-    Raises ValueError unless it is one with as many rows in each column as it has digests.
+    Raises ValueError for a bad header, or unless each column has as many rows as digests.
     """
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")

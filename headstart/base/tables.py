@@ -1,4 +1,4 @@
-"""The rows of a CSV or Parquet file, cell by cell, and every way in which such a file is wrong."""
+"""Read CSV and Parquet files row by row, with an error for each way a file can be wrong."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from headstart.base.cells import NOT_UTF8, Unsupported, as_text, not_utf8
 from headstart.base.display import display
 from headstart.base.errors import DataError, MissingPackage
 
-Cells = dict[str, object]  # one row: the cell of each wanted column that the file has
-BOMS = {  # the longest first: UTF-32's little-endian mark begins as that of UTF-16 does
+Cells = dict[str, object]  # one row: the requested columns that the file has, by name
+BOMS = {  # longest first: UTF-32's little-endian mark begins with UTF-16's
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",
     b"\xef\xbb\xbf": "utf-8-sig",
@@ -22,27 +22,27 @@ BOMS = {  # the longest first: UTF-32's little-endian mark begins as that of UTF
     b"\xfe\xff": "utf-16",
 }
 DELIMITERS = (",", ";", "\t", "|")
-NO_TEXT = {  # what other tables begin with, and what they are
+NO_TEXT = {  # first bytes of other kinds of table -> their name for a message
     b"PK\3\4": "a ZIP archive, as Excel's .xlsx is",
     b"\xd0\xcf\x11\xe0": "an Excel file",
     b"PAR1": "a Parquet file",
     b"\x1f\x8b": "a gzip archive",
 }
-RAW = "path"  # the column whose bytes may be other than UTF-8, as names of files may
-SAMPLE = 1_000_000  # bytes by which an encoding is guessed; characters of a header, at most
+RAW = "path"  # the column that may hold bytes other than UTF-8: file names
+SAMPLE = 1_000_000  # most bytes to guess an encoding from, and most characters of a header
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that are looked for in a table, by name: those it must have, and others."""
+    """The names of the columns to read from a table."""
 
     needed: tuple[str, ...]
     optional: tuple[str, ...] = ()
 
     def placed(self, path: Path, header: Sequence[str]) -> dict[str, int]:
-        """Where each column is that the header has; upper case and blanks at the ends are alike.
+        """Return the index of each column in the header; case and outer blanks are ignored.
 
-        Raises DataError if a needed one is missing, or if two go by one name.
+        Raises DataError if a needed column is missing or a name occurs twice.
         """
         places = dict[str, int]()
         for name in (*self.needed, *self.optional):
@@ -62,10 +62,10 @@ class Columns:
 
 
 def csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
-    """Yield number (the header is row 1) and cells of every row of a CSV file that is not blank.
+    """Yield the number (the header is row 1) and cells of every non-blank row of a CSV file.
 
-    Raises DataError for a row with more or fewer cells than the header has columns, and for bytes
-    that are not UTF-8, except in the column RAW, where they become surrogates.
+    Raises DataError for a row of another length than the header, and for bytes that are not UTF-8,
+    except in the column RAW, where they become surrogates.
     """
     lines = csv_lines(path, columns.needed)
     _, header = next(lines, (1, list[str]()))
@@ -85,7 +85,7 @@ def csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
 
 
 def column_names(path: Path, needed: Sequence[str]) -> set[str]:
-    """The names of a table's columns, in lower case; `needed` is as for `csv_lines`."""
+    """Return a table's column names, case folded; `needed` is as for `csv_lines`."""
     if path.suffix.lower() == ".csv":
         header = next((cells for _, cells in csv_lines(path, needed)), [])
     else:
@@ -95,10 +95,10 @@ def column_names(path: Path, needed: Sequence[str]) -> set[str]:
 
 
 def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of every row of a CSV file that is not blank, the header first.
+    """Yield the number and cells of every non-blank row of a CSV file, the header first.
 
-    UTF-8, or UTF-16 and UTF-32 with a byte order mark. Cells are separated by the delimiter (comma,
-    semicolon, tab or bar) by which the header holds the `needed` columns, or by commas.
+    The encoding is UTF-8, or UTF-16 or UTF-32 with a byte order mark. The delimiter (comma,
+    semicolon, tab or bar) is the first that gives a header with the `needed` columns, or a comma.
     """
     encoding = _encoding(path)
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
@@ -119,9 +119,9 @@ def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str
 
 
 def _encoding(path: Path) -> str:
-    """By the byte order mark, or else UTF-8; raises DataError for UTF-16 without its mark.
+    """Return the encoding by the byte order mark, or UTF-8.
 
-    So it does for other tables under the name of a CSV.
+    Raises DataError for UTF-16 without its mark and for other kinds of table.
     """
     with open(path, "rb") as f:
         head = f.read(4096)
@@ -140,7 +140,7 @@ def _encoding(path: Path) -> str:
 
 
 def _delimiter(f: TextIO, needed: Sequence[str]) -> str:
-    """What separates cells, by the header or a line `sep=;` before it, which is passed over."""
+    """Return the delimiter by a first line `sep=;`, which is skipped, or by the header."""
     first = f.readline(SAMPLE)
     stated = first.rstrip("\r\n").removeprefix("sep=")
     if first.startswith("sep=") and len(stated) == 1:
@@ -154,7 +154,7 @@ def _delimiter(f: TextIO, needed: Sequence[str]) -> str:
 
 
 def _blanks_before_quotes(f: TextIO, delimiter: str) -> bool:
-    """Whether quotation marks stand after blanks, as in `"a.png", "cat"`, in the first two rows."""
+    """Return whether a quote follows a blank, as in `"a.png", "cat"`, in the next two lines."""
     place = f.tell()
     lines = f.readline(SAMPLE) + f.readline(SAMPLE)
     f.seek(place)
@@ -166,14 +166,14 @@ def _folded(name: str) -> str:
 
 
 def unreadable_text(path: Path) -> DataError:
-    """The error for a CSV file with bytes that are not UTF-8, which names its likely encoding."""
+    """Return the error for a CSV file that is not UTF-8, which names its likely encoding."""
     with open(path, "rb") as f:
         whole_lines = f.read(SAMPLE).rpartition(b"\n")
     return DataError(f"{display(path)} {not_utf8(whole_lines[0] or whole_lines[2])}.")
 
 
 def parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
-    """Yield number (from 1) and cells of every row of a Parquet file."""
+    """Yield the number (from 1) and cells of every row of a Parquet file."""
     number = 0
     with _parquet(path) as file:
         header = file.schema_arrow.names
@@ -187,7 +187,7 @@ def parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[Any]:
-    """The file, opened by pyarrow; its errors become DataError."""
+    """Yield the file opened by pyarrow, whose errors become DataError."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -202,7 +202,7 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 
 def _values(column: Any) -> list[object]:
-    """The cells of an Arrow array as values that `as_text` takes; texts as their bytes."""
+    """Return the cells of an Arrow array as values that `as_text` takes, texts as bytes."""
     import pyarrow
     from pyarrow import types
 
@@ -224,7 +224,7 @@ def _values(column: Any) -> list[object]:
 
 
 def _moments(column: Any) -> list[object]:
-    """Dates and times as NumPy's; those with a time zone as text, in UTC."""
+    """Return dates and times as NumPy values, or as text in UTC if they have a time zone."""
     import pyarrow
 
     zone = getattr(column.type, "tz", None)
@@ -234,4 +234,4 @@ def _moments(column: Any) -> list[object]:
     moments = [None if n is None else np.datetime64(n, unit) for n in numbers]
     if zone is None:
         return list(moments)
-    return [None if m is None else f"{as_text(m)}Z" for m in moments]  # 1970-01-01 is false
+    return [None if m is None else f"{as_text(m)}Z" for m in moments]  # 1970-01-01 is falsy

@@ -1,4 +1,4 @@
-"""Threads that read ahead: in order, bounded, and gone when the reader stops."""
+"""Ordered, bounded read-ahead by threads."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -12,11 +12,11 @@ Out = TypeVar("Out")
 def ordered_map(
     function: Callable[[In], Out], items: Iterable[In], *, threads: int, ahead: int
 ) -> Generator[Out]:
-    """`map(function, items)` with `threads` threads working at most `ahead` items ahead.
+    """Yield `map(function, items)` in order, computed by `threads` threads.
 
-    Results come in the order of the items whatever the number of threads, and no more than `ahead`
-    of them are held. Image decoders release the interpreter's lock, so threads are enough; an
-    exception, or closing the iterator, drops what was not begun.
+    ahead: items submitted ahead of the reader, which bounds memory. Image decoders release the
+    interpreter's lock, so threads suffice. An exception or closing the iterator cancels the items
+    that have not begun.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="headstart-decode")
     waiting: deque[Future[Out]] = deque()

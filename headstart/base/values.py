@@ -1,7 +1,7 @@
-"""Frozen dataclasses to plain dicts and back, to files of JSON and back; and their fingerprints.
+"""Convert frozen dataclasses to plain dicts and JSON and back, and fingerprint them.
 
-There are two sorts. A spec is written with the name of its class as `kind`, since a field may hold
-specs of several classes. A `Record` is written without: the field that holds one says its class.
+A spec is written with its class name as `kind`, since a field may hold specs of several classes.
+A `Record` is written without, since the type of its field names the class.
 """
 
 import hashlib
@@ -32,25 +32,25 @@ NAMES = {dict: "an object", list: "a list", tuple: "a list", NoneType: "null"}
 class Record:
     """Base of a frozen dataclass that is written without `kind`.
 
-    A field whose key in the file is no name in Python has it in its metadata: `as_key("class")`.
-    When a record is read, keys that it has no field for are left aside: a later version wrote them.
+    A field whose key is not a Python name has it in its metadata: `as_key("class")`. Reading
+    ignores unknown keys: a later version wrote them.
     """
 
     def to_plain(self) -> dict[str, Any]:
-        """As the files of a run and `--json` have it."""
+        """Return the plain dict that is written to the files of a run and by `--json`."""
         return _fields(self)
 
     @classmethod
     def read(cls, plain: Any, at: str = "") -> Self:
-        """Rebuild what `to_plain` made. at: the key that it stands at, for messages."""
+        """Rebuild the record from its plain dict. at: its own key, for messages."""
         return cls(**_given(cls, plain, at))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A spec as a file holds it: the name of its class, and its settings as plain values.
+    """A spec as stored in a file: its class name, and its settings as plain values.
 
-    A run of any version can be shown and compared by it; `spec` rebuilds the spec itself.
+    It shows and compares runs of any version; `spec` rebuilds the spec.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -58,25 +58,25 @@ class Settings:
 
     @classmethod
     def of(cls, value: Any) -> "Settings":
-        """Of a spec, or of a mapping of names to plain values."""
+        """Return the settings of a spec or of a mapping of names to plain values."""
         plain = dict(_plain(value))
         return cls(kind=plain.pop("kind", ""), values=plain)
 
     def spec(self, *kinds: type[T]) -> T:
-        """The spec; `kinds` and what is raised are those of `from_plain`."""
+        """Rebuild the spec; arguments and errors are those of `from_plain`."""
         return from_plain(_plain(self), *kinds)
 
 
 def as_key(key: str, *, written: bool = True) -> dict[str, Any]:
-    """The metadata of a record's field that is called `key` in files.
+    """Return the metadata for a record's field that is called `key` in files.
 
-    written: False for a key of earlier versions, which is read only.
+    written: False for a key of earlier versions, which is only read.
     """
     return {"key": key, "written": written}
 
 
 def to_plain(value: Any) -> dict[str, Any]:
-    """Everything needed to rebuild the frozen dataclass `value`, ready for JSON.
+    """Return the frozen dataclass `value` as a dict for JSON, from which `from_plain` rebuilds it.
 
     >>> from headstart.data.splits import SplitPlan
     >>> to_plain(SplitPlan(val=0.2))
@@ -88,11 +88,10 @@ def to_plain(value: Any) -> dict[str, Any]:
 
 
 def from_plain(plain: Any, *kinds: type[T]) -> T:
-    """Rebuild what `to_plain` made: a record of the first of `kinds`, or a spec of any of them.
+    """Rebuild a record of the class `kinds[0]`, or a spec of any of `kinds`, from its plain dict.
 
-    kinds: the classes of specs inside it are among them, too. Raises UnknownName for a spec of a
-    class that is not listed, and SpecError, which names the key, for a value that a field cannot
-    hold, a setting that a spec does not have, and a missing one.
+    kinds: includes the classes of nested specs. Raises UnknownName for a spec of another class, and
+    SpecError, which names the key, for a wrong value and an unknown or missing setting.
     """
     if issubclass(kinds[0], Record):
         return cast(T, kinds[0].read(plain))
@@ -100,15 +99,15 @@ def from_plain(plain: Any, *kinds: type[T]) -> T:
 
 
 def read_value(path: Path, kind: type[T], spelt: Callable[[str], str] = str) -> T:
-    """The record that a file of JSON holds. spelt: what becomes of every text in it.
+    """Return the record in a JSON file. spelt: a function applied to every string in it.
 
-    Raises OSError for a file that cannot be read; SpecError, which names the key, for another.
+    Raises OSError for an unreadable file, SpecError for wrong content.
     """
     return from_plain(read_json(path, spelt), kind)
 
 
 def read_json(path: Path, spelt: Callable[[str], str] = str) -> Any:
-    """The plain value that a file of JSON holds; raises OSError, or SpecError for another file."""
+    """Return the plain value in a JSON file; raises OSError, or SpecError if it is not JSON."""
     try:
         return _respelt(json.loads(path.read_text(encoding="utf-8")), spelt)
     except (ValueError, RecursionError) as error:
@@ -116,14 +115,14 @@ def read_json(path: Path, spelt: Callable[[str], str] = str) -> Any:
 
 
 def entry(plain: Mapping[str, Any], key: str, hint: Any, at: str = "") -> Any:
-    """The value of this type that an object has under `key`; SpecError if there is no such."""
+    """Return the value of type `hint` under `key`; SpecError if missing or of another type."""
     if key not in plain:
         raise SpecError(f"{joined(at, key)} must be given, and is missing.")
     return _typed(plain[key], hint, joined(at, key), ())
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short name (16 hex digits of SHA-256) for these exact values, the same on every machine.
+    """Return 16 hex digits of the SHA-256 of `parts`, the same on every machine.
 
     >>> fingerprint("a", 1)
     '2657442bb4a48d62'
@@ -138,14 +137,14 @@ def _annotations(spec: type) -> dict[str, Any]:
 
 
 def field_help(spec: type, name: str) -> str:
-    """The text that a field of a spec carries: `epochs: Annotated[int, "the text"]`."""
+    """Return the help text of a field: `epochs: Annotated[int, "the text"]`."""
     hint = _annotations(spec)[name]
     texts = (text for text in getattr(hint, "__metadata__", ()) if isinstance(text, str))
     return next(texts, name.replace("_", " "))
 
 
 def check_seed(seed: int) -> None:
-    """Raises SpecError for one that NumPy doesn't take."""
+    """Raise SpecError for a negative seed, which NumPy rejects."""
     if seed < 0:
         raise SpecError(f"seed is a whole number from 0 on; got {seed}.")
 
@@ -184,7 +183,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _given(kind: Any, plain: Any, at: str) -> dict[str, Any]:
-    """The fields of a record that its plain form gives, by name."""
+    """Return the fields of a record that its plain dict gives, by name."""
     given, known = entries(plain, at), {_key(f): f for f in fields(kind)}
     if lacking := [key for key, f in known.items() if key not in given and _is_required(f)]:
         raise SpecError(f"{joined(at, lacking[0])} must be given, and is missing.")
@@ -208,7 +207,7 @@ def _spec(plain: Any, at: str, kinds: Kinds) -> Any:
 
 
 def _typed(value: Any, hint: Any, at: str, kinds: Kinds) -> Any:
-    """The value of a field of this type, from its plain form; SpecError if it is none."""
+    """Return a value of type `hint` from its plain form; SpecError if it does not fit."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return _one_of(value, inner, at, kinds)
@@ -257,7 +256,7 @@ def _tuple(value: Any, hints: tuple[Any, ...], at: str, kinds: Kinds) -> tuple[A
 
 
 def _rebuilt(value: Any, at: str, kinds: Kinds) -> Any:
-    """Of a field whose type says nothing: lists become tuples, and specs are found by `kind`."""
+    """Rebuild a value of type Any: lists become tuples, dicts with a `kind` become specs."""
     if isinstance(value, (list, tuple)):
         return tuple(_rebuilt(v, at, kinds) for v in value)
     if isinstance(value, dict):
@@ -268,7 +267,7 @@ def _rebuilt(value: Any, at: str, kinds: Kinds) -> Any:
 
 
 def entries(plain: Any, at: str = "") -> Mapping[str, Any]:
-    """The plain form of a record or a mapping; SpecError for anything else."""
+    """Return `plain` if it is a mapping; raises SpecError for anything else."""
     found: Mapping[str, Any] = _checked(plain, at, "an object", isinstance(plain, Mapping))
     return found
 
@@ -287,7 +286,7 @@ def joined(at: str, key: str) -> str:
 def _finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -297,7 +296,7 @@ def _is_required(field: "Field[Any]") -> bool:
 
 @cache
 def _hints(kind: Hashable) -> dict[str, Any]:
-    """The type of each field; Any where a name in it is not known when the program runs."""
+    """Return the type of each field; all Any if a type's name is unknown at run time."""
     found: Any = kind
     try:
         return get_type_hints(found)

@@ -1,11 +1,10 @@
-"""Metrics of classes, with the number of rows that each is worth.
+"""Classification metrics with their effective sample sizes.
 
-A share of rows has Wilson's interval. A number that is not a share of rows but lies between 0 and 1
-(balanced accuracy, macro F1, AUROC) has Wilson's too, at the number of rows that a share as
-uncertain as it would have: its *effective* sample size (Korn and Graubard 1998; Franco, Little,
-Louis, Slud 2019), from a variance with the class counts held fixed, as a stratified split holds
-them. Unlike a bootstrap percentile, Wilson's interval does not shrink to a point when no error was
-seen.
+A share of rows has Wilson's interval. So has a metric between 0 and 1 that is not a share
+(balanced accuracy, macro F1, AUROC), at its *effective* sample size: the number of rows at which a
+share of the same value has the same variance (Korn and Graubard 1998; Franco, Little, Louis, Slud
+2019). Variances hold the class counts fixed, as a stratified split does. Unlike a bootstrap
+percentile, Wilson's interval does not shrink to a point when there is no error.
 """
 
 import numpy as np
@@ -33,10 +32,10 @@ def balanced_accuracy_metric(table: NDArray[np.int64]) -> Share | None:
 
 
 def macro_f1_metric(table: NDArray[np.int64]) -> Share | None:
-    """Variance by the delta method (as in Takahashi et al. 2022), class counts held fixed.
+    """Return macro F1, its variance by the delta method (as in Takahashi et al. 2022).
 
-    A row of class i called j moves the mean by [2 (i = j) - F1_j] / (n_j + m_j) / K, where n_j
-    rows are of class j and m_j are called so.
+    A row of class i predicted as j moves the mean by [2 (i = j) - F1_j] / (n_j + m_j) / K, where
+    n_j rows are of class j and m_j are predicted as j.
     """
     if not (n := table.sum(axis=1)).any():
         return None
@@ -56,7 +55,7 @@ def auroc_metric(scores: Floats, labels: Ints) -> Share | None:
 
 
 def class_cells(table: NDArray[np.int64], c: int) -> tuple[int | Share | None, ...]:
-    """Rows of class c, its precision, recall and F1; None where no row tells."""
+    """Return the rows of class c, its precision, recall and F1; None where undefined."""
     n, called, right = (int(v) for v in (table[c].sum(), table[:, c].sum(), table[c, c]))
     if n == 0:
         return 0, None, None, None
@@ -69,17 +68,17 @@ def _share(right: int, n: int) -> Share | None:
 
 
 def _f1(j: float) -> float:
-    """F1 = 2 J / (1 + J), which only grows with J, so that J's interval becomes its own.
+    """Return F1 = 2 J / (1 + J), which is monotonic, so that it maps J's interval to F1's.
 
-    J is the share of right ones among the rows that are of the class or were called so.
+    j: the Jaccard index, TP / (TP + FP + FN).
     """
     return 2 * j / (1 + j)
 
 
 def _smoothed(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The same rows a class, called as if two more had been right and two wrong in each.
+    """Return the table smoothed by two right and two wrong rows per class, row sums unchanged.
 
-    So variances are never 0 for want of an error (Agresti and Coull 1998).
+    No variance is then 0 for lack of errors (Agresti and Coull 1998).
     """
     n, classes = table.sum(axis=1, keepdims=True), len(table)
     more = np.full((classes, classes), 2 / max(classes - 1, 1))
@@ -88,12 +87,15 @@ def _smoothed(table: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _effective(value: float, variance: float) -> float:
-    """Rows of which a share of this value would have this variance."""
+    """Return the number of rows at which a share of this value has this variance."""
     return value * (1 - value) / variance if variance > 0 else np.inf
 
 
 def _table_variance(table: NDArray[np.float64], worth: NDArray[np.float64]) -> float:
-    """Of the sum of `worth` (C, C) over all rows, each row of the table one multinomial draw."""
+    """Return the variance of the sum of `worth` (C, C) over all rows of the data.
+
+    Each row of the table is an independent multinomial draw.
+    """
     n = table.sum(axis=1)
     share = table / np.maximum(n, 1e-9)[:, None]
     means = (share * worth).sum(axis=1)
@@ -101,11 +103,11 @@ def _table_variance(table: NDArray[np.float64], worth: NDArray[np.float64]) -> f
 
 
 def _auroc_size(ranked: list[Ranking], labels: Ints, value: float) -> float:
-    """Effective size, by DeLong's placements summed over classes: a row moves every curve.
+    """Return the effective size of the AUROC, by DeLong's placements summed over the classes.
 
-    Their variance is too small when few rows tell, and 0 when none is out of order. So four rows
-    of the rarest class are reckoned at the variance of nearly perfect curves with exponential
-    scores (Hanley and McNeil 1982); with no row out of order, all are.
+    Their variance is too small for few rows, and 0 for a perfect ranking. So it is averaged, with
+    the weight of the rarest class's rows, with the variance of nearly perfect curves of exponential
+    scores (Hanley and McNeil 1982), with the weight of 4 rows; an AUROC of 0 or 1 takes the latter.
     """
     worth, sizes = np.zeros(len(labels)), []
     for r in ranked:
@@ -121,6 +123,6 @@ def _auroc_size(ranked: list[Ranking], labels: Ints, value: float) -> float:
 
 
 def _variance_of_sum(worth: NDArray[np.float64], labels: Ints) -> float:
-    """Of the sum of `worth` (N,) when as many rows of each class are drawn anew."""
+    """Return the variance of the sum of `worth` (N,) over samples with fixed class counts."""
     groups = [worth[labels == c] for c in np.unique(labels)]
     return float(sum(len(g) * g.var(ddof=1) for g in groups if len(g) > 1))

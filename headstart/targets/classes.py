@@ -1,4 +1,4 @@
-"""One class of many: what is answered is a probability for each class."""
+"""Single-label classification."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,22 +34,22 @@ from headstart.targets.temperature import fit_temperature, scaled
 if TYPE_CHECKING:
     from torch import Tensor
 
-UNKNOWN = -1  # the label of a row whose class is unknown, or not one of these
-UNLABELLED = "?"  # the one class of files whose class is asked for
-RESERVED = {  # names that a class could not be told apart by
+UNKNOWN = -1  # the label of a row whose class is unknown or not in `names`
+UNLABELLED = "?"  # the class of files without labels
+RESERVED = {  # names that no class may have -> why
     "unknown": "predictions say of a picture that the model does not know",
     UNLABELLED: "stands for a label that is not known",
 }
-SCORE = "score:"  # begins the name of a score's column, so a class may be called "path"
+SCORE = "score:"  # prefix of the scores' columns, so that a class may be called "path"
 
 
 @dataclass(frozen=True)
 class ClassTarget(Target):
-    """One class of `names`; labels are (N,) int64 places among them, -1 where unknown.
+    """One class of `names` per row; labels are (N,) int64 indices into `names`, -1 if unknown.
 
-    Answers are {"scores": (N, C) float32}, rows sum to 1, and {"answers": (N,) int64} beside them
-    where the answer is not simply the class of the highest score; scores of shape (N, 0) mean that
-    only answers are known. majority: the class with most training rows, if that is known.
+    Answers are {"scores": (N, C) float32}, whose rows sum to 1, and {"answers": (N,) int64} too
+    where the answer is not always the class of the highest score; scores of shape (N, 0) mean that
+    only answers are known. majority: the class with the most training rows, "" if unknown.
     """
 
     names: tuple[str, ...]
@@ -111,7 +111,7 @@ class ClassTarget(Target):
                 )
 
     def decode(self, y: Labels) -> list[str]:
-        names = [*self.names, ""]  # so that -1 is the last
+        names = [*self.names, ""]  # -1 indexes the last
         return [names[label] for label in y]
 
     def known(self, y: Labels) -> NDArray[np.bool_]:
@@ -136,11 +136,11 @@ class ClassTarget(Target):
         return len(self.names)
 
     def accepts(self, width: int) -> bool:
-        """One raw output is the log odds of the second of two classes."""
+        """Accept one logit per class, or for two classes one logit of the second."""
         return width == len(self.names) or (width == 1 and len(self.names) == 2)
 
     def soft(self, y: Labels, smoothing: float = 0.0) -> "Tensor":
-        """(N, C) shares of the classes, with label smoothing (Szegedy et al. 2016)."""
+        """Return (N, C) class probabilities with label smoothing (Szegedy et al. 2016)."""
         import torch
         from torch.nn.functional import one_hot
 
@@ -148,7 +148,7 @@ class ClassTarget(Target):
         return shares * (1 - smoothing) + smoothing / len(self.names)
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
-        """Cross-entropy with the softmax, or of the one logit (N, 1) for the second class."""
+        """Return (N,) cross-entropies of logits (N, C), or of logits (N, 1) of the second class."""
         from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
         if raw.shape[1] == 1:
@@ -166,7 +166,7 @@ class ClassTarget(Target):
         return soft @ balance
 
     def activate(self, raw: Array) -> Outputs:
-        """Softmax of logits (N, C), or of the log odds (N, 1) of the second of two classes."""
+        """Return softmax scores of logits (N, C), or of logits (N, 1) of the second class."""
         logits = np.hstack([np.zeros_like(raw), raw]) if raw.shape[1] == 1 else raw
         return {"scores": metrics.softmax(logits).astype(np.float32)}
 
@@ -201,11 +201,11 @@ class ClassTarget(Target):
         }
 
     def row_scores(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
-        """1 where the class is right, 0 where it is wrong."""
+        """Return (N,) 1 where the class is right, 0 where it is wrong."""
         return (predicted(answers) == y).astype(np.float64)
 
     def merit(self, answers: Outputs, y: Labels) -> tuple[float, ...]:
-        """Accuracy; ties go to the smaller log loss."""
+        """Return accuracy and, for ties, minus the log loss."""
         return metrics.accuracy(answers["scores"], y), -metrics.log_loss(answers["scores"], y)
 
     def metrics(self, answers: Outputs, y: Labels) -> Mapping[str, Metric | None]:
@@ -259,12 +259,12 @@ class ClassTarget(Target):
         return answers["scores"].max(axis=1).astype(np.float64)
 
     def conformity(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
-        """(N,) how far below 1 the right class scores (Sadinle, Lei, Wasserman 2019)."""
+        """Return (N,) 1 - the score of the true class (Sadinle, Lei, Wasserman 2019)."""
         own: NDArray[np.float64] = answers["scores"][np.arange(len(y)), y].astype(np.float64)
         return 1.0 - own
 
     def region(self, answers: Outputs, limit: float) -> Mapping[str, Array]:
-        """(N, C) which classes cannot be ruled out; none for a row that is like no class."""
+        """Return (N, C) whether each class is in the prediction set, which may be empty."""
         return {"not_ruled_out": 1.0 - answers["scores"].astype(np.float64) <= limit}
 
     def heading(self) -> dict[str, Any]:
@@ -279,22 +279,22 @@ class ClassTarget(Target):
 
 
 def class_names(target: Target) -> tuple[str, ...]:
-    """The names of a target's classes; none if it does not answer with a class."""
+    """Return the names of a target's classes, () for another kind of target."""
     return target.names if isinstance(target, ClassTarget) else ()
 
 
 def as_target(target: Target | tuple[str, ...]) -> Target:
-    """A target as it is; the names of classes as a target of them."""
+    """Return a target unchanged, or a ClassTarget of class names."""
     return ClassTarget(target) if isinstance(target, tuple) else target
 
 
 def scored(answers: Outputs) -> bool:
-    """Whether there are probabilities, of which log loss and AUROC can be computed."""
+    """Return whether there are probabilities, which log loss and AUROC need."""
     return "answers" not in answers or answers["scores"].shape[1] > 0
 
 
 def predicted(answers: Outputs) -> NDArray[np.int64]:
-    """(N,) the class of each row: the answer, or else the highest score; ties go to the first."""
+    """Return (N,) answers, or else classes of the highest score; ties go to the first class."""
     if "answers" in answers:
         return answers["answers"]
     scores = answers["scores"]
@@ -309,7 +309,7 @@ def check_probabilities(scores: Array) -> None:
 
 
 def improbable(scores: Array) -> int | None:
-    """The first row that is not of probabilities (which NaN is not)."""
+    """Return the first row that is not probabilities summing to 1 (NaN included), or None."""
     sums = scores.sum(axis=1, dtype=np.float64)
     wrong = ~(np.abs(sums - 1.0) < 1e-3) | ~(scores >= 0).all(axis=1)
     return int(wrong.argmax()) if wrong.any() else None

@@ -1,8 +1,8 @@
-"""Arrays in, a number out. Rows whose label is -1 (unknown) are not for here: drop them first.
+"""Classification metrics of arrays. Drop rows with unknown labels (-1) first.
 
-`scores` are (N, C) probabilities, `labels` and `predicted` (N,) class numbers, and a `confusion`
-is (C, C): rows of class i that were called j. A number that has no rows to stand on is NaN, and
-averages over classes leave out those without rows of their own.
+`scores` are (N, C) probabilities, `labels` and `predicted` (N,) class numbers, and `confusion` is
+(C, C): the number of rows of class i predicted as j. A metric without rows is NaN; averages over
+classes leave out classes without rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from headstart.base.errors import UnknownName
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 ClassWeights = Literal["none", "balanced"] | Mapping[str, float]  # a weight by the class's name
-Counts = NDArray[np.number[Any]]  # expected counts need not be whole
-LEAST = float(np.finfo(np.float32).eps)  # the least probability a log loss counts with
+Counts = NDArray[np.number[Any]]  # expected counts may be fractions
+LEAST = float(np.finfo(np.float32).eps)  # log losses clip probabilities at this
 
 
 def wilson_bounds(share: Any, n: Any, z: float) -> tuple[Any, Any]:
-    """Wilson's score interval (1927) of shares of n rows, z deviations to either side."""
+    """Return Wilson's score interval (1927) of shares of n rows, at z standard deviations."""
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return centre - half, centre + half
@@ -38,28 +38,29 @@ def accuracy(scores: Floats, labels: Ints) -> float:
 
 
 def balanced_accuracy(confusion: Counts) -> float:
-    """The mean over classes of the share of their rows called right."""
+    """Return the mean recall of the classes."""
     return _mean(recalls(confusion))
 
 
 def macro_f1(confusion: Counts) -> float:
-    """The mean over classes of their F1."""
+    """Return the mean F1 of the classes."""
     return _mean(f1s(confusion))
 
 
 def log_losses(scores: Floats, labels: Ints) -> NDArray[np.float64]:  # (N,)
-    """-log of each row's probability for its own class, in nats; at most 15.9, as for float32."""
+    """Return -log of the probability of each row's class in nats, at most -log(LEAST) = 15.9."""
     own = scores[np.arange(len(labels)), labels].astype(np.float64)
     return -np.log(np.maximum(own, LEAST))
 
 
 def log_loss(scores: Floats, labels: Ints) -> float:
-    """The mean of `log_losses`."""
+    """Return the mean of `log_losses`."""
     return _mean(log_losses(scores, labels))
 
 
 def confusion(predicted: Ints, labels: Ints, classes: int) -> NDArray[np.int64]:
-    """
+    """Return the confusion matrix.
+
     >>> confusion(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
     [[1, 1], [0, 1]]
     """
@@ -68,17 +69,17 @@ def confusion(predicted: Ints, labels: Ints, classes: int) -> NDArray[np.int64]:
 
 
 def recalls(confusion: Counts) -> NDArray[np.float64]:  # (C,)
-    """Of the rows of a class, the share called so."""
+    """Return TP / (TP + FN) of each class."""
     return _share(confusion.diagonal(), confusion.sum(axis=1))
 
 
 def precisions(confusion: Counts) -> NDArray[np.float64]:  # (C,)
-    """Of the rows called a class, the share that is; NaN if none was called so."""
+    """Return TP / (TP + FP) of each class; NaN if it is never predicted."""
     return _share(confusion.diagonal(), confusion.sum(axis=0))
 
 
 def f1s(confusion: Counts) -> NDArray[np.float64]:  # (C,)
-    """2 TP / (2 TP + FP + FN), NaN for a class without rows of its own."""
+    """Return 2 TP / (2 TP + FP + FN) of each class; NaN for a class without rows."""
     n = confusion.sum(axis=1)
     f1 = _share(2 * confusion.diagonal(), n + confusion.sum(axis=0))
     return np.where(n > 0, f1, np.nan)
@@ -86,11 +87,11 @@ def f1s(confusion: Counts) -> NDArray[np.float64]:  # (C,)
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """How one class's score tells its own rows from the others.
+    """How one class's score ranks the class's rows above the other rows.
 
-    placements: for a row of the class, the share of the others that score lower; for one of the
-    others, the share of the class's rows that score higher; ties count half (DeLong, DeLong,
-    Clarke-Pearson 1988).
+    own: whether a row is of the class. placements: for a row of the class, the share of the other
+    rows that score lower; for another row, the share of the class's rows that score higher; ties
+    count half (DeLong, DeLong, Clarke-Pearson 1988).
     """
 
     own: NDArray[np.bool_]  # (N,)
@@ -102,7 +103,7 @@ class Ranking:
 
 
 def rankings(scores: Floats, labels: Ints) -> list[Ranking]:
-    """One for each class that has rows of its own and others; just the last of two classes."""
+    """Return one ranking per class with positive and negative rows; of two classes the last."""
     columns = range(scores.shape[1]) if scores.shape[1] > 2 else [scores.shape[1] - 1]
     owns = [(c, labels == c) for c in columns]
     return [
@@ -113,17 +114,17 @@ def rankings(scores: Floats, labels: Ints) -> list[Ranking]:
 
 
 def auroc(scores: Floats, labels: Ints) -> float:
-    """Area under the ROC curve; of more than two classes the mean of each against the rest."""
+    """Return the area under the ROC curve; for more than two classes the one-vs-rest mean."""
     return _mean(np.array([ranking.auroc for ranking in rankings(scores, labels)]))
 
 
 def weight_of_classes(
     how: ClassWeights, y: NDArray[np.int64], classes: Sequence[str]
 ) -> NDArray[np.float64]:
-    """(C,) weights of the classes, whose mean over rows is 1.
+    """Return (C,) class weights, whose mean over rows is 1.
 
-    "balanced" lets each class that has rows weigh alike; a mapping names weights, and the others
-    are 1. Raises UnknownName for a class of the mapping that is not one of `classes`.
+    how: "balanced" gives all classes with rows the same total weight; a mapping gives weights by
+    class name, 1 for the others, and UnknownName if a name is not in `classes`.
     """
     counts = np.bincount(y, minlength=len(classes))
     if how == "none":
@@ -137,7 +138,7 @@ def weight_of_classes(
 
 
 def _placements(scores: Floats, own: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Midranks among all less midranks among one's own kind (Sun and Xu 2014)."""
+    """Return midranks among all rows minus midranks among own or other rows (Sun and Xu 2014)."""
     among_all = _midranks(scores)
     placements = np.empty(len(scores))
     n_own, n_others = int(own.sum()), int((~own).sum())
@@ -147,7 +148,7 @@ def _placements(scores: Floats, own: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _midranks(values: Floats) -> NDArray[np.float64]:
-    """Ranks from 1, equal values sharing the mean of theirs.
+    """Return ranks from 1; ties share the mean of their ranks.
 
     >>> _midranks(np.array([5.0, 1.0, 5.0])).tolist()
     [2.5, 1.0, 2.5]

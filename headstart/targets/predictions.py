@@ -1,4 +1,4 @@
-"""What a model answers for each row: all that evaluation, reports and error pages need."""
+"""Predictions: ids, answers and labels, written to and read from CSV."""
 
 import csv
 import io
@@ -32,11 +32,11 @@ COLUMNS = ["path", "label", "predicted"]
 
 @dataclass(frozen=True, eq=False, init=False)
 class Predictions:
-    """Row i is what `target` answers to the example `ids[i]`, whose label is `labels[i]`.
+    """Row i holds the answers for the example `ids[i]` with the label `labels[i]`.
 
-    outputs: the answers by name, first axis N; see the target. Of classes they may be given as
-    scores (N, C), with their names in place of a target, and `answers` (N,) where the answer is not
-    simply the class of the highest score. Raises Mismatch if the parts don't fit together.
+    outputs: the answers by name, first axis N; see the target. For classes the constructor also
+    takes scores (N, C), class names as `target`, and `answers` (N,) where the answer is not always
+    the class of the highest score. Raises Mismatch if shapes or types do not agree.
     """
 
     ids: tuple[str, ...]
@@ -70,11 +70,11 @@ class Predictions:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """(N,) where the label is known."""
+        """(N,) whether the label is known."""
         return self.target.known(self.labels)
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Predictions":
-        """Only these rows, in this order."""
+        """Return the predictions of these rows, in this order."""
         picked = np.asarray(rows, dtype=np.int64)
         ids = tuple(self.ids[i] for i in picked)
         outputs = {name: values[picked] for name, values in self.outputs.items()}
@@ -87,7 +87,7 @@ class Predictions:
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """(N, C) the probability of each class; (N, 0) where only answers are known."""
+        """(N, C) class probabilities; (N, 0) where only answers are known."""
         return self.outputs["scores"]
 
     @property
@@ -96,26 +96,26 @@ class Predictions:
 
     @property
     def scored(self) -> bool:
-        """Whether there are probabilities, of which log loss and AUROC can be computed."""
+        """Whether there are probabilities, which log loss and AUROC need."""
         return scored(self.outputs)
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """(N,) the class that was answered."""
+        """(N,) predicted classes."""
         return predicted(self.outputs)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """(N,) never where the label is unknown."""
+        """(N,) whether the predicted class is right; False where the label is unknown."""
         return self.predicted == self.labels
 
 
 def write_csv(predictions: Predictions, path: Path) -> None:
-    """Write path, label and the target's columns of answers; unknown labels are empty.
+    """Write path, label (empty if unknown) and the target's columns of answers as CSV.
 
-    Of classes these are `predicted` and, if scored, score:CLASS for each class. Numbers have nine
-    digits, from which `read_predictions` makes the same float32 again. A text that a spreadsheet
-    would run as a formula has an apostrophe before it (`cells.defused`).
+    The columns of classes are `predicted` and, if scored, score:CLASS for each class. Numbers have
+    nine digits, from which `read_predictions` restores the same float32. Texts that a spreadsheet
+    would run as formulas get an apostrophe (`cells.defused`).
     """
     columns = predictions.target.columns(predictions.outputs)
     labels = predictions.target.decode(predictions.labels)
@@ -124,7 +124,7 @@ def write_csv(predictions: Predictions, path: Path) -> None:
     header = [*COLUMNS[:2], *columns]
     text = io.StringIO()
     returns = any("\r" in name for name in (*header, *predictions.ids, *predictions.classes))
-    writer = csv.writer(  # which, left to itself, does not quote a lone \r
+    writer = csv.writer(  # QUOTE_MINIMAL does not quote a lone \r
         text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     )
     writer.writerow(header)
@@ -133,20 +133,21 @@ def write_csv(predictions: Predictions, path: Path) -> None:
 
 
 def _cells(column: Array) -> Iterable[str]:
-    """The cells of a column of answers (N,): numbers or texts."""
+    """Yield the cells of a column of answers (N,), numbers or texts."""
     if column.dtype.kind == "f":
         return (f"{value:.9g}" for value in column.tolist())
     return (defused(str(value)) for value in column.tolist())
 
 
 def read_predictions(path: Path, target: Target | None = None) -> Predictions:
-    """What `write_csv` wrote, or a file made elsewhere, its columns in any order.
+    """Read predictions from a CSV file of `write_csv` or of another tool, columns in any order.
 
-    target: what was asked; None for classes, whose columns are path; label, empty where unknown;
-    predicted; score:CLASS for each class. There may be no scores, or no `predicted`, which is then
-    the class of the highest. Without scores the classes are those that the rows name, sorted. Names
-    are those that a manifest's labels would be (`cells.as_text`). Raises DataError for anything
-    else, naming the row, from 1.
+    target: None for classes, whose columns are path, label (empty if unknown), predicted, and
+    score:CLASS for each class. Scores or `predicted` may be missing: `predicted` is then the class
+    of the highest score, and without scores the classes are the names in the rows, sorted. Names
+    are normalized like a manifest's labels (`cells.as_text`).
+
+    Raises DataError for another file, with the number of the row, from 1.
     """
     header, lines = _table(path)
     if target is not None and not isinstance(target, ClassTarget):
@@ -169,14 +170,14 @@ def read_predictions(path: Path, target: Target | None = None) -> Predictions:
     _check_unique(path, ids)
     scores = _scores(path, lines, [i for name, i in places.items() if name.startswith(SCORE)])
     if answers is not None and scores.shape[1] and (answers == scores.argmax(axis=1)).all():
-        answers = None  # they say no more than the scores do
+        answers = None  # redundant: the scores give the same answers
     return Predictions(ids, scores, labels, tidy, answers)
 
 
 def _answers_to(
     target: Target, path: Path, header: list[str], lines: list[list[str]]
 ) -> Predictions:
-    """The predictions of a target whose columns say nothing of themselves."""
+    """Return the predictions of a target that is not of classes."""
     if missing := {"path", "label"} - set(header):
         raise DataError(f"{display(path)} is not a file of predictions: no column {min(missing)}.")
     columns = {name: [restored(row[i]) for row in lines] for i, name in enumerate(header)}
@@ -186,13 +187,13 @@ def _answers_to(
 
 
 def _tidied(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes as a manifest would name them, if no two of them are one then."""
+    """Return the class names normalized like a manifest's, unless two would become equal."""
     tidy = tuple(as_text(name) or name for name in classes)
     return tidy if len(set(tidy)) == len(classes) else classes
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and the rows below them, each as long."""
+    """Return the header and the rows of the named columns, all of the same length."""
     try:
         header, *lines = [row for _, row in csv_lines(path, ("path", "label"))] or [[]]
     except OSError as error:
@@ -206,7 +207,7 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _fitting(path: Path, header: list[str], lines: list[list[str]]) -> list[list[str]]:
-    """The same rows; raises DataError for one that is not as long as the header."""
+    """Return `lines`; raises DataError for a row of another length than the header."""
     for i, row in enumerate(lines, start=1):
         if len(row) != len(header):
             raise DataError(
@@ -241,7 +242,7 @@ def _check_unique(path: Path, ids: Sequence[str]) -> None:
 
 
 def _first_repeated(names: Sequence[str]) -> int | None:
-    """The place of the first name that was there before; never 0."""
+    """Return the index of the first repeated name (never 0), or None."""
     seen = set[str]()
     for i, name in enumerate(names):
         if name in seen:
@@ -265,7 +266,7 @@ def _numbers(
 
 
 def _known(name: str, number: Mapping[str, int]) -> str:
-    """A name as the classes have it: as it is, or else as a manifest's label would be."""
+    """Return the class name that `name` stands for: itself, or normalized like a label."""
     tidy = as_text(name) if name not in number else name
     return tidy if tidy in number else _whole(tidy)
 
@@ -276,7 +277,7 @@ def _whole(name: str) -> str:
 
 
 def _scores(path: Path, lines: list[list[str]], places: list[int]) -> NDArray[np.float32]:
-    """(N, C), or (N, 0) where no column holds scores."""
+    """Return (N, C) scores, (N, 0) if no column holds scores."""
     scores = np.empty((len(lines), len(places)))
     for i, row in enumerate(lines):
         try:

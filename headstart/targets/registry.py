@@ -1,4 +1,4 @@
-"""The kinds of target by name: built in, of installed packages, and registered by a script."""
+"""The kinds of target by name: built-in, from installed packages, and registered by a script."""
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -8,14 +8,14 @@ from headstart.base.errors import SpecError, UnknownName
 from headstart.targets.classes import ClassTarget
 from headstart.targets.target import Target
 
-GROUP = "headstart.targets"  # entry points, each a class that follows `Target`
+GROUP = "headstart.targets"  # entry points, each a class that implements `Target`
 _KINDS: dict[str, type[Target]] = {ClassTarget.kind: ClassTarget}
 
 
 def register(target: type[Target]) -> type[Target]:
-    """Add a kind of target, under its `kind`; usable as a decorator of the class.
+    """Register a target class under its `kind`, as a call or a class decorator.
 
-    Raises SpecError if another class has that name.
+    Raises SpecError if another class has that kind.
     """
     if _KINDS.setdefault(target.kind, target) is not target:
         raise SpecError(
@@ -26,7 +26,7 @@ def register(target: type[Target]) -> type[Target]:
 
 
 def kinds() -> dict[str, type[Target]]:
-    """Every kind by its name; the built-in ones first."""
+    """Return every kind by its name, the built-in ones first."""
     for point in entry_points(group=GROUP):
         if point.name not in _KINDS:
             register(point.load())
@@ -34,21 +34,21 @@ def kinds() -> dict[str, type[Target]]:
 
 
 def target_kind(name: str) -> type[Target]:
-    """The kind of this name; raises UnknownName with the nearest one."""
+    """Return the kind of this name; raises UnknownName with the nearest one."""
     if name not in _KINDS and name not in kinds():
         raise UnknownName("kind of target", name, _KINDS)
     return _KINDS[name]
 
 
 def target_to_plain(target: Target) -> dict[str, Any]:
-    """What a file says of a target: the names of classes and the commonest one, or its settings."""
+    """Return a target as saved: class names and majority, or its kind and settings."""
     if isinstance(target, ClassTarget):
         return {"classes": list(target.names), "majority": target.majority}
     return {"target": {"kind": target.kind, **target.settings()}}
 
 
 def target_from_plain(plain: Mapping[str, Any]) -> Target:
-    """The target of a model or of an evaluation, by what a file says of it beside other things."""
+    """Return the target saved in the file of a model or of an evaluation."""
     if "target" in plain:
         settings = dict(plain["target"])
         return target_kind(str(settings.pop("kind"))).load(settings)

@@ -1,7 +1,7 @@
-"""What is asked of an example: the protocol that every kind of answer follows, and its values.
+"""The protocol of a target (what a model predicts), and the values it returns.
 
-N examples, K raw outputs of a head. Raw outputs and answers are arrays by name, first axis N.
-Nothing here knows what an example looks like, and nothing here makes intervals or HTML.
+N is the number of examples, K the width of a head's raw output. Answers are arrays by name, first
+axis N. A target knows nothing of the examples' content, of intervals or of HTML.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,18 +18,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = NDArray[Any]
-Outputs = Mapping[str, Array]  # {"logits": (N, K)} of a head, {"scores": (N, C)} answered
-Row = Mapping[str, str]  # what the data says of one example, by column: {"label": "cat"}
+Outputs = Mapping[str, Array]  # {"logits": (N, K)} of a head, {"scores": (N, C)} of a target
+Row = Mapping[str, str]  # one example's cells by column: {"label": "cat"}
 Labels = Any  # y of N rows: an array with first axis N, or a value with len() and y[rows]
 
 
 @dataclass(frozen=True)
 class Share:
-    """A number that a share gives; its interval is Wilson's.
+    """A metric with Wilson's interval.
 
-    share: from 0 to 1. n: rows it rests on. size: rows of which a plain share would be as
-    uncertain, if not n. scale: a growing function that gives the value of the share, and of each
-    end of its interval.
+    share: from 0 to 1. n: the number of rows. size: the effective sample size, if not n.
+    scale: an increasing function from the share, and from each end of its interval, to the value.
     """
 
     share: float
@@ -44,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """The mean of one number per row (N,), N > 0; its interval is a bootstrap of the rows."""
+    """The mean of one number per row (N,), N > 0, with an interval by bootstrap of the rows."""
 
     rows: NDArray[np.float64]
 
@@ -59,7 +58,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Plain:
-    """A number of n rows for which no interval is made."""
+    """A metric of n rows without an interval."""
 
     value: float
     n: int
@@ -72,9 +71,9 @@ Metric = Share | Mean | Plain
 class Table:
     """A table of an evaluation, beside its metrics.
 
-    name: of its place in evaluation.json. columns: their titles. keys: their names in
-    evaluation.json, where each row is then an object named by its first cell; without keys the rows
-    are lists there.
+    name: the table's key in evaluation.json. columns: the columns' titles. keys: the columns' names
+    in evaluation.json, where each row is then an object under its first cell; without keys each row
+    is a list.
     """
 
     name: str
@@ -86,89 +85,88 @@ class Table:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What one constant answer gets, the one that training rows suggest.
+    """The metric of the constant answer that the training rows suggest.
 
-    kind: what that answer is ("majority"). answer: as text. name: of the metric.
+    kind: the kind of answer ("majority"). answer: as text. name: of the metric.
     """
 
     kind: str
     answer: str
     name: str
-    metric: Any  # as the target gives it, a Metric; as it is judged, an Estimate
+    metric: Any  # a Metric from the target, an Estimate in an evaluation
 
 
 class Target(Protocol):
-    """What a model answers. A subclass states what its kind needs; the rest has defaults here."""
+    """What a model predicts. A subclass implements the methods without a default."""
 
     kind: ClassVar[str]  # "class", "count"; saved with a model
     reads: ClassVar[tuple[str, ...]]  # columns of a manifest; the first one holds the label
 
-    counts_right: ClassVar[bool] = False  # whether `right` tells; "accuracy" in histories then
+    counts_right: ClassVar[bool] = False  # whether `right` returns a tensor: histories' "accuracy"
     merit_name: ClassVar[str] = "score"  # of the first number of `merit`
-    shown: ClassVar[tuple[str, ...]] = ()  # metrics in the order of printing, if it is another
+    shown: ClassVar[tuple[str, ...]] = ()  # metrics in the order of printing; () as computed
 
     # ------------------------------------------------------------ labels
     @classmethod
     def detect(cls, columns: Collection[str]) -> bool:
-        """Whether data with these columns asks this."""
+        """Return whether data with these columns can have this target."""
         return set(cls.reads) <= set(columns)
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Self:
-        """The target of a data set: the names of its classes, nothing that depends on a split."""
+        """Return the target of a data set, such as its class names, independent of any split."""
         return cls()
 
     def fitted(self, y: Labels) -> Self:
-        """The same with what training rows alone may say: the commonest class, a number's scale."""
+        """Return a copy with statistics of the training labels `y`: the majority, a scale."""
         return self
 
     def encode(self, row: Row) -> Any:
-        """A row's label as a plain value, such as 2; DataError says what is wrong with it."""
+        """Return a row's label as a plain value, such as 2; raises DataError for a wrong one."""
         ...
 
     def labels(self, values: Sequence[Any]) -> Labels:
-        """Encoded labels as the array that loss and metrics read; DataError for a wrong one."""
+        """Return encoded labels as the array for loss and metrics; DataError for a wrong one."""
         ...
 
     def present(self, values: Sequence[Any]) -> "tuple[Target, tuple[Any, ...]]":
-        """The same asked of these encoded labels alone, and the labels for it: classes that have
-        no rows are left out."""
+        """Return the target without the classes that no label in `values` has, and its labels."""
         return self, tuple(values)
 
     def check_names(self) -> None:
-        """Raise DataError for names that answers need for something else."""
+        """Raise DataError for reserved names."""
         return None
 
     def decode(self, y: Labels) -> list[str]:
-        """The labels as the data writes them; "" where unknown."""
+        """Return the labels as the data writes them, "" if unknown."""
         return ["" if not known else str(v) for v, known in zip(y, self.known(y), strict=True)]
 
     def parse(self, cells: Sequence[str]) -> Labels:
-        """The labels that `decode` wrote."""
+        """Return the labels from the texts of `decode`."""
         y, told = self.unknown(len(cells)), [i for i, cell in enumerate(cells) if cell]
         if told:
             y[told] = self.labels([self.encode({self.reads[0]: cells[i]}) for i in told])
         return y
 
     def known(self, y: Labels) -> NDArray[np.bool_]:
-        """(N,) where a label is known."""
+        """Return (N,) whether each label is known."""
         return np.ones(len(y), bool)
 
     def unknown(self, n: int) -> Labels:
-        """Labels of n rows of which nothing is known."""
+        """Return n unknown labels."""
         ...
 
     def translate(self, y: Labels, target: "Target") -> Labels:
-        """Labels that `target` encoded, as this target encodes them; unknown where it cannot."""
+        """Return labels encoded by `target` re-encoded by this one, unknown where it cannot."""
         return y if self.agrees(target) else self.unknown(len(y))
 
     def strata(self, y: Labels) -> NDArray[np.int64]:
-        """(N,) groups whose shares splits and folds keep."""
+        """Return (N,) strata, whose shares splits and folds keep."""
         return np.zeros(len(y), np.int64)
 
     @property
     def stratum_names(self) -> tuple[str, ...]:
-        """Names of the strata, if each of them needs rows in every part; else none."""
+        """The names of the strata if each needs rows in every part, else ()."""
         return ()
 
     # ------------------------------------------------------------ learning
@@ -178,11 +176,11 @@ class Target(Protocol):
         return 1
 
     def accepts(self, width: int) -> bool:
-        """Whether a head with so many raw outputs can answer this."""
+        """Return whether a head with `width` raw outputs fits this target."""
         return width == self.outputs
 
     def soft(self, y: Labels, smoothing: float = 0.0) -> "Tensor":
-        """Labels as floats, first axis N, which may be blended with each other (mixup)."""
+        """Return labels as floats, first axis N, which mixup can blend."""
         import torch
 
         if smoothing:
@@ -190,15 +188,15 @@ class Target(Protocol):
         return torch.as_tensor(y).float()
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
-        """(N,) losses of raw outputs (N, K), before weights."""
+        """Return (N,) unweighted losses of raw outputs (N, K)."""
         ...
 
     def right(self, raw: "Tensor", soft: "Tensor") -> "Tensor | None":
-        """(N,) which answers are right; None where answers are not simply right or wrong."""
+        """Return (N,) whether each answer is right; None if answers have degrees."""
         return None
 
     def balance(self, how: ClassWeights, y: Labels) -> Array:
-        """What `weights` needs to know of all training rows for this way of weighing them."""
+        """Return what `weights` needs of all training labels, such as class weights."""
         if how != "none":
             raise SpecError(
                 f"Class weights are for classes, not for a {self.kind}; leave them out."
@@ -206,88 +204,88 @@ class Target(Protocol):
         return np.ones(1)
 
     def weights(self, soft: "Tensor", balance: "Tensor") -> "Tensor":
-        """(N,) how much each row counts in the loss."""
+        """Return (N,) weights of the rows in the loss."""
         import torch
 
         return torch.ones(len(soft))
 
     # ------------------------------------------------------------ answers
     def activate(self, raw: Array) -> Outputs:
-        """Answers to raw outputs (N, K)."""
+        """Return the answers of raw outputs (N, K)."""
         ...
 
     def check(self, answers: Outputs, y: Labels) -> None:
-        """Raise Mismatch for arrays that cannot be answers and labels of the same rows."""
+        """Raise Mismatch unless the arrays are answers and labels of the same rows."""
         return None
 
     def columns(self, answers: Outputs) -> Mapping[str, Array]:
-        """Columns of predictions.csv beside path and label: (N,) numbers or texts each."""
+        """Return the columns of predictions.csv after path and label, (N,) numbers or texts."""
         return answers
 
     def answers(self, columns: Mapping[str, Sequence[str]]) -> Outputs:
-        """The answers that `columns` wrote; DataError for anything else."""
+        """Return the answers that `columns` wrote; raises DataError for anything else."""
         return {name: np.array(cells, np.float32) for name, cells in columns.items()}
 
-    # ------------------------------------------------------------ judging
+    # ------------------------------------------------------------ evaluation
     def row_scores(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
-        """(N,) how good each answer is, higher is better; runs are compared by their means."""
+        """Return (N,) scores of the answers, higher is better; runs are compared by the means."""
         ...
 
     def merit(self, answers: Outputs, y: Labels) -> tuple[float, ...]:
-        """What candidates are compared by on validation, in turn; higher is better."""
+        """Return what candidates are compared by on validation, ties by the next; higher wins."""
         return (float(self.row_scores(answers, y).mean()),)
 
     def metrics(self, answers: Outputs, y: Labels) -> Mapping[str, Metric | None]:
-        """Numbers by name; None where these rows cannot tell."""
+        """Return metrics by name, None where undefined for these rows."""
         ...
 
     def agrees(self, other: "Target") -> bool:
-        """Whether answers to the one can be compared with answers to the other."""
+        """Return whether answers of both targets can be compared."""
         return self.kind == other.kind
 
     @property
     def described(self) -> str:
-        """What is asked, in a phrase."""
+        """The target as a phrase, for messages."""
         return f"a {self.kind}"
 
     def baseline(self, y: Labels) -> Baseline | None:
-        """What the constant answer that `fitted` found would get."""
+        """Return the metric of the constant answer that `fitted` found."""
         return None
 
     def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
-        """What is shown beside the metrics: confusion, residuals."""
+        """Return tables to show beside the metrics: confusion, residuals."""
         return ()
 
-    # ------------------------------------------------------------ doubt
+    # ------------------------------------------------------------ uncertainty
     def temperature(self, answers: Outputs, y: Labels) -> float:
-        """What to scale answers by, so that their confidence is honest; 1 leaves them."""
+        """Return the temperature that calibrates the answers; 1 leaves them unchanged."""
         return 1.0
 
     def scaled(self, answers: Outputs, temperature: float) -> Outputs:
         return answers
 
     def confidence(self, answers: Outputs) -> NDArray[np.float64] | None:
-        """(N,) how sure each answer is, from 0 to 1; None where answers do not say."""
+        """Return (N,) confidences from 0 to 1, or None."""
         return None
 
     def conformity(self, answers: Outputs, y: Labels) -> NDArray[np.float64] | None:
-        """(N,) how unlike the truth each answer is; None where there is no such number."""
+        """Return (N,) conformal scores, higher for answers further from the labels, or None."""
         return None
 
     def region(self, answers: Outputs, limit: float) -> Mapping[str, Array]:
-        """What is not ruled out at a limit of `conformity`, as columns."""
+        """Return the prediction sets at a limit of `conformity`, as columns."""
         return {}
 
     # ------------------------------------------------------------ files
     def heading(self) -> dict[str, Any]:
-        """How an evaluation of its answers begins in evaluation.json."""
+        """Return the first entries of evaluation.json."""
         return {"target": {"kind": self.kind, **self.settings()}}
 
     def settings(self) -> dict[str, Any]:
-        """What `load` makes the same target from, ready for JSON."""
+        """Return the settings for `load`, ready for JSON."""
         return {}
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> Self:
-        """Raises Mismatch for settings that are not such a target's."""
+        """Return the target of `settings`; raises Mismatch for wrong ones."""
         return cls(**settings)

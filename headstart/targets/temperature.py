@@ -1,4 +1,4 @@
-"""One number that makes probabilities honest: of answers given with 0.8, 80 in 100 are right."""
+"""Temperature scaling: of answers given with probability 0.8, 80 in 100 should be right."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,10 @@ TEMPERATURES = (0.05, 20.0)
 
 
 def scaled(scores: Floats, temperature: float) -> NDArray[np.float32]:  # (N, C) -> (N, C)
-    """The softmax of the logits divided by the temperature, from the probabilities alone.
+    """Return the softmax of the logits divided by the temperature (Guo et al. 2017, eq. 9).
 
-    A softmax forgets a constant of its logits, and no more: their logarithms will do (Guo et al.
-    2017, eq. 9). Rows keep the order of their classes.
+    The log probabilities serve as logits: they differ by a constant per row, which softmax ignores.
+    The order of the classes in a row is kept.
     """
     if temperature == 1.0:
         return scores.astype(np.float32)
@@ -20,10 +20,10 @@ def scaled(scores: Floats, temperature: float) -> NDArray[np.float32]:  # (N, C)
 
 
 def fit_temperature(scores: Floats, labels: NDArray[np.int64]) -> float:
-    """The temperature with the least log loss on rows that trained nothing; 1 if they can't tell.
+    """Return the temperature with the least log loss on held-out rows.
 
-    labels: (N,), each known. Rows without a mistake among them would ask for certainty, which no
-    number of right answers can warrant: they tell nothing.
+    labels: (N,), all known. Returns 1 for no rows, and for rows that are all right, whose best
+    temperature would claim certainty.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
