@@ -81,7 +81,7 @@ def suspicious(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.in
 
 
 def noise(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.int64]:  # (C, C)
-    """Estimate how many rows of each label (first axis) belong to each other class (second axis)."""
+    """Estimate how many rows of each label (first axis) are of each other class (second axis)."""
     classes = scores.shape[1]
     sizes = np.bincount(labels, minlength=classes)
     usual = [scores[labels == c, c].mean() if sizes[c] else np.inf for c in range(classes)]

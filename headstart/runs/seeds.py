@@ -210,7 +210,7 @@ def _check_folder(out: Path, job: Job, data: Dataset) -> None:
 
 
 def _is_finished(folder: Path, job: Job) -> bool:
-    """Whether the folder holds a finished run; raises SpecError if it has other seeds than `job`."""
+    """Whether the folder holds a finished run; raises SpecError if its seeds are not the job's."""
     if not (folder / LAST).is_file() or (folder / MARKER).exists():
         return False
     recipe = _recipe(folder)
