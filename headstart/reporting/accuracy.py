@@ -1,4 +1,4 @@
-"""How good the model is on the test rows, number by number and picture by picture."""
+"""Section: metrics and predictions on the test rows."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -25,8 +25,8 @@ from headstart.reporting.words import Words, data, path_line
 from headstart.targets.predictions import Predictions
 from headstart.targets.target import Table
 
-SHOWN = 24  # pictures of the sample of predictions
-FEW = 12  # pictures of the worst and of the least sure
+SHOWN = 24  # pictures in the sample of predictions
+FEW = 12  # pictures among the worst mistakes, and among the least confident
 PAIRS = 10  # most confused pairs listed
 
 
@@ -70,7 +70,7 @@ def _headline(w: Words, test: Evaluation) -> TableBlock:
 
 
 def _table(table: Table) -> list[Block]:
-    """A table as the target titles it."""
+    """Show a table of the target under its title."""
     rows = [[data(cell(value)) for value in row] for row in table.rows]
     return [Heading(data(table.title)), TableBlock([data(c) for c in table.columns], rows)]
 

@@ -1,4 +1,4 @@
-"""What a section of the page is made of; the template knows how each is shown."""
+"""Blocks of a section of the page; the template renders each by its kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ Block = Any  # one of the values below
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. tone: "lead", "note", "empty" (says why there is nothing) or ""."""
+    """A paragraph. tone: "lead", "note", "empty" (the reason why nothing is shown) or ""."""
 
     kind: ClassVar[str] = "text"
     text: str
@@ -24,7 +24,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Tile:
-    """A number to be seen from afar, and what it is of."""
+    """A number in large type, with its label."""
 
     value: str
     label: str
@@ -39,7 +39,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class TableBlock:
-    """head: a cell a column. left: the columns that hold words, not numbers."""
+    """head: one cell per column. left: columns of text, aligned to the left."""
 
     kind: ClassVar[str] = "table"
     head: Sequence[str]
@@ -50,14 +50,14 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class Bar:
-    """A cell of a table: shares of the longest bar, each drawn as a stripe in turn."""
+    """A stacked bar in a table cell; shares: of the longest bar, one per segment."""
 
     shares: Sequence[float]
 
 
 @dataclass(frozen=True)
 class PictureCard:
-    """A picture with lines below it. mark: "right", "wrong" or "". verdict: that mark in words."""
+    """A picture with lines below it. mark: "right", "wrong" or "". verdict: the mark as text."""
 
     picture: str
     lines: Sequence[str]
@@ -73,7 +73,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures that belong together, group by group."""
+    """Groups of pictures that belong together."""
 
     kind: ClassVar[str] = "pairs"
     groups: Sequence[Sequence[PictureCard]]
@@ -81,7 +81,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Key:
-    """A line of a legend: how it is drawn (classes of the style sheet) and what it means."""
+    """An entry of a legend: its CSS classes and its meaning."""
 
     style: str
     text: str
@@ -102,7 +102,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Cell:
-    """n: rows. share: of the rows of its class. title: for the pointer."""
+    """n: rows. share: of the rows of the class. title: tooltip."""
 
     n: int
     share: float
@@ -120,7 +120,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Map:
-    """views: a name and an SVG of marks each. facts: what the script shows of point i."""
+    """views: pairs (name, SVG of marks). facts: data of the points for the script."""
 
     kind: ClassVar[str] = "map"
     views: Sequence[tuple[str, str]]

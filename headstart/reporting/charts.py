@@ -1,4 +1,4 @@
-"""Charts as strings of SVG. Colours are classes of the style sheet, so one drawing serves all."""
+"""Charts as SVG strings; colours are CSS classes, so one drawing serves light and dark pages."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 440, 290  # about as wide as a phone, so that its letters are read there too
+WIDTH, HEIGHT = 440, 290  # about as wide as a phone, so that its text stays legible there
 LEFT, RIGHT, TOP, BOTTOM = 56, 22, 22, 46
 MAP = 600  # side of the map's square
-EDGE = 14  # of it that stays free
+EDGE = 14  # free margin of the map
 MARKS = 5  # shapes of points, see `mark`
 COLOURS = 8  # of the style sheet: c0 to c7
 
@@ -18,10 +18,8 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """points: (x, y), NaN where there is none. style: classes. notes: a point's text on hover.
-
-    band: (low, high) for each point. dots: whether points are marked.
-    """
+    """points: (x, y); NaN for a missing point. style: CSS classes. notes: tooltips of the points.
+    band: (low, high) for each point. dots: whether points are marked."""
 
     points: Sequence[Point]
     style: str
@@ -32,7 +30,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """label: what is along it. low, high: its ends. show: a value as text."""
+    """low, high: the ends of the axis. show: formats a value."""
 
     label: str
     low: float
@@ -41,7 +39,7 @@ class Axis:
 
 
 def axis(label: str, values: Sequence[float], show: Callable[[float], str]) -> Axis:
-    """An axis that holds all values, with round ends; shares don't go beyond 0 and 1."""
+    """Return an axis with round ends that holds all values; of shares it stays within 0 and 1."""
     real = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
     low, high = min(real), max(real)
     shares = low >= 0 and high <= 1
@@ -61,7 +59,7 @@ def line_chart(
     *,
     marks: Sequence[tuple[float, str]] = (),
 ) -> Markup:
-    """Lines over axes. marks: upright lines at an x, each with its words."""
+    """Draw series over axes. marks: vertical lines (x, text)."""
     fx = _scale(x, LEFT, WIDTH - RIGHT)
     fy = _scale(y, HEIGHT - BOTTOM, TOP)
     parts = [_grid(x, y, fx, fy)]
@@ -71,7 +69,7 @@ def line_chart(
 
 
 def scatter(points: Sequence[Point], groups: Sequence[int], label: str) -> Markup:
-    """Points (x, y) in a square of its own scale, each marked by its group's shape and colour."""
+    """Draw points (x, y), scaled to a square, with the shape and colour of their groups."""
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     fx = _scale(Axis("", min(xs), max(xs), str), EDGE, MAP - EDGE)
     fy = _scale(Axis("", min(ys), max(ys), str), MAP - EDGE, EDGE)
@@ -84,7 +82,7 @@ def scatter(points: Sequence[Point], groups: Sequence[int], label: str) -> Marku
 
 
 def spark(shares: Sequence[float]) -> Markup:
-    """A line of shares from 0 to 1, small enough for a table's cell."""
+    """Draw shares from 0 to 1 as a sparkline for a table cell."""
     width, height, edge = 96, 26, 3
     fx = _scale(Axis("", 0, max(1, len(shares) - 1), str), edge, width - edge)
     fy = _scale(Axis("", 0, 1, str), height - edge, edge)
@@ -102,7 +100,7 @@ def spark(shares: Sequence[float]) -> Markup:
 
 
 def mark(group: int) -> str:
-    """The classes of a group's mark in a legend."""
+    """Return the CSS classes of a group's mark in a legend."""
     return f"m{group // COLOURS % MARKS} c{group % COLOURS}"
 
 
@@ -119,7 +117,7 @@ def _scale(a: Axis, start: float, end: float) -> Callable[[float], float]:
 
 
 def _step(low: float, high: float, about: int = 5) -> float:
-    """A step of 1, 2 or 5 times a power of ten that parts the span into about so many."""
+    """Return a step of 1, 2 or 5 times a power of ten for about `about` steps."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
@@ -158,7 +156,7 @@ def _text(x: float, y: float, text: str, anchor: str, style: str = "tick") -> st
 
 
 def _mark(x: float, text: str) -> str:
-    """An upright line; its words stand on the side that has room."""
+    """Draw a vertical line, its text on the side that has room."""
     right = x < WIDTH * 0.6
     words = _text(x + (6 if right else -6), TOP + 11, text, "start" if right else "end", "marked")
     return f'<line class="start" {_at("x", x)} y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>{words}'
@@ -185,7 +183,7 @@ def _series(s: Series, fx: Callable[[float], float], fy: Callable[[float], float
 
 
 def _dot(x: float, y: float, note: str) -> str:
-    """A circle and a square on one spot; the style sheet shows the one that fits the series."""
+    """Draw a circle and a square; the style sheet shows one of them, by series."""
     title = f"<title>{escape(note)}</title>" if note else ""
     return (
         f'<g class="dot">{title}<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6"/>'

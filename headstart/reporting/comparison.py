@@ -1,4 +1,4 @@
-"""The model beside the other candidates and baselines."""
+"""Section: the kept model compared with the other candidates and the baselines."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,12 +20,12 @@ from headstart.reporting.blocks import (
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, data
 
-FROM_SCRATCH = " from scratch"  # ends the names of baselines in evaluation.json
-CHANCE = 0.05  # of a p from which on a difference may be one
+FROM_SCRATCH = " from scratch"  # suffix of the names of baselines in evaluation.json
+CHANCE = 0.05  # significance level: a difference with p of at least this is a tie
 
 
 def contender(w: Words, name: str) -> Markup:
-    """A phase of training or a baseline, in words."""
+    """Return the displayed name of a phase of training or of a baseline."""
     if name.endswith(FROM_SCRATCH):
         return w("phase.from_scratch", name=data(name.removesuffix(FROM_SCRATCH)))
     return w.named("phase", name)
@@ -82,7 +82,7 @@ def _differences(w: Words, compared: Sequence[Gain]) -> TableBlock:
 
 
 def gained(w: Words, e: Estimate | None) -> Markup:
-    """A difference in points with its interval."""
+    """Format a difference in percentage points with its interval."""
     if e is None:
         return Markup(w.texts["none"])
     text = '{} <span class="interval">[{}; {}]</span>'
@@ -90,7 +90,7 @@ def gained(w: Words, e: Estimate | None) -> Markup:
 
 
 def verdict(e: Estimate | None, p: float | None) -> str:
-    """A tie unless the interval leaves 0 out and McNemar's p is below 0.05."""
+    """Return "tie" unless the interval excludes 0 and McNemar's p is below 0.05."""
     if e is None or e.low <= 0 <= e.high or (p is not None and p >= CHANCE):
         return "tie"
     return "better" if e.low > 0 else "worse"

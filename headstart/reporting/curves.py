@@ -1,4 +1,4 @@
-"""The learning curves of training, and what they mean."""
+"""Section: the learning curves of training, and their diagnosis."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words
 from headstart.training.history import Epoch
 
-LEARNED = ("finetune", "scratch")  # phases that may be trained against attacks
+LEARNED = ("finetune", "scratch")  # phases that can be trained adversarially
 
 
 def curves_section(facts: Facts, w: Words, album: Album) -> Section:
@@ -51,7 +51,7 @@ def _curves(facts: Facts, w: Words, lines: Sequence[Epoch]) -> list[Block]:
         notes.append(Text(w("curves.attacked", reach=f"{reach * 255:.3g}/255"), "note"))
     blocks: list[Block] = [Figures(figures), *notes]
     if attacked and lines[-1].val_loss is None:
-        return blocks  # nothing to read by
+        return blocks  # no curve to diagnose
     reading = diagnose_curves(lines, guess=_guess(facts), attacked=attacked)
     return [Text(w("reading." + reading.kind, epoch=reading.best), "lead"), *blocks]
 
@@ -65,7 +65,7 @@ def _guess(facts: Facts) -> float | None:
 def _curve(
     w: Words, lines: Sequence[Epoch], what: str, marks: Sequence[tuple[float, str]]
 ) -> Markup:
-    """A phase's lines are joined among themselves: where another begins, it is measured anew."""
+    """Draw one line per part and phase; phases are not joined, since each is measured anew."""
     show = w.share if what == "accuracy" else lambda v, d=3: w.number(v, d)
     series, values = list[Series](), list[float]()
     for part in ("train", "val"):

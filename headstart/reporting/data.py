@@ -1,4 +1,4 @@
-"""What the model learned from: counts, samples, and what the checks found."""
+"""Section: the data: counts, samples, findings of the checks, and augmented views."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from headstart.reporting.facts import Facts, Row
 from headstart.reporting.words import Words, data, path_line
 
 PARTS = ("train", "val", "test")
-SAMPLES = 48  # pictures of the data, over all classes
-EACH = 6  # of one class, at most
+SAMPLES = 48  # pictures shown over all classes
+EACH = 6  # pictures shown per class, at most
 VIEWS = 11  # augmented views shown beside their picture
-EXAMPLES = 5  # named in a table
+EXAMPLES = 5  # listed in a table cell
 
 
 def data_section(facts: Facts, w: Words, album: Album) -> Section:
@@ -64,7 +64,7 @@ def _counts(facts: Facts, w: Words) -> TableBlock:
 
 
 def _samples(facts: Facts, w: Words, album: Album) -> list[PictureCard]:
-    """As many of each class as fit, evenly spread over its training rows."""
+    """Pick the same number of training rows per class, evenly spread, at most SAMPLES in all."""
     by_class = defaultdict[str, list[Row]](list)
     for row in facts.part("train"):
         by_class[row.label].append(row)
@@ -96,7 +96,7 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
 
 
 def _named(out: LeftOut, w: Words) -> str:
-    """A file with the reason, which checks.json tells in English."""
+    """Return the path, with the reason on an English page: checks.json has it in English only."""
     return f"{out.path}: {out.reason}" if w.language == "en" else out.path
 
 
@@ -116,7 +116,7 @@ def _views(facts: Facts, w: Words, album: Album) -> list[Block]:
         if not augment.active:
             return [Text(w("data.no_augment"), "empty")]
         shown = _first_views(facts, album, augment)
-    except HeadstartError:  # settings of another version, or no torchvision here
+    except HeadstartError:  # settings of another version, or no torchvision
         return [Text(w("data.augment_undrawn"), "empty")]
     if not shown:
         return [Text(w("data.augment_undrawn"), "empty")]
@@ -130,7 +130,7 @@ def _views(facts: Facts, w: Words, album: Album) -> list[Block]:
 
 
 def _first_views(facts: Facts, album: Album, augment: Augment) -> tuple[str, list[str]] | None:
-    """Of the first training picture that can be read, among a few."""
+    """Return the path and views of the first readable training picture among EXAMPLES."""
     for row in facts.part("train")[:EXAMPLES]:
         if cells := album.views(row.path, augment, VIEWS, facts.recipe.seed):
             return row.path, cells

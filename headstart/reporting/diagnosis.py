@@ -1,4 +1,4 @@
-"""Names for the state of a training, from its learning curves, by fixed rules."""
+"""Classify learning curves by fixed rules."""
 
 import math
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ Kind = Literal[
     "still learning", "plateau", "over-fitting", "under-fitting", "diverged", "too short"
 ]
 
-SHORT = 3  # trained epochs: with fewer there is no curve to read
-RISEN = 1.25  # training loss at the end, times its lowest: it has turned round
-JUMP = 1.5  # training loss, times the epoch before: a jump
-JUMPS = 2  # so many of them are no accident
-LEAST = 0.05  # nats: smaller changes of a loss are never called a rise
-TURNED = 1.10  # validation loss at the end, times its lowest: it has turned round
-GAP = 0.15  # training accuracy beyond validation's
-FALL = 0.05  # of the loss, over the last half of the epochs: still falling
+SHORT = 3  # trained epochs: fewer make no curve
+RISEN = 1.25  # training loss at the end / its lowest: diverged
+JUMP = 1.5  # training loss / that of the epoch before: a jump
+JUMPS = 2  # jumps that mean divergence
+LEAST = 0.05  # nats: smaller changes of a loss never count as a rise
+TURNED = 1.10  # validation loss at the end / its lowest: over-fitting
+GAP = 0.15  # training accuracy - validation accuracy: over-fitting
+FALL = 0.05  # relative fall of the loss over the last half of the epochs: still learning
 LITTLE = 0.005  # nats: a smaller fall is not worth an epoch
-SCATTER = 2.0  # times the scatter about its trend that a fall must be, to be one
-LOW = 0.7  # training accuracy below which a network that no longer learns has not fitted
-LAST = 3  # epochs that are "the end", at most
+SCATTER = 2.0  # a fall must be this many times the scatter about its trend
+LOW = 0.7  # training accuracy of a converged network: below, it under-fits
+LAST = 3  # epochs in "the end", at most
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """kind: what the curves look like. best: the epoch of the lowest loss that was read."""
+    """kind: the state of training. best: the epoch of the lowest loss; 0 without a loss."""
 
     kind: Kind
     best: int
@@ -39,27 +39,27 @@ class Diagnosis:
 def diagnose_curves(
     lines: Sequence[Epoch], *, guess: float | None = None, attacked: bool = False
 ) -> Diagnosis:
-    """Read the last phase of `lines`: of these kinds, the first whose rule holds.
+    """Classify the last phase of `lines` by the first of these rules that holds.
 
-    Only trained epochs count (those with a rate, lr). "The end" is the last LAST epochs, or the
-    last third if that is fewer: of accuracies their median, of losses the lowest of them, so that
-    one bad epoch is no rise. Validation is read where it was measured in every epoch; else training
-    loss stands in for it, and over-fitting can't be seen.
+    Only trained epochs count (those with a learning rate). "The end" is the last LAST epochs, or
+    the last third if that is fewer: the median of accuracies, the minimum of losses (so that one
+    bad epoch is no rise). If validation was not measured in every epoch, training loss replaces
+    it, and over-fitting cannot be detected.
 
-    1. diverged: a loss is not finite; or the training loss at the end is RISEN times its lowest, or
-       jumped to JUMP times the epoch before JUMPS times (by LEAST at least, either way).
+    1. diverged: a loss is not finite; or training loss at the end is RISEN times its lowest, or
+       JUMPS epochs have JUMP times the loss of the epoch before (by LEAST at least, either way).
     2. too short: fewer than SHORT epochs.
     3. over-fitting: validation loss at the end is TURNED times its lowest (and LEAST above it),
        while training loss has fallen since; or training accuracy is GAP above validation's at the
        end, while validation loss no longer falls.
     4. still learning: a straight line through the last half of validation loss (SHORT epochs at
        least) falls by FALL of its height, by LITTLE, and by SCATTER times the scatter about it.
-    5. under-fitting: training accuracy at the end is below LOW; or, where `guess` tells the
-       accuracy of always naming the commonest class, has not come half the way from there to 1.
+    5. under-fitting: training accuracy at the end is below LOW or, given `guess` (the accuracy of
+       always predicting the most frequent class), below the middle between `guess` and 1.
     6. plateau: none of these.
 
-    Of a phase that was `attacked` in training, within a reach that grows, training tells nothing:
-    its loss may rise as the attacks do. Only validation is read, always under all of the attack.
+    In an `attacked` phase (adversarial training) only validation is used, which is always measured
+    at full attack strength: training loss may rise because the attacks get stronger.
     """
     trained = [line for line in lines if line.phase == lines[-1].phase and line.lr is not None]
     if attacked:
@@ -95,7 +95,7 @@ def _kind(
 
 
 def _column(lines: Sequence[Epoch], name: str) -> NDArray[np.float64] | None:
-    """One number an epoch, or None where an epoch has none."""
+    """Return one value per epoch, or None if an epoch has none."""
     values = [getattr(line, name) for line in lines]
     return None if not values or None in values else np.array(values, np.float64)
 

@@ -1,4 +1,4 @@
-"""The map of the pictures."""
+"""Section: the map of the pictures by their features."""
 
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import (
@@ -11,7 +11,7 @@ from headstart.reporting.charts import mark, scatter
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, data
 
-POINTS = 1500  # of the map, at most
+POINTS = 1500  # points on the map, at most
 
 
 def map_section(facts: Facts, w: Words, album: Album) -> Section:

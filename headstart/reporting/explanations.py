@@ -1,4 +1,4 @@
-"""Explanations of single answers: maps over the worst mistakes and over a few right answers."""
+"""Section: saliency maps of the worst mistakes and of a few right answers."""
 
 import numpy as np
 from markupsafe import Markup
@@ -37,7 +37,7 @@ def why_section(facts: Facts, w: Words, album: Album) -> Section:
 
 
 def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[PictureCard]:
-    """The picture and its map, which is of the class that was answered."""
+    """Return the picture and its saliency map for the predicted class."""
     mark = "right" if row.right else "wrong"
     score = w.share(row.score, 0)
     lines = [Markup("{} <span class=number>{}</span>").format(data(row.name), score)]

@@ -1,4 +1,4 @@
-"""What a finished run left in its folder, read once into one frozen value."""
+"""The files of a finished run's folder, read into one frozen value."""
 
 import csv
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of splits.csv."""
+    """A row of splits.csv."""
 
     path: str
     label: str
@@ -33,12 +33,11 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """All that the page knows.
+    """All data of the page.
 
-    rows: every row with its part. test: predictions of the test rows. card: the backbone's, None
-    if it is not there. robustness: None for a run whose robustness was not tried. sources: the
-    picture of each row's path.
-    Text holds no lone surrogates: they are spelt as \\udcXX, as the tables of a run spell them.
+    rows: of the three parts. test: predictions of the test rows. card: of the backbone; None if
+    missing. robustness: None if it was not measured. sources: the picture of each path. Lone
+    surrogates in texts are escaped as \\udcXX, as in the tables of a run.
     """
 
     recipe: RunRecipe
@@ -67,7 +66,7 @@ class Facts:
 
 
 def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
-    """Read the folder of a finished run. Raises DataError for anything else, in one sentence."""
+    """Read the folder of a finished run; raises DataError for any other folder."""
     if not (run / "timings.json").is_file():
         raise DataError(
             f"A report is made of a finished run, and {run} has no timings.json, which a run "
@@ -93,7 +92,7 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
 
 
 def spelt(text: str) -> str:
-    """The text with lone surrogates (names of files that are not UTF-8) written as \\udcXX."""
+    """Escape lone surrogates (from file names that are not UTF-8) as \\udcXX."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -122,7 +121,7 @@ def _optional(path: Path, kind: type[T]) -> T | None:
 
 
 def _card(path: Path) -> Card | None:
-    """None without such a file, and for a kind of input that is not installed here."""
+    """Read a card; None if it is missing, or its kind of input is not installed."""
     if not path.is_file():
         return None
     return _read(path, _known_card)
@@ -136,7 +135,7 @@ def _known_card(path: Path) -> Card | None:
 
 
 def _rows(path: Path) -> tuple[Row, ...]:
-    """Those of the three parts: rows that were left out are no part of what a run tells."""
+    """Read the rows of the three parts; rows in no part are skipped."""
     lines = _table(path, "path", "label", "part")
     return tuple(
         Row(restored(r["path"]), restored(r["label"]), r["part"]) for r in lines if r["part"]
@@ -144,7 +143,7 @@ def _rows(path: Path) -> tuple[Row, ...]:
 
 
 def _table(path: Path, *columns: str) -> list[dict[str, str]]:
-    """The lines of a table that has at least these columns."""
+    """Read the lines of a CSV table; raises ValueError if a column is missing."""
     with open(path, encoding="utf-8", newline="") as f:
         reader = csv.DictReader(f)
         if missing := set(columns) - set(reader.fieldnames or ()):

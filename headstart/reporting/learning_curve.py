@@ -1,4 +1,4 @@
-"""Accuracy over the number of training pictures: whether more data would help."""
+"""Section: accuracy by number of training pictures, and whether more data would help."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from headstart.reporting.charts import Series, axis, line_chart
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words
 
-HARDLY = 0.005  # of accuracy: a gain below it is not worth new labels
+HARDLY = 0.005  # accuracy: a smaller gain is not worth new labels
 
 
 def more_data_section(facts: Facts, w: Words, album: Album) -> Section:
@@ -35,7 +35,8 @@ def more_data_section(facts: Facts, w: Words, album: Album) -> Section:
 
 
 def _would_help(w: Words, curve: LearningCurve) -> Markup:
-    """Yes if even the projection's lower end is above today's accuracy; hardly below HARDLY."""
+    """Answer "yes" if the projection's lower bound is above today's accuracy, "hardly" if the
+    projected gain is below HARDLY, else "perhaps"."""
     first, now, ahead = curve.points[0], curve.points[-1], curve.projection
     if ahead is None:
         return w(
@@ -59,7 +60,7 @@ def _would_help(w: Words, curve: LearningCurve) -> Markup:
 def _data_curve(w: Words, curve: LearningCurve) -> Figure:
     drawn, keys = [_series(w, curve.points, "train")], [Key("train", w("more.measured"))]
     if curve.projection:
-        last = curve.points[-1]  # the law begins where the heads end
+        last = curve.points[-1]  # the projection starts at the last measured point
         start = replace(last, low=last.accuracy, high=last.accuracy)
         drawn.append(_series(w, [start, curve.projection], "val"))
         keys.append(Key("val", w("more.projected")))

@@ -1,4 +1,4 @@
-"""One page that tells what a run did: self-contained, from the files of its folder."""
+"""The report of a run: one self-contained page made from the files of its folder."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -17,12 +17,11 @@ from headstart.reporting.facts import Facts, read_facts
 def write_report(
     run: Path, sources: Mapping[str, Path | CheckedFile], language: str | None = None
 ) -> Path:
-    """Write RUN/report.html from the files of a finished run, and say where it is.
+    """Write RUN/report.html from the files of a finished run; returns its path.
 
-    sources: the picture of each row's path; those that can't be read, or changed since they were
-    checked, are left out, and the page says how many. language: "en" or "ru"; None is the one that
-    the run was told in, English if it doesn't say. Raises DataError if `run` holds no finished run,
-    UnknownName for another language, MissingPackage without jinja2.
+    sources: the picture of each path; unreadable and changed pictures are left out, and the page
+    states their number. language: "en" or "ru"; None for the run's. Raises DataError if `run`
+    holds no finished run, UnknownName for another language, MissingPackage without jinja2.
     """
     facts, page = read_facts(run, sources), run / "report.html"
     try:
@@ -39,7 +38,7 @@ def write_report(
 
 
 def render(facts: Facts, language: str = "en") -> str:
-    """The page as HTML, which depends on the facts and their pictures alone."""
+    """Render the page as HTML; it depends only on the facts and their pictures."""
     if find_spec("jinja2") is None:
         raise MissingPackage("jinja2", purpose="The report", extra="train")
     from headstart.reporting.sections import SECTIONS

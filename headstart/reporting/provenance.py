@@ -1,4 +1,4 @@
-"""How the model was made: every choice, the versions, the machine, the time and the licences."""
+"""Section: how the model was made: settings, versions, machine, times and licences."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from headstart.reporting.run_files import WeightsOrigin
 from headstart.reporting.words import Words, data
 
 SETTINGS = ("recipe", "finetune", "augment", "trust", "split", "checks")  # the specs in recipe.json
-LONGEST = 120  # letters of a setting
+LONGEST = 120  # characters shown of a setting
 
 
 def how_section(facts: Facts, w: Words, album: Album) -> Section:
@@ -53,7 +53,7 @@ def _summary(facts: Facts, w: Words) -> TableBlock:
 
 
 def _weights(weights: WeightsOrigin, w: Words) -> Markup | str:
-    """Where they came from; runs of earlier releases have it in words of their own."""
+    """Describe the origin of the weights; runs of earlier releases recorded a text."""
     if weights.described or not weights.origin:
         return weights.described
     if weights.origin == "given":
@@ -81,7 +81,7 @@ def _settings(
 ) -> TableBlock:
     flat: dict[str, Any] = {}
     for key, value in plain.items():
-        inner = isinstance(value, Mapping) and "kind" in value  # a spec in a spec: that of the head
+        inner = isinstance(value, Mapping) and "kind" in value  # a nested spec: that of the head
         flat |= {f"{key}.{k}": v for k, v in value.items()} if inner else {key: value}
     rows = [[_code(k), _code(_short(v))] for k, v in flat.items() if k != "kind"]
     return TableBlock([w(first), w("how.value")], rows, left=(0, 1), caption=caption)

@@ -1,4 +1,4 @@
-"""Accuracy on changed pictures: under attack, and under everyday damage."""
+"""Section: accuracy under adversarial attacks and under corruptions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ from headstart.targets.target import Baseline
 
 COMMAND = Markup('<code translate="no">headstart robustness RUN</code>')
 FLAG = Markup('<code translate="no">--adversarial</code>')
-LEVELS = 255  # of a pixel's value
-UNSEEN = 2  # levels: a change that nobody sees
-FRAGILE, FIRM = 0.25, 0.75  # of the clean accuracy, under attack
+LEVELS = 255  # largest value of a pixel
+UNSEEN = 2  # levels: an invisible change
+FRAGILE, FIRM = 0.25, 0.75  # accuracy under attack / clean accuracy
 MIDDLE = 3  # of the five strengths
 
 
 @dataclass(frozen=True)
 class ChangePoint:
-    """What is drawn at one size of change. low, high: of the accuracy. neighbours: None if there
-    were no training rows to watch."""
+    """A point of a curve at one size of change. low, high: bounds of the accuracy. neighbours:
+    None without training rows."""
 
     x: float
     accuracy: float
@@ -84,8 +84,10 @@ def _attacked(w: Words, found: RobustnessResults, guess: Baseline | None) -> lis
 
 
 def _attack_verdict(w: Words, tried: Sequence[UnderAttack], guess: Baseline | None) -> Markup:
-    """In words, by the change that nobody sees, or else by the smallest that was tried. A model
-    that is no better than always naming the commonest class is never called firm."""
+    """Judge the model under the invisible change, or else the smallest one tried.
+
+    A model no better than the constant answer is never called firm.
+    """
     clean = tried[0].accuracy
     row = next((r for r in tried if r.levels == UNSEEN), tried[1])
     left = row.accuracy.value / max(clean.value, 1e-9)
@@ -127,7 +129,7 @@ def _names(tried: Sequence[UnderCorruption]) -> list[str]:
 def _by_kind(
     w: Words, name: str, rows: Sequence[UnderCorruption], clean: Estimate, strengths: int
 ) -> list[Any]:
-    """A row of the table: accuracy at each strength, empty where it was not tried."""
+    """Return a row of the table: accuracy at each strength; empty if it was not tried."""
     shares = [row.accuracy.value for row in rows]
     cells = [w.share(share, 0) for share in shares] + [""] * (strengths - len(shares))
     mean = w.share(_mean(shares), 0) if len(shares) == strengths else ""
@@ -135,7 +137,7 @@ def _by_kind(
 
 
 def _worst_and_best(w: Words, kinds: Mapping[str, Sequence[UnderCorruption]]) -> list[Text]:
-    """By the middle strength, of the kinds that were tried at it."""
+    """Name the worst and the best corruption at the middle strength."""
     middle = {k: rows[MIDDLE - 1].accuracy for k, rows in kinds.items() if len(rows) >= MIDDLE}
     if not middle:
         return []
@@ -152,8 +154,8 @@ def _worst_and_best(w: Words, kinds: Mapping[str, Sequence[UnderCorruption]]) ->
 
 
 def _by_strength(clean: UnderAttack, tried: Sequence[UnderCorruption]) -> list[ChangePoint]:
-    """The mean of all kinds at each strength, between the worst and the best of them."""
-    value = clean.accuracy.value  # of one kind, so nothing lies between
+    """Return the mean over corruptions at each strength, with the worst and the best as bounds."""
+    value = clean.accuracy.value  # a single value: its bounds coincide
     points = [ChangePoint(0.0, value, value, value, clean.neighbours)]
     for strength in sorted({row.strength for row in tried}):
         own = [row for row in tried if row.strength == strength]
@@ -172,7 +174,7 @@ def _point(x: float, accuracy: Estimate, neighbours: Neighbours | None) -> Chang
 def _curves(
     w: Words, points: Sequence[ChangePoint], along: str, guess: Baseline | None
 ) -> list[Figure]:
-    """Accuracy and, if there are any, neighbours, against `along`: levels or strength."""
+    """Draw accuracy and, if measured, neighbours against `along`: "levels" or "strength"."""
     band = [(p.low, p.high) for p in points]
     drawn = [_line(w, [(p.x, p.accuracy) for p in points], "train", band)]
     keys = [Key("train", w("robust.band_" + along))]

@@ -1,6 +1,6 @@
-"""The files of JSON that a run leaves in its folder, as values.
+"""The JSON files of a run's folder as values.
 
-A field with a default is one that a run of an earlier version may lack.
+A field with a default may be missing in a run of an earlier version.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from headstart.evaluation.evaluation import Estimate, Evaluation
 
 @dataclass(frozen=True)
 class WeightsOrigin(Record):
-    """asked: for which weights. described: where they came from, by a run of an earlier release."""
+    """asked: the requested weights. described: their origin as text, by an earlier release."""
 
     asked: str = ""
     origin: str = ""
@@ -21,7 +21,7 @@ class WeightsOrigin(Record):
 
 @dataclass(frozen=True)
 class KeptStrategy(Record):
-    """gain_on_val: of the candidate that was kept over the other."""
+    """gain_on_val: accuracy of the kept candidate minus that of the other."""
 
     asked: str = ""
     kept: str = ""
@@ -36,7 +36,7 @@ class ParameterCount(Record):
 
 @dataclass(frozen=True)
 class PhaseSize(Record):
-    """What a phase of training left as it was, and what it trained."""
+    """Parameters that a phase of training left frozen, and those that it trained."""
 
     frozen: ParameterCount
     trainable: ParameterCount
@@ -46,8 +46,8 @@ class PhaseSize(Record):
 class RunRecipe(Record):
     """recipe.json: every choice of a run, "auto" resolved.
 
-    recipe, finetune, augment, trust, split, checks: its specs. chosen, tried: what was chosen for
-    each candidate, and from what. phases, versions: by name of candidate and of package.
+    recipe, finetune, augment, trust, split, checks: its specs. chosen: the settings chosen for
+    each candidate. tried: all settings tried. phases: by candidate. versions: by package.
     """
 
     data: str = ""
@@ -73,8 +73,8 @@ class RunRecipe(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvaluation(Record):
-    """evaluation.json: the model that was kept, on test and on validation, every candidate on
-    validation, and what was trained to compare with on test."""
+    """evaluation.json: the kept model on test and validation, every candidate on validation, and
+    the baselines on test."""
 
     test: Evaluation
     val: Evaluation | None = None
@@ -85,8 +85,8 @@ class RunEvaluation(Record):
 
 @dataclass(frozen=True)
 class Timings(Record):
-    """timings.json: seconds by stage, and what they were spent on. examples_per_second: of the
-    backbone; None where all features came from the store."""
+    """timings.json: seconds by stage, counts and machine. examples_per_second: of the backbone;
+    None if all features came from the store."""
 
     seconds: dict[str, float]
     total_seconds: float = 0.0

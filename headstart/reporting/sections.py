@@ -1,4 +1,4 @@
-"""The sections of the page, in their order: each a function of facts, words and pictures."""
+"""The sections of the page in order: each a function of facts, words and pictures."""
 
 from headstart.reporting.accuracy import test_section
 from headstart.reporting.comparison import compared_section

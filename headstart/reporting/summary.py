@@ -1,4 +1,4 @@
-"""What the model is, how good it is, and what it costs: the first section of the page."""
+"""Section: what the model is, how good it is, and what it costs."""
 
 from markupsafe import Markup
 

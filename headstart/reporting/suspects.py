@@ -1,4 +1,4 @@
-"""Pictures that a person should look at: likely label mistakes, duplicates, outliers."""
+"""Section: pictures to review: likely label mistakes, duplicates, outliers."""
 
 from headstart.evaluation.mistakes import Outlier
 from headstart.modalities.images.thumbnails import Album
@@ -14,8 +14,8 @@ from headstart.reporting.blocks import (
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, data, path_line
 
-GROUPS = 12  # of duplicates shown
-MEMBERS = 6  # of one such group
+GROUPS = 12  # groups of duplicates shown
+MEMBERS = 6  # pictures shown per group
 SUSPECTS = 24  # likely label mistakes shown
 OUTLIERS = 12
 
@@ -50,7 +50,7 @@ def _mistakes(facts: Facts, w: Words, album: Album) -> list[Block]:
 
 
 def _duplicates(facts: Facts, w: Words, album: Album) -> list[Block]:
-    """Groups under two labels first: they are the ones that must be wrong somewhere."""
+    """Show groups with two labels first: one of their labels must be wrong."""
     label = {row.path: row.label for row in facts.rows}
     near = [*facts.checks.exact_duplicates, *facts.checks.near_duplicates]
     if not near:
@@ -81,5 +81,5 @@ def _outlier(w: Words, album: Album, row: Outlier) -> PictureCard:
 
 
 def _beside(w: Words, album: Album, row: Outlier) -> PictureCard:
-    """The picture that is nearest to an outlier."""
+    """Return the card of the picture nearest to an outlier."""
     return PictureCard(album.picture(row.nearest), [w("suspects.nearest"), path_line(row.nearest)])

@@ -1,4 +1,4 @@
-"""How far the scores can be trusted: calibration and limits."""
+"""Section: how far the scores can be trusted: calibration and limits."""
 
 import math
 from collections.abc import Sequence

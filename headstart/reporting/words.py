@@ -1,4 +1,4 @@
-"""Every word that the page shows, from a catalogue a language; and how it writes numbers."""
+"""The texts of the page, from one catalogue per language, and the formatting of numbers."""
 
 import json
 from importlib.resources import files
@@ -14,7 +14,7 @@ NARROW = "\N{NO-BREAK SPACE}"
 
 
 def catalogue(language: str) -> dict[str, str]:
-    """Key to text. Raises UnknownName for a language that the page isn't written in."""
+    """Read the texts of a language by key; raises UnknownName for an unsupported language."""
     if language not in LANGUAGES:
         raise UnknownName("language of the report", language, LANGUAGES)
     text = (files("headstart.reporting") / "words" / f"{language}.json").read_text(encoding="utf-8")
@@ -22,7 +22,7 @@ def catalogue(language: str) -> dict[str, str]:
 
 
 def data(text: Any) -> Markup:
-    """Something that is not ours to translate: a path, a class, a name in a recipe."""
+    """Mark a text that must not be translated: a path, a class, a name in a recipe."""
     return Markup('<span class="data" translate="no">{}</span>').format(text)
 
 
@@ -31,10 +31,10 @@ def path_line(path: str) -> Markup:
 
 
 class Words:
-    """Looks texts up and fills them in; what is filled in is escaped.
+    """Looks texts up by key and inserts values, which are escaped.
 
-    Forms for several numbers are parted by "|": in English one and more; in Russian one (1, 21), a
-    few (2 to 4, 22) and many. `n` decides.
+    Plural forms are separated by "|" and chosen by `n`: in English one and more; in Russian one
+    (1, 21), few (2 to 4, 22) and many.
     """
 
     def __init__(self, language: str) -> None:
@@ -53,7 +53,7 @@ class Words:
         return Markup(text).format(**values)
 
     def named(self, prefix: str, name: str) -> Markup:
-        """The word for a name of ours (a stage, a part), or the name itself if there is none."""
+        """Return the text for PREFIX.NAME (a stage, a part), or the name itself without one."""
         key = f"{prefix}.{name}"
         return self(key) if key in self else data(name)
 
@@ -67,25 +67,25 @@ class Words:
         return text if self.language == "en" else text.replace(".", ",")
 
     def share(self, value: float | None, digits: int = 1) -> str:
-        """As a percentage."""
+        """Format a share as a percentage."""
         if value is None:
             return self.texts["none"]
         return self.number(100 * value, digits) + ("%" if self.language == "en" else NARROW + "%")
 
     def points(self, value: float) -> str:
-        """A difference of shares, with its sign: +3.1."""
+        """Format a difference of shares in percentage points: +3.1."""
         text = self.number(100 * value, 1)
         return text.replace("-", "\N{MINUS SIGN}") if value < 0 else "+" + text
 
     def estimate(self, e: Estimate | None) -> Markup:
-        """86.8% [83.1, 89.8], the interval a little less loud."""
+        """Format a share with its interval: 86.8% [83.1, 89.8]."""
         if e is None:
             return escape(self.texts["none"])
         low, high = self.number(100 * e.low, 1), self.number(100 * e.high, 1)
         return _with_interval(self.share(e.value), low, high)
 
     def plain_estimate(self, e: Estimate | None) -> Markup:
-        """0.336 [0.272, 0.415]."""
+        """Format a number with its interval: 0.336 [0.272, 0.415]."""
         if e is None:
             return escape(self.texts["none"])
         return _with_interval(*(self.number(v) for v in (e.value, e.low, e.high)))
