@@ -1,4 +1,4 @@
-"""How much a picture may be changed, and how hard the worst change is looked for: no PyTorch."""
+"""The settings of an adversarial attack: its size and its search effort. Imports no PyTorch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -7,14 +7,14 @@ from headstart.base.errors import SpecError
 from headstart.heads.head import check_counts, check_word
 
 LEVELS = 255
-LONGEST = 20_000  # all values of the largest picture that is read, each changed wholly: 13,900
-RESTARTS = 3  # random starts for a picture, so long as none before fooled the model
+LONGEST = 20_000  # the L2 norm of changing every value of the largest readable image fully: 13,900
+RESTARTS = 3  # random starts per image, until one fools the model
 Norm = Literal["linf", "l2"]
 
 
 @dataclass(frozen=True)
 class Attack:
-    """How much a picture may be changed, and how hard the worst change is looked for."""
+    """How far an image may be changed, and how long the worst change is searched for."""
 
     epsilon: Annotated[
         float,
@@ -49,6 +49,6 @@ class Attack:
 
     @property
     def levels(self) -> float:
-        """Epsilon in levels of a pixel; whole ones for linf."""
+        """Epsilon in pixel levels (0 to 255), rounded down to an integer for linf."""
         levels = self.epsilon * LEVELS
         return float(int(levels + 1e-6)) if self.norm == "linf" else levels

@@ -1,9 +1,8 @@
-"""Changes to a picture that raise a loss the most: FGSM and PGD, in whole levels of its pixels.
+"""Adversarial examples by FGSM and PGD, in whole pixel levels.
 
-Everything here is in the pixels' own scale, before any normalisation, and what comes out is what
-an 8-bit file can hold: the loss is always told of whole levels, so nothing is lost when they are
-saved. Gradients go through the rounding as if it weren't there (Bengio et al. 2013, 'straight
-through').
+All computations are in the pixels' scale, before normalisation, and the results are representable
+in an 8-bit file: `perturb` evaluates the loss at whole levels, so saving loses nothing. Gradients
+ignore the rounding (straight-through, Bengio et al. 2013).
 """
 
 from collections.abc import Callable
@@ -19,29 +18,28 @@ from headstart.training.attack import Attack as Attack
 from headstart.training.network import logits_of
 from headstart.training.plan import Plan
 
-REACH = 2.5  # epsilons that all steps together may walk: enough to get from wall to wall
-FAST = 1.25  # epsilons that the only step of training walks from its random start
-ATTACKED = 256  # rows, at most, that an epoch is judged by under attack
-AT_ONCE = 16  # of them: gradients take far more memory than looking does
-JUDGING_STEPS = 4  # of that attack: more than one, or a network might only look robust to it
-HALVINGS = 20  # of the search for the rounding that keeps to an L2 norm
+REACH = 2.5  # sum of all step sizes, in epsilons: enough to cross the allowed region
+FAST = 1.25  # step size of single-step training from a random start, in epsilons
+ATTACKED = 256  # most validation rows attacked per epoch
+AT_ONCE = 16  # attacked rows per batch: gradients take far more memory than inference
+JUDGING_STEPS = 4  # PGD steps in validation: single-step accuracy can overstate robustness
+HALVINGS = 20  # bisection steps for the rounding threshold of an L2 attack
 
 
 def perturb(
     loss: Callable[[Tensor], Tensor], pixels: Tensor, attack: Attack, stream: int = 0
 ) -> Tensor:
-    """The pictures within reach of which the loss is highest of all that were looked at.
+    """Return, per image, the evaluated change within reach with the highest loss.
 
-    pixels: (N, …) of whole levels, 0 to 255, any type. loss: such pictures, float32 -> (N,), each
-    row's own. stream: another number draws another start from the same seed. Returns float32 of
-    whole levels.
+    pixels: (N, …) of whole levels, 0 to 255, any dtype. loss: float32 images -> (N,) losses.
+    stream: selects another random start for the same seed. Returns float32 whole levels.
     """
     x = pixels.float()
     best, best_loss = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
     change = _start(x, attack, stream)
     for step in range(attack.steps + 1):
         change.requires_grad_(True)
-        changed = x + whole(change, x, attack) + (change - change.detach())  # whole, to the bit
+        changed = x + whole(change, x, attack) + (change - change.detach())  # exactly whole
         with torch.enable_grad():
             told = loss(changed)
         better = told.detach() > best_loss
@@ -55,11 +53,11 @@ def perturb(
 def pushed(
     loss: Callable[[Tensor], Tensor], pixels: Tensor, change: Tensor, levels: float, steps: int
 ) -> Tensor:
-    """The pictures to train on: where steps uphill lead from this change of them.
+    """Return training images moved uphill in the loss from the start `change`.
 
-    pixels, change: (N, …). levels: of 255 that a value may change by. A single step is 1.25 of them
-    long (Wong et al. 2020), several are as `perturb`'s (Madry et al. 2018). Returns float32, not in
-    whole levels, so that a reach of less than one means something too.
+    pixels, change: (N, …). levels: the largest change of a value, of 255. A single step has size
+    1.25 levels (Wong et al. 2020); several follow `perturb` (Madry et al. 2018). Returns float32,
+    not rounded, so that `levels` below 1 has an effect.
     """
     x, size = pixels.float(), levels * (FAST if steps == 1 else REACH / steps)
     for _ in range(steps):
@@ -72,26 +70,26 @@ def pushed(
 
 
 def lead(logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
-    """How far the logit of each row's class is above the best of the others: below 0, another is
-    called. Unlike a log loss it goes on changing where the network is very sure."""
+    """Return the margin of each row's class over the best other class; below 0, the row is
+    misclassified. Unlike a log loss, the margin does not saturate for confident networks."""
     own = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return own - others.amax(dim=1)
 
 
 def whole(change: Tensor, x: Tensor, attack: Attack) -> Tensor:
-    """The change in whole levels, within epsilon, of pictures that stay from 0 to 255."""
+    """Return the change in whole levels, within epsilon and the pixel range."""
     change = change.detach()
     if attack.norm == "linf":
         return change.round().clamp(-attack.levels, attack.levels).clamp(-x, LEVELS - x)
     rounded = _whole_l2(change.clamp(-x, LEVELS - x), attack.levels)
-    return rounded.clamp(-x, LEVELS - x)  # where all go up, some may go beyond what x has room for
+    return rounded.clamp(-x, LEVELS - x)  # rounding up can leave the pixel range
 
 
 def _whole_l2(change: Tensor, length: float) -> Tensor:
-    """Each value goes up to the next level if its fraction reaches a threshold of its picture: the
-    lowest with which the picture's change is no longer than `length`. Rounding to the nearest would
-    lose a change that is spread thin."""
+    """Round up the values whose fraction reaches a threshold per image: the lowest threshold at
+    which the norm of the change is at most `length`. Rounding to nearest would lose a thinly
+    spread change."""
     size = change.abs()
     low = torch.zeros(len(size), device=size.device)
     high = torch.ones_like(low)
@@ -107,7 +105,7 @@ def _whole_l2(change: Tensor, length: float) -> Tensor:
 
 
 def _start(x: Tensor, attack: Attack, stream: int) -> Tensor:
-    """Anywhere within reach; the picture itself for a single step."""
+    """Return a random start within reach; zeros for a single step."""
     if attack.steps == 1:
         return torch.zeros_like(x)
     generator = seeded(attack.seed * 1_000_003 + stream)
@@ -118,7 +116,7 @@ def _start(x: Tensor, attack: Attack, stream: int) -> Tensor:
 
 
 def _stepped(change: Tensor, slope: Tensor, x: Tensor, attack: Attack) -> Tensor:
-    """One step uphill, and back within reach."""
+    """Take one gradient step and project back into reach."""
     size = attack.levels if attack.steps == 1 else REACH * attack.levels / attack.steps
     if attack.norm == "linf":
         moved = (change + size * slope.sign()).clamp(-attack.levels, attack.levels)
@@ -137,15 +135,15 @@ def _length(values: Tensor) -> Tensor:  # (N, …) -> (N,)
 
 
 def _rows(numbers: Tensor, like: Tensor) -> Tensor:
-    """(N,) as (N, 1, …), to go with (N, …)."""
+    """Reshape (N,) to (N, 1, …) to broadcast with `like` (N, …)."""
     return numbers.view(-1, *[1] * (like.dim() - 1))
 
 
 @dataclass(frozen=True)
 class Push:
-    """How the pictures of one step of training are changed.
+    """The attack on the images of one training step.
 
-    levels: of 255 that a value may change by. seeds: of where the search begins.
+    levels: the largest change of a value, of 255. seeds: of the random start.
     """
 
     levels: float
@@ -154,17 +152,17 @@ class Push:
 
     @classmethod
     def of(cls, plan: Plan, done: int, steps: int, seeds: tuple[int, ...]) -> "Push":
-        """That of the step after `done` of so many: the levels rise evenly."""
+        """Return the attack after `done` of `steps` steps."""
         return cls(reach_of(plan, done, steps), plan.adversarial_steps, seeds)
 
 
 def attacked(
     losses: Callable[[Tensor, Tensor], Tensor], x: Tensor, wanted: Tensor, push: Push, parts: int
 ) -> Tensor:
-    """The pictures (B, S, S, 3) changed against a network as it predicts now, float32.
+    """Return the images (B, S, S, 3), float32, attacked against the network in inference mode.
 
-    losses: of pictures and what they should be called. parts: that the batch is cut into. What
-    isn't finite in here moves no pixel, and stops training where the changed are learned.
+    losses: (images, soft labels) -> losses. parts: number of parts the batch is split into. A
+    non-finite gradient moves no pixel here; training on the images then raises Diverged.
     """
     generator = seeded(int(np.random.SeedSequence(push.seeds).generate_state(1)[0]))
     change = (2 * torch.rand(x.shape, generator=generator) - 1) * push.levels
@@ -180,20 +178,20 @@ def attacked(
 
 
 def reach_of(plan: Plan, done: int, steps: int) -> float:
-    """Levels by which pixels are changed in the step after `done` of so many: they rise evenly."""
+    """Return the largest pixel change, in levels, after `done` of `steps` steps; rises linearly."""
     rise = plan.adversarial_rise * steps
     return plan.adversarial * LEVELS * min(1.0, (done + 1) / rise if rise else 1.0)
 
 
 def judging_attack(plan: Plan) -> Attack | None:
-    """What validation is put to; None where training isn't adversarial."""
+    """Return the attack used in validation; None unless training is adversarial."""
     if not plan.adversarial:
         return None
     return Attack(plan.adversarial, steps=JUDGING_STEPS, seed=plan.seed)
 
 
 def attack_plan_message(plan: Plan, val: int) -> str:
-    """What is done to pictures in training and in validation."""
+    """Return a message that describes the attacks in training and validation."""
     reach, steps = f"{plan.adversarial * LEVELS:.3g}/{LEVELS}", plan.adversarial_steps
     return (
         f"every value of a picture is changed by up to {reach}: in training by "
@@ -205,7 +203,7 @@ def attack_plan_message(plan: Plan, val: int) -> str:
 
 
 def worst(network: nn.Module, x: Tensor, labels: Tensor, attack: Attack, stream: int) -> Tensor:
-    """The pictures (N, S, S, 3), uint8, changed so that another class leads by the most."""
+    """Return the uint8 images (N, S, S, 3) changed to maximise the lead of another class."""
 
     def loss(pixels: Tensor) -> Tensor:
         logits = logits_of(network, pixels, x.device)

@@ -1,6 +1,6 @@
-"""Where training is, written so that it goes on to the bit; one safetensors file, whole or none.
+"""Training progress in one safetensors file, written atomically, for bit-exact resumption.
 
-The file carries a seal over all of its bytes, so that one which was damaged or altered is refused.
+A checksum covers all bytes, so that a damaged or altered file is refused.
 """
 
 import json
@@ -22,18 +22,18 @@ from headstart.base.seals import BLANK, SEAL, has_seal, header_of, seal_holds, s
 from headstart.training.history import HISTORY, MEASURED, Epoch
 
 FACTS = "facts"
-KIND = "checkpoint"  # what the file is sealed as
+KIND = "checkpoint"  # kind of file, part of its checksum
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the training of a phase is: what its checkpoint holds beside tensors.
+    """The progress of a training phase: the contents of its checkpoint except tensors.
 
-    epoch: how many are done. step: how many of the one under way are done. loss, right: summed
-    over its rows so far. lr: of the last step. parts: that a batch is cut into, so that it fits
-    the accelerator. best: which line of the history was best on validation. seconds: that the
-    epoch under way took before it was last gone on with. stopped: whether the listener asked to
-    stop.
+    epoch: number of finished epochs. step: finished steps of the current epoch. loss, right: sums
+    over the current epoch's rows. lr: of the last step. parts: number of parts a batch is split
+    into to fit the accelerator. best: index into history of the best validation result. seconds:
+    time spent on the current epoch before the last resumption. stopped: whether the listener asked
+    to stop.
     """
 
     history: tuple[Epoch, ...] = ()
@@ -48,7 +48,7 @@ class Progress:
     stopped: bool = False
 
     def after(self, line: Epoch, better: bool) -> "Progress":
-        """At the beginning of the next epoch. better: than all before, on validation."""
+        """Return the progress at the start of the next epoch. better: `line` is the best so far."""
         best = len(self.history) if better else self.best
         return Progress(
             (*self.history, line), self.epoch + 1, lr=self.lr, parts=self.parts, best=best
@@ -56,9 +56,9 @@ class Progress:
 
 
 def read_progress(own: Checkpointing) -> tuple[Progress, dict[str, Tensor]]:
-    """What a checkpoint of this very job holds: facts and tensors.
+    """Return progress and tensors of this job's checkpoint.
 
-    Raises BundleError, naming the file, for any other value, SpecError for another job.
+    Raises BundleError, naming the file, if it is malformed, SpecError if it is of another job.
     """
     path = own.path
     assert path is not None
@@ -83,9 +83,9 @@ def read_progress(own: Checkpointing) -> tuple[Progress, dict[str, Tensor]]:
 def check_progress(
     path: Path, progress: Progress, most: Mapping[str, int], lines: list[tuple[str, int]]
 ) -> None:
-    """Raises BundleError for progress that a phase can't have made.
+    """Raise BundleError for progress that the phase can't have made.
 
-    most: of its numbers, by name. lines: phase and epoch of each line of its history.
+    most: upper limits by field name. lines: expected phase and epoch of each history line.
     """
     fits = {name: getattr(progress, name) <= limit for name, limit in most.items()}
     fits["parts"] = progress.parts >= 1
@@ -101,7 +101,7 @@ def save_progress(
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write a checkpoint, if any is wanted. learned, best: weights now, and of the best epoch."""
+    """Write a checkpoint if enabled. learned, best: weights now and of the best epoch."""
     if own.path is None:
         return
     tensors = {f"learned.{name}": t for name, t in learned.items()}
@@ -115,7 +115,7 @@ def _whole(value: object) -> bool:
 
 
 def _real(value: object) -> bool:
-    """Finite, and small enough to be added up."""
+    """Return whether a number is finite and small enough to be summed."""
     return isinstance(value, int | float) and type(value) is not bool and abs(value) < 1e300
 
 
@@ -128,7 +128,7 @@ def _lines(value: object) -> bool:
 
 
 def _line(value: object) -> bool:
-    """Whether it is a line of history, as a dict."""
+    """Return whether a dict is a valid line of history."""
     return (
         isinstance(value, dict)
         and value.keys() == set(HISTORY)
@@ -149,7 +149,7 @@ _FITS: dict[str, Callable[[object], bool]] = {
 
 
 def altered(path: Path, why: str) -> BundleError:
-    """The error for a checkpoint that is not to be trusted."""
+    """Return the error for a damaged or altered checkpoint."""
     return BundleError(
         f"{path} is no checkpoint of training as it was written: {why}. Remove it to begin that "
         f"phase again."
@@ -157,7 +157,7 @@ def altered(path: Path, why: str) -> BundleError:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Replace `path` durably. Raises Diverged rather than keep a number that is not finite."""
+    """Replace `path` durably; raises Diverged instead of writing a non-finite number."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise Diverged(f"A checkpoint holds finite numbers only; {name} has others.")
@@ -167,7 +167,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_checkpoint` wrote; raises BundleError for anything else, a pipe among it."""
+    """Read what `write_checkpoint` wrote; raises BundleError for anything else, even a pipe."""
     try:
         data = read_bytes(path)
     except OSError as error:
@@ -191,9 +191,9 @@ def check_tensors(
     learned: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer | None,
 ) -> None:
-    """Raises BundleError unless a checkpoint has just what this network and optimiser take.
+    """Raise BundleError unless a checkpoint's tensors match network and optimiser.
 
-    optimizer: None before the first step, when it remembers nothing.
+    optimizer: None before the first step, when there is no optimiser state.
     """
     wanted = {f"{of}.{name}": t for of in ("learned", "best") for name, t in learned.items()}
     wanted |= _memory_like(tensors, optimizer) if optimizer else {}
@@ -209,9 +209,9 @@ def check_tensors(
 def _memory_like(
     tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Tensors of the shapes that the optimiser's memory has, by the names that it is saved by.
+    """Return tensors shaped like the optimiser's state, under their names in the checkpoint.
 
-    Each parameter that has any has what the others have. All of ours remember something.
+    Every parameter with state has the same entries; all our optimisers have state.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     named = [name.split(".", 1) for name in under("optimizer.", tensors) if "." in name]
@@ -226,7 +226,7 @@ def _memory_like(
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's memory of each parameter, by number and name."""
+    """Return the optimiser's state tensors by parameter number and name."""
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{number}.{name}": value
@@ -237,9 +237,9 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser made alike the memory that `pack_optimizer` took.
+    """Load the state from `pack_optimizer` into an identically built optimiser.
 
-    In the memory layout of the parameters, too: sums in another order would differ in the last bit.
+    Copies the parameters' memory layout: another summation order would change the last bit.
     """
     whole = optimizer.state_dict()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -1,4 +1,4 @@
-"""Where a training loop's batches come from: what was stored, or examples read anew."""
+"""The batches of a training loop, from stored tables or from examples read again."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +23,9 @@ Rows = NDArray[np.int64]
 
 
 class Feed(Protocol):
-    """Rows in, what the network is given of them out.
+    """A source of training rows: `batch` returns the network's input for some rows.
 
-    features: a feed of the rows' features (of their first view), if they are at hand.
+    features: a feed of the rows' features (of their first view), if available.
     """
 
     @property
@@ -41,9 +41,9 @@ class Feed(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Rows of feature tables, a table a view; each epoch shows every row's next view.
+    """Rows of feature tables, one table per view; each epoch uses the next view of every row.
 
-    cut: whether what crosses the cut is wanted rather than the features.
+    cut: whether `batch` returns the activations at the cut instead of the features.
     """
 
     tables: tuple[FeatureTable, ...]
@@ -85,10 +85,10 @@ class Stored:
 
 @dataclass(frozen=True, eq=False)
 class Fresh:
-    """Examples read, changed and run through the frozen part whenever they are wanted.
+    """Examples that are read, augmented and run through the frozen layers for every batch.
 
-    frozen: prepared examples -> what the network is given. count: how many views there
-    are, as of `Stored`; 0 for new ones every epoch.
+    frozen: prepared examples -> network input. count: number of views, as in `Stored`; 0 for new
+    ones every epoch.
     """
 
     data: Dataset
@@ -132,9 +132,9 @@ class Fresh:
 
 
 def view_numbers(rows: int, count: int, epoch: int, seed: int) -> NDArray[np.int64]:  # (rows,)
-    """Which view of each row an epoch shows: all of them in turn, from a place of its own on.
+    """Return the view of each row in an epoch: all views in turn, from a random first one.
 
-    With `count` 0 an epoch's views are those of its own number: never seen before.
+    With `count` 0 the view number is the epoch, so views never repeat.
     """
     if count == 0:
         return np.full(rows, epoch)
@@ -145,6 +145,6 @@ def view_numbers(rows: int, count: int, epoch: int, seed: int) -> NDArray[np.int
 
 
 def batches(rows: int, size: int, epoch: int, seed: int) -> Sequence[Rows]:
-    """All rows in a new order every epoch, cut into batches; the last one may be smaller."""
+    """Return all rows in a new order every epoch, split into batches; the last may be smaller."""
     order = np.random.default_rng([seed, epoch]).permutation(rows)
     return [order[start : start + size] for start in range(0, rows, size)]

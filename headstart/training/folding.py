@@ -1,9 +1,8 @@
-"""Convolutions that carry the norm behind them: the same sums, with a pass over the pictures less.
+"""Fold batch norms into the convolutions before them: one pass over the activations less.
 
-A batch norm in inference mode is a factor and a shift a channel, so it can be part of the
-convolution's weight and bias (as ONNX Runtime does when it loads a graph). Here that happens anew
-in every step, from the very parameters that learn: gradients reach weight, scale and shift as they
-would have.
+A batch norm in inference mode is a factor and a shift per channel, so it can be part of the
+convolution's weight and bias (as ONNX Runtime does on loading). Here the folding happens in every
+step, from the trainable parameters: gradients reach weight, scale and shift as without folding.
 """
 
 from typing import Any
@@ -16,9 +15,9 @@ from headstart.backbones.padding import PaddedConv2d
 
 
 def folded(module: nn.Module) -> nn.Module:
-    """The same network, parameters and names, each convolution with its norm in one operation.
+    """Return the network with each batch norm folded into its convolution; names are unchanged.
 
-    For norms in inference mode only. What isn't a traced graph is given back as it is.
+    Only for norms in inference mode. A module that is not a traced graph is returned unchanged.
     """
     if not isinstance(module, fx.GraphModule):
         return module
@@ -42,7 +41,7 @@ def conv_norm(
     var: Tensor,
     settings: tuple[Any, ...],
 ) -> Tensor:
-    """batch_norm(conv2d(x)) with fixed statistics. settings: edges, eps and conv2d's own."""
+    """Return batch_norm(conv2d(x)) with fixed statistics. settings: edges, eps, conv2d's."""
     edges, eps, stride, padding, dilation, groups = settings
     factor = scale * torch.rsqrt(var + eps)
     moved = shift - mean * factor if bias is None else shift + (bias - mean) * factor
@@ -52,7 +51,7 @@ def conv_norm(
 
 
 def _folds(node: fx.Node, parts: dict[str, nn.Module]) -> bool:
-    """Whether a node is a batch norm that alone reads a convolution."""
+    """Return whether a node is a batch norm and the only reader of a convolution."""
     norm = parts.get(str(node.target)) if node.op == "call_module" else None
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
         return False
@@ -84,7 +83,7 @@ def _joined(
     tensors = [graph.get_attr(f"{norm_node.target}.{name}") for name in names]
     x = values[conv_node.args[0]]  # type: ignore[index]
     said = graph.call_function(conv_norm, (x, weight, bias, *tensors, settings))
-    for part in ("drop", "act"):  # what timm's norms hold beside
+    for part in ("drop", "act"):  # parts of timm's norm layers
         if hasattr(norm, part):
             said = graph.call_module(f"{norm_node.target}.{part}", (said,))
     return said

@@ -1,4 +1,4 @@
-"""Numbers that are not finite stop training at once, with their cause."""
+"""Checks that stop training on non-finite numbers and name the cause."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from headstart.base.errors import Diverged
 
-LARGEST = 1e6  # no tensor of a network that learns has such a norm; a rate far too high gets there
+LARGEST = 1e6  # no tensor of a healthy network has such a norm; a far too high rate reaches it
 
 
 def check_input(x: Tensor, ids: Sequence[str]) -> None:
-    """Raises Diverged, naming the first example whose input is not finite."""
+    """Raise Diverged, naming the first example with non-finite input."""
     if x.is_floating_point() and not (finite := torch.isfinite(x).flatten(1).all(1)).all():
         name = ids[int((~finite).nonzero()[0])]
         raise Diverged(
@@ -21,7 +21,7 @@ def check_input(x: Tensor, ids: Sequence[str]) -> None:
 
 
 def check_losses(losses: Tensor, ids: Sequence[str], weights: Mapping[str, Tensor]) -> None:
-    """Raises Diverged for a loss (N,) that is not finite: by a weight's fault, or an example's."""
+    """Raise Diverged for a non-finite loss (N,), naming a bad weight or the example."""
     finite = torch.isfinite(losses)
     if finite.all():
         return
@@ -34,7 +34,7 @@ def check_losses(losses: Tensor, ids: Sequence[str], weights: Mapping[str, Tenso
 
 
 def check_gradients(gradients: Mapping[str, Tensor], ids: Sequence[str]) -> None:
-    """Raises Diverged, naming the first parameter whose gradient is not finite."""
+    """Raise Diverged, naming the first parameter with a non-finite gradient."""
     if (name := _first_beyond(gradients, float("inf"))) is not None:
         raise Diverged(
             f"Training stopped before the step was taken: the gradient of {name} is not a finite "
@@ -43,7 +43,7 @@ def check_gradients(gradients: Mapping[str, Tensor], ids: Sequence[str]) -> None
 
 
 def check_weights(weights: Mapping[str, Tensor]) -> None:
-    """Raises Diverged, naming the first weight that is not finite, or far too large."""
+    """Raise Diverged, naming the first weight that is non-finite or far too large."""
     if (name := _first_beyond(weights, LARGEST)) is not None:
         raise Diverged(
             f"Training stopped: {name} is no longer a finite number of a usual size (it went "
@@ -52,9 +52,9 @@ def check_weights(weights: Mapping[str, Tensor]) -> None:
 
 
 def _first_beyond(tensors: Mapping[str, Tensor], limit: float) -> str | None:
-    """The first name whose tensor has a norm of NaN, or one that is not below the limit."""
-    sizes = torch._foreach_norm(list(tensors.values()))  # no less than the largest number
-    if bool((torch.stack(sizes) < limit).all()):  # NaN compares as not below
+    """Return the first name whose tensor has norm NaN or not below `limit`; otherwise None."""
+    sizes = torch._foreach_norm(list(tensors.values()))  # at least the largest absolute value
+    if bool((torch.stack(sizes) < limit).all()):  # false for NaN
         return None
     return next(n for n, size in zip(tensors, sizes, strict=True) if not size < limit)
 

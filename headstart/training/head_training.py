@@ -1,4 +1,4 @@
-"""A head trained by epochs on what a frozen backbone says, as the tutorials do it."""
+"""Train a head by epochs on the features of a frozen backbone."""
 
 from dataclasses import dataclass, replace
 
@@ -44,7 +44,7 @@ def train_head(
     features: int,
     context: RunContext = IN_MEMORY,
 ) -> TrainedHead:
-    """A new head of `spec`, trained on feeds of features (N, D), on the CPU: it is small."""
+    """Train a new head of `spec` on feeds of features (N, D); on the CPU, because it is small."""
     module = new_head(spec, features, rows.target.outputs, seed)
     network = Network(nn.Identity(), module, ())
     plan = head_plan(spec, seed)

@@ -1,4 +1,4 @@
-"""The lines of history.csv: what was measured in each epoch. No tensors here: pages read it too."""
+"""The lines of history.csv, one per epoch. Imports no PyTorch, because reports read them too."""
 
 import csv
 from dataclasses import dataclass, fields
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of history.csv. epoch 0 is before training; None where nothing was measured."""
+    """A line of history.csv. epoch 0 is before training; None means not measured."""
 
     phase: str
     epoch: int
@@ -20,11 +20,11 @@ class Epoch:
 
     @property
     def merit(self) -> tuple[float, float]:
-        """More right answers on validation are better; a tie goes to the smaller loss."""
+        """The sort key on validation: accuracy, then the smaller loss."""
         return self.val_accuracy or 0.0, -(self.val_loss or 0.0)
 
     def figures(self) -> dict[str, float]:
-        """What was measured, by name."""
+        """Return the measured values by name."""
         named = {name: getattr(self, name) for name in (*MEASURED, "seconds")}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -34,7 +34,7 @@ MEASURED = HISTORY[2:-1]  # columns that may be empty
 
 
 def read_history(path: Path) -> tuple[Epoch, ...]:
-    """The lines of all phases in turn; OSError, ValueError or TypeError for no such table."""
+    """Read the lines of all phases; raises OSError, ValueError or TypeError for other files."""
     with open(path, encoding="utf-8", newline="") as f:
         reader = csv.DictReader(f)
         if missing := set(HISTORY) - set(reader.fieldnames or ()):
@@ -43,7 +43,7 @@ def read_history(path: Path) -> tuple[Epoch, ...]:
 
 
 def _line(row: dict[str, str]) -> Epoch:
-    """Raises TypeError for a line that ends too soon."""
+    """Parse a line; raises TypeError if it is incomplete."""
     measured = {name: None if row[name] == "" else float(row[name]) for name in MEASURED}
     seconds = float(row["seconds"])
     return Epoch(phase=row["phase"], epoch=int(row["epoch"]), seconds=seconds, **measured)

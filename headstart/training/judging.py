@@ -1,4 +1,4 @@
-"""How good a network is on rows that it does not learn from: its loss and accuracy."""
+"""Evaluate a network on rows that it is not trained on: loss and accuracy."""
 
 import numpy as np
 import torch
@@ -10,17 +10,17 @@ from headstart.training.feeds import Feed, Rows
 from headstart.training.guards import check_input, check_losses
 from headstart.training.network import laid_out, logits_of
 
-JUDGED = 64  # rows of a batch that is only looked at
+JUDGED = 64  # batch size without gradients
 Figures = tuple[float | None, float | None]  # loss and accuracy
 NOTHING: Figures = (None, None)
 
 
 def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figures:
-    """Mean loss, and the share of right answers where the target counts them.
+    """Return the mean loss, and the accuracy where the target defines one.
 
-    attack: of pixels (N, S, S, 3) instead, up to 256 rows of them, evenly spread, each changed so
-    that another class is called if one within reach is found.
-    Raises Diverged, naming the row, for what is not finite.
+    attack: evaluate up to 256 evenly spaced rows of pixels (N, S, S, 3) instead, each changed to be
+    misclassified if a change within reach is found. Raises Diverged, naming the row, for non-finite
+    numbers.
     """
     network.eval()
     loss, right, n, target = 0.0, 0, len(rows.ids), rows.target
@@ -45,5 +45,5 @@ def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figur
 
 
 def _some(n: int, most: int) -> Rows:
-    """All of n rows, or so many of them, evenly spread."""
+    """Return at most `most` of n row numbers, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))

@@ -1,7 +1,7 @@
-"""The one training loop: heads on features, tails from the cut and whole networks go through it.
+"""The training loop for heads on features, tails from the cut, and whole networks.
 
-All randomness of a step comes from (seed, epoch, step), so that training which was cut off anywhere
-goes on to the bit from its last checkpoint: its `Progress` and the tensors are all there is.
+All randomness of a step comes from (seed, epoch, step), so that interrupted training resumes bit
+for bit from its last checkpoint, which holds `Progress` and tensors only.
 """
 
 import os
@@ -44,9 +44,8 @@ from headstart.training.plan import Plan
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """history: a line an epoch. chosen: the epoch whose weights the network now has. start: what
-    it had before. stopped: whether the listener ended training before the plan did.
-    """
+    """history: one line per epoch. chosen: the epoch whose weights the network has. start: the
+    weights before training. stopped: whether the listener ended training early."""
 
     history: tuple[Epoch, ...]
     chosen: int
@@ -65,14 +64,15 @@ def train(
     after: int = 0,
     depth: Mapping[str, int] | None = None,
 ) -> Trained:
-    """Train what is thawed of `network`, in place; it ends with the weights of the epoch kept.
+    """Train the thawed parameters of `network` in place; it ends with the weights of the kept
+    epoch.
 
-    phase: its name in the history. after: epochs that came before, so that they are numbered on.
-    depth: blocks below the head, by parameter of the tail, for `layer_decay`.
-    Raises Diverged, before anything is saved, for a number that is not finite; KeyboardInterrupt
-    when `context.checkpoints` asks for it, and whatever the listener raises, after saving.
+    phase: its name in the history. after: number of earlier epochs, added to epoch numbers. depth:
+    blocks below the head, by parameter of the tail, for `layer_decay`. Raises Diverged for a
+    non-finite number, before anything is saved; KeyboardInterrupt when `context.checkpoints` asks
+    to stop, and the listener's exceptions, after saving.
     """
-    check_rate("lr", plan.lr)  # 0 stands for what nobody has settled yet
+    check_rate("lr", plan.lr)  # 0 means unresolved
     network.to(context.runtime.device).to(memory_format=torch.channels_last)
     start, optimizer = snapshot(network.learned()), make_optimizer(network, plan, depth)
     work = _Work(network, optimizer, plan, rows, val, context, phase, after)
@@ -85,7 +85,7 @@ def train(
 
 @dataclass(eq=False)
 class _Work:
-    """Training under way. What changes in it is `at`, and the tensors that a checkpoint holds."""
+    """Training in progress. Only `at` and the tensors of a checkpoint change."""
 
     network: Network
     optimizer: torch.optim.Optimizer
@@ -96,7 +96,7 @@ class _Work:
     phase: str
     after: int
     at: Progress = Progress()
-    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch so far
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch
     began: float = field(default_factory=time.perf_counter)
     saved: float = field(default_factory=time.perf_counter)
 
@@ -110,7 +110,7 @@ class _Work:
 
     @property
     def number(self) -> int:
-        """Of the epoch under way, counted on from the phase before."""
+        """The number of the current epoch, counted on from the phase before."""
         return self.after + self.at.epoch + 1
 
     def run(self, stop: Callable[[], bool]) -> None:
@@ -127,7 +127,7 @@ class _Work:
             self.judge_epoch()
 
     def learn(self, picked: Rows, steps: int) -> None:
-        """One step of the optimiser, on one batch, each of its numbers seen to be finite."""
+        """Take one optimiser step on one batch, checking that all numbers are finite."""
         plan, seeds = self.plan, (self.plan.seed, self.number, self.at.step)
         done, whole = self.at.epoch * steps + self.at.step, plan.epochs * steps
         lr = set_rates(self.optimizer, plan, done, whole)
@@ -149,7 +149,7 @@ class _Work:
     def gradients(
         self, x: Tensor, soft: Tensor, ids: list[str], push: Push | None
     ) -> tuple[Tensor, Tensor]:
-        """Backward through the whole batch, in parts if it does not fit; outputs and losses."""
+        """Compute gradients of a batch, in parts if memory is short; return outputs and losses."""
         while True:
             try:
                 return self.backward(self.changed(x, soft, push), soft, ids)
@@ -160,7 +160,7 @@ class _Work:
                 self.tell(parts_message(len(x), self.at.parts))
 
     def changed(self, x: Tensor, soft: Tensor, push: Push | None) -> Tensor:
-        """What is learned from: the batch, attacked against the network if training is so."""
+        """Return the batch to learn from: attacked if `push` is given."""
         if push is None:
             return laid_out(x)
         self.network.eval()
@@ -186,7 +186,7 @@ class _Work:
         return torch.cat(outputs), torch.cat(lost)
 
     def stepped(self, steps: int, stop: Callable[[], bool]) -> None:
-        """Note that a step is done; write a checkpoint when it is time or the end is asked for."""
+        """Count a step; save a checkpoint when it is due or a stop is requested."""
         self.at = replace(self.at, step=self.at.step + 1)
         done, total = self.at.epoch * steps + self.at.step, self.plan.epochs * steps
         with self.saved_on_error():
@@ -198,8 +198,8 @@ class _Work:
             raise KeyboardInterrupt
 
     def judge_start(self) -> None:
-        """Epoch 0: what the network answers before training; the best so far."""
-        plain = self.rows.features  # of them the head says what the whole network would
+        """Evaluate the network before training (epoch 0), as the best so far."""
+        plain = self.rows.features  # on features the head equals the whole network
         train = NOTHING if plain is None else judge(self.network.head, plain)
         line = Epoch(self.phase, self.after, None, *train, *self.judged_val(), 0.0)
         self.at, self.best = Progress(history=(line,)), snapshot(self.learned)
@@ -207,7 +207,7 @@ class _Work:
         self.began = time.perf_counter()
 
     def judge_epoch(self) -> None:
-        """A line of history for the epoch that is over; its weights are kept if they are better."""
+        """Add the finished epoch to the history; keep its weights if they are the best."""
         n, at = len(self.rows.ids), self.at
         right = at.right / n if self.target.counts_right else None
         train, val = (at.loss / n, right), self.judged_val()
@@ -220,7 +220,7 @@ class _Work:
         self.hear(line)
 
     def hear(self, line: Epoch) -> None:
-        """Tell the listener of an epoch; the end that it asks for is kept in the checkpoint."""
+        """Report an epoch to the listener; save its request to stop in the checkpoint."""
         figures = line.figures()
         if self.plan.adversarial:
             figures["adversarial"] = self.plan.adversarial
@@ -235,7 +235,7 @@ class _Work:
         self.context.listener.stage(self.phase, message)
 
     def stale(self) -> bool:
-        """Whether validation has not got better for as long as the plan is patient."""
+        """Return whether validation has not improved for `plan.patience` epochs."""
         return 0 < self.plan.patience <= self.at.epoch - self.at.best and len(self.val.ids) > 0
 
     def judged_val(self) -> Figures:
@@ -244,14 +244,14 @@ class _Work:
         return judge(self.network, self.val, judging_attack(self.plan))
 
     def keep(self) -> int:
-        """Give the network the weights of the epoch that the plan keeps; return its number."""
+        """Load the weights of the epoch that the plan keeps; return its number."""
         if self.plan.keep == "last" or not len(self.val.ids):
             return self.at.history[-1].epoch
         self.network.load(self.best)
         return self.at.history[self.at.best].epoch
 
     def resume(self) -> bool:
-        """Go on from the checkpoint of this very job, if there is one."""
+        """Resume from this job's checkpoint; return whether there is one."""
         own = self.context.checkpoints
         if own.path is None or not os.path.lexists(own.path):
             return False
@@ -277,7 +277,7 @@ class _Work:
 
     @contextmanager
     def saved_on_error(self) -> Iterator[None]:
-        """Save where training is before an error of the listener ends it."""
+        """Save a checkpoint before an exception of the listener ends training."""
         try:
             yield
         except BaseException as error:
@@ -289,11 +289,11 @@ class _Work:
 
 @contextmanager
 def _seeded(*numbers: int) -> Iterator[None]:
-    """What layers such as dropout draw inside comes from these numbers alone."""
+    """Seed PyTorch's random draws, such as dropout, with these numbers only."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     cuda = torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a trace of each call
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a stack trace per call
         if cuda:
             torch.cuda.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""What is trained: the thawed tail of a backbone with a head on it."""
+"""The network that is trained: the thawed tail of a backbone and a head."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -19,9 +19,9 @@ from headstart.heads.specs import TrainedSpec
 
 @dataclass(frozen=True)
 class Count:
-    """Numbers and tensors that a phase trains, and that it leaves alone.
+    """Numbers of parameters and tensors that a phase trains and that it leaves frozen.
 
-    Statistics of normalisation layers are among the frozen ones, as Keras counts them.
+    Statistics of normalisation layers count as frozen, as in Keras.
     """
 
     trainable: int
@@ -31,10 +31,10 @@ class Count:
 
 
 class Network(nn.Module):
-    """tail: what comes from a feed -> (N, D); head: (N, D) -> (N, C) logits, or (N, 1).
+    """tail: a feed's batch -> (N, D); head: (N, D) -> (N, C) logits, or (N, 1).
 
-    thawed: names of the tail's parameters that learn; the head always does. norms_learn: thawed
-    normalisation layers take part with the statistics of the batch and go on learning them.
+    thawed: names of the tail's trainable parameters; the head is always trained. norms_learn:
+    thawed normalisation layers use batch statistics and update their running statistics.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Network(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> "Network":
-        """Training mode where something learns; frozen layers and norms stay in inference mode.
+        """Set training mode where something learns; frozen layers and norms stay in inference mode.
 
-        A frozen batch norm in training mode would drift with every batch: the classic trap.
+        A frozen batch norm in training mode would drift with every batch.
         """
         super().train(False)
         self.training = mode
@@ -69,7 +69,7 @@ class Network(nn.Module):
         return self
 
     def learned(self) -> dict[str, Tensor]:
-        """Everything that training changes, by name: the very tensors, not copies."""
+        """Return the tensors that training changes, by name: the tensors themselves, not copies."""
         found: dict[str, Tensor] = {n: p for n, p in self.named_parameters() if p.requires_grad}
         if self.norms_learn:
             for name, module in self.named_modules():
@@ -78,7 +78,7 @@ class Network(nn.Module):
         return {name: tensor.data for name, tensor in found.items()}
 
     def load(self, learned: dict[str, Tensor]) -> None:
-        """Put back what `learned` gave."""
+        """Restore tensors from `learned`."""
         own = self.learned()
         for name, tensor in learned.items():
             own[name].copy_(tensor)
@@ -89,7 +89,7 @@ def snapshot(learned: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def count(whole: Sequence[nn.Module], network: Network) -> Count:
-    """Of the modules `whole` (the backbone, the head), what the network trains and what not."""
+    """Count what the network trains and leaves frozen of `whole` (the backbone, the head)."""
     learning = [p for p in network.parameters() if p.requires_grad]
     every = [t for m in whole for n, t in m.state_dict().items() if not n.endswith("_tracked")]
     trainable = sum(p.numel() for p in learning)
@@ -98,10 +98,10 @@ def count(whole: Sequence[nn.Module], network: Network) -> Count:
 
 
 def new_head(spec: TrainedSpec, features: int, classes: int, seed: int) -> nn.Sequential:
-    """Dense layers as Keras begins them: Glorot uniform weights, biases 0; dropout comes first.
+    """Return dense layers with Keras' start: Glorot uniform weights, zero biases; dropout first.
 
-    Raises SpecError if one logit is asked for and there are not two classes, or if the layers are
-    too large for this machine.
+    Raises SpecError if one logit is requested for other than two classes, or if the layers don't
+    fit this machine's memory.
     """
     spec.check_classes(classes)
     spec.check_room(features, classes)
@@ -115,7 +115,7 @@ def new_head(spec: TrainedSpec, features: int, classes: int, seed: int) -> nn.Se
 
 
 def head_module(head: Head, dropout: float = 0.0) -> nn.Sequential:
-    """A fitted head as a module that can go on learning; raises SpecError if it can't."""
+    """Return a fitted head as a trainable module; raises SpecError for other kinds of heads."""
     if isinstance(head, LinearHead):
         pairs = [(head.weight, head.bias)]
     elif isinstance(head, MlpHead):
@@ -134,7 +134,7 @@ def head_module(head: Head, dropout: float = 0.0) -> nn.Sequential:
 
 
 def head_of(module: nn.Module) -> MlpHead:
-    """The layers of a head module as they are now, reckoned with NumPy from here on."""
+    """Return the current layers of a head module as a NumPy head."""
     layers = [layer for layer in copy.deepcopy(module).modules() if isinstance(layer, nn.Linear)]
     weights = tuple(np.ascontiguousarray(m.weight.detach().cpu().float().numpy().T) for m in layers)
     return MlpHead(weights, tuple(m.bias.detach().cpu().float().numpy().copy() for m in layers))
@@ -150,8 +150,8 @@ def _stacked(layers: Sequence[nn.Linear], dropout: float) -> nn.Sequential:
 
 
 def compiled(network: Network) -> Callable[[Tensor], Tensor]:
-    """The network as torch.compile makes it; raises SpecError at its first step if it can't."""
-    from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
+    """Return the network under torch.compile; the first call raises SpecError if that fails."""
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
     forward = torch.compile(network, options={"fallback_random": True})  # dropout as uncompiled
 
@@ -170,14 +170,14 @@ def compiled(network: Network) -> Callable[[Tensor], Tensor]:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """What crosses a cut (N, C, H, W) with its channels last in memory; pixels have them so."""
+    """Return activations (N, C, H, W) in channels-last memory layout; pixels are so already."""
     if x.dim() == 4 and x.is_floating_point():
         return x.contiguous(memory_format=torch.channels_last)
     return x
 
 
 def logits_of(forward: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
-    """Logits in float32; on an accelerator reckoned in bfloat16 where that is safe."""
+    """Return float32 logits; on an accelerator computed in bfloat16 autocast."""
     x = x.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
         return forward(x).float()

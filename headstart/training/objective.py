@@ -1,4 +1,4 @@
-"""How a batch is changed before it is learned from, whatever it holds."""
+"""Mixup of the examples of a batch."""
 
 import numpy as np
 import torch
@@ -8,9 +8,9 @@ from torch import Tensor
 def mixed(
     x: Tensor, soft: Tensor, strength: float, seeds: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Each row and its soft label blended with another of the batch.
+    """Blend each row and its soft label with another row of the batch.
 
-    Mixup (Zhang et al. 2018, eq. 1); a strength of 0 changes nothing.
+    Mixup (Zhang et al. 2018, eq. 1); strength 0 changes nothing.
     """
     if not strength:
         return x, soft

@@ -1,4 +1,4 @@
-"""Who moves the weights, and how fast each of them moves."""
+"""Optimisers, parameter groups and learning-rate schedules."""
 
 import math
 from collections import defaultdict
@@ -10,17 +10,17 @@ from torch import nn
 from headstart.training.network import Network
 from headstart.training.plan import Plan
 
-KERAS_EPSILON = 1e-7  # what Keras adds to denominators, so that its recipes are the same here
+KERAS_EPSILON = 1e-7  # Keras' epsilon, so that Keras recipes give the same results
 MOMENTUM = 0.9
 
 
 def make_optimizer(
     network: Network, plan: Plan, depth: Mapping[str, int] | None = None
 ) -> torch.optim.Optimizer:
-    """An optimiser over everything that learns; weight decay leaves norms and biases alone.
+    """Return an optimiser of all trainable parameters; norms and biases have no weight decay.
 
-    depth: how many blocks below the head a parameter of the tail lies; with `layer_decay` each of
-    them learns that much slower than the one above (Howard and Ruder 2018; Clark et al. 2020).
+    depth: number of blocks between a tail parameter and the head; `layer_decay` scales the learning
+    rate once per block (Howard and Ruder 2018; Clark et al. 2020).
     """
     groups = defaultdict[tuple[int, bool], list[nn.Parameter]](list)
     for name, parameter in network.named_parameters():
@@ -49,7 +49,7 @@ def _optimizer(plan: Plan, groups: list[dict[str, object]]) -> torch.optim.Optim
 
 
 def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, step: int, steps: int) -> float:
-    """Give each group its rate for this step, and return that of the head."""
+    """Set each group's learning rate for this step, and return the head's."""
     lr = plan.lr * rate_factor(plan, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
@@ -57,7 +57,7 @@ def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, step: int, steps: in
 
 
 def rate_factor(plan: Plan, step: int, steps: int) -> float:
-    """Of the full rate: a line up from 0 in the warm-up, then 1, or half a cosine down to 0.
+    """Return the share of the full rate: linear warm-up from 0, then 1 or half a cosine to 0.
 
     Loshchilov and Hutter 2017, eq. 5, without restarts.
     """

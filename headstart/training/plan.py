@@ -1,4 +1,4 @@
-"""How a network is trained, whatever it is: the settings of one phase."""
+"""The settings of one training phase of any network."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -23,7 +23,7 @@ MOSTS = {"weight_decay": 1000, "mixup": 1000, "clip": MOST, "patience": MOST}
 
 @dataclass(frozen=True)
 class Plan:
-    """One phase of training; the trained heads make one, and FineTune is one."""
+    """One training phase; the heads trained by epochs build one, FineTune subclasses it."""
 
     epochs: Annotated[int, "passes over the training rows"] = 10
     batch_size: Annotated[int, "rows per step"] = 32
