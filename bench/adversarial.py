@@ -1,4 +1,4 @@
-"""Does adversarial fine-tuning pay? Accuracy under attack, with it and without, and what it costs.
+"""Adversarial fine-tuning: accuracy with and without attack, and the time it takes.
 
     python bench/adversarial.py [--size 224] [--cells 2624] [--epsilon 2] [--epochs 5] [--lr 1e-4]
 

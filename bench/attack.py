@@ -1,4 +1,4 @@
-"""Solar cells changed by a few levels: does the saved file still fool the model?
+"""Attacks on solar cells: are the saved files, changed by a few levels, misclassified?
 
     python bench/attack.py [RUN] [--cells 50] [--outside 16]
 

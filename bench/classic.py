@@ -1,4 +1,4 @@
-"""A head on stored features against the tutorial's way, on the same images and the same split.
+"""A head on stored features, compared with the tutorial's loop on the same images and split.
 
     python bench/classic.py [--images 600] [--epochs 10] [--channels-last]
 

@@ -1,4 +1,4 @@
-"""Over 1,100 files by other writers through `decode`, against what other readers find in them.
+"""Over 1,100 files of other programs, decoded by `decode` and by other readers.
 
     python bench/decoding.py [--every 1] [--seed 0]
 

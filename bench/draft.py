@@ -1,4 +1,4 @@
-"""Large JPEGs decoded at a fraction of their size (`draft`) against decoded whole.
+"""Large JPEGs decoded at a fraction of their size (`draft`), compared with full decoding.
 
     python bench/draft.py [--images 12] [--rounds 5]
 

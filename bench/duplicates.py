@@ -1,4 +1,4 @@
-"""How many planted duplicates are found, and how many pairs are found that were not planted.
+"""How many planted duplicates are found, and how many of the pairs found were not planted.
 
     python bench/duplicates.py [--planted 350] [--images 1000] [--seed 0]
 

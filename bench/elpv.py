@@ -1,4 +1,4 @@
-"""Solar cells, two phases against a head only, a network from scratch, and what was published.
+"""Accuracy on solar cells: two phases, a head only, from scratch, and published results.
 
     python bench/elpv.py [--seeds 0 1 2] [--epochs 8] [--size 224] [--label-smoothing 0]
 

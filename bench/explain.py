@@ -1,4 +1,4 @@
-"""Are the maps right? They change with the head, they find what decides, hiding them costs most.
+"""Are explanation maps right? Shuffled heads, pasted patches and deletion curves.
 
     python bench/explain.py [--run RUN] [--count 50] [--starts 3]
 

@@ -1,4 +1,4 @@
-"""Frozen features, end to end: Headstart against the usual PyTorch loop, side by side.
+"""Feature extraction, end to end: Headstart and the usual PyTorch loop, side by side.
 
     python bench/extract.py [--images 1000] [--heavy-images 200] [--rounds 3]
 

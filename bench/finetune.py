@@ -1,4 +1,4 @@
-"""The tutorial's two phases, full runs one after the other: Headstart against how it is done today.
+"""The tutorial's two phases, full runs in turn: Headstart, Keras, PyTorch and fastai.
 
     python bench/finetune.py [--images 600] [--epochs 10] [--only NAME …] [--augmented-only]
 

@@ -1,4 +1,4 @@
-"""Mutated images through `decode`: it gives pixels or says DataError, soon, whatever the bytes.
+"""Mutated images: does `decode` return pixels or raise DataError, in a short time?
 
     python bench/fuzz_images.py [--images 100000] [--seed 0]
 

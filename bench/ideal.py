@@ -1,4 +1,4 @@
-"""Ideal pictures of ImageNet's classes: how sure are this network and another, and how smooth?
+"""Ideal pictures of ImageNet classes: scores of this and another network, and smoothness.
 
     python bench/ideal.py [--classes tabby zebra daisy] [--pictures docs/images]
 

@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of an evaluation hold the true value, on simulated test sets.
+"""How often the 95 % intervals of an evaluation contain the true value, on simulated test sets.
 
     python bench/intervals.py [--sets 2000] [--resamples 400]
 

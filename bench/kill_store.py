@@ -1,4 +1,4 @@
-"""Writers of a store's table are killed at random moments: is any acknowledged row lost or wrong?
+"""Processes killed while they write to the store: is any acknowledged row lost or wrong?
 
     python bench/kill_store.py [--kills 1000] [--seed 0]
     python bench/kill_store.py --flips 200

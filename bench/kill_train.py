@@ -1,4 +1,4 @@
-"""Runs are killed at random moments and resumed: do they end to the bit as an unbroken one?
+"""Trainings killed and resumed: are their results bitwise those of an uninterrupted one?
 
     python bench/kill_train.py [--runs 20] [--kills 3] [--seed 0]
     python bench/kill_train.py --flips 200

@@ -1,4 +1,4 @@
-"""Peak memory while features of many images are extracted: flat, whatever their number.
+"""Peak memory of feature extraction, for few and for many images.
 
     python bench/memory.py [--images 20000] [--few 5000]
 

@@ -1,4 +1,4 @@
-"""Label mistakes planted in the solar cells: are they among those that are named?
+"""Label mistakes planted among the solar cells: how many of them are found?
 
     python bench/mistakes.py [--seeds 0 1 2]
 

@@ -1,4 +1,4 @@
-"""The report of a large run, built again from what the run stored: seconds, memory, size.
+"""The report of a large run, made again from its stored results: time, memory, size.
 
     python bench/report.py [--images 7000] [--classes 37]
 

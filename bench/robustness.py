@@ -1,4 +1,4 @@
-"""A model on changed pictures: under attack, beside an independent library, and under damage.
+"""Accuracy under attack, compared with an independent library, and under everyday damage.
 
     python bench/robustness.py [RUN] [--rows 100] [--outside 32]
 

@@ -1,4 +1,4 @@
-"""Seconds that a command costs before it does anything, beyond Python's own start.
+"""Seconds until a command starts its work, beyond the start of Python itself.
 
     python bench/startup.py [--runs 15]
 

@@ -1,4 +1,4 @@
-"""Solar cells and photographs that are none: does the model say that it does not know them?
+"""Photographs of other things than solar cells: does the model call them unknown?
 
     python bench/unknowns.py [--seeds 0 1 2]
 

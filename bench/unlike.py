@@ -1,4 +1,4 @@
-"""How far tasks lie from ImageNet: do the words near, far and very far come out as one would say?
+"""Distance of tasks from ImageNet: are they called near, far or very far as people would?
 
     python bench/unlike.py [--foolbox FOLDER] [--backbones NAME …]
 
