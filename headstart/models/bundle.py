@@ -1,15 +1,15 @@
-"""The one thing that leaves the house: a folder that predicts without the training stack.
+"""A bundle: a folder that predicts without the training stack.
 
     manifest.json        format, SHA-256 of every other file, and of that list
     model.json           classes, the head's kind and settings, the model's limits, the graph's
                          inputs, versions
-    card.json            what the backbone eats and gives
-    graph.onnx           its layers; the numbers are in the next file
+    card.json            the backbone's card: its input, feature length and origin
+    graph.onnx           its layers; the weights are in the next file
     weights.safetensors  backbone.* (the module's state dict), head.*, limits.*
-    golden.json          the scores of a known example, checked at every load
+    golden.json          the scores of a fixed example, checked at every load
 
-Loading reads JSON, safetensors and ONNX, never a pickle, and refuses a folder in which a byte, a
-file or a setting is not the one that was saved.
+Loading reads JSON, safetensors and ONNX, never a pickle, and refuses a folder if any byte, file
+or setting differs from what was saved.
 """
 
 import hashlib
@@ -33,21 +33,21 @@ from headstart.base.errors import BundleError, HeadstartError, Mismatch
 from headstart.base.runtime import cores
 from headstart.features.engines import OnnxEngine, TorchEngine, compare
 from headstart.heads.families import load_head
-from headstart.modalities import inputs as inputs  # the kinds that a card may name
+from headstart.modalities import inputs as inputs  # registers the inputs that a card may name
 from headstart.models.limits import load_limits
 from headstart.models.model import Model
 from headstart.targets.registry import target_from_plain, target_to_plain
 
-FORMAT = 2  # 1 knew no limits
+FORMAT = 2  # format 1 had no limits
 FILES = ("card.json", "golden.json", "graph.onnx", "model.json", "weights.safetensors")
 MANIFEST = "manifest.json"
-GOLDEN_TOLERANCE = 1e-3  # of a probability; seen between processors: 1e-5
+GOLDEN_TOLERANCE = 1e-3  # of a probability; measured between processors: 1e-5
 PACKAGES = ("headstart", "numpy", "onnxruntime", "pillow", "timm", "torch")
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A saved model, verified: `model` predicts, `facts` is model.json as it was written."""
+    """A saved model after verification; `facts`: the content of model.json."""
 
     folder: Path
     model: Model
@@ -55,9 +55,9 @@ class Bundle:
 
 
 def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = None) -> Bundle:
-    """Write `model` to a new folder and read it back; raises FileExistsError if it is there.
+    """Write `model` to a new folder and load it; raises FileExistsError if `folder` exists.
 
-    told: how the model was come by, kept in its facts.
+    told: a description of how the model was made, kept in `facts`.
     """
     folder = Path(folder)
     frozen = _frozen(model.backbone)
@@ -86,10 +86,10 @@ def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = N
 
 
 def load(folder: Path | str, *, module: Any = None) -> Bundle:
-    """A bundle, verified to be what was saved and to score as it did; raises BundleError.
+    """Load a bundle and verify its files and its golden scores; raises BundleError.
 
-    module: what `wrap` was given, with any weights; then the model is in PyTorch again, to be
-    explained or tuned on. Raises Mismatch if it is another one.
+    module: the module that `wrap` was given, with any weights; makes the model a PyTorch model
+    again, which can be explained or fine-tuned. Raises Mismatch if it is a different module.
     """
     folder = Path(folder)
     _verify(folder)
@@ -119,7 +119,7 @@ def _rejoined(model: Model, module: Any) -> Model:
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of what a result may depend on."""
+    """Return the installed versions of packages that can affect a result."""
     found = {}
     for package in PACKAGES:
         try:
@@ -138,7 +138,7 @@ def _frozen(backbone: Backbone | Frozen) -> Frozen:
 
 
 def _check_export(frozen: Frozen, backbone: Backbone) -> None:
-    """Raises Mismatch unless the graph gives a known example PyTorch's features."""
+    """Raise Mismatch unless the graph reproduces PyTorch's features of the golden example."""
     known = backbone.card.input.golden()
     compare(OnnxEngine(frozen, cores())(known)[0], TorchEngine(backbone, "cpu")(known)[0])
 
@@ -160,7 +160,7 @@ def _read(folder: Path) -> Bundle:
 
 
 def _verify(folder: Path) -> None:
-    """Every byte and every name is the manifest's, and the manifest's own are what it says."""
+    """Raise BundleError unless the folder's files are exactly those in its manifest."""
     if not folder.exists():
         raise BundleError(f"There is no folder {folder}. Check the path.")
     if not (folder / MANIFEST).is_file():
@@ -184,7 +184,7 @@ def _verify(folder: Path) -> None:
 
 
 def _listed(folder: Path, text: bytes) -> dict[str, str]:
-    """The manifest's files; BundleError unless it is byte for byte what `_manifest` writes."""
+    """Return the manifest's files; raises BundleError unless it is as `_manifest` writes it."""
     try:
         manifest = json.loads(text)
         number, files = manifest["format"], dict(manifest["files"])
@@ -204,7 +204,7 @@ def _manifest(files: Mapping[str, str]) -> str:
 
 
 def _golden_answers(model: Model) -> dict[str, Any]:
-    """What the model's head answers to the known example, by name."""
+    """Return the model's outputs for the golden example, by name."""
     assert isinstance(model.backbone, Frozen)
     known = model.backbone.card.input.golden()
     x, *_ = OnnxEngine(model.backbone, cores())(known)

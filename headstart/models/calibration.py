@@ -1,4 +1,4 @@
-"""Scores that mean what they say: of the answers given with 0.8, 80 in 100 are right."""
+"""Calibration of scores: of the answers with score 0.8, 80 in 100 should be right."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from headstart.base.values import Record
 from headstart.heads.head import Floats
 
-BINS = 15  # as Guo et al. 2017 have it
+BINS = 15  # as in Guo et al. 2017
 POINTS = 20  # of the curve of accuracy against coverage
 
 
 @dataclass(frozen=True)
 class Bin(Record):
-    """n rows whose best score lies from `low` up to `high`; confidence, accuracy: their means."""
+    """n rows with a best score from `low` to `high`; confidence, accuracy: their means."""
 
     low: float
     high: float
@@ -25,15 +25,15 @@ class Bin(Record):
 
 @dataclass(frozen=True)
 class Calibration(Record):
-    """ece: expected calibration error, the mean over rows of |confidence - accuracy| of their bin
-    (Guo et al. 2017, On calibration of modern neural networks, eq. 3). bins: those with rows."""
+    """ece: expected calibration error, the mean over rows of |confidence - accuracy| of their
+    bin (Guo et al. 2017, On calibration of modern neural networks, eq. 3). bins: with rows."""
 
     ece: float
     bins: tuple[Bin, ...]
 
 
 def calibration(scores: Floats, labels: NDArray[np.int64], bins: int = BINS) -> Calibration:
-    """How far confidence is from accuracy, in bins of equal width."""
+    """Return the calibration error of scores (N, C), in bins of equal width."""
     sure, right = scores.max(axis=1).astype(np.float64), scores.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, bins - 1)
@@ -45,9 +45,9 @@ def calibration(scores: Floats, labels: NDArray[np.int64], bins: int = BINS) -> 
 
 
 def coverage_curve(scores: Floats, labels: NDArray[np.int64]) -> list[tuple[float, float]]:
-    """Accuracy of the surest 5, 10, … 100 % of the rows, as (coverage, accuracy).
+    """Return (coverage, accuracy) of the most confident 5, 10, … 100 % of the rows.
 
-    Of rows that are equally sure each counts as they do on average, whatever their order.
+    Rows with equal confidence each count with their mean accuracy, whatever their order.
     """
     sure, hits = scores.max(axis=1), scores.argmax(axis=1) == labels
     _, group = np.unique(-sure, return_inverse=True)

@@ -1,11 +1,11 @@
-"""Regions that hold the truth as often as was asked, whatever the model is worth.
+"""Split conformal prediction: regions that contain the truth with a chosen probability.
 
-Split conformal prediction: the target says how unlike the truth each answer is (`conformity`), and
-a region holds whatever is less unlike than the limit. For classes the score is 1 - p of the right
-one: Sadinle, Lei, Wasserman 2019, Least ambiguous set-valued classifiers with bounded error levels;
-the finite-sample rank of Angelopoulos and Bates 2021, A gentle introduction to conformal
-prediction, section 1. Rows trained nothing and come as new ones will: then a new row's region holds
-the truth with probability 1 - alpha or more.
+The target scores how much each answer disagrees with the truth (`conformity`), and a region
+contains all labels whose score is at most the limit. For classes the score is 1 - p of the true
+class: Sadinle, Lei, Wasserman 2019, Least ambiguous set-valued classifiers with bounded error
+levels; the finite-sample rank of Angelopoulos and Bates 2021, A gentle introduction to conformal
+prediction, section 1. If the calibration rows were not trained on and are exchangeable with new
+rows, a new row's region contains the truth with probability 1 - alpha or more.
 """
 
 import math
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 
 def upper_limit(values: NDArray[np.float64], share: float) -> float:
-    """What a new value exceeds with probability `share` at most; infinite if too few are known.
+    """Return a limit that a new value exceeds with probability `share` at most; inf if n is too
+    small.
 
     The ⌈(n + 1)(1 - share)⌉-th smallest of n exchangeable values.
 

@@ -1,4 +1,4 @@
-"""How unlike everything seen in training an input is, by its features."""
+"""The distance of an input's features from the training rows."""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,23 @@ from numpy.typing import NDArray
 from headstart.heads.head import Floats, blocks, check_width
 from headstart.heads.nearest import unit
 
-NEIGHBOUR = 5  # which one's distance is taken; the nearest may be a fluke
-CELLS = 2**22  # similarities held at once
+NEIGHBOUR = 5  # the neighbour whose distance counts; the nearest may be a fluke
+CELLS = 2**22  # similarities computed at once
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Features of training rows, (M, D), each of length 1, in half precision."""
+    """Features of training rows, (M, D), each scaled to length 1, in half precision."""
 
     rows: NDArray[np.float16]
 
     @classmethod
     def of(cls, x: Floats) -> "Seen":
-        """Of rows of features (M, D)."""
+        """Return the scaled rows of features (M, D)."""
         return cls(unit(x).astype(np.float16))
 
     def distance(self, x: Floats) -> NDArray[np.float64]:  # (N, D) -> (N,)
-        """From 0 to 2: to the fifth nearest of the rows seen, on the unit sphere.
+        """Return the distance, 0 to 2, to the fifth nearest training row on the unit sphere.
 
         Sun, Ming, Zhu, Li 2022, Out-of-distribution detection with deep nearest neighbors, eq. 4.
         """
@@ -37,7 +37,7 @@ class Seen:
 
 
 def distance_of_kth(alike: Floats, k: int) -> NDArray[np.float64]:  # (N, M) -> (N,)
-    """To the k-th nearest on the unit sphere, from cosines."""
+    """Return the distance to the k-th nearest row on the unit sphere, from cosines."""
     kth = -np.partition(-alike, k - 1, axis=1)[:, k - 1].astype(np.float64)
     distance: NDArray[np.float64] = np.sqrt(np.maximum(2 - 2 * kth, 0))
     return distance

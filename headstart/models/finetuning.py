@@ -1,4 +1,4 @@
-"""Fine-tuning: the top layers of a backbone go on learning, from a head that is fitted already."""
+"""Fine-tuning: train the top layers of a backbone together with a fitted head."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -23,16 +23,16 @@ from headstart.training.loop import Trained, train
 from headstart.training.network import Count, Network, count, head_module, head_of
 from headstart.training.plan import Norms
 
-HALF_FROM_BYTES = 2**30  # of activations at the cut: more of them are kept in half precision
-LINE = np.linspace(0, 1, 11)  # places between the weights before and after
+HALF_FROM_BYTES = 2**30  # activations at the cut beyond this size are stored in half precision
+LINE = np.linspace(0, 1, 11)  # interpolation weights between start and end
 
 
 @dataclass(frozen=True, eq=False)
 class ThawedBackbone:
-    """A backbone made ready to learn: a copy of its own, what is thawed, and where it is cut.
+    """A copy of a backbone prepared for fine-tuning: what is thawed and where it is cut.
 
-    cut: None if no point before the first thawed layer will do, or the pictures change in every
-    step: then the whole network is run.
+    cut: None, so that the whole network runs, if there is no usable cut before the first thawed
+    layer or if the images change in every step.
     """
 
     backbone: Backbone
@@ -40,15 +40,15 @@ class ThawedBackbone:
     cut: Cut | None
 
     def tap(self, rows: int, precision: Literal["auto", "float32", "float16"]) -> Tap:
-        """What extraction is to keep of so many rows beside their features, and how exactly."""
-        assert self.cut is not None  # or there is nothing to keep
+        """Return the request for activations at the cut, for storing `rows` rows in `precision`."""
+        assert self.cut is not None  # otherwise there is nothing to store
         tap = Tap(self.cut.name, self.cut.shape, self.cut.both)
         if precision == "auto":
             precision = "float16" if rows * tap.row_bytes > HALF_FROM_BYTES else "float32"
         return replace(tap, precision=precision)
 
     def network(self, head: torch.nn.Module, norms: Norms) -> Network:
-        """The thawed tail, or the whole network from its pixels, with a head on it."""
+        """Return the thawed tail, or without a cut the whole network, with a head."""
         if self.cut is not None:
             tail = folded(self.cut.tail) if norms == "frozen" else self.cut.tail
             return Network(tail, head, self.thawed, norms == "trained")
@@ -56,7 +56,7 @@ class ThawedBackbone:
         return Network(whole, head, (f"network.{n}" for n in self.thawed), norms == "trained")
 
     def depth(self) -> dict[str, int]:
-        """How many blocks below the head each parameter is."""
+        """Return, by parameter, how many blocks below the head it is."""
         blocks = enumerate(reversed(self.backbone.blocks), start=1)
         below = {name: n for n, block in blocks for name in block.parameters}
         return below if self.cut else {f"network.{name}": n for name, n in below.items()}
@@ -64,8 +64,8 @@ class ThawedBackbone:
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """A backbone and a head that learned together. wise: the share of what they learned that was
-    kept, if it was chosen; 1 is all of it."""
+    """A fine-tuned backbone and head. wise: the chosen share of the interpolation towards the
+    fine-tuned weights; 1 means all."""
 
     backbone: Backbone
     head: Head
@@ -77,9 +77,9 @@ class Tuned:
 def thaw(
     backbone: Backbone, layers: str, thaw_from: int | None = None, *, whole: bool = False
 ) -> ThawedBackbone:
-    """A copy of the backbone with these layers thawed (see `thawed_by`), cut before them.
+    """Return a copy of the backbone with these layers thawed (see `thawed_by`) and cut before them.
 
-    whole: it is not to be cut.
+    whole: leave it uncut.
     """
     own = replace(backbone, module=copy.deepcopy(backbone.module), source_head=None)
     thawed = thawed_by(own, layers, thaw_from)
@@ -96,11 +96,11 @@ def tune(
     phase: str = "finetune",
     after: int = 0,
 ) -> Tuned:
-    """Train the thawed layers and the head, by a recipe with nothing "auto" left in it.
+    """Train the thawed layers and the head, with resolved settings (nothing "auto").
 
-    Feeds give what crosses the cut, or pixels if there is none.
-    Raises SpecError for a head that can't go on learning, Diverged for numbers that aren't finite,
-    Mismatch if pictures are to be attacked and there is a cut.
+    feeds: activations at the cut, or prepared examples if there is none. Raises SpecError for a
+    head that can't be fine-tuned, Diverged for non-finite numbers, Mismatch for adversarial
+    training with a cut.
     """
     if recipe.adversarial and thawed.cut is not None:
         raise Mismatch(
@@ -127,9 +127,10 @@ def tune(
 
 
 def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> float:
-    """Leave the network at the best place, on validation, between where it began and ended.
+    """Load the weights between start and end that are best on validation; return their share.
 
-    Wortsman et al. 2022, Robust fine-tuning of zero-shot models, eq. 1; of equals the smaller loss.
+    Wortsman et al. 2022, Robust fine-tuning of zero-shot models, eq. 1; ties go to the smaller
+    loss.
     """
     end = {name: t.clone() for name, t in network.learned().items()}
 

@@ -1,4 +1,4 @@
-"""From a spec, a backbone and split data to a model: the head first, then the layers below it."""
+"""Fit a model from a spec, a backbone and split data: first the head, then the thawed layers."""
 
 from collections.abc import Sequence, Sized
 from dataclasses import replace
@@ -42,7 +42,7 @@ from headstart.training.judging import NOTHING, Figures
 from headstart.training.loop import Trained
 from headstart.training.network import Count, new_head
 
-SOLVED = 1  # epochs that a head which is solved, not trained, counts for
+SOLVED = 1  # the number of epochs that a solved head counts as
 
 
 def fit(
@@ -55,11 +55,11 @@ def fit(
     runtime: Runtime | None = None,
     listener: Listener | None = None,
 ) -> FitResult:
-    """Fit a model on `data.train`, choosing everything on `data.val`; `data.test` is not touched.
+    """Fit a model on `data.train`, choosing everything on `data.val`; `data.test` is not used.
 
-    A TwoPhaseSpec or a FeatureExtraction starts from a backbone or its name, and a FineTune from a
-    fitted model. augment: the views to train on, in place of the spec's.
-    Raises SpecError for the one given to the other, DataError for a class named "unknown" or "?".
+    start: a backbone or its name for a TwoPhaseSpec or FeatureExtraction, a fitted model for a
+    FineTune. augment: replaces the views of the spec. Raises SpecError for the wrong kind of start,
+    DataError for a class named "unknown" or "?".
 
     >>> fitted = hs.fit(hs.TwoPhaseSpec(), "timm:resnet50", hs.split(data))  # doctest: +SKIP
     >>> fitted.chosen, fitted.predict(new)  # doctest: +SKIP
@@ -87,10 +87,9 @@ def two_phases(
     context: RunContext,
     start: Start | None = None,
 ) -> Candidates:
-    """Fit a head on frozen features; then, if asked, tune the thawed layers from the cut; keep the
-    better one on validation.
+    """Fit a head, fine-tune it if the spec says so, and keep the better on validation.
 
-    start: what is prepared and extracted already, as of `prepare`.
+    start: the prepared start, if `prepare` has run already.
     """
     start = start or with_tap(prepare(spec, backbone), _rows(splits), spec.views, context)
     data = TrainingData(start, splits, spec.views, context)
@@ -105,7 +104,7 @@ def two_phases(
 
 
 def fit_phase(spec: FeatureExtraction, data: TrainingData, tables: Tables) -> FitResult:
-    """The first phase: a head on features of the frozen backbone."""
+    """Run the first phase: fit a head on features of the frozen backbone."""
     backbone, (views, val) = data.start.backbone, tables
     context = data.phase("head", backbone, val.x, *(v.x for v in views))
     with data.clock("head"), torch_threads(context.runtime.threads):
@@ -116,9 +115,9 @@ def fit_phase(spec: FeatureExtraction, data: TrainingData, tables: Tables) -> Fi
 
 
 def tune_phase(data: TrainingData, head: Model, tables: Tables | None = None) -> FitResult:
-    """The second phase: the thawed layers go on learning, from a model with a fitted head.
+    """Run the second phase: fine-tune from a model with a fitted head.
 
-    tables: of the views that it trains on and of validation, if they are extracted already.
+    tables: its training views and validation rows, if extracted already.
     """
     start = data.start
     assert start.settings is not None
@@ -140,9 +139,9 @@ def from_scratch(
     context: RunContext,
     phase: str = "scratch",
 ) -> FitResult:
-    """Train the whole of an untrained backbone and a new head, from pixels.
+    """Train all of an untrained backbone and a new head, from prepared examples.
 
-    By the schedule of `spec.finetune`, from the rate of the head; all of the network learns.
+    Uses the schedule of `spec.finetune` at the head's learning rate.
     """
     assert spec.finetune is not None
     settings = spec.finetune.from_scratch(spec.head.head_lr)
@@ -170,15 +169,15 @@ def fit_tables(
     context: RunContext = IN_MEMORY,
     new: Feed | None = None,
 ) -> FitResult:
-    """The head that `spec` asks for, on features of a backbone prepared for it.
+    """Fit the head of `spec` on features of a prepared backbone.
 
-    views: one table per view. new: instead, where a head trained by epochs gets its features from.
+    views: one table per view. new: the feed for a head trained by epochs, instead of `views`.
     """
     if isinstance(spec.head, TrainedSpec):
         return _trained_head(
             spec, spec.head, backbone, new or Stored(tuple(views), False, spec.seed), val, context
         )
-    judged = stacked(views if len(val) else views[:1])  # folds may not part the views of a row
+    judged = stacked(views if len(val) else views[:1])  # folds must not separate views of a row
     solved = solve_head(spec.head, judged, val)
     target = views[0].target.fitted(views[0].y)
     model = Model(backbone, solved.head, target, head_lr=spec.head_lr, epochs=SOLVED)
@@ -212,7 +211,7 @@ def fine_tune(
     feeds: Feeds,
     context: RunContext = IN_MEMORY,
 ) -> FitResult:
-    """Tune the thawed layers on from the head of `start`; epochs are numbered on from its own."""
+    """Fine-tune the thawed layers from `start`; epochs are numbered on from its own."""
     tuned = tune(settings, thawed, start.head, feeds, context=context, after=start.epochs)
     return _result(tuned, start, settings, feeds[1].ids)
 
@@ -220,7 +219,7 @@ def fine_tune(
 def tell(
     phase: str, settings: FineTune, result: FitResult, splits: Splits, context: RunContext
 ) -> None:
-    """Tell what a phase of the network came to, and what it bought against attacks."""
+    """Report the result of a fine-tuning phase, and its accuracy under attack if adversarial."""
     context.listener.stage(phase, result_message(result))
     if settings.adversarial and len(splits.val):
         context.listener.stage(phase, attack_message(result))
@@ -229,7 +228,7 @@ def tell(
 def _fit_second(
     settings: FineTune, start: Model, splits: Splits, views: ViewSpec, context: RunContext
 ) -> FitResult:
-    """Fine-tuning alone, on from a model that was fitted before."""
+    """Fine-tune a model that was fitted before."""
     backbone, target = start.backbone, splits.train.target
     if not isinstance(backbone, Backbone):
         raise SpecError(NO_START)
@@ -261,7 +260,7 @@ NO_START = (
 
 
 def _rows(splits: Splits) -> int:
-    """Rows of all parts: what a run keeps at the cut, and decides its precision by."""
+    """Return the number of rows whose activations at the cut a run stores."""
     return len(splits.train) + len(splits.val) + len(splits.test)
 
 
@@ -281,7 +280,7 @@ def _result(tuned: Tuned, start: Model, settings: FineTune, val: Sized) -> FitRe
 
 
 def _stop_of(trained: Trained) -> dict[str, int]:
-    """The epoch after which the listener stopped training; nothing where it did not."""
+    """Return the epoch after which the listener stopped training, as an entry of `chosen`."""
     return {"stopped_after": trained.history[-1].epoch} if trained.stopped else {}
 
 
@@ -292,7 +291,7 @@ def _kept(keep: str, val: Sized, *, under_attack: bool = False) -> str:
 
 
 def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
-    """A solved head's line of history: there is one, since it is not trained by epochs."""
+    """Return a solved head's only line of history."""
 
     def figures(rows: Table) -> Figures:
         if not len(rows.y):
@@ -304,7 +303,7 @@ def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
 
 
 def _numbers(backbone: Backbone) -> tuple[int, int]:
-    """Numbers and tensors of a backbone, with the statistics of its norms, as Keras counts them."""
+    """Return the number of values and tensors of a backbone, with norm statistics, as in Keras."""
     state = backbone.module.state_dict().items()
     tensors = [tensor for name, tensor in state if not name.endswith("_tracked")]
     return sum(tensor.numel() for tensor in tensors), len(tensors)

@@ -1,4 +1,4 @@
-"""Finding what a fitted model should doubt, on rows that trained nothing."""
+"""Find a fitted model's limits on validation rows."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from headstart.models.distance import Seen
 from headstart.models.limits import Judged, Limits, TrustPlan, find_limits
 from headstart.models.model import Model
 
-ROWS = 1000  # training rows that are remembered: 2.5 MB for 1,280 features
+ROWS = 1000  # stored training rows: 2.5 MB for 1,280 features
 
 
 def with_limits(
@@ -24,7 +24,7 @@ def with_limits(
     store: Store | None = USUAL,
     runtime: Runtime | None = None,
 ) -> Model:
-    """The same model with what `plan` asks for found on `data.val`; `data.test` is not touched."""
+    """Return the model with the limits of `plan`, found on `data.val`; `data.test` is not used."""
     plan, backbone = plan or TrustPlan(), model.backbone
     val = extract(backbone, data.val, store=store, runtime=runtime)
     few = remembered(data.train)
@@ -33,7 +33,7 @@ def with_limits(
 
 
 def limited(model: Model, plan: TrustPlan, val: FeatureTable, seen: FeatureTable | None) -> Model:
-    """As `with_limits`, from features. seen: of the training rows that are to be remembered."""
+    """Do `with_limits` on features. seen: features of the training rows to store."""
     said = replace(model, limits=Limits()).predict_table(val)
     told = said.take(np.flatnonzero(said.known))
     judged = Judged(model.target, told.outputs, told.labels, val.x[said.known])
@@ -42,7 +42,7 @@ def limited(model: Model, plan: TrustPlan, val: FeatureTable, seen: FeatureTable
 
 
 def remembered(train: Dataset, seed: int = 0) -> Dataset:
-    """The training rows whose features travel with a model: at most a thousand, drawn at random."""
+    """Return the training rows stored with a model: at most 1,000, drawn at random."""
     if len(train) <= ROWS:
         return train
     return train.take(np.sort(np.random.default_rng(seed).permutation(len(train))[:ROWS]))

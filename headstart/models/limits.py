@@ -1,4 +1,4 @@
-"""When a model should say "I don't know": limits found on validation, which travel with it."""
+"""Limits of a model, found on validation, beyond which it answers "unknown"."""
 
 import math
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from headstart.models.distance import Seen
 from headstart.targets.metrics import wilson_bounds
 from headstart.targets.target import Array, Labels, Outputs, Target
 
-Z = 1.6448536269514722  # the normal quantile of 95 %, for a bound on one side
+Z = 1.6448536269514722  # the 95 % quantile of the normal distribution, for a one-sided bound
 
 
 @dataclass(frozen=True)
 class TrustPlan:
-    """What a model is to know of its own doubts; all of it is found on validation."""
+    """The limits to find on validation."""
 
     calibrate: Annotated[
         bool,
@@ -62,11 +62,11 @@ class TrustPlan:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """What a model knows of its doubts.
+    """The limits of a model.
 
-    temperature: of its answers. confidence: which an answer must reach, 0 for no such limit. miss:
-    the limit of `Target.region`, infinite if validation was too small to tell. far: an example
-    farther than this from what was seen is unlike it.
+    temperature: scales its outputs. confidence: lowest score of an answer; 0 for no limit. miss:
+    limit of `Target.region`; infinite if validation was too small. far: largest distance from the
+    training rows.
     """
 
     temperature: float = 1.0
@@ -76,11 +76,11 @@ class Limits:
     seen: Seen | None = None
 
     def region(self, target: Target, answers: Outputs) -> Mapping[str, Array]:
-        """What is not ruled out for each row, as columns of the target."""
+        """Return the labels that are not ruled out for each row, as columns of the target."""
         return target.region(answers, self.miss)
 
     def doubts(self, target: Target, answers: Outputs, x: Floats) -> tuple[str, ...]:
-        """Why each row is not answered, in a phrase; "" where it is. answers: after scaling."""
+        """Return why each row is not answered, or "" if it is. answers: after scaling."""
         sure = target.confidence(answers)
         best = np.ones(len(x)) if sure is None else sure
         return tuple(map(self._doubt, best.tolist(), self.distance(x).tolist()))
@@ -89,7 +89,7 @@ class Limits:
         return self.seen.distance(x) if self.seen is not None else np.zeros(len(x))
 
     def settings(self) -> dict[str, float | None]:
-        """Its numbers; None for a limit that there is not, since JSON knows no infinity."""
+        """Return the limits; None for an infinite one, since JSON has no infinity."""
         numbers = {name: getattr(self, name) for name in NUMBERS}
         return {name: n if math.isfinite(n) else None for name, n in numbers.items()}
 
@@ -108,7 +108,7 @@ NUMBERS = ("temperature", "confidence", "miss", "far")
 
 
 def load_limits(settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Limits:
-    """What `settings` and `tensors` gave; raises Mismatch for anything else."""
+    """Rebuild limits from `settings` and `tensors`; raises Mismatch for anything else."""
     if set(settings) != set(NUMBERS) or set(tensors) - {"seen"}:
         raise Mismatch(
             f"A model's limits are {', '.join(NUMBERS)}; got {sorted(settings)}, {sorted(tensors)}."
@@ -120,7 +120,7 @@ def load_limits(settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Rows that trained nothing. answers: before scaling. y: labels, each known. x: (N, D)."""
+    """Validation rows. answers: before scaling. y: labels, all known. x: (N, D)."""
 
     target: Target
     answers: Outputs
@@ -129,7 +129,7 @@ class Judged:
 
 
 def find_limits(plan: TrustPlan, val: Judged, seen: Seen | None) -> Limits:
-    """Every limit that the plan asks for and validation can tell. seen: rows of training."""
+    """Find the limits of the plan on validation. seen: training rows, for distances."""
     target = val.target
     temperature = target.temperature(val.answers, val.y) if plan.calibrate else 1.0
     answers = target.scaled(val.answers, temperature)
@@ -161,14 +161,14 @@ def _confidence(plan: TrustPlan, val: Judged, answers: Outputs) -> float:
 
 
 def precision_limit(best: Floats, right: NDArray[np.bool_], wanted: float) -> float:
-    """The lowest score from which on the wanted share of answers is right; 0 if there is none.
+    """Return the lowest score from which on the wanted share of answers is right; 0 if none.
 
-    best: (N,) the score of each answer. It is Wilson's lower bound of the share that must reach the
-    wanted one: of many thresholds the best looking one promises more than it keeps.
+    best: (N,) the score of each answer. Wilson's lower bound of the share has to reach the wanted
+    share, because the best of many thresholds looks better than it is.
     """
     order, n = np.argsort(-best, kind="stable"), np.arange(1, len(best) + 1)
     share = np.cumsum(right[order]) / n
     bound, _ = wilson_bounds(share, n, Z)
-    last = np.append(best[order][1:] < best[order][:-1], True)  # of equal scores all or none
+    last = np.append(best[order][1:] < best[order][:-1], True)  # equal scores stay together
     good = np.flatnonzero((bound >= wanted) & last)
     return float(best[order][good[-1]]) if len(good) else 0.0

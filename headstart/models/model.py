@@ -1,4 +1,4 @@
-"""A backbone with a head on it, and the predictions they make together."""
+"""A model: a backbone with a head, and its predictions."""
 
 from dataclasses import dataclass
 
@@ -22,10 +22,9 @@ from headstart.targets.target import Outputs, Target
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """target: what it answers, with what the training rows said of that, such as the commonest
-    class. limits: what it knows of its doubts; `with_limits` finds them. head_lr, epochs: the rate
-    its head was trained at, and for how many epochs, for fine-tuning that goes on from it; bundles
-    do not keep them."""
+    """target: what is predicted, with facts of the training rows such as the most frequent
+    class. limits: from `with_limits`. head_lr, epochs: learning rate and number of epochs of its
+    head, for later fine-tuning; bundles do not save them."""
 
     backbone: Backbone | Frozen
     head: Head
@@ -54,7 +53,7 @@ class Model:
         runtime: Runtime | None = None,
         listener: Listener | None = None,
     ) -> Predictions:
-        """Answers for every readable row; with `store=None` no features are kept."""
+        """Predict every readable row; with `store=None` no features are cached."""
         table = extract(self.backbone, data, store=store, runtime=runtime, listener=listener)
         return self.predict_table(table)
 
@@ -79,16 +78,16 @@ class Model:
         return class_names(self.target)
 
     def doubts(self, said: Predictions, table: FeatureTable) -> tuple[str, ...]:
-        """Why each row of `predict_table(table)` is not answered, in a phrase; "" where it is."""
+        """Return why each row of `predict_table(table)` is not answered, or "" if it is."""
         return self.limits.doubts(self.target, said.outputs, table.x)
 
 
 def classify(
     backbone: Backbone, files: Dataset, *, runtime: Runtime | None = None
 ) -> tuple[Predictions, tuple[LeftOut, ...]]:
-    """The pretrained network as it is: scores over its source classes, and the unreadable files.
+    """Predict the source classes of a pretrained network; also return the unreadable files.
 
-    Raises SpecError if the backbone came without the head it was trained with.
+    Raises SpecError if the backbone has no source head.
     """
     source = backbone.source()
     table = extract(backbone, files, runtime=runtime)

@@ -1,4 +1,4 @@
-"""What a model predicts for one example, exactly as `predict` and `classify` do for its file."""
+"""Predict single examples, with the same results as `predict` and `classify` for files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ Scored = Callable[[Features], tuple[NDArray[np.floating], str]]  # (1, D) -> (C,
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """name: of the class with the highest score. doubt: why the model does not call it so but
-    unknown, in a phrase; "" where it does."""
+    """name: the class with the highest score. doubt: why the model answers unknown instead, or
+    ""."""
 
     name: str
     scores: NDArray[np.floating]  # (C,)
@@ -39,9 +39,9 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Answerer:
-    """Runs what a model runs where it is used, ONNX Runtime on a CPU, and not PyTorch.
+    """Predicts with ONNX Runtime on a CPU, as a deployed model does, without PyTorch.
 
-    limits: what the model knows of its doubts; none of a pretrained network as it is.
+    limits: those of the model; none for a pretrained network.
     """
 
     input: Input[Any]
@@ -51,20 +51,20 @@ class Answerer:
     limits: Limits = Limits()
 
     def of_example(self, raw: Any) -> Answer:
-        """Of an example as it is read: of a picture's pixels (H, W, 3)."""
+        """Predict a decoded example, such as an image's pixels (H, W, 3)."""
         x, *_ = self.engine(self.input.prepare(raw))
         scores, doubt = self.scored(x)
         return Answer(self.classes[scores.argmax()], scores, doubt)
 
     def of_file(self, data: bytes) -> Answer:
-        """Of a file with these bytes; raises DataError if it can't be read."""
+        """Predict a file with these bytes; raises DataError if it can't be read."""
         return self.of_example(self.input.read(data))
 
 
 def answerer(asked: Model | Backbone) -> Answerer:
-    """Of a trained model, or of a pretrained network among its source classes.
+    """Return the answerer of a model, or of a pretrained network for its source classes.
 
-    Raises SpecError for a network that came without the layer that names them.
+    Raises SpecError for a network without its source head.
     """
     backbone: Backbone | Frozen
     if isinstance(asked, Model):

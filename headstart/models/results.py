@@ -1,4 +1,4 @@
-"""What fitting gives: a model with its history, and the candidates of two phases."""
+"""The results of fitting: a model with its history, and the candidates of two phases."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,10 +15,10 @@ from headstart.training.network import Count
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """A model, and how it was fitted; it predicts.
+    """A fitted model, and how it was fitted.
 
-    chosen: what was chosen on validation. path: what else was tried there. history: one line per
-    epoch. count: the numbers that were trained.
+    chosen: settings chosen on validation. path: all settings tried. history: one line per epoch.
+    count: the number of trained parameters.
     """
 
     model: Model
@@ -28,25 +28,25 @@ class FitResult:
     count: Count
 
     def predict(self, data: Dataset, **how: Any) -> Predictions:
-        """Scores for every readable row, as `Model.predict` gives them."""
+        """Predict every readable row; see `Model.predict`."""
         return self.model.predict(data, **how)
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A model that a phase made, and its features of the validation rows."""
+    """The result of a phase, and its features of the validation rows."""
 
     fitted: FitResult
     table: FeatureTable
 
     @cached_property
     def val(self) -> Predictions:
-        """Its predictions on validation."""
+        """Its predictions on validation rows."""
         return self.fitted.model.predict_table(self.table)
 
     @property
     def merit(self) -> tuple[float, ...]:
-        """What the target compares models by; 0 where validation has no rows."""
+        """The target's sort key of models on validation; 0 without validation rows."""
         if not len(self.val):
             return (0.0,)
         return self.val.target.merit(self.val.outputs, self.val.labels)
@@ -54,10 +54,10 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The models of the phases, by name, in the order in which they were made.
+    """The results of the phases by name, in the order in which they were made.
 
-    kept: the name of the one to use. seconds: that parts of the work took. extracted: the tables
-    of features that were extracted on the way, by whose counts a run tells what was computed.
+    kept: the name of the chosen one. seconds: durations of parts of the work. extracted: the
+    feature tables extracted on the way, whose counts a run reports.
     """
 
     made: Mapping[str, Candidate]
@@ -72,10 +72,10 @@ class Candidates:
 
     @property
     def result(self) -> FitResult:
-        """The model that is kept, with the history of all phases."""
+        """The kept result, with the history of all phases."""
         return replace(self.made[self.kept].fitted, history=self.history)
 
 
 def best_of(made: Mapping[str, Candidate]) -> str:
-    """The name of the best on validation; ties go to the simpler model, which was made first."""
+    """Return the name of the best on validation; ties go to the simpler model, made first."""
     return max(made, key=lambda name: made[name].merit)

@@ -1,4 +1,4 @@
-"""What a person chooses of training: the two recipes, as values that any file can keep."""
+"""The specs of training: feature extraction, fine-tuning, and both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -20,7 +20,7 @@ from headstart.training.plan import Plan
 class FeatureExtraction:
     """A head on a frozen backbone: every choice that can change the result.
 
-    head: the spec of a family; its name alone stands for its usual settings.
+    head: the spec of a family; the family's name means its default settings.
     """
 
     head: Annotated[
@@ -53,16 +53,16 @@ class FeatureExtraction:
 
     @property
     def head_lr(self) -> float:
-        """What fine-tuning's usual rate goes by: that of the head, or of one that is trained."""
+        """The head's learning rate, or HEAD_LR if solved; fine-tuning's default derives from it."""
         return self.head.lr if isinstance(self.head, TrainedSpec) else HEAD_LR
 
     def resolved(self, backbone: Backbone) -> "FeatureExtraction":
-        """The same recipe with "card" replaced by what this backbone's card says."""
+        """Return the spec with "card" replaced by the settings of the backbone's card."""
         own = self.prepared(backbone).card.input
         return replace(self, **{n: getattr(own, n) for n in ("fit", "size") if hasattr(own, n)})
 
     def prepared(self, backbone: Backbone) -> Backbone:
-        """The backbone with its preprocessing as the recipe wants it."""
+        """Return the backbone with the spec's preprocessing."""
         asked = {"fit": self.fit != "card", "size": self.size > 0, "draft": not self.draft}
         own = backbone.card.input
         wanted = {n: getattr(self, n) for n, chosen in asked.items() if chosen}
@@ -74,7 +74,7 @@ class FeatureExtraction:
         return changed
 
 
-# Settings of heads that a recipe held itself before each family had a spec.
+# Head settings that older specs held directly, before each family had a spec.
 FLAT = {
     *("class_weights", "l2", "neighbours", "hidden", "dropout", "output", "head_epochs"),
     *("head_lr", "head_optimizer", "head_batch_size", "head_keep"),
@@ -84,10 +84,10 @@ FLAT = {
 def recipe_from_plain(
     plain: Mapping[str, Any], usual: FeatureExtraction | None = None
 ) -> FeatureExtraction:
-    """What `to_plain` made of a recipe, or some of its keys; the others stay as in `usual`.
+    """Rebuild a spec from `to_plain` or from some of its keys; missing ones stay as in `usual`.
 
-    The settings of a head may stand in the recipe itself, as they did before each family had a
-    spec. Raises UnknownName for a head or a setting that is not known.
+    Head settings may be keys of `plain` itself, as before each family had a spec. Raises
+    UnknownName for an unknown head or setting.
     """
     usual = usual or FeatureExtraction()
     own = {f.name for f in fields(FeatureExtraction)}
@@ -101,7 +101,7 @@ def recipe_from_plain(
 
 
 def _head_from_plain(given: Any, usual: HeadSpec, flat: Mapping[str, Any]) -> HeadSpec:
-    """The spec of a head that is named, with flat settings beside it, or an object of its own."""
+    """Rebuild a head's spec from its family name and flat settings, or from its own dict."""
     if isinstance(given, Mapping):
         kinds = {HEADS[name].spec.__name__: HEADS[name] for name in HEADS.names()}
         kind = str(given.get("kind", type(usual).__name__))
@@ -110,14 +110,14 @@ def _head_from_plain(given: Any, usual: HeadSpec, flat: Mapping[str, Any]) -> He
         given, flat = kinds[kind].spec.family, {k: v for k, v in given.items() if k != "kind"}
         names = set(flat)
     else:
-        names = {f.name for f in fields(HEADS[str(given)].spec)}  # others are other families'
+        names = {f.name for f in fields(HEADS[str(given)].spec)}  # ignore other families' settings
     spec = spec_named(str(given), usual)
     settings = {k: v for k, v in flat.items() if k in names}
     return from_plain({**to_plain(spec), **settings}, type(spec))
 
 
 def _check_size(backbone: Backbone, changed: Backbone, size: int) -> None:
-    """Raises SpecError if the network can't be given examples of the size in `changed`."""
+    """Raise SpecError if the network can't take examples of the size in `changed`."""
     import torch
 
     from headstart.backbones.entry import blank_for_network
@@ -181,11 +181,11 @@ class FineTune(Plan):
 
     @property
     def thaws(self) -> bool:
-        """Whether anything of the backbone is to learn."""
+        """Whether any backbone layer is trained."""
         return self.thaw not in ("none", "0")
 
     def resolved(self, backbone: Backbone, head_lr: float) -> "FineTune":
-        """The same with "auto" and 0 replaced by what they come to."""
+        """Return the spec with "auto" and 0 replaced by their values."""
         thaw = self.thaw
         if thaw == "auto":
             usual = "all" if self.adversarial else str(max(1, len(backbone.blocks) // 2))
@@ -193,7 +193,7 @@ class FineTune(Plan):
         return replace(self, thaw=thaw or "auto", lr=self.lr or head_lr / 10)
 
     def from_scratch(self, head_lr: float) -> "FineTune":
-        """The same schedule for a network that starts from nothing: all of it learns, norms too."""
+        """Return the schedule for training from random weights: everything learns, norms too."""
         return replace(
             self, thaw="all", thaw_from=None, lr=self.lr or head_lr, norms="trained", wise=False
         )
@@ -201,10 +201,10 @@ class FineTune(Plan):
 
 @dataclass(frozen=True)
 class TwoPhaseSpec:
-    """A head on a frozen backbone, then fine-tuning from it: every choice that can change a result.
+    """A head on a frozen backbone, then fine-tuning: every choice that can change a result.
 
-    head: the first phase. finetune: the second one, or None. views: what training examples are
-    changed into. keep: the better of both on validation, or the phase of this name.
+    head: the first phase. finetune: the second phase, or None. views: augmentation of the training
+    examples. keep: "best" on validation, or the phase to keep.
     """
 
     head: FeatureExtraction = FeatureExtraction()
@@ -217,11 +217,11 @@ class TwoPhaseSpec:
 
     @property
     def same_views(self) -> bool:
-        """Whether both phases draw the same views, so that they are extracted once."""
+        """Whether both phases draw the same views, which are then extracted once."""
         return self.finetune is None or self.head.seed == self.finetune.seed
 
 
-# The tutorials' schedule for a network that starts from nothing.
+# The tutorials' schedule for a network with random weights.
 SCRATCH = FineTune(
     thaw="all",
     epochs=10,

@@ -1,4 +1,4 @@
-"""What the two phases read: stored features and activations at the cut, or pictures made anew."""
+"""The data of the two phases: stored features and activations, or examples read every epoch."""
 
 import shutil
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.wording import extracted
 from headstart.training.feeds import Feed, Fresh, Stored
 
-SPARE = 0.9  # of the free disk that may be filled
+SPARE = 0.9  # share of the free disk that may be filled
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """What two phases start from.
+    """The starting point of two phases.
 
-    backbone: with its input as the spec wants it. settings: of fine-tuning, with nothing "auto"
-    left in them; `thawed` is None if there is no second phase. tap: what to keep at the cut of
-    every row; None keeps nothing there. table: plain features of all rows, if they are extracted.
+    backbone: with the spec's input settings. settings: of fine-tuning, with "auto" resolved.
+    thawed: None without a second phase. tap: the activations to store for every row, or None.
+    table: plain features of all rows, if already extracted.
     """
 
     backbone: Backbone
@@ -48,7 +48,7 @@ class Start:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The rows of a training, as each phase reads them. tables: all that were extracted here."""
+    """The rows of a training run, as each phase reads them. tables: all tables extracted here."""
 
     start: Start
     splits: Splits
@@ -58,13 +58,13 @@ class TrainingData:
     clock: Stopwatch = field(default_factory=Stopwatch)
 
     def plain(self, data: Dataset) -> FeatureTable:
-        """Features of some rows as they are, and what crosses the cut, if that is kept."""
+        """Return features of unaugmented rows, with activations at the cut if stored."""
         if self.start.table is not None:
             return self.start.table.of(data)
         return table_of(self.start.backbone, data, self.context, self.start.tap)
 
     def train(self, seed: int, *, cut: bool) -> tuple[FeatureTable, ...]:
-        """A table for each stored view of the training rows, or the plain one alone."""
+        """Return a table per stored view of the training rows, or the plain table alone."""
         if not self.views.active or not self.views.views:
             return (self.plain(self.splits.train),)
         backbone, data, tap = self.start.backbone, self.splits.train, self.start.tap
@@ -77,16 +77,16 @@ class TrainingData:
         return (first, *tables[1:])
 
     def new_features(self, spec: FeatureExtraction) -> Feed | None:
-        """Features of new views every epoch, if a head that is trained by epochs asks for them."""
+        """Return a feed of new views every epoch, if a head trained by epochs needs one."""
         if not (spec.head.by_epochs and self.views.active and not self.views.views):
             return None
         views = Views(self.views, spec.seed)
         return engine_feed(self.start.backbone, None, self.splits.train, views, self.context)
 
     def for_tuning(self, tables: "Tables | None") -> "Feeds":
-        """Training and validation rows for fine-tuning: from the cut, or from pixels.
+        """Return training and validation feeds for fine-tuning: activations or prepared examples.
 
-        tables: of each where activations at the cut are kept.
+        tables: needed if activations at the cut are stored.
         """
         thawed, settings = self.start.thawed, self.start.settings
         assert thawed is not None
@@ -102,7 +102,7 @@ class TrainingData:
         return train, replace(train, data=self.splits.val, views=PLAIN, count=1)
 
     def of_model(self, model: Model, data: Dataset) -> FeatureTable:
-        """Features of some rows by the backbone of a model that was trained here."""
+        """Return features of some rows by the backbone of a model trained here."""
         with self.clock("fine-tuning"):
             quiet = replace(self.context, listener=Listener())
             table = table_of(model.backbone, data, quiet)
@@ -110,9 +110,9 @@ class TrainingData:
         return table
 
     def phase(self, name: str, backbone: Backbone, *starts: object) -> RunContext:
-        """The context of one phase, whose checkpoint is named by all that decides how it ends.
+        """Return the context of one phase; its checkpoint's key covers all that decides its result.
 
-        starts: what it begins from, such as arrays of features.
+        starts: values that the phase starts from, such as arrays of features.
         """
         if self.context.checkpoints.path is None:
             return self.context
@@ -132,7 +132,7 @@ def array_name(array: NDArray[np.generic]) -> str:
 
 
 def prepare(spec: TwoPhaseSpec, backbone: Backbone) -> Start:
-    """Give a backbone the input that the spec wants, and thaw the layers to be tuned."""
+    """Apply the spec's input settings to a backbone, and thaw the layers to fine-tune."""
     own = spec.head.prepared(backbone)
     spec.head.head.check_room(own.card.dim)
     return (
@@ -141,7 +141,7 @@ def prepare(spec: TwoPhaseSpec, backbone: Backbone) -> Start:
 
 
 def tuning_start(settings: FineTune, backbone: Backbone, head_lr: float) -> Start:
-    """A backbone whose layers are thawed, with the settings resolved for it."""
+    """Return the start of fine-tuning: thawed layers and resolved settings."""
     settings = settings.resolved(backbone, head_lr)
     whole = settings.adversarial > 0
     thawed = thaw(backbone, settings.thaw, settings.thaw_from, whole=whole)
@@ -149,7 +149,7 @@ def tuning_start(settings: FineTune, backbone: Backbone, head_lr: float) -> Star
 
 
 def with_tap(start: Start, rows: int, views: ViewSpec, context: RunContext) -> Start:
-    """The same, with what to keep at the cut decided for so many rows."""
+    """Return the start with the tap for `rows` rows."""
     if start.thawed is None or start.settings is None:
         return start
     tap = tap_for(start.settings, start.thawed, rows, views, context)
@@ -157,7 +157,7 @@ def with_tap(start: Start, rows: int, views: ViewSpec, context: RunContext) -> S
 
 
 def kept_at_cut(start: Start, tap: Tap | None) -> Start:
-    """The same, keeping this at the cut, in a precision that its settings record."""
+    """Return the start with this tap, recording its precision in the settings."""
     assert start.settings is not None  # there is a second phase
     settings = replace(start.settings, cut_precision=tap.precision) if tap else start.settings
     return replace(start, tap=tap, settings=settings)
@@ -166,14 +166,14 @@ def kept_at_cut(start: Start, tap: Tap | None) -> Start:
 def table_of(
     backbone: Backbone | Frozen, data: Dataset, context: RunContext, tap: Tap | None = None
 ) -> FeatureTable:
-    """Features of all rows if they were checked, or else of those that can be read."""
+    """Return features of all rows; unchecked data may have unreadable rows, which are left out."""
     store, runtime, listener = context.store, context.runtime, context.listener
     table = extract(backbone, data, store=store, runtime=runtime, listener=listener, tap=tap)
     return all_there(table) if data.contents else table
 
 
 def stacked(tables: Sequence[FeatureTable]) -> Rows:
-    """The rows of all views, one view after the other."""
+    """Return the rows of all views, one view after the other."""
     x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
     groups = tables[0].groups if len(tables) == 1 else ()
     return Rows(x, y, tables[0].classes, groups)
@@ -182,8 +182,8 @@ def stacked(tables: Sequence[FeatureTable]) -> Rows:
 def engine_feed(
     backbone: Backbone, cut: Cut | None, data: Dataset, views: Views, context: RunContext
 ) -> Fresh:
-    """What crosses the cut, or the features if there is none, computed whenever it is wanted."""
-    frozen_part = replace(backbone, module=cut.trunk) if cut else backbone  # never what learns
+    """Return a feed of activations at the cut, or of features without one, computed per batch."""
+    frozen_part = replace(backbone, module=cut.trunk) if cut else backbone  # no thawed layers
     engine = open_engine(frozen_part, context.runtime)
 
     def frozen(batch: Batch) -> NDArray[np.generic]:
@@ -196,7 +196,7 @@ def engine_feed(
 
 
 def whole_feeds(backbone: Backbone, splits: Splits, views: Views, context: RunContext) -> Feeds:
-    """Examples for a network that is trained from its first layer on."""
+    """Return feeds of prepared examples for training a network from its first layer."""
     input, threads = backbone.card.input, context.runtime.decode_threads
     train = Fresh(splits.train, input, only_array, views, views.count, threads)
     return train, replace(train, data=splits.val, views=PLAIN, count=1)
@@ -205,10 +205,10 @@ def whole_feeds(backbone: Backbone, splits: Splits, views: Views, context: RunCo
 def tap_for(
     settings: FineTune, thawed: ThawedBackbone, rows: int, views: ViewSpec, context: RunContext
 ) -> Tap | None:
-    """What to keep at the cut of so many plain rows and their views; tells the disk it takes.
+    """Return the tap for `rows` plain rows and their views; reports its disk use to the listener.
 
-    None if nothing can be kept: no cut, new views every epoch, or too little room on the disk.
-    Whatever is frozen then runs again in every epoch, which is told too.
+    None if nothing can be stored: no cut, new views every epoch, or too little free disk. The
+    frozen layers then run in every epoch, which is reported too.
     """
     say, new_views = context.listener.stage, views.active and not views.views
     if thawed.cut is None:
@@ -243,7 +243,7 @@ def _whole_message(settings: FineTune) -> str:
 
 
 def _fits(size: int, store: Store | None) -> bool:
-    """Whether the store's disk has room for so many bytes; without a store memory has to do."""
+    """Return whether the store's disk has room for `size` bytes; True without a store."""
     if store is None:
         return True
     folder = next(p for p in (store.folder, *store.folder.absolute().parents) if p.exists())

@@ -1,4 +1,4 @@
-"""What a run says of itself as it goes: one line for each thing that was done."""
+"""The messages of a run: one line for each step."""
 
 import math
 from collections.abc import Mapping
@@ -48,11 +48,11 @@ def counted(splits: Splits) -> str:
 
 
 def result_message(result: FitResult) -> str:
-    """What was chosen, and how many numbers were trained."""
+    """Return what was chosen, and how many parameters were trained."""
     settings = dict(result.chosen)
     name, by = settings.pop("head", ""), settings.pop("by")
     stopped = settings.pop("stopped_after", None)
-    first = result.history[0].epoch if result.history else 0  # of this phase, before training
+    first = result.history[0].epoch if result.history else 0  # of this phase: before training
     if "epoch" in settings:
         settings["epoch"] -= first
     shown = ", ".join(f"{k} = {v:.3g}" for k, v in settings.items())
@@ -63,7 +63,7 @@ def result_message(result: FitResult) -> str:
 
 
 def attack_message(result: FitResult) -> str:
-    """What adversarial training brought, by the lines of its history."""
+    """Return the accuracy under attack before and after adversarial training, from the history."""
     before, kept = result.history[0], result.chosen["epoch"]
     after = next(line for line in result.history if line.epoch == kept)
     averaged = result.chosen.get("wise", 1.0) < 1
@@ -82,7 +82,7 @@ def _counts_message(count: Count) -> str:
 
 
 def epoch_message(number: int, figures: Mapping[str, float]) -> str:
-    """An epoch in a line, from what a listener hears of it."""
+    """Return an epoch as one line; figures: as reported to a listener."""
 
     def shown(name: str, digits: int) -> str:
         values = (figures.get(f"{part}_{name}") for part in ("train", "val"))
@@ -108,7 +108,7 @@ def _counts(data: Dataset, most: int = 6) -> str:
 
 
 def limits_message(plan: TrustPlan, limits: Limits) -> str:
-    """The limits that were found on validation, and those that it could not tell."""
+    """Return the limits found on validation, and those that could not be found."""
     said = [f"temperature {limits.temperature:.2f}"]
     if math.isfinite(limits.far):
         said.append(
