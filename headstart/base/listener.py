@@ -19,8 +19,7 @@ class Listener:
         """Receive a stage's message, such as ("split", "train 70, val 15, test 15")."""
 
     def expect(self, stage: str, rows: int, seconds: float) -> None:
-        """Receive the most seconds that a stage's `rows` will take; called once, after the first
-        rows."""
+        """Receive the most seconds that all `rows` will take; called once, after the first ones."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Receive how many rows of a stage, or steps of training, are done."""

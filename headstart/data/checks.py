@@ -1,7 +1,6 @@
-"""What is wrong with the data, found before any training.
+"""Check the data before training.
 
-`check` turns what a survey saw into findings, and `good_rows` takes what a model can be made from,
-or refuses.
+`check` turns a survey into findings; `good_rows` returns the rows to train on, or raises.
 """
 
 from collections import Counter, defaultdict
@@ -23,13 +22,13 @@ from headstart.data.readers import EMPTY_CLASS
 from headstart.data.survey import CONTENT, Survey
 from headstart.data.walking import about_links
 
-UNEVEN = 10.0  # largest to smallest class: accuracy alone misleads from here on
-FEW = 5  # examples named in a table or a message
+UNEVEN = 10.0  # ratio of largest to smallest class from which accuracy alone misleads
+FEW = 5  # examples named in a message
 
 
 @dataclass(frozen=True)
 class CheckPlan:
-    """What is still good enough."""
+    """The limits that a data set must keep."""
 
     max_bad: Annotated[float, "share of a class's files that may be unreadable"] = 0.05
 
@@ -39,10 +38,10 @@ class CheckPlan:
 
 
 def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> Dataset:
-    """The rows that can be read, and only the classes that have one: what a model is made from.
+    """Return the readable rows, and only the classes that have one.
 
-    Raises DataError when no file can be read, when more than `plan.max_bad` of a class can't, or
-    when fewer than two classes are left.
+    Raises DataError if no file is readable, if more than `plan.max_bad` of a class is not, or if
+    only one class is left.
     """
     plan = plan or CheckPlan()
     if len(seen.good) == 0:
@@ -63,7 +62,7 @@ def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> 
 
 
 def _about_inner_folders(rows: Dataset) -> str:
-    """A sentence on the folders in the only class, after a blank: they may be meant; or nothing."""
+    """Return a hint, after a blank, that the only class's subfolders may be the classes, or ""."""
     tops = {Path(name).parts[:-2] for name in rows.ids}
     inner = sorted({Path(name).parts[-2] for name in rows.ids if len(Path(name).parts) > 2})
     if len(tops) > 1 or len(inner) < 2:
@@ -73,12 +72,12 @@ def _about_inner_folders(rows: Dataset) -> str:
 
 
 def with_contents(dataset: Dataset, seen: Survey) -> Dataset:
-    """The same rows with what each file holds; nothing is known of those that can't be read."""
+    """Return the dataset with the content digests of its files, empty for unreadable ones."""
     return replace(dataset, contents=tuple(map(seen.content, range(len(dataset)))))
 
 
 def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
-    """Files that a manifest lists and that are not there count as bad, too."""
+    """Raise DataError for too many bad files in a class; missing files of a manifest are bad."""
     bad = defaultdict[str, list[str]](list)
     labels = _stratum_of_rows(dataset)
     for row in sorted(seen.errors):
@@ -108,18 +107,18 @@ def _readable(dataset: Dataset, seen: Survey) -> Dataset:
 
 
 def _stratum_of_rows(dataset: Dataset) -> list[str]:
-    """The name of each row's stratum, such as its class; "" where strata have no names."""
+    """Return the name of each row's stratum, such as its class; "" if strata have no names."""
     names = dataset.target.stratum_names
     return [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
 
 
 @dataclass(frozen=True, eq=False)
 class Checks:
-    """What was found. Row numbers count the readable rows, those of `dataset`.
+    """The findings, by row number in `dataset`, which has the readable rows only.
 
     counts: rows of each class, unreadable ones included. exact: groups of rows with the same
-    decoded pixels. near: pairs of rows (of an exact group, its first) that look the same.
-    skipped: what the reader left out.
+    decoded content. near: near duplicates, an exact group represented by its first row.
+    skipped: the files that the reader left out.
     """
 
     dataset: Dataset
@@ -131,7 +130,7 @@ class Checks:
     odd_sizes: tuple[OddSize, ...]
 
     def confirmed(self, features: NDArray[np.float32]) -> "Checks":
-        """The same with only those near duplicates whose features (N, D) agree too."""
+        """Return a copy with only the near duplicates whose features (N, D) agree."""
         return replace(self, near=confirmed(self.near, features))
 
     @property
@@ -140,7 +139,7 @@ class Checks:
 
     @property
     def together(self) -> tuple[tuple[int, ...], ...]:
-        """Rows that must not be split apart: `split(dataset, together=…)`."""
+        """Groups of rows that a split keeps together: `split(dataset, together=…)`."""
         return groups([*self.exact, *((p.a, p.b) for p in self.near)])
 
     @property
@@ -149,40 +148,40 @@ class Checks:
 
     @property
     def exact_two_labels(self) -> tuple[tuple[int, ...], ...]:
-        """Groups of the very same picture under more than one label."""
+        """Groups of exact duplicates with more than one label."""
         return tuple(g for g in self.exact if len({self.dataset.labels[i] for i in g}) > 1)
 
     @property
     def warning(self) -> str:
-        """A sentence that names pictures under several labels; "" if there are none."""
+        """A sentence that names the pictures with several labels; "" if there are none."""
         return two_labels_warning(self.dataset, self.exact_two_labels)
 
     @property
     def near_two_labels(self) -> tuple[Pair, ...]:
-        """Near duplicates under two labels."""
+        """Near duplicates with two labels."""
         labels = self.dataset.labels
         return tuple(p for p in self.near if labels[p.a] != labels[p.b])
 
     @property
     def empty_classes(self) -> tuple[str, ...]:
-        """Folders of classes without an image, and classes without a readable one."""
+        """Class folders without an image, and classes without a readable image."""
         empty = [out.path for out in self.skipped if out.reason == EMPTY_CLASS]
         return (*empty, *(name for name in self.counts if name not in self.dataset.counts))
 
     @property
     def one_image_classes(self) -> tuple[str, ...]:
-        """Classes with one image: not measured in parts that the data names, refused without."""
+        """Classes with one image: a split refuses them; named parts leave them unmeasured."""
         return tuple(name for name, n in self.dataset.counts.items() if n == 1)
 
     @property
     def imbalance(self) -> float:
-        """Rows of the largest class for one of the smallest."""
+        """The ratio of the largest class to the smallest."""
         counts = self.dataset.counts.values()
         return max(counts) / min(counts) if counts else 1.0
 
     @property
     def findings(self) -> Findings:
-        """Everything found, with ids in place of row numbers."""
+        """All findings, by id instead of row number."""
         return Findings(
             rows=len(self.dataset),
             counts=self.counts,
@@ -202,11 +201,11 @@ class Checks:
         )
 
     def to_plain(self) -> dict[str, Any]:
-        """The findings, ready for JSON."""
+        """Return the findings, ready for JSON."""
         return self.findings.to_plain()
 
     def table(self) -> list[tuple[str, str, str]]:
-        """One row for each kind of finding: what, how much of it, and examples."""
+        """Return one row per kind of finding: its name, the count, and examples."""
         ids = self.dataset.ids
         rows = [
             ("images", f"{len(self.dataset):,}", _balance(self)),
@@ -236,7 +235,7 @@ class Checks:
 
 
 def check(dataset: Dataset, seen: Survey, *, threads: int = 1) -> Checks:
-    """What was found in the data, whether or not a model can come from it."""
+    """Return the findings of a survey, even for data that no model can be trained on."""
     rows = _readable(dataset, seen)
     exact = _exact(seen.facts[CONTENT][seen.good])
     return Checks(
@@ -258,7 +257,7 @@ def _exact(pixels: NDArray[np.uint8]) -> tuple[tuple[int, ...], ...]:
 
 
 def _near(seen: Survey, exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:
-    """Near duplicates among the readable rows, exact copies counted once."""
+    """Return near duplicates among the readable rows, each group of exact copies taken once."""
     copies = {i for _, *others in exact for i in others}
     rows = np.array([i for i in range(len(seen.good)) if i not in copies], np.intp)
     pairs = seen.surveyor.near(rows_of(seen.facts, seen.good[rows]), threads)
@@ -285,7 +284,7 @@ def _counts(counts: dict[str, int], most: int = 6) -> str:
 
 
 def _examples(found: Sequence[str]) -> tuple[str, str]:
-    """How many, and the first few."""
+    """Return the count and the first two."""
     more = "; …" if len(found) > 2 else ""
     return f"{len(found):,}", "; ".join(found[:2]) + more
 

@@ -1,4 +1,4 @@
-"""What examples hold: a file that is read again must be unchanged, and exact copies count once."""
+"""The content of examples: detect files that change during a run, and exact copies."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from headstart.base.store import digest
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 
 OTHER_BYTES = "it holds other bytes than when it was checked"
-NAMED = 20  # pictures under two labels that a warning names
-COPIES = 6  # rows named of each of them
+NAMED = 20  # pictures that a warning names
+COPIES = 6  # rows that it names of each picture
 
 
 def read_checked(input: Input[Any], source: Path | CheckedFile) -> tuple[bytes, bytes]:
-    """The bytes of a file and their digest; raises DataError if they are not those checked."""
+    """Return the bytes of a file and their digest; raises DataError if the digest has changed."""
     file = CheckedFile.of(source)
     data = input.fetch(file.path)
     name = digest(data)
@@ -29,14 +29,16 @@ def read_checked(input: Input[Any], source: Path | CheckedFile) -> tuple[bytes, 
 def prepared(
     input: Input[Any], source: Path | CheckedFile, views: Views = PLAIN, number: int = 0
 ) -> Batch:
-    """View `number` of a file as the network is given it, a batch of 1; raises OSError, or
-    DataError also for a file that changed since it was checked."""
+    """Return view `number` of a file as the network's input, a batch of 1.
+
+    Raises OSError for an unreadable file, DataError for a damaged or changed one.
+    """
     data, file = read_checked(input, source)
     return views.view(input.prepare(input.read(data)), file, number)
 
 
 def changed_during_run(id: str, reason: object, others: int = 0) -> DataError:
-    """The error for a file that is not, or no longer, what the checks of a run found."""
+    """Return the error for a file that has changed since the run checked it."""
     more = f", and {others:,} more" if others else ""
     return DataError(
         f"Files must stay as they are during a run, but {id} changed after it was checked "
@@ -45,7 +47,7 @@ def changed_during_run(id: str, reason: object, others: int = 0) -> DataError:
 
 
 def copies(data: Dataset) -> list[tuple[int, ...]]:
-    """Groups of rows with the same decoded pixels, by their first row; none if not known."""
+    """Return groups of rows with the same decoded content, ordered by their first row."""
     rows = defaultdict[str, list[int]](list)
     for row, content in enumerate(data.contents):
         if content.decoded:
@@ -54,10 +56,10 @@ def copies(data: Dataset) -> list[tuple[int, ...]]:
 
 
 def each_once(data: Dataset) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """The rows to judge by, and the others: a figure with its interval rests on distinct examples.
+    """Return the distinct examples, on which metrics and their intervals rest, and the other rows.
 
-    Of exact copies (the same decoded pixels) the first row stays; of those under several labels
-    none does, since none of the labels is known to be right.
+    Of exact copies (the same decoded content) the first row is kept; of copies with several labels
+    none is, since no label is known to be right.
     """
     left_out = dict[int, LeftOut]()
     for first, *others in copies(data):
@@ -74,8 +76,7 @@ def each_once(data: Dataset) -> tuple[Dataset, tuple[LeftOut, ...]]:
 
 
 def two_labels_warning(data: Dataset, groups: Iterable[Sequence[int]]) -> str:
-    """A sentence that names groups of rows which are one picture under several labels; "" if there
-    is none."""
+    """Return a warning that names groups of copies with several labels; "" if there are none."""
     named = [_same_picture(data, group) for group in groups]
     if not named:
         return ""
@@ -88,7 +89,7 @@ def two_labels_warning(data: Dataset, groups: Iterable[Sequence[int]]) -> str:
 
 
 def _same_picture(data: Dataset, group: Sequence[int]) -> str:
-    """The rows of one picture with their labels, those of a new label first."""
+    """Return the copies of one picture with their labels, one row of each label first."""
     first = {data.labels[row]: row for row in reversed(group)}
     rows = [*sorted(first.values()), *(row for row in group if row not in first.values())]
     some = data.take(rows[:COPIES])

@@ -1,4 +1,4 @@
-"""A dataset is an ordered list of named examples; it holds paths and labels, no content."""
+"""Datasets: ordered, named examples with paths and labels, but without content."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ OPTIONAL = ("parts", "groups", "strata", "contents")  # columns of a dataset tha
 
 @dataclass(frozen=True)
 class LeftOut(Record):
-    """Something that was found and not used, and why, in a phrase.
+    """A file or folder that is not used, and the reason as a phrase.
 
-    label: the class of an example that was announced and is not there.
-    expected: nobody meant it as an example (a hidden file, a README): listed, not warned of.
+    expected: surely not an example (a hidden file, a README): listed without a warning.
+    label: the class of an example that is missing or unreadable.
     """
 
     path: str
@@ -35,43 +35,44 @@ class LeftOut(Record):
 
 @dataclass(frozen=True)
 class Content:
-    """What a file held when it was checked, as digests in hexadecimal; "" where it is not known.
+    """Digests of a file when it was checked, in hexadecimal; "" if unknown.
 
-    file: of its bytes. decoded: of what was read of them, which copies in other formats share.
+    file: of the bytes. decoded: of the decoded content, the same for copies in other formats.
     """
 
     file: str = ""
     decoded: str = ""
 
     def differs(self, other: "Content") -> bool:
-        """Whether they are surely not of one picture: both are known, and no digest agrees."""
+        """Return whether all digests of both are known and none agrees."""
         pairs = (self.file, other.file), (self.decoded, other.decoded)
         return all(a and b and a != b for a, b in pairs)
 
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file, and the digest of the bytes that it must hold; "" takes any."""
+    """A file and the digest that its bytes must have, "" for any bytes."""
 
     path: Path
     digest: str = ""
 
     @classmethod
     def of(cls, source: "Path | CheckedFile") -> "CheckedFile":
-        """The same, or a path as a file that may hold anything."""
+        """Return `source`, or a path as a file that may hold any bytes."""
         return source if isinstance(source, CheckedFile) else cls(source)
 
 
 @dataclass(frozen=True, init=False)
 class Dataset:
-    """Row i is the example `ids[i]`, to be read from `sources[i]`, labelled `labels[i]`.
+    """Row i is the example `ids[i]`, read from `sources[i]`, with the label `labels[i]`.
 
-    target: what is asked; labels are plain values as it encodes them. Names of classes in its place
-    make a `ClassTarget`, whose labels are places among them. `parts` (of "train", "val", "test"),
-    `groups` (rows of one group stay in one part) and `strata` (each part gets its share of every
-    stratum, beside every label) are what the data itself says about its split: empty, or one string
-    per row, where "" says nothing of that row. `contents` is what `good_rows` found in the files:
-    empty before they were checked, or one per row. left_out: what was found and not used.
+    target: what is predicted; labels are plain values as it encodes them. Class names in its place
+        make a `ClassTarget`, whose labels are indices into the names.
+    parts: "train", "val", "test" per row; groups: rows of one group stay in one part; strata: each
+        part gets its share of every stratum. They come from the data: () or one per row, "" if the
+        row has none.
+    contents: digests from `good_rows`, one per row, () before the check.
+    left_out: the files that are not used.
     """
 
     ids: tuple[str, ...]
@@ -127,7 +128,7 @@ class Dataset:
 
     @property
     def files(self) -> tuple[CheckedFile, ...]:
-        """The sources, each with the digest that it must have if the rows were checked."""
+        """The sources, with their digests if the rows were checked."""
         digests = (c.file for c in self.contents) if self.contents else repeat("")
         return tuple(map(CheckedFile, self.sources, digests))
 
@@ -138,19 +139,19 @@ class Dataset:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; none if something else is asked."""
+        """The class names, () for another kind of target."""
         return class_names(self.target)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows of each class, classes without any included."""
+        """The rows of each class, 0 for an empty one; {} for another kind of target."""
         if not self.classes:
             return {}
         counts = np.bincount(self.y, minlength=len(self.classes))
         return {name: int(counts[c]) for c, name in enumerate(self.classes)}
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Dataset":
-        """The same dataset with only these rows, in this order."""
+        """Return the dataset with only these rows, in this order."""
         picked: dict[str, Any] = {
             name: tuple(column[i] for i in rows) if (column := getattr(self, name)) else ()
             for name in ("ids", "sources", "labels", *OPTIONAL)

@@ -1,4 +1,4 @@
-"""The files that a prediction is asked for: named one by one, or all images of a folder."""
+"""Find the files to predict: named one by one, or all examples in a folder."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,9 +13,9 @@ from headstart.targets.classes import UNLABELLED
 
 
 def find(paths: Sequence[Path], input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """Files as rows of one class "?", folders by the examples in them, and what was left out.
+    """Return files, and the examples in folders, as rows of one class "?", and what was left out.
 
-    A path named twice is one row. Raises DataError when nothing at all is left.
+    A path given twice is one row. Raises DataError if there is no row.
     """
     left_out: list[LeftOut] = []
     found = dict(_each(paths, input, left_out))
@@ -46,7 +46,7 @@ def _each(
 
 
 def _inside(folder: Path, input: Input[Any], left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]:
-    """The examples of a folder, known as in training: by their suffix, or else by their content."""
+    """Yield the examples of a folder, recognized as in training."""
     there = walk(folder)
     for item in there.left_out:
         left_out.append(replace(item, path=f"{display(folder)}/{item.path}"))
@@ -54,7 +54,7 @@ def _inside(folder: Path, input: Input[Any], left_out: list[LeftOut]) -> Iterato
         path = folder / file
         try:
             why = input.why_not(path)
-        except OSError as error:  # one file that can't be read is no reason to leave out the others
+        except OSError as error:
             why = f"cannot be read: {error.strerror or error}"
         if why:
             left_out.append(LeftOut(display(path), why, expected=why == input.unmeant))

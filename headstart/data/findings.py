@@ -1,4 +1,4 @@
-"""What the checks of a data set found, as checks.json holds it."""
+"""The findings of the checks of a data set, as saved in checks.json."""
 
 from dataclasses import dataclass, field
 
@@ -6,12 +6,12 @@ from headstart.base.values import Record
 from headstart.data.dataset import LeftOut
 
 Group = tuple[str, ...]  # paths of the same picture
-AlikePair = tuple[str, str, float]  # two paths, and how alike they are, from 0 to 1
+AlikePair = tuple[str, str, float]  # two paths and their likeness from 0 to 1
 
 
 @dataclass(frozen=True)
 class OddSize(Record):
-    """A picture of an unusual size, in pixels, and what is unusual."""
+    """A picture of an unusual size, in pixels, and the reason."""
 
     path: str
     width: int
@@ -21,7 +21,7 @@ class OddSize(Record):
 
 @dataclass(frozen=True)
 class TwoLabels(Record):
-    """Duplicates under more than one label: groups of the same pixels, and near pairs."""
+    """Duplicates with more than one label: exact groups and near pairs."""
 
     exact: tuple[Group, ...] = ()
     near: tuple[AlikePair, ...] = ()
@@ -29,8 +29,11 @@ class TwoLabels(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Findings(Record):
-    """counts: rows of each class; readable: those that can be read. left_out: files that were not
-    used. imbalance: rows of the largest class for one of the smallest."""
+    """The findings: see `checks.Checks`.
+
+    counts: rows of each class. readable: readable rows of each class. left_out: files that the
+    reader did not use. imbalance: the ratio of the largest class to the smallest.
+    """
 
     rows: int = 0
     counts: dict[str, int]

@@ -1,6 +1,6 @@
-"""Which folders of a data set are its classes: those at its top, or those inside of its parts.
+"""Find the class folders of a data set: its top folders, or the folders in its parts.
 
-All is decided by names and by where pictures lie. What may be read in two ways is refused.
+Names of folders and the places of pictures decide; ambiguous layouts are refused.
 """
 
 import re
@@ -15,7 +15,7 @@ from headstart.base.errors import DataError
 from headstart.data.dataset import PARTS, LeftOut
 from headstart.data.walking import display
 
-Place = tuple[str, ...]  # a folder by the names that lead to it from the folder that is read
+Place = tuple[str, ...]  # the components of a folder's path relative to the root
 
 PART_NAMES = {
     "train": "train",
@@ -24,8 +24,8 @@ PART_NAMES = {
     "valid": "val",
     "test": "test",
 }
-PREDICT = "predict"  # kind of a folder with pictures whose class is asked for
-EVALUATE = "evaluate"  # kind of what some data sets call their test part and some their val part
+PREDICT = "predict"  # the kind of a folder with unlabelled pictures
+EVALUATE = "evaluate"  # the kind of a folder that is the test or the val part: see `_settled`
 WORDS = (
     PART_NAMES
     | dict.fromkeys(("training", "trn", "trainval"), "train")
@@ -36,32 +36,33 @@ WORDS = (
     | dict.fromkeys(("unlabeled", "unlabelled"), PREDICT)
 )
 PART_WORDS = {word: kind for word, kind in WORDS.items() if kind in PARTS}
-# Words that say nothing about what is in a folder of pictures.
+# Words that do not describe the pictures in a folder.
 NEUTRAL = frozenset(
     "set sets data dataset datasets folder dir split part image images img imgs picture pictures "
     "pic pics photo photos sample samples jpg jpeg png x y all new final full small resized "
     "cropped crops raw original originals processed preprocessed clean cleaned augmented aug "
     "balanced".split()
 )
-# What pictures of one class are sorted by, and what lies beside them.
+# Names of subfolders in a class: conditions of the pictures, and files beside them.
 CONDITIONS = frozenset(
     "mask masks label labels annotations indoor indoors outdoor outdoors day night left right "
     "front back top bottom side".split()
 )
-# Numbers behind these words count classes: grade1, grade2; behind others, places or times.
+# Numbers after these words count classes (grade1, grade2); after others, places or times.
 CLASS_WORDS = frozenset(
     "class cls label grade level stage type category kind degree score rating cluster".split()
 )
-DEPTH = 4  # folders above parts, at most
-MOSTLY = 0.9  # of the pictures lie in subfolders that the top folders have in common
+DEPTH = 4  # the most folders above the parts
+MOSTLY = 0.9  # share of the pictures in common subfolders that makes a layout ambiguous
 GLUED = re.compile(f"(x|y)?({'|'.join(WORDS)})({'|'.join(sorted(NEUTRAL - {'x', 'y'}))})?")
 
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """parts: the folders that hold class folders, and the part of each ("" if there are no parts).
+    """Where the class folders are.
 
-    unlabelled: folders of parts that hold pictures and no class folders; `left_out` names them.
+    parts: the folders that hold class folders -> their part ("" without parts). unlabelled: parts
+    with pictures but no class folders, and parts to predict; `left_out` names them.
     """
 
     parts: Mapping[Place, str]
@@ -69,19 +70,20 @@ class FolderLayout:
     left_out: tuple[LeftOut, ...] = ()
 
     def base(self, file: Path) -> Place | None:
-        """The folder in `parts` or `unlabelled` that a file or folder is in; None if in none."""
+        """Return the folder of `parts` or `unlabelled` that contains `file`, or None."""
         places = (file.parts[:depth] for depth in range(len(file.parts)))
         return next((p for p in places if p in self.parts or p in self.unlabelled), None)
 
 
 def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> FolderLayout:
-    """Tell from the names of pictures and folders where the class folders are.
+    """Return where the class folders are, by the paths of pictures and folders.
 
-    Parts are folders whose names say so ("train" and "val"; "Training" and "Testing"; "seg_train",
-    "seg_test" and "seg_pred"), at the top or in the only folder there, if they have class folders
-    in common. A class that is called "train" among others stays a class. Raises DataError for
-    folders that look like parts and have no classes in common, and for top folders that have all
-    their subfolders in common, of which nobody can tell whether those are the classes.
+    Parts are folders named as parts ("train" and "val"; "Training" and "Testing"; "seg_train",
+    "seg_test" and "seg_pred") with class folders in common, in one place near the top. A class
+    named "train" among other classes stays a class.
+
+    Raises DataError for folders named as parts without common classes, for parts in several places,
+    and for top folders with the same subfolders, either of which may be the classes.
     """
     tree = _Tree.of(pictures)
     tops = {folder.parts[0] for folder in folders}
@@ -103,8 +105,10 @@ def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> FolderLayout
 
 @dataclass(frozen=True)
 class _Tree:
-    """direct: how many pictures lie in each folder itself. below: by folder, how many lie in each
-    of the folders in it, at any depth."""
+    """Counts of pictures.
+
+    direct: in each folder itself. below: folder -> subfolder -> pictures in it at any depth.
+    """
 
     direct: Counter[Place]
     below: Mapping[Place, Counter[str]]
@@ -119,7 +123,7 @@ class _Tree:
         return cls(direct, below)
 
     def inside(self, place: Place) -> list[str]:
-        """The folders in a folder that hold pictures, at any depth."""
+        """Return the names of the subfolders with pictures at any depth."""
         return sorted(self.below.get(place, ()))
 
     def count(self, place: Place) -> int:
@@ -132,7 +136,7 @@ def _exact(names: Iterable[str]) -> dict[str, str]:
 
 @lru_cache(maxsize=10_000)
 def _tokens(name: str) -> tuple[str, ...]:
-    """The words of a folder's name, in lower case, without digits: seg_train2 is seg and train."""
+    """Return the words of a name in lower case, without digits: seg_train2 -> seg, train."""
     found = list[str]()
     for piece in re.split(r"[\W\d_]+", name):
         if match := GLUED.fullmatch(piece.lower()):
@@ -143,7 +147,7 @@ def _tokens(name: str) -> tuple[str, ...]:
 
 
 def _kind(name: str) -> str:
-    """The kind of part that exactly one word of a name tells, or nothing."""
+    """Return the kind of part that the words of a name agree on, or ""."""
     kinds = {WORDS[word] for word in _tokens(name) if word in WORDS}
     return kinds.pop() if len(kinds) == 1 else ""
 
@@ -153,9 +157,10 @@ def _rest(name: str) -> frozenset[str]:
 
 
 def _kinds(names: Sequence[str]) -> dict[str, str]:
-    """The folders that look like parts, and their kinds.
+    """Return the folders named as parts, with their kinds.
 
-    Their names hold a word for a part, and else only NEUTRAL words and those that all share.
+    Their names consist of a word for a part, NEUTRAL words, and words that all of them share; the
+    name of a part to predict may hold others.
     """
     told = {name: kind for name in names if (kind := _kind(name))}
     several = len(set(told.values())) > 1
@@ -165,17 +170,17 @@ def _kinds(names: Sequence[str]) -> dict[str, str]:
 
 
 def _settled(kind: str, there: Collection[str]) -> str:
-    """What an evaluation part is: test, or val beside a test part, or nothing beside both."""
+    """Return `kind`, for EVALUATE "test", "val" beside a test part, "" beside both."""
     if kind != EVALUATE:
         return kind
     return "test" if "test" not in there else "val" if "val" not in there else ""
 
 
 def _places_of_parts(tree: _Tree, place: Place, only: bool = True) -> list[Place]:
-    """The folders, near the top, that hold what is surely parts.
+    """Return the folders, at most DEPTH deep, that hold sure parts.
 
-    only: whether `place` is all that there is. There, and nowhere else, folders that merely look
-    like parts raise DataError; in one of several classes they are part of the class.
+    only: whether `place` holds all pictures. If so, folders that only look like parts raise
+    DataError; inside one of several classes they belong to the class.
     """
     if _sure_parts(tree, place):
         return [place]
@@ -189,7 +194,7 @@ def _places_of_parts(tree: _Tree, place: Place, only: bool = True) -> list[Place
 
 
 def _sure_parts(tree: _Tree, place: Place) -> dict[str, str]:
-    """The parts in a folder and their kinds, if they have classes in common; or nothing."""
+    """Return the parts in a folder with their kinds if their class folders agree, else {}."""
     names = tree.inside(place)
     kinds = _kinds(names)
     if not kinds:
@@ -207,7 +212,7 @@ def _sure_parts(tree: _Tree, place: Place) -> dict[str, str]:
 
 
 def _refuse_likely_parts(tree: _Tree, place: Place) -> None:
-    """Raise DataError if most of the folders look like parts but are not surely parts."""
+    """Raise DataError if most folders are named as parts, or if each class has parts."""
     names = tree.inside(place)
     kinds = _kinds(names)
     if _crossed(names):
@@ -219,7 +224,7 @@ def _refuse_likely_parts(tree: _Tree, place: Place) -> None:
 
 
 def _crossed(names: Sequence[str]) -> bool:
-    """Whether all folders are parts of classes: cat_train, cat_test, dog_train, dog_test."""
+    """Return whether folders are parts of classes: cat_train, cat_test, dog_train, dog_test."""
     kinds = defaultdict[frozenset[str], set[str]](set)
     for name in names:
         kinds[_rest(name)].add(_kind(name))
@@ -233,9 +238,9 @@ def _crossed(names: Sequence[str]) -> bool:
 
 
 def _inner(tree: _Tree, place: Place, kind: str = PREDICT) -> Place:
-    """The folder with a part's class folders: itself, or its only folder (train/images).
+    """Return the folder with a part's class folders: `place`, or its only folder (train/images).
 
-    Such an only folder is named as the part is, or by NEUTRAL words alone.
+    Such an only folder has the name of the kind, or NEUTRAL words alone, at any depth.
     """
     while not tree.direct[place] and len(tree.inside(place)) == 1:
         name = tree.inside(place)[0]
@@ -247,13 +252,13 @@ def _inner(tree: _Tree, place: Place, kind: str = PREDICT) -> Place:
 
 
 def _classes(tree: _Tree, place: Place, kinds: Mapping[str, str], part: str) -> set[str]:
-    """The names, in lower case, of the class folders in the folders of one part."""
+    """Return the names of the class folders of one part, in lower case."""
     tops = ((*place, name) for name, kind in kinds.items() if kind == part)
     return {name.lower() for top in tops for name in tree.inside(_inner(tree, top, part))}
 
 
 def _in_parts(tree: _Tree, place: Place, kinds: Mapping[str, str]) -> FolderLayout:
-    """The layout of parts that are told from the names in a folder."""
+    """Return the layout of the parts `kinds` (name -> kind) in the folder `place`."""
     parts, unlabelled, left_out = dict[Place, str](), set[Place](), list[LeftOut]()
     for name, kind in sorted(kinds.items()):
         top = (*place, name)
@@ -273,7 +278,7 @@ def _in_parts(tree: _Tree, place: Place, kinds: Mapping[str, str]) -> FolderLayo
 
 
 def _refuse_shared_subfolders(tree: _Tree) -> None:
-    """Raise DataError where top folders hold the same subfolders: either may be the classes."""
+    """Raise DataError if top folders hold the same subfolders: either may be the classes."""
     tops = tree.inside(())
     _refuse_classes_twice(tree, tops)
     inside = [tree.below.get(_inner(tree, (top,)), Counter[str]()) for top in tops]
@@ -300,7 +305,7 @@ def _refuse_shared_subfolders(tree: _Tree) -> None:
 
 
 def _refuse_classes_twice(tree: _Tree, tops: Sequence[str]) -> None:
-    """Raise DataError where a top folder holds folders by the names of those beside it.
+    """Raise DataError if a top folder holds folders with the names of other top folders.
 
     Archives often hold a data set twice: DATA/cat, DATA/dog and DATA/pets/cat, DATA/pets/dog.
     """
@@ -318,7 +323,7 @@ def _refuse_classes_twice(tree: _Tree, tops: Sequence[str]) -> None:
 
 
 def _shared(inside: Sequence[Counter[str]]) -> list[str]:
-    """The subfolders that at least two of the folders, and half of them, have, in any case."""
+    """Return the subfolders that at least half, and two, of the folders have, ignoring case."""
     times = Counter(name for names in inside for name in {name.lower() for name in names})
     shared = {name for name, n in times.items() if n >= 2 and 2 * n >= len(inside)}
     return sorted(
@@ -327,7 +332,7 @@ def _shared(inside: Sequence[Counter[str]]) -> list[str]:
 
 
 def _usual(tops: Sequence[str], shared: Sequence[str]) -> bool:
-    """Whether top folders are classes, since the subfolders are what classes are sorted by."""
+    """Return whether the top folders are classes, judged by the subfolders that they share."""
     words = {word for name in shared for word in _tokens(name)}
     if _numbered(shared) and words:
         return not words & CLASS_WORDS  # cat/day1, cat/day2; but fold1/class1, fold1/class2
@@ -337,12 +342,12 @@ def _usual(tops: Sequence[str], shared: Sequence[str]) -> bool:
 
 
 def _numbered(names: Sequence[str]) -> bool:
-    """Whether names differ in numbers or single letters only: day1, day2; a, b."""
+    """Return whether names differ in numbers or single letters only: day1, day2; a, b."""
     return len({re.sub(r"\d+|(?<![^\W_])[^\W_](?![^\W_])", "#", n.lower()) for n in names}) == 1
 
 
 def _places(names: Sequence[str]) -> bool:
-    """Whether names count places or times (patient1, fold_2, 10253), not classes (grade1, 0, a)."""
+    """Return whether names count places or times (patient1, 10253), not classes (grade1, 0, a)."""
     if all(name.isalpha() and len(name) == 1 for name in names):
         return False
     if all(name.isdecimal() for name in names):

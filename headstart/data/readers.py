@@ -1,4 +1,4 @@
-"""From what people have (folders, a manifest) to a Dataset."""
+"""Read folders and manifests as datasets."""
 
 import os
 import unicodedata
@@ -25,7 +25,7 @@ from headstart.targets.classes import ClassTarget
 from headstart.targets.registry import kinds, target_kind
 from headstart.targets.target import Row, Target
 
-PART_COLUMNS = ("part", "split", "subset", "fold")  # of a manifest; `_part_columns` says which
+PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides which are read
 MANIFESTS = (".csv", ".parquet", ".pq")
 OPTIONAL = (*PART_COLUMNS, "group", "stratum")
 EMPTY_CLASS = "class folder holds no images"
@@ -39,9 +39,9 @@ LAYOUT = (
 
 @dataclass(frozen=True)
 class _Row:
-    """One example before labels are encoded. asked: the cells that the target reads.
+    """One example with its label not yet encoded.
 
-    where: its place in a manifest, for messages.
+    asked: the cells that the target reads. where: the row of a manifest, for messages.
     """
 
     id: str
@@ -54,11 +54,10 @@ class _Row:
 
 
 def read_folder(root: Path, input: Input[Any]) -> Dataset:
-    """A folder a class, or parts (train, val, test) of such folders (`layouts.layout_of`).
+    """Read one folder per class, or parts (train, val, test) of class folders.
 
-    input: says which files are examples.
-
-    Raises DataError for no images, and for a layout that may be read in two ways.
+    input: decides which files are examples. Raises DataError if there are none, and for an
+    ambiguous layout (`layouts.layout_of`).
     """
     root = root.resolve()
     found = walk(root)
@@ -71,7 +70,7 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
         if fault == input.unmeant:
             left_out.append(LeftOut(display(file), fault, expected=True))
         elif place in layout.unlabelled:
-            continue  # they are counted in `layout.left_out`
+            continue  # counted in `layout.left_out`
         elif place is None or fault or len(file.parts) <= len(place) + 1:
             why = fault or _misplaced(place)
             left_out.append(LeftOut(display(file), why, label=_announced_class(file, place, fault)))
@@ -87,14 +86,15 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
 
 
 def read_manifest(path: Path, target: str = "") -> Dataset:
-    """The examples listed in a CSV (UTF-8 or UTF-16) or Parquet file with columns path and label,
-    or with those of another kind of target in place of label.
+    """Read the examples listed in a CSV or Parquet file with the columns path and label, or those
+    of another kind of target in place of label.
 
-    Paths are relative to the manifest's folder or absolute. Optional columns: part (train, val or
-    test; `split`, and `subset` or `fold` with such names, are read as it), group (rows of one group
-    stay in one part) and stratum. Cells become text by `cells.as_text`. Files that are not there
-    are in `left_out`. Raises DataError for missing columns, empty labels, cells that are no text,
-    unknown parts or no file at all.
+    Paths are absolute or relative to the manifest's folder. Optional columns: part (train, val,
+    test; also as `split`, `subset` or `fold`, see `_part_columns`), group (rows of one group stay
+    in one part) and stratum. Cells become text by `cells.as_text`. Missing files are in `left_out`.
+
+    Raises DataError for missing columns, empty labels, cells that are not text, unknown parts,
+    repeated paths, or if no file exists.
     """
     table, kind = csv_rows if path.suffix.lower() == ".csv" else parquet_rows, _kind(path, target)
     records = list(table(path, Columns(("path", *kind.reads), OPTIONAL)))
@@ -122,9 +122,9 @@ def read_manifest(path: Path, target: str = "") -> Dataset:
 
 
 def _kind(path: Path, target: str) -> type[Target]:
-    """The kind of target of this name, or the first one whose columns a manifest has.
+    """Return the kind of target of this name, or the first whose columns the manifest has.
 
-    Classes come first, so that a package that adds a kind changes nothing for their manifests.
+    Classes come first, so that a package that adds a kind does not change their manifests.
     """
     if target:
         return target_kind(target)
@@ -136,7 +136,7 @@ def _kind(path: Path, target: str) -> type[Target]:
 
 
 def _refuse_again(path: Path, row: _Row, number: int, listed: dict[str, int]) -> None:
-    """Note in `listed` which row of a manifest a picture is; raise DataError if it has one."""
+    """Add a picture and its row number to `listed`; raise DataError if it is there already."""
     if (first := listed.setdefault(row.id, number)) != number:
         raise DataError(
             f"A manifest lists a picture once; in {display(path)} '{row.id}' appears more than "
@@ -147,7 +147,7 @@ def _refuse_again(path: Path, row: _Row, number: int, listed: dict[str, int]) ->
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name no file can have
+    except (OSError, ValueError):  # an impossible name, such as one with a NUL
         return False
 
 
@@ -175,15 +175,15 @@ def _encoded(target: Target, row: _Row) -> Any:
 
 
 def _column(values: Iterable[str]) -> tuple[str, ...]:
-    """The values, or nothing if all of them are empty."""
+    """Return the values, or () if all are empty."""
     column = tuple(values)
     return column if any(column) else ()
 
 
 def _class_name(folder: str) -> str:
-    r"""The name of a class by its folder, as text; bytes that are not UTF-8 read \xNN.
+    r"""Return the class name of a folder as text, with bytes that are not UTF-8 as \xNN.
 
-    A folder called nothing but blanks keeps them: a class has a name.
+    A folder named with blanks alone keeps them.
     """
     return as_text(display(Path(folder)) if NOT_UTF8.search(folder) else folder) or folder
 
@@ -195,7 +195,7 @@ def _misplaced(place: tuple[str, ...] | None) -> str:
 
 
 def _unusable(input: Input[Any], file: Path) -> str:
-    """Why a file can't be an example, wherever it lies, or nothing."""
+    """Return why a file can't be an example, or ""."""
     try:
         return input.why_not(file)
     except OSError as error:
@@ -203,14 +203,14 @@ def _unusable(input: Input[Any], file: Path) -> str:
 
 
 def _announced_class(file: Path, place: tuple[str, ...] | None, fault: str) -> str:
-    """The class of a file that its first bytes or its name call a picture, video or sound."""
+    """Return the class folder of an example that can't be used, "" if unreadable or in none."""
     if place is None or not fault or fault.startswith(UNREADABLE):
         return ""
     return _class_name(file.parts[len(place)]) if len(file.parts) > len(place) + 1 else ""
 
 
 def _about_announced(left_out: Iterable[LeftOut]) -> str:
-    """A sentence on the examples of formats that are not read, or nothing."""
+    """Return a sentence on the examples that can't be used, or ""."""
     announced = [item for item in left_out if item.label]
     if not announced:
         return ""
@@ -229,10 +229,10 @@ def _empty_classes(found: Walk, rows: list[_Row], layout: FolderLayout) -> Itera
 
 
 def _part_columns(rows: Sequence[Cells]) -> list[str]:
-    """The columns that name the part of a row, of those that may.
+    """Return the filled PART_COLUMNS that name the part of a row.
 
-    `part` always does; `split` unless it holds nothing but numbers; `subset` and `fold`, which
-    have other meanings too, if one of their cells is the name of a part.
+    `part` always does; `split` unless all cells are numbers; `subset` and `fold`, which have other
+    meanings too, if a cell is the name of a part.
     """
     found = list[str]()
     for name in PART_COLUMNS:
@@ -245,7 +245,7 @@ def _part_columns(rows: Sequence[Cells]) -> list[str]:
 
 
 def _lower(cell: object) -> str:
-    """A cell as text in lower case; what is no text is no name of a part."""
+    """Return a cell as text in lower case, "?" if it is not text."""
     try:
         return as_text(cell).lower()
     except DataError:
@@ -255,7 +255,7 @@ def _lower(cell: object) -> str:
 def _unused_columns(
     path: Path, records: Sequence[tuple[int, Cells]], used: Sequence[str]
 ) -> list[LeftOut]:
-    """The columns that might have named parts and don't: listed, not warned of."""
+    """Return the filled PART_COLUMNS that are not used, listed without a warning."""
     filled = [name for name in PART_COLUMNS if any(_lower(cells.get(name)) for _, cells in records)]
     why = "the column {!r} names no parts (train, val, test): not used"
     return [
@@ -266,7 +266,7 @@ def _unused_columns(
 
 
 def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
-    """The part that a row names, or "". Raises DataError for no such part, or for two of them."""
+    """Return the part that a row names, or ""; DataError for an unknown part or two parts."""
     parts = dict[str, str]()
     for column in columns:
         if name := _text(cells, column, where).lower():
@@ -280,7 +280,7 @@ def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
 
 
 def _manifest_row(path: Path, folder: Path, cells: Cells, reads: Sequence[str], where: str) -> _Row:
-    """A row of the manifest at `path`, whose relative paths begin in `folder`."""
+    """Return a row of the manifest at `path`, whose paths are relative to `folder`."""
     text = {name: _text(cells, name, where) for name in ("path", *reads, "group", "stratum")}
     relative = _spelled(folder, text["path"])
     if NOT_UTF8.search(text["path"]) and not _is_file(folder / relative):
@@ -296,7 +296,7 @@ def _manifest_row(path: Path, folder: Path, cells: Cells, reads: Sequence[str], 
 
 
 def _text(cells: Cells, column: str, where: str) -> str:
-    """One cell of a manifest, or DataError that names its row and column."""
+    """Return a cell of a manifest as text; a DataError names its row and column."""
     read = path_text if column == "path" else as_text if column in OPTIONAL else as_label
     try:
         text = read(cells.get(column))
@@ -309,10 +309,10 @@ def _text(cells: Cells, column: str, where: str) -> str:
 
 
 def _spelled(folder: Path, text: str) -> Path:
-    """The path that a manifest means, as its file is spelled: the first spelling that is there.
+    """Return the first spelling of a manifest's path whose file exists.
 
-    A path may have blanks around it, backslashes from Windows, or its accents in the other Unicode
-    form than the file system has them.
+    Blanks around the path, backslashes from Windows and accents in another Unicode form than the
+    file system's are tolerated.
     """
     bare = text.strip()
     for base in dict.fromkeys((text, bare, bare.replace("\\", "/"))):

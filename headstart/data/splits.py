@@ -1,4 +1,4 @@
-"""Which rows are for fitting, which for choosing, and which are only for the final number."""
+"""Split a dataset into train, val and test."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ from headstart.data.content import each_once
 from headstart.data.dataset import PARTS, Dataset, LeftOut
 
 Unit = tuple[int, ...]  # rows that stay together
-Cell = tuple[int, str]  # a row's stratum by its label, and the one that the data names
-RANK = ("test", "val", "train")  # where a picture is kept that was given to several parts
+Cell = tuple[int, str]  # a row's stratum by its label, and its stratum in the data
+RANK = ("test", "val", "train")  # the part that keeps a picture named in several
 NAMED = 5  # strata in a message
-FIRST = ("train", "test", "val")  # who gets one when a label has fewer units than parts
+FIRST = ("train", "test", "val")  # the order of filling if a label has fewer units than parts
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """Shares of the rows for validation and for test; the rest is for training."""
+    """Shares of the rows for validation and test; the rest is for training."""
 
     val: Annotated[float, "share of the rows for validation"] = 0.15
     test: Annotated[float, "share of the rows for the test"] = 0.15
@@ -42,10 +42,10 @@ class SplitPlan:
 
     @property
     def fewest(self) -> int:
-        """The fewest different pictures of a class that make three parts: 5 for 0.70/0.15/0.15.
+        """The fewest distinct pictures of a class for three parts: 5 for 0.70/0.15/0.15.
 
-        Validation and test take their shares, rounded and one at least; training keeps more than
-        half, or more than its own share where that is less.
+        Validation and test take their shares, rounded, at least one each; training must keep more
+        than half, or more than its share if that is less than half.
         """
         kept = min(self.share("train"), 0.5)
         return next(n for n in count(len(PARTS)) if n - self._judged(n) > kept * n)
@@ -56,10 +56,10 @@ class SplitPlan:
 
 @dataclass(frozen=True)
 class Splits:
-    """Three parts with no row, duplicate or group in two of them, each in the dataset's order.
+    """Three parts that share no row, duplicate or group, each in the dataset's order.
 
-    left_out: rows that the data itself had put into one part and a twin of them into another; and
-    exact copies that would count twice in val or test.
+    left_out: rows whose duplicate or group is in another named part, and exact copies in val or
+    test.
     """
 
     train: Dataset
@@ -71,20 +71,19 @@ class Splits:
 def split(
     dataset: Dataset, plan: SplitPlan | None = None, *, together: Sequence[Sequence[int]] = ()
 ) -> Splits:
-    """Each part gets its share of every class and stratum; what belongs together stays together.
+    """Return parts with their shares of every class and stratum, without splitting units.
 
-    together: groups of rows, such as duplicates, that may not be split; rows of one of
-    `dataset.groups` neither. What stays together counts as one picture.
+    together: groups of rows, such as duplicates. They and `dataset.groups` are units, which stay in
+    one part.
 
-    Parts that the data names are kept, and those it lacks are carved from what is there: test from
-    val or else from train, val from train, train from val, so that donor and new part stand as
-    their shares in the plan do. A row for which no part is named follows its group, or else
-    trains. Of a picture or group in several named parts the rows in test stay, or else those in
-    val; the others are left out and named. Of a checked dataset val and test hold every picture
-    once (`each_once`); copies in train stay.
+    Parts named by the data are kept, and missing parts are taken from a present one in proportion
+    to the plan's shares: test from val or else train, val from train, train from val. A row without
+    a part follows its unit, or else goes to train. If a unit is in several named parts, only its
+    rows in test, or else in val, are kept. In a checked dataset val and test hold each picture once
+    (`each_once`); train keeps copies.
 
-    Raises DataError when a class has fewer pictures than three parts take (`SplitPlan.fewest`), or,
-    in parts that the data names, no rows to train on.
+    Raises DataError if a class has fewer pictures than three parts need (`SplitPlan.fewest`), or no
+    rows in train.
     """
     plan = plan or SplitPlan()
     units, cells = _units(dataset, together), _cells(dataset)
@@ -109,7 +108,7 @@ def split(
 
 
 def _units(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[Unit]:
-    """All rows as units that may not be split, by their first row."""
+    """Return all rows as units that stay together, ordered by their first row."""
     members = defaultdict[str, list[int]](list)
     for row, name in enumerate(dataset.groups):
         if name:
@@ -120,7 +119,7 @@ def _units(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[Unit]:
 
 
 def _given(dataset: Dataset, units: Sequence[Unit]) -> tuple[dict[int, str], dict[int, LeftOut]]:
-    """The part of each row that the data names, and the rows that have to go, with the reason."""
+    """Return the parts named by the data, by row, and the rows to leave out, with the reason."""
     part_of, left_out = dict[int, str](), dict[int, LeftOut]()
     if not any(dataset.parts):
         return part_of, left_out
@@ -144,7 +143,7 @@ def _straddling(dataset: Dataset, unit: Unit, row: int, kept: str) -> LeftOut:
 
 
 def _carvings(given: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """From which part ("" for all rows) which parts are to be made, in turn."""
+    """Return the steps to make missing parts: (donor, "" for all rows; parts made of its rows)."""
     match tuple(given):
         case ("train", "val", "test"):
             return []
@@ -161,7 +160,7 @@ def _carvings(given: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _cells(dataset: Dataset) -> list[Cell]:
-    """The strata of each row."""
+    """Return the cell of each row."""
     by_label = dataset.target.strata(dataset.y).tolist()
     return list(zip(by_label, dataset.strata or repeat(""), strict=False))
 
@@ -172,7 +171,7 @@ def _placed(
     shares: Mapping[str, float],
     rng: np.random.Generator,
 ) -> dict[int, str]:
-    """A part for each row: every stratum in proportion, in whole units."""
+    """Return a part for each row: every cell in proportion, in whole units."""
     by_label = defaultdict[int, list[Unit]](list)
     for n in rng.permutation(len(units)):
         by_label[_cell(cells, units[n])[0]].append(units[n])
@@ -186,7 +185,7 @@ def _placed(
 def _train_each_stratum(
     cells: Sequence[Cell], units: Sequence[Unit], part_of: dict[int, str]
 ) -> None:
-    """Move to train a unit of any label's stratum that has none there: mixed units count once."""
+    """Move a unit to train for each label's stratum without rows there, the smallest first."""
     placed = {row: part_of[row] for unit in units for row in unit}
     there = {cells[row][0] for row, part in placed.items() if part == "train"}
     for unit in sorted(units, key=len):
@@ -201,9 +200,9 @@ def _placed_label(
     shares: Mapping[str, float],
     carried: dict[str, float],
 ) -> dict[str, list[Unit]]:
-    """The units of one label by part, every cell in proportion and no part without, if it can.
+    """Return the units of one label by part: cells in proportion, and no part empty if possible.
 
-    carried: by how many rows each part is behind its share so far; brought up to date.
+    carried: how many rows each part is short of its share so far; updated.
     """
     placed: dict[str, list[Unit]] = {part: [] for part in shares}
     by_cell = defaultdict[Cell, list[Unit]](list)
@@ -211,7 +210,7 @@ def _placed_label(
         by_cell[_cell(cells, unit)].append(unit)
     for cell in sorted(by_cell):
         seats = _seats(sum(map(len, by_cell[cell])), shares, carried)
-        for unit in sorted(by_cell[cell], key=len, reverse=True):  # stable: shuffled among equals
+        for unit in sorted(by_cell[cell], key=len, reverse=True):  # stable: equals stay shuffled
             part = max(seats, key=seats.__getitem__)
             seats[part] -= len(unit)
             placed[part].append(unit)
@@ -222,9 +221,9 @@ def _placed_label(
 
 
 def _seats(rows: int, shares: Mapping[str, float], carried: dict[str, float]) -> dict[str, float]:
-    """Whole rows for each part, by largest remainder; what rounding takes is carried on.
+    """Return whole rows for each part, by largest remainder, with rounding errors carried over.
 
-    So the parts are within a row of their share in every class and stratum, and in all of them.
+    So the parts are within a row of their share in every class and stratum, and overall.
     """
     total = sum(shares.values())
     due = {part: rows * share / total for part, share in shares.items()}
@@ -238,7 +237,7 @@ def _seats(rows: int, shares: Mapping[str, float], carried: dict[str, float]) ->
 
 
 def _fill_empty(placed: dict[str, list[Unit]], carried: dict[str, float]) -> None:
-    """Give each part that has none of a class its smallest unit from the part with most units."""
+    """Give each part without a unit of a label the smallest unit of the part with the most."""
     units = sum(map(len, placed.values()))
     wanted = [part for part in FIRST if part in placed][:units]
     for part in wanted:
@@ -259,7 +258,7 @@ def _fill_empty(placed: dict[str, list[Unit]], carried: dict[str, float]) -> Non
 
 
 def _cell(cells: Sequence[Cell], unit: Unit) -> Cell:
-    """The cell of most rows of a unit, the first of them in a tie."""
+    """Return the commonest cell of a unit's rows, the first one in a tie."""
     if len(unit) == 1:
         return cells[unit[0]]
     return Counter(cells[row] for row in unit).most_common(1)[0][0]
@@ -272,9 +271,9 @@ def _check_enough(
     plan: SplitPlan,
     together: Sequence[Sequence[int]],
 ) -> None:
-    """Raise DataError for classes with too few pictures, or units of them, for three parts.
+    """Raise DataError for classes with too few distinct pictures or units for three parts.
 
-    A few large groups are enough, one for each part: three patients with many pictures.
+    Three large groups are enough, one for each part: three patients with many pictures.
     """
     names = dataset.target.stratum_names
     labels = [label if names else 0 for label, _ in cells]

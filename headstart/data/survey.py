@@ -1,4 +1,4 @@
-"""Look at every example of a dataset once: what it shows, which are the same, what is damaged."""
+"""Decode every example of a dataset once and record its facts, digests and damage."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +17,16 @@ from headstart.base.values import fingerprint
 from headstart.data.dataset import Content, Dataset
 from headstart.data.findings import OddSize
 
-SHARD = 512  # rows that are stored together
-CONTENT = "pixels"  # the column that exact copies have in common: a digest of what was decoded
-Facts = Mapping[str, NDArray[Any]]  # by column: of one example, or of N, first axis N
+SHARD = 512  # rows stored together
+CONTENT = "pixels"  # the column that is equal for exact copies: a digest of the decoded content
+Facts = Mapping[str, NDArray[Any]]  # column -> values of one example, or of N, first axis N
 
 
 class Surveyor(Protocol):
-    """What is noted of the examples of one kind of input, and what is wrong among them.
+    """Records facts of the examples of one kind of input, and finds problems among them.
 
-    layout: the columns that are noted, one of them CONTENT. table: its name in the store, which
-    changes whenever the same bytes would give other facts.
+    layout: the columns, one of them CONTENT. table: the table's name in the store, which changes
+    whenever the same bytes would give other facts.
     """
 
     @property
@@ -40,7 +40,7 @@ class Surveyor(Protocol):
 
 @dataclass(frozen=True)
 class BytesSurveyor:
-    """Of any input: exact copies are those of the same bytes, near ones are not looked for."""
+    """The surveyor of any input: exact copies have the same bytes; finds no near duplicates."""
 
     input: Input[Any]
 
@@ -53,7 +53,7 @@ class BytesSurveyor:
         return fingerprint("survey of bytes", self.input.kind, self.input.fingerprint())
 
     def look(self, data: bytes) -> Facts:
-        self.input.prepare(self.input.read(data))  # which finds out whether that can be done
+        self.input.prepare(self.input.read(data))  # raises DataError for damage
         return {CONTENT: np.frombuffer(digest(data), np.uint8)}
 
     def near(self, facts: Facts, threads: int) -> Sequence[Pair]:
@@ -64,18 +64,17 @@ class BytesSurveyor:
 
 
 def surveyor_of(input: Input[Any]) -> Surveyor:
-    """The input's own, or one that knows bytes alone."""
+    """Return the input's own surveyor, or a `BytesSurveyor`."""
     own: Surveyor | None = input.surveyor()
     return own or BytesSurveyor(input)
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What was seen of each of a dataset's N rows; a row in `errors` has zeros elsewhere.
+    """The facts of a dataset's N rows; rows in `errors` are zeros.
 
-    files: (N, 16) uint8, digests of the bytes. facts: the surveyor's columns, N rows each.
-    errors: row -> why it can't be read. decoded: how many files were decoded; the others were
-    known from before.
+    files: (N, 16) uint8 digests of the bytes. facts: the surveyor's columns, N rows each. errors:
+    row -> why it can't be read. decoded: the number of files decoded; the others were in the store.
     """
 
     surveyor: Surveyor
@@ -91,11 +90,11 @@ class Survey:
 
     @property
     def good(self) -> NDArray[np.intp]:
-        """The rows that can be read."""
+        """The numbers of the readable rows."""
         return np.array([i for i in range(len(self.files)) if i not in self.errors], np.intp)
 
     def content(self, row: int) -> Content:
-        """What a row's file holds; nothing is known of one that can't be read."""
+        """Return the digests of a row's file, empty if it is unreadable."""
         if row in self.errors:
             return Content()
         shown = self.facts[CONTENT][row]
@@ -104,10 +103,7 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """One file as a thread saw it: its digest and facts, if they are new, or why there are none.
-
-    key: the name of its facts in the store (`Input.store_key`).
-    """
+    """One file's digest (`name`), store key (`Input.store_key`) and new facts, or its error."""
 
     name: bytes = b""
     key: bytes = b""
@@ -123,10 +119,10 @@ def survey(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
-    """Decode every file once and note what it shows; with a store, never again for the same bytes.
+    """Decode every file once and record its facts; with a store, each content only once ever.
 
-    Files are held one at a time by each of `threads`; a picture's facts are 4 kB. Bad files are not
-    remembered. Raises StoreError when the store can't be written.
+    Each thread holds one file; a picture's facts are 4 kB. Bad files are not stored. Raises
+    StoreError if the store can't be written.
     """
     surveyor = surveyor_of(input)
     table = store.table(surveyor.table, surveyor.layout) if store else None
@@ -156,7 +152,7 @@ def survey(
                 progress(i + 1, len(dataset))
     finally:
         looks.close()
-        _remember(table, fresh)  # what was seen is kept, whatever stopped us
+        _remember(table, fresh)  # facts are kept even after an error or an interrupt
     if table is not None:
         _recall(seen, table, known)
     return replace(seen, decoded=decoded)
@@ -177,7 +173,7 @@ def _look(input: Input[Any], surveyor: Surveyor, source: Path, table: StoredTabl
 
 
 def _remember(table: StoredTable | None, fresh: dict[bytes, Facts]) -> None:
-    """Store the facts that are new, and forget them here."""
+    """Write the new facts to the store and clear `fresh`."""
     if table is not None and fresh:
         rows = list(fresh.values())
         columns = {column: np.stack([facts[column] for facts in rows]) for column in rows[0]}
@@ -188,7 +184,7 @@ def _remember(table: StoredTable | None, fresh: dict[bytes, Facts]) -> None:
 
 
 def _recall(seen: Survey, table: StoredTable, known: Mapping[int, bytes]) -> None:
-    """Fill in, a shard's worth at a time, the rows that were known before."""
+    """Copy the facts of known rows from the store, SHARD rows at a time."""
     every = list(known)
     for start in range(0, len(every), SHARD):
         rows = every[start : start + SHARD]

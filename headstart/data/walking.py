@@ -1,4 +1,4 @@
-"""Every name of a file under a folder, in an order that is the same on every machine."""
+"""List the files under a folder in the same order on every machine."""
 
 import os
 import re
@@ -13,8 +13,8 @@ from headstart.data.dataset import LeftOut
 
 LEADS_OUT = "a link that leads out of the folder"
 LEADS_NOWHERE = "a link that leads nowhere"
-# What NAS systems, file managers and operating systems put beside pictures, in lower case. Other
-# names that begin with a dot are passed over too.
+# Files that NAS systems, file managers and operating systems put beside pictures, in lower case.
+# Other names that begin with a dot are passed over too.
 THUMBNAILS = frozenset(
     {
         "@eadir",
@@ -36,15 +36,15 @@ SYSTEM = frozenset(
     {"__macosx", "desktop.ini", "lost+found", "system volume information", "icon\r", "picasa.ini"}
     | {"@tmp", "@sharebin", "#snapshot", "@recently-snapshot", "temporary items", "_vti_cnf"}
 )
-# Names reached through linked folders: this many, or for each real name so many, before no further
-# link to a folder is followed. Links to folders that hold links can double at every step.
+# Folder links are followed until this many names were reached through them, or this many per real
+# name if that is more: links to folders that hold links can double at every step.
 LINKED_NAMES = 10_000
 LINKED_NAMES_EACH = 20
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What is under a folder; all paths are relative to it and sorted by their bytes."""
+    """The content of a folder; all paths are relative to it and sorted by their bytes."""
 
     files: tuple[Path, ...]
     folders: tuple[Path, ...]
@@ -52,15 +52,15 @@ class Walk:
 
 
 def walk(root: Path) -> Walk:
-    """List each name of a file under `root`, and never leave it.
+    """List the files under `root` without leaving it.
 
-    Every name counts: hard links and links to a file under `root` are names of their own, and a
-    linked folder is entered under its own name and the link's. It is not entered inside of itself,
-    so loops end; more than LINKED_NAMES names through linked folders are not followed. Folders are
-    told apart by their resolved paths, since some file systems give all files one inode.
+    Hard links and links to files under `root` are listed by their own names; a linked folder is
+    listed under its own name and the link's, but never inside itself, so that loops end. The number
+    of names through linked folders is limited (LINKED_NAMES). Folders are identified by resolved
+    paths, since some file systems give all files the same inode.
 
-    Hidden and system files, thumbnails, links that lead out or nowhere and folders that may not be
-    read are listed in `left_out`; a folder passed over is one entry, which counts its files.
+    left_out: hidden and system files, thumbnails, links that lead out or nowhere, and unreadable
+    folders; a folder that is passed over is one entry with the count of its files.
     """
     walker = _Walker(root.resolve())
     walker.run()
@@ -72,7 +72,7 @@ def walk(root: Path) -> Walk:
 
 
 def link_fault(root: Path, path: Path) -> str:
-    """Why `path` is not read: it leads out of `root` (a resolved path) or nowhere; or nothing."""
+    """Return why a link is not followed (it leads out of the resolved `root` or nowhere), or ""."""
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: a link to itself, on Python < 3.13
@@ -81,7 +81,7 @@ def link_fault(root: Path, path: Path) -> str:
 
 
 def about_links(left_out: Iterable[LeftOut]) -> str:
-    """A sentence on the links that were not followed and the remedy, after a blank; or nothing."""
+    """Return a sentence, after a blank, on the links not followed and the remedy, or ""."""
     links = [out.path for out in left_out if out.reason in (LEADS_OUT, LEADS_NOWHERE)]
     if not links:
         return ""
@@ -94,7 +94,7 @@ def about_links(left_out: Iterable[LeftOut]) -> str:
 
 
 def passed_over(name: str) -> str:
-    """What a file or folder of this name is that nobody means as an example, or nothing."""
+    """Return the sort of a file or folder that is never an example, by its name, or ""."""
     lower = name.lower()
     if lower in THUMBNAILS or lower.endswith(".thm") or re.match(r"syno\w*[_:]thumb_", lower):
         return "file of thumbnails"  # .thm: a camera's, beside its films
@@ -111,10 +111,9 @@ def _order(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder by its name below the root, and by its resolved path.
+    """A file or folder, by its name relative to the root and by its real path.
 
-    above: the resolved paths of the folders that its name leads through. linked: whether a link is
-    among them.
+    above: the real paths of the folders above it. linked: whether a link led to one of them.
     """
 
     name: Path
@@ -128,7 +127,7 @@ class _Folder:
 
 @dataclass
 class _Walker:
-    """The state of one walk: what was found, and the links that are still to be followed."""
+    """The state of a walk. links: links still to follow."""
 
     root: Path
     files: list[Path] = field(default_factory=list)
@@ -140,11 +139,11 @@ class _Walker:
 
     def run(self) -> None:
         self.enter(_Folder(Path(), self.root))
-        while self.links:  # after all real names: how many linked ones are allowed depends on them
+        while self.links:  # after all real names, whose number limits the linked ones
             self.follow(self.links.popleft())
 
     def enter(self, folder: _Folder) -> None:
-        """Visit everything below a folder, links aside."""
+        """Visit everything below a folder; links are queued."""
         waiting = [folder]
         while waiting:
             here = waiting.pop()
@@ -156,7 +155,7 @@ class _Walker:
             waiting += self.subfolders(here)
 
     def subfolders(self, folder: _Folder) -> list[_Folder]:
-        """Take the files of one folder and name the folders in it."""
+        """Add the files of one folder, and return the folders in it."""
         try:
             names = sorted(os.listdir(folder.real), key=os.fsencode)
         except OSError as error:
@@ -167,7 +166,7 @@ class _Walker:
         return [inner for name in names if self.place(inner := folder.inner(name))]
 
     def place(self, entry: _Folder) -> bool:
-        """File one entry where it belongs; True for a folder to be entered."""
+        """Add one entry to the list of its sort; return True for a folder to enter."""
         path = entry.name
         if what := passed_over(path.name):
             self.pass_over(entry, what)
@@ -186,7 +185,7 @@ class _Walker:
         return stat.S_ISDIR(mode)
 
     def follow(self, link: _Folder) -> None:
-        """Take what a link leads to, if that is inside the root."""
+        """Add the file or folder that a link leads to, if inside the root."""
         if fault := link_fault(self.root, link.real):
             self.leave_out(link.name, fault)
         elif os.path.isdir(target := link.real.resolve()):
@@ -206,7 +205,7 @@ class _Walker:
             )
 
     def pass_over(self, entry: _Folder, what: str) -> None:
-        """List what nobody means as an example; of a folder, the files in it are counted."""
+        """List an entry that is never an example; for a folder, count its files."""
         if os.path.isdir(entry.real) and not os.path.islink(entry.real):
             n = sum(len(files) for _, _, files in os.walk(entry.real))
             what = f"{n:,} {what if n == 1 else what.replace('file', 'files', 1)}"
