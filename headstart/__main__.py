@@ -1,4 +1,4 @@
-"""`headstart`, and `python -m headstart`: signals and streams are seen to before the rest loads."""
+"""Entry point of `headstart` and `python -m headstart`; sets up signals and streams first."""
 
 import sys
 
@@ -6,7 +6,7 @@ from headstart.cli.process import begin
 
 
 def main() -> int:
-    """Run the command that the words of the process name; returns its exit code."""
+    """Run the command in sys.argv; returns its exit code."""
     begin()
     from headstart.cli.main import main as run
 

@@ -1,4 +1,4 @@
-"""The words of Keras, fastai, timm and Ultralytics, and what they are here."""
+"""Translate commands and flags of Keras, fastai, timm and Ultralytics to Headstart's."""
 
 import re
 from argparse import Action
@@ -13,7 +13,7 @@ from headstart.base.errors import MissingPackage, SpecError
 
 
 class Flags(Protocol):
-    """What a command takes; a Parser is one. see: the sentence that names its help."""
+    """The flags of a command, such as a Parser. see: a sentence that refers to its help."""
 
     prog: str
 
@@ -101,10 +101,10 @@ VALUES = {
     "--device": _table(cuda="gpu 0 cuda:0"),
     "--class-weights": _table(balanced="auto true"),
 }
-SHOWN = 40  # characters of a wrong word that are repeated
+SHOWN = 40  # characters quoted of a wrong word
 TASKS = ("classify", "detect", "segment", "pose")  # Ultralytics names the task before the command
 MODES = ("train", "val", "predict", "export")
-RUNS = {"model", "weights", "run", "checkpoint"}  # of a command that opens a run
+RUNS = {"model", "weights", "run", "checkpoint"}  # in commands that open a run
 DATA = set("data source input image images img path dataset file files data-dir root".split())
 SHORT = {"-b": "--batch-size", "-e": "--epochs", "-j": "--workers", "-m": "--model", "-o": "--out"}
 DASHED = re.compile(r"-[A-Za-z][A-Za-z_-]*(=.*)?", re.DOTALL)
@@ -112,9 +112,9 @@ PAIR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.+")
 
 
 def command_of(argv: Sequence[str], known: Iterable[str]) -> tuple[str, list[str], str]:
-    """The command that the words name, its own words, and a hint if it had another tool's name.
+    """Return the command in `argv`, its arguments, and a hint if the name was translated.
 
-    Raises SpecError, with what to type, for a command that there is not.
+    Raises SpecError with a suggestion for an unknown command.
     """
     word, *rest = argv
     if word in TASKS and rest and rest[0] in MODES and any(map(PAIR.fullmatch, rest)):
@@ -139,11 +139,11 @@ def command_of(argv: Sequence[str], known: Iterable[str]) -> tuple[str, list[str
 
 @dataclass(frozen=True)
 class CommandWords:
-    """The words of a command, in Headstart's own. hints: what was said otherwise."""
+    """The translated arguments of a command. hints: one per translation."""
 
     kept: list[str] = field(default_factory=list)
-    runs: list[str] = field(default_factory=list)  # named by a flag; runs come before pictures
-    data: list[str] = field(default_factory=list)  # named by a flag, too
+    runs: list[str] = field(default_factory=list)  # given by a flag; placed before pictures
+    data: list[str] = field(default_factory=list)  # given by a flag
     hints: list[str] = field(default_factory=list)
 
     @property
@@ -152,7 +152,7 @@ class CommandWords:
 
 
 def in_our_words(parser: Flags, argv: Sequence[str]) -> CommandWords:
-    """The same words, with those of other tools replaced: `--model NAME`, `epochs=5`."""
+    """Translate flags of other tools, such as `--model NAME` or `epochs=5`."""
     found, words = CommandWords(), iter(argv)
     for word in words:
         if word == "--":
@@ -171,12 +171,12 @@ def in_our_words(parser: Flags, argv: Sequence[str]) -> CommandWords:
 
 
 def _single_dashed(parser: Flags, word: str) -> bool:
-    """Whether a flag was typed with one dash, as -epochs or -b, which this command doesn't have."""
+    """Whether `word` is an unknown flag with one dash, such as -epochs or -b."""
     return bool(DASHED.fullmatch(word)) and parser.option(word) is None
 
 
 def _normal(flag: str) -> str:
-    """A flag's name as ours are written.
+    """Return the name of a flag in lower case with dashes.
 
     >>> _normal("--Batch_Size")
     'batch-size'
@@ -185,7 +185,7 @@ def _normal(flag: str) -> str:
 
 
 def _takes_value(parser: Flags, flag: str) -> bool:
-    """Whether the next word is the value of a flag, where that or the flag may be replaced."""
+    """Whether the next word is the value of this flag, and the flag or its value may change."""
     own = parser.option(flag)
     if own:
         return flag in VALUES or flag == "--backbone"
@@ -199,7 +199,7 @@ def _ours(name: str) -> str:
 
 
 def _take(parser: Flags, found: CommandWords, flag: str, value: str | None, word: str) -> None:
-    """Put a flag and its value where they belong; `word` is what was typed."""
+    """Add a flag and its value, translated, to `found`; `word` is the text typed."""
     name, given = _normal(flag), [value] if value is not None else []
     if not parser.option(flag):
         if name in RUNS and parser.takes("RUN"):
@@ -226,13 +226,13 @@ def _take(parser: Flags, found: CommandWords, flag: str, value: str | None, word
 
 
 def _switched(parser: Flags, flag: str, value: str) -> str:
-    """--flag or --no-flag, as other tools say flag=True and flag=False."""
+    """Return --flag or --no-flag for flag=True or flag=False."""
     off = f"--no-{flag[2:]}"
     return off if value.lower() in ("false", "0", "no") and parser.option(off) else flag
 
 
 def _replaced(flag: str, value: str | None, *, joined: bool) -> tuple[list[str], str]:
-    """A flag's words with its value as we call it, and what else the value might have meant."""
+    """Return a flag with its value translated, and a note on another meaning of the value."""
     if value is None:
         return [flag], ""
     more = ""
@@ -244,9 +244,9 @@ def _replaced(flag: str, value: str | None, *, joined: bool) -> tuple[list[str],
 
 
 def backbones_of(name: str) -> list[str]:
-    """The networks that a name without its source may mean, as `source:id`, the likeliest first.
+    """Return the backbones that a name without a source may mean, as `source:id`, likeliest first.
 
-    Raises SpecError for a file of weights, or with the nearest name.
+    Raises SpecError for a file of weights, and, with the nearest name, for an unknown name.
     """
     if ":" in name or name in ("", "none"):
         return [name]
@@ -263,7 +263,7 @@ def backbones_of(name: str) -> list[str]:
 
 
 def _backbones() -> Iterator[str]:
-    """Names of all backbones, without tags, of the sources that are installed."""
+    """Yield the names of all backbones of the installed sources, without tags."""
     import headstart as hs
 
     for source in ("packaged", "timm", "keras"):
@@ -277,7 +277,7 @@ def _bare(name: str) -> str:
 
 
 def refuse_flag(parser: Flags, flag: str) -> NoReturn:
-    """Raises SpecError for a flag that a command doesn't have, with what to type."""
+    """Raise SpecError for an unknown flag, with a suggestion."""
     answer = FLAG_ANSWERS.get(_normal(flag))
     if not answer:
         near = nearest_flags(flag, parser.flags)
@@ -286,13 +286,12 @@ def refuse_flag(parser: Flags, flag: str) -> NoReturn:
 
 
 def nearest_of(word: str, known: Iterable[str]) -> str:
-    """The one of these words that is spelled nearly so; empty if none is."""
+    """Return the known word with the most similar spelling; "" if none is close."""
     return next(iter(get_close_matches(word.lower(), known, n=1)), "")
 
 
 def nearest_flags(flag: str, known: Iterable[str]) -> list[str]:
-    """The flags most like one that is not there: those that begin with it, or are spelled nearly
-    so, or have it as a part.
+    """Return up to 3 flags that begin with `flag`, else are spelled like it, else contain it.
 
     >>> nearest_flags("--drop", ["--draft", "--dropout", "--help"])
     ['--dropout']

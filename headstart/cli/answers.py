@@ -1,4 +1,4 @@
-"""What `predict` and `classify` print: lines, one JSON value, or rows of CSV or JSON Lines."""
+"""Output of `predict` and `classify`: lines, one JSON value, CSV or JSON Lines."""
 
 import argparse
 import csv
@@ -24,15 +24,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLUMNS = ("path", "predicted", "score", "reason", "error")  # of --csv; then all scores
-UNKNOWN = "unknown"  # the answer of a model that doesn't know
+UNKNOWN = "unknown"  # the answer of a model that abstains
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a model answers for some pictures. doubts: why each is not answered, "" where it is.
-    sets: (N, C) the classes that can't be ruled out. Both empty for a model that knows no limits.
-    left_out: the pictures that could not be read.
-    """
+    """Predictions for N pictures. left_out: unreadable pictures. doubts: the reason to abstain for
+    each picture, "" for none. sets: (N, C), the classes that are not ruled out. doubts and sets
+    are empty and None for a model without limits."""
 
     predictions: "hs.Predictions"
     left_out: "Sequence[hs.LeftOut]"
@@ -40,7 +39,8 @@ class Answers:
     sets: "NDArray[np.bool_] | None" = None
 
     def lines(self, top: int) -> Iterator[list[str]]:
-        """The fields of a line a file: path, then its best classes and scores, or why not."""
+        """Yield the fields of one line per file: path, then the top classes with scores, or
+        "unknown", its score and the reason."""
         said = self.predictions
         if not said.classes:
             columns = said.target.columns(said.outputs)
@@ -53,7 +53,7 @@ class Answers:
             yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
 
     def plain(self, row: int) -> dict[str, Any]:
-        """What JSON has of one row."""
+        """Return one row for JSON."""
         if not self.predictions.classes:
             return self._plain_columns(row)
         said, scores = self.predictions, self.predictions.scores[row]
@@ -72,7 +72,7 @@ class Answers:
         return found
 
     def _plain_columns(self, row: int) -> dict[str, Any]:
-        """A row of answers that are not classes."""
+        """Return one row for JSON for a target without classes."""
         said = self.predictions
         columns = said.target.columns(said.outputs)
         values = {name: column[row].item() for name, column in columns.items()}
@@ -84,9 +84,9 @@ Answering = Callable[["hs.Dataset", Listener], Answers]
 
 
 def print_answers(answering: Answering, args: argparse.Namespace, at_once: int = 0) -> int:
-    """Answer for the files that were named, print the answers, and return the exit code.
+    """Predict the files in `args`, print the answers and return the exit code.
 
-    at_once: files between two outputs of --csv and --jsonl; 0 is all of them.
+    at_once: files per output of --csv and --jsonl; 0 for all.
     """
     if args.csv and str(args.csv) != "-":
         if args.csv.exists():
@@ -105,7 +105,7 @@ def print_answers(answering: Answering, args: argparse.Namespace, at_once: int =
 
 
 def _named(left_out: "Sequence[hs.LeftOut]", any_done: bool) -> int:
-    code = tell_left_out(left_out, most=len(left_out))  # nothing else lists them
+    code = tell_left_out(left_out, most=len(left_out))  # list all: no other output does
     return code if any_done else FAILED
 
 
@@ -116,7 +116,7 @@ def _streamed(
     args: argparse.Namespace,
     at_once: int,
 ) -> int:
-    """Write rows as answers come, those of files that can't be read too, in the order of files."""
+    """Write one row per file in order, unreadable files included, as soon as it is predicted."""
     bad, done, terminal = list(left_out), 0, Terminal()
     with _opened(args.csv) as stream:
         out = _Rows(stream, as_csv=bool(args.csv))
@@ -133,7 +133,7 @@ def _streamed(
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[IO[str]]:
-    """The file that rows go to, or stdout."""
+    """Open the file for the rows, or yield stdout."""
     if path is None or str(path) == "-":
         yield sys.stdout
         return
@@ -144,14 +144,14 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
 
 
 class _Rows:
-    """A row per file, in the order of files, with its answer or with why it can't be read."""
+    """Writes one row per file in order: its answer, or the reason why it is unreadable."""
 
     def __init__(self, stream: IO[str], *, as_csv: bool) -> None:
         self._stream, self._as_csv, self._begun = stream, as_csv, False
         self._table = csv.writer(stream, lineterminator="\n")
 
     def _write_cells(self, cells: "Iterable[str]") -> None:
-        from headstart.base.cells import defused  # loads NumPy, which help needs not
+        from headstart.base.cells import defused  # loads NumPy, which --help does not need
 
         self._table.writerow(map(defused, cells))
 
@@ -183,7 +183,7 @@ def _json_line(plain: dict[str, Any]) -> str:
 
 
 def _cells(id: str, plain: dict[str, Any]) -> list[str]:
-    """A row of CSV; the scores of a file that can't be read are missing at its end."""
+    """Return a row of CSV, without scores for an unreadable file."""
     scores = [f"{score:.9g}" for score in plain.get("scores", {}).values()]
     score = f"{plain['score']:.9g}" if "score" in plain else ""
     own = (plain.get("predicted", ""), score, plain.get("reason", ""), plain.get("error", ""))

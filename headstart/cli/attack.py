@@ -1,4 +1,4 @@
-"""`headstart attack`: pictures changed so little that people see the same and a model does not."""
+"""`headstart attack`: adversarial pictures."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from headstart.cli.printing import (
 )
 from headstart.cli.progress import Terminal, say
 
-USUAL = {"linf": 4 / 255, "l2": 1.0}  # epsilon, where none is named
-FOLDER = "attack"  # where pictures go: in the run, or in the current folder
+USUAL = {"linf": 4 / 255, "l2": 1.0}  # default epsilon by norm
+FOLDER = "attack"  # for the pictures: in the run, or in the current folder
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Done:
-    """What came of a picture, and where that is."""
+    """The result for one picture, and its file."""
 
     path: str
     file: Path
@@ -114,9 +114,9 @@ def _plain(answer: "hs.Answer") -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is done to every picture, and what has been done so far.
+    """The settings of the attack and the results so far.
 
-    spared: those that are called the target already.
+    spared: pictures already predicted as the target.
     """
 
     looked: Looked
@@ -130,7 +130,7 @@ class _Work:
 
 
 def _attacked(work: _Work, files: "Sequence[_Place]") -> bool:
-    """Attack one picture after another, each written and told of when done; whether to the end."""
+    """Attack the pictures one by one, writing and printing each; False if interrupted."""
     listener = Terminal()
     try:
         answering = hs.answerer(work.looked.model or work.looked.lens.backbone)
@@ -167,7 +167,7 @@ def _one(work: _Work, answering: "hs.Answerer", place: "_Place") -> None:
 
 
 def _finish(work: _Work, whole: bool) -> int:
-    """Say what came of it all; the exit code."""
+    """Print the results; returns the exit code."""
     if work.quiet:
         print_json([one.plain(work.looked.lens.classes) for one in work.done])
     if work.spared and work.target is not None:
@@ -211,7 +211,7 @@ def _listed(names: Sequence[str], most: int = 3) -> str:
 
 @dataclass(frozen=True)
 class _Place:
-    """A picture, and the file that its changed twin is written to."""
+    """A picture, and the file for its adversarial version."""
 
     path: str
     source: Path
@@ -219,8 +219,8 @@ class _Place:
 
 
 def _files(looked: Looked, out: Path | None) -> list[_Place]:
-    """Where what comes of each picture goes. Nothing is written over: in the run's own folder names
-    are numbered on, elsewhere SpecError is raised."""
+    """Choose the file for each picture. For an existing file, the name gets a number in the run's
+    own folder; elsewhere SpecError is raised."""
     assert looked.files is not None
     own = looked.run / FOLDER if looked.run else None
     folder = out or own or Path(FOLDER)

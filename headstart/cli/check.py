@@ -1,4 +1,4 @@
-"""`headstart check`: what is wrong with the data, before any training."""
+"""`headstart check`: find problems of the data before training."""
 
 import argparse
 import textwrap
@@ -62,13 +62,13 @@ def run(args: argparse.Namespace) -> int:
         _print_unlike(far)
     if found.warning:
         say("warning", found.warning)
-    hs.good_rows(data, seen, plan)  # refuses what training would refuse
-    hs.split(found.dataset, together=found.exact)  # by its usual shares; so does this
+    hs.good_rows(data, seen, plan)  # raises the errors that training would raise
+    hs.split(found.dataset, together=found.exact)  # with default shares; as above
     return tell_left_out(found.left_out)
 
 
 def _compared_with(args: argparse.Namespace) -> "hs.Backbone | None":
-    """The backbone that was named; the default one only if it is installed."""
+    """Load the backbone in `args`; None if the default backbone is not installed."""
     if args.backbone == "none":
         if args.weights != "pretrained":
             raise SpecError("--weights goes with a --backbone, and none was to be compared with.")

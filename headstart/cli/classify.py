@@ -1,4 +1,4 @@
-"""`headstart classify`: the class of images, by a pretrained network as it is."""
+"""`headstart classify`: predict images with a pretrained network and its own head."""
 
 import argparse
 from collections.abc import Sequence

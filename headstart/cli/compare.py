@@ -1,4 +1,4 @@
-"""`headstart compare`: runs against the first of them."""
+"""`headstart compare`: compare runs with the first one."""
 
 import argparse
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _finished(runs: Sequence[Path]) -> "tuple[list[Path], list[hs.LeftOut]]":
-    """The runs that can be compared, and the folders that can't, as `runs/*` names them too."""
+    """Separate the runs from other folders, which a pattern like `runs/*` includes."""
     from headstart.runs.folder import MARKER
 
     kept, left_out = list[Path](), list[hs.LeftOut]()

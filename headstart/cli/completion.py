@@ -1,4 +1,4 @@
-"""`headstart completion`: a script that completes commands and flags, made from their parsers."""
+"""`headstart completion`: print a shell completion script, made from the parsers."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bash(parsers: dict[str, Parser], shell: str) -> str:
-    """Also for zsh, which can run bash's own completion."""
+    """Return the script for bash, or for zsh, which can run bash completions."""
     choices = [
         f'  "{name} {flag}") words="{" ".join(map(str, action.choices))}" ;;'
         for name, parser in parsers.items()
@@ -72,7 +72,7 @@ def _fish(parsers: dict[str, Parser]) -> str:
 
 
 def _options(parser: Parser) -> Iterator[tuple[str, argparse.Action]]:
-    """The long flags of a command, and what they take."""
+    """Yield the long flags of a command with their actions."""
     for flag in parser.flags:
         action = parser.option(flag)
         if action and flag.startswith("--"):

@@ -1,4 +1,4 @@
-"""`headstart demo`: the main job, on the built-in example."""
+"""`headstart demo`: train on the built-in example."""
 
 import argparse
 from collections.abc import Sequence
@@ -48,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _free(path: Path) -> Path:
-    """`path`, or path-2, path-3, … if there is something there already."""
+    """Return `path`, or the first free name of path-2, path-3, …"""
     names = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in range(1, 10_000))
     return next(name for name in names if not name.exists())

@@ -1,4 +1,4 @@
-"""`headstart evaluate`: how good a model is on labelled images."""
+"""`headstart evaluate`: measure a model on labelled images."""
 
 import argparse
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         return _evaluate_file(args)
     if args.data is None:
         raise SpecError("A model is judged on labelled images: name DATA after it.")
-    from headstart.cli.judging import judged_by  # these load NumPy, which help needs not
+    from headstart.cli.judging import judged_by  # these load NumPy, which --help does not need
     from headstart.evaluation.evaluation import evaluate_predictions
     from headstart.runs.folder import read_record
 
@@ -92,9 +92,9 @@ def _print_judged(result: "hs.Evaluation", args: argparse.Namespace) -> None:
 
 
 def _strangers(said: "hs.Predictions", data: "hs.Dataset") -> "list[hs.LeftOut]":
-    """Classes of the data that the model can't name: their rows are not judged.
+    """List classes of the data that the model does not have; their rows are not evaluated.
 
-    Raises Mismatch if there are no others.
+    Raises Mismatch if the model has none of the classes.
     """
     if not said.classes:
         return []

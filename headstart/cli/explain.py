@@ -1,4 +1,4 @@
-"""`headstart explain`: where a model sees its class, whether that is so, and what looks alike."""
+"""`headstart explain`: saliency maps, their deletion curves, and similar training pictures."""
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
@@ -34,10 +34,10 @@ from headstart.cli.progress import Terminal, say
 from headstart.explaining.pixels.method import METHODS
 
 FOLDER = "explained"
-NAMED = 20  # training pictures, at most, that are named when they are left out
+NAMED = 20  # unreadable training pictures listed, at most
 
 Alike = Callable[["hs.Explanation"], "tuple[hs.Neighbour, ...]"]
-Found = Iterator["tuple[hs.Explanation | hs.LeftOut, Path]"]  # one after the other, and its PNG
+Found = Iterator["tuple[hs.Explanation | hs.LeftOut, Path]"]  # results, each with its PNG
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What has been done so far. count: pictures in all."""
+    """The results so far. count: pictures in all."""
 
     count: int
     done: "list[tuple[hs.Explanation, Path]]" = field(default_factory=list)
@@ -89,13 +89,13 @@ class _Work:
 
 
 def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
-    """The pictures that were named."""
+    """Explain the pictures in `args`."""
     looked = look(args, "headstart explain takes", files=True)
     if looked.run is None and args.data is not None:
         raise SpecError("--data goes with a run folder: only that names training examples.")
     assert looked.files is not None
     if args.name is not None:
-        looked.lens.number(args.name)  # refuses an unknown class before anything is done
+        looked.lens.number(args.name)  # raises for an unknown class before any work
     files, out = looked.files, args.out or Path(FOLDER)
     places = named_after(files.sources, lambda name: (out / f"{name}.png",))
     check_folder(out)
@@ -110,7 +110,7 @@ def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
 
 
 def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
-    """The surest mistakes of a run's test and a few right answers, into the run's own folder."""
+    """Explain a run's most confident test mistakes and a few right answers."""
     looked = look(args, "headstart explain takes", files=False)
     run, model = looked.run, looked.model
     if run is None or model is None:
@@ -139,12 +139,12 @@ def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
 
 
 def _beside(told: "hs.Explanation | hs.LeftOut", alike: Alike) -> "hs.Explanation | hs.LeftOut":
-    """With the training examples most alike."""
+    """Add the most similar training examples to an explanation."""
     return told if isinstance(told, hs.LeftOut) else replace(told, nearest=alike(told))
 
 
 def _finish(work: _Work, found: "Found", as_json: bool) -> int:
-    """Write and tell each as it is done, until Ctrl-C; the exit code."""
+    """Write and print each result as it comes, until Ctrl-C; returns the exit code."""
     listener, stopped = Terminal(), False
     try:
         for number, (told, place) in enumerate(found, 1):
@@ -169,7 +169,7 @@ def _finish(work: _Work, found: "Found", as_json: bool) -> int:
 
 
 def _written(told: "hs.Explanation", place: Path) -> "hs.Explanation | hs.LeftOut":
-    """Write the picture of an explanation; gives it back, or why it can't be written."""
+    """Write the picture of an explanation; returns it, or a LeftOut if writing fails."""
     try:
         write_bytes(place, hs.png_of(hs.draw_explanation(told)))
     except OSError as error:
@@ -182,9 +182,10 @@ def _plain(told: "hs.Explanation", place: Path) -> dict[str, Any]:
 
 
 def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
-    """What gives the training examples most alike; none, and a word why, where they can't be had.
+    """Return a function that finds the training examples most similar to an explained picture.
 
-    Their features come from the store if they are there.
+    If there are none, the reason is printed, and the function returns (). Features of training
+    examples come from the store if they are there.
     """
     from headstart.explaining.pixels.forward import Forward
 
@@ -202,13 +203,13 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
     sources = dict(zip(rows.ids, rows.sources, strict=True))
 
     @cache
-    def seen() -> "hs.FeatureTable | None":  # not before there is a picture to compare them with
+    def seen() -> "hs.FeatureTable | None":  # called when the first picture is explained
         try:
             table = hs.extract(backbone, rows, store=store, listener=Terminal(), stage="nearest")
             for item in table.left_out[:NAMED]:
                 say("nearest", f"left out: {item.path}: {item.reason}")
             return table
-        except HeadstartError as error:  # such as a store that is full
+        except HeadstartError as error:  # e.g. a full store
             say("nearest", f"left out: {error}")
             return None
 

@@ -1,4 +1,4 @@
-"""Flags made from the fields of specs, so that the command line can't drift from the library."""
+"""Flags made from the fields of specs, so that the command line cannot drift from the library."""
 
 import argparse
 import os
@@ -13,24 +13,24 @@ import headstart as hs
 from headstart.base.errors import SpecError
 from headstart.base.values import field_help
 
-if TYPE_CHECKING:  # help on most commands needs none of what these load
+if TYPE_CHECKING:  # slow to import, and --help of most commands does not need it
     from headstart.heads.specs import HeadSpec
 
 T = TypeVar("T")
 METAVARS: dict[type, str] = {int: "N", float: "X"}
-MOST = 1_000_000  # of anything that is counted
-SHOWN = 40  # characters of a wrong value that are repeated
+MOST = 1_000_000  # largest value of a count
+SHOWN = 40  # characters quoted of a wrong value
 MODEL_HELP = "a run folder, or the bundle in it"
 DATA_HELP = "a folder per class, or train/, val/ and test/; or a CSV or Parquet of path,label"
-BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle runs on the CPU, whatever there is
+BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle always runs on the CPU
 
 
 def add_flags(parser: argparse._ActionsContainer, spec: Any, *only: str) -> None:
-    """One flag a field (or of `only` these), so the command line can't drift from the library.
+    """Add a flag for each field of `spec`, or only for the fields in `only`.
 
-    parser: a parser, or a group of one. What `spec` holds are the defaults. Specs share a flag if
-    they share one of SHARED, as all do a seed; a head's flags begin with --head- where another's
-    has the name. Raises SpecError for two settings of one flag.
+    parser: a parser or a group of one. spec: its values are the defaults. Fields in SHARED, such
+    as seed, share one flag; a head's flag begins with --head- if another spec has its name. Raises
+    SpecError if two other settings have the same flag.
     """
     hints, of_head = get_type_hints(type(spec)), _is_of_head(spec)
     for name in only or [f.name for f in fields(spec)]:
@@ -43,16 +43,16 @@ def add_flags(parser: argparse._ActionsContainer, spec: Any, *only: str) -> None
             _check_shared(there, name, text, of_head=of_head)
             continue
         added = _add_flag(parser, flag, hints[name], shown, text)
-        added.setting = text  # type: ignore[attr-defined]  # known again by what it says of itself
+        added.setting = text  # type: ignore[attr-defined]  # identifies the setting
 
 
 def _add_flag(
     parser: argparse._ActionsContainer, flag: str, hint: Any, shown: Any, text: str
 ) -> argparse.Action:
-    """A flag for a setting of this type, whose default is shown in the help text."""
+    """Add a flag of type `hint`; its help text ends with the default `shown`."""
     kind, choices = _kind(hint)
     text = (text + _usual(shown)).replace("%", "%%")
-    default = argparse.SUPPRESS  # only what was given is in the way of a spec's own values
+    default = argparse.SUPPRESS  # only given flags replace a spec's values
     if kind is bool:
         yes_or_no = argparse.BooleanOptionalAction
         return parser.add_argument(flag, action=yes_or_no, default=default, help=text)
@@ -68,7 +68,7 @@ def _add_flag(
 
 
 def add_head_flags(parser: argparse._ActionsContainer, spec: "HeadSpec") -> None:
-    """--head, and a flag for each setting of its own family and of the built-in ones."""
+    """Add --head, and a flag for each setting of its family and of the built-in families."""
     from headstart.heads.families import HEADS, spec_named
     from headstart.models.specs import FeatureExtraction
 
@@ -83,7 +83,7 @@ def add_head_flags(parser: argparse._ActionsContainer, spec: "HeadSpec") -> None
 
 
 def _is_of_head(spec: Any) -> bool:
-    return hasattr(spec, "by_epochs")  # which the specs of heads have, and no other
+    return hasattr(spec, "by_epochs")  # only the specs of heads have this attribute
 
 
 def _setting_of_head(name: str) -> str:
@@ -97,10 +97,9 @@ def flag_of(setting: str) -> str:
 
 
 def _check_shared(action: argparse.Action, name: str, text: str, *, of_head: bool) -> None:
-    """Raises SpecError unless two specs may have this flag together.
+    """Raise SpecError unless two settings may share this flag.
 
-    Families of heads share a setting that says the same of itself; a command may have a flag of
-    its own in place of a spec's.
+    Head families share settings with equal help texts; a command's own flag may replace a spec's.
     """
     from headstart.runs.job import SHARED
 
@@ -111,20 +110,20 @@ def _check_shared(action: argparse.Action, name: str, text: str, *, of_head: boo
 
 
 def made(spec: T, args: argparse.Namespace) -> T:
-    """The same spec with what the flags say."""
+    """Return `spec` with the values of the flags given."""
     given: dict[str, Any] = {}
     for field in fields(spec):  # type: ignore[arg-type]
         if _is_of_head(head := getattr(spec, field.name)):
             given[field.name] = made_head(head, args)
         elif field.name in args:
             given[field.name] = _value(args, field.name)
-    if ("thaw" in given) != ("thaw_from" in given):  # what is thawed is said in one of two ways
+    if ("thaw" in given) != ("thaw_from" in given):  # each of the two resets the other
         given = {"thaw": "auto", "thaw_from": None} | given
     return replace(spec, **given)  # type: ignore[type-var]
 
 
 def made_head(spec: "HeadSpec", args: argparse.Namespace) -> "HeadSpec":
-    """The same with what the flags say; of another family if --head says so."""
+    """Return a head's spec with the values of the flags given, in the family of --head."""
     from headstart.heads.families import spec_named
 
     family = getattr(args, "head", spec.family)
@@ -139,7 +138,7 @@ def _value(args: argparse.Namespace, name: str) -> Any:
 
 
 def word_after(argv: Sequence[str], flag: str) -> str:
-    """The value that a flag has among the words of a command, before they are parsed."""
+    """Return the value of a flag in `argv` before parsing; "" without it."""
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         if word == flag:
             return following
@@ -149,7 +148,7 @@ def word_after(argv: Sequence[str], flag: str) -> str:
 
 
 def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
-    """What a flag's words are turned into, and the words it takes if they are listed."""
+    """Return the type of a flag's values, and the choices if they are literals."""
     if get_origin(hint) is Literal:
         return str, get_args(hint)
     if get_origin(hint) is tuple:
@@ -163,7 +162,7 @@ def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
 
 
 def _usual(default: object) -> str:
-    """What help says of a default; nothing where the flag itself says enough."""
+    """Return the help text of a default; "" for None, False and the empty string."""
     if default is None or default is False or default == "":
         return ""
     return f" (default: {_shown(default)})"
@@ -195,7 +194,7 @@ def add_store_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_language_flag(parser: argparse.ArgumentParser) -> None:
-    """Of a report that is written again."""
+    """Add --language, for commands that rewrite a report."""
     _, choices = _kind(get_type_hints(hs.Job)["language"])
     parser.add_argument(
         "--language",
@@ -205,7 +204,7 @@ def add_language_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_files_flags(parser: argparse.ArgumentParser, *runtime: str) -> None:
-    """Which images, how to print what is said of them, and these settings of Runtime."""
+    """Add the images, the output formats, and the given settings of Runtime."""
     parser.add_argument(
         "files",
         nargs="+",
@@ -232,19 +231,19 @@ def add_files_flags(parser: argparse.ArgumentParser, *runtime: str) -> None:
 
 
 def named_files(files: list[str]) -> list[Path]:
-    """The paths meant: `-` stands for those on stdin, a line each."""
+    """Return the paths; `-` stands for paths on stdin, one per line."""
     lines = os.fsdecode(sys.stdin.buffer.read()).split("\n") if "-" in files else []
     given = [name for name in files if name != "-"] + [line for line in lines if line.strip()]
     return [Path(name.rstrip("\r")) for name in given]
 
 
 def bundle_of(path: Path) -> Path:
-    """The bundle of a run folder, or the path itself if it is one."""
+    """Return the bundle in a run folder, else `path` itself."""
     return path / "model" if (path / "model").is_dir() else path
 
 
 def count(most: int = MOST) -> Callable[[str], int]:
-    """What reads a whole number from 1 to `most`.
+    """Return a parser of whole numbers from 1 to `most`.
 
     >>> count(most=10)("7")
     7
@@ -262,7 +261,7 @@ def count(most: int = MOST) -> Callable[[str], int]:
 
 
 def fraction(text: str) -> float:
-    """A number, or one over another as people write shares of the pixels' range.
+    """Parse a number or a fraction, such as 4/255 of the pixels' range.
 
     >>> fraction("4/255") == 4 / 255 and fraction("0.5") == 0.5
     True

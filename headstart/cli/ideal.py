@@ -1,4 +1,4 @@
-"""headstart ideal: the pictures that classes are surest of."""
+"""`headstart ideal`: draw the picture with the highest score for a class."""
 
 import argparse
 import json
@@ -24,12 +24,12 @@ from headstart.cli.progress import Terminal, say
 if TYPE_CHECKING:
     from headstart.modalities.images.decoding import Pixels
 
-TELLS = 8  # times on the way that the score is told
+TELLS = 8  # times that the score is printed during the ascent
 
 
 @dataclass(frozen=True)
 class Order:
-    """A class that a picture is made for, as it was asked for, and where the picture goes."""
+    """A requested class and its files. name: as given on the command line."""
 
     name: str
     number: int
@@ -39,9 +39,8 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What came of an order. seen: what was looked at on the way, the start first. best: of these.
-    finished: whether every step was taken.
-    """
+    """The result of an order. seen: the pictures of the ascent, the start first. finished: whether
+    all steps were done."""
 
     order: Order
     seen: "list[hs.Ideal]"
@@ -83,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         say("stopped", f"{len(rows)} of {len(orders)} pictures are made and kept")
         return INTERRUPTED
-    finally:  # what is made is told of, whatever ended the next
+    finally:  # finished pictures are printed even after an error in the next one
         if rows:
             _print(rows, as_json=args.json)
     return DONE
@@ -121,7 +120,8 @@ def _add_own_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _orders(lens: "hs.Lens", args: argparse.Namespace) -> list[Order]:
-    """Raises UnknownName for a class that isn't, SpecError for files that must not be written."""
+    """Return an order for each class; raises UnknownName for an unknown class, SpecError for a
+    class given twice and for files that exist or coincide."""
     numbers = [lens.number(name) for name in args.classes]
     again = [lens.classes[n] for n, times in Counter(numbers).items() if times > 1]
     if again:
@@ -131,7 +131,7 @@ def _orders(lens: "hs.Lens", args: argparse.Namespace) -> list[Order]:
         for name, number in zip(args.classes, numbers, strict=True)
     ]
     files = [file for order in orders for file in (order.out, order.film) if file]
-    alike = Counter(str(file).casefold() for file in files)  # as some systems take them
+    alike = Counter(str(file).casefold() for file in files)  # some systems ignore case
     for file in files:
         if alike[str(file).casefold()] > 1:
             raise SpecError(f"Two files would be called {file}: make the classes one at a time.")
@@ -164,7 +164,7 @@ def _of_class(path: Path, name: str, args: argparse.Namespace) -> Path:
 
 
 def _file_name(name: str) -> str:
-    """Of a class: letters, digits and dashes, so that it is a file's on every system.
+    """Return a class name as letters, digits and dashes, valid in file names on every system.
 
     >>> _file_name("tabby, tabby cat")
     'tabby-tabby-cat'
@@ -173,7 +173,7 @@ def _file_name(name: str) -> str:
 
 
 def _judge(lens: "hs.Lens", args: argparse.Namespace) -> "hs.Lens | None":
-    """Who else is asked about the pictures; another network, that was taught the same classes."""
+    """Open the judge, another model that scores the pictures; None if there is none."""
     if args.judge == "none":
         return None
     if args.judge == "auto":
@@ -185,9 +185,9 @@ def _judge(lens: "hs.Lens", args: argparse.Namespace) -> "hs.Lens | None":
 
 
 def _number(judge: "hs.Lens", whole: str, name: str) -> int:
-    """The judge's number of a class: by its whole name, or else by the one that was asked for.
+    """Return the judge's number of a class, by its `whole` name or else by the name given.
 
-    Raises SpecError if it knows neither.
+    Raises SpecError if the judge knows neither.
     """
     for own in (whole, name):
         try:
@@ -200,7 +200,7 @@ def _number(judge: "hs.Lens", whole: str, name: str) -> int:
 
 
 def _drawn(lens: "hs.Lens", order: Order, plan: "hs.IdealPlan", start: "Pixels | None") -> Made:
-    """The ascent, told of on stderr; Ctrl-C ends it with what there is by then."""
+    """Run the ascent with progress on stderr; Ctrl-C ends it and keeps the steps so far."""
     seen, began, told = list[hs.Ideal](), time.perf_counter(), 0
     listener = Terminal()
     try:
@@ -222,7 +222,7 @@ def _said(now: "hs.Ideal") -> str:
 
 
 def _other_packaged(lens: "hs.Lens") -> "hs.Lens | None":
-    """The largest that is installed and knows the same classes."""
+    """Return another installed packaged backbone with the same classes, the last listed."""
     if lens.classes != lens.backbone.card.source_classes:
         return None
     listed = [b.name for b in hs.list_backbones("packaged:") if b.where == "installed"]
@@ -234,7 +234,7 @@ def _other_packaged(lens: "hs.Lens") -> "hs.Lens | None":
 
 
 def _write(found: Made, lens: "hs.Lens", plan: "hs.IdealPlan") -> None:
-    """The best picture, with what made it written inside, and the film of the way to it."""
+    """Write the best picture, with its settings as metadata, and the film of the ascent."""
     order, best = found.order, found.best
     told = {"class": lens.classes[order.number], "model": lens.name, "step": best.step}
     hs.write_picture(order.out, best.picture, json.dumps(told | {"plan": to_plain(plan)}))
@@ -249,7 +249,7 @@ def _write(found: Made, lens: "hs.Lens", plan: "hs.IdealPlan") -> None:
 def _row(
     found: Made, lens: "hs.Lens", judge: "hs.Lens | None", judge_number: int
 ) -> dict[str, Any]:
-    """What there is to say of a picture, which is read from its file as any other would be."""
+    """Return the results for a picture, scored as read back from its file."""
     order, pixels = found.order, hs.decode(found.order.out)
     return {
         "class": lens.classes[order.number],

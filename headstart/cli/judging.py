@@ -1,4 +1,4 @@
-"""Which rows judge a model: none that it has learned from unless asked, and each picture once."""
+"""Choose the rows to evaluate a model on: none it learned from unless asked, each picture once."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from headstart.cli.progress import say
 from headstart.data.content import copies, each_once, two_labels_warning
 from headstart.runs.folder import RecordedRow, RunRecord
 
-NEW, LEFT_OUT = "new", "left out"  # what a row is to a run, beside its three parts
+NEW, LEFT_OUT = "new", "left out"  # roles of a row in a run, beside its three parts
 WHY = {
     "train": "the model was trained on this picture",
     "val": "the model was chosen by this picture, which was in its validation part",
@@ -20,20 +20,19 @@ WHY = {
 
 @dataclass(frozen=True, eq=False)
 class JudgedRows:
-    """data: the rows to judge by. left_out: rows that are not, with the reason."""
+    """data: the rows to evaluate on. left_out: other rows, with the reason."""
 
     data: "hs.Dataset"
     left_out: "tuple[hs.LeftOut, ...]"
 
 
 def judged_by(data: "hs.Dataset", record: RunRecord | None, source: str, part: str) -> JudgedRows:
-    """Return the rows of checked data to judge by, and print which they are.
+    """Choose the rows of checked data to evaluate on, and print which they are.
 
-    record: what the model's run saw, by which pictures are known again whatever they are called.
-    source: where the data was read from. part: "auto" for test pictures and new ones, of the data's
-    own test part if it has one and is not the run's own; "train", "val", "test" for that part of
-    the run, or of the data where pictures are new; "all" for all rows. Raises DataError if none is
-    left.
+    record: of the model's run; it identifies pictures by content. source: where the data was read
+    from. part: "auto" for the run's test pictures and new ones (from the data's test part, if it
+    has one and is not the run's own data); "train", "val" or "test" for that part of the run and
+    new pictures of that part of the data; "all" for all rows. Raises DataError if none is left.
     """
     own = record is not None and record.source == source
     known = _known(data, record, own)
@@ -59,7 +58,7 @@ def judged_by(data: "hs.Dataset", record: RunRecord | None, source: str, part: s
 def _known(
     data: "hs.Dataset", record: RunRecord | None, own: bool
 ) -> tuple[RecordedRow | None, ...]:
-    """What the run recorded of each row: by content, or of an earlier version's run by name."""
+    """Return the run's record of each row: by content, or by name for runs without contents."""
     if record is not None and record.has_contents:
         return record.matched(data)
     return tuple(record.rows.get(id) if record and own else None for id in data.ids)
@@ -74,7 +73,7 @@ def _wanted(part: str) -> set[str]:
 
 
 def _offered(data: "hs.Dataset", roles: list[str], own: bool, part: str) -> list[int]:
-    """The rows that the data, or the run, has for this part."""
+    """Return the rows that are in this part of the data or of the run."""
     parts = data.parts if data.parts and not own else ("",) * len(data)
     if part == "all" or (part == "auto" and "test" not in parts):
         return list(range(len(data)))
@@ -89,8 +88,8 @@ def _offered(data: "hs.Dataset", roles: list[str], own: bool, part: str) -> list
 
 
 def _in_place(data: "hs.Dataset", row: int, record: RunRecord | None, roles: list[str]) -> bool:
-    """Whether a row of the run's own data is as the run recorded it under that name, in a part or
-    as a copy of a picture in one: then it is no surprise that it doesn't judge."""
+    """Whether the run recorded this row, unchanged, under its name, and it (or a copy) is in a part
+    of the run: then its exclusion needs no message."""
     there = record.rows.get(data.ids[row]) if record else None
     if there is None or roles[row] == LEFT_OUT:
         return False
@@ -104,7 +103,7 @@ def _reason(id: str, known: RecordedRow | None, role: str) -> "hs.LeftOut":
 
 
 def _nothing(roles: list[str], offered: list[int], part: str) -> str:
-    """Why there is no row to judge by, and what to do."""
+    """Return the message for no rows to evaluate on."""
     counts = Counter(roles[row] for row in offered)
     if not counts:
         return (
@@ -119,7 +118,7 @@ def _nothing(roles: list[str], offered: list[int], part: str) -> str:
 
 
 def _warn(data: "hs.Dataset", record: RunRecord | None) -> None:
-    """Warn of pictures under two labels; say what a missing or old record of the run means."""
+    """Warn of pictures with two labels, and of a run record that is missing or has no contents."""
     twice = [group for group in copies(data) if len({data.labels[row] for row in group}) > 1]
     if warning := two_labels_warning(data, twice):
         say("warning", warning)
@@ -134,7 +133,7 @@ def _warn(data: "hs.Dataset", record: RunRecord | None) -> None:
 
 
 def _tell(judged: "hs.Dataset", roles: list[str], rows: int, again: int) -> None:
-    """Print how many rows judge, and what they are to the run."""
+    """Print the number of rows evaluated, and their parts in the run."""
     n, counts = len(judged), Counter(roles)
     which = "all rows" if n == rows else f"{n:,} of {rows:,} rows"
     parts = sorted({*judged.parts} - {""})

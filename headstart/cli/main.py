@@ -1,4 +1,4 @@
-"""The command line: the table of commands, dispatch, and what becomes of an error.
+"""The command line: the table of commands, dispatch, and error handling.
 
 stdout is for results, stderr for messages and progress. Exit codes: 0 done; 1 the data or the run
 failed; 2 the command was wrong; 3 done, but some inputs were left out; 130 interrupted.
@@ -24,7 +24,7 @@ from headstart.cli.printing import DONE, FAILED, INTERRUPTED, WRONG
 from headstart.cli.process import lasting_streams, next_signal_ends, stoppable
 from headstart.cli.progress import be_quiet, say, stop_bars
 
-# Each command has a file of its name, which is imported when the command is run.
+# Each command is the module of its name, imported when the command runs.
 SUMMARIES = {
     "demo": "train on a built-in example, 2,624 photographs of solar cells",
     "train": "make a tested model of a folder of labelled images",
@@ -48,12 +48,12 @@ SUMMARIES = {
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the table; called with its words, it does its work and gives the exit code."""
+    """A command; called with its arguments, it runs and returns the exit code."""
 
     name: str
 
     def parser(self, words: Sequence[str] = ()) -> Parser:
-        """The parser of these words; `train` shows the settings of the recipe that they name."""
+        """Return the parser; the defaults of `train` come from the recipe named in `words`."""
         parser: Parser = import_module(f"headstart.cli.{self.name}").arguments(words)
         parser.description = SUMMARIES[self.name]
         return parser
@@ -68,7 +68,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {name: Command(name) for name 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit code. No error of ours, or of the data, is a traceback."""
+    """Run one command; returns its exit code. Errors of the command, the data or the machine are
+    printed as one sentence, others as a traceback."""
     argv = sys.argv[1:] if argv is None else argv
     be_quiet("-q" in argv or "--quiet" in argv)
     with lasting_streams(), stoppable():
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatched(argv: list[str]) -> int:
-    """Run a command, and be done only when what it printed is written."""
+    """Run a command and flush stdout."""
     try:
         code = _dispatch(argv)
     except SystemExit:  # of --help
@@ -101,7 +102,7 @@ def _dispatched(argv: list[str]) -> int:
 
 
 def _code_of(error: Exception) -> int | None:
-    """The exit code of an error that is of the command, the data or the machine; else None."""
+    """Return the exit code for an error of the command, the data or the machine; else None."""
     if isinstance(error, (SpecError, UnknownName, MissingPackage)):
         return WRONG
     if isinstance(error, (HeadstartError, OSError, MemoryError)) or is_of_the_machine(error):

@@ -1,4 +1,4 @@
-"""What the commands that look inside share: which model, which pictures, where files go."""
+"""Shared by commands that inspect a model: open the model and pictures, choose output files."""
 
 import argparse
 import hashlib
@@ -14,16 +14,15 @@ from headstart.base.errors import DataError, HeadstartError, SpecError
 from headstart.cli.flags import MODEL_HELP, add_weights_flag, bundle_of, named_files
 from headstart.cli.progress import say
 
-CELLS = "the built-in solar cells"  # where the demo's run says that its data is from
-STEM_BYTES = 220  # of 255 that a name may have; what is put behind is no longer than 35
-KNOWN = 5_000  # training rows, at most, among which neighbours are looked for
+CELLS = "the built-in solar cells"  # the recorded data source of the demo's run
+STEM_BYTES = 220  # of the 255 bytes of a file name; suffixes have at most 35
+KNOWN = 5_000  # training rows searched for neighbours, at most
 
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """What is looked into. model: as it predicts, None for a pretrained network as it is.
-    run: the run's folder, if one was named. files: the readable pictures that were named.
-    """
+    """The model and pictures to inspect. model: None for a pretrained network. run: the run folder,
+    if one was given. files: the readable pictures given."""
 
     lens: "hs.Lens"
     model: "hs.Model | None"
@@ -33,7 +32,7 @@ class Looked:
 
 
 def add_looking_flags(parser: argparse.ArgumentParser, *, files: bool) -> None:
-    """A run or bundle, or instead --backbone NAME; then the pictures, if there are to be any."""
+    """Add the arguments: a run or bundle, or --backbone NAME; then, with `files`, pictures."""
     names = ("RUN_OR_BUNDLE", "FILE") if files else ("RUN_OR_BUNDLE",)
     parser.add_argument(
         "names",
@@ -49,8 +48,10 @@ def add_looking_flags(parser: argparse.ArgumentParser, *, files: bool) -> None:
 
 
 def look(args: argparse.Namespace, does: str, *, files: bool) -> Looked:
-    """Open what was named; raises SpecError if a model, or pictures, are missing or too many, or if
-    the model is not of pictures. does: what the command does with them, as "headstart ideal draws".
+    """Open the model and the pictures in `args`.
+
+    does: for messages, such as "headstart ideal draws". Raises SpecError for missing or extra
+    arguments, and for a model of another input than pictures.
     """
     names = list(args.names)
     model, run = None, None
@@ -76,7 +77,7 @@ def look(args: argparse.Namespace, does: str, *, files: bool) -> Looked:
 
 
 def decoded(path: Path) -> "hs.Pixels":
-    """A picture's pixels; raises DataError with its name and the reason if it can't be read."""
+    """Decode a picture; raises DataError with its path and the reason if it is unreadable."""
     try:
         return hs.decode(path)
     except (OSError, DataError) as error:
@@ -86,11 +87,10 @@ def decoded(path: Path) -> "hs.Pixels":
 def named_after(
     sources: Iterable[Path], files: Callable[[str], tuple[Path, ...]], *, keep: bool = False
 ) -> "list[tuple[Path, ...]]":
-    """What `files` makes of each picture's name; of NAME-2, … where several are called alike, be it
-    only on a system that tells no upper case from lower; with `keep`, where one is there already.
-    A long name is cut.
+    """Return the output files of each picture: `files` of its name, or of NAME-2, … if taken.
 
-    Raises SpecError for one that is there, without `keep`.
+    A name is taken by another picture, ignoring case; with `keep`, also by an existing file. Long
+    names are cut. Without `keep`, raises SpecError for an existing file.
     """
     found, taken = list[tuple[Path, ...]](), set[str]()
     for source in sources:
@@ -107,9 +107,7 @@ def named_after(
 
 
 def file_name(text: str) -> str:
-    """The text as the beginning of a file's name: one that is too long is cut and marked.
-
-    The mark is of the whole text, so that two long names stay two.
+    """Return `text` as the stem of a file name; a long one is cut and ends with a hash of it all.
 
     >>> file_name("cat"), len(file_name("кот" * 100).encode()) <= STEM_BYTES
     ('cat', True)
@@ -123,15 +121,15 @@ def file_name(text: str) -> str:
 
 
 def refuse_taken(files: Iterable[Path]) -> None:
-    """Raises SpecError if one of them is there."""
+    """Raise SpecError if one of the files exists."""
     for file in files:
         if file.exists():
             raise SpecError(f"{file} is there already: name another --out.")
 
 
 def part_of(run: Path, data: "hs.Dataset", part: str) -> "hs.Dataset":
-    """The rows of `data` that were this part of the run, by name; when they are read they must
-    hold what they held then. Raises DataError if there is none."""
+    """Return the rows of `data` that were in this part of the run, by name; their recorded
+    contents are verified on reading. Raises DataError if there are none."""
     parts = hs.recorded_parts(run, hs.recorded_source(run), data)
     rows = [row for row, name in enumerate(parts) if name == part]
     from headstart.runs.folder import recorded_count
@@ -150,8 +148,8 @@ def part_of(run: Path, data: "hs.Dataset", part: str) -> "hs.Dataset":
 
 
 def known_rows(run: Path, data: "hs.Dataset") -> "hs.Dataset":
-    """The training rows among which neighbours are looked for: at most KNOWN, each class with its
-    share. Raises DataError if there is none."""
+    """Return the training rows to search for neighbours: at most KNOWN, stratified by class.
+    Raises DataError if there are none."""
     train = part_of(run, data, "train")
     if len(train) > KNOWN:
         say("known", f"neighbours are looked for among {KNOWN:,} of {len(train):,} training rows")
@@ -159,8 +157,8 @@ def known_rows(run: Path, data: "hs.Dataset") -> "hs.Dataset":
 
 
 def data_of(run: Path, data: Path | None) -> "hs.Dataset":
-    """All that a run was made of, from `data` if that is where it is now; raises SpecError if
-    nothing says where that is, DataError if it can't be read."""
+    """Read the data of a run from `data`, else from its recorded source. Raises SpecError if no
+    source is known, DataError if it is unreadable."""
     recorded = hs.recorded_source(run)
     if not data and not recorded:
         raise SpecError(f"{run} does not say where its pictures are: name the folder with --data.")
@@ -168,13 +166,13 @@ def data_of(run: Path, data: Path | None) -> "hs.Dataset":
 
 
 def source_of(data: Path) -> str:
-    """Where data is read from, as a run records it: the same folder by any name."""
+    """Return the resolved path of the data as a run records it."""
     return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
 
 
 def sources_of(run: Path, data: Path | None) -> "dict[str, hs.CheckedFile]":
-    """Where the pictures of a run are, by the names of its rows, and what they must hold to be
-    those; none if its data is gone."""
+    """Return the picture of each row of a run, with its recorded content; none if its data is
+    gone."""
     try:
         found = data_of(run, data)
     except HeadstartError as error:

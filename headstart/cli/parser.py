@@ -1,4 +1,4 @@
-"""A command's parser: argparse with short help, errors of one sentence, and other tools' words."""
+"""argparse with short help, errors of one sentence, and translated flags of other tools."""
 
 import argparse
 import re
@@ -9,12 +9,12 @@ from headstart.base.errors import SpecError
 from headstart.cli.aliases import in_our_words, nearest_of, refuse_flag
 from headstart.cli.progress import say
 
-WIDTH = 80  # columns that help never exceeds
-SHOWN = 40  # characters of a wrong value that are repeated
+WIDTH = 80  # columns of help, at most
+SHOWN = 40  # characters quoted of a wrong value
 
 
 class HelpText(argparse.HelpFormatter):
-    """Help of at most WIDTH columns. brief: of each flag the first clause and the default."""
+    """Help of at most WIDTH columns. brief: only the first clause and the default of each flag."""
 
     def __init__(self, prog: str, *, brief: bool = False) -> None:
         super().__init__(prog, max_help_position=24)
@@ -35,9 +35,9 @@ class HelpText(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one sentence that say what to type; they are exit code 2.
+    """argparse with errors of one sentence that say what to type (exit code 2).
 
-    short: the flags that `--help` shows, where all would not fit a screen; `--help-all` shows all.
+    short: the flags shown by `--help`, if all would not fit a screen; `--help-all` shows all.
     """
 
     def __init__(self, name: str, *, short: Collection[str] = ()) -> None:
@@ -56,17 +56,17 @@ class Parser(argparse.ArgumentParser):
         return tuple(self._option_string_actions)
 
     def option(self, flag: str) -> argparse.Action | None:
-        """What a flag is to this command, if it has it."""
+        """Return the action of a flag, or None."""
         return self._option_string_actions.get(flag)
 
     def takes(self, *names: str) -> bool:
-        """Whether an argument without a flag is called one of these, such as RUN."""
+        """Whether the name of a positional argument contains one of `names`, such as RUN."""
         words = [word for a in self._get_positional_actions() for word in _name(a).split()]
         return not {part for word in words for part in word.split("_")}.isdisjoint(names)
 
     @property
     def line(self) -> str:
-        """How the command is typed: its arguments and the flags that must be given."""
+        """The command with its arguments and required flags."""
         formatter, actions = self._get_formatter(), self._get_positional_actions()
         words = [self.prog, *(formatter._format_args(a, _name(a)) for a in actions)]
         needed = [a for a in self._actions if a.required and a.option_strings]
@@ -76,11 +76,11 @@ class Parser(argparse.ArgumentParser):
     def see(self) -> str:
         return f"See `{self.prog} --help{'-all' if self.short else ''}`."
 
-    def format_usage(self) -> str:  # while words are parsed, `usage` keeps what `line` was before
+    def format_usage(self) -> str:  # argparse saves `usage` here while it parses
         return f"usage: {(self.usage or f'{self.line} [flags]').strip()}\n"
 
     def format_help(self, *, every: bool = False) -> str:
-        """The help of the short list of flags, or of `every` flag."""
+        """Return the help of the `short` flags, or of `every` flag."""
         brief = bool(self.short) and not every
         formatter = HelpText(self.prog, brief=brief)
         formatter.add_text(self.description)
@@ -117,7 +117,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Raises ArgumentError for a word that is not among the choices, with the nearest."""
+        """Raise ArgumentError, with the nearest choice, for a value that is not a choice."""
         if action.choices is not None and value not in action.choices:
             near = nearest_of(str(value), action.choices)
             hint = f"did you mean {near!r}?" if near else f"choose {_either(action.choices)}"

@@ -1,4 +1,4 @@
-"""`headstart predict`: the class of images, by a trained model."""
+"""`headstart predict`: predict images with a trained model."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from headstart.cli.flags import (
 )
 from headstart.cli.parser import Parser
 
-AT_ONCE = 64  # pictures between two outputs of --csv and --jsonl
+AT_ONCE = 64  # pictures per output of --csv and --jsonl
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:

@@ -1,4 +1,4 @@
-"""What a command gives, on stdout: tables, lines and JSON."""
+"""Print results on stdout: tables, lines and JSON."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import headstart as hs
 from headstart.base.display import display, escaped_json
 from headstart.cli.progress import duration, say
 
-NARROW = 20  # columns that are too few to break the last cell of a row in
+NARROW = 20  # a last column narrower than this is not folded
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 if TYPE_CHECKING:
     from headstart.runs.forecast import Forecast
@@ -39,7 +39,7 @@ def print_run(run: "hs.Run") -> None:
 
 
 def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> None:
-    """What `train` would do, as far as it is known before."""
+    """Print what `train` would do."""
     splits = found.splits
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     rows = [
@@ -61,7 +61,7 @@ def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> N
 
 
 def _print_candidates(run: "hs.Run") -> None:
-    """What was trained, how many numbers learned, and which of them was kept."""
+    """Print the candidates, their numbers of parameters, the kept one and the baselines."""
     name_of = run.splits.train.target.merit_name
     rows = [("model", "trainable", "frozen", f"{name_of} on validation", "")]
     for name, on_val in run.candidates.items():
@@ -99,7 +99,7 @@ def predicted_rows(said: "hs.Predictions") -> list[tuple[str, ...]]:
 
 
 def tell_left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:
-    """Name what was left out, on stderr; the exit code that says so, or 0."""
+    """List what was left out on stderr; returns exit code 3 if there is any, else 0."""
     bad = [item for item in left_out if not item.expected]
     for item in bad[:most]:
         say("left out", f"{item.path}: {item.reason}")
@@ -109,12 +109,12 @@ def tell_left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:
 
 
 def print_line(*fields: str, flush: bool = False) -> None:
-    """One line whatever is in its fields, which tabs separate; see `display`."""
+    """Print fields separated by tabs as one line, control characters escaped by `display`."""
     print("\t".join(map(display, fields)), flush=flush)
 
 
 def print_table(table: Sequence[Sequence[str]]) -> None:
-    """Columns aligned, two spaces apart; a line per row, or several where a terminal is narrow."""
+    """Print aligned columns, one line per row, or several lines per row on a narrow terminal."""
     rows = [[display(cell) for cell in row] for row in table]
     count = max(map(len, rows))
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(count)]
@@ -129,8 +129,7 @@ def print_table(table: Sequence[Sequence[str]]) -> None:
 
 
 def _print_records(rows: Sequence[Sequence[str]], room: int) -> None:
-    """Each row below the first as lines of its own, since its columns don't fit beside each other:
-    the name of the column, and the cell."""
+    """Print each row below the header as lines of column name and cell."""
     header, *others = rows
     wide = max(map(len, header)) + 4
     for row in others:
@@ -141,13 +140,13 @@ def _print_records(rows: Sequence[Sequence[str]], room: int) -> None:
 
 
 def columns() -> int:
-    """Columns of the terminal that results are printed on; 0 where there is none, so that what is
-    read by a program keeps a line per row."""
+    """Return the width of the terminal; 0 if stdout is not one, so that programs read one line per
+    row."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def _folded(line: str, room: int, before: str) -> str:
-    """A line that is broken between words if a terminal is narrower."""
+    """Wrap a line between words to `room` columns; 0 for no limit."""
     if not 0 < room < len(line):
         return line
     return textwrap.fill(

@@ -1,6 +1,6 @@
-"""What a command needs of its process: three streams that are there, and signals that end it well.
+"""Set up the process: standard streams that always work, and signals that stop a command cleanly.
 
-Little is imported here, so that it is in force while the rest loads.
+This module imports little, so that it is in force while the rest loads.
 """
 
 import io
@@ -19,16 +19,16 @@ STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def begin() -> None:
-    """Ready the process before anything else is loaded: nothing is done yet that could be lost."""
+    """Set up streams and signals before other imports; until then, a signal exits at once."""
     open_missing()
     answer_with(_leave)
 
 
 def open_missing() -> None:
-    """Open standard streams that whoever started the process had closed, onto nothing.
+    """Open closed standard streams onto os.devnull.
 
-    Or else the next file that is opened would get the number of a closed one, and what is printed
-    would go into it.
+    Otherwise the next opened file would get the descriptor of a closed stream, and printed text
+    would go into that file.
     """
     for number, (name, mode) in enumerate(STREAMS):
         with suppress(OSError):
@@ -39,20 +39,19 @@ def open_missing() -> None:
 
 
 def _hold(number: int) -> None:
-    """Open a descriptor onto nothing if it is closed; the lower ones are open already."""
+    """Open a closed descriptor onto os.devnull; all lower descriptors must be open."""
     try:
         os.fstat(number)
     except OSError:
-        os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
+        os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
 
 
 @contextmanager
 def lasting_streams() -> Iterator[None]:
-    """stdout and stderr whose reader may go: what nobody reads is dropped, and work goes on.
+    """Replace stdout and stderr by streams that drop their output once the reader is gone.
 
-    What can't be written to stdout for another reason, such as a full disk, raises OSError once. Of
-    stderr nothing does: messages are not what a command is run for. Names of files need not be
-    UTF-8, nor a terminal able to show them.
+    Another error of stdout, such as a full disk, raises OSError once; errors of stderr never raise.
+    Characters that the encoding lacks are escaped.
     """
     open_missing()
     before = sys.stdout, sys.stderr
@@ -64,14 +63,14 @@ def lasting_streams() -> Iterator[None]:
 
 
 def _lasting(stream: Any, number: int) -> Any:
-    """The stream as one that lasts, if it is the process's own; one put in its place stays."""
+    """Return a lasting version of the process's own stream; a replaced stream stays."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    with suppress(OSError, ValueError):  # ValueError: it is closed, or in memory
+    with suppress(OSError, ValueError):  # ValueError: a closed or in-memory stream
         if stream.fileno() == number:
             stream.flush()
             raw = _Lasting(number)
-            # unbuffered only under `python -u`; io has no public name for what a text stream reads
+            # unbuffered only under `python -u`; io has no public type for the buffer
             buffer: Any = raw if stream.write_through else io.BufferedWriter(raw)
             return io.TextIOWrapper(
                 buffer,
@@ -85,7 +84,7 @@ def _lasting(stream: Any, number: int) -> Any:
 
 
 class _Lasting(io.RawIOBase):
-    """Descriptor 1 or 2, written in full or turned to nothing."""
+    """Descriptor 1 or 2, written in full, or redirected to os.devnull after an error."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -105,7 +104,7 @@ class _Lasting(io.RawIOBase):
         while rest:
             try:
                 rest = rest[os.write(self._number, rest) :]
-            except BlockingIOError:  # whoever shares it has set it so
+            except BlockingIOError:  # another process made the shared stream non-blocking
                 select.select([], [self._number], [])
             except OSError as error:
                 turn_to_nothing(self._number)
@@ -116,7 +115,7 @@ class _Lasting(io.RawIOBase):
 
 
 def turn_to_nothing(number: int) -> None:
-    """Let what is written to a descriptor from now on be dropped."""
+    """Redirect a descriptor to os.devnull."""
     with suppress(OSError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, number)
@@ -125,13 +124,13 @@ def turn_to_nothing(number: int) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, by KeyboardInterrupt."""
+    """Raise KeyboardInterrupt in the block on SIGTERM and SIGHUP, as on Ctrl-C."""
     with answered_with(_stop):
         yield
 
 
 def next_signal_ends() -> None:
-    """What is left to do is to say so: another signal ends the process there and then."""
+    """Let another signal end the process at once: only the last message is still to print."""
     for number in STOPPING:
         if signal.getsignal(number) is _stop:
             signal.signal(number, signal.SIG_DFL)

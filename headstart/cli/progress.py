@@ -1,4 +1,4 @@
-"""How a command reports its work, on stderr: a line for each message, and bars of progress."""
+"""Report progress on stderr: one line per message, and progress bars."""
 
 import shutil
 import sys
@@ -11,20 +11,20 @@ from headstart.base.display import display
 from headstart.base.listener import Listener
 
 WIDE = 80  # columns of a line on a terminal, at most
-KEPT = ("error", "warning", "left out", "stopped")  # what --quiet still prints
+KEPT = ("error", "warning", "left out", "stopped")  # messages printed despite --quiet
 _quiet = False
 
-_BARS: list[Any] = []  # progress bars begun, to be stopped whatever happens
+_BARS: list[Any] = []  # all progress bars, to be stopped at the end
 
 
 def stop_bars() -> None:
-    """Give the terminal its cursor back."""
+    """Stop all progress bars, which restores the cursor of the terminal."""
     for bar in _BARS:
         bar.stop()
 
 
 class Terminal(Listener):
-    """Prints messages and epochs as lines, and shows progress where someone sees it move."""
+    """Prints messages and epochs as lines, and progress bars if stderr is a terminal."""
 
     def __init__(self) -> None:
         self._moves = dict[str, Callable[[int, int], None]]()
@@ -43,20 +43,19 @@ class Terminal(Listener):
             del self._moves[stage]
 
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> None:
-        from headstart.models.wording import epoch_message  # loads NumPy, which help needs not
+        from headstart.models.wording import epoch_message  # loads NumPy, --help does not need it
 
         say(phase, epoch_message(number, figures))
 
 
 def be_quiet(quiet: bool) -> None:
-    """Print only warnings, errors and what was left out, from now on; or everything again."""
+    """Print only the messages in KEPT from now on, or all of them again."""
     global _quiet
     _quiet = quiet
 
 
 def say(stage: str, text: str) -> None:
-    """Print a message as one printable line, which a terminal gets broken between words; one that
-    can't be written is dropped, and the work goes on."""
+    """Print a message as one line, wrapped on a terminal; errors of writing are ignored."""
     if _quiet and stage not in KEPT:
         return
     line = f"{display(stage):10}{display(text)}"
@@ -69,7 +68,7 @@ def say(stage: str, text: str) -> None:
 
 @contextmanager
 def kept_if_stopped(what: str) -> Iterator[None]:
-    """Let Ctrl-C in this block say what is kept of the work."""
+    """Add the message `what` (the work that is kept) to a KeyboardInterrupt in this block."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -82,7 +81,7 @@ FEATURES_KEPT = "the features computed so far are kept; the same command goes on
 
 
 def _bar(stage: str) -> Callable[[int, int], None]:
-    """A progress bar with rate and time left, where someone is there to see it move."""
+    """Return the update function of a progress bar; it does nothing if quiet or not a terminal."""
     if _quiet or not sys.stderr.isatty():
         return lambda done, total: None
     try:
@@ -94,7 +93,7 @@ def _bar(stage: str) -> Callable[[int, int], None]:
             TextColumn,
             TimeRemainingColumn,
         )
-    except ImportError:  # only `train` brings it
+    except ImportError:  # rich comes with the extra `train`
         return lambda done, total: None
     columns = (
         TextColumn(f"{stage:10}"),
@@ -109,7 +108,7 @@ def _bar(stage: str) -> Callable[[int, int], None]:
 
     def move(done: int, total: int) -> None:
         if done < total:
-            bar.start()  # at whatever it begins; does nothing to one that moves
+            bar.start()  # does nothing if the bar is running
         speed = bar.tasks[0].speed
         bar.update(task, completed=done, total=total, rate=pace(speed) if speed else "")
         if done == total:
@@ -119,7 +118,7 @@ def _bar(stage: str) -> Callable[[int, int], None]:
 
 
 def pace(rate: float) -> str:
-    """A rate per second as people say it.
+    """Format a rate per second.
 
     >>> pace(1234.5), pace(2.04), pace(0.1)
     ('1,234/s', '2.0/s', '10 s each')

@@ -1,4 +1,4 @@
-"""`headstart recipes`: the recipes of the tutorials, by name."""
+"""`headstart recipes`: list the named recipes."""
 
 import argparse
 import textwrap

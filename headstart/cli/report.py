@@ -1,4 +1,4 @@
-"""`headstart report`: write a run's report again."""
+"""`headstart report`: rewrite the report of a run."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""headstart robustness: how a run's answers hold when its test pictures are changed."""
+"""`headstart robustness`: accuracy of a run on attacked and corrupted test pictures."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is tried, and what it is compared with, if that is there. sources: of all rows of the
-    run."""
+    """The model, the test pictures, and features of training rows (if any) to compare with.
+    sources: of all rows of the run."""
 
     lens: "hs.Lens"
     plan: "hs.RobustnessPlan"
@@ -81,7 +81,7 @@ class _Work:
 
 
 def _try_place(run: Path) -> None:
-    """Say before the work that its results can't be kept; they are worth having all the same."""
+    """Warn before the work if its results cannot be written; they are printed anyway."""
     try:
         check_folder(run)
     except PlaceError as error:
@@ -89,7 +89,7 @@ def _try_place(run: Path) -> None:
 
 
 def _prepared(args: argparse.Namespace) -> _Work:
-    """Raises SpecError for a folder that is no run's, DataError if its pictures are gone."""
+    """Open the run; raises SpecError for another folder, DataError if its pictures are gone."""
     plan, runtime = made(hs.RobustnessPlan(), args), made(hs.Runtime(device="cpu"), args).resolved()
     if not (args.run / "model").is_dir():
         raise SpecError(
@@ -114,7 +114,7 @@ def _prepared(args: argparse.Namespace) -> _Work:
 def _known(
     model: "hs.Model", run: Path, data: "hs.Dataset", runtime: "hs.Runtime", store: "hs.Store"
 ) -> "hs.FeatureTable | None":
-    """Features of training rows, to see how neighbours move; None, and a word why, without any."""
+    """Return features of training rows; None without any, after printing the reason."""
     try:
         some = known_rows(run, data)
     except DataError as error:
@@ -137,7 +137,7 @@ def _trials(work: _Work) -> "Iterator[hs.Robustness]":
 
 
 def _labels(lens: "hs.Lens", data: "hs.Dataset") -> "NDArray[np.int64]":
-    """As the model numbers its classes; raises Mismatch for a class that it doesn't have."""
+    """Return labels in the model's numbering; raises Mismatch for an unknown class."""
     import numpy as np
 
     place = {name: number for number, name in enumerate(lens.classes)}
@@ -150,7 +150,7 @@ def _labels(lens: "hs.Lens", data: "hs.Dataset") -> "NDArray[np.int64]":
 
 
 def _kept(run: Path, found: "hs.Robustness") -> str:
-    """Write what is finished, unless more was asked before; says what became of it."""
+    """Write the finished results unless the file holds more; returns a message."""
     done = len(found.attacked) + len(found.corrupted)
     if not done:
         return "nothing was tried yet, and nothing is written"
@@ -169,7 +169,7 @@ def _kept(run: Path, found: "hs.Robustness") -> str:
 
 
 def _asked(file: Path) -> int:
-    """How many changed pictures are told of there; none if it can't be read."""
+    """Return the number of changed pictures in a results file; 0 if it is unreadable."""
     try:
         found = read_value(file, RobustnessResults)
         return found.rows * (len(found.attacked) + len(found.corrupted))
@@ -182,7 +182,7 @@ def _finish(work: _Work, found: "hs.Robustness", args: argparse.Namespace) -> in
         print_json(found.to_plain())
     else:
         _print(found)
-    write_json(args.run / FILE, found.to_plain())  # what is computed is printed before
+    write_json(args.run / FILE, found.to_plain())  # after printing, in case of an error
     page = hs.write_report(args.run, work.sources, args.language)
     say("saved", f"{args.run / FILE}; the report tells it too: {page}")
     known = work.known.left_out if work.known else ()

@@ -1,4 +1,4 @@
-"""`headstart train`: labelled images become a tested model."""
+"""`headstart train`: train a model on labelled images and test it."""
 
 import argparse
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ JOB_FLAGS = (
     "language",
     "data_licence",
 )
-JOB_SPECS = {  # and the titles that help shows over their flags
+JOB_SPECS = {  # specs of a job, with the titles of their flags in help
     "recipe": "head",
     "finetune": "fine-tuning",
     "augment": "augmentation",
@@ -63,7 +63,7 @@ SHORT = (  # what `--help` shows
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("train", short=SHORT)
     config = word_after(argv, "--config")
-    parser.add_argument(  # a config says where its data was
+    parser.add_argument(  # optional with a config, which records its data
         "data", type=Path, metavar="DATA", nargs="?" if config else None, help=DATA_HELP
     )
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run")
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _base(recipe: str | None, config: Path | None) -> "hs.Job":
-    """The settings that flags change: those of a named recipe, or of a file."""
+    """Return the job that flags change: of a named recipe or of a file."""
     if recipe and config:
         raise SpecError("--recipe and --config both say what to start from: leave one out.")
     if config:
@@ -139,7 +139,7 @@ def _base(recipe: str | None, config: Path | None) -> "hs.Job":
 
 
 def _dry_run(data: "hs.Dataset", job: "hs.Job", args: argparse.Namespace) -> int:
-    """Print what a run would do; nothing is written."""
+    """Print what a run would do, and write nothing."""
     from headstart.runs.forecast import forecast
 
     found = forecast(data, args.out, job, Terminal())
@@ -166,7 +166,7 @@ def _train_seeds(data: "hs.Dataset", job: "hs.Job", args: argparse.Namespace) ->
 
 
 def _with_rate_of_head(job: "hs.Job", args: argparse.Namespace) -> "hs.Job":
-    """--head-lr is the rate that fine-tuning's goes by, after a head that has none, too."""
+    """Set the fine-tuning rate from --head-lr for a head that has no learning rate itself."""
     if "head_lr" not in args or job.recipe.head.by_epochs or job.finetune.lr:
         return job
     rate = args.head_lr if job.strategy == "scratch" else args.head_lr / 10
@@ -179,7 +179,7 @@ def _settings_of_heads() -> set[str]:
 
 
 def _refuse_idle(job: "hs.Job", args: argparse.Namespace) -> None:
-    """Raises SpecError for a flag that was given and that nothing would read."""
+    """Raise SpecError for a given flag that this job would not read."""
     head = {setting_of_head(f.name) for f in fields(job.recipe.head)}
     others = _settings_of_heads() - head - {f.name for f in fields(job.finetune)}
     others -= {"head_lr"} if job.strategy == "scratch" or job.tunes else set()

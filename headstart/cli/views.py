@@ -1,4 +1,4 @@
-"""`headstart views`: a grid of augmented views of one picture."""
+"""`headstart views`: draw a grid of augmented views of one picture."""
 
 import argparse
 from collections.abc import Sequence

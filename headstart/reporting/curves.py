@@ -57,7 +57,7 @@ def _curves(facts: Facts, w: Words, lines: Sequence[Epoch]) -> list[Block]:
 
 
 def _guess(facts: Facts) -> float | None:
-    """The accuracy on the training part of always naming its commonest class."""
+    """Return the training accuracy of always predicting the most frequent class."""
     counts = Counter(row.label for row in facts.part("train"))
     return max(counts.values()) / counts.total() if counts else None
 

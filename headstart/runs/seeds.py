@@ -67,7 +67,7 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class SeedEvaluation(Record):
-    """The evaluation on test of the run in a folder."""
+    """The test evaluation of the run in a folder."""
 
     seed: int
     folder: str
