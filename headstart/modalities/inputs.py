@@ -1,4 +1,4 @@
-"""The built-in kinds of input, a line each: importing this makes them known to saved cards."""
+"""Register the built-in kinds of input, one line each, so that saved cards can be read."""
 
 from headstart.backbones.inputs import INPUTS
 

@@ -1,4 +1,4 @@
-"""From what people have to datasets: of pictures, unless another kind of input is named."""
+"""Read datasets from folders and manifests, by default of pictures."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,21 +18,20 @@ USUAL: Input[Any] = ImageInput()
 
 
 def read(source: Path | str, target: str = "", *, input: Input[Any] = USUAL) -> Dataset:
-    """The examples of a folder a class, of a folder of parts, or of a CSV or Parquet manifest.
+    """Read a folder of one folder per class, a folder of parts, or a CSV or Parquet manifest.
 
-    A folder that holds CIFAR-10 (binary or Python version) or the Oxford-IIIT pets as their
-    archives unpack is known by its files, and read with their parts.
+    A folder with CIFAR-10 (binary or Python version) or the Oxford-IIIT pets, as their archives
+    unpack, is recognised by its files and read with its parts.
 
-    A row's id is its path relative to the folder (or to the manifest's folder), a class is named
-    by its folder or label in NFC, and classes are sorted by name. What is there and not used is in
-    `left_out`. No picture is decoded here.
+    A row's id is its path relative to the folder (or to the manifest's folder), a class is named by
+    its folder or label in NFC, and classes are sorted by name. Unused files are in `left_out`. No
+    picture is decoded.
 
-    target: the kind of target that a manifest is read for; "" is the first one whose columns it
-    has, classes before others.
+    target: kind of target of a manifest; "" is the first kind whose columns the manifest has,
+    classes before others.
 
-    Raises DataError when there is nothing there, no example, or a manifest that does not hold what
-    it must; UnknownName for no such kind of target; MissingPackage when a Parquet file is read
-    without pyarrow.
+    Raises DataError if the path does not exist, has no example, or is an incomplete manifest;
+    UnknownName for an unknown kind of target; MissingPackage for Parquet without pyarrow.
     """
     path = Path(source)
     if path.is_dir():
@@ -48,9 +47,9 @@ def read(source: Path | str, target: str = "", *, input: Input[Any] = USUAL) -> 
 def find(
     paths: Sequence[Path], *, input: Input[Any] = USUAL
 ) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """Files as rows of one class "?", folders by the examples in them, and what was left out.
+    """Return files, and the examples in folders, as rows of one class "?"; and what was left out.
 
-    A path named twice is one row. Raises DataError when nothing at all is left.
+    A path given twice is one row. Raises DataError if there is no row.
     """
     return finding.find(paths, input)
 
@@ -63,8 +62,8 @@ def survey(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
-    """Decode every file once and note what it shows; with a store, never again for the same bytes.
+    """Decode every file and collect facts of its content; a store remembers them by its bytes.
 
-    Raises StoreError when the store can't be written.
+    Raises StoreError if the store can't be written.
     """
     return surveying.survey(dataset, input, store=store, threads=threads, progress=progress)

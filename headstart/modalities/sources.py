@@ -1,4 +1,4 @@
-"""The built-in sources of backbones, a line each, and how a backbone is found by its name."""
+"""Register the built-in sources of backbones, one line each; load and list backbones by name."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -25,7 +25,7 @@ for _name, _where in {
 }.items():
     SOURCES.add(_name, _where)
 
-# What stands for all backbones of a source, where they are many or take long to list.
+# One line for all backbones of a source that has many or is slow to list.
 _OVERVIEWS = {
     line.name.partition(":")[0]: line
     for line in (
@@ -47,11 +47,11 @@ _OVERVIEWS = {
 
 
 def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
-    """The backbone `source:id`, with weights "pretrained", "random" or of a .safetensors file.
+    """Load the backbone `source:id`.
 
-    keras: takes the .h5 files that Keras writes too.
-    Raises UnknownName (with the nearest name), SourceError when weights can't be had, Mismatch
-    when they are another network's, MissingPackage when a library is not installed.
+    weights: "pretrained", "random" or a .safetensors file; for keras: also an .h5 file of Keras.
+    Raises UnknownName (with the nearest name), SourceError if weights can't be read or downloaded,
+    Mismatch if they are of another network, MissingPackage if a library is not installed.
 
     >>> load_backbone("tiny:32").card.dim
     32
@@ -70,7 +70,7 @@ def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
 
 
 def list_backbones(pattern: str = "") -> Iterator[Listing]:
-    """What there is; with a pattern such as "timm:*vit*", the names of that source that match."""
+    """Yield all sources; with a pattern such as "timm:*vit*", the matching names of that source."""
     for name in SOURCES.names():
         overview = _OVERVIEWS.get(name)
         if not overview:
@@ -82,9 +82,9 @@ def list_backbones(pattern: str = "") -> Iterator[Listing]:
 
 
 def reopened(frozen: Frozen) -> Backbone:
-    """The PyTorch network that was frozen, with its weights, so that gradients go through it.
+    """Return the PyTorch network of a frozen backbone, with its weights.
 
-    Raises MissingPackage without the library that its architecture is from.
+    Raises MissingPackage without the library of its architecture.
     """
     try:
         import torch
@@ -99,13 +99,13 @@ def reopened(frozen: Frozen) -> Backbone:
 
 
 def _matching(source: str, pattern: str) -> Iterator[Listing]:
-    """The source's backbones whose name, with its tag or without, matches."""
+    """Yield the source's backbones whose name, with or without its tag, matches."""
     try:
         listed = list(SOURCES[source].listing())
     except ModuleNotFoundError as error:
         missing = str(error.name)
         raise MissingPackage(missing, purpose=f"Listing {source}:", extra="train") from error
-    except HeadstartError as error:  # of one installed package, which must not hide the others
+    except HeadstartError as error:  # one broken package must not hide the other sources
         listed = [Listing(f"{source}:", where=str(error))]
     for line in listed:
         if fnmatch(line.name, pattern) or fnmatch(line.name.partition(".")[0], pattern):

@@ -1,7 +1,7 @@
 """Two public data sets as their archives unpack: CIFAR-10 and the Oxford-IIIT pets.
 
-CIFAR-10 keeps ten thousand pictures in a file. Each is a path below that file, as if it were a
-folder (`data_batch_1.bin/00017`), which `read_member` turns into a picture file of its own.
+CIFAR-10 keeps ten thousand pictures in a batch file. Each picture has a path below that file, as if
+the file were a folder (`data_batch_1.bin/00017`); `read_member` makes a BMP file of it.
 """
 
 import io
@@ -22,30 +22,31 @@ from headstart.base.errors import DataError
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.walking import about_links, display, link_fault, passed_over
 
-SIDE = 32  # of a CIFAR picture, pixels
+SIDE = 32  # pixels, of a CIFAR picture
 PICTURE = 3 * SIDE * SIDE  # bytes: a plane of red, then green, then blue
 BATCHES = {**{f"data_batch_{i}": "train" for i in range(1, 6)}, "test_batch": "test"}
 LISTS = {"trainval.txt": "train", "test.txt": "test"}  # of the pets
-IMAGES = "images"  # the folder of the pets
-MAX_BYTES = 100_000_000  # of a batch; the real ones have 31 million
+IMAGES = "images"  # folder of the pets' pictures
+MAX_BYTES = 100_000_000  # of a batch file; the real ones have 31 million
 MISSING = "part of the data set, but no such file"
 
-MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "FRAME"})  # opcodes that add nothing
+MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "FRAME"})  # opcodes without a value
 INTEGERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG1"})
 STRINGS = frozenset(
     {"SHORT_BINSTRING", "BINSTRING", "SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES"}
 )
-HEADER = {"BINSTRING": 5, "BINBYTES": 5, "BINBYTES8": 9}  # bytes of opcode and length
-Opcode = tuple[str, Any, int]  # name, argument, place in the file
+HEADER = {"BINSTRING": 5, "BINBYTES": 5, "BINBYTES8": 9}  # bytes before the data
+Opcode = tuple[str, Any, int]  # name, argument, offset in the file
 
 
 def read_archive(root: Path) -> Dataset | None:
-    """The data set that a folder holds, or the only folder in it; None if it is neither of them.
+    """Read CIFAR-10 or the Oxford-IIIT pets from a folder, or from the only folder in it; return
+    None if the folder holds neither.
 
     CIFAR-10, binary or Python version: parts are train (data_batch_*) and test (test_batch).
     Oxford-IIIT pets: classes are breeds, parts are train (trainval.txt) and test (test.txt). Files
-    that belong to it and are missing, or are links that lead out of `root`, are in `left_out`.
-    Raises DataError when it is damaged, or has nothing but such links.
+    of the data set that are missing, or are links that lead out of `root`, are in `left_out`.
+    Raises DataError if the data set is damaged, or all its files are such links.
     """
     root = root.resolve()
     for folder in _candidates(root):
@@ -60,10 +61,10 @@ def read_archive(root: Path) -> Dataset | None:
 
 
 def read_member(path: Path) -> bytes:
-    """A picture of a CIFAR-10 batch as a BMP file, without loss; `path` is `<batch>/<number>`.
+    """Return a picture of a CIFAR-10 batch as a BMP file, without loss.
 
-    Raises DataError when the batch is damaged or has no picture of that number, and
-    NotADirectoryError when the file is no such batch at all.
+    path: `<batch>/<number>`. Raises DataError if the batch is damaged or has no picture of that
+    number, NotADirectoryError if the file is not a CIFAR-10 batch.
     """
     file, number = path.parent, path.name
     if file.name.removesuffix(".bin") not in BATCHES:
@@ -79,13 +80,13 @@ def read_member(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class _Place:
-    """A data set's folder, and the one around it (or the same) that links may not lead out of."""
+    """A data set's folder, and the root that links may not lead out of: its parent or itself."""
 
     root: Path
     folder: Path
 
     def fault(self, name: str) -> str:
-        """Why a file or folder of the data set is not read, or nothing."""
+        """Return why a file or folder of the data set is not read, or ""."""
         path = self.folder / name
         if not os.path.lexists(path):
             return MISSING
@@ -93,7 +94,7 @@ class _Place:
         return link_fault(self.root, path) or ("" if there else MISSING)
 
     def need(self, *names: str) -> None:
-        """Raise DataError unless one of these files or folders is there and may be read."""
+        """Raise DataError unless one of these files or folders exists and may be read."""
         faults = [LeftOut(name, self.fault(name)) for name in names]
         if all(out.reason for out in faults):
             raise DataError(
@@ -106,7 +107,7 @@ def _candidates(root: Path) -> Iterator[Path]:
     try:
         with os.scandir(root) as entries:
             folders = [e.name for e in entries if e.is_dir() and not passed_over(e.name)]
-    except OSError:  # whoever reads the folder next will say so
+    except OSError:  # reported when the folder is read next
         return
     if len(folders) == 1 and not link_fault(root, root / folders[0]):
         yield root / folders[0]
@@ -121,7 +122,7 @@ def _bmp(planes: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Where the pictures of a file are: the first at byte `start`, each `step` after the last."""
+    """Labels of a batch file, and where its pictures are: picture i at byte start + i * step."""
 
     labels: tuple[int, ...]
     start: int
@@ -181,7 +182,8 @@ def _labels(file: Path, classes: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=16)
 def _batch(file: Path, size: int, mtime_ns: int) -> _Batch:
-    """Remembered by size and time of change, so that a picture costs one seek and one read."""
+    """Return the layout of a batch file, cached by its size and modification time, so that a
+    picture costs one seek and one read."""
     if file.suffix == ".bin":
         if not size or size % (1 + PICTURE):
             raise _damaged(file, f"has {size} bytes, not a multiple of {1 + PICTURE}")
@@ -191,7 +193,7 @@ def _batch(file: Path, size: int, mtime_ns: int) -> _Batch:
 
 
 def _names(meta: Path) -> tuple[str, ...]:
-    """The classes by number, from either version's list."""
+    """Return the class names by number, from the list of either version."""
     if meta.suffix == ".txt":
         cells = [line for line in meta.read_bytes().splitlines() if line.strip()]
     else:
@@ -206,19 +208,19 @@ def _names(meta: Path) -> tuple[str, ...]:
 
 
 def _opcodes(file: Path) -> Iterator[Opcode]:
-    """What a pickle would do, told and not done: nothing of it is ever executed."""
+    """Yield the opcodes of a pickle without executing any."""
     if (size := file.stat().st_size) > MAX_BYTES:
         raise _damaged(file, f"has {size} bytes, more than {MAX_BYTES}")
     try:
         for opcode, argument, place in pickletools.genops(file.read_bytes()):
             if opcode.name not in MEMO and place is not None:
                 yield opcode.name, argument, place
-    except (ValueError, Warning) as error:  # Warning: where those are errors, of a stray backslash
+    except (ValueError, Warning) as error:  # Warning: of a stray backslash, under -W error
         raise _damaged(file, f"is not a pickle ({error})") from None
 
 
 def _listed(file: Path, key: str, kinds: frozenset[str]) -> list[Any]:
-    """The list of plain values that stands after the string `key` in a pickle, or DataError."""
+    """Return the list of plain values after the string `key` in a pickle; raises DataError."""
     opcodes = _opcodes(file)
     while (step := next(opcodes, None)) and step[1] not in (key, key.encode()):
         pass
@@ -226,23 +228,23 @@ def _listed(file: Path, key: str, kinds: frozenset[str]) -> list[Any]:
         raise _damaged(file, f"has no list named {key!r}")
     items, waiting = list[Any](), list[Any]()
     for name, argument, _ in opcodes:
-        if name in ("APPEND", "APPENDS"):  # a long list is appended in several goes
+        if name in ("APPEND", "APPENDS"):  # a long list is appended in parts
             items, waiting = [*items, *waiting], []
         elif name in kinds:
             waiting.append(argument)
         elif name != "MARK":
-            break  # what still waits wasn't appended: it is the next key
+            break  # a value that was not appended is the next key
     if not items:
         raise _damaged(file, f"has an empty list, or other than plain values, named {key!r}")
     return items
 
 
 def _block(file: Path, size: int) -> int:
-    """Where the only `size` bytes of an array begin that is laid out row by row, or DataError."""
+    """Return the offset of the only array of `size` bytes in row-major order; raises DataError."""
     found, before = list[int](), ""
     for name, argument, place in _opcodes(file):
         if name in HEADER and len(argument) == size:
-            if before != "NEWFALSE":  # an array's state is version, shape, type, "by columns", data
+            if before != "NEWFALSE":  # an array's state: version, shape, type, column-major, data
                 raise _damaged(file, "holds its pictures in another order than CIFAR-10 does")
             found.append(place + HEADER[name])
         before = name
@@ -286,13 +288,13 @@ def _pets(place: _Place) -> Dataset:
 
 def _pet_fault(place: _Place, image: str) -> str:
     path = place.folder / image
-    if os.path.islink(path):  # the folder itself was looked at before: 7,000 files share it
+    if os.path.islink(path):  # the folder is checked before, once for its 7,000 files
         return place.fault(image)
     return "" if os.path.isfile(path) else MISSING
 
 
 def _listed_pets(file: Path) -> Iterator[tuple[str, str]]:
-    """Picture and breed of every line such as "Abyssinian_100 1 1 1"."""
+    """Yield picture and breed of each line such as "Abyssinian_100 1 1 1"."""
     text = file.read_text("utf-8", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):

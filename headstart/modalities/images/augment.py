@@ -1,6 +1,6 @@
-"""Random changes to a training picture that leave its class as it is.
+"""Random changes to a training picture that keep its class.
 
-torchvision makes the changes, on Pillow images: for so small pictures the threads of tensor
+torchvision makes the changes, on Pillow images: for pictures this small, threads of tensor
 operations cost more than they save (measured), and Pillow gives the same bytes on every machine.
 """
 
@@ -20,9 +20,9 @@ from headstart.base.errors import Mismatch, MissingPackage, SpecError
 from headstart.base.values import fingerprint, to_plain
 
 VERSION = 1  # raise it when the same square, settings and seed would give another view
-HUE = 0.25  # of the strength of a colour jitter: more of it makes grass blue
+HUE = 0.25  # share of the colour jitter's strength; more makes grass blue
 ERASED = (124, 116, 104)  # the mean colour of ImageNet, RGB: "RE-M" of Zhong et al., section 4
-MOST_VIEWS = 1000  # of an example: each is stored
+MOST_VIEWS = 1000  # of an example; each is stored
 GAP = 4  # pixels of white between the cells of a grid
 Flip = Literal["none", "horizontal", "vertical", "both"]
 Square = NDArray[np.uint8]  # (S, S, 3), RGB
@@ -32,10 +32,10 @@ _generator = Lock()  # torchvision draws from torch's global generator, one view
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes to the pictures that are trained on; off unless asked for.
+    """Random changes to training pictures, all off by default.
 
-    Only what leaves a picture's class as it is may be switched on: a "6" turned is a "9". Quarter
-    turns come first, then the others in this order.
+    Switch on only what keeps a picture's class: a "6" turned is a "9". Quarter turns come first,
+    then the others in the order of the fields.
     """
 
     flip: Annotated[
@@ -99,24 +99,24 @@ class Augment:
 
     @property
     def active(self) -> bool:
-        """Whether a view can differ from its picture at all."""
+        """Whether a view can differ from its picture."""
         return replace(self, views=0) != Augment(views=0)
 
     def fingerprint(self) -> str:
-        """Names everything that decides, with a seed, what a square becomes."""
+        """Return a fingerprint of everything, except the seed, that decides a view."""
         settings = to_plain(self)
-        del settings["views"]  # how many there are does not change any of them
+        del settings["views"]  # their number changes none of them
         return fingerprint("augment", VERSION, settings)
 
     def change(self, example: Batch, seed: int) -> Batch:
-        """A view of one prepared picture, a batch of 1."""
+        """Return a view of one prepared picture, a batch of 1."""
         return {"pixels": self(example["pixels"][0], seed)[None]}
 
     def __call__(self, square: Square, seed: int) -> Square:
-        """A view of a square, both (S, S, 3) uint8 RGB: the same for the same seed, from anywhere.
+        """Return a view of a square, both (S, S, 3) uint8 RGB; the seed alone decides which.
 
-        The square itself when nothing is active. torch's global generator is left as it was. Raises
-        Mismatch for any other array, MissingPackage without torch and torchvision.
+        Returns the square itself if nothing is active. Leaves torch's global generator as it was.
+        Raises Mismatch for any other array, MissingPackage without torch and torchvision.
         """
         if square.dtype != np.uint8 or square.shape != (len(square), len(square), 3):
             raise Mismatch(
@@ -129,9 +129,9 @@ class Augment:
 def view_grid(
     square: Square, augment: Augment, *, columns: int = 4, rows: int = 4, seed: int = 0
 ) -> NDArray[np.uint8]:
-    """The square itself, top left, and views of it, seeds from `seed` on, as one RGB picture.
+    """Draw the square, top left, and views of it with the seeds from `seed` on, as one picture.
 
-    (rows * (S + GAP) - GAP, columns * (S + GAP) - GAP, 3) uint8.
+    Returns (rows * (S + GAP) - GAP, columns * (S + GAP) - GAP, 3) uint8 RGB.
     """
     if min(columns, rows) < 1:
         raise SpecError(f"A grid has columns and rows; got columns={columns}, rows={rows}.")
@@ -145,7 +145,7 @@ def view_grid(
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """The PNG file of a picture (H, W, 3) uint8 RGB."""
+    """Return the PNG file of a picture (H, W, 3) uint8 RGB."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
@@ -156,14 +156,14 @@ def _view(augment: Augment, square: Square, seed: int) -> Square:
     import torch
 
     with _generator, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs, too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         view = change(Image.fromarray(square))
     return np.array(view)
 
 
 @lru_cache(maxsize=32)
 def _built(augment: Augment, size: int) -> Any:
-    """The torchvision transform of one Pillow image, size x size, to another."""
+    """Return the torchvision transform of a Pillow image, size x size."""
     try:
         from torchvision.transforms import v2
     except ImportError:
@@ -180,7 +180,7 @@ def _built(augment: Augment, size: int) -> Any:
 
 def _turns(augment: Augment, v2: Any) -> list[Any]:
     steps = list[Any]()
-    if augment.quarter_turns:  # by whole quarters Pillow moves pixels, it doesn't interpolate
+    if augment.quarter_turns:  # Pillow moves pixels here, without interpolation
         steps.append(v2.RandomChoice([v2.RandomRotation((a, a)) for a in (0, 90, 180, 270)]))
     if augment.flip in ("horizontal", "both"):
         steps.append(v2.RandomHorizontalFlip())
@@ -200,8 +200,8 @@ def _rotation(augment: Augment, size: int, v2: Any) -> list[Any]:
 
 
 def _reach(rotation: float, size: int) -> int:
-    """By how many pixels the corners of a square leave it when it is turned so far, or less."""
-    angle = min(2 * math.pi * rotation, math.pi / 4)  # they reach furthest at an eighth of a turn
+    """Return by how many pixels, at most, the corners of a square leave it when it is turned."""
+    angle = min(2 * math.pi * rotation, math.pi / 4)  # corners reach furthest at 45 degrees
     return math.ceil(size / 2 * (math.cos(angle) + math.sin(angle) - 1)) + 1  # 1: interpolation
 
 
@@ -221,14 +221,14 @@ def _colours(augment: Augment, v2: Any) -> list[Any]:
 
 
 def _erasing(augment: Augment, v2: Any) -> list[Any]:
-    """Where torchvision's RandomErasing would paint, painted by Pillow: it takes tensors only."""
+    """Paint by Pillow where RandomErasing would, since torchvision's takes tensors only."""
     if not augment.random_erasing:
         return []
     where = v2.RandomErasing(p=1.0)
 
     def erased(image: Image.Image) -> Image.Image:
         box = where.make_params([image])
-        if box["v"] is not None:  # None: no rectangle of its shapes fits
+        if box["v"] is not None:  # None: no rectangle fits
             left, top = box["j"], box["i"]
             image.paste(ERASED, (left, top, left + box["w"], top + box["h"]))
         return image

@@ -1,4 +1,4 @@
-"""From a file's bytes to pixels: the one decode function, for everything."""
+"""Decode the bytes of a picture file to pixels: the only place that does so."""
 
 import io
 import stat
@@ -19,9 +19,9 @@ from headstart.modalities.images.levels import to_levels
 
 VERSION = 1  # raise it when the same bytes would give other pixels: stored features depend on it
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; a 20 kB PNG can claim any number
-FREE_PIXELS = 16_000_000  # that a file may claim however small it is; beyond it, no more than
-PIXELS_PER_BYTE = 800  # times its bytes: a blank scan has some 700, a picture 0.5 to 50
-MAX_BYTES = 1_000_000_000  # of a file; many pages fit, a disk image under a wrong name does not
+FREE_PIXELS = 16_000_000  # that a file of any size may claim
+PIXELS_PER_BYTE = 800  # limit of larger claims; a blank scan has some 700, a picture 0.5 to 50
+MAX_BYTES = 1_000_000_000  # of a file; enough for many pages, too few for a misnamed disk image
 BAND_PIXELS = 4_000_000  # converted at a time, so that a large picture isn't held several times
 DCT_SCALES = (8, 4, 2)  # 1/n of a JPEG; other fractions shift the picture
 
@@ -29,17 +29,18 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
 def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
-    """The first frame or page as RGB, upright, alpha laid on white: (H, W, 3) uint8.
+    """Decode the first frame or page as RGB, upright, alpha blended on white: (H, W, 3) uint8.
 
-    What the file is, its content says, not its name; JPEG, PNG, WebP, GIF, BMP and TIFF are read.
-    Integers of more than 8 bits and floats are scaled to 0..255 rather than clipped
-    (`levels.usual_range`). Colour profiles and gamma are not applied. With `short_side`, a JPEG may
-    come back at 1/2, 1/4 or 1/8 of its size, cheaply from its DCT coefficients, so long as its
-    shorter side keeps at least twice that many pixels.
+    The content decides the format, not the name: JPEG, PNG, WebP, GIF, BMP or TIFF. Integers of
+    more than 8 bits and floats are scaled to 0..255 rather than clipped (`levels.usual_range`).
+    Colour profiles and gamma are not applied.
 
-    Raises DataError, with the reason in a phrase, for anything that is not such a picture, is
-    truncated, is stored in a way that is not known to be read right, has more than MAX_PIXELS or
-    claims too many for its few bytes; OSError when the file cannot be read at all.
+    short_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, cheaply from its DCT
+    coefficients, as long as its shorter side keeps at least twice this many pixels.
+
+    Raises DataError, with the reason in a phrase, for any other file, and for a picture that is
+    truncated, has a layout not known to be read right, has more than MAX_PIXELS or claims too many
+    for its bytes; OSError if the file cannot be read.
     """
     data = source if isinstance(source, bytes) else read_file(Path(source))
     if not data:
@@ -55,15 +56,15 @@ def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
-    except Exception as error:  # hostile bytes reach deep into the parsers: any error is the file's
+    except Exception as error:  # hostile bytes raise any error in the parsers
         raise DataError(f"cannot be decoded: {_reason(data, kind, error)}") from error
 
 
 def store_key(data: bytes, file: bytes) -> bytes:
-    """The name in the store of what is computed from a file's pixels; `file` is its digest.
+    """Return the store key of values computed from a file's pixels; file: its digest.
 
-    That is the digest itself, but for files that used to be decoded to wrong pixels: what was
-    stored of those is passed over, without raising VERSION and computing everything again.
+    The key is the digest, except for files that used to be decoded to wrong pixels: another key
+    skips their stored values without raising VERSION, which would recompute everything.
     """
     kind = formats.readable(data[: formats.HEAD_BYTES])
     if kind == "PNG" and png.has_deep_key(data):
@@ -79,7 +80,7 @@ def store_key(data: bytes, file: bytes) -> bytes:
 
 
 def _what_else(data: bytes) -> str:
-    """The refusal of bytes that begin no picture that is read."""
+    """Return why bytes in none of the formats READ are refused."""
     what = formats.described(data[: formats.HEAD_BYTES])
     if what:
         return formats.refusal(what)
@@ -87,7 +88,7 @@ def _what_else(data: bytes) -> str:
 
 
 def _reason(data: bytes, kind: str, error: Exception) -> str:
-    """Why Pillow gave up: it says so only if asked for this format alone."""
+    """Return why Pillow failed; its message is useful only when this format alone is tried."""
     if isinstance(error, UnidentifiedImageError):
         try:
             Image.OPEN[kind][0](io.BytesIO(data), "")
@@ -98,9 +99,9 @@ def _reason(data: bytes, kind: str, error: Exception) -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file that may be a picture; DataError if it has more than MAX_BYTES.
+    """Return the bytes of a file; raises DataError if it has more than MAX_BYTES or is a pipe.
 
-    A path below a file names one of the pictures that this file holds (`archives.read_member`).
+    A path below a file names one of the pictures in that file (`archives.read_member`).
     """
     try:
         status = path.stat()
@@ -116,7 +117,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _decode(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int]:
-    """As `_read`; what fails is tried again without metadata, or with its end marker."""
+    """Call `_read`; if it fails, try again without metadata, or with an end marker."""
     damage = {"PNG": png.damage, "JPEG": jpeg.damage}.get(kind, lambda data: "")(data)
     if damage:
         raise DataError(damage)
@@ -125,7 +126,7 @@ def _decode(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int
     except (DataError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise
     except Exception:
-        with suppress(Exception):  # then the first error says more
+        with suppress(Exception):  # the first error is the useful one
             return _read(_mended(data, kind), kind, short_side)
         if kind == "JPEG" and (why := jpeg.refusal(data)):
             raise DataError(why) from None
@@ -133,7 +134,7 @@ def _decode(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int
 
 
 def _mended(data: bytes, kind: str) -> bytes:
-    """The same picture without what may have kept it from being read, or nothing."""
+    """Return the file repaired: without metadata, or with an end marker; b"" if neither helps."""
     if kind == "PNG" and (bare := png.without_metadata(data)) != data:
         return bare
     if kind != "JPEG":
@@ -159,10 +160,7 @@ def _check_size(size: tuple[int, int], file_bytes: int) -> None:
 def _read(
     data: bytes, kind: str, short_side: int | None, palette: bytes = b""
 ) -> tuple[Pixels, int]:
-    """The pixels as they are stored, and the EXIF orientation that says how they were turned.
-
-    palette: RGB, to be used instead of the file's own.
-    """
+    """Return the stored pixels and their EXIF orientation; palette: RGB, replaces the file's."""
     with Image.open(io.BytesIO(data), formats=(kind,)) as image:
         width, height = image.size
         _check_size(image.size, len(data))
@@ -175,7 +173,7 @@ def _read(
                     image.draft(image.mode, (width // scale, height // scale))
                 pixels = _to_rgb(image)
             return pixels, turned
-        image.load()  # TIFF turns itself upright here and then says so
+        image.load()  # Pillow turns a TIFF upright here and resets its orientation
         if palette and image.mode == "P":
             image.putpalette(palette)
         pixels = _to_rgb(image) if kind != "PNG" else _png_to_rgb(data, image)
@@ -183,7 +181,7 @@ def _read(
 
 
 def _decode_tiff(data: bytes) -> tuple[Pixels, int]:
-    """A TIFF by Pillow, or put together from its samples if Pillow is not known to read it right"""
+    """Decode a TIFF by Pillow, or from its samples if Pillow is not known to read it right."""
     layout = tiff.read_layout(data)
     if layout.is_raw:
         raise DataError(formats.refusal("a camera's raw picture"))
@@ -203,7 +201,7 @@ def _decode_tiff(data: bytes) -> tuple[Pixels, int]:
 
 
 def _png_to_rgb(data: bytes, image: Image.Image) -> Pixels:
-    """PNG samples of one colour can be transparent: Pillow compares them only if of 8 bits."""
+    """Convert a PNG, whose transparent colour Pillow applies to samples of 8 bits only."""
     key = png.key(data)
     if not key:
         return _to_rgb(image)
@@ -222,14 +220,14 @@ def _png_to_rgb(data: bytes, image: Image.Image) -> Pixels:
 def _dct_scale(shorter: int, short_side: int | None) -> int:
     if short_side is None:
         return 1
-    # twice: the resize that follows then hides the difference (0.4 of 255 levels, else 1.1)
+    # at twice the side, the later resize hides the difference (0.4 of 255 levels, else 1.1)
     return next((n for n in DCT_SCALES if shorter // n >= 2 * short_side), 1)
 
 
 def _fast_jpeg(data: bytes, image: Image.Image, scale: int) -> Pixels | None:
-    """libjpeg-turbo straight into an array: the bytes that Pillow gives, sooner; None if it can't.
+    """Decode by libjpeg-turbo into an array, faster than Pillow and to the same bytes.
 
-    A file that is damaged or unusual in any way is left to Pillow, which then has the last word.
+    Returns None without simplejpeg, or for a damaged or unusual file: Pillow then decides.
     """
     if image.mode not in ("RGB", "L"):
         return None
@@ -248,7 +246,7 @@ def _fast_jpeg(data: bytes, image: Image.Image, scale: int) -> Pixels | None:
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
-    deep = image.mode[0] == "I"  # grey of 16 bits, of a PNG: I;16, in older Pillows I
+    deep = image.mode[0] == "I"  # 16-bit grey PNG: I;16, in older Pillows I
     out = np.empty((image.height, image.width, 3), np.uint8)
     for top, band in _bands(image):
         rows = out[top : top + band.height]
@@ -257,7 +255,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture in bands of some rows, from the top, each with its first row's number."""
+    """Yield bands of the picture from the top, each with the number of its first row."""
     step = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, step):
         box = (0, top, image.width, min(top + step, image.height))
@@ -280,7 +278,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo what EXIF tag 0x0112 says was done (CIPA DC-008, table 'Orientation')."""
+    """Undo the turn and mirroring of EXIF tag 0x0112 (CIPA DC-008, table 'Orientation')."""
     turned = np.ascontiguousarray(pixels).view("V3")[..., 0]  # whole pixels move 3 times as fast
     if orientation in (5, 6, 7, 8):
         turned = turned.T
@@ -292,10 +290,10 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _hush_pillow() -> None:
-    """Bomb warnings become errors; what Pillow says of odd metadata is not repeated a file.
+    """Turn Pillow's bomb warnings into errors, and silence its warnings about odd metadata.
 
-    The list of filters is the process's own and changing it is not safe in threads, so it is
-    touched only when ours are not in it: at first, and after a `catch_warnings` has put it back.
+    The filters belong to the process, and changing them is not thread-safe. So they are changed
+    only if ours are missing: the first time, and after a `catch_warnings` has restored them.
     """
     if _BOMBS not in warnings.filters:
         warnings.filterwarnings("ignore", module="PIL", category=UserWarning)

@@ -1,4 +1,4 @@
-"""The first layer of a network for pictures: from whole levels to normalised channels."""
+"""The first layer of an image network: normalisation of uint8 pixels."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class Normalise(nn.Module):
-    """(N, H, W, 3) uint8, RGB -> (N, 3, H, W) float32, less the mean and divided by std.
+    """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32, minus mean, divided by std.
 
-    mean, std: a channel's, on the scale 0..1. bgr: channels come out the other way round.
+    mean, std: of each channel, on the scale 0..1. bgr: the output channels are reversed.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], bgr: bool) -> None:

@@ -1,4 +1,4 @@
-"""Data sets that come as packages, for the demonstration and for measurements."""
+"""Data sets that are installed as packages, for the demo and for benchmarks."""
 
 import csv
 from importlib.util import find_spec
@@ -9,18 +9,18 @@ from headstart.data.dataset import Dataset
 
 
 def solar_cells() -> Dataset:
-    """2,624 photographs of solar cells, "functional" or "defective", stratified by cell type.
+    """Return 2,624 photographs of solar cells, "functional" or "defective".
 
-    Electroluminescence pictures, 300x300 grey, each with a probability of a defect judged by an
-    expert: 0, 1/3, 2/3 or 1; from 1/2 on it is called defective. Strata are "mono" and "poly".
+    They are electroluminescence pictures, 300x300 grey. An expert gave each a probability of a
+    defect: 0, 1/3, 2/3 or 1; from 1/2 on the label is "defective". Strata: "mono" and "poly".
 
-    Data: ELPV, licence CC BY-NC-SA 4.0 (not for commercial use), never shipped with Headstart but
-    installed from the package elpv-dataset. Buerhop-Lutz et al., "A Benchmark for Visual
+    Data: ELPV, licence CC BY-NC-SA 4.0 (not for commercial use), installed from the package
+    elpv-dataset, never shipped with Headstart. Buerhop-Lutz et al., "A Benchmark for Visual
     Identification of Defective Solar Cells in Electroluminescence Imagery", EU PVSEC 2018; Deitsch
     et al., "Automatic classification of defective photovoltaic module cells in
     electroluminescence images", Solar Energy 185 (2019).
 
-    Raises MissingPackage when it is not installed, DataError when files of it are missing.
+    Raises MissingPackage if the package is not installed, DataError if files of it are missing.
     """
     root = _package_folder("elpv_dataset") / "data"
     classes = ("defective", "functional")
@@ -41,7 +41,7 @@ def solar_cells() -> Dataset:
 
 
 def _package_folder(package: str) -> Path:
-    """Where a package is, found without importing it."""
+    """Return the folder of a package, without importing it."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise MissingPackage("elpv-dataset", purpose="The solar cell example", extra="demo")

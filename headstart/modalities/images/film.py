@@ -1,4 +1,4 @@
-"""Pictures written to files: one, or a film of several in a row."""
+"""Write a picture, or a film of several."""
 
 import io
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from headstart.base.atomic import write_bytes
 from headstart.base.errors import SpecError
 from headstart.modalities.images.decoding import Pixels
 
-FORMATS: dict[str, dict[str, Any]] = {  # a WebP is smaller, and keeps all colours
+FORMATS: dict[str, dict[str, Any]] = {  # WebP is smaller and keeps all colours
     ".gif": {"format": "GIF", "optimize": True},
     ".webp": {"format": "WEBP", "quality": 85, "method": 4},
 }
@@ -19,7 +19,7 @@ FRAME_MS, LAST_MS = 80, 2000
 
 
 def write_picture(path: Path, picture: Pixels, made_by: str) -> None:
-    """Write a PNG of (H, W, 3), with a text inside that says how it was made."""
+    """Write a PNG of (H, W, 3); made_by: text that is stored in the file."""
     file, text = io.BytesIO(), PngImagePlugin.PngInfo()
     text.add_text("headstart", made_by)
     Image.fromarray(picture).save(file, "PNG", pnginfo=text)
@@ -27,13 +27,13 @@ def write_picture(path: Path, picture: Pixels, made_by: str) -> None:
 
 
 def check_film(path: Path) -> None:
-    """Raises SpecError for a name that is neither a GIF's nor a WebP's."""
+    """Raise SpecError unless the path ends in .gif or .webp."""
     if path.suffix.lower() not in FORMATS:
         raise SpecError(f"A film is a .gif or a .webp; got {path}. Name it so.")
 
 
 def write_film(path: Path, frames: Sequence[Pixels]) -> None:
-    """Write frames (H, W, 3) as an endless film that rests on its last; SpecError for its name."""
+    """Write frames (H, W, 3) as an endless film that pauses on the last; raises SpecError."""
     check_film(path)
     first, *others = (Image.fromarray(frame) for frame in frames)
     file = io.BytesIO()

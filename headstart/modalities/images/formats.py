@@ -1,7 +1,7 @@
-"""What kind of file this is, by its first bytes or its name: to name truly what is not read.
+"""Recognise a file's format by its first bytes or its name, to report files that are not read.
 
-A table of our own rather than a library: it is short, the core install stays as small as it is,
-and only formats that people keep among pictures are needed.
+A table of our own rather than a library: it is short, keeps the core install small, and needs only
+formats that people keep among pictures.
 """
 
 import codecs
@@ -12,17 +12,17 @@ READ = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 )
-HEAD_BYTES = 1024  # enough for the mark of every format below
+HEAD_BYTES = 1024  # enough for the signature of every format below
 NOT_AN_IMAGE = "not an image"
-MEDIA = ("picture", "video", "sound")  # a description ends with one of these, or is no medium
+MEDIA = ("picture", "video", "sound")  # last word of the description of a medium
 
 _READ_STARTS = (
     *((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n", "PNG"), (b"GIF8", "GIF")),
     *((b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF")),
 )
-_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes; they follow the 14 of the file header
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes of the header after the file header's 14
 
-# (where, bytes, what it is); longer marks before shorter ones that begin alike
+# (offset, signature, description); longer signatures before shorter ones that begin alike
 _MARKS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypcrx ", "a Canon CR3 raw picture"),
     *((4, b"ftyp" + b, "an AVIF picture") for b in (b"avif", b"avis")),
@@ -110,13 +110,13 @@ _MARKS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"version https://git-lfs", "a Git LFS pointer instead of the file (run: git lfs pull)"),
 )
 
-_CONTAINERS: dict[str, bytes | tuple[bytes, ...]] = {  # what must be before a mark further on
+_CONTAINERS: dict[str, bytes | tuple[bytes, ...]] = {  # start of a file whose signature comes later
     "an AVI video": b"RIFF",
     "a WAV sound": (b"RIFF", b"RF64"),
     "an AIFF sound": b"FORM",
     "an EMF picture": b"\1\0\0\0",
 }
-# Formats that begin with text. A text that begins with the mark of another one is just a text.
+# Formats that begin with text. A text that begins with any other signature is just a text.
 _TEXTUAL = frozenset(
     {
         "a FITS picture",
@@ -129,7 +129,7 @@ _TEXTUAL = frozenset(
         "a Git LFS pointer instead of the file (run: git lfs pull)",
     }
 )
-# Formats that are stored in another one: the first bytes tell only that one, and the name the rest.
+# Formats stored in another one: the first bytes give the container, the name gives the content.
 _STORED_IN = {
     "a NIfTI picture": "a gzip archive",
     "an SVG picture": "a gzip archive",
@@ -222,10 +222,10 @@ _BY_SUFFIX = {f".{s}": what for what, suffixes in _NAMES.items() for s in suffix
 
 
 def why_not_decoded(path: Path) -> str:
-    """Why a file found in a folder is not decoded: nothing if it is, NOT_AN_IMAGE if nobody meant
-    it as an example, else what its first bytes or its name call it: an announced example.
+    """Return why a file in a folder is not decoded: "" if it is, NOT_AN_IMAGE if it is no example,
+    or else the message about its format, by its first bytes or its name.
 
-    Raises OSError when the file cannot be read.
+    Raises OSError if the file cannot be read.
     """
     if path.suffix.lower() in SUFFIXES:
         return ""
@@ -243,26 +243,27 @@ def why_not_decoded(path: Path) -> str:
 
 
 def refusal(what: str) -> str:
-    """Why a file that is `what` (as `described` gives it) is not decoded, and what to do."""
+    """Return why a file is not decoded, and what to do; what: its format, from `described`."""
     if what.endswith("picture"):
         return f"{what}, a format that is not read here: convert it to JPEG or PNG"
     return f"not a picture but {what}"
 
 
 def readable(head: bytes) -> str:
-    """Which of the formats READ these first bytes begin, or nothing."""
+    """Return which of the formats READ a file has, by its first bytes, or ""."""
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    if head[:10] == b"II*\0\x10\0\0\0CR":  # a TIFF in name only: its first page is a thumbnail
+    if head[:10] == b"II*\0\x10\0\0\0CR":  # Canon CR2: the first page is a thumbnail
         return ""
     kind = next((name for start, name in _READ_STARTS if head.startswith(start)), "")
     return "" if kind == "GIF" and _is_text(head) else kind  # a text about GIF89a
 
 
 def described(head: bytes) -> str:
-    """What a file that is not read is, by its first HEAD_BYTES, with its article; or nothing."""
+    """Return the format of a file that is not read, by its first HEAD_BYTES, with "a" or "an"; ""
+    if unknown."""
     text = _is_text(head)
     for at, mark, what in _MARKS:
         if head.startswith(mark, at) and head.startswith(_CONTAINERS.get(what, b"")):
@@ -272,7 +273,7 @@ def described(head: bytes) -> str:
 
 
 def _brand(head: bytes, what: str) -> str:
-    """HEIF is a container, which MP4 is too: the brands after the first tell what is in it."""
+    """Return the format inside HEIF and MP4 containers, by the brands after the first."""
     brands = head[16 : int.from_bytes(head[:4], "big")]
     still = any(brand in brands for brand in (b"mif1", b"miaf"))
     if what != "a HEIF picture" and not (what == "an MP4 video" and still):
@@ -298,7 +299,7 @@ def _described_text(head: bytes) -> str:
 
 
 def _described_loosely(head: bytes) -> str:
-    """Marks of two or three bytes, which need a closer look."""
+    """Recognise signatures of two or three bytes by the bytes that follow as well."""
     if re.match(rb"P[1-6]\s(#[^\n]*\n|\s)*\d+\s+\d+\s|P7\nWIDTH \d|P[Ff]\s\d+\s\d+\s", head):
         return "a PNM picture"
     if re.match(rb"\0\0[\1\2]\0[\1-\x40]\0.{3}[\0\1]", head, re.DOTALL):
@@ -320,7 +321,7 @@ def _described_loosely(head: bytes) -> str:
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # may end within a character
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the end may cut a character
     except UnicodeDecodeError:
         return False
     return bool(text) and all(c.isprintable() or c.isspace() for c in text)

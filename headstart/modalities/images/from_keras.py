@@ -1,4 +1,4 @@
-"""The networks of keras.applications, made into PyTorch: `keras:MobileNetV2@160`, …"""
+"""The networks of keras.applications, converted to PyTorch: `keras:MobileNetV2@160`, …"""
 
 import math
 import os
@@ -28,7 +28,7 @@ _EATS: dict[Mode, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "tf": ((0.5,) * 3, (0.5,) * 3),
     "torch": (IMAGENET_MEAN, IMAGENET_STD),
     "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3),
-    "inside": ((0.0,) * 3, (1 / 255,) * 3),  # the network's first layers do it
+    "inside": ((0.0,) * 3, (1 / 255,) * 3),  # the network normalises
 }
 
 
@@ -36,9 +36,9 @@ _EATS: dict[Mode, tuple[tuple[float, ...], tuple[float, ...]]] = {
 class Application:
     """A network of keras.applications.
 
-    file: of its ImageNet weights without the top; {size} is one of `trained`. size: usual input,
-    pixels. mode: of its `preprocess_input`. least: smallest input. trained: sizes with weights of
-    their own; the last one's serve all others.
+    file: of its ImageNet weights without the top; {size} is one of `trained`. size, least: side of
+    the usual and of the smallest input, pixels. mode: of its `preprocess_input`. trained: sizes
+    with their own weights; other sizes use those of the last.
     """
 
     file: str
@@ -53,7 +53,7 @@ class Application:
         return self.file.format(size=size if size in self.trained else self.trained[-1])
 
     def eats(self, size: int) -> ImageInput:
-        """What the application's own `preprocess_input` does."""
+        """Return the input that matches the application's `preprocess_input`."""
         mean, std = _EATS[self.mode]
         return ImageInput(
             size, size, mean, std, interpolation="bilinear", fit="squash", bgr=self.mode == "caffe"
@@ -62,7 +62,7 @@ class Application:
 
 _KERNELS = "weights_tf_dim_ordering_tf_kernels"
 _SQUARES = (128, 160, 192, 224)
-_B = (224, 240, 260, 300, 380, 456, 528, 600)  # EfficientNet's usual inputs, of B0 to B7
+_B = (224, 240, 260, 300, 380, 456, 528, 600)  # usual inputs of EfficientNet B0 to B7
 _V2 = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, "M": 480, "L": 480}
 
 
@@ -118,10 +118,10 @@ APPLICATIONS: dict[str, Application] = {
 
 
 def load(id: str, weights: Weights) -> Backbone:
-    """`keras:NAME` or `keras:NAME@SIZE`; its weights are Keras' own, random, or of a file.
+    """Load `keras:NAME` or `keras:NAME@SIZE`.
 
-    A file is what Keras writes of the network without its top (.h5, .weights.h5), or .safetensors
-    with the names that the module has here.
+    weights: Keras' own, random, or a file: the network without its top as Keras writes it (.h5,
+    .weights.h5), or .safetensors with the parameter names of the converted module.
     """
     name, size = parsed(id)
     application = APPLICATIONS[name]
@@ -139,7 +139,7 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def parsed(id: str) -> tuple[str, int]:
-    """The application and the side of its input, pixels; raises UnknownName or SpecError."""
+    """Return the application's name and its input side, pixels; raises UnknownName, SpecError."""
     name, at, size = id.partition("@")
     if name not in APPLICATIONS:
         raise UnknownName("Keras application", name, APPLICATIONS)
@@ -155,24 +155,24 @@ def parsed(id: str) -> tuple[str, int]:
 
 
 def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
-    """The network of a name with its size, with any weights, and its blocks."""
+    """Return the network of a card, with any weights, and its blocks."""
     module, _ = _converted(*parsed(card.id), Weights("random"))
     return module, blocks_of(module)
 
 
 def listing() -> Iterator[Listing]:
-    """The networks of keras.applications."""
+    """Yield the networks of keras.applications."""
     for id, application in APPLICATIONS.items():
         where = f"Keras' cache or server, or --weights {application.weights_file()}"
         yield Listing(f"keras:{id}", str(application.size), licence=LICENCE, where=where)
 
 
 def _converted(name: str, size: int, weights: Weights) -> "tuple[nn.Module, int]":
-    """The module, and the number of its features."""
+    """Return the converted module and the number of its features."""
     keras = opened_keras()
     from headstart.modalities.images.keras_graph import convert
 
-    with keras.device("cpu"), redirect_stdout(sys.stderr):  # it prints a download's progress
+    with keras.device("cpu"), redirect_stdout(sys.stderr):  # Keras prints a download's progress
         if weights.random or weights.file:
             model = _model(keras, name, size)
         else:
@@ -188,7 +188,7 @@ def _converted(name: str, size: int, weights: Weights) -> "tuple[nn.Module, int]
 
 
 def opened_keras() -> Any:
-    """Keras, on PyTorch unless it runs already on another backend."""
+    """Import Keras, on PyTorch unless it already runs on another backend."""
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", "torch")
     try:
@@ -205,9 +205,9 @@ def opened_keras() -> Any:
 
 
 def _model(keras: Any, name: str, size: int, weights: str | None = None) -> Any:
-    """The application without its top, for (N, size, size, 3); `weights` as Keras understands it.
+    """Build the application without its top, for (N, size, size, 3); weights: Keras' argument.
 
-    Raises SpecError if that input is too small for all its layers.
+    Raises SpecError if the input is too small for its layers.
     """
     asked = {"include_top": False, "weights": weights, "input_shape": (size, size, 3)}
     try:
@@ -223,7 +223,7 @@ def _model(keras: Any, name: str, size: int, weights: str | None = None) -> Any:
 
 
 def _nasnet_mobile(keras: Any, asked: dict[str, Any]) -> Any:
-    """NASNetMobile, which Keras refuses to run on PyTorch; building it works, and is all we need.
+    """Build NASNetMobile, which Keras refuses on PyTorch although building it works.
 
     The numbers are those of keras.applications.NASNetMobile.
     """
@@ -240,10 +240,10 @@ def _nasnet_mobile(keras: Any, asked: dict[str, Any]) -> Any:
 
 
 def _as_with_imagenet(keras: Any, name: str, model: Any) -> Any:
-    """EfficientNetB0 to B7 have one layer more if Keras gives them their ImageNet weights.
+    """Add the layer that Keras gives EfficientNetB0 to B7 only with their ImageNet weights.
 
-    (Those were trained with pictures divided by the variance, Normalization divides by its root.)
-    It is there with every choice of weights, so that an architecture is one network.
+    Those weights were trained on pictures divided by the variance; Normalization divides by its
+    root. With the layer for all weights, an architecture is always the same network.
     """
     if not name.startswith("EfficientNetB"):
         return model
@@ -257,13 +257,13 @@ def _as_with_imagenet(keras: Any, name: str, model: Any) -> Any:
 
 
 def _pretrained(keras: Any, name: str, size: int) -> Any:
-    """The application with Keras' ImageNet weights: from its cache on this machine, or fetched."""
+    """Build the application with ImageNet weights, from Keras' cache or downloaded."""
     with warnings.catch_warnings():
-        # MobileNets say that a size without weights of its own gets those of 224; the card does
+        # MobileNets warn that a size without its own weights gets those of 224; the card says so
         warnings.filterwarnings("ignore", message=".*`input_shape` is undefined or non-square")
         try:
             return _model(keras, name, size, "imagenet")
-        except Exception as error:  # the network fails in every library's own words
+        except Exception as error:  # each library has its own network errors
             file = APPLICATIONS[name].weights_file(size)
             raise SourceError(
                 f"The weights of keras:{name}@{size} are the file {file} of Keras, which is not in "
@@ -273,12 +273,13 @@ def _pretrained(keras: Any, name: str, size: int) -> Any:
 
 
 def _read(model: Any, weights: Weights, name: str) -> None:
-    """Load a file that Keras wrote; raises SourceError if it is none, Mismatch if of another."""
+    """Load a weights file of Keras; raises SourceError for any other file, Mismatch for weights of
+    another network."""
     path = str(weights.file)
     try:
         _check_one_file(path)
         with warnings.catch_warnings():
-            # what the file lacks, Keras would leave as it is
+            # Keras only warns of layers that the file lacks
             warnings.filterwarnings("error", "Skipping nested container", UserWarning)
             model.load_weights(path)
     except SourceError:
@@ -294,9 +295,9 @@ def _read(model: Any, weights: Weights, name: str) -> None:
 
 
 def _check_one_file(path: str) -> None:
-    """Raise SourceError if an HDF5 file takes numbers from other files, by a link or in a dataset.
+    """Raise SourceError if an HDF5 file reads other files, by a link or in a dataset.
 
-    Keras refuses that of `.weights.h5` in its latest versions, and of its older `.h5` in none.
+    The latest versions of Keras refuse this in `.weights.h5`; none does in the older `.h5`.
     """
     import h5py
 
@@ -316,9 +317,9 @@ def _check_one_file(path: str) -> None:
 
 
 def _randomise(module: "nn.Module") -> None:
-    """Normal convolutions that keep the scale of what passes (He et al. 2015, eq. 10), no biases.
+    """Draw normal weights that keep the scale of activations (He et al. 2015, eq. 10), seed 0.
 
-    The generator is PyTorch's with the seed 0; norms stay what Keras begins with: 1 and 0.
+    Biases become 0; norms keep Keras' initial scale 1 and shift 0.
     """
     import torch
     from torch import nn
@@ -332,7 +333,7 @@ def _randomise(module: "nn.Module") -> None:
                 nn.init.zeros_(part.bias)
 
 
-# The block that a layer's name begins with, or ends with in NASNet.
+# The block at the start of a layer's name, or at its end in NASNet.
 _BEGINS = re.compile(
     r"(?:convnext_[a-z]+_)?"
     r"(stage_\d+_block_\d+|downsampling_block_\d+|conv\d+_block\d+|block\d+_\d+|block_?\d+[a-z]?"
@@ -342,14 +343,14 @@ _ENDS = re.compile(r"(?:separable|normal|reduction|adjust)_.*?_(stem_\d+|reduce_
 
 
 def blocks_of(module: "nn.Module") -> tuple[Block, ...]:
-    """Layers by the block in their names, in the order in which they run."""
-    layers = cast(tuple[str, ...], module.layers)  # as convert gave them
+    """Group the layers by the block in their names, in execution order."""
+    layers = cast(tuple[str, ...], module.layers)  # set by convert
     parts = dict(module.named_children())
     places: dict[str, int] = {}
     groups: dict[str, list[str]] = {}
     latest = "stem"
     for layer, block in zip(layers, block_names(layers), strict=True):
-        # a branch of the next block may begin before the last one ends: blocks never go back
+        # a branch of the next block may begin before the last block ends: blocks never go back
         if places.setdefault(block, len(places)) >= places.get(latest, 0):
             latest = block
         if layer in parts:
@@ -359,7 +360,7 @@ def blocks_of(module: "nn.Module") -> tuple[Block, ...]:
 
 
 def block_names(layers: tuple[str, ...]) -> list[str]:
-    """A block for each layer. Those without one in their name join the block that they are in.
+    """Return the block of each layer; a layer without one in its name joins the block around it.
 
     >>> block_names(("conv", "block_1_expand", "re_lu", "block_2_add", "bn"))
     ['stem', 'block_1', 'block_1', 'block_2', 'top']
@@ -369,13 +370,13 @@ def block_names(layers: tuple[str, ...]) -> list[str]:
     top = ["top"] * (len(named) - last - 1)
     if not any(layer.startswith("mixed") for layer in layers):
         return [*_filled(named[: last + 1], "stem"), *top]
-    # Inception names where a block ends, but its stem ends in a pooling
+    # Inception names the end of each block; its stem ends in a pooling layer
     stem = max(i for i in range(first) if layers[i].startswith("max_pooling2d")) + 1
     return [*["stem"] * stem, *reversed(_filled(named[last : stem - 1 : -1], "")), *top]
 
 
 def _filled(named: list[str], block: str) -> list[str]:
-    """Each empty name becomes the one before it."""
+    """Replace each empty name by the one before."""
     filled = []
     for name in named:
         block = name or block

@@ -1,4 +1,4 @@
-"""Image backbones of the timm library: `timm:resnet50`, `timm:vit_small_patch16_224`, …"""
+"""Image backbones of timm: `timm:resnet50`, `timm:vit_small_patch16_224`, …"""
 
 import math
 import os
@@ -26,7 +26,7 @@ FITS: dict[str, Fit] = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
 def load(id: str, weights: Weights) -> Backbone:
-    """`timm:NAME` or `timm:NAME.TAG`, weights from the Hugging Face Hub or a local copy of it."""
+    """Load `timm:NAME` or `timm:NAME.TAG`, weights from the Hugging Face Hub or a local copy."""
     architecture = known(id)
     file = weights.file if weights.file or weights.random else hub_file(id)
     model = create(id, file)
@@ -34,13 +34,13 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
-    """The network without its classifier, with any weights, and its blocks."""
+    """Return the network without its classifier, with any weights, and its blocks."""
     module = timm.create_model(known(card.id), pretrained=False, num_classes=0)
     return module.eval().requires_grad_(False), blocks_of(module)
 
 
 def listing() -> Iterator[Listing]:
-    """The networks that timm has pretrained weights of."""
+    """Yield the networks for which timm has pretrained weights."""
     for id in timm.list_pretrained():
         config = timm.get_pretrained_cfg(id)
         where, licence = "Hugging Face Hub, or --weights FILE", config.license or "unknown"
@@ -49,7 +49,7 @@ def listing() -> Iterator[Listing]:
 
 
 def known(id: str) -> str:
-    """The architecture of a timm name; raises UnknownName with the nearest."""
+    """Return the architecture of a timm name; raises UnknownName with the nearest names."""
     architecture, _, tag = id.partition(".")
     if not timm.is_model(architecture):
         raise UnknownName("timm backbone", id, timm.list_models())
@@ -60,7 +60,7 @@ def known(id: str) -> str:
 
 
 def create(id: str, file: Path | None) -> nn.Module:
-    """The network with the weights of a timm safetensors file, or with random ones (seed 0)."""
+    """Build the network with the weights of a timm safetensors file, or random ones (seed 0)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if file is None:
@@ -86,9 +86,9 @@ def hub_id(id: str) -> str:
 
 
 def hub_file(id: str, filename: str = "model.safetensors") -> Path:
-    """The weights file of a timm model: from the hub's cache on this machine, or fetched.
+    """Return the weights file of a timm model, from the hub's local cache or downloaded.
 
-    Raises SourceError, naming the file and the flag that takes a local copy, when it can't be had.
+    Raises SourceError, with the file's name and the flag for a local copy, if that fails.
     """
     import huggingface_hub as hub
 
@@ -98,10 +98,10 @@ def hub_file(id: str, filename: str = "model.safetensors") -> Path:
     except OSError:
         pass  # not in the cache
     try:
-        if not hub.constants.HF_HUB_OFFLINE:  # one try, where the download itself makes six
+        if not hub.constants.HF_HUB_OFFLINE:  # one try; the download makes six
             hub.get_hf_file_metadata(hub.hf_hub_url(repo, filename), timeout=10)
         return Path(hub.hf_hub_download(repo, filename))
-    except Exception as error:  # the network fails in every library's own words
+    except Exception as error:  # each library has its own network errors
         raise SourceError(
             f"The weights of timm:{id} are the file {filename} of {repo} on the Hugging Face Hub, "
             f"which could not be fetched ({type(error).__name__}). Get it on a machine that "
@@ -110,9 +110,9 @@ def hub_file(id: str, filename: str = "model.safetensors") -> Path:
 
 
 def preprocess(model: nn.Module) -> ImageInput:
-    """What timm's own configuration of the model says it eats.
+    """Return the input in timm's configuration of the model.
 
-    Sizes as in timm.data.transforms_factory.transforms_imagenet_eval: the shorter side becomes
+    As in timm.data.transforms_factory.transforms_imagenet_eval, the shorter side becomes
     floor(size / crop_pct) before the centre crop.
     """
     config = resolve_data_config({}, model=model)
@@ -131,9 +131,9 @@ def preprocess(model: nn.Module) -> ImageInput:
 
 
 def assemble(name: str, model: nn.Module, architecture: str, origin: Origin) -> Backbone:
-    """A timm classifier as a backbone: its last layer becomes the source head."""
+    """Make a backbone of a timm classifier, whose last layer becomes the source head."""
     eats = preprocess(model)
-    network = cast(Any, model)  # timm's methods, which nn.Module does not declare
+    network = cast(Any, model)  # for timm's methods
     config = network.pretrained_cfg
     source = _source_head(network)
     subset = infer_imagenet_subset(network) if source is not None else None
@@ -155,7 +155,7 @@ def assemble(name: str, model: nn.Module, architecture: str, origin: Origin) -> 
 
 
 def class_names(subset: str) -> tuple[str, ...]:
-    """Names of ImageNet's classes in the order of a network's outputs; twins get their synset."""
+    """Return the class names in output order; equal names get their synset."""
     info = ImageNetInfo(subset)
     names = [info.index_to_description(i) for i in range(info.num_classes())]
     often = Counter(names)
@@ -166,7 +166,7 @@ def class_names(subset: str) -> tuple[str, ...]:
 
 
 def blocks_of(network: Any) -> tuple[Block, ...]:
-    """timm's own grouping of parameters by depth, finest first to last."""
+    """Return timm's finest grouping of parameters by depth."""
     groups = sorted(group_parameters(network, network.group_matcher(coarse=False)).items())
     return tuple(
         Block(_block_name(parameters) if depth else "stem", tuple(parameters))
@@ -175,7 +175,7 @@ def blocks_of(network: Any) -> tuple[Block, ...]:
 
 
 def _block_name(parameters: list[str]) -> str:
-    """What the parameters have in common, or the numbered block that the first belongs to.
+    """Return the common prefix of the parameters, or the numbered block of the first.
 
     >>> _block_name(["layer1.0.conv1.weight", "layer1.0.bn1.weight"])
     'layer1.0'

@@ -1,8 +1,8 @@
-"""From decoded pixels to the square that one particular backbone was trained to see.
+"""Preprocessing: from decoded pixels to the input square of a backbone.
 
-Only integer pixels come out; scaling by mean and std is the first step of the network's own graph.
-Pillow does the resizing everywhere: its result is the same on every machine, which PyTorch's uint8
-kernels are not (their rounding depends on the processor), and a served bundle has no PyTorch.
+The square holds integers; scaling by mean and std is the first step of the network's graph. Pillow
+resizes everywhere: its result is the same on every machine, while the rounding of PyTorch's uint8
+kernels depends on the processor, and a served bundle has no PyTorch.
 """
 
 from collections.abc import Collection
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from headstart.modalities.images.survey import PictureSurveyor
 
 VERSION = 1  # raise it when the same pixels would give another square
-LONGEST = 16  # times the shorter side; a strip beyond it is first cut to its middle, as 1 x 10^6
-#               pixels would otherwise be resized to 256 x 256 * 10^6 before the crop
+# Times the shorter side; a longer strip is first cut to its middle, since 1 x 10^6 pixels would
+# otherwise be resized to 256 x 256 * 10^6 before the crop.
+LONGEST = 16
 Fit = Literal["crop", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 @dataclass(frozen=True)
 class ImageInput(Input[decoding.Pixels]):
-    """How pictures are brought to a backbone's square.
+    """How a picture becomes the input square of a backbone.
 
     size: side of the square, pixels. resize: the shorter side before a centre crop, pixels.
-    mean, std: a channel's, on the scale 0..1, in the order red, green, blue. fit: "crop" resizes
-    the shorter side to `resize` and cuts the centre; "squash" resizes the whole picture to the
-    square; "pad" keeps its proportions and fills up with the mean colour. draft: large JPEGs may
-    be decoded at 1/2, 1/4 or 1/8 scale.
-    bgr: the network is given the channels the other way round, after they are normalised.
+    mean, std: of red, green and blue, on the scale 0..1. fit: "crop" resizes the shorter side to
+    `resize` and cuts the centre; "squash" resizes the whole picture to the square; "pad" keeps its
+    proportions and fills up with the mean colour. draft: large JPEGs may be decoded at 1/2, 1/4 or
+    1/8 scale. bgr: the network takes the normalised channels in reverse order.
     """
 
     kind: ClassVar[str] = "image"
@@ -75,20 +75,20 @@ class ImageInput(Input[decoding.Pixels]):
             )
 
     def changed(self, **settings: Any) -> "ImageInput":
-        """The same with another `fit`, `draft` or `size`; with the size the resize changes, too."""
+        """Return a copy with these fields changed; a new size scales `resize` too."""
         size = settings.get("size", self.size)
         scaled = max(size, round(self.resize * size / self.size))
         return replace(self, **{"resize": scaled, **settings})
 
     def fetch(self, where: Any) -> bytes:
-        """The bytes of a picture's file; a path may name one of several in an archive."""
+        """Return the bytes of a picture file; the path may name a picture in an archive."""
         return decoding.read_file(Path(where))
 
     def store_key(self, data: bytes, file: bytes) -> bytes:
         return decoding.store_key(data, file)
 
     def read(self, data: bytes) -> decoding.Pixels:
-        """(H, W, 3), upright; a large JPEG at a fraction of its size, if `draft` allows it."""
+        """Decode a file, (H, W, 3), upright; a large JPEG at reduced size, if `draft` allows it."""
         return decoding.decode(data, short_side=self.short_side)
 
     def prepare(self, raw: decoding.Pixels) -> Batch:
@@ -100,14 +100,14 @@ class ImageInput(Input[decoding.Pixels]):
         return Normalise(self.mean, self.std, self.bgr)
 
     def constants(self) -> tuple[Any, ...]:
-        order = ("bgr",) if self.bgr else ()  # only where it is so: older fingerprints stay
+        order = ("bgr",) if self.bgr else ()  # added only if set: older fingerprints stay valid
         return self.mean, self.std, *order
 
     def blank(self, n: int) -> Batch:
         return {"pixels": np.zeros((n, self.size, self.size, 3), np.uint8)}
 
     def golden(self) -> Batch:
-        """Three ramps of different slope, made by integer arithmetic."""
+        """Return three ramps of different slope, made by integer arithmetic."""
         down, right = np.indices((self.size, self.size))
         channels = (3 * right + down, 5 * down + 2 * right, 7 * (right ^ down))
         return {"pixels": np.stack([c % 256 for c in channels], axis=2).astype(np.uint8)[None]}
@@ -116,7 +116,7 @@ class ImageInput(Input[decoding.Pixels]):
         return formats.why_not_decoded(file)
 
     def known_set(self, folder: Path) -> "Dataset | None":
-        """CIFAR-10 or the Oxford-IIIT pets, as their archives unpack."""
+        """Read CIFAR-10 or the Oxford-IIIT pets, as their archives unpack."""
         from headstart.modalities.images.archives import read_archive
 
         return read_archive(folder)
@@ -130,9 +130,9 @@ class ImageInput(Input[decoding.Pixels]):
         return f"{self.size} px ({self.fit})"
 
     def fingerprint(self) -> str:
-        """Names everything that decides which square a file becomes, versions of the code too.
+        """Return a fingerprint of all that decides the square of a file, code versions included.
 
-        mean, std and bgr are not in it: they are applied by the network, after the square.
+        mean, std and bgr are left out: the network applies them after the square.
         """
         return fingerprint(
             decoding.VERSION,
@@ -147,20 +147,20 @@ class ImageInput(Input[decoding.Pixels]):
 
     @property
     def short_side(self) -> int | None:
-        """What the shorter side is resized to, or more: how far `decode` may scale a JPEG down."""
+        """The shorter side, in pixels, that `decode` must leave of a JPEG; None without draft."""
         if not self.draft:
             return None
         return self.resize if self.fit == "crop" else self.size
 
     def __call__(self, pixels: decoding.Pixels) -> NDArray[np.uint8]:
-        """(H, W, 3) -> (size, size, 3), both uint8 RGB."""
+        """Return the square (size, size, 3) of pixels (H, W, 3), both uint8 RGB."""
         image = Image.fromarray(_middle(pixels) if self.fit == "crop" else pixels)
         how = Image.Resampling[self.interpolation.upper()]
         if self.fit == "squash":
             return np.asarray(image.resize((self.size, self.size), how))
         if self.fit == "pad":
             return self._padded(image, how)
-        # rounded as torchvision's Resize and CenterCrop do, which the backbones were trained with
+        # rounded as in torchvision's Resize and CenterCrop, with which backbones were trained
         width, height = (self.resize * side // min(image.size) for side in image.size)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         resized = image.resize((width, height), how)
@@ -178,9 +178,9 @@ class ImageInput(Input[decoding.Pixels]):
 
 
 def of_pictures(input: Input[Any], what: str = "This is for") -> ImageInput:
-    """The input, if it is of pictures; else raises SpecError: what is for pictures alone.
+    """Return the input if it is of pictures, or raise SpecError.
 
-    what: the beginning of that sentence, as "headstart ideal draws".
+    what: start of the message, such as "headstart ideal draws".
     """
     if not isinstance(input, ImageInput):
         raise SpecError(f"{what} pictures; this model's input is {input.noun}.")

@@ -1,4 +1,4 @@
-"""JPEG files: their segments, kinds that are not read, and a missing end marker."""
+"""JPEG files: segments, kinds that are not read, missing end markers."""
 
 import io
 import re
@@ -21,21 +21,21 @@ KINDS = {
 }
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _NEXT = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")  # the marker that ends a scan's coded data
-FOREIGN = b"\x55" * 64  # bits that no scan would go on with
-ZEROS = 16  # at the end: the file was filled up, not finished
+FOREIGN = b"\x55" * 64  # bits that continue no scan
+ZEROS = 16  # bytes at the end from which a file counts as filled up, not finished
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A marker and the bytes that belong to it, its length among them."""
+    """A marker and its bytes. start: offset of the marker's 0xFF."""
 
     marker: int
-    start: int  # of the marker's 0xFF
+    start: int
     body: bytes
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """The segments of a file, coded data passed over, up to the end marker or damage."""
+    """Yield the segments of a file, without coded data, up to the end marker or damage."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -53,9 +53,9 @@ def segments(data: bytes) -> Iterator[Segment]:
 
 
 def damage(data: bytes) -> str:
-    """Why a file is damaged, in a phrase, although other readers show a part of it; or nothing.
+    """Return in a phrase that a file ends in zeros, or "".
 
-    A download or copy that broke off often leaves zeros where the rest should be.
+    A download or copy that broke off often leaves zeros; other readers show the part before.
     """
     bare = data.rstrip(b"\0")
     zeros = len(data) - len(bare)
@@ -65,7 +65,7 @@ def damage(data: bytes) -> str:
 
 
 def refusal(data: bytes) -> str:
-    """Why a file of a rare kind is not read, in a phrase, or nothing."""
+    """Return in a phrase why a file of a rare kind is not read, or ""."""
     for segment in segments(data):
         if segment.marker in FRAMES and segment.body:
             what = KINDS.get(segment.marker, "a JPEG")
@@ -80,7 +80,7 @@ def refusal(data: bytes) -> str:
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The file without segments that the pixels and their orientation do not need."""
+    """Return the file without segments that pixels and orientation do not need."""
     kept, at = [data[:2]], 2
     for segment in segments(data):
         if segment.marker == SOS:
@@ -97,16 +97,16 @@ def _is_metadata(segment: Segment) -> bool:
         return not (segment.body.startswith(b"JFIF\0") and len(segment.body) >= 14)
     if segment.marker == 0xE1:
         return not segment.body.startswith(b"Exif\0\0")
-    if segment.marker == 0xEE:  # says how colours were turned into Y, Cb and Cr
+    if segment.marker == 0xEE:  # holds the colour transform to YCbCr
         return not (segment.body.startswith(b"Adobe") and len(segment.body) >= 12)
     return 0xE2 <= segment.marker <= 0xEF or segment.marker == 0xFE
 
 
 def with_end(data: bytes) -> bytes:
-    """The file with the end marker that it lacks, if nothing else is missing; else nothing.
+    """Return the file with its missing end marker; b"" if anything else is missing.
 
-    All scans must be there, and the last one must be complete: then what follows it changes no
-    pixel, be it the end, other bits, or the next restart interval.
+    All scans must be there. The last one is complete if no pixel depends on the bytes after it: the
+    end marker, foreign bits, or the next restart interval.
     """
     body = data.rstrip(b"\xff")
     if not _has_all_scans(body):
@@ -116,7 +116,7 @@ def with_end(data: bytes) -> bytes:
         restarts = re.findall(rb"\xff([\xd0-\xd7])", body)
         number = (restarts[-1][0] + 1) % 8 if restarts else 0
         others.append(body + bytes([0xFF, 0xD0 + number]) + FOREIGN + END)
-    for scale in (8, 1):  # an eighth of the size is enough to tell most files that were cut
+    for scale in (8, 1):  # most truncated files differ at an eighth of the size already
         pixels = _pixels(ended, scale)
         if not all(np.array_equal(pixels, _pixels(other, scale)) for other in others):
             return b""
@@ -124,7 +124,7 @@ def with_end(data: bytes) -> bytes:
 
 
 def _has_all_scans(data: bytes) -> bool:
-    """Whether every coefficient of every component is there in full precision."""
+    """Return whether every coefficient of every component is there in full precision."""
     left: dict[int, set[int]] = {}
     progressive = False
     for segment in segments(data):

@@ -1,7 +1,7 @@
-"""A Keras functional model as a torch.fx graph of plain PyTorch layers, channels first.
+"""Convert a Keras functional model to a torch.fx graph of plain PyTorch layers, channels first.
 
-Its layers keep their names, their order and their arithmetic; what was padding for one input size
-becomes constant.
+The layers keep their names, order and arithmetic; padding that depends on the input size becomes
+constant.
 """
 
 import re
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from headstart.backbones.padding import Edges, PaddedConv2d, same_edges
 from headstart.base.errors import Mismatch
 
-POOL = "global_pool"  # the only part that Keras' model has not
+POOL = "global_pool"  # the only part that is not in the Keras model
 Function = Callable[..., Tensor]
 
 _NONE: Edges = (0, 0, 0, 0)
@@ -27,7 +27,7 @@ _NONE: Edges = (0, 0, 0, 0)
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One use of a Keras layer. shape: of its first input, channels last; zeros: around it."""
+    """One use of a Keras layer. shape: of its first input, channels last; zeros: its padding."""
 
     layer: Any
     shape: tuple[int, ...]
@@ -45,28 +45,28 @@ class Call:
 
 
 def copied(value: Any) -> NDArray[np.float32]:
-    """A tensor of whichever backend Keras runs on."""
+    """Copy a tensor of any Keras backend."""
     if isinstance(value, Tensor):  # np.array(tensor) is deprecated by NumPy 2
         return value.numpy(force=True).copy()
     return np.array(value)
 
 
 class Converted(fx.GraphModule):
-    """layers: names of Keras' layers in its order, those without weights and the input too."""
+    """layers: names of all layers in Keras' order, with the input and layers without weights."""
 
     layers: tuple[str, ...]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Converted":
-        copied = cast(Converted, super().__deepcopy__(memo))  # of the graph and its parts alone
+        copied = cast(Converted, super().__deepcopy__(memo))  # copies no attributes
         copied.layers = self.layers
         return copied
 
 
 def convert(model: Any, pool: bool = True) -> Converted:
-    """(N, 3, H, W) -> (N, D), the mean over what `model` gives, with the weights it has now.
+    """Convert `model` with its current weights: (N, 3, H, W) -> (N, D).
 
-    Each of `model.layers` is a node of the graph, and a submodule if it has weights. Raises
-    Mismatch for a kind of layer that has no form here.
+    pool: average the model's output over height and width. Each of `model.layers` becomes a node
+    of the graph, and a submodule if it has weights. Raises Mismatch for an unknown kind of layer.
     """
     graph, parts = fx.Graph(), dict[str, nn.Module]()
     names, zeros = fresh_names(model.operations), _merged_zeros(model)
@@ -88,9 +88,9 @@ def convert(model: Any, pool: bool = True) -> Converted:
 
 
 def fresh_names(operations: Iterable[Any]) -> dict[str, str]:
-    """What Keras would call them in a new session, by their names in this one.
+    """Return the names that Keras would give in a new session, by the names in this one.
 
-    It numbers layers without a name of their own (conv2d_7) on and on, over all models made.
+    Keras numbers unnamed layers (conv2d_7) over all models of a session.
     """
     numbered: dict[str, list[tuple[int, str]]] = {}
     names = {}
@@ -99,7 +99,7 @@ def fresh_names(operations: Iterable[Any]) -> dict[str, str]:
         found = re.fullmatch(rf"{kind}(?:_(\d+))?", operation.name)
         names[operation.name] = operation.name.replace(".", "_")
         if kind == "input_layer":
-            names[operation.name] = kind  # a cloned model calls it after its tensor
+            names[operation.name] = kind  # a cloned model names it after its tensor
         elif found:
             numbered.setdefault(kind, []).append((int(found[1] or 0), operation.name))
     for kind, those in numbered.items():
@@ -118,7 +118,7 @@ def _snake(name: str) -> str:
 
 
 def _node(operation: Any) -> Any:
-    """Where the operation stands in Keras' graph."""
+    """Return the operation's node in Keras' graph; raises Mismatch unless there is one."""
     nodes = operation._inbound_nodes
     if len(nodes) != 1:
         raise Mismatch(
@@ -137,7 +137,7 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def _call_of(operation: Any, zeros: Mapping[str, Edges]) -> Call:
-    """The operation, with the zeros of a ZeroPadding2D before it that became its own."""
+    """Return the Call of an operation, with the zeros of a merged ZeroPadding2D before it."""
     sources = _node(operation).input_tensors
     shape = tuple(sources[0].shape) if sources else ()
     before = sources[0]._keras_history.operation.name if sources else ""
@@ -145,7 +145,7 @@ def _call_of(operation: Any, zeros: Mapping[str, Edges]) -> Call:
 
 
 def _merged_zeros(model: Any) -> dict[str, Edges]:
-    """The edges of each ZeroPadding2D whose only reader is a convolution that pads nothing."""
+    """Return the edges of each ZeroPadding2D that only one unpadded convolution reads, by name."""
     readers: dict[str, list[Any]] = {}
     for operation in model.operations:
         for source in _node(operation).input_tensors:
@@ -170,7 +170,7 @@ def _zeros_of(layer: Any) -> Edges:
 
 
 def _form(call: Call, merged: bool) -> nn.Module | Function | None:
-    """What the layer is in PyTorch; None for the input."""
+    """Return the layer in PyTorch; None for the input."""
     kind = type(call.layer).__name__
     if kind == "InputLayer":
         return None
@@ -200,7 +200,7 @@ def _added(
 
 
 def _activated(graph: fx.Graph, name: str, operation: Any, node: fx.Node) -> fx.Node:
-    """The node, or its activation where a layer with weights has one in itself."""
+    """Return the node, or the node of the activation that a layer with weights contains."""
     if type(operation).__name__ == "Activation" or not hasattr(operation, "activation"):
         return node
     if operation.activation.__name__ == "linear":
@@ -247,7 +247,7 @@ def concatenate(*tensors: Tensor) -> Tensor:  # each (N, C, H, W) -> (N, all C, 
 
 
 class Rescaling(nn.Module):
-    """x * scale + offset, each a number or one a channel."""
+    """x * scale + offset; both are one number, or one per channel."""
 
     def __init__(self, scale: Any, offset: Any) -> None:
         super().__init__()
@@ -263,9 +263,9 @@ def _per_channel(value: Any) -> Tensor:
 
 
 class Standardisation(nn.Module):
-    """Keras' Normalization: fixed statistics of the pictures, never those of a batch.
+    """Keras' Normalization: by fixed statistics, never by those of a batch.
 
-    The buffers are called as a batch norm's are, by which a graph tells them from parameters.
+    The buffers have a batch norm's names, by which a graph tells them from parameters.
     """
 
     def __init__(self, mean: Any, variance: Any) -> None:
@@ -279,7 +279,7 @@ class Standardisation(nn.Module):
 
 
 class ChannelScale(nn.Module):
-    """ConvNeXt's LayerScale: a learned factor a channel."""
+    """ConvNeXt's LayerScale: a learned factor per channel."""
 
     def __init__(self, scale: Tensor) -> None:
         super().__init__()
@@ -290,7 +290,7 @@ class ChannelScale(nn.Module):
 
 
 class ScaledSum(nn.Module):
-    """Inception-ResNet's shortcut plus a fixed share of its branch."""
+    """Inception-ResNet's residual sum: shortcut + scale * branch."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -301,7 +301,7 @@ class ScaledSum(nn.Module):
 
 
 class Cropping(nn.Module):
-    """Takes rows and columns off the edges."""
+    """Crops rows and columns at the edges."""
 
     def __init__(self, edges: Edges) -> None:
         super().__init__()
@@ -335,7 +335,7 @@ def _separable(call: Call) -> nn.Module:
 
 
 def _by_channel(kernel: NDArray[np.float32]) -> Tensor:
-    """(h, w, C, M) -> (C * M, 1, h, w): the M filters of a channel lie side by side."""
+    """Reorder (h, w, C, M) to (C * M, 1, h, w): the M filters of a channel lie side by side."""
     height, width, channels, multiplier = kernel.shape
     moved = torch.from_numpy(kernel).permute(2, 3, 0, 1)
     return moved.reshape(channels * multiplier, 1, height, width)
@@ -344,14 +344,17 @@ def _by_channel(kernel: NDArray[np.float32]) -> Tensor:
 def _convolution(
     call: Call, kernel: Tensor, bias: NDArray[np.float32] | None, groups: int
 ) -> nn.Conv2d:
-    """A convolution of the layer's stride and padding: `kernel` is (out, in / groups, h, w)."""
+    """Return a convolution with the layer's stride and padding.
+
+    kernel: (out, in / groups, h, w).
+    """
     conv = _with_weights(kernel, bias, groups)
     conv.stride, conv.dilation = tuple(call.layer.strides), tuple(call.layer.dilation_rate)
     left, right, top, bottom = call.edges(tuple(kernel.shape[2:]), conv.stride)
     if (left, top) != (right, bottom):
         return PaddedConv2d(conv, (left, right, top, bottom))
     conv.padding = (top, left)
-    conv._reversed_padding_repeated_twice = [left, left, top, top]  # derived by its __init__
+    conv._reversed_padding_repeated_twice = [left, left, top, top]  # set in its __init__
     return conv
 
 
@@ -362,14 +365,14 @@ def _with_weights(
     conv = nn.Conv2d(
         inputs * groups, outputs, (height, width), groups=groups, bias=bias is not None,
         device="meta",
-    )  # fmt: skip  # (meta: torch would draw random weights, from its global generator)
+    )  # fmt: skip  # (meta: torch would draw random weights from its global generator)
     conv.weight = nn.Parameter(kernel.contiguous())
     conv.bias = None if bias is None else nn.Parameter(torch.from_numpy(bias))
     return conv
 
 
 def _dense(call: Call) -> nn.Module:
-    """On a map, a dense layer is a convolution of one pixel."""
+    """Return a linear layer, or on a map a 1x1 convolution."""
     weights = call.weights
     kernel = torch.from_numpy(weights["kernel"]).T
     if len(call.shape) == 4:
@@ -383,7 +386,7 @@ def _dense(call: Call) -> nn.Module:
 
 
 def _batch_norm(call: Call) -> nn.Module:
-    """With the factors or the offsets missing where Keras has none."""
+    """Return a batch norm, without weight or bias if the Keras layer has none."""
     weights, kind = call.weights, nn.BatchNorm2d if len(call.shape) == 4 else nn.BatchNorm1d
     norm = kind(call.shape[-1], call.layer.epsilon, 1 - call.layer.momentum)
     for ours, theirs in (("weight", "gamma"), ("bias", "beta")):
@@ -433,7 +436,7 @@ def _max_pool(call: Call) -> nn.Module:
         return nn.MaxPool2d(kernel, stride, (top, left))
     if left or top:
         raise Mismatch(f"The padding of {call.layer.name!r} can't be converted: use another size.")
-    return nn.MaxPool2d(kernel, stride, ceil_mode=True)  # the same, if the edge is right and below
+    return nn.MaxPool2d(kernel, stride, ceil_mode=True)  # the same as padding right and below
 
 
 def _average_pool(call: Call) -> nn.Module:
@@ -449,7 +452,7 @@ def _global_maximum(call: Call) -> nn.Module:
     return pool if call.layer.keepdims else nn.Sequential(pool, nn.Flatten())
 
 
-def flattened(x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H * W * C), as channels last lie
+def flattened(x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H * W * C), in channels-last order
     return x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x.flatten(1)
 
 
@@ -463,7 +466,7 @@ def _global_average(call: Call) -> nn.Module:
 
 
 def _reshape(call: Call) -> nn.Module:
-    """The only kind in use: (N, C) becomes a map of one pixel."""
+    """Reshape (N, C) to a map of one pixel, the only kind in use."""
     target = tuple(call.layer.target_shape)
     if len(call.shape) != 2 or target[:2] != (1, 1):
         raise Mismatch(
@@ -479,7 +482,7 @@ def _cropping(call: Call) -> nn.Module:
 
 
 def _nested(call: Call) -> nn.Module:
-    """A model inside the model."""
+    """Convert a model inside the model."""
     return convert(getattr(call.layer, "_functional", call.layer), pool=False)
 
 
@@ -492,7 +495,7 @@ _FORMS: dict[str, Callable[[Call], nn.Module | Function]] = {
     "Activation": lambda call: (
         nn.Identity() if call.layer.activation.__name__ == "linear" else _activation(call.layer)
     ),
-    "Add": lambda call: add,  # the layer, and the operation behind a plus sign
+    "Add": lambda call: add,  # the layer, and the operator +
     "AveragePooling2D": _average_pool,
     "BatchNormalization": _batch_norm,
     "Concatenate": lambda call: concatenate,
@@ -501,7 +504,7 @@ _FORMS: dict[str, Callable[[Call], nn.Module | Function]] = {
     "CustomScaleLayer": lambda call: ScaledSum(call.layer.scale),
     "Dense": _dense,
     "DepthwiseConv2D": _depthwise,
-    "Dropout": _identity,  # backbones run as they predict
+    "Dropout": _identity,  # backbones run in inference mode
     "ELU": lambda call: nn.ELU(call.layer.alpha),
     "Flatten": lambda call: flattened,
     "Functional": _nested,
@@ -514,7 +517,7 @@ _FORMS: dict[str, Callable[[Call], nn.Module | Function]] = {
     "MaxPooling2D": _max_pool,
     "Multiply": lambda call: multiply,
     "Normalization": _standardisation,
-    **{f"Random{change}": _identity for change in _RANDOM},  # augmentation of training alone
+    **{f"Random{change}": _identity for change in _RANDOM},  # training only
     "ReLU": _relu,
     "Rescaling": _rescaling,
     "Reshape": _reshape,

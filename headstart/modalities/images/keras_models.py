@@ -1,4 +1,4 @@
-"""A Keras model in memory as a backbone: without its top, in PyTorch, checked against itself."""
+"""Convert a Keras model in memory to PyTorch, without its top, and check the result."""
 
 import re
 from typing import Any
@@ -11,15 +11,15 @@ from headstart.modalities.images import from_keras
 from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.keras_graph import Converted, convert, copied
 
-TOLERANCE = 1e-4  # of the largest feature, between Keras and its conversion
-_TOPS = ("linear", "softmax", "sigmoid")  # activations of a last Dense that tells classes apart
+TOLERANCE = 1e-4  # share of the largest feature by which the conversion may differ
+_TOPS = ("linear", "softmax", "sigmoid")  # activations of a Dense that classifies
 
 
 def opened_model(model: Any, size: int | None) -> tuple[Converted, ImageInput]:
-    """The model in PyTorch, without its last Dense, and what it eats.
+    """Return the model in PyTorch, without its last Dense, and its input.
 
-    Raises SpecError for a model that is no chain of layers or does not take square RGB pictures,
-    Mismatch for one with a layer that can't be converted.
+    Raises SpecError for a model that is no graph of layers or takes no square RGB pictures,
+    Mismatch for a layer that can't be converted.
     """
     keras = from_keras.opened_keras()
     sized = _sized(keras, _functional(model), size)
@@ -31,7 +31,7 @@ def opened_model(model: Any, size: int | None) -> tuple[Converted, ImageInput]:
 
 
 def _functional(model: Any) -> Any:
-    """Its graph of layers, which a subclass with a `call` of its own has not."""
+    """Return the graph of layers; raises SpecError for a subclass with its own `call`."""
     graph = getattr(model, "_functional", model)
     if not hasattr(graph, "operations") or len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise SpecError(
@@ -43,7 +43,7 @@ def _functional(model: Any) -> Any:
 
 
 def _sized(keras: Any, model: Any, size: int | None) -> Any:
-    """The model for (N, size, size, 3), made anew where its own input has no fixed size."""
+    """Return the model for (N, size, size, 3), cloned if its own input has no fixed size."""
     _, height, width, channels = (*model.input_shape, None, None, None)[:4]
     if channels != 3 or height != width or (height is None and size is None):
         raise SpecError(
@@ -61,7 +61,7 @@ def _sized(keras: Any, model: Any, size: int | None) -> Any:
 
 
 def _without_top(keras: Any, model: Any) -> Any:
-    """The model up to its last Dense, if that is the last layer but for its activation."""
+    """Return the model without its last Dense, if only activations or dropout follow that layer."""
     output = model.outputs[0]
     while type(layer := _maker(output)).__name__ in ("Activation", "Softmax", "Dropout"):
         output = layer.input
@@ -75,7 +75,7 @@ def _maker(tensor: Any) -> Any:
 
 
 def _check_equal(keras: Any, model: Any, own: Converted) -> None:
-    """Raises Mismatch unless the conversion gives the features that Keras gives."""
+    """Raise Mismatch unless the conversion gives the same features as Keras."""
     size = int(model.input_shape[1])
     pixels = np.random.default_rng(0).random((2, size, size, 3), dtype=np.float32)
     with keras.device("cpu"), torch.no_grad():
@@ -91,7 +91,7 @@ def _check_equal(keras: Any, model: Any, own: Converted) -> None:
 
 
 def _eats(name: str, size: int) -> ImageInput:
-    """What an application's `preprocess_input` does; of any other model pixels as they are.
+    """Return the input of an application by its name; other models take pixels of 0 to 255.
 
     >>> _eats("mobilenetv2_1.00_160", 160).mean, _eats("sequential", 32).std == (1 / 255,) * 3
     ((0.5, 0.5, 0.5), True)

@@ -1,4 +1,4 @@
-"""Words on pictures, in a typeface that has most of the world's letters."""
+"""Draw text on pictures."""
 
 from functools import lru_cache
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ from PIL import ImageDraw, ImageFont
 def fitting(
     pen: ImageDraw.ImageDraw, text: str, room: int, size: int, *, keep_end: bool = False
 ) -> str:
-    """The text, or as much of it as there is room for."""
+    """Return the text, shortened with an ellipsis to `room` pixels; keep_end: cut its start."""
     text = text.encode("utf-8", "replace").decode()
     if pen.textlength(text, font(size)) <= room:
         return text
@@ -23,7 +23,8 @@ def fitting(
 
 @lru_cache(maxsize=16)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu, which has most of the world's letters, where matplotlib brought it along."""
+    """Return DejaVu Sans, which has most of the world's letters, if matplotlib is installed; else
+    Pillow's default font."""
     found = find_spec("matplotlib")
     for folder in (found.submodule_search_locations or []) if found else []:
         file = Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf"

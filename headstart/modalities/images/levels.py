@@ -1,4 +1,4 @@
-"""From numbers of more than 8 bits to levels of 0 to 255."""
+"""Scale numbers of more than 8 bits to levels of 0 to 255."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from headstart.base.errors import DataError
 
 
 def usual_range(low: float, high: float, *, floats: bool) -> tuple[float, float]:
-    """Which values are black and white in numbers that lie between `low` and `high`.
+    """Return the values of black and white, for numbers between `low` and `high`.
 
-    32-bit integers and floats carry no range, so the smallest usual one that holds all values is
-    taken: 0..1 (floats only), 0..255, 0..65535, or else 0..max; with negative values, min..max.
+    32-bit integers and floats have no range of their own. The result is the smallest usual range
+    of all values: 0..1 (floats only), 0..255, 0..65535, or else 0..max; min..max if low < 0.
     """
     if low < 0:
         return low, high
@@ -21,7 +21,7 @@ def usual_range(low: float, high: float, *, floats: bool) -> tuple[float, float]
 
 
 def to_levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Values from `low` (black) to `high` (white) as 0 to 255, rounded."""
+    """Scale values from `low` (black) to `high` (white) to 0..255, rounded."""
     scale = 255.0 / ((high - low) or 1.0)
     return np.rint((values.astype(np.float64) - low) * scale).astype(np.uint8)
 

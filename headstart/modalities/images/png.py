@@ -1,4 +1,4 @@
-"""PNG files: their chunks, which of them the pixels need, and what is wrong with one."""
+"""PNG files: chunks, damage, metadata, transparent colours."""
 
 import io
 import zlib
@@ -10,28 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MAX_TEXT = 1_000_000  # bytes of unpacked metadata that are looked at for an orientation
+MAX_TEXT = 1_000_000  # bytes of unpacked metadata that are searched for an orientation
 ORIENTING = (b"XML:com.adobe.xmp", b"Raw profile type exif")  # texts that can hold one
 GREY, RGB = 0, 2
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk of a PNG file: all its bytes are data[start:end]."""
+    """A chunk of a PNG file, data[start:end]. intact: its checksum is right."""
 
     kind: bytes
     start: int
     end: int
-    intact: bool  # its checksum is right
+    intact: bool
 
     @property
     def critical(self) -> bool:
-        """Whether the pixels depend on it: an upper-case name says so, and tRNS holds alpha."""
+        """Whether the pixels depend on the chunk: upper-case names, and tRNS, which holds alpha."""
         return self.kind[:1].isupper() or self.kind == b"tRNS"
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """The whole chunks of a file, up to IEND."""
+    """Yield the complete chunks of a file, up to IEND."""
     at = 8
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -46,7 +46,7 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def damage(data: bytes) -> str:
-    """Why a file should not be decoded, in a phrase, or nothing."""
+    """Return in a phrase why a file should not be decoded, or ""."""
     for chunk in chunks(data):
         if chunk.kind == b"CgBI":
             return "a PNG in Apple's own variant (CgBI), which is not read: save it as plain PNG"
@@ -57,7 +57,7 @@ def damage(data: bytes) -> str:
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The file without chunks that the pixels and their orientation do not need."""
+    """Return the file without chunks that pixels and orientation do not need."""
     kept, at = [data[:8]], 8
     for chunk in chunks(data):
         at = chunk.end
@@ -69,7 +69,7 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _orients(kind: bytes, body: bytes) -> bool:
-    """Whether this is a text that can say how the picture was turned, and is short unpacked."""
+    """Return whether a chunk is a text that can hold an orientation and is short when unpacked."""
     keyword, _, rest = body.partition(b"\0")
     if kind not in (b"tEXt", b"zTXt", b"iTXt") or keyword not in ORIENTING:
         return False
@@ -83,12 +83,12 @@ def _orients(kind: bytes, body: bytes) -> bool:
 
 
 def depth_and_colours(data: bytes) -> tuple[int, int]:
-    """Bits of a sample and the colour type, from IHDR."""
+    """Return the bits per sample and the colour type, from IHDR."""
     return data[24], data[25]
 
 
 def key(data: bytes) -> tuple[int, ...]:
-    """The grey (one number) or colour (three) that tRNS calls transparent, or nothing."""
+    """Return the transparent grey (one number) or colour (three) of tRNS, or ()."""
     depth, colours = depth_and_colours(data)
     for chunk in chunks(data):
         if chunk.kind == b"IDAT":
@@ -101,15 +101,15 @@ def key(data: bytes) -> tuple[int, ...]:
 
 
 def has_deep_key(data: bytes) -> bool:
-    """Whether one grey or colour is transparent in a picture of 2, 4 or 16 bits a sample."""
+    """Return whether a picture of 2, 4 or 16 bits per sample has a transparent grey or colour."""
     return len(data) > 26 and data[24] in (2, 4, 16) and bool(key(data))
 
 
 def shows_key(data: bytes, upper: NDArray[np.uint8], colour: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which pixels (H, W) of a 16-bit RGB picture have exactly this colour.
+    """Return which pixels (H, W) of a 16-bit RGB picture have exactly this colour.
 
-    upper: the upper bytes of its samples (H, W, 3), which is what Pillow gives; it gives the lower
-    ones when told the other byte order.
+    upper: the upper bytes of its samples (H, W, 3), as Pillow decodes them. With the opposite byte
+    order, Pillow decodes the lower bytes.
     """
     same = _equals(upper, colour, 8)
     if same.any():

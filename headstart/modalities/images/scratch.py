@@ -1,4 +1,4 @@
-"""A small network that starts from nothing: the tutorials' CNN, to compare transfer with."""
+"""A small untrained network, the CNN of tutorials, as a baseline for transfer learning."""
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ PREPROCESS = ImageInput(SIZE, SIZE, (0.0,) * 3, (1.0,) * 3, "bilinear", "squash"
 
 
 def load(id: str, weights: Weights) -> Backbone:
-    """`scratch:cnn`: convolutions of 32 and 64 with pooling, and a dense layer of 128."""
+    """Load `scratch:cnn`: convolutions of 32 and 64 with pooling, and a dense layer of 128."""
     if id != "cnn":
         raise UnknownName("network from scratch", id, ["cnn"])
     module = network()
@@ -33,17 +33,17 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
-    """The network of that name, and its blocks."""
+    """Return the network of a card, and its blocks."""
     return load(card.id, Weights()).parts
 
 
 def listing() -> tuple[Listing, ...]:
-    """The one that there is."""
+    """Return the only network."""
     return (Listing("scratch:cnn", str(SIZE), str(DIM)),)
 
 
 def network() -> nn.Sequential:
-    """(N, 3, 32, 32) -> (N, 128), begun as Keras begins it: Glorot uniform, biases 0 (seed 0)."""
+    """Return (N, 3, 32, 32) -> (N, 128), initialised as Keras does: Glorot, biases 0 (seed 0)."""
     module = nn.Sequential()
     module.add_module("conv1", nn.Conv2d(3, 32, 3))
     module.add_module("relu1", nn.ReLU())

@@ -1,4 +1,4 @@
-"""What is noted of every picture of a data set: its size, a thumbnail, a digest of its pixels."""
+"""The facts that a survey stores of each picture: size, thumbnail, digest of the pixels."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from headstart.data.survey import CONTENT, Facts
 from headstart.modalities.images import decoding, likeness
 
 VERSION = 1  # raise it when the same pixels would give other facts
-SMALL = 32  # pixels: a shorter side below that has little to see
-LONG = 4.0  # longer to shorter side: a crop or squash loses most of it
+SMALL = 32  # pixels; a picture with a shorter side is reported as odd
+LONG = 4.0  # longer over shorter side; beyond it, a crop or squash loses most of the picture
 FAR = 16.0  # times more or fewer pixels than the median picture
 
 

@@ -1,4 +1,4 @@
-"""Small copies of pictures, as text that a page can hold."""
+"""Thumbnails as data URIs for HTML pages."""
 
 import base64
 import io
@@ -20,14 +20,16 @@ from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.painting import painted
 
 SIDE = 112  # pixels of a thumbnail's longer side
-TILE = 48  # pixels of a tile of the map's sheet
-COLUMNS = 40  # tiles side by side in it
-SHEET_BYTES = 200_000_000  # of files: a sheet that would read more is not made
+TILE = 48  # pixels of a tile of the sheet for the embedding map
+COLUMNS = 40  # tiles in a line of the sheet
+SHEET_BYTES = 200_000_000  # of the files; a sheet of more is not made
 
 
 class Album:
-    """Thumbnails of a run's pictures, each made once, and the paths of which there are none: a
-    file that can't be read, or changed since it was checked, is not shown."""
+    """Thumbnails of a run's pictures, each made once.
+
+    missing: paths of pictures that can't be read or have changed since they were checked.
+    """
 
     def __init__(self, sources: Mapping[str, Path | CheckedFile]) -> None:
         self.sources = sources
@@ -35,7 +37,7 @@ class Album:
         self._made = dict[str, str]()
 
     def picture(self, path: str) -> str:
-        """A data URI, or "" for a picture that is not there or can't be read."""
+        """Return a data URI, or "" for a missing picture."""
         if path in self.missing:
             return ""
         if path not in self._made:
@@ -46,15 +48,18 @@ class Album:
         return self._made[path]
 
     def square(self, path: str) -> NDArray[np.uint8] | None:
-        """(SIDE, SIDE, 3) the whole picture squashed, or None."""
+        """Return the whole picture squashed, (SIDE, SIDE, 3), or None."""
         pixels = self._decoded(path)
         return None if pixels is None else ImageInput(SIDE, SIDE, fit="squash")(pixels)
 
     def explained(
         self, path: str, preprocess: ImageInput, values: NDArray[np.float32]
     ) -> tuple[str, str]:
-        """What a network is given of a picture, and the same below a map (h, w) of it: above 0 in
-        orange, below in blue. Two data URIs, each "" if the picture can't be read."""
+        """Return data URIs of a network's input square and of the square under its map; "" twice
+        if the picture can't be read.
+
+        values: the map (h, w); above 0 is painted orange, below 0 blue.
+        """
         pixels = self._decoded(path, preprocess.resize)
         if pixels is None:
             return "", ""
@@ -64,7 +69,7 @@ class Album:
         return uri(square), uri(Image.fromarray(painted(np.asarray(square), large)), quality=85)
 
     def views(self, path: str, augment: Augment, n: int, seed: int) -> list[str]:
-        """The picture and n augmented views of it; [] if it can't be read.
+        """Return data URIs of the picture and n augmented views; [] if it can't be read.
 
         Raises MissingPackage without torchvision.
         """
@@ -75,7 +80,8 @@ class Album:
         return [uri(Image.fromarray(cell)) for cell in cells]
 
     def sheet(self, paths: Iterable[str]) -> "Sheet | None":
-        """All of them as tiles of one picture; None if reading their files would take long."""
+        """Return all pictures as tiles of one; None if their files have more than SHEET_BYTES, or
+        none can be read."""
         listed = list(paths)
         if sum(self._size(path) for path in listed) > SHEET_BYTES:
             return None
@@ -105,14 +111,14 @@ class Album:
 
 @dataclass(frozen=True)
 class Sheet:
-    """uri: one picture, COLUMNS tiles of TILE pixels a line. held: whether tile i has a picture."""
+    """uri: of a picture with COLUMNS tiles per line. held: whether tile i shows a picture."""
 
     uri: str
     held: tuple[bool, ...]
 
 
 def uri(image: Image.Image, quality: int = 72) -> str:
-    """The picture as a WebP in a data URI."""
+    """Return the picture as a WebP in a data URI."""
     file = io.BytesIO()
     image.save(file, "WEBP", quality=quality)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,8 +1,8 @@
-"""TIFF 6.0: what lies in a file, and the layouts that Pillow does not read or reads wrongly.
+"""TIFF 6.0: read the layout of a file, and decode layouts that Pillow reads wrongly or not at all.
 
-Pillow unpacks samples of more than 8 bits with faults that depend on byte order, compression and
-planes. It has none with single bytes, so those layouts are decompressed by it (by its libtiff) as
-if they were bytes, and put together here. What neither way reads right is refused by its name.
+Pillow unpacks samples of more than 8 bits with errors that depend on byte order, compression and
+planes. It has none with single bytes, so its libtiff decompresses such layouts as if they were
+bytes, and the samples are put together here. Layouts that neither way reads right are refused.
 """
 
 import io
@@ -22,12 +22,12 @@ from headstart.base.errors import DataError
 from headstart.modalities.images.levels import check_finite, to_levels, usual_range
 
 BAND_VALUES = 8_000_000  # converted at a time, so that a large picture isn't held several times
-MAX_SAMPLES = 10_000  # of a pixel; sensors of many bands have hundreds
-MAX_VALUE_BYTES = 768_000_000  # of samples before they are levels; 64 million of 3 x 32 bits
+MAX_SAMPLES = 10_000  # per pixel; multispectral sensors have hundreds
+MAX_VALUE_BYTES = 768_000_000  # of samples before scaling; 64 million pixels of 3 x 32 bits
 
 
 class Tag(IntEnum):
-    """The tags that say how samples are stored; all others are passed over."""
+    """The tags that describe how samples are stored; all others are skipped."""
 
     SUBFILE = 254
     WIDTH = 256
@@ -79,16 +79,16 @@ COMPRESSIONS = {
     **{34676: "SGI LogLuv", 34677: "SGI LogLuv", 50002: "JPEG XL", 52546: "JPEG XL"},
     **{34934: "JPEG XR", 22610: "JPEG XR", 34892: "lossy JPEG of Tag.DNG", 34933: "PNG"},
 }
-OF_BYTES = {1, 5, 8, 32946, 32773, 34925, 50000}  # compressions that know nothing of samples
+OF_BYTES = {1, 5, 8, 32946, 32773, 34925, 50000}  # compressions of bytes, whatever the samples
 BY_PILLOW = OF_BYTES | {2, 3, 4, 6, 7, 50001}
-ASSOCIATED, UNASSOCIATED = 1, 2  # of ExtraSamples: colours that alpha is multiplied into, or not
+ASSOCIATED, UNASSOCIATED = 1, 2  # ExtraSamples: colours premultiplied by alpha, or not
 
 Values = NDArray[Any]  # (H, W, samples)
 
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """The first picture of a TIFF file: the tags that say how its samples are stored."""
+    """How the samples of the first picture of a TIFF file are stored."""
 
     order: str  # < or >
     big: bool  # BigTIFF
@@ -120,34 +120,36 @@ class TiffLayout:
 
     @cached_property
     def bits(self) -> int:
-        """Bits of a sample, 0 if they differ from sample to sample."""
+        """Bits per sample, 0 if samples differ."""
         found = set(self.all(Tag.BITS)[: self.samples]) or {1}
         return found.pop() if len(found) == 1 else 0
 
     @cached_property
     def format(self) -> int:
-        """What a sample is (UINT, INT, FLOAT, …), 0 if they differ from sample to sample."""
+        """Format of a sample (UINT, INT, FLOAT, …), 0 if samples differ."""
         found = set(self.all(Tag.FORMAT)[: self.samples]) or {UINT}
         return found.pop() if len(found) == 1 else 0
 
     @property
     def planes(self) -> bool:
-        """Whether each sample has strips or tiles of its own."""
+        """Whether each sample has its own strips or tiles."""
         return self.first(Tag.PLANAR, 1) == 2 and self.samples > 1
 
     @property
     def extra(self) -> tuple[int, ...]:
-        """What the samples beyond the colours are: 0 unspecified, ASSOCIATED or UNASSOCIATED."""
+        """Kinds of the samples after the colours: 0 (unspecified), ASSOCIATED or UNASSOCIATED."""
         more = self.samples - COLOURS.get(self.photometric, self.samples)
         told = self.all(Tag.EXTRA)[: max(0, more)]
-        # four samples of RGB without a word: all readers take the fourth for alpha
+        # RGB of four samples without ExtraSamples: all readers take the fourth for alpha
         default = UNASSOCIATED if self.photometric == RGB and more == 1 else 0
         return told + (default,) * (more - len(told))
 
     @cached_property
     def byte_palette(self) -> bytes:
-        """The colours of a palette whose writer put 8-bit values where 16-bit ones belong, or
-        nothing: libtiff and with it most readers know those by their size."""
+        """RGB of a palette with 8-bit values where 16-bit ones belong, or b"".
+
+        libtiff, and with it most readers, recognises such palettes by their largest value.
+        """
         colours = self.tags.get(Tag.COLORMAP)
         if self.photometric != PALETTE or colours is None or len(colours) % 3:
             return b""
@@ -155,7 +157,7 @@ class TiffLayout:
 
     @property
     def is_raw(self) -> bool:
-        """Whether this is a camera's raw file: its first picture is a thumbnail at most."""
+        """Whether this is a camera's raw file, whose first picture is a thumbnail at most."""
         thumbnail = self.first(Tag.SUBFILE) & 1 and (Tag.SUBIFDS in self.tags or not self.last)
         return bool(Tag.DNG in self.tags or self.photometric in RAW or thumbnail)
 
@@ -178,7 +180,7 @@ def _interleaved(colours: NDArray[np.integer]) -> bytes:
 
 
 def read_layout(data: bytes) -> TiffLayout:
-    """The tags of the first picture of a TIFF or BigTIFF; DataError when it has none."""
+    """Read the tags of the first picture of a TIFF or BigTIFF; raises DataError."""
     order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
     count, entry, pointer = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
     try:
@@ -196,7 +198,7 @@ def read_layout(data: bytes) -> TiffLayout:
                 tags[tag] = _values(data, order, INTEGERS[kind], many, value)
     except (struct.error, ValueError, OverflowError):
         raise DataError("a TIFF that is cut short or damaged") from None
-    if taken > 4 * len(data) + 16_000_000:  # each is copied when the file is opened
+    if taken > 4 * len(data) + 16_000_000:  # Pillow copies each tag when it opens the file
         raise DataError(f"a TIFF of {len(data):,} bytes whose tags claim {taken:,}")
     layout = TiffLayout(order, big, tags, last=not any(data[end : end + struct.calcsize(pointer)]))
     if not 0 < layout.samples <= MAX_SAMPLES:
@@ -205,7 +207,7 @@ def read_layout(data: bytes) -> TiffLayout:
 
 
 def _taken(data: bytes, size: int) -> int:
-    """The bytes that a tag takes when it is read: no more than there are."""
+    """Return the bytes that reading a tag takes, at most those of the file."""
     return min(size, len(data)) if size > 8 else 0
 
 
@@ -219,7 +221,7 @@ def _values(data: bytes, order: str, kind: str, many: int, value: bytes) -> NDAr
 
 
 def by_pillow(layout: TiffLayout) -> bool:
-    """Whether Pillow is known to read this layout right: none of more than 8 bits is."""
+    """Return whether Pillow is known to read this layout right; none of more than 8 bits is."""
     if layout.format != UINT or layout.bits not in (1, 2, 4, 8) or layout.first(Tag.DEPTH, 1) > 1:
         return False
     if layout.compression not in BY_PILLOW or layout.photometric not in COLOURS:
@@ -233,14 +235,14 @@ def by_pillow(layout: TiffLayout) -> bool:
         alike = layout.photometric != MIN_IS_WHITE and byte and not layout.planes
         return not extra or (alike and extra in ((0,), (UNASSOCIATED,)))
     if layout.photometric == YCBCR and layout.compression == 1:
-        return False  # it takes every pixel to have a Cb and Cr of its own
+        return False  # Pillow assumes a Cb and Cr for every pixel
     if layout.photometric == CMYK:
         return byte and layout.first(Tag.INKS, 1) == 1 and set(extra) <= {0} and not layout.planes
     return byte and len(extra) <= 3 and set(extra[1:]) <= {0} and not (extra and layout.planes)
 
 
 def is_put_together(layout: TiffLayout) -> bool:
-    """Whether `read_levels` reads this layout."""
+    """Return whether `read_levels` reads this layout."""
     if layout.photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB, CMYK, YCBCR):
         return False
     if layout.compression not in OF_BYTES or layout.first(Tag.DEPTH, 1) > 1:
@@ -273,7 +275,7 @@ def _colours_are_known(layout: TiffLayout) -> bool:
 
 
 def why_not(layout: TiffLayout) -> str:
-    """The refusal of a layout that neither way reads right."""
+    """Return the message for a layout that neither Pillow nor `read_levels` reads right."""
     if layout.photometric in (MIN_IS_BLACK, MIN_IS_WHITE) and layout.samples > 2:
         return (
             f"{layout}: {layout.samples} bands that are not said to be colours; save three as RGB"
@@ -282,10 +284,10 @@ def why_not(layout: TiffLayout) -> str:
 
 
 def read_levels(data: bytes, layout: TiffLayout) -> tuple[str, NDArray[np.uint8]]:
-    """The picture as a mode of Pillow's (L, RGB, CMYK, YCbCr, RGBA, RGBa) and its levels (H, W, C).
+    """Return Pillow's mode (L, RGB, CMYK, YCbCr, RGBA, RGBa) and the levels (H, W, C) of a picture.
 
-    More than 8 bits become 8: of RGB and CMYK integers the upper ones, as Pillow has it; grey is
-    rounded, and numbers that carry no range of their own are scaled (`levels.usual_range`).
+    More than 8 bits become 8: of RGB and CMYK integers the upper 8 are kept, as in Pillow; grey is
+    rounded, and numbers without a range of their own are scaled (`levels.usual_range`).
     """
     width, height = layout.size
     stored = width * height * layout.samples * math.ceil(layout.bits / 8)
@@ -311,7 +313,7 @@ def read_levels(data: bytes, layout: TiffLayout) -> tuple[str, NDArray[np.uint8]
 
 
 def _range(colours: Values, layout: TiffLayout) -> tuple[float, float]:
-    """The values of black and white; refuses numbers that are not finite."""
+    """Return the values of black and white; raises DataError for numbers that are not finite."""
     if layout.format == UINT and layout.bits <= 16:
         return 0.0, 2.0**layout.bits - 1
     low, high = np.inf, -np.inf
@@ -340,7 +342,7 @@ def _alpha(band: Values, layout: TiffLayout) -> NDArray[np.uint8]:
 
 
 def _samples(data: bytes, layout: TiffLayout, wanted: int) -> Values:
-    """The first `wanted` samples of every pixel, (H, W, wanted), in native byte order."""
+    """Return the first `wanted` samples of every pixel, (H, W, wanted), in native byte order."""
     (width, height), (wide, high) = layout.size, _segment_size(layout)
     kind = {UINT: "u", INT: "i", FLOAT: "f"}[layout.format]
     values = np.empty((height, width, wanted), f"{kind}{math.ceil(layout.bits / 8)}")
@@ -355,7 +357,7 @@ def _samples(data: bytes, layout: TiffLayout, wanted: int) -> Values:
 
 
 def _segment_size(layout: TiffLayout) -> tuple[int, int]:
-    """Width and height of a strip or tile."""
+    """Return width and height of a strip or tile."""
     width, height = layout.size
     if Tag.TILE_WIDTH not in layout.tags:
         return width, min(layout.first(Tag.ROWS, height) or height, height)
@@ -366,7 +368,7 @@ def _segment_size(layout: TiffLayout) -> tuple[int, int]:
 
 
 def _places(layout: TiffLayout, wanted: int) -> Iterator[tuple[int, int, int]]:
-    """Plane, top and left of each strip or tile, in the order of their offsets."""
+    """Yield plane, top and left of each strip or tile, in the order of their offsets."""
     (width, height), (wide, high) = layout.size, _segment_size(layout)
     for plane in range(wanted if layout.planes else 1):
         for top in range(0, height, high):
@@ -375,7 +377,7 @@ def _places(layout: TiffLayout, wanted: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _bytes(data: bytes, layout: TiffLayout, number: int, rows: int, row: int) -> NDArray[np.uint8]:
-    """The unpacked bytes of one strip or tile, (rows, bytes of a row)."""
+    """Return the decompressed bytes of one strip or tile, (rows, bytes of a row)."""
     tiled = Tag.TILE_WIDTH in layout.tags
     offsets, sizes = (Tag.TILES, Tag.TILE_BYTES) if tiled else (Tag.STRIPS, Tag.STRIP_BYTES)
     starts, counts = layout.tags.get(offsets), layout.tags.get(sizes)
@@ -391,7 +393,7 @@ def _bytes(data: bytes, layout: TiffLayout, number: int, rows: int, row: int) ->
 
 
 def _unpacked(packed: bytes, layout: TiffLayout, rows: int, row: int) -> NDArray[np.uint8]:
-    """A strip decompressed by Pillow, as the one strip of an 8-bit grey TIFF."""
+    """Decompress a strip by Pillow, as the only strip of an 8-bit grey TIFF."""
     tags = {
         **{Tag.WIDTH: row, Tag.HEIGHT: rows, Tag.BITS: 8, Tag.COMPRESSION: layout.compression},
         **{
@@ -416,13 +418,13 @@ def _unpacked(packed: bytes, layout: TiffLayout, rows: int, row: int) -> NDArray
 
 
 def _unpredicted(raw: NDArray[np.uint8], layout: TiffLayout, shape: tuple[int, int, int]) -> Values:
-    """Bytes (rows, bytes of a row) as samples of this shape, differences summed up."""
+    """Turn bytes (rows, bytes of a row) into samples of this shape, and undo the predictor."""
     size, kind = layout.bits // 8, {UINT: "u", INT: "i", FLOAT: "f"}[layout.format]
     rows, wide, each = shape
     predictor = layout.first(Tag.PREDICTOR, 1) if layout.compression != 1 else 1
     if layout.bits % 8:
         return _packed_bits(raw, layout.bits, shape)
-    if predictor == 3:  # bytes of the same weight together, the highest first (Adobe's TechNote 3)
+    if predictor == 3:  # bytes grouped by significance, highest first (Adobe's TechNote 3)
         summed = np.cumsum(raw.reshape(rows, -1, each), axis=1, dtype=np.uint8)
         bytewise = summed.reshape(rows, size, wide * each).swapaxes(1, 2)
         return np.ascontiguousarray(bytewise).view(f">{kind}{size}").reshape(shape)
@@ -433,7 +435,7 @@ def _unpredicted(raw: NDArray[np.uint8], layout: TiffLayout, shape: tuple[int, i
 
 
 def _packed_bits(raw: NDArray[np.uint8], bits: int, shape: tuple[int, int, int]) -> Values:
-    """Samples of 9 to 15 bits, highest bit first, each row filled up to a whole byte."""
+    """Unpack samples of 9 to 15 bits, highest bit first; rows are padded to whole bytes."""
     rows, wide, each = shape
     values = np.empty((rows, wide * each), np.uint16)
     for top in range(0, rows, step := max(1, 1_000_000 // raw.shape[1])):

@@ -1,4 +1,4 @@
-"""A backbone small enough for tests: it needs no download and runs in a millisecond."""
+"""A backbone for tests, without download, that runs in a millisecond."""
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ PREPROCESS = ImageInput(size=32, resize=32, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def load(id: str, weights: Weights) -> Backbone:
-    """`tiny:D` gives D features (1 to 4096); its weights are random, the same every time."""
+    """Load `tiny:D`, with D features (1 to 4096) and random weights, the same every time."""
     if not (id.isdecimal() and 0 < int(id) <= 4096):
         raise SpecError(
             f"A tiny backbone is named by its number of features, 1 to 4096; got {id!r}."
@@ -31,17 +31,17 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
-    """The network of so many features, and its blocks."""
+    """Return the network of a card, and its blocks."""
     return load(card.id, Weights()).parts
 
 
 def listing() -> tuple[Listing, ...]:
-    """There is one of each number of features."""
+    """Return nothing: there is a network for each number of features."""
     return ()
 
 
 def network(dim: int) -> nn.Sequential:
-    """Two convolutions with batch norm, averaged: (N, 3, 32, 32) -> (N, dim)."""
+    """Return two convolutions with batch norm and average pooling: (N, 3, 32, 32) -> (N, dim)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = nn.Sequential()

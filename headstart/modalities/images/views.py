@@ -1,4 +1,4 @@
-"""A picture beside augmented views of it, to be looked at."""
+"""Draw a picture with augmented views, to check an augmentation by eye."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ MOST_SIZE = 2048  # pixels of a view in a grid of 16, which then takes 200 MB
 def draw_views(
     picture: Path, out: Path, augment: Augment, *, size: int = 224, seed: int = 0
 ) -> None:
-    """Write a PNG of the picture, squashed to `size` pixels, and 15 views of it around.
+    """Write a PNG grid of the picture, squashed to `size` pixels, and 15 views.
 
-    Raises DataError or OSError for what can't be decoded, SpecError for a size that is none.
+    Raises DataError or OSError if the picture can't be decoded, SpecError for a wrong size.
     """
     if not 1 <= size <= MOST_SIZE:
         raise SpecError(f"size is from 1 to {MOST_SIZE:,} pixels a view; got {size}.")

@@ -1,4 +1,4 @@
-"""A backbone of any network in memory: a torch.nn.Module, or a Keras model made into one."""
+"""Make a backbone of a network in memory: a torch.nn.Module, or a converted Keras model."""
 
 import copy
 import hashlib
@@ -21,9 +21,14 @@ from headstart.base.errors import HeadstartError, SpecError, UnknownName
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 
 weight_files = (".safetensors",)
-CLASSIFIERS = ("fc", "classifier", "head", "heads")  # as torchvision and timm call the last layer
-TOLERANCE = 1e-5  # of the largest feature, between ways to compute the same
-CROP = 0.875  # of the shorter side, as torchvision's 224 of 256
+CLASSIFIERS = (
+    "fc",
+    "classifier",
+    "head",
+    "heads",
+)  # names of the last layer, torchvision's, timm's
+TOLERANCE = 1e-5  # share of the largest feature, between two ways to compute the same
+CROP = 0.875  # share of the shorter side, as torchvision's 224 of 256
 Numbers = float | Sequence[float]
 
 
@@ -36,14 +41,16 @@ def wrap(
     blocks: Sequence[str] | None = None,
     name: str = "",
 ) -> Backbone:
-    """A backbone of a torch.nn.Module, (N, 3, size, size) -> (N, D), or of a Keras model.
+    """Make a backbone of a torch.nn.Module, (N, 3, size, size) -> (N, D), or of a Keras model.
 
-    size: side of the square that it was trained with, pixels. mean, std: of each channel, or of
-    all, on the scale 0..1. A Keras model has its size, and takes 0..255 unless these are given or
-    it is one of keras.applications. blocks: names or globs of the parts that are thawed together;
-    without them they are found among its children. An output (N, C, h, w) is averaged over h, w.
+    size: side of the module's input square, pixels. mean, std: of each channel, or of all, on the
+    scale 0..1. A Keras model has its own size, and takes 0..255 unless mean and std are given or it
+    is one of keras.applications. blocks: names or globs of the parts that are thawed together; by
+    default they are found among the children. name: of the backbone, by default the class name.
+
     A last nn.Linear called fc, classifier, head or heads, or the last Dense of a Keras model, is
-    left out: a new head takes its place. The module is copied, and run in inference mode.
+    left out, since a new head replaces it. An output (N, C, h, w) is averaged over h and w. The
+    module is copied and runs in inference mode.
 
     Raises SpecError, UnknownName or Mismatch for a module that can't be a backbone.
 
@@ -58,21 +65,21 @@ def wrap(
         graph = freeze(backbone).graph
     except HeadstartError:
         raise
-    except Exception as error:  # the exporter's refusals are of many kinds
+    except Exception as error:  # the exporter raises many kinds
         raise SpecError(
             f"A backbone is exported to ONNX, which runs it where it is used, but PyTorch can't "
             f"export {name}: {_first_line(error)}"
         ) from error
-    # Two modules may have one class and one set of weights, and compute other things.
+    # Two modules of the same class and weights may compute different features.
     digest = hashlib.sha256(graph).hexdigest()[:12]
     card = replace(backbone.card, architecture=f"wrapped:{name}@{digest}")
     return replace(backbone, card=card)
 
 
 def rejoined(frozen: Frozen, module: Any) -> Backbone:
-    """The network of a bundle in PyTorch again: `module`, or what was made of it, with its weights.
+    """Return the PyTorch network of a bundle: `module`, with the weights of the bundle.
 
-    Raises Mismatch if the weights don't fit.
+    module: the wrapped module, or the Backbone made of it. Raises Mismatch if weights don't fit.
     """
     if isinstance(module, Backbone):
         own, blocks = copy.deepcopy(module.module), module.blocks
@@ -86,7 +93,7 @@ def rejoined(frozen: Frozen, module: Any) -> Backbone:
 
 
 def load(id: str, weights: Weights) -> Backbone:
-    """A module has no name that it could be loaded by."""
+    """Raise SpecError: a module in memory can't be loaded by name."""
     raise SpecError(
         f"wrapped: is what hs.wrap makes of a module in memory; got wrapped:{id}. Give hs.fit the "
         f"backbone itself."
@@ -94,7 +101,7 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
-    """The code of a user's module is not kept."""
+    """Raise SpecError: the code of a user's module is not saved."""
     raise SpecError(
         f"{card.name} was made of a module by hs.wrap, and its code is not in the bundle: open it "
         f"with hs.load(path, module=…), giving that module."
@@ -102,14 +109,14 @@ def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
 
 
 def listing() -> tuple[Listing, ...]:
-    """Modules in memory are not listed."""
+    """Return nothing: modules in memory are not listed."""
     return ()
 
 
 def _opened(
     module: Any, size: int | None, mean: Numbers | None, std: Numbers | None
 ) -> tuple[nn.Module, ImageInput]:
-    """A copy that is in PyTorch, float32, on the CPU and in inference mode; and what it eats."""
+    """Return a PyTorch copy, float32, on the CPU and in inference mode; and its input."""
     if (keras := sys.modules.get("keras")) and isinstance(module, keras.Model):
         from headstart.modalities.images.keras_models import opened_model
 
@@ -141,10 +148,10 @@ def _three(value: Numbers) -> tuple[float, ...]:
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """Its own, so that nothing here changes the user's; no layer of it works in place."""
+    """Return a copy of the user's module, without in-place layers."""
     if isinstance(module, nn.DataParallel):
         module = module.module
-    module = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    module = getattr(module, "_orig_mod", module)  # the original of torch.compile
     lazy = [n for n, p in module.named_parameters() if nn.parameter.is_lazy(p)]
     if lazy:
         raise SpecError(
@@ -153,14 +160,14 @@ def _copied(module: nn.Module) -> nn.Module:
         )
     try:
         own = copy.deepcopy(module)
-    except Exception as error:  # e.g. of the old weight_norm, of locks and open files
+    except Exception as error:  # e.g. old weight_norm, locks, open files
         raise SpecError(
             f"A module is copied to be wrapped, but {type(module).__name__} can't be: "
             f"{_first_line(error)}"
         ) from error
     for part in own.modules():
         if getattr(part, "inplace", False) is True:
-            part.inplace = False  # what is kept at a cut stays as it is
+            part.inplace = False  # the activations kept at a cut must not change
     return own.cpu().float().eval().requires_grad_(False)
 
 
@@ -184,7 +191,7 @@ def _assembled(
 
 
 def _sample(eats: ImageInput) -> Tensor:
-    """Three pictures of noise, normalised: (3, 3, size, size)."""
+    """Return three normalised pictures of noise: (3, 3, size, size)."""
     noise = torch.rand((3, 3, eats.size, eats.size), generator=torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(v)[:, None, None] for v in (eats.mean, eats.std))
     x = (noise - mean) / std
@@ -193,7 +200,8 @@ def _sample(eats: ImageInput) -> Tensor:
 
 @torch.inference_mode()
 def _answer(module: nn.Module, x: Tensor, name: str) -> Tensor:
-    """What the module gives for `x`; raises SpecError if it is no tensor, or fails."""
+    """Return the module's output for `x`; raises SpecError if it fails or is no tensor, or if the
+    module changes `x`."""
     given = x.clone()
     try:
         answer = module(given)
@@ -219,7 +227,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _check_unchanged(module: nn.Module, before: Mapping[str, Tensor], name: str) -> None:
-    """Raises SpecError if running the module changed what it holds."""
+    """Raise SpecError if a forward pass changed a parameter or buffer."""
     for own, value in _tensors(module).items():
         if own not in before or not torch.equal(before[own], value):
             raise SpecError(
@@ -229,7 +237,7 @@ def _check_unchanged(module: nn.Module, before: Mapping[str, Tensor], name: str)
 
 
 def _check_steady(module: nn.Module, x: Tensor, features: Tensor, name: str) -> None:
-    """Raises SpecError if the same picture may get other features."""
+    """Raise SpecError if a second pass, or another batch, gives a picture other features."""
     again, alone = _answer(module, x, name), _answer(module, x[:1], name)
     if not _same(again, features):
         raise SpecError(
@@ -251,7 +259,7 @@ def _same(features: Tensor, reference: Tensor) -> bool:
 
 
 def _without_classifier(module: nn.Module, x: Tensor, name: str) -> nn.Module:
-    """The module with its last linear layer replaced by nothing, if it goes by a usual name."""
+    """Replace the last linear layer by nn.Identity, if it has one of the names CLASSIFIERS."""
     for path in CLASSIFIERS:
         found = _last_linear(module, path)
         if found and _ends_in(module, module.get_submodule(found), x, name):
@@ -262,7 +270,7 @@ def _without_classifier(module: nn.Module, x: Tensor, name: str) -> nn.Module:
 
 
 def _last_linear(module: nn.Module, path: str) -> str:
-    """The dotted name of the linear layer that the child `path` is or ends in; "" if none."""
+    """Return the dotted name of the linear layer that the child `path` is or ends in, or ""."""
     part = getattr(module, path, None)
     if isinstance(part, nn.Sequential) and len(part):
         last = list(part.named_children())[-1]
@@ -271,7 +279,7 @@ def _last_linear(module: nn.Module, path: str) -> str:
 
 
 def _ends_in(module: nn.Module, layer: nn.Module, x: Tensor, name: str) -> bool:
-    """Whether what the layer gives is what the module gives."""
+    """Return whether the layer's output is the module's output."""
     given: list[Tensor] = []
     hook = layer.register_forward_hook(lambda _, inputs, output: given.append(output))
     try:
@@ -282,7 +290,7 @@ def _ends_in(module: nn.Module, layer: nn.Module, x: Tensor, name: str) -> bool:
 
 
 def _averaged(module: nn.Module) -> nn.Module:
-    """The same module, its output averaged over height and width; its parts keep their names."""
+    """Average the module's output over height and width; its parts keep their names."""
     if isinstance(module, fx.GraphModule):
         return nn.Sequential(module, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     kind = type(module)
@@ -297,10 +305,10 @@ def _averaged(module: nn.Module) -> nn.Module:
 def blocks_of(
     module: nn.Module, x: Tensor, name: str, wanted: Sequence[str] | None = None
 ) -> tuple[Block, ...]:
-    """The parts that are thawed together, in the order in which they run.
+    """Return the parts that are thawed together, in execution order.
 
-    What is in none of them belongs to the one before it, or to "stem". Raises UnknownName for a
-    pattern of `wanted` that no part goes by, SpecError for a part without weights.
+    wanted: names or globs of parts. A parameter in no part joins the part before it, or "stem".
+    Raises UnknownName for a pattern that matches no part, SpecError for a part without weights.
     """
     parts = _named_parts(module, name, wanted) if wanted else list(_found(module))
     place, groups = _places(module, x, name), dict[str, list[str]]()
@@ -318,7 +326,7 @@ def blocks_of(
 
 
 def _places(module: nn.Module, x: Tensor, name: str) -> dict[str, int]:
-    """When each parameter's layer runs first, or what holds that layer; -1 if neither does."""
+    """Return when the layer of each parameter, or a module that holds it, runs first; else -1."""
     ran: list[str] = []
 
     def note(layer: str) -> Any:
@@ -341,9 +349,9 @@ def _places(module: nn.Module, x: Tensor, name: str) -> dict[str, int]:
 
 
 def _found(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Children that hold weights; norms are left out, so that they join the layer before them.
+    """Yield the names of children with weights; norms are left out, to join the layer before.
 
-    Looked into are plain sequences and what holds one of several blocks, or most of all weights.
+    Descends into sequences, and into children that hold a stack of blocks or most of the weights.
     """
     total, plain = sum(p.numel() for p in module.parameters()), _is_plain(module)
     for name, child in module.named_children():
@@ -362,7 +370,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _holds_a_stack(module: nn.Module) -> bool:
-    """Whether a sequence of several modules made of modules is among its children."""
+    """Return whether a child is a sequence of several modules that have children."""
     sequences = [child for child in module.children() if _is_plain(child)]
     return any(sum(1 for m in s.children() if any(m.children())) > 1 for s in sequences)
 
