@@ -167,7 +167,6 @@ def _one(work: _Work, answering: "hs.Answerer", place: "_Place") -> None:
 
 
 def _finish(work: _Work, whole: bool) -> int:
-    """Print the results; returns the exit code."""
     if work.quiet:
         print_json([one.plain(work.looked.lens.classes) for one in work.done])
     if work.spared and work.target is not None:

@@ -89,7 +89,6 @@ class _Work:
 
 
 def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
-    """Explain the pictures in `args`."""
     looked = look(args, "headstart explain takes", files=True)
     if looked.run is None and args.data is not None:
         raise SpecError("--data goes with a run folder: only that names training examples.")

@@ -222,7 +222,7 @@ def _said(now: "hs.Ideal") -> str:
 
 
 def _other_packaged(lens: "hs.Lens") -> "hs.Lens | None":
-    """Return another installed packaged backbone with the same classes, the last listed."""
+    """Return the largest other packaged backbone that is installed and has the same classes."""
     if lens.classes != lens.backbone.card.source_classes:
         return None
     listed = [b.name for b in hs.list_backbones("packaged:") if b.where == "installed"]

@@ -103,7 +103,6 @@ def _reason(id: str, known: RecordedRow | None, role: str) -> "hs.LeftOut":
 
 
 def _nothing(roles: list[str], offered: list[int], part: str) -> str:
-    """Return the message for no rows to evaluate on."""
     counts = Counter(roles[row] for row in offered)
     if not counts:
         return (
@@ -133,7 +132,6 @@ def _warn(data: "hs.Dataset", record: RunRecord | None) -> None:
 
 
 def _tell(judged: "hs.Dataset", roles: list[str], rows: int, again: int) -> None:
-    """Print the number of rows evaluated, and their parts in the run."""
     n, counts = len(judged), Counter(roles)
     which = "all rows" if n == rows else f"{n:,} of {rows:,} rows"
     parts = sorted({*judged.parts} - {""})

@@ -121,7 +121,6 @@ def file_name(text: str) -> str:
 
 
 def refuse_taken(files: Iterable[Path]) -> None:
-    """Raise SpecError if one of the files exists."""
     for file in files:
         if file.exists():
             raise SpecError(f"{file} is there already: name another --out.")

@@ -56,7 +56,6 @@ class Parser(argparse.ArgumentParser):
         return tuple(self._option_string_actions)
 
     def option(self, flag: str) -> argparse.Action | None:
-        """Return the action of a flag, or None."""
         return self._option_string_actions.get(flag)
 
     def takes(self, *names: str) -> bool:
@@ -94,7 +93,6 @@ class Parser(argparse.ArgumentParser):
         return text
 
     def _shown(self, action: argparse.Action) -> bool:
-        """Whether short help shows an argument or flag."""
         shown = {*self.short, "--help", "--help-all", "--quiet"}
         return not shown.isdisjoint(action.option_strings or shown)
 

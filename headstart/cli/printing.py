@@ -39,7 +39,6 @@ def print_run(run: "hs.Run") -> None:
 
 
 def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> None:
-    """Print what `train` would do."""
     splits = found.splits
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     rows = [
@@ -61,7 +60,6 @@ def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> N
 
 
 def _print_candidates(run: "hs.Run") -> None:
-    """Print the candidates, their numbers of parameters, the kept one and the baselines."""
     name_of = run.splits.train.target.merit_name
     rows = [("model", "trainable", "frozen", f"{name_of} on validation", "")]
     for name, on_val in run.candidates.items():

@@ -115,7 +115,6 @@ class _Lasting(io.RawIOBase):
 
 
 def turn_to_nothing(number: int) -> None:
-    """Redirect a descriptor to os.devnull."""
     with suppress(OSError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, number)

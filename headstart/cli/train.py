@@ -139,7 +139,6 @@ def _base(recipe: str | None, config: Path | None) -> "hs.Job":
 
 
 def _dry_run(data: "hs.Dataset", job: "hs.Job", args: argparse.Namespace) -> int:
-    """Print what a run would do, and write nothing."""
     from headstart.runs.forecast import forecast
 
     found = forecast(data, args.out, job, Terminal())

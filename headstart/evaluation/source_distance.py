@@ -111,7 +111,6 @@ class Unlike:
         return rows
 
     def to_plain(self) -> dict[str, Any]:
-        """Return a value for JSON."""
         return {
             "backbone": self.backbone,
             "word": self.word or None,

@@ -70,7 +70,6 @@ def _headline(w: Words, test: Evaluation) -> TableBlock:
 
 
 def _table(table: Table) -> list[Block]:
-    """Show a table of the target under its title."""
     rows = [[data(cell(value)) for value in row] for row in table.rows]
     return [Heading(data(table.title)), TableBlock([data(c) for c in table.columns], rows)]
 

@@ -73,8 +73,6 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Groups of pictures that belong together."""
-
     kind: ClassVar[str] = "pairs"
     groups: Sequence[Sequence[PictureCard]]
 

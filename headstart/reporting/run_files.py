@@ -36,8 +36,6 @@ class ParameterCount(Record):
 
 @dataclass(frozen=True)
 class PhaseSize(Record):
-    """Parameters that a phase of training left frozen, and those that it trained."""
-
     frozen: ParameterCount
     trainable: ParameterCount
 

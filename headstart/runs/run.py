@@ -279,7 +279,6 @@ def _insights(
     table: FeatureTable,
     baseline: tuple[str, Predictions] | None,
 ) -> Insights:
-    """Compute the findings that the report shows beside the metrics."""
     model, plain = learned.candidates[kept].fitted.model, learned.table
     parts = {"train": learned.splits.train, "val": learned.splits.val, "test": learned.splits.test}
     on_val = {name: c.val for name, c in learned.candidates.items()}

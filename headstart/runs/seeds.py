@@ -67,8 +67,6 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class SeedEvaluation(Record):
-    """The test evaluation of the run in a folder."""
-
     seed: int
     folder: str
     test: Evaluation

@@ -72,7 +72,6 @@ class RunState:
         return table
 
     def features(self, model: Model, data: Dataset) -> FeatureTable:
-        """Extract the features of `data` with the backbone of `model`."""
         table = extract(model.backbone, data, store=self.job.store, runtime=self.job.runtime)
         self.tables.append(all_there(table))
         return table
@@ -149,7 +148,6 @@ def _recorded(path: Path, settings: FineTune) -> Precision | None:
 
 
 def train_scratch(state: RunState, backbone: Backbone, splits: Splits) -> Candidates:
-    """Train the whole network from random weights."""
     with state.clock("training"):
         fitted = from_scratch(state.job.spec, backbone, splits, state.context)
     only = Candidate(fitted, state.features(fitted.model, splits.val))

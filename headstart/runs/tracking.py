@@ -29,8 +29,6 @@ LONGEST = 500  # characters of a param that every MLflow server accepts
 
 @dataclass(frozen=True)
 class Point:
-    """A value at an epoch."""
-
     name: str
     value: float
     step: int
