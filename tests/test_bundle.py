@@ -6,8 +6,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -15,11 +16,16 @@ import pytest
 from safetensors.numpy import load_file
 
 import headstart as hs
-from headstart.base.errors import BundleError
+from headstart.backbones.backbone import Card
+from headstart.base.errors import BundleError, DataError, Mismatch
 from headstart.base.runtime import ON_CPU
 from headstart.heads.families import spec_named
+from headstart.heads.linear import LinearHead
+from headstart.heads.nearest import NearestHead
 from headstart.models import bundle as bundles
+from headstart.models.distance import Seen
 from headstart.models.limits import Limits
+from headstart.targets.classes import ClassTarget
 from headstart.targets.temperature import scaled
 
 
@@ -156,6 +162,111 @@ def test_a_bundle_that_scores_otherwise_is_refused(saved: Path) -> None:
     reseal(saved)
     with pytest.raises(BundleError, match="known example"):
         hs.load(saved)
+
+
+class OwnHead(LinearHead):
+    kind: ClassVar[str] = "mine"
+
+
+@dataclass(frozen=True)
+class OwnCard(Card):
+    """A card that no other program knows."""
+
+
+def linear(model: hs.Model) -> LinearHead:
+    assert isinstance(model.head, LinearHead)
+    return model.head
+
+
+def own_kind(model: hs.Model) -> hs.Model:
+    return replace(model, head=OwnHead(linear(model).weight, linear(model).bias))
+
+
+def too_large(model: hs.Model) -> hs.Model:
+    """Numbers that single precision, which a bundle keeps, has not got."""
+    head = LinearHead(linear(model).weight.astype(np.float64) + 1e300, linear(model).bias)  # type: ignore[arg-type]
+    return replace(model, head=head)
+
+
+def spoiled(model: hs.Model) -> hs.Model:
+    linear(model).bias[0] = np.nan
+    return model
+
+
+def other_number(model: hs.Model) -> hs.Model:
+    x = np.eye(2, model.head.features, dtype=np.float32)
+    votes = NearestHead(x, np.array([0, 1]), np.ones(2, np.float32), np.int64(1))  # type: ignore[arg-type]
+    return replace(model, head=votes)
+
+
+def own_card(model: hs.Model) -> hs.Model:
+    card = OwnCard(**{f.name: getattr(model.backbone.card, f.name) for f in fields(Card)})
+    return replace(model, backbone=replace(model.backbone, card=card))
+
+
+def names_in_pairs(model: hs.Model) -> hs.Model:
+    names: Any = (("a", 1), ("b", 2))
+    return replace(model, target=ClassTarget(names, names[0]))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.parametrize(
+    "change",
+    [own_kind, too_large, spoiled, other_number, own_card, names_in_pairs],
+    ids=lambda change: change.__name__,
+)
+def test_what_could_not_be_loaded_again_is_not_written(
+    model: hs.Model, tmp_path: Path, change: Callable[[hs.Model], hs.Model]
+) -> None:
+    changed = change(model)
+    with pytest.raises(BundleError, match="bundle was not written, since .*: ") as caught:
+        hs.save(changed, tmp_path / "bundle")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+
+
+@pytest.mark.parametrize("told", [{"gain": float("nan")}, {"where": Path("a")}, {1j: 2}])
+def test_what_json_has_not_is_refused_before_anything_is_written(
+    model: hs.Model, tmp_path: Path, told: dict[str, Any]
+) -> None:
+    with pytest.raises(BundleError, match="was not written"):
+        hs.save(model, tmp_path / "bundle", told=told)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("name", ["temperature", "confidence", "miss", "far"])
+def test_a_limit_that_is_no_number_is_refused(name: str) -> None:
+    with pytest.raises(Mismatch, match=f"{name}=nan"):
+        Limits(**{name: float("nan")})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf")])
+def test_a_temperature_that_scales_nothing_is_refused_in_a_bundle_too(
+    saved: Path, temperature: float
+) -> None:
+    facts = json.loads((saved / "model.json").read_text())
+    limits = facts["limits"] | {"temperature": temperature}
+    (saved / "model.json").write_text(json.dumps({**facts, "limits": limits}))
+    reseal(saved)
+    with pytest.raises(BundleError, match="temperature"):
+        hs.load(saved)
+
+
+@pytest.mark.parametrize("shape", [(0, 32), (4, 31), (32,)])
+def test_features_seen_must_be_rows_that_the_head_reads(
+    model: hs.Model, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(Mismatch, match="seen"):
+        replace(model, limits=Limits(seen=Seen(np.zeros(shape, np.float16))))
+
+
+@pytest.mark.parametrize("names", [("dark", "dark"), ("dark", "unknown"), ("?", "dark")])
+def test_names_of_classes_that_training_refuses_are_not_saved(
+    model: hs.Model, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(DataError, match="class must"):
+        hs.save(replace(model, target=ClassTarget(names, "dark")), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_folder_that_is_no_bundle_says_what_one_is(tmp_path: Path) -> None:

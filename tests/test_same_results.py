@@ -123,6 +123,23 @@ def test_seconds_are_taken_out_where_they_stand_and_nowhere_else(tmp_path: Path)
     assert verdicts(tmp_path / "old", tmp_path / "new") == {"timings.json": NUMBERS}
 
 
+@pytest.mark.parametrize(("step", "found"), [(1, {}), (2, {NUMBERS})])
+def test_dates_and_random_names_of_trackers_are_taken_out(
+    tmp_path: Path, step: int, found: set[str]
+) -> None:
+    tracker = pytest.importorskip("tensorboardX")
+    for side, seconds, n in (("old", 1.0, 1), ("new", 2.0, step)):
+        run = tmp_path / side / "mlruns" / "813799724184103241" / (side[0].encode().hex() * 16)
+        (run / "metrics").mkdir(parents=True)
+        (run / "metrics" / "loss").write_text(f"179592406612{n} 0.5 {n}\n")
+        with tracker.SummaryWriter(str(tmp_path / side / "board")) as writer:
+            writer.add_scalar("head/seconds", seconds, 1, walltime=seconds)
+            writer.add_scalar("head/loss", 0.5, n, walltime=seconds)
+    verdict = verdicts(tmp_path / "old", tmp_path / "new")
+    assert set(verdict.values()) == set(found)
+    assert len(verdict) in (0, 2)
+
+
 def test_a_file_that_one_side_lacks_is_named(tmp_path: Path) -> None:
     old, new = outputs(tmp_path / "old"), outputs(tmp_path / "new", curves_json="[1]")
     (new / "runs" / "a" / "map.png").unlink()

@@ -1,5 +1,6 @@
 import json
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -107,3 +108,17 @@ def test_fingerprints_take_names_that_are_not_utf8() -> None:
 def test_what_has_no_exact_plain_form_is_refused(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         fingerprint(value)
+
+
+@dataclass(frozen=True)
+class Programme(Recipe):
+    """`Recipe`, had it been renamed."""
+
+    SAVED_AS: ClassVar[str] = "Recipe"
+
+
+def test_a_renamed_class_is_saved_and_read_under_its_old_name() -> None:
+    plain = to_plain(Recipe(epochs=3))
+    assert to_plain(Programme(epochs=3)) == plain
+    assert from_plain(plain, Programme, Head) == Programme(epochs=3)
+    assert fingerprint(Programme()) == fingerprint(Recipe())

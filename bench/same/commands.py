@@ -98,7 +98,7 @@ def _training() -> Iterator[Command]:
         "two-phase", "--recipe mobilenetv2-two-phase --backbone timm:test_resnet --weights random "
         "--thaw-from -5 --head-epochs 2 --epochs 2", "data/two.csv",
     )  # fmt: skip
-    yield _train("baseline-cnn", f"{extract} logistic --baseline cnn --head-epochs 1")
+    yield _train("baseline-cnn", f"{extract} logistic --baseline cnn")
     yield _train("baseline-same", f"{extract} logistic --baseline backbone", "data/parts")
     yield _train("table", f"{extract} logistic --val 0.2 --test 0.2", "data/two.csv")
     yield _train("faulty", f"{extract} logistic --max-bad 0.5", "data/faulty", code=3)
@@ -138,8 +138,8 @@ def _models() -> Iterator[Command]:
     yield _made("predict", "predict runs/auto/model data/new data/shapes/dark/00.png --top 3")
     yield _made("predict-stdin", "predict runs/cut -", stdin="data/new/0.png\ndata/new/1.png\n")
     yield _made("predict-faulty", "predict runs/auto data/faulty/dark", code=3)
-    yield _made("evaluate", "evaluate runs/auto", quick=True)
-    yield _made("evaluate-json", "evaluate runs/cut --json")
+    yield _made("evaluate", "evaluate runs/auto data/shapes", quick=True)
+    yield _made("evaluate-json", "evaluate runs/cut data/shapes --json")
     yield _made("evaluate-all", "evaluate runs/auto data/shapes --part all")
     yield _made("evaluate-parts", "evaluate runs/table/model data/parts --json")
     yield _made("evaluate-strangers", "evaluate runs/table data/shapes --part all", code=3)
@@ -217,7 +217,7 @@ def _others() -> Iterator[Command]:
     """What needs no run."""
     yield _made("check", "check data/shapes --backbone none", quick=True)
     yield _made("check-json", "check data/shapes --json")
-    yield _made("check-faulty", "check data/faulty --backbone tiny:16 --json", code=3)
+    yield _made("check-faulty", "check data/faulty --backbone tiny:16 --max-bad 0.5 --json", code=3)
     yield _made("check-table", "check data/two.csv --backbone none")
     yield _made(
         "views", "views data/new/noise.png --out views.png --flip both --rotation 0.2 --size 64"
@@ -233,6 +233,7 @@ def _others() -> Iterator[Command]:
     yield _made("recipes", "recipes", quick=True)
     yield _made("recipes-json", "recipes --json")
     yield _made("version", "--version")
+    yield _made("completion", "completion bash")
     yield _made("help", "--help", quick=True)
     yield from (_made(f"help-{name}", f"{name} --help") for name in HELPED)
 

@@ -84,6 +84,11 @@ MASKS = (
         "of the run",
         r"\1",
     ),
+    Mask("*.html", rf"{SECONDS}[^\w<>\"]{{1,6}}(?:GB|MB|ГБ|МБ)(?=</td></tr></tbody>)", "memory"),
+    Mask("mlruns/*/metrics/*/seconds", r" \S+ ", "seconds of an epoch"),
+    Mask("mlruns/*/mlflow.source.name", r"^\S+/(?=headstart/)", "the folder of the code"),
+    Mask("mlruns/*", r"\b(?:\d{13}|\d{18}|[0-9a-f]{32})\b", "dates and random names"),
+    Mask("said/*.err", r"\b[0-9a-f]{32}\b", "the random name of a run in MLflow"),
     Mask("said/*.out", rf'("seconds": ){SECONDS}', "how long it took", r"\1"),
     Mask("said/*.out", r"(seconds by stage\n)(?:  .*\n)+", "seconds of the stages", r"\1"),
     Mask("said/*.out", rf"^total {SECONDS} s;", "of the run"),
@@ -92,6 +97,12 @@ MASKS = (
     Mask("said/*.err", rf"about {SECONDS} (?:s|min|h) for", "a guess from the first batch"),
     Mask("said/*.err", rf"\({SECONDS}(?: images)?(?:/s| s each)\)", "so many a second"),
     Mask("said/*.err", rf" {SECONDS} s(?= <>|$)", "how long something took"),
+)
+
+NAMES = (  # of files that are called otherwise each time
+    (r"^mlruns/\d{6,}/[0-9a-f]{32}/", "mlruns/experiment/run/"),
+    (r"^mlruns/\d{6,}/", "mlruns/experiment/"),
+    (r"(events\.out\.tfevents)\..*$", r"\1"),
 )
 
 
@@ -147,8 +158,14 @@ def judged(name: str, one: bytes, other: bytes) -> tuple[str, str]:
 
 
 def _named(folder: Path) -> dict[str, Path]:
-    paths = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*"))}
+    paths = {_called(p.relative_to(folder).as_posix()): p for p in sorted(folder.rglob("*"))}
     return {n: p for n, p in paths.items() if p.is_file() and not n.startswith(ELSEWHERE)}
+
+
+def _called(name: str) -> str:
+    for pattern, put in NAMES:
+        name = re.sub(pattern, put, name)
+    return name
 
 
 def _moved(name: str, intended: Iterable[Intended]) -> str:
@@ -160,14 +177,35 @@ def _moved(name: str, intended: Iterable[Intended]) -> str:
 
 def _plain(name: str, data: bytes, folder: Path) -> bytes:
     """Without what differs by its nature."""
+    if name.endswith(".tfevents"):
+        data = _events(data)
     data = data.replace(str(folder).encode(), b"<folder>")
-    if Path(name).suffix not in TEXTS:
+    if not _is_text(name):
         return data
     text = data.decode("utf-8", "surrogateescape")
     for mask in MASKS:
         if fnmatchcase(name, mask.files):
             text = re.sub(mask.text, mask.put, text, flags=re.MULTILINE)
     return text.encode("utf-8", "surrogateescape")
+
+
+def _is_text(name: str) -> bool:
+    return Path(name).suffix in TEXTS or name.startswith("mlruns/")
+
+
+def _events(data: bytes) -> bytes:
+    """What TensorBoard's records say, a line each, without their dates and measured seconds."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    lines, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 8], "little")
+        event = Event.FromString(data[at + 12 : at + 12 + size])
+        for value in event.summary.value:
+            told = "" if value.tag.endswith("/seconds") else str(value)
+            lines.append(f"{event.step} {value.tag} {told}")
+        at += 16 + size
+    return "\n".join(lines).encode()
 
 
 def _dropped(data: bytes, drops: Iterable[Intended]) -> bytes:
@@ -189,7 +227,7 @@ def _numbers(name: str, data: bytes) -> Any:
             return sorted(_array(arrays[name]) for name in arrays)
     if kind in (".png", ".gif", ".webp", ".jpg"):
         return _frames(data)
-    if kind not in TEXTS:
+    if not _is_text(name):
         return data
     text = data.decode("utf-8", "surrogateescape")
     if kind == ".html":
@@ -223,7 +261,7 @@ def _frames(data: bytes) -> list[Any]:
 
 
 def _first_difference(name: str, one: bytes, other: bytes) -> str:
-    if Path(name).suffix not in TEXTS:
+    if not _is_text(name):
         return f"{len(one):,} and {len(other):,} bytes"
     texts = (data.decode("utf-8", "replace").splitlines() for data in (one, other))
     for number, (a, b) in enumerate(zip_longest(*texts, fillvalue=""), start=1):

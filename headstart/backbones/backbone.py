@@ -74,7 +74,19 @@ def _with_origin(plain: Any) -> Any:
     if not isinstance(plain, dict) or not isinstance(plain.get("weights"), str):
         return plain
     words, others = plain["weights"], {k: v for k, v in plain.items() if k != "weights"}
-    return {**others, "origin": next(o for sign, o in _SIGNS if re.search(sign, words))}
+    return {**others, "origin": _origin(words)}
+
+
+def weights_asked(words: str) -> str:
+    """The `weights` that made a card of an earlier version say these words of their origin."""
+    if words == "made on the spot":  # said of a backbone whose usual weights are random
+        return "pretrained"
+    origin = _origin(words)
+    return origin if origin in ("pretrained", "random") else words
+
+
+def _origin(words: str) -> Origin:
+    return next(origin for sign, origin in _SIGNS if re.search(sign, words))
 
 
 _SIGNS: tuple[tuple[str, Origin], ...] = (

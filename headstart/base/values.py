@@ -84,7 +84,16 @@ def to_plain(value: Any) -> dict[str, Any]:
     """
     if isinstance(value, Record):
         return value.to_plain()
-    return {"kind": type(value).__name__} | _fields(value)
+    return {"kind": kind_of(type(value))} | _fields(value)
+
+
+def kind_of(cls: type[Any]) -> str:
+    """The `kind` that specs of a class are written with, whatever the class is called now.
+
+    It is the class's own name, or its `SAVED_AS` where files, or fingerprints of its values, were
+    written before the class was renamed.
+    """
+    return str(cls.__dict__.get("SAVED_AS", cls.__name__))
 
 
 def from_plain(plain: Any, *kinds: type[T]) -> T:
@@ -193,7 +202,7 @@ def _given(kind: Any, plain: Any, at: str) -> dict[str, Any]:
 
 def _spec(plain: Any, at: str, kinds: Kinds) -> Any:
     given = dict(entries(plain, at))
-    named: dict[str, Any] = {k.__name__: k for k in kinds if not issubclass(k, Record)}
+    named: dict[str, Any] = {kind_of(k): k for k in kinds if not issubclass(k, Record)}
     kind = named.get(str(given.pop("kind", None)))
     if kind is None:
         raise UnknownName("kind of value", str(plain.get("kind")), named)

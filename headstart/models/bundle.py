@@ -42,6 +42,7 @@ FORMAT = 2  # format 1 had no limits
 FILES = ("card.json", "golden.json", "graph.onnx", "model.json", "weights.safetensors")
 MANIFEST = "manifest.json"
 GOLDEN_TOLERANCE = 1e-3  # of a probability; measured between processors: 1e-5
+UNREADABLE = (HeadstartError, SafetensorError, KeyError, TypeError, ValueError)
 PACKAGES = ("headstart", "numpy", "onnxruntime", "pillow", "timm", "torch")
 
 
@@ -55,34 +56,27 @@ class Bundle:
 
 
 def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = None) -> Bundle:
-    """Write `model` to a new folder and load it; raises FileExistsError if `folder` exists.
+    """Write `model` to a new folder, which exists only once the loader has read the bundle.
 
-    told: a description of how the model was made, kept in `facts`.
+    told: a description of how the model was made, kept in `facts`. Raises FileExistsError if
+    `folder` exists, DataError for class names that training refuses, and BundleError if the
+    bundle could not be loaded.
     """
     folder = Path(folder)
+    model.target.check_names()
     frozen = _frozen(model.backbone)
     if isinstance(model.backbone, Backbone):
         _check_export(frozen, model.backbone)
-    facts = {
-        **target_to_plain(model.target),
-        "head": {"kind": model.head.kind, "settings": model.head.settings()},
-        "limits": model.limits.settings(),
-        "inputs": list(frozen.inputs),
-        "versions": versions(),
-        **({"told": dict(told)} if told else {}),
-    }
-    tensors = {f"backbone.{k}": np.asarray(v, order="C") for k, v in frozen.weights.items()}
-    tensors |= {f"head.{k}": np.asarray(v, order="C") for k, v in model.head.tensors().items()}
-    tensors |= {f"limits.{k}": v for k, v in model.limits.tensors().items()}
-    shipped = replace(model, backbone=frozen)
     with new_folder(folder) as part:
-        write_json(part / "card.json", card_to_plain(frozen.card))
-        write_json(part / "model.json", facts)
-        write_json(part / "golden.json", _golden_answers(shipped))
-        write_bytes(part / "graph.onnx", frozen.graph)
-        write_bytes(part / "weights.safetensors", pack(tensors))
-        write_text(part / MANIFEST, _manifest({n: _sha256(part / n) for n in FILES}))
-    return load(folder)
+        try:
+            _write(replace(model, backbone=frozen), part, dict(told or {}))
+            bundle = _loaded(part)
+            _check_kept(bundle.model, model)
+        except UNREADABLE as error:
+            raise BundleError(
+                f"{folder} was not written, since this model could not be loaded again: {error}"
+            ) from error
+    return replace(bundle, folder=folder)
 
 
 def load(folder: Path | str, *, module: Any = None) -> Bundle:
@@ -92,13 +86,11 @@ def load(folder: Path | str, *, module: Any = None) -> Bundle:
     again, which can be explained or fine-tuned. Raises Mismatch if it is a different module.
     """
     folder = Path(folder)
-    _verify(folder)
     try:
-        bundle = _read(folder)
-        _check_golden(bundle)
+        bundle = _loaded(folder)
     except BundleError:
         raise
-    except (HeadstartError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise BundleError(f"{folder} is not a bundle that this version reads: {error}") from error
     return bundle if module is None else replace(bundle, model=_rejoined(bundle.model, module))
 
@@ -127,6 +119,48 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _write(model: Model, part: Path, told: dict[str, Any]) -> None:
+    """Every file of the bundle of a model with a frozen backbone."""
+    frozen = model.backbone
+    assert isinstance(frozen, Frozen)
+    facts = {
+        **target_to_plain(model.target),
+        "head": {"kind": model.head.kind, "settings": model.head.settings()},
+        "limits": model.limits.settings(),
+        "inputs": list(frozen.inputs),
+        "versions": versions(),
+        **({"told": told} if told else {}),
+    }
+    tensors = {f"backbone.{k}": np.asarray(v, order="C") for k, v in frozen.weights.items()}
+    tensors |= {f"head.{k}": np.asarray(v, order="C") for k, v in model.head.tensors().items()}
+    tensors |= {f"limits.{k}": v for k, v in model.limits.tensors().items()}
+    write_json(part / "card.json", card_to_plain(frozen.card))
+    write_json(part / "model.json", facts)
+    write_json(part / "golden.json", _golden_answers(model))
+    write_bytes(part / "graph.onnx", frozen.graph)
+    write_bytes(part / "weights.safetensors", pack(tensors))
+    write_text(part / MANIFEST, _manifest({n: _sha256(part / n) for n in FILES}))
+
+
+def _loaded(folder: Path) -> Bundle:
+    """What `load` gives; raises one of UNREADABLE."""
+    _verify(folder)
+    bundle = _read(folder)
+    _check_golden(bundle)
+    return bundle
+
+
+def _check_kept(loaded: Model, model: Model) -> None:
+    """Raises Mismatch unless target and limits came back as they were."""
+    if loaded.target != model.target:
+        raise Mismatch(f"{model.target} came back as {loaded.target}.")
+    if loaded.limits.settings() != model.limits.settings():
+        raise Mismatch(
+            f"limits are numbers; {model.limits.settings()} came back as "
+            f"{loaded.limits.settings()}."
+        )
 
 
 def _frozen(backbone: Backbone | Frozen) -> Frozen:

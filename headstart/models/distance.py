@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.head import Floats, blocks, check_width
+from headstart.base.errors import Mismatch
+from headstart.heads.head import Floats, blocks, check_finite, check_width
 from headstart.heads.nearest import unit
 
 NEIGHBOUR = 5  # the neighbour whose distance counts; the nearest may be a fluke
@@ -17,6 +18,14 @@ class Seen:
     """Features of training rows, (M, D), each scaled to length 1, in half precision."""
 
     rows: NDArray[np.float16]
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or 0 in self.rows.shape:
+            raise Mismatch(
+                f"Features that were seen are rows of numbers, at least one; got an array of shape "
+                f"{self.rows.shape}."
+            )
+        check_finite(self.rows, "Features that were seen")
 
     @classmethod
     def of(cls, x: Floats) -> "Seen":

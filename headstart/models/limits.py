@@ -75,6 +75,15 @@ class Limits:
     far: float = math.inf
     seen: Seen | None = None
 
+    def __post_init__(self) -> None:
+        others = (self.confidence, self.miss, self.far)
+        if not 0 < self.temperature < math.inf or not all(n > -math.inf for n in others):
+            raise Mismatch(
+                f"A model's temperature is a finite number above 0, and its other limits are "
+                f"numbers; got temperature={self.temperature}, confidence={self.confidence}, "
+                f"miss={self.miss}, far={self.far}."
+            )
+
     def region(self, target: Target, answers: Outputs) -> Mapping[str, Array]:
         """Return the labels that are not ruled out for each row, as columns of the target."""
         return target.region(answers, self.miss)
@@ -90,7 +99,7 @@ class Limits:
 
     def settings(self) -> dict[str, float | None]:
         """Return the limits; None for an infinite one, since JSON has no infinity."""
-        numbers = {name: getattr(self, name) for name in NUMBERS}
+        numbers = {name: float(getattr(self, name)) for name in NUMBERS}
         return {name: n if math.isfinite(n) else None for name, n in numbers.items()}
 
     def tensors(self) -> dict[str, NDArray[Any]]:

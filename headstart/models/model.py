@@ -39,6 +39,12 @@ class Model:
                 f"A model's head gives what its target reads; got {self.head.outputs} outputs, "
                 f"and {self.target.outputs} are read."
             )
+        seen = self.limits.seen
+        if seen is not None and seen.rows.shape[1] != self.head.features:
+            raise Mismatch(
+                f"What a model has seen are rows of the features that its head reads; got "
+                f"{seen.rows.shape[1]} and {self.head.features} features."
+            )
         if self.head.features != self.backbone.card.dim:
             raise Mismatch(
                 f"A model's head reads what its backbone gives; got {self.head.features} and "

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from headstart.backbones.backbone import weights_asked
 from headstart.base.errors import HeadstartError, SpecError, UnknownName
 from headstart.base.values import from_plain, read_json, to_plain
 from headstart.models.specs import FeatureExtraction, recipe_from_plain
@@ -48,10 +49,14 @@ def _job(plain: dict[str, Any], job: Job) -> Job:
 
 
 def _asked(value: Any, name: str) -> Any:
-    """Return the requested string, also from a run's record; earlier versions used key `from`."""
+    """Return the requested string, also from a run's record.
+
+    Earlier versions used key `from`, and recorded there what the card said of the weights.
+    """
     if not isinstance(value, dict):
         return value
-    return value.get("asked", value.get("from", value))
+    words = value.get("from", value)
+    return value.get("asked", weights_asked(words) if isinstance(words, str) else words)
 
 
 def _spec(usual: Any, given: Any) -> Any:

@@ -1,5 +1,6 @@
 """Single-label classification."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -109,6 +110,10 @@ class ClassTarget(Target):
                     f"A class must not be called {name!r}, which {RESERVED[name]}: give it another "
                     f"name, such as 'other'."
                 )
+        if twice := [name for name, n in Counter(self.names).items() if n > 1]:
+            raise DataError(
+                f"Every class must have a name of its own; {twice[0]!r} is there twice."
+            )
 
     def decode(self, y: Labels) -> list[str]:
         names = [*self.names, ""]  # -1 indexes the last

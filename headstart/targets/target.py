@@ -134,7 +134,7 @@ class Target(Protocol):
         return self, tuple(values)
 
     def check_names(self) -> None:
-        """Raise DataError for reserved names."""
+        """Raise DataError for reserved names, and for a name that occurs twice."""
         return None
 
     def decode(self, y: Labels) -> list[str]:
