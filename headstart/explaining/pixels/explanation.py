@@ -59,11 +59,8 @@ QUICK = Effort(mistakes=4, right=2, method="places", layers=2, steps=8, drawn=1)
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why a picture gets a class.
-
-    square: (S, S, 3), the network's input. name, score: of the explained class. nearest: training
-    examples, empty without training rows.
-    """
+    """Why a picture gets a class. square: (S, S, 3), the network's input. name, score: of the
+    explained class. nearest: training examples, empty without training rows."""
 
     path: str
     square: NDArray[np.uint8]

@@ -134,11 +134,9 @@ class Aim:
         return ahead.clamp(max=self._enough) - STRANGE * beyond.clamp(min=0)
 
     def _ahead(self, logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
-        """Return the log odds of the target class, or how far the best other class leads.
-
-        Log odds where the score itself counts: among many classes, one can lead with a small
-        score. So too for the other class of a model with a confidence limit.
-        """
+        """Return the log odds of the target, or the lead of the best other class. A model with a
+        confidence limit needs that class's log odds too: among many classes, a class can lead with
+        a small score."""
         if self.towards:
             return log_odds(logits, labels)
         if not self.limits.confidence:
@@ -163,8 +161,7 @@ def distance(x: Tensor, seen: Seen) -> Tensor:  # (N, D) -> (N,)
 
 
 def _largest_block(attack: Attack) -> int:
-    """Return the largest block side, in pixels, that the attack can still change by one level: one
-    level over a block has an L2 norm of its side."""
+    """Return the largest block side, pixels, that may change by one level: its L2 is the side."""
     return MOST if attack.norm == "linf" else int(attack.levels)
 
 

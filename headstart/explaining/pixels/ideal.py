@@ -88,10 +88,7 @@ def ascend(
 def ideal(
     lens: Lens, name: str, plan: IdealPlan | None = None, start: Pixels | None = None
 ) -> Ideal:
-    """Return the picture of `ascend` with the highest log odds, for the class called `name`.
-
-    Raises UnknownName.
-    """
+    """Return the picture of `ascend` with the highest log odds for a class; raises UnknownName."""
     return max(ascend(lens, lens.number(name), plan, start), key=lambda seen: seen.log_odds)
 
 

@@ -59,8 +59,7 @@ class Probe:
 def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
     """Yield the probes of a network, the last layer first; none if it can't be traced.
 
-    Channels come last in Swin and its like; transformers have one token per patch. The shapes tell
-    which.
+    Swin and its like have channels last, transformers one token per patch; shapes decide which.
     """
     graph = traced(backbone.module)
     if graph is None:

@@ -56,8 +56,7 @@ class ExplainedPicture(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedRow(ExplainedPicture):
-    """A test row of a run. name: the predicted class. label: the true one. map: integers, row by
-    row."""
+    """A test row of a run. name: the predicted class. label: the true class. map: integers."""
 
     label: str
     map: tuple[tuple[int, ...], ...]

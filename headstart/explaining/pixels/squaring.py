@@ -70,10 +70,8 @@ class Squaring:
 
 
 def squaring(preprocess: ImageInput, picture: Pixels, largest: int = MOST) -> Squaring:
-    """Return the Squaring of a picture. largest: limit of a block's side, in pixels.
-
-    Raises DataError if a side is longer than MOST pixels.
-    """
+    """Return the Squaring of a picture; largest: of a block's side, pixels. Raises DataError if
+    more than MOST pixels of a side are resized."""
     both = weights(preprocess, picture.shape[:2])
     rows, columns = (np.flatnonzero(w.any(axis=0)) for w in both)
     block = max(1, min(largest, len(rows) // preprocess.size, len(columns) // preprocess.size))

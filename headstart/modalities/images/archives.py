@@ -40,8 +40,7 @@ Opcode = tuple[str, Any, int]  # name, argument, offset in the file
 
 
 def read_archive(root: Path) -> Dataset | None:
-    """Read CIFAR-10 or the Oxford-IIIT pets from a folder, or from the only folder in it; return
-    None if the folder holds neither.
+    """Read CIFAR-10 or the pets from a folder or the only folder in it; None if there is neither.
 
     CIFAR-10, binary or Python version: parts are train (data_batch_*) and test (test_batch).
     Oxford-IIIT pets: classes are breeds, parts are train (trainval.txt) and test (test.txt). Files
@@ -182,8 +181,7 @@ def _labels(file: Path, classes: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=16)
 def _batch(file: Path, size: int, mtime_ns: int) -> _Batch:
-    """Return the layout of a batch file, cached by its size and modification time, so that a
-    picture costs one seek and one read."""
+    """Return a batch file's layout; cached, so that a picture costs one seek and one read."""
     if file.suffix == ".bin":
         if not size or size % (1 + PICTURE):
             raise _damaged(file, f"has {size} bytes, not a multiple of {1 + PICTURE}")

@@ -262,8 +262,7 @@ def readable(head: bytes) -> str:
 
 
 def described(head: bytes) -> str:
-    """Return the format of a file that is not read, by its first HEAD_BYTES, with "a" or "an"; ""
-    if unknown."""
+    """Return the format of a file not read, with its article, by its first HEAD_BYTES; or ""."""
     text = _is_text(head)
     for at, mark, what in _MARKS:
         if head.startswith(mark, at) and head.startswith(_CONTAINERS.get(what, b"")):

@@ -273,8 +273,8 @@ def _pretrained(keras: Any, name: str, size: int) -> Any:
 
 
 def _read(model: Any, weights: Weights, name: str) -> None:
-    """Load a weights file of Keras; raises SourceError for any other file, Mismatch for weights of
-    another network."""
+    """Load Keras' weights file; raises SourceError for another file, Mismatch for another network's
+    weights."""
     path = str(weights.file)
     try:
         _check_one_file(path)

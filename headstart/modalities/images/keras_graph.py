@@ -344,10 +344,7 @@ def _by_channel(kernel: NDArray[np.float32]) -> Tensor:
 def _convolution(
     call: Call, kernel: Tensor, bias: NDArray[np.float32] | None, groups: int
 ) -> nn.Conv2d:
-    """Return a convolution with the layer's stride and padding.
-
-    kernel: (out, in / groups, h, w).
-    """
+    """Return a convolution with the layer's stride and padding. kernel: (out, in/groups, h, w)."""
     conv = _with_weights(kernel, bias, groups)
     conv.stride, conv.dilation = tuple(call.layer.strides), tuple(call.layer.dilation_rate)
     left, right, top, bottom = call.edges(tuple(kernel.shape[2:]), conv.stride)

@@ -23,8 +23,7 @@ def fitting(
 
 @lru_cache(maxsize=16)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return DejaVu Sans, which has most of the world's letters, if matplotlib is installed; else
-    Pillow's default font."""
+    """Return matplotlib's DejaVu Sans, which has most of the world's letters, or a default font."""
     found = find_spec("matplotlib")
     for folder in (found.submodule_search_locations or []) if found else []:
         file = Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf"

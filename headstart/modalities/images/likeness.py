@@ -107,8 +107,7 @@ def _contrast(thumbs: NDArray[np.uint8]) -> Floats:
 
 
 def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
-    """Return pairs (2, P) that hashes missed in groups of up to `most` rows, edited in different
-    ways."""
+    """Return pairs (2, P) that hashes missed in groups of up to `most` rows: different edits."""
     known = {(p.a, p.b) for p in pairs}
     small = (group for group in groups(sorted(known)) if 2 < len(group) <= most)
     missed = [ab for group in small for ab in combinations(group, 2) if ab not in known]
@@ -291,8 +290,7 @@ def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floa
 def _fitted(
     x: Floats, y: Floats, scale: Floats, shift: Floats, *, steps: int
 ) -> tuple[Floats, Floats]:
-    """Improve the scale and shift (P, 2), of rows and columns, that map each `x` to its `y`
-    (P, n, n).
+    """Improve scale and shift (P, 2), of rows and columns, that map each `x` to `y` (P, n, n).
 
     Gauss-Newton least squares over two scales, two shifts, gain and offset (B. Lucas and T. Kanade,
     "An Iterative Image Registration Technique", 1981).

@@ -26,10 +26,8 @@ SHEET_BYTES = 200_000_000  # of the files; a sheet of more is not made
 
 
 class Album:
-    """Thumbnails of a run's pictures, each made once.
-
-    missing: paths of pictures that can't be read or have changed since they were checked.
-    """
+    """Thumbnails of a run's pictures, each made once. missing: paths of pictures that can't be read
+    or have changed since they were checked."""
 
     def __init__(self, sources: Mapping[str, Path | CheckedFile]) -> None:
         self.sources = sources
@@ -55,11 +53,8 @@ class Album:
     def explained(
         self, path: str, preprocess: ImageInput, values: NDArray[np.float32]
     ) -> tuple[str, str]:
-        """Return data URIs of a network's input square and of the square under its map; "" twice
-        if the picture can't be read.
-
-        values: the map (h, w); above 0 is painted orange, below 0 blue.
-        """
+        """Return data URIs of the input square, and of the square under the map `values` (h, w),
+        orange above 0 and blue below; two "" if the picture can't be read."""
         pixels = self._decoded(path, preprocess.resize)
         if pixels is None:
             return "", ""
@@ -80,8 +75,7 @@ class Album:
         return [uri(Image.fromarray(cell)) for cell in cells]
 
     def sheet(self, paths: Iterable[str]) -> "Sheet | None":
-        """Return all pictures as tiles of one; None if their files have more than SHEET_BYTES, or
-        none can be read."""
+        """Return all pictures as tiles of one; None if none can be read, or for too many bytes."""
         listed = list(paths)
         if sum(self._size(path) for path in listed) > SHEET_BYTES:
             return None

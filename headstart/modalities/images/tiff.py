@@ -146,10 +146,8 @@ class TiffLayout:
 
     @cached_property
     def byte_palette(self) -> bytes:
-        """RGB of a palette with 8-bit values where 16-bit ones belong, or b"".
-
-        libtiff, and with it most readers, recognises such palettes by their largest value.
-        """
+        """RGB of a palette with 8-bit values where 16-bit ones belong, or b""; libtiff, and with it
+        most readers, recognises such a palette by its largest value."""
         colours = self.tags.get(Tag.COLORMAP)
         if self.photometric != PALETTE or colours is None or len(colours) % 3:
             return b""

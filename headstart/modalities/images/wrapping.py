@@ -46,11 +46,9 @@ def wrap(
     size: side of the module's input square, pixels. mean, std: of each channel, or of all, on the
     scale 0..1. A Keras model has its own size, and takes 0..255 unless mean and std are given or it
     is one of keras.applications. blocks: names or globs of the parts that are thawed together; by
-    default they are found among the children. name: of the backbone, by default the class name.
-
-    A last nn.Linear called fc, classifier, head or heads, or the last Dense of a Keras model, is
-    left out, since a new head replaces it. An output (N, C, h, w) is averaged over h and w. The
-    module is copied and runs in inference mode.
+    default they are found among the children. name: by default the class name. A last nn.Linear
+    called fc, classifier, head or heads, or the last Dense of a Keras model, is left out for the
+    new head. An output (N, C, h, w) is averaged over h and w. The module is copied.
 
     Raises SpecError, UnknownName or Mismatch for a module that can't be a backbone.
 
@@ -200,8 +198,7 @@ def _sample(eats: ImageInput) -> Tensor:
 
 @torch.inference_mode()
 def _answer(module: nn.Module, x: Tensor, name: str) -> Tensor:
-    """Return the module's output for `x`; raises SpecError if it fails or is no tensor, or if the
-    module changes `x`."""
+    """Return the output for `x`; raises SpecError for an error, no tensor, or a changed `x`."""
     given = x.clone()
     try:
         answer = module(given)
