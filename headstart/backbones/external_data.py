@@ -89,7 +89,7 @@ def _tensors(model: memoryview) -> Iterator[_Tensor]:
             yield _tensor(fields, path)
         for number, value in fields:
             if number in HOLDS[kind] and isinstance(value, memoryview):
-                longer = (*path, number)[: len(INITIALIZER) + 1]  # longer paths are alike
+                longer = (*path, number)[: len(INITIALIZER) + 1]  # enough to compare
                 waiting.append((HOLDS[kind][number], value, longer))
 
 

@@ -48,7 +48,7 @@ class Input(Protocol[Raw]):
         ...
 
     def fingerprint(self) -> str:
-        """Return a part of the cache keys; changes whenever `prepare` would."""
+        """Return a part of the cache keys that changes whenever `prepare` changes."""
         ...
 
     def first_layer(self) -> "nn.Module":

@@ -36,7 +36,7 @@ class Source(Protocol):
     def weight_files(self) -> tuple[str, ...]: ...
 
     def load(self, id: str, weights: Weights) -> Backbone:
-        """Raises UnknownName with the nearest id, SourceError if weights are unavailable."""
+        """Load a backbone; raises UnknownName, or SourceError for unavailable weights."""
 
     def build(self, card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
         """Build the network `card.architecture`, with arbitrary weights, and its blocks."""

@@ -53,8 +53,7 @@ def fit_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:
 def folds_of(
     strata: NDArray[np.int64], groups: Sequence[str] = (), folds: int = FOLDS
 ) -> NDArray[np.int64]:
-    """Return the fold that holds each row out, (N,); -1 for a row with a stratum that has no other
-    group.
+    """Return each row's held-out fold, (N,); -1 for a group with a stratum that no other group has.
 
     strata: integers whose proportions the folds keep, such as classes. groups: rows with the same
     name stay in one fold; a row with an empty or no name is its own group. A fold takes

@@ -29,7 +29,7 @@ LINE = np.linspace(0, 1, 11)  # interpolation weights between start and end
 
 @dataclass(frozen=True, eq=False)
 class ThawedBackbone:
-    """A copy of a backbone prepared for fine-tuning: what is thawed and where it is cut.
+    """A copy of a backbone prepared for fine-tuning, its thawed parameters and its cut.
 
     cut: None, so that the whole network runs, if there is no usable cut before the first thawed
     layer or if the images change in every step.

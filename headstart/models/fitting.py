@@ -141,7 +141,7 @@ def from_scratch(
 ) -> FitResult:
     """Train all of an untrained backbone and a new head, from prepared examples.
 
-    Uses the schedule of `spec.finetune` at the head's learning rate.
+    Uses the schedule of `spec.finetune`; its learning rate 0 means the head's.
     """
     assert spec.finetune is not None
     settings = spec.finetune.from_scratch(spec.head.head_lr)

@@ -153,7 +153,7 @@ def compiled(network: Network) -> Callable[[Tensor], Tensor]:
     """Return the network under torch.compile; the first call raises SpecError if that fails."""
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
-    forward = torch.compile(network, options={"fallback_random": True})  # dropout as uncompiled
+    forward = torch.compile(network, options={"fallback_random": True})  # same dropout draws as uncompiled
 
     def run(x: Tensor) -> Tensor:
         try:
@@ -170,7 +170,7 @@ def compiled(network: Network) -> Callable[[Tensor], Tensor]:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """Return activations (N, C, H, W) in channels-last memory layout; pixels are so already."""
+    """Return activations (N, C, H, W) in channels-last memory; pixels already have that layout."""
     if x.dim() == 4 and x.is_floating_point():
         return x.contiguous(memory_format=torch.channels_last)
     return x
