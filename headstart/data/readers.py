@@ -86,12 +86,11 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
 
 
 def read_manifest(path: Path, target: str = "") -> Dataset:
-    """Read the examples listed in a CSV or Parquet file with the columns path and label, or those
-    of another kind of target in place of label.
+    """Read the examples listed in a CSV or Parquet file.
 
-    Paths are absolute or relative to the manifest's folder. Optional columns: part (train, val,
-    test; also as `split`, `subset` or `fold`, see `_part_columns`), group (rows of one group stay
-    in one part) and stratum. Cells become text by `cells.as_text`. Missing files are in `left_out`.
+    Columns: path (absolute or relative to the manifest's folder), label (or what another kind of
+    target reads), and optionally part (train, val, test; see `_part_columns`), group (rows of one
+    group stay in one part) and stratum. Missing files are in `left_out`.
 
     Raises DataError for missing columns, empty labels, cells that are not text, unknown parts,
     repeated paths, or if no file exists.

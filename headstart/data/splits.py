@@ -16,7 +16,7 @@ from headstart.data.dataset import PARTS, Dataset, LeftOut
 
 Unit = tuple[int, ...]  # rows that stay together
 Cell = tuple[int, str]  # a row's stratum by its label, and its stratum in the data
-RANK = ("test", "val", "train")  # the part that keeps a picture named in several
+RANK = ("test", "val", "train")  # the first of a picture's named parts keeps it
 NAMED = 5  # strata in a message
 FIRST = ("train", "test", "val")  # the order of filling if a label has fewer units than parts
 
@@ -73,8 +73,7 @@ def split(
 ) -> Splits:
     """Return parts with their shares of every class and stratum, without splitting units.
 
-    together: groups of rows, such as duplicates. They and `dataset.groups` are units, which stay in
-    one part.
+    together: groups of rows, such as duplicates; they and `dataset.groups` are the units.
 
     Parts named by the data are kept, and missing parts are taken from a present one in proportion
     to the plan's shares: test from val or else train, val from train, train from val. A row without
