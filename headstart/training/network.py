@@ -153,7 +153,7 @@ def compiled(network: Network) -> Callable[[Tensor], Tensor]:
     """Return the network under torch.compile; the first call raises SpecError if that fails."""
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
-    forward = torch.compile(network, options={"fallback_random": True})  # same dropout draws as uncompiled
+    forward = torch.compile(network, options={"fallback_random": True})  # dropout as uncompiled
 
     def run(x: Tensor) -> Tensor:
         try:
