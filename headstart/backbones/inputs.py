@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.base.errors import SpecError
+from headstart.base.errors import Mismatch, SpecError
 from headstart.base.extensions import Extensions
 from headstart.base.store import digest
 from headstart.base.values import from_plain, to_plain
@@ -23,17 +23,23 @@ Batch = Mapping[str, NDArray[Any]]  # N prepared examples, by the graph's input 
 Raw = TypeVar("Raw")  # one decoded example; an image is (H, W, 3) uint8
 
 
+PATH = "path"  # the column of a manifest that names files
+
+
 class Input(Protocol[Raw]):
     """One kind of example. Subclass it as a frozen dataclass, whose fields a card saves.
 
     kind: name in cards. noun: name of the examples in messages. suffixes: of example files in a
-    folder. unmeant: the answer of `why_not` for other files.
+    folder. unmeant: the answer of `why_not` for other files. column: of a manifest, which holds
+    the path of an example or, under another name than "path", the example itself as text, which
+    `fetch` is then given.
     """
 
     kind: ClassVar[str]
     noun: ClassVar[str]
     suffixes: ClassVar[Collection[str]] = ()
     unmeant: ClassVar[str] = "not an example"
+    column: ClassVar[str] = PATH
 
     def fetch(self, where: Any) -> bytes:
         """Return the bytes of an example, which identify it; raises OSError or DataError."""
@@ -99,6 +105,15 @@ class Input(Protocol[Raw]):
         if settings:
             raise SpecError(f"{', '.join(settings)} can't be chosen for {self.noun}.")
         return self
+
+
+def check_kind(takes: Input[Any], data: Input[Any] | None, name: str) -> None:
+    """Raise Mismatch unless the data is of the kind that the backbone called `name` takes."""
+    if data is not None and data.kind != takes.kind:
+        raise Mismatch(
+            f"A backbone is given the kind of examples that it was made for: {name} takes "
+            f"{takes.noun}, and the data holds {data.noun}. Name another --backbone."
+        )
 
 
 def digest_of(example: Batch) -> bytes:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from headstart.backbones.inputs import Input
+
 COLUMNS = ("path", "predicted", "score", "reason", "error")  # of --csv; then all scores
 UNKNOWN = "unknown"  # the answer of a model that abstains
 
@@ -83,16 +85,19 @@ class Answers:
 Answering = Callable[["hs.Dataset", Listener], Answers]
 
 
-def print_answers(answering: Answering, args: argparse.Namespace, at_once: int = 0) -> int:
+def print_answers(
+    answering: Answering, args: argparse.Namespace, input: "Input[Any]", at_once: int = 0
+) -> int:
     """Predict the files in `args`, print the answers and return the exit code.
 
-    at_once: files per output of --csv and --jsonl; 0 for all.
+    input: the kind of examples that the model takes. at_once: files per output of --csv and
+    --jsonl; 0 for all.
     """
     if args.csv and str(args.csv) != "-":
         if args.csv.exists():
             raise SpecError(f"{args.csv} is there already: name another --csv.")
         check_folder(args.csv.parent)
-    files, left_out = hs.find(named_files(args.files))
+    files, left_out = hs.find(named_files(args.files), input=input)
     if args.csv or args.jsonl:
         return _streamed(answering, files, left_out, args, at_once or len(files))
     answers = answering(files, Terminal())

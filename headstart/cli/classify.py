@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 import headstart as hs
+from headstart.base.listener import Listener
 from headstart.cli.answers import Answers, print_answers
 from headstart.cli.flags import BUNDLE_RUNTIME, add_files_flags, add_weights_flag, made
 from headstart.cli.parser import Parser
@@ -25,6 +26,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 def run(args: argparse.Namespace) -> int:
     runtime = made(hs.Runtime(), args)
     backbone = hs.load_backbone(args.backbone, weights=args.weights)
-    return print_answers(
-        lambda files, _: Answers(*hs.classify(backbone, files, runtime=runtime)), args
-    )
+
+    def answering(files: "hs.Dataset", listener: Listener) -> Answers:
+        return Answers(*hs.classify(backbone, files, runtime=runtime))
+
+    return print_answers(answering, args, backbone.card.input)

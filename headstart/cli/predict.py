@@ -38,4 +38,4 @@ def run(args: argparse.Namespace) -> int:
         sets = model.limits.region(found.target, found.outputs).get("not_ruled_out")
         return Answers(found, table.left_out, model.doubts(found, table), sets)
 
-    return print_answers(answering, args, AT_ONCE)
+    return print_answers(answering, args, model.backbone.card.input, AT_ONCE)

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.inputs import Input
 from headstart.base.errors import DataError
 from headstart.base.values import Record
 from headstart.targets.classes import as_target, class_names
@@ -53,11 +53,11 @@ class Content:
 class CheckedFile:
     """A file and the digest that its bytes must have, "" for any bytes."""
 
-    path: Path
+    path: Any
     digest: str = ""
 
     @classmethod
-    def of(cls, source: "Path | CheckedFile") -> "CheckedFile":
+    def of(cls, source: "Any | CheckedFile") -> "CheckedFile":
         """Return `source`, or a path as a file that may hold any bytes."""
         return source if isinstance(source, CheckedFile) else cls(source)
 
@@ -73,10 +73,11 @@ class Dataset:
         row has none.
     contents: digests from `good_rows`, one per row, () before the check.
     left_out: the files that are not used.
+    input: the kind of the examples, if it is known; a source is a path, or what its `fetch` takes.
     """
 
     ids: tuple[str, ...]
-    sources: tuple[Path, ...]
+    sources: tuple[Any, ...]
     labels: tuple[Any, ...]
     target: Target
     parts: tuple[str, ...] = ()
@@ -84,11 +85,12 @@ class Dataset:
     strata: tuple[str, ...] = ()
     contents: tuple[Content, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    input: Input[Any] | None = None
 
     def __init__(
         self,
         ids: tuple[str, ...],
-        sources: tuple[Path, ...],
+        sources: tuple[Any, ...],
         labels: tuple[Any, ...],
         target: Target | tuple[str, ...] = (),
         *,

@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.inputs import Input
+from headstart.backbones.inputs import PATH, Input
+from headstart.base.cells import as_text
 from headstart.base.errors import DataError
+from headstart.base.tables import Columns
 from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.readers import ID, MANIFESTS, records_of
 from headstart.data.walking import about_links, display, walk
 from headstart.targets.classes import UNLABELLED
 
@@ -25,16 +28,19 @@ def find(paths: Sequence[Path], input: Input[Any]) -> tuple[Dataset, tuple[LeftO
             f"There must be at least one image to look at; got {why or 'no path'}."
             f"{about_links(left_out)}"
         )
-    n = len(found)
-    return Dataset(tuple(found), tuple(found.values()), (0,) * n, (UNLABELLED,)), tuple(left_out)
+    ids, sources = tuple(found), tuple(found.values())
+    data = Dataset(ids, sources, (0,) * len(ids), (UNLABELLED,), input=input)
+    return data, tuple(left_out)
 
 
 def _each(
     paths: Sequence[Path], input: Input[Any], left_out: list[LeftOut]
-) -> Iterator[tuple[str, Path]]:
+) -> Iterator[tuple[str, Path | str]]:
     for path in paths:
         try:
-            if path.is_dir():
+            if input.column != PATH and path.suffix.lower() in MANIFESTS:
+                yield from _rows(path, input)
+            elif path.is_dir():
                 yield from _inside(path, input, left_out)
             elif path.is_file():
                 yield display(path), path
@@ -43,6 +49,12 @@ def _each(
                 left_out.append(LeftOut(display(path), why))
         except OSError as error:
             left_out.append(LeftOut(display(path), error.strerror or str(error)))
+
+
+def _rows(path: Path, input: Input[Any]) -> Iterator[tuple[str, str]]:
+    """The examples that a manifest holds as text, named by its column `id` or their numbers."""
+    for number, cells in records_of(path, Columns((input.column,), (ID,))):
+        yield as_text(cells.get(ID)) or str(number), as_text(cells.get(input.column))
 
 
 def _inside(folder: Path, input: Input[Any], left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]:

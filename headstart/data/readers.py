@@ -4,10 +4,11 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.inputs import Input
+from headstart.backbones.inputs import PATH, Input
 from headstart.base.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
 from headstart.base.errors import DataError, UnknownName
 from headstart.base.tables import (
@@ -28,6 +29,7 @@ from headstart.targets.target import Row, Target
 PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides which are read
 MANIFESTS = (".csv", ".parquet", ".pq")
 OPTIONAL = (*PART_COLUMNS, "group", "stratum")
+ID = "id"  # the column that names rows which are no files
 EMPTY_CLASS = "class folder holds no images"
 UNREADABLE = "cannot be read"
 LAYOUT = (
@@ -45,7 +47,7 @@ class _Row:
     """
 
     id: str
-    source: Path
+    source: Path | str
     asked: Row
     part: str = ""
     group: str = ""
@@ -85,7 +87,7 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
     return _dataset(rows, [*left_out, *_empty_classes(found, rows, layout)])
 
 
-def read_manifest(path: Path, target: str = "") -> Dataset:
+def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     """Read the examples listed in a CSV or Parquet file.
 
     Columns: path (absolute or relative to the manifest's folder), label (or what another kind of
@@ -95,16 +97,20 @@ def read_manifest(path: Path, target: str = "") -> Dataset:
     Raises DataError for missing columns, empty labels, cells that are not text, unknown parts,
     repeated paths, or if no file exists.
     """
-    table, kind = csv_rows if path.suffix.lower() == ".csv" else parquet_rows, _kind(path, target)
-    records = list(table(path, Columns(("path", *kind.reads), OPTIONAL)))
+    kind = _kind(path, target, input.column)
+    records = records_of(path, Columns((input.column, *kind.reads), (*OPTIONAL, ID)))
     columns = _part_columns([cells for _, cells in records])
     rows, left_out = list[_Row](), _unused_columns(path, records, columns)
     listed, folder = dict[str, int](), path.parent.resolve()
     for number, cells in records:
         where = f"{display(path)}, row {number}"
         part = _part(cells, columns, where)
-        row = replace(_manifest_row(path, folder, cells, kind.reads, where), part=part)
-        if _is_file(row.source):
+        make = _file_row if input.column == PATH else partial(_text_row, input.column, number)
+        row = make(path, folder, cells, where)
+        asked = {name: _text(cells, name, where) for name in kind.reads}
+        groups = {name: _text(cells, name, where) for name in ("group", "stratum")}
+        row = replace(row, asked=asked, part=part, where=where, **groups)
+        if isinstance(row.source, str) or _is_file(row.source):
             _refuse_again(path, row, number, listed)
             rows.append(row)
         else:
@@ -120,16 +126,21 @@ def read_manifest(path: Path, target: str = "") -> Dataset:
     return _dataset(rows, left_out, kind)
 
 
-def _kind(path: Path, target: str) -> type[Target]:
+def records_of(path: Path, columns: Columns) -> list[tuple[int, Cells]]:
+    """Return the rows of a manifest, a CSV or Parquet file, each with its number."""
+    return list((csv_rows if path.suffix.lower() == ".csv" else parquet_rows)(path, columns))
+
+
+def _kind(path: Path, target: str, example: str) -> type[Target]:
     """Return the kind of target of this name, or the first whose columns the manifest has.
 
     Classes come first, so that a package that adds a kind does not change their manifests.
     """
     if target:
         return target_kind(target)
-    if not ClassTarget.detect(column_names(path, ("path", *ClassTarget.reads))):
+    if not ClassTarget.detect(column_names(path, (example, *ClassTarget.reads))):
         for kind in kinds().values():
-            if kind.detect(column_names(path, ("path", *kind.reads))):
+            if kind.detect(column_names(path, (example, *kind.reads))):
                 return kind
     return ClassTarget
 
@@ -278,25 +289,23 @@ def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
     return next(iter(parts.values()), "")
 
 
-def _manifest_row(path: Path, folder: Path, cells: Cells, reads: Sequence[str], where: str) -> _Row:
-    """Return a row of the manifest at `path`, whose paths are relative to `folder`."""
-    text = {name: _text(cells, name, where) for name in ("path", *reads, "group", "stratum")}
-    relative = _spelled(folder, text["path"])
-    if NOT_UTF8.search(text["path"]) and not _is_file(folder / relative):
+def _file_row(path: Path, folder: Path, cells: Cells, where: str) -> _Row:
+    """Return a row that names a file; its path is relative to `folder`."""
+    text = _text(cells, PATH, where)
+    relative = _spelled(folder, text)
+    if NOT_UTF8.search(text) and not _is_file(folder / relative):
         raise unreadable_text(path)
-    return _Row(
-        display(relative),
-        folder / relative,
-        {name: text[name] for name in reads},
-        group=text["group"],
-        stratum=text["stratum"],
-        where=where,
-    )
+    return _Row(display(relative), folder / relative, {})
+
+
+def _text_row(column: str, number: int, path: Path, folder: Path, cells: Cells, where: str) -> _Row:
+    """A row that holds its example as text; its id is in the column `id`, or its number."""
+    return _Row(_text(cells, ID, where) or str(number), _text(cells, column, where), {})
 
 
 def _text(cells: Cells, column: str, where: str) -> str:
     """Return a cell of a manifest as text; a DataError names its row and column."""
-    read = path_text if column == "path" else as_text if column in OPTIONAL else as_label
+    read = path_text if column == "path" else as_text if column in (*OPTIONAL, ID) else as_label
     try:
         text = read(cells.get(column))
     except DataError as error:

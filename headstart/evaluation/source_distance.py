@@ -137,6 +137,9 @@ def unlike(
     Unreadable examples are skipped; raises DataError if none can be read.
     """
     card, memory = backbone.card, remembered(backbone.module)
+    if data.input is not None and data.input.kind != card.input.kind:
+        why = f"{card.name} takes {card.input.noun}, and the data holds {data.input.noun}"
+        return Unlike(card.name, why=why)
     if memory is None and trained_head(backbone) is None:
         return Unlike(card.name, why=f"{card.name} {FORGETFUL}")
     now, few = (runtime or Runtime()).resolved(), sample(data, most, seed)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch, digest_of
+from headstart.backbones.inputs import Batch, check_kind, digest_of
 from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import RunContext
 from headstart.base.errors import Mismatch, StoreError
@@ -126,6 +126,7 @@ def extract(
     stored as they are computed: after an interruption the same call resumes. Raises StoreError if
     the store can't be written, Mismatch if an engine fails its check.
     """
+    check_kind(backbone.card.input, dataset.input, backbone.card.name)
     place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap)
     return _run(_Work(place, dataset, 1, listener or Listener(), stage))[0]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from headstart.base.errors import Mismatch, SpecError, UnknownName
 from headstart.targets.metrics import ClassWeights as ClassWeights
 from headstart.targets.metrics import softmax as softmax
 from headstart.targets.metrics import weight_of_classes as weight_of_classes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Floats = NDArray[np.floating[Any]]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
@@ -40,6 +43,14 @@ class Head(Protocol):
     def scores(self, x: Floats) -> NDArray[np.float32]: ...  # (N, D) -> (N, C), rows sum to 1
     def tensors(self) -> dict[str, NDArray[Any]]: ...  # saved in a bundle
     def settings(self) -> dict[str, float]: ...  # saved with the tensors
+
+
+@runtime_checkable
+class TunableHead(Head, Protocol):
+    """A head of another family that fine-tuning can go on from, as a module and back."""
+
+    def as_module(self) -> "nn.Module": ...  # (N, D) -> (N, K), equal to `raw`
+    def from_module(self, module: "nn.Module") -> Head: ...  # the head that it became
 
 
 class Table(Protocol):

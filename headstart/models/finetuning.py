@@ -123,7 +123,7 @@ def tune(
     share = _wise(network, recipe, trained, val) if recipe.wise and len(val.ids) else 1.0
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     thawed.backbone.module.eval().requires_grad_(False)
-    return Tuned(_named(thawed.backbone), head_of(module), trained, counted, share)
+    return Tuned(_named(thawed.backbone), head_of(module, head), trained, counted, share)
 
 
 def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> float:

@@ -296,10 +296,19 @@ def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
     def figures(rows: Table) -> Figures:
         if not len(rows.y):
             return NOTHING
+        if not model.target.counts_right:
+            return _mean_loss(model, rows), None
         scores = model.head.scores(rows.x)
         return log_loss(scores, rows.y), accuracy(scores, rows.y)
 
     return Epoch("head", SOLVED, None, *figures(train), *figures(val), 0.0)
+
+
+def _mean_loss(model: Model, rows: Table) -> float:
+    import torch
+
+    raw, target = torch.from_numpy(model.head.raw(rows.x)), model.target
+    return float(target.loss(raw, target.soft(rows.y)).double().mean())
 
 
 def _numbers(backbone: Backbone) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from headstart.backbones.inputs import check_kind
 from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import Diverged, SpecError
 from headstart.base.listener import Listener
@@ -128,6 +129,8 @@ def _learn(state: RunState, data: Dataset) -> _Learned:
     """Check and split the data, and train the candidates."""
     with state.clock("backbone"):
         run = prepared(state)
+    card = run.start.backbone.card
+    check_kind(card.input, data.input, card.name)
     with state.clock("checks"):
         rows, checks = _checked(state, data)
     if state.job.strategy == "scratch":

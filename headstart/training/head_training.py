@@ -10,7 +10,7 @@ from headstart.heads.mlp import MlpHead
 from headstart.heads.specs import TrainedSpec
 from headstart.training.feeds import Feed
 from headstart.training.loop import Trained, train
-from headstart.training.network import Network, head_of, new_head
+from headstart.training.network import Network, dense_head, new_head
 from headstart.training.plan import Plan
 
 
@@ -50,4 +50,4 @@ def train_head(
     plan = head_plan(spec, seed)
     context = replace(context, runtime=ON_CPU)
     trained = train(network, plan, rows, val, phase="head", context=context)
-    return TrainedHead(head_of(module), trained, len(network.learned()))
+    return TrainedHead(dense_head(module), trained, len(network.learned()))

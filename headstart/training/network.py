@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from headstart.backbones.tracing import NORMS
 from headstart.base.errors import SpecError
 from headstart.base.runtime import seeded
-from headstart.heads.head import Head
+from headstart.heads.head import Head, TunableHead
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
 from headstart.heads.specs import TrainedSpec
@@ -114,8 +114,10 @@ def new_head(spec: TrainedSpec, features: int, classes: int, seed: int) -> nn.Se
     return _stacked(layers, spec.dropout)
 
 
-def head_module(head: Head, dropout: float = 0.0) -> nn.Sequential:
+def head_module(head: Head, dropout: float = 0.0) -> nn.Module:
     """Return a fitted head as a trainable module; raises SpecError for other kinds of heads."""
+    if isinstance(head, TunableHead):
+        return nn.Sequential(nn.Dropout(dropout), head.as_module()) if dropout else head.as_module()
     if isinstance(head, LinearHead):
         pairs = [(head.weight, head.bias)]
     elif isinstance(head, MlpHead):
@@ -133,7 +135,16 @@ def head_module(head: Head, dropout: float = 0.0) -> nn.Sequential:
     return _stacked(layers, dropout)
 
 
-def head_of(module: nn.Module) -> MlpHead:
+def head_of(module: nn.Module, before: Head | nn.Module | None = None) -> Head:
+    """Return the head that a module became; `before` is the head that it was made from."""
+    if not isinstance(before, TunableHead):
+        return dense_head(module)
+    if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Dropout):
+        module = module[1]
+    return before.from_module(copy.deepcopy(module).cpu())
+
+
+def dense_head(module: nn.Module) -> MlpHead:
     """Return the current layers of a head module as a NumPy head."""
     layers = [layer for layer in copy.deepcopy(module).modules() if isinstance(layer, nn.Linear)]
     weights = tuple(np.ascontiguousarray(m.weight.detach().cpu().float().numpy().T) for m in layers)
