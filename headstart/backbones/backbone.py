@@ -78,8 +78,8 @@ def _with_origin(plain: Any) -> Any:
 
 
 def weights_asked(words: str) -> str:
-    """The `weights` that made a card of an earlier version say these words of their origin."""
-    if words == "made on the spot":  # said of a backbone whose usual weights are random
+    """Return the `weights` choice that a card of an earlier version describes in prose."""
+    if words == "made on the spot":  # of a backbone without pretrained weights
         return "pretrained"
     origin = _origin(words)
     return origin if origin in ("pretrained", "random") else words

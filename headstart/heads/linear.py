@@ -70,7 +70,6 @@ class LinearHead:
         return logits
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
-        """Return probabilities, (N, D) -> (N, C)."""
         return softmax(self.raw(x)).astype(np.float32)
 
     def tensors(self) -> dict[str, NDArray[Any]]:

@@ -61,7 +61,6 @@ class MlpHead:
         return raw
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
-        """Return probabilities, (N, D) -> (N, C)."""
         raw = self.raw(x)
         logits = np.hstack([np.zeros_like(raw), raw]) if self.outputs == 1 else raw
         return softmax(logits).astype(np.float32)

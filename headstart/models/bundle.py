@@ -122,7 +122,7 @@ def versions() -> dict[str, str]:
 
 
 def _write(model: Model, part: Path, told: dict[str, Any]) -> None:
-    """Every file of the bundle of a model with a frozen backbone."""
+    """Write every file of the bundle of a model with a frozen backbone."""
     frozen = model.backbone
     assert isinstance(frozen, Frozen)
     facts = {
@@ -145,7 +145,7 @@ def _write(model: Model, part: Path, told: dict[str, Any]) -> None:
 
 
 def _loaded(folder: Path) -> Bundle:
-    """What `load` gives; raises one of UNREADABLE."""
+    """Load and verify a bundle; raises one of UNREADABLE."""
     _verify(folder)
     bundle = _read(folder)
     _check_golden(bundle)
@@ -153,7 +153,7 @@ def _loaded(folder: Path) -> Bundle:
 
 
 def _check_kept(loaded: Model, model: Model) -> None:
-    """Raises Mismatch unless target and limits came back as they were."""
+    """Raise Mismatch unless target and limits were reloaded unchanged."""
     if loaded.target != model.target:
         raise Mismatch(f"{model.target} came back as {loaded.target}.")
     if loaded.limits.settings() != model.limits.settings():

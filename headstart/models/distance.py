@@ -29,7 +29,6 @@ class Seen:
 
     @classmethod
     def of(cls, x: Floats) -> "Seen":
-        """Return the scaled rows of features (M, D)."""
         return cls(unit(x).astype(np.float16))
 
     def distance(self, x: Floats) -> NDArray[np.float64]:  # (N, D) -> (N,)

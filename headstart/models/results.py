@@ -41,7 +41,6 @@ class Candidate:
 
     @cached_property
     def val(self) -> Predictions:
-        """Its predictions on validation rows."""
         return self.fitted.model.predict_table(self.table)
 
     @property

@@ -191,7 +191,6 @@ def judging_attack(plan: Plan) -> Attack | None:
 
 
 def attack_plan_message(plan: Plan, val: int) -> str:
-    """Return a message that describes the attacks in training and validation."""
     reach, steps = f"{plan.adversarial * LEVELS:.3g}/{LEVELS}", plan.adversarial_steps
     return (
         f"every value of a picture is changed by up to {reach}: in training by "
