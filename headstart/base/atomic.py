@@ -23,10 +23,7 @@ DAY_S = 86_400
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a regular file for reading; raises OSError for anything else.
-
-    Never blocks: opening a pipe would wait for its writer.
-    """
+    """Open a regular file; raises OSError for anything else, and never waits as for a pipe."""
     wait_not = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = open(os.open(path, os.O_RDONLY | wait_not), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -84,10 +81,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to `path` when the block ends without an error.
-
-    Raises FileExistsError if `path` exists: a folder is never overwritten.
-    """
+    """Yield a temporary folder, renamed to `path` after the block; FileExistsError if it exists."""
     _must_be_new(path)
     make_folder(path.parent)
     part = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
@@ -118,10 +112,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise PlaceError unless files can be written into `folder`; call it before long work.
-
-    A missing folder is created for the trial and removed again.
-    """
+    """Raise PlaceError unless files can be written into `folder`, which may not exist yet."""
     made = list(takewhile(lambda path: not os.path.exists(path), (folder, *folder.parents)))
     try:
         if folder.exists() and not folder.is_dir():
@@ -182,17 +173,14 @@ def _clock_of(folder: Path) -> float:
 
 
 def _lock(fd: int) -> bool:
-    """Lock an open file until it is closed; return False if another process holds the lock.
-
-    Returns True where there are no locks: Windows refuses to remove open files anyway.
-    """
+    """Lock an open file until it is closed; return False if another process holds the lock."""
     try:
         import fcntl
 
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except (ImportError, OSError):
+    except (ImportError, OSError):  # no locks: Windows refuses to remove open files anyway
         return True
     return True
 

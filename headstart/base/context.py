@@ -42,12 +42,9 @@ class Checkpointing:
 
 @dataclass(frozen=True)
 class RunContext:
-    """The environment of a run. It never changes a result, but its listener may stop training.
+    """The environment of a run. It changes no result, but its listener may stop training."""
 
-    store: the cache of features; None for no cache.
-    """
-
-    store: Store | None = USUAL
+    store: Store | None = USUAL  # the cache of features
     runtime: Runtime = Runtime()
     listener: Listener = Listener()
     checkpoints: Checkpointing = Checkpointing()

@@ -51,10 +51,7 @@ def _printable(character: str) -> str:
 
 
 def escaped_json(text: str) -> str:
-    r"""Return equivalent JSON that is safe to print, with control characters as \uNNNN.
-
-    Line breaks are kept: JSON has them between values only.
-    """
+    r"""Return equivalent JSON with control characters as \uNNNN, except line breaks."""
     return CONTROLS.sub(lambda c: c[0] if c[0] == "\n" else f"\\u{ord(c[0]):04x}", text)
 
 

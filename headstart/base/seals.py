@@ -1,7 +1,6 @@
 """Seals: a digest inside a safetensors file of its name and all its other bytes.
 
-A seal detects flipped bits in the header, padding or tensors, altered metadata, and a file that was
-copied to another's place.
+A seal detects flipped bits, altered metadata, and a file that was copied to another's place.
 """
 
 import hashlib

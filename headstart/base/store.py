@@ -56,8 +56,7 @@ def digest(*parts: bytes | memoryview) -> bytes:
 class Store:
     """The cache of tables.
 
-    root: the folder of the tables; None for $HEADSTART_STORE, or else headstart/store in the user's
-    cache folder, looked up on use.
+    root: None for $HEADSTART_STORE, or else headstart/store in the user's cache folder.
     """
 
     root: Path | None = None
@@ -114,10 +113,7 @@ class StoredTable:
         return [name for name in list(self._where) if name in self]
 
     def append(self, names: Sequence[bytes], columns: Mapping[str, NDArray[np.generic]]) -> None:
-        """Add all rows durably, or none; raises StoreError if the disk is full or not writable.
-
-        columns: each (len(names), ...); Mismatch for another length.
-        """
+        """Add columns (len(names), ...) durably; StoreError if the disk is full or not writable."""
         short = [k for k, column in columns.items() if len(column) != len(names)]
         if short:
             raise Mismatch(
@@ -146,10 +142,9 @@ class StoredTable:
             self._adopt(path, list(names))
 
     def rows(self, names: Sequence[bytes], column: str) -> NDArray[np.generic]:
-        """Return one column of these rows, in this order: (len(names), ...).
+        """Return one column of these rows: (len(names), ...).
 
-        Raises KeyError for an unknown row, StoreError for a shard that was damaged or removed since
-        it was checked.
+        Raises KeyError for an unknown row, StoreError for a shard damaged or removed since checked.
         """
         if missing := [name for name in names if name not in self]:
             raise KeyError(missing[0].hex())
@@ -180,10 +175,7 @@ class StoredTable:
         return self.folder.parent / _SEALED / self.folder.name
 
     def _packed(self, columns: Mapping[str, NDArray[np.generic]]) -> tuple[Path, bytes]:
-        """Return the path and bytes of a new shard, the same for the same rows.
-
-        A folder at that path changes the metadata, and so the name.
-        """
+        """Return the path and bytes of a new shard; a folder at its path changes its metadata."""
         arrays = {name: np.ascontiguousarray(column) for name, column in columns.items()}
         facts = {SEAL: BLANK}
         while True:
@@ -288,8 +280,7 @@ class StoredTable:
 class Reader:
     """One column of some rows of a table, which may exceed memory: reader[[3, 1]].
 
-    Indexing reads the rows from disk and leaves no file open; StoreError for a row whose shard was
-    damaged or removed.
+    Indexing reads from disk and leaves no file open; StoreError for a damaged or removed shard.
     """
 
     table: StoredTable
@@ -352,9 +343,9 @@ class _Column:
 
 
 def _columns(file: BinaryIO) -> dict[str, _Column]:
-    """Return the columns of a safetensors file: 8 bytes of length, a JSON header, the tensors.
+    """Return a safetensors file's columns; ValueError unless there are as many rows as digests.
 
-    Raises ValueError for a bad header, or unless each column has as many rows as digests.
+    The format: 8 bytes of length, a JSON header, the tensors.
     """
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")

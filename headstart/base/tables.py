@@ -40,7 +40,7 @@ class Columns:
     optional: tuple[str, ...] = ()
 
     def placed(self, path: Path, header: Sequence[str]) -> dict[str, int]:
-        """Return the index of each column in the header; case and outer blanks are ignored.
+        """Return the index of each column in the header, ignoring case and outer blanks.
 
         Raises DataError if a needed column is missing or a name occurs twice.
         """
@@ -119,10 +119,7 @@ def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str
 
 
 def _encoding(path: Path) -> str:
-    """Return the encoding by the byte order mark, or UTF-8.
-
-    Raises DataError for UTF-16 without its mark and for other kinds of table.
-    """
+    """Return the encoding by its mark, or UTF-8; DataError for unmarked UTF-16 and other tables."""
     with open(path, "rb") as f:
         head = f.read(4096)
     for mark, what in NO_TEXT.items():

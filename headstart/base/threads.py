@@ -12,11 +12,10 @@ Out = TypeVar("Out")
 def ordered_map(
     function: Callable[[In], Out], items: Iterable[In], *, threads: int, ahead: int
 ) -> Generator[Out]:
-    """Yield `map(function, items)` in order, computed by `threads` threads.
+    """Yield `map(function, items)` in order, computed by threads at most `ahead` items ahead.
 
-    ahead: items submitted ahead of the reader, which bounds memory. Image decoders release the
-    interpreter's lock, so threads suffice. An exception or closing the iterator cancels the items
-    that have not begun.
+    An exception or closing the iterator cancels the items that have not begun. Image decoders
+    release the interpreter's lock, so threads suffice.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="headstart-decode")
     waiting: deque[Future[Out]] = deque()

@@ -30,10 +30,9 @@ NAMES = {dict: "an object", list: "a list", tuple: "a list", NoneType: "null"}
 
 
 class Record:
-    """Base of a frozen dataclass that is written without `kind`.
+    """Base of a frozen dataclass that is written without `kind`; see `as_key`.
 
-    A field whose key is not a Python name has it in its metadata: `as_key("class")`. Reading
-    ignores unknown keys: a later version wrote them.
+    Reading ignores unknown keys: a later version wrote them.
     """
 
     def to_plain(self) -> dict[str, Any]:
@@ -48,10 +47,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Settings:
-    """A spec as stored in a file: its class name, and its settings as plain values.
-
-    It shows and compares runs of any version; `spec` rebuilds the spec.
-    """
+    """A spec as stored in a file of any version: its class name and its settings' plain values."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     kind: str = ""
@@ -68,10 +64,7 @@ class Settings:
 
 
 def as_key(key: str, *, written: bool = True) -> dict[str, Any]:
-    """Return the metadata for a record's field that is called `key` in files.
-
-    written: False for a key of earlier versions, which is only read.
-    """
+    """Return the metadata of a field called `key` in files; written=False for an old key."""
     return {"key": key, "written": written}
 
 
@@ -88,11 +81,7 @@ def to_plain(value: Any) -> dict[str, Any]:
 
 
 def kind_of(cls: type[Any]) -> str:
-    """The `kind` that specs of a class are written with, whatever the class is called now.
-
-    It is the class's own name, or its `SAVED_AS` where files, or fingerprints of its values, were
-    written before the class was renamed.
-    """
+    """Return the `kind` of a spec class in files: its `SAVED_AS` if renamed, else its name."""
     return str(cls.__dict__.get("SAVED_AS", cls.__name__))
 
 
@@ -108,10 +97,7 @@ def from_plain(plain: Any, *kinds: type[T]) -> T:
 
 
 def read_value(path: Path, kind: type[T], spelt: Callable[[str], str] = str) -> T:
-    """Return the record in a JSON file. spelt: a function applied to every string in it.
-
-    Raises OSError for an unreadable file, SpecError for wrong content.
-    """
+    """Return the record in a JSON file, `spelt` applied to its strings; OSError or SpecError."""
     return from_plain(read_json(path, spelt), kind)
 
 

@@ -1,7 +1,4 @@
-"""Check the data before training.
-
-`check` turns a survey into findings; `good_rows` returns the rows to train on, or raises.
-"""
+"""Check the data before training: `check` returns findings, `good_rows` the rows to train on."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -40,8 +37,7 @@ class CheckPlan:
 def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> Dataset:
     """Return the readable rows, and only the classes that have one.
 
-    Raises DataError if no file is readable, if more than `plan.max_bad` of a class is not, or if
-    only one class is left.
+    Raises DataError for no rows, a single class, or more than `plan.max_bad` bad files in a class.
     """
     plan = plan or CheckPlan()
     if len(seen.good) == 0:

@@ -16,9 +16,9 @@ from headstart.targets.classes import UNLABELLED
 
 
 def find(paths: Sequence[Path], input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """Return files, and the examples in folders, as rows of one class "?", and what was left out.
+    """Return the files, and those in folders, as rows of one class "?", and what was left out.
 
-    A path given twice is one row. Raises DataError if there is no row.
+    Raises DataError if there is no row.
     """
     left_out: list[LeftOut] = []
     found = dict(_each(paths, input, left_out))
@@ -52,7 +52,7 @@ def _each(
 
 
 def _rows(path: Path, input: Input[Any]) -> Iterator[tuple[str, str]]:
-    """The examples that a manifest holds as text, named by its column `id` or their numbers."""
+    """Yield the examples that a manifest holds as text, by the column `id` or row number."""
     for number, cells in records_of(path, Columns((input.column,), (ID,))):
         yield as_text(cells.get(ID)) or str(number), as_text(cells.get(input.column))
 

@@ -29,11 +29,7 @@ class TwoLabels(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Findings(Record):
-    """The findings: see `checks.Checks`.
-
-    counts: rows of each class. readable: readable rows of each class. left_out: files that the
-    reader did not use. imbalance: the ratio of the largest class to the smallest.
-    """
+    """The findings of `checks.Checks`. counts, readable: all and readable rows of each class."""
 
     rows: int = 0
     counts: dict[str, int]

@@ -61,8 +61,8 @@ GLUED = re.compile(f"(x|y)?({'|'.join(WORDS)})({'|'.join(sorted(NEUTRAL - {'x', 
 class FolderLayout:
     """Where the class folders are.
 
-    parts: the folders that hold class folders -> their part ("" without parts). unlabelled: parts
-    with pictures but no class folders, and parts to predict; `left_out` names them.
+    parts: the folders that hold class folders -> their part ("" without parts). unlabelled: the
+    parts without labels, which `left_out` names.
     """
 
     parts: Mapping[Place, str]
@@ -105,10 +105,7 @@ def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> FolderLayout
 
 @dataclass(frozen=True)
 class _Tree:
-    """Counts of pictures.
-
-    direct: in each folder itself. below: folder -> subfolder -> pictures in it at any depth.
-    """
+    """Counts of pictures: `direct`ly in a folder; `below` it, by subfolder, at any depth."""
 
     direct: Counter[Place]
     below: Mapping[Place, Counter[str]]
@@ -238,10 +235,7 @@ def _crossed(names: Sequence[str]) -> bool:
 
 
 def _inner(tree: _Tree, place: Place, kind: str = PREDICT) -> Place:
-    """Return the folder with a part's class folders: `place`, or its only folder (train/images).
-
-    Such an only folder has the name of the kind, or NEUTRAL words alone, at any depth.
-    """
+    """Return `place`, or its only folder while named by the kind or NEUTRAL words: train/images."""
     while not tree.direct[place] and len(tree.inside(place)) == 1:
         name = tree.inside(place)[0]
         words = set(_tokens(name))

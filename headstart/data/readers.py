@@ -29,7 +29,7 @@ from headstart.targets.target import Row, Target
 PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides which are read
 MANIFESTS = (".csv", ".parquet", ".pq")
 OPTIONAL = (*PART_COLUMNS, "group", "stratum")
-ID = "id"  # the column that names rows which are no files
+ID = "id"  # the column of ids of rows that hold text
 EMPTY_CLASS = "class folder holds no images"
 UNREADABLE = "cannot be read"
 LAYOUT = (
@@ -41,10 +41,7 @@ LAYOUT = (
 
 @dataclass(frozen=True)
 class _Row:
-    """One example with its label not yet encoded.
-
-    asked: the cells that the target reads. where: the row of a manifest, for messages.
-    """
+    """One example; `asked` are the cells that the target reads, `where` is for messages."""
 
     id: str
     source: Path | str
@@ -58,8 +55,7 @@ class _Row:
 def read_folder(root: Path, input: Input[Any]) -> Dataset:
     """Read one folder per class, or parts (train, val, test) of class folders.
 
-    input: decides which files are examples. Raises DataError if there are none, and for an
-    ambiguous layout (`layouts.layout_of`).
+    Raises DataError for no examples and for an ambiguous layout (`layouts.layout_of`).
     """
     root = root.resolve()
     found = walk(root)
@@ -90,12 +86,11 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
 def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     """Read the examples listed in a CSV or Parquet file.
 
-    Columns: path (absolute or relative to the manifest's folder), label (or what another kind of
-    target reads), and optionally part (train, val, test; see `_part_columns`), group (rows of one
-    group stay in one part) and stratum. Missing files are in `left_out`.
+    Columns: path (absolute or relative to the manifest's folder; or the input's own), label (or
+    those of another target), and optionally part (train, val, test; see `_part_columns`), group
+    (rows of one group stay in one part), stratum and id. Missing files are in `left_out`.
 
-    Raises DataError for missing columns, empty labels, cells that are not text, unknown parts,
-    repeated paths, or if no file exists.
+    Raises DataError for missing columns, wrong cells, repeated paths, or if no file exists.
     """
     kind = _kind(path, target, input.column)
     records = records_of(path, Columns((input.column, *kind.reads), (*OPTIONAL, ID)))
@@ -132,10 +127,7 @@ def records_of(path: Path, columns: Columns) -> list[tuple[int, Cells]]:
 
 
 def _kind(path: Path, target: str, example: str) -> type[Target]:
-    """Return the kind of target of this name, or the first whose columns the manifest has.
-
-    Classes come first, so that a package that adds a kind does not change their manifests.
-    """
+    """Return the target's kind by name, or the first whose columns are there, classes first."""
     if target:
         return target_kind(target)
     if not ClassTarget.detect(column_names(path, (example, *ClassTarget.reads))):
@@ -191,10 +183,7 @@ def _column(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _class_name(folder: str) -> str:
-    r"""Return the class name of a folder as text, with bytes that are not UTF-8 as \xNN.
-
-    A folder named with blanks alone keeps them.
-    """
+    r"""Return the class name of a folder; bytes that are not UTF-8 become \xNN."""
     return as_text(display(Path(folder)) if NOT_UTF8.search(folder) else folder) or folder
 
 
@@ -299,7 +288,7 @@ def _file_row(path: Path, folder: Path, cells: Cells, where: str) -> _Row:
 
 
 def _text_row(column: str, number: int, path: Path, folder: Path, cells: Cells, where: str) -> _Row:
-    """A row that holds its example as text; its id is in the column `id`, or its number."""
+    """Return a row whose example is text; its id is the cell `id` or its number."""
     return _Row(_text(cells, ID, where) or str(number), _text(cells, column, where), {})
 
 
@@ -317,11 +306,7 @@ def _text(cells: Cells, column: str, where: str) -> str:
 
 
 def _spelled(folder: Path, text: str) -> Path:
-    """Return the first spelling of a manifest's path whose file exists.
-
-    Blanks around the path, backslashes from Windows and accents in another Unicode form than the
-    file system's are tolerated.
-    """
+    """Return the first spelling whose file exists: as given, stripped, with slashes; NFC or NFD."""
     bare = text.strip()
     for base in dict.fromkeys((text, bare, bare.replace("\\", "/"))):
         for spelling in (base, *(unicodedata.normalize(form, base) for form in ("NFC", "NFD"))):

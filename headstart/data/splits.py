@@ -58,8 +58,7 @@ class SplitPlan:
 class Splits:
     """Three parts that share no row, duplicate or group, each in the dataset's order.
 
-    left_out: rows whose duplicate or group is in another named part, and exact copies in val or
-    test.
+    left_out: rows with a copy or group in another named part, and exact copies in val or test.
     """
 
     train: Dataset
@@ -81,8 +80,7 @@ def split(
     rows in test, or else in val, are kept. In a checked dataset val and test hold each picture once
     (`each_once`); train keeps copies.
 
-    Raises DataError if a class has fewer pictures than three parts need (`SplitPlan.fewest`), or no
-    rows in train.
+    Raises DataError if a class has fewer than `SplitPlan.fewest` pictures, or no rows in train.
     """
     plan = plan or SplitPlan()
     units, cells = _units(dataset, together), _cells(dataset)
@@ -199,10 +197,7 @@ def _placed_label(
     shares: Mapping[str, float],
     carried: dict[str, float],
 ) -> dict[str, list[Unit]]:
-    """Return the units of one label by part: cells in proportion, and no part empty if possible.
-
-    carried: how many rows each part is short of its share so far; updated.
-    """
+    """Return one label's units by part, cells in proportion; updates the shortage in `carried`."""
     placed: dict[str, list[Unit]] = {part: [] for part in shares}
     by_cell = defaultdict[Cell, list[Unit]](list)
     for unit in units:
@@ -220,7 +215,7 @@ def _placed_label(
 
 
 def _seats(rows: int, shares: Mapping[str, float], carried: dict[str, float]) -> dict[str, float]:
-    """Return whole rows for each part, by largest remainder, with rounding errors carried over.
+    """Return whole rows for each part by largest remainder, rounding errors carried over.
 
     So the parts are within a row of their share in every class and stratum, and overall.
     """
@@ -270,10 +265,7 @@ def _check_enough(
     plan: SplitPlan,
     together: Sequence[Sequence[int]],
 ) -> None:
-    """Raise DataError for classes with too few distinct pictures or units for three parts.
-
-    Three large groups are enough, one for each part: three patients with many pictures.
-    """
+    """Raise DataError for classes with too few distinct pictures, or fewer than three units."""
     names = dataset.target.stratum_names
     labels = [label if names else 0 for label, _ in cells]
     first = {row: run[0] for run in together for row in run}

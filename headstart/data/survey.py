@@ -121,8 +121,7 @@ def survey(
 ) -> Survey:
     """Decode every file once and record its facts; with a store, each content only once ever.
 
-    Each thread holds one file; a picture's facts are 4 kB. Bad files are not stored. Raises
-    StoreError if the store can't be written.
+    A picture's facts are 4 kB; bad files are not stored. StoreError if the store can't be written.
     """
     surveyor = surveyor_of(input)
     table = store.table(surveyor.table, surveyor.layout) if store else None

@@ -59,8 +59,7 @@ def walk(root: Path) -> Walk:
     of names through linked folders is limited (LINKED_NAMES). Folders are identified by resolved
     paths, since some file systems give all files the same inode.
 
-    left_out: hidden and system files, thumbnails, links that lead out or nowhere, and unreadable
-    folders; a folder that is passed over is one entry with the count of its files.
+    A folder that is passed over is one entry of `left_out`, with the count of its files.
     """
     walker = _Walker(root.resolve())
     walker.run()

@@ -68,15 +68,12 @@ def _share(right: int, n: int) -> Share | None:
 
 
 def _f1(j: float) -> float:
-    """Return F1 = 2 J / (1 + J), which is monotonic, so that it maps J's interval to F1's.
-
-    j: the Jaccard index, TP / (TP + FP + FN).
-    """
+    """Return F1 of the Jaccard index TP / (TP + FP + FN); increasing, so that it maps intervals."""
     return 2 * j / (1 + j)
 
 
 def _smoothed(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the table smoothed by two right and two wrong rows per class, row sums unchanged.
+    """Return the table with two right and two wrong rows added per class, row sums kept.
 
     No variance is then 0 for lack of errors (Agresti and Coull 1998).
     """
@@ -92,10 +89,7 @@ def _effective(value: float, variance: float) -> float:
 
 
 def _table_variance(table: NDArray[np.float64], worth: NDArray[np.float64]) -> float:
-    """Return the variance of the sum of `worth` (C, C) over all rows of the data.
-
-    Each row of the table is an independent multinomial draw.
-    """
+    """Return the variance of the sum of `worth` (C, C), each table row a multinomial draw."""
     n = table.sum(axis=1)
     share = table / np.maximum(n, 1e-9)[:, None]
     means = (share * worth).sum(axis=1)

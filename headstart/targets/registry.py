@@ -13,10 +13,7 @@ _KINDS: dict[str, type[Target]] = {ClassTarget.kind: ClassTarget}
 
 
 def register(target: type[Target]) -> type[Target]:
-    """Register a target class under its `kind`, as a call or a class decorator.
-
-    Raises SpecError if another class has that kind.
-    """
+    """Register a target class (also as its decorator); SpecError if another has its `kind`."""
     if _KINDS.setdefault(target.kind, target) is not target:
         raise SpecError(
             f"Kinds of target have names of their own; {target.kind!r} is "

@@ -69,11 +69,10 @@ Metric = Share | Mean | Plain
 
 @dataclass(frozen=True)
 class Table:
-    """A table of an evaluation, beside its metrics.
+    """A table of an evaluation.
 
-    name: the table's key in evaluation.json. columns: the columns' titles. keys: the columns' names
-    in evaluation.json, where each row is then an object under its first cell; without keys each row
-    is a list.
+    name: its key in evaluation.json. columns: their titles. keys: the columns' names in
+    evaluation.json, where each row is an object under its first cell; without keys it is a list.
     """
 
     name: str
@@ -85,10 +84,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The metric of the constant answer that the training rows suggest.
-
-    kind: the kind of answer ("majority"). answer: as text. name: of the metric.
-    """
+    """The metric `name` of a constant answer of the training rows, such as the "majority"."""
 
     kind: str
     answer: str

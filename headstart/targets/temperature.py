@@ -12,7 +12,6 @@ def scaled(scores: Floats, temperature: float) -> NDArray[np.float32]:  # (N, C)
     """Return the softmax of the logits divided by the temperature (Guo et al. 2017, eq. 9).
 
     The log probabilities serve as logits: they differ by a constant per row, which softmax ignores.
-    The order of the classes in a row is kept.
     """
     if temperature == 1.0:
         return scores.astype(np.float32)
