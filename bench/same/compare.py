@@ -76,6 +76,7 @@ BAR = r'(</td><td class="left"><div class="bar"><i class="b1" style="width:)[\d.
 MASKS = (
     Mask("*.html", f"{TIME}{BAR}", "how long a stage took, and the bar of it", r"<>\1"),
     Mask("*.html", TIME, "how long something took"),
+    Mask("*.html", rf'(peak memory</td><td class="left">){SECONDS}', "of the run", r"\1"),
     Mask("*/history.csv", f",{SECONDS}$", "seconds of an epoch"),
     Mask("*/timings.json", rf'^(    "[\w-]+": ){SECONDS}', "seconds of a stage", r"\1"),
     Mask(
