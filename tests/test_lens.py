@@ -15,7 +15,7 @@ from headstart.base.errors import Mismatch, SpecError, UnknownName
 from headstart.explaining.pixels.forward import Forward
 from headstart.explaining.pixels.lens import Lens, Squares, lens_of, source_lens
 from headstart.features.engines import TorchEngine
-from headstart.heads.mlp import MlpHead
+from headstart.heads.head import Head
 from headstart.heads.nearest import NearestHead
 from headstart.heads.specs import LinearSpec
 from headstart.models.limits import Limits
@@ -33,9 +33,8 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 
-def model_on(backbone: Backbone, head: MlpHead | None = None) -> Model:
-    if head is None:
-        head = head_of(new_head(LinearSpec(), backbone.card.dim, 3, seed=1))
+def model_on(backbone: Backbone, head: Head | None = None) -> Model:
+    head = head or head_of(new_head(LinearSpec(), backbone.card.dim, 3, seed=1))
     names = ("ant", "bee", "cat")[: head.classes]
     return Model(backbone, head, ClassTarget(names, "ant"), Limits(temperature=1.5))
 
