@@ -54,27 +54,29 @@ class HeadSpec:
 
 
 @dataclass(frozen=True)
-class LogisticSpec(HeadSpec):
-    """Multinomial logistic regression; its strength is chosen on validation."""
+class SolvedSpec(HeadSpec):
+    """Settings of the solved linear heads; the strength is chosen on validation."""
 
-    family: ClassVar[str] = "logistic"
     l2: Annotated[tuple[float, ...], L2] = STRENGTHS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_strengths(self.l2)
+        if not self.l2 or not all(0 < strength < math.inf for strength in self.l2):
+            raise SpecError(f"l2 is a list of positive strengths to try; got {self.l2}.")
 
 
 @dataclass(frozen=True)
-class RidgeSpec(HeadSpec):
-    """Ridge regression on ±1; its strength is chosen on validation."""
+class LogisticSpec(SolvedSpec):
+    """Multinomial logistic regression."""
+
+    family: ClassVar[str] = "logistic"
+
+
+@dataclass(frozen=True)
+class RidgeSpec(SolvedSpec):
+    """Ridge regression on targets of 1 and -1."""
 
     family: ClassVar[str] = "ridge"
-    l2: Annotated[tuple[float, ...], L2] = STRENGTHS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_strengths(self.l2)
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,3 @@ class MlpSpec(TrainedSpec):
                 f"{needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}. Name smaller "
                 f"widths."
             )
-
-
-def _check_strengths(l2: tuple[float, ...]) -> None:
-    if not l2 or not all(0 < strength < math.inf for strength in l2):
-        raise SpecError(f"l2 is a list of positive strengths to try; got {l2}.")
