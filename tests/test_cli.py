@@ -214,7 +214,7 @@ def test_bad_files_are_left_out_of_training(
     [
         (["trane"], "Did you mean 'train'"),
         (["train", "x", "--out", "y", "--bakbone", "z"], "Did you mean '--backbone'"),
-        (["train", "x", "--out", "y", "--head", "logistics"], "invalid choice: 'logistics'"),
+        (["train", "x", "--out", "y", "--head", "logistics"], "no head named 'logistics'"),
         (["train", "x", "--out", "y", "--val", "0.9"], "val and test are shares"),
         (["train", "x", "--out", "y", "--seed", "many"], "invalid int value"),
         (["train", "x", "--out", "y", "--lr", "1/0"], "--lr: invalid fraction value: '1/0'"),

@@ -23,7 +23,9 @@ class WholeNetwork(nn.Module):
 
 def tensors(batch: Batch) -> tuple[Tensor, ...]:
     """Return the arrays of a batch as tensors, in order, as arguments of a `WholeNetwork`."""
-    return tuple(torch.from_numpy(values) for values in batch.values())
+    # a view of an image that Pillow resized is read-only, which PyTorch warns of
+    arrays = (a if a.flags.writeable else a.copy() for a in batch.values())
+    return tuple(map(torch.from_numpy, arrays))
 
 
 def blank_for_network(input: Input[Any], n: int) -> Any:
