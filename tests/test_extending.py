@@ -72,13 +72,13 @@ class Numbers(Input[Array]):
 
 @dataclass(frozen=True)
 class Count(Target):
-    """How many: a Poisson rate, whose logarithm the head gives."""
+    """How many events: a Poisson rate, whose logarithm the head gives."""
 
-    kind: ClassVar[str] = "count"
-    reads: ClassVar[tuple[str, ...]] = ("count",)
+    kind: ClassVar[str] = "events"
+    reads: ClassVar[tuple[str, ...]] = ("events",)
 
     def encode(self, row: Row) -> float:
-        return float(row["count"])
+        return float(row["events"])
 
     def labels(self, values: Sequence[float]) -> Array:
         return np.array(values, np.float64)
@@ -184,7 +184,7 @@ def load(tensors: Mapping[str, Array], settings: Mapping[str, Any]) -> LeastSqua
 
 INPUTS.register("numbers", Numbers)
 SOURCES.register("layers", Layers())
-HEADS.register("least-squares", HeadFamily(LeastSquaresSpec, load, fit, targets=("count",)))
+HEADS.register("least-squares", HeadFamily(LeastSquaresSpec, load, fit, targets=("events",)))
 register_target(Count)
 
 # ---------------------------------------------------------------- what a user does with them
@@ -199,7 +199,7 @@ def test_everything_registered_goes_all_the_way(
     x = rng.uniform(-1, 1, (120, 3)).round(3)
     y = rng.poisson(np.exp(1 + x[:, 0]))
     rows = [f"{' '.join(map(str, a))},{b}" for a, b in zip(x, y, strict=True)]
-    Path("rows.csv").write_text("\n".join(["numbers,count", *rows]))
+    Path("rows.csv").write_text("\n".join(["numbers,events", *rows]))
     asked = ["--backbone", "layers:8", "--head", "least-squares", "--thaw", "high", "--epochs", "2"]
     for words in (
         ["check", "rows.csv"],
@@ -225,7 +225,7 @@ def test_everything_registered_goes_all_the_way(
 def test_a_backbone_of_another_kind_is_refused_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "rows.csv").write_text("numbers,count\n1 2 3,4\n" * 1)
+    (tmp_path / "rows.csv").write_text("numbers,events\n1 2 3,4\n" * 1)
     words = ["train", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "run")]
     assert main([*words, "--backbone", "tiny:8"]) == 1
     assert "tiny:8 takes images, and the data holds rows of numbers" in " ".join(

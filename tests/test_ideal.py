@@ -366,7 +366,7 @@ WRONG = {
     "A film is a .gif or a .webp": ["--class", "dark", "--film", "a.mp4"],
     "there.png is there already": ["--class", "dark", "--out", "there.png"],
     "steps is": ["--class", "dark", "--steps", "0"],
-    "the following arguments are required: --class": [],
+    "These arguments are required: --class": [],
 }
 
 

@@ -119,7 +119,7 @@ def test_words_of_other_tools_mean_what_they_mean_there(
         ("train photos --out r --freeze 10", "--thaw 2"),
         ("train photos --out r --augment", "--flip horizontal"),
         ("train photos --out r --pretrained", "--weights pretrained"),
-        ("train photos --out r --head logistics", "did you mean 'logistic'"),
+        ("train photos --out r --head logistics", "Did you mean 'logistic'"),
         ("train photos --out r --optimizer adamax", "did you mean 'adam"),
         ("train photos --out r --model resnt50", "Did you mean timm:resnet50"),
         ("train photos --out r --model yolo11n-cls.pt", "--weights"),

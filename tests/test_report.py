@@ -566,7 +566,7 @@ def test_files_of_another_shape_are_refused_in_a_sentence(tmp_path: Path) -> Non
 def test_a_run_whose_kind_of_input_is_not_installed_still_has_a_page(tmp_path: Path) -> None:
     run, sources = make_run(tmp_path)
     card = {"kind": "Card", "name": "rows", "architecture": "mine:rows", "dim": 4}
-    write_json(run / "model" / "card.json", card | {"origin": "random", "input": {"kind": "rows"}})
+    write_json(run / "model" / "card.json", card | {"origin": "random", "input": {"kind": "odd"}})
     assert Looking(write_report(run, sources).read_text()).sections == SECTIONS
     write_json(run / "model" / "card.json", card | {"dim": "four"})
     with pytest.raises(DataError, match="card.json"):

@@ -57,7 +57,7 @@ def test_every_figure_is_there_for_scripts(shapes: Path, tmp_path: Path, job: hs
     assert recipe["recipe"]["fit"] == "crop"  # "card", resolved
     assert recipe["phases"]["head"]["trainable"]["parameters"] == 33 * 2
     timings = json.loads((folder / "timings.json").read_text())
-    assert timings.backbone_forwards >= sum(1 for _ in shapes.rglob("*.png"))
+    assert timings["backbone_forwards"] >= sum(1 for _ in shapes.rglob("*.png"))
     header = (folder / "history.csv").read_text().splitlines()[0]
     assert header.startswith("phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy")
 
@@ -482,7 +482,7 @@ def test_a_run_ends_without_what_could_not_be_looked_at(
     talk = Calls(stage=lambda stage, text: heard.append(f"{stage}: {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
     assert {p.name for p in run.folder.iterdir()} == FILES
-    assert json.loads((run.folder / "insights.json").read_text()) == {}
+    assert not any(json.loads((run.folder / "insights.json").read_text()).values())
     assert "insights: left out: MemoryError" in heard
 
 

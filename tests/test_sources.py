@@ -102,7 +102,7 @@ def test_an_earlier_card_still_says_where_its_weights_came_from(words: str, orig
 
 def test_a_card_of_an_unknown_origin_is_refused() -> None:
     card = card_to_plain(tiny.load("8", Weights()).card)
-    with pytest.raises(SpecError, match=r"origin is pretrained, .*; got 'bought'"):
+    with pytest.raises(SpecError, match=r"origin must be 'pretrained' or .*; got 'bought'"):
         card_from_plain({**card, "origin": "bought"})
 
 

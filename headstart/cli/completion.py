@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
 def _bash(parsers: dict[str, Parser], shell: str) -> str:
     """Return the script for bash, or for zsh, which can run bash completions."""
     choices = [
-        f'  "{name} {flag}") words="{" ".join(map(str, action.choices))}" ;;'
+        f'  "{name} {flag}") words="{words}" ;;'
         for name, parser in parsers.items()
         for flag, action in _options(parser)
-        if action.choices
+        if (words := _values(action))
     ]
     flags = [
         f'  {name}) words="{" ".join(flag for flag, _ in _options(parser))}" ;;'
@@ -65,10 +65,16 @@ def _fish(parsers: dict[str, Parser]) -> str:
     lines = [f"complete -c headstart -n __fish_use_subcommand -a '{' '.join(parsers)}' -f"]
     for name, parser in parsers.items():
         for flag, action in _options(parser):
-            words = f" -xa '{' '.join(map(str, action.choices))}'" if action.choices else ""
+            words = f" -xa '{values}'" if (values := _values(action)) else ""
             seen = f"'__fish_seen_subcommand_from {name}'"
             lines.append(f"complete -c headstart -n {seen} -l {flag[2:]}{words}")
     return "\n".join(lines) + "\n"
+
+
+def _values(action: argparse.Action) -> str:
+    """Return the words that a flag takes, if they are listed."""
+    listed = getattr(action, "completions", ()) if action.choices is None else action.choices
+    return " ".join(map(str, listed))
 
 
 def _options(parser: Parser) -> Iterator[tuple[str, argparse.Action]]:

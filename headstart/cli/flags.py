@@ -72,12 +72,13 @@ def add_head_flags(parser: argparse._ActionsContainer, spec: "HeadSpec") -> None
     from headstart.heads.families import HEADS, spec_named
     from headstart.models.specs import FeatureExtraction
 
-    parser.add_argument(
+    head: Any = parser.add_argument(
         "--head",
         metavar="NAME",
         default=argparse.SUPPRESS,
         help=f"{field_help(FeatureExtraction, 'head')} (default: {spec.family})",
     )
+    head.completions = HEADS.built_in  # any registered name is accepted, so these are no choices
     for name in dict.fromkeys([spec.family, *HEADS.built_in]):
         add_flags(parser, spec if name == spec.family else spec_named(name, spec))
 
