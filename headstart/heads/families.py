@@ -33,7 +33,8 @@ class HeadFamily:
 
     spec: the class of its settings; `spec.family` is the registered name. load: rebuilds a head
     from its `tensors()` and `settings()`; a head's `kind` is the family that loads it. fit: solves
-    the head; None if it is trained by epochs. targets: the kinds of targets it supports.
+    the head; None if it is trained by epochs, with the target's own loss. targets: the kinds of
+    targets that `fit` can solve.
     """
 
     spec: type[HeadSpec]
@@ -49,7 +50,8 @@ class HeadFamily:
             )
 
     def supports(self, target: Target) -> bool:
-        return target.kind in self.targets
+        """Return whether the head can answer a target; one that is trained can answer any."""
+        return self.fit is None or target.kind in self.targets
 
 
 HEADS: Extensions[HeadFamily] = Extensions("head", "heads")
@@ -70,6 +72,16 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
     except UnknownName as error:
         raise UnknownName("kind of head", kind, error.known) from error
     return family.load(tensors, settings)
+
+
+def check_supports(spec: HeadSpec, target: Target) -> None:
+    """Raise SpecError for a head that cannot answer this kind of target."""
+    if not HEADS[spec.family].supports(target):
+        others = [name for name in HEADS.names() if HEADS[name].supports(target)]
+        raise SpecError(
+            f"The head must be one that can answer a {target.kind}; {spec.family} cannot. Name "
+            f"another --head: {', '.join(others)}."
+        )
 
 
 def solve_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:

@@ -13,7 +13,7 @@ from headstart.base.store import USUAL, Store
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
 from headstart.features.extract import FeatureTable
-from headstart.heads.families import solve_head
+from headstart.heads.families import check_supports, solve_head
 from headstart.heads.head import Rows, Table
 from headstart.heads.specs import LinearSpec, TrainedSpec
 from headstart.modalities.sources import load_backbone
@@ -177,6 +177,7 @@ def fit_tables(
         return _trained_head(
             spec, spec.head, backbone, new or Stored(tuple(views), False, spec.seed), val, context
         )
+    check_supports(spec.head, views[0].target)
     judged = stacked(views if len(val) else views[:1])  # folds must not separate views of a row
     solved = solve_head(spec.head, judged, val)
     target = views[0].target.fitted(views[0].y)

@@ -9,6 +9,7 @@ from headstart.data.checks import check, good_rows
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.features.extract import extract
+from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
 from headstart.models.training_data import tap_for
 from headstart.runs.folder import check_free
@@ -48,6 +49,7 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     seen = survey(data, threads=threads, progress=partial(listener.progress, "checks"))
     checks = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
+    check_supports(job.recipe.head, rows.target)
     job.recipe.head.check_classes(len(rows.classes))
     splits = split(rows, job.split, together=checks.together)
     if job.strategy == "scratch":

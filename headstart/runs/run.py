@@ -29,6 +29,7 @@ from headstart.evaluation.learning_curve import learning_curve
 from headstart.evaluation.mistakes import mistakes, outliers
 from headstart.explaining.pixels.explanation import QUICK, explain_run
 from headstart.features.extract import FeatureTable
+from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
 from headstart.models.bundle import save, versions
 from headstart.models.fitting import two_phases
@@ -323,6 +324,7 @@ def _checked(state: RunState, data: Dataset) -> tuple[Dataset, Checks]:
     if checks.warning:
         state.tell("warning", checks.warning)
     rows = good_rows(data, seen, state.job.checks)
+    check_supports(state.job.recipe.head, rows.target)
     state.job.recipe.head.check_classes(len(rows.classes))
     split(rows, state.job.split, together=checks.exact)  # raises before any feature is computed
     state.tell("data", data_message(rows))
