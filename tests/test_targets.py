@@ -80,7 +80,8 @@ class CountTarget(Target):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    kept = dict(registry.TARGETS._registered)
+    monkeypatch.setattr(registry.TARGETS, "_registered", kept)
     registry.register(CountTarget)
 
 
@@ -187,7 +188,7 @@ def test_two_kinds_of_one_name_are_refused() -> None:
     with pytest.raises(SpecError, match="'count' is CountTarget"):
         registry.register(type("Other", (CountTarget,), {}))
     with pytest.raises(UnknownName, match="count"):
-        registry.target_kind("cuont")
+        registry.TARGETS["cuont"]
 
 
 def test_another_target_goes_all_the_way(

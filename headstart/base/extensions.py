@@ -20,7 +20,8 @@ class Extensions(Generic[T]):
     what: the noun for error messages. group: the entry point group, without `headstart.`.
     """
 
-    def __init__(self, what: str, group: str) -> None:
+    def __init__(self, what: str, group: str, *, classes: bool = False) -> None:
+        self.classes = classes  # whether members are classes, which are not called
         self.what, self.group = what, ".".join(("headstart", group))
         self._built_in: dict[str, T | str] = {}
         self._registered: dict[str, T] = {}
@@ -71,7 +72,11 @@ class Extensions(Generic[T]):
                 f"The {self.what} {point.name!r} of an installed package cannot be loaded from "
                 f"{point.value}: {error}. Update or uninstall the package."
             ) from error
-        return cast(Callable[[], T], loaded)() if isinstance(loaded, type) else loaded
+        return (
+            cast(Callable[[], T], loaded)()
+            if isinstance(loaded, type) and not self.classes
+            else loaded
+        )
 
 
 def _imported(where: str) -> Any:

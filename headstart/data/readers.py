@@ -23,7 +23,7 @@ from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.targets.classes import ClassTarget
-from headstart.targets.registry import kinds, target_kind
+from headstart.targets.registry import TARGETS
 from headstart.targets.target import Row, Target
 
 PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides which are read
@@ -129,9 +129,9 @@ def records_of(path: Path, columns: Columns) -> list[tuple[int, Cells]]:
 def _kind(path: Path, target: str, example: str) -> type[Target]:
     """Return the target's kind by name, or the first whose columns are there, classes first."""
     if target:
-        return target_kind(target)
+        return TARGETS[target]
     if not ClassTarget.detect(column_names(path, (example, *ClassTarget.reads))):
-        for kind in kinds().values():
+        for kind in map(TARGETS.__getitem__, TARGETS.names()):
             if kind.detect(column_names(path, (example, *kind.reads))):
                 return kind
     return ClassTarget
