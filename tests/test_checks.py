@@ -53,7 +53,7 @@ def named(found: Checks, *groups: tuple[int, ...]) -> list[set[str]]:
 
 def test_good_data_has_no_findings(photos: Path) -> None:
     found = checked(photos)
-    assert found.table() == [
+    assert found.findings.table() == [
         ("images", "16", "in 2 classes: cat 8, dog 8"),
         ("unreadable", "0", ""),
     ]
@@ -123,7 +123,7 @@ def test_a_class_that_can_not_be_read_is_no_class(photos: Path) -> None:
     rows = good_rows(data, seen, CheckPlan(max_bad=1))
     assert rows.classes == ("cat", "dog")
     assert rows.counts == {"cat": 8, "dog": 8}
-    assert check(data, seen).empty_classes == ("ant",)
+    assert check(data, seen).findings.empty_classes == ("ant",)
 
 
 def test_one_class_is_refused_also_when_the_other_can_not_be_read(photos: Path) -> None:
@@ -171,10 +171,10 @@ def test_near_duplicates_and_their_labels_are_found(photos: Path) -> None:
     one.save(photos / "dog" / "near.jpg", quality=60)
     one.save(photos / "cat" / "exact.bmp")
     found = checked(photos)
-    assert named(found, *found.near_groups) == [{"cat/0.png", "dog/near.jpg"}]
-    assert len(found.near_two_labels) == 1
+    assert found.findings.near_duplicates == (("cat/0.png", "dog/near.jpg"),)
+    assert len(found.findings.two_labels.near) == 1
     assert named(found, *found.together) == [{"cat/0.png", "cat/exact.bmp", "dog/near.jpg"}]
-    assert ("near, two labels", "1", "cat/0.png = dog/near.jpg") in found.table()
+    assert ("near, two labels", "1", "cat/0.png = dog/near.jpg") in found.findings.table()
 
 
 def test_features_can_overrule_a_near_duplicate(photos: Path) -> None:
@@ -202,7 +202,7 @@ def test_row_numbers_count_readable_rows(photos: Path) -> None:
     data = read(photos)
     found = check(data, survey(data))
     assert named(found, *found.exact) == [{"cat/1.png", "cat/2.png"}]
-    assert named(found, *found.near_groups) == [{"dog/3.png", "dog/near.jpg"}]
+    assert found.findings.near_duplicates == (("dog/3.png", "dog/near.jpg"),)
     assert found.dataset == good_rows(data, survey(data), CheckPlan(max_bad=0.2))
 
 
@@ -215,19 +215,19 @@ def test_odd_sizes_small_and_empty_classes_and_imbalance_are_told(photos: Path) 
     shutil.move(photos / "dog" / "0.png", photos / "one" / "0.png")
     (photos / "void").mkdir()
     found = checked(photos)
-    assert {size.path for size in found.odd_sizes} == {
+    assert {size.path for size in found.findings.odd_sizes} == {
         f"cat/{n}.png" for n in ("thin", "tiny", "huge")
     }
-    assert found.one_image_classes == ("one",)
-    assert found.empty_classes == ("void",)
-    assert found.imbalance == 11
-    assert "balanced accuracy" in found.table()[0][2]
+    assert found.findings.one_image_classes == ("one",)
+    assert found.findings.empty_classes == ("void",)
+    assert found.findings.imbalance == 11
+    assert "balanced accuracy" in found.findings.table()[0][2]
 
 
 def test_findings_are_plain_json_with_ids(photos: Path) -> None:
     shutil.copy(photos / "cat" / "1.png", photos / "cat" / "2.png")
     (photos / "notes.txt").write_text("mine")
-    plain = checked(photos).to_plain()
+    plain = checked(photos).findings.to_plain()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert plain["exact_duplicates"] == [["cat/1.png", "cat/2.png"]]
     assert plain["counts"] == {"cat": 8, "dog": 8}

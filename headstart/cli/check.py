@@ -52,12 +52,12 @@ def run(args: argparse.Namespace) -> int:
         )
     found = hs.check(data, seen, threads=runtime.decode_threads)
     if not args.json:
-        print_table(found.table())
+        print_table(found.findings.table())
     far = None
     if backbone and len(found.dataset):
         far = hs.unlike(backbone, found.dataset, runtime=runtime, listener=listener)
     if args.json:
-        print_json(found.to_plain() | {"unlike": far and far.to_plain()})
+        print_json(found.findings.to_plain() | {"unlike": far and far.to_plain()})
     elif far:
         _print_unlike(far)
     if found.warning:

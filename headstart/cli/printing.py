@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def print_run(run: "hs.Run") -> None:
     print("\nchecks")
-    print_table(run.checks.table())
+    print_table(run.checks.findings.table())
     _print_candidates(run)
     print_evaluation("test", run.evaluations["test"])
     seconds = run.timings.seconds

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from headstart.data.readers import EMPTY_CLASS
 from headstart.data.survey import CONTENT, Survey
 from headstart.data.walking import about_links
 
-UNEVEN = 10.0  # ratio of largest to smallest class from which accuracy alone misleads
 FEW = 5  # examples named in a message
 
 
@@ -139,10 +138,6 @@ class Checks:
         return groups([*self.exact, *((p.a, p.b) for p in self.near)])
 
     @property
-    def near_groups(self) -> tuple[tuple[int, ...], ...]:
-        return groups([(p.a, p.b) for p in self.near])
-
-    @property
     def exact_two_labels(self) -> tuple[tuple[int, ...], ...]:
         """Groups of exact duplicates with more than one label."""
         return tuple(g for g in self.exact if len({self.dataset.labels[i] for i in g}) > 1)
@@ -153,75 +148,26 @@ class Checks:
         return two_labels_warning(self.dataset, self.exact_two_labels)
 
     @property
-    def near_two_labels(self) -> tuple[Pair, ...]:
-        """Near duplicates with two labels."""
-        labels = self.dataset.labels
-        return tuple(p for p in self.near if labels[p.a] != labels[p.b])
-
-    @property
-    def empty_classes(self) -> tuple[str, ...]:
-        """Class folders without an image, and classes without a readable image."""
-        empty = [out.path for out in self.skipped if out.reason == EMPTY_CLASS]
-        return (*empty, *(name for name in self.counts if name not in self.dataset.counts))
-
-    @property
-    def one_image_classes(self) -> tuple[str, ...]:
-        """Classes with one image: a split refuses them; named parts leave them unmeasured."""
-        return tuple(name for name, n in self.dataset.counts.items() if n == 1)
-
-    @property
-    def imbalance(self) -> float:
-        """The ratio of the largest class to the smallest."""
-        counts = self.dataset.counts.values()
-        return max(counts) / min(counts) if counts else 1.0
-
-    @property
     def findings(self) -> Findings:
         """All findings, by id instead of row number."""
+        labels, counts = self.dataset.labels, self.dataset.counts
+        absent = [out.path for out in self.skipped if out.reason == EMPTY_CLASS]
+        two_near = [pair for pair in self.near if labels[pair.a] != labels[pair.b]]
         return Findings(
             rows=len(self.dataset),
             counts=self.counts,
-            readable=self.dataset.counts,
+            readable=counts,
             unreadable=self.unreadable,
             left_out=self.skipped,
             exact_duplicates=self._named(self.exact),
-            near_duplicates=self._named(self.near_groups),
+            near_duplicates=self._named(groups([(p.a, p.b) for p in self.near])),
             near_pairs=self._alike(self.near),
-            two_labels=TwoLabels(
-                self._named(self.exact_two_labels), self._alike(self.near_two_labels)
-            ),
-            empty_classes=self.empty_classes,
-            one_image_classes=self.one_image_classes,
-            imbalance=round(self.imbalance, 3),
+            two_labels=TwoLabels(self._named(self.exact_two_labels), self._alike(two_near)),
+            empty_classes=(*absent, *(name for name in self.counts if name not in counts)),
+            one_image_classes=tuple(name for name, n in counts.items() if n == 1),
+            imbalance=round(max(counts.values()) / min(counts.values()), 3) if counts else 1.0,
             odd_sizes=self.odd_sizes,
         )
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the findings, ready for JSON."""
-        return self.findings.to_plain()
-
-    def table(self) -> list[tuple[str, str, str]]:
-        """Return one row per kind of finding: its name, the count, and examples."""
-        ids = self.dataset.ids
-        rows = [
-            ("images", f"{len(self.dataset):,}", _balance(self)),
-            ("unreadable", *_examples([f"{o.path}: {o.reason}" for o in self.unreadable])),
-            ("not used", *_examples([f"{o.path}: {o.reason}" for o in self.skipped])),
-            ("exact duplicates", *_examples([_same(ids, g) for g in self.exact])),
-            ("near duplicates", *_examples([_same(ids, g) for g in self.near_groups])),
-            ("exact, two labels", *_examples([_same(ids, g) for g in self.exact_two_labels])),
-            (
-                "near, two labels",
-                *_examples([_same(ids, (p.a, p.b)) for p in self.near_two_labels]),
-            ),
-            ("empty classes", *_examples(self.empty_classes)),
-            ("one-image classes", *_examples(self.one_image_classes)),
-            (
-                "odd sizes",
-                *_examples([f"{s.path}: {s.width}x{s.height}, {s.reason}" for s in self.odd_sizes]),
-            ),
-        ]
-        return [row for row in rows if row[1] != "0" or row[0] in ("images", "unreadable")]
 
     def _named(self, groups: Sequence[Sequence[int]]) -> tuple[Group, ...]:
         return tuple(tuple(self.dataset.ids[i] for i in group) for group in groups)
@@ -258,33 +204,3 @@ def _near(seen: Survey, exact: tuple[tuple[int, ...], ...], threads: int) -> tup
     rows = np.array([i for i in range(len(seen.good)) if i not in copies], np.intp)
     pairs = seen.surveyor.near(rows_of(seen.facts, seen.good[rows]), threads)
     return tuple(Pair(int(rows[p.a]), int(rows[p.b]), p.likeness) for p in pairs)
-
-
-def _balance(found: Checks) -> str:
-    if not (counts := found.dataset.counts):
-        return f"{len(found.dataset):,} rows"
-    text = f"in {len(counts)} classes: {_counts(counts)}"
-    if found.imbalance < UNEVEN:
-        return text
-    small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    return (
-        f"{text}; uneven, {counts[large]:,} of {large!r} and {counts[small]:,} of {small!r}: "
-        f"look at balanced accuracy"
-    )
-
-
-def _counts(counts: dict[str, int], most: int = 6) -> str:
-    largest = sorted(counts.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{name} {n:,}" for name, n in largest[:most])
-    return shown + (f", and {len(counts) - most} more" if len(counts) > most else "")
-
-
-def _examples(found: Sequence[str]) -> tuple[str, str]:
-    """Return the count and the first two."""
-    more = "; …" if len(found) > 2 else ""
-    return f"{len(found):,}", "; ".join(found[:2]) + more
-
-
-def _same(ids: Sequence[str], group: Sequence[int]) -> str:
-    more = f" = … ({len(group)})" if len(group) > 2 else ""
-    return " = ".join(ids[i] for i in group[:2]) + more

@@ -1,11 +1,13 @@
 """The findings of the checks of a data set, as saved in checks.json."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headstart.base.values import Record
 from headstart.data.dataset import LeftOut
 
 Group = tuple[str, ...]  # paths of the same picture
+UNEVEN = 10.0  # ratio of largest to smallest class from which accuracy alone misleads
 AlikePair = tuple[str, str, float]  # two paths and their likeness from 0 to 1
 
 
@@ -29,7 +31,12 @@ class TwoLabels(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Findings(Record):
-    """The findings of `checks.Checks`. counts, readable: all and readable rows of each class."""
+    """The findings of `checks.Checks`.
+
+    counts, readable: all and readable rows of each class. empty_classes: class folders without an
+    image, and classes without a readable image. one_image_classes: a split refuses them; named
+    parts leave them unmeasured. imbalance: the ratio of the largest class to the smallest.
+    """
 
     rows: int = 0
     counts: dict[str, int]
@@ -44,3 +51,46 @@ class Findings(Record):
     one_image_classes: tuple[str, ...] = ()
     imbalance: float = 1.0
     odd_sizes: tuple[OddSize, ...] = ()
+
+    def table(self) -> list[tuple[str, str, str]]:
+        """Return one row per kind of finding: its name, the count, and examples."""
+        examples: dict[str, Sequence[str]] = {
+            "unreadable": [f"{o.path}: {o.reason}" for o in self.unreadable],
+            "not used": [f"{o.path}: {o.reason}" for o in self.left_out],
+            "exact duplicates": [_same(group) for group in self.exact_duplicates],
+            "near duplicates": [_same(group) for group in self.near_duplicates],
+            "exact, two labels": [_same(group) for group in self.two_labels.exact],
+            "near, two labels": [_same((a, b)) for a, b, _ in self.two_labels.near],
+            "empty classes": self.empty_classes,
+            "one-image classes": self.one_image_classes,
+            "odd sizes": [f"{s.path}: {s.width}x{s.height}, {s.reason}" for s in self.odd_sizes],
+        }
+        rows = [
+            (kind, f"{len(texts):,}", "; ".join(texts[:2]) + ("; …" if len(texts) > 2 else ""))
+            for kind, texts in examples.items()
+            if texts or kind == "unreadable"
+        ]
+        return [("images", f"{self.rows:,}", self._balance()), *rows]
+
+    def _balance(self) -> str:
+        if not (counts := self.readable):
+            return f"{self.rows:,} rows"
+        text = f"in {len(counts)} classes: {_counts(counts)}"
+        small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        if counts[large] / counts[small] < UNEVEN:
+            return text
+        return (
+            f"{text}; uneven, {counts[large]:,} of {large!r} and {counts[small]:,} of {small!r}: "
+            f"look at balanced accuracy"
+        )
+
+
+def _counts(counts: Mapping[str, int], most: int = 6) -> str:
+    largest = sorted(counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} {n:,}" for name, n in largest[:most])
+    return shown + (f", and {len(counts) - most} more" if len(counts) > most else "")
+
+
+def _same(group: Sequence[str]) -> str:
+    more = f" = … ({len(group)})" if len(group) > 2 else ""
+    return " = ".join(group[:2]) + more

@@ -320,7 +320,7 @@ def _checked(state: RunState, data: Dataset) -> tuple[Dataset, Checks]:
     progress = partial(state.context.listener.progress, "checks")
     seen = survey(data, store=state.job.store, threads=threads, progress=progress)
     checks = check(data, seen, threads=threads)
-    write_json(state.out / "checks.json", checks.to_plain())
+    write_json(state.out / "checks.json", checks.findings.to_plain())
     if checks.warning:
         state.tell("warning", checks.warning)
     rows = good_rows(data, seen, state.job.checks)
@@ -335,7 +335,7 @@ def _split(state: RunState, rows: Dataset, checks: Checks) -> Splits:
     with state.clock("split"):
         _refuse_changed(state, rows)
         splits = split(rows, state.job.split, together=checks.together)
-        write_json(state.out / "checks.json", checks.to_plain())
+        write_json(state.out / "checks.json", checks.findings.to_plain())
         write_text(state.out / "splits.csv", splits_csv(rows, splits))
     state.tell("split", counted(splits))
     return splits
