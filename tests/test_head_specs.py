@@ -17,7 +17,7 @@ from headstart.cli.parser import Parser
 from headstart.cli.train import arguments, run
 from headstart.heads.families import HEADS, HeadFamily, load_head, spec_named
 from headstart.heads.fit import fit_head
-from headstart.heads.head import Fitted, Rows, Table, weight_of_classes
+from headstart.heads.head import FeatureRows, Fitted, Rows, weight_of_classes
 from headstart.heads.linear import LinearHead
 from headstart.heads.specs import HeadSpec, MlpSpec
 from headstart.models.specs import recipe_from_plain
@@ -37,7 +37,7 @@ class CentreHead(LinearHead):
     kind: ClassVar[str] = "centre"
 
 
-def fit_centres(spec: CentreSpec, train: Table, val: Table) -> Fitted:
+def fit_centres(spec: CentreSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     means = np.stack([train.x[train.y == c].mean(axis=0) for c in range(len(train.classes))])
     weight = (2 * spec.sharpness * means.T).astype(np.float32)
     bias = (-spec.sharpness * (means**2).sum(axis=1)).astype(np.float32)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.extensions import Extensions
 from headstart.heads.fit import fit_head
-from headstart.heads.head import Fitted, Head, Table
+from headstart.heads.head import FeatureRows, Fitted, Head
 from headstart.heads.linear import load_linear
 from headstart.heads.mlp import load_mlp
 from headstart.heads.nearest import load_nearest
@@ -23,7 +23,7 @@ from headstart.heads.specs import (
 )
 from headstart.targets.target import Target
 
-Fit = Callable[[Any, Table, Table], Fitted]  # (spec, training rows, validation rows)
+Fit = Callable[[Any, FeatureRows, FeatureRows], Fitted]  # (spec, training rows, validation rows)
 Load = Callable[[Mapping[str, NDArray[Any]], Mapping[str, Any]], Head]
 
 
@@ -84,7 +84,7 @@ def check_supports(spec: HeadSpec, target: Target) -> None:
         )
 
 
-def solve_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:
+def solve_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     """Fit a head of a family that is solved rather than trained by epochs."""
     fit = HEADS[spec.family].fit
     assert fit is not None, f"a {spec.family} head is trained by epochs"

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch
 from headstart.heads.head import (
+    FeatureRows,
     Fitted,
     Floats,
     Rows,
-    Table,
     Trial,
     check_finite,
     log_loss_of,
@@ -21,7 +21,7 @@ from headstart.heads.linear import logistic_trials, ridge_trials
 from headstart.heads.nearest import nearest_trials
 from headstart.heads.specs import HeadSpec
 
-Trials = Callable[[Any, Table, Floats], Iterator[Trial]]
+Trials = Callable[[Any, FeatureRows, Floats], Iterator[Trial]]
 TRIALS: dict[str, Trials] = {
     "logistic": logistic_trials,
     "ridge": ridge_trials,
@@ -32,7 +32,7 @@ PATIENCE = 2  # settings tried after the best one before the search stops
 FEWEST = 10  # rows needed for cross-validation
 
 
-def fit_head(spec: HeadSpec, train: Table, val: Table) -> Fitted:
+def fit_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     """Fit every setting on `train`, from strong to weak, and keep the best on `val`.
 
     Best means the least log loss, weighted by the class weights of `train`; ties go to the stronger
@@ -88,7 +88,7 @@ def _group_of(rows: int, groups: Sequence[str]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
-def out_of_fold(spec: HeadSpec, table: Table, rng: np.random.Generator) -> Floats:
+def out_of_fold(spec: HeadSpec, table: FeatureRows, rng: np.random.Generator) -> Floats:
     """Return the scores of each row by a head fitted without it, (N, C); NaN for rows without
     scores.
 
@@ -103,7 +103,7 @@ def out_of_fold(spec: HeadSpec, table: Table, rng: np.random.Generator) -> Float
     return scores
 
 
-def _fit_by_validation(spec: HeadSpec, train: Table, val: Table) -> Fitted:
+def _fit_by_validation(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     path: list[dict[str, float]] = []
     best, since = 0, 0
     chosen: Trial | None = None
@@ -117,7 +117,7 @@ def _fit_by_validation(spec: HeadSpec, train: Table, val: Table) -> Fitted:
     return _fitted(spec, chosen, path, "log loss on validation")
 
 
-def _fit_by_folds(spec: HeadSpec, train: Table, folds: NDArray[np.int64]) -> Fitted:
+def _fit_by_folds(spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]) -> Fitted:
     asked, weights = folds >= 0, _weights(spec, train)
     path = [
         _judged(settings, scores[asked], train.y[asked], weights)
@@ -130,7 +130,7 @@ def _fit_by_folds(spec: HeadSpec, train: Table, folds: NDArray[np.int64]) -> Fit
 
 
 def _held_out(
-    spec: HeadSpec, train: Table, folds: NDArray[np.int64]
+    spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]
 ) -> list[tuple[dict[str, float], Floats]]:
     """Return, per setting, the out-of-fold scores (N, C); NaN for rows never held out."""
     found: dict[float, tuple[dict[str, float], Floats]] = {}
@@ -145,13 +145,13 @@ def _held_out(
     return list(found.values())
 
 
-def _fit_by_default(spec: HeadSpec, train: Table) -> Fitted:
+def _fit_by_default(spec: HeadSpec, train: FeatureRows) -> Fitted:
     settings = sorted(getattr(spec, _tried_of(spec)))
     middle = settings[len(settings) // 2]
     return _fitted(spec, _trial_at(middle, spec, train), [], "middle of the list: too few rows")
 
 
-def _trial_at(setting: float, spec: HeadSpec, train: Table) -> Trial:
+def _trial_at(setting: float, spec: HeadSpec, train: FeatureRows) -> Trial:
     """Return the head of one setting; a logistic path is solved from its strong end to there."""
     for trial in TRIALS[spec.family](spec, train, train.x[:0]):
         if trial.tried <= setting:  # can be fewer neighbours, if there are too few rows
@@ -170,7 +170,7 @@ def _judged(
     return {**settings, "log_loss": log_loss_of(scores, y, weights[y]), "accuracy": right}
 
 
-def _weights(spec: HeadSpec, train: Table) -> Floats:  # (C,)
+def _weights(spec: HeadSpec, train: FeatureRows) -> Floats:  # (C,)
     return weight_of_classes(spec.class_weights, train.y, train.classes)
 
 
@@ -178,7 +178,7 @@ def _tried_of(spec: HeadSpec) -> str:
     return "neighbours" if spec.family == "nearest" else "l2"
 
 
-def _check_pair(train: Table, val: Table) -> None:
+def _check_pair(train: FeatureRows, val: FeatureRows) -> None:
     """Raise Mismatch or DataError as `fit_head` documents."""
     if train.classes != val.classes or train.x.shape[1:] != val.x.shape[1:] or train.x.ndim != 2:
         raise Mismatch(

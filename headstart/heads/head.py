@@ -53,7 +53,7 @@ class TunableHead(Head, Protocol):
     def from_module(self, module: "nn.Module") -> Head: ...  # the head that it became
 
 
-class Table(Protocol):
+class FeatureRows(Protocol):
     """Labelled feature rows, such as a FeatureTable."""
 
     @property
@@ -68,7 +68,7 @@ class Table(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A Table held in plain arrays."""
+    """Feature rows held in plain arrays."""
 
     x: NDArray[np.float32]  # (N, D)
     y: NDArray[np.int64]  # (N,)

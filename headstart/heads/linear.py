@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.head import (
+    FeatureRows,
     Floats,
     Head,
-    Table,
     Trial,
     blocks,
     check_finite,
@@ -84,7 +84,7 @@ def load_linear(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
     return LinearHead(tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32))
 
 
-def logistic_trials(spec: LogisticSpec, train: Table, x: Floats) -> Iterator[Trial]:
+def logistic_trials(spec: LogisticSpec, train: FeatureRows, x: Floats) -> Iterator[Trial]:
     """Fit multinomial logistic regression for each strength, strong to weak, with warm starts.
 
     Minimises the weighted mean log loss + l2 / 2 · |weight|²; biases are not penalised.
@@ -97,7 +97,7 @@ def logistic_trials(spec: LogisticSpec, train: Table, x: Floats) -> Iterator[Tri
         yield Trial({"l2": l2}, head, head.scores(x))
 
 
-def ridge_trials(spec: RidgeSpec, train: Table, x: Floats) -> Iterator[Trial]:
+def ridge_trials(spec: RidgeSpec, train: FeatureRows, x: Floats) -> Iterator[Trial]:
     """Fit ridge regression on targets of ±1 for each strength, from strong to weak.
 
     One temperature divides the outputs, so that their softmax is a probability: the temperature
@@ -128,7 +128,7 @@ class _Basis:
     row_weights: Doubles  # (N,) of mean 1
 
     @classmethod
-    def of(cls, train: Table, spec: HeadSpec) -> "_Basis":
+    def of(cls, train: FeatureRows, spec: HeadSpec) -> "_Basis":
         weights = weight_of_classes(spec.class_weights, train.y, train.classes)[train.y]
         mean, std = _moments(train.x, weights)
         z = ((train.x - mean.astype(np.float32)) / std.astype(np.float32)).astype(np.float32)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch
 from headstart.heads.head import (
+    FeatureRows,
     Floats,
     Head,
-    Table,
     Trial,
     blocks,
     check_finite,
@@ -117,7 +117,7 @@ def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any
     )
 
 
-def nearest_trials(spec: NearestSpec, train: Table, x: Floats) -> Iterator[Trial]:
+def nearest_trials(spec: NearestSpec, train: FeatureRows, x: Floats) -> Iterator[Trial]:
     """Yield a head for each number of neighbours, from many to few, at most the number of rows."""
     ks = tuple(sorted({min(k, len(train.y)) for k in spec.neighbours}, reverse=True))
     rows = unit(train.x)

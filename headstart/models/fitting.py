@@ -14,7 +14,7 @@ from headstart.data.splits import Splits
 from headstart.features.engines import check_device
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import check_supports, solve_head
-from headstart.heads.head import Rows, Table
+from headstart.heads.head import FeatureRows, Rows
 from headstart.heads.specs import LinearSpec, TrainedSpec
 from headstart.modalities.sources import load_backbone
 from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
@@ -294,7 +294,7 @@ def _kept(keep: str, val: Sized, *, under_attack: bool = False) -> str:
 def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
     """Return a solved head's only line of history."""
 
-    def figures(rows: Table) -> Figures:
+    def figures(rows: FeatureRows) -> Figures:
         if not len(rows.y):
             return NOTHING
         if not model.target.counts_right:
@@ -305,7 +305,7 @@ def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
     return Epoch("head", SOLVED, None, *figures(train), *figures(val), 0.0)
 
 
-def _mean_loss(model: Model, rows: Table) -> float:
+def _mean_loss(model: Model, rows: FeatureRows) -> float:
     import torch
 
     raw, target = torch.from_numpy(model.head.raw(rows.x)), model.target
