@@ -16,17 +16,25 @@ import numpy as np
 from harness import Bench
 
 import headstart as hs
+from headstart.evaluation.evaluation import evaluate
+from headstart.explaining.pixels.lens import lens_of
+from headstart.explaining.pixels.robust import drawn, robustness
+from headstart.explaining.pixels.squares import squared
+from headstart.modalities.images.examples import solar_cells
+from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.models.fitting import fit
+from headstart.specs import Augment, FeatureExtraction, FineTune, RobustnessPlan
 
 LEVELS = (1, 2, 4, 8)  # of 255
-PLAN = hs.RobustnessPlan(epsilons=tuple(n / 255 for n in LEVELS), steps=20, corruptions=())
-AUGMENT = hs.Augment(flip="both", quarter_turns=True, views=4)  # the demo's
+PLAN = RobustnessPlan(epsilons=tuple(n / 255 for n in LEVELS), steps=20, corruptions=())
+AUGMENT = Augment(flip="both", quarter_turns=True, views=4)  # the demo's
 
 
 def main() -> None:
     bench = Bench("adversarial", __doc__)
     args = arguments(bench)
-    data = hs.split(some(hs.solar_cells(), args.cells))
-    hardened = hs.FineTune(
+    data = hs.split(some(solar_cells(), args.cells))
+    hardened = FineTune(
         adversarial=args.epsilon / 255,
         adversarial_steps=args.steps,
         epochs=args.epochs,
@@ -35,11 +43,11 @@ def main() -> None:
         clip=1.0,
         thaw=args.thaw,
     )
-    recipe = hs.FeatureExtraction(fit="squash", size=args.size)
-    head = hs.fit(recipe, args.backbone, data, augment=AUGMENT).model
+    recipe = FeatureExtraction(fit="squash", size=args.size)
+    head = fit(recipe, args.backbone, data, augment=AUGMENT).model
     test = some(data.test, args.test)
     models = {"head": (head, 0.0)}
-    plain = hs.FineTune(epochs=args.epochs, lr=2e-4)  # the demo's
+    plain = FineTune(epochs=args.epochs, lr=2e-4)  # the demo's
     for name, settings in {"fine-tuned": plain, "adversarially": hardened}.items():
         models[name] = timed(settings, head, data)
         print(name, "trained in", round(models[name][1]), "s", flush=True)
@@ -50,7 +58,7 @@ def main() -> None:
 
 def arguments(bench: Bench) -> Namespace:
     bench.flag("--size", type=int, default=224, quick=32, help="pixels of a side")
-    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
+    bench.flag("--backbone", default=DEFAULT_BACKBONE, quick="tiny:32")
     bench.flag("--cells", type=int, default=10**6, quick=160, help="to split, at most")
     bench.flag("--test", type=int, default=100, quick=6, help="test cells to attack, at most")
     bench.flag("--epsilon", type=int, default=2, help="of 255, to train within")
@@ -63,13 +71,13 @@ def arguments(bench: Bench) -> Namespace:
 
 def some(data: hs.Dataset, most: int) -> hs.Dataset:
     """Up to so many rows, each class with its share."""
-    return data.take(hs.drawn(data.y, most))
+    return data.take(drawn(data.y, most))
 
 
-def timed(settings: hs.FineTune, head: hs.Model, data: hs.Splits) -> tuple[hs.Model, float]:
+def timed(settings: FineTune, head: hs.Model, data: hs.Splits) -> tuple[hs.Model, float]:
     """A model fine-tuned from the head, and the seconds that took."""
     began = time.perf_counter()
-    model = hs.fit(settings, head, data, augment=AUGMENT).model
+    model = fit(settings, head, data, augment=AUGMENT).model
     return model, time.perf_counter() - began
 
 
@@ -77,10 +85,10 @@ def row(
     name: str, model: hs.Model, seconds: float, every: hs.Dataset, few: hs.Dataset
 ) -> dict[str, object]:
     """Accuracy on all test cells, and on few of them within each reach."""
-    clean = hs.evaluate(model.predict(every, store=None)).accuracy
+    clean = evaluate(model.predict(every, store=None)).accuracy
     assert clean is not None
-    lens = hs.lens_of(model)
-    found = hs.robustness(lens, hs.squared(lens.input, few).squares, few.y, PLAN)
+    lens = lens_of(model)
+    found = robustness(lens, squared(lens.input, few).squares, few.y, PLAN)
     reach = {f"{n}/255": round(held.accuracy.value, 3) for n, held in found.attacked.items()}
     return {"model": name, "all test cells": str(clean), **reach, "training s": round(seconds, 1)}
 

@@ -29,6 +29,11 @@ from torch import Tensor, nn
 
 import headstart as hs
 from headstart.cli.main import main as headstart
+from headstart.explaining.pixels.lens import Lens, lens_of
+from headstart.modalities.images.decoding import decode
+from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.models.bundle import load_bundle
+from headstart.specs import Attack
 from headstart.training.attacked import lead, perturb
 
 ATTACKS = {
@@ -47,7 +52,7 @@ def main() -> None:
     bench.flag("run", type=Path, nargs="?", metavar="RUN")
     bench.flag("--cells", type=int, default=50, quick=3)
     bench.flag("--outside", type=int, default=16, quick=1, help="cells for Square Attack")
-    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32", help="without RUN")
+    bench.flag("--backbone", default=DEFAULT_BACKBONE, quick="tiny:32", help="without RUN")
     bench.flag("--known", type=int, default=10**6, quick=200, help="cells to fit on, without RUN")
     args = bench.arguments()
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +75,7 @@ def measured(
 
 
 def accuracy(bundle: Path, cells: hs.Dataset) -> float:
-    return float(hs.load(bundle).model.predict(cells).correct.mean())
+    return float(load_bundle(bundle).model.predict(cells).correct.mean())
 
 
 def by_command(name: str, bundle: Path, cells: list[Path], folder: Path) -> dict[str, object]:
@@ -113,13 +118,13 @@ def best(row: dict[str, object]) -> str:
 
 
 def difference(before: Path, after: Path) -> NDArray[np.int16]:
-    return np.abs(hs.decode(before).astype(np.int16) - hs.decode(after))
+    return np.abs(decode(before).astype(np.int16) - decode(after))
 
 
 class Outside(nn.Module):
     """A lens as ART takes it: (N, 3, S, S), 0 to 1 -> logits."""
 
-    def __init__(self, lens: hs.Lens) -> None:
+    def __init__(self, lens: Lens) -> None:
         super().__init__()
         self.lens = lens
 
@@ -129,8 +134,8 @@ class Outside(nn.Module):
 
 def by_library(bundle: Path, cells: list[Path], outside: int) -> Iterator[dict[str, object]]:
     """Ours and ART's on the same squares."""
-    lens = hs.lens_of(hs.load(bundle).model)
-    squares = np.stack([lens.input(hs.decode(cell)) for cell in cells])
+    lens = lens_of(load_bundle(bundle).model)
+    squares = np.stack([lens.input(decode(cell)) for cell in cells])
     few = squares[:outside]
     for levels in LEVELS:
         mine, reach = ours(lens, squares, levels), f"{levels}/255"
@@ -145,17 +150,17 @@ def by_library(bundle: Path, cells: list[Path], outside: int) -> Iterator[dict[s
         yield row_of(f"noise, squares: {reach}", lens, few, noisy(few, levels))
 
 
-def ours(lens: hs.Lens, squares: Squares, levels: int) -> Squares:
+def ours(lens: Lens, squares: Squares, levels: int) -> Squares:
     def attacked(some: Tensor) -> Tensor:
         labels = lens.logits(some).argmax(dim=1)
-        how = hs.Attack(levels / 255)
+        how = Attack(levels / 255)
         return perturb(lambda x: -lead(lens.logits(x), labels), some, how)
 
     parts = torch.from_numpy(squares).split(8)
     return torch.cat([attacked(part) for part in parts]).to(torch.uint8).numpy()
 
 
-def by_art(kind: type, lens: hs.Lens, squares: Squares, levels: int, **settings: float) -> Squares:
+def by_art(kind: type, lens: Lens, squares: Squares, levels: int, **settings: float) -> Squares:
     np.random.seed(0)  # ART draws from NumPy's own generator
     x = (squares / 255).astype(np.float32).transpose(0, 3, 1, 2)
     outside = PyTorchClassifier(
@@ -176,7 +181,7 @@ def noisy(squares: Squares, levels: int) -> Squares:
     return (squares + signs).clip(0, 255).astype(np.uint8)
 
 
-def row_of(name: str, lens: hs.Lens, before: Squares, after: Squares) -> dict[str, object]:
+def row_of(name: str, lens: Lens, before: Squares, after: Squares) -> dict[str, object]:
     said = [
         np.concatenate([lens.scores(part) for part in np.array_split(squares, len(squares))])
         for squares in (before, after)

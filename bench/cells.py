@@ -3,6 +3,12 @@
 from pathlib import Path
 
 import headstart as hs
+from headstart.explaining.pixels.robust import drawn
+from headstart.modalities.images.examples import solar_cells
+from headstart.models.fitting import fit
+from headstart.models.fitting_limits import with_limits
+from headstart.runs.folder import recorded_parts, recorded_source
+from headstart.specs import FeatureExtraction, TrustPlan
 
 
 def demo(
@@ -12,13 +18,13 @@ def demo(
 
     Without a run a head of `backbone` is fitted on `most` cells at most, and saved in `folder`.
     """
-    data = hs.solar_cells()
+    data = solar_cells()
     if run is None:
-        data = data.take(hs.drawn(data.y, most))
+        data = data.take(drawn(data.y, most))
         parts = hs.split(data)
-        model = hs.fit(hs.FeatureExtraction(fit="squash"), backbone, parts).model
-        hs.save(hs.with_limits(model, parts, hs.TrustPlan()), folder / "bundle")
+        model = fit(FeatureExtraction(fit="squash"), backbone, parts).model
+        hs.save(with_limits(model, parts, TrustPlan()), folder / "bundle")
         return folder / "bundle", parts.train, parts.test
-    recorded = hs.recorded_parts(run, hs.recorded_source(run), data)
+    recorded = recorded_parts(run, recorded_source(run), data)
     rows = {part: [i for i, p in enumerate(recorded) if p == part] for part in ("train", "test")}
     return run / "model", data.take(rows["train"]), data.take(rows["test"])

@@ -21,7 +21,12 @@ from torch import nn
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.base.runtime import cores
+from headstart.evaluation.evaluation import compare, evaluate
+from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.images.inputs import of_pictures
+from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.models.fitting import fit
+from headstart.specs import FeatureExtraction, SplitPlan
 
 Layout = torch.memory_format
 
@@ -64,7 +69,7 @@ def scored(backbone: Backbone, head: nn.Linear, data: hs.Dataset, layout: Layout
 
 
 def headstart_way(backbone: Backbone, parts: hs.Splits) -> hs.Predictions:
-    model = hs.fit(hs.FeatureExtraction(fit="squash"), backbone, parts, store=None).model
+    model = fit(FeatureExtraction(fit="squash"), backbone, parts, store=None).model
     return model.predict(parts.test, store=None)
 
 
@@ -72,15 +77,15 @@ def main() -> None:
     bench = Bench("classic", __doc__)
     bench.flag("--images", type=int, default=600, quick=60)
     bench.flag("--epochs", type=int, default=10, quick=1)
-    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
+    bench.flag("--backbone", default=DEFAULT_BACKBONE, quick="tiny:32")
     bench.flag("--channels-last", action="store_true")
     args = bench.arguments()
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     torch.set_num_threads(cores())
-    cells = hs.solar_cells()
+    cells = solar_cells()
     rng = np.random.default_rng(0)
     data = cells.take(np.sort(rng.permutation(len(cells))[: args.images]))
-    parts = hs.split(data, hs.SplitPlan(val=0.15, test=0.25))
+    parts = hs.split(data, SplitPlan(val=0.15, test=0.25))
     backbone = hs.load_backbone(args.backbone).changed(fit="squash")
     rows: list[dict[str, object]] = []
     predictions: list[hs.Predictions] = []
@@ -91,12 +96,12 @@ def main() -> None:
         began = time.perf_counter()
         said = way()
         seconds = time.perf_counter() - began
-        accuracy = str(hs.evaluate(said).accuracy)
+        accuracy = str(evaluate(said).accuracy)
         rows.append({"way": name, "seconds": seconds, "test accuracy": accuracy})
         predictions.append(said)
         print(name, f"{seconds:.1f} s", flush=True)
     ours, theirs = rows
-    gap = hs.compare(*predictions)
+    gap = compare(*predictions)
     ratio = float(str(theirs["seconds"])) / float(str(ours["seconds"]))
     bench.report(
         rows,

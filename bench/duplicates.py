@@ -26,6 +26,7 @@ from headstart.base.runtime import cores
 from headstart.data.checks import Checks, check, good_rows
 from headstart.data.dataset import PARTS
 from headstart.data.splits import split
+from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.reading import survey
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -143,7 +144,7 @@ def main() -> None:
     bench.flag("--cells", type=int, default=10**6, quick=200, help="solar cells, at most")
     bench.flag("--seed", type=int, default=0, help="of what is planted where")
     args = bench.arguments()
-    cells = hs.solar_cells().sources[: args.cells]
+    cells = solar_cells().sources[: args.cells]
     rng = np.random.default_rng(1)
     sources = {
         "solar cells": (len(cells), (Image.open(path) for path in cells)),

@@ -22,7 +22,12 @@ from pathlib import Path
 from harness import Bench
 
 import headstart as hs
-from headstart.evaluation.evaluation import Estimate, wilson
+from headstart.evaluation.evaluation import Estimate, compare, wilson
+from headstart.explaining.pixels.robust import drawn
+from headstart.modalities.images.examples import solar_cells
+from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.runs import recipes
+from headstart.specs import Augment, FeatureExtraction, FineTune, Job, SplitPlan
 from headstart.targets.predictions import Predictions, read_predictions
 
 VGG19, SVM = 0.8842, 0.8244  # Deitsch et al. 2019, table 3: accuracy on the whole test part
@@ -37,7 +42,7 @@ def main() -> None:
     bench.flag("--lr", type=float, default=2e-4)
     bench.flag("--views", type=int, default=8, quick=2)
     bench.flag("--size", type=int, default=224, quick=32)
-    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
+    bench.flag("--backbone", default=DEFAULT_BACKBONE, quick="tiny:32")
     args = bench.arguments()
     rows, said = list[dict[str, object]](), dict[str, list[Predictions]]()
     for seed in args.seeds:
@@ -69,19 +74,19 @@ def one_split(
     folder: Path, seed: int, args: argparse.Namespace
 ) -> tuple[dict[str, object], dict[str, Predictions]]:
     """Two phases, then a head only (whose features are stored by then), and a CNN from scratch."""
-    job = hs.Job(
+    job = Job(
         backbone=args.backbone,
-        recipe=hs.FeatureExtraction(fit="squash", size=args.size, seed=seed),
-        finetune=hs.FineTune(
+        recipe=FeatureExtraction(fit="squash", size=args.size, seed=seed),
+        finetune=FineTune(
             epochs=args.epochs, lr=args.lr, label_smoothing=args.label_smoothing, seed=seed
         ),
-        augment=hs.Augment(flip="both", quarter_turns=True, views=args.views),
-        split=hs.SplitPlan(val=0.1, test=0.25, seed=seed),
+        augment=Augment(flip="both", quarter_turns=True, views=args.views),
+        split=SplitPlan(val=0.1, test=0.25, seed=seed),
         store=hs.Store(folder / "store"),
         strategy="finetune",
     )
-    cells = hs.solar_cells()
-    cells = cells.take(hs.drawn(cells.y, args.cells))
+    cells = solar_cells()
+    cells = cells.take(drawn(cells.y, args.cells))
     tuned = hs.train(cells, folder / "two", job, Messages())
     head = hs.train(cells, folder / "head", replace(job, strategy="extract"))
     scratch = hs.train(cells, folder / "scratch", from_scratch(job))
@@ -90,7 +95,7 @@ def one_split(
     row: dict[str, object] = {"seed": seed}
     row |= {name: str(run.evaluations["test"].accuracy) for name, run in runs.items()}
     row |= {
-        "gain of phase 2": str(hs.compare(said["two phases"], said["head only"])),
+        "gain of phase 2": str(compare(said["two phases"], said["head only"])),
         "minutes": tuned.timings.total_seconds / 60,
     }
     return row, said
@@ -101,9 +106,9 @@ class Messages(hs.Listener):
         print(f"  {name:10}{message}", flush=True)
 
 
-def from_scratch(job: hs.Job) -> hs.Job:
+def from_scratch(job: Job) -> Job:
     """The tutorials' small CNN on the same split, as the recipe cnn-from-scratch has it."""
-    recipe = hs.recipe("cnn-from-scratch").job
+    recipe = recipes.recipe("cnn-from-scratch").job
     seed = job.split.seed
     return replace(
         recipe,

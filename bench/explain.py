@@ -33,9 +33,18 @@ from unknowns import photographs
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.saved import save_backbone
-from headstart.explaining.pixels.lens import Lens
+from headstart.explaining.pixels.attributing import attribute
+from headstart.explaining.pixels.attribution import Attribution
+from headstart.explaining.pixels.deletion import deletion
+from headstart.explaining.pixels.lens import Lens, lens_of, source_lens
+from headstart.explaining.pixels.looker import looker_of
 from headstart.explaining.pixels.method import METHODS, Method
+from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.images.inputs import of_pictures
+from headstart.modalities.reading import find
+from headstart.models.bundle import load_bundle
+from headstart.targets.predictions import read_predictions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from patches import lens_on, on_the_patch, patched, shuffled, taught  # noqa: E402
@@ -71,7 +80,7 @@ def main() -> None:
         rows += [*own, *(of_all(own, method) for method in args.methods if own)]
     rows += list(hidden("photographs", pretrained(), squares, args.methods, args.shuffles))
     if args.run:
-        lens = hs.lens_of(hs.load(args.run / "model").model)
+        lens = lens_of(load_bundle(args.run / "model").model)
         rows += list(
             hidden("defective cells", lens, cells_of(lens, args.run, args.count), args.methods)
         )
@@ -84,9 +93,9 @@ def on_patches(name: str, start: int, args: Namespace) -> Iterator[Row]:
     side = lens.input.size
     squares, labels, places = patched(args.patched, side, seed=2)
     said = lens.scores(squares).argmax(axis=1)
-    looker = hs.looker_of(lens)
+    looker = looker_of(lens)
     for method in args.methods:
-        maps = hs.attribute(looker, squares, said, method)
+        maps = attribute(looker, squares, said, method)
         found = [on_the_patch(m.over(side), place) for m, place in zip(maps, places, strict=True)]
         yield {
             "of": name,
@@ -115,7 +124,7 @@ def shuffling(
     lens: Lens,
     squares: NDArray[np.uint8],
     method: Method,
-    maps: Sequence[hs.Attribution],
+    maps: Sequence[Attribution],
     shuffles: int,
 ) -> dict[str, object]:
     """How much of the maps is left with the weights of the head in another order."""
@@ -127,7 +136,7 @@ def shuffling(
             for seed in range(shuffles)
             for own, other in zip(
                 maps[:SHUFFLED],
-                hs.attribute(hs.looker_of(shuffled(lens, seed)), few, said, method),
+                attribute(looker_of(shuffled(lens, seed)), few, said, method),
                 strict=True,
             )
         ]
@@ -167,10 +176,10 @@ def hidden(
     shuffles: int = 0,
 ) -> Iterator[Row]:
     """How often hiding by the map has the smaller area under its curve."""
-    said, looker = np.array([lens.scores(s[None])[0].argmax() for s in squares]), hs.looker_of(lens)
+    said, looker = np.array([lens.scores(s[None])[0].argmax() for s in squares]), looker_of(lens)
     for method in methods:
-        maps = hs.attribute(looker, squares, said, method)
-        told = [hs.deletion(looker, s, m) for s, m in zip(squares, maps, strict=True)]
+        maps = attribute(looker, squares, said, method)
+        told = [deletion(looker, s, m) for s, m in zip(squares, maps, strict=True)]
         ours, random, centre = (
             np.array([t.area(name) for t in told]) for name in ("ours", "random", "centre")
         )
@@ -188,32 +197,32 @@ def hidden(
         }
 
 
-def told_by(maps: Sequence[hs.Attribution]) -> str:
+def told_by(maps: Sequence[Attribution]) -> str:
     """How many maps came from which method."""
     ways = Counter(m.method for m in maps)
     return ", ".join(f"{count} {way}" for way, count in ways.most_common())
 
 
 def pretrained() -> Lens:
-    return hs.source_lens(hs.load_backbone("packaged:efficientnet_lite0"))
+    return source_lens(hs.load_backbone("packaged:efficientnet_lite0"))
 
 
 def photographs_of(count: int) -> NDArray[np.uint8]:
     """Whole photographs and crops, evenly taken of all, as the pretrained network is given them."""
     eats = pretrained().input
     with tempfile.TemporaryDirectory() as folder:
-        files, _ = hs.find([photographs(Path(folder))])
+        files, _ = find([photographs(Path(folder))])
         picked = [files.sources[n * len(files) // count] for n in range(count)]
-        return np.stack([eats(hs.decode(path)) for path in picked])
+        return np.stack([eats(decode(path)) for path in picked])
 
 
 def cells_of(lens: Lens, run: Path, count: int) -> NDArray[np.uint8]:
     """Test cells that are called defective: what is hidden of a sound one leaves a sound one."""
-    said, cells = hs.read_predictions(run / "predictions.csv"), hs.solar_cells()
+    said, cells = read_predictions(run / "predictions.csv"), solar_cells()
     there = dict(zip(cells.ids, cells.sources, strict=True))
     wanted = said.classes.index("defective")
     picked = [there[id] for id, c in zip(said.ids, said.predicted, strict=True) if c == wanted]
-    return np.stack([lens.input(hs.decode(path)) for path in picked[:count]])
+    return np.stack([lens.input(decode(path)) for path in picked[:count]])
 
 
 def _from_file() -> Backbone:

@@ -25,7 +25,9 @@ from headstart.backbones.graph import freeze
 from headstart.base.runtime import cores
 from headstart.base.threads import ordered_map
 from headstart.features.engines import OnnxEngine
+from headstart.features.extract import extract
 from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 
 BACKBONES = (
@@ -92,7 +94,7 @@ def measure(name: str, weights: str, data: hs.Dataset, rounds: int) -> dict[str,
     eats = of_pictures(backbone.card.input)
     squares = np.stack([square_of(eats, s) for s in data.sources[: engine.batch]])
     ways: dict[str, Callable[[], Any]] = {
-        "headstart": lambda: hs.extract(frozen, data).x,
+        "headstart": lambda: extract(frozen, data).x,
         "channels-last": lambda: usual_loop(backbone, data, torch.channels_last),
         "default": lambda: usual_loop(backbone, data, torch.contiguous_format),
         "decode": lambda: decode_only(eats, data),
@@ -129,7 +131,7 @@ def main() -> None:
     bench.flag("--rounds", type=int, default=3, quick=1)
     args = bench.arguments()
     torch.set_num_threads(cores())
-    cells = hs.solar_cells()
+    cells = solar_cells()
     rows = []
     for i, (name, weights) in enumerate(BACKBONES if args.heavy_images else BACKBONES[:1]):
         n = args.heavy_images if i else args.images

@@ -17,6 +17,11 @@ from harness import Bench
 from PIL import Image
 
 import headstart as hs
+from headstart.explaining.pixels.ideal import ideal, total_variation
+from headstart.explaining.pixels.lens import Lens, source_lens
+from headstart.modalities.images.decoding import Pixels, decode
+from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.specs import IdealPlan
 
 JUDGE = "packaged:efficientnet_lite2"
 GAP = 8  # pixels between the two
@@ -26,11 +31,11 @@ def main() -> None:
     bench = Bench("ideal", __doc__)
     every = ["tabby", "zebra", "daisy"]
     bench.flag("--classes", nargs="+", default=every, quick=every[:1])
-    bench.flag("--steps", type=int, default=hs.IdealPlan().steps, quick=8)
+    bench.flag("--steps", type=int, default=IdealPlan().steps, quick=8)
     bench.flag("--pictures", type=Path, metavar="FOLDER")
     args = bench.arguments()
-    lens = hs.source_lens(hs.load_backbone(hs.DEFAULT_BACKBONE))
-    judge = hs.source_lens(hs.load_backbone(JUDGE))
+    lens = source_lens(hs.load_backbone(DEFAULT_BACKBONE))
+    judge = source_lens(hs.load_backbone(JUDGE))
     rows = list[dict[str, object]]()
     for name in args.classes:
         usual, without = (one(lens, judge, name, plan) for plan in plans(args.steps))
@@ -53,40 +58,38 @@ def main() -> None:
     )
 
 
-def plans(steps: int) -> tuple[hs.IdealPlan, hs.IdealPlan]:
-    usual = hs.IdealPlan(steps=steps)
+def plans(steps: int) -> tuple[IdealPlan, IdealPlan]:
+    usual = IdealPlan(steps=steps)
     return usual, replace(usual, tv=0.0)
 
 
-def one(
-    lens: hs.Lens, judge: hs.Lens, name: str, plan: hs.IdealPlan
-) -> tuple[dict[str, object], hs.Pixels]:
+def one(lens: Lens, judge: Lens, name: str, plan: IdealPlan) -> tuple[dict[str, object], Pixels]:
     began, worked = time.perf_counter(), time.process_time()
-    found = hs.ideal(lens, name, plan)
+    found = ideal(lens, name, plan)
     seconds, worked = time.perf_counter() - began, time.process_time() - worked
-    pixels = hs.decode(as_png(found.picture))
+    pixels = decode(as_png(found.picture))
     return {
         "class": name,
         "tv": plan.tv,
         "score": round(score(lens, name, pixels), 4),
         "judged": round(score(judge, name, pixels), 4),
-        "variation": round(hs.total_variation(pixels), 5),
+        "variation": round(total_variation(pixels), 5),
         "seconds": round(seconds, 1),
         "seconds of all cores": round(worked, 1),
     }, pixels
 
 
-def score(lens: hs.Lens, name: str, pixels: hs.Pixels) -> float:
+def score(lens: Lens, name: str, pixels: Pixels) -> float:
     return float(lens.scores(lens.input(pixels)[None].copy())[0, lens.number(name)])
 
 
-def as_png(pixels: hs.Pixels) -> bytes:
+def as_png(pixels: Pixels) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
-def side_by_side(path: Path, usual: hs.Pixels, without: hs.Pixels) -> None:
+def side_by_side(path: Path, usual: Pixels, without: Pixels) -> None:
     """With the term on the left, dithered to 256 colours, so that the file stays small."""
     gap = np.full((len(usual), GAP, 3), 255, np.uint8)
     both = Image.fromarray(np.concatenate([usual, gap, without], axis=1))

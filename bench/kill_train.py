@@ -38,6 +38,7 @@ import headstart as hs
 import headstart.backbones.graph
 import headstart.runs.run
 from headstart.base.errors import HeadstartError
+from headstart.specs import Augment, FeatureExtraction, FineTune, Job, LinearSpec, Runtime
 from headstart.training import checkpoints, loop
 
 SAME = ("model/weights.safetensors", "model/model.json", "splits.csv", "predictions.csv")
@@ -103,15 +104,15 @@ def make_pictures(folder: Path, each: int) -> None:
             Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(folder / name / f"{i}.png")
 
 
-def job_in(root: Path, name: str, resume: bool = False) -> hs.Job:
-    return hs.Job(
+def job_in(root: Path, name: str, resume: bool = False) -> Job:
+    return Job(
         backbone="timm:test_resnet",
         weights="random",
         strategy="finetune",
-        recipe=hs.FeatureExtraction(hs.LinearSpec(epochs=4, dropout=0.2)),
-        finetune=hs.FineTune(thaw="2", epochs=6, batch_size=8, lr=1e-3, mixup=0.2, dropout=0.2),
-        augment=hs.Augment(flip="both", rotation=0.1, views=2),
-        runtime=hs.Runtime(device="cpu", threads=1, decode_threads=1),
+        recipe=FeatureExtraction(LinearSpec(epochs=4, dropout=0.2)),
+        finetune=FineTune(thaw="2", epochs=6, batch_size=8, lr=1e-3, mixup=0.2, dropout=0.2),
+        augment=Augment(flip="both", rotation=0.1, views=2),
+        runtime=Runtime(device="cpu", threads=1, decode_threads=1),
         store=hs.Store(root / f"store-{name}"),
         checkpoint_s=0.0,
         resume=resume,

@@ -19,6 +19,10 @@ from PIL import Image
 
 import headstart as hs
 from headstart.base.runtime import peak_rss_bytes
+from headstart.data.checks import check
+from headstart.features.extract import extract
+from headstart.modalities.reading import survey
+from headstart.modalities.sources import DEFAULT_BACKBONE
 
 LIMIT_BYTES = 1.5e9
 FLAT = 1.25  # what is kept of every image (5 kB of features, 4 kB of thumbnail) may grow
@@ -40,10 +44,10 @@ def work(data: Path, n: int, store: Path, backbone: str) -> None:
     """The part of a run that grows with the data, on the first n images; prints its figures."""
     rows = hs.read(data)
     rows = rows.take([i for i, id in enumerate(rows.ids) if int(Path(id).stem) < n])
-    seen = hs.survey(rows, store=hs.Store(store), threads=2)
-    hs.check(rows, seen)
+    seen = survey(rows, store=hs.Store(store), threads=2)
+    check(rows, seen)
     checked = peak_rss_bytes()
-    table = hs.extract(hs.load_backbone(backbone), rows, store=hs.Store(store))
+    table = extract(hs.load_backbone(backbone), rows, store=hs.Store(store))
     figures = {
         "images": len(table),
         "images_per_s": len(table) / table.seconds,
@@ -58,7 +62,7 @@ def main() -> None:
     bench = Bench("memory", __doc__)
     bench.flag("--images", type=int, default=20_000, quick=200)
     bench.flag("--few", type=int, default=5_000, quick=100)
-    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
+    bench.flag("--backbone", default=DEFAULT_BACKBONE, quick="tiny:32")
     bench.flag("--work", nargs=3, help=SUPPRESS)
     args = bench.arguments()
     if args.work:

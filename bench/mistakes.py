@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 import headstart as hs
 from headstart.evaluation.mistakes import margins, suspicious
-from headstart.features.extract import FeatureTable
+from headstart.features.extract import FeatureTable, extract
 from headstart.heads.fit import out_of_fold
 from headstart.heads.specs import LogisticSpec
-from headstart.modalities.images.examples import _package_folder
+from headstart.modalities.images.examples import _package_folder, solar_cells
+from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.specs import FeatureExtraction
 from headstart.targets.classes import ClassTarget
 
 FLIPPED, L2 = 0.05, 0.03
@@ -28,11 +30,11 @@ FLIPPED, L2 = 0.05, 0.03
 def main() -> None:
     bench = Bench("mistakes", __doc__)
     bench.flag("--seeds", type=int, nargs="+", default=[0, 1, 2], quick=[0])
-    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
+    bench.flag("--backbone", default=DEFAULT_BACKBONE, quick="tiny:32")
     args = bench.arguments()
     cells = clear_cells()
-    recipe = hs.FeatureExtraction(fit="squash")
-    table = hs.extract(recipe.prepared(hs.load_backbone(args.backbone)), cells)
+    recipe = FeatureExtraction(fit="squash")
+    table = extract(recipe.prepared(hs.load_backbone(args.backbone)), cells)
     rows = [planted("solar cells", table, seed) for seed in args.seeds]
     rows += [planted("easy", clouds(seed), seed) for seed in args.seeds]
     real = [row for row in rows if row["data"] == "solar cells"]
@@ -48,7 +50,7 @@ def main() -> None:
 
 def clear_cells() -> hs.Dataset:
     """The cells that the expert was sure of, in an order that tells nothing."""
-    cells = hs.solar_cells()
+    cells = solar_cells()
     with open(_package_folder("elpv_dataset") / "data" / "labels.csv", encoding="utf-8") as f:
         lines = csv.reader(f, delimiter=" ", skipinitialspace=True)
         clear = {path for path, probability, _ in lines if float(probability) in (0.0, 1.0)}

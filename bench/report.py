@@ -20,6 +20,8 @@ from PIL import Image
 
 import headstart as hs
 from headstart.base.runtime import peak_rss_bytes
+from headstart.reporting.page import write_report
+from headstart.specs import FeatureExtraction, Job, LogisticSpec
 
 SECONDS, BYTES, MEGABYTES = 30, 1e9, 5
 
@@ -36,8 +38,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photographs(folder / "photos", args.images, args.classes)
-        recipe = hs.FeatureExtraction(hs.LogisticSpec(l2=(0.1, 0.01)))
-        job = hs.Job(
+        recipe = FeatureExtraction(LogisticSpec(l2=(0.1, 0.01)))
+        job = Job(
             backbone="tiny:64", recipe=recipe, strategy="extract", store=hs.Store(folder / "store")
         )
         run = hs.train(hs.read(folder / "photos"), folder / "run", job)
@@ -58,7 +60,7 @@ def page(run: Path, photos: Path) -> None:
     """Build the page and print what it took, from listing the pictures on."""
     began = time.perf_counter()
     data = hs.read(photos)
-    path = hs.write_report(run, dict(zip(data.ids, data.sources, strict=True)))
+    path = write_report(run, dict(zip(data.ids, data.sources, strict=True)))
     figures = {
         "seconds": time.perf_counter() - began,
         "peak_mb": peak_rss_bytes() / 1e6,

@@ -22,6 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import headstart as hs
+from headstart.explaining.pixels.lens import Lens, lens_of
+from headstart.explaining.pixels.robust import Held, Robustness, drawn, robustness
+from headstart.explaining.pixels.squares import squared
+from headstart.features.extract import extract
+from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.models.bundle import load_bundle
+from headstart.specs import RobustnessPlan
 
 Labels = NDArray[np.int64]
 Squares = NDArray[np.uint8]  # (N, S, S, 3)
@@ -32,17 +39,17 @@ def main() -> None:
     bench.flag("run", type=Path, nargs="?", metavar="RUN")
     bench.flag("--rows", type=int, default=100, quick=4)
     bench.flag("--outside", type=int, default=32, quick=1, help="cells that ART attacks as well")
-    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32", help="without RUN")
+    bench.flag("--backbone", default=DEFAULT_BACKBONE, quick="tiny:32", help="without RUN")
     bench.flag("--known", type=int, default=10**6, quick=200, help="cells to fit on, without RUN")
     args = bench.arguments()
     with tempfile.TemporaryDirectory() as folder:
         bundle, train, test = demo(args.run, Path(folder), args.backbone, args.known)
-        model = hs.load(bundle).model
-    lens, plan = hs.lens_of(model), hs.RobustnessPlan(rows=args.rows)
-    tried = hs.squared(lens.input, test.take(hs.drawn(test.y, plan.rows)))
-    known = hs.extract(model.backbone, train, store=hs.Store())
+        model = load_bundle(bundle).model
+    lens, plan = lens_of(model), RobustnessPlan(rows=args.rows)
+    tried = squared(lens.input, test.take(drawn(test.y, plan.rows)))
+    known = extract(model.backbone, train, store=hs.Store())
     began = time.perf_counter()
-    found = hs.robustness(lens, tried.squares, tried.data.y, plan, known=known)
+    found = robustness(lens, tried.squares, tried.data.y, plan, known=known)
     seconds = time.perf_counter() - began
     few = slice(None, None, max(1, args.rows // args.outside))
     beside = outside(lens, tried.squares[few], tried.data.y[few], plan)
@@ -52,9 +59,7 @@ def main() -> None:
     )
 
 
-def attacked(
-    found: hs.Robustness, beside: dict[int, tuple[float, float]]
-) -> list[dict[str, object]]:
+def attacked(found: Robustness, beside: dict[int, tuple[float, float]]) -> list[dict[str, object]]:
     rows = list[dict[str, object]]()
     for levels, held in found.attacked.items():
         row = {"change": f"attack {levels}/255", "accuracy": held.accuracy.value}
@@ -65,7 +70,7 @@ def attacked(
     return rows
 
 
-def corrupted(found: hs.Robustness) -> list[dict[str, object]]:
+def corrupted(found: Robustness) -> list[dict[str, object]]:
     rows = list[dict[str, object]]()
     for name in found.plan.corruptions:
         own = [held for (kind, _), held in found.corrupted.items() if kind == name]
@@ -75,7 +80,7 @@ def corrupted(found: hs.Robustness) -> list[dict[str, object]]:
     return rows
 
 
-def moved(held: Sequence[hs.Held]) -> dict[str, float]:
+def moved(held: Sequence[Held]) -> dict[str, float]:
     """Of the nearest training cells: still the same, and of the cell's own class."""
     found = [one.neighbours for one in held if one.neighbours]
     return {name: float(np.mean([getattr(n, name) for n in found])) for name in ("same", "own")}
@@ -84,7 +89,7 @@ def moved(held: Sequence[hs.Held]) -> dict[str, float]:
 class Outside(nn.Module):
     """A lens as ART takes it: (N, 3, S, S), 0 to 1 -> logits."""
 
-    def __init__(self, lens: hs.Lens) -> None:
+    def __init__(self, lens: Lens) -> None:
         super().__init__()
         self.lens = lens
 
@@ -93,11 +98,11 @@ class Outside(nn.Module):
 
 
 def outside(
-    lens: hs.Lens, squares: Squares, labels: Labels, plan: hs.RobustnessPlan
+    lens: Lens, squares: Squares, labels: Labels, plan: RobustnessPlan
 ) -> dict[int, tuple[float, float]]:
     """Of each epsilon, the share that is still right after our attack and after ART's."""
-    only = hs.RobustnessPlan(epsilons=plan.epsilons, steps=plan.steps, corruptions=())
-    ours = hs.robustness(lens, squares, labels, only)
+    only = RobustnessPlan(epsilons=plan.epsilons, steps=plan.steps, corruptions=())
+    ours = robustness(lens, squares, labels, only)
     return {
         levels: (ours.attacked[levels].accuracy.value, by_art(lens, squares, labels, levels, plan))
         for levels in plan.levels[1:]
@@ -105,7 +110,7 @@ def outside(
 
 
 def by_art(
-    lens: hs.Lens, squares: Squares, labels: Labels, levels: int, plan: hs.RobustnessPlan
+    lens: Lens, squares: Squares, labels: Labels, levels: int, plan: RobustnessPlan
 ) -> float:
     np.random.seed(0)  # ART draws from NumPy's own generator
     x = (squares / 255).astype(np.float32).transpose(0, 3, 1, 2)

@@ -19,6 +19,13 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import headstart as hs
+from headstart.features.extract import extract
+from headstart.modalities.images.examples import solar_cells
+from headstart.modalities.reading import find
+from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.models.fitting import fit
+from headstart.models.fitting_limits import with_limits
+from headstart.specs import FeatureExtraction, SplitPlan, TrustPlan
 
 NAMES = (
     "astronaut brick camera cat cell checkerboard chelsea clock coffee coins grass gravel "
@@ -31,11 +38,11 @@ ASKED = (0.01, 0.05)
 def main() -> None:
     bench = Bench("unknowns", __doc__)
     bench.flag("--seeds", type=int, nargs="+", default=[0, 1, 2], quick=[0])
-    bench.flag("--backbone", default=hs.DEFAULT_BACKBONE, quick="tiny:32")
+    bench.flag("--backbone", default=DEFAULT_BACKBONE, quick="tiny:32")
     args = bench.arguments()
     rows = list[dict[str, object]]()
     with tempfile.TemporaryDirectory() as folder:
-        strange, _ = hs.find([photographs(Path(folder))])
+        strange, _ = find([photographs(Path(folder))])
         for seed in args.seeds:
             rows += [one_split(args.backbone, strange, seed, asked) for asked in ASKED]
     bench.report(
@@ -51,10 +58,10 @@ def main() -> None:
 
 
 def one_split(backbone: str, strange: hs.Dataset, seed: int, asked: float) -> dict[str, object]:
-    data = hs.split(hs.solar_cells(), hs.SplitPlan(seed=seed))
-    recipe = hs.FeatureExtraction(fit="squash", seed=seed)
-    model = hs.fit(recipe, backbone, data).model
-    model = hs.with_limits(model, data, hs.TrustPlan(false_alarms=asked))
+    data = hs.split(solar_cells(), SplitPlan(seed=seed))
+    recipe = FeatureExtraction(fit="squash", seed=seed)
+    model = fit(recipe, backbone, data).model
+    model = with_limits(model, data, TrustPlan(false_alarms=asked))
     away, doubted = zip(*(judged(model, part) for part in (data.test, strange)), strict=True)
     odd = np.repeat([0, 1], [len(part) for part in away])
     return {
@@ -69,7 +76,7 @@ def one_split(backbone: str, strange: hs.Dataset, seed: int, asked: float) -> di
 
 def judged(model: hs.Model, data: hs.Dataset) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """How far each row is from the training rows, and whether the model won't answer."""
-    table = hs.extract(model.backbone, data)
+    table = extract(model.backbone, data)
     doubts = model.doubts(model.predict_table(table), table)
     return model.limits.distance(table.x), np.array([bool(reason) for reason in doubts])
 

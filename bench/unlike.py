@@ -23,7 +23,9 @@ from PIL import Image
 
 import headstart as hs
 from headstart.evaluation.norm_statistics import Noted, joined, listening, remembered
-from headstart.evaluation.source_distance import FAR, UNSURE, VERY_FAR, told, white_noise
+from headstart.evaluation.source_distance import FAR, UNSURE, VERY_FAR, Unlike, told, white_noise
+from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.images.inputs import of_pictures
 
 SHIPPED = Path(skimage.__file__).parent / "data"
@@ -98,9 +100,7 @@ def one_backbone(
     return rows, sizes
 
 
-def few_of(
-    tell: Callable[[Noted], hs.Unlike], group: str, seen: Noted
-) -> Iterator[dict[str, object]]:
+def few_of(tell: Callable[[Noted], Unlike], group: str, seen: Noted) -> Iterator[dict[str, object]]:
     """What samples of few pictures tell of a group, on average and at worst."""
     rng, whole = np.random.default_rng(0), tell(seen)
     assert whole.distance is not None
@@ -159,7 +159,7 @@ def all_groups(foolbox: Path | None) -> Iterator[tuple[str, str, list[Pixels]]]:
     """Name, the word one would say, and pictures."""
     rng = np.random.default_rng(0)
     photographs = [*crops(rng, [*(SHIPPED / p for p in PHOTOGRAPHS), *OTHERS], 5)]
-    cells = hs.solar_cells()
+    cells = solar_cells()
     drawn = np.random.default_rng(1).permutation(len(cells))[:100]
     if foolbox:
         for sort, name, word in (
@@ -215,7 +215,7 @@ def crops(rng: np.random.Generator, paths: Iterable[Path], each: int) -> Iterato
 
 
 def rgb(path: Path) -> Pixels:
-    return hs.decode(path)
+    return decode(path)
 
 
 def grey(pixels: Pixels) -> Pixels:

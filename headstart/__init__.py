@@ -103,7 +103,7 @@ if TYPE_CHECKING:
     from headstart.modalities.sources import list_backbones as list_backbones
     from headstart.modalities.sources import load_backbone as load_backbone
     from headstart.models.bundle import Bundle as Bundle
-    from headstart.models.bundle import load as load
+    from headstart.models.bundle import load_bundle as load_bundle
     from headstart.models.bundle import save as save
     from headstart.models.fitting import fit as fit
     from headstart.models.fitting_limits import with_limits as with_limits
@@ -146,7 +146,7 @@ _HOME = {
         "list_backbones",
         "load_backbone",
     ],
-    "headstart.models.bundle": ["Bundle", "load", "save"],
+    "headstart.models.bundle": ["Bundle", "load_bundle", "save"],
     "headstart.evaluation.comparison": ["comparison_rows"],
     "headstart.runs.comparison": ["compare_runs"],
     "headstart.modalities.images.augment": ["Augment"],

@@ -18,9 +18,12 @@ from headstart.backbones.backbone import Backbone
 from headstart.base.errors import Diverged, Mismatch, SpecError
 from headstart.base.values import field_help
 from headstart.cli.main import main
+from headstart.models.bundle import load_bundle
 from headstart.models.finetuning import thaw, tune
+from headstart.models.fitting import fit
 from headstart.models.results import FitResult
 from headstart.models.wording import attack_message
+from headstart.specs import FeatureExtraction, FineTune, Job
 from headstart.targets.classes import ClassTarget
 from headstart.training.attacked import ATTACKED, Attack, pushed
 from headstart.training.feeds import Rows
@@ -41,10 +44,10 @@ PLAN = Plan(
     adversarial=4 / 255,
 )
 ATTACK = Attack(4 / 255, steps=10)
-JOB = hs.Job(
+JOB = Job(
     backbone="tiny:32",
     strategy="finetune",
-    finetune=hs.FineTune(epochs=2, batch_size=8, lr=1e-3, thaw="all", adversarial=4 / 255),
+    finetune=FineTune(epochs=2, batch_size=8, lr=1e-3, thaw="all", adversarial=4 / 255),
 )
 
 
@@ -153,8 +156,8 @@ def test_it_trains_within_a_reach_that_rises(
 
 def test_the_help_of_each_setting_is_its_own() -> None:
     """Also where the text of another, wrapped, has a line that begins with its name."""
-    assert field_help(hs.FineTune, "adversarial").startswith("train on the worst change")
-    assert field_help(hs.FineTune, "thaw").endswith("where training is adversarial")
+    assert field_help(FineTune, "adversarial").startswith("train on the worst change")
+    assert field_help(FineTune, "thaw").endswith("where training is adversarial")
 
 
 def test_it_may_begin_with_all_of_its_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +305,7 @@ def test_strategy_auto_would_throw_it_away_and_is_refused() -> None:
 def test_a_network_that_starts_from_a_cut_has_no_pixels_to_change(shapes: Path) -> None:
     parts = hs.split(hs.read(shapes))
     backbone = hs.load_backbone("tiny:16")
-    head = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None).model.head
+    head = fit(FeatureExtraction(), backbone, parts, store=None).model.head
     recipe = replace(JOB.finetune, thaw="1")
     with pytest.raises(Mismatch, match="open it whole"):
         tune(recipe, thaw(backbone, "1"), head, (Pixels(), Pixels()))
@@ -312,8 +315,8 @@ def test_what_is_frozen_in_a_backbone_stays_so(shapes: Path) -> None:
     parts = hs.split(hs.read(shapes))
     backbone = hs.load_backbone("tiny:16")
     before, thawed = backbone.weights(), thaw(backbone, "1").thawed
-    start = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None)
-    model = hs.fit(replace(JOB.finetune, thaw="1", keep="last"), start, parts, store=None).model
+    start = fit(FeatureExtraction(), backbone, parts, store=None)
+    model = fit(replace(JOB.finetune, thaw="1", keep="last"), start, parts, store=None).model
     assert isinstance(model.backbone, Backbone)
     after = model.backbone.weights()
     for name in before:
@@ -338,7 +341,7 @@ def test_a_run_tells_what_it_trained_on_and_what_it_chose_by(shapes: Path, tmp_p
     assert any("by accuracy under attack on validation" in text for text in heard.of("finetune"))
     assert heard.of("finetune")[-1].startswith("accuracy under attack on validation: ")
     assert run.fitted.chosen["by"] == "accuracy under attack on validation"
-    assert len(hs.load(run.folder / "model").model.predict(run.splits.test, store=None)) > 0
+    assert len(load_bundle(run.folder / "model").model.predict(run.splits.test, store=None)) > 0
 
 
 def test_from_scratch_it_tells_what_was_bought_too(shapes: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from headstart.base.errors import DataError
 from headstart.data.checks import check
 from headstart.data.dataset import LeftOut
 from headstart.data.walking import LEADS_OUT
+from headstart.features.extract import extract
 from headstart.modalities.images import formats
 from headstart.modalities.images.archives import _batch, read_archive
 from headstart.modalities.images.decoding import decode, read_file
@@ -149,7 +150,7 @@ def test_checks_and_features_work_on_members(tmp_path: Path) -> None:
     assert seen.errors == {}
     assert (seen.facts["sizes"] == 32).all()
     assert check(data, seen).exact == ()
-    first, second = (hs.extract(hs.load_backbone("tiny:32"), data, store=store) for _ in range(2))
+    first, second = (extract(hs.load_backbone("tiny:32"), data, store=store) for _ in range(2))
     assert (first.ids, first.forwards, second.forwards, second.hits) == (data.ids, 30, 0, 30)
     assert hs.split(data).test.ids == data.ids[25:]
 

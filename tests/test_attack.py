@@ -21,11 +21,20 @@ from headstart.base.errors import DataError, SpecError
 from headstart.cli.main import main
 from headstart.cli.opening import named_after
 from headstart.explaining.pixels import triptych as drawing
-from headstart.explaining.pixels.fooling import Aim, Fooling, distance
+from headstart.explaining.pixels.fooling import Aim, Fooling, distance, fool
+from headstart.explaining.pixels.lens import Lens, lens_of, source_lens
 from headstart.explaining.pixels.squaring import MOST, squaring, weights
+from headstart.explaining.pixels.triptych import write_fooling
+from headstart.features.extract import extract
+from headstart.modalities.images.decoding import Pixels, decode
 from headstart.modalities.images.inputs import ImageInput, of_pictures
+from headstart.modalities.reading import find
+from headstart.models.bundle import load_bundle
 from headstart.models.distance import Seen
+from headstart.models.fitting import fit
 from headstart.models.limits import Limits
+from headstart.models.predictor import answerer
+from headstart.specs import Attack, FeatureExtraction
 from headstart.training.attacked import lead, perturb
 
 EATS = {
@@ -37,7 +46,7 @@ EATS = {
     "lanczos": ImageInput(31, 31, fit="squash", interpolation="lanczos"),
 }
 SIZES = [(32, 32), (7, 5), (45, 61), (300, 211), (900, 20), (20, 900)]  # width, height
-REACH = hs.Attack(8 / 255)
+REACH = Attack(8 / 255)
 
 
 def pixels_of(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -61,23 +70,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(folder: Path) -> Path:
     data = hs.split(hs.read(folder / "data"))
-    model = hs.fit(hs.FeatureExtraction(fit="squash"), "tiny:32", data).model
+    model = fit(FeatureExtraction(fit="squash"), "tiny:32", data).model
     hs.save(model, folder / "bundle")
     return folder / "bundle"
 
 
 @pytest.fixture(scope="module")
 def model(bundle: Path) -> hs.Model:
-    return hs.load(bundle).model
+    return load_bundle(bundle).model
 
 
-def attacked(model: hs.Model, picture: hs.Pixels, attack: hs.Attack, target: str = "") -> Fooling:
-    lens = hs.lens_of(model)
+def attacked(model: hs.Model, picture: Pixels, attack: Attack, target: str = "") -> Fooling:
+    lens = lens_of(model)
     goal = lens.number(target) if target else None
-    return hs.fool(lens, hs.answerer(model), picture, attack, target=goal)
+    return fool(lens, answerer(model), picture, attack, target=goal)
 
 
-def resized(pixels: hs.Pixels, *passes: tuple[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+def resized(pixels: Pixels, *passes: tuple[str, NDArray[np.float32]]) -> NDArray[np.float64]:
     """One axis after the other, in whole levels each time, halves going up."""
     for axes, by in passes:
         pixels = np.floor(np.einsum(axes, pixels, by) + 0.5).clip(0, 255)
@@ -157,13 +166,13 @@ def test_a_strip_too_long_to_be_squared_is_refused() -> None:
         squaring(ImageInput(32, 32, fit="squash"), np.zeros((1, MOST + 1, 3), np.uint8))
 
 
-@pytest.mark.parametrize("how", [REACH, hs.Attack(8 / 255, steps=1), hs.Attack(2.5, "l2")])
+@pytest.mark.parametrize("how", [REACH, Attack(8 / 255, steps=1), Attack(2.5, "l2")])
 def test_the_saved_file_read_back_by_predict_is_called_another_class(
-    how: hs.Attack, model: hs.Model, tmp_path: Path
+    how: Attack, model: hs.Model, tmp_path: Path
 ) -> None:
     found = attacked(model, pixels_of(50, 40), how)
-    hs.write_fooling(found, tmp_path / "fooled.png")
-    said = model.predict(hs.find([tmp_path / "fooled.png"])[0], store=None)
+    write_fooling(found, tmp_path / "fooled.png")
+    said = model.predict(find([tmp_path / "fooled.png"])[0], store=None)
     assert said.classes[said.predicted[0]] == found.after.name != found.before.name
     np.testing.assert_allclose(said.scores[0], found.after.scores)
     with Image.open(tmp_path / "fooled.png") as image:
@@ -176,13 +185,13 @@ def test_the_saved_file_read_back_by_predict_is_called_another_class(
 @pytest.mark.parametrize("target", ["red", "green", "blue"])
 def test_a_picture_is_taken_for_the_class_that_was_asked_for(target: str, model: hs.Model) -> None:
     picture = next(p for s in range(9) if answer(model, p := pixels_of(50, 40, s)) != target)
-    found = attacked(model, picture, hs.Attack(16 / 255), target)
+    found = attacked(model, picture, Attack(16 / 255), target)
     assert found.after.name == target
     assert found.flipped
 
 
-@pytest.mark.parametrize("how", [hs.Attack(4 / 255), hs.Attack(10.0, "l2")])
-def test_a_large_picture_is_fooled_within_the_same_reach(how: hs.Attack, model: hs.Model) -> None:
+@pytest.mark.parametrize("how", [Attack(4 / 255), Attack(10.0, "l2")])
+def test_a_large_picture_is_fooled_within_the_same_reach(how: Attack, model: hs.Model) -> None:
     found = attacked(model, pixels_of(403, 297), how)
     assert found.flipped
     reached = found.length if how.norm == "l2" else found.levels / 255
@@ -191,13 +200,13 @@ def test_a_large_picture_is_fooled_within_the_same_reach(how: hs.Attack, model: 
 
 def test_the_same_seed_makes_the_same_file(model: hs.Model) -> None:
     once, again, other = (
-        attacked(model, pixels_of(50, 40), hs.Attack(2 / 255, seed=seed)).file for seed in (1, 1, 2)
+        attacked(model, pixels_of(50, 40), Attack(2 / 255, seed=seed)).file for seed in (1, 1, 2)
     )
     assert once == again != other
 
 
-def answer(model: hs.Model, picture: hs.Pixels) -> str:
-    return hs.answerer(model).of_example(picture).name
+def answer(model: hs.Model, picture: Pixels) -> str:
+    return answerer(model).of_example(picture).name
 
 
 def test_a_picture_that_is_called_so_already_is_not_attacked(model: hs.Model) -> None:
@@ -208,7 +217,7 @@ def test_a_picture_that_is_called_so_already_is_not_attacked(model: hs.Model) ->
 
 
 def test_a_change_too_small_to_fool_is_kept_and_not_called_flipped(model: hs.Model) -> None:
-    found = attacked(model, pixels_of(50, 40), hs.Attack(1.0 / 255, "l2"))
+    found = attacked(model, pixels_of(50, 40), Attack(1.0 / 255, "l2"))
     assert not found.flipped
     assert not found.fooled
     assert found.length <= 1 / 255
@@ -226,17 +235,17 @@ def test_a_model_that_knows_its_limits_is_attacked_within_them(
     model: hs.Model, folder: Path
 ) -> None:
     """Where an attack that ignores them is found out."""
-    picture, lens = pixels_of(50, 40, seed=1), hs.lens_of(model)
-    seen = Seen.of(hs.extract(model.backbone, hs.read(folder / "data")).x)
+    picture, lens = pixels_of(50, 40, seed=1), lens_of(model)
+    seen = Seen.of(extract(model.backbone, hs.read(folder / "data")).x)
 
-    def away(pixels: hs.Pixels) -> float:
-        x, *_ = hs.answerer(model).engine(lens.input.prepare(pixels))
+    def away(pixels: Pixels) -> float:
+        x, *_ = answerer(model).engine(lens.input.prepare(pixels))
         return float(seen.distance(x)[0])
 
     blunt = attacked(model, picture, REACH)
     far = (away(picture) + away(blunt.changed)) / 2
     careful = replace(model, limits=Limits(far=far, seen=seen))
-    assert "unlike the training images" in hs.answerer(careful).of_example(blunt.changed).doubt
+    assert "unlike the training images" in answerer(careful).of_example(blunt.changed).doubt
     found = attacked(careful, picture, REACH)
     assert found.flipped
     assert found.fooled
@@ -244,7 +253,7 @@ def test_a_model_that_knows_its_limits_is_attacked_within_them(
 
 def test_a_model_that_must_be_sure_is_made_sure(model: hs.Model, folder: Path) -> None:
     """Its answers are scaled down, so that it takes more to be sure than to be ahead."""
-    seen = Seen.of(hs.extract(model.backbone, hs.read(folder / "data")).x)
+    seen = Seen.of(extract(model.backbone, hs.read(folder / "data")).x)
     limits = Limits(temperature=4.0, confidence=0.95, far=2.0, seen=seen)
     for seed in (2, 3):
         found = attacked(replace(model, limits=limits), pixels_of(50, 40, seed=seed), REACH)
@@ -254,7 +263,7 @@ def test_a_model_that_must_be_sure_is_made_sure(model: hs.Model, folder: Path) -
 
 def test_of_many_classes_it_climbs_until_the_score_is_what_is_asked(model: hs.Model) -> None:
     """Behind a temperature, what each of the others keeps of the score adds up."""
-    bare = replace(hs.lens_of(model), network=nn.Identity(), head=nn.Identity())
+    bare = replace(lens_of(model), network=nn.Identity(), head=nn.Identity())
     seen = Seen.of(np.eye(100, dtype=np.float32))
     limits = Limits(temperature=2.0, confidence=0.9, far=2.0, seen=seen)
     logits, short = torch.zeros(1, 100), 0.85
@@ -303,7 +312,7 @@ def by_art(kind: str, logits: Logits, squares: Tensor, **settings: float) -> Ten
 
 def by_us(logits: Logits, squares: Tensor, levels: int) -> Tensor:
     labels = logits(squares).argmax(dim=1)
-    return perturb(lambda x: -lead(logits(x), labels), squares, hs.Attack(levels / 255))
+    return perturb(lambda x: -lead(logits(x), labels), squares, Attack(levels / 255))
 
 
 def share_flipped(logits: Logits, before: Tensor, after: Tensor) -> float:
@@ -318,7 +327,7 @@ def squares(model: hs.Model) -> Tensor:
 
 
 def test_an_independent_library_fools_it_as_often(model: hs.Model, squares: Tensor) -> None:
-    logits = hs.lens_of(model).logits
+    logits = lens_of(model).logits
     ours = by_us(logits, squares, 1)
     reach = {"eps": 1 / 255, "eps_step": 1 / 8 / 255, "max_iter": 20}
     theirs = by_art("ProjectedGradientDescent", logits, squares, **reach)
@@ -329,7 +338,7 @@ def test_an_independent_library_fools_it_as_often(model: hs.Model, squares: Tens
 
 
 def test_gradients_are_not_masked(model: hs.Model, squares: Tensor) -> None:
-    logits, few = hs.lens_of(model).logits, squares[:40]
+    logits, few = lens_of(model).logits, squares[:40]
     by_gradients, without = by_and_without_gradients(logits, few)
     assert by_gradients >= without > 0
 
@@ -337,7 +346,7 @@ def test_gradients_are_not_masked(model: hs.Model, squares: Tensor) -> None:
 def test_masked_gradients_would_be_seen(model: hs.Model, squares: Tensor) -> None:
     """The same network behind a rounding to every fifth level, which has no slope."""
 
-    logits = hs.lens_of(model).logits
+    logits = lens_of(model).logits
 
     def coarse(x: Tensor) -> Tensor:
         return logits((x / 5).round() * 5)
@@ -366,14 +375,14 @@ def panels(found: Fooling) -> list[NDArray[np.uint8]]:
 
 def test_a_triptych_tells_names_in_other_alphabets_apart(model: hs.Model) -> None:
     pytest.importorskip("matplotlib")  # brings the letters
-    found = attacked(model, pixels_of(40, 34), hs.Attack(steps=1))
+    found = attacked(model, pixels_of(40, 34), Attack(steps=1))
     named = [replace(found, before=replace(found.before, name=name)) for name in ("жук", "дук")]
     one, other = (drawing.triptych(each) for each in named)
     assert (one != other).any()
 
 
 def test_a_triptych_shows_before_difference_and_after(model: hs.Model) -> None:
-    found = attacked(model, pixels_of(300, 200), hs.Attack(3 / 255))
+    found = attacked(model, pixels_of(300, 200), Attack(3 / 255))
     before, difference, after = panels(found)
     np.testing.assert_array_equal(before, found.picture)
     np.testing.assert_array_equal(after, found.changed)
@@ -383,7 +392,7 @@ def test_a_triptych_shows_before_difference_and_after(model: hs.Model) -> None:
 
 @pytest.mark.parametrize("size", [(8, 5), (3000, 20), (20, 900), (640, 480)])
 def test_pictures_of_any_shape_are_drawn_alike(model: hs.Model, size: tuple[int, int]) -> None:
-    sheet = drawing.triptych(attacked(model, pixels_of(*size), hs.Attack(steps=1)))
+    sheet = drawing.triptych(attacked(model, pixels_of(*size), Attack(steps=1)))
     height, width = sheet.shape[:2]
     assert width == 3 * drawing.SIDE + 4 * drawing.GAP
     assert height < width
@@ -530,15 +539,15 @@ def test_a_pretrained_network_is_fooled_among_its_source_classes(
     _, before, _, after, score, *_, outcome, file = out.strip().split("\t")
     assert (code, outcome) == (0, "flipped")
     assert "cat" in before
-    lens = hs.source_lens(hs.load_backbone(name))
-    (scores,) = lens.scores(lens.input(hs.decode(Path(file)))[None])
+    lens = source_lens(hs.load_backbone(name))
+    (scores,) = lens.scores(lens.input(decode(Path(file)))[None])
     assert lens.classes[scores.argmax()] == after != before
     assert abs(scores.max() - float(score)) < 1e-3
 
 
 def test_towards_a_class_its_score_is_raised_and_not_only_its_rank() -> None:
     """Of three classes 2 leads as far in both; it is the likelier where the others are low."""
-    as_it_is = hs.Lens(hs.load_backbone("tiny:8"), nn.Flatten(), nn.Identity(), ("a", "b", "c"))
+    as_it_is = Lens(hs.load_backbone("tiny:8"), nn.Flatten(), nn.Identity(), ("a", "b", "c"))
     aim = Aim(as_it_is, 2, True, Limits())
     even, low = aim(torch.tensor([[0.0, 0.0, 9.0], [0.0, -9.0, 9.0]]))
     assert low > even + 0.5

@@ -20,6 +20,7 @@ from headstart.base.errors import Mismatch, MissingPackage, SourceError, SpecErr
 from headstart.features.engines import OnnxEngine, TorchEngine
 from headstart.modalities.images import from_timm, packaged
 from headstart.modalities.images.inputs import of_pictures
+from headstart.modalities.sources import DEFAULT_BACKBONE
 
 
 def from_folder(tmp_path: Path) -> Backbone:
@@ -271,7 +272,7 @@ def test_messages_tell_the_next_step() -> None:
 
 def test_the_list_knows_every_source() -> None:
     names = [b.name for b in hs.list_backbones()]
-    assert names[0] == hs.DEFAULT_BACKBONE
+    assert names[0] == DEFAULT_BACKBONE
     assert {n.partition(":")[0] for n in names} == {
         "packaged",
         "timm",

@@ -16,6 +16,8 @@ from headstart.cli.opening import STEM_BYTES, file_name
 from headstart.data import finding
 from headstart.data.walking import Walk, walk
 from headstart.modalities.images.decoding import decode
+from headstart.models.fitting import fit
+from headstart.specs import FeatureExtraction
 
 LONG = ["x" * 250 + "1", "x" * 250 + "2", "é" * 125]  # with .png as long as a name may be
 COMMANDS = {
@@ -37,8 +39,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "data" / name).mkdir(parents=True)
         for i in range(12):
             draw(root / "data" / name / f"{i:02}.png", level + i)
-    recipe = hs.FeatureExtraction(fit="squash")
-    hs.save(hs.fit(recipe, "tiny:32", hs.split(hs.read(root / "data"))).model, root / "bundle")
+    recipe = FeatureExtraction(fit="squash")
+    hs.save(fit(recipe, "tiny:32", hs.split(hs.read(root / "data"))).model, root / "bundle")
     return root / "bundle"
 
 

@@ -19,12 +19,17 @@ import headstart as hs
 from headstart.backbones.backbone import Card
 from headstart.base.errors import BundleError, DataError, Mismatch
 from headstart.base.runtime import ON_CPU
+from headstart.features.extract import extract
 from headstart.heads.families import spec_named
 from headstart.heads.linear import LinearHead
 from headstart.heads.nearest import NearestHead
 from headstart.models import bundle as bundles
+from headstart.models.bundle import load_bundle
 from headstart.models.distance import Seen
+from headstart.models.fitting import fit
+from headstart.models.fitting_limits import with_limits
 from headstart.models.limits import Limits
+from headstart.specs import FeatureExtraction, SplitPlan, TrustPlan
 from headstart.targets.classes import ClassTarget
 from headstart.targets.temperature import scaled
 
@@ -32,7 +37,7 @@ from headstart.targets.temperature import scaled
 @pytest.fixture
 def model(shapes: Path) -> hs.Model:
     parts = hs.split(hs.read(shapes))
-    return hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None).model
+    return fit(FeatureExtraction(), "tiny:32", parts, store=None).model
 
 
 @pytest.fixture
@@ -45,17 +50,17 @@ def test_a_bundle_predicts_exactly_as_the_model_did(
     shapes: Path, tmp_path: Path, head: str
 ) -> None:
     data = hs.read(shapes)
-    recipe = hs.FeatureExtraction(spec_named(head), fit="squash")
-    model = hs.fit(recipe, "tiny:32", hs.split(data), store=None, runtime=ON_CPU).model
+    recipe = FeatureExtraction(spec_named(head), fit="squash")
+    model = fit(recipe, "tiny:32", hs.split(data), store=None, runtime=ON_CPU).model
     said = model.predict(data, store=None, runtime=ON_CPU)
     hs.save(model, tmp_path / "bundle")
-    again = hs.load(tmp_path / "bundle").model.predict(data, store=None)
+    again = load_bundle(tmp_path / "bundle").model.predict(data, store=None)
     assert np.array_equal(again.scores, said.scores)
     assert again.classes == said.classes
 
 
 def test_a_bundle_keeps_the_backbones_fingerprint(model: hs.Model, saved: Path) -> None:
-    assert hs.load(saved).model.backbone.fingerprint() == model.backbone.fingerprint()
+    assert load_bundle(saved).model.backbone.fingerprint() == model.backbone.fingerprint()
 
 
 def test_a_bundle_is_a_backbone_for_the_next_run(model: hs.Model, saved: Path) -> None:
@@ -83,20 +88,20 @@ def test_a_flipped_byte_is_refused_in_any_file(saved: Path, name: str, where: fl
     raw[int(where * len(raw))] ^= 1
     (saved / name).write_bytes(raw)
     with pytest.raises(BundleError):
-        hs.load(saved)
+        load_bundle(saved)
 
 
 @pytest.mark.parametrize("name", bundles.FILES)
 def test_a_missing_file_is_named(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(BundleError, match=f"incomplete: {name} is missing"):
-        hs.load(saved)
+        load_bundle(saved)
 
 
 def test_an_extra_file_is_named(saved: Path) -> None:
     (saved / "notes.txt").write_text("mine")
     with pytest.raises(BundleError, match=r"holds notes\.txt"):
-        hs.load(saved)
+        load_bundle(saved)
 
 
 def reseal(saved: Path) -> None:
@@ -117,10 +122,10 @@ class Evil:
 def test_a_pickle_in_a_bundle_is_never_run(saved: Path, tmp_path: Path, name: str) -> None:
     (saved / name).write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
     with pytest.raises(BundleError):
-        hs.load(saved)
+        load_bundle(saved)
     reseal(saved)
     with pytest.raises(BundleError):
-        hs.load(saved)
+        load_bundle(saved)
     assert not (tmp_path / "ran").exists()
 
 
@@ -139,7 +144,7 @@ def test_a_bundle_whose_graph_reads_a_file_is_refused(
     (tmp_path / "secret.bin").write_bytes(weights.tobytes())
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match=r"bundle .* would be read from 'secret\.bin'"):
-        hs.load(saved)
+        load_bundle(saved)
 
 
 def test_a_setting_that_is_not_known_is_refused(saved: Path) -> None:
@@ -147,21 +152,21 @@ def test_a_setting_that_is_not_known_is_refused(saved: Path) -> None:
     (saved / "card.json").write_text(json.dumps({**card, "hook": "os.system"}))
     reseal(saved)
     with pytest.raises(BundleError, match="no setting 'hook'"):
-        hs.load(saved)
+        load_bundle(saved)
 
 
 def test_another_format_is_named(saved: Path) -> None:
     text = (saved / bundles.MANIFEST).read_text()
     (saved / bundles.MANIFEST).write_text(text.replace('"format": 2', '"format": 9'))
     with pytest.raises(BundleError, match="format 9; this version reads 2"):
-        hs.load(saved)
+        load_bundle(saved)
 
 
 def test_a_bundle_that_scores_otherwise_is_refused(saved: Path) -> None:
     (saved / "golden.json").write_text('{"scores": [0.5, 0.5]}')
     reseal(saved)
     with pytest.raises(BundleError, match="known example"):
-        hs.load(saved)
+        load_bundle(saved)
 
 
 class OwnHead(LinearHead):
@@ -249,7 +254,7 @@ def test_a_temperature_that_scales_nothing_is_refused_in_a_bundle_too(
     (saved / "model.json").write_text(json.dumps({**facts, "limits": limits}))
     reseal(saved)
     with pytest.raises(BundleError, match="temperature"):
-        hs.load(saved)
+        load_bundle(saved)
 
 
 @pytest.mark.parametrize("shape", [(0, 32), (4, 31), (32,)])
@@ -271,7 +276,7 @@ def test_names_of_classes_that_training_refuses_are_not_saved(
 
 def test_a_folder_that_is_no_bundle_says_what_one_is(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"a folder with manifest\.json"):
-        hs.load(tmp_path)
+        load_bundle(tmp_path)
 
 
 def test_a_bundle_predicts_without_the_training_stack(
@@ -293,19 +298,19 @@ def test_a_bundle_predicts_without_the_training_stack(
 
 def test_a_bundle_moves(saved: Path, tmp_path: Path, shapes: Path) -> None:
     data = hs.read(shapes)
-    before = hs.load(saved).model.predict(data, store=None).scores
+    before = load_bundle(saved).model.predict(data, store=None).scores
     shutil.move(saved, tmp_path / "elsewhere")
-    after = hs.load(tmp_path / "elsewhere").model.predict(data, store=None).scores
+    after = load_bundle(tmp_path / "elsewhere").model.predict(data, store=None).scores
     assert np.array_equal(after, before)
 
 
 def test_a_bundle_doubts_as_the_model_did(shapes: Path, tmp_path: Path) -> None:
-    parts = hs.split(hs.read(shapes), hs.SplitPlan(val=0.4))
-    model = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None).model
-    plan = hs.TrustPlan(false_alarms=0.2, coverage=0.9)
-    model = hs.with_limits(model, parts, plan, store=None)
+    parts = hs.split(hs.read(shapes), SplitPlan(val=0.4))
+    model = fit(FeatureExtraction(), "tiny:32", parts, store=None).model
+    plan = TrustPlan(false_alarms=0.2, coverage=0.9)
+    model = with_limits(model, parts, plan, store=None)
     again = hs.save(model, tmp_path / "bundle").model
-    table = hs.extract(again.backbone, parts.val, store=None)
+    table = extract(again.backbone, parts.val, store=None)
     said = again.predict_table(table)
     assert any(again.doubts(said, table))
     assert again.doubts(said, table) == model.doubts(said, table)
@@ -313,10 +318,10 @@ def test_a_bundle_doubts_as_the_model_did(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_is_calibrated_on_validation_alone(shapes: Path) -> None:
-    parts = hs.split(hs.read(shapes), hs.SplitPlan(val=0.4))
-    model = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None).model
-    one = hs.with_limits(model, parts, store=None)
-    other = hs.with_limits(model, replace(parts, test=parts.test.take([])), store=None)
+    parts = hs.split(hs.read(shapes), SplitPlan(val=0.4))
+    model = fit(FeatureExtraction(), "tiny:32", parts, store=None).model
+    one = with_limits(model, parts, store=None)
+    other = with_limits(model, replace(parts, test=parts.test.take([])), store=None)
     assert one.limits.settings() == other.limits.settings()
     np.testing.assert_array_equal(
         one.predict(parts.test, store=None).predicted,
@@ -325,7 +330,7 @@ def test_a_model_is_calibrated_on_validation_alone(shapes: Path) -> None:
 
 
 def test_a_models_scores_are_scaled_by_its_temperature(model: hs.Model, shapes: Path) -> None:
-    table = hs.extract(model.backbone, hs.read(shapes), store=None)
+    table = extract(model.backbone, hs.read(shapes), store=None)
     flatter = replace(model, limits=Limits(temperature=3.0)).predict_table(table)
     expected = scaled(model.head.scores(table.x), 3.0)
     np.testing.assert_array_equal(flatter.scores, expected)

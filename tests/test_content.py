@@ -17,16 +17,21 @@ from PIL import Image
 import headstart as hs
 from headstart.base.errors import DataError, SpecError
 from headstart.cli.main import main
+from headstart.data.checks import good_rows
 from headstart.data.dataset import Content
+from headstart.modalities.reading import survey
+from headstart.models.fitting import fit
 from headstart.runs.folder import RecordedRow, RunRecord
+from headstart.runs.seeds import train_seeds
+from headstart.specs import Augment, FeatureExtraction, FineTune, Job, LinearSpec
 
-TUNE = hs.FineTune(epochs=2, batch_size=8)
-FRESH = hs.Augment(flip="both", views=0)
+TUNE = FineTune(epochs=2, batch_size=8)
+FRESH = Augment(flip="both", views=0)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> hs.Job:
-    return hs.Job(backbone="tiny:32", store=hs.Store(tmp_path / "store"), finetune=TUNE)
+def job(tmp_path: Path) -> Job:
+    return Job(backbone="tiny:32", store=hs.Store(tmp_path / "store"), finetune=TUNE)
 
 
 def rows_of(run: Path, part: str) -> list[str]:
@@ -68,7 +73,7 @@ def at_stage(stage: str, act: Callable[[], object]) -> hs.Listener:
     ],
 )
 def test_a_picture_replaced_during_a_run_stops_it(
-    shapes: Path, tmp_path: Path, job: hs.Job, stage: str, changes: dict[str, Any]
+    shapes: Path, tmp_path: Path, job: Job, stage: str, changes: dict[str, Any]
 ) -> None:
     def spoil() -> None:
         for path in sorted(shapes.rglob("0*.png")):
@@ -81,7 +86,7 @@ def test_a_picture_replaced_during_a_run_stops_it(
 
 
 def test_two_classes_swapped_during_a_run_stop_it_though_both_are_stored(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     hs.train(hs.read(shapes), tmp_path / "before", job)  # all that is read is in the store
     one, other = shapes / "dark" / "03.png", shapes / "bright" / "07.png"
@@ -91,7 +96,7 @@ def test_two_classes_swapped_during_a_run_stop_it_though_both_are_stored(
 
 
 def test_a_run_whose_picture_was_replaced_begins_anew(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     talk = at_stage("data", lambda: replace_picture(shapes / "dark" / "03.png"))
     with pytest.raises(DataError, match="changed after it was checked"):
@@ -103,7 +108,7 @@ def test_a_run_whose_picture_was_replaced_begins_anew(
 
 
 def test_a_picture_replaced_after_training_is_not_explained_as_the_one_that_was_tested(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     def spoil() -> None:  # the model is judged, saved and kept
         for path in shapes.rglob("*.png"):
@@ -123,7 +128,7 @@ def test_a_picture_replaced_after_training_is_not_explained_as_the_one_that_was_
     assert "their files have changed since the run" in (run.folder / "report.html").read_text()
 
 
-def interrupted(data: hs.Dataset, out: Path, job: hs.Job, phase: str) -> None:
+def interrupted(data: hs.Dataset, out: Path, job: Job, phase: str) -> None:
     def press(done: int, total: int) -> None:
         if done == 2:
             signal.raise_signal(signal.SIGINT)
@@ -144,7 +149,7 @@ def interrupted(data: hs.Dataset, out: Path, job: hs.Job, phase: str) -> None:
     ],
 )
 def test_a_run_does_not_go_on_with_other_pictures(
-    shapes: Path, tmp_path: Path, job: hs.Job, phase: str, changes: dict[str, Any]
+    shapes: Path, tmp_path: Path, job: Job, phase: str, changes: dict[str, Any]
 ) -> None:
     job, out = replace(job, **changes), tmp_path / "run"
     interrupted(hs.read(shapes), out, job, phase)
@@ -162,7 +167,7 @@ def test_a_run_does_not_go_on_with_other_pictures(
 
 
 def test_pictures_that_came_or_went_since_a_run_was_cut_off_are_named(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     job, out = replace(job, strategy="scratch"), tmp_path / "run"
     interrupted(hs.read(shapes), out, job, "scratch")
@@ -172,18 +177,18 @@ def test_pictures_that_came_or_went_since_a_run_was_cut_off_are_named(
 
 
 def test_runs_of_several_seeds_are_of_the_same_pictures(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     job = replace(job, strategy="extract")
-    hs.train_seeds(hs.read(shapes), tmp_path / "runs", job, 2)
+    train_seeds(hs.read(shapes), tmp_path / "runs", job, 2)
     shutil.rmtree(tmp_path / "runs" / "seed-1")
     replace_picture(shapes / "dark" / "03.png")
     with pytest.raises(SpecError, match=r"not those of seed-0: dark/03\.png \(changed\)"):
-        hs.train_seeds(hs.read(shapes), tmp_path / "runs", job, 2)
+        train_seeds(hs.read(shapes), tmp_path / "runs", job, 2)
 
 
 def test_what_a_run_was_tested_on_is_not_shown_when_the_file_is_another(
-    shapes: Path, tmp_path: Path, job: hs.Job, capsys: pytest.CaptureFixture[str]
+    shapes: Path, tmp_path: Path, job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = replace(job, strategy="extract", source=str(shapes.resolve()))
     run = hs.train(hs.read(shapes), tmp_path / "run", job).folder
@@ -209,7 +214,7 @@ def twice_each(folder: Path) -> None:
         Image.open(path).save(path.with_suffix(".bmp"))
 
 
-def test_val_and_test_hold_each_picture_once(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_val_and_test_hold_each_picture_once(shapes: Path, tmp_path: Path, job: Job) -> None:
     twice_each(shapes)
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"))
     train, val, test = run.splits.train, run.splits.val, run.splits.test
@@ -261,7 +266,7 @@ def test_clean_data_is_warned_of_nothing(
 
 
 @pytest.fixture
-def run(shapes: Path, tmp_path: Path, job: hs.Job) -> Path:
+def run(shapes: Path, tmp_path: Path, job: Job) -> Path:
     """A head, whose data gave 17 rows to train, 4 for validation and 3 for test."""
     asked = replace(job, strategy="extract", source=str(shapes.resolve()))
     return hs.train(hs.read(shapes), tmp_path / "run", asked).folder
@@ -382,7 +387,7 @@ def test_without_a_picture_that_is_new_there_is_nothing_to_judge_by(
 
 
 def test_rows_that_were_left_out_of_the_parts_are_not_new(
-    shapes: Path, tmp_path: Path, job: hs.Job, capsys: pytest.CaptureFixture[str]
+    shapes: Path, tmp_path: Path, job: Job, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines, groups = list[str](), {"00": "patient 0", "01": "patient 1", "06": "patient 0"}
     for path in sorted(shapes.rglob("*.png")):
@@ -421,13 +426,11 @@ def test_a_bundle_without_its_run_says_that_it_knows_no_pictures(
     assert "known from its run alone" in err
 
 
-@pytest.mark.parametrize("augment", [hs.Augment(), hs.Augment(flip="both", views=2), FRESH])
-def test_fit_stops_for_a_checked_picture_that_was_replaced(
-    shapes: Path, augment: hs.Augment
-) -> None:
+@pytest.mark.parametrize("augment", [Augment(), Augment(flip="both", views=2), FRESH])
+def test_fit_stops_for_a_checked_picture_that_was_replaced(shapes: Path, augment: Augment) -> None:
     data = hs.read(shapes)
-    parts = hs.split(hs.good_rows(data, hs.survey(data)))
+    parts = hs.split(good_rows(data, survey(data)))
     replace_picture(parts.train.sources[0])
-    recipe = hs.FeatureExtraction(hs.LinearSpec(epochs=1))
+    recipe = FeatureExtraction(LinearSpec(epochs=1))
     with pytest.raises(DataError, match=r"\d\d\.png changed after it was checked"):
-        hs.fit(recipe, "tiny:32", parts, augment=augment, store=None)
+        fit(recipe, "tiny:32", parts, augment=augment, store=None)

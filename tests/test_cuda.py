@@ -9,6 +9,13 @@ from PIL import Image
 
 import headstart as hs
 from headstart.base.runtime import ON_CPU, Runtime
+from headstart.explaining.pixels.lens import lens_of
+from headstart.explaining.pixels.robust import robustness
+from headstart.explaining.pixels.squares import squared
+from headstart.features.extract import extract
+from headstart.models.bundle import load_bundle
+from headstart.models.fitting import fit
+from headstart.specs import FeatureExtraction, FineTune, RobustnessPlan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA here")
 CUDA = Runtime(device="cuda")
@@ -28,8 +35,8 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_features_are_those_of_a_cpu(pictures: Path) -> None:
     backbone, data = hs.load_backbone("tiny:32"), hs.read(pictures)
-    expected = hs.extract(backbone, data, runtime=ON_CPU).x
-    found = hs.extract(backbone, data, runtime=CUDA).x
+    expected = extract(backbone, data, runtime=ON_CPU).x
+    found = extract(backbone, data, runtime=CUDA).x
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
     assert not np.array_equal(found, expected)
 
@@ -41,26 +48,26 @@ def test_what_is_trained_there_says_the_same_as_its_bundle_on_a_cpu(
 ) -> None:
     data = hs.read(pictures)
     parts = hs.split(data)
-    recipe = hs.FineTune(epochs=2, lr=1e-3, thaw=thaw, adversarial=adversarial)
-    head = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA).model
-    model = hs.fit(recipe, head, parts, store=None, runtime=CUDA).model
+    recipe = FineTune(epochs=2, lr=1e-3, thaw=thaw, adversarial=adversarial)
+    head = fit(FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA).model
+    model = fit(recipe, head, parts, store=None, runtime=CUDA).model
     there = model.predict(data, store=None, runtime=CUDA).scores
     folder = hs.save(model, tmp_path / "bundle").folder
-    here = hs.load(folder).model.predict(data, store=None).scores
+    here = load_bundle(folder).model.predict(data, store=None).scores
     assert np.abs(here - head.predict(data, store=None).scores).max() > 0.02  # it has learned
     np.testing.assert_allclose(here, there, atol=0.02)
 
 
 def test_a_model_made_there_is_looked_into_on_a_cpu(pictures: Path) -> None:
     parts = hs.split(hs.read(pictures))
-    head = hs.fit(hs.FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA).model
-    model = hs.fit(hs.FineTune(epochs=1, thaw="all"), head, parts, store=None, runtime=CUDA).model
-    lens = hs.lens_of(model)
-    tried = hs.squared(lens.input, parts.test)
+    head = fit(FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA).model
+    model = fit(FineTune(epochs=1, thaw="all"), head, parts, store=None, runtime=CUDA).model
+    lens = lens_of(model)
+    tried = squared(lens.input, parts.test)
     said = model.predict(tried.data, store=None, runtime=CUDA).scores
     with torch.no_grad():
         logits = lens.logits(torch.from_numpy(tried.squares).float())
     np.testing.assert_allclose(torch.softmax(logits, dim=1), said, atol=0.02)
-    plan = hs.RobustnessPlan(epsilons=(8 / 255,), steps=2, corruptions=("fog",))
-    found = hs.robustness(lens, tried.squares, tried.data.y, plan)
+    plan = RobustnessPlan(epsilons=(8 / 255,), steps=2, corruptions=("fog",))
+    found = robustness(lens, tried.squares, tried.data.y, plan)
     assert len(found.attacked) == 2

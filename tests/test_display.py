@@ -19,6 +19,7 @@ from headstart.base.display import display, displayed, escaped_json
 from headstart.cli.main import main
 from headstart.cli.printing import print_line, print_table
 from headstart.cli.progress import say
+from headstart.models.bundle import load_bundle
 from headstart.runs.folder import recorded_parts, splits_csv
 from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions, read_predictions, write_csv
@@ -123,7 +124,7 @@ def test_hostile_names_forge_no_line_of_any_command(
 def test_classes_and_licences_of_a_strangers_model_are_escaped(
     run: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = hs.load(run / "model").model
+    model = load_bundle(run / "model").model
     card = replace(model.backbone.card, name="net\x1b]0;x\x07", licence="MIT\nerror     forged")
     backbone = replace(model.backbone, card=card)
     hs.save(

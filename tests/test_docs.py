@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import headstart as hs
+from headstart.models.bundle import load_bundle
+from headstart.specs import Job
 
 ROOT = Path(__file__).parent.parent
 MODULES = [m.name for m in pkgutil.walk_packages(hs.__path__, "headstart.")]
@@ -41,14 +43,14 @@ def test_the_readmes_python_runs(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in(tmp_path, ROOT / "README.md", shapes, monkeypatch)
-    assert hs.load(tmp_path / "bundle").model.classes == ("bright", "dark")
+    assert load_bundle(tmp_path / "bundle").model.classes == ("bright", "dark")
 
 
 def test_the_guides_python_runs(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in(tmp_path, ROOT / "docs" / "guide.md", shapes, monkeypatch)
-    assert hs.load(tmp_path / "bundle").model.backbone.card.name == "ResNet"
+    assert load_bundle(tmp_path / "bundle").model.backbone.card.name == "ResNet"
 
 
 def test_the_python_that_looks_inside_runs(
@@ -56,7 +58,7 @@ def test_the_python_that_looks_inside_runs(
 ) -> None:
     """In place of ImageNet's network and the solar cells, a tiny one and tiny pictures."""
     monkeypatch.chdir(tmp_path)
-    job = hs.Job(
+    job = Job(
         str(shapes), backbone="tiny:32", strategy="extract", store=hs.Store(tmp_path / "store")
     )
     data = hs.read(shapes)
@@ -64,7 +66,7 @@ def test_the_python_that_looks_inside_runs(
     (tmp_path / "photo.jpg").symlink_to(data.sources[0])
     text = (ROOT / "docs" / "inside.md").read_text()
     source = 'hs.source_lens(hs.load_backbone("packaged:efficientnet_lite0"))'
-    own = 'hs.lens_of(hs.load("runs/demo/model").model)'
+    own = 'hs.lens_of(hs.load_bundle("runs/demo/model").model)'
     blocks = [
         code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import" in code
     ]

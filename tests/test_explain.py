@@ -23,14 +23,17 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.entry import WholeNetwork
 from headstart.cli import explain as command
 from headstart.cli.main import main
-from headstart.explaining.pixels.attributing import picked
+from headstart.explaining.neighbours import nearest
+from headstart.explaining.pixels.attributing import attribute, picked
 from headstart.explaining.pixels.attribution import Attribution
-from headstart.explaining.pixels.deletion import area_under, curve, hidings
+from headstart.explaining.pixels.deletion import Deletion, area_under, curve, deletion, hidings
 from headstart.explaining.pixels.explanation import LEVELS, QUICK, quantised, telling
 from headstart.explaining.pixels.lens import Lens, featureless, log_odds
-from headstart.explaining.pixels.looker import Looker
+from headstart.explaining.pixels.looker import Looker, looker_of
 from headstart.explaining.pixels.method import METHODS
 from headstart.explaining.pixels.probing import probes
+from headstart.features.extract import extract
+from headstart.targets.predictions import read_predictions
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {
     "tiny": lambda: hs.load_backbone("tiny:32"),
@@ -98,7 +101,7 @@ def test_a_network_taken_apart_is_the_same_network(name: str) -> None:
     backbone = BACKBONES[name]()
     lens = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
     squares, sides = torch.from_numpy(noise(lens)), list[int]()
-    for probe in hs.looker_of(lens).probes:
+    for probe in looker_of(lens).probes:
         crossed = WholeNetwork(probe.trunk, lens.input)(squares)
         assert probe.grid(crossed).shape[1:3] == (probe.side, probe.side)
         torch.testing.assert_close(probe.tail(crossed.clone()), lens.network(squares))
@@ -113,32 +116,32 @@ def test_places_share_out_all_that_the_picture_adds_to_the_log_odds(name: str) -
     torch.manual_seed(0)
     lens = lens_on(backbone, nn.Linear(backbone.card.dim, 3), ("a", "b", "c"))
     squares = torch.from_numpy(noise(lens, 1)).float()
-    whole = hs.looker_of(lens)
+    whole = looker_of(lens)
     added = odds(lens, squares, 2) - odds(lens, featureless(squares), 2)
     for layers, rel in ((2, 0.1), (3, 0.15)):  # of 24 steps: the longer the way, the farther off
         looker = Looker(lens, whole.probes[:layers])
-        (found,) = hs.attribute(looker, noise(lens, 1), np.array([2]), "places")
+        (found,) = attribute(looker, noise(lens, 1), np.array([2]), "places")
         assert float(found.values.sum()) == pytest.approx(float(added), rel=rel, abs=1e-4)
 
 
 def test_a_transformer_is_looked_into_before_attention_moves_what_tokens_say() -> None:
     backbone = BACKBONES["timm transformer"]()
     lens = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
-    names, looker = [probe.name for probe in probes(backbone)], hs.looker_of(lens)
+    names, looker = [probe.name for probe in probes(backbone)], looker_of(lens)
     assert [probe.name for probe in looker.probes] == ["patch_embed_proj"]
     assert looker.mixed
     last = looker.tokens  # of which Grad-CAM is told
     assert last is not None
     assert (last.prefix, last.layout) == (1, "tokens")
     assert names.index(last.name) > 0  # behind it, only the class token counts
-    (found,) = hs.attribute(looker, noise(lens, 1), np.array([1]), "gradcam")
+    (found,) = attribute(looker, noise(lens, 1), np.array([1]), "gradcam")
     assert found.layer == last.name
 
 
 def test_maps_point_at_the_patch_that_alone_decides(lens: Lens) -> None:
     squares, _, places = patched(20, lens.input.size, seed=2)
     numbers = lens.scores(squares).argmax(axis=1)
-    maps = hs.attribute(hs.looker_of(lens), squares, numbers)
+    maps = attribute(looker_of(lens), squares, numbers)
     smooth = [found.over(lens.input.size) for found in maps]
     assert np.mean([on_the_patch(m, place) for m, place in zip(smooth, places, strict=True)]) >= 0.9
 
@@ -146,13 +149,13 @@ def test_maps_point_at_the_patch_that_alone_decides(lens: Lens) -> None:
 def test_another_head_gives_other_maps(lens: Lens) -> None:
     """Of one head in another order maps may be alike or opposite; of many they are neither."""
     squares, labels, _ = patched(2, lens.input.size, seed=3)
-    own = hs.attribute(hs.looker_of(lens), squares, labels, "places")
+    own = attribute(looker_of(lens), squares, labels, "places")
     alike = [
         spearmanr(a.over(lens.input.size), b.over(lens.input.size), axis=None).statistic
         for seed in range(32)
         for a, b in zip(
             own,
-            hs.attribute(hs.looker_of(shuffled(lens, seed)), squares, labels, "places"),
+            attribute(looker_of(shuffled(lens, seed)), squares, labels, "places"),
             strict=True,
         )
     ]
@@ -167,7 +170,7 @@ def test_a_shared_offset_of_all_logits_changes_no_map(method: str) -> None:
         assert isinstance(layer, nn.Linear)
         layer.weight += torch.rand(32, generator=torch.Generator().manual_seed(3))
     maps = [
-        hs.attribute(hs.looker_of(each), noise(each), np.array([0, 2]), method)[1].values  # type: ignore[arg-type]
+        attribute(looker_of(each), noise(each), np.array([0, 2]), method)[1].values  # type: ignore[arg-type]
         for each in (lens, raised)
     ]
     np.testing.assert_allclose(maps[0], maps[1], atol=1e-4)
@@ -175,7 +178,7 @@ def test_a_shared_offset_of_all_logits_changes_no_map(method: str) -> None:
 
 def test_a_network_that_cannot_be_taken_apart_is_explained_by_its_pixels() -> None:
     lens = tiny_lens()
-    (found,) = hs.attribute(Looker(lens, ()), noise(lens, 1), np.array([1]), "places")
+    (found,) = attribute(Looker(lens, ()), noise(lens, 1), np.array([1]), "places")
     assert (found.method, found.layer, found.values.shape) == ("pixels", "pixels", (32, 32))
 
 
@@ -187,9 +190,9 @@ def test_of_several_maps_one_that_clearly_hides_the_class_sooner_is_shown(tiny: 
         of = zip(squares, maps, strict=True)
         return np.array([area_under(curve(looker, s, m.over(32), m.number)) for s, m in of])
 
-    for looker, first in ((hs.looker_of(tiny), "places"), (dark, "pixels")):
-        best = areas(hs.attribute(looker, squares, labels))
-        ways = [areas(hs.attribute(looker, squares, labels, m)) for m in (first, "hiding")]  # type: ignore[arg-type]
+    for looker, first in ((looker_of(tiny), "places"), (dark, "pixels")):
+        best = areas(attribute(looker, squares, labels))
+        ways = [areas(attribute(looker, squares, labels, m)) for m in (first, "hiding")]  # type: ignore[arg-type]
         assert (best <= np.min(ways, axis=0) / 0.9 + 1e-6).all()
 
 
@@ -205,17 +208,15 @@ def test_a_later_map_is_picked_only_where_it_is_clearly_better(tiny: Lens) -> No
 
 
 def test_of_maps_that_are_as_good_hiding_is_shown_where_places_are_mixed() -> None:
-    lens, looker = tiny_lens(), hs.looker_of(tiny_lens())
+    lens, looker = tiny_lens(), looker_of(tiny_lens())
     lens.head.load_state_dict({"weight": torch.zeros(3, 32), "bias": torch.zeros(3)})
     sure, unsure = (
-        hs.attribute(replace(looker, lens=lens, mixed=mixed), noise(lens, 1), np.array([1]))[
-            0
-        ].method
+        attribute(replace(looker, lens=lens, mixed=mixed), noise(lens, 1), np.array([1]))[0].method
         for mixed in (False, True)
     )
     assert (sure, unsure) == ("places", "hiding")
     assert not looker.mixed
-    assert hs.looker_of(lens_on(BACKBONES["keras"](), nn.Linear(1024, 2))).mixed
+    assert looker_of(lens_on(BACKBONES["keras"](), nn.Linear(1024, 2))).mixed
 
 
 def test_smoothing_a_map_keeps_what_is_the_same_everywhere_and_spreads_the_rest() -> None:
@@ -229,7 +230,7 @@ def test_smoothing_a_map_keeps_what_is_the_same_everywhere_and_spreads_the_rest(
 
 def test_hiding_tells_what_a_spot_adds_first_and_last() -> None:
     lens, square = tiny_lens(), noise(tiny_lens(), 1)[0]
-    (found,) = hs.attribute(hs.looker_of(lens), square[None], np.array([1]), "hiding")
+    (found,) = attribute(looker_of(lens), square[None], np.array([1]), "hiding")
     y, x = np.mgrid[:32, :32] + 0.5 - np.array([2.5, 4.5])[:, None, None] * 32 / 7
     mask = np.exp(-(x**2 + y**2) / (2 * (32 / 7) ** 2))[..., None]
     blank = featureless(torch.from_numpy(square[None]).float())[0].numpy()
@@ -254,24 +255,24 @@ def test_the_most_important_pixels_are_hidden_first_and_at_last_all() -> None:
 
 def test_hiding_by_the_map_lowers_the_score_sooner(tiny: Lens) -> None:
     squares, labels, _ = patched(10, 32, seed=4)
-    looker = hs.looker_of(tiny)
-    maps = hs.attribute(looker, squares, labels)
-    told = [hs.deletion(looker, s, m) for s, m in zip(squares, maps, strict=True)]
+    looker = looker_of(tiny)
+    maps = attribute(looker, squares, labels)
+    told = [deletion(looker, s, m) for s, m in zip(squares, maps, strict=True)]
     assert np.mean([t.area("ours") < t.area("random") for t in told]) >= 0.8
     assert np.mean([t.area("ours") < t.area("centre") for t in told]) >= 0.8
 
 
 def test_the_area_is_what_trapezia_give() -> None:
     scores = np.array([1, 0.5, 0.25], np.float32)
-    told = hs.Deletion(np.array([0, 0.5, 1], np.float32), scores, scores, scores)
+    told = Deletion(np.array([0, 0.5, 1], np.float32), scores, scores, scores)
     assert told.area("ours") == pytest.approx((0.75 + 0.375) / 2)
 
 
 def test_the_nearest_of_what_was_seen_is_itself(shapes: Path) -> None:
     data = hs.read(shapes)
-    table = hs.extract(hs.load_backbone("tiny:32"), data)
+    table = extract(hs.load_backbone("tiny:32"), data)
     sources = dict(zip(data.ids, data.sources, strict=True))
-    found = hs.nearest(table, sources, table.x[5:7])
+    found = nearest(table, sources, table.x[5:7])
     assert [row[0].id for row in found] == list(data.ids[5:7])
     assert found[0][0].distance == pytest.approx(0, abs=1e-3)
     assert [n.distance for n in found[0]] == sorted(n.distance for n in found[0])
@@ -400,7 +401,7 @@ def test_explain_of_a_run_writes_what_its_report_needs(
     assert main(["explain", str(run)]) == 0
     kept = json.loads((run / "explained.json").read_text())
     assert {row["path"] for row in kept["rows"]} <= set(
-        hs.read_predictions(run / "predictions.csv").ids
+        read_predictions(run / "predictions.csv").ids
     )
     first = kept["rows"][0]
     assert {"label", "class", "score", "map", "deletion"} <= set(first)
@@ -429,7 +430,7 @@ def test_what_was_explained_before_outlives_ctrl_c(
 ) -> None:
     before = (run / "explained.json").read_bytes()
 
-    def stop(*args: Any, **settings: Any) -> hs.Deletion:
+    def stop(*args: Any, **settings: Any) -> Deletion:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("headstart.explaining.pixels.explanation.deletion", stop)
@@ -463,9 +464,9 @@ def test_ctrl_c_keeps_what_is_explained(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plain, asked = hs.deletion, list[int]()
+    plain, asked = deletion, list[int]()
 
-    def at_second(*args: Any, **settings: Any) -> hs.Deletion:
+    def at_second(*args: Any, **settings: Any) -> Deletion:
         asked.append(1)
         if len(asked) == 2:
             raise KeyboardInterrupt

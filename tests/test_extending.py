@@ -36,6 +36,7 @@ from headstart.extend import (
     Weights,
     register_target,
 )
+from headstart.models.bundle import load_bundle
 
 Array = NDArray[Any]
 
@@ -215,10 +216,10 @@ def test_everything_registered_goes_all_the_way(
     assert np.corrcoef(rate, x[:, 0])[0, 1] > 0.8
     assert "mean_error" in Path("run/report.html").read_text()
     assert "phases" in json.loads(Path("run/recipe.json").read_text())
-    model = hs.load("run/model").model
+    model = load_bundle("run/model").model
     assert (type(model.target), type(model.head)) == (Count, LeastSquares)
     hs.save(model, "copy")
-    again = hs.load("copy").model.predict(hs.read("rows.csv"), store=None)
+    again = load_bundle("copy").model.predict(hs.read("rows.csv"), store=None)
     assert np.allclose(again.outputs["rate"], rate, atol=1e-5)
 
 

@@ -16,6 +16,7 @@ from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
+from headstart.evaluation.evaluation import evaluate
 from headstart.features.extract import Precision, Tap, _kept_as, extract, extract_views
 from headstart.heads.families import spec_named
 from headstart.heads.specs import (
@@ -28,9 +29,10 @@ from headstart.heads.specs import (
 )
 from headstart.modalities.images.augment import Augment
 from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
-from headstart.models.fitting import fit_tables
+from headstart.models.fitting import fit, fit_tables
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.training_data import Start, TrainingData, engine_feed, tap_for
+from headstart.specs import Job
 from headstart.targets.classes import ClassTarget
 from headstart.training.feeds import Feed, Stored
 from headstart.training.network import Network, head_module, new_head
@@ -58,14 +60,14 @@ def parts(shapes: Path) -> hs.Splits:
 
 
 def start_of(parts: hs.Splits, backbone: Backbone) -> hs.Model:
-    return hs.fit(FeatureExtraction(), backbone, parts, store=None).model
+    return fit(FeatureExtraction(), backbone, parts, store=None).model
 
 
 @pytest.mark.parametrize("name", [NAME, "tiny:16"])
 def test_fine_tuning_changes_what_is_thawed_and_nothing_else(parts: hs.Splits, name: str) -> None:
     backbone = random_backbone(name)
     before, thawed = backbone.weights(), thaw(backbone, "1").thawed
-    model = hs.fit(RECIPE, start_of(parts, backbone), parts, store=None).model
+    model = fit(RECIPE, start_of(parts, backbone), parts, store=None).model
     assert isinstance(model.backbone, Backbone)
     after = model.backbone.weights()
     for tensor in before:
@@ -80,7 +82,7 @@ def test_the_control_training_mode_on_the_whole_network_moves_frozen_norms(
     # folded norms could not drift
     monkeypatch.setattr("headstart.models.finetuning.folded", lambda tail: tail)
     backbone = random_backbone()
-    model = hs.fit(RECIPE, start_of(parts, backbone), parts, store=None).model
+    model = fit(RECIPE, start_of(parts, backbone), parts, store=None).model
     assert isinstance(model.backbone, Backbone)
     before, after = backbone.weights(), model.backbone.weights()
     moved = [n for n in before if "running" in n and not np.array_equal(before[n], after[n])]
@@ -160,11 +162,11 @@ def test_only_training_rows_are_augmented(
         return real(self, square, seed)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Augment, "__call__", counted)
-    model = hs.fit(FeatureExtraction(), random_backbone(), parts, augment=FLIPPED, store=None).model
+    model = fit(FeatureExtraction(), random_backbone(), parts, augment=FLIPPED, store=None).model
     assert len(called) == 3 * len(parts.train)
     called.clear()
     model.predict(parts.val, store=None)
-    hs.evaluate(model.predict(parts.test, store=None))
+    evaluate(model.predict(parts.test, store=None))
     assert not called
 
 
@@ -194,40 +196,40 @@ def test_without_room_on_the_disk_the_frozen_layers_run_again_and_that_is_said(
 def test_averaging_ends_on_the_line_where_validation_is_best(parts: hs.Splits) -> None:
     backbone = random_backbone()
     head = start_of(parts, backbone)
-    model = hs.fit(replace(RECIPE, wise=True, lr=0.5, epochs=1), head, parts, store=None).model
-    plain = hs.fit(replace(RECIPE, lr=0.5, epochs=1), head, parts, store=None).model
+    model = fit(replace(RECIPE, wise=True, lr=0.5, epochs=1), head, parts, store=None).model
+    plain = fit(replace(RECIPE, lr=0.5, epochs=1), head, parts, store=None).model
     on_val = [m.predict(parts.val, store=None).correct.mean() for m in (model, plain, head)]
     assert on_val[0] >= max(on_val[1:])
 
 
 def test_a_head_of_neighbours_cannot_be_tuned(parts: hs.Splits) -> None:
     recipe = FeatureExtraction(NearestSpec())
-    model = hs.fit(recipe, random_backbone(), parts, store=None).model
+    model = fit(recipe, random_backbone(), parts, store=None).model
     with pytest.raises(SpecError, match="Fit the head with --head logistic"):
-        hs.fit(RECIPE, model, parts, store=None)
+        fit(RECIPE, model, parts, store=None)
 
 
 def test_fine_tuning_never_starts_from_a_backbone(parts: hs.Splits) -> None:
     with pytest.raises(SpecError, match="from a model with a fitted head"):
-        hs.fit(RECIPE, random_backbone(), parts, store=None)
+        fit(RECIPE, random_backbone(), parts, store=None)
     model = start_of(parts, random_backbone())
     with pytest.raises(SpecError, match="starts from a backbone"):
-        hs.fit(FeatureExtraction(), model, parts, store=None)
+        fit(FeatureExtraction(), model, parts, store=None)
 
 
 def test_a_model_goes_on_with_its_own_classes(parts: hs.Splits) -> None:
     model = start_of(parts, random_backbone())
     others = replace(parts, train=replace(parts.train, target=ClassTarget(("dark", "bright"))))
     with pytest.raises(Mismatch, match="goes on learning the classes bright, dark"):
-        hs.fit(RECIPE, model, others, store=None)
+        fit(RECIPE, model, others, store=None)
 
 
 def test_without_validation_the_last_epoch_is_kept_and_nothing_averaged(parts: hs.Splits) -> None:
     none = replace(parts, val=parts.val.take([]))
-    model = hs.fit(FeatureExtraction(), random_backbone(), none, store=None).model
+    model = fit(FeatureExtraction(), random_backbone(), none, store=None).model
     recipe = replace(RECIPE, wise=True, keep="best", patience=1, epochs=3)
-    tuned = hs.fit(recipe, model, none, store=None).model
-    plain = hs.fit(replace(recipe, wise=False, patience=0), model, none, store=None).model
+    tuned = fit(recipe, model, none, store=None).model
+    plain = fit(replace(recipe, wise=False, patience=0), model, none, store=None).model
     assert isinstance(tuned.backbone, Backbone)
     assert isinstance(plain.backbone, Backbone)
     assert tuned.backbone.fingerprint() == plain.backbone.fingerprint()
@@ -251,7 +253,7 @@ def test_a_trained_head_gets_new_views_every_epoch(
 
     monkeypatch.setattr(Augment, "__call__", noted)
     recipe = FeatureExtraction(LinearSpec(epochs=3, keep="last"))
-    hs.fit(recipe, random_backbone(), parts, augment=replace(FLIPPED, views=0), store=None)
+    fit(recipe, random_backbone(), parts, augment=replace(FLIPPED, views=0), store=None)
     assert len(seeds) == 3 * len(parts.train)
 
 
@@ -272,7 +274,7 @@ def test_fit_and_train_end_with_the_same_weights(
 ) -> None:
     recipe = FeatureExtraction(spec)
     finetune = FineTune(**{"epochs": 2, "batch_size": 8} | tuning)
-    job = hs.Job(
+    job = Job(
         backbone=NAME,
         weights="random",
         strategy="finetune",
@@ -288,8 +290,8 @@ def test_fit_and_train_end_with_the_same_weights(
         "store": hs.Store(tmp_path / "two"),
         "runtime": job.runtime,
     }
-    head = hs.fit(recipe, random_backbone(), run.splits, **both).model
-    model = hs.fit(finetune, head, run.splits, **both).model
+    head = fit(recipe, random_backbone(), run.splits, **both).model
+    model = fit(finetune, head, run.splits, **both).model
     assert finetune.resolved(random_backbone(), head.head_lr).lr == recipe.head_lr / 10
     assert model.epochs == run.fitted.history[-1].epoch
     for name, value in run.fitted.model.head.tensors().items():
@@ -310,15 +312,15 @@ def test_fit_computes_with_the_threads_it_is_given(
     monkeypatch.setattr("headstart.training.loop.make_optimizer", noted)
     runtime = Runtime(device="cpu", threads=3)
     recipe = FeatureExtraction(head)
-    model = hs.fit(recipe, random_backbone(), parts, store=None, runtime=runtime).model
-    hs.fit(replace(RECIPE, epochs=1), model, parts, store=None, runtime=runtime)
+    model = fit(recipe, random_backbone(), parts, store=None, runtime=runtime).model
+    fit(replace(RECIPE, epochs=1), model, parts, store=None, runtime=runtime)
     assert (seen, torch.get_num_threads()) == ({3}, before)
 
 
 def test_fit_refuses_to_fine_tune_nothing(parts: hs.Splits) -> None:
     model = start_of(parts, random_backbone())
     with pytest.raises(SpecError, match="thaw=none leaves none to learn"):
-        hs.fit(FineTune(thaw="none"), model, parts, store=None)
+        fit(FineTune(thaw="none"), model, parts, store=None)
 
 
 def test_what_is_thawed_is_said_once() -> None:
@@ -328,7 +330,7 @@ def test_what_is_thawed_is_said_once() -> None:
 
 def test_all_of_a_network_can_be_thawed(parts: hs.Splits) -> None:
     backbone = random_backbone("tiny:16")
-    model = hs.fit(replace(RECIPE, thaw="all"), start_of(parts, backbone), parts, store=None).model
+    model = fit(replace(RECIPE, thaw="all"), start_of(parts, backbone), parts, store=None).model
     assert isinstance(model.backbone, Backbone)
     before, after = backbone.weights(), model.backbone.weights()
     parameters = {n for n, _ in backbone.module.named_parameters()}
@@ -374,10 +376,10 @@ def test_two_phases_in_memory_are_those_of_a_run(
     finetune = FineTune(**{"epochs": 2, "batch_size": 8} | tuning)
     spec = TwoPhaseSpec(FeatureExtraction(LinearSpec(epochs=2)), finetune, augment)
     runtime, store = Runtime(device="cpu", threads=1), hs.Store(tmp_path / "one")
-    job = hs.Job(backbone=NAME, weights="random", runtime=runtime, store=store)
+    job = Job(backbone=NAME, weights="random", runtime=runtime, store=store)
     job = replace(job, recipe=spec.head, finetune=finetune, augment=augment)
     run = hs.train(hs.read(shapes), tmp_path / "run", job)
-    fitted = hs.fit(spec, random_backbone(), run.splits, store=None, runtime=runtime)
+    fitted = fit(spec, random_backbone(), run.splits, store=None, runtime=runtime)
     assert fitted.chosen == run.fitted.chosen
     assert fitted.model.backbone.fingerprint() == run.fitted.model.backbone.fingerprint()
     assert [(e.phase, e.epoch) for e in fitted.history] == [
@@ -393,6 +395,6 @@ def test_the_phase_that_is_asked_for_is_kept(parts: hs.Splits) -> None:
     tuned = replace(RECIPE, lr=1.0, epochs=1, keep="last")  # which spoils the network
     best = TwoPhaseSpec(FeatureExtraction(), tuned)
     for spec, phase in ((best, "head"), (replace(best, keep="finetune"), "finetune")):
-        fitted = hs.fit(spec, random_backbone(), parts, store=None)
+        fitted = fit(spec, random_backbone(), parts, store=None)
         assert ("head" in fitted.chosen) == (phase == "head")
         assert {line.phase for line in fitted.history} == {"head", "finetune"}

@@ -21,6 +21,17 @@ from headstart.heads.head import FeatureRows, Fitted, Rows, weight_of_classes
 from headstart.heads.linear import LinearHead
 from headstart.heads.specs import HeadSpec, MlpSpec
 from headstart.models.specs import recipe_from_plain
+from headstart.runs.recipes import RECIPES
+from headstart.specs import (
+    FeatureExtraction,
+    FineTune,
+    Job,
+    LinearSpec,
+    LogisticSpec,
+    NearestSpec,
+    RidgeSpec,
+    SplitPlan,
+)
 
 Y = np.array([0, 0, 0, 1])
 
@@ -66,16 +77,16 @@ def test_a_spec_has_the_settings_of_its_family_alone(name: str) -> None:
 
 
 def test_a_head_by_its_name_has_its_usual_settings() -> None:
-    assert hs.FeatureExtraction("mlp").head == MlpSpec()  # type: ignore[arg-type]
+    assert FeatureExtraction("mlp").head == MlpSpec()  # type: ignore[arg-type]
     with pytest.raises(UnknownName, match="Did you mean 'logistic'"):
-        hs.FeatureExtraction("logstic")  # type: ignore[arg-type]
+        FeatureExtraction("logstic")  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="head is the spec of a head"):
-        hs.FeatureExtraction(3)  # type: ignore[arg-type]
+        FeatureExtraction(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", HEADS.built_in)
 def test_a_saved_recipe_is_read_again(name: str) -> None:
-    recipe = hs.FeatureExtraction(spec_named(name, None, class_weights={"kind": 2.0}), fit="pad")
+    recipe = FeatureExtraction(spec_named(name, None, class_weights={"kind": 2.0}), fit="pad")
     assert recipe_from_plain(to_plain(recipe)) == recipe
 
 
@@ -102,19 +113,19 @@ FLAT = {
 
 def test_a_recipe_saved_with_the_settings_of_all_heads_is_read() -> None:
     head = MlpSpec("balanced", 0.1, "sigmoid", 7, 0.01, "sgd", 4, "last", (16, 8))
-    assert recipe_from_plain(FLAT) == hs.FeatureExtraction(head, 5, "squash", False, 64)
+    assert recipe_from_plain(FLAT) == FeatureExtraction(head, 5, "squash", False, 64)
     logistic = recipe_from_plain(FLAT | {"head": "logistic"}).head
-    assert logistic == hs.LogisticSpec("balanced", (1.0,))
+    assert logistic == LogisticSpec("balanced", (1.0,))
     with pytest.raises(UnknownName, match="'logstic'"):
         recipe_from_plain(FLAT | {"head": "logstic"})
 
 
 def test_some_settings_of_a_recipe_are_enough() -> None:
-    usual = hs.FeatureExtraction(hs.LinearSpec(epochs=3), fit="pad")
+    usual = FeatureExtraction(LinearSpec(epochs=3), fit="pad")
     mlp = MlpSpec(epochs=3, hidden=(4,))
     assert recipe_from_plain({"seed": 2}, usual) == replace(usual, seed=2)
-    assert recipe_from_plain({"head_lr": 0.5}, usual).head == hs.LinearSpec(epochs=3, lr=0.5)
-    assert recipe_from_plain({"head": {"lr": 0.5}}, usual).head == hs.LinearSpec(epochs=3, lr=0.5)
+    assert recipe_from_plain({"head_lr": 0.5}, usual).head == LinearSpec(epochs=3, lr=0.5)
+    assert recipe_from_plain({"head": {"lr": 0.5}}, usual).head == LinearSpec(epochs=3, lr=0.5)
     assert recipe_from_plain({"head": "mlp", "hidden": [4]}, usual).head == mlp
     assert recipe_from_plain({"head": {"kind": "MlpSpec", "hidden": [4]}}, usual).head == mlp
     for wrong in ({"hed": "mlp"}, {"head": {"kind": "MlpSpc"}}, {"head": "mpl"}):
@@ -125,11 +136,11 @@ def test_some_settings_of_a_recipe_are_enough() -> None:
             recipe_from_plain(odd, usual)
 
 
-def job_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> hs.Job:
+def job_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> Job:
     """What `headstart train` would do with these flags."""
-    jobs: list[hs.Job] = []
+    jobs: list[Job] = []
 
-    def caught(data: Any, out: Any, job: hs.Job, *rest: Any) -> None:
+    def caught(data: Any, out: Any, job: Job, *rest: Any) -> None:
         jobs.append(job)
         raise InterruptedError
 
@@ -144,15 +155,15 @@ def job_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> hs.Job:
 @pytest.mark.parametrize(
     ("flags", "head"),
     [
-        ("", hs.LogisticSpec()),
-        ("--l2 1 0.1", hs.LogisticSpec(l2=(1.0, 0.1))),
-        ("--head ridge --l2 1 --class-weights balanced", hs.RidgeSpec("balanced", (1.0,))),
-        ("--head nearest --neighbours 3 --strategy extract", hs.NearestSpec(neighbours=(3,))),
+        ("", LogisticSpec()),
+        ("--l2 1 0.1", LogisticSpec(l2=(1.0, 0.1))),
+        ("--head ridge --l2 1 --class-weights balanced", RidgeSpec("balanced", (1.0,))),
+        ("--head nearest --neighbours 3 --strategy extract", NearestSpec(neighbours=(3,))),
         ("--head linear --head-epochs 3 --head-lr 0.1 --head-batch-size 4 --head-keep last "
          "--head-optimizer sgd --dropout 0.5 --output sigmoid",
-         hs.LinearSpec("none", 0.5, "sigmoid", 3, 0.1, "sgd", 4, "last")),
+         LinearSpec("none", 0.5, "sigmoid", 3, 0.1, "sgd", 4, "last")),
         ("--head mlp --hidden 8 4", MlpSpec(hidden=(8, 4))),
-        ("--recipe vgg16-frozen --head linear", hs.LinearSpec(batch_size=64, keep="last")),
+        ("--recipe vgg16-frozen --head linear", LinearSpec(batch_size=64, keep="last")),
         ("--recipe vgg16-frozen --hidden 8", MlpSpec(batch_size=64, keep="last", hidden=(8,))),
     ],
 )  # fmt: skip
@@ -191,8 +202,8 @@ class OtherSpec:
 
 def test_two_settings_of_one_flag_are_an_error() -> None:
     parser = Parser("train")
-    add_flags(parser, hs.FineTune())
-    add_flags(parser, hs.SplitPlan())  # which share the seed, as is declared
+    add_flags(parser, FineTune())
+    add_flags(parser, SplitPlan())  # which share the seed, as is declared
     with pytest.raises(SpecError, match="Two settings would be --epochs"):
         add_flags(parser, OtherSpec())
 
@@ -246,7 +257,7 @@ def test_class_weights_are_named_and_their_mean_over_rows_is_one() -> None:
 
 @pytest.mark.parametrize("how", [{}, {"a": 0}, {"a": -1}, {"a": float("nan")}, {"a": "2"}])
 def test_class_weights_are_numbers_above_zero(how: Any) -> None:
-    for make in (hs.RidgeSpec, hs.FineTune):
+    for make in (RidgeSpec, FineTune):
         with pytest.raises(SpecError, match="a weight above 0 for each class"):
             make(class_weights=how)
 
@@ -264,6 +275,6 @@ def test_named_weights_that_balance_give_what_balanced_gives(family: str) -> Non
 
 
 def test_every_recipe_keeps_what_it_says_in_a_file() -> None:
-    for named in hs.RECIPES.values():
+    for named in RECIPES.values():
         recipe = replace(named.job.recipe, seed=2)
         assert recipe_from_plain(to_plain(recipe)) == recipe

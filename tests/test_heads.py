@@ -18,6 +18,7 @@ from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
 from headstart.heads.specs import LogisticSpec, NearestSpec, RidgeSpec
 from headstart.models.fitting import fit_tables
+from headstart.specs import FeatureExtraction
 
 NAMES = ("red", "green", "blue")
 FAMILIES = ["logistic", "ridge", "nearest"]
@@ -396,5 +397,5 @@ def test_a_head_without_validation_is_chosen_by_folds_of_whole_groups(
     groups = tuple(f"film {n // 4}" for n in range(20))
     train = FeatureTable(ids, x, y, ("a", "b"), "", groups=groups)  # type: ignore[arg-type]
     none = FeatureTable((), x[:0], y[:0], ("a", "b"), "")  # type: ignore[arg-type]
-    fit_tables(hs.FeatureExtraction(), hs.load_backbone("tiny:8"), (train,), none)
+    fit_tables(FeatureExtraction(), hs.load_backbone("tiny:8"), (train,), none)
     assert seen == [groups]

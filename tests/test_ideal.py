@@ -24,6 +24,7 @@ from headstart.cli.ideal import _orders
 from headstart.cli.main import main
 from headstart.explaining.pixels.ideal import (
     LEVEL,
+    Ideal,
     Waves,
     _brush,
     _pull,
@@ -35,7 +36,9 @@ from headstart.explaining.pixels.ideal import (
 from headstart.explaining.pixels.ideal_plan import IdealPlan, Space
 from headstart.explaining.pixels.lens import Lens, lens_of
 from headstart.heads.specs import LinearSpec
+from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.inputs import ImageInput
+from headstart.models.bundle import load_bundle
 from headstart.models.model import Model
 from headstart.targets.classes import ClassTarget
 from headstart.training.network import head_of, new_head
@@ -264,9 +267,9 @@ def test_several_classes_get_a_file_each_and_a_film(
 def test_a_picture_that_is_made_is_told_of_though_the_next_is_not(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, begun = hs.ascend, list[int]()
+    plain, begun = ascend, list[int]()
 
-    def first_alone(*args: Any) -> Iterator[hs.Ideal]:
+    def first_alone(*args: Any) -> Iterator[Ideal]:
         begun.append(1)
         if len(begun) == 2:
             raise KeyboardInterrupt
@@ -296,7 +299,7 @@ def test_a_film_shows_the_way_and_rests_on_the_picture(
         assert opened.info["loop"] == 0
     assert sum(lasts) == (1 + 12) * 80 + 2000  # equal frames in a row are one, and last as long
     assert len(frames) > 6
-    assert np.abs(frames[-1] - hs.decode(out)).mean() < 6
+    assert np.abs(frames[-1] - decode(out)).mean() < 6
     assert np.abs(frames[0] - frames[-1]).mean() > 1
 
 
@@ -329,7 +332,7 @@ def test_another_run_of_the_same_classes_can_judge(
 def test_a_judge_is_asked_for_a_class_by_either_name(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judge = replace(hs.load(run / "model").model, target=ClassTarget(("tabby", "dark"), "dark"))
+    judge = replace(load_bundle(run / "model").model, target=ClassTarget(("tabby", "dark"), "dark"))
     hs.save(judge, tmp_path / "judge")
     words = ["--class", "tabby", "--steps", "2", "--out", str(tmp_path / "a.png"), "--json"]
     who = ["--backbone", "packaged:efficientnet_lite0", "--judge", str(tmp_path / "judge")]
@@ -425,4 +428,4 @@ def test_ctrl_c_keeps_the_best_so_far(run: Path, tmp_path: Path) -> None:
     assert not said["finished"]
     assert said["after"] > said["before"]
     assert "stopped   dark after step" in stderr
-    assert hs.decode(out).shape == (32, 32, 3)
+    assert decode(out).shape == (32, 32, 3)

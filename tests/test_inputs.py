@@ -14,7 +14,11 @@ from headstart.backbones.inputs import INPUTS, Batch, Input, digest_of, input_fr
 from headstart.base.errors import DataError, SpecError, UnknownName
 from headstart.base.store import digest
 from headstart.cli.main import main
+from headstart.data.checks import check
+from headstart.features.extract import extract
 from headstart.modalities.images.inputs import of_pictures
+from headstart.modalities.reading import find, survey
+from headstart.specs import FeatureExtraction
 
 CARD = {  # as the first releases wrote it
     "kind": "Card",
@@ -106,7 +110,7 @@ def test_what_is_for_pictures_alone_says_what_it_was_given() -> None:
     with pytest.raises(SpecError, match=r"^headstart ideal draws pictures; .* input is rows\.$"):
         of_pictures(Rows(), "headstart ideal draws")
     with pytest.raises(SpecError, match="size can't be chosen for rows"):
-        hs.FeatureExtraction(size=64).prepared(
+        FeatureExtraction(size=64).prepared(
             replace(b := hs.load_backbone("tiny:8"), card=replace(b.card, input=Rows()))
         )
 
@@ -122,10 +126,10 @@ def test_features_of_another_kind_of_input_are_kept_in_the_store(tmp_path: Path)
         file.write_text(f"{n},1,2,3")
     data = hs.Dataset(("a", "b", "c"), tuple(files), (0, 1, 1), ("x", "y"))
     store = hs.Store(tmp_path / "store")
-    table = hs.extract(backbone, data, store=store)
+    table = extract(backbone, data, store=store)
     expected = module(torch.tensor([[n, 1.0, 2.0, 3.0] for n in range(3)])).detach().numpy()
     np.testing.assert_allclose(table.x, expected, atol=1e-5)
-    assert hs.extract(backbone, data, store=store).hits == 3
+    assert extract(backbone, data, store=store).hits == 3
 
 
 def test_a_folder_of_another_kind_of_input_is_read_and_checked(tmp_path: Path) -> None:
@@ -137,12 +141,12 @@ def test_a_folder_of_another_kind_of_input_is_read_and_checked(tmp_path: Path) -
     assert data.ids == ("a/1.row", "a/2.row", "b/1.row", "b/2.row")
     assert [(out.path, out.expected) for out in data.left_out] == [("b/notes.txt", True)]
     for store in (None, hs.Store(tmp_path / "store"), hs.Store(tmp_path / "store")):
-        seen = hs.survey(data, input=Rows(), store=store)
-        found = hs.check(data, seen)
+        seen = survey(data, input=Rows(), store=store)
+        found = check(data, seen)
         assert found.exact == ((0, 1),)
         assert [out.path for out in found.unreadable] == ["b/2.row"]
     assert seen.decoded == 0
-    assert hs.find([tmp_path / "a"], input=Rows())[0].ids[0].endswith("1.row")
+    assert find([tmp_path / "a"], input=Rows())[0].ids[0].endswith("1.row")
 
 
 @pytest.mark.parametrize("command", ["explain takes", "ideal draws", "attack changes"])

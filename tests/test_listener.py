@@ -11,9 +11,12 @@ from test_training import same, trained
 
 import headstart as hs
 from headstart.base.context import IN_MEMORY
+from headstart.models.fitting import fit
+from headstart.runs.tracking import TensorBoardListener
+from headstart.specs import FeatureExtraction, FineTune, Job, LinearSpec
 
-HEAD = hs.FeatureExtraction(hs.LinearSpec(epochs=3))
-TUNE = hs.FineTune(epochs=2, thaw="1", lr=1e-3)
+HEAD = FeatureExtraction(LinearSpec(epochs=3))
+TUNE = FineTune(epochs=2, thaw="1", lr=1e-3)
 
 
 class Epochs(Lines):
@@ -34,13 +37,13 @@ class Epochs(Lines):
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> hs.Job:
+def job(tmp_path: Path) -> Job:
     store = hs.Store(tmp_path / "store")
-    return hs.Job(backbone="tiny:32", recipe=HEAD, finetune=TUNE, strategy="finetune", store=store)
+    return Job(backbone="tiny:32", recipe=HEAD, finetune=TUNE, strategy="finetune", store=store)
 
 
 def test_a_run_tells_every_epoch_and_records_where_it_was_stopped(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     listener = Epochs(stop=1, of="finetune")
     run = hs.train(hs.read(shapes), tmp_path / "run", job, listener=listener)
@@ -59,9 +62,9 @@ def test_fit_tells_its_listener_of_features_steps_and_epochs(shapes: Path) -> No
     listener, stages = Epochs(stop=1), set[str]()
     listener.progress = lambda stage, *counts: stages.add(stage)  # type: ignore[method-assign]
     splits = hs.split(hs.read(shapes))
-    head = hs.fit(HEAD, "tiny:32", splits, store=None, listener=listener)
+    head = fit(HEAD, "tiny:32", splits, store=None, listener=listener)
     assert (head.model.epochs, head.chosen["stopped_after"]) == (1, 1)
-    hs.fit(TUNE, head, splits, store=None, listener=listener)
+    fit(TUNE, head, splits, store=None, listener=listener)
     assert listener.heard == [("head", 0), ("head", 1), ("finetune", 0), ("finetune", 1)]
     assert stages == {"features", "head", "finetune"}
 
@@ -101,7 +104,7 @@ def test_after_an_error_of_its_listener_training_goes_on_to_the_bit(
 
 
 def test_an_error_in_a_message_or_in_progress_ends_the_run_and_loses_nothing(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug of the listener")
@@ -115,7 +118,7 @@ def test_an_error_in_a_message_or_in_progress_ends_the_run_and_loses_nothing(
 
 def test_tensorboard_gets_the_curves_while_training_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
-    live, sizes = hs.TensorBoardListener(tmp_path / "curves"), list[int]()
+    live, sizes = TensorBoardListener(tmp_path / "curves"), list[int]()
 
     def epoch(phase: str, number: int, figures: Mapping[str, float]) -> None:
         live.epoch(phase, number, figures)

@@ -15,11 +15,14 @@ from headstart.base.errors import DataError, Mismatch, UnknownName, sentence_of
 from headstart.cli.main import main
 from headstart.cli.opening import part_of
 from headstart.explaining.pixels.explanation import told_rows
-from headstart.explaining.pixels.lens import Lens
+from headstart.explaining.pixels.lens import Lens, lens_of
 from headstart.features.engines import compare
 from headstart.modalities.images.tiny import network
+from headstart.models.fitting import fit
 from headstart.runs.folder import MARKER, claimed
+from headstart.runs.recipes import recipe
 from headstart.runs.run import _why_kept
+from headstart.specs import FeatureExtraction
 
 
 @pytest.mark.parametrize("name", ["unknown", "?"])
@@ -33,7 +36,7 @@ def test_a_class_called_as_a_doubt_is_refused(
     assert f"must not be called {name!r}" in err
     assert "give it another name" in err
     with pytest.raises(DataError, match="must not be called"):
-        hs.fit(hs.FeatureExtraction(), "tiny:8", hs.split(hs.read(shapes)))
+        fit(FeatureExtraction(), "tiny:8", hs.split(hs.read(shapes)))
 
 
 def test_a_class_that_is_only_like_it_is_trained(shapes: Path, tmp_path: Path) -> None:
@@ -50,8 +53,8 @@ def test_names_are_suggested_as_they_are_written(name: str) -> None:
 
 def test_a_class_is_suggested_as_the_model_writes_it(shapes: Path) -> None:
     (shapes / "dark").rename(shapes / "Dark Side")
-    model = hs.fit(hs.FeatureExtraction(), "tiny:32", hs.split(hs.read(shapes))).model
-    lens: Lens = hs.lens_of(model)
+    model = fit(FeatureExtraction(), "tiny:32", hs.split(hs.read(shapes))).model
+    lens: Lens = lens_of(model)
     with pytest.raises(UnknownName, match="Did you mean 'Dark Side'"):
         lens.number("dark sid")
 
@@ -74,7 +77,7 @@ def test_a_run_without_test_rows_is_not_told_to_look_elsewhere(
 
 
 def test_a_worse_model_that_was_asked_for_is_told_as_such() -> None:
-    job = hs.recipe("mobilenetv2-two-phase").job
+    job = recipe("mobilenetv2-two-phase").job
     said = _why_kept(job, "finetune", "head")
     assert "the head was better" in said
     assert "by flag or recipe: --strategy auto keeps the better one" in said

@@ -15,10 +15,24 @@ import headstart as hs
 from headstart.base.values import field_help
 from headstart.cli import printing, progress
 from headstart.cli.main import COMMANDS, SUMMARIES, Command, main
+from headstart.modalities.sources import Listing
+from headstart.specs import (
+    Attack,
+    Augment,
+    CheckPlan,
+    FeatureExtraction,
+    FineTune,
+    IdealPlan,
+    Job,
+    RobustnessPlan,
+    Runtime,
+    SplitPlan,
+    TrustPlan,
+)
 
 SPECS = (
-    hs.Job, hs.FeatureExtraction, hs.FineTune, hs.Augment, hs.TrustPlan, hs.SplitPlan,
-    hs.CheckPlan, hs.Runtime, hs.RobustnessPlan, hs.IdealPlan, hs.Attack,
+    Job, FeatureExtraction, FineTune, Augment, TrustPlan, SplitPlan,
+    CheckPlan, Runtime, RobustnessPlan, IdealPlan, Attack,
 )  # fmt: skip
 
 
@@ -40,11 +54,11 @@ def parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, argpars
     return found
 
 
-def backbones(pattern: str) -> Iterator[hs.Listing]:
+def backbones(pattern: str) -> Iterator[Listing]:
     names = ("packaged:efficientnet_lite0", "timm:resnet50.a1_in1k", "timm:vit_tiny", "keras:VGG16")
     for name in (*names, "keras:ResNet50", "keras:MobileNetV2"):
         if name.startswith(pattern.rstrip("*")):
-            yield hs.Listing(name)
+            yield Listing(name)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +189,7 @@ def test_help_of_train_fits_a_screen_and_help_all_has_every_flag(
     assert len(brief) <= 60
     assert "--help-all" in brief[-1]
     every = " ".join(shown(["train", "--help-all"], capsys)).replace("[no-]", "")
-    specs = [value for value in vars(hs.Job()).values() if is_dataclass(value)]
+    specs = [value for value in vars(Job()).values() if is_dataclass(value)]
     flags = {f"--{f.name.replace('_', '-')} " for spec in specs for f in fields(spec)}
     assert {flag for flag in flags if flag not in every} == {"--root "}  # of the store
 
@@ -190,7 +204,7 @@ def test_the_overview_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.__name__)
 def test_every_field_of_a_spec_carries_its_help(spec: type) -> None:
     nested = {"recipe", "finetune", "augment", "trust", "split", "checks", "runtime", "store"}
-    names = {f.name for f in fields(spec)} - (nested if spec is hs.Job else set())
+    names = {f.name for f in fields(spec)} - (nested if spec is Job else set())
     assert [n for n in names if field_help(spec, n) == n.replace("_", " ")] == []
 
 

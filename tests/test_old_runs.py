@@ -18,6 +18,8 @@ import headstart as hs
 from headstart.backbones.backbone import card_from_plain, card_to_plain, weights_asked
 from headstart.base.values import from_plain, kind_of, to_plain
 from headstart.cli.main import main
+from headstart.modalities.reading import find
+from headstart.models.bundle import load_bundle
 from headstart.models.specs import recipe_from_plain
 
 FORMAT_2 = Path(__file__).parent / "runs" / "format-2"
@@ -89,7 +91,7 @@ def test_the_old_predictions_try_every_limit() -> None:
     assert {len(row["not_ruled_out"]) for row in rows} == {1, 3}
     reasons = {row["reason"].partition("(")[0] for row in rows if "reason" in row}
     assert reasons == {"unlike the training images ", "not sure enough "}
-    limits = hs.load(FORMAT_2 / "run" / "model").model.limits
+    limits = load_bundle(FORMAT_2 / "run" / "model").model.limits
     assert limits.temperature != 1.0
     assert limits.confidence > 0
     assert np.isfinite([limits.miss, limits.far]).all()
@@ -100,10 +102,10 @@ def test_an_old_model_is_a_backbone_and_is_saved_again(
     old: Path, tmp_path: Path, model: str
 ) -> None:
     folder = old / "run" / "model" if model == "run" else old / "bundles" / model
-    bundle = hs.load(folder)
+    bundle = load_bundle(folder)
     backbone = hs.load_backbone(f"file:{folder}")
     assert backbone.fingerprint() == bundle.model.backbone.fingerprint()
-    data = hs.find([old / "new"])[0]
+    data = find([old / "new"])[0]
     again = hs.save(bundle.model, tmp_path / "again").model
     now, then = (m.predict(data, store=None).scores for m in (again, bundle.model))
     assert np.array_equal(now, then)

@@ -7,6 +7,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import headstart as hs
+from headstart.modalities.reading import find
+from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.models.model import classify
 
 
 def test_one_picture_saved_24_ways_is_of_one_class(tmp_path: Path) -> None:
@@ -16,8 +19,8 @@ def test_one_picture_saved_24_ways_is_of_one_class(tmp_path: Path) -> None:
     for name, data in variants(grey).items():
         paths.append(tmp_path / name.replace("/", "-").replace(" ", "_"))
         paths[-1].write_bytes(data)
-    files, left_out = hs.find(paths)
-    said, unreadable = hs.classify(hs.load_backbone(hs.DEFAULT_BACKBONE), files)
+    files, left_out = find(paths)
+    said, unreadable = classify(hs.load_backbone(DEFAULT_BACKBONE), files)
     assert (left_out, unreadable) == ((), ())
     assert len(said.ids) == 24
     assert len(set(said.predicted.tolist())) == 1

@@ -24,11 +24,18 @@ from headstart.explaining.pixels.corruptions import (
     _snow,
     corrupt,
 )
+from headstart.explaining.pixels.lens import Lens, lens_of
+from headstart.explaining.pixels.robust import drawn, robustness, trials
+from headstart.explaining.pixels.squares import Squared, squared
+from headstart.features.extract import extract
+from headstart.modalities.images.decoding import decode
+from headstart.models.bundle import load_bundle
+from headstart.specs import Attack, Job, RobustnessPlan, SplitPlan
 from headstart.targets.classes import ClassTarget
 from headstart.training.attacked import perturb
 
 RANDOM = ("gaussian_noise", "shot_noise", "motion_blur", "snow", "fog")
-CLEAN = hs.RobustnessPlan(epsilons=(), corruptions=())
+CLEAN = RobustnessPlan(epsilons=(), corruptions=())
 
 
 # ---- damage ----
@@ -159,20 +166,20 @@ class Dip(nn.Module):
         return (mean - 101)[:, None].abs() - 0.5
 
 
-def lens_on(network: nn.Module) -> hs.Lens:
+def lens_on(network: nn.Module) -> Lens:
     """ "dark" where the network says less than 0, else "bright"."""
     head = nn.Linear(1, 2)
     head.load_state_dict({"weight": torch.tensor([[-1.0], [1.0]]), "bias": torch.zeros(2)})
     backbone = hs.load_backbone("tiny:8")
-    return hs.Lens(backbone, network, head.requires_grad_(False), ("dark", "bright"))
+    return Lens(backbone, network, head.requires_grad_(False), ("dark", "bright"))
 
 
-def flat(lens: hs.Lens, *levels: int) -> NDArray[np.uint8]:
+def flat(lens: Lens, *levels: int) -> NDArray[np.uint8]:
     return np.stack([grey(level, lens.input.size) for level in levels])
 
 
-def attacked(*levels: int) -> hs.RobustnessPlan:
-    return hs.RobustnessPlan(epsilons=tuple(e / 255 for e in levels), corruptions=())
+def attacked(*levels: int) -> RobustnessPlan:
+    return RobustnessPlan(epsilons=tuple(e / 255 for e in levels), corruptions=())
 
 
 def test_accuracy_is_what_the_margins_say() -> None:
@@ -180,7 +187,7 @@ def test_accuracy_is_what_the_margins_say() -> None:
     lens = lens_on(Brightness())
     squares = flat(lens, 127, 125, 123, 119, 111, 130)
     labels = np.array([0, 0, 0, 0, 0, 0])  # the last is wrong as it is
-    found = hs.robustness(lens, squares, labels, attacked(1, 2, 4, 8))
+    found = robustness(lens, squares, labels, attacked(1, 2, 4, 8))
     shares = {levels: held.accuracy.value * 6 for levels, held in found.attacked.items()}
     assert shares == pytest.approx({0: 5, 1: 4, 2: 4, 4: 3, 8: 2})
 
@@ -188,7 +195,7 @@ def test_accuracy_is_what_the_margins_say() -> None:
 def test_what_a_small_change_misleads_a_large_one_does_too() -> None:
     """The dip is so narrow that steps of two levels jump across it."""
     lens = lens_on(Dip())
-    found = hs.robustness(lens, flat(lens, 100), np.array([1]), attacked(1, 100))
+    found = robustness(lens, flat(lens, 100), np.array([1]), attacked(1, 100))
     assert [held.accuracy.value for held in found.attacked.values()] == [1, 0, 0]
 
 
@@ -198,13 +205,13 @@ def test_the_search_goes_on_where_a_few_steps_are_not_enough() -> None:
     seen = list[int]()
     real = perturb
 
-    def counted(loss: Any, pixels: Tensor, attack: hs.Attack, stream: int) -> Tensor:
+    def counted(loss: Any, pixels: Tensor, attack: Attack, stream: int) -> Tensor:
         seen.append(attack.steps)
         return pixels.float() if attack.steps < 20 else real(loss, pixels, attack, stream)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(robust, "perturb", counted)
-        found = hs.robustness(lens, squares, labels, attacked(16))
+        found = robustness(lens, squares, labels, attacked(16))
     assert seen == [robust.FEW, 20]
     assert found.attacked[16].accuracy.value == 0
 
@@ -221,12 +228,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(20):
             pixels = rng.normal(level, 30, size=(20, 20, 3)).clip(0, 255).astype("uint8")
             Image.fromarray(pixels).save(folder / "shapes" / name / f"{i:02}.png")
-    data, job = hs.read(folder / "shapes"), hs.Job(
+    data, job = hs.read(folder / "shapes"), Job(
         source=str(folder / "shapes"),
         backbone="tiny:32",
         strategy="extract",
         store=hs.Store(folder / "store"),
-        split=hs.SplitPlan(val=0.2, test=0.3),
+        split=SplitPlan(val=0.2, test=0.3),
     )  # fmt: skip
     hs.train(data, folder / "run", job)
     return folder
@@ -240,42 +247,40 @@ def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def model(trained: Path) -> hs.Model:
-    return hs.load(trained / "run" / "model").model
+    return load_bundle(trained / "run" / "model").model
 
 
 @pytest.fixture(scope="module")
-def lens(model: hs.Model) -> hs.Lens:
-    return hs.lens_of(model)
+def lens(model: hs.Model) -> Lens:
+    return lens_of(model)
 
 
 @pytest.fixture(scope="module")
-def tried(lens: hs.Lens, trained: Path) -> hs.Squared:
+def tried(lens: Lens, trained: Path) -> Squared:
     data = hs.read(trained / "shapes")
-    return hs.squared(lens.input, data.take(range(0, len(data), 4)), threads=2)
+    return squared(lens.input, data.take(range(0, len(data), 4)), threads=2)
 
 
-def test_nothing_changed_is_what_the_model_says(lens: hs.Lens, tried: hs.Squared) -> None:
+def test_nothing_changed_is_what_the_model_says(lens: Lens, tried: Squared) -> None:
     labels = tried.data.y.copy()
     labels[0] = 1 - labels[0]
-    found = hs.robustness(lens, tried.squares, labels, CLEAN)
+    found = robustness(lens, tried.squares, labels, CLEAN)
     right = lens.scores(tried.squares).argmax(axis=1) == labels
     assert found.finished
     assert found.attacked[0].accuracy.value == right.mean() < 1
 
 
-def test_accuracy_never_rises_with_the_change(lens: hs.Lens, tried: hs.Squared) -> None:
-    found = hs.robustness(lens, tried.squares, tried.data.y, attacked(1, 8, 32, 128))
+def test_accuracy_never_rises_with_the_change(lens: Lens, tried: Squared) -> None:
+    found = robustness(lens, tried.squares, tried.data.y, attacked(1, 8, 32, 128))
     shares = [held.accuracy.value for held in found.attacked.values()]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1
     assert shares[-1] == 0
 
 
-def test_accuracy_under_damage_is_that_of_the_damaged_squares(
-    lens: hs.Lens, tried: hs.Squared
-) -> None:
+def test_accuracy_under_damage_is_that_of_the_damaged_squares(lens: Lens, tried: Squared) -> None:
     plan = replace(CLEAN, corruptions=("brightness", "gaussian_noise"))
-    found = hs.robustness(lens, tried.squares, tried.data.y, plan)
+    found = robustness(lens, tried.squares, tried.data.y, plan)
     for (name, strength), held in found.corrupted.items():
         damaged = np.stack([corrupt(square, name, strength) for square in tried.squares])
         right = lens.scores(damaged).argmax(axis=1) == tried.data.y
@@ -284,19 +289,19 @@ def test_accuracy_under_damage_is_that_of_the_damaged_squares(
     assert len(found.corrupted) == 10
 
 
-def test_the_order_of_the_pictures_does_not_matter(lens: hs.Lens, tried: hs.Squared) -> None:
-    plan = hs.RobustnessPlan(epsilons=(), corruptions=("snow",))
-    forward = hs.robustness(lens, tried.squares, tried.data.y, plan)
-    reverse = hs.robustness(lens, tried.squares[::-1], tried.data.y[::-1], plan)
+def test_the_order_of_the_pictures_does_not_matter(lens: Lens, tried: Squared) -> None:
+    plan = RobustnessPlan(epsilons=(), corruptions=("snow",))
+    forward = robustness(lens, tried.squares, tried.data.y, plan)
+    reverse = robustness(lens, tried.squares[::-1], tried.data.y[::-1], plan)
     assert forward.corrupted == reverse.corrupted
 
 
 def test_neighbours_are_those_of_a_slow_search(
-    model: hs.Model, lens: hs.Lens, tried: hs.Squared, trained: Path
+    model: hs.Model, lens: Lens, tried: Squared, trained: Path
 ) -> None:
-    known = hs.extract(model.backbone, hs.read(trained / "shapes"), store=None)
+    known = extract(model.backbone, hs.read(trained / "shapes"), store=None)
     plan = replace(CLEAN, corruptions=("fog",))
-    found = hs.robustness(lens, tried.squares, tried.data.y, plan, known=known)
+    found = robustness(lens, tried.squares, tried.data.y, plan, known=known)
     foggy = np.stack([corrupt(square, "fog", 5) for square in tried.squares])
     before, after = (nearest(lens, known, squares) for squares in (tried.squares, foggy))
     same = np.mean([len(a & b) / 10 for a, b in zip(before, after, strict=True)])
@@ -309,7 +314,7 @@ def test_neighbours_are_those_of_a_slow_search(
     assert same < 1
 
 
-def nearest(lens: hs.Lens, known: hs.FeatureTable, squares: NDArray[np.uint8]) -> list[set[int]]:
+def nearest(lens: Lens, known: hs.FeatureTable, squares: NDArray[np.uint8]) -> list[set[int]]:
     with torch.inference_mode():
         x = lens.network(torch.from_numpy(squares)).numpy()
     cosines = [
@@ -320,20 +325,20 @@ def nearest(lens: hs.Lens, known: hs.FeatureTable, squares: NDArray[np.uint8]) -
 
 
 def test_labels_of_training_rows_go_by_name(
-    model: hs.Model, lens: hs.Lens, tried: hs.Squared, trained: Path
+    model: hs.Model, lens: Lens, tried: Squared, trained: Path
 ) -> None:
-    known = hs.extract(model.backbone, hs.read(trained / "shapes"), store=None)
+    known = extract(model.backbone, hs.read(trained / "shapes"), store=None)
     turned = replace(known, y=1 - known.y, target=ClassTarget(known.classes[::-1]))
     shares = [
-        hs.robustness(lens, tried.squares, tried.data.y, CLEAN, known=table).attacked[0].neighbours
+        robustness(lens, tried.squares, tried.data.y, CLEAN, known=table).attacked[0].neighbours
         for table in (known, turned)
     ]
     assert shares[0] == shares[1]
 
 
-def test_trials_grow_one_change_at_a_time(lens: hs.Lens, tried: hs.Squared) -> None:
-    plan = hs.RobustnessPlan(epsilons=(2 / 255,), corruptions=("fog",))
-    steps = list(hs.trials(lens, tried.squares, tried.data.y, plan))
+def test_trials_grow_one_change_at_a_time(lens: Lens, tried: Squared) -> None:
+    plan = RobustnessPlan(epsilons=(2 / 255,), corruptions=("fog",))
+    steps = list(trials(lens, tried.squares, tried.data.y, plan))
     assert [len(f.attacked) + len(f.corrupted) for f in steps] == list(range(1, 8))
     assert [f.finished for f in steps] == [False] * 6 + [True]
     told = json.loads(json.dumps(steps[-1].to_plain()))
@@ -341,28 +346,28 @@ def test_trials_grow_one_change_at_a_time(lens: hs.Lens, tried: hs.Squared) -> N
     assert [row["strength"] for row in told["corrupted"]] == [1, 2, 3, 4, 5]
 
 
-def test_squares_that_do_not_fit_are_refused(lens: hs.Lens, tried: hs.Squared) -> None:
+def test_squares_that_do_not_fit_are_refused(lens: Lens, tried: Squared) -> None:
     with pytest.raises(Mismatch, match="one or more squares"):
-        hs.robustness(lens, tried.squares[:, :-1], tried.data.y)
+        robustness(lens, tried.squares[:, :-1], tried.data.y)
     with pytest.raises(Mismatch, match="Labels count from 0 to 1"):
-        hs.robustness(lens, tried.squares, tried.data.y + 1)
+        robustness(lens, tried.squares, tried.data.y + 1)
 
 
-def test_squares_are_those_that_features_are_made_of(lens: hs.Lens, tried: hs.Squared) -> None:
+def test_squares_are_those_that_features_are_made_of(lens: Lens, tried: Squared) -> None:
     for square, source in zip(tried.squares, tried.data.sources, strict=True):
-        np.testing.assert_array_equal(square, lens.input(hs.decode(source)))
+        np.testing.assert_array_equal(square, lens.input(decode(source)))
 
 
-def test_pictures_that_can_not_be_read_are_named(lens: hs.Lens, tmp_path: Path) -> None:
+def test_pictures_that_can_not_be_read_are_named(lens: Lens, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.fromarray(grey(9)).save(tmp_path / "a" / "good.png")
     (tmp_path / "a" / "bad.png").write_bytes(b"\x89PNG\r\nno more")
     data = hs.read(tmp_path)
-    found = hs.squared(lens.input, data)
+    found = squared(lens.input, data)
     assert found.data.ids == ("a/good.png",)
     assert [item.path for item in found.left_out] == ["a/bad.png"]
     with pytest.raises(DataError, match=r"of 1 none can \(a/bad.png"):
-        hs.squared(lens.input, data.take([data.ids.index("a/bad.png")]))
+        squared(lens.input, data.take([data.ids.index("a/bad.png")]))
 
 
 # ---- what is tried ----
@@ -370,26 +375,26 @@ def test_pictures_that_can_not_be_read_are_named(lens: hs.Lens, tmp_path: Path) 
 
 def test_a_draw_keeps_the_share_of_each_class() -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 10])
-    rows = hs.drawn(labels, 20, seed=1)
+    rows = drawn(labels, 20, seed=1)
     assert np.bincount(labels[rows]).tolist() == [12, 6, 2]
     assert rows.tolist() == sorted(set(rows.tolist()))
-    assert rows.tolist() == hs.drawn(labels, 20, seed=1).tolist()
-    assert rows.tolist() != hs.drawn(labels, 20, seed=2).tolist()
+    assert rows.tolist() == drawn(labels, 20, seed=1).tolist()
+    assert rows.tolist() != drawn(labels, 20, seed=2).tolist()
     for enough in (0, 100, 1000):
-        assert hs.drawn(labels, enough).tolist() == list(range(100))
+        assert drawn(labels, enough).tolist() == list(range(100))
 
 
 def test_plans_that_can_not_be_kept_are_refused() -> None:
-    assert hs.RobustnessPlan(epsilons=(8 / 255, 2 / 255, 0, 2 / 255)).levels == (0, 2, 8)
+    assert RobustnessPlan(epsilons=(8 / 255, 2 / 255, 0, 2 / 255)).levels == (0, 2, 8)
     with pytest.raises(SpecError, match="The nearest is 3/255"):
-        hs.RobustnessPlan(epsilons=(0.01,))
+        RobustnessPlan(epsilons=(0.01,))
     for wrong in (2.0, -1 / 255, float("nan")):
         with pytest.raises(SpecError, match="shares of a pixel's range"):
-            hs.RobustnessPlan(epsilons=(wrong,))
+            RobustnessPlan(epsilons=(wrong,))
     with pytest.raises(UnknownName, match="Did you mean 'fog'"):
-        hs.RobustnessPlan(corruptions=("fogg",))
+        RobustnessPlan(corruptions=("fogg",))
     with pytest.raises(SpecError, match="rows is a count"):
-        hs.RobustnessPlan(rows=-1)
+        RobustnessPlan(rows=-1)
 
 
 # ---- the command ----

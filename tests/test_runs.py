@@ -28,26 +28,41 @@ from headstart.base.errors import (
     StoreError,
 )
 from headstart.base.runtime import ON_CPU, Runtime
-from headstart.runs.folder import FILES
+from headstart.evaluation.evaluation import evaluate
+from headstart.models.bundle import load_bundle
+from headstart.models.fitting import fit
+from headstart.reporting.page import write_report
+from headstart.runs.folder import FILES, recorded_parts
 from headstart.runs.stages import _recorded
+from headstart.specs import (
+    Augment,
+    FeatureExtraction,
+    FineTune,
+    Job,
+    LinearSpec,
+    LogisticSpec,
+    MlpSpec,
+    NearestSpec,
+    RidgeSpec,
+)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> hs.Job:
-    return hs.Job(
+def job(tmp_path: Path) -> Job:
+    return Job(
         backbone="tiny:32",
         store=hs.Store(tmp_path / "store"),
-        finetune=hs.FineTune(epochs=2, batch_size=8),
+        finetune=FineTune(epochs=2, batch_size=8),
     )
 
 
-def test_a_run_fills_its_folder_as_promised(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_a_run_fills_its_folder_as_promised(shapes: Path, tmp_path: Path, job: Job) -> None:
     run = hs.train(hs.read(shapes), tmp_path / "run", job)
     assert {p.name for p in run.folder.iterdir()} == FILES
     assert str(run.evaluations["test"].accuracy).startswith("1.000")
 
 
-def test_every_figure_is_there_for_scripts(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_every_figure_is_there_for_scripts(shapes: Path, tmp_path: Path, job: Job) -> None:
     folder = hs.train(hs.read(shapes), tmp_path / "run", job).folder
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert {"test", "val", "kept", "candidates_on_val"} <= set(evaluation)
@@ -62,7 +77,7 @@ def test_every_figure_is_there_for_scripts(shapes: Path, tmp_path: Path, job: hs
     assert header.startswith("phase,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy")
 
 
-def test_every_row_is_in_one_part(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_every_row_is_in_one_part(shapes: Path, tmp_path: Path, job: Job) -> None:
     data = hs.read(shapes)
     folder = hs.train(data, tmp_path / "run", job).folder
     rows = list(csv.DictReader((folder / "splits.csv").read_text().splitlines()))
@@ -73,7 +88,7 @@ def test_every_row_is_in_one_part(shapes: Path, tmp_path: Path, job: hs.Job) -> 
     assert [row["path"] for row in said] == tested
 
 
-def test_a_second_run_computes_nothing(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_a_second_run_computes_nothing(shapes: Path, tmp_path: Path, job: Job) -> None:
     data = hs.read(shapes)
     hs.train(data, tmp_path / "one", job)
     two = hs.train(data, tmp_path / "two", job)
@@ -83,12 +98,12 @@ def test_a_second_run_computes_nothing(shapes: Path, tmp_path: Path, job: hs.Job
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_the_same_seed_gives_bitwise_the_same_files(
-    shapes: Path, tmp_path: Path, job: hs.Job, threads: int
+    shapes: Path, tmp_path: Path, job: Job, threads: int
 ) -> None:
     """timings.json, its figures in the report and the seconds of history.csv apart."""
     data = hs.read(shapes)
     one = hs.train(data, tmp_path / "one", job).folder
-    other = hs.Job(
+    other = Job(
         backbone="tiny:32",
         store=hs.Store(tmp_path / "another store"),
         runtime=Runtime(decode_threads=threads),
@@ -107,9 +122,7 @@ def without_seconds(run: Path) -> list[str]:
     return [line.rpartition(",")[0] for line in (run / "history.csv").read_text().splitlines()]
 
 
-def test_an_interrupted_run_goes_on_in_its_folder(
-    shapes: Path, tmp_path: Path, job: hs.Job
-) -> None:
+def test_an_interrupted_run_goes_on_in_its_folder(shapes: Path, tmp_path: Path, job: Job) -> None:
     def stop(done: int, total: int) -> None:
         if done == 20:
             raise KeyboardInterrupt
@@ -122,7 +135,7 @@ def test_an_interrupted_run_goes_on_in_its_folder(
     assert str(run.evaluations["test"].accuracy).startswith("1.000")
 
 
-def test_a_finished_run_is_never_written_over(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_a_finished_run_is_never_written_over(shapes: Path, tmp_path: Path, job: Job) -> None:
     data = hs.read(shapes)
     folder = hs.train(data, tmp_path / "run", job).folder
     before = (folder / "recipe.json").read_bytes()
@@ -131,9 +144,7 @@ def test_a_finished_run_is_never_written_over(shapes: Path, tmp_path: Path, job:
     assert (folder / "recipe.json").read_bytes() == before
 
 
-def test_a_folder_with_other_things_is_left_alone(
-    shapes: Path, tmp_path: Path, job: hs.Job
-) -> None:
+def test_a_folder_with_other_things_is_left_alone(shapes: Path, tmp_path: Path, job: Job) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(SpecError, match=r"holds 'thesis\.txt'"):
@@ -142,7 +153,7 @@ def test_a_folder_with_other_things_is_left_alone(
 
 
 def test_a_folder_that_only_looks_like_a_run_is_left_alone(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "precious.bin").write_text("years of work")
@@ -151,9 +162,7 @@ def test_a_folder_that_only_looks_like_a_run_is_left_alone(
     assert (tmp_path / "mine" / "model" / "precious.bin").exists()
 
 
-def test_a_file_that_changes_during_a_run_is_named(
-    shapes: Path, tmp_path: Path, job: hs.Job
-) -> None:
+def test_a_file_that_changes_during_a_run_is_named(shapes: Path, tmp_path: Path, job: Job) -> None:
     def spoil(stage: str, text: str) -> None:
         if stage == "data":  # the checks are done, features come next
             (shapes / "dark" / "00.png").write_bytes(b"")
@@ -162,7 +171,7 @@ def test_a_file_that_changes_during_a_run_is_named(
         hs.train(hs.read(shapes), tmp_path / "run", job, Calls(stage=spoil))
 
 
-def test_one_class_is_refused(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_one_class_is_refused(shapes: Path, tmp_path: Path, job: Job) -> None:
     data = hs.read(shapes)
     dark = data.take([i for i, label in enumerate(data.labels) if label == 0])
     with pytest.raises(DataError, match="class"):
@@ -170,7 +179,7 @@ def test_one_class_is_refused(shapes: Path, tmp_path: Path, job: hs.Job) -> None
 
 
 def test_a_class_too_small_for_three_parts_is_refused_before_anything_is_computed(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     (shapes / "red").mkdir()
     for level in (100, 150, 200):
@@ -181,7 +190,7 @@ def test_a_class_too_small_for_three_parts_is_refused_before_anything_is_compute
 
 
 def test_a_class_with_one_image_in_given_parts_is_trained_and_not_measured(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     for n, file in enumerate(sorted(shapes.rglob("*.png"))):
         part = shapes / ("train", "val", "test")[n % 3] / file.parent.name
@@ -198,7 +207,7 @@ def test_a_class_with_one_image_in_given_parts_is_trained_and_not_measured(
     assert "red" in run.splits.train.classes
 
 
-def test_duplicates_never_straddle_parts(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_duplicates_never_straddle_parts(shapes: Path, tmp_path: Path, job: Job) -> None:
     originals = sorted((shapes / "dark").glob("*.png"))
     for path in originals:
         Image.open(path).save(path.with_suffix(".bmp"))
@@ -210,21 +219,21 @@ def test_duplicates_never_straddle_parts(shapes: Path, tmp_path: Path, job: hs.J
         assert {png, bmp} in ({"train"}, {None, "val"}, {None, "test"})  # there it counts once
 
 
-def test_the_runs_own_parts_are_found_again(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_the_runs_own_parts_are_found_again(shapes: Path, tmp_path: Path, job: Job) -> None:
     data = hs.read(shapes)
     run = hs.train(data.take(range(20)), tmp_path / "run", replace(job, source="here"))
     for folder in (run.folder, run.folder / "model"):
-        parts = hs.recorded_parts(folder, "here", data)
+        parts = recorded_parts(folder, "here", data)
         assert parts.count("test") == len(run.splits.test)
         assert parts.count("") == len(data) - 20
-    assert hs.recorded_parts(run.folder, "elsewhere", data) == ()
-    assert hs.recorded_parts(tmp_path, "here", data) == ()
+    assert recorded_parts(run.folder, "elsewhere", data) == ()
+    assert recorded_parts(tmp_path, "here", data) == ()
 
 
 def test_the_walk_of_the_readme(shapes: Path, tmp_path: Path) -> None:
     data = hs.split(hs.read(shapes))
-    model = hs.fit(hs.FeatureExtraction(), "tiny:32", data, store=None).model
-    result = hs.evaluate(model, data.test)
+    model = fit(FeatureExtraction(), "tiny:32", data, store=None).model
+    result = evaluate(model, data.test)
     assert str(result.accuracy).startswith("1.000 [")
     hs.save(model, tmp_path / "bundle")
 
@@ -243,24 +252,24 @@ def lines(run: Path) -> list[dict[str, str]]:
     ],
 )
 def test_a_strategy_is_followed_and_told(
-    shapes: Path, tmp_path: Path, job: hs.Job, strategy: Any, phases: list[str], kept: set[str]
+    shapes: Path, tmp_path: Path, job: Job, strategy: Any, phases: list[str], kept: set[str]
 ) -> None:
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy=strategy))
     assert list(dict.fromkeys(line["phase"] for line in lines(run.folder))) == phases
     assert run.kept in kept
-    assert hs.load(run.folder / "model").facts["told"]["kept"] == run.kept
+    assert load_bundle(run.folder / "model").facts["told"]["kept"] == run.kept
     recipe = json.loads((run.folder / "recipe.json").read_text())
     assert list(recipe["phases"]) == phases
     assert recipe["strategy"]["asked"] == strategy
 
 
 def test_a_head_that_fine_tuning_ruins_is_kept_and_by_how_much_is_told(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
-    ruinous = hs.FineTune(epochs=2, batch_size=2, lr=3.0, optimizer="sgd", keep="last")
+    ruinous = FineTune(epochs=2, batch_size=2, lr=3.0, optimizer="sgd", keep="last")
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, finetune=ruinous))
     assert run.kept == "head"
-    strategy = hs.load(run.folder / "model").facts["told"]
+    strategy = load_bundle(run.folder / "model").facts["told"]
     assert strategy["gain_on_val"]["value"] >= 0
     kept, other = run.candidates["head"].accuracy, run.candidates["finetune"].accuracy
     assert kept is not None
@@ -268,8 +277,8 @@ def test_a_head_that_fine_tuning_ruins_is_kept_and_by_how_much_is_told(
     assert strategy["gain_on_val"]["value"] == pytest.approx(kept.value - other.value)
 
 
-def test_epochs_are_numbered_on(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
-    recipe = hs.FeatureExtraction(hs.LinearSpec(epochs=3))
+def test_epochs_are_numbered_on(shapes: Path, tmp_path: Path, job: Job) -> None:
+    recipe = FeatureExtraction(LinearSpec(epochs=3))
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, recipe=recipe))
     numbers = [(line["phase"], int(line["epoch"])) for line in lines(run.folder)]
     assert numbers[:4] == [("head", e) for e in range(4)]
@@ -277,9 +286,9 @@ def test_epochs_are_numbered_on(shapes: Path, tmp_path: Path, job: hs.Job) -> No
 
 
 @pytest.mark.parametrize("views", [0, 2])
-def test_augmented_runs_end_well(shapes: Path, tmp_path: Path, job: hs.Job, views: int) -> None:
-    augment = hs.Augment(flip="both", rotation=0.2, views=views)
-    recipe = hs.FeatureExtraction(hs.LinearSpec(epochs=2))
+def test_augmented_runs_end_well(shapes: Path, tmp_path: Path, job: Job, views: int) -> None:
+    augment = Augment(flip="both", rotation=0.2, views=views)
+    recipe = FeatureExtraction(LinearSpec(epochs=2))
     job = replace(job, augment=augment, recipe=recipe)
     run = hs.train(hs.read(shapes), tmp_path / "run", job)
     assert {"head", "finetune"} == set(run.candidates)
@@ -287,7 +296,7 @@ def test_augmented_runs_end_well(shapes: Path, tmp_path: Path, job: hs.Job, view
 
 
 def test_a_baseline_from_scratch_stands_beside_the_model(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, baseline="cnn"))
     assert list(run.baselines) == ["scratch:cnn from scratch"]
@@ -296,7 +305,7 @@ def test_a_baseline_from_scratch_stands_beside_the_model(
     assert beside["n"] == evaluation["test"]["n"]
 
 
-def test_a_baseline_has_a_checkpoint_of_its_own(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_a_baseline_has_a_checkpoint_of_its_own(shapes: Path, tmp_path: Path, job: Job) -> None:
     job = replace(job, strategy="scratch", baseline="cnn", checkpoint_s=0.0)
     run = hs.train(hs.read(shapes), tmp_path / "run", job)
     assert (run.kept, len(run.baselines)) == ("scratch", 1)
@@ -316,9 +325,9 @@ def stop_in(phase: str, after: int) -> hs.Listener:
 
 @pytest.mark.parametrize(("phase", "after"), [("head", 2), ("finetune", 1), ("finetune", 3)])
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_bit(
-    shapes: Path, tmp_path: Path, job: hs.Job, phase: str, after: int
+    shapes: Path, tmp_path: Path, job: Job, phase: str, after: int
 ) -> None:
-    recipe = hs.FeatureExtraction(hs.LinearSpec(epochs=4))
+    recipe = FeatureExtraction(LinearSpec(epochs=4))
     job, data = replace(job, recipe=recipe, strategy="finetune"), hs.read(shapes)
     whole = hs.train(data, tmp_path / "whole", job).folder
     broken = tmp_path / "broken"
@@ -332,14 +341,14 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_bit(
     assert {p.name for p in broken.iterdir()} == FILES
 
 
-def test_there_must_be_something_to_resume(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_there_must_be_something_to_resume(shapes: Path, tmp_path: Path, job: Job) -> None:
     with pytest.raises(SpecError, match=r"--resume goes on with a run that was cut off"):
         hs.train(hs.read(shapes), tmp_path / "run", replace(job, resume=True))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_second_trainer_on_the_same_folder_is_refused(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     data, refused = hs.read(shapes), list[str]()
 
@@ -355,10 +364,10 @@ def test_a_second_trainer_on_the_same_folder_is_refused(
 
 
 def test_a_resumed_run_that_stores_no_cut_ends_to_the_bit(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     """New views every epoch: the frozen part runs in the loop, beside a tail that has changed."""
-    job = replace(job, strategy="finetune", augment=hs.Augment(flip="both", views=0))
+    job = replace(job, strategy="finetune", augment=Augment(flip="both", views=0))
     data, broken = hs.read(shapes), tmp_path / "broken"
     whole = hs.train(data, tmp_path / "whole", job).folder
     with pytest.raises(KeyboardInterrupt):
@@ -369,7 +378,7 @@ def test_a_resumed_run_that_stores_no_cut_ends_to_the_bit(
 
 
 def test_a_run_that_goes_on_keeps_to_what_it_decided_about_the_disk(
-    shapes: Path, tmp_path: Path, job: hs.Job, monkeypatch: pytest.MonkeyPatch
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, data, out = replace(job, strategy="finetune"), hs.read(shapes), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
@@ -383,7 +392,7 @@ def test_a_run_that_goes_on_keeps_to_what_it_decided_about_the_disk(
 
 @pytest.mark.parametrize("harm", ["cut short", "flipped", "removed"])
 def test_a_shard_damaged_during_fine_tuning_is_told_and_the_run_goes_on_to_the_bit(
-    shapes: Path, tmp_path: Path, job: hs.Job, harm: str
+    shapes: Path, tmp_path: Path, job: Job, harm: str
 ) -> None:
     job, data = replace(job, strategy="finetune", checkpoint_s=0.0), hs.read(shapes)
     whole = hs.train(data, tmp_path / "whole", replace(job, store=hs.Store(tmp_path / "s"))).folder
@@ -414,36 +423,36 @@ def test_a_shard_damaged_during_fine_tuning_is_told_and_the_run_goes_on_to_the_b
 def test_an_altered_record_of_what_was_decided_is_refused_in_a_sentence(
     tmp_path: Path, text: str
 ) -> None:
-    path, asked = tmp_path / "checkpoint-cut.json", hs.FineTune(cut_precision="float16")
+    path, asked = tmp_path / "checkpoint-cut.json", FineTune(cut_precision="float16")
     if text == "pipe":
         os.mkfifo(path)
     else:
         path.write_text(text)
     with pytest.raises(BundleError, match=r"checkpoint-cut\.json must hold .* Remove it"):
-        _recorded(path, hs.FineTune())
+        _recorded(path, FineTune())
     if text == "{}":  # the control, and what was asked for otherwise
         path.write_text('{"precision": "float32"}')
-        assert _recorded(path, hs.FineTune()) == "float32"
+        assert _recorded(path, FineTune()) == "float32"
         with pytest.raises(BundleError, match="float16, or null"):
             _recorded(path, asked)
 
 
 def test_a_size_that_a_network_cannot_be_given_is_refused_at_once(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
-    recipe = hs.FeatureExtraction(size=64)
+    recipe = FeatureExtraction(size=64)
     job = replace(job, backbone="scratch:cnn", strategy="scratch", recipe=recipe)
     with pytest.raises(SpecError, match="can't be given 64 pixels, being built for 32"):
         hs.train(hs.read(shapes), tmp_path / "run", job)
 
 
 def test_one_logit_for_three_classes_is_refused_before_anything_is_computed(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     (shapes / "red").mkdir()
     for i in range(3):
         Image.new("RGB", (20, 20), (200, i, 0)).save(shapes / "red" / f"{i}.png")
-    recipe = hs.FeatureExtraction(hs.LinearSpec(output="sigmoid"))
+    recipe = FeatureExtraction(LinearSpec(output="sigmoid"))
     with pytest.raises(SpecError, match="tells two classes apart; there are 3"):
         hs.train(hs.read(shapes), tmp_path / "run", replace(job, recipe=recipe))
     assert not list((tmp_path / "store").glob("features-*"))
@@ -457,7 +466,7 @@ def test_peak_memory_is_of_this_process_alone() -> None:
 
 
 def test_a_run_is_not_lost_for_want_of_its_page(
-    shapes: Path, tmp_path: Path, job: hs.Job, monkeypatch: pytest.MonkeyPatch
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(run: Path, sources: object, language: str) -> Path:
         raise MissingPackage("jinja2", purpose="The report", extra="train")
@@ -468,11 +477,11 @@ def test_a_run_is_not_lost_for_want_of_its_page(
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
     assert heard[-1].startswith("report not written: The report needs")
     assert not (run.folder / ".unfinished").exists()
-    assert len(hs.load(run.folder / "model").model.classes) == 2
+    assert len(load_bundle(run.folder / "model").model.classes) == 2
 
 
 def test_a_run_ends_without_what_could_not_be_looked_at(
-    shapes: Path, tmp_path: Path, job: hs.Job, monkeypatch: pytest.MonkeyPatch
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object) -> None:
         raise MemoryError
@@ -498,7 +507,7 @@ def test_a_run_ends_without_what_could_not_be_looked_at(
 def test_no_error_after_the_model_is_saved_loses_the_run(
     shapes: Path,
     tmp_path: Path,
-    job: hs.Job,
+    job: Job,
     monkeypatch: pytest.MonkeyPatch,
     part: str,
     error: type[Exception],
@@ -513,12 +522,12 @@ def test_no_error_after_the_model_is_saved_loses_the_run(
     talk = Calls(stage=lambda stage, text: heard.append(f"{stage}: {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"), talk)
     assert any("a bug" in line for line in heard)
-    assert len(hs.load(run.folder / "model").model.classes) == 2
+    assert len(load_bundle(run.folder / "model").model.classes) == 2
     assert not (run.folder / ".unfinished").exists()
 
 
 def test_a_run_interrupted_after_its_model_is_saved_is_said_to_be_finished(
-    shapes: Path, tmp_path: Path, job: hs.Job, monkeypatch: pytest.MonkeyPatch
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
@@ -538,23 +547,21 @@ def test_no_crash_after_the_model_is_saved_loses_the_run(
         "import os, signal, sys\nimport headstart as hs, headstart.runs.run\n"
         f"headstart.runs.run.{part} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from pathlib import Path\n"
-        "job = hs.Job(backbone='tiny:32', strategy='extract', store=hs.Store(Path(sys.argv[3])))\n"
+        "job = Job(backbone='tiny:32', strategy='extract', store=hs.Store(Path(sys.argv[3])))\n"
         "hs.train(hs.read(Path(sys.argv[1])), Path(sys.argv[2]), job)\n"
     )
     run, store = tmp_path / "run", tmp_path / "store"
     ended = subprocess.run([sys.executable, "-c", crash, shapes, run, store], check=False)
     assert ended.returncode == -signal.SIGKILL
-    assert len(hs.load(run / "model").model.classes) == 2
-    assert "</html>" in hs.write_report(run, {}).read_text()
+    assert len(load_bundle(run / "model").model.classes) == 2
+    assert "</html>" in write_report(run, {}).read_text()
     with pytest.raises(SpecError, match="holds a finished run"):
-        hs.train(hs.read(shapes), run, hs.Job(backbone="tiny:32"))
+        hs.train(hs.read(shapes), run, Job(backbone="tiny:32"))
 
 
-@pytest.mark.parametrize(
-    "head", [hs.LogisticSpec(), hs.RidgeSpec(), hs.NearestSpec(), hs.MlpSpec(epochs=1)]
-)
+@pytest.mark.parametrize("head", [LogisticSpec(), RidgeSpec(), NearestSpec(), MlpSpec(epochs=1)])
 def test_a_dead_backbone_is_told_and_its_run_ends_well(
-    shapes: Path, tmp_path: Path, job: hs.Job, head: Any
+    shapes: Path, tmp_path: Path, job: Job, head: Any
 ) -> None:
     dead = hs.load_backbone("tiny:32")
     for parameter in dead.module.parameters():
@@ -562,7 +569,7 @@ def test_a_dead_backbone_is_told_and_its_run_ends_well(
     folder = save_backbone(dead, tmp_path / "dead")
     heard = list[str]()
     talk = Calls(stage=lambda stage, text: heard.append(f"{stage}: {text}"))
-    recipe = hs.FeatureExtraction(head)
+    recipe = FeatureExtraction(head)
     job = replace(job, backbone=f"file:{folder}", recipe=recipe, strategy="extract")
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
     assert any(line.startswith("features: the same for every picture") for line in heard)
@@ -571,7 +578,7 @@ def test_a_dead_backbone_is_told_and_its_run_ends_well(
 
 
 def test_a_baseline_that_diverges_is_left_out(
-    shapes: Path, tmp_path: Path, job: hs.Job, monkeypatch: pytest.MonkeyPatch
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverge(*args: object) -> None:
         raise Diverged("The loss is not finite.")
@@ -583,7 +590,7 @@ def test_a_baseline_that_diverges_is_left_out(
 
 
 def test_a_second_run_does_not_tell_the_time_of_the_store(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     data, plain = hs.read(shapes), replace(job, strategy="extract")
     assert (hs.train(data, tmp_path / "one", plain).timings.examples_per_second or 0) > 0

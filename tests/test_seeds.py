@@ -12,13 +12,14 @@ import headstart as hs
 from headstart.base.errors import SpecError
 from headstart.evaluation.evaluation import Evaluation, evaluate_predictions
 from headstart.runs.seeds import SeedRun, spread, spread_rows, train_seeds
+from headstart.specs import CheckPlan, FeatureExtraction, FineTune, Job, RidgeSpec, SplitPlan
 from headstart.targets.predictions import Predictions
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> hs.Job:
+def job(tmp_path: Path) -> Job:
     store = hs.Store(tmp_path / "store")
-    return hs.Job(backbone="tiny:32", strategy="extract", store=store)
+    return Job(backbone="tiny:32", strategy="extract", store=store)
 
 
 def judged(right: int, n: int = 10, scored: bool = True) -> Evaluation:
@@ -64,7 +65,7 @@ def test_what_a_run_cannot_tell_has_no_spread() -> None:
     assert all(len(row) == len(header) for row in rows)
 
 
-def test_one_run_has_no_spread(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_one_run_has_no_spread(shapes: Path, tmp_path: Path, job: Job) -> None:
     with pytest.raises(SpecError, match="two runs or more; got 1"):
         spread([judged(6)])
     with pytest.raises(SpecError, match="two seeds or more; got 1"):
@@ -72,10 +73,10 @@ def test_one_run_has_no_spread(shapes: Path, tmp_path: Path, job: hs.Job) -> Non
 
 
 def test_every_seed_moves_and_is_in_a_folder_of_its_own(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
-    job = replace(job, strategy="auto", split=hs.SplitPlan(seed=4))
-    job = replace(job, finetune=hs.FineTune(epochs=1, batch_size=8, seed=9))
+    job = replace(job, strategy="auto", split=SplitPlan(seed=4))
+    job = replace(job, finetune=FineTune(epochs=1, batch_size=8, seed=9))
     runs = train_seeds(hs.read(shapes), tmp_path / "out", job, 2)
     assert [run.folder.name for run in runs] == ["seed-4", "seed-5"]
     for i, run in enumerate(runs):
@@ -86,9 +87,7 @@ def test_every_seed_moves_and_is_in_a_folder_of_its_own(
     assert one != other
 
 
-def test_seeds_json_tells_the_runs_and_their_spread(
-    shapes: Path, tmp_path: Path, job: hs.Job
-) -> None:
+def test_seeds_json_tells_the_runs_and_their_spread(shapes: Path, tmp_path: Path, job: Job) -> None:
     runs = train_seeds(hs.read(shapes), tmp_path / "out", job, 2)
     told = json.loads((tmp_path / "out" / "seeds.json").read_text())
     assert [run["folder"] for run in told["runs"]] == ["seed-0", "seed-1"]
@@ -98,10 +97,10 @@ def test_seeds_json_tells_the_runs_and_their_spread(
     assert told["spread"] == spread([run.test for run in runs]).to_plain()
 
 
-def test_what_is_finished_is_not_trained_again(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_what_is_finished_is_not_trained_again(shapes: Path, tmp_path: Path, job: Job) -> None:
     (shapes / "dark" / "torn.png").write_bytes(b"\x89PNG no more")
     data, said = hs.read(shapes), list[tuple[str, str]]()
-    job = replace(job, checks=hs.CheckPlan(max_bad=0.2))
+    job = replace(job, checks=CheckPlan(max_bad=0.2))
     first = train_seeds(data, tmp_path / "out", job, 2)
     before = times(first)
     talk = Calls(stage=lambda stage, text: said.append((stage, text)))
@@ -115,7 +114,7 @@ def test_what_is_finished_is_not_trained_again(shapes: Path, tmp_path: Path, job
 
 
 def test_a_run_that_was_cut_off_is_trained_to_its_end(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     data = hs.read(shapes)
     first = train_seeds(data, tmp_path / "out", job, 2)
@@ -125,10 +124,10 @@ def test_a_run_that_was_cut_off_is_trained_to_its_end(
     assert again[1].test == first[1].test
 
 
-def test_another_job_or_other_data_are_refused(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_another_job_or_other_data_are_refused(shapes: Path, tmp_path: Path, job: Job) -> None:
     data, out = hs.read(shapes), tmp_path / "out"
     before = times(train_seeds(data, out, job, 2))
-    other = replace(job, recipe=hs.FeatureExtraction(hs.RidgeSpec()))
+    other = replace(job, recipe=FeatureExtraction(RidgeSpec()))
     with pytest.raises(SpecError, match=r"begun otherwise: in recipe\.head"):
         train_seeds(data, out, other, 2)
     with pytest.raises(SpecError, match="begun otherwise: in rows"):
@@ -136,9 +135,7 @@ def test_another_job_or_other_data_are_refused(shapes: Path, tmp_path: Path, job
     assert times(train_seeds(data, out, job, 2)) == before
 
 
-def test_runs_that_were_made_otherwise_are_refused(
-    shapes: Path, tmp_path: Path, job: hs.Job
-) -> None:
+def test_runs_that_were_made_otherwise_are_refused(shapes: Path, tmp_path: Path, job: Job) -> None:
     data, out = hs.read(shapes), tmp_path / "out"
     path = train_seeds(data, out, job, 2)[1].folder / "recipe.json"
     recipe = json.loads(path.read_text())
@@ -152,7 +149,7 @@ def test_runs_that_were_made_otherwise_are_refused(
 
 
 def test_a_finished_run_with_an_altered_file_is_refused_in_a_sentence(
-    shapes: Path, tmp_path: Path, job: hs.Job
+    shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     data, out = hs.read(shapes), tmp_path / "out"
     folder = train_seeds(data, out, job, 2)[1].folder
@@ -166,7 +163,7 @@ def test_a_finished_run_with_an_altered_file_is_refused_in_a_sentence(
     train_seeds(data, out, job, 2)  # the control
 
 
-def test_another_folder_is_left_alone(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
+def test_another_folder_is_left_alone(shapes: Path, tmp_path: Path, job: Job) -> None:
     data, out = hs.read(shapes), tmp_path / "out"
     run = hs.train(data, out, job).folder
     there = sorted(p.name for p in run.iterdir())
@@ -177,8 +174,8 @@ def test_another_folder_is_left_alone(shapes: Path, tmp_path: Path, job: hs.Job)
     assert sorted(p.name for p in run.iterdir()) == there
 
 
-def test_networks_from_nothing_are_of_one_kind(shapes: Path, tmp_path: Path, job: hs.Job) -> None:
-    job = replace(job, strategy="scratch", finetune=hs.FineTune(epochs=1, batch_size=8))
+def test_networks_from_nothing_are_of_one_kind(shapes: Path, tmp_path: Path, job: Job) -> None:
+    job = replace(job, strategy="scratch", finetune=FineTune(epochs=1, batch_size=8))
     assert len(train_seeds(hs.read(shapes), tmp_path / "out", job, 2)) == 2
 
 

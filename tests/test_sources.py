@@ -7,12 +7,13 @@ import pytest
 from torch import nn
 
 import headstart as hs
-from headstart.backbones.backbone import Block, card_from_plain, card_to_plain
+from headstart.backbones.backbone import Block, Card, card_from_plain, card_to_plain
 from headstart.backbones.saved import save_backbone
 from headstart.backbones.sources import SOURCES
 from headstart.backbones.weights import Weights
 from headstart.base.errors import SpecError, UnknownName
 from headstart.modalities.images import tiny
+from headstart.modalities.sources import Listing
 
 TOY = """
 from headstart.base.values import to_plain
@@ -27,7 +28,7 @@ class Toy:
 
     def listing(self):
         import headstart as hs
-        return [hs.Listing("toy:8", where="a package")]
+        return [Listing("toy:8", where="a package")]
 """
 
 
@@ -38,14 +39,14 @@ class Toy:
 
     def load(self, id: str, weights: Weights) -> hs.Backbone:
         made = tiny.load(id, Weights())
-        card = hs.Card(f"toy:{id}", f"toy:{id}", 8, made.card.input, "given")
+        card = Card(f"toy:{id}", f"toy:{id}", 8, made.card.input, "given")
         return hs.Backbone(card, made.module, made.blocks)
 
-    def build(self, card: hs.Card) -> tuple[nn.Module, tuple[Block, ...]]:
+    def build(self, card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
         return tiny.build(card)
 
-    def listing(self) -> Iterator[hs.Listing]:
-        yield hs.Listing("toy:8", dim="8")
+    def listing(self) -> Iterator[Listing]:
+        yield Listing("toy:8", dim="8")
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from pictures import photo, saved
 
-import headstart as hs
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.evaluation import compare, evaluate_predictions, evaluation_rows
 from headstart.modalities.reading import read
+from headstart.models.bundle import load_bundle
 from headstart.targets import registry
 from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions, read_predictions, write_csv
@@ -207,7 +207,7 @@ def test_another_target_goes_all_the_way(
         capsys.readouterr()
         assert main(words) == 0, words
     assert json.loads(capsys.readouterr().out)[0]["rate"] > 0
-    model = hs.load(tmp_path / "run" / "model").model
+    model = load_bundle(tmp_path / "run" / "model").model
     assert isinstance(model.target, CountTarget)
     assert model.target.mean > 0
     assert "mean_error" in (tmp_path / "run" / "report.html").read_text()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import headstart as hs
+from headstart.models.fitting import fit
+from headstart.specs import FeatureExtraction
 
 ROOT = Path(__file__).parent.parent
 SWITCHES = {
@@ -58,11 +60,12 @@ def test_the_libraries_agree_that_it_is_off() -> None:
 
 
 def test_predicting_leaves_nothing_in_the_home_folder(shapes: Path, tmp_path: Path) -> None:
-    model = hs.fit(hs.FeatureExtraction(), "tiny:8", hs.split(hs.read(shapes)), store=None).model
+    model = fit(FeatureExtraction(), "tiny:8", hs.split(hs.read(shapes)), store=None).model
     saved, home = hs.save(model, tmp_path / "model").folder, tmp_path / "home"
     home.mkdir()
     places = {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home / "cache")}
-    code = f"import headstart as hs; print(hs.load({str(saved)!r}).model.classes)"
+    load = "from headstart.models.bundle import load_bundle"
+    code = f"{load}; print(load_bundle({str(saved)!r}).model.classes)"
     assert run_python(code, **places) == "('bright', 'dark')\n"
     assert list(home.rglob("*")) == []
 

@@ -12,6 +12,7 @@ import pytest
 from system_calls import calls, declared, outside, sent, trace, written
 
 import headstart as hs
+from headstart.specs import Job
 
 RECORDED = r"""
 7 chdir("/proj") = 0
@@ -130,7 +131,7 @@ def test_the_control_telemetry_that_is_on_is_caught(
     traced: Traced, shapes: Path, switch: str, value: str, kept: str
 ) -> None:
     """Its first attempt may come some seconds after the work is done."""
-    job = hs.Job(
+    job = Job(
         str(shapes), backbone="tiny:8", strategy="extract", store=hs.Store(traced.top / "store")
     )
     hs.train(hs.read(shapes), traced.top / "run", job)

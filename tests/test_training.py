@@ -16,7 +16,6 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-import headstart as hs
 from headstart.backbones.views import Views
 from headstart.base.context import IN_MEMORY
 from headstart.base.errors import BundleError, Diverged, SpecError, UnknownName
@@ -25,6 +24,7 @@ from headstart.base.seals import sealed
 from headstart.features.extract import FeatureTable
 from headstart.heads.specs import LinearSpec
 from headstart.modalities.images.augment import Augment
+from headstart.specs import FeatureExtraction, FineTune, SplitPlan
 from headstart.targets.classes import ClassTarget
 from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 from headstart.training.feeds import Stored, batches, view_numbers
@@ -576,7 +576,7 @@ def test_a_network_that_can_not_be_compiled_is_one_sentence(
 
 
 def test_a_seed_is_any_whole_number_from_0_on() -> None:
-    for make in (hs.FineTune, hs.FeatureExtraction, hs.SplitPlan):
+    for make in (FineTune, FeatureExtraction, SplitPlan):
         with pytest.raises(SpecError, match="seed is a whole number from 0 on; got -1"):
             make(seed=-1)
     one, other = (new_head(LinearSpec(), 4, 3, 2**70 + n).state_dict() for n in (0, 1))

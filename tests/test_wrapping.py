@@ -11,11 +11,15 @@ from torch.nn import functional as F
 
 import headstart as hs
 from headstart.base.errors import Mismatch, SpecError, UnknownName
+from headstart.explaining.pixels.lens import lens_of
 from headstart.features.engines import TorchEngine
 from headstart.modalities.images.from_keras import opened_keras
 from headstart.modalities.images.inputs import of_pictures
 from headstart.modalities.images.keras_graph import copied
+from headstart.models.bundle import load_bundle
 from headstart.models.finetuning import thaw
+from headstart.models.fitting import fit
+from headstart.specs import FeatureExtraction, FineTune
 
 torchvision = pytest.importorskip("torchvision.models")
 HALF: dict[str, Any] = {"mean": 0.5, "std": 0.5}
@@ -107,20 +111,20 @@ def test_any_network_is_fitted_tuned_saved_loaded_and_explained(
     theirs = features(module, pixels)
     assert np.abs(ours - theirs).max() <= 1e-5 * max(1, np.abs(theirs).max())
 
-    head = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None).model
-    tuning = hs.FineTune(epochs=1, thaw="1", batch_size=8)
+    head = fit(FeatureExtraction(), backbone, parts, store=None).model
+    tuning = FineTune(epochs=1, thaw="1", batch_size=8)
     assert thaw(backbone, "1").cut is not None
-    tuned = hs.fit(tuning, head, parts, store=None).model
+    tuned = fit(tuning, head, parts, store=None).model
     saved = hs.save(tuned, tmp_path / "bundle")
     there = saved.model.predict(parts.test, store=None)
     assert np.abs(there.scores - tuned.predict(parts.test, store=None).scores).max() < 1e-4
     with pytest.raises(SpecError, match=r"hs\.load\(path, module=…\)"):
-        hs.lens_of(saved.model)
+        lens_of(saved.model)
 
-    again = hs.load(tmp_path / "bundle", module=make()).model
-    lens = hs.lens_of(again)
-    assert np.abs(lens.scores(pixels) - hs.lens_of(tuned).scores(pixels)).max() < 1e-5
-    assert isinstance(hs.fit(tuning, again, parts, store=None).model, hs.Model)
+    again = load_bundle(tmp_path / "bundle", module=make()).model
+    lens = lens_of(again)
+    assert np.abs(lens.scores(pixels) - lens_of(tuned).scores(pixels)).max() < 1e-5
+    assert isinstance(fit(tuning, again, parts, store=None).model, hs.Model)
 
 
 def test_blocks_are_found_among_the_children_in_the_order_in_which_they_run() -> None:
@@ -259,12 +263,12 @@ def test_another_module_is_not_taken_for_that_of_a_bundle(shapes: Path, tmp_path
 
     parts = hs.split(hs.read(shapes))
     backbone = hs.wrap(SmallNet(), size=32, **HALF)
-    model = hs.fit(hs.FeatureExtraction(), backbone, parts, store=None).model
+    model = fit(FeatureExtraction(), backbone, parts, store=None).model
     hs.save(model, tmp_path / "bundle")
     with pytest.raises(Mismatch, match="gives a known picture other features"):
-        hs.load(tmp_path / "bundle", module=Other())
+        load_bundle(tmp_path / "bundle", module=Other())
     with pytest.raises(Mismatch, match="weights of SmallNet must fit"):
-        hs.load(tmp_path / "bundle", module=resnet())
+        load_bundle(tmp_path / "bundle", module=resnet())
 
 
 def test_an_application_of_keras_is_prepared_as_keras_prepares_it() -> None:

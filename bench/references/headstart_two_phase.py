@@ -28,6 +28,7 @@ from headstart.modalities.images.augment import Augment
 from headstart.models.finetuning import thaw
 from headstart.models.fitting import fine_tune, fit_tables
 from headstart.models.training_data import Start, TrainingData, table_of
+from headstart.runs import recipes
 from headstart.training.feeds import Stored
 from headstart.training.network import Count
 from references.protocol import Counts, Phase, show, task
@@ -51,7 +52,7 @@ class Laps(hs.Listener):
 def main() -> None:
     wanted = task(__doc__)
     import_onnxruntime()  # before the clock starts, as the imports of every competitor
-    job = hs.recipe("mobilenetv2-two-phase").job
+    job = recipes.recipe("mobilenetv2-two-phase").job
     recipe = job.recipe
     layer = spec_named("linear", recipe.head, epochs=wanted.epochs, batch_size=wanted.batch)
     recipe = replace(recipe, head=layer)

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     print_run(finished)
     test, folder = finished.splits.test, finished.folder
     few = test.take(range(0, len(test), max(1, len(test) // 5)))
-    said = hs.load(folder / "model").model.predict(few, store=None)
+    said = hs.load_bundle(folder / "model").model.predict(few, store=None)
     print("\na few test cells, by the saved bundle")
     print_table([("cell", "truth", "predicted", "score"), *predicted_rows(said)])
     print()

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from headstart.runs.folder import read_record
 
     runtime = made(hs.Runtime(), args)
-    bundle = hs.load(bundle_of(args.model))
+    bundle = hs.load_bundle(bundle_of(args.model))
     read, store, listener = hs.read(args.data), hs.Store(args.store), Terminal()
     threads = runtime.resolved().decode_threads
     with kept_if_stopped(FEATURES_KEPT):

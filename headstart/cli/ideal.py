@@ -180,7 +180,7 @@ def _judge(lens: "hs.Lens", args: argparse.Namespace) -> "hs.Lens | None":
         return _other_packaged(lens)
     path = Path(args.judge)
     if path.is_dir():
-        return hs.lens_of(hs.load(bundle_of(path)).model)
+        return hs.lens_of(hs.load_bundle(bundle_of(path)).model)
     return hs.source_lens(hs.load_backbone(args.judge))
 
 

@@ -61,7 +61,7 @@ def look(args: argparse.Namespace, does: str, *, files: bool) -> Looked:
         if not names:
             raise SpecError("Name a run or bundle to look into, or a pretrained --backbone.")
         path = Path(names.pop(0))
-        model = hs.load(bundle_of(path)).model
+        model = hs.load_bundle(bundle_of(path)).model
         run = path if bundle_of(path) != path else None
         lens = hs.lens_of(model, does)
     else:

@@ -28,7 +28,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     runtime = made(hs.Runtime(), args)
-    model = hs.load(bundle_of(args.model)).model
+    model = hs.load_bundle(bundle_of(args.model)).model
 
     def answering(files: "hs.Dataset", listener: Listener) -> Answers:
         table = hs.extract(

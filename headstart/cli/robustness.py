@@ -96,7 +96,7 @@ def _prepared(args: argparse.Namespace) -> _Work:
             f"A model is tried on the test rows of its run; {args.run} is no finished run. Name "
             f"the folder that `headstart train --out` made."
         )
-    model, data = hs.load(args.run / "model").model, data_of(args.run, args.data)
+    model, data = hs.load_bundle(args.run / "model").model, data_of(args.run, args.data)
     lens, test = hs.lens_of(model, "headstart robustness changes"), part_of(args.run, data, "test")
     few = test.take(hs.drawn(test.y, plan.rows, plan.seed))
     tried = hs.squared(lens.input, few, threads=runtime.decode_threads)

@@ -79,7 +79,7 @@ def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = N
     return replace(bundle, folder=folder)
 
 
-def load(folder: Path | str, *, module: Any = None) -> Bundle:
+def load_bundle(folder: Path | str, *, module: Any = None) -> Bundle:
     """Load a bundle and verify its files and its golden scores; raises BundleError.
 
     module: the module that `wrap` was given, with any weights; makes the model a PyTorch model
