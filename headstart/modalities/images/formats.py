@@ -6,9 +6,17 @@ formats that people keep among pictures.
 
 import codecs
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-READ = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+READ = {  # name and pattern of the first bytes; of a BMP see `readable`
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n",
+    "WEBP": rb"RIFF.{4}WEBP",
+    "GIF": rb"GIF8",
+    "BMP": rb"BM",
+    "TIFF": rb"(?!II\*\0\x10\0\0\0CR)(II[*+]\0|MM\0[*+])",  # in Canon's CR2, a thumbnail is first
+}
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 )
@@ -16,119 +24,157 @@ HEAD_BYTES = 1024  # enough for the signature of every format below
 NOT_AN_IMAGE = "not an image"
 MEDIA = ("picture", "video", "sound")  # last word of the description of a medium
 
-_READ_STARTS = (
-    *((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n", "PNG"), (b"GIF8", "GIF")),
-    *((b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF")),
-)
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes of the header after the file header's 14
 
-# (offset, signature, description); longer signatures before shorter ones that begin alike
-_MARKS: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftypcrx ", "a Canon CR3 raw picture"),
-    *((4, b"ftyp" + b, "an AVIF picture") for b in (b"avif", b"avis")),
-    *(
-        (4, b"ftyp" + b, "a HEIC picture")
-        for b in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
-    ),
-    *((4, b"ftyp" + b, "a HEIF picture") for b in (b"mif1", b"mif2", b"msf1", b"miaf")),
-    *((4, b"ftyp" + b, "an M4A sound") for b in (b"M4A ", b"M4B ", b"M4P ")),
-    *((4, b, "a QuickTime video") for b in (b"ftypqt  ", b"moov", b"mdat", b"wide")),
-    (4, b"ftyp3g", "a 3GP video"),
-    (4, b"ftyp", "an MP4 video"),
-    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
-    (0, b"\xff\x0a", "a JPEG XL picture"),
-    *((0, b"II\xbc" + b, "a JPEG XR picture") for b in (b"\0", b"\1")),
-    (0, b"II*\0\x10\0\0\0CR", "a Canon CR2 raw picture"),
-    (0, b"II\x1a\0\0\0HEAPCCDR", "a Canon CRW raw picture"),
-    (0, b"FUJIFILMCCD-RAW", "a Fujifilm RAF raw picture"),
-    *((0, b, "an Olympus ORF raw picture") for b in (b"IIRO", b"IIRS", b"MMOR")),
-    (0, b"IIU\0", "a Panasonic RW2 raw picture"),
-    (0, b"FOVb", "a Sigma X3F raw picture"),
-    (0, b"\0MRM", "a Minolta MRW raw picture"),
-    (0, b"8BPS\0", "a Photoshop PSD picture"),
-    (0, b"gimp xcf", "a GIMP XCF picture"),
-    (0, b"\x76\x2f\x31\x01", "an OpenEXR picture"),
-    *((0, b, "a Radiance HDR picture") for b in (b"#?RADIANCE", b"#?RGBE")),
-    (0, b"DDS |\0", "a DDS picture"),
-    (0, b"qoif", "a QOI picture"),
-    (0, b"FLIF", "a FLIF picture"),
-    (0, b"BPG\xfb", "a BPG picture"),
-    *((0, b, "a DPX picture") for b in (b"SDPX", b"XPDS")),
-    *((0, b"\xabKTX " + b, "a KTX picture") for b in (b"1", b"2")),
-    (0, b"\x97JB2\r\n", "a JBIG2 picture"),
-    (0, b"NRRD000", "an NRRD picture"),
-    (0, b"ObjectType = Image", "a MetaImage picture"),
-    (0, b"ZISRAWFILE", "a Zeiss CZI picture"),
-    (0, b"\xda\xce\xbe\x0a", "a Nikon ND2 picture"),
-    (0, b"\x8aMNG\r\n", "an MNG picture"),
-    (0, b"\x8bJNG\r\n", "a JNG picture"),
-    (0, b"AT&TFORM", "a DjVu picture"),
-    (0, b"\xd7\xcd\xc6\x9a", "a WMF picture"),
-    (40, b" EMF", "an EMF picture"),
-    (0, b"SIMPLE  =", "a FITS picture"),
-    (128, b"DICM", "a DICOM picture"),
-    *((344, b, "a NIfTI picture") for b in (b"n+1\0", b"ni1\0")),
-    (0, b"icns\0", "an Apple icon picture"),
-    (0, b"\x59\xa6\x6a\x95", "a Sun raster picture"),
-    (0, b"/* XPM */", "an XPM picture"),
-    (0, b"\xc5\xd0\xd3\xc6", "a PostScript picture"),
-    (8, b"AVI ", "an AVI video"),
-    (8, b"WAVE", "a WAV sound"),
-    *((8, b, "an AIFF sound") for b in (b"AIFF", b"AIFC")),
-    (0, b".RMF\0", "a RealMedia video"),
-    (0, b"YUV4MPEG2 ", "a YUV4MPEG2 video"),
-    (0, b".snd\0", "an AU sound"),
-    (0, b"Creative Voice File\x1a", "a VOC sound"),
-    (0, b"wvpk", "a WavPack sound"),
-    (0, b"MAC ", "a Monkey's Audio sound"),
-    (0, b"DSD ", "a DSF sound"),
-    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
-    (0, b"0&\xb2u\x8ef\xcf\x11", "a Windows Media video"),
-    *((0, b, "an MPEG video") for b in (b"\0\0\1\xba", b"\0\0\1\xb3")),
-    (0, b"FLV\1", "a Flash video"),
-    (0, b"fLaC", "a FLAC sound"),
-    (0, b"OggS\0", "an Ogg sound"),
-    *((0, b"ID3" + v, "an MP3 sound") for v in (b"\2", b"\3", b"\4")),
-    (0, b"MThd\0", "a MIDI sound"),
-    (0, b"caff\0", "a CAF sound"),
-    (0, b"#!AMR", "an AMR sound"),
-    (0, b"%PDF-", "a PDF document"),
-    (0, b"PK\3\4", "a ZIP archive"),
-    (0, b"PK\5\6", "a ZIP archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"BZh", "a bzip2 archive"),
-    (0, b"\xfd7zXZ\0", "an xz archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (0, b"Rar!\x1a\x07", "a RAR archive"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"\x89HDF\r\n", "an HDF5 file"),
-    (0, b"\x93NUMPY", "a NumPy array"),
-    (0, b"SQLite format 3\0", "a SQLite database"),
-    (0, b"\0\5\x16\7", "the macOS metadata of another file (AppleDouble)"),
-    (0, b"version https://git-lfs", "a Git LFS pointer instead of the file (run: git lfs pull)"),
-)
 
-_CONTAINERS: dict[str, bytes | tuple[bytes, ...]] = {  # start of a file whose signature comes later
-    "an AVI video": b"RIFF",
-    "a WAV sound": (b"RIFF", b"RF64"),
-    "an AIFF sound": b"FORM",
-    "an EMF picture": b"\1\0\0\0",
-}
-# Formats that begin with text. A text that begins with any other signature is just a text.
-_TEXTUAL = frozenset(
-    {
-        "a FITS picture",
-        "a MetaImage picture",
-        "a PDF document",
-        "an NRRD picture",
-        "a Radiance HDR picture",
-        "an XPM picture",
-        "a YUV4MPEG2 video",
+@dataclass(frozen=True)
+class _Format:
+    """A format that is not read.
+
+    start: pattern of the first bytes, by default of none. text: whether a file that begins so can
+    be text; a text that begins with any other signature is just a text.
+    """
+
+    what: str
+    suffixes: str = ""
+    start: bytes = rb"(?!)"
+    text: bool = False
+
+
+# The first whose start matches holds: longer signatures before shorter ones that begin alike.
+_FORMATS = (
+    _Format("a Canon CR3 raw picture", "", rb".{4}ftypcrx "),
+    _Format("an AVIF picture", "avif avifs", rb".{4}ftyp(avif|avis)"),
+    _Format("a HEIC picture", "heic heif heics heifs hif", rb".{4}ftyp(hei[cxms]|hev[cxms])"),
+    _Format("a HEIF picture", "", rb".{4}ftyp(mif[12]|msf1|miaf)"),
+    _Format("an M4A sound", "m4a m4b", rb".{4}ftypM4[ABP] "),
+    _Format("a QuickTime video", "mov qt", rb".{4}(ftypqt  |moov|mdat|wide)"),
+    _Format("a 3GP video", "3gp 3g2", rb".{4}ftyp3g"),
+    _Format("an MP4 video", "mp4 m4v", rb".{4}ftyp"),
+    _Format(
+        "a JPEG 2000 picture",
+        "jp2 j2k jpf jpx jpm j2c jpc jph jhc mj2",
+        rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    ),
+    _Format("a JPEG XL picture", "jxl", rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a"),
+    _Format("a JPEG XR picture", "jxr wdp hdp", rb"II\xbc[\0\x01]"),
+    _Format("a Canon CR2 raw picture", "", rb"II\*\0\x10\0\0\0CR"),
+    _Format("a Canon CRW raw picture", "", rb"II\x1a\0\0\0HEAPCCDR"),
+    _Format("a Fujifilm RAF raw picture", "", rb"FUJIFILMCCD-RAW"),
+    _Format("an Olympus ORF raw picture", "", rb"II(RO|RS)|MMOR"),
+    _Format("a Panasonic RW2 raw picture", "", rb"IIU\0"),
+    _Format("a Sigma X3F raw picture", "", rb"FOVb"),
+    _Format("a Minolta MRW raw picture", "", rb"\0MRM"),
+    _Format("a Photoshop PSD picture", "psd psb", rb"8BPS\0"),
+    _Format("a GIMP XCF picture", "xcf", rb"gimp xcf"),
+    _Format("an OpenEXR picture", "exr", rb"\x76\x2f\x31\x01"),
+    _Format("a Radiance HDR picture", "", rb"#\?(RADIANCE|RGBE)", text=True),
+    _Format("a DDS picture", "dds", rb"DDS \|\0"),
+    _Format("a QOI picture", "qoi", rb"qoif"),
+    _Format("a FLIF picture", "flif", rb"FLIF"),
+    _Format("a BPG picture", "bpg", rb"BPG\xfb"),
+    _Format("a DPX picture", "dpx", rb"SDPX|XPDS"),
+    _Format("a KTX picture", "ktx ktx2", rb"\xabKTX [12]"),
+    _Format("a JBIG2 picture", "jb2 jbig2", rb"\x97JB2\r\n"),
+    _Format("an NRRD picture", "nrrd nhdr", rb"NRRD000", text=True),
+    _Format("a MetaImage picture", "mha mhd", rb"ObjectType = Image", text=True),
+    _Format("a Zeiss CZI picture", "czi", rb"ZISRAWFILE"),
+    _Format("a Nikon ND2 picture", "nd2", rb"\xda\xce\xbe\x0a"),
+    _Format("an MNG picture", "mng", rb"\x8aMNG\r\n"),
+    _Format("a JNG picture", "jng", rb"\x8bJNG\r\n"),
+    _Format("a DjVu picture", "djvu djv", rb"AT&TFORM"),
+    _Format("a WMF picture", "wmf", rb"\xd7\xcd\xc6\x9a"),
+    _Format("an EMF picture", "emf", rb"\x01\0\0\0.{36} EMF"),
+    _Format("a FITS picture", "fits", rb"SIMPLE  =", text=True),
+    _Format("a DICOM picture", "dcm dicom", rb".{128}DICM"),
+    _Format("a NIfTI picture", "nii nii.gz", rb".{344}n[+i]1\0"),
+    _Format("an Apple icon picture", "", rb"icns\0"),
+    _Format("a Sun raster picture", "ras", rb"\x59\xa6\x6a\x95"),
+    _Format("an XPM picture", "xpm", rb"/\* XPM \*/", text=True),
+    _Format("a PostScript picture", "eps", rb"\xc5\xd0\xd3\xc6"),
+    _Format("an AVI video", "avi", rb"RIFF.{4}AVI "),
+    _Format("a WAV sound", "wav", rb"(RIFF|RF64).{4}WAVE"),
+    _Format("an AIFF sound", "aif aiff aifc", rb"FORM.{4}AIF[FC]"),
+    _Format("a RealMedia video", "rm rmvb", rb"\.RMF\0"),
+    _Format("a YUV4MPEG2 video", "y4m", rb"YUV4MPEG2 ", text=True),
+    _Format("an AU sound", "au snd", rb"\.snd\0"),
+    _Format("a VOC sound", "voc", rb"Creative Voice File\x1a"),
+    _Format("a WavPack sound", "wv", rb"wvpk"),
+    _Format("a Monkey's Audio sound", "ape", rb"MAC "),
+    _Format("a DSF sound", "dsf dff", rb"DSD "),
+    _Format("a Matroska or WebM video", "mkv webm", rb"\x1aE\xdf\xa3"),
+    _Format("a Windows Media video", "wmv asf", rb"0&\xb2u\x8ef\xcf\x11"),
+    _Format("an MPEG video", "mpg mpeg m2v mts m2ts vob", rb"\0\0\x01[\xba\xb3]"),
+    _Format("a Flash video", "flv", rb"FLV\x01"),
+    _Format("a FLAC sound", "flac", rb"fLaC"),
+    _Format("an Ogg sound", "ogg oga opus", rb"OggS\0"),
+    _Format("an MP3 sound", "mp3", rb"ID3[\x02-\x04]"),
+    _Format("a MIDI sound", "mid midi", rb"MThd\0"),
+    _Format("a CAF sound", "caf", rb"caff\0"),
+    _Format("an AMR sound", "amr", rb"#!AMR"),
+    _Format("a PDF document", "", rb"%PDF-", text=True),
+    _Format("a ZIP archive", "", rb"PK(\x03\x04|\x05\x06)"),
+    _Format("a gzip archive", "", rb"\x1f\x8b"),
+    _Format("a bzip2 archive", "", rb"BZh"),
+    _Format("an xz archive", "", rb"\xfd7zXZ\0"),
+    _Format("a 7z archive", "", rb"7z\xbc\xaf\x27\x1c"),
+    _Format("a RAR archive", "", rb"Rar!\x1a\x07"),
+    _Format("a tar archive", "", rb".{257}ustar"),
+    _Format("an HDF5 file", "", rb"\x89HDF\r\n"),
+    _Format("a NumPy array", "", rb"\x93NUMPY"),
+    _Format("a SQLite database", "", rb"SQLite format 3\0"),
+    _Format("the macOS metadata of another file (AppleDouble)", "", rb"\0\x05\x16\x07"),
+    _Format(
         "a Git LFS pointer instead of the file (run: git lfs pull)",
-    }
+        start=rb"version https://git-lfs",
+        text=True,
+    ),
+    # signatures of two or three bytes, recognised by the bytes that follow as well
+    _Format(
+        "a PNM picture",
+        "pnm pbm pgm ppm pam pfm",
+        rb"P[1-6]\s(#[^\n]*\n|\s)*\d+\s+\d+\s|P7\nWIDTH \d|P[Ff]\s\d+\s\d+\s",
+        text=True,
+    ),
+    _Format("an icon picture", "ico cur icns", rb"\0\0[\x01\x02]\0[\x01-\x40]\0.{3}[\0\x01]"),
+    _Format("an SGI picture", "sgi rgb rgba", rb"\x01\xda[\0\x01][\x01\x02]\0[\x01-\x03]"),
+    _Format("a PCX picture", "pcx", rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08].{60}\0"),
+    _Format("an MP3 sound", "", rb"\xff[\xfa\xfb\xf2\xf3][\x10-\xeb]"),
+    _Format("an AAC sound", "aac", rb"\xff[\xf0\xf1\xf8\xf9][\x40-\xaf]"),
+    _Format("an MPEG video", "", rb"(G.{187}){5}G.{83}"),  # a transport stream
+    _Format("a file of zero bytes only", "", rb"\0+\Z"),
+    # known by their names alone, or as a text (_TEXTS)
+    _Format(
+        "a camera's raw picture",
+        "cr2 cr3 crw nef nrw arw srf sr2 dng orf rw2 raf pef srw x3f 3fr fff iiq rwl mrw erf kdc "
+        "dcr mos",
+    ),
+    _Format("a Krita picture", "kra"),
+    _Format("an SVG picture", "svg svgz"),
+    _Format("a Targa picture", "tga"),
+    _Format("a Leica LIF picture", "lif"),
+    _Format("an Olympus microscope's picture", "vsi oib oif oir"),
+    _Format("an OpenRaster picture", "ora"),
+    _Format("a PICT picture", "pict pct"),
+    _Format("an ECW picture", "ecw"),
+    _Format("a MrSID picture", "sid"),
+    _Format("an XBM picture", "xbm"),
+    _Format("a WBMP picture", "wbmp"),
+    _Format("an Ogg video", "ogv"),
+    _Format("an H.264 or H.265 video", "h264 264 h265 265 hevc"),
+    _Format("a Windows Media sound", "wma"),
+    _Format("an AC-3 sound", "ac3"),
 )
+_BY_SUFFIX = {f".{suffix}": f.what for f in _FORMATS for suffix in f.suffixes.split()}
+
+_TEXTS = {  # by a pattern of the text in lower case, without white space before it
+    rb"(?=<svg|<\?xml|<!doctype svg|<!--).*<svg": "an SVG picture",
+    rb"%!ps-adobe.{,26}epsf": "a PostScript picture",
+    rb"%!ps-adobe": "a PostScript document",
+    rb"<(!doctype html|html|head|body)": "an HTML page",
+    rb"<\?xml": "an XML file",
+    rb"(/\*.*?\*/\s*)?#define \w+_width \d": "an XBM picture",
+}
 # Formats stored in another one: the first bytes give the container, the name gives the content.
 _STORED_IN = {
     "a NIfTI picture": "a gzip archive",
@@ -139,86 +185,6 @@ _STORED_IN = {
     "a Windows Media sound": "a Windows Media video",
     "an M4A sound": "an MP4 video",
 }
-
-_NAMES = {
-    "a HEIC picture": "heic heif heics heifs hif",
-    "an AVIF picture": "avif avifs",
-    "a JPEG 2000 picture": "jp2 j2k jpf jpx jpm j2c jpc jph jhc mj2",
-    "a JPEG XL picture": "jxl",
-    "a JPEG XR picture": "jxr wdp hdp",
-    "a camera's raw picture": "cr2 cr3 crw nef nrw arw srf sr2 dng orf rw2 raf pef srw x3f 3fr fff "
-    "iiq rwl mrw erf kdc dcr mos",
-    "a Photoshop PSD picture": "psd psb",
-    "a GIMP XCF picture": "xcf",
-    "a Krita picture": "kra",
-    "an OpenEXR picture": "exr",
-    "a DDS picture": "dds",
-    "a QOI picture": "qoi",
-    "a FLIF picture": "flif",
-    "a BPG picture": "bpg",
-    "an MNG picture": "mng",
-    "a JNG picture": "jng",
-    "a DjVu picture": "djvu djv",
-    "a WMF picture": "wmf",
-    "an EMF picture": "emf",
-    "a FITS picture": "fits",
-    "a DICOM picture": "dcm dicom",
-    "a NIfTI picture": "nii nii.gz",
-    "an SVG picture": "svg svgz",
-    "an icon picture": "ico cur icns",
-    "a Targa picture": "tga",
-    "a PCX picture": "pcx",
-    "a PNM picture": "pnm pbm pgm ppm pam pfm",
-    "a Sun raster picture": "ras",
-    "an SGI picture": "sgi rgb rgba",
-    "a DPX picture": "dpx",
-    "a KTX picture": "ktx ktx2",
-    "a JBIG2 picture": "jb2 jbig2",
-    "an NRRD picture": "nrrd nhdr",
-    "a MetaImage picture": "mha mhd",
-    "a Zeiss CZI picture": "czi",
-    "a Nikon ND2 picture": "nd2",
-    "a Leica LIF picture": "lif",
-    "an Olympus microscope's picture": "vsi oib oif oir",
-    "an OpenRaster picture": "ora",
-    "a PICT picture": "pict pct",
-    "an ECW picture": "ecw",
-    "a MrSID picture": "sid",
-    "an XBM picture": "xbm",
-    "an XPM picture": "xpm",
-    "a WBMP picture": "wbmp",
-    "a PostScript picture": "eps",
-    "an MP4 video": "mp4 m4v",
-    "a QuickTime video": "mov qt",
-    "an AVI video": "avi",
-    "a Matroska or WebM video": "mkv webm",
-    "an MPEG video": "mpg mpeg m2v mts m2ts vob",
-    "a Windows Media video": "wmv asf",
-    "a Flash video": "flv",
-    "a 3GP video": "3gp 3g2",
-    "an Ogg video": "ogv",
-    "a RealMedia video": "rm rmvb",
-    "a YUV4MPEG2 video": "y4m",
-    "an H.264 or H.265 video": "h264 264 h265 265 hevc",
-    "a WAV sound": "wav",
-    "an MP3 sound": "mp3",
-    "a FLAC sound": "flac",
-    "an Ogg sound": "ogg oga opus",
-    "an M4A sound": "m4a m4b",
-    "an AAC sound": "aac",
-    "an AIFF sound": "aif aiff aifc",
-    "a Windows Media sound": "wma",
-    "an AMR sound": "amr",
-    "a CAF sound": "caf",
-    "an AU sound": "au snd",
-    "a VOC sound": "voc",
-    "a WavPack sound": "wv",
-    "a Monkey's Audio sound": "ape",
-    "a DSF sound": "dsf dff",
-    "an AC-3 sound": "ac3",
-    "a MIDI sound": "mid midi",
-}
-_BY_SUFFIX = {f".{s}": what for what, suffixes in _NAMES.items() for s in suffixes.split()}
 
 
 def why_not_decoded(path: Path) -> str:
@@ -251,24 +217,21 @@ def refusal(what: str) -> str:
 
 def readable(head: bytes) -> str:
     """Return which of the formats READ a file has, by its first bytes, or ""."""
-    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
-        return "BMP"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:10] == b"II*\0\x10\0\0\0CR":  # Canon CR2: the first page is a thumbnail
+    kind = next((kind for kind, start in READ.items() if re.match(start, head, re.DOTALL)), "")
+    if kind == "BMP" and int.from_bytes(head[14:18], "little") not in _BMP_HEADERS:
         return ""
-    kind = next((name for start, name in _READ_STARTS if head.startswith(start)), "")
     return "" if kind == "GIF" and _is_text(head) else kind  # a text about GIF89a
 
 
 def described(head: bytes) -> str:
     """Return the format of a file not read, with its article, by its first HEAD_BYTES; or ""."""
     text = _is_text(head)
-    for at, mark, what in _MARKS:
-        if head.startswith(mark, at) and head.startswith(_CONTAINERS.get(what, b"")):
-            if not text or what in _TEXTUAL:
-                return _brand(head, what)
-    return _described_loosely(head) or _described_text(head)
+    for known in _FORMATS:
+        if re.match(known.start, head, re.DOTALL) and (known.text or not text):
+            return _brand(head, known.what)
+    words = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    found = (what for start, what in _TEXTS.items() if re.match(start, words, re.DOTALL))
+    return next(found, "a text file" if text else "")
 
 
 def _brand(head: bytes, what: str) -> str:
@@ -280,42 +243,6 @@ def _brand(head: bytes, what: str) -> str:
     if b"avif" in brands:
         return "an AVIF picture"
     return "a HEIC picture" if b"heic" in brands or b"heix" in brands else "a HEIF picture"
-
-
-def _described_text(head: bytes) -> str:
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in text:
-        return "an SVG picture"
-    if text.startswith(b"%!ps-adobe"):
-        return f"a PostScript {'picture' if b'epsf' in text[:40] else 'document'}"
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "an HTML page"
-    if text.startswith(b"<?xml"):
-        return "an XML file"
-    if re.match(rb"(/\*.*?\*/\s*)?#define \w+_width \d", text, re.DOTALL):
-        return "an XBM picture"
-    return "a text file" if _is_text(head) else ""
-
-
-def _described_loosely(head: bytes) -> str:
-    """Recognise signatures of two or three bytes by the bytes that follow as well."""
-    if re.match(rb"P[1-6]\s(#[^\n]*\n|\s)*\d+\s+\d+\s|P7\nWIDTH \d|P[Ff]\s\d+\s\d+\s", head):
-        return "a PNM picture"
-    if re.match(rb"\0\0[\1\2]\0[\1-\x40]\0.{3}[\0\1]", head, re.DOTALL):
-        return "an icon picture"
-    if re.match(rb"\x01\xda[\0\1][\1\2]\0[\1-\3]", head):
-        return "an SGI picture"
-    if re.match(rb"\x0a[\0\2-\5]\x01[\1\2\4\x08].{60}\0", head, re.DOTALL):
-        return "a PCX picture"
-    if re.match(rb"\xff[\xfa\xfb\xf2\xf3][\x10-\xeb]", head):
-        return "an MP3 sound"
-    if re.match(rb"\xff[\xf0\xf1\xf8\xf9][\x40-\xaf]", head):
-        return "an AAC sound"
-    if len(head) == HEAD_BYTES and not _is_text(head) and set(head[::188]) == {ord("G")}:
-        return "an MPEG video"
-    if head and not head.strip(b"\0"):
-        return "a file of zero bytes only"
-    return ""
 
 
 def _is_text(head: bytes) -> bool:
