@@ -5,9 +5,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headstart.backbones.backbone import Backbone, Block, Card
@@ -60,59 +61,43 @@ class Application:
         )
 
 
+def _family(
+    name: str, file: str, kinds: str, mode: Mode = "tf", sizes: Iterable[int] = repeat(224)
+) -> dict[str, Application]:
+    """Return applications by name; {} in `name` and `file` stands for one of `kinds`."""
+    return {
+        name.format(kind): Application(file.format(kind.lower()), size, mode)
+        for kind, size in zip(kinds.split(), sizes, strict=False)
+    }
+
+
 _KERNELS = "weights_tf_dim_ordering_tf_kernels"
 _SQUARES = (128, 160, 192, 224)
 _B = (224, 240, 260, 300, 380, 456, 528, 600)  # usual inputs of EfficientNet B0 to B7
-_V2 = {"B0": 224, "B1": 240, "B2": 260, "B3": 300, "S": 384, "M": 480, "L": 480}
-
-
-def _v2_file(kind: str) -> str:
-    return f"efficientnetv2-{kind.lower()}_notop.h5"
-
+_V2 = (224, 240, 260, 300, 384, 480, 480)
 
 APPLICATIONS: dict[str, Application] = {
-    **{
-        f"ConvNeXt{kind}": Application(f"convnext_{kind.lower()}_notop.h5", mode="inside")
-        for kind in ("Tiny", "Small", "Base", "Large", "XLarge")
-    },
-    **{
-        f"DenseNet{depth}": Application(f"densenet{depth}_{_KERNELS}_notop.h5", mode="torch")
-        for depth in (121, 169, 201)
-    },
-    **{
-        f"EfficientNetB{n}": Application(f"efficientnetb{n}_notop.h5", size, "inside")
-        for n, size in enumerate(_B)
-    },
-    **{
-        f"EfficientNetV2{kind}": Application(_v2_file(kind), size, "inside")
-        for kind, size in _V2.items()
-    },
+    **_family("ConvNeXt{}", "convnext_{}_notop.h5", "Tiny Small Base Large XLarge", "inside"),
+    **_family("DenseNet{}", f"densenet{{}}_{_KERNELS}_notop.h5", "121 169 201", "torch"),
+    **_family("EfficientNetB{}", "efficientnetb{}_notop.h5", "0 1 2 3 4 5 6 7", "inside", _B),
+    **_family("EfficientNetV2{}", "efficientnetv2-{}_notop.h5", "B0 B1 B2 B3 S M L", "inside", _V2),
     "InceptionResNetV2": Application(f"inception_resnet_v2_{_KERNELS}_notop.h5", 299, least=75),
     "InceptionV3": Application(f"inception_v3_{_KERNELS}_notop.h5", 299, least=75),
     "MobileNet": Application("mobilenet_1_0_{size}_tf_no_top.h5", trained=_SQUARES),
     "MobileNetV2": Application(
         f"mobilenet_v2_{_KERNELS}_1.0_{{size}}_no_top.h5", trained=(96, *_SQUARES)
     ),
-    **{
-        f"MobileNetV3{kind}": Application(
-            f"weights_mobilenet_v3_{kind.lower()}_224_1.0_float_no_top_v2.h5", mode="inside"
-        )
-        for kind in ("Small", "Large")
-    },
+    **_family(
+        "MobileNetV3{}",
+        "weights_mobilenet_v3_{}_224_1.0_float_no_top_v2.h5",
+        "Small Large",
+        "inside",
+    ),
     "NASNetLarge": Application("nasnet_large_no_top.h5", 331),
     "NASNetMobile": Application("nasnet_mobile_no_top.h5"),
-    **{
-        f"ResNet{depth}": Application(f"resnet{depth}_{_KERNELS}_notop.h5", mode="caffe")
-        for depth in (50, 101, 152)
-    },
-    **{
-        f"ResNet{depth}V2": Application(f"resnet{depth}v2_{_KERNELS}_notop.h5")
-        for depth in (50, 101, 152)
-    },
-    **{
-        f"VGG{depth}": Application(f"vgg{depth}_{_KERNELS}_notop.h5", mode="caffe")
-        for depth in (16, 19)
-    },
+    **_family("ResNet{}", f"resnet{{}}_{_KERNELS}_notop.h5", "50 101 152", "caffe"),
+    **_family("ResNet{}V2", f"resnet{{}}v2_{_KERNELS}_notop.h5", "50 101 152"),
+    **_family("VGG{}", f"vgg{{}}_{_KERNELS}_notop.h5", "16 19", "caffe"),
     "Xception": Application(f"xception_{_KERNELS}_notop.h5", 299, least=71),
 }
 

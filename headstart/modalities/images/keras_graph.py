@@ -7,7 +7,8 @@ constant.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cached_property
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from headstart.base.errors import Mismatch
 
 POOL = "global_pool"  # the only part that is not in the Keras model
 Function = Callable[..., Tensor]
+Layer = TypeVar("Layer", bound=nn.Module)
 
 _NONE: Edges = (0, 0, 0, 0)
 
@@ -33,9 +35,9 @@ class Call:
     shape: tuple[int, ...]
     zeros: Edges = _NONE
 
-    @property
-    def weights(self) -> dict[str, NDArray[np.float32]]:
-        return {variable.name: copied(variable.value) for variable in self.layer.weights}
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        return {v.name: torch.from_numpy(copied(v.value)) for v in self.layer.weights}
 
     def edges(self, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Edges:
         if self.layer.padding == "valid":
@@ -151,7 +153,7 @@ def _merged_zeros(model: Any) -> dict[str, Edges]:
         for source in _node(operation).input_tensors:
             readers.setdefault(source._keras_history.operation.name, []).append(operation)
     return {
-        operation.name: _zeros_of(operation)
+        operation.name: _edges(operation.padding)
         for operation in model.operations
         if type(operation).__name__ == "ZeroPadding2D"
         and [_takes_zeros(r) for r in readers.get(operation.name, ())] == [True]
@@ -164,8 +166,8 @@ def _takes_zeros(operation: Any) -> bool:
     return type(operation).__name__ in kinds and operation.padding == "valid"
 
 
-def _zeros_of(layer: Any) -> Edges:
-    (top, bottom), (left, right) = layer.padding
+def _edges(pairs: Any) -> Edges:
+    (top, bottom), (left, right) = pairs
     return left, right, top, bottom
 
 
@@ -313,37 +315,34 @@ class Cropping(nn.Module):
 
 
 def _conv(call: Call) -> nn.Module:
-    weights = call.weights
-    kernel = torch.from_numpy(weights["kernel"]).permute(3, 2, 0, 1)
-    return _convolution(call, kernel, weights.get("bias"), call.layer.groups)
+    kernel = _by_output(call.weights["kernel"])
+    return _convolution(call, kernel, call.weights.get("bias"), call.layer.groups)
 
 
 def _depthwise(call: Call) -> nn.Module:
-    weights = call.weights
-    kernel = _by_channel(weights["kernel"])
-    return _convolution(call, kernel, weights.get("bias"), call.shape[-1])
+    kernel = _by_channel(call.weights["kernel"])
+    return _convolution(call, kernel, call.weights.get("bias"), call.shape[-1])
 
 
 def _separable(call: Call) -> nn.Module:
-    weights = call.weights
-    across = torch.from_numpy(weights["pointwise_kernel"]).permute(3, 2, 0, 1)
+    kernel = _by_channel(call.weights["depthwise_kernel"])
+    across = _by_output(call.weights["pointwise_kernel"])
     pair = nn.Sequential()
-    depthwise = _convolution(call, _by_channel(weights["depthwise_kernel"]), None, call.shape[-1])
-    pair.add_module("depthwise", depthwise)
-    pair.add_module("pointwise", _with_weights(across, weights.get("bias")))
+    pair.add_module("depthwise", _convolution(call, kernel, None, call.shape[-1]))
+    pair.add_module("pointwise", _with_weights(across, call.weights.get("bias")))
     return pair
 
 
-def _by_channel(kernel: NDArray[np.float32]) -> Tensor:
+def _by_output(kernel: Tensor) -> Tensor:  # (h, w, in, out) -> (out, in, h, w)
+    return kernel.permute(3, 2, 0, 1)
+
+
+def _by_channel(kernel: Tensor) -> Tensor:
     """Reorder (h, w, C, M) to (C * M, 1, h, w): the M filters of a channel lie side by side."""
-    height, width, channels, multiplier = kernel.shape
-    moved = torch.from_numpy(kernel).permute(2, 3, 0, 1)
-    return moved.reshape(channels * multiplier, 1, height, width)
+    return kernel.permute(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2])
 
 
-def _convolution(
-    call: Call, kernel: Tensor, bias: NDArray[np.float32] | None, groups: int
-) -> nn.Conv2d:
+def _convolution(call: Call, kernel: Tensor, bias: Tensor | None, groups: int) -> nn.Conv2d:
     """Return a convolution with the layer's stride and padding. kernel: (out, in/groups, h, w)."""
     conv = _with_weights(kernel, bias, groups)
     conv.stride, conv.dilation = tuple(call.layer.strides), tuple(call.layer.dilation_rate)
@@ -355,67 +354,52 @@ def _convolution(
     return conv
 
 
-def _with_weights(
-    kernel: Tensor, bias: NDArray[np.float32] | None = None, groups: int = 1
-) -> nn.Conv2d:
+def _with_weights(kernel: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
     outputs, inputs, height, width = kernel.shape
-    conv = nn.Conv2d(
-        inputs * groups, outputs, (height, width), groups=groups, bias=bias is not None,
-        device="meta",
-    )  # fmt: skip  # (meta: torch would draw random weights from its global generator)
-    conv.weight = nn.Parameter(kernel.contiguous())
-    conv.bias = None if bias is None else nn.Parameter(torch.from_numpy(bias))
-    return conv
+    # on meta: torch would draw random weights from its global generator
+    conv = nn.Conv2d(inputs * groups, outputs, (height, width), groups=groups, device="meta")
+    return _filled(conv, kernel.contiguous(), bias)
+
+
+def _filled(layer: Layer, weight: Tensor | None, bias: Tensor | None) -> Layer:
+    """Give a layer these parameters; None: it has no such."""
+    for name, value in (("weight", weight), ("bias", bias)):
+        layer.register_parameter(name, None if value is None else nn.Parameter(value))
+    return layer
 
 
 def _dense(call: Call) -> nn.Module:
     """Return a linear layer, or on a map a 1x1 convolution."""
-    weights = call.weights
-    kernel = torch.from_numpy(weights["kernel"]).T
+    kernel, bias = call.weights["kernel"].T, call.weights.get("bias")
     if len(call.shape) == 4:
-        return _with_weights(kernel[:, :, None, None], weights.get("bias"))
-    inputs, outputs = weights["kernel"].shape
-    linear = nn.Linear(inputs, outputs, device="meta")
-    linear.weight = nn.Parameter(kernel.contiguous())
-    bias = nn.Parameter(torch.from_numpy(weights["bias"])) if "bias" in weights else None
-    linear.register_parameter("bias", bias)
-    return linear
+        return _with_weights(kernel[:, :, None, None], bias)
+    outputs, inputs = kernel.shape
+    return _filled(nn.Linear(inputs, outputs, device="meta"), kernel.contiguous(), bias)
 
 
 def _batch_norm(call: Call) -> nn.Module:
     """Return a batch norm, without weight or bias if the Keras layer has none."""
     weights, kind = call.weights, nn.BatchNorm2d if len(call.shape) == 4 else nn.BatchNorm1d
     norm = kind(call.shape[-1], call.layer.epsilon, 1 - call.layer.momentum)
-    for ours, theirs in (("weight", "gamma"), ("bias", "beta")):
-        value = torch.from_numpy(weights[theirs]) if theirs in weights else None
-        norm.register_parameter(ours, None if value is None else nn.Parameter(value))
-    norm.running_mean = torch.from_numpy(weights["moving_mean"])
-    norm.running_var = torch.from_numpy(weights["moving_variance"])
-    return norm
+    norm.running_mean, norm.running_var = weights["moving_mean"], weights["moving_variance"]
+    return _filled(norm, weights.get("gamma"), weights.get("beta"))
 
 
 def _layer_norm(call: Call) -> nn.Module:
-    weights = call.weights
     norm = LayerNorm2d(call.shape[-1], eps=call.layer.epsilon)
-    norm.weight = nn.Parameter(torch.from_numpy(weights["gamma"]))
-    norm.bias = nn.Parameter(torch.from_numpy(weights["beta"]))
-    return norm
+    return _filled(norm, call.weights["gamma"], call.weights["beta"])
 
 
 def _standardisation(call: Call) -> nn.Module:
     config, weights = call.layer.get_config(), call.weights
     if config["mean"] is not None:
         return Standardisation(config["mean"], config["variance"])
-    return Standardisation(weights["mean"], weights["variance"])
-
-
-def _rescaling(call: Call) -> nn.Module:
-    return Rescaling(call.layer.scale, call.layer.offset)
+    return Standardisation(weights["mean"].numpy(), weights["variance"].numpy())
 
 
 def _channel_scale(call: Call) -> nn.Module:
     (gamma,) = call.weights.values()
-    return ChannelScale(torch.from_numpy(gamma))
+    return ChannelScale(gamma)
 
 
 def _relu(call: Call) -> nn.Module:
@@ -426,40 +410,27 @@ def _relu(call: Call) -> nn.Module:
     return nn.ReLU6() if layer.max_value else nn.ReLU()
 
 
-def _max_pool(call: Call) -> nn.Module:
+def _pool(call: Call) -> nn.Module:
+    """Return a pooling layer. Only a maximum can be padded more right and below: a last, cut
+    window has the same maximum."""
     kernel, stride = tuple(call.layer.pool_size), tuple(call.layer.strides)
     left, right, top, bottom = call.edges(kernel, stride)
-    if left == right and top == bottom:
-        return nn.MaxPool2d(kernel, stride, (top, left))
-    if left or top:
-        raise Mismatch(f"The padding of {call.layer.name!r} can't be converted: use another size.")
-    return nn.MaxPool2d(kernel, stride, ceil_mode=True)  # the same as padding right and below
-
-
-def _average_pool(call: Call) -> nn.Module:
-    kernel, stride = tuple(call.layer.pool_size), tuple(call.layer.strides)
-    left, right, top, bottom = call.edges(kernel, stride)
+    maximum = type(call.layer).__name__ == "MaxPooling2D"
     if (left, top) != (right, bottom):
+        if maximum and not (left or top):
+            return nn.MaxPool2d(kernel, stride, ceil_mode=True)
         raise Mismatch(f"The padding of {call.layer.name!r} can't be converted: use another size.")
+    if maximum:
+        return nn.MaxPool2d(kernel, stride, (top, left))
     return nn.AvgPool2d(kernel, stride, (top, left), count_include_pad=False)
 
 
-def _global_maximum(call: Call) -> nn.Module:
-    pool = nn.AdaptiveMaxPool2d(1)
+def _global_pool(call: Call, pool: nn.Module) -> nn.Module:
     return pool if call.layer.keepdims else nn.Sequential(pool, nn.Flatten())
 
 
 def flattened(x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H * W * C), in channels-last order
     return x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x.flatten(1)
-
-
-def _leaky_relu(call: Call) -> nn.Module:
-    return nn.LeakyReLU(call.layer.negative_slope)
-
-
-def _global_average(call: Call) -> nn.Module:
-    pool = nn.AdaptiveAvgPool2d(1)
-    return pool if call.layer.keepdims else nn.Sequential(pool, nn.Flatten())
 
 
 def _reshape(call: Call) -> nn.Module:
@@ -471,11 +442,6 @@ def _reshape(call: Call) -> nn.Module:
             f"{target} of {call.shape[1:]}."
         )
     return nn.Unflatten(1, (target[2], 1, 1))
-
-
-def _cropping(call: Call) -> nn.Module:
-    (top, bottom), (left, right) = call.layer.cropping
-    return Cropping((left, right, top, bottom))
 
 
 def _nested(call: Call) -> nn.Module:
@@ -493,11 +459,11 @@ _FORMS: dict[str, Callable[[Call], nn.Module | Function]] = {
         nn.Identity() if call.layer.activation.__name__ == "linear" else _activation(call.layer)
     ),
     "Add": lambda call: add,  # the layer, and the operator +
-    "AveragePooling2D": _average_pool,
+    "AveragePooling2D": _pool,
     "BatchNormalization": _batch_norm,
     "Concatenate": lambda call: concatenate,
     "Conv2D": _conv,
-    "Cropping2D": _cropping,
+    "Cropping2D": lambda call: Cropping(_edges(call.layer.cropping)),
     "CustomScaleLayer": lambda call: ScaledSum(call.layer.scale),
     "Dense": _dense,
     "DepthwiseConv2D": _depthwise,
@@ -506,21 +472,21 @@ _FORMS: dict[str, Callable[[Call], nn.Module | Function]] = {
     "Flatten": lambda call: flattened,
     "Functional": _nested,
     "GaussianNoise": _identity,
-    "GlobalAveragePooling2D": _global_average,
-    "GlobalMaxPooling2D": _global_maximum,
+    "GlobalAveragePooling2D": lambda call: _global_pool(call, nn.AdaptiveAvgPool2d(1)),
+    "GlobalMaxPooling2D": lambda call: _global_pool(call, nn.AdaptiveMaxPool2d(1)),
     "LayerNormalization": _layer_norm,
     "LayerScale": _channel_scale,
-    "LeakyReLU": _leaky_relu,
-    "MaxPooling2D": _max_pool,
+    "LeakyReLU": lambda call: nn.LeakyReLU(call.layer.negative_slope),
+    "MaxPooling2D": _pool,
     "Multiply": lambda call: multiply,
     "Normalization": _standardisation,
     **{f"Random{change}": _identity for change in _RANDOM},  # training only
     "ReLU": _relu,
-    "Rescaling": _rescaling,
+    "Rescaling": lambda call: Rescaling(call.layer.scale, call.layer.offset),
     "Reshape": _reshape,
     "SeparableConv2D": _separable,
     "Sequential": _nested,
     "SpatialDropout2D": _identity,
     "StochasticDepth": _identity,
-    "ZeroPadding2D": lambda call: nn.ZeroPad2d(_zeros_of(call.layer)),
+    "ZeroPadding2D": lambda call: nn.ZeroPad2d(_edges(call.layer.padding)),
 }

@@ -21,12 +21,7 @@ from headstart.base.errors import HeadstartError, SpecError, UnknownName
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 
 weight_files = (".safetensors",)
-CLASSIFIERS = (
-    "fc",
-    "classifier",
-    "head",
-    "heads",
-)  # names of the last layer, torchvision's, timm's
+CLASSIFIERS = ("fc", "classifier", "head", "heads")  # names of torchvision's and timm's last layer
 TOLERANCE = 1e-5  # share of the largest feature, between two ways to compute the same
 CROP = 0.875  # share of the shorter side, as torchvision's 224 of 256
 Numbers = float | Sequence[float]
