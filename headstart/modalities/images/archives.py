@@ -8,7 +8,7 @@ import io
 import os
 import pickletools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from headstart.data.walking import about_links, display, link_fault, passed_over
 SIDE = 32  # pixels, of a CIFAR picture
 PICTURE = 3 * SIDE * SIDE  # bytes: a plane of red, then green, then blue
 BATCHES = {**{f"data_batch_{i}": "train" for i in range(1, 6)}, "test_batch": "test"}
-LISTS = {"trainval.txt": "train", "test.txt": "test"}  # of the pets
+LISTS = {"annotations/trainval.txt": "train", "annotations/test.txt": "test"}  # of the pets
 IMAGES = "images"  # folder of the pets' pictures
 MAX_BYTES = 100_000_000  # of a batch file; the real ones have 31 million
 MISSING = "part of the data set, but no such file"
@@ -37,6 +37,7 @@ STRINGS = frozenset(
 )
 HEADER = {"BINSTRING": 5, "BINBYTES": 5, "BINBYTES8": 9}  # bytes before the data
 Opcode = tuple[str, Any, int]  # name, argument, offset in the file
+Row = tuple[str, Path, str, str]  # id, source, class name, part
 
 
 def read_archive(root: Path) -> Dataset | None:
@@ -53,8 +54,7 @@ def read_archive(root: Path) -> Dataset | None:
             batches = (folder / f"{name}{suffix}" for name in BATCHES)
             if (folder / meta).is_file() and any(file.is_file() for file in batches):
                 return _cifar(_Place(root, folder), suffix, meta)
-        lists = (folder / "annotations" / name for name in LISTS)
-        if (folder / "images").is_dir() and any(file.is_file() for file in lists):
+        if (folder / IMAGES).is_dir() and any((folder / name).is_file() for name in LISTS):
             return _pets(_Place(root, folder))
     return None
 
@@ -100,6 +100,16 @@ class _Place:
                 f"{display(self.folder)} must hold {' or '.join(names)}.{about_links(faults)}"
             )
 
+    def files(
+        self, parts: Mapping[str, str], left_out: list[LeftOut]
+    ) -> Iterator[tuple[Path, str]]:
+        """Yield the files that may be read, with their part; add the others to `left_out`."""
+        for name, part in parts.items():
+            if fault := self.fault(name):
+                left_out.append(LeftOut(name, fault))
+            else:
+                yield self.folder / name, part
+
 
 def _candidates(root: Path) -> Iterator[Path]:
     yield root
@@ -129,43 +139,24 @@ class _Batch:
 
 
 def _cifar(place: _Place, suffix: str, meta: str) -> Dataset:
+    batches = {f"{name}{suffix}": part for name, part in BATCHES.items()}
     place.need(meta)
-    place.need(*(f"{name}{suffix}" for name in BATCHES))
-    names = _names(place.folder / meta)
-    ids, sources, labels, parts = list[str](), list[Path](), list[int](), list[str]()
-    left_out = list[LeftOut]()
-    for name, part in BATCHES.items():
-        file = place.folder / f"{name}{suffix}"
-        if fault := place.fault(file.name):
-            left_out.append(LeftOut(file.name, fault))
-            continue
-        found = _labels(file, len(names))
-        ids += [f"{name}/{i:05}" for i in range(len(found))]
-        sources += [file / f"{i:05}" for i in range(len(found))]
-        labels += found
-        parts += [part] * len(found)
-    texts = [names[label] for label in labels]
-    return _dataset(ids, sources, texts, parts, left_out)
+    place.need(*batches)
+    names, rows, left_out = _names(place.folder / meta), list[Row](), list[LeftOut]()
+    for file, part in place.files(batches, left_out):
+        rows += (
+            (f"{file.stem}/{i:05}", file / f"{i:05}", names[label], part)
+            for i, label in enumerate(_labels(file, len(names)))
+        )
+    return _dataset(rows, left_out)
 
 
-def _dataset(
-    ids: Iterable[str],
-    sources: Iterable[Path],
-    labels: Iterable[str],
-    parts: Iterable[str],
-    left_out: Iterable[LeftOut],
-) -> Dataset:
-    texts = list(labels)
-    classes = tuple(sorted(set(texts)))
+def _dataset(rows: list[Row], left_out: list[LeftOut]) -> Dataset:
+    ids, sources, names, parts = zip(*rows, strict=True)
+    classes = tuple(sorted(set(names)))
     number = {name: c for c, name in enumerate(classes)}
-    return Dataset(
-        ids=tuple(ids),
-        sources=tuple(sources),
-        labels=tuple(number[text] for text in texts),
-        classes=classes,
-        parts=tuple(parts),
-        left_out=tuple(left_out),
-    )
+    labels = tuple(number[name] for name in names)
+    return Dataset(ids, sources, labels, classes, parts=parts, left_out=tuple(left_out))
 
 
 def _labels(file: Path, classes: int) -> tuple[int, ...]:
@@ -259,29 +250,24 @@ def _damaged(file: Path, why: str) -> DataError:
 
 def _pets(place: _Place) -> Dataset:
     place.need(IMAGES)
-    place.need(*(f"annotations/{name}" for name in LISTS))
-    root = place.folder
-    rows, left_out = list[tuple[str, str, str]](), list[LeftOut]()
-    for name, part in LISTS.items():
-        file = root / "annotations" / name
-        if fault := place.fault(f"annotations/{name}"):
-            left_out.append(LeftOut(f"annotations/{name}", fault))
-            continue
+    place.need(*LISTS)
+    root, rows, left_out = place.folder, list[Row](), list[LeftOut]()
+    for file, part in place.files(LISTS, left_out):
         for image, breed in _listed_pets(file):
             if fault := _pet_fault(place, image):
-                why = f"listed in {name}, but no such file" if fault == MISSING else fault
+                why = f"listed in {file.name}, but no such file" if fault == MISSING else fault
                 left_out.append(LeftOut(image, why, label=breed))
             else:
-                rows.append((image, breed, part))
+                rows.append((image, root / image, breed, part))
     if not rows:
         raise DataError(
             f"None of the pictures that {display(root / 'annotations')} lists is in "
-            f"{display(root / 'images')}.{about_links(left_out)} Unpack both images.tar.gz and "
+            f"{display(root / IMAGES)}.{about_links(left_out)} Unpack both images.tar.gz and "
             f"annotations.tar.gz."
         )
-    ids, breeds, parts = zip(*rows, strict=True)
-    left_out += _unlisted(root, {*ids, *(out.path for out in left_out)})
-    return _dataset(ids, (root / id for id in ids), breeds, parts, left_out)
+    known = {*(image for image, *_ in rows), *(out.path for out in left_out)}
+    left_out += _unlisted(root, known)
+    return _dataset(rows, left_out)
 
 
 def _pet_fault(place: _Place, image: str) -> str:
@@ -307,6 +293,6 @@ def _listed_pets(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _unlisted(root: Path, known: set[str]) -> Iterator[LeftOut]:
-    for name in sorted(os.listdir(root / "images"), key=os.fsencode):
+    for name in sorted(os.listdir(root / IMAGES), key=os.fsencode):
         if name.endswith(".jpg") and not name.startswith(".") and f"images/{name}" not in known:
             yield LeftOut(f"images/{display(Path(name))}", "in none of the lists", expected=True)
