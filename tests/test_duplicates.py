@@ -8,13 +8,11 @@ from numpy.typing import NDArray
 from pictures import photo
 from PIL import Image, ImageEnhance
 
-from headstart.base.grouping import groups
+from headstart.base.grouping import Pair, confirmed, groups
 from headstart.modalities.images import likeness as module
 from headstart.modalities.images.likeness import (
     SIDE,
     Hashes,
-    Pair,
-    confirmed,
     hashes,
     near_duplicates,
     outstanding,

@@ -2,23 +2,21 @@
 
 Hashes alone give too many pairs where all pictures look alike (solar cells, X-rays, scanned forms).
 So one thumbnail is registered to the other before the two are compared, and among crowded pictures
-a pair must also be much nearer than the neighbours there. Features can only veto a pair. The
-defaults were chosen with bench/duplicates.py.
+a pair must also be much nearer than the neighbours there. Features can only veto a pair
+(`grouping.confirmed`). The defaults were chosen with bench/duplicates.py.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb
+from math import comb, inf
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.base.grouping import Pair as Pair
-from headstart.base.grouping import confirmed as confirmed
-from headstart.base.grouping import groups, root_of
+from headstart.base.grouping import Pair, groups
 from headstart.base.threads import ordered_map
 from headstart.modalities.images.decoding import Pixels
 
@@ -61,14 +59,12 @@ def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> NDArray[np.int8]:
     return out
 
 
-def near_duplicates(
-    thumbs: NDArray[np.uint8], *, features: Floats | None = None, threads: int = 1
-) -> tuple[Pair, ...]:
+def near_duplicates(thumbs: NDArray[np.uint8], *, threads: int = 1) -> tuple[Pair, ...]:
     """Return pairs of rows that show the same picture: rescaled, recompressed, cropped, marked, ….
 
-    thumbs: (N, SIDE, SIDE). features: (N, D); a pair must have a cosine of at least MIN_COSINE. All
-    hashes are compared, block by block, so memory does not grow with N². If there are so many
-    candidates that registering all would take hours, only the nearest are registered.
+    thumbs: (N, SIDE, SIDE). All hashes are compared, block by block, so memory does not grow with
+    N². If there are so many candidates that registering all would take hours, only the nearest are
+    registered.
     """
     distinct = np.flatnonzero(_contrast(thumbs) >= MIN_CONTRAST)
     shown = thumbs[distinct]
@@ -76,11 +72,10 @@ def near_duplicates(
     candidates = hashed.candidates(budget=max(50_000, 4 * len(distinct)))
     pairs = _alike(shown, hashed.batches(*candidates), threads)
     pairs += _alike(shown, hashed.batches(*_untried(pairs)), threads)
-    found = tuple(
+    return tuple(
         Pair(int(distinct[p.a]), int(distinct[p.b]), p.likeness)
         for p in outstanding(pairs, len(distinct))
     )
-    return found if features is None else confirmed(found, features)
 
 
 def _alike(thumbs: NDArray[np.uint8], batches: Iterable["_Batch"], threads: int) -> list[Pair]:
@@ -122,11 +117,8 @@ def outstanding(pairs: Sequence[Pair], rows: int) -> tuple[Pair, ...]:
     at least APART times as far as the two most distant rows inside.
     """
     room, crowded = _room(pairs, rows)
-    joined = _Groups({(p.a, p.b): 1 - p.likeness for p in pairs}, room, widen=not crowded)
-    for pair in sorted(pairs, key=lambda p: (-p.likeness, p.a, p.b)):
-        joined.join(pair)
-    joined.settle_all()
-    kept = (p for p in pairs if p.likeness >= SURE or joined.together(p))
+    apart = _groups_apart(pairs, room, widen=not crowded)
+    kept = (p for p in pairs if p.likeness >= SURE or apart.get(p.a, -1) == apart.get(p.b))
     return tuple(sorted(kept, key=lambda p: (p.a, p.b)))
 
 
@@ -162,53 +154,49 @@ def _tight(pairs: Sequence[Pair]) -> list[list[Pair]]:
     ]
 
 
-class _Groups:
-    """Groups that grow from the nearest pair on, and which of them stood apart on the way."""
+@dataclass(eq=False)
+class _Group:
+    """Rows joined so far. width: the largest distance of two; infinite if it can't stand apart."""
 
-    def __init__(self, distance: dict[tuple[int, int], float], room: float, *, widen: bool) -> None:
-        self.distance, self.room, self.widen = distance, room, widen
-        self.parent = dict[int, int]()
-        self.rows = dict[int, list[int]]()  # by root; single rows are not listed
-        self.width = dict[int, float]()  # by root: largest distance of two rows
-        self.apart = dict[int, int]()  # row -> root of its widest group that stood apart
+    rows: list[int]
+    width: float = 0.0
 
-    def join(self, pair: Pair) -> None:
-        low, high = sorted((root_of(self.parent, pair.a), root_of(self.parent, pair.b)))
-        if low == high:
-            return
-        for root in (low, high):
-            self.settle(root, 1 - pair.likeness)
-        self.width[low] = self.joint_width(low, high)
-        self.rows[low] = self.rows.get(low, [low]) + self.rows.pop(high, [high])
-        self.parent[high] = low
+    def take(self, other: "_Group", distance: Mapping[tuple[int, int], float]) -> None:
+        self.width = max(self.width, other.width)
+        if self.width * APART > 1 - FLOOR:
+            self.width = inf
+        else:
+            across = ((min(a, b), max(a, b)) for a in self.rows for b in other.rows)
+            self.width = max(self.width, *(distance.get(ab, inf) for ab in across))
+        self.rows += other.rows
 
-    def joint_width(self, low: int, high: int) -> float:
-        """Return the width of two groups joined; infinite if the result can't stand apart."""
-        inside = max(self.width.get(low, 0.0), self.width.get(high, 0.0))
-        if inside * APART > 1 - FLOOR:
-            return float("inf")
-        across = (
-            self.distance.get((min(a, b), max(a, b)), float("inf"))
-            for a in self.rows.get(low, [low])
-            for b in self.rows.get(high, [high])
-        )
-        return max(inside, *across)
 
-    def settle(self, root: int, nearest: float) -> None:
-        """Mark the group at `root` if it stands apart; nearest: distance of the nearest row.
+def _groups_apart(pairs: Sequence[Pair], room: float, *, widen: bool) -> dict[int, int]:
+    """Return, by row, a number of the widest group that the row is in and that stands apart.
 
-        A group that contains a marked smaller group is marked only if `widen` is set.
-        """
-        if root in self.rows and min(nearest, self.room) >= APART * self.width[root]:
-            if self.widen or not any(row in self.apart for row in self.rows[root]):
-                self.apart.update(dict.fromkeys(self.rows[root], root))
+    Groups grow from the nearest pair on. room: largest distance assumed of the next neighbour.
+    widen: a group may contain a smaller one that stands apart.
+    """
+    distance = {(p.a, p.b): 1 - p.likeness for p in pairs}
+    group = {row: _Group([row]) for p in pairs for row in (p.a, p.b)}
+    apart = dict[int, int]()
 
-    def settle_all(self) -> None:
-        for root in self.rows:
-            self.settle(root, self.room)
+    def settle(grown: _Group, nearest: float) -> None:
+        """Note the group if it stands apart; nearest: distance of the nearest row outside."""
+        if len(grown.rows) > 1 and min(nearest, room) >= APART * grown.width:
+            if widen or apart.keys().isdisjoint(grown.rows):
+                apart.update(dict.fromkeys(grown.rows, grown.rows[0]))
 
-    def together(self, pair: Pair) -> bool:
-        return pair.a in self.apart and self.apart[pair.a] == self.apart.get(pair.b)
+    for pair in sorted(pairs, key=lambda p: (-p.likeness, p.a, p.b)):
+        small, large = sorted((group[pair.a], group[pair.b]), key=lambda g: len(g.rows))
+        if small is not large:
+            settle(small, 1 - pair.likeness)
+            settle(large, 1 - pair.likeness)
+            large.take(small, distance)
+            group.update(dict.fromkeys(small.rows, large))
+    for grown in set(group.values()):
+        settle(grown, room)
+    return apart
 
 
 @dataclass(frozen=True)
