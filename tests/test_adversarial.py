@@ -27,10 +27,10 @@ from headstart.specs import FeatureExtraction, FineTune, Job
 from headstart.targets.classes import ClassTarget
 from headstart.training.attacked import ATTACKED, Attack, pushed
 from headstart.training.feeds import Rows
-from headstart.training.history import Epoch
+from headstart.training.history import Count, Epoch, ParameterCount
 from headstart.training.judging import judge
 from headstart.training.loop import Trained, train
-from headstart.training.network import Count, Network, snapshot
+from headstart.training.network import Network, snapshot
 from headstart.training.plan import Plan
 
 PLAN = Plan(
@@ -370,6 +370,7 @@ def test_what_was_bought_is_told_of_the_epoch_and_not_of_an_average(
     after = replace(before, epoch=1, lr=1e-3, val_accuracy=0.75)
     model: Any = None
     chosen = {"epoch": 1, "by": "accuracy", "wise": share}
-    said = attack_message(FitResult(model, chosen, (), (before, after), Count(0, 0, 0, 0)))
+    none = Count(ParameterCount(0), ParameterCount(0))
+    said = attack_message(FitResult(model, chosen, (), (before, after), none))
     assert "0.500 before, 0.750 after epoch 1" in said
     assert ("before its weights were averaged" in said) == averaged

@@ -17,7 +17,8 @@ from headstart.models.finetuning import ThawedBackbone, thaw
 from headstart.models.specs import FeatureExtraction
 from headstart.runs import recipes
 from headstart.runs.recipes import RECIPES
-from headstart.training.network import Count, count, new_head
+from headstart.training.history import Count, ParameterCount
+from headstart.training.network import count, new_head
 
 NAMES = [name for name in RECIPES if name != "default"]
 
@@ -43,9 +44,9 @@ def counted(name: str, classes: int, *, thawed: bool) -> Count:
 
 def test_mobilenetv2_counts() -> None:
     first = counted("mobilenetv2-two-phase", 2, thawed=False)
-    assert (first.frozen, first.trainable, first.trainable_tensors) == (2_257_984, 1_281, 2)
+    assert first == Count(ParameterCount(2_257_984, 260), ParameterCount(1_281, 2))
     second = counted("mobilenetv2-two-phase", 2, thawed=True)
-    assert (second.trainable, second.trainable_tensors) == (1_862_721, 56)
+    assert second.trainable == ParameterCount(1_862_721, 56)
     layers = opened("mobilenetv2-two-phase").backbone.module.layers
     assert isinstance(layers, tuple)
     assert len(layers) == 154
@@ -54,11 +55,11 @@ def test_mobilenetv2_counts() -> None:
 
 def test_vgg16_counts() -> None:
     both = counted("vgg16-frozen", 10, thawed=False)
-    assert (both.frozen, both.trainable) == (14_714_688, 535_562)
+    assert (both.frozen.parameters, both.trainable.parameters) == (14_714_688, 535_562)
 
 
 def test_resnet50_counts() -> None:
-    assert counted("resnet50-frozen", 10, thawed=False).trainable == 20_490
+    assert counted("resnet50-frozen", 10, thawed=False).trainable.parameters == 20_490
     last5 = opened("resnet50-last5")
     assert {name.split(".")[0] for name in last5.thawed} == {
         "conv5_block3_3_conv",
@@ -67,12 +68,12 @@ def test_resnet50_counts() -> None:
 
 
 def test_resnet18_counts() -> None:
-    assert counted("resnet18-head", 10, thawed=False).trainable == 5_130
+    assert counted("resnet18-head", 10, thawed=False).trainable.parameters == 5_130
 
 
 def test_small_cnn_counts() -> None:
     both = counted("cnn-from-scratch", 10, thawed=True)
-    assert (both.frozen, both.trainable) == (0, 315_722)
+    assert (both.frozen.parameters, both.trainable.parameters) == (0, 315_722)
 
 
 def test_the_cut_of_mobilenetv2_is_the_last_point_that_one_tensor_crosses() -> None:

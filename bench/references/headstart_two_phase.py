@@ -30,12 +30,12 @@ from headstart.models.fitting import fine_tune, fit_tables
 from headstart.models.training_data import Start, TrainingData, table_of
 from headstart.runs import recipes
 from headstart.training.feeds import Stored
-from headstart.training.network import Count
+from headstart.training.history import Count
 from references.protocol import Counts, Phase, show, task
 
 
 def counts(count: Count) -> Counts:
-    return Counts(count.frozen, count.trainable)
+    return Counts(count.frozen.parameters, count.trainable.parameters)
 
 
 class Laps(hs.Listener):

@@ -64,9 +64,9 @@ def _print_candidates(run: "hs.Run") -> None:
     rows = [("model", "trainable", "frozen", f"{name_of} on validation", "")]
     for name, on_val in run.candidates.items():
         count = run.counts[name]
-        mark = "kept" if name == run.kept else ""
-        shown = str(on_val.main or "n/a")
-        rows.append((name, f"{count.trainable:,}", f"{count.frozen:,}", shown, mark))
+        trainable, frozen = count.trainable.parameters, count.frozen.parameters
+        mark, shown = "kept" if name == run.kept else "", str(on_val.main or "n/a")
+        rows.append((name, f"{trainable:,}", f"{frozen:,}", shown, mark))
     print("\ntrained")
     print_table(rows)
     if run.gain is not None:

@@ -18,9 +18,10 @@ from headstart.models.specs import FineTune
 from headstart.training.attacked import judging_attack
 from headstart.training.feeds import Feed
 from headstart.training.folding import folded
+from headstart.training.history import Count
 from headstart.training.judging import judge
 from headstart.training.loop import Trained, train
-from headstart.training.network import Count, Network, count, head_module, head_of
+from headstart.training.network import Network, count, head_module, head_of
 from headstart.training.plan import Norms
 
 HALF_FROM_BYTES = 2**30  # activations at the cut beyond this size are stored in half precision

@@ -37,10 +37,10 @@ from headstart.models.wording import attack_message, result_message
 from headstart.targets.metrics import accuracy, log_loss
 from headstart.training.feeds import Feed, Stored
 from headstart.training.head_training import train_head
-from headstart.training.history import Epoch
+from headstart.training.history import Count, Epoch, ParameterCount
 from headstart.training.judging import NOTHING, Figures
 from headstart.training.loop import Trained
-from headstart.training.network import Count, new_head
+from headstart.training.network import new_head
 
 SOLVED = 1  # the number of epochs that a solved head counts as
 
@@ -182,9 +182,11 @@ def fit_tables(
     solved = solve_head(spec.head, judged, val)
     target = views[0].target.fitted(views[0].y)
     model = Model(backbone, solved.head, target, head_lr=spec.head_lr, epochs=SOLVED)
-    count = Count(solved.head.parameters, len(solved.head.tensors()), *_numbers(backbone))
+    learned = ParameterCount(solved.head.parameters, len(solved.head.tensors()))
     history = (_solved_line(model, judged, val),)
-    return FitResult(model, solved.chosen, solved.path, history, count)
+    return FitResult(
+        model, solved.chosen, solved.path, history, Count(_parameters(backbone), learned)
+    )
 
 
 def _trained_head(
@@ -201,7 +203,7 @@ def _trained_head(
     model = Model(backbone, found.head, target, head_lr=spec.head_lr, epochs=last)
     chosen = {"head": layers.family, "epoch": found.trained.chosen, "by": _kept(layers.keep, val)}
     chosen |= _stop_of(found.trained)
-    count = Count(found.head.parameters, found.tensors, *_numbers(backbone))
+    count = Count(_parameters(backbone), ParameterCount(found.head.parameters, found.tensors))
     return FitResult(model, chosen, (), found.trained.history, count)
 
 
@@ -312,8 +314,8 @@ def _mean_loss(model: Model, rows: FeatureRows) -> float:
     return float(target.loss(raw, target.soft(rows.y)).double().mean())
 
 
-def _numbers(backbone: Backbone) -> tuple[int, int]:
-    """Return the number of values and tensors of a backbone, with norm statistics, as in Keras."""
+def _parameters(backbone: Backbone) -> ParameterCount:
+    """Count the values and tensors of a backbone, with norm statistics, as in Keras."""
     state = backbone.module.state_dict().items()
     tensors = [tensor for name, tensor in state if not name.endswith("_tracked")]
-    return sum(tensor.numel() for tensor in tensors), len(tensors)
+    return ParameterCount(sum(tensor.numel() for tensor in tensors), len(tensors))

@@ -9,8 +9,7 @@ from headstart.data.dataset import Dataset
 from headstart.features.extract import FeatureTable
 from headstart.models.model import Model
 from headstart.targets.predictions import Predictions
-from headstart.training.history import Epoch
-from headstart.training.network import Count
+from headstart.training.history import Count, Epoch
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
 from headstart.models.limits import Limits, TrustPlan
 from headstart.models.results import FitResult
-from headstart.training.network import Count
+from headstart.training.history import Count
 
 ALL_ALIKE = (
     "the same for every picture, so a head can learn nothing from them: the backbone's weights are "
@@ -75,9 +75,10 @@ def attack_message(result: FitResult) -> str:
 
 
 def _counts_message(count: Count) -> str:
+    trainable, frozen = count.trainable, count.frozen
     return (
-        f"{count.trainable:,} trainable parameters in {count.trainable_tensors} tensors, "
-        f"{count.frozen:,} frozen in {count.frozen_tensors}"
+        f"{trainable.parameters:,} trainable parameters in {trainable.tensors} tensors, "
+        f"{frozen.parameters:,} frozen in {frozen.tensors}"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from headstart.base.values import Record, Settings, as_key
 from headstart.evaluation.evaluation import Estimate, Evaluation
+from headstart.training.history import Count
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,6 @@ class KeptStrategy(Record):
     asked: str = ""
     kept: str = ""
     gain_on_val: Estimate | None = None
-
-
-@dataclass(frozen=True)
-class ParameterCount(Record):
-    parameters: int
-    tensors: int = 0
-
-
-@dataclass(frozen=True)
-class PhaseSize(Record):
-    frozen: ParameterCount
-    trainable: ParameterCount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +54,7 @@ class RunRecipe(Record):
     seed: int = 0
     language: str = "en"
     device: str = ""
-    phases: dict[str, PhaseSize]
+    phases: dict[str, Count]
     versions: dict[str, str]
 
 
@@ -79,6 +68,11 @@ class RunEvaluation(Record):
     kept: str
     candidates_on_val: dict[str, Evaluation]
     baselines_on_test: dict[str, Evaluation] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, Evaluation]:
+        """The kept model's evaluations by part."""
+        return {"test": self.test} | ({"val": self.val} if self.val else {})
 
 
 @dataclass(frozen=True)

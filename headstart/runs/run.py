@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from headstart.backbones.inputs import check_kind
 from headstart.base.atomic import write_json, write_text
@@ -40,8 +39,6 @@ from headstart.models.wording import counted, data_message, limits_message
 from headstart.reporting.page import write_report
 from headstart.reporting.run_files import (
     KeptStrategy,
-    ParameterCount,
-    PhaseSize,
     RunEvaluation,
     RunRecipe,
     Timings,
@@ -67,7 +64,7 @@ from headstart.runs.stages import (
     with_cut,
 )
 from headstart.targets.predictions import Predictions, write_csv
-from headstart.training.network import Count
+from headstart.training.history import Count
 
 Sources = Mapping[str, Path | CheckedFile]  # of rows, by their ids
 
@@ -102,9 +99,12 @@ class _Learned:
     prepared: PreparedRun
     splits: Splits
     checks: Checks
-    candidates: Mapping[str, Candidate]
-    kept: str
-    table: FeatureTable | None
+    fitted: Candidates
+    table: FeatureTable | None = None
+
+    @property
+    def kept(self) -> Candidate:
+        return self.fitted.made[self.fitted.kept]
 
 
 def train(
@@ -136,8 +136,7 @@ def _learn(state: RunState, data: Dataset) -> _Learned:
         rows, checks = _checked(state, data)
     if state.job.strategy == "scratch":
         splits = _split(state, rows, checks)
-        fitted = train_scratch(state, run.start.backbone, splits)
-        return _learned(run, splits, checks, fitted)
+        return _Learned(run, splits, checks, train_scratch(state, run.start.backbone, splits))
     with state.clock("features"):
         run = with_cut(state, run, len(rows))
         table = state.extracted(run.start.backbone, rows, run.start.tap)
@@ -145,55 +144,44 @@ def _learn(state: RunState, data: Dataset) -> _Learned:
     splits = _split(state, rows, checks)
     start = replace(run.start, table=table)
     fitted = two_phases(state.job.spec, start.backbone, splits, state.context, start)
-    return _learned(run, splits, checks, state.add(fitted), table)
-
-
-def _learned(
-    run: PreparedRun,
-    splits: Splits,
-    checks: Checks,
-    fitted: Candidates,
-    table: FeatureTable | None = None,
-) -> _Learned:
-    return _Learned(run, splits, checks, fitted.made, fitted.kept, table)
+    return _Learned(run, splits, checks, state.add(fitted), table)
 
 
 def _finish(
-    state: RunState,
-    learned: _Learned,
-    sources: Sources,
-    finish: Callable[[], None],
+    state: RunState, learned: _Learned, sources: Sources, finish: Callable[[], None]
 ) -> Run:
     """Evaluate the kept candidate on the test rows (read only here), save it and write the report.
 
     finish: called once the model and its metrics are written, so that no failure of the insights,
     the explanations or the report (even a crash of the process) loses the run.
     """
-    splits, kept = learned.splits, learned.kept
+    splits, candidates = learned.splits, learned.fitted.made
     _tell_kept(state, learned)
-    gain = _gain(learned.candidates, kept)
-    history = [line for c in learned.candidates.values() for line in c.fitted.history]
-    write_text(state.out / "history.csv", history_csv(history))
-    on_val = {name: evaluate_predictions(c.val) for name, c in learned.candidates.items()}
+    gain = _gain(learned.fitted)
+    write_text(state.out / "history.csv", history_csv(learned.fitted.history))
+    on_val = {name: evaluate_predictions(c.val) for name, c in candidates.items()}
     with state.clock("trust"):
-        learned = _doubting(state, learned, kept)
-    candidates, fitted = learned.candidates, learned.candidates[kept].fitted
+        learned = _with_limits(state, learned)
+    fitted = learned.kept.fitted
     with state.clock("evaluation"):
-        table = _of_kept(state, learned, kept, splits.test)
+        table = _of_kept(state, learned, splits.test)
         test = fitted.model.predict_table(table)
-    baseline = _baseline(state, learned)
-    evaluations, baselines = _judged(state, test, candidates[kept], baseline)
-    _write_evaluation(state, kept, evaluations, on_val, baselines)
+    baselines = _baselines(state, learned)
+    evaluation = _evaluated(learned, on_val, test, baselines)
+    write_json(state.out / "evaluation.json", evaluation.to_plain())
     write_csv(test, state.out / "predictions.csv")
-    recipe = _recipe(state.job, learned, kept, gain)
+    recipe = _recipe(state.job, learned, gain)
     write_json(state.out / "recipe.json", recipe.to_plain())
     with state.clock("save"):
         shipped = save(fitted.model, state.out / "model", told=recipe.strategy.to_plain()).model
     write_json(state.out / LAST, _timings(state).to_plain())
     finish()
-    with state.clock("insights"), _optional(state, "insights"):
-        seen = _looked(state, learned, kept, test, table, baseline)
-        write_json(state.out / "insights.json", seen.to_plain())
+    with state.clock("insights"):
+        insights = Insights()
+        with _optional(state, "insights"):
+            insights = _insights(state, learned, test, table, baselines)
+        with _optional(state, "insights"):
+            write_json(state.out / "insights.json", insights.to_plain())
     with state.clock("explained"), _optional(state, "explained"):
         _explain(state, shipped, sources)
     timings = _timings(state)
@@ -206,12 +194,12 @@ def _finish(
         splits=splits,
         checks=learned.checks,
         fitted=fitted,
-        kept=kept,
+        kept=evaluation.kept,
         candidates=on_val,
         counts={name: c.fitted.count for name, c in candidates.items()},
         gain=gain,
-        evaluations=evaluations,
-        baselines=baselines,
+        evaluations=evaluation.parts,
+        baselines=evaluation.baselines_on_test,
         timings=timings,
         left_out=(*learned.checks.left_out, *splits.left_out),
     )
@@ -221,9 +209,9 @@ def _explain(state: RunState, model: Model, sources: Sources) -> None:
     """Compute the explanations for the report, if the target has classes."""
     if not model.classes:
         return
-    for found in explain_run(state.out, model, sources, QUICK):
-        if isinstance(found, LeftOut):
-            state.tell("explained", f"left out: {found.path}: {found.reason}")
+    for explained in explain_run(state.out, model, sources, QUICK):
+        if isinstance(explained, LeftOut):
+            state.tell("explained", f"left out: {explained.path}: {explained.reason}")
 
 
 @contextmanager
@@ -241,75 +229,62 @@ def _optional(
         raise
 
 
-def _baseline(state: RunState, learned: _Learned) -> tuple[str, Predictions] | None:
-    """Train the baseline; if it diverges, report it and return None."""
+def _baselines(state: RunState, learned: _Learned) -> dict[str, Predictions]:
+    """Return the baseline's test predictions by its name; {} without one, or if it diverges."""
     try:
         return train_baseline(state, learned.prepared.baseline, learned.splits)
     except Diverged as error:
         state.tell("baseline", f"left out: {error}")
-        return None
+        return {}
 
 
-def _looked(state: RunState, *run: Any) -> Insights:
-    """Return `_insights`, or empty insights if they fail."""
-    with _optional(state, "insights"):
-        return _insights(state, *run)
-    return Insights()
-
-
-def _of_kept(state: RunState, learned: _Learned, kept: str, data: Dataset) -> FeatureTable:
+def _of_kept(state: RunState, learned: _Learned, data: Dataset) -> FeatureTable:
     """Return the kept model's features of `data`; those of a head were extracted before."""
-    if kept == "head" and learned.table is not None:
+    if learned.fitted.kept == "head" and learned.table is not None:
         return learned.table.of(data)
-    return state.features(learned.candidates[kept].fitted.model, data)
+    return state.features(learned.kept.fitted.model, data)
 
 
-def _doubting(state: RunState, learned: _Learned, kept: str) -> _Learned:
+def _with_limits(state: RunState, learned: _Learned) -> _Learned:
     """Return `learned` with the limits of the kept model fitted on validation."""
-    plan, own = state.job.trust, learned.candidates[kept]
+    plan, kept = state.job.trust, learned.kept
     few = remembered(learned.splits.train)
-    seen = _of_kept(state, learned, kept, few) if plan.false_alarms else None
-    model = limited(own.fitted.model, plan, own.table, seen)
+    remembered_rows = _of_kept(state, learned, few) if plan.false_alarms else None
+    model = limited(kept.fitted.model, plan, kept.table, remembered_rows)
     state.tell("trust", limits_message(plan, model.limits))
-    doubting = replace(own, fitted=replace(own.fitted, model=model))
-    return replace(learned, candidates={**learned.candidates, kept: doubting})
+    kept = replace(kept, fitted=replace(kept.fitted, model=model))
+    made = {**learned.fitted.made, learned.fitted.kept: kept}
+    return replace(learned, fitted=replace(learned.fitted, made=made))
 
 
 def _insights(
     state: RunState,
     learned: _Learned,
-    kept: str,
     test: Predictions,
     table: FeatureTable,
-    baseline: tuple[str, Predictions] | None,
+    baselines: dict[str, Predictions],
 ) -> Insights:
-    model, plain = learned.candidates[kept].fitted.model, learned.table
-    parts = {"train": learned.splits.train, "val": learned.splits.val, "test": learned.splits.test}
-    on_val = {name: c.val for name, c in learned.candidates.items()}
-    on_test = {kept: test} | dict([baseline] if baseline else [])
+    splits, plain, kept = learned.splits, learned.table, learned.fitted.kept
+    on_val = {name: c.val for name, c in learned.fitted.made.items()}
+    compared = gains(kept, on_val, "val") + gains(kept, {kept: test} | baselines, "test")
     if not test.target.counts_right:  # the rest needs answers that are right or wrong
-        return Insights(compared=gains(kept, on_val, "val") + gains(kept, on_test, "test"))
-    scaled = model.limits.temperature != 1.0
-    found = Insights(
-        temperature_scaling(
-            test, model.limits.temperature, len(learned.splits.val) if scaled else 0
-        ),
-        doubts(model, state.job.trust, test, table.x),
-        gains(kept, on_val, "val") + gains(kept, on_test, "test"),
-    )
+        return Insights(compared=compared)
+    model = learned.kept.fitted.model
+    temperature = model.limits.temperature
+    calibration_rows = len(splits.val) if temperature != 1.0 else 0
+    scaling = temperature_scaling(test, temperature, calibration_rows)
+    insights = Insights(scaling, doubts(model, state.job.trust, test, table.x), compared)
     if plain is None:  # a network from scratch has no cached features
-        return found
-    chosen = learned.candidates["head"].fitted.chosen
+        return insights
+    chosen = learned.fitted.made["head"].fitted.chosen
     l2 = float(chosen["l2"]) if chosen["head"] == "logistic" else USUAL_L2  # ridge: another scale
-    where = {id: name for name, part in parts.items() for id in part.ids}
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     return replace(
-        found,
-        learning_curve=learning_curve(
-            l2, plain.of(learned.splits.train), plain.of(learned.splits.val)
-        ),
+        insights,
+        learning_curve=learning_curve(l2, plain.of(splits.train), plain.of(splits.val)),
         mistakes=mistakes(l2, plain),
         outliers=outliers(plain),
-        map=embedding_map(plain, where),
+        map=embedding_map(plain, {id: name for name, part in parts.items() for id in part.ids}),
     )
 
 
@@ -360,10 +335,10 @@ def _refuse_changed(state: RunState, rows: Dataset) -> None:
 
 def _tell_kept(state: RunState, learned: _Learned) -> None:
     """Report which of several candidates is saved, and why."""
-    candidates, kept = learned.candidates, learned.kept
-    if len(candidates) > 1:
-        shown = ", ".join(f"{name} {c.merit[0]:.3f}" for name, c in candidates.items())
-        why = _why_kept(state.job, kept, best_of(candidates))
+    made, kept = learned.fitted.made, learned.fitted.kept
+    if len(made) > 1:
+        shown = ", ".join(f"{name} {c.merit[0]:.3f}" for name, c in made.items())
+        why = _why_kept(state.job, kept, best_of(made))
         name = learned.splits.train.target.merit_name
         state.tell("kept", f"{kept} ({name} on validation: {shown}){why}")
 
@@ -378,53 +353,43 @@ def _why_kept(job: Job, kept: str, best: str) -> str:
     return f"{why}: --strategy auto keeps the better one"
 
 
-def _gain(candidates: Mapping[str, Candidate], kept: str) -> Estimate | None:
+def _gain(fitted: Candidates) -> Estimate | None:
     """Compare the kept candidate with the other on validation; None without another."""
-    others = [c.val for name, c in candidates.items() if name != kept]
+    others = [c.val for name, c in fitted.made.items() if name != fitted.kept]
     if not others or not len(others[0]):
         return None
-    return compare(candidates[kept].val, others[0])
+    return compare(fitted.made[fitted.kept].val, others[0])
 
 
-def _judged(
-    state: RunState,
-    test: Predictions,
-    kept: Candidate,
-    baseline: tuple[str, Predictions] | None,
-) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
-    """Evaluate the kept candidate on test and validation, and the baseline on test."""
-    target, said = kept.fitted.model.target, {"test": test, "val": kept.val}
-    evaluations = {part: evaluate_predictions(p, fitted=target) for part, p in said.items()}
-    beside = dict([baseline]) if baseline else {}
-    return evaluations, {n: evaluate_predictions(p, fitted=target) for n, p in beside.items()}
-
-
-def _write_evaluation(
-    state: RunState,
-    kept: str,
-    evaluations: dict[str, Evaluation],
+def _evaluated(
+    learned: _Learned,
     on_val: dict[str, Evaluation],
-    baselines: dict[str, Evaluation],
-) -> None:
-    found = RunEvaluation(
-        test=evaluations["test"],
-        val=evaluations["val"],
-        kept=kept,
+    test: Predictions,
+    baselines: dict[str, Predictions],
+) -> RunEvaluation:
+    """Evaluate the kept candidate on test and validation, and the baseline on test.
+
+    on_val: of the candidates before limits were fitted.
+    """
+    evaluate = partial(evaluate_predictions, fitted=learned.kept.fitted.model.target)
+    return RunEvaluation(
+        test=evaluate(test),
+        val=evaluate(learned.kept.val),
+        kept=learned.fitted.kept,
         candidates_on_val=on_val,
-        baselines_on_test=baselines,
+        baselines_on_test={name: evaluate(p) for name, p in baselines.items()},
     )
-    write_json(state.out / "evaluation.json", found.to_plain())
 
 
-def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> RunRecipe:
+def _recipe(job: Job, learned: _Learned, gain: Estimate | None) -> RunRecipe:
     """Return all choices, "auto" resolved, and the versions; nothing that depends on the time."""
-    backbone, candidates = learned.prepared.start.backbone, learned.candidates
+    backbone, candidates = learned.prepared.start.backbone, learned.fitted.made
     return RunRecipe(
         data=job.source,
         data_licence=job.data_licence,
         backbone=job.backbone,
         weights=WeightsOrigin(job.weights, backbone.card.origin, backbone.fingerprint()),
-        strategy=KeptStrategy(job.strategy, kept, gain),
+        strategy=KeptStrategy(job.strategy, learned.fitted.kept, gain),
         recipe=Settings.of(job.recipe.resolved(backbone)),
         finetune=Settings.of(learned.prepared.settings) if job.strategy != "extract" else None,
         augment=Settings.of(job.augment),
@@ -437,15 +402,8 @@ def _recipe(job: Job, learned: _Learned, kept: str, gain: Estimate | None) -> Ru
         seed=job.split.seed,
         language=job.language,
         device=job.runtime.resolved().device,
-        phases={name: _phase(c.fitted.count) for name, c in candidates.items()},
+        phases={name: c.fitted.count for name, c in candidates.items()},
         versions={"python": sys.version.split()[0], **versions()},
-    )
-
-
-def _phase(count: Count) -> PhaseSize:
-    return PhaseSize(
-        frozen=ParameterCount(count.frozen, count.frozen_tensors),
-        trainable=ParameterCount(count.trainable, count.trainable_tensors),
     )
 
 

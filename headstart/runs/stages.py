@@ -135,11 +135,12 @@ def _recorded(path: Path, settings: FineTune) -> Precision | None:
     """
     asked = settings.cut_precision
     precisions = get_args(Precision) if asked == "auto" else (asked,)
-    known: dict[str, Precision | None] = {json.dumps({"precision": p}): p for p in precisions}
-    known[json.dumps({"precision": None})] = None
     try:
-        return known[json.dumps(json.loads(read_bytes(path)))]
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+        plain = json.loads(read_bytes(path))
+        if plain not in [{"precision": precision} for precision in (None, *precisions)]:
+            raise ValueError(plain)
+        return plain["precision"]
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{path} must hold the precision at the cut that this run decided on at its beginning "
             f"({' or '.join(precisions)}, or null for none), and holds something else. Remove it "
@@ -156,16 +157,16 @@ def train_scratch(state: RunState, backbone: Backbone, splits: Splits) -> Candid
 
 def train_baseline(
     state: RunState, untrained: Backbone | None, splits: Splits
-) -> tuple[str, Predictions] | None:
-    """Train the baseline from random weights; returns its name and its test predictions.
+) -> dict[str, Predictions]:
+    """Train the baseline, if there is one; returns its test predictions by its name.
 
     The schedule is the tutorials' for training from scratch, not that of the second phase.
     """
     if untrained is None:
-        return None
+        return {}
     with state.clock("baseline"):
         settings = replace(SCRATCH, seed=state.job.finetune.seed)
         spec = replace(state.job.spec, finetune=settings)
         model = from_scratch(spec, untrained, splits, state.context, "baseline").model
         predictions = model.predict_table(state.features(model, splits.test))
-        return f"{untrained.card.name} from scratch", predictions
+        return {f"{untrained.card.name} from scratch": predictions}

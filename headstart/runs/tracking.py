@@ -124,8 +124,7 @@ def _curves(history: Sequence[Epoch]) -> Iterator[Point]:
 
 
 def _figures(found: RunEvaluation) -> Iterator[tuple[str, float]]:
-    parts = {"test": found.test} | ({"val": found.val} if found.val else {})
-    for part, evaluation in parts.items():
+    for part, evaluation in found.parts.items():
         for name in evaluation.target.shown or evaluation.metrics:
             if estimate := evaluation.metrics[name]:
                 yield f"{part}/{name}", estimate.value

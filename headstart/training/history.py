@@ -1,8 +1,13 @@
-"""The lines of history.csv, one per epoch. Imports no PyTorch, because reports read them too."""
+"""The lines of history.csv, one per epoch, and the number of parameters that a phase trains.
+
+Imports no PyTorch, because reports read them too.
+"""
 
 import csv
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from headstart.base.values import Record
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,23 @@ class Epoch:
         """Return the measured values by name."""
         named = {name: getattr(self, name) for name in (*MEASURED, "seconds")}
         return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class ParameterCount(Record):
+    parameters: int
+    tensors: int = 0
+
+
+@dataclass(frozen=True)
+class Count(Record):
+    """The parameters that a phase leaves frozen and those that it trains.
+
+    Statistics of normalisation layers count as frozen, as in Keras.
+    """
+
+    frozen: ParameterCount
+    trainable: ParameterCount
 
 
 HISTORY = tuple(f.name for f in fields(Epoch))

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,19 +14,7 @@ from headstart.heads.head import Head, TunableHead
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
 from headstart.heads.specs import TrainedSpec
-
-
-@dataclass(frozen=True)
-class Count:
-    """Numbers of parameters and tensors that a phase trains and that it leaves frozen.
-
-    Statistics of normalisation layers count as frozen, as in Keras.
-    """
-
-    trainable: int
-    trainable_tensors: int
-    frozen: int
-    frozen_tensors: int
+from headstart.training.history import Count, ParameterCount
 
 
 class Network(nn.Module):
@@ -92,9 +79,9 @@ def count(whole: Sequence[nn.Module], network: Network) -> Count:
     """Count what the network trains and leaves frozen of `whole` (the backbone, the head)."""
     learning = [p for p in network.parameters() if p.requires_grad]
     every = [t for m in whole for n, t in m.state_dict().items() if not n.endswith("_tracked")]
-    trainable = sum(p.numel() for p in learning)
-    frozen = sum(t.numel() for t in every) - trainable
-    return Count(trainable, len(learning), frozen, len(every) - len(learning))
+    trainable = ParameterCount(sum(p.numel() for p in learning), len(learning))
+    frozen = sum(t.numel() for t in every) - trainable.parameters
+    return Count(ParameterCount(frozen, len(every) - len(learning)), trainable)
 
 
 def new_head(spec: TrainedSpec, features: int, classes: int, seed: int) -> nn.Sequential:
