@@ -1,24 +1,33 @@
-"""Blocks of a section of the page; the template renders each by its kind."""
+"""Blocks of a section of the page; the template renders each by the name of its class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-Block = Any  # one of the values below
+from markupsafe import Markup
+
+from headstart.modalities.images.thumbnails import Album
+from headstart.reporting.words import Words, data, path_line
+
+
+class PageBlock:
+    """A part of a section."""
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(PageBlock):
     """A paragraph. tone: "lead", "note", "empty" (the reason why nothing is shown) or ""."""
 
-    kind: ClassVar[str] = "text"
     text: str
     tone: str = ""
 
 
 @dataclass(frozen=True)
-class Heading:
-    kind: ClassVar[str] = "heading"
+class Heading(PageBlock):
     text: str
 
 
@@ -32,16 +41,14 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Tiles:
-    kind: ClassVar[str] = "tiles"
+class Tiles(PageBlock):
     tiles: Sequence[Tile]
 
 
 @dataclass(frozen=True)
-class TableBlock:
+class TableBlock(PageBlock):
     """head: one cell per column. left: columns of text, aligned to the left."""
 
-    kind: ClassVar[str] = "table"
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
     left: Sequence[int] = (0,)
@@ -57,23 +64,20 @@ class Bar:
 
 @dataclass(frozen=True)
 class PictureCard:
-    """A picture with lines below it. mark: "right", "wrong" or "". verdict: the mark as text."""
+    """A picture (a data URI) with lines below it. mark: "right", "wrong" or ""."""
 
     picture: str
     lines: Sequence[str]
     mark: str = ""
-    verdict: str = ""
 
 
 @dataclass(frozen=True)
-class Gallery:
-    kind: ClassVar[str] = "gallery"
+class Gallery(PageBlock):
     cards: Sequence[PictureCard]
 
 
 @dataclass(frozen=True)
-class Pairs:
-    kind: ClassVar[str] = "pairs"
+class Pairs(PageBlock):
     groups: Sequence[Sequence[PictureCard]]
 
 
@@ -93,34 +97,22 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Figures:
-    kind: ClassVar[str] = "figures"
+class Figures(PageBlock):
     figures: Sequence[Figure]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """n: rows. share: of the rows of the class. title: tooltip."""
+class Confusion(PageBlock):
+    """rows: the number of pictures by true class and predicted class."""
 
-    n: int
-    share: float
-    title: str
-
-
-@dataclass(frozen=True)
-class Confusion:
-    kind: ClassVar[str] = "confusion"
     names: Sequence[str]
-    cells: Sequence[Sequence[Cell]]
-    truth: str
-    predicted: str
+    rows: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Map:
+class Map(PageBlock):
     """views: pairs (name, SVG of marks). facts: data of the points for the script."""
 
-    kind: ClassVar[str] = "map"
     views: Sequence[tuple[str, str]]
     keys: Sequence[Key]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -131,4 +123,20 @@ class Map:
 class Section:
     id: str
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[PageBlock]
+
+
+def card_of(album: Album, path: str, *lines: str) -> PictureCard:
+    """Return the card of a picture, with its path as the last line."""
+    return PictureCard(album.picture(path), [*lines, path_line(path)])
+
+
+def answer_card(
+    w: Words, uri: str, path: str, name: str, score: float, label: str = ""
+) -> PictureCard:
+    """Return the card of a prediction: class `name` with its score; label: the true class."""
+    lines = [Markup("{} <span class=number>{}</span>").format(data(name), w.percent(score))]
+    if label and label != name:
+        lines.append(w("test.really", label=data(label)))
+    mark = "" if not label else "right" if label == name else "wrong"
+    return PictureCard(uri, [*lines, path_line(path)], mark)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from headstart.reporting.blocks import Figure, Key
+
 WIDTH, HEIGHT = 440, 290  # about as wide as a phone, so that its text stays legible there
 LEFT, RIGHT, TOP, BOTTOM = 56, 22, 22, 46
 MAP = 600  # side of the map's square
@@ -56,16 +58,14 @@ def line_chart(
     x: Axis,
     y: Axis,
     series: Sequence[Series],
-    *,
+    keys: Sequence[Key],
     marks: Sequence[tuple[float, str]] = (),
-) -> Markup:
-    """Draw series over axes. marks: vertical lines (x, text)."""
-    fx = _scale(x, LEFT, WIDTH - RIGHT)
-    fy = _scale(y, HEIGHT - BOTTOM, TOP)
-    parts = [_grid(x, y, fx, fy)]
-    parts += [_mark(fx(at), text) for at, text in marks]
+) -> Figure:
+    """Draw series over axes, with a legend of `keys`. marks: vertical lines (x, text)."""
+    fx, fy = _scale(x, LEFT, WIDTH - RIGHT), _scale(y, HEIGHT - BOTTOM, TOP)
+    parts = [_grid(x, y, fx, fy), *(_mark(fx(at), text) for at, text in marks)]
     parts += [_series(s, fx, fy) for s in series]
-    return _svg(WIDTH, HEIGHT, "chart", title, "".join(parts))
+    return Figure(_svg(WIDTH, HEIGHT, "chart", title, "".join(parts)), title, keys)
 
 
 def scatter(points: Sequence[Point], groups: Sequence[int], label: str) -> Markup:

@@ -3,18 +3,9 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
-from markupsafe import Markup
-
-from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.blocks import (
-    Block,
-    Figure,
-    Figures,
-    Key,
-    Section,
-    Text,
-)
+from headstart.reporting.blocks import Figure, Figures, Key, PageBlock, Text
 from headstart.reporting.charts import Axis, Series, axis, line_chart
 from headstart.reporting.diagnosis import diagnose_curves
 from headstart.reporting.facts import Facts
@@ -24,11 +15,8 @@ from headstart.training.history import Epoch
 LEARNED = ("finetune", "scratch")  # phases that can be trained adversarially
 
 
-def curves_section(facts: Facts, w: Words, album: Album) -> Section:
-    return Section("curves", w("curves.title"), _curves(facts, w, facts.history))
-
-
-def _curves(facts: Facts, w: Words, lines: Sequence[Epoch]) -> list[Block]:
+def curves_section(facts: Facts, w: Words) -> list[PageBlock]:
+    lines = facts.history
     if not lines:
         return [Text(w("curves.none"), "empty")]
     if len(lines) < 2:
@@ -36,20 +24,11 @@ def _curves(facts: Facts, w: Words, lines: Sequence[Epoch]) -> list[Block]:
     tuning = facts.recipe.finetune
     reach = tuning.values.get("adversarial", 0.0) if tuning else 0.0
     attacked = bool(reach) and lines[-1].phase in LEARNED
-    keys = [Key("train", w("part.train")), Key("val", w("part.val"))]
-    tuned = [line for line in lines if line.phase == "finetune"]
-    starts = bool(tuned) and lines[0].phase == "head"
-    if starts:
-        keys.append(Key("start", w("curves.start")))
-    marks = [(float(tuned[0].epoch), str(w("curves.start_short")))] if starts else []
-    figures = [
-        Figure(_curve(w, lines, what, marks), w("curves." + what), keys)
-        for what in ("accuracy", "loss")
-    ]
-    notes = [Text(w("curves.before"), "note")] if any(line.lr is None for line in tuned) else []
+    blocks: list[PageBlock] = [Figures([_curve(w, lines, what) for what in ("accuracy", "loss")])]
+    if any(line.lr is None for line in lines if line.phase == "finetune"):
+        blocks.append(Text(w("curves.before"), "note"))
     if attacked:
-        notes.append(Text(w("curves.attacked", reach=f"{reach * 255:.3g}/255"), "note"))
-    blocks: list[Block] = [Figures(figures), *notes]
+        blocks.append(Text(w("curves.attacked", reach=f"{reach * 255:.3g}/255"), "note"))
     if attacked and lines[-1].val_loss is None:
         return blocks  # no curve to diagnose
     reading = diagnose_curves(lines, guess=_guess(facts), attacked=attacked)
@@ -62,28 +41,28 @@ def _guess(facts: Facts) -> float | None:
     return max(counts.values()) / counts.total() if counts else None
 
 
-def _curve(
-    w: Words, lines: Sequence[Epoch], what: str, marks: Sequence[tuple[float, str]]
-) -> Markup:
+def _curve(w: Words, lines: Sequence[Epoch], what: str) -> Figure:
     """Draw one line per part and phase; phases are not joined, since each is measured anew."""
-    show = w.share if what == "accuracy" else lambda v, d=3: w.number(v, d)
-    series, values = list[Series](), list[float]()
+    show = w.share if what == "accuracy" else w.number
+    series = list[Series]()
     for part in ("train", "val"):
         for phase in dict.fromkeys(line.phase for line in lines):
-            points = [
-                (float(line.epoch), _nan(getattr(line, f"{part}_{what}")))
-                for line in lines
-                if line.phase == phase
-            ]
-            notes = [
-                f"{w('part.' + part)}, {w('curves.epoch')} {x:.0f}: {show(y)}" for x, y in points
-            ]
-            values += [y for _, y in points]
+            own = [line for line in lines if line.phase == phase]
+            points = [(float(line.epoch), _nan(getattr(line, f"{part}_{what}"))) for line in own]
+            label = f"{w('part.' + part)}, {w('curves.epoch')}"
+            notes = [f"{label} {x:.0f}: {show(y)}" for x, y in points]
             series.append(Series(points, part, notes))
     epochs = [line.epoch for line in lines]
-    ticks = (lambda v: w.share(v, 0)) if what == "accuracy" else (lambda v: w.number(v, 2))
     x = Axis(str(w("curves.epoch")), min(epochs), max(epochs), lambda v: f"{v:.0f}")
-    return line_chart(w("curves." + what), x, axis("", values, ticks), series, marks=marks)
+    ticks = w.percent if what == "accuracy" else partial(w.number, digits=2)
+    y = axis("", [y for s in series for _, y in s.points], ticks)
+    keys = [Key(part, w("part." + part)) for part in ("train", "val")]
+    marks = list[tuple[float, str]]()
+    tuned = [line.epoch for line in lines if line.phase == "finetune"]
+    if tuned and lines[0].phase == "head":
+        keys.append(Key("start", w("curves.start")))
+        marks.append((tuned[0], str(w("curves.start_short"))))
+    return line_chart(w("curves." + what), x, y, series, keys, marks)
 
 
 def _nan(value: float | None) -> float:

@@ -9,18 +9,17 @@ from headstart.base.errors import HeadstartError
 from headstart.base.values import Settings
 from headstart.data.dataset import LeftOut
 from headstart.modalities.images.augment import Augment
-from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.blocks import (
     Bar,
-    Block,
     Gallery,
     Heading,
+    PageBlock,
     PictureCard,
-    Section,
     TableBlock,
     Text,
+    card_of,
 )
-from headstart.reporting.facts import Facts, Row
+from headstart.reporting.facts import Facts, Row, spread
 from headstart.reporting.words import Words, data, path_line
 
 PARTS = ("train", "val", "test")
@@ -30,7 +29,7 @@ VIEWS = 11  # augmented views shown beside their picture
 EXAMPLES = 5  # listed in a table cell
 
 
-def data_section(facts: Facts, w: Words, album: Album) -> Section:
+def data_section(facts: Facts, w: Words) -> list[PageBlock]:
     sizes = {part: len(facts.part(part)) for part in PARTS}
     lead = w(
         "data.lead",
@@ -38,43 +37,35 @@ def data_section(facts: Facts, w: Words, album: Album) -> Section:
         classes=w("count.classes", n=len(facts.classes)),
         **{part: w.count(n) for part, n in sizes.items()},
     )
-    blocks: list[Block] = [Text(lead, "lead"), _counts(facts, w)]
-    blocks += [Heading(w("data.samples")), Gallery(_samples(facts, w, album))]
-    blocks += [Heading(w("data.checks")), _findings(facts, w)]
-    blocks += [Heading(w("data.augment")), *_views(facts, w, album)]
-    return Section("data", w("data.title"), blocks)
+    return [
+        *(Text(lead, "lead"), _counts(facts, w)),
+        *(Heading(w("data.samples")), Gallery(_samples(facts))),
+        *(Heading(w("data.checks")), _findings(facts, w)),
+        *(Heading(w("data.augment")), *_views(facts, w)),
+    ]
 
 
 def _counts(facts: Facts, w: Words) -> TableBlock:
     counts = Counter((row.label, row.part) for row in facts.rows)
     names = list(dict.fromkeys([*facts.classes, *(row.label for row in facts.rows)]))
-    totals = {name: sum(counts[name, part] for part in PARTS) for name in names}
-    most = max(totals.values(), default=0) or 1
+    sizes = [[counts[name, part] for part in PARTS] for name in names]
+    most = max(map(sum, sizes), default=0) or 1
     rows = [
-        [
-            data(name),
-            *(w.count(counts[name, part]) for part in PARTS),
-            w.count(totals[name]),
-            Bar([counts[name, part] / most for part in PARTS]),
-        ]
-        for name in names
+        [data(name), *map(w.count, [*own, sum(own)]), Bar([n / most for n in own])]
+        for name, own in zip(names, sizes, strict=True)
     ]
     head = [w("test.class"), *(w("part." + part) for part in PARTS), w("data.all"), w("data.bar")]
     return TableBlock(head, rows, left=(0, 5))
 
 
-def _samples(facts: Facts, w: Words, album: Album) -> list[PictureCard]:
+def _samples(facts: Facts) -> list[PictureCard]:
     """Pick the same number of training rows per class, evenly spread, at most SAMPLES in all."""
     by_class = defaultdict[str, list[Row]](list)
     for row in facts.part("train"):
         by_class[row.label].append(row)
     each = max(1, min(EACH, SAMPLES // max(1, len(by_class))))
-    picked = [row for rows in by_class.values() for row in _spread(rows, each)][:SAMPLES]
-    return [PictureCard(album.picture(r.path), [data(r.label), path_line(r.path)]) for r in picked]
-
-
-def _spread(rows: Sequence[Row], n: int) -> list[Row]:
-    return [rows[i * len(rows) // n] for i in range(n)] if len(rows) > n else list(rows)
+    picked = [row for rows in by_class.values() for row in spread(rows, each)][:SAMPLES]
+    return [card_of(facts.album, row.path, data(row.label)) for row in picked]
 
 
 def _findings(facts: Facts, w: Words) -> TableBlock:
@@ -110,12 +101,12 @@ def _examples(w: Words, found: Sequence[str]) -> Markup:
     return Markup("<br>").join(lines)
 
 
-def _views(facts: Facts, w: Words, album: Album) -> list[Block]:
+def _views(facts: Facts, w: Words) -> list[PageBlock]:
     try:
         augment = facts.recipe.augment.spec(Augment) if facts.recipe.augment.kind else Augment()
         if not augment.active:
             return [Text(w("data.no_augment"), "empty")]
-        shown = _first_views(facts, album, augment)
+        shown = _first_views(facts, augment)
     except HeadstartError:  # settings of another version, or no torchvision
         return [Text(w("data.augment_undrawn"), "empty")]
     if not shown:
@@ -129,9 +120,9 @@ def _views(facts: Facts, w: Words, album: Album) -> list[Block]:
     return [Text(note, "note"), Gallery(cards)]
 
 
-def _first_views(facts: Facts, album: Album, augment: Augment) -> tuple[str, list[str]] | None:
+def _first_views(facts: Facts, augment: Augment) -> tuple[str, list[str]] | None:
     """Return the path and views of the first readable training picture among EXAMPLES."""
     for row in facts.part("train")[:EXAMPLES]:
-        if cells := album.views(row.path, augment, VIEWS, facts.recipe.seed):
+        if cells := facts.album.views(row.path, augment, VIEWS, facts.recipe.seed):
             return row.path, cells
     return None

@@ -1,8 +1,8 @@
 """The files of a finished run's folder, read into one frozen value."""
 
 import csv
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from headstart.data.findings import Findings
 from headstart.evaluation.insights import Insights
 from headstart.explaining.pixels.robustness import RobustnessResults
 from headstart.explaining.pixels.saved import ExplainedRows
+from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.run_files import RunEvaluation, RunRecipe, Timings
 from headstart.targets.predictions import Predictions, read_predictions
 from headstart.training.history import Epoch, read_history
@@ -36,8 +37,8 @@ class Facts:
     """All data of the page.
 
     rows: of the three parts. test: predictions of the test rows. card: of the backbone; None if
-    missing. robustness: None if it was not measured. sources: the picture of each path. Lone
-    surrogates in texts are escaped as \\udcXX, as in the tables of a run.
+    missing. robustness: None if it was not measured. Lone surrogates in texts are escaped as
+    \\udcXX, as in the tables of a run.
     """
 
     recipe: RunRecipe
@@ -47,11 +48,11 @@ class Facts:
     test: Predictions
     evaluation: RunEvaluation
     timings: Timings
+    album: Album
     card: Card | None = None
     insights: Insights = Insights()
     explained: ExplainedRows = ExplainedRows()
     robustness: RobustnessResults | None = None
-    sources: Mapping[str, Path | CheckedFile] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,23 +73,28 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
             f"A report is made of a finished run, and {run} has no timings.json, which a run "
             f"writes last: name the folder that `headstart train --out` made."
         )
-    evaluation = _value(run / "evaluation.json", RunEvaluation)
+    evaluation = _read(run / "evaluation.json", _record(RunEvaluation))
     return Facts(
-        recipe=_value(run / "recipe.json", RunRecipe),
+        recipe=_read(run / "recipe.json", _record(RunRecipe)),
         rows=_read(run / "splits.csv", _rows),
-        checks=_value(run / "checks.json", Findings),
+        checks=_read(run / "checks.json", _record(Findings)),
         history=_read(run / "history.csv", read_history),
         test=_read(
             run / "predictions.csv", lambda path: read_predictions(path, evaluation.test.target)
         ),
         evaluation=evaluation,
-        timings=_value(run / "timings.json", Timings),
-        card=_card(run / "model" / "card.json"),
-        insights=_optional(run / "insights.json", Insights) or Insights(),
-        explained=_optional(run / "explained.json", ExplainedRows) or ExplainedRows(),
-        robustness=_optional(run / "robustness.json", RobustnessResults),
-        sources={spelt(name): path for name, path in sources.items()},
+        timings=_read(run / "timings.json", _record(Timings)),
+        album=Album({spelt(name): path for name, path in sources.items()}),
+        card=_optional(run / "model" / "card.json", _card),
+        insights=_optional(run / "insights.json", _record(Insights)) or Insights(),
+        explained=_optional(run / "explained.json", _record(ExplainedRows)) or ExplainedRows(),
+        robustness=_optional(run / "robustness.json", _record(RobustnessResults)),
     )
+
+
+def spread(rows: Sequence[T], n: int) -> Sequence[T]:
+    """Return at most n rows at even steps."""
+    return [rows[i * len(rows) // n] for i in range(n)] if len(rows) > n else rows
 
 
 def spelt(text: str) -> str:
@@ -112,22 +118,16 @@ def _unfinished(path: Path, what: str) -> DataError:
     )
 
 
-def _value(path: Path, kind: type[T]) -> T:
-    return _read(path, lambda file: read_value(file, kind, spelt))
+def _optional(path: Path, reader: Callable[[Path], T]) -> T | None:
+    return _read(path, reader) if path.is_file() else None
 
 
-def _optional(path: Path, kind: type[T]) -> T | None:
-    return _value(path, kind) if path.is_file() else None
+def _record(kind: type[T]) -> Callable[[Path], T]:
+    return lambda path: read_value(path, kind, spelt)
 
 
 def _card(path: Path) -> Card | None:
-    """Read a card; None if it is missing, or its kind of input is not installed."""
-    if not path.is_file():
-        return None
-    return _read(path, _known_card)
-
-
-def _known_card(path: Path) -> Card | None:
+    """Read a card; None if its kind of input is not installed."""
     try:
         return card_from_plain(read_json(path, spelt))
     except UnknownName:
@@ -136,16 +136,10 @@ def _known_card(path: Path) -> Card | None:
 
 def _rows(path: Path) -> tuple[Row, ...]:
     """Read the rows of the three parts; rows in no part are skipped."""
-    lines = _table(path, "path", "label", "part")
-    return tuple(
-        Row(restored(r["path"]), restored(r["label"]), r["part"]) for r in lines if r["part"]
-    )
-
-
-def _table(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Read the lines of a CSV table; raises ValueError if a column is missing."""
     with open(path, encoding="utf-8", newline="") as f:
-        reader = csv.DictReader(f)
-        if missing := set(columns) - set(reader.fieldnames or ()):
+        lines = csv.DictReader(f)
+        if missing := {"path", "label", "part"} - set(lines.fieldnames or ()):
             raise ValueError(f"it has no column {min(missing)!r}")
-        return list(reader)
+        return tuple(
+            Row(restored(r["path"]), restored(r["label"]), r["part"]) for r in lines if r["part"]
+        )

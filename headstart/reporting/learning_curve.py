@@ -6,14 +6,7 @@ from dataclasses import replace
 from markupsafe import Markup
 
 from headstart.evaluation.learning_curve import CurvePoint, LearningCurve
-from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.blocks import (
-    Figure,
-    Figures,
-    Key,
-    Section,
-    Text,
-)
+from headstart.reporting.blocks import Figure, Figures, Key, PageBlock, Text
 from headstart.reporting.charts import Series, axis, line_chart
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words
@@ -21,17 +14,13 @@ from headstart.reporting.words import Words
 HARDLY = 0.005  # accuracy: a smaller gain is not worth new labels
 
 
-def more_data_section(facts: Facts, w: Words, album: Album) -> Section:
+def more_data_section(facts: Facts, w: Words) -> list[PageBlock]:
     curve = facts.insights.learning_curve
     if curve is None or not curve.points:
-        return Section("more-data", w("more.title"), [Text(w("more.none"), "empty")])
+        return [Text(w("more.none"), "empty")]
     note = w("more.explained", on=w.named("part", curve.judged_on), n=curve.n)
-    blocks = [
-        Text(_would_help(w, curve), "lead"),
-        Figures([_data_curve(w, curve)]),
-        Text(note, "note"),
-    ]
-    return Section("more-data", w("more.title"), blocks)
+    figures = Figures([_data_curve(w, curve)])
+    return [Text(_would_help(w, curve), "lead"), figures, Text(note, "note")]
 
 
 def _would_help(w: Words, curve: LearningCurve) -> Markup:
@@ -65,14 +54,10 @@ def _data_curve(w: Words, curve: LearningCurve) -> Figure:
         drawn.append(_series(w, [start, curve.projection], "val"))
         keys.append(Key("val", w("more.projected")))
     values = [v for s in drawn for pair in s.band for v in pair]
-    x = axis(
-        str(w("more.rows")),
-        [0, *(p[0] for s in drawn for p in s.points)],
-        lambda v: w.count(int(v)),
-    )
-    y = axis(str(w("metric.accuracy")), values, lambda v: w.share(v, 0))
-    title = w("more.figure")
-    return Figure(line_chart(title, x, y, drawn), title, keys)
+    rows = [0, *(x for s in drawn for x, _ in s.points)]
+    x = axis(str(w("more.rows")), rows, lambda v: w.count(int(v)))
+    y = axis(str(w("metric.accuracy")), values, w.percent)
+    return line_chart(w("more.figure"), x, y, drawn, keys)
 
 
 def _series(w: Words, points: Sequence[CurvePoint], style: str) -> Series:

@@ -10,7 +10,7 @@ from headstart.base.atomic import write_text
 from headstart.base.display import escaped_page
 from headstart.base.errors import DataError, HeadstartError, MissingPackage
 from headstart.data.dataset import CheckedFile
-from headstart.modalities.images.thumbnails import COLUMNS, TILE, Album
+from headstart.modalities.images.thumbnails import COLUMNS, TILE
 from headstart.reporting.facts import Facts, read_facts
 
 
@@ -41,16 +41,15 @@ def render(facts: Facts, language: str = "en") -> str:
     """Render the page as HTML; it depends only on the facts and their pictures."""
     if find_spec("jinja2") is None:
         raise MissingPackage("jinja2", purpose="The report", extra="train")
-    from headstart.reporting.sections import SECTIONS
+    from headstart.reporting.sections import made_sections
     from headstart.reporting.words import Words
 
-    w, album = Words(language), Album(facts.sources)
-    sections = [section(facts, w, album) for section in SECTIONS]
+    w = Words(language)
     page = _template().render(
         w=w,
         language=language,
-        sections=sections,
-        missing=len(album.missing),
+        sections=made_sections(facts, w),
+        missing=len(facts.album.missing),
         style=_file("style.css"),
         script=_file("script.js"),
         tile=TILE,

@@ -6,29 +6,28 @@ from typing import Any
 
 from markupsafe import Markup
 
-from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.blocks import Bar, Block, Heading, Section, TableBlock, Text
+from headstart.reporting.blocks import Bar, Heading, PageBlock, TableBlock, Text
 from headstart.reporting.facts import Facts
 from headstart.reporting.run_files import WeightsOrigin
-from headstart.reporting.words import Words, data
+from headstart.reporting.words import Words, code, data
 
 SETTINGS = ("recipe", "finetune", "augment", "trust", "split", "checks")  # the specs in recipe.json
 LONGEST = 120  # characters shown of a setting
 
 
-def how_section(facts: Facts, w: Words, album: Album) -> Section:
-    blocks: list[Block] = [_summary(facts, w), Heading(w("how.time")), _times(facts, w)]
-    blocks += [Heading(w("how.settings")), Text(w("how.settings_note"), "note")]
-    blocks += [
-        _settings(w("how.spec." + name), settings.values, w)
-        for name in SETTINGS
-        if (settings := getattr(facts.recipe, name)) and settings.values
+def how_section(facts: Facts, w: Words) -> list[PageBlock]:
+    specs = {name: getattr(facts.recipe, name) for name in SETTINGS}
+    return [
+        _summary(facts, w),
+        *(Heading(w("how.time")), _times(facts, w)),
+        *(Heading(w("how.settings")), Text(w("how.settings_note"), "note")),
+        *(
+            _settings(w, spec.values, "how.setting", w("how.spec." + name))
+            for name, spec in specs.items()
+            if spec and spec.values
+        ),
+        *(Heading(w("how.versions")), _settings(w, facts.recipe.versions, "how.package")),
     ]
-    blocks += [
-        Heading(w("how.versions")),
-        _settings("", facts.recipe.versions, w, "how.package"),
-    ]
-    return Section("how", w("how.title"), blocks)
 
 
 def _summary(facts: Facts, w: Words) -> TableBlock:
@@ -76,21 +75,15 @@ def _times(facts: Facts, w: Words) -> TableBlock:
     return TableBlock([w("how.stage"), w("how.took"), w("how.share")], rows, left=(0, 2))
 
 
-def _settings(
-    caption: str, plain: Mapping[str, Any], w: Words, first: str = "how.setting"
-) -> TableBlock:
+def _settings(w: Words, plain: Mapping[str, Any], first: str, caption: str = "") -> TableBlock:
     flat: dict[str, Any] = {}
     for key, value in plain.items():
         inner = isinstance(value, Mapping) and "kind" in value  # a nested spec: that of the head
         flat |= {f"{key}.{k}": v for k, v in value.items()} if inner else {key: value}
-    rows = [[_code(k), _code(_short(v))] for k, v in flat.items() if k != "kind"]
+    rows = [[code(k), code(_short(v))] for k, v in flat.items() if k != "kind"]
     return TableBlock([w(first), w("how.value")], rows, left=(0, 1), caption=caption)
 
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def _code(text: str) -> Markup:
-    return Markup('<code translate="no">{}</code>').format(text)

@@ -13,24 +13,13 @@ from headstart.explaining.pixels.robustness import (
     UnderAttack,
     UnderCorruption,
 )
-from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.blocks import (
-    Block,
-    Figure,
-    Figures,
-    Heading,
-    Key,
-    Section,
-    TableBlock,
-    Text,
-)
+from headstart.reporting.blocks import Figure, Figures, Heading, Key, PageBlock, TableBlock, Text
 from headstart.reporting.charts import Axis, Series, line_chart, spark
 from headstart.reporting.facts import Facts
-from headstart.reporting.words import Words, data
+from headstart.reporting.words import Words, code, data
 from headstart.targets.target import Baseline
 
-COMMAND = Markup('<code translate="no">headstart robustness RUN</code>')
-FLAG = Markup('<code translate="no">--adversarial</code>')
+COMMAND, FLAG = code("headstart robustness RUN"), code("--adversarial")
 LEVELS = 255  # largest value of a pixel
 UNSEEN = 2  # levels: an invisible change
 FRAGILE, FIRM = 0.25, 0.75  # accuracy under attack / clean accuracy
@@ -39,32 +28,27 @@ MIDDLE = 3  # of the five strengths
 
 @dataclass(frozen=True)
 class ChangePoint:
-    """A point of a curve at one size of change. low, high: bounds of the accuracy. neighbours:
-    None without training rows."""
+    """A point of a curve at the size `x` of a change. neighbours: None without training rows."""
 
     x: float
-    accuracy: float
-    low: float
-    high: float
+    accuracy: Estimate
     neighbours: Neighbours | None
 
 
-def robustness_section(facts: Facts, w: Words, album: Album) -> Section:
-    found = facts.robustness
-    if found is None:
-        none = Text(w("robust.none", command=COMMAND), "empty")
-        return Section("robustness", w("robust.title"), [none])
-    blocks = [] if found.finished else [Text(w("robust.cut_off", command=COMMAND), "empty")]
-    guess = facts.evaluation.test.baseline
-    blocks += _attacked(w, found, guess)
-    blocks += _corrupted(w, found, guess)
-    if found.neighbours.of:
-        of, nearest = w.count(found.neighbours.of), w.count(found.neighbours.nearest)
+def robustness_section(facts: Facts, w: Words) -> list[PageBlock]:
+    results, guess = facts.robustness, facts.evaluation.test.baseline
+    if results is None:
+        return [Text(w("robust.none", command=COMMAND), "empty")]
+    cut_off = Text(w("robust.cut_off", command=COMMAND), "empty")
+    blocks: list[PageBlock] = [] if results.finished else [cut_off]
+    blocks += [*_attacked(w, results, guess), *_corrupted(w, results, guess)]
+    if results.neighbours.of:
+        of, nearest = w.count(results.neighbours.of), w.count(results.neighbours.nearest)
         blocks.append(Text(w("robust.neighbours_note", of=of, nearest=nearest), "note"))
-    return Section("robustness", w("robust.title"), blocks)
+    return blocks
 
 
-def _attacked(w: Words, found: RobustnessResults, guess: Baseline | None) -> list[Block]:
+def _attacked(w: Words, found: RobustnessResults, guess: Baseline | None) -> list[PageBlock]:
     tried = found.attacked
     if len(tried) < 2:
         return []
@@ -74,7 +58,7 @@ def _attacked(w: Words, found: RobustnessResults, guess: Baseline | None) -> lis
     ]
     head = [w("robust.epsilon"), w("metric.accuracy"), w("robust.same"), w("robust.own")]
     note = w("robust.attack_note", steps=w.count(int(found.plan.values.get("steps", 0))))
-    points = [_point(row.levels, row.accuracy, row.neighbours) for row in tried]
+    points = [ChangePoint(row.levels, row.accuracy, row.neighbours) for row in tried]
     return [
         Text(_attack_verdict(w, tried, guess), "lead"),
         Figures(_curves(w, points, "levels", guess)),
@@ -103,11 +87,12 @@ def _attack_verdict(w: Words, tried: Sequence[UnderAttack], guess: Baseline | No
     return Markup("{} {}").format(sentence, w("robust." + kind, flag=FLAG))
 
 
-def _corrupted(w: Words, found: RobustnessResults, guess: Baseline | None) -> list[Block]:
+def _corrupted(w: Words, found: RobustnessResults, guess: Baseline | None) -> list[PageBlock]:
     tried, clean = found.corrupted, found.attacked[0]
     if not tried:
         return []
-    kinds = {name: [r for r in tried if r.name == name] for name in _names(tried)}
+    names = dict.fromkeys(row.name for row in tried)
+    kinds = {name: [row for row in tried if row.name == name] for name in names}
     strengths = sorted({row.strength for row in tried})
     rows = [_by_kind(w, name, own, clean.accuracy, len(strengths)) for name, own in kinds.items()]
     head = [w("robust.what"), *map(w.count, strengths), w("robust.mean"), w("robust.drawn")]
@@ -122,17 +107,13 @@ def _corrupted(w: Words, found: RobustnessResults, guess: Baseline | None) -> li
     ]
 
 
-def _names(tried: Sequence[UnderCorruption]) -> list[str]:
-    return list(dict.fromkeys(row.name for row in tried))
-
-
 def _by_kind(
     w: Words, name: str, rows: Sequence[UnderCorruption], clean: Estimate, strengths: int
 ) -> list[Any]:
     """Return a row of the table: accuracy at each strength; empty if it was not tried."""
     shares = [row.accuracy.value for row in rows]
-    cells = [w.share(share, 0) for share in shares] + [""] * (strengths - len(shares))
-    mean = w.share(_mean(shares), 0) if len(shares) == strengths else ""
+    cells = [*map(w.percent, shares)] + [""] * (strengths - len(shares))
+    mean = w.percent(_mean(shares)) if len(shares) == strengths else ""
     return [w.named("corruption", name), *cells, mean, spark([clean.value, *shares])]
 
 
@@ -156,27 +137,23 @@ def _worst_and_best(w: Words, kinds: Mapping[str, Sequence[UnderCorruption]]) ->
 def _by_strength(clean: UnderAttack, tried: Sequence[UnderCorruption]) -> list[ChangePoint]:
     """Return the mean over corruptions at each strength, with the worst and the best as bounds."""
     value = clean.accuracy.value  # a single value: its bounds coincide
-    points = [ChangePoint(0.0, value, value, value, clean.neighbours)]
+    points = [ChangePoint(0, Estimate(value, value, value, 1), clean.neighbours)]
     for strength in sorted({row.strength for row in tried}):
         own = [row for row in tried if row.strength == strength]
         shares = [row.accuracy.value for row in own]
         moved = [row.neighbours for row in own if row.neighbours]
         mean = Neighbours(_mean([m.same for m in moved]), _mean([m.own for m in moved]))
-        around = (_mean(shares), min(shares), max(shares))
-        points.append(ChangePoint(float(strength), *around, mean if moved else None))
+        accuracy = Estimate(_mean(shares), min(shares), max(shares), len(shares))
+        points.append(ChangePoint(strength, accuracy, mean if moved else None))
     return points
-
-
-def _point(x: float, accuracy: Estimate, neighbours: Neighbours | None) -> ChangePoint:
-    return ChangePoint(float(x), accuracy.value, accuracy.low, accuracy.high, neighbours)
 
 
 def _curves(
     w: Words, points: Sequence[ChangePoint], along: str, guess: Baseline | None
 ) -> list[Figure]:
     """Draw accuracy and, if measured, neighbours against `along`: "levels" or "strength"."""
-    band = [(p.low, p.high) for p in points]
-    drawn = [_line(w, [(p.x, p.accuracy) for p in points], "train", band)]
+    band = [(p.accuracy.low, p.accuracy.high) for p in points]
+    drawn = [_line(w, [(p.x, p.accuracy.value) for p in points], "train", band)]
     keys = [Key("train", w("robust.band_" + along))]
     if guess and guess.metric:
         ends = [(p.x, guess.metric.value) for p in (points[0], points[-1])]
@@ -206,8 +183,7 @@ def _figure(
 ) -> Figure:
     last = max(4.0, *(x for series in drawn for x, _ in series.points))
     x = Axis(str(w("robust.along_" + along)), 0.0, last, lambda v: f"{v:.0f}")
-    y = Axis("", 0.0, 1.0, lambda v: w.share(v, 0))
-    return Figure(line_chart(title, x, y, drawn), title, keys)
+    return line_chart(title, x, Axis("", 0.0, 1.0, w.percent), drawn, keys)
 
 
 def _shares(w: Words, moved: Neighbours | None) -> tuple[str, str]:

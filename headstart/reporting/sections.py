@@ -1,29 +1,38 @@
-"""The sections of the page in order: each a function of facts, words and pictures."""
+"""The sections of the page in order, each a function from facts and words to its blocks."""
+
+from collections.abc import Callable
 
 from headstart.reporting.accuracy import test_section
+from headstart.reporting.blocks import PageBlock, Section
 from headstart.reporting.comparison import compared_section
 from headstart.reporting.curves import curves_section
 from headstart.reporting.data import data_section
 from headstart.reporting.embedding import map_section
 from headstart.reporting.explanations import why_section
+from headstart.reporting.facts import Facts
 from headstart.reporting.learning_curve import more_data_section
 from headstart.reporting.provenance import how_section
 from headstart.reporting.robustness import robustness_section
 from headstart.reporting.summary import answer_section
 from headstart.reporting.suspects import suspects_section
 from headstart.reporting.trust import trust_section
+from headstart.reporting.words import Words
 
-SECTIONS = (
-    answer_section,
-    data_section,
-    curves_section,
-    test_section,
-    why_section,
-    trust_section,
-    robustness_section,
-    compared_section,
-    more_data_section,
-    suspects_section,
-    map_section,
-    how_section,
-)
+SECTIONS: dict[str, Callable[[Facts, Words], list[PageBlock]]] = {
+    "answer": answer_section,
+    "data": data_section,
+    "curves": curves_section,
+    "test": test_section,
+    "why": why_section,
+    "trust": trust_section,
+    "robustness": robustness_section,
+    "compared": compared_section,
+    "more-data": more_data_section,
+    "suspects": suspects_section,
+    "map": map_section,
+    "how": how_section,
+}
+
+
+def made_sections(facts: Facts, w: Words) -> list[Section]:
+    return [Section(id, w(id + ".title"), blocks(facts, w)) for id, blocks in SECTIONS.items()]

@@ -26,6 +26,10 @@ def data(text: Any) -> Markup:
     return Markup('<span class="data" translate="no">{}</span>').format(text)
 
 
+def code(text: str) -> Markup:
+    return Markup('<code translate="no">{}</code>').format(text)
+
+
 def path_line(path: str) -> Markup:
     return Markup('<span class="path" translate="no">{}</span>').format(path)
 
@@ -71,6 +75,10 @@ class Words:
         if value is None:
             return self.texts["none"]
         return self.number(100 * value, digits) + ("%" if self.language == "en" else NARROW + "%")
+
+    def percent(self, value: float) -> str:
+        """Format a share as a whole percentage."""
+        return self.share(value, 0)
 
     def points(self, value: float) -> str:
         """Format a difference of shares in percentage points: +3.1."""
