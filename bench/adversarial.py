@@ -17,7 +17,7 @@ from harness import Bench
 
 import headstart as hs
 from headstart.evaluation.evaluation import evaluate
-from headstart.explaining.pixels.lens import lens_of
+from headstart.explaining.pixels.grad_model import grad_model_of
 from headstart.explaining.pixels.robust import drawn, robustness
 from headstart.explaining.pixels.squares import squared
 from headstart.modalities.images.examples import solar_cells
@@ -87,8 +87,8 @@ def row(
     """Accuracy on all test cells, and on few of them within each reach."""
     clean = evaluate(model.predict(every, store=None)).accuracy
     assert clean is not None
-    lens = lens_of(model)
-    found = robustness(lens, squared(lens.input, few).squares, few.y, PLAN)
+    grad_model = grad_model_of(model)
+    found = robustness(grad_model, squared(grad_model.input, few).squares, few.y, PLAN)
     reach = {f"{n}/255": round(held.accuracy.value, 3) for n, held in found.attacked.items()}
     return {"model": name, "all test cells": str(clean), **reach, "training s": round(seconds, 1)}
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import headstart as hs
 from headstart.cli.main import main as headstart
-from headstart.explaining.pixels.lens import Lens, lens_of
+from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.bundle import load_bundle
@@ -122,54 +122,61 @@ def difference(before: Path, after: Path) -> NDArray[np.int16]:
 
 
 class Outside(nn.Module):
-    """A lens as ART takes it: (N, 3, S, S), 0 to 1 -> logits."""
+    """A model as ART takes it: (N, 3, S, S), 0 to 1 -> logits."""
 
-    def __init__(self, lens: Lens) -> None:
+    def __init__(self, grad_model: GradModel) -> None:
         super().__init__()
-        self.lens = lens
+        self.grad_model = grad_model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.lens.logits((255 * x).permute(0, 2, 3, 1))
+        return self.grad_model.logits((255 * x).permute(0, 2, 3, 1))
 
 
 def by_library(bundle: Path, cells: list[Path], outside: int) -> Iterator[dict[str, object]]:
     """Ours and ART's on the same squares."""
-    lens = lens_of(load_bundle(bundle).model)
-    squares = np.stack([lens.input(decode(cell)) for cell in cells])
+    grad_model = grad_model_of(load_bundle(bundle).model)
+    squares = np.stack([grad_model.input(decode(cell)) for cell in cells])
     few = squares[:outside]
     for levels in LEVELS:
-        mine, reach = ours(lens, squares, levels), f"{levels}/255"
+        mine, reach = ours(grad_model, squares, levels), f"{levels}/255"
         pgd = by_art(
-            ProjectedGradientDescent, lens, squares, levels, eps_step=levels / 255 / 8, max_iter=20
+            ProjectedGradientDescent,
+            grad_model,
+            squares,
+            levels,
+            eps_step=levels / 255 / 8,
+            max_iter=20,
         )
-        yield row_of(f"ours, squares: PGD, {reach}", lens, squares, mine)
-        yield row_of(f"ART, squares: PGD, {reach}", lens, squares, pgd)
-        square = by_art(SquareAttack, lens, few, levels, max_iter=QUERIES)
-        yield row_of(f"ours, squares: PGD, {reach}", lens, few, mine[:outside])
-        yield row_of(f"ART, squares: Square Attack, {reach}", lens, few, square)
-        yield row_of(f"noise, squares: {reach}", lens, few, noisy(few, levels))
+        yield row_of(f"ours, squares: PGD, {reach}", grad_model, squares, mine)
+        yield row_of(f"ART, squares: PGD, {reach}", grad_model, squares, pgd)
+        square = by_art(SquareAttack, grad_model, few, levels, max_iter=QUERIES)
+        yield row_of(f"ours, squares: PGD, {reach}", grad_model, few, mine[:outside])
+        yield row_of(f"ART, squares: Square Attack, {reach}", grad_model, few, square)
+        yield row_of(f"noise, squares: {reach}", grad_model, few, noisy(few, levels))
 
 
-def ours(lens: Lens, squares: Squares, levels: int) -> Squares:
+def ours(grad_model: GradModel, squares: Squares, levels: int) -> Squares:
     def attacked(some: Tensor) -> Tensor:
-        labels = lens.logits(some).argmax(dim=1)
+        labels = grad_model.logits(some).argmax(dim=1)
         how = Attack(levels / 255)
-        return perturb(lambda x: -lead(lens.logits(x), labels), some, how)
+        return perturb(lambda x: -lead(grad_model.logits(x), labels), some, how)
 
     parts = torch.from_numpy(squares).split(8)
     return torch.cat([attacked(part) for part in parts]).to(torch.uint8).numpy()
 
 
-def by_art(kind: type, lens: Lens, squares: Squares, levels: int, **settings: float) -> Squares:
+def by_art(
+    kind: type, grad_model: GradModel, squares: Squares, levels: int, **settings: float
+) -> Squares:
     np.random.seed(0)  # ART draws from NumPy's own generator
     x = (squares / 255).astype(np.float32).transpose(0, 3, 1, 2)
     outside = PyTorchClassifier(
-        Outside(lens),
+        Outside(grad_model),
         nn.CrossEntropyLoss(),
         x.shape[1:],
-        len(lens.classes),
+        len(grad_model.classes),
         clip_values=(0, 1),
-        device_type="cpu",  # where a lens is
+        device_type="cpu",  # where the model is
     )
     attack = kind(outside, eps=levels / 255, batch_size=8, verbose=False, **settings)
     changed: NDArray[np.float32] = attack.generate(x)
@@ -181,9 +188,9 @@ def noisy(squares: Squares, levels: int) -> Squares:
     return (squares + signs).clip(0, 255).astype(np.uint8)
 
 
-def row_of(name: str, lens: Lens, before: Squares, after: Squares) -> dict[str, object]:
+def row_of(name: str, grad_model: GradModel, before: Squares, after: Squares) -> dict[str, object]:
     said = [
-        np.concatenate([lens.scores(part) for part in np.array_split(squares, len(squares))])
+        np.concatenate([grad_model.scores(part) for part in np.array_split(squares, len(squares))])
         for squares in (before, after)
     ]
     change = np.abs(after.astype(np.int16) - before)

@@ -36,9 +36,9 @@ from headstart.backbones.saved import save_backbone
 from headstart.explaining.pixels.attributing import attribute
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.deletion import deletion
-from headstart.explaining.pixels.lens import Lens, lens_of, source_lens
-from headstart.explaining.pixels.looker import looker_of
+from headstart.explaining.pixels.grad_model import GradModel, grad_model_of, source_grad_model
 from headstart.explaining.pixels.method import METHODS, Method
+from headstart.explaining.pixels.probed_model import probed_model_of
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.images.inputs import of_pictures
@@ -47,7 +47,7 @@ from headstart.models.bundle import load_bundle
 from headstart.targets.predictions import read_predictions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from patches import lens_on, on_the_patch, patched, shuffled, taught  # noqa: E402
+from patches import grad_model_on, on_the_patch, patched, shuffled, taught  # noqa: E402
 
 Row = dict[str, Any]
 BACKBONES: dict[str, Callable[[], Backbone]] = {
@@ -80,22 +80,27 @@ def main() -> None:
         rows += [*own, *(of_all(own, method) for method in args.methods if own)]
     rows += list(hidden("photographs", pretrained(), squares, args.methods, args.shuffles))
     if args.run:
-        lens = lens_of(load_bundle(args.run / "model").model)
+        grad_model = grad_model_of(load_bundle(args.run / "model").model)
         rows += list(
-            hidden("defective cells", lens, cells_of(lens, args.run, args.count), args.methods)
+            hidden(
+                "defective cells",
+                grad_model,
+                cells_of(grad_model, args.run, args.count),
+                args.methods,
+            )
         )
     bench.report(rows)
 
 
 def on_patches(name: str, start: int, args: Namespace) -> Iterator[Row]:
     """Shows that maps follow the head, and find what decides."""
-    lens = taught_lens(name, start)
-    side = lens.input.size
+    grad_model = taught_model(name, start)
+    side = grad_model.input.size
     squares, labels, places = patched(args.patched, side, seed=2)
-    said = lens.scores(squares).argmax(axis=1)
-    looker = looker_of(lens)
+    said = grad_model.scores(squares).argmax(axis=1)
+    probed = probed_model_of(grad_model)
     for method in args.methods:
-        maps = attribute(looker, squares, said, method)
+        maps = attribute(probed, squares, said, method)
         found = [on_the_patch(m.over(side), place) for m, place in zip(maps, places, strict=True)]
         yield {
             "of": name,
@@ -104,7 +109,7 @@ def on_patches(name: str, start: int, args: Namespace) -> Iterator[Row]:
             "told by": told_by(maps),
             "accuracy": round(float((said == labels).mean()), 3),
             "on the patch": float(np.mean(found)),
-            **shuffling(lens, squares, method, maps, args.shuffles),
+            **shuffling(grad_model, squares, method, maps, args.shuffles),
         }
 
 
@@ -121,22 +126,22 @@ def of_all(rows: Sequence[Row], method: Method) -> Row:
 
 
 def shuffling(
-    lens: Lens,
+    grad_model: GradModel,
     squares: NDArray[np.uint8],
     method: Method,
     maps: Sequence[Attribution],
     shuffles: int,
 ) -> dict[str, object]:
     """How much of the maps is left with the weights of the head in another order."""
-    side, few = lens.input.size, squares[:SHUFFLED]
-    said = np.array([lens.scores(s[None])[0].argmax() for s in few])
+    side, few = grad_model.input.size, squares[:SHUFFLED]
+    said = np.array([grad_model.scores(s[None])[0].argmax() for s in few])
     alike = np.array(
         [
             spearmanr(own.over(side), other.over(side), axis=None).statistic
             for seed in range(shuffles)
             for own, other in zip(
                 maps[:SHUFFLED],
-                attribute(looker_of(shuffled(lens, seed)), few, said, method),
+                attribute(probed_model_of(shuffled(grad_model, seed)), few, said, method),
                 strict=True,
             )
         ]
@@ -147,7 +152,7 @@ def shuffling(
     }
 
 
-def taught_lens(name: str, start: int) -> Lens:
+def taught_model(name: str, start: int) -> GradModel:
     """The pretrained network with a head on its frozen features; the others taught as a whole."""
     backbone = BACKBONES[name]()
     if not name.startswith("packaged"):
@@ -157,7 +162,7 @@ def taught_lens(name: str, start: int) -> Lens:
     squares, labels, _ = patched(
         256, of_pictures(backbone.card.input).size, seed=100 + start, classes=3
     )
-    bare = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
+    bare = grad_model_on(backbone, nn.Linear(backbone.card.dim, 2))
     with torch.inference_mode():
         parts = np.split(squares, len(squares) // 16)
         x = np.concatenate([bare.network(torch.from_numpy(part)).numpy() for part in parts])
@@ -165,21 +170,24 @@ def taught_lens(name: str, start: int) -> Lens:
     head = nn.Linear(backbone.card.dim, 3)
     weight, bias = torch.tensor(fitted.coef_).float(), torch.tensor(fitted.intercept_).float()
     head.load_state_dict({"weight": weight, "bias": bias})
-    return lens_on(backbone, head, ("blue", "orange", "none"))
+    return grad_model_on(backbone, head, ("blue", "orange", "none"))
 
 
 def hidden(
     what: str,
-    lens: Lens,
+    grad_model: GradModel,
     squares: NDArray[np.uint8],
     methods: Sequence[Method],
     shuffles: int = 0,
 ) -> Iterator[Row]:
     """How often hiding by the map has the smaller area under its curve."""
-    said, looker = np.array([lens.scores(s[None])[0].argmax() for s in squares]), looker_of(lens)
+    said, probed = (
+        np.array([grad_model.scores(s[None])[0].argmax() for s in squares]),
+        probed_model_of(grad_model),
+    )
     for method in methods:
-        maps = attribute(looker, squares, said, method)
-        told = [deletion(looker, s, m) for s, m in zip(squares, maps, strict=True)]
+        maps = attribute(probed, squares, said, method)
+        told = [deletion(probed, s, m) for s, m in zip(squares, maps, strict=True)]
         ours, random, centre = (
             np.array([t.area(name) for t in told]) for name in ("ours", "random", "centre")
         )
@@ -193,7 +201,7 @@ def hidden(
             "area": round(float(ours.mean()), 3),
             "random": round(float(random.mean()), 3),
             "centre": round(float(centre.mean()), 3),
-            **(shuffling(lens, squares, method, maps, shuffles) if shuffles else {}),
+            **(shuffling(grad_model, squares, method, maps, shuffles) if shuffles else {}),
         }
 
 
@@ -203,8 +211,8 @@ def told_by(maps: Sequence[Attribution]) -> str:
     return ", ".join(f"{count} {way}" for way, count in ways.most_common())
 
 
-def pretrained() -> Lens:
-    return source_lens(hs.load_backbone("packaged:efficientnet_lite0"))
+def pretrained() -> GradModel:
+    return source_grad_model(hs.load_backbone("packaged:efficientnet_lite0"))
 
 
 def photographs_of(count: int) -> NDArray[np.uint8]:
@@ -216,13 +224,13 @@ def photographs_of(count: int) -> NDArray[np.uint8]:
         return np.stack([eats(decode(path)) for path in picked])
 
 
-def cells_of(lens: Lens, run: Path, count: int) -> NDArray[np.uint8]:
+def cells_of(grad_model: GradModel, run: Path, count: int) -> NDArray[np.uint8]:
     """Test cells that are called defective: what is hidden of a sound one leaves a sound one."""
     said, cells = read_predictions(run / "predictions.csv"), solar_cells()
     there = dict(zip(cells.ids, cells.sources, strict=True))
     wanted = said.classes.index("defective")
     picked = [there[id] for id, c in zip(said.ids, said.predicted, strict=True) if c == wanted]
-    return np.stack([lens.input(decode(path)) for path in picked[:count]])
+    return np.stack([grad_model.input(decode(path)) for path in picked[:count]])
 
 
 def _from_file() -> Backbone:

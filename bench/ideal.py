@@ -17,8 +17,8 @@ from harness import Bench
 from PIL import Image
 
 import headstart as hs
+from headstart.explaining.pixels.grad_model import GradModel, source_grad_model
 from headstart.explaining.pixels.ideal import ideal, total_variation
-from headstart.explaining.pixels.lens import Lens, source_lens
 from headstart.modalities.images.decoding import Pixels, decode
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.specs import IdealPlan
@@ -34,11 +34,11 @@ def main() -> None:
     bench.flag("--steps", type=int, default=IdealPlan().steps, quick=8)
     bench.flag("--pictures", type=Path, metavar="FOLDER")
     args = bench.arguments()
-    lens = source_lens(hs.load_backbone(DEFAULT_BACKBONE))
-    judge = source_lens(hs.load_backbone(JUDGE))
+    grad_model = source_grad_model(hs.load_backbone(DEFAULT_BACKBONE))
+    judge = source_grad_model(hs.load_backbone(JUDGE))
     rows = list[dict[str, object]]()
     for name in args.classes:
-        usual, without = (one(lens, judge, name, plan) for plan in plans(args.steps))
+        usual, without = (one(grad_model, judge, name, plan) for plan in plans(args.steps))
         rows += [usual[0], without[0]]
         if args.pictures:
             side_by_side(args.pictures / f"ideal-{name}.png", usual[1], without[1])
@@ -63,15 +63,17 @@ def plans(steps: int) -> tuple[IdealPlan, IdealPlan]:
     return usual, replace(usual, tv=0.0)
 
 
-def one(lens: Lens, judge: Lens, name: str, plan: IdealPlan) -> tuple[dict[str, object], Pixels]:
+def one(
+    grad_model: GradModel, judge: GradModel, name: str, plan: IdealPlan
+) -> tuple[dict[str, object], Pixels]:
     began, worked = time.perf_counter(), time.process_time()
-    found = ideal(lens, name, plan)
+    found = ideal(grad_model, name, plan)
     seconds, worked = time.perf_counter() - began, time.process_time() - worked
     pixels = decode(as_png(found.picture))
     return {
         "class": name,
         "tv": plan.tv,
-        "score": round(score(lens, name, pixels), 4),
+        "score": round(score(grad_model, name, pixels), 4),
         "judged": round(score(judge, name, pixels), 4),
         "variation": round(total_variation(pixels), 5),
         "seconds": round(seconds, 1),
@@ -79,8 +81,10 @@ def one(lens: Lens, judge: Lens, name: str, plan: IdealPlan) -> tuple[dict[str, 
     }, pixels
 
 
-def score(lens: Lens, name: str, pixels: Pixels) -> float:
-    return float(lens.scores(lens.input(pixels)[None].copy())[0, lens.number(name)])
+def score(grad_model: GradModel, name: str, pixels: Pixels) -> float:
+    return float(
+        grad_model.scores(grad_model.input(pixels)[None].copy())[0, grad_model.number(name)]
+    )
 
 
 def as_png(pixels: Pixels) -> bytes:

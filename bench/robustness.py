@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import headstart as hs
-from headstart.explaining.pixels.lens import Lens, lens_of
-from headstart.explaining.pixels.robust import Held, Robustness, drawn, robustness
+from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
+from headstart.explaining.pixels.robust import ConditionResult, Robustness, drawn, robustness
 from headstart.explaining.pixels.squares import squared
 from headstart.features.extract import extract
 from headstart.modalities.sources import DEFAULT_BACKBONE
@@ -45,14 +45,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle, train, test = demo(args.run, Path(folder), args.backbone, args.known)
         model = load_bundle(bundle).model
-    lens, plan = lens_of(model), RobustnessPlan(rows=args.rows)
-    tried = squared(lens.input, test.take(drawn(test.y, plan.rows)))
+    grad_model, plan = grad_model_of(model), RobustnessPlan(rows=args.rows)
+    tried = squared(grad_model.input, test.take(drawn(test.y, plan.rows)))
     known = extract(model.backbone, train, store=hs.Store())
     began = time.perf_counter()
-    found = robustness(lens, tried.squares, tried.data.y, plan, known=known)
+    found = robustness(grad_model, tried.squares, tried.data.y, plan, known=known)
     seconds = time.perf_counter() - began
     few = slice(None, None, max(1, args.rows // args.outside))
-    beside = outside(lens, tried.squares[few], tried.data.y[few], plan)
+    beside = outside(grad_model, tried.squares[few], tried.data.y[few], plan)
     bench.report(
         [*attacked(found, beside), *corrupted(found)],
         {"cells": found.rows, "attacked by ART too": len(tried.data.y[few]), "seconds": seconds},
@@ -80,42 +80,49 @@ def corrupted(found: Robustness) -> list[dict[str, object]]:
     return rows
 
 
-def moved(held: Sequence[Held]) -> dict[str, float]:
+def moved(held: Sequence[ConditionResult]) -> dict[str, float]:
     """Of the nearest training cells: still the same, and of the cell's own class."""
     found = [one.neighbours for one in held if one.neighbours]
     return {name: float(np.mean([getattr(n, name) for n in found])) for name in ("same", "own")}
 
 
 class Outside(nn.Module):
-    """A lens as ART takes it: (N, 3, S, S), 0 to 1 -> logits."""
+    """A model as ART takes it: (N, 3, S, S), 0 to 1 -> logits."""
 
-    def __init__(self, lens: Lens) -> None:
+    def __init__(self, grad_model: GradModel) -> None:
         super().__init__()
-        self.lens = lens
+        self.grad_model = grad_model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.lens.logits((255 * x).permute(0, 2, 3, 1))
+        return self.grad_model.logits((255 * x).permute(0, 2, 3, 1))
 
 
 def outside(
-    lens: Lens, squares: Squares, labels: Labels, plan: RobustnessPlan
+    grad_model: GradModel, squares: Squares, labels: Labels, plan: RobustnessPlan
 ) -> dict[int, tuple[float, float]]:
     """Of each epsilon, the share that is still right after our attack and after ART's."""
     only = RobustnessPlan(epsilons=plan.epsilons, steps=plan.steps, corruptions=())
-    ours = robustness(lens, squares, labels, only)
+    ours = robustness(grad_model, squares, labels, only)
     return {
-        levels: (ours.attacked[levels].accuracy.value, by_art(lens, squares, labels, levels, plan))
+        levels: (
+            ours.attacked[levels].accuracy.value,
+            by_art(grad_model, squares, labels, levels, plan),
+        )
         for levels in plan.levels[1:]
     }
 
 
 def by_art(
-    lens: Lens, squares: Squares, labels: Labels, levels: int, plan: RobustnessPlan
+    grad_model: GradModel, squares: Squares, labels: Labels, levels: int, plan: RobustnessPlan
 ) -> float:
     np.random.seed(0)  # ART draws from NumPy's own generator
     x = (squares / 255).astype(np.float32).transpose(0, 3, 1, 2)
     model = PyTorchClassifier(
-        Outside(lens), nn.CrossEntropyLoss(), x.shape[1:], len(lens.classes), clip_values=(0, 1)
+        Outside(grad_model),
+        nn.CrossEntropyLoss(),
+        x.shape[1:],
+        len(grad_model.classes),
+        clip_values=(0, 1),
     )
     epsilon = levels / 255
     attack = ProjectedGradientDescent(
@@ -129,7 +136,7 @@ def by_art(
     )
     changed = attack.generate(x, labels)
     whole = np.rint(255 * changed).astype(np.uint8).transpose(0, 2, 3, 1)
-    return float((lens.scores(whole).argmax(axis=1) == labels).mean())
+    return float((grad_model.scores(whole).argmax(axis=1) == labels).mean())
 
 
 if __name__ == "__main__":

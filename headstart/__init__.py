@@ -52,22 +52,22 @@ if TYPE_CHECKING:
     from headstart.explaining.pixels.explanation import explain as explain
     from headstart.explaining.pixels.explanation import explain_run as explain_run
     from headstart.explaining.pixels.explanation import explained as explained
-    from headstart.explaining.pixels.explanation import told_rows as told_rows
+    from headstart.explaining.pixels.explanation import rows_to_explain as rows_to_explain
     from headstart.explaining.pixels.fooling import Fooling as Fooling
     from headstart.explaining.pixels.fooling import fool as fool
+    from headstart.explaining.pixels.grad_model import GradModel as GradModel
+    from headstart.explaining.pixels.grad_model import grad_model_of as grad_model_of
+    from headstart.explaining.pixels.grad_model import source_grad_model as source_grad_model
     from headstart.explaining.pixels.ideal import Ideal as Ideal
     from headstart.explaining.pixels.ideal import ascend as ascend
     from headstart.explaining.pixels.ideal import ideal as ideal
     from headstart.explaining.pixels.ideal import total_variation as total_variation
     from headstart.explaining.pixels.ideal_plan import IdealPlan as IdealPlan
-    from headstart.explaining.pixels.lens import Lens as Lens
-    from headstart.explaining.pixels.lens import lens_of as lens_of
-    from headstart.explaining.pixels.lens import source_lens as source_lens
-    from headstart.explaining.pixels.looker import Looker as Looker
-    from headstart.explaining.pixels.looker import looker_of as looker_of
     from headstart.explaining.pixels.overlay import draw_explanation as draw_explanation
     from headstart.explaining.pixels.overlay import png_of as png_of
-    from headstart.explaining.pixels.robust import Held as Held
+    from headstart.explaining.pixels.probed_model import ProbedModel as ProbedModel
+    from headstart.explaining.pixels.probed_model import probed_model_of as probed_model_of
+    from headstart.explaining.pixels.robust import ConditionResult as ConditionResult
     from headstart.explaining.pixels.robust import Robustness as Robustness
     from headstart.explaining.pixels.robust import drawn as drawn
     from headstart.explaining.pixels.robust import robustness as robustness
@@ -180,14 +180,14 @@ _HOME = {
         "explain",
         "explain_run",
         "explained",
-        "told_rows",
+        "rows_to_explain",
     ],
     "headstart.explaining.neighbours": ["Neighbour", "nearest"],
     "headstart.explaining.pixels.overlay": ["draw_explanation", "png_of"],
-    "headstart.explaining.pixels.lens": ["Lens", "lens_of", "source_lens"],
-    "headstart.explaining.pixels.looker": ["Looker", "looker_of"],
+    "headstart.explaining.pixels.grad_model": ["GradModel", "grad_model_of", "source_grad_model"],
+    "headstart.explaining.pixels.probed_model": ["ProbedModel", "probed_model_of"],
     "headstart.explaining.pixels.robust": [
-        "Held",
+        "ConditionResult",
         "Robustness",
         "drawn",
         "robustness",

@@ -7,7 +7,7 @@ from torch import nn
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.entry import WholeNetwork
-from headstart.explaining.pixels.lens import Lens, Squares
+from headstart.explaining.pixels.grad_model import GradModel, Squares
 from headstart.modalities.images.inputs import of_pictures
 
 PATCH = 4  # patches that go into a side
@@ -40,7 +40,7 @@ def patched(
     return squares.clip(0, 255).astype(np.uint8), labels, places
 
 
-def taught(backbone: Backbone, steps: int = 60, lr: float = 2e-3, start: int = 0) -> Lens:
+def taught(backbone: Backbone, steps: int = 60, lr: float = 2e-3, start: int = 0) -> GradModel:
     """The whole network trained to tell the patches apart, on pictures made afresh each step.
 
     Another start has another head and other pictures, and gives another network, just as right.
@@ -58,13 +58,15 @@ def taught(backbone: Backbone, steps: int = 60, lr: float = 2e-3, start: int = 0
         descent.zero_grad()
         nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
         descent.step()
-    return lens_on(backbone, head, ("blue", "orange", "none"))
+    return grad_model_on(backbone, head, ("blue", "orange", "none"))
 
 
-def lens_on(backbone: Backbone, head: nn.Module, classes: tuple[str, ...] = ("a", "b")) -> Lens:
+def grad_model_on(
+    backbone: Backbone, head: nn.Module, classes: tuple[str, ...] = ("a", "b")
+) -> GradModel:
     network = WholeNetwork(backbone.module, backbone.card.input)
     network.eval().requires_grad_(False)
-    return Lens(backbone, network, head.eval().requires_grad_(False), classes)
+    return GradModel(backbone, network, head.eval().requires_grad_(False), classes)
 
 
 def on_the_patch(smooth: NDArray[np.float32], place: NDArray[np.int64]) -> bool:
@@ -78,12 +80,12 @@ def on_the_patch(smooth: NDArray[np.float32], place: NDArray[np.int64]) -> bool:
     return bool(top <= y < top + side and left <= x < left + side)
 
 
-def shuffled(lens: Lens, seed: int) -> Lens:
+def shuffled(grad_model: GradModel, seed: int) -> GradModel:
     """The same with the weights of its head in another order."""
-    (layer,) = (m for m in lens.head.modules() if isinstance(m, nn.Linear))
+    (layer,) = (m for m in grad_model.head.modules() if isinstance(m, nn.Linear))
     mixed = torch.randperm(layer.weight.numel(), generator=torch.Generator().manual_seed(seed))
     head = nn.Linear(layer.in_features, layer.out_features)
     head.load_state_dict(
         {"weight": layer.weight.flatten()[mixed].view_as(layer.weight), "bias": layer.bias}
     )
-    return lens_on(lens.backbone, head, lens.classes)
+    return grad_model_on(grad_model.backbone, head, grad_model.classes)

@@ -22,7 +22,7 @@ from headstart.cli.main import main
 from headstart.cli.opening import named_after
 from headstart.explaining.pixels import triptych as drawing
 from headstart.explaining.pixels.fooling import Aim, Fooling, distance, fool
-from headstart.explaining.pixels.lens import Lens, lens_of, source_lens
+from headstart.explaining.pixels.grad_model import GradModel, grad_model_of, source_grad_model
 from headstart.explaining.pixels.squaring import MOST, squaring, weights
 from headstart.explaining.pixels.triptych import write_fooling
 from headstart.features.extract import extract
@@ -81,9 +81,9 @@ def model(bundle: Path) -> hs.Model:
 
 
 def attacked(model: hs.Model, picture: Pixels, attack: Attack, target: str = "") -> Fooling:
-    lens = lens_of(model)
-    goal = lens.number(target) if target else None
-    return fool(lens, answerer(model), picture, attack, target=goal)
+    grad_model = grad_model_of(model)
+    goal = grad_model.number(target) if target else None
+    return fool(grad_model, answerer(model), picture, attack, target=goal)
 
 
 def resized(pixels: Pixels, *passes: tuple[str, NDArray[np.float32]]) -> NDArray[np.float64]:
@@ -235,11 +235,11 @@ def test_a_model_that_knows_its_limits_is_attacked_within_them(
     model: hs.Model, folder: Path
 ) -> None:
     """Where an attack that ignores them is found out."""
-    picture, lens = pixels_of(50, 40, seed=1), lens_of(model)
+    picture, grad_model = pixels_of(50, 40, seed=1), grad_model_of(model)
     seen = Seen.of(extract(model.backbone, hs.read(folder / "data")).x)
 
     def away(pixels: Pixels) -> float:
-        x, *_ = answerer(model).engine(lens.input.prepare(pixels))
+        x, *_ = answerer(model).engine(grad_model.input.prepare(pixels))
         return float(seen.distance(x)[0])
 
     blunt = attacked(model, picture, REACH)
@@ -263,7 +263,7 @@ def test_a_model_that_must_be_sure_is_made_sure(model: hs.Model, folder: Path) -
 
 def test_of_many_classes_it_climbs_until_the_score_is_what_is_asked(model: hs.Model) -> None:
     """Behind a temperature, what each of the others keeps of the score adds up."""
-    bare = replace(lens_of(model), network=nn.Identity(), head=nn.Identity())
+    bare = replace(grad_model_of(model), network=nn.Identity(), head=nn.Identity())
     seen = Seen.of(np.eye(100, dtype=np.float32))
     limits = Limits(temperature=2.0, confidence=0.9, far=2.0, seen=seen)
     logits, short = torch.zeros(1, 100), 0.85
@@ -327,7 +327,7 @@ def squares(model: hs.Model) -> Tensor:
 
 
 def test_an_independent_library_fools_it_as_often(model: hs.Model, squares: Tensor) -> None:
-    logits = lens_of(model).logits
+    logits = grad_model_of(model).logits
     ours = by_us(logits, squares, 1)
     reach = {"eps": 1 / 255, "eps_step": 1 / 8 / 255, "max_iter": 20}
     theirs = by_art("ProjectedGradientDescent", logits, squares, **reach)
@@ -338,7 +338,7 @@ def test_an_independent_library_fools_it_as_often(model: hs.Model, squares: Tens
 
 
 def test_gradients_are_not_masked(model: hs.Model, squares: Tensor) -> None:
-    logits, few = lens_of(model).logits, squares[:40]
+    logits, few = grad_model_of(model).logits, squares[:40]
     by_gradients, without = by_and_without_gradients(logits, few)
     assert by_gradients >= without > 0
 
@@ -346,7 +346,7 @@ def test_gradients_are_not_masked(model: hs.Model, squares: Tensor) -> None:
 def test_masked_gradients_would_be_seen(model: hs.Model, squares: Tensor) -> None:
     """The same network behind a rounding to every fifth level, which has no slope."""
 
-    logits = lens_of(model).logits
+    logits = grad_model_of(model).logits
 
     def coarse(x: Tensor) -> Tensor:
         return logits((x / 5).round() * 5)
@@ -539,15 +539,15 @@ def test_a_pretrained_network_is_fooled_among_its_source_classes(
     _, before, _, after, score, *_, outcome, file = out.strip().split("\t")
     assert (code, outcome) == (0, "flipped")
     assert "cat" in before
-    lens = source_lens(hs.load_backbone(name))
-    (scores,) = lens.scores(lens.input(decode(Path(file)))[None])
-    assert lens.classes[scores.argmax()] == after != before
+    grad_model = source_grad_model(hs.load_backbone(name))
+    (scores,) = grad_model.scores(grad_model.input(decode(Path(file)))[None])
+    assert grad_model.classes[scores.argmax()] == after != before
     assert abs(scores.max() - float(score)) < 1e-3
 
 
 def test_towards_a_class_its_score_is_raised_and_not_only_its_rank() -> None:
     """Of three classes 2 leads as far in both; it is the likelier where the others are low."""
-    as_it_is = Lens(hs.load_backbone("tiny:8"), nn.Flatten(), nn.Identity(), ("a", "b", "c"))
+    as_it_is = GradModel(hs.load_backbone("tiny:8"), nn.Flatten(), nn.Identity(), ("a", "b", "c"))
     aim = Aim(as_it_is, 2, True, Limits())
     even, low = aim(torch.tensor([[0.0, 0.0, 9.0], [0.0, -9.0, 9.0]]))
     assert low > even + 0.5

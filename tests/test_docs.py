@@ -65,8 +65,8 @@ def test_the_python_that_looks_inside_runs(
     hs.train(data, tmp_path / "runs" / "demo", job)
     (tmp_path / "photo.jpg").symlink_to(data.sources[0])
     text = (ROOT / "docs" / "inside.md").read_text()
-    source = 'hs.source_lens(hs.load_backbone("packaged:efficientnet_lite0"))'
-    own = 'hs.lens_of(hs.load_bundle("runs/demo/model").model)'
+    source = 'hs.source_grad_model(hs.load_backbone("packaged:efficientnet_lite0"))'
+    own = 'hs.grad_model_of(hs.load_bundle("runs/demo/model").model)'
     blocks = [
         code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import" in code
     ]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from listening import progress_of
 from numpy.typing import NDArray
-from patches import lens_on, on_the_patch, patched, shuffled, taught
+from patches import grad_model_on, on_the_patch, patched, shuffled, taught
 from PIL import Image
 from scipy.stats import spearmanr
 from test_archives import cifar
@@ -28,9 +28,9 @@ from headstart.explaining.pixels.attributing import attribute, picked
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.deletion import Deletion, area_under, curve, deletion, hidings
 from headstart.explaining.pixels.explanation import LEVELS, QUICK, quantised, telling
-from headstart.explaining.pixels.lens import Lens, featureless, log_odds
-from headstart.explaining.pixels.looker import Looker, looker_of
+from headstart.explaining.pixels.grad_model import GradModel, featureless, log_odds
 from headstart.explaining.pixels.method import METHODS
+from headstart.explaining.pixels.probed_model import ProbedModel, probed_model_of
 from headstart.explaining.pixels.probing import probes
 from headstart.features.extract import extract
 from headstart.targets.predictions import read_predictions
@@ -71,40 +71,40 @@ def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def lens(request: pytest.FixtureRequest) -> Lens:
+def grad_model(request: pytest.FixtureRequest) -> GradModel:
     name, start = request.param
     return taught(BACKBONES[name](), STEPS[name], start=start)
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Lens:
+def tiny() -> GradModel:
     return taught(BACKBONES["tiny"](), STEPS["tiny"])
 
 
-def tiny_lens(seed: int = 0) -> Lens:
+def tiny_grad_model(seed: int = 0) -> GradModel:
     torch.manual_seed(seed)
-    return lens_on(hs.load_backbone("tiny:32"), nn.Linear(32, 3), ("ant", "bee", "cat"))
+    return grad_model_on(hs.load_backbone("tiny:32"), nn.Linear(32, 3), ("ant", "bee", "cat"))
 
 
-def noise(lens: Lens, n: int = 2) -> NDArray[np.uint8]:
-    size = lens.input.size
+def noise(grad_model: GradModel, n: int = 2) -> NDArray[np.uint8]:
+    size = grad_model.input.size
     return np.random.default_rng(1).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
-def odds(lens: Lens, squares: torch.Tensor, number: int) -> torch.Tensor:
+def odds(grad_model: GradModel, squares: torch.Tensor, number: int) -> torch.Tensor:
     with torch.no_grad():
-        return log_odds(lens.logits(squares), torch.full((len(squares),), number))
+        return log_odds(grad_model.logits(squares), torch.full((len(squares),), number))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_network_taken_apart_is_the_same_network(name: str) -> None:
     backbone = BACKBONES[name]()
-    lens = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
-    squares, sides = torch.from_numpy(noise(lens)), list[int]()
-    for probe in looker_of(lens).probes:
-        crossed = WholeNetwork(probe.trunk, lens.input)(squares)
+    grad_model = grad_model_on(backbone, nn.Linear(backbone.card.dim, 2))
+    squares, sides = torch.from_numpy(noise(grad_model)), list[int]()
+    for probe in probed_model_of(grad_model).probes:
+        crossed = WholeNetwork(probe.trunk, grad_model.input)(squares)
         assert probe.grid(crossed).shape[1:3] == (probe.side, probe.side)
-        torch.testing.assert_close(probe.tail(crossed.clone()), lens.network(squares))
+        torch.testing.assert_close(probe.tail(crossed.clone()), grad_model.network(squares))
         sides.append(probe.side)
     assert sides == SIDES[name]
 
@@ -114,48 +114,48 @@ def test_places_share_out_all_that_the_picture_adds_to_the_log_odds(name: str) -
     """Completeness (Sundararajan et al. 2017, proposition 1); a class token would take a share."""
     backbone = BACKBONES[name]()
     torch.manual_seed(0)
-    lens = lens_on(backbone, nn.Linear(backbone.card.dim, 3), ("a", "b", "c"))
-    squares = torch.from_numpy(noise(lens, 1)).float()
-    whole = looker_of(lens)
-    added = odds(lens, squares, 2) - odds(lens, featureless(squares), 2)
+    grad_model = grad_model_on(backbone, nn.Linear(backbone.card.dim, 3), ("a", "b", "c"))
+    squares = torch.from_numpy(noise(grad_model, 1)).float()
+    whole = probed_model_of(grad_model)
+    added = odds(grad_model, squares, 2) - odds(grad_model, featureless(squares), 2)
     for layers, rel in ((2, 0.1), (3, 0.15)):  # of 24 steps: the longer the way, the farther off
-        looker = Looker(lens, whole.probes[:layers])
-        (found,) = attribute(looker, noise(lens, 1), np.array([2]), "places")
+        probed = ProbedModel(grad_model, whole.probes[:layers])
+        (found,) = attribute(probed, noise(grad_model, 1), np.array([2]), "places")
         assert float(found.values.sum()) == pytest.approx(float(added), rel=rel, abs=1e-4)
 
 
 def test_a_transformer_is_looked_into_before_attention_moves_what_tokens_say() -> None:
     backbone = BACKBONES["timm transformer"]()
-    lens = lens_on(backbone, nn.Linear(backbone.card.dim, 2))
-    names, looker = [probe.name for probe in probes(backbone)], looker_of(lens)
-    assert [probe.name for probe in looker.probes] == ["patch_embed_proj"]
-    assert looker.mixed
-    last = looker.tokens  # of which Grad-CAM is told
+    grad_model = grad_model_on(backbone, nn.Linear(backbone.card.dim, 2))
+    names, probed = [probe.name for probe in probes(backbone)], probed_model_of(grad_model)
+    assert [probe.name for probe in probed.probes] == ["patch_embed_proj"]
+    assert probed.mixed
+    last = probed.tokens  # of which Grad-CAM is told
     assert last is not None
     assert (last.prefix, last.layout) == (1, "tokens")
     assert names.index(last.name) > 0  # behind it, only the class token counts
-    (found,) = attribute(looker, noise(lens, 1), np.array([1]), "gradcam")
+    (found,) = attribute(probed, noise(grad_model, 1), np.array([1]), "gradcam")
     assert found.layer == last.name
 
 
-def test_maps_point_at_the_patch_that_alone_decides(lens: Lens) -> None:
-    squares, _, places = patched(20, lens.input.size, seed=2)
-    numbers = lens.scores(squares).argmax(axis=1)
-    maps = attribute(looker_of(lens), squares, numbers)
-    smooth = [found.over(lens.input.size) for found in maps]
+def test_maps_point_at_the_patch_that_alone_decides(grad_model: GradModel) -> None:
+    squares, _, places = patched(20, grad_model.input.size, seed=2)
+    numbers = grad_model.scores(squares).argmax(axis=1)
+    maps = attribute(probed_model_of(grad_model), squares, numbers)
+    smooth = [found.over(grad_model.input.size) for found in maps]
     assert np.mean([on_the_patch(m, place) for m, place in zip(smooth, places, strict=True)]) >= 0.9
 
 
-def test_another_head_gives_other_maps(lens: Lens) -> None:
+def test_another_head_gives_other_maps(grad_model: GradModel) -> None:
     """Of one head in another order maps may be alike or opposite; of many they are neither."""
-    squares, labels, _ = patched(2, lens.input.size, seed=3)
-    own = attribute(looker_of(lens), squares, labels, "places")
+    squares, labels, _ = patched(2, grad_model.input.size, seed=3)
+    own = attribute(probed_model_of(grad_model), squares, labels, "places")
     alike = [
-        spearmanr(a.over(lens.input.size), b.over(lens.input.size), axis=None).statistic
+        spearmanr(a.over(grad_model.input.size), b.over(grad_model.input.size), axis=None).statistic
         for seed in range(32)
         for a, b in zip(
             own,
-            attribute(looker_of(shuffled(lens, seed)), squares, labels, "places"),
+            attribute(probed_model_of(shuffled(grad_model, seed)), squares, labels, "places"),
             strict=True,
         )
     ]
@@ -164,59 +164,61 @@ def test_another_head_gives_other_maps(lens: Lens) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_shared_offset_of_all_logits_changes_no_map(method: str) -> None:
-    lens, raised = tiny_lens(), tiny_lens()
+    grad_model, raised = tiny_grad_model(), tiny_grad_model()
     with torch.no_grad():
         layer = raised.head
         assert isinstance(layer, nn.Linear)
         layer.weight += torch.rand(32, generator=torch.Generator().manual_seed(3))
     maps = [
-        attribute(looker_of(each), noise(each), np.array([0, 2]), method)[1].values  # type: ignore[arg-type]
-        for each in (lens, raised)
+        attribute(probed_model_of(each), noise(each), np.array([0, 2]), method)[1].values  # type: ignore[arg-type]
+        for each in (grad_model, raised)
     ]
     np.testing.assert_allclose(maps[0], maps[1], atol=1e-4)
 
 
 def test_a_network_that_cannot_be_taken_apart_is_explained_by_its_pixels() -> None:
-    lens = tiny_lens()
-    (found,) = attribute(Looker(lens, ()), noise(lens, 1), np.array([1]), "places")
+    grad_model = tiny_grad_model()
+    (found,) = attribute(ProbedModel(grad_model, ()), noise(grad_model, 1), np.array([1]), "places")
     assert (found.method, found.layer, found.values.shape) == ("pixels", "pixels", (32, 32))
 
 
-def test_of_several_maps_one_that_clearly_hides_the_class_sooner_is_shown(tiny: Lens) -> None:
+def test_of_several_maps_one_that_clearly_hides_the_class_sooner_is_shown(tiny: GradModel) -> None:
     squares, labels, _ = patched(12, 32, seed=6)
-    dark = Looker(tiny, ())  # by pixels or by hiding
+    dark = ProbedModel(tiny, ())  # by pixels or by hiding
 
     def areas(maps: list[Attribution]) -> NDArray[np.float64]:
         of = zip(squares, maps, strict=True)
-        return np.array([area_under(curve(looker, s, m.over(32), m.number)) for s, m in of])
+        return np.array([area_under(curve(probed, s, m.over(32), m.number)) for s, m in of])
 
-    for looker, first in ((looker_of(tiny), "places"), (dark, "pixels")):
-        best = areas(attribute(looker, squares, labels))
-        ways = [areas(attribute(looker, squares, labels, m)) for m in (first, "hiding")]  # type: ignore[arg-type]
+    for probed, first in ((probed_model_of(tiny), "places"), (dark, "pixels")):
+        best = areas(attribute(probed, squares, labels))
+        ways = [areas(attribute(probed, squares, labels, m)) for m in (first, "hiding")]  # type: ignore[arg-type]
         assert (best <= np.min(ways, axis=0) / 0.9 + 1e-6).all()
 
 
-def test_a_later_map_is_picked_only_where_it_is_clearly_better(tiny: Lens) -> None:
+def test_a_later_map_is_picked_only_where_it_is_clearly_better(tiny: GradModel) -> None:
     (square,), _, ((top, left, side),) = patched(1, 32, seed=6)
     right = np.zeros((32, 32), np.float32)
     right[top : top + side, left : left + side] = 1
     maps = [Attribution(v, 0, "places", name) for v, name in ((-right, "a"), (right, "b"))]
     again = replace(maps[1], layer="c")
-    looker = Looker(tiny, ())
-    assert picked(looker, square, [maps[0], maps[1], again]).layer == "b"
-    assert picked(looker, square, [again, maps[1], maps[0]]).layer == "c"
+    probed = ProbedModel(tiny, ())
+    assert picked(probed, square, [maps[0], maps[1], again]).layer == "b"
+    assert picked(probed, square, [again, maps[1], maps[0]]).layer == "c"
 
 
 def test_of_maps_that_are_as_good_hiding_is_shown_where_places_are_mixed() -> None:
-    lens, looker = tiny_lens(), looker_of(tiny_lens())
-    lens.head.load_state_dict({"weight": torch.zeros(3, 32), "bias": torch.zeros(3)})
+    grad_model, probed = tiny_grad_model(), probed_model_of(tiny_grad_model())
+    grad_model.head.load_state_dict({"weight": torch.zeros(3, 32), "bias": torch.zeros(3)})
     sure, unsure = (
-        attribute(replace(looker, lens=lens, mixed=mixed), noise(lens, 1), np.array([1]))[0].method
+        attribute(
+            replace(probed, model=grad_model, mixed=mixed), noise(grad_model, 1), np.array([1])
+        )[0].method
         for mixed in (False, True)
     )
     assert (sure, unsure) == ("places", "hiding")
-    assert not looker.mixed
-    assert looker_of(lens_on(BACKBONES["keras"](), nn.Linear(1024, 2))).mixed
+    assert not probed.mixed
+    assert probed_model_of(grad_model_on(BACKBONES["keras"](), nn.Linear(1024, 2))).mixed
 
 
 def test_smoothing_a_map_keeps_what_is_the_same_everywhere_and_spreads_the_rest() -> None:
@@ -229,20 +231,20 @@ def test_smoothing_a_map_keeps_what_is_the_same_everywhere_and_spreads_the_rest(
 
 
 def test_hiding_tells_what_a_spot_adds_first_and_last() -> None:
-    lens, square = tiny_lens(), noise(tiny_lens(), 1)[0]
-    (found,) = attribute(looker_of(lens), square[None], np.array([1]), "hiding")
+    grad_model, square = tiny_grad_model(), noise(tiny_grad_model(), 1)[0]
+    (found,) = attribute(probed_model_of(grad_model), square[None], np.array([1]), "hiding")
     y, x = np.mgrid[:32, :32] + 0.5 - np.array([2.5, 4.5])[:, None, None] * 32 / 7
     mask = np.exp(-(x**2 + y**2) / (2 * (32 / 7) ** 2))[..., None]
     blank = featureless(torch.from_numpy(square[None]).float())[0].numpy()
     both = [square * (1 - mask) + blank * mask, square * mask + blank * (1 - mask)]
     seen = torch.from_numpy(np.rint(np.stack([square, *both, blank])).astype(np.uint8))
-    whole, hidden, alone, nothing = odds(lens, seen, 1).tolist()
+    whole, hidden, alone, nothing = odds(grad_model, seen, 1).tolist()
     assert found.values[2, 4] == pytest.approx((whole - hidden + alone - nothing) / 2, abs=1e-4)
     assert found.values.shape == (7, 7)
 
 
 def test_the_most_important_pixels_are_hidden_first_and_at_last_all() -> None:
-    square = noise(tiny_lens(), 1)[0]
+    square = noise(tiny_grad_model(), 1)[0]
     order = np.zeros((32, 32), np.float32)
     order[4:8, 4:20] = 1  # 64 of 1,024 pixels: a sixteenth
     stages = hidings(square, order)
@@ -253,11 +255,11 @@ def test_the_most_important_pixels_are_hidden_first_and_at_last_all() -> None:
     assert changed[-1].mean() > 0.9
 
 
-def test_hiding_by_the_map_lowers_the_score_sooner(tiny: Lens) -> None:
+def test_hiding_by_the_map_lowers_the_score_sooner(tiny: GradModel) -> None:
     squares, labels, _ = patched(10, 32, seed=4)
-    looker = looker_of(tiny)
-    maps = attribute(looker, squares, labels)
-    told = [deletion(looker, s, m) for s, m in zip(squares, maps, strict=True)]
+    probed = probed_model_of(tiny)
+    maps = attribute(probed, squares, labels)
+    told = [deletion(probed, s, m) for s, m in zip(squares, maps, strict=True)]
     assert np.mean([t.area("ours") < t.area("random") for t in told]) >= 0.8
     assert np.mean([t.area("ours") < t.area("centre") for t in told]) >= 0.8
 

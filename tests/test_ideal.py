@@ -22,6 +22,7 @@ from headstart.base.errors import Diverged, SpecError, UnknownName
 from headstart.base.values import from_plain
 from headstart.cli.ideal import _orders
 from headstart.cli.main import main
+from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
 from headstart.explaining.pixels.ideal import (
     LEVEL,
     Ideal,
@@ -34,7 +35,6 @@ from headstart.explaining.pixels.ideal import (
     total_variation,
 )
 from headstart.explaining.pixels.ideal_plan import IdealPlan, Space
-from headstart.explaining.pixels.lens import Lens, lens_of
 from headstart.heads.specs import LinearSpec
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.inputs import ImageInput
@@ -49,9 +49,9 @@ RESIZED = ImageInput(size=48, resize=64)
 
 
 @pytest.fixture(scope="module")
-def lens() -> Lens:
+def grad_model() -> GradModel:
     head = head_of(new_head(LinearSpec(), 32, 3, seed=1))
-    seen = lens_of(
+    seen = grad_model_of(
         Model(hs.load_backbone("tiny:32"), head, ClassTarget(("ant", "bee", "cat"), "ant"))
     )
     sure = torch.nn.Linear(32, 3)
@@ -79,68 +79,76 @@ def noise(size: int = 64) -> Tensor:  # (1, 3, size, size) of 0..1
 
 @pytest.mark.parametrize("space", ["frequency", "pixels"])
 @pytest.mark.parametrize("name", ["ant", "bee", "cat"])
-def test_the_class_gets_surer_of_its_picture(lens: Lens, name: str, space: Space) -> None:
+def test_the_class_gets_surer_of_its_picture(
+    grad_model: GradModel, name: str, space: Space
+) -> None:
     plan = replace(QUICK, space=space)
-    begun = next(ascend(lens, lens.number(name), plan))
-    found = ideal(lens, name, plan)
+    begun = next(ascend(grad_model, grad_model.number(name), plan))
+    found = ideal(grad_model, name, plan)
     assert found.log_odds > begun.log_odds + 0.5
     assert found.score > begun.score
-    square = lens.input(found.picture)[None].copy()
-    assert found.score == lens.scores(square)[0, lens.number(name)]
+    square = grad_model.input(found.picture)[None].copy()
+    assert found.score == grad_model.scores(square)[0, grad_model.number(name)]
 
 
-def test_the_variation_term_makes_it_smoother(lens: Lens) -> None:
-    rough, smooth = (ideal(lens, "bee", replace(QUICK, tv=tv)) for tv in (0.0, 0.3))
+def test_the_variation_term_makes_it_smoother(grad_model: GradModel) -> None:
+    rough, smooth = (ideal(grad_model, "bee", replace(QUICK, tv=tv)) for tv in (0.0, 0.3))
     assert total_variation(smooth.picture) < total_variation(rough.picture) / 1.5
 
 
-def test_distance_from_grey_can_be_charged_for(lens: Lens) -> None:
-    far, near = (ideal(lens, "bee", replace(QUICK, l2=l2)).picture / 255.0 for l2 in (0.0, 1.0))
+def test_distance_from_grey_can_be_charged_for(grad_model: GradModel) -> None:
+    far, near = (
+        ideal(grad_model, "bee", replace(QUICK, l2=l2)).picture / 255.0 for l2 in (0.0, 1.0)
+    )
     assert np.square(near - 0.5).mean() < np.square(far - 0.5).mean() / 2
 
 
-def test_a_seed_draws_the_same_picture_and_another_seed_another(lens: Lens) -> None:
-    first, again = (ideal(lens, "cat", QUICK).picture for _ in range(2))
+def test_a_seed_draws_the_same_picture_and_another_seed_another(grad_model: GradModel) -> None:
+    first, again = (ideal(grad_model, "cat", QUICK).picture for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert (ideal(lens, "cat", replace(QUICK, seed=1)).picture != first).mean() > 0.5
+    assert (ideal(grad_model, "cat", replace(QUICK, seed=1)).picture != first).mean() > 0.5
 
 
 @pytest.mark.parametrize("seed", [20241126120000, 2**70, -1])
-def test_any_whole_number_is_a_seed(lens: Lens, seed: int) -> None:
-    assert ideal(lens, "ant", IdealPlan(steps=1, seed=seed)).score > 0
+def test_any_whole_number_is_a_seed(grad_model: GradModel, seed: int) -> None:
+    assert ideal(grad_model, "ant", IdealPlan(steps=1, seed=seed)).score > 0
 
 
-def test_the_best_that_was_seen_is_kept_and_each_is_worth_what_it_says(lens: Lens) -> None:
-    start = ideal(lens, "bee", QUICK).picture
+def test_the_best_that_was_seen_is_kept_and_each_is_worth_what_it_says(
+    grad_model: GradModel,
+) -> None:
+    start = ideal(grad_model, "bee", QUICK).picture
     fading = replace(QUICK, l2=1.0, tv=1.0)  # pulled to grey, a good picture gets worse
-    seen = list(ascend(lens, 1, fading, start))
+    seen = list(ascend(grad_model, 1, fading, start))
     assert seen[-1].log_odds < max(s.log_odds for s in seen)
-    assert ideal(lens, "bee", fading, start).log_odds == max(s.log_odds for s in seen)
+    assert ideal(grad_model, "bee", fading, start).log_odds == max(s.log_odds for s in seen)
     for s in seen:
-        share = lens.logits(torch.from_numpy(s.picture)[None]).double().softmax(dim=1)[0, 1]
+        share = grad_model.logits(torch.from_numpy(s.picture)[None]).double().softmax(dim=1)[0, 1]
         assert s.log_odds == pytest.approx(float(torch.log(share / (1 - share))), abs=1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 64, 100, 129])
-def test_every_step_is_taken_and_some_64_are_looked_at(lens: Lens, steps: int) -> None:
-    seen = [s.step for s in ascend(lens, 0, replace(QUICK, steps=steps))]
+def test_every_step_is_taken_and_some_64_are_looked_at(grad_model: GradModel, steps: int) -> None:
+    seen = [s.step for s in ascend(grad_model, 0, replace(QUICK, steps=steps))]
     assert (seen[0], seen[-1]) == (0, steps)
     assert seen == sorted(set(seen))
     assert min(steps, 50) < len(seen) <= 103
 
 
 @pytest.mark.parametrize("space", ["frequency", "pixels"])
-def test_it_begins_with_the_picture_that_was_given(lens: Lens, space: Space) -> None:
+def test_it_begins_with_the_picture_that_was_given(grad_model: GradModel, space: Space) -> None:
     start = (255 * noise(32)[0].permute(1, 2, 0)).byte().numpy()
-    first, *_, last = ascend(lens, 0, replace(QUICK, space=space), start)
+    first, *_, last = ascend(grad_model, 0, replace(QUICK, space=space), start)
     np.testing.assert_array_equal(first.picture, start)
     assert 0 < np.abs(last.picture - start.astype(float)).mean() < 100
 
 
-def test_a_picture_to_begin_with_is_brought_to_the_canvas_like_any_other(lens: Lens) -> None:
+def test_a_picture_to_begin_with_is_brought_to_the_canvas_like_any_other(
+    grad_model: GradModel,
+) -> None:
     wide = np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)
-    first = next(ascend(lens, 0, QUICK, wide))
-    np.testing.assert_array_equal(lens.input(first.picture), lens.input(wide))
+    first = next(ascend(grad_model, 0, QUICK, wide))
+    np.testing.assert_array_equal(grad_model.input(first.picture), grad_model.input(wide))
 
 
 def test_a_still_look_is_exactly_what_the_pipeline_cuts_out() -> None:
@@ -230,11 +238,11 @@ def test_what_can_not_be_drawn_is_refused() -> None:
             IdealPlan(**settings)
 
 
-def test_a_network_whose_answer_is_no_number_is_found_out(lens: Lens) -> None:
+def test_a_network_whose_answer_is_no_number_is_found_out(grad_model: GradModel) -> None:
     broken = torch.nn.Linear(32, 3)
     torch.nn.init.constant_(broken.weight, float("nan"))
     with pytest.raises(Diverged, match="must answer with numbers; at step 0 it said nan"):
-        ideal(replace(lens, head=broken), "ant", QUICK)
+        ideal(replace(grad_model, head=broken), "ant", QUICK)
 
 
 def test_the_file_scores_what_the_command_says(
@@ -388,14 +396,16 @@ def test_a_wrong_command_is_told_before_anything_is_drawn(
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"mine"]
 
 
-def test_two_classes_whose_files_would_be_one_are_not_written_over_each_other(lens: Lens) -> None:
-    alike = replace(lens, classes=("a b", "a-b", "c"))
+def test_two_classes_whose_files_would_be_one_are_not_written_over_each_other(
+    grad_model: GradModel,
+) -> None:
+    alike = replace(grad_model, classes=("a b", "a-b", "c"))
     asked = argparse.Namespace(classes=["a b", "a-b"], out=None, film=None)
     with pytest.raises(SpecError, match=r"Two files would be called ideal-a-b\.png"):
         _orders(alike, asked)
     asked = argparse.Namespace(classes=["Cat", "cat"], out=None, film=None)
     with pytest.raises(SpecError, match=r"Two files would be called ideal-Cat\.png"):
-        _orders(replace(lens, classes=("Cat", "cat", "c")), asked)  # on some systems, one
+        _orders(replace(grad_model, classes=("Cat", "cat", "c")), asked)  # on some systems, one
 
 
 def test_a_start_that_is_no_picture_is_a_failure(

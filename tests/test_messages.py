@@ -14,8 +14,8 @@ from headstart.base import atomic
 from headstart.base.errors import DataError, Mismatch, UnknownName, sentence_of
 from headstart.cli.main import main
 from headstart.cli.opening import part_of
-from headstart.explaining.pixels.explanation import told_rows
-from headstart.explaining.pixels.lens import Lens, lens_of
+from headstart.explaining.pixels.explanation import rows_to_explain
+from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
 from headstart.features.engines import compare
 from headstart.modalities.images.tiny import network
 from headstart.models.fitting import fit
@@ -54,9 +54,9 @@ def test_names_are_suggested_as_they_are_written(name: str) -> None:
 def test_a_class_is_suggested_as_the_model_writes_it(shapes: Path) -> None:
     (shapes / "dark").rename(shapes / "Dark Side")
     model = fit(FeatureExtraction(), "tiny:32", hs.split(hs.read(shapes))).model
-    lens: Lens = lens_of(model)
+    grad_model: GradModel = grad_model_of(model)
     with pytest.raises(UnknownName, match="Did you mean 'Dark Side'"):
-        lens.number("dark sid")
+        grad_model.number("dark sid")
 
 
 def test_a_run_without_test_rows_is_not_told_to_look_elsewhere(
@@ -72,7 +72,7 @@ def test_a_run_without_test_rows_is_not_told_to_look_elsewhere(
     assert "--data" not in str(raised.value)
     (run / "predictions.csv").write_text("path,label,predicted,score:a,score:b\n")
     with pytest.raises(DataError, match="trained without any") as raised:
-        told_rows(run, dict(zip(data.ids, data.sources, strict=True)))
+        rows_to_explain(run, dict(zip(data.ids, data.sources, strict=True)))
     assert "--data" not in str(raised.value)
 
 

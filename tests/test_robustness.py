@@ -24,7 +24,7 @@ from headstart.explaining.pixels.corruptions import (
     _snow,
     corrupt,
 )
-from headstart.explaining.pixels.lens import Lens, lens_of
+from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
 from headstart.explaining.pixels.robust import drawn, robustness, trials
 from headstart.explaining.pixels.squares import Squared, squared
 from headstart.features.extract import extract
@@ -166,16 +166,16 @@ class Dip(nn.Module):
         return (mean - 101)[:, None].abs() - 0.5
 
 
-def lens_on(network: nn.Module) -> Lens:
+def grad_model_on(network: nn.Module) -> GradModel:
     """ "dark" where the network says less than 0, else "bright"."""
     head = nn.Linear(1, 2)
     head.load_state_dict({"weight": torch.tensor([[-1.0], [1.0]]), "bias": torch.zeros(2)})
     backbone = hs.load_backbone("tiny:8")
-    return Lens(backbone, network, head.requires_grad_(False), ("dark", "bright"))
+    return GradModel(backbone, network, head.requires_grad_(False), ("dark", "bright"))
 
 
-def flat(lens: Lens, *levels: int) -> NDArray[np.uint8]:
-    return np.stack([grey(level, lens.input.size) for level in levels])
+def flat(grad_model: GradModel, *levels: int) -> NDArray[np.uint8]:
+    return np.stack([grey(level, grad_model.input.size) for level in levels])
 
 
 def attacked(*levels: int) -> RobustnessPlan:
@@ -184,24 +184,24 @@ def attacked(*levels: int) -> RobustnessPlan:
 
 def test_accuracy_is_what_the_margins_say() -> None:
     """128 - d is dark, and so is what is changed by fewer than d levels."""
-    lens = lens_on(Brightness())
-    squares = flat(lens, 127, 125, 123, 119, 111, 130)
+    grad_model = grad_model_on(Brightness())
+    squares = flat(grad_model, 127, 125, 123, 119, 111, 130)
     labels = np.array([0, 0, 0, 0, 0, 0])  # the last is wrong as it is
-    found = robustness(lens, squares, labels, attacked(1, 2, 4, 8))
+    found = robustness(grad_model, squares, labels, attacked(1, 2, 4, 8))
     shares = {levels: held.accuracy.value * 6 for levels, held in found.attacked.items()}
     assert shares == pytest.approx({0: 5, 1: 4, 2: 4, 4: 3, 8: 2})
 
 
 def test_what_a_small_change_misleads_a_large_one_does_too() -> None:
     """The dip is so narrow that steps of two levels jump across it."""
-    lens = lens_on(Dip())
-    found = robustness(lens, flat(lens, 100), np.array([1]), attacked(1, 100))
+    grad_model = grad_model_on(Dip())
+    found = robustness(grad_model, flat(grad_model, 100), np.array([1]), attacked(1, 100))
     assert [held.accuracy.value for held in found.attacked.values()] == [1, 0, 0]
 
 
 def test_the_search_goes_on_where_a_few_steps_are_not_enough() -> None:
-    lens = lens_on(Brightness())
-    squares, labels = flat(lens, 119), np.array([0])
+    grad_model = grad_model_on(Brightness())
+    squares, labels = flat(grad_model, 119), np.array([0])
     seen = list[int]()
     real = perturb
 
@@ -211,7 +211,7 @@ def test_the_search_goes_on_where_a_few_steps_are_not_enough() -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(robust, "perturb", counted)
-        found = robustness(lens, squares, labels, attacked(16))
+        found = robustness(grad_model, squares, labels, attacked(16))
     assert seen == [robust.FEW, 20]
     assert found.attacked[16].accuracy.value == 0
 
@@ -251,59 +251,61 @@ def model(trained: Path) -> hs.Model:
 
 
 @pytest.fixture(scope="module")
-def lens(model: hs.Model) -> Lens:
-    return lens_of(model)
+def grad_model(model: hs.Model) -> GradModel:
+    return grad_model_of(model)
 
 
 @pytest.fixture(scope="module")
-def tried(lens: Lens, trained: Path) -> Squared:
+def tried(grad_model: GradModel, trained: Path) -> Squared:
     data = hs.read(trained / "shapes")
-    return squared(lens.input, data.take(range(0, len(data), 4)), threads=2)
+    return squared(grad_model.input, data.take(range(0, len(data), 4)), threads=2)
 
 
-def test_nothing_changed_is_what_the_model_says(lens: Lens, tried: Squared) -> None:
+def test_nothing_changed_is_what_the_model_says(grad_model: GradModel, tried: Squared) -> None:
     labels = tried.data.y.copy()
     labels[0] = 1 - labels[0]
-    found = robustness(lens, tried.squares, labels, CLEAN)
-    right = lens.scores(tried.squares).argmax(axis=1) == labels
+    found = robustness(grad_model, tried.squares, labels, CLEAN)
+    right = grad_model.scores(tried.squares).argmax(axis=1) == labels
     assert found.finished
     assert found.attacked[0].accuracy.value == right.mean() < 1
 
 
-def test_accuracy_never_rises_with_the_change(lens: Lens, tried: Squared) -> None:
-    found = robustness(lens, tried.squares, tried.data.y, attacked(1, 8, 32, 128))
+def test_accuracy_never_rises_with_the_change(grad_model: GradModel, tried: Squared) -> None:
+    found = robustness(grad_model, tried.squares, tried.data.y, attacked(1, 8, 32, 128))
     shares = [held.accuracy.value for held in found.attacked.values()]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1
     assert shares[-1] == 0
 
 
-def test_accuracy_under_damage_is_that_of_the_damaged_squares(lens: Lens, tried: Squared) -> None:
+def test_accuracy_under_damage_is_that_of_the_damaged_squares(
+    grad_model: GradModel, tried: Squared
+) -> None:
     plan = replace(CLEAN, corruptions=("brightness", "gaussian_noise"))
-    found = robustness(lens, tried.squares, tried.data.y, plan)
+    found = robustness(grad_model, tried.squares, tried.data.y, plan)
     for (name, strength), held in found.corrupted.items():
         damaged = np.stack([corrupt(square, name, strength) for square in tried.squares])
-        right = lens.scores(damaged).argmax(axis=1) == tried.data.y
+        right = grad_model.scores(damaged).argmax(axis=1) == tried.data.y
         assert held.accuracy.value == right.mean(), (name, strength)
     assert found.corrupted["brightness", 5].accuracy.value < 1
     assert len(found.corrupted) == 10
 
 
-def test_the_order_of_the_pictures_does_not_matter(lens: Lens, tried: Squared) -> None:
+def test_the_order_of_the_pictures_does_not_matter(grad_model: GradModel, tried: Squared) -> None:
     plan = RobustnessPlan(epsilons=(), corruptions=("snow",))
-    forward = robustness(lens, tried.squares, tried.data.y, plan)
-    reverse = robustness(lens, tried.squares[::-1], tried.data.y[::-1], plan)
+    forward = robustness(grad_model, tried.squares, tried.data.y, plan)
+    reverse = robustness(grad_model, tried.squares[::-1], tried.data.y[::-1], plan)
     assert forward.corrupted == reverse.corrupted
 
 
 def test_neighbours_are_those_of_a_slow_search(
-    model: hs.Model, lens: Lens, tried: Squared, trained: Path
+    model: hs.Model, grad_model: GradModel, tried: Squared, trained: Path
 ) -> None:
     known = extract(model.backbone, hs.read(trained / "shapes"), store=None)
     plan = replace(CLEAN, corruptions=("fog",))
-    found = robustness(lens, tried.squares, tried.data.y, plan, known=known)
+    found = robustness(grad_model, tried.squares, tried.data.y, plan, known=known)
     foggy = np.stack([corrupt(square, "fog", 5) for square in tried.squares])
-    before, after = (nearest(lens, known, squares) for squares in (tried.squares, foggy))
+    before, after = (nearest(grad_model, known, squares) for squares in (tried.squares, foggy))
     same = np.mean([len(a & b) / 10 for a, b in zip(before, after, strict=True)])
     own = np.mean([known.y[list(a)] == y for a, y in zip(after, tried.data.y, strict=True)])
     moved = found.corrupted["fog", 5].neighbours
@@ -314,9 +316,11 @@ def test_neighbours_are_those_of_a_slow_search(
     assert same < 1
 
 
-def nearest(lens: Lens, known: hs.FeatureTable, squares: NDArray[np.uint8]) -> list[set[int]]:
+def nearest(
+    grad_model: GradModel, known: hs.FeatureTable, squares: NDArray[np.uint8]
+) -> list[set[int]]:
     with torch.inference_mode():
-        x = lens.network(torch.from_numpy(squares)).numpy()
+        x = grad_model.network(torch.from_numpy(squares)).numpy()
     cosines = [
         [row @ other / np.linalg.norm(row) / np.linalg.norm(other) for other in known.x]
         for row in x
@@ -325,20 +329,22 @@ def nearest(lens: Lens, known: hs.FeatureTable, squares: NDArray[np.uint8]) -> l
 
 
 def test_labels_of_training_rows_go_by_name(
-    model: hs.Model, lens: Lens, tried: Squared, trained: Path
+    model: hs.Model, grad_model: GradModel, tried: Squared, trained: Path
 ) -> None:
     known = extract(model.backbone, hs.read(trained / "shapes"), store=None)
     turned = replace(known, y=1 - known.y, target=ClassTarget(known.classes[::-1]))
     shares = [
-        robustness(lens, tried.squares, tried.data.y, CLEAN, known=table).attacked[0].neighbours
+        robustness(grad_model, tried.squares, tried.data.y, CLEAN, known=table)
+        .attacked[0]
+        .neighbours
         for table in (known, turned)
     ]
     assert shares[0] == shares[1]
 
 
-def test_trials_grow_one_change_at_a_time(lens: Lens, tried: Squared) -> None:
+def test_trials_grow_one_change_at_a_time(grad_model: GradModel, tried: Squared) -> None:
     plan = RobustnessPlan(epsilons=(2 / 255,), corruptions=("fog",))
-    steps = list(trials(lens, tried.squares, tried.data.y, plan))
+    steps = list(trials(grad_model, tried.squares, tried.data.y, plan))
     assert [len(f.attacked) + len(f.corrupted) for f in steps] == list(range(1, 8))
     assert [f.finished for f in steps] == [False] * 6 + [True]
     told = json.loads(json.dumps(steps[-1].to_plain()))
@@ -346,28 +352,28 @@ def test_trials_grow_one_change_at_a_time(lens: Lens, tried: Squared) -> None:
     assert [row["strength"] for row in told["corrupted"]] == [1, 2, 3, 4, 5]
 
 
-def test_squares_that_do_not_fit_are_refused(lens: Lens, tried: Squared) -> None:
+def test_squares_that_do_not_fit_are_refused(grad_model: GradModel, tried: Squared) -> None:
     with pytest.raises(Mismatch, match="one or more squares"):
-        robustness(lens, tried.squares[:, :-1], tried.data.y)
+        robustness(grad_model, tried.squares[:, :-1], tried.data.y)
     with pytest.raises(Mismatch, match="Labels count from 0 to 1"):
-        robustness(lens, tried.squares, tried.data.y + 1)
+        robustness(grad_model, tried.squares, tried.data.y + 1)
 
 
-def test_squares_are_those_that_features_are_made_of(lens: Lens, tried: Squared) -> None:
+def test_squares_are_those_that_features_are_made_of(grad_model: GradModel, tried: Squared) -> None:
     for square, source in zip(tried.squares, tried.data.sources, strict=True):
-        np.testing.assert_array_equal(square, lens.input(decode(source)))
+        np.testing.assert_array_equal(square, grad_model.input(decode(source)))
 
 
-def test_pictures_that_can_not_be_read_are_named(lens: Lens, tmp_path: Path) -> None:
+def test_pictures_that_can_not_be_read_are_named(grad_model: GradModel, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.fromarray(grey(9)).save(tmp_path / "a" / "good.png")
     (tmp_path / "a" / "bad.png").write_bytes(b"\x89PNG\r\nno more")
     data = hs.read(tmp_path)
-    found = squared(lens.input, data)
+    found = squared(grad_model.input, data)
     assert found.data.ids == ("a/good.png",)
     assert [item.path for item in found.left_out] == ["a/bad.png"]
     with pytest.raises(DataError, match=r"of 1 none can \(a/bad.png"):
-        squared(lens.input, data.take([data.ids.index("a/bad.png")]))
+        squared(grad_model.input, data.take([data.ids.index("a/bad.png")]))
 
 
 # ---- what is tried ----

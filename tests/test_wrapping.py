@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import headstart as hs
 from headstart.base.errors import Mismatch, SpecError, UnknownName
-from headstart.explaining.pixels.lens import lens_of
+from headstart.explaining.pixels.grad_model import grad_model_of
 from headstart.features.engines import TorchEngine
 from headstart.modalities.images.from_keras import opened_keras
 from headstart.modalities.images.inputs import of_pictures
@@ -119,11 +119,11 @@ def test_any_network_is_fitted_tuned_saved_loaded_and_explained(
     there = saved.model.predict(parts.test, store=None)
     assert np.abs(there.scores - tuned.predict(parts.test, store=None).scores).max() < 1e-4
     with pytest.raises(SpecError, match=r"hs\.load\(path, module=…\)"):
-        lens_of(saved.model)
+        grad_model_of(saved.model)
 
     again = load_bundle(tmp_path / "bundle", module=make()).model
-    lens = lens_of(again)
-    assert np.abs(lens.scores(pixels) - lens_of(tuned).scores(pixels)).max() < 1e-5
+    grad_model = grad_model_of(again)
+    assert np.abs(grad_model.scores(pixels) - grad_model_of(tuned).scores(pixels)).max() < 1e-5
     assert isinstance(fit(tuning, again, parts, store=None).model, hs.Model)
 
 

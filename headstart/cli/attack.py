@@ -12,7 +12,7 @@ from headstart.base.display import displayed
 from headstart.base.errors import HeadstartError, SpecError, sentence_of
 from headstart.base.values import field_help
 from headstart.cli.flags import add_flags, count, fraction, made
-from headstart.cli.opening import Looked, add_looking_flags, look, named_after
+from headstart.cli.opening import OpenedModel, add_looking_flags, named_after, open_model
 from headstart.cli.parser import Parser
 from headstart.cli.printing import (
     FAILED,
@@ -64,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
     restarts = getattr(args, "restarts", hs.RESTARTS)
     if how.steps == 1 and "restarts" in args:
         raise SpecError("--restarts would change nothing: 1 step begins at the picture itself.")
-    looked = look(args, "headstart attack changes", files=True)
-    target = None if args.target is None else looked.lens.number(args.target)
-    work = _Work(looked, how, target, restarts, args.json)
-    files = _files(looked, args.out)
+    opened = open_model(args, "headstart attack changes", files=True)
+    target = None if args.target is None else opened.grad_model.number(args.target)
+    work = _Work(opened, how, target, restarts, args.json)
+    files = _files(opened, args.out)
     _tell_plan(work)
     return _finish(work, _attacked(work, files))
 
@@ -119,7 +119,7 @@ class _Work:
     spared: pictures already predicted as the target.
     """
 
-    looked: Looked
+    opened: OpenedModel
     how: "hs.Attack"
     target: int | None
     restarts: int
@@ -133,7 +133,7 @@ def _attacked(work: _Work, files: "Sequence[_Place]") -> bool:
     """Attack the pictures one by one, writing and printing each; False if interrupted."""
     listener = Terminal()
     try:
-        answering = hs.answerer(work.looked.model or work.looked.lens.backbone)
+        answering = hs.answerer(work.opened.model or work.opened.grad_model.backbone)
         for n, place in enumerate(files, 1):
             _one(work, answering, place)
             listener.progress("attack", n, len(files))
@@ -150,7 +150,7 @@ def _one(work: _Work, answering: "hs.Answerer", place: "_Place") -> None:
             work.spared.append(place.path)
             return
         found = hs.fool(
-            work.looked.lens,
+            work.opened.grad_model,
             answering,
             picture,
             work.how,
@@ -168,19 +168,19 @@ def _one(work: _Work, answering: "hs.Answerer", place: "_Place") -> None:
 
 def _finish(work: _Work, whole: bool) -> int:
     if work.quiet:
-        print_json([one.plain(work.looked.lens.classes) for one in work.done])
+        print_json([one.plain(work.opened.grad_model.classes) for one in work.done])
     if work.spared and work.target is not None:
-        name = work.looked.lens.classes[work.target]
+        name = work.opened.grad_model.classes[work.target]
         say("attack", f"{_listed(work.spared)}: called {name!r} already; name another --target")
     _tell_sum(work.done)
-    code = tell_left_out((*work.looked.left_out, *work.left_out))
+    code = tell_left_out((*work.opened.left_out, *work.left_out))
     if not whole:
         return INTERRUPTED
     return code if work.done else FAILED
 
 
 def _tell_plan(work: _Work) -> None:
-    how, classes = work.how, work.looked.lens.classes
+    how, classes = work.how, work.opened.grad_model.classes
     goal = "any other class than is called now"
     if work.target is not None:
         goal = repr(classes[work.target])
@@ -217,20 +217,20 @@ class _Place:
     file: Path
 
 
-def _files(looked: Looked, out: Path | None) -> list[_Place]:
+def _files(opened: OpenedModel, out: Path | None) -> list[_Place]:
     """Choose the file for each picture. For an existing file, the name gets a number in the run's
     own folder; elsewhere SpecError is raised."""
-    assert looked.files is not None
-    own = looked.run / FOLDER if looked.run else None
+    assert opened.files is not None
+    own = opened.run / FOLDER if opened.run else None
     folder = out or own or Path(FOLDER)
 
     def both(name: str) -> tuple[Path, Path]:
         file = folder / f"{name}.png"
         return file, hs.triptych_path(file)
 
-    places = named_after(looked.files.sources, both, keep=folder == own)
+    places = named_after(opened.files.sources, both, keep=folder == own)
     check_folder(folder)
-    rows = zip(looked.files.ids, looked.files.sources, places, strict=True)
+    rows = zip(opened.files.ids, opened.files.sources, places, strict=True)
     return [_Place(path, source, file) for path, source, (file, _) in rows]
 
 

@@ -13,12 +13,12 @@ from headstart.base.display import displayed
 from headstart.base.errors import HeadstartError, SpecError, sentence_of
 from headstart.cli.flags import add_store_flag
 from headstart.cli.opening import (
-    Looked,
+    OpenedModel,
     add_looking_flags,
     data_of,
     known_rows,
-    look,
     named_after,
+    open_model,
     refuse_taken,
     sources_of,
 )
@@ -89,29 +89,29 @@ class _Work:
 
 
 def _files(args: argparse.Namespace) -> "tuple[_Work, Found]":
-    looked = look(args, "headstart explain takes", files=True)
-    if looked.run is None and args.data is not None:
+    opened = open_model(args, "headstart explain takes", files=True)
+    if opened.run is None and args.data is not None:
         raise SpecError("--data goes with a run folder: only that names training examples.")
-    assert looked.files is not None
+    assert opened.files is not None
     if args.name is not None:
-        looked.lens.number(args.name)  # raises for an unknown class before any work
-    files, out = looked.files, args.out or Path(FOLDER)
+        opened.grad_model.number(args.name)  # raises for an unknown class before any work
+    files, out = opened.files, args.out or Path(FOLDER)
     places = named_after(files.sources, lambda name: (out / f"{name}.png",))
     check_folder(out)
 
     def found() -> "Found":
-        alike, looker = _alike(looked, args), hs.looker_of(looked.lens)
+        alike, probed = _alike(opened, args), hs.probed_model_of(opened.grad_model)
         for id, source, (place,) in zip(files.ids, files.sources, places, strict=True):
-            told = hs.explained(looker, id, source, args.name, args.method)
+            told = hs.explained(probed, id, source, args.name, args.method)
             yield _beside(told, alike), place
 
-    return _Work(len(files), left_out=list(looked.left_out)), found()
+    return _Work(len(files), left_out=list(opened.left_out)), found()
 
 
 def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
     """Explain a run's most confident test mistakes and a few right answers."""
-    looked = look(args, "headstart explain takes", files=False)
-    run, model = looked.run, looked.model
+    opened = open_model(args, "headstart explain takes", files=False)
+    run, model = opened.run, opened.model
     if run is None or model is None:
         raise SpecError(
             f"Name pictures to explain after {args.names[0]}: only of a run folder, which this is "
@@ -123,14 +123,14 @@ def _run(args: argparse.Namespace) -> "tuple[_Work, Found]":
             "answered are explained."
         )
     sources, out = sources_of(run, args.data), args.out or run / FOLDER
-    rows = hs.told_rows(run, sources)
+    rows = hs.rows_to_explain(run, sources)
     names = [f"{n:02}.png" for n in range(1, len(rows) + 1)]
     if args.out is not None:
         refuse_taken(out / name for name in names)
     check_folder(out)
 
     def found() -> "Found":
-        alike = _alike(looked, args)
+        alike = _alike(opened, args)
         for told, name in zip(hs.explain_run(run, model, sources), names, strict=True):
             yield _beside(told, alike), out / name
 
@@ -180,7 +180,7 @@ def _plain(told: "hs.Explanation", place: Path) -> dict[str, Any]:
     return told.to_plain() | {"path": displayed(told.path), "file": str(place)}
 
 
-def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
+def _alike(opened: OpenedModel, args: argparse.Namespace) -> Alike:
     """Return a function that finds the training examples most similar to an explained picture.
 
     If there are none, the reason is printed, and the function returns (). Features of training
@@ -188,17 +188,21 @@ def _alike(looked: Looked, args: argparse.Namespace) -> Alike:
     """
     from headstart.explaining.pixels.forward import Forward
 
-    if looked.run is None or looked.model is None:
+    if opened.run is None or opened.model is None:
         say("nearest", "left out: only a run folder names its training examples")
         return lambda told: ()
     try:
-        rows = known_rows(looked.run, data_of(looked.run, args.data))
+        rows = known_rows(opened.run, data_of(opened.run, args.data))
     except HeadstartError as error:
         if args.data is not None:
             raise
         say("nearest", f"left out: {error}")
         return lambda told: ()
-    backbone, store, forward = looked.model.backbone, hs.Store(args.store), Forward(looked.lens)
+    backbone, store, forward = (
+        opened.model.backbone,
+        hs.Store(args.store),
+        Forward(opened.grad_model),
+    )
     sources = dict(zip(rows.ids, rows.sources, strict=True))
 
     @cache

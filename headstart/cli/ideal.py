@@ -16,7 +16,7 @@ from headstart.base.errors import SpecError, UnknownName
 from headstart.base.runtime import torch_threads
 from headstart.base.values import to_plain
 from headstart.cli.flags import add_flags, bundle_of, made
-from headstart.cli.opening import add_looking_flags, decoded, file_name, look
+from headstart.cli.opening import add_looking_flags, decoded, file_name, open_model
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, INTERRUPTED, print_json, print_table
 from headstart.cli.progress import Terminal, say
@@ -63,18 +63,18 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     plan, runtime = made(hs.IdealPlan(), args), made(hs.Runtime(), args).resolved()
-    lens = look(args, "headstart ideal draws", files=False).lens
-    orders = _orders(lens, args)
-    judge = _judge(lens, args)
-    numbers = [_number(judge, lens.classes[o.number], o.name) if judge else 0 for o in orders]
+    grad_model = open_model(args, "headstart ideal draws", files=False).grad_model
+    orders = _orders(grad_model, args)
+    judge = _judge(grad_model, args)
+    numbers = [_number(judge, grad_model.classes[o.number], o.name) if judge else 0 for o in orders]
     start = decoded(args.start) if args.start else None
     rows = list[dict[str, Any]]()
     try:
         with torch_threads(runtime.threads):
             for order, number in zip(orders, numbers, strict=True):
-                found = _drawn(lens, order, plan, start)
-                _write(found, lens, plan)
-                rows.append(_row(found, lens, judge, number))
+                found = _drawn(grad_model, order, plan, start)
+                _write(found, grad_model, plan)
+                rows.append(_row(found, grad_model, judge, number))
                 if not found.finished:
                     return INTERRUPTED
     except KeyboardInterrupt:
@@ -119,11 +119,11 @@ def _add_own_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON value")
 
 
-def _orders(lens: "hs.Lens", args: argparse.Namespace) -> list[Order]:
+def _orders(grad_model: "hs.GradModel", args: argparse.Namespace) -> list[Order]:
     """Return an order for each class; raises UnknownName for an unknown class, SpecError for a
     class given twice and for files that exist or coincide."""
-    numbers = [lens.number(name) for name in args.classes]
-    again = [lens.classes[n] for n, times in Counter(numbers).items() if times > 1]
+    numbers = [grad_model.number(name) for name in args.classes]
+    again = [grad_model.classes[n] for n, times in Counter(numbers).items() if times > 1]
     if again:
         raise SpecError(f"One picture a class is made: {again[0]!r} was named more than once.")
     orders = [
@@ -172,19 +172,19 @@ def _file_name(name: str) -> str:
     return file_name(re.sub(r"[\W_]+", "-", name).strip("-")) or "class"
 
 
-def _judge(lens: "hs.Lens", args: argparse.Namespace) -> "hs.Lens | None":
+def _judge(grad_model: "hs.GradModel", args: argparse.Namespace) -> "hs.GradModel | None":
     """Open the judge, another model that scores the pictures; None if there is none."""
     if args.judge == "none":
         return None
     if args.judge == "auto":
-        return _other_packaged(lens)
+        return _other_packaged(grad_model)
     path = Path(args.judge)
     if path.is_dir():
-        return hs.lens_of(hs.load_bundle(bundle_of(path)).model)
-    return hs.source_lens(hs.load_backbone(args.judge))
+        return hs.grad_model_of(hs.load_bundle(bundle_of(path)).model)
+    return hs.source_grad_model(hs.load_backbone(args.judge))
 
 
-def _number(judge: "hs.Lens", whole: str, name: str) -> int:
+def _number(judge: "hs.GradModel", whole: str, name: str) -> int:
     """Return the judge's number of a class, by its `whole` name or else by the name given.
 
     Raises SpecError if the judge knows neither.
@@ -199,12 +199,14 @@ def _number(judge: "hs.Lens", whole: str, name: str) -> int:
     )
 
 
-def _drawn(lens: "hs.Lens", order: Order, plan: "hs.IdealPlan", start: "Pixels | None") -> Made:
+def _drawn(
+    grad_model: "hs.GradModel", order: Order, plan: "hs.IdealPlan", start: "Pixels | None"
+) -> Made:
     """Run the ascent with progress on stderr; Ctrl-C ends it and keeps the steps so far."""
     seen, began, told = list[hs.Ideal](), time.perf_counter(), 0
     listener = Terminal()
     try:
-        for now in hs.ascend(lens, order.number, plan, start):
+        for now in hs.ascend(grad_model, order.number, plan, start):
             seen.append(now)
             if now.step:
                 listener.progress("ideal", now.step, plan.steps)
@@ -221,22 +223,22 @@ def _said(now: "hs.Ideal") -> str:
     return f"score {now.score:.3f}, variation {now.variation:.3f}"
 
 
-def _other_packaged(lens: "hs.Lens") -> "hs.Lens | None":
+def _other_packaged(grad_model: "hs.GradModel") -> "hs.GradModel | None":
     """Return the largest other packaged backbone that is installed and has the same classes."""
-    if lens.classes != lens.backbone.card.source_classes:
+    if grad_model.classes != grad_model.backbone.card.source_classes:
         return None
     listed = [b.name for b in hs.list_backbones("packaged:") if b.where == "installed"]
-    for name in reversed([name for name in listed if name != lens.name]):
-        judge = hs.source_lens(hs.load_backbone(name))
-        if judge.classes == lens.classes:
+    for name in reversed([name for name in listed if name != grad_model.name]):
+        judge = hs.source_grad_model(hs.load_backbone(name))
+        if judge.classes == grad_model.classes:
             return judge
     return None
 
 
-def _write(found: Made, lens: "hs.Lens", plan: "hs.IdealPlan") -> None:
+def _write(found: Made, grad_model: "hs.GradModel", plan: "hs.IdealPlan") -> None:
     """Write the best picture, with its settings as metadata, and the film of the ascent."""
     order, best = found.order, found.best
-    told = {"class": lens.classes[order.number], "model": lens.name, "step": best.step}
+    told = {"class": grad_model.classes[order.number], "model": grad_model.name, "step": best.step}
     hs.write_picture(order.out, best.picture, json.dumps(told | {"plan": to_plain(plan)}))
     say("written", f"{order.out}, as it was at step {best.step}")
     if order.film:
@@ -247,16 +249,16 @@ def _write(found: Made, lens: "hs.Lens", plan: "hs.IdealPlan") -> None:
 
 
 def _row(
-    found: Made, lens: "hs.Lens", judge: "hs.Lens | None", judge_number: int
+    found: Made, grad_model: "hs.GradModel", judge: "hs.GradModel | None", judge_number: int
 ) -> dict[str, Any]:
     """Return the results for a picture, scored as read back from its file."""
     order, pixels = found.order, hs.decode(found.order.out)
     return {
-        "class": lens.classes[order.number],
+        "class": grad_model.classes[order.number],
         "file": str(order.out),
         "film": str(order.film) if order.film else None,
         "before": found.seen[0].score,
-        "after": _score(lens, pixels, order.number),
+        "after": _score(grad_model, pixels, order.number),
         "judge": judge.name if judge else None,
         "judged": _score(judge, pixels, judge_number) if judge else None,
         "variation": hs.total_variation(pixels),
@@ -266,8 +268,8 @@ def _row(
     }
 
 
-def _score(lens: "hs.Lens", pixels: "Pixels", number: int) -> float:
-    return float(lens.scores(lens.input(pixels)[None].copy())[0, number])
+def _score(grad_model: "hs.GradModel", pixels: "Pixels", number: int) -> float:
+    return float(grad_model.scores(grad_model.input(pixels)[None].copy())[0, number])
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:

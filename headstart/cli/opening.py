@@ -20,11 +20,11 @@ KNOWN = 5_000  # training rows searched for neighbours, at most
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class OpenedModel:
     """The model and pictures to inspect. model: None for a pretrained network. run: the run folder,
     if one was given. files: the readable pictures given."""
 
-    lens: "hs.Lens"
+    grad_model: "hs.GradModel"
     model: "hs.Model | None"
     run: Path | None
     files: "hs.Dataset | None"
@@ -47,7 +47,7 @@ def add_looking_flags(parser: argparse.ArgumentParser, *, files: bool) -> None:
     add_weights_flag(parser)
 
 
-def look(args: argparse.Namespace, does: str, *, files: bool) -> Looked:
+def open_model(args: argparse.Namespace, does: str, *, files: bool) -> OpenedModel:
     """Open the model and the pictures in `args`.
 
     does: for messages, such as "headstart ideal draws". Raises SpecError for missing or extra
@@ -63,17 +63,19 @@ def look(args: argparse.Namespace, does: str, *, files: bool) -> Looked:
         path = Path(names.pop(0))
         model = hs.load_bundle(bundle_of(path)).model
         run = path if bundle_of(path) != path else None
-        lens = hs.lens_of(model, does)
+        grad_model = hs.grad_model_of(model, does)
     else:
-        lens = hs.source_lens(hs.load_backbone(args.backbone, weights=args.weights), does)
+        grad_model = hs.source_grad_model(
+            hs.load_backbone(args.backbone, weights=args.weights), does
+        )
     if not files:
         if names:
             raise SpecError(f"{names[0]!r} is one argument too many.")
-        return Looked(lens, model, run, None)
+        return OpenedModel(grad_model, model, run, None)
     if not names:
         raise SpecError("Name one or more pictures to look at.")
     found, left_out = hs.find(named_files(names))
-    return Looked(lens, model, run, found, left_out)
+    return OpenedModel(grad_model, model, run, found, left_out)
 
 
 def decoded(path: Path) -> "hs.Pixels":
@@ -151,7 +153,7 @@ def known_rows(run: Path, data: "hs.Dataset") -> "hs.Dataset":
     Raises DataError if there are none."""
     train = part_of(run, data, "train")
     if len(train) > KNOWN:
-        say("known", f"neighbours are looked for among {KNOWN:,} of {len(train):,} training rows")
+        say("known", f"neighbours are opened for among {KNOWN:,} of {len(train):,} training rows")
     return train.take(hs.drawn(train.y, KNOWN))
 
 

@@ -72,7 +72,7 @@ class _Work:
     """The model, the test pictures, and features of training rows (if any) to compare with.
     sources: of all rows of the run."""
 
-    lens: "hs.Lens"
+    grad_model: "hs.GradModel"
     plan: "hs.RobustnessPlan"
     runtime: "hs.Runtime"
     tried: "hs.Squared"
@@ -97,18 +97,21 @@ def _prepared(args: argparse.Namespace) -> _Work:
             f"the folder that `headstart train --out` made."
         )
     model, data = hs.load_bundle(args.run / "model").model, data_of(args.run, args.data)
-    lens, test = hs.lens_of(model, "headstart robustness changes"), part_of(args.run, data, "test")
+    grad_model, test = (
+        hs.grad_model_of(model, "headstart robustness changes"),
+        part_of(args.run, data, "test"),
+    )
     few = test.take(hs.drawn(test.y, plan.rows, plan.seed))
-    tried = hs.squared(lens.input, few, threads=runtime.decode_threads)
-    size = lens.input.size
+    tried = hs.squared(grad_model.input, few, threads=runtime.decode_threads)
+    size = grad_model.input.size
     say(
         "tried",
         f"{len(tried.data):,} of {len(test):,} test pictures, changed as the network sees them: "
-        f"{size} x {size} pixels, {lens.input.fit}",
+        f"{size} x {size} pixels, {grad_model.input.fit}",
     )
     known = _known(model, args.run, data, runtime, hs.Store(args.store))
     files = hs.recorded_contents(args.run, data).files
-    return _Work(lens, plan, runtime, tried, known, dict(zip(data.ids, files, strict=True)))
+    return _Work(grad_model, plan, runtime, tried, known, dict(zip(data.ids, files, strict=True)))
 
 
 def _known(
@@ -126,9 +129,9 @@ def _known(
 
 def _trials(work: _Work) -> "Iterator[hs.Robustness]":
     return hs.trials(
-        work.lens,
+        work.grad_model,
         work.tried.squares,
-        _labels(work.lens, work.tried.data),
+        _labels(work.grad_model, work.tried.data),
         work.plan,
         known=work.known,
         runtime=work.runtime,
@@ -136,14 +139,15 @@ def _trials(work: _Work) -> "Iterator[hs.Robustness]":
     )
 
 
-def _labels(lens: "hs.Lens", data: "hs.Dataset") -> "NDArray[np.int64]":
+def _labels(grad_model: "hs.GradModel", data: "hs.Dataset") -> "NDArray[np.int64]":
     """Return labels in the model's numbering; raises Mismatch for an unknown class."""
     import numpy as np
 
-    place = {name: number for number, name in enumerate(lens.classes)}
+    classes = grad_model.classes
+    place = {name: number for number, name in enumerate(classes)}
     if strange := [name for name, n in data.counts.items() if n and name not in place]:
         raise Mismatch(
-            f"The run's classes are {', '.join(lens.classes)}; its test pictures are now labelled "
+            f"The run's classes are {', '.join(classes)}; its test pictures are now labelled "
             f"{strange[0]!r}. Is it the right --data?"
         )
     return np.array([place.get(name, -1) for name in data.classes], np.int64)[data.y]

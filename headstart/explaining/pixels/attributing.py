@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from headstart.base.errors import MissingPackage
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.deletion import area_under, curve
+from headstart.explaining.pixels.grad_model import GradModel, Squares, featureless, log_odds
 from headstart.explaining.pixels.hiding import hiding
-from headstart.explaining.pixels.lens import Lens, Squares, featureless, log_odds
-from headstart.explaining.pixels.looker import Looker, crossed_at, said_from, slope_of
 from headstart.explaining.pixels.method import METHODS, PIXELS, Method
+from headstart.explaining.pixels.probed_model import ProbedModel, crossed_at, said_from, slope_of
 from headstart.explaining.pixels.probing import Probe
 from headstart.heads.head import check_word
 
@@ -27,7 +27,7 @@ CLEARLY = 0.9  # a later map replaces an earlier one only below this share of it
 
 
 def attribute(
-    looker: Looker, squares: Squares, numbers: NDArray[np.int64], method: Method = "best"
+    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64], method: Method = "best"
 ) -> list[Attribution]:
     """Return an attribution map of each square (N, S, S, 3), for its class in `numbers` (N,).
 
@@ -43,7 +43,7 @@ def attribute(
     pixels: integrated gradients of the pixels; used too where the network can't be traced.
     """
     check_word("method", method, METHODS)
-    told: Callable[[Looker, Squares, NDArray[np.int64]], list[Attribution]] = {
+    told: Callable[[ProbedModel, Squares, NDArray[np.int64]], list[Attribution]] = {
         "best": _best,
         "places": lambda *asked: list(_by_depth(*asked))[-1],
         "hiding": _by_hiding,
@@ -53,70 +53,78 @@ def attribute(
     found = list[Attribution]()
     for first in range(0, len(squares), AT_ONCE):
         part = slice(first, first + AT_ONCE)
-        found += told(looker, squares[part], numbers[part])
+        found += told(probed, squares[part], numbers[part])
     return found
 
 
-def _best(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
-    asked = looker, squares, numbers
+def _best(probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
+    asked = probed, squares, numbers
     depths = list(_by_depth(*asked))
     smooth, hidden = [found.smoothed(BROAD) for found in depths[-1]], _by_hiding(*asked)
-    unsure = looker.mixed or not looker.probes
+    unsure = probed.mixed or not probed.probes
     ways = [hidden, *depths, smooth] if unsure else [*depths, smooth, hidden]
     each = zip(squares, zip(*ways, strict=True), strict=True)
-    return [picked(looker, square, maps) for square, maps in each]
+    return [picked(probed, square, maps) for square, maps in each]
 
 
-def picked(looker: Looker, square: NDArray[np.uint8], maps: Sequence[Attribution]) -> Attribution:
+def picked(
+    probed: ProbedModel, square: NDArray[np.uint8], maps: Sequence[Attribution]
+) -> Attribution:
     """Return the map with the smallest deletion area; a later map must be clearly smaller."""
-    best, area = maps[0], _area(looker, square, maps[0])
+    best, area = maps[0], _area(probed, square, maps[0])
     for found in maps[1:]:
-        if (own := _area(looker, square, found)) < CLEARLY * area:
+        if (own := _area(probed, square, found)) < CLEARLY * area:
             best, area = found, own
     return best
 
 
-def _area(looker: Looker, square: NDArray[np.uint8], found: Attribution) -> float:
-    return area_under(curve(looker, square, found.over(len(square)), found.number))
+def _area(probed: ProbedModel, square: NDArray[np.uint8], found: Attribution) -> float:
+    return area_under(curve(probed, square, found.over(len(square)), found.number))
 
 
 def _by_depth(
-    looker: Looker, squares: Squares, numbers: NDArray[np.int64]
+    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
 ) -> Iterator[list[Attribution]]:
     """Yield maps by places at the last layer, at the last two, and so on; by pixels if none has."""
-    if not looker.probes:
-        yield _by_pixels(looker, squares, numbers)
+    if not probed.probes:
+        yield _by_pixels(probed, squares, numbers)
     added, names = list[Tensor](), list[str]()
     pixels, of = _tensors(squares, numbers)
-    for probe in looker.probes:
-        added.append(_at(looker.lens, probe, pixels, of))
+    for probe in probed.probes:
+        added.append(_at(probed.model, probe, pixels, of))
         names.append(probe.name)
         mean = torch.stack([_spread(values, probe.side) for values in added]).mean(dim=0)
         yield _told(mean, numbers, "places", " and ".join(names))
 
 
-def _by_hiding(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
-    lost = torch.from_numpy(hiding(looker, squares, numbers))
+def _by_hiding(
+    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
+) -> list[Attribution]:
+    lost = torch.from_numpy(hiding(probed, squares, numbers))
     return _told(lost, numbers, "hiding", PIXELS)
 
 
-def _by_gradcam(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
-    if not looker.probes:
-        return _by_pixels(looker, squares, numbers)
-    lens, probe = looker.lens, looker.tokens or looker.probes[0]
+def _by_gradcam(
+    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
+) -> list[Attribution]:
+    if not probed.probes:
+        return _by_pixels(probed, squares, numbers)
+    model, probe = probed.model, probed.tokens or probed.probes[0]
     pixels, of = _tensors(squares, numbers)
     with torch.no_grad():
-        there = crossed_at(lens, probe, pixels)
-    slope = slope_of(lambda x: log_odds(said_from(lens, probe, x), of), there)
+        there = crossed_at(model, probe, pixels)
+    slope = slope_of(lambda x: log_odds(said_from(model, probe, x), of), there)
     weights = probe.grid(slope).mean(dim=(1, 2), keepdim=True)
     return _told((weights * probe.grid(there)).sum(dim=-1), numbers, "gradcam", probe.name)
 
 
-def _by_pixels(looker: Looker, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
+def _by_pixels(
+    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
+) -> list[Attribution]:
     pixels, of = _tensors(squares, numbers)
 
     def odds(x: Tensor, of: Tensor) -> Tensor:
-        return log_odds(looker.lens.logits(x), of)
+        return log_odds(probed.model.logits(x), of)
 
     added = _integrated(odds, pixels, featureless(pixels), of, AT_ONCE)
     return _told(added.sum(dim=-1), numbers, PIXELS, PIXELS)
@@ -133,14 +141,14 @@ def _told(
     return [Attribution(values, int(number), method, layer) for values, number in of]
 
 
-def _at(lens: Lens, probe: Probe, pixels: Tensor, numbers: Tensor) -> Tensor:  # -> (N, h, w)
+def _at(model: GradModel, probe: Probe, pixels: Tensor, numbers: Tensor) -> Tensor:  # -> (N, h, w)
     """Return the integrated gradients at one probe, summed over channels."""
     with torch.no_grad():
-        there = crossed_at(lens, probe, pixels)
-        without = crossed_at(lens, probe, featureless(pixels))
+        there = crossed_at(model, probe, pixels)
+        without = crossed_at(model, probe, featureless(pixels))
 
     def odds(crossed: Tensor, of: Tensor) -> Tensor:
-        return log_odds(said_from(lens, probe, crossed), of)
+        return log_odds(said_from(model, probe, crossed), of)
 
     added = _integrated(odds, there, without, numbers, AT_ONCE * len(pixels))
     return probe.grid(added).sum(dim=-1)

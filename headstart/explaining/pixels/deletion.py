@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.explaining.pixels.attribution import Attribution
-from headstart.explaining.pixels.lens import Squares
-from headstart.explaining.pixels.looker import Looker
+from headstart.explaining.pixels.grad_model import Squares
+from headstart.explaining.pixels.probed_model import ProbedModel
 from headstart.explaining.pixels.saved import Areas, Curves, DeletionCurves
 
 STEPS = 20  # of a curve; each hides the same number of pixels
@@ -47,7 +47,7 @@ class Deletion:
 
 
 def deletion(
-    looker: Looker,
+    probed: ProbedModel,
     square: NDArray[np.uint8],
     found: Attribution,
     *,
@@ -58,16 +58,16 @@ def deletion(
     """Return the curves of one square (S, S, 3) and its map; drawn: how many random orders."""
     side, places = len(square), min(len(found.values), len(square) // 4)
     orders = [found.over(side), _from_centre(side), *_random(side, places, drawn, seed)]
-    told = np.stack([curve(looker, square, order, found.number, steps) for order in orders])
+    told = np.stack([curve(probed, square, order, found.number, steps) for order in orders])
     fractions = np.linspace(0, 1, steps + 1, dtype=np.float32)
     return Deletion(fractions, told[0], told[2:].mean(axis=0), told[1])
 
 
 def curve(
-    looker: Looker, square: NDArray[np.uint8], order: Order, number: int, steps: int = STEPS
+    probed: ProbedModel, square: NDArray[np.uint8], order: Order, number: int, steps: int = STEPS
 ) -> NDArray[np.float32]:  # (steps + 1,)
     """Return the score of a class at each step of hiding the square in this order."""
-    return looker.forward.scores(hidings(square, order, steps))[:, number]
+    return probed.forward.scores(hidings(square, order, steps))[:, number]
 
 
 def area_under(scores: NDArray[np.float32]) -> float:

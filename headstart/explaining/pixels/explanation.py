@@ -20,9 +20,9 @@ from headstart.explaining.neighbours import Neighbour
 from headstart.explaining.pixels.attributing import attribute
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.deletion import DRAWN, STEPS, Deletion, deletion
-from headstart.explaining.pixels.lens import lens_of
-from headstart.explaining.pixels.looker import DEPTH, Looker, looker_of
+from headstart.explaining.pixels.grad_model import grad_model_of
 from headstart.explaining.pixels.method import Method
+from headstart.explaining.pixels.probed_model import DEPTH, ProbedModel, probed_model_of
 from headstart.explaining.pixels.saved import (
     ExplainedPicture,
     ExplainedRow,
@@ -95,7 +95,7 @@ class Explanation:
 
 
 def explain(
-    looker: Looker,
+    probed: ProbedModel,
     source: Path | CheckedFile,
     name: str | None = None,
     method: Method = "best",
@@ -108,21 +108,21 @@ def explain(
     steps, drawn: of its deletion curves. Raises UnknownName with the nearest names, DataError if
     the picture can't be read or has changed since it was checked.
     """
-    lens, path = looker.lens, CheckedFile.of(source).path
-    number = None if name is None else lens.number(name)
+    model, path = probed.model, CheckedFile.of(source).path
+    number = None if name is None else model.number(name)
     try:
-        square = np.array(prepared(lens.input, source)["pixels"][0])
+        square = np.array(prepared(model.input, source)["pixels"][0])
     except (OSError, DataError) as error:
         raise DataError(f"{path} must be a picture that can be read: {error}") from error
-    scores = looker.forward.scores(square[None])[0]
+    scores = probed.forward.scores(square[None])[0]
     number = int(scores.argmax()) if number is None else number
-    (found,) = attribute(looker, square[None], np.array([number]), method)
-    told = deletion(looker, square, found, steps=steps, drawn=drawn)
-    return Explanation(str(path), square, lens.classes[number], float(scores[number]), found, told)
+    (found,) = attribute(probed, square[None], np.array([number]), method)
+    told = deletion(probed, square, found, steps=steps, drawn=drawn)
+    return Explanation(str(path), square, model.classes[number], float(scores[number]), found, told)
 
 
 def explained(
-    looker: Looker,
+    probed: ProbedModel,
     id: str,
     source: Path | CheckedFile,
     name: str | None = None,
@@ -131,7 +131,7 @@ def explained(
 ) -> Explanation | LeftOut:
     """Call `explain` on the picture called `id`; return a LeftOut if the picture can't be read."""
     try:
-        return replace(explain(looker, source, name, method, **curves), path=id)
+        return replace(explain(probed, source, name, method, **curves), path=id)
     except UnknownName:  # a wrong class name is wrong for every picture
         raise
     except (HeadstartError, MemoryError) as error:
@@ -152,14 +152,14 @@ def explain_run(
     or when the caller stops early, unless the file holds more rows already.
     """
     effort = effort or Effort()
-    said, looker = read_predictions(run / "predictions.csv"), looker_of(lens_of(model))
-    looker = replace(looker, probes=looker.probes[: effort.layers])
+    said, probed = read_predictions(run / "predictions.csv"), probed_model_of(grad_model_of(model))
+    probed = replace(probed, probes=probed.probes[: effort.layers])
     curves = {"steps": effort.steps, "drawn": effort.drawn}
     rows, whole = list[ExplainedRow](), False
     try:
-        for row in told_rows(run, pictures, effort):
+        for row in rows_to_explain(run, pictures, effort):
             id, answered = said.ids[row], said.classes[said.predicted[row]]
-            found = explained(looker, id, pictures[id], answered, effort.method, **curves)
+            found = explained(probed, id, pictures[id], answered, effort.method, **curves)
             if isinstance(found, Explanation):
                 rows.append(found.row(said.classes[said.labels[row]]))
             yield found
@@ -177,7 +177,7 @@ def _rows_in(file: Path) -> int:
         return 0
 
 
-def told_rows(
+def rows_to_explain(
     run: Path, pictures: Mapping[str, Path | CheckedFile], effort: Effort | None = None
 ) -> list[int]:
     """Return the rows of RUN/predictions.csv to explain, among those with an entry in `pictures`.

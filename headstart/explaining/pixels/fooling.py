@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart.base.errors import SpecError
-from headstart.explaining.pixels.lens import Lens, log_odds
+from headstart.explaining.pixels.grad_model import GradModel, log_odds
 from headstart.explaining.pixels.squaring import MOST, squaring
 from headstart.modalities.images.augment import png
 from headstart.modalities.images.decoding import Pixels, decode
@@ -77,7 +77,7 @@ class Fooling:
 
 
 def fool(
-    lens: Lens,
+    model: GradModel,
     answering: Answerer,
     picture: Pixels,
     attack: Attack,
@@ -94,11 +94,11 @@ def fool(
     before = answering.of_example(picture)
     if target == before.label:
         raise SpecError(f"it is called {before.name!r} already: name another --target.")
-    eye = squaring(lens.input, picture, _largest_block(attack))
+    eye = squaring(model.input, picture, _largest_block(attack))
     attack = _on_blocks(attack, eye.block)
     seen = torch.from_numpy(eye.seen[None])
     label = before.label if target is None else target
-    aim = Aim(lens, label, target is not None, answering.limits)
+    aim = Aim(model, label, target is not None, answering.limits)
     tries = restarts if attack.steps > 1 else 1  # a single step begins at the picture itself
     found = list[Fooling]()
     for stream in range(tries):
@@ -119,14 +119,14 @@ class Aim:
     their worth (Tramèr et al. 2020, On adaptive attacks).
     """
 
-    lens: Lens
+    model: GradModel
     label: int
     towards: bool
     limits: Limits
 
     def __call__(self, squares: Tensor) -> Tensor:  # (N, S, S, 3) -> (N,)
-        x = self.lens.network(squares)
-        scaled = self.lens.head(x) / self.limits.temperature  # as for scores
+        x = self.model.network(squares)
+        scaled = self.model.head(x) / self.limits.temperature  # as for scores
         ahead = self._ahead(scaled, torch.full((len(x),), self.label))
         if self.limits.seen is None:
             return ahead

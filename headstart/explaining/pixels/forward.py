@@ -1,4 +1,4 @@
-"""A lens run by the fastest engine, for work that needs no gradients."""
+"""A GradModel run by the fastest engine, for work that needs no gradients."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.base.runtime import ON_CPU, Runtime
-from headstart.explaining.pixels.lens import Lens
+from headstart.explaining.pixels.grad_model import GradModel
 from headstart.features.engines import Engine, Features, open_engine
 
 
@@ -18,14 +18,14 @@ from headstart.features.engines import Engine, Features, open_engine
 class Forward:
     """Features, logits and scores of a stream of squares, (S, S, 3) uint8 each."""
 
-    lens: Lens
+    model: GradModel
     runtime: Runtime = ON_CPU
 
     @cached_property
     def engine(self) -> Engine:
         """The engine, opened on first use: exporting a graph takes seconds."""
-        lens = self.lens
-        return open_engine(lens.backbone, self.runtime.resolved(), graph=lens.graph)
+        model = self.model
+        return open_engine(model.backbone, self.runtime.resolved(), graph=model.graph)
 
     def features(self, squares: Iterable[NDArray[np.uint8]]) -> Features:  # -> (N, D)
         batches = _batched(squares, self.engine.batch)
@@ -33,7 +33,7 @@ class Forward:
 
     @torch.inference_mode()
     def logits_of(self, features: Features) -> Tensor:  # (N, D) -> (N, C)
-        said: Tensor = self.lens.head(torch.from_numpy(features))
+        said: Tensor = self.model.head(torch.from_numpy(features))
         return said
 
     def logits(self, squares: Iterable[NDArray[np.uint8]]) -> Tensor:  # -> (N, C)
@@ -41,7 +41,7 @@ class Forward:
 
     def scores(self, squares: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:  # -> (N, C)
         """Return probabilities."""
-        return torch.softmax(self.logits(squares) / self.lens.temperature, dim=1).numpy()
+        return torch.softmax(self.logits(squares) / self.model.temperature, dim=1).numpy()
 
 
 def _batched(squares: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headstart.explaining.pixels.lens import Squares, featureless, log_odds
-from headstart.explaining.pixels.looker import Looker
+from headstart.explaining.pixels.grad_model import Squares, featureless, log_odds
+from headstart.explaining.pixels.probed_model import ProbedModel
 
 SPOTS = 7  # a side
 
 
 def hiding(
-    looker: Looker, squares: Squares, numbers: NDArray[np.int64]
+    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
 ) -> NDArray[np.float32]:  # (N, S, S, 3), (N,) -> (N, SPOTS, SPOTS)
     """Return the mean of how far the log odds of each square's class fall where a spot is hidden
     (Zeiler, Fergus 2014, section 4.2) and how far they rise where it alone is shown.
@@ -25,7 +25,7 @@ def hiding(
     added = np.empty((len(squares), SPOTS, SPOTS), np.float32)
     spots = _spots(squares.shape[1])
     for values, square, number in zip(added, squares, numbers, strict=True):
-        logits = looker.forward.logits(_hidden_and_shown(square, spots))
+        logits = probed.forward.logits(_hidden_and_shown(square, spots))
         odds = log_odds(logits, torch.full((len(logits),), int(number))).numpy().reshape(-1, 2)
         (whole, blank), (hidden, alone) = odds[0], odds[1:].T
         values[:] = np.reshape((whole - hidden + alone - blank) / 2, values.shape)

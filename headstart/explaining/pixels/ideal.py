@@ -18,8 +18,8 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from headstart.base.errors import Diverged
 from headstart.base.runtime import seeded
+from headstart.explaining.pixels.grad_model import GradModel, log_odds
 from headstart.explaining.pixels.ideal_plan import IdealPlan
-from headstart.explaining.pixels.lens import Lens, log_odds
 from headstart.modalities.images.decoding import Pixels
 from headstart.modalities.images.inputs import ImageInput
 
@@ -51,7 +51,7 @@ class Ideal:
 
 
 def ascend(
-    lens: Lens, number: int, plan: IdealPlan | None = None, start: Pixels | None = None
+    model: GradModel, number: int, plan: IdealPlan | None = None, start: Pixels | None = None
 ) -> Iterator[Ideal]:
     """Yield pictures of class `number`, from the first to the last step, about 64 in between.
 
@@ -59,12 +59,12 @@ def ascend(
     not finite.
     """
     plan = plan or IdealPlan()
-    eats = lens.input
+    eats = model.input
     side = eats.resize if eats.fit == "crop" else eats.size
     random = seeded(plan.seed)
     brushes = [_brush(plan, side, octave) for octave in range(plan.octaves)]
     base = _beginning(brushes[-1], random) if start is None else _drawn_from(start, eats, side)
-    yield _judged(lens, number, base, 0)
+    yield _judged(model, number, base, 0)
     ends = [plan.steps * (octave + 1) // plan.octaves for octave in range(plan.octaves)]
     every, step = max(1, plan.steps // LOOKS), 0
     for brush, end in zip(brushes, ends, strict=True):
@@ -75,21 +75,21 @@ def ascend(
             drawn = base + _mixed(brush.draw(change))
             views = _views(torch.sigmoid(drawn), eats, plan, random)
             optimizer.zero_grad()
-            (-_odds(lens, views, number).mean()).backward()
+            (-_odds(model, views, number).mean()).backward()
             optimizer.step()
             base = base - lr * _pull(drawn.detach(), plan)
             step += 1
             if step % every == 0 or step == plan.steps:
                 now = base + _mixed(brush.draw(change.detach()))
-                yield _judged(lens, number, now, step)
+                yield _judged(model, number, now, step)
         base = base + _mixed(brush.draw(change.detach()))
 
 
 def ideal(
-    lens: Lens, name: str, plan: IdealPlan | None = None, start: Pixels | None = None
+    model: GradModel, name: str, plan: IdealPlan | None = None, start: Pixels | None = None
 ) -> Ideal:
     """Return the picture of `ascend` with the highest log odds for a class; raises UnknownName."""
-    return max(ascend(lens, lens.number(name), plan, start), key=lambda seen: seen.log_odds)
+    return max(ascend(model, model.number(name), plan, start), key=lambda seen: seen.log_odds)
 
 
 def total_variation(picture: Pixels) -> float:  # (H, W, 3)
@@ -195,9 +195,9 @@ def _views(
     return grid_sample(copies, grid, padding_mode="reflection", align_corners=False)
 
 
-def _odds(lens: Lens, views: Tensor, number: int) -> Tensor:  # (N, 3, S, S) -> (N,)
+def _odds(model: GradModel, views: Tensor, number: int) -> Tensor:  # (N, 3, S, S) -> (N,)
     """Return the log odds of the class, which still rise where its score saturates."""
-    logits = lens.logits(255 * views.permute(0, 2, 3, 1))
+    logits = model.logits(255 * views.permute(0, 2, 3, 1))
     return log_odds(logits, torch.full((len(views),), number))
 
 
@@ -217,17 +217,17 @@ def _pull(drawn: Tensor, plan: IdealPlan) -> Tensor:
 
 
 @torch.no_grad()
-def _judged(lens: Lens, number: int, drawn: Tensor, step: int) -> Ideal:
+def _judged(model: GradModel, number: int, drawn: Tensor, step: int) -> Ideal:
     whole = (255 * torch.sigmoid(drawn[0])).round().to(torch.uint8)
     picture = whole.permute(1, 2, 0).contiguous().numpy()
-    square = lens.input(picture).copy()  # Pillow's memory is read-only
-    odds = float(_odds(lens, _nchw(square), number))
+    square = model.input(picture).copy()  # Pillow's memory is read-only
+    odds = float(_odds(model, _nchw(square), number))
     if not math.isfinite(odds):
         raise Diverged(
-            f"{lens.name} must answer with numbers; at step {step} it said {odds}. Look whether "
+            f"{model.name} must answer with numbers; at step {step} it said {odds}. Look whether "
             f"its weights are sound: `headstart predict` or `classify` shows what it scores."
         )
-    return Ideal(step, picture, float(lens.scores(square[None])[0, number]), odds)
+    return Ideal(step, picture, float(model.scores(square[None])[0, number]), odds)
 
 
 def _nchw(square: Pixels) -> Tensor:

@@ -18,7 +18,7 @@ from headstart.base.values import Settings
 from headstart.evaluation.evaluation import Estimate, wilson
 from headstart.explaining.pixels.corruptions import STRENGTHS, corrupt
 from headstart.explaining.pixels.forward import Forward
-from headstart.explaining.pixels.lens import Lens, Squares
+from headstart.explaining.pixels.grad_model import GradModel, Squares
 from headstart.explaining.pixels.robust_plan import RobustnessPlan
 from headstart.explaining.pixels.robustness import (
     NeighbourCount,
@@ -41,7 +41,7 @@ Rows = NDArray[np.intp]  # (N, NEAREST) of the training rows
 
 
 @dataclass(frozen=True)
-class Held:
+class ConditionResult:
     """Accuracy under one change. neighbours: None without training rows."""
 
     accuracy: Estimate
@@ -56,8 +56,8 @@ class Robustness:
     plan: RobustnessPlan
     rows: int
     known: int = 0
-    attacked: Mapping[int, Held] = field(default_factory=dict)
-    corrupted: Mapping[tuple[str, int], Held] = field(default_factory=dict)
+    attacked: Mapping[int, ConditionResult] = field(default_factory=dict)
+    corrupted: Mapping[tuple[str, int], ConditionResult] = field(default_factory=dict)
 
     @property
     def planned(self) -> int:
@@ -89,7 +89,7 @@ class Robustness:
 
 
 def robustness(
-    lens: Lens,
+    model: GradModel,
     squares: Squares,
     labels: Labels,
     plan: RobustnessPlan | None = None,
@@ -101,15 +101,15 @@ def robustness(
     """Measure accuracy, and how nearest neighbours change, under each condition of the plan.
 
     squares: (N, S, S, 3), the network's inputs, which are what is changed; all are tried, `drawn`
-    chooses some. labels: (N,) numbers of the lens's classes. known: features of training rows, to
+    chooses some. labels: (N,) numbers of the model's classes. known: features of training rows, to
     find the nearest neighbours among.
     """
-    *_, last = trials(lens, squares, labels, plan, known=known, runtime=runtime, listener=listener)
+    *_, last = trials(model, squares, labels, plan, known=known, runtime=runtime, listener=listener)
     return last
 
 
 def trials(
-    lens: Lens,
+    model: GradModel,
     squares: Squares,
     labels: Labels,
     plan: RobustnessPlan | None = None,
@@ -124,12 +124,12 @@ def trials(
     accuracy never rises with epsilon.
     """
     plan, listener = plan or RobustnessPlan(), listener or Listener()
-    _check(lens, squares, labels)
+    _check(model, squares, labels)
     squares, labels = np.ascontiguousarray(squares), np.ascontiguousarray(labels, np.int64)
     runtime = runtime.resolved()
-    trial = _Trial(lens, labels, runtime, known)
+    trial = _Trial(model, labels, runtime, known)
     found = Robustness(plan, len(labels), 0 if known is None else len(known))
-    for levels, changed, right in _attacks(lens, squares, labels, plan, listener):
+    for levels, changed, right in _attacks(model, squares, labels, plan, listener):
         held = trial.held(right, changed)
         found = replace(found, attacked={**found.attacked, levels: held})
         yield found
@@ -172,11 +172,11 @@ def drawn(labels: Labels, rows: int, seed: int = 0) -> NDArray[np.intp]:
     return np.sort(np.argsort(share, kind="stable")[:rows])
 
 
-def _check(lens: Lens, squares: Squares, labels: Labels) -> None:
-    size, classes = lens.input.size, len(lens.classes)
+def _check(model: GradModel, squares: Squares, labels: Labels) -> None:
+    size, classes = model.input.size, len(model.classes)
     if squares.shape != (len(labels), size, size, 3) or not len(labels):
         raise Mismatch(
-            f"{lens.name} is tried on one or more squares (N, {size}, {size}, 3), each with a "
+            f"{model.name} is tried on one or more squares (N, {size}, {size}, 3), each with a "
             f"label; got {squares.shape} and {len(labels)} labels."
         )
     if not 0 <= labels.min() <= labels.max() < classes:
@@ -185,8 +185,8 @@ def _check(lens: Lens, squares: Squares, labels: Labels) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """Training rows. rows: (M, D) of length 1. labels: (M,) numbers of the lens's classes, -1 for a
-    class that it lacks."""
+    """Training rows. rows: (M, D) of length 1. labels: (M,) numbers of the model's classes, -1 for
+    a class that it lacks."""
 
     rows: NDArray[np.float32]
     labels: Labels
@@ -206,22 +206,22 @@ class _Trial:
     """Measures a model on one set of changed squares after the other."""
 
     def __init__(
-        self, lens: Lens, labels: Labels, runtime: Runtime, known: FeatureTable | None
+        self, model: GradModel, labels: Labels, runtime: Runtime, known: FeatureTable | None
     ) -> None:
-        self.labels, self.forward = labels, Forward(lens, runtime)
-        self.known = _Known.of(known, lens.classes) if known else None
+        self.labels, self.forward = labels, Forward(model, runtime)
+        self.known = _Known.of(known, model.classes) if known else None
         self.before: Rows | None = None  # of the unchanged pictures, the first condition
 
-    def answered(self, squares: Iterable[NDArray[np.uint8]]) -> Held:
+    def answered(self, squares: Iterable[NDArray[np.uint8]]) -> ConditionResult:
         """Predict the classes of a stream of squares and measure them."""
         x = self.forward.features(squares)
         answers = self.forward.logits_of(x).argmax(dim=1).numpy()
-        return Held(_share(answers == self.labels), self._neighbours(x))
+        return ConditionResult(_share(answers == self.labels), self._neighbours(x))
 
-    def held(self, right: NDArray[np.bool_], squares: Squares) -> Held:
+    def held(self, right: NDArray[np.bool_], squares: Squares) -> ConditionResult:
         """Measure squares whose predictions are known to be right or wrong."""
         moved = self._neighbours(self.forward.features(squares)) if self.known else None
-        return Held(_share(right), moved)
+        return ConditionResult(_share(right), moved)
 
     def _neighbours(self, x: NDArray[np.float32]) -> Neighbours | None:
         if self.known is None:
@@ -235,7 +235,7 @@ class _Trial:
 
 
 def _attacks(
-    lens: Lens,
+    model: GradModel,
     squares: Squares,
     labels: Labels,
     plan: RobustnessPlan,
@@ -248,7 +248,7 @@ def _attacks(
     """
     truth, changed = torch.from_numpy(labels), squares.copy()
     began = time.perf_counter()
-    parts = [_right(lens, torch.from_numpy(squares[p]), truth[p]) for p in _parts(len(labels))]
+    parts = [_right(model, torch.from_numpy(squares[p]), truth[p]) for p in _parts(len(labels))]
     each = STEP * (time.perf_counter() - began) / len(labels)
     right = np.concatenate(parts)
     yield 0, squares, right
@@ -260,22 +260,24 @@ def _attacks(
                 listener.expect(stage, len(standing), each * (steps + 1) * len(standing))
             for number, part in enumerate(_parts(len(standing))):
                 rows = standing[part]
-                worst = _worst(lens, squares[rows], truth[rows], attack, number)
-                right[rows], changed[rows] = _right(lens, worst, truth[rows]), worst.numpy()
+                worst = _worst(model, squares[rows], truth[rows], attack, number)
+                right[rows], changed[rows] = _right(model, worst, truth[rows]), worst.numpy()
                 listener.progress(stage, min(part.stop, len(standing)), len(standing))
         yield levels, changed, right
 
 
-def _worst(lens: Lens, squares: Squares, truth: Tensor, attack: Attack, stream: int) -> Tensor:
+def _worst(
+    model: GradModel, squares: Squares, truth: Tensor, attack: Attack, stream: int
+) -> Tensor:
     """Return the attacked squares, uint8: within reach, where another class leads most."""
     return perturb(
-        lambda pixels: -lead(lens.logits(pixels), truth), torch.from_numpy(squares), attack, stream
+        lambda pixels: -lead(model.logits(pixels), truth), torch.from_numpy(squares), attack, stream
     ).to(torch.uint8)
 
 
-def _right(lens: Lens, squares: Tensor, truth: Tensor) -> NDArray[np.bool_]:
+def _right(model: GradModel, squares: Tensor, truth: Tensor) -> NDArray[np.bool_]:
     with torch.inference_mode():
-        return (lens.logits(squares).argmax(dim=1) == truth).numpy()
+        return (model.logits(squares).argmax(dim=1) == truth).numpy()
 
 
 def _corruptions(

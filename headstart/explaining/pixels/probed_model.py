@@ -1,4 +1,4 @@
-"""A lens with its probes: the layers whose activations still lie at their places in the picture."""
+"""A GradModel with its probes: the layers whose activations lie at their places in the picture."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from headstart.backbones.entry import WholeNetwork
 from headstart.explaining.pixels.forward import Forward
-from headstart.explaining.pixels.lens import Lens
+from headstart.explaining.pixels.grad_model import GradModel
 from headstart.explaining.pixels.probing import Probe, probes
 
 FINEST = 32  # places a side; layers with finer grids find edges, not things
@@ -19,26 +19,26 @@ SPOT, DRAWN = 4, 16  # the square's side over a spot's, and how many spots are t
 
 
 @dataclass(frozen=True, eq=False)
-class Looker:
-    """A lens and its probes, the last layer first; no probes if the network can't be traced.
+class ProbedModel:
+    """A GradModel and its probes, the last layer first; no probes if the network can't be traced.
 
     mixed: whether later layers decide too, at places that each depend on all of the picture; the
     probed places may then depend on it in part. tokens: where the probe is at the tokens that enter
     a transformer, the probe of its last layer.
     """
 
-    lens: Lens
+    model: GradModel
     probes: tuple[Probe, ...]
     mixed: bool = False
     tokens: Probe | None = None
 
     @cached_property
     def forward(self) -> Forward:
-        """The lens run by the fastest engine, without gradients."""
-        return Forward(self.lens)
+        """The model, run by the fastest engine, without gradients."""
+        return Forward(self.model)
 
 
-def looker_of(lens: Lens) -> Looker:
+def probed_model_of(model: GradModel) -> ProbedModel:
     """Choose the probes: the last layer whose places decide and correspond to the picture, then the
     last layer of each finer grid below it, up to DEPTH layers.
 
@@ -49,10 +49,10 @@ def looker_of(lens: Lens) -> Looker:
     probed at the tokens that enter.
     """
     found, entrance, mixed = list[Probe](), list[Probe](), False
-    for probe in probes(lens.backbone):
+    for probe in probes(model.backbone):
         if not found:
-            if _decides(lens, probe):
-                if _in_place(lens, probe):
+            if _decides(model, probe):
+                if _in_place(model, probe):
                     found.append(probe)
                 else:
                     mixed = True
@@ -63,19 +63,19 @@ def looker_of(lens: Lens) -> Looker:
         if len(found) == DEPTH:
             break
     if len(found) == 1 and found[0].layout == "tokens":
-        return Looker(lens, tuple(entrance or found), mixed=True, tokens=found[0])
-    return Looker(lens, tuple(found), mixed)
+        return ProbedModel(model, tuple(entrance or found), mixed=True, tokens=found[0])
+    return ProbedModel(model, tuple(found), mixed)
 
 
-def crossed_at(lens: Lens, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
+def crossed_at(model: GradModel, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
     """Return the activations at a probe."""
-    crossed: Tensor = WholeNetwork(probe.trunk, lens.input).eval()(pixels)
+    crossed: Tensor = WholeNetwork(probe.trunk, model.input).eval()(pixels)
     return crossed
 
 
-def said_from(lens: Lens, probe: Probe, crossed: Tensor) -> Tensor:  # -> (N, C)
+def said_from(model: GradModel, probe: Probe, crossed: Tensor) -> Tensor:  # -> (N, C)
     """Return the logits, from the activations at a probe."""
-    logits: Tensor = lens.head(probe.tail(crossed.clone()))  # a ReLU may write in place
+    logits: Tensor = model.head(probe.tail(crossed.clone()))  # a ReLU may write in place
     return logits
 
 
@@ -85,19 +85,19 @@ def slope_of(told: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return slope
 
 
-def _decides(lens: Lens, probe: Probe) -> bool:
+def _decides(model: GradModel, probe: Probe) -> bool:
     """Whether the logits have a gradient at the places of a probe."""
-    side = lens.input.size
+    side = model.input.size
     drawn = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(0)) * 255
-    crossed = crossed_at(lens, probe, drawn)
-    slope = slope_of(lambda x: said_from(lens, probe, x).pow(2), crossed)
+    crossed = crossed_at(model, probe, drawn)
+    slope = slope_of(lambda x: said_from(model, probe, x).pow(2), crossed)
     return bool(probe.grid(slope).abs().max() > STILL * slope.abs().max())
 
 
-def _in_place(lens: Lens, probe: Probe) -> bool:
+def _in_place(model: GradModel, probe: Probe) -> bool:
     """Whether activations change where the picture does: for most coloured spots, the centre of the
     change at the probe must lie on the spot."""
-    side, rng = lens.input.size, torch.Generator().manual_seed(0)
+    side, rng = model.input.size, torch.Generator().manual_seed(0)
     spot, shape = side // SPOT, (side, side)
     clouds = torch.rand(DRAWN, 3, 8, 8, generator=rng) * 255
     before = nn.functional.interpolate(clouds, shape, mode="bilinear").permute(0, 2, 3, 1)
@@ -105,7 +105,7 @@ def _in_place(lens: Lens, probe: Probe) -> bool:
     for picture, (top, left) in zip(after, corners.tolist(), strict=True):
         picture[top : top + spot, left : left + spot] = torch.rand(3, generator=rng) * 255
     with torch.no_grad():
-        moved = crossed_at(lens, probe, after) - crossed_at(lens, probe, before)
+        moved = crossed_at(model, probe, after) - crossed_at(model, probe, before)
     mass = probe.grid(moved).pow(2).sum(dim=-1)
     across = (torch.arange(probe.side) + 0.5) * side / probe.side
     centre = torch.stack([mass.sum(dim=2) @ across, mass.sum(dim=1) @ across], dim=1)

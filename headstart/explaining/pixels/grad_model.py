@@ -25,7 +25,7 @@ Squares = NDArray[np.uint8]  # (N, S, S, 3)
 
 
 @dataclass(frozen=True, eq=False)
-class Lens:
+class GradModel:
     """A frozen network with a head, in inference mode.
 
     network: pixels (N, S, S, 3), 0 to 255 of any type -> features (N, D); it normalises the pixels.
@@ -76,8 +76,8 @@ class Lens:
         return found[0]
 
 
-def lens_of(model: Model, does: str = DOES) -> Lens:
-    """Return the lens of a trained model; does: the start of the message about other inputs.
+def grad_model_of(model: Model, does: str = DOES) -> GradModel:
+    """Return a trained model with gradients; does: the start of the message about other inputs.
 
     Raises SpecError for a head that has no gradients, MissingPackage without the training extra.
     """
@@ -92,12 +92,12 @@ def lens_of(model: Model, does: str = DOES) -> Lens:
     if isinstance(backbone, Frozen):
         backbone = reopened(backbone)
     head = nn.Sequential(head_module(model.head), _TwoLogits())
-    lens = _lens(backbone, head, model.classes, model.limits.temperature)
-    return replace(lens, graph=graph)
+    made = _grad_model(backbone, head, model.classes, model.limits.temperature)
+    return replace(made, graph=graph)
 
 
-def source_lens(backbone: Backbone, does: str = DOES) -> Lens:
-    """Return the lens of a pretrained network with its own classifier, for its source classes.
+def source_grad_model(backbone: Backbone, does: str = DOES) -> GradModel:
+    """Return a pretrained network with its own classifier, for its source classes.
 
     Raises SpecError if it came without a classifier.
     """
@@ -107,7 +107,7 @@ def source_lens(backbone: Backbone, does: str = DOES) -> Lens:
     layer.load_state_dict(
         {"weight": torch.tensor(source.weight.T), "bias": torch.tensor(source.bias)}
     )
-    return _lens(backbone, layer, classes, 1.0)
+    return _grad_model(backbone, layer, classes, 1.0)
 
 
 def log_odds(logits: Tensor, numbers: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
@@ -132,10 +132,10 @@ class _TwoLogits(nn.Module):
         return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
 
-def _lens(
+def _grad_model(
     backbone: Backbone, head: nn.Module, classes: tuple[str, ...], temperature: float
-) -> Lens:
+) -> GradModel:
     keep_memory()  # every step allocates the same tensors
     network = WholeNetwork(backbone.module, backbone.card.input)
     network.eval().requires_grad_(False)
-    return Lens(backbone, network, head.eval().requires_grad_(False), classes, temperature)
+    return GradModel(backbone, network, head.eval().requires_grad_(False), classes, temperature)
