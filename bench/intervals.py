@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.integrate import quad
 from scipy.stats import binom, norm
 
-from headstart.evaluation.evaluation import Evaluation, evaluate_predictions, wilson
+from headstart.evaluation.evaluation import Evaluation, evaluate, wilson
 from headstart.targets.classes import ClassTarget
 from headstart.targets.metrics import macro_f1
 from headstart.targets.predictions import Predictions
@@ -66,7 +66,7 @@ def shares_held(n: int, p: float, minority: float, sets: int, resamples: int) ->
     true, rng = truths(p, np.bincount(labels)), np.random.default_rng(0)
     held = dict.fromkeys(ClassTarget.shown, 0)
     for _ in range(sets):
-        found = evaluate_predictions(drawn(labels, p, rng), resamples=resamples)
+        found = evaluate(drawn(labels, p, rng), resamples=resamples)
         for name in ClassTarget.shown:
             held[name] += holds(found, name, true[name])
     return {name: count / sets for name, count in held.items()}

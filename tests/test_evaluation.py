@@ -15,7 +15,6 @@ from headstart.evaluation.evaluation import (
     Estimate,
     compare,
     evaluate,
-    evaluate_predictions,
     evaluation_rows,
     wilson,
 )
@@ -87,7 +86,7 @@ def test_wilson_holds_the_truth_in_exactly_so_many_samples(n: int, share: float)
 
 
 def figures(some: Predictions, resamples: int = 1) -> list[Estimate]:
-    result = evaluate_predictions(some, resamples=resamples)
+    result = evaluate(some, resamples=resamples)
     every = (result.balanced_accuracy, result.macro_f1, result.auroc, result.log_loss)
     return [known(estimate) for estimate in every]
 
@@ -117,7 +116,7 @@ def test_intervals_are_as_wide_as_resampling_within_classes_tells(counts: tuple[
 
 def test_no_error_seen_is_not_no_error_possible() -> None:
     labels = np.arange(20) % 2
-    result = evaluate_predictions(called(labels, labels, 2))
+    result = evaluate(called(labels, labels, 2))
     for estimate in map(known, (result.accuracy, result.balanced_accuracy, result.macro_f1)):
         assert estimate.value == estimate.high == 1.0
         assert estimate.low == pytest.approx(0.8389, abs=1e-4)  # Wilson's for 20 of 20
@@ -126,7 +125,7 @@ def test_no_error_seen_is_not_no_error_possible() -> None:
 
 def test_every_value_lies_in_its_interval() -> None:
     for seed in range(20):
-        result = evaluate_predictions(drawn(seed, (3, 9, 1, 5), 1.0))
+        result = evaluate(drawn(seed, (3, 9, 1, 5), 1.0))
         for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"):
             estimate = known(getattr(result, name))
             assert estimate.low <= estimate.value <= estimate.high
@@ -134,9 +133,7 @@ def test_every_value_lies_in_its_interval() -> None:
 
 
 def test_a_confusion_is_told_class_by_class() -> None:
-    result = evaluate_predictions(
-        called(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2]), 3), majority="a"
-    )
+    result = evaluate(called(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2]), 3), majority="a")
     assert result.confusion == ((2, 1, 0), (0, 1, 1), (0, 0, 0))
     a, c = result.per_class["a"], result.per_class["c"]
     assert (known(a.recall).value, known(a.precision).value) == (2 / 3, 1.0)
@@ -154,13 +151,13 @@ def known_baseline(baseline: object) -> Estimate | None:
 def test_rows_without_a_label_do_not_count() -> None:
     some = drawn(0, (20, 20), 1.0)
     more = said(np.append(some.labels, [-1, -1]), np.vstack([some.scores, some.scores[:2]]))
-    assert evaluate_predictions(more) == evaluate_predictions(some)
+    assert evaluate(more) == evaluate(some)
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
     some = drawn(0, (30, 20, 10), 1.0)
     mixed = some.take(np.random.default_rng(0).permutation(60))
-    one, two = evaluate_predictions(some), evaluate_predictions(mixed)
+    one, two = evaluate(some), evaluate(mixed)
     assert one.confusion == two.confusion
     assert known(one.auroc).low == pytest.approx(known(two.auroc).low)
     assert known(one.macro_f1) == known(two.macro_f1)

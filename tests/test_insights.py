@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from headstart.evaluation.embedding_map import embedding_map
 from headstart.evaluation.judged import gains, temperature_scaling
-from headstart.evaluation.learning_curve import Curve, learning_curve, projection
+from headstart.evaluation.learning_curve import learning_curve, projection
 from headstart.evaluation.mistakes import margins, mistakes, noise, outliers, suspicious
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
@@ -81,7 +81,7 @@ def test_the_row_like_no_other_comes_first() -> None:
 def test_a_planted_law_is_projected() -> None:
     rows = np.array([50, 100, 200, 400, 800])
     points = tuple((int(n), 0.95 - 1.0 * n**-0.5, 0.002) for n in rows)
-    said = projection(Curve(points), np.random.default_rng(0))
+    said = projection(points, np.random.default_rng(0))
     assert said.rows == 1600
     assert said.accuracy == pytest.approx(0.95 - 1600**-0.5, abs=0.003)
     assert said.low <= 0.95 - 1600**-0.5 <= said.high

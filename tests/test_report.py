@@ -18,7 +18,7 @@ from PIL import Image
 from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import DataError, UnknownName
 from headstart.base.values import to_plain
-from headstart.evaluation.evaluation import Estimate, evaluate_predictions
+from headstart.evaluation.evaluation import Estimate, evaluate
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.thumbnails import Album
@@ -190,7 +190,7 @@ def _write_results(
     scores = np.full((len(test), len(classes)), 0.2 / (len(classes) - 1), np.float32)
     scores[np.arange(len(test)), (labels + (np.arange(len(test)) == 1)) % len(classes)] = 0.8
     said = Predictions(tuple(path for path, _ in test), scores, labels, classes)
-    judged = evaluate_predictions(said, majority=classes[0], resamples=50).to_plain()
+    judged = evaluate(said, majority=classes[0], resamples=50).to_plain()
     write_csv(said, run / "predictions.csv")
     write_json(
         run / "evaluation.json",

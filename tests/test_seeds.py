@@ -10,7 +10,7 @@ from listening import Calls
 
 import headstart as hs
 from headstart.base.errors import SpecError
-from headstart.evaluation.evaluation import Evaluation, evaluate_predictions
+from headstart.evaluation.evaluation import Evaluation, evaluate
 from headstart.runs.seeds import SeedRun, spread, spread_rows, train_seeds
 from headstart.specs import CheckPlan, FeatureExtraction, FineTune, Job, RidgeSpec, SplitPlan
 from headstart.targets.predictions import Predictions
@@ -29,7 +29,7 @@ def judged(right: int, n: int = 10, scored: bool = True) -> Evaluation:
     scores = np.where(np.arange(2) == answers[:, None], 0.8, 0.2).astype(np.float32)
     ids = tuple(map(str, range(n)))
     scores = scores if scored else scores[:, :0]
-    return evaluate_predictions(Predictions(ids, scores, labels, ("a", "b"), answers))
+    return evaluate(Predictions(ids, scores, labels, ("a", "b"), answers))
 
 
 def times(runs: tuple[SeedRun, ...]) -> list[int]:

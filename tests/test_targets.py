@@ -15,7 +15,7 @@ from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan, split
-from headstart.evaluation.evaluation import compare, evaluate_predictions, evaluation_rows
+from headstart.evaluation.evaluation import compare, evaluate, evaluation_rows
 from headstart.modalities.reading import read
 from headstart.models.bundle import load_bundle
 from headstart.targets import registry
@@ -106,7 +106,7 @@ def test_another_targets_predictions_come_back_bit_for_bit(tmp_path: Path) -> No
 
 def test_another_targets_metrics_have_intervals_and_are_attributes() -> None:
     some = counted()
-    result = evaluate_predictions(some, fitted=CountTarget().fitted(some.labels))
+    result = evaluate(some, fitted=CountTarget().fitted(some.labels))
     assert result.mean_error.low < result.mean_error.value < result.mean_error.high
     assert result.sizes["all"].error == result.mean_error
     headline, table = evaluation_rows(result)

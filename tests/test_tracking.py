@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headstart.base.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
-from headstart.evaluation.evaluation import evaluate_predictions
+from headstart.evaluation.evaluation import evaluate
 from headstart.runs.tracking import told, track
 from headstart.targets.predictions import Predictions
 
@@ -27,7 +27,7 @@ def part(right: int) -> dict[str, Any]:
     answers[right:] = 1
     ids = tuple(map(str, range(40)))
     scores = np.zeros((40, 0), np.float32)
-    return evaluate_predictions(Predictions(ids, scores, labels, ("a", "b"), answers)).to_plain()
+    return evaluate(Predictions(ids, scores, labels, ("a", "b"), answers)).to_plain()
 
 
 @pytest.fixture

@@ -50,7 +50,6 @@ def run(args: argparse.Namespace) -> int:
     if args.data is None:
         raise SpecError("A model is judged on labelled images: name DATA after it.")
     from headstart.cli.judging import judged_by  # these load NumPy, which --help does not need
-    from headstart.evaluation.evaluation import evaluate_predictions
     from headstart.runs.folder import read_record
 
     runtime = made(hs.Runtime(), args)
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     strangers = _strangers(said, data)
     if not said.known.any():
         raise DataError(f"There is nothing to judge by: none of {len(data):,} images can be read.")
-    _print_judged(evaluate_predictions(said, fitted=bundle.model.target), args)
+    _print_judged(hs.evaluate(said, fitted=bundle.model.target), args)
     return tell_left_out((*data.left_out, *judged.left_out, *table.left_out, *strangers))
 
 

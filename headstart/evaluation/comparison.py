@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch, MissingPackage
 from headstart.base.values import Record
-from headstart.evaluation.evaluation import Estimate, compare, evaluate_predictions, same_rows
+from headstart.evaluation.evaluation import Estimate, cell, compare, evaluate, same_rows
 from headstart.targets.classes import UNKNOWN
 from headstart.targets.predictions import Predictions
 
@@ -50,11 +49,13 @@ def compare_predictions(
     names: one per model, for messages and the table. Rows are matched by id. Raises Mismatch if
     the rows, their labels or the classes differ.
     """
-    classes = _common(names, predictions)
-    first, *others = (_over(p, classes) for p in predictions)
-    lined = (_in_order(first, p, names[0], name) for name, p in zip(names[1:], others, strict=True))
-    beside = (_compared(name, p, first) for name, p in zip(names[1:], lined, strict=True))
-    return (_compared(names[0], first, None), *beside)
+    classes = _common_classes(names, predictions)
+    first, *others = (_renumbered(p, classes) for p in predictions)
+    comparisons = [_compared(names[0], first, None)]
+    for name, other in zip(names[1:], others, strict=True):
+        ordered = _in_order(first, other, f"{names[0]} and {name}")
+        comparisons.append(_compared(name, ordered, first))
+    return tuple(comparisons)
 
 
 def mcnemar(a: Predictions, b: Predictions) -> float:
@@ -84,7 +85,7 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
 
 
 def _row(c: Comparison) -> tuple[str, ...]:
-    own = tuple(_shown(e) for e in (c.accuracy, c.balanced_accuracy, c.log_loss))
+    own = map(cell, (c.accuracy, c.balanced_accuracy, c.log_loss))
     n = str(c.accuracy.n) if c.accuracy else "0"
     if c.gain is None or c.p is None:
         return (c.name, n, *own, "the first", "", "", "")
@@ -92,17 +93,13 @@ def _row(c: Comparison) -> tuple[str, ...]:
     return (c.name, n, *own, gain, f"{c.p:.3g}", str(c.only_here), str(c.only_first))
 
 
-def _shown(estimate: Estimate | None) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate else "n/a"
-
-
 def _compared(name: str, predictions: Predictions, first: Predictions | None) -> Comparison:
-    found = evaluate_predictions(predictions)
-    headline = (found.accuracy, found.balanced_accuracy, found.macro_f1, found.auroc)
+    found = evaluate(predictions)
+    own = (found.accuracy, found.balanced_accuracy, found.macro_f1, found.auroc, found.log_loss)
     if first is None:
-        return Comparison(name, *headline, found.log_loss)
+        return Comparison(name, *own)
     gain, p = compare(predictions, first), mcnemar(predictions, first)
-    return Comparison(name, *headline, found.log_loss, gain, p, *_discordant(predictions, first))
+    return Comparison(name, *own, gain, p, *_discordant(predictions, first))
 
 
 def _discordant(a: Predictions, b: Predictions) -> tuple[int, int]:
@@ -110,7 +107,7 @@ def _discordant(a: Predictions, b: Predictions) -> tuple[int, int]:
     return int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum())
 
 
-def _common(names: Sequence[str], predictions: Sequence[Predictions]) -> tuple[str, ...]:
+def _common_classes(names: Sequence[str], predictions: Sequence[Predictions]) -> tuple[str, ...]:
     """Return the classes of the first predictions with scores, which list all classes.
 
     Predictions without scores list only the classes that occur in them; if none has scores, the
@@ -130,30 +127,33 @@ def _common(names: Sequence[str], predictions: Sequence[Predictions]) -> tuple[s
     return classes
 
 
-def _over(predictions: Predictions, classes: tuple[str, ...]) -> Predictions:
+def _renumbered(predictions: Predictions, classes: tuple[str, ...]) -> Predictions:
     """Renumber the classes of predictions in the order of `classes`."""
-    place = np.array([*(classes.index(c) for c in predictions.classes), UNKNOWN], dtype=np.int64)
+    place = np.array([*map(classes.index, predictions.classes), UNKNOWN], dtype=np.int64)
     scores = predictions.scores
     if predictions.scored:
-        scores = scores[:, [predictions.classes.index(c) for c in classes]]
+        scores = scores[:, np.argsort(place[:-1])]
     labels, answers = place[predictions.labels], place[predictions.predicted]
     return Predictions(predictions.ids, scores, labels, classes, answers)
 
 
-def _in_order(first: Predictions, predictions: Predictions, of: str, name: str) -> Predictions:
-    """Reorder predictions to the rows of `first`; raises Mismatch if ids or labels differ."""
+def _in_order(first: Predictions, predictions: Predictions, both: str) -> Predictions:
+    """Reorder predictions to the rows of `first`; raises Mismatch if ids or labels differ.
+
+    both: the names of the two, for the message.
+    """
     place = {id: i for i, id in enumerate(predictions.ids)}
     shared = sum(id in place for id in first.ids)
     if not shared == len(first) == len(predictions):
         raise Mismatch(
-            f"Runs are compared on the same test rows, but {of} and {name} share {shared:,} paths "
+            f"Runs are compared on the same test rows, but {both} share {shared:,} paths "
             f"of {len(first):,} and {len(predictions):,}. {AGAIN}"
         )
-    lined = predictions.take([place[id] for id in first.ids])
-    differ: NDArray[np.intp] = np.flatnonzero(lined.labels != first.labels)
+    ordered = predictions.take([place[id] for id in first.ids])
+    differ = np.flatnonzero(ordered.labels != first.labels)
     if len(differ):
         raise Mismatch(
-            f"Runs are compared by the same labels, but {of} and {name} share {shared:,} paths and "
+            f"Runs are compared by the same labels, but {both} share {shared:,} paths and "
             f"label {len(differ):,} of them differently, {first.ids[differ[0]]!r} first. {AGAIN}"
         )
-    return lined
+    return ordered

@@ -10,6 +10,7 @@ of rows for Wilson's interval, or one value per row for the bootstrap.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,8 +27,8 @@ from headstart.targets.target import (
     Baseline,
     Labels,
     Mean,
-    Metric,
     Outputs,
+    Plain,
     Share,
     Table,
     Target,
@@ -132,67 +133,52 @@ class Evaluation(Record):
 
 
 def evaluate(
-    said: "Model | Predictions",
+    judged: "Model | Predictions",
     data: "Dataset | None" = None,
-    *,
-    majority: str | None = None,
-    seed: int = 0,
-) -> Evaluation:
-    """Evaluate predictions, or a model on `data`.
-
-    Raises SpecError for a model without data, or for predictions with data.
-    """
-    if isinstance(said, Predictions):
-        if data is not None:
-            raise SpecError("Predictions know their labels: evaluate them without a dataset.")
-        return evaluate_predictions(said, majority=majority, seed=seed)
-    if data is None:
-        raise SpecError("A model is judged on examples: evaluate(model, data.test).")
-    answered = said.predict(data)
-    return evaluate_predictions(answered, majority=majority, fitted=said.target, seed=seed)
-
-
-def evaluate_predictions(
-    said: Predictions,
     *,
     majority: str | None = None,
     fitted: Target | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Evaluate predictions: every metric and table of the target, with intervals.
+    """Evaluate predictions, or a model on `data`: all metrics and tables of the target.
 
-    fitted: the target as fitted on training rows; its constant answer becomes the baseline.
-    majority: the class to use as the baseline's answer; raises UnknownName for an unknown class.
+    fitted: the target as fitted on training rows; its constant answer becomes the baseline
+    (default: the model's). majority: the class to use as the baseline's answer. Raises SpecError
+    for a model without data and for predictions with data, UnknownName for an unknown class.
     """
-    fitted = fitted if majority is None else ClassTarget(said.classes, majority)
-    told = said.take(np.flatnonzero(said.known))
-    target, answers, y = told.target, told.outputs, told.labels
-
-    def judged(cell: Any) -> Any:
-        return estimate_of(cell, resamples, seed) if isinstance(cell, Metric) else cell
-
+    if not isinstance(judged, Predictions):
+        if data is None:
+            raise SpecError("A model is judged on examples: evaluate(model, data.test).")
+        fitted, judged = fitted or judged.target, judged.predict(data)
+    elif data is not None:
+        raise SpecError("Predictions know their labels: evaluate them without a dataset.")
+    if majority is not None:
+        fitted = ClassTarget(judged.classes, majority)
+    known = judged.take(np.flatnonzero(judged.known))
+    target, answers, y = known.target, known.outputs, known.labels
+    estimate = partial(_estimate, resamples=resamples, seed=seed)
     base = fitted.baseline(y) if fitted else None
     return Evaluation(
         fitted or target,
-        len(told),
-        {name: judged(metric) for name, metric in target.metrics(answers, y).items()},
-        base and replace(base, metric=judged(base.metric)),
+        len(known),
+        {name: estimate(metric) for name, metric in target.metrics(answers, y).items()},
+        base and replace(base, metric=estimate(base.metric)),
         tuple(
-            replace(table, rows=tuple(tuple(map(judged, row)) for row in table.rows))
+            replace(table, rows=tuple(tuple(map(estimate, row)) for row in table.rows))
             for table in target.tables(answers, y)
         ),
     )
 
 
-def estimate_of(metric: Metric, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """Return the metric with the interval of its kind: bootstrap, Wilson or none."""
-    if isinstance(metric, Mean):
-        return bootstrap(metric.rows, resamples, seed)
-    if isinstance(metric, Share):
-        low, high = _wilson_bounds(metric.share, metric.n if metric.size is None else metric.size)
-        return Estimate(metric.value, metric.scale(low), metric.scale(high), metric.n)
-    return Estimate(metric.value, np.nan, np.nan, metric.n)
+def _estimate(cell: Any, resamples: int, seed: int) -> Any:
+    """Return a metric with the interval of its kind (bootstrap, Wilson, none); others as given."""
+    if isinstance(cell, Mean):
+        return bootstrap(cell.rows, resamples, seed)
+    if isinstance(cell, Share):
+        low, high = _wilson_bounds(cell.share, cell.n if cell.size is None else cell.size)
+        return Estimate(cell.value, cell.scale(low), cell.scale(high), cell.n)
+    return Estimate(cell.value, np.nan, np.nan, cell.n) if isinstance(cell, Plain) else cell
 
 
 def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 10_000) -> Estimate:
@@ -232,9 +218,9 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list
     The second has a header; it is empty if the target has no such table.
     """
     shown = evaluation.target.shown or tuple(evaluation.metrics)
-    headline = [(name.replace("_", " "), _shown(evaluation.metrics[name])) for name in shown]
+    headline = [(name.replace("_", " "), str(evaluation.metrics[name] or "n/a")) for name in shown]
     if base := evaluation.baseline:
-        headline.append((f"baseline: always {base.answer!r}", _shown(base.metric)))
+        headline.append((f"baseline: always {base.answer!r}", str(base.metric or "n/a")))
     table = next((table for table in evaluation.tables if table.keys), None)
     rows = [] if table is None else [table.columns, *(tuple(map(cell, r)) for r in table.rows)]
     return list[tuple[str, ...]](headline), rows
@@ -247,10 +233,9 @@ def cell(value: Any) -> str:
     return "n/a" if value is None else str(value)
 
 
-def brief(estimate: Estimate) -> str:
-    if np.isnan(estimate.low):
-        return f"{estimate.value:.3f}"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+def brief(estimate: Estimate, digits: int = 3) -> str:
+    value, low, high = (f"{v:.{digits}f}" for v in (estimate.value, estimate.low, estimate.high))
+    return value if np.isnan(estimate.low) else f"{value} [{low}, {high}]"
 
 
 def wilson(right: int, n: int) -> Estimate | None:
@@ -322,10 +307,6 @@ def _read_table(table: Table, plain: Mapping[str, Any], at: str) -> Table:
             for name, row in named.items()
         )
     return replace(table, rows=rows)
-
-
-def _shown(estimate: Estimate | None) -> str:
-    return "n/a" if estimate is None else str(estimate)
 
 
 def _values(table: Table, row_of: Callable[[dict[str, Any]], Any]) -> Any:

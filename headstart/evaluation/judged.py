@@ -135,16 +135,12 @@ def _confidence(plan: TrustPlan, limit: float, known: Predictions) -> Confidence
 
 def gains(kept: str, predictions: Mapping[str, Predictions], on: str) -> tuple[Gain, ...]:
     """Return the gain of the kept model over each other model on the same rows."""
-    own = predictions[kept]
-    others = {name: p for name, p in predictions.items() if name != kept and own.known.any()}
+    own, counts = predictions[kept], predictions[kept].target.counts_right
     return tuple(
-        Gain(kept, name, on, compare(own, other), _p_of(own, other))
-        for name, other in others.items()
+        Gain(kept, name, on, compare(own, p), mcnemar(own, p) if counts else None)
+        for name, p in predictions.items()
+        if name != kept and own.known.any()
     )
-
-
-def _p_of(a: Predictions, b: Predictions) -> float | None:
-    return mcnemar(a, b) if a.target.counts_right else None
 
 
 def _share(hits: NDArray[np.bool_]) -> Estimate | None:

@@ -1,5 +1,6 @@
 """Would more data help? Accuracy of heads by number of training rows, and its projection."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,6 @@ REPEATS = 4  # draws of rows for each share
 POWERS = np.linspace(0.1, 1.5, 29)  # exponents tried for the power law
 DRAWS = 300  # of the points, for the interval of the projection
 MORE = 2  # the projection is for this many times the training rows
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Points (training rows, mean accuracy, standard deviation over the draws)."""
-
-    points: tuple[tuple[int, float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -61,14 +55,13 @@ def learning_curve(
     if not len(val.y):
         return None
     spec, rng = LogisticSpec(l2=(l2,)), np.random.default_rng(seed)
-    points = []
+    spreads = list[tuple[int, float, float]]()
     for share in SHARES:
         draws = [_stratified(train.y, share, rng) for _ in range(REPEATS if share < 1 else 1)]
-        found = [_accuracy_on(spec, train, rows, val) for rows in draws]
-        points.append((len(draws[0]), float(np.mean(found)), float(np.std(found))))
-    n, curve = len(val.y), Curve(tuple(points))
-    measured = tuple(_measured(rows, mean, n) for rows, mean, _ in curve.points)
-    return LearningCurve("val", n, measured, projection(curve, rng))
+        accuracies = [_accuracy_on(spec, train, rows, val) for rows in draws]
+        spreads.append((len(draws[0]), float(np.mean(accuracies)), float(np.std(accuracies))))
+    points = tuple(_measured(rows, mean, len(val.y)) for rows, mean, _ in spreads)
+    return LearningCurve("val", len(val.y), points, projection(spreads, rng))
 
 
 def _measured(rows: int, accuracy: float, n: int) -> CurvePoint:
@@ -77,13 +70,14 @@ def _measured(rows: int, accuracy: float, n: int) -> CurvePoint:
     return CurvePoint(rows, accuracy, estimate.low, estimate.high)
 
 
-def projection(curve: Curve, rng: np.random.Generator) -> CurvePoint:
+def projection(points: Sequence[tuple[int, float, float]], rng: np.random.Generator) -> CurvePoint:
     """Return the accuracy with twice the rows by the power law error = a + b rows^-c.
 
+    points: (training rows, mean accuracy, standard deviation over the draws).
     Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence. The interval
     holds the error of the fit only: the law is refitted to points drawn with the heads' spread.
     """
-    rows, means, spreads = (np.array(column) for column in zip(*curve.points, strict=True))
+    rows, means, spreads = (np.array(column) for column in zip(*points, strict=True))
     target = MORE * int(rows[-1])
     noise = np.maximum(np.where(spreads > 0, spreads, spreads.max(initial=0)), 2e-3)
     noise = noise / np.sqrt(REPEATS)

@@ -54,13 +54,12 @@ def mistakes(l2: float, table: FeatureTable, seed: int = 0) -> Mistakes | None:
     if not len(judged):
         return None
     suspects = suspicious(scores[judged], table.y[judged])
-    rows = tuple(_mistake(table, row, scores[row]) for row in judged[suspects[:SUSPECTS]])
-    return Mistakes(len(suspects), len(judged), rows)
-
-
-def _mistake(table: FeatureTable, row: int, scores: NDArray[Any]) -> Mistake:
-    label, suggested = table.classes[table.y[row]], table.classes[int(scores.argmax())]
-    return Mistake(table.ids[row], label, suggested, float(scores.max()))
+    listed, best, top = judged[suspects[:SUSPECTS]], scores.argmax(axis=1), scores.max(axis=1)
+    rows = (
+        Mistake(table.ids[i], table.classes[table.y[i]], table.classes[best[i]], float(top[i]))
+        for i in listed
+    )
+    return Mistakes(len(suspects), len(judged), tuple(rows))
 
 
 def suspicious(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.intp]:

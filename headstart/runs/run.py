@@ -21,7 +21,7 @@ from headstart.data.checks import Checks, check, good_rows
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.evaluation.embedding_map import embedding_map
-from headstart.evaluation.evaluation import Estimate, Evaluation, compare, evaluate_predictions
+from headstart.evaluation.evaluation import Estimate, Evaluation, compare, evaluate
 from headstart.evaluation.insights import Insights
 from headstart.evaluation.judged import doubts, gains, temperature_scaling
 from headstart.evaluation.learning_curve import learning_curve
@@ -159,7 +159,7 @@ def _finish(
     _tell_kept(state, learned)
     gain = _gain(learned.fitted)
     write_text(state.out / "history.csv", history_csv(learned.fitted.history))
-    on_val = {name: evaluate_predictions(c.val) for name, c in candidates.items()}
+    on_val = {name: evaluate(c.val) for name, c in candidates.items()}
     with state.clock("trust"):
         learned = _with_limits(state, learned)
     fitted = learned.kept.fitted
@@ -371,13 +371,13 @@ def _evaluated(
 
     on_val: of the candidates before limits were fitted.
     """
-    evaluate = partial(evaluate_predictions, fitted=learned.kept.fitted.model.target)
+    judged = partial(evaluate, fitted=learned.kept.fitted.model.target)
     return RunEvaluation(
-        test=evaluate(test),
-        val=evaluate(learned.kept.val),
+        test=judged(test),
+        val=judged(learned.kept.val),
         kept=learned.fitted.kept,
         candidates_on_val=on_val,
-        baselines_on_test={name: evaluate(p) for name, p in baselines.items()},
+        baselines_on_test={name: judged(p) for name, p in baselines.items()},
     )
 
 

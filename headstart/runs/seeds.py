@@ -19,7 +19,7 @@ from headstart.base.values import (
 )
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import Findings
-from headstart.evaluation.evaluation import Evaluation, evaluate_predictions
+from headstart.evaluation.evaluation import Evaluation, evaluate
 from headstart.reporting.run_files import RunEvaluation, RunRecipe
 from headstart.runs.folder import LAST, MARKER, changed_files, first_few, recorded_digests
 from headstart.runs.job import Job
@@ -286,7 +286,7 @@ def _test(folder: Path) -> Evaluation:
     with _read(folder):
         fitted = read_value(folder / "evaluation.json", RunEvaluation).test.target
         said = read_predictions(folder / "predictions.csv", fitted)
-        return evaluate_predictions(said, fitted=fitted)
+        return evaluate(said, fitted=fitted)
 
 
 def _left_out(folder: Path) -> tuple[LeftOut, ...]:
