@@ -32,7 +32,7 @@ from headstart.evaluation.evaluation import evaluate
 from headstart.models.bundle import load_bundle
 from headstart.models.fitting import fit
 from headstart.reporting.page import write_report
-from headstart.runs.folder import FILES, recorded_parts
+from headstart.runs.folder import recorded_parts
 from headstart.runs.stages import _recorded
 from headstart.specs import (
     Augment,
@@ -45,6 +45,20 @@ from headstart.specs import (
     NearestSpec,
     RidgeSpec,
 )
+
+FILES = {
+    "recipe.json",
+    "splits.csv",
+    "checks.json",
+    "history.csv",
+    "predictions.csv",
+    "evaluation.json",
+    "insights.json",
+    "explained.json",
+    "timings.json",
+    "report.html",
+    "model",
+}
 
 
 @pytest.fixture

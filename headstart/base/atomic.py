@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         try:
             with open(part, "xb") as f:
                 with suppress(AttributeError):  # an in-memory file has no fileno
-                    _lock(f.fileno())
+                    lock(f.fileno())
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
@@ -172,19 +173,25 @@ def _clock_of(folder: Path) -> float:
         os.unlink(probe)
 
 
-def _lock(fd: int) -> bool:
-    """Lock an open file until it is closed; return False if another process holds the lock."""
-    try:
-        import fcntl
+def lock(fd: int) -> bool:
+    """Lock an open file until it is closed; return False if another process holds the lock.
 
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):  # no locks: Windows refuses to remove open files anyway
-        return True
+    On file systems without locks there is none, and every process is told that it has it.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
     return True
 
 
 def _is_locked(path: Path) -> bool:
     with open_file(path) as file:
-        return not _lock(file.fileno())
+        return not lock(file.fileno())

@@ -1,18 +1,16 @@
 """The folder of a run: its lock, and the writing and reading of its tables."""
 
 import csv
-import errno
 import io
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headstart.base.atomic import TEMPORARY, make_folder, write_text
+from headstart.base.atomic import TEMPORARY, lock, make_folder, write_text
 from headstart.base.cells import defused, restored
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.base.values import entries, entry, read_json
@@ -20,19 +18,6 @@ from headstart.data.dataset import PARTS, Content, Dataset
 from headstart.data.splits import Splits
 from headstart.training.history import HISTORY, Epoch
 
-FILES = {
-    "recipe.json",
-    "splits.csv",
-    "checks.json",
-    "history.csv",
-    "predictions.csv",
-    "evaluation.json",
-    "insights.json",
-    "explained.json",
-    "timings.json",
-    "report.html",
-    "model",
-}
 LAST = "timings.json"
 MARKER = ".unfinished"  # in a folder made by `claimed` whose run has not ended
 LOCK = ".lock"  # held by the process that writes into the folder
@@ -106,7 +91,7 @@ def _locked(out: Path) -> Iterator[None]:
     """
     fd = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not _taken(fd) or not _same_file(fd, out / LOCK):
+        if not lock(fd) or not _same_file(fd, out / LOCK):
             raise SpecError(
                 f"Another process is working on {out}: wait for it, or name another --out."
             )
@@ -115,22 +100,6 @@ def _locked(out: Path) -> Iterator[None]:
             (out / LOCK).unlink()
     finally:
         os.close(fd)
-
-
-def _taken(fd: int) -> bool:
-    """Try to lock an open file; False if another process holds the lock."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLOCK)
-    return True
 
 
 def _same_file(fd: int, path: Path) -> bool:
@@ -155,16 +124,17 @@ def recorded_rows(folder: Path) -> dict[str, RecordedRow]:
     """Read the rows of a run by path from its splits.csv; empty without a readable file."""
     try:
         with open(folder / "splits.csv", encoding="utf-8", newline="") as f:
-            rows = [_recorded(line) for line in csv.DictReader(f)]
+            rows = [
+                RecordedRow(
+                    restored(line["path"]),
+                    line["part"] if line["part"] in PARTS else "",
+                    Content(line.get("bytes") or "", line.get("pixels") or ""),
+                )
+                for line in csv.DictReader(f)
+            ]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {row.path: row for row in rows}
-
-
-def _recorded(line: dict[str, str]) -> RecordedRow:
-    content = Content(line.get("bytes") or "", line.get("pixels") or "")
-    part = line["part"] if line["part"] in PARTS else ""
-    return RecordedRow(restored(line["path"]), part, content)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,10 +175,9 @@ def read_record(run: Path) -> RunRecord | None:
     """Read the record of a run (a run folder, or the bundle in it); None if there is none."""
     folder = _folder_of(run)
     try:
-        source = _source(folder)
-    except (OSError, ValueError):
+        source, rows = recorded_source(folder), recorded_rows(folder)
+    except DataError:
         return None
-    rows = recorded_rows(folder)
     return RunRecord(source, rows) if rows else None
 
 
@@ -225,10 +194,11 @@ def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str
     """
     if not before:
         return []
-    changed = [id for id in before if id in now and now[id] != before[id]]
-    gone, new = [id for id in before if id not in now], [id for id in now if id not in before]
-    named = ((changed, "changed"), (gone, "gone"), (new, "new"))
-    return [f"{id} ({what})" for ids, what in named for id in ids]
+    return [
+        *(f"{id} (changed)" for id in before if id in now and now[id] != before[id]),
+        *(f"{id} (gone)" for id in before if id not in now),
+        *(f"{id} (new)" for id in now if id not in before),
+    ]
 
 
 def first_few(names: Sequence[str], most: int = 20) -> str:
@@ -269,15 +239,11 @@ def recorded_count(run: Path, part: str) -> int:
 def recorded_source(run: Path) -> str:
     """Return the source of a run's data; raises DataError if `run` is no run folder."""
     try:
-        return _source(run)
+        return str(entry(entries(read_json(run / "recipe.json")), "data", str))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{run} holds no run: there must be a recipe.json in it that says what was trained."
         ) from error
-
-
-def _source(run: Path) -> str:
-    return str(entry(entries(read_json(run / "recipe.json")), "data", str))
 
 
 def splits_csv(rows: Dataset, splits: Splits) -> str:
@@ -292,14 +258,13 @@ def splits_csv(rows: Dataset, splits: Splits) -> str:
         (id, label, name, content.file, content.decoded)
         for name, part in parts.items()
         for id, label, content in zip(
-            part.ids, part.target.decode(part.y), _contents(part), strict=True
+            part.ids,
+            part.target.decode(part.y),
+            part.contents or (Content(),) * len(part),
+            strict=True,
         )
     )
     return _csv(("path", "label", "part", "bytes", "pixels"), lines)
-
-
-def _contents(data: Dataset) -> tuple[Content, ...]:
-    return data.contents or (Content(),) * len(data)
 
 
 def history_csv(history: Iterable[Epoch]) -> str:
