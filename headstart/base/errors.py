@@ -1,17 +1,4 @@
-"""Every error raised on purpose.
-
-HeadstartError
-├── DataError        the examples are not as described
-├── SpecError        a setting is unknown, missing or out of range
-├── UnknownName      no backbone, head or command has that name
-├── Mismatch         two values that must agree do not
-├── BundleError      a saved folder is incomplete or was altered
-├── Diverged         training produced a number that is not finite
-├── StoreError       the store cannot be written or read
-├── PlaceError       the output cannot be written to its folder
-├── SourceError      weights are not on this machine and could not be fetched
-└── MissingPackage   an optional library is needed and not installed
-"""
+"""Every error raised on purpose: a HeadstartError that is also the builtin a caller would catch."""
 
 import errno
 import os

@@ -1,5 +1,6 @@
 """Join pairs of rows into groups."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,24 +26,22 @@ def groups(pairs: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
     >>> groups([(0, 3), (5, 6), (3, 4)])
     ((0, 3, 4), (5, 6))
     """
-    parent = dict[int, int]()
+    parent = {row: row for run in pairs for row in run}
+
+    def root_of(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]  # halves the path
+            row = parent[row]
+        return row
+
     for first, *others in pairs:
         for other in others:
-            low, high = sorted((root_of(parent, first), root_of(parent, other)))
+            low, high = sorted((root_of(first), root_of(other)))
             parent[high] = low
-    members = dict[int, list[int]]()
-    for row in sorted({row for run in pairs for row in run}):
-        members.setdefault(root_of(parent, row), []).append(row)
+    members = defaultdict[int, list[int]](list)
+    for row in sorted(parent):
+        members[root_of(row)].append(row)
     return tuple(tuple(m) for m in members.values() if len(m) > 1)
-
-
-def root_of(parent: dict[int, int], row: int) -> int:
-    root = row
-    while parent.get(root, root) != root:
-        root = parent[root]
-    while parent.get(row, row) != root:  # path compression
-        parent[row], row = root, parent.get(row, row)
-    return root
 
 
 def confirmed(pairs: Sequence[Pair], features: NDArray[np.floating[Any]]) -> tuple[Pair, ...]:

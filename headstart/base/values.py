@@ -6,7 +6,7 @@ A `Record` is written without, since the type of its field names the class.
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -19,10 +19,11 @@ from headstart.base.errors import SpecError, UnknownName
 T = TypeVar("T")
 Kinds = tuple[type[Any], ...]
 
+LARGEST = sys.float_info.max  # NaN compares as larger, too
 SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     bool: ("true or false", lambda v: isinstance(v, bool)),
     int: ("a whole number", lambda v: type(v) is int),
-    float: ("a finite number", lambda v: type(v) in (int, float) and _finite(v)),
+    float: ("a finite number", lambda v: type(v) in (int, float) and abs(v) <= LARGEST),
     str: ("a text", lambda v: isinstance(v, str)),
     NoneType: ("null", lambda v: v is None),
 }
@@ -42,7 +43,13 @@ class Record:
     @classmethod
     def read(cls, plain: Any, at: str = "") -> Self:
         """Rebuild the record from its plain dict. at: its own key, for messages."""
-        return cls(**_given(cls, plain, at))
+        kind: Any = cls
+        plain, hints, known = entries(plain, at), _hints(kind), fields(kind)
+        required = [f for f in known if f.default is MISSING and f.default_factory is MISSING]
+        if lacking := [key for f in required if (key := _key(f)) not in plain]:
+            raise SpecError(f"{joined(at, lacking[0])} must be given, and is missing.")
+        given = {f.name: key for f in known if (key := _key(f)) in plain}
+        return cls(**{name: entry(plain, key, hints[name], at) for name, key in given.items()})
 
 
 @dataclass(frozen=True)
@@ -177,15 +184,6 @@ def _fields(value: Any) -> dict[str, Any]:
     return {_key(f): _plain(getattr(value, f.name)) for f in written}
 
 
-def _given(kind: Any, plain: Any, at: str) -> dict[str, Any]:
-    """Return the fields of a record that its plain dict gives, by name."""
-    given, known = entries(plain, at), {_key(f): f for f in fields(kind)}
-    if lacking := [key for key, f in known.items() if key not in given and _is_required(f)]:
-        raise SpecError(f"{joined(at, lacking[0])} must be given, and is missing.")
-    hints, held = _hints(kind), {key: f.name for key, f in known.items() if key in given}
-    return {n: _typed(given[key], hints[n], joined(at, key), ()) for key, n in held.items()}
-
-
 def _spec(plain: Any, at: str, kinds: Kinds) -> Any:
     given = dict(entries(plain, at))
     named: dict[str, Any] = {kind_of(k): k for k in kinds if not issubclass(k, Record)}
@@ -276,17 +274,6 @@ def _checked(value: T, at: str, what: str, fits: bool) -> T:
 
 def joined(at: str, key: str) -> str:
     return f"{at}.{key}" if at else key
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer too large for a float
-        return False
-
-
-def _is_required(field: "Field[Any]") -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
 
 
 @cache

@@ -73,8 +73,8 @@ def with_contents(dataset: Dataset, seen: Survey) -> Dataset:
 
 def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
     """Raise DataError for too many bad files in a class; missing files of a manifest are bad."""
-    bad = defaultdict[str, list[str]](list)
-    labels = _stratum_of_rows(dataset)
+    bad, names = defaultdict[str, list[str]](list), dataset.target.stratum_names
+    labels = [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
     for row in sorted(seen.errors):
         bad[labels[row]].append(f"{dataset.ids[row]} ({seen.errors[row]})")
     for item in dataset.left_out:
@@ -99,12 +99,6 @@ def _readable(dataset: Dataset, seen: Survey) -> Dataset:
     rows = with_contents(dataset, seen).take(seen.good)
     target, labels = rows.target.present(rows.labels)
     return replace(rows, target=target, labels=labels)
-
-
-def _stratum_of_rows(dataset: Dataset) -> list[str]:
-    """Return the name of each row's stratum, such as its class; "" if strata have no names."""
-    names = dataset.target.stratum_names
-    return [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
 
 
 @dataclass(frozen=True, eq=False)

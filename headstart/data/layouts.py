@@ -17,13 +17,7 @@ from headstart.data.walking import display
 
 Place = tuple[str, ...]  # the components of a folder's path relative to the root
 
-PART_NAMES = {
-    "train": "train",
-    "val": "val",
-    "validation": "val",
-    "valid": "val",
-    "test": "test",
-}
+PART_NAMES = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 PREDICT = "predict"  # the kind of a folder with unlabelled pictures
 EVALUATE = "evaluate"  # the kind of a folder that is the test or the val part: see `_settled`
 WORDS = (
@@ -87,9 +81,9 @@ def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> FolderLayout
     """
     tree = _Tree.of(pictures)
     tops = {folder.parts[0] for folder in folders}
-    named = [top for top in tops if top.lower() in PART_NAMES]
+    named = {top: PART_NAMES[top.lower()] for top in tops if top.lower() in PART_NAMES}
     if len(named) >= 2 or len(named) == len(tops) == 1:
-        return _in_parts(tree, (), _kinds(tree.inside(())) | _exact(named))
+        return _in_parts(tree, (), _kinds(tree.inside(())) | named)
     places = _places_of_parts(tree, ())
     if len(places) > 1:
         raise DataError(
@@ -125,10 +119,6 @@ class _Tree:
 
     def count(self, place: Place) -> int:
         return self.direct[place] + sum(self.below.get(place, Counter()).values())
-
-
-def _exact(names: Iterable[str]) -> dict[str, str]:
-    return {name: PART_NAMES[name.lower()] for name in names}
 
 
 @lru_cache(maxsize=10_000)

@@ -3,8 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +68,16 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
             left_out.append(LeftOut(display(file), fault, expected=True))
         elif place in layout.unlabelled:
             continue  # counted in `layout.left_out`
-        elif place is None or fault or len(file.parts) <= len(place) + 1:
-            why = fault or _misplaced(place)
-            left_out.append(LeftOut(display(file), why, label=_announced_class(file, place, fault)))
+        elif place is None:
+            why = fault or "not in one of the parts train, val and test"
+            left_out.append(LeftOut(display(file), why))
+        elif fault or len(file.parts) <= len(place) + 1:
+            announced = _class_of(file, place) if fault and not fault.startswith(UNREADABLE) else ""
+            why = fault or "an image in no class folder"
+            left_out.append(LeftOut(display(file), why, label=announced))
         else:
-            label = _class_name(file.parts[len(place)])
-            rows.append(_Row(display(file), root / file, {"label": label}, layout.parts[place]))
+            row = {"label": _class_of(file, place)}
+            rows.append(_Row(display(file), root / file, row, layout.parts[place]))
     if not rows:
         others = about_links(left_out) + _about_announced(left_out)
         raise DataError(
@@ -94,17 +97,18 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     """
     kind = _kind(path, target, input.column)
     records = records_of(path, Columns((input.column, *kind.reads), (*OPTIONAL, ID)))
-    columns = _part_columns([cells for _, cells in records])
-    rows, left_out = list[_Row](), _unused_columns(path, records, columns)
+    columns, unused = _part_columns([cells for _, cells in records])
+    why = "the column {!r} names no parts (train, val, test): not used"
+    left_out = [LeftOut(display(path), why.format(name), expected=True) for name in unused]
+    rows = list[_Row]()
     listed, folder = dict[str, int](), path.parent.resolve()
     for number, cells in records:
         where = f"{display(path)}, row {number}"
         part = _part(cells, columns, where)
-        make = _file_row if input.column == PATH else partial(_text_row, input.column, number)
-        row = make(path, folder, cells, where)
+        id, source = _example(path, folder, input.column, number, cells, where)
         asked = {name: _text(cells, name, where) for name in kind.reads}
-        groups = {name: _text(cells, name, where) for name in ("group", "stratum")}
-        row = replace(row, asked=asked, part=part, where=where, **groups)
+        group, stratum = (_text(cells, name, where) for name in ("group", "stratum"))
+        row = _Row(id, source, asked, part, group, stratum, where)
         if isinstance(row.source, str) or _is_file(row.source):
             _refuse_again(path, row, number, listed)
             rows.append(row)
@@ -187,10 +191,9 @@ def _class_name(folder: str) -> str:
     return as_text(display(Path(folder)) if NOT_UTF8.search(folder) else folder) or folder
 
 
-def _misplaced(place: tuple[str, ...] | None) -> str:
-    if place is None:
-        return "not in one of the parts train, val and test"
-    return "an image in no class folder"
+def _class_of(file: Path, place: tuple[str, ...]) -> str:
+    """Return the class of a file below `place`, "" for a file in no class folder."""
+    return _class_name(file.parts[len(place)]) if len(file.parts) > len(place) + 1 else ""
 
 
 def _unusable(input: Input[Any], file: Path) -> str:
@@ -199,13 +202,6 @@ def _unusable(input: Input[Any], file: Path) -> str:
         return input.why_not(file)
     except OSError as error:
         return f"{UNREADABLE}: {error.strerror or error}"
-
-
-def _announced_class(file: Path, place: tuple[str, ...] | None, fault: str) -> str:
-    """Return the class folder of an example that can't be used, "" if unreadable or in none."""
-    if place is None or not fault or fault.startswith(UNREADABLE):
-        return ""
-    return _class_name(file.parts[len(place)]) if len(file.parts) > len(place) + 1 else ""
 
 
 def _about_announced(left_out: Iterable[LeftOut]) -> str:
@@ -227,20 +223,21 @@ def _empty_classes(found: Walk, rows: list[_Row], layout: FolderLayout) -> Itera
             yield LeftOut(display(folder), EMPTY_CLASS, expected=True)
 
 
-def _part_columns(rows: Sequence[Cells]) -> list[str]:
-    """Return the filled PART_COLUMNS that name the part of a row.
+def _part_columns(rows: Sequence[Cells]) -> tuple[list[str], list[str]]:
+    """Return the filled PART_COLUMNS that name the part of a row, and the other filled ones.
 
     `part` always does; `split` unless all cells are numbers; `subset` and `fold`, which have other
     meanings too, if a cell is the name of a part.
     """
-    found = list[str]()
+    used, unused = list[str](), list[str]()
     for name in PART_COLUMNS:
         texts = {_lower(cells.get(name)) for cells in rows} - {""}
         numbers = all(NUMBER.fullmatch(text) for text in texts)
         named = any(text in PART_WORDS for text in texts)
-        if texts and (name == "part" or named or (name == "split" and not numbers)):
-            found.append(name)
-    return found
+        if texts:
+            names_parts = name == "part" or named or (name == "split" and not numbers)
+            (used if names_parts else unused).append(name)
+    return used, unused
 
 
 def _lower(cell: object) -> str:
@@ -249,19 +246,6 @@ def _lower(cell: object) -> str:
         return as_text(cell).lower()
     except DataError:
         return "?"
-
-
-def _unused_columns(
-    path: Path, records: Sequence[tuple[int, Cells]], used: Sequence[str]
-) -> list[LeftOut]:
-    """Return the filled PART_COLUMNS that are not used, listed without a warning."""
-    filled = [name for name in PART_COLUMNS if any(_lower(cells.get(name)) for _, cells in records)]
-    why = "the column {!r} names no parts (train, val, test): not used"
-    return [
-        LeftOut(display(path), why.format(name), expected=True)
-        for name in filled
-        if name not in used
-    ]
 
 
 def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
@@ -278,18 +262,17 @@ def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
     return next(iter(parts.values()), "")
 
 
-def _file_row(path: Path, folder: Path, cells: Cells, where: str) -> _Row:
-    """Return a row that names a file; its path is relative to `folder`."""
+def _example(
+    path: Path, folder: Path, column: str, number: int, cells: Cells, where: str
+) -> tuple[str, Path | str]:
+    """Return the id and the source of a row: a file, relative to `folder`, or a text."""
+    if column != PATH:
+        return _text(cells, ID, where) or str(number), _text(cells, column, where)
     text = _text(cells, PATH, where)
     relative = _spelled(folder, text)
     if NOT_UTF8.search(text) and not _is_file(folder / relative):
         raise unreadable_text(path)
-    return _Row(display(relative), folder / relative, {})
-
-
-def _text_row(column: str, number: int, path: Path, folder: Path, cells: Cells, where: str) -> _Row:
-    """Return a row whose example is text; its id is the cell `id` or its number."""
-    return _Row(_text(cells, ID, where) or str(number), _text(cells, column, where), {})
+    return display(relative), folder / relative
 
 
 def _text(cells: Cells, column: str, where: str) -> str:

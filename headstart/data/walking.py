@@ -16,17 +16,8 @@ LEADS_NOWHERE = "a link that leads nowhere"
 # Files that NAS systems, file managers and operating systems put beside pictures, in lower case.
 # Other names that begin with a dot are passed over too.
 THUMBNAILS = frozenset(
-    {
-        "@eadir",
-        ".@__thumb",
-        "@__thumb",
-        ".thumbnails",
-        ".thumbs",
-        ".sh_thumbnails",
-        "_thumbs",
-        "_thumbnails",
-    }
-    | {".wdmc", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "zbthumbnail.info"}
+    "@eadir .@__thumb @__thumb .thumbnails .thumbs .sh_thumbnails _thumbs _thumbnails .wdmc "
+    "thumbs.db ehthumbs.db ehthumbs_vista.db zbthumbnail.info".split()
 )
 DELETED = frozenset(
     {"#recycle", "@recycle", "$recycle.bin", "network trash folder", ".recycle", ".trash"}
@@ -185,22 +176,18 @@ class _Walker:
 
     def follow(self, link: _Folder) -> None:
         """Add the file or folder that a link leads to, if inside the root."""
+        most = max(LINKED_NAMES, LINKED_NAMES_EACH * self.real_names)
         if fault := link_fault(self.root, link.real):
             self.leave_out(link.name, fault)
-        elif os.path.isdir(target := link.real.resolve()):
-            self.enter_linked(_Folder(link.name, target, link.above, linked=True))
-        elif os.path.isfile(target):
+        elif os.path.isfile(target := link.real.resolve()):
             self.files.append(link.name)
-        else:
+        elif not os.path.isdir(target):
             self.leave_out(link.name, "neither a file nor a folder")
-
-    def enter_linked(self, folder: _Folder) -> None:
-        most = max(LINKED_NAMES, LINKED_NAMES_EACH * self.real_names)
-        if self.linked_names < most:
-            self.enter(folder)
+        elif self.linked_names < most:
+            self.enter(_Folder(link.name, target, link.above, linked=True))
         else:
             self.leave_out(
-                folder.name, f"a link to a folder, after {most:,} names through such links"
+                link.name, f"a link to a folder, after {most:,} names through such links"
             )
 
     def pass_over(self, entry: _Folder, what: str) -> None:
