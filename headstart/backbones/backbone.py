@@ -62,19 +62,13 @@ def card_from_plain(plain: Any) -> Card:
     if `plain` is not a card."""
     if not isinstance(plain, dict) or plain.get("kind") != Card.__name__:
         raise SpecError(f"A card is a JSON object of kind Card; got {plain!r:.80}.")
-    settings = {**_with_origin(plain)}
+    settings = {**plain}
+    if isinstance(settings.get("weights"), str):  # prose, in format 2 bundles before 0.2
+        settings["origin"] = _origin(settings.pop("weights"))
     if isinstance(old := settings.pop("preprocess", None), dict):  # its name in the first releases
         settings["input"] = {**old, "kind": "image"}
     given = input_from_plain(settings.pop("input", None))
     return replace(from_plain({**settings, "input": None}, Card), input=given)
-
-
-def _with_origin(plain: Any) -> Any:
-    """Add `origin` to a card of a format 2 bundle before 0.2, which described it in prose."""
-    if not isinstance(plain, dict) or not isinstance(plain.get("weights"), str):
-        return plain
-    words, others = plain["weights"], {k: v for k, v in plain.items() if k != "weights"}
-    return {**others, "origin": _origin(words)}
 
 
 def weights_asked(words: str) -> str:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Card, weights_fingerprint
 
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # ends of names, of batch norms
+
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
@@ -26,19 +28,12 @@ class Frozen:
     @property
     def parameters(self) -> int:
         """The number of trainable values: all but buffers (batch-norm statistics)."""
-        return sum(a.size for name, a in self.weights.items() if not _is_buffer(name))
+        return sum(a.size for name, a in self.weights.items() if not name.endswith(BUFFERS))
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the backbone that the graph was exported from."""
-        return weights_fingerprint(
-            self.card,
-            ((name, str(a.dtype), a.shape, _raw(a)) for name, a in self.weights.items()),
+        entries = (
+            (name, str(a.dtype), a.shape, np.ascontiguousarray(a).reshape(-1).view(np.uint8).data)
+            for name, a in self.weights.items()
         )
-
-
-def _raw(array: NDArray[np.generic]) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def _is_buffer(name: str) -> bool:
-    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        return weights_fingerprint(self.card, entries)

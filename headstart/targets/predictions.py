@@ -155,18 +155,17 @@ def read_predictions(path: Path, target: Target | None = None) -> Predictions:
     _check_header(path, header)
     places = {name: i for i, name in enumerate(header)}
     ids = tuple(restored(row[places["path"]]) for row in lines)
-    told = [restored(row[places["label"]]) for row in lines]
-    said = None
-    if "predicted" in places:
-        said = [restored(row[places["predicted"]]) for row in lines]
+    label_names = [restored(row[places["label"]]) for row in lines]
+    answer_names = [restored(row[i]) for row in lines if (i := places.get("predicted")) is not None]
     classes = tuple(name.removeprefix(SCORE) for name in header if name.startswith(SCORE))
     if not classes:
-        names = {*map(as_text, (*told, *(said or [])))} - {""}
+        names = {*map(as_text, (*label_names, *answer_names))} - {""}
         classes = tuple(sorted(n for n in names if _whole(n) == n or _whole(n) not in names))
     tidy = _tidied(classes)
     number = {name: c for names in (tidy, classes) for c, name in enumerate(names)}
-    labels = _numbers(path, "label", told, number | {"": UNKNOWN})
-    answers = None if said is None else _numbers(path, "predicted", said, number)
+    labels = _numbers(path, "label", label_names, number | {"": UNKNOWN})
+    answered = "predicted" in places
+    answers = _numbers(path, "predicted", answer_names, number) if answered else None
     _check_unique(path, ids)
     scores = _scores(path, lines, [i for name, i in places.items() if name.startswith(SCORE)])
     if answers is not None and scores.shape[1] and (answers == scores.argmax(axis=1)).all():
@@ -201,20 +200,14 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     if any(NOT_UTF8.search(cell) for row in (header, *lines) for cell in row):
         raise unreadable_text(path)
     header = [plain if (plain := name.strip().casefold()) in COLUMNS else name for name in header]
-    lines = _fitting(path, header, lines)
-    named = [place for place, name in enumerate(header) if name.strip()]  # pandas' index has none
-    return [header[p] for p in named], [[row[p] for p in named] for row in lines]
-
-
-def _fitting(path: Path, header: list[str], lines: list[list[str]]) -> list[list[str]]:
-    """Return `lines`; raises DataError for a row of another length than the header."""
     for i, row in enumerate(lines, start=1):
         if len(row) != len(header):
             raise DataError(
                 f"{display(path)}: row {i} does not fit the {len(header)} columns; it has "
                 f"{len(row)}: {row[:3]} and so on."
             )
-    return lines
+    named = [place for place, name in enumerate(header) if name.strip()]  # pandas' index has none
+    return [header[p] for p in named], [[row[p] for p in named] for row in lines]
 
 
 def _check_header(path: Path, header: list[str]) -> None:
