@@ -54,7 +54,9 @@ def auroc_metric(scores: Floats, labels: Ints) -> Share | None:
     return Share(value, len(labels), _auroc_size(ranked, labels, value))
 
 
-def class_cells(table: NDArray[np.int64], c: int) -> tuple[int | Share | None, ...]:
+def class_cells(
+    table: NDArray[np.int64], c: int
+) -> tuple[int, Share | None, Share | None, Share | None]:
     """Return the rows of class c, its precision, recall and F1; None where undefined."""
     n, called, right = (int(v) for v in (table[c].sum(), table[:, c].sum(), table[c, c]))
     if n == 0:

@@ -73,11 +73,6 @@ def recalls(confusion: Counts) -> NDArray[np.float64]:  # (C,)
     return _share(confusion.diagonal(), confusion.sum(axis=1))
 
 
-def precisions(confusion: Counts) -> NDArray[np.float64]:  # (C,)
-    """Return TP / (TP + FP) of each class; NaN if it is never predicted."""
-    return _share(confusion.diagonal(), confusion.sum(axis=0))
-
-
 def f1s(confusion: Counts) -> NDArray[np.float64]:  # (C,)
     """Return 2 TP / (2 TP + FP + FN) of each class; NaN for a class without rows."""
     n = confusion.sum(axis=1)
@@ -111,11 +106,6 @@ def rankings(scores: Floats, labels: Ints) -> list[Ranking]:
         for c, own in owns
         if own.any() and not own.all()
     ]
-
-
-def auroc(scores: Floats, labels: Ints) -> float:
-    """Return the area under the ROC curve; for more than two classes the one-vs-rest mean."""
-    return _mean(np.array([ranking.auroc for ranking in rankings(scores, labels)]))
 
 
 def weight_of_classes(
