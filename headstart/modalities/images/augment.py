@@ -6,6 +6,7 @@ operations cost more than they save (measured), and Pillow gives the same bytes 
 
 import io
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import Lock
@@ -168,35 +169,28 @@ def _built(augment: Augment, size: int) -> Any:
         from torchvision.transforms import v2
     except ImportError:
         raise MissingPackage("torchvision", purpose="Augmentation", extra="train") from None
-    steps = [
-        *_turns(augment, v2),
-        *_rotation(augment, size, v2),
-        *_crop(augment, size, v2),
-        *_colours(augment, v2),
-        *_erasing(augment, v2),
-    ]
-    return v2.Compose(steps)
+    return v2.Compose(list(_steps(augment, size, v2)))
 
 
-def _turns(augment: Augment, v2: Any) -> list[Any]:
-    steps = list[Any]()
+def _steps(augment: Augment, size: int, v2: Any) -> Iterator[Any]:
     if augment.quarter_turns:  # Pillow moves pixels here, without interpolation
-        steps.append(v2.RandomChoice([v2.RandomRotation((a, a)) for a in (0, 90, 180, 270)]))
+        yield v2.RandomChoice([v2.RandomRotation((a, a)) for a in (0, 90, 180, 270)])
     if augment.flip in ("horizontal", "both"):
-        steps.append(v2.RandomHorizontalFlip())
+        yield v2.RandomHorizontalFlip()
     if augment.flip in ("vertical", "both"):
-        steps.append(v2.RandomVerticalFlip())
-    return steps
-
-
-def _rotation(augment: Augment, size: int, v2: Any) -> list[Any]:
-    if not augment.rotation:
-        return []
-    return [
-        v2.Pad(_reach(augment.rotation, size), padding_mode="symmetric"),
-        v2.RandomRotation(360 * augment.rotation, interpolation=v2.InterpolationMode.BILINEAR),
-        v2.CenterCrop(size),
-    ]
+        yield v2.RandomVerticalFlip()
+    if augment.rotation:
+        yield v2.Pad(_reach(augment.rotation, size), padding_mode="symmetric")
+        yield v2.RandomRotation(360 * augment.rotation, interpolation=v2.InterpolationMode.BILINEAR)
+        yield v2.CenterCrop(size)
+    if augment.resized_crop < 1:
+        yield v2.RandomResizedCrop(size, scale=(augment.resized_crop, 1.0))
+    if s := augment.colour_jitter:
+        yield v2.ColorJitter(s, s, s, HUE * s)
+    if augment.trivial_augment:
+        yield v2.TrivialAugmentWide()
+    if augment.random_erasing:
+        yield v2.RandomApply([_erasing(v2)], p=augment.random_erasing)
 
 
 def _reach(rotation: float, size: int) -> int:
@@ -205,25 +199,8 @@ def _reach(rotation: float, size: int) -> int:
     return math.ceil(size / 2 * (math.cos(angle) + math.sin(angle) - 1)) + 1  # 1: interpolation
 
 
-def _crop(augment: Augment, size: int, v2: Any) -> list[Any]:
-    if augment.resized_crop == 1:
-        return []
-    return [v2.RandomResizedCrop(size, scale=(augment.resized_crop, 1.0))]
-
-
-def _colours(augment: Augment, v2: Any) -> list[Any]:
-    steps = list[Any]()
-    if s := augment.colour_jitter:
-        steps.append(v2.ColorJitter(s, s, s, HUE * s))
-    if augment.trivial_augment:
-        steps.append(v2.TrivialAugmentWide())
-    return steps
-
-
-def _erasing(augment: Augment, v2: Any) -> list[Any]:
-    """Paint by Pillow where RandomErasing would, since torchvision's takes tensors only."""
-    if not augment.random_erasing:
-        return []
+def _erasing(v2: Any) -> Callable[[Image.Image], Image.Image]:
+    """Return a change that paints by Pillow: torchvision's RandomErasing takes tensors only."""
     where = v2.RandomErasing(p=1.0)
 
     def erased(image: Image.Image) -> Image.Image:
@@ -233,4 +210,4 @@ def _erasing(augment: Augment, v2: Any) -> list[Any]:
             image.paste(ERASED, (left, top, left + box["w"], top + box["h"]))
         return image
 
-    return [v2.RandomApply([erased], p=augment.random_erasing)]
+    return erased

@@ -203,9 +203,8 @@ def _added(
 
 def _activated(graph: fx.Graph, name: str, operation: Any, node: fx.Node) -> fx.Node:
     """Return the node, or the node of the activation that a layer with weights contains."""
-    if type(operation).__name__ == "Activation" or not hasattr(operation, "activation"):
-        return node
-    if operation.activation.__name__ == "linear":
+    contains = type(operation).__name__ != "Activation" and hasattr(operation, "activation")
+    if not contains or operation.activation.__name__ == "linear":
         return node
     function = _activation(operation)
     return graph.create_node("call_function", function, (node,), name=f"{name}_activation")

@@ -18,18 +18,18 @@ def load(id: str, weights: Weights) -> Backbone:
     """Load `scratch:cnn`: convolutions of 32 and 64 with pooling, and a dense layer of 128."""
     if id != "cnn":
         raise UnknownName("network from scratch", id, ["cnn"])
-    module = network()
+    return untrained(f"scratch:{id}", network(), PREPROCESS, DIM, weights)
+
+
+def untrained(
+    name: str, module: nn.Module, input: ImageInput, dim: int, weights: Weights
+) -> Backbone:
+    """Return a network without pretrained weights; each child with parameters is a block."""
     weights.into(module)
-    names = [name for name, _ in module.named_parameters()]
-    blocks = tuple(
-        Block(part, tuple(n for n in names if n.startswith(f"{part}.")))
-        for part in ("conv1", "conv2", "dense")
-    )
-    name = f"scratch:{id}"
-    card = Card(
-        name, name, DIM, PREPROCESS, weights.origin if weights.file else "random", "Apache-2.0"
-    )
-    return Backbone(card, module, blocks)
+    names = {child: [n for n, _ in m.named_parameters()] for child, m in module.named_children()}
+    blocks = (Block(c, tuple(f"{c}.{n}" for n in own)) for c, own in names.items() if own)
+    origin = weights.origin if weights.file else "random"
+    return Backbone(Card(name, name, dim, input, origin, "Apache-2.0"), module, tuple(blocks))
 
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:

@@ -8,6 +8,7 @@ from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import SpecError
 from headstart.modalities.images.inputs import ImageInput
+from headstart.modalities.images.scratch import untrained
 
 weight_files = (".safetensors",)
 PREPROCESS = ImageInput(size=32, resize=32, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -19,15 +20,7 @@ def load(id: str, weights: Weights) -> Backbone:
         raise SpecError(
             f"A tiny backbone is named by its number of features, 1 to 4096; got {id!r}."
         )
-    module = network(int(id))
-    weights.into(module)
-    blocks = tuple(
-        Block(name, tuple(f"{name}.{p}" for p, _ in module.get_submodule(name).named_parameters()))
-        for name in ("stem", "body")
-    )
-    name, origin = f"tiny:{id}", weights.origin if weights.file else "random"
-    card = Card(name, name, int(id), PREPROCESS, origin, licence="Apache-2.0")
-    return Backbone(card, module, blocks)
+    return untrained(f"tiny:{id}", network(int(id)), PREPROCESS, int(id), weights)
 
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -125,8 +126,7 @@ def _opened(
             "hs.wrap needs the size, mean and std that the module was trained with; those of "
             "torchvision: size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)."
         )
-    plain = ImageInput()
-    return _copied(module), _eats(size, mean, std, replace(plain, size=1))
+    return _copied(module), _eats(size, mean, std, ImageInput())
 
 
 def _eats(size: int, mean: Numbers, std: Numbers, others: ImageInput) -> ImageInput:
@@ -273,11 +273,8 @@ def _last_linear(module: nn.Module, path: str) -> str:
 def _ends_in(module: nn.Module, layer: nn.Module, x: Tensor, name: str) -> bool:
     """Return whether the layer's output is the module's output."""
     given: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _, inputs, output: given.append(output))
-    try:
+    with layer.register_forward_hook(lambda _, inputs, output: given.append(output)):
         answer = _answer(module, x, name)
-    finally:
-        hook.remove()
     return len(given) == 1 and torch.equal(given[0], answer)
 
 
@@ -324,12 +321,11 @@ def _places(module: nn.Module, x: Tensor, name: str) -> dict[str, int]:
     def note(layer: str) -> Any:
         return lambda part, inputs: ran.append(layer)
 
-    hooks = [m.register_forward_pre_hook(note(n)) for n, m in module.named_modules() if n]
-    try:
+    with ExitStack() as hooks:
+        for layer, part in module.named_modules():
+            if layer:
+                hooks.enter_context(part.register_forward_pre_hook(note(layer)))
         _answer(module, x[:1], name)
-    finally:
-        for hook in hooks:
-            hook.remove()
     first = {layer: i for i, layer in reversed(list(enumerate(ran)))}
     places = {}
     for parameter, _ in module.named_parameters():
