@@ -45,9 +45,12 @@ def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
     data = source if isinstance(source, bytes) else read_file(Path(source))
     if not data:
         raise DataError("the file is empty (0 bytes)")
-    kind = formats.readable(data[: formats.HEAD_BYTES])
+    head = data[: formats.HEAD_BYTES]
+    kind = formats.readable(head)
     if not kind:
-        raise DataError(_what_else(data))
+        what, read = formats.described(head), ", ".join(formats.READ)
+        other = f"not a picture in a format read here ({read})"
+        raise DataError(formats.refusal(what) if what else other)
     _hush_pillow()
     try:
         pixels, turned = _decode_tiff(data) if kind == "TIFF" else _decode(data, kind, short_side)
@@ -77,14 +80,6 @@ def store_key(data: bytes, file: bytes) -> bytes:
         if not tiff.by_pillow(layout) or layout.byte_palette:
             return digest(file, b"TIFF put together from its samples")
     return file
-
-
-def _what_else(data: bytes) -> str:
-    """Return why bytes in none of the formats READ are refused."""
-    what = formats.described(data[: formats.HEAD_BYTES])
-    if what:
-        return formats.refusal(what)
-    return f"not a picture in a format read here ({', '.join(formats.READ)})"
 
 
 def _reason(data: bytes, kind: str, error: Exception) -> str:

@@ -195,10 +195,13 @@ def why_not_decoded(path: Path) -> str:
     """
     if path.suffix.lower() in SUFFIXES:
         return ""
-    head = _head(path)
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
     if readable(head):
         return ""
-    what, named = described(head), _by_name(path.name)
+    name = path.name.lower()
+    suffix = ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    what, named = described(head), _BY_SUFFIX.get(suffix, "")
     if named and _STORED_IN.get(named) == what:
         return refusal(named)
     if what.endswith(MEDIA):
@@ -251,15 +254,3 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return bool(text) and all(c.isprintable() or c.isspace() for c in text)
-
-
-def _by_name(name: str) -> str:
-    lower = name.lower()
-    if lower.endswith(".nii.gz"):
-        return _BY_SUFFIX[".nii.gz"]
-    return _BY_SUFFIX.get(Path(lower).suffix, "")
-
-
-def _head(path: Path) -> bytes:
-    with open(path, "rb") as f:
-        return f.read(HEAD_BYTES)

@@ -19,6 +19,8 @@ KINDS = {
     **dict.fromkeys((0xC9, 0xCA), "a JPEG with arithmetic coding"),
     0xF7: "a JPEG-LS picture",
 }
+# start and least length of the segments that pixels (Adobe's: colour transform) or orientation need
+NEEDED = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 6), 0xEE: (b"Adobe", 12)}
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _NEXT = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")  # the marker that ends a scan's coded data
 FOREIGN = b"\x55" * 64  # bits that continue no scan
@@ -93,12 +95,9 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _is_metadata(segment: Segment) -> bool:
-    if segment.marker == 0xE0:
-        return not (segment.body.startswith(b"JFIF\0") and len(segment.body) >= 14)
-    if segment.marker == 0xE1:
-        return not segment.body.startswith(b"Exif\0\0")
-    if segment.marker == 0xEE:  # holds the colour transform to YCbCr
-        return not (segment.body.startswith(b"Adobe") and len(segment.body) >= 12)
+    if segment.marker in NEEDED:
+        start, least = NEEDED[segment.marker]
+        return not (segment.body.startswith(start) and len(segment.body) >= least)
     return 0xE2 <= segment.marker <= 0xEF or segment.marker == 0xFE
 
 

@@ -151,7 +151,9 @@ class TiffLayout:
         colours = self.tags.get(Tag.COLORMAP)
         if self.photometric != PALETTE or colours is None or len(colours) % 3:
             return b""
-        return b"" if colours.max(initial=0) > 255 else _interleaved(colours)
+        if colours.max(initial=0) > 255:
+            return b""
+        return colours.reshape(3, -1).T.astype(np.uint8).tobytes()
 
     @property
     def is_raw(self) -> bool:
@@ -171,10 +173,6 @@ class TiffLayout:
         order = "little-endian" if self.order == "<" else "big-endian"
         name = "BigTIFF" if self.big else "TIFF"
         return f"a {name} of {colour}, {self.samples} x {what}{planes}, {how}, {order}"
-
-
-def _interleaved(colours: NDArray[np.integer]) -> bytes:
-    return np.ascontiguousarray(colours.reshape(3, -1).T).astype(np.uint8).tobytes()
 
 
 def read_layout(data: bytes) -> TiffLayout:
