@@ -17,13 +17,12 @@ from headstart.heads.head import (
     Head,
     Trial,
     blocks,
-    check_finite,
     check_tensors,
-    check_width,
     log_loss_of,
     softmax,
     weight_of_classes,
 )
+from headstart.heads.mlp import DenseHead
 from headstart.heads.specs import HeadSpec, LogisticSpec, RidgeSpec
 
 Doubles = NDArray[np.float64]
@@ -33,7 +32,7 @@ GRADIENT = 3e-5  # largest gradient entry at convergence: the loss is then exact
 
 
 @dataclass(frozen=True, eq=False)
-class LinearHead:
+class LinearHead(DenseHead):
     """Softmax of `x @ weight + bias`, computed in double precision."""
 
     weight: NDArray[np.float32]  # (D, C)
@@ -42,41 +41,11 @@ class LinearHead:
 
     def __post_init__(self) -> None:
         check_tensors(self.tensors(), SHAPES)
-
-    @property
-    def features(self) -> int:
-        return self.weight.shape[0]
-
-    @property
-    def classes(self) -> int:
-        return self.weight.shape[1]
-
-    @property
-    def parameters(self) -> int:
-        return self.weight.size + self.bias.size
-
-    @property
-    def outputs(self) -> int:
-        return self.weight.shape[1]
-
-    def raw(self, x: Floats) -> Doubles:
-        """Return logits, (N, D) -> (N, C). Raises Mismatch for another width, NaN or infinity."""
-        check_width(x, self.features)
-        check_finite(x, "Features")
-        logits = np.empty((len(x), self.outputs))
-        weight = self.weight.astype(np.float64)
-        for rows in blocks(len(x)):
-            logits[rows] = x[rows].astype(np.float64) @ weight + self.bias
-        return logits
-
-    def scores(self, x: Floats) -> NDArray[np.float32]:
-        return softmax(self.raw(x)).astype(np.float32)
+        object.__setattr__(self, "weights", (self.weight,))
+        object.__setattr__(self, "biases", (self.bias,))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         return {"weight": self.weight, "bias": self.bias}
-
-    def settings(self) -> dict[str, float]:
-        return {}
 
 
 def load_linear(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:

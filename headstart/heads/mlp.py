@@ -1,4 +1,4 @@
-"""A head of dense layers with relu, trained by epochs, with one logit or one per class."""
+"""Heads of dense layers with relu between them, with one logit or one per class."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,44 +12,28 @@ from headstart.base.errors import Mismatch
 from headstart.heads.head import Floats, Head, blocks, check_finite, check_width, softmax
 
 
-@dataclass(frozen=True, eq=False)
-class MlpHead:
-    """weights[i]: (in, out), biases[i]: (out,). A single layer makes a linear head.
-
-    The last layer gives one logit per class (softmax), or a single logit: the log odds of the
-    second of two classes.
-    """
+class DenseHead:
+    """The arithmetic of dense layers with relu between them; weights[i]: (in, out), biases[i]:
+    (out,). The last layer gives one logit per class, or the log odds of the second of two."""
 
     weights: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]
-    kind: ClassVar[str] = "mlp"
-
-    def __post_init__(self) -> None:
-        pairs = list(self._layers())
-        shapes = [w.shape for w in self.weights]
-        joined = all(a[1:] == b[:1] for a, b in pairwise(shapes))
-        dense = all(w.ndim == 2 and 0 not in w.shape and b.shape == w.shape[1:] for w, b in pairs)
-        if not (shapes and joined and dense):
-            raise Mismatch(f"Each dense layer reads what the one before it gives; got {shapes}.")
-        for w, b in self._layers():
-            check_finite(w, "The weights of a head")
-            check_finite(b, "The biases of a head")
 
     @property
     def features(self) -> int:
         return self.weights[0].shape[0]
 
     @property
+    def outputs(self) -> int:
+        return self.weights[-1].shape[1]
+
+    @property
     def classes(self) -> int:
-        return max(2, self.weights[-1].shape[1])  # one logit separates two classes
+        return max(2, self.outputs)  # one logit separates two classes
 
     @property
     def parameters(self) -> int:
-        return sum(w.size + b.size for w, b in self._layers())
-
-    @property
-    def outputs(self) -> int:
-        return self.weights[-1].shape[1]
+        return sum(values.size for values in (*self.weights, *self.biases))
 
     def raw(self, x: Floats) -> NDArray[np.float64]:
         """Return (N, D) -> (N, K) outputs. Raises Mismatch for another width, NaN or infinity."""
@@ -65,20 +49,37 @@ class MlpHead:
         logits = np.hstack([np.zeros_like(raw), raw]) if self.outputs == 1 else raw
         return softmax(logits).astype(np.float32)
 
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        named = {f"weight{i}": w for i, w in enumerate(self.weights)}
-        return named | {f"bias{i}": b for i, b in enumerate(self.biases)}
-
     def settings(self) -> dict[str, float]:
         return {}
 
-    def _layers(self) -> "zip[tuple[NDArray[np.float32], NDArray[np.float32]]]":
-        return zip(self.weights, self.biases, strict=True)
-
     def _layered(self, x: NDArray[np.float64]) -> NDArray[np.float64]:  # (N, D) -> (N, K)
-        for i, (w, b) in enumerate(self._layers()):
+        for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = (np.maximum(x, 0.0) if i else x) @ w.astype(np.float64) + b
         return x
+
+
+@dataclass(frozen=True, eq=False)
+class MlpHead(DenseHead):
+    """Dense layers trained by epochs. A single layer makes a linear head."""
+
+    weights: tuple[NDArray[np.float32], ...]
+    biases: tuple[NDArray[np.float32], ...]
+    kind: ClassVar[str] = "mlp"
+
+    def __post_init__(self) -> None:
+        pairs = list(zip(self.weights, self.biases, strict=True))
+        shapes = [w.shape for w in self.weights]
+        joined = all(a[1:] == b[:1] for a, b in pairwise(shapes))
+        dense = all(w.ndim == 2 and 0 not in w.shape and b.shape == w.shape[1:] for w, b in pairs)
+        if not (shapes and joined and dense):
+            raise Mismatch(f"Each dense layer reads what the one before it gives; got {shapes}.")
+        for w, b in pairs:
+            check_finite(w, "The weights of a head")
+            check_finite(b, "The biases of a head")
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        named = {f"weight{i}": w for i, w in enumerate(self.weights)}
+        return named | {f"bias{i}": b for i, b in enumerate(self.biases)}
 
 
 def load_mlp(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:

@@ -11,8 +11,7 @@ from headstart.backbones.tracing import NORMS
 from headstart.base.errors import SpecError
 from headstart.base.runtime import seeded
 from headstart.heads.head import Head, TunableHead
-from headstart.heads.linear import LinearHead
-from headstart.heads.mlp import MlpHead
+from headstart.heads.mlp import DenseHead, MlpHead
 from headstart.heads.specs import TrainedSpec
 from headstart.training.history import Count, ParameterCount
 
@@ -105,17 +104,13 @@ def head_module(head: Head, dropout: float = 0.0) -> nn.Module:
     """Return a fitted head as a trainable module; raises SpecError for other kinds of heads."""
     if isinstance(head, TunableHead):
         return nn.Sequential(nn.Dropout(dropout), head.as_module()) if dropout else head.as_module()
-    if isinstance(head, LinearHead):
-        pairs = [(head.weight, head.bias)]
-    elif isinstance(head, MlpHead):
-        pairs = list(zip(head.weights, head.biases, strict=True))
-    else:
+    if not isinstance(head, DenseHead):
         raise SpecError(
             f"Fine-tuning goes on from a head of linear layers; a {head.kind!r} head has none. "
             f"Fit the head with --head logistic."
         )
     layers = []
-    for weight, bias in pairs:
+    for weight, bias in zip(head.weights, head.biases, strict=True):
         layer = nn.Linear(*weight.shape)
         layer.load_state_dict({"weight": torch.tensor(weight.T), "bias": torch.tensor(bias)})
         layers.append(layer)
