@@ -5,9 +5,9 @@ A checksum covers all bytes, so that a damaged or altered file is refused.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,7 @@ from headstart.base.atomic import read_bytes, write_bytes
 from headstart.base.context import Checkpointing
 from headstart.base.errors import BundleError, Diverged, SpecError
 from headstart.base.seals import BLANK, SEAL, has_seal, header_of, seal_holds, sealed
-from headstart.training.history import HISTORY, MEASURED, Epoch
+from headstart.training.history import Epoch
 
 FACTS = "facts"
 KIND = "checkpoint"  # kind of file, part of its checksum
@@ -63,13 +63,11 @@ def read_progress(own: Checkpointing) -> tuple[Progress, dict[str, Tensor]]:
     path = own.path
     assert path is not None
     tensors, facts = read_checkpoint(path)
-    names, facts = {"job", *(f.name for f in fields(Progress))}, {"stopped": False, **facts}
-    if facts.keys() != names:
-        odd = min(facts.keys() ^ names)
-        raise altered(path, f"it has {'no' if odd in names else 'a'} {odd!r}")
-    for name, fits in _FITS.items():
-        if not fits(facts[name]):
-            raise altered(path, f"its {name!r} is {str(facts[name])[:40]!r}")
+    hints, facts = {"job": str, **get_type_hints(Progress)}, {"stopped": False, **facts}
+    if odd := facts.keys() ^ hints.keys():
+        raise altered(path, f"it has {'no' if min(odd) in hints else 'a'} {min(odd)!r}")
+    for name in _wrong(facts, hints):
+        raise altered(path, f"its {name!r} is {str(facts[name])[:40]!r}")
     if facts.pop("job") != own.job:
         raise SpecError(
             f"The run in {path.parent} was begun with other settings, other data or another "
@@ -110,42 +108,25 @@ def save_progress(
     write_checkpoint(own.path, tensors, {"job": own.job, **asdict(progress)})
 
 
-def _whole(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**53
-
-
-def _real(value: object) -> bool:
-    """Return whether a number is finite and small enough to be summed."""
-    return isinstance(value, int | float) and type(value) is not bool and abs(value) < 1e300
-
-
-def _text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _lines(value: object) -> bool:
-    return isinstance(value, list) and all(map(_line, value))
-
-
-def _line(value: object) -> bool:
-    """Return whether a dict is a valid line of history."""
-    return (
-        isinstance(value, dict)
-        and value.keys() == set(HISTORY)
-        and _text(value["phase"])
-        and _whole(value["epoch"])
-        and _real(value["seconds"])
-        and all(value[name] is None or _real(value[name]) for name in MEASURED)
-    )
-
-
-_FITS: dict[str, Callable[[object], bool]] = {
-    "job": _text,
-    "history": _lines,
-    **dict.fromkeys(("epoch", "step", "right", "parts", "best"), _whole),
-    **dict.fromkeys(("loss", "lr", "seconds"), _real),
-    "stopped": lambda value: type(value) is bool,
+_FITS: dict[Any, Callable[[Any], bool]] = {  # by the type of a field
+    str: lambda value: isinstance(value, str),
+    bool: lambda value: type(value) is bool,
+    int: lambda value: type(value) is int and 0 <= value < 2**53,
+    float: lambda value: type(value) in (int, float) and abs(value) < 1e300,  # sums stay finite
+    float | None: lambda value: value is None or _FITS[float](value),
+    tuple[Epoch, ...]: lambda value: isinstance(value, list) and all(map(_is_line, value)),
 }
+
+
+def _is_line(value: Any) -> bool:
+    """Return whether a value is a line of history as JSON."""
+    hints = get_type_hints(Epoch)
+    return isinstance(value, dict) and value.keys() == hints.keys() and not _wrong(value, hints)
+
+
+def _wrong(facts: Mapping[str, Any], hints: Mapping[str, Any]) -> list[str]:
+    """Return the names of the facts that are not of the types in `hints`."""
+    return [name for name, hint in hints.items() if not _FITS[hint](facts[name])]
 
 
 def altered(path: Path, why: str) -> BundleError:
