@@ -152,8 +152,10 @@ class Push:
 
     @classmethod
     def of(cls, plan: Plan, done: int, steps: int, seeds: tuple[int, ...]) -> "Push":
-        """Return the attack after `done` of `steps` steps."""
-        return cls(reach_of(plan, done, steps), plan.adversarial_steps, seeds)
+        """Return the attack after `done` of `steps` steps; its reach rises linearly."""
+        rise = plan.adversarial_rise * steps
+        levels = plan.adversarial * LEVELS * min(1.0, (done + 1) / rise if rise else 1.0)
+        return cls(levels, plan.adversarial_steps, seeds)
 
 
 def attacked(
@@ -166,21 +168,14 @@ def attacked(
     """
     generator = seeded(int(np.random.SeedSequence(push.seeds).generate_state(1)[0]))
     change = (2 * torch.rand(x.shape, generator=generator) - 1) * push.levels
-    found = []
-    for part in torch.arange(len(x)).split(-(-len(x) // parts)):
+    size = -(-len(x) // parts)
 
-        def loss(pixels: Tensor, part: Tensor = part) -> Tensor:
-            return losses(pixels, wanted[part])
+    def attacked_part(pixels: Tensor, soft: Tensor, start: Tensor) -> Tensor:
+        start = start.to(x.device)
+        return pushed(lambda moved: losses(moved, soft), pixels, start, push.levels, push.steps)
 
-        squares, begin = x[part], change[part].to(x.device)
-        found.append(pushed(loss, squares, begin, push.levels, push.steps))
-    return torch.cat(found)
-
-
-def reach_of(plan: Plan, done: int, steps: int) -> float:
-    """Return the largest pixel change, in levels, after `done` of `steps` steps; rises linearly."""
-    rise = plan.adversarial_rise * steps
-    return plan.adversarial * LEVELS * min(1.0, (done + 1) / rise if rise else 1.0)
+    split = zip(x.split(size), wanted.split(size), change.split(size), strict=True)
+    return torch.cat([attacked_part(*part) for part in split])
 
 
 def judging_attack(plan: Plan) -> Attack | None:

@@ -2,16 +2,22 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
+from headstart.heads.head import Optimizer
 from headstart.training.network import Network
 from headstart.training.plan import Plan
 
 KERAS_EPSILON = 1e-7  # Keras' epsilon, so that Keras recipes give the same results
-MOMENTUM = 0.9
+OPTIMIZERS: dict[Optimizer, tuple[Callable[..., torch.optim.Optimizer], dict[str, float]]] = {
+    "adam": (torch.optim.Adam, {"eps": KERAS_EPSILON}),
+    "adamw": (torch.optim.AdamW, {"eps": KERAS_EPSILON}),
+    "rmsprop": (torch.optim.RMSprop, {"alpha": 0.9, "eps": KERAS_EPSILON}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9}),
+}
 
 
 def make_optimizer(
@@ -35,17 +41,8 @@ def make_optimizer(
         }
         for (below, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-    return _optimizer(plan, settings)
-
-
-def _optimizer(plan: Plan, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
-    if plan.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=plan.lr, eps=KERAS_EPSILON, foreach=True)
-    if plan.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=plan.lr, eps=KERAS_EPSILON, foreach=True)
-    if plan.optimizer == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=plan.lr, alpha=0.9, eps=KERAS_EPSILON, foreach=True)
-    return torch.optim.SGD(groups, lr=plan.lr, momentum=MOMENTUM, foreach=True)
+    kind, more = OPTIMIZERS[plan.optimizer]
+    return kind(settings, lr=plan.lr, foreach=True, **more)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, step: int, steps: int) -> float:
