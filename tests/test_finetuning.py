@@ -137,8 +137,8 @@ def test_half_precision_at_the_cut_changes_next_to_nothing(parts: hs.Splits) -> 
 def test_views_are_stored_and_computed_once(parts: hs.Splits, tmp_path: Path) -> None:
     backbone, context = random_backbone(), replace(CONTEXT, store=hs.Store(tmp_path / "store"))
     tap = thaw(backbone, "1").tap(1, "float32")
-    once = extract_views(backbone, parts.train, Views(FLIPPED), 3, context, tap)
-    again = extract_views(backbone, parts.train, Views(FLIPPED), 3, context, tap)
+    once = extract_views(backbone, parts.train, Views(FLIPPED), context, tap)
+    again = extract_views(backbone, parts.train, Views(FLIPPED), context, tap)
     assert once[0].forwards > 0
     assert again[0].forwards == 0
     for one, two in zip(once, again, strict=True):

@@ -39,7 +39,7 @@ def counted(name: str, classes: int, *, thawed: bool) -> Count:
         network = replace(network, thawed=())
     if job.strategy == "scratch":
         network = thaw(network.backbone, "all")
-    return count([network.backbone.module, head], network.network(head, "frozen"))
+    return count(network.backbone.module, network.network(head, "frozen"))
 
 
 def test_mobilenetv2_counts() -> None:

@@ -128,23 +128,22 @@ def extract(
     """
     check_kind(backbone.card.input, dataset.input, backbone.card.name)
     place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap)
-    return _run(_Work(place, dataset, 1, listener or Listener(), stage))[0]
+    return _run(_Work(place, dataset, listener or Listener(), stage))[0]
 
 
 def extract_views(
     backbone: Backbone,
     dataset: Dataset,
     views: Views,
-    count: int,
     context: RunContext,
     tap: Tap | None = None,
 ) -> tuple[FeatureTable, ...]:
-    """Return a table for each of the first `count` views of every row; see `extract`.
+    """Return a table for each of the stored `views` of every row; see `extract`.
 
     Each file is read once for all its views.
     """
     place = _Place(backbone, context.store, context.runtime.resolved(), tap, views)
-    return _run(_Work(place, dataset, count, context.listener, "views"))
+    return _run(_Work(place, dataset, context.listener, "views"))
 
 
 def all_there(table: FeatureTable) -> FeatureTable:
@@ -157,12 +156,8 @@ def all_there(table: FeatureTable) -> FeatureTable:
 
 def _run(work: "_Work") -> "tuple[FeatureTable, ...]":
     place = work.place
-    fetched = ordered_map(
-        lambda source: place.fetch(source, work.views),
-        work.dataset.files,
-        threads=place.runtime.decode_threads,
-        ahead=max(1, AHEAD // work.views),
-    )
+    threads, ahead = place.runtime.decode_threads, max(1, AHEAD // work.views)
+    fetched = ordered_map(place.fetch, work.dataset.files, threads=threads, ahead=ahead)
     try:
         for row, items in enumerate(fetched):
             for view, item in enumerate(items):
@@ -214,8 +209,9 @@ class _Place:
         """The engine, opened on first use: exporting a graph takes seconds."""
         return open_engine(self.backbone, self.runtime, self.tap.both if self.tap else None)
 
-    def fetch(self, source: CheckedFile, views: int) -> list[_Fetched]:
-        """Read a file; decode it only if results of one of its first `views` are not stored."""
+    def fetch(self, source: CheckedFile) -> list[_Fetched]:
+        """Read a file; decode it only if results of one of its views are not stored."""
+        views = self.views.count
         try:
             data, file = read_checked(self.input, source)
             key = self.input.store_key(data, file)
@@ -262,12 +258,10 @@ class _Work:
     A row here is a view of a dataset row: the `views` of a dataset row are adjacent.
     """
 
-    def __init__(
-        self, place: _Place, dataset: Dataset, views: int, listener: Listener, stage: str
-    ) -> None:
-        self.place, self.dataset, self.views = place, dataset, views
+    def __init__(self, place: _Place, dataset: Dataset, listener: Listener, stage: str) -> None:
+        self.place, self.dataset, self.views = place, dataset, place.views.count
         self.listener, self.stage = listener, stage
-        self.rows = len(dataset) * views
+        self.rows = len(dataset) * self.views
         self.began = self.last = time.perf_counter()
         self.x = np.empty((self.rows, place.backbone.card.dim), np.float32)
         self.cut = _no_cuts(place, self.rows)

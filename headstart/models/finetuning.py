@@ -110,7 +110,7 @@ def tune(
         )
     module = head if isinstance(head, torch.nn.Module) else head_module(head, recipe.dropout)
     network = thawed.network(module, recipe.norms)
-    counted = count([thawed.backbone.module, module], network)
+    counted = count(thawed.backbone.module, network)
     trained = train(
         network,
         recipe,

@@ -3,12 +3,15 @@
 from collections.abc import Sequence, Sized
 from dataclasses import replace
 
+import torch
+from torch import nn
+
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.views import NoChange, Views, ViewSpec
+from headstart.backbones.views import NoChange, ViewSpec
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.listener import Listener
-from headstart.base.runtime import Runtime, torch_threads
+from headstart.base.runtime import ON_CPU, Runtime, torch_threads
 from headstart.base.store import USUAL, Store
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
@@ -30,17 +33,16 @@ from headstart.models.training_data import (
     prepare,
     stacked,
     tuning_start,
-    whole_feeds,
     with_tap,
 )
 from headstart.models.wording import attack_message, result_message
 from headstart.targets.metrics import accuracy, log_loss
 from headstart.training.feeds import Feed, Stored
-from headstart.training.head_training import train_head
 from headstart.training.history import Count, Epoch, ParameterCount
 from headstart.training.judging import NOTHING, Figures
-from headstart.training.loop import Trained
-from headstart.training.network import new_head
+from headstart.training.loop import Trained, train
+from headstart.training.network import Network, count, dense_head, new_head, parameters_of
+from headstart.training.plan import head_plan
 
 SOLVED = 1  # the number of epochs that a solved head counts as
 
@@ -145,16 +147,14 @@ def from_scratch(
     """
     assert spec.finetune is not None
     settings = spec.finetune.from_scratch(spec.head.head_lr)
-    data = TrainingData(Start(backbone, settings), splits, spec.views, context)
+    thawed, target, own = thaw(backbone, "all", whole=True), splits.train.target, spec.head.head
+    data = TrainingData(Start(backbone, settings, thawed), splits, spec.views, context)
     context = data.phase(phase, backbone)
     with torch_threads(context.runtime.threads):
-        thawed, train = thaw(backbone, "all", whole=True), splits.train
-        layers = own if isinstance(own := spec.head.head, TrainedSpec) else None
-        layers = layers or LinearSpec(dropout=settings.dropout)
-        head = new_head(layers, backbone.card.dim, train.target.outputs, settings.seed)
-        feeds = whole_feeds(thawed.backbone, splits, Views(spec.views, settings.seed), context)
-        tuned = tune(settings, thawed, head, feeds, context=context, phase=phase)
-    model = Model(tuned.backbone, tuned.head, train.target.fitted(train.y))
+        layers = own if isinstance(own, TrainedSpec) else LinearSpec(dropout=settings.dropout)
+        head = new_head(layers, backbone.card.dim, target.outputs, settings.seed)
+        tuned = tune(settings, thawed, head, data.for_tuning(), context=context, phase=phase)
+    model = Model(tuned.backbone, tuned.head, target.fitted(splits.train.y))
     result = _result(tuned, model, settings, splits.val)
     tell(phase, settings, result, splits, context)
     return result
@@ -183,10 +183,9 @@ def fit_tables(
     target = views[0].target.fitted(views[0].y)
     model = Model(backbone, solved.head, target, head_lr=spec.head_lr, epochs=SOLVED)
     learned = ParameterCount(solved.head.parameters, len(solved.head.tensors()))
+    counted = Count(parameters_of(backbone.module), learned)
     history = (_solved_line(model, judged, val),)
-    return FitResult(
-        model, solved.chosen, solved.path, history, Count(_parameters(backbone), learned)
-    )
+    return FitResult(model, solved.chosen, solved.path, history, counted)
 
 
 def _trained_head(
@@ -197,14 +196,17 @@ def _trained_head(
     val: FeatureTable,
     context: RunContext,
 ) -> FitResult:
+    """Train a new head by epochs; on the CPU, because it is small."""
+    module = new_head(layers, backbone.card.dim, rows.target.outputs, spec.seed)
+    network, context = Network(nn.Identity(), module, ()), replace(context, runtime=ON_CPU)
     feeds = rows, Stored((val,), cut=False)
-    found = train_head(layers, spec.seed, *feeds, backbone.card.dim, context=context)
-    last, target = found.trained.history[-1].epoch, rows.target.fitted(rows.y)
-    model = Model(backbone, found.head, target, head_lr=spec.head_lr, epochs=last)
-    chosen = {"head": layers.family, "epoch": found.trained.chosen, "by": _kept(layers.keep, val)}
-    chosen |= _stop_of(found.trained)
-    count = Count(_parameters(backbone), ParameterCount(found.head.parameters, found.tensors))
-    return FitResult(model, chosen, (), found.trained.history, count)
+    trained = train(network, head_plan(layers, spec.seed), *feeds, phase="head", context=context)
+    last, target = trained.history[-1].epoch, rows.target.fitted(rows.y)
+    model = Model(backbone, dense_head(module), target, head_lr=spec.head_lr, epochs=last)
+    chosen = {"head": layers.family, "epoch": trained.chosen, "by": _kept(layers.keep, val)}
+    chosen |= _stop_of(trained)
+    counted = count(backbone.module, network)
+    return FitResult(model, chosen, (), trained.history, counted)
 
 
 def fine_tune(
@@ -295,27 +297,15 @@ def _kept(keep: str, val: Sized, *, under_attack: bool = False) -> str:
 
 def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
     """Return a solved head's only line of history."""
+    target = model.target
 
     def figures(rows: FeatureRows) -> Figures:
         if not len(rows.y):
             return NOTHING
-        if not model.target.counts_right:
-            return _mean_loss(model, rows), None
-        scores = model.head.scores(rows.x)
-        return log_loss(scores, rows.y), accuracy(scores, rows.y)
+        if target.counts_right:
+            scores = model.head.scores(rows.x)
+            return log_loss(scores, rows.y), accuracy(scores, rows.y)
+        losses = target.loss(torch.from_numpy(model.head.raw(rows.x)), target.soft(rows.y))
+        return float(losses.double().mean()), None
 
     return Epoch("head", SOLVED, None, *figures(train), *figures(val), 0.0)
-
-
-def _mean_loss(model: Model, rows: FeatureRows) -> float:
-    import torch
-
-    raw, target = torch.from_numpy(model.head.raw(rows.x)), model.target
-    return float(target.loss(raw, target.soft(rows.y)).double().mean())
-
-
-def _parameters(backbone: Backbone) -> ParameterCount:
-    """Count the values and tensors of a backbone, with norm statistics, as in Keras."""
-    state = backbone.module.state_dict().items()
-    tensors = [tensor for name, tensor in state if not name.endswith("_tracked")]
-    return ParameterCount(sum(tensor.numel() for tensor in tensors), len(tensors))

@@ -68,22 +68,22 @@ class TrainingData:
         if not self.views.active or not self.views.views:
             return (self.plain(self.splits.train),)
         backbone, data, tap = self.start.backbone, self.splits.train, self.start.tap
-        views, count = Views(self.views, seed), self.views.views
+        views = Views(self.views, seed)
         with self.clock("views"):
-            tables = extract_views(backbone, data, views, count, self.context, tap if cut else None)
+            tables = extract_views(backbone, data, views, self.context, tap if cut else None)
         first = all_there(tables[0]) if data.contents else tables[0]
         self.tables.append(first)
-        self.context.listener.stage("views", extracted(first, count))
+        self.context.listener.stage("views", extracted(first, views.count))
         return (first, *tables[1:])
 
     def new_features(self, spec: FeatureExtraction) -> Feed | None:
         """Return a feed of new views every epoch, if a head trained by epochs needs one."""
-        if not (spec.head.by_epochs and self.views.active and not self.views.views):
-            return None
         views = Views(self.views, spec.seed)
+        if not spec.head.by_epochs or views.count:
+            return None
         return engine_feed(self.start.backbone, None, self.splits.train, views, self.context)
 
-    def for_tuning(self, tables: "Tables | None") -> "Feeds":
+    def for_tuning(self, tables: "Tables | None" = None) -> "Feeds":
         """Return training and validation feeds for fine-tuning: activations or prepared examples.
 
         tables: needed if activations at the cut are stored.
@@ -95,11 +95,13 @@ class TrainingData:
             assert tables is not None
             rows, val = tables
             return Stored(rows, cut=True, seed=settings.seed), Stored((val,), cut=True)
-        views = Views(self.views, settings.seed)
+        backbone, data, views = thawed.backbone, self.splits.train, Views(self.views, settings.seed)
         if thawed.cut is None:
-            return whole_feeds(thawed.backbone, self.splits, views, self.context)
-        train = engine_feed(thawed.backbone, thawed.cut, self.splits.train, views, self.context)
-        return train, replace(train, data=self.splits.val, views=PLAIN, count=1)
+            threads = self.context.runtime.decode_threads
+            train = Fresh(data, backbone.card.input, only_array, views, threads)
+        else:
+            train = engine_feed(backbone, thawed.cut, data, views, self.context)
+        return train, replace(train, data=self.splits.val, views=PLAIN)
 
     def of_model(self, model: Model, data: Dataset) -> FeatureTable:
         """Return features of some rows by the backbone of a model trained here."""
@@ -135,16 +137,13 @@ def prepare(spec: TwoPhaseSpec, backbone: Backbone) -> Start:
     """Apply the spec's input settings to a backbone, and thaw the layers to fine-tune."""
     own = spec.head.prepared(backbone)
     spec.head.head.check_room(own.card.dim)
-    return (
-        Start(own) if spec.finetune is None else tuning_start(spec.finetune, own, spec.head.head_lr)
-    )
+    return tuning_start(spec.finetune, own, spec.head.head_lr) if spec.finetune else Start(own)
 
 
 def tuning_start(settings: FineTune, backbone: Backbone, head_lr: float) -> Start:
     """Return the start of fine-tuning: thawed layers and resolved settings."""
     settings = settings.resolved(backbone, head_lr)
-    whole = settings.adversarial > 0
-    thawed = thaw(backbone, settings.thaw, settings.thaw_from, whole=whole)
+    thawed = thaw(backbone, settings.thaw, settings.thaw_from, whole=settings.adversarial > 0)
     return Start(backbone, settings, thawed if thawed.thawed else None)
 
 
@@ -152,8 +151,7 @@ def with_tap(start: Start, rows: int, views: ViewSpec, context: RunContext) -> S
     """Return the start with the tap for `rows` rows."""
     if start.thawed is None or start.settings is None:
         return start
-    tap = tap_for(start.settings, start.thawed, rows, views, context)
-    return kept_at_cut(start, tap)
+    return kept_at_cut(start, tap_for(start.settings, start.thawed, rows, views, context))
 
 
 def kept_at_cut(start: Start, tap: Tap | None) -> Start:
@@ -191,15 +189,7 @@ def engine_feed(
         parts = (rows_of(batch, slice(i, i + size)) for i in range(0, length(batch), size))
         return np.concatenate([engine(part)[0] for part in parts])
 
-    input, threads = backbone.card.input, context.runtime.decode_threads
-    return Fresh(data, input, frozen, views, views.count, threads)
-
-
-def whole_feeds(backbone: Backbone, splits: Splits, views: Views, context: RunContext) -> Feeds:
-    """Return feeds of prepared examples for training a network from its first layer."""
-    input, threads = backbone.card.input, context.runtime.decode_threads
-    train = Fresh(splits.train, input, only_array, views, views.count, threads)
-    return train, replace(train, data=splits.val, views=PLAIN, count=1)
+    return Fresh(data, backbone.card.input, frozen, views, context.runtime.decode_threads)
 
 
 def tap_for(
@@ -210,10 +200,10 @@ def tap_for(
     None if nothing can be stored: no cut, new views every epoch, or too little free disk. The
     frozen layers then run in every epoch, which is reported too.
     """
-    say, new_views = context.listener.stage, views.active and not views.views
+    say = context.listener.stage
     if thawed.cut is None:
         say("cut", _whole_message(settings))
-    if thawed.cut is None or new_views:
+    if thawed.cut is None or Views(views).count == 0:
         return None
     kept = rows * (1 + (views.views if views.active else 0))
     tap = thawed.tap(kept, settings.cut_precision)

@@ -1,7 +1,7 @@
 """The batches of a training loop, from stored tables or from examples read again."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -16,31 +16,41 @@ from headstart.base.errors import DataError
 from headstart.base.threads import ordered_map
 from headstart.data.content import changed_during_run, prepared
 from headstart.data.dataset import CheckedFile, Dataset
-from headstart.features.extract import Activations, FeatureTable
+from headstart.features.extract import FeatureTable
 from headstart.targets.target import Labels, Target
 
 Rows = NDArray[np.int64]
+AHEAD = 64  # examples decoded in advance
 
 
 class Feed(Protocol):
-    """A source of training rows: `batch` returns the network's input for some rows.
-
-    features: a feed of the rows' features (of their first view), if available.
-    """
+    """A source of training rows: `batch` returns the network's input for some rows."""
 
     @property
-    def features(self) -> "Feed | None": ...
-    @property
-    def ids(self) -> tuple[str, ...]: ...
-    @property
-    def y(self) -> Labels: ...
-    @property
-    def target(self) -> Target: ...
+    def labelled(self) -> FeatureTable | Dataset: ...  # has the rows' ids, labels and target
+
     def batch(self, rows: Rows, epoch: int) -> Tensor: ...  # (len(rows), …)
+
+    @property
+    def features(self) -> "Feed | None":
+        """A feed of the rows' features (of their first view), if available."""
+        return None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.labelled.ids
+
+    @property
+    def y(self) -> Labels:
+        return self.labelled.y
+
+    @property
+    def target(self) -> Target:
+        return self.labelled.target
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class Stored(Feed):
     """Rows of feature tables, one table per view; each epoch uses the next view of every row.
 
     cut: whether `batch` returns the activations at the cut instead of the features.
@@ -55,71 +65,47 @@ class Stored:
         return Stored(self.tables[:1], cut=False)
 
     @property
-    def ids(self) -> tuple[str, ...]:
-        return self.tables[0].ids
-
-    @property
-    def y(self) -> Labels:
-        return self.tables[0].y
-
-    @property
-    def target(self) -> Target:
-        return self.tables[0].target
+    def labelled(self) -> FeatureTable:
+        return self.tables[0]
 
     def batch(self, rows: Rows, epoch: int) -> Tensor:
         numbers = view_numbers(len(self.ids), len(self.tables), epoch, self.seed)[rows]
         out: NDArray[np.float32] | None = None
         for view in np.unique(numbers):
-            own = numbers == view
-            values = np.asarray(self._values(self.tables[view])[rows[own]], np.float32)
+            own, table = numbers == view, self.tables[view]
+            stored = table.cut if self.cut else table.x
+            assert stored is not None  # it was extracted with a tap
+            values = np.asarray(stored[rows[own]], np.float32)
             out = np.empty((len(rows), *values.shape[1:]), np.float32) if out is None else out
             out[own] = values
         return torch.from_numpy(out)
 
-    def _values(self, table: FeatureTable) -> Activations:
-        if not self.cut:
-            return table.x
-        assert table.cut is not None  # it was extracted with a tap
-        return table.cut
-
 
 @dataclass(frozen=True, eq=False)
-class Fresh:
+class Fresh(Feed):
     """Examples that are read, augmented and run through the frozen layers for every batch.
 
-    frozen: prepared examples -> network input. count: number of views, as in `Stored`; 0 for new
-    ones every epoch.
+    frozen: prepared examples -> network input.
     """
 
     data: Dataset
     input: Input[Any]
     frozen: Callable[[Batch], NDArray[np.generic]]
     views: Views = PLAIN
-    count: int = 1
     threads: int = 1
-    features: None = None
-    _ahead: int = field(default=64, repr=False)
+
+    @property
+    def labelled(self) -> Dataset:
+        return self.data
 
     @cached_property
     def _files(self) -> tuple[CheckedFile, ...]:
         return self.data.files
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return self.data.ids
-
-    @property
-    def y(self) -> Labels:
-        return self.data.y
-
-    @property
-    def target(self) -> Target:
-        return self.data.target
-
     def batch(self, rows: Rows, epoch: int) -> Tensor:
-        numbers = view_numbers(len(self.data), self.count, epoch, self.views.seed)[rows]
+        numbers = view_numbers(len(self.data), self.views.count, epoch, self.views.seed)[rows]
         wanted = list(zip(rows.tolist(), numbers.tolist(), strict=True))
-        made = ordered_map(self._prepared, wanted, threads=self.threads, ahead=self._ahead)
+        made = ordered_map(self._prepared, wanted, threads=self.threads, ahead=AHEAD)
         given = self.frozen(self.input.collate(list(made)))
         return torch.from_numpy(np.ascontiguousarray(given))
 

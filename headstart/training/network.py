@@ -74,13 +74,20 @@ def snapshot(learned: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in learned.items()}
 
 
-def count(whole: Sequence[nn.Module], network: Network) -> Count:
-    """Count what the network trains and leaves frozen of `whole` (the backbone, the head)."""
+def count(backbone: nn.Module, network: Network) -> Count:
+    """Count what the network trains and leaves frozen of the whole backbone and its own head."""
     learning = [p for p in network.parameters() if p.requires_grad]
-    every = [t for m in whole for n, t in m.state_dict().items() if not n.endswith("_tracked")]
     trainable = ParameterCount(sum(p.numel() for p in learning), len(learning))
-    frozen = sum(t.numel() for t in every) - trainable.parameters
-    return Count(ParameterCount(frozen, len(every) - len(learning)), trainable)
+    every = parameters_of(backbone, network.head)
+    frozen = every.parameters - trainable.parameters, every.tensors - trainable.tensors
+    return Count(ParameterCount(*frozen), trainable)
+
+
+def parameters_of(*modules: nn.Module) -> ParameterCount:
+    """Count the values and tensors of modules, with norm statistics, as in Keras."""
+    states = [m.state_dict().items() for m in modules]
+    tensors = [t for state in states for name, t in state if not name.endswith("_tracked")]
+    return ParameterCount(sum(tensor.numel() for tensor in tensors), len(tensors))
 
 
 def new_head(spec: TrainedSpec, features: int, classes: int, seed: int) -> nn.Sequential:

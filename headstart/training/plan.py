@@ -15,6 +15,7 @@ from headstart.heads.head import (
     check_rate,
     check_word,
 )
+from headstart.heads.specs import TrainedSpec
 
 Schedule = Literal["constant", "cosine"]
 Norms = Literal["frozen", "trained"]
@@ -98,3 +99,19 @@ class Plan:
                 f"adversarial is a share of the pixels' range, 0 or from 1/255 (a file holds whole "
                 f"levels) to 1; got {self.adversarial:.3g}. Usual are 2/255 to 8/255."
             )
+
+
+def head_plan(spec: TrainedSpec, seed: int) -> Plan:
+    """Return the phase that trains a head by epochs, at a constant rate."""
+    return Plan(
+        epochs=spec.epochs,
+        batch_size=spec.batch_size,
+        optimizer=spec.optimizer,
+        lr=spec.lr,
+        schedule="constant",
+        warmup=0.0,
+        weight_decay=0.0,
+        keep=spec.keep,
+        class_weights=spec.class_weights,
+        seed=seed,
+    )
