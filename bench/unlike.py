@@ -22,8 +22,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import headstart as hs
-from headstart.evaluation.norm_statistics import Noted, joined, listening, remembered
-from headstart.evaluation.source_distance import FAR, UNSURE, VERY_FAR, Unlike, told, white_noise
+from headstart.evaluation.norm_statistics import (
+    ExampleStats,
+    concatenated,
+    measuring,
+    source_stats,
+)
+from headstart.evaluation.source_distance import (
+    FAR,
+    UNSURE,
+    VERY_FAR,
+    Unlike,
+    distance_of,
+    white_noise,
+)
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.images.inputs import of_pictures
@@ -72,15 +84,15 @@ def one_backbone(
     name: str, groups: Sequence[tuple[str, str, list[Pixels]]]
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     backbone = hs.load_backbone(name)
-    memory, eats = remembered(backbone.module), of_pictures(backbone.card.input)
+    source, eats = source_stats(backbone.module), of_pictures(backbone.card.input)
     rows, sizes = list[dict[str, object]](), list[dict[str, object]]()
-    with listening(backbone, memory, "cpu") as noted:
+    with measuring(backbone, source, "cpu") as noted:
         noise = noted(white_noise(eats))
         for group, expected, pictures in groups:
             squares = np.stack([eats(np.ascontiguousarray(pixels)) for pixels in pictures])
             parts = (squares[i : i + 16] for i in range(0, len(squares), 16))
-            seen = joined([noted({"pixels": part}) for part in parts])
-            far = told(backbone, memory, seen, noise)
+            seen = concatenated([noted({"pixels": part}) for part in parts])
+            far = distance_of(backbone, source, seen, noise)
             assert far.distance is not None
             assert far.sure is not None
             rows.append(
@@ -96,11 +108,15 @@ def one_backbone(
                 }
             )
             if group in SAMPLED:
-                sizes += few_of(lambda part: told(backbone, memory, part, noise), group, seen)
+                sizes += few_of(
+                    lambda part: distance_of(backbone, source, part, noise), group, seen
+                )
     return rows, sizes
 
 
-def few_of(tell: Callable[[Noted], Unlike], group: str, seen: Noted) -> Iterator[dict[str, object]]:
+def few_of(
+    tell: Callable[[ExampleStats], Unlike], group: str, seen: ExampleStats
+) -> Iterator[dict[str, object]]:
     """What samples of few pictures tell of a group, on average and at worst."""
     rng, whole = np.random.default_rng(0), tell(seen)
     assert whole.distance is not None
@@ -108,7 +124,7 @@ def few_of(tell: Callable[[Noted], Unlike], group: str, seen: Noted) -> Iterator
         if n > len(seen) * 0.6:
             continue
         drawn = [rng.permutation(len(seen))[:n] for _ in range(DRAWS)]
-        some = [tell(Noted(seen.mean[i], seen.second[i], seen.features[i])) for i in drawn]
+        some = [tell(ExampleStats(seen.mean[i], seen.second[i], seen.features[i])) for i in drawn]
         values = [one.distance.value for one in some if one.distance]
         held = [
             one.distance.low <= whole.distance.value <= one.distance.high

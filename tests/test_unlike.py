@@ -17,8 +17,13 @@ import headstart as hs
 from headstart.backbones.backbone import Backbone, SourceHead
 from headstart.base.errors import DataError
 from headstart.cli.main import main
-from headstart.evaluation.norm_statistics import Memory, Noted, apart, listening, remembered
-from headstart.evaluation.source_distance import Unlike, estimated, sample, unlike
+from headstart.evaluation.norm_statistics import (
+    ExampleStats,
+    SourceStats,
+    measuring,
+    source_stats,
+)
+from headstart.evaluation.source_distance import Unlike, distance_estimate, sample, unlike
 from headstart.modalities.images import packaged
 from headstart.modalities.reading import find
 
@@ -107,10 +112,10 @@ def test_the_norms_have_the_first_word_and_an_unsure_head_the_second(
 
 
 def test_what_norms_read_is_noted_as_they_are_given_it(trained: Backbone) -> None:
-    memory, module, squares = remembered(trained.module), cast(Any, trained.module), noise(3)
-    assert memory is not None
+    source, module, squares = source_stats(trained.module), cast(Any, trained.module), noise(3)
+    assert source is not None
     pixels = torch.tensor(np.stack(list(squares)))
-    with listening(trained, memory, "cpu") as noted:
+    with measuring(trained, source, "cpu") as noted:
         seen = noted({"pixels": pixels.numpy()})
     x = ((pixels / 255 - 0.5) / 0.25).permute(0, 3, 1, 2)
     x = module.body[0](module.stem(x)).detach()
@@ -133,10 +138,14 @@ def test_rows_that_a_network_makes_of_a_picture_are_noted_as_that_picture(
             tokens = self.norm(x.flatten(2).transpose(1, 2).flatten(0, 1))
             return tokens.unflatten(0, (len(x), -1)).mT.unflatten(2, x.shape[2:])
 
-    module, pixels, told = cast(Any, trained.module), np.stack(list(noise(3))), list[Noted]()
+    module, pixels, told = (
+        cast(Any, trained.module),
+        np.stack(list(noise(3))),
+        list[ExampleStats](),
+    )
     for norm in (module.body[1], Folded(module.body[1]).eval()):
         module.body[1] = norm
-        with listening(trained, remembered(trained.module), "cpu") as noted:
+        with measuring(trained, source_stats(trained.module), "cpu") as noted:
             told.append(noted({"pixels": pixels}))
     whole, seen = told
     for name in ("mean", "second", "features"):
@@ -155,33 +164,33 @@ def test_a_network_that_answers_with_no_numbers_is_not_near(
 
 def test_nothing_is_left_on_the_network(trained: Backbone) -> None:
     before = trained.fingerprint()
-    with pytest.raises(KeyError), listening(trained, remembered(trained.module), "cpu"):
+    with pytest.raises(KeyError), measuring(trained, source_stats(trained.module), "cpu"):
         raise KeyError
     assert not any(part._forward_pre_hooks for part in trained.module.modules())
     assert trained.fingerprint() == before
 
 
 def test_only_the_deeper_half_of_the_norms_that_were_trained_is_asked(trained: Backbone) -> None:
-    memory = remembered(trained.module)
-    assert memory is not None
-    assert memory.names == ("body.1",)
+    source = source_stats(trained.module)
+    assert source is not None
+    assert source.names == ("body.1",)
     cast(Any, trained.module).body[1].reset_running_stats()
-    memory = remembered(trained.module)
-    assert memory is not None
-    assert memory.names == ("stem.1",)
+    source = source_stats(trained.module)
+    assert source is not None
+    assert source.names == ("stem.1",)
 
 
 NO_FEATURES = np.zeros((1, 1), np.float32)
 
 
-def wide(channels: int) -> Memory:
+def wide(channels: int) -> SourceStats:
     """All of them had a mean of 0 and a variance of 1."""
     flat = np.zeros(channels)
-    return Memory(("bn",), flat, flat + 1, flat, flat + 1 / channels)
+    return SourceStats(("bn",), flat, flat + 1, flat, flat + 1 / channels)
 
 
-def one_channel(mean: float, var: float) -> Memory:
-    return Memory(("bn",), np.array([mean]), np.array([var]), np.zeros(1), np.ones(1))
+def one_channel(mean: float, var: float) -> SourceStats:
+    return SourceStats(("bn",), np.array([mean]), np.array([var]), np.zeros(1), np.ones(1))
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.5, 1.0), (0.0, 3.0), (-2.0, 0.4)])
@@ -189,7 +198,7 @@ def test_the_overlap_is_that_of_two_normal_curves(mean: float, std: float) -> No
     t = np.linspace(-30, 30, 600_001)
     log_curves = -(t**2) / 2, -(((t - mean) / std) ** 2) / 2
     shared = np.exp(sum(log_curves) / 2).sum() * 1e-4 / np.sqrt(2 * np.pi * std)
-    found = apart(one_channel(0, 1), np.array([mean]), np.array([std**2 + mean**2]))
+    found = one_channel(0, 1).distance(np.array([mean]), np.array([std**2 + mean**2]))
     assert found == pytest.approx(1 - shared, abs=1e-7)
 
 
@@ -197,24 +206,28 @@ def test_the_overlap_is_that_of_two_normal_curves(mean: float, std: float) -> No
 def test_few_pictures_do_not_look_farther_than_many(shift: float) -> None:
     """Pictures of 40 channels, half of whose variance lies between the pictures."""
     rng, channels = np.random.default_rng(0), 40
-    memory = wide(channels)
-    ends = Noted(np.full((1, channels), 9.0), np.full((1, channels), 82.0), NO_FEATURES)
+    source = wide(channels)
+    ends = ExampleStats(np.full((1, channels), 9.0), np.full((1, channels), 82.0), NO_FEATURES)
 
     def far(n: int) -> float:
         means = rng.normal(shift, np.sqrt(0.5), (n, channels))
-        return estimated(memory, Noted(means, means**2 + 0.5, np.zeros((n, 1), "f4")), ends).value
+        return distance_estimate(
+            source, ExampleStats(means, means**2 + 0.5, np.zeros((n, 1), "f4")), ends
+        ).value
 
     assert np.mean([far(5) for _ in range(100)]) == pytest.approx(far(2000), abs=0.01)
 
 
 def test_the_interval_of_the_distance_holds_the_true_one() -> None:
-    rng, memory, held = np.random.default_rng(0), wide(40), 0
-    ends = Noted(np.full((1, 40), 9.0), np.full((1, 40), 82.0), NO_FEATURES)
-    unit = apart(memory, ends.mean[0], ends.second[0])
-    true = apart(memory, np.ones(40), np.full(40, 2.0)) / unit
+    rng, source, held = np.random.default_rng(0), wide(40), 0
+    ends = ExampleStats(np.full((1, 40), 9.0), np.full((1, 40), 82.0), NO_FEATURES)
+    unit = source.distance(ends.mean[0], ends.second[0])
+    true = source.distance(np.ones(40), np.full(40, 2.0)) / unit
     for _ in range(200):
         means = 1 + rng.normal(0, np.sqrt(0.5), (12, 1)) * np.ones(40)  # pictures differ as one
-        found = estimated(memory, Noted(means, means**2 + 0.5, np.zeros((12, 1), "f4")), ends)
+        found = distance_estimate(
+            source, ExampleStats(means, means**2 + 0.5, np.zeros((12, 1), "f4")), ends
+        )
         held += found.low <= true <= found.high
     assert 0.88 < held / 200 <= 1
 

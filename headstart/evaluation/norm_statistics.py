@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
+class SourceStats:
     """Statistics of the K input channels of a network's batch norms on its source task.
 
     names: of the norms, in the order of their channels. mean, var, eps: (K,); var includes eps.
@@ -34,9 +34,21 @@ class Memory:
     eps: Floats
     weight: Floats
 
+    def distance(self, mean: Floats, second: Floats) -> float:
+        """Return the mean distance of the channels from the source task, from 0 to 1.
+
+        mean, second: (K,). The distance of a channel is the squared Hellinger distance of two
+        normal distributions: 1 - their Bhattacharyya coefficient.
+        """
+        var = np.maximum(second - mean**2, 0) + self.eps
+        both = var + self.var
+        near = np.exp(-((mean - self.mean) ** 2) / (4 * both))
+        overlap = np.sqrt(2 * np.sqrt(var * self.var) / both) * near
+        return float(1 - self.weight @ overlap)
+
 
 @dataclass(frozen=True, eq=False)
-class Noted:
+class ExampleStats:
     """Channel statistics and features of N examples.
 
     mean, second: (N, K), the mean of a channel's values and of their squares over one example.
@@ -51,7 +63,7 @@ class Noted:
         return len(self.features)
 
 
-def remembered(module: "nn.Module") -> Memory | None:
+def source_stats(module: "nn.Module") -> SourceStats | None:
     """Return the statistics of the deeper half of the trained batch norms; None without any."""
     known = list(_norms(module))
     if not known:
@@ -59,43 +71,30 @@ def remembered(module: "nn.Module") -> Memory | None:
     names, norms = zip(*known[len(known) // 2 :], strict=True)
     counts = [norm.num_features for norm in norms]
     eps = np.repeat([norm.eps for norm in norms], counts)
-    return Memory(
+    return SourceStats(
         names,
-        mean=np.concatenate([_floats(norm.running_mean) for norm in norms]),
-        var=np.concatenate([_floats(norm.running_var) for norm in norms]) + eps,
+        mean=np.concatenate([norm.running_mean.double().cpu() for norm in norms]),
+        var=np.concatenate([norm.running_var.double().cpu() for norm in norms]) + eps,
         eps=eps,
         weight=np.repeat([1 / count / len(norms) for count in counts], counts),
     )
 
 
-def apart(memory: Memory, mean: Floats, second: Floats) -> float:
-    """Return the mean distance of the channels from the source task, from 0 to 1.
-
-    mean, second: (K,). The distance of a channel is the squared Hellinger distance of two normal
-    distributions: 1 - their Bhattacharyya coefficient.
-    """
-    var = np.maximum(second - mean**2, 0) + memory.eps
-    both = var + memory.var
-    near = np.exp(-((mean - memory.mean) ** 2) / (4 * both))
-    overlap = np.sqrt(2 * np.sqrt(var * memory.var) / both) * near
-    return float(1 - memory.weight @ overlap)
-
-
-def joined(parts: Sequence[Noted]) -> Noted:
+def concatenated(parts: Sequence[ExampleStats]) -> ExampleStats:
     """Concatenate the statistics of batches; raises DataError for none."""
     if not parts:
         raise DataError("There must be an example to look at; none can be read.")
-    columns = ("mean", "second", "features")
-    return Noted(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+    columns = zip(*((part.mean, part.second, part.features) for part in parts), strict=True)
+    return ExampleStats(*map(np.concatenate, columns))
 
 
 @contextmanager
-def listening(
-    backbone: Backbone, memory: Memory | None, device: str
-) -> Iterator[Callable[[Batch], Noted]]:
+def measuring(
+    backbone: Backbone, source: SourceStats | None, device: str
+) -> Iterator[Callable[[Batch], ExampleStats]]:
     """Yield a function from a batch to the inputs' statistics of its norms and its features.
 
-    The statistics are of the norms named in `memory`.
+    The statistics are of the norms named in `source`.
     """
     import torch
 
@@ -104,23 +103,23 @@ def listening(
     keep_memory()  # every batch allocates and frees tensors of the same sizes
     module = backbone.module if device == "cpu" else copy.deepcopy(backbone.module).to(device)
     network = WholeNetwork(module, backbone.card.input).to(device).eval()
-    names, read, rows = memory.names if memory else (), dict[str, Any](), 1
+    names, read, rows = source.names if source else (), dict[str, Any](), 1
 
     def note(name: str) -> "Callable[[nn.Module, tuple[Tensor]], None]":
         return lambda _, given: read.update({name: _moments(given[0], given[0].shape[0] // rows)})
 
     @torch.inference_mode()
-    def noted(batch: Batch) -> Noted:
+    def measure(batch: Batch) -> ExampleStats:
         nonlocal rows
         rows = length(batch)
         features = network(*(array.to(device) for array in tensors(batch))).cpu().numpy()
         none = torch.zeros(2, rows, 0, dtype=torch.float64)
         mean, second = torch.cat([none, *(read[name] for name in names)], dim=2).numpy()
-        return Noted(mean, second, features)
+        return ExampleStats(mean, second, features)
 
     hooks = [module.get_submodule(n).register_forward_pre_hook(note(n)) for n in names]
     try:
-        yield noted
+        yield measure
     finally:
         for hook in hooks:
             hook.remove()
@@ -147,7 +146,3 @@ def _moments(x: "Tensor", each: int) -> "Tensor":  # (N * each, C, …) -> (2, N
     values = x.float().flatten(2) if x.dim() > 2 else x.float()[..., None]
     found = torch.stack([values.mean(dim=2), (values * values).mean(dim=2)])
     return found.unflatten(1, (-1, each)).mean(dim=2).cpu().double()
-
-
-def _floats(tensor: "Tensor") -> Floats:
-    return tensor.double().cpu().numpy()

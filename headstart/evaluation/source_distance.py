@@ -26,15 +26,14 @@ from headstart.base.runtime import Runtime, torch_threads
 from headstart.base.threads import ordered_map
 from headstart.data.content import prepared
 from headstart.data.dataset import CheckedFile, Dataset
-from headstart.evaluation.evaluation import Estimate, Z
+from headstart.evaluation.evaluation import Estimate, Z, brief
 from headstart.evaluation.norm_statistics import (
+    ExampleStats,
     Floats,
-    Memory,
-    Noted,
-    apart,
-    joined,
-    listening,
-    remembered,
+    SourceStats,
+    concatenated,
+    measuring,
+    source_stats,
 )
 from headstart.features.engines import check_device
 
@@ -104,10 +103,10 @@ class Unlike:
         rows = list[tuple[str, str, str]]()
         if self.distance is not None:
             scale = f"0 as there, 1 as noise; far from {FAR:.2f} on, very far from {VERY_FAR:.2f}"
-            rows += [("distance", _shown(self.distance), scale)]
+            rows += [("distance", brief(self.distance, 2), scale)]
         if self.sure is not None:
             scale = f"how sure it is ({self.named} classes named); far below {UNSURE:.2f}"
-            rows += [("its own head", _shown(self.sure), scale)]
+            rows += [("its own head", brief(self.sure, 2), scale)]
         return rows
 
     def to_plain(self) -> dict[str, Any]:
@@ -136,33 +135,38 @@ def unlike(
 
     Unreadable examples are skipped; raises DataError if none can be read.
     """
-    card, memory = backbone.card, remembered(backbone.module)
+    card, source = backbone.card, source_stats(backbone.module)
     if data.input is not None and data.input.kind != card.input.kind:
         why = f"{card.name} takes {card.input.noun}, and the data holds {data.input.noun}"
         return Unlike(card.name, why=why)
-    if memory is None and trained_head(backbone) is None:
+    if source is None and trained_head(backbone) is None:
         return Unlike(card.name, why=f"{card.name} {FORGETFUL}")
     now, few = (runtime or Runtime()).resolved(), sample(data, most, seed)
     check_device(now)
-    with torch_threads(now.threads), listening(backbone, memory, now.device) as noted:
+    with torch_threads(now.threads), measuring(backbone, source, now.device) as measure:
         with closing(_batches(card.input, few, now, listener or Listener())) as batches:
-            seen = joined([noted(batch) for batch in batches])
-        noise = noted(white_noise(card.input)) if memory else None
-    return told(backbone, memory, seen, noise)
+            examples = concatenated([measure(batch) for batch in batches])
+        noise = measure(white_noise(card.input)) if source else None
+    return distance_of(backbone, source, examples, noise)
 
 
-def told(backbone: Backbone, memory: Memory | None, seen: Noted, noise: Noted | None) -> Unlike:
+def distance_of(
+    backbone: Backbone,
+    source: SourceStats | None,
+    examples: ExampleStats,
+    noise: ExampleStats | None,
+) -> Unlike:
     """Return the distance of examples from their statistics; noise: None without batch norms."""
-    name, head, n = backbone.card.name, trained_head(backbone), len(seen)
+    name, head, n = backbone.card.name, trained_head(backbone), len(examples)
     if n < FEW:
         return Unlike(name, n, why=f"It takes {FEW} pictures or more to tell.")
-    if not all(np.isfinite(x).all() for x in (seen.mean, seen.second, seen.features)):
+    if not all(np.isfinite(x).all() for x in (examples.mean, examples.second, examples.features)):
         why = f"{name} answers with numbers that are not finite: are its weights whole?"
         return Unlike(name, n, why=why)
-    distance = estimated(memory, seen, noise) if memory and noise else None
+    distance = distance_estimate(source, examples, noise) if source and noise else None
     if head is None:
         return Unlike(name, n, distance)
-    scores = head.scores(seen.features)
+    scores = head.scores(examples.features)
     return Unlike(name, n, distance, _mean(scores.max(axis=1)), len(set(scores.argmax(axis=1))))
 
 
@@ -171,17 +175,17 @@ def trained_head(backbone: Backbone) -> SourceHead | None:
     return None if backbone.card.origin == "random" else backbone.source_head
 
 
-def estimated(memory: Memory, seen: Noted, noise: Noted) -> Estimate:
+def distance_estimate(source: SourceStats, examples: ExampleStats, noise: ExampleStats) -> Estimate:
     """Return the distance of the examples' population in units of the distance of noise.
 
     The mean of few examples is off, which makes their distance too large; the jackknife removes
     this bias and gives the standard error (Efron and Tibshirani 1993, eq. 10.8 and 11.5).
     """
-    n, mean, second = len(seen), seen.mean.sum(axis=0), seen.second.sum(axis=0)
-    rest = zip((mean - seen.mean) / (n - 1), (second - seen.second) / (n - 1), strict=True)
-    whole, left = apart(memory, mean / n, second / n), [apart(memory, *one) for one in rest]
+    n, mean, second = len(examples), examples.mean.sum(axis=0), examples.second.sum(axis=0)
+    rest = zip((mean - examples.mean) / (n - 1), (second - examples.second) / (n - 1), strict=True)
+    whole, left = source.distance(mean / n, second / n), [source.distance(*one) for one in rest]
     value, error = n * whole - (n - 1) * np.mean(left), np.sqrt((n - 1) * np.var(left))
-    unit = apart(memory, noise.mean.mean(axis=0), noise.second.mean(axis=0))
+    unit = source.distance(noise.mean.mean(axis=0), noise.second.mean(axis=0))
     return _estimate(float(value) / unit, float(error) / unit, n)
 
 
@@ -243,7 +247,3 @@ def _mean(values: Floats) -> Estimate:
 def _estimate(value: float, error: float, n: int, most: float = math.inf) -> Estimate:
     low, high = max(0.0, value - Z * error), min(most, value + Z * error)
     return Estimate(max(0.0, value), low, high, n)
-
-
-def _shown(found: Estimate) -> str:
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
