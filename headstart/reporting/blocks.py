@@ -119,13 +119,6 @@ class Map(PageBlock):
     hint: str = ""
 
 
-@dataclass(frozen=True)
-class Section:
-    id: str
-    title: str
-    blocks: Sequence[PageBlock]
-
-
 def card_of(album: Album, path: str, *lines: str) -> PictureCard:
     """Return the card of a picture, with its path as the last line."""
     return PictureCard(album.picture(path), [*lines, path_line(path)])

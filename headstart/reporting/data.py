@@ -102,27 +102,21 @@ def _examples(w: Words, found: Sequence[str]) -> Markup:
 
 
 def _views(facts: Facts, w: Words) -> list[PageBlock]:
+    path, views = "", list[str]()
     try:
         augment = facts.recipe.augment.spec(Augment) if facts.recipe.augment.kind else Augment()
         if not augment.active:
             return [Text(w("data.no_augment"), "empty")]
-        shown = _first_views(facts, augment)
+        for path in (row.path for row in facts.part("train")[:EXAMPLES]):
+            if views := facts.album.views(path, augment, VIEWS, facts.recipe.seed):
+                break
     except HeadstartError:  # settings of another version, or no torchvision
+        views = []
+    if not views:
         return [Text(w("data.augment_undrawn"), "empty")]
-    if not shown:
-        return [Text(w("data.augment_undrawn"), "empty")]
-    path, cells = shown
-    cards = [PictureCard(cells[0], [w("data.plain"), path_line(path)])]
-    cards += [PictureCard(cell, [w("data.view", i=i)]) for i, cell in enumerate(cells[1:], start=1)]
+    cards = [PictureCard(views[0], [w("data.plain"), path_line(path)])]
+    cards += [PictureCard(uri, [w("data.view", i=i)]) for i, uri in enumerate(views[1:], start=1)]
     usual = Settings.of(Augment()).values
     settings = [f"{k} {v}" for k, v in facts.recipe.augment.values.items() if v != usual.get(k)]
     note = w("data.augment_note", settings=path_line(", ".join(settings)))
     return [Text(note, "note"), Gallery(cards)]
-
-
-def _first_views(facts: Facts, augment: Augment) -> tuple[str, list[str]] | None:
-    """Return the path and views of the first readable training picture among EXAMPLES."""
-    for row in facts.part("train")[:EXAMPLES]:
-        if cells := facts.album.views(row.path, augment, VIEWS, facts.recipe.seed):
-            return row.path, cells
-    return None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.training.history import Epoch
 
+Floats = NDArray[np.float64]
 Kind = Literal[
     "still learning", "plateau", "over-fitting", "under-fitting", "diverged", "too short"
 ]
@@ -64,56 +65,48 @@ def diagnose_curves(
     trained = [line for line in lines if line.phase == lines[-1].phase and line.lr is not None]
     if attacked:
         trained = [replace(line, train_loss=None, train_accuracy=None) for line in trained]
-    train = _column(trained, "train_loss")
-    seen = _column(trained, "val_loss")
-    judged = train if seen is None else seen
-    best = trained[_lowest(judged)].epoch if judged is not None else 0
-    return Diagnosis(_kind(trained, train, seen, guess), best)
+    train, val = _column(trained, "train_loss"), _column(trained, "val_loss")
+    loss = train if val is None else val
+    if loss is None:
+        return Diagnosis("too short", 0)
+    best = trained[int(np.where(np.isfinite(loss), loss, np.inf).argmin())].epoch
+    if train is not None and _diverged(train, loss):
+        return Diagnosis("diverged", best)
+    if len(trained) < SHORT:
+        return Diagnosis("too short", best)
+    if train is not None and val is not None and _turned(train, val):
+        return Diagnosis("over-fitting", best)
+    low = LOW if guess is None else guess + (1 - guess) / 2
+    ends = _end_accuracy(trained, "train"), _end_accuracy(trained, "val")
+    return Diagnosis(_settled(_falls(loss), *ends, low), best)
 
 
-def _kind(
-    trained: Sequence[Epoch],
-    train: NDArray[np.float64] | None,
-    seen: NDArray[np.float64] | None,
-    guess: float | None,
-) -> Kind:
-    judged = train if seen is None else seen
-    if train is not None and _diverged(train, judged):
-        return "diverged"
-    if len(trained) < SHORT or judged is None:
-        return "too short"
-    if train is not None and seen is not None and _turned(train, seen):
-        return "over-fitting"
-    falling = _falls(judged)
-    known, held = _column(trained, "train_accuracy"), _column(trained, "val_accuracy")
-    if known is not None and held is not None and not falling and _gap(known, held) > GAP:
-        return "over-fitting"
+def _settled(falling: bool, train: float, val: float, low: float) -> Kind:
+    """Apply the rules for the accuracies at the end, NaN if not measured."""
     if falling:
         return "still learning"
-    low = LOW if guess is None else guess + (1 - guess) / 2
-    return "under-fitting" if known is not None and np.median(_end(known)) < low else "plateau"
+    if train - val > GAP:
+        return "over-fitting"
+    return "under-fitting" if train < low else "plateau"
 
 
-def _column(lines: Sequence[Epoch], name: str) -> NDArray[np.float64] | None:
+def _column(lines: Sequence[Epoch], name: str) -> Floats | None:
     """Return one value per epoch, or None if an epoch has none."""
     values = [getattr(line, name) for line in lines]
     return None if not values or None in values else np.array(values, np.float64)
 
 
-def _lowest(values: NDArray[np.float64]) -> int:
-    return int(np.where(np.isfinite(values), values, np.inf).argmin())
-
-
-def _end(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _end(values: Floats) -> Floats:
     return values[-min(LAST, max(1, len(values) // 3)) :]
 
 
-def _gap(known: NDArray[np.float64], held: NDArray[np.float64]) -> float:
-    return float(np.median(_end(known)) - np.median(_end(held)))
+def _end_accuracy(lines: Sequence[Epoch], part: str) -> float:
+    values = _column(lines, f"{part}_accuracy")
+    return math.nan if values is None else float(np.median(_end(values)))
 
 
-def _diverged(train: NDArray[np.float64], judged: NDArray[np.float64] | None) -> bool:
-    if not np.isfinite(train).all() or (judged is not None and not np.isfinite(judged).all()):
+def _diverged(train: Floats, loss: Floats) -> bool:
+    if not (np.isfinite(train).all() and np.isfinite(loss).all()):
         return True
     if len(train) < SHORT:
         return False
@@ -123,13 +116,13 @@ def _diverged(train: NDArray[np.float64], judged: NDArray[np.float64] | None) ->
     return jumps >= JUMPS or bool(_end(train).min() > max(RISEN * lowest, lowest + LEAST))
 
 
-def _turned(train: NDArray[np.float64], seen: NDArray[np.float64]) -> bool:
-    at, end = int(seen.argmin()), _end(seen).min()
-    risen = end > max(TURNED * float(seen[at]), float(seen[at]) + LEAST)
-    return bool(risen and _end(train).min() < train[at])
+def _turned(train: Floats, val: Floats) -> bool:
+    best, end = int(val.argmin()), _end(val).min()
+    risen = end > max(TURNED * float(val[best]), float(val[best]) + LEAST)
+    return bool(risen and _end(train).min() < train[best])
 
 
-def _falls(values: NDArray[np.float64]) -> bool:
+def _falls(values: Floats) -> bool:
     half = values[-max(SHORT, math.ceil(len(values) / 2)) :]
     x = np.arange(len(half), dtype=np.float64)
     slope, start = np.polyfit(x, half, 1)

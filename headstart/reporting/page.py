@@ -41,15 +41,16 @@ def render(facts: Facts, language: str = "en") -> str:
     """Render the page as HTML; it depends only on the facts and their pictures."""
     if find_spec("jinja2") is None:
         raise MissingPackage("jinja2", purpose="The report", extra="train")
-    from headstart.reporting.sections import made_sections
+    from headstart.reporting.sections import SECTIONS
     from headstart.reporting.words import Words
 
     w = Words(language)
+    sections = {name: blocks(facts, w) for name, blocks in SECTIONS.items()}
     page = _template().render(
         w=w,
         language=language,
-        sections=made_sections(facts, w),
-        missing=len(facts.album.missing),
+        sections=sections,
+        missing=len(facts.album.missing),  # once the sections have asked for their pictures
         style=_file("style.css"),
         script=_file("script.js"),
         tile=TILE,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from headstart.reporting.accuracy import test_section
-from headstart.reporting.blocks import PageBlock, Section
+from headstart.reporting.blocks import PageBlock
 from headstart.reporting.comparison import compared_section
 from headstart.reporting.curves import curves_section
 from headstart.reporting.data import data_section
@@ -32,7 +32,3 @@ SECTIONS: dict[str, Callable[[Facts, Words], list[PageBlock]]] = {
     "map": map_section,
     "how": how_section,
 }
-
-
-def made_sections(facts: Facts, w: Words) -> list[Section]:
-    return [Section(id, w(id + ".title"), blocks(facts, w)) for id, blocks in SECTIONS.items()]

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from headstart.evaluation.evaluation import Estimate, Evaluation, cell
+from headstart.evaluation.evaluation import Evaluation, cell
 from headstart.reporting.blocks import PageBlock, Text, Tile, Tiles
 from headstart.reporting.comparison import contender
 from headstart.reporting.facts import Facts
@@ -40,15 +40,11 @@ def _accuracy(facts: Facts, w: Words) -> Markup:
 def _tile(w: Words, test: Evaluation, name: str) -> Tile:
     e = getattr(test, name)
     if not test.target.counts_right:
-        return Tile(data(cell(e)), w.named("metric", name), "")
-    return Tile(w.share(e.value if e else None), w("metric." + name), _interval(w, e))
-
-
-def _interval(w: Words, e: Estimate | None) -> str:
+        return Tile(data(cell(e)), w.named("metric", name))
     if e is None:
-        return ""
-    low, high = w.number(100 * e.low, 1), w.share(e.high)
-    return w("tile.interval", low=low, high=high)
+        return Tile(w.share(None), w("metric." + name))
+    interval = w("tile.interval", low=w.number(100 * e.low, 1), high=w.share(e.high))
+    return Tile(w.share(e.value), w("metric." + name), interval)
 
 
 def _against(facts: Facts, w: Words) -> list[Markup]:
