@@ -26,24 +26,20 @@ for _name, _where in {
     SOURCES.add(_name, _where)
 
 # One line for all backbones of a source that has many or is slow to list.
-_OVERVIEWS = {
-    line.name.partition(":")[0]: line
-    for line in (
-        Listing(
-            "timm:NAME[.TAG]", licence="each its own", where="Hugging Face Hub, or --weights FILE"
-        ),
-        Listing(
-            "keras:NAME[@SIZE]",
-            licence="each its own",
-            where="Keras' cache or server, or --weights FILE",
-        ),
-        Listing("file:FOLDER", licence="its card's", where="card.json + weights.safetensors"),
-        Listing(
-            "scratch:cnn", "32", "128", "0.3 M", "Apache-2.0", "random: it is trained from scratch"
-        ),
-        Listing("tiny:D", "32", "D", "tiny", "Apache-2.0", "made on the spot, for tests"),
-    )
-}
+_OVERVIEW = (
+    Listing("timm:NAME[.TAG]", licence="each its own", where="Hugging Face Hub, or --weights FILE"),
+    Listing(
+        "keras:NAME[@SIZE]",
+        licence="each its own",
+        where="Keras' cache or server, or --weights FILE",
+    ),
+    Listing("file:FOLDER", licence="its card's", where="card.json + weights.safetensors"),
+    Listing(
+        "scratch:cnn", "32", "128", "0.3 M", "Apache-2.0", "random: it is trained from scratch"
+    ),
+    Listing("tiny:D", "32", "D", "tiny", "Apache-2.0", "made on the spot, for tests"),
+)
+_OVERVIEWS = {line.name.partition(":")[0]: line for line in _OVERVIEW}
 
 
 def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:

@@ -124,7 +124,14 @@ class Augment:
                 f"An augmentation reads squares (S, S, 3) uint8 as an ImageInput makes them; "
                 f"got {square.shape} {square.dtype}."
             )
-        return _view(self, square, seed) if self.active else square
+        if not self.active:
+            return square
+        change = _built(self, len(square))
+        import torch
+
+        with _generator, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+            return np.array(change(Image.fromarray(square)))
 
 
 def view_grid(
@@ -150,16 +157,6 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
-
-
-def _view(augment: Augment, square: Square, seed: int) -> Square:
-    change = _built(augment, len(square))
-    import torch
-
-    with _generator, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
-        view = change(Image.fromarray(square))
-    return np.array(view)
 
 
 @lru_cache(maxsize=32)

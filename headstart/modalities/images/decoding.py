@@ -3,7 +3,6 @@
 import io
 import stat
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -243,18 +242,13 @@ def _fast_jpeg(data: bytes, image: Image.Image, scale: int) -> Pixels | None:
 def _to_rgb(image: Image.Image) -> Pixels:
     deep = image.mode[0] == "I"  # 16-bit grey PNG: I;16, in older Pillows I
     out = np.empty((image.height, image.width, 3), np.uint8)
-    for top, band in _bands(image):
-        rows = out[top : top + band.height]
-        rows[:] = to_levels(np.asarray(band), 0, 65535)[:, :, None] if deep else _flat(band)
-    return out
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Yield bands of the picture from the top, each with the number of its first row."""
     step = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, step):
-        box = (0, top, image.width, min(top + step, image.height))
-        yield top, image.crop(box) if step < image.height else image
+        rows = out[top : top + step]
+        box = (0, top, image.width, top + len(rows))
+        band = image.crop(box) if step < image.height else image
+        rows[:] = to_levels(np.asarray(band), 0, 65535)[:, :, None] if deep else _flat(band)
+    return out
 
 
 def _flat(image: Image.Image) -> Pixels:

@@ -37,13 +37,9 @@ class Packaged:
     licence: str = "Apache-2.0"
 
     @property
-    def module(self) -> str:
-        return self.package.replace("-", "_")
-
-    @property
     def folder(self) -> Path | None:
         """Folder of the package, found without importing it; None if it is not installed."""
-        spec = importlib.util.find_spec(self.module)
+        spec = importlib.util.find_spec(self.package.replace("-", "_"))
         return Path(spec.origin).parent if spec and spec.origin else None
 
 

@@ -1,10 +1,8 @@
 """The facts that a survey stores of each picture: size, thumbnail, digest of the pixels."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.base.grouping import Pair
 from headstart.base.store import DIGEST_BYTES, Layout, digest
@@ -46,17 +44,13 @@ class PictureSurveyor:
         return likeness.near_duplicates(facts["thumbs"], threads=threads)
 
     def odd(self, ids: Sequence[str], facts: Facts) -> Iterator[OddSize]:
-        return _odd_sizes(ids, facts["sizes"])
-
-
-def _odd_sizes(ids: Sequence[str], sizes: NDArray[Any]) -> Iterator[OddSize]:
-    area = sizes.astype(np.int64).prod(axis=1)
-    median = float(np.median(area)) if len(area) else 1.0
-    for name, (width, height), pixels in zip(ids, sizes.tolist(), area.tolist(), strict=True):
-        short, long = sorted((width, height))
-        if short < SMALL:
-            yield OddSize(name, width, height, f"a side of less than {SMALL} pixels")
-        elif long > LONG * short:
-            yield OddSize(name, width, height, f"more than {LONG:.0f} times as long as wide")
-        elif not median / FAR <= pixels <= median * FAR:
-            yield OddSize(name, width, height, "far from the usual size here")
+        area = facts["sizes"].astype(np.int64).prod(axis=1)
+        median = float(np.median(area)) if len(area) else 1.0
+        for name, (width, height) in zip(ids, facts["sizes"].tolist(), strict=True):
+            short, long = sorted((width, height))
+            if short < SMALL:
+                yield OddSize(name, width, height, f"a side of less than {SMALL} pixels")
+            elif long > LONG * short:
+                yield OddSize(name, width, height, f"more than {LONG:.0f} times as long as wide")
+            elif not median / FAR <= width * height <= median * FAR:
+                yield OddSize(name, width, height, "far from the usual size here")

@@ -329,7 +329,7 @@ def _places(module: nn.Module, x: Tensor, name: str) -> dict[str, int]:
     first = {layer: i for i, layer in reversed(list(enumerate(ran)))}
     places = {}
     for parameter, _ in module.named_parameters():
-        layer = parameter.rpartition(".")[0]
+        layer = parameter
         while layer and layer not in first:
             layer = layer.rpartition(".")[0]
         places[parameter] = first.get(layer, -1)
