@@ -146,12 +146,10 @@ class StoredTable:
 
         Raises KeyError for an unknown row, StoreError for a shard damaged or removed since checked.
         """
-        if missing := [name for name in names if name not in self]:
-            raise KeyError(missing[0].hex())
+        places = self._places(names)
         wanted = defaultdict[Path, list[int]](list)  # shard -> positions in `names`
-        for i, name in enumerate(names):
-            wanted[self._where[name][0]].append(i)
-        places = [self._where[name] for name in names]
+        for i, (path, _) in enumerate(places):
+            wanted[path].append(i)
         out: NDArray[np.generic] = np.empty((0,))
         for path, positions in wanted.items():
             with self._opened(path, column) as (file, place):
@@ -165,9 +163,12 @@ class StoredTable:
 
     def reader(self, names: Sequence[bytes], column: str) -> "Reader":
         """Return the same entries, read from disk on use; raises KeyError for an unknown row."""
+        return Reader(self, self._places(names), column)
+
+    def _places(self, names: Sequence[bytes]) -> tuple[tuple[Path, int], ...]:
         if missing := [name for name in names if name not in self]:
             raise KeyError(missing[0].hex())
-        return Reader(self, tuple(self._where[name] for name in names), column)
+        return tuple(self._where[name] for name in names)
 
     @property
     def _mark(self) -> Path:

@@ -75,7 +75,7 @@ class Findings(Record):
     def _balance(self) -> str:
         if not (counts := self.readable):
             return f"{self.rows:,} rows"
-        text = f"in {len(counts)} classes: {_counts(counts)}"
+        text = f"in {len(counts)} classes: {counts_text(counts)}"
         small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
         if counts[large] / counts[small] < UNEVEN:
             return text
@@ -85,7 +85,8 @@ class Findings(Record):
         )
 
 
-def _counts(counts: Mapping[str, int], most: int = 6) -> str:
+def counts_text(counts: Mapping[str, int], most: int = 6) -> str:
+    """Return the largest classes with their counts, and the number of the others."""
     largest = sorted(counts.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name} {n:,}" for name, n in largest[:most])
     return shown + (f", and {len(counts) - most} more" if len(counts) > most else "")

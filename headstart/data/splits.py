@@ -18,6 +18,14 @@ Unit = tuple[int, ...]  # rows that stay together
 Cell = tuple[int, str]  # a row's stratum by its label, and its stratum in the data
 RANK = ("test", "val", "train")  # the first of a picture's named parts keeps it
 NAMED = 5  # strata in a message
+# By the parts that the data names: the steps to make the others, as (donor, parts of its rows).
+# Otherwise all parts are made of the only one that is named, or of all rows (donor "").
+CARVINGS: dict[tuple[str, ...], list[tuple[str, tuple[str, ...]]]] = {
+    ("train", "val", "test"): [],
+    ("train", "val"): [("val", ("val", "test"))],
+    ("train", "test"): [("train", ("train", "val"))],
+    ("val", "test"): [("val", ("train", "val"))],
+}
 FIRST = ("train", "test", "val")  # the order of filling if a label has fewer units than parts
 
 
@@ -88,7 +96,7 @@ def split(
     units = [tuple(row for row in unit if row not in left_out) for unit in units]
     given = [part for part in PARTS if part in part_of.values()]
     rng = np.random.default_rng(plan.seed)
-    for donor, parts in _carvings(given):
+    for donor, parts in CARVINGS.get(tuple(given), [(given[0] if given else "", PARTS)]):
         pool = [unit for unit in units if part_of.get(unit[0], donor) == donor]
         if len(parts) == len(PARTS):
             _check_enough(dataset, cells, pool, plan, together)
@@ -137,23 +145,6 @@ def _straddling(dataset: Dataset, unit: Unit, row: int, kept: str) -> LeftOut:
     why = "of one group with" if own and own == dataset.groups[twin] else "the same picture as"
     reason = f"{why} {dataset.ids[twin]}, which is in {kept}; this one was in {dataset.parts[row]}"
     return LeftOut(dataset.ids[row], reason)
-
-
-def _carvings(given: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the steps to make missing parts: (donor, "" for all rows; parts made of its rows)."""
-    match tuple(given):
-        case ("train", "val", "test"):
-            return []
-        case ("train", "val"):
-            return [("val", ("val", "test"))]
-        case ("train", "test"):
-            return [("train", ("train", "val"))]
-        case ("val", "test"):
-            return [("val", ("train", "val"))]
-        case (only,):
-            return [(only, PARTS)]
-        case _:
-            return [("", PARTS)]
 
 
 def _cells(dataset: Dataset) -> list[Cell]:

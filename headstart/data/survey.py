@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,9 +129,7 @@ def survey(
     seen, fresh = Survey.blank(surveyor, len(dataset)), dict[bytes, Facts]()
     known, decoded = dict[int, bytes](), 0  # known: row -> the name of its facts in the store
 
-    def look(source: Path) -> _Look:
-        return _look(input, surveyor, source, table)
-
+    look = partial(_look, input, surveyor, table)
     looks = ordered_map(look, dataset.sources, threads=threads, ahead=4 * threads)
     try:
         for i, found in enumerate(looks):
@@ -157,7 +156,7 @@ def survey(
     return replace(seen, decoded=decoded)
 
 
-def _look(input: Input[Any], surveyor: Surveyor, source: Path, table: StoredTable | None) -> _Look:
+def _look(input: Input[Any], surveyor: Surveyor, table: StoredTable | None, source: Path) -> _Look:
     try:
         data = input.fetch(source)
         name = digest(data)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from headstart.backbones.backbone import Backbone
 from headstart.data.dataset import Dataset
+from headstart.data.findings import counts_text
 from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
 from headstart.models.limits import Limits, TrustPlan
@@ -99,13 +100,7 @@ def epoch_message(number: int, figures: Mapping[str, float]) -> str:
 def data_message(rows: Dataset) -> str:
     if not rows.classes:
         return f"{len(rows):,} rows, {rows.target.described} each"
-    return f"{len(rows):,} images, {len(rows.classes)} classes: {_counts(rows)}"
-
-
-def _counts(data: Dataset, most: int = 6) -> str:
-    often = sorted(data.counts.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{name} {n:,}" for name, n in often[:most])
-    return shown + (f", and {len(often) - most} more" if len(often) > most else "")
+    return f"{len(rows):,} images, {len(rows.classes)} classes: {counts_text(rows.counts)}"
 
 
 def limits_message(plan: TrustPlan, limits: Limits) -> str:

@@ -11,12 +11,7 @@ import numpy as np
 from headstart.base.atomic import make_folder, write_json
 from headstart.base.errors import MissingPackage, SpecError
 from headstart.base.listener import Listener
-from headstart.base.values import (
-    Record,
-    Settings,
-    fingerprint,
-    read_value,
-)
+from headstart.base.values import Record, Settings, fingerprint, read_value
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import Findings
 from headstart.evaluation.evaluation import Evaluation, evaluate
@@ -27,6 +22,7 @@ from headstart.runs.run import train
 from headstart.targets.predictions import read_predictions
 
 SEEDS = "seeds.json"  # the settings, written first; runs and spread are added at the end
+SEEDED = ("recipe", "finetune", "split")  # specs of a job with a seed
 # Fields of a job that do not change its results.
 BESIDE = {"runtime", "store", "checkpoint_s", "resume", "language"}
 MEASURES = {"accuracy": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "log_loss": (0.0, np.inf)}
@@ -168,13 +164,9 @@ def _moments(evaluations: Sequence[Evaluation], name: str) -> Moments | None:
 
 def _moved(job: Job, seeds: int) -> Iterator[Job]:
     for i in range(seeds):
-        yield replace(
-            job,
-            recipe=replace(job.recipe, seed=job.recipe.seed + i),
-            finetune=replace(job.finetune, seed=job.finetune.seed + i),
-            split=replace(job.split, seed=job.split.seed + i),
-            resume=False,  # an unfinished run resumes anyway, and a new one is allowed
-        )
+        specs = {name: getattr(job, name) for name in SEEDED}
+        moved = {name: replace(spec, seed=spec.seed + i) for name, spec in specs.items()}
+        yield replace(job, **moved, resume=False)  # an unfinished run resumes; a new one is allowed
 
 
 def _asked(job: Job, data: Dataset) -> Settings:
@@ -212,7 +204,7 @@ def _is_finished(folder: Path, job: Job) -> bool:
     if not (folder / LAST).is_file() or (folder / MARKER).exists():
         return False
     recipe = _recipe(folder)
-    for name in ("recipe", "finetune", "split"):
+    for name in SEEDED:
         asked: Settings | None = getattr(recipe, name)
         wanted, there = getattr(job, name).seed, asked.values.get("seed") if asked else None
         if there not in (wanted, None):
