@@ -1,8 +1,9 @@
 """The cut of a network: which parameters are trainable, and the last tensor before them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -39,7 +40,8 @@ def thawed_by(backbone: Backbone, thaw: str, thaw_from: int | None = None) -> tu
     """
     names = [name for name, _ in backbone.module.named_parameters()]
     if thaw_from is not None:
-        chosen = set(_owned(_layers_from(backbone, thaw_from), names))
+        layers = set(_layers_from(backbone, thaw_from))
+        chosen = {name for name in names if layers.intersection(_prefixes(name))}
     elif thaw == "none":
         chosen = set()
     elif thaw == "all":
@@ -47,7 +49,7 @@ def thawed_by(backbone: Backbone, thaw: str, thaw_from: int | None = None) -> tu
     elif thaw.isdecimal():
         chosen = set(_of_top_blocks(backbone, int(thaw)))
     else:
-        chosen = set(_matching(backbone, thaw, names))
+        chosen = _matching(backbone, thaw, names)
     return tuple(name for name in names if name in chosen)
 
 
@@ -105,26 +107,20 @@ def _of_top_blocks(backbone: Backbone, count: int) -> Iterator[str]:
         yield from block.parameters
 
 
-def _matching(backbone: Backbone, pattern: str, names: Sequence[str]) -> Iterator[str]:
-    """Yield the parameters whose name, or whose block's or module's name, matches `pattern`."""
+def _matching(backbone: Backbone, pattern: str, names: Sequence[str]) -> set[str]:
+    """Return the parameters whose name, or whose block's or module's name, matches `pattern`."""
     whole = [block for block in backbone.blocks if fnmatchcase(block.name, pattern)]
-    found = {name for block in whole for name in block.parameters}
-    for name in names:
-        parts = name.split(".")
-        if any(fnmatchcase(".".join(parts[: n + 1]), pattern) for n in range(len(parts))):
-            found.add(name)
-    if not found:
+    matching = {name for block in whole for name in block.parameters}
+    matching |= {n for n in names if any(fnmatchcase(p, pattern) for p in _prefixes(n))}
+    if not matching:
         known = {block.name for block in backbone.blocks} | set(layers_of(backbone.module))
         raise UnknownName(f"block or layer of {backbone.card.name}", pattern, known)
-    yield from found
+    return matching
 
 
-def _owned(layers: Iterable[str], names: Sequence[str]) -> Iterator[str]:
-    wanted = set(layers)
-    for name in names:
-        parts = name.split(".")
-        if any(".".join(parts[:n]) in wanted for n in range(1, len(parts) + 1)):
-            yield name
+def _prefixes(name: str) -> Iterator[str]:
+    """Yield the names of the modules around a parameter and its own: a, a.b, a.b.weight."""
+    return accumulate(name.split("."), "{}.{}".format)
 
 
 @torch.inference_mode()

@@ -118,8 +118,7 @@ def _nothing(roles: list[str], offered: list[int], part: str) -> str:
 
 def _warn(data: "hs.Dataset", record: RunRecord | None) -> None:
     """Warn of pictures with two labels, and of a run record that is missing or has no contents."""
-    twice = [group for group in copies(data) if len({data.labels[row] for row in group}) > 1]
-    if warning := two_labels_warning(data, twice):
+    if warning := two_labels_warning(data, copies(data)):
         say("warning", warning)
     if record is None:
         say("known", "nothing: pictures that a model learned from are known from its run alone")

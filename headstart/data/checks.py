@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from headstart.backbones.inputs import rows_of
 from headstart.base.errors import DataError, SpecError
 from headstart.base.grouping import Pair, confirmed, groups
-from headstart.data.content import two_labels_warning
+from headstart.data.content import copies, two_labels_warning, with_two_labels
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import AlikePair, Findings, Group, OddSize, TwoLabels
 from headstart.data.readers import EMPTY_CLASS
-from headstart.data.survey import CONTENT, Survey
+from headstart.data.survey import Survey
 from headstart.data.walking import about_links
 
 FEW = 5  # examples named in a message
@@ -134,12 +134,12 @@ class Checks:
     @property
     def exact_two_labels(self) -> tuple[tuple[int, ...], ...]:
         """Groups of exact duplicates with more than one label."""
-        return tuple(g for g in self.exact if len({self.dataset.labels[i] for i in g}) > 1)
+        return tuple(with_two_labels(self.dataset, self.exact))
 
     @property
     def warning(self) -> str:
         """A sentence that names the pictures with several labels; "" if there are none."""
-        return two_labels_warning(self.dataset, self.exact_two_labels)
+        return two_labels_warning(self.dataset, self.exact)
 
     @property
     def findings(self) -> Findings:
@@ -173,7 +173,7 @@ class Checks:
 def check(dataset: Dataset, seen: Survey, *, threads: int = 1) -> Checks:
     """Return the findings of a survey, even for data that no model can be trained on."""
     rows = _readable(dataset, seen)
-    exact = _exact(seen.facts[CONTENT][seen.good])
+    exact = tuple(copies(rows))
     return Checks(
         dataset=rows,
         counts=dataset.counts,
@@ -183,13 +183,6 @@ def check(dataset: Dataset, seen: Survey, *, threads: int = 1) -> Checks:
         near=_near(seen, exact, threads),
         odd_sizes=tuple(seen.surveyor.odd(rows.ids, rows_of(seen.facts, seen.good))),
     )
-
-
-def _exact(pixels: NDArray[np.uint8]) -> tuple[tuple[int, ...], ...]:
-    rows = defaultdict[bytes, list[int]](list)
-    for i, name in enumerate(pixels):
-        rows[name.tobytes()].append(i)
-    return tuple(tuple(group) for group in rows.values() if len(group) > 1)
 
 
 def _near(seen: Survey, exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:

@@ -75,9 +75,14 @@ def each_once(data: Dataset) -> tuple[Dataset, tuple[LeftOut, ...]]:
     return data.take(kept), tuple(out for _, out in sorted(left_out.items()))
 
 
-def two_labels_warning(data: Dataset, groups: Iterable[Sequence[int]]) -> str:
-    """Return a warning that names groups of copies with several labels; "" if there are none."""
-    named = [_same_picture(data, group) for group in groups]
+def with_two_labels(data: Dataset, groups: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Return the groups of rows that have more than one label."""
+    return [group for group in groups if len({data.labels[row] for row in group}) > 1]
+
+
+def two_labels_warning(data: Dataset, groups: Iterable[tuple[int, ...]]) -> str:
+    """Return a warning that names the groups of copies with several labels; "" without any."""
+    named = [_same_picture(data, group) for group in with_two_labels(data, groups)]
     if not named:
         return ""
     some = "1 picture stands" if len(named) == 1 else f"{len(named):,} pictures stand"
