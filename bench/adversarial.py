@@ -16,6 +16,7 @@ import numpy as np
 from harness import Bench
 
 import headstart as hs
+from headstart.data.splits import split
 from headstart.evaluation.evaluation import evaluate
 from headstart.explaining.pixels.grad_model import grad_model_of
 from headstart.explaining.pixels.robust import drawn, robustness
@@ -33,7 +34,7 @@ AUGMENT = Augment(flip="both", quarter_turns=True, views=4)  # the demo's
 def main() -> None:
     bench = Bench("adversarial", __doc__)
     args = arguments(bench)
-    data = hs.split(some(solar_cells(), args.cells))
+    data = split(some(solar_cells(), args.cells))
     hardened = FineTune(
         adversarial=args.epsilon / 255,
         adversarial_steps=args.steps,
@@ -44,7 +45,7 @@ def main() -> None:
         thaw=args.thaw,
     )
     recipe = FeatureExtraction(fit="squash", size=args.size)
-    head = fit(recipe, args.backbone, data, augment=AUGMENT).model
+    head = fit(recipe, args.backbone, data, views=AUGMENT).model
     test = some(data.test, args.test)
     models = {"head": (head, 0.0)}
     plain = FineTune(epochs=args.epochs, lr=2e-4)  # the demo's
@@ -77,7 +78,7 @@ def some(data: hs.Dataset, most: int) -> hs.Dataset:
 def timed(settings: FineTune, head: hs.Model, data: hs.Splits) -> tuple[hs.Model, float]:
     """A model fine-tuned from the head, and the seconds that took."""
     began = time.perf_counter()
-    model = fit(settings, head, data, augment=AUGMENT).model
+    model = fit(settings, head, data, views=AUGMENT).model
     return model, time.perf_counter() - began
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import headstart as hs
+from headstart.data.splits import split
 from headstart.explaining.pixels.robust import drawn
 from headstart.modalities.images.examples import solar_cells
+from headstart.models.bundle import save
 from headstart.models.fitting import fit
 from headstart.models.fitting_limits import with_limits
 from headstart.runs.folder import recorded_parts, recorded_source
@@ -21,9 +23,9 @@ def demo(
     data = solar_cells()
     if run is None:
         data = data.take(drawn(data.y, most))
-        parts = hs.split(data)
+        parts = split(data)
         model = fit(FeatureExtraction(fit="squash"), backbone, parts).model
-        hs.save(with_limits(model, parts, TrustPlan()), folder / "bundle")
+        save(with_limits(model, parts, TrustPlan()), folder / "bundle")
         return folder / "bundle", parts.train, parts.test
     recorded = recorded_parts(run, recorded_source(run), data)
     rows = {part: [i for i, p in enumerate(recorded) if p == part] for part in ("train", "test")}

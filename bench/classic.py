@@ -21,6 +21,7 @@ from torch import nn
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.base.runtime import cores
+from headstart.data.splits import split
 from headstart.evaluation.evaluation import compare, evaluate
 from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.images.inputs import of_pictures
@@ -85,7 +86,7 @@ def main() -> None:
     cells = solar_cells()
     rng = np.random.default_rng(0)
     data = cells.take(np.sort(rng.permutation(len(cells))[: args.images]))
-    parts = hs.split(data, SplitPlan(val=0.15, test=0.25))
+    parts = split(data, SplitPlan(val=0.15, test=0.25))
     backbone = hs.load_backbone(args.backbone).changed(fit="squash")
     rows: list[dict[str, object]] = []
     predictions: list[hs.Predictions] = []

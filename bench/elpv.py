@@ -108,7 +108,7 @@ class Messages(hs.Listener):
 
 def from_scratch(job: Job) -> Job:
     """The tutorials' small CNN on the same split, as the recipe cnn-from-scratch has it."""
-    recipe = recipes.recipe("cnn-from-scratch").job
+    recipe = recipes.get_recipe("cnn-from-scratch").job
     seed = job.split.seed
     return replace(
         recipe,

@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import headstart as hs
+from headstart.data.splits import split
 from headstart.features.extract import extract
 from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.reading import find
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def one_split(backbone: str, strange: hs.Dataset, seed: int, asked: float) -> dict[str, object]:
-    data = hs.split(solar_cells(), SplitPlan(seed=seed))
+    data = split(solar_cells(), SplitPlan(seed=seed))
     recipe = FeatureExtraction(fit="squash", seed=seed)
     model = fit(recipe, backbone, data).model
     model = with_limits(model, data, TrustPlan(false_alarms=asked))

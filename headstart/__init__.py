@@ -1,4 +1,9 @@
-"""Headstart: a folder of labelled examples and a pretrained network become a tested model."""
+"""Headstart: a folder of labelled examples and a pretrained network become a tested model.
+
+>>> import headstart as hs
+>>> run = hs.train("photos", "runs/flowers")  # doctest: +SKIP
+>>> run.model.predict("new/").to_frame()  # doctest: +SKIP
+"""
 
 import os
 from importlib import import_module
@@ -18,38 +23,37 @@ for _name, _value in _TELEMETRY_OFF.items():
     os.environ.setdefault(_name, _value)
 
 if TYPE_CHECKING:
+    from headstart import errors as errors
+    from headstart import extend as extend
+    from headstart import specs as specs
+    from headstart.api import check as check
+    from headstart.api import classify as classify
+    from headstart.api import compare as compare
+    from headstart.api import demo as demo
+    from headstart.api import evaluate as evaluate
+    from headstart.api import extract as extract
+    from headstart.api import fit as fit
+    from headstart.api import load as load
+    from headstart.api import predict as predict
+    from headstart.api import report as report
+    from headstart.api import save as save
+    from headstart.api import split as split
+    from headstart.api import track as track
+    from headstart.api import train as train
     from headstart.backbones.backbone import Backbone as Backbone
-    from headstart.backbones.backbone import Card as Card
+    from headstart.base.errors import HeadstartError as HeadstartError
     from headstart.base.listener import Listener as Listener
     from headstart.base.runtime import Runtime as Runtime
     from headstart.base.store import Store as Store
-    from headstart.data.checks import CheckPlan as CheckPlan
-    from headstart.data.checks import check as check
-    from headstart.data.checks import good_rows as good_rows
-    from headstart.data.checks import with_contents as with_contents
     from headstart.data.dataset import CheckedFile as CheckedFile
     from headstart.data.dataset import Dataset as Dataset
     from headstart.data.dataset import LeftOut as LeftOut
-    from headstart.data.splits import SplitPlan as SplitPlan
     from headstart.data.splits import Splits as Splits
-    from headstart.data.splits import split as split
-    from headstart.evaluation.comparison import comparison_rows as comparison_rows
     from headstart.evaluation.evaluation import Estimate as Estimate
     from headstart.evaluation.evaluation import Evaluation as Evaluation
-    from headstart.evaluation.evaluation import compare as compare
-    from headstart.evaluation.evaluation import evaluate as evaluate
-    from headstart.evaluation.evaluation import evaluation_rows as evaluation_rows
-    from headstart.evaluation.source_distance import Unlike as Unlike
-    from headstart.evaluation.source_distance import unlike as unlike
     from headstart.explaining.neighbours import Neighbour as Neighbour
     from headstart.explaining.neighbours import nearest as nearest
-    from headstart.explaining.pixels.attributing import attribute as attribute
-    from headstart.explaining.pixels.attribution import Attribution as Attribution
-    from headstart.explaining.pixels.deletion import Deletion as Deletion
-    from headstart.explaining.pixels.deletion import deletion as deletion
-    from headstart.explaining.pixels.explanation import Effort as Effort
     from headstart.explaining.pixels.explanation import Explanation as Explanation
-    from headstart.explaining.pixels.explanation import explain as explain
     from headstart.explaining.pixels.explanation import explain_run as explain_run
     from headstart.explaining.pixels.explanation import explained as explained
     from headstart.explaining.pixels.explanation import rows_to_explain as rows_to_explain
@@ -60,32 +64,21 @@ if TYPE_CHECKING:
     from headstart.explaining.pixels.grad_model import source_grad_model as source_grad_model
     from headstart.explaining.pixels.ideal import Ideal as Ideal
     from headstart.explaining.pixels.ideal import ascend as ascend
-    from headstart.explaining.pixels.ideal import ideal as ideal
     from headstart.explaining.pixels.ideal import total_variation as total_variation
     from headstart.explaining.pixels.ideal_plan import IdealPlan as IdealPlan
     from headstart.explaining.pixels.overlay import draw_explanation as draw_explanation
     from headstart.explaining.pixels.overlay import png_of as png_of
-    from headstart.explaining.pixels.probed_model import ProbedModel as ProbedModel
     from headstart.explaining.pixels.probed_model import probed_model_of as probed_model_of
-    from headstart.explaining.pixels.robust import ConditionResult as ConditionResult
     from headstart.explaining.pixels.robust import Robustness as Robustness
     from headstart.explaining.pixels.robust import drawn as drawn
-    from headstart.explaining.pixels.robust import robustness as robustness
     from headstart.explaining.pixels.robust import robustness_rows as robustness_rows
     from headstart.explaining.pixels.robust import trials as trials
     from headstart.explaining.pixels.robust_plan import RobustnessPlan as RobustnessPlan
     from headstart.explaining.pixels.squares import Squared as Squared
     from headstart.explaining.pixels.squares import squared as squared
-    from headstart.explaining.pixels.triptych import triptych as triptych
     from headstart.explaining.pixels.triptych import triptych_path as triptych_path
     from headstart.explaining.pixels.triptych import write_fooling as write_fooling
     from headstart.features.extract import FeatureTable as FeatureTable
-    from headstart.features.extract import extract as extract
-    from headstart.heads.specs import LinearSpec as LinearSpec
-    from headstart.heads.specs import LogisticSpec as LogisticSpec
-    from headstart.heads.specs import MlpSpec as MlpSpec
-    from headstart.heads.specs import NearestSpec as NearestSpec
-    from headstart.heads.specs import RidgeSpec as RidgeSpec
     from headstart.modalities.images.augment import Augment as Augment
     from headstart.modalities.images.decoding import Pixels as Pixels
     from headstart.modalities.images.decoding import decode as decode
@@ -97,139 +90,107 @@ if TYPE_CHECKING:
     from headstart.modalities.images.wrapping import wrap as wrap
     from headstart.modalities.reading import find as find
     from headstart.modalities.reading import read as read
-    from headstart.modalities.reading import survey as survey
-    from headstart.modalities.sources import DEFAULT_BACKBONE as DEFAULT_BACKBONE
-    from headstart.modalities.sources import Listing as Listing
     from headstart.modalities.sources import list_backbones as list_backbones
     from headstart.modalities.sources import load_backbone as load_backbone
-    from headstart.models.bundle import Bundle as Bundle
     from headstart.models.bundle import load_bundle as load_bundle
-    from headstart.models.bundle import save as save
-    from headstart.models.fitting import fit as fit
-    from headstart.models.fitting_limits import with_limits as with_limits
-    from headstart.models.limits import TrustPlan as TrustPlan
     from headstart.models.model import Model as Model
-    from headstart.models.model import classify as classify
     from headstart.models.predictor import Answer as Answer
     from headstart.models.predictor import Answerer as Answerer
     from headstart.models.predictor import answerer as answerer
-    from headstart.models.results import FitResult as FitResult
-    from headstart.models.specs import FeatureExtraction as FeatureExtraction
-    from headstart.models.specs import FineTune as FineTune
-    from headstart.models.specs import TwoPhaseSpec as TwoPhaseSpec
     from headstart.reporting.page import write_report as write_report
-    from headstart.runs.comparison import compare_runs as compare_runs
     from headstart.runs.folder import recorded_contents as recorded_contents
     from headstart.runs.folder import recorded_parts as recorded_parts
     from headstart.runs.folder import recorded_source as recorded_source
-    from headstart.runs.job import Job as Job
-    from headstart.runs.recipes import RECIPES as RECIPES
-    from headstart.runs.recipes import recipe as recipe
+    from headstart.runs.recipes import get_recipe as get_recipe
+    from headstart.runs.recipes import list_recipes as list_recipes
     from headstart.runs.run import Run as Run
-    from headstart.runs.run import train as train
-    from headstart.runs.seeds import spread as spread
-    from headstart.runs.seeds import spread_rows as spread_rows
-    from headstart.runs.seeds import train_seeds as train_seeds
-    from headstart.runs.tracking import TensorBoardListener as TensorBoardListener
-    from headstart.runs.tracking import check_tracker as check_tracker
-    from headstart.runs.tracking import track as track
     from headstart.targets.predictions import Predictions as Predictions
-    from headstart.targets.predictions import read_predictions as read_predictions
     from headstart.training.attack import RESTARTS as RESTARTS
     from headstart.training.attack import Attack as Attack
 
-_HOME = {
-    "headstart.backbones.backbone": ["Backbone", "Card"],
-    "headstart.modalities.sources": [
-        "DEFAULT_BACKBONE",
-        "Listing",
-        "list_backbones",
-        "load_backbone",
-    ],
-    "headstart.models.bundle": ["Bundle", "load_bundle", "save"],
-    "headstart.evaluation.comparison": ["comparison_rows"],
-    "headstart.runs.comparison": ["compare_runs"],
-    "headstart.modalities.images.augment": ["Augment"],
-    "headstart.data.checks": ["CheckPlan", "check", "good_rows", "with_contents"],
-    "headstart.data.dataset": ["CheckedFile", "Dataset", "LeftOut"],
-    "headstart.modalities.images.decoding": ["Pixels", "decode"],
-    "headstart.modalities.images.examples": ["solar_cells"],
-    "headstart.modalities.reading": ["find", "read", "survey"],
-    "headstart.data.splits": ["SplitPlan", "Splits", "split"],
-    "headstart.modalities.images.views": ["draw_views"],
-    "headstart.modalities.images.wrapping": ["wrap"],
-    "headstart.models.fitting_limits": ["with_limits"],
-    "headstart.evaluation.evaluation": [
-        "Estimate",
-        "Evaluation",
-        "compare",
-        "evaluate",
-        "evaluation_rows",
-    ],
-    "headstart.models.predictor": ["Answer", "Answerer", "answerer"],
-    "headstart.explaining.pixels.fooling": ["Fooling", "fool"],
-    "headstart.modalities.images.film": ["check_film", "write_film", "write_picture"],
-    "headstart.explaining.pixels.ideal": ["Ideal", "ascend", "ideal", "total_variation"],
-    "headstart.explaining.pixels.ideal_plan": ["IdealPlan"],
-    "headstart.explaining.pixels.attributing": ["attribute"],
-    "headstart.explaining.pixels.attribution": ["Attribution"],
-    "headstart.explaining.pixels.deletion": ["Deletion", "deletion"],
-    "headstart.explaining.pixels.explanation": [
-        "Effort",
-        "Explanation",
-        "explain",
-        "explain_run",
-        "explained",
-        "rows_to_explain",
-    ],
-    "headstart.explaining.neighbours": ["Neighbour", "nearest"],
-    "headstart.explaining.pixels.overlay": ["draw_explanation", "png_of"],
-    "headstart.explaining.pixels.grad_model": ["GradModel", "grad_model_of", "source_grad_model"],
-    "headstart.explaining.pixels.probed_model": ["ProbedModel", "probed_model_of"],
-    "headstart.explaining.pixels.robust": [
-        "ConditionResult",
-        "Robustness",
-        "drawn",
-        "robustness",
-        "robustness_rows",
-        "trials",
-    ],
-    "headstart.explaining.pixels.robust_plan": ["RobustnessPlan"],
-    "headstart.explaining.pixels.squares": ["Squared", "squared"],
-    "headstart.explaining.pixels.triptych": ["triptych", "triptych_path", "write_fooling"],
-    "headstart.heads.specs": [
-        "LinearSpec",
-        "LogisticSpec",
-        "MlpSpec",
-        "NearestSpec",
-        "RidgeSpec",
-    ],
-    "headstart.features.extract": ["FeatureTable", "extract"],
-    "headstart.models.fitting": ["fit"],
-    "headstart.evaluation.source_distance": ["Unlike", "unlike"],
-    "headstart.runs.job": ["Job"],
-    "headstart.models.model": ["Model", "classify"],
-    "headstart.targets.predictions": ["Predictions", "read_predictions"],
-    "headstart.runs.recipes": ["RECIPES", "recipe"],
-    "headstart.reporting.page": ["write_report"],
-    "headstart.runs.folder": ["recorded_contents", "recorded_parts", "recorded_source"],
-    "headstart.runs.run": ["Run", "train"],
-    "headstart.base.listener": ["Listener"],
-    "headstart.base.runtime": ["Runtime"],
-    "headstart.runs.seeds": ["spread", "spread_rows", "train_seeds"],
-    "headstart.models.results": ["FitResult"],
-    "headstart.models.specs": ["FeatureExtraction", "FineTune", "TwoPhaseSpec"],
-    "headstart.base.store": ["Store"],
-    "headstart.runs.tracking": ["TensorBoardListener", "check_tracker", "track"],
-    "headstart.training.attack": ["RESTARTS", "Attack"],
-    "headstart.models.limits": ["TrustPlan"],
+_HOME = {  # the public names of each module
+    "api": "check classify compare demo evaluate extract fit load predict report save split track "
+    "train",
+    "backbones.backbone": "Backbone",
+    "base.errors": "HeadstartError",
+    "base.listener": "Listener",
+    "base.store": "Store",
+    "data.dataset": "Dataset",
+    "data.splits": "Splits",
+    "evaluation.evaluation": "Estimate Evaluation",
+    "features.extract": "FeatureTable",
+    "modalities.images.wrapping": "wrap",
+    "modalities.reading": "read",
+    "modalities.sources": "list_backbones load_backbone",
+    "models.model": "Model",
+    "runs.recipes": "get_recipe list_recipes",
+    "runs.run": "Run",
+    "targets.predictions": "Predictions",
 }
-_WHERE = {name: home for home, names in _HOME.items() for name in names}
-__all__ = sorted(_WHERE)
+_WHERE = {name: f"headstart.{home}" for home, names in _HOME.items() for name in names.split()}
+_MODULES = ("errors", "extend", "specs")
+__all__ = sorted([*_WHERE, *_MODULES])
+_WHERE |= {
+    "Answer": "headstart.models.predictor",
+    "Answerer": "headstart.models.predictor",
+    "Attack": "headstart.training.attack",
+    "Augment": "headstart.modalities.images.augment",
+    "CheckedFile": "headstart.data.dataset",
+    "Explanation": "headstart.explaining.pixels.explanation",
+    "Fooling": "headstart.explaining.pixels.fooling",
+    "GradModel": "headstart.explaining.pixels.grad_model",
+    "Ideal": "headstart.explaining.pixels.ideal",
+    "IdealPlan": "headstart.explaining.pixels.ideal_plan",
+    "LeftOut": "headstart.data.dataset",
+    "Neighbour": "headstart.explaining.neighbours",
+    "Pixels": "headstart.modalities.images.decoding",
+    "RESTARTS": "headstart.training.attack",
+    "Robustness": "headstart.explaining.pixels.robust",
+    "RobustnessPlan": "headstart.explaining.pixels.robust_plan",
+    "Runtime": "headstart.base.runtime",
+    "Squared": "headstart.explaining.pixels.squares",
+    "answerer": "headstart.models.predictor",
+    "ascend": "headstart.explaining.pixels.ideal",
+    "check_film": "headstart.modalities.images.film",
+    "decode": "headstart.modalities.images.decoding",
+    "draw_explanation": "headstart.explaining.pixels.overlay",
+    "draw_views": "headstart.modalities.images.views",
+    "drawn": "headstart.explaining.pixels.robust",
+    "explain_run": "headstart.explaining.pixels.explanation",
+    "explained": "headstart.explaining.pixels.explanation",
+    "find": "headstart.modalities.reading",
+    "fool": "headstart.explaining.pixels.fooling",
+    "grad_model_of": "headstart.explaining.pixels.grad_model",
+    "load_bundle": "headstart.models.bundle",
+    "nearest": "headstart.explaining.neighbours",
+    "png_of": "headstart.explaining.pixels.overlay",
+    "probed_model_of": "headstart.explaining.pixels.probed_model",
+    "recorded_contents": "headstart.runs.folder",
+    "recorded_parts": "headstart.runs.folder",
+    "recorded_source": "headstart.runs.folder",
+    "robustness_rows": "headstart.explaining.pixels.robust",
+    "rows_to_explain": "headstart.explaining.pixels.explanation",
+    "solar_cells": "headstart.modalities.images.examples",
+    "source_grad_model": "headstart.explaining.pixels.grad_model",
+    "squared": "headstart.explaining.pixels.squares",
+    "total_variation": "headstart.explaining.pixels.ideal",
+    "trials": "headstart.explaining.pixels.robust",
+    "triptych_path": "headstart.explaining.pixels.triptych",
+    "write_film": "headstart.modalities.images.film",
+    "write_fooling": "headstart.explaining.pixels.triptych",
+    "write_picture": "headstart.modalities.images.film",
+    "write_report": "headstart.reporting.page",
+}  # noqa: E501 TRANSITIONAL
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:
     """Public names are loaded when first asked for: importing Headstart loads nothing else."""
+    if name in _MODULES:
+        return import_module(f"headstart.{name}")
     if name not in _WHERE:
         raise AttributeError(f"headstart has no {name!r}; its public names are {__all__}")
     try:

@@ -14,6 +14,7 @@ from headstart.backbones.sources import SOURCES as SOURCES
 from headstart.backbones.sources import Listing as Listing
 from headstart.backbones.sources import Source as Source
 from headstart.backbones.weights import Weights as Weights
+from headstart.base.listener import Listener as Listener
 from headstart.heads.families import HEADS as HEADS
 from headstart.heads.families import HeadFamily as HeadFamily
 from headstart.heads.head import Fitted as Fitted
@@ -21,6 +22,7 @@ from headstart.heads.head import Head as Head
 from headstart.heads.head import TunableHead as TunableHead
 from headstart.heads.specs import HeadSpec as HeadSpec
 from headstart.modalities import sources as _sources  # noqa: F401  # built-in names are taken
+from headstart.runs.tracking import TensorBoardListener as TensorBoardListener
 from headstart.targets import registry as _registry
 from headstart.targets.target import Mean as Mean
 from headstart.targets.target import Metric as Metric

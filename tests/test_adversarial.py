@@ -18,6 +18,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.base.errors import Diverged, Mismatch, SpecError
 from headstart.base.values import field_help
 from headstart.cli.main import main
+from headstart.data.splits import split
 from headstart.models.bundle import load_bundle
 from headstart.models.finetuning import thaw, tune
 from headstart.models.fitting import fit
@@ -303,7 +304,7 @@ def test_strategy_auto_would_throw_it_away_and_is_refused() -> None:
 
 
 def test_a_network_that_starts_from_a_cut_has_no_pixels_to_change(shapes: Path) -> None:
-    parts = hs.split(hs.read(shapes))
+    parts = split(hs.read(shapes))
     backbone = hs.load_backbone("tiny:16")
     head = fit(FeatureExtraction(), backbone, parts, store=None).model.head
     recipe = replace(JOB.finetune, thaw="1")
@@ -312,7 +313,7 @@ def test_a_network_that_starts_from_a_cut_has_no_pixels_to_change(shapes: Path) 
 
 
 def test_what_is_frozen_in_a_backbone_stays_so(shapes: Path) -> None:
-    parts = hs.split(hs.read(shapes))
+    parts = split(hs.read(shapes))
     backbone = hs.load_backbone("tiny:16")
     before, thawed = backbone.weights(), thaw(backbone, "1").thawed
     start = fit(FeatureExtraction(), backbone, parts, store=None)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import write_shapes
 
-import headstart as hs
 from headstart.cli.main import main
+from headstart.features import extract as features
 
 
 def rows_of(run: Path, shapes: Path, bad: Path) -> list[str]:
@@ -53,14 +53,14 @@ def test_rows_are_written_as_answers_come(
 ) -> None:
     monkeypatch.setattr("headstart.cli.predict.AT_ONCE", 5)
     run, shapes = trained
-    real, seen = hs.extract, list[int]()
+    real, seen = features.extract, list[int]()
 
     def extract(*args: object, **more: object) -> object:
         out = tmp_path / "out.csv"
         seen.append(out.read_text().count("\n"))
         return real(*args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(hs, "extract", extract, raising=False)
+    monkeypatch.setattr(features, "extract", extract)
     assert (
         main(["predict", str(run), str(shapes / "dark"), "--csv", str(tmp_path / "out.csv")]) == 0
     )

@@ -18,6 +18,7 @@ import headstart as hs
 from headstart.base.errors import DataError
 from headstart.data.checks import check
 from headstart.data.dataset import LeftOut
+from headstart.data.splits import split
 from headstart.data.walking import LEADS_OUT
 from headstart.features.extract import extract
 from headstart.modalities.images import formats
@@ -152,7 +153,7 @@ def test_checks_and_features_work_on_members(tmp_path: Path) -> None:
     assert check(data, seen).exact == ()
     first, second = (extract(hs.load_backbone("tiny:32"), data, store=store) for _ in range(2))
     assert (first.ids, first.forwards, second.forwards, second.hits) == (data.ids, 30, 0, 30)
-    assert hs.split(data).test.ids == data.ids[25:]
+    assert split(data).test.ids == data.ids[25:]
 
 
 @pytest.mark.parametrize("name", ["00005", "-1", "x", "٣", "1e0", "99999999999"])

@@ -20,6 +20,7 @@ import headstart as hs
 from headstart.base.errors import DataError, SpecError
 from headstart.cli.main import main
 from headstart.cli.opening import named_after
+from headstart.data.splits import split
 from headstart.explaining.pixels import triptych as drawing
 from headstart.explaining.pixels.fooling import Aim, Fooling, distance, fool
 from headstart.explaining.pixels.grad_model import GradModel, grad_model_of, source_grad_model
@@ -29,7 +30,7 @@ from headstart.features.extract import extract
 from headstart.modalities.images.decoding import Pixels, decode
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.modalities.reading import find
-from headstart.models.bundle import load_bundle
+from headstart.models.bundle import load_bundle, save
 from headstart.models.distance import Seen
 from headstart.models.fitting import fit
 from headstart.models.limits import Limits
@@ -69,9 +70,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(folder: Path) -> Path:
-    data = hs.split(hs.read(folder / "data"))
+    data = split(hs.read(folder / "data"))
     model = fit(FeatureExtraction(fit="squash"), "tiny:32", data).model
-    hs.save(model, folder / "bundle")
+    save(model, folder / "bundle")
     return folder / "bundle"
 
 

@@ -14,8 +14,10 @@ from headstart.base.errors import DataError, PlaceError
 from headstart.cli.main import main
 from headstart.cli.opening import STEM_BYTES, file_name
 from headstart.data import finding
+from headstart.data.splits import split
 from headstart.data.walking import Walk, walk
 from headstart.modalities.images.decoding import decode
+from headstart.models.bundle import save
 from headstart.models.fitting import fit
 from headstart.specs import FeatureExtraction
 
@@ -40,7 +42,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(12):
             draw(root / "data" / name / f"{i:02}.png", level + i)
     recipe = FeatureExtraction(fit="squash")
-    hs.save(fit(recipe, "tiny:32", hs.split(hs.read(root / "data"))).model, root / "bundle")
+    save(fit(recipe, "tiny:32", split(hs.read(root / "data"))).model, root / "bundle")
     return root / "bundle"
 
 

@@ -19,12 +19,13 @@ import headstart as hs
 from headstart.backbones.backbone import Card
 from headstart.base.errors import BundleError, DataError, Mismatch
 from headstart.base.runtime import ON_CPU
+from headstart.data.splits import split
 from headstart.features.extract import extract
 from headstart.heads.families import spec_named
 from headstart.heads.linear import LinearHead
 from headstart.heads.nearest import NearestHead
 from headstart.models import bundle as bundles
-from headstart.models.bundle import load_bundle
+from headstart.models.bundle import load_bundle, save
 from headstart.models.distance import Seen
 from headstart.models.fitting import fit
 from headstart.models.fitting_limits import with_limits
@@ -36,13 +37,13 @@ from headstart.targets.temperature import scaled
 
 @pytest.fixture
 def model(shapes: Path) -> hs.Model:
-    parts = hs.split(hs.read(shapes))
+    parts = split(hs.read(shapes))
     return fit(FeatureExtraction(), "tiny:32", parts, store=None).model
 
 
 @pytest.fixture
 def saved(model: hs.Model, tmp_path: Path) -> Path:
-    return hs.save(model, tmp_path / "bundle").folder
+    return save(model, tmp_path / "bundle").folder
 
 
 @pytest.mark.parametrize("head", ["logistic", "ridge", "nearest"])
@@ -51,9 +52,9 @@ def test_a_bundle_predicts_exactly_as_the_model_did(
 ) -> None:
     data = hs.read(shapes)
     recipe = FeatureExtraction(spec_named(head), fit="squash")
-    model = fit(recipe, "tiny:32", hs.split(data), store=None, runtime=ON_CPU).model
+    model = fit(recipe, "tiny:32", split(data), store=None, runtime=ON_CPU).model
     said = model.predict(data, store=None, runtime=ON_CPU)
-    hs.save(model, tmp_path / "bundle")
+    save(model, tmp_path / "bundle")
     again = load_bundle(tmp_path / "bundle").model.predict(data, store=None)
     assert np.array_equal(again.scores, said.scores)
     assert again.classes == said.classes
@@ -69,7 +70,7 @@ def test_a_bundle_is_a_backbone_for_the_next_run(model: hs.Model, saved: Path) -
 
 
 def test_the_same_model_makes_the_same_bytes(model: hs.Model, tmp_path: Path) -> None:
-    one, two = (hs.save(model, tmp_path / name).folder for name in ("one", "two"))
+    one, two = (save(model, tmp_path / name).folder for name in ("one", "two"))
     for path in one.iterdir():
         assert path.read_bytes() == (two / path.name).read_bytes()
 
@@ -77,7 +78,7 @@ def test_the_same_model_makes_the_same_bytes(model: hs.Model, tmp_path: Path) ->
 def test_a_bundle_is_never_written_over(model: hs.Model, saved: Path) -> None:
     before = {p.name: p.read_bytes() for p in saved.iterdir()}
     with pytest.raises(FileExistsError):
-        hs.save(model, saved)
+        save(model, saved)
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
 
 
@@ -225,7 +226,7 @@ def test_what_could_not_be_loaded_again_is_not_written(
 ) -> None:
     changed = change(model)
     with pytest.raises(BundleError, match="bundle was not written, since .*: ") as caught:
-        hs.save(changed, tmp_path / "bundle")
+        save(changed, tmp_path / "bundle")
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
 
@@ -235,7 +236,7 @@ def test_what_json_has_not_is_refused_before_anything_is_written(
     model: hs.Model, tmp_path: Path, told: dict[str, Any]
 ) -> None:
     with pytest.raises(BundleError, match="was not written"):
-        hs.save(model, tmp_path / "bundle", told=told)
+        save(model, tmp_path / "bundle", told=told)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -270,7 +271,7 @@ def test_names_of_classes_that_training_refuses_are_not_saved(
     model: hs.Model, tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     with pytest.raises(DataError, match="class must"):
-        hs.save(replace(model, target=ClassTarget(names, "dark")), tmp_path / "bundle")
+        save(replace(model, target=ClassTarget(names, "dark")), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -305,11 +306,11 @@ def test_a_bundle_moves(saved: Path, tmp_path: Path, shapes: Path) -> None:
 
 
 def test_a_bundle_doubts_as_the_model_did(shapes: Path, tmp_path: Path) -> None:
-    parts = hs.split(hs.read(shapes), SplitPlan(val=0.4))
+    parts = split(hs.read(shapes), SplitPlan(val=0.4))
     model = fit(FeatureExtraction(), "tiny:32", parts, store=None).model
     plan = TrustPlan(false_alarms=0.2, coverage=0.9)
     model = with_limits(model, parts, plan, store=None)
-    again = hs.save(model, tmp_path / "bundle").model
+    again = save(model, tmp_path / "bundle").model
     table = extract(again.backbone, parts.val, store=None)
     said = again.predict_table(table)
     assert any(again.doubts(said, table))
@@ -318,7 +319,7 @@ def test_a_bundle_doubts_as_the_model_did(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_is_calibrated_on_validation_alone(shapes: Path) -> None:
-    parts = hs.split(hs.read(shapes), SplitPlan(val=0.4))
+    parts = split(hs.read(shapes), SplitPlan(val=0.4))
     model = fit(FeatureExtraction(), "tiny:32", parts, store=None).model
     one = with_limits(model, parts, store=None)
     other = with_limits(model, replace(parts, test=parts.test.take([])), store=None)

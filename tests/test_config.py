@@ -7,6 +7,7 @@ import pytest
 
 import headstart as hs
 from headstart.cli.main import main
+from headstart.data.splits import split
 
 SAME = ("recipe.json", "splits.csv", "predictions.csv", "evaluation.json", "checks.json")
 
@@ -98,7 +99,7 @@ def test_a_dry_run_tells_the_split_time_and_disk_and_writes_nothing(
     assert all(word in out for word in ("bright 8, dark 9", "time", "disk", str(tmp_path / "run")))
     assert main([*words, "--strategy", "extract"]) == 0
     capsys.readouterr()
-    counts = [len(part) for part in vars(hs.split(hs.read(shapes))).values() if part][:3]
+    counts = [len(part) for part in vars(split(hs.read(shapes))).values() if part][:3]
     assert "train {}, val {}, test {}".format(*counts) in out
     assert main([*words, "--dry-run"]) == 2
     assert "holds a finished run" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from headstart.base.errors import DataError, SpecError
 from headstart.cli.main import main
 from headstart.data.checks import good_rows
 from headstart.data.dataset import Content
+from headstart.data.splits import split
 from headstart.modalities.reading import survey
 from headstart.models.fitting import fit
 from headstart.runs.folder import RecordedRow, RunRecord
@@ -429,8 +430,8 @@ def test_a_bundle_without_its_run_says_that_it_knows_no_pictures(
 @pytest.mark.parametrize("augment", [Augment(), Augment(flip="both", views=2), FRESH])
 def test_fit_stops_for_a_checked_picture_that_was_replaced(shapes: Path, augment: Augment) -> None:
     data = hs.read(shapes)
-    parts = hs.split(good_rows(data, survey(data)))
+    parts = split(good_rows(data, survey(data)))
     replace_picture(parts.train.sources[0])
     recipe = FeatureExtraction(LinearSpec(epochs=1))
     with pytest.raises(DataError, match=r"\d\d\.png changed after it was checked"):
-        fit(recipe, "tiny:32", parts, augment=augment, store=None)
+        fit(recipe, "tiny:32", parts, views=augment, store=None)

@@ -9,11 +9,12 @@ from PIL import Image
 
 import headstart as hs
 from headstart.base.runtime import ON_CPU, Runtime
+from headstart.data.splits import split
 from headstart.explaining.pixels.grad_model import grad_model_of
 from headstart.explaining.pixels.robust import robustness
 from headstart.explaining.pixels.squares import squared
 from headstart.features.extract import extract
-from headstart.models.bundle import load_bundle
+from headstart.models.bundle import load_bundle, save
 from headstart.models.fitting import fit
 from headstart.specs import FeatureExtraction, FineTune, RobustnessPlan
 
@@ -47,19 +48,19 @@ def test_what_is_trained_there_says_the_same_as_its_bundle_on_a_cpu(
     pictures: Path, tmp_path: Path, adversarial: float, thaw: str
 ) -> None:
     data = hs.read(pictures)
-    parts = hs.split(data)
+    parts = split(data)
     recipe = FineTune(epochs=2, lr=1e-3, thaw=thaw, adversarial=adversarial)
     head = fit(FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA).model
     model = fit(recipe, head, parts, store=None, runtime=CUDA).model
     there = model.predict(data, store=None, runtime=CUDA).scores
-    folder = hs.save(model, tmp_path / "bundle").folder
+    folder = save(model, tmp_path / "bundle").folder
     here = load_bundle(folder).model.predict(data, store=None).scores
     assert np.abs(here - head.predict(data, store=None).scores).max() > 0.02  # it has learned
     np.testing.assert_allclose(here, there, atol=0.02)
 
 
 def test_a_model_made_there_is_looked_into_on_a_cpu(pictures: Path) -> None:
-    parts = hs.split(hs.read(pictures))
+    parts = split(hs.read(pictures))
     head = fit(FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA).model
     model = fit(FineTune(epochs=1, thaw="all"), head, parts, store=None, runtime=CUDA).model
     grad_model = grad_model_of(model)

@@ -19,7 +19,8 @@ from headstart.base.display import display, displayed, escaped_json
 from headstart.cli.main import main
 from headstart.cli.printing import print_line, print_table
 from headstart.cli.progress import say
-from headstart.models.bundle import load_bundle
+from headstart.data.splits import split
+from headstart.models.bundle import load_bundle, save
 from headstart.runs.folder import recorded_parts, splits_csv
 from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions, read_predictions, write_csv
@@ -127,7 +128,7 @@ def test_classes_and_licences_of_a_strangers_model_are_escaped(
     model = load_bundle(run / "model").model
     card = replace(model.backbone.card, name="net\x1b]0;x\x07", licence="MIT\nerror     forged")
     backbone = replace(model.backbone, card=card)
-    hs.save(
+    save(
         replace(model, backbone=backbone, target=ClassTarget(("a\nb\tc", "d\x1b[31m"), "a\nb\tc")),
         run / "strange",
     )
@@ -174,7 +175,7 @@ def test_the_parts_of_rows_named_as_formulas_are_recorded(tmp_path: Path) -> Non
     ids = tuple(f"{sign}{i}.png" for sign in "=+-@'" for i in range(4))
     labels = tuple(i % 2 for i in range(20))
     data = hs.Dataset(ids, tuple(map(Path, ids)), labels, ("=a", "b"))
-    splits = hs.split(data)
+    splits = split(data)
     (tmp_path / "splits.csv").write_text(splits_csv(data, splits), encoding="utf-8")
     (tmp_path / "recipe.json").write_text('{"data": "here"}')
     assert not re.search("^[=+@-]|,[=+@-]", splits_csv(data, splits), re.MULTILINE)

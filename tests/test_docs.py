@@ -5,10 +5,12 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import headstart as hs
+from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.bundle import load_bundle
 from headstart.specs import Job
 
@@ -29,14 +31,28 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def run_in(folder: Path, page: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the blocks of Python on a page, with a folder `photos` and a tiny backbone."""
+def run_in(
+    folder: Path,
+    page: Path,
+    shapes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    together: bool = False,
+) -> None:
+    """Run the blocks of Python on a page, with a folder `photos` and a tiny backbone.
+
+    together: later blocks use the names of earlier ones.
+    """
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HEADSTART_STORE", str(folder / "store"))
     (folder / "photos").symlink_to(shapes)
+    for module in ("api", "runs.stages"):
+        monkeypatch.setattr(f"headstart.{module}.load_backbone", tiny_in_place_of_default)
+    names = dict[str, Any]()
     for code in blocks:
-        exec(code.replace("packaged:efficientnet_lite0", "tiny:32"), {})
+        names = names if together else {}
+        exec(code.replace("packaged:efficientnet_lite0", "tiny:32"), names)
 
 
 def test_the_readmes_python_runs(
@@ -51,6 +67,30 @@ def test_the_guides_python_runs(
 ) -> None:
     run_in(tmp_path, ROOT / "docs" / "guide.md", shapes, monkeypatch)
     assert load_bundle(tmp_path / "bundle").model.backbone.card.name == "ResNet"
+
+
+def test_the_page_about_python_runs(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "0.png").write_bytes((shapes / "dark" / "00.png").read_bytes())
+    (tmp_path / "photo.jpg").write_bytes((shapes / "dark" / "00.png").read_bytes())
+    run_in(tmp_path, ROOT / "docs" / "python.md", shapes, monkeypatch, together=True)
+    assert (tmp_path / "runs" / "head" / "report.html").exists()
+    assert load_bundle(tmp_path / "bundle").model.classes == ("bright", "dark")
+
+
+def tiny_in_place_of_default(name: str, **how: Any) -> hs.Backbone:
+    return hs.load_backbone("tiny:32" if name == DEFAULT_BACKBONE else name, **how)
+
+
+def test_the_page_about_python_names_everything_public() -> None:
+    table = (ROOT / "docs" / "python.md").read_text().split("## The names")[1].split("## Data")[0]
+    values = re.findall(r"`(?:hs\.)?([A-Z]\w+)`", table)
+    named = {*re.findall(r"`(?:hs\.)(\w+)", table), *values}
+    named -= {"explain", "ideal", "attack", "robustness", "views"}  # TRANSITIONAL
+    assert named == set(dir(hs))
+    assert len(dir(hs)) <= 50
 
 
 def test_the_python_that_looks_inside_runs(

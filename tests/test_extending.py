@@ -36,7 +36,7 @@ from headstart.extend import (
     Weights,
     register_target,
 )
-from headstart.models.bundle import load_bundle
+from headstart.models.bundle import load_bundle, save
 
 Array = NDArray[Any]
 
@@ -218,7 +218,7 @@ def test_everything_registered_goes_all_the_way(
     assert "phases" in json.loads(Path("run/recipe.json").read_text())
     model = load_bundle("run/model").model
     assert (type(model.target), type(model.head)) == (Count, LeastSquares)
-    hs.save(model, "copy")
+    save(model, "copy")
     again = load_bundle("copy").model.predict(hs.read("rows.csv"), store=None)
     assert np.allclose(again.outputs["rate"], rate, atol=1e-5)
 

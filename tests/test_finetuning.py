@@ -16,6 +16,7 @@ from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
+from headstart.data.splits import split
 from headstart.evaluation.evaluation import evaluate
 from headstart.features.extract import Precision, Tap, _kept_as, extract, extract_views
 from headstart.heads.families import spec_named
@@ -56,7 +57,7 @@ def tuned_on(
 
 @pytest.fixture
 def parts(shapes: Path) -> hs.Splits:
-    return hs.split(hs.read(shapes))
+    return split(hs.read(shapes))
 
 
 def start_of(parts: hs.Splits, backbone: Backbone) -> hs.Model:
@@ -162,7 +163,7 @@ def test_only_training_rows_are_augmented(
         return real(self, square, seed)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Augment, "__call__", counted)
-    model = fit(FeatureExtraction(), random_backbone(), parts, augment=FLIPPED, store=None).model
+    model = fit(FeatureExtraction(), random_backbone(), parts, views=FLIPPED, store=None).model
     assert len(called) == 3 * len(parts.train)
     called.clear()
     model.predict(parts.val, store=None)
@@ -253,7 +254,7 @@ def test_a_trained_head_gets_new_views_every_epoch(
 
     monkeypatch.setattr(Augment, "__call__", noted)
     recipe = FeatureExtraction(LinearSpec(epochs=3, keep="last"))
-    fit(recipe, random_backbone(), parts, augment=replace(FLIPPED, views=0), store=None)
+    fit(recipe, random_backbone(), parts, views=replace(FLIPPED, views=0), store=None)
     assert len(seeds) == 3 * len(parts.train)
 
 
@@ -286,7 +287,7 @@ def test_fit_and_train_end_with_the_same_weights(
     )
     run = hs.train(hs.read(shapes), tmp_path / "run", job)
     both: dict[str, Any] = {
-        "augment": augment,
+        "views": augment,
         "store": hs.Store(tmp_path / "two"),
         "runtime": job.runtime,
     }

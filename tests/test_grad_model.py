@@ -23,6 +23,7 @@ from headstart.features.engines import TorchEngine
 from headstart.heads.head import Head
 from headstart.heads.nearest import NearestHead
 from headstart.heads.specs import LinearSpec
+from headstart.models.bundle import save
 from headstart.models.limits import Limits
 from headstart.models.model import Model
 from headstart.targets.classes import ClassTarget
@@ -58,7 +59,7 @@ def scores_by(model: Model, squares: Squares) -> np.ndarray:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_saved_model_is_seen_as_it_scores(name: str, tmp_path: Path) -> None:
     model = model_on(BACKBONES[name]())
-    grad_model = grad_model_of(hs.save(model, tmp_path / "bundle").model)
+    grad_model = grad_model_of(save(model, tmp_path / "bundle").model)
     squares = squares_for(grad_model)
     logits = scores_by(model, squares)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -78,7 +79,7 @@ def test_the_graph_of_a_bundle_is_not_exported_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grad_model = grad_model_of(
-        hs.save(model_on(hs.load_backbone("tiny:32")), tmp_path / "bundle").model
+        save(model_on(hs.load_backbone("tiny:32")), tmp_path / "bundle").model
     )
     squares = squares_for(grad_model)
     monkeypatch.delattr("headstart.backbones.graph.freeze")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import headstart as hs
 from headstart.base.errors import HeadstartError, SpecError, UnknownName
 from headstart.base.values import to_plain
 from headstart.cli.flags import add_flags, add_head_flags
@@ -144,8 +143,8 @@ def job_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> Job:
         jobs.append(job)
         raise InterruptedError
 
-    monkeypatch.setattr(hs, "train", caught, raising=False)
-    monkeypatch.setattr(hs, "read", lambda path: None, raising=False)
+    monkeypatch.setattr("headstart.runs.run.train", caught)
+    monkeypatch.setattr("headstart.runs.recorded.read", lambda path: None)
     argv = ["photos", "--out", "run", *flags]
     with pytest.raises(InterruptedError):
         run(arguments(argv).parse_args(argv))

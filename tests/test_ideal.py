@@ -38,7 +38,7 @@ from headstart.explaining.pixels.ideal_plan import IdealPlan, Space
 from headstart.heads.specs import LinearSpec
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.inputs import ImageInput
-from headstart.models.bundle import load_bundle
+from headstart.models.bundle import load_bundle, save
 from headstart.models.model import Model
 from headstart.targets.classes import ClassTarget
 from headstart.training.network import head_of, new_head
@@ -341,7 +341,7 @@ def test_a_judge_is_asked_for_a_class_by_either_name(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     judge = replace(load_bundle(run / "model").model, target=ClassTarget(("tabby", "dark"), "dark"))
-    hs.save(judge, tmp_path / "judge")
+    save(judge, tmp_path / "judge")
     words = ["--class", "tabby", "--steps", "2", "--out", str(tmp_path / "a.png"), "--json"]
     who = ["--backbone", "packaged:efficientnet_lite0", "--judge", str(tmp_path / "judge")]
     assert main(["ideal", *who, *words]) == 0

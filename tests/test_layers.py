@@ -96,13 +96,10 @@ OF_PICTURES_ALONE = ("explaining.pixels.", "training.attack")
 EXCUSED: dict[str, set[str]] = {
     "__init__": {"Augment", "Pixels", "Squared", "png_of", "squared", "write_picture"},
     "cli.attack": {"picture"},
-    "cli.demo": {"Augment", "augment"},
     "cli.explain": {"png_of", "square"},
     "cli.ideal": {"Pixels", "picture", "pixels", "write_picture"},
     "cli.robustness": {"squared", "squares"},
-    "cli.train": {"augment"},
     "cli.views": {"Augment", "augment"},
-    "models.fitting": {"augment"},
     "reporting.accuracy": {"PictureCard", "picture"},
     "reporting.blocks": {"PictureCard", "picture"},
     "reporting.data": {"Augment", "PictureCard", "augment", "one_image_classes"},
@@ -170,7 +167,6 @@ PIXELS = ("explaining.pixels.", "modalities.", "training.adversary", "training.a
 EXCUSED_CLASSES: dict[str, set[str]] = {
     "cli.answers": {"classes"},
     "cli.attack": {"classes"},
-    "cli.evaluate": {"classes"},
     "cli.ideal": {"classes"},
     "cli.printing": {"classes", "per_class"},
     "cli.robustness": {"classes"},
@@ -207,6 +203,7 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "reporting.summary": {"accuracy", "classes", "majority"},
     "reporting.trust": {"accuracy"},
     "runs.forecast": {"classes"},
+    "runs.judging": {"classes"},  # moved from the command line
     "runs.run": {"classes"},
     "runs.seeds": {"accuracy", "balanced_accuracy", "classes"},
     "training.network": {"classes"},

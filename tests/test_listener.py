@@ -11,6 +11,7 @@ from test_training import same, trained
 
 import headstart as hs
 from headstart.base.context import IN_MEMORY
+from headstart.data.splits import split
 from headstart.models.fitting import fit
 from headstart.runs.tracking import TensorBoardListener
 from headstart.specs import FeatureExtraction, FineTune, Job, LinearSpec
@@ -61,7 +62,7 @@ def test_a_run_tells_every_epoch_and_records_where_it_was_stopped(
 def test_fit_tells_its_listener_of_features_steps_and_epochs(shapes: Path) -> None:
     listener, stages = Epochs(stop=1), set[str]()
     listener.progress = lambda stage, *counts: stages.add(stage)  # type: ignore[method-assign]
-    splits = hs.split(hs.read(shapes))
+    splits = split(hs.read(shapes))
     head = fit(HEAD, "tiny:32", splits, store=None, listener=listener)
     assert (head.model.epochs, head.chosen["stopped_after"]) == (1, 1)
     fit(TUNE, head, splits, store=None, listener=listener)

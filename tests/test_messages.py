@@ -14,13 +14,14 @@ from headstart.base import atomic
 from headstart.base.errors import DataError, Mismatch, UnknownName, sentence_of
 from headstart.cli.main import main
 from headstart.cli.opening import part_of
+from headstart.data.splits import split
 from headstart.explaining.pixels.explanation import rows_to_explain
 from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
 from headstart.features.engines import compare
 from headstart.modalities.images.tiny import network
 from headstart.models.fitting import fit
 from headstart.runs.folder import MARKER, claimed
-from headstart.runs.recipes import recipe
+from headstart.runs.recipes import get_recipe
 from headstart.runs.run import _why_kept
 from headstart.specs import FeatureExtraction
 
@@ -36,7 +37,7 @@ def test_a_class_called_as_a_doubt_is_refused(
     assert f"must not be called {name!r}" in err
     assert "give it another name" in err
     with pytest.raises(DataError, match="must not be called"):
-        fit(FeatureExtraction(), "tiny:8", hs.split(hs.read(shapes)))
+        fit(FeatureExtraction(), "tiny:8", split(hs.read(shapes)))
 
 
 def test_a_class_that_is_only_like_it_is_trained(shapes: Path, tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_names_are_suggested_as_they_are_written(name: str) -> None:
 
 def test_a_class_is_suggested_as_the_model_writes_it(shapes: Path) -> None:
     (shapes / "dark").rename(shapes / "Dark Side")
-    model = fit(FeatureExtraction(), "tiny:32", hs.split(hs.read(shapes))).model
+    model = fit(FeatureExtraction(), "tiny:32", split(hs.read(shapes))).model
     grad_model: GradModel = grad_model_of(model)
     with pytest.raises(UnknownName, match="Did you mean 'Dark Side'"):
         grad_model.number("dark sid")
@@ -77,7 +78,7 @@ def test_a_run_without_test_rows_is_not_told_to_look_elsewhere(
 
 
 def test_a_worse_model_that_was_asked_for_is_told_as_such() -> None:
-    job = recipe("mobilenetv2-two-phase").job
+    job = get_recipe("mobilenetv2-two-phase").job
     said = _why_kept(job, "finetune", "head")
     assert "the head was better" in said
     assert "by flag or recipe: --strategy auto keeps the better one" in said

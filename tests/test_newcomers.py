@@ -105,7 +105,7 @@ def test_words_of_other_tools_mean_what_they_mean_there(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(hs, "list_backbones", backbones, raising=False)
+    monkeypatch.setattr("headstart.modalities.sources.list_backbones", backbones)
     assert main(means.split()) == 0
     assert capsys.readouterr().err == ""
     ours = dict(parsed)
@@ -153,7 +153,7 @@ def test_a_wrong_command_is_answered_in_one_line_with_what_to_type(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hs, "list_backbones", backbones, raising=False)
+    monkeypatch.setattr("headstart.modalities.sources.list_backbones", backbones)
     assert main(typed.split()) in (1, 2)
     out, err = capsys.readouterr()
     *hints, line = err.splitlines()

@@ -7,7 +7,6 @@ from typing import NoReturn
 
 import pytest
 
-import headstart as hs
 from headstart.base.errors import SpecError
 from headstart.base.runtime import memory_bytes
 from headstart.cli.main import COMMANDS, main
@@ -62,8 +61,15 @@ def nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     (tmp_path / "run" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    for name in ("read", "load", "load_backbone", "train", "decode"):
-        monkeypatch.setattr(hs, name, begin, raising=False)
+    for name in (
+        "modalities.images.decoding.decode",
+        "modalities.reading.read",
+        "modalities.sources.load_backbone",
+        "models.bundle.load_bundle",
+        "runs.recorded.read",
+        "runs.run.train",
+    ):
+        monkeypatch.setattr(f"headstart.{name}", begin)
     monkeypatch.setattr("headstart.modalities.images.views.decode", begin)
 
 

@@ -19,7 +19,7 @@ from headstart.backbones.backbone import card_from_plain, card_to_plain, weights
 from headstart.base.values import from_plain, kind_of, to_plain
 from headstart.cli.main import main
 from headstart.modalities.reading import find
-from headstart.models.bundle import load_bundle
+from headstart.models.bundle import load_bundle, save
 from headstart.models.specs import recipe_from_plain
 
 FORMAT_2 = Path(__file__).parent / "runs" / "format-2"
@@ -106,7 +106,7 @@ def test_an_old_model_is_a_backbone_and_is_saved_again(
     backbone = hs.load_backbone(f"file:{folder}")
     assert backbone.fingerprint() == bundle.model.backbone.fingerprint()
     data = find([old / "new"])[0]
-    again = hs.save(bundle.model, tmp_path / "again").model
+    again = save(bundle.model, tmp_path / "again").model
     now, then = (m.predict(data, store=None).scores for m in (again, bundle.model))
     assert np.array_equal(now, then)
 

@@ -10,7 +10,6 @@ from typing import NoReturn
 
 import pytest
 
-import headstart as hs
 from headstart.base.signals import STOPPING
 from headstart.cli import main as cli
 from headstart.cli.process import _Lasting
@@ -171,13 +170,21 @@ def test_ctrl_c_while_the_program_loads_is_no_traceback(number: signal.Signals) 
 @pytest.mark.parametrize(
     ("words", "pressed", "says"),
     [
-        (["predict", "run", "a.png"], "load", "nothing is kept"),
-        (["classify", "a.png"], "load_backbone", "nothing is kept"),
-        (["train", "shapes", "--out", "run"], "read", "nothing is kept"),
-        (["train", "shapes", "--out", "run"], "train", "the same command goes on"),
-        (["train", "shapes", "--out", "run", "--seeds", "2"], "train_seeds", "command goes on"),
-        (["check", "shapes", "--backbone", "none"], "survey", "the same command goes on"),
-        (["demo", "--out", "run"], "train", "headstart demo --out run goes on"),
+        (["predict", "run", "a.png"], "models.bundle.load_bundle", "nothing is kept"),
+        (["classify", "a.png"], "modalities.sources.load_backbone", "nothing is kept"),
+        (["train", "shapes", "--out", "run"], "runs.recorded.read", "nothing is kept"),
+        (["train", "shapes", "--out", "run"], "runs.run.train", "the same command goes on"),
+        (
+            ["train", "shapes", "--out", "run", "--seeds", "2"],
+            "runs.seeds.train_seeds",
+            "command goes on",
+        ),
+        (
+            ["check", "shapes", "--backbone", "none"],
+            "modalities.reading.survey",
+            "the same command goes on",
+        ),
+        (["demo", "--out", "run"], "runs.run.train", "headstart demo --out run goes on"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
@@ -193,8 +200,8 @@ def test_what_is_kept_when_ctrl_c_is_pressed_is_told_truly(
         raise KeyboardInterrupt
 
     monkeypatch.chdir(shapes.parent)
-    monkeypatch.setattr(hs, "solar_cells", lambda: None, raising=False)
-    monkeypatch.setattr(hs, pressed, press, raising=False)
+    monkeypatch.setattr("headstart.modalities.images.examples.solar_cells", lambda: None)
+    monkeypatch.setattr(f"headstart.{pressed}", press)
     assert cli.main(words) == 130
     assert says in capsys.readouterr().err.splitlines()[-1]
 

@@ -24,7 +24,7 @@ NAMES = [name for name in RECIPES if name != "default"]
 
 
 def opened(name: str) -> ThawedBackbone:
-    job = recipes.recipe(name).job
+    job = recipes.get_recipe(name).job
     backbone = hs.load_backbone(job.backbone, weights="random")
     settings = job.finetune.resolved(backbone, 1e-3)
     return thaw(backbone, settings.thaw, settings.thaw_from)
@@ -32,7 +32,7 @@ def opened(name: str) -> ThawedBackbone:
 
 def counted(name: str, classes: int, *, thawed: bool) -> Count:
     """What a phase of a recipe trains and what it leaves alone."""
-    job, network = recipes.recipe(name).job, opened(name)
+    job, network = recipes.get_recipe(name).job, opened(name)
     layers = job.recipe.head if isinstance(job.recipe.head, TrainedSpec) else LinearSpec()
     head = new_head(layers, network.backbone.card.dim, classes, seed=0)
     if not thawed:
@@ -108,7 +108,7 @@ def test_every_recipe_runs(
 ) -> None:
     out = tmp_path / "run"
     command = ["train", str(folder), "--out", str(out), "--recipe", name, "--weights", "random"]
-    job = recipes.recipe(name).job  # a flag that a recipe has no use for is refused
+    job = recipes.get_recipe(name).job  # a flag that a recipe has no use for is refused
     trained = job.recipe.head.by_epochs and job.strategy != "scratch"
     short = ["--head-epochs", "2"] if trained else []
     short += ["--epochs", "1"] if job.strategy != "extract" else []
@@ -156,17 +156,17 @@ def test_an_unknown_recipe_is_refused_with_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(UnknownName, match="vgg16-frozen"):
-        recipes.recipe("vgg16-frosen")
+        recipes.get_recipe("vgg16-frosen")
     assert main(["train", "x", "--out", "y", "--recipe", "resnet18"]) == 2
     assert "resnet18-head" in capsys.readouterr().err
 
 
 def test_recipes_keep_to_the_tutorials_letter() -> None:
-    two = recipes.recipe("mobilenetv2-two-phase").job
+    two = recipes.get_recipe("mobilenetv2-two-phase").job
     assert two.recipe.head == LinearSpec(lr=1e-4, dropout=0.2, output="sigmoid", keep="last")
     assert (two.finetune.optimizer, two.finetune.lr) == ("rmsprop", 1e-5)
     assert (two.augment.flip, two.augment.rotation) == ("horizontal", 0.2)
     assert two.split.test / (two.split.val + two.split.test) == pytest.approx(0.2)
-    vgg = recipes.recipe("vgg16-frozen").job
+    vgg = recipes.get_recipe("vgg16-frozen").job
     assert isinstance(vgg.recipe, FeatureExtraction)
     assert vgg.recipe.head == MlpSpec(hidden=(1024,), batch_size=64, keep="last")

@@ -28,8 +28,9 @@ from headstart.base.errors import (
     StoreError,
 )
 from headstart.base.runtime import ON_CPU, Runtime
+from headstart.data.splits import split
 from headstart.evaluation.evaluation import evaluate
-from headstart.models.bundle import load_bundle
+from headstart.models.bundle import load_bundle, save
 from headstart.models.fitting import fit
 from headstart.reporting.page import write_report
 from headstart.runs.folder import recorded_parts
@@ -245,11 +246,11 @@ def test_the_runs_own_parts_are_found_again(shapes: Path, tmp_path: Path, job: J
 
 
 def test_the_walk_of_the_readme(shapes: Path, tmp_path: Path) -> None:
-    data = hs.split(hs.read(shapes))
+    data = split(hs.read(shapes))
     model = fit(FeatureExtraction(), "tiny:32", data, store=None).model
     result = evaluate(model, data.test)
     assert str(result.accuracy).startswith("1.000 [")
-    hs.save(model, tmp_path / "bundle")
+    save(model, tmp_path / "bundle")
 
 
 def lines(run: Path) -> list[dict[str, str]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import headstart as hs
+from headstart.data.splits import split
+from headstart.models.bundle import save
 from headstart.models.fitting import fit
 from headstart.specs import FeatureExtraction
 
@@ -60,8 +62,8 @@ def test_the_libraries_agree_that_it_is_off() -> None:
 
 
 def test_predicting_leaves_nothing_in_the_home_folder(shapes: Path, tmp_path: Path) -> None:
-    model = fit(FeatureExtraction(), "tiny:8", hs.split(hs.read(shapes)), store=None).model
-    saved, home = hs.save(model, tmp_path / "model").folder, tmp_path / "home"
+    model = fit(FeatureExtraction(), "tiny:8", split(hs.read(shapes)), store=None).model
+    saved, home = save(model, tmp_path / "model").folder, tmp_path / "home"
     home.mkdir()
     places = {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     load = "from headstart.models.bundle import load_bundle"

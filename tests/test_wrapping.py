@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 import headstart as hs
 from headstart.base.errors import Mismatch, SpecError, UnknownName
+from headstart.data.splits import split
 from headstart.explaining.pixels.grad_model import grad_model_of
 from headstart.features.engines import TorchEngine
 from headstart.modalities.images.from_keras import opened_keras
 from headstart.modalities.images.inputs import of_pictures
 from headstart.modalities.images.keras_graph import copied
-from headstart.models.bundle import load_bundle
+from headstart.models.bundle import load_bundle, save
 from headstart.models.finetuning import thaw
 from headstart.models.fitting import fit
 from headstart.specs import FeatureExtraction, FineTune
@@ -104,7 +105,7 @@ def test_any_network_is_fitted_tuned_saved_loaded_and_explained(
 ) -> None:
     make, features, settings = KINDS[kind]
     module = seeded(make)
-    backbone, parts = hs.wrap(module, **settings), hs.split(hs.read(shapes))
+    backbone, parts = hs.wrap(module, **settings), split(hs.read(shapes))
     size = of_pictures(backbone.card.input).size
     pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     ours = TorchEngine(backbone, "cpu")({"pixels": pixels})[0]
@@ -115,7 +116,7 @@ def test_any_network_is_fitted_tuned_saved_loaded_and_explained(
     tuning = FineTune(epochs=1, thaw="1", batch_size=8)
     assert thaw(backbone, "1").cut is not None
     tuned = fit(tuning, head, parts, store=None).model
-    saved = hs.save(tuned, tmp_path / "bundle")
+    saved = save(tuned, tmp_path / "bundle")
     there = saved.model.predict(parts.test, store=None)
     assert np.abs(there.scores - tuned.predict(parts.test, store=None).scores).max() < 1e-4
     with pytest.raises(SpecError, match=r"hs\.load\(path, module=…\)"):
@@ -261,10 +262,10 @@ def test_another_module_is_not_taken_for_that_of_a_bundle(shapes: Path, tmp_path
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(-x)
 
-    parts = hs.split(hs.read(shapes))
+    parts = split(hs.read(shapes))
     backbone = hs.wrap(SmallNet(), size=32, **HALF)
     model = fit(FeatureExtraction(), backbone, parts, store=None).model
-    hs.save(model, tmp_path / "bundle")
+    save(model, tmp_path / "bundle")
     with pytest.raises(Mismatch, match="gives a known picture other features"):
         load_bundle(tmp_path / "bundle", module=Other())
     with pytest.raises(Mismatch, match="weights of SmallNet must fit"):

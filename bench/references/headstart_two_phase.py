@@ -52,7 +52,7 @@ class Laps(hs.Listener):
 def main() -> None:
     wanted = task(__doc__)
     import_onnxruntime()  # before the clock starts, as the imports of every competitor
-    job = recipes.recipe("mobilenetv2-two-phase").job
+    job = recipes.get_recipe("mobilenetv2-two-phase").job
     recipe = job.recipe
     layer = spec_named("linear", recipe.head, epochs=wanted.epochs, batch_size=wanted.batch)
     recipe = replace(recipe, head=layer)

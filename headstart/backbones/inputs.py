@@ -5,14 +5,16 @@ evaluation, explanation, export and serving. Input classes are registered by the
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.base.errors import Mismatch, SpecError
+from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.base.extensions import Extensions
+from headstart.base.notebook import html_table
 from headstart.base.store import digest
 from headstart.base.values import from_plain, to_plain
 
@@ -24,6 +26,19 @@ Raw = TypeVar("Raw")  # one decoded example; an image is (H, W, 3) uint8
 
 
 PATH = "path"  # the column of a manifest that names files
+
+
+@dataclass(frozen=True, repr=False)
+class Encoded:
+    """An example in memory, as the bytes of a file. name: for messages."""
+
+    name: str
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"Encoded({self.name!r}, {len(self.data):,} bytes)"
+
+    __str__ = __repr__
 
 
 class Input(Protocol[Raw]):
@@ -45,9 +60,20 @@ class Input(Protocol[Raw]):
         """Return the bytes of an example, which identify it; raises OSError or DataError."""
         ...
 
+    def encode(self, example: Any) -> bytes:
+        """Return an example of a user's, such as an array, as bytes that `read` takes.
+
+        Raises DataError for a type that this kind of input does not know.
+        """
+        raise DataError(f"{self.noun} are given by their paths; got a {type(example).__name__}.")
+
     def read(self, data: bytes) -> Raw:
         """Decode one example from its bytes; raises DataError."""
         ...
+
+    def display(self, raw: Raw, caption: str, width: int = 160) -> str:
+        """Return a decoded example as HTML, everything escaped. width: in pixels."""
+        return html_table([(caption,), (str(raw)[:200],)])
 
     def prepare(self, raw: Raw) -> Batch:
         """Return a batch of one example (N = 1), ready for the network."""
@@ -105,6 +131,11 @@ class Input(Protocol[Raw]):
         if settings:
             raise SpecError(f"{', '.join(settings)} can't be chosen for {self.noun}.")
         return self
+
+
+def fetched(input: Input[Any], source: Any) -> bytes:
+    """Return the bytes of an example in memory, or those that the input fetches."""
+    return source.data if isinstance(source, Encoded) else input.fetch(source)
 
 
 def check_kind(takes: Input[Any], data: Input[Any] | None, name: str) -> None:

@@ -264,11 +264,11 @@ def backbones_of(name: str) -> list[str]:
 
 def _backbones() -> Iterator[str]:
     """Yield the names of all backbones of the installed sources, without tags."""
-    import headstart as hs
+    from headstart.modalities.sources import list_backbones
 
     for source in ("packaged", "timm", "keras"):
         with suppress(MissingPackage):
-            for line in hs.list_backbones(f"{source}:*"):
+            for line in list_backbones(f"{source}:*"):
                 yield line.name.partition(".")[0]
 
 

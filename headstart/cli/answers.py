@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import headstart as hs
 from headstart.base.atomic import check_folder
 from headstart.base.display import displayed, escaped_json
 from headstart.base.errors import SpecError
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.backbones.inputs import Input
+    from headstart.data.dataset import Dataset, LeftOut
+    from headstart.targets.predictions import Predictions
 
 COLUMNS = ("path", "predicted", "score", "reason", "error")  # of --csv; then all scores
 UNKNOWN = "unknown"  # the answer of a model that abstains
@@ -35,8 +36,8 @@ class Answers:
     each picture, "" for none. sets: (N, C), the classes that are not ruled out. doubts and sets
     are empty and None for a model without limits."""
 
-    predictions: "hs.Predictions"
-    left_out: "Sequence[hs.LeftOut]"
+    predictions: "Predictions"
+    left_out: "Sequence[LeftOut]"
     doubts: tuple[str, ...] = ()
     sets: "NDArray[np.bool_] | None" = None
 
@@ -82,7 +83,7 @@ class Answers:
         return {"path": displayed(said.ids[row]), **values, **doubt}
 
 
-Answering = Callable[["hs.Dataset", Listener], Answers]
+Answering = Callable[["Dataset", Listener], Answers]
 
 
 def print_answers(
@@ -93,11 +94,13 @@ def print_answers(
     input: the kind of examples that the model takes. at_once: files per output of --csv and
     --jsonl; 0 for all.
     """
+    from headstart.modalities.reading import find
+
     if args.csv and str(args.csv) != "-":
         if args.csv.exists():
             raise SpecError(f"{args.csv} is there already: name another --csv.")
         check_folder(args.csv.parent)
-    files, left_out = hs.find(named_files(args.files), input=input)
+    files, left_out = find(named_files(args.files), input=input)
     if args.csv or args.jsonl:
         return _streamed(answering, files, left_out, args, at_once or len(files))
     answers = answering(files, Terminal())
@@ -109,15 +112,15 @@ def print_answers(
     return _named((*left_out, *answers.left_out), bool(answers.predictions.ids))
 
 
-def _named(left_out: "Sequence[hs.LeftOut]", any_done: bool) -> int:
+def _named(left_out: "Sequence[LeftOut]", any_done: bool) -> int:
     code = tell_left_out(left_out, most=len(left_out))  # list all: no other output does
     return code if any_done else FAILED
 
 
 def _streamed(
     answering: Answering,
-    files: "hs.Dataset",
-    left_out: "Sequence[hs.LeftOut]",
+    files: "Dataset",
+    left_out: "Sequence[LeftOut]",
     args: argparse.Namespace,
     at_once: int,
 ) -> int:
@@ -171,7 +174,7 @@ class _Rows:
             self._row(id, answers.plain(place[id]) if id in place else {"error": errors[id]})
         self._stream.flush()
 
-    def write_errors(self, left_out: "Iterable[hs.LeftOut]") -> None:
+    def write_errors(self, left_out: "Iterable[LeftOut]") -> None:
         for item in left_out:
             self._row(item.path, {"error": item.reason})
         self._stream.flush()

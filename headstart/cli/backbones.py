@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import fields
 
-import headstart as hs
 from headstart.base.errors import DataError
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_json, print_table
@@ -24,8 +23,10 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    listed = list(hs.list_backbones(args.pattern))
-    columns = [f.name for f in fields(hs.Listing)]
+    from headstart.modalities.sources import Listing, list_backbones
+
+    listed = list(list_backbones(args.pattern))
+    columns = [f.name for f in fields(Listing)]
     if args.json:
         print_json([{c: getattr(b, c) for c in columns} for b in listed])
     else:

@@ -5,10 +5,11 @@ import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import headstart as hs
 from headstart.base.display import display
 from headstart.base.errors import MissingPackage, SpecError
+from headstart.base.runtime import Runtime
 from headstart.cli.flags import (
     BUNDLE_RUNTIME,
     DATA_HELP,
@@ -20,6 +21,12 @@ from headstart.cli.flags import (
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_json, print_line, print_table, tell_left_out
 from headstart.cli.progress import Terminal, kept_if_stopped, say
+from headstart.data.checks import CheckPlan
+from headstart.modalities.sources import DEFAULT_BACKBONE
+
+if TYPE_CHECKING:
+    from headstart.backbones.backbone import Backbone
+    from headstart.evaluation.source_distance import Unlike
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -30,51 +37,59 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "--backbone",
         metavar="NAME",
         help="compare the data with what this network learned on, as source:id; none skips it "
-        f"(default: {hs.DEFAULT_BACKBONE}, if installed)",
+        f"(default: {DEFAULT_BACKBONE}, if installed)",
     )
     add_weights_flag(parser)
     add_store_flag(parser)
-    add_flags(parser, hs.CheckPlan())
-    add_flags(parser, hs.Runtime(), "device", *BUNDLE_RUNTIME)
+    add_flags(parser, CheckPlan())
+    add_flags(parser, Runtime(), "device", *BUNDLE_RUNTIME)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    plan, runtime = made(hs.CheckPlan(), args), made(hs.Runtime(), args).resolved()
-    data, backbone = hs.read(args.data), _compared_with(args)
+    from headstart.base.store import Store
+    from headstart.data.checks import CheckPlan, check, good_rows
+    from headstart.data.splits import split
+    from headstart.evaluation.source_distance import unlike
+    from headstart.modalities.reading import read, survey
+
+    plan, runtime = made(CheckPlan(), args), made(Runtime(), args).resolved()
+    data, backbone = read(args.data), _compared_with(args)
     listener = Terminal()
     with kept_if_stopped("what was seen of the files is kept; the same command goes on from there"):
-        seen = hs.survey(
+        seen = survey(
             data,
-            store=hs.Store(args.store),
+            store=Store(args.store),
             threads=runtime.decode_threads,
             progress=partial(listener.progress, "checks"),
         )
-    found = hs.check(data, seen, threads=runtime.decode_threads)
+    found = check(data, seen, threads=runtime.decode_threads)
     if not args.json:
         print_table(found.findings.table())
     far = None
     if backbone and len(found.dataset):
-        far = hs.unlike(backbone, found.dataset, runtime=runtime, listener=listener)
+        far = unlike(backbone, found.dataset, runtime=runtime, listener=listener)
     if args.json:
         print_json(found.findings.to_plain() | {"unlike": far and far.to_plain()})
     elif far:
         _print_unlike(far)
     if found.warning:
         say("warning", found.warning)
-    hs.good_rows(data, seen, plan)  # raises the errors that training would raise
-    hs.split(found.dataset, together=found.exact)  # with default shares; as above
+    good_rows(data, seen, plan)  # raises the errors that training would raise
+    split(found.dataset, together=found.exact)  # with default shares; as above
     return tell_left_out(found.left_out)
 
 
-def _compared_with(args: argparse.Namespace) -> "hs.Backbone | None":
+def _compared_with(args: argparse.Namespace) -> "Backbone | None":
     """Load the backbone in `args`; None if the default backbone is not installed."""
+    from headstart.modalities.sources import load_backbone
+
     if args.backbone == "none":
         if args.weights != "pretrained":
             raise SpecError("--weights goes with a --backbone, and none was to be compared with.")
         return None
     try:
-        return hs.load_backbone(args.backbone or hs.DEFAULT_BACKBONE, weights=args.weights)
+        return load_backbone(args.backbone or DEFAULT_BACKBONE, weights=args.weights)
     except MissingPackage as error:
         if args.backbone:
             raise
@@ -82,7 +97,7 @@ def _compared_with(args: argparse.Namespace) -> "hs.Backbone | None":
         return None
 
 
-def _print_unlike(far: "hs.Unlike") -> None:
+def _print_unlike(far: "Unlike") -> None:
     print()
     print_line(f"source task: {far.sentence}")
     if far.distance or far.sure:

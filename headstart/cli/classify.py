@@ -2,19 +2,24 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import headstart as hs
 from headstart.base.listener import Listener
+from headstart.base.runtime import Runtime
 from headstart.cli.answers import Answers, print_answers
 from headstart.cli.flags import BUNDLE_RUNTIME, add_files_flags, add_weights_flag, made
 from headstart.cli.parser import Parser
+from headstart.modalities.sources import DEFAULT_BACKBONE
+
+if TYPE_CHECKING:
+    from headstart.data.dataset import Dataset
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("classify")
     parser.add_argument(
         "--backbone",
-        default=hs.DEFAULT_BACKBONE,
+        default=DEFAULT_BACKBONE,
         metavar="NAME",
         help="pretrained network, as source:id; see `headstart backbones` (default: %(default)s)",
     )
@@ -24,10 +29,13 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    runtime = made(hs.Runtime(), args)
-    backbone = hs.load_backbone(args.backbone, weights=args.weights)
+    from headstart.modalities.sources import load_backbone
+    from headstart.models.model import classify
 
-    def answering(files: "hs.Dataset", listener: Listener) -> Answers:
-        return Answers(*hs.classify(backbone, files, runtime=runtime))
+    runtime = made(Runtime(), args)
+    backbone = load_backbone(args.backbone, weights=args.weights)
+
+    def answering(files: "Dataset", listener: Listener) -> Answers:
+        return Answers(*classify(backbone, files, runtime=runtime))
 
     return print_answers(answering, args, backbone.card.input)

@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import headstart as hs
-from headstart.base.errors import DataError, Mismatch, SpecError
+from headstart.base.errors import DataError, SpecError
+from headstart.base.runtime import Runtime
 from headstart.cli.flags import (
     BUNDLE_RUNTIME,
     DATA_HELP,
@@ -16,10 +16,12 @@ from headstart.cli.flags import (
     bundle_of,
     made,
 )
-from headstart.cli.opening import source_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_evaluation, print_json, tell_left_out
 from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped
+
+if TYPE_CHECKING:
+    from headstart.evaluation.evaluation import Evaluation
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -40,7 +42,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     add_store_flag(parser)
-    add_flags(parser, hs.Runtime(), *BUNDLE_RUNTIME)
+    add_flags(parser, Runtime(), *BUNDLE_RUNTIME)
     return parser
 
 
@@ -49,59 +51,38 @@ def run(args: argparse.Namespace) -> int:
         return _evaluate_file(args)
     if args.data is None:
         raise SpecError("A model is judged on labelled images: name DATA after it.")
-    from headstart.cli.judging import judged_by  # these load NumPy, which --help does not need
+    from headstart.base.context import RunContext  # loads NumPy, which --help does not need
+    from headstart.base.store import Store
+    from headstart.modalities.reading import read
+    from headstart.models.bundle import load_bundle
     from headstart.runs.folder import read_record
+    from headstart.runs.judging import judge
+    from headstart.runs.recorded import source_of
 
-    runtime = made(hs.Runtime(), args)
-    bundle = hs.load_bundle(bundle_of(args.model))
-    read, store, listener = hs.read(args.data), hs.Store(args.store), Terminal()
-    threads = runtime.resolved().decode_threads
+    context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
+    model, record = load_bundle(bundle_of(args.model)).model, read_record(args.model)
     with kept_if_stopped(FEATURES_KEPT):
-        progress = partial(listener.progress, "checks")
-        seen = hs.survey(read, store=store, threads=threads, progress=progress)
-        record, source = read_record(args.model), source_of(args.data)
-        judged = judged_by(hs.with_contents(read, seen), record, source, args.part)
-        data = judged.data
-        table = hs.extract(
-            bundle.model.backbone, data, store=store, runtime=runtime, listener=listener
-        )
-    said = bundle.model.predict_table(table)
-    strangers = _strangers(said, data)
-    if not said.known.any():
-        raise DataError(f"There is nothing to judge by: none of {len(data):,} images can be read.")
-    _print_judged(hs.evaluate(said, fitted=bundle.model.target), args)
-    return tell_left_out((*data.left_out, *judged.left_out, *table.left_out, *strangers))
+        data = read(args.data)
+        judged = judge(model, record, data, args.part, source_of(args.data), context)
+    _print_judged(judged.evaluation, args)
+    return tell_left_out(judged.left_out)
 
 
 def _evaluate_file(args: argparse.Namespace) -> int:
+    from headstart.evaluation.evaluation import evaluate
+    from headstart.targets.predictions import read_predictions
+
     if args.data is not None:
         raise SpecError(f"{args.model} knows its labels: evaluate it without DATA.")
-    said = hs.read_predictions(args.model)
-    if not said.known.any():
+    predictions = read_predictions(args.model)
+    if not predictions.known.any():
         raise DataError(f"There is nothing to judge by: no row of {args.model} has a label.")
-    _print_judged(hs.evaluate(said), args)
+    _print_judged(evaluate(predictions), args)
     return DONE
 
 
-def _print_judged(result: "hs.Evaluation", args: argparse.Namespace) -> None:
+def _print_judged(result: "Evaluation", args: argparse.Namespace) -> None:
     if args.json:
         print_json(result.to_plain())
     else:
         print_evaluation("evaluated", result)
-
-
-def _strangers(said: "hs.Predictions", data: "hs.Dataset") -> "list[hs.LeftOut]":
-    """List classes of the data that the model does not have; their rows are not evaluated.
-
-    Raises Mismatch if the model has none of the classes.
-    """
-    if not said.classes:
-        return []
-    unknown = {name: n for name, n in data.counts.items() if n and name not in said.classes}
-    if unknown and not said.known.any():
-        raise Mismatch(
-            f"The model tells {', '.join(said.classes)} apart; the data holds none of these but "
-            f"{', '.join(unknown)}. Is it the right model?"
-        )
-    reason = "not a class of this model; {:,} rows are not judged"
-    return [hs.LeftOut(name, reason.format(n)) for name, n in unknown.items()]

@@ -208,7 +208,9 @@ def _alike(opened: OpenedModel, args: argparse.Namespace) -> Alike:
     @cache
     def seen() -> "hs.FeatureTable | None":  # called when the first picture is explained
         try:
-            table = hs.extract(backbone, rows, store=store, listener=Terminal(), stage="nearest")
+            from headstart.features.extract import extract
+
+            table = extract(backbone, rows, store=store, listener=Terminal(), stage="nearest")
             for item in table.left_out[:NAMED]:
                 say("nearest", f"left out: {item.path}: {item.reason}")
             return table

@@ -5,12 +5,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import headstart as hs
 from headstart.base.errors import SpecError
+from headstart.base.runtime import Runtime
 from headstart.base.values import field_help
 
 if TYPE_CHECKING:  # slow to import, and --help of most commands does not need it
@@ -112,30 +112,9 @@ def _check_shared(action: argparse.Action, name: str, text: str, *, of_head: boo
 
 def made(spec: T, args: argparse.Namespace) -> T:
     """Return `spec` with the values of the flags given."""
-    given: dict[str, Any] = {}
-    for field in fields(spec):  # type: ignore[arg-type]
-        if _is_of_head(head := getattr(spec, field.name)):
-            given[field.name] = made_head(head, args)
-        elif field.name in args:
-            given[field.name] = _value(args, field.name)
-    if ("thaw" in given) != ("thaw_from" in given):  # each of the two resets the other
-        given = {"thaw": "auto", "thaw_from": None} | given
-    return replace(spec, **given)  # type: ignore[type-var]
+    from headstart.runs.settings import with_settings
 
-
-def made_head(spec: "HeadSpec", args: argparse.Namespace) -> "HeadSpec":
-    """Return a head's spec with the values of the flags given, in the family of --head."""
-    from headstart.heads.families import spec_named
-
-    family = getattr(args, "head", spec.family)
-    own = spec if family == spec.family else spec_named(family, spec)
-    settings = {f.name: _setting_of_head(f.name) for f in fields(own)}
-    return replace(own, **{n: _value(args, s) for n, s in settings.items() if s in args})
-
-
-def _value(args: argparse.Namespace, name: str) -> Any:
-    value = getattr(args, name)
-    return tuple(value) if isinstance(value, list) else value
+    return with_settings(spec, vars(args))
 
 
 def word_after(argv: Sequence[str], flag: str) -> str:
@@ -196,11 +175,13 @@ def add_store_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_language_flag(parser: argparse.ArgumentParser) -> None:
     """Add --language, for commands that rewrite a report."""
-    _, choices = _kind(get_type_hints(hs.Job)["language"])
+    from headstart.runs.job import Job
+
+    _, choices = _kind(get_type_hints(Job)["language"])
     parser.add_argument(
         "--language",
         choices=choices,
-        help=f"{field_help(hs.Job, 'language')} (default: the run's own)",
+        help=f"{field_help(Job, 'language')} (default: the run's own)",
     )
 
 
@@ -228,7 +209,7 @@ def add_files_flags(parser: argparse.ArgumentParser, *runtime: str) -> None:
         metavar="N",
         help="classes to print for each file; JSON has all (default: %(default)s)",
     )
-    add_flags(parser, hs.Runtime(), *runtime)
+    add_flags(parser, Runtime(), *runtime)
 
 
 def named_files(files: list[str]) -> list[Path]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-import headstart as hs
+from headstart import __version__
 from headstart.base.errors import (
     HeadstartError,
     MissingPackage,
@@ -115,7 +115,7 @@ def _dispatch(argv: list[str]) -> int:
         print(_overview())
         return DONE if argv else WRONG
     if argv[0] in ("-V", "--version"):
-        print(hs.__version__)
+        print(__version__)
         return DONE
     if argv[0] in ("-q", "--quiet") and argv[1:]:
         return _dispatch([*argv[1:], argv[0]])

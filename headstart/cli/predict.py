@@ -3,9 +3,10 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import headstart as hs
 from headstart.base.listener import Listener
+from headstart.base.runtime import Runtime
 from headstart.cli.answers import Answers, print_answers
 from headstart.cli.flags import (
     BUNDLE_RUNTIME,
@@ -15,6 +16,9 @@ from headstart.cli.flags import (
     made,
 )
 from headstart.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from headstart.data.dataset import Dataset
 
 AT_ONCE = 64  # pictures per output of --csv and --jsonl
 
@@ -27,13 +31,14 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    runtime = made(hs.Runtime(), args)
-    model = hs.load_bundle(bundle_of(args.model)).model
+    from headstart.features.extract import extract
+    from headstart.models.bundle import load_bundle
 
-    def answering(files: "hs.Dataset", listener: Listener) -> Answers:
-        table = hs.extract(
-            model.backbone, files, runtime=runtime, listener=listener, stage="predict"
-        )
+    runtime = made(Runtime(), args)
+    model = load_bundle(bundle_of(args.model)).model
+
+    def answering(files: "Dataset", listener: Listener) -> Answers:
+        table = extract(model.backbone, files, runtime=runtime, listener=listener, stage="predict")
         found = model.predict_table(table)
         sets = model.limits.region(found.target, found.outputs).get("not_ruled_out")
         return Answers(found, table.left_out, model.doubts(found, table), sets)

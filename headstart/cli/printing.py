@@ -8,17 +8,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import headstart as hs
 from headstart.base.display import display, escaped_json
 from headstart.cli.progress import duration, say
 
 NARROW = 20  # a last column narrower than this is not folded
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 if TYPE_CHECKING:
+    from headstart.data.dataset import LeftOut
+    from headstart.evaluation.evaluation import Estimate, Evaluation
     from headstart.runs.forecast import Forecast
+    from headstart.runs.job import Job
+    from headstart.runs.run import Run
+    from headstart.targets.predictions import Predictions
 
 
-def print_run(run: "hs.Run") -> None:
+def print_run(run: "Run") -> None:
     print("\nchecks")
     print_table(run.checks.findings.table())
     _print_candidates(run)
@@ -38,7 +42,7 @@ def print_run(run: "hs.Run") -> None:
     print_line(f"saved {run.folder}  (the model: {run.folder / 'model'})")
 
 
-def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> None:
+def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None:
     splits = found.splits
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     rows = [
@@ -59,7 +63,7 @@ def print_forecast(found: "Forecast", out: Path, job: "hs.Job", seeds: int) -> N
     print("\nNothing was written: leave --dry-run out to train.")
 
 
-def _print_candidates(run: "hs.Run") -> None:
+def _print_candidates(run: "Run") -> None:
     name_of = run.splits.train.target.merit_name
     rows = [("model", "trainable", "frozen", f"{name_of} on validation", "")]
     for name, on_val in run.candidates.items():
@@ -75,12 +79,14 @@ def _print_candidates(run: "hs.Run") -> None:
         print_line(f"  to compare with, on test: {name} {on_test.main or 'n/a'}")
 
 
-def _signed(gain: "hs.Estimate") -> str:
+def _signed(gain: "Estimate") -> str:
     return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] n={gain.n}"
 
 
-def print_evaluation(title: str, result: "hs.Evaluation") -> None:
-    headline, per_class = hs.evaluation_rows(result)
+def print_evaluation(title: str, result: "Evaluation") -> None:
+    from headstart.evaluation.evaluation import evaluation_rows
+
+    headline, per_class = evaluation_rows(result)
     print(f"\n{title}")
     print_table(headline)
     if per_class:
@@ -88,7 +94,7 @@ def print_evaluation(title: str, result: "hs.Evaluation") -> None:
         print_table(per_class)
 
 
-def predicted_rows(said: "hs.Predictions") -> list[tuple[str, ...]]:
+def predicted_rows(said: "Predictions") -> list[tuple[str, ...]]:
     rows = zip(said.ids, said.labels, said.predicted, said.scores, strict=True)
     return [
         (id, said.classes[label] if label >= 0 else "?", said.classes[best], f"{scores[best]:.3f}")
@@ -96,7 +102,7 @@ def predicted_rows(said: "hs.Predictions") -> list[tuple[str, ...]]:
     ]
 
 
-def tell_left_out(left_out: "Iterable[hs.LeftOut]", most: int = 20) -> int:
+def tell_left_out(left_out: "Iterable[LeftOut]", most: int = 20) -> int:
     """List what was left out on stderr; returns exit code 3 if there is any, else 0."""
     bad = [item for item in left_out if not item.expected]
     for item in bad[:most]:

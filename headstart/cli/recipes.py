@@ -4,7 +4,6 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 
-import headstart as hs
 from headstart.base.values import to_plain
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_json
@@ -17,10 +16,12 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from headstart.runs.recipes import RECIPES
+
     if args.json:
-        print_json({name: to_plain(named.job) for name, named in hs.RECIPES.items()})
+        print_json({name: to_plain(named.job) for name, named in RECIPES.items()})
         return DONE
-    for name, named in hs.RECIPES.items():
+    for name, named in RECIPES.items():
         print(
             f"{name}\n{textwrap.fill(named.does, 78, initial_indent='  ', subsequent_indent='  ')}"
         )

@@ -4,14 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import headstart as hs
 from headstart.base.atomic import check_folder
 from headstart.base.errors import DataError
 from headstart.cli.flags import add_language_flag
-from headstart.cli.opening import sources_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE
-from headstart.cli.progress import say
+from headstart.cli.progress import Terminal, say
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -25,10 +23,13 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from headstart.reporting.page import write_report
+    from headstart.runs.recorded import recorded_files
+
     if not args.run.exists():
         raise DataError(f"There is no run {args.run}. Check the path.")
-    sources = sources_of(args.run, args.data)
+    sources = recorded_files(args.run, args.data, Terminal())
     check_folder(args.run)
-    page = hs.write_report(args.run, sources, args.language)
+    page = write_report(args.run, sources, args.language)
     say("report", str(page))
     return DONE

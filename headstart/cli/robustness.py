@@ -123,8 +123,10 @@ def _known(
     except DataError as error:
         say("known", f"how neighbours move is left out: {error}")
         return None
+    from headstart.features.extract import extract
+
     with kept_if_stopped(FEATURES_KEPT):
-        return hs.extract(model.backbone, some, store=store, runtime=runtime, listener=Terminal())
+        return extract(model.backbone, some, store=store, runtime=runtime, listener=Terminal())
 
 
 def _trials(work: _Work) -> "Iterator[hs.Robustness]":

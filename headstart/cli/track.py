@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import headstart as hs
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE
 from headstart.cli.progress import say
@@ -30,4 +29,6 @@ def run(args: argparse.Namespace) -> int:
 
 def write_tracked(run: Path, where: str | None) -> None:
     if where:
-        say("tracked", hs.track(run, where))
+        from headstart.runs.tracking import track
+
+        say("tracked", track(run, where))

@@ -2,27 +2,31 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import headstart as hs
 from headstart.base.errors import SpecError
+from headstart.base.store import Store
 from headstart.cli.flags import (
     DATA_HELP,
     add_flags,
     add_store_flag,
     count,
     flag_of,
-    made,
     word_after,
 )
-from headstart.cli.opening import CELLS, source_of
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_forecast, print_run, print_table, tell_left_out
 from headstart.cli.progress import GOES_ON, Terminal, kept_if_stopped, say
 from headstart.cli.track import TRACKERS, write_tracked
 from headstart.heads.families import HEADS, spec_named
-from headstart.runs.job import setting_of_head
+from headstart.runs.job import Job
+from headstart.runs.recipes import get_recipe
+from headstart.runs.settings import job_with
+
+if TYPE_CHECKING:
+    from headstart.data.dataset import Dataset
 
 JOB_FLAGS = (
     "backbone",
@@ -34,6 +38,7 @@ JOB_FLAGS = (
     "language",
     "data_licence",
 )
+OWN = {"data", "out", "config", "dry_run", "seeds", "track", "store"}  # flags of no spec
 JOB_SPECS = {  # specs of a job, with the titles of their flags in help
     "recipe": "head",
     "finetune": "fine-tuning",
@@ -101,44 +106,42 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from headstart.runs.recorded import data_from, source_of  # PyTorch, which --help does not need
+    from headstart.runs.run import train
+    from headstart.runs.tracking import check_tracker
+
     job = _base(args.recipe, args.config)
     if args.data is None and not job.source:
         raise SpecError(f"{args.config} does not say where its data was: name DATA.")
-    job = replace(
-        job,
-        source=source_of(args.data) if args.data else job.source,
-        store=hs.Store(args.store),
-        **{name: made(getattr(job, name), args) for name in JOB_SPECS},
-        **{name: getattr(args, name) for name in JOB_FLAGS if name in args},
-    )
-    _refuse_idle(job, args)
-    job = _with_rate_of_head(job, args)
+    source = source_of(args.data) if args.data else job.source
+    job = replace(job, source=source, store=Store(args.store))
+    job = job_with(job, {n: v for n, v in vars(args).items() if n not in OWN}, flag_of)
     if args.track:
-        hs.check_tracker(args.track)
-    data = hs.solar_cells() if job.source == CELLS else hs.read(args.data or job.source)
+        check_tracker(args.track)
+    data = data_from(args.data or job.source)
     if args.dry_run:
         return _dry_run(data, job, args)
     if args.seeds != 1:
         return _train_seeds(data, job, args)
     with kept_if_stopped(GOES_ON):
-        finished = hs.train(data, args.out, job, Terminal())
+        finished = train(data, args.out, job, Terminal())
     print_run(finished)
     write_tracked(finished.folder, args.track)
     return tell_left_out(finished.left_out)
 
 
-def _base(recipe: str | None, config: Path | None) -> "hs.Job":
+def _base(name: str | None, config: Path | None) -> Job:
     """Return the job that flags change: of a named recipe or of a file."""
-    if recipe and config:
+    if name and config:
         raise SpecError("--recipe and --config both say what to start from: leave one out.")
     if config:
         from headstart.runs.config import read_config
 
         return read_config(config)
-    return hs.recipe(recipe or "default").job
+    return get_recipe(name or "default").job
 
 
-def _dry_run(data: "hs.Dataset", job: "hs.Job", args: argparse.Namespace) -> int:
+def _dry_run(data: "Dataset", job: Job, args: argparse.Namespace) -> int:
     from headstart.runs.forecast import forecast
 
     found = forecast(data, args.out, job, Terminal())
@@ -146,51 +149,21 @@ def _dry_run(data: "hs.Dataset", job: "hs.Job", args: argparse.Namespace) -> int
     return tell_left_out(found.left_out)
 
 
-def _train_seeds(data: "hs.Dataset", job: "hs.Job", args: argparse.Namespace) -> int:
+def _train_seeds(data: "Dataset", job: Job, args: argparse.Namespace) -> int:
+    from headstart.runs.seeds import spread, spread_rows, train_seeds
+
     with kept_if_stopped(GOES_ON):
-        runs = hs.train_seeds(data, args.out, job, args.seeds, Terminal())
+        runs = train_seeds(data, args.out, job, args.seeds, Terminal())
     rows = [("seed", "run", "accuracy on test", "")]
     for run in runs:
         before = "" if run.trained else "from before"
         rows.append((f"{run.seed}", str(run.folder), str(run.test.accuracy or "n/a"), before))
     print_table(rows)
     print()
-    print_table(hs.spread_rows(hs.spread([run.test for run in runs])))
+    print_table(spread_rows(spread([run.test for run in runs])))
     for run in runs:
         if args.track and not run.trained:
             say("tracked", f"not {run.folder}, finished before: headstart track does it")
         else:
             write_tracked(run.folder, args.track)
     return tell_left_out(dict.fromkeys(item for run in runs for item in run.left_out))
-
-
-def _with_rate_of_head(job: "hs.Job", args: argparse.Namespace) -> "hs.Job":
-    """Set the fine-tuning rate from --head-lr for a head that has no learning rate itself."""
-    if "head_lr" not in args or job.recipe.head.by_epochs or job.finetune.lr:
-        return job
-    rate = args.head_lr if job.strategy == "scratch" else args.head_lr / 10
-    return replace(job, finetune=replace(job.finetune, lr=rate))
-
-
-def _settings_of_heads() -> set[str]:
-    specs = [HEADS[name].spec for name in HEADS.built_in]
-    return {setting_of_head(f.name) for spec in specs for f in fields(spec)}
-
-
-def _refuse_idle(job: "hs.Job", args: argparse.Namespace) -> None:
-    """Raise SpecError for a given flag that this job would not read."""
-    head = {setting_of_head(f.name) for f in fields(job.recipe.head)}
-    others = _settings_of_heads() - head - {f.name for f in fields(job.finetune)}
-    others -= {"head_lr"} if job.strategy == "scratch" or job.tunes else set()
-    idle = [flag_of(name) for name in sorted({*job.idle(), *others}) if name in args]
-    if idle:
-        raise SpecError(
-            f"{' and '.join(idle)} would change nothing, with --strategy {job.strategy} and --head "
-            f"{job.recipe.head.family}: leave out what you don't need, or name the --head or "
-            f"--strategy that it belongs to."
-        )
-    if "views" in args and not job.augment.active:
-        raise SpecError(
-            "--views would change nothing: it counts augmented views, and no augmentation is asked "
-            "for. Add one, such as --flip horizontal, or leave it out."
-        )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.inputs import Batch, Input
+from headstart.backbones.inputs import Batch, Input, fetched
 from headstart.backbones.views import PLAIN, Views
 from headstart.base.errors import DataError
 from headstart.base.store import digest
@@ -19,7 +19,7 @@ COPIES = 6  # rows that it names of each picture
 def read_checked(input: Input[Any], source: Path | CheckedFile) -> tuple[bytes, bytes]:
     """Return the bytes of a file and their digest; raises DataError if the digest has changed."""
     file = CheckedFile.of(source)
-    data = input.fetch(file.path)
+    data = fetched(input, file.path)
     name = digest(data)
     if file.digest and name.hex() != file.digest:
         raise DataError(OTHER_BYTES)

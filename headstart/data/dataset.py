@@ -2,19 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import repeat
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.inputs import Input
+from headstart.backbones.inputs import Input, fetched
 from headstart.base.errors import DataError
+from headstart.base.notebook import data_frame, html_table
 from headstart.base.values import Record
 from headstart.targets.classes import as_target, class_names
 from headstart.targets.target import Labels, Target
 
+FEW = 8  # classes that a dataset's text names
+SHOWN = 12  # examples that a notebook shows
 PARTS = ("train", "val", "test")
 OPTIONAL = ("parts", "groups", "strata", "contents")  # columns of a dataset that may be empty
 
@@ -62,7 +65,32 @@ class CheckedFile:
         return source if isinstance(source, CheckedFile) else cls(source)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
+class Example:
+    """One row of a dataset. source: a path, or the example in memory. label: as text."""
+
+    id: str
+    source: Any
+    label: str
+    input: Input[Any] | None = field(default=None, repr=False)
+
+    def read(self) -> Any:
+        """Return the decoded example, such as pixels (H, W, 3) uint8; raises DataError."""
+        if self.input is None:
+            raise DataError(f"The kind of {self.id} is unknown: read the data with headstart.read.")
+        return self.input.read(fetched(self.input, self.source))
+
+    def display(self, width: int = 160) -> str:
+        """Return the example as HTML, with its label or the reason why it can't be read."""
+        try:
+            raw = self.read()
+        except (OSError, DataError) as error:
+            return html_table([(self.id, str(error))])
+        assert self.input is not None
+        return self.input.display(raw, f"{self.label}: {self.id}", width)
+
+
+@dataclass(frozen=True, init=False, repr=False)
 class Dataset:
     """Row i is the example `ids[i]`, read from `sources[i]`, with the label `labels[i]`.
 
@@ -127,6 +155,35 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @overload
+    def __getitem__(self, row: int) -> Example: ...
+    @overload
+    def __getitem__(self, row: slice) -> "Dataset": ...
+    def __getitem__(self, row: int | slice) -> "Example | Dataset":
+        """Return an example, or the dataset of some rows."""
+        if isinstance(row, slice):
+            return self.take(range(len(self))[row])
+        (label,) = self.target.decode(self.target.labels([self.labels[row]]))
+        return Example(self.ids[row], self.sources[row], label, self.input)
+
+    def __repr__(self) -> str:
+        what = f"{len(self):,} {self.input.noun if self.input else 'rows'}"
+        classes = ", ".join(f"{name} {n:,}" for name, n in [*self.counts.items()][:FEW])
+        more = ", …" if len(self.counts) > FEW else ""
+        return f"Dataset({what}{f': {classes}{more}' if classes else ''})"
+
+    def _repr_html_(self) -> str:
+        """Return some examples of every class, for a notebook."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), SHOWN)).astype(int))
+        return html_table([(repr(self),)]) + "".join(self[int(row)].display() for row in rows)
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame: id, source, label and the columns that the data has."""
+        named = {"part": self.parts, "group": self.groups, "stratum": self.strata}
+        labels = self.target.decode(self.y)
+        columns = {"id": self.ids, "source": [str(s) for s in self.sources], "label": labels}
+        return data_frame(columns | {name: values for name, values in named.items() if values})
 
     @property
     def files(self) -> tuple[CheckedFile, ...]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.inputs import PATH, Input
+from headstart.backbones.inputs import PATH, Encoded, Input
 from headstart.base.cells import as_text
 from headstart.base.errors import DataError
 from headstart.base.tables import Columns
@@ -15,13 +15,23 @@ from headstart.data.walking import about_links, display, walk
 from headstart.targets.classes import UNLABELLED
 
 
-def find(paths: Sequence[Path], input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """Return the files, and those in folders, as rows of one class "?", and what was left out.
+def find(examples: Sequence[Any], input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
+    """Return the examples, and those in folders, as rows of one class "?", and what was left out.
+
+    examples: paths, or examples in memory, which are named by their number from 1.
 
     Raises DataError if there is no row.
     """
     left_out: list[LeftOut] = []
-    found = dict(_each(paths, input, left_out))
+    found = dict[str, Any]()
+    for number, example in enumerate(examples, 1):
+        if isinstance(example, Path):
+            found |= _each([example], input, left_out)
+            continue
+        try:
+            found[str(number)] = Encoded(str(number), input.encode(example))
+        except DataError as error:
+            left_out.append(LeftOut(str(number), str(error)))
     if not found:
         why = "; ".join(f"{item.path}: {item.reason}" for item in left_out[:3])
         raise DataError(

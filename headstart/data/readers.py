@@ -2,12 +2,13 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.inputs import PATH, Input
+from headstart.backbones.inputs import PATH, Encoded, Input
 from headstart.base.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
 from headstart.base.errors import DataError, UnknownName
 from headstart.base.tables import (
@@ -43,7 +44,7 @@ class _Row:
     """One example; `asked` are the cells that the target reads, `where` is for messages."""
 
     id: str
-    source: Path | str
+    source: Path | str | Encoded
     asked: Row
     part: str = ""
     group: str = ""
@@ -95,8 +96,33 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
 
     Raises DataError for missing columns, wrong cells, repeated paths, or if no file exists.
     """
-    kind = _kind(path, target, input.column)
+    kind = _kind(partial(column_names, path), target, input.column)
     records = records_of(path, Columns((input.column, *kind.reads), (*OPTIONAL, ID)))
+    return _listed(path, records, input, kind)
+
+
+def read_records(
+    records: Sequence[Cells], name: str, input: Input[Any], target: str = ""
+) -> Dataset:
+    """Read examples from rows in memory, as `read_manifest` does from a file.
+
+    records: cells by column; the input's own column holds a path, relative to the current folder,
+    or an example in memory. name: of the whole, for messages.
+    """
+    there = {str(column) for row in records for column in row}
+    folded = {column.strip().casefold() for column in there}
+    kind = _kind(lambda needed: folded, target, input.column)
+    path, columns = Path(name), Columns((input.column, *kind.reads), (*OPTIONAL, ID))
+    places = columns.placed(path, order := sorted(there))
+    rows = [{str(column): cell for column, cell in row.items()} for row in records]
+    named = [{n: row.get(order[at]) for n, at in places.items()} for row in rows]
+    return _listed(path, list(enumerate(named, 1)), input, kind)
+
+
+def _listed(
+    path: Path, records: Sequence[tuple[int, Cells]], input: Input[Any], kind: type[Target]
+) -> Dataset:
+    """Return the dataset of the rows of a manifest, each with its number."""
     columns, unused = _part_columns([cells for _, cells in records])
     why = "the column {!r} names no parts (train, val, test): not used"
     left_out = [LeftOut(display(path), why.format(name), expected=True) for name in unused]
@@ -105,11 +131,11 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     for number, cells in records:
         where = f"{display(path)}, row {number}"
         part = _part(cells, columns, where)
-        id, source = _example(path, folder, input.column, number, cells, where)
+        id, source = _example(path, folder, input, number, cells, where)
         asked = {name: _text(cells, name, where) for name in kind.reads}
         group, stratum = (_text(cells, name, where) for name in ("group", "stratum"))
         row = _Row(id, source, asked, part, group, stratum, where)
-        if isinstance(row.source, str) or _is_file(row.source):
+        if not isinstance(row.source, Path) or _is_file(row.source):
             _refuse_again(path, row, number, listed)
             rows.append(row)
         else:
@@ -130,13 +156,18 @@ def records_of(path: Path, columns: Columns) -> list[tuple[int, Cells]]:
     return list((csv_rows if path.suffix.lower() == ".csv" else parquet_rows)(path, columns))
 
 
-def _kind(path: Path, target: str, example: str) -> type[Target]:
-    """Return the target's kind by name, or the first whose columns are there, classes first."""
+def _kind(
+    columns: Callable[[Sequence[str]], Collection[str]], target: str, example: str
+) -> type[Target]:
+    """Return the target's kind by name, or the first whose columns are there, classes first.
+
+    columns: gives the names of the columns, case folded, for the columns that are needed.
+    """
     if target:
         return TARGETS[target]
-    if not ClassTarget.detect(column_names(path, (example, *ClassTarget.reads))):
+    if not ClassTarget.detect(columns((example, *ClassTarget.reads))):
         for kind in map(TARGETS.__getitem__, TARGETS.names()):
-            if kind.detect(column_names(path, (example, *kind.reads))):
+            if kind.detect(columns((example, *kind.reads))):
                 return kind
     return ClassTarget
 
@@ -263,11 +294,20 @@ def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
 
 
 def _example(
-    path: Path, folder: Path, column: str, number: int, cells: Cells, where: str
-) -> tuple[str, Path | str]:
-    """Return the id and the source of a row: a file, relative to `folder`, or a text."""
-    if column != PATH:
-        return _text(cells, ID, where) or str(number), _text(cells, column, where)
+    path: Path, folder: Path, input: Input[Any], number: int, cells: Cells, where: str
+) -> tuple[str, Path | str | Encoded]:
+    """Return the id and the source of a row: a file, relative to `folder`, a text, or in memory."""
+    example = cells.get(input.column)
+    if input.column != PATH:
+        return _text(cells, ID, where) or str(number), _text(cells, input.column, where)
+    if isinstance(example, os.PathLike):
+        cells = {**cells, PATH: os.fspath(example)}
+    elif not (example is None or isinstance(example, str | bytes)):
+        id = _text(cells, ID, where) or str(number)
+        try:
+            return id, Encoded(id, input.encode(example))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
     text = _text(cells, PATH, where)
     relative = _spelled(folder, text)
     if NOT_UTF8.search(text) and not _is_file(folder / relative):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.inputs import Input
+from headstart.backbones.inputs import Input, fetched
 from headstart.base.errors import DataError
 from headstart.base.grouping import Pair
 from headstart.base.store import DIGEST_BYTES, Layout, Store, StoredTable, digest
@@ -158,7 +158,7 @@ def survey(
 
 def _look(input: Input[Any], surveyor: Surveyor, table: StoredTable | None, source: Path) -> _Look:
     try:
-        data = input.fetch(source)
+        data = fetched(input, source)
         name = digest(data)
         key = input.store_key(data, name)
         if table is not None and key in table:

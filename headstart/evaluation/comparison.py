@@ -7,10 +7,12 @@ models differ.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from headstart.base.errors import Mismatch, MissingPackage
+from headstart.base.notebook import data_frame, html_table, text_table
 from headstart.base.values import Record
 from headstart.evaluation.evaluation import Estimate, cell, compare, evaluate, same_rows
 from headstart.targets.classes import UNKNOWN
@@ -41,9 +43,23 @@ class Comparison(Record):
     only_first: int = 0
 
 
-def compare_predictions(
-    names: Sequence[str], predictions: Sequence[Predictions]
-) -> tuple[Comparison, ...]:
+class Comparisons(tuple[Comparison, ...]):
+    """Runs compared with the first; a notebook shows them as a table."""
+
+    def __repr__(self) -> str:
+        return text_table(comparison_rows(self))
+
+    def _repr_html_(self) -> str:
+        header, *rows = comparison_rows(self)
+        return html_table(rows, header)
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with the columns of the printed table."""
+        header, *rows = comparison_rows(self)
+        return data_frame(dict(zip(header, zip(*rows, strict=True), strict=True)))
+
+
+def compare_predictions(names: Sequence[str], predictions: Sequence[Predictions]) -> Comparisons:
     """Evaluate each model on the same test rows and compare all others with the first.
 
     names: one per model, for messages and the table. Rows are matched by id. Raises Mismatch if
@@ -55,7 +71,7 @@ def compare_predictions(
     for name, other in zip(names[1:], others, strict=True):
         ordered = _in_order(first, other, f"{names[0]} and {name}")
         comparisons.append(_compared(name, ordered, first))
-    return tuple(comparisons)
+    return Comparisons(comparisons)
 
 
 def mcnemar(a: Predictions, b: Predictions) -> float:

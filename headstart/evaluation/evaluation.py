@@ -9,15 +9,18 @@ of rows for Wilson's interval, or one value per row for the bootstrap.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
+from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch, SpecError
+from headstart.base.notebook import data_frame, html_table, text_table
 from headstart.base.values import Record, entries, entry, joined
 from headstart.targets.classes import ClassTarget, class_names
 from headstart.targets.metrics import wilson_bounds
@@ -39,12 +42,13 @@ if TYPE_CHECKING:
     from headstart.models.model import Model
 
 Z = 1.959963984540054  # the normal quantile of 97.5 %
+OwnMetric = Callable[[NDArray[Any], NDArray[Any]], float]  # of labels and answers, each (N,)
 TAILS = (0.025, 0.975)
 CELLS = 2**21  # resampled values in memory at once: 16 MiB
 RESAMPLES = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate(Record):
     """A value with its 95 % interval [low, high] and its number of rows n.
 
@@ -58,6 +62,9 @@ class Estimate(Record):
 
     def __str__(self) -> str:
         return f"{brief(self)} n={self.n}"
+
+    def __repr__(self) -> str:
+        return f"Estimate({self})"
 
     def __float__(self) -> float:
         return self.value
@@ -73,12 +80,13 @@ class Estimate(Record):
         return replace(found, low=np.nan, high=np.nan) if ends else found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(Record):
     """Metrics of predictions; None (n/a, null in JSON) for one that the rows do not determine.
 
     n: rows with a known label; others are ignored. metrics, tables: the target's, with estimates;
-    each is also an attribute, such as `evaluation.accuracy`. baseline: of a constant answer.
+    each is also an attribute, such as `evaluation.accuracy`. baseline: of a constant answer. own:
+    metrics of the user's, by the names of their functions.
     """
 
     target: Target
@@ -86,15 +94,30 @@ class Evaluation(Record):
     metrics: Mapping[str, Estimate | None]
     baseline: Baseline | None = None
     tables: tuple[Table, ...] = ()
+    own: Mapping[str, Estimate] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
-        own = self.__dict__.get("metrics", {})
+        own = {**self.__dict__.get("metrics", {}), **self.__dict__.get("own", {})}
         if name in own:
             return own[name]
         for table in self.__dict__.get("tables", ()):
             if table.name == name:
                 return _values(table, lambda row: SimpleNamespace(**row))
         raise AttributeError(f"This evaluation has no {name!r}; its metrics are {', '.join(own)}.")
+
+    def __repr__(self) -> str:
+        headline, _ = evaluation_rows(self)
+        return text_table(headline)
+
+    def _repr_html_(self) -> str:
+        headline, rows = evaluation_rows(self)
+        return html_table(headline) + (html_table(rows[1:], rows[0]) if rows else "")
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with one row per metric: value, low, high, n."""
+        found = {name: e for name, e in self.metrics.items() if e is not None} | dict(self.own)
+        columns = {n: [getattr(e, n) for e in found.values()] for n in ("value", "low", "high")}
+        return data_frame({"metric": list(found), **columns, "n": [e.n for e in found.values()]})
 
     @property
     def main(self) -> Estimate | None:
@@ -114,7 +137,7 @@ class Evaluation(Record):
         return {
             **self.target.heading(),
             "n": self.n,
-            **{name: _plain(estimate) for name, estimate in self.metrics.items()},
+            **{name: _plain(e) for name, e in (*self.metrics.items(), *self.own.items())},
             "baseline": base,
             **{table.name: _plain(_values(table, dict)) for table in self.tables},
         }
@@ -181,6 +204,29 @@ def _estimate(cell: Any, resamples: int, seed: int) -> Any:
     return Estimate(cell.value, np.nan, np.nan, cell.n) if isinstance(cell, Plain) else cell
 
 
+def own_metric(
+    metric: OwnMetric, predictions: Predictions, *, seed: int = 0, resamples: int = 200
+) -> Estimate:
+    """Return a metric of the user's with its bootstrap interval.
+
+    metric: a function of labels and answers, each (N,), as in `sklearn.metrics`: class names for
+    classes. Resamples for which it is undefined are left out.
+    """
+    rows = np.flatnonzero(predictions.known)
+    columns = predictions.target.columns(predictions.outputs)
+    labels = np.array(predictions.target.decode(predictions.labels))[rows]
+    answers = np.asarray(columns[next(iter(columns))])[rows]
+    if answers.dtype.kind == "f":
+        labels = labels.astype(float)
+    rng, values = np.random.default_rng(seed), list[float]()
+    for _ in range(resamples):
+        drawn = rng.integers(len(rows), size=len(rows))
+        with suppress(ValueError, ZeroDivisionError), catch_warnings(action="ignore"):
+            values.append(float(metric(labels[drawn], answers[drawn])))
+    low, high = np.nanquantile(values, TAILS) if values else (np.nan, np.nan)
+    return Estimate(float(metric(labels, answers)), float(low), float(high), len(rows))
+
+
 def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 10_000) -> Estimate:
     """Return how much better `a` is than `b` on the same rows; an interval holding 0 is a tie.
 
@@ -219,6 +265,7 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list
     """
     shown = evaluation.target.shown or tuple(evaluation.metrics)
     headline = [(name.replace("_", " "), str(evaluation.metrics[name] or "n/a")) for name in shown]
+    headline += [(name, str(estimate)) for name, estimate in evaluation.own.items()]
     if base := evaluation.baseline:
         headline.append((f"baseline: always {base.answer!r}", str(base.metric or "n/a")))
     table = next((table for table in evaluation.tables if table.keys), None)

@@ -55,7 +55,7 @@ class Tap:
         return int(np.prod(self.shape)) * np.dtype(self.precision).itemsize
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FeatureTable:
     """Features of a dataset: row i of `x` belongs to `ids[i]`.
 
@@ -88,6 +88,14 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        lost = f", {len(self.left_out):,} left out" if self.left_out else ""
+        return f"FeatureTable({len(self):,} rows of {self.x.shape[1]:,} features{lost})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return `x`, so that NumPy and scikit-learn take the table itself."""
+        return np.array(self.x, dtype=dtype, copy=copy)
 
     @property
     def classes(self) -> tuple[str, ...]:

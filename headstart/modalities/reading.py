@@ -1,40 +1,61 @@
 """Read datasets from folders and manifests, by default of pictures."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headstart.backbones.inputs import INPUTS, PATH, Input, input_class
 from headstart.base.display import display
 from headstart.base.errors import DataError
 from headstart.base.store import Store
-from headstart.base.tables import column_names
+from headstart.base.tables import Cells, column_names
 from headstart.data import finding, readers
 from headstart.data import survey as surveying
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.survey import Survey
 from headstart.modalities.images.inputs import ImageInput
+from headstart.targets.classes import ClassTarget
+from headstart.targets.registry import TARGETS
+from headstart.targets.target import Target
 
 USUAL: Input[Any] = ImageInput()
 
 
-def read(source: Path | str, target: str = "", *, input: Input[Any] | None = None) -> Dataset:
-    """Read a folder of one folder per class, a folder of parts, or a CSV or Parquet manifest.
+def read(source: Any, target: str = "", *, input: Input[Any] | None = None) -> Dataset:
+    """Read labelled examples from a folder, a manifest, a data frame, pairs or arrays.
+
+    source: a folder with one folder per class, or with parts (train, val, test) of such folders;
+    the path of a CSV or Parquet manifest; a DataFrame with a manifest's columns; a list of pairs
+    (example, label); a pair of arrays (examples, labels), such as `(x, y)`; a Dataset, which is
+    returned. An example is a path or, in pairs and arrays, a PIL image or an array (H, W, 3) uint8.
 
     A folder with CIFAR-10 (binary or Python version) or the Oxford-IIIT pets, as their archives
     unpack, is recognised by its files and read with its parts.
 
-    A row's id is its path relative to the folder (or to the manifest's folder), a class is named by
-    its folder or label in NFC, and classes are sorted by name. Unused files are in `left_out`. No
-    picture is decoded.
+    A row's id is its path relative to the folder (or to the manifest's folder), or its number from
+    1 for an example in memory; a class is named by its folder or label in NFC, and classes are
+    sorted by name. Unused files are in `left_out`. No picture is decoded.
 
     target: kind of target of a manifest; "" is the first kind whose columns the manifest has,
     classes before others.
 
     Raises DataError if the path does not exist, has no example, or is an incomplete manifest;
     UnknownName for an unknown kind of target; MissingPackage for Parquet without pyarrow.
+
+    >>> pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    >>> read((pixels, ["cat", "dog"])).classes
+    ('cat', 'dog')
     """
+    if isinstance(source, Dataset):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        kind = input or USUAL
+        records = _records(source, kind, TARGETS[target] if target else ClassTarget)
+        return replace(readers.read_records(records, "the rows", kind, target), input=kind)
     path = Path(source)
     if path.is_dir():
         return replace(_folder(path, input or USUAL), input=input or USUAL)
@@ -44,6 +65,36 @@ def read(source: Path | str, target: str = "", *, input: Input[Any] | None = Non
         raise DataError(f"{display(path)} is a file and no manifest. {readers.LAYOUT}")
     kind = input or _input_of(path)
     return replace(readers.read_manifest(path, kind, target), input=kind)
+
+
+def _records(source: Any, kind: Input[Any], target: type[Target]) -> list[Cells]:
+    """Return rows by column from a data frame, from pairs or from a pair of arrays."""
+    for rows_of in (("to_dict", "records"), ("to_dicts",), ("to_pylist",)):  # pandas, Polars, Arrow
+        if hasattr(source, "columns") and hasattr(source, rows_of[0]):
+            return list(getattr(source, rows_of[0])(*rows_of[1:]))
+    if isinstance(source, tuple) and len(source) == 2 and _is_column(source[1]):
+        examples, labels = source
+        if len(examples) != len(labels):
+            raise DataError(
+                f"Every example needs a label; got {len(examples)} examples and {len(labels)} "
+                f"labels."
+            )
+        source = list(zip(examples, labels, strict=True))
+    if not isinstance(source, list | tuple) or not all(_is_pair(row) for row in source):
+        raise DataError(
+            f"Data is a path, a data frame, a list of pairs (example, label), or a pair of arrays "
+            f"(examples, labels); got a {type(source).__name__}."
+        )
+    return [{kind.column: example, target.reads[0]: label} for example, label in source]
+
+
+def _is_column(values: Any) -> bool:
+    """Whether values are the labels of many examples, and not one label."""
+    return hasattr(values, "__len__") and not isinstance(values, str | bytes)
+
+
+def _is_pair(row: Any) -> bool:
+    return isinstance(row, list | tuple) and len(row) == 2
 
 
 def _folder(path: Path, input: Input[Any]) -> Dataset:
@@ -59,14 +110,20 @@ def _input_of(manifest: Path) -> Input[Any]:
     return USUAL if PATH in found else next((columns[c]() for c in columns if c in found), USUAL)
 
 
-def find(
-    paths: Sequence[Path], *, input: Input[Any] = USUAL
-) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """Return files, and the examples in folders, as rows of one class "?"; and what was left out.
+def find(examples: Any, *, input: Input[Any] = USUAL) -> tuple[Dataset, tuple[LeftOut, ...]]:
+    """Return examples to predict as rows of one class "?", and what was left out.
 
-    A path given twice is one row. Raises DataError if there is no row.
+    examples: a path, an example in memory (a PIL image, an array), or a list of them; of a folder,
+    the examples in it. An array of one more axis than an example holds several. A path given twice
+    is one row. Raises DataError if there is no row.
     """
-    return finding.find(paths, input)
+    given = examples
+    if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence | np.ndarray):
+        given = [given]
+    elif isinstance(given, np.ndarray) and given.ndim < 4:
+        given = [given]
+    rows = [Path(row) if isinstance(row, str | os.PathLike) else row for row in given]
+    return finding.find(rows, input)
 
 
 def survey(

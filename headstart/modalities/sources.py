@@ -65,8 +65,18 @@ def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
         raise MissingPackage(str(error.name), purpose=f"Loading {name}", extra="train") from error
 
 
-def list_backbones(pattern: str = "") -> Iterator[Listing]:
-    """Yield all sources; with a pattern such as "timm:*vit*", the matching names of that source."""
+def list_backbones(pattern: str = "") -> tuple[Listing, ...]:
+    """Return all sources; with a pattern such as "timm:*vit*", the matching names of that source.
+
+    A listing has `name`, `size`, `dim`, `parameters`, `licence`, and `where` its weights are.
+
+    >>> [line.name for line in list_backbones("scratch:*")]
+    ['scratch:cnn']
+    """
+    return tuple(_listings(pattern))
+
+
+def _listings(pattern: str) -> Iterator[Listing]:
     for name in SOURCES.names():
         overview = _OVERVIEWS.get(name)
         if not overview:

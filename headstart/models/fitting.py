@@ -52,7 +52,7 @@ def fit(
     start: str | Backbone | Model | FitResult,
     data: Splits,
     *,
-    augment: ViewSpec | None = None,
+    views: ViewSpec | None = None,
     store: Store | None = USUAL,
     runtime: Runtime | None = None,
     listener: Listener | None = None,
@@ -60,10 +60,10 @@ def fit(
     """Fit a model on `data.train`, choosing everything on `data.val`; `data.test` is not used.
 
     start: a backbone or its name for a TwoPhaseSpec or FeatureExtraction, a fitted model for a
-    FineTune. augment: replaces the views of the spec. Raises SpecError for the wrong kind of start,
+    FineTune. views: replaces the views of the spec. Raises SpecError for the wrong kind of start,
     DataError for a class named "unknown" or "?".
 
-    >>> fitted = hs.fit(hs.TwoPhaseSpec(), "timm:resnet50", hs.split(data))  # doctest: +SKIP
+    >>> fitted = fit(TwoPhaseSpec(), "timm:resnet50", split(data))  # doctest: +SKIP
     >>> fitted.chosen, fitted.predict(new)  # doctest: +SKIP
     """
     data.train.target.check_names()
@@ -71,13 +71,13 @@ def fit(
     context = RunContext(store, (runtime or Runtime()).resolved(), listener or Listener())
     with torch_threads(context.runtime.threads):
         if isinstance(spec, FineTune):
-            return _fit_second(spec, _model_of(start), data, augment or NoChange(), context)
+            return _fit_second(spec, _model_of(start), data, views or NoChange(), context)
         if isinstance(start, Model | FitResult):
             raise SpecError(
                 f"{type(spec).__name__} starts from a backbone; give fit() model.backbone."
             )
         whole = spec if isinstance(spec, TwoPhaseSpec) else TwoPhaseSpec(spec, None)
-        whole = whole if augment is None else replace(whole, views=augment)
+        whole = whole if views is None else replace(whole, views=views)
         backbone = load_backbone(start) if isinstance(start, str) else start
         return two_phases(whole, backbone, data, context).result
 

@@ -1,11 +1,14 @@
 """A model: a backbone with a head, and its predictions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
+from headstart.backbones.inputs import Input
 from headstart.base.errors import Mismatch
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
@@ -14,15 +17,20 @@ from headstart.data.dataset import Dataset, LeftOut
 from headstart.features.extract import FeatureTable, extract
 from headstart.heads.head import Floats, Head
 from headstart.heads.specs import HEAD_LR
+from headstart.modalities.reading import find
 from headstart.models.limits import Limits
 from headstart.targets.classes import class_names
 from headstart.targets.predictions import Predictions
 from headstart.targets.target import Outputs, Target
 
+FEW = 6  # classes that a model's text names
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """target: what is predicted, with facts of the training rows such as the most frequent
+    """A backbone with a head, which predicts.
+
+    target: what is predicted, with facts of the training rows such as the most frequent
     class. limits: from `with_limits`. head_lr, epochs: learning rate and number of epochs of its
     head, for later fine-tuning; bundles do not save them."""
 
@@ -51,17 +59,39 @@ class Model:
                 f"{self.backbone.card.dim} features."
             )
 
+    def __repr__(self) -> str:
+        what = ", ".join(self.classes[:FEW]) + (", …" if len(self.classes) > FEW else "")
+        return f"Model({self.backbone.card.name}, {self.head.kind}: {what or self.target.kind})"
+
     def predict(
         self,
-        data: Dataset,
+        data: Any,
         *,
         store: Store | None = USUAL,
         runtime: Runtime | None = None,
         listener: Listener | None = None,
     ) -> Predictions:
-        """Predict every readable row; with `store=None` no features are cached."""
-        table = extract(self.backbone, data, store=store, runtime=runtime, listener=listener)
-        return self.predict_table(table)
+        """Predict every readable example; with `store=None` no features are cached.
+
+        data: a Dataset, a path, a folder, an example in memory (such as a PIL image or an array
+        (H, W, 3) uint8), or a list of them. `left_out` of the result names what can't be read;
+        `doubts` say why a row is unknown. Raises DataError if there is nothing to predict.
+
+        >>> model.predict("new/").to_frame()  # doctest: +SKIP
+        """
+        rows, left_out = _examples(data, self.backbone.card.input)
+        table = extract(self.backbone, rows, store=store, runtime=runtime, listener=listener)
+        found = self.predict_table(table)
+        lost = (*left_out, *table.left_out)
+        return replace(found, doubts=self.doubts(found, table), left_out=lost)
+
+    def logits(self, data: Any, **how: Any) -> NDArray[np.float64]:
+        """Return (N, C), the head's output before softmax or scaling, for every readable example.
+
+        data, how: as for `predict`.
+        """
+        rows, _ = _examples(data, self.backbone.card.input)
+        return self.head.raw(extract(self.backbone, rows, **{"store": USUAL, **how}).x)
 
     def predict_table(self, table: FeatureTable) -> Predictions:
         """Answers for rows of features; a label that the target does not know is unknown."""
@@ -86,6 +116,11 @@ class Model:
     def doubts(self, said: Predictions, table: FeatureTable) -> tuple[str, ...]:
         """Return why each row of `predict_table(table)` is not answered, or "" if it is."""
         return self.limits.doubts(self.target, said.outputs, table.x)
+
+
+def _examples(data: Any, input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
+    """Return a dataset as it is, and other examples as rows without labels."""
+    return (data, ()) if isinstance(data, Dataset) else find(data, input=input)
 
 
 def classify(

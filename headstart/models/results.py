@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from headstart.data.dataset import Dataset
+from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
 from headstart.models.model import Model
 from headstart.targets.predictions import Predictions
-from headstart.training.history import Count, Epoch
+from headstart.training.history import Count, Epoch, History
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,8 @@ class FitResult:
     """A fitted model, and how it was fitted.
 
     chosen: settings chosen on validation. path: all settings tried. history: one line per epoch.
-    count: the number of trained parameters.
+    count: the number of trained parameters. splits: the data that it was fitted and chosen on, with
+    the test rows, which it has not seen.
     """
 
     model: Model
@@ -25,8 +26,16 @@ class FitResult:
     path: tuple[dict[str, Any], ...]
     history: tuple[Epoch, ...]
     count: Count
+    splits: Splits | None = None
 
-    def predict(self, data: Dataset, **how: Any) -> Predictions:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "history", History(self.history))
+
+    def __repr__(self) -> str:
+        trained = f"{self.count.trainable.parameters:,} trained"
+        return f"FitResult({self.model!r}, {self.history!r}, {trained})"
+
+    def predict(self, data: Any, **how: Any) -> Predictions:
         """Predict every readable row; see `Model.predict`."""
         return self.model.predict(data, **how)
 

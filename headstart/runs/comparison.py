@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headstart.base.errors import DataError, SpecError
-from headstart.evaluation.comparison import Comparison, compare_predictions
-from headstart.runs.folder import refuse_other_examples
+from headstart.data.dataset import LeftOut
+from headstart.evaluation.comparison import Comparisons, compare_predictions
+from headstart.runs.folder import MARKER, refuse_other_examples
 from headstart.targets.predictions import Predictions, read_predictions
 
 
-def compare_runs(runs: Sequence[Path]) -> tuple[Comparison, ...]:
+def compare_runs(runs: Sequence[Path]) -> Comparisons:
     """Evaluate each run on its test rows and compare all others with the first.
 
     runs: folders with a predictions.csv, or paths of such files; rows are matched by path. Raises
@@ -22,6 +23,19 @@ def compare_runs(runs: Sequence[Path]) -> tuple[Comparison, ...]:
         refuse_other_examples(Path(runs[0]), Path(run))
     read = [_read(Path(run)) for run in runs]
     return compare_predictions([str(run) for run in runs], read)
+
+
+def finished_runs(folders: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
+    """Separate the runs from other folders, which a pattern like `runs/*` includes."""
+    kept, left_out = list[Path](), list[LeftOut]()
+    for run in folders:
+        unfinished = (run / MARKER).exists()
+        if run.is_dir() and (unfinished or not (run / "predictions.csv").exists()):
+            why = "the run is not finished" if unfinished else "holds no run"
+            left_out.append(LeftOut(str(run), why))
+        else:
+            kept.append(run)
+    return kept, left_out
 
 
 def _read(run: Path) -> Predictions:

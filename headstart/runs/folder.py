@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +294,9 @@ def refuse_other_examples(one: Path, other: Path) -> None:
             f"Runs are compared on the same pictures, but {one} and {other} had different ones "
             f"called {differ[0]!r}{more}. Train them with the same data."
         )
+
+
+def free_folder(path: Path) -> Path:
+    """Return `path`, or the first of path-2, path-3, … that does not exist."""
+    names = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in count(1))
+    return next(name for name in names if not name.exists())

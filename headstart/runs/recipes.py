@@ -6,11 +6,21 @@ from headstart.base.errors import UnknownName
 from headstart.data.splits import SplitPlan
 from headstart.heads.specs import LinearSpec, MlpSpec
 from headstart.modalities.images.augment import Augment
-from headstart.models.specs import SCRATCH, FeatureExtraction
+from headstart.models.specs import SCRATCH, FeatureExtraction, FineTune
 from headstart.runs.job import Job
 
 # Validation is 20 % of the rows outside the test part, as in the tutorials without a test part.
 USUAL_SPLIT = SplitPlan(val=0.16, test=0.2)
+
+
+CELLS = "the built-in solar cells"  # the recorded source of the demo's data
+DEMO = Job(
+    source=CELLS,
+    data_licence="CC BY-NC-SA 4.0",
+    recipe=FeatureExtraction(fit="squash"),
+    finetune=FineTune(epochs=5, lr=2e-4),
+    augment=Augment(flip="both", quarter_turns=True, views=4),  # a cell has no upside
+)
 
 
 @dataclass(frozen=True)
@@ -22,8 +32,12 @@ class Named:
     job: Job
 
 
-def recipe(name: str) -> Named:
-    """Return the recipe of that name; raises UnknownName with the nearest name."""
+def get_recipe(name: str) -> Named:
+    """Return the recipe of that name; raises UnknownName with the nearest name.
+
+    >>> get_recipe("vgg16-frozen").job.backbone
+    'keras:VGG16@32'
+    """
     if name not in RECIPES:
         raise UnknownName("recipe", name, RECIPES)
     return RECIPES[name]
@@ -106,3 +120,12 @@ _LISTED = (
     ),
 )
 RECIPES = {named.name: named for named in _LISTED}
+
+
+def list_recipes() -> tuple[Named, ...]:
+    """Return the named recipes, each with its `name`, what it `does`, and its settings, `job`.
+
+    >>> [recipe.name for recipe in list_recipes()][:2]
+    ['default', 'vgg16-frozen']
+    """
+    return tuple(RECIPES.values())

@@ -15,6 +15,7 @@ from headstart.backbones.inputs import check_kind
 from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import Diverged, SpecError
 from headstart.base.listener import Listener
+from headstart.base.notebook import html_table
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
 from headstart.base.values import Settings
 from headstart.data.checks import Checks, check, good_rows
@@ -64,14 +65,14 @@ from headstart.runs.stages import (
     with_cut,
 )
 from headstart.targets.predictions import Predictions, write_csv
-from headstart.training.history import Count
+from headstart.training.history import Count, History, read_history
 
 Sources = Mapping[str, Path | CheckedFile]  # of rows, by their ids
 
 USUAL_L2 = 0.03  # of the heads fitted for insights if the trained head is not logistic
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A finished run. kept: the saved candidate: head, finetune or scratch. candidates: their
     evaluations on validation. counts: their numbers of parameters. gain: accuracy of the kept
@@ -90,6 +91,28 @@ class Run:
     baselines: dict[str, Evaluation]
     timings: Timings
     left_out: tuple[LeftOut, ...]
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.kept}: {self.evaluation.main} on test)"
+
+    def _repr_html_(self) -> str:
+        page = self.folder / "report.html"
+        return html_table([(repr(self), str(page))]) + self.evaluation._repr_html_()
+
+    @property
+    def model(self) -> Model:
+        """The kept model."""
+        return self.fitted.model
+
+    @property
+    def history(self) -> History:
+        """The epochs of all phases in turn."""
+        return History(read_history(self.folder / "history.csv"))
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The evaluation of the kept model on the test rows."""
+        return self.evaluations["test"]
 
 
 @dataclass(frozen=True, eq=False)

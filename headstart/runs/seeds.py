@@ -50,7 +50,7 @@ class Spread(Record):
     log_loss: Moments | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SeedRun:
     """A finished run of one seed. trained: False for a run that was finished before."""
 
@@ -59,6 +59,9 @@ class SeedRun:
     test: Evaluation
     trained: bool
     left_out: tuple[LeftOut, ...]
+
+    def __repr__(self) -> str:
+        return f"SeedRun({str(self.folder)!r}: {self.test.main} on test)"
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from headstart.base.atomic import write_text
 from headstart.base.cells import NOT_UTF8, as_text, defused, restored
 from headstart.base.display import display
 from headstart.base.errors import DataError, Mismatch
+from headstart.base.notebook import data_frame, html_table
 from headstart.base.tables import csv_lines, unreadable_text
 from headstart.targets.classes import (
     SCORE,
@@ -27,22 +30,29 @@ from headstart.targets.classes import (
 )
 from headstart.targets.target import Array, Labels, Outputs, Target
 
+FEW = 6  # answers that the text of predictions names
+MOST = 20  # rows that a notebook shows
 COLUMNS = ["path", "label", "predicted"]
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Predictions:
     """Row i holds the answers for the example `ids[i]` with the label `labels[i]`.
 
     outputs: the answers by name, first axis N; see the target. For classes the constructor also
     takes scores (N, C), class names as `target`, and `answers` (N,) where the answer is not always
     the class of the highest score. Raises Mismatch if shapes or types do not agree.
+
+    doubts: why the model does not answer a row, "" if it does; () for a model without limits.
+    left_out: what could not be read and has no row, with `path` and `reason`.
     """
 
     ids: tuple[str, ...]
     outputs: Outputs
     labels: Labels
     target: Target
+    doubts: tuple[str, ...]
+    left_out: tuple[Any, ...]
 
     def __init__(
         self,
@@ -51,10 +61,14 @@ class Predictions:
         labels: Labels,
         target: Target | tuple[str, ...],
         answers: Array | None = None,
+        *,
+        doubts: tuple[str, ...] = (),
+        left_out: tuple[Any, ...] = (),
     ) -> None:
         named = {"scores": outputs} if isinstance(outputs, np.ndarray) else dict(outputs)
         named |= {} if answers is None else {"answers": answers}
         fields = {"ids": ids, "outputs": named, "labels": labels, "target": as_target(target)}
+        fields |= {"doubts": doubts, "left_out": left_out}
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         if {len(ids)} != {len(labels), *map(len, named.values())}:
@@ -73,12 +87,49 @@ class Predictions:
         """(N,) whether the label is known."""
         return self.target.known(self.labels)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The answer of each row as text: a class, or "unknown" if the model doubts it."""
+        columns = self.target.columns(self.outputs)
+        answers = map(str, columns[next(iter(columns))].tolist())
+        doubts = self.doubts or ("",) * len(self)
+        return tuple("unknown" if d else a for a, d in zip(answers, doubts, strict=True))
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame: path, the answer, its score and reason, and all columns."""
+        columns = dict(self.target.columns(self.outputs))
+        frame: dict[str, Any] = {"path": self.ids, next(iter(columns)): self.names}
+        if self.classes and self.scored:
+            frame["score"] = self.scores.max(axis=1)
+        if any(self.doubts):
+            frame["reason"] = self.doubts
+        if self.known.any():
+            frame["label"] = self.target.decode(self.labels)
+        return data_frame(frame | {n: v for n, v in columns.items() if n not in frame})
+
+    def __repr__(self) -> str:
+        counts = Counter(self.names).most_common(FEW)
+        more = ", …" if len(set(self.names)) > FEW else ""
+        lost = f"; {len(self.left_out):,} left out" if self.left_out else ""
+        shown = ", ".join(f"{name} {n:,}" for name, n in counts)
+        return f"Predictions({len(self):,} rows: {shown}{more}{lost})"
+
+    def _repr_html_(self) -> str:
+        scores = self.scores.max(axis=1) if self.classes and self.scored else ()
+        shown = [f"{score:.3f}" for score in scores] or [""] * len(self)
+        rows = list(zip(self.ids, self.names, shown, strict=True))
+        lost = [(str(item.path), "left out", str(item.reason)) for item in self.left_out]
+        more = [(f"… {len(rows) - MOST:,} more", "", "")] if len(rows) > MOST else []
+        return html_table([*rows[:MOST], *more, *lost[:MOST]], ("path", "predicted", "score"))
+
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Predictions":
         """Return the predictions of these rows, in this order."""
         picked = np.asarray(rows, dtype=np.int64)
         ids = tuple(self.ids[i] for i in picked)
         outputs = {name: values[picked] for name, values in self.outputs.items()}
-        return Predictions(ids, outputs, self.labels[picked], self.target)
+        doubts = tuple(self.doubts[i] for i in picked) if self.doubts else ()
+        labels = self.labels[picked]
+        return Predictions(ids, outputs, labels, self.target, doubts=doubts, left_out=self.left_out)
 
     # ------------------------------------------------------------ of classes
     @property

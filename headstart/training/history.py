@@ -4,9 +4,13 @@ Imports no PyTorch, because reports read them too.
 """
 
 import csv
+from collections import Counter
 from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+from headstart.base.notebook import data_frame, html_curves
 from headstart.base.values import Record
 
 
@@ -51,6 +55,31 @@ class Count(Record):
     trainable: ParameterCount
 
 
+class History(tuple[Epoch, ...]):
+    """The epochs of all phases in turn; a notebook shows their curves."""
+
+    def __repr__(self) -> str:
+        count = Counter(line.phase for line in self)
+        return f"History({', '.join(f'{phase} {n}' for phase, n in count.items())})"
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with the columns of history.csv."""
+        return data_frame({name: [getattr(line, name) for line in self] for name in HISTORY})
+
+    def _repr_html_(self) -> str:
+        charts = list[str]()
+        for phase, figure in product(dict.fromkeys(line.phase for line in self), SHOWN):
+            lines = [line for line in self if line.phase == phase]
+            curves = {
+                name: values
+                for name in (f"train_{figure}", f"val_{figure}")
+                if (values := [v for line in lines if (v := getattr(line, name)) is not None])
+            }
+            charts.append(html_curves(f"{phase}, {figure}", curves))
+        return "".join(charts)
+
+
+SHOWN = ("loss", "accuracy")  # charts of each phase
 HISTORY = tuple(f.name for f in fields(Epoch))
 MEASURED = HISTORY[2:-1]  # columns that may be empty
 

@@ -4,7 +4,6 @@ torchvision makes the changes, on Pillow images: for pictures this small, thread
 operations cost more than they save (measured), and Pillow gives the same bytes on every machine.
 """
 
-import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from PIL import Image
 from headstart.backbones.inputs import Batch
 from headstart.base.errors import Mismatch, MissingPackage, SpecError
 from headstart.base.values import fingerprint, to_plain
+from headstart.modalities.images.encoding import png as png
 
 VERSION = 1  # raise it when the same square, settings and seed would give another view
 HUE = 0.25  # share of the colour jitter's strength; more makes grass blue
@@ -150,13 +150,6 @@ def view_grid(
         top, left = (i // columns) * step, (i % columns) * step
         grid[top : top + len(cell), left : left + len(cell)] = cell
     return grid
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return the PNG file of a picture (H, W, 3) uint8 RGB."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 @lru_cache(maxsize=32)

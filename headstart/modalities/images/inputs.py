@@ -16,8 +16,10 @@ from PIL import Image
 
 from headstart.backbones.inputs import INPUTS, Batch, Input
 from headstart.base.errors import SpecError
+from headstart.base.notebook import html_image
 from headstart.base.values import fingerprint
 from headstart.modalities.images import decoding, formats
+from headstart.modalities.images.encoding import encoded_picture, png
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,6 +85,15 @@ class ImageInput(Input[decoding.Pixels]):
     def fetch(self, where: Any) -> bytes:
         """Return the bytes of a picture file; the path may name a picture in an archive."""
         return decoding.read_file(Path(where))
+
+    def encode(self, example: Any) -> bytes:
+        """Return a PIL image or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 as a PNG."""
+        return encoded_picture(example)
+
+    def display(self, raw: decoding.Pixels, caption: str, width: int = 160) -> str:
+        small = Image.fromarray(raw)
+        small.thumbnail((2 * width, 2 * width))  # sharp on screens of two dots a pixel
+        return html_image(png(np.asarray(small)), caption, width)
 
     def store_key(self, data: bytes, file: bytes) -> bytes:
         return decoding.store_key(data, file)

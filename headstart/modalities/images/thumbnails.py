@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.backbones.inputs import Encoded
 from headstart.base.errors import HeadstartError
 from headstart.data.content import read_checked
 from headstart.data.dataset import CheckedFile
@@ -91,7 +92,8 @@ class Album:
 
     def _size(self, path: str) -> int:
         try:
-            return CheckedFile.of(self.sources[path]).path.stat().st_size
+            source = CheckedFile.of(self.sources[path]).path
+            return len(source.data) if isinstance(source, Encoded) else source.stat().st_size
         except (KeyError, OSError, ValueError):
             return 0
 

@@ -2,12 +2,20 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
-import headstart as hs
-from headstart.base.errors import DataError
-from headstart.cli.progress import say
+from headstart.base.context import RunContext
+from headstart.base.errors import DataError, Mismatch
+from headstart.base.listener import Listener
+from headstart.data.checks import with_contents
 from headstart.data.content import copies, each_once, two_labels_warning
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.evaluation.evaluation import Evaluation, evaluate
+from headstart.features.extract import extract
+from headstart.modalities.reading import survey
+from headstart.models.model import Model
 from headstart.runs.folder import RecordedRow, RunRecord
+from headstart.targets.predictions import Predictions
 
 NEW, LEFT_OUT = "new", "left out"  # roles of a row in a run, beside its three parts
 WHY = {
@@ -22,12 +30,71 @@ WHY = {
 class JudgedRows:
     """data: the rows to evaluate on. left_out: other rows, with the reason."""
 
-    data: "hs.Dataset"
-    left_out: "tuple[hs.LeftOut, ...]"
+    data: Dataset
+    left_out: tuple[LeftOut, ...]
 
 
-def judged_by(data: "hs.Dataset", record: RunRecord | None, source: str, part: str) -> JudgedRows:
-    """Choose the rows of checked data to evaluate on, and print which they are.
+@dataclass(frozen=True, eq=False)
+class JudgedModel:
+    """A model's evaluation and predictions. left_out: rows that do not count, with the reason."""
+
+    evaluation: Evaluation
+    predictions: Predictions
+    left_out: tuple[LeftOut, ...]
+
+
+def judge(
+    model: Model,
+    record: RunRecord | None,
+    data: Dataset,
+    part: str,
+    source: str,
+    context: RunContext,
+) -> JudgedModel:
+    """Evaluate a model on the rows of `data` that `judged_rows` chooses.
+
+    The arguments are those of `judged_rows`; data that was not checked is surveyed first. Raises
+    DataError if no row can be read, Mismatch if the model has none of the classes of the data.
+    """
+    store, listener = context.store, context.listener
+    if not data.contents:
+        threads, progress = context.runtime.decode_threads, partial(listener.progress, "checks")
+        seen = survey(data, store=store, threads=threads, progress=progress)
+        data = with_contents(data, seen)
+    rows = judged_rows(data, record, source, part, listener)
+    runtime = context.runtime
+    table = extract(model.backbone, rows.data, store=store, runtime=runtime, listener=listener)
+    predictions = model.predict_table(table)
+    strangers = _unknown_classes(predictions, rows.data)
+    if not predictions.known.any():
+        n = len(rows.data)
+        raise DataError(f"There is nothing to judge by: none of {n:,} images can be read.")
+    lost = (*rows.data.left_out, *rows.left_out, *table.left_out, *strangers)
+    evaluation = evaluate(predictions, fitted=model.target)
+    return JudgedModel(evaluation, predictions, lost)
+
+
+def _unknown_classes(predictions: Predictions, data: Dataset) -> list[LeftOut]:
+    """List classes of the data that the model does not have; their rows are not evaluated.
+
+    Raises Mismatch if the model has none of the classes.
+    """
+    if not predictions.classes:
+        return []
+    unknown = {name: n for name, n in data.counts.items() if n and name not in predictions.classes}
+    if unknown and not predictions.known.any():
+        raise Mismatch(
+            f"The model tells {', '.join(predictions.classes)} apart; the data holds none of these "
+            f"but {', '.join(unknown)}. Is it the right model?"
+        )
+    reason = "not a class of this model; {:,} rows are not judged"
+    return [LeftOut(name, reason.format(n)) for name, n in unknown.items()]
+
+
+def judged_rows(
+    data: Dataset, record: RunRecord | None, source: str, part: str, listener: Listener
+) -> JudgedRows:
+    """Choose the rows of checked data to evaluate on, and tell the listener which they are.
 
     record: of the model's run; it identifies pictures by content. source: where the data was read
     from. part: "auto" for the run's test pictures and new ones (from the data's test part, if it
@@ -45,19 +112,18 @@ def judged_by(data: "hs.Dataset", record: RunRecord | None, source: str, part: s
     named = [row for row in refused if not (own and _in_place(data, row, record, roles))]
     rest = data.take(counted)
     judged, again = each_once(rest)
-    _warn(rest, record)
+    _warn(rest, record, listener)
     if not len(judged):
         raise DataError(
             "There must be rows to judge by, but every picture stands under two labels."
         )
-    _tell(judged, [roles[row] for row in counted], len(data), len(again))
+    message = _message(judged, [roles[row] for row in counted], len(data), len(again))
+    listener.stage("judged by", message)
     reasons = (_reason(data.ids[row], known[row], roles[row]) for row in named)
     return JudgedRows(judged, (*reasons, *again))
 
 
-def _known(
-    data: "hs.Dataset", record: RunRecord | None, own: bool
-) -> tuple[RecordedRow | None, ...]:
+def _known(data: Dataset, record: RunRecord | None, own: bool) -> tuple[RecordedRow | None, ...]:
     """Return the run's record of each row: by content, or by name for runs without contents."""
     if record is not None and record.has_contents:
         return record.matched(data)
@@ -72,7 +138,7 @@ def _wanted(part: str) -> set[str]:
     return {"test" if part == "auto" else part, NEW}
 
 
-def _offered(data: "hs.Dataset", roles: list[str], own: bool, part: str) -> list[int]:
+def _offered(data: Dataset, roles: list[str], own: bool, part: str) -> list[int]:
     """Return the rows that are in this part of the data or of the run."""
     parts = data.parts if data.parts and not own else ("",) * len(data)
     if part == "all" or (part == "auto" and "test" not in parts):
@@ -87,7 +153,7 @@ def _offered(data: "hs.Dataset", roles: list[str], own: bool, part: str) -> list
     return [row for row in range(len(data)) if offers(row)]
 
 
-def _in_place(data: "hs.Dataset", row: int, record: RunRecord | None, roles: list[str]) -> bool:
+def _in_place(data: Dataset, row: int, record: RunRecord | None, roles: list[str]) -> bool:
     """Whether the run recorded this row, unchanged, under its name, and it (or a copy) is in a part
     of the run: then its exclusion needs no message."""
     there = record.rows.get(data.ids[row]) if record else None
@@ -97,9 +163,9 @@ def _in_place(data: "hs.Dataset", row: int, record: RunRecord | None, roles: lis
     return before.file in ("", now.file) or before.decoded == now.decoded
 
 
-def _reason(id: str, known: RecordedRow | None, role: str) -> "hs.LeftOut":
+def _reason(id: str, known: RecordedRow | None, role: str) -> LeftOut:
     name = f", as {known.path}" if known and known.path != id else ""
-    return hs.LeftOut(id, WHY[role] + name)
+    return LeftOut(id, WHY[role] + name)
 
 
 def _nothing(roles: list[str], offered: list[int], part: str) -> str:
@@ -116,21 +182,23 @@ def _nothing(roles: list[str], offered: list[int], part: str) -> str:
     )
 
 
-def _warn(data: "hs.Dataset", record: RunRecord | None) -> None:
+def _warn(data: Dataset, record: RunRecord | None, listener: Listener) -> None:
     """Warn of pictures with two labels, and of a run record that is missing or has no contents."""
     if warning := two_labels_warning(data, copies(data)):
-        say("warning", warning)
+        listener.stage("warning", warning)
     if record is None:
-        say("known", "nothing: pictures that a model learned from are known from its run alone")
+        listener.stage(
+            "known", "nothing: pictures that a model learned from are known from its run alone"
+        )
     elif not record.has_contents:
-        say(
+        listener.stage(
             "known",
             "by their names only: the run, of an earlier version, recorded no contents, so "
             "pictures that it learned from are not recognised under other names",
         )
 
 
-def _tell(judged: "hs.Dataset", roles: list[str], rows: int, again: int) -> None:
+def _message(judged: Dataset, roles: list[str], rows: int, again: int) -> str:
     n, counts = len(judged), Counter(roles)
     which = "all rows" if n == rows else f"{n:,} of {rows:,} rows"
     parts = sorted({*judged.parts} - {""})
@@ -140,4 +208,4 @@ def _tell(judged: "hs.Dataset", roles: list[str], rows: int, again: int) -> None
     if learned:
         told += f", {learned:,} of which the model has learned from"
     copied = f"; {again:,} exact copies do not count" if again else ""
-    say("judged by", which + (f" ({told})" if told else "") + copied)
+    return which + (f" ({told})" if told else "") + copied

@@ -1,0 +1,580 @@
+"""The functions of `headstart`: one for each command, under its name.
+
+Every flag of a command is a keyword of its function, with the same default. A function returns a
+value, and writes files only where a folder is named. What exists for pictures alone (`explain`,
+`ideal`, `attack`, `robustness`, `views`) is in `headstart.pixels`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from headstart.backbones.backbone import Backbone
+from headstart.base.context import RunContext
+from headstart.base.errors import DataError, MissingPackage, SpecError
+from headstart.base.listener import Listener
+from headstart.base.notebook import html_table, text_table
+from headstart.base.runtime import Runtime
+from headstart.base.store import USUAL, Store
+from headstart.data.checks import CheckPlan, Checks, good_rows
+from headstart.data.checks import check as check_rows
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.splits import Splits
+from headstart.data.splits import split as split_rows
+from headstart.evaluation.comparison import Comparisons
+from headstart.evaluation.evaluation import Evaluation, OwnMetric, own_metric
+from headstart.evaluation.evaluation import evaluate as evaluate_predictions
+from headstart.evaluation.source_distance import Unlike, unlike
+from headstart.features.extract import FeatureTable
+from headstart.features.extract import extract as extract_rows
+from headstart.modalities.reading import find, read, survey
+from headstart.modalities.sources import DEFAULT_BACKBONE, load_backbone
+from headstart.models import fitting
+from headstart.models.bundle import load_bundle
+from headstart.models.bundle import save as save_bundle
+from headstart.models.fitting_limits import with_limits
+from headstart.models.model import Model
+from headstart.models.model import classify as classify_rows
+from headstart.models.results import FitResult
+from headstart.models.specs import FeatureExtraction
+from headstart.reporting.page import write_report
+from headstart.runs import tracking
+from headstart.runs.comparison import compare_runs, finished_runs
+from headstart.runs.config import read_config
+from headstart.runs.folder import free_folder, read_record
+from headstart.runs.forecast import Forecast, forecast
+from headstart.runs.job import Job
+from headstart.runs.judging import judge
+from headstart.runs.recipes import DEMO, get_recipe
+from headstart.runs.recorded import data_from, recorded_files, source_of
+from headstart.runs.run import Run
+from headstart.runs.run import train as train_job
+from headstart.runs.seeds import SeedRun, train_seeds
+from headstart.runs.settings import check_known, job_with, known_settings, with_settings
+from headstart.targets.predictions import Predictions, read_predictions
+
+Where = str | Path  # a path
+Trained = Where | Model | FitResult | Run  # a path is of a run folder, or of a bundle
+Part = Literal["auto", "train", "val", "test", "all"]
+_OF_RUNS = {"baseline", "checkpoint_s", "resume", "language", "data_licence"}  # not of `fit`
+_ON_CPU = {"threads", "decode_threads"}  # of Runtime: a saved model always runs on the CPU
+
+
+# ------------------------------------------------------------ data
+@dataclass(frozen=True, eq=False, repr=False)
+class DataCheck:
+    """What `check` found: problems of the data, and how far it is from the backbone's source task.
+
+    rows: the readable rows, with the digests of their contents.
+    """
+
+    checks: Checks
+    distance: Unlike | None = None
+
+    @property
+    def rows(self) -> Dataset:
+        return self.checks.dataset
+
+    @property
+    def warning(self) -> str:
+        """What misleads training, as a sentence; "" if nothing was found."""
+        return self.checks.warning
+
+    def __repr__(self) -> str:
+        return text_table([*self.checks.findings.table(), *self._distance()])
+
+    def _repr_html_(self) -> str:
+        return html_table([*self.checks.findings.table(), *self._distance()])
+
+    def _distance(self) -> list[tuple[str, str, str]]:
+        if self.distance is None:
+            return []
+        return [("source task", self.distance.sentence, ""), *self.distance.table()]
+
+
+def check(
+    data: Any,
+    *,
+    backbone: str | Backbone | None = None,
+    weights: Where = "pretrained",
+    store: Store | Where | None = USUAL,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> DataCheck:
+    """Find what is wrong with data before any training: damage, copies, imbalance, odd sizes.
+
+    data: as for `read`. backbone: compare the data with what this network learned on; "none" skips
+    it, None is the default backbone, if it is installed. settings: of CheckPlan and Runtime, such
+    as `max_bad`. Raises the errors that training would raise.
+
+    >>> print(hs.check("photos"))  # doctest: +SKIP
+    """
+    check_known(settings, _names(CheckPlan, Runtime))
+    plan = with_settings(CheckPlan(), settings)
+    context, rows = _context(store, listener, settings), read(data)
+    compared = _compared(backbone, weights)
+    seen, checks = _checked(rows, context)
+    far = None
+    if compared and len(checks.dataset):
+        runtime, told = context.runtime, context.listener
+        far = unlike(compared, checks.dataset, runtime=runtime, listener=told)
+    good_rows(rows, seen, plan)  # raises what training would raise
+    split_rows(checks.dataset, together=checks.exact)
+    _tell_left_out(checks.findings.left_out, context.listener)
+    return DataCheck(checks, far)
+
+
+def _compared(backbone: str | Backbone | None, weights: Where) -> Backbone | None:
+    if isinstance(backbone, Backbone) or backbone == "none":
+        return None if isinstance(backbone, str) else backbone
+    try:
+        return load_backbone(backbone or DEFAULT_BACKBONE, weights=weights)
+    except MissingPackage:
+        if backbone:
+            raise
+        return None
+
+
+def split(
+    data: Any,
+    *,
+    store: Store | Where | None = USUAL,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Splits:
+    """Split data into train, val and test, with no row, copy or group in two of them.
+
+    data: as for `read`. Unreadable rows are left out. settings: of SplitPlan, CheckPlan and
+    Runtime, such as `val=0.2` and `seed=1`. Raises DataError for too few rows of a class.
+
+    >>> parts = hs.split("photos", test=0.25)  # doctest: +SKIP
+    >>> len(parts.train), len(parts.test)  # doctest: +SKIP
+    """
+    job = Job()
+    check_known(settings, _names(job.split, job.checks, job.runtime))
+    return _split(data, job_with(job, settings), _context(store, listener, settings))
+
+
+def _split(data: Any, job: Job, context: RunContext) -> Splits:
+    if isinstance(data, Splits):
+        return data
+    rows = read(data)
+    seen, checks = _checked(rows, context)
+    parts = split_rows(good_rows(rows, seen, job.checks), job.split, together=checks.together)
+    _tell_left_out((*checks.findings.left_out, *parts.left_out), context.listener)
+    return parts
+
+
+def _checked(rows: Dataset, context: RunContext) -> tuple[Any, Checks]:
+    threads, progress = context.runtime.decode_threads, partial(context.listener.progress, "checks")
+    seen = survey(rows, store=context.store, threads=threads, progress=progress)
+    return seen, check_rows(rows, seen, threads=threads)
+
+
+# ------------------------------------------------------------ training
+@overload
+def train(
+    data: Any,
+    out: Where,
+    job: Job | None = None,
+    listener: Listener | None = None,
+    *,
+    recipe: str | None = None,
+    config: Where | None = None,
+    track: str | None = None,
+    **settings: Any,
+) -> Run: ...
+@overload
+def train(data: Any, out: Where, *, seeds: int, **settings: Any) -> tuple[SeedRun, ...]: ...
+@overload
+def train(data: Any, out: Where, *, dry_run: Literal[True], **settings: Any) -> Forecast: ...
+def train(
+    data: Any,
+    out: Where,
+    job: Job | None = None,
+    listener: Listener | None = None,
+    *,
+    recipe: str | None = None,
+    config: Where | None = None,
+    track: str | None = None,
+    seeds: int = 1,
+    dry_run: bool = False,
+    **settings: Any,
+) -> Any:
+    """Train a model on labelled examples, test it, and write a run with its report into `out`.
+
+    data: as for `read`; None is the data of `config`. job: all settings as one value; recipe: a
+    name of `list_recipes`; config: a run's recipe.json. settings change single ones, such as
+    `epochs=5`; they are the flags of `headstart train`. track: "tensorboard" or "mlflow".
+
+    Returns a Run; with `seeds=N`, N of them in folders of their own; with `dry_run=True` what the
+    run would cost, and nothing is written. Raises SpecError if `out` holds a finished run or a
+    setting is wrong, UnknownName for an unknown setting, DataError for unusable data.
+
+    >>> run = hs.train("photos", "runs/flowers", epochs=5)  # doctest: +SKIP
+    >>> run.evaluation.accuracy  # doctest: +SKIP
+    Estimate(0.931 [0.896, 0.955] n=290)
+    """
+    own = _job(settings, recipe, config, job)
+    if isinstance(data, str | Path):
+        own = replace(own, source=source_of(Path(data)))
+    elif data is None and not own.source:
+        raise SpecError("Name the data to train on: a folder, a manifest, a data frame or pairs.")
+    if track:
+        tracking.check_tracker(track)
+    rows = data_from(own.source) if data is None else read(data)
+    out, listener = Path(out), listener or Listener()
+    if dry_run:
+        return forecast(rows, out, own, listener)
+    if seeds != 1:
+        return train_seeds(rows, out, own, seeds, listener)
+    run = train_job(rows, out, own, listener)
+    _tell_left_out(run.left_out, listener)
+    if track:
+        listener.stage("tracked", tracking.track(run.folder, track))
+    return run
+
+
+def fit(
+    data: Any,
+    *,
+    backbone: str | Backbone = DEFAULT_BACKBONE,
+    model: Model | FitResult | None = None,
+    recipe: str | None = None,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> FitResult:
+    """Fit a model in memory, and write nothing: a head, then fine-tuning; the better one is kept.
+
+    data: as for `read`, which is checked and split here, or the Splits of `split`; the test rows,
+    `fitted.splits.test`, are not used. backbone: a name, or a network such as `wrap` gives. model:
+    a fitted model whose layers are fine-tuned further, in place of a backbone. settings: the flags
+    of `headstart train`, such as `strategy="extract"` or `thaw="2"`.
+
+    The limits of the model, by which it answers "unknown", are found on validation. Raises
+    SpecError for a wrong setting, UnknownName for an unknown one, DataError for unusable data.
+
+    >>> fitted = hs.fit("photos", backbone="timm:resnet50", epochs=3)  # doctest: +SKIP
+    >>> fitted.model, fitted.history, fitted.chosen  # doctest: +SKIP
+    >>> hs.evaluate(fitted, fitted.splits.test)  # doctest: +SKIP
+    """
+    if isinstance(backbone, str) and backbone != DEFAULT_BACKBONE:
+        settings["backbone"] = backbone
+    check_known(settings, known_settings(Job()) - _OF_RUNS)
+    job = _job(settings, recipe)
+    context = RunContext(job.store, job.runtime.resolved(), listener or Listener())
+    splits = _split(data, job, context)
+    if model is not None:
+        result = fitting.fit(job.finetune, model, splits, **_how(job, context))
+    else:
+        network = backbone if isinstance(backbone, Backbone) else _network(job)
+        if job.strategy == "scratch":
+            network = job.recipe.prepared(network)
+            result = fitting.from_scratch(job.spec, network, splits, context)
+        else:
+            result = fitting.fit(job.spec, network, splits, **_how(job, context))
+    own: dict[str, Any] = {"store": job.store, "runtime": job.runtime}
+    return replace(result, model=with_limits(result.model, splits, job.trust, **own), splits=splits)
+
+
+def _network(job: Job) -> Backbone:
+    untrained = job.strategy == "scratch" and job.weights == "pretrained"
+    return load_backbone(job.backbone, weights="random" if untrained else job.weights)
+
+
+def _how(job: Job, context: RunContext) -> dict[str, Any]:
+    listener, views = context.listener, job.spec.views
+    return {"views": views, "store": job.store, "runtime": job.runtime, "listener": listener}
+
+
+def _job(
+    settings: dict[str, Any],
+    recipe: str | None = None,
+    config: Where | None = None,
+    job: Job | None = None,
+) -> Job:
+    """Return the job of a recipe, a file or a value, with the given settings."""
+    if sum(given is not None for given in (recipe, config, job)) > 1:
+        raise SpecError(
+            "recipe, config and job all say what to start from: give one of them, and settings."
+        )
+    if config is not None:
+        job = read_config(Path(config))
+    job = job or get_recipe(recipe or "default").job
+    if "head" in settings:  # its own settings are known then
+        job = replace(job, recipe=with_settings(job.recipe, {"head": settings["head"]}))
+    check_known(settings, known_settings(job))
+    if "store" in settings:
+        settings = settings | {"store": _store(settings["store"])}
+    return job_with(job, settings)
+
+
+def demo(
+    out: Where | None = None,
+    *,
+    store: Store | Where | None = USUAL,
+    listener: Listener | None = None,
+) -> Run:
+    """Train on the built-in example, 2,624 photographs of solar cells, in a few minutes.
+
+    out: the run's folder; None is runs/demo, or the first free of runs/demo-2, …. Raises
+    MissingPackage if the example's package is not installed.
+
+    >>> hs.demo().evaluation.accuracy  # doctest: +SKIP
+    """
+    folder = free_folder(Path("runs/demo")) if out is None else Path(out)
+    job = replace(DEMO, store=_store(store))
+    return train_job(data_from(job.source), folder, job, listener)
+
+
+# ------------------------------------------------------------ models and their answers
+def load(path: Where, *, module: Any = None) -> Model:
+    """Load the model of a run folder or of a bundle; predicting with it needs no PyTorch.
+
+    module: the network that `wrap` was given, with any weights: then the model can be explained and
+    fine-tuned again. Raises BundleError for a folder that is incomplete or was altered.
+
+    >>> hs.load("runs/flowers").predict("new/").to_frame()  # doctest: +SKIP
+    """
+    folder = Path(path)
+    bundle = folder / "model" if (folder / "model").is_dir() else folder
+    return load_bundle(bundle, module=module).model
+
+
+def save(model: Trained, folder: Where) -> Path:
+    """Save a model as a bundle, a new folder that predicts without PyTorch; returns the folder.
+
+    Raises FileExistsError if `folder` exists, BundleError if the bundle could not be loaded again.
+
+    >>> hs.save(fitted, "bundle")  # doctest: +SKIP
+    """
+    return save_bundle(_model(model), folder).folder
+
+
+def predict(
+    model: Trained,
+    examples: Any,
+    *,
+    store: Store | Where | None = None,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Predictions:
+    """Predict examples: a path, a folder, a picture in memory, a Dataset, or a list of them.
+
+    What can't be read is in `left_out`; why a row is unknown, in `doubts`. settings: `threads` and
+    `decode_threads`. Raises DataError if there is nothing to predict.
+
+    >>> hs.predict("runs/flowers", "new/").to_frame()  # doctest: +SKIP
+    """
+    check_known(settings, _ON_CPU)
+    context = _context(store, listener, settings)
+    own, runtime = _model(model), context.runtime
+    return own.predict(examples, store=context.store, runtime=runtime, listener=context.listener)
+
+
+def classify(
+    examples: Any,
+    *,
+    backbone: str | Backbone = DEFAULT_BACKBONE,
+    weights: Where = "pretrained",
+    **settings: Any,
+) -> Predictions:
+    """Predict examples with a pretrained network as it is, in the classes that it learned.
+
+    examples: as for `predict`. settings: of Runtime, such as `threads`. Raises SpecError for a
+    network without its own head.
+
+    >>> hs.classify("photo.jpg").names  # doctest: +SKIP
+    ('tabby, tabby cat',)
+    """
+    check_known(settings, _names(Runtime))
+    runtime = with_settings(Runtime(), settings)
+    network = load_backbone(backbone, weights=weights) if isinstance(backbone, str) else backbone
+    rows, left_out = _unlabelled(examples, network)
+    predictions, unreadable = classify_rows(network, rows, runtime=runtime)
+    return replace(predictions, left_out=(*left_out, *unreadable))
+
+
+def extract(
+    data: Any,
+    *,
+    backbone: str | Backbone = DEFAULT_BACKBONE,
+    weights: Where = "pretrained",
+    store: Store | Where | None = USUAL,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> FeatureTable:
+    """Return the features of examples by a pretrained network: `ids`, `x` (N, D) float32, `y`.
+
+    data: as for `read`, or examples without labels, as for `predict`. Features are kept in the
+    store, so that each is computed once. settings: `size`, `fit` and `draft` of FeatureExtraction,
+    and those of Runtime.
+
+    >>> x = hs.extract("photos", backbone=hs.wrap(net, size=128)).x  # doctest: +SKIP
+    """
+    check_known(settings, {"size", "fit", "draft"} | _names(Runtime))
+    context = _context(store, listener, settings)
+    network = load_backbone(backbone, weights=weights) if isinstance(backbone, str) else backbone
+    network = with_settings(FeatureExtraction(), settings).prepared(network)
+    table = extract_rows(
+        network,
+        _rows(data, network),
+        store=context.store,
+        runtime=context.runtime,
+        listener=context.listener,
+    )
+    _tell_left_out(table.left_out, context.listener)
+    return table
+
+
+def _rows(data: Any, network: Backbone) -> Dataset:
+    """Read labelled data; data without labels becomes rows of one class."""
+    try:
+        return read(data)
+    except DataError:
+        try:
+            return find(data, input=network.card.input)[0]
+        except DataError:
+            pass
+        raise
+
+
+def _unlabelled(examples: Any, network: Backbone) -> tuple[Dataset, tuple[LeftOut, ...]]:
+    if isinstance(examples, Dataset):
+        return examples, ()
+    return find(examples, input=network.card.input)
+
+
+# ------------------------------------------------------------ judging
+def evaluate(
+    model: Trained | Predictions,
+    data: Any = None,
+    *,
+    part: Part = "auto",
+    metrics: Sequence[OwnMetric] = (),
+    store: Store | Where | None = USUAL,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Evaluation:
+    """Measure a model on labelled data, or predictions: each metric with its 95 % interval.
+
+    model: a path of a run or bundle, a model, or predictions (a value, or a CSV file), which know
+    their labels: then there is no `data`. part: "auto" takes the test rows, and never a row that
+    the run learned from. metrics: functions of labels and answers, each (N,), as in
+    `sklearn.metrics`; their values are attributes under the functions' names. settings: `threads`
+    and `decode_threads`. Raises DataError if no row is left to judge by.
+
+    >>> hs.evaluate("runs/flowers", "photos").accuracy  # doctest: +SKIP
+    Estimate(0.931 [0.896, 0.955] n=290)
+    """
+    check_known(settings, _ON_CPU)
+    context = _context(store, listener, settings)
+    predictions = _given_predictions(model, data)
+    if predictions is not None:
+        evaluation = evaluate_predictions(predictions)
+    else:
+        assert not isinstance(model, Predictions)
+        run = Path(model) if isinstance(model, str | Path) else _folder(model)
+        source = source_of(Path(data)) if isinstance(data, str | Path) else ""
+        record = read_record(run) if run else None
+        judged = judge(_model(model), record, read(data), part, source, context)
+        predictions, evaluation = judged.predictions, judged.evaluation
+        _tell_left_out(judged.left_out, context.listener)
+    own = {metric.__name__: own_metric(metric, predictions) for metric in metrics}
+    return replace(evaluation, own=own)
+
+
+def _given_predictions(model: Trained | Predictions, data: Any) -> Predictions | None:
+    """Return predictions, also from a file; None for a model, which needs data."""
+    if isinstance(model, str | Path) and Path(model).is_file():
+        model = read_predictions(Path(model))
+    if isinstance(model, Predictions):
+        if data is not None:
+            raise SpecError("Predictions know their labels: evaluate them without data.")
+        if not model.known.any():
+            raise DataError("There is nothing to judge by: no row of the predictions has a label.")
+        return model
+    if data is None:
+        raise SpecError("A model is judged on labelled data: evaluate(model, data).")
+    return None
+
+
+def _folder(model: Model | FitResult | Run) -> Path | None:
+    return model.folder if isinstance(model, Run) else None
+
+
+def compare(*runs: Where, listener: Listener | None = None) -> Comparisons:
+    """Compare finished runs, or files of predictions, with the first, on the same test rows.
+
+    Folders without a finished run are left out, and told to the listener. Raises SpecError for
+    fewer than two runs, Mismatch if their rows, labels or classes differ.
+
+    >>> hs.compare("runs/a", "runs/b")  # doctest: +SKIP
+    """
+    kept, left_out = finished_runs([Path(run) for run in runs])
+    _tell_left_out(left_out, listener or Listener())
+    return compare_runs(kept)
+
+
+def report(
+    run: Where | Run,
+    *,
+    data: Where | None = None,
+    language: str | None = None,
+    listener: Listener | None = None,
+) -> Path:
+    """Write RUN/report.html again, the page that shows all of a run; returns its path.
+
+    data: where the run's examples are now. language: "en" or "ru"; None is the run's own. Raises
+    DataError if there is no such run.
+
+    >>> hs.report("runs/flowers", language="ru")  # doctest: +SKIP
+    """
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    if not folder.exists():
+        raise DataError(f"There is no run {folder}. Check the path.")
+    files = recorded_files(folder, None if data is None else Path(data), listener)
+    return write_report(folder, files, language)
+
+
+def track(run: Where | Run, where: str) -> str:
+    """Write a finished run's curves, metrics and settings to a tracker; returns their place.
+
+    where: "tensorboard" (a new folder RUN/tensorboard) or "mlflow", which is set up by its own
+    variables, such as MLFLOW_TRACKING_URI. Raises UnknownName for another tracker, DataError if
+    the run is not finished.
+
+    >>> hs.track("runs/flowers", "tensorboard")  # doctest: +SKIP
+    """
+    return tracking.track(run.folder if isinstance(run, Run) else Path(run), where)
+
+
+# ------------------------------------------------------------ helpers
+def _model(model: Trained) -> Model:
+    if isinstance(model, str | Path):
+        return load(model)
+    return model if isinstance(model, Model) else model.model
+
+
+def _store(store: Store | Where | None) -> Any:
+    return Store(Path(store)) if isinstance(store, str | Path) else store
+
+
+def _context(
+    store: Store | Where | None, listener: Listener | None, settings: dict[str, Any]
+) -> RunContext:
+    """Return the context with the settings of Runtime among `settings`."""
+    runtime = with_settings(Runtime(), settings).resolved()
+    return RunContext(_store(store), runtime, listener or Listener())
+
+
+def _names(*specs: Any) -> set[str]:
+    return {f.name for spec in specs for f in fields(spec)}
+
+
+def _tell_left_out(left_out: Iterable[LeftOut], listener: Listener) -> None:
+    for item in left_out:
+        if not item.expected:
+            listener.stage("left out", f"{item.path}: {item.reason}")

@@ -1,0 +1,51 @@
+"""The data of a finished run, found again where the run recorded it."""
+
+import os
+from pathlib import Path
+
+from headstart.base.errors import HeadstartError, SpecError
+from headstart.base.listener import Listener
+from headstart.data.dataset import CheckedFile, Dataset
+from headstart.modalities.images.examples import solar_cells
+from headstart.modalities.reading import read
+from headstart.runs.folder import recorded_contents, recorded_source
+from headstart.runs.recipes import CELLS
+
+
+def source_of(data: Path) -> str:
+    """Return the resolved path of the data as a run records it."""
+    return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
+
+
+def data_from(source: Path | str) -> Dataset:
+    """Read the data at a path, or the built-in example that a run recorded."""
+    return solar_cells() if source == CELLS else read(source)
+
+
+def recorded_data(run: Path, data: Path | None = None) -> Dataset:
+    """Read the data of a run from `data`, else from its recorded source.
+
+    Raises SpecError if no source is known, DataError if it is unreadable.
+    """
+    source = recorded_source(run)
+    if not data and not source:
+        raise SpecError(f"{run} does not say where its pictures are: name the folder with --data.")
+    return data_from(data or source)
+
+
+def recorded_files(
+    run: Path, data: Path | None = None, listener: Listener | None = None
+) -> dict[str, CheckedFile]:
+    """Return the file of each row of a run by id, with its recorded content.
+
+    Without `data`, a source that is gone is told to the listener, and {} returned.
+    """
+    try:
+        found = recorded_data(run, data)
+    except HeadstartError as error:
+        if data is not None or isinstance(error, SpecError):
+            raise
+        message = f"left out: {error} (--data tells where they are now)"
+        (listener or Listener()).stage("pictures", message)
+        return {}
+    return dict(zip(found.ids, recorded_contents(run, found).files, strict=True))

@@ -1,0 +1,127 @@
+"""Settings by name, as flags and keywords give them, put into the specs that hold them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+import numpy as np
+
+from headstart.base.errors import SpecError, UnknownName
+from headstart.base.values import entry
+from headstart.heads.families import HEADS, spec_named
+from headstart.heads.specs import HeadSpec
+from headstart.runs.job import Job, setting_of_head
+
+T = TypeVar("T")
+SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks", "runtime")  # of a job
+
+
+def with_settings(spec: T, settings: Mapping[str, Any]) -> T:
+    """Return `spec` with the settings that are its fields; others are ignored.
+
+    Raises SpecError, which names the setting, for a value of another type or out of range.
+
+    >>> from headstart.data.splits import SplitPlan
+    >>> with_settings(SplitPlan(), {"val": 0.2, "epochs": 5})
+    SplitPlan(val=0.2, test=0.15, seed=0)
+    """
+    hints, given = get_type_hints(type(spec)), dict[str, Any]()
+    for field in fields(spec):  # type: ignore[arg-type]
+        if isinstance(head := getattr(spec, field.name), HeadSpec):
+            given[field.name] = _head(head, settings)
+        elif field.name in settings:
+            given[field.name] = _value(settings, field.name, hints[field.name])
+    if ("thaw" in given) != ("thaw_from" in given):  # each of the two resets the other
+        given = {"thaw": "auto", "thaw_from": None} | given
+    return replace(spec, **given)  # type: ignore[type-var]
+
+
+def _head(spec: HeadSpec, settings: Mapping[str, Any]) -> HeadSpec:
+    """Return a head's spec with its settings; `head` is the name of a family, or a spec."""
+    family = settings.get("head", spec.family)
+    if isinstance(family, HeadSpec):
+        own = family
+    else:
+        own = spec if family == spec.family else spec_named(family, spec)
+    hints, names = get_type_hints(type(own)), {f.name: setting_of_head(f.name) for f in fields(own)}
+    return replace(
+        own, **{n: _value(settings, s, hints[n]) for n, s in names.items() if s in settings}
+    )
+
+
+def _value(settings: Mapping[str, Any], name: str, hint: Any) -> Any:
+    value = settings[name]
+    value = value.item() if isinstance(value, np.generic) else value
+    if get_origin(hint) is tuple and not isinstance(value, list | tuple):
+        value = (value,)  # hidden=64
+    return entry({name: value}, name, hint)
+
+
+def known_settings(job: Job) -> set[str]:
+    """Return the names that `job_with` takes: of the job, its specs, and heads' settings."""
+    own = {f.name for f in fields(Job)} - {*SPECS, "source"} | _settings_of(job.recipe.head)
+    own |= _of_built_in_heads()
+    return own.union(*({f.name for f in fields(getattr(job, name))} for name in SPECS))
+
+
+def check_known(settings: Mapping[str, Any], known: set[str], what: str = "setting") -> None:
+    """Raise UnknownName, with the nearest name, for a setting that is not known."""
+    if unknown := sorted(settings.keys() - known):
+        raise UnknownName(what, unknown[0], known)
+
+
+def job_with(job: Job, settings: Mapping[str, Any], spelt: Callable[[str], str] = str) -> Job:
+    """Return the job with settings of its own and of its specs.
+
+    spelt: how a message spells the name of a setting. Raises SpecError for a wrong value, and for
+    a setting that this job would not read.
+    """
+    hints = get_type_hints(Job)
+    own = {f.name for f in fields(Job)} - set(SPECS)
+    job = replace(
+        job,
+        **{name: with_settings(getattr(job, name), settings) for name in SPECS},
+        **{n: _own(settings, n, hints[n]) for n in own & settings.keys()},
+    )
+    _refuse_idle(job, settings, spelt)
+    return _with_rate_of_head(job, settings)
+
+
+def _own(settings: Mapping[str, Any], name: str, hint: Any) -> Any:
+    return settings[name] if name == "store" else _value(settings, name, hint)
+
+
+def _settings_of(head: HeadSpec) -> set[str]:
+    return {setting_of_head(f.name) for f in fields(head)}
+
+
+def _of_built_in_heads() -> set[str]:
+    return set[str]().union(*(_settings_of(HEADS[name].spec()) for name in HEADS.built_in))
+
+
+def _refuse_idle(job: Job, settings: Mapping[str, Any], spelt: Callable[[str], str]) -> None:
+    """Raise SpecError for a given setting that this job would not read."""
+    others = _of_built_in_heads() - _settings_of(job.recipe.head)
+    others -= {f.name for f in fields(job.finetune)}
+    others -= {"head_lr"} if job.strategy == "scratch" or job.tunes else set()
+    idle = [spelt(name) for name in sorted({*job.idle(), *others}) if name in settings]
+    if idle:
+        raise SpecError(
+            f"{' and '.join(idle)} would change nothing, with {spelt('strategy')} {job.strategy} "
+            f"and {spelt('head')} {job.recipe.head.family}: leave out what you don't need, or name "
+            f"the {spelt('head')} or {spelt('strategy')} that it belongs to."
+        )
+    if "views" in settings and not job.spec.views.active:
+        raise SpecError(
+            f"{spelt('views')} would change nothing: it counts augmented views, and no "
+            f"augmentation is asked for. Add one, such as {spelt('flip')} horizontal, or leave it "
+            f"out."
+        )
+
+
+def _with_rate_of_head(job: Job, settings: Mapping[str, Any]) -> Job:
+    """Set the fine-tuning rate from `head_lr` for a head that has no learning rate itself."""
+    if "head_lr" not in settings or job.recipe.head.by_epochs or job.finetune.lr:
+        return job
+    rate = settings["head_lr"] if job.strategy == "scratch" else settings["head_lr"] / 10
+    return replace(job, finetune=replace(job.finetune, lr=rate))
