@@ -73,17 +73,17 @@ def with_contents(dataset: Dataset, seen: Survey) -> Dataset:
 
 def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
     """Raise DataError for too many bad files in a class; missing files of a manifest are bad."""
-    bad, names = defaultdict[str, list[str]](list), dataset.target.stratum_names
+    names = dataset.target.stratum_names
     labels = [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
-    for row in sorted(seen.errors):
-        bad[labels[row]].append(f"{dataset.ids[row]} ({seen.errors[row]})")
-    for item in dataset.left_out:
-        if item.label:
-            bad[item.label].append(f"{item.path} ({item.reason})")
-    announced = Counter(item.label for item in dataset.left_out if item.label)
-    there = Counter(labels)
+    missing = [item for item in dataset.left_out if item.label]
+    totals = Counter([*labels, *(item.label for item in missing)])
+    bad = defaultdict[str, list[str]](list)
+    for row, why in sorted(seen.errors.items()):
+        bad[labels[row]].append(f"{dataset.ids[row]} ({why})")
+    for item in missing:
+        bad[item.label].append(f"{item.path} ({item.reason})")
     for label, named in bad.items():
-        total = there[label] + announced[label]
+        total = totals[label]
         if len(named) > max_bad * total:
             share = np.ceil(1000 * len(named) / total) / 1000
             raise DataError(
@@ -132,11 +132,6 @@ class Checks:
         return groups([*self.exact, *((p.a, p.b) for p in self.near)])
 
     @property
-    def exact_two_labels(self) -> tuple[tuple[int, ...], ...]:
-        """Groups of exact duplicates with more than one label."""
-        return tuple(with_two_labels(self.dataset, self.exact))
-
-    @property
     def warning(self) -> str:
         """A sentence that names the pictures with several labels; "" if there are none."""
         return two_labels_warning(self.dataset, self.exact)
@@ -145,6 +140,7 @@ class Checks:
     def findings(self) -> Findings:
         """All findings, by id instead of row number."""
         labels, counts = self.dataset.labels, self.dataset.counts
+        two_exact = with_two_labels(self.dataset, self.exact)
         absent = [out.path for out in self.skipped if out.reason == EMPTY_CLASS]
         two_near = [pair for pair in self.near if labels[pair.a] != labels[pair.b]]
         return Findings(
@@ -156,7 +152,7 @@ class Checks:
             exact_duplicates=self._named(self.exact),
             near_duplicates=self._named(groups([(p.a, p.b) for p in self.near])),
             near_pairs=self._alike(self.near),
-            two_labels=TwoLabels(self._named(self.exact_two_labels), self._alike(two_near)),
+            two_labels=TwoLabels(self._named(two_exact), self._alike(two_near)),
             empty_classes=(*absent, *(name for name in self.counts if name not in counts)),
             one_image_classes=tuple(name for name, n in counts.items() if n == 1),
             imbalance=round(max(counts.values()) / min(counts.values()), 3) if counts else 1.0,

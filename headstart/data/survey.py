@@ -64,12 +64,6 @@ class BytesSurveyor:
         return ()
 
 
-def surveyor_of(input: Input[Any]) -> Surveyor:
-    """Return the input's own surveyor, or a `BytesSurveyor`."""
-    own: Surveyor | None = input.surveyor()
-    return own or BytesSurveyor(input)
-
-
 @dataclass(frozen=True, eq=False)
 class Survey:
     """The facts of a dataset's N rows; rows in `errors` are zeros.
@@ -124,7 +118,7 @@ def survey(
 
     A picture's facts are 4 kB; bad files are not stored. StoreError if the store can't be written.
     """
-    surveyor = surveyor_of(input)
+    surveyor: Surveyor = input.surveyor() or BytesSurveyor(input)
     table = store.table(surveyor.table, surveyor.layout) if store else None
     seen, fresh = Survey.blank(surveyor, len(dataset)), dict[bytes, Facts]()
     known, decoded = dict[int, bytes](), 0  # known: row -> the name of its facts in the store

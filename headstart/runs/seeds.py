@@ -16,7 +16,7 @@ from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import Findings
 from headstart.evaluation.evaluation import Evaluation, evaluate
 from headstart.reporting.run_files import RunEvaluation, RunRecipe
-from headstart.runs.folder import LAST, MARKER, changed_files, first_few, recorded_digests
+from headstart.runs.folder import changed_files, first_few, is_finished, recorded_digests
 from headstart.runs.job import Job
 from headstart.runs.run import train
 from headstart.targets.predictions import read_predictions
@@ -204,7 +204,7 @@ def _check_folder(out: Path, job: Job, data: Dataset) -> None:
 
 def _is_finished(folder: Path, job: Job) -> bool:
     """Whether the folder holds a finished run; raises SpecError if its seeds are not the job's."""
-    if not (folder / LAST).is_file() or (folder / MARKER).exists():
+    if not is_finished(folder):
         return False
     recipe = _recipe(folder)
     for name in SEEDED:
