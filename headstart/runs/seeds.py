@@ -92,13 +92,13 @@ def spread(evaluations: Sequence[Evaluation]) -> Spread:
     return Spread(*(_moments(evaluations, name) for name in MEASURES))
 
 
-def spread_rows(found: Spread) -> list[tuple[str, ...]]:
+def spread_rows(spread: Spread) -> list[tuple[str, ...]]:
     """Return a table to print: a header, then one row per metric."""
     rows: list[tuple[str, ...]] = [
         ("on test", "runs", "mean", "deviation", "95 % of the mean", "least", "most")
     ]
     for name in MEASURES:
-        m: Moments | None = getattr(found, name)
+        m: Moments | None = getattr(spread, name)
         shown = ("", *["n/a"] * 5)
         if m is not None:
             known = f"[{m.low:.3f}, {m.high:.3f}]" if m.sd else "n/a"  # equal values by chance
