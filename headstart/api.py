@@ -1,8 +1,8 @@
-"""The functions of `headstart`: one for each command, under its name.
+"""The functions of `headstart`: one for each command, with the command's name.
 
 Every flag of a command is a keyword of its function, with the same default. A function returns a
-value, and writes files only where a folder is named. What exists for pictures alone (`explain`,
-`ideal`, `attack`, `robustness`, `views`) is in `headstart.pixels`.
+value, and writes files only where a folder is named. Functions for pictures alone (`explain`,
+`ideal`, `attack`, `robustness`, `views`) are in `headstart.pixels`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -65,7 +65,7 @@ _ON_CPU = {"threads", "decode_threads"}  # of Runtime: a saved model always runs
 # ------------------------------------------------------------ data
 @dataclass(frozen=True, eq=False, repr=False)
 class DataCheck:
-    """What `check` found: problems of the data, and how far it is from the backbone's source task.
+    """The result of `check`: problems of the data, and its distance from the source task.
 
     rows: the readable rows, with the digests of their contents.
     """
@@ -79,7 +79,7 @@ class DataCheck:
 
     @property
     def warning(self) -> str:
-        """What misleads training, as a sentence; "" if nothing was found."""
+        """A sentence on problems that mislead training; "" if there are none."""
         return self.checks.warning
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ def check(
     listener: Listener | None = None,
     **settings: Any,
 ) -> DataCheck:
-    """Find what is wrong with data before any training: damage, copies, imbalance, odd sizes.
+    """Find problems of the data before any training: damage, copies, imbalance, odd sizes.
 
     data: as for `read`. backbone: compare the data with what this network learned on; "none" skips
     it, None is the default backbone, if it is installed. settings: of CheckPlan and Runtime, such
@@ -209,9 +209,9 @@ def train(
     name of `list_recipes`; config: a run's recipe.json. settings change single ones, such as
     `epochs=5`; they are the flags of `headstart train`. track: "tensorboard" or "mlflow".
 
-    Returns a Run; with `seeds=N`, N of them in folders of their own; with `dry_run=True` what the
-    run would cost, and nothing is written. Raises SpecError if `out` holds a finished run or a
-    setting is wrong, UnknownName for an unknown setting, DataError for unusable data.
+    Returns a Run; with `seeds=N`, N of them in folders of their own; with `dry_run=True` a Forecast
+    of the cost, and nothing is written. Raises SpecError if `out` holds a finished run or a setting
+    is wrong, UnknownName for an unknown setting, DataError for unusable data.
 
     >>> run = hs.train("photos", "runs/flowers", epochs=5)  # doctest: +SKIP
     >>> run.evaluation.accuracy  # doctest: +SKIP
@@ -333,8 +333,8 @@ def demo(
 def load(path: Where, *, module: Any = None) -> Model:
     """Load the model of a run folder or of a bundle; predicting with it needs no PyTorch.
 
-    module: the network that `wrap` was given, with any weights: then the model can be explained and
-    fine-tuned again. Raises BundleError for a folder that is incomplete or was altered.
+    module: the network passed to `wrap`, to explain or fine-tune the model; its weights do not
+    matter. Raises BundleError for a folder that is incomplete or was altered.
 
     >>> hs.load("runs/flowers").predict("new/").to_frame()  # doctest: +SKIP
     """
@@ -363,8 +363,8 @@ def predict(
 ) -> Predictions:
     """Predict examples: a path, a folder, a picture in memory, a Dataset, or a list of them.
 
-    What can't be read is in `left_out`; why a row is unknown, in `doubts`. settings: `threads` and
-    `decode_threads`. Raises DataError if there is nothing to predict.
+    `left_out` lists unreadable examples; `doubts` gives the reason if a row is unknown. settings:
+    `threads` and `decode_threads`. Raises DataError if there is nothing to predict.
 
     >>> hs.predict("runs/flowers", "new/").to_frame()  # doctest: +SKIP
     """
@@ -508,7 +508,7 @@ def _folder(model: Model | FitResult | Run) -> Path | None:
 def compare(*runs: Where, listener: Listener | None = None) -> Comparisons:
     """Compare finished runs, or files of predictions, with the first, on the same test rows.
 
-    Folders without a finished run are left out, and told to the listener. Raises SpecError for
+    Folders without a finished run are left out, and reported to the listener. Raises SpecError for
     fewer than two runs, Mismatch if their rows, labels or classes differ.
 
     >>> hs.compare("runs/a", "runs/b")  # doctest: +SKIP
@@ -527,8 +527,8 @@ def report(
 ) -> Path:
     """Write RUN/report.html again, the page that shows all of a run; returns its path.
 
-    data: where the run's examples are now. language: "en" or "ru"; None is the run's own. Raises
-    DataError if there is no such run.
+    data: where the run's examples are now. language: "en" or "ru"; None is the run's language.
+    Raises DataError if there is no such run.
 
     >>> hs.report("runs/flowers", language="ru")  # doctest: +SKIP
     """

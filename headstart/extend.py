@@ -1,6 +1,6 @@
-"""What a package or script of a user's adds kinds with: protocols, the tables, and their values.
+"""Protocols, registries and values for a user's package or script that adds new kinds.
 
-Register a class or object in a table, or name it as an entry point of the group of that table:
+Register a class or object in a registry, or name it as an entry point of that registry's group:
 `headstart.inputs`, `headstart.targets`, `headstart.sources`, `headstart.heads`.
 """
 

@@ -61,7 +61,7 @@ class Input(Protocol[Raw]):
         ...
 
     def encode(self, example: Any) -> bytes:
-        """Return an example of a user's, such as an array, as bytes that `read` takes.
+        """Return a user's example, such as an array, as bytes that `read` accepts.
 
         Raises DataError for a type that this kind of input does not know.
         """

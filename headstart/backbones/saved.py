@@ -67,7 +67,7 @@ def read_card(path: Path) -> Card:
 
 
 def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
-    """Raise SpecError: a folder has no architecture of its own; its card names another source's."""
+    """Raise SpecError: a folder has no architecture; its card names one of another source."""
     raise SpecError(f"A folder of weights can't be an architecture; got {card.architecture!r}.")
 
 

@@ -149,7 +149,7 @@ def sync_folder(folder: Path) -> None:
 def sweep(folder: Path, *, older_than_s: float = DAY_S) -> None:
     """Remove old temporary files in `folder`, left by killed writers.
 
-    Ages are measured by the file system's clock, which may be another machine's. Files being
+    Ages are measured by the file system's clock, which may run on another machine. Files being
     written are locked, and stay even if a clock jumps.
     """
     parts = [part for part in folder.glob(f"{TEMPORARY}*") if part.is_file()]
@@ -164,7 +164,7 @@ def sweep(folder: Path, *, older_than_s: float = DAY_S) -> None:
 
 
 def _clock_of(folder: Path) -> float:
-    """Return the time in s by the file system's clock: a network folder's is its server's."""
+    """Return the file system's time in s; for a network folder, the time of the file server."""
     fd, probe = tempfile.mkstemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder)
     try:
         return os.fstat(fd).st_mtime
@@ -176,7 +176,7 @@ def _clock_of(folder: Path) -> float:
 def lock(fd: int) -> bool:
     """Lock an open file until it is closed; return False if another process holds the lock.
 
-    On file systems without locks there is none, and every process is told that it has it.
+    On a file system without locks nothing is locked, and every process gets True.
     """
     try:
         if sys.platform == "win32":

@@ -81,7 +81,7 @@ class Stopwatch:
 
 @contextmanager
 def held_interrupts() -> Iterator[Callable[[], bool]]:
-    """Delay Ctrl-C, SIGTERM and SIGHUP; yield a function that returns whether one came.
+    """Delay Ctrl-C, SIGTERM and SIGHUP; yield a function that returns whether a signal came.
 
     KeyboardInterrupt is raised at the end of the block, or at once for a second signal. Ignored
     signals stay ignored; outside the main thread, which alone gets signals, nothing changes.

@@ -162,7 +162,7 @@ class StoredTable:
         return out
 
     def reader(self, names: Sequence[bytes], column: str) -> "Reader":
-        """Return the same entries, read from disk on use; raises KeyError for an unknown row."""
+        """Return a reader of one column of these rows; raises KeyError for an unknown row."""
         return Reader(self, self._places(names), column)
 
     def _places(self, names: Sequence[bytes]) -> tuple[tuple[Path, int], ...]:

@@ -56,7 +56,7 @@ class Answers:
             yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
 
     def plain(self, row: int) -> dict[str, Any]:
-        """Return one row for JSON."""
+        """Return the answer for one picture as a dict of JSON values."""
         if not self.predictions.classes:
             return self._plain_columns(row)
         said, scores = self.predictions, self.predictions.scores[row]
@@ -75,7 +75,7 @@ class Answers:
         return found
 
     def _plain_columns(self, row: int) -> dict[str, Any]:
-        """Return one row for JSON for a target without classes."""
+        """Return the dict of `plain` for a target without classes."""
         said = self.predictions
         columns = said.target.columns(said.outputs)
         values = {name: column[row].item() for name, column in columns.items()}

@@ -103,7 +103,7 @@ def predicted_rows(said: "Predictions") -> list[tuple[str, ...]]:
 
 
 def tell_left_out(left_out: "Iterable[LeftOut]", most: int = 20) -> int:
-    """List what was left out on stderr; returns exit code 3 if there is any, else 0."""
+    """List the files that were left out on stderr; returns exit code 3 if there are any, else 0."""
     bad = [item for item in left_out if not item.expected]
     for item in bad[:most]:
         say("left out", f"{item.path}: {item.reason}")

@@ -1,6 +1,6 @@
 """Set up the process: standard streams that always work, and signals that stop a command cleanly.
 
-This module imports little, so that it is in force while the rest loads.
+This module imports little, so that signals are handled while the other modules load.
 """
 
 import io
@@ -63,7 +63,7 @@ def lasting_streams() -> Iterator[None]:
 
 
 def _lasting(stream: Any, number: int) -> Any:
-    """Return a lasting version of the process's own stream; a replaced stream stays."""
+    """Return a `_Lasting` version of the process's own stream; keep a stream that was replaced."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     with suppress(OSError, ValueError):  # ValueError: a closed or in-memory stream

@@ -47,7 +47,7 @@ class Content:
     decoded: str = ""
 
     def differs(self, other: "Content") -> bool:
-        """Return whether all digests of both are known and none agrees."""
+        """Return whether both contents have all their digests, and these differ pairwise."""
         pairs = (self.file, other.file), (self.decoded, other.decoded)
         return all(a and b and a != b for a, b in pairs)
 
@@ -61,7 +61,7 @@ class CheckedFile:
 
     @classmethod
     def of(cls, source: "Any | CheckedFile") -> "CheckedFile":
-        """Return `source`, or a path as a file that may hold any bytes."""
+        """Return `source` if it is a CheckedFile, or a path as a file that may hold any bytes."""
         return source if isinstance(source, CheckedFile) else cls(source)
 
 

@@ -16,7 +16,7 @@ from headstart.targets.classes import UNLABELLED
 
 
 def find(examples: Sequence[Any], input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """Return the examples, and those in folders, as rows of one class "?", and what was left out.
+    """Return the examples, also those in folders, as rows of one class "?", and the files left out.
 
     examples: paths, or examples in memory, which are named by their number from 1.
 

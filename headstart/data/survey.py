@@ -114,7 +114,7 @@ def survey(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Survey:
-    """Decode every file once and record its facts; with a store, each content only once ever.
+    """Decode every file once and record its facts; with a store, decode only new content.
 
     A picture's facts are 4 kB; bad files are not stored. StoreError if the store can't be written.
     """

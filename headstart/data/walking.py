@@ -46,9 +46,9 @@ def walk(root: Path) -> Walk:
     """List the files under `root` without leaving it.
 
     Hard links and links to files under `root` are listed by their own names; a linked folder is
-    listed under its own name and the link's, but never inside itself, so that loops end. The number
-    of names through linked folders is limited (LINKED_NAMES). Folders are identified by resolved
-    paths, since some file systems give all files the same inode.
+    listed under its own name and the link's, but never inside itself, so that loops end. Links to
+    folders are followed until LINKED_NAMES files and folders in linked folders are listed. Folders
+    are identified by resolved paths, since some file systems give all files one inode.
 
     A folder that is passed over is one entry of `left_out`, with the count of its files.
     """

@@ -156,7 +156,7 @@ def _renumbered(predictions: Predictions, classes: tuple[str, ...]) -> Predictio
 def _in_order(first: Predictions, predictions: Predictions, both: str) -> Predictions:
     """Reorder predictions to the rows of `first`; raises Mismatch if ids or labels differ.
 
-    both: the names of the two, for the message.
+    both: the names of the two models, for the message.
     """
     place = {id: i for i, id in enumerate(predictions.ids)}
     shared = sum(id in place for id in first.ids)

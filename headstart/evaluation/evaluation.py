@@ -207,7 +207,7 @@ def _estimate(cell: Any, resamples: int, seed: int) -> Any:
 def own_metric(
     metric: OwnMetric, predictions: Predictions, *, seed: int = 0, resamples: int = 200
 ) -> Estimate:
-    """Return a metric of the user's with its bootstrap interval.
+    """Return a user's own metric with its bootstrap interval.
 
     metric: a function of labels and answers, each (N,), as in `sklearn.metrics`: class names for
     classes. Resamples for which it is undefined are left out.

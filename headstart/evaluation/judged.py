@@ -1,4 +1,4 @@
-"""How far a model's scores can be trusted, measured on rows on which nothing was chosen."""
+"""How far a model's scores can be trusted, measured on rows not used to choose any setting."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -152,7 +152,7 @@ def _fit_by_default(spec: HeadSpec, train: FeatureRows) -> Fitted:
 
 
 def _trial_at(setting: float, spec: HeadSpec, train: FeatureRows) -> Trial:
-    """Return the head of one setting; a logistic path is solved from its strong end to there."""
+    """Return the head of one setting, after solving the stronger settings of its path."""
     for trial in TRIALS[spec.family](spec, train, train.x[:0]):
         if trial.tried <= setting:  # can be fewer neighbours, if there are too few rows
             return trial

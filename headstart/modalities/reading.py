@@ -33,8 +33,8 @@ def read(source: Any, target: str = "", *, input: Input[Any] | None = None) -> D
     (example, label); a pair of arrays (examples, labels), such as `(x, y)`; a Dataset, which is
     returned. An example is a path or, in pairs and arrays, a PIL image or an array (H, W, 3) uint8.
 
-    A folder with CIFAR-10 (binary or Python version) or the Oxford-IIIT pets, as their archives
-    unpack, is recognised by its files and read with its parts.
+    A folder that holds the unpacked archives of CIFAR-10 (binary or Python version) or of the
+    Oxford-IIIT pets is recognised by its files; their split into train and test is kept.
 
     A row's id is its path relative to the folder (or to the manifest's folder), or its number from
     1 for an example in memory; a class is named by its folder or label in NFC, and classes are
@@ -111,7 +111,7 @@ def _input_of(manifest: Path) -> Input[Any]:
 
 
 def find(examples: Any, *, input: Input[Any] = USUAL) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """Return examples to predict as rows of one class "?", and what was left out.
+    """Return examples to predict as rows of one class "?", and the files that were left out.
 
     examples: a path, an example in memory (a PIL image, an array), or a list of them; of a folder,
     the examples in it. An array of one more axis than an example holds several. A path given twice

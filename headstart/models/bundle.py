@@ -82,7 +82,7 @@ def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = N
 def load_bundle(folder: Path | str, *, module: Any = None) -> Bundle:
     """Load a bundle and verify its files and its golden scores; raises BundleError.
 
-    module: the module that `wrap` was given, with any weights; makes the model a PyTorch model
+    module: the module passed to `wrap` (its weights do not matter); makes the model a PyTorch model
     again, which can be explained or fine-tuned. Raises Mismatch if it is a different module.
     """
     folder = Path(folder)

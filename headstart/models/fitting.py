@@ -91,7 +91,7 @@ def two_phases(
 ) -> Candidates:
     """Fit a head, fine-tune it if the spec says so, and keep the better on validation.
 
-    start: the prepared start, if `prepare` has run already.
+    start: the result of `prepare`, if it has run already.
     """
     start = start or with_tap(prepare(spec, backbone), _rows(splits), spec.views, context)
     data = TrainingData(start, splits, spec.views, context)
@@ -119,7 +119,7 @@ def fit_phase(spec: FeatureExtraction, data: TrainingData, tables: Tables) -> Fi
 def tune_phase(data: TrainingData, head: Model, tables: Tables | None = None) -> FitResult:
     """Run the second phase: fine-tune from a model with a fitted head.
 
-    tables: its training views and validation rows, if extracted already.
+    tables: features of the training views and validation rows, if extracted already.
     """
     start = data.start
     assert start.settings is not None
@@ -143,7 +143,7 @@ def from_scratch(
 ) -> FitResult:
     """Train all of an untrained backbone and a new head, from prepared examples.
 
-    Uses the schedule of `spec.finetune`; its learning rate 0 means the head's.
+    Uses the schedule of `spec.finetune`; its learning rate 0 means the head's learning rate.
     """
     assert spec.finetune is not None
     settings = spec.finetune.from_scratch(spec.head.head_lr)
@@ -216,7 +216,7 @@ def fine_tune(
     feeds: Feeds,
     context: RunContext = IN_MEMORY,
 ) -> FitResult:
-    """Fine-tune the thawed layers from `start`; epochs are numbered on from its own."""
+    """Fine-tune the thawed layers from `start`; epoch numbers continue those of `start`."""
     tuned = tune(settings, thawed, start.head, feeds, context=context, after=start.epochs)
     return _result(tuned, start, settings, feeds[1].ids)
 

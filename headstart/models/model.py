@@ -94,7 +94,7 @@ class Model:
         return self.head.raw(extract(self.backbone, rows, **{"store": USUAL, **how}).x)
 
     def predict_table(self, table: FeatureTable) -> Predictions:
-        """Answers for rows of features; a label that the target does not know is unknown."""
+        """Return predictions from features; labels that the target does not have become unknown."""
         dim = self.backbone.card.dim
         if table.x.shape[1] != dim:
             raise Mismatch(
@@ -105,7 +105,7 @@ class Model:
         return Predictions(table.ids, self.answers(table.x), labels, self.target)
 
     def answers(self, x: Floats) -> Outputs:
-        """What the target makes of features (N, D), scaled by the temperature of the limits."""
+        """Return the target's answers for features (N, D), scaled by the limits' temperature."""
         answers = self.target.activate(self.head.raw(x))
         return self.target.scaled(answers, self.limits.temperature)
 

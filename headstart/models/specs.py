@@ -86,7 +86,7 @@ def recipe_from_plain(
 ) -> FeatureExtraction:
     """Rebuild a spec from `to_plain` or from some of its keys; missing ones stay as in `usual`.
 
-    Head settings may be keys of `plain` itself, as before each family had a spec. Raises
+    `plain` may hold settings of the head directly, as files of earlier versions do. Raises
     UnknownName for an unknown head or setting.
     """
     usual = usual or FeatureExtraction()

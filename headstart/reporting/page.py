@@ -20,8 +20,8 @@ def write_report(
     """Write RUN/report.html from the files of a finished run; returns its path.
 
     sources: the picture of each path; unreadable and changed pictures are left out, and the page
-    states their number. language: "en" or "ru"; None for the run's. Raises DataError if `run`
-    holds no finished run, UnknownName for another language, MissingPackage without jinja2.
+    states their number. language: "en" or "ru"; None is the run's language. Raises DataError if
+    `run` holds no finished run, UnknownName for another language, MissingPackage without jinja2.
     """
     facts, page = read_facts(run, sources), run / "report.html"
     try:

@@ -51,7 +51,7 @@ def _job(plain: dict[str, Any], job: Job) -> Job:
 def _asked(value: Any, name: str) -> Any:
     """Return the requested string, also from a run's record.
 
-    Earlier versions used key `from`, and recorded there what the card said of the weights.
+    Earlier versions recorded the card's description of the weights, under the key `from`.
     """
     if not isinstance(value, dict):
         return value

@@ -92,7 +92,7 @@ def check_free(out: Path, resume: bool) -> None:
 def _locked(out: Path) -> Iterator[None]:
     """Hold a file lock, which the kernel releases when the process dies.
 
-    On file systems without locks there is none: files are written atomically, so two runs in one
+    A file system without locks locks nothing: as files are written atomically, two runs in one
     folder waste work but corrupt nothing.
     """
     fd = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -214,9 +214,9 @@ def first_few(names: Sequence[str], most: int = 20) -> str:
 
 
 def recorded_parts(run: Path, source: str, data: Dataset) -> tuple[str, ...]:
-    """Return the part in a run of each row of `data` by name, "" for a row in no part.
+    """Return the run's part of each row of `data`, matched by id; "" for a row in no part.
 
-    () if the run (a run folder, or the bundle in it) read its data from another `source`.
+    run: a run folder, or the bundle in it. Returns () if the run read data from another `source`.
     """
     record = read_record(run)
     if record is None or record.source != source:

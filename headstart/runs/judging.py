@@ -1,4 +1,4 @@
-"""Choose the rows to evaluate a model on: none it learned from unless asked, each picture once."""
+"""Choose the rows to evaluate a model on: each picture once, by default no row it learned from."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def _unknown_classes(predictions: Predictions, data: Dataset) -> list[LeftOut]:
 def judged_rows(
     data: Dataset, record: RunRecord | None, source: str, part: str, listener: Listener
 ) -> JudgedRows:
-    """Choose the rows of checked data to evaluate on, and tell the listener which they are.
+    """Choose the rows of checked data to evaluate on, and report them to the listener.
 
     record: of the model's run; it identifies pictures by content. source: where the data was read
     from. part: "auto" for the run's test pictures and new ones (from the data's test part, if it

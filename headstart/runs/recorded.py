@@ -38,7 +38,7 @@ def recorded_files(
 ) -> dict[str, CheckedFile]:
     """Return the file of each row of a run by id, with its recorded content.
 
-    Without `data`, a source that is gone is told to the listener, and {} returned.
+    If `data` is None and the source is gone, the listener gets a message, and {} is returned.
     """
     try:
         found = recorded_data(run, data)

@@ -73,7 +73,7 @@ class SeedEvaluation(Record):
 
 @dataclass(frozen=True)
 class SeedRuns(Record):
-    """seeds.json. asked: all settings that decide the results, except the seeds."""
+    """The content of seeds.json. `asked` holds all settings that affect results, except seeds."""
 
     asked: Settings
     runs: tuple[SeedEvaluation, ...] = ()

@@ -160,7 +160,7 @@ def train_baseline(
 ) -> dict[str, Predictions]:
     """Train the baseline, if there is one; returns its test predictions by its name.
 
-    The schedule is the tutorials' for training from scratch, not that of the second phase.
+    Uses the tutorials' schedule for training from scratch, not the second phase's schedule.
     """
     if untrained is None:
         return {}

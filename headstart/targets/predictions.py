@@ -44,7 +44,7 @@ class Predictions:
     the class of the highest score. Raises Mismatch if shapes or types do not agree.
 
     doubts: why the model does not answer a row, "" if it does; () for a model without limits.
-    left_out: what could not be read and has no row, with `path` and `reason`.
+    left_out: the unreadable examples, which have no row, with `path` and `reason`.
     """
 
     ids: tuple[str, ...]

@@ -192,7 +192,7 @@ class Target(Protocol):
         return None
 
     def balance(self, how: ClassWeights, y: Labels) -> Array:
-        """Return what `weights` needs of all training labels, such as class weights."""
+        """Return the values that `weights` needs of all training labels, such as class weights."""
         if how != "none":
             raise SpecError(
                 f"Class weights are for classes, not for a {self.kind}; leave them out."
@@ -228,7 +228,7 @@ class Target(Protocol):
         ...
 
     def merit(self, answers: Outputs, y: Labels) -> tuple[float, ...]:
-        """Return what candidates are compared by on validation, ties by the next; higher wins."""
+        """Return a sort key for models on validation, a tuple of numbers; the highest key wins."""
         return (float(self.row_scores(answers, y).mean()),)
 
     def metrics(self, answers: Outputs, y: Labels) -> Mapping[str, Metric | None]:

@@ -55,9 +55,9 @@ def pushed(
 ) -> Tensor:
     """Return training images moved uphill in the loss from the start `change`.
 
-    pixels, change: (N, …). levels: the largest change of a value, of 255. A single step has size
-    1.25 levels (Wong et al. 2020); several follow `perturb` (Madry et al. 2018). Returns float32,
-    not rounded, so that `levels` below 1 has an effect.
+    pixels, change: (N, …). levels: the largest change of a value, in levels of 255. A single step
+    has size 1.25 levels (Wong et al. 2020); several follow `perturb` (Madry et al. 2018). Returns
+    float32, not rounded, so that `levels` below 1 has an effect.
     """
     x, size = pixels.float(), levels * (FAST if steps == 1 else REACH / steps)
     for _ in range(steps):
@@ -143,7 +143,7 @@ def _rows(numbers: Tensor, like: Tensor) -> Tensor:
 class Push:
     """The attack on the images of one training step.
 
-    levels: the largest change of a value, of 255. seeds: of the random start.
+    levels: the largest change of a value, in levels of 255. seeds: of the random start.
     """
 
     levels: float

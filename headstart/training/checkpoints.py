@@ -148,7 +148,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_checkpoint` wrote; raises BundleError for anything else, even a pipe."""
+    """Read a file of `write_checkpoint`; raises BundleError for any other file, even a pipe."""
     try:
         data = read_bytes(path)
     except OSError as error:

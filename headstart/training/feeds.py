@@ -118,7 +118,7 @@ class Fresh(Feed):
 
 
 def view_numbers(rows: int, count: int, epoch: int, seed: int) -> NDArray[np.int64]:  # (rows,)
-    """Return the view of each row in an epoch: all views in turn, from a random first one.
+    """Return each row's view number in an epoch: (a random first number + epoch) modulo count.
 
     With `count` 0 the view number is the epoch, so views never repeat.
     """

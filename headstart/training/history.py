@@ -1,6 +1,6 @@
 """The lines of history.csv, one per epoch, and the number of parameters that a phase trains.
 
-Imports no PyTorch, because reports read them too.
+Imports no PyTorch, because reports read history.csv too.
 """
 
 import csv

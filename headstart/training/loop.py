@@ -110,7 +110,7 @@ class _Work:
 
     @property
     def number(self) -> int:
-        """The number of the current epoch, counted on from the phase before."""
+        """The number of the current epoch, continuing the numbers of the phase before."""
         return self.after + self.at.epoch + 1
 
     def run(self, stop: Callable[[], bool]) -> None:

@@ -38,7 +38,7 @@ def attribute(
     hiding: how far the log odds fall where a soft spot is hidden, and rise where it alone is shown.
     best: for each square the map whose deletion curve has the smallest area, among places at one
         layer, at two, at all, the last one smoothed, and hiding; a later area must be smaller by a
-        tenth. Without places, pixels replaces them. Then, and if places are mixed, hiding is first.
+        tenth. Without places, pixels replaces them; then, or if places are mixed, hiding is first.
     gradcam: Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the last layer, but signed.
     pixels: integrated gradients of the pixels; used too where the network can't be traced.
     """

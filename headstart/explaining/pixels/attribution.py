@@ -1,4 +1,4 @@
-"""An attribution map: which parts of the network's input square speak for a class."""
+"""An attribution map: how much each part of the network's input raises the score of a class."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,7 @@ from headstart.explaining.pixels.method import Method
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """What each place of the square adds to the log odds of a class; below 0 speaks against it.
+    """The contribution of each position of the input to the log odds of a class; may be negative.
 
     values: (h, w) float32, rows from the top. number: of the class. method: how the map was made,
     never "best". layer: name of the probed layer, or "pixels".

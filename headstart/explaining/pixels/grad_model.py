@@ -124,7 +124,7 @@ def featureless(pixels: Tensor) -> Tensor:  # (N, S, S, 3) -> the same
 
 
 class _TwoLogits(nn.Module):
-    """Turns a single logit, the log odds of the second class, into two; keeps more as they are."""
+    """Turns one logit, the log odds of the second class, into two; keeps two or more unchanged."""
 
     def forward(self, logits: Tensor) -> Tensor:
         if logits.shape[1] > 1:

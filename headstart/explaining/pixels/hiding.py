@@ -1,4 +1,4 @@
-"""Occlusion maps: what a spot of the square adds. They need no gradients, so any network works."""
+"""Occlusion maps: the effect of hiding a spot. They need no gradients, so any network works."""
 
 from collections.abc import Iterator
 
@@ -35,7 +35,7 @@ def hiding(
 def _hidden_and_shown(
     square: NDArray[np.uint8], spots: NDArray[np.float32]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the square and a blank one, then for each spot the square without it and it alone."""
+    """Yield the square, a blank one, then per spot the square without it and the spot alone."""
     whole = square.astype(np.float32)
     blank = featureless(torch.from_numpy(whole)[None])[0].numpy()
     for mask in (np.zeros_like(spots[0]), *spots):

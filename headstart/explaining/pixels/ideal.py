@@ -123,7 +123,7 @@ class Waves:
 
 @dataclass(frozen=True)
 class Dots:
-    """Parameters are the picture itself, `cells` a side, enlarged to `side`."""
+    """Parameters are the picture itself, `cells` values per side, enlarged to `side`."""
 
     side: int
     cells: int

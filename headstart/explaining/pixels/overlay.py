@@ -27,7 +27,7 @@ SMOOTH = 4  # curves are drawn this many times larger, then reduced
 
 
 def draw_explanation(explained: Explanation) -> Image.Image:
-    """Draw everything about one picture on a white page."""
+    """Draw the network's input, the map over it, deletion curves and nearest examples on a page."""
     width = 2 * EDGE + 3 * PANEL + 2 * GAP
     top = 104
     thumbs = _thumb_side(explained.nearest)

@@ -39,14 +39,14 @@ class ProbedModel:
 
 
 def probed_model_of(model: GradModel) -> ProbedModel:
-    """Choose the probes: the last layer whose places decide and correspond to the picture, then the
-    last layer of each finer grid below it, up to DEPTH layers.
+    """Choose the probes: the last layer whose places affect the logits and match the picture, then
+    the last layer of each finer grid below it, up to DEPTH layers.
 
-    Not every layer will do: where receptive fields cover a small picture, each place depends on all
-    of it; and behind the last attention of a transformer that reads only its class token, no place
-    decides. Attention may also move information from any token to any other (Darcet et al. 2024,
-    section 2: background tokens store global information). So a transformer of a single grid is
-    probed at the tokens that enter.
+    Not every layer is suitable: if receptive fields cover a small picture, each place depends on
+    all of it; if a transformer's head reads only the class token, no place after the last attention
+    affects the logits. Attention may also move information from any token to any other (Darcet et
+    al. 2024, section 2: background tokens store global information). So a transformer of a single
+    grid is probed at the tokens that enter.
     """
     found, entrance, mixed = list[Probe](), list[Probe](), False
     for probe in probes(model.backbone):

@@ -20,10 +20,10 @@ Layout = Literal["channels first", "channels last", "tokens"]
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A network cut in two where a single tensor crosses, one that is a grid of places.
+    """A network cut in two at a single tensor whose values form a grid of places.
 
-    node: the node of the module's graph after which it is cut. side: places a side. prefix: tokens
-    before those of places.
+    node: the node of the module's graph after which it is cut. side: places per side. prefix:
+    number of tokens before the tokens of places.
     """
 
     module: nn.Module
@@ -73,7 +73,7 @@ def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
 
 
 def _prefix(module: nn.Module) -> int | None:
-    """Return timm's count of tokens before those of places; None if the network has none."""
+    """Return timm's number of tokens before the tokens of places; None if it gives no number."""
     told = getattr(module, "num_prefix_tokens", None)
     return told if isinstance(told, int) else None
 
@@ -93,7 +93,7 @@ def _grid_of(shape: Sequence[int], prefix: int | None) -> tuple[Layout, int, int
 
 
 def _shapes(backbone: Backbone, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
-    """Return the shape of one example after each node whose value is a tensor of one row each."""
+    """Return one example's shape after each node whose value is a tensor with a row per example."""
     shapes = dict[fx.Node, tuple[int, ...]]()
 
     class Noting(fx.Interpreter):

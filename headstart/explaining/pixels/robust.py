@@ -100,9 +100,9 @@ def robustness(
 ) -> Robustness:
     """Measure accuracy, and how nearest neighbours change, under each condition of the plan.
 
-    squares: (N, S, S, 3), the network's inputs, which are what is changed; all are tried, `drawn`
-    chooses some. labels: (N,) numbers of the model's classes. known: features of training rows, to
-    find the nearest neighbours among.
+    squares: (N, S, S, 3), the network's inputs; all of them are changed (`drawn` selects fewer).
+    labels: (N,) numbers of the model's classes. known: features of training rows, to find the
+    nearest neighbours among.
     """
     *_, last = trials(model, squares, labels, plan, known=known, runtime=runtime, listener=listener)
     return last

@@ -27,7 +27,7 @@ class NeighbourCount(Record):
 
 @dataclass(frozen=True)
 class UnderAttack(Record):
-    """levels: epsilon, of 255. neighbours: None without training rows."""
+    """levels: epsilon in levels of 255. neighbours: None without training rows."""
 
     levels: int
     accuracy: Estimate

@@ -1,4 +1,4 @@
-"""Two public data sets as their archives unpack: CIFAR-10 and the Oxford-IIIT pets.
+"""Read the unpacked archives of two public data sets: CIFAR-10 and the Oxford-IIIT pets.
 
 CIFAR-10 keeps ten thousand pictures in a batch file. Each picture has a path below that file, as if
 the file were a folder (`data_batch_1.bin/00017`); `read_member` makes a BMP file of it.

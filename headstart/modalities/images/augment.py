@@ -35,8 +35,8 @@ _generator = Lock()  # torchvision draws from torch's global generator, one view
 class Augment:
     """Random changes to training pictures, all off by default.
 
-    Switch on only what keeps a picture's class: a "6" turned is a "9". Quarter turns come first,
-    then the others in the order of the fields.
+    Switch on only changes that keep a picture's class: a "6" turned is a "9". Quarter turns come
+    first, then the others in the order of the fields.
     """
 
     flip: Annotated[
@@ -114,7 +114,7 @@ class Augment:
         return {"pixels": self(example["pixels"][0], seed)[None]}
 
     def __call__(self, square: Square, seed: int) -> Square:
-        """Return a view of a square, both (S, S, 3) uint8 RGB; the seed alone decides which.
+        """Return a view of a square, both (S, S, 3) uint8 RGB; the seed alone decides the changes.
 
         Returns the square itself if nothing is active. Leaves torch's global generator as it was.
         Raises Mismatch for any other array, MissingPackage without torch and torchvision.

@@ -140,7 +140,7 @@ def parsed(id: str) -> tuple[str, int]:
 
 
 def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
-    """Return the network of a card, with any weights, and its blocks."""
+    """Return the network that a card describes, with random weights, and its blocks."""
     module, _ = _converted(*parsed(card.id), Weights("random"))
     return module, blocks_of(module)
 

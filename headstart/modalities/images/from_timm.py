@@ -34,7 +34,7 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
-    """Return the network without its classifier, with any weights, and its blocks."""
+    """Return the network without its classifier, with random weights, and its blocks."""
     module = timm.create_model(known(card.id), pretrained=False, num_classes=0)
     return module.eval().requires_grad_(False), blocks_of(module)
 

@@ -127,7 +127,7 @@ class ImageInput(Input[decoding.Pixels]):
         return formats.why_not_decoded(file)
 
     def known_set(self, folder: Path) -> "Dataset | None":
-        """Read CIFAR-10 or the Oxford-IIIT pets, as their archives unpack."""
+        """Read a folder that holds the unpacked archives of CIFAR-10 or the Oxford-IIIT pets."""
         from headstart.modalities.images.archives import read_archive
 
         return read_archive(folder)

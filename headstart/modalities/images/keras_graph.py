@@ -361,7 +361,7 @@ def _with_weights(kernel: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Co
 
 
 def _filled(layer: Layer, weight: Tensor | None, bias: Tensor | None) -> Layer:
-    """Give a layer these parameters; None: it has no such."""
+    """Set a layer's weight and bias; None: the layer has no such parameter."""
     for name, value in (("weight", weight), ("bias", bias)):
         layer.register_parameter(name, None if value is None else nn.Parameter(value))
     return layer

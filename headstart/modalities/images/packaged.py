@@ -71,7 +71,7 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
-    """Return the network of a card, with random weights, and its blocks."""
+    """Return the network that a card describes, with random weights, and its blocks."""
     backbone = load(card.id, Weights("random"))
     return backbone.module, backbone.blocks
 

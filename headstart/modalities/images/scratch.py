@@ -33,12 +33,12 @@ def untrained(
 
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
-    """Return the network of a card, and its blocks."""
+    """Return the network that a card describes, and its blocks."""
     return load(card.id, Weights()).parts
 
 
 def listing() -> tuple[Listing, ...]:
-    """Return the only network."""
+    """Return the listing of `scratch:cnn`, the only network of this source."""
     return (Listing("scratch:cnn", str(SIZE), str(DIM)),)
 
 

@@ -54,8 +54,8 @@ class Album:
     def explained(
         self, path: str, preprocess: ImageInput, values: NDArray[np.float32]
     ) -> tuple[str, str]:
-        """Return data URIs of the input square, and of the square under the map `values` (h, w),
-        orange above 0 and blue below; two "" if the picture can't be read."""
+        """Return data URIs of the network's input and of a copy with the map `values` (h, w)
+        painted over it, orange above 0 and blue below; ("", "") if the picture can't be read."""
         pixels = self._decoded(path, preprocess.resize)
         if pixels is None:
             return "", ""

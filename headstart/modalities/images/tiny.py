@@ -24,7 +24,7 @@ def load(id: str, weights: Weights) -> Backbone:
 
 
 def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
-    """Return the network of a card, and its blocks."""
+    """Return the network that a card describes, and its blocks."""
     return load(card.id, Weights()).parts
 
 
