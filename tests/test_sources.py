@@ -27,7 +27,8 @@ class Toy:
         return tiny.load(id, weights)
 
     def listing(self):
-        import headstart as hs
+        from headstart.extend import Listing
+
         return [Listing("toy:8", where="a package")]
 """
 
