@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headstart.backbones.backbone import Backbone, Block, Card
@@ -361,12 +361,8 @@ def block_names(layers: tuple[str, ...]) -> list[str]:
 
 
 def _filled(named: list[str], block: str) -> list[str]:
-    """Replace each empty name by the one before."""
-    filled = []
-    for name in named:
-        block = name or block
-        filled.append(block)
-    return filled
+    """Replace each empty name by the one before; block: before the first."""
+    return list(accumulate(named, lambda before, name: name or before, initial=block))[1:]
 
 
 def _block_of(layer: str) -> str:

@@ -8,7 +8,7 @@ bytes, and the samples are put together here. Layouts that neither way reads rig
 import io
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -189,7 +189,8 @@ def read_layout(data: bytes) -> TiffLayout:
         end = first + n * entries.size
         tags, taken = {}, 0
         for tag, kind, many, value in entries.iter_unpack(data[first:end]):
-            taken += _taken(data, many * SIZES.get(kind, 8))
+            size = many * SIZES.get(kind, 8)
+            taken += min(size, len(data)) if size > 8 else 0  # up to 8 lie in the entry
             if tag in WANTED and kind in INTEGERS:
                 tags[tag] = _values(data, order, INTEGERS[kind], many, value)
     except (struct.error, ValueError, OverflowError):
@@ -200,11 +201,6 @@ def read_layout(data: bytes) -> TiffLayout:
     if not 0 < layout.samples <= MAX_SAMPLES:
         raise DataError(f"a damaged TIFF (it claims {layout.samples:,} samples a pixel)")
     return layout
-
-
-def _taken(data: bytes, size: int) -> int:
-    """Return the bytes that reading a tag takes, at most those of the file."""
-    return min(size, len(data)) if size > 8 else 0
 
 
 def _values(data: bytes, order: str, kind: str, many: int, value: bytes) -> NDArray[np.integer]:
@@ -342,8 +338,14 @@ def _samples(data: bytes, layout: TiffLayout, wanted: int) -> Values:
     (width, height), (wide, high) = layout.size, _segment_size(layout)
     kind = {UINT: "u", INT: "i", FLOAT: "f"}[layout.format]
     values = np.empty((height, width, wanted), f"{kind}{math.ceil(layout.bits / 8)}")
-    each = 1 if layout.planes else layout.samples
-    for number, (plane, top, left) in enumerate(_places(layout, wanted)):
+    each, planes = (1, wanted) if layout.planes else (layout.samples, 1)
+    places = (  # lazily: a damaged file may claim millions
+        (plane, top, left)
+        for plane in range(planes)
+        for top in range(0, height, high)
+        for left in range(0, width, wide)
+    )
+    for number, (plane, top, left) in enumerate(places):
         rows = high if Tag.TILE_WIDTH in layout.tags else min(high, height - top)
         raw = _bytes(data, layout, number, rows, math.ceil(wide * each * layout.bits / 8))
         part = _unpredicted(raw, layout, (rows, wide, each))[: height - top, : width - left]
@@ -361,15 +363,6 @@ def _segment_size(layout: TiffLayout) -> tuple[int, int]:
     if not 0 < wide * high <= 4 * width * height + 1_000_000:
         raise DataError(f"a TIFF of {width}x{height} pixels in tiles of {wide}x{high}")
     return wide, high
-
-
-def _places(layout: TiffLayout, wanted: int) -> Iterator[tuple[int, int, int]]:
-    """Yield plane, top and left of each strip or tile, in the order of their offsets."""
-    (width, height), (wide, high) = layout.size, _segment_size(layout)
-    for plane in range(wanted if layout.planes else 1):
-        for top in range(0, height, high):
-            for left in range(0, width, wide):
-                yield plane, top, left
 
 
 def _bytes(data: bytes, layout: TiffLayout, number: int, rows: int, row: int) -> NDArray[np.uint8]:
