@@ -142,7 +142,7 @@ def test_the_network_receives_what_preprocess_input_gives(name: str) -> None:
     theirs = sys.modules[getattr(keras.applications, name).__module__].preprocess_input
     pixels = np.arange(256 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
     pixels = np.concatenate([pixels, pixels[..., ::-1] // 2])  # channels that differ
-    eats = WholeNetwork(nn.Identity(), APPLICATIONS[name].eats(16))
+    eats = WholeNetwork(nn.Identity(), APPLICATIONS[name].input_at(16))
     ours = eats(torch.from_numpy(pixels)).permute(0, 2, 3, 1).numpy()
     expected = theirs(pixels.astype(np.float32))
     np.testing.assert_allclose(ours, expected, rtol=3e-7, atol=1e-5 if ours.max() > 3 else 3e-7)

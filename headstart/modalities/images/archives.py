@@ -68,8 +68,8 @@ def read_member(path: Path) -> bytes:
     file, number = path.parent, path.name
     if file.name.removesuffix(".bin") not in BATCHES:
         raise NotADirectoryError(20, "Not a directory", str(path))
-    there = os.stat(file)
-    batch = _batch(file, there.st_size, there.st_mtime_ns)
+    status = os.stat(file)
+    batch = _batch(file, status.st_size, status.st_mtime_ns)
     if not re.fullmatch(r"[0-9]{1,9}", number) or int(number) >= len(batch.labels):
         raise DataError(f"{file.name} holds pictures 0 to {len(batch.labels) - 1}, not {number!r}")
     with open(file, "rb") as f:
@@ -89,8 +89,8 @@ class _Place:
         path = self.folder / name
         if not os.path.lexists(path):
             return MISSING
-        there = os.path.isdir(path) if name == IMAGES else os.path.isfile(path)
-        return link_fault(self.root, path) or ("" if there else MISSING)
+        exists = os.path.isdir(path) if name == IMAGES else os.path.isfile(path)
+        return link_fault(self.root, path) or ("" if exists else MISSING)
 
     def need(self, *names: str) -> None:
         """Raise DataError unless one of these files or folders exists and may be read."""
@@ -160,8 +160,8 @@ def _dataset(rows: list[Row], left_out: list[LeftOut]) -> Dataset:
 
 
 def _labels(file: Path, classes: int) -> tuple[int, ...]:
-    there = file.stat()
-    labels = _batch(file, there.st_size, there.st_mtime_ns).labels
+    status = file.stat()
+    labels = _batch(file, status.st_size, status.st_mtime_ns).labels
     if not 0 <= min(labels) <= max(labels) < classes:
         raise DataError(
             f"Labels count from 0 to {classes - 1}, one for each class that batches.meta names; "
@@ -230,16 +230,16 @@ def _listed(file: Path, key: str, kinds: frozenset[str]) -> list[Any]:
 
 def _block(file: Path, size: int) -> int:
     """Return the offset of the only array of `size` bytes in row-major order; raises DataError."""
-    found, before = list[int](), ""
+    offsets, before = list[int](), ""
     for name, argument, place in _opcodes(file):
         if name in HEADER and len(argument) == size:
             if before != "NEWFALSE":  # an array's state: version, shape, type, column-major, data
                 raise _damaged(file, "holds its pictures in another order than CIFAR-10 does")
-            found.append(place + HEADER[name])
+            offsets.append(place + HEADER[name])
         before = name
-    if len(found) != 1:
+    if len(offsets) != 1:
         raise _damaged(file, f"must hold one block of {size} bytes, {PICTURE} for each label")
-    return found[0]
+    return offsets[0]
 
 
 def _damaged(file: Path, why: str) -> DataError:

@@ -25,7 +25,7 @@ LICENCE = "Apache-2.0 (Keras; weights as their authors state)"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Mode = Literal["tf", "torch", "caffe", "inside"]
-_EATS: dict[Mode, tuple[tuple[float, ...], tuple[float, ...]]] = {
+_NORMALISED: dict[Mode, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "tf": ((0.5,) * 3, (0.5,) * 3),
     "torch": (IMAGENET_MEAN, IMAGENET_STD),
     "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3),
@@ -53,9 +53,9 @@ class Application:
             return self.file
         return self.file.format(size=size if size in self.trained else self.trained[-1])
 
-    def eats(self, size: int) -> ImageInput:
+    def input_at(self, size: int) -> ImageInput:
         """Return the input that matches the application's `preprocess_input`."""
-        mean, std = _EATS[self.mode]
+        mean, std = _NORMALISED[self.mode]
         return ImageInput(
             size, size, mean, std, interpolation="bilinear", fit="squash", bgr=self.mode == "caffe"
         )
@@ -115,7 +115,7 @@ def load(id: str, weights: Weights) -> Backbone:
         name=f"keras:{id}",
         architecture=f"keras:{name}@{size}",
         dim=dim,
-        input=application.eats(size),
+        input=application.input_at(size),
         origin=weights.origin,
         licence=LICENCE,
         source_task="" if weights.file or weights.random else "imagenet-1k",
@@ -341,7 +341,7 @@ def blocks_of(module: "nn.Module") -> tuple[Block, ...]:
         if layer in parts:
             names = (name for name, _ in parts[layer].named_parameters())
             groups.setdefault(latest, []).extend(f"{layer}.{name}" for name in names)
-    return tuple(Block(name, tuple(those)) for name, those in groups.items() if those)
+    return tuple(Block(name, tuple(own)) for name, own in groups.items() if own)
 
 
 def block_names(layers: tuple[str, ...]) -> list[str]:

@@ -132,7 +132,7 @@ def preprocess(model: nn.Module) -> ImageInput:
 
 def assemble(name: str, model: nn.Module, architecture: str, origin: Origin) -> Backbone:
     """Make a backbone of a timm classifier, whose last layer becomes the source head."""
-    eats = preprocess(model)
+    input = preprocess(model)
     network = cast(Any, model)  # for timm's methods
     config = network.pretrained_cfg
     source = _source_head(network)
@@ -142,8 +142,8 @@ def assemble(name: str, model: nn.Module, architecture: str, origin: Origin) -> 
     card = Card(
         name=name,
         architecture=architecture,
-        dim=_features(model, eats.size),
-        input=eats,
+        dim=_features(model, input.size),
+        input=input,
         origin=origin,
         licence=config.get("license") or "unknown",
         source_task=subset or "",

@@ -50,8 +50,8 @@ def segments(data: bytes) -> Iterator[Segment]:
         yield Segment(marker, at, data[at + 4 : at + 2 + size])
         at += 2 + size
         if marker == SOS:
-            found = _NEXT.search(data, at)
-            at = found.start() if found else len(data)
+            marked = _NEXT.search(data, at)
+            at = marked.start() if marked else len(data)
 
 
 def damage(data: bytes) -> str:

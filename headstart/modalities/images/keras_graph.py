@@ -98,14 +98,14 @@ def fresh_names(operations: Iterable[Any]) -> dict[str, str]:
     names = {}
     for operation in operations:
         kind = _snake(type(operation).__name__)
-        found = re.fullmatch(rf"{kind}(?:_(\d+))?", operation.name)
+        numbers = re.fullmatch(rf"{kind}(?:_(\d+))?", operation.name)
         names[operation.name] = operation.name.replace(".", "_")
         if kind == "input_layer":
             names[operation.name] = kind  # a cloned model names it after its tensor
-        elif found:
-            numbered.setdefault(kind, []).append((int(found[1] or 0), operation.name))
-    for kind, those in numbered.items():
-        for place, (_, name) in enumerate(sorted(those)):
+        elif numbers:
+            numbered.setdefault(kind, []).append((int(numbers[1] or 0), operation.name))
+    for kind, members in numbered.items():
+        for place, (_, name) in enumerate(sorted(members)):
             names[name] = f"{kind}_{place}" if place else kind
     return names
 
@@ -343,20 +343,19 @@ def _by_channel(kernel: Tensor) -> Tensor:
 
 def _convolution(call: Call, kernel: Tensor, bias: Tensor | None, groups: int) -> nn.Conv2d:
     """Return a convolution with the layer's stride and padding. kernel: (out, in/groups, h, w)."""
-    conv = _with_weights(kernel, bias, groups)
-    conv.stride, conv.dilation = tuple(call.layer.strides), tuple(call.layer.dilation_rate)
-    left, right, top, bottom = call.edges(tuple(kernel.shape[2:]), conv.stride)
-    if (left, top) != (right, bottom):
-        return PaddedConv2d(conv, (left, right, top, bottom))
-    conv.padding = (top, left)
-    conv._reversed_padding_repeated_twice = [left, left, top, top]  # set in its __init__
-    return conv
+    stride, dilation = tuple(call.layer.strides), tuple(call.layer.dilation_rate)
+    left, right, top, bottom = call.edges(tuple(kernel.shape[2:]), stride)
+    even = (left, top) == (right, bottom)
+    geometry = {"stride": stride, "dilation": dilation, "padding": (top, left) if even else 0}
+    conv = _with_weights(kernel, bias, groups=groups, **geometry)
+    return conv if even else PaddedConv2d(conv, (left, right, top, bottom))
 
 
-def _with_weights(kernel: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
+def _with_weights(kernel: Tensor, bias: Tensor | None, **geometry: Any) -> nn.Conv2d:
     outputs, inputs, height, width = kernel.shape
+    channels = inputs * geometry.get("groups", 1)
     # on meta: torch would draw random weights from its global generator
-    conv = nn.Conv2d(inputs * groups, outputs, (height, width), groups=groups, device="meta")
+    conv = nn.Conv2d(channels, outputs, (height, width), device="meta", **geometry)
     return _filled(conv, kernel.contiguous(), bias)
 
 

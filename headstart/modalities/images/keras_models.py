@@ -27,7 +27,7 @@ def opened_model(model: Any, size: int | None) -> tuple[Converted, ImageInput]:
     own = convert(body, pool=len(body.output_shape) == 4)
     own.float()
     _check_equal(keras, body, own)
-    return own, _eats(model.name, int(sized.input_shape[1]))
+    return own, _input(model.name, int(sized.input_shape[1]))
 
 
 def _functional(model: Any) -> Any:
@@ -90,14 +90,14 @@ def _check_equal(keras: Any, model: Any, own: Converted) -> None:
         )
 
 
-def _eats(name: str, size: int) -> ImageInput:
+def _input(name: str, size: int) -> ImageInput:
     """Return the input of an application by its name; other models take pixels of 0 to 255.
 
-    >>> _eats("mobilenetv2_1.00_160", 160).mean, _eats("sequential", 32).std == (1 / 255,) * 3
+    >>> _input("mobilenetv2_1.00_160", 160).mean, _input("sequential", 32).std == (1 / 255,) * 3
     ((0.5, 0.5, 0.5), True)
     """
     plain = re.sub("[^a-z0-9]", "", name.lower())
     for known, application in from_keras.APPLICATIONS.items():
         if re.fullmatch(known.lower() + r"(\d{5,})?", plain):
-            return application.eats(size)
-    return from_keras.Application("", mode="inside").eats(size)
+            return application.input_at(size)
+    return from_keras.Application("", mode="inside").input_at(size)

@@ -24,8 +24,8 @@ def fitting(
 @lru_cache(maxsize=16)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return matplotlib's DejaVu Sans, which has most of the world's letters, or a default font."""
-    found = find_spec("matplotlib")
-    for folder in (found.submodule_search_locations or []) if found else []:
+    spec = find_spec("matplotlib")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
         file = Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf"
         if file.is_file():
             return ImageFont.truetype(str(file), size)

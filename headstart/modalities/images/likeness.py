@@ -89,8 +89,8 @@ def _alike(thumbs: NDArray[np.uint8], batches: Iterable["_Batch"], threads: int)
             if likeness >= FLOOR
         ]
 
-    found = ordered_map(fit, batches, threads=threads, ahead=2 * threads)
-    return [pair for pairs in found for pair in pairs]
+    kept = ordered_map(fit, batches, threads=threads, ahead=2 * threads)
+    return [pair for pairs in kept for pair in pairs]
 
 
 def _contrast(thumbs: NDArray[np.uint8]) -> Floats:
@@ -141,15 +141,15 @@ def _room(pairs: Sequence[Pair], rows: int) -> tuple[float, bool]:
 
 def _tight(pairs: Sequence[Pair]) -> list[list[Pair]]:
     """Return the pairs of each connected group whose rows are all paired, as closely as copies."""
-    found = groups([(p.a, p.b) for p in pairs])
-    group_of = {row: n for n, group in enumerate(found) for row in group}
+    connected = groups([(p.a, p.b) for p in pairs])
+    group_of = {row: n for n, group in enumerate(connected) for row in group}
     links = defaultdict[int, list[Pair]](list)
     for pair in pairs:
         links[group_of[pair.a]].append(pair)
     return [
         known
         for n, known in links.items()
-        if len(known) == comb(len(found[n]), 2)
+        if len(known) == comb(len(connected[n]), 2)
         and APART * (1 - min(p.likeness for p in known)) <= 1 - FLOOR
     ]
 
@@ -225,13 +225,13 @@ class Hashes:
     def candidates(self, budget: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return rows a < b of all pairs up to a distance: MAX_DISTANCE, or less (but at least 0)
         if that gives more than `budget` pairs."""
-        found, most = np.empty((3, 0), np.intp), MAX_DISTANCE  # a, b, distance
+        nearest, most = np.empty((3, 0), np.intp), MAX_DISTANCE  # a, b, distance
         for new in self.blocks():
-            found = np.concatenate([found, new[:, new[2] <= most]], axis=1)
-            while found.shape[1] > budget and most > 0:
+            nearest = np.concatenate([nearest, new[:, new[2] <= most]], axis=1)
+            while nearest.shape[1] > budget and most > 0:
                 most -= 1
-                found = found[:, found[2] <= most]
-        return found[0], found[1]
+                nearest = nearest[:, nearest[2] <= most]
+        return nearest[0], nearest[1]
 
     def batches(self, a: NDArray[np.intp], b: NDArray[np.intp], size: int = 64) -> Iterator[_Batch]:
         """Yield these pairs, `size` at a time."""

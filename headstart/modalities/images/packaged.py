@@ -101,10 +101,10 @@ def _read_checked(path: Path) -> "dict[str, Tensor]":
     import torch
 
     promised = path.stem.rpartition("-")[2]
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not promised or not found.startswith(promised):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not promised or not digest.startswith(promised):
         raise SourceError(
-            f"The SHA-256 of {path} must begin with {promised}, as its name says; it is {found}. "
+            f"The SHA-256 of {path} must begin with {promised}, as its name says; it is {digest}. "
             f"The file was altered or cut short: install its package again."
         )
     try:

@@ -95,8 +95,9 @@ def key(data: bytes) -> tuple[int, ...]:
             break
         if chunk.kind == b"tRNS" and colours in (GREY, RGB):
             body = data[chunk.start + 8 : chunk.end - 4]
-            found = np.frombuffer(body[: len(body) // 2 * 2], ">u2")[: 1 if colours == GREY else 3]
-            return tuple(int(n) & (2**depth - 1) for n in found)  # PNG 11.3.2.1: the low bits
+            numbers = np.frombuffer(body[: len(body) // 2 * 2], ">u2")
+            numbers = numbers[: 1 if colours == GREY else 3]
+            return tuple(int(n) & (2**depth - 1) for n in numbers)  # PNG 11.3.2.1: the low bits
     return ()
 
 
@@ -122,5 +123,5 @@ def shows_key(data: bytes, upper: NDArray[np.uint8], colour: tuple[int, ...]) ->
 
 def _equals(levels: NDArray[np.uint8], colour: tuple[int, ...], shift: int) -> NDArray[np.bool_]:
     red, green, blue = ((n >> shift) & 255 for n in colour)
-    found: NDArray[np.bool_] = levels[..., 0] == red
-    return found & (levels[..., 1] == green) & (levels[..., 2] == blue)
+    same: NDArray[np.bool_] = levels[..., 0] == red
+    return same & (levels[..., 1] == green) & (levels[..., 2] == blue)

@@ -121,14 +121,16 @@ class TiffLayout:
     @cached_property
     def bits(self) -> int:
         """Bits per sample, 0 if samples differ."""
-        found = set(self.all(Tag.BITS)[: self.samples]) or {1}
-        return found.pop() if len(found) == 1 else 0
+        return self._of_samples(Tag.BITS, 1)
 
     @cached_property
     def format(self) -> int:
         """Format of a sample (UINT, INT, FLOAT, …), 0 if samples differ."""
-        found = set(self.all(Tag.FORMAT)[: self.samples]) or {UINT}
-        return found.pop() if len(found) == 1 else 0
+        return self._of_samples(Tag.FORMAT, UINT)
+
+    def _of_samples(self, tag: int, default: int) -> int:
+        values = set(self.all(tag)[: self.samples]) or {default}
+        return values.pop() if len(values) == 1 else 0
 
     @property
     def planes(self) -> bool:
@@ -139,10 +141,10 @@ class TiffLayout:
     def extra(self) -> tuple[int, ...]:
         """Kinds of the samples after the colours: 0 (unspecified), ASSOCIATED or UNASSOCIATED."""
         more = self.samples - COLOURS.get(self.photometric, self.samples)
-        told = self.all(Tag.EXTRA)[: max(0, more)]
+        stated = self.all(Tag.EXTRA)[: max(0, more)]
         # RGB of four samples without ExtraSamples: all readers take the fourth for alpha
         default = UNASSOCIATED if self.photometric == RGB and more == 1 else 0
-        return told + (default,) * (more - len(told))
+        return stated + (default,) * (more - len(stated))
 
     @cached_property
     def byte_palette(self) -> bytes:

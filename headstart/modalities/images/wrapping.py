@@ -52,9 +52,9 @@ def wrap(
     >>> wrap(net, size=32, mean=0.5, std=0.5).card.dim
     8
     """
-    own, eats = _opened(module, size, mean, std)
+    own, input = _opened(module, size, mean, std)
     name = name or type(module).__name__
-    backbone = _assembled(name, own, eats, blocks)
+    backbone = _assembled(name, own, input, blocks)
     try:
         graph = freeze(backbone).graph
     except HeadstartError:
@@ -78,9 +78,9 @@ def rejoined(frozen: Frozen, module: Any) -> Backbone:
     if isinstance(module, Backbone):
         own, blocks = copy.deepcopy(module.module), module.blocks
     else:
-        eats = of_pictures(frozen.card.input)
-        own, _ = _opened(module, eats.size, eats.mean, eats.std)
-        made = _assembled(frozen.card.name, own, eats, None)
+        input = of_pictures(frozen.card.input)
+        own, _ = _opened(module, input.size, input.mean, input.std)
+        made = _assembled(frozen.card.name, own, input, None)
         own, blocks = made.module, made.blocks
     fill(own, {k: torch.tensor(v) for k, v in frozen.weights.items()}, frozen.card.name)
     return Backbone(frozen.card, own, blocks)
@@ -114,9 +114,9 @@ def _opened(
     if (keras := sys.modules.get("keras")) and isinstance(module, keras.Model):
         from headstart.modalities.images.keras_models import opened_model
 
-        own, eats = opened_model(module, size)
-        mean, std = eats.mean if mean is None else mean, eats.std if std is None else std
-        return own, _eats(eats.size, mean, std, eats)
+        own, input = opened_model(module, size)
+        mean, std = input.mean if mean is None else mean, input.std if std is None else std
+        return own, _input(input.size, mean, std, input)
     if not isinstance(module, nn.Module):
         raise SpecError(
             f"hs.wrap takes a torch.nn.Module or a keras.Model; got {type(module).__name__}."
@@ -126,10 +126,10 @@ def _opened(
             "hs.wrap needs the size, mean and std that the module was trained with; those of "
             "torchvision: size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)."
         )
-    return _copied(module), _eats(size, mean, std, ImageInput())
+    return _copied(module), _input(size, mean, std, ImageInput())
 
 
-def _eats(size: int, mean: Numbers, std: Numbers, others: ImageInput) -> ImageInput:
+def _input(size: int, mean: Numbers, std: Numbers, others: ImageInput) -> ImageInput:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise SpecError(f"size is the side of the network's input in pixels; got {size!r}.")
     resize = size if others.fit == "squash" else round(size / CROP)
@@ -165,53 +165,53 @@ def _copied(module: nn.Module) -> nn.Module:
 
 
 def _assembled(
-    name: str, module: nn.Module, eats: ImageInput, blocks: Sequence[str] | None
+    name: str, module: nn.Module, input: ImageInput, blocks: Sequence[str] | None
 ) -> Backbone:
-    x, before = _sample(eats), {n: t.clone() for n, t in _tensors(module).items()}
+    x, before = _sample(input), {n: t.clone() for n, t in _tensors(module).items()}
     module = _without_classifier(module, x, name)
-    if _answer(module, x, name).dim() == 4:
+    if _output(module, x, name).dim() == 4:
         module = _averaged(module)
-    features = _answer(module, x, name)
+    features = _output(module, x, name)
     if features.dim() != 2 or len(features) != len(x):
         raise SpecError(
-            f"A backbone gives (N, D) features or (N, C, h, w) maps for (N, 3, {eats.size}, "
-            f"{eats.size}) pixels; {name} gives {tuple(features.shape)} for N = {len(x)}."
+            f"A backbone gives (N, D) features or (N, C, h, w) maps for (N, 3, {input.size}, "
+            f"{input.size}) pixels; {name} gives {tuple(features.shape)} for N = {len(x)}."
         )
     _check_unchanged(module, before, name)
     _check_steady(module, x, features, name)
-    card = Card(name, f"wrapped:{name}", features.shape[1], eats, "given")
+    card = Card(name, f"wrapped:{name}", features.shape[1], input, "given")
     return Backbone(card, module, blocks_of(module, x, name, blocks))
 
 
-def _sample(eats: ImageInput) -> Tensor:
+def _sample(input: ImageInput) -> Tensor:
     """Return three normalised pictures of noise: (3, 3, size, size)."""
-    noise = torch.rand((3, 3, eats.size, eats.size), generator=torch.Generator().manual_seed(0))
-    mean, std = (torch.tensor(v)[:, None, None] for v in (eats.mean, eats.std))
+    noise = torch.rand((3, 3, input.size, input.size), generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (input.mean, input.std))
     x = (noise - mean) / std
-    return x[:, [2, 1, 0]] if eats.bgr else x
+    return x[:, [2, 1, 0]] if input.bgr else x
 
 
 @torch.inference_mode()
-def _answer(module: nn.Module, x: Tensor, name: str) -> Tensor:
+def _output(module: nn.Module, x: Tensor, name: str) -> Tensor:
     """Return the output for `x`; raises SpecError for an error, no tensor, or a changed `x`."""
     given = x.clone()
     try:
-        answer = module(given)
+        output = module(given)
     except Exception as error:  # whatever a user's forward may raise
         raise SpecError(
             f"{name} can't be given pixels of the shape {tuple(x.shape)}: {_first_line(error)}"
         ) from error
-    if not isinstance(answer, Tensor):
+    if not isinstance(output, Tensor):
         raise SpecError(
             f"A backbone gives one tensor, (N, D) features or (N, C, h, w) maps; {name} gives a "
-            f"{type(answer).__name__}. Wrap a module whose forward returns that tensor alone."
+            f"{type(output).__name__}. Wrap a module whose forward returns that tensor alone."
         )
     if not torch.equal(given, x):
         raise SpecError(
             f"A backbone leaves its input as it is, but the forward of {name} changes it: compute "
             f"a new tensor, as in x = x * 2 in place of x *= 2."
         )
-    return answer
+    return output
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -230,7 +230,7 @@ def _check_unchanged(module: nn.Module, before: Mapping[str, Tensor], name: str)
 
 def _check_steady(module: nn.Module, x: Tensor, features: Tensor, name: str) -> None:
     """Raise SpecError if a second pass, or another batch, gives a picture other features."""
-    again, alone = _answer(module, x, name), _answer(module, x[:1], name)
+    again, alone = _output(module, x, name), _output(module, x[:1], name)
     if not _same(again, features):
         raise SpecError(
             f"A backbone gives the same features each time, but {name} gives others for the same "
@@ -253,9 +253,9 @@ def _same(features: Tensor, reference: Tensor) -> bool:
 def _without_classifier(module: nn.Module, x: Tensor, name: str) -> nn.Module:
     """Replace the last linear layer by nn.Identity, if it has one of the names CLASSIFIERS."""
     for path in CLASSIFIERS:
-        found = _last_linear(module, path)
-        if found and _ends_in(module, module.get_submodule(found), x, name):
-            parent, _, child = found.rpartition(".")
+        layer = _last_linear(module, path)
+        if layer and _ends_in(module, module.get_submodule(layer), x, name):
+            parent, _, child = layer.rpartition(".")
             setattr(module.get_submodule(parent), child, nn.Identity())
             return module
     return module
@@ -274,8 +274,8 @@ def _ends_in(module: nn.Module, layer: nn.Module, x: Tensor, name: str) -> bool:
     """Return whether the layer's output is the module's output."""
     given: list[Tensor] = []
     with layer.register_forward_hook(lambda _, inputs, output: given.append(output)):
-        answer = _answer(module, x, name)
-    return len(given) == 1 and torch.equal(given[0], answer)
+        output = _output(module, x, name)
+    return len(given) == 1 and torch.equal(given[0], output)
 
 
 def _averaged(module: nn.Module) -> nn.Module:
@@ -325,7 +325,7 @@ def _places(module: nn.Module, x: Tensor, name: str) -> dict[str, int]:
         for layer, part in module.named_modules():
             if layer:
                 hooks.enter_context(part.register_forward_pre_hook(note(layer)))
-        _answer(module, x[:1], name)
+        _output(module, x[:1], name)
     first = {layer: i for i, layer in reversed(list(enumerate(ran)))}
     places = {}
     for parameter, _ in module.named_parameters():
