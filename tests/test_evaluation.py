@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+import headstart as hs
 from headstart.base.errors import Mismatch, SpecError, UnknownName
 from headstart.evaluation.evaluation import (
     Estimate,
+    Evaluation,
     compare,
     evaluate,
     evaluation_rows,
@@ -22,6 +23,11 @@ from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions
 
 Labels = NDArray[np.int64]
+
+
+def against(predictions: Predictions, answer: str) -> Evaluation:
+    """Evaluated beside the constant `answer`."""
+    return evaluate(predictions, ClassTarget(predictions.classes, answer))
 
 
 def said(labels: Labels, scores: NDArray[np.floating], names: str = "abcdefghij") -> Predictions:
@@ -133,7 +139,7 @@ def test_every_value_lies_in_its_interval() -> None:
 
 
 def test_a_confusion_is_told_class_by_class() -> None:
-    result = evaluate(called(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2]), 3), majority="a")
+    result = against(called(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2]), 3), "a")
     assert result.confusion == ((2, 1, 0), (0, 1, 1), (0, 0, 0))
     a, c = result.per_class["a"], result.per_class["c"]
     assert (known(a.recall).value, known(a.precision).value) == (2 / 3, 1.0)
@@ -170,7 +176,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 
 def test_nothing_to_judge_gives_no_numbers() -> None:
-    result = evaluate(said(np.zeros(0, np.int64), np.zeros((0, 2))), majority="a")
+    result = against(said(np.zeros(0, np.int64), np.zeros((0, 2))), "a")
     assert (result.n, result.accuracy, result.auroc, result.log_loss) == (0, None, None, None)
     assert evaluation_rows(result)[0][0] == ("accuracy", "n/a")
 
@@ -179,7 +185,7 @@ def test_answers_without_probabilities_are_judged_by_what_they_tell() -> None:
     some = drawn(0, (20, 10, 10), 1.0)
     none = np.zeros((40, 0), np.float32)
     bare = Predictions(some.ids, none, some.labels, some.classes, some.predicted)
-    full, result = evaluate(some, majority="a"), evaluate(bare, majority="a")
+    full, result = against(some, "a"), against(bare, "a")
     assert (result.log_loss, result.auroc) == (None, None)
     assert {**full.metrics, "log_loss": None, "auroc": None} == result.metrics
     assert replace(full, metrics=result.metrics) == result
@@ -194,7 +200,7 @@ def test_one_class_alone_has_no_auroc() -> None:
 
 
 def test_the_plain_form_is_json_with_null_for_what_is_not_known() -> None:
-    result = evaluate(drawn(0, (10, 0, 5), 1.0), majority="a")
+    result = against(drawn(0, (10, 0, 5), 1.0), "a")
     plain = json.loads(json.dumps(result.to_plain(), allow_nan=False))
     assert plain["accuracy"].keys() == {"value", "low", "high", "n"}
     assert plain["per_class"]["b"] == {"n": 0, "precision": None, "recall": None, "f1": None}
@@ -203,7 +209,7 @@ def test_the_plain_form_is_json_with_null_for_what_is_not_known() -> None:
 
 
 def test_the_tables_say_n_a_where_no_row_tells() -> None:
-    headline, per_class = evaluation_rows(evaluate(drawn(0, (10, 0, 5), 1.0), majority="a"))
+    headline, per_class = evaluation_rows(against(drawn(0, (10, 0, 5), 1.0), "a"))
     assert [line[0] for line in headline][-1] == "baseline: always 'a'"
     assert per_class[0] == ("class", "n", "precision", "recall", "F1")
     assert per_class[2] == ("b", "0", "n/a", "n/a", "n/a")
@@ -240,19 +246,11 @@ def test_many_rows_are_judged_in_a_moment(counts: tuple[int, ...]) -> None:
     assert time.process_time() - start < 5.0
 
 
-def test_a_model_is_judged_by_what_it_predicts() -> None:
-    class Stub:
-        target = ClassTarget(("a", "b"), "b")
-
-        def predict(self, data: Callable[[], Predictions]) -> Predictions:
-            return data()
-
+def test_a_model_is_evaluated_on_data_and_predictions_without() -> None:
     some = drawn(0, (5, 5), 1.0)
-    result = evaluate(Stub(), lambda: some)  # type: ignore[arg-type]
-    assert result == evaluate(some, majority="b")
-    with pytest.raises(SpecError, match="judged on examples"):
-        evaluate(Stub())  # type: ignore[arg-type]
-    with pytest.raises(SpecError, match="without a dataset"):
-        evaluate(some, lambda: some)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="judged on labelled data"):
+        hs.evaluate("runs/flowers")
+    with pytest.raises(SpecError, match="without data"):
+        hs.evaluate(some, "photos")
     with pytest.raises(UnknownName, match="no class named 'z'"):
-        evaluate(some, majority="z")
+        against(some, "z")

@@ -29,6 +29,7 @@ from headstart.reporting.facts import read_facts, spelt
 from headstart.reporting.page import render, write_report
 from headstart.reporting.words import Words, catalogue
 from headstart.runs.folder import _csv
+from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions, write_csv
 from headstart.training.history import HISTORY, Epoch
 
@@ -190,7 +191,7 @@ def _write_results(
     scores = np.full((len(test), len(classes)), 0.2 / (len(classes) - 1), np.float32)
     scores[np.arange(len(test)), (labels + (np.arange(len(test)) == 1)) % len(classes)] = 0.8
     said = Predictions(tuple(path for path, _ in test), scores, labels, classes)
-    judged = evaluate(said, majority=classes[0], resamples=50).to_plain()
+    judged = evaluate(said, ClassTarget(classes, classes[0]), resamples=50).to_plain()
     write_csv(said, run / "predictions.csv")
     write_json(
         run / "evaluation.json",

@@ -248,7 +248,7 @@ def test_the_runs_own_parts_are_found_again(shapes: Path, tmp_path: Path, job: J
 def test_the_walk_of_the_readme(shapes: Path, tmp_path: Path) -> None:
     data = split(hs.read(shapes))
     model = fit(FeatureExtraction(), "tiny:32", data, store=None).model
-    result = evaluate(model, data.test)
+    result = evaluate(model.predict(data.test), fitted=model.target)
     assert str(result.accuracy).startswith("1.000 [")
     save(model, tmp_path / "bundle")
 

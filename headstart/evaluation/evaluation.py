@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from warnings import catch_warnings
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.notebook import data_frame, html_table, text_table
 from headstart.base.values import Record, entries, entry, joined
-from headstart.targets.classes import ClassTarget, class_names
+from headstart.targets.classes import class_names
 from headstart.targets.metrics import wilson_bounds
 from headstart.targets.predictions import Predictions
 from headstart.targets.registry import target_from_plain
@@ -36,10 +36,6 @@ from headstart.targets.target import (
     Table,
     Target,
 )
-
-if TYPE_CHECKING:
-    from headstart.data.dataset import Dataset
-    from headstart.models.model import Model
 
 Z = 1.959963984540054  # the normal quantile of 97.5 %
 OwnMetric = Callable[[NDArray[Any], NDArray[Any]], float]  # of labels and answers, each (N,)
@@ -156,29 +152,17 @@ class Evaluation(Record):
 
 
 def evaluate(
-    judged: "Model | Predictions",
-    data: "Dataset | None" = None,
-    *,
-    majority: str | None = None,
+    predictions: Predictions,
     fitted: Target | None = None,
+    *,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Evaluate predictions, or a model on `data`: all metrics and tables of the target.
+    """Evaluate predictions: all metrics and tables of the target, with intervals.
 
-    fitted: the target as fitted on training rows; its constant answer becomes the baseline
-    (default: the model's). majority: the class to use as the baseline's answer. Raises SpecError
-    for a model without data and for predictions with data, UnknownName for an unknown class.
+    fitted: the target as fitted on training rows; its constant answer becomes the baseline.
     """
-    if not isinstance(judged, Predictions):
-        if data is None:
-            raise SpecError("A model is judged on examples: evaluate(model, data.test).")
-        fitted, judged = fitted or judged.target, judged.predict(data)
-    elif data is not None:
-        raise SpecError("Predictions know their labels: evaluate them without a dataset.")
-    if majority is not None:
-        fitted = ClassTarget(judged.classes, majority)
-    known = judged.take(np.flatnonzero(judged.known))
+    known = predictions.take(np.flatnonzero(predictions.known))
     target, answers, y = known.target, known.outputs, known.labels
     estimate = partial(_estimate, resamples=resamples, seed=seed)
     base = fitted.baseline(y) if fitted else None
