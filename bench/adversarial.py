@@ -19,8 +19,8 @@ import headstart as hs
 from headstart.data.splits import split
 from headstart.evaluation.evaluation import evaluate
 from headstart.explaining.pixels.grad_model import grad_model_of
-from headstart.explaining.pixels.robust import drawn, robustness
-from headstart.explaining.pixels.squares import squared
+from headstart.explaining.pixels.robust import trials
+from headstart.explaining.pixels.squares import input_squares, stratified_rows
 from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.fitting import fit
@@ -72,7 +72,7 @@ def arguments(bench: Bench) -> Namespace:
 
 def some(data: hs.Dataset, most: int) -> hs.Dataset:
     """Up to so many rows, each class with its share."""
-    return data.take(drawn(data.y, most))
+    return data.take(stratified_rows(data.y, most))
 
 
 def timed(settings: FineTune, head: hs.Model, data: hs.Splits) -> tuple[hs.Model, float]:
@@ -89,8 +89,8 @@ def row(
     clean = evaluate(model.predict(every, store=None)).accuracy
     assert clean is not None
     grad_model = grad_model_of(model)
-    found = robustness(grad_model, squared(grad_model.input, few).squares, few.y, PLAN)
-    reach = {f"{n}/255": round(held.accuracy.value, 3) for n, held in found.attacked.items()}
+    *_, found = trials(grad_model, input_squares(grad_model.input, few).squares, few.y, PLAN)
+    reach = {f"{each.levels}/255": round(each.accuracy.value, 3) for each in found.attacked}
     return {"model": name, "all test cells": str(clean), **reach, "training s": round(seconds, 1)}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import headstart as hs
 from headstart.data.splits import split
-from headstart.explaining.pixels.robust import drawn
+from headstart.explaining.pixels.squares import stratified_rows
 from headstart.modalities.images.examples import solar_cells
 from headstart.models.bundle import save
 from headstart.models.fitting import fit
@@ -22,7 +22,7 @@ def demo(
     """
     data = solar_cells()
     if run is None:
-        data = data.take(drawn(data.y, most))
+        data = data.take(stratified_rows(data.y, most))
         parts = split(data)
         model = fit(FeatureExtraction(fit="squash"), backbone, parts).model
         save(with_limits(model, parts, TrustPlan()), folder / "bundle")

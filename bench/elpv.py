@@ -23,7 +23,7 @@ from harness import Bench
 
 import headstart as hs
 from headstart.evaluation.evaluation import Estimate, compare, wilson
-from headstart.explaining.pixels.robust import drawn
+from headstart.explaining.pixels.squares import stratified_rows
 from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.runs import recipes
@@ -86,7 +86,7 @@ def one_split(
         strategy="finetune",
     )
     cells = solar_cells()
-    cells = cells.take(drawn(cells.y, args.cells))
+    cells = cells.take(stratified_rows(cells.y, args.cells))
     tuned = hs.train(cells, folder / "two", job, Messages())
     head = hs.train(cells, folder / "head", replace(job, strategy="extract"))
     scratch = hs.train(cells, folder / "scratch", from_scratch(job))

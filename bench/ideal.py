@@ -18,7 +18,7 @@ from PIL import Image
 
 import headstart as hs
 from headstart.explaining.pixels.grad_model import GradModel, source_grad_model
-from headstart.explaining.pixels.ideal import ideal, total_variation
+from headstart.explaining.pixels.ideal import ascend, surest, total_variation
 from headstart.modalities.images.decoding import Pixels, decode
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.specs import IdealPlan
@@ -67,7 +67,7 @@ def one(
     grad_model: GradModel, judge: GradModel, name: str, plan: IdealPlan
 ) -> tuple[dict[str, object], Pixels]:
     began, worked = time.perf_counter(), time.process_time()
-    found = ideal(grad_model, name, plan)
+    found = surest(ascend(grad_model, grad_model.number(name), plan))
     seconds, worked = time.perf_counter() - began, time.process_time() - worked
     pixels = decode(as_png(found.picture))
     return {

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 import headstart as hs
 from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
-from headstart.explaining.pixels.robust import ConditionResult, Robustness, drawn, robustness
-from headstart.explaining.pixels.squares import squared
+from headstart.explaining.pixels.robust import trials
+from headstart.explaining.pixels.robustness import Robustness, UnderAttack, UnderCorruption
+from headstart.explaining.pixels.squares import input_squares, stratified_rows
 from headstart.features.extract import extract
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.bundle import load_bundle
@@ -46,10 +47,10 @@ def main() -> None:
         bundle, train, test = demo(args.run, Path(folder), args.backbone, args.known)
         model = load_bundle(bundle).model
     grad_model, plan = grad_model_of(model), RobustnessPlan(rows=args.rows)
-    tried = squared(grad_model.input, test.take(drawn(test.y, plan.rows)))
+    tried = input_squares(grad_model.input, test.take(stratified_rows(test.y, plan.rows)))
     known = extract(model.backbone, train, store=hs.Store())
     began = time.perf_counter()
-    found = robustness(grad_model, tried.squares, tried.data.y, plan, known=known)
+    *_, found = trials(grad_model, tried.squares, tried.data.y, plan, known=known)
     seconds = time.perf_counter() - began
     few = slice(None, None, max(1, args.rows // args.outside))
     beside = outside(grad_model, tried.squares[few], tried.data.y[few], plan)
@@ -61,28 +62,28 @@ def main() -> None:
 
 def attacked(found: Robustness, beside: dict[int, tuple[float, float]]) -> list[dict[str, object]]:
     rows = list[dict[str, object]]()
-    for levels, held in found.attacked.items():
-        row = {"change": f"attack {levels}/255", "accuracy": held.accuracy.value}
-        row |= {"low": held.accuracy.low, "high": held.accuracy.high, **moved([held])}
-        if levels in beside:
-            row["of some, ours"], row["of some, ART"] = beside[levels]
+    for each in found.attacked:
+        row = {"change": f"attack {each.levels}/255", "accuracy": each.accuracy.value}
+        row |= {"low": each.accuracy.low, "high": each.accuracy.high, **moved([each])}
+        if each.levels in beside:
+            row["of some, ours"], row["of some, ART"] = beside[each.levels]
         rows.append(row)
     return rows
 
 
 def corrupted(found: Robustness) -> list[dict[str, object]]:
     rows = list[dict[str, object]]()
-    for name in found.plan.corruptions:
-        own = [held for (kind, _), held in found.corrupted.items() if kind == name]
-        shares = [held.accuracy.value for held in own]
+    for name in dict.fromkeys(each.name for each in found.corrupted):
+        own = [each for each in found.corrupted if each.name == name]
+        shares = [each.accuracy.value for each in own]
         row = {"change": name, "accuracy": float(np.mean(shares)), "worst": min(shares)}
         rows.append({**row, **moved(own)})
     return rows
 
 
-def moved(held: Sequence[ConditionResult]) -> dict[str, float]:
+def moved(results: Sequence[UnderAttack | UnderCorruption]) -> dict[str, float]:
     """Of the nearest training cells: still the same, and of the cell's own class."""
-    found = [one.neighbours for one in held if one.neighbours]
+    found = [one.neighbours for one in results if one.neighbours]
     return {name: float(np.mean([getattr(n, name) for n in found])) for name in ("same", "own")}
 
 
@@ -102,13 +103,13 @@ def outside(
 ) -> dict[int, tuple[float, float]]:
     """Of each epsilon, the share that is still right after our attack and after ART's."""
     only = RobustnessPlan(epsilons=plan.epsilons, steps=plan.steps, corruptions=())
-    ours = robustness(grad_model, squares, labels, only)
+    *_, ours = trials(grad_model, squares, labels, only)
     return {
-        levels: (
-            ours.attacked[levels].accuracy.value,
-            by_art(grad_model, squares, labels, levels, plan),
+        each.levels: (
+            each.accuracy.value,
+            by_art(grad_model, squares, labels, each.levels, plan),
         )
-        for levels in plan.levels[1:]
+        for each in ours.attacked[1:]
     }
 
 

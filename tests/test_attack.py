@@ -19,13 +19,13 @@ from torch import Tensor, nn
 import headstart as hs
 from headstart.base.errors import DataError, SpecError
 from headstart.cli.main import main
-from headstart.cli.opening import named_after
 from headstart.data.splits import split
-from headstart.explaining.pixels import triptych as drawing
-from headstart.explaining.pixels.fooling import Aim, Fooling, distance, fool
+from headstart.explaining.pixels import fooling as drawing
+from headstart.explaining.pixels.attacking import Aim, distance, fool
+from headstart.explaining.pixels.fooling import Fooling
 from headstart.explaining.pixels.grad_model import GradModel, grad_model_of, source_grad_model
+from headstart.explaining.pixels.naming import named_after
 from headstart.explaining.pixels.squaring import MOST, squaring, weights
-from headstart.explaining.pixels.triptych import write_fooling
 from headstart.features.extract import extract
 from headstart.modalities.images.decoding import Pixels, decode
 from headstart.modalities.images.inputs import ImageInput, of_pictures
@@ -172,7 +172,7 @@ def test_the_saved_file_read_back_by_predict_is_called_another_class(
     how: Attack, model: hs.Model, tmp_path: Path
 ) -> None:
     found = attacked(model, pixels_of(50, 40), how)
-    write_fooling(found, tmp_path / "fooled.png")
+    found.save(tmp_path / "fooled.png")
     said = model.predict(find([tmp_path / "fooled.png"])[0], store=None)
     assert said.classes[said.predicted[0]] == found.after.name != found.before.name
     np.testing.assert_allclose(said.scores[0], found.after.scores)
@@ -366,7 +366,7 @@ def by_and_without_gradients(logits: Logits, squares: Tensor) -> tuple[float, fl
 
 def panels(found: Fooling) -> list[NDArray[np.uint8]]:
     """The three pictures of a triptych, found by where they are drawn."""
-    sheet, (height, width) = drawing.triptych(found), found.picture.shape[:2]
+    sheet, (height, width) = found.triptych(), found.picture.shape[:2]
     lefts = [drawing.GAP + n * (drawing.SIDE + drawing.GAP) for n in range(3)]
     return [
         sheet[drawing.HEAD :, left + (drawing.SIDE - width) // 2 :][:height, :width]
@@ -378,7 +378,7 @@ def test_a_triptych_tells_names_in_other_alphabets_apart(model: hs.Model) -> Non
     pytest.importorskip("matplotlib")  # brings the letters
     found = attacked(model, pixels_of(40, 34), Attack(steps=1))
     named = [replace(found, before=replace(found.before, name=name)) for name in ("жук", "дук")]
-    one, other = (drawing.triptych(each) for each in named)
+    one, other = (each.triptych() for each in named)
     assert (one != other).any()
 
 
@@ -393,7 +393,7 @@ def test_a_triptych_shows_before_difference_and_after(model: hs.Model) -> None:
 
 @pytest.mark.parametrize("size", [(8, 5), (3000, 20), (20, 900), (640, 480)])
 def test_pictures_of_any_shape_are_drawn_alike(model: hs.Model, size: tuple[int, int]) -> None:
-    sheet = drawing.triptych(attacked(model, pixels_of(*size), Attack(steps=1)))
+    sheet = attacked(model, pixels_of(*size), Attack(steps=1)).triptych()
     height, width = sheet.shape[:2]
     assert width == 3 * drawing.SIDE + 4 * drawing.GAP
     assert height < width
@@ -522,7 +522,7 @@ def test_what_was_done_before_ctrl_c_is_kept_and_told(
         raise KeyboardInterrupt
 
     listener = progress_of("attack", after_the_first)
-    monkeypatch.setattr("headstart.cli.attack.Terminal", lambda: listener)
+    monkeypatch.setattr("headstart.cli.opening.Terminal", lambda: listener)
     where = folder / "data" / "red", "--out", tmp_path, "--json"
     code, out, err = run_attack(capsys, bundle, *where)
     assert code == 130

@@ -12,10 +12,10 @@ import headstart as hs
 from headstart.base import atomic
 from headstart.base.errors import DataError, PlaceError
 from headstart.cli.main import main
-from headstart.cli.opening import STEM_BYTES, file_name
 from headstart.data import finding
 from headstart.data.splits import split
 from headstart.data.walking import Walk, walk
+from headstart.explaining.pixels.naming import STEM_BYTES, file_name
 from headstart.modalities.images.decoding import decode
 from headstart.models.bundle import save
 from headstart.models.fitting import fit
@@ -92,8 +92,8 @@ def test_one_output_that_can_not_be_written_is_named_and_the_others_kept(
             raise OSError(28, "No space left on device", str(path))
         real(path, data)
 
-    monkeypatch.setattr("headstart.cli.explain.write_bytes", full)
-    monkeypatch.setattr("headstart.explaining.pixels.triptych.write_bytes", full)
+    monkeypatch.setattr("headstart.explaining.pixels.explanation.write_bytes", full)
+    monkeypatch.setattr("headstart.explaining.pixels.fooling.write_bytes", full)
     for command in ("explain", "attack"):
         out = tmp_path / command
         words = [command, str(bundle), *map(str, names), *COMMANDS[command], str(out)]
@@ -159,8 +159,8 @@ def test_places_are_tried_before_the_work(
     draw(tmp_path / "a.png", 60)
     (tmp_path / "file").write_text("mine")
     (tmp_path / "data").symlink_to(bundle.parent / "data")
-    for name in ("fool", "explained", "ascend", "draw_views"):
-        monkeypatch.setattr(hs, name, work, raising=False)
+    for name in ("fool", "try_explain", "ascend", "picture_grid"):
+        monkeypatch.setattr(f"headstart.pixels.{name}", work)
     monkeypatch.setattr("headstart.runs.run.prepared", work)
     assert main([str(bundle) if word == "BUNDLE" else word for word in words]) == 1
     err = capsys.readouterr().err

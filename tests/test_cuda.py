@@ -11,8 +11,8 @@ import headstart as hs
 from headstart.base.runtime import ON_CPU, Runtime
 from headstart.data.splits import split
 from headstart.explaining.pixels.grad_model import grad_model_of
-from headstart.explaining.pixels.robust import robustness
-from headstart.explaining.pixels.squares import squared
+from headstart.explaining.pixels.robust import trials
+from headstart.explaining.pixels.squares import input_squares
 from headstart.features.extract import extract
 from headstart.models.bundle import load_bundle, save
 from headstart.models.fitting import fit
@@ -64,11 +64,11 @@ def test_a_model_made_there_is_looked_into_on_a_cpu(pictures: Path) -> None:
     head = fit(FeatureExtraction(), "tiny:32", parts, store=None, runtime=CUDA).model
     model = fit(FineTune(epochs=1, thaw="all"), head, parts, store=None, runtime=CUDA).model
     grad_model = grad_model_of(model)
-    tried = squared(grad_model.input, parts.test)
+    tried = input_squares(grad_model.input, parts.test)
     said = model.predict(tried.data, store=None, runtime=CUDA).scores
     with torch.no_grad():
         logits = grad_model.logits(torch.from_numpy(tried.squares).float())
     np.testing.assert_allclose(torch.softmax(logits, dim=1), said, atol=0.02)
     plan = RobustnessPlan(epsilons=(8 / 255,), steps=2, corruptions=("fog",))
-    found = robustness(grad_model, tried.squares, tried.data.y, plan)
+    *_, found = trials(grad_model, tried.squares, tried.data.y, plan)
     assert len(found.attacked) == 2

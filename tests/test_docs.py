@@ -96,7 +96,7 @@ def test_the_page_about_python_names_everything_public() -> None:
 def test_the_python_that_looks_inside_runs(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In place of ImageNet's network and the solar cells, a tiny one and tiny pictures."""
+    """In place of ImageNet's network, a tiny one."""
     monkeypatch.chdir(tmp_path)
     job = Job(
         str(shapes), backbone="tiny:32", strategy="extract", store=hs.Store(tmp_path / "store")
@@ -105,14 +105,12 @@ def test_the_python_that_looks_inside_runs(
     hs.train(data, tmp_path / "runs" / "demo", job)
     (tmp_path / "photo.jpg").symlink_to(data.sources[0])
     text = (ROOT / "docs" / "inside.md").read_text()
-    source = 'hs.source_grad_model(hs.load_backbone("packaged:efficientnet_lite0"))'
-    own = 'hs.grad_model_of(hs.load_bundle("runs/demo/model").model)'
     blocks = [
         code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import" in code
     ]
     assert len(blocks) == 3
     for code in blocks:
-        exec(code.replace(source, own).replace("hs.solar_cells()", f"hs.read({str(shapes)!r})"), {})
+        exec(code.replace("packaged:efficientnet_lite0", "runs/demo/model"), {})
     assert {p.name for p in tmp_path.glob("*.png")} == {
         "why.png",
         "fooled.png",

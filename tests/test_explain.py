@@ -21,13 +21,12 @@ from torch import nn
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.entry import WholeNetwork
-from headstart.cli import explain as command
 from headstart.cli.main import main
 from headstart.explaining.neighbours import nearest
 from headstart.explaining.pixels.attributing import attribute, picked
-from headstart.explaining.pixels.attribution import Attribution
+from headstart.explaining.pixels.attribution import LEVELS, Attribution
 from headstart.explaining.pixels.deletion import Deletion, area_under, curve, deletion, hidings
-from headstart.explaining.pixels.explanation import LEVELS, QUICK, quantised, telling
+from headstart.explaining.pixels.explaining import QUICK, telling
 from headstart.explaining.pixels.grad_model import GradModel, featureless, log_odds
 from headstart.explaining.pixels.method import METHODS
 from headstart.explaining.pixels.probed_model import ProbedModel, probed_model_of
@@ -282,7 +281,7 @@ def test_the_nearest_of_what_was_seen_is_itself(shapes: Path) -> None:
 
 def test_a_kept_map_has_the_signs_and_the_top_of_the_map() -> None:
     values = np.array([[2.0, 0, 0, 0], [0] * 4, [0] * 4, [0, 0, 0, -1.0]], np.float32)
-    kept = np.array(quantised(Attribution(values, 0, "places", "x")))
+    kept = np.array(Attribution(values, 0, "places", "x").quantised())
     assert kept.shape == (28, 28)
     assert kept[:7, :7].max() == LEVELS == np.abs(kept).max()
     assert kept[-7:, -7:].min() == pytest.approx(-LEVELS / 2, abs=6)
@@ -352,7 +351,7 @@ def test_nothing_is_compared_with_a_picture_that_can_not_be_read(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bad.png").write_text("no picture")
-    monkeypatch.setattr("headstart.extract", None, raising=False)
+    monkeypatch.setattr("headstart.pixels.extract", None)
     assert main(["explain", str(run), str(tmp_path / "bad.png"), "--out", str(tmp_path / "a")]) == 1
 
 
@@ -372,7 +371,7 @@ def test_progress_counts_pictures_and_not_what_is_none(
 ) -> None:
     told = list[tuple[int, int]]()
     listener = progress_of("explain", lambda done, total: told.append((done, total)))
-    monkeypatch.setattr(command, "Terminal", lambda: listener)
+    monkeypatch.setattr("headstart.cli.opening.Terminal", lambda: listener)
     folder = tmp_path / "two"
     folder.mkdir()
     (folder / "notes.txt").write_text("no picture")
@@ -435,7 +434,7 @@ def test_what_was_explained_before_outlives_ctrl_c(
     def stop(*args: Any, **settings: Any) -> Deletion:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("headstart.explaining.pixels.explanation.deletion", stop)
+    monkeypatch.setattr("headstart.explaining.pixels.explaining.deletion", stop)
     assert main(["explain", str(run)]) == 130
     assert (run / "explained.json").read_bytes() == before
 
@@ -474,7 +473,7 @@ def test_ctrl_c_keeps_what_is_explained(
             raise KeyboardInterrupt
         return plain(*args, **settings)
 
-    monkeypatch.setattr("headstart.explaining.pixels.explanation.deletion", at_second)
+    monkeypatch.setattr("headstart.explaining.pixels.explaining.deletion", at_second)
     out = tmp_path / "out"
     assert main(["explain", str(run), str(trained / "pictures" / "blue"), "--out", str(out)]) == 130
     assert len(list(out.iterdir())) == 1

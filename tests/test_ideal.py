@@ -31,12 +31,12 @@ from headstart.explaining.pixels.ideal import (
     _pull,
     _views,
     ascend,
-    ideal,
+    surest,
     total_variation,
 )
 from headstart.explaining.pixels.ideal_plan import IdealPlan, Space
 from headstart.heads.specs import LinearSpec
-from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.decoding import Pixels, decode
 from headstart.modalities.images.inputs import ImageInput
 from headstart.models.bundle import load_bundle, save
 from headstart.models.model import Model
@@ -71,6 +71,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = str(folder / "store")
     assert main(["train", data, "--out", out, "--backbone", "tiny:32", "--store", store]) == 0
     return folder / "run"
+
+
+def ideal(model: GradModel, name: str, plan: IdealPlan, start: Pixels | None = None) -> Ideal:
+    return surest(ascend(model, model.number(name), plan, start))
 
 
 def noise(size: int = 64) -> Tensor:  # (1, 3, size, size) of 0..1
@@ -283,7 +287,7 @@ def test_a_picture_that_is_made_is_told_of_though_the_next_is_not(
             raise KeyboardInterrupt
         yield from plain(*args)
 
-    monkeypatch.setattr("headstart.ascend", first_alone)
+    monkeypatch.setattr("headstart.pixels.ascend", first_alone)
     both = ["--class", "dark", "--class", "bright", "--steps", "6", "--json"]
     assert main(["ideal", str(run), *both, "--out", str(tmp_path / "a.png")]) == 130
     out, err = capsys.readouterr()

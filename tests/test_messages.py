@@ -13,15 +13,15 @@ from headstart.backbones.weights import fill
 from headstart.base import atomic
 from headstart.base.errors import DataError, Mismatch, UnknownName, sentence_of
 from headstart.cli.main import main
-from headstart.cli.opening import part_of
 from headstart.data.splits import split
-from headstart.explaining.pixels.explanation import rows_to_explain
+from headstart.explaining.pixels.explaining import rows_to_explain
 from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
 from headstart.features.engines import compare
 from headstart.modalities.images.tiny import network
 from headstart.models.fitting import fit
 from headstart.runs.folder import MARKER, claimed
 from headstart.runs.recipes import get_recipe
+from headstart.runs.recorded import part_of
 from headstart.runs.run import _why_kept
 from headstart.specs import FeatureExtraction
 

@@ -25,8 +25,9 @@ from headstart.explaining.pixels.corruptions import (
     corrupt,
 )
 from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
-from headstart.explaining.pixels.robust import drawn, robustness, trials
-from headstart.explaining.pixels.squares import Squared, squared
+from headstart.explaining.pixels.robust import trials
+from headstart.explaining.pixels.robustness import Robustness, UnderAttack, UnderCorruption
+from headstart.explaining.pixels.squares import InputSquares, input_squares, stratified_rows
 from headstart.features.extract import extract
 from headstart.modalities.images.decoding import decode
 from headstart.models.bundle import load_bundle
@@ -36,6 +37,22 @@ from headstart.training.attacked import perturb
 
 RANDOM = ("gaussian_noise", "shot_noise", "motion_blur", "snow", "fog")
 CLEAN = RobustnessPlan(epsilons=(), corruptions=())
+
+
+def robustness(*args: Any, **settings: Any) -> Robustness:
+    """The results of all trials."""
+    *_, last = trials(*args, **settings)
+    return last
+
+
+def under_attack(results: Robustness, levels: int) -> UnderAttack:
+    return next(each for each in results.attacked if each.levels == levels)
+
+
+def corrupted(results: Robustness, name: str, strength: int) -> UnderCorruption:
+    return next(
+        each for each in results.corrupted if (each.name, each.strength) == (name, strength)
+    )
 
 
 # ---- damage ----
@@ -188,7 +205,7 @@ def test_accuracy_is_what_the_margins_say() -> None:
     squares = flat(grad_model, 127, 125, 123, 119, 111, 130)
     labels = np.array([0, 0, 0, 0, 0, 0])  # the last is wrong as it is
     found = robustness(grad_model, squares, labels, attacked(1, 2, 4, 8))
-    shares = {levels: held.accuracy.value * 6 for levels, held in found.attacked.items()}
+    shares = {each.levels: each.accuracy.value * 6 for each in found.attacked}
     assert shares == pytest.approx({0: 5, 1: 4, 2: 4, 4: 3, 8: 2})
 
 
@@ -196,7 +213,7 @@ def test_what_a_small_change_misleads_a_large_one_does_too() -> None:
     """The dip is so narrow that steps of two levels jump across it."""
     grad_model = grad_model_on(Dip())
     found = robustness(grad_model, flat(grad_model, 100), np.array([1]), attacked(1, 100))
-    assert [held.accuracy.value for held in found.attacked.values()] == [1, 0, 0]
+    assert [each.accuracy.value for each in found.attacked] == [1, 0, 0]
 
 
 def test_the_search_goes_on_where_a_few_steps_are_not_enough() -> None:
@@ -213,7 +230,7 @@ def test_the_search_goes_on_where_a_few_steps_are_not_enough() -> None:
         patched.setattr(robust, "perturb", counted)
         found = robustness(grad_model, squares, labels, attacked(16))
     assert seen == [robust.FEW, 20]
-    assert found.attacked[16].accuracy.value == 0
+    assert under_attack(found, 16).accuracy.value == 0
 
 
 # ---- a model that was trained ----
@@ -256,12 +273,12 @@ def grad_model(model: hs.Model) -> GradModel:
 
 
 @pytest.fixture(scope="module")
-def tried(grad_model: GradModel, trained: Path) -> Squared:
+def tried(grad_model: GradModel, trained: Path) -> InputSquares:
     data = hs.read(trained / "shapes")
-    return squared(grad_model.input, data.take(range(0, len(data), 4)), threads=2)
+    return input_squares(grad_model.input, data.take(range(0, len(data), 4)), threads=2)
 
 
-def test_nothing_changed_is_what_the_model_says(grad_model: GradModel, tried: Squared) -> None:
+def test_nothing_changed_is_what_the_model_says(grad_model: GradModel, tried: InputSquares) -> None:
     labels = tried.data.y.copy()
     labels[0] = 1 - labels[0]
     found = robustness(grad_model, tried.squares, labels, CLEAN)
@@ -270,28 +287,30 @@ def test_nothing_changed_is_what_the_model_says(grad_model: GradModel, tried: Sq
     assert found.attacked[0].accuracy.value == right.mean() < 1
 
 
-def test_accuracy_never_rises_with_the_change(grad_model: GradModel, tried: Squared) -> None:
+def test_accuracy_never_rises_with_the_change(grad_model: GradModel, tried: InputSquares) -> None:
     found = robustness(grad_model, tried.squares, tried.data.y, attacked(1, 8, 32, 128))
-    shares = [held.accuracy.value for held in found.attacked.values()]
+    shares = [each.accuracy.value for each in found.attacked]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1
     assert shares[-1] == 0
 
 
 def test_accuracy_under_damage_is_that_of_the_damaged_squares(
-    grad_model: GradModel, tried: Squared
+    grad_model: GradModel, tried: InputSquares
 ) -> None:
     plan = replace(CLEAN, corruptions=("brightness", "gaussian_noise"))
     found = robustness(grad_model, tried.squares, tried.data.y, plan)
-    for (name, strength), held in found.corrupted.items():
-        damaged = np.stack([corrupt(square, name, strength) for square in tried.squares])
+    for each in found.corrupted:
+        damaged = np.stack([corrupt(s, each.name, each.strength) for s in tried.squares])
         right = grad_model.scores(damaged).argmax(axis=1) == tried.data.y
-        assert held.accuracy.value == right.mean(), (name, strength)
-    assert found.corrupted["brightness", 5].accuracy.value < 1
+        assert each.accuracy.value == right.mean(), (each.name, each.strength)
+    assert corrupted(found, "brightness", 5).accuracy.value < 1
     assert len(found.corrupted) == 10
 
 
-def test_the_order_of_the_pictures_does_not_matter(grad_model: GradModel, tried: Squared) -> None:
+def test_the_order_of_the_pictures_does_not_matter(
+    grad_model: GradModel, tried: InputSquares
+) -> None:
     plan = RobustnessPlan(epsilons=(), corruptions=("snow",))
     forward = robustness(grad_model, tried.squares, tried.data.y, plan)
     reverse = robustness(grad_model, tried.squares[::-1], tried.data.y[::-1], plan)
@@ -299,7 +318,7 @@ def test_the_order_of_the_pictures_does_not_matter(grad_model: GradModel, tried:
 
 
 def test_neighbours_are_those_of_a_slow_search(
-    model: hs.Model, grad_model: GradModel, tried: Squared, trained: Path
+    model: hs.Model, grad_model: GradModel, tried: InputSquares, trained: Path
 ) -> None:
     known = extract(model.backbone, hs.read(trained / "shapes"), store=None)
     plan = replace(CLEAN, corruptions=("fog",))
@@ -308,7 +327,7 @@ def test_neighbours_are_those_of_a_slow_search(
     before, after = (nearest(grad_model, known, squares) for squares in (tried.squares, foggy))
     same = np.mean([len(a & b) / 10 for a, b in zip(before, after, strict=True)])
     own = np.mean([known.y[list(a)] == y for a, y in zip(after, tried.data.y, strict=True)])
-    moved = found.corrupted["fog", 5].neighbours
+    moved = corrupted(found, "fog", 5).neighbours
     assert found.attacked[0].neighbours is not None
     assert found.attacked[0].neighbours.same == 1
     assert moved is not None
@@ -329,7 +348,7 @@ def nearest(
 
 
 def test_labels_of_training_rows_go_by_name(
-    model: hs.Model, grad_model: GradModel, tried: Squared, trained: Path
+    model: hs.Model, grad_model: GradModel, tried: InputSquares, trained: Path
 ) -> None:
     known = extract(model.backbone, hs.read(trained / "shapes"), store=None)
     turned = replace(known, y=1 - known.y, target=ClassTarget(known.classes[::-1]))
@@ -342,7 +361,7 @@ def test_labels_of_training_rows_go_by_name(
     assert shares[0] == shares[1]
 
 
-def test_trials_grow_one_change_at_a_time(grad_model: GradModel, tried: Squared) -> None:
+def test_trials_grow_one_change_at_a_time(grad_model: GradModel, tried: InputSquares) -> None:
     plan = RobustnessPlan(epsilons=(2 / 255,), corruptions=("fog",))
     steps = list(trials(grad_model, tried.squares, tried.data.y, plan))
     assert [len(f.attacked) + len(f.corrupted) for f in steps] == list(range(1, 8))
@@ -352,14 +371,16 @@ def test_trials_grow_one_change_at_a_time(grad_model: GradModel, tried: Squared)
     assert [row["strength"] for row in told["corrupted"]] == [1, 2, 3, 4, 5]
 
 
-def test_squares_that_do_not_fit_are_refused(grad_model: GradModel, tried: Squared) -> None:
+def test_squares_that_do_not_fit_are_refused(grad_model: GradModel, tried: InputSquares) -> None:
     with pytest.raises(Mismatch, match="one or more squares"):
         robustness(grad_model, tried.squares[:, :-1], tried.data.y)
     with pytest.raises(Mismatch, match="Labels count from 0 to 1"):
         robustness(grad_model, tried.squares, tried.data.y + 1)
 
 
-def test_squares_are_those_that_features_are_made_of(grad_model: GradModel, tried: Squared) -> None:
+def test_squares_are_those_that_features_are_made_of(
+    grad_model: GradModel, tried: InputSquares
+) -> None:
     for square, source in zip(tried.squares, tried.data.sources, strict=True):
         np.testing.assert_array_equal(square, grad_model.input(decode(source)))
 
@@ -369,11 +390,11 @@ def test_pictures_that_can_not_be_read_are_named(grad_model: GradModel, tmp_path
     Image.fromarray(grey(9)).save(tmp_path / "a" / "good.png")
     (tmp_path / "a" / "bad.png").write_bytes(b"\x89PNG\r\nno more")
     data = hs.read(tmp_path)
-    found = squared(grad_model.input, data)
+    found = input_squares(grad_model.input, data)
     assert found.data.ids == ("a/good.png",)
     assert [item.path for item in found.left_out] == ["a/bad.png"]
     with pytest.raises(DataError, match=r"of 1 none can \(a/bad.png"):
-        squared(grad_model.input, data.take([data.ids.index("a/bad.png")]))
+        input_squares(grad_model.input, data.take([data.ids.index("a/bad.png")]))
 
 
 # ---- what is tried ----
@@ -381,13 +402,13 @@ def test_pictures_that_can_not_be_read_are_named(grad_model: GradModel, tmp_path
 
 def test_a_draw_keeps_the_share_of_each_class() -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 10])
-    rows = drawn(labels, 20, seed=1)
+    rows = stratified_rows(labels, 20, seed=1)
     assert np.bincount(labels[rows]).tolist() == [12, 6, 2]
     assert rows.tolist() == sorted(set(rows.tolist()))
-    assert rows.tolist() == drawn(labels, 20, seed=1).tolist()
-    assert rows.tolist() != drawn(labels, 20, seed=2).tolist()
+    assert rows.tolist() == stratified_rows(labels, 20, seed=1).tolist()
+    assert rows.tolist() != stratified_rows(labels, 20, seed=2).tolist()
     for enough in (0, 100, 1000):
-        assert drawn(labels, enough).tolist() == list(range(100))
+        assert stratified_rows(labels, enough).tolist() == list(range(100))
 
 
 def test_plans_that_can_not_be_kept_are_refused() -> None:

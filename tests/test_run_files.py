@@ -15,7 +15,7 @@ from headstart.base.values import Record, Settings, as_key, from_plain, read_val
 from headstart.data.findings import Findings
 from headstart.evaluation.evaluation import Estimate
 from headstart.evaluation.insights import Insights
-from headstart.explaining.pixels.robustness import RobustnessResults
+from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.pixels.saved import ExplainedRows
 from headstart.reporting.facts import read_facts
 from headstart.reporting.run_files import RunEvaluation, RunRecipe, Timings
@@ -27,7 +27,7 @@ KINDS: dict[str, Any] = {
     "explained": ExplainedRows,
     "insights": Insights,
     "recipe": RunRecipe,
-    "robustness": RobustnessResults,
+    "robustness": Robustness,
     "timings": Timings,
 }
 

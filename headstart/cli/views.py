@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-import headstart as hs
-from headstart.base.atomic import check_folder
-from headstart.base.errors import SpecError
-from headstart.cli.flags import add_flags, made
+from headstart.cli.flags import add_flags
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE
 from headstart.cli.progress import say
+from headstart.modalities.images.augment import Augment
+
+CHANGES = [field.name for field in fields(Augment) if field.name != "views"]  # 15 are drawn
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -28,18 +28,14 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="another seed draws others (default: 0)"
     )
-    changes = [field.name for field in fields(hs.Augment) if field.name != "views"]  # 15 are drawn
-    add_flags(parser, hs.Augment(), *changes)
+    add_flags(parser, Augment(), *CHANGES)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    augment = made(hs.Augment(), args)
-    if not augment.active:
-        raise SpecError("No change was asked for: add --flip horizontal, --rotation 0.1, ….")
-    if args.out.exists():
-        raise SpecError(f"{args.out} is there already: name another --out.")
-    check_folder(args.out.parent)
-    hs.draw_views(args.file, args.out, augment, size=args.size, seed=args.seed)
+    from headstart.pixels import views
+
+    changes = {name: getattr(args, name) for name in CHANGES if name in args}
+    views(args.file, out=args.out, size=args.size, seed=args.seed, **changes)
     say("views", f"the picture, top left, and 15 views of it: {args.out}")
     return DONE

@@ -13,7 +13,7 @@ from headstart.base.values import read_json, read_value
 from headstart.data.dataset import CheckedFile
 from headstart.data.findings import Findings
 from headstart.evaluation.insights import Insights
-from headstart.explaining.pixels.robustness import RobustnessResults
+from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.pixels.saved import ExplainedRows
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.run_files import RunEvaluation, RunRecipe, Timings
@@ -52,7 +52,7 @@ class Facts:
     card: Card | None = None
     insights: Insights = Insights()
     explained: ExplainedRows = ExplainedRows()
-    robustness: RobustnessResults | None = None
+    robustness: Robustness | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
         card=_optional(run / "model" / "card.json", _card),
         insights=_optional(run / "insights.json", _record(Insights)) or Insights(),
         explained=_optional(run / "explained.json", _record(ExplainedRows)) or ExplainedRows(),
-        robustness=_optional(run / "robustness.json", _record(RobustnessResults)),
+        robustness=_optional(run / "robustness.json", _record(Robustness)),
     )
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from headstart.evaluation.evaluation import Estimate
 from headstart.explaining.pixels.robustness import (
     Neighbours,
-    RobustnessResults,
+    Robustness,
     UnderAttack,
     UnderCorruption,
 )
@@ -39,7 +39,7 @@ def robustness_section(facts: Facts, w: Words) -> list[PageBlock]:
     return blocks
 
 
-def _attacked(w: Words, found: RobustnessResults, guess: Baseline | None) -> list[PageBlock]:
+def _attacked(w: Words, found: Robustness, guess: Baseline | None) -> list[PageBlock]:
     tried = found.attacked
     if len(tried) < 2:
         return []
@@ -77,7 +77,7 @@ def _attack_verdict(w: Words, tried: Sequence[UnderAttack], guess: Baseline | No
     return Markup("{} {}").format(sentence, w("robust." + kind, flag=FLAG))
 
 
-def _corrupted(w: Words, found: RobustnessResults, guess: Baseline | None) -> list[PageBlock]:
+def _corrupted(w: Words, found: Robustness, guess: Baseline | None) -> list[PageBlock]:
     tried, clean = found.corrupted, found.attacked[0]
     if not tried:
         return []

@@ -3,13 +3,21 @@
 import os
 from pathlib import Path
 
-from headstart.base.errors import HeadstartError, SpecError
+from headstart.base.errors import DataError, HeadstartError, SpecError
 from headstart.base.listener import Listener
 from headstart.data.dataset import CheckedFile, Dataset
+from headstart.explaining.pixels.squares import stratified_rows
 from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.reading import read
-from headstart.runs.folder import recorded_contents, recorded_source
+from headstart.runs.folder import (
+    recorded_contents,
+    recorded_count,
+    recorded_parts,
+    recorded_source,
+)
 from headstart.runs.recipes import CELLS
+
+KNOWN = 5_000  # training rows searched for neighbours, at most
 
 
 def source_of(data: Path) -> str:
@@ -49,3 +57,31 @@ def recorded_files(
         (listener or Listener()).stage("pictures", message)
         return {}
     return dict(zip(found.ids, recorded_contents(run, found).files, strict=True))
+
+
+def part_of(run: Path, data: Dataset, part: str) -> Dataset:
+    """Return the rows of `data` that were in this part of the run, by name; their recorded
+    contents are verified on reading. Raises DataError if there are none."""
+    parts = recorded_parts(run, recorded_source(run), data)
+    rows = [row for row, name in enumerate(parts) if name == part]
+    if not rows and recorded_count(run, part) == 0:
+        raise DataError(
+            f"There must be {part} pictures, and {run} was trained without any: its data left none "
+            f"for that part. Train again, on more pictures or with a folder {part} of their own."
+        )
+    if not rows:
+        raise DataError(
+            f"There must be {part} pictures of {run}; the {len(data):,} found are none of them. "
+            f"Tell with --data where they are now."
+        )
+    return recorded_contents(run, data.take(rows))
+
+
+def known_rows(run: Path, data: Dataset, listener: Listener) -> Dataset:
+    """Return the training rows to search for neighbours: at most KNOWN, stratified by class.
+    Raises DataError if there are none."""
+    train = part_of(run, data, "train")
+    if len(train) > KNOWN:
+        found = f"neighbours are looked for among {KNOWN:,} of {len(train):,} training rows"
+        listener.stage("known", found)
+    return train.take(stratified_rows(train.y, KNOWN))

@@ -27,7 +27,7 @@ from headstart.evaluation.insights import Insights
 from headstart.evaluation.judged import doubts, gains, temperature_scaling
 from headstart.evaluation.learning_curve import learning_curve
 from headstart.evaluation.mistakes import mistakes, outliers
-from headstart.explaining.pixels.explanation import QUICK, explain_run
+from headstart.explaining.pixels.explaining import QUICK, explain_run
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey

@@ -10,6 +10,7 @@ LEVELS = 255
 LONGEST = 20_000  # the L2 norm of changing every value of the largest readable image fully: 13,900
 RESTARTS = 3  # random starts per image, until one fools the model
 Norm = Literal["linf", "l2"]
+EPSILONS = {"linf": 4 / LEVELS, "l2": 1.0}  # of an attack on single pictures, if none is given
 
 
 @dataclass(frozen=True)

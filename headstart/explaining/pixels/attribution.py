@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from headstart.explaining.pixels.method import Method
 
+GRID = 28  # places a side of a saved map
+LEVELS = 127  # of a saved map, on either side of 0
+
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
@@ -37,6 +40,13 @@ class Attribution:
         grid = torch.from_numpy(self.values)[None, None]
         values = _blurred(grid, share * len(self.values))[0, 0].numpy()
         return replace(self, values=values, layer=f"{self.layer}, smoothed")
+
+    def quantised(self) -> tuple[tuple[int, ...], ...]:
+        """Return the map (GRID, GRID) as integers; the largest magnitude becomes LEVELS."""
+        grid = torch.from_numpy(self.over(max(GRID, len(self.values))))[None]
+        small = nn.functional.adaptive_avg_pool2d(grid, GRID)[0].numpy()
+        scaled = np.rint(small / max(float(np.abs(small).max()), 1e-12) * LEVELS).astype(int)
+        return tuple(map(tuple, scaled.tolist()))
 
 
 def _blurred(grid: Tensor, sigma: float) -> Tensor:  # (1, 1, h, w)

@@ -1,60 +1,36 @@
-"""Explain a predicted class: attribution map, deletion curves, nearest training examples."""
+"""An explanation of one predicted class: its values, and the page that shows them."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import adaptive_avg_pool2d
+from PIL import Image, ImageDraw
 
-from headstart.base.atomic import write_json
-from headstart.base.errors import DataError, HeadstartError, UnknownName
-from headstart.base.values import read_value
-from headstart.data.content import prepared
-from headstart.data.dataset import CheckedFile, LeftOut
+from headstart.base.atomic import write_bytes
+from headstart.base.errors import DataError
 from headstart.explaining.neighbours import Neighbour
-from headstart.explaining.pixels.attributing import attribute
 from headstart.explaining.pixels.attribution import Attribution
-from headstart.explaining.pixels.deletion import DRAWN, STEPS, Deletion, deletion
-from headstart.explaining.pixels.grad_model import grad_model_of
-from headstart.explaining.pixels.method import Method
-from headstart.explaining.pixels.probed_model import DEPTH, ProbedModel, probed_model_of
-from headstart.explaining.pixels.saved import (
-    ExplainedPicture,
-    ExplainedRow,
-    ExplainedRows,
-    NearestExample,
-)
-from headstart.models.model import Model
-from headstart.targets.predictions import Predictions, read_predictions
+from headstart.explaining.pixels.deletion import CURVES, Deletion
+from headstart.explaining.pixels.saved import ExplainedPicture, ExplainedRow, NearestExample
+from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.lettering import fitting, font
+from headstart.modalities.images.painting import AGAINST, FOR, painted
 
-EXPLAINED = "explained.json"
-GRID = 28  # places a side of a saved map
-LEVELS = 127  # of a saved map, on either side of 0
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
-
-@dataclass(frozen=True)
-class Effort:
-    """How much work explaining a run takes.
-
-    mistakes, right: how many pictures of each, at most. method, layers: how maps are made, and from
-    how many layers. steps, drawn: of a deletion curve, and the random orders beside it.
-    """
-
-    mistakes: int = 6
-    right: int = 4
-    method: Method = "best"
-    layers: int = DEPTH
-    steps: int = STEPS
-    drawn: int = DRAWN
-
-
-# The default of `train`: a fifth of the full effort, some 250 runs of a large network.
-QUICK = Effort(mistakes=4, right=2, method="places", layers=2, steps=8, drawn=1)
+PANEL, EDGE, GAP, TOP = 336, 28, 24, 104
+WIDTH = 3 * PANEL + 2 * GAP  # without the edges
+INK, FAINT, LINE, PAPER = (28, 32, 38), (110, 118, 128), (222, 226, 230), (255, 255, 255)
+CURVE_STYLES = {  # colour and words
+    "ours": (FOR, "by this map"),
+    "random": ((140, 146, 154), "in random order"),
+    "centre": (AGAINST, "from the centre"),
+}
+SMOOTH = 4  # curves are drawn this many times larger, then reduced
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +45,9 @@ class Explanation:
     map: Attribution
     deletion: Deletion
     nearest: tuple[Neighbour, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Explanation({self.path!r}, {self.name!r}, score {self.score:.4f})"
 
     @property
     def picture(self) -> ExplainedPicture:
@@ -91,134 +70,135 @@ class Explanation:
 
     def row(self, label: str) -> ExplainedRow:
         """Return the row of explained.json for an example with this label."""
-        return ExplainedRow(**vars(self.picture), label=label, map=quantised(self.map))
+        return ExplainedRow(**vars(self.picture), label=label, map=self.map.quantised())
 
+    def save(self, path: Path | str) -> None:
+        """Write `draw()` as a PNG file; raises OSError if it can't be written."""
+        write_bytes(Path(path), self.png())
 
-def explain(
-    probed: ProbedModel,
-    source: Path | CheckedFile,
-    name: str | None = None,
-    method: Method = "best",
-    *,
-    steps: int = STEPS,
-    drawn: int = DRAWN,
-) -> Explanation:
-    """Explain why a picture gets the class called `name`, or the predicted class if that is None.
+    def png(self) -> bytes:
+        """Return `draw()` as the bytes of a PNG file."""
+        file = io.BytesIO()
+        self.draw().save(file, "PNG", optimize=True)
+        return file.getvalue()
 
-    steps, drawn: of its deletion curves. Raises UnknownName with the nearest names, DataError if
-    the picture can't be read or has changed since it was checked.
-    """
-    model, path = probed.model, CheckedFile.of(source).path
-    number = None if name is None else model.number(name)
-    try:
-        square = np.array(prepared(model.input, source)["pixels"][0])
-    except (OSError, DataError) as error:
-        raise DataError(f"{path} must be a picture that can be read: {error}") from error
-    scores = probed.forward.scores(square[None])[0]
-    number = int(scores.argmax()) if number is None else number
-    (found,) = attribute(probed, square[None], np.array([number]), method)
-    told = deletion(probed, square, found, steps=steps, drawn=drawn)
-    return Explanation(str(path), square, model.classes[number], float(scores[number]), found, told)
+    def draw(self) -> Image.Image:
+        """Draw the square, the map over it, the deletion curves and the nearest examples."""
+        count = max(5, len(self.nearest))  # thumbnails, or five if there are fewer, fill the width
+        thumbs, below = (WIDTH - (count - 1) * GAP) // count, TOP + PANEL + 74
+        height = below + (thumbs + 96 if self.nearest else 0)
+        page = Image.new("RGB", (2 * EDGE + WIDTH, height), PAPER)
+        lefts = [EDGE + n * (PANEL + GAP) for n in range(3)]
+        over = painted(self.square, self.map.over(len(self.square)))
+        panels = _panel(self.square), _panel(over), curves(self.deletion, PANEL)
+        for left, panel in zip(lefts, panels, strict=True):
+            page.paste(panel, (left, TOP))
+        pen = ImageDraw.Draw(page)
+        self._write_title(pen)
+        _write_captions(pen, lefts, TOP + PANEL + 10)
+        if self.nearest:
+            _draw_examples(page, self.nearest, below, thumbs)
+        return page
 
-
-def explained(
-    probed: ProbedModel,
-    id: str,
-    source: Path | CheckedFile,
-    name: str | None = None,
-    method: Method = "best",
-    **curves: int,
-) -> Explanation | LeftOut:
-    """Call `explain` on the picture called `id`; return a LeftOut if the picture can't be read."""
-    try:
-        return replace(explain(probed, source, name, method, **curves), path=id)
-    except UnknownName:  # a wrong class name is wrong for every picture
-        raise
-    except (HeadstartError, MemoryError) as error:
-        why = str(error).removeprefix(f"{CheckedFile.of(source).path} ")
-        return LeftOut(id, why or type(error).__name__)
-
-
-def explain_run(
-    run: Path,
-    model: Model,
-    pictures: Mapping[str, Path | CheckedFile],
-    effort: Effort | None = None,
-) -> Iterator[Explanation | LeftOut]:
-    """Yield explanations of a run's most confident mistakes and a few right answers on the test
-    rows, each for its predicted class; a LeftOut for a picture that can't be read.
-
-    pictures: path of each row's picture, by id. RUN/explained.json is written after the last one,
-    or when the caller stops early, unless the file holds more rows already.
-    """
-    effort = effort or Effort()
-    said, probed = read_predictions(run / "predictions.csv"), probed_model_of(grad_model_of(model))
-    probed = replace(probed, probes=probed.probes[: effort.layers])
-    curves = {"steps": effort.steps, "drawn": effort.drawn}
-    rows, whole = list[ExplainedRow](), False
-    try:
-        for row in rows_to_explain(run, pictures, effort):
-            id, answered = said.ids[row], said.classes[said.predicted[row]]
-            found = explained(probed, id, pictures[id], answered, effort.method, **curves)
-            if isinstance(found, Explanation):
-                rows.append(found.row(said.classes[said.labels[row]]))
-            yield found
-        whole = True
-    finally:
-        if rows and (whole or len(rows) > _rows_in(run / EXPLAINED)):
-            write_json(run / EXPLAINED, ExplainedRows(GRID, LEVELS, tuple(rows)).to_plain())
-
-
-def _rows_in(file: Path) -> int:
-    """Return how many rows the file holds; 0 if it can't be read."""
-    try:
-        return len(read_value(file, ExplainedRows).rows)
-    except (OSError, ValueError):
-        return 0
-
-
-def rows_to_explain(
-    run: Path, pictures: Mapping[str, Path | CheckedFile], effort: Effort | None = None
-) -> list[int]:
-    """Return the rows of RUN/predictions.csv to explain, among those with an entry in `pictures`.
-
-    Raises DataError if there is none.
-    """
-    said, effort = read_predictions(run / "predictions.csv"), effort or Effort()
-    own = said.take([row for row, id in enumerate(said.ids) if id in pictures])
-    rows = telling(own, effort.mistakes, effort.right)
-    place = {id: row for row, id in enumerate(said.ids)}
-    there = [id for id in said.ids if id in pictures]
-    if not len(said):
-        raise DataError(
-            f"There must be test pictures to explain, and {run} was trained without any. Name "
-            f"pictures to explain after it."
+    def _write_title(self, pen: ImageDraw.ImageDraw) -> None:
+        """Write the class and its score; below, the path and how the map was made."""
+        lines = (
+            (22, self.name, f"{self.score:.3f}", 30, INK),
+            (64, self.path, f"{self.map.method}: {self.map.layer}", 15, FAINT),
         )
-    if not rows:
-        raise DataError(
-            f"There must be test pictures to explain; of {len(said):,} that {run} was tested on "
-            f"none is where it was. Say where the data is now with --data."
-        )
-    return [place[there[row]] for row in rows]
+        for top, text, right, size, colour in lines:
+            room = WIDTH - int(pen.textlength(right, font(size))) - GAP
+            shown = fitting(pen, text, room, size, keep_end=text is self.path)
+            pen.text((EDGE, top), shown, colour, font(size))
+            pen.text((EDGE + WIDTH, top), right, colour, font(size), anchor="ra")
 
 
-def telling(said: Predictions, mistakes: int, right: int) -> list[int]:
-    """Return the rows of the most confident mistakes, then of the most confident right answers,
-    one class after the other in turn."""
-    sure = said.scores.max(axis=1) if said.scores.shape[1] else np.zeros(len(said))
-    order = np.argsort(-sure, kind="stable")
-    wrong = [int(row) for row in order if said.known[row] and not said.correct[row]]
-    good, before = list[tuple[int, int]](), Counter[int]()
-    for row in order[said.correct[order]]:
-        label = int(said.labels[row])
-        good.append((before[label], int(row)))
-        before[label] += 1
-    return wrong[:mistakes] + [row for _, row in sorted(good, key=lambda g: g[0])[:right]]
+def curves(deletion: Deletion, side: int) -> Image.Image:
+    """Plot the score of the class against the share of hidden pixels, with the areas as a key."""
+    page = Image.new("RGB", (side, side), PAPER)
+    box = (40, 8, side - 8, side - 112)
+    _grid(page, box)
+    for name in reversed(CURVES):  # ours on top
+        _line(page, box, deletion.fractions, getattr(deletion, name), CURVE_STYLES[name][0])
+    pen, at = ImageDraw.Draw(page), side - 70
+    pen.text((box[2], side - 104), "hidden", FAINT, font(13), anchor="ra")
+    for name, (colour, words) in CURVE_STYLES.items():
+        pen.line((box[0], at + 9, box[0] + 22, at + 9), colour, 4)
+        pen.text((box[0] + 32, at), words, INK, font(14))
+        pen.text((box[2], at), f"area {deletion.area(name):.2f}", INK, font(14), anchor="ra")
+        at += 24
+    return page
 
 
-def quantised(found: Attribution, side: int = GRID) -> tuple[tuple[int, ...], ...]:
-    """Return the map (side, side) as integers, scaled so that the largest magnitude is LEVELS."""
-    grid = torch.from_numpy(found.over(max(side, len(found.values))))[None]
-    small = adaptive_avg_pool2d(grid, side)[0].numpy()
-    scaled = np.rint(small / max(float(np.abs(small).max()), 1e-12) * LEVELS).astype(int)
-    return tuple(map(tuple, scaled.tolist()))
+def _write_captions(pen: ImageDraw.ImageDraw, lefts: Sequence[int], top: int) -> None:
+    pen.text((lefts[0], top), "what the network saw", FAINT, font(15))
+    x = lefts[1]
+    for text, colour in (("speaks for it", FOR), ("against it", AGAINST)):
+        pen.rounded_rectangle((x, top + 3, x + 14, top + 17), 3, colour)
+        pen.text((x + 21, top), text, FAINT, font(15))
+        x += 41 + int(pen.textlength(text, font(15)))
+    pen.text((lefts[2], top), "score as the most important is hidden", FAINT, font(15))
+
+
+def _draw_examples(page: Image.Image, nearest: Sequence[Neighbour], top: int, side: int) -> None:
+    pen = ImageDraw.Draw(page)
+    pen.text((EDGE, top), "training examples most alike", INK, font(17))
+    for n, neighbour in enumerate(nearest):
+        left = EDGE + n * (side + GAP)
+        page.paste(_thumb(neighbour.source, side), (left, top + 30))
+        label = fitting(pen, neighbour.label, side, 15)
+        pen.text((left, top + 36 + side), label, INK, font(15))
+        pen.text((left, top + 56 + side), f"{neighbour.distance:.2f} away", FAINT, font(13))
+
+
+def _thumb(source: Path, side: int) -> Image.Image:
+    """Fit a whole picture into a square; a blank one if the file can't be read."""
+    try:
+        picture = Image.fromarray(decode(source, short_side=side))
+    except (OSError, DataError):
+        picture = Image.new("RGB", (side, side), LINE)
+    share = side / max(picture.size)
+    picture = picture.resize(
+        (max(1, round(picture.width * share)), max(1, round(picture.height * share))),
+        Image.Resampling.LANCZOS,
+    )
+    square = Image.new("RGB", (side, side), (244, 245, 247))
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
+
+
+def _panel(square: NDArray[np.uint8]) -> Image.Image:
+    how = Image.Resampling.NEAREST if len(square) * 4 < PANEL else Image.Resampling.BICUBIC
+    return Image.fromarray(square).resize((PANEL, PANEL), how)
+
+
+def _grid(page: Image.Image, box: Box) -> None:
+    pen = ImageDraw.Draw(page)
+    left, top, right, bottom = box
+    for share in (0.0, 0.5, 1.0):
+        y = round(bottom - share * (bottom - top))
+        pen.line((left, y, right, y), LINE, 1)
+        pen.text((left - 8, y), f"{share:g}", FAINT, font(13), anchor="rm")
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = round(left + share * (right - left))
+        pen.line((x, bottom, x, bottom + 4), LINE, 1)
+        if share < 1:
+            pen.text((x, bottom + 8), f"{share:.0%}", FAINT, font(13), anchor="ma")
+
+
+def _line(
+    page: Image.Image,
+    box: Box,
+    fractions: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    colour: tuple[int, int, int],
+) -> None:
+    """Draw the curve large and reduce it, since Pillow's lines have no smooth edges."""
+    left, top, right, bottom = box
+    mask = Image.new("L", (page.width * SMOOTH, page.height * SMOOTH))
+    points = [
+        ((left + x * (right - left)) * SMOOTH, (bottom - y * (bottom - top)) * SMOOTH)
+        for x, y in zip(fractions.tolist(), scores.tolist(), strict=True)
+    ]
+    ImageDraw.Draw(mask).line(points, 255, width=round(2.5 * SMOOTH), joint="curve")
+    page.paste(colour, (0, 0), mask.resize(page.size, Image.Resampling.BOX))

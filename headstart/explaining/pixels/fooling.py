@@ -1,37 +1,36 @@
-"""Adversarial pictures: changes too small to see that make a model predict another class."""
+"""An attacked picture: before, the amplified difference and after, as values and as a page."""
 
-import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
+from PIL import Image, ImageDraw
 
-from headstart.base.errors import SpecError
-from headstart.explaining.pixels.grad_model import GradModel, log_odds
-from headstart.explaining.pixels.squaring import MOST, squaring
+from headstart.base.atomic import write_bytes
 from headstart.modalities.images.augment import png
 from headstart.modalities.images.decoding import Pixels, decode
-from headstart.models.distance import NEIGHBOUR, Seen
-from headstart.models.limits import Limits
-from headstart.models.predictor import Answer, Answerer
-from headstart.training.attack import LEVELS, RESTARTS, Attack
-from headstart.training.attacked import lead, perturb
+from headstart.modalities.images.lettering import fitting, font
+from headstart.models.predictor import Answer
+from headstart.training.attack import LEVELS
 
-ENOUGH = 5.0  # logits by which another class leads; a larger lead gains nothing, distance does
-STRANGE = 20.0  # logits that a feature distance of 1 beyond the limit costs
-ROOM = 0.95  # share of the distance limit that is used
-MARGIN = 1.0  # logits above the confidence limit of the model
+SIDE = 320  # pixels of the longer side of each picture; small ones are enlarged by whole factors
+GAP = 16
+HEAD, LINE = 30, 22  # pixels: height of the heading, and of each line below
+GREY = 128
+INK, PALE, RED = "#1a1a1a", "#666666", "#b00020"
+
+Lines = Sequence[tuple[str, str]]  # text and colour
 
 
 @dataclass(frozen=True, eq=False)
 class Fooling:
     """The result of attacking one picture.
 
-    picture: the original. file: PNG of the changed picture. before, after: predictions for the
-    original and for the file as read back. target: number of the class aimed at, None for any
-    other than before.
+    picture: the original, (H, W, 3). file: PNG of the changed picture. before, after: predictions
+    for the original and for the file as read back. target: number of the class aimed at, None for
+    any other than before. path: of the original, if it was a file.
     """
 
     picture: Pixels
@@ -39,6 +38,11 @@ class Fooling:
     before: Answer
     after: Answer
     target: int | None = None
+    path: str = ""
+
+    def __repr__(self) -> str:
+        change = f"{self.before.name!r} -> {self.after.name!r}, {self.levels}/{LEVELS}"
+        return f"Fooling({self.path!r}, {self.outcome}, {change})"
 
     @cached_property
     def changed(self) -> Pixels:
@@ -65,6 +69,13 @@ class Fooling:
         return self.flipped and not self.after.doubt
 
     @property
+    def outcome(self) -> str:
+        """ "held", "flipped", or "doubted": flipped, and reported as unknown."""
+        if not self.flipped:
+            return "held"
+        return "flipped" if self.fooled else "doubted"
+
+    @property
     def levels(self) -> int:
         """The largest change of a value, in levels of 255."""
         return int(self.difference.max())
@@ -75,103 +86,73 @@ class Fooling:
         each = np.bincount(self.difference.ravel(), minlength=LEVELS + 1)
         return float(np.sqrt(each @ np.arange(LEVELS + 1.0) ** 2)) / LEVELS
 
+    def save(self, path: Path | str) -> None:
+        """Write the changed picture as a PNG, and beside it its triptych: both or neither."""
+        path = Path(path)
+        write_bytes(triptych_path(path), png(self.triptych()))
+        try:
+            write_bytes(path, self.file)
+        except OSError:
+            triptych_path(path).unlink(missing_ok=True)
+            raise
 
-def fool(
-    model: GradModel,
-    answering: Answerer,
-    picture: Pixels,
-    attack: Attack,
-    *,
-    target: int | None = None,
-    restarts: int = RESTARTS,
-) -> Fooling:
-    """Attack a picture within the reach of `attack`, changing only pixels that reach the network.
+    def triptych(self) -> Pixels:
+        """Draw the picture before, the difference and after, with their predictions: (H, W, 3)."""
+        times = max(1, (GREY - 1) // max(1, self.levels))  # as large as the range of grey lets it
+        change = self.changed.astype(np.int16) - self.picture
+        difference = (GREY + times * change).clip(0, LEVELS).astype(np.uint8)
+        panels: list[tuple[str, Pixels, Lines]] = [
+            ("before", self.picture, _lines_of(self.before, INK)),
+            (f"difference x {times}", difference, self._lines_of_change()),
+            ("after", self.changed, _lines_of(self.after, RED if self.flipped else INK)),
+        ]
+        size = _shown_size(self.picture)
+        column = max(size[0], SIDE)
+        height = HEAD + size[1] + max(len(lines) for *_, lines in panels) * LINE + 2 * GAP
+        sheet = Image.new("RGB", (3 * column + 4 * GAP, height), "white")
+        for n, (title, pixels, lines) in enumerate(panels):
+            left = GAP + n * (column + GAP)
+            _place(sheet, left, column, title, _fitted(pixels, size), lines)
+        return np.asarray(sheet)
 
-    target: number of the class to predict; None leads away from the current prediction. The result
-    of each restart is encoded as PNG, read back and predicted: the first that fools the model is
-    returned, or else the closest. Raises SpecError if the prediction is the target already.
-    """
-    before = answering.of_example(picture)
-    if target == before.label:
-        raise SpecError(f"it is called {before.name!r} already: name another --target.")
-    eye = squaring(model.input, picture, _largest_block(attack))
-    attack = _on_blocks(attack, eye.block)
-    seen = torch.from_numpy(eye.seen[None])
-    label = before.label if target is None else target
-    aim = Aim(model, label, target is not None, answering.limits)
-    tries = restarts if attack.steps > 1 else 1  # a single step begins at the picture itself
-    found = list[Fooling]()
-    for stream in range(tries):
-        (worst,) = perturb(lambda x: aim(eye(x)), seen, attack, stream)
-        file = png(eye.whole(worst.to(torch.uint8).numpy()))
-        found.append(Fooling(picture, file, before, answering.of_file(file), target))
-        if found[-1].fooled:
-            break
-    return max(found, key=_success)
-
-
-@dataclass(frozen=True, eq=False)
-class Aim:
-    """The objective that an attack maximises, one value per square.
-
-    label: number of the class to predict (towards), or to avoid. limits: the model's thresholds for
-    unknown pictures, which the attack must pass as well: an attack that ignores them can't measure
-    their worth (Tramèr et al. 2020, On adaptive attacks).
-    """
-
-    model: GradModel
-    label: int
-    towards: bool
-    limits: Limits
-
-    def __call__(self, squares: Tensor) -> Tensor:  # (N, S, S, 3) -> (N,)
-        x = self.model.network(squares)
-        scaled = self.model.head(x) / self.limits.temperature  # as for scores
-        ahead = self._ahead(scaled, torch.full((len(x),), self.label))
-        if self.limits.seen is None:
-            return ahead
-        beyond = distance(x, self.limits.seen) - ROOM * self.limits.far
-        return ahead.clamp(max=self._enough) - STRANGE * beyond.clamp(min=0)
-
-    def _ahead(self, logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
-        """Return the log odds of the target, or the lead of the best other class. A model with a
-        confidence limit needs that class's log odds too: among many classes, a class can lead with
-        a small score."""
-        if self.towards:
-            return log_odds(logits, labels)
-        if not self.limits.confidence:
-            return -lead(logits, labels)
-        others = logits.scatter(1, labels[:, None], -torch.inf)
-        return log_odds(logits, others.argmax(dim=1))
-
-    @property
-    def _enough(self) -> float:
-        """ENOUGH, or the log odds of the model's confidence limit plus MARGIN, if larger."""
-        sure = self.limits.confidence
-        wanted = math.log(sure / (1 - sure)) + MARGIN if 0 < sure < 1 else 0.0
-        return math.inf if sure >= 1 else max(ENOUGH, wanted)
+    def _lines_of_change(self) -> Lines:
+        levels = f"{self.levels} of {LEVELS} levels" if self.levels != 1 else f"1 level of {LEVELS}"
+        return ((f"at most {levels}", INK), (f"L2 {self.length:.3g} on the scale 0 to 1", PALE))
 
 
-def distance(x: Tensor, seen: Seen) -> Tensor:  # (N, D) -> (N,)
-    """Compute `Seen.distance` with gradients."""
-    rows = torch.from_numpy(seen.rows).float()
-    alike = torch.nn.functional.normalize(x) @ rows.T
-    kth = alike.topk(min(NEIGHBOUR, len(rows)), dim=1).values[:, -1]
-    return (2 - 2 * kth).clamp(min=1e-12).sqrt()
+def triptych_path(file: Path) -> Path:
+    return file.with_name(f"{file.stem}-triptych.png")
 
 
-def _largest_block(attack: Attack) -> int:
-    """Return the largest block side, pixels, that may change by one level: its L2 is the side."""
-    return MOST if attack.norm == "linf" else int(attack.levels)
+def _lines_of(answer: Answer, colour: str) -> Lines:
+    lines = [(answer.name, colour), (f"score {answer.score:.3f}", PALE)]
+    if not answer.doubt:
+        return lines
+    what, _, numbers = answer.doubt.partition(" (")
+    return [*lines, (f"but told as unknown: {what}", PALE), (numbers.rstrip(")"), PALE)]
 
 
-def _on_blocks(attack: Attack, block: int) -> Attack:
-    """Return the attack with the same reach where each value stands for a block of pixels."""
-    return attack if attack.norm == "linf" else replace(attack, epsilon=attack.epsilon / block)
+def _shown_size(picture: Pixels) -> tuple[int, int]:
+    height, width = picture.shape[:2]
+    scale = SIDE / max(height, width)
+    scale = float(int(scale)) if scale >= 1 else scale
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _success(found: Fooling) -> tuple[bool, bool, float]:
-    """Return a sort key; larger is better."""
-    scores, target = found.after.scores, found.target
-    closer = -scores[found.before.label] if target is None else scores[target]
-    return found.fooled, found.flipped, float(closer)
+def _fitted(pixels: Pixels, size: tuple[int, int]) -> Image.Image:
+    image = Image.fromarray(pixels)
+    larger = size >= image.size
+    return image.resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
+
+
+def _place(
+    sheet: Image.Image, left: int, width: int, title: str, image: Image.Image, lines: Lines
+) -> None:
+    """Paste a picture below its title and above its lines, centred in a column; texts are cut."""
+    pen, below = ImageDraw.Draw(sheet), HEAD + image.height + GAP // 2
+    sheet.paste(image, (left + (width - image.width) // 2, HEAD))
+    texts = [(GAP // 2, 15, title, PALE)]
+    texts += [(below + n * LINE, 13 if n else 17, *line) for n, line in enumerate(lines)]
+    for top, size, text, colour in texts:
+        shown = fitting(pen, text, width, size)
+        pen.text((left + width / 2, top), shown, colour, font(size), anchor="ma")

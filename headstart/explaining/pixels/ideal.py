@@ -6,9 +6,11 @@ keep out patterns that work for one exact placement only (Olah, Mordvintsev and 
 'Feature Visualization', distill.pub/2017/feature-visualization).
 """
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,9 +20,11 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from headstart.base.errors import Diverged
 from headstart.base.runtime import seeded
+from headstart.base.values import to_plain
 from headstart.explaining.pixels.grad_model import GradModel, log_odds
 from headstart.explaining.pixels.ideal_plan import IdealPlan
 from headstart.modalities.images.decoding import Pixels
+from headstart.modalities.images.film import write_picture
 from headstart.modalities.images.inputs import ImageInput
 
 LOOKS = 64  # times that the picture itself is scored on the way; each is a frame of the film
@@ -36,14 +40,30 @@ COLOURS = ((1.0, 1.0, 1.0), (0.3, 0.0, -0.3), (-0.1, 0.2, -0.1))
 class Ideal:
     """A picture after `step` steps, scored in whole levels, without turn or shift.
 
-    picture: (S, S, 3). score, log_odds: of its class; log odds still differ where scores are all
-    but 1.
+    name: of the class. picture: (S, S, 3). score, log_odds: of its class; log odds still differ
+    where scores are all but 1. model: its name.
     """
 
+    name: str
     step: int
     picture: Pixels
     score: float
     log_odds: float
+    model: str
+    plan: IdealPlan
+
+    def __repr__(self) -> str:
+        return f"Ideal({self.name!r}, step {self.step} of {self.plan.steps}, {self.described})"
+
+    @property
+    def described(self) -> str:
+        """The score and the variation, for messages."""
+        return f"score {self.score:.3f}, variation {self.variation:.3f}"
+
+    def save(self, path: Path | str) -> None:
+        """Write the picture as a PNG file, with its class, model, step and settings as metadata."""
+        about = {"class": self.name, "model": self.model, "step": self.step}
+        write_picture(Path(path), self.picture, json.dumps(about | {"plan": to_plain(self.plan)}))
 
     @property
     def variation(self) -> float:
@@ -64,7 +84,7 @@ def ascend(
     random = seeded(plan.seed)
     brushes = [_brush(plan, side, octave) for octave in range(plan.octaves)]
     base = _beginning(brushes[-1], random) if start is None else _drawn_from(start, eats, side)
-    yield _judged(model, number, base, 0)
+    yield _judged(model, number, plan, base, 0)
     ends = [plan.steps * (octave + 1) // plan.octaves for octave in range(plan.octaves)]
     every, step = max(1, plan.steps // LOOKS), 0
     for brush, end in zip(brushes, ends, strict=True):
@@ -81,15 +101,13 @@ def ascend(
             step += 1
             if step % every == 0 or step == plan.steps:
                 now = base + _mixed(brush.draw(change.detach()))
-                yield _judged(model, number, now, step)
+                yield _judged(model, number, plan, now, step)
         base = base + _mixed(brush.draw(change.detach()))
 
 
-def ideal(
-    model: GradModel, name: str, plan: IdealPlan | None = None, start: Pixels | None = None
-) -> Ideal:
-    """Return the picture of `ascend` with the highest log odds for a class; raises UnknownName."""
-    return max(ascend(model, model.number(name), plan, start), key=lambda seen: seen.log_odds)
+def surest(seen: Iterable[Ideal]) -> Ideal:
+    """Return the picture with the highest log odds; the first of several."""
+    return max(seen, key=lambda each: each.log_odds)
 
 
 def total_variation(picture: Pixels) -> float:  # (H, W, 3)
@@ -217,7 +235,7 @@ def _pull(drawn: Tensor, plan: IdealPlan) -> Tensor:
 
 
 @torch.no_grad()
-def _judged(model: GradModel, number: int, drawn: Tensor, step: int) -> Ideal:
+def _judged(model: GradModel, number: int, plan: IdealPlan, drawn: Tensor, step: int) -> Ideal:
     whole = (255 * torch.sigmoid(drawn[0])).round().to(torch.uint8)
     picture = whole.permute(1, 2, 0).contiguous().numpy()
     square = model.input(picture).copy()  # Pillow's memory is read-only
@@ -227,7 +245,8 @@ def _judged(model: GradModel, number: int, drawn: Tensor, step: int) -> Ideal:
             f"{model.name} must answer with numbers; at step {step} it said {odds}. Look whether "
             f"its weights are sound: `headstart predict` or `classify` shows what it scores."
         )
-    return Ideal(step, picture, float(model.scores(square[None])[0, number]), odds)
+    score = float(model.scores(square[None])[0, number])
+    return Ideal(model.classes[number], step, picture, score, odds, model.name, plan)
 
 
 def _nchw(square: Pixels) -> Tensor:

@@ -1,9 +1,9 @@
 """Accuracy of a model on changed pictures: adversarial attacks and everyday corruptions."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from headstart.explaining.pixels.robust_plan import RobustnessPlan
 from headstart.explaining.pixels.robustness import (
     NeighbourCount,
     Neighbours,
-    RobustnessResults,
+    Robustness,
     UnderAttack,
     UnderCorruption,
 )
@@ -40,74 +40,6 @@ Labels = NDArray[np.int64]  # (N,)
 Rows = NDArray[np.intp]  # (N, NEAREST) of the training rows
 
 
-@dataclass(frozen=True)
-class ConditionResult:
-    """Accuracy under one change. neighbours: None without training rows."""
-
-    accuracy: Estimate
-    neighbours: Neighbours | None = None
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """rows: pictures tried. known: training rows for neighbours. attacked: by epsilon, in levels of
-    255. corrupted: by the corruption's name and strength."""
-
-    plan: RobustnessPlan
-    rows: int
-    known: int = 0
-    attacked: Mapping[int, ConditionResult] = field(default_factory=dict)
-    corrupted: Mapping[tuple[str, int], ConditionResult] = field(default_factory=dict)
-
-    @property
-    def planned(self) -> int:
-        """How many conditions there are to try, the unchanged pictures among them."""
-        return len(self.plan.levels) + len(set(self.plan.corruptions)) * len(STRENGTHS)
-
-    @property
-    def finished(self) -> bool:
-        return len(self.attacked) + len(self.corrupted) == self.planned
-
-    @property
-    def results(self) -> RobustnessResults:
-        """The content of robustness.json."""
-        return RobustnessResults(
-            self.rows,
-            self.finished,
-            Settings.of(self.plan),
-            NeighbourCount(min(NEAREST, self.known), self.known),
-            tuple(UnderAttack(e, h.accuracy, h.neighbours) for e, h in self.attacked.items()),
-            tuple(
-                UnderCorruption(*which, held.accuracy, held.neighbours)
-                for which, held in self.corrupted.items()
-            ),
-        )
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return `results`, ready for JSON."""
-        return self.results.to_plain()
-
-
-def robustness(
-    model: GradModel,
-    squares: Squares,
-    labels: Labels,
-    plan: RobustnessPlan | None = None,
-    *,
-    known: FeatureTable | None = None,
-    runtime: Runtime = ON_CPU,
-    listener: Listener | None = None,
-) -> Robustness:
-    """Measure accuracy, and how nearest neighbours change, under each condition of the plan.
-
-    squares: (N, S, S, 3), the network's inputs; all of them are changed (`drawn` selects fewer).
-    labels: (N,) numbers of the model's classes. known: features of training rows, to find the
-    nearest neighbours among.
-    """
-    *_, last = trials(model, squares, labels, plan, known=known, runtime=runtime, listener=listener)
-    return last
-
-
 def trials(
     model: GradModel,
     squares: Squares,
@@ -118,58 +50,31 @@ def trials(
     runtime: Runtime = ON_CPU,
     listener: Listener | None = None,
 ) -> Iterator[Robustness]:
-    """Yield the results of `robustness` after each condition; the caller may stop early.
+    """Measure accuracy, and how nearest neighbours change, under each condition of the plan.
 
-    A picture misclassified at one epsilon counts as misclassified at all larger ones, so that
-    accuracy never rises with epsilon.
+    Yields the results so far after each condition; the caller may stop early. A picture that is
+    misclassified at one epsilon counts as misclassified at all larger ones, so that accuracy never
+    rises with epsilon.
+
+    squares: (N, S, S, 3), the network's inputs; all of them are changed. labels: (N,) numbers of
+    the model's classes. known: features of training rows, to find the nearest neighbours among.
     """
     plan, listener = plan or RobustnessPlan(), listener or Listener()
     _check(model, squares, labels)
     squares, labels = np.ascontiguousarray(squares), np.ascontiguousarray(labels, np.int64)
     runtime = runtime.resolved()
     trial = _Trial(model, labels, runtime, known)
-    found = Robustness(plan, len(labels), 0 if known is None else len(known))
+    rows = 0 if known is None else len(known)
+    near = NeighbourCount(min(NEAREST, rows), rows)
+    results = Robustness(len(labels), False, Settings.of(plan), near)
     for levels, changed, right in _attacks(model, squares, labels, plan, listener):
-        held = trial.held(right, changed)
-        found = replace(found, attacked={**found.attacked, levels: held})
-        yield found
-    for which, made in _corruptions(squares, plan, runtime, listener):
-        held = trial.answered(made)
-        found = replace(found, corrupted={**found.corrupted, which: held})
-        yield found
-
-
-def robustness_rows(
-    found: Robustness,
-) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Return two tables to print: one row per epsilon, and one row per corruption or []."""
-    attacked = list[tuple[str, ...]]()
-    attacked.append(("epsilon", "accuracy", "nearest still the same", "nearest of its own class"))
-    for levels, held in found.attacked.items():
-        attacked.append((f"{levels}/{LEVELS}", str(held.accuracy), *_moved(held.neighbours)))
-    corrupted = [("", *map(str, STRENGTHS), "mean")] if found.corrupted else []
-    for name in dict.fromkeys(name for name, _ in found.corrupted):
-        shares = [h.accuracy.value for (n, _), h in found.corrupted.items() if n == name]
-        told = [f"{share:.3f}" for share in shares] + [""] * (len(STRENGTHS) - len(shares))
-        corrupted.append((name.replace("_", " "), *told, f"{np.mean(shares):.3f}"))
-    return attacked, corrupted
-
-
-def _moved(neighbours: Neighbours | None) -> tuple[str, str]:
-    if neighbours is None:
-        return "n/a", "n/a"
-    return f"{neighbours.same:.3f}", f"{neighbours.own:.3f}"
-
-
-def drawn(labels: Labels, rows: int, seed: int = 0) -> NDArray[np.intp]:
-    """Draw `rows` row numbers, sorted, each class keeping its share; 0 or too many takes all."""
-    if not 0 < rows < len(labels):
-        return np.arange(len(labels))
-    rng, share = np.random.default_rng(seed), np.empty(len(labels))
-    for label in np.unique(labels):
-        own = rng.permutation(np.flatnonzero(labels == label))
-        share[own] = (np.arange(len(own)) + 0.5) / len(own)
-    return np.sort(np.argsort(share, kind="stable")[:rows])
+        result = UnderAttack(levels, *trial.measure(right, changed))
+        results = replace(results, attacked=(*results.attacked, result))
+        yield (results := replace(results, finished=results.tried == plan.conditions))
+    for name, strength, stream in _corruptions(squares, plan, runtime, listener):
+        own = UnderCorruption(name, strength, *trial.predict(stream))
+        results = replace(results, corrupted=(*results.corrupted, own))
+        yield (results := replace(results, finished=results.tried == plan.conditions))
 
 
 def _check(model: GradModel, squares: Squares, labels: Labels) -> None:
@@ -212,16 +117,18 @@ class _Trial:
         self.known = _Known.of(known, model.classes) if known else None
         self.before: Rows | None = None  # of the unchanged pictures, the first condition
 
-    def answered(self, squares: Iterable[NDArray[np.uint8]]) -> ConditionResult:
+    def predict(self, squares: Iterable[NDArray[np.uint8]]) -> tuple[Estimate, Neighbours | None]:
         """Predict the classes of a stream of squares and measure them."""
         x = self.forward.features(squares)
-        answers = self.forward.logits_of(x).argmax(dim=1).numpy()
-        return ConditionResult(_share(answers == self.labels), self._neighbours(x))
+        predicted = self.forward.logits_of(x).argmax(dim=1).numpy()
+        return _share(predicted == self.labels), self._neighbours(x)
 
-    def held(self, right: NDArray[np.bool_], squares: Squares) -> ConditionResult:
+    def measure(
+        self, right: NDArray[np.bool_], squares: Squares
+    ) -> tuple[Estimate, Neighbours | None]:
         """Measure squares whose predictions are known to be right or wrong."""
         moved = self._neighbours(self.forward.features(squares)) if self.known else None
-        return ConditionResult(_share(right), moved)
+        return _share(right), moved
 
     def _neighbours(self, x: NDArray[np.float32]) -> Neighbours | None:
         if self.known is None:
@@ -282,9 +189,9 @@ def _right(model: GradModel, squares: Tensor, truth: Tensor) -> NDArray[np.bool_
 
 def _corruptions(
     squares: Squares, plan: RobustnessPlan, runtime: Runtime, listener: Listener
-) -> Iterator[tuple[tuple[str, int], Iterator[NDArray[np.uint8]]]]:
+) -> Iterator[tuple[str, int, Iterator[NDArray[np.uint8]]]]:
     """Yield each corruption and strength with a lazy stream of its squares."""
-    names = list(dict.fromkeys(plan.corruptions))
+    names = dict.fromkeys(plan.corruptions)
     conditions = [(name, strength) for name in names for strength in STRENGTHS]
     total = len(conditions) * len(squares)
     began = time.perf_counter()
@@ -301,7 +208,7 @@ def _corruptions(
             listener.progress("corrupted", done + row, total)
 
     for number, (name, strength) in enumerate(conditions):
-        yield (name, strength), made(name, strength, number * len(squares))
+        yield name, strength, made(name, strength, number * len(squares))
         if number == 0:
             seconds = (time.perf_counter() - began) * len(conditions)
             listener.expect("corrupted", total, seconds)

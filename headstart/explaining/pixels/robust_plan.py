@@ -6,7 +6,7 @@ from typing import Annotated
 
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.values import check_seed
-from headstart.explaining.pixels.corruptions import CORRUPTIONS
+from headstart.explaining.pixels.corruptions import CORRUPTIONS, STRENGTHS
 from headstart.heads.head import check_counts
 from headstart.training.attack import LEVELS
 
@@ -49,6 +49,11 @@ class RobustnessPlan:
     def levels(self) -> tuple[int, ...]:
         """The epsilons in levels of 255, ascending, each once, with 0."""
         return tuple(sorted({0, *(round(e * LEVELS) for e in self.epsilons)}))
+
+    @property
+    def conditions(self) -> int:
+        """How many conditions there are to try, the unchanged pictures among them."""
+        return len(self.levels) + len(set(self.corruptions)) * len(STRENGTHS)
 
 
 def _check_whole(epsilon: float) -> None:

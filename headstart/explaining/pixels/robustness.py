@@ -1,9 +1,13 @@
-"""The content of robustness.json. No PyTorch."""
+"""Accuracy of a model on changed pictures: the content of robustness.json. No PyTorch."""
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from headstart.base.values import Record, Settings
 from headstart.evaluation.evaluation import Estimate
+from headstart.explaining.pixels.corruptions import STRENGTHS
+from headstart.training.attack import LEVELS
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,10 @@ class UnderCorruption(Record):
     neighbours: Neighbours | None = None
 
 
-@dataclass(frozen=True)
-class RobustnessResults(Record):
-    """rows: pictures tried. finished: False if the test was stopped early."""
+@dataclass(frozen=True, repr=False)
+class Robustness(Record):
+    """Accuracy of a model on changed pictures. rows: pictures tried. finished: False if the test
+    was stopped early. attacked: by epsilon, the unchanged pictures first."""
 
     rows: int
     finished: bool
@@ -54,3 +59,29 @@ class RobustnessResults(Record):
     neighbours: NeighbourCount = NeighbourCount()
     attacked: tuple[UnderAttack, ...] = ()
     corrupted: tuple[UnderCorruption, ...] = ()
+
+    def __repr__(self) -> str:
+        attacked = (f"{each.levels}/{LEVELS}: {each.accuracy}" for each in self.attacked)
+        corrupted = f", {len(self.corrupted)} corruptions" if self.corrupted else ""
+        return f"Robustness({self.rows} pictures, {', '.join(attacked)}{corrupted})"
+
+    @property
+    def tried(self) -> int:
+        """How many conditions were tried, the unchanged pictures among them."""
+        return len(self.attacked) + len(self.corrupted)
+
+    def tables(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+        """Return two tables to print: one row per epsilon, and one row per corruption or []."""
+        attacked: list[tuple[str, ...]] = [
+            ("epsilon", "accuracy", "nearest still the same", "nearest of its own class")
+        ]
+        for each in self.attacked:
+            near = each.neighbours
+            moved = (f"{near.same:.3f}", f"{near.own:.3f}") if near else ("n/a", "n/a")
+            attacked.append((f"{each.levels}/{LEVELS}", str(each.accuracy), *moved))
+        corrupted = [("", *map(str, STRENGTHS), "mean")] if self.corrupted else []
+        for name in dict.fromkeys(each.name for each in self.corrupted):
+            shares = [each.accuracy.value for each in self.corrupted if each.name == name]
+            cells = [f"{share:.3f}" for share in shares] + [""] * (len(STRENGTHS) - len(shares))
+            corrupted.append((name.replace("_", " "), *cells, f"{np.mean(shares):.3f}"))
+        return attacked, corrupted

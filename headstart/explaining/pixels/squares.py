@@ -13,7 +13,7 @@ from headstart.modalities.images.inputs import ImageInput
 
 
 @dataclass(frozen=True, eq=False)
-class Squared:
+class InputSquares:
     """squares: (N, S, S, 3) uint8. data: their rows. left_out: rows that can't be read or have
     changed since they were checked."""
 
@@ -22,28 +22,34 @@ class Squared:
     left_out: tuple[LeftOut, ...] = ()
 
 
-def squared(input: ImageInput, data: Dataset, *, threads: int = 1) -> Squared:
+def input_squares(input: ImageInput, data: Dataset, *, threads: int = 1) -> InputSquares:
     """Prepare all rows that can be read; raises DataError if there is none."""
-
     files = data.files
 
-    def made(row: int) -> NDArray[np.uint8] | str:
+    def made(row: int) -> NDArray[np.uint8] | LeftOut:
         try:
             return prepared(input, files[row])["pixels"][0]
-        except OSError as error:
-            return error.strerror or str(error)
-        except DataError as error:
-            return str(error)
+        except (OSError, DataError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            return LeftOut(data.ids[row], reason)
 
-    found = list(ordered_map(made, range(len(data)), threads=threads, ahead=4 * threads))
-    good = [row for row, square in enumerate(found) if not isinstance(square, str)]
-    left_out = [
-        LeftOut(data.ids[row], why) for row, why in enumerate(found) if isinstance(why, str)
-    ]
-    if not good:
+    results = list(ordered_map(made, range(len(data)), threads=threads, ahead=4 * threads))
+    squares = {row: square for row, square in enumerate(results) if isinstance(square, np.ndarray)}
+    left_out = tuple(result for result in results if isinstance(result, LeftOut))
+    if not squares:
         first = f" ({left_out[0].path}: {left_out[0].reason})" if left_out else ""
         raise DataError(
             f"There must be pictures that can be read; of {len(data):,} none can{first}."
         )
-    squares = np.stack([square for square in found if not isinstance(square, str)])
-    return Squared(squares, data.take(good), tuple(left_out))
+    return InputSquares(np.stack(list(squares.values())), data.take(list(squares)), left_out)
+
+
+def stratified_rows(labels: NDArray[np.int64], rows: int, seed: int = 0) -> NDArray[np.intp]:
+    """Draw `rows` row numbers, sorted, each class keeping its share; 0 or too many takes all."""
+    if not 0 < rows < len(labels):
+        return np.arange(len(labels))
+    rng, share = np.random.default_rng(seed), np.empty(len(labels))
+    for label in np.unique(labels):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        share[own] = (np.arange(len(own)) + 0.5) / len(own)
+    return np.sort(np.argsort(share, kind="stable")[:rows])

@@ -1,0 +1,636 @@
+"""What exists for models of pictures alone: explain, ideal, attack, robustness and views.
+
+Each function does what the command of its name does, with the same settings and defaults. Files are
+written only where one is named.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.backbone import Backbone
+from headstart.base.atomic import check_folder, write_bytes, write_json
+from headstart.base.errors import (
+    DataError,
+    HeadstartError,
+    Mismatch,
+    SpecError,
+    UnknownName,
+    sentence_of,
+)
+from headstart.base.listener import Listener
+from headstart.base.runtime import Runtime
+from headstart.base.store import USUAL, Store
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.explaining.neighbours import Neighbour, nearest
+from headstart.explaining.pixels.attacking import fool
+from headstart.explaining.pixels.explaining import (
+    Effort,
+    explain_run,
+    rows_to_explain,
+    try_explain,
+)
+from headstart.explaining.pixels.explanation import Explanation
+from headstart.explaining.pixels.fooling import Fooling, triptych_path
+from headstart.explaining.pixels.forward import Forward
+from headstart.explaining.pixels.grad_model import (
+    DOES,
+    GradModel,
+    grad_model_of,
+    source_grad_model,
+)
+from headstart.explaining.pixels.ideal import Ideal, ascend, surest
+from headstart.explaining.pixels.ideal_plan import IdealPlan
+from headstart.explaining.pixels.method import METHODS, Method
+from headstart.explaining.pixels.naming import named_after, refuse_taken
+from headstart.explaining.pixels.probed_model import probed_model_of
+from headstart.explaining.pixels.robust import trials
+from headstart.explaining.pixels.robust_plan import RobustnessPlan
+from headstart.explaining.pixels.robustness import Robustness
+from headstart.explaining.pixels.squares import InputSquares, input_squares, stratified_rows
+from headstart.features.extract import FeatureTable, extract
+from headstart.heads.head import check_word
+from headstart.modalities.images.augment import Augment, png
+from headstart.modalities.images.decoding import Pixels, decode
+from headstart.modalities.images.film import check_film, write_film
+from headstart.modalities.images.views import cells_of, picture_grid
+from headstart.modalities.reading import find
+from headstart.modalities.sources import load_backbone
+from headstart.models.bundle import load_bundle
+from headstart.models.model import Model
+from headstart.models.predictor import Answerer, answerer
+from headstart.reporting.page import write_report
+from headstart.runs.folder import recorded_contents
+from headstart.runs.recorded import known_rows, part_of, recorded_data, recorded_files
+from headstart.training.attack import EPSILONS, RESTARTS, Attack
+
+T = TypeVar("T")
+AnyModel = str | Path | Model | Backbone
+AnyFiles = str | Path | Sequence[str | Path]
+
+FULL_VIEW = 224  # pixels a side
+TELLS = 8  # times that the score is reported during an ascent
+ATTACKED = "attack"  # a run's folder of attacked pictures
+NAMED = 20  # unreadable training pictures reported, at most
+RESULTS = "robustness.json"
+
+
+def explain(
+    model: AnyModel,
+    files: AnyFiles | None = None,
+    *,
+    class_name: str | None = None,
+    method: Method = "best",
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    store: Store | None = USUAL,
+    listener: Listener | None = None,
+) -> list[Explanation]:
+    """Explain why pictures get a class: maps, deletion curves, similar training examples.
+
+    model: the folder of a run or bundle, a `Model`, a `Backbone`, or the name of a pretrained one.
+    files: a path or several, of pictures or folders; None explains the most confident mistakes of a
+        run and a few of its right answers.
+    class_name: the class to explain; None for the one that the model predicts.
+    method: how maps are made; best tries several and keeps the one whose deletion curve falls
+        soonest.
+    out: a folder for a PNG per picture. data: where a run's pictures are now. store: for features
+        of its training examples.
+
+    Returns an `Explanation` per picture: `map.values` (h, w) float32, `score`, `deletion`,
+    `nearest`. Pictures that can't be read are reported to `listener.stage("left out", …)`. Raises
+    DataError if none can be read, UnknownName for an unknown class or method, SpecError for a model
+    of another input than pictures.
+
+    >>> (why,) = explain("runs/flowers", "photo.jpg")  # doctest: +SKIP
+    >>> why.save("why.png")  # doctest: +SKIP
+    """
+    listener = listener or Listener()
+    opened = open_model(model, "headstart explain takes")
+    explainer = Explainer(opened, class_name, method, _path(data), store, listener)
+    if files is None:
+        work = explainer.of_run(_path(out))
+    else:
+        work = explainer.of_files(found_files(files, listener), _path(out))
+    return _all_of(work, "explain", listener)
+
+
+def ideal(
+    model: AnyModel,
+    class_name: str,
+    *,
+    start: str | Path | None = None,
+    out: str | Path | None = None,
+    film: str | Path | None = None,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Ideal:
+    """Draw the picture that a model is surest of for a class, by gradient ascent.
+
+    model: as for `explain`. start: a picture to begin with instead of noise. out: a PNG file. film:
+    a .gif or .webp of the ascent. settings: fields of `IdealPlan`, such as steps=640.
+
+    Returns the best `Ideal` of the ascent: `picture` (S, S, 3) uint8, `score`, `step`. Raises
+    UnknownName for an unknown class or setting, SpecError for files that exist, DataError if
+    `start` can't be read, Diverged if the model's answer is no number.
+
+    >>> ideal("packaged:efficientnet_lite0", "tabby", out="cat.png")  # doctest: +SKIP
+    """
+    plan = _spec(IdealPlan, settings)
+    grad_model = open_model(model, "headstart ideal draws").grad_model
+    number = grad_model.number(class_name)
+    check_ideal_names(_path(out), _path(film))
+    check_new_files([Path(path) for path in (out, film) if path])
+    begin = None if start is None else decoded(Path(start))
+    seen = list(ascent(grad_model, number, class_name, plan, begin, listener or Listener()))
+    best = surest(seen)
+    if out:
+        best.save(out)
+    if film:
+        write_film(Path(film), [*(each.picture for each in seen), best.picture])
+    return best
+
+
+def attack(
+    model: AnyModel,
+    files: AnyFiles,
+    *,
+    target: str | None = None,
+    out: str | Path | None = None,
+    restarts: int = RESTARTS,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> list[Fooling]:
+    """Change pictures so little that people see the same, and the model another class.
+
+    model, files: as for `explain`. target: the class that the model is to see; None for any other.
+    out: a folder for NAME.png and NAME-triptych.png of each picture. restarts: random starts, until
+    one fools the model. settings: fields of `Attack`; epsilon is 4/255 for norm="linf", 1 for "l2".
+
+    Returns a `Fooling` per picture: `path`, `changed` (H, W, 3) uint8, `before`, `after`,
+    `outcome`. Pictures that can't be read, or have the target class already, are reported to
+    `listener.stage("left out", …)`. Raises DataError if none can be read, UnknownName for an
+    unknown class or setting, SpecError for files that exist.
+
+    >>> (fooling,) = attack("runs/flowers", "photo.jpg", epsilon=2 / 255)  # doctest: +SKIP
+    >>> fooling.outcome, fooling.after.name  # doctest: +SKIP
+    ('flipped', 'tulip')
+    """
+    listener = listener or Listener()
+    norm = settings.get("norm", Attack().norm)
+    how = _spec(Attack, {"epsilon": EPSILONS.get(norm, 1.0)} | settings)
+    opened = open_model(model, "headstart attack changes")
+    pictures = found_files(files, listener)
+    number = None if target is None else opened.grad_model.number(target)
+    attacker = Attacker(opened, how, number, restarts)
+    return _all_of(attacker.of_files(pictures, _path(out)), "attack", listener)
+
+
+def robustness(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    store: Store | None = USUAL,
+    language: str | None = None,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Robustness:
+    """Measure the accuracy of a run on attacked and on corrupted test pictures.
+
+    run: the folder of a finished run; RUN/robustness.json and its report are written. data: where
+    its pictures are now. store: for features of training examples. language: of the report; None
+    for the run's own. settings: fields of `RobustnessPlan`, such as rows=100.
+
+    Returns a `Robustness`: `attacked` by epsilon, `corrupted` by corruption and strength, each with
+    `accuracy` (value, low, high, n). Raises SpecError for another folder, UnknownName for an
+    unknown setting, DataError if the pictures are gone.
+
+    >>> robustness("runs/flowers", rows=50, corruptions=["fog"])  # doctest: +SKIP
+    """
+    plan, runtime = _spec(RobustnessPlan, settings), Runtime(device="cpu").resolved()
+    test = RobustnessTest.of(Path(run), _path(data), plan, runtime, listener or Listener())
+    test = test.compared(store)
+    *_, results = test.trials()
+    test.save(results, language)
+    return results
+
+
+def views(
+    file: str | Path,
+    *,
+    out: str | Path | None = None,
+    size: int = FULL_VIEW,
+    seed: int = 0,
+    **settings: Any,
+) -> NDArray[np.uint8]:
+    """Draw random changes of a picture, to check an augmentation by eye.
+
+    size: side of a view, in pixels. settings: fields of `Augment`, such as flip="horizontal". out:
+    a PNG file for a grid of the views.
+
+    Returns (16, size, size, 3) uint8: the picture, squashed, then 15 views of it. Raises SpecError
+    without any change and for a file that exists, UnknownName for an unknown setting, DataError or
+    OSError if the picture can't be read.
+
+    >>> views("photo.jpg", flip="horizontal", rotation=0.1).shape  # doctest: +SKIP
+    (16, 224, 224, 3)
+    """
+    augment = _spec(Augment, settings, without="views")  # 15 are drawn
+    if not augment.active:
+        raise SpecError("No change was asked for: add --flip horizontal, --rotation 0.1, ….")
+    if out:
+        refuse_taken([Path(out)])
+        check_folder(Path(out).parent)
+    grid = picture_grid(Path(file), augment, size=size, seed=seed)
+    if out:
+        write_bytes(Path(out), png(grid))
+    return cells_of(grid)
+
+
+# ---- shared with the commands ----
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedModel:
+    """A model to look into. name: for messages. model: None for a pretrained backbone. run: the run
+    folder, if one was given."""
+
+    grad_model: GradModel
+    name: str
+    model: Model | None = None
+    run: Path | None = None
+
+
+def open_model(given: AnyModel, does: str = DOES) -> OpenedModel:
+    """Open the model of a run or bundle, or a pretrained backbone by name ("source:id").
+
+    does: start of the message about other inputs, such as "headstart ideal draws".
+    """
+    if isinstance(given, Model):
+        return OpenedModel(grad_model_of(given, does), "the model", given)
+    if isinstance(given, str) and ":" in given and not Path(given).exists():
+        given = load_backbone(given)
+    if isinstance(given, Backbone):
+        return OpenedModel(source_grad_model(given, does), given.card.name)
+    folder = Path(given)
+    run = folder if (folder / "model").is_dir() else None
+    model = load_bundle(folder / "model" if run else folder).model
+    return OpenedModel(grad_model_of(model, does), str(folder), model, run)
+
+
+@dataclass(frozen=True, eq=False)
+class FileWork(Generic[T]):
+    """Work on `count` files. results: made one by one as they are asked for, each with the file
+    that was written, if any."""
+
+    count: int
+    results: Iterator[tuple[T | LeftOut, Path | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class Explainer:
+    """Explains pictures of one model. class_name: None for the predicted class. data: where the
+    pictures of its run are now. store: for features of its training examples."""
+
+    opened: OpenedModel
+    class_name: str | None
+    method: Method
+    data: Path | None
+    store: Store | None
+    listener: Listener
+
+    def of_files(self, pictures: Dataset, out: Path | None) -> FileWork[Explanation]:
+        """Explain these pictures; with `out`, write a PNG of the name of each."""
+        check_word("method", self.method, METHODS)
+        if self.opened.run is None and self.data is not None:
+            raise SpecError("--data goes with a run folder: only that names training examples.")
+        if self.class_name is not None:
+            self.opened.grad_model.number(self.class_name)  # raises before any work
+        files: list[Path | None] = [None] * len(pictures)
+        if out is not None:
+            folder = out
+            named = named_after(pictures.sources, lambda name: (folder / f"{name}.png",))
+            files = [file for (file,) in named]
+            check_folder(out)
+        return FileWork(len(pictures), self._saved(self._explained(pictures), files))
+
+    def of_run(self, out: Path | None, *, own: bool = False) -> FileWork[Explanation]:
+        """Explain the most confident mistakes of the run and a few right answers.
+
+        own: whether existing files in `out`, written before, may be replaced.
+        """
+        run, model = self.opened.run, self.opened.model
+        if run is None or model is None:
+            raise SpecError(
+                f"Name pictures to explain after {self.opened.name}: only of a run folder, which "
+                f"this is not, are the mistakes explained without any."
+            )
+        if self.class_name is not None or self.method != "best":
+            raise SpecError(
+                "--class and --method go with pictures that are named; of a run, the classes that "
+                "it answered are explained."
+            )
+        sources = recorded_files(run, self.data, self.listener)
+        count = len(rows_to_explain(run, sources))
+        files = [out / f"{n:02}.png" if out else None for n in range(1, count + 1)]
+        if out is not None:
+            refuse_taken(file for file in files if file and not own)
+            check_folder(out)
+        return FileWork(count, self._saved(explain_run(run, model, sources), files))
+
+    def _explained(self, pictures: Dataset) -> Iterator[Explanation | LeftOut]:
+        probed, effort = probed_model_of(self.opened.grad_model), Effort(method=self.method)
+        for id, source in zip(pictures.ids, pictures.sources, strict=True):
+            yield try_explain(probed, id, source, self.class_name, effort)
+
+    def _saved(
+        self, results: Iterator[Explanation | LeftOut], files: Sequence[Path | None]
+    ) -> Iterator[tuple[Explanation | LeftOut, Path | None]]:
+        """Add the most similar training examples to each explanation, and write it."""
+        similar = self._similar()
+        for result, file in zip(results, files, strict=True):
+            if isinstance(result, Explanation):
+                result = replace(result, nearest=similar(result))
+                try:
+                    if file is not None:
+                        result.save(file)
+                except OSError as error:
+                    why = f"its explanation can't be written: {sentence_of(error)}"
+                    result = LeftOut(result.path, why)
+            yield result, file
+
+    def _similar(self) -> Callable[[Explanation], tuple[Neighbour, ...]]:
+        """Return a function that finds the training examples most similar to an explained picture.
+
+        If there are none, the reason is reported, and the function returns (). Features of training
+        examples come from the store if they are there.
+        """
+        opened, run, model = self.opened, self.opened.run, self.opened.model
+        if run is None or model is None:
+            self._leave_out_nearest("only a run folder names its training examples")
+            return lambda explanation: ()
+        try:
+            rows = known_rows(run, recorded_data(run, self.data), self.listener)
+        except HeadstartError as error:
+            if self.data is not None:
+                raise
+            self._leave_out_nearest(str(error))
+            return lambda explanation: ()
+        backbone, forward = model.backbone, Forward(opened.grad_model)
+        sources = dict(zip(rows.ids, rows.sources, strict=True))
+
+        @cache
+        def known() -> FeatureTable | None:  # called when the first picture is explained
+            store, listener = self.store, self.listener
+            try:
+                table = extract(backbone, rows, store=store, listener=listener, stage="nearest")
+            except HeadstartError as error:  # e.g. a full store
+                self._leave_out_nearest(str(error))
+                return None
+            for item in table.left_out[:NAMED]:
+                self._leave_out_nearest(f"{item.path}: {item.reason}")
+            return table
+
+        def similar(explanation: Explanation) -> tuple[Neighbour, ...]:
+            if (table := known()) is None:
+                return ()
+            return nearest(table, sources, forward.features([explanation.square]))[0]
+
+        return similar
+
+    def _leave_out_nearest(self, why: str) -> None:
+        self.listener.stage("nearest", f"left out: {why}")
+
+
+def ascent(
+    model: GradModel,
+    number: int,
+    name: str,
+    plan: IdealPlan,
+    start: Pixels | None,
+    listener: Listener,
+) -> Iterator[Ideal]:
+    """Yield the pictures of `ascend`, the start first, and report their scores now and then."""
+    reports = 0
+    for now in ascend(model, number, plan, start):
+        yield now
+        if now.step:
+            listener.progress("ideal", now.step, plan.steps)
+        if now.step * TELLS >= reports * plan.steps:
+            listener.stage("ideal", f"{name}, step {now.step} of {plan.steps}: {now.described}")
+            reports += 1
+
+
+def check_ideal_names(out: Path | None, film: Path | None) -> None:
+    """Raise SpecError for a picture that is no .png, or a film that is no .gif or .webp."""
+    if out is not None and out.suffix.lower() != ".png":
+        raise SpecError(f"--out is a .png, which keeps pixels as they were judged; got {out}.")
+    if film is not None:
+        check_film(film)
+
+
+def check_new_files(files: Sequence[Path]) -> None:
+    """Raise SpecError for files that exist or coincide, PlaceError if they can't be written."""
+    alike = Counter(str(file).casefold() for file in files)  # some systems ignore case
+    for file in files:
+        if alike[str(file).casefold()] > 1:
+            raise SpecError(f"Two files would be called {file}: make the classes one at a time.")
+        refuse_taken([file], "--out or --film")
+    for folder in {file.parent for file in files}:
+        check_folder(folder)
+
+
+def decoded(path: Path) -> Pixels:
+    """Decode a picture; raises DataError with its path and the reason if it is unreadable."""
+    try:
+        return decode(path)
+    except (OSError, DataError) as error:
+        raise DataError(f"{path} must be a picture that can be read: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Attacker:
+    """Attacks pictures of one model. target: number of a class; None for any other class."""
+
+    opened: OpenedModel
+    attack: Attack
+    target: int | None = None
+    restarts: int = RESTARTS
+
+    def of_files(self, pictures: Dataset, out: Path | None) -> FileWork[Fooling]:
+        """Attack these pictures; with `out`, write two PNGs of the name of each."""
+        files: list[Path | None] = [None] * len(pictures)
+        if out is not None:
+            files = [*self._files(pictures, out)]
+            check_folder(out)
+        return FileWork(len(pictures), self._saved(pictures, files))
+
+    def _files(self, pictures: Dataset, out: Path) -> Iterator[Path]:
+        """Name a file for each picture. For an existing file, the name gets a number in the run's
+        own folder; elsewhere SpecError is raised."""
+
+        def both(name: str) -> tuple[Path, Path]:
+            file = out / f"{name}.png"
+            return file, triptych_path(file)
+
+        own = self.opened.run is not None and out == self.opened.run / ATTACKED
+        return (file for file, _ in named_after(pictures.sources, both, keep=own))
+
+    def _saved(
+        self, pictures: Dataset, files: Sequence[Path | None]
+    ) -> Iterator[tuple[Fooling | LeftOut, Path | None]]:
+        answering = answerer(self.opened.model or self.opened.grad_model.backbone)
+        result: Fooling | LeftOut
+        for id, source, file in zip(pictures.ids, pictures.sources, files, strict=True):
+            try:
+                result = self._attacked(answering, id, source)
+                if isinstance(result, Fooling) and file is not None:
+                    result.save(file)
+            except (HeadstartError, OSError, MemoryError) as error:
+                result = LeftOut(id, sentence_of(error))
+            yield result, file
+
+    def _attacked(self, answering: Answerer, id: str, source: Path) -> Fooling | LeftOut:
+        """Attack a picture; of the target class already, it is left out as expected."""
+        picture, model = decode(source), self.opened.grad_model
+        if self.target is not None and answering.of_example(picture).label == self.target:
+            name = model.classes[self.target]
+            return LeftOut(id, f"called {name!r} already", expected=True)
+        goal, restarts = self.target, self.restarts
+        result = fool(model, answering, picture, self.attack, target=goal, restarts=restarts)
+        return replace(result, path=id)
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessTest:
+    """A test to be made. rows: all of the run. squares: of the drawn test pictures. known: features
+    of training rows to compare with, None without any."""
+
+    run: Path
+    model: Model
+    grad_model: GradModel
+    rows: Dataset
+    squares: InputSquares
+    plan: RobustnessPlan
+    runtime: Runtime
+    listener: Listener
+    known: FeatureTable | None = None
+
+    @classmethod
+    def of(
+        cls,
+        run: Path,
+        data: Path | None,
+        plan: RobustnessPlan,
+        runtime: Runtime,
+        listener: Listener,
+    ) -> "RobustnessTest":
+        """Open the run; raises SpecError for another folder, DataError if its pictures are gone."""
+        if not (run / "model").is_dir():
+            raise SpecError(
+                f"A model is tried on the test rows of its run; {run} is no finished run. Name "
+                f"the folder that `headstart train --out` made."
+            )
+        model, rows = load_bundle(run / "model").model, recorded_data(run, data)
+        grad_model = grad_model_of(model, "headstart robustness changes")
+        test, input = part_of(run, rows, "test"), grad_model.input
+        few = test.take(stratified_rows(test.y, plan.rows, plan.seed))
+        squares = input_squares(input, few, threads=runtime.decode_threads)
+        listener.stage(
+            "tried",
+            f"{len(squares.data):,} of {len(test):,} test pictures, changed as the network sees "
+            f"them: {input.size} x {input.size} pixels, {input.fit}",
+        )
+        return cls(run, model, grad_model, rows, squares, plan, runtime, listener)
+
+    def compared(self, store: Store | None) -> "RobustnessTest":
+        """Add features of training rows; without any, report the reason and return the same."""
+        try:
+            train = known_rows(self.run, self.rows, self.listener)
+        except DataError as error:
+            self.listener.stage("known", f"how neighbours move is left out: {error}")
+            return self
+        known = extract(
+            self.model.backbone, train, store=store, runtime=self.runtime, listener=self.listener
+        )
+        return replace(self, known=known)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return (*self.squares.left_out, *(self.known.left_out if self.known else ()))
+
+    def trials(self) -> Iterator[Robustness]:
+        """Yield the results so far after each condition."""
+        return trials(
+            self.grad_model,
+            self.squares.squares,
+            self._labels(),
+            self.plan,
+            known=self.known,
+            runtime=self.runtime,
+            listener=self.listener,
+        )
+
+    def save(self, results: Robustness, language: str | None = None) -> Path:
+        """Write RUN/robustness.json and the report of the run; returns the report's file."""
+        write_json(self.run / RESULTS, results.to_plain())
+        files = recorded_contents(self.run, self.rows).files
+        return write_report(self.run, dict(zip(self.rows.ids, files, strict=True)), language)
+
+    def _labels(self) -> NDArray[np.int64]:
+        """Return labels in the model's numbering; raises Mismatch for an unknown class."""
+        data, classes = self.squares.data, self.grad_model.classes
+        place = {name: number for number, name in enumerate(classes)}
+        if strange := [name for name, n in data.counts.items() if n and name not in place]:
+            raise Mismatch(
+                f"The run's classes are {', '.join(classes)}; its test pictures are now labelled "
+                f"{strange[0]!r}. Is it the right --data?"
+            )
+        return np.array([place.get(name, -1) for name in data.classes], np.int64)[data.y]
+
+
+def found_files(files: AnyFiles, listener: Listener) -> Dataset:
+    """Return pictures, and those in folders, as rows; report what is left out."""
+    paths = [files] if isinstance(files, (str, Path)) else files
+    pictures, left_out = find([Path(path) for path in paths])
+    for item in left_out:
+        listener.stage("left out", f"{item.path}: {item.reason}")
+    return pictures
+
+
+def _all_of(work: FileWork[T], stage: str, listener: Listener) -> list[T]:
+    """Do the work and return its results; raises DataError if no picture could be read."""
+    done, unreadable = list[T](), list[LeftOut]()
+    for number, (result, _) in enumerate(work.results, 1):
+        if not isinstance(result, LeftOut):
+            done.append(result)
+        else:
+            unreadable += [] if result.expected else [result]
+            listener.stage("left out", f"{result.path}: {result.reason}")
+        listener.progress(stage, number, work.count)
+    if unreadable and not done:
+        first = f"{unreadable[0].path}: {unreadable[0].reason}"
+        raise DataError(
+            f"There must be pictures that can be read; of {work.count:,} none can ({first})."
+        )
+    return done
+
+
+def _spec(kind: type[T], settings: Mapping[str, Any], *, without: str = "") -> T:
+    """Return a spec of these settings; raises UnknownName for one that it has not."""
+    names = [field.name for field in fields(kind) if field.name != without]  # type: ignore[arg-type]
+    for name in settings:
+        if name not in names:
+            raise UnknownName("setting", name, names)
+    plain = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items()}
+    return kind(**plain)
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
