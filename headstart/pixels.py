@@ -21,7 +21,6 @@ from headstart.base.errors import (
     HeadstartError,
     Mismatch,
     SpecError,
-    UnknownName,
     sentence_of,
 )
 from headstart.base.listener import Listener
@@ -56,8 +55,9 @@ from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.pixels.squares import InputSquares, input_squares, stratified_rows
 from headstart.features.extract import FeatureTable, extract
 from headstart.heads.head import check_word
-from headstart.modalities.images.augment import Augment, png
+from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.decoding import Pixels, decode
+from headstart.modalities.images.encoding import png
 from headstart.modalities.images.film import check_film, write_film
 from headstart.modalities.images.views import cells_of, picture_grid
 from headstart.modalities.reading import find
@@ -65,13 +65,16 @@ from headstart.modalities.sources import load_backbone
 from headstart.models.bundle import load_bundle
 from headstart.models.model import Model
 from headstart.models.predictor import Answerer, answerer
+from headstart.models.results import FitResult
 from headstart.reporting.page import write_report
 from headstart.runs.folder import recorded_contents
 from headstart.runs.recorded import known_rows, part_of, recorded_data, recorded_files
+from headstart.runs.run import Run
+from headstart.runs.settings import check_known, with_settings
 from headstart.training.attack import EPSILONS, RESTARTS, Attack
 
 T = TypeVar("T")
-AnyModel = str | Path | Model | Backbone
+AnyModel = str | Path | Model | FitResult | Run | Backbone
 AnyFiles = str | Path | Sequence[str | Path]
 
 FULL_VIEW = 224  # pixels a side
@@ -142,7 +145,7 @@ def ideal(
 
     >>> ideal("packaged:efficientnet_lite0", "tabby", out="cat.png")  # doctest: +SKIP
     """
-    plan = _spec(IdealPlan, settings)
+    plan = _with(IdealPlan(), settings)
     grad_model = open_model(model, "headstart ideal draws").grad_model
     number = grad_model.number(class_name)
     check_ideal_names(_path(out), _path(film))
@@ -183,8 +186,8 @@ def attack(
     ('flipped', 'tulip')
     """
     listener = listener or Listener()
-    norm = settings.get("norm", Attack().norm)
-    how = _spec(Attack, {"epsilon": EPSILONS.get(norm, 1.0)} | settings)
+    usual = EPSILONS.get(settings.get("norm", Attack().norm), 1.0)
+    how = _with(Attack(usual), settings)
     opened = open_model(model, "headstart attack changes")
     pictures = found_files(files, listener)
     number = None if target is None else opened.grad_model.number(target)
@@ -213,7 +216,7 @@ def robustness(
 
     >>> robustness("runs/flowers", rows=50, corruptions=["fog"])  # doctest: +SKIP
     """
-    plan, runtime = _spec(RobustnessPlan, settings), Runtime(device="cpu").resolved()
+    plan, runtime = _with(RobustnessPlan(), settings), Runtime(device="cpu").resolved()
     test = RobustnessTest.of(Path(run), _path(data), plan, runtime, listener or Listener())
     test = test.compared(store)
     *_, results = test.trials()
@@ -241,7 +244,7 @@ def views(
     >>> views("photo.jpg", flip="horizontal", rotation=0.1).shape  # doctest: +SKIP
     (16, 224, 224, 3)
     """
-    augment = _spec(Augment, settings, without="views")  # 15 are drawn
+    augment = _with(Augment(), settings, without="views")  # 15 are drawn
     if not augment.active:
         raise SpecError("No change was asked for: add --flip horizontal, --rotation 0.1, ….")
     if out:
@@ -272,13 +275,15 @@ def open_model(given: AnyModel, does: str = DOES) -> OpenedModel:
 
     does: start of the message about other inputs, such as "headstart ideal draws".
     """
+    if isinstance(given, FitResult):
+        given = given.model
     if isinstance(given, Model):
         return OpenedModel(grad_model_of(given, does), "the model", given)
     if isinstance(given, str) and ":" in given and not Path(given).exists():
         given = load_backbone(given)
     if isinstance(given, Backbone):
         return OpenedModel(source_grad_model(given, does), given.card.name)
-    folder = Path(given)
+    folder = given.folder if isinstance(given, Run) else Path(given)
     run = folder if (folder / "model").is_dir() else None
     model = load_bundle(folder / "model" if run else folder).model
     return OpenedModel(grad_model_of(model, does), str(folder), model, run)
@@ -622,14 +627,11 @@ def _all_of(work: FileWork[T], stage: str, listener: Listener) -> list[T]:
     return done
 
 
-def _spec(kind: type[T], settings: Mapping[str, Any], *, without: str = "") -> T:
-    """Return a spec of these settings; raises UnknownName for one that it has not."""
-    names = [field.name for field in fields(kind) if field.name != without]  # type: ignore[arg-type]
-    for name in settings:
-        if name not in names:
-            raise UnknownName("setting", name, names)
-    plain = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items()}
-    return kind(**plain)
+def _with(spec: T, settings: Mapping[str, Any], *, without: str = "") -> T:
+    """Return a spec with these settings; raises UnknownName for one that it has not."""
+    names = {field.name for field in fields(spec)} - {without}  # type: ignore[arg-type]
+    check_known(settings, names)
+    return with_settings(spec, settings)
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -10,8 +10,8 @@ from headstart.base.errors import SpecError
 from headstart.explaining.pixels.fooling import Fooling
 from headstart.explaining.pixels.grad_model import GradModel, log_odds
 from headstart.explaining.pixels.squaring import MOST, squaring
-from headstart.modalities.images.augment import png
 from headstart.modalities.images.decoding import Pixels
+from headstart.modalities.images.encoding import png
 from headstart.models.distance import NEIGHBOUR, Seen
 from headstart.models.limits import Limits
 from headstart.models.predictor import Answerer

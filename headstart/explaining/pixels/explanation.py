@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from headstart.base.atomic import write_bytes
 from headstart.base.errors import DataError
+from headstart.base.notebook import html_image
 from headstart.explaining.neighbours import Neighbour
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.deletion import CURVES, Deletion
@@ -48,6 +49,9 @@ class Explanation:
 
     def __repr__(self) -> str:
         return f"Explanation({self.path!r}, {self.name!r}, score {self.score:.4f})"
+
+    def _repr_html_(self) -> str:
+        return html_image(self.png(), f"{self.path}: {self.name}", 2 * EDGE + WIDTH)
 
     @property
     def picture(self) -> ExplainedPicture:

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from headstart.base.atomic import write_bytes
-from headstart.modalities.images.augment import png
+from headstart.base.notebook import html_image
 from headstart.modalities.images.decoding import Pixels, decode
+from headstart.modalities.images.encoding import png
 from headstart.modalities.images.lettering import fitting, font
 from headstart.models.predictor import Answer
 from headstart.training.attack import LEVELS
@@ -43,6 +44,9 @@ class Fooling:
     def __repr__(self) -> str:
         change = f"{self.before.name!r} -> {self.after.name!r}, {self.levels}/{LEVELS}"
         return f"Fooling({self.path!r}, {self.outcome}, {change})"
+
+    def _repr_html_(self) -> str:
+        return html_image(png(self.triptych()), f"{self.path}: {self.outcome}", 3 * SIDE)
 
     @cached_property
     def changed(self) -> Pixels:

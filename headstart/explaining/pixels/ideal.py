@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from headstart.base.errors import Diverged
+from headstart.base.notebook import html_image
 from headstart.base.runtime import seeded
 from headstart.base.values import to_plain
 from headstart.explaining.pixels.grad_model import GradModel, log_odds
 from headstart.explaining.pixels.ideal_plan import IdealPlan
 from headstart.modalities.images.decoding import Pixels
+from headstart.modalities.images.encoding import png
 from headstart.modalities.images.film import write_picture
 from headstart.modalities.images.inputs import ImageInput
 
@@ -54,6 +56,9 @@ class Ideal:
 
     def __repr__(self) -> str:
         return f"Ideal({self.name!r}, step {self.step} of {self.plan.steps}, {self.described})"
+
+    def _repr_html_(self) -> str:
+        return html_image(png(self.picture), f"{self.name}: {self.described}", len(self.picture))
 
     @property
     def described(self) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from headstart.base.notebook import html_table
 from headstart.base.values import Record, Settings
 from headstart.evaluation.evaluation import Estimate
 from headstart.explaining.pixels.corruptions import STRENGTHS
@@ -64,6 +65,9 @@ class Robustness(Record):
         attacked = (f"{each.levels}/{LEVELS}: {each.accuracy}" for each in self.attacked)
         corrupted = f", {len(self.corrupted)} corruptions" if self.corrupted else ""
         return f"Robustness({self.rows} pictures, {', '.join(attacked)}{corrupted})"
+
+    def _repr_html_(self) -> str:
+        return "".join(html_table(rows[1:], rows[0]) for rows in self.tables() if rows)
 
     @property
     def tried(self) -> int:
