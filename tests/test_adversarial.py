@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from listening import Lines, kept, told
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import headstart as hs
@@ -19,6 +18,7 @@ from headstart.base.errors import Diverged, Mismatch, SpecError
 from headstart.base.values import field_help
 from headstart.cli.main import main
 from headstart.data.splits import split
+from headstart.features.extract import FeatureTable
 from headstart.models.bundle import load_bundle
 from headstart.models.finetuning import thaw, tune
 from headstart.models.fitting import fit
@@ -27,7 +27,7 @@ from headstart.models.wording import attack_message
 from headstart.specs import FeatureExtraction, FineTune, Job
 from headstart.targets.classes import ClassTarget
 from headstart.training.attacked import ATTACKED, Attack, pushed
-from headstart.training.feeds import Rows
+from headstart.training.feeds import Feed, RowNumbers
 from headstart.training.history import Count, Epoch, ParameterCount
 from headstart.training.judging import judge
 from headstart.training.loop import Trained, train
@@ -52,24 +52,26 @@ JOB = Job(
 )
 
 
-class Pixels:
+class Pixels(Feed):
     """Small pictures of two classes. One corner tells them apart by far, and so does a faint
     pattern over all of it, which is exact but within reach of an attack."""
 
-    features: None = None
-    target = ClassTarget(("a", "b"))
-
     def __init__(self, n: int = 40, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        self.y: NDArray[np.int64] = np.arange(n) % 2
-        self.ids = tuple(f"{i}.png" for i in range(n))
+        y, ids = np.arange(n) % 2, tuple(f"{i}.png" for i in range(n))
+        none, target = np.zeros((n, 0), np.float32), ClassTarget(("a", "b"))
+        self._table = FeatureTable(ids, none, y, target, "test")
         pattern = np.random.default_rng(9).choice([-1, 1], (8, 8, 3))
-        side = np.where(self.y, 1, -1)[:, None, None, None]
+        side = np.where(y, 1, -1)[:, None, None, None]
         x = rng.normal(128, 3, (n, 8, 8, 3)) + 3 * side * pattern
         x[:, :2, :2] = rng.normal(128, 3, (n, 2, 2, 3)) + 12 * side
         self.x = torch.from_numpy(x.clip(0, 255).astype(np.uint8))
 
-    def batch(self, rows: Rows, epoch: int) -> Tensor:
+    @property
+    def labelled(self) -> FeatureTable:
+        return self._table
+
+    def batch(self, rows: RowNumbers, epoch: int) -> Tensor:
         return self.x[torch.from_numpy(rows)]
 
 
@@ -229,9 +231,9 @@ def test_epochs_are_judged_under_attack_and_that_is_said() -> None:
 
 
 def test_only_so_many_rows_are_judged_under_attack(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked, real = list[Rows](), Pixels.batch
+    looked, real = list[RowNumbers](), Pixels.batch
 
-    def noted(self: Pixels, rows: Rows, epoch: int) -> Tensor:
+    def noted(self: Pixels, rows: RowNumbers, epoch: int) -> Tensor:
         looked.append(rows)
         return real(self, rows, epoch)
 

@@ -19,7 +19,7 @@ from headstart.data.dataset import CheckedFile, Dataset
 from headstart.features.extract import FeatureTable
 from headstart.targets.target import Labels, Target
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 AHEAD = 64  # examples decoded in advance
 
 
@@ -29,7 +29,7 @@ class Feed(Protocol):
     @property
     def labelled(self) -> FeatureTable | Dataset: ...  # has the rows' ids, labels and target
 
-    def batch(self, rows: Rows, epoch: int) -> Tensor: ...  # (len(rows), …)
+    def batch(self, rows: RowNumbers, epoch: int) -> Tensor: ...  # (len(rows), …)
 
     @property
     def features(self) -> "Feed | None":
@@ -68,7 +68,7 @@ class Stored(Feed):
     def labelled(self) -> FeatureTable:
         return self.tables[0]
 
-    def batch(self, rows: Rows, epoch: int) -> Tensor:
+    def batch(self, rows: RowNumbers, epoch: int) -> Tensor:
         numbers = view_numbers(len(self.ids), len(self.tables), epoch, self.seed)[rows]
         out: NDArray[np.float32] | None = None
         for view in np.unique(numbers):
@@ -102,7 +102,7 @@ class Fresh(Feed):
     def _files(self) -> tuple[CheckedFile, ...]:
         return self.data.files
 
-    def batch(self, rows: Rows, epoch: int) -> Tensor:
+    def batch(self, rows: RowNumbers, epoch: int) -> Tensor:
         numbers = view_numbers(len(self.data), self.views.count, epoch, self.views.seed)[rows]
         wanted = list(zip(rows.tolist(), numbers.tolist(), strict=True))
         made = ordered_map(self._prepared, wanted, threads=self.threads, ahead=AHEAD)
@@ -130,7 +130,7 @@ def view_numbers(rows: int, count: int, epoch: int, seed: int) -> NDArray[np.int
     return (first + epoch) % count
 
 
-def batches(rows: int, size: int, epoch: int, seed: int) -> Sequence[Rows]:
+def batches(rows: int, size: int, epoch: int, seed: int) -> Sequence[RowNumbers]:
     """Return all rows in a new order every epoch, split into batches; the last may be smaller."""
     order = np.random.default_rng([seed, epoch]).permutation(rows)
     return [order[start : start + size] for start in range(0, rows, size)]

@@ -6,7 +6,7 @@ from torch import nn
 
 from headstart.training.attack import Attack
 from headstart.training.attacked import AT_ONCE, ATTACKED, worst
-from headstart.training.feeds import Feed, Rows
+from headstart.training.feeds import Feed
 from headstart.training.guards import check_input, check_losses
 from headstart.training.network import laid_out, logits_of
 
@@ -26,7 +26,10 @@ def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figur
     loss, right, n, target = 0.0, 0, len(rows.ids), rows.target
     weights = dict(network.named_parameters())
     device = next(iter(weights.values())).device
-    judged, size = (np.arange(n), JUDGED) if attack is None else (_some(n, ATTACKED), AT_ONCE)
+    judged, size = np.arange(n), JUDGED
+    if attack is not None:
+        evenly = np.linspace(0, n - 1, min(n, ATTACKED)).round()
+        judged, size = np.unique(evenly.astype(np.int64)), AT_ONCE
     for start in range(0, len(judged), size):
         picked = judged[start : start + size]
         ids, x = [rows.ids[row] for row in picked], rows.batch(picked, 0)
@@ -42,8 +45,3 @@ def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figur
             loss += float(losses.double().sum())
             right += 0 if hits is None else int(hits.sum())
     return loss / len(judged), right / len(judged) if target.counts_right else None
-
-
-def _some(n: int, most: int) -> Rows:
-    """Return at most `most` of n row numbers, evenly spaced."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))

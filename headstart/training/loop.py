@@ -26,7 +26,7 @@ from headstart.training.checkpoints import (
     save_progress,
     unpack_optimizer,
 )
-from headstart.training.feeds import Feed, Rows, batches
+from headstart.training.feeds import Feed, RowNumbers, batches
 from headstart.training.guards import (
     check_gradients,
     check_input,
@@ -75,16 +75,25 @@ def train(
     check_rate("lr", plan.lr)  # 0 means unresolved
     network.to(context.runtime.device).to(memory_format=torch.channels_last)
     start, optimizer = snapshot(network.learned()), make_optimizer(network, plan, depth)
-    work = _Work(network, optimizer, plan, rows, val, context, phase, after)
+    run = _Training(network, optimizer, plan, rows, val, context, phase, after)
     if plan.adversarial:
-        work.tell(attack_plan_message(plan, len(val.ids)))
+        run.tell(attack_plan_message(plan, len(val.ids)))
     with context.checkpoints.stopping() as stop:
-        work.run(stop)
-    return Trained(work.at.history, work.keep(), start, work.at.stopped)
+        if not run.resume():
+            run.judge_start()
+        while not run.finished():
+            network.train()
+            order = batches(len(rows.ids), plan.batch_size, run.number, plan.seed)
+            for picked in order[run.at.step :]:
+                with _seeded(plan.seed, run.number, run.at.step):
+                    run.learn(picked)
+                run.stepped(stop)
+            run.judge_epoch()
+    return Trained(run.at.history, run.keep(), start, run.at.stopped)
 
 
 @dataclass(eq=False)
-class _Work:
+class _Training:
     """Training in progress. Only `at` and the tensors of a checkpoint change."""
 
     network: Network
@@ -107,35 +116,33 @@ class _Work:
         self.balance = torch.tensor(balance, dtype=torch.float32)
         self.parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         self.device = next(self.network.parameters()).device
+        self.steps = -(-len(self.rows.ids) // self.plan.batch_size)  # of an epoch
+        self.all_steps = self.plan.epochs * self.steps
 
     @property
     def number(self) -> int:
         """The number of the current epoch, continuing the numbers of the phase before."""
         return self.after + self.at.epoch + 1
 
-    def run(self, stop: Callable[[], bool]) -> None:
-        plan = self.plan
-        if not self.resume():
-            self.judge_start()
-        while self.at.epoch < plan.epochs and not (self.at.stopped or self.stale()):
-            self.network.train()
-            order = batches(len(self.rows.ids), plan.batch_size, self.number, plan.seed)
-            for step in range(self.at.step, len(order)):
-                with _seeded(plan.seed, self.number, step):
-                    self.learn(order[step], len(order))
-                self.stepped(len(order), stop)
-            self.judge_epoch()
+    @property
+    def done(self) -> int:
+        """The number of finished steps of all epochs."""
+        return self.at.epoch * self.steps + self.at.step
 
-    def learn(self, picked: Rows, steps: int) -> None:
+    def finished(self) -> bool:
+        """Return whether to stop after the last epoch, as asked, or for want of improvement."""
+        stale = 0 < self.plan.patience <= self.at.epoch - self.at.best and len(self.val.ids) > 0
+        return self.at.epoch >= self.plan.epochs or self.at.stopped or stale
+
+    def learn(self, picked: RowNumbers) -> None:
         """Take one optimiser step on one batch, checking that all numbers are finite."""
         plan, seeds = self.plan, (self.plan.seed, self.number, self.at.step)
-        done, whole = self.at.epoch * steps + self.at.step, plan.epochs * steps
-        lr = set_rates(self.optimizer, plan, done, whole)
+        lr = set_rates(self.optimizer, plan, self.done, self.all_steps)
         ids, x = [self.rows.ids[row] for row in picked], self.rows.batch(picked, self.number)
         check_input(x, ids)
         soft = self.target.soft(self.rows.y[picked], plan.label_smoothing)
         x, soft = mixed(x, soft, plan.mixup, seeds)
-        push = Push.of(plan, done, whole, (*seeds, 1)) if plan.adversarial else None
+        push = Push.of(plan, self.done, self.all_steps, (*seeds, 1)) if plan.adversarial else None
         raw, losses = self.gradients(x, soft, ids, push)
         check_gradients({n: p.grad for n, p in self.parameters.items() if p.grad is not None}, ids)
         if plan.clip:
@@ -164,9 +171,9 @@ class _Work:
         if push is None:
             return laid_out(x)
         self.network.eval()
-        found = attacked(self.losses, x.to(self.device), soft, push, self.at.parts)
+        images = attacked(self.losses, x.to(self.device), soft, push, self.at.parts)
         self.network.train()
-        return found
+        return images
 
     def losses(self, x: Tensor, soft: Tensor) -> Tensor:
         raw = logits_of(self.forward, x, self.device)
@@ -185,12 +192,11 @@ class _Work:
             lost.append(losses.detach().cpu())
         return torch.cat(outputs), torch.cat(lost)
 
-    def stepped(self, steps: int, stop: Callable[[], bool]) -> None:
+    def stepped(self, stop: Callable[[], bool]) -> None:
         """Count a step; save a checkpoint when it is due or a stop is requested."""
         self.at = replace(self.at, step=self.at.step + 1)
-        done, total = self.at.epoch * steps + self.at.step, self.plan.epochs * steps
         with self.saved_on_error():
-            self.context.listener.progress(self.phase, done, total)
+            self.context.listener.progress(self.phase, self.done, self.all_steps)
         stopped = stop()
         if stopped or time.perf_counter() - self.saved >= self.context.checkpoints.every_s:
             self.save()
@@ -234,10 +240,6 @@ class _Work:
     def tell(self, message: str) -> None:
         self.context.listener.stage(self.phase, message)
 
-    def stale(self) -> bool:
-        """Return whether validation has not improved for `plan.patience` epochs."""
-        return 0 < self.plan.patience <= self.at.epoch - self.at.best and len(self.val.ids) > 0
-
     def judged_val(self) -> Figures:
         if not len(self.val.ids):
             return NOTHING
@@ -256,8 +258,7 @@ class _Work:
         if own.path is None or not os.path.lexists(own.path):
             return False
         at, tensors = read_progress(own)
-        steps = len(batches(len(self.rows.ids), self.plan.batch_size, 0, self.plan.seed))
-        most = {"epoch": self.plan.epochs, "step": steps, "right": len(self.rows.ids)}
+        most = {"epoch": self.plan.epochs, "step": self.steps, "right": len(self.rows.ids)}
         lines = [(self.phase, self.after + i) for i in range(at.epoch + 1)]
         check_progress(own.path, at, {**most, "best": at.epoch}, lines)
         begun = at.epoch > 0 or at.step > 0
