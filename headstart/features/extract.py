@@ -111,7 +111,9 @@ class FeatureTable:
             )
         rows = [place[id] for id in dataset.ids]
         x = self.x[rows].reshape(len(dataset), self.x.shape[1])
-        cut = None if self.cut is None else _picked(self.cut, rows)
+        cut = self.cut
+        if cut is not None:
+            cut = cut.take(rows) if isinstance(cut, Reader) else cut[rows]
         y, target, groups = dataset.y, dataset.target, dataset.groups
         return FeatureTable(dataset.ids, x, y, target, self.made_by, cut=cut, groups=groups)
 
@@ -136,22 +138,18 @@ def extract(
     """
     check_kind(backbone.card.input, dataset.input, backbone.card.name)
     place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap)
-    return _run(_Work(place, dataset, listener or Listener(), stage))[0]
+    return _run(_Extraction(place, dataset, listener or Listener(), stage))[0]
 
 
 def extract_views(
-    backbone: Backbone,
-    dataset: Dataset,
-    views: Views,
-    context: RunContext,
-    tap: Tap | None = None,
+    backbone: Backbone, dataset: Dataset, views: Views, context: RunContext, tap: Tap | None = None
 ) -> tuple[FeatureTable, ...]:
     """Return a table for each of the stored `views` of every row; see `extract`.
 
     Each file is read once for all its views.
     """
     place = _Place(backbone, context.store, context.runtime.resolved(), tap, views)
-    return _run(_Work(place, dataset, context.listener, "views"))
+    return _run(_Extraction(place, dataset, context.listener, "views"))
 
 
 def all_there(table: FeatureTable) -> FeatureTable:
@@ -162,7 +160,7 @@ def all_there(table: FeatureTable) -> FeatureTable:
     return table
 
 
-def _run(work: "_Work") -> "tuple[FeatureTable, ...]":
+def _run(work: "_Extraction") -> "tuple[FeatureTable, ...]":
     place = work.place
     threads, ahead = place.runtime.decode_threads, max(1, AHEAD // work.views)
     fetched = ordered_map(place.fetch, work.dataset.files, threads=threads, ahead=ahead)
@@ -260,7 +258,7 @@ class _Place:
         return tuple(path for table in tables if table is not None for path in table.damaged)
 
 
-class _Work:
+class _Extraction:
     """One extraction in progress: finished rows, and rows waiting for the engine or the store.
 
     A row here is a view of a dataset row: the `views` of a dataset row are adjacent.
@@ -272,7 +270,9 @@ class _Work:
         self.rows = len(dataset) * self.views
         self.began = self.last = time.perf_counter()
         self.x = np.empty((self.rows, place.backbone.card.dim), np.float32)
-        self.cut = _no_cuts(place, self.rows)
+        self.cut: NDArray[np.floating[Any]] | None = None  # activations that no store takes
+        if place.tap is not None and place.cuts is None:
+            self.cut = np.empty((self.rows, *place.tap.shape), place.tap.precision)
         self.names: dict[int, bytes] = {}  # row -> digest of its example
         self.errors: dict[int, str] = {}
         self.computed: dict[bytes, int] = {}  # digest of an example -> row computed for it
@@ -280,7 +280,7 @@ class _Work:
         self.unsaved: dict[int, Any] = {}  # row -> activations at the cut, or None
         self.files: dict[bytes, bytes] = {}  # file -> digest of its example, not stored yet
         self.forwards = 0
-        self.told = False
+        self.reported = False
 
     def take(self, row: int, item: _Fetched) -> None:
         """Record a fetched file; run the engine when a batch is full, save when a shard is."""
@@ -352,12 +352,9 @@ class _Work:
                 if self.cut is not None:
                     self.cut[row] = self.cut[twin]
         first, *others = (self._table(view) for view in range(self.views))
+        counted = replace(first, forwards=self.forwards, hits=len(stored))
         seconds = time.perf_counter() - self.began
-        damaged = self.place.damaged
-        counted = replace(
-            first, forwards=self.forwards, hits=len(stored), seconds=seconds, damaged=damaged
-        )
-        return counted, *others
+        return replace(counted, seconds=seconds, damaged=self.place.damaged), *others
 
     def _table(self, view: int) -> FeatureTable:
         good = [i for i in range(len(self.dataset)) if i * self.views + view in self.names]
@@ -369,30 +366,20 @@ class _Work:
             if row % self.views == view
         )
         x = self.x if len(own) == self.rows else self.x[own]
-        made_by = self.place.made_by
-        table = FeatureTable(data.ids, x, data.y, data.target, made_by, left_out)
-        return replace(table, cut=self._cut(own), groups=data.groups)
-
-    def _cut(self, rows: list[int]) -> Activations | None:
+        cut: Activations | None = None if self.cut is None else self.cut[own]
         if self.place.cuts is not None:
-            return self.place.cuts.reader([self.names[row] for row in rows], "cut")
-        return None if self.cut is None else self.cut[rows]
+            cut = self.place.cuts.reader([self.names[row] for row in own], "cut")
+        table = FeatureTable(data.ids, x, data.y, data.target, self.place.made_by, left_out)
+        return replace(table, cut=cut, groups=data.groups)
 
     def _tell(self, rows: int) -> None:
         """Report the expected time after the second batch; the first one includes warm-up."""
         now = time.perf_counter()
-        if self.forwards and not self.told:
-            self.told = True
+        if self.forwards and not self.reported:
+            self.reported = True
             seconds = (now - self.last) / rows * self.rows
             self.listener.expect(self.stage, self.rows, seconds)
         self.last = now
-
-
-def _no_cuts(place: _Place, rows: int) -> NDArray[np.floating[Any]] | None:
-    """Return an array for the activations at the cut if they are requested and not stored."""
-    if place.tap is None or place.cuts is not None:
-        return None
-    return np.empty((rows, *place.tap.shape), place.tap.precision)
 
 
 def _kept_as(values: NDArray[np.float32], tap: Tap) -> NDArray[np.floating[Any]]:
@@ -405,7 +392,3 @@ def _kept_as(values: NDArray[np.float32], tap: Tap) -> NDArray[np.floating[Any]]
             f"ones. Add --cut-precision float32."
         )
     return kept
-
-
-def _picked(cut: Activations, rows: list[int]) -> Activations:
-    return cut.take(rows) if isinstance(cut, Reader) else cut[rows]

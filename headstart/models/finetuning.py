@@ -112,19 +112,14 @@ def tune(
     network = thawed.network(module, recipe.norms)
     counted = count(thawed.backbone.module, network)
     trained = train(
-        network,
-        recipe,
-        *feeds,
-        phase=phase,
-        after=after,
-        depth=thawed.depth(),
-        context=context,
+        network, recipe, *feeds, phase=phase, after=after, depth=thawed.depth(), context=context
     )
-    val = feeds[1]
+    val, card = feeds[1], thawed.backbone.card
     share = _wise(network, recipe, trained, val) if recipe.wise and len(val.ids) else 1.0
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     thawed.backbone.module.eval().requires_grad_(False)
-    return Tuned(_named(thawed.backbone), head_of(module, head), trained, counted, share)
+    backbone = replace(thawed.backbone, card=replace(card, origin="fine-tuned"))
+    return Tuned(backbone, head_of(module, head), trained, counted, share)
 
 
 def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> float:
@@ -146,7 +141,3 @@ def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> fl
     best = max((float(share) for share in LINE), key=merit)
     at(best)
     return best
-
-
-def _named(backbone: Backbone) -> Backbone:
-    return replace(backbone, card=replace(backbone.card, origin="fine-tuned"))
