@@ -15,7 +15,6 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from headstart.base.errors import Mismatch, SpecError
 from headstart.heads.head import softmax
 from headstart.models.calibration import calibration, coverage_curve
-from headstart.models.conformal import upper_limit
 from headstart.models.distance import Seen
 from headstart.models.limits import (
     Judged,
@@ -24,6 +23,7 @@ from headstart.models.limits import (
     find_limits,
     load_limits,
     precision_limit,
+    upper_limit,
 )
 from headstart.targets.classes import ClassTarget
 from headstart.targets.temperature import fit_temperature, scaled

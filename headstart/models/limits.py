@@ -1,4 +1,13 @@
-"""Limits of a model, found on validation, beyond which it answers "unknown"."""
+"""Limits of a model, found on validation, beyond which it answers "unknown".
+
+Regions are those of split conformal prediction. The target scores how much each answer disagrees
+with the truth (`conformity`), and a region contains all labels whose score is at most the limit.
+For classes the score is 1 - p of the true class: Sadinle, Lei, Wasserman 2019, Least ambiguous
+set-valued classifiers with bounded error levels; the finite-sample rank of Angelopoulos and Bates
+2021, A gentle introduction to conformal prediction, section 1. If the calibration rows were not
+trained on and are exchangeable with new rows, a new row's region contains the truth with
+probability 1 - alpha or more.
+"""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +19,6 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch, SpecError
 from headstart.heads.head import Floats
-from headstart.models.conformal import upper_limit
 from headstart.models.distance import Seen
 from headstart.targets.metrics import wilson_bounds
 from headstart.targets.target import Array, Labels, Outputs, Target
@@ -38,8 +46,7 @@ class TrustPlan:
         "for none",
     ] = 0.0
     alpha: Annotated[
-        float,
-        "how often the set of classes that can't be ruled out may miss the right one",
+        float, "how often the set of classes that can't be ruled out may miss the right one"
     ] = 0.1
     false_alarms: Annotated[
         float,
@@ -181,3 +188,16 @@ def precision_limit(best: Floats, right: NDArray[np.bool_], wanted: float) -> fl
     last = np.append(best[order][1:] < best[order][:-1], True)  # equal scores stay together
     good = np.flatnonzero((bound >= wanted) & last)
     return float(best[order][good[-1]]) if len(good) else 0.0
+
+
+def upper_limit(values: NDArray[np.float64], share: float) -> float:
+    """Return a limit that a new value exceeds with probability `share` at most; inf if n is too
+    small.
+
+    The ⌈(n + 1)(1 - share)⌉-th smallest of n exchangeable values.
+
+    >>> upper_limit(np.arange(1.0, 100.0), 0.1)
+    90.0
+    """
+    rank = math.ceil((len(values) + 1) * (1 - share) - 1e-9)
+    return float(np.sort(values)[rank - 1]) if rank <= len(values) else math.inf
