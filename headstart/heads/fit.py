@@ -133,16 +133,15 @@ def _held_out(
     spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]
 ) -> list[tuple[dict[str, float], Floats]]:
     """Return, per setting, the out-of-fold scores (N, C); NaN for rows never held out."""
-    found: dict[float, tuple[dict[str, float], Floats]] = {}
+    paths: dict[float, tuple[dict[str, float], Floats]] = {}
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
         kept = Rows(train.x[~out], train.y[~out], train.classes)
         for trial in TRIALS[spec.family](spec, kept, train.x[out]):
             empty = np.full((len(folds), len(train.classes)), np.nan)
-            found.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))[1][out] = (
-                trial.scores
-            )
-    return list(found.values())
+            _, scores = paths.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))
+            scores[out] = trial.scores
+    return list(paths.values())
 
 
 def _fit_by_default(spec: HeadSpec, train: FeatureRows) -> Fitted:

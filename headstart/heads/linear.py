@@ -59,7 +59,8 @@ def logistic_trials(spec: LogisticSpec, train: FeatureRows, x: Floats) -> Iterat
     Minimises the weighted mean log loss + l2 / 2 · |weight|²; biases are not penalised.
     """
     basis = _Basis.of(train, spec)
-    weight, bias = np.zeros((len(basis.values), basis.targets.shape[1])), basis.log_shares()
+    weight = np.zeros((len(basis.values), basis.targets.shape[1]))
+    bias = np.log(basis.row_weights @ basis.targets / len(basis.targets))  # best for no weights
     for l2 in sorted(set(spec.l2), reverse=True):
         weight, bias = _solve_logistic(basis, l2, weight, bias)
         head = basis.head(weight, bias)
@@ -105,9 +106,6 @@ class _Basis:
         present = np.bincount(train.y, minlength=len(train.classes)) > 0
         targets = (train.y[:, None] == np.flatnonzero(present)).astype(np.float64)
         return cls(mean, std, vectors, values, z @ vectors, targets, present, weights)
-
-    def log_shares(self) -> Doubles:  # (K,) the optimal biases for weights of 0
-        return np.log(self.row_weights @ self.targets / len(self.targets))
 
     def head(self, weight: Doubles, bias: Doubles) -> LinearHead:
         """Undo rotation and standardisation, and add the classes that have no rows."""

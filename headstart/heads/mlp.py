@@ -41,7 +41,10 @@ class DenseHead:
         check_finite(x, "Features")
         raw = np.empty((len(x), self.outputs))
         for rows in blocks(len(x)):
-            raw[rows] = self._layered(x[rows].astype(np.float64))
+            values = x[rows].astype(np.float64)
+            for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
+                values = (np.maximum(values, 0.0) if i else values) @ w.astype(np.float64) + b
+            raw[rows] = values
         return raw
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
@@ -51,11 +54,6 @@ class DenseHead:
 
     def settings(self) -> dict[str, float]:
         return {}
-
-    def _layered(self, x: NDArray[np.float64]) -> NDArray[np.float64]:  # (N, D) -> (N, K)
-        for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = (np.maximum(x, 0.0) if i else x) @ w.astype(np.float64) + b
-        return x
 
 
 @dataclass(frozen=True, eq=False)

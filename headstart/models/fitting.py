@@ -93,7 +93,7 @@ def two_phases(
 
     start: the result of `prepare`, if it has run already.
     """
-    start = start or with_tap(prepare(spec, backbone), _rows(splits), spec.views, context)
+    start = start or with_tap(prepare(spec, backbone), splits, spec.views, context)
     data = TrainingData(start, splits, spec.views, context)
     tables = data.train(spec.head.seed, cut=spec.same_views), data.plain(splits.val)
     head = fit_phase(spec.head, data, tables)
@@ -246,8 +246,7 @@ def _fit_second(
             "Fine-tuning is of layers that are thawed, and thaw=none leaves none to learn. Name "
             "what may learn."
         )
-    thawed = tuning_start(settings, backbone, start.head_lr)
-    thawed = with_tap(thawed, _rows(splits), views, context)
+    thawed = with_tap(tuning_start(settings, backbone, start.head_lr), splits, views, context)
     return tune_phase(TrainingData(thawed, splits, views, context), start)
 
 
@@ -262,11 +261,6 @@ NO_START = (
     "Fine-tuning goes on from a model with a fitted head, in PyTorch: fit one with "
     "FeatureExtraction first, and give fit() that model."
 )
-
-
-def _rows(splits: Splits) -> int:
-    """Return the number of rows whose activations at the cut a run stores."""
-    return len(splits.train) + len(splits.val) + len(splits.test)
 
 
 def _result(tuned: Tuned, start: Model, settings: FineTune, val: Sized) -> FitResult:

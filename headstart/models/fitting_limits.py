@@ -34,11 +34,11 @@ def with_limits(
 
 def limited(model: Model, plan: TrustPlan, val: FeatureTable, seen: FeatureTable | None) -> Model:
     """Do `with_limits` on features. seen: features of the training rows to store."""
-    said = replace(model, limits=Limits()).predict_table(val)
-    told = said.take(np.flatnonzero(said.known))
-    judged = Judged(model.target, told.outputs, told.labels, val.x[said.known])
-    known = None if seen is None else Seen.of(seen.x)
-    return replace(model, limits=find_limits(plan, judged, known))
+    predictions = replace(model, limits=Limits()).predict_table(val)
+    known = predictions.take(np.flatnonzero(predictions.known))
+    judged = Judged(model.target, known.outputs, known.labels, val.x[predictions.known])
+    rows = None if seen is None else Seen.of(seen.x)
+    return replace(model, limits=find_limits(plan, judged, rows))
 
 
 def remembered(train: Dataset, seed: int = 0) -> Dataset:

@@ -147,10 +147,11 @@ def tuning_start(settings: FineTune, backbone: Backbone, head_lr: float) -> Star
     return Start(backbone, settings, thawed if thawed.thawed else None)
 
 
-def with_tap(start: Start, rows: int, views: ViewSpec, context: RunContext) -> Start:
-    """Return the start with the tap for `rows` rows."""
+def with_tap(start: Start, splits: Splits, views: ViewSpec, context: RunContext) -> Start:
+    """Return the start with the tap for all rows."""
     if start.thawed is None or start.settings is None:
         return start
+    rows = len(splits.train) + len(splits.val) + len(splits.test)
     return kept_at_cut(start, tap_for(start.settings, start.thawed, rows, views, context))
 
 

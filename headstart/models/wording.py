@@ -10,7 +10,6 @@ from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
 from headstart.models.limits import Limits, TrustPlan
 from headstart.models.results import FitResult
-from headstart.training.history import Count
 
 ALL_ALIKE = (
     "the same for every picture, so a head can learn nothing from them: the backbone's weights are "
@@ -29,16 +28,16 @@ def described(backbone: Backbone) -> str:
 def extracted(table: FeatureTable, views: int = 1) -> str:
     rows = len(table) * views
     rate = rows / table.seconds if table.seconds else 0
-    said = (
+    message = (
         f"{rows:,} x {table.x.shape[1]} in {table.seconds:.1f} s ({rate:,.0f} images/s): "
         f"{table.forwards:,} backbone forwards, {table.hits:,} from the store"
     )
-    if not table.damaged:
-        return said
-    return (
-        f"{said}; {len(table.damaged)} damaged files in the store were passed over, and their rows "
-        f"computed again: {table.damaged[0]} and so on can be deleted"
-    )
+    if table.damaged:
+        message += (
+            f"; {len(table.damaged)} damaged files in the store were passed over, and their rows "
+            f"computed again: {table.damaged[0]} and so on can be deleted"
+        )
+    return message
 
 
 def counted(splits: Splits) -> str:
@@ -60,7 +59,11 @@ def result_message(result: FitResult) -> str:
     end = ""
     if stopped is not None:
         end = f"; stopped after epoch {stopped - first}, as the listener asked"
-    return f"{name}{', ' if name else ''}{shown} (by {by}){end}; {_counts_message(result.count)}"
+    trained, frozen = result.count.trainable, result.count.frozen
+    return (
+        f"{name}{', ' if name else ''}{shown} (by {by}){end}; {trained.parameters:,} trainable "
+        f"parameters in {trained.tensors} tensors, {frozen.parameters:,} frozen in {frozen.tensors}"
+    )
 
 
 def attack_message(result: FitResult) -> str:
@@ -72,14 +75,6 @@ def attack_message(result: FitResult) -> str:
         f"accuracy under attack on validation: {before.val_accuracy:.3f} before, "
         f"{after.val_accuracy:.3f} after epoch {kept - before.epoch}"
         f"{', before its weights were averaged with those at the start' if averaged else ''}"
-    )
-
-
-def _counts_message(count: Count) -> str:
-    trainable, frozen = count.trainable, count.frozen
-    return (
-        f"{trainable.parameters:,} trainable parameters in {trainable.tensors} tensors, "
-        f"{frozen.parameters:,} frozen in {frozen.tensors}"
     )
 
 
@@ -105,17 +100,17 @@ def data_message(rows: Dataset) -> str:
 
 def limits_message(plan: TrustPlan, limits: Limits) -> str:
     """Return the limits found on validation, and those that could not be found."""
-    said = [f"temperature {limits.temperature:.2f}"]
+    parts = [f"temperature {limits.temperature:.2f}"]
     if math.isfinite(limits.far):
-        said.append(
+        parts.append(
             f"unlike the training images from distance {limits.far:.2f} on "
             f"({plan.false_alarms:.0%} of those of validation)"
         )
     elif plan.false_alarms:
-        said.append("validation is too small to tell what is unlike the training images")
+        parts.append("validation is too small to tell what is unlike the training images")
     if limits.confidence:
-        said.append(f"unknown below a score of {limits.confidence:.2f}")
+        parts.append(f"unknown below a score of {limits.confidence:.2f}")
     elif plan.precision or plan.coverage:
         wanted = f"precision of {plan.precision:g}" if plan.precision else "coverage"
-        said.append(f"validation can't warrant any threshold for the {wanted}: none was set")
-    return "; ".join(said)
+        parts.append(f"validation can't warrant any threshold for the {wanted}: none was set")
+    return "; ".join(parts)

@@ -23,8 +23,7 @@ class Attack:
         "or the length of all changes together (l2)",
     ] = 4 / LEVELS
     norm: Annotated[
-        Norm,
-        "what epsilon limits: each value (linf), or the length of all changes (l2)",
+        Norm, "what epsilon limits: each value (linf), or the length of all changes (l2)"
     ] = "linf"
     steps: Annotated[
         int,

@@ -41,11 +41,11 @@ def perturb(
         change.requires_grad_(True)
         changed = x + whole(change, x, attack) + (change - change.detach())  # exactly whole
         with torch.enable_grad():
-            told = loss(changed)
-        better = told.detach() > best_loss
-        best[better], best_loss[better] = changed.detach()[better], told.detach()[better]
+            losses = loss(changed)
+        better = losses.detach() > best_loss
+        best[better], best_loss[better] = changed.detach()[better], losses.detach()[better]
         if step < attack.steps:
-            (slope,) = torch.autograd.grad(told.sum(), change)
+            (slope,) = torch.autograd.grad(losses.sum(), change)
             change = _stepped(change.detach(), slope, x, attack)
     return best
 
@@ -63,8 +63,8 @@ def pushed(
     for _ in range(steps):
         change = change.detach().requires_grad_(True)
         with torch.enable_grad():
-            told = loss((x + change).clamp(0, LEVELS))
-        (slope,) = torch.autograd.grad(told.sum(), change)
+            losses = loss((x + change).clamp(0, LEVELS))
+        (slope,) = torch.autograd.grad(losses.sum(), change)
         change = (change.detach() + size * slope.sign()).clamp(-levels, levels)
     return (x + change).clamp(0, LEVELS)
 

@@ -82,8 +82,8 @@ def _joined(
     names = ("weight", "bias", "running_mean", "running_var")
     tensors = [graph.get_attr(f"{norm_node.target}.{name}") for name in names]
     x = values[conv_node.args[0]]  # type: ignore[index]
-    said = graph.call_function(conv_norm, (x, weight, bias, *tensors, settings))
+    node = graph.call_function(conv_norm, (x, weight, bias, *tensors, settings))
     for part in ("drop", "act"):  # parts of timm's norm layers
         if hasattr(norm, part):
-            said = graph.call_module(f"{norm_node.target}.{part}", (said,))
-    return said
+            node = graph.call_module(f"{norm_node.target}.{part}", (node,))
+    return node

@@ -171,9 +171,9 @@ class _Training:
         if push is None:
             return laid_out(x)
         self.network.eval()
-        images = attacked(self.losses, x.to(self.device), soft, push, self.at.parts)
+        worst = attacked(self.losses, x.to(self.device), soft, push, self.at.parts)
         self.network.train()
-        return images
+        return worst
 
     def losses(self, x: Tensor, soft: Tensor) -> Tensor:
         raw = logits_of(self.forward, x, self.device)

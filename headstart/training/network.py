@@ -56,12 +56,12 @@ class Network(nn.Module):
 
     def learned(self) -> dict[str, Tensor]:
         """Return the tensors that training changes, by name: the tensors themselves, not copies."""
-        found: dict[str, Tensor] = {n: p for n, p in self.named_parameters() if p.requires_grad}
+        tensors: dict[str, Tensor] = {n: p for n, p in self.named_parameters() if p.requires_grad}
         if self.norms_learn:
             for name, module in self.named_modules():
                 if isinstance(module, NORMS) and any(p.requires_grad for p in module.parameters()):
-                    found |= {f"{name}.{b}": t for b, t in module.named_buffers(recurse=False)}
-        return {name: tensor.data for name, tensor in found.items()}
+                    tensors |= {f"{name}.{b}": t for b, t in module.named_buffers(recurse=False)}
+        return {name: tensor.data for name, tensor in tensors.items()}
 
     def load(self, learned: dict[str, Tensor]) -> None:
         """Restore tensors from `learned`."""

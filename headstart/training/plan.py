@@ -30,28 +30,24 @@ class Plan:
     batch_size: Annotated[int, "rows per step"] = 32
     optimizer: Annotated[Optimizer, "optimizer of fine-tuning"] = "adamw"
     lr: Annotated[float, "learning rate; 0 is a tenth of the head's"] = 0.0
-    schedule: Annotated[
-        Schedule,
-        "learning rate: constant, or falling to 0 by half a cosine",
-    ] = "cosine"
+    schedule: Annotated[Schedule, "learning rate: constant, or falling to 0 by half a cosine"] = (
+        "cosine"
+    )
     warmup: Annotated[float, "share of the steps in which the learning rate rises from 0"] = 0.1
     layer_decay: Annotated[
-        float,
-        "learning rate of each block, as a share of the rate of the block above it",
+        float, "learning rate of each block, as a share of the rate of the block above it"
     ] = 1.0
     weight_decay: Annotated[float, "strength of weight decay; norms and biases have none"] = 0.01
     label_smoothing: Annotated[float, "share of every label that is spread over all classes"] = 0.0
     mixup: Annotated[float, "strength of mixup, which blends pairs of examples; 0 is none"] = 0.0
     clip: Annotated[float, "largest norm of all gradients together; 0 is no limit"] = 0.0
     patience: Annotated[
-        int,
-        "epochs without improvement on validation before training stops; 0 never stops",
+        int, "epochs without improvement on validation before training stops; 0 never stops"
     ] = 0
     keep: Annotated[Keep, "keep the epoch that was best on validation, or the last"] = "best"
-    norms: Annotated[
-        Norms,
-        "whether thawed normalisation layers go on learning statistics",
-    ] = "frozen"
+    norms: Annotated[Norms, "whether thawed normalisation layers go on learning statistics"] = (
+        "frozen"
+    )
     class_weights: Annotated[ClassWeights, "balanced lets all classes count alike"] = "none"
     adversarial: Annotated[
         float,
@@ -72,9 +68,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_counts(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            adversarial_steps=self.adversarial_steps,
+            epochs=self.epochs, batch_size=self.batch_size, adversarial_steps=self.adversarial_steps
         )
         check_seed(self.seed)
         if self.lr != 0:
