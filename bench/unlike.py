@@ -32,7 +32,7 @@ from headstart.evaluation.source_distance import (
     FAR,
     UNSURE,
     VERY_FAR,
-    Unlike,
+    SourceDistance,
     distance_of,
     white_noise,
 )
@@ -115,7 +115,7 @@ def one_backbone(
 
 
 def few_of(
-    tell: Callable[[ExampleStats], Unlike], group: str, seen: ExampleStats
+    tell: Callable[[ExampleStats], SourceDistance], group: str, seen: ExampleStats
 ) -> Iterator[dict[str, object]]:
     """What samples of few pictures tell of a group, on average and at worst."""
     rng, whole = np.random.default_rng(0), tell(seen)

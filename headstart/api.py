@@ -26,7 +26,7 @@ from headstart.data.splits import split as split_rows
 from headstart.evaluation.comparison import Comparisons
 from headstart.evaluation.evaluation import Evaluation, OwnMetric, own_metric
 from headstart.evaluation.evaluation import evaluate as evaluate_predictions
-from headstart.evaluation.source_distance import Unlike, unlike
+from headstart.evaluation.source_distance import SourceDistance, source_distance
 from headstart.features.extract import FeatureTable
 from headstart.features.extract import extract as extract_rows
 from headstart.modalities.reading import find, read, survey
@@ -71,7 +71,7 @@ class DataCheck:
     """
 
     checks: Checks
-    distance: Unlike | None = None
+    distance: SourceDistance | None = None
 
     @property
     def rows(self) -> Dataset:
@@ -119,7 +119,7 @@ def check(
     far = None
     if compared and len(checks.dataset):
         runtime, told = context.runtime, context.listener
-        far = unlike(compared, checks.dataset, runtime=runtime, listener=told)
+        far = source_distance(compared, checks.dataset, runtime=runtime, listener=told)
     good_rows(rows, seen, plan)  # raises what training would raise
     split_rows(checks.dataset, together=checks.exact)
     _tell_left_out(checks.findings.left_out, context.listener)

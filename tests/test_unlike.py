@@ -23,7 +23,12 @@ from headstart.evaluation.norm_statistics import (
     measuring,
     source_stats,
 )
-from headstart.evaluation.source_distance import Unlike, distance_estimate, sample, unlike
+from headstart.evaluation.source_distance import (
+    SourceDistance,
+    distance_estimate,
+    sample,
+    source_distance,
+)
 from headstart.modalities.images import packaged
 from headstart.modalities.reading import find
 
@@ -75,17 +80,17 @@ def noise(count: int, size: int = 32) -> Iterable[NDArray[np.uint8]]:
 
 def test_photographs_are_near(lite0: Backbone, tmp_path: Path) -> None:
     photographs = crops("astronaut", "chelsea", "coffee", "rocket", each=3)
-    far = unlike(lite0, saved(tmp_path / "photographs", photographs))
+    far = source_distance(lite0, saved(tmp_path / "photographs", photographs))
     assert far.word == "near"
     assert "frozen features" in far.advice
 
 
 def test_close_looks_at_the_moon_are_far(lite0: Backbone, tmp_path: Path) -> None:
-    assert unlike(lite0, saved(tmp_path / "moon", crops("moon", each=8))).word == "far"
+    assert source_distance(lite0, saved(tmp_path / "moon", crops("moon", each=8))).word == "far"
 
 
 def test_noise_is_very_far_and_the_end_of_the_scale(lite0: Backbone, tmp_path: Path) -> None:
-    far = unlike(lite0, saved(tmp_path / "noise", noise(5, 224)))
+    far = source_distance(lite0, saved(tmp_path / "noise", noise(5, 224)))
     assert far.word == "very far"
     assert far.distance is not None
     assert far.distance.value == pytest.approx(1, abs=0.1)
@@ -108,7 +113,7 @@ def about(value: float) -> hs.Estimate:
 def test_the_norms_have_the_first_word_and_an_unsure_head_the_second(
     distance: float, sure: float, word: str
 ) -> None:
-    assert Unlike("a backbone", 20, about(distance), about(sure)).word == word
+    assert SourceDistance("a backbone", 20, about(distance), about(sure)).word == word
 
 
 def test_what_norms_read_is_noted_as_they_are_given_it(trained: Backbone) -> None:
@@ -156,7 +161,7 @@ def test_a_network_that_answers_with_no_numbers_is_not_near(
     trained: Backbone, tmp_path: Path
 ) -> None:
     cast(Any, trained.module).stem[1].running_var[:] = -1
-    far = unlike(trained, saved(tmp_path / "noise", noise(6)))
+    far = source_distance(trained, saved(tmp_path / "noise", noise(6)))
     assert far.word == ""
     assert "not finite" in far.advice
     json.dumps(far.to_plain(), allow_nan=False)
@@ -245,7 +250,7 @@ def test_a_sample_has_its_share_of_every_class() -> None:
 
 @pytest.mark.parametrize("name", ["timm:test_efficientnet", "timm:test_vit", "scratch:cnn"])
 def test_of_a_network_that_learned_nothing_it_can_not_be_told(name: str, tmp_path: Path) -> None:
-    far = unlike(hs.load_backbone(name, weights="random"), saved(tmp_path / "x", noise(6)))
+    far = source_distance(hs.load_backbone(name, weights="random"), saved(tmp_path / "x", noise(6)))
     assert (far.word, far.examples, far.to_plain()["word"]) == ("", 0, None)
     assert "no statistics of a source task" in far.advice
     assert "can't be told" in far.sentence
@@ -260,7 +265,7 @@ def test_without_norms_the_head_alone_is_asked(scale: float, word: str, tmp_path
         card=replace(backbone.card, origin="given"),
         source_head=SourceHead(drawn.astype(np.float32), np.zeros(10, np.float32)),
     )
-    far = unlike(learned, saved(tmp_path / "noise", noise(6, 160)))
+    far = source_distance(learned, saved(tmp_path / "noise", noise(6, 160)))
     assert (far.word, far.distance) == (word, None)
 
 
@@ -269,13 +274,13 @@ def test_unreadable_pictures_are_passed_over_and_few_tell_nothing(
 ) -> None:
     data = saved(tmp_path / "x", noise(6))
     data.sources[0].write_bytes(b"")
-    assert unlike(trained, data).examples == 5
+    assert source_distance(trained, data).examples == 5
     data.sources[1].write_bytes(b"no picture")
-    far = unlike(trained, data)
+    far = source_distance(trained, data)
     assert (far.word, far.examples) == ("", 4)
     assert "5 pictures or more" in far.advice
     with pytest.raises(DataError, match="none can be read"):
-        unlike(trained, data.take([0, 1]))
+        source_distance(trained, data.take([0, 1]))
 
 
 def test_check_tells_how_far_the_data_is(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:

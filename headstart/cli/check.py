@@ -26,7 +26,7 @@ from headstart.modalities.sources import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone
-    from headstart.evaluation.source_distance import Unlike
+    from headstart.evaluation.source_distance import SourceDistance
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from headstart.base.store import Store
     from headstart.data.checks import CheckPlan, check, good_rows
     from headstart.data.splits import split
-    from headstart.evaluation.source_distance import unlike
+    from headstart.evaluation.source_distance import source_distance
     from headstart.modalities.reading import read, survey
 
     plan, runtime = made(CheckPlan(), args), made(Runtime(), args).resolved()
@@ -68,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
         print_table(found.findings.table())
     far = None
     if backbone and len(found.dataset):
-        far = unlike(backbone, found.dataset, runtime=runtime, listener=listener)
+        far = source_distance(backbone, found.dataset, runtime=runtime, listener=listener)
     if args.json:
         print_json(found.findings.to_plain() | {"unlike": far and far.to_plain()})
     elif far:
-        _print_unlike(far)
+        _print_distance(far)
     if found.warning:
         say("warning", found.warning)
     good_rows(data, seen, plan)  # raises the errors that training would raise
@@ -97,7 +97,7 @@ def _compared_with(args: argparse.Namespace) -> "Backbone | None":
         return None
 
 
-def _print_unlike(far: "Unlike") -> None:
+def _print_distance(far: "SourceDistance") -> None:
     print()
     print_line(f"source task: {far.sentence}")
     if far.distance or far.sure:

@@ -59,7 +59,7 @@ ADVICE = {
 
 
 @dataclass(frozen=True)
-class Unlike:
+class SourceDistance:
     """How far examples are from a backbone's source task.
 
     distance: 0 for the statistics of the source task, 1 for those of noise, or more; None without
@@ -122,15 +122,13 @@ class Unlike:
         }
 
 
-def unlike(
+def source_distance(
     backbone: Backbone,
     data: Dataset,
     *,
-    most: int = MOST,
-    seed: int = 0,
     runtime: Runtime | None = None,
     listener: Listener | None = None,
-) -> Unlike:
+) -> SourceDistance:
     """Measure how far a stratified sample of `data` lies from the source task of `backbone`.
 
     Unreadable examples are skipped; raises DataError if none can be read.
@@ -138,10 +136,10 @@ def unlike(
     card, source = backbone.card, source_stats(backbone.module)
     if data.input is not None and data.input.kind != card.input.kind:
         why = f"{card.name} takes {card.input.noun}, and the data holds {data.input.noun}"
-        return Unlike(card.name, why=why)
+        return SourceDistance(card.name, why=why)
     if source is None and trained_head(backbone) is None:
-        return Unlike(card.name, why=f"{card.name} {FORGETFUL}")
-    now, few = (runtime or Runtime()).resolved(), sample(data, most, seed)
+        return SourceDistance(card.name, why=f"{card.name} {FORGETFUL}")
+    now, few = (runtime or Runtime()).resolved(), sample(data, MOST, seed=0)
     check_device(now)
     with torch_threads(now.threads), measuring(backbone, source, now.device) as measure:
         with closing(_batches(card.input, few, now, listener or Listener())) as batches:
@@ -155,19 +153,20 @@ def distance_of(
     source: SourceStats | None,
     examples: ExampleStats,
     noise: ExampleStats | None,
-) -> Unlike:
+) -> SourceDistance:
     """Return the distance of examples from their statistics; noise: None without batch norms."""
     name, head, n = backbone.card.name, trained_head(backbone), len(examples)
     if n < FEW:
-        return Unlike(name, n, why=f"It takes {FEW} pictures or more to tell.")
+        return SourceDistance(name, n, why=f"It takes {FEW} pictures or more to tell.")
     if not all(np.isfinite(x).all() for x in (examples.mean, examples.second, examples.features)):
         why = f"{name} answers with numbers that are not finite: are its weights whole?"
-        return Unlike(name, n, why=why)
+        return SourceDistance(name, n, why=why)
     distance = distance_estimate(source, examples, noise) if source and noise else None
     if head is None:
-        return Unlike(name, n, distance)
+        return SourceDistance(name, n, distance)
     scores = head.scores(examples.features)
-    return Unlike(name, n, distance, _mean(scores.max(axis=1)), len(set(scores.argmax(axis=1))))
+    named = len(set(scores.argmax(axis=1)))
+    return SourceDistance(name, n, distance, _mean(scores.max(axis=1)), named)
 
 
 def trained_head(backbone: Backbone) -> SourceHead | None:
