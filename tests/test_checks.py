@@ -156,7 +156,7 @@ def test_exact_duplicates_have_the_same_pixels_in_whatever_file(photos: Path) ->
         {"cat/0.png", "cat/again.bmp"},
         {"cat/1.png", "dog/copy.png"},
     ]
-    assert named(found, *found.exact_two_labels) == [{"cat/1.png", "dog/copy.png"}]
+    assert found.findings.two_labels.exact == (("cat/1.png", "dog/copy.png"),)
 
 
 def test_pixels_of_another_shape_are_another_picture(tmp_path: Path) -> None:

@@ -176,8 +176,8 @@ def test_a_second_name_of_a_file_is_a_copy_of_the_example(tmp_path: Path, kind: 
     data = read(tmp_path)
     assert data.ids == ("cat/b.png", "dog/1.png", "dog/a.png")
     assert data.left_out == ()
-    found = check(data, survey(data))
-    assert found.exact_two_labels == ((0, 2),)  # the same picture under two labels
+    found = check(data, survey(data)).findings
+    assert found.two_labels.exact == (("cat/b.png", "dog/a.png"),)  # one picture, two labels
 
 
 def second_name(new: Path, old: Path, kind: str) -> None:
@@ -243,7 +243,7 @@ def test_a_linked_folder_is_entered_under_both_names(tmp_path: Path) -> None:
     (tmp_path / "dog").symlink_to("cat", target_is_directory=True)
     data = read(tmp_path)
     assert data.ids == ("cat/1.png", "dog/1.png")
-    assert check(data, survey(data)).exact_two_labels == ((0, 1),)
+    assert check(data, survey(data)).findings.two_labels.exact == (data.ids,)
 
 
 def test_linked_folders_are_entered_at_any_depth_but_not_inside_of_themselves(

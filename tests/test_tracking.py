@@ -10,7 +10,7 @@ import pytest
 
 from headstart.base.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
 from headstart.evaluation.evaluation import evaluate
-from headstart.runs.tracking import told, track
+from headstart.runs.tracking import track, tracked_run
 from headstart.targets.predictions import Predictions
 
 HISTORY = """\
@@ -62,7 +62,7 @@ def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_what_is_tracked_is_what_the_folder_says(run: Path) -> None:
-    found = told(run)
+    found = tracked_run(run)
     assert [(p.name, p.value, p.step) for p in found.curves if p.name.startswith("head/lr")] == [
         ("head/lr", 0.01, 1)
     ]
@@ -81,7 +81,7 @@ def test_tensorboard_reads_back_every_number(run: Path) -> None:
     where = track(run, "tensorboard")
     assert where == str(run / "tensorboard")
     read = reader.EventAccumulator(where).Reload()
-    found = told(run)
+    found = tracked_run(run)
     for point in found.curves:
         there = {event.step: event.value for event in read.Scalars(point.name)}
         assert there[point.step] == pytest.approx(point.value, rel=1e-6)
@@ -107,7 +107,7 @@ def test_mlflow_reads_back_every_number(run: Path, mlflow: Any) -> None:
     track(run, "mlflow")
     client = mlflow.MlflowClient()
     (there,) = client.search_runs([client.get_experiment_by_name("cells").experiment_id])
-    found = told(run)
+    found = tracked_run(run)
     assert (there.info.run_name, there.info.status) == ("a run", "FINISHED")
     assert there.data.params == found.settings
     for point in found.curves:
@@ -197,4 +197,4 @@ def test_a_spoilt_folder_is_refused(run: Path, name: str, text: str | None) -> N
     if text is not None:
         (run / name).write_text(text)
     with pytest.raises(DataError, match="is not as a run leaves it"):
-        told(run)
+        tracked_run(run)

@@ -1,7 +1,6 @@
 """Guess the encoding of a text that is not UTF-8, for error messages only."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 CYRILLIC = {"cp1251": "windows-1251 (cp1251)", "koi8-r": "KOI8-R", "cp866": "cp866"}
@@ -28,8 +27,13 @@ def guessed_encoding(data: bytes) -> str:
     runs = re.findall(rb"[\x80-\xff]+", data)
     if sum(len(run) == 1 for run in runs) > len(runs) / 2:
         return LATIN
-    scores = {name: _cyrillic(data, codec) for codec, name in CYRILLIC.items()}
-    scores |= {name: _east_asian(data, codec, usual) for codec, (name, usual) in EAST_ASIAN.items()}
+    scores = dict[str, float]()
+    for codec, name in CYRILLIC.items():
+        words = re.findall(r"[^\W\d_]*[^\x00-\x7f]+[^\W\d_]*", _decoded(data, codec))
+        scores[name] = _share(words, r"[А-ЯЁ]?[а-яё]+|[А-ЯЁ]+")  # plausible words
+    for codec, (name, usual) in EAST_ASIAN.items():
+        characters = [c.encode(codec) for c in _decoded(data, codec) if c > "\x7f"]
+        scores[name] = _share(characters, usual)
     best = max(scores.values())
     alike = [name for name, score in scores.items() if score >= best - 1e-9]
     return " or ".join(alike) if best >= 0.6 else UNKNOWN
@@ -42,17 +46,6 @@ def _decoded(data: bytes, codec: str) -> str:
         return ""
 
 
-def _cyrillic(data: bytes, codec: str) -> float:
-    """Return the share of the non-ASCII words that are plausible Cyrillic words."""
-    words = re.findall(r"[^\W\d_]*[^\x00-\x7f]+[^\W\d_]*", _decoded(data, codec))
-    return _share(words, lambda word: bool(re.fullmatch(r"[А-ЯЁ]?[а-яё]+|[А-ЯЁ]+", word)))
-
-
-def _east_asian(data: bytes, codec: str, usual: bytes) -> float:
-    """Return the share of the non-ASCII characters that match the pattern `usual`."""
-    characters = [c.encode(codec) for c in _decoded(data, codec) if c > "\x7f"]
-    return _share(characters, lambda c: bool(re.fullmatch(usual, c)))
-
-
-def _share(found: list[Any], usual: Callable[[Any], bool]) -> float:
-    return sum(map(usual, found)) / len(found) if found else 0.0
+def _share(found: list[Any], usual: Any) -> float:
+    """Return the share of the texts (or bytes) that match the pattern `usual`, 0 of none."""
+    return sum(bool(re.fullmatch(usual, text)) for text in found) / len(found) if found else 0.0

@@ -33,19 +33,19 @@ class CheckPlan:
             raise SpecError(f"max_bad is a share from 0 to 1; got {self.max_bad}.")
 
 
-def good_rows(dataset: Dataset, seen: Survey, plan: CheckPlan | None = None) -> Dataset:
+def good_rows(dataset: Dataset, survey: Survey, plan: CheckPlan | None = None) -> Dataset:
     """Return the readable rows, and only the classes that have one.
 
     Raises DataError for no rows, a single class, or more than `plan.max_bad` bad files in a class.
     """
     plan = plan or CheckPlan()
-    if len(seen.good) == 0:
+    if len(survey.good) == 0:
         raise DataError(
             f"None of the {len(dataset)} images can be read. The first: "
-            f"{dataset.ids[0]} ({seen.errors[0]})."
+            f"{dataset.ids[0]} ({survey.errors[0]})."
         )
-    _refuse_bad_classes(dataset, seen, plan.max_bad)
-    rows = _readable(dataset, seen)
+    _refuse_bad_classes(dataset, survey, plan.max_bad)
+    rows = _readable(dataset, survey)
     if len(names := rows.target.stratum_names) == 1:
         raise DataError(
             f"At least two classes with readable images are needed to tell them apart; "
@@ -66,24 +66,24 @@ def _about_inner_folders(rows: Dataset) -> str:
     return f" If the folders in it are the classes ({named}), name the folder that holds them."
 
 
-def with_contents(dataset: Dataset, seen: Survey) -> Dataset:
+def with_contents(dataset: Dataset, survey: Survey) -> Dataset:
     """Return the dataset with the content digests of its files, empty for unreadable ones."""
-    return replace(dataset, contents=tuple(map(seen.content, range(len(dataset)))))
+    return replace(dataset, contents=tuple(map(survey.content, range(len(dataset)))))
 
 
-def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
+def _refuse_bad_classes(dataset: Dataset, survey: Survey, max_bad: float) -> None:
     """Raise DataError for too many bad files in a class; missing files of a manifest are bad."""
-    bad, names = defaultdict[str, list[str]](list), dataset.target.stratum_names
+    names = dataset.target.stratum_names
     labels = [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
-    for row in sorted(seen.errors):
-        bad[labels[row]].append(f"{dataset.ids[row]} ({seen.errors[row]})")
-    for item in dataset.left_out:
-        if item.label:
-            bad[item.label].append(f"{item.path} ({item.reason})")
-    announced = Counter(item.label for item in dataset.left_out if item.label)
-    there = Counter(labels)
+    missing = [item for item in dataset.left_out if item.label]
+    totals = Counter([*labels, *(item.label for item in missing)])
+    bad = defaultdict[str, list[str]](list)
+    for row, why in sorted(survey.errors.items()):
+        bad[labels[row]].append(f"{dataset.ids[row]} ({why})")
+    for item in missing:
+        bad[item.label].append(f"{item.path} ({item.reason})")
     for label, named in bad.items():
-        total = there[label] + announced[label]
+        total = totals[label]
         if len(named) > max_bad * total:
             share = np.ceil(1000 * len(named) / total) / 1000
             raise DataError(
@@ -95,8 +95,8 @@ def _refuse_bad_classes(dataset: Dataset, seen: Survey, max_bad: float) -> None:
             )
 
 
-def _readable(dataset: Dataset, seen: Survey) -> Dataset:
-    rows = with_contents(dataset, seen).take(seen.good)
+def _readable(dataset: Dataset, survey: Survey) -> Dataset:
+    rows = with_contents(dataset, survey).take(survey.good)
     target, labels = rows.target.present(rows.labels)
     return replace(rows, target=target, labels=labels)
 
@@ -132,11 +132,6 @@ class Checks:
         return groups([*self.exact, *((p.a, p.b) for p in self.near)])
 
     @property
-    def exact_two_labels(self) -> tuple[tuple[int, ...], ...]:
-        """Groups of exact duplicates with more than one label."""
-        return tuple(with_two_labels(self.dataset, self.exact))
-
-    @property
     def warning(self) -> str:
         """A sentence that names the pictures with several labels; "" if there are none."""
         return two_labels_warning(self.dataset, self.exact)
@@ -145,6 +140,7 @@ class Checks:
     def findings(self) -> Findings:
         """All findings, by id instead of row number."""
         labels, counts = self.dataset.labels, self.dataset.counts
+        two_exact = with_two_labels(self.dataset, self.exact)
         absent = [out.path for out in self.skipped if out.reason == EMPTY_CLASS]
         two_near = [pair for pair in self.near if labels[pair.a] != labels[pair.b]]
         return Findings(
@@ -156,7 +152,7 @@ class Checks:
             exact_duplicates=self._named(self.exact),
             near_duplicates=self._named(groups([(p.a, p.b) for p in self.near])),
             near_pairs=self._alike(self.near),
-            two_labels=TwoLabels(self._named(self.exact_two_labels), self._alike(two_near)),
+            two_labels=TwoLabels(self._named(two_exact), self._alike(two_near)),
             empty_classes=(*absent, *(name for name in self.counts if name not in counts)),
             one_image_classes=tuple(name for name, n in counts.items() if n == 1),
             imbalance=round(max(counts.values()) / min(counts.values()), 3) if counts else 1.0,
@@ -170,24 +166,24 @@ class Checks:
         return tuple((self.dataset.ids[p.a], self.dataset.ids[p.b], p.likeness) for p in pairs)
 
 
-def check(dataset: Dataset, seen: Survey, *, threads: int = 1) -> Checks:
+def check(dataset: Dataset, survey: Survey, *, threads: int = 1) -> Checks:
     """Return the findings of a survey, even for data that no model can be trained on."""
-    rows = _readable(dataset, seen)
+    rows = _readable(dataset, survey)
     exact = tuple(copies(rows))
     return Checks(
         dataset=rows,
         counts=dataset.counts,
-        unreadable=tuple(LeftOut(dataset.ids[i], why) for i, why in sorted(seen.errors.items())),
+        unreadable=tuple(LeftOut(dataset.ids[i], why) for i, why in sorted(survey.errors.items())),
         skipped=dataset.left_out,
         exact=exact,
-        near=_near(seen, exact, threads),
-        odd_sizes=tuple(seen.surveyor.odd(rows.ids, rows_of(seen.facts, seen.good))),
+        near=_near(survey, exact, threads),
+        odd_sizes=tuple(survey.surveyor.odd(rows.ids, rows_of(survey.facts, survey.good))),
     )
 
 
-def _near(seen: Survey, exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:
+def _near(survey: Survey, exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:
     """Return near duplicates among the readable rows, each group of exact copies taken once."""
     copies = {i for _, *others in exact for i in others}
-    rows = np.array([i for i in range(len(seen.good)) if i not in copies], np.intp)
-    pairs = seen.surveyor.near(rows_of(seen.facts, seen.good[rows]), threads)
+    rows = np.array([i for i in range(len(survey.good)) if i not in copies], np.intp)
+    pairs = survey.surveyor.near(rows_of(survey.facts, survey.good[rows]), threads)
     return tuple(Pair(int(rows[p.a]), int(rows[p.b]), p.likeness) for p in pairs)

@@ -5,7 +5,7 @@ Names of folders and the places of pictures decide; ambiguous layouts are refuse
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ Place = tuple[str, ...]  # the components of a folder's path relative to the roo
 
 PART_NAMES = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 PREDICT = "predict"  # the kind of a folder with unlabelled pictures
-EVALUATE = "evaluate"  # the kind of a folder that is the test or the val part: see `_settled`
+EVALUATE = "evaluate"  # of a folder that is the test part or, beside one, the val part
 WORDS = (
     PART_NAMES
     | dict.fromkeys(("training", "trn", "trainval"), "train")
@@ -147,20 +147,15 @@ def _kinds(names: Sequence[str]) -> dict[str, str]:
     """Return the folders named as parts, with their kinds.
 
     Their names consist of a word for a part, NEUTRAL words, and words that all of them share; the
-    name of a part to predict may hold others.
+    name of a part to predict may hold others. One to EVALUATE is no part beside both test and val.
     """
-    told = {name: kind for name in names if (kind := _kind(name))}
-    several = len(set(told.values())) > 1
-    shared = frozenset.intersection(*map(_rest, told)) if several else frozenset[str]()
-    kinds = {n: kind for n, kind in told.items() if kind == PREDICT or not _rest(n) - shared}
-    return {n: part for n, kind in kinds.items() if (part := _settled(kind, kinds.values()))}
-
-
-def _settled(kind: str, there: Collection[str]) -> str:
-    """Return `kind`, for EVALUATE "test", "val" beside a test part, "" beside both."""
-    if kind != EVALUATE:
-        return kind
-    return "test" if "test" not in there else "val" if "val" not in there else ""
+    likely = {name: kind for name in names if (kind := _kind(name))}
+    several = len(set(likely.values())) > 1
+    shared = frozenset.intersection(*map(_rest, likely)) if several else frozenset[str]()
+    kinds = {n: kind for n, kind in likely.items() if kind == PREDICT or not _rest(n) - shared}
+    free = next((part for part in ("test", "val") if part not in kinds.values()), "")
+    parts = {n: free if kind == EVALUATE else kind for n, kind in kinds.items()}
+    return {n: part for n, part in parts.items() if part}
 
 
 def _places_of_parts(tree: _Tree, place: Place, only: bool = True) -> list[Place]:

@@ -58,11 +58,11 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
     Raises DataError for no examples and for an ambiguous layout (`layouts.layout_of`).
     """
     root = root.resolve()
-    found = walk(root)
-    faults = {file: _unusable(input, root / file) for file in found.files}
+    listing = walk(root)
+    faults = {file: _unusable(input, root / file) for file in listing.files}
     examples = (file for file, fault in faults.items() if fault != input.unmeant)
-    layout = layout_of(examples, found.folders)
-    rows, left_out = list[_Row](), [*found.left_out, *layout.left_out]
+    layout = layout_of(examples, listing.folders)
+    rows, left_out = list[_Row](), [*listing.left_out, *layout.left_out]
     for file, fault in faults.items():
         place = layout.base(file)
         if fault == input.unmeant:
@@ -84,7 +84,7 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
         raise DataError(
             f"No {input.noun} of a class were found under {display(root)}.{others} {LAYOUT}"
         )
-    return _dataset(rows, [*left_out, *_empty_classes(found, rows, layout)])
+    return _dataset(rows, [*left_out, *_empty_classes(listing, rows, layout)])
 
 
 def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
@@ -244,9 +244,9 @@ def _about_announced(left_out: Iterable[LeftOut]) -> str:
     return f" {len(announced)} files there are not read; the first: {first.path} ({first.reason})."
 
 
-def _empty_classes(found: Walk, rows: list[_Row], layout: FolderLayout) -> Iterator[LeftOut]:
+def _empty_classes(listing: Walk, rows: list[_Row], layout: FolderLayout) -> Iterator[LeftOut]:
     used = {row.asked["label"] for row in rows}
-    for folder in found.folders:
+    for folder in listing.folders:
         place = layout.base(folder)
         if place is None or place in layout.unlabelled:
             continue

@@ -263,11 +263,9 @@ def _check_enough(
     different = Counter(labels[row] for row in {first.get(r, r) for u in units for r in u})
     whole = Counter(label for unit in units for label in {labels[row] for row in unit})
 
-    def name_of(label: int) -> str:
-        return repr(names[label]) if names else "this one"
-
     few = [
-        f"{name_of(c)} has {n if n < plan.fewest else f'{n} in {whole[c]}'}"
+        f"{repr(names[c]) if names else 'this one'} has "
+        f"{n if n < plan.fewest else f'{n} in {whole[c]}'}"
         for c, n in sorted(different.items())
         if n < plan.fewest or whole[c] < len(PARTS)
     ]

@@ -64,12 +64,6 @@ class BytesSurveyor:
         return ()
 
 
-def surveyor_of(input: Input[Any]) -> Surveyor:
-    """Return the input's own surveyor, or a `BytesSurveyor`."""
-    own: Surveyor | None = input.surveyor()
-    return own or BytesSurveyor(input)
-
-
 @dataclass(frozen=True, eq=False)
 class Survey:
     """The facts of a dataset's N rows; rows in `errors` are zeros.
@@ -124,26 +118,27 @@ def survey(
 
     A picture's facts are 4 kB; bad files are not stored. StoreError if the store can't be written.
     """
-    surveyor = surveyor_of(input)
+    surveyor: Surveyor = input.surveyor() or BytesSurveyor(input)
     table = store.table(surveyor.table, surveyor.layout) if store else None
-    seen, fresh = Survey.blank(surveyor, len(dataset)), dict[bytes, Facts]()
+    result, fresh = Survey.blank(surveyor, len(dataset)), dict[bytes, Facts]()
     known, decoded = dict[int, bytes](), 0  # known: row -> the name of its facts in the store
 
-    look = partial(_look, input, surveyor, table)
-    looks = ordered_map(look, dataset.sources, threads=threads, ahead=4 * threads)
+    looks = ordered_map(
+        partial(_look, input, surveyor, table), dataset.sources, threads=threads, ahead=4 * threads
+    )
     try:
-        for i, found in enumerate(looks):
-            if found.error:
-                seen.errors[i] = found.error
+        for i, look in enumerate(looks):
+            if look.error:
+                result.errors[i] = look.error
             else:
-                seen.files[i] = np.frombuffer(found.name, np.uint8)
-            if found.facts is not None:
+                result.files[i] = np.frombuffer(look.name, np.uint8)
+            if look.facts is not None:
                 decoded += 1
-                fresh[found.key] = found.facts
-                for column, value in found.facts.items():
-                    seen.facts[column][i] = value
-            elif found.key:
-                known[i] = found.key
+                fresh[look.key] = look.facts
+                for column, value in look.facts.items():
+                    result.facts[column][i] = value
+            elif look.key:
+                known[i] = look.key
             if len(fresh) >= SHARD:
                 _remember(table, fresh)
             if progress:
@@ -152,8 +147,8 @@ def survey(
         looks.close()
         _remember(table, fresh)  # facts are kept even after an error or an interrupt
     if table is not None:
-        _recall(seen, table, known)
-    return replace(seen, decoded=decoded)
+        _recall(result, table, known)
+    return replace(result, decoded=decoded)
 
 
 def _look(input: Input[Any], surveyor: Surveyor, table: StoredTable | None, source: Path) -> _Look:
@@ -181,10 +176,10 @@ def _remember(table: StoredTable | None, fresh: dict[bytes, Facts]) -> None:
     fresh.clear()
 
 
-def _recall(seen: Survey, table: StoredTable, known: Mapping[int, bytes]) -> None:
+def _recall(result: Survey, table: StoredTable, known: Mapping[int, bytes]) -> None:
     """Copy the facts of known rows from the store, SHARD rows at a time."""
     every = list(known)
     for start in range(0, len(every), SHARD):
         rows = every[start : start + SHARD]
-        for column, values in seen.facts.items():
+        for column, values in result.facts.items():
             values[rows] = table.rows([known[i] for i in rows], column)

@@ -238,8 +238,7 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 1
 
 def same_rows(a: Predictions, b: Predictions) -> bool:
     """Whether both have the same ids and labels in the same order, and agreeing targets."""
-    asked = a.ids == b.ids and a.target.agrees(b.target)
-    return asked and bool(np.array_equal(a.labels, b.labels))
+    return a.ids == b.ids and a.target.agrees(b.target) and np.array_equal(a.labels, b.labels)
 
 
 def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
@@ -284,10 +283,8 @@ def wilson(right: int, n: int) -> Estimate | None:
 
 
 def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
-    low, high = wilson_bounds(share, n, Z)
-    return (0.0 if share == 0 else max(0.0, float(low))), (
-        1.0 if share == 1 else min(1.0, float(high))
-    )
+    low, high = (float(bound) for bound in wilson_bounds(share, n, Z))
+    return 0.0 if share == 0 else max(0.0, low), 1.0 if share == 1 else min(1.0, high)
 
 
 def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimate:

@@ -101,11 +101,9 @@ def _projected(rows: NDArray[Any], accuracy: NDArray[Any], target: int) -> float
 
 def _stratified(y: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.intp]:
     """Draw a share of the rows of each class, at least one; returns sorted indices."""
-    picked = []
-    for c in np.unique(y):
-        rows = np.flatnonzero(y == c)
-        picked.append(rng.permutation(rows)[: max(1, round(share * len(rows)))])
-    return np.sort(np.concatenate(picked))
+    by_class = [np.flatnonzero(y == c) for c in np.unique(y)]
+    drawn = [rng.permutation(rows)[: max(1, round(share * len(rows)))] for rows in by_class]
+    return np.sort(np.concatenate(drawn))
 
 
 def _accuracy_on(

@@ -32,11 +32,11 @@ def compared_section(facts: Facts, w: Words) -> list[PageBlock]:
 
 def _candidates(facts: Facts, w: Words) -> PageBlock:
     on_val, baselines = facts.evaluation.candidates_on_val, facts.evaluation.baselines_on_test
-    on_test = baselines | {facts.kept: facts.evaluation.test}
+    on_test = baselines | {facts.evaluation.kept: facts.evaluation.test}
     rows = list[Sequence[Any]]()
     for name in dict.fromkeys([*on_val, *baselines]):
         phase, label = facts.recipe.phases.get(name), contender(w, name)
-        if name == facts.kept:
+        if name == facts.evaluation.kept:
             label = Markup("<strong>{}</strong> ({})").format(label, w("compared.kept"))
         shares = (w.estimate(p[name].main) if name in p else "–" for p in (on_val, on_test))
         rows.append([label, *shares, w.count(phase.trainable.parameters) if phase else "–"])
@@ -49,7 +49,7 @@ def _differences(w: Words, compared: Sequence[Gain]) -> PageBlock:
         [
             w("compared.pair", a=contender(w, pair.a), b=contender(w, pair.b)),
             w.named("part", pair.on),
-            _gained(w, pair.gain),
+            w.gain(pair.gain),
             w("compared.tiny") if pair.p is not None and pair.p < 0.001 else w.number(pair.p),
             w("compared.verdict." + verdict(pair.gain, pair.p)),
         ]
@@ -57,12 +57,6 @@ def _differences(w: Words, compared: Sequence[Gain]) -> PageBlock:
     ]
     head = [w("compared." + k) for k in ("pair_head", "on", "gain", "p", "verdict")]
     return TableBlock(head, rows, left=(0, 1, 4))
-
-
-def _gained(w: Words, e: Estimate) -> Markup:
-    """Format a difference in percentage points with its interval."""
-    text = '{} <span class="interval">[{}; {}]</span>'
-    return Markup(text).format(w.points(e.value), w.points(e.low), w.points(e.high))
 
 
 def verdict(e: Estimate, p: float | None) -> str:

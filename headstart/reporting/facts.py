@@ -58,10 +58,6 @@ class Facts:
     def classes(self) -> tuple[str, ...]:
         return self.test.classes
 
-    @property
-    def kept(self) -> str:
-        return self.evaluation.kept
-
     def part(self, name: str) -> list[Row]:
         return [row for row in self.rows if row.part == name]
 
@@ -105,17 +101,14 @@ def spelt(text: str) -> str:
 def _read(path: Path, reader: Callable[[Path], T]) -> T:
     try:
         return reader(path)
-    except OSError as error:
-        raise _unfinished(path, f"cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, Mismatch) as error:
-        raise _unfinished(path, f"is not what a run writes ({error})") from error
-
-
-def _unfinished(path: Path, what: str) -> DataError:
-    return DataError(
-        f"A report is made of the files of a finished run, and {path} {what}: "
-        f"run `headstart train` again, into a new folder."
-    )
+    except (OSError, ValueError, KeyError, TypeError, Mismatch) as error:
+        what = f"is not what a run writes ({error})"
+        if isinstance(error, OSError):
+            what = f"cannot be read ({error.strerror or error})"
+        raise DataError(
+            f"A report is made of the files of a finished run, and {path} {what}: "
+            f"run `headstart train` again, into a new folder."
+        ) from error
 
 
 def _optional(path: Path, reader: Callable[[Path], T]) -> T | None:

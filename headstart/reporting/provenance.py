@@ -41,7 +41,7 @@ def _summary(facts: Facts, w: Words) -> TableBlock:
         "source_task": card.source_task if card else "",
         "data": recipe.data,
         "data_licence": recipe.data_licence,
-        "kept": w.named("phase", facts.kept),
+        "kept": w.named("phase", facts.evaluation.kept),
         "seed": str(recipe.seed),
         "device": recipe.device,
         "machine": timings.machine,

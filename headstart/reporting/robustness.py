@@ -1,7 +1,7 @@
 """Section: accuracy under adversarial attacks and under corruptions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -24,15 +24,6 @@ LEVELS = 255  # largest value of a pixel
 UNSEEN = 2  # levels: an invisible change
 FRAGILE, FIRM = 0.25, 0.75  # accuracy under attack / clean accuracy
 MIDDLE = 3  # of the five strengths
-
-
-@dataclass(frozen=True)
-class ChangePoint:
-    """A point of a curve at the size `x` of a change. neighbours: None without training rows."""
-
-    x: float
-    accuracy: Estimate
-    neighbours: Neighbours | None
 
 
 def robustness_section(facts: Facts, w: Words) -> list[PageBlock]:
@@ -58,10 +49,9 @@ def _attacked(w: Words, found: Robustness, guess: Baseline | None) -> list[PageB
     ]
     head = [w("robust.epsilon"), w("metric.accuracy"), w("robust.same"), w("robust.own")]
     note = w("robust.attack_note", steps=w.count(int(found.plan.values.get("steps", 0))))
-    points = [ChangePoint(row.levels, row.accuracy, row.neighbours) for row in tried]
     return [
         Text(_attack_verdict(w, tried, guess), "lead"),
-        Figures(_curves(w, points, "levels", guess)),
+        Figures(_curves(w, tried, "levels", guess)),
         TableBlock(head, rows, caption=w("robust.attack_caption", n=found.rows)),
         Text(note, "note"),
     ]
@@ -134,48 +124,45 @@ def _worst_and_best(w: Words, kinds: Mapping[str, Sequence[UnderCorruption]]) ->
     return [Text(sentence)]
 
 
-def _by_strength(clean: UnderAttack, tried: Sequence[UnderCorruption]) -> list[ChangePoint]:
+def _by_strength(clean: UnderAttack, tried: Sequence[UnderCorruption]) -> list[UnderCorruption]:
     """Return the mean over corruptions at each strength, with the worst and the best as bounds."""
     value = clean.accuracy.value  # a single value: its bounds coincide
-    points = [ChangePoint(0, Estimate(value, value, value, 1), clean.neighbours)]
+    points = [UnderCorruption("", 0, Estimate(value, value, value, 1), clean.neighbours)]
     for strength in sorted({row.strength for row in tried}):
         own = [row for row in tried if row.strength == strength]
         shares = [row.accuracy.value for row in own]
         moved = [row.neighbours for row in own if row.neighbours]
         mean = Neighbours(_mean([m.same for m in moved]), _mean([m.own for m in moved]))
         accuracy = Estimate(_mean(shares), min(shares), max(shares), len(shares))
-        points.append(ChangePoint(strength, accuracy, mean if moved else None))
+        points.append(UnderCorruption("", strength, accuracy, mean if moved else None))
     return points
 
 
 def _curves(
-    w: Words, points: Sequence[ChangePoint], along: str, guess: Baseline | None
+    w: Words, points: Sequence[UnderAttack | UnderCorruption], along: str, guess: Baseline | None
 ) -> list[Figure]:
     """Draw accuracy and, if measured, neighbours against `along`: "levels" or "strength"."""
-    band = [(p.accuracy.low, p.accuracy.high) for p in points]
-    drawn = [_line(w, [(p.x, p.accuracy.value) for p in points], "train", band)]
+    at: list[float] = [getattr(p, along) for p in points]
+    accuracy = _line(w, at, [p.accuracy.value for p in points], "train")
+    drawn = [replace(accuracy, band=[(p.accuracy.low, p.accuracy.high) for p in points])]
     keys = [Key("train", w("robust.band_" + along))]
     if guess and guess.metric:
-        ends = [(p.x, guess.metric.value) for p in (points[0], points[-1])]
+        ends = [(x, guess.metric.value) for x in (at[0], at[-1])]
         drawn.append(Series(ends, "ideal", dots=False))
         keys.append(Key("ideal", w("robust.always", majority=data(guess.answer))))
     figures = [_figure(w, w("robust.accuracy_" + along), along, drawn, keys)]
-    moved = [(p.x, p.neighbours) for p in points if p.neighbours]
+    moved = [p.neighbours for p in points if p.neighbours]
     if len(moved) == len(points):
-        drawn = [_line(w, [(x, m.same) for x, m in moved], "train")]
-        drawn.append(_line(w, [(x, m.own) for x, m in moved], "val"))
+        same, own = [m.same for m in moved], [m.own for m in moved]
+        drawn = [_line(w, at, same, "train"), _line(w, at, own, "val")]
         keys = [Key("train", w("robust.same")), Key("val", w("robust.own"))]
         figures.append(_figure(w, w("robust.neighbours_" + along), along, drawn, keys))
     return figures
 
 
-def _line(
-    w: Words,
-    points: Sequence[tuple[float, float]],
-    style: str,
-    band: Sequence[tuple[float, float]] = (),
-) -> Series:
-    return Series(points, style, [f"{x:.0f}: {w.share(y)}" for x, y in points], band)
+def _line(w: Words, at: Sequence[float], shares: Sequence[float], style: str) -> Series:
+    points = list(zip(at, shares, strict=True))
+    return Series(points, style, [f"{x:.0f}: {w.share(y)}" for x, y in points])
 
 
 def _figure(

@@ -21,8 +21,9 @@ def answer_section(facts: Facts, w: Words) -> list[PageBlock]:
 
 
 def _made(facts: Facts, w: Words) -> Markup:
+    kept = facts.evaluation.kept
     return w(
-        "answer.what." + (facts.kept if facts.kept in ("head", "finetune", "scratch") else "other"),
+        "answer.what." + (kept if kept in ("head", "finetune", "scratch") else "other"),
         backbone=data(facts.recipe.backbone),
         classes=w("count.classes", n=len(facts.classes)),
         rows=w("count.pictures", n=len(facts.part("train"))),

@@ -85,6 +85,10 @@ class Words:
         text = self.number(100 * value, 1)
         return text.replace("-", "\N{MINUS SIGN}") if value < 0 else "+" + text
 
+    def gain(self, e: Estimate) -> Markup:
+        """Format a difference of shares with its interval: +3.0 [+1.0; +5.0]."""
+        return _with_interval(self.points(e.value), self.points(e.low), self.points(e.high), "; ")
+
     def estimate(self, e: Estimate | None) -> Markup:
         """Format a share with its interval: 86.8% [83.1, 89.8]."""
         if e is None:
@@ -115,6 +119,6 @@ class Words:
         return 1 if 2 <= n % 10 <= 4 and not 12 <= n % 100 <= 14 else 2
 
 
-def _with_interval(value: str, low: str, high: str) -> Markup:
-    gap = "; " if "," in low + high else ", "
+def _with_interval(value: str, low: str, high: str, gap: str = "") -> Markup:
+    gap = gap or ("; " if "," in low + high else ", ")
     return Markup('{} <span class="interval">[{}{}{}]</span>').format(value, low, gap, high)

@@ -62,6 +62,11 @@ def _finish(out: Path) -> None:
             checkpoint.unlink()
 
 
+def is_finished(run: Path) -> bool:
+    """Return whether a folder holds a run that has ended."""
+    return (run / LAST).is_file() and not (run / MARKER).exists()
+
+
 def check_free(out: Path, resume: bool) -> None:
     """Raise SpecError unless a run may start, or with `resume` continue, in folder `out`."""
     if out.exists() and not out.is_dir():

@@ -156,15 +156,16 @@ def _learn(state: RunState, data: Dataset) -> _Learned:
     card = run.start.backbone.card
     check_kind(card.input, data.input, card.name)
     with state.clock("checks"):
-        rows, checks = _checked(state, data)
+        checks = _checked(state, data)
+    rows = checks.dataset
     if state.job.strategy == "scratch":
-        splits = _split(state, rows, checks)
+        splits = _split(state, checks)
         return _Learned(run, splits, checks, train_scratch(state, run.start.backbone, splits))
     with state.clock("features"):
         run = with_cut(state, run, len(rows))
         table = state.extracted(run.start.backbone, rows, run.start.tap)
     checks = checks.confirmed(table.x)
-    splits = _split(state, rows, checks)
+    splits = _split(state, checks)
     start = replace(run.start, table=table)
     fitted = two_phases(state.job.spec, start.backbone, splits, state.context, start)
     return _Learned(run, splits, checks, state.add(fitted), table)
@@ -311,25 +312,26 @@ def _insights(
     )
 
 
-def _checked(state: RunState, data: Dataset) -> tuple[Dataset, Checks]:
-    """Check the data and return the good rows; checks.json is written before errors are raised."""
+def _checked(state: RunState, data: Dataset) -> Checks:
+    """Check the data, write checks.json, and only then raise errors about it."""
     state.tell("checks", f"looking at {len(data):,} files")
     threads = state.context.runtime.decode_threads
     progress = partial(state.context.listener.progress, "checks")
-    seen = survey(data, store=state.job.store, threads=threads, progress=progress)
-    checks = check(data, seen, threads=threads)
+    surveyed = survey(data, store=state.job.store, threads=threads, progress=progress)
+    checks = check(data, surveyed, threads=threads)
     write_json(state.out / "checks.json", checks.findings.to_plain())
     if checks.warning:
         state.tell("warning", checks.warning)
-    rows = good_rows(data, seen, state.job.checks)
+    rows = good_rows(data, surveyed, state.job.checks)
     check_supports(state.job.recipe.head, rows.target)
     state.job.recipe.head.check_classes(len(rows.classes))
     split(rows, state.job.split, together=checks.exact)  # raises before any feature is computed
     state.tell("data", data_message(rows))
-    return rows, checks
+    return checks
 
 
-def _split(state: RunState, rows: Dataset, checks: Checks) -> Splits:
+def _split(state: RunState, checks: Checks) -> Splits:
+    rows = checks.dataset
     with state.clock("split"):
         _refuse_changed(state, rows)
         splits = split(rows, state.job.split, together=checks.together)

@@ -17,7 +17,7 @@ from headstart.base.errors import DataError, MissingPackage, SpecError, StoreErr
 from headstart.base.listener import Listener
 from headstart.base.values import entries, read_json, read_value
 from headstart.reporting.run_files import RunEvaluation
-from headstart.runs.folder import LAST, MARKER
+from headstart.runs.folder import is_finished
 from headstart.training.history import HISTORY, Epoch, read_history
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def track(run: Path, where: str) -> str:
     if where not in _TRACKERS:
         raise UnknownName("tracker", where, _TRACKERS)
     check_tracker(where)
-    return _TRACKERS[where](run, told(run))
+    return _TRACKERS[where](run, tracked_run(run))
 
 
 def check_tracker(where: str) -> None:
@@ -95,9 +95,9 @@ def check_tracker(where: str) -> None:
         raise MissingPackage(package, purpose=purpose, extra="track")
 
 
-def told(run: Path) -> TrackedRun:
+def tracked_run(run: Path) -> TrackedRun:
     """Read the tracked values of a finished run; raises DataError for any other folder."""
-    if not (run / LAST).is_file() or (run / MARKER).exists():
+    if not is_finished(run):
         raise DataError(f"What is tracked is a finished run; {run} holds none. Name its folder.")
     try:
         curves = tuple(_curves(read_history(run / "history.csv")))
@@ -123,8 +123,8 @@ def _curves(history: Sequence[Epoch]) -> Iterator[Point]:
                     yield Point(f"{phase}/{name}", value, line.epoch - first)
 
 
-def _figures(found: RunEvaluation) -> Iterator[tuple[str, float]]:
-    for part, evaluation in found.parts.items():
+def _figures(evaluations: RunEvaluation) -> Iterator[tuple[str, float]]:
+    for part, evaluation in evaluations.parts.items():
         for name in evaluation.target.shown or evaluation.metrics:
             if estimate := evaluation.metrics[name]:
                 yield f"{part}/{name}", estimate.value
@@ -143,13 +143,13 @@ def _settings(plain: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
             yield before + name, shown
 
 
-def _to_tensorboard(run: Path, found: TrackedRun) -> str:
+def _to_tensorboard(run: Path, tracked: TrackedRun) -> str:
     from tensorboardX import SummaryWriter
 
     folder = run / "tensorboard"
     try:
         with new_folder(folder) as part, SummaryWriter(str(part)) as writer:
-            _write_events(writer, found)
+            _write_events(writer, tracked)
     except FileExistsError as error:
         raise SpecError(
             f"{run} was tracked already, in {folder}. Remove that folder to write it again."
@@ -157,12 +157,12 @@ def _to_tensorboard(run: Path, found: TrackedRun) -> str:
     return str(folder)
 
 
-def _write_events(writer: "SummaryWriter", found: TrackedRun) -> None:
-    for point in found.curves:
+def _write_events(writer: "SummaryWriter", tracked: TrackedRun) -> None:
+    for point in tracked.curves:
         writer.add_scalar(point.name, point.value, point.step)
-    for name, value in found.figures.items():
+    for name, value in tracked.figures.items():
         writer.add_scalar(name, value, 0)
-    lines = [f"| {name} | {_cell(value)} |" for name, value in found.settings.items()]
+    lines = [f"| {name} | {_cell(value)} |" for name, value in tracked.settings.items()]
     writer.add_text("recipe", "\n".join(["| setting | value |", "|---|---|", *lines]), 0)
 
 
@@ -171,20 +171,20 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").splitlines())
 
 
-def _to_mlflow(run: Path, found: TrackedRun) -> str:
+def _to_mlflow(run: Path, tracked: TrackedRun) -> str:
     import mlflow
     from mlflow.entities import Metric, Param
     from mlflow.exceptions import MlflowException
 
     now = time.time_ns() // 1_000_000
-    points = [*found.curves, *(Point(name, value, 0) for name, value in found.figures.items())]
+    points = [*tracked.curves, *(Point(name, value, 0) for name, value in tracked.figures.items())]
     metrics = [Metric(p.name, p.value, now, p.step) for p in points]
-    params = [Param(name, value[:LONGEST]) for name, value in found.settings.items()]
+    params = [Param(name, value[:LONGEST]) for name, value in tracked.settings.items()]
     beneath = mlflow.active_run() is not None
     try:
         with (
             redirect_stdout(sys.stderr),  # MLflow prints links; stdout is for results
-            mlflow.start_run(run_name=found.name, nested=beneath) as active,
+            mlflow.start_run(run_name=tracked.name, nested=beneath) as active,
         ):
             client, id = mlflow.MlflowClient(), active.info.run_id
             for i in range(0, max(len(metrics), len(params)), BATCH):
