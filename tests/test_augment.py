@@ -15,7 +15,8 @@ from PIL import Image
 from headstart.base.errors import Mismatch, MissingPackage, SpecError
 from headstart.base.values import field_help
 from headstart.modalities.images import augment as augmenting
-from headstart.modalities.images.augment import ERASED, GAP, Augment, Square, png, view_grid
+from headstart.modalities.images.augment import ERASED, GAP, Augment, Square, view_grid
+from headstart.modalities.images.encoding import png
 
 KINDS = {
     "flip": Augment(flip="both"),

@@ -4,7 +4,6 @@ CIFAR-10 keeps ten thousand pictures in a batch file. Each picture has a path be
 the file were a folder (`data_batch_1.bin/00017`); `read_member` makes a BMP file of it.
 """
 
-import io
 import os
 import pickletools
 import re
@@ -21,6 +20,7 @@ from headstart.base.cells import as_label
 from headstart.base.errors import DataError
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.walking import about_links, display, link_fault, passed_over
+from headstart.modalities.images.encoding import encoded
 
 SIDE = 32  # pixels, of a CIFAR picture
 PICTURE = 3 * SIDE * SIDE  # bytes: a plane of red, then green, then blue
@@ -124,9 +124,7 @@ def _candidates(root: Path) -> Iterator[Path]:
 
 def _bmp(planes: bytes) -> bytes:
     pixels = np.frombuffer(planes, np.uint8).reshape(3, SIDE, SIDE).transpose(1, 2, 0)
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "BMP")
-    return file.getvalue()
+    return encoded(Image.fromarray(np.ascontiguousarray(pixels)), "BMP")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from PIL import Image
 from headstart.backbones.inputs import Batch
 from headstart.base.errors import Mismatch, MissingPackage, SpecError
 from headstart.base.values import fingerprint, to_plain
-from headstart.modalities.images.encoding import png as png
 
 VERSION = 1  # raise it when the same square, settings and seed would give another view
 HUE = 0.25  # share of the colour jitter's strength; more makes grass blue

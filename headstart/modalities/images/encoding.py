@@ -1,4 +1,4 @@
-"""Write pictures in memory as PNG files, which hold their pixels unchanged."""
+"""Make the bytes of picture files; a PNG holds the pixels unchanged."""
 
 import io
 from typing import Any
@@ -15,7 +15,7 @@ CHANNELS = (1, 3, 4)
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """Return the PNG file of a picture (H, W, 3) uint8 RGB."""
-    return _png(Image.fromarray(pixels))
+    return encoded(Image.fromarray(pixels))
 
 
 def encoded_picture(example: Any) -> bytes:
@@ -29,7 +29,7 @@ def encoded_picture(example: Any) -> bytes:
     """
     if isinstance(example, Image.Image):
         upright = ImageOps.exif_transpose(example)
-        return _png(upright if upright.mode in LOSSLESS else upright.convert("RGB"))
+        return encoded(upright if upright.mode in LOSSLESS else upright.convert("RGB"))
     if not hasattr(example, "__array__"):
         raise DataError(
             f"A picture is a path, a PIL image or an array; got a {type(example).__name__}."
@@ -40,14 +40,15 @@ def encoded_picture(example: Any) -> bytes:
             f"The array of a picture is (H, W, 3) or (H, W) of uint8, 0 to 255; got "
             f"{array.dtype} of shape {array.shape}."
         )
-    return _png(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
+    return encoded(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
 
 
 def _is_picture(shape: tuple[int, ...]) -> bool:
     return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in CHANNELS))
 
 
-def _png(image: Image.Image) -> bytes:
+def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    """Return the file of an image; options: those of Pillow's `save`."""
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, format, **options)
     return file.getvalue()

@@ -1,6 +1,5 @@
 """Write a picture, or a film of several."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from PIL import Image, PngImagePlugin
 from headstart.base.atomic import write_bytes
 from headstart.base.errors import SpecError
 from headstart.modalities.images.decoding import Pixels
+from headstart.modalities.images.encoding import encoded
 
 FORMATS: dict[str, dict[str, Any]] = {  # WebP is smaller and keeps all colours
     ".gif": {"format": "GIF", "optimize": True},
@@ -20,10 +20,9 @@ FRAME_MS, LAST_MS = 80, 2000
 
 def write_picture(path: Path, picture: Pixels, made_by: str) -> None:
     """Write a PNG of (H, W, 3); made_by: text that is stored in the file."""
-    file, text = io.BytesIO(), PngImagePlugin.PngInfo()
+    text = PngImagePlugin.PngInfo()
     text.add_text("headstart", made_by)
-    Image.fromarray(picture).save(file, "PNG", pnginfo=text)
-    write_bytes(path, file.getvalue())
+    write_bytes(path, encoded(Image.fromarray(picture), pnginfo=text))
 
 
 def check_film(path: Path) -> None:
@@ -36,13 +35,12 @@ def write_film(path: Path, frames: Sequence[Pixels]) -> None:
     """Write frames (H, W, 3) as an endless film that pauses on the last; raises SpecError."""
     check_film(path)
     first, *others = (Image.fromarray(frame) for frame in frames)
-    file = io.BytesIO()
-    first.save(
-        file,
+    film = encoded(
+        first,
         save_all=True,
         append_images=others,
         duration=[FRAME_MS] * len(others) + [LAST_MS],
         loop=0,
         **FORMATS[path.suffix.lower()],
     )
-    write_bytes(path, file.getvalue())
+    write_bytes(path, film)

@@ -1,7 +1,6 @@
 """Thumbnails as data URIs for HTML pages."""
 
 import base64
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from headstart.data.content import read_checked
 from headstart.data.dataset import CheckedFile
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.encoding import encoded
 from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.painting import painted
 
@@ -115,9 +115,8 @@ class Sheet:
 
 def uri(image: Image.Image, quality: int = 72) -> str:
     """Return the picture as a WebP in a data URI."""
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=quality)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    file = encoded(image, "WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(file).decode("ascii")
 
 
 def _fitted(image: Image.Image, side: int) -> Any:
