@@ -22,7 +22,8 @@ from headstart.data.dataset import Content
 from headstart.data.splits import split
 from headstart.modalities.reading import survey
 from headstart.models.fitting import fit
-from headstart.runs.folder import RecordedRow, RunRecord
+from headstart.reporting.run_files import RecordedRow
+from headstart.runs.folder import RunRecord
 from headstart.runs.seeds import train_seeds
 from headstart.specs import Augment, FeatureExtraction, FineTune, Job, LinearSpec
 

@@ -19,7 +19,8 @@ from headstart.reporting.blocks import (
     Text,
     card_of,
 )
-from headstart.reporting.facts import Facts, Row, spread
+from headstart.reporting.facts import Facts, spread
+from headstart.reporting.run_files import RecordedRow
 from headstart.reporting.words import Words, data, path_line
 
 PARTS = ("train", "val", "test")
@@ -60,7 +61,7 @@ def _counts(facts: Facts, w: Words) -> TableBlock:
 
 def _samples(facts: Facts) -> list[PictureCard]:
     """Pick the same number of training rows per class, evenly spread, at most SAMPLES in all."""
-    by_class = defaultdict[str, list[Row]](list)
+    by_class = defaultdict[str, list[RecordedRow]](list)
     for row in facts.part("train"):
         by_class[row.label].append(row)
     each = max(1, min(EACH, SAMPLES // max(1, len(by_class))))

@@ -1,13 +1,11 @@
 """The files of a finished run's folder, read into one frozen value."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from headstart.backbones.backbone import Card, card_from_plain
-from headstart.base.cells import restored
 from headstart.base.errors import DataError, Mismatch, UnknownName
 from headstart.base.values import read_json, read_value
 from headstart.data.dataset import CheckedFile
@@ -16,20 +14,17 @@ from headstart.evaluation.insights import Insights
 from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.pixels.saved import ExplainedRows
 from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.run_files import RunEvaluation, RunRecipe, Timings
+from headstart.reporting.run_files import (
+    RecordedRow,
+    RunEvaluation,
+    RunRecipe,
+    Timings,
+    read_rows,
+)
 from headstart.targets.predictions import Predictions, read_predictions
 from headstart.training.history import Epoch, read_history
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of splits.csv."""
-
-    path: str
-    label: str
-    part: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +37,7 @@ class Facts:
     """
 
     recipe: RunRecipe
-    rows: tuple[Row, ...]
+    rows: tuple[RecordedRow, ...]
     checks: Findings
     history: tuple[Epoch, ...]
     test: Predictions
@@ -58,7 +53,7 @@ class Facts:
     def classes(self) -> tuple[str, ...]:
         return self.test.classes
 
-    def part(self, name: str) -> list[Row]:
+    def part(self, name: str) -> list[RecordedRow]:
         return [row for row in self.rows if row.part == name]
 
 
@@ -72,7 +67,7 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
     evaluation = _read(run / "evaluation.json", _record(RunEvaluation))
     return Facts(
         recipe=_read(run / "recipe.json", _record(RunRecipe)),
-        rows=_read(run / "splits.csv", _rows),
+        rows=tuple(row for row in _read(run / "splits.csv", read_rows) if row.part),
         checks=_read(run / "checks.json", _record(Findings)),
         history=_read(run / "history.csv", read_history),
         test=_read(
@@ -125,14 +120,3 @@ def _card(path: Path) -> Card | None:
         return card_from_plain(read_json(path, spelt))
     except UnknownName:
         return None
-
-
-def _rows(path: Path) -> tuple[Row, ...]:
-    """Read the rows of the three parts; rows in no part are skipped."""
-    with open(path, encoding="utf-8", newline="") as f:
-        lines = csv.DictReader(f)
-        if missing := {"path", "label", "part"} - set(lines.fieldnames or ()):
-            raise ValueError(f"it has no column {min(missing)!r}")
-        return tuple(
-            Row(restored(r["path"]), restored(r["label"]), r["part"]) for r in lines if r["part"]
-        )

@@ -1,13 +1,45 @@
-"""The JSON files of a run's folder as values.
+"""The files of a run's folder as values.
 
 A field with a default may be missing in a run of an earlier version.
 """
 
+import csv
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from headstart.base.cells import restored
 from headstart.base.values import Record, Settings, as_key
+from headstart.data.dataset import PARTS, Content
 from headstart.evaluation.evaluation import Estimate, Evaluation
 from headstart.training.history import Count
+
+
+@dataclass(frozen=True)
+class RecordedRow:
+    """A row of splits.csv. part: "" for a row in none of the three parts. content: empty digests
+    in a run of an earlier version."""
+
+    path: str
+    part: str
+    content: Content = Content()
+    label: str = ""
+
+
+def read_rows(path: Path) -> list[RecordedRow]:
+    """Read splits.csv; raises OSError, or ValueError if a column is missing."""
+    with open(path, encoding="utf-8", newline="") as f:
+        lines = csv.DictReader(f, restval="")
+        if missing := {"path", "label", "part"} - set(lines.fieldnames or ()):
+            raise ValueError(f"it has no column {min(missing)!r}")
+        return [
+            RecordedRow(
+                path=restored(line["path"]),
+                part=line["part"] if line["part"] in PARTS else "",
+                content=Content(line.get("bytes", ""), line.get("pixels", "")),
+                label=restored(line["label"]),
+            )
+            for line in lines
+        ]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from headstart.base.atomic import TEMPORARY, lock, make_folder, write_text
-from headstart.base.cells import defused, restored
+from headstart.base.cells import defused
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.base.values import entries, entry, read_json
-from headstart.data.dataset import PARTS, Content, Dataset
+from headstart.data.dataset import Content, Dataset
 from headstart.data.splits import Splits
+from headstart.reporting.run_files import RecordedRow, read_rows
 from headstart.training.history import HISTORY, Epoch
 
 LAST = "timings.json"
@@ -116,31 +117,12 @@ def _same_file(fd: int, path: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class RecordedRow:
-    """A row of splits.csv. part: "" for a row in none of the three parts. content: empty digests
-    in a run of an earlier version."""
-
-    path: str
-    part: str
-    content: Content
-
-
 def recorded_rows(folder: Path) -> dict[str, RecordedRow]:
     """Read the rows of a run by path from its splits.csv; empty without a readable file."""
     try:
-        with open(folder / "splits.csv", encoding="utf-8", newline="") as f:
-            rows = [
-                RecordedRow(
-                    restored(line["path"]),
-                    line["part"] if line["part"] in PARTS else "",
-                    Content(line.get("bytes") or "", line.get("pixels") or ""),
-                )
-                for line in csv.DictReader(f)
-            ]
-    except (OSError, ValueError, KeyError, TypeError):
+        return {row.path: row for row in read_rows(folder / "splits.csv")}
+    except (OSError, ValueError):
         return {}
-    return {row.path: row for row in rows}
 
 
 @dataclass(frozen=True, eq=False)

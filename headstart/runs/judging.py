@@ -14,7 +14,8 @@ from headstart.evaluation.evaluation import Evaluation, evaluate
 from headstart.features.extract import extract
 from headstart.modalities.reading import survey
 from headstart.models.model import Model
-from headstart.runs.folder import RecordedRow, RunRecord
+from headstart.reporting.run_files import RecordedRow
+from headstart.runs.folder import RunRecord
 from headstart.targets.predictions import Predictions
 
 NEW, LEFT_OUT = "new", "left out"  # roles of a row in a run, beside its three parts
