@@ -7,7 +7,7 @@ A `Record` is written without, since the type of its field names the class.
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -133,14 +133,9 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-@cache
-def _annotations(spec: type) -> dict[str, Any]:
-    return get_type_hints(spec, include_extras=True)
-
-
 def field_help(spec: type, name: str) -> str:
     """Return the help text of a field: `epochs: Annotated[int, "the text"]`."""
-    hint = _annotations(spec)[name]
+    hint = _hints(spec, extras=True)[name]
     texts = (text for text in getattr(hint, "__metadata__", ()) if isinstance(text, str))
     return next(texts, name.replace("_", " "))
 
@@ -277,10 +272,12 @@ def joined(at: str, key: str) -> str:
 
 
 @cache
-def _hints(kind: Hashable) -> dict[str, Any]:
-    """Return the type of each field; all Any if a type's name is unknown at run time."""
-    found: Any = kind
+def _hints(kind: Any, extras: bool = False) -> dict[str, Any]:
+    """Return the type of each field, `Annotated` ones with their texts if `extras`.
+
+    All are Any if a type's name is unknown at run time.
+    """
     try:
-        return get_type_hints(found)
+        return get_type_hints(kind, include_extras=extras)
     except NameError:
-        return {f.name: Any for f in fields(found)}
+        return {f.name: Any for f in fields(kind)}

@@ -242,17 +242,10 @@ class ClassTarget(Target):
     def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
         table = metrics.confusion(predicted(answers), y, len(self.names))
         each = tuple((name, *class_cells(table, c)) for c, name in enumerate(self.names))
+        titles = ("class", "n", "precision", "recall", "F1")
+        per_class = Table("per_class", "Class by class", titles, each, (*titles[:-1], "f1"))
         cells = tuple(tuple(map(int, row)) for row in table)
-        return (
-            Table(
-                "per_class",
-                "Class by class",
-                ("class", "n", "precision", "recall", "F1"),
-                each,
-                ("class", "n", "precision", "recall", "f1"),
-            ),
-            Table("confusion", "Confusion matrix", self.names, cells),
-        )
+        return per_class, Table("confusion", "Confusion matrix", self.names, cells)
 
     def temperature(self, answers: Outputs, y: Labels) -> float:
         return fit_temperature(answers["scores"], y)
