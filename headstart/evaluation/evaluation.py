@@ -26,16 +26,7 @@ from headstart.targets.classes import class_names
 from headstart.targets.metrics import wilson_bounds
 from headstart.targets.predictions import Predictions
 from headstart.targets.registry import target_from_plain
-from headstart.targets.target import (
-    Baseline,
-    Labels,
-    Mean,
-    Outputs,
-    Plain,
-    Share,
-    Table,
-    Target,
-)
+from headstart.targets.target import Baseline, Labels, Mean, Outputs, Plain, Share, Table, Target
 
 Z = 1.959963984540054  # the normal quantile of 97.5 %
 OwnMetric = Callable[[NDArray[Any], NDArray[Any]], float]  # of labels and answers, each (N,)
