@@ -460,11 +460,11 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on labelled data, or predictions: each metric with its 95 % interval.
 
-    model: a path of a run or bundle, a model, or predictions (a value, or a CSV file), which know
-    their labels: then there is no `data`. part: "auto" takes the test rows, and never a row that
-    the run learned from. metrics: functions of labels and answers, each (N,), as in
-    `sklearn.metrics`; their values are attributes under the functions' names. settings: `threads`
-    and `decode_threads`. Raises DataError if no row is left to judge by.
+    model: a path of a run or bundle, a model, or predictions (a value, or a CSV file), which hold
+    the labels and take no `data`. part: "auto" takes the test rows, and never a row that the run
+    learned from. metrics: functions of labels and answers, each (N,), as in `sklearn.metrics`;
+    their values are attributes under the functions' names. settings: `threads` and
+    `decode_threads`. Raises DataError if no row is left to judge by.
 
     >>> hs.evaluate("runs/flowers", "photos").accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)
@@ -543,7 +543,7 @@ def track(run: Where | Run, where: str) -> str:
     """Write a finished run's curves, metrics and settings to a tracker; returns their place.
 
     where: "tensorboard" (a new folder RUN/tensorboard) or "mlflow", which is set up by its own
-    variables, such as MLFLOW_TRACKING_URI. Raises UnknownName for another tracker, DataError if
+    variables, such as MLFLOW_TRACKING_URI. Raises UnknownName for an unknown tracker, DataError if
     the run is not finished.
 
     >>> hs.track("runs/flowers", "tensorboard")  # doctest: +SKIP

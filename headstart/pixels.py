@@ -134,14 +134,14 @@ def ideal(
     listener: Listener | None = None,
     **settings: Any,
 ) -> Ideal:
-    """Draw the picture that a model is surest of for a class, by gradient ascent.
+    """Draw the picture that gets a model's highest score for a class, by gradient ascent.
 
     model: as for `explain`. start: a picture to begin with instead of noise. out: a PNG file. film:
     a .gif or .webp of the ascent. settings: fields of `IdealPlan`, such as steps=640.
 
     Returns the best `Ideal` of the ascent: `picture` (S, S, 3) uint8, `score`, `step`. Raises
     UnknownName for an unknown class or setting, SpecError for files that exist, DataError if
-    `start` can't be read, Diverged if the model's answer is no number.
+    `start` can't be read, Diverged if the log odds are not finite.
 
     >>> ideal("packaged:efficientnet_lite0", "tabby", out="cat.png")  # doctest: +SKIP
     """
@@ -170,11 +170,11 @@ def attack(
     listener: Listener | None = None,
     **settings: Any,
 ) -> list[Fooling]:
-    """Change pictures so little that people see the same, and the model another class.
+    """Change pictures so little that people see no change, but the model predicts another class.
 
-    model, files: as for `explain`. target: the class that the model is to see; None for any other.
-    out: a folder for NAME.png and NAME-triptych.png of each picture. restarts: random starts, until
-    one fools the model. settings: fields of `Attack`; epsilon is 4/255 for norm="linf", 1 for "l2".
+    model, files: as for `explain`. target: the class to be predicted; None for any other. out: a
+    folder for NAME.png and NAME-triptych.png of each picture. restarts: random starts, until one
+    fools the model. settings: fields of `Attack`; epsilon is 4/255 for norm="linf", 1 for "l2".
 
     Returns a `Fooling` per picture: `path`, `changed` (H, W, 3) uint8, `before`, `after`,
     `outcome`. Pictures that can't be read, or have the target class already, are reported to
@@ -211,8 +211,8 @@ def robustness(
     for the run's own. settings: fields of `RobustnessPlan`, such as rows=100.
 
     Returns a `Robustness`: `attacked` by epsilon, `corrupted` by corruption and strength, each with
-    `accuracy` (value, low, high, n). Raises SpecError for another folder, UnknownName for an
-    unknown setting, DataError if the pictures are gone.
+    `accuracy` (value, low, high, n). Raises SpecError if `run` is no finished run, UnknownName for
+    an unknown setting, DataError if the pictures are gone.
 
     >>> robustness("runs/flowers", rows=50, corruptions=["fog"])  # doctest: +SKIP
     """
@@ -536,7 +536,7 @@ class RobustnessTest:
         runtime: Runtime,
         listener: Listener,
     ) -> "RobustnessTest":
-        """Open the run; raises SpecError for another folder, DataError if its pictures are gone."""
+        """Open the run; raises SpecError if it is no run, DataError if its pictures are gone."""
         if not (run / "model").is_dir():
             raise SpecError(
                 f"A model is tried on the test rows of its run; {run} is no finished run. Name "

@@ -77,7 +77,7 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 def fill(module: "nn.Module", state: "Mapping[str, Tensor]", origin: object) -> None:
-    """Load `state` into `module`; raises Mismatch for other names or shapes, NaN or infinity."""
+    """Load `state` into `module`; raises Mismatch for wrong names or shapes, NaN or infinity."""
     own = module.state_dict()
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # older files lack it
     missing = sorted(own.keys() - state.keys() - counters)

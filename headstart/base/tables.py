@@ -119,7 +119,7 @@ def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str
 
 
 def _encoding(path: Path) -> str:
-    """Return the encoding by its mark, or UTF-8; DataError for unmarked UTF-16 and other tables."""
+    """Return the encoding by the BOM, or UTF-8; DataError if binary or UTF-16 without a BOM."""
     with open(path, "rb") as f:
         head = f.read(4096)
     for mark, what in NO_TEXT.items():

@@ -33,7 +33,7 @@ NAMES = {dict: "an object", list: "a list", tuple: "a list", NoneType: "null"}
 class Record:
     """Base of a frozen dataclass that is written without `kind`; see `as_key`.
 
-    Reading ignores unknown keys: a later version wrote them.
+    Unknown keys are ignored on reading: a later version may have written them.
     """
 
     def to_plain(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
         return f"usage: {(self.usage or f'{self.line} [flags]').strip()}\n"
 
     def format_help(self, *, every: bool = False) -> str:
-        """Return the help of the `short` flags, or of `every` flag."""
+        """Return the help of the flags in `short`; of all with `every`, or if `short` is empty."""
         brief = bool(self.short) and not every
         formatter = HelpText(self.prog, brief=brief)
         formatter.add_text(self.description)

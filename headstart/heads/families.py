@@ -50,7 +50,7 @@ class HeadFamily:
             )
 
     def supports(self, target: Target) -> bool:
-        """Return whether the head can answer a target; one that is trained can answer any."""
+        """Return whether the head can predict a target; heads trained by epochs predict any."""
         return self.fit is None or target.kind in self.targets
 
 
@@ -75,7 +75,7 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
 
 
 def check_supports(spec: HeadSpec, target: Target) -> None:
-    """Raise SpecError for a head that cannot answer this kind of target."""
+    """Raise SpecError for a head that cannot predict this kind of target."""
     if not HEADS[spec.family].supports(target):
         others = [name for name in HEADS.names() if HEADS[name].supports(target)]
         raise SpecError(

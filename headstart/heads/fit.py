@@ -33,7 +33,7 @@ FEWEST = 10  # rows needed for cross-validation
 
 
 def fit_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
-    """Fit every setting on `train`, from strong to weak, and keep the best on `val`.
+    """Fit every setting on `train`, the strongest regularisation first; keep the best on `val`.
 
     Best means the least log loss, weighted by the class weights of `train`; ties go to the stronger
     setting. Without validation rows, cross-validation on `train` chooses; with too few rows, the
@@ -151,7 +151,7 @@ def _fit_by_default(spec: HeadSpec, train: FeatureRows) -> Fitted:
 
 
 def _trial_at(setting: float, spec: HeadSpec, train: FeatureRows) -> Trial:
-    """Return the head of one setting, after solving the stronger settings of its path."""
+    """Return the head of one setting; the settings before it in the list are fitted first."""
     for trial in TRIALS[spec.family](spec, train, train.x[:0]):
         if trial.tried <= setting:  # can be fewer neighbours, if there are too few rows
             return trial

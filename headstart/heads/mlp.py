@@ -36,7 +36,7 @@ class DenseHead:
         return sum(values.size for values in (*self.weights, *self.biases))
 
     def raw(self, x: Floats) -> NDArray[np.float64]:
-        """Return (N, D) -> (N, K) outputs. Raises Mismatch for another width, NaN or infinity."""
+        """Return (N, D) -> (N, K) outputs. Raises Mismatch for a wrong width, NaN or infinity."""
         check_width(x, self.features)
         check_finite(x, "Features")
         raw = np.empty((len(x), self.outputs))

@@ -65,7 +65,7 @@ class NearestHead:
         return self.x.size  # the stored rows are what was learned
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
-        """Return probabilities (N, C). Raises Mismatch for another width, NaN or infinity."""
+        """Return probabilities (N, C). Raises Mismatch for a wrong width, NaN or infinity."""
         return self.votes_for((self.neighbours,), x)[0].astype(np.float32)
 
     @property

@@ -80,7 +80,7 @@ def thaw(
 ) -> ThawedBackbone:
     """Return a copy of the backbone with these layers thawed (see `thawed_by`) and cut before them.
 
-    whole: leave it uncut.
+    whole: do not cut.
     """
     own = replace(backbone, module=copy.deepcopy(backbone.module), source_head=None)
     thawed = thawed_by(own, layers, thaw_from)

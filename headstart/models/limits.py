@@ -179,8 +179,8 @@ def _confidence(plan: TrustPlan, val: Judged, answers: Outputs) -> float:
 def precision_limit(best: Floats, right: NDArray[np.bool_], wanted: float) -> float:
     """Return the lowest score from which on the wanted share of answers is right; 0 if none.
 
-    best: (N,) the score of each answer. Wilson's lower bound of the share has to reach the wanted
-    share, because the best of many thresholds looks better than it is.
+    best: (N,) the score of each answer. The lower bound of Wilson's interval for the share must
+    reach `wanted`: the best of many thresholds looks better than it is.
     """
     order, n = np.argsort(-best, kind="stable"), np.arange(1, len(best) + 1)
     share = np.cumsum(right[order]) / n

@@ -17,8 +17,8 @@ class FitResult:
     """A fitted model, and how it was fitted.
 
     chosen: settings chosen on validation. path: all settings tried. history: one line per epoch.
-    count: the number of trained parameters. splits: the data that it was fitted and chosen on, with
-    the test rows, which it has not seen.
+    count: the number of trained parameters. splits: the data; it was fitted on `train` and chosen
+    on `val`, while `test` is unused.
     """
 
     model: Model

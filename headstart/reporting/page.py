@@ -21,7 +21,7 @@ def write_report(
 
     sources: the picture of each path; unreadable and changed pictures are left out, and the page
     states their number. language: "en" or "ru"; None is the run's language. Raises DataError if
-    `run` holds no finished run, UnknownName for another language, MissingPackage without jinja2.
+    `run` holds no finished run, UnknownName for an unknown language, MissingPackage without jinja2.
     """
     facts, page = read_facts(run, sources), run / "report.html"
     try:

@@ -77,9 +77,9 @@ class TensorBoardListener(Listener):
 def track(run: Path, where: str) -> str:
     """Write a finished run's curves, metrics and settings; returns their location.
 
-    where: "tensorboard" writes event files into the new folder RUN/tensorboard; "mlflow" logs a
-    new run as configured by MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME. Raises UnknownName for
-    another tracker, DataError if `run` is not a finished run, MissingPackage if the library is not
+    where: "tensorboard" writes event files into the new folder RUN/tensorboard; "mlflow" logs a new
+    run as configured by MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME. Raises UnknownName for an
+    unknown tracker, DataError if `run` is not a finished run, MissingPackage if the library is not
     installed, SpecError if RUN/tensorboard exists, StoreError if MLflow rejects the run.
     """
     if where not in _TRACKERS:

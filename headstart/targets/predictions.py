@@ -198,7 +198,7 @@ def read_predictions(path: Path, target: Target | None = None) -> Predictions:
     of the highest score, and without scores the classes are the names in the rows, sorted. Names
     are normalized like a manifest's labels (`cells.as_text`).
 
-    Raises DataError for another file, with the number of the row, from 1.
+    Raises DataError, with the row number from 1, for a file without this format.
     """
     header, lines = _table(path)
     if target is not None and not isinstance(target, ClassTarget):

@@ -1,7 +1,7 @@
 """The protocol of a target (what a model predicts), and the values it returns.
 
-N is the number of examples, K the width of a head's raw output. Answers are arrays by name, first
-axis N. A target knows nothing of the examples' content, of intervals or of HTML.
+N is the number of examples, K the width of a head's raw output. Answers (predictions) are arrays by
+name, first axis N. A target knows nothing of the examples' content, of intervals or of HTML.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -84,7 +84,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The metric `name` of a constant answer of the training rows, such as the "majority"."""
+    """The metric `name` of one answer for all rows, such as the "majority" of training rows."""
 
     kind: str
     answer: str
@@ -188,7 +188,7 @@ class Target(Protocol):
         ...
 
     def right(self, raw: "Tensor", soft: "Tensor") -> "Tensor | None":
-        """Return (N,) whether each answer is right; None if answers have degrees."""
+        """Return (N,) whether each answer is right; None if answers can be partly right."""
         return None
 
     def balance(self, how: ClassWeights, y: Labels) -> Array:
@@ -207,7 +207,7 @@ class Target(Protocol):
 
     # ------------------------------------------------------------ answers
     def activate(self, raw: Array) -> Outputs:
-        """Return the answers of raw outputs (N, K)."""
+        """Convert raw outputs (N, K) to answers, such as probabilities."""
         ...
 
     def check(self, answers: Outputs, y: Labels) -> None:
@@ -236,7 +236,7 @@ class Target(Protocol):
         ...
 
     def agrees(self, other: "Target") -> bool:
-        """Return whether answers of both targets can be compared."""
+        """Return whether predictions for the two targets can be compared."""
         return self.kind == other.kind
 
     @property

@@ -84,7 +84,7 @@ def count(backbone: nn.Module, network: Network) -> Count:
 
 
 def parameters_of(*modules: nn.Module) -> ParameterCount:
-    """Count the values and tensors of modules, with norm statistics, as in Keras."""
+    """Count the values and tensors of the modules' state: as in Keras, with running statistics."""
     states = [m.state_dict().items() for m in modules]
     tensors = [t for state in states for name, t in state if not name.endswith("_tracked")]
     return ParameterCount(sum(tensor.numel() for tensor in tensors), len(tensors))

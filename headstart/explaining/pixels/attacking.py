@@ -18,7 +18,7 @@ from headstart.models.predictor import Answerer
 from headstart.training.attack import RESTARTS, Attack
 from headstart.training.attacked import lead, perturb
 
-ENOUGH = 5.0  # logits by which another class leads; a larger lead gains nothing, distance does
+ENOUGH = 5.0  # logits by which another class leads; beyond that, only the feature distance counts
 STRANGE = 20.0  # logits that a feature distance of 1 beyond the limit costs
 ROOM = 0.95  # share of the distance limit that is used
 MARGIN = 1.0  # logits above the confidence limit of the model
@@ -33,10 +33,10 @@ def fool(
     target: int | None = None,
     restarts: int = RESTARTS,
 ) -> Fooling:
-    """Attack a picture within the reach of `attack`, changing only pixels that reach the network.
+    """Attack a picture within `attack.epsilon`; change only pixels that affect the network's input.
 
-    target: number of the class to predict; None leads away from the current prediction. The result
-    of each restart is encoded as PNG, read back and predicted: the first that fools the model is
+    target: number of the class to predict; None for any class but the current one. The result of
+    each restart is encoded as PNG, read back and predicted: the first that fools the model is
     returned, or else the closest. Raises SpecError if the prediction is the target already.
     """
     before = answering.of_example(picture)
@@ -60,11 +60,11 @@ def fool(
 
 @dataclass(frozen=True, eq=False)
 class Aim:
-    """The objective that an attack maximises, one value per square.
+    """The objective that an attack maximises, one value per input square.
 
     label: number of the class to predict (towards), or to avoid. limits: the model's thresholds for
     unknown pictures, which the attack must pass as well: an attack that ignores them can't measure
-    their worth (Tramèr et al. 2020, On adaptive attacks).
+    how well they protect (Tramèr et al. 2020, On adaptive attacks).
     """
 
     model: GradModel
@@ -82,9 +82,9 @@ class Aim:
         return ahead.clamp(max=self._enough) - STRANGE * beyond.clamp(min=0)
 
     def _ahead(self, logits: Tensor, labels: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
-        """Return the log odds of the target, or the lead of the best other class. A model with a
-        confidence limit needs that class's log odds too: among many classes, a class can lead with
-        a small score."""
+        """Return the log odds of the target, or how far the best other class leads. With a
+        confidence limit, return that class's log odds: among many classes, a class can lead with a
+        small score."""
         if self.towards:
             return log_odds(logits, labels)
         if not self.limits.confidence:
@@ -109,12 +109,12 @@ def distance(x: Tensor, seen: Seen) -> Tensor:  # (N, D) -> (N,)
 
 
 def _largest_block(attack: Attack) -> int:
-    """Return the largest block side, pixels, that may change by one level: its L2 is the side."""
+    """Return the largest block side, pixels; the side is the L2 norm of a change by one level."""
     return MOST if attack.norm == "linf" else int(attack.levels)
 
 
 def _on_blocks(attack: Attack, block: int) -> Attack:
-    """Return the attack with the same reach where each value stands for a block of pixels."""
+    """Return the attack on block means, with an epsilon that bounds the change of all pixels."""
     return attack if attack.norm == "linf" else replace(attack, epsilon=attack.epsilon / block)
 
 

@@ -1,5 +1,5 @@
-"""Attribution maps by several methods: gradients at the grid of a layer, occlusion, gradients of
-the pixels. bench/explain.py compares the methods by their deletion curves.
+"""Attribution maps by several methods: gradients of a layer's activations, gradients of the pixels,
+occlusion. bench/explain.py compares the methods by their deletion curves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,23 +22,23 @@ from headstart.heads.head import check_word
 
 STEPS = 24  # of the integral
 AT_ONCE = 8  # squares in a batch, or steps of the integral over the pixels of one square
-BROAD = 0.09  # sigma of the smoothing, a share of the side: no single place decides for a texture
+BROAD = 0.09  # sigma of the smoothing, a share of the side; evidence for a texture is spread out
 CLEARLY = 0.9  # a later map replaces an earlier one only below this share of its area
 
 
 def attribute(
     probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64], method: Method = "best"
 ) -> list[Attribution]:
-    """Return an attribution map of each square (N, S, S, 3), for its class in `numbers` (N,).
+    """Return an attribution map of each input square (N, S, S, 3), for its class in `numbers` (N,).
 
-    places: integrated gradients (Sundararajan, Taly, Yan 2017, eq. 1) of the activations at the
-        last layer that is a grid of places, with the activations of a featureless square as the
-        baseline; averaged with the maps of layers with finer grids. In a transformer, the
-        activations are the tokens that enter.
-    hiding: how far the log odds fall where a soft spot is hidden, and rise where it alone is shown.
-    best: for each square the map whose deletion curve has the smallest area, among places at one
-        layer, at two, at all, the last one smoothed, and hiding; a later area must be smaller by a
-        tenth. Without places, pixels replaces them; then, or if places are mixed, hiding is first.
+    places: integrated gradients (Sundararajan, Taly, Yan 2017, eq. 1) of the last layer whose
+        activations form a grid over the picture, from the activations of a featureless square as
+        baseline; averaged with the maps of earlier layers with finer grids. In a transformer, of
+        its input tokens.
+    hiding: how far log odds fall when a soft-edged spot is hidden and rise when shown alone.
+    best: the map whose deletion curve has the smallest area: of one layer, two, all, all smoothed,
+        or hiding; a later one must be a tenth smaller. Without such layers, pixels replaces places;
+        then, or if `probed.mixed`, hiding comes first.
     gradcam: Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) at the last layer, but signed.
     pixels: integrated gradients of the pixels; used too where the network can't be traced.
     """
@@ -85,7 +85,7 @@ def _area(probed: ProbedModel, square: NDArray[np.uint8], found: Attribution) ->
 def _by_depth(
     probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
 ) -> Iterator[list[Attribution]]:
-    """Yield maps by places at the last layer, at the last two, and so on; by pixels if none has."""
+    """Yield `places` maps of the last layer, of the last two, …; `pixels` maps without probes."""
     if not probed.probes:
         yield _by_pixels(probed, squares, numbers)
     added, names = list[Tensor](), list[str]()

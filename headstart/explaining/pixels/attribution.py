@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from headstart.explaining.pixels.method import Method
 
-GRID = 28  # places a side of a saved map
+GRID = 28  # values per side of a saved map
 LEVELS = 127  # of a saved map, on either side of 0
 
 
@@ -28,7 +28,7 @@ class Attribution:
     layer: str
 
     def over(self, side: int) -> NDArray[np.float32]:
-        """Return the map enlarged smoothly to the square's size: (side, side)."""
+        """Return the map enlarged smoothly to the size of the network's input: (side, side)."""
         grid = torch.from_numpy(self.values)[None, None]
         if len(self.values) > side // 2:  # single pixels are too fine to see
             grid = _blurred(grid, side / 40)
@@ -36,7 +36,7 @@ class Attribution:
         return nn.functional.interpolate(grid, (side, side), **how)[0, 0].numpy()
 
     def smoothed(self, share: float) -> "Attribution":
-        """Return the map after a Gaussian blur; share: sigma, as a share of the square's side."""
+        """Return the map after a Gaussian blur; share: sigma, as a share of the map's side."""
         grid = torch.from_numpy(self.values)[None, None]
         values = _blurred(grid, share * len(self.values))[0, 0].numpy()
         return replace(self, values=values, layer=f"{self.layer}, smoothed")

@@ -2,7 +2,7 @@
 
 The strengths are those of Hendrycks and Dietterich 2019, Benchmarking neural network robustness to
 common corruptions and perturbations. Lengths in pixels, given there for a side of 224, are scaled
-to the square's side. Fog is drawn differently here, and is white even over a dark picture.
+to the input's side. Fog is drawn differently here, and is white even over a dark picture.
 """
 
 import io
@@ -20,7 +20,7 @@ from headstart.base.store import digest
 
 STRENGTHS = (1, 2, 3, 4, 5)
 SIDE = 224  # pixels; the strengths were chosen for squares of this side
-Square = NDArray[np.uint8]  # (S, S, 3), RGB
+Square = NDArray[np.uint8]  # (S, S, 3), RGB: an input of a network
 Light = NDArray[np.floating[Any]]  # (S, S, 3) or (S, S), 0 to 1
 Numbers = tuple[float, ...]
 Change = Callable[[Light, Numbers, np.random.Generator], Light]
@@ -38,7 +38,7 @@ class Corruption:
 
 
 def corrupt(square: Square, name: str, strength: int, seed: int = 0) -> Square:
-    """Return the square (S, S, 3) uint8 with this corruption.
+    """Return a network's input (S, S, 3) uint8 with this corruption.
 
     The noise depends on the pixels and the seed alone: it is the same at every strength and at any
     position in a dataset. Raises UnknownName, or SpecError for a strength that is not 1 to 5.

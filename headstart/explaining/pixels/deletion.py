@@ -1,7 +1,7 @@
 """Deletion curves: how the score of a class falls as a map's most important pixels are hidden.
 
 Petsiuk, Das, Saenko 2018, RISE, section 4.3 ('deletion'). Hidden pixels show a strong blur of the
-square, not the grey of the paper: the edges of grey holes would move a score by themselves.
+input square, not the paper's grey: the edges of grey holes would change a score.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def deletion(
     drawn: int = DRAWN,
     seed: int = 0,
 ) -> Deletion:
-    """Return the curves of one square (S, S, 3) and its map; drawn: how many random orders."""
+    """Return the curves of an input (S, S, 3) and its map; drawn: how many random orders."""
     side, places = len(square), min(len(found.values), len(square) // 4)
     orders = [found.over(side), _from_centre(side), *_random(side, places, drawn, seed)]
     told = np.stack([curve(probed, square, order, found.number, steps) for order in orders])
@@ -96,14 +96,14 @@ def _from_centre(side: int) -> Order:
 
 
 def _random(side: int, places: int, drawn: int, seed: int) -> list[Order]:
-    """Return noise maps of places x places, smoothed as an attribution map is."""
+    """Return noise maps with `places` values per side, enlarged like an attribution map."""
     rng = np.random.default_rng(seed)
     maps = rng.random((drawn, places, places), dtype=np.float32)
     return [Attribution(values, 0, "places", "").over(side) for values in maps]
 
 
 def _blurred(square: NDArray[np.uint8]) -> NDArray[np.uint8]:  # (S, S, 3)
-    """Return the square blurred until nothing can be made out."""
+    """Return the square, blurred so much that no object can be recognised."""
     from PIL import Image, ImageFilter
 
     blur = ImageFilter.GaussianBlur(len(square) / BLUR)

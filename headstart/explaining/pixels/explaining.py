@@ -31,8 +31,8 @@ Pictures = Mapping[str, Path | CheckedFile]  # of the rows of a run, by id
 class Effort:
     """How much work explaining a run takes.
 
-    mistakes, right: how many pictures of each, at most. method, layers: how maps are made, and from
-    how many layers. steps, drawn: of a deletion curve, and the random orders beside it.
+    mistakes, right: how many mistakes and right answers, at most. method, layers: how maps are
+    made, and from how many layers. steps, drawn: steps and random orders of deletion curves.
     """
 
     mistakes: int = 6
@@ -144,8 +144,8 @@ def rows_to_explain(run: Path, pictures: Pictures, effort: Effort = FULL) -> lis
 
 
 def telling(test: Predictions, mistakes: int, right: int) -> list[int]:
-    """Return the rows of the most confident mistakes, then of the most confident right answers,
-    one class after the other in turn."""
+    """Return the rows of the most confident mistakes, then of right answers: the most confident one
+    of each class, then the second of each class, and so on."""
     sure = test.scores.max(axis=1) if test.scores.shape[1] else np.zeros(len(test))
     order = np.argsort(-sure, kind="stable")
     wrong = [int(row) for row in order if test.known[row] and not test.correct[row]]

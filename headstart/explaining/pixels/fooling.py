@@ -30,8 +30,8 @@ class Fooling:
     """The result of attacking one picture.
 
     picture: the original, (H, W, 3). file: PNG of the changed picture. before, after: predictions
-    for the original and for the file as read back. target: number of the class aimed at, None for
-    any other than before. path: of the original, if it was a file.
+    for the original and for the file as read back. target: number of the wanted class, None for any
+    class but that of `before`. path: of the original, if it was a file.
     """
 
     picture: Pixels
@@ -55,7 +55,7 @@ class Fooling:
 
     @cached_property
     def difference(self) -> Pixels:
-        """The absolute change of each value, in levels of 255."""
+        """The absolute change of each value, in steps of 1/255."""
         return np.where(
             self.changed > self.picture, self.changed - self.picture, self.picture - self.changed
         )
@@ -81,7 +81,7 @@ class Fooling:
 
     @property
     def levels(self) -> int:
-        """The largest change of a value, in levels of 255."""
+        """The largest change of a value, in steps of 1/255."""
         return int(self.difference.max())
 
     @property

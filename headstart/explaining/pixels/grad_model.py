@@ -21,7 +21,7 @@ from headstart.training.network import head_module
 
 DOES = "Looking inside a network takes"  # start of the message about other inputs
 HEADS = (LinearHead.kind, MlpHead.kind)
-Squares = NDArray[np.uint8]  # (N, S, S, 3)
+Squares = NDArray[np.uint8]  # (N, S, S, 3): inputs of the network
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class GradModel:
 
 
 def grad_model_of(model: Model, does: str = DOES) -> GradModel:
-    """Return a trained model with gradients; does: the start of the message about other inputs.
+    """Return a trained model with gradients; does: start of the message if inputs are no pictures.
 
     Raises SpecError for a head that has no gradients, MissingPackage without the training extra.
     """
@@ -118,7 +118,7 @@ def log_odds(logits: Tensor, numbers: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
 
 
 def featureless(pixels: Tensor) -> Tensor:  # (N, S, S, 3) -> the same
-    """Fill each square with its median colour; its mean would contain what stands out."""
+    """Fill each square with its median colour; an object would change the mean colour more."""
     colours = pixels.flatten(1, 2).median(dim=1).values
     return colours[:, None, None].expand_as(pixels).contiguous()
 

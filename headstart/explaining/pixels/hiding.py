@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from headstart.explaining.pixels.grad_model import Squares, featureless, log_odds
 from headstart.explaining.pixels.probed_model import ProbedModel
 
-SPOTS = 7  # a side
+SPOTS = 7  # per side
 
 
 def hiding(
     probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
 ) -> NDArray[np.float32]:  # (N, S, S, 3), (N,) -> (N, SPOTS, SPOTS)
     """Return the mean of how far the log odds of each square's class fall where a spot is hidden
-    (Zeiler, Fergus 2014, section 4.2) and how far they rise where it alone is shown.
+    (Zeiler, Fergus 2014, section 4.2) and how far they rise where only the spot is shown.
 
-    These are the two ends of a Shapley value, a spot added last and added first. Either alone
-    fails: hiding one of several redundant spots loses nothing, and showing one of several spots
-    that only count together gains nothing. Spots have soft edges, since a hard edge is a new shape.
+    These are two terms of a Shapley value: the spot added last, and added first. Each alone fails:
+    hiding one of several redundant spots loses nothing, and showing one of several spots that only
+    count together gains nothing. Spots have soft edges, since a hard edge adds a shape.
     """
     added = np.empty((len(squares), SPOTS, SPOTS), np.float32)
     spots = _spots(squares.shape[1])
@@ -44,7 +44,7 @@ def _hidden_and_shown(
 
 
 def _spots(side: int) -> NDArray[np.float32]:  # -> (SPOTS * SPOTS, side, side, 1)
-    """Return Gaussian bells of height 1 on a grid, row by row; their spacing is their sigma."""
+    """Return Gaussian masks of height 1 on a grid, row by row; their distance is their sigma."""
     middles = (np.arange(SPOTS, dtype=np.float32) + 0.5) * side / SPOTS
     away = np.arange(side, dtype=np.float32)[None] + 0.5 - middles[:, None]
     bell = np.exp(-0.5 * (away * SPOTS / side) ** 2)

@@ -29,7 +29,7 @@ from headstart.modalities.images.encoding import png
 from headstart.modalities.images.film import write_picture
 from headstart.modalities.images.inputs import ImageInput
 
-LOOKS = 64  # times that the picture itself is scored on the way; each is a frame of the film
+LOOKS = 64  # times that the picture itself is scored during the ascent; each is a frame of the film
 NOISE = 0.1  # standard deviation of the first picture, in log odds about mid-grey: 6 of 255 levels
 LEVEL = 4 / 255  # a level of a pixel, in log odds about mid-grey
 SLOWEST = 0.02  # share of lr at the last step

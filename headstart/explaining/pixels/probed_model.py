@@ -1,4 +1,4 @@
-"""A GradModel with its probes: the layers whose activations lie at their places in the picture."""
+"""A GradModel with its probes: layers whose activations match positions in the picture."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from headstart.explaining.pixels.forward import Forward
 from headstart.explaining.pixels.grad_model import GradModel
 from headstart.explaining.pixels.probing import Probe, probes
 
-FINEST = 32  # places a side; layers with finer grids find edges, not things
+FINEST = 32  # values per side; layers with finer grids detect edges, not objects
 DEPTH = 3  # layers, each with a finer grid than the one before
-STILL = 1e-6  # share of the largest gradient; a layer whose places all have less decides nothing
+STILL = 1e-6  # share of the largest gradient; a grid with smaller ones has no effect on the logits
 SPOT, DRAWN = 4, 16  # the square's side over a spot's, and how many spots are tried
 
 
@@ -22,9 +22,9 @@ SPOT, DRAWN = 4, 16  # the square's side over a spot's, and how many spots are t
 class ProbedModel:
     """A GradModel and its probes, the last layer first; no probes if the network can't be traced.
 
-    mixed: whether later layers decide too, at places that each depend on all of the picture; the
-    probed places may then depend on it in part. tokens: where the probe is at the tokens that enter
-    a transformer, the probe of its last layer.
+    mixed: whether a later layer affects the logits although each of its values depends on the whole
+    picture; values at the probes may then partly do so too. tokens: if the probe is at the input
+    tokens of a transformer, the probe of its last layer.
     """
 
     model: GradModel
@@ -39,14 +39,14 @@ class ProbedModel:
 
 
 def probed_model_of(model: GradModel) -> ProbedModel:
-    """Choose the probes: the last layer whose places affect the logits and match the picture, then
-    the last layer of each finer grid below it, up to DEPTH layers.
+    """Choose the probes: the last layer whose grid affects the logits and matches the picture, then
+    the last layer of each finer grid before it, up to DEPTH layers.
 
-    Not every layer is suitable: if receptive fields cover a small picture, each place depends on
-    all of it; if a transformer's head reads only the class token, no place after the last attention
-    affects the logits. Attention may also move information from any token to any other (Darcet et
-    al. 2024, section 2: background tokens store global information). So a transformer of a single
-    grid is probed at the tokens that enter.
+    Not every layer is suitable: if receptive fields cover a small picture, each value depends on
+    all of it; if a transformer's head reads only the class token, no patch token after the last
+    attention affects the logits. Attention may also move information from any token to any other
+    (Darcet et al. 2024, section 2: background tokens store global information). So a transformer
+    with a single grid size is probed at its input tokens.
     """
     found, entrance, mixed = list[Probe](), list[Probe](), False
     for probe in probes(model.backbone):
@@ -56,7 +56,7 @@ def probed_model_of(model: GradModel) -> ProbedModel:
                     found.append(probe)
                 else:
                     mixed = True
-        elif found[-1].side < probe.side <= FINEST:  # an earlier layer is in place too
+        elif found[-1].side < probe.side <= FINEST:  # earlier layers match the picture too
             found.append(probe)
         elif found[-1].side == probe.side:
             entrance = [probe]
@@ -86,7 +86,7 @@ def slope_of(told: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _decides(model: GradModel, probe: Probe) -> bool:
-    """Whether the logits have a gradient at the places of a probe."""
+    """Return whether the logits have a gradient with respect to the grid of a probe."""
     side = model.input.size
     drawn = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(0)) * 255
     crossed = crossed_at(model, probe, drawn)
@@ -95,8 +95,8 @@ def _decides(model: GradModel, probe: Probe) -> bool:
 
 
 def _in_place(model: GradModel, probe: Probe) -> bool:
-    """Whether activations change where the picture does: for most coloured spots, the centre of the
-    change at the probe must lie on the spot."""
+    """Return whether activations change where the picture changes: for most coloured spots, the
+    centre of the change at the probe must lie on the spot."""
     side, rng = model.input.size, torch.Generator().manual_seed(0)
     spot, shape = side // SPOT, (side, side)
     clouds = torch.rand(DRAWN, 3, 8, 8, generator=rng) * 255

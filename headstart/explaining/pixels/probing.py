@@ -1,4 +1,4 @@
-"""Probes of a network: the layers whose activations are a grid of places."""
+"""Probes of a network: the layers whose activations form a grid over the picture."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.entry import blank_for_network
 from headstart.backbones.tracing import after, as_module, crossings, traced, until
 
-LEAST = 4  # places a side; fewer are too coarse
-PREFIX = 8  # tokens, at most, before those of places: the class token, registers
+LEAST = 4  # values per side of the grid; fewer are too coarse
+PREFIX = 8  # tokens, at most, before the patch tokens: the class token, registers
 Layout = Literal["channels first", "channels last", "tokens"]
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A network cut in two at a single tensor whose values form a grid of places.
+    """A network cut in two at a single tensor whose values form a grid over the picture.
 
-    node: the node of the module's graph after which it is cut. side: places per side. prefix:
-    number of tokens before the tokens of places.
+    node: the node of the module's graph after which it is cut. side: grid positions per side.
+    prefix: number of tokens before the patch tokens.
     """
 
     module: nn.Module
@@ -48,7 +48,7 @@ class Probe:
         return as_module(self.module, after(self.graph, self.node))
 
     def grid(self, values: Tensor) -> Tensor:
-        """Arrange a tensor of the activations' shape by places: (N, side, side, C)."""
+        """Arrange a tensor of the activations' shape as a grid: (N, side, side, C)."""
         if self.layout == "channels first":
             return values.permute(0, 2, 3, 1)
         if self.layout == "tokens":
@@ -59,7 +59,7 @@ class Probe:
 def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
     """Yield the probes of a network, the last layer first; none if it can't be traced.
 
-    Swin and its like have channels last, transformers one token per patch; shapes decide which.
+    The layout is guessed from the shape: Swin has channels last, most transformers patch tokens.
     """
     graph = traced(backbone.module)
     if graph is None:
@@ -73,7 +73,7 @@ def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
 
 
 def _prefix(module: nn.Module) -> int | None:
-    """Return timm's number of tokens before the tokens of places; None if it gives no number."""
+    """Return how many tokens precede the patch tokens by timm's attribute; None without one."""
     told = getattr(module, "num_prefix_tokens", None)
     return told if isinstance(told, int) else None
 

@@ -90,8 +90,8 @@ def _check(model: GradModel, squares: Squares, labels: Labels) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """Training rows. rows: (M, D) of length 1. labels: (M,) numbers of the model's classes, -1 for
-    a class that it lacks."""
+    """Training rows. rows: (M, D), of norm 1. labels: (M,) numbers of the model's classes, -1 for a
+    class that it lacks."""
 
     rows: NDArray[np.float32]
     labels: Labels
@@ -148,10 +148,10 @@ def _attacks(
     plan: RobustnessPlan,
     listener: Listener,
 ) -> Iterator[tuple[int, Squares, NDArray[np.bool_]]]:
-    """Yield for each epsilon, in levels, the attacked pictures and which are still right.
+    """Yield for each epsilon, in levels, the attacked pictures and which are still correct.
 
-    Only pictures that are still right are attacked further: first in a few steps, which is enough
-    for most, then in all.
+    Only pictures that are still classified correctly are attacked: first with FEW steps, which is
+    enough for most, then with all steps.
     """
     truth, changed = torch.from_numpy(labels), squares.copy()
     began = time.perf_counter()
@@ -176,7 +176,7 @@ def _attacks(
 def _worst(
     model: GradModel, squares: Squares, truth: Tensor, attack: Attack, stream: int
 ) -> Tensor:
-    """Return the attacked squares, uint8: within reach, where another class leads most."""
+    """Return the attacked squares, uint8: within epsilon, those where another class leads most."""
     return perturb(
         lambda pixels: -lead(model.logits(pixels), truth), torch.from_numpy(squares), attack, stream
     ).to(torch.uint8)

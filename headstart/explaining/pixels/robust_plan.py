@@ -47,7 +47,7 @@ class RobustnessPlan:
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """The epsilons in levels of 255, ascending, each once, with 0."""
+        """The epsilons in steps of 1/255, ascending, without repeats, and 0."""
         return tuple(sorted({0, *(round(e * LEVELS) for e in self.epsilons)}))
 
     @property

@@ -32,7 +32,7 @@ class NeighbourCount(Record):
 
 @dataclass(frozen=True)
 class UnderAttack(Record):
-    """levels: epsilon in levels of 255. neighbours: None without training rows."""
+    """levels: epsilon in steps of 1/255. neighbours: None without training rows."""
 
     levels: int
     accuracy: Estimate

@@ -1,7 +1,7 @@
 """Preprocessing with gradients: from a whole picture to the network's input square.
 
-The forward pass calls `ImageInput`, so the squares are the same to the bit. `ImageInput` resizes
-one axis after the other, rounding and clipping each time; the backward pass goes through the resize
+The forward pass calls `ImageInput`, so the squares are bitwise the same. `ImageInput` resizes one
+axis after the other, rounding and clipping each time; the backward pass goes through the resize
 weights as if nothing were rounded or clipped (Bengio et al. 2013, "straight through").
 """
 
@@ -22,18 +22,18 @@ from headstart.modalities.images.inputs import LONGEST, ImageInput
 MOST = 32_768  # pixels of a side: 64 million in a picture no longer than 16 times its width
 BLOCK = 512  # rows of the identity matrix that are resized at once
 
-Weights = NDArray[np.float32]  # (S, side): weight of each line of the picture in each of the square
+Weights = NDArray[np.float32]  # (S, side): weight of each picture row in each row of the square
 
 
 @dataclass(frozen=True, eq=False)
 class Squaring:
-    """The map from changes of one picture to its square.
+    """The function from changes of one picture to the network's input square.
 
     In a picture much larger than the square, blocks of `block` x `block` pixels change together,
     about as many as the resize averages, so that the work does not grow with the picture.
 
-    down, across: weights (S, h) of its rows of blocks and (S, w) of its columns. rows, columns:
-    the pixels that reach the square; the others can't change the prediction.
+    down, across: resize weights (S, h) of rows of blocks and (S, w) of columns. rows, columns: the
+    pixels that affect the square; the others can't change the prediction.
     """
 
     preprocess: ImageInput
@@ -46,7 +46,7 @@ class Squaring:
 
     @cached_property
     def seen(self) -> Pixels:  # (h, w, 3)
-        """The mean of each block that reaches the square."""
+        """The mean of each block that affects the square."""
         part = self.picture[np.ix_(self.rows, self.columns)]
         sums = _by_blocks(_by_blocks(part, self.block, 0), self.block, 1)
         counts = np.ones((len(self.rows), 1)), np.ones((1, len(self.columns)))
@@ -54,7 +54,7 @@ class Squaring:
         return np.rint(sums / (tall * wide)[..., None]).astype(np.uint8)
 
     def whole(self, seen: Pixels) -> Pixels:  # (h, w, 3) -> (H, W, 3)
-        """Return the picture with these block means: each pixel changes as its block does."""
+        """Return the picture with these block means: each pixel changes as much as its block."""
         change = seen.astype(np.int16) - self.seen
         change = change.repeat(self.block, 0)[: len(self.rows)]
         change = change.repeat(self.block, 1)[:, : len(self.columns)]
@@ -70,8 +70,8 @@ class Squaring:
 
 
 def squaring(preprocess: ImageInput, picture: Pixels, largest: int = MOST) -> Squaring:
-    """Return the Squaring of a picture; largest: of a block's side, pixels. Raises DataError if
-    more than MOST pixels of a side are resized."""
+    """Return the Squaring of a picture; largest: limit of a block's side, pixels. Raises DataError
+    if more than MOST pixels of a side are resized."""
     both = weights(preprocess, picture.shape[:2])
     rows, columns = (np.flatnonzero(w.any(axis=0)) for w in both)
     block = max(1, min(largest, len(rows) // preprocess.size, len(columns) // preprocess.size))
@@ -116,8 +116,8 @@ class _Squared(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Way:
-    """One axis: `length` pixels from `start` become `resized`; pixel n of the square shows pixel
-    n + shift of them, or padding."""
+    """One axis: `length` pixels from `start` are resized to `resized`; pixel n of the square is
+    pixel n + shift of the result, or padding."""
 
     start: int
     length: int
@@ -127,7 +127,7 @@ class _Way:
 
 
 def _way(preprocess: ImageInput, side: int, other: int) -> _Way:
-    """Return how `ImageInput` crops and resizes one side of a picture, given the other."""
+    """Return how `ImageInput` crops and resizes one side of a picture; other: its other side."""
     size = preprocess.size
     if preprocess.fit == "squash":
         return _Way(0, side, side, size, 0)

@@ -281,8 +281,8 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 def _hush_pillow() -> None:
     """Turn Pillow's bomb warnings into errors, and silence its warnings about odd metadata.
 
-    The filters belong to the process, and changing them is not thread-safe. So they are changed
-    only if ours are missing: the first time, and after a `catch_warnings` has restored them.
+    All threads share the warning filters, and changing them is not thread-safe. So the two filters
+    are added only if missing: at first, and after `catch_warnings` has removed them.
     """
     if _BOMBS not in warnings.filters:
         warnings.filterwarnings("ignore", module="PIL", category=UserWarning)

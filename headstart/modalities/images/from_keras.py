@@ -258,8 +258,8 @@ def _pretrained(keras: Any, name: str, size: int) -> Any:
 
 
 def _read(model: Any, weights: Weights, name: str) -> None:
-    """Load Keras' weights file; raises SourceError for another file, Mismatch for another network's
-    weights."""
+    """Load Keras' weights file; raises SourceError for a file of another kind, Mismatch for weights
+    of another network."""
     path = str(weights.file)
     try:
         _check_one_file(path)
@@ -361,7 +361,7 @@ def block_names(layers: tuple[str, ...]) -> list[str]:
 
 
 def _filled(named: list[str], block: str) -> list[str]:
-    """Replace each empty name by the one before; block: before the first."""
+    """Replace each empty name by the name before it; block: the name before the first."""
     return list(accumulate(named, lambda before, name: name or before, initial=block))[1:]
 
 

@@ -40,7 +40,7 @@ def build(card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
 
 
 def listing() -> Iterator[Listing]:
-    """Yield the networks for which timm has pretrained weights."""
+    """Yield a listing entry for each network that has pretrained weights in timm."""
     for id in timm.list_pretrained():
         config = timm.get_pretrained_cfg(id)
         where, licence = "Hugging Face Hub, or --weights FILE", config.license or "unknown"

@@ -1,8 +1,8 @@
 """Find near-duplicates: hashes give candidate pairs, registered thumbnails confirm them.
 
 Hashes alone give too many pairs where all pictures look alike (solar cells, X-rays, scanned forms).
-So one thumbnail is registered to the other before the two are compared, and among crowded pictures
-a pair must also be much nearer than the neighbours there. Features can only veto a pair
+So one thumbnail is registered to the other before the two are compared, and where many pictures are
+alike, a pair must also be clearly nearer than other pictures are. Features can only veto a pair
 (`grouping.confirmed`). The defaults were chosen with bench/duplicates.py.
 """
 
@@ -28,8 +28,8 @@ MAX_DISTANCE = 6  # bits in which the hashes of a pair may differ
 MARGIN = 3  # pixels at the edges of a thumbnail that are ignored: cropping changes them
 TRIMMED = 0.12  # share of a thumbnail's blocks, the worst, that is ignored: maybe a watermark
 FLOOR = 0.9  # correlation of registered thumbnails below which two pictures differ
-SURE = 0.998  # correlation from which two pictures are the same, crowded or not
-APART = 1.25  # between the two, rows outside a group must be this many times as far as inside
+SURE = 0.998  # correlation from which two pictures are the same, whatever the others
+APART = 1.25  # below SURE, rows outside a group must be this many times as far as inside
 MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
 
 Floats = NDArray[np.float32]
@@ -47,8 +47,8 @@ def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> NDArray[np.int8]:
     """Return difference hashes, (N, 64) of -1 and 1: whether each of 8x8 cells is brighter than its
     left neighbour (N. Krawetz, "Kind of Like That", 2013).
 
-    thumbs: (N, SIDE, SIDE). crop: share of each side that is cut off before. A local mark changes
-    few bits of these hashes, but all bits of hashes of a cosine transform.
+    thumbs: (N, SIDE, SIDE). crop: share of each side that is cut off before. A local watermark
+    changes few bits of these hashes, but all bits of hashes of a cosine transform.
     """
     rows, columns = _cells(8, crop), _cells(9, crop).T
     out = np.empty((len(thumbs), BITS), np.int8)
@@ -60,7 +60,7 @@ def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> NDArray[np.int8]:
 
 
 def near_duplicates(thumbs: NDArray[np.uint8], *, threads: int = 1) -> tuple[Pair, ...]:
-    """Return pairs of rows that show the same picture: rescaled, recompressed, cropped, marked, ….
+    """Return pairs of rows that show the same picture: rescaled, recompressed, cropped, ….
 
     thumbs: (N, SIDE, SIDE). All hashes are compared, block by block, so memory does not grow with
     N². If there are so many candidates that registering all would take hours, only the nearest are
@@ -102,7 +102,7 @@ def _contrast(thumbs: NDArray[np.uint8]) -> Floats:
 
 
 def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
-    """Return pairs (2, P) that hashes missed in groups of up to `most` rows: different edits."""
+    """Return pairs (2, P) within groups of up to `most` rows that are not in `pairs` yet."""
     known = {(p.a, p.b) for p in pairs}
     small = (group for group in groups(sorted(known)) if 2 < len(group) <= most)
     missed = [ab for group in small for ab in combinations(group, 2) if ab not in known]
@@ -110,11 +110,11 @@ def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
 
 
 def outstanding(pairs: Sequence[Pair], rows: int) -> tuple[Pair, ...]:
-    """Return the pairs that are SURE or in a group that stands apart; rows: size of the data set.
+    """Return the pairs that are SURE or in an isolated group; rows: size of the data set.
 
     Where all pictures look alike, no fixed likeness separates copies from similar pictures. So rows
-    are joined in order of distance, 1 - likeness, and a group is kept if the nearest row outside is
-    at least APART times as far as the two most distant rows inside.
+    are joined in order of distance, 1 - likeness, and a group is isolated if the nearest row
+    outside is at least APART times as far as the two most distant rows inside.
     """
     room, crowded = _room(pairs, rows)
     apart = _groups_apart(pairs, room, widen=not crowded)
@@ -123,11 +123,11 @@ def outstanding(pairs: Sequence[Pair], rows: int) -> tuple[Pair, ...]:
 
 
 def _room(pairs: Sequence[Pair], rows: int) -> tuple[float, bool]:
-    """Return the largest distance assumed of a row's next neighbour, and whether pictures crowd.
+    """Return the distance of a neighbour that every row is assumed to have; whether rows are dense.
 
-    They crowd if most pairs, and at least a tenth of the number of rows, are not in groups tight
-    enough to be copies. Hashes then miss neighbours, so every row is assumed to have one at the
-    median distance; otherwise a row without a known neighbour has none nearer than 1 - FLOOR.
+    Rows are dense if most pairs, and at least rows / 10 of them, are in no `_tight` group. Hashes
+    then miss neighbours, so the distance is the median distance of the nearest known neighbours;
+    otherwise it is 1 - FLOOR, since all nearer ones are known.
     """
     loose = len(pairs) - sum(map(len, _tight(pairs)))
     if 2 * loose <= len(pairs) or 10 * loose < rows:
@@ -140,7 +140,7 @@ def _room(pairs: Sequence[Pair], rows: int) -> tuple[float, bool]:
 
 
 def _tight(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Return the pairs of each connected group whose rows are all paired, as closely as copies."""
+    """Return pairs of each group whose rows are all within (1 - FLOOR) / APART of each other."""
     connected = groups([(p.a, p.b) for p in pairs])
     group_of = {row: n for n, group in enumerate(connected) for row in group}
     links = defaultdict[int, list[Pair]](list)
@@ -156,7 +156,7 @@ def _tight(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 @dataclass(eq=False)
 class _Group:
-    """Rows joined so far. width: the largest distance of two; infinite if it can't stand apart."""
+    """Rows joined so far. width: the largest distance of two; infinite if it can't be isolated."""
 
     rows: list[int]
     width: float = 0.0
@@ -172,17 +172,17 @@ class _Group:
 
 
 def _groups_apart(pairs: Sequence[Pair], room: float, *, widen: bool) -> dict[int, int]:
-    """Return, by row, a number of the widest group that the row is in and that stands apart.
+    """Return, by row, a number for the widest isolated group that contains the row.
 
-    Groups grow from the nearest pair on. room: largest distance assumed of the next neighbour.
-    widen: a group may contain a smaller one that stands apart.
+    Pairs are joined to groups, the nearest first. room: distance of a neighbour that each row is
+    assumed to have. widen: whether a group may contain a smaller isolated group.
     """
     distance = {(p.a, p.b): 1 - p.likeness for p in pairs}
     group = {row: _Group([row]) for p in pairs for row in (p.a, p.b)}
     apart = dict[int, int]()
 
     def settle(grown: _Group, nearest: float) -> None:
-        """Note the group if it stands apart; nearest: distance of the nearest row outside."""
+        """Record the group if it is isolated; nearest: distance of the nearest row outside."""
         if len(grown.rows) > 1 and min(nearest, room) >= APART * grown.width:
             if widen or apart.keys().isdisjoint(grown.rows):
                 apart.update(dict.fromkeys(grown.rows, grown.rows[0]))
@@ -210,9 +210,9 @@ class _Batch:
 
 @dataclass(frozen=True, eq=False)
 class Hashes:
-    """Hashes of whole pictures and of their insides, (N, 64) of -1 and 1 each.
+    """Hashes of whole pictures and of pictures without a margin of CROP, (N, 64) of -1 and 1 each.
 
-    The distance of a pair is the smallest of whole to whole and each whole to the other's inside.
+    A pair's distance is the smallest of three: whole to whole, and each whole to the other cropped.
     """
 
     whole: Floats
@@ -260,7 +260,7 @@ class Hashes:
 def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floats:
     """Return the correlations of P pairs of thumbnails, each `a` registered to its `b`: (P,).
 
-    scale: start of the registration. Pairs that differ clearly at half the size stop there.
+    scale: initial scale. Pairs that differ clearly at half the size are not tried at full size.
     """
     smooth = _gauss(SIDE, 1.0)
     x, y = (smooth @ t.astype(np.float32) @ smooth.T for t in (a, b))

@@ -1,4 +1,4 @@
-"""Paint an attribution map over its square. No PyTorch."""
+"""Paint an attribution map over the network's input. No PyTorch."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ MOST = 0.995  # quantile of the map's magnitudes that is painted at full strengt
 
 
 def painted(square: NDArray[np.uint8], values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Paint a map over its square (S, S, 3), turned grey and paler.
+    """Paint a map over the network's input (S, S, 3), which is made grey and paler.
 
     values: (S, S), above 0 for the class, below 0 against it.
     """

@@ -40,11 +40,11 @@ def wrap(
     """Make a backbone of a torch.nn.Module, (N, 3, size, size) -> (N, D), or of a Keras model.
 
     size: side of the module's input square, pixels. mean, std: of each channel, or of all, on the
-    scale 0..1. A Keras model has its own size, and takes 0..255 unless mean and std are given or it
-    is one of keras.applications. blocks: names or globs of the parts that are thawed together; by
-    default they are found among the children. name: by default the class name. A last nn.Linear
-    called fc, classifier, head or heads, or the last Dense of a Keras model, is left out for the
-    new head. An output (N, C, h, w) is averaged over h and w. The module is copied.
+    scale 0..1. A Keras model defines its input size, and takes values 0..255 unless mean and std
+    are given or it is one of keras.applications. blocks: names or globs of the modules that form
+    one block each; by default found among the children. name: by default the class name. A last
+    nn.Linear called fc, classifier, head or heads, or the last Dense of a Keras model, is left out
+    for the new head. An output (N, C, h, w) is averaged over h and w. The module is copied.
 
     Raises SpecError, UnknownName or Mismatch for a module that can't be a backbone.
 
