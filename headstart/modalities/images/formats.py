@@ -7,6 +7,7 @@ formats that people keep among pictures.
 import codecs
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 READ = {  # name and pattern of the first bytes; of a BMP see `readable`
@@ -229,12 +230,19 @@ def readable(head: bytes) -> str:
 def described(head: bytes) -> str:
     """Return the format of a file not read, with its article, by its first HEAD_BYTES; or ""."""
     text = _is_text(head)
-    for known in _FORMATS:
-        if re.match(known.start, head, re.DOTALL) and (known.text or not text):
-            return _brand(head, known.what)
+    if (start := _starts(text).match(head)) and start.lastgroup:
+        return _brand(head, _FORMATS[int(start.lastgroup.removeprefix("format"))].what)
     words = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     found = (what for start, what in _TEXTS.items() if re.match(start, words, re.DOTALL))
     return next(found, "a text file" if text else "")
+
+
+@cache
+def _starts(text: bool) -> re.Pattern[bytes]:
+    """Return one pattern for all formats, or for those of text; group formatN is _FORMATS[N]."""
+    wanted = ((n, known) for n, known in enumerate(_FORMATS) if known.text or not text)
+    groups = (b"(?P<format%d>%s)" % (n, known.start) for n, known in wanted)
+    return re.compile(b"|".join(groups), re.DOTALL)
 
 
 def _brand(head: bytes, what: str) -> str:
