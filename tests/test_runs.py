@@ -562,6 +562,7 @@ def test_no_crash_after_the_model_is_saved_loses_the_run(
         "import os, signal, sys\nimport headstart as hs, headstart.runs.run\n"
         f"headstart.runs.run.{part} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from pathlib import Path\n"
+        "from headstart.specs import Job\n"
         "job = Job(backbone='tiny:32', strategy='extract', store=hs.Store(Path(sys.argv[3])))\n"
         "hs.train(hs.read(Path(sys.argv[1])), Path(sys.argv[2]), job)\n"
     )
