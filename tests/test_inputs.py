@@ -155,7 +155,7 @@ def test_a_command_for_pictures_says_so_of_another_input(
 ) -> None:
     backbone = hs.load_backbone("tiny:8")
     rows = replace(backbone, card=replace(backbone.card, input=Rows()))
-    monkeypatch.setattr(hs, "load_backbone", lambda *_, **__: rows, raising=False)
+    monkeypatch.setattr("headstart.modalities.sources.load_backbone", lambda *_, **__: rows)
     (tmp_path / "1.row").write_text("1,2,3,4")
     name = command.split()[0]
     named = [str(tmp_path / "1.row")] if name != "ideal" else ["--class", "a"]
