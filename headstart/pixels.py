@@ -591,13 +591,12 @@ class RobustnessTest:
     def _labels(self) -> NDArray[np.int64]:
         """Return labels in the model's numbering; raises Mismatch for an unknown class."""
         data, classes = self.squares.data, self.grad_model.classes
-        place = {name: number for number, name in enumerate(classes)}
-        if strange := [name for name, n in data.counts.items() if n and name not in place]:
+        if strange := [name for name, n in data.counts.items() if n and name not in classes]:
             raise Mismatch(
                 f"The run's classes are {', '.join(classes)}; its test pictures are now labelled "
                 f"{strange[0]!r}. Is it the right --data?"
             )
-        return np.array([place.get(name, -1) for name in data.classes], np.int64)[data.y]
+        return self.grad_model.renumbered(data.classes, data.y)
 
 
 def found_files(files: AnyFiles, listener: Listener) -> Dataset:

@@ -3,6 +3,8 @@ occlusion. bench/explain.py compares the methods by their deletion curves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,15 @@ from torch import Tensor, nn
 from headstart.base.errors import MissingPackage
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.deletion import area_under, curve
-from headstart.explaining.pixels.grad_model import GradModel, Squares, featureless, log_odds
+from headstart.explaining.pixels.grad_model import Squares, featureless, log_odds
 from headstart.explaining.pixels.hiding import hiding
 from headstart.explaining.pixels.method import METHODS, PIXELS, Method
-from headstart.explaining.pixels.probed_model import ProbedModel, crossed_at, said_from, slope_of
+from headstart.explaining.pixels.probed_model import (
+    ProbedModel,
+    activations_at,
+    logits_from,
+    slope_of,
+)
 from headstart.explaining.pixels.probing import Probe
 from headstart.heads.head import check_word
 
@@ -43,115 +50,112 @@ def attribute(
     pixels: integrated gradients of the pixels; used too where the network can't be traced.
     """
     check_word("method", method, METHODS)
-    told: Callable[[ProbedModel, Squares, NDArray[np.int64]], list[Attribution]] = {
-        "best": _best,
-        "places": lambda *asked: list(_by_depth(*asked))[-1],
-        "hiding": _by_hiding,
-        "gradcam": _by_gradcam,
-        PIXELS: _by_pixels,
-    }[method]
-    found = list[Attribution]()
+    maps = list[Attribution]()
     for first in range(0, len(squares), AT_ONCE):
         part = slice(first, first + AT_ONCE)
-        found += told(probed, squares[part], numbers[part])
-    return found
-
-
-def _best(probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]) -> list[Attribution]:
-    asked = probed, squares, numbers
-    depths = list(_by_depth(*asked))
-    smooth, hidden = [found.smoothed(BROAD) for found in depths[-1]], _by_hiding(*asked)
-    unsure = probed.mixed or not probed.probes
-    ways = [hidden, *depths, smooth] if unsure else [*depths, smooth, hidden]
-    each = zip(squares, zip(*ways, strict=True), strict=True)
-    return [picked(probed, square, maps) for square, maps in each]
+        maps += WAYS[method](_Batch(probed, squares[part], numbers[part]))
+    return maps
 
 
 def picked(
     probed: ProbedModel, square: NDArray[np.uint8], maps: Sequence[Attribution]
 ) -> Attribution:
     """Return the map with the smallest deletion area; a later map must be clearly smaller."""
-    best, area = maps[0], _area(probed, square, maps[0])
-    for found in maps[1:]:
-        if (own := _area(probed, square, found)) < CLEARLY * area:
-            best, area = found, own
+    best, smallest = maps[0], np.inf
+    for map in maps:
+        scores = curve(probed, square, map.over(len(square)), map.number)
+        if (area := area_under(scores)) < CLEARLY * smallest:
+            best, smallest = map, area
     return best
 
 
-def _area(probed: ProbedModel, square: NDArray[np.uint8], found: Attribution) -> float:
-    return area_under(curve(probed, square, found.over(len(square)), found.number))
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Squares (N, S, S, 3), and the number of the class of each to explain, (N,)."""
 
+    probed: ProbedModel
+    squares: Squares
+    numbers: NDArray[np.int64]
 
-def _by_depth(
-    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
-) -> Iterator[list[Attribution]]:
-    """Yield `places` maps of the last layer, of the last two, …; `pixels` maps without probes."""
-    if not probed.probes:
-        yield _by_pixels(probed, squares, numbers)
-    added, names = list[Tensor](), list[str]()
-    pixels, of = _tensors(squares, numbers)
-    for probe in probed.probes:
-        added.append(_at(probed.model, probe, pixels, of))
-        names.append(probe.name)
-        mean = torch.stack([_spread(values, probe.side) for values in added]).mean(dim=0)
-        yield _told(mean, numbers, "places", " and ".join(names))
+    @cached_property
+    def pixels(self) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.squares)).float()
 
+    @cached_property
+    def classes(self) -> Tensor:
+        return torch.from_numpy(self.numbers)
 
-def _by_hiding(
-    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
-) -> list[Attribution]:
-    lost = torch.from_numpy(hiding(probed, squares, numbers))
-    return _told(lost, numbers, "hiding", PIXELS)
+    def best(self) -> list[Attribution]:
+        depths, hidden = list(self.by_depth()), self.by_hiding()
+        smooth = [map.smoothed(BROAD) for map in depths[-1]]
+        unsure = self.probed.mixed or not self.probed.probes
+        ways = [hidden, *depths, smooth] if unsure else [*depths, smooth, hidden]
+        each = zip(self.squares, zip(*ways, strict=True), strict=True)
+        return [picked(self.probed, square, maps) for square, maps in each]
 
+    def by_places(self) -> list[Attribution]:
+        return list(self.by_depth())[-1]
 
-def _by_gradcam(
-    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
-) -> list[Attribution]:
-    if not probed.probes:
-        return _by_pixels(probed, squares, numbers)
-    model, probe = probed.model, probed.tokens or probed.probes[0]
-    pixels, of = _tensors(squares, numbers)
-    with torch.no_grad():
-        there = crossed_at(model, probe, pixels)
-    slope = slope_of(lambda x: log_odds(said_from(model, probe, x), of), there)
-    weights = probe.grid(slope).mean(dim=(1, 2), keepdim=True)
-    return _told((weights * probe.grid(there)).sum(dim=-1), numbers, "gradcam", probe.name)
+    def by_depth(self) -> Iterator[list[Attribution]]:
+        """Yield `places` maps of the last layer, of the last two, …; or `pixels` maps."""
+        if not self.probed.probes:
+            yield self.by_pixels()
+        added, names = list[Tensor](), list[str]()
+        for probe in self.probed.probes:
+            added.append(self._added_at(probe))
+            names.append(probe.name)
+            mean = torch.stack([_spread(values, probe.side) for values in added]).mean(dim=0)
+            yield self._maps(mean, "places", " and ".join(names))
 
+    def by_hiding(self) -> list[Attribution]:
+        lost = torch.from_numpy(hiding(self.probed, self.squares, self.numbers))
+        return self._maps(lost, "hiding", PIXELS)
 
-def _by_pixels(
-    probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64]
-) -> list[Attribution]:
-    pixels, of = _tensors(squares, numbers)
+    def by_gradcam(self) -> list[Attribution]:
+        if not self.probed.probes:
+            return self.by_pixels()
+        model, probe = self.probed.model, self.probed.tokens or self.probed.probes[0]
+        with torch.no_grad():
+            there = activations_at(model, probe, self.pixels)
+        slope = slope_of(lambda x: log_odds(logits_from(model, probe, x), self.classes), there)
+        weights = probe.grid(slope).mean(dim=(1, 2), keepdim=True)
+        return self._maps((weights * probe.grid(there)).sum(dim=-1), "gradcam", probe.name)
 
-    def odds(x: Tensor, of: Tensor) -> Tensor:
-        return log_odds(probed.model.logits(x), of)
+    def by_pixels(self) -> list[Attribution]:
+        logits, blank = self.probed.model.logits, featureless(self.pixels)
+        added = self._integrated(logits, self.pixels, blank, AT_ONCE)
+        return self._maps(added.sum(dim=-1), PIXELS, PIXELS)
 
-    added = _integrated(odds, pixels, featureless(pixels), of, AT_ONCE)
-    return _told(added.sum(dim=-1), numbers, PIXELS, PIXELS)
+    def _added_at(self, probe: Probe) -> Tensor:  # -> (N, h, w)
+        """Return the integrated gradients at one probe, summed over channels."""
+        model = self.probed.model
+        with torch.no_grad():
+            there = activations_at(model, probe, self.pixels)
+            without = activations_at(model, probe, featureless(self.pixels))
+        logits, rows = partial(logits_from, model, probe), AT_ONCE * len(self.pixels)
+        return probe.grid(self._integrated(logits, there, without, rows)).sum(dim=-1)
 
+    def _integrated(
+        self, logits: Callable[[Tensor], Tensor], there: Tensor, without: Tensor, rows: int
+    ) -> Tensor:
+        """Return integrated gradients from the baseline `without` to `there`, `rows` in a batch."""
+        try:
+            from captum.attr import IntegratedGradients
+        except ImportError:
+            raise MissingPackage("captum", purpose="Explaining", extra="train") from None
+        odds = IntegratedGradients(lambda x, classes: log_odds(logits(x), classes))
+        added: Tensor = odds.attribute(
+            there,
+            without,
+            additional_forward_args=(self.classes,),
+            n_steps=STEPS,
+            internal_batch_size=max(rows, len(there)),
+        )
+        return added.detach()
 
-def _tensors(squares: Squares, numbers: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(np.ascontiguousarray(squares)).float(), torch.from_numpy(numbers)
-
-
-def _told(
-    maps: Tensor, numbers: NDArray[np.int64], method: Method, layer: str
-) -> list[Attribution]:  # (N, h, w), (N,)
-    of = zip(maps.float().numpy(), numbers, strict=True)
-    return [Attribution(values, int(number), method, layer) for values, number in of]
-
-
-def _at(model: GradModel, probe: Probe, pixels: Tensor, numbers: Tensor) -> Tensor:  # -> (N, h, w)
-    """Return the integrated gradients at one probe, summed over channels."""
-    with torch.no_grad():
-        there = crossed_at(model, probe, pixels)
-        without = crossed_at(model, probe, featureless(pixels))
-
-    def odds(crossed: Tensor, of: Tensor) -> Tensor:
-        return log_odds(said_from(model, probe, crossed), of)
-
-    added = _integrated(odds, there, without, numbers, AT_ONCE * len(pixels))
-    return probe.grid(added).sum(dim=-1)
+    def _maps(self, values: Tensor, method: Method, layer: str) -> list[Attribution]:
+        of = zip(values.float().numpy(), self.numbers, strict=True)  # (N, h, w), (N,)
+        return [Attribution(own, int(number), method, layer) for own, number in of]
 
 
 def _spread(values: Tensor, side: int) -> Tensor:  # (N, h, w) -> (N, side, side)
@@ -161,23 +165,10 @@ def _spread(values: Tensor, side: int) -> Tensor:  # (N, h, w) -> (N, side, side
     return finer * (values.shape[-1] / side) ** 2
 
 
-def _integrated(
-    odds: Callable[[Tensor, Tensor], Tensor],
-    there: Tensor,
-    without: Tensor,
-    numbers: Tensor,
-    rows: int,
-) -> Tensor:
-    """Return integrated gradients from the baseline `without` to `there`, `rows` in a batch."""
-    try:
-        from captum.attr import IntegratedGradients
-    except ImportError:
-        raise MissingPackage("captum", purpose="Explaining", extra="train") from None
-    added: Tensor = IntegratedGradients(odds).attribute(
-        there,
-        without,
-        additional_forward_args=(numbers,),
-        n_steps=STEPS,
-        internal_batch_size=max(rows, len(there)),
-    )
-    return added.detach()
+WAYS: dict[Method, Callable[[_Batch], list[Attribution]]] = {
+    "best": _Batch.best,
+    "places": _Batch.by_places,
+    "hiding": _Batch.by_hiding,
+    "gradcam": _Batch.by_gradcam,
+    PIXELS: _Batch.by_pixels,
+}

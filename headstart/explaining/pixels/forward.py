@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -46,11 +47,6 @@ class Forward:
 
 def _batched(squares: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
     """Yield batches (up to `size`, S, S, 3)."""
-    batch = list[NDArray[np.uint8]]()
-    for square in squares:
-        batch.append(square)
-        if len(batch) == size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
+    rest = iter(squares)
+    while batch := list(islice(rest, size)):
         yield np.stack(batch)

@@ -58,6 +58,11 @@ class GradModel:
             logits = self.logits(torch.from_numpy(np.array(squares, order="C")))
             return torch.softmax(logits / self.temperature, dim=1).numpy()
 
+    def renumbered(self, classes: tuple[str, ...], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return labels of `classes` as numbers of this model's; -1 for a class that it lacks."""
+        place = {name: number for number, name in enumerate(self.classes)}
+        return np.array([place.get(name, -1) for name in classes], np.int64)[labels]
+
     def number(self, name: str) -> int:
         """Return the number of a class by its whole name, or by one of its names between commas.
 

@@ -67,13 +67,13 @@ def probed_model_of(model: GradModel) -> ProbedModel:
     return ProbedModel(model, tuple(found), mixed)
 
 
-def crossed_at(model: GradModel, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
+def activations_at(model: GradModel, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
     """Return the activations at a probe."""
     crossed: Tensor = WholeNetwork(probe.trunk, model.input).eval()(pixels)
     return crossed
 
 
-def said_from(model: GradModel, probe: Probe, crossed: Tensor) -> Tensor:  # -> (N, C)
+def logits_from(model: GradModel, probe: Probe, crossed: Tensor) -> Tensor:  # -> (N, C)
     """Return the logits, from the activations at a probe."""
     logits: Tensor = model.head(probe.tail(crossed.clone()))  # a ReLU may write in place
     return logits
@@ -89,8 +89,8 @@ def _decides(model: GradModel, probe: Probe) -> bool:
     """Return whether the logits have a gradient with respect to the grid of a probe."""
     side = model.input.size
     drawn = torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(0)) * 255
-    crossed = crossed_at(model, probe, drawn)
-    slope = slope_of(lambda x: said_from(model, probe, x).pow(2), crossed)
+    crossed = activations_at(model, probe, drawn)
+    slope = slope_of(lambda x: logits_from(model, probe, x).pow(2), crossed)
     return bool(probe.grid(slope).abs().max() > STILL * slope.abs().max())
 
 
@@ -105,7 +105,7 @@ def _in_place(model: GradModel, probe: Probe) -> bool:
     for picture, (top, left) in zip(after, corners.tolist(), strict=True):
         picture[top : top + spot, left : left + spot] = torch.rand(3, generator=rng) * 255
     with torch.no_grad():
-        moved = crossed_at(model, probe, after) - crossed_at(model, probe, before)
+        moved = activations_at(model, probe, after) - activations_at(model, probe, before)
     mass = probe.grid(moved).pow(2).sum(dim=-1)
     across = (torch.arange(probe.side) + 0.5) * side / probe.side
     centre = torch.stack([mass.sum(dim=2) @ across, mass.sum(dim=1) @ across], dim=1)

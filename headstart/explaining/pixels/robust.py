@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -38,6 +38,7 @@ FEW = 4  # steps of the first, short attack
 STEP = 3  # cost of an attack step (forward and backward), in forward passes
 Labels = NDArray[np.int64]  # (N,)
 Rows = NDArray[np.intp]  # (N, NEAREST) of the training rows
+Measured = tuple[Estimate, Neighbours | None]  # accuracy; neighbours, None without training rows
 
 
 def trials(
@@ -88,56 +89,41 @@ def _check(model: GradModel, squares: Squares, labels: Labels) -> None:
         raise Mismatch(f"Labels count from 0 to {classes - 1}; got {sorted(set(labels.tolist()))}.")
 
 
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """Training rows. rows: (M, D), of norm 1. labels: (M,) numbers of the model's classes, -1 for a
-    class that it lacks."""
-
-    rows: NDArray[np.float32]
-    labels: Labels
-
-    @classmethod
-    def of(cls, table: FeatureTable, classes: tuple[str, ...]) -> "_Known":
-        place = {name: number for number, name in enumerate(classes)}
-        there = np.array([place.get(name, -1) for name in table.classes], np.int64)
-        return cls(unit(table.x), there[table.y])
-
-    def nearest(self, x: NDArray[np.float32]) -> Rows:  # (N, D) -> (N, NEAREST)
-        alike = unit(x) @ self.rows.T
-        return np.argsort(-alike, axis=1, kind="stable")[:, :NEAREST]
-
-
 class _Trial:
-    """Measures a model on one set of changed squares after the other."""
+    """Measures a model on one set of changed squares after the other.
+
+    known: training rows to find neighbours among, None without any.
+    """
 
     def __init__(
         self, model: GradModel, labels: Labels, runtime: Runtime, known: FeatureTable | None
     ) -> None:
         self.labels, self.forward = labels, Forward(model, runtime)
-        self.known = _Known.of(known, model.classes) if known else None
+        self.known = unit(known.x) if known else None  # (M, D)
+        self.known_labels = model.renumbered(known.classes, known.y) if known else labels
         self.before: Rows | None = None  # of the unchanged pictures, the first condition
 
-    def predict(self, squares: Iterable[NDArray[np.uint8]]) -> tuple[Estimate, Neighbours | None]:
+    def predict(self, squares: Iterable[NDArray[np.uint8]]) -> Measured:
         """Predict the classes of a stream of squares and measure them."""
         x = self.forward.features(squares)
         predicted = self.forward.logits_of(x).argmax(dim=1).numpy()
         return _share(predicted == self.labels), self._neighbours(x)
 
-    def measure(
-        self, right: NDArray[np.bool_], squares: Squares
-    ) -> tuple[Estimate, Neighbours | None]:
+    def measure(self, right: NDArray[np.bool_], squares: Squares) -> Measured:
         """Measure squares whose predictions are known to be right or wrong."""
-        moved = self._neighbours(self.forward.features(squares)) if self.known else None
-        return _share(right), moved
+        if self.known is None:
+            return _share(right), None
+        return _share(right), self._neighbours(self.forward.features(squares))
 
     def _neighbours(self, x: NDArray[np.float32]) -> Neighbours | None:
         if self.known is None:
             return None
-        rows = self.known.nearest(x)
+        alike = unit(x) @ self.known.T
+        rows = np.argsort(-alike, axis=1, kind="stable")[:, :NEAREST]
         if self.before is None:
             self.before = rows
         same = [len({*a} & {*b}) / len(a) for a, b in zip(rows, self.before, strict=True)]
-        own = self.known.labels[rows] == self.labels[:, None]
+        own = self.known_labels[rows] == self.labels[:, None]
         return Neighbours(float(np.mean(same)), float(own.mean()))
 
 
