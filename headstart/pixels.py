@@ -317,12 +317,7 @@ class Explainer:
             raise SpecError("--data goes with a run folder: only that names training examples.")
         if self.class_name is not None:
             self.opened.grad_model.number(self.class_name)  # raises before any work
-        files: list[Path | None] = [None] * len(pictures)
-        if out is not None:
-            folder = out
-            named = named_after(pictures.sources, lambda name: (folder / f"{name}.png",))
-            files = [file for (file,) in named]
-            check_folder(out)
+        files = _files_for(pictures, out, lambda file: (file,))
         return FileWork(len(pictures), self._saved(self._explained(pictures), files))
 
     def of_run(self, out: Path | None, *, own: bool = False) -> FileWork[Explanation]:
@@ -470,22 +465,9 @@ class Attacker:
 
     def of_files(self, pictures: Dataset, out: Path | None) -> FileWork[Fooling]:
         """Attack these pictures; with `out`, write two PNGs of the name of each."""
-        files: list[Path | None] = [None] * len(pictures)
-        if out is not None:
-            files = [*self._files(pictures, out)]
-            check_folder(out)
-        return FileWork(len(pictures), self._saved(pictures, files))
-
-    def _files(self, pictures: Dataset, out: Path) -> Iterator[Path]:
-        """Name a file for each picture. For an existing file, the name gets a number in the run's
-        own folder; elsewhere SpecError is raised."""
-
-        def both(name: str) -> tuple[Path, Path]:
-            file = out / f"{name}.png"
-            return file, triptych_path(file)
-
         own = self.opened.run is not None and out == self.opened.run / ATTACKED
-        return (file for file, _ in named_after(pictures.sources, both, keep=own))
+        files = _files_for(pictures, out, lambda file: (file, triptych_path(file)), keep=own)
+        return FileWork(len(pictures), self._saved(pictures, files))
 
     def _saved(
         self, pictures: Dataset, files: Sequence[Path | None]
@@ -606,6 +588,25 @@ def found_files(files: AnyFiles, listener: Listener) -> Dataset:
     for item in left_out:
         listener.stage("left out", f"{item.path}: {item.reason}")
     return pictures
+
+
+def _files_for(
+    pictures: Dataset,
+    out: Path | None,
+    with_others: Callable[[Path], tuple[Path, ...]],
+    *,
+    keep: bool = False,
+) -> list[Path | None]:
+    """Choose a PNG file in `out` for each picture; None for each without `out`.
+
+    with_others: all files that are written with a PNG. keep: for an existing file, the name gets a
+    number; otherwise SpecError is raised.
+    """
+    if out is None:
+        return [None] * len(pictures)
+    named = named_after(pictures.sources, lambda n: with_others(out / f"{n}.png"), keep=keep)
+    check_folder(out)
+    return [first for first, *_ in named]
 
 
 def _all_of(work: FileWork[T], stage: str, listener: Listener) -> list[T]:

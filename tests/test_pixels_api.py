@@ -139,6 +139,7 @@ def test_the_reach_of_an_attack_goes_by_its_norm(run: Path, picture: Path) -> No
     (near,), (far,) = (attack(run, picture, norm=norm, steps=2) for norm in ("linf", "l2"))
     assert near.levels <= 4
     assert 4 / 255 < far.length <= 1
+    assert far.levels > 4
 
 
 def test_a_picture_of_the_target_class_is_told_and_left_as_it_is(run: Path, picture: Path) -> None:
