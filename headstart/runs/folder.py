@@ -218,12 +218,6 @@ def _folder_of(run: Path) -> Path:
     return run if (run / "splits.csv").is_file() else run.resolve().parent
 
 
-def recorded_count(run: Path, part: str) -> int:
-    """Count the rows of a part of a run; -1 if the run has no record."""
-    rows = recorded_rows(run).values()
-    return sum(row.part == part for row in rows) if rows else -1
-
-
 def recorded_source(run: Path) -> str:
     """Return the source of a run's data; raises DataError if `run` is no run folder."""
     try:

@@ -9,12 +9,7 @@ from headstart.data.dataset import CheckedFile, Dataset
 from headstart.explaining.pixels.squares import stratified_rows
 from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.reading import read
-from headstart.runs.folder import (
-    recorded_contents,
-    recorded_count,
-    recorded_parts,
-    recorded_source,
-)
+from headstart.runs.folder import recorded_contents, recorded_rows, recorded_source
 from headstart.runs.recipes import CELLS
 
 KNOWN = 5_000  # training rows searched for neighbours, at most
@@ -62,9 +57,10 @@ def recorded_files(
 def part_of(run: Path, data: Dataset, part: str) -> Dataset:
     """Return the rows of `data` that were in this part of the run, by name; their recorded
     contents are verified on reading. Raises DataError if there are none."""
-    parts = recorded_parts(run, recorded_source(run), data)
-    rows = [row for row, name in enumerate(parts) if name == part]
-    if not rows and recorded_count(run, part) == 0:
+    recorded_source(run)  # raises DataError for a folder that holds no run
+    recorded = recorded_rows(run)
+    rows = [i for i, id in enumerate(data.ids) if id in recorded and recorded[id].part == part]
+    if recorded and all(row.part != part for row in recorded.values()):
         raise DataError(
             f"There must be {part} pictures, and {run} was trained without any: its data left none "
             f"for that part. Train again, on more pictures or with a folder {part} of their own."
