@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.views import UserViews
 from headstart.base.context import RunContext
 from headstart.base.errors import DataError, MissingPackage, SpecError
 from headstart.base.listener import Listener
@@ -29,6 +30,7 @@ from headstart.evaluation.evaluation import evaluate as evaluate_predictions
 from headstart.evaluation.source_distance import SourceDistance, source_distance
 from headstart.features.extract import FeatureTable
 from headstart.features.extract import extract as extract_rows
+from headstart.modalities.images.augment import Augment
 from headstart.modalities.reading import find, read, survey
 from headstart.modalities.sources import DEFAULT_BACKBONE, load_backbone
 from headstart.models import fitting
@@ -262,7 +264,8 @@ def fit(
     """
     if isinstance(backbone, str) and backbone != DEFAULT_BACKBONE:
         settings["backbone"] = backbone
-    check_known(settings, known_settings(Job()) - _OF_RUNS)
+    if of_runs := sorted(settings.keys() & _OF_RUNS):
+        raise SpecError(f"{of_runs[0]} is a setting of a run, which fit does not make: use train.")
     job = _job(settings, recipe)
     context = RunContext(job.store, job.runtime.resolved(), listener or Listener())
     splits = _split(data, job, context)
@@ -303,6 +306,11 @@ def _job(
     if config is not None:
         job = read_config(Path(config))
     job = job or get_recipe(recipe or "default").job
+    settings = dict(settings)
+    if "augment" in settings:
+        own = settings.pop("augment")
+        views = UserViews(function=own) if callable(own) else own
+        job = replace(job, augment=views or Augment())
     if "head" in settings:  # its own settings are known then
         job = replace(job, recipe=with_settings(job.recipe, {"head": settings["head"]}))
     check_known(settings, known_settings(job))

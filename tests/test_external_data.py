@@ -15,8 +15,9 @@ from headstart.backbones import external_data
 from headstart.backbones.external_data import HOLDS, check_external_data
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.graph import freeze
+from headstart.backbones.session import import_onnxruntime
 from headstart.base.errors import Mismatch
-from headstart.features.engines import OnnxEngine, import_onnxruntime
+from headstart.features.engines import OnnxEngine
 
 SECRET = np.arange(16, dtype=np.float32) + 7
 VECTOR = helper.make_tensor_type_proto(TensorProto.FLOAT, [16])
@@ -139,7 +140,7 @@ def test_a_changed_input_is_refused_before_the_graph_is_opened(
 ) -> None:
     graph = onnx.load_from_string(frozen.graph)
     change(graph.graph.initializer[0])
-    opened = "headstart.features.engines.import_onnxruntime"
+    opened = "headstart.backbones.session.import_onnxruntime"
     monkeypatch.setattr(opened, lambda: pytest.fail("opened"))
     with pytest.raises(Mismatch, match="Headstart made no such graph"):
         OnnxEngine(dataclasses.replace(frozen, graph=graph.SerializeToString()), 1)
@@ -185,7 +186,7 @@ def test_a_graph_in_onnx_runtimes_own_format_is_refused(
     onnxruntime.InferenceSession(forged.graph)  # the control: it is opened if nothing forbids it
     with pytest.raises(Mismatch, match="not an ONNX model"):
         OnnxEngine(forged, 1)
-    monkeypatch.setattr("headstart.features.engines.check_external_data", lambda *_: None)
+    monkeypatch.setattr("headstart.backbones.session.check_external_data", lambda *_: None)
     with pytest.raises(Mismatch, match="can't open the graph"):  # were it both formats at once
         OnnxEngine(forged, 1)
 

@@ -13,6 +13,7 @@ import headstart as hs
 from headstart.base.errors import UnknownName
 from headstart.cli.main import main
 from headstart.heads.specs import LinearSpec, MlpSpec, TrainedSpec
+from headstart.modalities.images.augment import Augment
 from headstart.models.finetuning import ThawedBackbone, thaw
 from headstart.models.specs import FeatureExtraction
 from headstart.runs import recipes
@@ -165,6 +166,7 @@ def test_recipes_keep_to_the_tutorials_letter() -> None:
     two = recipes.get_recipe("mobilenetv2-two-phase").job
     assert two.recipe.head == LinearSpec(lr=1e-4, dropout=0.2, output="sigmoid", keep="last")
     assert (two.finetune.optimizer, two.finetune.lr) == ("rmsprop", 1e-5)
+    assert isinstance(two.augment, Augment)
     assert (two.augment.flip, two.augment.rotation) == ("horizontal", 0.2)
     assert two.split.test / (two.split.val + two.split.test) == pytest.approx(0.2)
     vgg = recipes.get_recipe("vgg16-frozen").job

@@ -75,9 +75,9 @@ def test_predicting_leaves_nothing_in_the_home_folder(shapes: Path, tmp_path: Pa
 def test_telemetry_is_switched_off_by_the_call_too_unless_the_user_wants_it() -> None:
     """Builds for Windows, and those before the variable, know only the call."""
     code = (
-        "import headstart.features.engines as engines, onnxruntime\n"
+        "import headstart.backbones.session as session, onnxruntime\n"
         "onnxruntime.disable_telemetry_events = lambda: print('off')\n"
-        "engines.import_onnxruntime()"
+        "session.import_onnxruntime()"
     )
     assert run_python(code) == "off\n"
     assert run_python(code, ORT_DISABLE_TELEMETRY="true") == "off\n"
@@ -88,4 +88,4 @@ def test_onnx_runtime_is_imported_in_one_place() -> None:
     pattern = r"^\s*(?:import|from) onnxruntime|(?:import_module|__import__|importorskip)\(.onnxrun"
     files = [p for folder in ("headstart", "bench", "tests") for p in (ROOT / folder).rglob("*.py")]
     found = [p.name for p in files if re.search(pattern, p.read_text(), re.MULTILINE)]
-    assert found == ["engines.py"]
+    assert found == ["session.py"]

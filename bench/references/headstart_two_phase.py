@@ -20,9 +20,9 @@ import simplejpeg  # noqa: F401  # the seconds of every competitor begin after i
 
 import headstart as hs
 import headstart.backbones.graph  # what the first forward pass would import is imported here,
+from headstart.backbones.session import import_onnxruntime
 from headstart.base.context import RunContext
 from headstart.base.runtime import Runtime, keep_memory
-from headstart.features.engines import import_onnxruntime
 from headstart.heads.families import spec_named
 from headstart.modalities.images.augment import Augment
 from headstart.models.finetuning import thaw

@@ -1,11 +1,16 @@
 """Augmented versions (views) of an example, numbered and reproducible."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any, Protocol
 
-from headstart.backbones.inputs import Batch
+import numpy as np
+
+from headstart.backbones.inputs import Batch, only_array
+from headstart.base.errors import Mismatch, SpecError
 from headstart.base.store import digest
-from headstart.base.values import fingerprint
+from headstart.base.values import as_key, fingerprint
 
 
 class ViewSpec(Protocol):
@@ -35,6 +40,51 @@ class NoChange:
 
     def change(self, example: Batch, seed: int) -> Batch:
         return example
+
+
+@dataclass(frozen=True)
+class UserViews:
+    """Views made by a user's function, drawn anew in every epoch and never stored.
+
+    Nothing shows whether a function of another script is the same, so that a run cannot be repeated
+    from its recipe, which says so.
+
+    function: takes one prepared array without its batch axis, such as (S, S, 3) uint8, and, if it
+    has a second parameter, a NumPy Generator; returns an array of the same shape and dtype.
+    """
+
+    name: str = ""
+    function: Callable[..., Any] | None = field(default=None, metadata=as_key("", written=False))
+    repeatable: bool = False
+    views: int = field(default=0, metadata=as_key("", written=False))
+    active: bool = field(default=True, metadata=as_key("", written=False))
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise SpecError(
+                f"These views were made by a function of a script, {self.name or 'unnamed'}: give "
+                f"the function again, or leave augment out."
+            )
+        if not self.name:
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            object.__setattr__(self, "name", name)
+
+    def fingerprint(self) -> str:
+        return f"{self.name} {id(self.function)}"  # of this process; nothing is stored under it
+
+    def change(self, example: Batch, seed: int) -> Batch:
+        """Return the changed example; raises Mismatch for another shape or dtype."""
+        (name, before), function = next(iter(example.items())), self.function
+        only_array(example)
+        assert function is not None
+        random = (np.random.default_rng(seed),) if len(signature(function).parameters) > 1 else ()
+        after = np.asarray(function(before[0].copy(), *random))
+        if (after.shape, after.dtype) != (before[0].shape, before.dtype):
+            raise Mismatch(
+                f"{self.name} must return an array like the one it is given, {before[0].shape} of "
+                f"{before.dtype}; got {after.shape} of {after.dtype}."
+            )
+        return {name: after[None]}
 
 
 @dataclass(frozen=True)

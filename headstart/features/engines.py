@@ -1,16 +1,15 @@
 """The engines that run the frozen backbone: ONNX Runtime on a CPU, PyTorch on an accelerator."""
 
-import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.external_data import check_external_data
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Batch, rows_of
-from headstart.base.errors import Mismatch, MissingPackage, SpecError
+from headstart.backbones.session import open_session
+from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -81,7 +80,8 @@ class OnnxEngine:
     batch = 8  # larger batches gain nothing on a CPU and take more memory
 
     def __init__(self, frozen: Frozen, threads: int) -> None:
-        self._session = _session(frozen, threads)
+        weights = {name: frozen.weights[name] for name in frozen.inputs}
+        self._session = open_session(frozen.graph, weights, threads, frozen.card.name)
 
     def __call__(self, batch: Batch) -> Outputs:
         try:
@@ -169,43 +169,3 @@ def compare(features: Features, reference: Features) -> None:
             f"{off:.1e}. This network or this build of ONNX Runtime can't be trusted: please "
             f"report it, and use --device cuda or another backbone meanwhile."
         )
-
-
-def import_onnxruntime() -> Any:
-    """Import ONNX Runtime without its telemetry; no other code imports it.
-
-    Its Linux builds since 1.29 open an event database and start uploading during import, which only
-    ORT_DISABLE_TELEMETRY prevents: `headstart/__init__.py` sets it. Older and Windows builds only
-    have the call. A user who set the variable to another value keeps telemetry.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingPackage("onnxruntime", purpose="Running on a CPU", extra="train") from error
-    if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() in ("1", "true", "yes"):
-        onnxruntime.disable_telemetry_events()
-    return onnxruntime
-
-
-def _session(frozen: Frozen, threads: int) -> Any:
-    check_external_data(frozen.graph, frozen.inputs)
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors only: keep stderr for the user
-    # Waiting threads sleep instead of spinning, because decoding needs the cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without this, ONNX Runtime also opens its own format, which check_external_data can't read.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    arrays = [np.ascontiguousarray(frozen.weights[name]) for name in frozen.inputs]
-    options.add_external_initializers(
-        list(frozen.inputs), [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in arrays]
-    )
-    try:
-        return onnxruntime.InferenceSession(
-            frozen.graph, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # its exceptions share no narrower base
-        raise Mismatch(
-            f"ONNX Runtime can't open the graph of {frozen.card.name}: {error}"
-        ) from error

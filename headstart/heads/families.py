@@ -12,6 +12,7 @@ from headstart.heads.fit import fit_head
 from headstart.heads.head import FeatureRows, Fitted, Head
 from headstart.heads.linear import load_linear
 from headstart.heads.mlp import load_mlp
+from headstart.heads.module import ModuleHead, load_module
 from headstart.heads.nearest import load_nearest
 from headstart.heads.specs import (
     HeadSpec,
@@ -67,6 +68,8 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
 
     Raises UnknownName for an unknown kind, Mismatch for tensors that don't fit the kind.
     """
+    if kind == ModuleHead.kind:  # no name of a family: it needs a user's module
+        return load_module(tensors, settings)
     try:
         family = HEADS[kind]
     except UnknownName as error:
@@ -76,7 +79,7 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
 
 def check_supports(spec: HeadSpec, target: Target) -> None:
     """Raise SpecError for a head that cannot predict this kind of target."""
-    if not HEADS[spec.family].supports(target):
+    if not spec.by_epochs and not HEADS[spec.family].supports(target):
         others = [name for name in HEADS.names() if HEADS[name].supports(target)]
         raise SpecError(
             f"The head must be one that can answer a {target.kind}; {spec.family} cannot. Name "

@@ -139,6 +139,12 @@ def log_loss_of(scores: Floats, y: NDArray[np.int64], weights: Floats) -> float:
     return float(np.average(losses, weights=weights))
 
 
+def probabilities(raw: Floats) -> NDArray[np.float32]:
+    """Return (N, C) probabilities of a head's outputs (N, K); K = 1 is the log odds of two."""
+    logits = np.hstack([np.zeros_like(raw), raw]) if raw.shape[1] == 1 else raw
+    return softmax(logits).astype(np.float32)
+
+
 def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
     """
     >>> list(blocks(5, size=3))

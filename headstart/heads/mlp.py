@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch
-from headstart.heads.head import Floats, Head, blocks, check_finite, check_width, softmax
+from headstart.heads.head import Floats, Head, blocks, check_finite, check_width, probabilities
 
 
 class DenseHead:
@@ -48,9 +48,7 @@ class DenseHead:
         return raw
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
-        raw = self.raw(x)
-        logits = np.hstack([np.zeros_like(raw), raw]) if self.outputs == 1 else raw
-        return softmax(logits).astype(np.float32)
+        return probabilities(self.raw(x))
 
     def settings(self) -> dict[str, float]:
         return {}

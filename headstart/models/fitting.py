@@ -18,6 +18,7 @@ from headstart.features.engines import check_device
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import check_supports, solve_head
 from headstart.heads.head import FeatureRows, Rows
+from headstart.heads.module import ModuleSpec
 from headstart.heads.specs import LinearSpec, TrainedSpec
 from headstart.modalities.sources import load_backbone
 from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
@@ -41,7 +42,7 @@ from headstart.training.feeds import Feed, Stored
 from headstart.training.history import Count, Epoch, ParameterCount
 from headstart.training.judging import NOTHING, Figures
 from headstart.training.loop import Trained, train
-from headstart.training.network import Network, count, dense_head, new_head, parameters_of
+from headstart.training.network import Network, count, new_head, parameters_of, trained_head
 from headstart.training.plan import head_plan
 
 SOLVED = 1  # the number of epochs that a solved head counts as
@@ -152,7 +153,9 @@ def from_scratch(
     context = data.phase(phase, backbone)
     with torch_threads(context.runtime.threads):
         layers = own if isinstance(own, TrainedSpec) else LinearSpec(dropout=settings.dropout)
-        head = new_head(layers, backbone.card.dim, target.outputs, settings.seed)
+        new = new_head(layers, backbone.card.dim, target.outputs, settings.seed)
+        own_module = isinstance(layers, ModuleSpec)
+        head = trained_head(new, layers, backbone.card.dim) if own_module else new
         tuned = tune(settings, thawed, head, data.for_tuning(), context=context, phase=phase)
     model = Model(tuned.backbone, tuned.head, target.fitted(splits.train.y))
     result = _result(tuned, model, settings, splits.val)
@@ -202,7 +205,8 @@ def _trained_head(
     feeds = rows, Stored((val,), cut=False)
     trained = train(network, head_plan(layers, spec.seed), *feeds, phase="head", context=context)
     last, target = trained.history[-1].epoch, rows.target.fitted(rows.y)
-    model = Model(backbone, dense_head(module), target, head_lr=spec.head_lr, epochs=last)
+    head = trained_head(module, layers, backbone.card.dim)
+    model = Model(backbone, head, target, head_lr=spec.head_lr, epochs=last)
     chosen = {"head": layers.family, "epoch": trained.chosen, "by": _kept(layers.keep, val)}
     chosen |= _stop_of(trained)
     counted = count(backbone.module, network)

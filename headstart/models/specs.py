@@ -11,6 +11,7 @@ from headstart.base.values import check_seed, from_plain, to_plain
 from headstart.features.extract import Precision
 from headstart.heads.families import HEADS, spec_named
 from headstart.heads.head import check_word
+from headstart.heads.module import ModuleSpec
 from headstart.heads.specs import HEAD_LR, HeadSpec, LogisticSpec, TrainedSpec
 from headstart.modalities.images.inputs import Fit
 from headstart.training.plan import Plan
@@ -105,6 +106,8 @@ def _head_from_plain(given: Any, usual: HeadSpec, flat: Mapping[str, Any]) -> He
     if isinstance(given, Mapping):
         kinds = {HEADS[name].spec.__name__: HEADS[name] for name in HEADS.names()}
         kind = str(given.get("kind", type(usual).__name__))
+        if kind == ModuleSpec.__name__:
+            return from_plain(dict(given), ModuleSpec)  # raises: it needs the module
         if kind not in kinds:
             raise UnknownName("kind of head", kind, kinds)
         given, flat = kinds[kind].spec.family, {k: v for k, v in given.items() if k != "kind"}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from headstart.backbones.views import UserViews
 from headstart.base.errors import HeadstartError
 from headstart.base.values import Settings
 from headstart.data.dataset import LeftOut
@@ -105,6 +106,9 @@ def _examples(w: Words, found: Sequence[str]) -> Markup:
 def _views(facts: Facts, w: Words) -> list[PageBlock]:
     path, views = "", list[str]()
     try:
+        if facts.recipe.augment.kind == UserViews.__name__:
+            name = facts.recipe.augment.values.get("name")
+            return [Text(w("data.augment_own", name=data(str(name))), "note")]
         augment = facts.recipe.augment.spec(Augment) if facts.recipe.augment.kind else Augment()
         if not augment.active:
             return [Text(w("data.no_augment"), "empty")]

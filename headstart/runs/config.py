@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backbones.backbone import weights_asked
+from headstart.backbones.views import UserViews
 from headstart.base.errors import HeadstartError, SpecError, UnknownName
 from headstart.base.values import from_plain, read_json, to_plain
 from headstart.models.specs import FeatureExtraction, recipe_from_plain
@@ -64,6 +65,8 @@ def _spec(usual: Any, given: Any) -> Any:
     kind = type(usual)
     if not isinstance(given, dict):
         raise SpecError(f"{kind.__name__} is a JSON object; got {given!r}.")
+    if given.get("kind") == UserViews.__name__:
+        return from_plain(given, UserViews)  # raises: it needs the function
     if isinstance(usual, FeatureExtraction):
         return recipe_from_plain(given, usual)
     names = {f.name for f in fields(usual)}

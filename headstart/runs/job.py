@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal, get_args
 
+from headstart.backbones.views import UserViews
 from headstart.base.errors import SpecError
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
@@ -44,7 +45,7 @@ class Job:
     ] = "auto"
     recipe: FeatureExtraction = FeatureExtraction()
     finetune: FineTune = FineTune()
-    augment: Augment = Augment()
+    augment: Augment | UserViews = Augment()
     baseline: Annotated[
         From,
         "also train this from scratch, to compare with: the tutorials' small cnn, or the backbone "

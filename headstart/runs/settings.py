@@ -6,9 +6,11 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 
+from headstart.backbones.views import UserViews
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.values import entry
 from headstart.heads.families import HEADS, spec_named
+from headstart.heads.module import ModuleSpec
 from headstart.heads.specs import HeadSpec
 from headstart.runs.job import Job, setting_of_head
 
@@ -39,7 +41,9 @@ def with_settings(spec: T, settings: Mapping[str, Any]) -> T:
 def _head(spec: HeadSpec, settings: Mapping[str, Any]) -> HeadSpec:
     """Return a head's spec with its settings; `head` is the name of a family, or a spec."""
     family = settings.get("head", spec.family)
-    if isinstance(family, HeadSpec):
+    if hasattr(family, "state_dict"):  # a torch.nn.Module
+        own: HeadSpec = ModuleSpec(module=family)
+    elif isinstance(family, HeadSpec):
         own = family
     else:
         own = spec if family == spec.family else spec_named(family, spec)
@@ -61,7 +65,8 @@ def known_settings(job: Job) -> set[str]:
     """Return the names that `job_with` takes: of the job, its specs, and heads' settings."""
     own = {f.name for f in fields(Job)} - {*SPECS, "source"} | _settings_of(job.recipe.head)
     own |= _of_built_in_heads()
-    return own.union(*({f.name for f in fields(getattr(job, name))} for name in SPECS))
+    specs = [spec for name in SPECS if not isinstance(spec := getattr(job, name), UserViews)]
+    return own.union(*({f.name for f in fields(spec)} for spec in specs))
 
 
 def check_known(settings: Mapping[str, Any], known: set[str], what: str = "setting") -> None:
@@ -92,7 +97,8 @@ def _own(settings: Mapping[str, Any], name: str, hint: Any) -> Any:
 
 
 def _settings_of(head: HeadSpec) -> set[str]:
-    return {setting_of_head(f.name) for f in fields(head)}
+    own = {"module", "name", "weights", "repeatable"} if isinstance(head, ModuleSpec) else set()
+    return {setting_of_head(f.name) for f in fields(head) if f.name not in own}
 
 
 def _of_built_in_heads() -> set[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.views import Views
 from headstart.base.atomic import read_bytes, write_json
 from headstart.base.context import Checkpointing, RunContext
 from headstart.base.errors import BundleError
@@ -113,12 +114,14 @@ def _untrained(job: Job) -> Backbone | None:
 def with_cut(state: RunState, run: PreparedRun, rows: int) -> PreparedRun:
     """Decide which activations to keep at the cut, if there is a second phase.
 
-    The decision is written to checkpoint-cut.json; a resumed run reads it from there.
+    The decision is written to checkpoint-cut.json; a resumed run reads it from there, unless views
+    are drawn anew in every epoch, of which nothing can be kept.
     """
     thawed, path = run.start.thawed, state.out / "checkpoint-cut.json"
     if thawed is None:
         return run
-    if os.path.lexists(path) and thawed.cut is not None:
+    stored_views = Views(state.job.augment).count > 0
+    if os.path.lexists(path) and thawed.cut is not None and stored_views:
         precision = _recorded(path, run.settings)
         tap = thawed.tap(rows, precision) if precision else None
     else:

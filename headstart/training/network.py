@@ -12,6 +12,7 @@ from headstart.base.errors import SpecError
 from headstart.base.runtime import seeded
 from headstart.heads.head import Head, TunableHead
 from headstart.heads.mlp import DenseHead, MlpHead
+from headstart.heads.module import ModuleHead, ModuleSpec
 from headstart.heads.specs import TrainedSpec
 from headstart.training.history import Count, ParameterCount
 
@@ -90,12 +91,16 @@ def parameters_of(*modules: nn.Module) -> ParameterCount:
     return ParameterCount(sum(tensor.numel() for tensor in tensors), len(tensors))
 
 
-def new_head(spec: TrainedSpec, features: int, classes: int, seed: int) -> nn.Sequential:
-    """Return dense layers with Keras' start: Glorot uniform weights, zero biases; dropout first.
+def new_head(spec: TrainedSpec, features: int, classes: int, seed: int) -> nn.Module:
+    """Return a user's own module, or dense layers, dropout first.
+
+    Dense layers start as in Keras: Glorot uniform weights, zero biases.
 
     Raises SpecError if one logit is requested for other than two classes, or if the layers don't
     fit this machine's memory.
     """
+    if isinstance(spec, ModuleSpec):
+        return spec.start(features, classes)
     spec.check_classes(classes)
     spec.check_room(features, classes)
     widths = [features, *spec.layers, 1 if spec.output == "sigmoid" else classes]
@@ -122,6 +127,13 @@ def head_module(head: Head, dropout: float = 0.0) -> nn.Module:
         layer.load_state_dict({"weight": torch.tensor(weight.T), "bias": torch.tensor(bias)})
         layers.append(layer)
     return _stacked(layers, dropout)
+
+
+def trained_head(module: nn.Module, spec: TrainedSpec, features: int) -> Head:
+    """Return the head that a module of `new_head` became."""
+    if isinstance(spec, ModuleSpec):
+        return ModuleHead.of(module, features)
+    return dense_head(module)
 
 
 def head_of(module: nn.Module, before: Head | nn.Module | None = None) -> Head:

@@ -12,6 +12,7 @@ from headstart.backbones.entry import WholeNetwork
 from headstart.backbones.frozen import Frozen
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.runtime import keep_memory
+from headstart.heads.head import TunableHead
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
 from headstart.modalities.images.inputs import ImageInput, of_pictures
@@ -88,7 +89,7 @@ def grad_model_of(model: Model, does: str = DOES) -> GradModel:
     """
     backbone, kind = model.backbone, model.head.kind
     of_pictures(backbone.card.input, does)
-    if kind not in HEADS:
+    if kind not in HEADS and not isinstance(model.head, TunableHead):
         raise SpecError(
             f"Seeing inside takes a head of linear layers, which gradients go through; the model's "
             f"is {kind!r}. Train one with another --head, such as logistic."
