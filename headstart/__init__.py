@@ -54,6 +54,11 @@ if TYPE_CHECKING:
     from headstart.modalities.sources import list_backbones as list_backbones
     from headstart.modalities.sources import load_backbone as load_backbone
     from headstart.models.model import Model as Model
+    from headstart.pixels import attack as attack
+    from headstart.pixels import explain as explain
+    from headstart.pixels import ideal as ideal
+    from headstart.pixels import robustness as robustness
+    from headstart.pixels import views as views
     from headstart.runs.recipes import get_recipe as get_recipe
     from headstart.runs.recipes import list_recipes as list_recipes
     from headstart.runs.run import Run as Run
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
 _HOME = {  # the public names of each module
     "api": "check classify compare demo evaluate extract fit load predict report save split track "
     "train",
+    "pixels": "attack explain ideal robustness views",
     "backbones.backbone": "Backbone",
     "base.errors": "HeadstartError",
     "base.listener": "Listener",

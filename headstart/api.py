@@ -264,6 +264,8 @@ def fit(
     """
     if isinstance(backbone, str) and backbone != DEFAULT_BACKBONE:
         settings["backbone"] = backbone
+    if model is not None:
+        settings.setdefault("strategy", "finetune")
     if of_runs := sorted(settings.keys() & _OF_RUNS):
         raise SpecError(f"{of_runs[0]} is a setting of a run, which fit does not make: use train.")
     job = _job(settings, recipe)

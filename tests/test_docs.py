@@ -88,7 +88,6 @@ def test_the_page_about_python_names_everything_public() -> None:
     table = (ROOT / "docs" / "python.md").read_text().split("## The names")[1].split("## Data")[0]
     values = re.findall(r"`(?:hs\.)?([A-Z]\w+)`", table)
     named = {*re.findall(r"`(?:hs\.)(\w+)", table), *values}
-    named -= {"explain", "ideal", "attack", "robustness", "views"}  # TRANSITIONAL
     assert named == set(dir(hs))
     assert len(dir(hs)) <= 50
 
