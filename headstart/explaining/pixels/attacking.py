@@ -42,8 +42,11 @@ def fool(
     before = answering.of_example(picture)
     if target == before.label:
         raise SpecError(f"it is called {before.name!r} already: name another --target.")
-    eye = squaring(model.input, picture, _largest_block(attack))
-    attack = _on_blocks(attack, eye.block)
+    # A block's side is the L2 norm of changing it by one level, which must be within reach.
+    largest = MOST if attack.norm == "linf" else int(attack.levels)
+    eye = squaring(model.input, picture, largest)
+    if attack.norm == "l2":  # each value stands for a block of pixels
+        attack = replace(attack, epsilon=attack.epsilon / eye.block)
     seen = torch.from_numpy(eye.seen[None])
     label = before.label if target is None else target
     aim = Aim(model, label, target is not None, answering.limits)
@@ -106,16 +109,6 @@ def distance(x: Tensor, seen: Seen) -> Tensor:  # (N, D) -> (N,)
     alike = torch.nn.functional.normalize(x) @ rows.T
     kth = alike.topk(min(NEIGHBOUR, len(rows)), dim=1).values[:, -1]
     return (2 - 2 * kth).clamp(min=1e-12).sqrt()
-
-
-def _largest_block(attack: Attack) -> int:
-    """Return the largest block side, pixels; the side is the L2 norm of a change by one level."""
-    return MOST if attack.norm == "linf" else int(attack.levels)
-
-
-def _on_blocks(attack: Attack, block: int) -> Attack:
-    """Return the attack on block means, with an epsilon that bounds the change of all pixels."""
-    return attack if attack.norm == "linf" else replace(attack, epsilon=attack.epsilon / block)
 
 
 def _success(found: Fooling) -> tuple[bool, bool, float]:

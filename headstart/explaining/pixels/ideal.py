@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -121,13 +120,6 @@ def total_variation(picture: Pixels) -> float:  # (H, W, 3)
     return float(sum(np.abs(np.diff(values, axis=axis)).mean() for axis in (0, 1)) / 2)
 
 
-class Brush(Protocol):
-    """Draws a picture from a tensor of parameters, in brightness and two colours."""
-
-    def blank(self) -> Tensor: ...
-    def draw(self, change: Tensor) -> Tensor: ...  # -> (1, 3, S, S)
-
-
 @dataclass(frozen=True, eq=False)
 class Waves:
     """Parameters are Fourier coefficients. weight: of each frequency, (S, S // 2 + 1)."""
@@ -158,6 +150,9 @@ class Dots:
         if self.cells == self.side:
             return change
         return interpolate(change, self.side, mode="bicubic", align_corners=False)
+
+
+Brush = Waves | Dots  # draws a picture, in brightness and two colours, from parameters
 
 
 def _brush(plan: IdealPlan, side: int, octave: int) -> Brush:
