@@ -14,15 +14,22 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.backbone import Backbone
-from headstart.base.atomic import check_folder, write_bytes, write_json
 from headstart.base.errors import (
     DataError,
     HeadstartError,
     Mismatch,
+    MissingPackage,
     SpecError,
     sentence_of,
 )
+
+try:
+    import torch  # noqa: F401  # every file below needs it
+except ModuleNotFoundError as error:
+    raise MissingPackage("torch", purpose="Looking into a network", extra="train") from error
+
+from headstart.backbones.backbone import Backbone
+from headstart.base.atomic import check_folder, write_bytes, write_json
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
