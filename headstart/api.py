@@ -107,9 +107,9 @@ def check(
 ) -> DataCheck:
     """Find problems of the data before any training: damage, copies, imbalance, odd sizes.
 
-    data: as for `read`. backbone: compare the data with what this network learned on; "none" skips
-    it, None is the default backbone, if it is installed. settings: of CheckPlan and Runtime, such
-    as `max_bad`. Raises the errors that training would raise.
+    data: as for `read`. backbone: compare the data with this network's pretraining data; "none" for
+    no comparison, None for the default backbone, if it is installed. settings: fields of CheckPlan
+    and Runtime, such as `max_bad`. Raises the errors that training would raise.
 
     >>> print(hs.check("photos"))  # doctest: +SKIP
     """
@@ -208,11 +208,11 @@ def train(
     """Train a model on labelled examples, test it, and write a run with its report into `out`.
 
     data: as for `read`; None is the data of `config`. job: all settings as one value; recipe: a
-    name of `list_recipes`; config: a run's recipe.json. settings change single ones, such as
-    `epochs=5`; they are the flags of `headstart train`. track: "tensorboard" or "mlflow".
+    name of `list_recipes`; config: a run's recipe.json. settings: flags of `headstart train`, such
+    as `epochs=5`; each replaces one setting of the job. track: "tensorboard" or "mlflow".
 
-    Returns a Run; with `seeds=N`, N of them in folders of their own; with `dry_run=True` a Forecast
-    of the cost, and nothing is written. Raises SpecError if `out` holds a finished run or a setting
+    Returns a Run; with `seeds=N` N runs, each in its own folder; with `dry_run=True` a Forecast of
+    the cost, and nothing is written. Raises SpecError if `out` holds a finished run or a setting
     is wrong, UnknownName for an unknown setting, DataError for unusable data.
 
     >>> run = hs.train("photos", "runs/flowers", epochs=5)  # doctest: +SKIP
@@ -250,10 +250,10 @@ def fit(
 ) -> FitResult:
     """Fit a model in memory, and write nothing: a head, then fine-tuning; the better one is kept.
 
-    data: as for `read`, which is checked and split here, or the Splits of `split`; the test rows,
-    `fitted.splits.test`, are not used. backbone: a name, or a network such as `wrap` gives. model:
-    a fitted model whose layers are fine-tuned further, in place of a backbone. settings: the flags
-    of `headstart train`, such as `strategy="extract"` or `thaw="2"`.
+    data: as for `read`, to be checked and split here, or the result of `split`. The test rows,
+    `fitted.splits.test`, are not used. backbone: a name, or a network such as `wrap` returns.
+    model: a fitted model to fine-tune further, in place of a backbone. settings: the flags of
+    `headstart train`, such as `strategy="extract"` or `thaw="2"`.
 
     The limits of the model, by which it answers "unknown", are found on validation. Raises
     SpecError for a wrong setting, UnknownName for an unknown one, DataError for unusable data.
@@ -470,11 +470,11 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on labelled data, or predictions: each metric with its 95 % interval.
 
-    model: a path of a run or bundle, a model, or predictions (a value, or a CSV file), which hold
-    the labels and take no `data`. part: "auto" takes the test rows, and never a row that the run
-    learned from. metrics: functions of labels and answers, each (N,), as in `sklearn.metrics`;
-    their values are attributes under the functions' names. settings: `threads` and
-    `decode_threads`. Raises DataError if no row is left to judge by.
+    model: a path of a run or bundle, a model, or predictions (Predictions, or a CSV file), which
+    contain the labels, so that `data` must be None. part: "auto" means the test rows, and never a
+    row that the run was trained on. metrics: functions of labels and predictions, each (N,), as in
+    `sklearn.metrics`; their values are attributes under the functions' names. settings: `threads`
+    and `decode_threads`. Raises DataError if no row is left to evaluate on.
 
     >>> hs.evaluate("runs/flowers", "photos").accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)
@@ -497,7 +497,7 @@ def evaluate(
 
 
 def _given_predictions(model: Trained | Predictions, data: Any) -> Predictions | None:
-    """Return predictions, also from a file; None for a model, which needs data."""
+    """Return `model` if it is predictions, read from a file if need be; None if it is a model."""
     if isinstance(model, str | Path) and Path(model).is_file():
         model = read_predictions(Path(model))
     if isinstance(model, Predictions):
@@ -552,9 +552,9 @@ def report(
 def track(run: Where | Run, where: str) -> str:
     """Write a finished run's curves, metrics and settings to a tracker; returns their place.
 
-    where: "tensorboard" (a new folder RUN/tensorboard) or "mlflow", which is set up by its own
-    variables, such as MLFLOW_TRACKING_URI. Raises UnknownName for an unknown tracker, DataError if
-    the run is not finished.
+    where: "tensorboard" (a new folder RUN/tensorboard) or "mlflow", which is configured by
+    environment variables such as MLFLOW_TRACKING_URI. Raises UnknownName for an unknown tracker,
+    DataError if the run is not finished.
 
     >>> hs.track("runs/flowers", "tensorboard")  # doctest: +SKIP
     """

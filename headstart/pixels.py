@@ -116,7 +116,7 @@ def explain(
     Returns an `Explanation` per picture: `map.values` (h, w) float32, `score`, `deletion`,
     `nearest`. Pictures that can't be read are reported to `listener.stage("left out", …)`. Raises
     DataError if none can be read, UnknownName for an unknown class or method, SpecError for a model
-    of another input than pictures.
+    that does not take pictures.
 
     >>> (why,) = explain("runs/flowers", "photo.jpg")  # doctest: +SKIP
     >>> why.save("why.png")  # doctest: +SKIP
@@ -245,8 +245,8 @@ def views(
     a PNG file for a grid of the views.
 
     Returns (16, size, size, 3) uint8: the picture, squashed, then 15 views of it. Raises SpecError
-    without any change and for a file that exists, UnknownName for an unknown setting, DataError or
-    OSError if the picture can't be read.
+    if no setting changes the picture or if `out` exists, UnknownName for an unknown setting,
+    DataError or OSError if the picture can't be read.
 
     >>> views("photo.jpg", flip="horizontal", rotation=0.1).shape  # doctest: +SKIP
     (16, 224, 224, 3)
@@ -268,8 +268,8 @@ def views(
 
 @dataclass(frozen=True, eq=False)
 class OpenedModel:
-    """A model to look into. name: for messages. model: None for a pretrained backbone. run: the run
-    folder, if one was given."""
+    """A model opened for one of these functions. name: for messages. model: None for a pretrained
+    backbone. run: the folder of its run, or None."""
 
     grad_model: GradModel
     name: str
@@ -280,7 +280,7 @@ class OpenedModel:
 def open_model(given: AnyModel, does: str = DOES) -> OpenedModel:
     """Open the model of a run or bundle, or a pretrained backbone by name ("source:id").
 
-    does: start of the message about other inputs, such as "headstart ideal draws".
+    does: start of the error if the model takes no pictures, such as "headstart ideal draws".
     """
     if isinstance(given, FitResult):
         given = given.model
@@ -298,8 +298,8 @@ def open_model(given: AnyModel, does: str = DOES) -> OpenedModel:
 
 @dataclass(frozen=True, eq=False)
 class FileWork(Generic[T]):
-    """Work on `count` files. results: made one by one as they are asked for, each with the file
-    that was written, if any."""
+    """Work on `count` pictures. results: an iterator that computes one result per step, and gives
+    it with the file that was written, or None."""
 
     count: int
     results: Iterator[tuple[T | LeftOut, Path | None]]
@@ -318,7 +318,7 @@ class Explainer:
     listener: Listener
 
     def of_files(self, pictures: Dataset, out: Path | None) -> FileWork[Explanation]:
-        """Explain these pictures; with `out`, write a PNG of the name of each."""
+        """Explain these pictures; with `out`, write a PNG per picture, named after it."""
         check_word("method", self.method, METHODS)
         if self.opened.run is None and self.data is not None:
             raise SpecError("--data goes with a run folder: only that names training examples.")
@@ -471,7 +471,7 @@ class Attacker:
     restarts: int = RESTARTS
 
     def of_files(self, pictures: Dataset, out: Path | None) -> FileWork[Fooling]:
-        """Attack these pictures; with `out`, write two PNGs of the name of each."""
+        """Attack these pictures; with `out`, write two PNGs per picture, named after it."""
         own = self.opened.run is not None and out == self.opened.run / ATTACKED
         files = _files_for(pictures, out, lambda file: (file, triptych_path(file)), keep=own)
         return FileWork(len(pictures), self._saved(pictures, files))
@@ -491,7 +491,7 @@ class Attacker:
             yield result, file
 
     def _attacked(self, answering: Answerer, id: str, source: Path) -> Fooling | LeftOut:
-        """Attack a picture; of the target class already, it is left out as expected."""
+        """Attack a picture; return LeftOut if the model already predicts the target class."""
         picture, model = decode(source), self.opened.grad_model
         if self.target is not None and answering.of_example(picture).label == self.target:
             name = model.classes[self.target]
@@ -503,8 +503,8 @@ class Attacker:
 
 @dataclass(frozen=True, eq=False)
 class RobustnessTest:
-    """A test to be made. rows: all of the run. squares: of the drawn test pictures. known: features
-    of training rows to compare with, None without any."""
+    """The inputs of a robustness test. rows: all rows of the run. squares: the network's input for
+    the sampled test pictures. known: features of training rows to compare with, or None."""
 
     run: Path
     model: Model
@@ -544,7 +544,7 @@ class RobustnessTest:
         return cls(run, model, grad_model, rows, squares, plan, runtime, listener)
 
     def compared(self, store: Store | None) -> "RobustnessTest":
-        """Add features of training rows; without any, report the reason and return the same."""
+        """Return the test with features of training rows; if none can be had, report the reason."""
         try:
             train = known_rows(self.run, self.rows, self.listener)
         except DataError as error:
@@ -604,10 +604,10 @@ def _files_for(
     *,
     keep: bool = False,
 ) -> list[Path | None]:
-    """Choose a PNG file in `out` for each picture; None for each without `out`.
+    """Choose a PNG file in `out` for each picture; all None if `out` is None.
 
-    with_others: all files that are written with a PNG. keep: for an existing file, the name gets a
-    number; otherwise SpecError is raised.
+    with_others: returns all files that are written for a PNG. keep: add a number to the name of an
+    existing file, instead of raising SpecError.
     """
     if out is None:
         return [None] * len(pictures)
@@ -635,7 +635,7 @@ def _all_of(work: FileWork[T], stage: str, listener: Listener) -> list[T]:
 
 
 def _with(spec: T, settings: Mapping[str, Any], *, without: str = "") -> T:
-    """Return a spec with these settings; raises UnknownName for one that it has not."""
+    """Return `spec` with these settings; raises UnknownName for a setting that it lacks."""
     names = {field.name for field in fields(spec)} - {without}  # type: ignore[arg-type]
     check_known(settings, names)
     return with_settings(spec, settings)

@@ -46,8 +46,8 @@ class NoChange:
 class UserViews:
     """Views made by a user's function, drawn anew in every epoch and never stored.
 
-    Nothing shows whether a function of another script is the same, so that a run cannot be repeated
-    from its recipe, which says so.
+    A recipe cannot hold a function, so a run with such views cannot be repeated from its recipe;
+    the recipe records this.
 
     function: takes one prepared array without its batch axis, such as (S, S, 3) uint8, and, if it
     has a second parameter, a NumPy Generator; returns an array of the same shape and dtype.
@@ -73,7 +73,7 @@ class UserViews:
         return f"{self.name} {id(self.function)}"  # of this process; nothing is stored under it
 
     def change(self, example: Batch, seed: int) -> Batch:
-        """Return the changed example; raises Mismatch for another shape or dtype."""
+        """Return the changed example; raises Mismatch if `function` changed its shape or dtype."""
         (name, before), function = next(iter(example.items())), self.function
         only_array(example)
         assert function is not None

@@ -198,12 +198,12 @@ class Dataset:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names, () for another kind of target."""
+        """The class names; () if the target has no classes."""
         return class_names(self.target)
 
     @property
     def counts(self) -> dict[str, int]:
-        """The rows of each class, 0 for an empty one; {} for another kind of target."""
+        """The rows of each class, 0 for an empty class; {} if the target has no classes."""
         if not self.classes:
             return {}
         counts = np.bincount(self.y, minlength=len(self.classes))

@@ -33,9 +33,9 @@ class HeadFamily:
     """One kind of head.
 
     spec: the class of its settings; `spec.family` is the registered name. load: rebuilds a head
-    from its `tensors()` and `settings()`; a head's `kind` is the family that loads it. fit: solves
-    the head; None if it is trained by epochs, with the target's own loss. targets: the kinds of
-    targets that `fit` can solve.
+    from its `tensors()` and `settings()`; a head's `kind` is the family that loads it. fit: fits a
+    head without epochs; None if heads are trained by epochs, with the target's loss. targets: the
+    kinds of targets for which `fit` can be called.
     """
 
     spec: type[HeadSpec]
@@ -88,7 +88,7 @@ def check_supports(spec: HeadSpec, target: Target) -> None:
 
 
 def solve_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
-    """Fit a head of a family that is solved rather than trained by epochs."""
+    """Fit a head of a family whose heads are not trained by epochs."""
     fit = HEADS[spec.family].fit
     assert fit is not None, f"a {spec.family} head is trained by epochs"
     return fit(spec, train, val)

@@ -1,4 +1,4 @@
-"""Fit a solved head and choose its strength (or number of neighbours)."""
+"""Fit a head without epochs, and choose its L2 strength or number of neighbours."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

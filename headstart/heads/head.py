@@ -47,7 +47,7 @@ class Head(Protocol):
 
 @runtime_checkable
 class TunableHead(Head, Protocol):
-    """A head of another family that fine-tuning can go on from, as a module and back."""
+    """A head that fine-tuning can turn into a module, train, and turn back into a head."""
 
     def as_module(self) -> "nn.Module": ...  # (N, D) -> (N, K), equal to `raw`
     def from_module(self, module: "nn.Module") -> Head: ...  # the head that it became
@@ -113,7 +113,7 @@ def check_rate(name: str, rate: float) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A head fitted with one setting, and its scores of the rows that choose among settings."""
+    """A head fitted with one setting, and its scores on the rows by which a setting is chosen."""
 
     settings: dict[str, float]  # the tried one first: l2 or neighbours
     head: Head
@@ -126,7 +126,7 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """The chosen head, the chosen settings and why, and one entry for each setting tried."""
+    """The chosen head, its settings and the reason for them, and one entry per setting tried."""
 
     head: Head
     chosen: dict[str, Any]
@@ -140,7 +140,7 @@ def log_loss_of(scores: Floats, y: NDArray[np.int64], weights: Floats) -> float:
 
 
 def probabilities(raw: Floats) -> NDArray[np.float32]:
-    """Return (N, C) probabilities of a head's outputs (N, K); K = 1 is the log odds of two."""
+    """Turn a head's outputs (N, K) into probabilities (N, C); K = 1: log odds of two classes."""
     logits = np.hstack([np.zeros_like(raw), raw]) if raw.shape[1] == 1 else raw
     return softmax(logits).astype(np.float32)
 

@@ -14,7 +14,7 @@ from headstart.heads.head import Floats, Head, blocks, check_finite, check_width
 
 class DenseHead:
     """The arithmetic of dense layers with relu between them; weights[i]: (in, out), biases[i]:
-    (out,). The last layer gives one logit per class, or the log odds of the second of two."""
+    (out,). The last layer gives one logit per class, or the log odds of the second of 2 classes."""
 
     weights: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]

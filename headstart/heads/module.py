@@ -29,7 +29,7 @@ OPSET = 17
 class ModuleSpec(TrainedSpec):
     """A torch.nn.Module, (N, D) features -> (N, K) outputs, trained from its own weights.
 
-    A run whose head is a module cannot be repeated from its recipe, which says so.
+    A run whose head is a module cannot be repeated from its recipe; the recipe records this.
 
     >>> from torch import nn
     >>> ModuleSpec(module=nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 3)), epochs=5).name
@@ -78,7 +78,7 @@ class ModuleSpec(TrainedSpec):
 
 @dataclass(frozen=True, eq=False)
 class ModuleHead:
-    """A trained module, or its graph alone when a bundle is loaded, which predicts."""
+    """A trained module and its ONNX graph, which predicts; a loaded bundle has only the graph."""
 
     kind: ClassVar[str] = "module"
     graph: bytes
@@ -100,7 +100,7 @@ class ModuleHead:
         return max(2, self.outputs)
 
     def raw(self, x: Floats) -> NDArray[np.float64]:
-        """Return (N, D) -> (N, K) outputs. Raises Mismatch for another width, NaN or infinity."""
+        """Return (N, D) -> (N, K) outputs. Raises Mismatch for a wrong width, NaN or infinity."""
         check_width(x, self.features)
         check_finite(x, "Features")
         raw = np.empty((len(x), self.outputs))

@@ -38,7 +38,7 @@ class HeadSpec:
     """
 
     family: ClassVar[str]
-    by_epochs: ClassVar[bool] = False  # trained rather than solved
+    by_epochs: ClassVar[bool] = False  # whether the head is trained by epochs
     fine_tunes: ClassVar[bool] = True  # whether fine-tuning can start from it
 
     class_weights: Annotated[ClassWeights, "balanced lets all classes count alike"] = "none"
@@ -55,7 +55,7 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class SolvedSpec(HeadSpec):
-    """Settings of the solved linear heads; the strength is chosen on validation."""
+    """Settings of linear heads fitted without epochs; the L2 strength is chosen on validation."""
 
     l2: Annotated[tuple[float, ...], L2] = STRENGTHS
 

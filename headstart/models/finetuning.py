@@ -30,10 +30,10 @@ LINE = np.linspace(0, 1, 11)  # interpolation weights between start and end
 
 @dataclass(frozen=True, eq=False)
 class ThawedBackbone:
-    """A copy of a backbone prepared for fine-tuning, its thawed parameters and its cut.
+    """A copy of a backbone for fine-tuning, and the names of its trainable parameters.
 
-    cut: None, so that the whole network runs, if there is no usable cut before the first thawed
-    layer or if the images change in every step.
+    cut: the split into a frozen and a trained part. None if the network can't be split before its
+    first thawed layer or if the images change in every step; then the whole network is run.
     """
 
     backbone: Backbone

@@ -107,7 +107,7 @@ def _head_from_plain(given: Any, usual: HeadSpec, flat: Mapping[str, Any]) -> He
         kinds = {HEADS[name].spec.__name__: HEADS[name] for name in HEADS.names()}
         kind = str(given.get("kind", type(usual).__name__))
         if kind == ModuleSpec.__name__:
-            return from_plain(dict(given), ModuleSpec)  # raises: it needs the module
+            return from_plain(dict(given), ModuleSpec)  # raises SpecError: no file holds the module
         if kind not in kinds:
             raise UnknownName("kind of head", kind, kinds)
         given, flat = kinds[kind].spec.family, {k: v for k, v in given.items() if k != "kind"}

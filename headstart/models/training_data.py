@@ -32,9 +32,9 @@ SPARE = 0.9  # share of the free disk that may be filled
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """The starting point of two phases.
+    """The backbone and the settings with which the two phases of training begin.
 
-    backbone: with the spec's input settings. settings: of fine-tuning, with "auto" resolved.
+    backbone: with the spec's input settings. settings: for fine-tuning, with "auto" resolved.
     thawed: None without a second phase. tap: the activations to store for every row, or None.
     table: plain features of all rows, if already extracted.
     """
@@ -141,14 +141,14 @@ def prepare(spec: TwoPhaseSpec, backbone: Backbone) -> Start:
 
 
 def tuning_start(settings: FineTune, backbone: Backbone, head_lr: float) -> Start:
-    """Return the start of fine-tuning: thawed layers and resolved settings."""
+    """Return the `Start` of fine-tuning: a thawed copy of the backbone, and resolved settings."""
     settings = settings.resolved(backbone, head_lr)
     thawed = thaw(backbone, settings.thaw, settings.thaw_from, whole=settings.adversarial > 0)
     return Start(backbone, settings, thawed if thawed.thawed else None)
 
 
 def with_tap(start: Start, splits: Splits, views: ViewSpec, context: RunContext) -> Start:
-    """Return the start with the tap for all rows."""
+    """Return `start` with a request to store all rows' activations at the cut, if possible."""
     if start.thawed is None or start.settings is None:
         return start
     rows = len(splits.train) + len(splits.val) + len(splits.test)
@@ -156,7 +156,7 @@ def with_tap(start: Start, splits: Splits, views: ViewSpec, context: RunContext)
 
 
 def kept_at_cut(start: Start, tap: Tap | None) -> Start:
-    """Return the start with this tap, recording its precision in the settings."""
+    """Return `start` with the request `tap` for activations, and its precision in the settings."""
     assert start.settings is not None  # there is a second phase
     settings = replace(start.settings, cut_precision=tap.precision) if tap else start.settings
     return replace(start, tap=tap, settings=settings)
@@ -196,7 +196,7 @@ def engine_feed(
 def tap_for(
     settings: FineTune, thawed: ThawedBackbone, rows: int, views: ViewSpec, context: RunContext
 ) -> Tap | None:
-    """Return the tap for `rows` plain rows and their views; reports its disk use to the listener.
+    """Return a request to store the activations of `rows` rows and their views; reports its size.
 
     None if nothing can be stored: no cut, new views every epoch, or too little free disk. The
     frozen layers then run in every epoch, which is reported too.

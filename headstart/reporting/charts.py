@@ -41,7 +41,7 @@ class Axis:
 
 
 def axis(label: str, values: Sequence[float], show: Callable[[float], str]) -> Axis:
-    """Return an axis with round ends that holds all values; of shares it stays within 0 and 1."""
+    """Return an axis around all values, with round ends; within 0 and 1 if all values are."""
     real = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
     low, high = min(real), max(real)
     shares = low >= 0 and high <= 1

@@ -21,7 +21,7 @@ RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions")
 def read_config(path: Path, job: Job | None = None) -> Job:
     """Read a job from a recipe.json or a run folder; keys that are missing keep `job`'s values.
 
-    Raises SpecError for a file that is missing or holds anything else.
+    Raises SpecError for a file that is missing or is no recipe.
     """
     file = path / "recipe.json" if path.is_dir() else path
     try:
@@ -66,7 +66,7 @@ def _spec(usual: Any, given: Any) -> Any:
     if not isinstance(given, dict):
         raise SpecError(f"{kind.__name__} is a JSON object; got {given!r}.")
     if given.get("kind") == UserViews.__name__:
-        return from_plain(given, UserViews)  # raises: it needs the function
+        return from_plain(given, UserViews)  # raises SpecError: no file holds the function
     if isinstance(usual, FeatureExtraction):
         return recipe_from_plain(given, usual)
     names = {f.name for f in fields(usual)}

@@ -31,9 +31,9 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[Callable[[], None]]:
     """Lock `out` for one run: a new folder, or the folder of an interrupted run.
 
     Only a folder with this function's marker is written into. Yields a function that finishes the
-    run: it removes the marker and the checkpoints, so that later errors cannot lose the run. It is
-    also called when the block ends without an error. Raises SpecError for any other folder, for a
-    folder in use by another process and, with `resume`, if there is no run to resume.
+    run: it removes the marker and the checkpoints, so that later errors cannot lose the run. The
+    function is also called when the block ends without an error. Raises SpecError for any other
+    folder, for a folder in use by another process and, with `resume`, if there is no run to resume.
     """
     check_free(out, resume)  # before anything is written
     make_folder(out)
@@ -178,7 +178,7 @@ def recorded_digests(folder: Path) -> dict[str, str]:
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """List changed, missing and new files, each as "ID (changed)", "ID (gone)" or "ID (new)".
 
-    Empty if `before` is (a run of an earlier version).
+    Empty if `before` is empty, as for a run of an earlier version.
     """
     if not before:
         return []

@@ -74,9 +74,9 @@ USUAL_L2 = 0.03  # of the heads fitted for insights if the trained head is not l
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """A finished run. kept: the saved candidate: head, finetune or scratch. candidates: their
-    evaluations on validation. counts: their numbers of parameters. gain: accuracy of the kept
-    candidate on validation minus that of the other. baselines: evaluations on test.
+    """A finished run. kept: the saved candidate: head, finetune or scratch. candidates: the
+    evaluation of each on validation. counts: the parameters of each. gain: validation accuracy of
+    the kept candidate minus that of the other one. baselines: the evaluation of each on test.
     """
 
     folder: Path
@@ -263,7 +263,7 @@ def _baselines(state: RunState, learned: _Learned) -> dict[str, Predictions]:
 
 
 def _of_kept(state: RunState, learned: _Learned, data: Dataset) -> FeatureTable:
-    """Return the kept model's features of `data`; those of a head were extracted before."""
+    """Return the kept model's features of `data`; for a head, these were extracted earlier."""
     if learned.fitted.kept == "head" and learned.table is not None:
         return learned.table.of(data)
     return state.features(learned.kept.fitted.model, data)

@@ -33,8 +33,8 @@ CNN = "scratch:cnn"
 
 @dataclass(frozen=True, eq=False)
 class PreparedRun:
-    """The start of training. settings: of fine-tuning, "auto" resolved. baseline: an untrained
-    network to compare with, if requested."""
+    """A run's backbone and settings before training. settings: for fine-tuning, with "auto"
+    resolved. baseline: the untrained network to compare with; None if not requested."""
 
     start: Start
     settings: FineTune
@@ -115,7 +115,7 @@ def with_cut(state: RunState, run: PreparedRun, rows: int) -> PreparedRun:
     """Decide which activations to keep at the cut, if there is a second phase.
 
     The decision is written to checkpoint-cut.json; a resumed run reads it from there, unless views
-    are drawn anew in every epoch, of which nothing can be kept.
+    are drawn anew in every epoch: their activations cannot be kept.
     """
     thawed, path = run.start.thawed, state.out / "checkpoint-cut.json"
     if thawed is None:

@@ -277,7 +277,7 @@ class ClassTarget(Target):
 
 
 def class_names(target: Target) -> tuple[str, ...]:
-    """Return the names of a target's classes, () for another kind of target."""
+    """Return the names of a target's classes; () if the target has no classes."""
     return target.names if isinstance(target, ClassTarget) else ()
 
 

@@ -29,7 +29,7 @@ HALVINGS = 20  # bisection steps for the rounding threshold of an L2 attack
 def perturb(
     loss: Callable[[Tensor], Tensor], pixels: Tensor, attack: Attack, stream: int = 0
 ) -> Tensor:
-    """Return, per image, the evaluated change within reach with the highest loss.
+    """Return each image with the change within epsilon that had the highest loss.
 
     pixels: (N, …) of whole levels, 0 to 255, any dtype. loss: float32 images -> (N,) losses.
     stream: selects another random start for the same seed. Returns float32 whole levels.
@@ -55,7 +55,7 @@ def pushed(
 ) -> Tensor:
     """Return training images moved uphill in the loss from the start `change`.
 
-    pixels, change: (N, …). levels: the largest change of a value, in levels of 255. A single step
+    pixels, change: (N, …). levels: the largest change of a value, in steps of 1/255. A single step
     has size 1.25 levels (Wong et al. 2020); several follow `perturb` (Madry et al. 2018). Returns
     float32, not rounded, so that `levels` below 1 has an effect.
     """
@@ -105,7 +105,7 @@ def _whole_l2(change: Tensor, length: float) -> Tensor:
 
 
 def _start(x: Tensor, attack: Attack, stream: int) -> Tensor:
-    """Return a random start within reach; zeros for a single step."""
+    """Return a random start within epsilon; zeros for a single step."""
     if attack.steps == 1:
         return torch.zeros_like(x)
     generator = seeded(attack.seed * 1_000_003 + stream)
@@ -143,7 +143,7 @@ def _rows(numbers: Tensor, like: Tensor) -> Tensor:
 class Push:
     """The attack on the images of one training step.
 
-    levels: the largest change of a value, in levels of 255. seeds: of the random start.
+    levels: the largest change of a value, in steps of 1/255. seeds: for the random start.
     """
 
     levels: float

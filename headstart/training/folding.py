@@ -41,7 +41,7 @@ def conv_norm(
     var: Tensor,
     settings: tuple[Any, ...],
 ) -> Tensor:
-    """Return batch_norm(conv2d(x)) with fixed statistics. settings: edges, eps, conv2d's."""
+    """Return batch_norm(conv2d(x)) with fixed statistics. settings: edges, eps, stride, …."""
     edges, eps, stride, padding, dilation, groups = settings
     factor = scale * torch.rsqrt(var + eps)
     moved = shift - mean * factor if bias is None else shift + (bias - mean) * factor
@@ -51,7 +51,7 @@ def conv_norm(
 
 
 def _folds(node: fx.Node, parts: dict[str, nn.Module]) -> bool:
-    """Return whether a node is a batch norm and the only reader of a convolution."""
+    """Return whether a node is a batch norm and the only user of a convolution's output."""
     norm = parts.get(str(node.target)) if node.op == "call_module" else None
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
         return False

@@ -19,8 +19,8 @@ def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figur
     """Return the mean loss, and the accuracy where the target defines one.
 
     attack: evaluate up to 256 evenly spaced rows of pixels (N, S, S, 3) instead, each changed to be
-    misclassified if a change within reach is found. Raises Diverged, naming the row, for non-finite
-    numbers.
+    misclassified if such a change is found within epsilon. Raises Diverged, naming the row, for
+    non-finite numbers.
     """
     network.eval()
     loss, right, n, target = 0.0, 0, len(rows.ids), rows.target

@@ -130,7 +130,7 @@ class _Training:
         return self.at.epoch * self.steps + self.at.step
 
     def finished(self) -> bool:
-        """Return whether to stop after the last epoch, as asked, or for want of improvement."""
+        """Return whether to stop: after the last epoch, on request, or for lack of improvement."""
         stale = 0 < self.plan.patience <= self.at.epoch - self.at.best and len(self.val.ids) > 0
         return self.at.epoch >= self.plan.epochs or self.at.stopped or stale
 

@@ -130,14 +130,14 @@ def head_module(head: Head, dropout: float = 0.0) -> nn.Module:
 
 
 def trained_head(module: nn.Module, spec: TrainedSpec, features: int) -> Head:
-    """Return the head that a module of `new_head` became."""
+    """Return a trained module of `new_head` as a head."""
     if isinstance(spec, ModuleSpec):
         return ModuleHead.of(module, features)
     return dense_head(module)
 
 
 def head_of(module: nn.Module, before: Head | nn.Module | None = None) -> Head:
-    """Return the head that a module became; `before` is the head that it was made from."""
+    """Return a trained module as a head; `before`: the head that the module was made from."""
     if not isinstance(before, TunableHead):
         return dense_head(module)
     if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Dropout):

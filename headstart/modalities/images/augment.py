@@ -116,7 +116,7 @@ class Augment:
         """Return a view of a square, both (S, S, 3) uint8 RGB; the seed alone decides the changes.
 
         Returns the square itself if nothing is active. Leaves torch's global generator as it was.
-        Raises Mismatch for another shape or type, MissingPackage without torch and torchvision.
+        Raises Mismatch for a wrong shape or type, MissingPackage without torch and torchvision.
         """
         if square.dtype != np.uint8 or square.shape != (len(square), len(square), 3):
             raise Mismatch(
