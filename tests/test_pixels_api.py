@@ -71,7 +71,12 @@ def test_an_explanation_is_returned_and_saves_what_the_command_writes(
 @pytest.mark.parametrize("opened", ["path", "text", "bundle", "model"])
 def test_a_model_is_given_by_its_folder_or_itself(opened: str, run: Path, picture: Path) -> None:
     bundle = run / "model"
-    given = {"path": run, "text": str(run), "bundle": bundle, "model": load_bundle(bundle).model}
+    given: dict[str, Any] = {
+        "path": run,
+        "text": str(run),
+        "bundle": bundle,
+        "model": load_bundle(bundle).model,
+    }
     (why,) = explain(given[opened], str(picture), class_name="bright", method="places", store=None)
     assert why.name == "bright"
     assert why.score < 0.5
