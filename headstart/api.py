@@ -5,7 +5,7 @@ value, and writes files only where a folder is named. Functions for pictures alo
 `ideal`, `attack`, `robustness`, `views`) are in `headstart.pixels`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,15 @@ from typing import Any, Literal, overload
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.views import UserViews
 from headstart.base.context import RunContext
-from headstart.base.errors import DataError, MissingPackage, SpecError
+from headstart.base.errors import DataError, MissingPackage, PlaceError, SpecError
 from headstart.base.listener import Listener
 from headstart.base.notebook import html_table, text_table
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan, Checks, good_rows
 from headstart.data.checks import check as check_rows
-from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.splits import Splits
+from headstart.data.dataset import PARTS, Dataset, LeftOut
+from headstart.data.splits import SplitPlan, Splits
 from headstart.data.splits import split as split_rows
 from headstart.evaluation.comparison import Comparisons
 from headstart.evaluation.evaluation import Evaluation, OwnMetric, own_metric
@@ -30,6 +30,7 @@ from headstart.evaluation.evaluation import evaluate as evaluate_predictions
 from headstart.evaluation.source_distance import SourceDistance, source_distance
 from headstart.features.extract import FeatureTable
 from headstart.features.extract import extract as extract_rows
+from headstart.in_python import in_python, speaks_python
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.reading import find, read, survey
 from headstart.modalities.sources import DEFAULT_BACKBONE, load_backbone
@@ -42,10 +43,11 @@ from headstart.models.model import classify as classify_rows
 from headstart.models.results import FitResult
 from headstart.models.specs import FeatureExtraction
 from headstart.reporting.page import write_report
+from headstart.reporting.run_files import RecordedRow
 from headstart.runs import tracking
 from headstart.runs.comparison import compare_runs, finished_runs
 from headstart.runs.config import read_config
-from headstart.runs.folder import free_folder, read_record
+from headstart.runs.folder import RunRecord, free_folder, read_record
 from headstart.runs.forecast import Forecast, forecast
 from headstart.runs.job import Job
 from headstart.runs.judging import judge
@@ -69,11 +71,13 @@ _ON_CPU = {"threads", "decode_threads"}  # of Runtime: a saved model always runs
 class DataCheck:
     """The result of `check`: problems of the data, and its distance from the source task.
 
-    rows: the readable rows, with the digests of their contents.
+    rows: the readable rows, with the digests of their contents. error: the message of the error
+    that training would raise; "" if there is none.
     """
 
     checks: Checks
     distance: SourceDistance | None = None
+    error: str = ""
 
     @property
     def rows(self) -> Dataset:
@@ -85,10 +89,15 @@ class DataCheck:
         return self.checks.warning
 
     def __repr__(self) -> str:
-        return text_table([*self.checks.findings.table(), *self._distance()])
+        return text_table(self._rows())
 
     def _repr_html_(self) -> str:
-        return html_table([*self.checks.findings.table(), *self._distance()])
+        return html_table(self._rows())
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        notes = [("error", "", self.error), ("warning", "", self.warning)]
+        told = [row for row in notes if row[2]]
+        return [*self.checks.findings.table(), *self._distance(), *told]
 
     def _distance(self) -> list[tuple[str, str, str]]:
         if self.distance is None:
@@ -96,6 +105,7 @@ class DataCheck:
         return [("source task", self.distance.sentence, ""), *self.distance.table()]
 
 
+@speaks_python
 def check(
     data: Any,
     *,
@@ -109,7 +119,7 @@ def check(
 
     data: as for `read`. backbone: compare the data with this network's pretraining data; "none" for
     no comparison, None for the default backbone, if it is installed. settings: fields of CheckPlan
-    and Runtime, such as `max_bad`. Raises the errors that training would raise.
+    and Runtime, such as `max_bad`. Training would raise `error`, if it is not "".
 
     >>> print(hs.check("photos"))  # doctest: +SKIP
     """
@@ -122,23 +132,27 @@ def check(
     if compared and len(checks.dataset):
         runtime, told = context.runtime, context.listener
         far = source_distance(compared, checks.dataset, runtime=runtime, listener=told)
-    good_rows(rows, seen, plan)  # raises what training would raise
-    split_rows(checks.dataset, together=checks.exact)
-    _tell_left_out(checks.findings.left_out, context.listener)
+    _tell_left_out(checks.left_out, context.listener)
+    try:
+        good_rows(rows, seen, plan)
+        split_rows(checks.dataset, together=checks.exact)
+    except DataError as error:
+        return DataCheck(checks, far, in_python(str(error)))
     return DataCheck(checks, far)
 
 
 def _compared(backbone: str | Backbone | None, weights: Where) -> Backbone | None:
-    if isinstance(backbone, Backbone) or backbone == "none":
-        return None if isinstance(backbone, str) else backbone
+    if backbone == "none":
+        return None
     try:
-        return load_backbone(backbone or DEFAULT_BACKBONE, weights=weights)
+        return _network(backbone or DEFAULT_BACKBONE, weights)
     except MissingPackage:
         if backbone:
             raise
         return None
 
 
+@speaks_python
 def split(
     data: Any,
     *,
@@ -165,7 +179,8 @@ def _split(data: Any, job: Job, context: RunContext) -> Splits:
     rows = read(data)
     seen, checks = _checked(rows, context)
     parts = split_rows(good_rows(rows, seen, job.checks), job.split, together=checks.together)
-    _tell_left_out((*checks.findings.left_out, *parts.left_out), context.listener)
+    parts = replace(parts, left_out=(*checks.left_out, *parts.left_out))
+    _tell_left_out(parts.left_out, context.listener)
     return parts
 
 
@@ -192,6 +207,7 @@ def train(
 def train(data: Any, out: Where, *, seeds: int, **settings: Any) -> tuple[SeedRun, ...]: ...
 @overload
 def train(data: Any, out: Where, *, dry_run: Literal[True], **settings: Any) -> Forecast: ...
+@speaks_python
 def train(
     data: Any,
     out: Where,
@@ -219,6 +235,11 @@ def train(
     >>> run.evaluation.accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)
     """
+    _check_listener(listener)
+    if isinstance(settings.get("backbone"), Backbone):
+        raise SpecError("A run names its backbone, to be repeated; fit takes a network in memory.")
+    if isinstance(data, Splits):
+        raise SpecError("A run splits its data itself: give it the data, or give fit the parts.")
     own = _job(settings, recipe, config, job)
     if isinstance(data, str | Path):
         own = replace(own, source=source_of(Path(data)))
@@ -239,6 +260,7 @@ def train(
     return run
 
 
+@speaks_python
 def fit(
     data: Any,
     *,
@@ -266,6 +288,18 @@ def fit(
         settings["backbone"] = backbone
     if model is not None:
         settings.setdefault("strategy", "finetune")
+        if not isinstance(model, Model | FitResult):
+            raise SpecError(
+                f"model is a fitted model, to fine-tune it further; got {model!r}. A pretrained "
+                f"network is given as backbone, by its name."
+            )
+        if backbone != DEFAULT_BACKBONE:
+            raise SpecError("A model has a backbone: give fit either model or backbone.")
+    _check_listener(listener)
+    if isinstance(data, Splits) and (
+        fixed := sorted(settings.keys() & _names(SplitPlan, CheckPlan) - {"seed"})
+    ):
+        raise SpecError(f"{fixed[0]} would change nothing: this data is split already.")
     if of_runs := sorted(settings.keys() & _OF_RUNS):
         raise SpecError(f"{of_runs[0]} is a setting of a run, which fit does not make: use train.")
     job = _job(settings, recipe)
@@ -274,7 +308,7 @@ def fit(
     if model is not None:
         result = fitting.fit(job.finetune, model, splits, **_how(job, context))
     else:
-        network = backbone if isinstance(backbone, Backbone) else _network(job)
+        network = _start(backbone, job)
         if job.strategy == "scratch":
             network = job.recipe.prepared(network)
             result = fitting.from_scratch(job.spec, network, splits, context)
@@ -284,9 +318,22 @@ def fit(
     return replace(result, model=with_limits(result.model, splits, job.trust, **own), splits=splits)
 
 
-def _network(job: Job) -> Backbone:
+def _start(backbone: str | Backbone, job: Job) -> Backbone:
+    """Return the network to start from; an untrained one to train from scratch."""
+    name = job.backbone if isinstance(backbone, str) else backbone
     untrained = job.strategy == "scratch" and job.weights == "pretrained"
-    return load_backbone(job.backbone, weights="random" if untrained else job.weights)
+    return _network(name, "random" if untrained else job.weights)
+
+
+def _network(backbone: str | Backbone, weights: Where = "pretrained") -> Backbone:
+    if isinstance(backbone, Backbone):
+        return backbone
+    if isinstance(backbone, str):
+        return load_backbone(backbone, weights=weights)
+    raise SpecError(
+        f"backbone is a name, such as {DEFAULT_BACKBONE!r}, or what wrap(module, size=…) makes of "
+        f"a network; got a {type(backbone).__name__}."
+    )
 
 
 def _how(job: Job, context: RunContext) -> dict[str, Any]:
@@ -310,17 +357,34 @@ def _job(
     job = job or get_recipe(recipe or "default").job
     settings = dict(settings)
     if "augment" in settings:
-        own = settings.pop("augment")
-        views = UserViews(function=own) if callable(own) else own
-        job = replace(job, augment=views or Augment())
+        job = replace(job, augment=_views_of(settings.pop("augment")))
     if "head" in settings:  # its own settings are known then
         job = replace(job, recipe=with_settings(job.recipe, {"head": settings["head"]}))
     check_known(settings, known_settings(job))
     if "store" in settings:
         settings = settings | {"store": _store(settings["store"])}
-    return job_with(job, settings)
+    job = job_with(job, settings)
+    solved = job.strategy == "extract" and not job.recipe.head.by_epochs
+    if isinstance(job.augment, UserViews) and solved:
+        raise SpecError(
+            f"augment would change nothing: a {job.recipe.head.family} head is solved on plain "
+            f"examples. Name head='linear' or 'mlp', or fine-tune."
+        )
+    return job
 
 
+def _views_of(given: Any) -> Augment | UserViews:
+    if given is None or isinstance(given, Augment):
+        return given or Augment()
+    if callable(given):
+        return UserViews(function=given)
+    raise SpecError(
+        f"augment is a function of one example, or specs.Augment(…); got {given!r}. Single changes "
+        f"are settings, such as flip='horizontal'."
+    )
+
+
+@speaks_python
 def demo(
     out: Where | None = None,
     *,
@@ -340,7 +404,8 @@ def demo(
 
 
 # ------------------------------------------------------------ models and their answers
-def load(path: Where, *, module: Any = None) -> Model:
+@speaks_python
+def load(path: Where | Run, *, module: Any = None) -> Model:
     """Load the model of a run folder or of a bundle; predicting with it needs no PyTorch.
 
     module: the network passed to `wrap`, to explain or fine-tune the model; its weights do not
@@ -348,21 +413,28 @@ def load(path: Where, *, module: Any = None) -> Model:
 
     >>> hs.load("runs/flowers").predict("new/").to_frame()  # doctest: +SKIP
     """
-    folder = Path(path)
+    folder = _folder(path)
     bundle = folder / "model" if (folder / "model").is_dir() else folder
     return load_bundle(bundle, module=module).model
 
 
+@speaks_python
 def save(model: Trained, folder: Where) -> Path:
     """Save a model as a bundle, a new folder that predicts without PyTorch; returns the folder.
 
-    Raises FileExistsError if `folder` exists, BundleError if the bundle could not be loaded again.
+    Raises PlaceError if `folder` exists, BundleError if the bundle could not be loaded again.
 
     >>> hs.save(fitted, "bundle")  # doctest: +SKIP
     """
-    return save_bundle(_model(model), folder).folder
+    try:
+        return save_bundle(_model(model), folder).folder
+    except FileExistsError as error:
+        raise PlaceError(
+            f"{folder} is there already: name another folder, or remove it."
+        ) from error
 
 
+@speaks_python
 def predict(
     model: Trained,
     examples: Any,
@@ -384,6 +456,7 @@ def predict(
     return own.predict(examples, store=context.store, runtime=runtime, listener=context.listener)
 
 
+@speaks_python
 def classify(
     examples: Any,
     *,
@@ -401,12 +474,13 @@ def classify(
     """
     check_known(settings, _names(Runtime))
     runtime = with_settings(Runtime(), settings)
-    network = load_backbone(backbone, weights=weights) if isinstance(backbone, str) else backbone
+    network = _network(backbone, weights)
     rows, left_out = _unlabelled(examples, network)
     predictions, unreadable = classify_rows(network, rows, runtime=runtime)
     return replace(predictions, left_out=(*left_out, *unreadable))
 
 
+@speaks_python
 def extract(
     data: Any,
     *,
@@ -426,7 +500,7 @@ def extract(
     """
     check_known(settings, {"size", "fit", "draft"} | _names(Runtime))
     context = _context(store, listener, settings)
-    network = load_backbone(backbone, weights=weights) if isinstance(backbone, str) else backbone
+    network = _network(backbone, weights)
     network = with_settings(FeatureExtraction(), settings).prepared(network)
     table = extract_rows(
         network,
@@ -458,12 +532,13 @@ def _unlabelled(examples: Any, network: Backbone) -> tuple[Dataset, tuple[LeftOu
 
 
 # ------------------------------------------------------------ judging
+@speaks_python
 def evaluate(
     model: Trained | Predictions,
     data: Any = None,
     *,
     part: Part = "auto",
-    metrics: Sequence[OwnMetric] = (),
+    metrics: Sequence[OwnMetric] | Mapping[str, OwnMetric] = (),
     store: Store | Where | None = USUAL,
     listener: Listener | None = None,
     **settings: Any,
@@ -473,27 +548,67 @@ def evaluate(
     model: a path of a run or bundle, a model, or predictions (Predictions, or a CSV file), which
     contain the labels, so that `data` must be None. part: "auto" means the test rows, and never a
     row that the run was trained on. metrics: functions of labels and predictions, each (N,), as in
-    `sklearn.metrics`; their values are attributes under the functions' names. settings: `threads`
-    and `decode_threads`. Raises DataError if no row is left to evaluate on.
+    `sklearn.metrics`, or a dict of them; labels of classes are texts. Their values are attributes
+    with the functions' names. settings: `threads` and `decode_threads`. Raises DataError if no row
+    is left to evaluate on.
 
     >>> hs.evaluate("runs/flowers", "photos").accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)
     """
     check_known(settings, _ON_CPU)
     context = _context(store, listener, settings)
-    predictions = _given_predictions(model, data)
+    predictions, left_out = _given_predictions(model, data), tuple[LeftOut, ...]()
     if predictions is not None:
         evaluation = evaluate_predictions(predictions)
     else:
         assert not isinstance(model, Predictions)
-        run = Path(model) if isinstance(model, str | Path) else _folder(model)
+        own_test = isinstance(model, FitResult) and model.splits and data is None
+        rows = model.splits.test if own_test else read(data)  # type: ignore[union-attr]
         source = source_of(Path(data)) if isinstance(data, str | Path) else ""
-        record = read_record(run) if run else None
-        judged = judge(_model(model), record, read(data), part, source, context)
+        judged = judge(_model(model), _record(model), rows, part, source, context)
         predictions, evaluation = judged.predictions, judged.evaluation
-        _tell_left_out(judged.left_out, context.listener)
-    own = {metric.__name__: own_metric(metric, predictions) for metric in metrics}
-    return replace(evaluation, own=own)
+        left_out = judged.left_out
+        _tell_left_out(left_out, context.listener)
+    named = _named_metrics(metrics, evaluation)
+    own = {name: own_metric(metric, predictions) for name, metric in named.items()}
+    return replace(evaluation, own=own, left_out=left_out)
+
+
+def _named_metrics(
+    metrics: Sequence[OwnMetric] | Mapping[str, OwnMetric], evaluation: Evaluation
+) -> dict[str, OwnMetric]:
+    """Return the user's metrics by name; raises SpecError for a name that is taken."""
+    if callable(metrics):
+        metrics = [metrics]
+    if isinstance(metrics, Mapping):
+        pairs = list(metrics.items())
+    else:
+        pairs = [(getattr(m, "__name__", type(m).__name__), m) for m in metrics]
+    for place, (name, metric) in enumerate(pairs):
+        if not callable(metric):
+            raise SpecError(f"A metric is a function of labels and answers; got {metric!r}.")
+        if name in evaluation.metrics or name in [other for other, _ in pairs[:place]]:
+            raise SpecError(
+                f"There is a metric {name!r} already: give metrics={{'name': function}}."
+            )
+    return dict(pairs)
+
+
+def _record(model: Trained) -> RunRecord | None:
+    """Return which rows a model learned from; None if that is not known."""
+    if isinstance(model, Run):
+        return read_record(model.folder)
+    if isinstance(model, str | Path):
+        return read_record(Path(model))
+    if not isinstance(model, FitResult) or model.splits is None:
+        return None
+    parts = {part: getattr(model.splits, part) for part in PARTS}
+    rows = {
+        id: RecordedRow(id, part, content)
+        for part, data in parts.items()
+        for id, content in zip(data.ids, data.contents, strict=False)
+    }
+    return RunRecord("", rows) if rows else None
 
 
 def _given_predictions(model: Trained | Predictions, data: Any) -> Predictions | None:
@@ -506,16 +621,13 @@ def _given_predictions(model: Trained | Predictions, data: Any) -> Predictions |
         if not model.known.any():
             raise DataError("There is nothing to judge by: no row of the predictions has a label.")
         return model
-    if data is None:
+    if data is None and not (isinstance(model, FitResult) and model.splits):
         raise SpecError("A model is judged on labelled data: evaluate(model, data).")
     return None
 
 
-def _folder(model: Model | FitResult | Run) -> Path | None:
-    return model.folder if isinstance(model, Run) else None
-
-
-def compare(*runs: Where, listener: Listener | None = None) -> Comparisons:
+@speaks_python
+def compare(*runs: Where | Run, listener: Listener | None = None) -> Comparisons:
     """Compare finished runs, or files of predictions, with the first, on the same test rows.
 
     Folders without a finished run are left out, and reported to the listener. Raises SpecError for
@@ -523,11 +635,13 @@ def compare(*runs: Where, listener: Listener | None = None) -> Comparisons:
 
     >>> hs.compare("runs/a", "runs/b")  # doctest: +SKIP
     """
-    kept, left_out = finished_runs([Path(run) for run in runs])
+    given = runs[0] if len(runs) == 1 and isinstance(runs[0], list | tuple) else runs
+    kept, left_out = finished_runs([_folder(run) for run in given])
     _tell_left_out(left_out, listener or Listener())
     return compare_runs(kept)
 
 
+@speaks_python
 def report(
     run: Where | Run,
     *,
@@ -542,13 +656,14 @@ def report(
 
     >>> hs.report("runs/flowers", language="ru")  # doctest: +SKIP
     """
-    folder = run.folder if isinstance(run, Run) else Path(run)
+    folder = _folder(run)
     if not folder.exists():
         raise DataError(f"There is no run {folder}. Check the path.")
     files = recorded_files(folder, None if data is None else Path(data), listener)
     return write_report(folder, files, language)
 
 
+@speaks_python
 def track(run: Where | Run, where: str) -> str:
     """Write a finished run's curves, metrics and settings to a tracker; returns their place.
 
@@ -558,14 +673,32 @@ def track(run: Where | Run, where: str) -> str:
 
     >>> hs.track("runs/flowers", "tensorboard")  # doctest: +SKIP
     """
-    return tracking.track(run.folder if isinstance(run, Run) else Path(run), where)
+    return tracking.track(_folder(run), where)
 
 
 # ------------------------------------------------------------ helpers
 def _model(model: Trained) -> Model:
     if isinstance(model, str | Path):
         return load(model)
+    if not isinstance(model, Model | FitResult | Run):
+        raise SpecError(
+            f"A model is the folder of a run or bundle, or what fit, train and load return; got a "
+            f"{type(model).__name__}."
+        )
     return model if isinstance(model, Model) else model.model
+
+
+def _folder(run: Where | Run) -> Path:
+    if isinstance(run, Run):
+        return run.folder
+    if not isinstance(run, str | Path):
+        raise SpecError(f"Name the folder of a run; got a {type(run).__name__}.")
+    return Path(run).expanduser()
+
+
+def _check_listener(listener: Any) -> None:
+    if listener is not None and not hasattr(listener, "progress"):
+        raise SpecError(f"listener is a Listener, or an object with its methods; got {listener!r}.")
 
 
 def _store(store: Store | Where | None) -> Any:
@@ -576,6 +709,7 @@ def _context(
     store: Store | Where | None, listener: Listener | None, settings: dict[str, Any]
 ) -> RunContext:
     """Return the context with the settings of Runtime among `settings`."""
+    _check_listener(listener)
     runtime = with_settings(Runtime(), settings).resolved()
     return RunContext(_store(store), runtime, listener or Listener())
 

@@ -29,8 +29,10 @@ except ModuleNotFoundError as error:
     raise MissingPackage("torch", purpose="Looking into a network", extra="train") from error
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.inputs import fetched
 from headstart.base.atomic import check_folder, write_bytes, write_json
 from headstart.base.listener import Listener
+from headstart.base.notebook import html_table
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.dataset import Dataset, LeftOut
@@ -62,10 +64,12 @@ from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.pixels.squares import InputSquares, input_squares, stratified_rows
 from headstart.features.extract import FeatureTable, extract
 from headstart.heads.head import check_word
+from headstart.in_python import speaks_python
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.decoding import Pixels, decode
 from headstart.modalities.images.encoding import png
 from headstart.modalities.images.film import check_film, write_film
+from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.views import cells_of, picture_grid
 from headstart.modalities.reading import find
 from headstart.modalities.sources import load_backbone
@@ -82,7 +86,7 @@ from headstart.training.attack import EPSILONS, RESTARTS, Attack
 
 T = TypeVar("T")
 AnyModel = str | Path | Model | FitResult | Run | Backbone
-AnyFiles = str | Path | Sequence[str | Path]
+AnyFiles = Any  # as for `Model.predict`: paths, folders, pictures in memory, a Dataset
 
 FULL_VIEW = 224  # pixels a side
 TELLS = 8  # times that the score is reported during an ascent
@@ -91,6 +95,7 @@ NAMED = 20  # unreadable training pictures reported, at most
 RESULTS = "robustness.json"
 
 
+@speaks_python
 def explain(
     model: AnyModel,
     files: AnyFiles | None = None,
@@ -101,7 +106,7 @@ def explain(
     data: str | Path | None = None,
     store: Store | None = USUAL,
     listener: Listener | None = None,
-) -> list[Explanation]:
+) -> "Results[Explanation]":
     """Explain why pictures get a class: maps, deletion curves, similar training examples.
 
     model: the folder of a run or bundle, a `Model`, a `Backbone`, or the name of a pretrained one.
@@ -125,12 +130,14 @@ def explain(
     opened = open_model(model, "headstart explain takes")
     explainer = Explainer(opened, class_name, method, _path(data), store, listener)
     if files is None:
-        work = explainer.of_run(_path(out))
+        work, before = explainer.of_run(_path(out)), tuple[LeftOut, ...]()
     else:
-        work = explainer.of_files(found_files(files, listener), _path(out))
-    return _all_of(work, "explain", listener)
+        pictures = found_files(files, listener)
+        work, before = explainer.of_files(pictures, _path(out)), pictures.left_out
+    return _all_of(work, "explain", listener, before)
 
 
+@speaks_python
 def ideal(
     model: AnyModel,
     class_name: str,
@@ -167,6 +174,7 @@ def ideal(
     return best
 
 
+@speaks_python
 def attack(
     model: AnyModel,
     files: AnyFiles,
@@ -176,7 +184,7 @@ def attack(
     restarts: int = RESTARTS,
     listener: Listener | None = None,
     **settings: Any,
-) -> list[Fooling]:
+) -> "Results[Fooling]":
     """Change pictures so little that people see no change, but the model predicts another class.
 
     model, files: as for `explain`. target: the class to be predicted; None for any other. out: a
@@ -199,11 +207,12 @@ def attack(
     pictures = found_files(files, listener)
     number = None if target is None else opened.grad_model.number(target)
     attacker = Attacker(opened, how, number, restarts)
-    return _all_of(attacker.of_files(pictures, _path(out)), "attack", listener)
+    return _all_of(attacker.of_files(pictures, _path(out)), "attack", listener, pictures.left_out)
 
 
+@speaks_python
 def robustness(
-    run: str | Path,
+    run: str | Path | Run,
     *,
     data: str | Path | None = None,
     store: Store | None = USUAL,
@@ -224,15 +233,17 @@ def robustness(
     >>> robustness("runs/flowers", rows=50, corruptions=["fog"])  # doctest: +SKIP
     """
     plan, runtime = _with(RobustnessPlan(), settings), Runtime(device="cpu").resolved()
-    test = RobustnessTest.of(Path(run), _path(data), plan, runtime, listener or Listener())
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    test = RobustnessTest.of(folder, _path(data), plan, runtime, listener or Listener())
     test = test.compared(store)
     *_, results = test.trials()
     test.save(results, language)
     return results
 
 
+@speaks_python
 def views(
-    file: str | Path,
+    file: Any,
     *,
     out: str | Path | None = None,
     size: int = FULL_VIEW,
@@ -241,8 +252,8 @@ def views(
 ) -> NDArray[np.uint8]:
     """Draw random changes of a picture, to check an augmentation by eye.
 
-    size: side of a view, in pixels. settings: fields of `Augment`, such as flip="horizontal". out:
-    a PNG file for a grid of the views.
+    file: a path, a PIL image or an array. size: side of a view, in pixels. settings: fields of
+    `Augment`, such as flip="horizontal". out: a PNG file for a grid of the views.
 
     Returns (16, size, size, 3) uint8: the picture, squashed, then 15 views of it. Raises SpecError
     if no setting changes the picture or if `out` exists, UnknownName for an unknown setting,
@@ -252,12 +263,19 @@ def views(
     (16, 224, 224, 3)
     """
     augment = _with(Augment(), settings, without="views")  # 15 are drawn
+    return draw_views(file, augment, _path(out), size, seed)
+
+
+def draw_views(
+    file: Any, augment: Augment, out: Path | None, size: int, seed: int
+) -> NDArray[np.uint8]:
+    """Do the work of `views` for an `Augment`."""
     if not augment.active:
         raise SpecError("No change was asked for: add --flip horizontal, --rotation 0.1, ….")
     if out:
         refuse_taken([Path(out)])
         check_folder(Path(out).parent)
-    grid = picture_grid(Path(file), augment, size=size, seed=seed)
+    grid = picture_grid(_encoded(file), augment, size=size, seed=seed)
     if out:
         write_bytes(Path(out), png(grid))
     return cells_of(grid)
@@ -453,6 +471,11 @@ def check_new_files(files: Sequence[Path]) -> None:
         check_folder(folder)
 
 
+def _encoded(file: Any) -> Path | bytes:
+    """Return a path, or the file of a picture in memory."""
+    return Path(file) if isinstance(file, str | Path) else ImageInput().encode(file)
+
+
 def decoded(path: Path) -> Pixels:
     """Decode a picture; raises DataError with its path and the reason if it is unreadable."""
     try:
@@ -492,7 +515,8 @@ class Attacker:
 
     def _attacked(self, answering: Answerer, id: str, source: Path) -> Fooling | LeftOut:
         """Attack a picture; return LeftOut if the model already predicts the target class."""
-        picture, model = decode(source), self.opened.grad_model
+        model = self.opened.grad_model
+        picture = decode(fetched(model.input, source))
         if self.target is not None and answering.of_example(picture).label == self.target:
             name = model.classes[self.target]
             return LeftOut(id, f"called {name!r} already", expected=True)
@@ -589,12 +613,14 @@ class RobustnessTest:
 
 
 def found_files(files: AnyFiles, listener: Listener) -> Dataset:
-    """Return pictures, and those in folders, as rows; report what is left out."""
-    paths = [files] if isinstance(files, (str, Path)) else files
-    pictures, left_out = find([Path(path) for path in paths])
+    """Return pictures, and those in folders, as rows; report what is left out.
+
+    The result holds it in `left_out`.
+    """
+    pictures, left_out = (files, ()) if isinstance(files, Dataset) else find(files)
     for item in left_out:
         listener.stage("left out", f"{item.path}: {item.reason}")
-    return pictures
+    return replace(pictures, left_out=tuple(left_out))
 
 
 def _files_for(
@@ -616,14 +642,32 @@ def _files_for(
     return [first for first, *_ in named]
 
 
-def _all_of(work: FileWork[T], stage: str, listener: Listener) -> list[T]:
-    """Do the work and return its results; raises DataError if no picture could be read."""
-    done, unreadable = list[T](), list[LeftOut]()
+class Results(list[T]):
+    """A result per picture. left_out: pictures without one, with `path` and `reason`."""
+
+    left_out: tuple[LeftOut, ...] = ()
+
+    def _repr_html_(self) -> str:
+        shown = [each._repr_html_() for each in self]  # type: ignore[attr-defined]
+        lost = [(item.path, "left out", item.reason) for item in self.left_out]
+        return "".join(shown) + (html_table(lost) if lost else "")
+
+
+def _all_of(
+    work: FileWork[T], stage: str, listener: Listener, before: Sequence[LeftOut] = ()
+) -> Results[T]:
+    """Do the work and return its results; raises DataError if no picture could be read.
+
+    before: pictures that were left out before the work.
+    """
+    done, unreadable = Results[T](), list[LeftOut]()
+    done.left_out = tuple(before)
     for number, (result, _) in enumerate(work.results, 1):
         if not isinstance(result, LeftOut):
             done.append(result)
         else:
             unreadable += [] if result.expected else [result]
+            done.left_out += (result,)
             listener.stage("left out", f"{result.path}: {result.reason}")
         listener.progress(stage, number, work.count)
     if unreadable and not done:

@@ -12,6 +12,7 @@ import pytest
 import headstart as hs
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.bundle import load_bundle
+from headstart.runs.settings import known_settings
 from headstart.specs import Job
 
 ROOT = Path(__file__).parent.parent
@@ -90,6 +91,12 @@ def test_the_page_about_python_names_everything_public() -> None:
     named = {*re.findall(r"`(?:hs\.)(\w+)", table), *values}
     assert named == set(dir(hs))
     assert len(dir(hs)) <= 50
+
+
+def test_the_page_about_python_lists_every_setting() -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    table = page.split("## The settings")[1].split("Labels become")[0].split("|---|---|")[1]
+    assert set(re.findall(r"`(\w+)`", table)) == known_settings(Job()) | {"augment", "head"}
 
 
 def test_the_python_that_looks_inside_runs(

@@ -24,6 +24,7 @@ LAYERS = (
     {"runs"},
     {
         "__init__",
+        "in_python",
         "api",
         "pixels",
         "specs",

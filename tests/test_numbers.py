@@ -66,6 +66,8 @@ def nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "modalities.reading.read",
         "modalities.sources.load_backbone",
         "models.bundle.load_bundle",
+        "pixels.load_backbone",
+        "pixels.load_bundle",
         "runs.recorded.read",
         "runs.run.train",
     ):

@@ -67,8 +67,8 @@ def install_command(extra: str) -> str:
 class UnknownName(HeadstartError, KeyError):
     """No backbone, head or command has that name."""
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
-        self.what, self.name, self.known = what, name, sorted(known)
+    def __init__(self, what: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        self.what, self.name, self.known, self.hint = what, str(name), sorted(known), hint
         super().__init__(name)
 
     def __str__(self) -> str:
@@ -76,6 +76,8 @@ class UnknownName(HeadstartError, KeyError):
         known = ", ".join(self.known[:MANY])
         if len(self.known) > MANY:
             known += f" and {len(self.known) - MANY:,} more"
+        if self.hint:
+            return f"There is no {self.what} named {self.name!r}. {self.hint}"
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {known}."
         return f"There is no {self.what} named {self.name!r}. {hint}"
 

@@ -61,6 +61,10 @@ class Store:
 
     root: Path | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.root, str):
+            object.__setattr__(self, "root", Path(self.root))
+
     @property
     def folder(self) -> Path:
         if self.root is not None:

@@ -10,6 +10,7 @@ from os.path import exists
 from typing import NoReturn, Protocol
 
 from headstart.base.errors import MissingPackage, SpecError
+from headstart.base.synonyms import SETTINGS, table
 
 
 class Flags(Protocol):
@@ -25,11 +26,7 @@ class Flags(Protocol):
     def takes(self, *names: str) -> bool: ...
 
 
-def _table(**meanings: str) -> dict[str, str]:
-    return {word: ours for ours, words in meanings.items() for word in words.split()}
-
-
-COMMANDS = _table(
+COMMANDS = table(
     train="fit learn fine-tune finetune fit-one-cycle",
     evaluate="val valid validate test eval score",
     predict="infer inference",
@@ -43,29 +40,6 @@ COMMAND_ANSWERS = {
     "resume": "Type the same `headstart train` again: it goes on where it stopped.",
     "summary": "Type `headstart report RUN`, or look at RUN/report.html.",
 }
-FLAGS = _table(
-    backbone="model arch architecture network net base-model",
-    lr="learning-rate lr0 base-lr lr-max",
-    decode_threads="workers num-workers",
-    size="imgsz img-size image-size input-size",
-    batch_size="batch bs",
-    epochs="epoch n-epochs num-epochs nb-epochs",
-    head_epochs="freeze-epochs",
-    weight_decay="wd",
-    optimizer="opt optim optimiser",
-    patience="early-stopping",
-    val="validation-split val-split valid-pct",
-    test="test-split test-size",
-    seed="random-state random-seed",
-    class_weights="class-weight",
-    label_smoothing="smoothing",
-    colour_jitter="color-jitter",
-    data_licence="data-license",
-    out="output output-dir out-dir save-dir project log-dir",
-    top="topk top-k",
-    config="cfg hyp",
-    dry_run="dry",
-)
 _THAW = "Name what may learn: --thaw 2 (blocks), --thaw all or --thaw none."
 _CHANGES = "Name the changes: --flip horizontal, --rotation 0.1, …."
 _FLIP = "Type --flip horizontal, vertical or both."
@@ -95,11 +69,11 @@ FLAG_ANSWERS = {
     "from-scratch": "Type --strategy scratch.",
 }
 VALUES = {
-    "--weights": _table(
+    "--weights": table(
         pretrained="imagenet imagenet1k_v1 imagenet1k_v2 default true", random="none false"
     ),
-    "--device": _table(cuda="gpu 0 cuda:0"),
-    "--class-weights": _table(balanced="auto true"),
+    "--device": table(cuda="gpu 0 cuda:0"),
+    "--class-weights": table(balanced="auto true"),
 }
 SHOWN = 40  # characters quoted of a wrong word
 TASKS = ("classify", "detect", "segment", "pose")  # Ultralytics names the task before the command
@@ -195,7 +169,7 @@ def _takes_value(parser: Flags, flag: str) -> bool:
 
 
 def _ours(name: str) -> str:
-    return "--" + FLAGS.get(name, name).replace("_", "-")
+    return "--" + SETTINGS.get(name, name).replace("_", "-")
 
 
 def _take(parser: Flags, found: CommandWords, flag: str, value: str | None, word: str) -> None:

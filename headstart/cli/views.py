@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from headstart.cli.flags import add_flags
+from headstart.cli.flags import add_flags, made
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE
 from headstart.cli.progress import say
@@ -33,9 +33,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from headstart.pixels import views
+    from headstart.pixels import draw_views
 
-    changes = {name: getattr(args, name) for name in CHANGES if name in args}
-    views(args.file, out=args.out, size=args.size, seed=args.seed, **changes)
+    draw_views(args.file, made(Augment(), args), args.out, args.size, args.seed)
     say("views", f"the picture, top left, and 15 views of it: {args.out}")
     return DONE

@@ -1,7 +1,7 @@
 """Datasets: ordered, named examples with paths and labels, but without content."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import repeat
 from typing import Any, overload
@@ -159,13 +159,22 @@ class Dataset:
     @overload
     def __getitem__(self, row: int) -> Example: ...
     @overload
-    def __getitem__(self, row: slice) -> "Dataset": ...
-    def __getitem__(self, row: int | slice) -> "Example | Dataset":
-        """Return an example, or the dataset of some rows."""
+    def __getitem__(self, row: "slice | Sequence[int] | NDArray[Any]") -> "Dataset": ...
+    def __getitem__(self, row: Any) -> "Example | Dataset":
+        """Return an example by its number, or the dataset of some rows: a slice, numbers, a mask.
+
+        Raises IndexError for a number that the dataset does not have.
+        """
         if isinstance(row, slice):
             return self.take(range(len(self))[row])
+        if np.ndim(row):
+            return self.take(np.arange(len(self))[np.asarray(row)])
+        row = range(len(self))[row]
         (label,) = self.target.decode(self.target.labels([self.labels[row]]))
         return Example(self.ids[row], self.sources[row], label, self.input)
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
         what = f"{len(self):,} {self.input.noun if self.input else 'rows'}"

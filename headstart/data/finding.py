@@ -1,7 +1,8 @@
 """Find the files to predict: named one by one, or all examples in a folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from headstart.data.walking import about_links, display, walk
 from headstart.targets.classes import UNLABELLED
 
 
-def find(examples: Sequence[Any], input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
+def find(
+    examples: Sequence[Any], input: Input[Any], *, repeated: bool = False
+) -> tuple[Dataset, tuple[LeftOut, ...]]:
     """Return the examples, also those in folders, as rows of one class "?", and the files left out.
 
-    examples: paths, or examples in memory, which are named by their number from 1.
+    examples: paths, or examples in memory, which are named by their number from 1. repeated:
+    whether a path that is given again is a row again, under another id; else it is one row.
 
     Raises DataError if there is no row.
     """
@@ -26,12 +30,15 @@ def find(examples: Sequence[Any], input: Input[Any]) -> tuple[Dataset, tuple[Lef
     found = dict[str, Any]()
     for number, example in enumerate(examples, 1):
         if isinstance(example, Path):
-            found |= _each([example], input, left_out)
+            for id, source in _each([example], input, left_out):
+                found[_numbered(id, found) if repeated else id] = source
             continue
         try:
             found[str(number)] = Encoded(str(number), input.encode(example))
         except DataError as error:
             left_out.append(LeftOut(str(number), str(error)))
+    if not found and not any(isinstance(example, Path) for example in examples):
+        raise DataError(left_out[0].reason if left_out else "There are no examples: got none.")
     if not found:
         why = "; ".join(f"{item.path}: {item.reason}" for item in left_out[:3])
         raise DataError(
@@ -41,6 +48,12 @@ def find(examples: Sequence[Any], input: Input[Any]) -> tuple[Dataset, tuple[Lef
     ids, sources = tuple(found), tuple(found.values())
     data = Dataset(ids, sources, (0,) * len(ids), (UNLABELLED,), input=input)
     return data, tuple(left_out)
+
+
+def _numbered(id: str, taken: Collection[str]) -> str:
+    """Return `id`, or "ID (2)", "ID (3)", … if it is taken."""
+    names = (id if n == 1 else f"{id} ({n})" for n in count(1))
+    return next(name for name in names if name not in taken)
 
 
 def _each(

@@ -300,6 +300,9 @@ def _example(
     example = cells.get(input.column)
     if input.column != PATH:
         return _text(cells, ID, where) or str(number), _text(cells, input.column, where)
+    if isinstance(example, Encoded):
+        id = _text(cells, ID, where) or str(number)
+        return id, Encoded(id, example.data)
     if isinstance(example, os.PathLike):
         cells = {**cells, PATH: os.fspath(example)}
     elif not (example is None or isinstance(example, str | bytes)):

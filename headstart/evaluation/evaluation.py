@@ -56,6 +56,15 @@ class Estimate(Record):
     def __float__(self) -> float:
         return self.value
 
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
+
+    def __lt__(self, other: "Estimate | float") -> bool:
+        return self.value < float(other)
+
+    def __gt__(self, other: "Estimate | float") -> bool:
+        return self.value > float(other)
+
     def to_plain(self) -> dict[str, float | None]:
         low, high = (None if np.isnan(end) else end for end in (self.low, self.high))
         return {"value": self.value, "low": low, "high": high, "n": self.n}
@@ -73,7 +82,8 @@ class Evaluation(Record):
 
     n: rows with a known label; others are ignored. metrics, tables: the target's, with estimates;
     each is also an attribute, such as `evaluation.accuracy`. baseline: of a constant answer. own:
-    metrics of the user's, by the names of their functions.
+    metrics of the user's, by the names of their functions. left_out: rows that do not count, with
+    `path` and `reason`; not in evaluation.json.
     """
 
     target: Target
@@ -82,6 +92,7 @@ class Evaluation(Record):
     baseline: Baseline | None = None
     tables: tuple[Table, ...] = ()
     own: Mapping[str, Estimate] = field(default_factory=dict)
+    left_out: tuple[Any, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         own = {**self.__dict__.get("metrics", {}), **self.__dict__.get("own", {})}
@@ -94,7 +105,8 @@ class Evaluation(Record):
 
     def __repr__(self) -> str:
         headline, _ = evaluation_rows(self)
-        return text_table(headline)
+        left_out = sum(not item.expected for item in self.left_out)
+        return text_table([*headline, *([("left out", f"{left_out:,}")] if left_out else [])])
 
     def _repr_html_(self) -> str:
         headline, rows = evaluation_rows(self)
@@ -196,10 +208,19 @@ def own_metric(
     rng, values = np.random.default_rng(seed), list[float]()
     for _ in range(resamples):
         drawn = rng.integers(len(rows), size=len(rows))
-        with suppress(ValueError, ZeroDivisionError), catch_warnings(action="ignore"):
+        with suppress(Exception), catch_warnings(action="ignore"):
             values.append(float(metric(labels[drawn], answers[drawn])))
-    low, high = np.nanquantile(values, TAILS) if values else (np.nan, np.nan)
-    return Estimate(float(metric(labels, answers)), float(low), float(high), len(rows))
+    finite = [value for value in values if np.isfinite(value)]
+    low, high = np.quantile(finite, TAILS) if finite else (np.nan, np.nan)
+    try:
+        value = float(metric(labels, answers))
+    except Exception as error:  # a user's function raises any error
+        name = getattr(metric, "__name__", repr(metric))
+        raise SpecError(
+            f"A metric returns one number for labels and answers, each (N,) of texts for classes; "
+            f"{name} raised {type(error).__name__}: {error}"
+        ) from error
+    return Estimate(value, float(low), float(high), len(rows))
 
 
 def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 10_000) -> Estimate:

@@ -1,14 +1,14 @@
 """Read datasets from folders and manifests, by default of pictures."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headstart.backbones.inputs import INPUTS, PATH, Input, input_class
+from headstart.backbones.inputs import INPUTS, PATH, Encoded, Input, input_class
 from headstart.base.display import display
 from headstart.base.errors import DataError
 from headstart.base.store import Store
@@ -52,11 +52,13 @@ def read(source: Any, target: str = "", *, input: Input[Any] | None = None) -> D
     """
     if isinstance(source, Dataset):
         return source
+    if not isinstance(target, str):  # read(x, y)
+        source, target = (source, target), ""
     if not isinstance(source, str | os.PathLike):
         kind = input or USUAL
         records = _records(source, kind, TARGETS[target] if target else ClassTarget)
         return replace(readers.read_records(records, "the rows", kind, target), input=kind)
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         return replace(_folder(path, input or USUAL), input=input or USUAL)
     if not path.exists():
@@ -72,7 +74,8 @@ def _records(source: Any, kind: Input[Any], target: type[Target]) -> list[Cells]
     for rows_of in (("to_dict", "records"), ("to_dicts",), ("to_pylist",)):  # pandas, Polars, Arrow
         if hasattr(source, "columns") and hasattr(source, rows_of[0]):
             return list(getattr(source, rows_of[0])(*rows_of[1:]))
-    if isinstance(source, tuple) and len(source) == 2 and _is_column(source[1]):
+    pairs = isinstance(source, tuple) and all(isinstance(row, tuple) for row in source)
+    if isinstance(source, tuple) and len(source) == 2 and _is_column(source[1]) and not pairs:
         examples, labels = source
         if len(examples) != len(labels):
             raise DataError(
@@ -85,7 +88,14 @@ def _records(source: Any, kind: Input[Any], target: type[Target]) -> list[Cells]
             f"Data is a path, a data frame, a list of pairs (example, label), or a pair of arrays "
             f"(examples, labels); got a {type(source).__name__}."
         )
-    return [{kind.column: example, target.reads[0]: label} for example, label in source]
+    if not source:
+        raise DataError("There are no examples: the list is empty.")
+    return [{kind.column: _in_memory(e), target.reads[0]: label} for e, label in source]
+
+
+def _in_memory(example: Any) -> Any:
+    """Return bytes, the content of a file, as an example in memory; others as they are."""
+    return Encoded("", example) if isinstance(example, bytes) else example
 
 
 def _is_column(values: Any) -> bool:
@@ -110,20 +120,32 @@ def _input_of(manifest: Path) -> Input[Any]:
     return USUAL if PATH in found else next((columns[c]() for c in columns if c in found), USUAL)
 
 
-def find(examples: Any, *, input: Input[Any] = USUAL) -> tuple[Dataset, tuple[LeftOut, ...]]:
+def find(
+    examples: Any, *, input: Input[Any] = USUAL, repeated: bool = False
+) -> tuple[Dataset, tuple[LeftOut, ...]]:
     """Return examples to predict as rows of one class "?", and the files that were left out.
 
-    examples: a path, an example in memory (a PIL image, an array), or a list of them; of a folder,
-    the examples in it. An array of one more axis than an example holds several. A path given twice
-    is one row. Raises DataError if there is no row.
+    examples: a path, an example in memory (a PIL image, an array), or several of them; of a folder,
+    the examples in it. An array of one more axis than an example holds several. repeated: whether a
+    path given again is a row again. Raises DataError if there is no row.
     """
-    given = examples
-    if isinstance(given, str | os.PathLike) or not isinstance(given, Sequence | np.ndarray):
-        given = [given]
-    elif isinstance(given, np.ndarray) and given.ndim < 4:
-        given = [given]
-    rows = [Path(row) if isinstance(row, str | os.PathLike) else row for row in given]
-    return finding.find(rows, input)
+    rows = (
+        Path(row).expanduser() if isinstance(row, str | os.PathLike) else row
+        for row in _several(examples)
+    )
+    return finding.find(list(rows), input, repeated=repeated)
+
+
+def _several(examples: Any) -> Iterable[Any]:
+    """Return the examples one by one."""
+    if isinstance(examples, str | bytes | os.PathLike) or not isinstance(examples, Iterable):
+        return [examples]
+    if not hasattr(examples, "__array__"):
+        return examples
+    array = np.asarray(examples)
+    if array.dtype.kind in "OUS":  # paths, of a pandas Series too
+        return list(array.ravel())
+    return [array] if array.ndim < 4 else list(array)
 
 
 def survey(

@@ -1,6 +1,7 @@
 """A model: a backbone with a head, and its predictions."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,16 @@ from numpy.typing import NDArray
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Input
-from headstart.base.errors import Mismatch
+from headstart.base.errors import DataError, Mismatch
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.readers import MANIFESTS
 from headstart.features.extract import FeatureTable, extract
 from headstart.heads.head import Floats, Head
 from headstart.heads.specs import HEAD_LR
-from headstart.modalities.reading import find
+from headstart.modalities.reading import find, read
 from headstart.models.limits import Limits
 from headstart.targets.classes import class_names
 from headstart.targets.predictions import Predictions
@@ -81,6 +83,11 @@ class Model:
         """
         rows, left_out = _examples(data, self.backbone.card.input)
         table = extract(self.backbone, rows, store=store, runtime=runtime, listener=listener)
+        if not len(table) and not isinstance(data, Dataset):
+            first = f"{table.left_out[0].path}: {table.left_out[0].reason}"
+            raise DataError(
+                f"None of {len(rows):,} {self.backbone.card.input.noun} can be read ({first})."
+            )
         found = self.predict_table(table)
         lost = (*left_out, *table.left_out)
         return replace(found, doubts=self.doubts(found, table), left_out=lost)
@@ -119,8 +126,13 @@ class Model:
 
 
 def _examples(data: Any, input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
-    """Return a dataset as it is, and other examples as rows without labels."""
-    return (data, ()) if isinstance(data, Dataset) else find(data, input=input)
+    """Return a dataset as it is, a manifest's rows, and other examples as rows without labels."""
+    if isinstance(data, Dataset):
+        return data, ()
+    if isinstance(data, str | Path) and Path(data).suffix.lower() in MANIFESTS:
+        rows = read(data, input=input)
+        return rows, rows.left_out
+    return find(data, input=input, repeated=True)
 
 
 def classify(

@@ -118,7 +118,7 @@ def _scale(a: Axis, start: float, end: float) -> Callable[[float], float]:
 
 def _step(low: float, high: float, about: int = 5) -> float:
     """Return a step of 1, 2 or 5 times a power of ten for about `about` steps."""
-    rough = (high - low) / about
+    rough = ((high - low) or 1.0) / about
     power = 10.0 ** math.floor(math.log10(rough))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
 

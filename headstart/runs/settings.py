@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 
 from headstart.backbones.views import UserViews
+from headstart.base.cells import as_text
 from headstart.base.errors import SpecError, UnknownName
+from headstart.base.synonyms import IN_PYTHON, SETTINGS
 from headstart.base.values import entry
 from headstart.heads.families import HEADS, spec_named
 from headstart.heads.module import ModuleSpec
 from headstart.heads.specs import HeadSpec
-from headstart.runs.job import Job, setting_of_head
+
+if TYPE_CHECKING:  # loads the sources of backbones, which predicting does not need
+    from headstart.runs.job import Job
 
 T = TypeVar("T")
 SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks", "runtime")  # of a job
@@ -40,8 +44,10 @@ def with_settings(spec: T, settings: Mapping[str, Any]) -> T:
 
 def _head(spec: HeadSpec, settings: Mapping[str, Any]) -> HeadSpec:
     """Return a head's spec with its settings; `head` is the name of a family, or a spec."""
+    from headstart.runs.job import setting_of_head
+
     family = settings.get("head", spec.family)
-    if hasattr(family, "state_dict"):  # a torch.nn.Module
+    if hasattr(family, "state_dict") and not isinstance(family, type):  # a torch.nn.Module
         own: HeadSpec = ModuleSpec(module=family)
     elif isinstance(family, HeadSpec):
         own = family
@@ -56,13 +62,19 @@ def _head(spec: HeadSpec, settings: Mapping[str, Any]) -> HeadSpec:
 def _value(settings: Mapping[str, Any], name: str, hint: Any) -> Any:
     value = settings[name]
     value = value.item() if isinstance(value, np.generic) else value
+    if name == "class_weights" and isinstance(value, Mapping):
+        value = {as_text(label): weight for label, weight in value.items()}
+    if name == "thaw" and type(value) is int:
+        value = str(value)
     if get_origin(hint) is tuple and not isinstance(value, list | tuple):
         value = (value,)  # hidden=64
     return entry({name: value}, name, hint)
 
 
-def known_settings(job: Job) -> set[str]:
+def known_settings(job: "Job") -> set[str]:
     """Return the names that `job_with` takes: of the job, its specs, and heads' settings."""
+    from headstart.runs.job import Job
+
     own = {f.name for f in fields(Job)} - {*SPECS, "source"} | _settings_of(job.recipe.head)
     own |= _of_built_in_heads()
     specs = [spec for name in SPECS if not isinstance(spec := getattr(job, name), UserViews)]
@@ -72,15 +84,20 @@ def known_settings(job: Job) -> set[str]:
 def check_known(settings: Mapping[str, Any], known: set[str], what: str = "setting") -> None:
     """Raise UnknownName, with the nearest name, for a setting that is not known."""
     if unknown := sorted(settings.keys() - known):
-        raise UnknownName(what, unknown[0], known)
+        word = unknown[0].lower().replace("_", "-")
+        ours = SETTINGS.get(word) or IN_PYTHON.get(word, "")
+        usual = f"Here it is called {ours!r}." if ours else ""
+        raise UnknownName(what, unknown[0], known, usual)
 
 
-def job_with(job: Job, settings: Mapping[str, Any], spelt: Callable[[str], str] = str) -> Job:
+def job_with(job: "Job", settings: Mapping[str, Any], spelt: Callable[[str], str] = str) -> "Job":
     """Return the job with settings of its own and of its specs.
 
     spelt: how a message spells the name of a setting. Raises SpecError for a wrong value, and for
     a setting that this job would not read.
     """
+    from headstart.runs.job import Job
+
     hints = get_type_hints(Job)
     own = {f.name for f in fields(Job)} - set(SPECS)
     job = replace(
@@ -97,6 +114,8 @@ def _own(settings: Mapping[str, Any], name: str, hint: Any) -> Any:
 
 
 def _settings_of(head: HeadSpec) -> set[str]:
+    from headstart.runs.job import setting_of_head
+
     own = {"module", "name", "weights", "repeatable"} if isinstance(head, ModuleSpec) else set()
     return {setting_of_head(f.name) for f in fields(head) if f.name not in own}
 
@@ -105,7 +124,7 @@ def _of_built_in_heads() -> set[str]:
     return set[str]().union(*(_settings_of(HEADS[name].spec()) for name in HEADS.built_in))
 
 
-def _refuse_idle(job: Job, settings: Mapping[str, Any], spelt: Callable[[str], str]) -> None:
+def _refuse_idle(job: "Job", settings: Mapping[str, Any], spelt: Callable[[str], str]) -> None:
     """Raise SpecError for a given setting that this job would not read."""
     others = _of_built_in_heads() - _settings_of(job.recipe.head)
     others -= {f.name for f in fields(job.finetune)}
@@ -125,7 +144,7 @@ def _refuse_idle(job: Job, settings: Mapping[str, Any], spelt: Callable[[str], s
         )
 
 
-def _with_rate_of_head(job: Job, settings: Mapping[str, Any]) -> Job:
+def _with_rate_of_head(job: "Job", settings: Mapping[str, Any]) -> "Job":
     """Set the fine-tuning rate from `head_lr` for a head that has no learning rate itself."""
     if "head_lr" not in settings or job.recipe.head.by_epochs or job.finetune.lr:
         return job

@@ -7,13 +7,17 @@ from itertools import accumulate, count
 from pathlib import Path
 from unicodedata import normalize
 
+from headstart.backbones.inputs import Encoded
 from headstart.base.errors import SpecError
 
 STEM_BYTES = 220  # of the 255 bytes of a file name; suffixes have at most 35
 
 
 def named_after(
-    sources: Iterable[Path], files: Callable[[str], tuple[Path, ...]], *, keep: bool = False
+    sources: Iterable[Path | Encoded],
+    files: Callable[[str], tuple[Path, ...]],
+    *,
+    keep: bool = False,
 ) -> list[tuple[Path, ...]]:
     """Return the output files of each picture: `files` of its name, or of NAME-2, … if taken.
 
@@ -22,7 +26,7 @@ def named_after(
     """
     named, taken = list[tuple[Path, ...]](), set[str]()
     for source in sources:
-        stem = file_name(source.stem)
+        stem = file_name(source.stem if isinstance(source, Path) else source.name)
         for n in count(1):
             own = files(stem if n == 1 else f"{stem}-{n}")
             names = {normalize("NFC", str(path)).casefold() for path in own}

@@ -28,6 +28,10 @@ def encoded_picture(example: Any) -> bytes:
     b'PNG'
     """
     if isinstance(example, Image.Image):
+        if example.mode == "F":
+            raise DataError(
+                "A PIL image of mode F has no range of its own: convert it to RGB or L."
+            )
         upright = ImageOps.exif_transpose(example)
         return encoded(upright if upright.mode in LOSSLESS else upright.convert("RGB"))
     if not hasattr(example, "__array__"):

@@ -14,7 +14,9 @@ from headstart.modalities.images.inputs import ImageInput
 MOST_SIZE = 2048  # pixels of a view in a grid of 16, which then takes 200 MB
 
 
-def picture_grid(picture: Path, augment: Augment, *, size: int, seed: int) -> NDArray[np.uint8]:
+def picture_grid(
+    picture: Path | bytes, augment: Augment, *, size: int, seed: int
+) -> NDArray[np.uint8]:
     """Draw a grid of the picture, squashed to `size` pixels, and 15 views, as one picture.
 
     Raises DataError or OSError if the picture can't be decoded, SpecError for a wrong size.
