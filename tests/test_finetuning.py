@@ -13,12 +13,12 @@ from listening import Calls
 import headstart as hs
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.views import PLAIN, Views
-from headstart.base.context import RunContext
+from headstart.base.context import Precision, RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
 from headstart.data.splits import split
 from headstart.evaluation.evaluation import evaluate
-from headstart.features.extract import Precision, Tap, _kept_as, extract, extract_views
+from headstart.features.extract import Tap, _kept_as, extract, extract_views
 from headstart.heads.families import spec_named
 from headstart.heads.specs import (
     HeadSpec,

@@ -11,7 +11,7 @@ from PIL import Image
 from headstart.base.errors import DataError, MissingPackage
 from headstart.data.checks import check, good_rows
 from headstart.data.dataset import LeftOut
-from headstart.data.readers import EMPTY_CLASS
+from headstart.data.findings import EMPTY_CLASS
 from headstart.data.splits import split
 from headstart.data.walking import display, walk
 from headstart.modalities.images.examples import solar_cells

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from headstart.base.listener import Listener
 from headstart.base.runtime import ON_CPU, Runtime, held_interrupts
 from headstart.base.store import USUAL, Store
 from headstart.base.values import fingerprint
+
+Precision = Literal["float32", "float16"]  # of stored activations
 
 
 @dataclass(frozen=True)

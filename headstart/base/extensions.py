@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from headstart.base.errors import HeadstartError, SpecError, UnknownName
+
+if TYPE_CHECKING:  # slow to import, and only names that are not built in need it
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -59,10 +61,12 @@ class Extensions(Generic[T]):
             raise UnknownName(self.what, name, self.names())
         return self._loaded(installed[name])
 
-    def _installed(self) -> dict[str, EntryPoint]:
+    def _installed(self) -> "dict[str, EntryPoint]":
+        from importlib.metadata import entry_points
+
         return {point.name: point for point in entry_points(group=self.group)}
 
-    def _loaded(self, point: EntryPoint) -> T:
+    def _loaded(self, point: "EntryPoint") -> T:
         try:
             loaded = point.load()
         except (HeadstartError, KeyboardInterrupt):

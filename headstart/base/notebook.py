@@ -1,8 +1,6 @@
 """Show values in Python and in notebooks: aligned text, small pieces of HTML, data frames."""
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from itertools import zip_longest
 from typing import Any
 
@@ -37,12 +35,21 @@ def html_table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str
     return f"<table>{''.join([*lines, *(_line('td', row) for row in rows)])}</table>"
 
 
+def escape(text: str) -> str:
+    """Return a text for HTML."""
+    from html import escape as escaped  # late, as it is slow to import for `--help`
+
+    return escaped(text)
+
+
 def _line(tag: str, cells: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{escape(display(cell))}</{tag}>' for cell in cells)}</tr>"
 
 
 def html_image(png: bytes, caption: str = "", width: int = 160) -> str:
     """Return a picture with a caption. png: its file. width: in pixels."""
+    import base64
+
     data = base64.b64encode(png).decode()
     text = escape(display(caption))
     return (

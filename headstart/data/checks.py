@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,12 @@ from headstart.base.errors import DataError, SpecError
 from headstart.base.grouping import Pair, confirmed, groups
 from headstart.data.content import copies, two_labels_warning, with_two_labels
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.findings import AlikePair, Findings, Group, OddSize, TwoLabels
-from headstart.data.readers import EMPTY_CLASS
-from headstart.data.survey import Survey
+from headstart.data.findings import EMPTY_CLASS, AlikePair, Findings, Group, OddSize, TwoLabels
 from headstart.data.walking import about_links
+
+if TYPE_CHECKING:
+    from headstart.data.survey import Survey
+
 
 FEW = 5  # examples named in a message
 
@@ -33,7 +35,7 @@ class CheckPlan:
             raise SpecError(f"max_bad is a share from 0 to 1; got {self.max_bad}.")
 
 
-def good_rows(dataset: Dataset, survey: Survey, plan: CheckPlan | None = None) -> Dataset:
+def good_rows(dataset: Dataset, survey: "Survey", plan: CheckPlan | None = None) -> Dataset:
     """Return the readable rows, and only the classes that have one.
 
     Raises DataError for no rows, a single class, or more than `plan.max_bad` bad files in a class.
@@ -66,12 +68,12 @@ def _about_inner_folders(rows: Dataset) -> str:
     return f" If the folders in it are the classes ({named}), name the folder that holds them."
 
 
-def with_contents(dataset: Dataset, survey: Survey) -> Dataset:
+def with_contents(dataset: Dataset, survey: "Survey") -> Dataset:
     """Return the dataset with the content digests of its files, empty for unreadable ones."""
     return replace(dataset, contents=tuple(map(survey.content, range(len(dataset)))))
 
 
-def _refuse_bad_classes(dataset: Dataset, survey: Survey, max_bad: float) -> None:
+def _refuse_bad_classes(dataset: Dataset, survey: "Survey", max_bad: float) -> None:
     """Raise DataError for too many bad files in a class; missing files of a manifest are bad."""
     names = dataset.target.stratum_names
     labels = [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
@@ -95,7 +97,7 @@ def _refuse_bad_classes(dataset: Dataset, survey: Survey, max_bad: float) -> Non
             )
 
 
-def _readable(dataset: Dataset, survey: Survey) -> Dataset:
+def _readable(dataset: Dataset, survey: "Survey") -> Dataset:
     rows = with_contents(dataset, survey).take(survey.good)
     target, labels = rows.target.present(rows.labels)
     return replace(rows, target=target, labels=labels)
@@ -166,7 +168,7 @@ class Checks:
         return tuple((self.dataset.ids[p.a], self.dataset.ids[p.b], p.likeness) for p in pairs)
 
 
-def check(dataset: Dataset, survey: Survey, *, threads: int = 1) -> Checks:
+def check(dataset: Dataset, survey: "Survey", *, threads: int = 1) -> Checks:
     """Return the findings of a survey, even for data that no model can be trained on."""
     rows = _readable(dataset, survey)
     exact = tuple(copies(rows))
@@ -181,7 +183,7 @@ def check(dataset: Dataset, survey: Survey, *, threads: int = 1) -> Checks:
     )
 
 
-def _near(survey: Survey, exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:
+def _near(survey: "Survey", exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:
     """Return near duplicates among the readable rows, each group of exact copies taken once."""
     copies = {i for _, *others in exact for i in others}
     rows = np.array([i for i in range(len(survey.good)) if i not in copies], np.intp)

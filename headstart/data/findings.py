@@ -11,6 +11,9 @@ UNEVEN = 10.0  # ratio of largest to smallest class from which accuracy alone mi
 AlikePair = tuple[str, str, float]  # two paths and their likeness from 0 to 1
 
 
+EMPTY_CLASS = "class folder holds no images"
+
+
 @dataclass(frozen=True)
 class OddSize(Record):
     """A picture of an unusual size, in pixels, and the reason."""

@@ -20,6 +20,7 @@ from headstart.base.tables import (
     unreadable_text,
 )
 from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.findings import EMPTY_CLASS
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.targets.classes import ClassTarget
@@ -30,7 +31,6 @@ PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides wh
 MANIFESTS = (".csv", ".parquet", ".pq")
 OPTIONAL = (*PART_COLUMNS, "group", "stratum")
 ID = "id"  # the column of ids of rows that hold text
-EMPTY_CLASS = "class folder holds no images"
 UNREADABLE = "cannot be read"
 LAYOUT = (
     "Expected one folder a class, DATA/<class>/<image>.jpg; or the same inside parts, "

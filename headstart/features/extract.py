@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Batch, check_kind, digest_of
 from headstart.backbones.views import PLAIN, Views
-from headstart.base.context import RunContext
+from headstart.base.context import Precision, RunContext
 from headstart.base.errors import Mismatch, StoreError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
@@ -34,7 +34,6 @@ AHEAD = 48  # examples decoded in advance; more of them take cores from the engi
 SHARD = 256  # rows per write to the store: the most that a kill can lose
 
 
-Precision = Literal["float32", "float16"]
 Activations = Reader | NDArray[np.floating[Any]]  # activations at a cut: (N, *shape)
 
 

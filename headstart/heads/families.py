@@ -2,18 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib import import_module
 from typing import Any, get_type_hints
 
 from numpy.typing import NDArray
 
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.extensions import Extensions
-from headstart.heads.fit import fit_head
 from headstart.heads.head import FeatureRows, Fitted, Head
-from headstart.heads.linear import load_linear
-from headstart.heads.mlp import load_mlp
-from headstart.heads.module import ModuleHead, load_module
-from headstart.heads.nearest import load_nearest
 from headstart.heads.specs import (
     HeadSpec,
     LinearSpec,
@@ -26,6 +22,23 @@ from headstart.targets.target import Target
 
 Fit = Callable[[Any, FeatureRows, FeatureRows], Fitted]  # (spec, training rows, validation rows)
 Load = Callable[[Mapping[str, NDArray[Any]], Mapping[str, Any]], Head]
+
+
+def _late(where: str) -> Any:
+    """Return the function "module:name", imported when it is called: `--help` needs none."""
+
+    def call(*args: Any) -> Any:
+        module, _, name = where.partition(":")
+        return getattr(import_module(module), name)(*args)
+
+    return call
+
+
+fit_head: Fit = _late("headstart.heads.fit:fit_head")
+load_linear: Load = _late("headstart.heads.linear:load_linear")
+load_mlp: Load = _late("headstart.heads.mlp:load_mlp")
+load_module: Load = _late("headstart.heads.module:load_module")
+load_nearest: Load = _late("headstart.heads.nearest:load_nearest")
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
 
     Raises UnknownName for an unknown kind, Mismatch for tensors that don't fit the kind.
     """
-    if kind == ModuleHead.kind:  # no name of a family: it needs a user's module
+    if kind == "module":  # no name of a family: it needs a user's module
         return load_module(tensors, settings)
     try:
         family = HEADS[kind]

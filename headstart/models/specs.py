@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.views import NoChange, ViewSpec
+from headstart.base.context import Precision
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.values import check_seed, from_plain, to_plain
-from headstart.features.extract import Precision
 from headstart.heads.families import HEADS, spec_named
 from headstart.heads.head import check_word
-from headstart.heads.module import ModuleSpec
 from headstart.heads.specs import HEAD_LR, HeadSpec, LogisticSpec, TrainedSpec
 from headstart.modalities.images.inputs import Fit
 from headstart.training.plan import Plan
@@ -106,7 +105,9 @@ def _head_from_plain(given: Any, usual: HeadSpec, flat: Mapping[str, Any]) -> He
     if isinstance(given, Mapping):
         kinds = {HEADS[name].spec.__name__: HEADS[name] for name in HEADS.names()}
         kind = str(given.get("kind", type(usual).__name__))
-        if kind == ModuleSpec.__name__:
+        if kind == "ModuleSpec":
+            from headstart.heads.module import ModuleSpec
+
             return from_plain(dict(given), ModuleSpec)  # raises SpecError: no file holds the module
         if kind not in kinds:
             raise UnknownName("kind of head", kind, kinds)

@@ -12,7 +12,6 @@ from headstart.base.errors import SpecError, UnknownName
 from headstart.base.synonyms import IN_PYTHON, SETTINGS
 from headstart.base.values import entry
 from headstart.heads.families import HEADS, spec_named
-from headstart.heads.module import ModuleSpec
 from headstart.heads.specs import HeadSpec
 
 if TYPE_CHECKING:  # loads the sources of backbones, which predicting does not need
@@ -48,6 +47,8 @@ def _head(spec: HeadSpec, settings: Mapping[str, Any]) -> HeadSpec:
 
     family = settings.get("head", spec.family)
     if hasattr(family, "state_dict") and not isinstance(family, type):  # a torch.nn.Module
+        from headstart.heads.module import ModuleSpec
+
         own: HeadSpec = ModuleSpec(module=family)
     elif isinstance(family, HeadSpec):
         own = family
@@ -116,7 +117,7 @@ def _own(settings: Mapping[str, Any], name: str, hint: Any) -> Any:
 def _settings_of(head: HeadSpec) -> set[str]:
     from headstart.runs.job import setting_of_head
 
-    own = {"module", "name", "weights", "repeatable"} if isinstance(head, ModuleSpec) else set()
+    own = {"module", "name", "weights", "repeatable"} if head.family == "module" else set()
     return {setting_of_head(f.name) for f in fields(head) if f.name not in own}
 
 

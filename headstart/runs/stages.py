@@ -9,7 +9,7 @@ from typing import get_args
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.views import Views
 from headstart.base.atomic import read_bytes, write_json
-from headstart.base.context import Checkpointing, RunContext
+from headstart.base.context import Checkpointing, Precision, RunContext
 from headstart.base.errors import BundleError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Stopwatch
@@ -17,7 +17,7 @@ from headstart.base.values import fingerprint, to_plain
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
-from headstart.features.extract import FeatureTable, Precision, Tap, all_there, extract
+from headstart.features.extract import FeatureTable, Tap, all_there, extract
 from headstart.modalities.sources import load_backbone
 from headstart.models.fitting import from_scratch
 from headstart.models.model import Model
