@@ -96,8 +96,8 @@ class DataCheck:
 
     def _rows(self) -> list[tuple[str, str, str]]:
         notes = [("error", "", self.error), ("warning", "", self.warning)]
-        told = [row for row in notes if row[2]]
-        return [*self.checks.findings.table(), *self._distance(), *told]
+        notes = [note for note in notes if note[2]]
+        return [*self.checks.findings.table(), *self._distance(), *notes]
 
     def _distance(self) -> list[tuple[str, str, str]]:
         if self.distance is None:
@@ -282,26 +282,15 @@ def fit(
 
     >>> fitted = hs.fit("photos", backbone="timm:resnet50", epochs=3)  # doctest: +SKIP
     >>> fitted.model, fitted.history, fitted.chosen  # doctest: +SKIP
-    >>> hs.evaluate(fitted, fitted.splits.test)  # doctest: +SKIP
+    >>> hs.evaluate(fitted)  # on the test rows  # doctest: +SKIP
     """
+    _check_start(model, backbone)
+    _check_settings_of_fit(settings, data)
+    _check_listener(listener)
     if isinstance(backbone, str) and backbone != DEFAULT_BACKBONE:
         settings["backbone"] = backbone
     if model is not None:
         settings.setdefault("strategy", "finetune")
-        if not isinstance(model, Model | FitResult):
-            raise SpecError(
-                f"model is a fitted model, to fine-tune it further; got {model!r}. A pretrained "
-                f"network is given as backbone, by its name."
-            )
-        if backbone != DEFAULT_BACKBONE:
-            raise SpecError("A model has a backbone: give fit either model or backbone.")
-    _check_listener(listener)
-    if isinstance(data, Splits) and (
-        fixed := sorted(settings.keys() & _names(SplitPlan, CheckPlan) - {"seed"})
-    ):
-        raise SpecError(f"{fixed[0]} would change nothing: this data is split already.")
-    if of_runs := sorted(settings.keys() & _OF_RUNS):
-        raise SpecError(f"{of_runs[0]} is a setting of a run, which fit does not make: use train.")
     job = _job(settings, recipe)
     context = RunContext(job.store, job.runtime.resolved(), listener or Listener())
     splits = _split(data, job, context)
@@ -316,6 +305,28 @@ def fit(
             result = fitting.fit(job.spec, network, splits, **_how(job, context))
     own: dict[str, Any] = {"store": job.store, "runtime": job.runtime}
     return replace(result, model=with_limits(result.model, splits, job.trust, **own), splits=splits)
+
+
+def _check_start(model: Any, backbone: Any) -> None:
+    """Raise SpecError unless `fit` starts from either a fitted model or a backbone."""
+    if model is None:
+        return
+    if not isinstance(model, Model | FitResult):
+        raise SpecError(
+            f"model is a fitted model, to fine-tune it further; got {model!r}. A pretrained "
+            f"network is given as backbone, by its name."
+        )
+    if backbone != DEFAULT_BACKBONE:
+        raise SpecError("A model has a backbone: give fit either model or backbone.")
+
+
+def _check_settings_of_fit(settings: dict[str, Any], data: Any) -> None:
+    """Raise SpecError for settings that `fit` would not read."""
+    if of_runs := sorted(settings.keys() & _OF_RUNS):
+        raise SpecError(f"{of_runs[0]} is a setting of a run, which fit does not make: use train.")
+    of_data = sorted(settings.keys() & (_names(SplitPlan, CheckPlan) - {"seed"}))
+    if isinstance(data, Splits) and of_data:
+        raise SpecError(f"{of_data[0]} would change nothing: this data is split already.")
 
 
 def _start(backbone: str | Backbone, job: Job) -> Backbone:
@@ -439,7 +450,7 @@ def predict(
     model: Trained,
     examples: Any,
     *,
-    store: Store | Where | None = None,
+    store: Store | Where | None = USUAL,
     listener: Listener | None = None,
     **settings: Any,
 ) -> Predictions:

@@ -2,6 +2,9 @@
 
 Register a class or object in a registry, or name it as an entry point of that registry's group:
 `headstart.inputs`, `headstart.targets`, `headstart.sources`, `headstart.heads`.
+
+>>> from headstart.extend import HEADS, HeadFamily
+>>> HEADS.register("mine", HeadFamily(MySpec, load_mine, fit_mine))  # doctest: +SKIP
 """
 
 from headstart.backbones.backbone import Backbone as Backbone

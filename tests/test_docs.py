@@ -93,6 +93,11 @@ def test_the_page_about_python_names_everything_public() -> None:
     assert len(dir(hs)) <= 50
 
 
+@pytest.mark.parametrize("name", dir(hs))
+def test_each_public_name_has_a_docstring_with_an_example(name: str) -> None:
+    assert ">>>" in getattr(hs, name).__doc__
+
+
 def test_the_page_about_python_lists_every_setting() -> None:
     page = (ROOT / "docs" / "python.md").read_text()
     table = page.split("## The settings")[1].split("Labels become")[0].split("|---|---|")[1]

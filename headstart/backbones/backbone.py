@@ -123,6 +123,10 @@ class Backbone:
     """A PyTorch module, from the output of its input's first layer to (N, D), and its card.
 
     blocks: from input to output; every parameter is in one.
+
+    >>> from headstart.modalities.sources import load_backbone
+    >>> [block.name for block in load_backbone("tiny:32").blocks]
+    ['stem', 'body']
     """
 
     card: Card

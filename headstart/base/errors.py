@@ -10,7 +10,11 @@ MANY = 30  # names listed in a message
 
 
 class HeadstartError(Exception):
-    """Base class of every error that Headstart raises on purpose."""
+    """Base class of every error that Headstart raises on purpose.
+
+    >>> issubclass(DataError, HeadstartError) and issubclass(DataError, ValueError)
+    True
+    """
 
 
 class DataError(HeadstartError, ValueError):

@@ -57,6 +57,9 @@ class Store:
     """The cache of tables.
 
     root: None for $HEADSTART_STORE, or else headstart/store in the user's cache folder.
+
+    >>> Store(Path("features")).folder
+    PosixPath('features')
     """
 
     root: Path | None = None

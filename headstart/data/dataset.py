@@ -102,6 +102,10 @@ class Dataset:
     contents: digests from `good_rows`, one per row, () before the check.
     left_out: the files that are not used.
     input: the kind of the examples, if it is known; a source is a path, or what its `fetch` takes.
+
+    >>> data = Dataset(("a", "b"), ("a.png", "b.png"), (0, 1), ("cat", "dog"))
+    >>> len(data), data[1].label, data.counts
+    (2, 'dog', {'cat': 1, 'dog': 1})
     """
 
     ids: tuple[str, ...]

@@ -67,6 +67,10 @@ class Splits:
     """Three parts that share no row, duplicate or group, each in the dataset's order.
 
     left_out: rows with a copy or group in another named part, and exact copies in val or test.
+
+    >>> parts = hs.split("photos")  # doctest: +SKIP
+    >>> len(parts.train), len(parts.val), len(parts.test)  # doctest: +SKIP
+    (70, 15, 15)
     """
 
     train: Dataset

@@ -40,6 +40,10 @@ class Estimate(Record):
     """A value with its 95 % interval [low, high] and its number of rows n.
 
     low and high are NaN for a value without an interval.
+
+    >>> accuracy = Estimate(0.9, 0.8, 0.95, 50)
+    >>> accuracy, float(accuracy)
+    (Estimate(0.900 [0.800, 0.950] n=50), 0.9)
     """
 
     value: float
@@ -84,6 +88,9 @@ class Evaluation(Record):
     each is also an attribute, such as `evaluation.accuracy`. baseline: of a constant answer. own:
     metrics of the user's, by the names of their functions. left_out: rows that do not count, with
     `path` and `reason`; not in evaluation.json.
+
+    >>> result = hs.evaluate("runs/flowers", "photos")  # doctest: +SKIP
+    >>> float(result.accuracy), result.per_class["rose"].recall  # doctest: +SKIP
     """
 
     target: Target

@@ -62,6 +62,9 @@ class FeatureTable:
     that could not be decoded or changed since they were checked; they have no row. cut: the
     requested activations at the cut, read from the store row by row, so they may exceed memory.
     damaged: shards of the store that were skipped.
+
+    >>> features = hs.extract("photos")  # doctest: +SKIP
+    >>> LogisticRegression().fit(features.x, features.y)  # doctest: +SKIP
     """
 
     ids: tuple[str, ...]

@@ -34,7 +34,11 @@ class Model:
 
     target: what is predicted, with facts of the training rows such as the most frequent
     class. limits: from `with_limits`. head_lr, epochs: learning rate and number of epochs of its
-    head, for later fine-tuning; bundles do not save them."""
+    head, for later fine-tuning; bundles do not save them.
+
+    >>> model = hs.load("runs/flowers")  # doctest: +SKIP
+    >>> model.classes, model.predict("new/")  # doctest: +SKIP
+    """
 
     backbone: Backbone | Frozen
     head: Head

@@ -77,6 +77,9 @@ class Run:
     """A finished run. kept: the saved candidate: head, finetune or scratch. candidates: the
     evaluation of each on validation. counts: the parameters of each. gain: validation accuracy of
     the kept candidate minus that of the other one. baselines: the evaluation of each on test.
+
+    >>> run = hs.train("photos", "runs/flowers")  # doctest: +SKIP
+    >>> run.evaluation.accuracy, run.model, run.folder / "report.html"  # doctest: +SKIP
     """
 
     folder: Path

@@ -45,6 +45,10 @@ class Predictions:
 
     doubts: why the model does not answer a row, "" if it does; () for a model without limits.
     left_out: the unreadable examples, which have no row, with `path` and `reason`.
+
+    >>> scores = np.array([[0.9, 0.1]], np.float32)
+    >>> Predictions(("a.png",), scores, np.array([0]), ("cat", "dog")).names
+    ('cat',)
     """
 
     ids: tuple[str, ...]
