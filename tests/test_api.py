@@ -345,6 +345,15 @@ def test_a_run_that_is_stopped_at_once_has_a_report(photos: Path, tmp_path: Path
     assert (run.folder / "report.html").exists()
 
 
+def test_values_are_short_when_they_are_printed(fitted: Any, photos: Path, tmp_path: Path) -> None:
+    assert repr(fitted.splits) == "Splits(train 28, val 6, test 6)"
+    assert repr(fitted.model.backbone) == "Backbone(tiny:32, 32 px (crop), 32 features)"
+    assert all(len(repr(recipe)) < 400 for recipe in hs.list_recipes())
+    forecast = hs.train(photos, tmp_path / "run", dry_run=True, strategy="extract", **TINY)
+    assert repr(forecast).startswith("Forecast(train 28, val 6, test 6, frozen layers")
+    assert not (tmp_path / "run").exists()
+
+
 def test_features_are_arrays(photos: Path) -> None:
     table = hs.extract(photos, **TINY)
     assert np.asarray(table).shape == (40, 32)

@@ -118,7 +118,7 @@ class SourceHead:
         return e / e.sum(axis=1, keepdims=True)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Backbone:
     """A PyTorch module, from the output of its input's first layer to (N, D), and its card.
 
@@ -133,6 +133,9 @@ class Backbone:
     module: "nn.Module"
     blocks: tuple[Block, ...]
     source_head: SourceHead | None = None
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.card.name}, {self.card.input.describe()}, {self.card.dim} features)"
 
     @property
     def parts(self) -> "tuple[nn.Module, tuple[Block, ...]]":

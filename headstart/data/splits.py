@@ -62,7 +62,7 @@ class SplitPlan:
         return max(1, round(n * self.val)) + max(1, round(n * self.test))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Splits:
     """Three parts that share no row, duplicate or group, each in the dataset's order.
 
@@ -77,6 +77,10 @@ class Splits:
     val: Dataset
     test: Dataset
     left_out: tuple[LeftOut, ...] = ()
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{part} {len(getattr(self, part)):,}" for part in PARTS)
+        return f"Splits({parts}{f', {len(self.left_out):,} left out' if self.left_out else ''})"
 
 
 def split(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headstart.base.listener import Listener
 from headstart.data.checks import check, good_rows
-from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.dataset import PARTS, Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.features.extract import extract
 from headstart.heads.families import check_supports
@@ -20,7 +20,7 @@ TIMED = 96  # pictures timed to estimate the time of all
 FETCHED = ("timm", "keras")  # sources whose pretrained weights may have to be downloaded
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Forecast:
     """The splits and the cost of a run. feature_bytes, cut_bytes: upper bounds on the stored
     features and activations at the cut. feature_seconds: upper bound on the time of the frozen
@@ -31,6 +31,12 @@ class Forecast:
     feature_bytes: int = 0
     cut_bytes: int = 0
     feature_seconds: float | None = None
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{part} {len(getattr(self.splits, part)):,}" for part in PARTS)
+        seconds = f", frozen layers {self.feature_seconds:.1f} s" if self.feature_seconds else ""
+        stored = (self.feature_bytes + self.cut_bytes) / 1e6
+        return f"Forecast({parts}{seconds}, at most {stored:,.1f} MB stored)"
 
 
 def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast:

@@ -23,13 +23,16 @@ DEMO = Job(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Named:
     """A recipe: its name, one sentence on what it does, and its job."""
 
     name: str
     does: str
     job: Job
+
+    def __repr__(self) -> str:
+        return f"Named({self.name!r}: {self.does})"
 
 
 def get_recipe(name: str) -> Named:
