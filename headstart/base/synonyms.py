@@ -2,7 +2,7 @@
 
 
 def table(**meanings: str) -> dict[str, str]:
-    """Return our name by each of the others' names.
+    """Return a dict from each name in another library to Headstart's name.
 
     >>> table(lr="learning-rate lr0")["lr0"]
     'lr'

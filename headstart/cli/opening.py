@@ -62,7 +62,7 @@ def open_named(args: argparse.Namespace, does: str, *, files: bool) -> "OpenedMo
 
 
 def named_examples(args: argparse.Namespace) -> "tuple[Dataset, tuple[LeftOut, ...]]":
-    """Return the pictures in `args`, and what is left out."""
+    """Return the pictures named in `args`, and the files that are left out."""
     if not args.names:
         raise SpecError("Name one or more pictures to look at.")
     from headstart.modalities.reading import find
@@ -72,14 +72,14 @@ def named_examples(args: argparse.Namespace) -> "tuple[Dataset, tuple[LeftOut, .
 
 @dataclass(frozen=True, eq=False)
 class WorkDone(Generic[T]):
-    """The results, each with its file, and what was left out. stopped: by Ctrl-C."""
+    """The results, each with its file, and the files left out. stopped: by Ctrl-C."""
 
     results: list[tuple[T, Path]]
     left_out: "list[LeftOut]"
     stopped: bool
 
     def exit_code(self, before: "Sequence[LeftOut]" = ()) -> int:
-        """Print what was left out, `before` the work too, and return the exit code."""
+        """Print the files left out, before (`before`) and during the work; return the exit code."""
         code = tell_left_out((*before, *self.left_out))
         if self.stopped:
             return INTERRUPTED

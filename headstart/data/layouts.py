@@ -147,7 +147,7 @@ def _kinds(names: Sequence[str]) -> dict[str, str]:
     """Return the folders named as parts, with their kinds.
 
     Their names consist of a word for a part, NEUTRAL words, and words that all of them share; the
-    name of a part to predict may hold others. One to EVALUATE is no part beside both test and val.
+    name of a part to predict may hold others. Beside test and val, an EVALUATE folder is left out.
     """
     likely = {name: kind for name in names if (kind := _kind(name))}
     several = len(set(likely.values())) > 1

@@ -181,7 +181,7 @@ def _placed(
 def _train_each_stratum(
     cells: Sequence[Cell], units: Sequence[Unit], part_of: dict[int, str]
 ) -> None:
-    """Move a unit to train for each label's stratum without rows there, the smallest first."""
+    """Move units to train, the smallest first, until each label's stratum has rows there."""
     placed = {row: part_of[row] for unit in units for row in unit}
     there = {cells[row][0] for row, part in placed.items() if part == "train"}
     for unit in sorted(units, key=len):

@@ -84,7 +84,7 @@ def about_links(left_out: Iterable[LeftOut]) -> str:
 
 
 def passed_over(name: str) -> str:
-    """Return the sort of a file or folder that is never an example, by its name, or ""."""
+    """Return why a file or folder is no example, by its name ("deleted file"); "" for others."""
     lower = name.lower()
     if lower in THUMBNAILS or lower.endswith(".thm") or re.match(r"syno\w*[_:]thumb_", lower):
         return "file of thumbnails"  # .thm: a camera's, beside its films

@@ -152,7 +152,7 @@ def _directions(z: NDArray[np.float32], weights: Doubles) -> tuple[Doubles, NDAr
 def _solve_logistic(
     basis: _Basis, l2: float, weight: Doubles, bias: Doubles
 ) -> tuple[Doubles, Doubles]:
-    """Return weights (R, K) and biases (K,) of least loss, by L-BFGS from the given ones.
+    """Minimise the loss by L-BFGS from `weight` and `bias`; return weights (R, K), biases (K,).
 
     Each direction is scaled by the root of its curvature, bounded by the mean of p (1 - p) (compare
     Böhning 1992, Multinomial logistic regression algorithm).
@@ -202,7 +202,7 @@ def _left_out(
 
 
 def _temperature(outputs: Doubles, basis: _Basis) -> float:
-    """Return the divisor of `outputs` (N, K) of least log loss (Guo et al. 2017, section 4.2)."""
+    """Return the temperature of least log loss for `outputs` (N, K) (Guo et al. 2017, sec. 4.2)."""
     from scipy.optimize import minimize_scalar
 
     y = basis.targets.argmax(axis=1)

@@ -218,7 +218,7 @@ def _verify(folder: Path) -> None:
 
 
 def _listed(folder: Path, text: bytes) -> dict[str, str]:
-    """Return the manifest's files; raises BundleError unless it is as `_manifest` writes it."""
+    """Return the SHA-256 of each file that a manifest lists; BundleError if `text` was altered."""
     try:
         manifest = json.loads(text)
         number, files = manifest["format"], dict(manifest["files"])

@@ -26,7 +26,7 @@ class Bin(Record):
 @dataclass(frozen=True)
 class Calibration(Record):
     """ece: expected calibration error, the mean over rows of |confidence - accuracy| of their
-    bin (Guo et al. 2017, On calibration of modern neural networks, eq. 3). bins: with rows."""
+    bin (Guo et al. 2017, On calibration of modern neural networks, eq. 3). bins: non-empty ones."""
 
     ece: float
     bins: tuple[Bin, ...]

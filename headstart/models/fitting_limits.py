@@ -33,7 +33,7 @@ def with_limits(
 
 
 def limited(model: Model, plan: TrustPlan, val: FeatureTable, seen: FeatureTable | None) -> Model:
-    """Do `with_limits` on features. seen: features of the training rows to store."""
+    """Return `model` with the limits of `plan`, found on `val`. seen: training rows to store."""
     predictions = replace(model, limits=Limits()).predict_table(val)
     known = predictions.take(np.flatnonzero(predictions.known))
     judged = Judged(model.target, known.outputs, known.labels, val.x[predictions.known])

@@ -136,7 +136,7 @@ def load_limits(settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Validation rows. answers: before scaling. y: labels, all known. x: (N, D)."""
+    """Validation rows. answers: not temperature-scaled. y: known labels. x: features (N, D)."""
 
     target: Target
     answers: Outputs

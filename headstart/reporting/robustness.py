@@ -58,7 +58,7 @@ def _attacked(w: Words, found: Robustness, guess: Baseline | None) -> list[PageB
 
 
 def _attack_verdict(w: Words, tried: Sequence[UnderAttack], guess: Baseline | None) -> Markup:
-    """Judge the model under the invisible change, or else the smallest one tried.
+    """Judge the model under attack at epsilon UNSEEN, or else the smallest epsilon tried.
 
     A model no better than the constant answer is never called firm.
     """

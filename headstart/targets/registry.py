@@ -24,7 +24,7 @@ def register(target: type[Target]) -> type[Target]:
 
 
 def target_to_plain(target: Target) -> dict[str, Any]:
-    """Return a target as saved: class names and majority, or its kind and settings."""
+    """Return a target for JSON: class names and most frequent class, or kind and settings."""
     if isinstance(target, ClassTarget):
         return {"classes": list(target.names), "majority": target.majority}
     return {"target": {"kind": target.kind, **target.settings()}}

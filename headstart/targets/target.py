@@ -269,7 +269,7 @@ class Target(Protocol):
         return None
 
     def region(self, answers: Outputs, limit: float) -> Mapping[str, Array]:
-        """Return the prediction sets at a limit of `conformity`, as columns."""
+        """Return each row's set of labels with a `conformity` up to `limit`, as named arrays."""
         return {}
 
     # ------------------------------------------------------------ files

@@ -220,7 +220,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Load the state from `pack_optimizer` into an identically built optimiser.
 
-    Copies the parameters' memory layout: another summation order would change the last bit.
+    Each tensor gets its parameter's memory layout: the order of sums affects the last bit.
     """
     whole = optimizer.state_dict()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -39,7 +39,7 @@ COLOURS = ((1.0, 1.0, 1.0), (0.3, 0.0, -0.3), (-0.1, 0.2, -0.1))
 
 @dataclass(frozen=True, eq=False)
 class Ideal:
-    """A picture after `step` steps, scored in whole levels, without turn or shift.
+    """A picture after `step` steps; its score is that of the 8-bit picture, not of a view.
 
     name: of the class. picture: (S, S, 3). score, log_odds: of its class; log odds still differ
     where scores are all but 1. model: its name.
@@ -110,7 +110,7 @@ def ascend(
 
 
 def surest(seen: Iterable[Ideal]) -> Ideal:
-    """Return the picture with the highest log odds; the first of several."""
+    """Return the picture with the highest log odds; in a tie, the first."""
     return max(seen, key=lambda each: each.log_odds)
 
 

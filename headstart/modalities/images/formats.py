@@ -239,7 +239,7 @@ def described(head: bytes) -> str:
 
 @cache
 def _starts(text: bool) -> re.Pattern[bytes]:
-    """Return one pattern for all formats, or for those of text; group formatN is _FORMATS[N]."""
+    """Return one pattern for the start of all (or text) formats; group formatN is _FORMATS[N]."""
     wanted = ((n, known) for n, known in enumerate(_FORMATS) if known.text or not text)
     groups = (b"(?P<format%d>%s)" % (n, known.start) for n, known in wanted)
     return re.compile(b"|".join(groups), re.DOTALL)

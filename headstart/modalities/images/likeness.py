@@ -223,8 +223,8 @@ class Hashes:
         return cls(*(hashes(thumbs, crop).astype(np.float32) for crop in (0.0, CROP)))
 
     def candidates(self, budget: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return rows a < b of all pairs up to a distance: MAX_DISTANCE, or less (but at least 0)
-        if that gives more than `budget` pairs."""
+        """Return rows a and b > a of all pairs within MAX_DISTANCE, or within a smaller distance
+        (at least 0) if there are more than `budget` pairs."""
         nearest, most = np.empty((3, 0), np.intp), MAX_DISTANCE  # a, b, distance
         for new in self.blocks():
             nearest = np.concatenate([nearest, new[:, new[2] <= most]], axis=1)
@@ -244,7 +244,7 @@ class Hashes:
             yield _Batch(i, j, np.where(best == 0, 1, 1 - 2 * CROP).astype(np.float32))
 
     def blocks(self, size: int = 1024) -> Iterator[NDArray[np.intp]]:
-        """Yield rows a < b and distance, (3, n), of pairs up to MAX_DISTANCE, block by block."""
+        """Yield per block the pairs up to MAX_DISTANCE, (3, n): rows a and b > a, distance."""
         agree = BITS - 2 * MAX_DISTANCE  # the dot product of two hashes at that distance
         for i in range(0, len(self.whole), size):
             x, inner = self.whole[i : i + size], self.inside[i : i + size]

@@ -76,7 +76,7 @@ class Album:
         return [uri(Image.fromarray(cell)) for cell in cells]
 
     def sheet(self, paths: Iterable[str]) -> "Sheet | None":
-        """Return all pictures as tiles of one; None if none can be read, or for too many bytes."""
+        """Return one picture of tiles; None if no file can be read or the files are too large."""
         listed = list(paths)
         if sum(self._size(path) for path in listed) > SHEET_BYTES:
             return None

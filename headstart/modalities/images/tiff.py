@@ -1,8 +1,8 @@
 """TIFF 6.0: read the layout of a file, and decode layouts that Pillow reads wrongly or not at all.
 
 Pillow unpacks samples of more than 8 bits with errors that depend on byte order, compression and
-planes. It has none with single bytes, so its libtiff decompresses such layouts as if they were
-bytes, and the samples are put together here. Layouts that neither way reads right are refused.
+planes. Pillow reads single bytes right, so here it decompresses such layouts as bytes, and this
+module joins the bytes to samples. Layouts that neither way reads right are refused.
 """
 
 import io
