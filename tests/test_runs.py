@@ -357,7 +357,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_bit(
 
 
 def test_there_must_be_something_to_resume(shapes: Path, tmp_path: Path, job: Job) -> None:
-    with pytest.raises(SpecError, match=r"--resume goes on with a run that was cut off"):
+    with pytest.raises(SpecError, match=r"resume goes on with a run that was cut off"):
         hs.train(hs.read(shapes), tmp_path / "run", replace(job, resume=True))
     assert not (tmp_path / "run").exists()
 
