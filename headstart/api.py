@@ -5,7 +5,7 @@ value, and writes files only where a folder is named. Functions for pictures alo
 `ideal`, `attack`, `robustness`, `views`) are in `headstart.pixels`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,14 @@ from headstart.evaluation.evaluation import evaluate as evaluate_predictions
 from headstart.evaluation.source_distance import SourceDistance, source_distance
 from headstart.features.extract import FeatureTable
 from headstart.features.extract import extract as extract_rows
-from headstart.in_python import in_python, speaks_python
+from headstart.in_python import (
+    as_listener,
+    as_store,
+    in_python,
+    run_folder,
+    speaks_python,
+    tell_left_out,
+)
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.reading import find, read, survey
 from headstart.modalities.sources import DEFAULT_BACKBONE, load_backbone
@@ -132,7 +139,7 @@ def check(
     if compared and len(checks.dataset):
         runtime, told = context.runtime, context.listener
         far = source_distance(compared, checks.dataset, runtime=runtime, listener=told)
-    _tell_left_out(checks.left_out, context.listener)
+    tell_left_out(checks.left_out, context.listener)
     try:
         good_rows(rows, seen, plan)
         split_rows(checks.dataset, together=checks.exact)
@@ -180,7 +187,7 @@ def _split(data: Any, job: Job, context: RunContext) -> Splits:
     seen, checks = _checked(rows, context)
     parts = split_rows(good_rows(rows, seen, job.checks), job.split, together=checks.together)
     parts = replace(parts, left_out=(*checks.left_out, *parts.left_out))
-    _tell_left_out(parts.left_out, context.listener)
+    tell_left_out(parts.left_out, context.listener)
     return parts
 
 
@@ -235,7 +242,7 @@ def train(
     >>> run.evaluation.accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)
     """
-    _check_listener(listener)
+    listener = as_listener(listener)
     if isinstance(settings.get("backbone"), Backbone):
         raise SpecError("A run names its backbone, to be repeated; fit takes a network in memory.")
     if isinstance(data, Splits):
@@ -248,13 +255,13 @@ def train(
     if track:
         tracking.check_tracker(track)
     rows = data_from(own.source) if data is None else read(data)
-    out, listener = Path(out), listener or Listener()
+    out = Path(out)
     if dry_run:
         return forecast(rows, out, own, listener)
     if seeds != 1:
         return train_seeds(rows, out, own, seeds, listener)
     run = train_job(rows, out, own, listener)
-    _tell_left_out(run.left_out, listener)
+    tell_left_out(run.left_out, listener)
     if track:
         listener.stage("tracked", tracking.track(run.folder, track))
     return run
@@ -286,13 +293,13 @@ def fit(
     """
     _check_start(model, backbone)
     _check_settings_of_fit(settings, data)
-    _check_listener(listener)
+    listener = as_listener(listener)
     if isinstance(backbone, str) and backbone != DEFAULT_BACKBONE:
         settings["backbone"] = backbone
     if model is not None:
         settings.setdefault("strategy", "finetune")
     job = _job(settings, recipe)
-    context = RunContext(job.store, job.runtime.resolved(), listener or Listener())
+    context = RunContext(job.store, job.runtime.resolved(), listener)
     splits = _split(data, job, context)
     if model is not None:
         result = fitting.fit(job.finetune, model, splits, **_how(job, context))
@@ -373,7 +380,7 @@ def _job(
         job = replace(job, recipe=with_settings(job.recipe, {"head": settings["head"]}))
     check_known(settings, known_settings(job))
     if "store" in settings:
-        settings = settings | {"store": _store(settings["store"])}
+        settings = settings | {"store": as_store(settings["store"])}
     job = job_with(job, settings)
     solved = job.strategy == "extract" and not job.recipe.head.by_epochs
     if isinstance(job.augment, UserViews) and solved:
@@ -410,7 +417,7 @@ def demo(
     >>> hs.demo().evaluation.accuracy  # doctest: +SKIP
     """
     folder = free_folder(Path("runs/demo")) if out is None else Path(out)
-    job = replace(DEMO, store=_store(store))
+    job = replace(DEMO, store=as_store(store))
     return train_job(data_from(job.source), folder, job, listener)
 
 
@@ -424,7 +431,7 @@ def load(path: Where | Run, *, module: Any = None) -> Model:
 
     >>> hs.load("runs/flowers").predict("new/").to_frame()  # doctest: +SKIP
     """
-    folder = _folder(path)
+    folder = run_folder(path)
     bundle = folder / "model" if (folder / "model").is_dir() else folder
     return load_bundle(bundle, module=module).model
 
@@ -520,7 +527,7 @@ def extract(
         runtime=context.runtime,
         listener=context.listener,
     )
-    _tell_left_out(table.left_out, context.listener)
+    tell_left_out(table.left_out, context.listener)
     return table
 
 
@@ -579,7 +586,7 @@ def evaluate(
         judged = judge(_model(model), _record(model), rows, part, source, context)
         predictions, evaluation = judged.predictions, judged.evaluation
         left_out = judged.left_out
-        _tell_left_out(left_out, context.listener)
+        tell_left_out(left_out, context.listener)
     named = _named_metrics(metrics, evaluation)
     own = {name: own_metric(metric, predictions) for name, metric in named.items()}
     return replace(evaluation, own=own, left_out=left_out)
@@ -647,8 +654,8 @@ def compare(*runs: Where | Run, listener: Listener | None = None) -> Comparisons
     >>> hs.compare("runs/a", "runs/b")  # doctest: +SKIP
     """
     given = runs[0] if len(runs) == 1 and isinstance(runs[0], list | tuple) else runs
-    kept, left_out = finished_runs([_folder(run) for run in given])
-    _tell_left_out(left_out, listener or Listener())
+    kept, left_out = finished_runs([run_folder(run) for run in given])
+    tell_left_out(left_out, as_listener(listener))
     return compare_runs(kept)
 
 
@@ -667,7 +674,7 @@ def report(
 
     >>> hs.report("runs/flowers", language="ru")  # doctest: +SKIP
     """
-    folder = _folder(run)
+    folder = run_folder(run)
     if not folder.exists():
         raise DataError(f"There is no run {folder}. Check the path.")
     files = recorded_files(folder, None if data is None else Path(data), listener)
@@ -684,7 +691,7 @@ def track(run: Where | Run, where: str) -> str:
 
     >>> hs.track("runs/flowers", "tensorboard")  # doctest: +SKIP
     """
-    return tracking.track(_folder(run), where)
+    return tracking.track(run_folder(run), where)
 
 
 # ------------------------------------------------------------ helpers
@@ -699,37 +706,13 @@ def _model(model: Trained) -> Model:
     return model if isinstance(model, Model) else model.model
 
 
-def _folder(run: Where | Run) -> Path:
-    if isinstance(run, Run):
-        return run.folder
-    if not isinstance(run, str | Path):
-        raise SpecError(f"Name the folder of a run; got a {type(run).__name__}.")
-    return Path(run).expanduser()
-
-
-def _check_listener(listener: Any) -> None:
-    if listener is not None and not hasattr(listener, "progress"):
-        raise SpecError(f"listener is a Listener, or an object with its methods; got {listener!r}.")
-
-
-def _store(store: Store | Where | None) -> Any:
-    return Store(Path(store)) if isinstance(store, str | Path) else store
-
-
 def _context(
     store: Store | Where | None, listener: Listener | None, settings: dict[str, Any]
 ) -> RunContext:
     """Return the context with the settings of Runtime among `settings`."""
-    _check_listener(listener)
     runtime = with_settings(Runtime(), settings).resolved()
-    return RunContext(_store(store), runtime, listener or Listener())
+    return RunContext(as_store(store), runtime, as_listener(listener))
 
 
 def _names(*specs: Any) -> set[str]:
     return {f.name for spec in specs for f in fields(spec)}
-
-
-def _tell_left_out(left_out: Iterable[LeftOut], listener: Listener) -> None:
-    for item in left_out:
-        if not item.expected:
-            listener.stage("left out", f"{item.path}: {item.reason}")

@@ -1,11 +1,19 @@
-"""Messages of errors as a Python user needs them: keywords in place of command-line flags."""
+"""Shared by the functions of the public API: the arguments they take, and the errors they raise.
+
+A message names keywords in place of command-line flags.
+"""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
-from headstart.base.errors import HeadstartError
+from headstart.base.errors import HeadstartError, SpecError
+from headstart.base.listener import Listener
+from headstart.base.store import Store
+from headstart.data.dataset import LeftOut
+from headstart.runs.run import Run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,3 +50,33 @@ def speaks_python(function: Callable[P, T]) -> Callable[P, T]:
             raise
 
     return called
+
+
+def run_folder(run: str | Path | Run) -> Path:
+    """Return the folder of a run that is given as a value or by its path; raises SpecError."""
+    if isinstance(run, Run):
+        return run.folder
+    if not isinstance(run, str | Path):
+        raise SpecError(f"Name the folder of a run; got a {type(run).__name__}.")
+    return Path(run).expanduser()
+
+
+def as_store(store: Store | str | Path | None) -> Any:
+    """Return a store that is given as a value or by its folder."""
+    return Store(Path(store)) if isinstance(store, str | Path) else store
+
+
+def as_listener(listener: Listener | None) -> Listener:
+    """Return the listener, a silent one for None; raises SpecError for anything else."""
+    if listener is None:
+        return Listener()
+    if not hasattr(listener, "progress"):
+        raise SpecError(f"listener is a Listener, or an object with its methods; got {listener!r}.")
+    return listener
+
+
+def tell_left_out(left_out: Iterable[LeftOut], listener: Listener) -> None:
+    """Report to the listener what is left out, but for files that surely are no examples."""
+    for item in left_out:
+        if not item.expected:
+            listener.stage("left out", f"{item.path}: {item.reason}")

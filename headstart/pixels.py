@@ -64,7 +64,7 @@ from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.pixels.squares import InputSquares, input_squares, stratified_rows
 from headstart.features.extract import FeatureTable, extract
 from headstart.heads.head import check_word
-from headstart.in_python import speaks_python
+from headstart.in_python import as_listener, as_store, run_folder, speaks_python, tell_left_out
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.decoding import Pixels, decode
 from headstart.modalities.images.encoding import png
@@ -104,7 +104,7 @@ def explain(
     method: Method = "best",
     out: str | Path | None = None,
     data: str | Path | None = None,
-    store: Store | None = USUAL,
+    store: Store | str | Path | None = USUAL,
     listener: Listener | None = None,
 ) -> "Results[Explanation]":
     """Explain why pictures get a class: maps, deletion curves, similar training examples.
@@ -126,9 +126,9 @@ def explain(
     >>> (why,) = explain("runs/flowers", "photo.jpg")  # doctest: +SKIP
     >>> why.save("why.png")  # doctest: +SKIP
     """
-    listener = listener or Listener()
+    listener = as_listener(listener)
     opened = open_model(model, "headstart explain takes")
-    explainer = Explainer(opened, class_name, method, _path(data), store, listener)
+    explainer = Explainer(opened, class_name, method, _path(data), as_store(store), listener)
     if files is None:
         work, before = explainer.of_run(_path(out)), tuple[LeftOut, ...]()
     else:
@@ -165,7 +165,7 @@ def ideal(
     check_ideal_names(_path(out), _path(film))
     check_new_files([Path(path) for path in (out, film) if path])
     begin = None if start is None else decoded(Path(start))
-    seen = list(ascent(grad_model, number, class_name, plan, begin, listener or Listener()))
+    seen = list(ascent(grad_model, number, class_name, plan, begin, as_listener(listener)))
     best = surest(seen)
     if out:
         best.save(out)
@@ -200,7 +200,7 @@ def attack(
     >>> fooling.outcome, fooling.after.name  # doctest: +SKIP
     ('flipped', 'tulip')
     """
-    listener = listener or Listener()
+    listener = as_listener(listener)
     usual = EPSILONS.get(settings.get("norm", Attack().norm), 1.0)
     how = _with(Attack(usual), settings)
     opened = open_model(model, "headstart attack changes")
@@ -215,7 +215,7 @@ def robustness(
     run: str | Path | Run,
     *,
     data: str | Path | None = None,
-    store: Store | None = USUAL,
+    store: Store | str | Path | None = USUAL,
     language: str | None = None,
     listener: Listener | None = None,
     **settings: Any,
@@ -233,9 +233,8 @@ def robustness(
     >>> robustness("runs/flowers", rows=50, corruptions=["fog"])  # doctest: +SKIP
     """
     plan, runtime = _with(RobustnessPlan(), settings), Runtime(device="cpu").resolved()
-    folder = run.folder if isinstance(run, Run) else Path(run)
-    test = RobustnessTest.of(folder, _path(data), plan, runtime, listener or Listener())
-    test = test.compared(store)
+    test = RobustnessTest.of(run_folder(run), _path(data), plan, runtime, as_listener(listener))
+    test = test.compared(as_store(store))
     *_, results = test.trials()
     test.save(results, language)
     return results
@@ -618,8 +617,7 @@ def found_files(files: AnyFiles, listener: Listener) -> Dataset:
     The result holds it in `left_out`.
     """
     pictures, left_out = (files, ()) if isinstance(files, Dataset) else find(files)
-    for item in left_out:
-        listener.stage("left out", f"{item.path}: {item.reason}")
+    tell_left_out(left_out, listener)
     return replace(pictures, left_out=tuple(left_out))
 
 

@@ -229,6 +229,3 @@ class Dataset:
             for name in ("ids", "sources", "labels", *OPTIONAL)
         }
         return replace(self, **picked)
-
-    def reversed(self) -> "Dataset":
-        return self.take(range(len(self) - 1, -1, -1))
