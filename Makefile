@@ -38,8 +38,9 @@ figures: .venv/installed-dev
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/installed-%: .venv/bin/python pyproject.toml constraints.txt
+.venv/installed-%: .venv/bin/python pyproject.toml constraints.txt no-deps.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r no-deps.txt
 	touch $@
 
 clean:
