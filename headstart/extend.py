@@ -27,10 +27,12 @@ from headstart.heads.specs import HeadSpec as HeadSpec
 from headstart.modalities import sources as _sources  # noqa: F401  # built-in names are taken
 from headstart.runs.tracking import TensorBoardListener as TensorBoardListener
 from headstart.targets import registry as _registry
+from headstart.targets.target import Chart as Chart
 from headstart.targets.target import Mean as Mean
 from headstart.targets.target import Metric as Metric
 from headstart.targets.target import Outputs as Outputs
 from headstart.targets.target import Plain as Plain
+from headstart.targets.target import Resampled as Resampled
 from headstart.targets.target import Row as Row
 from headstart.targets.target import Share as Share
 from headstart.targets.target import Table as Table

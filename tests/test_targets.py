@@ -15,13 +15,25 @@ from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan, split
-from headstart.evaluation.evaluation import compare, evaluate, evaluation_rows
+from headstart.evaluation.evaluation import compare, evaluate, evaluation_rows, resampled
+from headstart.evaluation.insights import Insights
 from headstart.modalities.reading import read
 from headstart.models.bundle import load_bundle
 from headstart.targets import registry
 from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions, read_predictions, write_csv
-from headstart.targets.target import Array, Baseline, Mean, Metric, Outputs, Row, Table, Target
+from headstart.targets.target import (
+    Array,
+    Baseline,
+    Chart,
+    Mean,
+    Metric,
+    Outputs,
+    Resampled,
+    Row,
+    Table,
+    Target,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,6 +130,41 @@ def test_another_targets_metrics_have_intervals_and_are_attributes() -> None:
     assert registry.target_from_plain(plain) == CountTarget(4.45)
     with pytest.raises(AttributeError, match="its metrics are mean_error"):
         result.accuracy  # noqa: B018
+
+
+def r2(answers: Array, y: Array) -> Resampled:
+    def of(rows: Array) -> float:
+        return float(1 - ((answers - y)[rows] ** 2).mean() / y[rows].var())
+
+    return Resampled(len(y), of)
+
+
+def test_a_statistic_of_rows_has_the_interval_of_its_samples() -> None:
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(60):  # the R² of the population is 0.8
+        y = rng.normal(0, 1, 200)
+        found = resampled(r2(y + rng.normal(0, 0.2**0.5, 200), y), 300, 0)
+        assert found is not None
+        held += found.low <= 0.8 <= found.high
+    assert 50 <= held < 60
+
+
+def test_a_statistic_without_a_value_is_none_and_undefined_samples_are_left_out() -> None:
+    assert resampled(r2(np.ones(5), np.ones(5)), 50, 0) is None
+    assert resampled(r2(np.ones(0), np.ones(0)), 50, 0) is None
+    rare = np.array([0.0, 0.0, 1.0])
+    found = resampled(r2(rare, rare), 50, 0)  # some samples hold no 1
+    assert found is not None
+    assert (found.value, found.low, found.high, found.n) == (1.0, 1.0, 1.0, 3)
+
+
+def test_a_chart_keeps_few_finite_points_and_comes_back_from_insights() -> None:
+    points = ((np.nan, 1.0), *((float(i), 0.0) for i in range(5000)))
+    chart = Chart("fit", "Fit", "true", "answer", "points", points, diagonal=True)
+    assert (len(chart.points), chart.points[:2]) == (2000, ((0.0, 0.0), (2.0, 0.0)))
+    found = Insights(charts=(chart,))
+    assert Insights.read(json.loads(json.dumps(found.to_plain()))) == found
+    assert "charts" not in Insights().to_plain()  # files of classes stay as they were
 
 
 def test_runs_of_another_target_are_compared_by_its_scores_of_rows() -> None:

@@ -26,13 +26,24 @@ from headstart.targets.classes import class_names
 from headstart.targets.metrics import wilson_bounds
 from headstart.targets.predictions import Predictions
 from headstart.targets.registry import target_from_plain
-from headstart.targets.target import Baseline, Labels, Mean, Outputs, Plain, Share, Table, Target
+from headstart.targets.target import (
+    Baseline,
+    Labels,
+    Mean,
+    Outputs,
+    Plain,
+    Resampled,
+    Share,
+    Table,
+    Target,
+)
 
 Z = 1.959963984540054  # the normal quantile of 97.5 %
 OwnMetric = Callable[[NDArray[Any], NDArray[Any]], float]  # of labels and answers, each (N,)
 TAILS = (0.025, 0.975)
 CELLS = 2**21  # resampled values in memory at once: 16 MiB
 RESAMPLES = 1000
+FEWEST, DRAWN = 200, 2_000_000  # samples of a `Resampled` metric, and rows drawn in all
 
 
 @dataclass(frozen=True, repr=False)
@@ -192,6 +203,8 @@ def _estimate(cell: Any, resamples: int, seed: int) -> Any:
     """Return a metric with the interval of its kind (bootstrap, Wilson, none); others as given."""
     if isinstance(cell, Mean):
         return bootstrap(cell.rows, resamples, seed)
+    if isinstance(cell, Resampled):
+        return resampled(cell, resamples, seed)
     if isinstance(cell, Share):
         low, high = _wilson_bounds(cell.share, cell.n if cell.size is None else cell.size)
         return Estimate(cell.value, cell.scale(low), cell.scale(high), cell.n)
@@ -316,6 +329,24 @@ def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimat
         means[start : start + step] = values[rng.integers(n, size=size)].mean(axis=1)
     low, high = np.quantile(means, TAILS)
     return Estimate(float(values.mean()), float(low), float(high), n)
+
+
+def resampled(metric: Resampled, resamples: int, seed: int) -> Estimate | None:
+    """Return a statistic of rows with its percentile bootstrap interval.
+
+    Samples without the statistic are left out; the interval is NaN if none has it. None if the
+    rows themselves do not have it, as R² of equal labels. Of many rows fewer samples are drawn.
+    """
+    rng, n = np.random.default_rng(seed), metric.n
+    samples = min(resamples, max(FEWEST, DRAWN // max(n, 1)))
+    with catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        value = float(metric.value) if n else np.nan
+        if not np.isfinite(value):
+            return None
+        values = np.array([metric.of(rng.integers(n, size=n)) for _ in range(samples)], np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = np.quantile(finite, TAILS) if len(finite) else (np.nan, np.nan)
+    return Estimate(value, float(low), float(high), n)
 
 
 def _read_target(plain: Mapping[str, Any], at: str) -> tuple[Target, Outputs, Labels]:

@@ -1,12 +1,14 @@
 """The findings of a run beside its metrics: the content of insights.json."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from headstart.base.values import Record
 from headstart.evaluation.embedding_map import EmbeddingMap
 from headstart.evaluation.judged import Doubts, Gain, TemperatureScaling
 from headstart.evaluation.learning_curve import LearningCurve
 from headstart.evaluation.mistakes import Mistakes, Outlier
+from headstart.targets.target import Chart
 
 
 @dataclass(frozen=True)
@@ -20,3 +22,9 @@ class Insights(Record):
     mistakes: Mistakes | None = None
     outliers: tuple[Outlier, ...] | None = None
     map: EmbeddingMap | None = None
+    charts: tuple[Chart, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the plain dict of insights.json, without charts if the target has none."""
+        plain = super().to_plain()
+        return plain if self.charts else {k: v for k, v in plain.items() if k != "charts"}

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from headstart.backbones.inputs import check_kind
 from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import Diverged, SpecError
@@ -295,7 +297,8 @@ def _insights(
     on_val = {name: c.val for name, c in learned.fitted.made.items()}
     compared = gains(kept, on_val, "val") + gains(kept, {kept: test} | baselines, "test")
     if not test.target.counts_right:  # the rest needs answers that are right or wrong
-        return Insights(compared=compared)
+        known = test.take(np.flatnonzero(test.known))
+        return Insights(compared=compared, charts=known.target.charts(known.outputs, known.labels))
     model = learned.kept.fitted.model
     temperature = model.limits.temperature
     calibration_rows = len(splits.val) if temperature != 1.0 else 0

@@ -4,14 +4,16 @@ N is the number of examples, K the width of a head's raw output. Answers (predic
 name, first axis N. A target knows nothing of the examples' content, of intervals or of HTML.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import SpecError
+from headstart.base.values import Record
 from headstart.targets.metrics import ClassWeights
 
 if TYPE_CHECKING:
@@ -64,7 +66,48 @@ class Plain:
     n: int
 
 
-Metric = Share | Mean | Plain
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A statistic of n rows, such as R² or F1, with an interval by bootstrap of the rows.
+
+    of: from row numbers (M,), with repetitions, to the statistic of these rows; NaN if undefined.
+    """
+
+    n: int
+    of: Callable[[NDArray[np.int64]], float]
+
+    @property
+    def value(self) -> float:
+        return self.of(np.arange(self.n))
+
+
+Metric = Share | Mean | Plain | Resampled
+
+CHART_POINTS = 2000  # more would make a report large, and no chart clearer
+
+
+@dataclass(frozen=True)
+class Chart(Record):
+    """A chart of a report. x, y: the titles of the axes.
+
+    points: (x, y), at most CHART_POINTS; of more, the points at even steps are kept, and those that
+    are not finite are left out. bars: one bar per point. line: the points joined in their order.
+    diagonal: whether to draw the line y = x.
+    """
+
+    name: str
+    title: str
+    x: str
+    y: str
+    kind: Literal["points", "bars", "line"]
+    points: tuple[tuple[float, float], ...]
+    diagonal: bool = False
+
+    def __post_init__(self) -> None:
+        finite = [(x, y) for x, y in self.points if math.isfinite(x) and math.isfinite(y)]
+        n, most = len(finite), min(len(finite), CHART_POINTS)
+        kept = (finite[i * n // most] for i in range(most))
+        object.__setattr__(self, "points", tuple((float(x), float(y)) for x, y in kept))
 
 
 @dataclass(frozen=True)
@@ -250,6 +293,10 @@ class Target(Protocol):
 
     def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
         """Return tables to show beside the metrics: confusion, residuals."""
+        return ()
+
+    def charts(self, answers: Outputs, y: Labels) -> tuple[Chart, ...]:
+        """Return charts for the report, such as predicted against true values."""
         return ()
 
     # ------------------------------------------------------------ uncertainty
