@@ -50,12 +50,18 @@ class SourceError(HeadstartError, OSError):
 
 
 class MissingPackage(HeadstartError, ImportError):
-    """An optional library is needed and not installed."""
+    """An optional library is needed and not installed.
 
-    def __init__(self, package: str, *, purpose: str, extra: str) -> None:
+    extra: the extra that installs it. command: what installs it if no extra can.
+
+    >>> print(MissingPackage("a", purpose="This", command="pip install --no-deps a==1"))
+    This needs the package 'a', which is not installed. Install it with: pip install --no-deps a==1
+    """
+
+    def __init__(self, package: str, *, purpose: str, extra: str = "", command: str = "") -> None:
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: {install_command(extra)}"
+            f"Install it with: {command or install_command(extra)}"
         )
 
 
