@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 T = TypeVar("T")
+ASSET = "input."  # prefix of an input's files among the tensors of a bundle
 Origin = Literal["pretrained", "fine-tuned", "random", "given"]
 
 
@@ -94,6 +95,17 @@ _SIGNS: tuple[tuple[str, Origin], ...] = (
 def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:
     """Return the tensors whose names begin with `prefix`, with the prefix removed."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def asset_tensors(input: Input[Any]) -> dict[str, NDArray[np.uint8]]:
+    """Return the files that an input needs as tensors of bytes, named input.FILE."""
+    return {f"{ASSET}{k}": np.frombuffer(v, np.uint8) for k, v in input.assets().items()}
+
+
+def with_assets(card: Card, tensors: Mapping[str, Any]) -> Card:
+    """Return a card whose input has its files from `asset_tensors`, as arrays or as tensors."""
+    assets = {k: np.asarray(v, np.uint8).tobytes() for k, v in under(ASSET, tensors).items()}
+    return replace(card, input=card.input.with_assets(assets)) if assets else card
 
 
 @dataclass(frozen=True)

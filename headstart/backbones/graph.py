@@ -16,7 +16,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.entry import WholeNetwork, blank_for_network, tensors
 from headstart.backbones.external_data import WEIGHTS
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch
+from headstart.backbones.inputs import Input
 from headstart.backbones.padding import PaddedConv2d, same_edges
 
 OPSET = 17
@@ -34,7 +34,7 @@ def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
     module = _with_static_padding(module, blank_for_network(input, 1))
     network = WholeNetwork(module, input).eval()
     weights = backbone.weights()
-    exported = _exported(network, input.blank(2), ["features", *(["cut"] if both else [])])
+    exported = _exported(network, input, ["features", *(["cut"] if both else [])])
     model = _padded_in_place(_split(exported, set(weights)), network.network)
     inputs = tuple(t.name for t in model.graph.initializer if t.name in weights)
     return Frozen(backbone.card, model.SerializeToString(), weights, inputs)
@@ -67,12 +67,13 @@ def _with_static_padding(module: nn.Module, blank: Any) -> nn.Module:
     return module
 
 
-def _exported(network: nn.Module, blank: Batch, outputs: list[str]) -> Any:
+def _exported(network: nn.Module, input: Input[Any], outputs: list[str]) -> Any:
     """Export with the TorchScript exporter, unfolded, so that weights keep their names.
 
     (PRESERVE, because EVAL folds batch norms into convolutions; ONNX Runtime does that on loading.)
     """
-    buffer = io.BytesIO()
+    buffer, blank, dynamic = io.BytesIO(), input.blank(2), input.dynamic_axes()
+    axes = {name: {0: "n", **dynamic.get(name, {})} for name in (*blank, *outputs)}
     with warnings.catch_warnings(), _plain_attention():
         warnings.simplefilter("ignore")  # the exporter's deprecation and tracing warnings
         torch.onnx.export(
@@ -83,7 +84,7 @@ def _exported(network: nn.Module, blank: Batch, outputs: list[str]) -> Any:
             opset_version=OPSET,
             input_names=list(blank),
             output_names=outputs,
-            dynamic_axes={name: {0: "n"} for name in (*blank, *outputs)},
+            dynamic_axes=axes,
             do_constant_folding=False,
             training=torch.onnx.TrainingMode.PRESERVE,
         )

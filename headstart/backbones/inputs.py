@@ -7,7 +7,7 @@ evaluation, explanation, export and serving. Input classes are registered by the
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from headstart.base.values import from_plain, to_plain
 if TYPE_CHECKING:
     from torch import nn
 
-Batch = Mapping[str, NDArray[Any]]  # N prepared examples, by the graph's input names: first axis N
+# Prepared examples by the graph's input names. The first axis, of all arrays, counts parts: an
+# image has one part, a long text one for each window.
+Batch = Mapping[str, NDArray[Any]]
 Raw = TypeVar("Raw")  # one decoded example; an image is (H, W, 3) uint8
 
 
@@ -47,7 +49,8 @@ class Input(Protocol[Raw]):
     kind: name in cards. noun: name of the examples in messages. suffixes: of example files in a
     folder. unmeant: the answer of `why_not` for other files. column: of a manifest, which holds
     the path of an example or, under another name than "path", the example itself as text, which
-    `fetch` is then given.
+    `fetch` is then given. in_parts: whether an example may have several parts, as windows of a
+    long text; see `part_weights`. Inputs with `dynamic_axes` need not say so.
     """
 
     kind: ClassVar[str]
@@ -55,6 +58,7 @@ class Input(Protocol[Raw]):
     suffixes: ClassVar[Collection[str]] = ()
     unmeant: ClassVar[str] = "not an example"
     column: ClassVar[str] = PATH
+    in_parts: ClassVar[bool] = False
 
     def fetch(self, where: Any) -> bytes:
         """Return the bytes of an example, which identify it; raises OSError or DataError."""
@@ -76,8 +80,22 @@ class Input(Protocol[Raw]):
         return html_table([(caption,), (str(raw)[:200],)])
 
     def prepare(self, raw: Raw) -> Batch:
-        """Return a batch of one example (N = 1), ready for the network."""
+        """Return the parts of one example (P = 1 for an image), ready for the network."""
         ...
+
+    def part_weights(self, batch: Batch) -> NDArray[np.float64]:
+        """Return each part's weight (P,) in the mean of its example's features: by default equal.
+
+        For a text, the number of tokens in each window.
+        """
+        return np.ones(length(batch))
+
+    def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
+        """Return the axes besides the first whose length varies, by array: {"ids": {1: "tokens"}}.
+
+        The exported graph accepts any length there; `collate` pads.
+        """
+        return {}
 
     def fingerprint(self) -> str:
         """Return a part of the cache keys that changes whenever `prepare` changes."""
@@ -91,7 +109,7 @@ class Input(Protocol[Raw]):
         ...
 
     def blank(self, n: int) -> Batch:
-        """Return a batch with the right shapes and dtypes, for tracing."""
+        """Return n parts with the right shapes and dtypes, for tracing."""
         ...
 
     def golden(self) -> Batch:
@@ -107,8 +125,24 @@ class Input(Protocol[Raw]):
         return file
 
     def collate(self, examples: Sequence[Batch]) -> Batch:
-        """Join examples along N; an input with examples of different lengths pads them here."""
-        return {name: np.concatenate([e[name] for e in examples]) for name in examples[0]}
+        """Join the parts of examples along the first axis; dynamic axes are padded with zeros."""
+        dynamic = self.dynamic_axes()
+        return {
+            name: np.concatenate(_padded([e[name] for e in examples], dynamic.get(name, {})))
+            for name in examples[0]
+        }
+
+    def assets(self) -> Mapping[str, bytes]:
+        """Return the files, by name, that a bundle must carry besides the card's settings."""
+        return {}
+
+    def with_assets(self, assets: Mapping[str, bytes]) -> Self:
+        """Return the input with the files of `assets`, as read from a bundle."""
+        return self
+
+    def default_backbone(self, data: Any) -> str:
+        """Return the usual backbone for a `Dataset` of this kind; "" for that of the recipe."""
+        return ""
 
     def why_not(self, file: Path) -> str:
         """Return why a file in a folder is not an example, or "" if it is one; raises OSError."""
@@ -166,13 +200,41 @@ def only_array(batch: Batch) -> NDArray[Any]:
 
 
 def length(batch: Batch) -> int:
-    """Return N, the number of examples."""
+    """Return the number of parts: of an image, 1."""
     return len(next(iter(batch.values())))
 
 
 def rows_of(batch: Batch, rows: Any) -> Batch:
-    """Return some examples of a batch; rows: a slice, indices or a mask."""
+    """Return some parts of a batch; rows: a slice, indices or a mask."""
     return {name: values[rows] for name, values in batch.items()}
+
+
+def has_parts(input: Input[Any]) -> bool:
+    """Return whether examples may have several parts, or parts of different lengths."""
+    return input.in_parts or bool(input.dynamic_axes())
+
+
+def pooled(x: NDArray[np.floating[Any]], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the features (D,) of an example: the mean of its parts' (P, D), weighted by (P,).
+
+    Those of a single part are returned as they are.
+    """
+    if len(x) == 1:
+        return x[0].astype(np.float32, copy=False)
+    return np.average(x.astype(np.float64), axis=0, weights=weights).astype(np.float32)
+
+
+def _padded(arrays: Sequence[NDArray[Any]], axes: Collection[int]) -> Sequence[NDArray[Any]]:
+    """Return the arrays with zeros after their ends along `axes`, so that their shapes agree."""
+    if not axes:
+        return arrays
+    longest = {axis: max(a.shape[axis] for a in arrays) for axis in axes}
+
+    def room(array: NDArray[Any]) -> list[tuple[int, int]]:
+        lengths = enumerate(array.shape)
+        return [(0, longest[axis] - n if axis in longest else 0) for axis, n in lengths]
+
+    return [np.pad(array, room(array)) for array in arrays]
 
 
 def input_to_plain(input: Input[Any]) -> dict[str, Any]:

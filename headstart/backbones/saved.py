@@ -12,9 +12,11 @@ from headstart.backbones.backbone import (
     Backbone,
     Card,
     SourceHead,
+    asset_tensors,
     card_from_plain,
     card_to_plain,
     under,
+    with_assets,
 )
 from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights, fill, read_tensors
@@ -38,6 +40,7 @@ def load(id: str, weights: Weights) -> Backbone:
     folder = Path(id)
     card = read_card(folder / CARD)
     tensors = read_tensors(weights.file or folder / WEIGHTS)
+    card = with_assets(card, tensors)
     module, blocks = sources.build(card)
     if not weights.random:
         fill(module, under(BACKBONE, tensors), folder / WEIGHTS)
@@ -51,6 +54,7 @@ def save_backbone(backbone: Backbone, folder: Path) -> Path:
     tensors = {f"{BACKBONE}{k}": np.asarray(v, order="C") for k, v in backbone.weights().items()}
     if source := backbone.source_head:
         tensors |= {f"{SOURCE_HEAD}weight": source.weight, f"{SOURCE_HEAD}bias": source.bias}
+    tensors |= asset_tensors(backbone.card.input)
     with new_folder(folder) as part:
         write_json(part / CARD, card_to_plain(backbone.card))
         write_bytes(part / WEIGHTS, save(tensors))

@@ -1,13 +1,13 @@
 """The engines that run the frozen backbone: ONNX Runtime on a CPU, PyTorch on an accelerator."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch, rows_of
+from headstart.backbones.inputs import Batch, Input, length, pooled, rows_of
 from headstart.backbones.session import open_session
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
@@ -34,6 +34,16 @@ def precision(backbone: Backbone | Frozen, runtime: Runtime) -> str:
     """Return runtime and dtype of `open_engine`, as a part of the cache key of features."""
     on_cpu = runtime.device == "cpu" or isinstance(backbone, Frozen)
     return "onnxruntime-float32" if on_cpu else "torch-autocast-float16"
+
+
+def features_of(engine: Engine, input: Input[Any], example: Batch) -> Features:
+    """Return the features (1, D) of one example, whose parts run in chunks of the engine's batch.
+
+    See `inputs.pooled`.
+    """
+    size, parts = engine.batch, length(example)
+    runs = [engine(rows_of(example, slice(i, i + size)))[0] for i in range(0, parts, size)]
+    return pooled(np.concatenate(runs), input.part_weights(example))[None]
 
 
 def check_device(runtime: Runtime) -> None:

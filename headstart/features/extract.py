@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch, check_kind, digest_of
+from headstart.backbones.inputs import Batch, check_kind, digest_of, length, pooled
 from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import Precision, RunContext
 from headstart.base.errors import Mismatch, StoreError
@@ -303,9 +303,12 @@ class _Extraction:
         """Run the engine on the waiting rows."""
         if not self.waiting:
             return
-        rows, batch = list(self.waiting), self.place.input.collate(list(self.waiting.values()))
+        rows, examples = list(self.waiting), list(self.waiting.values())
         self.waiting.clear()
-        self.x[rows], *more = self.place.engine(batch)
+        x, *more = self.place.engine(self.place.input.collate(examples))
+        ends = np.cumsum([length(example) for example in examples])
+        parts = zip(np.split(x, ends[:-1]), examples, strict=True)
+        self.x[rows] = [pooled(own, self.place.input.part_weights(e)) for own, e in parts]
         self._settle(rows)
         cuts: Any = [None] * len(rows)
         if tap := self.place.tap:

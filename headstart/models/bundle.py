@@ -5,7 +5,8 @@
                          inputs, versions
     card.json            the backbone's card: its input, feature length and origin
     graph.onnx           its layers; the weights are in the next file
-    weights.safetensors  backbone.* (the module's state dict), head.*, limits.*
+    weights.safetensors  backbone.* (the module's state dict), head.*, limits.*, input.* (files
+                         that the input needs, as bytes)
     golden.json          the scores of a fixed example, checked at every load
 
 Loading reads JSON, safetensors and ONNX, never a pickle, and refuses a folder if any byte, file
@@ -26,12 +27,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
-from headstart.backbones.backbone import Backbone, card_from_plain, card_to_plain, under
+from headstart.backbones.backbone import (
+    Backbone,
+    asset_tensors,
+    card_from_plain,
+    card_to_plain,
+    under,
+    with_assets,
+)
 from headstart.backbones.frozen import Frozen
 from headstart.base.atomic import new_folder, write_bytes, write_json, write_text
 from headstart.base.errors import BundleError, HeadstartError, Mismatch
 from headstart.base.runtime import cores
-from headstart.features.engines import OnnxEngine, TorchEngine, compare
+from headstart.features.engines import OnnxEngine, TorchEngine, compare, features_of
 from headstart.heads.families import load_head
 from headstart.modalities import inputs as inputs  # registers the inputs that a card may name
 from headstart.models.limits import load_limits
@@ -136,6 +144,7 @@ def _write(model: Model, part: Path, told: dict[str, Any]) -> None:
     tensors = {f"backbone.{k}": np.asarray(v, order="C") for k, v in frozen.weights.items()}
     tensors |= {f"head.{k}": np.asarray(v, order="C") for k, v in model.head.tensors().items()}
     tensors |= {f"limits.{k}": v for k, v in model.limits.tensors().items()}
+    tensors |= asset_tensors(frozen.card.input)
     write_json(part / "card.json", card_to_plain(frozen.card))
     write_json(part / "model.json", facts)
     write_json(part / "golden.json", _golden_answers(model))
@@ -179,8 +188,8 @@ def _check_export(frozen: Frozen, backbone: Backbone) -> None:
 
 def _read(folder: Path) -> Bundle:
     facts = _json(folder / "model.json")
-    card = card_from_plain(_json(folder / "card.json"))
     tensors = unpack((folder / "weights.safetensors").read_bytes())
+    card = with_assets(card_from_plain(_json(folder / "card.json")), tensors)
     weights, head = under("backbone.", tensors), under("head.", tensors)
     frozen = Frozen(card, (folder / "graph.onnx").read_bytes(), weights, tuple(facts["inputs"]))
     kind, settings = facts["head"]["kind"], facts["head"]["settings"]
@@ -240,8 +249,8 @@ def _manifest(files: Mapping[str, str]) -> str:
 def _golden_answers(model: Model) -> dict[str, Any]:
     """Return the model's outputs for the golden example, by name."""
     assert isinstance(model.backbone, Frozen)
-    known = model.backbone.card.input.golden()
-    x, *_ = OnnxEngine(model.backbone, cores())(known)
+    input = model.backbone.card.input
+    x = features_of(OnnxEngine(model.backbone, cores()), input, input.golden())
     answers = model.target.activate(model.head.raw(x))
     return {name: values[0].tolist() for name, values in answers.items()}
 

@@ -11,7 +11,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Input
 from headstart.base.runtime import ON_CPU
-from headstart.features.engines import Engine, Features, open_engine
+from headstart.features.engines import Engine, Features, features_of, open_engine
 from headstart.features.extract import FeatureTable
 from headstart.models.limits import Limits
 from headstart.models.model import Model
@@ -52,8 +52,7 @@ class Answerer:
 
     def of_example(self, raw: Any) -> Answer:
         """Predict a decoded example, such as an image's pixels (H, W, 3)."""
-        x, *_ = self.engine(self.input.prepare(raw))
-        scores, doubt = self.scored(x)
+        scores, doubt = self.scored(features_of(self.engine, self.input, self.input.prepare(raw)))
         return Answer(self.classes[scores.argmax()], scores, doubt)
 
     def of_file(self, data: bytes) -> Answer:
