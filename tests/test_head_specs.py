@@ -48,7 +48,7 @@ class CentreHead(LinearHead):
 
 
 def fit_centres(spec: CentreSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
-    means = np.stack([train.x[train.y == c].mean(axis=0) for c in range(len(train.classes))])
+    means = np.stack([train.x[train.y == c].mean(axis=0) for c in range(train.target.outputs)])
     weight = (2 * spec.sharpness * means.T).astype(np.float32)
     bias = (-spec.sharpness * (means**2).sum(axis=1)).astype(np.float32)
     return Fitted(CentreHead(weight, bias), {"head": "centre", "by": "nothing"}, ())

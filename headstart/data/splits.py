@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, repeat
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from headstart.base.grouping import groups
 from headstart.base.values import check_seed
 from headstart.data.content import each_once
 from headstart.data.dataset import PARTS, Dataset, LeftOut
+from headstart.targets.target import Target
 
 Unit = tuple[int, ...]  # rows that stay together
 Cell = tuple[int, str]  # a row's stratum by its label, and its stratum in the data
@@ -77,6 +78,15 @@ class Splits:
     val: Dataset
     test: Dataset
     left_out: tuple[LeftOut, ...] = ()
+
+    def fitted(self) -> "Splits":
+        """Return the splits with the target fitted on the training labels."""
+        return self.of(self.train.target.fitted(self.train.y)) if len(self.train) else self
+
+    def of(self, target: Target) -> "Splits":
+        """Return the splits with a target that encodes labels as theirs does."""
+        train, val, test = (replace(getattr(self, part), target=target) for part in PARTS)
+        return replace(self, train=train, val=val, test=test)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part} {len(getattr(self, part)):,}" for part in PARTS)

@@ -7,19 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch
-from headstart.heads.head import (
-    FeatureRows,
-    Fitted,
-    Floats,
-    Rows,
-    Trial,
-    check_finite,
-    log_loss_of,
-    weight_of_classes,
-)
+from headstart.heads.head import FeatureRows, Fitted, Floats, Rows, Trial, check_finite
 from headstart.heads.linear import logistic_trials, ridge_trials
 from headstart.heads.nearest import nearest_trials
 from headstart.heads.specs import HeadSpec
+from headstart.targets.target import Labels, Outputs, Target
 
 Trials = Callable[[Any, FeatureRows, Floats], Iterator[Trial]]
 TRIALS: dict[str, Trials] = {
@@ -35,16 +27,16 @@ FEWEST = 10  # rows needed for cross-validation
 def fit_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     """Fit every setting on `train`, the strongest regularisation first; keep the best on `val`.
 
-    Best means the least log loss, weighted by the class weights of `train`; ties go to the stronger
-    setting. Without validation rows, cross-validation on `train` chooses; with too few rows, the
-    middle setting is used. Folds keep the groups of `train` together. Raises Mismatch for tables
-    that don't match or non-finite features, DataError if fewer than two classes have rows in
-    `train`.
+    Best means the least mean of the target's losses of rows, weighted by the class weights of
+    `train`; ties go to the stronger setting. Without validation rows, cross-validation on `train`
+    chooses; with too few rows, the middle setting is used. Folds keep the groups of `train`
+    together, and the shares of the target's strata. Raises Mismatch for tables that don't match or
+    non-finite features, DataError if all rows of `train` have the same label.
     """
     _check_pair(train, val)
     if len(val.y):
         return _fit_by_validation(spec, train, val)
-    folds = folds_of(train.y, train.groups)
+    folds = folds_of(train.target.strata(train.y), train.groups)
     if folds.max(initial=-1) >= 0 and (folds >= 0).sum() >= FEWEST:
         return _fit_by_folds(spec, train, folds)
     return _fit_by_default(spec, train)
@@ -89,59 +81,76 @@ def _group_of(rows: int, groups: Sequence[str]) -> NDArray[np.int64]:
 
 
 def out_of_fold(spec: HeadSpec, table: FeatureRows, rng: np.random.Generator) -> Floats:
-    """Return the scores of each row by a head fitted without it, (N, C); NaN for rows without
-    scores.
+    """Return the probabilities of each row's classes by a head fitted without it, (N, C); NaN for
+    rows without an answer.
 
     spec: with a single setting. Folds are random, because a wrong label shows best among similar
     rows. The only row of a class has no scores.
     """
     order, folds = rng.permutation(len(table.y)), np.empty(len(table.y), np.int64)
-    folds[order] = folds_of(table.y[order])
-    if folds.max(initial=-1) < 0 or len(np.unique(table.y[folds >= 0])) < 2:
-        return np.full((len(table.y), len(table.classes)), np.nan)
-    ((_, scores),) = _held_out(spec, table, folds)
+    folds[order] = folds_of(table.target.strata(table.y)[order])
+    if folds.max(initial=-1) < 0 or not _differ(table, folds >= 0):
+        return np.full((len(table.y), table.target.outputs), np.nan)
+    ((_, answers),) = _held_out(spec, table, folds)
+    scores: Floats = answers["scores"]
     return scores
 
 
 def _fit_by_validation(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     path: list[dict[str, float]] = []
-    best, since = 0, 0
+    best, since, loss = 0, 0, train.target.loss_name
     chosen: Trial | None = None
+    weights = train.target.row_weights(spec.class_weights, val.y, train.y)
     for trial in TRIALS[spec.family](spec, train, val.x):
-        path.append(_judged(trial.settings, trial.scores, val.y, _weights(spec, train)))
-        if chosen is None or path[-1]["log_loss"] < path[best]["log_loss"]:
+        path.append(_judged(trial.settings, train.target, trial.answers, val.y, weights))
+        if chosen is None or path[-1][loss] < path[best][loss]:
             chosen, best, since = trial, len(path) - 1, 0
         elif (since := since + 1) >= PATIENCE:
             break
     assert chosen is not None  # a spec has at least one setting
-    return _fitted(spec, chosen, path, "log loss on validation")
+    return _fitted(spec, chosen, path, f"{_spoken(loss)} on validation")
 
 
 def _fit_by_folds(spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]) -> Fitted:
-    asked, weights = folds >= 0, _weights(spec, train)
+    asked, loss = folds >= 0, train.target.loss_name
+    weights = train.target.row_weights(spec.class_weights, train.y)
     path = [
-        _judged(settings, scores[asked], train.y[asked], weights)
-        for settings, scores in _held_out(spec, train, folds)
-        if not np.isnan(scores[asked]).any()  # a small fold has fewer neighbours to offer
+        _judged(settings, train.target, _taken(answers, asked), train.y[asked], weights[asked])
+        for settings, answers in _held_out(spec, train, folds)
+        if _complete(answers, asked)  # a small fold has fewer neighbours to offer
     ]
-    best = min(path, key=lambda entry: entry["log_loss"])
+    best = min(path, key=lambda entry: entry[loss])
     chosen = _trial_at(next(iter(best.values())), spec, train)
-    return _fitted(spec, chosen, path, f"log loss in {folds.max() + 1}-fold cross-validation")
+    by = f"{_spoken(loss)} in {folds.max() + 1}-fold cross-validation"
+    return _fitted(spec, chosen, path, by)
 
 
 def _held_out(
     spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]
-) -> list[tuple[dict[str, float], Floats]]:
-    """Return, per setting, the out-of-fold scores (N, C); NaN for rows never held out."""
-    paths: dict[float, tuple[dict[str, float], Floats]] = {}
+) -> list[tuple[dict[str, float], Outputs]]:
+    """Return, per setting, the out-of-fold answers of all rows; NaN for rows never held out."""
+    paths: dict[float, tuple[dict[str, float], dict[str, NDArray[Any]]]] = {}
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
-        kept = Rows(train.x[~out], train.y[~out], train.classes)
+        kept = Rows(train.x[~out], train.y[~out], train.target)
         for trial in TRIALS[spec.family](spec, kept, train.x[out]):
-            empty = np.full((len(folds), len(train.classes)), np.nan)
-            _, scores = paths.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))
-            scores[out] = trial.scores
+            empty = {k: np.full((len(out), *a.shape[1:]), np.nan) for k, a in trial.answers.items()}
+            _, answers = paths.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))
+            for name, values in trial.answers.items():
+                answers[name][out] = values
     return list(paths.values())
+
+
+def _taken(answers: Outputs, rows: NDArray[np.bool_]) -> Outputs:
+    return {name: values[rows] for name, values in answers.items()}
+
+
+def _complete(answers: Outputs, rows: NDArray[np.bool_]) -> bool:
+    return not any(np.isnan(values[rows]).any() for values in answers.values())
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _fit_by_default(spec: HeadSpec, train: FeatureRows) -> Fitted:
@@ -163,14 +172,12 @@ def _fitted(spec: HeadSpec, trial: Trial, path: list[dict[str, float]], by: str)
 
 
 def _judged(
-    settings: dict[str, float], scores: Floats, y: NDArray[np.int64], weights: Floats
+    settings: dict[str, float], target: Target, answers: Outputs, y: Labels, weights: Floats
 ) -> dict[str, float]:
-    right = float((scores.argmax(axis=1) == y).mean())
-    return {**settings, "log_loss": log_loss_of(scores, y, weights[y]), "accuracy": right}
-
-
-def _weights(spec: HeadSpec, train: FeatureRows) -> Floats:  # (C,)
-    return weight_of_classes(spec.class_weights, train.y, train.classes)
+    """Return the settings, their weighted mean loss, and the share of right answers if defined."""
+    loss = float(np.average(target.row_losses(answers, y), weights=weights))
+    right = {target.merit_name: target.merit(answers, y)[0]} if target.counts_right else {}
+    return {**settings, target.loss_name: loss, **right}
 
 
 def _tried_of(spec: HeadSpec) -> str:
@@ -179,17 +186,23 @@ def _tried_of(spec: HeadSpec) -> str:
 
 def _check_pair(train: FeatureRows, val: FeatureRows) -> None:
     """Raise Mismatch or DataError as `fit_head` documents."""
-    if train.classes != val.classes or train.x.shape[1:] != val.x.shape[1:] or train.x.ndim != 2:
+    agree = train.target.agrees(val.target)
+    if not agree or train.x.shape[1:] != val.x.shape[1:] or train.x.ndim != 2:
         raise Mismatch(
-            f"Training and validation rows need the same columns and classes; got "
-            f"{train.x.shape} with {len(train.classes)} classes and {val.x.shape} with "
-            f"{len(val.classes)}. Were they extracted with the same backbone?"
+            f"Training and validation rows need the same columns and labels; got {train.x.shape} "
+            f"with {train.target.described} and {val.x.shape} with {val.target.described}. Were "
+            f"they extracted with the same backbone?"
         )
     check_finite(train.x, "Training features")
     check_finite(val.x, "Validation features")
-    counts = np.bincount(train.y, minlength=len(train.classes))
-    if (counts > 0).sum() < 2:
+    if not _differ(train):
         raise DataError(
-            f"A head learns to tell classes apart, so at least two need training rows; got "
-            f"{len(train.y)} rows of {(counts > 0).sum()}. Add examples of another class."
+            f"A head learns to tell labels apart, so at least two need training rows; got "
+            f"{len(train.y)} rows of {min(len(train.y), 1)}. Add examples with another label."
         )
+
+
+def _differ(rows: FeatureRows, among: NDArray[np.bool_] | None = None) -> bool:
+    """Return whether any of the rows' labels differ."""
+    values = rows.target.regression(rows.y if among is None else rows.y[among])
+    return bool(len(values) and (values != values[0]).any())

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch, SpecError, UnknownName
+from headstart.targets.classes import as_target
 from headstart.targets.metrics import ClassWeights as ClassWeights
 from headstart.targets.metrics import softmax as softmax
 from headstart.targets.metrics import weight_of_classes as weight_of_classes
+from headstart.targets.target import Labels, Outputs, Target
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,21 +61,24 @@ class FeatureRows(Protocol):
     @property
     def x(self) -> NDArray[np.float32]: ...  # (N, D)
     @property
-    def y(self) -> NDArray[np.int64]: ...  # (N,)
+    def y(self) -> Labels: ...  # as the target encodes them; for classes (N,) int64
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def target(self) -> Target: ...
     @property
     def groups(self) -> tuple[str, ...]: ...  # rows with the same name share a fold; () for none
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Feature rows held in plain arrays."""
+    """Feature rows held in plain arrays. target: class names are turned into a ClassTarget."""
 
     x: NDArray[np.float32]  # (N, D)
-    y: NDArray[np.int64]  # (N,)
-    classes: tuple[str, ...]
+    y: Labels
+    target: Any  # a Target
     groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", as_target(self.target))
 
 
 def check_word(what: str, word: str, known: tuple[str, ...]) -> None:
@@ -113,11 +118,11 @@ def check_rate(name: str, rate: float) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A head fitted with one setting, and its scores on the rows by which a setting is chosen."""
+    """A head fitted with one setting, and its answers on the rows by which a setting is chosen."""
 
     settings: dict[str, float]  # the tried one first: l2 or neighbours
     head: Head
-    scores: NDArray[np.float32]  # (M, C)
+    answers: Outputs  # of M rows
 
     @property
     def tried(self) -> float:

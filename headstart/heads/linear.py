@@ -20,7 +20,6 @@ from headstart.heads.head import (
     check_tensors,
     log_loss_of,
     softmax,
-    weight_of_classes,
 )
 from headstart.heads.mlp import DenseHead
 from headstart.heads.specs import HeadSpec, LogisticSpec, RidgeSpec
@@ -64,7 +63,7 @@ def logistic_trials(spec: LogisticSpec, train: FeatureRows, x: Floats) -> Iterat
     for l2 in sorted(set(spec.l2), reverse=True):
         weight, bias = _solve_logistic(basis, l2, weight, bias)
         head = basis.head(weight, bias)
-        yield Trial({"l2": l2}, head, head.scores(x))
+        yield Trial({"l2": l2}, head, train.target.activate(head.raw(x)))
 
 
 def ridge_trials(spec: RidgeSpec, train: FeatureRows, x: Floats) -> Iterator[Trial]:
@@ -81,7 +80,8 @@ def ridge_trials(spec: RidgeSpec, train: FeatureRows, x: Floats) -> Iterator[Tri
         weight = slopes / (basis.values + l2)[:, None]
         temperature = _temperature(_left_out(basis, targets, weight, bias, l2), basis)
         head = basis.head(weight / temperature, bias / temperature)
-        yield Trial({"l2": l2, "temperature": temperature}, head, head.scores(x))
+        answers = train.target.activate(head.raw(x))
+        yield Trial({"l2": l2, "temperature": temperature}, head, answers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +99,13 @@ class _Basis:
 
     @classmethod
     def of(cls, train: FeatureRows, spec: HeadSpec) -> "_Basis":
-        weights = weight_of_classes(spec.class_weights, train.y, train.classes)[train.y]
+        weights = train.target.row_weights(spec.class_weights, train.y)
         mean, std = _moments(train.x, weights)
         z = ((train.x - mean.astype(np.float32)) / std.astype(np.float32)).astype(np.float32)
         values, vectors = _directions(z, weights)
-        present = np.bincount(train.y, minlength=len(train.classes)) > 0
-        targets = (train.y[:, None] == np.flatnonzero(present)).astype(np.float64)
+        targets = train.target.regression(train.y)
+        present = np.asarray(targets.any(axis=0))
+        targets = np.ascontiguousarray(targets[:, present])
         return cls(mean, std, vectors, values, z @ vectors, targets, present, weights)
 
     def head(self, weight: Doubles, bias: Doubles) -> LinearHead:

@@ -17,7 +17,6 @@ from headstart.heads.head import (
     check_finite,
     check_tensors,
     check_width,
-    weight_of_classes,
 )
 from headstart.heads.specs import NearestSpec
 
@@ -74,8 +73,7 @@ class NearestHead:
 
     def raw(self, x: Floats) -> NDArray[np.float64]:
         """Return log probabilities, (N, D) -> (N, C)."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.votes_for((self.neighbours,), x)[0])
+        return _logs(self.votes_for((self.neighbours,), x)[0])
 
     def votes_for(self, ks: tuple[int, ...], x: Floats) -> list[NDArray[np.float64]]:
         """Return probabilities for each number of neighbours from one similarity matrix."""
@@ -121,10 +119,16 @@ def nearest_trials(spec: NearestSpec, train: FeatureRows, x: Floats) -> Iterator
     """Yield a head for each number of neighbours, from many to few, at most the number of rows."""
     ks = tuple(sorted({min(k, len(train.y)) for k in spec.neighbours}, reverse=True))
     rows = unit(train.x)
-    weight = weight_of_classes(spec.class_weights, train.y, train.classes).astype(np.float32)
+    weight = train.target.balance(spec.class_weights, train.y).astype(np.float32)
     heads = [NearestHead(rows, np.asarray(train.y), weight, k) for k in ks]
-    for head, scores in zip(heads, heads[0].votes_for(ks, x), strict=True):
-        yield Trial({"neighbours": head.neighbours}, head, scores.astype(np.float32))
+    for head, votes in zip(heads, heads[0].votes_for(ks, x), strict=True):
+        answers = train.target.activate(_logs(votes))
+        yield Trial({"neighbours": head.neighbours}, head, answers)
+
+
+def _logs(votes: Floats) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore"):
+        return np.log(votes)
 
 
 def unit(x: Floats) -> NDArray[np.float32]:

@@ -96,12 +96,12 @@ def two_phases(
     """
     start = start or with_tap(prepare(spec, backbone), splits, spec.views, context)
     data = TrainingData(start, splits, spec.views, context)
-    tables = data.train(spec.head.seed, cut=spec.same_views), data.plain(splits.val)
+    tables = data.train(spec.head.seed, cut=spec.same_views), data.plain(data.splits.val)
     head = fit_phase(spec.head, data, tables)
     made = {"head": Candidate(head, tables[1])}
     if start.thawed is not None:
         tuned = tune_phase(data, head.model, tables if spec.same_views else None)
-        made["finetune"] = Candidate(tuned, data.of_model(tuned.model, splits.val))
+        made["finetune"] = Candidate(tuned, data.of_model(tuned.model, data.splits.val))
     kept = spec.keep if spec.keep in made else best_of(made)
     return Candidates(made, kept, data.clock.seconds, tuple(data.tables))
 
@@ -148,8 +148,9 @@ def from_scratch(
     """
     assert spec.finetune is not None
     settings = spec.finetune.from_scratch(spec.head.head_lr)
-    thawed, target, own = thaw(backbone, "all", whole=True), splits.train.target, spec.head.head
+    thawed, own = thaw(backbone, "all", whole=True), spec.head.head
     data = TrainingData(Start(backbone, settings, thawed), splits, spec.views, context)
+    target = data.splits.train.target
     context = data.phase(phase, backbone)
     with torch_threads(context.runtime.threads):
         layers = own if isinstance(own, TrainedSpec) else LinearSpec(dropout=settings.dropout)
@@ -157,7 +158,7 @@ def from_scratch(
         own_module = isinstance(layers, ModuleSpec)
         head = trained_head(new, layers, backbone.card.dim) if own_module else new
         tuned = tune(settings, thawed, head, data.for_tuning(), context=context, phase=phase)
-    model = Model(tuned.backbone, tuned.head, target.fitted(splits.train.y))
+    model = Model(tuned.backbone, tuned.head, target)
     result = _result(tuned, model, settings, splits.val)
     tell(phase, settings, result, splits, context)
     return result
@@ -251,7 +252,7 @@ def _fit_second(
             "what may learn."
         )
     thawed = with_tap(tuning_start(settings, backbone, start.head_lr), splits, views, context)
-    return tune_phase(TrainingData(thawed, splits, views, context), start)
+    return tune_phase(TrainingData(thawed, splits, views, context, target=start.target), start)
 
 
 def _model_of(start: str | Backbone | Model | FitResult) -> Model:

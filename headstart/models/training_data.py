@@ -25,6 +25,7 @@ from headstart.models.finetuning import ThawedBackbone, thaw
 from headstart.models.model import Model
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.wording import extracted
+from headstart.targets.target import Target
 from headstart.training.feeds import Feed, Fresh, Stored
 
 SPARE = 0.9  # share of the free disk that may be filled
@@ -48,7 +49,11 @@ class Start:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The rows of a training run, as each phase reads them. tables: all tables extracted here."""
+    """The rows of a training run, as each phase reads them. tables: all tables extracted here.
+
+    The splits get the target of a model that goes on learning, else one fitted on the training
+    labels, so that losses can use their scale.
+    """
 
     start: Start
     splits: Splits
@@ -56,6 +61,11 @@ class TrainingData:
     context: RunContext
     tables: list[FeatureTable] = field(default_factory=list)
     clock: Stopwatch = field(default_factory=Stopwatch)
+    target: Target | None = None
+
+    def __post_init__(self) -> None:
+        splits = self.splits.of(self.target) if self.target else self.splits.fitted()
+        object.__setattr__(self, "splits", splits)
 
     def plain(self, data: Dataset) -> FeatureTable:
         """Return features of unaugmented rows, with activations at the cut if stored."""
@@ -175,7 +185,7 @@ def stacked(tables: Sequence[FeatureTable]) -> Rows:
     """Return the rows of all views, one view after the other."""
     x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
     groups = tables[0].groups if len(tables) == 1 else ()
-    return Rows(x, y, tables[0].classes, groups)
+    return Rows(x, y, tables[0].target, groups)
 
 
 def engine_feed(

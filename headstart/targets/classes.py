@@ -22,6 +22,7 @@ from headstart.targets.target import (
     Array,
     Baseline,
     Labels,
+    Link,
     Mean,
     Metric,
     Outputs,
@@ -59,6 +60,8 @@ class ClassTarget(Target):
     reads: ClassVar[tuple[str, ...]] = ("label",)
     counts_right: ClassVar[bool] = True
     merit_name: ClassVar[str] = "accuracy"
+    link: ClassVar[Link | None] = "softmax"
+    loss_name: ClassVar[str] = "log_loss"
     shown: ClassVar[tuple[str, ...]] = (
         "accuracy",
         "balanced_accuracy",
@@ -160,6 +163,9 @@ class ClassTarget(Target):
             return binary_cross_entropy_with_logits(raw[:, 0], soft[:, 1], reduction="none")
         return -(soft * log_softmax(raw, dim=1)).sum(dim=1)
 
+    def regression(self, y: Labels) -> NDArray[np.float64]:
+        return (y[:, None] == np.arange(len(self.names))).astype(np.float64)
+
     def right(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
         called = (raw[:, 0] > 0).long() if raw.shape[1] == 1 else raw.argmax(1)
         return called == soft.argmax(1)
@@ -169,6 +175,16 @@ class ClassTarget(Target):
 
     def weights(self, soft: "Tensor", balance: "Tensor") -> "Tensor":
         return soft @ balance
+
+    def row_weights(
+        self, how: metrics.ClassWeights, y: Labels, train: Labels | None = None
+    ) -> NDArray[np.float64]:
+        weights: NDArray[np.float64] = self.balance(how, y if train is None else train)[y]
+        return weights
+
+    def row_losses(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
+        """Return (N,) -log of the probability of the true class, at most -log(LEAST)."""
+        return metrics.log_losses(answers["scores"], y)
 
     def activate(self, raw: Array) -> Outputs:
         """Return softmax scores of logits (N, C), or of logits (N, 1) of the second class."""

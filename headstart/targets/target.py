@@ -17,9 +17,10 @@ from headstart.base.values import Record
 from headstart.targets.metrics import ClassWeights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Array = NDArray[Any]
+Link = Literal["softmax", "sigmoid", "cumulative", "identity"]
 Outputs = Mapping[str, Array]  # {"logits": (N, K)} of a head, {"scores": (N, C)} of a target
 Row = Mapping[str, str]  # one example's cells by column: {"label": "cat"}
 Labels = Any  # y of N rows: an array with first axis N, or a value with len() and y[rows]
@@ -142,6 +143,12 @@ class Target(Protocol):
     reads: ClassVar[tuple[str, ...]]  # columns of a manifest; the first one holds the label
 
     counts_right: ClassVar[bool] = False  # whether `right` returns a tensor: histories' "accuracy"
+    # How raw outputs (N, K) become answers: a softmax over K classes, K independent sigmoids,
+    # sigmoid(raw[:, k]) = P(grade > k) with one slope for all k, or the value itself. None: only
+    # heads trained by epochs, and families that name the target's kind, can predict it.
+    link: ClassVar[Link | None] = None
+    loss_name: ClassVar[str] = "loss"  # of `row_losses`
+    decides: ClassVar[bool] = False  # whether `decided` chooses anything, such as thresholds
     merit_name: ClassVar[str] = "score"  # of the first number of `merit`
     shown: ClassVar[tuple[str, ...]] = ()  # metrics in the order of printing; () as computed
 
@@ -230,6 +237,22 @@ class Target(Protocol):
         """Return (N,) unweighted losses of raw outputs (N, K)."""
         ...
 
+    def regression(self, y: Labels) -> NDArray[np.float64]:
+        """Return what a solved head regresses on, (N, K).
+
+        By link: one-hot classes; 0 or 1 for each label; whether the grade is above k; the
+        standardised number.
+        """
+        raise SpecError(f"A {self.kind} is learned by epochs: name --head linear or mlp.")
+
+    def tie(self, last: "nn.Linear") -> None:
+        """Keep what must stay equal in the last layer of a head that is trained by epochs.
+
+        With the link "cumulative": make the rows of the weight equal and the biases descend, and
+        register a hook that averages the rows' gradients, so that every optimizer keeps them equal.
+        """
+        return None
+
     def right(self, raw: "Tensor", soft: "Tensor") -> "Tensor | None":
         """Return (N,) whether each answer is right; None if answers can be partly right."""
         return None
@@ -247,6 +270,27 @@ class Target(Protocol):
         import torch
 
         return torch.ones(len(soft))
+
+    def row_weights(
+        self, how: ClassWeights, y: Labels, train: Labels | None = None
+    ) -> NDArray[np.float64]:
+        """Return (N,) weights of rows with labels `y` in the fit of a solved head.
+
+        train: all training labels, over which the weights have a mean of 1; None for `y`.
+        """
+        self.balance(how, y if train is None else train)  # raises SpecError for other than "none"
+        return np.ones(len(y))
+
+    def row_losses(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
+        """Return (N,) losses of answers, lower is better; solved heads are chosen by the mean."""
+        return -self.row_scores(answers, y)
+
+    def decided(self, answers: Outputs, y: Labels) -> Self:
+        """Return a copy whose decisions, such as a threshold per label, are chosen on these rows.
+
+        answers: of rows that the head was not fitted on.
+        """
+        return self
 
     # ------------------------------------------------------------ answers
     def activate(self, raw: Array) -> Outputs:
