@@ -280,5 +280,6 @@ def test_the_list_knows_every_source() -> None:
         "file",
         "scratch",
         "tiny",
+        "tiny-text",
     }
     assert "timm:resnet18.a1_in1k" in [b.name for b in hs.list_backbones("timm:resnet18*")]

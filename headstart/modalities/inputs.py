@@ -3,3 +3,4 @@
 from headstart.backbones.inputs import INPUTS
 
 INPUTS.add("image", "headstart.modalities.images.inputs:ImageInput")
+INPUTS.add("text", "headstart.modalities.text.inputs:TextInput")

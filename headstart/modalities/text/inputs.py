@@ -1,0 +1,197 @@
+"""Preparation of texts: from bytes to the token windows of a backbone."""
+
+import hashlib
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.inputs import INPUTS, Batch, Input
+from headstart.base.cells import not_utf8
+from headstart.base.display import display
+from headstart.base.errors import BundleError, DataError, SpecError
+from headstart.base.notebook import escape
+from headstart.base.tables import BOMS
+from headstart.base.values import as_key, fingerprint
+from headstart.modalities.text.tokens import Format, tokenizer_of, windows
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VERSION = 1  # raise it when the same text would become other tokens
+SHOWN = 300  # characters of a text that are displayed
+SHORTEST = 8  # tokens of a window
+GOLDEN = "A test sentence, the same for every network: 12 small cats sat on 3 mats."
+FILES: dict[str, str] = {"tokenizers": "tokenizer.json", "sentencepiece": "tokenizer.model"}
+
+
+@dataclass(frozen=True)
+class TextInput(Input[str]):
+    """How a text becomes the tokens of a backbone.
+
+    window: the most tokens that the network reads at once, special ones included; a longer text is
+    read in several windows, never cut. format: of the tokenizer's file; "hashed" needs none.
+    digest: of this file (SHA-256). pad: the id that fills up shorter windows. file: the bytes of
+    the tokenizer's file, saved beside the card (`assets`).
+    """
+
+    kind: ClassVar[str] = "text"
+    noun: ClassVar[str] = "texts"
+    suffixes: ClassVar[Collection[str]] = (".txt",)
+    unmeant: ClassVar[str] = "not a text file (.txt)"
+    column: ClassVar[str] = "text"
+
+    window: int = 256
+    format: Format = "hashed"
+    digest: str = ""
+    pad: int = 0
+    file: bytes | None = field(
+        default=None, compare=False, repr=False, metadata=as_key("file", written=False)
+    )
+
+    def __post_init__(self) -> None:
+        if self.window < SHORTEST:
+            raise SpecError(
+                f"A window holds at least {SHORTEST} tokens; got window={self.window}. A longer "
+                f"one reads more of a text at once."
+            )
+        if self.format not in get_args(Format):
+            raise SpecError(f"format is one of {', '.join(get_args(Format))}; got {self.format!r}.")
+        if self.file is not None and hashlib.sha256(self.file).hexdigest() != self.digest:
+            raise BundleError(
+                "The tokenizer's file must be the one that the network was saved with; its "
+                "SHA-256 is another. Get the file again."
+            )
+
+    @classmethod
+    def of(cls, format: Format, file: bytes, window: int, pad: int = 0) -> "TextInput":
+        """Return the input for a tokenizer's file."""
+        return cls(window, format, hashlib.sha256(file).hexdigest(), pad, file)
+
+    def changed(self, **settings: Any) -> "TextInput":
+        """Return a copy with these fields changed; `window` alone can be."""
+        if others := settings.keys() - {"window"}:
+            raise SpecError(f"{', '.join(sorted(others))} can't be chosen for {self.noun}.")
+        return replace(self, **settings)
+
+    def fetch(self, where: Any) -> bytes:
+        """Return the bytes of a text: of a file, if `where` is a path, otherwise of a table."""
+        return where.read_bytes() if isinstance(where, Path) else self.encode(where)
+
+    def encode(self, example: Any) -> bytes:
+        """Return a text as UTF-8."""
+        if not isinstance(example, str):
+            raise DataError(f"A text is given as a str or a path; got a {type(example).__name__}.")
+        try:
+            return example.encode()
+        except UnicodeEncodeError:
+            raise DataError("holds half of a character (a lone surrogate); it is no text") from None
+
+    def read(self, data: bytes) -> str:
+        """Decode a text: UTF-8, or UTF-16 or UTF-32 with a byte order mark; in NFC.
+
+        Raises DataError for other encodings, with a guess, for a NUL and for an empty text.
+        """
+        text = unicodedata.normalize("NFC", _decoded(data))
+        if "\0" in text:
+            raise DataError("holds a NUL; it is no text")
+        if not text.strip():
+            raise DataError("is empty")
+        return text
+
+    def display(self, raw: str, caption: str, width: int = 160) -> str:
+        """Return the beginning of a text as HTML, everything escaped."""
+        return (
+            f'<figure style="margin:4px;min-width:{width}px;overflow-wrap:anywhere">'
+            f"<blockquote>{escape(shortened(raw))}</blockquote>"
+            f"<figcaption>{escape(display(caption))}</figcaption></figure>"
+        )
+
+    def prepare(self, raw: str) -> Batch:
+        """Return ids and mask, (P, L) int64 each: one row per window of the text."""
+        own = tokenizer_of(self.format, self.digest, self.file)
+        rows = [np.array(ids, np.int64)[None] for ids in windows(own, raw, self.window)]
+        return self.collate([{"ids": ids, "mask": np.ones_like(ids)} for ids in rows])
+
+    def collate(self, examples: Sequence[Batch]) -> Batch:
+        """Join the windows of several texts; shorter ones are filled up, with a mask of 0."""
+        longest = max(example["ids"].shape[1] for example in examples)
+        fill = {"ids": self.pad, "mask": 0}
+        return {
+            name: np.concatenate([_padded(e[name], longest, value) for e in examples])
+            for name, value in fill.items()
+        }
+
+    def part_weights(self, batch: Batch) -> NDArray[np.float64]:
+        """Return the number of tokens in each window: (P,)."""
+        return np.asarray(batch["mask"], np.float64).sum(axis=1)
+
+    def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
+        """Return the axis of the tokens, which differs from text to text."""
+        return {"ids": {1: "tokens"}, "mask": {1: "tokens"}}
+
+    def assets(self) -> Mapping[str, bytes]:
+        """Return the tokenizer's file by its name; {} without one."""
+        return {FILES[self.format]: self.file} if self.file is not None else {}
+
+    def with_assets(self, assets: Mapping[str, bytes]) -> "TextInput":
+        """Return the input with the tokenizer's file; BundleError if it is missing or another."""
+        if self.format == "hashed":
+            return self
+        if FILES[self.format] not in assets:
+            raise BundleError(
+                f"A network for texts is saved with its tokenizer; {FILES[self.format]} is missing."
+            )
+        return replace(self, file=assets[FILES[self.format]])
+
+    def first_layer(self) -> "nn.Module":
+        from headstart.modalities.text.networks import AsGiven
+
+        return AsGiven()
+
+    def blank(self, n: int) -> Batch:
+        ids = np.ones((n, SHORTEST), np.int64)
+        return {"ids": ids, "mask": np.ones_like(ids)}
+
+    def golden(self) -> Batch:
+        return self.prepare(GOLDEN)
+
+    def describe(self) -> str:
+        return f"windows of {self.window} tokens"
+
+    def fingerprint(self) -> str:
+        """Return a fingerprint of all that decides the tokens of a text."""
+        return fingerprint("text", VERSION, self.format, self.digest, self.window)
+
+
+INPUTS.add(TextInput.kind, TextInput)
+
+
+def shortened(text: str, most: int = SHOWN) -> str:
+    """Return the beginning of a text, cut after a word, with an ellipsis if something is left."""
+    text = " ".join(text.split()) if len(text) <= 4 * most else " ".join(text[: 4 * most].split())
+    if len(text) <= most:
+        return text
+    return f"{text[:most].rpartition(' ')[0] or text[:most]} …"
+
+
+def _decoded(data: bytes) -> str:
+    for mark, encoding in BOMS.items():
+        if data.startswith(mark):
+            try:
+                return data.decode(encoding)
+            except UnicodeDecodeError as error:
+                name = encoding.removesuffix("-sig").upper()
+                raise DataError(f"begins as {name} and is not: save the text as UTF-8") from error
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise DataError(not_utf8(data)) from None
+
+
+def _padded(values: NDArray[Any], length: int, value: int) -> NDArray[np.int64]:
+    return np.pad(values, ((0, 0), (0, length - values.shape[1])), constant_values=value)

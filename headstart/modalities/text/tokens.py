@@ -1,0 +1,156 @@
+"""Tokenizers: from a text to token ids, in windows of a limited length.
+
+Nothing is cut off: a long text becomes several windows, each with the special tokens that the
+network expects around a text. Only `tokenizers` or `sentencepiece` is needed, and a network for
+tests needs neither.
+"""
+
+import re
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from headstart.base.errors import BundleError, MissingPackage
+
+Format = Literal["hashed", "tokenizers", "sentencepiece"]
+HASHED = 2048  # ids of the tokenizer of hashed words: 0 pads, 1 begins a text
+WORDS = re.compile(r"\w+|[^\w\s]")
+SENTENCE_END = frozenset(".!?…。！？")
+NEAR = 0.5  # a window ends after a sentence only if this share of it stays filled
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a text, without special ones.
+
+    starts: whether a word begins with the token. ends: whether a sentence ends with it.
+    """
+
+    ids: Sequence[int]
+    starts: Sequence[bool]
+    ends: Sequence[bool]
+
+
+class Tokenizer(Protocol):
+    """before, after: the special tokens around each window."""
+
+    @property
+    def before(self) -> tuple[int, ...]: ...
+    @property
+    def after(self) -> tuple[int, ...]: ...
+    def tokens(self, text: str) -> Tokens: ...
+
+
+def windows(tokenizer: Tokenizer, text: str, length: int) -> Iterator[list[int]]:
+    """Yield the ids of each window of a text, at most `length` with the special tokens.
+
+    A window ends after a sentence if that leaves it half full, otherwise before a word; only a word
+    that is longer than a window is cut. A text without tokens is one window.
+    """
+    room = max(1, length - len(tokenizer.before) - len(tokenizer.after))
+    tokens, start = tokenizer.tokens(text), 0
+    while True:
+        end = _end(tokens, start, room)
+        yield [*tokenizer.before, *tokens.ids[start:end], *tokenizer.after]
+        start = end
+        if start >= len(tokens.ids):
+            return
+
+
+def _end(tokens: Tokens, start: int, room: int) -> int:
+    """Return where the window that begins at `start` ends (exclusive)."""
+    last = start + room
+    if last >= len(tokens.ids):
+        return len(tokens.ids)
+    for end in range(last, start + int(NEAR * room), -1):
+        if tokens.ends[end - 1] and tokens.starts[end]:
+            return end
+    return next((end for end in range(last, start, -1) if tokens.starts[end]), last)
+
+
+@dataclass(frozen=True)
+class HashedWords:
+    """Words in lower case, each a checksum modulo the number of ids: for tests."""
+
+    before: tuple[int, ...] = (1,)
+    after: tuple[int, ...] = ()
+
+    def tokens(self, text: str) -> Tokens:
+        words = WORDS.findall(text.lower())
+        ids = [2 + zlib.crc32(word.encode()) % (HASHED - 2) for word in words]
+        return Tokens(ids, [True] * len(ids), [word in SENTENCE_END for word in words])
+
+
+class JsonTokenizer:
+    """A tokenizer.json of the library tokenizers."""
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            import tokenizers
+        except ImportError:
+            raise _missing("tokenizers") from None
+        self._own = tokenizers.Tokenizer.from_str(data.decode())
+        self._own.no_truncation()
+        self._own.no_padding()
+        encoded = self._own.encode("a")
+        special = encoded.special_tokens_mask
+        first = special.index(0) if 0 in special else len(special)
+        last = len(special) - special[::-1].index(0) if 0 in special else len(special)
+        self.before, self.after = tuple(encoded.ids[:first]), tuple(encoded.ids[last:])
+
+    def tokens(self, text: str) -> Tokens:
+        encoded = self._own.encode(text, add_special_tokens=False)
+        words, spans = encoded.word_ids, encoded.offsets
+        starts = [i == 0 or words[i] is None or words[i] != words[i - 1] for i in range(len(words))]
+        ends = [text[end - 1 : end] in SENTENCE_END for _, end in spans]
+        return Tokens(encoded.ids, starts, ends)
+
+
+class SentencePieces:
+    """A SentencePiece model; a window has its begin and end tokens."""
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            import sentencepiece
+        except ImportError:
+            raise _missing("sentencepiece") from None
+        self._own: Any = sentencepiece.SentencePieceProcessor(model_proto=data)
+        self.before, self.after = (self._own.bos_id(),), (self._own.eos_id(),)
+
+    def tokens(self, text: str) -> Tokens:
+        ids = self._own.encode(text, out_type=int)
+        pieces = self._own.id_to_piece(ids) if ids else []
+        starts = [piece.startswith("\u2581") for piece in pieces]
+        return Tokens(ids, starts, [piece[-1:] in SENTENCE_END for piece in pieces])
+
+
+_LOADED: dict[tuple[Format, str], Tokenizer] = {}
+_LOCK = threading.Lock()
+
+
+def tokenizer_of(format: Format, digest: str, data: bytes | None) -> Tokenizer:
+    """Return the tokenizer of a file, loaded once in a process.
+
+    Raises BundleError if the file is missing, MissingPackage without the library.
+    """
+    with _LOCK:
+        if (format, digest) not in _LOADED:
+            _LOADED[format, digest] = _load(format, data)
+        return _LOADED[format, digest]
+
+
+def _load(format: Format, data: bytes | None) -> Tokenizer:
+    if format == "hashed":
+        return HashedWords()
+    if data is None:
+        raise BundleError(
+            "A network for texts needs the file of its tokenizer, which is missing here. Load the "
+            "backbone by its name, or the whole folder that it was saved in."
+        )
+    return JsonTokenizer(data) if format == "tokenizers" else SentencePieces(data)
+
+
+def _missing(package: str) -> MissingPackage:
+    return MissingPackage(package, purpose="Reading texts", extra="text")
