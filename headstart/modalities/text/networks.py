@@ -94,40 +94,36 @@ class AtCut(NamedTuple):
     mask: Tensor
 
 
-class _Trunk(nn.Module):
-    """ids, mask -> hidden states at the cut, and the mask."""
+class _Part(nn.Module):
+    """A part of a network at a cut. names: the blocks below the cut, or those of a tail."""
 
-    def __init__(self, network: Encoder, below: Sequence[str]) -> None:
+    def __init__(self, network: Encoder, names: Sequence[str]) -> None:
         super().__init__()
-        self.network, self.below = network, tuple(below)
+        self.network, self.names = network, tuple(names)
+
+
+class _Trunk(_Part):
+    """ids, mask -> hidden states at the cut, and the mask."""
 
     def forward(self, ids: Tensor, mask: Tensor) -> AtCut:
         start = self.network.start(ids, mask)
-        return AtCut(self.network.run(self.below, start, mask), mask)
+        return AtCut(self.network.run(self.names, start, mask), mask)
 
 
-class _Tail(nn.Module):
+class _Tail(_Part):
     """Hidden states at the cut, and the mask -> features."""
 
-    def __init__(self, network: Encoder, above: Sequence[str]) -> None:
-        super().__init__()
-        self.network, self.above = network, tuple(above)
-
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        return self.network.pool(self.network.run(self.above, hidden, mask), mask)
+        return self.network.pool(self.network.run(self.names, hidden, mask), mask)
 
 
-class _Both(nn.Module):
+class _Both(_Part):
     """ids, mask -> features and hidden states at the cut."""
-
-    def __init__(self, network: Encoder, below: Sequence[str]) -> None:
-        super().__init__()
-        self.network, self.below = network, tuple(below)
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         steps = self.network.steps()
-        hidden = self.network.run(self.below, self.network.start(ids, mask), mask)
-        rest = self.network.run(steps[len(self.below) :], hidden, mask)
+        hidden = self.network.run(self.names, self.network.start(ids, mask), mask)
+        rest = self.network.run(steps[len(self.names) :], hidden, mask)
         return self.network.pool(rest, mask), hidden
 
 
