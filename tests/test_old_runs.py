@@ -94,7 +94,7 @@ def test_the_old_predictions_try_every_limit() -> None:
     limits = load_bundle(FORMAT_2 / "run" / "model").model.limits
     assert limits.temperature != 1.0
     assert limits.confidence > 0
-    assert np.isfinite([limits.miss, limits.far]).all()
+    assert np.isfinite([float(limits.miss), limits.far]).all()
 
 
 @pytest.mark.parametrize("model", MODELS)

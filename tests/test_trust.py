@@ -1,6 +1,10 @@
 """What a model knows of its doubts: temperature, sets, distance, limits that travel with it."""
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from headstart.base.errors import Mismatch, SpecError
+from headstart.evaluation.judged import conformal_coverage, conformal_row
 from headstart.heads.head import softmax
 from headstart.models.calibration import calibration, coverage_curve
 from headstart.models.distance import Seen
@@ -25,7 +30,10 @@ from headstart.models.limits import (
     precision_limit,
     upper_limit,
 )
+from headstart.models.wording import limits_message
 from headstart.targets.classes import ClassTarget
+from headstart.targets.predictions import Predictions, read_predictions, write_csv
+from headstart.targets.target import Array, Metric, Outputs, Row, Target
 from headstart.targets.temperature import fit_temperature, scaled
 
 Drawn = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -256,3 +264,104 @@ def test_equally_sure_rows_count_alike_in_any_order() -> None:
     labels = np.repeat([0, 1], 20)
     assert {accuracy for _, accuracy in coverage_curve(scores, labels)} == {0.5}
     assert coverage_curve(scores[:0], labels[:0]) == []
+
+
+@dataclass(frozen=True)
+class Widths(Target):
+    """A number, or with `several` two of them in each row; intervals of a constant width."""
+
+    kind: ClassVar[str] = "widths"
+    reads: ClassVar[tuple[str, ...]] = ("widths",)
+    region_names: ClassVar[tuple[str, ...]] = ("low", "high")
+    size_noun: ClassVar[str] = "width"
+    region_noun: ClassVar[str] = "interval"
+
+    def known(self, y: Array) -> Array:
+        return np.asarray(~np.isnan(y.reshape(len(y), -1)).all(axis=1))
+
+    def unknown(self, n: int) -> Array:
+        return np.full(n, np.nan)
+
+    def encode(self, row: Row) -> float:
+        return float(row["widths"])
+
+    def labels(self, values: Sequence[Any]) -> Array:
+        return np.array(values, np.float64)
+
+    def loss(self, raw: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
+        return (raw[:, 0] - soft).abs()
+
+    def activate(self, raw: Array) -> Outputs:
+        return {"value": raw[:, 0]}
+
+    def row_scores(self, answers: Outputs, y: Array) -> Array:
+        return -np.abs(answers["value"] - y)
+
+    def metrics(self, answers: Outputs, y: Array) -> Mapping[str, Metric | None]:
+        return {}
+
+    def conformity(self, answers: Outputs, y: Array) -> Array:
+        return np.asarray(np.abs(answers["value"] - y))
+
+    def region(self, answers: Outputs, limit: float | Array) -> Mapping[str, Array]:
+        return {"low": answers["value"] - limit, "high": answers["value"] + limit}
+
+    def region_size(self, region: Mapping[str, Array]) -> Array:
+        return np.asarray(region["high"] - region["low"])
+
+
+def widths(*shape: int, seed: int = 0) -> Judged:
+    y = np.random.default_rng(seed).normal(size=shape)
+    return Judged(Widths(), {"value": np.zeros(shape)}, y, np.zeros((len(y), 2), np.float32))
+
+
+def test_intervals_hold_the_stated_share_of_numbers_in_the_mean_over_draws(tmp_path: Path) -> None:
+    held = []
+    for seed in range(300):
+        val, test = widths(99, seed=seed), widths(50, seed=1000 + seed)
+        limits = find_limits(TrustPlan(alpha=0.1), val, None)
+        region = limits.columns(test.target, test.answers)
+        held.append(((region["low"] <= test.y) & (test.y <= region["high"])).mean())
+    assert np.mean(held) == pytest.approx(0.9, abs=0.015)
+    some = Predictions(tuple(map(str, range(50))), test.answers, test.y, Widths(), region=region)
+    found = conformal_coverage(0.1, limits, some)
+    assert found is not None
+    assert found.coverage is not None
+    assert found.coverage.value == held[-1]
+    name, value = conformal_row(found, Widths())
+    assert (name, value.split("; ")[1][:10]) == ("in the 90% interval", "mean width")
+    write_csv(some, tmp_path / "p.csv")
+    again = read_predictions(tmp_path / "p.csv", Widths())
+    np.testing.assert_allclose(again.region["high"], region["high"], rtol=1e-6)
+    assert list(again.outputs) == ["value"]
+
+
+def test_each_question_about_a_row_has_a_limit_of_its_own_and_unknown_labels_do_not_count() -> None:
+    val = widths(400, 2)
+    val.y[:, 1] *= 10
+    val.y[:300, 0] = np.nan
+    limits = find_limits(TrustPlan(), val, None)
+    assert isinstance(limits.miss, np.ndarray)
+    assert limits.miss[0] == upper_limit(np.abs(val.y[300:, 0]), 0.1)
+    assert limits.miss[1] == pytest.approx(16.4, abs=2)
+    again = load_limits(limits.settings(), limits.tensors())
+    assert np.array_equal(again.miss, limits.miss)
+    assert again.alpha == 0.1
+    said = Predictions(tuple(map(str, range(400))), val.answers, val.y, Widths())
+    found = conformal_coverage(0.1, limits, said)
+    assert found is not None
+    assert found.coverage is not None
+    assert found.limit == tuple(limits.miss)
+    assert found.coverage.value == pytest.approx(0.9, abs=0.02)
+
+
+def test_few_validation_rows_give_no_interval_instead_of_an_infinite_one() -> None:
+    val = widths(5)
+    limits = find_limits(TrustPlan(), val, None)
+    assert limits.columns(val.target, val.answers) == {}
+    assert "validation is too small for a coverage of 90%" in limits_message(TrustPlan(), limits)
+
+
+def test_a_threshold_by_precision_is_refused_for_answers_that_are_not_right_or_wrong() -> None:
+    with pytest.raises(SpecError, match="those of the target 'widths' can be partly right"):
+        find_limits(TrustPlan(precision=0.9), widths(50), None)

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "predicted", "score", "reason", "error")  # of --csv; then all scores
 UNKNOWN = "unknown"  # the answer of a model that abstains
+SCORE = "score:"  # prefix of columns of scores, as in predictions.csv
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +48,37 @@ class Answers:
         "unknown", its score and the reason."""
         said = self.predictions
         if not said.classes:
-            columns = said.target.columns(said.outputs)
-            for row, id in enumerate(said.ids):
-                yield [id, *(f"{name}={values[row]}" for name, values in columns.items())]
+            yield from self._column_lines(top)
             return
         for row, (id, scores) in enumerate(zip(said.ids, said.scores, strict=True)):
             best = [t for c in _best(scores)[:top] for t in (said.classes[c], f"{scores[c]:.4f}")]
             doubt = self.doubts[row] if self.doubts else ""
             yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
+
+    def _column_lines(self, top: int) -> Iterator[list[str]]:
+        """Yield the lines of a target without classes: path, the answer, then NAME=VALUE for other
+        columns; of scores only the `top` highest."""
+        columns = self._columns()
+        first, scores = next(iter(columns)), [name for name in columns if name.startswith(SCORE)]
+        others = [name for name in columns if name != first and name not in scores]
+        for row, id in enumerate(self.predictions.ids):
+            best = sorted(scores, key=lambda name: -columns[name][row])[:top]
+            more = [f"{name.removeprefix(SCORE)}={_shown(columns[name][row])}" for name in best]
+            more += [f"{name}={_shown(columns[name][row])}" for name in others]
+            doubt = self.doubts[row] if self.doubts else ""
+            answer = [UNKNOWN, doubt] if doubt else [_shown(columns[first][row])]
+            yield [id, *answer, *more]
+
+    def _columns(self) -> dict[str, Any]:
+        """Return the columns of a target without classes, the region's after the answers'."""
+        said = self.predictions
+        return {**said.target.columns(said.outputs), **said.region}
+
+    def header(self) -> tuple[str, ...]:
+        """Return the columns of --csv."""
+        if self.predictions.classes:
+            return (*COLUMNS, *(SCORE + name for name in self.predictions.classes))
+        return ("path", *self._columns(), *COLUMNS[-2:])
 
     def plain(self, row: int) -> dict[str, Any]:
         """Return the answer for one picture as a dict of JSON values."""
@@ -76,11 +101,9 @@ class Answers:
 
     def _plain_columns(self, row: int) -> dict[str, Any]:
         """Return the dict of `plain` for a target without classes."""
-        said = self.predictions
-        columns = said.target.columns(said.outputs)
-        values = {name: column[row].item() for name, column in columns.items()}
+        values = {name: _json_value(column[row]) for name, column in self._columns().items()}
         doubt = {"reason": self.doubts[row]} if self.doubts and self.doubts[row] else {}
-        return {"path": displayed(said.ids[row]), **values, **doubt}
+        return {"path": displayed(self.predictions.ids[row]), **values, **doubt}
 
 
 Answering = Callable[["Dataset", Listener], Answers]
@@ -156,6 +179,7 @@ class _Rows:
 
     def __init__(self, stream: IO[str], *, as_csv: bool) -> None:
         self._stream, self._as_csv, self._begun = stream, as_csv, False
+        self._of_classes, self._header = True, tuple[str, ...]()
         self._table = csv.writer(stream, lineterminator="\n")
 
     def _write_cells(self, cells: "Iterable[str]") -> None:
@@ -165,9 +189,9 @@ class _Rows:
 
     def write(self, ids: Sequence[str], answers: Answers) -> None:
         if self._as_csv and not self._begun:
-            scores = (f"score:{name}" for name in answers.predictions.classes)
-            self._write_cells((*COLUMNS, *scores))
-        self._begun = True
+            self._header = answers.header()
+            self._write_cells(self._header)
+        self._begun, self._of_classes = True, bool(answers.predictions.classes)
         place = {id: row for row, id in enumerate(answers.predictions.ids)}
         errors = {item.path: item.reason for item in answers.left_out}
         for id in ids:
@@ -181,9 +205,36 @@ class _Rows:
 
     def _row(self, id: str, plain: dict[str, Any]) -> None:
         if self._as_csv:
-            self._write_cells(_cells(id, plain))
+            of_classes = self._of_classes
+            self._write_cells(_cells(id, plain) if of_classes else self._named_cells(id, plain))
         else:
             self._stream.write(_json_line({"path": displayed(id)} | plain) + "\n")
+
+    def _named_cells(self, id: str, plain: dict[str, Any]) -> list[str]:
+        """Return a row of CSV of a target without classes; "" for what an unreadable file lacks."""
+        return [id, *(_cell(plain.get(name, "")) for name in self._header[1:])]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return "|".join(value)
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _shown(value: Any) -> str:
+    """Return a value of a column for a line of output."""
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, tuple):
+        return "|".join(plain)
+    return f"{plain:.4g}" if isinstance(plain, float) else str(plain)
+
+
+def _json_value(value: Any) -> Any:
+    """Return a number, text or tuple of names as a JSON value; None for NaN and infinity."""
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float) and not math.isfinite(plain):
+        return None
+    return list(plain) if isinstance(plain, tuple) else plain
 
 
 def _json_line(plain: dict[str, Any]) -> str:

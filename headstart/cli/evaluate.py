@@ -22,6 +22,7 @@ from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped
 
 if TYPE_CHECKING:
     from headstart.evaluation.evaluation import Evaluation
+    from headstart.evaluation.judged import ConformalSets
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     with kept_if_stopped(FEATURES_KEPT):
         data = read(args.data)
         judged = judge(model, record, data, args.part, source_of(args.data), context)
-    _print_judged(judged.evaluation, args)
+    _print_judged(judged.evaluation, args, judged.conformal)
     return tell_left_out(judged.left_out)
 
 
@@ -81,8 +82,10 @@ def _evaluate_file(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _print_judged(result: "Evaluation", args: argparse.Namespace) -> None:
+def _print_judged(
+    result: "Evaluation", args: argparse.Namespace, conformal: "ConformalSets | None" = None
+) -> None:
     if args.json:
-        print_json(result.to_plain())
+        print_json(result.to_plain() | ({"conformal": conformal.to_plain()} if conformal else {}))
     else:
-        print_evaluation("evaluated", result)
+        print_evaluation("evaluated", result, conformal)

@@ -16,6 +16,7 @@ DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 if TYPE_CHECKING:
     from headstart.data.dataset import LeftOut
     from headstart.evaluation.evaluation import Estimate, Evaluation
+    from headstart.evaluation.judged import ConformalSets
     from headstart.runs.forecast import Forecast
     from headstart.runs.job import Job
     from headstart.runs.run import Run
@@ -26,7 +27,7 @@ def print_run(run: "Run") -> None:
     print("\nchecks")
     print_table(run.checks.findings.table())
     _print_candidates(run)
-    print_evaluation("test", run.evaluations["test"])
+    print_evaluation("test", run.evaluations["test"], run.conformal)
     seconds = run.timings.seconds
     print("\nseconds by stage")
     text = ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items())
@@ -83,10 +84,14 @@ def _signed(gain: "Estimate") -> str:
     return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] n={gain.n}"
 
 
-def print_evaluation(title: str, result: "Evaluation") -> None:
+def print_evaluation(
+    title: str, result: "Evaluation", conformal: "ConformalSets | None" = None
+) -> None:
     from headstart.evaluation.evaluation import evaluation_rows
+    from headstart.evaluation.judged import conformal_row
 
     headline, per_class = evaluation_rows(result)
+    headline += [conformal_row(conformal, result.target)] if conformal else []
     print(f"\n{title}")
     print_table(headline)
     if per_class:

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from headstart.base.values import Record
 from headstart.evaluation.comparison import mcnemar
-from headstart.evaluation.evaluation import Estimate, compare, wilson
+from headstart.evaluation.evaluation import RESAMPLES, Estimate, bootstrap, compare, wilson
 from headstart.models.calibration import Calibration, calibration, coverage_curve
-from headstart.models.limits import TrustPlan
+from headstart.models.limits import Limits, TrustPlan
 from headstart.models.model import Model
 from headstart.targets.predictions import Predictions
+from headstart.targets.target import Array, Target
 from headstart.targets.temperature import scaled
 
 
@@ -38,13 +39,17 @@ class TemperatureScaling(Record):
 
 @dataclass(frozen=True)
 class ConformalSets(Record):
-    """Sets of classes that should contain the true class for 1 - alpha of the rows. limit: None if
-    validation had too few rows. coverage: share of rows whose set contains the true class."""
+    """Sets of labels, or intervals, that should contain the label of 1 - alpha of the rows.
+
+    limit: None if validation had too few rows; one per question if the target asks several of each
+    row. coverage: the share of labels that are contained. mean_size: of the target's regions; None
+    if it has no size.
+    """
 
     alpha: float
-    limit: float | None
+    limit: float | None | tuple[float | None, ...]
     coverage: Estimate | None
-    mean_size: float
+    mean_size: float | None
 
 
 @dataclass(frozen=True)
@@ -113,15 +118,42 @@ def doubts(
     if not len(rows):
         return None
     known, settings = predictions.take(rows), limits.settings()
-    sets = limits.region(known.target, known.outputs)["not_ruled_out"]
-    held = sets[np.arange(len(known)), known.labels]
-    size = float(sets.sum(axis=1).mean())
     far = limits.distance(x[rows]) > limits.far
     return Doubts(
-        ConformalSets(plan.alpha, settings["miss"], _share(held), size),
+        conformal_coverage(plan.alpha, limits, known),
         DistanceLimit(plan.false_alarms, settings["far"], _share(far)),
         _confidence(plan, limits.confidence, known),
     )
+
+
+def conformal_coverage(
+    alpha: float, limits: Limits, predictions: Predictions
+) -> ConformalSets | None:
+    """Measure how often the regions of `limits` contain the label; None without such regions."""
+    known = predictions.take(np.flatnonzero(predictions.known))
+    unlike = known.target.conformity(known.outputs, known.labels)
+    if unlike is None or not len(known):
+        return None
+    sizes = known.target.region_size(limits.region(known.target, known.outputs))
+    size = None if sizes is None or not np.isfinite(sizes).all() else float(sizes.mean())
+    finite = [float(n) if np.isfinite(n) else None for n in np.atleast_1d(limits.miss)]
+    limit = tuple(finite) if isinstance(limits.miss, np.ndarray) else finite[0]
+    return ConformalSets(alpha, limit, _held(unlike, limits.miss), size)
+
+
+def conformal_row(found: ConformalSets, target: Target) -> tuple[str, str]:
+    """Return the stated and the measured coverage as a row to print."""
+    size = "" if found.mean_size is None else f"; mean {target.size_noun} {found.mean_size:.3g}"
+    return f"in the {1 - found.alpha:.0%} {target.region_noun}", f"{found.coverage or 'n/a'}{size}"
+
+
+def _held(unlike: NDArray[np.float64], limit: float | Array) -> Estimate | None:
+    """Return the share of conformal scores (N,) or (N, L), NaN left out, up to the limit."""
+    if unlike.ndim == 1:
+        return _share(unlike <= limit)
+    held = np.where(np.isnan(unlike), np.nan, unlike <= limit)
+    rows = np.nanmean(held[~np.isnan(held).all(axis=1)], axis=1)
+    return bootstrap(rows, RESAMPLES, 0) if len(rows) else None
 
 
 def _confidence(plan: TrustPlan, limit: float, known: Predictions) -> ConfidenceLimit | None:

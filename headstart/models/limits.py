@@ -66,24 +66,35 @@ class TrustPlan:
                 f"precision={self.precision} and coverage={self.coverage}. Leave one of them out."
             )
 
+    def check_supports(self, target: Target) -> None:
+        """Raise SpecError for a threshold that needs answers that are right or wrong."""
+        if (self.precision or self.coverage) and not target.counts_right:
+            asked = "precision" if self.precision else "coverage"
+            raise SpecError(
+                f"A threshold by {asked} needs answers that are right or wrong; those of the "
+                f"target {target.kind!r} can be partly right. Leave --{asked} out."
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Limits:
     """The limits of a model.
 
     temperature: scales its outputs. confidence: lowest score of an answer; 0 for no limit. miss:
-    limit of `Target.region`; infinite if validation was too small. far: largest distance from the
-    training rows.
+    limit of `Target.region`, one number or (L,); infinite if validation was too small. far: largest
+    distance from the training rows. alpha: share of the regions that may miss the label; 0 for
+    targets whose regions are no columns of their predictions.
     """
 
     temperature: float = 1.0
     confidence: float = 0.0
-    miss: float = math.inf
+    miss: float | NDArray[np.float64] = math.inf
     far: float = math.inf
     seen: Seen | None = None
+    alpha: float = 0.0
 
     def __post_init__(self) -> None:
-        others = (self.confidence, self.miss, self.far)
+        others = (self.confidence, *np.atleast_1d(self.miss), self.far)
         if not 0 < self.temperature < math.inf or not all(n > -math.inf for n in others):
             raise Mismatch(
                 f"A model's temperature is a finite number above 0, and its other limits are "
@@ -94,6 +105,12 @@ class Limits:
     def region(self, target: Target, answers: Outputs) -> Mapping[str, Array]:
         """Return the labels that are not ruled out for each row, as columns of the target."""
         return target.region(answers, self.miss)
+
+    def columns(self, target: Target, answers: Outputs) -> Mapping[str, Array]:
+        """Return the columns of the region, {} without a limit; for predictions.csv and predict."""
+        if not target.region_names or np.isinf(self.miss).all():
+            return {}
+        return target.region_columns(self.region(target, answers))
 
     def doubts(self, target: Target, answers: Outputs, x: Floats) -> tuple[str, ...]:
         """Return why each row is not answered, or "" if it is. answers: after scaling."""
@@ -106,11 +123,15 @@ class Limits:
 
     def settings(self) -> dict[str, float | None]:
         """Return the limits; None for an infinite one, since JSON has no infinity."""
-        numbers = {name: float(getattr(self, name)) for name in NUMBERS}
-        return {name: n if math.isfinite(n) else None for name, n in numbers.items()}
+        several = isinstance(self.miss, np.ndarray)
+        numbers = {n: math.inf if several and n == "miss" else getattr(self, n) for n in NUMBERS}
+        plain = {name: float(n) if math.isfinite(n) else None for name, n in numbers.items()}
+        return plain | ({"alpha": self.alpha} if self.alpha else {})
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        return {} if self.seen is None else {"seen": self.seen.rows}
+        """Return the features of training rows as "seen", and a limit (L,) as "miss"."""
+        tensors = {} if self.seen is None else {"seen": self.seen.rows}
+        return tensors | ({"miss": self.miss} if isinstance(self.miss, np.ndarray) else {})
 
     def _doubt(self, best: float, away: float) -> str:
         if away > self.far:
@@ -125,11 +146,15 @@ NUMBERS = ("temperature", "confidence", "miss", "far")
 
 def load_limits(settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Limits:
     """Rebuild limits from `settings` and `tensors`; raises Mismatch for anything else."""
-    if set(settings) != set(NUMBERS) or set(tensors) - {"seen"}:
+    if set(settings) - {"alpha"} != set(NUMBERS) or set(tensors) - {"seen", "miss"}:
         raise Mismatch(
             f"A model's limits are {', '.join(NUMBERS)}; got {sorted(settings)}, {sorted(tensors)}."
         )
-    numbers = {name: math.inf if n is None else float(n) for name, n in settings.items()}
+    numbers: dict[str, Any] = {
+        name: math.inf if n is None else float(n) for name, n in settings.items()
+    }
+    if "miss" in tensors:
+        numbers["miss"] = tensors["miss"].astype(np.float64)
     rows = tensors.get("seen")
     return Limits(**numbers, seen=None if rows is None else Seen(rows.astype(np.float16)))
 
@@ -147,6 +172,7 @@ class Judged:
 def find_limits(plan: TrustPlan, val: Judged, seen: Seen | None) -> Limits:
     """Find the limits of the plan on validation. seen: training rows, for distances."""
     target = val.target
+    plan.check_supports(target)
     temperature = target.temperature(val.answers, val.y) if plan.calibrate else 1.0
     answers = target.scaled(val.answers, temperature)
     asked = bool(plan.false_alarms) and seen is not None and len(val.y) > 0
@@ -155,10 +181,19 @@ def find_limits(plan: TrustPlan, val: Judged, seen: Seen | None) -> Limits:
     return Limits(
         temperature=temperature,
         confidence=_confidence(plan, val, answers),
-        miss=math.inf if unlike is None else upper_limit(unlike, plan.alpha),
+        miss=math.inf if unlike is None else _miss(unlike, plan.alpha),
         far=away,
         seen=seen if asked else None,
+        alpha=plan.alpha if target.region_names else 0.0,
     )
+
+
+def _miss(unlike: NDArray[np.float64], alpha: float) -> float | NDArray[np.float64]:
+    """Return the limit of conformal scores (N,), or one limit per column of scores (N, L)."""
+    if unlike.ndim == 1:
+        return upper_limit(unlike, alpha)
+    columns = (column[~np.isnan(column)] for column in unlike.T)
+    return np.array([upper_limit(column, alpha) for column in columns])
 
 
 def _confidence(plan: TrustPlan, val: Judged, answers: Outputs) -> float:

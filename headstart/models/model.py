@@ -113,7 +113,9 @@ class Model:
                 f"Were they extracted with another backbone?"
             )
         labels = self.target.translate(table.y, table.target)
-        return Predictions(table.ids, self.answers(table.x), labels, self.target)
+        answers = self.answers(table.x)
+        region = self.limits.columns(self.target, answers)
+        return Predictions(table.ids, answers, labels, self.target, region=region)
 
     def answers(self, x: Floats) -> Outputs:
         """Return the target's answers for features (N, D), scaled by the limits' temperature."""

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from headstart.backbones.backbone import Backbone
 from headstart.data.dataset import Dataset
 from headstart.data.findings import counts_text
@@ -100,7 +102,12 @@ def data_message(rows: Dataset) -> str:
 
 def limits_message(plan: TrustPlan, limits: Limits) -> str:
     """Return the limits found on validation, and those that could not be found."""
-    parts = [f"temperature {limits.temperature:.2f}"]
+    scaled = limits.temperature != 1 or not limits.alpha
+    parts = [f"temperature {limits.temperature:.2f}"] if scaled else []
+    if limits.alpha and np.isfinite(limits.miss).all():
+        parts.append(f"intervals or sets that hold {1 - limits.alpha:.0%} of the true labels")
+    elif limits.alpha:
+        parts.append(f"validation is too small for a coverage of {1 - limits.alpha:.0%}")
     if math.isfinite(limits.far):
         parts.append(
             f"unlike the training images from distance {limits.far:.2f} on "

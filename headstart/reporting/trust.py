@@ -77,7 +77,8 @@ def _limits(w: Words, doubt: Doubts) -> list[PageBlock]:
     if sets := doubt.conformal:
         asked, size = w.percent(1 - sets.alpha), w.number(sets.mean_size, 2)
         coverage = w.estimate(sets.coverage)
-        blocks.append(_limit(w, "conformal", sets.limit, asked=asked, coverage=coverage, size=size))
+        limit = sets.limit[0] if isinstance(sets.limit, tuple) else sets.limit
+        blocks.append(_limit(w, "conformal", limit, asked=asked, coverage=coverage, size=size))
     if (far := doubt.distance) and far.asked:
         asked, unknown = w.share(far.asked), w.estimate(far.unknown)
         blocks.append(_limit(w, "distance", far.limit, asked=asked, unknown=unknown))

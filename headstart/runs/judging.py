@@ -11,6 +11,7 @@ from headstart.data.checks import with_contents
 from headstart.data.content import copies, each_once, two_labels_warning
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.evaluation.evaluation import Evaluation, evaluate
+from headstart.evaluation.judged import ConformalSets, conformal_coverage
 from headstart.features.extract import extract
 from headstart.modalities.reading import survey
 from headstart.models.model import Model
@@ -37,11 +38,15 @@ class JudgedRows:
 
 @dataclass(frozen=True, eq=False)
 class JudgedModel:
-    """A model's evaluation and predictions. left_out: rows that do not count, with the reason."""
+    """A model's evaluation and predictions. left_out: rows that do not count, with the reason.
+
+    conformal: how often the intervals or sets of its predictions hold the label; None without.
+    """
 
     evaluation: Evaluation
     predictions: Predictions
     left_out: tuple[LeftOut, ...]
+    conformal: ConformalSets | None = None
 
 
 def judge(
@@ -72,7 +77,9 @@ def judge(
         raise DataError(f"There is nothing to judge by: none of {n:,} images can be read.")
     lost = (*rows.data.left_out, *rows.left_out, *table.left_out, *strangers)
     evaluation = evaluate(predictions, fitted=model.target)
-    return JudgedModel(evaluation, predictions, lost)
+    limits = model.limits
+    conformal = conformal_coverage(limits.alpha, limits, predictions) if limits.alpha else None
+    return JudgedModel(evaluation, predictions, lost, conformal)
 
 
 def _unknown_classes(predictions: Predictions, data: Dataset) -> list[LeftOut]:

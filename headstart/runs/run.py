@@ -26,7 +26,13 @@ from headstart.data.splits import Splits, split
 from headstart.evaluation.embedding_map import embedding_map
 from headstart.evaluation.evaluation import Estimate, Evaluation, compare, evaluate
 from headstart.evaluation.insights import Insights
-from headstart.evaluation.judged import doubts, gains, temperature_scaling
+from headstart.evaluation.judged import (
+    ConformalSets,
+    conformal_coverage,
+    doubts,
+    gains,
+    temperature_scaling,
+)
 from headstart.evaluation.learning_curve import learning_curve
 from headstart.evaluation.mistakes import mistakes, outliers
 from headstart.explaining.pixels.explaining import QUICK, explain_run
@@ -79,6 +85,7 @@ class Run:
     """A finished run. kept: the saved candidate: head, finetune or scratch. candidates: the
     evaluation of each on validation. counts: the parameters of each. gain: validation accuracy of
     the kept candidate minus that of the other one. baselines: the evaluation of each on test.
+    conformal: how often the intervals or sets of its predictions hold the label, on test.
 
     >>> run = hs.train("photos", "runs/flowers")  # doctest: +SKIP
     >>> run.evaluation.accuracy, run.model, run.folder / "report.html"  # doctest: +SKIP
@@ -96,6 +103,7 @@ class Run:
     baselines: dict[str, Evaluation]
     timings: Timings
     left_out: tuple[LeftOut, ...]
+    conformal: ConformalSets | None = None
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.kept}: {self.evaluation.main} on test)"
@@ -195,6 +203,8 @@ def _finish(
     with state.clock("evaluation"):
         table = _of_kept(state, learned, splits.test)
         test = fitted.model.predict_table(table)
+    limits = fitted.model.limits
+    conformal = conformal_coverage(limits.alpha, limits, test) if limits.alpha else None
     baselines = _baselines(state, learned)
     evaluation = _evaluated(learned, on_val, test, baselines)
     write_json(state.out / "evaluation.json", evaluation.to_plain())
@@ -231,6 +241,7 @@ def _finish(
         baselines=evaluation.baselines_on_test,
         timings=timings,
         left_out=(*learned.checks.left_out, *splits.left_out),
+        conformal=conformal,
     )
 
 
@@ -296,10 +307,12 @@ def _insights(
     splits, plain, kept = learned.splits, learned.table, learned.fitted.kept
     on_val = {name: c.val for name, c in learned.fitted.made.items()}
     compared = gains(kept, on_val, "val") + gains(kept, {kept: test} | baselines, "test")
+    model = learned.kept.fitted.model
     if not test.target.counts_right:  # the rest needs answers that are right or wrong
         known = test.take(np.flatnonzero(test.known))
-        return Insights(compared=compared, charts=known.target.charts(known.outputs, known.labels))
-    model = learned.kept.fitted.model
+        charts = known.target.charts(known.outputs, known.labels)
+        doubt = doubts(model, state.job.trust, test, table.x)
+        return Insights(doubt=doubt, compared=compared, charts=charts)
     temperature = model.limits.temperature
     calibration_rows = len(splits.val) if temperature != 1.0 else 0
     scaling = temperature_scaling(test, temperature, calibration_rows)
@@ -330,6 +343,7 @@ def _checked(state: RunState, data: Dataset) -> Checks:
         state.tell("warning", checks.warning)
     rows = good_rows(data, surveyed, state.job.checks)
     check_supports(state.job.recipe.head, rows.target)
+    state.job.trust.check_supports(rows.target)
     state.job.recipe.head.check_classes(len(rows.classes))
     split(rows, state.job.split, together=checks.exact)  # raises before any feature is computed
     state.tell("data", data_message(rows))

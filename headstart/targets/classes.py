@@ -277,9 +277,12 @@ class ClassTarget(Target):
         own: NDArray[np.float64] = answers["scores"][np.arange(len(y)), y].astype(np.float64)
         return 1.0 - own
 
-    def region(self, answers: Outputs, limit: float) -> Mapping[str, Array]:
+    def region(self, answers: Outputs, limit: float | Array) -> Mapping[str, Array]:
         """Return (N, C) whether each class is in the prediction set, which may be empty."""
         return {"not_ruled_out": 1.0 - answers["scores"].astype(np.float64) <= limit}
+
+    def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
+        return region["not_ruled_out"].sum(axis=1).astype(np.float64)
 
     def heading(self) -> dict[str, Any]:
         return {"classes": list(self.names)}

@@ -43,7 +43,9 @@ class Predictions:
     takes scores (N, C), class names as `target`, and `answers` (N,) where the answer is not always
     the class of the highest score. Raises Mismatch if shapes or types do not agree.
 
-    doubts: why the model does not answer a row, "" if it does; () for a model without limits.
+    region: columns of the labels that are not ruled out for each row, such as the ends of an
+    interval; {} for a model without limits. doubts: why the model does not answer a row, "" if it
+    does; () for a model without limits.
     left_out: the unreadable examples, which have no row, with `path` and `reason`.
 
     >>> scores = np.array([[0.9, 0.1]], np.float32)
@@ -55,6 +57,7 @@ class Predictions:
     outputs: Outputs
     labels: Labels
     target: Target
+    region: Mapping[str, Array]
     doubts: tuple[str, ...]
     left_out: tuple[Any, ...]
 
@@ -66,13 +69,14 @@ class Predictions:
         target: Target | tuple[str, ...],
         answers: Array | None = None,
         *,
+        region: Mapping[str, Array] | None = None,
         doubts: tuple[str, ...] = (),
         left_out: tuple[Any, ...] = (),
     ) -> None:
         named = {"scores": outputs} if isinstance(outputs, np.ndarray) else dict(outputs)
         named |= {} if answers is None else {"answers": answers}
         fields = {"ids": ids, "outputs": named, "labels": labels, "target": as_target(target)}
-        fields |= {"doubts": doubts, "left_out": left_out}
+        fields |= {"region": region or {}, "doubts": doubts, "left_out": left_out}
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         if {len(ids)} != {len(labels), *map(len, named.values())}:
@@ -109,6 +113,7 @@ class Predictions:
             frame["reason"] = self.doubts
         if self.known.any():
             frame["label"] = self.target.decode(self.labels)
+        columns |= self.region
         return data_frame(frame | {n: v for n, v in columns.items() if n not in frame})
 
     def __repr__(self) -> str:
@@ -131,9 +136,11 @@ class Predictions:
         picked = np.asarray(rows, dtype=np.int64)
         ids = tuple(self.ids[i] for i in picked)
         outputs = {name: values[picked] for name, values in self.outputs.items()}
+        region = {name: values[picked] for name, values in self.region.items()}
         doubts = tuple(self.doubts[i] for i in picked) if self.doubts else ()
         labels = self.labels[picked]
-        return Predictions(ids, outputs, labels, self.target, doubts=doubts, left_out=self.left_out)
+        more: dict[str, Any] = {"region": region, "doubts": doubts, "left_out": self.left_out}
+        return Predictions(ids, outputs, labels, self.target, **more)
 
     # ------------------------------------------------------------ of classes
     @property
@@ -172,7 +179,7 @@ def write_csv(predictions: Predictions, path: Path) -> None:
     nine digits, from which `read_predictions` restores the same float32. Texts that a spreadsheet
     would run as formulas get an apostrophe (`cells.defused`).
     """
-    columns = predictions.target.columns(predictions.outputs)
+    columns = {**predictions.target.columns(predictions.outputs), **predictions.region}
     labels = predictions.target.decode(predictions.labels)
     texts = (map(defused, column) for column in (predictions.ids, labels))
     rows = zip(*texts, *map(_cells, columns.values()), strict=True)
@@ -191,7 +198,12 @@ def _cells(column: Array) -> Iterable[str]:
     """Yield the cells of a column of answers (N,), numbers or texts."""
     if column.dtype.kind == "f":
         return (f"{value:.9g}" for value in column.tolist())
-    return (defused(str(value)) for value in column.tolist())
+    return (defused(joined_names(value)) for value in column.tolist())
+
+
+def joined_names(value: Any) -> str:
+    """Return a cell of a column of texts, or of tuples of names, which are joined by "|"."""
+    return "|".join(value) if isinstance(value, tuple) else str(value)
 
 
 def read_predictions(path: Path, target: Target | None = None) -> Predictions:
@@ -236,8 +248,20 @@ def _answers_to(
         raise DataError(f"{display(path)} is not a file of predictions: no column {min(missing)}.")
     columns = {name: [restored(row[i]) for row in lines] for i, name in enumerate(header)}
     ids, labels = tuple(columns.pop("path")), columns.pop("label")
+    region = {n: _column(columns.pop(n)) for n in target.region_names if n in columns}
     _check_unique(path, ids)
-    return Predictions(ids, target.answers(columns), target.parse(labels), target)
+    answers = target.answers(columns)
+    return Predictions(ids, answers, target.parse(labels), target, region=region)
+
+
+def _column(cells: list[str]) -> Array:
+    """Return the column that `_cells` wrote: numbers, or else tuples of names."""
+    try:
+        return np.array(cells, np.float64)
+    except ValueError:
+        column = np.empty(len(cells), object)
+        column[:] = [tuple(cell.split("|")) if cell else () for cell in cells]
+        return column
 
 
 def _tidied(classes: tuple[str, ...]) -> tuple[str, ...]:

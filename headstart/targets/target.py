@@ -151,6 +151,9 @@ class Target(Protocol):
     decides: ClassVar[bool] = False  # whether `decided` chooses anything, such as thresholds
     merit_name: ClassVar[str] = "score"  # of the first number of `merit`
     shown: ClassVar[tuple[str, ...]] = ()  # metrics in the order of printing; () as computed
+    region_names: ClassVar[tuple[str, ...]] = ()  # columns of `region_columns`, such as low, high
+    region_noun: ClassVar[str] = "set"  # of what `region` gives: "interval"
+    size_noun: ClassVar[str] = "size"  # of what `region_size` gives: "width"
 
     # ------------------------------------------------------------ labels
     @classmethod
@@ -356,12 +359,26 @@ class Target(Protocol):
         return None
 
     def conformity(self, answers: Outputs, y: Labels) -> NDArray[np.float64] | None:
-        """Return (N,) conformal scores, higher for answers further from the labels, or None."""
+        """Return conformal scores, higher for answers further from the labels, or None.
+
+        (N,), or (N, L) for L questions per row, each with a limit of its own; NaN if unknown.
+        """
         return None
 
-    def region(self, answers: Outputs, limit: float) -> Mapping[str, Array]:
-        """Return each row's set of labels with a `conformity` up to `limit`, as named arrays."""
+    def region(self, answers: Outputs, limit: float | Array) -> Mapping[str, Array]:
+        """Return each row's set of labels with a `conformity` up to `limit`, as named arrays.
+
+        limit: one number, or (L,) for a `conformity` of (N, L).
+        """
         return {}
+
+    def region_columns(self, region: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the columns `region_names` of a region: (N,) numbers, or tuples of names."""
+        return {name: region[name] for name in self.region_names}
+
+    def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64] | None:
+        """Return (N,) the size of each region, such as a number of labels or a width, or None."""
+        return None
 
     # ------------------------------------------------------------ files
     def heading(self) -> dict[str, Any]:
