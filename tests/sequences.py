@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headstart.backbones.cutting import Cut, sequence_cut
 from headstart.base.errors import DataError
 from headstart.base.values import as_key
 from headstart.extend import INPUTS, SOURCES, Backbone, Batch, Block, Card, Input, Listing, Weights
@@ -115,16 +116,38 @@ class Net(nn.Module):
         self.last = nn.Linear(WIDTH, DIM)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.upper(*self.lower(ids, mask, 3), 3)
-
-    def lower(self, ids: Tensor, mask: Tensor, layers: int) -> tuple[Tensor, Tensor]:
         hidden = self.embedding(ids)
-        for layer in self.layers[:layers]:
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return torch.tanh(self.last(masked_mean(hidden, mask)))
+
+    def cut_before(self, thawed: tuple[str, ...]) -> Cut | None:
+        """Cut before the lowest thawed block; None if the embedding learns."""
+        if any(name.startswith("embedding.") for name in thawed):
+            return None
+        depth = min((int(n.split(".")[1]) for n in thawed if n.startswith("layers.")), default=3)
+        return sequence_cut(f"layers.{depth}", Lower(self, depth), Upper(self, depth), WIDTH)
+
+
+class Lower(nn.Module):
+    def __init__(self, net: Net, layers: int) -> None:
+        super().__init__()
+        self.embedding, self.layers = net.embedding, net.layers[:layers]
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.embedding(ids)
+        for layer in self.layers:
             hidden = layer(hidden, mask)
         return hidden, mask
 
-    def upper(self, hidden: Tensor, mask: Tensor, layers: int) -> Tensor:
-        for layer in self.layers[layers:]:
+
+class Upper(nn.Module):
+    def __init__(self, net: Net, layers: int) -> None:
+        super().__init__()
+        self.upper, self.last = net.layers[layers:], net.last
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        for layer in self.upper:
             hidden = layer(hidden, mask)
         return torch.tanh(self.last(masked_mean(hidden, mask)))
 
@@ -143,6 +166,9 @@ class Nets:
     def build(self, card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
         torch.manual_seed(int(card.id))
         net = Net()
+        for layer in net.layers:  # equal weights would be exported once
+            nn.init.normal_(layer.norm.weight, 1.0, 0.1)
+            nn.init.normal_(layer.norm.bias, 0.0, 0.1)
         blocks = ("embedding", "layers.0", "layers.1", "layers.2", "last")
         names = [name for name, _ in net.named_parameters()]
         of = {b: tuple(n for n in names if n.startswith(f"{b}.")) for b in blocks}

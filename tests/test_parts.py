@@ -10,6 +10,8 @@ import torch
 from sequences import DIM, Sequences
 
 import headstart as hs
+from headstart.backbones.cutting import cut_before, thawed_by
+from headstart.backbones.entry import tensors
 from headstart.backbones.graph import freeze
 from headstart.backbones.inputs import pooled
 from headstart.backbones.saved import save_backbone
@@ -51,14 +53,45 @@ def test_an_example_of_one_part_has_exactly_the_features_of_that_part() -> None:
 def test_the_graph_equals_the_network_at_other_batch_sizes_and_lengths(
     backbone: hs.Backbone, parts: int, length: int
 ) -> None:
-    rng = np.random.default_rng(0)
-    ids = rng.integers(1, 50, (parts, length))
-    mask = (np.arange(length) < rng.integers(1, length + 1, parts)[:, None]).astype(np.int64)
-    batch: dict[str, Any] = {"ids": ids, "mask": mask}
+    batch = padded(parts, length)
     x, *_ = OnnxEngine(freeze(backbone), 1)(batch)
     with torch.inference_mode():
-        expected = backbone.module(torch.from_numpy(ids), torch.from_numpy(mask))
+        expected = backbone.module(*tensors(batch))
     assert np.abs(x - expected.numpy()).max() < 1e-6
+
+
+def padded(parts: int, length: int) -> dict[str, Any]:
+    """A batch of random sequences, the first as long as the batch."""
+    rng = np.random.default_rng([parts, length])
+    ids, lengths = rng.integers(1, 50, (parts, length)), rng.integers(1, length + 1, parts)
+    lengths[0] = length
+    return {"ids": ids, "mask": (np.arange(length) < lengths[:, None]).astype(np.int64)}
+
+
+@pytest.mark.parametrize("thaw", ["last", "1", "2", "layers.1", "4"])
+def test_a_network_that_cuts_itself_computes_the_same(backbone: hs.Backbone, thaw: str) -> None:
+    names = thawed_by(backbone, thaw)
+    cut = cut_before(backbone, names)
+    assert cut is not None
+    assert {cut.in_tail(backbone.module)[name] for name in names} <= set(cut.tail.state_dict())
+    given = tensors(padded(3, 7))
+    with torch.inference_mode():
+        expected = backbone.module(*given)
+        features, *crossing = cut.both(*given)
+        assert torch.equal(features, expected)
+        assert torch.equal(cut.tail(*cut.trunk(*given)), expected)
+        assert torch.equal(crossing[0], cut.trunk(*given)[0])
+    frozen = freeze(backbone, cut.both)
+    assert set(frozen.inputs) == set(backbone.weights())  # none is written into the graph
+    for parts, length in ((1, 3), (5, 12)):
+        batch = padded(parts, length)
+        exact = cut.both(*tensors(batch))
+        for ours, theirs in zip(OnnxEngine(frozen, 1)(batch), exact, strict=True):
+            assert np.abs(ours - theirs.numpy()).max() < 1e-6
+
+
+def test_nothing_is_cut_below_an_embedding_that_learns(backbone: hs.Backbone) -> None:
+    assert cut_before(backbone, thawed_by(backbone, "all")) is None
 
 
 def test_a_bundle_carries_the_files_of_its_input(backbone: hs.Backbone, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.entry import blank_for_network
+from headstart.backbones.inputs import has_parts
 from headstart.backbones.tracing import after, as_module, crossings, is_leaf, tapped, traced, until
 from headstart.base.errors import SpecError, UnknownName
 
@@ -21,13 +22,21 @@ class Cut:
     trunk: the frozen part, module input -> (N, *shape). tail: (N, *shape) -> (N, D). both: the
     whole network, returning (N, D) and (N, *shape). All three share the backbone's own modules, so
     training the tail trains the backbone.
+
+    A shape that begins with None is of sequences of any length: see `sequence_cut`.
     """
 
     name: str
     trunk: nn.Module
     tail: nn.Module
     both: nn.Module
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
+
+    def in_tail(self, backbone: nn.Module) -> dict[str, str]:
+        """Return the name in the tail of each of the backbone's parameters that the tail has."""
+        own = {id(parameter): name for name, parameter in self.tail.named_parameters()}
+        named = backbone.named_parameters()
+        return {name: own[id(p)] for name, p in named if id(p) in own}
 
 
 def thawed_by(backbone: Backbone, thaw: str, thaw_from: int | None = None) -> tuple[str, ...]:
@@ -72,10 +81,14 @@ def cut_before(backbone: Backbone, thawed: Sequence[str]) -> Cut | None:
     """Cut the backbone at the last point before its first thawed layer where one tensor passes.
 
     Returns None without such a point (the first layer is thawed, or the network can't be traced):
-    training then has to run the whole network.
+    training then has to run the whole network. A module's own method `cut_before`, from the names
+    of the thawed parameters to a Cut or None, replaces the tracing.
     """
+    if callable(own := getattr(backbone.module, "cut_before", None)):
+        cut: Cut | None = own(tuple(thawed))
+        return cut
     graph = traced(backbone.module)
-    if graph is None:
+    if graph is None or has_parts(backbone.card.input):  # a traced length would be fixed
         return None
     for node in reversed(list(crossings(graph, set(thawed)))):
         trunk = as_module(backbone.module, until(graph, node))
@@ -84,6 +97,28 @@ def cut_before(backbone: Backbone, thawed: Sequence[str]) -> Cut | None:
             both = as_module(backbone.module, tapped(graph, node))
             return Cut(node.name, trunk, tail, both, shape)
     return None
+
+
+def sequence_cut(name: str, trunk: nn.Module, tail: nn.Module, width: int) -> Cut:
+    """Return the cut of a network for padded sequences, whose mask passes with the activations.
+
+    name: of the place, unique in the network: a part of cache keys. trunk: the batch's arrays ->
+    hidden (P, L, width) and mask (P, L), 0 where padded, at the end of a sequence. tail: hidden and
+    mask of any L -> (P, D). Both hold modules of the network itself, not copies.
+    """
+    return Cut(name, trunk, tail, _Joined(trunk, tail), (None, width))
+
+
+class _Joined(nn.Module):
+    """The arrays of a batch -> (P, D), and the activations and the mask at the cut."""
+
+    def __init__(self, trunk: nn.Module, tail: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.tail = trunk, tail
+
+    def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        hidden, mask = self.trunk(*arrays)
+        return self.tail(hidden, mask), hidden, mask
 
 
 def _layers_from(backbone: Backbone, index: int) -> tuple[str, ...]:

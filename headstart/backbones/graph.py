@@ -3,7 +3,7 @@
 import copy
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,18 +26,26 @@ _INSIDE = "network."  # the exporter's prefix for the names of the module's weig
 def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
     """Export the backbone to a graph (opset 17, any batch size) with separate weights.
 
-    both: the same network with a second output (`cutting.Cut.both`), which the graph then returns
+    both: the same network with further outputs (`cutting.Cut.both`), which the graph then returns
     too. Takes seconds. The module is copied, not changed.
     """
+    names = _names_in(both or backbone.module, backbone.module)
     module = copy.deepcopy(both or backbone.module).cpu().float().eval()
     input = backbone.card.input
     module = _with_static_padding(module, blank_for_network(input, 1))
     network = WholeNetwork(module, input).eval()
     weights = backbone.weights()
-    exported = _exported(network, input, ["features", *(["cut"] if both else [])])
-    model = _padded_in_place(_split(exported, set(weights)), network.network)
+    exported = _exported(network, input)
+    model = _padded_in_place(_split(exported, names), network.network)
     inputs = tuple(t.name for t in model.graph.initializer if t.name in weights)
     return Frozen(backbone.card, model.SerializeToString(), weights, inputs)
+
+
+def _names_in(module: nn.Module, backbone: nn.Module) -> dict[str, str]:
+    """Return the backbone's name of each weight of a module that is made of its layers."""
+    own = {id(t): name for name, t in backbone.state_dict(keep_vars=True).items()}
+    held = module.state_dict(keep_vars=True).items()
+    return {name: own.get(id(tensor), name) for name, tensor in held}
 
 
 def _with_static_padding(module: nn.Module, blank: Any) -> nn.Module:
@@ -67,13 +75,15 @@ def _with_static_padding(module: nn.Module, blank: Any) -> nn.Module:
     return module
 
 
-def _exported(network: nn.Module, input: Input[Any], outputs: list[str]) -> Any:
+def _exported(network: nn.Module, input: Input[Any]) -> Any:
     """Export with the TorchScript exporter, unfolded, so that weights keep their names.
 
     (PRESERVE, because EVAL folds batch norms into convolutions; ONNX Runtime does that on loading.)
     """
-    buffer, blank, dynamic = io.BytesIO(), input.blank(2), input.dynamic_axes()
-    axes = {name: {0: "n", **dynamic.get(name, {})} for name in (*blank, *outputs)}
+    buffer, blank = io.BytesIO(), input.blank(2)
+    outputs = _outputs_of(network, input)
+    axes: dict[str, Mapping[int, str]] = {**dict.fromkeys(blank, {}), **input.dynamic_axes()}
+    axes |= outputs
     with warnings.catch_warnings(), _plain_attention():
         warnings.simplefilter("ignore")  # the exporter's deprecation and tracing warnings
         torch.onnx.export(
@@ -83,12 +93,28 @@ def _exported(network: nn.Module, input: Input[Any], outputs: list[str]) -> Any:
             dynamo=False,
             opset_version=OPSET,
             input_names=list(blank),
-            output_names=outputs,
-            dynamic_axes=axes,
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "n", **more} for name, more in axes.items()},
             do_constant_folding=False,
             training=torch.onnx.TrainingMode.PRESERVE,
         )
     return onnx.load_from_string(buffer.getvalue())
+
+
+@torch.inference_mode()
+def _outputs_of(network: nn.Module, input: Input[Any]) -> dict[str, Mapping[int, str]]:
+    """Return the names of the outputs, and the axes of each, besides the first, that vary.
+
+    They are features, activations at the cut, and the mask of activations of sequences.
+    """
+    made = network(*tensors(input.blank(1)))
+    if not isinstance(made, tuple):
+        return {"features": {}}
+    if not input.dynamic_axes():
+        return {"features": {}, "cut": {}}
+    longest: Mapping[int, str] = {1: "cut_length"}
+    outputs: dict[str, Mapping[int, str]] = {"features": {}, "cut": longest, "cut_mask": longest}
+    return dict(list(outputs.items())[-len(made) :])  # a trunk alone has no features
 
 
 @contextmanager
@@ -102,9 +128,12 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _split(model: Any, names: set[str]) -> Any:
-    """Turn initializers into references to external weights, under the weights' own names."""
-    renamed = {f"{_INSIDE}{name}": name for name in names}
+def _split(model: Any, names: Mapping[str, str]) -> Any:
+    """Turn initializers into references to external weights, under the weights' own names.
+
+    names: of the backbone's weights by those in the exported module.
+    """
+    renamed = {f"{_INSIDE}{inside}": name for inside, name in names.items()}
     for node in model.graph.node:
         node.input[:] = [renamed.get(i, i) for i in node.input]
         node.output[:] = [renamed.get(o, o) for o in node.output]  # Identity copies shared weights

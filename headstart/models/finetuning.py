@@ -52,7 +52,8 @@ class ThawedBackbone:
         """Return the thawed tail, or without a cut the whole network, with a head."""
         if self.cut is not None:
             tail = folded(self.cut.tail) if norms == "frozen" else self.cut.tail
-            return Network(tail, head, self.thawed, norms == "trained")
+            inside = self.cut.in_tail(self.backbone.module)
+            return Network(tail, head, (inside.get(n, n) for n in self.thawed), norms == "trained")
         whole = WholeNetwork(self.backbone.module, self.backbone.card.input)
         return Network(whole, head, (f"network.{n}" for n in self.thawed), norms == "trained")
 
@@ -60,7 +61,10 @@ class ThawedBackbone:
         """Return, by parameter, how many blocks below the head it is."""
         blocks = enumerate(reversed(self.backbone.blocks), start=1)
         below = {name: n for n, block in blocks for name in block.parameters}
-        return below if self.cut else {f"network.{name}": n for name, n in below.items()}
+        inside = self.cut.in_tail(self.backbone.module) if self.cut else None
+        if inside is None:
+            return {f"network.{name}": n for name, n in below.items()}
+        return {inside[name]: n for name, n in below.items() if name in inside}
 
 
 @dataclass(frozen=True, eq=False)
