@@ -166,9 +166,10 @@ class Nets:
     def build(self, card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
         torch.manual_seed(int(card.id))
         net = Net()
-        for layer in net.layers:  # equal weights would be exported once
-            nn.init.normal_(layer.norm.weight, 1.0, 0.1)
-            nn.init.normal_(layer.norm.bias, 0.0, 0.1)
+        for layer in net.modules():
+            if isinstance(layer, nn.LayerNorm):  # equal weights would be exported once
+                nn.init.normal_(layer.weight, 1.0, 0.1)
+                nn.init.normal_(layer.bias, 0.0, 0.1)
         blocks = ("embedding", "layers.0", "layers.1", "layers.2", "last")
         names = [name for name, _ in net.named_parameters()]
         of = {b: tuple(n for n in names if n.startswith(f"{b}.")) for b in blocks}

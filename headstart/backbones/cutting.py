@@ -23,14 +23,16 @@ class Cut:
     whole network, returning (N, D) and (N, *shape). All three share the backbone's own modules, so
     training the tail trains the backbone.
 
-    A shape that begins with None is of sequences of any length: see `sequence_cut`.
+    sequences: activations are of any length, (N, L, *shape), and pass with a mask; see
+    `sequence_cut`.
     """
 
     name: str
     trunk: nn.Module
     tail: nn.Module
     both: nn.Module
-    shape: tuple[int | None, ...]
+    shape: tuple[int, ...]
+    sequences: bool = False
 
     def in_tail(self, backbone: nn.Module) -> dict[str, str]:
         """Return the name in the tail of each of the backbone's parameters that the tail has."""
@@ -106,7 +108,7 @@ def sequence_cut(name: str, trunk: nn.Module, tail: nn.Module, width: int) -> Cu
     hidden (P, L, width) and mask (P, L), 0 where padded, at the end of a sequence. tail: hidden and
     mask of any L -> (P, D). Both hold modules of the network itself, not copies.
     """
-    return Cut(name, trunk, tail, _Joined(trunk, tail), (None, width))
+    return Cut(name, trunk, tail, _Joined(trunk, tail), (width,), sequences=True)
 
 
 class _Joined(nn.Module):
