@@ -39,7 +39,7 @@ from headstart.in_python import (
     tell_left_out,
 )
 from headstart.modalities.images.augment import Augment
-from headstart.modalities.reading import find, read, survey
+from headstart.modalities.reading import find, read, read_as, read_for, survey
 from headstart.modalities.sources import DEFAULT_BACKBONE, load_backbone
 from headstart.models import fitting
 from headstart.models.bundle import load_bundle
@@ -64,6 +64,7 @@ from headstart.runs.run import Run
 from headstart.runs.run import train as train_job
 from headstart.runs.seeds import SeedRun, train_seeds
 from headstart.runs.settings import check_known, job_with, known_settings, with_settings
+from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, read_predictions
 
 Where = str | Path  # a path
@@ -125,14 +126,16 @@ def check(
     """Find problems of the data before any training: damage, copies, imbalance, odd sizes.
 
     data: as for `read`. backbone: compare the data with this network's pretraining data; "none" for
-    no comparison, None for the default backbone, if it is installed. settings: fields of CheckPlan
-    and Runtime, such as `max_bad`. Training would raise `error`, if it is not "".
+    no comparison, None for the default backbone, if it is installed. settings: `target`, `ordered`
+    and fields of CheckPlan and Runtime, such as `max_bad`. Training would raise `error`, if it is
+    not "".
 
     >>> print(hs.check("photos"))  # doctest: +SKIP
     """
-    check_known(settings, _names(CheckPlan, Runtime))
+    check_known(settings, {"target", "ordered"} | _names(CheckPlan, Runtime))
     plan = with_settings(CheckPlan(), settings)
-    context, rows = _context(store, listener, settings), read(data)
+    rows = read_as(data, with_settings(TargetPlan(), settings))
+    context = _context(store, listener, settings)
     compared = _compared(backbone, weights)
     seen, checks = _checked(rows, context)
     far = None
@@ -169,21 +172,23 @@ def split(
 ) -> Splits:
     """Split data into train, val and test, with no row, copy or group in two of them.
 
-    data: as for `read`. Unreadable rows are left out. settings: of SplitPlan, CheckPlan and
-    Runtime, such as `val=0.2` and `seed=1`. Raises DataError for too few rows of a class.
+    data: as for `read`. Unreadable rows are left out. settings: `target`, `ordered` and those of
+    SplitPlan, CheckPlan and Runtime, such as `val=0.2` and `seed=1`. Raises DataError for too few
+    rows of a class.
 
     >>> parts = hs.split("photos", test=0.25)  # doctest: +SKIP
     >>> len(parts.train), len(parts.test)  # doctest: +SKIP
     """
     job = Job()
-    check_known(settings, _names(job.split, job.checks, job.runtime))
+    known = {"target", "ordered"} | _names(job.split, job.checks, job.runtime)
+    check_known(settings, known)
     return _split(data, job_with(job, settings), _context(store, listener, settings))
 
 
 def _split(data: Any, job: Job, context: RunContext) -> Splits:
     if isinstance(data, Splits):
         return data
-    rows = read(data)
+    rows = read_as(data, job.target)
     seen, checks = _checked(rows, context)
     parts = split_rows(good_rows(rows, seen, job.checks), job.split, together=checks.together)
     parts = replace(parts, left_out=(*checks.left_out, *parts.left_out))
@@ -254,7 +259,7 @@ def train(
         raise SpecError("Name the data to train on: a folder, a manifest, a data frame or pairs.")
     if track:
         tracking.check_tracker(track)
-    rows = data_from(own.source) if data is None else read(data)
+    rows = data_from(own.source, own.target) if data is None else read_as(data, own.target)
     out = Path(out)
     if dry_run:
         return forecast(rows, out, own, listener)
@@ -581,7 +586,7 @@ def evaluate(
     else:
         assert not isinstance(model, Predictions)
         own_test = isinstance(model, FitResult) and model.splits and data is None
-        rows = model.splits.test if own_test else read(data)  # type: ignore[union-attr]
+        rows = model.splits.test if own_test else read_for(data, _model(model).target)  # type: ignore[union-attr]
         source = source_of(Path(data)) if isinstance(data, str | Path) else ""
         judged = judge(_model(model), _record(model), rows, part, source, context)
         predictions, evaluation = judged.predictions, judged.evaluation

@@ -86,12 +86,15 @@ def csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
 
 def column_names(path: Path, needed: Sequence[str]) -> set[str]:
     """Return a table's column names, case folded; `needed` is as for `csv_lines`."""
+    return {_folded(name) for name in header_of(path, needed)}
+
+
+def header_of(path: Path, needed: Sequence[str]) -> list[str]:
+    """Return a table's column names as they are written; `needed` is as for `csv_lines`."""
     if path.suffix.lower() == ".csv":
-        header = next((cells for _, cells in csv_lines(path, needed)), [])
-    else:
-        with _parquet(path) as file:
-            header = file.schema_arrow.names
-    return {_folded(name) for name in header}
+        return next((cells for _, cells in csv_lines(path, needed)), [])
+    with _parquet(path) as file:
+        return list(file.schema_arrow.names)
 
 
 def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

@@ -23,6 +23,7 @@ from headstart.cli.printing import print_json, print_line, print_table, tell_lef
 from headstart.cli.progress import Terminal, kept_if_stopped, say
 from headstart.data.checks import CheckPlan
 from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.targets.plan import TargetPlan
 
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone
@@ -41,6 +42,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     )
     add_weights_flag(parser)
     add_store_flag(parser)
+    add_flags(parser, TargetPlan(), "target", "ordered")
     add_flags(parser, CheckPlan())
     add_flags(parser, Runtime(), "device", *BUNDLE_RUNTIME)
     return parser
@@ -51,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
     from headstart.data.checks import CheckPlan, check, good_rows
     from headstart.data.splits import split
     from headstart.evaluation.source_distance import source_distance
-    from headstart.modalities.reading import read, survey
+    from headstart.modalities.reading import read_as, survey
 
     plan, runtime = made(CheckPlan(), args), made(Runtime(), args).resolved()
-    data, backbone = read(args.data), _compared_with(args)
+    data, backbone = read_as(args.data, made(TargetPlan(), args)), _compared_with(args)
     listener = Terminal()
     with kept_if_stopped("what was seen of the files is kept; the same command goes on from there"):
         seen = survey(
@@ -64,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
             progress=partial(listener.progress, "checks"),
         )
     found = check(data, seen, threads=runtime.decode_threads)
+    if data.choice:
+        say("target", data.choice)
     if not args.json:
         print_table(found.findings.table())
     far = None

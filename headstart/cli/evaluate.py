@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError("A model is judged on labelled images: name DATA after it.")
     from headstart.base.context import RunContext  # loads NumPy, which --help does not need
     from headstart.base.store import Store
-    from headstart.modalities.reading import read
+    from headstart.modalities.reading import read_for
     from headstart.models.bundle import load_bundle
     from headstart.runs.folder import read_record
     from headstart.runs.judging import judge
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
     model, record = load_bundle(bundle_of(args.model)).model, read_record(args.model)
     with kept_if_stopped(FEATURES_KEPT):
-        data = read(args.data)
+        data = read_for(args.data, model.target)
         judged = judge(model, record, data, args.part, source_of(args.data), context)
     _print_judged(judged.evaluation, args, judged.conformal)
     return tell_left_out(judged.left_out)

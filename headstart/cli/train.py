@@ -40,6 +40,7 @@ JOB_FLAGS = (
 )
 OWN = {"data", "out", "config", "dry_run", "seeds", "track", "store"}  # flags of no spec
 JOB_SPECS = {  # specs of a job, with the titles of their flags in help
+    "target": "data",
     "recipe": "head",
     "finetune": "fine-tuning",
     "augment": "augmentation",
@@ -61,7 +62,7 @@ SHORT = (  # what `--help` shows
         "--size",
     ),
     *("--head", "--class-weights", "--seed", "--fit", "--epochs", "--batch-size", "--lr", "--thaw"),
-    *("--flip", "--rotation", "--trivial-augment", "--val", "--test", "--device"),
+    *("--flip", "--rotation", "--trivial-augment", "--target", "--val", "--test", "--device"),
 )
 
 
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     job = job_with(job, {n: v for n, v in vars(args).items() if n not in OWN}, flag_of)
     if args.track:
         check_tracker(args.track)
-    data = data_from(args.data or job.source)
+    data = data_from(args.data or job.source, job.target)
     if args.dry_run:
         return _dry_run(data, job, args)
     if args.seeds != 1:

@@ -102,6 +102,7 @@ class Dataset:
     contents: digests from `good_rows`, one per row, () before the check.
     left_out: the files that are not used.
     input: the kind of the examples, if it is known; a source is a path, or what its `fetch` takes.
+    choice: how the labels were read, to be printed; "" if no other reading is possible.
 
     >>> data = Dataset(("a", "b"), ("a.png", "b.png"), (0, 1), ("cat", "dog"))
     >>> len(data), data[1].label, data.counts
@@ -118,6 +119,7 @@ class Dataset:
     contents: tuple[Content, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     input: Input[Any] | None = None
+    choice: str = ""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,22 +16,24 @@ from headstart.base.tables import (
     Columns,
     column_names,
     csv_rows,
+    header_of,
     parquet_rows,
     unreadable_text,
 )
+from headstart.data.choosing import LabelColumns, TableColumns, choose, encoded
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import EMPTY_CLASS
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.targets.classes import ClassTarget
-from headstart.targets.registry import TARGETS
-from headstart.targets.target import Row, Target
+from headstart.targets.target import Row
 
 PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides which are read
 MANIFESTS = (".csv", ".parquet", ".pq")
 OPTIONAL = (*PART_COLUMNS, "group", "stratum")
 ID = "id"  # the column of ids of rows that hold text
 UNREADABLE = "cannot be read"
+CLASSES = LabelColumns.own(ClassTarget)
 LAYOUT = (
     "Expected one folder a class, DATA/<class>/<image>.jpg; or the same inside parts, "
     "DATA/train/<class>/<image>.jpg with val and test beside it; or a CSV or Parquet file "
@@ -91,14 +93,22 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     """Read the examples listed in a CSV or Parquet file.
 
     Columns: path (absolute or relative to the manifest's folder; or the input's own), label (or
-    those of another target), and optionally part (train, val, test; see `_part_columns`), group
-    (rows of one group stay in one part), stratum and id. Missing files are in `left_out`.
+    those of another target, see `choosing.choose`), and optionally part (train, val, test; see
+    `_part_columns`), group (rows of one group stay in one part), stratum and id. Missing files are
+    in `left_out`. target: its kind, "" if the columns decide.
 
     Raises DataError for missing columns, wrong cells, repeated paths, or if no file exists.
     """
-    kind = _kind(partial(column_names, path), target, input.column)
-    records = records_of(path, Columns((input.column, *kind.reads), (*OPTIONAL, ID)))
-    return _listed(path, records, input, kind)
+
+    def cells(wanted: Callable[[str], bool]) -> Mapping[str, Sequence[object]]:
+        names = tuple(filter(wanted, header_of(path, (input.column,))))
+        rows = records_of(path, Columns((input.column,), names)) if len(names) > 1 else []
+        return {name: [row[name] for _, row in rows] for name in names}
+
+    columns = TableColumns(input.column, (*OPTIONAL, ID), partial(column_names, path), cells)
+    label = choose(columns, target)
+    records = records_of(path, Columns((input.column, *label.names), (*OPTIONAL, ID)))
+    return _listed(path, records, input, label)
 
 
 def read_records(
@@ -109,18 +119,23 @@ def read_records(
     records: cells by column; the input's own column holds a path, relative to the current folder,
     or an example in memory. name: of the whole, for messages.
     """
-    there = {str(column) for row in records for column in row}
-    folded = {column.strip().casefold() for column in there}
-    kind = _kind(lambda needed: folded, target, input.column)
-    path, columns = Path(name), Columns((input.column, *kind.reads), (*OPTIONAL, ID))
-    places = columns.placed(path, order := sorted(there))
     rows = [{str(column): cell for column, cell in row.items()} for row in records]
+    order = list(dict.fromkeys(column for row in rows for column in row))
+    folded = {column.strip().casefold() for column in order}
+
+    def cells(wanted: Callable[[str], bool]) -> Mapping[str, Sequence[object]]:
+        return {column: [row.get(column) for row in rows] for column in filter(wanted, order)}
+
+    known = TableColumns(input.column, (*OPTIONAL, ID), lambda needed: folded, cells)
+    label = choose(known, target)
+    path, columns = Path(name), Columns((input.column, *label.names), (*OPTIONAL, ID))
+    places = columns.placed(path, order)
     named = [{n: row.get(order[at]) for n, at in places.items()} for row in rows]
-    return _listed(path, list(enumerate(named, 1)), input, kind)
+    return _listed(path, list(enumerate(named, 1)), input, label)
 
 
 def _listed(
-    path: Path, records: Sequence[tuple[int, Cells]], input: Input[Any], kind: type[Target]
+    path: Path, records: Sequence[tuple[int, Cells]], input: Input[Any], label: LabelColumns
 ) -> Dataset:
     """Return the dataset of the rows of a manifest, each with its number."""
     columns, unused = _part_columns([cells for _, cells in records])
@@ -132,7 +147,8 @@ def _listed(
         where = f"{display(path)}, row {number}"
         part = _part(cells, columns, where)
         id, source = _example(path, folder, input, number, cells, where)
-        asked = {name: _text(cells, name, where) for name in kind.reads}
+        blank = label.kind.blank
+        asked = {n: _text(cells, c, where, blank=blank) for c, n in label.names.items()}
         group, stratum = (_text(cells, name, where) for name in ("group", "stratum"))
         row = _Row(id, source, asked, part, group, stratum, where)
         if not isinstance(row.source, Path) or _is_file(row.source):
@@ -148,28 +164,12 @@ def _listed(
             f"{display(path)} lists {len(records)} files and none of them is there. Its paths are "
             f"relative to {display(folder)}, or absolute."
         )
-    return _dataset(rows, left_out, kind)
+    return _dataset(rows, left_out, label)
 
 
 def records_of(path: Path, columns: Columns) -> list[tuple[int, Cells]]:
     """Return the rows of a manifest, a CSV or Parquet file, each with its number."""
     return list((csv_rows if path.suffix.lower() == ".csv" else parquet_rows)(path, columns))
-
-
-def _kind(
-    columns: Callable[[Sequence[str]], Collection[str]], target: str, example: str
-) -> type[Target]:
-    """Return the target's kind by name, or the first whose columns are there, classes first.
-
-    columns: gives the names of the columns, case folded, for the columns that are needed.
-    """
-    if target:
-        return TARGETS[target]
-    if not ClassTarget.detect(columns((example, *ClassTarget.reads))):
-        for kind in map(TARGETS.__getitem__, TARGETS.names()):
-            if kind.detect(columns((example, *kind.reads))):
-                return kind
-    return ClassTarget
 
 
 def _refuse_again(path: Path, row: _Row, number: int, listed: dict[str, int]) -> None:
@@ -189,26 +189,21 @@ def _is_file(path: Path) -> bool:
 
 
 def _dataset(
-    rows: list[_Row], left_out: Iterable[LeftOut], kind: type[Target] = ClassTarget
+    rows: list[_Row], left_out: Iterable[LeftOut], label: LabelColumns = CLASSES
 ) -> Dataset:
-    target = kind.of([row.asked for row in rows])
+    asked = [row.asked for row in rows]
+    target = label.kind.of(asked)
     return Dataset(
         ids=tuple(row.id for row in rows),
         sources=tuple(row.source for row in rows),
-        labels=tuple(_encoded(target, row) for row in rows),
+        labels=encoded(target, asked, [row.where for row in rows]),
         target=target,
         parts=_column(row.part for row in rows),
         groups=_column(row.group for row in rows),
         strata=_column(row.stratum for row in rows),
         left_out=tuple(left_out),
+        choice=label.unread,
     )
-
-
-def _encoded(target: Target, row: _Row) -> Any:
-    try:
-        return target.encode(row.asked)
-    except DataError as error:
-        raise DataError(f"{row.where}: {error} Change it or take the row out.") from error
 
 
 def _column(values: Iterable[str]) -> tuple[str, ...]:
@@ -318,8 +313,13 @@ def _example(
     return display(relative), folder / relative
 
 
-def _text(cells: Cells, column: str, where: str) -> str:
-    """Return a cell of a manifest as text; a DataError names its row and column."""
+def _text(cells: Cells, column: str, where: str, *, blank: bool = False) -> str:
+    """Return a cell of a manifest as text; a DataError names its row and column.
+
+    blank: whether a label may be empty.
+    """
+    if blank and _lower(cells.get(column)) == "":
+        return ""
     read = path_text if column == "path" else as_text if column in (*OPTIONAL, ID) else as_label
     try:
         text = read(cells.get(column))

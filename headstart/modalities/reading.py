@@ -1,7 +1,7 @@
 """Read datasets from folders and manifests, by default of pictures."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,25 @@ from headstart.base.store import Store
 from headstart.base.tables import Cells, column_names
 from headstart.data import finding, readers
 from headstart.data import survey as surveying
+from headstart.data.choosing import planned, with_kind
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.survey import Survey
 from headstart.modalities.images.inputs import ImageInput
 from headstart.targets.classes import ClassTarget
+from headstart.targets.plan import TargetPlan
 from headstart.targets.registry import TARGETS
 from headstart.targets.target import Target
 
 USUAL: Input[Any] = ImageInput()
 
 
-def read(source: Any, target: str = "", *, input: Input[Any] | None = None) -> Dataset:
+def read(
+    source: Any,
+    target: str = "",
+    *,
+    ordered: str | Sequence[str] = "",
+    input: Input[Any] | None = None,
+) -> Dataset:
     """Read labelled examples from a folder, a manifest, a data frame, pairs or arrays.
 
     source: a folder with one folder per class, or with parts (train, val, test) of such folders;
@@ -40,33 +48,53 @@ def read(source: Any, target: str = "", *, input: Input[Any] | None = None) -> D
     1 for an example in memory; a class is named by its folder or label in NFC, and classes are
     sorted by name. Unused files are in `left_out`. No picture is decoded.
 
-    target: kind of target of a manifest; "" is the first kind whose columns the manifest has,
-    classes before others.
+    target: the kind of target. "" follows the data: folders, arrays and a column `label` are
+    classes, `labels` (or one column of 0 and 1 per label) several labels; `choice` says so.
+    ordered: the names of grades, the lowest first.
 
-    Raises DataError if the path does not exist, has no example, or is an incomplete manifest;
-    UnknownName for an unknown kind of target; MissingPackage for Parquet without pyarrow.
+    Raises DataError if the path does not exist, has no example, or is an incomplete manifest, or
+    for a wrong label; UnknownName for an unknown kind of target; MissingPackage for Parquet
+    without pyarrow.
 
     >>> pixels = np.zeros((2, 8, 8, 3), np.uint8)
     >>> read((pixels, ["cat", "dog"])).classes
     ('cat', 'dog')
     """
-    if isinstance(source, Dataset):
-        return source
     if not isinstance(target, str):  # read(x, y)
         source, target = (source, target), ""
+    names = ordered if isinstance(ordered, str) else ",".join(ordered)
+    return read_as(source, TargetPlan(target, names), input=input)
+
+
+def read_as(source: Any, plan: TargetPlan, *, input: Input[Any] | None = None) -> Dataset:
+    """Read labelled examples as `read` does, with all the settings of a target."""
+    if isinstance(source, Dataset) and not (plan.kind or plan.loss):
+        return source
+    return planned(_read(source, plan.kind, input), plan)
+
+
+def read_for(source: Any, target: Target, *, input: Input[Any] | None = None) -> Dataset:
+    """Read labelled examples to judge a model of this target by."""
+    return source if isinstance(source, Dataset) else _read(source, target.kind, input)
+
+
+def _read(source: Any, kind: str, input: Input[Any] | None) -> Dataset:
+    """Return the examples, with labels of the given kind of target; "" leaves it to the data."""
+    if isinstance(source, Dataset):
+        return with_kind(source, kind)
+    own = input or USUAL
     if not isinstance(source, str | os.PathLike):
-        kind = input or USUAL
-        records = _records(source, kind, TARGETS[target] if target else ClassTarget)
-        return replace(readers.read_records(records, "the rows", kind, target), input=kind)
+        records = _records(source, own, TARGETS[kind] if kind else ClassTarget)
+        return replace(readers.read_records(records, "the rows", own, kind), input=own)
     path = Path(source).expanduser()
     if path.is_dir():
-        return replace(_folder(path, input or USUAL), input=input or USUAL)
+        return with_kind(replace(_folder(path, own), input=own), kind)
     if not path.exists():
         raise DataError(f"There is no folder or file {display(path)}. Check the path.")
     if path.suffix.lower() not in readers.MANIFESTS:
         raise DataError(f"{display(path)} is a file and no manifest. {readers.LAYOUT}")
-    kind = input or _input_of(path)
-    return replace(readers.read_manifest(path, kind, target), input=kind)
+    own = input or _input_of(path)
+    return replace(readers.read_manifest(path, own, kind), input=own)
 
 
 def _records(source: Any, kind: Input[Any], target: type[Target]) -> list[Cells]:
@@ -82,15 +110,17 @@ def _records(source: Any, kind: Input[Any], target: type[Target]) -> list[Cells]
                 f"Every example needs a label; got {len(examples)} examples and {len(labels)} "
                 f"labels."
             )
-        source = list(zip(examples, labels, strict=True))
-    if not isinstance(source, list | tuple) or not all(_is_pair(row) for row in source):
+    elif not isinstance(source, list | tuple) or not all(_is_pair(row) for row in source):
         raise DataError(
             f"Data is a path, a data frame, a list of pairs (example, label), or a pair of arrays "
             f"(examples, labels); got a {type(source).__name__}."
         )
-    if not source:
+    else:
+        examples, labels = [row[0] for row in source], [row[1] for row in source]
+    if not len(examples):
         raise DataError("There are no examples: the list is empty.")
-    return [{kind.column: _in_memory(e), target.reads[0]: label} for e, label in source]
+    rows = zip(examples, target.cells(labels), strict=True)
+    return [{kind.column: _in_memory(example), **cells} for example, cells in rows]
 
 
 def _in_memory(example: Any) -> Any:

@@ -6,6 +6,7 @@ A field with a default may be missing in a run of an earlier version.
 import csv
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from headstart.base.cells import restored
 from headstart.base.values import Record, Settings, as_key
@@ -65,7 +66,8 @@ class KeptStrategy(Record):
 class RunRecipe(Record):
     """recipe.json: every choice of a run, "auto" resolved.
 
-    recipe, finetune, augment, trust, split, checks: its specs. chosen: the settings chosen for
+    target, recipe, finetune, augment, trust, split, checks: its specs; target only if the user said
+    something of it. chosen: the settings chosen for
     each candidate. tried: all settings tried. phases: by candidate. versions: by package.
     """
 
@@ -74,6 +76,7 @@ class RunRecipe(Record):
     backbone: str
     weights: WeightsOrigin = WeightsOrigin()
     strategy: KeptStrategy = KeptStrategy()
+    target: Settings | None = None
     recipe: Settings = field(default_factory=Settings)
     finetune: Settings | None = None
     augment: Settings = field(default_factory=Settings)
@@ -88,6 +91,10 @@ class RunRecipe(Record):
     device: str = ""
     phases: dict[str, Count]
     versions: dict[str, str]
+
+    def to_plain(self) -> dict[str, Any]:
+        plain = super().to_plain()
+        return plain if self.target else {k: v for k, v in plain.items() if k != "target"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from headstart.base.values import from_plain, read_json, to_plain
 from headstart.models.specs import FeatureExtraction, recipe_from_plain
 from headstart.runs.job import Job
 
-SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks")
+SPECS = ("target", "recipe", "finetune", "augment", "trust", "split", "checks")
 CHOICES = ("backbone", "baseline", "data_licence", "language")
 ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
 # Keys that a run records beside its settings.

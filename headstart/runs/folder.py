@@ -14,10 +14,11 @@ from typing import Any
 from headstart.base.atomic import TEMPORARY, lock, make_folder, write_text
 from headstart.base.cells import defused
 from headstart.base.errors import DataError, Mismatch, SpecError
-from headstart.base.values import entries, entry, read_json
+from headstart.base.values import entries, entry, from_plain, read_json
 from headstart.data.dataset import Content, Dataset
 from headstart.data.splits import Splits
 from headstart.reporting.run_files import RecordedRow, read_rows
+from headstart.targets.plan import TargetPlan
 from headstart.training.history import HISTORY, Epoch
 
 LAST = "timings.json"
@@ -226,6 +227,12 @@ def recorded_source(run: Path) -> str:
         raise DataError(
             f"{run} holds no run: there must be a recipe.json in it that says what was trained."
         ) from error
+
+
+def recorded_plan(run: Path) -> TargetPlan:
+    """Return what a run was told of its target; the usual plan if it was told nothing."""
+    plain = entries(read_json(run / "recipe.json")).get("target")
+    return from_plain(plain, TargetPlan) if plain else TargetPlan()
 
 
 def splits_csv(rows: Dataset, splits: Splits) -> str:

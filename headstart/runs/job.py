@@ -15,6 +15,7 @@ from headstart.modalities.images.augment import Augment
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.limits import TrustPlan
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
+from headstart.targets.plan import TargetPlan
 
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
 Language = Literal["en", "ru"]
@@ -43,6 +44,7 @@ class Job:
         "auto keeps the better of head and fine-tuned model; the one that is better on "
         "validation; the others force one way",
     ] = "auto"
+    target: TargetPlan = TargetPlan()
     recipe: FeatureExtraction = FeatureExtraction()
     finetune: FineTune = FineTune()
     augment: Augment | UserViews = Augment()
@@ -118,7 +120,17 @@ class Job:
 
 
 SHARED = {"class_weights", "dropout", "seed"}  # one flag sets these in every spec
-_PARTS = (Job, FeatureExtraction, FineTune, Augment, TrustPlan, SplitPlan, CheckPlan, Runtime)
+_PARTS = (
+    Job,
+    TargetPlan,
+    FeatureExtraction,
+    FineTune,
+    Augment,
+    TrustPlan,
+    SplitPlan,
+    CheckPlan,
+    Runtime,
+)
 _TAKEN = {f.name for part in _PARTS for f in fields(part)} - SHARED
 
 

@@ -8,10 +8,17 @@ from headstart.base.listener import Listener
 from headstart.data.dataset import CheckedFile, Dataset
 from headstart.explaining.pixels.squares import stratified_rows
 from headstart.modalities.images.examples import solar_cells
-from headstart.modalities.reading import read
-from headstart.runs.folder import recorded_contents, recorded_rows, recorded_source
+from headstart.modalities.reading import read_as
+from headstart.runs.folder import (
+    recorded_contents,
+    recorded_plan,
+    recorded_rows,
+    recorded_source,
+)
 from headstart.runs.recipes import CELLS
+from headstart.targets.plan import TargetPlan
 
+USUAL = TargetPlan()
 KNOWN = 5_000  # training rows searched for neighbours, at most
 
 
@@ -20,9 +27,9 @@ def source_of(data: Path) -> str:
     return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
 
 
-def data_from(source: Path | str) -> Dataset:
+def data_from(source: Path | str, plan: TargetPlan = USUAL) -> Dataset:
     """Read the data at a path, or the built-in example that a run recorded."""
-    return solar_cells() if source == CELLS else read(source)
+    return read_as(solar_cells() if source == CELLS else source, plan)
 
 
 def recorded_data(run: Path, data: Path | None = None) -> Dataset:
@@ -33,7 +40,7 @@ def recorded_data(run: Path, data: Path | None = None) -> Dataset:
     source = recorded_source(run)
     if not data and not source:
         raise SpecError(f"{run} does not say where its pictures are: name the folder with --data.")
-    return data_from(data or source)
+    return data_from(data or source, recorded_plan(run))
 
 
 def recorded_files(

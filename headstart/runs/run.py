@@ -72,6 +72,7 @@ from headstart.runs.stages import (
     train_scratch,
     with_cut,
 )
+from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, write_csv
 from headstart.training.history import Count, History, read_history
 
@@ -346,6 +347,8 @@ def _checked(state: RunState, data: Dataset) -> Checks:
     state.job.trust.check_supports(rows.target)
     state.job.recipe.head.check_classes(len(rows.classes))
     split(rows, state.job.split, together=checks.exact)  # raises before any feature is computed
+    if data.choice:
+        state.tell("target", data.choice)
     state.tell("data", data_message(rows))
     return checks
 
@@ -435,6 +438,7 @@ def _recipe(job: Job, learned: _Learned, gain: Estimate | None) -> RunRecipe:
         backbone=job.backbone,
         weights=WeightsOrigin(job.weights, backbone.card.origin, backbone.fingerprint()),
         strategy=KeptStrategy(job.strategy, learned.fitted.kept, gain),
+        target=Settings.of(job.target) if job.target != TargetPlan() else None,
         recipe=Settings.of(job.recipe.resolved(backbone)),
         finetune=Settings.of(learned.prepared.settings) if job.strategy != "extract" else None,
         augment=Settings.of(job.augment),

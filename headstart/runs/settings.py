@@ -18,7 +18,16 @@ if TYPE_CHECKING:  # loads the sources of backbones, which predicting does not n
     from headstart.runs.job import Job
 
 T = TypeVar("T")
-SPECS = ("recipe", "finetune", "augment", "trust", "split", "checks", "runtime")  # of a job
+SPECS = (
+    "target",
+    "recipe",
+    "finetune",
+    "augment",
+    "trust",
+    "split",
+    "checks",
+    "runtime",
+)  # of a job
 
 
 def with_settings(spec: T, settings: Mapping[str, Any]) -> T:
@@ -67,6 +76,8 @@ def _value(settings: Mapping[str, Any], name: str, hint: Any) -> Any:
         value = {as_text(label): weight for label, weight in value.items()}
     if name == "thaw" and type(value) is int:
         value = str(value)
+    if name == "ordered" and isinstance(value, list | tuple):
+        value = ",".join(map(as_text, value))
     if get_origin(hint) is tuple and not isinstance(value, list | tuple):
         value = (value,)  # hidden=64
     return entry({name: value}, name, hint)

@@ -58,6 +58,7 @@ class ClassTarget(Target):
     majority: str = ""
     kind: ClassVar[str] = "class"
     reads: ClassVar[tuple[str, ...]] = ("label",)
+    instead: ClassVar[tuple[str, ...]] = ("labels",)
     counts_right: ClassVar[bool] = True
     merit_name: ClassVar[str] = "accuracy"
     link: ClassVar[Link | None] = "softmax"
@@ -107,16 +108,10 @@ class ClassTarget(Target):
         return replace(self, names=names), tuple(number[value] for value in values)
 
     def check_names(self) -> None:
-        for name in self.names:
-            if name in RESERVED:
-                raise DataError(
-                    f"A class must not be called {name!r}, which {RESERVED[name]}: give it another "
-                    f"name, such as 'other'."
-                )
-        if twice := [name for name, n in Counter(self.names).items() if n > 1]:
-            raise DataError(
-                f"Every class must have a name of its own; {twice[0]!r} is there twice."
-            )
+        check_class_names(self.names)
+
+    def choice(self, y: Labels) -> str:
+        return ""
 
     def decode(self, y: Labels) -> list[str]:
         names = [*self.names, ""]  # -1 indexes the last
@@ -245,6 +240,10 @@ class ClassTarget(Target):
         return self.names == class_names(other)
 
     @property
+    def noun(self) -> str:
+        return "classes"
+
+    @property
     def described(self) -> str:
         return f"the classes {', '.join(self.names)}, in this order"
 
@@ -293,6 +292,20 @@ class ClassTarget(Target):
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "ClassTarget":
         return cls(tuple(settings["names"]), settings["majority"])
+
+
+def check_class_names(
+    names: Sequence[str], reserved: Mapping[str, str] = RESERVED, what: str = "class"
+) -> None:
+    """Raise DataError for a name that is reserved (`reserved` says why) or occurs twice."""
+    for name in names:
+        if name in reserved:
+            raise DataError(
+                f"A {what} must not be called {name!r}, which {reserved[name]}: give it another "
+                f"name, such as 'other'."
+            )
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise DataError(f"Every {what} must have a name of its own; {twice[0]!r} is there twice.")
 
 
 def class_names(target: Target) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from headstart.base.errors import SpecError
 from headstart.base.values import Record
 from headstart.targets.metrics import ClassWeights
+from headstart.targets.plan import TargetPlan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -111,6 +112,12 @@ class Chart(Record):
         object.__setattr__(self, "points", tuple((float(x), float(y)) for x, y in kept))
 
 
+def resampled(n: int, of: Callable[[NDArray[np.int64]], float]) -> Resampled | None:
+    """Return a statistic of n rows, None if they do not determine it."""
+    metric = Resampled(n, of)
+    return metric if n and math.isfinite(metric.value) else None
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of an evaluation.
@@ -141,6 +148,10 @@ class Target(Protocol):
 
     kind: ClassVar[str]  # "class", "count"; saved with a model
     reads: ClassVar[tuple[str, ...]]  # columns of a manifest; the first one holds the label
+    # Other columns that may hold the label, if the first is missing and the kind is asked for.
+    instead: ClassVar[tuple[str, ...]] = ()
+    blank: ClassVar[bool] = False  # whether an empty cell is a label
+    losses: ClassVar[tuple[str, ...]] = ()  # names that `TargetPlan.loss` may have
 
     counts_right: ClassVar[bool] = False  # whether `right` returns a tensor: histories' "accuracy"
     # How raw outputs (N, K) become answers: a softmax over K classes, K independent sigmoids,
@@ -162,9 +173,38 @@ class Target(Protocol):
         return set(cls.reads) <= set(columns)
 
     @classmethod
+    def spread(cls, columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        """Return the columns that hold the labels of a table together, one per label; () if none.
+
+        columns: the cells of a table's columns without a known meaning.
+        """
+        return ()
+
+    @classmethod
+    def cells(cls, labels: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+        """Return the cells of labels in memory by column, a mapping for each row."""
+        return [{cls.reads[0]: label} for label in labels]
+
+    @classmethod
     def of(cls, rows: Sequence[Row]) -> Self:
         """Return the target of a data set, such as its class names, independent of any split."""
         return cls()
+
+    def planned(self, plan: TargetPlan) -> Self:
+        """Return a copy with the user's settings; SpecError for one that this kind does not have.
+
+        The default has no settings.
+        """
+        if plan.ordered:
+            raise SpecError(f"--ordered is for grades, not for {self.noun}. Leave it out.")
+        if plan.loss and plan.loss not in self.losses:
+            known = f"it is {' or '.join(self.losses)}" if self.losses else "there is only one"
+            raise SpecError(f"For {self.noun} --loss {plan.loss} is not known: {known}.")
+        return self
+
+    def choice(self, y: Labels) -> str:
+        """Return how the labels were read, and the flag for another reading; "" if obvious."""
+        return f"{self.noun}: {len(y):,} rows"
 
     def fitted(self, y: Labels) -> Self:
         """Return a copy with statistics of the training labels `y`: the majority, a scale."""
@@ -330,8 +370,13 @@ class Target(Protocol):
         return self.kind == other.kind
 
     @property
+    def noun(self) -> str:
+        """What is predicted, as a phrase: "several labels"."""
+        return f"a {self.kind}"
+
+    @property
     def described(self) -> str:
-        """The target as a phrase, for messages."""
+        """The target with its settings, as a phrase for messages."""
         return f"a {self.kind}"
 
     def baseline(self, y: Labels) -> Baseline | None:
