@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 import headstart as hs
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.features.extract import FeatureTable
+from headstart.heads.basis import Basis
 from headstart.heads.families import load_head, spec_named
 from headstart.heads.fit import fit_head, folds_of
 from headstart.heads.head import Head, Rows
 from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
+from headstart.heads.ridge import left_out_outputs
 from headstart.heads.specs import LogisticSpec, NearestSpec, RidgeSpec
 from headstart.models.fitting import fit_tables
 from headstart.specs import FeatureExtraction
@@ -196,14 +198,12 @@ def test_ridge_is_the_plain_solution(dim: int) -> None:
 
 @pytest.mark.parametrize("dim", [6, 40], ids=["tall", "wide"])
 def test_ridge_knows_what_it_would_say_without_a_row(dim: int) -> None:
-    from headstart.heads.linear import _Basis, _left_out
-
     train = rows(seed=0, n=30, dim=dim)
-    basis = _Basis.of(train, LogisticSpec())
+    basis = Basis.of(train, "none")
     t = 2.0 * basis.targets - 1.0
     z = basis.z.astype(np.float64)
     weight = z.T @ (t - t.mean(axis=0)) / 30 / (basis.values + 0.1)[:, None]
-    quick = _left_out(basis, t, weight, t.mean(axis=0), 0.1)
+    quick = left_out_outputs(basis, t, weight, t.mean(axis=0), 0.1)
     others = np.arange(1, 30)  # the slow way for row 0, on the same columns and the same penalty
     design = np.column_stack([z, np.ones(30)])
     penalty = 30 * 0.1 * np.diag([1.0] * z.shape[1] + [0.0])

@@ -18,7 +18,7 @@ from headstart.heads.specs import (
     NearestSpec,
     RidgeSpec,
 )
-from headstart.targets.target import Target
+from headstart.targets.target import Link, Target
 
 Fit = Callable[[Any, FeatureRows, FeatureRows], Fitted]  # (spec, training rows, validation rows)
 Load = Callable[[Mapping[str, NDArray[Any]], Mapping[str, Any]], Head]
@@ -47,14 +47,15 @@ class HeadFamily:
 
     spec: the class of its settings; `spec.family` is the registered name. load: rebuilds a head
     from its `tensors()` and `settings()`; a head's `kind` is the family that loads it. fit: fits a
-    head without epochs; None if heads are trained by epochs, with the target's loss. targets: the
-    kinds of targets for which `fit` can be called.
+    head without epochs; None if heads are trained by epochs, with the target's loss. links: `fit`
+    can be called for targets with these links. targets: or only for targets of these kinds.
     """
 
     spec: type[HeadSpec]
     load: Load
     fit: Fit | None = fit_head
-    targets: tuple[str, ...] = ("class",)
+    targets: tuple[str, ...] | None = None
+    links: tuple[Link, ...] = ("softmax",)
 
     def __post_init__(self) -> None:
         if (self.fit is None) != self.spec.by_epochs:
@@ -65,13 +66,16 @@ class HeadFamily:
 
     def supports(self, target: Target) -> bool:
         """Return whether the head can predict a target; heads trained by epochs predict any."""
-        return self.fit is None or target.kind in self.targets
+        if self.fit is None:
+            return True
+        return target.link in self.links if self.targets is None else target.kind in self.targets
 
 
 HEADS: Extensions[HeadFamily] = Extensions("head", "heads")
-HEADS.add("logistic", HeadFamily(LogisticSpec, load_linear))
-HEADS.add("ridge", HeadFamily(RidgeSpec, load_linear))
-HEADS.add("nearest", HeadFamily(NearestSpec, load_nearest))
+PROBABLE: tuple[Link, ...] = ("softmax", "sigmoid", "cumulative")
+HEADS.add("logistic", HeadFamily(LogisticSpec, load_linear, links=PROBABLE))
+HEADS.add("ridge", HeadFamily(RidgeSpec, load_linear, links=(*PROBABLE, "identity")))
+HEADS.add("nearest", HeadFamily(NearestSpec, load_nearest, links=(*PROBABLE, "identity")))
 HEADS.add("linear", HeadFamily(LinearSpec, load_linear, None))
 HEADS.add("mlp", HeadFamily(MlpSpec, load_mlp, None))
 

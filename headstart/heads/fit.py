@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch
 from headstart.heads.head import FeatureRows, Fitted, Floats, Rows, Trial, check_finite
-from headstart.heads.linear import logistic_trials, ridge_trials
+from headstart.heads.logistic import logistic_trials
 from headstart.heads.nearest import nearest_trials
+from headstart.heads.ridge import ridge_trials
 from headstart.heads.specs import HeadSpec
 from headstart.targets.target import Labels, Outputs, Target
 

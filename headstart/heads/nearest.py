@@ -1,6 +1,6 @@
 """The nearest-neighbour head: stored rows vote, weighted by cosine similarity."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from headstart.heads.specs import NearestSpec
 
 TEMPERATURE = 0.07  # Wu et al. 2018, section 3.4
 SHAPES = {"x": ("M", "D"), "y": ("M",), "class_weight": ("C",)}
+MEANS = {"x": ("M", "D"), "values": ("M", "K"), "weight": ("M",)}
 BLOCK_CELLS = 2**23  # similarities held at once: 32 MiB
 
 
@@ -46,10 +47,7 @@ class NearestHead:
             raise Mismatch(
                 f"Every stored row votes for one of {self.classes} classes, by a weight."
             )
-        if not 1 <= self.neighbours <= len(self.y):
-            raise Mismatch(
-                f"This head holds {len(self.y)} rows and was told to ask {self.neighbours} of them."
-            )
+        _check_neighbours(self.neighbours, len(self.y))
 
     @property
     def features(self) -> int:
@@ -80,8 +78,8 @@ class NearestHead:
         check_width(x, self.features)
         check_finite(x, "Features")
         scores = [np.empty((len(x), self.classes)) for _ in ks]
-        for rows in blocks(len(x), max(1, BLOCK_CELLS // len(self.y))):
-            alike, labels = _most_alike(unit(x[rows]) @ self.x.T, self.y, max(ks))
+        for rows, alike, top in _most_alike(x, self.x, max(ks)):
+            labels = self.y[top]
             for out, k in zip(scores, ks, strict=True):
                 out[rows] = self._votes(alike[:, :k], labels[:, :k])
         return scores
@@ -103,10 +101,86 @@ class NearestHead:
         return (k * votes / votes.sum(axis=1, keepdims=True) + seen / seen.sum()) / (k + 1)
 
 
+@dataclass(frozen=True, eq=False)
+class NeighbourMeanHead:
+    """The mean of the values of the `neighbours` most similar stored rows, weighted as above.
+
+    odds: whether the values are 0 and 1, of which `raw` returns log odds: a vote of the share of
+    all stored rows is added, so that no probability is 0 or 1.
+    """
+
+    x: NDArray[np.float32]  # (M, D), each of length 1 or 0
+    values: NDArray[np.float32]  # (M, K), what a solved head regresses on
+    weight: NDArray[np.float32]  # (M,)
+    neighbours: int
+    odds: bool
+    kind: ClassVar[str] = "nearest"
+
+    def __post_init__(self) -> None:
+        check_tensors(self.tensors(), MEANS)
+        if not self.weight.min() > 0:
+            raise Mismatch("Every stored row has a weight above 0.")
+        _check_neighbours(self.neighbours, len(self.x))
+
+    @property
+    def features(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def classes(self) -> int:
+        return self.outputs
+
+    @property
+    def parameters(self) -> int:
+        return self.x.size
+
+    def raw(self, x: Floats) -> NDArray[np.float64]:
+        return self.raw_of((self.neighbours,), x)[0]
+
+    def scores(self, x: Floats) -> NDArray[np.float32]:
+        return self.raw(x).astype(np.float32)
+
+    def raw_of(self, ks: tuple[int, ...], x: Floats) -> list[NDArray[np.float64]]:
+        """Return raw outputs for each number of neighbours from one similarity matrix."""
+        check_width(x, self.features)
+        check_finite(x, "Features")
+        raw = [np.empty((len(x), self.outputs)) for _ in ks]
+        for rows, alike, top in _most_alike(x, self.x, max(ks)):
+            votes = np.exp((alike - alike[:, :1]) / TEMPERATURE) * self.weight[top]
+            for out, k in zip(raw, ks, strict=True):
+                values = self.values[top[:, :k]].astype(np.float64)
+                out[rows] = np.einsum("nk,nko->no", votes[:, :k], values)
+                out[rows] /= votes[:, :k].sum(axis=1, keepdims=True)
+        return [self._log_odds(mean, k) for mean, k in zip(raw, ks, strict=True)]
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        return {"x": self.x, "values": self.values, "weight": self.weight}
+
+    def settings(self) -> dict[str, float]:
+        return {"neighbours": self.neighbours, "odds": self.odds}
+
+    def _log_odds(self, mean: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+        if not self.odds:
+            return mean
+        weight = self.weight.astype(np.float64)
+        share = (weight @ self.values + 0.5 * weight.mean()) / (weight.sum() + weight.mean())
+        chance = (k * mean + share) / (k + 1)
+        return np.log(chance / (1 - chance))
+
+
 def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
-    check_tensors(tensors, SHAPES)
+    means = "values" in tensors
+    check_tensors(tensors, MEANS if means else SHAPES)
     if not isinstance(settings.get("neighbours"), int):
         raise Mismatch(f"A nearest head is saved with its neighbours, a number; got {settings}.")
+    if means:
+        x, values, weight = (tensors[name].astype(np.float32) for name in MEANS)
+        odds = bool(settings.get("odds"))
+        return NeighbourMeanHead(x, values, weight, settings["neighbours"], odds)
     return NearestHead(
         tensors["x"].astype(np.float32),
         tensors["y"].astype(np.int64),
@@ -118,12 +192,29 @@ def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any
 def nearest_trials(spec: NearestSpec, train: FeatureRows, x: Floats) -> Iterator[Trial]:
     """Yield a head for each number of neighbours, from many to few, at most the number of rows."""
     ks = tuple(sorted({min(k, len(train.y)) for k in spec.neighbours}, reverse=True))
-    rows = unit(train.x)
-    weight = train.target.balance(spec.class_weights, train.y).astype(np.float32)
-    heads = [NearestHead(rows, np.asarray(train.y), weight, k) for k in ks]
-    for head, votes in zip(heads, heads[0].votes_for(ks, x), strict=True):
-        answers = train.target.activate(_logs(votes))
-        yield Trial({"neighbours": head.neighbours}, head, answers)
+    trials = _votes if train.target.link == "softmax" else _means
+    for head, raw in trials(spec, train, ks, x):
+        yield Trial({"neighbours": head.neighbours}, head, train.target.activate(raw))
+
+
+Tried = Iterable[tuple["NearestHead | NeighbourMeanHead", NDArray[np.float64]]]
+
+
+def _votes(spec: NearestSpec, train: FeatureRows, ks: tuple[int, ...], x: Floats) -> Tried:
+    """Return heads of classes and their raw outputs."""
+    rows, y = unit(train.x), np.asarray(train.y)
+    weight = train.target.balance(spec.class_weights, y).astype(np.float32)
+    heads = [NearestHead(rows, y, weight, k) for k in ks]
+    return zip(heads, map(_logs, heads[0].votes_for(ks, x)), strict=True)
+
+
+def _means(spec: NearestSpec, train: FeatureRows, ks: tuple[int, ...], x: Floats) -> Tried:
+    """Return heads of labels, grades or numbers and their raw outputs."""
+    values = train.target.regression(train.y).astype(np.float32)
+    weight = train.target.row_weights(spec.class_weights, train.y).astype(np.float32)
+    rows, odds = unit(train.x), train.target.link != "identity"
+    heads = [NeighbourMeanHead(rows, values, weight, k, odds) for k in ks]
+    return zip(heads, heads[0].raw_of(ks, x), strict=True)
 
 
 def _logs(votes: Floats) -> NDArray[np.float64]:
@@ -142,11 +233,21 @@ def unit(x: Floats) -> NDArray[np.float32]:
 
 
 def _most_alike(
-    alike: NDArray[np.float32], y: NDArray[np.int64], k: int
-) -> tuple[Floats, NDArray[np.int64]]:
-    """Return the k greatest similarities of each row, descending, (N, k), and their labels."""
-    m = alike.shape[1]
-    top = np.argpartition(alike, m - k, axis=1)[:, m - k :]
-    order = np.argsort(-np.take_along_axis(alike, top, axis=1), axis=1, kind="stable")
-    top = np.take_along_axis(top, order, axis=1)
-    return np.take_along_axis(alike, top, axis=1).astype(np.float64), y[top]
+    x: Floats, stored: NDArray[np.float32], k: int
+) -> Iterator[tuple[slice, Floats, NDArray[np.int64]]]:
+    """Yield, for blocks of rows of `x`, the k stored rows most alike.
+
+    As (rows, similarities descending (n, k), numbers of the stored rows (n, k)).
+    """
+    m = len(stored)
+    for rows in blocks(len(x), max(1, BLOCK_CELLS // m)):
+        alike = unit(x[rows]) @ stored.T
+        top = np.argpartition(alike, m - k, axis=1)[:, m - k :]
+        order = np.argsort(-np.take_along_axis(alike, top, axis=1), axis=1, kind="stable")
+        top = np.take_along_axis(top, order, axis=1)
+        yield rows, np.take_along_axis(alike, top, axis=1).astype(np.float64), top
+
+
+def _check_neighbours(neighbours: int, rows: int) -> None:
+    if not 1 <= neighbours <= rows:
+        raise Mismatch(f"This head holds {rows} rows and was told to ask {neighbours} of them.")

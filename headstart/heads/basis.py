@@ -1,0 +1,76 @@
+"""The coordinates in which linear heads are solved.
+
+Columns are standardised and rotated into the eigenbasis of their covariance, where ridge is a
+division and logistic regression is so well conditioned that it converges in few steps.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.heads.head import ClassWeights, FeatureRows, Floats, blocks
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Weighted, standardised training rows in the R eigenvectors of their covariance."""
+
+    mean: Doubles  # (D,)
+    std: Doubles  # (D,)
+    vectors: NDArray[np.float32]  # (D, R), orthonormal
+    values: Doubles  # (R,) the variance along each vector
+    z: NDArray[np.float32]  # (N, R)
+    targets: Doubles  # (N, K) the target's `regression`
+    row_weights: Doubles  # (N,) of mean 1
+
+    @classmethod
+    def of(cls, train: FeatureRows, how: ClassWeights) -> "Basis":
+        weights = train.target.row_weights(how, train.y)
+        mean, std = _moments(train.x, weights)
+        z = ((train.x - mean.astype(np.float32)) / std.astype(np.float32)).astype(np.float32)
+        values, vectors = _directions(z, weights)
+        targets = train.target.regression(train.y)
+        return cls(mean, std, vectors, values, z @ vectors, targets, weights)
+
+    def unrotated(self, weight: Doubles) -> Doubles:  # (R, K) -> (D, K)
+        """Return weights of the features themselves."""
+        return self.vectors.astype(np.float64) @ weight / self.std[:, None]
+
+    def mean_of(self, values: Doubles) -> Doubles:  # (N, K) -> (K,)
+        """Return the weighted means of the columns."""
+        return self.row_weights @ values / len(values)
+
+
+def _moments(x: Floats, weights: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the weighted mean and standard deviation of each column, (D,); 1 if constant."""
+    mean, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for rows in blocks(len(x)):
+        mean += weights[rows] @ x[rows].astype(np.float64) / len(x)
+    for rows in blocks(len(x)):
+        square += weights[rows] @ (x[rows] - mean) ** 2 / len(x)
+    std = np.sqrt(square)
+    return mean, np.where(std > 1e-6 * np.abs(mean), std, 1.0)  # smaller is float32 rounding
+
+
+def _directions(z: NDArray[np.float32], weights: Doubles) -> tuple[Doubles, NDArray[np.float32]]:
+    """Return eigenvalues (R,) and eigenvectors (D, R) of the weighted covariance of `z` (N, D).
+
+    With fewer rows than columns it solves the (N, N) Gram problem instead: the L2 penalty is
+    rotation invariant, and directions without variance get no weight.
+    """
+    n, d = z.shape
+    if n >= d:
+        covariance = np.zeros((d, d))
+        for rows in blocks(n):
+            half = z[rows] * np.sqrt(weights[rows])[:, None]
+            covariance += half.T @ half / n
+        values, vectors = np.linalg.eigh(covariance)
+        return np.maximum(values, 0.0), vectors.astype(np.float32)
+    half = z * np.sqrt(weights)[:, None]
+    values, left = np.linalg.eigh(half @ half.T / n)
+    kept = values > 1e-9 * max(values[-1], 1e-12)  # the others are rounding errors
+    values, left = values[kept], left[:, kept]
+    return values, (half.T @ (left / np.sqrt(values * n))).astype(np.float32)
