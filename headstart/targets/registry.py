@@ -10,6 +10,7 @@ from headstart.targets.target import Target
 
 TARGETS: Extensions[type[Target]] = Extensions("kind of target", "targets", classes=True)
 TARGETS.add(ClassTarget.kind, ClassTarget)
+TARGETS.add("labels", "headstart.targets.labels:LabelsTarget")
 
 
 def register(target: type[Target]) -> type[Target]:
