@@ -18,7 +18,7 @@ from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
 from headstart.base.errors import Mismatch, StoreError
-from headstart.base.store import Store, StoredTable, digest
+from headstart.base.store import ANY, Layout, Store, StoredTable, digest
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -420,3 +420,67 @@ def test_a_reader_holds_no_file_open(tmp_path: Path) -> None:
 def test_a_reader_of_rows_that_are_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         filled(tmp_path, (0, 1)).reader(named(0, 7), "x")
+
+
+RAGGED: Layout = {"cut": ("float16", (ANY, 3)), "parts": ("uint32", ())}
+
+
+def ragged(*numbers: int) -> dict[str, Any]:
+    """Row n holds n entries of three numbers."""
+    cut = [np.arange(3 * n, dtype=np.float16).reshape(n, 3) + n for n in numbers]
+    return {"cut": cut, "parts": np.array(numbers, np.uint32)}
+
+
+def test_rows_of_their_own_lengths_come_back_without_padding(tmp_path: Path) -> None:
+    table = Store(tmp_path).table("t", RAGGED)
+    for numbers in ((3, 0, 1), (2,), (5, 4)):
+        table.append(named(*numbers), ragged(*numbers))
+    wanted = [4, 0, 3, 2, 2]
+    for again in (table, Store(tmp_path).table("t", RAGGED)):
+        reader = again.reader(named(*wanted), "cut")
+        assert reader.lengths().tolist() == wanted
+        for row, expected in zip(reader.arrays(range(5)), ragged(*wanted)["cut"], strict=True):
+            assert row.dtype == np.float16
+            np.testing.assert_array_equal(row, expected)
+        (one,) = reader.take([2]).arrays([0])
+        assert len(one) == 3
+        assert again.rows(named(5, 1), "parts").tolist() == [5, 1]
+
+
+@pytest.mark.parametrize(
+    "ends", [[1, 3, 2], [1, 2, 4], [-1, 2, 3], [1, 3], [[1], [2], [3]], [1.5, 2, 3]]
+)
+def test_ends_that_a_column_can_not_have_are_passed_over(tmp_path: Path, ends: Any) -> None:
+    of_version_0_1(tmp_path, 0, 1, 2, x=np.zeros((3, 3), np.float16), **{"x.ends": np.array(ends)})
+    again = Store(tmp_path).table("t")
+    assert (again.names(), len(again.damaged)) == ([], 1)
+
+
+def test_rows_of_their_own_lengths_are_not_rows_of_one(tmp_path: Path) -> None:
+    Store(tmp_path).table("t").append(named(0, 1), {"x": [rows(0), rows(1)]})
+    table = Store(tmp_path).table("t", {"x": ("float32", (5,))})
+    assert (table.names(), len(table.damaged)) == ([], 1)
+    assert named(1)[0] in Store(tmp_path).table("t", {"x": ("float32", (ANY, 5))})
+
+
+@given(st.data())
+def test_a_flipped_bit_makes_rows_of_their_own_lengths_absent_never_wrong(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    table = Store(folder).table("t", RAGGED)
+    for numbers in ((1, 2), (3,)):
+        table.append(named(*numbers), ragged(*numbers))
+    path = data.draw(st.sampled_from(shards_of(folder)))
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    again = Store(folder).table("t", RAGGED)
+    there = [n for n in (1, 2, 3) if named(n)[0] in again]
+    assert len(there) in (1, 2)
+    for got, row in zip(
+        again.reader(named(*there), "cut").arrays(range(len(there))),
+        ragged(*there)["cut"],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, row)

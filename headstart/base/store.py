@@ -7,6 +7,9 @@ precision, ...); a row's name is the digest of its input. A shard is immutable a
 digest of its bytes, so no lock is needed: two writers of the same rows write two good files, and
 the rows of a file that does not match its name are computed again.
 
+The rows of a column have one shape, or any first length each: those lie one after the other in a
+tensor, and a tensor of the name with ".ends" says where each ends.
+
 A shard is sealed with its table's name, so that another table rejects it. Tables of earlier
 versions have no seals and stay readable; a table marked in STORE/.sealed holds sealed shards only.
 """
@@ -19,7 +22,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any, BinaryIO
@@ -40,7 +43,11 @@ _RECENT_NS = 10**8  # two changes within one clock tick leave the same modificat
 _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "I8": "i1", "U8": "u1"}
 _KINDS |= {f"{s.upper()}{8 * n}": f"<{s}{n}" for s in "iu" for n in (2, 4, 8)}
 
+_ENDS = ".ends"
+
+ANY = -1  # the first length of rows that have their own
 Layout = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]  # column -> dtype and shape of one row
+Rows = NDArray[np.generic] | Sequence[NDArray[np.generic]]  # a list if each has its own length
 
 
 def digest(*parts: bytes | memoryview) -> bytes:
@@ -119,7 +126,7 @@ class StoredTable:
         """Return the digests of all rows, in the order in which they were found."""
         return [name for name in list(self._where) if name in self]
 
-    def append(self, names: Sequence[bytes], columns: Mapping[str, NDArray[np.generic]]) -> None:
+    def append(self, names: Sequence[bytes], columns: Mapping[str, Rows]) -> None:
         """Add columns (len(names), ...) durably; StoreError if the disk is full or not writable."""
         short = [k for k, column in columns.items() if len(column) != len(names)]
         if short:
@@ -130,7 +137,7 @@ class StoredTable:
         if not names:
             return
         keys = np.frombuffer(b"".join(names), np.uint8).reshape(len(names), DIGEST_BYTES)
-        path, data = self._packed({_KEYS: keys, **columns})
+        path, data = self._packed({_KEYS: keys, **_tensors(columns)})
         try:
             if not self.folder.exists():
                 write_bytes(self._mark, b"")
@@ -149,7 +156,7 @@ class StoredTable:
             self._adopt(path, list(names))
 
     def rows(self, names: Sequence[bytes], column: str) -> NDArray[np.generic]:
-        """Return one column of these rows: (len(names), ...).
+        """Return one column of these rows, of one shape: (len(names), ...).
 
         Raises KeyError for an unknown row, StoreError for a shard damaged or removed since checked.
         """
@@ -162,8 +169,8 @@ class StoredTable:
             with self._opened(path, column) as (file, place):
                 shard = place.read(file, 0, place.rows)
             if not len(out):
-                out = np.empty((len(names), *place.shape), place.kind)
-            if (place.shape, place.kind) != (out.shape[1:], out.dtype):
+                out = np.empty((len(names), *place.unit), place.kind)
+            if (place.unit, place.kind) != (out.shape[1:], out.dtype):
                 raise self._lost(path, "holds rows of another type or shape than the others")
             out[positions] = shard[[places[i][1] for i in positions]]
         return out
@@ -305,6 +312,30 @@ class Reader:
     def __getitem__(self, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.generic]:
         return np.stack([self._row(*self.places[row]) for row in rows])
 
+    def arrays(self, rows: Sequence[int] | NDArray[np.integer]) -> list[NDArray[np.generic]]:
+        """Return some rows, each with its own length; a shard is opened once for all its rows."""
+        out = dict[int, NDArray[np.generic]]()
+        for path, positions in self._by_shard(rows).items():
+            with self.table._opened(path, self.column) as (file, place):
+                out |= {i: place.read(file, self.places[rows[i]][1], 1) for i in positions}
+        return [out[i] for i in range(len(rows))]
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the length of every row of a column whose rows have their own."""
+        out = np.zeros(len(self), np.int64)
+        for path, positions in self._by_shard(range(len(self))).items():
+            with self.table._opened(path, self.column) as (_, place):
+                own = np.diff(place.ends, prepend=0)
+                out[positions] = own[[self.places[i][1] for i in positions]]
+        return out
+
+    def _by_shard(self, rows: Sequence[int] | NDArray[np.integer]) -> dict[Path, list[int]]:
+        """Return the positions in `rows` of those that each shard holds."""
+        found = defaultdict[Path, list[int]](list)
+        for i, row in enumerate(rows):
+            found[self.places[row][0]].append(i)
+        return found
+
     def _row(self, path: Path, row: int) -> NDArray[np.generic]:
         with self.table._opened(path, self.column) as (file, place):
             return place.read(file, row, 1)[0]
@@ -331,23 +362,50 @@ class _Stamp:
         return same and not 0 <= self.checked - self.changed < _RECENT_NS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Column:
-    """A column's first byte in a shard, its number of rows, and a row's dtype and shape."""
+    """A column's first byte in a shard, its number of rows, and a row's dtype and shape.
+
+    ends: of each row, counted in entries of the tensor, if rows have their own lengths.
+    """
 
     begin: int
     rows: int
     kind: np.dtype[Any]
-    shape: tuple[int, ...]
+    unit: tuple[int, ...]  # shape of an entry of the tensor: of a row without its own length
+    ends: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    ragged: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (ANY, *self.unit) if self.ragged else self.unit
 
     def read(self, file: BinaryIO, first: int, count: int) -> NDArray[np.generic]:
-        """Return `count` rows from `first`; raises ValueError if the file is too short."""
-        size = math.prod(self.shape) * self.kind.itemsize
+        """Return `count` rows from `first`, joined if they have their own lengths.
+
+        Raises ValueError if the file is too short.
+        """
+        if self.ragged:
+            start = int(self.ends[first - 1]) if first else 0
+            first, count = start, int(self.ends[first + count - 1]) - start
+        size = math.prod(self.unit) * self.kind.itemsize
         file.seek(self.begin + first * size)
         data = file.read(count * size)
         if len(data) != count * size:
             raise ValueError("it was cut short")
-        return np.frombuffer(data, self.kind).reshape(count, *self.shape)
+        return np.frombuffer(data, self.kind).reshape(count, *self.unit)
+
+
+def _tensors(columns: Mapping[str, Rows]) -> dict[str, NDArray[np.generic]]:
+    """Return the tensors of columns; a list of arrays becomes one tensor and its rows' ends."""
+    tensors = dict[str, NDArray[np.generic]]()
+    for name, rows in columns.items():
+        if isinstance(rows, np.ndarray):
+            tensors[name] = rows
+        else:
+            tensors[name] = np.concatenate(rows)
+            tensors[f"{name}{_ENDS}"] = np.cumsum([len(row) for row in rows], dtype=np.int64)
+    return tensors
 
 
 def _columns(file: BinaryIO) -> dict[str, _Column]:
@@ -363,6 +421,7 @@ def _columns(file: BinaryIO) -> dict[str, _Column]:
         header = json.loads(file.read(length))
         entries = {k: v for k, v in header.items() if k != "__metadata__"}
         columns = {k: _column(v, 8 + length, size) for k, v in entries.items()}
+        columns = _with_ends(file, columns)
         keys = columns[_KEYS]
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"its header can't be read: {error}") from error
@@ -370,6 +429,23 @@ def _columns(file: BinaryIO) -> dict[str, _Column]:
     if uneven or (keys.kind, keys.shape) != (np.dtype("u1"), (DIGEST_BYTES,)):
         raise ValueError("its columns and digests do not agree")
     return columns
+
+
+def _with_ends(file: BinaryIO, columns: Mapping[str, _Column]) -> dict[str, _Column]:
+    """Return columns whose rows have their own lengths with these, instead of the columns of ends.
+
+    Raises ValueError for ends that the tensor does not have.
+    """
+    found = dict(columns)
+    for name in [name for name in columns if f"{name}{_ENDS}" in columns]:
+        place, column = found.pop(f"{name}{_ENDS}"), columns[name]
+        if (place.kind, place.unit) != (np.dtype("<i8"), ()):
+            raise ValueError("the ends of its rows are no whole numbers")
+        ends = place.read(file, 0, place.rows).astype(np.int64)
+        if not len(ends) or (np.diff(ends, prepend=0) < 0).any() or ends[-1] != column.rows:
+            raise ValueError("the ends of its rows do not agree with its tensor")
+        found[name] = replace(column, rows=len(ends), ends=ends, ragged=True)
+    return found
 
 
 def _column(entry: Mapping[str, Any], start: int, size: int) -> _Column:
