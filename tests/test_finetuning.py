@@ -16,6 +16,7 @@ from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import Precision, RunContext
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import Runtime
+from headstart.base.store import Reader
 from headstart.data.splits import split
 from headstart.evaluation.evaluation import evaluate
 from headstart.features.extract import Tap, _kept_as, extract, extract_views
@@ -128,7 +129,7 @@ def test_half_precision_at_the_cut_changes_next_to_nothing(parts: hs.Splits) -> 
         opened, head = thaw(backbone, "1"), start_of(parts, backbone)
         tap = opened.tap(1, precision)
         train, val = (extract(backbone, part, tap=tap) for part in (parts.train, parts.val))
-        assert train.cut is not None
+        assert isinstance(train.cut, np.ndarray)
         assert train.cut[[0]].dtype == np.dtype(precision)
         rows, judged = Stored((train,), cut=True), Stored((val,), cut=True)
         losses.append(tuned_on(rows, judged, opened, head).trained.history[-1].train_loss)
@@ -143,8 +144,8 @@ def test_views_are_stored_and_computed_once(parts: hs.Splits, tmp_path: Path) ->
     assert once[0].forwards > 0
     assert again[0].forwards == 0
     for one, two in zip(once, again, strict=True):
-        assert one.cut is not None
-        assert two.cut is not None
+        assert isinstance(one.cut, Reader)
+        assert isinstance(two.cut, Reader)
         rows = range(len(one))
         assert np.array_equal(one.x, two.x)
         assert np.array_equal(one.cut[list(rows)], two.cut[list(rows)])

@@ -1,5 +1,7 @@
 """Examples of several parts and of varying length, from features to a bundle."""
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import sequences
 import torch
+from numpy.typing import NDArray
 from sequences import DIM, Sequences
 
 import headstart as hs
@@ -15,10 +18,18 @@ from headstart.backbones.entry import tensors
 from headstart.backbones.graph import freeze
 from headstart.backbones.inputs import pooled
 from headstart.backbones.saved import save_backbone
-from headstart.features.engines import OnnxEngine
+from headstart.base.context import Precision
+from headstart.base.errors import Mismatch
+from headstart.data.content import prepared
+from headstart.features import extract as features
+from headstart.features import parts
+from headstart.features.engines import Checked, OnnxEngine
+from headstart.features.extract import extract
+from headstart.features.parts import PartActivations, chunks
 from headstart.heads.linear import LinearHead
 from headstart.modalities.reading import read
 from headstart.models.bundle import load_bundle, save
+from headstart.models.finetuning import thaw
 from headstart.models.model import Model
 from headstart.targets.classes import ClassTarget
 
@@ -83,15 +94,135 @@ def test_a_network_that_cuts_itself_computes_the_same(backbone: hs.Backbone, tha
         assert torch.equal(crossing[0], cut.trunk(*given)[0])
     frozen = freeze(backbone, cut.both)
     assert set(frozen.inputs) == set(backbone.weights())  # none is written into the graph
-    for parts, length in ((1, 3), (5, 12)):
-        batch = padded(parts, length)
-        exact = cut.both(*tensors(batch))
-        for ours, theirs in zip(OnnxEngine(frozen, 1)(batch), exact, strict=True):
+    for shape in ((1, 3), (5, 12)):
+        batch = padded(*shape)
+        expected = cut.both(*tensors(batch))
+        for ours, theirs in zip(OnnxEngine(frozen, 1)(batch), expected, strict=True):
             assert np.abs(ours - theirs.numpy()).max() < 1e-6
 
 
 def test_nothing_is_cut_below_an_embedding_that_learns(backbone: hs.Backbone) -> None:
     assert cut_before(backbone, thawed_by(backbone, "all")) is None
+
+
+def data_of(lengths: Sequence[int]) -> hs.Dataset:
+    """Random sequences of these lengths; the class says whether low or high numbers are many."""
+    rows = []
+    for i, n in enumerate(lengths):
+        low = np.random.default_rng([n, i]).integers(1, 35, n) + 15 * (i % 2)
+        rows.append((" ".join(map(str, low)), "ab"[i % 2]))
+    return read(rows, input=Sequences())
+
+
+LENGTHS = [3, 12, 1, 30, 7, 61, 24, 5, 12, 18]
+
+
+def exact(backbone: hs.Backbone, data: hs.Dataset) -> NDArray[np.float64]:
+    """Every example's features, part by part, by PyTorch without any padding."""
+    rows, input = [], backbone.card.input
+    for file in data.files:
+        example = prepared(input, file)
+        lengths = example["mask"].sum(axis=1)
+        parts = [
+            tensors({k: v[i : i + 1, :n] for k, v in example.items()})
+            for i, n in enumerate(lengths)
+        ]
+        with torch.inference_mode():
+            x = np.concatenate([backbone.module(*part).numpy() for part in parts])
+        rows.append(np.average(x.astype(np.float64), axis=0, weights=lengths))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 32])
+def test_features_do_not_depend_on_the_batch_or_its_padding(
+    backbone: hs.Backbone, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(LENGTHS)
+    monkeypatch.setattr(features, "PARTS", rows)
+    monkeypatch.setattr(features, "PARTS_AT_ONCE", 4 * rows)
+    monkeypatch.setattr(OnnxEngine, "batch", 1)
+    assert np.abs(extract(backbone, data).x - exact(backbone, data)).max() < 1e-6
+
+
+class Fixed:
+    """An engine that gives these outputs for any batch."""
+
+    batch = 8
+
+    def __init__(self, *outputs: NDArray[Any]) -> None:
+        self.outputs = outputs
+
+    def __call__(self, batch: Any) -> tuple[NDArray[Any], ...]:
+        return self.outputs
+
+
+@pytest.mark.parametrize(("where", "agree"), [(1, True), (0, False)])
+def test_engines_are_compared_where_sequences_are_not_padded(where: int, agree: bool) -> None:
+    x, hidden, mask = np.zeros((1, 4)), np.zeros((1, 2, 3)), np.array([[1, 0]])
+    other = hidden.copy()
+    other[0, where] = np.nan
+    engine = Checked(Fixed(x, other, mask), Fixed(x, hidden, mask))
+    with nullcontext() if agree else pytest.raises(Mismatch):
+        engine({"ids": mask})
+
+
+def test_batches_hold_parts_of_similar_length_and_a_bounded_number_of_positions() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, 200)
+    made = list(chunks(lengths, 16, 400))
+    assert sorted(np.concatenate(made)) == list(range(200))
+    assert all(len(own) * lengths[own].max() <= 400 and len(own) <= 16 for own in made)
+    assert sum(len(own) * lengths[own].max() for own in made) < 1.1 * lengths.sum()
+    assert [len(own) for own in chunks(np.array([900, 3]), 16, 400)] == [1, 1]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_activations_at_the_cut_are_kept_without_padding(
+    backbone: hs.Backbone, tmp_path: Path, stored: bool, precision: Precision
+) -> None:
+    store = hs.Store(tmp_path) if stored else None
+    data, thawed = data_of(LENGTHS), thaw(backbone, "1")
+    tap = thawed.tap(sum(LENGTHS), precision)
+    table = extract(backbone, data, store=store, tap=tap)
+    assert thawed.cut is not None
+    for again in (table, *([extract(backbone, data, store=store, tap=tap)] if stored else [])):
+        assert again.forwards == (len(data) if again is table else 0)
+        assert isinstance(again.cut, PartActivations)
+        assert again.cut.sizes.total.tolist() == LENGTHS
+        assert again.cut.sizes.parts.tolist() == [-(-n // 12) for n in LENGTHS]
+        given = again.cut.take([5, 2]).batch(np.array([1, 0]))
+        assert given.owner.tolist() == [0] + 6 * [1]
+        assert given.weights.tolist() == [1, 12, 12, 12, 12, 12, 1]
+        hidden, mask = map(torch.from_numpy, given.arrays)
+        assert mask.sum(1).tolist() == given.weights.tolist()
+        x = thawed.cut.tail(hidden, mask).numpy().astype(np.float64)
+        mean = np.average(x[1:], axis=0, weights=given.weights[1:])
+        close = 1e-6 if precision == "float32" else 1e-3
+        assert np.abs(mean - table.x[5]).max() < close
+        assert np.abs(x[0] - table.x[2]).max() < close
+
+
+def test_a_part_that_is_missing_in_the_store_is_computed_again(
+    backbone: hs.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "MOST_ROWS", 2)
+    data, tap = data_of([30, 40, 5]), thaw(backbone, "1").tap(1, "float32")
+    once = extract(backbone, data, store=hs.Store(tmp_path), tap=tap)
+    (folder,) = tmp_path.glob("cut-*")
+    sorted(folder.glob("*.safetensors"))[1].unlink()
+    again = extract(backbone, data, store=hs.Store(tmp_path), tap=tap)
+    assert 0 < again.forwards < 3
+    assert np.array_equal(once.x, again.x)
+    assert isinstance(once.cut, PartActivations)
+    assert isinstance(again.cut, PartActivations)
+    assert again.cut.sizes.total.tolist() == [30, 40, 5]
+
+
+def test_every_nth_part_is_chosen_evenly() -> None:
+    assert parts.evenly(300, 8)[[0, -1]].tolist() == [0, 299]
+    assert set(np.diff(parts.evenly(300, 8))) <= {42, 43}
+    assert parts.evenly(3, 8).tolist() == [0, 1, 2]
+    assert len(parts.evenly(300, 0)) == 300
 
 
 def test_a_bundle_carries_the_files_of_its_input(backbone: hs.Backbone, tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def cut_before(backbone: Backbone, thawed: Sequence[str]) -> Cut | None:
     """
     if callable(own := getattr(backbone.module, "cut_before", None)):
         cut: Cut | None = own(tuple(thawed))
+        if cut is not None and isinstance(cut.both, _Joined):
+            cut.both.weight_names = weight_names(cut.both, backbone.module)
         return cut
     graph = traced(backbone.module)
     if graph is None or has_parts(backbone.card.input):  # a traced length would be fixed
@@ -111,12 +113,20 @@ def sequence_cut(name: str, trunk: nn.Module, tail: nn.Module, width: int) -> Cu
     return Cut(name, trunk, tail, _Joined(trunk, tail), (width,), sequences=True)
 
 
+def weight_names(module: nn.Module, network: nn.Module) -> dict[str, str]:
+    """Return the network's name of each weight of a module that is made of its layers."""
+    own = {id(t): name for name, t in network.state_dict(keep_vars=True).items()}
+    held = module.state_dict(keep_vars=True).items()
+    return {name: own.get(id(tensor), name) for name, tensor in held}
+
+
 class _Joined(nn.Module):
     """The arrays of a batch -> (P, D), and the activations and the mask at the cut."""
 
     def __init__(self, trunk: nn.Module, tail: nn.Module) -> None:
         super().__init__()
         self.trunk, self.tail = trunk, tail
+        self.weight_names: dict[str, str] = {}  # the network's names, also of a copy's weights
 
     def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
         hidden, mask = self.trunk(*arrays)

@@ -29,7 +29,7 @@ def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
     both: the same network with further outputs (`cutting.Cut.both`), which the graph then returns
     too. Takes seconds. The module is copied, not changed.
     """
-    names = _names_in(both or backbone.module, backbone.module)
+    names = getattr(both, "weight_names", {name: name for name in backbone.module.state_dict()})
     module = copy.deepcopy(both or backbone.module).cpu().float().eval()
     input = backbone.card.input
     module = _with_static_padding(module, blank_for_network(input, 1))
@@ -39,13 +39,6 @@ def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
     model = _padded_in_place(_split(exported, names), network.network)
     inputs = tuple(t.name for t in model.graph.initializer if t.name in weights)
     return Frozen(backbone.card, model.SerializeToString(), weights, inputs)
-
-
-def _names_in(module: nn.Module, backbone: nn.Module) -> dict[str, str]:
-    """Return the backbone's name of each weight of a module that is made of its layers."""
-    own = {id(t): name for name, t in backbone.state_dict(keep_vars=True).items()}
-    held = module.state_dict(keep_vars=True).items()
-    return {name: own.get(id(tensor), name) for name, tensor in held}
 
 
 def _with_static_padding(module: nn.Module, blank: Any) -> nn.Module:

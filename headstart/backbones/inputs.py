@@ -90,6 +90,17 @@ class Input(Protocol[Raw]):
         """
         return np.ones(length(batch))
 
+    def part_lengths(self, batch: Batch) -> NDArray[np.int64]:
+        """Return the length of each part (P,) along the dynamic axes, without zeros at its end."""
+        lengths = np.ones(length(batch), np.int64)
+        for name, axes in self.dynamic_axes().items():
+            for axis in axes:
+                others = tuple(i for i in range(1, batch[name].ndim) if i != axis)
+                held = (batch[name] != 0).any(axis=others)  # (P, L)
+                ends = held * np.arange(1, held.shape[1] + 1)
+                lengths = np.maximum(lengths, ends.max(axis=1, initial=1))
+        return lengths
+
     def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
         """Return the axes besides the first whose length varies, by array: {"ids": {1: "tokens"}}.
 
@@ -128,7 +139,7 @@ class Input(Protocol[Raw]):
         """Join the parts of examples along the first axis; dynamic axes are padded with zeros."""
         dynamic = self.dynamic_axes()
         return {
-            name: np.concatenate(_padded([e[name] for e in examples], dynamic.get(name, {})))
+            name: _joined([e[name] for e in examples], dynamic.get(name, {}))
             for name in examples[0]
         }
 
@@ -224,17 +235,26 @@ def pooled(x: NDArray[np.floating[Any]], weights: NDArray[np.float64]) -> NDArra
     return np.average(x.astype(np.float64), axis=0, weights=weights).astype(np.float32)
 
 
-def _padded(arrays: Sequence[NDArray[Any]], axes: Collection[int]) -> Sequence[NDArray[Any]]:
-    """Return the arrays with zeros after their ends along `axes`, so that their shapes agree."""
+def cut_short(input: Input[Any], batch: Batch, longest: int) -> Batch:
+    """Return a batch with at most `longest` entries along the dynamic axes: a view."""
+    dynamic, out = input.dynamic_axes(), dict(batch)
+    for name, axes in dynamic.items():
+        whole = range(batch[name].ndim)
+        out[name] = batch[name][tuple(slice(longest if i in axes else None) for i in whole)]
+    return out
+
+
+def _joined(arrays: Sequence[NDArray[Any]], axes: Collection[int]) -> NDArray[Any]:
+    """Join arrays along the first axis, with zeros after their ends along `axes`."""
     if not axes:
-        return arrays
-    longest = {axis: max(a.shape[axis] for a in arrays) for axis in axes}
-
-    def room(array: NDArray[Any]) -> list[tuple[int, int]]:
-        lengths = enumerate(array.shape)
-        return [(0, longest[axis] - n if axis in longest else 0) for axis, n in lengths]
-
-    return [np.pad(array, room(array)) for array in arrays]
+        return np.concatenate(arrays)
+    shape = [max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True)]
+    out = np.zeros((sum(map(len, arrays)), *shape[1:]), arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        out[(slice(start, start + len(array)), *map(slice, array.shape[1:]))] = array
+        start += len(array)
+    return out
 
 
 def input_to_plain(input: Input[Any]) -> dict[str, Any]:

@@ -157,11 +157,21 @@ class Checked:
     def __call__(self, batch: Batch) -> Outputs:
         outputs = self._engine(batch)
         if not self._checked:
-            few = rows_of(batch, slice(COMPARED))
-            for ours, theirs in zip(outputs, self._reference(few), strict=True):
-                compare(ours[:COMPARED], theirs)
+            few = slice(COMPARED)
+            ours = _without_padding(tuple(output[few] for output in outputs))
+            theirs = _without_padding(self._reference(rows_of(batch, few)))
+            for one, other in zip(ours, theirs, strict=True):
+                compare(one, other)
             self._checked = True
         return outputs
+
+
+def _without_padding(outputs: Outputs) -> Outputs:
+    """Return outputs with zeros where activations of sequences are padded: those are never used."""
+    *others, last = outputs
+    if not others or last.shape != others[-1].shape[:2] or others[-1].ndim != 3:
+        return outputs
+    return *others[:-1], np.where(last[..., None] > 0, others[-1], 0), last
 
 
 def compare(features: Features, reference: Features) -> None:

@@ -1,6 +1,7 @@
 """Run the frozen backbone once per example and cache its features and activations."""
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,18 +12,28 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch, check_kind, digest_of, length, pooled
+from headstart.backbones.inputs import (
+    Batch,
+    Input,
+    check_kind,
+    cut_short,
+    digest_of,
+    has_parts,
+    length,
+    rows_of,
+)
 from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import Precision, RunContext
 from headstart.base.errors import Mismatch, StoreError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
-from headstart.base.store import DIGEST_BYTES, Layout, Reader, Store
+from headstart.base.store import DIGEST_BYTES, Layout, Reader, Store, StoredTable
 from headstart.base.threads import ordered_map
 from headstart.base.values import fingerprint
 from headstart.data.content import changed_during_run, read_checked
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.features.engines import Engine, open_engine, precision
+from headstart.features.parts import PartActivations, PartStore, chunks
 from headstart.targets.classes import as_target, class_names
 from headstart.targets.target import Labels, Target
 
@@ -34,23 +45,30 @@ AHEAD = 48  # examples decoded in advance; more of them take cores from the engi
 SHARD = 256  # rows per write to the store: the most that a kill can lose
 
 
-Activations = Reader | NDArray[np.floating[Any]]  # activations at a cut: (N, *shape)
+PARTS_AT_ONCE = 512  # parts that are sorted by their length before the engine runs them
+PARTS = 32  # parts of an example or several in one batch, on a CPU
+POSITIONS = 128  # positions per part of a full batch: longer parts make smaller batches
+
+# Activations at a cut, (N, *shape), or those of examples in parts.
+Activations = Reader | NDArray[np.floating[Any]] | PartActivations
 
 
 @dataclass(frozen=True, eq=False)
 class Tap:
     """A request for the activations at a cut of the backbone, beside the features.
 
-    name, shape, both: as in `cutting.Cut`. precision: dtype of the stored activations.
+    name, shape, both, sequences: as in `cutting.Cut`. precision: dtype of the stored activations.
     """
 
     name: str
     shape: tuple[int, ...]
     both: "nn.Module"
     precision: Precision = "float32"
+    sequences: bool = False
 
     @property
     def row_bytes(self) -> int:
+        """The bytes of a row, or of one position of a sequence."""
         return int(np.prod(self.shape)) * np.dtype(self.precision).itemsize
 
 
@@ -115,7 +133,7 @@ class FeatureTable:
         x = self.x[rows].reshape(len(dataset), self.x.shape[1])
         cut = self.cut
         if cut is not None:
-            cut = cut.take(rows) if isinstance(cut, Reader) else cut[rows]
+            cut = cut[rows] if isinstance(cut, np.ndarray) else cut.take(rows)
         y, target, groups = dataset.y, dataset.target, dataset.groups
         return FeatureTable(dataset.ids, x, y, target, self.made_by, cut=cut, groups=groups)
 
@@ -203,19 +221,38 @@ class _Place:
         way, weights = self.input.fingerprint(), backbone.fingerprint()
         self.made_by = fingerprint("features", weights, way, CUT, precision(backbone, runtime))
         dim, named = backbone.card.dim, f"squares-{way}{views.fingerprint()}"  # its first name
-        self.features = self.examples = self.cuts = None
+        self.in_parts = has_parts(self.input)
+        self.features = self.examples = None
+        self.cuts: StoredTable | PartStore | None = None
         if store is not None:
             row: Layout = {"x": (np.float32, (dim,))}
             self.features = store.table(f"features-{self.made_by}", row)
             self.examples = store.table(named, {"square": (np.uint8, (DIGEST_BYTES,))})
-        if store is not None and tap is not None:
-            made = fingerprint(self.made_by, tap.name, tap.precision)
-            self.cuts = store.table(f"cut-{made}", {"cut": (tap.precision, tap.shape)})
+        if tap is not None:
+            self.cuts = self._cuts_in(store, tap)
+
+    def _cuts_in(self, store: Store | None, tap: Tap) -> "StoredTable | PartStore | None":
+        name = f"cut-{fingerprint(self.made_by, tap.name, tap.precision)}"
+        if not self.in_parts:
+            return store.table(name, {"cut": (tap.precision, tap.shape)}) if store else None
+        layout = PartStore.layout(tap.precision, tap.shape, tap.sequences)
+        return PartStore(store.table(name, layout) if store else None, tap.sequences)
 
     @cached_property
     def engine(self) -> Engine:
         """The engine, opened on first use: exporting a graph takes seconds."""
         return open_engine(self.backbone, self.runtime, self.tap.both if self.tap else None)
+
+    @property
+    def at_once(self) -> int:
+        """The number of parts that the engine is given; of varying ones, several batches' worth."""
+        return PARTS_AT_ONCE if self.in_parts else self.engine.batch
+
+    @property
+    def batch_of_parts(self) -> tuple[int, int]:
+        """The most parts in a batch, and the most positions in it, padded."""
+        most = max(PARTS, self.engine.batch)
+        return most, most * POSITIONS
 
     def fetch(self, source: CheckedFile) -> list[_Fetched]:
         """Read a file; decode it only if results of one of its views are not stored."""
@@ -273,12 +310,13 @@ class _Extraction:
         self.began = self.last = time.perf_counter()
         self.x = np.empty((self.rows, place.backbone.card.dim), np.float32)
         self.cut: NDArray[np.floating[Any]] | None = None  # activations that no store takes
-        if place.tap is not None and place.cuts is None:
+        if place.tap is not None and place.cuts is None:  # of one part each
             self.cut = np.empty((self.rows, *place.tap.shape), place.tap.precision)
         self.names: dict[int, bytes] = {}  # row -> digest of its example
         self.errors: dict[int, str] = {}
         self.computed: dict[bytes, int] = {}  # digest of an example -> row computed for it
         self.waiting: dict[int, Batch] = {}  # row -> example
+        self.parts = 0  # of the waiting examples
         self.unsaved: dict[int, Any] = {}  # row -> activations at the cut, or None
         self.files: dict[bytes, bytes] = {}  # file -> digest of its example, not stored yet
         self.forwards = 0
@@ -295,7 +333,8 @@ class _Extraction:
             if not (item.name in self.computed or self.place.known(item.name)):
                 self.computed[item.name] = row
                 self.waiting[row] = item.example
-        if self.waiting and len(self.waiting) == self.place.engine.batch:
+                self.parts += length(item.example)
+        if self.waiting and self.parts >= self.place.at_once:
             self.run()
         self.listener.progress(self.stage, row + 1, self.rows)
 
@@ -303,23 +342,62 @@ class _Extraction:
         """Run the engine on the waiting rows."""
         if not self.waiting:
             return
-        rows, examples = list(self.waiting), list(self.waiting.values())
-        self.waiting.clear()
-        x, *more = self.place.engine(self.place.input.collate(examples))
-        ends = np.cumsum([length(example) for example in examples])
-        parts = zip(np.split(x, ends[:-1]), examples, strict=True)
-        self.x[rows] = [pooled(own, self.place.input.part_weights(e)) for own, e in parts]
+        waiting, self.waiting, self.parts = self.waiting, {}, 0
+        rows, run = list(waiting), self._run_parts if self.place.in_parts else self._run_whole
+        cuts = run(waiting)
         self._settle(rows)
-        cuts: Any = [None] * len(rows)
-        if tap := self.place.tap:
-            cuts = _kept_as(more[0], tap)
-            if self.cut is not None:
-                self.cut[rows] = cuts
         self._tell(len(rows))
         self.forwards += len(rows)
         self.unsaved |= dict(zip(rows, cuts, strict=True))
         if len(self.unsaved) >= SHARD:
             self.save()
+
+    def _run_whole(self, waiting: Mapping[int, Batch]) -> Iterable[Any]:
+        """Compute the features of examples of one part; return their activations at the cut."""
+        rows = list(waiting)
+        self.x[rows], *more = self.place.engine(self.place.input.collate(list(waiting.values())))
+        if (tap := self.place.tap) is None:
+            return [None] * len(rows)
+        cuts = _kept_as(more[0], tap)
+        if self.cut is not None:
+            self.cut[rows] = cuts
+        return cuts
+
+    def _run_parts(self, waiting: Mapping[int, Batch]) -> Iterable[Any]:
+        """Compute the features of examples in parts, and keep their activations at the cut."""
+        input = self.place.input
+        means = {row: _Mean(input, example) for row, example in waiting.items()}
+        places = [(row, part) for row, mean in means.items() for part in range(len(mean.weights))]
+        lengths = np.concatenate([input.part_lengths(example) for example in waiting.values()])
+        for chosen in chunks(lengths, *self.place.batch_of_parts):
+            own, longest = [places[i] for i in chosen], int(lengths[chosen].max())
+            single = (rows_of(waiting[row], slice(part, part + 1)) for row, part in own)
+            batch = input.collate([cut_short(input, part, longest) for part in single])
+            x, *crossing = self.place.engine(batch)
+            for (row, part), features in zip(own, x, strict=True):
+                means[row].add(part, features)
+            if crossing:
+                self._keep(own, means, crossing)
+        for row, mean in means.items():
+            self.x[row] = mean.features
+        return [None] * len(means)
+
+    def _keep(
+        self,
+        places: Sequence[tuple[int, int]],
+        means: Mapping[int, "_Mean"],
+        crossing: Sequence[NDArray[np.float32]],
+    ) -> None:
+        """Keep the activations of the parts of a batch; crossing: with their mask if padded."""
+        tap, store = self.place.tap, self.place.cuts
+        assert tap is not None
+        assert isinstance(store, PartStore)
+        hidden, *mask = crossing
+        for i, (row, part) in enumerate(places):
+            values = hidden[i][mask[0][i] > 0] if mask else hidden[i]
+            weights = means[row].weights
+            kept = _kept_as(values, tap)
+            store.keep(self.names[row], part, len(weights), float(weights[part]), kept)
 
     def _settle(self, rows: list[int]) -> None:
         """Prefer features that are already stored, which a graph without the cut computed."""
@@ -338,7 +416,9 @@ class _Extraction:
             return
         new = [row for row in unsaved if self.names[row] not in place.features]
         place.features.append([self.names[row] for row in new], {"x": self.x[new]})
-        if place.cuts is not None and unsaved:
+        if isinstance(place.cuts, PartStore):
+            place.cuts.save()
+        elif place.cuts is not None and unsaved:
             cuts = {"cut": np.stack(list(unsaved.values()))}
             place.cuts.append([self.names[row] for row in unsaved], cuts)
         names = np.frombuffer(b"".join(files.values()), np.uint8).reshape(len(files), DIGEST_BYTES)
@@ -372,7 +452,9 @@ class _Extraction:
         )
         x = self.x if len(own) == self.rows else self.x[own]
         cut: Activations | None = None if self.cut is None else self.cut[own]
-        if self.place.cuts is not None:
+        if isinstance(self.place.cuts, PartStore):
+            cut = self.place.cuts.of([self.names[row] for row in own])
+        elif self.place.cuts is not None:
             cut = self.place.cuts.reader([self.names[row] for row in own], "cut")
         table = FeatureTable(data.ids, x, data.y, data.target, self.place.made_by, left_out)
         return replace(table, cut=cut, groups=data.groups)
@@ -385,6 +467,19 @@ class _Extraction:
             seconds = (now - self.last) / rows * self.rows
             self.listener.expect(self.stage, self.rows, seconds)
         self.last = now
+
+
+class _Mean:
+    """The mean of the features of an example's parts, as they are computed; see `inputs.pooled`."""
+
+    def __init__(self, input: Input[Any], example: Batch) -> None:
+        self.weights = input.part_weights(example)
+        self.shares = self.weights / self.weights.sum()
+        self.features: NDArray[np.floating[Any]] = np.zeros(1)
+
+    def add(self, part: int, features: NDArray[np.float32]) -> None:
+        alone = len(self.weights) == 1
+        self.features = features if alone else self.features + self.shares[part] * features
 
 
 def _kept_as(values: NDArray[np.float32], tap: Tap) -> NDArray[np.floating[Any]]:

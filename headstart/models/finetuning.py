@@ -41,9 +41,13 @@ class ThawedBackbone:
     cut: Cut | None
 
     def tap(self, rows: int, precision: Literal["auto", "float32", "float16"]) -> Tap:
-        """Return the request for activations at the cut, for storing `rows` rows in `precision`."""
+        """Return the request for activations at the cut, for storing `rows` rows in `precision`.
+
+        rows: of sequences, their positions.
+        """
         assert self.cut is not None  # otherwise there is nothing to store
-        tap = Tap(self.cut.name, self.cut.shape, self.cut.both)
+        cut = self.cut
+        tap = Tap(cut.name, cut.shape, cut.both, sequences=cut.sequences)
         if precision == "auto":
             precision = "float16" if rows * tap.row_bytes > HALF_FROM_BYTES else "float32"
         return replace(tap, precision=precision)
