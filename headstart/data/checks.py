@@ -14,7 +14,15 @@ from headstart.base.errors import DataError, SpecError
 from headstart.base.grouping import Pair, confirmed, groups
 from headstart.data.content import copies, two_labels_warning, with_two_labels
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.findings import EMPTY_CLASS, AlikePair, Findings, Group, OddSize, TwoLabels
+from headstart.data.findings import (
+    EMPTY_CLASS,
+    AlikePair,
+    Findings,
+    Group,
+    OddSize,
+    Remark,
+    TwoLabels,
+)
 from headstart.data.walking import about_links
 
 if TYPE_CHECKING:
@@ -119,6 +127,7 @@ class Checks:
     exact: tuple[tuple[int, ...], ...]
     near: tuple[Pair, ...]
     odd_sizes: tuple[OddSize, ...]
+    remarks: tuple[Remark, ...] = ()
 
     def confirmed(self, features: NDArray[np.float32]) -> "Checks":
         """Return a copy with only the near duplicates whose features (N, D) agree."""
@@ -159,6 +168,7 @@ class Checks:
             one_image_classes=tuple(name for name, n in counts.items() if n == 1),
             imbalance=round(max(counts.values()) / min(counts.values()), 3) if counts else 1.0,
             odd_sizes=self.odd_sizes,
+            remarks=self.remarks,
         )
 
     def _named(self, groups: Sequence[Sequence[int]]) -> tuple[Group, ...]:
@@ -172,6 +182,7 @@ def check(dataset: Dataset, survey: "Survey", *, threads: int = 1) -> Checks:
     """Return the findings of a survey, even for data that no model can be trained on."""
     rows = _readable(dataset, survey)
     exact = tuple(copies(rows))
+    facts = rows_of(survey.facts, survey.good)
     return Checks(
         dataset=rows,
         counts=dataset.counts,
@@ -179,7 +190,8 @@ def check(dataset: Dataset, survey: "Survey", *, threads: int = 1) -> Checks:
         skipped=dataset.left_out,
         exact=exact,
         near=_near(survey, exact, threads),
-        odd_sizes=tuple(survey.surveyor.odd(rows.ids, rows_of(survey.facts, survey.good))),
+        odd_sizes=tuple(survey.surveyor.odd(rows.ids, facts)),
+        remarks=tuple(survey.surveyor.remarks(rows, facts)),
     )
 
 

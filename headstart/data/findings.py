@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from headstart.base.values import Record
 from headstart.data.dataset import LeftOut
@@ -22,6 +23,18 @@ class OddSize(Record):
     width: int
     height: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Remark(Record):
+    """Something remarkable. path: the example, "" for the whole data set. kind: of remark."""
+
+    path: str
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,12 @@ class Findings(Record):
     one_image_classes: tuple[str, ...] = ()
     imbalance: float = 1.0
     odd_sizes: tuple[OddSize, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the plain dict of checks.json, without remarks if there are none."""
+        plain = super().to_plain()
+        return plain if self.remarks else {k: v for k, v in plain.items() if k != "remarks"}
 
     def table(self) -> list[tuple[str, str, str]]:
         """Return one row per kind of finding: its name, the count, and examples."""
@@ -68,6 +87,8 @@ class Findings(Record):
             "one-image classes": self.one_image_classes,
             "odd sizes": [f"{s.path}: {s.width}x{s.height}, {s.reason}" for s in self.odd_sizes],
         }
+        for remark in self.remarks:
+            examples[remark.kind] = [*examples.get(remark.kind, ()), str(remark)]
         rows = [
             (kind, f"{len(texts):,}", "; ".join(texts[:2]) + ("; …" if len(texts) > 2 else ""))
             for kind, texts in examples.items()

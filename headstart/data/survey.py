@@ -16,7 +16,7 @@ from headstart.base.store import DIGEST_BYTES, Layout, Store, StoredTable, diges
 from headstart.base.threads import ordered_map
 from headstart.base.values import fingerprint
 from headstart.data.dataset import Content, Dataset
-from headstart.data.findings import OddSize
+from headstart.data.findings import OddSize, Remark
 
 SHARD = 512  # rows stored together
 CONTENT = "pixels"  # the column that is equal for exact copies: a digest of the decoded content
@@ -37,6 +37,7 @@ class Surveyor(Protocol):
     def look(self, data: bytes) -> Facts: ...  # raises DataError for damage
     def near(self, facts: Facts, threads: int) -> Sequence[Pair]: ...  # near copies
     def odd(self, ids: Sequence[str], facts: Facts) -> Iterable[OddSize]: ...
+    def remarks(self, dataset: Dataset, facts: Facts) -> Iterable[Remark]: ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class BytesSurveyor:
         return ()
 
     def odd(self, ids: Sequence[str], facts: Facts) -> Iterable[OddSize]:
+        return ()
+
+    def remarks(self, dataset: Dataset, facts: Facts) -> Iterable[Remark]:
         return ()
 
 

@@ -1,15 +1,19 @@
 """The facts that a survey stores of each picture: size, thumbnail, digest of the pixels."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headstart.base.grouping import Pair
 from headstart.base.store import DIGEST_BYTES, Layout, digest
 from headstart.base.values import fingerprint
-from headstart.data.findings import OddSize
+from headstart.data.findings import OddSize, Remark
 from headstart.data.survey import CONTENT, Facts
 from headstart.modalities.images import decoding, likeness
+
+if TYPE_CHECKING:
+    from headstart.data.dataset import Dataset
 
 VERSION = 1  # raise it when the same pixels would give other facts
 SMALL = 32  # pixels; a picture with a shorter side is reported as odd
@@ -42,6 +46,9 @@ class PictureSurveyor:
 
     def near(self, facts: Facts, threads: int) -> Sequence[Pair]:
         return likeness.near_duplicates(facts["thumbs"], threads=threads)
+
+    def remarks(self, dataset: "Dataset", facts: Facts) -> Iterator[Remark]:
+        return iter(())
 
     def odd(self, ids: Sequence[str], facts: Facts) -> Iterator[OddSize]:
         area = facts["sizes"].astype(np.int64).prod(axis=1)

@@ -22,6 +22,10 @@ from headstart.modalities.text.tokens import Format, tokenizer_of, windows
 if TYPE_CHECKING:
     from torch import nn
 
+    from headstart.data.dataset import Dataset
+    from headstart.modalities.text.baseline import TextBaseline
+    from headstart.modalities.text.survey import TextSurveyor
+
 VERSION = 1  # raise it when the same text would become other tokens
 SHOWN = 300  # characters of a text that are displayed
 SHORTEST = 8  # tokens of a window
@@ -147,6 +151,17 @@ class TextInput(Input[str]):
                 f"A network for texts is saved with its tokenizer; {FILES[self.format]} is missing."
             )
         return replace(self, file=assets[FILES[self.format]])
+
+    def surveyor(self) -> "TextSurveyor":
+        from headstart.modalities.text.survey import TextSurveyor
+
+        return TextSurveyor(self)
+
+    def baseline(self, train: "Dataset", val: "Dataset") -> "TextBaseline | None":
+        """Fit TF-IDF under a linear model, which needs no pretrained network."""
+        from headstart.modalities.text.baseline import fit_baseline
+
+        return fit_baseline(self, train, val)
 
     def first_layer(self) -> "nn.Module":
         from headstart.modalities.text.networks import AsGiven
