@@ -230,7 +230,7 @@ def test_a_guess_between_encodings_that_read_alike_names_them_all() -> None:
         ("path,label\na.png,cat\n".encode("utf-16-le"), "looks like UTF-16 without its"),
         (b"path,label,label\na.png,cat,cat\n", "two columns named 'label'"),
         (b"a.png,cat\n", "named in its first row; it has no column path and no label"),
-        (b"path,label\na.png," + b"x" * 200_000, "field larger than field limit"),
+        (b"path,label\na.png," + b"x" * 200_000, "row 2: the label may hold 131,072 characters"),
         ("path,label\na.png,cat\n".encode("utf-16")[:-1], "is not a CSV file that can be read"),
         (b"path,label\na.png,a\x1b[31mb\n", r"row 2: the label holds control characters"),
         (b"path,label,part\na.png,a,\xf2\n", "is not UTF-8"),

@@ -1,9 +1,12 @@
-"""Read CSV and Parquet files row by row, with an error for each way a file can be wrong."""
+"""Read tables (CSV, JSON Lines, Parquet) by rows, with an error for each way one can be wrong."""
 
 import csv
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +31,10 @@ NO_TEXT = {  # first bytes of other kinds of table -> their name for a message
     b"PAR1": "a Parquet file",
     b"\x1f\x8b": "a gzip archive",
 }
+JSON_LINES = (".jsonl", ".ndjson")
+HEADER_LINES = 1000  # objects whose keys are the columns of a JSON Lines file
+LONGEST_TEXT, LONGEST = 2**30, 2**17  # characters of an example, and of other cells
+SURROGATE = re.compile("[\ud800-\udfff]")
 RAW = "path"  # the column that may hold bytes other than UTF-8: file names
 SAMPLE = 1_000_000  # most bytes to guess an encoding from, and most characters of a header
 
@@ -81,6 +88,12 @@ def csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
         cells = {name: row[place] for name, place in places.items()}
         if any(NOT_UTF8.search(cell) for name, cell in cells.items() if name != RAW):
             raise unreadable_text(path)
+        for name, cell in cells.items():
+            if len(cell) > LONGEST and name != columns.needed[0]:
+                raise DataError(
+                    f"{display(path)}, row {number}: the {name} may hold {LONGEST:,} characters; "
+                    f"it holds {len(cell):,}. Is a quotation mark missing?"
+                )
         yield number, dict[str, object](cells)
 
 
@@ -93,6 +106,8 @@ def header_of(path: Path, needed: Sequence[str]) -> list[str]:
     """Return a table's column names as they are written; `needed` is as for `csv_lines`."""
     if path.suffix.lower() == ".csv":
         return next((cells for _, cells in csv_lines(path, needed)), [])
+    if path.suffix.lower() in JSON_LINES:
+        return _names_of(row for _, row in islice(json_lines(path), HEADER_LINES))
     with _parquet(path) as file:
         return list(file.schema_arrow.names)
 
@@ -105,6 +120,7 @@ def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str
     """
     encoding = _encoding(path)
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+    csv.field_size_limit(LONGEST_TEXT)
     try:
         with open(path, encoding=encoding, errors=errors, newline="") as f:
             delimiter = _delimiter(f, needed)
@@ -128,8 +144,8 @@ def _encoding(path: Path) -> str:
     for mark, what in NO_TEXT.items():
         if head.startswith(mark):
             raise DataError(
-                f"A CSV file is text; {display(path)} is {what}. Save or export the table as CSV "
-                f"in UTF-8, or give a Parquet file the ending .parquet."
+                f"A {_kind_of(path)} file is text; {display(path)} is {what}. Save or export the "
+                f"table as {_kind_of(path)} in UTF-8, or give a Parquet file the ending .parquet."
             )
     for mark, encoding in BOMS.items():
         if head.startswith(mark):
@@ -137,6 +153,10 @@ def _encoding(path: Path) -> str:
     if head.count(0) > len(head) // 4:
         raise DataError(f"{display(path)} {not_utf8(head)}.")
     return "utf-8"
+
+
+def _kind_of(path: Path) -> str:
+    return "JSON Lines" if path.suffix.lower() in JSON_LINES else "CSV"
 
 
 def _delimiter(f: TextIO, needed: Sequence[str]) -> str:
@@ -170,6 +190,87 @@ def unreadable_text(path: Path) -> DataError:
     with open(path, "rb") as f:
         whole_lines = f.read(SAMPLE).rpartition(b"\n")
     return DataError(f"{display(path)} {not_utf8(whole_lines[0] or whole_lines[2])}.")
+
+
+def rows_of_table(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
+    """Yield the number and cells of every row of a CSV, JSON Lines or Parquet file."""
+    suffix = path.suffix.lower()
+    if suffix in JSON_LINES:
+        return json_rows(path, columns)
+    return csv_rows(path, columns) if suffix == ".csv" else parquet_rows(path, columns)
+
+
+def json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
+    """Yield the number of the line and the cells of every object of a JSON Lines file."""
+    rows = list(json_lines(path))
+    header = _names_of(row for _, row in rows)
+    places = columns.placed(path, header)
+    for number, row in rows:
+        yield number, {name: _json_cell(row.get(header[at])) for name, at in places.items()}
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield the number and the object of every line that is not blank.
+
+    Raises DataError, with the line, for another encoding and for anything but an object.
+    """
+    encoding = _encoding(path)
+    with open(path, "rb") as f:
+        lines: Iterable[bytes] = f
+        if not encoding.startswith("utf-8"):
+            lines = _recoded(path, f.read(), encoding)
+        for number, line in enumerate(lines, 1):
+            where = f"{display(path)}, row {number}"
+            text = _utf8(line.removeprefix(b"\xef\xbb\xbf"), where)
+            if text.strip():
+                yield number, _json_object(text, where)
+
+
+def _recoded(path: Path, data: bytes, encoding: str) -> list[bytes]:
+    try:
+        return data.decode(encoding).encode().split(b"\n")
+    except UnicodeError as error:
+        raise DataError(
+            f"{display(path)} begins as {encoding.upper()} and is not. Save it as UTF-8."
+        ) from error
+
+
+def _utf8(line: bytes, where: str) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: {not_utf8(line)}.") from None
+
+
+def _json_object(line: str, where: str) -> dict[str, object]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f'{where}: a line of JSON Lines holds one object, as {{"text": "…", "label": "…"}}; '
+            f"this one is no JSON ({display(str(error))})."
+        ) from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a line of JSON Lines holds one object; got a {_json_kind(row)}.")
+    for cell in (*row, *row.values()):
+        if isinstance(cell, str) and SURROGATE.search(cell):
+            raise DataError(
+                f"{where}: holds half of a character (a lone surrogate); it is no text."
+            )
+    return row
+
+
+def _names_of(rows: Iterable[dict[str, object]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _json_cell(value: object) -> object:
+    return Unsupported(f"a {_json_kind(value)}") if isinstance(value, list | dict) else value
+
+
+def _json_kind(value: object) -> str:
+    kinds: dict[type, str] = {list: "list", dict: "JSON object", str: "text"}
+    return kinds.get(type(value), "number or constant")
 
 
 def parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:

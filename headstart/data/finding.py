@@ -31,7 +31,8 @@ def find(
     for number, example in enumerate(examples, 1):
         if isinstance(example, Path):
             for id, source in _each([example], input, left_out):
-                found[_numbered(id, found) if repeated else id] = source
+                again = repeated or not isinstance(source, Path)  # rows of several tables
+                found[_numbered(id, found) if again else id] = source
             continue
         try:
             found[str(number)] = Encoded(str(number), input.encode(example))
@@ -41,8 +42,9 @@ def find(
         raise DataError(left_out[0].reason if left_out else "There are no examples: got none.")
     if not found:
         why = "; ".join(f"{item.path}: {item.reason}" for item in left_out[:3])
+        one = f"one {input.noun.removesuffix('s')}"
         raise DataError(
-            f"There must be at least one image to look at; got {why or 'no path'}."
+            f"There must be at least {one} to look at; got {why or 'no path'}."
             f"{about_links(left_out)}"
         )
     ids, sources = tuple(found), tuple(found.values())

@@ -12,12 +12,12 @@ from headstart.backbones.inputs import PATH, Encoded, Input
 from headstart.base.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
 from headstart.base.errors import DataError, UnknownName
 from headstart.base.tables import (
+    JSON_LINES,
     Cells,
     Columns,
     column_names,
-    csv_rows,
     header_of,
-    parquet_rows,
+    rows_of_table,
     unreadable_text,
 )
 from headstart.data.choosing import LabelColumns, TableColumns, choose, encoded
@@ -29,7 +29,7 @@ from headstart.targets.classes import ClassTarget
 from headstart.targets.target import Row
 
 PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides which are read
-MANIFESTS = (".csv", ".parquet", ".pq")
+MANIFESTS = (".csv", ".parquet", ".pq", *JSON_LINES)
 OPTIONAL = (*PART_COLUMNS, "group", "stratum")
 ID = "id"  # the column of ids of rows that hold text
 UNREADABLE = "cannot be read"
@@ -76,7 +76,7 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
             left_out.append(LeftOut(display(file), why))
         elif fault or len(file.parts) <= len(place) + 1:
             announced = _class_of(file, place) if fault and not fault.startswith(UNREADABLE) else ""
-            why = fault or "an image in no class folder"
+            why = fault or f"{one_of(input)} in no class folder"
             left_out.append(LeftOut(display(file), why, label=announced))
         else:
             row = {"label": _class_of(file, place)}
@@ -152,13 +152,13 @@ def _listed(
         group, stratum = (_text(cells, name, where) for name in ("group", "stratum"))
         row = _Row(id, source, asked, part, group, stratum, where)
         if not isinstance(row.source, Path) or _is_file(row.source):
-            _refuse_again(path, row, number, listed)
+            _refuse_again(path, row, number, listed, input)
             rows.append(row)
         else:
             why = "listed in the manifest, but no such file"
             left_out.append(LeftOut(row.id, why, label=row.asked.get("label", "")))
     if not records:
-        raise DataError(f"{display(path)} must list images, a row each; it has no rows.")
+        raise DataError(f"{display(path)} must list {input.noun}, a row each; it has no rows.")
     if not rows:
         raise DataError(
             f"{display(path)} lists {len(records)} files and none of them is there. Its paths are "
@@ -168,17 +168,26 @@ def _listed(
 
 
 def records_of(path: Path, columns: Columns) -> list[tuple[int, Cells]]:
-    """Return the rows of a manifest, a CSV or Parquet file, each with its number."""
-    return list((csv_rows if path.suffix.lower() == ".csv" else parquet_rows)(path, columns))
+    """Return the rows of a manifest: a CSV, JSON Lines or Parquet file; each with its number."""
+    return list(rows_of_table(path, columns))
 
 
-def _refuse_again(path: Path, row: _Row, number: int, listed: dict[str, int]) -> None:
-    """Add a picture and its row number to `listed`; raise DataError if it is there already."""
+def _refuse_again(
+    path: Path, row: _Row, number: int, listed: dict[str, int], input: Input[Any]
+) -> None:
+    """Add an example and its row number to `listed`; raise DataError if it is there already."""
     if (first := listed.setdefault(row.id, number)) != number:
+        each = "lists a picture once" if input.column == PATH else "has each id once"
         raise DataError(
-            f"A manifest lists a picture once; in {display(path)} '{row.id}' appears more than "
+            f"A manifest {each}; in {display(path)} '{display(row.id)}' appears more than "
             f"once, in rows {first} and {number}. Take one of them out."
         )
+
+
+def one_of(input: Input[Any]) -> str:
+    """Return an example of this kind with its article: "an image", "a text"."""
+    noun = input.noun.removesuffix("s")
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _is_file(path: Path) -> bool:
@@ -294,7 +303,7 @@ def _example(
     """Return the id and the source of a row: a file, relative to `folder`, a text, or in memory."""
     example = cells.get(input.column)
     if input.column != PATH:
-        return _text(cells, ID, where) or str(number), _text(cells, input.column, where)
+        return _text(cells, ID, where) or str(number), _content(cells, input, where)
     if isinstance(example, Encoded):
         id = _text(cells, ID, where) or str(number)
         return id, Encoded(id, example.data)
@@ -311,6 +320,15 @@ def _example(
     if NOT_UTF8.search(text) and not _is_file(folder / relative):
         raise unreadable_text(path)
     return display(relative), folder / relative
+
+
+def _content(cells: Cells, input: Input[Any], where: str) -> str:
+    """Return an example that its row holds as text, with its line breaks; an empty one is left to
+    the check of the data, which names it."""
+    try:
+        return as_text(cells.get(input.column))
+    except DataError as error:
+        raise DataError(f"{where}: the {input.column} {error}.") from error
 
 
 def _text(cells: Cells, column: str, where: str, *, blank: bool = False) -> str:

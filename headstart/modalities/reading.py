@@ -1,6 +1,7 @@
 """Read datasets from folders and manifests, by default of pictures."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from headstart.targets.registry import TARGETS
 from headstart.targets.target import Target
 
 USUAL: Input[Any] = ImageInput()
+BESIDE = ("readme", "license", "licence", "notice", "changelog")  # files about the data
+LONGEST_PATH = 4096  # characters
 
 
 def read(
@@ -32,21 +35,27 @@ def read(
     target: str = "",
     *,
     ordered: str | Sequence[str] = "",
-    input: Input[Any] | None = None,
+    input: Input[Any] | str | None = None,
 ) -> Dataset:
     """Read labelled examples from a folder, a manifest, a data frame, pairs or arrays.
 
     source: a folder with one folder per class, or with parts (train, val, test) of such folders;
-    the path of a CSV or Parquet manifest; a DataFrame with a manifest's columns; a list of pairs
-    (example, label); a pair of arrays (examples, labels), such as `(x, y)`; a Dataset, which is
-    returned. An example is a path or, in pairs and arrays, a PIL image or an array (H, W, 3) uint8.
+    the path of a CSV, JSON Lines or Parquet manifest; a DataFrame with a manifest's columns; a list
+    of pairs (example, label); a pair of arrays (examples, labels), such as `(x, y)`; a Dataset,
+    which is returned. An example is a path or, in pairs and arrays, a PIL image or an array
+    (H, W, 3) uint8.
+
+    input: the kind of the examples, such as "text"; None follows the data: a manifest with a column
+    `path` lists images, one with a column `text` holds texts, and a folder is of the kind that most
+    files in its folders have. In pairs and arrays a str is the path of an image, unless input is
+    "text".
 
     A folder that holds the unpacked archives of CIFAR-10 (binary or Python version) or of the
     Oxford-IIIT pets is recognised by its files; their split into train and test is kept.
 
     A row's id is its path relative to the folder (or to the manifest's folder), or its number from
     1 for an example in memory; a class is named by its folder or label in NFC, and classes are
-    sorted by name. Unused files are in `left_out`. No picture is decoded.
+    sorted by name. Unused files are in `left_out`. No example is decoded.
 
     target: the kind of target. "" follows the data: folders, arrays and a column `label` are
     classes, `labels` (or one column of 0 and 1 per label) several labels; `choice` says so.
@@ -63,7 +72,8 @@ def read(
     if not isinstance(target, str):  # read(x, y)
         source, target = (source, target), ""
     names = ordered if isinstance(ordered, str) else ",".join(ordered)
-    return read_as(source, TargetPlan(target, names), input=input)
+    asked = input_class(input)() if isinstance(input, str) else input
+    return read_as(source, TargetPlan(target, names), input=asked)
 
 
 def read_as(source: Any, plan: TargetPlan, *, input: Input[Any] | None = None) -> Dataset:
@@ -82,12 +92,13 @@ def _read(source: Any, kind: str, input: Input[Any] | None) -> Dataset:
     """Return the examples, with labels of the given kind of target; "" leaves it to the data."""
     if isinstance(source, Dataset):
         return with_kind(source, kind)
-    own = input or USUAL
     if not isinstance(source, str | os.PathLike):
+        own = input or _input_with(_columns_of(source))
         records = _records(source, own, TARGETS[kind] if kind else ClassTarget)
         return replace(readers.read_records(records, "the rows", own, kind), input=own)
     path = Path(source).expanduser()
     if path.is_dir():
+        own = input or _input_in(path)
         return with_kind(replace(_folder(path, own), input=own), kind)
     if not path.exists():
         raise DataError(f"There is no folder or file {display(path)}. Check the path.")
@@ -143,11 +154,40 @@ def _folder(path: Path, input: Input[Any]) -> Dataset:
 
 
 def _input_of(manifest: Path) -> Input[Any]:
-    """The kind of input whose column a manifest has; one of paths is of the usual kind."""
-    named = {kind: input_class(kind) for kind in INPUTS.names() if kind != USUAL.kind}
-    columns = {kind.column: kind for kind in named.values() if kind.column != PATH}
-    found = column_names(manifest, (PATH, *columns)) if columns else {PATH}
-    return USUAL if PATH in found else next((columns[c]() for c in columns if c in found), USUAL)
+    """Return the kind of input whose column a manifest has."""
+    return _input_with(lambda column: column in column_names(manifest, (column,)))
+
+
+def _columns_of(source: Any) -> Callable[[str], bool]:
+    """Return whether rows in memory have a column; pairs and arrays have none."""
+    names = {str(name).strip().casefold() for name in getattr(source, "columns", ())}
+    return names.__contains__
+
+
+def _input_with(has: Callable[[str], bool]) -> Input[Any]:
+    """Return the kind of input whose column is there; one of paths is of the usual kind."""
+    columns = {kind.column: kind for kind in _other_kinds() if kind.column != PATH}
+    if not columns or has(PATH):
+        return USUAL
+    return next((kind() for column, kind in columns.items() if has(column)), USUAL)
+
+
+def _input_in(folder: Path) -> Input[Any]:
+    """Return the kind of input of most files in a folder's folders; ties go to the usual kind."""
+    kinds = [type(USUAL), *(kind for kind in _other_kinds() if kind.suffixes)]
+    of = {suffix: kind for kind in reversed(kinds) for suffix in kind.suffixes}
+    counts = Counter[type[Input[Any]]]()
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if place != str(folder):  # files beside the class folders describe the data
+            ends = (os.path.splitext(name.lower()) for name in files if name[0] != ".")
+            counts.update(of[end] for stem, end in ends if end in of and stem not in BESIDE)
+    kind = max(kinds, key=lambda kind: counts[kind])
+    return USUAL if kind is type(USUAL) else kind()
+
+
+def _other_kinds() -> list[type[Input[Any]]]:
+    return [input_class(kind) for kind in INPUTS.names() if kind != USUAL.kind]
 
 
 def find(
@@ -155,15 +195,27 @@ def find(
 ) -> tuple[Dataset, tuple[LeftOut, ...]]:
     """Return examples to predict as rows of one class "?", and the files that were left out.
 
-    examples: a path, an example in memory (a PIL image, an array), or several of them; of a folder,
+    examples: a path, an example in memory (a PIL image, an array, a text for a model of texts), or
+    several of them; of a folder,
     the examples in it. An array of one more axis than an example holds several. repeated: whether a
     path given again is a row again. Raises DataError if there is no row.
     """
-    rows = (
-        Path(row).expanduser() if isinstance(row, str | os.PathLike) else row
-        for row in _several(examples)
-    )
-    return finding.find(list(rows), input, repeated=repeated)
+    rows = [_named(row, input) for row in _several(examples)]
+    return finding.find(rows, input, repeated=repeated)
+
+
+def _named(example: Any, input: Input[Any]) -> Any:
+    """Return an example's path, if it is one; a str may also be the example itself, as texts are.
+
+    Then it is a path if such a file exists, or if it ends as a file of this kind or a manifest.
+    """
+    if isinstance(example, os.PathLike) or (isinstance(example, str) and input.column == PATH):
+        return Path(example).expanduser()
+    if not isinstance(example, str) or len(example) > LONGEST_PATH or "\n" in example:
+        return example
+    path = Path(example).expanduser()
+    endings = (*input.suffixes, *readers.MANIFESTS)
+    return path if path.suffix.lower() in endings or os.path.exists(path) else example
 
 
 def _several(examples: Any) -> Iterable[Any]:

@@ -1,0 +1,200 @@
+"""Data sets of texts: how they are read, found, surveyed and checked."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart as hs
+from headstart.base.errors import DataError
+from headstart.data.checks import check
+from headstart.data.findings import Findings
+from headstart.modalities.reading import find, survey
+from headstart.modalities.text.inputs import TextInput
+from headstart.modalities.text.language import detect, sampled, spoken
+from headstart.modalities.text.likeness import near_duplicates, normal, signature
+
+ROWS = [("a good film", "good"), ("a bad film", "bad"), ("the best\nof all", "good")]
+WORDS = "river stone cloud apple train paper glass music winter garden window letter".split()
+
+
+def sentences(n: int, seed: int = 0) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [f"the {' '.join(rng.choice(WORDS, 9))} number {seed}{i}" for i in range(n)]
+
+
+def texts_of(data: hs.Dataset) -> list[str]:
+    return [example.read() for example in data]
+
+
+def write_jsonl(path: Path, rows: list[tuple[str, str]]) -> Path:
+    lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
+    path.write_text("\n".join([*lines, ""]))
+    return path
+
+
+# -------------------------------------------------------------------------------- reading
+
+
+def test_a_table_of_texts_is_read_from_every_format(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(ROWS, columns=["text", "label"])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "b.csv", index=False, sep=";", encoding="utf-16")
+    frame.to_parquet(tmp_path / "c.parquet")
+    write_jsonl(tmp_path / "d.jsonl", ROWS)
+    every = [hs.read(path) for path in sorted(tmp_path.iterdir())]
+    every += [hs.read(frame), hs.read(ROWS, input="text")]
+    for data in every:
+        assert isinstance(data.input, TextInput)
+        assert texts_of(data) == [text for text, _ in ROWS]
+        assert data.classes == ("bad", "good")
+
+
+def test_a_folder_of_text_files_per_class_is_read_and_pictures_are_named(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for label in ("good", "bad"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for i in range(2):
+                (tmp_path / part / label / f"{i}.txt").write_text(f"{part} {label} {i}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "train" / "good" / "cover.png")
+    data = hs.read(tmp_path)
+    assert data.input == TextInput()
+    assert len(data) == 8
+    assert set(data.parts) == {"train", "test"}
+    assert "train/good/cover.png" in [item.path for item in data.left_out]
+
+
+def test_a_folder_of_pictures_with_some_texts_stays_one_of_pictures(shapes: Path) -> None:
+    (shapes / "dark" / "notes.txt").write_text("taken at night")
+    assert hs.read(shapes).input != TextInput()
+    assert len(hs.read(shapes)) == 24
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"text": "a"', "row 2: .* no JSON"),
+        ("[1, 2]", "row 2: .* got a list"),
+        ('{"text": "\\ud800", "label": "a"}', "row 2: .* surrogate"),
+        ('{"text": {"a": 1}, "label": "a"}', "row 2: the text is a JSON object"),
+        ('{"text": "a", "label": null}', "row 2: the label is empty"),
+        ("[" * 100_000, "row 2: .* no JSON"),
+    ],
+)
+def test_a_bad_line_of_json_lines_is_named(tmp_path: Path, line: str, why: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS[:1])
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(DataError, match=why):
+        hs.read(path)
+
+
+def test_json_lines_without_the_columns_say_which_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"path": "x.png"}\n')
+    with pytest.raises(DataError, match="no column label"):
+        hs.read(tmp_path / "a.jsonl")
+
+
+def test_a_cell_of_ten_megabytes_is_a_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"text,label\n{'long ' * 2_000_000},a\nshort,b\n")
+    assert len(texts_of(hs.read(tmp_path / "a.csv"))[0]) > 9_000_000
+
+
+# -------------------------------------------------------------------------------- finding
+
+
+def test_what_is_asked_is_a_text_a_file_or_the_rows_of_a_table(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("in a file")
+    (tmp_path / "b.csv").write_text("text\nfirst\nsecond\n")
+    write_jsonl(tmp_path / "c.jsonl", ROWS[:1])
+    asked = ["a sentence", str(tmp_path / "a.txt"), tmp_path / "b.csv", tmp_path / "c.jsonl"]
+    data, left_out = find([*asked, "missing.txt"], input=TextInput())
+    assert texts_of(data) == ["a sentence", "in a file", "first", "second", "a good film"]
+    assert [item.path for item in left_out] == ["missing.txt"]
+
+
+# -------------------------------------------------------------------------------- checks
+
+
+def findings(rows: list[tuple[str, str]]) -> Findings:
+    data = hs.read(rows, input="text")
+    return check(data, survey(data)).findings
+
+
+def test_copies_after_normalisation_and_near_copies_are_kept_together() -> None:
+    plain = sentences(20)
+    near = plain[3].replace("number", "numbers")
+    rows = [*plain, plain[0].upper() + "!", near]
+    found = findings([(text, "ab"[i % 2]) for i, text in enumerate(rows)])
+    assert found.exact_duplicates == (("1", "21"),)
+    assert ("4", "22") in [group[:2] for group in found.near_duplicates]
+    assert all(likeness >= 0.8 for *_, likeness in found.near_pairs)
+
+
+def test_the_likeness_is_the_share_of_common_runs_of_characters() -> None:
+    def runs(text: str) -> set[str]:
+        return {text[i : i + 5] for i in range(len(text) - 4)}
+
+    for a, b in zip(sentences(5), sentences(5, seed=1), strict=True):
+        mixed = a[:40] + b[40:]
+        true = len(runs(a) & runs(mixed)) / len(runs(a) | runs(mixed))
+        assert abs((signature(a) == signature(mixed)).mean() - true) < 0.15
+
+
+def test_bands_find_the_pairs_that_a_comparison_of_all_finds() -> None:
+    base = [normal(text) for text in sentences(60)]
+    changed = [text[:-1] + "x" for text in base[:20]]
+    own = np.stack([signature(text) for text in [*base, *changed]])
+    alike = (own[:, None] == own[None]).mean(axis=2)
+    every = {(a, b) for a, b in zip(*np.nonzero(np.triu(alike >= 0.8, 1)), strict=True)}
+    assert {(pair.a, pair.b) for pair in near_duplicates(own)} == every
+    assert len(every) >= 15
+
+
+def test_empty_and_unreadable_texts_are_named_by_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\none text,a\n" ",b\nanother,b\n')
+    data = hs.read(tmp_path / "a.csv")
+    found = check(data, survey(data)).findings
+    assert [(o.path, o.reason) for o in found.unreadable] == [("3", "is empty")]
+
+
+def test_languages_are_found_and_texts_in_another_are_named() -> None:
+    pytest.importorskip("py3langid")
+    english = [
+        f"this is the sentence number {i} about the weather and the garden" for i in range(9)
+    ]
+    russian = "Он сказал, что завтра будет хорошая погода и можно поехать за город."
+    found = findings([(text, "ab"[i % 2]) for i, text in enumerate([*english, russian])])
+    said = {remark.kind: remark for remark in found.remarks}
+    assert "English (9" in said["language"].reason
+    assert said["other language"].path == "10"
+    assert "Russian" in said["other language"].reason
+    assert detect("ok").code == ""
+    assert spoken([]).code == ""
+
+
+def test_a_token_that_alone_decides_and_a_label_in_its_own_text_are_reported() -> None:
+    plain = sentences(40)
+    leaking = [(f"{text}{' zzz' * (i % 2)}", "ab"[i % 2]) for i, text in enumerate(plain)]
+    said = [remark.reason for remark in findings(leaking).remarks if "leak" in remark.kind]
+    assert any("'zzz' stands in 100% of the texts of 'b'" in reason for reason in said)
+    own = [(f"{text} label {'ab'[i % 2]}", "ab"[i % 2]) for i, text in enumerate(plain)]
+    said = [remark.reason for remark in findings(own).remarks if "leak" in remark.kind]
+    assert any("the label itself" in reason for reason in said)
+    clean = findings([(text, "ab"[i % 2]) for i, text in enumerate(plain)])
+    assert not [remark for remark in clean.remarks if "leak" in remark.kind], "the control"
+
+
+def test_a_very_long_text_is_named_and_checks_are_written_and_read() -> None:
+    rows = [*sentences(10), "long story " * 2000]
+    found = findings([(text, "ab"[i % 2]) for i, text in enumerate(rows)])
+    assert [r.path for r in found.remarks if r.kind == "very long"] == ["11"]
+    assert Findings.read(found.to_plain()) == found
+    assert any(kind == "very long" for kind, *_ in found.table())
+
+
+def test_a_sample_is_the_same_every_time() -> None:
+    assert sampled(range(10), 4) == [0, 3, 6, 9]
+    assert sampled(range(3), 4) == [0, 1, 2]
