@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.inputs import fetched
+from headstart.backbones.inputs import Input, fetched
 from headstart.base.errors import MissingPackage
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
-    from headstart.modalities.text.inputs import TextInput
 
 STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3)  # C of the logistic; its inverse in the ridge
 FEATURES = 200_000  # the commonest words and pairs of words
@@ -31,14 +30,14 @@ class TextBaseline:
     vectorizer: Any
     models: Sequence[Any]
     link: str
-    input: "TextInput"
+    input: Input[str]
 
     def raw(self, data: "Dataset") -> NDArray[np.float64]:
         """Return raw outputs (N, K), which the target's `activate` makes answers of."""
         return _raw(self.models, self.link, self.vectorizer.transform(_texts(self.input, data)))
 
 
-def fit_baseline(input: "TextInput", train: "Dataset", val: "Dataset") -> TextBaseline | None:
+def fit_baseline(input: Input[str], train: "Dataset", val: "Dataset") -> TextBaseline | None:
     """Fit the baseline; None for a target that no linear model answers.
 
     Without validation rows the middle strength is used. Raises MissingPackage without scikit-learn.
@@ -71,7 +70,7 @@ def _with(made: TextBaseline, models: Sequence[Any]) -> TextBaseline:
     return TextBaseline(made.name, made.vectorizer, models, made.link, made.input)
 
 
-def _texts(input: "TextInput", data: "Dataset") -> Iterator[str]:
+def _texts(input: Input[str], data: "Dataset") -> Iterator[str]:
     return (input.read(fetched(input, source)) for source in data.sources)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.inputs import fetched
+from headstart.backbones.inputs import Input, fetched
 from headstart.base.errors import DataError
 from headstart.base.grouping import Pair
 from headstart.base.store import DIGEST_BYTES, Layout, digest
@@ -21,7 +21,6 @@ from headstart.modalities.text.tokens import WORDS
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
-    from headstart.modalities.text.inputs import TextInput
 
 VERSION = 1  # raise it when the same text would give other facts
 CODE = 3  # bytes of a language's code
@@ -46,7 +45,7 @@ class TextSurveyor:
         "signature": (np.uint32, (likeness.SIGNATURE,)),
     }
 
-    def __init__(self, input: "TextInput") -> None:
+    def __init__(self, input: Input[str]) -> None:
         self.input = input
 
     @property
@@ -104,7 +103,7 @@ def _very_long(ids: Sequence[str], words: NDArray[Any]) -> Iterator[Remark]:
         yield Remark(ids[row], "very long", f"{words[row]:,} words; read in windows, none cut off")
 
 
-def _leaks(dataset: "Dataset", input: "TextInput") -> Iterator[Remark]:
+def _leaks(dataset: "Dataset", input: Input[str]) -> Iterator[Remark]:
     """Yield tokens that alone decide a label, and labels that stand in their own texts."""
     rows = sampled(range(len(dataset)), READ)
     labels = dataset.target.decode(dataset.y[rows]) if rows else []
@@ -119,7 +118,7 @@ def _leaks(dataset: "Dataset", input: "TextInput") -> Iterator[Remark]:
         yield Remark("", "leaked label", f"the label itself stands in {share} of the texts")
 
 
-def _words(input: "TextInput", source: Any) -> list[str]:
+def _words(input: Input[str], source: Any) -> list[str]:
     with suppress(OSError, DataError):  # it could be read a moment ago
         return WORDS.findall(input.read(fetched(input, source)).lower())
     return []
