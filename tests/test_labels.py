@@ -225,6 +225,13 @@ def test_sets_of_labels_hold_the_truth_as_often_as_they_say() -> None:
     assert np.abs(held - 0.9).max() < 0.015
 
 
+def test_no_set_is_empty() -> None:
+    scores = np.array([[0.9, 0.1, 0.5]], np.float32)
+    region = LabelsTarget(("a", "b", "c")).region({"scores": scores}, 0.01)
+    assert region["not_ruled_out"].tolist() == [[True, False, True]]
+    assert region["certain"].tolist() == [[True, False, False]]
+
+
 def test_a_baseline_knows_the_shares_only() -> None:
     target, answers, y = random_case(7)
     y[:, 0] = 1

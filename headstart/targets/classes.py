@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.cells import NUMBER
 from headstart.base.display import CONTROLS, display
 from headstart.base.errors import DataError, Mismatch, UnknownName
 from headstart.targets import metrics
@@ -58,7 +59,7 @@ class ClassTarget(Target):
     majority: str = ""
     kind: ClassVar[str] = "class"
     reads: ClassVar[tuple[str, ...]] = ("label",)
-    instead: ClassVar[tuple[str, ...]] = ("labels",)
+    instead: ClassVar[tuple[str, ...]] = ("labels", "value")
     counts_right: ClassVar[bool] = True
     merit_name: ClassVar[str] = "accuracy"
     link: ClassVar[Link | None] = "softmax"
@@ -111,7 +112,10 @@ class ClassTarget(Target):
         check_class_names(self.names)
 
     def choice(self, y: Labels) -> str:
-        return ""
+        """Return a phrase for names that are all numbers."""
+        if not self.names or not all(NUMBER.fullmatch(name) for name in self.names):
+            return ""
+        return f"classes: {len(self.names)} labels, all numbers; for a number say --target number"
 
     def decode(self, y: Labels) -> list[str]:
         names = [*self.names, ""]  # -1 indexes the last

@@ -363,7 +363,9 @@ class LabelsTarget(Target):
             return None
         scores = np.tile(np.array(self.shares, np.float32), (len(y), 1))
         answers = {"scores": scores, "labels": scores >= np.array(self._thresholds)}
-        return Baseline("prevalence", "each label's share", "mAP", self.metrics(answers, y)["mAP"])
+        return Baseline(
+            "prevalence", "the share of each label", "mAP", self.metrics(answers, y)["mAP"]
+        )
 
     def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
         keys = ("label", "n", "average_precision", "precision", "recall", "f1", "threshold")
@@ -398,13 +400,14 @@ class LabelsTarget(Target):
         scores = answers["scores"].astype(np.float64)
         return np.where(y > 0, 1.0 - scores, scores)
 
-    def region(self, answers: Outputs, limit: Any) -> Mapping[str, Array]:
+    def region(self, answers: Outputs, limit: float | Array) -> Mapping[str, Array]:
         """Return (N, L) whether a label is not ruled out, and whether its absence is.
 
-        limit: one for all labels, or (L,).
+        limit: one for all labels, or (L,). The more probable of the two is never ruled out.
         """
         scores = answers["scores"].astype(np.float64)
-        return {"not_ruled_out": 1.0 - scores <= limit, "certain": ~(scores <= limit)}
+        least = np.maximum(limit, np.minimum(scores, 1.0 - scores))
+        return {"not_ruled_out": 1.0 - scores <= least, "certain": scores > least}
 
     def region_columns(self, region: Mapping[str, Array]) -> Mapping[str, Array]:
         return {name: named_rows(self.names, region[name]) for name in self.region_names}

@@ -129,18 +129,18 @@ def weight_of_classes(
 
 def _placements(scores: Floats, own: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return midranks among all rows minus midranks among own or other rows (Sun and Xu 2014)."""
-    among_all = _midranks(scores)
+    among_all = midranks(scores)
     placements = np.empty(len(scores))
     n_own, n_others = int(own.sum()), int((~own).sum())
-    placements[own] = (among_all[own] - _midranks(scores[own])) / n_others
-    placements[~own] = 1.0 - (among_all[~own] - _midranks(scores[~own])) / n_own
+    placements[own] = (among_all[own] - midranks(scores[own])) / n_others
+    placements[~own] = 1.0 - (among_all[~own] - midranks(scores[~own])) / n_own
     return placements
 
 
-def _midranks(values: Floats) -> NDArray[np.float64]:
+def midranks(values: Floats) -> NDArray[np.float64]:
     """Return ranks from 1; ties share the mean of their ranks.
 
-    >>> _midranks(np.array([5.0, 1.0, 5.0])).tolist()
+    >>> midranks(np.array([5.0, 1.0, 5.0])).tolist()
     [2.5, 1.0, 2.5]
     """
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)

@@ -11,6 +11,7 @@ from headstart.targets.target import Target
 TARGETS: Extensions[type[Target]] = Extensions("kind of target", "targets", classes=True)
 TARGETS.add(ClassTarget.kind, ClassTarget)
 TARGETS.add("labels", "headstart.targets.labels:LabelsTarget")
+TARGETS.add("number", "headstart.targets.numbers:NumberTarget")
 
 
 def register(target: type[Target]) -> type[Target]:
