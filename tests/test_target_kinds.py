@@ -14,6 +14,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.evaluation import Evaluation, evaluate
 from headstart.targets.classes import ClassTarget
+from headstart.targets.grades import GradesTarget
 from headstart.targets.labels import LabelsTarget
 from headstart.targets.numbers import NumberTarget
 from headstart.targets.predictions import Predictions, read_predictions, write_csv
@@ -51,6 +52,8 @@ KINDS = {
         LabelsTarget(("a", "b c", "d")),
         tuple(((), (0,), (0, 1), (1, 2), (0, 1, 2))[i % 5] for i in range(40)),
     ),
+    "grades": Kind(GradesTarget(("low", "middle", "high")), tuple(i % 3 for i in range(40))),
+    "two grades": Kind(GradesTarget(("no", "yes")), tuple(i % 2 for i in range(40))),
     "number": Kind(NumberTarget(), tuple(float(i % 9) / 3 for i in range(40))),
     "huber": Kind(NumberTarget("huber"), tuple(float(i % 9) - 4 for i in range(40))),
     "quantile": Kind(NumberTarget("quantile"), tuple(100.0 * (i % 9) for i in range(40))),

@@ -148,11 +148,7 @@ class ClassTarget(Target):
 
     def soft(self, y: Labels, smoothing: float = 0.0) -> "Tensor":
         """Return (N, C) class probabilities with label smoothing (Szegedy et al. 2016)."""
-        import torch
-        from torch.nn.functional import one_hot
-
-        shares = one_hot(torch.as_tensor(y), len(self.names)).float()
-        return shares * (1 - smoothing) + smoothing / len(self.names)
+        return one_hot(y, len(self.names), smoothing)
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
         """Return (N,) cross-entropies of logits (N, C), or of logits (N, 1) of the second class."""
@@ -310,6 +306,14 @@ def check_class_names(
             )
     if twice := [name for name, n in Counter(names).items() if n > 1]:
         raise DataError(f"Every {what} must have a name of its own; {twice[0]!r} is there twice.")
+
+
+def one_hot(y: Labels, names: int, smoothing: float) -> "Tensor":
+    """Return (N, names) probabilities: 1 - smoothing more for the label than for the others."""
+    import torch
+    from torch.nn.functional import one_hot
+
+    return one_hot(torch.as_tensor(y), names).float() * (1 - smoothing) + smoothing / names
 
 
 def class_names(target: Target) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ TARGETS: Extensions[type[Target]] = Extensions("kind of target", "targets", clas
 TARGETS.add(ClassTarget.kind, ClassTarget)
 TARGETS.add("labels", "headstart.targets.labels:LabelsTarget")
 TARGETS.add("number", "headstart.targets.numbers:NumberTarget")
+TARGETS.add("grades", "headstart.targets.grades:GradesTarget")
 
 
 def register(target: type[Target]) -> type[Target]:
