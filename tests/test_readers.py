@@ -494,7 +494,7 @@ def test_the_solar_cells_are_there_or_their_extra_is_named(
     assert cells.counts == {"defective": 821, "functional": 1803}
     assert set(cells.strata) == {"mono", "poly"}
     assert cells.sources[0].is_file()
-    monkeypatch.setattr("headstart.modalities.images.examples.find_spec", lambda name: None)
+    monkeypatch.setattr("headstart.modalities.examples.find_spec", lambda name: None)
     with pytest.raises(MissingPackage, match=r"headstart\[demo\]"):
         solar_cells()
 
