@@ -1,6 +1,6 @@
 """Examples of several parts and of any length: integer sequences read in windows, and a network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from headstart.backbones.cutting import Cut, sequence_cut
 from headstart.base.errors import DataError
 from headstart.base.values import as_key
+from headstart.data.dataset import Dataset
 from headstart.extend import INPUTS, SOURCES, Backbone, Batch, Block, Card, Input, Listing, Weights
+from headstart.modalities.reading import read
 
 WINDOW, WIDTH, WORDS, DIM = 12, 16, 50, 10
 Array = NDArray[Any]
@@ -90,9 +92,9 @@ class Sequences(Input[list[int]]):
 class Layer(nn.Module):
     """A residual block whose every position also reads the mean of its sequence."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float) -> None:
         super().__init__()
-        self.norm, self.dropout = nn.LayerNorm(WIDTH), nn.Dropout(0.1)
+        self.norm, self.dropout = nn.LayerNorm(WIDTH), nn.Dropout(dropout)
         self.own, self.others = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
@@ -109,10 +111,10 @@ def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
 class Net(nn.Module):
     """An embedding, three blocks and the mean of the positions that the mask holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(WORDS, WIDTH)
-        self.layers = nn.ModuleList(Layer() for _ in range(3))
+        self.layers = nn.ModuleList(Layer(dropout) for _ in range(3))
         self.last = nn.Linear(WIDTH, DIM)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -154,7 +156,7 @@ class Upper(nn.Module):
 
 @dataclass(frozen=True)
 class Nets:
-    """The source `sequences:SEED` of random networks."""
+    """The source of random networks: `sequences:SEED`, or `sequences:SEED-dropout`."""
 
     weight_files: tuple[str, ...] = (".safetensors",)
 
@@ -164,8 +166,9 @@ class Nets:
         return Backbone(card, *self.build(card))
 
     def build(self, card: Card) -> tuple[nn.Module, tuple[Block, ...]]:
-        torch.manual_seed(int(card.id))
-        net = Net()
+        seed, _, dropout = card.id.partition("-")
+        torch.manual_seed(int(seed))
+        net = Net(0.1 if dropout else 0.0)
         for layer in net.modules():
             if isinstance(layer, nn.LayerNorm):  # equal weights would be exported once
                 nn.init.normal_(layer.weight, 1.0, 0.1)
@@ -184,3 +187,12 @@ def register() -> None:
     if "sequences" not in INPUTS.names():
         INPUTS.register("sequences", Sequences)
         SOURCES.register("sequences", Nets())
+
+
+def labelled(lengths: Sequence[int]) -> Dataset:
+    """Random sequences of these lengths: in those of class a low numbers are many, in b high."""
+    rows = []
+    for i, n in enumerate(lengths):
+        numbers = np.random.default_rng([n, i]).integers(1, 35, n) + 15 * (i % 2)
+        rows.append((" ".join(map(str, numbers)), "ab"[i % 2]))
+    return read(rows, input=Sequences())

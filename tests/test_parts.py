@@ -1,6 +1,5 @@
 """Examples of several parts and of varying length, from features to a bundle."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -105,15 +104,6 @@ def test_nothing_is_cut_below_an_embedding_that_learns(backbone: hs.Backbone) ->
     assert cut_before(backbone, thawed_by(backbone, "all")) is None
 
 
-def data_of(lengths: Sequence[int]) -> hs.Dataset:
-    """Random sequences of these lengths; the class says whether low or high numbers are many."""
-    rows = []
-    for i, n in enumerate(lengths):
-        low = np.random.default_rng([n, i]).integers(1, 35, n) + 15 * (i % 2)
-        rows.append((" ".join(map(str, low)), "ab"[i % 2]))
-    return read(rows, input=Sequences())
-
-
 LENGTHS = [3, 12, 1, 30, 7, 61, 24, 5, 12, 18]
 
 
@@ -137,7 +127,7 @@ def exact(backbone: hs.Backbone, data: hs.Dataset) -> NDArray[np.float64]:
 def test_features_do_not_depend_on_the_batch_or_its_padding(
     backbone: hs.Backbone, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = data_of(LENGTHS)
+    data = sequences.labelled(LENGTHS)
     monkeypatch.setattr(features, "PARTS", rows)
     monkeypatch.setattr(features, "PARTS_AT_ONCE", 4 * rows)
     monkeypatch.setattr(OnnxEngine, "batch", 1)
@@ -181,7 +171,7 @@ def test_activations_at_the_cut_are_kept_without_padding(
     backbone: hs.Backbone, tmp_path: Path, stored: bool, precision: Precision
 ) -> None:
     store = hs.Store(tmp_path) if stored else None
-    data, thawed = data_of(LENGTHS), thaw(backbone, "1")
+    data, thawed = sequences.labelled(LENGTHS), thaw(backbone, "1")
     tap = thawed.tap(sum(LENGTHS), precision)
     table = extract(backbone, data, store=store, tap=tap)
     assert thawed.cut is not None
@@ -206,7 +196,7 @@ def test_a_part_that_is_missing_in_the_store_is_computed_again(
     backbone: hs.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "MOST_ROWS", 2)
-    data, tap = data_of([30, 40, 5]), thaw(backbone, "1").tap(1, "float32")
+    data, tap = sequences.labelled([30, 40, 5]), thaw(backbone, "1").tap(1, "float32")
     once = extract(backbone, data, store=hs.Store(tmp_path), tap=tap)
     (folder,) = tmp_path.glob("cut-*")
     sorted(folder.glob("*.safetensors"))[1].unlink()

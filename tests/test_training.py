@@ -528,7 +528,8 @@ def test_a_feed_gives_the_view_of_the_epoch() -> None:
         batch = rows.batch(np.arange(10), epoch)
         for row, view in enumerate(view_numbers(40, 3, epoch, rows.seed)[:10]):
             cut = rows.tables[view].cut
-            assert cut is not None
+            assert isinstance(cut, np.ndarray)
+            assert isinstance(batch, torch.Tensor)
             assert np.array_equal(batch[row].numpy(), cut[[row]][0])
 
 

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Cut
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch, length, only_array, rows_of
+from headstart.backbones.inputs import Batch, Input, has_parts, length, only_array, rows_of
 from headstart.backbones.views import PLAIN, Views, ViewSpec
 from headstart.base.context import RunContext
+from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Stopwatch
 from headstart.base.store import Store, digest
@@ -20,15 +22,17 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engines import open_engine
 from headstart.features.extract import FeatureTable, Tap, all_there, extract, extract_views
+from headstart.features.parts import sizes_of
 from headstart.heads.head import Rows
 from headstart.models.finetuning import ThawedBackbone, thaw
 from headstart.models.model import Model
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
-from headstart.models.wording import extracted
+from headstart.models.wording import extracted, more_parts
 from headstart.targets.target import Target
 from headstart.training.feeds import Feed, Fresh, Stored
 
 SPARE = 0.9  # share of the free disk that may be filled
+MOST_PARTS = 8  # of an example that a training step learns from, evenly spread; evaluated are all
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +108,25 @@ class TrainingData:
         if self.start.tap is not None:
             assert tables is not None
             rows, val = tables
-            return Stored(rows, cut=True, seed=settings.seed), Stored((val,), cut=True)
+            train = Stored(rows, cut=True, seed=settings.seed, most=MOST_PARTS)
+            self._tell_parts(train)
+            return train, Stored((val,), cut=True)
         backbone, data, views = thawed.backbone, self.splits.train, Views(self.views, settings.seed)
         if thawed.cut is None:
-            threads = self.context.runtime.decode_threads
-            train = Fresh(data, backbone.card.input, only_array, views, threads)
+            threads, input = self.context.runtime.decode_threads, backbone.card.input
+            arrays = _arrays if has_parts(input) else only_array
+            fresh = Fresh(data, input, arrays, views, threads, MOST_PARTS)
         else:
-            train = engine_feed(backbone, thawed.cut, data, views, self.context)
-        return train, replace(train, data=self.splits.val, views=PLAIN)
+            fresh = engine_feed(backbone, thawed.cut, data, views, self.context, MOST_PARTS)
+        self._tell_parts(fresh)
+        return fresh, replace(fresh, data=self.splits.val, views=PLAIN, most=0)
+
+    def _tell_parts(self, train: Feed) -> None:
+        """Report how many examples have more parts than a step learns from."""
+        if train.sizes is not None and (more := int((train.sizes.parts > MOST_PARTS).sum())):
+            noun = self.start.backbone.card.input.noun
+            message = more_parts(more, len(train.ids), noun, MOST_PARTS)
+            self.context.listener.stage("finetune", message)
 
     def of_model(self, model: Model, data: Dataset) -> FeatureTable:
         """Return features of some rows by the backbone of a model trained here."""
@@ -146,12 +161,14 @@ def array_name(array: NDArray[np.generic]) -> str:
 def prepare(spec: TwoPhaseSpec, backbone: Backbone) -> Start:
     """Apply the spec's input settings to a backbone, and thaw the layers to fine-tune."""
     own = spec.head.prepared(backbone)
+    check_changes(own.card.input, spec.views.active)
     spec.head.head.check_room(own.card.dim)
     return tuning_start(spec.finetune, own, spec.head.head_lr) if spec.finetune else Start(own)
 
 
 def tuning_start(settings: FineTune, backbone: Backbone, head_lr: float) -> Start:
     """Return the `Start` of fine-tuning: a thawed copy of the backbone, and resolved settings."""
+    check_changes(backbone.card.input, settings.mixup, settings.adversarial)
     settings = settings.resolved(backbone, head_lr)
     thawed = thaw(backbone, settings.thaw, settings.thaw_from, whole=settings.adversarial > 0)
     return Start(backbone, settings, thawed if thawed.thawed else None)
@@ -161,8 +178,18 @@ def with_tap(start: Start, splits: Splits, views: ViewSpec, context: RunContext)
     """Return `start` with a request to store all rows' activations at the cut, if possible."""
     if start.thawed is None or start.settings is None:
         return start
-    rows = len(splits.train) + len(splits.val) + len(splits.test)
+    check_changes(start.backbone.card.input, views.active)
+    parts = (splits.train, splits.val, splits.test)
+    rows = sum(rows_at_cut(start.thawed, part, context) for part in parts)
     return kept_at_cut(start, tap_for(start.settings, start.thawed, rows, views, context))
+
+
+def rows_at_cut(thawed: ThawedBackbone, data: Dataset, context: RunContext) -> int:
+    """Return how many rows the activations at the cut are: examples, or positions in sequences."""
+    input = thawed.backbone.card.input
+    if thawed.cut is None or not has_parts(input):
+        return len(data)
+    return int(sizes_of(input, data, context.runtime.decode_threads).total.sum())
 
 
 def kept_at_cut(start: Start, tap: Tap | None) -> Start:
@@ -188,10 +215,31 @@ def stacked(tables: Sequence[FeatureTable]) -> Rows:
     return Rows(x, y, tables[0].target, groups)
 
 
+def check_changes(input: Input[Any], *asked: object) -> None:
+    """Raise SpecError if changes of examples are asked for that examples in parts do not allow."""
+    if has_parts(input) and any(asked):
+        raise SpecError(
+            f"Views (augment), mixup and adversarial training change examples of one array of one "
+            f"size; {input.noun} have several parts or lengths. Leave these settings out."
+        )
+
+
+def _arrays(batch: Batch) -> tuple[NDArray[np.generic], ...]:
+    return tuple(batch.values())
+
+
 def engine_feed(
-    backbone: Backbone, cut: Cut | None, data: Dataset, views: Views, context: RunContext
+    backbone: Backbone,
+    cut: Cut | None,
+    data: Dataset,
+    views: Views,
+    context: RunContext,
+    most: int = 0,
 ) -> Fresh:
-    """Return a feed of activations at the cut, or of features without one, computed per batch."""
+    """Return a feed of activations at the cut, or of features without one, computed per batch.
+
+    most: parts of an example in a batch; 0 for all.
+    """
     frozen_part = replace(backbone, module=cut.trunk) if cut else backbone  # no thawed layers
     engine = open_engine(frozen_part, context.runtime)
 
@@ -200,7 +248,18 @@ def engine_feed(
         parts = (rows_of(batch, slice(i, i + size)) for i in range(0, length(batch), size))
         return np.concatenate([engine(part)[0] for part in parts])
 
-    return Fresh(data, backbone.card.input, frozen, views, context.runtime.decode_threads)
+    def crossing(batch: Batch) -> tuple[NDArray[np.generic], ...]:
+        size = engine.batch
+        parts = (rows_of(batch, slice(i, i + size)) for i in range(0, length(batch), size))
+        arrays = [np.concatenate(made) for made in zip(*map(engine, parts), strict=True)]
+        if cut is None or not cut.sequences:
+            return tuple(arrays)
+        mask = (arrays[1] > 0).astype(np.int64)
+        return np.where(mask[..., None], arrays[0], 0), mask
+
+    input = backbone.card.input
+    made = crossing if has_parts(input) else frozen
+    return Fresh(data, input, made, views, context.runtime.decode_threads, most)
 
 
 def tap_for(

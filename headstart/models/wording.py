@@ -121,3 +121,11 @@ def limits_message(plan: TrustPlan, limits: Limits) -> str:
         wanted = f"precision of {plan.precision:g}" if plan.precision else "coverage"
         parts.append(f"validation can't warrant any threshold for the {wanted}: none was set")
     return "; ".join(parts)
+
+
+def more_parts(count: int, of: int, noun: str, most: int) -> str:
+    """Return how many examples have more parts than a training step learns from."""
+    return (
+        f"{count:,} of {of:,} {noun} have more than {most} parts: a step learns from {most} of "
+        f"them, evenly spread; all are read where results are measured"
+    )

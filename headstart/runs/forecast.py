@@ -11,7 +11,7 @@ from headstart.data.splits import Splits, split
 from headstart.features.extract import extract
 from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
-from headstart.models.training_data import tap_for
+from headstart.models.training_data import rows_at_cut, tap_for
 from headstart.runs.folder import check_free
 from headstart.runs.job import Job
 from headstart.runs.stages import PreparedRun, RunState, prepared
@@ -67,16 +67,17 @@ def _of_features(state: RunState, run: PreparedRun, rows: Dataset, splits: Split
     augment = state.job.augment
     views = len(splits.train) * augment.views if augment.active else 0
     count = len(rows) + views
-    tap = None
+    tap, kept = None, 0
     backbone, thawed = run.start.backbone, run.start.thawed
     if thawed is not None:
-        tap = tap_for(run.settings, thawed, len(rows), augment, state.context)
+        kept = rows_at_cut(thawed, rows, state.context)
+        tap = tap_for(run.settings, thawed, kept, augment, state.context)
     few = rows.take(range(min(TIMED, len(rows))))
     timer = _Timer()
     table = extract(backbone, few, runtime=state.context.runtime, listener=timer)
     each = timer.seconds_each or table.seconds / max(1, len(table))
     size = count * backbone.card.dim * 4  # float32
-    stored = count * tap.row_bytes if tap else 0
+    stored = (kept + views) * tap.row_bytes if tap else 0
     return Forecast(splits, (), size, stored, each * count)
 
 

@@ -176,7 +176,7 @@ def _learn(state: RunState, data: Dataset) -> _Learned:
         splits = _split(state, checks)
         return _Learned(run, splits, checks, train_scratch(state, run.start.backbone, splits))
     with state.clock("features"):
-        run = with_cut(state, run, len(rows))
+        run = with_cut(state, run, rows)
         table = state.extracted(run.start.backbone, rows, run.start.tap)
     checks = checks.confirmed(table.x)
     splits = _split(state, checks)

@@ -23,7 +23,7 @@ from headstart.models.fitting import from_scratch
 from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates
 from headstart.models.specs import SCRATCH, FineTune
-from headstart.models.training_data import Start, kept_at_cut, prepare, tap_for
+from headstart.models.training_data import Start, kept_at_cut, prepare, rows_at_cut, tap_for
 from headstart.models.wording import ALL_ALIKE, described, extracted
 from headstart.runs.job import Job
 from headstart.targets.predictions import Predictions
@@ -111,7 +111,7 @@ def _untrained(job: Job) -> Backbone | None:
     return job.recipe.prepared(load_backbone(job.backbone, weights="random"))
 
 
-def with_cut(state: RunState, run: PreparedRun, rows: int) -> PreparedRun:
+def with_cut(state: RunState, run: PreparedRun, data: Dataset) -> PreparedRun:
     """Decide which activations to keep at the cut, if there is a second phase.
 
     The decision is written to checkpoint-cut.json; a resumed run reads it from there, unless views
@@ -120,6 +120,7 @@ def with_cut(state: RunState, run: PreparedRun, rows: int) -> PreparedRun:
     thawed, path = run.start.thawed, state.out / "checkpoint-cut.json"
     if thawed is None:
         return run
+    rows = rows_at_cut(thawed, data, state.context)
     stored_views = Views(state.job.augment).count > 0
     if os.path.lexists(path) and thawed.cut is not None and stored_views:
         precision = _recorded(path, run.settings)

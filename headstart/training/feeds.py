@@ -1,6 +1,6 @@
 """The batches of a training loop, from stored tables or from examples read again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -8,19 +8,22 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from headstart.backbones.inputs import Batch, Input
+from headstart.backbones.inputs import Batch, Input, cut_short, has_parts, length, rows_of
 from headstart.backbones.views import PLAIN, Views
 from headstart.base.errors import DataError
+from headstart.base.store import Reader
 from headstart.base.threads import ordered_map
 from headstart.data.content import changed_during_run, prepared
 from headstart.data.dataset import CheckedFile, Dataset
 from headstart.features.extract import FeatureTable
+from headstart.features.parts import PartActivations, PartBatch, Sizes, evenly, sizes_of
 from headstart.targets.target import Labels, Target
+from headstart.training.parts import POSITIONS, Parts, TrainingBatch
 
 RowNumbers = NDArray[np.int64]
 AHEAD = 64  # examples decoded in advance
+NEARBY = 50  # batches whose rows are sorted by length together
 
 
 class Feed(Protocol):
@@ -29,7 +32,12 @@ class Feed(Protocol):
     @property
     def labelled(self) -> FeatureTable | Dataset: ...  # has the rows' ids, labels and target
 
-    def batch(self, rows: RowNumbers, epoch: int) -> Tensor: ...  # (len(rows), …)
+    def batch(self, rows: RowNumbers, epoch: int) -> TrainingBatch: ...  # (len(rows), …)
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """The sizes of examples in parts, by which batches of similar length are made."""
+        return None
 
     @property
     def features(self) -> "Feed | None":
@@ -53,12 +61,14 @@ class Feed(Protocol):
 class Stored(Feed):
     """Rows of feature tables, one table per view; each epoch uses the next view of every row.
 
-    cut: whether `batch` returns the activations at the cut instead of the features.
+    cut: whether `batch` returns the activations at the cut instead of the features. most: parts of
+    an example in a batch, evenly spread; 0 for all.
     """
 
     tables: tuple[FeatureTable, ...]
     cut: bool
     seed: int = 0
+    most: int = 0
 
     @property
     def features(self) -> "Stored":
@@ -68,13 +78,24 @@ class Stored(Feed):
     def labelled(self) -> FeatureTable:
         return self.tables[0]
 
-    def batch(self, rows: RowNumbers, epoch: int) -> Tensor:
+    @cached_property
+    def sizes(self) -> Sizes | None:
+        return self._parts.sizes if self._parts else None
+
+    @property
+    def _parts(self) -> PartActivations | None:
+        cut = self.tables[0].cut
+        return cut if self.cut and isinstance(cut, PartActivations) else None
+
+    def batch(self, rows: RowNumbers, epoch: int) -> TrainingBatch:
+        if self._parts is not None:  # there are no views of such examples
+            return Parts.of(self._parts.batch(rows, self.most))
         numbers = view_numbers(len(self.ids), len(self.tables), epoch, self.seed)[rows]
         out: NDArray[np.float32] | None = None
         for view in np.unique(numbers):
             own, table = numbers == view, self.tables[view]
             stored = table.cut if self.cut else table.x
-            assert stored is not None  # it was extracted with a tap
+            assert isinstance(stored, np.ndarray | Reader)  # it was extracted with a tap
             values = np.asarray(stored[rows[own]], np.float32)
             out = np.empty((len(rows), *values.shape[1:]), np.float32) if out is None else out
             out[own] = values
@@ -85,14 +106,16 @@ class Stored(Feed):
 class Fresh(Feed):
     """Examples that are read, augmented and run through the frozen layers for every batch.
 
-    frozen: prepared examples -> network input.
+    frozen: prepared examples -> network input; of examples in parts, the arrays that the network
+    takes. most: as in `Stored`.
     """
 
     data: Dataset
     input: Input[Any]
-    frozen: Callable[[Batch], NDArray[np.generic]]
+    frozen: Callable[[Batch], NDArray[np.generic] | tuple[NDArray[np.generic], ...]]
     views: Views = PLAIN
     threads: int = 1
+    most: int = 0
 
     @property
     def labelled(self) -> Dataset:
@@ -102,12 +125,28 @@ class Fresh(Feed):
     def _files(self) -> tuple[CheckedFile, ...]:
         return self.data.files
 
-    def batch(self, rows: RowNumbers, epoch: int) -> Tensor:
+    @cached_property
+    def sizes(self) -> Sizes | None:
+        return sizes_of(self.input, self.data, self.threads) if has_parts(self.input) else None
+
+    def batch(self, rows: RowNumbers, epoch: int) -> TrainingBatch:
         numbers = view_numbers(len(self.data), self.views.count, epoch, self.views.seed)[rows]
         wanted = list(zip(rows.tolist(), numbers.tolist(), strict=True))
         made = ordered_map(self._prepared, wanted, threads=self.threads, ahead=AHEAD)
+        if has_parts(self.input):
+            return self._of_parts(list(made))
         given = self.frozen(self.input.collate(list(made)))
         return torch.from_numpy(np.ascontiguousarray(given))
+
+    def _of_parts(self, examples: Sequence[Batch]) -> Parts:
+        input = self.input
+        used = [rows_of(e, evenly(length(e), self.most)) for e in examples]
+        longest = max(int(input.part_lengths(example).max()) for example in used)
+        given = self.frozen(cut_short(input, input.collate(used), longest))
+        owner = np.repeat(np.arange(len(used)), [length(example) for example in used])
+        weights = np.concatenate([input.part_weights(example) for example in used])
+        arrays = given if isinstance(given, tuple) else (given,)
+        return Parts.of(PartBatch(arrays, owner, weights, len(used)))
 
     def _prepared(self, wanted: tuple[int, int]) -> Batch:
         row, number = wanted
@@ -130,7 +169,43 @@ def view_numbers(rows: int, count: int, epoch: int, seed: int) -> NDArray[np.int
     return (first + epoch) % count
 
 
-def batches(rows: int, size: int, epoch: int, seed: int) -> Sequence[RowNumbers]:
-    """Return all rows in a new order every epoch, split into batches; the last may be smaller."""
-    order = np.random.default_rng([seed, epoch]).permutation(rows)
-    return [order[start : start + size] for start in range(0, rows, size)]
+def batches(
+    rows: int, size: int, epoch: int, seed: int, sizes: Sizes | None = None
+) -> Sequence[RowNumbers]:
+    """Return all rows in a new order every epoch, split into batches; the last may be smaller.
+
+    sizes: of the examples; the rows of every 50 batches are then sorted by length and split anew,
+    and all batches are shuffled again.
+    """
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(rows)
+    if sizes is None:
+        return [order[start : start + size] for start in range(0, rows, size)]
+    sorted_rows = np.concatenate(
+        [
+            _by_length(order[start : start + NEARBY * size], sizes)
+            for start in range(0, rows, NEARBY * size)
+        ]
+    )
+    made = [sorted_rows[start : start + size] for start in range(0, rows, size)]
+    return [made[i] for i in random.permutation(len(made))]
+
+
+def judged_in(rows: RowNumbers, size: int, sizes: Sizes | None = None) -> Iterator[RowNumbers]:
+    """Yield all rows in batches for evaluation; examples in parts by length, the longest alone."""
+    if sizes is None:
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
+        return
+    batch, parts = list[int](), 0
+    for row in _by_length(rows, sizes).tolist():
+        parts += int(sizes.parts[row])
+        if batch and (len(batch) == size or parts * int(sizes.longest[row]) > POSITIONS):
+            yield np.array(batch)
+            batch, parts = [], int(sizes.parts[row])
+        batch.append(row)
+    if batch:
+        yield np.array(batch)
+
+
+def _by_length(rows: RowNumbers, sizes: Sizes) -> RowNumbers:
+    return rows[np.lexsort((sizes.parts[rows], sizes.longest[rows]))]

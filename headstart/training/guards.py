@@ -6,12 +6,17 @@ import torch
 from torch import Tensor
 
 from headstart.base.errors import Diverged
+from headstart.training.parts import Parts, TrainingBatch
 
 LARGEST = 1e6  # no tensor of a healthy network has such a norm; a far too high rate reaches it
 
 
-def check_input(x: Tensor, ids: Sequence[str]) -> None:
+def check_input(x: TrainingBatch, ids: Sequence[str]) -> None:
     """Raise Diverged, naming the first example with non-finite input."""
+    if isinstance(x, Parts):
+        for array in x.arrays:
+            check_input(array, [ids[i] for i in x.owner.tolist()])
+        return
     if x.is_floating_point() and not (finite := torch.isfinite(x).flatten(1).all(1)).all():
         name = ids[int((~finite).nonzero()[0])]
         raise Diverged(

@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headstart.training.attack import Attack
 from headstart.training.attacked import AT_ONCE, ATTACKED, worst
-from headstart.training.feeds import Feed
+from headstart.training.feeds import Feed, judged_in
 from headstart.training.guards import check_input, check_losses
 from headstart.training.network import laid_out, logits_of
 
@@ -30,13 +30,13 @@ def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figur
     if attack is not None:
         evenly = np.linspace(0, n - 1, min(n, ATTACKED)).round()
         judged, size = np.unique(evenly.astype(np.int64)), AT_ONCE
-    for start in range(0, len(judged), size):
-        picked = judged[start : start + size]
+    for start, picked in enumerate(judged_in(judged, size, rows.sizes)):
         ids, x = [rows.ids[row] for row in picked], rows.batch(picked, 0)
         check_input(x, ids)
         if attack is not None:
             labels = torch.from_numpy(rows.y[picked])
-            x = worst(network, x.to(device), labels.to(device), attack, start)
+            assert isinstance(x, Tensor)  # pixels
+            x = worst(network, x.to(device), labels.to(device), attack, size * start)
         with torch.inference_mode():
             logits = logits_of(network, laid_out(x), device).cpu()
             soft = target.soft(rows.y[picked])

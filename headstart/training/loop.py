@@ -39,6 +39,7 @@ from headstart.training.judging import NOTHING, Figures, judge
 from headstart.training.network import Network, compiled, laid_out, logits_of, snapshot
 from headstart.training.objective import mixed
 from headstart.training.optimizing import make_optimizer, set_rates
+from headstart.training.parts import TrainingBatch
 from headstart.training.plan import Plan
 
 
@@ -83,7 +84,7 @@ def train(
             run.judge_start()
         while not run.finished():
             network.train()
-            order = batches(len(rows.ids), plan.batch_size, run.number, plan.seed)
+            order = batches(len(rows.ids), plan.batch_size, run.number, plan.seed, rows.sizes)
             for picked in order[run.at.step :]:
                 with _seeded(plan.seed, run.number, run.at.step):
                     run.learn(picked)
@@ -154,7 +155,7 @@ class _Training:
         self.at = replace(at, lr=lr, loss=at.loss + float(losses.sum()), right=right)
 
     def gradients(
-        self, x: Tensor, soft: Tensor, ids: list[str], push: Push | None
+        self, x: TrainingBatch, soft: Tensor, ids: list[str], push: Push | None
     ) -> tuple[Tensor, Tensor]:
         """Compute gradients of a batch, in parts if memory is short; return outputs and losses."""
         while True:
@@ -166,10 +167,11 @@ class _Training:
                 self.at = replace(self.at, parts=2 * self.at.parts)
                 self.tell(parts_message(len(x), self.at.parts))
 
-    def changed(self, x: Tensor, soft: Tensor, push: Push | None) -> Tensor:
+    def changed(self, x: TrainingBatch, soft: Tensor, push: Push | None) -> TrainingBatch:
         """Return the batch to learn from: attacked if `push` is given."""
         if push is None:
             return laid_out(x)
+        assert isinstance(x, Tensor)  # pixels
         self.network.eval()
         worst = attacked(self.losses, x.to(self.device), soft, push, self.at.parts)
         self.network.train()
@@ -179,7 +181,7 @@ class _Training:
         raw = logits_of(self.forward, x, self.device)
         return self.target.loss(raw, soft.to(raw.device))
 
-    def backward(self, x: Tensor, soft: Tensor, ids: list[str]) -> tuple[Tensor, Tensor]:
+    def backward(self, x: TrainingBatch, soft: Tensor, ids: list[str]) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         weights = self.target.weights(soft, self.balance)
         outputs, lost, size = [], [], -(-len(x) // self.at.parts)

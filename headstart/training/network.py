@@ -15,6 +15,7 @@ from headstart.heads.mlp import DenseHead, MlpHead
 from headstart.heads.module import ModuleHead, ModuleSpec
 from headstart.heads.specs import TrainedSpec
 from headstart.training.history import Count, ParameterCount
+from headstart.training.parts import Parts, TrainingBatch
 
 
 class Network(nn.Module):
@@ -35,9 +36,18 @@ class Network(nn.Module):
         for name, parameter in tail.named_parameters():
             parameter.requires_grad_(name in self.thawed)
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.tail(x))
+    def forward(self, x: TrainingBatch) -> Tensor:
+        logits: Tensor = self.head(self.features(x))
         return logits
+
+    def features(self, x: TrainingBatch) -> Tensor:
+        """Return the features (N, D) of a batch, of examples in parts their parts' means."""
+        if not isinstance(x, Parts):
+            features: Tensor = self.tail(x)
+            return features
+        if torch.is_grad_enabled():
+            return x.pooled(self.tail(*x.arrays))
+        return x.pooled(torch.cat([self.tail(*arrays) for arrays in x.split()]))
 
     def train(self, mode: bool = True) -> "Network":
         """Set training mode where something learns; frozen layers and norms stay in inference mode.
@@ -161,13 +171,13 @@ def _stacked(layers: Sequence[nn.Linear], dropout: float) -> nn.Sequential:
     return stack
 
 
-def compiled(network: Network) -> Callable[[Tensor], Tensor]:
+def compiled(network: Network) -> Callable[[TrainingBatch], Tensor]:
     """Return the network under torch.compile; the first call raises SpecError if that fails."""
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
     forward = torch.compile(network, options={"fallback_random": True})  # dropout as uncompiled
 
-    def run(x: Tensor) -> Tensor:
+    def run(x: TrainingBatch) -> Tensor:
         try:
             logits: Tensor = forward(x)
         except TorchDynamoException as error:
@@ -181,14 +191,16 @@ def compiled(network: Network) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def laid_out(x: Tensor) -> Tensor:
+def laid_out(x: TrainingBatch) -> TrainingBatch:
     """Return activations (N, C, H, W) in channels-last memory; pixels already have that layout."""
-    if x.dim() == 4 and x.is_floating_point():
+    if isinstance(x, Tensor) and x.dim() == 4 and x.is_floating_point():
         return x.contiguous(memory_format=torch.channels_last)
     return x
 
 
-def logits_of(forward: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
+def logits_of(
+    forward: Callable[[TrainingBatch], Tensor], x: TrainingBatch, device: torch.device
+) -> Tensor:
     """Return float32 logits; on an accelerator computed in bfloat16 autocast."""
     x = x.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):

@@ -93,7 +93,9 @@ class Album:
     def _size(self, path: str) -> int:
         try:
             source = CheckedFile.of(self.sources[path]).path
-            return len(source.data) if isinstance(source, Encoded) else source.stat().st_size
+            if isinstance(source, Encoded):
+                return len(source.data)
+            return source.stat().st_size if isinstance(source, Path) else 0
         except (KeyError, OSError, ValueError):
             return 0
 
