@@ -277,6 +277,7 @@ def test_the_list_knows_every_source() -> None:
         "packaged",
         "timm",
         "keras",
+        "hf",
         "file",
         "scratch",
         "tiny",

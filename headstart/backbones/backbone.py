@@ -28,7 +28,8 @@ class Card:
     architecture: source and id of the code that builds the module, as "timm:tf_efficientnet_lite0".
     dim: length of the feature vector. input: how examples are prepared. origin: of the weights;
     "given" means a file or module of the user. source_classes: class names of the source task, in
-    the order of the source head's outputs; empty without one.
+    the order of the source head's outputs; empty without one. config: what the source needs besides
+    the id to build the module, as JSON; "" for most.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Card:
     licence: str = "unknown"
     source_task: str = ""
     source_classes: tuple[str, ...] = ()
+    config: str = ""
 
     def __post_init__(self) -> None:
         if self.origin not in get_args(Origin):
@@ -55,6 +57,7 @@ def card_to_plain(card: Card) -> dict[str, Any]:
     return {
         name: input_to_plain(card.input) if name == "input" else value
         for name, value in to_plain(card).items()
+        if name != "config" or value
     }
 
 
@@ -202,7 +205,8 @@ def weights_fingerprint(
     entries: name, dtype, shape and raw bytes of each tensor, in any order.
     """
     h = hashlib.blake2b(digest_size=8)
-    h.update(repr((card.architecture, *card.input.constants())).encode())
+    config = (card.config,) if card.config else ()  # only if set: older fingerprints stay valid
+    h.update(repr((card.architecture, *config, *card.input.constants())).encode())
     for name, dtype, shape, raw in sorted(entries, key=lambda e: e[0]):
         h.update(repr((name, dtype, tuple(shape))).encode())
         h.update(raw)

@@ -18,6 +18,7 @@ for _name, _where in {
     "packaged": "headstart.modalities.packaged",
     "timm": "headstart.modalities.images.from_timm",
     "keras": "headstart.modalities.images.from_keras",
+    "hf": "headstart.modalities.from_transformers",
     "file": "headstart.backbones.saved",
     "scratch": "headstart.modalities.images.scratch",
     "tiny": "headstart.modalities.images.tiny",
@@ -33,6 +34,11 @@ _OVERVIEW = (
         "keras:NAME[@SIZE]",
         licence="each its own",
         where="Keras' cache or server, or --weights FILE",
+    ),
+    Listing(
+        "hf:ID[@POOL]",
+        licence="each its own",
+        where="Hugging Face Hub, hf:FOLDER or --weights FILE",
     ),
     Listing("file:FOLDER", licence="its card's", where="card.json + weights.safetensors"),
     Listing(

@@ -17,7 +17,7 @@ from headstart.base.errors import BundleError, DataError, SpecError
 from headstart.base.notebook import escape
 from headstart.base.tables import BOMS
 from headstart.base.values import as_key, fingerprint
-from headstart.modalities.text.tokens import Format, tokenizer_of, windows
+from headstart.modalities.text.tokens import Format, prefixed, tokenizer_of, windows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,8 +39,9 @@ class TextInput(Input[str]):
 
     window: the most tokens that the network reads at once, special ones included; a longer text is
     read in several windows, never cut. format: of the tokenizer's file; "hashed" needs none.
-    digest: of this file (SHA-256). pad: the id that fills up shorter windows. file: the bytes of
-    the tokenizer's file, saved beside the card (`assets`).
+    digest: of this file (SHA-256). pad: the id that fills up shorter windows. prefix: text that the
+    network expects before each window. file: the bytes of the tokenizer's file, saved beside the
+    card (`assets`).
     """
 
     kind: ClassVar[str] = "text"
@@ -53,6 +54,7 @@ class TextInput(Input[str]):
     format: Format = "hashed"
     digest: str = ""
     pad: int = 0
+    prefix: str = ""
     file: bytes | None = field(
         default=None, compare=False, repr=False, metadata=as_key("file", written=False)
     )
@@ -72,9 +74,11 @@ class TextInput(Input[str]):
             )
 
     @classmethod
-    def of(cls, format: Format, file: bytes, window: int, pad: int = 0) -> "TextInput":
+    def of(
+        cls, format: Format, file: bytes, window: int, pad: int = 0, prefix: str = ""
+    ) -> "TextInput":
         """Return the input for a tokenizer's file."""
-        return cls(window, format, hashlib.sha256(file).hexdigest(), pad, file)
+        return cls(window, format, hashlib.sha256(file).hexdigest(), pad, prefix, file)
 
     def changed(self, **settings: Any) -> "TextInput":
         """Return a copy with these fields changed; `window` alone can be."""
@@ -118,6 +122,7 @@ class TextInput(Input[str]):
     def prepare(self, raw: str) -> Batch:
         """Return ids and mask, (P, L) int64 each: one row per window of the text."""
         own = tokenizer_of(self.format, self.digest, self.file)
+        own = prefixed(own, self.prefix) if self.prefix else own
         rows = [np.array(ids, np.int64)[None] for ids in windows(own, raw, self.window)]
         return self.collate([{"ids": ids, "mask": np.ones_like(ids)} for ids in rows])
 
@@ -180,7 +185,8 @@ class TextInput(Input[str]):
 
     def fingerprint(self) -> str:
         """Return a fingerprint of all that decides the tokens of a text."""
-        return fingerprint("text", VERSION, self.format, self.digest, self.window)
+        prefix = (self.prefix,) if self.prefix else ()
+        return fingerprint("text", VERSION, self.format, self.digest, self.window, *prefix)
 
 
 INPUTS.add(TextInput.kind, TextInput)

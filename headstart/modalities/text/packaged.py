@@ -83,7 +83,7 @@ def load(id: str, weights: Weights) -> Backbone:
     """Load `packaged:minilm` (English) or `packaged:use_multilingual` (16 languages)."""
     packaged = PACKAGED[id]
     name = f"packaged:{id}"
-    input = TextInput.of(packaged.format, _file(id, packaged.tokenizer), packaged.window)
+    input = TextInput.of(packaged.format, tokenizer_file(id), packaged.window)
     network = _network(id)
     if weights.file:
         weights.into(network)
@@ -106,6 +106,11 @@ def listing() -> Iterator[Listing]:
         millions = f"{p.parameters / 1e6:.1f} M"
         size = f"{p.window} tokens"
         yield Listing(f"packaged:{id}", size, str(p.dim), millions, p.licence, where)
+
+
+def tokenizer_file(id: str) -> bytes:
+    """Return the file of a network's tokenizer; raises MissingPackage without the package."""
+    return _file(id, PACKAGED[id].tokenizer)
 
 
 def _network(id: str) -> "Encoder":

@@ -126,6 +126,26 @@ class SentencePieces:
         return Tokens(ids, starts, [piece[-1:] in SENTENCE_END for piece in pieces])
 
 
+@dataclass(frozen=True)
+class PrefixedTokenizer:
+    """A tokenizer whose windows all begin with the same text, as "query: " for E5."""
+
+    own: Tokenizer
+    before: tuple[int, ...]
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        return self.own.after
+
+    def tokens(self, text: str) -> Tokens:
+        return self.own.tokens(text)
+
+
+def prefixed(own: Tokenizer, prefix: str) -> PrefixedTokenizer:
+    """Return the tokenizer with the tokens of `prefix` at the start of each window."""
+    return PrefixedTokenizer(own, (*own.before, *own.tokens(prefix).ids))
+
+
 _LOADED: dict[tuple[Format, str], Tokenizer] = {}
 _LOCK = threading.Lock()
 
