@@ -168,7 +168,6 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "cli.attack": {"classes"},
     "cli.ideal": {"classes"},
     "cli.printing": {"classes", "per_class"},
-    "cli.train": {"accuracy"},
     "data.dataset": {"class_names", "classes"},
     "data.layouts": {"classes"},
     "evaluation.comparison": {"accuracy", "auroc", "balanced_accuracy", "classes", "macro_f1"},

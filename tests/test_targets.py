@@ -122,7 +122,7 @@ def test_another_targets_metrics_have_intervals_and_are_attributes() -> None:
     assert result.mean_error.low < result.mean_error.value < result.mean_error.high
     assert result.sizes["all"].error == result.mean_error
     headline, table = evaluation_rows(result)
-    assert [name for name, _ in headline] == ["mean error", "baseline: always '4.45'"]
+    assert [name for name, _ in headline] == ["mean error", "baseline: mean"]
     assert [row[0] for row in table] == ["size", "all"]
     plain = result.to_plain()
     assert plain["target"] == {"kind": "count", "mean": 4.45}

@@ -102,6 +102,11 @@ class Answers:
     def _plain_columns(self, row: int) -> dict[str, Any]:
         """Return the dict of `plain` for a target without classes."""
         values = {name: _json_value(column[row]) for name, column in self._columns().items()}
+        scores = {n.removeprefix(SCORE): v for n, v in values.items() if n.startswith(SCORE)}
+        if scores:
+            others = {n: v for n, v in values.items() if not n.startswith(SCORE)}
+            first, *rest = others.items()
+            values = dict([first, ("scores", scores), *rest])
         doubt = {"reason": self.doubts[row]} if self.doubts and self.doubts[row] else {}
         return {"path": displayed(self.predictions.ids[row]), **values, **doubt}
 
@@ -212,7 +217,9 @@ class _Rows:
 
     def _named_cells(self, id: str, plain: dict[str, Any]) -> list[str]:
         """Return a row of CSV of a target without classes; "" for what an unreadable file lacks."""
-        return [id, *(_cell(plain.get(name, "")) for name in self._header[1:])]
+        scores = {SCORE + name: score for name, score in plain.get("scores", {}).items()}
+        flat = plain | scores
+        return [id, *(_cell(flat.get(name, "")) for name in self._header[1:])]
 
 
 def _cell(value: Any) -> str:

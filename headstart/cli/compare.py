@@ -3,13 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_json, print_table, tell_left_out
-
-if TYPE_CHECKING:
-    pass
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -22,7 +18,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from headstart.evaluation.comparison import comparison_rows
+    from headstart.evaluation.comparison import comparison_note, comparison_rows
     from headstart.runs.comparison import compare_runs, finished_runs
 
     runs, left_out = finished_runs(args.runs)
@@ -32,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
         print_json([one.to_plain() for one in found])
     else:
         print_table(comparison_rows(found))
-        print("\np is McNemar's: how likely such a difference is if both are equally accurate.")
+        print("\n" + comparison_note(found))
     return code

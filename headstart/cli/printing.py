@@ -65,23 +65,37 @@ def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None
 
 
 def _print_candidates(run: "Run") -> None:
-    name_of = run.splits.train.target.merit_name
+    from headstart.evaluation.evaluation import measured
+
+    target = run.splits.train.target
+    name_of = next(iter(target.shown), target.merit_name).replace("_", " ")
+    spell = str if run.model.classes else measured
     rows = [("model", "trainable", "frozen", f"{name_of} on validation", "")]
     for name, on_val in run.candidates.items():
         count = run.counts[name]
         trainable, frozen = count.trainable.parameters, count.frozen.parameters
-        mark, shown = "kept" if name == run.kept else "", str(on_val.main or "n/a")
+        mark, shown = (
+            "kept" if name == run.kept else "",
+            spell(on_val.main) if on_val.main else "n/a",
+        )
         rows.append((name, f"{trainable:,}", f"{frozen:,}", shown, mark))
     print("\ntrained")
     print_table(rows)
     if run.gain is not None:
-        print_line(f"  {name_of} gained on validation by {run.kept}: {_signed(run.gain)}")
+        gain = _signed(run.gain) if run.model.classes else _signed_number(run.gain)
+        print_line(f"  {target.gain_name} on validation by {run.kept}: {gain}")
     for name, on_test in run.baselines.items():
-        print_line(f"  to compare with, on test: {name} {on_test.main or 'n/a'}")
+        shown = spell(on_test.main) if on_test.main else "n/a"
+        print_line(f"  to compare with, on test: {name} {shown}")
 
 
 def _signed(gain: "Estimate") -> str:
     return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] n={gain.n}"
+
+
+def _signed_number(gain: "Estimate") -> str:
+    value, low, high = (f"{v:+.3g}" for v in (gain.value, gain.low, gain.high))
+    return f"{value} [{low}, {high}] n={gain.n}"
 
 
 def print_evaluation(

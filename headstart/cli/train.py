@@ -151,17 +151,20 @@ def _dry_run(data: "Dataset", job: Job, args: argparse.Namespace) -> int:
 
 
 def _train_seeds(data: "Dataset", job: Job, args: argparse.Namespace) -> int:
-    from headstart.runs.seeds import spread, spread_rows, train_seeds
+    from headstart.evaluation.evaluation import measured
+    from headstart.runs.seeds import spread_of, spread_rows, train_seeds
 
     with kept_if_stopped(GOES_ON):
         runs = train_seeds(data, args.out, job, args.seeds, Terminal())
-    rows = [("seed", "run", "accuracy on test", "")]
+    main = next(iter(runs[0].test.target.shown or runs[0].test.metrics)).replace("_", " ")
+    spell = str if runs[0].test.target.counts_right else measured
+    rows = [("seed", "run", f"{main} on test", "")]
     for run in runs:
-        before = "" if run.trained else "from before"
-        rows.append((f"{run.seed}", str(run.folder), str(run.test.accuracy or "n/a"), before))
+        before, shown = "" if run.trained else "from before", run.test.main
+        rows.append((f"{run.seed}", str(run.folder), spell(shown) if shown else "n/a", before))
     print_table(rows)
     print()
-    print_table(spread_rows(spread([run.test for run in runs])))
+    print_table(spread_rows(spread_of([run.test for run in runs])))
     for run in runs:
         if args.track and not run.trained:
             say("tracked", f"not {run.folder}, finished before: headstart track does it")

@@ -98,7 +98,7 @@ class Findings(Record):
 
     def _balance(self) -> str:
         if not (counts := self.readable):
-            return f"{self.rows:,} rows"
+            return ""
         text = f"in {len(counts)} classes: {counts_text(counts)}"
         small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
         if counts[large] / counts[small] < UNEVEN:

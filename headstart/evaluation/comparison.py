@@ -15,6 +15,7 @@ from headstart.base.errors import Mismatch, MissingPackage
 from headstart.base.notebook import data_frame, html_table, text_table
 from headstart.base.values import Record
 from headstart.evaluation.evaluation import Estimate, cell, compare, evaluate, same_rows
+from headstart.evaluation.score_comparison import ScoreComparison, compare_scores, score_rows
 from headstart.targets.classes import UNKNOWN
 from headstart.targets.predictions import Predictions
 
@@ -43,8 +44,11 @@ class Comparison(Record):
     only_first: int = 0
 
 
-class Comparisons(tuple[Comparison, ...]):
-    """Runs compared with the first; a notebook shows them as a table."""
+class Comparisons(tuple[Any, ...]):
+    """Runs compared with the first, each a Comparison, or a ScoreComparison without classes.
+
+    A notebook shows them as a table.
+    """
 
     def __repr__(self) -> str:
         return text_table(comparison_rows(self))
@@ -63,8 +67,17 @@ def compare_predictions(names: Sequence[str], predictions: Sequence[Predictions]
     """Evaluate each model on the same test rows and compare all others with the first.
 
     names: one per model, for messages and the table. Rows are matched by id. Raises Mismatch if
-    the rows, their labels or the classes differ.
+    the rows, their labels, the classes or the kinds of target differ.
     """
+    if not all(p.classes for p in predictions):
+        first = predictions[0]
+        pairs = zip(names, predictions, strict=True)
+        agreeing = [first.target.agrees(p.target) for p in predictions]
+        aligned = [
+            _in_order(first, p, f"{names[0]} and {name}") if all(agreeing) else p
+            for name, p in pairs
+        ]
+        return Comparisons(compare_scores(names, aligned))
     classes = _common_classes(names, predictions)
     first, *others = (_renumbered(p, classes) for p in predictions)
     comparisons = [_compared(names[0], first, None)]
@@ -91,13 +104,22 @@ def mcnemar(a: Predictions, b: Predictions) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def comparison_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
+def comparison_rows(comparisons: Sequence[Any]) -> list[tuple[str, ...]]:
     """Return a table to print: a header, then one row per run."""
+    if isinstance(comparisons[0], ScoreComparison):
+        return score_rows(comparisons)
     header = ("run", "n", "accuracy", "balanced accuracy", "log loss", "accuracy gained", "p")
     return [
         (*header, "only it right", "only the first right"),
         *(_row(comparison) for comparison in comparisons),
     ]
+
+
+def comparison_note(comparisons: Sequence[Any]) -> str:
+    """Return a sentence that explains the table."""
+    if isinstance(comparisons[0], ScoreComparison):
+        return "Gained: per row, with its 95 % interval; one that holds 0 is no clear difference."
+    return "p is McNemar's: how likely such a difference is if both are equally accurate."
 
 
 def _row(c: Comparison) -> tuple[str, ...]:
@@ -166,7 +188,8 @@ def _in_order(first: Predictions, predictions: Predictions, both: str) -> Predic
             f"of {len(first):,} and {len(predictions):,}. {AGAIN}"
         )
     ordered = predictions.take([place[id] for id in first.ids])
-    differ = np.flatnonzero(ordered.labels != first.labels)
+    labels = (np.array(p.target.decode(p.labels), object) for p in (ordered, first))
+    differ = np.flatnonzero(np.not_equal(*labels))
     if len(differ):
         raise Mismatch(
             f"Runs are compared by the same labels, but {both} share {shared:,} paths and "

@@ -8,7 +8,8 @@ The target chooses the metrics and gives each with the data of its interval: a s
 of rows for Wilson's interval, or one value per row for the bootstrap.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -270,7 +271,9 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 1
 
 def same_rows(a: Predictions, b: Predictions) -> bool:
     """Whether both have the same ids and labels in the same order, and agreeing targets."""
-    return a.ids == b.ids and a.target.agrees(b.target) and np.array_equal(a.labels, b.labels)
+    if a.ids != b.ids or not a.target.agrees(b.target):
+        return False
+    return a.target.decode(a.labels) == b.target.decode(b.labels)
 
 
 def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
@@ -279,20 +282,43 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list
     The second has a header; it is empty if the target has no such table.
     """
     shown = evaluation.target.shown or tuple(evaluation.metrics)
-    headline = [(name.replace("_", " "), str(evaluation.metrics[name] or "n/a")) for name in shown]
+    spell = _spelt if evaluation.classes else measured
+    headline = [(name.replace("_", " "), spell(evaluation.metrics[name])) for name in shown]
     headline += [(name, str(estimate)) for name, estimate in evaluation.own.items()]
     if base := evaluation.baseline:
-        headline.append((f"baseline: always {base.answer!r}", str(base.metric or "n/a")))
+        answer = f"always {base.answer!r}" if evaluation.classes else base.kind
+        headline.append((f"baseline: {answer}", spell(base.metric)))
     table = next((table for table in evaluation.tables if table.keys), None)
     rows = [] if table is None else [table.columns, *(tuple(map(cell, r)) for r in table.rows)]
     return list[tuple[str, ...]](headline), rows
+
+
+def _spelt(estimate: Estimate | None) -> str:
+    return str(estimate or "n/a")
 
 
 def cell(value: Any) -> str:
     """Format a table cell: an estimate without its number of rows, n/a for None."""
     if isinstance(value, Estimate):
         return brief(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
     return "n/a" if value is None else str(value)
+
+
+def decimals(values: Sequence[float]) -> int:
+    """Return the number of decimals that gives the largest value three digits; below 10, three."""
+    largest = max(map(abs, values), default=0.0)
+    places = 2 - math.floor(math.log10(largest)) if largest else 3
+    return min(8, max(0, places if largest >= 10 else max(3, places)))
+
+
+def measured(estimate: Estimate | None) -> str:
+    """Format an estimate of any size with its interval and number of rows; n/a for None."""
+    if estimate is None:
+        return "n/a"
+    ends = [v for v in (estimate.value, estimate.low, estimate.high) if np.isfinite(v)]
+    return f"{brief(estimate, decimals(ends))} n={estimate.n}"
 
 
 def brief(estimate: Estimate, digits: int = 3) -> str:

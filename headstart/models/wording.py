@@ -91,7 +91,10 @@ def epoch_message(number: int, figures: Mapping[str, float]) -> str:
     when = f"epoch {number:<3}" if "lr" in figures else "before   "
     attacked = "attacked: " if "adversarial" in figures else ""
     seconds = f"{figures['seconds']:.1f} s"
-    return f"{when} {attacked}{shown('loss', 4)}   {shown('accuracy', 3)}   {seconds}"
+    counted = any(name.endswith("_accuracy") for name, v in figures.items() if v is not None)
+    unjudged = not any(name.endswith("_loss") for name in figures)
+    right = f"   {shown('accuracy', 3)}" if counted or unjudged else ""
+    return f"{when} {attacked}{shown('loss', 4)}{right}   {seconds}"
 
 
 def data_message(rows: Dataset) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.evaluation.evaluation import Evaluation, cell
+from headstart.evaluation.evaluation import Evaluation
 from headstart.reporting.blocks import (
     Confusion,
     Gallery,
@@ -17,8 +17,8 @@ from headstart.reporting.blocks import (
     answer_card,
 )
 from headstart.reporting.facts import Facts, spelt, spread
+from headstart.reporting.results import results
 from headstart.reporting.words import Words, data
-from headstart.targets.target import Table
 
 SHOWN = 24  # pictures in the sample of predictions
 FEW = 12  # pictures among the worst mistakes, and among the least confident
@@ -30,7 +30,7 @@ def test_section(facts: Facts, w: Words) -> list[PageBlock]:
     if not len(predictions):
         return [Text(w("test.none"), "empty")]
     if not test.classes:
-        return [_headline(w, test), *(block for table in test.tables for block in _table(table))]
+        return results(facts, w)
     blocks = [_headline(w, test), Heading(w("test.per_class")), _per_class(w, test)]
     blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
     blocks += [Confusion(test.classes, test.confusion), *_confused(w, test)]
@@ -55,11 +55,6 @@ def _headline(w: Words, test: Evaluation) -> PageBlock:
         rows.append([label, w.estimate(base.metric), w("test.majority_note")])
     head = [w("test.number"), w("test.value"), w("test.meaning")]
     return TableBlock(head, rows, left=(0, 2), caption=w("test.caption", n=test.n))
-
-
-def _table(table: Table) -> list[PageBlock]:
-    rows = [[data(cell(value)) for value in row] for row in table.rows]
-    return [Heading(data(table.title)), TableBlock([data(c) for c in table.columns], rows)]
 
 
 def _per_class(w: Words, test: Evaluation) -> PageBlock:

@@ -110,6 +110,15 @@ class Confusion(PageBlock):
 
 
 @dataclass(frozen=True)
+class Matrix(PageBlock):
+    """rows: counts by two names, such as the rows that have both labels. corner: says which."""
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[int]]
+    corner: str
+
+
+@dataclass(frozen=True)
 class Map(PageBlock):
     """views: pairs (name, SVG of marks). facts: data of the points for the script."""
 

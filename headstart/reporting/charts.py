@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
 from headstart.reporting.blocks import Figure, Key
+from headstart.targets.target import Chart
 
 WIDTH, HEIGHT = 440, 290  # about as wide as a phone, so that its text stays legible there
 LEFT, RIGHT, TOP, BOTTOM = 56, 22, 22, 46
@@ -28,6 +30,14 @@ class Series:
     notes: Sequence[str] = ()
     band: Sequence[tuple[float, float]] = ()
     dots: bool = True
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Many points (x, y) without tooltips. style: CSS classes."""
+
+    points: Sequence[Point]
+    style: str = "dots"
 
 
 @dataclass(frozen=True)
@@ -60,12 +70,76 @@ def line_chart(
     series: Sequence[Series],
     keys: Sequence[Key],
     marks: Sequence[tuple[float, str]] = (),
+    dots: Sequence[Dots] = (),
 ) -> Figure:
-    """Draw series over axes, with a legend of `keys`. marks: vertical lines (x, text)."""
+    """Draw series and dots over axes, with a legend of `keys`. marks: vertical lines (x, text)."""
     fx, fy = _scale(x, LEFT, WIDTH - RIGHT), _scale(y, HEIGHT - BOTTOM, TOP)
     parts = [_grid(x, y, fx, fy), *(_mark(fx(at), text) for at, text in marks)]
     parts += [_series(s, fx, fy) for s in series]
+    parts += [_dots(d, fx, fy) for d in dots]
     return Figure(_svg(WIDTH, HEIGHT, "chart", title, "".join(parts)), title, keys)
+
+
+def drawn(
+    chart: Chart, named: Callable[[str, str, str], Markup], show: Callable[[float], str]
+) -> Figure:
+    """Draw a target's chart. named: the text for a prefix, a name and its English text."""
+    title = named("chart", chart.name, chart.title)
+    xs, ys = ([p[i] for p in chart.points] for i in (0, 1))
+    if chart.diagonal:
+        xs = ys = xs + ys
+    if chart.kind == "bars":
+        ys = [0.0, *ys]
+        xs = [*xs, min(xs, default=0) - _bar(xs) / 2, max(xs, default=1) + _bar(xs) / 2]
+    x = axis(plain_text(named("axis", chart.x, chart.x)), xs, show)
+    y = axis(plain_text(named("axis", chart.y, chart.y)), ys, show)
+    fx, fy = _scale(x, LEFT, WIDTH - RIGHT), _scale(y, HEIGHT - BOTTOM, TOP)
+    parts = [_grid(x, y, fx, fy)]
+    if chart.diagonal:
+        low, high = max(x.low, y.low), min(x.high, y.high)
+        parts.append(_series(Series([(low, low), (high, high)], "ideal", dots=False), fx, fy))
+    parts.append(_marks(chart, fx, fy, _bar([p[0] for p in chart.points])))
+    svg = _svg(WIDTH, HEIGHT, "chart", plain_text(title), "".join(parts))
+    return Figure(
+        svg,
+        title,
+        [Key("ideal", named("chart_key", "diagonal", "equal"))] if chart.diagonal else (),
+    )
+
+
+def plain_text(text: Markup) -> str:
+    """Return a text without the HTML of `words.data`, for use in a drawing."""
+    return text.striptags()
+
+
+def _marks(
+    chart: Chart, fx: Callable[[float], float], fy: Callable[[float], float], wide: float
+) -> str:
+    if chart.kind == "line":
+        return _series(Series(chart.points, "train", dots=False), fx, fy)
+    if chart.kind == "bars":
+        bars = (_rect(fx(x - wide / 2), fx(x + wide / 2), fy(0), fy(y)) for x, y in chart.points)
+        return f'<g class="bars">{"".join(bars)}</g>'
+    return _dots(Dots(chart.points), fx, fy)
+
+
+def _rect(left: float, right: float, foot: float, top: float) -> str:
+    """Draw a bar with a gap of a pixel to the next one."""
+    return (
+        f'<rect x="{left + 0.5:.1f}" width="{max(right - left - 1, 1):.1f}" '
+        f'y="{min(foot, top):.1f}" height="{abs(foot - top):.1f}"/>'
+    )
+
+
+def _dots(dots: Dots, fx: Callable[[float], float], fy: Callable[[float], float]) -> str:
+    circles = (f'<circle cx="{fx(x):.1f}" cy="{fy(y):.1f}" r="2.6"/>' for x, y in dots.points)
+    return f'<g class="{dots.style}">{"".join(circles)}</g>'
+
+
+def _bar(xs: Sequence[float]) -> float:
+    """Return the width of a bar: the least distance of two bars."""
+    ordered = sorted({*xs})
+    return min((b - a for a, b in pairwise(ordered)), default=1.0)
 
 
 def scatter(points: Sequence[Point], groups: Sequence[int], label: str) -> Markup:

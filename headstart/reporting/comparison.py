@@ -26,37 +26,52 @@ def compared_section(facts: Facts, w: Words) -> list[PageBlock]:
     compared = facts.insights.compared
     if not compared:
         return [_candidates(facts, w), Text(w("compared.none"), "empty")]
-    blocks = [_candidates(facts, w), Heading(w("compared.difference")), _differences(w, compared)]
-    return [*blocks, Text(w("compared.explained"), "note")]
+    blocks: list[PageBlock] = [_candidates(facts, w), Heading(w("compared.difference"))]
+    blocks.append(_differences(w, compared, facts.of_classes))
+    explained = "compared.explained" if facts.of_classes else "compared.explained_score"
+    return [*blocks, Text(w(explained), "note")]
 
 
 def _candidates(facts: Facts, w: Words) -> PageBlock:
     on_val, baselines = facts.evaluation.candidates_on_val, facts.evaluation.baselines_on_test
     on_test = baselines | {facts.evaluation.kept: facts.evaluation.test}
+    spell = w.estimate if facts.of_classes else w.measure
     rows = list[Sequence[Any]]()
     for name in dict.fromkeys([*on_val, *baselines]):
         phase, label = facts.recipe.phases.get(name), contender(w, name)
         if name == facts.evaluation.kept:
             label = Markup("<strong>{}</strong> ({})").format(label, w("compared.kept"))
-        shares = (w.estimate(p[name].main) if name in p else "–" for p in (on_val, on_test))
+        shares = (spell(p[name].main) if name in p else "–" for p in (on_val, on_test))
         rows.append([label, *shares, w.count(phase.trainable.parameters) if phase else "–"])
     head = [w("compared.what"), w("compared.on_val"), w("compared.on_test"), w("compared.trained")]
+    if not facts.of_classes:
+        target = facts.evaluation.test.target
+        first = next(iter(target.shown or facts.evaluation.test.metrics), "")
+        metric = w.named("metric", first)
+        head[1:3] = [w("compared.metric_on_" + on, metric=metric) for on in ("val", "test")]
     return TableBlock(head, rows, caption=w("compared.caption"))
 
 
-def _differences(w: Words, compared: Sequence[Gain]) -> PageBlock:
+def _differences(w: Words, compared: Sequence[Gain], points: bool) -> PageBlock:
+    """Return the table of gains, in percentage points or as they are."""
+    gain, tested = w.gain if points else w.plain_gain, any(pair.p is not None for pair in compared)
     rows = [
         [
             w("compared.pair", a=contender(w, pair.a), b=contender(w, pair.b)),
             w.named("part", pair.on),
-            w.gain(pair.gain),
-            w("compared.tiny") if pair.p is not None and pair.p < 0.001 else w.number(pair.p),
+            gain(pair.gain),
+            *([_p(w, pair.p)] if tested else []),
             w("compared.verdict." + verdict(pair.gain, pair.p)),
         ]
         for pair in compared
     ]
-    head = [w("compared." + k) for k in ("pair_head", "on", "gain", "p", "verdict")]
-    return TableBlock(head, rows, left=(0, 1, 4))
+    what = ("gain" if points else "gain_score", *(["p"] if tested else []), "verdict")
+    head = [w("compared." + k) for k in ("pair_head", "on", *what)]
+    return TableBlock(head, rows, left=(0, 1, len(head) - 1))
+
+
+def _p(w: Words, p: float | None) -> Markup | str:
+    return w("compared.tiny") if p is not None and p < 0.001 else w.number(p)
 
 
 def verdict(e: Estimate, p: float | None) -> str:

@@ -24,7 +24,8 @@ def curves_section(facts: Facts, w: Words) -> list[PageBlock]:
     tuning = facts.recipe.finetune
     reach = tuning.values.get("adversarial", 0.0) if tuning else 0.0
     attacked = bool(reach) and lines[-1].phase in LEARNED
-    blocks: list[PageBlock] = [Figures([_curve(w, lines, what) for what in ("accuracy", "loss")])]
+    shown = ("accuracy", "loss") if facts.of_classes else ("loss",)
+    blocks: list[PageBlock] = [Figures([_curve(w, lines, what) for what in shown])]
     if any(line.lr is None for line in lines if line.phase == "finetune"):
         blocks.append(Text(w("curves.before"), "note"))
     if attacked:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+import numpy as np
 from markupsafe import Markup
 
 from headstart.backbones.views import UserViews
@@ -33,14 +34,16 @@ EXAMPLES = 5  # listed in a table cell
 
 def data_section(facts: Facts, w: Words) -> list[PageBlock]:
     sizes = {part: len(facts.part(part)) for part in PARTS}
-    lead = w(
-        "data.lead",
-        rows=w("count.pictures", n=len(facts.rows)),
-        classes=w("count.classes", n=len(facts.classes)),
+    values = {
+        "rows": w("count.pictures", n=len(facts.rows)),
         **{part: w.count(n) for part, n in sizes.items()},
-    )
+    }
+    if facts.classes:
+        values["classes"] = w("count.classes", n=len(facts.classes))
+    lead = w("data.lead" if facts.classes else "data.lead_rows", **values)
+    counts = [_counts(facts, w)] if facts.classes else _census(facts, w)
     return [
-        *(Text(lead, "lead"), _counts(facts, w)),
+        *(Text(lead, "lead"), *counts),
         *(Heading(w("data.samples")), Gallery(_samples(facts))),
         *(Heading(w("data.checks")), _findings(facts, w)),
         *(Heading(w("data.augment")), *_views(facts, w)),
@@ -60,8 +63,31 @@ def _counts(facts: Facts, w: Words) -> TableBlock:
     return TableBlock(head, rows, left=(0, 5))
 
 
+def _census(facts: Facts, w: Words) -> list[PageBlock]:
+    """Count the rows of each group of labels, such as a range of numbers, by part."""
+    target = facts.evaluation.test.target
+    names, inside = target.census(target.parse([row.label for row in facts.rows]))
+    if not names:
+        return []
+    part = np.array([row.part for row in facts.rows])
+    sizes = [[int(inside[part == p, g].sum()) for p in PARTS] for g in range(len(names))]
+    most = max(map(sum, sizes), default=0) or 1
+    rows = [
+        [data(name), *map(w.count, [*own, sum(own)]), Bar([n / most for n in own])]
+        for name, own in zip(names, sizes, strict=True)
+    ]
+    head = [w("data.label"), *(w("part." + p) for p in PARTS), w("data.all"), w("data.bar")]
+    return [TableBlock(head, rows, left=(0, 5))]
+
+
 def _samples(facts: Facts) -> list[PictureCard]:
-    """Pick the same number of training rows per class, evenly spread, at most SAMPLES in all."""
+    """Pick the same number of training rows per class, evenly spread, at most SAMPLES in all.
+
+    Without classes, pick training rows at even steps.
+    """
+    if not facts.classes:
+        rows = spread(facts.part("train"), SAMPLES // 2)
+        return [card_of(facts.album, row.path, data(row.label)) for row in rows]
     by_class = defaultdict[str, list[RecordedRow]](list)
     for row in facts.part("train"):
         by_class[row.label].append(row)
@@ -83,6 +109,8 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
         "one": checks.one_image_classes,
         "odd": [f"{s.path} ({s.width}×{s.height})" for s in checks.odd_sizes],
     }
+    if not facts.classes:
+        found = {k: v for k, v in found.items() if k not in ("empty", "one")}
     rows = [[w("found." + k), w.count(len(v)), _examples(w, v)] for k, v in found.items()]
     head = [w("found.what"), w("found.count"), w("found.examples")]
     return TableBlock(head, rows, left=(0, 2))

@@ -11,7 +11,7 @@ POINTS = 1500  # points on the map, at most
 def map_section(facts: Facts, w: Words) -> list[PageBlock]:
     found = facts.insights.map
     if found is None or not found.maps or not found.paths:
-        return [Text(w("map.none"), "empty")]
+        return [Text(w("map.none"), "empty")] if facts.of_classes else []
     paths, labels = found.paths[:POINTS], found.labels[:POINTS]
     names = list(dict.fromkeys([*facts.classes, *labels]))
     groups = [names.index(label) for label in labels]

@@ -19,6 +19,8 @@ SWATCHES = {
 
 def why_section(facts: Facts, w: Words) -> list[PageBlock]:
     rows = facts.explained.rows
+    if not rows and not facts.of_classes:
+        return []
     if not rows:
         return [Text(w("why.none", **COMMANDS), "empty")]
     input = of_pictures(facts.card.input) if facts.card else ImageInput(fit="squash")

@@ -53,6 +53,11 @@ class Facts:
     def classes(self) -> tuple[str, ...]:
         return self.test.classes
 
+    @property
+    def of_classes(self) -> bool:
+        """Whether each answer is one class, right or wrong."""
+        return bool(self.classes)
+
     def part(self, name: str) -> list[RecordedRow]:
         return [row for row in self.rows if row.part == name]
 

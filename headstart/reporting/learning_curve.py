@@ -17,7 +17,7 @@ HARDLY = 0.005  # accuracy: a smaller gain is not worth new labels
 def more_data_section(facts: Facts, w: Words) -> list[PageBlock]:
     curve = facts.insights.learning_curve
     if curve is None or not curve.points:
-        return [Text(w("more.none"), "empty")]
+        return [Text(w("more.none"), "empty")] if facts.of_classes else []
     note = w("more.explained", on=w.named("part", curve.judged_on), n=curve.n)
     figures = Figures([_data_curve(w, curve)])
     return [Text(_would_help(w, curve), "lead"), figures, Text(note, "note")]

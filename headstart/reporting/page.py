@@ -45,7 +45,8 @@ def render(facts: Facts, language: str = "en") -> str:
     from headstart.reporting.words import Words
 
     w = Words(language)
-    sections = {name: blocks(facts, w) for name, blocks in SECTIONS.items()}
+    made = {name: blocks(facts, w) for name, blocks in SECTIONS.items()}
+    sections = {name: blocks for name, blocks in made.items() if blocks}
     page = _template().render(
         w=w,
         language=language,

@@ -28,6 +28,8 @@ MIDDLE = 3  # of the five strengths
 
 def robustness_section(facts: Facts, w: Words) -> list[PageBlock]:
     results, guess = facts.robustness, facts.evaluation.test.baseline
+    if results is None and not facts.of_classes:
+        return []
     if results is None:
         return [Text(w("robust.none", command=COMMAND), "empty")]
     cut_off = Text(w("robust.cut_off", command=COMMAND), "empty")

@@ -19,18 +19,19 @@ OUTLIERS = 12
 
 
 def suspects_section(facts: Facts, w: Words) -> list[PageBlock]:
-    return [
-        Text(w("suspects.lead"), "lead"),
-        *(Heading(w("suspects.mistakes")), *_mistakes(facts, w)),
-        *(Heading(w("suspects.near")), *_duplicates(facts, w)),
-        *(Heading(w("suspects.outliers")), *_outliers(facts, w)),
+    parts = {"mistakes": _mistakes, "near": _duplicates, "outliers": _outliers}
+    found = {name: blocks(facts, w) for name, blocks in parts.items()}
+    shown = [(name, blocks) for name, blocks in found.items() if blocks]
+    titled = [
+        block for name, blocks in shown for block in (Heading(w("suspects." + name)), *blocks)
     ]
+    return [Text(w("suspects.lead"), "lead"), *titled]
 
 
 def _mistakes(facts: Facts, w: Words) -> list[PageBlock]:
     found = facts.insights.mistakes
     if found is None:
-        return [Text(w("suspects.mistakes_none"), "empty")]
+        return [Text(w("suspects.mistakes_none"), "empty")] if facts.of_classes else []
     if not found.rows:
         return [Text(w("suspects.mistakes_clean", n=found.of), "note")]
     cards = list[PictureCard]()
@@ -61,7 +62,7 @@ def _outliers(facts: Facts, w: Words) -> list[PageBlock]:
     """Show each outlier beside the picture nearest to it."""
     found = facts.insights.outliers
     if not found:
-        return [Text(w("suspects.outliers_none"), "empty")]
+        return [Text(w("suspects.outliers_none"), "empty")] if facts.of_classes else []
     pairs = list[list[PictureCard]]()
     for row in found[:OUTLIERS]:
         far = w("suspects.far", distance=w.number(row.distance, 2))

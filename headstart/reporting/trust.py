@@ -2,26 +2,74 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from headstart.evaluation.judged import ConfidenceLimit, Doubts, TemperatureScaling
 from headstart.models.calibration import Calibration
 from headstart.reporting.blocks import Figure, Figures, Heading, Key, PageBlock, Text
-from headstart.reporting.charts import Axis, Series, axis, line_chart
-from headstart.reporting.facts import Facts
+from headstart.reporting.charts import Axis, Dots, Series, axis, line_chart
+from headstart.reporting.facts import Facts, spread
 from headstart.reporting.words import Words
+from headstart.targets.target import CHART_POINTS
 
 
 def trust_section(facts: Facts, w: Words) -> list[PageBlock]:
     scaling, doubt = facts.insights.calibration, facts.insights.doubt
+    if not facts.of_classes:
+        return _regions(facts, w, doubt) if doubt else []
     limits = _limits(w, doubt) if doubt else []
     return [
         *(_calibration(w, scaling) if scaling else [Text(w("trust.none"), "empty")]),
         Heading(w("trust.doubt_title")),
         *(limits or [Text(w("trust.no_doubt"), "empty")]),
     ]
+
+
+def _regions(facts: Facts, w: Words, doubt: Doubts) -> list[PageBlock]:
+    """Return the stated and the measured coverage of intervals or sets, and the other limits."""
+    blocks, target = list[PageBlock](), facts.evaluation.test.target
+    if sets := doubt.conformal:
+        limits = sets.limit if isinstance(sets.limit, tuple) else (sets.limit,)
+        asked, known = w.percent(1 - sets.alpha), None not in limits
+        kind = target.kind if f"trust.region_{target.kind}" in w else "other"
+        key = f"trust.region_{kind}" if known else "trust.region_small"
+        size = w.texts["none"] if sets.mean_size is None else w.brief(sets.mean_size)
+        values = {"asked": asked, "coverage": w.estimate(sets.coverage), "size": size}
+        blocks.append(Text(w(key, **values), "lead"))
+        figures = [_intervals(facts, w)] if {"low", "high"} <= facts.test.region.keys() else []
+        blocks += [Figures(figures), Text(w("trust.region_explained", asked=asked), "note")]
+    return [*blocks, *_limits(w, replace(doubt, conformal=None))]
+
+
+def _intervals(facts: Facts, w: Words) -> Figure:
+    """Draw the true values over the answers, with the interval of each answer as a band."""
+    said = facts.test.take(np.flatnonzero(facts.test.known))
+    answer = np.asarray(next(iter(said.target.columns(said.outputs).values())), float)
+    order = spread(np.argsort(answer, kind="stable").tolist(), CHART_POINTS)
+    truth = np.array(said.target.decode(said.labels), float)
+    low, high = (np.asarray(said.region[name], float) for name in ("low", "high"))
+    values = [*truth[order].tolist(), *low[order].tolist(), *high[order].tolist()]
+    x = axis(str(w("trust.answer")), answer[order].tolist(), w.brief)
+    y = axis(str(w("trust.truth")), values, w.brief)
+    band = Series(
+        [(answer[i], answer[i]) for i in order],
+        "train",
+        band=[(low[i], high[i]) for i in order],
+        dots=False,
+    )
+    dots = [
+        Dots(
+            [(answer[i], truth[i]) for i in order if (low[i] <= truth[i] <= high[i]) == inside],
+            style,
+        )
+        for inside, style in ((True, "dots"), (False, "dots out"))
+    ]
+    keys = [Key("train", w("trust.band")), Key("val", w("trust.outside"))]
+    return line_chart(w("trust.intervals"), x, y, [band], keys, dots=dots)
 
 
 def _calibration(w: Words, scaling: TemperatureScaling) -> list[PageBlock]:

@@ -1,13 +1,14 @@
 """The texts of the page, from one catalogue per language, and the formatting of numbers."""
 
 import json
+import math
 from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from headstart.base.errors import UnknownName
-from headstart.evaluation.evaluation import Estimate
+from headstart.evaluation.evaluation import Estimate, decimals
 
 LANGUAGES = ("en", "ru")
 NARROW = "\N{NO-BREAK SPACE}"
@@ -56,10 +57,10 @@ class Words:
             values["n"] = self.count(n)
         return Markup(text).format(**values)
 
-    def named(self, prefix: str, name: str) -> Markup:
-        """Return the text for PREFIX.NAME (a stage, a part), or the name itself without one."""
+    def named(self, prefix: str, name: str, otherwise: str = "") -> Markup:
+        """Return the text for PREFIX.NAME (a stage, a part), or `otherwise` or the name itself."""
         key = f"{prefix}.{name}"
-        return self(key) if key in self else data(name)
+        return self(key) if key in self else data(otherwise or name)
 
     def count(self, n: int) -> str:
         return f"{n:,}".replace(",", "," if self.language == "en" else NARROW)
@@ -89,6 +90,15 @@ class Words:
         """Format a difference of shares with its interval: +3.0 [+1.0; +5.0]."""
         return _with_interval(self.points(e.value), self.points(e.low), self.points(e.high), "; ")
 
+    def plain_gain(self, e: Estimate) -> Markup:
+        """Format a difference of any size with its interval: +0.31 [+0.1, +0.5]."""
+        digits = decimals([v for v in (e.value, e.low, e.high) if math.isfinite(v)])
+        signed = (
+            ("+" if v >= 0 else "") + self.number(v, digits) for v in (e.value, e.low, e.high)
+        )
+        value, low, high = (text.replace("-", "\N{MINUS SIGN}") for text in signed)
+        return _with_interval(value, low, high, "; ")
+
     def estimate(self, e: Estimate | None) -> Markup:
         """Format a share with its interval: 86.8% [83.1, 89.8]."""
         if e is None:
@@ -101,6 +111,18 @@ class Words:
         if e is None:
             return escape(self.texts["none"])
         return _with_interval(*(self.number(v) for v in (e.value, e.low, e.high)))
+
+    def measure(self, e: Estimate | None) -> Markup:
+        """Format a number of any size with its interval: 1,234 [1,190, 1,301]."""
+        if e is None:
+            return escape(self.texts["none"])
+        ends = [v for v in (e.value, e.low, e.high) if math.isfinite(v)]
+        shown = [self.number(v, decimals(ends)) for v in ends]
+        return _with_interval(*shown) if len(shown) == 3 else escape(shown[0])
+
+    def brief(self, value: float) -> str:
+        """Format a number of any size with three or more significant digits."""
+        return self.number(value, decimals([value])) if math.isfinite(value) else "–"
 
     def seconds(self, s: float) -> Markup:
         if s < 1:

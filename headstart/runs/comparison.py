@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headstart.base.errors import DataError, SpecError
+from headstart.base.values import read_value
 from headstart.data.dataset import LeftOut
 from headstart.evaluation.comparison import Comparisons, compare_predictions
+from headstart.reporting.run_files import RunEvaluation
 from headstart.runs.folder import MARKER, refuse_other_examples
 from headstart.targets.predictions import Predictions, read_predictions
+from headstart.targets.target import Target
 
 
 def compare_runs(runs: Sequence[Path]) -> Comparisons:
@@ -45,4 +48,12 @@ def _read(run: Path) -> Predictions:
             f"A run that is compared holds the predictions of its test rows; there is no {path}. "
             f"Name the folder of a finished run, or a file of predictions."
         )
-    return read_predictions(path)
+    return read_predictions(path, _target(run) if run.is_dir() else None)
+
+
+def _target(run: Path) -> Target | None:
+    """Return what a run predicts; None (classes, which predictions.csv names) if not known."""
+    try:
+        return read_value(run / "evaluation.json", RunEvaluation).test.target
+    except (OSError, ValueError):
+        return None

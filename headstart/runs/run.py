@@ -24,7 +24,7 @@ from headstart.data.checks import Checks, check, good_rows
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.evaluation.embedding_map import embedding_map
-from headstart.evaluation.evaluation import Estimate, Evaluation, compare, evaluate
+from headstart.evaluation.evaluation import Estimate, Evaluation, compare, decimals, evaluate
 from headstart.evaluation.insights import Insights
 from headstart.evaluation.judged import (
     ConformalSets,
@@ -194,10 +194,10 @@ def _finish(
     the explanations or the report (even a crash of the process) loses the run.
     """
     splits, candidates = learned.splits, learned.fitted.made
-    _tell_kept(state, learned)
+    on_val = {name: evaluate(c.val) for name, c in candidates.items()}
+    _tell_kept(state, learned, on_val)
     gain = _gain(learned.fitted)
     write_text(state.out / "history.csv", history_csv(learned.fitted.history))
-    on_val = {name: evaluate(c.val) for name, c in candidates.items()}
     with state.clock("trust"):
         learned = _with_limits(state, learned)
     fitted = learned.kept.fitted
@@ -309,7 +309,7 @@ def _insights(
     on_val = {name: c.val for name, c in learned.fitted.made.items()}
     compared = gains(kept, on_val, "val") + gains(kept, {kept: test} | baselines, "test")
     model = learned.kept.fitted.model
-    if not test.target.counts_right:  # the rest needs answers that are right or wrong
+    if not test.classes:  # the rest needs one class per row
         known = test.take(np.flatnonzero(test.known))
         charts = known.target.charts(known.outputs, known.labels)
         doubt = doubts(model, state.job.trust, test, table.x)
@@ -381,14 +381,22 @@ def _refuse_changed(state: RunState, rows: Dataset) -> None:
         )
 
 
-def _tell_kept(state: RunState, learned: _Learned) -> None:
+def _tell_kept(state: RunState, learned: _Learned, on_val: Mapping[str, Evaluation]) -> None:
     """Report which of several candidates is saved, and why."""
     made, kept = learned.fitted.made, learned.fitted.kept
     if len(made) > 1:
-        shown = ", ".join(f"{name} {c.merit[0]:.3f}" for name, c in made.items())
-        why = _why_kept(state.job, kept, best_of(made))
         name = learned.splits.train.target.merit_name
-        state.tell("kept", f"{kept} ({name} on validation: {shown}){why}")
+        shown = ", ".join(f"{n} {_merit(name, c, on_val[n])}" for n, c in made.items())
+        why = _why_kept(state.job, kept, best_of(made))
+        state.tell("kept", f"{kept} ({name.replace('_', ' ')} on validation: {shown}){why}")
+
+
+def _merit(name: str, candidate: Candidate, on_val: Evaluation) -> str:
+    """Return the metric by which a candidate was chosen; its sort key if that is no metric."""
+    metric = on_val.metrics.get(name)
+    if metric is None or on_val.classes:
+        return f"{candidate.merit[0]:.3f}"
+    return f"{metric.value:.{decimals([metric.value])}f}"
 
 
 def _why_kept(job: Job, kept: str, best: str) -> str:

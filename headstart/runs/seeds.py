@@ -14,7 +14,7 @@ from headstart.base.listener import Listener
 from headstart.base.values import Record, Settings, fingerprint, read_value
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import Findings
-from headstart.evaluation.evaluation import Evaluation, evaluate
+from headstart.evaluation.evaluation import Evaluation, decimals, evaluate
 from headstart.reporting.run_files import RunEvaluation, RunRecipe
 from headstart.runs.folder import changed_files, first_few, is_finished, recorded_digests
 from headstart.runs.job import Job
@@ -50,6 +50,13 @@ class Spread(Record):
     log_loss: Moments | None
 
 
+@dataclass(frozen=True)
+class MetricSpread(Record):
+    """The spread of a target's test metrics over runs; None if a run lacks the metric."""
+
+    metrics: dict[str, Moments | None]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class SeedRun:
     """A finished run of one seed. trained: False for a run that was finished before."""
@@ -77,7 +84,15 @@ class SeedRuns(Record):
 
     asked: Settings
     runs: tuple[SeedEvaluation, ...] = ()
-    spread: Spread | None = None
+    spread: Spread | MetricSpread | None = None
+
+
+def spread_of(evaluations: Sequence[Evaluation]) -> Spread | MetricSpread:
+    """Return the `spread` of classes, or that of another target's metrics."""
+    if evaluations[0].classes:
+        return spread(evaluations)
+    names = evaluations[0].target.shown or tuple(evaluations[0].metrics)
+    return MetricSpread({name: _moments(evaluations, name) for name in names})
 
 
 def spread(evaluations: Sequence[Evaluation]) -> Spread:
@@ -92,18 +107,23 @@ def spread(evaluations: Sequence[Evaluation]) -> Spread:
     return Spread(*(_moments(evaluations, name) for name in MEASURES))
 
 
-def spread_rows(spread: Spread) -> list[tuple[str, ...]]:
+def spread_rows(spread: Spread | MetricSpread) -> list[tuple[str, ...]]:
     """Return a table to print: a header, then one row per metric."""
     rows: list[tuple[str, ...]] = [
         ("on test", "runs", "mean", "deviation", "95 % of the mean", "least", "most")
     ]
-    for name in MEASURES:
-        m: Moments | None = getattr(spread, name)
+    several = isinstance(spread, MetricSpread)
+    if isinstance(spread, MetricSpread):
+        found = spread.metrics
+    else:
+        found = {name: getattr(spread, name) for name in MEASURES}
+    for name, m in found.items():
         shown = ("", *["n/a"] * 5)
         if m is not None:
-            known = f"[{m.low:.3f}, {m.high:.3f}]" if m.sd else "n/a"  # equal values by chance
-            shown = (str(m.n), f"{m.mean:.3f}", f"{m.sd:.3f}", known)
-            shown += (f"{m.least:.3f}", f"{m.most:.3f}")
+            d = decimals([m.least, m.most]) if several else 3
+            known = f"[{m.low:.{d}f}, {m.high:.{d}f}]" if m.sd else "n/a"  # equal values by chance
+            shown = (str(m.n), f"{m.mean:.{d}f}", f"{m.sd:.{d}f}", known)
+            shown += (f"{m.least:.{d}f}", f"{m.most:.{d}f}")
         rows.append((name.replace("_", " "), *shown))
     return rows
 
@@ -145,7 +165,7 @@ def train_seeds(
         runs.append(SeedRun(own.split.seed, folder, _test(folder), not there, left_out))
     _check_agree(list(jobs))
     judged = tuple(SeedEvaluation(r.seed, r.folder.name, r.test) for r in runs)
-    whole = SeedRuns(asked, judged, spread([run.test for run in runs]))
+    whole = SeedRuns(asked, judged, spread_of([run.test for run in runs]))
     write_json(out / SEEDS, whole.to_plain())
     return tuple(runs)
 
@@ -161,7 +181,8 @@ def _moments(evaluations: Sequence[Evaluation], name: str) -> Moments | None:
     values, n = np.array([e.value for e in estimates]), len(estimates)
     mean, sd = float(values.mean()), float(values.std(ddof=1))
     half = float(t.ppf(0.975, n - 1)) * sd / n**0.5
-    low, high = (float(v) for v in np.clip([mean - half, mean + half], *MEASURES[name]))
+    ends = MEASURES.get(name, (-np.inf, np.inf))
+    low, high = (float(v) for v in np.clip([mean - half, mean + half], *ends))
     return Moments(mean, sd, low, high, float(values.min()), float(values.max()), n)
 
 

@@ -62,6 +62,7 @@ class ClassTarget(Target):
     instead: ClassVar[tuple[str, ...]] = ("labels", "value")
     counts_right: ClassVar[bool] = True
     merit_name: ClassVar[str] = "accuracy"
+    gain_name: ClassVar[str] = "accuracy gained"
     link: ClassVar[Link | None] = "softmax"
     loss_name: ClassVar[str] = "log_loss"
     shown: ClassVar[tuple[str, ...]] = (

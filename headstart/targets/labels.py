@@ -72,6 +72,7 @@ class LabelsTarget(Target):
     loss_name: ClassVar[str] = "log_loss"
     decides: ClassVar[bool] = True
     merit_name: ClassVar[str] = "mAP"
+    gain_name: ClassVar[str] = "Jaccard gained"
     region_names: ClassVar[tuple[str, ...]] = ("not_ruled_out", "certain")
     size_noun: ClassVar[str] = "open labels"
     shown: ClassVar[tuple[str, ...]] = (
@@ -199,6 +200,11 @@ class LabelsTarget(Target):
         rare = np.where(there, there.sum(axis=0), len(y) + 1)
         alone = np.full((len(y), 1), len(y))  # chosen where no label is there
         return np.hstack([rare, alone]).argmin(axis=1).astype(np.int64)
+
+    def census(self, y: Labels) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
+        """Return the labels, and NONE for the rows without one."""
+        there = np.asarray(y > 0)
+        return (*self.names, NONE), np.hstack([there, (y == 0).all(axis=1, keepdims=True)])
 
     def choice(self, y: Labels) -> str:
         each = (y > 0).sum(axis=1)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -34,6 +35,7 @@ COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 LARGEST = 1e30  # answers are float32, and their squares must be finite
 LEVELS = (0.05, 0.5, 0.95)  # of the quantile loss: an interval that holds 90 %, and the median
 QUANTILES = ("q05", "value", "q95")  # the names of their answers
+RANGES = 8  # in which the rows are counted
 BINS, ROWS = 10, 10  # most strata, and the fewest rows of each
 
 
@@ -57,7 +59,8 @@ class NumberTarget(Target):
     losses: ClassVar[tuple[str, ...]] = ("squared", "huber", "quantile")
     link: ClassVar[Link | None] = "identity"
     loss_name: ClassVar[str] = "loss"
-    merit_name: ClassVar[str] = "MAE"
+    merit_name: ClassVar[str] = "mae"
+    gain_name: ClassVar[str] = "error saved"
     region_names: ClassVar[tuple[str, ...]] = ("low", "high")
     region_noun: ClassVar[str] = "interval"
     size_noun: ClassVar[str] = "width"
@@ -118,6 +121,16 @@ class NumberTarget(Target):
             return np.zeros(len(y), np.int64)
         edges = np.unique(np.quantile(known, np.arange(1, bins) / bins))
         return np.searchsorted(edges, np.nan_to_num(y), side="right").astype(np.int64)
+
+    def census(self, y: Labels) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
+        """Return each value if there are few, else RANGES ranges of equal width."""
+        values = np.unique(y[~np.isnan(y)])
+        if len(values) <= RANGES:
+            return tuple(as_text(float(v)) for v in values), y[:, None] == values
+        edges = np.linspace(values[0], values[-1], RANGES + 1)
+        names = tuple(f"{a:.4g} to {b:.4g}" for a, b in pairwise(edges))
+        place = np.searchsorted(edges[1:-1], np.nan_to_num(y), side="right")
+        return names, (place[:, None] == np.arange(RANGES)) & ~np.isnan(y)[:, None]
 
     @property
     def noun(self) -> str:

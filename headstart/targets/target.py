@@ -161,6 +161,7 @@ class Target(Protocol):
     loss_name: ClassVar[str] = "loss"  # of `row_losses`
     decides: ClassVar[bool] = False  # whether `decided` chooses anything, such as thresholds
     merit_name: ClassVar[str] = "score"  # of the first number of `merit`
+    gain_name: ClassVar[str] = "score gained"  # of a difference of `row_scores`
     shown: ClassVar[tuple[str, ...]] = ()  # metrics in the order of printing; () as computed
     region_names: ClassVar[tuple[str, ...]] = ()  # columns of `region_columns`, such as low, high
     region_noun: ClassVar[str] = "set"  # of what `region` gives: "interval"
@@ -252,6 +253,13 @@ class Target(Protocol):
     def strata(self, y: Labels) -> NDArray[np.int64]:
         """Return (N,) strata, whose shares splits and folds keep."""
         return np.zeros(len(y), np.int64)
+
+    def census(self, y: Labels) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
+        """Return the names of groups of labels, such as ranges of a number, and (N, G) membership.
+
+        For tables that count rows; a row may be in several groups. No groups by default.
+        """
+        return (), np.zeros((len(y), 0), bool)
 
     @property
     def stratum_names(self) -> tuple[str, ...]:

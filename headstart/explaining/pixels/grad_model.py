@@ -85,10 +85,16 @@ class GradModel:
 def grad_model_of(model: Model, does: str = DOES) -> GradModel:
     """Return a trained model with gradients; does: start of the message if inputs are no pictures.
 
-    Raises SpecError for a head that has no gradients, MissingPackage without the training extra.
+    Raises SpecError for a model without classes, and for a head that has no gradients,
+    MissingPackage without the training extra.
     """
     backbone, kind = model.backbone, model.head.kind
     of_pictures(backbone.card.input, does)
+    if not model.classes:
+        raise SpecError(
+            f"This looks for what makes a class likely, and the model predicts "
+            f"{model.target.noun}. Name a model of classes."
+        )
     if kind not in HEADS and not isinstance(model.head, TunableHead):
         raise SpecError(
             f"Seeing inside takes a head of linear layers, which gradients go through; the model's "

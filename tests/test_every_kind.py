@@ -1,0 +1,156 @@
+"""Every kind of target goes through all commands, and reads as a newcomer expects."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart as hs
+from headstart.cli.main import main
+
+KINDS = ("number", "labels")
+HOSTILE = "<b>&.png"  # the name of a picture
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of a kind of target and a second one, trained by the command line. printed: by it."""
+
+    kind: str
+    data: Path
+    folder: Path
+    other: Path
+    printed: str
+    told: str
+
+
+def pictures(folder: Path, kind: str, n: int = 120) -> Path:
+    """Pictures whose brightness is the number, or whose channels are the labels."""
+    rng, cells = np.random.default_rng(0), list[str]()
+    for i in range(n):
+        level, red, green = rng.uniform(30, 200), rng.random() < 0.4, rng.random() < 0.5
+        values = rng.normal(level, 30, (40, 40, 3)) + 60 * np.array([red, green, 0])
+        name = HOSTILE if i == 0 else f"{i}.png"
+        Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(folder / name)
+        labels = "|".join(n for n, there in (("red", red), ("green", green)) if there)
+        cells.append(f"{name},{level * 10:.1f}" if kind == "number" else f"{name},{labels}")
+    column = {"number": "value", "labels": "labels"}[kind]
+    (folder / "rows.csv").write_text("\n".join([f"path,{column}", *cells]) + "\n")
+    return folder / "rows.csv"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trained]:
+    kind, folder = request.param, tmp_path_factory.mktemp(request.param)
+    data = pictures(folder, kind)
+    asked = ["--backbone", "tiny:8", "--val", "0.3", "--test", "0.3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_STORE", str(folder / "store"))
+        patch.chdir(folder)
+        out, err = io.StringIO(), io.StringIO()
+        patch.setattr("sys.stdout", out)
+        patch.setattr("sys.stderr", err)
+        head = ["--head", "ridge" if kind == "number" else "logistic", "--head-lr", "0.01"]
+        assert main(["check", "rows.csv", "--backbone", "none"]) == 0, err.getvalue()
+        one = ["train", "rows.csv", "--out", "run", *asked, *head[:2]]
+        assert main([*one, "--strategy", "finetune", "--epochs", "1"]) == 0, err.getvalue()
+        two = ["train", "rows.csv", "--out", "other", *asked, "--head", "linear"]
+        assert main([*two, "--strategy", "extract"]) == 0, err.getvalue()
+        run, other = folder / "run", folder / "other"
+        yield Trained(kind, data, run, other, out.getvalue(), err.getvalue())
+
+
+def test_training_prints_no_class_and_states_the_coverage(trained: Trained) -> None:
+    first = {"number": "mae", "labels": "mAP"}[trained.kind]
+    assert f"{first} on validation" in trained.printed
+    assert "0 classes" not in trained.printed + trained.told
+    assert "accuracy" not in trained.printed
+    assert re.search(r"in the 90% (set|interval) +[01]\.\d+ \[.*mean", trained.printed)
+
+
+def test_evaluating_a_run_measures_what_its_report_states(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(trained.folder), str(trained.data), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    written = json.loads((trained.folder / "evaluation.json").read_text())["test"]
+    coverage = found.pop("conformal")
+    assert found == written
+    sets = json.loads((trained.folder / "insights.json").read_text())["doubt"]["conformal"]
+    assert coverage == sets
+    assert 0.6 < coverage["coverage"]["value"] <= 1
+
+
+def test_predictions_have_their_region_on_every_way_out(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = ["predict", str(trained.folder), str(trained.data.parent / "1.png")]
+    assert main([*one, "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    low, high = {"number": ("low", "high"), "labels": ("certain", "not_ruled_out")}[trained.kind]
+    if trained.kind == "number":
+        assert answer[low] < answer["predicted"] < answer[high]
+    else:
+        assert set(answer[low]) <= set(answer[high]) <= {"green", "red"}
+        assert set(answer["scores"]) == {"green", "red"}
+    assert main([*one, "--csv", "-"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert {low, high, "predicted", "reason", "error"} < set(row)
+    assert main(one) == 0
+    path, shown, *_, last = capsys.readouterr().out.strip().split("\t")
+    assert path.endswith("1.png")
+    assert shown
+    assert last.startswith(f"{high}=" if trained.kind == "number" else f"{low}=")
+
+
+def test_runs_are_compared_by_their_rows(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(trained.folder), str(trained.other)]
+    assert main(["compare", *runs]) == 0
+    header = capsys.readouterr().out.splitlines()[0]
+    assert {"number": "error saved", "labels": "Jaccard gained"}[trained.kind] in header
+    assert main(["compare", *runs, "--json"]) == 0
+    _, second = json.loads(capsys.readouterr().out)
+    assert second["gain"]["low"] <= second["gain"]["value"] <= second["gain"]["high"]
+    assert second["better"] + second["worse"] <= second["n"]
+
+
+def test_a_model_without_classes_has_no_attack_and_says_so(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, one = str(trained.folder), str(trained.data.parent / "1.png")
+    for words in (["robustness", run], ["attack", run, one], ["ideal", run, "--class", "red"]):
+        assert main(words) == 2, words
+        assert "the model predicts" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_the_report_shows_what_there_is_and_nothing_empty(trained: Trained, language: str) -> None:
+    page = hs.report(trained.folder, data=trained.data, language=language).read_text()
+    assert page.count('class="empty"') == 1  # there was no augmentation
+    for words in ("0 classes", "0 классов", "nan", "inf]", HOSTILE):
+        assert words not in page, words
+    assert "&lt;b&gt;&amp;.png" in page
+    figures = {"number": 3, "labels": 0}[trained.kind] + 1  # and a learning curve
+    assert page.count('<figure class="figure">') == figures
+
+
+def test_results_are_values_by_name(trained: Trained) -> None:
+    model = hs.load(trained.folder)
+    found = hs.evaluate(trained.folder, trained.data)
+    frame = found.to_frame().set_index("metric")
+    first = next(iter(found.metrics))
+    assert float(getattr(found, first)) == frame.loc[first, "value"]
+    answers = model.predict(trained.data, store=None).to_frame()
+    assert set(model.target.region_names) < set(answers.columns)
+    assert len(answers) == 120
