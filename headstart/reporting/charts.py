@@ -33,7 +33,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Dots:
+class Cloud:
     """Many points (x, y) without tooltips. style: CSS classes."""
 
     points: Sequence[Point]
@@ -70,7 +70,7 @@ def line_chart(
     series: Sequence[Series],
     keys: Sequence[Key],
     marks: Sequence[tuple[float, str]] = (),
-    dots: Sequence[Dots] = (),
+    dots: Sequence[Cloud] = (),
 ) -> Figure:
     """Draw series and dots over axes, with a legend of `keys`. marks: vertical lines (x, text)."""
     fx, fy = _scale(x, LEFT, WIDTH - RIGHT), _scale(y, HEIGHT - BOTTOM, TOP)
@@ -120,7 +120,7 @@ def _marks(
     if chart.kind == "bars":
         bars = (_rect(fx(x - wide / 2), fx(x + wide / 2), fy(0), fy(y)) for x, y in chart.points)
         return f'<g class="bars">{"".join(bars)}</g>'
-    return _dots(Dots(chart.points), fx, fy)
+    return _dots(Cloud(chart.points), fx, fy)
 
 
 def _rect(left: float, right: float, foot: float, top: float) -> str:
@@ -131,7 +131,7 @@ def _rect(left: float, right: float, foot: float, top: float) -> str:
     )
 
 
-def _dots(dots: Dots, fx: Callable[[float], float], fy: Callable[[float], float]) -> str:
+def _dots(dots: Cloud, fx: Callable[[float], float], fy: Callable[[float], float]) -> str:
     circles = (f'<circle cx="{fx(x):.1f}" cy="{fy(y):.1f}" r="2.6"/>' for x, y in dots.points)
     return f'<g class="{dots.style}">{"".join(circles)}</g>'
 

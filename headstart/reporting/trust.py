@@ -11,7 +11,7 @@ from markupsafe import Markup
 from headstart.evaluation.judged import ConfidenceLimit, Doubts, TemperatureScaling
 from headstart.models.calibration import Calibration
 from headstart.reporting.blocks import Figure, Figures, Heading, Key, PageBlock, Text
-from headstart.reporting.charts import Axis, Dots, Series, axis, line_chart
+from headstart.reporting.charts import Axis, Cloud, Series, axis, line_chart
 from headstart.reporting.facts import Facts, spread
 from headstart.reporting.words import Words
 from headstart.targets.target import CHART_POINTS
@@ -62,7 +62,7 @@ def _intervals(facts: Facts, w: Words) -> Figure:
         dots=False,
     )
     dots = [
-        Dots(
+        Cloud(
             [(answer[i], truth[i]) for i in order if (low[i] <= truth[i] <= high[i]) == inside],
             style,
         )
