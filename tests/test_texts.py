@@ -181,7 +181,7 @@ def test_every_cut_gives_the_features_of_the_whole_network(name: str) -> None:
             continue
         with torch.inference_mode():
             hidden, mask = cut.trunk(*given)
-            whole, kept = cut.both(*given)
+            whole, kept, _ = cut.both(*given)
             assert hidden.shape[2:] == cut.shape
             assert torch.equal(hidden, kept)
             assert torch.allclose(cut.tail(hidden, mask), network(*given), atol=1e-6)

@@ -108,7 +108,7 @@ def asset_tensors(input: Input[Any]) -> dict[str, NDArray[np.uint8]]:
 def with_assets(card: Card, tensors: Mapping[str, Any]) -> Card:
     """Return a card whose input has its files from `asset_tensors`, as arrays or as tensors."""
     assets = {k: np.asarray(v, np.uint8).tobytes() for k, v in under(ASSET, tensors).items()}
-    return replace(card, input=card.input.with_assets(assets)) if assets else card
+    return replace(card, input=card.input.with_assets(assets))
 
 
 @dataclass(frozen=True)

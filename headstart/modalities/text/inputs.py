@@ -139,6 +139,10 @@ class TextInput(Input[str]):
         """Return the number of tokens in each window: (P,)."""
         return np.asarray(batch["mask"], np.float64).sum(axis=1)
 
+    def part_lengths(self, batch: Batch) -> NDArray[np.int64]:
+        """Return the number of tokens in each window: (P,)."""
+        return np.asarray(batch["mask"], np.int64).sum(axis=1)
+
     def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
         """Return the axis of the tokens, which differs from text to text."""
         return {"ids": {1: "tokens"}, "mask": {1: "tokens"}}

@@ -5,14 +5,13 @@ Each network divides itself at the input of any of its blocks (`Encoder.cut_befo
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstart.backbones.backbone import Block
-from headstart.backbones.cutting import Cut
+from headstart.backbones.cutting import Cut, sequence_cut
 from headstart.modalities.text.tokens import HASHED
 
 
@@ -83,15 +82,8 @@ class Encoder(nn.Module):
             return None
         first = next((at for at, name in enumerate(names) if name in owners), len(names))
         below, above = names[:first], names[first:]
-        name, shape = above[0] if above else "pool", (self.width(below),)
-        return Cut(name, _Trunk(self, below), _Tail(self, above), _Both(self, below), shape)
-
-
-class AtCut(NamedTuple):
-    """The tensors at a cut. hidden: (P, L, H). mask: (P, L)."""
-
-    hidden: Tensor
-    mask: Tensor
+        name = above[0] if above else "pool"
+        return sequence_cut(name, _Trunk(self, below), _Tail(self, above), self.width(below))
 
 
 class _Part(nn.Module):
@@ -105,9 +97,9 @@ class _Part(nn.Module):
 class _Trunk(_Part):
     """ids, mask -> hidden states at the cut, and the mask."""
 
-    def forward(self, ids: Tensor, mask: Tensor) -> AtCut:
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         start = self.network.start(ids, mask)
-        return AtCut(self.network.run(self.names, start, mask), mask)
+        return self.network.run(self.names, start, mask), mask
 
 
 class _Tail(_Part):
@@ -115,16 +107,6 @@ class _Tail(_Part):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         return self.network.pool(self.network.run(self.names, hidden, mask), mask)
-
-
-class _Both(_Part):
-    """ids, mask -> features and hidden states at the cut."""
-
-    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        steps = self.network.steps()
-        hidden = self.network.run(self.names, self.network.start(ids, mask), mask)
-        rest = self.network.run(steps[len(self.names) :], hidden, mask)
-        return self.network.pool(rest, mask), hidden
 
 
 def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
