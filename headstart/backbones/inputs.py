@@ -151,9 +151,20 @@ class Input(Protocol[Raw]):
         """Return the input with the files of `assets`, as read from a bundle."""
         return self
 
-    def default_backbone(self, data: Any) -> str:
-        """Return the usual backbone for a `Dataset` of this kind; "" for that of the recipe."""
-        return ""
+    def default_backbone(self, data: Any) -> tuple[str, str]:
+        """Return the usual backbone for a `Dataset` of this kind, and why, to be printed.
+
+        "" stands for the backbone of the recipe.
+        """
+        return "", ""
+
+    def baseline(self, train: Any, val: Any) -> Any:
+        """Fit a model without a pretrained network, which stands beside every result; None: none.
+
+        train, val: `Dataset`s, of which `val` chooses settings. The model has a `name`, and
+        `raw(dataset)`, the raw outputs (N, K) of which the target's `activate` makes answers.
+        """
+        return None
 
     def why_not(self, file: Path) -> str:
         """Return why a file in a folder is not an example, or "" if it is one; raises OSError."""

@@ -114,6 +114,19 @@ class Answers:
 Answering = Callable[["Dataset", Listener], Answers]
 
 
+def _asked(args: argparse.Namespace, input: "Input[Any]") -> list[Any]:
+    """Return the paths and the texts in `args`; SpecError if there are none or of no use."""
+    from headstart.backbones.inputs import PATH, Encoded
+
+    texts: list[str] = getattr(args, "text", [])
+    if texts and input.column == PATH:
+        raise SpecError(f"--text is for a model of texts; this one takes {input.noun}: name files.")
+    if not (args.files or texts):
+        raise SpecError("Name one or more files to predict, or give a text with --text.")
+    given = [Encoded(str(n), input.encode(text)) for n, text in enumerate(texts, 1)]
+    return [*named_files(args.files), *given]
+
+
 def print_answers(
     answering: Answering, args: argparse.Namespace, input: "Input[Any]", at_once: int = 0
 ) -> int:
@@ -128,7 +141,7 @@ def print_answers(
         if args.csv.exists():
             raise SpecError(f"{args.csv} is there already: name another --csv.")
         check_folder(args.csv.parent)
-    files, left_out = find(named_files(args.files), input=input)
+    files, left_out = find(_asked(args, input), input=input)
     if args.csv or args.jsonl:
         return _streamed(answering, files, left_out, args, at_once or len(files))
     answers = answering(files, Terminal())

@@ -185,13 +185,16 @@ def add_language_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_files_flags(parser: argparse.ArgumentParser, *runtime: str) -> None:
-    """Add the images, the output formats, and the given settings of Runtime."""
+def add_files_flags(parser: argparse.ArgumentParser, *runtime: str, needed: bool = True) -> None:
+    """Add the examples, the output formats, and the given settings of Runtime.
+
+    needed: whether a file must be named.
+    """
     parser.add_argument(
         "files",
-        nargs="+",
+        nargs="+" if needed else "*",
         metavar="FILE",
-        help="images, folders of images, or - for paths on stdin",
+        help="images, folders of images, text files, tables of texts, or - for paths on stdin",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON value, all scores")

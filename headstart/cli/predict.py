@@ -26,7 +26,14 @@ AT_ONCE = 64  # pictures per output of --csv and --jsonl
 def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("predict")
     parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE", help=MODEL_HELP)
-    add_files_flags(parser, *BUNDLE_RUNTIME)
+    add_files_flags(parser, *BUNDLE_RUNTIME, needed=False)
+    parser.add_argument(
+        "--text",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a text to predict, for a model of texts; may be given several times",
+    )
     return parser
 
 

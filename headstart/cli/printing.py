@@ -86,7 +86,8 @@ def _print_candidates(run: "Run") -> None:
         print_line(f"  {target.gain_name} on validation by {run.kept}: {gain}")
     for name, on_test in run.baselines.items():
         shown = spell(on_test.main) if on_test.main else "n/a"
-        print_line(f"  to compare with, on test: {name} {shown}")
+        better = ", better than the model" if name in run.beaten_by else ""
+        print_line(f"  to compare with, on test: {name} {shown}{better}")
 
 
 def _signed(gain: "Estimate") -> str:

@@ -34,6 +34,9 @@ def find(
                 again = repeated or not isinstance(source, Path)  # rows of several tables
                 found[_numbered(id, found) if again else id] = source
             continue
+        if isinstance(example, Encoded):
+            found[_numbered(example.name, found)] = example
+            continue
         try:
             found[str(number)] = Encoded(str(number), input.encode(example))
         except DataError as error:

@@ -10,6 +10,7 @@ from headstart.backbones.sources import SOURCES, build
 from headstart.backbones.sources import Listing as Listing
 from headstart.backbones.weights import Weights, fill
 from headstart.base.errors import HeadstartError, MissingPackage, SpecError
+from headstart.data.dataset import Dataset
 from headstart.modalities import inputs as inputs
 
 DEFAULT_BACKBONE = "packaged:efficientnet_lite0"
@@ -71,6 +72,17 @@ def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
         return chosen.load(id, Weights(str(weights), tuple(chosen.weight_files)))
     except ModuleNotFoundError as error:
         raise MissingPackage(str(error.name), purpose=f"Loading {name}", extra="train") from error
+
+
+def usual_backbone(name: str, data: Dataset) -> tuple[str, str]:
+    """Return the backbone for data of another kind than images if `name` is the usual one, and why.
+
+    Any other name is returned as it is, with "".
+    """
+    if name != DEFAULT_BACKBONE or data.input is None:
+        return name, ""
+    own, why = data.input.default_backbone(data)
+    return own or name, why
 
 
 def list_backbones(pattern: str = "") -> tuple[Listing, ...]:

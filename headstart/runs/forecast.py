@@ -47,6 +47,7 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     features here, so a few rows may be in another part than in the run.
     """
     check_free(out, job.resume)
+    job = job.for_data(data, listener)
     if job.weights == "pretrained" and job.backbone.partition(":")[0] in FETCHED:
         job = replace(job, weights="random")
     state = RunState.begin(out, job, listener)

@@ -1,18 +1,20 @@
 """All settings of a run as one value."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal, get_args
 
 from headstart.backbones.views import UserViews
 from headstart.base.errors import SpecError
+from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan
+from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan
 from headstart.heads.head import check_word
 from headstart.modalities.images.augment import Augment
-from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.models.limits import TrustPlan
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.targets.plan import TargetPlan
@@ -88,6 +90,13 @@ class Job:
                 "Strategy auto keeps what is more accurate on clean pictures, which would throw "
                 "away what adversarial training is for. Name --strategy finetune."
             )
+
+    def for_data(self, data: Dataset, listener: Listener) -> "Job":
+        """Return the job with the backbone for this kind of data, if none was asked for."""
+        name, why = usual_backbone(self.backbone, data)
+        if why:
+            listener.stage("backbone", why)
+        return replace(self, backbone=name)
 
     @property
     def tunes(self) -> bool:

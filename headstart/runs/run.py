@@ -15,7 +15,7 @@ import numpy as np
 
 from headstart.backbones.inputs import check_kind
 from headstart.base.atomic import write_json, write_text
-from headstart.base.errors import Diverged, SpecError
+from headstart.base.errors import Diverged, MissingPackage, SpecError
 from headstart.base.listener import Listener
 from headstart.base.notebook import html_table
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
@@ -67,8 +67,8 @@ from headstart.runs.job import Job
 from headstart.runs.stages import (
     PreparedRun,
     RunState,
+    baselines,
     prepared,
-    train_baseline,
     train_scratch,
     with_cut,
 )
@@ -86,6 +86,7 @@ class Run:
     """A finished run. kept: the saved candidate: head, finetune or scratch. candidates: the
     evaluation of each on validation. counts: the parameters of each. gain: validation accuracy of
     the kept candidate minus that of the other one. baselines: the evaluation of each on test.
+    beaten_by: the names of those that are better than the kept model on test.
     conformal: how often the intervals or sets of its predictions hold the label, on test.
 
     >>> run = hs.train("photos", "runs/flowers")  # doctest: +SKIP
@@ -105,6 +106,7 @@ class Run:
     timings: Timings
     left_out: tuple[LeftOut, ...]
     conformal: ConformalSets | None = None
+    beaten_by: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.kept}: {self.evaluation.main} on test)"
@@ -152,10 +154,11 @@ def train(
     Raises SpecError if `out` holds a finished run or other files, DataError for unusable data,
     Diverged if training diverges. Results computed before an error are kept and reused.
     """
-    job = job or Job()
+    listener = listener or Listener()
+    job = (job or Job()).for_data(data, listener)
     with claimed(out, resume=job.resume) as finish:
         keep_memory()
-        state = RunState.begin(out, job, listener or Listener())
+        state = RunState.begin(out, job, listener)
         learned = _learn(state, data)
         rows = learned.checks.dataset
         sources: Sources = dict(zip(data.ids, data.sources, strict=True))
@@ -206,8 +209,8 @@ def _finish(
         test = fitted.model.predict_table(table)
     limits = fitted.model.limits
     conformal = conformal_coverage(limits.alpha, limits, test) if limits.alpha else None
-    baselines = _baselines(state, learned)
-    evaluation = _evaluated(learned, on_val, test, baselines)
+    others = _baselines(state, learned)
+    evaluation = _evaluated(learned, on_val, test, others)
     write_json(state.out / "evaluation.json", evaluation.to_plain())
     write_csv(test, state.out / "predictions.csv")
     recipe = _recipe(state.job, learned, gain)
@@ -219,7 +222,7 @@ def _finish(
     with state.clock("insights"):
         insights = Insights()
         with _optional(state, "insights"):
-            insights = _insights(state, learned, test, table, baselines)
+            insights = _insights(state, learned, test, table, others)
         with _optional(state, "insights"):
             write_json(state.out / "insights.json", insights.to_plain())
     with state.clock("explained"), _optional(state, "explained"):
@@ -243,6 +246,7 @@ def _finish(
         timings=timings,
         left_out=(*learned.checks.left_out, *splits.left_out),
         conformal=conformal,
+        beaten_by=_better(test, others),
     )
 
 
@@ -271,12 +275,21 @@ def _optional(
 
 
 def _baselines(state: RunState, learned: _Learned) -> dict[str, Predictions]:
-    """Return the baseline's test predictions by its name; {} without one, or if it diverges."""
+    """Return the baselines' test predictions by name; {} without any, or if one diverges."""
     try:
-        return train_baseline(state, learned.prepared.baseline, learned.splits)
-    except Diverged as error:
+        return baselines(state, learned.prepared.baseline, learned.splits)
+    except (Diverged, MissingPackage) as error:
         state.tell("baseline", f"left out: {error}")
         return {}
+
+
+def _better(test: Predictions, others: Mapping[str, Predictions]) -> tuple[str, ...]:
+    """Return the names of the baselines that are better than the model on the test rows."""
+    if not test.known.all():
+        return ()
+    own = test.target.row_scores(test.outputs, test.labels).mean()
+    scores = {n: p.target.row_scores(p.outputs, p.labels).mean() for n, p in others.items()}
+    return tuple(name for name, score in scores.items() if score > own)
 
 
 def _of_kept(state: RunState, learned: _Learned, data: Dataset) -> FeatureTable:

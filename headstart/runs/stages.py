@@ -159,10 +159,32 @@ def train_scratch(state: RunState, backbone: Backbone, splits: Splits) -> Candid
     return Candidates({"scratch": only}, "scratch", {})
 
 
-def train_baseline(
+def baselines(
     state: RunState, untrained: Backbone | None, splits: Splits
 ) -> dict[str, Predictions]:
-    """Train the baseline, if there is one; returns its test predictions by its name.
+    """Train the baselines, if there are any; returns their test predictions by name."""
+    return _usual_baseline(state, splits) | _from_scratch(state, untrained, splits)
+
+
+def _usual_baseline(state: RunState, splits: Splits) -> dict[str, Predictions]:
+    """Fit the baseline that always stands beside a result of this kind of data, if there is one."""
+    test, input, clock = splits.test, splits.train.input, Stopwatch()
+    if input is None or not len(test):
+        return {}
+    with clock("baseline"):
+        fitted = input.baseline(splits.train, splits.val)
+        if fitted is None:
+            return {}
+        target = splits.train.target
+        answers, y = target.activate(fitted.raw(test)), target.translate(test.y, test.target)
+    state.clock.seconds |= clock.seconds
+    return {fitted.name: Predictions(test.ids, answers, y, target)}
+
+
+def _from_scratch(
+    state: RunState, untrained: Backbone | None, splits: Splits
+) -> dict[str, Predictions]:
+    """Train the untrained network, if one was asked for.
 
     Uses the tutorials' schedule for training from scratch, not the second phase's schedule.
     """

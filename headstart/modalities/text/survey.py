@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raise it when the same text would give other facts
 CODE = 3  # bytes of a language's code
-SURE = 0.95  # probability from which a text in another language is reported
+SURE = 0.8  # probability from which a text in another language is reported
 MOSTLY = 0.8  # share of the main language below which the data is of several
 LONG, TIMES = 2000, 10  # words; and times the median: a text with more than both is very long
 READ = 20_000  # texts that are searched for leaked labels

@@ -1,0 +1,123 @@
+"""Runs on texts: the backbone by language, the baseline beside the result, and predictions."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headstart as hs
+from headstart.cli.main import main
+from headstart.data.dataset import Dataset
+from headstart.data.splits import split
+from headstart.modalities.sources import usual_backbone
+from headstart.modalities.text.baseline import fit_baseline
+from headstart.modalities.text.inputs import TextInput
+from headstart.targets.registry import TARGETS
+
+GOOD = "sunny warm lovely bright happy".split()
+BAD = "rainy cold horrid dark gloomy".split()
+PLAIN = "the day was and we had a walk by river with some friends".split()
+
+
+def reviews(n: int = 120, seed: int = 0) -> list[tuple[str, str]]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        words = [*rng.choice(PLAIN, 8), *rng.choice(GOOD if i % 2 else BAD, 3)]
+        rows.append((" ".join(rng.permutation(words)), "good" if i % 2 else "bad"))
+    return rows
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+    with open("reviews.csv", "w", newline="") as f:
+        csv.writer(f).writerows([("text", "label"), *reviews()])
+    return tmp_path / "reviews.csv"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("This is a sentence about the weather and the garden.", "packaged:minilm"),
+        ("Он сказал, что завтра будет хорошая погода.", "packaged:use_multilingual"),
+        ("Dies ist ein Satz über das Wetter und den Garten.", "packaged:use_multilingual"),
+    ],
+)
+def test_the_backbone_follows_the_language_unless_one_was_asked_for(text: str, name: str) -> None:
+    pytest.importorskip("py3langid")
+    data = hs.read([(f"{text} {i}", "ab"[i % 2]) for i in range(6)], input="text")
+    chosen, why = usual_backbone("packaged:efficientnet_lite0", data)
+    assert chosen == name
+    assert name in why
+    assert usual_backbone("tiny-text:8", data) == ("tiny-text:8", "")
+
+
+def test_a_language_that_no_network_knows_is_named() -> None:
+    pytest.importorskip("py3langid")
+    text = "यह मौसम और बगीचे के बारे में एक वाक्य है"
+    data = hs.read([(f"{text} {i}", "ab"[i % 2]) for i in range(6)], input="text")
+    _, why = usual_backbone("packaged:efficientnet_lite0", data)
+    assert "Hindi" in why
+    assert "not trained on it" in why
+
+
+def with_target(kind: str, column: str, labels: list[str]) -> Dataset:
+    cells = TARGETS[kind].cells(labels)
+    rows = [{"text": t, **c} for (t, _), c in zip(reviews(), cells, strict=True)]
+    pandas = pytest.importorskip("pandas")
+    assert column in cells[0]
+    return hs.read(pandas.DataFrame(rows))
+
+
+def test_the_baseline_learns_every_kind_of_answer() -> None:
+    signs = [label == "good" for _, label in reviews()]
+    for data, better in (
+        (hs.read(reviews(), input="text"), lambda a: a["scores"][:, 1]),
+        (
+            with_target("number", "value", [f"{2.5 * s + 10}" for s in signs]),
+            lambda a: next(iter(a.values())),
+        ),
+        (
+            with_target("labels", "labels", ["x|y" if s else "y" for s in signs]),
+            lambda a: next(iter(a.values()))[:, 0],
+        ),
+    ):
+        parts = split(data)
+        target = parts.train.target.fitted(parts.train.y)
+        train = hs.Dataset(
+            parts.train.ids, parts.train.sources, parts.train.labels, target, input=TextInput()
+        )
+        fitted = fit_baseline(TextInput(), train, parts.val)
+        assert fitted
+        raw = fitted.raw(parts.test)
+        assert raw.shape == (len(parts.test), target.outputs)
+        truth = [signs[int(id) - 1] for id in parts.test.ids]
+        assert np.corrcoef(better(target.activate(raw)), truth)[0, 1] > 0.8
+
+
+def test_a_run_on_texts_has_its_baseline_and_predicts_texts(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("one.txt").write_text("a gloomy dark cold day")
+    words = ["train", "reviews.csv", "--out", "run", "--backbone", "tiny-text:16"]
+    assert main([*words, "--strategy", "extract"]) == 0
+    printed = capsys.readouterr().out
+    assert "to compare with, on test: TF-IDF + logistic" in printed
+    assert "better than the model" in printed, "random features lose to words"
+    evaluation = json.loads(Path("run/evaluation.json").read_text())
+    assert list(evaluation["baselines_on_test"]) == ["TF-IDF + logistic"]
+    assert main(["predict", "run", "one.txt", "reviews.csv", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 121
+    assert main(["predict", "run", "--text", "a sunny warm lovely day", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert set(answer["scores"]) == {"good", "bad"}
+    assert main(["predict", "run"]) == 2
+    assert "--text" in capsys.readouterr().err
+    model = hs.load("run")
+    assert len(model.predict("a sunny day")) == 1
+    assert len(model.predict(["a sunny day", "a dark day"])) == 2
+    assert main(["evaluate", "run", "reviews.csv"]) == 0
