@@ -115,14 +115,12 @@ Answering = Callable[["Dataset", Listener], Answers]
 
 
 def _asked(args: argparse.Namespace, input: "Input[Any]") -> list[Any]:
-    """Return the paths and the texts in `args`; SpecError if there are none or of no use."""
+    """Return the paths and the texts in `args`; SpecError for texts that the model can't take."""
     from headstart.backbones.inputs import PATH, Encoded
 
     texts: list[str] = getattr(args, "text", [])
     if texts and input.column == PATH:
         raise SpecError(f"--text is for a model of texts; this one takes {input.noun}: name files.")
-    if not (args.files or texts):
-        raise SpecError("Name one or more files to predict, or give a text with --text.")
     given = [Encoded(str(n), input.encode(text)) for n, text in enumerate(texts, 1)]
     return [*named_files(args.files), *given]
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
 from headstart.cli.answers import Answers, print_answers
@@ -41,6 +42,10 @@ def run(args: argparse.Namespace) -> int:
     from headstart.features.extract import extract
     from headstart.models.bundle import load_bundle
 
+    if not (args.files or args.text):
+        raise SpecError(
+            "These arguments are required: FILE, or --text TEXT. See `headstart predict --help`."
+        )
     runtime = made(Runtime(), args)
     model = load_bundle(bundle_of(args.model)).model
 
