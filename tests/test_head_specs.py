@@ -144,7 +144,7 @@ def job_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> Job:
         raise InterruptedError
 
     monkeypatch.setattr("headstart.runs.run.train", caught)
-    monkeypatch.setattr("headstart.runs.recorded.read", lambda path: None)
+    monkeypatch.setattr("headstart.runs.recorded.read_as", lambda path, plan: None)
     argv = ["photos", "--out", "run", *flags]
     with pytest.raises(InterruptedError):
         run(arguments(argv).parse_args(argv))

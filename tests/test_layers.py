@@ -187,7 +187,6 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "heads.specs": {"classes"},
     "models.calibration": {"accuracy", "argmax"},
     "models.finetuning": {"accuracy"},
-    "models.fitting": {"accuracy"},
     "models.model": {"class_names", "classes"},
     "models.predictor": {"argmax", "classes"},
     "models.wording": {"classes"},
@@ -199,7 +198,6 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "reporting.robustness": {"accuracy", "majority"},
     "reporting.summary": {"accuracy", "classes", "majority"},
     "reporting.trust": {"accuracy"},
-    "runs.forecast": {"classes"},
     "runs.judging": {"classes"},  # moved from the command line
     "runs.run": {"classes"},
     "runs.seeds": {"accuracy", "balanced_accuracy", "classes"},

@@ -89,6 +89,9 @@ class ToyGrades(Toy):
     def outputs(self) -> int:
         return self.count - 1
 
+    def settings(self) -> dict[str, Any]:
+        return {"count": self.count}
+
     def labels(self, values: Sequence[Any]) -> Array:
         return np.array(values, np.int64)
 

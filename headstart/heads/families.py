@@ -68,7 +68,9 @@ class HeadFamily:
         """Return whether the head can predict a target; heads trained by epochs predict any."""
         if self.fit is None:
             return True
-        return target.link in self.links if self.targets is None else target.kind in self.targets
+        if self.targets is not None:
+            return target.kind in self.targets
+        return target.solvable and target.link in self.links
 
 
 HEADS: Extensions[HeadFamily] = Extensions("head", "heads")
@@ -99,8 +101,12 @@ def check_supports(spec: HeadSpec, target: Target) -> None:
     if not spec.by_epochs and not HEADS[spec.family].supports(target):
         others = [name for name in HEADS.names() if HEADS[name].supports(target)]
         raise SpecError(
-            f"The head must be one that can answer a {target.kind}; {spec.family} cannot. Name "
+            f"The head must be one that can answer {target.noun}; {spec.family} cannot. Name "
             f"another --head: {', '.join(others)}."
+        )
+    if not target.accepts(spec.width(target.outputs)):
+        raise SpecError(
+            f"One logit (output=sigmoid) tells two classes apart; the data has {target.described}."
         )
 
 

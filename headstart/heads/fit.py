@@ -1,6 +1,7 @@
 """Fit a head without epochs, and choose its L2 strength or number of neighbours."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,23 @@ def fit_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     Best means the least mean of the target's losses of rows, weighted by the class weights of
     `train`; ties go to the stronger setting. Without validation rows, cross-validation on `train`
     chooses; with too few rows, the middle setting is used. Folds keep the groups of `train`
-    together, and the shares of the target's strata. Raises Mismatch for tables that don't match or
-    non-finite features, DataError if all rows of `train` have the same label.
+    together, and the shares of the target's strata. Decisions of the target, such as a threshold
+    per label, are chosen on out-of-fold answers of `train`. Raises Mismatch for tables that don't
+    match or non-finite features, DataError if all rows of `train` have the same label.
     """
     _check_pair(train, val)
-    if len(val.y):
-        return _fit_by_validation(spec, train, val)
     folds = folds_of(train.target.strata(train.y), train.groups)
-    if folds.max(initial=-1) >= 0 and (folds >= 0).sum() >= FEWEST:
-        return _fit_by_folds(spec, train, folds)
-    return _fit_by_default(spec, train)
+    if len(val.y):
+        found = _fit_by_validation(spec, train, val)
+    elif _enough(folds):
+        found = _fit_by_folds(spec, train, folds)
+    else:
+        found = _fit_by_default(spec, train)
+    return replace(found, target=_decided(spec, found, train, folds))
+
+
+def _enough(folds: NDArray[np.int64]) -> bool:
+    return bool(folds.max(initial=-1) >= 0 and (folds >= 0).sum() >= FEWEST)
 
 
 def folds_of(
@@ -92,9 +100,30 @@ def out_of_fold(spec: HeadSpec, table: FeatureRows, rng: np.random.Generator) ->
     folds[order] = folds_of(table.target.strata(table.y)[order])
     if folds.max(initial=-1) < 0 or not _differ(table, folds >= 0):
         return np.full((len(table.y), table.target.outputs), np.nan)
-    ((_, answers),) = _held_out(spec, table, folds)
-    scores: Floats = answers["scores"]
+    scores: Floats = _answers_without(spec, table, folds)["scores"]
     return scores
+
+
+def _answers_without(spec: HeadSpec, table: FeatureRows, folds: NDArray[np.int64]) -> Outputs:
+    """Return out-of-fold answers with the single setting of `spec`; NaN for rows in no fold."""
+    held_out = _held_out(spec, table, folds)
+    answers = dict(held_out[0][1])
+    for _, more in held_out[1:]:  # small folds may offer fewer neighbours
+        for name, values in more.items():
+            answers[name] = np.where(np.isnan(answers[name]), values, answers[name])
+    return answers
+
+
+def _decided(spec: HeadSpec, found: Fitted, train: FeatureRows, folds: NDArray[np.int64]) -> Target:
+    """Return the target with its decisions chosen on out-of-fold answers of the training rows."""
+    target, out = train.target, folds >= 0
+    if not target.decides or not _enough(folds):
+        return target
+    tried = _tried_of(spec)
+    setting: dict[str, Any] = {tried: (found.chosen[tried],)}
+    only = replace(spec, **setting)
+    answers = _answers_without(only, train, folds)
+    return target.decided(_taken(answers, out), train.y[out])
 
 
 def _fit_by_validation(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:

@@ -131,11 +131,15 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """The chosen head, its settings and the reason for them, and one entry per setting tried."""
+    """The chosen head, its settings and the reason for them, and one entry per setting tried.
+
+    target: with its decisions, such as thresholds, chosen; None for the target as it was.
+    """
 
     head: Head
     chosen: dict[str, Any]
     path: tuple[dict[str, Any], ...]
+    target: Target | None = None
 
 
 def log_loss_of(scores: Floats, y: NDArray[np.int64], weights: Floats) -> float:

@@ -46,8 +46,9 @@ class HeadSpec:
     def __post_init__(self) -> None:
         check_class_weights(self.class_weights)
 
-    def check_classes(self, classes: int) -> None:
-        """Raise SpecError if the head can't separate that many classes."""
+    def width(self, outputs: int) -> int:
+        """Return the number of raw outputs of a head for a target with `outputs`."""
+        return outputs
 
     def check_room(self, features: int, classes: int = 2) -> None:
         """Raise SpecError if the head doesn't fit this machine's memory."""
@@ -124,11 +125,13 @@ class TrainedSpec(HeadSpec):
         check_counts(head_epochs=self.epochs, head_batch_size=self.batch_size)
         check_rate("head_lr", self.lr)
 
-    def check_classes(self, classes: int) -> None:
-        if self.output == "sigmoid" and classes != 2:
+    def width(self, outputs: int) -> int:
+        """Return the number of raw outputs; raises SpecError for one logit of several outputs."""
+        if self.output == "sigmoid" and outputs > 2:
             raise SpecError(
-                f"One logit (output=sigmoid) tells two classes apart; there are {classes}."
+                f"One logit (output=sigmoid) tells two classes apart; there are {outputs}."
             )
+        return 1 if self.output == "sigmoid" else outputs
 
     @property
     def layers(self) -> tuple[int, ...]:

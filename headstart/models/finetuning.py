@@ -11,17 +11,18 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.cutting import Cut, cut_before, thawed_by
 from headstart.backbones.entry import WholeNetwork
 from headstart.base.context import IN_MEMORY, RunContext
-from headstart.base.errors import Mismatch
+from headstart.base.errors import Mismatch, SpecError
 from headstart.features.extract import Tap
 from headstart.heads.head import Head
 from headstart.models.specs import FineTune
+from headstart.targets.target import Target
 from headstart.training.attacked import judging_attack
 from headstart.training.feeds import Feed
 from headstart.training.folding import folded
 from headstart.training.history import Count
-from headstart.training.judging import judge
+from headstart.training.judging import judge, raw_outputs
 from headstart.training.loop import Trained, train
-from headstart.training.network import Network, count, head_module, head_of
+from headstart.training.network import Network, count, head_module, head_of, tied
 from headstart.training.plan import Norms
 
 HALF_FROM_BYTES = 2**30  # activations at the cut beyond this size are stored in half precision
@@ -74,12 +75,13 @@ class ThawedBackbone:
 @dataclass(frozen=True, eq=False)
 class Tuned:
     """A fine-tuned backbone and head. wise: the chosen share of the interpolation towards the
-    fine-tuned weights; 1 means all."""
+    fine-tuned weights; 1 means all. target: with its decisions chosen on validation."""
 
     backbone: Backbone
     head: Head
     trained: Trained
     count: Count
+    target: Target
     wise: float = 1.0
 
 
@@ -100,6 +102,7 @@ def tune(
     thawed: ThawedBackbone,
     head: Head | torch.nn.Module,
     feeds: tuple[Feed, Feed],
+    target: Target | None = None,
     *,
     context: RunContext = IN_MEMORY,
     phase: str = "finetune",
@@ -107,27 +110,36 @@ def tune(
 ) -> Tuned:
     """Train the thawed layers and the head, with resolved settings (nothing "auto").
 
-    feeds: activations at the cut, or prepared examples if there is none. Raises SpecError for a
+    feeds: activations at the cut, or prepared examples if there is none. target: with decisions
+    that are kept without validation rows; None for the target of the feeds. Raises SpecError for a
     head that can't be fine-tuned, Diverged for non-finite numbers, Mismatch for adversarial
     training with a cut.
     """
+    target = target or feeds[0].target
+    if recipe.adversarial and not target.counts_right:
+        raise SpecError(
+            f"Adversarial training makes right answers wrong, which those of {target.noun} are not "
+            f"by themselves: leave adversarial out."
+        )
     if recipe.adversarial and thawed.cut is not None:
         raise Mismatch(
             "Adversarial training changes the pixels, and this network starts from what crosses "
             "its cut: open it whole, thaw(…, whole=True), and give it pixels."
         )
     module = head if isinstance(head, torch.nn.Module) else head_module(head, recipe.dropout)
-    network = thawed.network(module, recipe.norms)
+    network = thawed.network(tied(module, target), recipe.norms)
     counted = count(thawed.backbone.module, network)
     trained = train(
         network, recipe, *feeds, phase=phase, after=after, depth=thawed.depth(), context=context
     )
     val, card = feeds[1], thawed.backbone.card
     share = _wise(network, recipe, trained, val) if recipe.wise and len(val.ids) else 1.0
+    if target.decides and len(val.ids):
+        target = target.decided(target.activate(raw_outputs(network, val)), val.y)
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     thawed.backbone.module.eval().requires_grad_(False)
     backbone = replace(thawed.backbone, card=replace(card, origin="fine-tuned"))
-    return Tuned(backbone, head_of(module, head), trained, counted, share)
+    return Tuned(backbone, head_of(module, head), trained, counted, target, share)
 
 
 def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> float:

@@ -37,12 +37,12 @@ from headstart.models.training_data import (
     with_tap,
 )
 from headstart.models.wording import attack_message, result_message
-from headstart.targets.metrics import accuracy, log_loss
+from headstart.targets.target import Target
 from headstart.training.feeds import Feed, Stored
 from headstart.training.history import Count, Epoch, ParameterCount
 from headstart.training.judging import NOTHING, Figures
 from headstart.training.loop import Trained, train
-from headstart.training.network import Network, count, new_head, parameters_of, trained_head
+from headstart.training.network import Network, count, new_head, parameters_of, tied, trained_head
 from headstart.training.plan import head_plan
 
 SOLVED = 1  # the number of epochs that a solved head counts as
@@ -151,14 +151,15 @@ def from_scratch(
     thawed, own = thaw(backbone, "all", whole=True), spec.head.head
     data = TrainingData(Start(backbone, settings, thawed), splits, spec.views, context)
     target = data.splits.train.target
+    layers = own if isinstance(own, TrainedSpec) else LinearSpec(dropout=settings.dropout)
+    check_supports(layers, target)
     context = data.phase(phase, backbone)
     with torch_threads(context.runtime.threads):
-        layers = own if isinstance(own, TrainedSpec) else LinearSpec(dropout=settings.dropout)
         new = new_head(layers, backbone.card.dim, target.outputs, settings.seed)
         own_module = isinstance(layers, ModuleSpec)
         head = trained_head(new, layers, backbone.card.dim) if own_module else new
         tuned = tune(settings, thawed, head, data.for_tuning(), context=context, phase=phase)
-    model = Model(tuned.backbone, tuned.head, target)
+    model = Model(tuned.backbone, tuned.head, tuned.target)
     result = _result(tuned, model, settings, splits.val)
     tell(phase, settings, result, splits, context)
     return result
@@ -177,15 +178,18 @@ def fit_tables(
 
     views: one table per view. new: the feed for a head trained by epochs, instead of `views`.
     """
+    target = views[0].target.fitted(views[0].y)
+    check_supports(spec.head, target)
+    views, val = [replace(v, target=target) for v in views], replace(val, target=target)
     if isinstance(spec.head, TrainedSpec):
         return _trained_head(
             spec, spec.head, backbone, new or Stored(tuple(views), False, spec.seed), val, context
         )
-    check_supports(spec.head, views[0].target)
     judged = stacked(views if len(val) else views[:1])  # folds must not separate views of a row
     solved = solve_head(spec.head, judged, val)
-    target = views[0].target.fitted(views[0].y)
-    model = Model(backbone, solved.head, target, head_lr=spec.head_lr, epochs=SOLVED)
+    model = Model(
+        backbone, solved.head, solved.target or target, head_lr=spec.head_lr, epochs=SOLVED
+    )
     learned = ParameterCount(solved.head.parameters, len(solved.head.tensors()))
     counted = Count(parameters_of(backbone.module), learned)
     history = (_solved_line(model, judged, val),)
@@ -201,14 +205,17 @@ def _trained_head(
     context: RunContext,
 ) -> FitResult:
     """Train a new head by epochs; on the CPU, because it is small."""
-    module = new_head(layers, backbone.card.dim, rows.target.outputs, spec.seed)
+    target = rows.target
+    module = tied(new_head(layers, backbone.card.dim, target.outputs, spec.seed), target)
     network, context = Network(nn.Identity(), module, ()), replace(context, runtime=ON_CPU)
     feeds = rows, Stored((val,), cut=False)
     trained = train(network, head_plan(layers, spec.seed), *feeds, phase="head", context=context)
-    last, target = trained.history[-1].epoch, rows.target.fitted(rows.y)
+    last = trained.history[-1].epoch
     head = trained_head(module, layers, backbone.card.dim)
+    if target.decides and len(val):
+        target = target.decided(target.activate(head.raw(val.x)), val.y)
     model = Model(backbone, head, target, head_lr=spec.head_lr, epochs=last)
-    chosen = {"head": layers.family, "epoch": trained.chosen, "by": _kept(layers.keep, val)}
+    chosen = {"head": layers.family, "epoch": trained.chosen, "by": _kept(layers.keep, val, target)}
     chosen |= _stop_of(trained)
     counted = count(backbone.module, network)
     return FitResult(model, chosen, (), trained.history, counted)
@@ -222,7 +229,9 @@ def fine_tune(
     context: RunContext = IN_MEMORY,
 ) -> FitResult:
     """Fine-tune the thawed layers from `start`; epoch numbers continue those of `start`."""
-    tuned = tune(settings, thawed, start.head, feeds, context=context, after=start.epochs)
+    tuned = tune(
+        settings, thawed, start.head, feeds, start.target, context=context, after=start.epochs
+    )
     return _result(tuned, start, settings, feeds[1].ids)
 
 
@@ -274,10 +283,11 @@ def _result(tuned: Tuned, start: Model, settings: FineTune, val: Sized) -> FitRe
         start,
         backbone=tuned.backbone,
         head=tuned.head,
+        target=tuned.target,
         limits=Limits(),
         epochs=trained.history[-1].epoch,
     )
-    by = _kept(settings.keep, val, under_attack=settings.adversarial > 0)
+    by = _kept(settings.keep, val, tuned.target, under_attack=settings.adversarial > 0)
     wise = {"wise": tuned.wise} if settings.wise else {}
     chosen = {"epoch": trained.chosen, "by": by, **wise, **_stop_of(trained)}
     return FitResult(model, chosen, (), trained.history, tuned.count)
@@ -288,9 +298,11 @@ def _stop_of(trained: Trained) -> dict[str, int]:
     return {"stopped_after": trained.history[-1].epoch} if trained.stopped else {}
 
 
-def _kept(keep: str, val: Sized, *, under_attack: bool = False) -> str:
+def _kept(keep: str, val: Sized, target: Target, *, under_attack: bool = False) -> str:
     if keep != "best" or not len(val):
         return "the last epoch"
+    if not target.counts_right:
+        return "loss on validation"
     return f"accuracy {'under attack ' if under_attack else ''}on validation"
 
 
@@ -302,8 +314,9 @@ def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
         if not len(rows.y):
             return NOTHING
         if target.counts_right:
-            scores = model.head.scores(rows.x)
-            return log_loss(scores, rows.y), accuracy(scores, rows.y)
+            answers = target.activate(model.head.raw(rows.x))
+            right = float(target.row_scores(answers, rows.y).mean())
+            return float(target.row_losses(answers, rows.y).mean()), right
         losses = target.loss(torch.from_numpy(model.head.raw(rows.x)), target.soft(rows.y))
         return float(losses.double().mean()), None
 

@@ -211,7 +211,11 @@ def table_of(
 def stacked(tables: Sequence[FeatureTable]) -> Rows:
     """Return the rows of all views, one view after the other."""
     x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
-    groups = tables[0].groups if len(tables) == 1 else ()
+    groups = tables[0].groups
+    if len(tables) > 1:  # the views of a row share a fold
+        names = groups or tables[0].ids
+        own = (name or id for name, id in zip(names, tables[0].ids, strict=True))
+        groups = tuple(own) * len(tables)
     return Rows(x, y, tables[0].target, groups)
 
 

@@ -57,7 +57,6 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     checks = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
     check_supports(job.recipe.head, rows.target)
-    job.recipe.head.check_classes(len(rows.classes))
     splits = split(rows, job.split, together=checks.together)
     if job.strategy == "scratch":
         return Forecast(splits, checks.left_out)

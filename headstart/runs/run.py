@@ -358,7 +358,6 @@ def _checked(state: RunState, data: Dataset) -> Checks:
     rows = good_rows(data, surveyed, state.job.checks)
     check_supports(state.job.recipe.head, rows.target)
     state.job.trust.check_supports(rows.target)
-    state.job.recipe.head.check_classes(len(rows.classes))
     split(rows, state.job.split, together=checks.exact)  # raises before any feature is computed
     if data.choice:
         state.tell("target", data.choice)

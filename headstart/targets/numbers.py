@@ -174,6 +174,10 @@ class NumberTarget(Target):
         levels = torch.tensor(LEVELS, dtype=raw.dtype, device=raw.device)
         return torch.maximum(levels * above, (levels - 1) * above).sum(dim=1)
 
+    @property
+    def solvable(self) -> bool:
+        return self.objective == "squared"
+
     def regression(self, y: Labels) -> NDArray[np.float64]:
         """Return (N, 1) standardised numbers; SpecError for another loss than the squared one."""
         if self.objective != "squared":

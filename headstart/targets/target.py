@@ -288,6 +288,11 @@ class Target(Protocol):
         """Return (N,) unweighted losses of raw outputs (N, K)."""
         ...
 
+    @property
+    def solvable(self) -> bool:
+        """Whether heads with a closed form or a convex loss minimise what `loss` asks for."""
+        return self.link is not None
+
     def regression(self, y: Labels) -> NDArray[np.float64]:
         """Return what a solved head regresses on, (N, K).
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.training.attack import Attack
@@ -45,3 +46,14 @@ def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figur
             loss += float(losses.double().sum())
             right += 0 if hits is None else int(hits.sum())
     return loss / len(judged), right / len(judged) if target.counts_right else None
+
+
+def raw_outputs(network: nn.Module, rows: Feed) -> NDArray[np.float64]:
+    """Return the network's raw outputs for all rows, (N, K), N > 0."""
+    network.eval()
+    device, n = next(network.parameters()).device, len(rows.ids)
+    parts = [*judged_in(np.arange(n), JUDGED, rows.sizes)]
+    with torch.inference_mode():
+        raw = [logits_of(network, laid_out(rows.batch(p, 0)), device).cpu() for p in parts]
+    values: NDArray[np.float64] = torch.cat(raw).numpy().astype(np.float64)
+    return values[np.argsort(np.concatenate(parts))]

@@ -14,6 +14,7 @@ from headstart.heads.head import Head, TunableHead
 from headstart.heads.mlp import DenseHead, MlpHead
 from headstart.heads.module import ModuleHead, ModuleSpec
 from headstart.heads.specs import TrainedSpec
+from headstart.targets.target import Target
 from headstart.training.history import Count, ParameterCount
 from headstart.training.parts import Parts, TrainingBatch
 
@@ -111,15 +112,23 @@ def new_head(spec: TrainedSpec, features: int, classes: int, seed: int) -> nn.Mo
     """
     if isinstance(spec, ModuleSpec):
         return spec.start(features, classes)
-    spec.check_classes(classes)
+    width = spec.width(classes)
     spec.check_room(features, classes)
-    widths = [features, *spec.layers, 1 if spec.output == "sigmoid" else classes]
+    widths = [features, *spec.layers, width]
     generator = seeded(seed)
     layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
     for layer in layers:
         nn.init.xavier_uniform_(layer.weight, generator=generator)
         nn.init.zeros_(layer.bias)
     return _stacked(layers, spec.dropout)
+
+
+def tied(module: nn.Module, target: Target) -> nn.Module:
+    """Let the target tie what must stay equal in the last dense layer of a head; return it."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    if layers:
+        target.tie(layers[-1])
+    return module
 
 
 def head_module(head: Head, dropout: float = 0.0) -> nn.Module:
