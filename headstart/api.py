@@ -572,15 +572,16 @@ def evaluate(
     contain the labels, so that `data` must be None. part: "auto" means the test rows, and never a
     row that the run was trained on. metrics: functions of labels and predictions, each (N,), as in
     `sklearn.metrics`, or a dict of them; labels of classes are texts. Their values are attributes
-    with the functions' names. settings: `threads` and `decode_threads`. Raises DataError if no row
-    is left to evaluate on.
+    with the functions' names. settings: `threads` and `decode_threads`, and for a file of
+    predictions `target`, what is predicted if it is not classes. Raises DataError if no row is left
+    to evaluate on.
 
     >>> hs.evaluate("runs/flowers", "photos").accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)
     """
-    check_known(settings, _ON_CPU)
-    context = _context(store, listener, settings)
-    predictions, left_out = _given_predictions(model, data), tuple[LeftOut, ...]()
+    check_known(settings, {"target"} | _ON_CPU)
+    context, target = _context(store, listener, settings), settings.get("target", "")
+    predictions, left_out = _given_predictions(model, data, target), tuple[LeftOut, ...]()
     if predictions is not None:
         evaluation = evaluate_predictions(predictions)
     else:
@@ -634,10 +635,12 @@ def _record(model: Trained) -> RunRecord | None:
     return RunRecord("", rows) if rows else None
 
 
-def _given_predictions(model: Trained | Predictions, data: Any) -> Predictions | None:
+def _given_predictions(model: Trained | Predictions, data: Any, target: str) -> Predictions | None:
     """Return `model` if it is predictions, read from a file if need be; None if it is a model."""
     if isinstance(model, str | Path) and Path(model).is_file():
-        model = read_predictions(Path(model))
+        model = read_predictions(Path(model), target)
+    elif target:
+        raise SpecError("target is for a file of predictions; others know it: leave it out.")
     if isinstance(model, Predictions):
         if data is not None:
             raise SpecError("Predictions know their labels: evaluate them without data.")

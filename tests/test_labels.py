@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pictures import saved
+from PIL import Image
 from sklearn import metrics as theirs
 from test_targets import manifest
 
 import headstart as hs
 from headstart.base.errors import DataError, SpecError
+from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.evaluation import evaluate
@@ -248,3 +251,44 @@ def test_a_model_of_labels_reads_other_labels_by_name() -> None:
     assert own.translate(y, other).tolist() == [[0, 1], [0, 0], [0, 0]]
     assert not own.known(own.translate(y, LabelsTarget(("c", "d")))).any()
     assert hs.read is read
+
+
+# ---------------------------------------------------------------- from data to predictions
+
+
+def coloured(folder: Path, n: int = 120) -> Path:
+    """Pictures that may be red above and blue below, with a manifest."""
+    rng, lines = np.random.default_rng(0), ["path,red above,blue below"]
+    for i in range(n):
+        picture, there = rng.normal(110, 25, (40, 40, 3)), rng.random(2) < (0.5, 0.3)
+        picture[:20, :, 0] += 45 * there[0]
+        picture[20:, :, 2] += 45 * there[1]
+        (folder / f"{i}.png").write_bytes(
+            saved(Image.fromarray(picture.clip(0, 255).astype(np.uint8)), "PNG")
+        )
+        lines.append(f"{i}.png,{int(there[0])},{int(there[1])}")
+    (folder / "m.csv").write_text("\n".join(lines))
+    return folder / "m.csv"
+
+
+def test_labels_go_all_the_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(coloured(tmp_path).parent)
+    for words in (
+        ["check", "m.csv", "--backbone", "none"],
+        ["train", "m.csv", "--out", "run", "--backbone", "tiny:32", "--strategy", "extract"],
+        ["evaluate", "run", "m.csv"],
+        ["evaluate", "run/predictions.csv", "--target", "labels"],
+        ["report", "run"],
+    ):
+        capsys.readouterr()
+        assert main([*words, *([] if words[0] == "report" else ["--store", "store"])]) == 0, words
+    measured = hs.evaluate("run", "m.csv", store="store")
+    assert measured.baseline is not None
+    assert measured.mAP > measured.baseline.metric
+    (tmp_path / "other.csv").write_text("path,labels\n0.png,green\n1.png,yellow|green\n")
+    assert main(["evaluate", "run", "other.csv", "--part", "all", "--store", "store"]) == 1
+    assert "others: green, yellow. Is it the right model?" in " ".join(
+        capsys.readouterr().err.split()
+    )

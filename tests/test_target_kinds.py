@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import headstart as hs
 from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.evaluation import Evaluation, evaluate
@@ -144,6 +145,15 @@ def test_predictions_come_back_from_their_file(kind: Kind, tmp_path: Path) -> No
     assert same(again.labels, some.labels)
     for name, answer in some.outputs.items():
         assert again.outputs[name].tobytes() == answer.tobytes(), name
+
+
+def test_a_file_of_predictions_shows_the_target_of_a_kind(kind: Kind, tmp_path: Path) -> None:
+    some = kind.predictions()
+    write_csv(some, tmp_path / "p.csv")
+    again = read_predictions(tmp_path / "p.csv", kind.target.kind)
+    assert again.target.agrees(kind.target)
+    measured = hs.evaluate(tmp_path / "p.csv", target=kind.target.kind)
+    assert measured.metrics == evaluate(some).metrics
 
 
 def test_an_evaluation_comes_back_from_json(kind: Kind) -> None:

@@ -19,6 +19,7 @@ from headstart.cli.flags import (
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_evaluation, print_json, tell_left_out
 from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped
+from headstart.targets.plan import TargetPlan
 
 if TYPE_CHECKING:
     from headstart.evaluation.evaluation import Evaluation
@@ -42,6 +43,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "and never a picture that the run learned from, under whatever name (default: auto)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
+    add_flags(parser, TargetPlan(), "target")
     add_store_flag(parser)
     add_flags(parser, Runtime(), *BUNDLE_RUNTIME)
     return parser
@@ -52,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         return _evaluate_file(args)
     if args.data is None:
         raise SpecError("A model is judged on labelled images: name DATA after it.")
+    if getattr(args, "target", ""):
+        raise SpecError(f"{args.model} knows what it predicts: leave --target out.")
     from headstart.base.context import RunContext  # loads NumPy, which --help does not need
     from headstart.base.store import Store
     from headstart.modalities.reading import read_for
@@ -75,7 +79,7 @@ def _evaluate_file(args: argparse.Namespace) -> int:
 
     if args.data is not None:
         raise SpecError(f"{args.model} knows its labels: evaluate it without DATA.")
-    predictions = read_predictions(args.model)
+    predictions = read_predictions(args.model, made(TargetPlan(), args).target)
     if not predictions.known.any():
         raise DataError(f"There is nothing to judge by: no row of {args.model} has a label.")
     _print_judged(evaluate(predictions), args)

@@ -99,7 +99,7 @@ def epoch_message(number: int, figures: Mapping[str, float]) -> str:
 
 def data_message(rows: Dataset) -> str:
     if not rows.classes:
-        return f"{len(rows):,} rows, {rows.target.described} each"
+        return f"{len(rows):,} rows: {rows.target.described}"
     return f"{len(rows):,} images, {len(rows.classes)} classes: {counts_text(rows.counts)}"
 
 

@@ -16,7 +16,7 @@ from headstart.features.extract import extract
 from headstart.modalities.reading import survey
 from headstart.models.model import Model
 from headstart.reporting.run_files import RecordedRow
-from headstart.runs.folder import RunRecord
+from headstart.runs.folder import RunRecord, first_few
 from headstart.targets.predictions import Predictions
 
 NEW, LEFT_OUT = "new", "left out"  # roles of a row in a run, beside its three parts
@@ -88,7 +88,7 @@ def _unknown_classes(predictions: Predictions, data: Dataset) -> list[LeftOut]:
     Raises Mismatch if the model has none of the classes.
     """
     if not predictions.classes:
-        return []
+        return _unknown_labels(predictions, data)
     unknown = {name: n for name, n in data.counts.items() if n and name not in predictions.classes}
     if unknown and not predictions.known.any():
         raise Mismatch(
@@ -97,6 +97,20 @@ def _unknown_classes(predictions: Predictions, data: Dataset) -> list[LeftOut]:
         )
     reason = "not a class of this model; {:,} rows are not judged"
     return [LeftOut(name, reason.format(n)) for name, n in unknown.items()]
+
+
+def _unknown_labels(predictions: Predictions, data: Dataset) -> list[LeftOut]:
+    """List labels of the data that the model does not have.
+
+    Raises Mismatch if they leave no row to judge by.
+    """
+    strange = predictions.target.lacks(data.target)
+    if len(predictions) and not predictions.known.any():
+        raise Mismatch(
+            f"The model predicts {predictions.target.described}; the data has others"
+            f"{f': {first_few(strange, 5)}' if strange else ''}. Is it the right model?"
+        )
+    return [LeftOut(name, "not a label of this model: it judges nothing") for name in strange]
 
 
 def judged_rows(

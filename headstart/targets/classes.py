@@ -1,7 +1,7 @@
 """Single-label classification."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -307,6 +307,16 @@ def check_class_names(
             )
     if twice := [name for name, n in Counter(names).items() if n > 1]:
         raise DataError(f"Every {what} must have a name of its own; {twice[0]!r} is there twice.")
+
+
+def names_of_scores(columns: Collection[str]) -> tuple[str, ...]:
+    """Return the names in the columns of scores, score:NAME."""
+    return tuple(name.removeprefix(SCORE) for name in columns if name.startswith(SCORE))
+
+
+def names_beyond(names: Sequence[str], other: Target) -> tuple[str, ...]:
+    """Return the names of another target's labels that are not in `names`."""
+    return tuple(name for name in getattr(other, "names", ()) if name not in names)
 
 
 def one_hot(y: Labels, names: int, smoothing: float) -> "Tensor":

@@ -17,6 +17,8 @@ from headstart.targets.classes import (
     UNKNOWN,
     check_class_names,
     check_probabilities,
+    names_beyond,
+    names_of_scores,
     one_hot,
 )
 from headstart.targets.grade_metrics import median_grades, quadratic_kappa, reach
@@ -282,6 +284,9 @@ class GradesTarget(Target):
             "log_loss": Mean(self.row_losses(answers, y)) if n else None,
         }
 
+    def lacks(self, other: Target) -> tuple[str, ...]:
+        return names_beyond(self.names, other)
+
     def agrees(self, other: Target) -> bool:
         return isinstance(other, GradesTarget) and self.names == other.names
 
@@ -333,6 +338,10 @@ class GradesTarget(Target):
     # ------------------------------------------------------------ files
     def settings(self) -> dict[str, Any]:
         return {"names": list(self.names), "commonest": self.commonest}
+
+    @classmethod
+    def of_columns(cls, columns: Collection[str]) -> "GradesTarget":
+        return cls(names_of_scores(columns))
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "GradesTarget":

@@ -1,7 +1,7 @@
 """Several labels per row, each of which may be there or not."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +13,13 @@ from headstart.base.cells import as_text
 from headstart.base.display import CONTROLS, display
 from headstart.base.errors import DataError, Mismatch, UnknownName
 from headstart.targets.class_metrics import class_cells
-from headstart.targets.classes import RESERVED, SCORE, check_class_names
+from headstart.targets.classes import (
+    RESERVED,
+    SCORE,
+    check_class_names,
+    names_beyond,
+    names_of_scores,
+)
 from headstart.targets.label_metrics import (
     average_precision,
     best_threshold,
@@ -352,6 +358,9 @@ class LabelsTarget(Target):
             "log_loss": Mean(self.row_losses(answers, y)) if n else None,
         }
 
+    def lacks(self, other: Target) -> tuple[str, ...]:
+        return names_beyond(self.names, other)
+
     def agrees(self, other: Target) -> bool:
         return isinstance(other, LabelsTarget) and self.names == other.names
 
@@ -426,6 +435,10 @@ class LabelsTarget(Target):
     def settings(self) -> dict[str, Any]:
         numbers = {"thresholds": list(self.thresholds), "shares": list(self.shares)}
         return {"names": list(self.names), **numbers}
+
+    @classmethod
+    def of_columns(cls, columns: Collection[str]) -> "LabelsTarget":
+        return cls(names_of_scores(columns))
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "LabelsTarget":

@@ -1,7 +1,7 @@
 """A number, such as a price or an age."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -309,6 +309,10 @@ class NumberTarget(Target):
         return low, high
 
     # ------------------------------------------------------------ files
+    @classmethod
+    def of_columns(cls, columns: Collection[str]) -> "NumberTarget":
+        return cls("quantile" if set(QUANTILES[::2]) <= set(columns) else "squared")
+
     def settings(self) -> dict[str, Any]:
         return {
             "objective": self.objective,

@@ -28,6 +28,7 @@ from headstart.targets.classes import (
     predicted,
     scored,
 )
+from headstart.targets.registry import TARGETS
 from headstart.targets.target import Array, Labels, Outputs, Target
 
 FEW = 6  # answers that the text of predictions names
@@ -206,17 +207,21 @@ def joined_names(value: Any) -> str:
     return "|".join(value) if isinstance(value, tuple) else str(value)
 
 
-def read_predictions(path: Path, target: Target | None = None) -> Predictions:
+def read_predictions(path: Path, target: Target | str | None = None) -> Predictions:
     """Read predictions from a CSV file of `write_csv` or of another tool, columns in any order.
 
-    target: None for classes, whose columns are path, label (empty if unknown), predicted, and
-    score:CLASS for each class. Scores or `predicted` may be missing: `predicted` is then the class
-    of the highest score, and without scores the classes are the names in the rows, sorted. Names
-    are normalized like a manifest's labels (`cells.as_text`).
+    target: the name of another kind is enough if the columns show the rest. None is classes, whose
+    columns are path, label (empty if unknown), predicted, and score:CLASS for each class. Scores or
+    `predicted` may be missing: `predicted` is then the class of the highest score, and without
+    scores the classes are the names in the rows, sorted. Names are normalized like a manifest's
+    labels (`cells.as_text`).
 
     Raises DataError, with the row number from 1, for a file without this format.
     """
     header, lines = _table(path)
+    if isinstance(target, str):
+        kind = TARGETS[target or ClassTarget.kind]
+        target = None if kind is ClassTarget else kind.of_columns(header)
     if target is not None and not isinstance(target, ClassTarget):
         return _answers_to(target, path, header, lines)
     _check_header(path, header)

@@ -378,6 +378,10 @@ class Target(Protocol):
         """Return metrics by name, None where undefined for these rows."""
         ...
 
+    def lacks(self, other: "Target") -> tuple[str, ...]:
+        """Return the names of labels that `other` has and this target does not."""
+        return ()
+
     def agrees(self, other: "Target") -> bool:
         """Return whether predictions for the two targets can be compared."""
         return self.kind == other.kind
@@ -446,6 +450,11 @@ class Target(Protocol):
     def settings(self) -> dict[str, Any]:
         """Return the settings for `load`, ready for JSON."""
         return {}
+
+    @classmethod
+    def of_columns(cls, columns: Collection[str]) -> Self:
+        """Return the target of a file of predictions with these columns, as far as they show it."""
+        return cls()
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> Self:
