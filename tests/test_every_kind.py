@@ -15,7 +15,16 @@ from PIL import Image
 import headstart as hs
 from headstart.cli.main import main
 
-KINDS = ("number", "labels")
+KINDS = {  # the first metric, the name of a gain, the flags, charts in the report
+    "number": ("mae", "error saved", ["--head", "ridge"], 4),
+    "labels": ("mAP", "Jaccard gained", ["--head", "logistic"], 1),
+    "grades": (
+        "quadratic kappa",
+        "grades saved",
+        ["--head", "logistic", "--ordered", "low,middle,high"],
+        1,
+    ),
+}
 HOSTILE = "<b>&.png"  # the name of a picture
 
 
@@ -39,9 +48,13 @@ def pictures(folder: Path, kind: str, n: int = 120) -> Path:
         values = rng.normal(level, 30, (40, 40, 3)) + 60 * np.array([red, green, 0])
         name = HOSTILE if i == 0 else f"{i}.png"
         Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(folder / name)
-        labels = "|".join(n for n, there in (("red", red), ("green", green)) if there)
-        cells.append(f"{name},{level * 10:.1f}" if kind == "number" else f"{name},{labels}")
-    column = {"number": "value", "labels": "labels"}[kind]
+        labels = {
+            "number": f"{level * 10:.1f}",
+            "labels": "|".join(n for n, there in (("red", red), ("green", green)) if there),
+            "grades": ("low", "middle", "high")[int((level - 30) // 57)],
+        }
+        cells.append(f"{name},{labels[kind]}")
+    column = {"number": "value", "labels": "labels", "grades": "label"}[kind]
     (folder / "rows.csv").write_text("\n".join([f"path,{column}", *cells]) + "\n")
     return folder / "rows.csv"
 
@@ -59,21 +72,20 @@ def trained(
         out, err = io.StringIO(), io.StringIO()
         patch.setattr("sys.stdout", out)
         patch.setattr("sys.stderr", err)
-        head = ["--head", "ridge" if kind == "number" else "logistic", "--head-lr", "0.01"]
+        flags = KINDS[kind][2]
         assert main(["check", "rows.csv", "--backbone", "none"]) == 0, err.getvalue()
-        one = ["train", "rows.csv", "--out", "run", *asked, *head[:2]]
+        one = ["train", "rows.csv", "--out", "run", *asked, *flags]
         assert main([*one, "--strategy", "finetune", "--epochs", "1"]) == 0, err.getvalue()
-        two = ["train", "rows.csv", "--out", "other", *asked, "--head", "linear"]
+        two = ["train", "rows.csv", "--out", "other", *asked, *flags[2:], "--head", "linear"]
         assert main([*two, "--strategy", "extract"]) == 0, err.getvalue()
         run, other = folder / "run", folder / "other"
         yield Trained(kind, data, run, other, out.getvalue(), err.getvalue())
 
 
 def test_training_prints_no_class_and_states_the_coverage(trained: Trained) -> None:
-    first = {"number": "mae", "labels": "mAP"}[trained.kind]
-    assert f"{first} on validation" in trained.printed
+    assert f"{KINDS[trained.kind][0]} on validation" in trained.printed
     assert "0 classes" not in trained.printed + trained.told
-    assert "accuracy" not in trained.printed
+    assert "accuracy -" not in trained.told  # in the lines of the epochs
     assert re.search(r"in the 90% (set|interval) +[01]\.\d+ \[.*mean", trained.printed)
 
 
@@ -96,20 +108,23 @@ def test_predictions_have_their_region_on_every_way_out(
     one = ["predict", str(trained.folder), str(trained.data.parent / "1.png")]
     assert main([*one, "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
-    low, high = {"number": ("low", "high"), "labels": ("certain", "not_ruled_out")}[trained.kind]
     if trained.kind == "number":
-        assert answer[low] < answer["predicted"] < answer[high]
-    else:
-        assert set(answer[low]) <= set(answer[high]) <= {"green", "red"}
+        assert answer["low"] < answer["predicted"] < answer["high"]
+    elif trained.kind == "labels":
+        assert set(answer["certain"]) <= set(answer["not_ruled_out"]) <= {"green", "red"}
         assert set(answer["scores"]) == {"green", "red"}
+    else:
+        assert answer["predicted"] in answer["not_ruled_out"]
+        assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-6)
+    names = hs.load(trained.folder).target.region_names
     assert main([*one, "--csv", "-"]) == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
-    assert {low, high, "predicted", "reason", "error"} < set(row)
+    assert {*names, "predicted", "reason", "error"} < set(row)
     assert main(one) == 0
     path, shown, *_, last = capsys.readouterr().out.strip().split("\t")
     assert path.endswith("1.png")
     assert shown
-    assert last.startswith(f"{high}=" if trained.kind == "number" else f"{low}=")
+    assert last.startswith(f"{names[-1]}=")
 
 
 def test_runs_are_compared_by_their_rows(
@@ -118,7 +133,7 @@ def test_runs_are_compared_by_their_rows(
     runs = [str(trained.folder), str(trained.other)]
     assert main(["compare", *runs]) == 0
     header = capsys.readouterr().out.splitlines()[0]
-    assert {"number": "error saved", "labels": "Jaccard gained"}[trained.kind] in header
+    assert KINDS[trained.kind][1] in header
     assert main(["compare", *runs, "--json"]) == 0
     _, second = json.loads(capsys.readouterr().out)
     assert second["gain"]["low"] <= second["gain"]["value"] <= second["gain"]["high"]
@@ -141,8 +156,7 @@ def test_the_report_shows_what_there_is_and_nothing_empty(trained: Trained, lang
     for words in ("0 classes", "0 классов", "nan", "inf]", HOSTILE):
         assert words not in page, words
     assert "&lt;b&gt;&amp;.png" in page
-    figures = {"number": 3, "labels": 0}[trained.kind] + 1  # and a learning curve
-    assert page.count('<figure class="figure">') == figures
+    assert page.count('<figure class="figure">') == KINDS[trained.kind][3]
 
 
 def test_results_are_values_by_name(trained: Trained) -> None:

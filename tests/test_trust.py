@@ -306,6 +306,10 @@ class Widths(Target):
     def region(self, answers: Outputs, limit: float | Array) -> Mapping[str, Array]:
         return {"low": answers["value"] - limit, "high": answers["value"] + limit}
 
+    def covered(self, region: Mapping[str, Array], y: Array) -> Array:
+        held = (region["low"] <= y) & (y <= region["high"])
+        return np.where(np.isnan(y), np.nan, held)
+
     def region_size(self, region: Mapping[str, Array]) -> Array:
         return np.asarray(region["high"] - region["low"])
 

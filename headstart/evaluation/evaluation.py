@@ -286,7 +286,8 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list
     headline = [(name.replace("_", " "), spell(evaluation.metrics[name])) for name in shown]
     headline += [(name, str(estimate)) for name, estimate in evaluation.own.items()]
     if base := evaluation.baseline:
-        answer = f"always {base.answer!r}" if evaluation.classes else base.kind
+        other = "" if base.name == next(iter(shown), "") else f", {base.name.replace('_', ' ')}"
+        answer = f"always {base.answer!r}" if evaluation.classes else base.kind + other
         headline.append((f"baseline: {answer}", spell(base.metric)))
     table = next((table for table in evaluation.tables if table.keys), None)
     rows = [] if table is None else [table.columns, *(tuple(map(cell, r)) for r in table.rows)]

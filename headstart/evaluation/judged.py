@@ -14,7 +14,7 @@ from headstart.models.calibration import Calibration, calibration, coverage_curv
 from headstart.models.limits import Limits, TrustPlan
 from headstart.models.model import Model
 from headstart.targets.predictions import Predictions
-from headstart.targets.target import Array, Target
+from headstart.targets.target import Target
 from headstart.targets.temperature import scaled
 
 
@@ -131,14 +131,15 @@ def conformal_coverage(
 ) -> ConformalSets | None:
     """Measure how often the regions of `limits` contain the label; None without such regions."""
     known = predictions.take(np.flatnonzero(predictions.known))
-    unlike = known.target.conformity(known.outputs, known.labels)
-    if unlike is None or not len(known):
+    region = limits.region(known.target, known.outputs)
+    held = known.target.covered(region, known.labels) if region and len(known) else None
+    if held is None:
         return None
-    sizes = known.target.region_size(limits.region(known.target, known.outputs))
+    sizes = known.target.region_size(region)
     size = None if sizes is None or not np.isfinite(sizes).all() else float(sizes.mean())
     finite = [float(n) if np.isfinite(n) else None for n in np.atleast_1d(limits.miss)]
     limit = tuple(finite) if isinstance(limits.miss, np.ndarray) else finite[0]
-    return ConformalSets(alpha, limit, _held(unlike, limits.miss), size)
+    return ConformalSets(alpha, limit, _mean_held(held), size)
 
 
 def conformal_row(found: ConformalSets, target: Target) -> tuple[str, str]:
@@ -147,11 +148,10 @@ def conformal_row(found: ConformalSets, target: Target) -> tuple[str, str]:
     return f"in the {1 - found.alpha:.0%} {target.region_noun}", f"{found.coverage or 'n/a'}{size}"
 
 
-def _held(unlike: NDArray[np.float64], limit: float | Array) -> Estimate | None:
-    """Return the share of conformal scores (N,) or (N, L), NaN left out, up to the limit."""
-    if unlike.ndim == 1:
-        return _share(unlike <= limit)
-    held = np.where(np.isnan(unlike), np.nan, unlike <= limit)
+def _mean_held(held: NDArray[np.float64]) -> Estimate | None:
+    """Return the share of labels that are held, (N,) or (N, L), NaN left out."""
+    if held.ndim == 1:
+        return _share(held > 0)
     rows = np.nanmean(held[~np.isnan(held).all(axis=1)], axis=1)
     return bootstrap(rows, RESAMPLES, 0) if len(rows) else None
 

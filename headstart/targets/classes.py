@@ -281,6 +281,9 @@ class ClassTarget(Target):
         """Return (N, C) whether each class is in the prediction set, which may be empty."""
         return {"not_ruled_out": 1.0 - answers["scores"].astype(np.float64) <= limit}
 
+    def covered(self, region: Mapping[str, Array], y: Labels) -> NDArray[np.float64]:
+        return region["not_ruled_out"][np.arange(len(y)), y].astype(np.float64)
+
     def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
         return region["not_ruled_out"].sum(axis=1).astype(np.float64)
 

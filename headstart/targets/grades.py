@@ -63,7 +63,8 @@ class GradesTarget(Target):
     instead: ClassVar[tuple[str, ...]] = ("value",)
     link: ClassVar[Link | None] = "cumulative"
     loss_name: ClassVar[str] = "log_loss"
-    merit_name: ClassVar[str] = "quadratic kappa"
+    merit_name: ClassVar[str] = "quadratic_kappa"
+    gain_name: ClassVar[str] = "grades saved"
     region_names: ClassVar[tuple[str, ...]] = ("not_ruled_out",)
     size_noun: ClassVar[str] = "grades"
     shown: ClassVar[tuple[str, ...]] = (
@@ -157,6 +158,9 @@ class GradesTarget(Target):
     @property
     def stratum_names(self) -> tuple[str, ...]:
         return self.names
+
+    def census(self, y: Labels) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
+        return self.names, y[:, None] == np.arange(len(self.names))
 
     @property
     def noun(self) -> str:
@@ -331,6 +335,9 @@ class GradesTarget(Target):
 
     def region_columns(self, region: Mapping[str, Array]) -> Mapping[str, Array]:
         return {"not_ruled_out": named_rows(self.names, region["not_ruled_out"])}
+
+    def covered(self, region: Mapping[str, Array], y: Labels) -> NDArray[np.float64]:
+        return region["not_ruled_out"][np.arange(len(y)), y].astype(np.float64)
 
     def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
         return region["not_ruled_out"].sum(axis=1).astype(np.float64)

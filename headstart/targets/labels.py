@@ -427,6 +427,10 @@ class LabelsTarget(Target):
     def region_columns(self, region: Mapping[str, Array]) -> Mapping[str, Array]:
         return {name: named_rows(self.names, region[name]) for name in self.region_names}
 
+    def covered(self, region: Mapping[str, Array], y: Labels) -> NDArray[np.float64]:
+        there, ruled_out = np.asarray(y > 0), ~region["not_ruled_out"]
+        return 1.0 - np.where(there, ruled_out, region["certain"])
+
     def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
         """Return (N,) how many labels are neither ruled out nor certain."""
         return (region["not_ruled_out"] & ~region["certain"]).sum(axis=1).astype(np.float64)

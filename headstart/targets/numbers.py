@@ -299,6 +299,9 @@ class NumberTarget(Target):
         value = answers["value"].astype(np.float64)
         return {"low": np.minimum(low - limit, value), "high": np.maximum(high + limit, value)}
 
+    def covered(self, region: Mapping[str, Array], y: Labels) -> NDArray[np.float64]:
+        return ((region["low"] <= y) & (y <= region["high"])).astype(np.float64)
+
     def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
         width: NDArray[np.float64] = region["high"] - region["low"]
         return width

@@ -438,6 +438,13 @@ class Target(Protocol):
         """Return the columns `region_names` of a region: (N,) numbers, or tuples of names."""
         return {name: region[name] for name in self.region_names}
 
+    def covered(self, region: Mapping[str, Array], y: Labels) -> Array | None:
+        """Return whether each region holds the label, in the shape of `conformity`, as floats.
+
+        NaN for unknown labels; None without regions.
+        """
+        return None
+
     def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64] | None:
         """Return (N,) the size of each region, such as a number of labels or a width, or None."""
         return None
