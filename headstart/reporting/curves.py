@@ -24,8 +24,9 @@ def curves_section(facts: Facts, w: Words) -> list[PageBlock]:
     tuning = facts.recipe.finetune
     reach = tuning.values.get("adversarial", 0.0) if tuning else 0.0
     attacked = bool(reach) and lines[-1].phase in LEARNED
+    fine = not facts.of_classes  # a loss on a scale of its own
     shown = ("accuracy", "loss") if facts.of_classes else ("loss",)
-    blocks: list[PageBlock] = [Figures([_curve(w, lines, what) for what in shown])]
+    blocks: list[PageBlock] = [Figures([_curve(w, lines, what, fine) for what in shown])]
     if any(line.lr is None for line in lines if line.phase == "finetune"):
         blocks.append(Text(w("curves.before"), "note"))
     if attacked:
@@ -42,8 +43,11 @@ def _guess(facts: Facts) -> float | None:
     return max(counts.values()) / counts.total() if counts else None
 
 
-def _curve(w: Words, lines: Sequence[Epoch], what: str) -> Figure:
-    """Draw one line per part and phase; phases are not joined, since each is measured anew."""
+def _curve(w: Words, lines: Sequence[Epoch], what: str, fine: bool) -> Figure:
+    """Draw one line per part and phase; phases are not joined, since each is measured anew.
+
+    fine: whether ticks have all the decimals that they need.
+    """
     show = w.share if what == "accuracy" else w.number
     series = list[Series]()
     for part in ("train", "val"):
@@ -56,6 +60,8 @@ def _curve(w: Words, lines: Sequence[Epoch], what: str) -> Figure:
     epochs = [line.epoch for line in lines]
     x = Axis(str(w("curves.epoch")), min(epochs), max(epochs), lambda v: f"{v:.0f}")
     ticks = w.percent if what == "accuracy" else partial(w.number, digits=2)
+    if fine:
+        ticks = w.tick
     y = axis("", [y for s in series for _, y in s.points], ticks)
     keys = [Key(part, w("part." + part)) for part in ("train", "val")]
     marks = list[tuple[float, str]]()

@@ -58,7 +58,8 @@ def headline(w: Words, test: Evaluation) -> PageBlock:
     """Return the table of the metrics and of the baseline."""
     rows = list[Sequence[Any]]()
     for name in test.target.shown or test.metrics:
-        meaning = f"metric_note.{name}"
+        meaning = f"metric_note.{test.target.kind}.{name}"
+        meaning = meaning if meaning in w else f"metric_note.{name}"
         note = w(meaning) if meaning in w else ""
         rows.append([w.named("metric", name), w.measure(test.metrics[name]), note])
     if base := test.baseline:
@@ -76,7 +77,7 @@ def baseline_name(w: Words, base: Baseline) -> Markup:
 
 def _charts(facts: Facts, w: Words) -> list[PageBlock]:
     charts = facts.insights.charts
-    return [Figures([drawn(chart, w.named, w.brief) for chart in charts])] if charts else []
+    return [Figures([drawn(chart, w.named, w.tick) for chart in charts])] if charts else []
 
 
 def _table(w: Words, table: Table) -> list[PageBlock]:
@@ -112,14 +113,19 @@ def _lines(facts: Facts, w: Words, row: int) -> list[Markup]:
     lines = [w("results.answer", answer=data(_plain(w, answer)))]
     label = said.target.decode(said.labels[row : row + 1])[0]
     lines.append(w("results.label", label=data(label)))
-    if said.region:
-        region = (_plain(w, column[row]) or "–" for column in said.region.values())
-        names = (w.named("column", name) for name in said.region)
-        ends = Markup(", ").join(
-            w("results.end", name=n, value=v) for n, v in zip(names, region, strict=True)
-        )
-        lines.append(Markup('<span class="note">{}</span>').format(ends))
-    return lines
+    region = {name: _plain(w, column[row]) for name, column in said.region.items()}
+    if {"low", "high"} == set(region):
+        return [*lines, _note(w("results.range", low=region["low"], high=region["high"]))]
+    others = {name: text for name, text in region.items() if text != _plain(w, answer)}
+    names = {name: w.named("column", name) for name in others}
+    return [
+        *lines,
+        *(_note(w("results.end", name=names[n], value=v or "–")) for n, v in others.items()),
+    ]
+
+
+def _note(text: Markup) -> Markup:
+    return Markup('<span class="note">{}</span>').format(text)
 
 
 def _plain(w: Words, value: Any) -> str:

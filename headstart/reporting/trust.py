@@ -53,8 +53,8 @@ def _intervals(facts: Facts, w: Words) -> Figure:
     truth = np.array(said.target.decode(said.labels), float)
     low, high = (np.asarray(said.region[name], float) for name in ("low", "high"))
     values = [*truth[order].tolist(), *low[order].tolist(), *high[order].tolist()]
-    x = axis(str(w("trust.answer")), answer[order].tolist(), w.brief)
-    y = axis(str(w("trust.truth")), values, w.brief)
+    x = axis(str(w("trust.answer")), answer[order].tolist(), w.tick)
+    y = axis(str(w("trust.truth")), values, w.tick)
     band = Series(
         [(answer[i], answer[i]) for i in order],
         "train",

@@ -124,6 +124,11 @@ class Words:
         """Format a number of any size with three or more significant digits."""
         return self.number(value, decimals([value])) if math.isfinite(value) else "–"
 
+    def tick(self, value: float) -> str:
+        """Format the number beside a tick of an axis with the decimals that it needs."""
+        text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        return text if self.language == "en" else text.replace(".", ",")
+
     def seconds(self, s: float) -> Markup:
         if s < 1:
             return self("time.ms", v=self.number(1000 * s, 1 if s < 0.1 else 0))
