@@ -17,9 +17,13 @@ from headstart.backbones.graph import freeze
 from headstart.backbones.saved import save_backbone
 from headstart.base.errors import Mismatch, SourceError, SpecError, UnknownName
 from headstart.features.engines import OnnxEngine
+from headstart.features.extract import extract
+from headstart.features.parts import PartActivations
 from headstart.modalities.images.hf_images import image_input
 from headstart.modalities.sources import reopened
 from headstart.modalities.text.inputs import TextInput
+from headstart.models.finetuning import thaw
+from headstart.training.parts import Parts
 
 KINDS = (*TEXTS, *IMAGES)
 
@@ -161,7 +165,7 @@ def test_texts_become_the_ids_of_the_tokenizer(folders: dict[str, Path]) -> None
     words = [*SPECIAL, *WORDS]
     assert [words[i] for i in ids] == ["[CLS]", "a", "good", "film", "[UNK]", "[SEP]"]
     roberta = input_of(str(folders["roberta"]))
-    assert (roberta.window, roberta.pad) == (39, 0)  # positions begin after that of padding
+    assert (roberta.window, roberta.pad) == (38, 1)  # positions begin after that of padding
 
 
 def test_a_prefix_begins_every_window() -> None:
@@ -324,3 +328,63 @@ def test_the_layer_that_classifies_images_comes_along(tmp_path: Path) -> None:
         x = backbone.module(*arrays).numpy()
     assert backbone.card.source_classes == ("cat", "dog", "owl")
     assert np.allclose(backbone.source().scores(x), expected, atol=1e-6)
+
+
+def films(n: int) -> list[tuple[str, str]]:
+    """Short and long sentences, some of several windows, with a word that decides."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(n):
+        words = list(rng.choice(["a", "the", "film", "plot", "was", "very", ".", ","], 3 + i % 50))
+        words.insert(int(rng.integers(len(words))), "good" if i % 2 else "bad")
+        rows.append((" ".join(words), "yes" if i % 2 else "no"))
+    return rows
+
+
+def pictures(n: int) -> tuple[Any, list[str]]:
+    levels = np.where(np.arange(n) % 2, 60, 190)[:, None, None, None]
+    pixels = np.random.default_rng(0).normal(levels, 40, (n, 20, 20, 3)).clip(0, 255)
+    return pixels.astype(np.uint8), ["ab"[i % 2] for i in range(n)]
+
+
+def changed(before: hs.Backbone, after: Any) -> set[str]:
+    """The names of the weights that differ."""
+    old, new = before.weights(), after.weights()
+    return {name for name in old if not np.array_equal(old[name], new[name])}
+
+
+@pytest.mark.parametrize("kind", [*TEXTS, "vit"])
+def test_a_model_is_tuned_from_a_cut_judged_saved_and_predicts(
+    folders: dict[str, Path], kind: str, tmp_path: Path
+) -> None:
+    data = hs.read(films(40), input="text") if kind in TEXTS else hs.read(pictures(40))
+    backbone = hs.load_backbone(f"hf:{folders[kind]}")
+    store = hs.Store(tmp_path / "store")
+    how: dict[str, Any] = {"strategy": "finetune", "thaw": "1", "lr": 1e-3, "keep": "last"}
+    fitted = hs.fit(data, backbone=backbone, epochs=2, store=store, **how)
+    assert changed(backbone, fitted.model.backbone) == set(backbone.blocks[-1].parameters)
+    assert fitted.splits is not None
+    test = fitted.splits.test
+    assert hs.evaluate(fitted, store=store).accuracy.n == len(test)
+    hs.save(fitted, tmp_path / "bundle")
+    loaded = hs.load(tmp_path / "bundle")
+    expected, given = (m.predict(test, store=store).scores for m in (fitted.model, loaded))
+    assert np.allclose(given, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "modernbert"])
+def test_stored_activations_of_long_texts_give_their_features(
+    folders: dict[str, Path], kind: str
+) -> None:
+    backbone = hs.load_backbone(f"hf:{folders[kind]}")
+    opened = thaw(backbone, "2")
+    assert opened.cut is not None
+    data = hs.read(films(60)[45:], input="text")
+    table = extract(backbone, data, store=None, tap=opened.tap(1, "float32"))
+    assert isinstance(table.cut, PartActivations)
+    batch = table.cut.batch(np.arange(len(data)), 0)
+    assert len(batch.owner) > len(data)
+    parts = Parts.of(batch)
+    with torch.inference_mode():
+        x = parts.pooled(opened.cut.tail(*parts.arrays))
+    assert np.abs(x.numpy() - table.x).max() < 1e-5

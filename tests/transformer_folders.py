@@ -23,7 +23,9 @@ BERT = {**TEXT, **USUAL, "max_position_embeddings": 40}
 Made = Callable[[], Any]
 TEXTS: dict[str, Made] = {
     "bert": lambda: transformers.BertModel(transformers.BertConfig(**BERT)),
-    "roberta": lambda: transformers.RobertaModel(transformers.RobertaConfig(**BERT)),
+    "roberta": lambda: transformers.RobertaModel(
+        transformers.RobertaConfig(**{**BERT, "pad_token_id": 1})  # as the published one
+    ),
     "distilbert": lambda: transformers.DistilBertModel(
         transformers.DistilBertConfig(
             **TEXT, dim=WIDTH, n_layers=3, n_heads=2, hidden_dim=48, max_position_embeddings=40
