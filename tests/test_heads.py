@@ -144,6 +144,14 @@ def test_more_columns_than_rows_are_no_trouble(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["logistic", "ridge"])
+def test_a_column_of_rounding_errors_gets_no_huge_weight(family: str) -> None:
+    tiny = f32([1, 1, 1, 1, 1, 1, 1, 1e-30])
+    train, val = (rows(seed) for seed in range(2))
+    head = fitted(family, replace(train, x=train.x * tiny), replace(val, x=val.x * tiny))
+    assert max(np.abs(values).max() for values in head.tensors().values()) < 1e3
+
+
+@pytest.mark.parametrize("family", ["logistic", "ridge"])
 def test_units_of_a_column_do_not_matter(family: str) -> None:
     units = f32([1e-3, 1, 1e4, 7, 1, 0.5, 30, 1])
     train, val, test = (rows(seed) for seed in range(3))

@@ -45,14 +45,20 @@ class Basis:
 
 
 def _moments(x: Floats, weights: Doubles) -> tuple[Doubles, Doubles]:
-    """Return the weighted mean and standard deviation of each column, (D,); 1 if constant."""
+    """Return the weighted mean and standard deviation of each column, (D,); 1 if constant.
+
+    A column whose deviation is below a millionth of the median one counts as constant too: its
+    weight would be so large that fine-tuning diverges. MiniLM has three, which its last norm scales
+    by 1e-9 and less.
+    """
     mean, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     for rows in blocks(len(x)):
         mean += weights[rows] @ x[rows].astype(np.float64) / len(x)
     for rows in blocks(len(x)):
         square += weights[rows] @ (x[rows] - mean) ** 2 / len(x)
     std = np.sqrt(square)
-    return mean, np.where(std > 1e-6 * np.abs(mean), std, 1.0)  # smaller is float32 rounding
+    least = 1e-6 * np.maximum(np.abs(mean), np.median(std))  # smaller is float32 rounding
+    return mean, np.where(std > least, std, 1.0)
 
 
 def _directions(z: NDArray[np.float32], weights: Doubles) -> tuple[Doubles, NDArray[np.float32]]:
