@@ -1,5 +1,6 @@
 """Several labels per row: reading them, their metrics, thresholds and sets."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +293,22 @@ def test_labels_go_all_the_way(
     assert "others: green, yellow. Is it the right model?" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+@pytest.mark.parametrize("head", ["logistic", "linear"])
+def test_thresholds_do_not_depend_on_test_rows(tmp_path: Path, head: str) -> None:
+    """Of a solved head (out of fold) and of a trained one (validation)."""
+    parts = hs.split(coloured(tmp_path), val=0.2, test=0.4, store=None)
+    how: dict[str, Any] = {"backbone": "tiny:32", "strategy": "extract", "store": None}
+    how |= {"head": head, **({"head_epochs": 30} if head == "linear" else {})}
+
+    def target_with(test: Dataset) -> Any:
+        return hs.fit(replace(parts, test=test), **how).model
+
+    turned = replace(
+        parts.test, labels=tuple((0,) if i % 2 else (1,) for i in range(len(parts.test)))
+    )
+    usual, other = target_with(parts.test), target_with(turned)
+    assert usual.target.thresholds == other.target.thresholds != ()
+    answers = other.predict(turned, store=None).outputs  # the control: these rows would show
+    assert other.target.decided(answers, turned.y).thresholds != usual.target.thresholds

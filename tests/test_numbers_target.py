@@ -1,20 +1,25 @@
 """A number per row: reading it, its metrics, losses and intervals."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
 from sklearn import metrics as theirs
 from test_targets import manifest
 
+import headstart as hs
 from headstart.base.errors import DataError, Mismatch, SpecError
+from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan, split
 from headstart.modalities.reading import read
 from headstart.models.limits import Judged, TrustPlan, find_limits
+from headstart.reporting.run_files import RunRecipe
 from headstart.targets.numbers import NumberTarget
 from headstart.targets.plan import TargetPlan
 
@@ -138,6 +143,7 @@ def test_folders_and_arrays_hold_numbers_if_asked(tmp_path: Path) -> None:
         ("0x10", "got '0x10'"),
         ("12 cm", "got '12 cm'"),
         ("9" * 5000, "got '9{40}'"),
+        ("9" * 100_000 + "x", "got '9{40}'"),  # in linear time
         ("1\x1b[0m", "control characters"),
     ],
 )
@@ -199,3 +205,46 @@ def test_charts_show_answers_against_labels() -> None:
     assert predicted.points == ((1.0, 1.5), (2.0, 2.0))
     assert predicted.diagonal
     assert residuals.points == ((1.5, -0.5), (2.0, 0.0))
+
+
+# ---------------------------------------------------------------- from data to predictions
+
+
+def test_the_target_that_was_asked_for_is_saved_with_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(manifest(tmp_path, "path,label", *(str(i % 7) for i in range(60))).parent)
+    monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
+    how = ["--backbone", "tiny:8", "--strategy", "extract", "--head", "linear"]
+    asked = ["--target", "number", "--loss", "huber", "--head-epochs", "2"]
+    assert main(["train", "m.csv", "--out", "run", *how, *asked]) == 0
+    assert "a number: 60 rows, 7 values; for classes say --target class" in capsys.readouterr().err
+    recipe = json.loads(Path("run/recipe.json").read_text())
+    assert recipe["target"] == {"target": "number", "ordered": "", "loss": "huber"} | {
+        "kind": "TargetPlan"
+    }
+    target = hs.load("run").target
+    assert isinstance(target, NumberTarget)
+    assert (target.objective, target.mean > 0) == ("huber", True)
+    for words in (
+        ["evaluate", "run", "m.csv"],
+        ["report", "run"],
+        ["predict", "run", "0.png"],
+        ["train", "--config", "run/recipe.json", "--out", "again"],
+        ["compare", "run", "again"],
+    ):
+        assert main(words) == 0, (words, capsys.readouterr().err)
+    assert hs.load("again").target == target
+
+
+def test_the_record_of_classes_says_nothing_of_the_target() -> None:
+    plain = RunRecipe(backbone="", phases={}, versions={}).to_plain()
+    assert "target" not in plain
+
+
+def test_a_table_in_memory_is_read_as_its_file(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "path,value", "1.5", "2", "3e2")
+    table = pd.read_csv(path).assign(path=[str(tmp_path / f"{i}.png") for i in range(3)])
+    assert read(table).labels == read(path).labels == (1.5, 2.0, 300.0)
+    frame = table.rename(columns={"value": "cat"}).assign(cat=[1, 0, 1], dog=[True, False, True])
+    assert read(frame).target.kind == "labels"

@@ -17,7 +17,7 @@ EDGES = re.compile("^[\\s\ufeff\u200b]+|[\\s\ufeff\u200b]+$")  # blank in every 
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8, decoded by surrogateescape
 # Starts of a spreadsheet formula, full-width forms too, and of a text that looks defused.
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 EMPTY = "is empty"  # the reason given for a missing cell
 LARGE = 10**18  # floats and decimals this large keep their own notation
 MISSING = ("NAType", "NaTType")  # pandas types by name: pandas need not be installed

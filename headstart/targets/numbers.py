@@ -30,7 +30,7 @@ from headstart.targets.target import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 LARGEST = 1e30  # answers are float32, and their squares must be finite
 LEVELS = (0.05, 0.5, 0.95)  # of the quantile loss: an interval that holds 90 %, and the median
