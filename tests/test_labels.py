@@ -312,3 +312,12 @@ def test_thresholds_do_not_depend_on_test_rows(tmp_path: Path, head: str) -> Non
     assert usual.target.thresholds == other.target.thresholds != ()
     answers = other.predict(turned, store=None).outputs  # the control: these rows would show
     assert other.target.decided(answers, turned.y).thresholds != usual.target.thresholds
+
+
+def test_a_model_reads_a_manifest_as_its_own_target_does(tmp_path: Path) -> None:
+    path = coloured(tmp_path, 60)
+    how: dict[str, Any] = {"backbone": "tiny:8", "strategy": "extract", "store": None}
+    model = hs.fit(path, **how).model
+    (tmp_path / "other.csv").write_text("path,label\n0.png,red above|blue below\n1.png,red above\n")
+    answers = model.predict(tmp_path / "other.csv", store=None)
+    assert answers.labels.tolist() == [[1, 1], [1, 0]]

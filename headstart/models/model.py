@@ -19,7 +19,7 @@ from headstart.data.readers import MANIFESTS
 from headstart.features.extract import FeatureTable, extract
 from headstart.heads.head import Floats, Head
 from headstart.heads.specs import HEAD_LR
-from headstart.modalities.reading import find, read
+from headstart.modalities.reading import find, read_for
 from headstart.models.limits import Limits
 from headstart.targets.classes import class_names
 from headstart.targets.predictions import Predictions
@@ -85,7 +85,7 @@ class Model:
 
         >>> model.predict("new/").to_frame()  # doctest: +SKIP
         """
-        rows, left_out = _examples(data, self.backbone.card.input)
+        rows, left_out = _examples(data, self.backbone.card.input, self.target)
         table = extract(self.backbone, rows, store=store, runtime=runtime, listener=listener)
         if not len(table) and not isinstance(data, Dataset):
             first = f"{table.left_out[0].path}: {table.left_out[0].reason}"
@@ -101,7 +101,7 @@ class Model:
 
         data, how: as for `predict`.
         """
-        rows, _ = _examples(data, self.backbone.card.input)
+        rows, _ = _examples(data, self.backbone.card.input, self.target)
         return self.head.raw(extract(self.backbone, rows, **{"store": USUAL, **how}).x)
 
     def predict_table(self, table: FeatureTable) -> Predictions:
@@ -131,12 +131,12 @@ class Model:
         return self.limits.doubts(self.target, said.outputs, table.x)
 
 
-def _examples(data: Any, input: Input[Any]) -> tuple[Dataset, tuple[LeftOut, ...]]:
+def _examples(data: Any, input: Input[Any], target: Target) -> tuple[Dataset, tuple[LeftOut, ...]]:
     """Return a dataset as it is, a manifest's rows, and other examples as rows without labels."""
     if isinstance(data, Dataset):
         return data, ()
     if isinstance(data, str | Path) and Path(data).suffix.lower() in MANIFESTS:
-        rows = read(data, input=input)
+        rows = read_for(data, target, input=input)
         return rows, rows.left_out
     return find(data, input=input, repeated=True)
 
