@@ -309,7 +309,8 @@ def fit(
     if model is not None:
         result = fitting.fit(job.finetune, model, splits, **_how(job, context))
     else:
-        network = _start(backbone, job.for_data(splits.train, listener))
+        job = job.for_data(splits.train, listener)
+        network = _start(backbone, job)
         if job.strategy == "scratch":
             network = job.recipe.prepared(network)
             result = fitting.from_scratch(job.spec, network, splits, context)

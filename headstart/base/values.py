@@ -75,6 +75,14 @@ def as_key(key: str, *, written: bool = True) -> dict[str, Any]:
     return {"key": key, "written": written}
 
 
+def later() -> dict[str, Any]:
+    """Return the metadata of a field that earlier versions lacked: written unless it is usual.
+
+    So fingerprints of specs, by which checkpoints are found, stay those of earlier versions.
+    """
+    return {"later": True}
+
+
 def to_plain(value: Any) -> dict[str, Any]:
     """Return the frozen dataclass `value` as a dict for JSON, from which `from_plain` rebuilds it.
 
@@ -175,8 +183,13 @@ def _respelt(plain: Any, spelt: Callable[[str], str]) -> Any:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    written = [f for f in fields(value) if f.metadata.get("written", True)]
+    written = [f for f in fields(value) if _is_written(f, getattr(value, f.name))]
     return {_key(f): _plain(getattr(value, f.name)) for f in written}
+
+
+def _is_written(field: "Field[Any]", value: Any) -> bool:
+    usual = field.metadata.get("later", False) and value == field.default
+    return field.metadata.get("written", True) and not usual
 
 
 def _spec(plain: Any, at: str, kinds: Kinds) -> Any:

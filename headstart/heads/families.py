@@ -17,6 +17,7 @@ from headstart.heads.specs import (
     MlpSpec,
     NearestSpec,
     RidgeSpec,
+    UsualSpec,
 )
 from headstart.targets.target import Link, Target
 
@@ -96,10 +97,29 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
     return family.load(tensors, settings)
 
 
+def head_for(spec: HeadSpec, target: Target) -> tuple[HeadSpec, str]:
+    """Return the head to use for a target, and why it is another than logistic, or "".
+
+    If no head was named it is the first family in the table that can predict the target.
+    """
+    if not isinstance(spec, UsualSpec) or HEADS[spec.family].supports(target):
+        return spec, ""
+    family = next(name for name in HEADS.names() if HEADS[name].supports(target))
+    asked = "" if target.solvable else " with this loss"
+    why = f"{family}, since logistic regression does not predict {target.noun}{asked}"
+    return spec_named(family, spec), why
+
+
 def check_supports(spec: HeadSpec, target: Target) -> None:
     """Raise SpecError for a head that cannot predict this kind of target."""
     if not spec.by_epochs and not HEADS[spec.family].supports(target):
         others = [name for name in HEADS.names() if HEADS[name].supports(target)]
+        if target.link in HEADS[spec.family].links and not target.solvable:
+            raise SpecError(
+                f"A {spec.family} head is solved for the usual loss of {target.noun}. Leave --loss "
+                f"out, where --class-weights balanced lets rare ones count more, or name another "
+                f"--head: {', '.join(others)}."
+            )
         raise SpecError(
             f"The head must be one that can answer {target.noun}; {spec.family} cannot. Name "
             f"another --head: {', '.join(others)}."

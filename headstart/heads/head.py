@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ Floats = NDArray[np.floating[Any]]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
 Keep = Literal["best", "last"]
 Output = Literal["softmax", "sigmoid"]
+Resample = Literal["none", "balanced"]
 BLOCK = 4096  # rows per matrix product, which bounds the memory of a pass over a table
 MOST = 1_000_000  # limit of epochs, batch size, widths, …: a larger number was mistyped
 MOST_RATE = 1e9  # a rate that is merely too high raises Diverged in training
@@ -94,6 +95,16 @@ def check_class_weights(how: ClassWeights) -> None:
         raise SpecError(
             f"class_weights is none, balanced, or a weight above 0 for each class named, as in "
             f"{{'rare': 2}}; got {dict(how)}."
+        )
+
+
+def check_resample(how: Resample, class_weights: ClassWeights) -> None:
+    """Raise UnknownName for an unknown word, SpecError for what would balance twice."""
+    check_word("resampling", how, get_args(Resample))
+    if how == class_weights == "balanced":
+        raise SpecError(
+            "Balanced class weights and balanced resampling both let rare rows count more: leave "
+            "one of them out."
         )
 
 

@@ -1,12 +1,13 @@
 """The settings of each family of heads: one spec per family."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, ClassVar, get_args
 
 from headstart.base.errors import SpecError
 from headstart.base.runtime import memory_bytes
+from headstart.base.values import later
 from headstart.heads.head import (
     BLOCK,
     MOST,
@@ -15,9 +16,11 @@ from headstart.heads.head import (
     Keep,
     Optimizer,
     Output,
+    Resample,
     check_class_weights,
     check_counts,
     check_rate,
+    check_resample,
     check_word,
     is_count,
 )
@@ -73,6 +76,23 @@ class LogisticSpec(SolvedSpec):
     family: ClassVar[str] = "logistic"
 
 
+@dataclass(frozen=True, eq=False)
+class UsualSpec(LogisticSpec):
+    """The head that is used if none is named: logistic regression where the target has one.
+
+    `families.head_for` finds another for other targets. Files and comparisons take it for a
+    LogisticSpec.
+    """
+
+    SAVED_AS: ClassVar[str] = "LogisticSpec"
+
+    def __eq__(self, other: object) -> bool:
+        settings = self.class_weights, self.l2
+        return isinstance(other, LogisticSpec) and settings == (other.class_weights, other.l2)
+
+    __hash__ = LogisticSpec.__hash__
+
+
 @dataclass(frozen=True)
 class RidgeSpec(SolvedSpec):
     """Ridge regression on targets of 1 and -1."""
@@ -114,6 +134,11 @@ class TrainedSpec(HeadSpec):
     optimizer: Annotated[Optimizer, "optimizer of a linear or mlp head"] = "adam"
     batch_size: Annotated[int, "rows per step of a linear or mlp head"] = 32
     keep: Annotated[Keep, "keep the epoch that was best on validation, or the last"] = "best"
+    resample: Annotated[
+        Resample,
+        "balanced draws rows so that all classes, or all rarest labels of a row, are met equally "
+        "often in every epoch",
+    ] = field(default="none", kw_only=True, metadata=later())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,6 +149,7 @@ class TrainedSpec(HeadSpec):
             raise SpecError(f"dropout is a share from 0 to below 1; got {self.dropout}.")
         check_counts(head_epochs=self.epochs, head_batch_size=self.batch_size)
         check_rate("head_lr", self.lr)
+        check_resample(self.resample, self.class_weights)
 
     def width(self, outputs: int) -> int:
         """Return the number of raw outputs; raises SpecError for one logit of several outputs."""

@@ -94,13 +94,15 @@ def two_phases(
 
     start: the result of `prepare`, if it has run already.
     """
+    head = spec.head.for_target(splits.train.target, context.listener)
+    spec = replace(spec, head=head)
     start = start or with_tap(prepare(spec, backbone), splits, spec.views, context)
     data = TrainingData(start, splits, spec.views, context)
     tables = data.train(spec.head.seed, cut=spec.same_views), data.plain(data.splits.val)
-    head = fit_phase(spec.head, data, tables)
-    made = {"head": Candidate(head, tables[1])}
+    fitted = fit_phase(spec.head, data, tables)
+    made = {"head": Candidate(fitted, tables[1])}
     if start.thawed is not None:
-        tuned = tune_phase(data, head.model, tables if spec.same_views else None)
+        tuned = tune_phase(data, fitted.model, tables if spec.same_views else None)
         made["finetune"] = Candidate(tuned, data.of_model(tuned.model, data.splits.val))
     kept = spec.keep if spec.keep in made else best_of(made)
     return Candidates(made, kept, data.clock.seconds, tuple(data.tables))
@@ -261,7 +263,8 @@ def _fit_second(
             "what may learn."
         )
     thawed = with_tap(tuning_start(settings, backbone, start.head_lr), splits, views, context)
-    return tune_phase(TrainingData(thawed, splits, views, context, target=start.target), start)
+    target = start.target.learning(target)
+    return tune_phase(TrainingData(thawed, splits, views, context, target=target), start)
 
 
 def _model_of(start: str | Backbone | Model | FitResult) -> Model:

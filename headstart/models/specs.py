@@ -8,11 +8,13 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.views import NoChange, ViewSpec
 from headstart.base.context import Precision
 from headstart.base.errors import SpecError, UnknownName
+from headstart.base.listener import Listener
 from headstart.base.values import check_seed, from_plain, to_plain
-from headstart.heads.families import HEADS, spec_named
+from headstart.heads.families import HEADS, head_for, spec_named
 from headstart.heads.head import check_word
-from headstart.heads.specs import HEAD_LR, HeadSpec, LogisticSpec, TrainedSpec
+from headstart.heads.specs import HEAD_LR, HeadSpec, TrainedSpec, UsualSpec
 from headstart.modalities.images.inputs import Fit
+from headstart.targets.target import Target
 from headstart.training.plan import Plan
 
 
@@ -28,7 +30,7 @@ class FeatureExtraction:
         "logistic, ridge and nearest are solved, linear and mlp trained by epochs; ridge is ridge"
         " regression, nearest the nearest neighbours; the strength of what is solved is chosen on"
         " validation",
-    ] = LogisticSpec()
+    ] = UsualSpec()
     seed: Annotated[int, "random seed; of the split, the start and the order of rows"] = 0
     fit: Annotated[
         Fit | Literal["card"],
@@ -50,6 +52,13 @@ class FeatureExtraction:
             raise SpecError(f"fit is one of card, {', '.join(get_args(Fit))}; got {self.fit!r}.")
         if self.size and not 32 <= self.size <= 2048:
             raise SpecError(f"size is from 32 to 2048 pixels, or 0; got {self.size}.")
+
+    def for_target(self, target: Target, listener: Listener) -> "FeatureExtraction":
+        """Return the spec with a head that can predict the target, if none was named."""
+        head, why = head_for(self.head, target)
+        if why:
+            listener.stage("head", why)
+        return replace(self, head=head)
 
     @property
     def head_lr(self) -> float:
@@ -94,7 +103,9 @@ def recipe_from_plain(
     if unknown := sorted(plain.keys() - own - FLAT - {"kind"}):
         raise UnknownName("setting of FeatureExtraction", unknown[0], own)
     flat = {k.removeprefix("head_"): v for k, v in plain.items() if k in FLAT}
-    head = _head_from_plain(plain.get("head", usual.head.family), usual.head, flat)
+    head = usual.head
+    if "head" in plain or flat:
+        head = _head_from_plain(plain.get("head", usual.head.family), usual.head, flat)
     rest = {k: v for k, v in plain.items() if k in own | {"kind"}}
     whole = {**to_plain(usual), **rest, "head": to_plain(head)}
     return cast(FeatureExtraction, from_plain(whole, FeatureExtraction, type(head)))

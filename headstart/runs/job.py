@@ -92,11 +92,12 @@ class Job:
             )
 
     def for_data(self, data: Dataset, listener: Listener) -> "Job":
-        """Return the job with the backbone for this kind of data, if none was asked for."""
+        """Return the job with the backbone and the head for this data, where none was named."""
         name, why = usual_backbone(self.backbone, data)
         if why:
             listener.stage("backbone", why)
-        return replace(self, backbone=name)
+        recipe = self.recipe.for_target(data.target, listener)
+        return replace(self, backbone=name, recipe=recipe)
 
     @property
     def tunes(self) -> bool:
@@ -128,7 +129,7 @@ class Job:
         return tuple(sorted((head | tuned | {"compile"}) - read))
 
 
-SHARED = {"class_weights", "dropout", "seed"}  # one flag sets these in every spec
+SHARED = {"class_weights", "dropout", "resample", "seed"}  # one flag sets these in every spec
 _PARTS = (
     Job,
     TargetPlan,

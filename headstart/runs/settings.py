@@ -12,7 +12,7 @@ from headstart.base.errors import SpecError, UnknownName
 from headstart.base.synonyms import IN_PYTHON, SETTINGS
 from headstart.base.values import entry
 from headstart.heads.families import HEADS, spec_named
-from headstart.heads.specs import HeadSpec
+from headstart.heads.specs import HeadSpec, UsualSpec
 
 if TYPE_CHECKING:  # loads the sources of backbones, which predicting does not need
     from headstart.runs.job import Job
@@ -61,8 +61,10 @@ def _head(spec: HeadSpec, settings: Mapping[str, Any]) -> HeadSpec:
         own: HeadSpec = ModuleSpec(module=family)
     elif isinstance(family, HeadSpec):
         own = family
+    elif "head" not in settings or (family == spec.family and not isinstance(spec, UsualSpec)):
+        own = spec
     else:
-        own = spec if family == spec.family else spec_named(family, spec)
+        own = spec_named(family, spec)
     hints, names = get_type_hints(type(own)), {f.name: setting_of_head(f.name) for f in fields(own)}
     return replace(
         own, **{n: _value(settings, s, hints[n]) for n, s in names.items() if s in settings}
@@ -138,6 +140,12 @@ def _of_built_in_heads() -> set[str]:
 
 def _refuse_idle(job: "Job", settings: Mapping[str, Any], spelt: Callable[[str], str]) -> None:
     """Raise SpecError for a given setting that this job would not read."""
+    if "resample" in settings and "resample" in job.idle():
+        raise SpecError(
+            f"Rows are drawn anew by what is trained by epochs, and a {job.recipe.head.family} "
+            f"head is solved: name {spelt('class_weights')} balanced instead of "
+            f"{spelt('resample')}."
+        )
     others = _of_built_in_heads() - _settings_of(job.recipe.head)
     others -= {f.name for f in fields(job.finetune)}
     others -= {"head_lr"} if job.strategy == "scratch" or job.tunes else set()

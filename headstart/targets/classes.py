@@ -19,6 +19,7 @@ from headstart.targets.class_metrics import (
     class_cells,
     macro_f1_metric,
 )
+from headstart.targets.focal import FocalTarget, focal
 from headstart.targets.target import (
     Array,
     Baseline,
@@ -47,16 +48,18 @@ SCORE = "score:"  # prefix of the scores' columns, so that a class may be called
 
 
 @dataclass(frozen=True)
-class ClassTarget(Target):
+class ClassTarget(FocalTarget):
     """One class of `names` per row; labels are (N,) int64 indices into `names`, -1 if unknown.
 
     Answers are {"scores": (N, C) float32}, whose rows sum to 1, and {"answers": (N,) int64} too
     where the answer is not always the class of the highest score; scores of shape (N, 0) mean that
-    only answers are known. majority: the class with the most training rows, "" if unknown.
+    only answers are known. majority: the class with the most training rows, "" if unknown. focal:
+    gamma of the focal loss, None for cross-entropy.
     """
 
     names: tuple[str, ...]
     majority: str = ""
+    focal: float | None = None
     kind: ClassVar[str] = "class"
     reads: ClassVar[tuple[str, ...]] = ("label",)
     instead: ClassVar[tuple[str, ...]] = ("labels", "value")
@@ -152,9 +155,15 @@ class ClassTarget(Target):
         return one_hot(y, len(self.names), smoothing)
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
-        """Return (N,) cross-entropies of logits (N, C), or of logits (N, 1) of the second class."""
-        from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+        """Return (N,) cross-entropies of logits (N, C), or of logits (N, 1) of the second class.
 
+        Or focal losses.
+        """
+        from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, pad
+
+        if self.focal is not None:
+            logits = pad(raw, (1, 0)) if raw.shape[1] == 1 else raw
+            return focal(log_softmax(logits, dim=1), soft, self.focal).sum(dim=1)
         if raw.shape[1] == 1:
             return binary_cross_entropy_with_logits(raw[:, 0], soft[:, 1], reduction="none")
         return -(soft * log_softmax(raw, dim=1)).sum(dim=1)

@@ -20,6 +20,7 @@ from headstart.targets.classes import (
     names_beyond,
     names_of_scores,
 )
+from headstart.targets.focal import FocalTarget, focal
 from headstart.targets.label_metrics import (
     average_precision,
     best_threshold,
@@ -59,17 +60,19 @@ MANY = 50  # labels from which on the average precision of each has no interval
 
 
 @dataclass(frozen=True)
-class LabelsTarget(Target):
+class LabelsTarget(FocalTarget):
     """Any of `names` per row; labels are (N, L) int8: 1 there, 0 not there, -1 unknown.
 
     Answers are {"scores": (N, L) float32}, the probability of each label by itself, and {"labels":
     (N, L) bool}, whether the score is the label's threshold or more. thresholds: one per label, ()
-    for 0.5. shares: of the training rows that have each label, () if unknown.
+    for 0.5. shares: of the training rows that have each label, () if unknown. focal: gamma of the
+    focal loss, None for cross-entropy.
     """
 
     names: tuple[str, ...]
     thresholds: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
+    focal: float | None = None
     kind: ClassVar[str] = "labels"
     reads: ClassVar[tuple[str, ...]] = ("labels",)
     instead: ClassVar[tuple[str, ...]] = ("label",)
@@ -158,7 +161,8 @@ class LabelsTarget(Target):
         used = sorted({number for numbers in values for number in numbers})
         place = {old: new for new, old in enumerate(used)}
         names = tuple(self.names[c] for c in used)
-        return LabelsTarget(names), tuple(tuple(place[c] for c in numbers) for numbers in values)
+        target = LabelsTarget(names, focal=self.focal)
+        return target, tuple(tuple(place[c] for c in numbers) for numbers in values)
 
     def check_names(self) -> None:
         check_class_names(self.names, RESERVED | {NONE: "stands for no label at all"}, "label")
@@ -235,9 +239,12 @@ class LabelsTarget(Target):
         return torch.as_tensor(y).float() * (1 - smoothing) + smoothing / 2
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
-        """Return (N,) binary cross-entropies, each the mean of the row's labels."""
-        from torch.nn.functional import binary_cross_entropy_with_logits
+        """Return (N,) means of the row's labels: binary cross-entropies, or focal losses."""
+        from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+        if self.focal is not None:
+            there = focal(logsigmoid(raw), soft, self.focal)
+            return (there + focal(logsigmoid(-raw), 1 - soft, self.focal)).mean(dim=1)
         return binary_cross_entropy_with_logits(raw, soft, reduction="none").mean(dim=1)
 
     def regression(self, y: Labels) -> NDArray[np.float64]:
@@ -446,7 +453,10 @@ class LabelsTarget(Target):
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "LabelsTarget":
-        return cls(*(tuple(settings[name]) for name in ("names", "thresholds", "shares")))
+        names, thresholds, shares = (
+            tuple(settings[name]) for name in ("names", "thresholds", "shares")
+        )
+        return cls(names, thresholds, shares)
 
 
 def named_rows(names: Sequence[str], there: Array) -> Array:

@@ -1,9 +1,13 @@
 """What the user says of the target; what is not said follows from the data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from headstart.base.errors import SpecError
+from headstart.base.values import later
+
+GAMMA = 2.0  # the best of Lin et al. 2017, table 1b
+MOST_GAMMA = 100.0
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,14 @@ class TargetPlan:
     ordered: Annotated[
         str, "the grades of the column label, the lowest first, such as low,middle,high"
     ] = ""
-    loss: Annotated[str, "what training minimises, in place of the target's usual loss"] = ""
+    loss: Annotated[
+        str,
+        "what training minimises, in place of the target's usual loss: focal for classes and "
+        "labels; squared, huber or quantile for a number",
+    ] = ""
+    focal_gamma: Annotated[
+        float, "with --loss focal: how much less rows count that are almost right; 0 is not at all"
+    ] = field(default=GAMMA, metadata=later())
 
     def __post_init__(self) -> None:
         if self.ordered and self.target not in ("", "grades"):
@@ -25,6 +36,10 @@ class TargetPlan:
                 f"--ordered gives the order of grades, and --target {self.target} has none: leave "
                 f"one of them out."
             )
+        if not 0 <= self.focal_gamma <= MOST_GAMMA:
+            raise SpecError(f"focal_gamma is from 0 to {MOST_GAMMA:g}; got {self.focal_gamma}.")
+        if self.focal_gamma != GAMMA and self.loss != "focal":
+            raise SpecError("focal_gamma is a setting of --loss focal: name that loss too.")
         if self.ordered and not all(self.grades):
             raise SpecError(f"--ordered names grades, as low,middle,high; got {self.ordered!r}.")
 

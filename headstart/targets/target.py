@@ -288,6 +288,10 @@ class Target(Protocol):
         """Return (N,) unweighted losses of raw outputs (N, K)."""
         ...
 
+    def learning(self, asked: "Target") -> Self:
+        """Return this target, fitted before, with the loss that `asked` has."""
+        return self
+
     @property
     def solvable(self) -> bool:
         """Whether heads with a closed form or a convex loss minimise what `loss` asks for."""

@@ -169,16 +169,36 @@ def view_numbers(rows: int, count: int, epoch: int, seed: int) -> NDArray[np.int
     return (first + epoch) % count
 
 
-def batches(
-    rows: int, size: int, epoch: int, seed: int, sizes: Sizes | None = None
-) -> Sequence[RowNumbers]:
-    """Return all rows in a new order every epoch, split into batches; the last may be smaller.
+def balanced_rows(strata: RowNumbers, epoch: int, seed: int) -> RowNumbers:
+    """Return as many row numbers as there are strata (N,), equally many of each stratum.
 
+    Rows of a rare stratum come several times, equally often but for one; of a common one some are
+    left out, others in every epoch.
+
+    >>> sorted(balanced_rows(np.array([0, 0, 0, 1]), epoch=1, seed=0).tolist())
+    [0, 2, 3, 3]
+    """
+    random, names = np.random.default_rng([seed, epoch, 1]), np.unique(strata)
+    share, more = divmod(len(strata), len(names))
+    larger, drawn = set(random.permutation(names)[:more].tolist()), list[RowNumbers]()
+    for name in names.tolist():
+        rows = random.permutation(np.flatnonzero(strata == name))
+        drawn.append(np.resize(rows, share + (name in larger)))
+    return np.concatenate(drawn)
+
+
+def batches(
+    chosen: int | RowNumbers, size: int, epoch: int, seed: int, sizes: Sizes | None = None
+) -> Sequence[RowNumbers]:
+    """Return rows in a new order every epoch, split into batches; the last may be smaller.
+
+    chosen: the number of all rows, or the numbers of some, such as `balanced_rows`.
     sizes: of the examples; the rows of every 50 batches are then sorted by length and split anew,
     and all batches are shuffled again.
     """
     random = np.random.default_rng([seed, epoch])
-    order = random.permutation(rows)
+    order = random.permutation(chosen)
+    rows = len(order)
     if sizes is None:
         return [order[start : start + size] for start in range(0, rows, size)]
     sorted_rows = np.concatenate(

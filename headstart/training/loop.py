@@ -26,7 +26,7 @@ from headstart.training.checkpoints import (
     save_progress,
     unpack_optimizer,
 )
-from headstart.training.feeds import Feed, RowNumbers, batches
+from headstart.training.feeds import Feed, RowNumbers, balanced_rows, batches
 from headstart.training.guards import (
     check_gradients,
     check_input,
@@ -84,7 +84,7 @@ def train(
             run.judge_start()
         while not run.finished():
             network.train()
-            order = batches(len(rows.ids), plan.batch_size, run.number, plan.seed, rows.sizes)
+            order = batches(run.rows_now(), plan.batch_size, run.number, plan.seed, rows.sizes)
             for picked in order[run.at.step :]:
                 with _seeded(plan.seed, run.number, run.at.step):
                     run.learn(picked)
@@ -129,6 +129,12 @@ class _Training:
     def done(self) -> int:
         """The number of finished steps of all epochs."""
         return self.at.epoch * self.steps + self.at.step
+
+    def rows_now(self) -> int | RowNumbers:
+        """Return the rows of the current epoch: their number for all of them."""
+        if self.plan.resample == "none":
+            return len(self.rows.ids)
+        return balanced_rows(self.target.strata(self.rows.y), self.number, self.plan.seed)
 
     def finished(self) -> bool:
         """Return whether to stop: after the last epoch, on request, or for lack of improvement."""

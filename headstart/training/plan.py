@@ -1,18 +1,20 @@
 """The settings of one training phase of any network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from headstart.base.errors import SpecError
-from headstart.base.values import check_seed
+from headstart.base.values import check_seed, later
 from headstart.heads.head import (
     MOST,
     ClassWeights,
     Keep,
     Optimizer,
+    Resample,
     check_class_weights,
     check_counts,
     check_rate,
+    check_resample,
     check_word,
 )
 from headstart.heads.specs import TrainedSpec
@@ -49,6 +51,11 @@ class Plan:
         "frozen"
     )
     class_weights: Annotated[ClassWeights, "balanced lets all classes count alike"] = "none"
+    resample: Annotated[
+        Resample,
+        "balanced draws rows so that all classes, or all rarest labels of a row, are met equally "
+        "often in every epoch",
+    ] = field(default="none", kw_only=True, metadata=later())
     adversarial: Annotated[
         float,
         "train on the worst change of each picture within this share of the pixels' range, such as"
@@ -78,6 +85,7 @@ class Plan:
         check_word("keep", self.keep, get_args(Keep))
         check_word("norms", self.norms, get_args(Norms))
         check_class_weights(self.class_weights)
+        check_resample(self.resample, self.class_weights)
         if not 0 < self.layer_decay <= 1:
             raise SpecError(f"layer_decay is above 0 and up to 1; got {self.layer_decay}.")
         for name in ("warmup", "label_smoothing"):
@@ -107,5 +115,6 @@ def head_plan(spec: TrainedSpec, seed: int) -> Plan:
         weight_decay=0.0,
         keep=spec.keep,
         class_weights=spec.class_weights,
+        resample=spec.resample,
         seed=seed,
     )
