@@ -103,7 +103,7 @@ def test_a_run_on_texts_has_its_baseline_and_predicts_texts(
     table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("one.txt").write_text("a gloomy dark cold day")
-    words = ["train", "reviews.csv", "--out", "run", "--backbone", "tiny-text:16"]
+    words = ["train", "reviews.csv", "--out", "run", "--backbone", "tiny-text:1"]
     assert main([*words, "--strategy", "extract"]) == 0
     printed = capsys.readouterr().out
     assert "to compare with, on test: TF-IDF + logistic" in printed
@@ -121,3 +121,15 @@ def test_a_run_on_texts_has_its_baseline_and_predicts_texts(
     assert len(model.predict("a sunny day")) == 1
     assert len(model.predict(["a sunny day", "a dark day"])) == 2
     assert main(["evaluate", "run", "reviews.csv"]) == 0
+
+
+def test_a_report_shows_texts_and_calls_them_so(table: Path) -> None:
+    rows = [*reviews(), ("<script>alert(1)</script> gloomy day", "bad")]
+    with open("reviews.csv", "w", newline="") as f:
+        csv.writer(f).writerows([("text", "label"), *rows])
+    hs.train("reviews.csv", "run", backbone="tiny-text:1", strategy="extract", language="en")
+    page = Path("run/report.html").read_text()
+    assert "<blockquote" in page
+    assert "pictures" not in page.partition("<script>")[0].lower()
+    assert "<script>alert" not in page
+    assert "is better than this model" in page

@@ -79,6 +79,10 @@ class Input(Protocol[Raw]):
         """Return a decoded example as HTML, everything escaped. width: in pixels."""
         return html_table([(caption,), (str(raw)[:200],)])
 
+    def excerpt(self, raw: Raw) -> str:
+        """Return the beginning of an example for a report, as text; "" if it is no text."""
+        return ""
+
     def prepare(self, raw: Raw) -> Batch:
         """Return the parts of one example (P = 1 for an image), ready for the network."""
         ...

@@ -101,4 +101,5 @@ def _card(facts: Facts, w: Words, row: int) -> PictureCard:
     name = predictions.classes[predictions.predicted[row]]
     label = predictions.classes[predictions.labels[row]] if predictions.known[row] else ""
     score = float(predictions.scores[row].max())
-    return answer_card(w, facts.album.picture(path), path, name, score, label)
+    picture, excerpt = facts.album.picture(path), facts.album.excerpt(path)
+    return answer_card(w, picture, path, name, score, label, excerpt)

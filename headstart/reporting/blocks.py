@@ -64,11 +64,15 @@ class Bar:
 
 @dataclass(frozen=True)
 class PictureCard:
-    """A picture (a data URI) with lines below it. mark: "right", "wrong" or ""."""
+    """A picture (a data URI), or an excerpt of what is no picture, with lines below it.
+
+    mark: "right", "wrong" or "".
+    """
 
     picture: str
     lines: Sequence[str]
     mark: str = ""
+    excerpt: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,16 +133,20 @@ class Map(PageBlock):
 
 
 def card_of(album: Album, path: str, *lines: str) -> PictureCard:
-    """Return the card of a picture, with its path as the last line."""
-    return PictureCard(album.picture(path), [*lines, path_line(path)])
+    """Return the card of an example, with its path as the last line."""
+    lines = (*lines, path_line(path))
+    return PictureCard(album.picture(path), lines, excerpt=album.excerpt(path))
 
 
 def answer_card(
-    w: Words, uri: str, path: str, name: str, score: float, label: str = ""
+    w: Words, uri: str, path: str, name: str, score: float, label: str = "", excerpt: str = ""
 ) -> PictureCard:
-    """Return the card of a prediction: class `name` with its score; label: the true class."""
+    """Return the card of a prediction: class `name` with its score; label: the true class.
+
+    uri, excerpt: the picture, or the beginning of what is no picture.
+    """
     lines = [Markup("{} <span class=number>{}</span>").format(data(name), w.percent(score))]
     if label and label != name:
         lines.append(w("test.really", label=data(label)))
     mark = "" if not label else "right" if label == name else "wrong"
-    return PictureCard(uri, [*lines, path_line(path)], mark)
+    return PictureCard(uri, [*lines, path_line(path)], mark, excerpt)

@@ -109,9 +109,11 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
         "one": checks.one_image_classes,
         "odd": [f"{s.path} ({s.width}×{s.height})" for s in checks.odd_sizes],
     }
+    for remark in checks.remarks:
+        found[remark.kind] = [*found.get(remark.kind, ()), str(remark)]
     if not facts.classes:
         found = {k: v for k, v in found.items() if k not in ("empty", "one")}
-    rows = [[w("found." + k), w.count(len(v)), _examples(w, v)] for k, v in found.items()]
+    rows = [[w.named("found", k), w.count(len(v)), _examples(w, v)] for k, v in found.items()]
     head = [w("found.what"), w("found.count"), w("found.examples")]
     return TableBlock(head, rows, left=(0, 2))
 

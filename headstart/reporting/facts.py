@@ -70,6 +70,8 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
             f"writes last: name the folder that `headstart train --out` made."
         )
     evaluation = _read(run / "evaluation.json", _record(RunEvaluation))
+    card = _optional(run / "model" / "card.json", _card)
+    files = {spelt(name): path for name, path in sources.items()}
     return Facts(
         recipe=_read(run / "recipe.json", _record(RunRecipe)),
         rows=tuple(row for row in _read(run / "splits.csv", read_rows) if row.part),
@@ -80,8 +82,8 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
         ),
         evaluation=evaluation,
         timings=_read(run / "timings.json", _record(Timings)),
-        album=Album({spelt(name): path for name, path in sources.items()}),
-        card=_optional(run / "model" / "card.json", _card),
+        album=Album(files, card.input if card else None),
+        card=card,
         insights=_optional(run / "insights.json", _record(Insights)) or Insights(),
         explained=_optional(run / "explained.json", _record(ExplainedRows)) or ExplainedRows(),
         robustness=_optional(run / "robustness.json", _record(Robustness)),

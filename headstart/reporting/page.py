@@ -44,7 +44,7 @@ def render(facts: Facts, language: str = "en") -> str:
     from headstart.reporting.sections import SECTIONS
     from headstart.reporting.words import Words
 
-    w = Words(language)
+    w = Words(language, facts.card.input.kind if facts.card else "")
     made = {name: blocks(facts, w) for name, blocks in SECTIONS.items()}
     sections = {name: blocks for name, blocks in made.items() if blocks}
     page = _template().render(

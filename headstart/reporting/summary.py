@@ -100,7 +100,14 @@ def _against(facts: Facts, w: Words) -> list[Markup]:
     for name, judged in facts.evaluation.baselines_on_test.items():
         share = w.estimate(judged.accuracy)
         sentences.append(w("answer.baseline", name=contender(w, name), accuracy=share))
-    return sentences
+    return [*sentences, *_beaten(facts, w)]
+
+
+def _beaten(facts: Facts, w: Words) -> list[Markup]:
+    """Name the baselines that are better than the model on the test rows."""
+    names = facts.evaluation.baselines_on_test
+    better = [c.b for c in facts.insights.compared or () if c.on == "test" and c.gain.value < 0]
+    return [w("answer.beaten", name=contender(w, name)) for name in better if name in names]
 
 
 def _numbers_against(facts: Facts, w: Words) -> list[Markup]:
@@ -114,7 +121,7 @@ def _numbers_against(facts: Facts, w: Words) -> list[Markup]:
         if judged.main:
             figure = w.measure(judged.main)
             sentences.append(w("answer.baseline", name=contender(w, kind), accuracy=figure))
-    return sentences
+    return [*sentences, *_beaten(facts, w)]
 
 
 def _cost(facts: Facts, w: Words) -> Markup:

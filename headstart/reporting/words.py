@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -22,6 +23,27 @@ def catalogue(language: str) -> dict[str, str]:
     return json.loads(text)
 
 
+def nouns(kind: str, language: str) -> dict[str, str]:
+    """Return, for a kind of input other than pictures, its nouns by those of the catalogue."""
+    text = (files("headstart.reporting") / "words" / "nouns.json").read_text(encoding="utf-8")
+    found: dict[str, str] = json.loads(text).get(kind, {}).get(language, {})
+    return found
+
+
+def _renamed(text: str, names: dict[str, str]) -> str:
+    """Return a text with other nouns, capitalised where the old ones are.
+
+    >>> _renamed("Pictures, and one picture", {"picture": "text", "pictures": "texts"})
+    'Texts, and one text'
+    """
+
+    def other(match: re.Match[str]) -> str:
+        name = names.get(match[0].lower(), match[0])
+        return name.capitalize() if match[0][0].isupper() else name
+
+    return re.sub(r"\w+", other, text) if names else text
+
+
 def data(text: Any) -> Markup:
     """Mark a text that must not be translated: a path, a class, a name in a recipe."""
     return Markup('<span class="data" translate="no">{}</span>').format(text)
@@ -39,12 +61,13 @@ class Words:
     """Looks texts up by key and inserts values, which are escaped.
 
     Plural forms are separated by "|" and chosen by `n`: in English one and more; in Russian one
-    (1, 21), few (2 to 4, 22) and many.
+    (1, 21), few (2 to 4, 22) and many. kind: of the input, whose noun stands for "picture".
     """
 
-    def __init__(self, language: str) -> None:
+    def __init__(self, language: str, kind: str = "") -> None:
         self.language = language
-        self.texts = catalogue(language)
+        names = nouns(kind, language)
+        self.texts = {key: _renamed(text, names) for key, text in catalogue(language).items()}
 
     def __contains__(self, key: str) -> bool:
         return key in self.texts

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.backbones.inputs import Encoded
+from headstart.backbones.inputs import Encoded, Input
 from headstart.base.errors import HeadstartError
 from headstart.data.content import read_checked
 from headstart.data.dataset import CheckedFile
@@ -28,16 +28,19 @@ SHEET_BYTES = 200_000_000  # of the files; a sheet of more is not made
 
 class Album:
     """Thumbnails of a run's pictures, each made once. missing: paths of pictures that can't be read
-    or have changed since they were checked."""
+    or have changed since they were checked. input: of the run's examples; those of another kind
+    than pictures have excerpts in place of thumbnails."""
 
-    def __init__(self, sources: Mapping[str, Path | CheckedFile]) -> None:
-        self.sources = sources
+    def __init__(
+        self, sources: Mapping[str, Path | CheckedFile], input: Input[Any] | None = None
+    ) -> None:
+        self.sources, self.input = sources, input
         self.missing = set[str]()
         self._made = dict[str, str]()
 
     def picture(self, path: str) -> str:
         """Return a data URI, or "" for a missing picture."""
-        if path in self.missing:
+        if path in self.missing or not self._of_pictures:
             return ""
         if path not in self._made:
             pixels = self._decoded(path)
@@ -45,6 +48,22 @@ class Album:
                 return ""
             self._made[path] = uri(_fitted(Image.fromarray(pixels), SIDE))
         return self._made[path]
+
+    def excerpt(self, path: str) -> str:
+        """Return the beginning of an example as text, "" for pictures and what can't be read."""
+        if self.input is None or self._of_pictures or path in self.missing:
+            return ""
+        try:
+            return self.input.excerpt(
+                self.input.read(read_checked(self.input, self.sources[path])[0])
+            )
+        except (KeyError, OSError, ValueError, HeadstartError):
+            self.missing.add(path)
+            return ""
+
+    @property
+    def _of_pictures(self) -> bool:
+        return self.input is None or isinstance(self.input, ImageInput)
 
     def square(self, path: str) -> NDArray[np.uint8] | None:
         """Return the whole picture squashed, (SIDE, SIDE, 3), or None."""
@@ -77,7 +96,7 @@ class Album:
 
     def sheet(self, paths: Iterable[str]) -> "Sheet | None":
         """Return one picture of tiles; None if no file can be read or the files are too large."""
-        listed = list(paths)
+        listed = list(paths) if self._of_pictures else []
         if sum(self._size(path) for path in listed) > SHEET_BYTES:
             return None
         width, height = COLUMNS * TILE, -(-len(listed) // COLUMNS) * TILE

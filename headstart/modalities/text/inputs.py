@@ -123,6 +123,9 @@ class TextInput(Input[str]):
             f"<figcaption>{escape(display(caption))}</figcaption></figure>"
         )
 
+    def excerpt(self, raw: str) -> str:
+        return shortened(raw)
+
     def prepare(self, raw: str) -> Batch:
         """Return ids and mask, (P, L) int64 each: one row per window of the text."""
         own = tokenizer_of(self.format, self.digest, self.file)
