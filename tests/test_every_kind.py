@@ -16,13 +16,13 @@ import headstart as hs
 from headstart.cli.main import main
 
 KINDS = {  # the first metric, the name of a gain, the flags, charts in the report
-    "number": ("mae", "error saved", ["--head", "ridge"], 4),
-    "labels": ("mAP", "Jaccard gained", ["--head", "logistic"], 1),
+    "number": ("mae", "error saved", ["--head", "ridge"], 5),
+    "labels": ("mAP", "Jaccard gained", ["--head", "logistic"], 2),
     "grades": (
         "quadratic kappa",
         "grades saved",
         ["--head", "logistic", "--ordered", "low,middle,high"],
-        1,
+        2,
     ),
 }
 HOSTILE = "<b>&.png"  # the name of a picture
@@ -157,6 +157,20 @@ def test_the_report_shows_what_there_is_and_nothing_empty(trained: Trained, lang
         assert words not in page, words
     assert "&lt;b&gt;&amp;.png" in page
     assert page.count('<figure class="figure">') == KINDS[trained.kind][3]
+
+
+def test_a_run_shows_what_more_rows_would_bring_and_which_to_look_at(trained: Trained) -> None:
+    found = json.loads((trained.folder / "insights.json").read_text())
+    curve = found["score_curve"]
+    assert curve["metric"].replace("_", " ") == KINDS[trained.kind][0]
+    assert [p["rows"] for p in curve["points"]] == sorted({p["rows"] for p in curve["points"]})
+    assert all(p["low"] <= p["value"] <= p["high"] for p in curve["points"])
+    labels = {row["path"]: row["label"] for row in found["errors"]["rows"]}
+    with open(trained.folder / "splits.csv", newline="") as file:
+        known = {row["path"]: row["label"] for row in csv.DictReader(file)}
+    assert labels.items() <= known.items()
+    assert len(found["outliers"]) == 12
+    assert set(found["map"]["labels"]) <= set(found["map"]["groups"])
 
 
 def test_results_are_values_by_name(trained: Trained) -> None:

@@ -171,7 +171,6 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "data.dataset": {"class_names", "classes"},
     "data.layouts": {"classes"},
     "evaluation.comparison": {"accuracy", "auroc", "balanced_accuracy", "classes", "macro_f1"},
-    "evaluation.embedding_map": {"classes"},
     "evaluation.evaluation": {"class_names", "classes"},
     "evaluation.learning_curve": {"accuracy", "argmax", "classes"},
     "evaluation.mistakes": {"argmax", "classes"},

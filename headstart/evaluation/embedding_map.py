@@ -23,13 +23,19 @@ LEAST, MOST = 1e-12, 1e15
 class EmbeddingMap(Record):
     """Points (x, y) of N rows for each method (PCA, t-SNE, UMAP), scaled to the unit square.
 
-    paths, labels, parts: one per row.
+    paths, labels, parts: one per row. groups: the order of the labels, () for that of the classes.
     """
 
     maps: dict[str, tuple[tuple[float, float], ...]]
     paths: tuple[str, ...]
     labels: tuple[str, ...]
     parts: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the plain dict, without groups if there are none."""
+        plain = super().to_plain()
+        return plain if self.groups else {k: v for k, v in plain.items() if k != "groups"}
 
 
 def embedding_map(
@@ -51,9 +57,19 @@ def embedding_map(
     x = PCA(wide, svd_solver="randomized", random_state=seed).fit_transform(table.x[picked])
     maps = {"PCA": x[:, :2]} | _bent(x, seed)
     paths = tuple(table.ids[row] for row in picked)
-    labels = tuple(table.classes[table.y[row]] for row in picked)
+    names, labels = _groups(table, picked)
     points = {name: _points(xy) for name, xy in maps.items()}
-    return EmbeddingMap(points, paths, labels, tuple(part.get(path, "") for path in paths))
+    return EmbeddingMap(points, paths, labels, tuple(part.get(p, "") for p in paths), names)
+
+
+def _groups(table: FeatureTable, rows: NDArray[np.intp]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the groups of the target's census, and the first one of each row; without a census,
+    () and the labels."""
+    names, inside = table.target.census(table.y)
+    if not names:
+        return (), tuple(table.target.decode(table.y[rows]))
+    own = (np.flatnonzero(inside[row])[:1].tolist() for row in rows)
+    return names, tuple(names[first[0]] if first else "" for first in own)
 
 
 def _varies(x: NDArray[Any]) -> bool:

@@ -186,7 +186,7 @@ def evaluate(
     """
     known = predictions.take(np.flatnonzero(predictions.known))
     target, answers, y = known.target, known.outputs, known.labels
-    estimate = partial(_estimate, resamples=resamples, seed=seed)
+    estimate = partial(estimated, resamples=resamples, seed=seed)
     base = fitted.baseline(y) if fitted else None
     return Evaluation(
         fitted or target,
@@ -200,7 +200,7 @@ def evaluate(
     )
 
 
-def _estimate(cell: Any, resamples: int, seed: int) -> Any:
+def estimated(cell: Any, resamples: int = RESAMPLES, seed: int = 0) -> Any:
     """Return a metric with the interval of its kind (bootstrap, Wilson, none); others as given."""
     if isinstance(cell, Mean):
         return bootstrap(cell.rows, resamples, seed)

@@ -7,7 +7,8 @@ from headstart.base.values import Record
 from headstart.evaluation.embedding_map import EmbeddingMap
 from headstart.evaluation.judged import Doubts, Gain, TemperatureScaling
 from headstart.evaluation.learning_curve import LearningCurve
-from headstart.evaluation.mistakes import Mistakes, Outlier
+from headstart.evaluation.mistakes import Mistakes, Outlier, RowErrors
+from headstart.evaluation.score_curve import ScoreCurve
 from headstart.targets.target import Chart
 
 
@@ -23,8 +24,11 @@ class Insights(Record):
     outliers: tuple[Outlier, ...] | None = None
     map: EmbeddingMap | None = None
     charts: tuple[Chart, ...] = ()
+    score_curve: ScoreCurve | None = None
+    errors: RowErrors | None = None
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the plain dict of insights.json, without charts if the target has none."""
-        plain = super().to_plain()
-        return plain if self.charts else {k: v for k, v in plain.items() if k != "charts"}
+        """Return the plain dict of insights.json, without what targets of classes do not have."""
+        own = {"charts": self.charts, "score_curve": self.score_curve, "errors": self.errors}
+        without = {name for name, value in own.items() if not value}
+        return {k: v for k, v in super().to_plain().items() if k not in without}

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from headstart.base.values import Record
 from headstart.features.extract import FeatureTable
-from headstart.heads.fit import out_of_fold
+from headstart.heads.fit import answers_out_of_fold, out_of_fold
 from headstart.heads.head import blocks
 from headstart.heads.nearest import unit
-from headstart.heads.specs import LogisticSpec
+from headstart.heads.specs import HeadSpec, LogisticSpec
 from headstart.models.distance import NEIGHBOUR, distance_of_kth
 
 SUSPECTS, OUTLIERS = 24, 12  # rows listed
@@ -38,6 +38,23 @@ class Mistakes(Record):
 
 
 @dataclass(frozen=True)
+class RowError(Record):
+    """A row whose label is far from the answer of a head that was fitted without the row."""
+
+    path: str
+    label: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class RowErrors(Record):
+    """rows: those with the largest losses among `of` rows with out-of-fold answers."""
+
+    of: int
+    rows: tuple[RowError, ...]
+
+
+@dataclass(frozen=True)
 class Outlier(Record):
     """A row far from all others. nearest: the path of the nearest row."""
 
@@ -60,6 +77,35 @@ def mistakes(l2: float, table: FeatureTable, seed: int = 0) -> Mistakes | None:
         for i in listed
     )
     return Mistakes(len(suspects), len(judged), tuple(rows))
+
+
+def row_errors(spec: HeadSpec, table: FeatureTable, seed: int = 0) -> RowErrors | None:
+    """Find the rows farthest from the answers of a head fitted without them; None for few rows.
+
+    spec: of a head that is fitted without epochs, with a single setting.
+    """
+    answers = answers_out_of_fold(spec, table, np.random.default_rng(seed))
+    if answers is None:
+        return None
+    whole = [~np.isnan(v.reshape(len(v), -1).astype(float)).any(axis=1) for v in answers.values()]
+    rows = np.flatnonzero(np.all(whole, axis=0) & table.target.known(table.y))
+    own = table.target.activate(np.zeros((0, table.target.outputs), np.float32))
+    held = {name: values[rows].astype(own[name].dtype) for name, values in answers.items()}
+    losses = table.target.row_losses(held, table.y[rows])
+    said = next(iter(table.target.columns(held).values()))
+    labels = table.target.decode(table.y[rows])
+    return RowErrors(
+        len(rows),
+        tuple(
+            RowError(table.ids[rows[i]], labels[i], _text(said[i]))
+            for i in np.argsort(-losses, kind="stable")[:SUSPECTS]
+        ),
+    )
+
+
+def _text(answer: Any) -> str:
+    plain = answer.item() if hasattr(answer, "item") else answer
+    return f"{plain:.4g}" if isinstance(plain, float) else str(plain)
 
 
 def suspicious(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -110,9 +156,8 @@ def outliers(table: FeatureTable) -> tuple[Outlier, ...] | None:
         alike = x[rows] @ x.T
         alike[np.arange(len(alike)), np.arange(rows.start, rows.stop)] = -np.inf
         nearest[rows], away[rows] = alike.argmax(axis=1), distance_of_kth(alike, NEIGHBOUR)
+    labels = table.target.decode(table.y)
     return tuple(
-        Outlier(
-            table.ids[row], table.classes[table.y[row]], float(away[row]), table.ids[nearest[row]]
-        )
+        Outlier(table.ids[row], labels[row], float(away[row]), table.ids[nearest[row]])
         for row in np.argsort(-away, kind="stable")[:OUTLIERS]
     )

@@ -96,12 +96,23 @@ def out_of_fold(spec: HeadSpec, table: FeatureRows, rng: np.random.Generator) ->
     spec: with a single setting. Folds are random, because a wrong label shows best among similar
     rows. The only row of a class has no scores.
     """
+    answers = answers_out_of_fold(spec, table, rng)
+    if answers is None:
+        return np.full((len(table.y), table.target.outputs), np.nan)
+    scores: Floats = answers["scores"]
+    return scores
+
+
+def answers_out_of_fold(
+    spec: HeadSpec, table: FeatureRows, rng: np.random.Generator
+) -> Outputs | None:
+    """Return the answers to each row by a head fitted without it, NaN for rows without one; None
+    for too few rows. The arguments are those of `out_of_fold`."""
     order, folds = rng.permutation(len(table.y)), np.empty(len(table.y), np.int64)
     folds[order] = folds_of(table.target.strata(table.y)[order])
     if folds.max(initial=-1) < 0 or not _differ(table, folds >= 0):
-        return np.full((len(table.y), table.target.outputs), np.nan)
-    scores: Floats = _answers_without(spec, table, folds)["scores"]
-    return scores
+        return None
+    return _answers_without(spec, table, folds)
 
 
 def _answers_without(spec: HeadSpec, table: FeatureRows, folds: NDArray[np.int64]) -> Outputs:

@@ -142,13 +142,16 @@ def _bar(xs: Sequence[float]) -> float:
     return min((b - a for a, b in pairwise(ordered)), default=1.0)
 
 
-def scatter(points: Sequence[Point], groups: Sequence[int], label: str) -> Markup:
-    """Draw points (x, y), scaled to a square, with the shape and colour of their groups."""
+def scatter(
+    points: Sequence[Point], groups: Sequence[int], label: str, styles: Sequence[str]
+) -> Markup:
+    """Draw points (x, y), scaled to a square, with the styles of their groups, as of `mark`."""
+    shapes = [style.split(" ") for style in styles]
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     fx = _scale(Axis("", min(xs), max(xs), str), EDGE, MAP - EDGE)
     fy = _scale(Axis("", min(ys), max(ys), str), MAP - EDGE, EDGE)
     marks = "".join(
-        f'<use href="#m{group // COLOURS % MARKS}" class="c{group % COLOURS}" data-g="{group}" '
+        f'<use href="#{shapes[group][0]}" class="{shapes[group][1]}" data-g="{group}" '
         f'x="{fx(px):.1f}" y="{fy(py):.1f}"/>'
         for (px, py), group in zip(points, groups, strict=True)
     )
@@ -173,8 +176,13 @@ def spark(shares: Sequence[float]) -> Markup:
     )
 
 
+def shade(group: int, of: int) -> str:
+    """Return the shape and the CSS class of one of several groups with an order, as of `mark`."""
+    return f"m0 s{round(group * (COLOURS - 1) / max(of - 1, 1))}"
+
+
 def mark(group: int) -> str:
-    """Return the CSS classes of a group's mark in a legend."""
+    """Return the shape and the CSS class of a group's mark, on the map and in the legend."""
     return f"m{group // COLOURS % MARKS} c{group % COLOURS}"
 
 

@@ -24,6 +24,9 @@ def contender(w: Words, name: str) -> Markup:
 
 def compared_section(facts: Facts, w: Words) -> list[PageBlock]:
     compared = facts.insights.compared
+    models = {*facts.evaluation.candidates_on_val, *facts.evaluation.baselines_on_test}
+    if not facts.of_classes and len(models) < 2:
+        return []
     if not compared:
         return [_candidates(facts, w), Text(w("compared.none"), "empty")]
     blocks: list[PageBlock] = [_candidates(facts, w), Heading(w("compared.difference"))]

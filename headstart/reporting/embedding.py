@@ -1,7 +1,7 @@
 """Section: the map of the pictures by their features."""
 
 from headstart.reporting.blocks import Key, Map, PageBlock, Text
-from headstart.reporting.charts import mark, scatter
+from headstart.reporting.charts import mark, scatter, shade
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, data
 
@@ -13,9 +13,12 @@ def map_section(facts: Facts, w: Words) -> list[PageBlock]:
     if found is None or not found.maps or not found.paths:
         return [Text(w("map.none"), "empty")] if facts.of_classes else []
     paths, labels = found.paths[:POINTS], found.labels[:POINTS]
-    names = list(dict.fromkeys([*facts.classes, *labels]))
+    names = list(dict.fromkeys([*facts.classes, *found.groups, *labels]))
     groups = [names.index(label) for label in labels]
-    views = [(name, scatter(points[:POINTS], groups, name)) for name, points in found.maps.items()]
+    ordered = bool(found.groups) and facts.evaluation.test.target.ordered
+    styles = [shade(i, len(names)) if ordered else mark(i) for i in range(len(names))]
+    drawn = {name: points[:POINTS] for name, points in found.maps.items()}
+    views = [(name, scatter(points, groups, name, styles)) for name, points in drawn.items()]
     sheet = facts.album.sheet(paths)
     shown = {
         "paths": paths,
@@ -25,6 +28,6 @@ def map_section(facts: Facts, w: Words) -> list[PageBlock]:
         "sheet": sheet.uri if sheet else "",
         "held": [int(h) for h in sheet.held] if sheet else [],
     }
-    keys = [Key(mark(i), data(name)) for i, name in enumerate(names)]
+    keys = [Key(style, data(name)) for style, name in zip(styles, names, strict=True)]
     lead = Text(w("map.lead", n=len(paths)), "lead")
     return [lead, Map(views, keys, shown, w("map.hint"))]

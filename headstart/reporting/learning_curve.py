@@ -6,6 +6,7 @@ from dataclasses import replace
 from markupsafe import Markup
 
 from headstart.evaluation.learning_curve import CurvePoint, LearningCurve
+from headstart.evaluation.score_curve import ScoreCurve
 from headstart.reporting.blocks import Figure, Figures, Key, PageBlock, Text
 from headstart.reporting.charts import Series, axis, line_chart
 from headstart.reporting.facts import Facts
@@ -16,11 +17,39 @@ HARDLY = 0.005  # accuracy: a smaller gain is not worth new labels
 
 def more_data_section(facts: Facts, w: Words) -> list[PageBlock]:
     curve = facts.insights.learning_curve
+    if (scores := facts.insights.score_curve) and len(scores.points) > 1:
+        return _scores(w, scores)
     if curve is None or not curve.points:
         return [Text(w("more.none"), "empty")] if facts.of_classes else []
     note = w("more.explained", on=w.named("part", curve.judged_on), n=curve.n)
     figures = Figures([_data_curve(w, curve)])
     return [Text(_would_help(w, curve), "lead"), figures, Text(note, "note")]
+
+
+def _scores(w: Words, curve: ScoreCurve) -> list[PageBlock]:
+    """Draw the curve of a metric that is no share of right answers."""
+    first, half, last = curve.points[0], curve.points[max(-3, -len(curve.points))], curve.points[-1]
+    metric = w.named("metric", curve.metric)
+    moved = not half.low <= last.value <= half.high
+    lead = w(
+        "more.metric_moves" if moved else "more.metric_still",
+        metric=metric,
+        few=w.count(first.rows),
+        many=w.count(last.rows),
+        half=w.count(half.rows),
+        a=w.brief(first.value),
+        b=w.brief(last.value),
+        c=w.brief(half.value),
+    )
+    band = [(p.low, p.high) for p in curve.points]
+    notes = [f"{w.count(p.rows)}: {w.brief(p.value)}" for p in curve.points]
+    series = Series([(p.rows, p.value) for p in curve.points], "train", notes, band)
+    x = axis(str(w("more.rows")), [0, *(p.rows for p in curve.points)], lambda v: w.count(int(v)))
+    y = axis(metric.striptags(), [v for pair in band for v in pair], w.tick)
+    keys = [Key("train", w("more.measured"))]
+    figure = line_chart(w("more.metric_figure"), x, y, [series], keys)
+    note = w("more.explained", on=w.named("part", curve.judged_on), n=curve.n)
+    return [Text(lead, "lead"), Figures([figure]), Text(note, "note")]
 
 
 def _would_help(w: Words, curve: LearningCurve) -> Markup:

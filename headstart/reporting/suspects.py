@@ -22,6 +22,8 @@ def suspects_section(facts: Facts, w: Words) -> list[PageBlock]:
     parts = {"mistakes": _mistakes, "near": _duplicates, "outliers": _outliers}
     found = {name: blocks(facts, w) for name, blocks in parts.items()}
     shown = [(name, blocks) for name, blocks in found.items() if blocks]
+    if facts.insights.errors:
+        shown = [("errors" if name == "mistakes" else name, blocks) for name, blocks in shown]
     titled = [
         block for name, blocks in shown for block in (Heading(w("suspects." + name)), *blocks)
     ]
@@ -30,6 +32,19 @@ def suspects_section(facts: Facts, w: Words) -> list[PageBlock]:
 
 def _mistakes(facts: Facts, w: Words) -> list[PageBlock]:
     found = facts.insights.mistakes
+    if errors := facts.insights.errors:
+        cards = [
+            card_of(
+                facts.album,
+                row.path,
+                w("suspects.labelled", label=data(row.label)),
+                w("results.answer", answer=data(row.answer)),
+            )
+            for row in [row for row in errors.rows if row.answer != row.label][: SUSPECTS // 2]
+        ]
+        if not cards:
+            return []
+        return [Text(w("suspects.errors_note", n=errors.of), "note"), Gallery(cards)]
     if found is None:
         return [Text(w("suspects.mistakes_none"), "empty")] if facts.of_classes else []
     if not found.rows:

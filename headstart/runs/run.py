@@ -34,10 +34,12 @@ from headstart.evaluation.judged import (
     temperature_scaling,
 )
 from headstart.evaluation.learning_curve import learning_curve
-from headstart.evaluation.mistakes import mistakes, outliers
+from headstart.evaluation.mistakes import mistakes, outliers, row_errors
+from headstart.evaluation.score_curve import score_curve
 from headstart.explaining.pixels.explaining import QUICK, explain_run
 from headstart.features.extract import FeatureTable
-from headstart.heads.families import check_supports
+from headstart.heads.families import HEADS, check_supports
+from headstart.heads.specs import HeadSpec, LogisticSpec, RidgeSpec
 from headstart.modalities.reading import survey
 from headstart.models.bundle import save, versions
 from headstart.models.fitting import two_phases
@@ -74,6 +76,7 @@ from headstart.runs.stages import (
 )
 from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, write_csv
+from headstart.targets.target import Target
 from headstart.training.history import Count, History, read_history
 
 Sources = Mapping[str, Path | CheckedFile]  # of rows, by their ids
@@ -326,7 +329,8 @@ def _insights(
         known = test.take(np.flatnonzero(test.known))
         charts = known.target.charts(known.outputs, known.labels)
         doubt = doubts(model, state.job.trust, test, table.x)
-        return Insights(doubt=doubt, compared=compared, charts=charts)
+        found = Insights(doubt=doubt, compared=compared, charts=charts)
+        return found if plain is None else _of_rows(found, learned, plain)
     temperature = model.limits.temperature
     calibration_rows = len(splits.val) if temperature != 1.0 else 0
     scaling = temperature_scaling(test, temperature, calibration_rows)
@@ -343,6 +347,33 @@ def _insights(
         outliers=outliers(plain),
         map=embedding_map(plain, {id: name for name, part in parts.items() for id in part.ids}),
     )
+
+
+def _of_rows(found: Insights, learned: _Learned, plain: FeatureTable) -> Insights:
+    """Add what a solved head on the frozen features shows of a target without classes."""
+    parts = learned.splits
+    named = {"train": parts.train, "val": parts.val, "test": parts.test}
+    part = {id: name for name, rows in named.items() for id in rows.ids}
+    found = replace(found, outliers=outliers(plain), map=embedding_map(plain, part))
+    spec = _solved(learned, parts.train.target)
+    if spec is None:
+        return found
+    target = learned.fitted.made["head"].fitted.model.target  # with the scale of training rows
+    train, val, whole = (
+        replace(t, target=target) for t in (plain.of(parts.train), plain.of(parts.val), plain)
+    )
+    return replace(found, score_curve=score_curve(spec, train, val), errors=row_errors(spec, whole))
+
+
+def _solved(learned: _Learned, target: Target) -> HeadSpec | None:
+    """Return the head's own spec with its chosen strength, or else a usual one; None if no head
+    without epochs can predict the target."""
+    chosen = learned.fitted.made["head"].fitted.chosen
+    for spec in (LogisticSpec, RidgeSpec):
+        if HEADS[spec.family].supports(target):
+            own = chosen["head"] == spec.family
+            return spec(l2=(float(chosen["l2"]) if own else USUAL_L2,))
+    return None
 
 
 def _checked(state: RunState, data: Dataset) -> Checks:

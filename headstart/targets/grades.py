@@ -65,6 +65,7 @@ class GradesTarget(Target):
     loss_name: ClassVar[str] = "log_loss"
     merit_name: ClassVar[str] = "quadratic_kappa"
     gain_name: ClassVar[str] = "grades saved"
+    ordered: ClassVar[bool] = True
     region_names: ClassVar[tuple[str, ...]] = ("not_ruled_out",)
     size_noun: ClassVar[str] = "grades"
     shown: ClassVar[tuple[str, ...]] = (

@@ -61,6 +61,7 @@ class NumberTarget(Target):
     loss_name: ClassVar[str] = "loss"
     merit_name: ClassVar[str] = "mae"
     gain_name: ClassVar[str] = "error saved"
+    ordered: ClassVar[bool] = True
     region_names: ClassVar[tuple[str, ...]] = ("low", "high")
     region_noun: ClassVar[str] = "interval"
     size_noun: ClassVar[str] = "width"

@@ -163,6 +163,7 @@ class Target(Protocol):
     merit_name: ClassVar[str] = "score"  # of the first number of `merit`
     gain_name: ClassVar[str] = "score gained"  # of a difference of `row_scores`
     shown: ClassVar[tuple[str, ...]] = ()  # metrics in the order of printing; () as computed
+    ordered: ClassVar[bool] = False  # whether the groups of `census` have an order
     region_names: ClassVar[tuple[str, ...]] = ()  # columns of `region_columns`, such as low, high
     region_noun: ClassVar[str] = "set"  # of what `region` gives: "interval"
     size_noun: ClassVar[str] = "size"  # of what `region_size` gives: "width"
