@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformer_folders import IMAGES, SPECIAL, TEXTS, WIDTH, WORDS, tokenizer, write_model
+from transformer_folders import (
+    IMAGES,
+    SPECIAL,
+    TEXTS,
+    WIDTH,
+    WORDS,
+    films,
+    pictures,
+    tokenizer,
+    write_model,
+)
 
 import headstart as hs
 from headstart.backbones.cutting import cut_before
@@ -328,23 +338,6 @@ def test_the_layer_that_classifies_images_comes_along(tmp_path: Path) -> None:
         x = backbone.module(*arrays).numpy()
     assert backbone.card.source_classes == ("cat", "dog", "owl")
     assert np.allclose(backbone.source().scores(x), expected, atol=1e-6)
-
-
-def films(n: int) -> list[tuple[str, str]]:
-    """Short and long sentences, some of several windows, with a word that decides."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(n):
-        words = list(rng.choice(["a", "the", "film", "plot", "was", "very", ".", ","], 3 + i % 50))
-        words.insert(int(rng.integers(len(words))), "good" if i % 2 else "bad")
-        rows.append((" ".join(words), "yes" if i % 2 else "no"))
-    return rows
-
-
-def pictures(n: int) -> tuple[Any, list[str]]:
-    levels = np.where(np.arange(n) % 2, 60, 190)[:, None, None, None]
-    pixels = np.random.default_rng(0).normal(levels, 40, (n, 20, 20, 3)).clip(0, 255)
-    return pixels.astype(np.uint8), ["ab"[i % 2] for i in range(n)]
 
 
 def changed(before: hs.Backbone, after: Any) -> set[str]:

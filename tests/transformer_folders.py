@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -93,3 +94,20 @@ def tokenizer(*, specials: bool = True) -> str:
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
     return made.to_str()
+
+
+def films(n: int) -> list[tuple[str, str]]:
+    """Short and long sentences, some of several windows, with a word that decides."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(n):
+        words = list(rng.choice(["a", "the", "film", "plot", "was", "very", ".", ","], 3 + i % 50))
+        words.insert(int(rng.integers(len(words))), "good" if i % 2 else "bad")
+        rows.append((" ".join(words), "yes" if i % 2 else "no"))
+    return rows
+
+
+def pictures(n: int) -> tuple[Any, list[str]]:
+    levels = np.where(np.arange(n) % 2, 60, 190)[:, None, None, None]
+    pixels = np.random.default_rng(0).normal(levels, 40, (n, 20, 20, 3)).clip(0, 255)
+    return pixels.astype(np.uint8), ["ab"[i % 2] for i in range(n)]

@@ -16,13 +16,19 @@ from headstart.features.extract import Tap
 from headstart.heads.head import Head
 from headstart.models.specs import FineTune
 from headstart.targets.target import Target
+from headstart.training.adapters import (
+    add_adapters,
+    count_with_adapters,
+    depth_with_adapters,
+    merge_adapters,
+)
 from headstart.training.attacked import judging_attack
 from headstart.training.feeds import Feed
 from headstart.training.folding import folded
 from headstart.training.history import Count
 from headstart.training.judging import judge, raw_outputs
 from headstart.training.loop import Trained, train
-from headstart.training.network import Network, count, head_module, head_of, tied
+from headstart.training.network import Network, count, head_module, head_of, parameters_of, tied
 from headstart.training.plan import Norms
 
 HALF_FROM_BYTES = 2**30  # activations at the cut beyond this size are stored in half precision
@@ -128,18 +134,30 @@ def tune(
         )
     module = head if isinstance(head, torch.nn.Module) else head_module(head, recipe.dropout)
     network = thawed.network(tied(module, target), recipe.norms)
-    counted = count(thawed.backbone.module, network)
-    trained = train(
-        network, recipe, *feeds, phase=phase, after=after, depth=thawed.depth(), context=context
-    )
+    counted, depth = _learning(recipe, thawed, network)
+    trained = train(network, recipe, *feeds, phase=phase, after=after, depth=depth, context=context)
     val, card = feeds[1], thawed.backbone.card
     share = _wise(network, recipe, trained, val) if recipe.wise and len(val.ids) else 1.0
+    if recipe.lora:
+        merge_adapters(network)
     if target.decides and len(val.ids):
         target = target.decided(target.activate(raw_outputs(network, val)), val.y)
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     thawed.backbone.module.eval().requires_grad_(False)
     backbone = replace(thawed.backbone, card=replace(card, origin="fine-tuned"))
     return Tuned(backbone, head_of(module, head), trained, counted, target, share)
+
+
+def _learning(
+    recipe: FineTune, thawed: ThawedBackbone, network: Network
+) -> tuple[Count, dict[str, int]]:
+    """Return what learns, and its depth; for LoRA, put adapters into the network."""
+    module, depth = thawed.backbone.module, thawed.depth()
+    if not recipe.lora:
+        return count(module, network), depth
+    whole = parameters_of(module)
+    add_adapters(network, recipe.lora, recipe.lora_alpha, recipe.seed)
+    return count_with_adapters(network, whole), depth_with_adapters(network, depth)
 
 
 def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> float:

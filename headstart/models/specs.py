@@ -11,7 +11,7 @@ from headstart.base.errors import SpecError, UnknownName
 from headstart.base.listener import Listener
 from headstart.base.values import check_seed, from_plain, to_plain
 from headstart.heads.families import HEADS, head_for, spec_named
-from headstart.heads.head import check_word
+from headstart.heads.head import MOST, check_word
 from headstart.heads.specs import HEAD_LR, HeadSpec, TrainedSpec, UsualSpec
 from headstart.modalities.images.inputs import Fit
 from headstart.targets.target import Target
@@ -182,6 +182,14 @@ class FineTune(Plan):
         Literal["auto", "float32", "float16"],
         "precision of the stored activations; auto is float16 beyond 1 GiB",
     ] = "auto"
+    lora: Annotated[
+        int,
+        "rank of adapters on the projections of attention in the thawed layers, which learn in "
+        "place of these layers (Hu et al. 2022); 0 is none",
+    ] = 0
+    lora_alpha: Annotated[
+        float, "the adapters' result is scaled by this over their rank; 0 is twice the rank"
+    ] = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,6 +201,13 @@ class FineTune(Plan):
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout is a share from 0 to below 1; got {self.dropout}.")
         check_word("precision", self.cut_precision, ("auto", *get_args(Precision)))
+        if not (0 <= self.lora <= MOST and 0 <= self.lora_alpha <= MOST):
+            raise SpecError(
+                f"lora and lora_alpha are 0 or more, up to {MOST:,}; got {self.lora} and "
+                f"{self.lora_alpha}."
+            )
+        if self.lora_alpha and not self.lora:
+            raise SpecError("lora_alpha scales adapters: give their rank too, as with --lora 8.")
 
     @property
     def thaws(self) -> bool:
@@ -209,9 +224,8 @@ class FineTune(Plan):
 
     def from_scratch(self, head_lr: float) -> "FineTune":
         """Return the schedule for training from random weights: everything learns, norms too."""
-        return replace(
-            self, thaw="all", thaw_from=None, lr=self.lr or head_lr, norms="trained", wise=False
-        )
+        whole = replace(self, thaw="all", thaw_from=None, norms="trained", wise=False)
+        return replace(whole, lr=self.lr or head_lr, lora=0, lora_alpha=0.0)
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ class Job:
         tuned, read = {f.name for f in fields(FineTune)}, {"class_weights", "seed"}
         if self.strategy == "scratch":
             read |= tuned - {"thaw", "thaw_from", "norms", "wise", "cut_precision"}
+            read -= {"lora", "lora_alpha"}
             read |= head & {"output", "hidden", "head_lr"}
         else:
             read |= head
