@@ -1,6 +1,7 @@
 """Rare classes and labels: focal loss, balanced resampling, and the head that is used for them."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from headstart.base.errors import SpecError
 from headstart.base.values import fingerprint, to_plain
 from headstart.heads.families import check_supports, head_for
 from headstart.heads.specs import LinearSpec, LogisticSpec, MlpSpec, RidgeSpec, UsualSpec
+from headstart.models.bundle import load_bundle, save
 from headstart.models.fitting import fit
 from headstart.models.specs import FeatureExtraction, FineTune
 from headstart.targets.classes import ClassTarget
@@ -167,6 +169,14 @@ def test_labels_and_grades_are_resampled_in_fine_tuning(of: Any) -> None:
 
 def test_a_model_that_goes_on_learning_takes_the_loss_that_is_asked_for() -> None:
     target: Target = THREE.planned(FOCAL)
-    assert THREE.fitted(np.array([0, 1, 1])).learning(target) == ClassTarget(
-        THREE.names, "b", focal=1.5
-    )
+    goes_on = THREE.fitted(np.array([0, 1, 1])).learning(target)
+    assert (goes_on.majority, goes_on.focal) == ("b", 1.5)
+
+
+def test_a_model_that_was_trained_with_focal_loss_is_saved(tmp_path: Path) -> None:
+    parts = of_labels()
+    parts = parts.of(parts.train.target.planned(FOCAL))
+    model = fit(FeatureExtraction(), hs.load_backbone("tiny:8"), parts, store=None).model
+    assert model.head.kind == "mlp"  # trained by epochs
+    save(model, tmp_path / "model")
+    assert load_bundle(tmp_path / "model").model.target == model.target

@@ -105,8 +105,8 @@ def head_for(spec: HeadSpec, target: Target) -> tuple[HeadSpec, str]:
     if not isinstance(spec, UsualSpec) or HEADS[spec.family].supports(target):
         return spec, ""
     family = next(name for name in HEADS.names() if HEADS[name].supports(target))
-    asked = "" if target.solvable else " with this loss"
-    why = f"{family}, since logistic regression does not predict {target.noun}{asked}"
+    lacking = f"predict {target.noun}" if target.solvable else "minimise the loss asked for"
+    why = f"{family}, since logistic regression does not {lacking}"
     return spec_named(family, spec), why
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -54,12 +54,12 @@ class ClassTarget(FocalTarget):
     Answers are {"scores": (N, C) float32}, whose rows sum to 1, and {"answers": (N,) int64} too
     where the answer is not always the class of the highest score; scores of shape (N, 0) mean that
     only answers are known. majority: the class with the most training rows, "" if unknown. focal:
-    gamma of the focal loss, None for cross-entropy.
+    gamma of the focal loss, None for cross-entropy; no part of a saved model.
     """
 
     names: tuple[str, ...]
     majority: str = ""
-    focal: float | None = None
+    focal: float | None = field(default=None, compare=False)
     kind: ClassVar[str] = "class"
     reads: ClassVar[tuple[str, ...]] = ("label",)
     instead: ClassVar[tuple[str, ...]] = ("labels", "value")

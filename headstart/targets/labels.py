@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,13 +66,13 @@ class LabelsTarget(FocalTarget):
     Answers are {"scores": (N, L) float32}, the probability of each label by itself, and {"labels":
     (N, L) bool}, whether the score is the label's threshold or more. thresholds: one per label, ()
     for 0.5. shares: of the training rows that have each label, () if unknown. focal: gamma of the
-    focal loss, None for cross-entropy.
+    focal loss, None for cross-entropy; no part of a saved model.
     """
 
     names: tuple[str, ...]
     thresholds: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
-    focal: float | None = None
+    focal: float | None = field(default=None, compare=False)
     kind: ClassVar[str] = "labels"
     reads: ClassVar[tuple[str, ...]] = ("labels",)
     instead: ClassVar[tuple[str, ...]] = ("label",)
