@@ -1,13 +1,19 @@
-# Two commands do all the set-up: `make demo` and `make test`. Each makes .venv if it is missing.
+# Each of `make demo`, `demo-text`, `demo-number` and `test` does all the set-up that it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 SNIPPETS := vaderSentiment-3.3.2.tar.gz
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow check format bench figures data clean
+.PHONY: demo demo-text demo-number test test-slow check format bench figures data clean
 
 demo: .venv/installed-demo
 	$(BIN)/headstart demo
+
+demo-text: .venv/installed-demo data/$(SNIPPETS)
+	$(BIN)/headstart demo text
+
+demo-number: .venv/installed-demo
+	$(BIN)/headstart demo number
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)

@@ -54,11 +54,12 @@ from headstart.reporting.run_files import RecordedRow
 from headstart.runs import tracking
 from headstart.runs.comparison import compare_runs, finished_runs
 from headstart.runs.config import read_config
+from headstart.runs.demos import get_demo
 from headstart.runs.folder import RunRecord, free_folder, read_record
 from headstart.runs.forecast import Forecast, forecast
 from headstart.runs.job import Job
 from headstart.runs.judging import judge
-from headstart.runs.recipes import DEMO, get_recipe
+from headstart.runs.recipes import get_recipe
 from headstart.runs.recorded import data_from, recorded_files, source_of
 from headstart.runs.run import Run
 from headstart.runs.run import train as train_job
@@ -412,19 +413,23 @@ def _views_of(given: Any) -> Augment | UserViews:
 def demo(
     out: Where | None = None,
     *,
+    example: str = "images",
     store: Store | Where | None = USUAL,
     listener: Listener | None = None,
 ) -> Run:
-    """Train on the built-in example, 2,624 photographs of solar cells, in a few minutes.
+    """Train on a built-in example in a few minutes.
 
-    out: the run's folder; None is runs/demo, or the first free of runs/demo-2, …. Raises
-    MissingPackage if the example's package is not installed.
+    out: the run's folder; None is runs/demo, or the first free of runs/demo-2, …. example: "images"
+    (2,624 photographs of solar cells, defective or not), "text" (2,500 sentences of film reviews,
+    negative or positive) or "number" (the cells' probability of a defect). Raises MissingPackage or
+    DataError, with the command to type, if the data is not on this machine.
 
     >>> hs.demo().evaluation.accuracy  # doctest: +SKIP
     """
     folder = free_folder(Path("runs/demo")) if out is None else Path(out)
-    job = replace(DEMO, store=as_store(store))
-    return train_job(data_from(job.source), folder, job, listener)
+    chosen = get_demo(example)
+    job = replace(chosen.job, store=as_store(store))
+    return train_job(chosen.read(), folder, job, listener)
 
 
 # ------------------------------------------------------------ models and their answers

@@ -200,7 +200,6 @@ def test_what_is_kept_when_ctrl_c_is_pressed_is_told_truly(
         raise KeyboardInterrupt
 
     monkeypatch.chdir(shapes.parent)
-    monkeypatch.setattr("headstart.modalities.images.examples.solar_cells", lambda: None)
     monkeypatch.setattr(f"headstart.{pressed}", press)
     assert cli.main(words) == 130
     assert says in capsys.readouterr().err.splitlines()[-1]

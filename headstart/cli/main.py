@@ -26,7 +26,7 @@ from headstart.cli.progress import be_quiet, say, stop_bars
 
 # Each command is the module of its name, imported when the command runs.
 SUMMARIES = {
-    "demo": "train on a built-in example, 2,624 photographs of solar cells",
+    "demo": "train on a built-in example: photographs, texts, or a number",
     "train": "make a tested model of a folder of labelled images",
     "check": "show what is wrong with the data, before any training",
     "evaluate": "measure a model on labelled images, or a file of predictions",

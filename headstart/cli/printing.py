@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from headstart.runs.forecast import Forecast
     from headstart.runs.job import Job
     from headstart.runs.run import Run
-    from headstart.targets.predictions import Predictions
 
 
 def print_run(run: "Run") -> None:
@@ -112,14 +111,6 @@ def print_evaluation(
     if per_class:
         print()
         print_table(per_class)
-
-
-def predicted_rows(said: "Predictions") -> list[tuple[str, ...]]:
-    rows = zip(said.ids, said.labels, said.predicted, said.scores, strict=True)
-    return [
-        (id, said.classes[label] if label >= 0 else "?", said.classes[best], f"{scores[best]:.3f}")
-        for id, label, best, scores in rows
-    ]
 
 
 def tell_left_out(left_out: "Iterable[LeftOut]", most: int = 20) -> int:

@@ -13,9 +13,8 @@ from headstart.runs.job import Job
 USUAL_SPLIT = SplitPlan(val=0.16, test=0.2)
 
 
-CELLS = "the built-in solar cells"  # the recorded source of the demo's data
-DEMO = Job(
-    source=CELLS,
+CELLS = Job(  # of the demos on solar cells
+    source="the built-in solar cells",
     data_licence="CC BY-NC-SA 4.0",
     recipe=FeatureExtraction(fit="squash"),
     finetune=FineTune(epochs=5, lr=2e-4),

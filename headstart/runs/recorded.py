@@ -7,15 +7,14 @@ from headstart.base.errors import DataError, HeadstartError, SpecError
 from headstart.base.listener import Listener
 from headstart.data.dataset import CheckedFile, Dataset
 from headstart.explaining.pixels.squares import stratified_rows
-from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.reading import read_as
+from headstart.runs.demos import BUILT_IN
 from headstart.runs.folder import (
     recorded_contents,
     recorded_plan,
     recorded_rows,
     recorded_source,
 )
-from headstart.runs.recipes import CELLS
 from headstart.targets.plan import TargetPlan
 
 USUAL = TargetPlan()
@@ -29,7 +28,8 @@ def source_of(data: Path) -> str:
 
 def data_from(source: Path | str, plan: TargetPlan = USUAL) -> Dataset:
     """Read the data at a path, or the built-in example that a run recorded."""
-    return read_as(solar_cells() if source == CELLS else source, plan)
+    built_in = BUILT_IN.get(str(source))
+    return read_as(built_in() if built_in else source, plan)
 
 
 def recorded_data(run: Path, data: Path | None = None) -> Dataset:
