@@ -298,9 +298,9 @@ def test_labels_go_all_the_way(
 @pytest.mark.parametrize("head", ["logistic", "linear"])
 def test_thresholds_do_not_depend_on_test_rows(tmp_path: Path, head: str) -> None:
     """Of a solved head (out of fold) and of a trained one (validation)."""
-    parts = hs.split(coloured(tmp_path), val=0.2, test=0.4, store=None)
+    parts = hs.split(coloured(tmp_path, 80), val=0.25, test=0.4, store=None)
     how: dict[str, Any] = {"backbone": "tiny:32", "strategy": "extract", "store": None}
-    how |= {"head": head, **({"head_epochs": 30} if head == "linear" else {})}
+    how |= {"head": head, **({"head_epochs": 12} if head == "linear" else {})}
 
     def target_with(test: Dataset) -> Any:
         return hs.fit(replace(parts, test=test), **how).model
