@@ -208,6 +208,30 @@ def test_a_part_that_is_missing_in_the_store_is_computed_again(
     assert again.cut.sizes.total.tolist() == [30, 40, 5]
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_very_long_example_runs_in_chunks(
+    backbone: hs.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """300 windows: no batch, and nothing that waits for the store, grows with their number."""
+    given, run = list[tuple[int, ...]](), OnnxEngine.__call__
+
+    def counted(self: OnnxEngine, batch: Any) -> Any:
+        given.append(batch["ids"].shape)
+        return run(self, batch)
+
+    monkeypatch.setattr(OnnxEngine, "__call__", counted)
+    monkeypatch.setattr(parts, "WAITING", 40_000)
+    data, tap = sequences.labelled([5, 3600, 7]), thaw(backbone, "1").tap(1, "float32")
+    table = extract(backbone, data, store=hs.Store(tmp_path) if stored else None, tap=tap)
+    assert len(given) == 10
+    assert max(given) == (32, 12)
+    assert np.abs(table.x - exact(backbone, data)).max() < 1e-6
+    sizes = [path.stat().st_size for path in tmp_path.glob("cut-*/*.safetensors")]
+    assert (len(sizes) >= 5 and max(sizes) < 80_000) == stored
+    assert isinstance(table.cut, PartActivations)
+    assert table.cut.batch(np.array([1]), most=8).arrays[0].shape == (8, 12, 16)
+
+
 def test_every_nth_part_is_chosen_evenly() -> None:
     assert parts.evenly(300, 8)[[0, -1]].tolist() == [0, 299]
     assert set(np.diff(parts.evenly(300, 8))) <= {42, 43}
