@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformer_folders import films, write_model
 
 import headstart as hs
 from headstart.base.errors import UnknownName
@@ -77,6 +78,11 @@ def test_small_cnn_counts() -> None:
     assert (both.frozen.parameters, both.trainable.parameters) == (0, 315_722)
 
 
+def test_bert_counts() -> None:
+    both = counted("bert-reviews", 2, thawed=True)
+    assert (both.frozen.parameters, both.trainable.parameters) == (0, 109_482_240 + 1_538)
+
+
 def test_the_cut_of_mobilenetv2_is_the_last_point_that_one_tensor_crosses() -> None:
     """Layer 100 lies inside a residual block: the cut is before the block, and what is frozen
     beyond it stays frozen."""
@@ -103,12 +109,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def source_of(name: str, pictures: Path, folder: Path) -> list[str]:
+    """The data for a recipe; for those of texts, a tiny BERT as well."""
+    if not name.startswith("bert-"):
+        return [str(pictures)]
+    lines = [f"{text},{label}" for text, label in films(30)]
+    (folder / "films.csv").write_text("\n".join(["text,label", *lines]))
+    network = write_model(folder / "bert", "bert")
+    return [str(folder / "films.csv"), "--backbone", f"hf:{network}@pooler"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_runs(
     name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    command = ["train", str(folder), "--out", str(out), "--recipe", name, "--weights", "random"]
+    command = ["train", *source_of(name, folder, tmp_path), "--out", str(out), "--recipe", name]
+    command += ["--weights", "random"]
     job = recipes.get_recipe(name).job  # a flag that a recipe has no use for is refused
     trained = job.recipe.head.by_epochs and job.strategy != "scratch"
     short = ["--head-epochs", "2"] if trained else []
@@ -169,6 +186,9 @@ def test_recipes_keep_to_the_tutorials_letter() -> None:
     assert isinstance(two.augment, Augment)
     assert (two.augment.flip, two.augment.rotation) == ("horizontal", 0.2)
     assert two.split.test / (two.split.val + two.split.test) == pytest.approx(0.2)
+    bert = recipes.get_recipe("bert-reviews").job
+    assert (bert.finetune.optimizer, bert.finetune.lr) == ("adamw", 2e-5)
+    assert (bert.finetune.epochs, bert.finetune.batch_size, bert.finetune.warmup) == (3, 32, 0.1)
     vgg = recipes.get_recipe("vgg16-frozen").job
     assert isinstance(vgg.recipe, FeatureExtraction)
     assert vgg.recipe.head == MlpSpec(hidden=(1024,), batch_size=64, keep="last")

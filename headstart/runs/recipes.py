@@ -56,6 +56,7 @@ _RESNET50 = Job(
     recipe=_softmax(),
     split=USUAL_SPLIT,
 )
+BERT = "hf:google-bert/bert-base-uncased"
 _LISTED = (
     Named(
         "default",
@@ -119,6 +120,23 @@ _LISTED = (
             finetune=SCRATCH,
             split=USUAL_SPLIT,
         ),
+    ),
+    Named(
+        "bert-reviews",
+        "BERT base for texts, pooled output, dropout 0.1, softmax: one epoch of the head, then the "
+        "whole network; AdamW 2e-5 with warm-up, gradients of norm 1, 3 epochs, batch 32",
+        Job(
+            backbone=f"{BERT}@pooler",
+            strategy="finetune",
+            recipe=FeatureExtraction(LinearSpec(epochs=1, lr=2e-5, dropout=0.1, keep="last")),
+            finetune=FineTune(thaw="all", epochs=3, lr=2e-5, clip=1.0, dropout=0.1, keep="last"),
+            split=USUAL_SPLIT,
+        ),
+    ),
+    Named(
+        "bert-frozen",
+        "BERT base for texts, frozen; mean of the tokens, a head solved on these features",
+        Job(backbone=BERT, strategy="extract", split=USUAL_SPLIT),
     ),
 )
 RECIPES = {named.name: named for named in _LISTED}
