@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 import headstart as hs
+from headstart.base.errors import Mismatch
 from headstart.cli.main import main
+from headstart.evaluation.comparison import compare_predictions
+from headstart.targets.predictions import Predictions
 
 KINDS = {  # the first metric, the name of a gain, the flags, charts in the report
     "number": ("mae", "error saved", ["--head", "ridge"], 5),
@@ -138,6 +141,33 @@ def test_runs_are_compared_by_their_rows(
     _, second = json.loads(capsys.readouterr().out)
     assert second["gain"]["low"] <= second["gain"]["value"] <= second["gain"]["high"]
     assert second["better"] + second["worse"] <= second["n"]
+
+
+def test_a_run_is_not_compared_with_one_that_predicts_something_else(trained: Trained) -> None:
+    own = hs.load(trained.folder).predict(trained.data, store=None)
+    classes = Predictions(own.ids, np.ones((120, 1), np.float32), np.zeros(120, np.int64), ("a",))
+    with pytest.raises(Mismatch, match="compared on the same question, but one predicts"):
+        compare_predictions(["one", "two"], [own, classes])
+
+
+def test_a_runs_file_of_predictions_is_evaluated_as_the_run_is(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(trained.folder / "predictions.csv"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    written = json.loads((trained.folder / "evaluation.json").read_text())["test"]
+    names = written.keys() - {"baseline", "target"}
+    assert {name: found[name] for name in names} == {name: written[name] for name in names}
+
+
+def test_a_dry_run_names_the_target_and_its_head(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*KINDS[trained.kind][2][2:], "--backbone", "tiny:8", "--out", "nowhere", "--dry-run"]
+    assert main(["train", str(trained.data), *flags]) == 0
+    out = capsys.readouterr().out
+    assert "classes" not in out
+    assert f"head {KINDS[trained.kind][2][1]}" in out
 
 
 def test_a_model_without_classes_has_no_attack_and_says_so(

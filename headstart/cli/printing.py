@@ -43,14 +43,19 @@ def print_run(run: "Run") -> None:
 
 
 def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None:
+    from headstart.heads.families import head_for
+
     splits = found.splits
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    target, counts = splits.train.target, splits.train.counts
+    classes = ("classes", ", ".join(f"{name} {n:,}" for name, n in counts.items()))
+    head, _ = head_for(job.recipe.head, target)
     rows = [
         ("data", job.source),
-        ("classes", ", ".join(f"{name} {n:,}" for name, n in splits.train.counts.items())),
+        classes if counts else ("target", target.noun),
         ("split", ", ".join(f"{name} {len(part):,}" for name, part in parts.items())),
         ("backbone", f"{job.backbone}, weights {job.weights}"),
-        ("training", f"strategy {job.strategy}, head {job.recipe.head.family}"),
+        ("training", f"strategy {job.strategy}, head {head.family}"),
         ("run", f"{out}, {seeds} seeds" if seeds > 1 else str(out)),
     ]
     if found.feature_seconds is not None:

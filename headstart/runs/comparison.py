@@ -48,10 +48,10 @@ def _read(run: Path) -> Predictions:
             f"A run that is compared holds the predictions of its test rows; there is no {path}. "
             f"Name the folder of a finished run, or a file of predictions."
         )
-    return read_predictions(path, _target(run) if run.is_dir() else None)
+    return read_predictions(path, recorded_target(run) if run.is_dir() else None)
 
 
-def _target(run: Path) -> Target | None:
+def recorded_target(run: Path) -> Target | None:
     """Return what a run predicts; None (classes, which predictions.csv names) if not known."""
     try:
         return read_value(run / "evaluation.json", RunEvaluation).test.target
