@@ -75,6 +75,7 @@ class HeadFamily:
 
 
 HEADS: Extensions[HeadFamily] = Extensions("head", "heads")
+RARE = " (--class-weights balanced lets rare ones count more)"
 PROBABLE: tuple[Link, ...] = ("softmax", "sigmoid", "cumulative")
 HEADS.add("logistic", HeadFamily(LogisticSpec, load_linear, links=PROBABLE))
 HEADS.add("ridge", HeadFamily(RidgeSpec, load_linear, links=(*PROBABLE, "identity")))
@@ -117,8 +118,8 @@ def check_supports(spec: HeadSpec, target: Target) -> None:
         if target.link in HEADS[spec.family].links and not target.solvable:
             raise SpecError(
                 f"A {spec.family} head is solved for the usual loss of {target.noun}. Leave --loss "
-                f"out, where --class-weights balanced lets rare ones count more, or name another "
-                f"--head: {', '.join(others)}."
+                f"out{RARE if target.link != 'identity' else ''}, or name another --head: "
+                f"{', '.join(others)}."
             )
         raise SpecError(
             f"The head must be one that can answer {target.noun}; {spec.family} cannot. Name "
