@@ -43,6 +43,7 @@ from headstart.targets.target import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+SHOWN = 40  # characters of a name in a message
 APART = 1e-6  # least distance of two raw outputs in the loss, where the grade between is not 0
 
 
@@ -101,10 +102,10 @@ class GradesTarget(Target):
         if not plan.grades:
             if _numbered(self.names):
                 return self
-            shown = ",".join(self.names[:3])
+            shown = ",".join(name[:SHOWN] for name in self.names[:3])
             raise SpecError(f"Grades need an order, the lowest first, such as --ordered {shown}.")
         if unknown := next((name for name in self.names if name not in plan.grades), None):
-            raise DataError(str(UnknownName("grade of --ordered", unknown, plan.grades)))
+            raise DataError(str(UnknownName("grade of --ordered", unknown[:SHOWN], plan.grades)))
         if missing := next((name for name in plan.grades if name not in self.names), None):
             raise DataError(
                 f"Every grade of --ordered must be the label of a row, and {missing!r} is none of "

@@ -55,6 +55,7 @@ NONE = "(none)"  # a row without a label, in files that leave unknown labels emp
 SEPARATORS = re.compile(r"[|;]")
 YES, NO = frozenset({"1", "1.0", "true", "yes"}), frozenset({"0", "0.0", "false", "no"})
 MOSTLY = 0.9
+SHOWN = 40  # characters of a name in a phrase
 FEW = 6  # labels that a phrase names
 MANY = 50  # labels from which on the average precision of each has no interval
 
@@ -505,4 +506,4 @@ def _largest(weights: NDArray[np.float64], y: Labels) -> NDArray[np.float64]:
 
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return f"{len(names)} labels ({', '.join(names[:FEW])}{more})"
+    return f"{len(names)} labels ({', '.join(name[:SHOWN] for name in names[:FEW])}{more})"
