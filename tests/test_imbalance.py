@@ -65,7 +65,7 @@ def test_gamma_0_is_cross_entropy_and_a_sure_row_has_a_slope() -> None:
 def test_focal_loss_is_for_classes_and_labels_and_for_training_by_epochs() -> None:
     with pytest.raises(SpecError, match="For a number --loss focal is not known"):
         NumberTarget().planned(FOCAL)
-    with pytest.raises(SpecError, match="logistic head is solved .* --class-weights balanced"):
+    with pytest.raises(SpecError, match="logistic head is solved .*--class-weights balanced"):
         check_supports(LogisticSpec(), THREE.planned(FOCAL))
     with pytest.raises(SpecError, match="focal_gamma is a setting of --loss focal"):
         TargetPlan(focal_gamma=1.0)
