@@ -16,6 +16,7 @@ import headstart as hs
 from headstart.base.errors import Mismatch
 from headstart.cli.main import main
 from headstart.evaluation.comparison import compare_predictions
+from headstart.reporting.words import Words
 from headstart.targets.predictions import Predictions
 
 KINDS = {  # the first metric, the name of a gain, the flags, charts in the report
@@ -187,6 +188,7 @@ def test_the_report_shows_what_there_is_and_nothing_empty(trained: Trained, lang
         assert words not in page, words
     assert "&lt;b&gt;&amp;.png" in page
     assert page.count('<figure class="figure">') == KINDS[trained.kind][3]
+    assert str(Words(language)("map.hint_groups")) in page  # there is no class to choose
 
 
 def test_a_run_shows_what_more_rows_would_bring_and_which_to_look_at(trained: Trained) -> None:

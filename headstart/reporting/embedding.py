@@ -30,4 +30,4 @@ def map_section(facts: Facts, w: Words) -> list[PageBlock]:
     }
     keys = [Key(style, data(name)) for style, name in zip(styles, names, strict=True)]
     lead = Text(w("map.lead", n=len(paths)), "lead")
-    return [lead, Map(views, keys, shown, w("map.hint"))]
+    return [lead, Map(views, keys, shown, w("map.hint" if facts.of_classes else "map.hint_groups"))]
