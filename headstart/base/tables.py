@@ -35,6 +35,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 HEADER_LINES = 1000  # objects whose keys are the columns of a JSON Lines file
 LONGEST_TEXT, LONGEST = 2**30, 2**17  # characters of an example, and of other cells
 SURROGATE = re.compile("[\ud800-\udfff]")
+NAMED, SHOWN = 30, 60  # columns that a message names, and characters of each
 RAW = "path"  # the column that may hold bytes other than UTF-8: file names
 SAMPLE = 1_000_000  # most bytes to guess an encoding from, and most characters of a header
 
@@ -59,7 +60,8 @@ class Columns:
                 raise DataError(f"{display(path)} has two columns named {name!r}: leave one out.")
             places |= dict.fromkeys([name], found[0]) if found else {}
         if missing := [name for name in self.needed if name not in places]:
-            there = ", ".join(display(text) for text in header)
+            there = ", ".join(_brief(text) for text in header[:NAMED])
+            there += f" and {len(header) - NAMED} more" if len(header) > NAMED else ""
             raise DataError(
                 f"{display(path)} needs the columns {' and '.join(self.needed)}, named in its "
                 f"first row; it has no column {' and no '.join(missing)} among "
@@ -153,6 +155,10 @@ def _encoding(path: Path) -> str:
     if head.count(0) > len(head) // 4:
         raise DataError(f"{display(path)} {not_utf8(head)}.")
     return "utf-8"
+
+
+def _brief(name: str) -> str:
+    return display(name if len(name) <= SHOWN else f"{name[:SHOWN]}…")
 
 
 def _kind_of(path: Path) -> str:

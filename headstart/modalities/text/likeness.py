@@ -19,6 +19,7 @@ RUN = 5  # characters of a shingle
 BANDS, BAND = 21, 6  # of a signature; finds 99.8 % of pairs with a likeness of .8
 SIGNATURE = BANDS * BAND
 ALIKE = 0.8  # likeness of near duplicates; the estimate is right to .04
+LONGEST = 1_000_000  # characters of a text that are compared
 MOST = 20_000  # shingles of a long text, those with the smallest hashes
 APART = re.compile(r"[\W_]+")
 
@@ -51,10 +52,12 @@ def signature(normal: str) -> Signature:
 
 def _shingles(text: str) -> NDArray[np.uint64]:
     """Return hashes of the distinct runs of characters."""
-    points = np.frombuffer(text.ljust(RUN).encode("utf-32-le"), np.uint32).astype(np.uint64)
-    runs = np.lib.stride_tricks.sliding_window_view(points, RUN)
+    data = text[:LONGEST].ljust(RUN).encode("utf-32-le")
+    points = np.frombuffer(data, np.uint32).astype(np.uint64)
     powers = np.uint64(0x9E3779B97F4A7C15) ** np.arange(1, RUN + 1, dtype=np.uint64)
-    hashes = (runs * powers).sum(axis=1, dtype=np.uint64)
+    hashes = np.zeros(len(points) - RUN + 1, np.uint64)
+    for k, power in enumerate(powers):
+        hashes += points[k : k + len(hashes)] * power
     hashes ^= hashes >> np.uint64(29)
     return np.unique(hashes * np.uint64(0xBF58476D1CE4E5B9))[:MOST]
 

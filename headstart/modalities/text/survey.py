@@ -28,6 +28,7 @@ SURE = 0.8  # probability from which a text in another language is reported
 MOSTLY = 0.8  # share of the main language below which the data is of several
 LONG, TIMES = 2000, 10  # words; and times the median: a text with more than both is very long
 READ = 20_000  # texts that are searched for leaked labels
+SEARCHED = 100_000  # characters of each
 FEWEST = 5  # rows of a class that such a search needs
 DECIDES, ELSEWHERE = 0.95, 0.01  # shares of rows with a token that alone decides
 MOST_CLASSES = 50
@@ -120,7 +121,7 @@ def _leaks(dataset: "Dataset", input: Input[str]) -> Iterator[Remark]:
 
 def _words(input: Input[str], source: Any) -> list[str]:
     with suppress(OSError, DataError):  # it could be read a moment ago
-        return WORDS.findall(input.read(fetched(input, source)).lower())
+        return WORDS.findall(input.read(fetched(input, source))[:SEARCHED].lower())
     return []
 
 
