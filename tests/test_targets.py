@@ -264,7 +264,8 @@ def test_a_head_that_cannot_answer_a_target_is_refused_with_those_that_can(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = manifest(tmp_path, "path,count", *(str(i % 7) for i in range(40)))
-    assert main(["train", str(path), "--out", str(tmp_path / "r"), "--backbone", "tiny:8"]) == 2
+    words = ["train", str(path), "--out", str(tmp_path / "r"), "--backbone", "tiny:8"]
+    assert main([*words, "--head", "logistic"]) == 2
     assert "can answer a count; logistic cannot. Name another --head: linear, mlp" in " ".join(
         capsys.readouterr().err.split()
     )
