@@ -18,7 +18,7 @@ demo-number: .venv/installed-demo
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
-test-slow: .venv/installed-dev
+test-slow: .venv/installed-dev data
 	$(BIN)/python -m pytest -q -m slow
 
 check: .venv/installed-dev
@@ -31,8 +31,8 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed-dev
-	for b in extract classic finetune elpv intervals mistakes unknowns report explain ideal attack \
+bench: .venv/installed-dev data
+	for b in extract classic finetune elpv targets text text_speed intervals mistakes unknowns report explain ideal attack \
 		adversarial robustness unlike memory draft duplicates startup kill_store kill_train decoding \
 		fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done

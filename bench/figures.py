@@ -11,9 +11,9 @@ from tables import markdown, shown
 
 PAGE = ROOT / "docs" / "figures.md"
 TOPICS = {
-    "Speed": ("extract", "classic", "finetune", "by_hand", "draft", "startup"),
+    "Speed": ("extract", "classic", "finetune", "text_speed", "by_hand", "draft", "startup"),
     "Memory and size": ("memory", "report"),
-    "Accuracy": ("elpv", "adversarial", "robustness"),
+    "Accuracy": ("elpv", "targets", "text", "adversarial", "robustness"),
     "What a model knows about itself": ("intervals", "unknowns", "mistakes", "unlike"),
     "Looking inside a model": ("explain", "ideal", "attack"),
     "Reading pictures": ("decoding", "colour_profiles", "fuzz_images", "duplicates"),

@@ -2,12 +2,14 @@
 
     from references.environments import NAMES, measure
     measure("keras_jax", folder, epochs=10, fine_epochs=10, batch=32, augment=False)
+    measure_texts("setfit_texts", task)
 
 Environments lie in ~/.cache/headstart-bench/NAME and are made anew when their requirements here
 change. Nothing is ever installed into the environment that runs this.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -53,6 +55,7 @@ FASTAI_NEEDS = (
     "plum-dispatch==2.9.0",
     "requests==2.34.2",
 )
+SETFIT_NEEDS = ("datasets==5.2.0", "evaluate==0.4.6")
 ENVIRONMENTS: dict[str, Environment | None] = {
     "keras_tensorflow": Environment(KERAS),
     "keras_torch": Environment(KERAS, borrows=True),
@@ -61,8 +64,14 @@ ENVIRONMENTS: dict[str, Environment | None] = {
     "headstart_two_phase": None,
     # bare: fastai also asks for spacy, which pictures never import, and for a torch of its own
     "fastai_finetune": Environment(FASTAI_NEEDS, bare=("fastai==2.8.12",), borrows=True),
+    "headstart_texts": None,
+    "trainer_texts": None,
+    "setfit_texts": Environment(
+        SETFIT_NEEDS, bare=("setfit==1.2.0", "sentence-transformers==6.2.0"), borrows=True
+    ),
 }
-NAMES = tuple(ENVIRONMENTS)
+TEXTS = tuple(name for name in ENVIRONMENTS if name.endswith("_texts"))
+NAMES = tuple(name for name in ENVIRONMENTS if name not in TEXTS)
 
 
 class InstallFailed(RuntimeError):
@@ -79,7 +88,21 @@ def measure(
         return {"name": name, "skipped": str(error)}
     flags = [f"--epochs={epochs}", f"--fine-epochs={fine_epochs}", f"--batch={batch}", "--json"]
     command = [str(python), str(HERE / f"{name}.py"), str(data_dir), *flags]
-    done = _run([*command, "--augment"] if augment else command)
+    return _record(name, [*command, "--augment"] if augment else command)
+
+
+def measure_texts(name: str, task: Path) -> dict[str, Any]:
+    """What the script of a competitor for texts prints, or why it can't run; see `texts.py`."""
+    try:
+        python = python_of(name)
+    except InstallFailed as error:
+        return {"name": name, "skipped": str(error)}
+    return _record(name, [str(python), str(HERE / f"{name}.py"), str(task)])
+
+
+def _record(name: str, command: list[str]) -> dict[str, Any]:
+    """The record in the last line that a script prints, or {"name": ..., "skipped": why}."""
+    done = _run(command)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         return {"name": name, "skipped": f"exit code {done.returncode}: {_end(done.stderr)}"}
@@ -138,7 +161,8 @@ def _must(command: list[str]) -> None:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True)
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=offline)
 
 
 def _end(text: str) -> str:
