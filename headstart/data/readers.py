@@ -101,6 +101,8 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     """
 
     def cells(wanted: Callable[[str], bool]) -> Mapping[str, Sequence[object]]:
+        if input.column not in column_names(path, (input.column,)):
+            return {}  # the message on what is missing names all columns
         names = tuple(filter(wanted, header_of(path, (input.column,))))
         rows = records_of(path, Columns((input.column,), names)) if len(names) > 1 else []
         return {name: [row[name] for _, row in rows] for name in names}
