@@ -1,5 +1,6 @@
 """Single-label classification."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -66,6 +67,7 @@ class ClassTarget(FocalTarget):
     counts_right: ClassVar[bool] = True
     merit_name: ClassVar[str] = "accuracy"
     gain_name: ClassVar[str] = "accuracy gained"
+    names_topics: ClassVar[bool] = True
     link: ClassVar[Link | None] = "softmax"
     loss_name: ClassVar[str] = "log_loss"
     shown: ClassVar[tuple[str, ...]] = (
@@ -296,6 +298,24 @@ class ClassTarget(FocalTarget):
     def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
         return region["not_ruled_out"].sum(axis=1).astype(np.float64)
 
+    # ------------------------------------------------------------ explanation
+    def topics(self) -> tuple[str, ...]:
+        return self.names
+
+    def topic(self, answers: Outputs) -> NDArray[np.int64]:
+        return predicted(answers)
+
+    def evidence(self, raw: "Tensor", topic: "int | Tensor") -> "Tensor":
+        """Return (N,) log odds of the class; one logit is that of the second of two classes."""
+        import torch
+
+        logits = raw if raw.shape[1] > 1 else torch.cat([torch.zeros_like(raw), raw], dim=1)
+        return log_odds(logits, torch.as_tensor(topic).expand(len(raw)))
+
+    def degree(self, answers: Outputs, topic: int) -> NDArray[np.float64]:
+        return np.asarray(answers["scores"][:, topic], np.float64)
+
+    # ------------------------------------------------------------ files
     def heading(self) -> dict[str, Any]:
         return {"classes": list(self.names)}
 
@@ -305,6 +325,13 @@ class ClassTarget(FocalTarget):
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "ClassTarget":
         return cls(tuple(settings["names"]), settings["majority"])
+
+
+def log_odds(logits: "Tensor", numbers: "Tensor") -> "Tensor":  # (N, C), (N,) -> (N,)
+    """Return the log odds of each row's class; adding a constant to all logits changes nothing."""
+    own = logits.gather(1, numbers[:, None])[:, 0]
+    others = logits.scatter(1, numbers[:, None], -math.inf)
+    return own - others.logsumexp(dim=1)
 
 
 def check_class_names(

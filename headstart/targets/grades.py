@@ -344,6 +344,19 @@ class GradesTarget(Target):
     def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
         return region["not_ruled_out"].sum(axis=1).astype(np.float64)
 
+    # ------------------------------------------------------------ explanation
+    def topics(self) -> tuple[str, ...]:
+        return ("grade",)
+
+    def evidence(self, raw: "Tensor", topic: "int | Tensor") -> "Tensor":
+        """Return (N,) the mean of the log odds of a grade above 0, above 1, …"""
+        return raw.mean(dim=1)
+
+    def degree(self, answers: Outputs, topic: int) -> NDArray[np.float64]:
+        """Return (N,) expected grades, from 0 for the lowest to 1 for the highest grade."""
+        places = np.linspace(0, 1, len(self.names))
+        return np.asarray(answers["scores"].astype(np.float64) @ places)
+
     # ------------------------------------------------------------ files
     def settings(self) -> dict[str, Any]:
         return {"names": list(self.names), "commonest": self.commonest}

@@ -78,6 +78,7 @@ class LabelsTarget(FocalTarget):
     reads: ClassVar[tuple[str, ...]] = ("labels",)
     instead: ClassVar[tuple[str, ...]] = ("label",)
     blank: ClassVar[bool] = True
+    names_topics: ClassVar[bool] = True
     link: ClassVar[Link | None] = "sigmoid"
     loss_name: ClassVar[str] = "log_loss"
     decides: ClassVar[bool] = True
@@ -442,6 +443,23 @@ class LabelsTarget(FocalTarget):
     def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
         """Return (N,) how many labels are neither ruled out nor certain."""
         return (region["not_ruled_out"] & ~region["certain"]).sum(axis=1).astype(np.float64)
+
+    # ------------------------------------------------------------ explanation
+    def topics(self) -> tuple[str, ...]:
+        return self.names
+
+    def topic(self, answers: Outputs) -> NDArray[np.int64]:
+        """Return (N,) the most probable label of each row."""
+        return np.asarray(answers["scores"].argmax(axis=1), np.int64)
+
+    def evidence(self, raw: "Tensor", topic: "int | Tensor") -> "Tensor":
+        """Return (N,) log odds of the label, whatever the other labels are."""
+        import torch
+
+        return raw.gather(1, torch.as_tensor(topic).expand(len(raw))[:, None])[:, 0]
+
+    def degree(self, answers: Outputs, topic: int) -> NDArray[np.float64]:
+        return np.asarray(answers["scores"][:, topic], np.float64)
 
     # ------------------------------------------------------------ files
     def settings(self) -> dict[str, Any]:

@@ -312,6 +312,21 @@ class NumberTarget(Target):
         low, high = (answers[name].astype(np.float64) for name in names)
         return low, high
 
+    # ------------------------------------------------------------ explanation
+    def topics(self) -> tuple[str, ...]:
+        return ("value",)
+
+    def evidence(self, raw: "Tensor", topic: "int | Tensor") -> "Tensor":
+        """Return (N,) standardised numbers; of three quantiles the one in the middle."""
+        return raw.median(dim=1).values
+
+    def degree(self, answers: Outputs, topic: int) -> NDArray[np.float64]:
+        """Return (N,) shares of numbers below the answer, if normal as the training numbers are."""
+        from scipy.special import ndtr
+
+        value = answers["value"].astype(np.float64)
+        return np.asarray(ndtr((value - self.mean) / self.std))
+
     # ------------------------------------------------------------ files
     @classmethod
     def of_columns(cls, columns: Collection[str]) -> "NumberTarget":

@@ -166,6 +166,8 @@ class Target(Protocol):
     ordered: ClassVar[bool] = False  # whether the groups of `census` have an order
     region_names: ClassVar[tuple[str, ...]] = ()  # columns of `region_columns`, such as low, high
     region_noun: ClassVar[str] = "set"  # of what `region` gives: "interval"
+    # Whether `topics` are names, of which a user may choose one to explain.
+    names_topics: ClassVar[bool] = False
     size_noun: ClassVar[str] = "size"  # of what `region_size` gives: "width"
 
     # ------------------------------------------------------------ labels
@@ -453,6 +455,30 @@ class Target(Protocol):
     def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64] | None:
         """Return (N,) the size of each region, such as a number of labels or a width, or None."""
         return None
+
+    # ------------------------------------------------------------ explanation
+    def topics(self) -> tuple[str, ...]:
+        """Return what an answer is explained about: one of the labels, or the only quantity."""
+        return (self.kind,)
+
+    def topic(self, answers: Outputs) -> NDArray[np.int64]:
+        """Return (N,) the number in `topics` that each answer is explained about by default."""
+        return np.zeros(len(next(iter(answers.values()))), np.int64)
+
+    def evidence(self, raw: "Tensor", topic: "int | Tensor") -> "Tensor":
+        """Return (N,) the quantity that an explanation divides among the parts of an example.
+
+        raw: (N, K) outputs of a head, through which gradients go. topic: one number in `topics`,
+        or (N,) one per row. The default takes the only output.
+        """
+        return raw[:, 0]
+
+    def degree(self, answers: Outputs, topic: int) -> NDArray[np.float64]:
+        """Return (N,) from 0 to 1 what `evidence` means in the answers, for deletion curves.
+
+        A probability, or the place on the scale of the training rows.
+        """
+        return np.asarray(next(iter(answers.values())), np.float64)
 
     # ------------------------------------------------------------ files
     def heading(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from headstart.heads.mlp import MlpHead
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.modalities.sources import reopened
 from headstart.models.model import Model
+from headstart.targets.classes import log_odds as log_odds
 from headstart.training.network import head_module
 
 DOES = "Looking inside a network takes"  # start of the message about other inputs
@@ -120,13 +121,6 @@ def source_grad_model(backbone: Backbone, does: str = DOES) -> GradModel:
         {"weight": torch.tensor(source.weight.T), "bias": torch.tensor(source.bias)}
     )
     return _grad_model(backbone, layer, classes, 1.0)
-
-
-def log_odds(logits: Tensor, numbers: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
-    """Return the log odds of each row's class; adding a constant to all logits changes nothing."""
-    own = logits.gather(1, numbers[:, None])[:, 0]
-    others = logits.scatter(1, numbers[:, None], -torch.inf)
-    return own - others.logsumexp(dim=1)
 
 
 def featureless(pixels: Tensor) -> Tensor:  # (N, S, S, 3) -> the same
