@@ -40,7 +40,12 @@ from headstart.in_python import (
 )
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.reading import find, read, read_as, read_for, survey
-from headstart.modalities.sources import DEFAULT_BACKBONE, load_backbone
+from headstart.modalities.sources import (
+    DEFAULT_BACKBONE,
+    UsualName,
+    load_backbone,
+    usual_backbone,
+)
 from headstart.models import fitting
 from headstart.models.bundle import load_bundle
 from headstart.models.bundle import save as save_bundle
@@ -137,7 +142,7 @@ def check(
     plan = with_settings(CheckPlan(), settings)
     rows = read_as(data, with_settings(TargetPlan(), settings))
     context = _context(store, listener, settings)
-    compared = _compared(backbone, weights)
+    compared = _compared(backbone, weights, rows)
     seen, checks = _checked(rows, context)
     far = None
     if compared and len(checks.dataset):
@@ -152,11 +157,11 @@ def check(
     return DataCheck(checks, far)
 
 
-def _compared(backbone: str | Backbone | None, weights: Where) -> Backbone | None:
+def _compared(backbone: str | Backbone | None, weights: Where, rows: Dataset) -> Backbone | None:
     if backbone == "none":
         return None
     try:
-        return _network(backbone or DEFAULT_BACKBONE, weights)
+        return _network(backbone or usual_backbone(DEFAULT_BACKBONE, rows)[0], weights)
     except MissingPackage:
         if backbone:
             raise
@@ -300,7 +305,7 @@ def fit(
     _check_start(model, backbone)
     _check_settings_of_fit(settings, data)
     listener = as_listener(listener)
-    if isinstance(backbone, str) and backbone != DEFAULT_BACKBONE:
+    if isinstance(backbone, str) and not isinstance(backbone, UsualName):
         settings["backbone"] = backbone
     if model is not None:
         settings.setdefault("strategy", "finetune")
@@ -521,19 +526,24 @@ def extract(
 ) -> FeatureTable:
     """Return the features of examples by a pretrained network: `ids`, `x` (N, D) float32, `y`.
 
-    data: as for `read`, or examples without labels, as for `predict`. Features are kept in the
-    store, so that each is computed once. settings: `size`, `fit` and `draft` of FeatureExtraction,
-    and those of Runtime.
+    data: as for `read`, or examples without labels, as for `predict`. backbone: the usual one of
+    labelled texts is that of their language; without labels they need its name. Features are kept
+    in the store, so that each is computed once. settings: `size`, `fit` and `draft` of
+    FeatureExtraction, and those of Runtime.
 
     >>> x = hs.extract("photos", backbone=hs.wrap(net, size=128)).x  # doctest: +SKIP
     """
     check_known(settings, {"size", "fit", "draft"} | _names(Runtime))
     context = _context(store, listener, settings)
-    network = _network(backbone, weights)
-    network = with_settings(FeatureExtraction(), settings).prepared(network)
+    rows = _labelled(data)
+    if rows and isinstance(backbone, str):
+        backbone, why = usual_backbone(backbone, rows)
+        if why:
+            context.listener.stage("backbone", why)
+    network = with_settings(FeatureExtraction(), settings).prepared(_network(backbone, weights))
     table = extract_rows(
         network,
-        _rows(data, network),
+        rows or _unlabelled_rows(data, network),
         store=context.store,
         runtime=context.runtime,
         listener=context.listener,
@@ -542,16 +552,20 @@ def extract(
     return table
 
 
-def _rows(data: Any, network: Backbone) -> Dataset:
-    """Read labelled data; data without labels becomes rows of one class."""
+def _labelled(data: Any) -> Dataset | None:
+    """Read labelled data; None if it can't be read as such."""
     try:
         return read(data)
     except DataError:
-        try:
-            return find(data, input=network.card.input)[0]
-        except DataError:
-            pass
-        raise
+        return None
+
+
+def _unlabelled_rows(data: Any, network: Backbone) -> Dataset:
+    """Return data without labels as rows of one class, or raise why it is no labelled data."""
+    try:
+        return find(data, input=network.card.input)[0]
+    except DataError:
+        return read(data)
 
 
 def _unlabelled(examples: Any, network: Backbone) -> tuple[Dataset, tuple[LeftOut, ...]]:

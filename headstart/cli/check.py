@@ -22,11 +22,12 @@ from headstart.cli.parser import Parser
 from headstart.cli.printing import print_json, print_line, print_table, tell_left_out
 from headstart.cli.progress import Terminal, kept_if_stopped, say
 from headstart.data.checks import CheckPlan
-from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.targets.plan import TargetPlan
 
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone
+    from headstart.data.dataset import Dataset
     from headstart.evaluation.source_distance import SourceDistance
 
 
@@ -38,7 +39,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "--backbone",
         metavar="NAME",
         help="compare the data with what this network learned on, as source:id; none skips it "
-        f"(default: {DEFAULT_BACKBONE}, if installed)",
+        f"(default: {DEFAULT_BACKBONE}, for texts the one for their language, if installed)",
     )
     add_weights_flag(parser)
     add_store_flag(parser)
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from headstart.modalities.reading import read_as, survey
 
     plan, runtime = made(CheckPlan(), args), made(Runtime(), args).resolved()
-    data, backbone = read_as(args.data, made(TargetPlan(), args)), _compared_with(args)
+    data = read_as(args.data, made(TargetPlan(), args))
+    backbone = _compared_with(args, data)
     listener = Terminal()
     with kept_if_stopped("what was seen of the files is kept; the same command goes on from there"):
         seen = survey(
@@ -84,16 +86,19 @@ def run(args: argparse.Namespace) -> int:
     return tell_left_out(found.left_out)
 
 
-def _compared_with(args: argparse.Namespace) -> "Backbone | None":
-    """Load the backbone in `args`; None if the default backbone is not installed."""
+def _compared_with(args: argparse.Namespace, data: "Dataset") -> "Backbone | None":
+    """Load the backbone in `args`; None if the usual one for the data is not installed."""
     from headstart.modalities.sources import load_backbone
 
     if args.backbone == "none":
         if args.weights != "pretrained":
             raise SpecError("--weights goes with a --backbone, and none was to be compared with.")
         return None
+    usual, why = (args.backbone, "") if args.backbone else usual_backbone(DEFAULT_BACKBONE, data)
+    if why:
+        say("backbone", why)
     try:
-        return load_backbone(args.backbone or DEFAULT_BACKBONE, weights=args.weights)
+        return load_backbone(usual, weights=args.weights)
     except MissingPackage as error:
         if args.backbone:
             raise

@@ -13,7 +13,15 @@ from headstart.base.errors import HeadstartError, MissingPackage, SpecError
 from headstart.data.dataset import Dataset
 from headstart.modalities import inputs as inputs
 
-DEFAULT_BACKBONE = "packaged:efficientnet_lite0"
+
+class UsualName(str):
+    """The name of the backbone that is used if none is named, equal to this name as a str.
+
+    `usual_backbone` replaces it, and no name that a user gives, by the usual one of the data.
+    """
+
+
+DEFAULT_BACKBONE = UsualName("packaged:efficientnet_lite0")
 
 for _name, _where in {
     "packaged": "headstart.modalities.packaged",
@@ -75,11 +83,11 @@ def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
 
 
 def usual_backbone(name: str, data: Dataset) -> tuple[str, str]:
-    """Return the backbone for data of another kind than images if `name` is the usual one, and why.
+    """Return the backbone for data of another kind than images if none was named, and why.
 
-    Any other name is returned as it is, with "".
+    name: DEFAULT_BACKBONE itself if none was named; any other is returned as it is, with "".
     """
-    if name != DEFAULT_BACKBONE or data.input is None:
+    if not isinstance(name, UsualName) or data.input is None:
         return name, ""
     own, why = data.input.default_backbone(data)
     return own or name, why
