@@ -131,7 +131,7 @@ def test_the_head_that_is_used_if_none_is_named() -> None:
     quantile = NumberTarget("quantile")
     for target, family in (
         (THREE, "logistic"), (LabelsTarget(("a", "b")), "logistic"), (number, "ridge"),
-        (quantile, "linear"), (focal, "linear"),
+        (quantile, "ridge"), (focal, "linear"),
     ):  # fmt: skip
         spec, why = head_for(UsualSpec(l2=(0.5,)), target)
         assert spec.family == family

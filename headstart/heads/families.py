@@ -50,6 +50,7 @@ class HeadFamily:
     from its `tensors()` and `settings()`; a head's `kind` is the family that loads it. fit: fits a
     head without epochs; None if heads are trained by epochs, with the target's loss. links: `fit`
     can be called for targets with these links. targets: or only for targets of these kinds.
+    residual_losses: `fit` minimises a target's `residual_loss`, too.
     """
 
     spec: type[HeadSpec]
@@ -57,6 +58,7 @@ class HeadFamily:
     fit: Fit | None = fit_head
     targets: tuple[str, ...] | None = None
     links: tuple[Link, ...] = ("softmax",)
+    residual_losses: bool = False
 
     def __post_init__(self) -> None:
         if (self.fit is None) != self.spec.by_epochs:
@@ -71,15 +73,17 @@ class HeadFamily:
             return True
         if self.targets is not None:
             return target.kind in self.targets
-        return target.solvable and target.link in self.links
+        solved = target.solvable or (self.residual_losses and target.residual_loss is not None)
+        return solved and target.link in self.links
 
 
 HEADS: Extensions[HeadFamily] = Extensions("head", "heads")
 RARE = " (--class-weights balanced lets rare ones count more)"
 PROBABLE: tuple[Link, ...] = ("softmax", "sigmoid", "cumulative")
 HEADS.add("logistic", HeadFamily(LogisticSpec, load_linear, links=PROBABLE))
-HEADS.add("ridge", HeadFamily(RidgeSpec, load_linear, links=(*PROBABLE, "identity")))
-HEADS.add("nearest", HeadFamily(NearestSpec, load_nearest, links=(*PROBABLE, "identity")))
+ANY_LINK: tuple[Link, ...] = (*PROBABLE, "identity")
+HEADS.add("ridge", HeadFamily(RidgeSpec, load_linear, links=ANY_LINK, residual_losses=True))
+HEADS.add("nearest", HeadFamily(NearestSpec, load_nearest, links=ANY_LINK))
 HEADS.add("linear", HeadFamily(LinearSpec, load_linear, None))
 HEADS.add("mlp", HeadFamily(MlpSpec, load_mlp, None))
 
@@ -106,7 +110,8 @@ def head_for(spec: HeadSpec, target: Target) -> tuple[HeadSpec, str]:
     if not isinstance(spec, UsualSpec) or HEADS[spec.family].supports(target):
         return spec, ""
     family = next(name for name in HEADS.names() if HEADS[name].supports(target))
-    lacking = f"predict {target.noun}" if target.solvable else "minimise the loss asked for"
+    known = target.link in HEADS[spec.family].links and not target.solvable
+    lacking = "minimise the loss asked for" if known else f"predict {target.noun}"
     why = f"{family}, since logistic regression does not {lacking}"
     return spec_named(family, spec), why
 

@@ -15,6 +15,7 @@ from headstart.heads.linear import (
     softmax_head,
 )
 from headstart.heads.logistic import Cumulative, minimised, sigmoid
+from headstart.heads.residuals import residual_trials
 from headstart.heads.specs import RidgeSpec
 from headstart.targets.target import Link
 
@@ -39,8 +40,11 @@ def ridge_trials(spec: RidgeSpec, train: FeatureRows, x: Floats) -> Iterator[Tri
     By the target's link it regresses on 1 and -1 for each class or label, on the standardised grade
     or on the standardised number. Leave-one-out outputs of the training rows decide how outputs
     become probabilities: one temperature for all classes, a line for each label, cut points of
-    grades.
+    grades. A number with another loss than the squared one has that loss minimised instead.
     """
+    if (loss := train.target.residual_loss) is not None:
+        yield from residual_trials(spec, train, x, loss)
+        return
     basis = Basis.of(train, spec.class_weights)
     regression = REGRESSIONS[train.target.link](basis)
     targets = regression.targets

@@ -13,6 +13,7 @@ from headstart.base.cells import as_text
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.targets.number_metrics import median_absolute_error, r2, rmse, spearman
 from headstart.targets.plan import TargetPlan
+from headstart.targets.residuals import Huber, Pinball, ResidualLoss
 from headstart.targets.target import (
     Array,
     Baseline,
@@ -179,14 +180,15 @@ class NumberTarget(Target):
     def solvable(self) -> bool:
         return self.objective == "squared"
 
+    @property
+    def residual_loss(self) -> ResidualLoss | None:
+        known: dict[str, ResidualLoss] = {"huber": Huber(), "quantile": Pinball(LEVELS)}
+        return known.get(self.objective)
+
     def regression(self, y: Labels) -> NDArray[np.float64]:
-        """Return (N, 1) standardised numbers; SpecError for another loss than the squared one."""
-        if self.objective != "squared":
-            raise SpecError(
-                f"This head answers with means, and the loss is {self.objective}. Name --head "
-                f"linear or mlp, or leave --loss out."
-            )
-        return (np.asarray(y, np.float64)[:, None] - self.mean) / self.std
+        """Return standardised numbers, (N, 1), or in a column for each quantile."""
+        scaled = (np.asarray(y, np.float64)[:, None] - self.mean) / self.std
+        return np.repeat(scaled, self.outputs, axis=1)
 
     def row_losses(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
         """Return (N,) losses as `loss` does, of answers."""

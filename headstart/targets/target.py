@@ -16,6 +16,7 @@ from headstart.base.errors import SpecError
 from headstart.base.values import Record
 from headstart.targets.metrics import ClassWeights
 from headstart.targets.plan import TargetPlan
+from headstart.targets.residuals import ResidualLoss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -299,6 +300,11 @@ class Target(Protocol):
     def solvable(self) -> bool:
         """Whether heads with a closed form or a convex loss minimise what `loss` asks for."""
         return self.link is not None
+
+    @property
+    def residual_loss(self) -> ResidualLoss | None:
+        """The loss of the residuals of `regression`, if it is another than the squared one."""
+        return None
 
     def regression(self, y: Labels) -> NDArray[np.float64]:
         """Return what a solved head regresses on, (N, K).
