@@ -134,6 +134,17 @@ def test_a_report_shows_texts_and_calls_them_so(table: Path) -> None:
     assert "pictures" not in page.partition("<script>")[0].lower()
     assert "<script>alert" not in page
     assert "is better than this model" in page
+    assert "augmented views" not in page
+
+
+def test_a_report_of_numbers_shows_few_digits_and_names_in_capitals(table: Path) -> None:
+    rows = [(text, repr(len(text) / 7)) for text, _ in reviews(60)]
+    with open("lengths.csv", "w", newline="") as f:
+        csv.writer(f).writerows([("text", "value"), *rows])
+    hs.train("lengths.csv", "run", backbone="tiny-text:2", strategy="extract", language="en")
+    page = Path("run/report.html").read_text()
+    assert "(MAE)" in page
+    assert not any(f">{value}<" in page for _, value in rows if len(value) > 9)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from headstart.backbones.inputs import has_parts
 from headstart.backbones.views import UserViews
 from headstart.base.errors import HeadstartError
 from headstart.base.values import Settings
@@ -44,10 +45,15 @@ def data_section(facts: Facts, w: Words) -> list[PageBlock]:
     counts = [_counts(facts, w)] if facts.classes else _census(facts, w)
     return [
         *(Text(lead, "lead"), *counts),
-        *(Heading(w("data.samples")), Gallery(_samples(facts))),
+        *(Heading(w("data.samples")), Gallery(_samples(facts, w))),
         *(Heading(w("data.checks")), _findings(facts, w)),
-        *(Heading(w("data.augment")), *_views(facts, w)),
+        *([] if has_no_views(facts) else [Heading(w("data.augment")), *_views(facts, w)]),
     ]
+
+
+def has_no_views(facts: Facts) -> bool:
+    """Return whether the examples are of a kind that is never augmented, such as texts."""
+    return facts.card is not None and has_parts(facts.card.input)
 
 
 def _counts(facts: Facts, w: Words) -> TableBlock:
@@ -80,14 +86,14 @@ def _census(facts: Facts, w: Words) -> list[PageBlock]:
     return [TableBlock(head, rows, left=(0, 5))]
 
 
-def _samples(facts: Facts) -> list[PictureCard]:
+def _samples(facts: Facts, w: Words) -> list[PictureCard]:
     """Pick the same number of training rows per class, evenly spread, at most SAMPLES in all.
 
     Without classes, pick training rows at even steps.
     """
     if not facts.classes:
         rows = spread(facts.part("train"), SAMPLES // 2)
-        return [card_of(facts.album, row.path, data(row.label)) for row in rows]
+        return [card_of(facts.album, row.path, data(w.label(row.label))) for row in rows]
     by_class = defaultdict[str, list[RecordedRow]](list)
     for row in facts.part("train"):
         by_class[row.label].append(row)

@@ -72,7 +72,7 @@ def headline(w: Words, test: Evaluation) -> PageBlock:
 def baseline_name(w: Words, base: Baseline) -> Markup:
     """Return a phrase for the constant answer: "always the mean, 3.2"."""
     key = f"baseline.{base.kind}"
-    return w(key if key in w else "baseline.other", answer=data(base.answer))
+    return w(key if key in w else "baseline.other", answer=data(w.label(base.answer)))
 
 
 def _charts(facts: Facts, w: Words) -> list[PageBlock]:
@@ -112,7 +112,7 @@ def _lines(facts: Facts, w: Words, row: int) -> list[Markup]:
     answer = next(iter(said.target.columns(said.outputs).values()))[row]
     lines = [w("results.answer", answer=data(_plain(w, answer)))]
     label = said.target.decode(said.labels[row : row + 1])[0]
-    lines.append(w("results.label", label=data(label)))
+    lines.append(w("results.label", label=data(w.label(label))))
     region = {name: _plain(w, column[row]) for name, column in said.region.items()}
     if {"low", "high"} == set(region):
         return [*lines, _note(w("results.range", low=region["low"], high=region["high"]))]

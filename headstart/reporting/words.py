@@ -13,6 +13,7 @@ from headstart.evaluation.evaluation import Estimate, decimals
 
 LANGUAGES = ("en", "ru")
 NARROW = "\N{NO-BREAK SPACE}"
+LONG_NUMBER = re.compile(r"-?\d+\.\d{4,}", re.ASCII)
 
 
 def catalogue(language: str) -> dict[str, str]:
@@ -33,12 +34,14 @@ def nouns(kind: str, language: str) -> dict[str, str]:
 def _renamed(text: str, names: dict[str, str]) -> str:
     """Return a text with other nouns, capitalised where the old ones are.
 
-    >>> _renamed("Pictures, and one picture", {"picture": "text", "pictures": "texts"})
-    'Texts, and one text'
+    >>> _renamed("Pictures, and the MAE of one picture", {"picture": "text", "pictures": "texts"})
+    'Texts, and the MAE of one text'
     """
 
     def other(match: re.Match[str]) -> str:
-        name = names.get(match[0].lower(), match[0])
+        name = names.get(match[0].lower())
+        if name is None:  # an abbreviation such as MAE keeps its capitals
+            return match[0]
         return name.capitalize() if match[0][0].isupper() else name
 
     return re.sub(r"\w+", other, text) if names else text
@@ -146,6 +149,10 @@ class Words:
     def brief(self, value: float) -> str:
         """Format a number of any size with three or more significant digits."""
         return self.number(value, decimals([value])) if math.isfinite(value) else "–"
+
+    def label(self, text: str) -> str:
+        """Return a label; of a number with many digits the first ones: "1.467"."""
+        return self.brief(float(text)) if LONG_NUMBER.fullmatch(text) else text
 
     def tick(self, value: float) -> str:
         """Format the number beside a tick of an axis with the decimals that it needs."""
