@@ -19,6 +19,7 @@ from headstart.heads.specs import LinearSpec, LogisticSpec, MlpSpec, RidgeSpec, 
 from headstart.models.bundle import load_bundle, save
 from headstart.models.fitting import fit
 from headstart.models.specs import FeatureExtraction, FineTune
+from headstart.runs.job import Job
 from headstart.targets.classes import ClassTarget
 from headstart.targets.labels import LabelsTarget
 from headstart.targets.numbers import NumberTarget
@@ -180,3 +181,17 @@ def test_a_model_that_was_trained_with_focal_loss_is_saved(tmp_path: Path) -> No
     assert model.head.kind == "mlp"  # trained by epochs
     save(model, tmp_path / "model")
     assert load_bundle(tmp_path / "model").model.target == model.target
+
+
+def test_resampling_beside_a_solved_head_is_said_to_be_of_fine_tuning_alone() -> None:
+    said = list[str]()
+    heard = Calls(stage=lambda stage, text: said.append(text) if stage == "resample" else None)
+    data = of_labels().train
+    tuned = FineTune(epochs=1, resample="balanced")
+    jobs = Job(finetune=tuned), Job(finetune=tuned, strategy="extract"), Job()
+    for job in (*jobs, Job(finetune=tuned, recipe=FeatureExtraction(LinearSpec()))):
+        job.for_data(data, heard)
+    (only,) = said
+    assert (
+        only == "balanced in fine-tuning alone: the logistic head is solved on all rows, each once"
+    )

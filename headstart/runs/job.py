@@ -97,6 +97,9 @@ class Job:
         if why:
             listener.stage("backbone", why)
         recipe = self.recipe.for_target(data.target, listener)
+        if self.tunes and self.finetune.resample == "balanced" and not recipe.head.by_epochs:
+            why = f"balanced in fine-tuning alone: the {recipe.head.family} head is solved on all"
+            listener.stage("resample", f"{why} rows, each once")
         return replace(self, backbone=name, recipe=recipe)
 
     @property
