@@ -673,18 +673,19 @@ def _given_predictions(model: Trained | Predictions, data: Any, target: str) -> 
 
 
 @speaks_python
-def compare(*runs: Where | Run, listener: Listener | None = None) -> Comparisons:
+def compare(*runs: Where | Run, target: str = "", listener: Listener | None = None) -> Comparisons:
     """Compare finished runs, or files of predictions, with the first, on the same test rows.
 
-    Folders without a finished run are left out, and reported to the listener. Raises SpecError for
-    fewer than two runs, Mismatch if their rows, labels or classes differ.
+    target: what the files predict, such as "number"; "" leaves it to their columns. Folders without
+    a finished run are left out, and reported to the listener. Raises SpecError for fewer than two
+    runs, Mismatch if their rows, labels or classes differ.
 
     >>> hs.compare("runs/a", "runs/b")  # doctest: +SKIP
     """
     given = runs[0] if len(runs) == 1 and isinstance(runs[0], list | tuple) else runs
     kept, left_out = finished_runs([run_folder(run) for run in given])
     tell_left_out(left_out, as_listener(listener))
-    return compare_runs(kept)
+    return compare_runs(kept, target)
 
 
 @speaks_python

@@ -178,3 +178,19 @@ def test_runs_that_had_other_pictures_under_the_same_names_are_not_compared(
     assert "different ones called '0.jpg'. Train" in capsys.readouterr().err
     with pytest.raises(Mismatch, match="different ones called '0.jpg'"):
         compare_runs(runs)
+
+
+def test_files_of_predictions_are_compared_as_the_target_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for file, off in zip(files, (1.0, 2.0), strict=True):
+        rows = [f"{i}.jpg,{i % 5},{i % 5 + off}" for i in range(40)]
+        file.write_text("\n".join(["path,label,predicted", *rows]))
+    found = [one.to_plain()["metrics"]["mae"]["value"] for one in compare_runs(files, "number")]
+    assert found == [1.0, 2.0]
+    assert main(["compare", *map(str, files), "--target", "number"]) == 0
+    assert "mae" in capsys.readouterr().out
+    ours = [run(tmp_path, name, answered([True] * 4)) for name in ("c", "d")]
+    assert main(["compare", *map(str, ours), "--target", "number"]) == 2
+    assert "runs know theirs" in capsys.readouterr().err

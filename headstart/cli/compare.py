@@ -4,8 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from headstart.cli.flags import add_flags, made
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_json, print_table, tell_left_out
+from headstart.targets.plan import TargetPlan
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -13,6 +15,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or CSV files of predictions"
     )
+    add_flags(parser, TargetPlan(), "target")
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     return parser
 
@@ -23,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     runs, left_out = finished_runs(args.runs)
     code = tell_left_out(left_out)
-    found = compare_runs(runs)
+    found = compare_runs(runs, made(TargetPlan(), args).target)
     if args.json:
         print_json([one.to_plain() for one in found])
     else:

@@ -75,13 +75,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate_file(args: argparse.Namespace) -> int:
     from headstart.evaluation.evaluation import evaluate
-    from headstart.runs.comparison import recorded_target
+    from headstart.runs.comparison import target_beside
     from headstart.targets.predictions import read_predictions
 
     if args.data is not None:
         raise SpecError(f"{args.model} knows its labels: evaluate it without DATA.")
-    beside = recorded_target(args.model.parent) if args.model.name == "predictions.csv" else None
-    predictions = read_predictions(args.model, made(TargetPlan(), args).target or beside)
+    target = made(TargetPlan(), args).target or target_beside(args.model)
+    predictions = read_predictions(args.model, target)
     if not predictions.known.any():
         raise DataError(f"There is nothing to judge by: no row of {args.model} has a label.")
     _print_judged(evaluate(predictions), args)

@@ -13,18 +13,21 @@ from headstart.targets.predictions import Predictions, read_predictions
 from headstart.targets.target import Target
 
 
-def compare_runs(runs: Sequence[Path]) -> Comparisons:
+def compare_runs(runs: Sequence[Path], target: str = "") -> Comparisons:
     """Evaluate each run on its test rows and compare all others with the first.
 
-    runs: folders with a predictions.csv, or paths of such files; rows are matched by path. Raises
-    SpecError for fewer than two runs, DataError for a file without predictions, Mismatch if rows,
-    labels or classes differ, or if the runs recorded different pictures under one name.
+    runs: folders with a predictions.csv, or paths of such files; rows are matched by path. target:
+    what the files predict; "" leaves it to their columns. Raises SpecError for fewer than two runs,
+    DataError for a file without predictions, Mismatch if rows, labels or classes differ, or if the
+    runs recorded different pictures under one name.
     """
     if len(runs) < 2:
         raise SpecError(f"Comparing takes two runs or more; got {len(runs)}. Name another.")
+    if target and not any(run.is_file() for run in runs):
+        raise SpecError("A target is for files of predictions; runs know theirs: leave it out.")
     for run in runs[1:]:
         refuse_other_examples(Path(runs[0]), Path(run))
-    read = [_read(Path(run)) for run in runs]
+    read = [_read(Path(run), target) for run in runs]
     return compare_predictions([str(run) for run in runs], read)
 
 
@@ -41,14 +44,21 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
     return kept, left_out
 
 
-def _read(run: Path) -> Predictions:
+def _read(run: Path, target: str) -> Predictions:
     path = run / "predictions.csv" if run.is_dir() else run
     if not path.is_file():
         raise DataError(
             f"A run that is compared holds the predictions of its test rows; there is no {path}. "
             f"Name the folder of a finished run, or a file of predictions."
         )
-    return read_predictions(path, recorded_target(run) if run.is_dir() else None)
+    if run.is_dir():
+        return read_predictions(path, recorded_target(run))
+    return read_predictions(path, target or target_beside(path))
+
+
+def target_beside(file: Path) -> Target | None:
+    """Return what a file of predictions that lies in a run's folder predicts; None for others."""
+    return recorded_target(file.parent) if file.name == "predictions.csv" else None
 
 
 def recorded_target(run: Path) -> Target | None:
