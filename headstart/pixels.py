@@ -7,7 +7,7 @@ written only where one is named.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -107,27 +107,28 @@ def explain(
     store: Store | str | Path | None = USUAL,
     listener: Listener | None = None,
 ) -> "Results[Explanation]":
-    """Explain why pictures get a class: maps, deletion curves, similar training examples.
+    """Explain why pictures get an answer: maps, deletion curves, similar training examples.
 
     model: the folder of a run or bundle, a `Model`, a `Backbone`, or the name of a pretrained one.
     files: a path or several, of pictures or folders; None explains the most confident mistakes of a
-        run and a few of its right answers.
-    class_name: the class to explain; None for the one that the model predicts.
+        run and a few of its right answers, or its worst, middling and best answers.
+    class_name: the class or label to explain; None for the one that the model predicts, the most
+        probable label, a number or a grade.
     method: how maps are made; best tries several and keeps the one whose deletion curve falls
         soonest.
     out: a folder for a PNG per picture. data: where a run's pictures are now. store: for features
         of its training examples.
 
-    Returns an `Explanation` per picture: `map.values` (h, w) float32, `score`, `deletion`,
-    `nearest`. Pictures that can't be read are reported to `listener.stage("left out", …)`. Raises
-    DataError if none can be read, UnknownName for an unknown class or method, SpecError for a model
-    that does not take pictures.
+    Returns an `Explanation` per picture: `map.values` (h, w) float32, `score` (of a number or a
+    grade the place from 0 to 1), `answer`, `deletion`, `nearest`. Pictures that can't be read are
+    reported to `listener.stage("left out", …)`. Raises DataError if none can be read, UnknownName
+    for an unknown class or method, SpecError for a model that does not take pictures.
 
     >>> (why,) = explain("runs/flowers", "photo.jpg")  # doctest: +SKIP
     >>> why.save("why.png")  # doctest: +SKIP
     """
     listener = as_listener(listener)
-    opened = open_model(model, "headstart explain takes")
+    opened = open_model(model, "headstart explain takes", of_classes=False)
     explainer = Explainer(opened, class_name, method, _path(data), as_store(store), listener)
     if files is None:
         work, before = explainer.of_run(_path(out)), tuple[LeftOut, ...]()
@@ -294,15 +295,17 @@ class OpenedModel:
     run: Path | None = None
 
 
-def open_model(given: AnyModel, does: str = DOES) -> OpenedModel:
+def open_model(given: AnyModel, does: str = DOES, *, of_classes: bool = True) -> OpenedModel:
     """Open the model of a run or bundle, or a pretrained backbone by name ("source:id").
 
     does: start of the error if the model takes no pictures, such as "headstart ideal draws".
+    of_classes: whether to refuse a model without classes.
     """
+    of = partial(grad_model_of, does=does, of_classes=of_classes)
     if isinstance(given, FitResult):
         given = given.model
     if isinstance(given, Model):
-        return OpenedModel(grad_model_of(given, does), "the model", given)
+        return OpenedModel(of(given), "the model", given)
     if isinstance(given, str) and ":" in given and not Path(given).exists():
         given = load_backbone(given)
     if isinstance(given, Backbone):
@@ -310,7 +313,7 @@ def open_model(given: AnyModel, does: str = DOES) -> OpenedModel:
     folder = given.folder if isinstance(given, Run) else Path(given)
     run = folder if (folder / "model").is_dir() else None
     model = load_bundle(folder / "model" if run else folder).model
-    return OpenedModel(grad_model_of(model, does), str(folder), model, run)
+    return OpenedModel(of(model), str(folder), model, run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +327,7 @@ class FileWork(Generic[T]):
 
 @dataclass(frozen=True, eq=False)
 class Explainer:
-    """Explains pictures of one model. class_name: None for the predicted class. data: where the
+    """Explains pictures of one model. class_name: None for what the model predicts. data: where the
     pictures of its run are now. store: for features of its training examples."""
 
     opened: OpenedModel
@@ -345,7 +348,7 @@ class Explainer:
         return FileWork(len(pictures), self._saved(self._explained(pictures), files))
 
     def of_run(self, out: Path | None, *, own: bool = False) -> FileWork[Explanation]:
-        """Explain the most confident mistakes of the run and a few right answers.
+        """Explain the most confident mistakes of the run, or worst answers, and a few good ones.
 
         own: whether existing files in `out`, written before, may be replaced.
         """
@@ -357,11 +360,11 @@ class Explainer:
             )
         if self.class_name is not None or self.method != "best":
             raise SpecError(
-                "--class and --method go with pictures that are named; of a run, the classes that "
-                "it answered are explained."
+                "--class and --method go with pictures that are named; of a run, what it answered "
+                "is explained."
             )
         sources = recorded_files(run, self.data, self.listener)
-        count = len(rows_to_explain(run, sources))
+        count = len(rows_to_explain(run, model.target, sources))
         files = [out / f"{n:02}.png" if out else None for n in range(1, count + 1)]
         if out is not None:
             refuse_taken(file for file in files if file and not own)

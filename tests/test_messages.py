@@ -73,7 +73,7 @@ def test_a_run_without_test_rows_is_not_told_to_look_elsewhere(
     assert "--data" not in str(raised.value)
     (run / "predictions.csv").write_text("path,label,predicted,score:a,score:b\n")
     with pytest.raises(DataError, match="trained without any") as raised:
-        rows_to_explain(run, dict(zip(data.ids, data.sources, strict=True)))
+        rows_to_explain(run, data.target, dict(zip(data.ids, data.sources, strict=True)))
     assert "--data" not in str(raised.value)
 
 

@@ -68,7 +68,7 @@ def nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "models.bundle.load_bundle",
         "pixels.load_backbone",
         "pixels.load_bundle",
-        "runs.recorded.read",
+        "runs.recorded.read_as",
         "runs.run.train",
     ):
         monkeypatch.setattr(f"headstart.{name}", begin)

@@ -34,7 +34,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "--class",
         dest="name",
         metavar="NAME",
-        help="class to explain (default: the one that the model answers)",
+        help="class or label to explain (default: the one that the model answers, the most "
+        "probable label, a number or a grade)",
     )
     parser.add_argument(
         "--method",
@@ -62,7 +63,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     of_run = args.backbone is None and len(args.names) == 1
-    opened = open_named(args, "headstart explain takes", files=not of_run)
+    opened = open_named(args, "headstart explain takes", files=not of_run, of_classes=False)
     from headstart.pixels import Explainer
 
     left_out: Sequence[LeftOut] = ()
@@ -76,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
     def show(explanation: "Explanation", file: Path) -> None:
         if not args.json:
-            score = f"{explanation.score:.4f}"
-            print_line(explanation.path, explanation.name, score, str(file), flush=True)
+            answer = explanation.answer or f"{explanation.score:.4f}"
+            print_line(explanation.path, explanation.name, answer, str(file), flush=True)
 
     done = work_through(work, "explain", "explained and kept", show)
     if args.json:

@@ -38,7 +38,9 @@ def add_json_flag(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument("--json", action="store_true", help=f"print one JSON value{more}")
 
 
-def open_named(args: argparse.Namespace, does: str, *, files: bool) -> "OpenedModel":
+def open_named(
+    args: argparse.Namespace, does: str, *, files: bool, of_classes: bool = True
+) -> "OpenedModel":
     """Open the model in `args`, and take it out of `args.names`, which leaves the pictures.
 
     does: for messages, such as "headstart ideal draws". Raises SpecError for missing or extra
@@ -53,7 +55,7 @@ def open_named(args: argparse.Namespace, does: str, *, files: bool) -> "OpenedMo
 
     if args.backbone is None:
         name = args.names.pop(0)
-        opened = replace(open_model(Path(name), does), name=name)
+        opened = replace(open_model(Path(name), does, of_classes=of_classes), name=name)
     else:
         opened = open_model(load_backbone(args.backbone, weights=args.weights), does)
     if not files and args.names:

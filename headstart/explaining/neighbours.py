@@ -38,12 +38,13 @@ def _neighbours(
     seen: FeatureTable, sources: Mapping[str, Path], near: Floats, own: Floats, count: int
 ) -> list[Neighbour]:
     first = np.argsort(-(near @ own), kind="stable")[:count]
+    labels = seen.target.decode(seen.y[first])
     return [
         Neighbour(
             seen.ids[row],
-            seen.classes[seen.y[row]],
+            label,
             float(np.linalg.norm(near[row] - own)),  # 2 - 2 cos loses half of its digits at 0
             sources[seen.ids[row]],
         )
-        for row in first
+        for row, label in zip(first, labels, strict=True)
     ]

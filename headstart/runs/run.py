@@ -254,9 +254,7 @@ def _finish(
 
 
 def _explain(state: RunState, model: Model, sources: Sources) -> None:
-    """Compute the explanations for the report, if the target has classes."""
-    if not model.classes:
-        return
+    """Compute the explanations for the report."""
     for explained in explain_run(state.out, model, sources, QUICK):
         if isinstance(explained, LeftOut):
             state.tell("explained", f"left out: {explained.path}: {explained.reason}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from headstart.base.errors import MissingPackage
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.deletion import area_under, curve
-from headstart.explaining.pixels.grad_model import Squares, featureless, log_odds
+from headstart.explaining.pixels.grad_model import Squares, featureless
 from headstart.explaining.pixels.hiding import hiding
 from headstart.explaining.pixels.method import METHODS, PIXELS, Method
 from headstart.explaining.pixels.probed_model import (
@@ -36,7 +36,10 @@ CLEARLY = 0.9  # a later map replaces an earlier one only below this share of it
 def attribute(
     probed: ProbedModel, squares: Squares, numbers: NDArray[np.int64], method: Method = "best"
 ) -> list[Attribution]:
-    """Return an attribution map of each input square (N, S, S, 3), for its class in `numbers` (N,).
+    """Return an attribution map of each input square (N, S, S, 3), for its topic in `numbers` (N,).
+
+    A topic is a class, a label or the only quantity (`Target.topics`).
+
 
     places: integrated gradients (Sundararajan, Taly, Yan 2017, eq. 1) of the last layer whose
         activations form a grid over the picture, from the activations of a featureless square as
@@ -71,7 +74,7 @@ def picked(
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Squares (N, S, S, 3), and the number of the class of each to explain, (N,)."""
+    """Squares (N, S, S, 3), and the number of the topic of each to explain, (N,)."""
 
     probed: ProbedModel
     squares: Squares
@@ -82,7 +85,7 @@ class _Batch:
         return torch.from_numpy(np.ascontiguousarray(self.squares)).float()
 
     @cached_property
-    def classes(self) -> Tensor:
+    def topics(self) -> Tensor:
         return torch.from_numpy(self.numbers)
 
     def best(self) -> list[Attribution]:
@@ -117,7 +120,8 @@ class _Batch:
         model, probe = self.probed.model, self.probed.tokens or self.probed.probes[0]
         with torch.no_grad():
             there = activations_at(model, probe, self.pixels)
-        slope = slope_of(lambda x: log_odds(logits_from(model, probe, x), self.classes), there)
+        evidence = model.target.evidence
+        slope = slope_of(lambda x: evidence(logits_from(model, probe, x), self.topics), there)
         weights = probe.grid(slope).mean(dim=(1, 2), keepdim=True)
         return self._maps((weights * probe.grid(there)).sum(dim=-1), "gradcam", probe.name)
 
@@ -143,11 +147,12 @@ class _Batch:
             from captum.attr import IntegratedGradients
         except ImportError:
             raise MissingPackage("captum", purpose="Explaining", extra="train") from None
-        odds = IntegratedGradients(lambda x, classes: log_odds(logits(x), classes))
+        evidence = self.probed.model.target.evidence
+        odds = IntegratedGradients(lambda x, topics: evidence(logits(x), topics))
         added: Tensor = odds.attribute(
             there,
             without,
-            additional_forward_args=(self.classes,),
+            additional_forward_args=(self.topics,),
             n_steps=STEPS,
             internal_batch_size=max(rows, len(there)),
         )

@@ -1,4 +1,4 @@
-"""An attribution map: how much each part of the network's input raises the score of a class."""
+"""An attribution map: how much each part of the network's input raises an answer."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,9 +16,10 @@ LEVELS = 127  # of a saved map, on either side of 0
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """The contribution of each position of the input to the log odds of a class; may be negative.
+    """The contribution of each position of the input to the evidence (`Target.evidence`), such as
+    the log odds of a class; may be negative.
 
-    values: (h, w) float32, rows from the top. number: of the class. method: how the map was made,
+    values: (h, w) float32, rows from the top. number: of the topic. method: how the map was made,
     never "best". layer: name of the probed layer, or "pixels".
     """
 

@@ -1,4 +1,6 @@
-"""Deletion curves: how the score of a class falls as a map's most important pixels are hidden.
+"""Deletion curves: how an answer falls as a map's most important pixels are hidden.
+
+An answer is a number from 0 to 1, such as the score of a class (`Target.degree`).
 
 Petsiuk, Das, Saenko 2018, RISE, section 4.3 ('deletion'). Hidden pixels show a strong blur of the
 input square, not the paper's grey: the edges of grey holes would change a score.
@@ -24,7 +26,7 @@ Order = NDArray[np.float32]  # (S, S): the highest is hidden first
 
 @dataclass(frozen=True, eq=False)
 class Deletion:
-    """Scores of a class at growing fractions of hidden pixels, (steps + 1,) each.
+    """Scores of a class or another answer at growing fractions of hidden pixels, (steps + 1,).
 
     ours: in the order of the map, most important first. random: the mean over random orders as
     coarse as the map. centre: from the middle outwards.
@@ -66,8 +68,8 @@ def deletion(
 def curve(
     probed: ProbedModel, square: NDArray[np.uint8], order: Order, number: int, steps: int = STEPS
 ) -> NDArray[np.float32]:  # (steps + 1,)
-    """Return the score of a class at each step of hiding the square in this order."""
-    return probed.forward.scores(hidings(square, order, steps))[:, number]
+    """Return the score of a topic at each step of hiding the square in this order."""
+    return probed.forward.degrees(hidings(square, order, steps), number)
 
 
 def area_under(scores: NDArray[np.float32]) -> float:

@@ -1,4 +1,4 @@
-"""Explain predicted classes: of a picture, and of the most confident mistakes of a run."""
+"""Explain what a model answers: of a picture, and of a run's worst and some good answers."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.base.atomic import write_json
 from headstart.base.errors import DataError, HeadstartError, UnknownName
@@ -21,7 +22,8 @@ from headstart.explaining.pixels.method import Method
 from headstart.explaining.pixels.probed_model import DEPTH, ProbedModel, probed_model_of
 from headstart.explaining.pixels.saved import ExplainedRow, ExplainedRows
 from headstart.models.model import Model
-from headstart.targets.predictions import Predictions, read_predictions
+from headstart.targets.predictions import Predictions, joined_names, read_predictions
+from headstart.targets.target import Outputs, Target
 
 EXPLAINED = "explained.json"
 Pictures = Mapping[str, Path | CheckedFile]  # of the rows of a run, by id
@@ -54,10 +56,11 @@ def explain(
     name: str | None = None,
     effort: Effort = FULL,
 ) -> Explanation:
-    """Explain why a picture gets the class called `name`, or the predicted class if that is None.
+    """Explain why a picture gets the class or label called `name`, or if that is None its answer.
 
-    Raises UnknownName with the nearest names, DataError if the picture can't be read or has changed
-    since it was checked.
+    That is the predicted class, the most probable label, a number or a grade. Raises UnknownName
+    with the nearest names, DataError if the picture can't be read or has changed since it was
+    checked.
     """
     model, path = probed.model, CheckedFile.of(source).path
     number = None if name is None else model.number(name)
@@ -65,11 +68,19 @@ def explain(
         square = np.array(prepared(model.input, source)["pixels"][0])
     except (OSError, DataError) as error:
         raise DataError(f"{path} must be a picture that can be read: {error}") from error
-    scores = probed.forward.scores(square[None])[0]
-    number = int(scores.argmax()) if number is None else number
+    answers, target = probed.forward.answers(square[None]), model.target
+    number = int(target.topic(answers)[0]) if number is None else number
     (map,) = attribute(probed, square[None], np.array([number]), effort.method)
     curves = deletion(probed, square, map, steps=effort.steps, drawn=effort.drawn)
-    return Explanation(str(path), square, model.classes[number], float(scores[number]), map, curves)
+    name, score = target.topics()[number], float(target.degree(answers, number)[0])
+    answer = "" if target.names_topics else _answer(target, answers)
+    return Explanation(str(path), square, name, score, map, curves, answer=answer)
+
+
+def _answer(target: Target, answers: Outputs) -> str:
+    """Return the answer of one row as a text: 23.4, or the name of a grade."""
+    value = next(iter(target.columns(answers).values()))[0]
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else joined_names(value)
 
 
 def try_explain(
@@ -93,25 +104,36 @@ def explain_run(
     run: Path, model: Model, pictures: Pictures, effort: Effort = FULL
 ) -> Iterator[Explanation | LeftOut]:
     """Yield explanations of a run's most confident mistakes and a few right answers on the test
-    rows, each for its predicted class; a LeftOut for a picture that can't be read.
+    rows, each for its predicted class; a LeftOut for a picture that can't be read. Where answers
+    are not just right or wrong, of the worst, of some in the middle and of the best.
 
     RUN/explained.json is written after the last one, or when the caller stops early, unless the
     file holds more rows already.
     """
-    test, probed = read_predictions(run / "predictions.csv"), probed_model_of(grad_model_of(model))
+    test = read_predictions(run / "predictions.csv", model.target)
+    probed = probed_model_of(grad_model_of(model, of_classes=False))
     probed = replace(probed, probes=probed.probes[: effort.layers])
+    asked, labels = _asked(test), test.target.decode(test.labels)
     rows, whole = list[ExplainedRow](), False
     try:
-        for row in rows_to_explain(run, pictures, effort):
-            id, predicted = test.ids[row], test.classes[test.predicted[row]]
-            result = try_explain(probed, id, pictures[id], predicted, effort)
+        for row, group in rows_to_explain(run, model.target, pictures, effort):
+            id = test.ids[row]
+            result = try_explain(probed, id, pictures[id], asked[row], effort)
             if isinstance(result, Explanation):
-                rows.append(result.row(test.classes[test.labels[row]]))
+                rows.append(result.row(labels[row], group))
             yield result
         whole = True
     finally:
         if rows and (whole or len(rows) > _rows_in(run / EXPLAINED)):
             write_json(run / EXPLAINED, ExplainedRows(GRID, LEVELS, tuple(rows)).to_plain())
+
+
+def _asked(test: Predictions) -> list[str | None]:
+    """Return the name of what is explained of each row: a class or label; None for a quantity."""
+    names = test.target.topics()
+    if not test.target.names_topics:
+        return [None] * len(test)
+    return [names[number] for number in test.target.topic(test.outputs)]
 
 
 def _rows_in(file: Path) -> int:
@@ -122,25 +144,58 @@ def _rows_in(file: Path) -> int:
         return 0
 
 
-def rows_to_explain(run: Path, pictures: Pictures, effort: Effort = FULL) -> list[int]:
-    """Return the rows of RUN/predictions.csv to explain, among those with an entry in `pictures`.
+def rows_to_explain(
+    run: Path, target: Target, pictures: Pictures, effort: Effort = FULL
+) -> list[tuple[int, str]]:
+    """Return the rows of RUN/predictions.csv to explain, each with its group, "" of classes.
 
-    Raises DataError if there is none.
+    They are among those with an entry in `pictures`. Raises DataError if there is none.
     """
-    test = read_predictions(run / "predictions.csv")
+    test = read_predictions(run / "predictions.csv", target)
     if not len(test):
         raise DataError(
             f"There must be test pictures to explain, and {run} was trained without any. Name "
             f"pictures to explain after it."
         )
     there = [row for row, id in enumerate(test.ids) if id in pictures]
-    rows = telling(test.take(there), effort.mistakes, effort.right)
+    rows = _chosen(test.take(there), effort)
     if not rows:
         raise DataError(
             f"There must be test pictures to explain; of {len(test):,} that {run} was tested on "
             f"none is where it was. Say where the data is now with --data."
         )
-    return [there[row] for row in rows]
+    return [(there[row], group) for row, group in rows]
+
+
+def _chosen(test: Predictions, effort: Effort) -> list[tuple[int, str]]:
+    if test.classes:
+        return [(row, "") for row in telling(test, effort.mistakes, effort.right)]
+    return spread(test, effort.mistakes, effort.right)
+
+
+def spread(test: Predictions, worst: int, others: int) -> list[tuple[int, str]]:
+    """Return the rows with the worst scores, then `others` from the middle and of the best.
+
+    Of equal scores, the one with the larger loss is the worse. Each row comes with its group.
+    """
+    known, target = np.flatnonzero(test.known), test.target
+    rows = test.take(known)
+    order = known[np.lexsort((-target.row_losses(rows.outputs, rows.labels), _scores(rows)))]
+    count = len(order)
+    worst, best = min(worst, -(-count // 2)), min(-(-others // 2), count // 2)
+    between = order[worst : count - best].tolist()
+    few = min(others // 2, len(between))
+    first = min(max(0, count // 2 - worst - few // 2), len(between) - few)
+    groups = {
+        "worst": order[:worst].tolist(),
+        "middle": between[first : first + few],
+        "best": order[::-1][:best].tolist(),
+    }
+    return [(row, group) for group, own in groups.items() for row in own]
+
+
+def _scores(rows: Predictions) -> NDArray[np.float64]:
+    return rows.target.row_scores(rows.outputs, rows.labels)
 
 
 def telling(test: Predictions, mistakes: int, right: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""An explanation of one predicted class: its values, and the page that shows them."""
+"""An explanation of one answer: its values, and the page that shows them."""
 
 import io
 from collections.abc import Sequence
@@ -36,8 +36,9 @@ SMOOTH = 4  # curves are drawn this many times larger, then reduced
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why a picture gets a class. square: (S, S, 3), the network's input. name, score: of the
-    explained class. nearest: training examples, empty without training rows."""
+    """Why a picture gets an answer. square: (S, S, 3), the network's input. name, score: of the
+    explained class or label; of a number or grade, the place on a scale of 0 to 1. nearest:
+    training examples, empty without training rows. answer: the number or grade, else ""."""
 
     path: str
     square: NDArray[np.uint8]
@@ -46,9 +47,11 @@ class Explanation:
     map: Attribution
     deletion: Deletion
     nearest: tuple[Neighbour, ...] = ()
+    answer: str = ""
 
     def __repr__(self) -> str:
-        return f"Explanation({self.path!r}, {self.name!r}, score {self.score:.4f})"
+        shown = self.answer or f"score {self.score:.4f}"
+        return f"Explanation({self.path!r}, {self.name!r}, {shown})"
 
     def _repr_html_(self) -> str:
         return html_image(self.png(), f"{self.path}: {self.name}", 2 * EDGE + WIDTH)
@@ -66,15 +69,17 @@ class Explanation:
             nearest=tuple(
                 NearestExample(n.id, n.label, round(n.distance, 4)) for n in self.nearest
             ),
+            answer=self.answer,
         )
 
     def to_plain(self) -> dict[str, Any]:
         """Return `picture`, ready for JSON."""
         return self.picture.to_plain()
 
-    def row(self, label: str) -> ExplainedRow:
+    def row(self, label: str, group: str = "") -> ExplainedRow:
         """Return the row of explained.json for an example with this label."""
-        return ExplainedRow(**vars(self.picture), label=label, map=self.map.quantised())
+        own = vars(self.picture)
+        return ExplainedRow(**own, label=label, map=self.map.quantised(), group=group)
 
     def save(self, path: Path | str) -> None:
         """Write `draw()` as a PNG file; raises OSError if it can't be written."""
@@ -99,15 +104,15 @@ class Explanation:
             page.paste(panel, (left, TOP))
         pen = ImageDraw.Draw(page)
         self._write_title(pen)
-        _write_captions(pen, lefts, TOP + PANEL + 10)
+        _write_captions(pen, lefts, TOP + PANEL + 10, quantity=bool(self.answer))
         if self.nearest:
             _draw_examples(page, self.nearest, below, thumbs)
         return page
 
     def _write_title(self, pen: ImageDraw.ImageDraw) -> None:
-        """Write the class and its score; below, the path and how the map was made."""
+        """Write what is explained and the answer; below, the path and how the map was made."""
         lines = (
-            (22, self.name, f"{self.score:.3f}", 30, INK),
+            (22, self.name, self.answer or f"{self.score:.3f}", 30, INK),
             (64, self.path, f"{self.map.method}: {self.map.layer}", 15, FAINT),
         )
         for top, text, right, size, colour in lines:
@@ -134,14 +139,19 @@ def curves(deletion: Deletion, side: int) -> Image.Image:
     return page
 
 
-def _write_captions(pen: ImageDraw.ImageDraw, lefts: Sequence[int], top: int) -> None:
+def _write_captions(
+    pen: ImageDraw.ImageDraw, lefts: Sequence[int], top: int, *, quantity: bool
+) -> None:
+    words = ("raises it", "lowers it") if quantity else ("speaks for it", "against it")
+    what = "its place, 0 to 1," if quantity else "score"
     pen.text((lefts[0], top), "what the network saw", FAINT, font(15))
     x = lefts[1]
-    for text, colour in (("speaks for it", FOR), ("against it", AGAINST)):
+    for text, colour in zip(words, (FOR, AGAINST), strict=True):
         pen.rounded_rectangle((x, top + 3, x + 14, top + 17), 3, colour)
         pen.text((x + 21, top), text, FAINT, font(15))
         x += 41 + int(pen.textlength(text, font(15)))
-    pen.text((lefts[2], top), "score as the most important is hidden", FAINT, font(15))
+    end = "as parts are hidden" if quantity else "as the most important is hidden"
+    pen.text((lefts[2], top), f"{what} {end}", FAINT, font(15))
 
 
 def _draw_examples(page: Image.Image, nearest: Sequence[Neighbour], top: int, side: int) -> None:

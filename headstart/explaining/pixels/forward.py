@@ -13,6 +13,7 @@ from torch import Tensor
 from headstart.base.runtime import ON_CPU, Runtime
 from headstart.explaining.pixels.grad_model import GradModel
 from headstart.features.engines import Engine, Features, open_engine
+from headstart.targets.target import Outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,15 @@ class Forward:
     def scores(self, squares: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:  # -> (N, C)
         """Return probabilities."""
         return torch.softmax(self.logits(squares) / self.model.temperature, dim=1).numpy()
+
+    def answers(self, squares: Iterable[NDArray[np.uint8]]) -> Outputs:
+        return self.model.answers(self.logits(squares))
+
+    def degrees(
+        self, squares: Iterable[NDArray[np.uint8]], number: int
+    ) -> NDArray[np.float32]:  # -> (N,)
+        """Return how much the model answers of a topic, 0 to 1: a class's score, for example."""
+        return self.model.target.degree(self.answers(squares), number).astype(np.float32)
 
 
 def _batched(squares: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:

@@ -1,4 +1,4 @@
-"""A classifier as one differentiable function from pixels to logits."""
+"""A model as one differentiable function from pixels to logits, or to other raw outputs."""
 
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,9 @@ from headstart.heads.mlp import MlpHead
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.modalities.sources import reopened
 from headstart.models.model import Model
+from headstart.targets.classes import ClassTarget
 from headstart.targets.classes import log_odds as log_odds
+from headstart.targets.target import Outputs, Target
 from headstart.training.network import head_module
 
 DOES = "Looking inside a network takes"  # start of the message about other inputs
@@ -32,7 +34,8 @@ class GradModel:
 
     network: pixels (N, S, S, 3), 0 to 255 of any type -> features (N, D); it normalises the pixels.
     head: (N, D) -> (N, C) logits. temperature: of the scores. graph: the network, if it was
-    exported before.
+    exported before. other: what the head predicts, from raw outputs (N, K), if not classes; only
+    explanations know it.
     """
 
     backbone: Backbone
@@ -41,6 +44,11 @@ class GradModel:
     classes: tuple[str, ...]
     temperature: float = 1.0
     graph: Frozen | None = None
+    other: Target | None = None
+
+    @property
+    def target(self) -> Target:
+        return self.other or ClassTarget(self.classes)
 
     @property
     def input(self) -> ImageInput:
@@ -60,38 +68,53 @@ class GradModel:
             logits = self.logits(torch.from_numpy(np.array(squares, order="C")))
             return torch.softmax(logits / self.temperature, dim=1).numpy()
 
+    def answers(self, raw: Tensor) -> Outputs:  # (N, K)
+        """Return the model's answers for raw outputs of its head."""
+        if self.other is None:
+            return {"scores": torch.softmax(raw / self.temperature, dim=1).numpy()}
+        return self.other.scaled(self.other.activate(raw.numpy()), self.temperature)
+
     def renumbered(self, classes: tuple[str, ...], labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return labels of `classes` as numbers of this model's; -1 for a class that it lacks."""
         place = {name: number for number, name in enumerate(self.classes)}
         return np.array([place.get(name, -1) for name in classes], np.int64)[labels]
 
     def number(self, name: str) -> int:
-        """Return the number of a class by its whole name, or by one of its names between commas.
+        """Return the number of a class or label by its whole name, or a class by one of its names
+        between commas.
 
-        Raises UnknownName with the nearest names, SpecError if several classes have that name.
+        Raises UnknownName with the nearest names, SpecError if several classes have that name or if
+        the model predicts neither classes nor labels.
         """
-        if name in self.classes:
-            return self.classes.index(name)
-        names = [[n.strip().casefold() for n in c.split(",")] for c in self.classes]
+        topics = self.target.topics()
+        if not self.target.names_topics:
+            raise SpecError(
+                f"A class or label is named to explain it, and the model predicts "
+                f"{self.target.noun}: name none."
+            )
+        if name in topics:
+            return topics.index(name)
+        names = [[n.strip().casefold() for n in c.split(",")] for c in topics]
         found = [number for number, own in enumerate(names) if name.strip().casefold() in own]
         if len(found) > 1:
-            several = "; ".join(repr(self.classes[number]) for number in found)
+            several = "; ".join(repr(topics[number]) for number in found)
             raise SpecError(f"{name!r} is a name of {several}: give the whole name of one.")
         if not found:
-            written = {n.strip() for c in self.classes for n in (c, *c.split(","))} - {""}
-            raise UnknownName("class of this model", name, written)
+            written = {n.strip() for c in topics for n in (c, *c.split(","))} - {""}
+            what = "class" if self.classes else "label"
+            raise UnknownName(f"{what} of this model", name, written)
         return found[0]
 
 
-def grad_model_of(model: Model, does: str = DOES) -> GradModel:
+def grad_model_of(model: Model, does: str = DOES, *, of_classes: bool = True) -> GradModel:
     """Return a trained model with gradients; does: start of the message if inputs are no pictures.
 
-    Raises SpecError for a model without classes, and for a head that has no gradients,
-    MissingPackage without the training extra.
+    of_classes: whether to refuse a model without classes. Raises SpecError for that and for a head
+    that has no gradients, MissingPackage without the training extra.
     """
     backbone, kind = model.backbone, model.head.kind
     of_pictures(backbone.card.input, does)
-    if not model.classes:
+    if of_classes and not model.classes:
         raise SpecError(
             f"This looks for what makes a class likely, and the model predicts "
             f"{model.target.noun}. Name a model of classes."
@@ -104,9 +127,11 @@ def grad_model_of(model: Model, does: str = DOES) -> GradModel:
     graph = backbone if isinstance(backbone, Frozen) else None
     if isinstance(backbone, Frozen):
         backbone = reopened(backbone)
-    head = nn.Sequential(head_module(model.head), _TwoLogits())
+    head, other = head_module(model.head), None if model.classes else model.target
+    if other is None:
+        head = nn.Sequential(head, _TwoLogits())
     made = _grad_model(backbone, head, model.classes, model.limits.temperature)
-    return replace(made, graph=graph)
+    return replace(made, graph=graph, other=other)
 
 
 def source_grad_model(backbone: Backbone, does: str = DOES) -> GradModel:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headstart.explaining.pixels.grad_model import Squares, featureless, log_odds
+from headstart.explaining.pixels.grad_model import Squares, featureless
 from headstart.explaining.pixels.probed_model import ProbedModel
 
 SPOTS = 7  # per side
@@ -26,7 +26,7 @@ def hiding(
     spots = _spots(squares.shape[1])
     for values, square, number in zip(added, squares, numbers, strict=True):
         logits = probed.forward.logits(_hidden_and_shown(square, spots))
-        odds = log_odds(logits, torch.full((len(logits),), int(number))).numpy().reshape(-1, 2)
+        odds = probed.model.target.evidence(logits, int(number)).numpy().reshape(-1, 2)
         (whole, blank), (hidden, alone) = odds[0], odds[1:].T
         values[:] = np.reshape((whole - hidden + alone - blank) / 2, values.shape)
     return added

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from headstart.base.values import Record, as_key
+from headstart.base.values import Record, as_key, later
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class NearestExample(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedPicture(Record):
-    """An explanation without its pixels. name: of the explained class. method, layer: of the
-    map."""
+    """An explanation without its pixels. name: of the explained class, label or quantity. method,
+    layer: of the map. answer: the value or the grade, "" if `score` is all."""
 
     path: str
     name: str = field(metadata=as_key("class"))
@@ -52,14 +52,17 @@ class ExplainedPicture(Record):
     layer: str = ""
     deletion: DeletionCurves
     nearest: tuple[NearestExample, ...] = ()
+    answer: str = field(default="", metadata=later())
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedRow(ExplainedPicture):
-    """A test row of a run. name: the predicted class. label: the true class. map: integers."""
+    """A test row of a run. name: the predicted class. label: the true class, or the other truth.
+    map: integers. group: of answers that are not just right or wrong: "worst", "middle", "best"."""
 
     label: str
     map: tuple[tuple[int, ...], ...]
+    group: str = field(default="", metadata=later())
 
     @property
     def right(self) -> bool:
