@@ -175,7 +175,6 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "evaluation.learning_curve": {"accuracy", "argmax", "classes"},
     "evaluation.mistakes": {"argmax", "classes"},
     "evaluation.source_distance": {"argmax"},
-    "explaining.neighbours": {"classes"},
     "features.extract": {"class_names", "classes"},
     "heads.head": {"classes", "softmax"},
     "heads.logistic": {"softmax"},

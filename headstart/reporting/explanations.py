@@ -1,4 +1,5 @@
-"""Section: saliency maps of the worst mistakes and of a few right answers."""
+"""Section: saliency maps of the worst mistakes and of a few right answers, or of the worst, some
+middling and the best answers."""
 
 import numpy as np
 from markupsafe import Markup
@@ -6,7 +7,15 @@ from markupsafe import Markup
 from headstart.explaining.pixels.saved import ExplainedRow
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.blocks import Heading, PageBlock, Pairs, PictureCard, Text, answer_card
+from headstart.reporting.blocks import (
+    Heading,
+    PageBlock,
+    Pairs,
+    PictureCard,
+    Text,
+    answer_card,
+    path_line,
+)
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, code, data
 
@@ -19,27 +28,50 @@ SWATCHES = {
 
 def why_section(facts: Facts, w: Words) -> list[PageBlock]:
     rows = facts.explained.rows
-    if not rows and not facts.of_classes:
-        return []
     if not rows:
         return [Text(w("why.none", **COMMANDS), "empty")]
     input = of_pictures(facts.card.input) if facts.card else ImageInput(fit="squash")
     better = sum(row.deletion.area.ours < row.deletion.area.random for row in rows)
-    judged = w("why.judged", n=len(rows), better=w.count(better))
-    blocks: list[PageBlock] = [Text(w("why.lead", **SWATCHES), "lead"), Text(judged)]
-    for title, right in (("why.wrong", False), ("why.right", True)):
-        pairs = [_pair(row, w, facts.album, input) for row in rows if row.right == right]
+    kind = _kind(facts)
+    judged = w(f"why.judged{kind}", n=len(rows), better=w.count(better))
+    blocks: list[PageBlock] = [Text(w(f"why.lead{kind}", **SWATCHES), "lead"), Text(judged)]
+    for group in ("wrong", "right", "worst", "middle", "best"):
+        pairs = [_pair(row, w, facts.album, input) for row in rows if _group(row) == group]
         if pairs:
-            blocks += [Heading(w(title)), Pairs(pairs)]
-    return [*blocks, Text(w("why.note"), "note")]
+            blocks += [Heading(w(f"why.{group}")), Pairs(pairs)]
+    return [*blocks, Text(w(f"why.note{kind}"), "note")]
+
+
+def _kind(facts: Facts) -> str:
+    """Return the ending of the keys of the words, "" for classes."""
+    if facts.of_classes:
+        return ""
+    return "_label" if facts.test.target.names_topics else "_quantity"
+
+
+def _group(row: ExplainedRow) -> str:
+    return row.group or ("right" if row.right else "wrong")
 
 
 def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[PictureCard]:
-    """Return the picture and its saliency map for the predicted class."""
+    """Return the picture and its saliency map for what is explained."""
     plain, under_map = album.explained(row.path, input, np.array(row.map, np.float32))
     area = row.deletion.area
-    judged = w("why.area", ours=w.number(area.ours, 2), random=w.number(area.random, 2))
-    return [
-        answer_card(w, plain, row.path, row.name, row.score, row.label),
-        PictureCard(under_map, [w("why.speaks", label=data(row.name)), judged]),
-    ]
+    numbers = {"ours": w.number(area.ours, 2), "random": w.number(area.random, 2)}
+    if not row.group:
+        card = answer_card(w, plain, row.path, row.name, row.score, row.label)
+        speaks, judged = w("why.speaks", label=data(row.name)), w("why.area", **numbers)
+    else:
+        card = PictureCard(plain, _answered(row, w))
+        labelled, end = not row.answer, "_quantity" if row.answer else ""
+        speaks = w("why.speaks_label", label=data(row.name)) if labelled else w("why.raises")
+        judged = w(f"why.area{end}", **numbers)
+    return [card, PictureCard(under_map, [speaks, judged])]
+
+
+def _answered(row: ExplainedRow, w: Words) -> list[Markup]:
+    """Return the lines of an answer that is not just right or wrong: it, the truth, the path."""
+    score = Markup(" <span class=number>{}</span>").format(w.percent(row.score))
+    answer = data(row.answer) if row.answer else data(row.name) + score
+    truth = [w("why.truth", label=data(row.label))] if row.label else []
+    return [answer, *truth, path_line(row.path)]
