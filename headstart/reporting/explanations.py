@@ -14,10 +14,9 @@ from headstart.reporting.blocks import (
     PictureCard,
     Text,
     answer_card,
-    path_line,
 )
 from headstart.reporting.facts import Facts
-from headstart.reporting.words import Words, code, data
+from headstart.reporting.words import Words, code, data, path_line
 
 COMMANDS = {"command": code("headstart explain RUN"), "report": code("headstart report RUN")}
 SWATCHES = {
