@@ -37,8 +37,8 @@ def _mistakes(facts: Facts, w: Words) -> list[PageBlock]:
             card_of(
                 facts.album,
                 row.path,
-                w("suspects.labelled", label=data(row.label)),
-                w("results.answer", answer=data(row.answer)),
+                w("suspects.labelled", label=data(w.label(row.label))),
+                w("results.answer", answer=data(w.label(row.answer))),
             )
             for row in [row for row in errors.rows if row.answer != row.label][: SUSPECTS // 2]
         ]
@@ -66,7 +66,10 @@ def _duplicates(facts: Facts, w: Words) -> list[PageBlock]:
         return [Text(w("suspects.near_none"), "note")]
     two_labels = [len({label.get(path, "") for path in group}) > 1 for group in groups]
     cards = [
-        [card_of(facts.album, path, data(label.get(path, "–"))) for path in groups[i][:MEMBERS]]
+        [
+            card_of(facts.album, path, data(w.label(label.get(path, "–"))))
+            for path in groups[i][:MEMBERS]
+        ]
         for i in sorted(range(len(groups)), key=lambda i: not two_labels[i])[:GROUPS]
     ]
     note = w("suspects.near_note", n=len(groups), two=w.count(sum(two_labels)))
@@ -81,6 +84,6 @@ def _outliers(facts: Facts, w: Words) -> list[PageBlock]:
     pairs = list[list[PictureCard]]()
     for row in found[:OUTLIERS]:
         far = w("suspects.far", distance=w.number(row.distance, 2))
-        outlier = card_of(facts.album, row.path, data(row.label), far)
+        outlier = card_of(facts.album, row.path, data(w.label(row.label)), far)
         pairs.append([outlier, card_of(facts.album, row.nearest, w("suspects.nearest"))])
     return [Text(w("suspects.outliers_note"), "note"), Pairs(pairs)]
