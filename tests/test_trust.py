@@ -224,7 +224,8 @@ def test_what_is_unlike_the_training_rows_is_unknown() -> None:
     said = limits.doubts(val.target, val.answers, val.x)
     unlike = [reason.startswith("unlike") for reason in said]
     assert np.mean(unlike) == pytest.approx(0.05, abs=0.005)
-    assert all(limits.doubts(val.target, val.answers, strange))
+    doubts = limits.doubts(val.target, val.answers, strange, "texts")
+    assert all(doubt.startswith("unlike the training texts (") for doubt in doubts)
 
 
 def test_limits_are_the_same_after_a_round_trip() -> None:
@@ -364,6 +365,8 @@ def test_few_validation_rows_give_no_interval_instead_of_an_infinite_one() -> No
     limits = find_limits(TrustPlan(), val, None)
     assert limits.columns(val.target, val.answers) == {}
     assert "validation is too small for a coverage of 90%" in limits_message(TrustPlan(), limits)
+    told = limits_message(TrustPlan(false_alarms=0.05), Limits(far=0.5), "texts")
+    assert "unlike the training texts from distance 0.50 on" in told
 
 
 def test_a_threshold_by_precision_is_refused_for_answers_that_are_not_right_or_wrong() -> None:

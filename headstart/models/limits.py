@@ -112,11 +112,17 @@ class Limits:
             return {}
         return target.region_columns(self.region(target, answers))
 
-    def doubts(self, target: Target, answers: Outputs, x: Floats) -> tuple[str, ...]:
-        """Return why each row is not answered, or "" if it is. answers: after scaling."""
+    def doubts(
+        self, target: Target, answers: Outputs, x: Floats, noun: str = "images"
+    ) -> tuple[str, ...]:
+        """Return why each row is not answered, or "" if it is.
+
+        answers: after scaling. noun: of the examples, for messages.
+        """
         sure = target.confidence(answers)
         best = np.ones(len(x)) if sure is None else sure
-        return tuple(map(self._doubt, best.tolist(), self.distance(x).tolist()))
+        rows = zip(best.tolist(), self.distance(x).tolist(), strict=True)
+        return tuple(self._doubt(own, away, noun) for own, away in rows)
 
     def distance(self, x: Floats) -> NDArray[np.float64]:  # (N, D) -> (N,)
         return self.seen.distance(x) if self.seen is not None else np.zeros(len(x))
@@ -133,9 +139,9 @@ class Limits:
         tensors = {} if self.seen is None else {"seen": self.seen.rows}
         return tensors | ({"miss": self.miss} if isinstance(self.miss, np.ndarray) else {})
 
-    def _doubt(self, best: float, away: float) -> str:
+    def _doubt(self, best: float, away: float, noun: str) -> str:
         if away > self.far:
-            return f"unlike the training images (distance {away:.2f}, limit {self.far:.2f})"
+            return f"unlike the training {noun} (distance {away:.2f}, limit {self.far:.2f})"
         if best < self.confidence:
             return f"not sure enough (score {best:.2f}, limit {self.confidence:.2f})"
         return ""

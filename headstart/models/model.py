@@ -128,7 +128,7 @@ class Model:
 
     def doubts(self, said: Predictions, table: FeatureTable) -> tuple[str, ...]:
         """Return why each row of `predict_table(table)` is not answered, or "" if it is."""
-        return self.limits.doubts(self.target, said.outputs, table.x)
+        return self.limits.doubts(self.target, said.outputs, table.x, self.backbone.card.input.noun)
 
 
 def _examples(data: Any, input: Input[Any], target: Target) -> tuple[Dataset, tuple[LeftOut, ...]]:

@@ -100,11 +100,15 @@ def epoch_message(number: int, figures: Mapping[str, float]) -> str:
 def data_message(rows: Dataset) -> str:
     if not rows.classes:
         return f"{len(rows):,} rows: {rows.target.described}"
-    return f"{len(rows):,} images, {len(rows.classes)} classes: {counts_text(rows.counts)}"
+    noun = rows.input.noun if rows.input else "images"
+    return f"{len(rows):,} {noun}, {len(rows.classes)} classes: {counts_text(rows.counts)}"
 
 
-def limits_message(plan: TrustPlan, limits: Limits) -> str:
-    """Return the limits found on validation, and those that could not be found."""
+def limits_message(plan: TrustPlan, limits: Limits, noun: str = "images") -> str:
+    """Return the limits found on validation, and those that could not be found.
+
+    noun: of the examples.
+    """
     scaled = limits.temperature != 1 or not limits.alpha
     parts = [f"temperature {limits.temperature:.2f}"] if scaled else []
     if limits.alpha and np.isfinite(limits.miss).all():
@@ -113,11 +117,11 @@ def limits_message(plan: TrustPlan, limits: Limits) -> str:
         parts.append(f"validation is too small for a coverage of {1 - limits.alpha:.0%}")
     if math.isfinite(limits.far):
         parts.append(
-            f"unlike the training images from distance {limits.far:.2f} on "
+            f"unlike the training {noun} from distance {limits.far:.2f} on "
             f"({plan.false_alarms:.0%} of those of validation)"
         )
     elif plan.false_alarms:
-        parts.append("validation is too small to tell what is unlike the training images")
+        parts.append(f"validation is too small to tell what is unlike the training {noun}")
     if limits.confidence:
         parts.append(f"unknown below a score of {limits.confidence:.2f}")
     elif plan.precision or plan.coverage:

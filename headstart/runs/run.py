@@ -306,7 +306,7 @@ def _with_limits(state: RunState, learned: _Learned) -> _Learned:
     few = remembered(learned.splits.train)
     remembered_rows = _of_kept(state, learned, few) if plan.false_alarms else None
     model = limited(kept.fitted.model, plan, kept.table, remembered_rows)
-    state.tell("trust", limits_message(plan, model.limits))
+    state.tell("trust", limits_message(plan, model.limits, model.backbone.card.input.noun))
     kept = replace(kept, fitted=replace(kept.fitted, model=model))
     made = {**learned.fitted.made, learned.fitted.kept: kept}
     return replace(learned, fitted=replace(learned.fitted, made=made))
