@@ -19,7 +19,7 @@ from headstart.base.listener import Listener
 from headstart.base.notebook import html_table, text_table
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
-from headstart.data.checks import CheckPlan, Checks, good_rows
+from headstart.data.checks import CheckPlan, Checks, good_rows, with_parts
 from headstart.data.checks import check as check_rows
 from headstart.data.dataset import PARTS, Dataset, LeftOut
 from headstart.data.splits import SplitPlan, Splits
@@ -147,6 +147,8 @@ def check(
     far = None
     if compared and len(checks.dataset):
         runtime, told = context.runtime, context.listener
+        threads = runtime.decode_threads
+        checks = with_parts(checks, compared.card.input, store=context.store, threads=threads)
         far = source_distance(compared, checks.dataset, runtime=runtime, listener=told)
     tell_left_out(checks.left_out, context.listener)
     try:

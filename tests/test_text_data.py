@@ -10,7 +10,7 @@ from PIL import Image
 import headstart as hs
 from headstart.base.errors import DataError
 from headstart.data.checks import check
-from headstart.data.findings import Findings
+from headstart.data.findings import Findings, Remark, TwoLabels
 from headstart.modalities.reading import find, survey
 from headstart.modalities.text.inputs import TextInput
 from headstart.modalities.text.language import detect, sampled, spoken
@@ -198,3 +198,14 @@ def test_a_very_long_text_is_named_and_checks_are_written_and_read() -> None:
 def test_a_sample_is_the_same_every_time() -> None:
     assert sampled(range(10), 4) == [0, 3, 6, 9]
     assert sampled(range(3), 4) == [0, 1, 2]
+
+
+def test_a_remark_on_the_whole_data_set_is_not_counted() -> None:
+    remarks = (
+        Remark("", "language", "most texts are English"),
+        Remark("7", "very long", "x"),
+    )
+    found = Findings(counts={}, near_duplicates=(), two_labels=TwoLabels(), remarks=remarks)
+    rows = {kind: (count, text) for kind, count, text in found.table()}
+    assert rows["language"] == ("", "most texts are English")
+    assert rows["very long"] == ("1", "7: x")

@@ -181,3 +181,32 @@ def test_a_backbone_for_images_that_is_named_is_refused_for_texts(
     assert main(["train", str(table), "--out", "run", "--backbone", name]) == 1
     assert "takes images, and the data holds texts" in capsys.readouterr().err
     assert hs.fit(table, strategy="extract").model.backbone.card.name == "tiny-text:8"
+
+
+@pytest.mark.usefixtures("small_default")
+def test_the_share_of_texts_longer_than_a_window_is_printed_saved_and_reported(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = [(f"{' '.join(PLAIN * 5)} {i}", "good") for i in range(30)]  # 66 tokens
+    with open("reviews.csv", "w", newline="") as f:
+        csv.writer(f).writerows([("text", "label"), *reviews(), *long])
+    told = "20 % of the texts (30 of 150) are longer than one window of 32 tokens: read in 2"
+    assert main(["check", "reviews.csv"]) == 0
+    assert told in capsys.readouterr().out
+    assert told in repr(hs.check("reviews.csv"))
+    assert main(["train", "reviews.csv", "--out", "run", "--strategy", "extract"]) == 0
+    assert told in capsys.readouterr().out
+    remarks = json.loads(Path("run/checks.json").read_text())["remarks"]
+    assert [told in r["reason"] for r in remarks if r["kind"] == "windows"] == [True]
+    assert told in Path("run/report.html").read_text()
+
+
+def test_texts_that_fit_their_window_are_said_to() -> None:
+    parts = np.ones(5, np.int64)
+    assert TextInput(window=32).about_parts(parts) == "all texts fit in one window of 32 tokens"
+    assert TextInput().about_parts(parts[:0]) == ""
+    parts[0] = 2
+    assert "read in 2 windows, nothing is cut" in TextInput().about_parts(parts)
+    parts[1] = 7
+    assert "40 % of the texts (2 of 5)" in TextInput().about_parts(parts)
+    assert "read in 2 to 7 windows" in TextInput().about_parts(parts)

@@ -105,6 +105,10 @@ class Input(Protocol[Raw]):
                 lengths = np.maximum(lengths, ends.max(axis=1, initial=1))
         return lengths
 
+    def about_parts(self, parts: NDArray[np.int64]) -> str:
+        """Return a remark on how many parts the examples of a data set have, (N,); "" for none."""
+        return ""
+
     def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
         """Return the axes besides the first whose length varies, by array: {"ids": {1: "tokens"}}.
 

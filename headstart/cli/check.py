@@ -51,7 +51,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     from headstart.base.store import Store
-    from headstart.data.checks import CheckPlan, check, good_rows
+    from headstart.data.checks import CheckPlan, check, good_rows, with_parts
     from headstart.data.splits import split
     from headstart.evaluation.source_distance import source_distance
     from headstart.modalities.reading import read_as, survey
@@ -67,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
             threads=runtime.decode_threads,
             progress=partial(listener.progress, "checks"),
         )
-    found = check(data, seen, threads=runtime.decode_threads)
+    found, threads = check(data, seen, threads=runtime.decode_threads), runtime.decode_threads
+    if backbone:
+        found = with_parts(found, backbone.card.input, store=Store(args.store), threads=threads)
     if data.choice:
         say("target", data.choice)
     if not args.json:

@@ -1,17 +1,18 @@
 """Check the data before training: `check` returns findings, `good_rows` the rows to train on."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.inputs import rows_of
+from headstart.backbones.inputs import Input, has_parts, rows_of
 from headstart.base.errors import DataError, SpecError
 from headstart.base.grouping import Pair, confirmed, groups
+from headstart.base.store import Store
 from headstart.data.content import copies, two_labels_warning, with_two_labels
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import (
@@ -193,6 +194,29 @@ def check(dataset: Dataset, survey: "Survey", *, threads: int = 1) -> Checks:
         odd_sizes=tuple(survey.surveyor.odd(rows.ids, facts)),
         remarks=tuple(survey.surveyor.remarks(rows, facts)),
     )
+
+
+def with_parts(
+    checks: Checks,
+    input: Input[Any],
+    *,
+    store: Store | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Checks:
+    """Return the checks with a remark on the parts that a backbone's input makes of the examples.
+
+    Every example is prepared once; a store remembers the number of its parts.
+    """
+    from headstart.data.survey import PartSurveyor, survey
+
+    rows = checks.dataset
+    if not has_parts(input) or rows.input is None or rows.input.kind != input.kind:
+        return checks
+    surveyor = PartSurveyor(input)
+    seen = survey(rows, input, store=store, threads=threads, progress=progress, surveyor=surveyor)
+    remarks = surveyor.remarks(rows, rows_of(seen.facts, seen.good))
+    return replace(checks, remarks=(*remarks, *checks.remarks))
 
 
 def _near(survey: "Survey", exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:

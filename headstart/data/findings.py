@@ -89,8 +89,13 @@ class Findings(Record):
         }
         for remark in self.remarks:
             examples[remark.kind] = [*examples.get(remark.kind, ()), str(remark)]
+        about_all = {str(remark) for remark in self.remarks if not remark.path}
         rows = [
-            (kind, f"{len(texts):,}", "; ".join(texts[:2]) + ("; …" if len(texts) > 2 else ""))
+            (
+                kind,
+                "" if len(texts) == 1 and texts[0] in about_all else f"{len(texts):,}",
+                "; ".join(texts[:2]) + ("; …" if len(texts) > 2 else ""),
+            )
             for kind, texts in examples.items()
             if texts or kind == "unreadable"
         ]

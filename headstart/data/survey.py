@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.inputs import Input, fetched
+from headstart.backbones.inputs import Input, fetched, length
 from headstart.base.errors import DataError
 from headstart.base.grouping import Pair
 from headstart.base.store import DIGEST_BYTES, Layout, Store, StoredTable, digest
@@ -68,6 +68,26 @@ class BytesSurveyor:
         return ()
 
 
+@dataclass(frozen=True)
+class PartSurveyor(BytesSurveyor):
+    """Counts the parts of each example as a backbone's input makes them: a text's windows."""
+
+    @property
+    def layout(self) -> Layout:
+        return {"parts": (np.uint32, ())}
+
+    @property
+    def table(self) -> str:
+        return fingerprint("parts of examples", self.input.kind, self.input.fingerprint())
+
+    def look(self, data: bytes) -> Facts:
+        return {"parts": np.array(length(self.input.prepare(self.input.read(data))), np.uint32)}
+
+    def remarks(self, dataset: Dataset, facts: Facts) -> Iterable[Remark]:
+        if why := self.input.about_parts(facts["parts"].astype(np.int64)):
+            yield Remark("", "windows", why)
+
+
 @dataclass(frozen=True, eq=False)
 class Survey:
     """The facts of a dataset's N rows; rows in `errors` are zeros.
@@ -117,12 +137,14 @@ def survey(
     store: Store | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    surveyor: Surveyor | None = None,
 ) -> Survey:
     """Decode every file once and record its facts; with a store, decode only new content.
 
-    A picture's facts are 4 kB; bad files are not stored. StoreError if the store can't be written.
+    surveyor: the input's own by default. A picture's facts are 4 kB; bad files are not stored.
+    StoreError if the store can't be written.
     """
-    surveyor: Surveyor = input.surveyor() or BytesSurveyor(input)
+    surveyor = surveyor or input.surveyor() or BytesSurveyor(input)
     table = store.table(surveyor.table, surveyor.layout) if store else None
     result, fresh = Survey.blank(surveyor, len(dataset)), dict[bytes, Facts]()
     known, decoded = dict[int, bytes](), 0  # known: row -> the name of its facts in the store

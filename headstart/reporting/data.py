@@ -119,7 +119,11 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
         found[remark.kind] = [*found.get(remark.kind, ()), str(remark)]
     if not facts.classes:
         found = {k: v for k, v in found.items() if k not in ("empty", "one")}
-    rows = [[w.named("found", k), w.count(len(v)), _examples(w, v)] for k, v in found.items()]
+    about_all = [[str(remark)] for remark in checks.remarks if not remark.path]
+    rows = [
+        [w.named("found", k), "" if v in about_all else w.count(len(v)), _examples(w, v)]
+        for k, v in found.items()
+    ]
     head = [w("found.what"), w("found.count"), w("found.examples")]
     return TableBlock(head, rows, left=(0, 2))
 

@@ -10,17 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from headstart.backbones.inputs import check_kind
+from headstart.backbones.inputs import Input, check_kind
 from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import Diverged, MissingPackage, SpecError
 from headstart.base.listener import Listener
 from headstart.base.notebook import html_table
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
 from headstart.base.values import Settings
-from headstart.data.checks import Checks, check, good_rows
+from headstart.data.checks import Checks, check, good_rows, with_parts
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.data.splits import Splits, split
 from headstart.evaluation.embedding_map import embedding_map
@@ -176,7 +177,7 @@ def _learn(state: RunState, data: Dataset) -> _Learned:
     card = run.start.backbone.card
     check_kind(card.input, data.input, card.name)
     with state.clock("checks"):
-        checks = _checked(state, data)
+        checks = _checked(state, data, card.input)
     rows = checks.dataset
     if state.job.strategy == "scratch":
         splits = _split(state, checks)
@@ -374,13 +375,18 @@ def _solved(learned: _Learned, target: Target) -> HeadSpec | None:
     return None
 
 
-def _checked(state: RunState, data: Dataset) -> Checks:
-    """Check the data, write checks.json, and only then raise errors about it."""
+def _checked(state: RunState, data: Dataset, input: Input[Any]) -> Checks:
+    """Check the data, write checks.json, and only then raise errors about it.
+
+    input: of the backbone, whose parts of long examples are counted.
+    """
     state.tell("checks", f"looking at {len(data):,} files")
     threads = state.context.runtime.decode_threads
     progress = partial(state.context.listener.progress, "checks")
     surveyed = survey(data, store=state.job.store, threads=threads, progress=progress)
     checks = check(data, surveyed, threads=threads)
+    progress = partial(state.context.listener.progress, "parts")
+    checks = with_parts(checks, input, store=state.job.store, threads=threads, progress=progress)
     write_json(state.out / "checks.json", checks.findings.to_plain())
     if checks.warning:
         state.tell("warning", checks.warning)

@@ -150,6 +150,18 @@ class TextInput(Input[str]):
         """Return the number of tokens in each window: (P,)."""
         return np.asarray(batch["mask"], np.int64).sum(axis=1)
 
+    def about_parts(self, parts: NDArray[np.int64]) -> str:
+        """Return how many texts are longer than a window, and in how many windows they are read."""
+        window, long = f"one window of {self.window} tokens", parts[parts > 1]
+        if not len(long):
+            return f"all texts fit in {window}" if len(parts) else ""
+        share = f"{100 * len(long) / len(parts):.3g} % of the texts"
+        most = f"2 to {long.max():,}" if long.max() > 2 else "2"
+        return (
+            f"{share} ({len(long):,} of {len(parts):,}) are longer than {window}: read in {most} "
+            f"windows, nothing is cut"
+        )
+
     def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
         """Return the axis of the tokens, which differs from text to text."""
         return {"ids": {1: "tokens"}, "mask": {1: "tokens"}}
