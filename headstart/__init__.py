@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from headstart.data.splits import Splits as Splits
     from headstart.evaluation.evaluation import Estimate as Estimate
     from headstart.evaluation.evaluation import Evaluation as Evaluation
+    from headstart.explanations import explain as explain
     from headstart.features.extract import FeatureTable as FeatureTable
     from headstart.modalities.images.wrapping import wrap as wrap
     from headstart.modalities.reading import read as read
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from headstart.modalities.sources import load_backbone as load_backbone
     from headstart.models.model import Model as Model
     from headstart.pixels import attack as attack
-    from headstart.pixels import explain as explain
     from headstart.pixels import ideal as ideal
     from headstart.pixels import robustness as robustness
     from headstart.pixels import views as views
@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 _HOME = {  # the public names of each module
     "api": "check classify compare demo evaluate extract fit load predict report save split track "
     "train",
-    "pixels": "attack explain ideal robustness views",
+    "explanations": "explain",
+    "pixels": "attack ideal robustness views",
     "backbones.backbone": "Backbone",
     "base.errors": "HeadstartError",
     "base.listener": "Listener",

@@ -1,8 +1,8 @@
 """The functions of `headstart`: one for each command, with the command's name.
 
 Every flag of a command is a keyword of its function, with the same default. A function returns a
-value, and writes files only where a folder is named. Functions for pictures alone (`explain`,
-`ideal`, `attack`, `robustness`, `views`) are in `headstart.pixels`.
+value, and writes files only where a folder is named. `explain` is in `headstart.explanations`;
+functions for pictures alone (`ideal`, `attack`, `robustness`, `views`) are in `headstart.pixels`.
 """
 
 from collections.abc import Mapping, Sequence

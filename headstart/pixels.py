@@ -1,15 +1,15 @@
-"""What exists for models of pictures alone: explain, ideal, attack, robustness and views.
+"""What exists for models of pictures alone: ideal, attack, robustness and views; and their maps.
 
 Each function does what the command of its name does, with the same settings and defaults. Files are
 written only where one is named.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,20 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.inputs import fetched
 from headstart.base.atomic import check_folder, write_bytes, write_json
 from headstart.base.listener import Listener
-from headstart.base.notebook import html_table
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.explaining.neighbours import Neighbour, nearest
+from headstart.explainer import (
+    AnyFiles,
+    AnyModel,
+    Asked,
+    Explainer,
+    FileWork,
+    Results,
+    all_of,
+    files_for,
+)
+from headstart.explaining.naming import refuse_taken
 from headstart.explaining.pixels.attacking import fool
 from headstart.explaining.pixels.explaining import (
     Effort,
@@ -56,14 +65,13 @@ from headstart.explaining.pixels.grad_model import (
 from headstart.explaining.pixels.ideal import Ideal, ascend, surest
 from headstart.explaining.pixels.ideal_plan import IdealPlan
 from headstart.explaining.pixels.method import METHODS, Method
-from headstart.explaining.pixels.naming import named_after, refuse_taken
 from headstart.explaining.pixels.probed_model import probed_model_of
 from headstart.explaining.pixels.robust import trials
 from headstart.explaining.pixels.robust_plan import RobustnessPlan
 from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.pixels.squares import InputSquares, input_squares, stratified_rows
 from headstart.features.extract import FeatureTable, extract
-from headstart.heads.head import check_word
+from headstart.heads.head import Floats, check_word
 from headstart.in_python import as_listener, as_store, run_folder, speaks_python, tell_left_out
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.decoding import Pixels, decode
@@ -79,63 +87,16 @@ from headstart.models.predictor import Answerer, answerer
 from headstart.models.results import FitResult
 from headstart.reporting.page import write_report
 from headstart.runs.folder import recorded_contents
-from headstart.runs.recorded import known_rows, part_of, recorded_data, recorded_files
+from headstart.runs.recorded import known_rows, part_of, recorded_data
 from headstart.runs.run import Run
 from headstart.runs.settings import check_known, with_settings
 from headstart.training.attack import EPSILONS, RESTARTS, Attack
 
 T = TypeVar("T")
-AnyModel = str | Path | Model | FitResult | Run | Backbone
-AnyFiles = Any  # as for `Model.predict`: paths, folders, pictures in memory, a Dataset
-
 FULL_VIEW = 224  # pixels a side
 TELLS = 8  # times that the score is reported during an ascent
 ATTACKED = "attack"  # a run's folder of attacked pictures
-NAMED = 20  # unreadable training pictures reported, at most
 RESULTS = "robustness.json"
-
-
-@speaks_python
-def explain(
-    model: AnyModel,
-    files: AnyFiles | None = None,
-    *,
-    class_name: str | None = None,
-    method: Method = "best",
-    out: str | Path | None = None,
-    data: str | Path | None = None,
-    store: Store | str | Path | None = USUAL,
-    listener: Listener | None = None,
-) -> "Results[Explanation]":
-    """Explain why pictures get an answer: maps, deletion curves, similar training examples.
-
-    model: the folder of a run or bundle, a `Model`, a `Backbone`, or the name of a pretrained one.
-    files: a path or several, of pictures or folders; None explains the most confident mistakes of a
-        run and a few of its right answers, or its worst, middling and best answers.
-    class_name: the class or label to explain; None for the one that the model predicts, the most
-        probable label, a number or a grade.
-    method: how maps are made; best tries several and keeps the one whose deletion curve falls
-        soonest.
-    out: a folder for a PNG per picture. data: where a run's pictures are now. store: for features
-        of its training examples.
-
-    Returns an `Explanation` per picture: `map.values` (h, w) float32, `score` (of a number or a
-    grade the place from 0 to 1), `answer`, `deletion`, `nearest`. Pictures that can't be read are
-    reported to `listener.stage("left out", …)`. Raises DataError if none can be read, UnknownName
-    for an unknown class or method, SpecError for a model that does not take pictures.
-
-    >>> (why,) = explain("runs/flowers", "photo.jpg")  # doctest: +SKIP
-    >>> why.save("why.png")  # doctest: +SKIP
-    """
-    listener = as_listener(listener)
-    opened = open_model(model, "headstart explain takes", of_classes=False)
-    explainer = Explainer(opened, class_name, method, _path(data), as_store(store), listener)
-    if files is None:
-        work, before = explainer.of_run(_path(out)), tuple[LeftOut, ...]()
-    else:
-        pictures = found_files(files, listener)
-        work, before = explainer.of_files(pictures, _path(out)), pictures.left_out
-    return _all_of(work, "explain", listener, before)
 
 
 @speaks_python
@@ -208,7 +169,7 @@ def attack(
     pictures = found_files(files, listener)
     number = None if target is None else opened.grad_model.number(target)
     attacker = Attacker(opened, how, number, restarts)
-    return _all_of(attacker.of_files(pictures, _path(out)), "attack", listener, pictures.left_out)
+    return all_of(attacker.of_files(pictures, _path(out)), "attack", listener, pictures.left_out)
 
 
 @speaks_python
@@ -317,122 +278,51 @@ def open_model(given: AnyModel, does: str = DOES, *, of_classes: bool = True) ->
 
 
 @dataclass(frozen=True, eq=False)
-class FileWork(Generic[T]):
-    """Work on `count` pictures. results: an iterator that computes one result per step, and gives
-    it with the file that was written, or None."""
+class PictureExplainer(Explainer[Explanation]):
+    """grad_model: of the model, or of a pretrained network."""
 
-    count: int
-    results: Iterator[tuple[T | LeftOut, Path | None]]
+    grad_model: GradModel
+    suffix: ClassVar[str] = ".png"
+    noun: ClassVar[str] = "pictures"
 
+    @classmethod
+    def open(cls, given: AnyModel, asked: Asked, listener: Listener, name: str = "") -> Self:
+        opened = open_model(given, "headstart explain takes", of_classes=False)
+        name = name or opened.name
+        return cls(opened.model, opened.run, name, asked, listener, opened.grad_model)
 
-@dataclass(frozen=True, eq=False)
-class Explainer:
-    """Explains pictures of one model. class_name: None for what the model predicts. data: where the
-    pictures of its run are now. store: for features of its training examples."""
+    @property
+    def input(self) -> ImageInput:
+        return self.grad_model.input
 
-    opened: OpenedModel
-    class_name: str | None
-    method: Method
-    data: Path | None
-    store: Store | None
-    listener: Listener
+    @property
+    def method(self) -> Method:
+        method: Any = self.asked.method
+        checked: Method = method
+        return checked
 
-    def of_files(self, pictures: Dataset, out: Path | None) -> FileWork[Explanation]:
-        """Explain these pictures; with `out`, write a PNG per picture, named after it."""
+    @cached_property
+    def forward(self) -> Forward:
+        return Forward(self.grad_model)
+
+    def check(self) -> None:
         check_word("method", self.method, METHODS)
-        if self.opened.run is None and self.data is not None:
-            raise SpecError("--data goes with a run folder: only that names training examples.")
-        if self.class_name is not None:
-            self.opened.grad_model.number(self.class_name)  # raises before any work
-        files = _files_for(pictures, out, lambda file: (file,))
-        return FileWork(len(pictures), self._saved(self._explained(pictures), files))
+        if self.asked.class_name is not None:
+            self.grad_model.number(self.asked.class_name)
 
-    def of_run(self, out: Path | None, *, own: bool = False) -> FileWork[Explanation]:
-        """Explain the most confident mistakes of the run, or worst answers, and a few good ones.
+    def explained(self, rows: Dataset) -> Iterator[Explanation | LeftOut]:
+        probed, effort = probed_model_of(self.grad_model), Effort(method=self.method)
+        for id, source in zip(rows.ids, rows.sources, strict=True):
+            yield try_explain(probed, id, source, self.asked.class_name, effort)
 
-        own: whether existing files in `out`, written before, may be replaced.
-        """
-        run, model = self.opened.run, self.opened.model
-        if run is None or model is None:
-            raise SpecError(
-                f"Name pictures to explain after {self.opened.name}: only of a run folder, which "
-                f"this is not, are the mistakes explained without any."
-            )
-        if self.class_name is not None or self.method != "best":
-            raise SpecError(
-                "--class and --method go with pictures that are named; of a run, what it answered "
-                "is explained."
-            )
-        sources = recorded_files(run, self.data, self.listener)
+    def rows_explained(
+        self, run: Path, model: Model, sources: Mapping[str, Any]
+    ) -> tuple[int, Iterator[Explanation | LeftOut]]:
         count = len(rows_to_explain(run, model.target, sources))
-        files = [out / f"{n:02}.png" if out else None for n in range(1, count + 1)]
-        if out is not None:
-            refuse_taken(file for file in files if file and not own)
-            check_folder(out)
-        return FileWork(count, self._saved(explain_run(run, model, sources), files))
+        return count, explain_run(run, model, sources)
 
-    def _explained(self, pictures: Dataset) -> Iterator[Explanation | LeftOut]:
-        probed, effort = probed_model_of(self.opened.grad_model), Effort(method=self.method)
-        for id, source in zip(pictures.ids, pictures.sources, strict=True):
-            yield try_explain(probed, id, source, self.class_name, effort)
-
-    def _saved(
-        self, results: Iterator[Explanation | LeftOut], files: Sequence[Path | None]
-    ) -> Iterator[tuple[Explanation | LeftOut, Path | None]]:
-        """Add the most similar training examples to each explanation, and write it."""
-        similar = self._similar()
-        for result, file in zip(results, files, strict=True):
-            if isinstance(result, Explanation):
-                result = replace(result, nearest=similar(result))
-                try:
-                    if file is not None:
-                        result.save(file)
-                except OSError as error:
-                    why = f"its explanation can't be written: {sentence_of(error)}"
-                    result = LeftOut(result.path, why)
-            yield result, file
-
-    def _similar(self) -> Callable[[Explanation], tuple[Neighbour, ...]]:
-        """Return a function that finds the training examples most similar to an explained picture.
-
-        If there are none, the reason is reported, and the function returns (). Features of training
-        examples come from the store if they are there.
-        """
-        opened, run, model = self.opened, self.opened.run, self.opened.model
-        if run is None or model is None:
-            self._leave_out_nearest("only a run folder names its training examples")
-            return lambda explanation: ()
-        try:
-            rows = known_rows(run, recorded_data(run, self.data), self.listener)
-        except HeadstartError as error:
-            if self.data is not None:
-                raise
-            self._leave_out_nearest(str(error))
-            return lambda explanation: ()
-        backbone, forward = model.backbone, Forward(opened.grad_model)
-        sources = dict(zip(rows.ids, rows.sources, strict=True))
-
-        @cache
-        def known() -> FeatureTable | None:  # called when the first picture is explained
-            store, listener = self.store, self.listener
-            try:
-                table = extract(backbone, rows, store=store, listener=listener, stage="nearest")
-            except HeadstartError as error:  # e.g. a full store
-                self._leave_out_nearest(str(error))
-                return None
-            for item in table.left_out[:NAMED]:
-                self._leave_out_nearest(f"{item.path}: {item.reason}")
-            return table
-
-        def similar(explanation: Explanation) -> tuple[Neighbour, ...]:
-            if (table := known()) is None:
-                return ()
-            return nearest(table, sources, forward.features([explanation.square]))[0]
-
-        return similar
-
-    def _leave_out_nearest(self, why: str) -> None:
-        self.listener.stage("nearest", f"left out: {why}")
+    def features(self, explanation: Explanation) -> Floats:
+        return self.forward.features([explanation.square])
 
 
 def ascent(
@@ -498,7 +388,7 @@ class Attacker:
     def of_files(self, pictures: Dataset, out: Path | None) -> FileWork[Fooling]:
         """Attack these pictures; with `out`, write two PNGs per picture, named after it."""
         own = self.opened.run is not None and out == self.opened.run / ATTACKED
-        files = _files_for(pictures, out, lambda file: (file, triptych_path(file)), keep=own)
+        files = files_for(pictures, out, ".png", lambda file: (file, triptych_path(file)), keep=own)
         return FileWork(len(pictures), self._saved(pictures, files))
 
     def _saved(
@@ -622,61 +512,6 @@ def found_files(files: AnyFiles, listener: Listener) -> Dataset:
     pictures, left_out = (files, ()) if isinstance(files, Dataset) else find(files)
     tell_left_out(left_out, listener)
     return replace(pictures, left_out=tuple(left_out))
-
-
-def _files_for(
-    pictures: Dataset,
-    out: Path | None,
-    with_others: Callable[[Path], tuple[Path, ...]],
-    *,
-    keep: bool = False,
-) -> list[Path | None]:
-    """Choose a PNG file in `out` for each picture; all None if `out` is None.
-
-    with_others: returns all files that are written for a PNG. keep: add a number to the name of an
-    existing file, instead of raising SpecError.
-    """
-    if out is None:
-        return [None] * len(pictures)
-    named = named_after(pictures.sources, lambda n: with_others(out / f"{n}.png"), keep=keep)
-    check_folder(out)
-    return [first for first, *_ in named]
-
-
-class Results(list[T]):
-    """A result per picture. left_out: pictures without one, with `path` and `reason`."""
-
-    left_out: tuple[LeftOut, ...] = ()
-
-    def _repr_html_(self) -> str:
-        shown = [each._repr_html_() for each in self]  # type: ignore[attr-defined]
-        lost = [(item.path, "left out", item.reason) for item in self.left_out]
-        return "".join(shown) + (html_table(lost) if lost else "")
-
-
-def _all_of(
-    work: FileWork[T], stage: str, listener: Listener, before: Sequence[LeftOut] = ()
-) -> Results[T]:
-    """Do the work and return its results; raises DataError if no picture could be read.
-
-    before: pictures that were left out before the work.
-    """
-    done, unreadable = Results[T](), list[LeftOut]()
-    done.left_out = tuple(before)
-    for number, (result, _) in enumerate(work.results, 1):
-        if not isinstance(result, LeftOut):
-            done.append(result)
-        else:
-            unreadable += [] if result.expected else [result]
-            done.left_out += (result,)
-            listener.stage("left out", f"{result.path}: {result.reason}")
-        listener.progress(stage, number, work.count)
-    if unreadable and not done:
-        first = f"{unreadable[0].path}: {unreadable[0].reason}"
-        raise DataError(
-            f"There must be pictures that can be read; of {work.count:,} none can ({first})."
-        )
-    return done
 
 
 def _with(spec: T, settings: Mapping[str, Any], *, without: str = "") -> T:

@@ -20,11 +20,11 @@ import headstart as hs
 from headstart.base.errors import DataError, SpecError
 from headstart.cli.main import main
 from headstart.data.splits import split
+from headstart.explaining.naming import named_after
 from headstart.explaining.pixels import fooling as drawing
 from headstart.explaining.pixels.attacking import Aim, distance, fool
 from headstart.explaining.pixels.fooling import Fooling
 from headstart.explaining.pixels.grad_model import GradModel, grad_model_of, source_grad_model
-from headstart.explaining.pixels.naming import named_after
 from headstart.explaining.pixels.squaring import MOST, squaring, weights
 from headstart.features.extract import extract
 from headstart.modalities.images.decoding import Pixels, decode

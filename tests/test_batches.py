@@ -15,7 +15,7 @@ from headstart.cli.main import main
 from headstart.data import finding
 from headstart.data.splits import split
 from headstart.data.walking import Walk, walk
-from headstart.explaining.pixels.naming import STEM_BYTES, file_name
+from headstart.explaining.naming import STEM_BYTES, file_name
 from headstart.modalities.images.decoding import decode
 from headstart.models.bundle import save
 from headstart.models.fitting import fit

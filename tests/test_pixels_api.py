@@ -17,8 +17,9 @@ import headstart as hs
 from headstart.base.errors import DataError, HeadstartError, SpecError, UnknownName
 from headstart.cli.main import main
 from headstart.explaining.pixels.ideal_plan import IdealPlan
+from headstart.explanations import explain
 from headstart.models.bundle import load_bundle
-from headstart.pixels import attack, explain, ideal, robustness, views
+from headstart.pixels import attack, ideal, robustness, views
 
 FEW = {"method": "places"}  # of the ways to make a map, the quickest
 

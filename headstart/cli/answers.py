@@ -114,15 +114,14 @@ class Answers:
 Answering = Callable[["Dataset", Listener], Answers]
 
 
-def _asked(args: argparse.Namespace, input: "Input[Any]") -> list[Any]:
-    """Return the paths and the texts in `args`; SpecError for texts that the model can't take."""
+def given_texts(args: argparse.Namespace, input: "Input[Any]") -> list[Any]:
+    """Return the examples of --text; raises SpecError for a model that takes none."""
     from headstart.backbones.inputs import PATH, Encoded
 
     texts: list[str] = getattr(args, "text", [])
     if texts and input.column == PATH:
         raise SpecError(f"--text is for a model of texts; this one takes {input.noun}: name files.")
-    given = [Encoded(str(n), input.encode(text)) for n, text in enumerate(texts, 1)]
-    return [*named_files(args.files), *given]
+    return [Encoded(str(n), input.encode(text)) for n, text in enumerate(texts, 1)]
 
 
 def print_answers(
@@ -139,7 +138,7 @@ def print_answers(
         if args.csv.exists():
             raise SpecError(f"{args.csv} is there already: name another --csv.")
         check_folder(args.csv.parent)
-    files, left_out = find(_asked(args, input), input=input)
+    files, left_out = find([*named_files(args.files), *given_texts(args, input)], input=input)
     if args.csv or args.jsonl:
         return _streamed(answering, files, left_out, args, at_once or len(files))
     answers = answering(files, Terminal())

@@ -1,28 +1,29 @@
-"""`headstart explain`: saliency maps, their deletion curves, and similar training pictures."""
+"""`headstart explain`: saliency maps or marked words, their deletion curves, similar examples."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headstart.base.display import displayed
+from headstart.base.errors import SpecError
 from headstart.base.store import Store
-from headstart.cli.flags import add_store_flag
+from headstart.cli.answers import given_texts
+from headstart.cli.flags import add_store_flag, named_files
 from headstart.cli.opening import (
     add_json_flag,
     add_model_flags,
-    named_examples,
-    open_named,
+    named_model,
     work_through,
 )
 from headstart.cli.parser import Parser
-from headstart.cli.printing import print_json, print_line
+from headstart.cli.printing import print_json, print_line, print_table
 from headstart.cli.progress import Terminal
 from headstart.explaining.pixels.method import METHODS
 
 if TYPE_CHECKING:
-    from headstart.data.dataset import LeftOut
-    from headstart.explaining.pixels.explanation import Explanation
+    from headstart.backbones.inputs import Input
+    from headstart.data.dataset import Dataset, LeftOut
 
 FOLDER = "explained"
 
@@ -48,13 +49,21 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help=f"folder for a PNG per picture (default: {FOLDER}; without FILE, RUN/{FOLDER})",
+        help=f"folder for a PNG per picture, or an HTML and a JSON per text (default: {FOLDER}; "
+        f"without FILE, RUN/{FOLDER})",
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="DATA",
-        help="where a run's pictures are now (default: where it had them)",
+        help="where a run's examples are now (default: where it had them)",
+    )
+    parser.add_argument(
+        "--text",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a text to explain, for a model of texts; may be given several times",
     )
     add_json_flag(parser, ", curves too")
     add_store_flag(parser)
@@ -62,23 +71,28 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    of_run = args.backbone is None and len(args.names) == 1
-    opened = open_named(args, "headstart explain takes", files=not of_run, of_classes=False)
-    from headstart.pixels import Explainer
+    of_run = args.backbone is None and len(args.names) == 1 and not args.text
+    given, name = named_model(args)
+    from headstart.explainer import Asked
+    from headstart.explanations import explainer_of
 
     left_out: Sequence[LeftOut] = ()
-    explainer = Explainer(opened, args.name, args.method, args.data, Store(args.store), Terminal())
+    asked = Asked(args.name, args.method, args.data, Store(args.store))
+    explainer = explainer_of(given, asked, Terminal(), name)
     if of_run:
-        own = (opened.run or Path()) / FOLDER
+        own = (explainer.run or Path()) / FOLDER
         work = explainer.of_run(args.out or own, own=args.out is None)
     else:
-        examples, left_out = named_examples(args)
+        examples, left_out = _examples(args, explainer.input, explainer.noun)
         work = explainer.of_files(examples, args.out or Path(FOLDER))
 
-    def show(explanation: "Explanation", file: Path) -> None:
-        if not args.json:
-            answer = explanation.answer or f"{explanation.score:.4f}"
-            print_line(explanation.path, explanation.name, answer, str(file), flush=True)
+    def show(explanation: Any, file: Path) -> None:
+        if args.json:
+            return
+        answer = explanation.answer or f"{explanation.score:.4f}"
+        print_line(explanation.path, explanation.name, answer, str(file), flush=True)
+        if details := explanation.details():
+            print_table(details)
 
     done = work_through(work, "explain", "explained and kept", show)
     if args.json:
@@ -86,5 +100,18 @@ def run(args: argparse.Namespace) -> int:
     return done.exit_code(left_out)
 
 
-def _plain(explanation: "Explanation", file: Path) -> dict[str, object]:
+def _examples(
+    args: argparse.Namespace, input: "Input[Any]", noun: str
+) -> "tuple[Dataset, tuple[LeftOut, ...]]":
+    """Return the examples named in `args`, and the files that are left out."""
+    if not (args.names or args.text):
+        raise SpecError(
+            f"Name one or more {'pictures' if input.noun == 'images' else input.noun} to look at."
+        )
+    from headstart.modalities.reading import find
+
+    return find([*named_files(args.names), *given_texts(args, input)], input=input)
+
+
+def _plain(explanation: Any, file: Path) -> dict[str, object]:
     return explanation.to_plain() | {"path": displayed(explanation.path), "file": str(file)}

@@ -16,8 +16,8 @@ from headstart.cli.opening import add_json_flag, add_model_flags, open_named
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, INTERRUPTED, print_json, print_table
 from headstart.cli.progress import Terminal, say
+from headstart.explaining.naming import file_name
 from headstart.explaining.pixels.ideal_plan import IdealPlan
-from headstart.explaining.pixels.naming import file_name
 
 if TYPE_CHECKING:
     from headstart.explaining.pixels.grad_model import GradModel

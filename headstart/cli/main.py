@@ -38,7 +38,7 @@ SUMMARIES = {
     "recipes": "list the recipes of the tutorials, and what each does",
     "views": "draw a grid of augmented views of a picture, as a PNG",
     "track": "write a finished run to TensorBoard or MLflow",
-    "explain": "show where in a picture the model sees its answer",
+    "explain": "show where in a picture or text the model sees its answer",
     "attack": "change pictures so little that only the model sees another class",
     "ideal": "draw the picture that the model is surest of, for a class",
     "robustness": "measure a run on attacked, noisy, blurred or foggy test pictures",

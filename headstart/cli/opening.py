@@ -12,8 +12,10 @@ from headstart.cli.printing import FAILED, INTERRUPTED, tell_left_out
 from headstart.cli.progress import Terminal, say
 
 if TYPE_CHECKING:
+    from headstart.backbones.backbone import Backbone
     from headstart.data.dataset import Dataset, LeftOut
-    from headstart.pixels import FileWork, OpenedModel
+    from headstart.explainer import FileWork
+    from headstart.pixels import OpenedModel
 
 T = TypeVar("T")
 
@@ -38,29 +40,38 @@ def add_json_flag(parser: argparse.ArgumentParser, more: str = "") -> None:
     parser.add_argument("--json", action="store_true", help=f"print one JSON value{more}")
 
 
-def open_named(
-    args: argparse.Namespace, does: str, *, files: bool, of_classes: bool = True
-) -> "OpenedModel":
+def open_named(args: argparse.Namespace, does: str, *, files: bool) -> "OpenedModel":
     """Open the model in `args`, and take it out of `args.names`, which leaves the pictures.
 
     does: for messages, such as "headstart ideal draws". Raises SpecError for missing or extra
     arguments, and for a model of another input than pictures.
     """
+    given, name = named_model(args)
+    from headstart.pixels import open_model
+
+    opened = open_model(given, does)
+    if isinstance(given, Path):
+        opened = replace(opened, name=name)
+    if not files and args.names:
+        raise SpecError(f"{args.names[0]!r} is one argument too many.")
+    return opened
+
+
+def named_model(args: argparse.Namespace) -> "tuple[Path | Backbone, str]":
+    """Return the folder or the pretrained network named in `args`, and its name.
+
+    The name is taken out of `args.names`. Raises SpecError for missing arguments.
+    """
     if args.backbone is None and args.weights != "pretrained":
         raise SpecError("--weights goes with --backbone; a run or bundle has its own.")
     if args.backbone is None and not args.names:
         raise SpecError("Name a run or bundle to look into, or a pretrained --backbone.")
-    from headstart.modalities.sources import load_backbone
-    from headstart.pixels import open_model
-
     if args.backbone is None:
         name = args.names.pop(0)
-        opened = replace(open_model(Path(name), does, of_classes=of_classes), name=name)
-    else:
-        opened = open_model(load_backbone(args.backbone, weights=args.weights), does)
-    if not files and args.names:
-        raise SpecError(f"{args.names[0]!r} is one argument too many.")
-    return opened
+        return Path(name), name
+    from headstart.modalities.sources import load_backbone
+
+    return load_backbone(args.backbone, weights=args.weights), ""
 
 
 def named_examples(args: argparse.Namespace) -> "tuple[Dataset, tuple[LeftOut, ...]]":

@@ -1,8 +1,8 @@
-"""The training examples whose features are nearest to those of a picture."""
+"""The training examples whose features are nearest to those of an example."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,22 +20,22 @@ class Neighbour:
     id: str
     label: str
     distance: float
-    source: Path
+    source: Any
 
 
 def nearest(
-    seen: FeatureTable, sources: Mapping[str, Path], x: Floats, count: int = COUNT
+    seen: FeatureTable, sources: Mapping[str, Any], x: Floats, count: int = COUNT
 ) -> list[tuple[Neighbour, ...]]:
     """Return for each row of x (N, D) at most `count` rows of `seen`, the nearest first.
 
-    sources: path of the picture of each row of `seen`, by id.
+    sources: path or content of each row of `seen`, by id.
     """
     near = unit(seen.x)
     return [tuple(_neighbours(seen, sources, near, row, count)) for row in unit(x)]
 
 
 def _neighbours(
-    seen: FeatureTable, sources: Mapping[str, Path], near: Floats, own: Floats, count: int
+    seen: FeatureTable, sources: Mapping[str, Any], near: Floats, own: Floats, count: int
 ) -> list[Neighbour]:
     first = np.argsort(-(near @ own), kind="stable")[:count]
     labels = seen.target.decode(seen.y[first])

@@ -8,10 +8,10 @@ import numpy as np
 from headstart.evaluation.evaluation import Evaluation
 from headstart.reporting.blocks import (
     Confusion,
+    ExampleCard,
     Gallery,
     Heading,
     PageBlock,
-    PictureCard,
     TableBlock,
     Text,
     answer_card,
@@ -92,11 +92,11 @@ def _worst(facts: Facts, w: Words) -> list[PageBlock]:
     return [Text(w("test.worst_note", n=len(wrong)), "note"), Gallery(cards)]
 
 
-def _cards(facts: Facts, w: Words, rows: Sequence[int]) -> list[PictureCard]:
+def _cards(facts: Facts, w: Words, rows: Sequence[int]) -> list[ExampleCard]:
     return [_card(facts, w, row) for row in rows]
 
 
-def _card(facts: Facts, w: Words, row: int) -> PictureCard:
+def _card(facts: Facts, w: Words, row: int) -> ExampleCard:
     predictions, path = facts.test, spelt(facts.test.ids[row])
     name = predictions.classes[predictions.predicted[row]]
     label = predictions.classes[predictions.labels[row]] if predictions.known[row] else ""

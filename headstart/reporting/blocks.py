@@ -63,7 +63,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class PictureCard:
+class ExampleCard:
     """A picture (a data URI), or an excerpt of what is no picture, with lines below it.
 
     mark: "right", "wrong" or "".
@@ -77,12 +77,12 @@ class PictureCard:
 
 @dataclass(frozen=True)
 class Gallery(PageBlock):
-    cards: Sequence[PictureCard]
+    cards: Sequence[ExampleCard]
 
 
 @dataclass(frozen=True)
 class Pairs(PageBlock):
-    groups: Sequence[Sequence[PictureCard]]
+    groups: Sequence[Sequence[ExampleCard]]
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,15 @@ class Map(PageBlock):
     hint: str = ""
 
 
-def card_of(album: Album, path: str, *lines: str) -> PictureCard:
+def card_of(album: Album, path: str, *lines: str) -> ExampleCard:
     """Return the card of an example, with its path as the last line."""
     lines = (*lines, path_line(path))
-    return PictureCard(album.picture(path), lines, excerpt=album.excerpt(path))
+    return ExampleCard(album.picture(path), lines, excerpt=album.excerpt(path))
 
 
 def answer_card(
     w: Words, uri: str, path: str, name: str, score: float, label: str = "", excerpt: str = ""
-) -> PictureCard:
+) -> ExampleCard:
     """Return the card of a prediction: class `name` with its score; label: the true class.
 
     uri, excerpt: the picture, or the beginning of what is no picture.
@@ -149,4 +149,4 @@ def answer_card(
     if label and label != name:
         lines.append(w("test.really", label=data(label)))
     mark = "" if not label else "right" if label == name else "wrong"
-    return PictureCard(uri, [*lines, path_line(path)], mark, excerpt)
+    return ExampleCard(uri, [*lines, path_line(path)], mark, excerpt)

@@ -14,10 +14,10 @@ from headstart.data.dataset import LeftOut
 from headstart.modalities.images.augment import Augment
 from headstart.reporting.blocks import (
     Bar,
+    ExampleCard,
     Gallery,
     Heading,
     PageBlock,
-    PictureCard,
     TableBlock,
     Text,
     card_of,
@@ -86,7 +86,7 @@ def _census(facts: Facts, w: Words) -> list[PageBlock]:
     return [TableBlock(head, rows, left=(0, 5))]
 
 
-def _samples(facts: Facts, w: Words) -> list[PictureCard]:
+def _samples(facts: Facts, w: Words) -> list[ExampleCard]:
     """Pick the same number of training rows per class, evenly spread, at most SAMPLES in all.
 
     Without classes, pick training rows at even steps.
@@ -159,8 +159,8 @@ def _views(facts: Facts, w: Words) -> list[PageBlock]:
         views = []
     if not views:
         return [Text(w("data.augment_undrawn"), "empty")]
-    cards = [PictureCard(views[0], [w("data.plain"), path_line(path)])]
-    cards += [PictureCard(uri, [w("data.view", i=i)]) for i, uri in enumerate(views[1:], start=1)]
+    cards = [ExampleCard(views[0], [w("data.plain"), path_line(path)])]
+    cards += [ExampleCard(uri, [w("data.view", i=i)]) for i, uri in enumerate(views[1:], start=1)]
     usual = Settings.of(Augment()).values
     settings = [f"{k} {v}" for k, v in facts.recipe.augment.values.items() if v != usual.get(k)]
     note = w("data.augment_note", settings=path_line(", ".join(settings)))

@@ -1,21 +1,17 @@
-"""Section: saliency maps of the worst mistakes and of a few right answers, or of the worst, some
-middling and the best answers."""
+"""Section: saliency maps, or marked words, of the worst mistakes and a few good answers."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 
-from headstart.explaining.pixels.saved import ExplainedRow
+from headstart.explaining.pixels.saved import ExplainedRow, ExplainedRows
+from headstart.explaining.tokens.saved import ExplainedTexts
 from headstart.modalities.images.inputs import ImageInput, of_pictures
 from headstart.modalities.images.thumbnails import Album
-from headstart.reporting.blocks import (
-    Heading,
-    PageBlock,
-    Pairs,
-    PictureCard,
-    Text,
-    answer_card,
-)
+from headstart.reporting.blocks import ExampleCard, Heading, PageBlock, Pairs, Text, answer_card
 from headstart.reporting.facts import Facts
+from headstart.reporting.marked import marked_section
 from headstart.reporting.words import Words, code, data, path_line
 
 COMMANDS = {"command": code("headstart explain RUN"), "report": code("headstart report RUN")}
@@ -26,9 +22,15 @@ SWATCHES = {
 
 
 def why_section(facts: Facts, w: Words) -> list[PageBlock]:
-    rows = facts.explained.rows
-    if not rows:
-        return [Text(w("why.none", **COMMANDS), "empty")]
+    explained = facts.explained
+    if isinstance(explained, ExplainedTexts) and explained.rows:
+        return marked_section(facts, w, explained.rows)
+    if isinstance(explained, ExplainedRows) and explained.rows:
+        return _maps(facts, w, explained.rows)
+    return [Text(w("why.none", **COMMANDS), "empty")]
+
+
+def _maps(facts: Facts, w: Words, rows: Sequence[ExplainedRow]) -> list[PageBlock]:
     input = of_pictures(facts.card.input) if facts.card else ImageInput(fit="squash")
     better = sum(row.deletion.area.ours < row.deletion.area.random for row in rows)
     kind = _kind(facts)
@@ -52,7 +54,7 @@ def _group(row: ExplainedRow) -> str:
     return row.group or ("right" if row.right else "wrong")
 
 
-def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[PictureCard]:
+def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[ExampleCard]:
     """Return the picture and its saliency map for what is explained."""
     plain, under_map = album.explained(row.path, input, np.array(row.map, np.float32))
     area = row.deletion.area
@@ -61,11 +63,11 @@ def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[
         card = answer_card(w, plain, row.path, row.name, row.score, row.label)
         speaks, judged = w("why.speaks", label=data(row.name)), w("why.area", **numbers)
     else:
-        card = PictureCard(plain, _answered(row, w))
+        card = ExampleCard(plain, _answered(row, w))
         labelled, end = not row.answer, "_quantity" if row.answer else ""
         speaks = w("why.speaks_label", label=data(row.name)) if labelled else w("why.raises")
         judged = w(f"why.area{end}", **numbers)
-    return [card, PictureCard(under_map, [speaks, judged])]
+    return [card, ExampleCard(under_map, [speaks, judged])]
 
 
 def _answered(row: ExplainedRow, w: Words) -> list[Markup]:

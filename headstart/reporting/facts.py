@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from headstart.backbones.backbone import Card, card_from_plain
 from headstart.base.errors import DataError, Mismatch, UnknownName
@@ -11,8 +11,9 @@ from headstart.base.values import read_json, read_value
 from headstart.data.dataset import CheckedFile
 from headstart.data.findings import Findings
 from headstart.evaluation.insights import Insights
+from headstart.explaining.kinds import saved_as
 from headstart.explaining.pixels.robustness import Robustness
-from headstart.explaining.pixels.saved import ExplainedRows
+from headstart.explaining.saved import EXPLAINED
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.run_files import (
     RecordedRow,
@@ -32,7 +33,8 @@ class Facts:
     """All data of the page.
 
     rows: of the three parts. test: predictions of the test rows. card: of the backbone; None if
-    missing. robustness: None if it was not measured. Lone surrogates in texts are escaped as
+    missing. explained: what `kinds.saved_as` names for the input, None if missing. robustness:
+    None if it was not measured. Lone surrogates in texts are escaped as
     \\udcXX, as in the tables of a run.
     """
 
@@ -46,7 +48,7 @@ class Facts:
     album: Album
     card: Card | None = None
     insights: Insights = Insights()
-    explained: ExplainedRows = ExplainedRows()
+    explained: Any = None
     robustness: Robustness | None = None
 
     @property
@@ -85,7 +87,7 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
         album=Album(files, card.input if card else None),
         card=card,
         insights=_optional(run / "insights.json", _record(Insights)) or Insights(),
-        explained=_optional(run / "explained.json", _record(ExplainedRows)) or ExplainedRows(),
+        explained=_optional(run / EXPLAINED, _record(saved_as(card.input if card else None))),
         robustness=_optional(run / "robustness.json", _record(Robustness)),
     )
 

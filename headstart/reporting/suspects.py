@@ -1,11 +1,11 @@
 """Section: pictures to review: likely label mistakes, duplicates, outliers."""
 
 from headstart.reporting.blocks import (
+    ExampleCard,
     Gallery,
     Heading,
     PageBlock,
     Pairs,
-    PictureCard,
     Text,
     card_of,
 )
@@ -49,7 +49,7 @@ def _mistakes(facts: Facts, w: Words) -> list[PageBlock]:
         return [Text(w("suspects.mistakes_none"), "empty")] if facts.of_classes else []
     if not found.rows:
         return [Text(w("suspects.mistakes_clean", n=found.of), "note")]
-    cards = list[PictureCard]()
+    cards = list[ExampleCard]()
     for row in found.rows[:SUSPECTS]:
         looks = w("suspects.looks", label=data(row.suggested), score=w.percent(row.score))
         labelled = w("suspects.labelled", label=data(row.label))
@@ -81,7 +81,7 @@ def _outliers(facts: Facts, w: Words) -> list[PageBlock]:
     found = facts.insights.outliers
     if not found:
         return [Text(w("suspects.outliers_none"), "empty")] if facts.of_classes else []
-    pairs = list[list[PictureCard]]()
+    pairs = list[list[ExampleCard]]()
     for row in found[:OUTLIERS]:
         far = w("suspects.far", distance=w.number(row.distance, 2))
         outlier = card_of(facts.album, row.path, data(w.label(row.label)), far)

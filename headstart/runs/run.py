@@ -37,7 +37,7 @@ from headstart.evaluation.judged import (
 from headstart.evaluation.learning_curve import learning_curve
 from headstart.evaluation.mistakes import mistakes, outliers, row_errors
 from headstart.evaluation.score_curve import score_curve
-from headstart.explaining.pixels.explaining import QUICK, explain_run
+from headstart.explaining.kinds import explaining
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import HEADS, check_supports
 from headstart.heads.specs import HeadSpec, LogisticSpec, RidgeSpec
@@ -256,7 +256,8 @@ def _finish(
 
 def _explain(state: RunState, model: Model, sources: Sources) -> None:
     """Compute the explanations for the report."""
-    for explained in explain_run(state.out, model, sources, QUICK):
+    how = explaining(model.backbone.card.input)
+    for explained in how.explain_run(state.out, model, sources, how.QUICK):
         if isinstance(explained, LeftOut):
             state.tell("explained", f"left out: {explained.path}: {explained.reason}")
 

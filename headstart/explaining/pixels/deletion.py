@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.grad_model import Squares
 from headstart.explaining.pixels.probed_model import ProbedModel
-from headstart.explaining.pixels.saved import Areas, Curves, DeletionCurves
+from headstart.explaining.saved import Areas, Curves, DeletionCurves
 
 STEPS = 20  # of a curve; each hides the same number of pixels
 DRAWN = 3  # random orders, whose scores are averaged

@@ -21,11 +21,11 @@ from headstart.explaining.pixels.grad_model import grad_model_of
 from headstart.explaining.pixels.method import Method
 from headstart.explaining.pixels.probed_model import DEPTH, ProbedModel, probed_model_of
 from headstart.explaining.pixels.saved import ExplainedRow, ExplainedRows
+from headstart.explaining.saved import EXPLAINED
 from headstart.models.model import Model
 from headstart.targets.predictions import Predictions, joined_names, read_predictions
 from headstart.targets.target import Outputs, Target
 
-EXPLAINED = "explained.json"
 Pictures = Mapping[str, Path | CheckedFile]  # of the rows of a run, by id
 
 

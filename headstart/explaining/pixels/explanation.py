@@ -16,7 +16,8 @@ from headstart.base.notebook import html_image
 from headstart.explaining.neighbours import Neighbour
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.deletion import CURVES, Deletion
-from headstart.explaining.pixels.saved import ExplainedPicture, ExplainedRow, NearestExample
+from headstart.explaining.pixels.saved import ExplainedPicture, ExplainedRow
+from headstart.explaining.saved import NearestExample
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.lettering import fitting, font
 from headstart.modalities.images.painting import AGAINST, FOR, painted
@@ -75,6 +76,10 @@ class Explanation:
     def to_plain(self) -> dict[str, Any]:
         """Return `picture`, ready for JSON."""
         return self.picture.to_plain()
+
+    def details(self) -> tuple[tuple[str, str], ...]:
+        """Return lines to print under the answer: none, the picture shows them."""
+        return ()
 
     def row(self, label: str, group: str = "") -> ExplainedRow:
         """Return the row of explained.json for an example with this label."""

@@ -1,43 +1,9 @@
-"""The content of explained.json. No PyTorch: the report reads it."""
+"""The content of explained.json of pictures. No PyTorch: the report reads it."""
 
 from dataclasses import dataclass, field
 
 from headstart.base.values import Record, as_key, later
-
-
-@dataclass(frozen=True)
-class Curves(Record):
-    """Scores of a class as ever more of a picture is hidden: in the order of the map (ours), at
-    random, from the centre outwards."""
-
-    ours: tuple[float, ...]
-    random: tuple[float, ...]
-    centre: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Areas(Record):
-    """The area under each of the curves, 0 to 1."""
-
-    ours: float
-    random: float
-    centre: float | None = None
-
-
-@dataclass(frozen=True)
-class DeletionCurves(Record):
-    """hidden: the hidden share of the picture at each point of the curves."""
-
-    area: Areas
-    hidden: tuple[float, ...] = ()
-    curve: Curves | None = None
-
-
-@dataclass(frozen=True)
-class NearestExample(Record):
-    path: str
-    label: str
-    distance: float
+from headstart.explaining.saved import DeletionCurves, NearestExample
 
 
 @dataclass(frozen=True, kw_only=True)

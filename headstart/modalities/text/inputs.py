@@ -20,7 +20,14 @@ from headstart.base.tables import BOMS
 from headstart.base.values import as_key, fingerprint
 from headstart.modalities.text.catalogue import for_language
 from headstart.modalities.text.language import Detected, detect, sampled, spoken
-from headstart.modalities.text.tokens import Format, prefixed, tokenizer_of, windows
+from headstart.modalities.text.tokens import (
+    Format,
+    Tokenizer,
+    prefixed,
+    tokenizer_of,
+    window_spans,
+    windows,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,10 +135,30 @@ class TextInput(Input[str]):
 
     def prepare(self, raw: str) -> Batch:
         """Return ids and mask, (P, L) int64 each: one row per window of the text."""
-        own = tokenizer_of(self.format, self.digest, self.file)
-        own = prefixed(own, self.prefix) if self.prefix else own
-        rows = [np.array(ids, np.int64)[None] for ids in windows(own, raw, self.window)]
+        found = windows(self.tokenizer, raw, self.window)
+        rows = [np.array(ids, np.int64)[None] for ids in found]
         return self.collate([{"ids": ids, "mask": np.ones_like(ids)} for ids in rows])
+
+    def spans(self, raw: str) -> NDArray[np.int64]:
+        """Return the characters, from and to (exclusive), of each token of `prepare`: (P, L, 2).
+
+        Those of special tokens and of filled up places are -1.
+        """
+        rows = list(window_spans(self.tokenizer, raw, self.window))
+        found = np.full((len(rows), max(map(len, rows)), 2), -1, np.int64)
+        for row, spans in zip(found, rows, strict=True):
+            row[: len(spans)] = spans
+        return found
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        own = tokenizer_of(self.format, self.digest, self.file)
+        return prefixed(own, self.prefix) if self.prefix else own
+
+    @property
+    def neutral(self) -> int | None:
+        """The id of the token that stands for a hidden one; None if the tokenizer has none."""
+        return self.tokenizer.mask
 
     def collate(self, examples: Sequence[Batch]) -> Batch:
         """Join the windows of several texts; shorter ones are filled up, with a mask of 0."""

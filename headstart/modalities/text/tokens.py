@@ -18,6 +18,8 @@ Format = Literal["hashed", "tokenizers", "sentencepiece"]
 HASHED = 2048  # ids of the tokenizer of hashed words: 0 pads, 1 begins a text
 WORDS = re.compile(r"\w+|[^\w\s]")
 SENTENCE_END = frozenset(".!?…。！？")
+NOWHERE = (-1, -1)  # the span of a special token
+MASKS = ("[MASK]", "<mask>")
 NEAR = 0.5  # a window ends after a sentence only if this share of it stays filled
 
 
@@ -25,35 +27,55 @@ NEAR = 0.5  # a window ends after a sentence only if this share of it stays fill
 class Tokens:
     """The tokens of a text, without special ones.
 
-    starts: whether a word begins with the token. ends: whether a sentence ends with it.
+    starts: whether a word begins with the token. ends: whether a sentence ends with it. spans: the
+    characters of the text, from and to (exclusive), that became the token.
     """
 
     ids: Sequence[int]
     starts: Sequence[bool]
     ends: Sequence[bool]
+    spans: Sequence[tuple[int, int]]
 
 
 class Tokenizer(Protocol):
-    """before, after: the special tokens around each window."""
+    """before, after: the special tokens around each window. mask: the id of the token that stands
+    for a hidden one; None without such a token."""
 
     @property
     def before(self) -> tuple[int, ...]: ...
     @property
     def after(self) -> tuple[int, ...]: ...
+    @property
+    def mask(self) -> int | None: ...
     def tokens(self, text: str) -> Tokens: ...
 
 
 def windows(tokenizer: Tokenizer, text: str, length: int) -> Iterator[list[int]]:
-    """Yield the ids of each window of a text, at most `length` with the special tokens.
+    """Yield the ids of each window of a text, at most `length` with the special tokens."""
+    tokens = tokenizer.tokens(text)
+    for start, end in divided(tokenizer, tokens, length):
+        yield [*tokenizer.before, *tokens.ids[start:end], *tokenizer.after]
+
+
+def window_spans(tokenizer: Tokenizer, text: str, length: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield the characters, from and to, of the tokens of each window; NOWHERE of special ones."""
+    tokens = tokenizer.tokens(text)
+    before, after = ([NOWHERE] * len(ids) for ids in (tokenizer.before, tokenizer.after))
+    for start, end in divided(tokenizer, tokens, length):
+        yield [*before, *tokens.spans[start:end], *after]
+
+
+def divided(tokenizer: Tokenizer, tokens: Tokens, length: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and last (exclusive) token of each window.
 
     A window ends after a sentence if that leaves it half full, otherwise before a word; only a word
     that is longer than a window is cut. A text without tokens is one window.
     """
     room = max(1, length - len(tokenizer.before) - len(tokenizer.after))
-    tokens, start = tokenizer.tokens(text), 0
+    start = 0
     while True:
         end = _end(tokens, start, room)
-        yield [*tokenizer.before, *tokens.ids[start:end], *tokenizer.after]
+        yield start, end
         start = end
         if start >= len(tokens.ids):
             return
@@ -76,11 +98,14 @@ class HashedWords:
 
     before: tuple[int, ...] = (1,)
     after: tuple[int, ...] = ()
+    mask: int | None = None
 
     def tokens(self, text: str) -> Tokens:
-        words = WORDS.findall(text.lower())
+        found = list(WORDS.finditer(text))
+        words = [match[0].lower() for match in found]
         ids = [2 + zlib.crc32(word.encode()) % (HASHED - 2) for word in words]
-        return Tokens(ids, [True] * len(ids), [word in SENTENCE_END for word in words])
+        ends = [word in SENTENCE_END for word in words]
+        return Tokens(ids, [True] * len(ids), ends, [match.span() for match in found])
 
 
 class JsonTokenizer:
@@ -99,13 +124,15 @@ class JsonTokenizer:
         first = special.index(0) if 0 in special else len(special)
         last = len(special) - special[::-1].index(0) if 0 in special else len(special)
         self.before, self.after = tuple(encoded.ids[:first]), tuple(encoded.ids[last:])
+        own = (self._own.token_to_id(name) for name in MASKS)
+        self.mask = next((id for id in own if id is not None), None)
 
     def tokens(self, text: str) -> Tokens:
         encoded = self._own.encode(text, add_special_tokens=False)
         words, spans = encoded.word_ids, encoded.offsets
         starts = [i == 0 or words[i] is None or words[i] != words[i - 1] for i in range(len(words))]
         ends = [text[end - 1 : end] in SENTENCE_END for _, end in spans]
-        return Tokens(encoded.ids, starts, ends)
+        return Tokens(encoded.ids, starts, ends, spans)
 
 
 class SentencePieces:
@@ -118,12 +145,13 @@ class SentencePieces:
             raise _missing("sentencepiece") from None
         self._own: Any = sentencepiece.SentencePieceProcessor(model_proto=data)
         self.before, self.after = (self._own.bos_id(),), (self._own.eos_id(),)
+        self.mask: int | None = None
 
     def tokens(self, text: str) -> Tokens:
-        ids = self._own.encode(text, out_type=int)
-        pieces = self._own.id_to_piece(ids) if ids else []
-        starts = [piece.startswith("\u2581") for piece in pieces]
-        return Tokens(ids, starts, [piece[-1:] in SENTENCE_END for piece in pieces])
+        found = self._own.encode(text, return_type="offset_mapping")
+        starts = [piece.startswith("\u2581") for piece in found["pieces"]]
+        ends = [piece[-1:] in SENTENCE_END for piece in found["pieces"]]
+        return Tokens(found["ids"], starts, ends, found["offsets"])
 
 
 @dataclass(frozen=True)
@@ -136,6 +164,10 @@ class PrefixedTokenizer:
     @property
     def after(self) -> tuple[int, ...]:
         return self.own.after
+
+    @property
+    def mask(self) -> int | None:
+        return self.own.mask
 
     def tokens(self, text: str) -> Tokens:
         return self.own.tokens(text)

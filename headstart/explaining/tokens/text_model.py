@@ -1,0 +1,158 @@
+"""A model of texts in two parts, of which gradients go through the upper one.
+
+Below is the embedding layer: from a window's tokens to hidden states. Above are the other layers,
+the pooling of the windows and the head.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headstart.backbones.frozen import Frozen
+from headstart.base.errors import SpecError, UnknownName
+from headstart.base.runtime import keep_memory
+from headstart.heads.head import Floats, TunableHead
+from headstart.heads.linear import LinearHead
+from headstart.heads.mlp import MlpHead
+from headstart.modalities.sources import reopened
+from headstart.modalities.text.inputs import TextInput
+from headstart.models.model import Model
+from headstart.targets.predictions import joined_names
+from headstart.training.network import head_module
+
+HEADS = (LinearHead.kind, MlpHead.kind)
+FIRST = "embeddings"  # the block with the embeddings, unless the module names another
+AT_ONCE = 16  # windows that the network reads at once
+
+
+@dataclass(frozen=True, eq=False)
+class TextPlaces:
+    """A text as the network reads it, with the place of each token.
+
+    ids, mask: (P, L), one row per window. spans: (P, L, 2), the characters of each token, -1 of
+    special ones. weights: (P,), of the windows in the features; their sum is 1.
+    """
+
+    text: str
+    ids: NDArray[np.int64]
+    mask: NDArray[np.int64]
+    spans: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+    @property
+    def own(self) -> NDArray[np.bool_]:
+        """(P, L) whether a token is of the text: neither special nor filled up."""
+        return self.spans[..., 0] >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class TextGradModel:
+    """lower: ids, mask (P, L) -> hidden (P, L, H). upper: hidden, mask -> features (P, D).
+    head: (N, D) -> raw outputs (N, K)."""
+
+    model: Model
+    input: TextInput
+    lower: nn.Module
+    upper: nn.Module
+    head: nn.Module
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return self.model.target.topics()
+
+    def number(self, name: str) -> int:
+        """Return the number of a class or label; raises UnknownName with the nearest names."""
+        if name not in self.topics:
+            raise UnknownName("class of this model", name, self.topics)
+        return self.topics.index(name)
+
+    def places(self, text: str) -> TextPlaces:
+        batch = self.input.prepare(text)
+        weights = self.input.part_weights(batch)
+        spans = self.input.spans(text)
+        return TextPlaces(text, batch["ids"], batch["mask"], spans, weights / weights.sum())
+
+    def hidden(self, places: TextPlaces, part: slice) -> tuple[Tensor, Tensor]:
+        """Return the hidden states (P, L, H) of some windows, and those with all words hidden.
+
+        A hidden token is the mask token, or zeros for a network that was trained without one.
+        """
+        ids, mask, own = places.ids[part], places.mask[part], places.own[part]
+        there = self._lower(ids, mask)
+        if (neutral := self.input.neutral) is not None:
+            return there, self._lower(np.where(own, neutral, ids), mask)
+        return there, there.masked_fill(torch.from_numpy(own)[..., None], 0.0)
+
+    def _lower(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Tensor:
+        found: Tensor = self.lower(torch.from_numpy(ids), torch.from_numpy(mask))[0]
+        return found
+
+    def above(self, hidden: Tensor, mask: NDArray[np.int64]) -> Tensor:  # (P, L, H) -> (P, D)
+        found: Tensor = self.upper(hidden, torch.from_numpy(mask))
+        return found
+
+    def features(self, places: TextPlaces, gone: NDArray[np.bool_] | None = None) -> Floats:
+        """Return the features (1, D) of a text without the tokens of `gone` (P, L)."""
+        found = list[Tensor]()
+        with torch.inference_mode():
+            for part in parts(len(places.ids)):
+                x, without = self.hidden(places, part)
+                if gone is not None:
+                    x = torch.where(torch.from_numpy(gone[part])[..., None], without, x)
+                found.append(self.above(x, places.mask[part]))
+        own = torch.cat(found).double().numpy()
+        return np.asarray((places.weights @ own)[None], np.float32)
+
+    def degree(self, x: Floats, topic: int) -> float:
+        """Return from 0 to 1 what the model answers about a topic for features (1, D)."""
+        return float(self.model.target.degree(self.model.answers(x), topic)[0])
+
+    def answer(self, x: Floats) -> str:
+        """Return the answer for features (1, D) as text: a class, labels, a number, a grade."""
+        columns = self.model.target.columns(self.model.answers(x))
+        value = next(iter(columns.values()))[0]
+        number = isinstance(value, float | np.floating)
+        return f"{value:.6g}" if number else joined_names(value)
+
+    def evidence(self, x: Tensor, topic: int) -> Tensor:  # (N, D) -> (N,)
+        return self.model.target.evidence(self.head(x), topic)
+
+
+def parts(count: int, size: int = AT_ONCE) -> Iterator[slice]:
+    """Yield slices of at most `size` rows."""
+    for first in range(0, count, size):
+        yield slice(first, first + size)
+
+
+def text_model_of(model: Model) -> TextGradModel:
+    """Return a trained model of texts with gradients.
+
+    Raises SpecError for a head without gradients or a network that can't be divided behind its
+    embeddings, MissingPackage without the training extra.
+    """
+    backbone, input = model.backbone, model.backbone.card.input
+    assert isinstance(input, TextInput)
+    if model.head.kind not in HEADS and not isinstance(model.head, TunableHead):
+        raise SpecError(
+            f"Seeing inside takes a head of linear layers, which gradients go through; the model's "
+            f"is {model.head.kind!r}. Train one with another --head, such as logistic."
+        )
+    if isinstance(backbone, Frozen):
+        backbone = reopened(backbone)
+    keep_memory()  # every step allocates the same tensors
+    module: Any = backbone.module.eval().requires_grad_(False)
+    first = getattr(module, "first", FIRST)
+    above = [name for block in backbone.blocks if block.name != first for name in block.parameters]
+    cut = module.cut_before(above) if hasattr(module, "cut_before") else None
+    if cut is None:
+        raise SpecError(
+            f"Explaining a text goes through the network behind its embeddings, and "
+            f"{backbone.card.name} can't be divided there. Use another --backbone."
+        )
+    head = head_module(model.head).eval().requires_grad_(False)
+    return TextGradModel(model, input, cut.trunk.eval(), cut.tail.eval(), head)
