@@ -304,6 +304,12 @@ class Narrow(io.StringIO):
         return True
 
 
+def test_quiet_is_of_one_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "-q"]) == 0
+    progress.say("trust", "heard")
+    assert "heard" in capsys.readouterr().err
+
+
 def test_a_message_is_broken_between_words_on_a_terminal_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

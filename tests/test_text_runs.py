@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import headstart as hs
-from headstart.base.errors import Mismatch
+from headstart.base.errors import DataError, Mismatch
 from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.data.splits import split
@@ -210,3 +210,15 @@ def test_texts_that_fit_their_window_are_said_to() -> None:
     parts[1] = 7
     assert "40 % of the texts (2 of 5)" in TextInput().about_parts(parts)
     assert "read in 2 to 7 windows" in TextInput().about_parts(parts)
+
+
+def test_one_folder_of_text_files_beside_pictures_does_not_make_a_data_set_of_texts(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "boxes.txt").write_text("1 2 3 4")
+    with pytest.raises(DataError, match="No images"):
+        hs.read(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "first.txt").write_text("two classes of texts")
+    assert len(hs.read(tmp_path)) == 2

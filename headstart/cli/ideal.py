@@ -200,7 +200,10 @@ def _other_packaged(model: "GradModel") -> "GradModel | None":
         return None
     listed = [b.name for b in list_backbones("packaged:") if b.where == "installed"]
     for name in reversed([name for name in listed if name != model.name]):
-        judge = open_model(load_backbone(name)).grad_model
+        other = load_backbone(name)
+        if other.card.input.kind != model.backbone.card.input.kind:
+            continue
+        judge = open_model(other).grad_model
         if judge.classes == model.classes:
             return judge
     return None

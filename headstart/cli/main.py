@@ -88,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
             return wrong
         finally:
             stop_bars()
+            be_quiet(False)  # of this command alone, where one process runs several
 
 
 def _dispatched(argv: list[str]) -> int:

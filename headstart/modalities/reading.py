@@ -173,16 +173,23 @@ def _input_with(has: Callable[[str], bool]) -> Input[Any]:
 
 
 def _input_in(folder: Path) -> Input[Any]:
-    """Return the kind of input of most files in a folder's folders; ties go to the usual kind."""
+    """Return the kind of input of most files in a folder's folders; ties go to the usual kind.
+
+    Another kind has files in two folders at least, one per class: a single one with text files
+    describes pictures.
+    """
     kinds = [type(USUAL), *(kind for kind in _other_kinds() if kind.suffixes)]
     of = {suffix: kind for kind in reversed(kinds) for suffix in kind.suffixes}
     counts = Counter[type[Input[Any]]]()
+    places = Counter[type[Input[Any]]]()
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if place != str(folder):  # files beside the class folders describe the data
             ends = (os.path.splitext(name.lower()) for name in files if name[0] != ".")
-            counts.update(of[end] for stem, end in ends if end in of and stem not in BESIDE)
-    kind = max(kinds, key=lambda kind: counts[kind])
+            here = [of[end] for stem, end in ends if end in of and stem not in BESIDE]
+            counts.update(here)
+            places.update(set(here))
+    kind = max(kinds, key=lambda kind: counts[kind] if places[kind] > 1 else 0)
     return USUAL if kind is type(USUAL) else kind()
 
 

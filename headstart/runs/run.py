@@ -16,7 +16,7 @@ import numpy as np
 
 from headstart.backbones.inputs import Input, check_kind
 from headstart.base.atomic import write_json, write_text
-from headstart.base.errors import Diverged, MissingPackage, SpecError
+from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.base.notebook import html_table
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
@@ -213,7 +213,7 @@ def _finish(
         test = fitted.model.predict_table(table)
     limits = fitted.model.limits
     conformal = conformal_coverage(limits.alpha, limits, test) if limits.alpha else None
-    others = _baselines(state, learned)
+    others = baselines(state, learned.prepared.baseline, learned.splits)
     evaluation = _evaluated(learned, on_val, test, others)
     write_json(state.out / "evaluation.json", evaluation.to_plain())
     write_csv(test, state.out / "predictions.csv")
@@ -275,15 +275,6 @@ def _optional(
         done = f"the run is finished, and `headstart report {state.out}` makes its page"
         error.args = error.args or (done,)
         raise
-
-
-def _baselines(state: RunState, learned: _Learned) -> dict[str, Predictions]:
-    """Return the baselines' test predictions by name; {} without any, or if one diverges."""
-    try:
-        return baselines(state, learned.prepared.baseline, learned.splits)
-    except (Diverged, MissingPackage) as error:
-        state.tell("baseline", f"left out: {error}")
-        return {}
 
 
 def _better(test: Predictions, others: Mapping[str, Predictions]) -> tuple[str, ...]:

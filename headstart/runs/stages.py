@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +11,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.views import Views
 from headstart.base.atomic import read_bytes, write_json
 from headstart.base.context import Checkpointing, Precision, RunContext
-from headstart.base.errors import BundleError
+from headstart.base.errors import BundleError, Diverged, MissingPackage
 from headstart.base.listener import Listener
 from headstart.base.runtime import Stopwatch
 from headstart.base.values import fingerprint, to_plain
@@ -162,8 +163,20 @@ def train_scratch(state: RunState, backbone: Backbone, splits: Splits) -> Candid
 def baselines(
     state: RunState, untrained: Backbone | None, splits: Splits
 ) -> dict[str, Predictions]:
-    """Train the baselines, if there are any; returns their test predictions by name."""
-    return _usual_baseline(state, splits) | _from_scratch(state, untrained, splits)
+    """Train the baselines, if there are any; returns their test predictions by name.
+
+    One that diverges, or whose library is missing, is left out and named.
+    """
+    found = dict[str, Predictions]()
+    for train in (
+        partial(_usual_baseline, state, splits),
+        partial(_from_scratch, state, untrained, splits),
+    ):
+        try:
+            found |= train()
+        except (Diverged, MissingPackage) as error:
+            state.tell("baseline", f"left out: {error}")
+    return found
 
 
 def _usual_baseline(state: RunState, splits: Splits) -> dict[str, Predictions]:
