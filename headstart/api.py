@@ -111,7 +111,7 @@ class DataCheck:
     def _rows(self) -> list[tuple[str, str, str]]:
         notes = [("error", "", self.error), ("warning", "", self.warning)]
         notes = [note for note in notes if note[2]]
-        return [*self.checks.findings.table(), *self._distance(), *notes]
+        return [*self.checks.findings.table(self.checks.dataset.noun), *self._distance(), *notes]
 
     def _distance(self) -> list[tuple[str, str, str]]:
         if self.distance is None:

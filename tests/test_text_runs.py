@@ -124,6 +124,19 @@ def test_a_run_on_texts_has_its_baseline_and_predicts_texts(
     assert main(["evaluate", "run", "reviews.csv"]) == 0
 
 
+def test_nothing_that_a_run_on_texts_prints_calls_them_images(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "reviews.csv", "--out", "run", "--backbone", "tiny-text:8"]
+    assert main([*words, "--strategy", "extract"]) == 0
+    printed = capsys.readouterr()
+    assert "image" not in printed.out + printed.err
+    assert "texts/s" in printed.err
+    assert main(["check", "reviews.csv", "--backbone", "tiny-text:8"]) == 0
+    printed = capsys.readouterr()
+    assert "image" not in printed.out + printed.err
+
+
 def test_a_report_shows_texts_and_calls_them_so(table: Path) -> None:
     rows = [*reviews(), ("<script>alert(1)</script> gloomy day", "bad")]
     with open("reviews.csv", "w", newline="") as f:

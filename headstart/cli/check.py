@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if data.choice:
         say("target", data.choice)
     if not args.json:
-        print_table(found.findings.table())
+        print_table(found.findings.table(found.dataset.noun))
     far = None
     if backbone and len(found.dataset):
         far = source_distance(backbone, found.dataset, runtime=runtime, listener=listener)

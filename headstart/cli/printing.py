@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def print_run(run: "Run") -> None:
+    noun = run.checks.dataset.noun
     print("\nchecks")
-    print_table(run.checks.findings.table())
+    print_table(run.checks.findings.table(noun))
     _print_candidates(run)
     print_evaluation("test", run.evaluations["test"], run.conformal)
     seconds = run.timings.seconds
@@ -34,7 +35,7 @@ def print_run(run: "Run") -> None:
     t = run.timings
     rate = t.examples_per_second
     print_line(
-        f"total {t.total_seconds:.1f} s; {f'features {rate:,} images/s; ' if rate else ''}"
+        f"total {t.total_seconds:.1f} s; {f'features {rate:,} {noun}/s; ' if rate else ''}"
         f"peak memory {t.peak_rss_bytes / 1e9:.2f} GB"
     )
     print_line(f"{t.backbone_forwards:,} backbone forwards, {t.store_hits:,} from the store")

@@ -33,7 +33,7 @@ class Terminal(Listener):
         say(name, message)
 
     def expect(self, stage: str, rows: int, seconds: float) -> None:
-        say(stage, f"about {duration(seconds)} for {rows:,} images ({pace(rows / seconds)})")
+        say(stage, f"about {duration(seconds)} for {rows:,} examples ({pace(rows / seconds)})")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         if stage not in self._moves:

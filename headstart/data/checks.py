@@ -52,14 +52,14 @@ def good_rows(dataset: Dataset, survey: "Survey", plan: CheckPlan | None = None)
     plan = plan or CheckPlan()
     if len(survey.good) == 0:
         raise DataError(
-            f"None of the {len(dataset)} images can be read. The first: "
+            f"None of the {len(dataset)} {dataset.noun} can be read. The first: "
             f"{dataset.ids[0]} ({survey.errors[0]})."
         )
     _refuse_bad_classes(dataset, survey, plan.max_bad)
     rows = _readable(dataset, survey)
     if len(names := rows.target.stratum_names) == 1:
         raise DataError(
-            f"At least two classes with readable images are needed to tell them apart; "
+            f"At least two classes with readable {rows.noun} are needed to tell them apart; "
             f"there is {names[0]!r} only.{_about_inner_folders(rows)}"
             f"{about_links(dataset.left_out)}"
         )
@@ -84,7 +84,7 @@ def with_contents(dataset: Dataset, survey: "Survey") -> Dataset:
 
 def _refuse_bad_classes(dataset: Dataset, survey: "Survey", max_bad: float) -> None:
     """Raise DataError for too many bad files in a class; missing files of a manifest are bad."""
-    names = dataset.target.stratum_names
+    names, noun = dataset.target.stratum_names, dataset.noun
     labels = [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
     missing = [item for item in dataset.left_out if item.label]
     totals = Counter([*labels, *(item.label for item in missing)])
@@ -98,9 +98,9 @@ def _refuse_bad_classes(dataset: Dataset, survey: "Survey", max_bad: float) -> N
         if len(named) > max_bad * total:
             share = np.ceil(1000 * len(named) / total) / 1000
             raise DataError(
-                f"At most {max_bad:.1%} of {'a class' if label else 'the images'} may be "
+                f"At most {max_bad:.1%} of {'a class' if label else f'the {noun}'} may be "
                 f"unreadable, but {len(named)} of {total} "
-                f"{f'images of {label!r}' if label else 'images'} are. The first: "
+                f"{f'{noun} of {label!r}' if label else noun} are. The first: "
                 f"{'; '.join(named[:FEW])}. Repair or remove them, or allow this with "
                 f"--max-bad {share:.3g}."
             )

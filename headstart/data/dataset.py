@@ -217,6 +217,11 @@ class Dataset:
         return class_names(self.target)
 
     @property
+    def noun(self) -> str:
+        """What the examples are called, such as "images"."""
+        return self.input.noun if self.input else "images"
+
+    @property
     def counts(self) -> dict[str, int]:
         """The rows of each class, 0 for an empty class; {} if the target has no classes."""
         if not self.classes:

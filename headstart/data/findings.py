@@ -74,8 +74,11 @@ class Findings(Record):
         plain = super().to_plain()
         return plain if self.remarks else {k: v for k, v in plain.items() if k != "remarks"}
 
-    def table(self) -> list[tuple[str, str, str]]:
-        """Return one row per kind of finding: its name, the count, and examples."""
+    def table(self, noun: str = "images") -> list[tuple[str, str, str]]:
+        """Return one row per kind of finding: its name, the count, and examples.
+
+        noun: of the rows of data.
+        """
         examples: dict[str, Sequence[str]] = {
             "unreadable": [f"{o.path}: {o.reason}" for o in self.unreadable],
             "not used": [f"{o.path}: {o.reason}" for o in self.left_out],
@@ -99,7 +102,7 @@ class Findings(Record):
             for kind, texts in examples.items()
             if texts or kind == "unreadable"
         ]
-        return [("images", f"{self.rows:,}", self._balance()), *rows]
+        return [(noun, f"{self.rows:,}", self._balance()), *rows]
 
     def _balance(self) -> str:
         if not (counts := self.readable):

@@ -87,7 +87,7 @@ class TrainingData:
             tables = extract_views(backbone, data, views, self.context, tap if cut else None)
         first = all_there(tables[0]) if data.contents else tables[0]
         self.tables.append(first)
-        self.context.listener.stage("views", extracted(first, views.count))
+        self.context.listener.stage("views", extracted(first, views.count, data.noun))
         return (first, *tables[1:])
 
     def new_features(self, spec: FeatureExtraction) -> Feed | None:

@@ -27,11 +27,11 @@ def described(backbone: Backbone) -> str:
     )
 
 
-def extracted(table: FeatureTable, views: int = 1) -> str:
+def extracted(table: FeatureTable, views: int = 1, noun: str = "images") -> str:
     rows = len(table) * views
     rate = rows / table.seconds if table.seconds else 0
     message = (
-        f"{rows:,} x {table.x.shape[1]} in {table.seconds:.1f} s ({rate:,.0f} images/s): "
+        f"{rows:,} x {table.x.shape[1]} in {table.seconds:.1f} s ({rate:,.0f} {noun}/s): "
         f"{table.forwards:,} backbone forwards, {table.hits:,} from the store"
     )
     if table.damaged:
@@ -100,8 +100,7 @@ def epoch_message(number: int, figures: Mapping[str, float]) -> str:
 def data_message(rows: Dataset) -> str:
     if not rows.classes:
         return f"{len(rows):,} rows: {rows.target.described}"
-    noun = rows.input.noun if rows.input else "images"
-    return f"{len(rows):,} {noun}, {len(rows.classes)} classes: {counts_text(rows.counts)}"
+    return f"{len(rows):,} {rows.noun}, {len(rows.classes)} classes: {counts_text(rows.counts)}"
 
 
 def limits_message(plan: TrustPlan, limits: Limits, noun: str = "images") -> str:

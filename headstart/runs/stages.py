@@ -68,7 +68,7 @@ class RunState:
         store, runtime, listener = self.job.store, self.job.runtime, self.context.listener
         table = extract(backbone, rows, store=store, runtime=runtime, listener=listener, tap=tap)
         self.tables.append(all_there(table))
-        self.tell("features", extracted(table))
+        self.tell("features", extracted(table, noun=rows.noun))
         if len(table) > 1 and not (table.x != table.x[0]).any():
             self.tell("features", ALL_ALIKE)
         return table
