@@ -515,7 +515,7 @@ def test_a_run_ends_without_what_could_not_be_looked_at(
     [
         ("embedding_map", RecursionError),
         ("write_json", RuntimeError),
-        ("explain_run", np.linalg.LinAlgError),
+        ("explaining", np.linalg.LinAlgError),
         ("write_report", KeyError),
     ],
 )
@@ -554,7 +554,7 @@ def test_a_run_interrupted_after_its_model_is_saved_is_said_to_be_finished(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the process is ended by signals")
-@pytest.mark.parametrize("part", ["embedding_map", "explain_run", "write_report"])
+@pytest.mark.parametrize("part", ["embedding_map", "explaining", "write_report"])
 def test_no_crash_after_the_model_is_saved_loses_the_run(
     shapes: Path, tmp_path: Path, part: str
 ) -> None:

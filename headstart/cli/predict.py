@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not (args.files or args.text):
         raise SpecError(
-            "FILE or --text TEXT is needed. Type `headstart predict RUN_OR_BUNDLE FILE`."
+            "This is required: FILE, or --text TEXT. Type `headstart predict RUN_OR_BUNDLE FILE`."
         )
     runtime = made(Runtime(), args)
     model = load_bundle(bundle_of(args.model)).model
