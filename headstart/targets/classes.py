@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,6 +20,8 @@ from headstart.targets.class_metrics import (
     macro_f1_metric,
 )
 from headstart.targets.focal import FocalTarget, focal
+from headstart.targets.one_name import UNKNOWN as UNKNOWN
+from headstart.targets.one_name import OneName
 from headstart.targets.target import (
     Array,
     Baseline,
@@ -39,7 +40,6 @@ from headstart.targets.temperature import fit_temperature, scaled
 if TYPE_CHECKING:
     from torch import Tensor
 
-UNKNOWN = -1  # the label of a row whose class is unknown or not in `names`
 UNLABELLED = "?"  # the class of files without labels
 RESERVED = {  # names that no class may have -> why
     "unknown": "predictions say of a picture that the model does not know",
@@ -49,7 +49,7 @@ SCORE = "score:"  # prefix of the scores' columns, so that a class may be called
 
 
 @dataclass(frozen=True)
-class ClassTarget(FocalTarget):
+class ClassTarget(FocalTarget, OneName):
     """One class of `names` per row; labels are (N,) int64 indices into `names`, -1 if unknown.
 
     Answers are {"scores": (N, C) float32}, whose rows sum to 1, and {"answers": (N,) int64} too
@@ -62,6 +62,7 @@ class ClassTarget(FocalTarget):
     majority: str = ""
     focal: float | None = field(default=None, compare=False)
     kind: ClassVar[str] = "class"
+    name_noun: ClassVar[str] = "class"
     reads: ClassVar[tuple[str, ...]] = ("label",)
     instead: ClassVar[tuple[str, ...]] = ("labels", "value")
     counts_right: ClassVar[bool] = True
@@ -87,12 +88,7 @@ class ClassTarget(FocalTarget):
         return cls(tuple(sorted({row["label"] for row in rows})))
 
     def fitted(self, y: Labels) -> "ClassTarget":
-        return replace(self, majority=self.names[int(np.bincount(y).argmax())])
-
-    def encode(self, row: Row) -> int:
-        if (place := self._places.get(row["label"])) is None:
-            raise DataError(str(UnknownName("class", row["label"], self.names)))
-        return place
+        return replace(self, majority=self.most_frequent(y))
 
     def labels(self, values: Sequence[Any]) -> NDArray[np.int64]:
         if len(values) and not 0 <= min(values) <= max(values) < len(self.names):
@@ -103,10 +99,6 @@ class ClassTarget(FocalTarget):
                 f"characters. Rename its folder or its label."
             )
         return np.array(values, dtype=np.int64)
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {name: c for c, name in enumerate(self.names)}
 
     def present(self, values: Sequence[int]) -> tuple["ClassTarget", tuple[int, ...]]:
         used = sorted(set(values))
@@ -123,26 +115,9 @@ class ClassTarget(FocalTarget):
             return ""
         return f"classes: {len(self.names)} labels, all numbers; for a number say --target number"
 
-    def decode(self, y: Labels) -> list[str]:
-        names = [*self.names, ""]  # -1 indexes the last
-        return [names[label] for label in y]
-
-    def known(self, y: Labels) -> NDArray[np.bool_]:
-        return np.asarray(y != UNKNOWN)
-
-    def unknown(self, n: int) -> NDArray[np.int64]:
-        return np.full(n, UNKNOWN, dtype=np.int64)
-
     def translate(self, y: Labels, target: Target) -> NDArray[np.int64]:
         there = [self._places.get(name, UNKNOWN) for name in class_names(target)]
         return np.array([*there, UNKNOWN], np.int64)[y]
-
-    def strata(self, y: Labels) -> NDArray[np.int64]:
-        return np.asarray(y, np.int64)
-
-    @property
-    def stratum_names(self) -> tuple[str, ...]:
-        return self.names
 
     @property
     def outputs(self) -> int:
@@ -151,10 +126,6 @@ class ClassTarget(FocalTarget):
     def accepts(self, width: int) -> bool:
         """Accept one logit per class, or for two classes one logit of the second."""
         return width == len(self.names) or (width == 1 and len(self.names) == 2)
-
-    def soft(self, y: Labels, smoothing: float = 0.0) -> "Tensor":
-        """Return (N, C) class probabilities with label smoothing (Szegedy et al. 2016)."""
-        return one_hot(y, len(self.names), smoothing)
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
         """Return (N,) cross-entropies of logits (N, C), or of logits (N, 1) of the second class.
@@ -176,22 +147,6 @@ class ClassTarget(FocalTarget):
     def right(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
         called = (raw[:, 0] > 0).long() if raw.shape[1] == 1 else raw.argmax(1)
         return called == soft.argmax(1)
-
-    def balance(self, how: metrics.ClassWeights, y: Labels) -> NDArray[np.float64]:
-        return metrics.weight_of_classes(how, y, self.names)
-
-    def weights(self, soft: "Tensor", balance: "Tensor") -> "Tensor":
-        return soft @ balance
-
-    def row_weights(
-        self, how: metrics.ClassWeights, y: Labels, train: Labels | None = None
-    ) -> NDArray[np.float64]:
-        weights: NDArray[np.float64] = self.balance(how, y if train is None else train)[y]
-        return weights
-
-    def row_losses(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
-        """Return (N,) -log of the probability of the true class, at most -log(LEAST)."""
-        return metrics.log_losses(answers["scores"], y)
 
     def activate(self, raw: Array) -> Outputs:
         """Return softmax scores of logits (N, C), or of logits (N, 1) of the second class."""
@@ -262,9 +217,7 @@ class ClassTarget(FocalTarget):
     def baseline(self, y: Labels) -> Baseline | None:
         if not self.majority:
             return None
-        right = int((y == self.names.index(self.majority)).sum())
-        share = Share(right / len(y), len(y)) if len(y) else None
-        return Baseline("majority", self.majority, "accuracy", share)
+        return Baseline("majority", self.majority, "accuracy", self.share_of(self.majority, y))
 
     def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
         table = metrics.confusion(predicted(answers), y, len(self.names))
@@ -291,12 +244,6 @@ class ClassTarget(FocalTarget):
     def region(self, answers: Outputs, limit: float | Array) -> Mapping[str, Array]:
         """Return (N, C) whether each class is in the prediction set, which may be empty."""
         return {"not_ruled_out": 1.0 - answers["scores"].astype(np.float64) <= limit}
-
-    def covered(self, region: Mapping[str, Array], y: Labels) -> NDArray[np.float64]:
-        return region["not_ruled_out"][np.arange(len(y)), y].astype(np.float64)
-
-    def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
-        return region["not_ruled_out"].sum(axis=1).astype(np.float64)
 
     # ------------------------------------------------------------ explanation
     def topics(self) -> tuple[str, ...]:
@@ -356,14 +303,6 @@ def names_of_scores(columns: Collection[str]) -> tuple[str, ...]:
 def names_beyond(names: Sequence[str], other: Target) -> tuple[str, ...]:
     """Return the names of another target's labels that are not in `names`."""
     return tuple(name for name in getattr(other, "names", ()) if name not in names)
-
-
-def one_hot(y: Labels, names: int, smoothing: float) -> "Tensor":
-    """Return (N, names) probabilities: 1 - smoothing more for the label than for the others."""
-    import torch
-    from torch.nn.functional import one_hot
-
-    return one_hot(torch.as_tensor(y), names).float() * (1 - smoothing) + smoothing / names
 
 
 def class_names(target: Target) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,16 +13,15 @@ from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.targets.class_metrics import class_cells
 from headstart.targets.classes import (
     SCORE,
-    UNKNOWN,
     check_class_names,
     check_probabilities,
     names_beyond,
     names_of_scores,
-    one_hot,
 )
 from headstart.targets.grade_metrics import median_grades, quadratic_kappa, reach
 from headstart.targets.labels import named_rows
-from headstart.targets.metrics import ClassWeights, confusion, log_losses, weight_of_classes
+from headstart.targets.metrics import confusion
+from headstart.targets.one_name import UNKNOWN, OneName
 from headstart.targets.plan import TargetPlan
 from headstart.targets.target import (
     Array,
@@ -48,7 +46,7 @@ APART = 1e-6  # least distance of two raw outputs in the loss, where the grade b
 
 
 @dataclass(frozen=True)
-class GradesTarget(Target):
+class GradesTarget(OneName):
     """One of `names`, the lowest grade first; labels are (N,) int64 from 0, -1 if unknown.
 
     Raw outputs (N, C - 1) are the log odds of a grade above 0, above 1, …: proportional odds
@@ -60,6 +58,7 @@ class GradesTarget(Target):
     names: tuple[str, ...]
     commonest: str = ""
     kind: ClassVar[str] = "grades"
+    name_noun: ClassVar[str] = "grade"
     reads: ClassVar[tuple[str, ...]] = ("label",)
     instead: ClassVar[tuple[str, ...]] = ("value",)
     link: ClassVar[Link | None] = "cumulative"
@@ -115,19 +114,10 @@ class GradesTarget(Target):
             raise DataError(f"--ordered names each grade once; {twice!r} is there twice.")
         return replace(self, names=plan.grades)
 
-    def encode(self, row: Row) -> int:
-        if (place := self._places.get(row["label"])) is None:
-            raise DataError(str(UnknownName("grade", row["label"], self.names)))
-        return place
-
     def labels(self, values: Sequence[int]) -> NDArray[np.int64]:
         if len(values) and not 0 <= min(values) <= max(values) < len(self.names):
             raise DataError(f"Grades count from 0 to {len(self.names) - 1}.")
         return np.array(values, dtype=np.int64)
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {name: c for c, name in enumerate(self.names)}
 
     def present(self, values: Sequence[int]) -> tuple["GradesTarget", tuple[int, ...]]:
         used = sorted(set(values))
@@ -138,28 +128,12 @@ class GradesTarget(Target):
     def check_names(self) -> None:
         check_class_names(self.names, what="grade")
 
-    def decode(self, y: Labels) -> list[str]:
-        return [*np.array([*self.names, ""], object)[y]]  # -1 is the last
-
-    def known(self, y: Labels) -> NDArray[np.bool_]:
-        return np.asarray(y != UNKNOWN)
-
-    def unknown(self, n: int) -> NDArray[np.int64]:
-        return np.full(n, UNKNOWN, dtype=np.int64)
-
     def translate(self, y: Labels, target: Target) -> NDArray[np.int64]:
         """Return grades by their names, unknown where this target has no such grade."""
         if y.ndim != 1 or y.dtype != np.int64:
             return self.unknown(len(y))
         there = [self._places.get(name, UNKNOWN) for name in getattr(target, "names", ())]
         return np.array([*there, UNKNOWN], np.int64)[y]
-
-    def strata(self, y: Labels) -> NDArray[np.int64]:
-        return np.asarray(y, np.int64)
-
-    @property
-    def stratum_names(self) -> tuple[str, ...]:
-        return self.names
 
     def census(self, y: Labels) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
         return self.names, y[:, None] == np.arange(len(self.names))
@@ -178,15 +152,11 @@ class GradesTarget(Target):
 
     # ------------------------------------------------------------ learning
     def fitted(self, y: Labels) -> "GradesTarget":
-        return replace(self, commonest=self.names[int(np.bincount(y).argmax())])
+        return replace(self, commonest=self.most_frequent(y))
 
     @property
     def outputs(self) -> int:
         return len(self.names) - 1
-
-    def soft(self, y: Labels, smoothing: float = 0.0) -> "Tensor":
-        """Return (N, C) probabilities of the grades, with label smoothing."""
-        return one_hot(y, len(self.names), smoothing)
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
         """Return (N,) cross-entropies; raw outputs that cross are sorted.
@@ -215,21 +185,6 @@ class GradesTarget(Target):
 
     def regression(self, y: Labels) -> NDArray[np.float64]:
         return np.asarray(y[:, None] > np.arange(self.outputs), np.float64)
-
-    def row_losses(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
-        return log_losses(answers["scores"], y)
-
-    def balance(self, how: ClassWeights, y: Labels) -> NDArray[np.float64]:
-        return weight_of_classes(how, y, self.names)
-
-    def weights(self, soft: "Tensor", balance: "Tensor") -> "Tensor":
-        return soft @ balance
-
-    def row_weights(
-        self, how: ClassWeights, y: Labels, train: Labels | None = None
-    ) -> NDArray[np.float64]:
-        balance = self.balance(how, y if train is None else train)
-        return np.asarray(balance[y])
 
     # ------------------------------------------------------------ answers
     def activate(self, raw: Array) -> Outputs:
@@ -299,9 +254,7 @@ class GradesTarget(Target):
     def baseline(self, y: Labels) -> Baseline | None:
         if not self.commonest:
             return None
-        right = int((y == self.names.index(self.commonest)).sum())
-        share = Share(right / len(y), len(y)) if len(y) else None
-        return Baseline("commonest", self.commonest, "accuracy", share)
+        return Baseline("commonest", self.commonest, "accuracy", self.share_of(self.commonest, y))
 
     def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
         given = median_grades(answers["scores"])
@@ -337,12 +290,6 @@ class GradesTarget(Target):
 
     def region_columns(self, region: Mapping[str, Array]) -> Mapping[str, Array]:
         return {"not_ruled_out": named_rows(self.names, region["not_ruled_out"])}
-
-    def covered(self, region: Mapping[str, Array], y: Labels) -> NDArray[np.float64]:
-        return region["not_ruled_out"][np.arange(len(y)), y].astype(np.float64)
-
-    def region_size(self, region: Mapping[str, Array]) -> NDArray[np.float64]:
-        return region["not_ruled_out"].sum(axis=1).astype(np.float64)
 
     # ------------------------------------------------------------ explanation
     def topics(self) -> tuple[str, ...]:
