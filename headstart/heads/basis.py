@@ -39,6 +39,21 @@ class Basis:
         """Return weights of the features themselves."""
         return self.vectors.astype(np.float64) @ weight / self.std[:, None]
 
+    def outputs(self, w: Doubles) -> Doubles:
+        """Return (N, K) outputs of weights (R + 1, K), biases last; products as precise as z."""
+        return (self.z @ w[:-1].astype(self.z.dtype)).astype(np.float64) + w[-1]
+
+    def penalised(
+        self, l2: float, w: Doubles, value: float, slopes: Doubles
+    ) -> tuple[float, Doubles]:
+        """Return a loss and its gradient at `w` (R + 1, K), both with the L2 penalty.
+
+        value: the loss without the penalty. slopes: (N, K), its derivatives by the outputs.
+        """
+        gradient = self.z.T @ slopes.astype(self.z.dtype) + l2 * w[:-1]
+        penalty = l2 / 2 * float((w[:-1] ** 2).sum())
+        return value + penalty, np.vstack([gradient, slopes.sum(axis=0)])
+
     def mean_of(self, values: Doubles) -> Doubles:  # (N, K) -> (K,)
         """Return the weighted means of the columns."""
         return self.row_weights @ values / len(values)

@@ -90,14 +90,14 @@ class Softmax:
     def loss(self, l2: float, w: Doubles) -> tuple[float, Doubles]:
         """Return loss and gradient; products in the precision of z, float32."""
         basis = self.basis
-        logits = _logits(basis, w)
+        logits = basis.outputs(w)
         logits -= logits.max(axis=1, keepdims=True)
         p = np.exp(logits)
         totals = p.sum(axis=1, keepdims=True)
         share = basis.row_weights[:, None] / len(p)
         value = float((share * basis.targets * (np.log(totals) - logits)).sum())
         residual = share * (p / totals - basis.targets)
-        return _penalised(basis, l2, w, value, residual)
+        return basis.penalised(l2, w, value, residual)
 
     def head(self, w: Doubles) -> LinearHead:
         return softmax_head(self.basis, w[:-1], w[-1], self.present)
@@ -133,30 +133,14 @@ class Sigmoid:
     def loss(self, l2: float, w: Doubles) -> tuple[float, Doubles]:
         """Return loss, summed over the labels, and gradient; products in the precision of z."""
         basis = self.basis
-        logits = _logits(basis, w)
+        logits = basis.outputs(w)
         share = basis.row_weights[:, None] / len(logits)
         value = float((share * (np.logaddexp(0.0, logits) - self.targets * logits)).sum())
         residual = share * (sigmoid(logits) - self.targets)
-        return _penalised(basis, l2, w, value, residual)
+        return basis.penalised(l2, w, value, residual)
 
     def head(self, w: Doubles) -> LinearHead:
         return sigmoid_head(self.basis, w[:-1], w[-1], self.learned)
-
-
-def _logits(basis: Basis, w: Doubles) -> Doubles:
-    """Return (N, K) outputs of the weights `w` (R + 1, K); products in the precision of z."""
-    return (basis.z @ w[:-1].astype(basis.z.dtype)).astype(np.float64) + w[-1]
-
-
-def _penalised(
-    basis: Basis, l2: float, w: Doubles, value: float, residual: Doubles
-) -> tuple[float, Doubles]:
-    """Return a loss and its gradient at `w` with the L2 penalty.
-
-    value: without the penalty. residual: (N, K), its derivative by the outputs.
-    """
-    slope = basis.z.T @ residual.astype(basis.z.dtype) + l2 * w[:-1]
-    return value + l2 / 2 * float((w[:-1] ** 2).sum()), np.vstack([slope, residual.sum(axis=0)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,8 +54,7 @@ class Linear:
         share = basis.row_weights[:, None] / len(r)
         value = float((share * self.residual_loss.losses(r)).sum())
         down = -share * self.residual_loss.slopes(r)
-        slope = basis.z.T @ down.astype(basis.z.dtype) + l2 * w[:-1]
-        return value + l2 / 2 * float((w[:-1] ** 2).sum()), np.vstack([slope, down.sum(axis=0)])
+        return basis.penalised(l2, w, value, down)
 
     def residuals(self, w: Doubles) -> Doubles:  # (N, K)
         raw: Doubles = (self.basis.z @ w[:-1].astype(self.basis.z.dtype)).astype(np.float64)
