@@ -2,9 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SNIPPETS := vaderSentiment-3.3.2.tar.gz
+# The extras of what is installed; the demos use all of them.
+EXTRAS_demo := demo,train,text
+EXTRAS_dev := dev
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-text demo-number test test-slow check format bench figures data clean
+.PHONY: demo demo-text demo-number test test-slow check format graphs bench figures data clean
 
 demo: .venv/installed-demo
 	$(BIN)/headstart demo
@@ -31,9 +34,13 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The graphs of packaged networks that the package ships; CI checks them against PyTorch.
+graphs: .venv/installed-dev
+	$(BIN)/python tests/make_graphs.py
+
 bench: .venv/installed-dev data
 	for b in extract classic finetune elpv targets text text_speed intervals mistakes unknowns report explain ideal attack \
-		adversarial robustness unlike memory draft duplicates startup kill_store kill_train decoding \
+		adversarial robustness unlike light memory draft duplicates startup kill_store kill_train decoding \
 		fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done
 	for b in kill_store kill_train; do $(BIN)/python bench/$$b.py --flips 200 || exit 1; done
@@ -46,7 +53,7 @@ figures: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed-%: .venv/bin/python pyproject.toml constraints.txt no-deps.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS_$*)]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r no-deps.txt
 	touch $@
 

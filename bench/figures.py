@@ -12,7 +12,7 @@ from tables import markdown, shown
 PAGE = ROOT / "docs" / "figures.md"
 TOPICS = {
     "Speed": ("extract", "classic", "finetune", "text_speed", "by_hand", "draft", "startup"),
-    "Memory and size": ("memory", "report"),
+    "Memory and size": ("light", "memory", "report"),
     "Accuracy": ("elpv", "targets", "text", "adversarial", "robustness"),
     "What a model knows about itself": ("intervals", "unknowns", "mistakes", "unlike"),
     "Looking inside a model": ("explain", "ideal", "attack"),

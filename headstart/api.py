@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
 from headstart.backbones.views import UserViews
 from headstart.base.context import RunContext
 from headstart.base.errors import DataError, MissingPackage, PlaceError, SpecError
@@ -44,6 +45,7 @@ from headstart.modalities.sources import (
     DEFAULT_BACKBONE,
     UsualName,
     load_backbone,
+    load_for_features,
     usual_backbone,
 )
 from headstart.models import fitting
@@ -149,7 +151,8 @@ def check(
         runtime, told = context.runtime, context.listener
         threads = runtime.decode_threads
         checks = with_parts(checks, compared.card.input, store=context.store, threads=threads)
-        far = source_distance(compared, checks.dataset, runtime=runtime, listener=told)
+        if isinstance(compared, Backbone):
+            far = source_distance(compared, checks.dataset, runtime=runtime, listener=told)
     tell_left_out(checks.left_out, context.listener)
     try:
         good_rows(rows, seen, plan)
@@ -159,7 +162,9 @@ def check(
     return DataCheck(checks, far)
 
 
-def _compared(backbone: str | Backbone | None, weights: Where, rows: Dataset) -> Backbone | None:
+def _compared(
+    backbone: str | Backbone | None, weights: Where, rows: Dataset
+) -> Backbone | Frozen | None:
     if backbone == "none":
         return None
     try:
@@ -320,8 +325,10 @@ def fit(
         job = job.for_data(splits.train, listener)
         network = _start(backbone, job)
         if job.strategy == "scratch":
-            network = job.recipe.prepared(network)
-            result = fitting.from_scratch(job.spec, network, splits, context)
+            from headstart.models.tuning import from_scratch
+
+            assert isinstance(network, Backbone)
+            result = from_scratch(job.spec, job.recipe.prepared(network), splits, context)
         else:
             result = fitting.fit(job.spec, network, splits, **_how(job, context))
     own: dict[str, Any] = {"store": job.store, "runtime": job.runtime}
@@ -350,15 +357,24 @@ def _check_settings_of_fit(settings: dict[str, Any], data: Any) -> None:
         raise SpecError(f"{of_data[0]} would change nothing: this data is split already.")
 
 
-def _start(backbone: str | Backbone, job: Job) -> Backbone:
+def _start(backbone: str | Backbone, job: Job) -> Backbone | Frozen:
     """Return the network to start from; an untrained one to train from scratch."""
     name = job.backbone if isinstance(backbone, str) else backbone
     untrained = job.strategy == "scratch" and job.weights == "pretrained"
     return _network(name, "random" if untrained else job.weights)
 
 
-def _network(backbone: str | Backbone, weights: Where = "pretrained") -> Backbone:
-    if isinstance(backbone, Backbone):
+def _for_features(
+    backbone: str | Backbone, weights: Where, runtime: Runtime, size: int = 0
+) -> Backbone | Frozen:
+    """Return a network whose features alone are needed; see `load_for_features`."""
+    if isinstance(backbone, str):
+        return load_for_features(backbone, str(weights), runtime, size)
+    return _network(backbone, weights)
+
+
+def _network(backbone: str | Backbone, weights: Where = "pretrained") -> Backbone | Frozen:
+    if isinstance(backbone, Backbone | Frozen):
         return backbone
     if isinstance(backbone, str):
         return load_backbone(backbone, weights=weights)
@@ -510,7 +526,7 @@ def classify(
     """
     check_known(settings, _names(Runtime))
     runtime = with_settings(Runtime(), settings)
-    network = _network(backbone, weights)
+    network = _for_features(backbone, weights, runtime)
     rows, left_out = _unlabelled(examples, network)
     predictions, unreadable = classify_rows(network, rows, runtime=runtime)
     return replace(predictions, left_out=(*left_out, *unreadable))
@@ -542,12 +558,13 @@ def extract(
         backbone, why = usual_backbone(backbone, rows)
         if why:
             context.listener.stage("backbone", why)
-    network = with_settings(FeatureExtraction(), settings).prepared(_network(backbone, weights))
+    spec, runtime = with_settings(FeatureExtraction(), settings), context.runtime
+    network = spec.prepared(_for_features(backbone, weights, runtime, spec.size))
     table = extract_rows(
         network,
         rows or _unlabelled_rows(data, network),
         store=context.store,
-        runtime=context.runtime,
+        runtime=runtime,
         listener=context.listener,
     )
     tell_left_out(table.left_out, context.listener)
@@ -562,7 +579,7 @@ def _labelled(data: Any) -> Dataset | None:
         return None
 
 
-def _unlabelled_rows(data: Any, network: Backbone) -> Dataset:
+def _unlabelled_rows(data: Any, network: Backbone | Frozen) -> Dataset:
     """Return data without labels as rows of one class, or raise why it is no labelled data."""
     try:
         return find(data, input=network.card.input)[0]
@@ -570,7 +587,7 @@ def _unlabelled_rows(data: Any, network: Backbone) -> Dataset:
         return read(data)
 
 
-def _unlabelled(examples: Any, network: Backbone) -> tuple[Dataset, tuple[LeftOut, ...]]:
+def _unlabelled(examples: Any, network: Backbone | Frozen) -> tuple[Dataset, tuple[LeftOut, ...]]:
     if isinstance(examples, Dataset):
         return examples, ()
     return find(examples, input=network.card.input)

@@ -49,7 +49,8 @@ def run_in(
     monkeypatch.setenv("HEADSTART_STORE", str(folder / "store"))
     (folder / "photos").symlink_to(shapes)
     for module in ("api", "runs.stages"):
-        monkeypatch.setattr(f"headstart.{module}.load_backbone", tiny_in_place_of_default)
+        for name in ("load_backbone", "load_for_features"):
+            monkeypatch.setattr(f"headstart.{module}.{name}", tiny_in_place_of_default)
     names = dict[str, Any]()
     for code in blocks:
         names = names if together else {}
@@ -81,8 +82,8 @@ def test_the_page_about_python_runs(
     assert load_bundle(tmp_path / "bundle").model.classes == ("bright", "dark")
 
 
-def tiny_in_place_of_default(name: str, **how: Any) -> hs.Backbone:
-    return hs.load_backbone("tiny:32" if name == DEFAULT_BACKBONE else name, **how)
+def tiny_in_place_of_default(name: str, *_: Any, weights: str = "pretrained") -> hs.Backbone:
+    return hs.load_backbone("tiny:32" if name == DEFAULT_BACKBONE else name, weights=weights)
 
 
 def test_the_page_about_python_names_everything_public() -> None:

@@ -24,10 +24,11 @@ from headstart.data.splits import Splits, split
 from headstart.features.parts import PartBatch, Sizes
 from headstart.modalities.images.augment import Augment
 from headstart.models.finetuning import thaw
-from headstart.models.fitting import fit, tune_phase
+from headstart.models.fitting import fit
 from headstart.models.results import FitResult
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.training_data import Start, TrainingData, tuning_start, with_tap
+from headstart.models.tuning import tune_phase
 from headstart.training.feeds import batches, judged_in
 from headstart.training.network import Network
 from headstart.training.parts import Parts

@@ -599,7 +599,7 @@ def test_a_baseline_that_diverges_is_left_out(
     def diverge(*args: object) -> None:
         raise Diverged("The loss is not finite.")
 
-    monkeypatch.setattr("headstart.runs.stages.from_scratch", diverge)
+    monkeypatch.setattr("headstart.models.tuning.from_scratch", diverge)
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, baseline="cnn"))
     assert run.baselines == {}
     assert (run.folder / "model" / "manifest.json").is_file()

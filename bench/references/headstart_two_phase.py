@@ -26,8 +26,9 @@ from headstart.base.runtime import Runtime, keep_memory
 from headstart.heads.families import spec_named
 from headstart.modalities.images.augment import Augment
 from headstart.models.finetuning import thaw
-from headstart.models.fitting import fine_tune, fit_tables
+from headstart.models.fitting import fit_tables
 from headstart.models.training_data import Start, TrainingData, table_of
+from headstart.models.tuning import fine_tune
 from headstart.runs import recipes
 from headstart.training.feeds import Stored
 from headstart.training.history import Count

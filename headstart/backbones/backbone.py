@@ -133,6 +133,16 @@ class SourceHead:
         return e / e.sum(axis=1, keepdims=True)
 
 
+def head_of_source(card: Card, head: SourceHead | None) -> SourceHead:
+    """Return the head of a network's source task; raises SpecError if it came without one."""
+    if head is None or not card.source_classes:
+        raise SpecError(
+            f"{card.name} has no source classes: it came without the layer it was trained with. "
+            f"Name another --backbone; packaged:efficientnet_lite0 has ImageNet's."
+        )
+    return head
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Backbone:
     """A PyTorch module, from the output of its input's first layer to (N, D), and its card.
@@ -163,12 +173,7 @@ class Backbone:
 
     def source(self) -> SourceHead:
         """Return the source head; raises SpecError if the backbone has none."""
-        if self.source_head is None or not self.card.source_classes:
-            raise SpecError(
-                f"{self.card.name} has no source classes: it came without the layer it was trained "
-                f"with. Name another --backbone; packaged:efficientnet_lite0 has ImageNet's."
-            )
-        return self.source_head
+        return head_of_source(self.card, self.source_head)
 
     @property
     def parameters(self) -> int:

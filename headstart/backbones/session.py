@@ -21,7 +21,9 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingPackage("onnxruntime", purpose="Running on a CPU", extra="train") from error
+        raise MissingPackage(
+            "onnxruntime", purpose="Running on a CPU", command="pip install onnxruntime"
+        ) from error
     if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() in ("1", "true", "yes"):
         onnxruntime.disable_telemetry_events()
     return onnxruntime

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Origin
 from headstart.base.errors import Mismatch, SourceError, SpecError
@@ -69,6 +71,17 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
     """Return every tensor of a safetensors file; raises SourceError if it isn't one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise SourceError(f"{path} cannot be read as a safetensors file: {error}.") from error
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return every tensor of a safetensors file as an array; raises SourceError if it isn't one."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
 
     try:
         return load_file(path)

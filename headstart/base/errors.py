@@ -66,11 +66,15 @@ class MissingPackage(HeadstartError, ImportError):
 
 
 def install_command(extra: str) -> str:
-    """Return the commands that install an extra, from the index or in a clone.
+    """Return the commands that install an extra, or the core, from the index or in a clone.
 
     >>> install_command("keras")
     "pip install 'headstart[keras]' (in a clone: pip install '.[keras]')"
+    >>> install_command("")
+    'pip install headstart (in a clone: pip install .)'
     """
+    if not extra:
+        return "pip install headstart (in a clone: pip install .)"
     return f"pip install 'headstart[{extra}]' (in a clone: pip install '.[{extra}]')"
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -169,8 +170,35 @@ def seeded(number: int) -> "Generator":
     return torch.Generator().manual_seed(number % 2**63)
 
 
+# Device files of NVIDIA's drivers on Linux, of its driver in WSL, and of AMD's driver.
+DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
+
+
+def installed(*packages: str) -> bool:
+    """Return whether packages can be imported, without importing them.
+
+    >>> installed("numpy"), installed("numpy", "no_such_package")
+    (True, False)
+    """
+    try:
+        return all(find_spec(package) is not None for package in packages)
+    except (ImportError, ValueError):  # ValueError: a stand-in without a spec
+        return False
+
+
+def may_have_accelerator() -> bool:
+    """Return whether PyTorch may find an accelerator here; False means that it finds none.
+
+    Importing PyTorch to be certain takes seconds, which work on a CPU need not spend.
+    """
+    if "torch" in sys.modules:
+        return _accelerator() != "cpu"
+    unknown = not sys.platform.startswith("linux") or any(Path(d).exists() for d in DRIVERS)
+    return unknown and installed("torch")
+
+
 def _accelerator() -> Device:
-    if "torch" not in sys.modules:  # a bundle predicts without torch; training has imported it
+    if "torch" not in sys.modules and not may_have_accelerator():
         return "cpu"
     import torch
 

@@ -27,6 +27,7 @@ from headstart.targets.plan import TargetPlan
 
 if TYPE_CHECKING:
     from headstart.backbones.backbone import Backbone
+    from headstart.backbones.frozen import Frozen
     from headstart.data.dataset import Dataset
     from headstart.evaluation.source_distance import SourceDistance
 
@@ -50,6 +51,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from headstart.backbones.frozen import Frozen
     from headstart.base.store import Store
     from headstart.data.checks import CheckPlan, check, good_rows, with_parts
     from headstart.data.splits import split
@@ -75,7 +77,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         print_table(found.findings.table(found.dataset.noun))
     far = None
-    if backbone and len(found.dataset):
+    if isinstance(backbone, Frozen):
+        why = MissingPackage("torch", purpose="This distance", extra="train")
+        say("unlike", f"left out: {why}")
+    elif backbone and len(found.dataset):
         far = source_distance(backbone, found.dataset, runtime=runtime, listener=listener)
     if args.json:
         print_json(found.findings.to_plain() | {"unlike": far and far.to_plain()})
@@ -88,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     return tell_left_out(found.left_out)
 
 
-def _compared_with(args: argparse.Namespace, data: "Dataset") -> "Backbone | None":
+def _compared_with(args: argparse.Namespace, data: "Dataset") -> "Backbone | Frozen | None":
     """Load the backbone in `args`; None if the usual one for the data is not installed."""
     from headstart.modalities.sources import load_backbone
 

@@ -29,11 +29,11 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from headstart.modalities.sources import load_backbone
+    from headstart.modalities.sources import load_for_features
     from headstart.models.model import classify
 
     runtime = made(Runtime(), args)
-    backbone = load_backbone(args.backbone, weights=args.weights)
+    backbone = load_for_features(args.backbone, args.weights, runtime)
 
     def answering(files: "Dataset", listener: Listener) -> Answers:
         return Answers(*classify(backbone, files, runtime=runtime))

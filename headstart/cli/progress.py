@@ -11,8 +11,11 @@ from headstart.base.display import display
 from headstart.base.listener import Listener
 
 WIDE = 80  # columns of a line on a terminal, at most
+STEPS = 100  # of a progress line without rich
+CLEARED = "\r\x1b[K"  # go back to the start of the line and erase it
 KEPT = ("error", "warning", "left out", "stopped")  # messages printed despite --quiet
 _quiet = False
+_line_open = False  # whether a progress line without rich is being written
 
 _BARS: list[Any] = []  # all progress bars, to be stopped at the end
 
@@ -63,6 +66,8 @@ def say(stage: str, text: str) -> None:
         if sys.stderr.isatty():
             width = min(WIDE, shutil.get_terminal_size().columns)
             line = textwrap.fill(line, width, subsequent_indent=" " * 10, break_long_words=False)
+        if _line_open:
+            line = CLEARED + line
         print(line, file=sys.stderr, flush=True)
 
 
@@ -94,7 +99,7 @@ def _bar(stage: str) -> Callable[[int, int], None]:
             TimeRemainingColumn,
         )
     except ImportError:  # rich comes with the extra `train`
-        return lambda done, total: None
+        return _plain_bar(stage)
     columns = (
         TextColumn(f"{stage:10}"),
         BarColumn(),
@@ -113,6 +118,25 @@ def _bar(stage: str) -> Callable[[int, int], None]:
         bar.update(task, completed=done, total=total, rate=pace(speed) if speed else "")
         if done == total:
             bar.stop()
+
+    return move
+
+
+def _plain_bar(stage: str) -> Callable[[int, int], None]:
+    """Return the update function of a line that is written over, at most STEPS times."""
+    written = -1
+
+    def move(done: int, total: int) -> None:
+        global _line_open
+        nonlocal written
+        step = STEPS * done // max(1, total)
+        with suppress(OSError):
+            if done == total:
+                print(CLEARED, end="", file=sys.stderr, flush=True)
+            elif step > written:
+                line = f"{CLEARED}{stage:10}{done:,}/{total:,}"
+                print(line, end="", file=sys.stderr, flush=True)
+        written, _line_open = max(written, step), done < total
 
     return move
 

@@ -97,7 +97,9 @@ def mcnemar(a: Predictions, b: Predictions) -> float:
     try:
         from scipy.stats import binomtest
     except ImportError as error:
-        raise MissingPackage("scipy", purpose="McNemar's test", extra="train") from error
+        raise MissingPackage(
+            "scipy", purpose="McNemar's test", command="pip install scipy"
+        ) from error
     if not same_rows(a, b):
         raise Mismatch("McNemar's test is of the same rows, in the same order and classes.")
     only_a, only_b = _discordant(a, b)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.errors import MissingPackage
 from headstart.base.values import Record
 from headstart.features.extract import FeatureTable
 
@@ -44,15 +45,18 @@ def embedding_map(
     """Map at most `most` rows of features by PCA, and by UMAP if it is installed or else t-SNE.
 
     part: row id to part. Returns None for too few rows, and for features that do not vary (a
-    dead backbone).
+    dead backbone). Raises MissingPackage without scikit-learn.
     """
     if len(table.y) < 4 or table.x.shape[1] < 2:
         return None
     picked = np.sort(np.random.default_rng(seed).permutation(len(table.y))[:most])
     if not _varies(table.x[picked]):
         return None
-    from sklearn.decomposition import PCA
-
+    try:
+        from sklearn.decomposition import PCA
+    except ImportError:
+        purpose = "The map of the features"
+        raise MissingPackage("scikit-learn", purpose=purpose, extra="train") from None
     wide = min(WIDE, len(picked) - 1, table.x.shape[1])
     x = PCA(wide, svd_solver="randomized", random_state=seed).fit_transform(table.x[picked])
     maps = {"PCA": x[:, :2]} | _bent(x, seed)

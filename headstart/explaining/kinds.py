@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from headstart.backbones.inputs import Input
-from headstart.base.errors import SpecError
+from headstart.base.errors import MissingPackage, SpecError
 from headstart.base.values import Record
 
 # Modules with `QUICK` and `explain_run(run, model, sources, effort)`.
@@ -23,13 +23,20 @@ RECORDS = {
 
 
 def explaining(input: Input[Any]) -> Any:
-    """Return the module that explains examples of this kind; raises SpecError if there is none."""
+    """Return the module that explains examples of this kind.
+
+    Raises SpecError if there is none, MissingPackage without PyTorch.
+    """
     if input.kind not in EXPLAINERS:
         raise SpecError(
             f"Answers are explained for models of {' and '.join(EXPLAINERS)}s; this one takes "
             f"{input.noun}."
         )
-    return import_module(EXPLAINERS[input.kind])
+    try:
+        return import_module(EXPLAINERS[input.kind])
+    except ModuleNotFoundError as error:
+        package = str(error.name)
+        raise MissingPackage(package, purpose="Explaining answers", extra="train") from error
 
 
 def saved_as(input: Input[Any] | None) -> type[Record]:

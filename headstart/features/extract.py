@@ -157,12 +157,19 @@ def extract(
     the store can't be written, Mismatch if an engine fails its check.
     """
     check_kind(backbone.card.input, dataset.input, backbone.card.name)
-    place = _Place(backbone, store, (runtime or Runtime()).resolved(), tap)
+    asked = runtime or Runtime()
+    if isinstance(backbone, Frozen):  # "auto" would load PyTorch to look for an accelerator
+        asked = replace(asked, device="cpu")
+    place = _Place(backbone, store, asked.resolved(), tap)
     return _run(_Extraction(place, dataset, listener or Listener(), stage))[0]
 
 
 def extract_views(
-    backbone: Backbone, dataset: Dataset, views: Views, context: RunContext, tap: Tap | None = None
+    backbone: Backbone | Frozen,
+    dataset: Dataset,
+    views: Views,
+    context: RunContext,
+    tap: Tap | None = None,
 ) -> tuple[FeatureTable, ...]:
     """Return a table for each of the stored `views` of every row; see `extract`.
 

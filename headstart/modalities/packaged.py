@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from headstart.backbones.backbone import Backbone, Block, Card
+from headstart.backbones.frozen import Frozen
 from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights
 from headstart.base.errors import UnknownName
@@ -20,6 +21,12 @@ HOMES = (images, texts)
 def load(id: str, weights: Weights) -> Backbone:
     """Load the network with this id; UnknownName, with the nearest name, if there is none."""
     return _home(id).load(id, weights)
+
+
+def load_shipped(id: str) -> Frozen:
+    """Load the network with this id as its shipped graph, without PyTorch; see `load`."""
+    frozen: Frozen = _home(id).load_shipped(id)
+    return frozen
 
 
 def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import cast
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
@@ -10,6 +11,7 @@ from headstart.backbones.sources import SOURCES, build
 from headstart.backbones.sources import Listing as Listing
 from headstart.backbones.weights import Weights, fill
 from headstart.base.errors import HeadstartError, MissingPackage, SpecError
+from headstart.base.runtime import Runtime, installed, may_have_accelerator
 from headstart.data.dataset import Dataset
 from headstart.modalities import inputs as inputs
 
@@ -63,7 +65,9 @@ def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
     """Load the backbone `source:id`.
 
     weights: "pretrained", "random" or a .safetensors file; for keras: also an .h5 file of Keras.
-    Raises UnknownName (with the nearest name), SourceError if weights can't be read or downloaded,
+    Without PyTorch, packaged networks come as a `Frozen` (typed as a Backbone, since only code that
+    needs PyTorch tells them apart): it gives features, and has no module and no blocks. Raises
+    UnknownName (with the nearest name), SourceError if weights can't be read or downloaded,
     Mismatch if they are of another network, MissingPackage if a library is not installed.
 
     >>> load_backbone("tiny:32").card.dim
@@ -75,11 +79,43 @@ def load_backbone(name: str, *, weights: str | Path = "pretrained") -> Backbone:
             f"A backbone is named source:id, as in {DEFAULT_BACKBONE!r}; got {name!r}. "
             f"`headstart backbones` lists them."
         )
+    if not installed("torch", "timm") and (frozen := load_shipped(name, weights)) is not None:
+        return cast(Backbone, frozen)
     try:
         chosen = SOURCES[source]
         return chosen.load(id, Weights(str(weights), tuple(chosen.weight_files)))
     except ModuleNotFoundError as error:
         raise MissingPackage(str(error.name), purpose=f"Loading {name}", extra="train") from error
+
+
+def load_shipped(name: str, weights: str | Path = "pretrained") -> Frozen | None:
+    """Load a backbone as the graph that Headstart ships, without PyTorch; None if it ships none.
+
+    Its fingerprint is that of `load_backbone`. Raises MissingPackage without the weights' package.
+    """
+    source, _, id = name.partition(":")
+    if source != "packaged" or str(weights) != "pretrained":
+        return None
+    from headstart.modalities import packaged
+
+    return packaged.load_shipped(id)
+
+
+def load_for_features(
+    name: str, weights: str | Path = "pretrained", runtime: Runtime | None = None, size: int = 0
+) -> Backbone | Frozen:
+    """Load a backbone whose features alone are needed.
+
+    On a CPU that is its shipped graph, if there is one for examples of this size: it gives the same
+    features without PyTorch, which takes seconds to load and to export the graph again.
+    """
+    device = (runtime or Runtime()).device
+    on_cpu = device == "cpu" or (device == "auto" and not may_have_accelerator())
+    if on_cpu and (frozen := load_shipped(name, weights)) is not None:
+        own = getattr(frozen.card.input, "size", 0)
+        if size in (0, own) or not installed("torch", "timm"):
+            return frozen
+    return load_backbone(name, weights=weights)
 
 
 def usual_backbone(name: str, data: Dataset) -> tuple[str, str]:

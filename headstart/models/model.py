@@ -142,7 +142,7 @@ def _examples(data: Any, input: Input[Any], target: Target) -> tuple[Dataset, tu
 
 
 def classify(
-    backbone: Backbone, files: Dataset, *, runtime: Runtime | None = None
+    backbone: Backbone | Frozen, files: Dataset, *, runtime: Runtime | None = None
 ) -> tuple[Predictions, tuple[LeftOut, ...]]:
     """Predict the source classes of a pretrained network; also return the unreadable files.
 

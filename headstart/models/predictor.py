@@ -60,7 +60,7 @@ class Answerer:
         return self.of_example(self.input.read(data))
 
 
-def answerer(asked: Model | Backbone) -> Answerer:
+def answerer(asked: Model | Backbone | Frozen) -> Answerer:
     """Return the answerer of a model, or of a pretrained network for its source classes.
 
     Raises SpecError for a network without its source head.
@@ -85,6 +85,6 @@ def _by_model(model: Model) -> Scored:
     return scored
 
 
-def _by_source(backbone: Backbone) -> Scored:
+def _by_source(backbone: Backbone | Frozen) -> Scored:
     source = backbone.source()
     return lambda x: (source.scores(x)[0], "")

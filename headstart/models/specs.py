@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
 from headstart.backbones.views import NoChange, ViewSpec
 from headstart.base.context import Precision
 from headstart.base.errors import SpecError, UnknownName
@@ -16,6 +17,8 @@ from headstart.heads.specs import HEAD_LR, HeadSpec, TrainedSpec, UsualSpec
 from headstart.modalities.images.inputs import Fit
 from headstart.targets.target import Target
 from headstart.training.plan import Plan
+
+AnyBackbone = TypeVar("AnyBackbone", bound=Backbone | Frozen)
 
 
 @dataclass(frozen=True)
@@ -65,20 +68,24 @@ class FeatureExtraction:
         """The head's learning rate, or HEAD_LR if solved; fine-tuning's default derives from it."""
         return self.head.lr if isinstance(self.head, TrainedSpec) else HEAD_LR
 
-    def resolved(self, backbone: Backbone) -> "FeatureExtraction":
+    def resolved(self, backbone: Backbone | Frozen) -> "FeatureExtraction":
         """Return the spec with "card" replaced by the settings of the backbone's card."""
         own = self.prepared(backbone).card.input
         return replace(self, **{n: getattr(own, n) for n in ("fit", "size") if hasattr(own, n)})
 
-    def prepared(self, backbone: Backbone) -> Backbone:
-        """Return the backbone with the spec's preprocessing."""
+    def prepared(self, backbone: AnyBackbone) -> AnyBackbone:
+        """Return the backbone with the spec's preprocessing.
+
+        Raises SpecError for a size that the network can't take, MissingPackage for one that an
+        exported graph was not made for.
+        """
         asked = {"fit": self.fit != "card", "size": self.size > 0, "draft": not self.draft}
         own = backbone.card.input
         wanted = {n: getattr(self, n) for n, chosen in asked.items() if chosen}
         if hasattr(own, "draft"):
             wanted["draft"] = self.draft
-        changed = backbone.changed(**wanted)
-        if self.size:
+        changed = cast(AnyBackbone, backbone.changed(**wanted))
+        if self.size and isinstance(backbone, Backbone) and isinstance(changed, Backbone):
             _check_size(backbone, changed, self.size)
         return changed
 

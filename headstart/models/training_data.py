@@ -3,13 +3,12 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.cutting import Cut
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Batch, Input, has_parts, length, only_array, rows_of
 from headstart.backbones.views import PLAIN, Views, ViewSpec
@@ -24,12 +23,16 @@ from headstart.features.engines import open_engine
 from headstart.features.extract import FeatureTable, Tap, all_there, extract, extract_views
 from headstart.features.parts import sizes_of
 from headstart.heads.head import Rows
-from headstart.models.finetuning import ThawedBackbone, thaw
+from headstart.modalities.sources import reopened
 from headstart.models.model import Model
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.wording import extracted, more_parts
 from headstart.targets.target import Target
-from headstart.training.feeds import Feed, Fresh, Stored
+
+if TYPE_CHECKING:
+    from headstart.backbones.cutting import Cut
+    from headstart.models.finetuning import ThawedBackbone
+    from headstart.training.feeds import Feed, Fresh
 
 SPARE = 0.9  # share of the free disk that may be filled
 MOST_PARTS = 8  # of an example that a training step learns from, evenly spread; evaluated are all
@@ -44,9 +47,9 @@ class Start:
     table: plain features of all rows, if already extracted.
     """
 
-    backbone: Backbone
+    backbone: Backbone | Frozen
     settings: FineTune | None = None
-    thawed: ThawedBackbone | None = None
+    thawed: "ThawedBackbone | None" = None
     tap: Tap | None = None
     table: FeatureTable | None = None
 
@@ -90,7 +93,7 @@ class TrainingData:
         self.context.listener.stage("views", extracted(first, views.count, data.noun))
         return (first, *tables[1:])
 
-    def new_features(self, spec: FeatureExtraction) -> Feed | None:
+    def new_features(self, spec: FeatureExtraction) -> "Feed | None":
         """Return a feed of new views every epoch, if a head trained by epochs needs one."""
         views = Views(self.views, spec.seed)
         if not spec.head.by_epochs or views.count:
@@ -102,6 +105,8 @@ class TrainingData:
 
         tables: needed if activations at the cut are stored.
         """
+        from headstart.training.feeds import Fresh, Stored
+
         thawed, settings = self.start.thawed, self.start.settings
         assert thawed is not None
         assert settings is not None
@@ -121,7 +126,7 @@ class TrainingData:
         self._tell_parts(fresh)
         return fresh, replace(fresh, data=self.splits.val, views=PLAIN, most=0)
 
-    def _tell_parts(self, train: Feed) -> None:
+    def _tell_parts(self, train: "Feed") -> None:
         """Report how many examples have more parts than a step learns from."""
         if train.sizes is not None and (more := int((train.sizes.parts > MOST_PARTS).sum())):
             noun = self.start.backbone.card.input.noun
@@ -136,7 +141,7 @@ class TrainingData:
         self.tables.append(table)
         return table
 
-    def phase(self, name: str, backbone: Backbone, *starts: object) -> RunContext:
+    def phase(self, name: str, backbone: Backbone | Frozen, *starts: object) -> RunContext:
         """Return the context of one phase; its checkpoint's key covers all that decides its result.
 
         starts: values that the phase starts from, such as arrays of features.
@@ -151,23 +156,28 @@ class TrainingData:
 
 
 Tables = tuple[tuple[FeatureTable, ...], FeatureTable]  # one per view of training rows; validation
-Feeds = tuple[Feed, Feed]  # of training rows and of validation rows
+Feeds = tuple["Feed", "Feed"]  # of training rows and of validation rows
 
 
 def array_name(array: NDArray[np.generic]) -> str:
     return digest(np.ascontiguousarray(array).data).hex()
 
 
-def prepare(spec: TwoPhaseSpec, backbone: Backbone) -> Start:
+def prepare(spec: TwoPhaseSpec, backbone: Backbone | Frozen) -> Start:
     """Apply the spec's input settings to a backbone, and thaw the layers to fine-tune."""
-    own = spec.head.prepared(backbone)
+    own: Backbone | Frozen = spec.head.prepared(backbone)
     check_changes(own.card.input, spec.views.active)
     spec.head.head.check_room(own.card.dim)
-    return tuning_start(spec.finetune, own, spec.head.head_lr) if spec.finetune else Start(own)
+    if spec.finetune is None:
+        return Start(own)
+    network = reopened(own) if isinstance(own, Frozen) else own
+    return tuning_start(spec.finetune, network, spec.head.head_lr)
 
 
 def tuning_start(settings: FineTune, backbone: Backbone, head_lr: float) -> Start:
     """Return the `Start` of fine-tuning: a thawed copy of the backbone, and resolved settings."""
+    from headstart.models.finetuning import thaw
+
     check_changes(backbone.card.input, settings.mixup, settings.adversarial)
     settings = settings.resolved(backbone, head_lr)
     thawed = thaw(backbone, settings.thaw, settings.thaw_from, whole=settings.adversarial > 0)
@@ -184,7 +194,7 @@ def with_tap(start: Start, splits: Splits, views: ViewSpec, context: RunContext)
     return kept_at_cut(start, tap_for(start.settings, start.thawed, rows, views, context))
 
 
-def rows_at_cut(thawed: ThawedBackbone, data: Dataset, context: RunContext) -> int:
+def rows_at_cut(thawed: "ThawedBackbone", data: Dataset, context: RunContext) -> int:
     """Return how many rows the activations at the cut are: examples, or positions in sequences."""
     input = thawed.backbone.card.input
     if thawed.cut is None or not has_parts(input):
@@ -233,18 +243,20 @@ def _arrays(batch: Batch) -> tuple[NDArray[np.generic], ...]:
 
 
 def engine_feed(
-    backbone: Backbone,
-    cut: Cut | None,
+    backbone: Backbone | Frozen,
+    cut: "Cut | None",
     data: Dataset,
     views: Views,
     context: RunContext,
     most: int = 0,
-) -> Fresh:
+) -> "Fresh":
     """Return a feed of activations at the cut, or of features without one, computed per batch.
 
     most: parts of an example in a batch; 0 for all.
     """
-    frozen_part = replace(backbone, module=cut.trunk) if cut else backbone  # no thawed layers
+    from headstart.training.feeds import Fresh
+
+    frozen_part = _below(backbone, cut)
     engine = open_engine(frozen_part, context.runtime)
 
     def frozen(batch: Batch) -> NDArray[np.generic]:
@@ -266,8 +278,16 @@ def engine_feed(
     return Fresh(data, input, made, views, context.runtime.decode_threads, most)
 
 
+def _below(backbone: Backbone | Frozen, cut: "Cut | None") -> Backbone | Frozen:
+    """Return the frozen part of a backbone, all of it without a cut."""
+    if cut is None:
+        return backbone
+    assert isinstance(backbone, Backbone)  # a graph can't be cut
+    return replace(backbone, module=cut.trunk)
+
+
 def tap_for(
-    settings: FineTune, thawed: ThawedBackbone, rows: int, views: ViewSpec, context: RunContext
+    settings: FineTune, thawed: "ThawedBackbone", rows: int, views: ViewSpec, context: RunContext
 ) -> Tap | None:
     """Return a request to store the activations of `rows` rows and their views; reports its size.
 

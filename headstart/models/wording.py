@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
 from headstart.data.dataset import Dataset
 from headstart.data.findings import counts_text
 from headstart.data.splits import Splits
@@ -19,7 +20,7 @@ ALL_ALIKE = (
 )
 
 
-def described(backbone: Backbone) -> str:
+def described(backbone: Backbone | Frozen) -> str:
     card = backbone.card
     return (
         f"{card.name}, {backbone.parameters / 1e6:.1f} M parameters, "

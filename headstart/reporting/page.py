@@ -40,7 +40,7 @@ def write_report(
 def render(facts: Facts, language: str = "en") -> str:
     """Render the page as HTML; it depends only on the facts and their pictures."""
     if find_spec("jinja2") is None:
-        raise MissingPackage("jinja2", purpose="The report", extra="train")
+        raise MissingPackage("jinja2", purpose="The report", command="pip install jinja2")
     from headstart.reporting.sections import SECTIONS
     from headstart.reporting.words import Words
 

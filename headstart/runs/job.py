@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal, get_args
 
 from headstart.backbones.views import UserViews
-from headstart.base.errors import SpecError
+from headstart.base.errors import MissingPackage, SpecError, install_command
 from headstart.base.listener import Listener
-from headstart.base.runtime import Runtime
+from headstart.base.runtime import Runtime, installed
 from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan
 from headstart.data.dataset import Dataset
@@ -92,7 +92,40 @@ class Job:
             )
 
     def for_data(self, data: Dataset, listener: Listener) -> "Job":
-        """Return the job with the backbone and the head for this data, where none was named."""
+        """Return the job with the backbone and the head for this data, where none was named.
+
+        Without PyTorch, strategy auto becomes extract. Raises MissingPackage for what needs it.
+        """
+        if not installed("torch"):
+            return self._without_torch(listener)._for_data(data, listener)
+        return self._for_data(data, listener)
+
+    def _without_torch(self, listener: Listener) -> "Job":
+        """Return the job that PyTorch is not needed for; raises MissingPackage without one."""
+        job = self
+        if self.strategy == "auto":
+            lost = ["fine-tuning"] * self.tunes + ["augmentation"] * self.augment.active
+            job = replace(self, strategy="extract", augment=Augment())
+            if lost:
+                needs = f"{' and '.join(lost)} {'needs' if len(lost) == 1 else 'need'} PyTorch"
+                why = f"the head alone: {needs}, which comes with {install_command('train')}"
+                listener.stage("strategy", why)
+        if purpose := job.needs_torch:
+            raise MissingPackage("torch", purpose=purpose, extra="train")
+        return job
+
+    @property
+    def needs_torch(self) -> str:
+        """What of the job needs PyTorch, whatever the backbone; "" for nothing."""
+        needs = {
+            "Fine-tuning": self.tunes,
+            "Training from scratch": self.strategy == "scratch" or self.baseline != "none",
+            f"A head trained by epochs ({self.recipe.head.family})": self.recipe.head.by_epochs,
+            "Augmentation": self.augment.active,
+        }
+        return next((purpose for purpose, wanted in needs.items() if wanted), "")
+
+    def _for_data(self, data: Dataset, listener: Listener) -> "Job":
         name, why = usual_backbone(self.backbone, data)
         if why:
             listener.stage("backbone", why)

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from headstart.backbones.backbone import Backbone
 from headstart.backbones.inputs import Input, check_kind
 from headstart.base.atomic import write_json, write_text
-from headstart.base.errors import SpecError
+from headstart.base.errors import MissingPackage, SpecError
 from headstart.base.listener import Listener
 from headstart.base.notebook import html_table
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
@@ -24,7 +25,7 @@ from headstart.base.values import Settings
 from headstart.data.checks import Checks, check, good_rows, with_parts
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 from headstart.data.splits import Splits, split
-from headstart.evaluation.embedding_map import embedding_map
+from headstart.evaluation.embedding_map import EmbeddingMap, embedding_map
 from headstart.evaluation.evaluation import Estimate, Evaluation, compare, decimals, evaluate
 from headstart.evaluation.insights import Insights
 from headstart.evaluation.judged import (
@@ -181,7 +182,9 @@ def _learn(state: RunState, data: Dataset) -> _Learned:
     rows = checks.dataset
     if state.job.strategy == "scratch":
         splits = _split(state, checks)
-        return _Learned(run, splits, checks, train_scratch(state, run.start.backbone, splits))
+        network = run.start.backbone
+        assert isinstance(network, Backbone)
+        return _Learned(run, splits, checks, train_scratch(state, network, splits))
     with state.clock("features"):
         run = with_cut(state, run, rows)
         table = state.extracted(run.start.backbone, rows, run.start.tap)
@@ -321,7 +324,7 @@ def _insights(
         charts = known.target.charts(known.outputs, known.labels)
         doubt = doubts(model, state.job.trust, test, table.x)
         found = Insights(doubt=doubt, compared=compared, charts=charts)
-        return found if plain is None else _of_rows(found, learned, plain)
+        return found if plain is None else _of_rows(state, found, learned, plain)
     temperature = model.limits.temperature
     calibration_rows = len(splits.val) if temperature != 1.0 else 0
     scaling = temperature_scaling(test, temperature, calibration_rows)
@@ -336,16 +339,25 @@ def _insights(
         learning_curve=learning_curve(l2, plain.of(splits.train), plain.of(splits.val)),
         mistakes=mistakes(l2, plain),
         outliers=outliers(plain),
-        map=embedding_map(plain, {id: name for name, part in parts.items() for id in part.ids}),
+        map=_map(state, plain, {id: name for name, part in parts.items() for id in part.ids}),
     )
 
 
-def _of_rows(found: Insights, learned: _Learned, plain: FeatureTable) -> Insights:
+def _map(state: RunState, plain: FeatureTable, part: Mapping[str, str]) -> EmbeddingMap | None:
+    """Return the map of the features; without scikit-learn, which alone draws it, say so."""
+    try:
+        return embedding_map(plain, part)
+    except MissingPackage as error:
+        state.tell("insights", f"left out: {error}")
+        return None
+
+
+def _of_rows(state: RunState, found: Insights, learned: _Learned, plain: FeatureTable) -> Insights:
     """Add what a solved head on the frozen features shows of a target without classes."""
     parts = learned.splits
     named = {"train": parts.train, "val": parts.val, "test": parts.test}
     part = {id: name for name, rows in named.items() for id in rows.ids}
-    found = replace(found, outliers=outliers(plain), map=embedding_map(plain, part))
+    found = replace(found, outliers=outliers(plain), map=_map(state, plain, part))
     spec = _solved(learned, parts.train.target)
     if spec is None:
         return found

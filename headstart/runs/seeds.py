@@ -174,7 +174,9 @@ def _moments(evaluations: Sequence[Evaluation], name: str) -> Moments | None:
     try:
         from scipy.stats import t
     except ImportError as error:
-        raise MissingPackage("scipy", purpose="A spread over seeds", extra="train") from error
+        raise MissingPackage(
+            "scipy", purpose="A spread over seeds", command="pip install scipy"
+        ) from error
     estimates = [getattr(e, name) for e in evaluations]
     if None in estimates:
         return None

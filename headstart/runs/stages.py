@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
 from headstart.backbones.views import Views
 from headstart.base.atomic import read_bytes, write_json
 from headstart.base.context import Checkpointing, Precision, RunContext
@@ -19,8 +20,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
 from headstart.features.extract import FeatureTable, Tap, all_there, extract
-from headstart.modalities.sources import load_backbone
-from headstart.models.fitting import from_scratch
+from headstart.modalities.sources import load_backbone, load_for_features
 from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates
 from headstart.models.specs import SCRATCH, FineTune
@@ -63,7 +63,9 @@ class RunState:
     def tell(self, stage: str, message: str) -> None:
         self.context.listener.stage(stage, message)
 
-    def extracted(self, backbone: Backbone, rows: Dataset, tap: Tap | None) -> FeatureTable:
+    def extracted(
+        self, backbone: Backbone | Frozen, rows: Dataset, tap: Tap | None
+    ) -> FeatureTable:
         """Extract the features of all rows and report them to the listener."""
         store, runtime, listener = self.job.store, self.job.runtime, self.context.listener
         table = extract(backbone, rows, store=store, runtime=runtime, listener=listener, tap=tap)
@@ -92,15 +94,25 @@ def prepared(state: RunState) -> PreparedRun:
     weights = job.weights
     if job.strategy == "scratch" and weights == "pretrained":
         weights = "random"
-    backbone = job.recipe.prepared(load_backbone(job.backbone, weights=weights))
+    backbone = job.recipe.prepared(_network(job, weights))
     state.tell("backbone", described(backbone))
     job.recipe.head.check_room(backbone.card.dim)
     baseline = _untrained(job)
     if job.strategy == "scratch":
+        assert isinstance(backbone, Backbone)
         return PreparedRun(Start(backbone), job.finetune.from_scratch(job.recipe.head_lr), baseline)
     start = prepare(job.spec, backbone)
-    settings = start.settings or job.finetune.resolved(backbone, job.recipe.head_lr)
+    settings = start.settings or job.finetune
+    if isinstance(backbone, Backbone) and not start.settings:
+        settings = settings.resolved(backbone, job.recipe.head_lr)
     return PreparedRun(start, settings, baseline)
+
+
+def _network(job: Job, weights: str) -> Backbone | Frozen:
+    """Load the backbone of a run; its shipped graph for a head that is solved, where that does."""
+    if job.strategy != "extract" or job.needs_torch:
+        return load_backbone(job.backbone, weights=weights)
+    return load_for_features(job.backbone, weights, job.runtime, job.recipe.size)
 
 
 def _untrained(job: Job) -> Backbone | None:
@@ -154,6 +166,8 @@ def _recorded(path: Path, settings: FineTune) -> Precision | None:
 
 
 def train_scratch(state: RunState, backbone: Backbone, splits: Splits) -> Candidates:
+    from headstart.models.tuning import from_scratch
+
     with state.clock("training"):
         fitted = from_scratch(state.job.spec, backbone, splits, state.context)
     only = Candidate(fitted, state.features(fitted.model, splits.val))
@@ -203,6 +217,8 @@ def _from_scratch(
     """
     if untrained is None:
         return {}
+    from headstart.models.tuning import from_scratch
+
     with state.clock("baseline"):
         settings = replace(SCRATCH, seed=state.job.finetune.seed)
         spec = replace(state.job.spec, finetune=settings)

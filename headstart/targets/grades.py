@@ -173,6 +173,16 @@ class GradesTarget(OneName):
         logs = pad(logsigmoid(above), (1, 0)) + pad(logsigmoid(-above), (0, 1)) + between
         return -(soft * logs).sum(dim=1)
 
+    def raw_losses(self, raw: NDArray[np.float64], y: Labels) -> NDArray[np.float64]:
+        """Return (N,) cross-entropies; see `loss`."""
+        above = -np.sort(-raw, axis=1)
+        ends = ((0, 0), (1, 0)), ((0, 0), (0, 1)), ((0, 0), (1, 1))
+        between = np.log(-np.expm1(np.minimum(np.diff(above, axis=1), -APART)))
+        parts = -np.logaddexp(0, -above), -np.logaddexp(0, above), between
+        logs = sum(np.pad(part, end) for part, end in zip(parts, ends, strict=True))
+        losses: NDArray[np.float64] = -np.asarray(logs)[np.arange(len(y)), y]
+        return losses
+
     def tie(self, last: "nn.Linear") -> None:
         import torch
 

@@ -249,6 +249,15 @@ class LabelsTarget(FocalTarget):
             return (there + focal(logsigmoid(-raw), 1 - soft, self.focal)).mean(dim=1)
         return binary_cross_entropy_with_logits(raw, soft, reduction="none").mean(dim=1)
 
+    def raw_losses(self, raw: NDArray[np.float64], y: Labels) -> NDArray[np.float64]:
+        """Return (N,) means of the row's binary cross-entropies; focal losses are not solved."""
+        if self.focal is not None:
+            return super().raw_losses(raw, y)
+        losses: NDArray[np.float64] = (
+            np.maximum(raw, 0) - raw * (y > 0) + np.log1p(np.exp(-np.abs(raw)))
+        ).mean(axis=1)
+        return losses
+
     def regression(self, y: Labels) -> NDArray[np.float64]:
         return np.asarray(y > 0, np.float64)
 

@@ -176,6 +176,10 @@ class NumberTarget(Target):
         levels = torch.tensor(LEVELS, dtype=raw.dtype, device=raw.device)
         return torch.maximum(levels * above, (levels - 1) * above).sum(dim=1)
 
+    def raw_losses(self, raw: NDArray[np.float64], y: Labels) -> NDArray[np.float64]:
+        standard = ((y - self.mean) / self.std).astype(np.float32)  # as `soft` gives them
+        return self._losses_of(standard[:, None] - raw)
+
     @property
     def solvable(self) -> bool:
         return self.objective == "squared"
@@ -192,13 +196,17 @@ class NumberTarget(Target):
 
     def row_losses(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
         """Return (N,) losses as `loss` does, of answers."""
+        names = QUANTILES if self.objective == "quantile" else ("value",)
+        own = np.stack([answers[name] for name in names], axis=1)
+        return self._losses_of((y[:, None] - own.astype(np.float64)) / self.std)
+
+    def _losses_of(self, above: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (N,) losses of standardised labels minus answers, (N, K)."""
         if self.objective == "quantile":
-            three = np.stack([answers[name] for name in QUANTILES], axis=1)
-            above = (y[:, None] - three.astype(np.float64)) / self.std
             levels = np.array(LEVELS)
             losses: NDArray[np.float64] = np.maximum(levels * above, (levels - 1) * above).sum(1)
             return losses
-        errors = np.abs(answers["value"].astype(np.float64) - y) / self.std
+        errors = np.abs(above[:, 0])
         if self.objective == "huber":
             return np.where(errors <= 1, errors**2 / 2, errors - 0.5)
         return errors**2

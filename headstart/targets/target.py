@@ -292,6 +292,16 @@ class Target(Protocol):
         """Return (N,) unweighted losses of raw outputs (N, K)."""
         ...
 
+    def raw_losses(self, raw: NDArray[np.float64], y: Labels) -> NDArray[np.float64]:
+        """Return (N,) losses of a solved head's raw outputs (N, K): those of `loss`.
+
+        By default of `loss` itself; the built-in targets do without PyTorch.
+        """
+        import torch
+
+        losses = self.loss(torch.from_numpy(raw), self.soft(y))
+        return losses.double().numpy()
+
     def learning(self, asked: "Target") -> Self:
         """Return this target, fitted before, with the loss that `asked` has."""
         return self

@@ -13,6 +13,9 @@ from typing import Any
 from headstart.base.notebook import data_frame, html_curves
 from headstart.base.values import Record
 
+Figures = tuple[float | None, float | None]  # loss and accuracy
+NOTHING: Figures = (None, None)
+
 
 @dataclass(frozen=True)
 class Epoch:

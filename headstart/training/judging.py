@@ -9,11 +9,11 @@ from headstart.training.attack import Attack
 from headstart.training.attacked import AT_ONCE, ATTACKED, worst
 from headstart.training.feeds import Feed, judged_in
 from headstart.training.guards import check_input, check_losses
+from headstart.training.history import NOTHING as NOTHING
+from headstart.training.history import Figures as Figures
 from headstart.training.network import laid_out, logits_of
 
 JUDGED = 64  # batch size without gradients
-Figures = tuple[float | None, float | None]  # loss and accuracy
-NOTHING: Figures = (None, None)
 
 
 def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figures:

@@ -4,8 +4,8 @@ CIFAR-10 keeps ten thousand pictures in a batch file. Each picture has a path be
 the file were a folder (`data_batch_1.bin/00017`); `read_member` makes a BMP file of it.
 """
 
+import io
 import os
-import pickletools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from PIL import Image
 
 from headstart.base.cells import as_label
 from headstart.base.errors import DataError
+from headstart.base.pickles import MEMO, opcodes
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.walking import about_links, display, link_fault, passed_over
 from headstart.modalities.images.encoding import encoded
@@ -30,13 +31,12 @@ IMAGES = "images"  # folder of the pets' pictures
 MAX_BYTES = 100_000_000  # of a batch file; the real ones have 31 million
 MISSING = "part of the data set, but no such file"
 
-MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "FRAME"})  # opcodes without a value
+PASSED = MEMO | {"FRAME"}  # opcodes without a value
 INTEGERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG1"})
 STRINGS = frozenset(
     {"SHORT_BINSTRING", "BINSTRING", "SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES"}
 )
 HEADER = {"BINSTRING": 5, "BINBYTES": 5, "BINBYTES8": 9}  # bytes before the data
-Opcode = tuple[str, Any, int]  # name, argument, offset in the file
 Row = tuple[str, Path, str, str]  # id, source, class name, part
 
 
@@ -194,15 +194,15 @@ def _names(meta: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _opcodes(file: Path) -> Iterator[Opcode]:
-    """Yield the opcodes of a pickle without executing any."""
+def _opcodes(file: Path) -> Iterator[tuple[str, Any, int]]:
+    """Yield name, argument and offset of the opcodes of a pickle without executing any."""
     if (size := file.stat().st_size) > MAX_BYTES:
         raise _damaged(file, f"has {size} bytes, more than {MAX_BYTES}")
     try:
-        for opcode, argument, place in pickletools.genops(file.read_bytes()):
-            if opcode.name not in MEMO and place is not None:
-                yield opcode.name, argument, place
-    except (ValueError, Warning) as error:  # Warning: of a stray backslash, under -W error
+        for name, argument, offset in opcodes(io.BytesIO(file.read_bytes())):
+            if name not in PASSED:
+                yield name, argument, offset
+    except ValueError as error:
         raise _damaged(file, f"is not a pickle ({error})") from None
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from headstart.modalities.text.language import Spoken
 from headstart.modalities.text.tokens import Format
 
+TABLES, WIDTH = 17, 512  # of the word vectors of use_multilingual: word w is in table w % TABLES
+
 
 @dataclass(frozen=True)
 class PackagedText:

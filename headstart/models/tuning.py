@@ -1,0 +1,197 @@
+"""Train by epochs: heads that are not solved, thawed layers, and networks from scratch."""
+
+from collections.abc import Sized
+from dataclasses import replace
+
+from torch import nn
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.views import ViewSpec
+from headstart.base.context import IN_MEMORY, RunContext
+from headstart.base.errors import Mismatch, SpecError
+from headstart.base.runtime import ON_CPU, torch_threads
+from headstart.data.splits import Splits
+from headstart.features.extract import FeatureTable
+from headstart.heads.families import check_supports
+from headstart.heads.module import ModuleSpec
+from headstart.heads.specs import LinearSpec, TrainedSpec
+from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
+from headstart.models.limits import Limits
+from headstart.models.model import Model
+from headstart.models.results import FitResult
+from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
+from headstart.models.training_data import (
+    Feeds,
+    Start,
+    Tables,
+    TrainingData,
+    tuning_start,
+    with_tap,
+)
+from headstart.models.wording import attack_message, result_message
+from headstart.targets.target import Target
+from headstart.training.feeds import Feed, Stored
+from headstart.training.loop import Trained, train
+from headstart.training.network import Network, count, new_head, tied, trained_head
+from headstart.training.plan import head_plan
+
+
+def tune_phase(data: TrainingData, head: Model, tables: Tables | None = None) -> FitResult:
+    """Run the second phase: fine-tune from a model with a fitted head.
+
+    tables: features of the training views and validation rows, if extracted already.
+    """
+    start = data.start
+    assert start.settings is not None
+    assert start.thawed is not None
+    if tables is None and start.tap is not None:
+        tables = data.train(start.settings.seed, cut=True), data.plain(data.splits.val)
+    kept = start.tap.precision if start.tap else "nothing"
+    context = data.phase("finetune", start.thawed.backbone, kept, *head.head.tensors().values())
+    with data.clock("fine-tuning"), torch_threads(context.runtime.threads):
+        result = fine_tune(start.settings, start.thawed, head, data.for_tuning(tables), context)
+    tell("finetune", start.settings, result, data.splits, context)
+    return result
+
+
+def from_scratch(
+    spec: TwoPhaseSpec,
+    backbone: Backbone,
+    splits: Splits,
+    context: RunContext,
+    phase: str = "scratch",
+) -> FitResult:
+    """Train all of an untrained backbone and a new head, from prepared examples.
+
+    Uses the schedule of `spec.finetune`; its learning rate 0 means the head's learning rate.
+    """
+    assert spec.finetune is not None
+    settings = spec.finetune.from_scratch(spec.head.head_lr)
+    thawed, own = thaw(backbone, "all", whole=True), spec.head.head
+    data = TrainingData(Start(backbone, settings, thawed), splits, spec.views, context)
+    target = data.splits.train.target
+    layers = own if isinstance(own, TrainedSpec) else LinearSpec(dropout=settings.dropout)
+    check_supports(layers, target)
+    context = data.phase(phase, backbone)
+    with torch_threads(context.runtime.threads):
+        new = new_head(layers, backbone.card.dim, target.outputs, settings.seed)
+        own_module = isinstance(layers, ModuleSpec)
+        head = trained_head(new, layers, backbone.card.dim) if own_module else new
+        tuned = tune(settings, thawed, head, data.for_tuning(), context=context, phase=phase)
+    model = Model(tuned.backbone, tuned.head, tuned.target)
+    result = _result(tuned, model, settings, splits.val)
+    tell(phase, settings, result, splits, context)
+    return result
+
+
+def train_head(
+    spec: FeatureExtraction,
+    layers: TrainedSpec,
+    backbone: Backbone,
+    given: Feed | tuple[FeatureTable, ...],
+    val: FeatureTable,
+    context: RunContext,
+) -> FitResult:
+    """Train a new head by epochs; on the CPU, because it is small.
+
+    given: the feed of its rows, or a table for each of their views.
+    """
+    rows = Stored(given, False, spec.seed) if isinstance(given, tuple) else given
+    target, threads = rows.target, context.runtime.threads
+    module = tied(new_head(layers, backbone.card.dim, target.outputs, spec.seed), target)
+    network, context = Network(nn.Identity(), module, ()), replace(context, runtime=ON_CPU)
+    feeds = rows, Stored((val,), cut=False)
+    plan = head_plan(layers, spec.seed)
+    with torch_threads(threads):
+        trained = train(network, plan, *feeds, phase="head", context=context)
+    last = trained.history[-1].epoch
+    head = trained_head(module, layers, backbone.card.dim)
+    if target.decides and len(val):
+        target = target.decided(target.activate(head.raw(val.x)), val.y)
+    model = Model(backbone, head, target, head_lr=spec.head_lr, epochs=last)
+    chosen = {"head": layers.family, "epoch": trained.chosen, "by": _kept(layers.keep, val, target)}
+    chosen |= _stop_of(trained)
+    counted = count(backbone.module, network)
+    return FitResult(model, chosen, (), trained.history, counted)
+
+
+def fine_tune(
+    settings: FineTune,
+    thawed: ThawedBackbone,
+    start: Model,
+    feeds: Feeds,
+    context: RunContext = IN_MEMORY,
+) -> FitResult:
+    """Fine-tune the thawed layers from `start`; epoch numbers continue those of `start`."""
+    tuned = tune(
+        settings, thawed, start.head, feeds, start.target, context=context, after=start.epochs
+    )
+    return _result(tuned, start, settings, feeds[1].ids)
+
+
+def tell(
+    phase: str, settings: FineTune, result: FitResult, splits: Splits, context: RunContext
+) -> None:
+    """Report the result of a fine-tuning phase, and its accuracy under attack if adversarial."""
+    context.listener.stage(phase, result_message(result))
+    if settings.adversarial and len(splits.val):
+        context.listener.stage(phase, attack_message(result))
+
+
+def fit_second(
+    settings: FineTune, given: object, splits: Splits, views: ViewSpec, context: RunContext
+) -> FitResult:
+    """Fine-tune a model that was fitted before; raises SpecError if `given` is something else."""
+    start = given.model if isinstance(given, FitResult) else given
+    if not isinstance(start, Model):
+        raise SpecError(NO_START)
+    backbone, target = start.backbone, splits.train.target
+    if not isinstance(backbone, Backbone):
+        raise SpecError(NO_START)
+    if not start.target.agrees(target):
+        raise Mismatch(
+            f"A model goes on learning {start.target.described}; the data has {target.described}."
+        )
+    if not settings.thaws:
+        raise SpecError(
+            "Fine-tuning is of layers that are thawed, and thaw=none leaves none to learn. Name "
+            "what may learn."
+        )
+    thawed = with_tap(tuning_start(settings, backbone, start.head_lr), splits, views, context)
+    target = start.target.learning(target)
+    return tune_phase(TrainingData(thawed, splits, views, context, target=target), start)
+
+
+NO_START = (
+    "Fine-tuning goes on from a model with a fitted head, in PyTorch: fit one with "
+    "FeatureExtraction first, and give fit() that model."
+)
+
+
+def _result(tuned: Tuned, start: Model, settings: FineTune, val: Sized) -> FitResult:
+    trained = tuned.trained
+    model = replace(
+        start,
+        backbone=tuned.backbone,
+        head=tuned.head,
+        target=tuned.target,
+        limits=Limits(),
+        epochs=trained.history[-1].epoch,
+    )
+    by = _kept(settings.keep, val, tuned.target, under_attack=settings.adversarial > 0)
+    wise = {"wise": tuned.wise} if settings.wise else {}
+    chosen = {"epoch": trained.chosen, "by": by, **wise, **_stop_of(trained)}
+    return FitResult(model, chosen, (), trained.history, tuned.count)
+
+
+def _stop_of(trained: Trained) -> dict[str, int]:
+    """Return the epoch after which the listener stopped training, as an entry of `chosen`."""
+    return {"stopped_after": trained.history[-1].epoch} if trained.stopped else {}
+
+
+def _kept(keep: str, val: Sized, target: Target, *, under_attack: bool = False) -> str:
+    if keep != "best" or not len(val):
+        return "the last epoch"
+    if not target.counts_right:
+        return "loss on validation"
+    return f"accuracy {'under attack ' if under_attack else ''}on validation"
