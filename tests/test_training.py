@@ -278,6 +278,7 @@ ALTERED: dict[str, tuple[Any, ...]] = {
     ),
     "lr": ("fast",),
     "seconds": ([1],),
+    "arithmetic": ("half", None, [], {}),
     "job": (None,),
     "more": (1,),
 }
@@ -531,6 +532,22 @@ def test_a_feed_gives_the_view_of_the_epoch() -> None:
             assert isinstance(cut, np.ndarray)
             assert isinstance(batch, torch.Tensor)
             assert np.array_equal(batch[row].numpy(), cut[[row]][0])
+
+
+def test_an_epoch_is_one_pass_whatever_the_number_of_stored_views(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = list[tuple[int, int]]()  # epoch and row
+    plain = Stored.batch
+
+    def batch(self: Stored, rows: Any, epoch: int) -> Any:
+        if epoch and self.cut:  # validation asks for epoch 0
+            drawn.extend((epoch, int(row)) for row in rows)
+        return plain(self, rows, epoch)
+
+    monkeypatch.setattr(Stored, "batch", batch)
+    train(network(THAWED), PLAN, feed(views=8), feed(seed=1))
+    assert sorted(drawn) == [(epoch, row) for epoch in (1, 2, 3) for row in range(40)]
 
 
 def bad_settings() -> Iterator[tuple[dict[str, Any], str]]:

@@ -79,7 +79,15 @@ class InstallFailed(RuntimeError):
 
 
 def measure(
-    name: str, data_dir: Path, *, epochs: int, fine_epochs: int, batch: int, augment: bool
+    name: str,
+    data_dir: Path,
+    *,
+    epochs: int,
+    fine_epochs: int,
+    batch: int,
+    augment: bool,
+    network: str = "mobilenetv2",
+    bfloat16: bool = False,
 ) -> dict[str, Any]:
     """What the competitor's script prints, or {"name": ..., "skipped": why} where it can't run."""
     try:
@@ -87,6 +95,7 @@ def measure(
     except InstallFailed as error:
         return {"name": name, "skipped": str(error)}
     flags = [f"--epochs={epochs}", f"--fine-epochs={fine_epochs}", f"--batch={batch}", "--json"]
+    flags += [f"--network={network}", *(["--bfloat16"] if bfloat16 else [])]
     command = [str(python), str(HERE / f"{name}.py"), str(data_dir), *flags]
     return _record(name, [*command, "--augment"] if augment else command)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from references.protocol import SIZE, Counts, Phase, Task, show, task
+from references.protocol import Counts, Phase, Task, show, task
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def pictures(fv: Any, asked: Task) -> Any:
         train="train",
         valid="val",
         bs=asked.batch,
-        item_tfms=fv.Resize(SIZE, method=fv.ResizeMethod.Squish),
+        item_tfms=fv.Resize(asked.size, method=fv.ResizeMethod.Squish),
         # given by hand, as fastai normalises only for pretrained weights
         batch_tfms=[*change, fv.Normalize.from_stats(*fv.imagenet_stats)],
     )

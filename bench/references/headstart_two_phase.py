@@ -2,7 +2,8 @@
 
     python bench/references/headstart_two_phase.py DATA_DIR [--epochs 10] [--augment]
 
-The recipe mobilenetv2-two-phase, with random weights, on the parts as they lie there. Phase 1
+The recipe mobilenetv2-two-phase (resnet50-last5 with --network resnet50), with random weights, on
+the parts as they lie there. Phase 1
 holds reading, the export of the graph, the frozen layers of every picture (and of 4 views of each
 training picture with --augment) and the head's epochs; phase 2 the loop from the cut. Nothing is in
 a store before.
@@ -45,6 +46,9 @@ class Laps(hs.Listener):
     def __init__(self, phase: Phase) -> None:
         self.phase = phase
 
+    def stage(self, name: str, message: str) -> None:
+        print(f"  {name:10}{message}", file=sys.stderr, flush=True)
+
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> None:
         if "lr" in figures:
             self.phase.lap()
@@ -53,14 +57,16 @@ class Laps(hs.Listener):
 def main() -> None:
     wanted = task(__doc__)
     import_onnxruntime()  # before the clock starts, as the imports of every competitor
-    job = recipes.get_recipe("mobilenetv2-two-phase").job
+    named = {"mobilenetv2": "mobilenetv2-two-phase", "resnet50": "resnet50-last5"}
+    job = recipes.get_recipe(named[wanted.network]).job
     recipe = job.recipe
     layer = spec_named("linear", recipe.head, epochs=wanted.epochs, batch_size=wanted.batch)
     recipe = replace(recipe, head=layer)
     settings = replace(job.finetune, epochs=wanted.fine_epochs, batch_size=wanted.batch)
     augment = job.augment if wanted.augment else Augment()
     backbone = recipe.prepared(hs.load_backbone(job.backbone, weights="random"))
-    opened = thaw(backbone, "auto", settings.thaw_from)
+    settings = settings.resolved(backbone, recipe.head_lr)
+    opened = thaw(backbone, settings.thaw, settings.thaw_from)
     keep_memory()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-SIZE = 160  # pixels a side
+SIZES = {"mobilenetv2": 160, "resnet50": 224}  # pixels a side, by network
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,14 @@ class Task:
     fine_epochs: int
     batch: int
     augment: bool
+    network: str
+    bfloat16: bool  # as the library offers it
     json: bool  # nothing but the last line: no progress bars
+
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+        return SIZES[self.network]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ def task(description: str | None) -> Task:
     parser.add_argument("--fine-epochs", type=int, default=10, help="with its end thawed")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--augment", action="store_true", help="random flips and rotations")
+    parser.add_argument("--network", choices=SIZES, default="mobilenetv2")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--json", action="store_true", help="no progress, only the last line")
     return Task(**vars(parser.parse_args()))
 

@@ -4,7 +4,9 @@
 
 channels_last throughout; two worker processes that live on between epochs decode the pictures;
 what is frozen runs without gradients in both phases; BatchNorm always in inference mode. timm's
-mobilenetv2_100, random weights; Keras' epsilons and decay in the optimizers.
+mobilenetv2_100, random weights; Keras' epsilons and decay in the optimizers. With --network
+resnet50 timm's resnet50, of which the last convolution and its norm are thawed (Keras' last five
+layers), by Adam. With --bfloat16 all of it in autocast.
 """
 
 import sys
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from references.protocol import SIZE, Counts, Phase, Task, show, task
+from references.protocol import Counts, Phase, Task, show, task
 
 MEAN = STD = (0.5, 0.5, 0.5)  # pixels from -1 to 1, as in the tutorial
 
@@ -51,15 +53,47 @@ class Start(nn.Module):
         return self.expand(shortcut), shortcut
 
 
+class ResNetStart(nn.Module):
+    """All of ResNet50 before its last convolution: images to the middle of the last block."""
+
+    def __init__(self, base: Any) -> None:
+        super().__init__()
+        *others, last = base.layer4
+        stem = (base.conv1, base.bn1, base.act1, base.maxpool)
+        self.layers = nn.Sequential(*stem, base.layer1, base.layer2, base.layer3, *others)
+        middle = (last.conv1, last.bn1, last.act1, last.conv2, last.bn2, last.act2)
+        self.narrow = nn.Sequential(*middle)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shortcut = self.layers(x)
+        return self.narrow(shortcut), shortcut
+
+
+class ResNetEnd(nn.Module):
+    def __init__(self, last: Any) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(last.conv3, last.bn3)
+
+    def forward(self, halfway: tuple[Tensor, Tensor]) -> Tensor:
+        narrow, shortcut = halfway
+        return nn.functional.relu(self.layers(narrow) + shortcut)
+
+
 class Net(nn.Module):
     """start (always frozen), end (thawed in phase 2), head: images (N, 3, S, S) to logits (N,)."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        base: Any = timm.create_model("mobilenetv2_100", pretrained=False)
-        _, second, *others = base.blocks[4]
-        self.start = Start(base)
-        self.end = nn.Sequential(Rest(second), *others, *base.blocks[5:], base.conv_head, base.bn2)
+        full = {"mobilenetv2": "mobilenetv2_100", "resnet50": "resnet50"}[name]
+        base: Any = timm.create_model(full, pretrained=False)
+        if name == "resnet50":
+            self.start: nn.Module = ResNetStart(base)
+            self.end: nn.Module = ResNetEnd(base.layer4[-1])
+        else:
+            _, second, *others = base.blocks[4]
+            self.start = Start(base)
+            rest = (*others, *base.blocks[5:], base.conv_head, base.bn2)
+            self.end = nn.Sequential(Rest(second), *rest)
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Sequential(pool, nn.Dropout(0.2), nn.Linear(base.num_features, 1))
         self.start.requires_grad_(False)
@@ -89,13 +123,16 @@ def main() -> None:
     asked = task(__doc__)
     torch.manual_seed(0)
     train, val = loader(asked, "train"), loader(asked, "val")
-    net: Any = Net().to(memory_format=torch.channels_last)
+    net: Any = Net(asked.network).to(memory_format=torch.channels_last)
     net.end.requires_grad_(False)
     optimizer: torch.optim.Optimizer = torch.optim.Adam(net.trained(), lr=1e-4, eps=1e-7)
-    frozen = fit(net, optimizer, train, val, asked.epochs)
+    frozen = fit(net, optimizer, (train, val), asked.epochs, asked.bfloat16)
     net.end.requires_grad_(True)
-    optimizer = torch.optim.RMSprop(net.trained(), lr=1e-5, alpha=0.9, eps=1e-7)
-    thawed = fit(net, optimizer, train, val, asked.fine_epochs)
+    if asked.network == "resnet50":
+        optimizer = torch.optim.Adam(net.trained(), lr=1e-4, eps=1e-7)
+    else:
+        optimizer = torch.optim.RMSprop(net.trained(), lr=1e-5, alpha=0.9, eps=1e-7)
+    thawed = fit(net, optimizer, (train, val), asked.fine_epochs, asked.bfloat16)
     packages = ("torch", "torchvision", "timm", "pillow")
     show("torch_channels_last", frozen, thawed, packages)
 
@@ -107,7 +144,7 @@ def loader(asked: Task, part: str) -> Any:
     ]
     see = transforms.Compose(
         [
-            transforms.Resize((SIZE, SIZE)),
+            transforms.Resize((asked.size, asked.size)),
             *(change if asked.augment and part == "train" else []),
             transforms.ToTensor(),
             transforms.Normalize(MEAN, STD),
@@ -122,16 +159,21 @@ def loader(asked: Task, part: str) -> Any:
     )
 
 
-def fit(net: Net, optimizer: torch.optim.Optimizer, train: Any, val: Any, epochs: int) -> Phase:
-    phase = Phase(counts(net))
+def fit(
+    net: Net, optimizer: torch.optim.Optimizer, data: tuple[Any, Any], epochs: int, bfloat16: bool
+) -> Phase:
+    phase, (train, val) = Phase(counts(net)), data
     for _ in range(epochs):
         net.train()
         for x, y in batches(train):
-            loss = nn.functional.binary_cross_entropy_with_logits(net(x), y)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                logits = net(x)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        accuracy(net, val)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            accuracy(net, val)
         phase.lap()
     phase.stop()
     return phase

@@ -181,6 +181,8 @@ def _result(tuned: Tuned, start: Model, settings: FineTune, val: Sized) -> FitRe
     by = _kept(settings.keep, val, tuned.target, under_attack=settings.adversarial > 0)
     wise = {"wise": tuned.wise} if settings.wise else {}
     chosen = {"epoch": trained.chosen, "by": by, **wise, **_stop_of(trained)}
+    if trained.arithmetic != "float32":
+        chosen["arithmetic"] = trained.arithmetic
     return FitResult(model, chosen, (), trained.history, tuned.count)
 
 

@@ -55,6 +55,7 @@ def result_message(result: FitResult) -> str:
     settings = dict(result.chosen)
     name, by = settings.pop("head", ""), settings.pop("by")
     stopped = settings.pop("stopped_after", None)
+    settings.pop("arithmetic", None)  # reported before training
     first = result.history[0].epoch if result.history else 0  # of this phase: before training
     if "epoch" in settings:
         settings["epoch"] -= first

@@ -14,7 +14,7 @@ from headstart.base.atomic import read_bytes, write_json
 from headstart.base.context import Checkpointing, Precision, RunContext
 from headstart.base.errors import BundleError, Diverged, MissingPackage
 from headstart.base.listener import Listener
-from headstart.base.runtime import Stopwatch
+from headstart.base.runtime import Runtime, Stopwatch
 from headstart.base.values import fingerprint, to_plain
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
@@ -56,7 +56,7 @@ class RunState:
     def begin(cls, out: Path, job: Job, listener: Listener) -> "RunState":
         runtime = job.runtime.resolved()
         spec = [to_plain(s) for s in (job.recipe, job.finetune, job.augment)]
-        asked = fingerprint(spec, runtime.device)
+        asked = fingerprint(spec, runtime.device, *_forced(runtime))
         checkpoints = Checkpointing(out, asked, job.checkpoint_s)
         return cls(out, job, RunContext(job.store, runtime, listener, checkpoints))
 
@@ -85,6 +85,11 @@ class RunState:
         self.clock.seconds |= candidates.seconds
         self.tables += candidates.extracted
         return candidates
+
+
+def _forced(runtime: Runtime) -> tuple[str, ...]:
+    """Return the precision if it is not "auto", whose outcome the checkpoints hold."""
+    return () if runtime.compute_precision == "auto" else (runtime.compute_precision,)
 
 
 def prepared(state: RunState) -> PreparedRun:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -19,9 +19,11 @@ from headstart.base.atomic import read_bytes, write_bytes
 from headstart.base.context import Checkpointing
 from headstart.base.errors import BundleError, Diverged, SpecError
 from headstart.base.seals import BLANK, SEAL, has_seal, header_of, seal_holds, sealed
+from headstart.training.arithmetic import ARITHMETICS, Arithmetic
 from headstart.training.history import Epoch
 
 FACTS = "facts"
+EARLIER: dict[str, Any] = {"stopped": False, "arithmetic": ""}  # what earlier releases lacked
 KIND = "checkpoint"  # kind of file, part of its checksum
 
 
@@ -33,7 +35,8 @@ class Progress:
     over the current epoch's rows. lr: of the last step. parts: number of parts a batch is split
     into to fit the accelerator. best: index into history of the best validation result. seconds:
     time spent on the current epoch before the last resumption. stopped: whether the listener asked
-    to stop.
+    to stop. arithmetic: the number format of all steps; "" for the device's usual one, as of
+    versions that had no other.
     """
 
     history: tuple[Epoch, ...] = ()
@@ -46,12 +49,17 @@ class Progress:
     best: int = 0
     seconds: float = 0.0
     stopped: bool = False
+    arithmetic: Arithmetic | Literal[""] = ""
 
     def after(self, line: Epoch, better: bool) -> "Progress":
         """Return the progress at the start of the next epoch. better: `line` is the best so far."""
-        best = len(self.history) if better else self.best
         return Progress(
-            (*self.history, line), self.epoch + 1, lr=self.lr, parts=self.parts, best=best
+            history=(*self.history, line),
+            epoch=self.epoch + 1,
+            lr=self.lr,
+            parts=self.parts,
+            best=len(self.history) if better else self.best,
+            arithmetic=self.arithmetic,
         )
 
 
@@ -63,7 +71,7 @@ def read_progress(own: Checkpointing) -> tuple[Progress, dict[str, Tensor]]:
     path = own.path
     assert path is not None
     tensors, facts = read_checkpoint(path)
-    hints, facts = {"job": str, **get_type_hints(Progress)}, {"stopped": False, **facts}
+    hints, facts = {"job": str, **get_type_hints(Progress)}, {**EARLIER, **facts}
     if odd := facts.keys() ^ hints.keys():
         raise altered(path, f"it has {'no' if min(odd) in hints else 'a'} {min(odd)!r}")
     for name in _wrong(facts, hints):
@@ -113,6 +121,7 @@ _FITS: dict[Any, Callable[[Any], bool]] = {  # by the type of a field
     bool: lambda value: type(value) is bool,
     int: lambda value: type(value) is int and 0 <= value < 2**53,
     float: lambda value: type(value) in (int, float) and abs(value) < 1e300,  # sums stay finite
+    Arithmetic | Literal[""]: lambda value: value in ("", *ARITHMETICS),
     float | None: lambda value: value is None or _FITS[float](value),
     tuple[Epoch, ...]: lambda value: isinstance(value, list) and all(map(_is_line, value)),
 }

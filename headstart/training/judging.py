@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headstart.training.arithmetic import Arithmetic
 from headstart.training.attack import Attack
 from headstart.training.attacked import AT_ONCE, ATTACKED, worst
 from headstart.training.feeds import Feed, judged_in
@@ -16,11 +17,17 @@ from headstart.training.network import laid_out, logits_of
 JUDGED = 64  # batch size without gradients
 
 
-def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figures:
+def judge(
+    network: nn.Module,
+    rows: Feed,
+    attack: Attack | None = None,
+    arithmetic: Arithmetic | None = None,
+) -> Figures:
     """Return the mean loss, and the accuracy where the target defines one.
 
     attack: evaluate up to 256 evenly spaced rows of pixels (N, S, S, 3) instead, each changed to be
-    misclassified if such a change is found within epsilon. Raises Diverged, naming the row, for
+    misclassified if such a change is found within epsilon. arithmetic: the number format; None for
+    the device's usual one. Raises Diverged, naming the row, for
     non-finite numbers.
     """
     network.eval()
@@ -39,7 +46,7 @@ def judge(network: nn.Module, rows: Feed, attack: Attack | None = None) -> Figur
             assert isinstance(x, Tensor)  # pixels
             x = worst(network, x.to(device), labels.to(device), attack, size * start)
         with torch.inference_mode():
-            logits = logits_of(network, laid_out(x), device).cpu()
+            logits = logits_of(network, laid_out(x), device, arithmetic).cpu()
             soft = target.soft(rows.y[picked])
             losses, hits = target.loss(logits, soft), target.right(logits, soft)
             check_losses(losses, ids, weights)

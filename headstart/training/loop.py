@@ -6,9 +6,10 @@ for bit from its last checkpoint, which holds `Progress` and tensors only.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from headstart.backbones.backbone import under
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.heads.head import check_rate
+from headstart.training.arithmetic import Arithmetic, settled, usual_arithmetic
 from headstart.training.attacked import Push, attack_plan_message, attacked, judging_attack
 from headstart.training.checkpoints import (
     Progress,
@@ -41,17 +43,20 @@ from headstart.training.objective import mixed
 from headstart.training.optimizing import make_optimizer, set_rates
 from headstart.training.parts import TrainingBatch
 from headstart.training.plan import Plan
+from headstart.training.trials import STEPS, FirstSteps, fastest
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
     """history: one line per epoch. chosen: the epoch whose weights the network has. start: the
-    weights before training. stopped: whether the listener ended training early."""
+    weights before training. stopped: whether the listener ended training early. arithmetic: the
+    number format of its steps."""
 
     history: tuple[Epoch, ...]
     chosen: int
     start: dict[str, Tensor]
     stopped: bool = False
+    arithmetic: Arithmetic = "float32"
 
 
 def train(
@@ -81,16 +86,18 @@ def train(
         run.tell(attack_plan_message(plan, len(val.ids)))
     with context.checkpoints.stopping() as stop:
         if not run.resume():
+            measured = run.choose_arithmetic(partial(make_optimizer, network, plan, depth))
             run.judge_start()
+            if measured:
+                run.save()  # another timing might choose otherwise
         while not run.finished():
             network.train()
-            order = batches(run.rows_now(), plan.batch_size, run.number, plan.seed, rows.sizes)
-            for picked in order[run.at.step :]:
+            for picked in run.order()[run.at.step :]:
                 with _seeded(plan.seed, run.number, run.at.step):
-                    run.learn(picked)
+                    run.learn(picked, rows.batch(picked, run.number))
                 run.stepped(stop)
             run.judge_epoch()
-    return Trained(run.at.history, run.keep(), start, run.at.stopped)
+    return Trained(run.at.history, run.keep(), start, run.at.stopped, run.arithmetic)
 
 
 @dataclass(eq=False)
@@ -130,22 +137,63 @@ class _Training:
         """The number of finished steps of all epochs."""
         return self.at.epoch * self.steps + self.at.step
 
-    def rows_now(self) -> int | RowNumbers:
-        """Return the rows of the current epoch: their number for all of them."""
-        if self.plan.resample == "none":
-            return len(self.rows.ids)
-        return balanced_rows(self.target.strata(self.rows.y), self.number, self.plan.seed)
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return self.at.arithmetic or usual_arithmetic(self.device)
+
+    def order(self) -> Sequence[RowNumbers]:
+        """Return the batches of the current epoch: each row once, or as `resample` draws them."""
+        seed, rows = self.plan.seed, self.rows
+        chosen: int | RowNumbers = len(rows.ids)
+        if self.plan.resample != "none":
+            chosen = balanced_rows(self.target.strata(rows.y), self.number, seed)
+        return batches(chosen, self.plan.batch_size, self.number, seed, rows.sizes)
 
     def finished(self) -> bool:
         """Return whether to stop: after the last epoch, on request, or for lack of improvement."""
         stale = 0 < self.plan.patience <= self.at.epoch - self.at.best and len(self.val.ids) > 0
         return self.at.epoch >= self.plan.epochs or self.at.stopped or stale
 
-    def learn(self, picked: RowNumbers) -> None:
-        """Take one optimiser step on one batch, checking that all numbers are finite."""
+    def choose_arithmetic(self, fresh: Callable[[], torch.optim.Optimizer]) -> bool:
+        """Set the number format of all steps; return whether it was chosen by trying a few.
+
+        fresh: makes an optimiser for a trial. The trials change no weight and no random number.
+        """
+        if not self.network.thawed:  # a head alone is always float32 on a CPU
+            return False
+        asked, compiled = self.context.runtime.compute_precision, self.context.runtime.compile
+        found = settled(asked, self.device, self.all_steps, compiled=compiled)
+        if measured := found is None:
+            rows = self.order()[:STEPS]
+            begin = [(picked, self.rows.batch(picked, self.number)) for picked in rows]
+            trials = FirstSteps(self.network, begin, partial(self.starting, fresh))
+            found, message = fastest(trials.attempt, self.all_steps, grouped=trials.grouped)
+            if message:
+                self.tell(message)
+        self.at = replace(self.at, arithmetic=found)
+        return measured
+
+    def starting(
+        self, fresh: Callable[[], torch.optim.Optimizer], arithmetic: Arithmetic
+    ) -> Callable[[RowNumbers, TrainingBatch], float]:
+        """Return what takes the steps of training in a number format; returns losses' sums."""
+        quiet = RunContext(None, self.context.runtime)
+        own = replace(self, optimizer=fresh(), context=quiet, at=Progress(arithmetic=arithmetic))
+
+        def step(picked: RowNumbers, x: TrainingBatch) -> float:
+            before = own.at.loss
+            with _seeded(own.plan.seed, own.number, own.at.step):
+                own.learn(picked, x)
+            own.at = replace(own.at, step=own.at.step + 1)
+            return own.at.loss - before
+
+        return step
+
+    def learn(self, picked: RowNumbers, x: TrainingBatch) -> None:
+        """Take one optimiser step on the batch `x`, checking that all numbers are finite."""
         plan, seeds = self.plan, (self.plan.seed, self.number, self.at.step)
         lr = set_rates(self.optimizer, plan, self.done, self.all_steps)
-        ids, x = [self.rows.ids[row] for row in picked], self.rows.batch(picked, self.number)
+        ids = [self.rows.ids[row] for row in picked]
         check_input(x, ids)
         soft = self.target.soft(self.rows.y[picked], plan.label_smoothing)
         x, soft = mixed(x, soft, plan.mixup, seeds)
@@ -184,7 +232,7 @@ class _Training:
         return worst
 
     def losses(self, x: Tensor, soft: Tensor) -> Tensor:
-        raw = logits_of(self.forward, x, self.device)
+        raw = logits_of(self.forward, x, self.device, self.arithmetic)
         return self.target.loss(raw, soft.to(raw.device))
 
     def backward(self, x: TrainingBatch, soft: Tensor, ids: list[str]) -> tuple[Tensor, Tensor]:
@@ -192,7 +240,7 @@ class _Training:
         weights = self.target.weights(soft, self.balance)
         outputs, lost, size = [], [], -(-len(x) // self.at.parts)
         for part in torch.arange(len(x)).split(size):
-            raw = logits_of(self.forward, x[part], self.device)
+            raw = logits_of(self.forward, x[part], self.device, self.arithmetic)
             losses = self.target.loss(raw, soft[part].to(raw.device))
             check_losses(losses.detach(), [ids[i] for i in part], self.parameters)
             (losses @ (weights[part] / weights.sum()).to(losses.device)).backward()
@@ -216,7 +264,7 @@ class _Training:
         plain = self.rows.features  # on features the head equals the whole network
         train = NOTHING if plain is None else judge(self.network.head, plain)
         line = Epoch(self.phase, self.after, None, *train, *self.judged_val(), 0.0)
-        self.at, self.best = Progress(history=(line,)), snapshot(self.learned)
+        self.at, self.best = replace(self.at, history=(line,)), snapshot(self.learned)
         self.hear(line)
         self.began = time.perf_counter()
 
@@ -251,7 +299,8 @@ class _Training:
     def judged_val(self) -> Figures:
         if not len(self.val.ids):
             return NOTHING
-        return judge(self.network, self.val, judging_attack(self.plan))
+        own = usual_arithmetic(self.device) if self.device.type == "cpu" else self.arithmetic
+        return judge(self.network, self.val, judging_attack(self.plan), own)
 
     def keep(self) -> int:
         """Load the weights of the epoch that the plan keeps; return its number."""

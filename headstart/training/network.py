@@ -15,6 +15,7 @@ from headstart.heads.mlp import DenseHead, MlpHead
 from headstart.heads.module import ModuleHead, ModuleSpec
 from headstart.heads.specs import TrainedSpec
 from headstart.targets.target import Target
+from headstart.training.arithmetic import Arithmetic, computing, usual_arithmetic
 from headstart.training.history import Count, ParameterCount
 from headstart.training.parts import Parts, TrainingBatch
 
@@ -38,7 +39,12 @@ class Network(nn.Module):
             parameter.requires_grad_(name in self.thawed)
 
     def forward(self, x: TrainingBatch) -> Tensor:
-        logits: Tensor = self.head(self.features(x))
+        features = self.features(x)
+        if features.device.type != "cpu":
+            logits: Tensor = self.head(features)
+            return logits
+        with torch.autocast("cpu", enabled=False):  # outputs are not rounded to bfloat16
+            logits = self.head(features.float() if features.dtype == torch.bfloat16 else features)
         return logits
 
     def features(self, x: TrainingBatch) -> Tensor:
@@ -208,9 +214,12 @@ def laid_out(x: TrainingBatch) -> TrainingBatch:
 
 
 def logits_of(
-    forward: Callable[[TrainingBatch], Tensor], x: TrainingBatch, device: torch.device
+    forward: Callable[[TrainingBatch], Tensor],
+    x: TrainingBatch,
+    device: torch.device,
+    arithmetic: Arithmetic | None = None,
 ) -> Tensor:
-    """Return float32 logits; on an accelerator computed in bfloat16 autocast."""
+    """Return float32 logits, computed in a number format; None is the device's usual one."""
     x = x.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+    with computing(arithmetic or usual_arithmetic(device), device):
         return forward(x).float()
