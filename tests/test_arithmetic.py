@@ -25,7 +25,7 @@ from headstart.training.feeds import Stored
 from headstart.training.loop import Trained, train
 from headstart.training.network import Network
 from headstart.training.plan import Plan
-from headstart.training.trials import Trial, fastest, restored
+from headstart.training.trials import FormatTrial, fastest, restored
 
 CPU = torch.device("cpu")
 PLAN = Plan(epochs=4, batch_size=4, lr=1e-2, schedule="constant", warmup=0.0, mixup=0.2)
@@ -105,7 +105,7 @@ def choice(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         ticks = {"float32": 2.0, "bfloat16-dense": 2.0, "bfloat16": 2.0} | {chosen: seconds}
 
         def clocked(attempt: Any, steps: int, *, grouped: bool) -> Any:
-            def measured(name: Any, count: int) -> Trial:
+            def measured(name: Any, count: int) -> FormatTrial:
                 return replace(attempt(name, count), seconds=ticks[name])
 
             return fastest(measured, steps, grouped=grouped)
@@ -197,11 +197,11 @@ def tried(seconds: dict[str, float], **loss: float) -> tuple[tuple[str, str], li
     """What is chosen of formats of so many seconds a step, and the formats that were tried."""
     asked = list[str]()
 
-    def attempt(name: Any, count: int) -> Trial:
+    def attempt(name: Any, count: int) -> FormatTrial:
         asked.append(name)
         if name not in seconds:
             raise RuntimeError("not implemented for BFloat16")
-        return Trial(seconds[name], loss.get(name.replace("-", "_"), 0.5))
+        return FormatTrial(seconds[name], loss.get(name.replace("-", "_"), 0.5))
 
     grouped = "bfloat16-dense" in seconds
     return fastest(attempt, 100, grouped=grouped), asked
@@ -233,10 +233,10 @@ def test_float32_stays_where_others_do_not_pay_differ_or_fail() -> None:
 
 
 def test_a_trial_that_diverges_in_bfloat16_leaves_float32() -> None:
-    def attempt(name: Any, count: int) -> Trial:
+    def attempt(name: Any, count: int) -> FormatTrial:
         if name != "float32":
             raise Diverged("the loss of a.png is not a finite number")
-        return Trial(1.0, 0.5)
+        return FormatTrial(1.0, 0.5)
 
     assert fastest(attempt, 100, grouped=False)[0] == "float32"
 

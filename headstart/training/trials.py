@@ -24,7 +24,7 @@ SMALL_LOSS = 0.1  # below it, a difference is a share of this
 
 
 @dataclass(frozen=True)
-class Trial:
+class FormatTrial:
     """The first steps of training in one format. seconds: of the fastest. loss: mean of rows."""
 
     seconds: float
@@ -32,7 +32,7 @@ class Trial:
 
 
 def fastest(
-    attempt: Callable[[Arithmetic, int], Trial], all_steps: int, *, grouped: bool
+    attempt: Callable[[Arithmetic, int], FormatTrial], all_steps: int, *, grouped: bool
 ) -> tuple[Arithmetic, str]:
     """Return the fastest format whose losses agree with float32's, and why; "" if nothing differs.
 
@@ -46,7 +46,7 @@ def fastest(
         return "float32", ""
     count = STEPS if 3 * STEPS * usual.seconds <= max(SECONDS, SHARE * whole) else 2
     usual = attempt("float32", count)
-    tried = dict[Arithmetic, Trial]()
+    tried = dict[Arithmetic, FormatTrial]()
     formats: tuple[Arithmetic, ...] = ("bfloat16-dense", "bfloat16")
     for arithmetic in formats if grouped else formats[1:]:
         with suppress(RuntimeError, Diverged):
@@ -57,7 +57,9 @@ def fastest(
     return _decided(best, tried[best], usual)
 
 
-def _decided(arithmetic: Arithmetic, reduced: Trial, usual: Trial) -> tuple[Arithmetic, str]:
+def _decided(
+    arithmetic: Arithmetic, reduced: FormatTrial, usual: FormatTrial
+) -> tuple[Arithmetic, str]:
     gain = usual.seconds / reduced.seconds
     if gain < GAIN:
         return "float32", f"float32: a step in bfloat16 is {gain:.2f} times as fast"
@@ -91,7 +93,7 @@ class FirstSteps:
     def grouped(self) -> bool:
         return has_grouped(self.network, self.begin[0][1][torch.arange(1)])
 
-    def attempt(self, arithmetic: Arithmetic, count: int) -> Trial:
+    def attempt(self, arithmetic: Arithmetic, count: int) -> FormatTrial:
         """Take the first `count` steps in a number format, and give the weights back."""
         seconds, loss, rows = list[float](), 0.0, 0
         with restored(self.network):
@@ -102,7 +104,7 @@ class FirstSteps:
                 loss += step(picked, x)
                 seconds.append(time.perf_counter() - began)
                 rows += len(picked)
-        return Trial(min(seconds[1:] or seconds), loss / rows)
+        return FormatTrial(min(seconds[1:] or seconds), loss / rows)
 
 
 @contextmanager
