@@ -9,6 +9,8 @@ equal. Then single pictures are predicted by new processes.
 
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,8 @@ from tables import Row
 from headstart.modalities.images.examples import solar_cells
 
 LIMIT_MB, LIMIT_S = 320, 1.0
+OF_ANY = ("pip", "setuptools", "_distutils_hack", "distutils", "pkg_resources")  # environment
+BYTECODE = "__pycache__"  # what pip compiles of the files that it installs
 TRAIN = "import sys; from headstart.cli.main import main; sys.exit(main(sys.argv[1:]))"
 FILES = ("predictions.csv", "history.csv", "evaluation.json", "model/weights.safetensors")
 
@@ -36,15 +40,15 @@ def made(folder: Path) -> Path:
 
 
 def sizes(python: Path) -> dict[str, float]:
-    """Megabytes (10^6 bytes, in files) of each top folder that the core installs, without pip."""
+    """Megabytes (10^6 bytes) of each top folder that the core installs, and of all its bytecode."""
     (site,) = python.parents[1].glob("lib/python*/site-packages")
     found: dict[str, float] = {}
     for file in site.rglob("*"):
-        if file.is_file() and not file.is_symlink():
-            top = file.relative_to(site).parts[0]
-            found[top] = found.get(top, 0) + file.stat().st_size / 1e6
-    own = ("pip", "setuptools", "_distutils_hack", "distutils", "pkg_resources")  # of any venv
-    return {name: size for name, size in found.items() if not name.startswith(own)}
+        top, *inside = file.relative_to(site).parts
+        if file.is_file() and not file.is_symlink() and not top.startswith(OF_ANY):
+            name = BYTECODE if BYTECODE in inside else top
+            found[name] = found.get(name, 0) + file.stat().st_size / 1e6
+    return found
 
 
 def cells(folder: Path, count: int) -> Path:
@@ -54,19 +58,28 @@ def cells(folder: Path, count: int) -> Path:
         (folder / name).mkdir(parents=True)
     for row in range(0, len(data), max(1, len(data) // count)):
         path, name = Path(str(data.sources[row])), data.classes[data.y[row]]
-        (folder / name / f"{row:04}{path.suffix}").symlink_to(path.resolve())
+        shutil.copyfile(path, folder / name / f"{row:04}{path.suffix}")
     return folder
 
 
-def run(python: Path | str, words: list[str | Path], cwd: Path) -> float:
-    """Run a command of Headstart in a folder without the clone on its path; returns seconds."""
-    began = time.perf_counter()
+def run(python: Path | str, words: list[str | Path], cwd: Path) -> tuple[float, float]:
+    """Run a command of Headstart; returns its seconds, and those of the processor.
+
+    Nothing but the environment of `python` is on its path; of this one, the clone.
+    """
+    began, before = time.perf_counter(), processor_seconds()
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     if python == sys.executable:
         environment["PYTHONPATH"] = str(ROOT)
     command = [str(python), "-c", TRAIN, *map(str, words)]
     subprocess.run(command, check=True, cwd=cwd, env=environment, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, processor_seconds() - before
+
+
+def processor_seconds() -> float:
+    """Seconds that the finished processes of this one have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -84,7 +97,7 @@ def main() -> None:
             words: list[str | Path] = ["train", data, "--out", folder / name]
             words += ["--strategy", "extract"]
             words += ["--fit", "squash", "--store", folder / f"store {name}"]
-            seconds[name] = run(which, words, folder)
+            seconds[name], _ = run(which, words, folder)
         pairs = [[(folder / name / file).read_bytes() for name in seconds] for file in FILES]
         equal = {file: one == other for file, (one, other) in zip(FILES, pairs, strict=True)}
         picture = next((data / "defective").iterdir())
@@ -92,16 +105,19 @@ def main() -> None:
             run(python, ["predict", folder / "core", picture], folder) for _ in range(args.starts)
         ]
         accuracy = json.loads((folder / "core" / "evaluation.json").read_text())
-    by_size = sorted(sizes(python).items(), key=lambda item: -item[1])
+        by_size = sorted(sizes(python).items(), key=lambda item: -item[1])
     rows: list[Row] = [{"installed": name, "MB": size} for name, size in by_size[:12]]
-    total = sum(size for _, size in by_size)
+    total, bytecode = sum(size for _, size in by_size), dict(by_size)[BYTECODE]
+    cold, computed = (median(values) for values in zip(*starts, strict=True))
     bench.report(
         rows,
         {
-            "size of the core installation, MB": total,
-            f"at most {LIMIT_MB} MB": total <= LIMIT_MB,
-            "predict one picture, cold process, median s": median(starts),
-            f"at most {LIMIT_S} s": median(starts) <= LIMIT_S,
+            "files of the core installation, MB": total - bytecode,
+            f"at most {LIMIT_MB} MB": total - bytecode <= LIMIT_MB,
+            "with the bytecode that pip makes of them, MB": total,
+            "predict one picture, cold process, median s": cold,
+            f"at most {LIMIT_S} s": cold <= LIMIT_S,
+            "predict one picture, cold process, median s of the processor": computed,
             "train a head, core, s": seconds["core"],
             "train a head, with PyTorch installed, s": seconds["with PyTorch"],
             **{f"the same bytes with and without PyTorch: {k}": v for k, v in equal.items()},

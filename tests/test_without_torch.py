@@ -63,7 +63,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Tried:
         "report": f"report {folder}/light",
         "classify": f"classify {one} --top 2",
         "dry": f"train {data} --out {folder}/dry --dry-run --store {folder}/s",
-        "demo": "demo text",
+        "backbones": "backbones",
+        "cuda": f"train {data} --out {folder}/no --device cuda",
+        "classify-cuda": f"classify {one} --device cuda",
         "finetune": f"train {data} --out {folder}/no --strategy finetune",
         "linear": f"train {data} --out {folder}/no --head linear",
         "flip": f"train {data} --out {folder}/no --strategy extract --head mlp --flip both",
@@ -80,7 +82,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Tried:
 
 
 @pytest.mark.parametrize(
-    "command", ["check", "train", "auto", "predict", "evaluate", "report", "classify", "dry"]
+    "command",
+    ["check", "train", "auto", "predict", "evaluate", "report", "classify", "dry", "backbones"],
 )
 def test_a_command_needs_the_core_alone(pictures: Tried, command: str) -> None:
     code, _, err = pictures.done[command]
@@ -119,6 +122,8 @@ def test_what_is_left_out_without_a_library_is_one_line_each(pictures: Tried) ->
 @pytest.mark.parametrize(
     ("command", "purpose"),
     [
+        ("cuda", "Computing on cuda needs"),
+        ("classify-cuda", "Computing on cuda needs"),
         ("finetune", "Fine-tuning needs"),
         ("linear", "A head trained by epochs (linear) needs"),
         ("flip", "A head trained by epochs (mlp) needs"),

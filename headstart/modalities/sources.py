@@ -110,6 +110,8 @@ def load_for_features(
     features without PyTorch, which takes seconds to load and to export the graph again.
     """
     device = (runtime or Runtime()).device
+    if device not in ("auto", "cpu") and not installed("torch"):
+        raise MissingPackage("torch", purpose=f"Computing on {device}", extra="train")
     on_cpu = device == "cpu" or (device == "auto" and not may_have_accelerator())
     if on_cpu and (frozen := load_shipped(name, weights)) is not None:
         own = getattr(frozen.card.input, "size", 0)
@@ -144,11 +146,22 @@ def _listings(pattern: str) -> Iterator[Listing]:
     for name in SOURCES.names():
         overview = _OVERVIEWS.get(name)
         if not overview:
-            yield from _matching(name, f"*{pattern}*")
+            yield from _of_all(name, pattern)
         elif pattern.startswith(f"{name}:"):
             yield from _matching(name, pattern)
         elif not pattern:
             yield overview
+
+
+def _of_all(source: str, pattern: str) -> tuple[Listing, ...]:
+    """Return a source's backbones among those of all sources; none if its library is missing."""
+    try:
+        return tuple(_matching(source, f"*{pattern}*"))
+    except MissingPackage as error:
+        if pattern.startswith(f"{source}:"):
+            raise
+        built_in = source in SOURCES.built_in
+        return () if built_in else (Listing(f"{source}:", where=str(error)),)
 
 
 def reopened(frozen: Frozen) -> Backbone:

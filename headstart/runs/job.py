@@ -122,6 +122,7 @@ class Job:
             "Training from scratch": self.strategy == "scratch" or self.baseline != "none",
             f"A head trained by epochs ({self.recipe.head.family})": self.recipe.head.by_epochs,
             "Augmentation": self.augment.active,
+            f"Computing on {self.runtime.device}": self.runtime.device not in ("auto", "cpu"),
         }
         return next((purpose for purpose, wanted in needs.items() if wanted), "")
 
