@@ -169,8 +169,9 @@ class Input(Protocol[Raw]):
     def baseline(self, train: Any, val: Any) -> Any:
         """Fit a model without a pretrained network, which stands beside every result; None: none.
 
-        train, val: `Dataset`s, of which `val` chooses settings. The model has a `name`, and
-        `raw(dataset)`, the raw outputs (N, K) of which the target's `activate` makes answers.
+        train, val: `Dataset`s, of which `val` chooses settings. The model has a `name`,
+        `raw(dataset)`, the raw outputs (N, K), and a `target`, whose `activate` makes answers of
+        them.
         """
         return None
 

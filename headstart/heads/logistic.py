@@ -34,16 +34,21 @@ def logistic_trials(spec: LogisticSpec, train: FeatureRows, x: Floats) -> Iterat
         yield Trial({"l2": l2}, head, train.target.activate(head.raw(x)))
 
 
-class Problem(Protocol):
+class ConvexLoss(Protocol):
     """A convex loss of parameters `w`, an array of any shape."""
 
     def start(self) -> Doubles: ...  # the best parameters whose weights are 0
     def scale(self, l2: float, w: Doubles) -> Doubles: ...  # steps of about equal curvature at w
     def loss(self, l2: float, w: Doubles) -> tuple[float, Doubles]: ...  # with its gradient
+
+
+class Problem(ConvexLoss, Protocol):
+    """The convex loss of a head."""
+
     def head(self, w: Doubles) -> LinearHead: ...
 
 
-def minimised(problem: Problem, l2: float, w: Doubles) -> Doubles:
+def minimised(problem: ConvexLoss, l2: float, w: Doubles) -> Doubles:
     """Return the parameters of least loss, found by L-BFGS from `w`."""
     from scipy.optimize import minimize
 

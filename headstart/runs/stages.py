@@ -72,7 +72,7 @@ class RunState:
         self.tables.append(all_there(table))
         self.tell("features", extracted(table, noun=rows.noun))
         if len(table) > 1 and not (table.x != table.x[0]).any():
-            self.tell("features", ALL_ALIKE)
+            self.tell("features", ALL_ALIKE.format(rows.examples))
         return table
 
     def features(self, model: Model, data: Dataset) -> FeatureTable:
@@ -207,7 +207,7 @@ def _usual_baseline(state: RunState, splits: Splits) -> dict[str, Predictions]:
         fitted = input.baseline(splits.train, splits.val)
         if fitted is None:
             return {}
-        target = splits.train.target
+        target = fitted.target
         answers, y = target.activate(fitted.raw(test)), target.translate(test.y, test.target)
     state.clock.seconds |= clock.seconds
     return {fitted.name: Predictions(test.ids, answers, y, target)}

@@ -1,11 +1,11 @@
 """The baseline of texts: TF-IDF of words and pairs of words under a linear model.
 
-It is fitted as our heads are: on training rows, its strength chosen on validation by the target's
-own loss of rows.
+It is fitted as our heads are: on training rows, by the target's own loss, its strength (and the
+thresholds of several labels) chosen on validation.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from headstart.backbones.inputs import Input, fetched
 from headstart.base.errors import MissingPackage
+from headstart.heads.logistic import minimised
+from headstart.targets.residuals import ResidualLoss
+from headstart.targets.target import Target
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
@@ -24,17 +27,19 @@ ITERATIONS = 1000
 
 @dataclass(frozen=True, eq=False)
 class TextBaseline:
-    """A fitted baseline. models: one per output, or one for all of them (softmax, identity)."""
+    """A fitted baseline. models: one per output, or one for all of them (softmax, identity).
+    target: makes answers of its raw outputs."""
 
     name: str
     vectorizer: Any
     models: Sequence[Any]
-    link: str
+    target: Target
     input: Input[str]
 
     def raw(self, data: "Dataset") -> NDArray[np.float64]:
         """Return raw outputs (N, K), which the target's `activate` makes answers of."""
-        return _raw(self.models, self.link, self.vectorizer.transform(_texts(self.input, data)))
+        x = self.vectorizer.transform(_texts(self.input, data))
+        return _raw(self.models, str(self.target.link), x)
 
 
 def fit_baseline(input: Input[str], train: "Dataset", val: "Dataset") -> TextBaseline | None:
@@ -46,48 +51,92 @@ def fit_baseline(input: Input[str], train: "Dataset", val: "Dataset") -> TextBas
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError:
         raise MissingPackage("scikit-learn", purpose="The baseline", extra="text") from None
-    target = train.target
-    if target.link is None or not len(train):
+    if train.target.link is None or not len(train):
         return None
+    target = train.target.fitted(train.y)
     vectorizer = TfidfVectorizer(
         sublinear_tf=True, ngram_range=(1, 2), max_features=FEATURES, token_pattern=r"(?u)\w+|[!?]"
     )
     x, y = vectorizer.fit_transform(_texts(input, train)), target.regression(train.y)
-    weights = target.row_weights("none", train.y)
-    kind = "ridge" if target.link == "identity" else "logistic"
-    made = TextBaseline(f"TF-IDF + {kind}", vectorizer, (), target.link, input)
+    made = TextBaseline(f"TF-IDF + {_name(target)}", vectorizer, (), target, input)
     if not len(val):
-        return _with(made, _fitted(target.link, x, y, weights, STRENGTHS[len(STRENGTHS) // 2]))
-    seen, tried = vectorizer.transform(_texts(input, val)), list[tuple[float, Sequence[Any]]]()
+        return replace(made, models=_fitted(target, x, y, STRENGTHS[len(STRENGTHS) // 2]))
+    seen, tried = vectorizer.transform(_texts(input, val)), list[tuple[float, TextBaseline]]()
     for strength in STRENGTHS:
-        models = _fitted(target.link, x, y, weights, strength)
-        answers = target.activate(_raw(models, target.link, seen))
-        tried.append((float(target.row_losses(answers, val.y).mean()), models))
-    return _with(made, min(tried, key=lambda pair: pair[0])[1])
+        models = _fitted(target, x, y, strength)
+        answers = target.activate(_raw(models, str(target.link), seen))
+        own = target.decided(answers, val.y) if target.decides else target
+        loss = float(target.row_losses(answers, val.y).mean())
+        tried.append((loss, replace(made, models=models, target=own)))
+    return min(tried, key=lambda pair: pair[0])[1]
 
 
-def _with(made: TextBaseline, models: Sequence[Any]) -> TextBaseline:
-    return TextBaseline(made.name, made.vectorizer, models, made.link, made.input)
+def _name(target: Target) -> str:
+    """Return the name of the linear model."""
+    if target.link != "identity":
+        return "logistic"
+    return "ridge" if target.residual_loss is None else "linear"
 
 
 def _texts(input: Input[str], data: "Dataset") -> Iterator[str]:
     return (input.read(fetched(input, source)) for source in data.sources)
 
 
-def _fitted(link: str, x: Any, y: NDArray[Any], weights: Any, strength: float) -> Sequence[Any]:
+def _fitted(target: Target, x: Any, y: NDArray[Any], strength: float) -> Sequence[Any]:
     from sklearn.linear_model import LogisticRegression, Ridge
 
+    link = target.link
+    if link == "identity" and (loss := target.residual_loss) is not None:
+        problem = _Residuals(x, y, loss)
+        return (_Linear(minimised(problem, 10 / strength / len(y), problem.start())),)
     if link == "identity":
-        return (Ridge(alpha=10 / strength, solver="lsqr").fit(x, y, sample_weight=weights),)
+        return (Ridge(alpha=10 / strength, solver="lsqr").fit(x, y),)
 
     def logistic(labels: NDArray[np.int64]) -> Any:
         if len(np.unique(labels)) < 2:
             return _Constant(float(labels[0]))
-        return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x, labels, weights)
+        return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x, labels)
 
     if link == "softmax":
         return (_Softmax(y.shape[1], logistic(y.argmax(axis=1)), np.unique(y.argmax(axis=1))),)
     return tuple(logistic(column.astype(np.int64)) for column in y.T)
+
+
+@dataclass(frozen=True, eq=False)
+class _Residuals:
+    """A linear regression with K outputs by a loss of residuals; w: (F + 1, K), biases last.
+
+    Minimises the mean loss + l2 / 2 · |weight|², as `heads.residuals` does, on sparse x (N, F).
+    """
+
+    x: Any
+    y: NDArray[np.float64]
+    residual_loss: ResidualLoss
+
+    def start(self) -> NDArray[np.float64]:
+        bias = self.y.mean(axis=0)
+        bias = bias + self.residual_loss.centre(self.y - bias, np.ones(len(self.y)))
+        return np.vstack([np.zeros((self.x.shape[1], len(bias))), bias])
+
+    def scale(self, l2: float, w: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.ones((len(w), 1))
+
+    def loss(self, l2: float, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weight, r = w[:-1], self.y - _Linear(w).predict(self.x)
+        down = -self.residual_loss.slopes(r) / len(r)
+        slope = np.vstack([self.x.T @ down + l2 * weight, down.sum(axis=0)])
+        value = self.residual_loss.losses(r).sum() / len(r) + l2 / 2 * (weight**2).sum()
+        return float(value), slope
+
+
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """w: (F + 1, K), biases in the last row."""
+
+    w: NDArray[np.float64]
+
+    def predict(self, x: Any) -> NDArray[np.float64]:
+        return np.asarray(x @ self.w[:-1] + self.w[-1])
 
 
 @dataclass(frozen=True)
