@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from headstart.base.errors import Mismatch, SpecError
-from headstart.evaluation.judged import conformal_coverage, conformal_row
+from headstart.evaluation.judged import ConformalSets, conformal_coverage, conformal_row
 from headstart.heads.head import softmax
 from headstart.models.calibration import calibration, coverage_curve
 from headstart.models.distance import Seen
@@ -277,6 +277,9 @@ class Widths(Target):
     size_noun: ClassVar[str] = "width"
     region_noun: ClassVar[str] = "interval"
 
+    def topics(self) -> tuple[str, ...]:
+        return ("width", "height")
+
     def known(self, y: Array) -> Array:
         return np.asarray(~np.isnan(y.reshape(len(y), -1)).all(axis=1))
 
@@ -358,6 +361,10 @@ def test_each_question_about_a_row_has_a_limit_of_its_own_and_unknown_labels_do_
     assert found.coverage is not None
     assert found.limit == tuple(limits.miss)
     assert found.coverage.value == pytest.approx(0.9, abs=0.02)
+    assert [one.name for one in found.each] == ["width", "height"]
+    assert [one.coverage.n for one in found.each if one.coverage] == [100, 400]
+    assert all(one.coverage.value > 0.85 for one in found.each if one.coverage)
+    assert ConformalSets.read(found.to_plain()) == found
 
 
 def test_few_validation_rows_give_no_interval_instead_of_an_infinite_one() -> None:

@@ -1,13 +1,13 @@
 """How far a model's scores can be trusted, measured on rows not used to choose any setting."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.base.values import Record
+from headstart.base.values import Record, later
 from headstart.evaluation.comparison import mcnemar
 from headstart.evaluation.evaluation import RESAMPLES, Estimate, bootstrap, compare, wilson
 from headstart.models.calibration import Calibration, calibration, coverage_curve
@@ -43,13 +43,22 @@ class ConformalSets(Record):
 
     limit: None if validation had too few rows; one per question if the target asks several of each
     row. coverage: the share of labels that are contained. mean_size: of the target's regions; None
-    if it has no size.
+    if it has no size. each: the coverage of each question by its name, () for a single one.
     """
 
     alpha: float
     limit: float | None | tuple[float | None, ...]
     coverage: Estimate | None
     mean_size: float | None
+    each: tuple["QuestionCoverage", ...] = field(default=(), metadata=later())
+
+
+@dataclass(frozen=True)
+class QuestionCoverage(Record):
+    """How often the truth about one question, such as a label, is contained; n: of the rows."""
+
+    name: str
+    coverage: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,17 @@ def conformal_coverage(
     size = None if sizes is None or not np.isfinite(sizes).all() else float(sizes.mean())
     finite = [float(n) if np.isfinite(n) else None for n in np.atleast_1d(limits.miss)]
     limit = tuple(finite) if isinstance(limits.miss, np.ndarray) else finite[0]
-    return ConformalSets(alpha, limit, _mean_held(held), size)
+    names = known.target.topics()
+    several = held.ndim > 1 and len(names) == held.shape[1]
+    each = _of_each(names, held) if several else ()
+    return ConformalSets(alpha, limit, _mean_held(held), size, each)
+
+
+def _of_each(names: Sequence[str], held: NDArray[np.float64]) -> tuple[QuestionCoverage, ...]:
+    """Return the share of rows (N, L) whose label is held, of each question; NaN left out."""
+    columns = (column[~np.isnan(column)] for column in held.T)
+    pairs = zip(names, columns, strict=True)
+    return tuple(QuestionCoverage(name, _share(column > 0)) for name, column in pairs)
 
 
 def conformal_row(found: ConformalSets, target: Target) -> tuple[str, str]:

@@ -10,10 +10,18 @@ from markupsafe import Markup
 
 from headstart.evaluation.judged import ConfidenceLimit, Doubts, TemperatureScaling
 from headstart.models.calibration import Calibration
-from headstart.reporting.blocks import Figure, Figures, Heading, Key, PageBlock, Text
+from headstart.reporting.blocks import (
+    Figure,
+    Figures,
+    Heading,
+    Key,
+    PageBlock,
+    TableBlock,
+    Text,
+)
 from headstart.reporting.charts import Axis, Cloud, Series, axis, line_chart
 from headstart.reporting.facts import Facts, spread
-from headstart.reporting.words import Words
+from headstart.reporting.words import Words, data
 from headstart.targets.target import CHART_POINTS
 
 
@@ -41,7 +49,12 @@ def _regions(facts: Facts, w: Words, doubt: Doubts) -> list[PageBlock]:
         values = {"asked": asked, "coverage": w.estimate(sets.coverage), "size": size}
         blocks.append(Text(w(key, **values), "lead"))
         figures = [_intervals(facts, w)] if {"low", "high"} <= facts.test.region.keys() else []
-        blocks += [Figures(figures), Text(w("trust.region_explained", asked=asked), "note")]
+        blocks += [Figures(figures)] if figures else []
+        if sets.each:
+            head = [w("column.label"), w("trust.coverage_each")]
+            rows = [[data(one.name), w.estimate(one.coverage)] for one in sets.each]
+            blocks.append(TableBlock(head, rows))
+        blocks.append(Text(w("trust.region_explained", asked=asked), "note"))
     return [*blocks, *_limits(w, replace(doubt, conformal=None))]
 
 
