@@ -11,8 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
+
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
+from headstart.backbones.inputs import has_parts
 from headstart.backbones.views import UserViews
 from headstart.base.context import RunContext
 from headstart.base.errors import DataError, MissingPackage, PlaceError, SpecError
@@ -20,7 +23,7 @@ from headstart.base.listener import Listener
 from headstart.base.notebook import html_table, text_table
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
-from headstart.data.checks import CheckPlan, Checks, good_rows, with_parts
+from headstart.data.checks import CheckPlan, Checks, good_rows, parts_of, with_parts
 from headstart.data.checks import check as check_rows
 from headstart.data.dataset import PARTS, Dataset, LeftOut
 from headstart.data.splits import SplitPlan, Splits
@@ -28,7 +31,7 @@ from headstart.data.splits import split as split_rows
 from headstart.evaluation.comparison import Comparisons
 from headstart.evaluation.evaluation import Evaluation, OwnMetric, own_metric
 from headstart.evaluation.evaluation import evaluate as evaluate_predictions
-from headstart.evaluation.source_distance import SourceDistance, source_distance
+from headstart.evaluation.source_distance import SourceDistance, has_distance, source_distance
 from headstart.features.extract import FeatureTable
 from headstart.features.extract import extract as extract_rows
 from headstart.in_python import (
@@ -151,7 +154,7 @@ def check(
         runtime, told = context.runtime, context.listener
         threads = runtime.decode_threads
         checks = with_parts(checks, compared.card.input, store=context.store, threads=threads)
-        if isinstance(compared, Backbone):
+        if isinstance(compared, Backbone) and has_distance(compared):
             far = source_distance(compared, checks.dataset, runtime=runtime, listener=told)
     tell_left_out(checks.left_out, context.listener)
     try:
@@ -324,6 +327,7 @@ def fit(
     else:
         job = job.for_data(splits.train, listener)
         network = _start(backbone, job)
+        _tell_parts(network, splits, context)
         if job.strategy == "scratch":
             from headstart.models.tuning import from_scratch
 
@@ -333,6 +337,18 @@ def fit(
             result = fitting.fit(job.spec, network, splits, **_how(job, context))
     own: dict[str, Any] = {"store": job.store, "runtime": job.runtime}
     return replace(result, model=with_limits(result.model, splits, job.trust, **own), splits=splits)
+
+
+def _tell_parts(network: Backbone | Frozen, splits: Splits, context: RunContext) -> None:
+    """Report how many examples are longer than the network reads at once, as a run's checks do."""
+    input, own = network.card.input, splits.train.input
+    if not has_parts(input) or own is None or own.kind != input.kind:
+        return
+    threads = context.runtime.decode_threads
+    parts = (splits.train, splits.val, splits.test)
+    counts = [parts_of(rows, input, store=context.store, threads=threads) for rows in parts]
+    if why := input.about_parts(np.concatenate(counts)):
+        context.listener.stage("windows", why)
 
 
 def _check_start(model: Any, backbone: Any) -> None:

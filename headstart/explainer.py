@@ -212,11 +212,15 @@ def files_for(
 
 
 def all_of(
-    work: FileWork[T], stage: str, listener: Listener, before: Sequence[LeftOut] = ()
+    work: FileWork[T],
+    stage: str,
+    listener: Listener,
+    before: Sequence[LeftOut] = (),
+    noun: str = "pictures",
 ) -> Results[T]:
     """Do the work and return its results; raises DataError if no example could be read.
 
-    before: examples that were left out before the work.
+    before: examples that were left out before the work. noun: of the examples.
     """
     done, unreadable = Results[T](), list[LeftOut]()
     done.left_out = tuple(before)
@@ -231,6 +235,6 @@ def all_of(
     if unreadable and not done:
         first = f"{unreadable[0].path}: {unreadable[0].reason}"
         raise DataError(
-            f"There must be pictures that can be read; of {work.count:,} none can ({first})."
+            f"There must be {noun} that can be read; of {work.count:,} none can ({first})."
         )
     return done

@@ -60,12 +60,12 @@ def explain(
     explainer = explainer_of(model, asked, listener)
     folder = None if out is None else Path(out)
     if files is None:
-        return all_of(explainer.of_run(folder), "explain", listener)
+        return all_of(explainer.of_run(folder), "explain", listener, (), explainer.noun)
     rows, left_out = (
         (files, ()) if isinstance(files, Dataset) else find(files, input=explainer.input)
     )
     tell_left_out(left_out, listener)
-    return all_of(explainer.of_files(rows, folder), "explain", listener, left_out)
+    return all_of(explainer.of_files(rows, folder), "explain", listener, left_out, explainer.noun)
 
 
 def explainer_of(

@@ -2,10 +2,12 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from listening import Lines
 
 import headstart as hs
 from headstart.base.errors import DataError, Mismatch
@@ -100,6 +102,36 @@ def test_the_baseline_learns_every_kind_of_answer() -> None:
         assert np.corrcoef(better(target.activate(raw)), truth)[0, 1] > 0.8
 
 
+def test_the_baseline_of_numbers_minimises_the_targets_own_loss() -> None:
+    rng = np.random.default_rng(1)
+    values = [f"{i % 2 + rng.normal(0, 0.1) + 60 * (i % 9 == 0)}" for i in range(120)]
+    parts, errors = split(with_target("number", "value", values)), dict[str, float]()
+    for loss, name in (("squared", "ridge"), ("huber", "linear"), ("quantile", "linear")):
+        target = replace(parts.train.target, objective=loss)
+        train, val = (replace(d, target=target) for d in (parts.train, parts.val))
+        fitted = fit_baseline(TextInput(), train, val)
+        assert fitted
+        assert fitted.name == f"TF-IDF + {name}"
+        answers = fitted.target.activate(fitted.raw(parts.test))
+        errors[loss] = float(np.median(np.abs(answers["value"] - parts.test.y)))
+    assert errors["huber"] < errors["squared"] / 2, "the squared loss follows the wild values"
+    assert errors["quantile"] < errors["squared"] / 2
+    assert (answers["q05"] <= answers["q95"]).all()
+    assert np.ptp(answers["q95"] - answers["q05"]) > 0
+
+
+def test_the_baseline_of_labels_chooses_its_thresholds_on_validation() -> None:
+    rare = [
+        "x" if label == "good" and i % 3 == 0 else "y" for i, (_, label) in enumerate(reviews())
+    ]
+    parts = split(with_target("labels", "labels", rare))
+    fitted = fit_baseline(TextInput(), parts.train, parts.val)
+    assert fitted
+    answers = fitted.target.activate(fitted.raw(parts.val))
+    chosen = parts.train.target.decided(answers, parts.val.y)
+    assert fitted.target.thresholds == chosen.thresholds != ()
+
+
 def test_a_run_on_texts_has_its_baseline_and_predicts_texts(
     table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +169,23 @@ def test_nothing_that_a_run_on_texts_prints_calls_them_images(
     assert "image" not in printed.out + printed.err
 
 
+def test_what_evaluation_says_of_texts_calls_them_so(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "reviews.csv", "--out", "run", "--backbone", "tiny-text:8"]
+    assert main([*words, "--strategy", "extract"]) == 0
+    rows = json.loads(Path("run/recipe.json").read_text())["data"]
+    assert rows.endswith("reviews.csv")
+    Path("again.csv").write_text(table.read_text())
+    capsys.readouterr()
+    main(["evaluate", "run", "again.csv"])
+    assert "the model was trained on this text" in capsys.readouterr().err
+    for words in (["evaluate", "run", "again.csv", "--part", "all"], ["explain", "run"]):
+        assert main(words) in (0, 3)
+        printed = capsys.readouterr()
+        assert "picture" not in printed.out + printed.err
+
+
 def test_a_report_shows_texts_and_calls_them_so(table: Path) -> None:
     rows = [*reviews(), ("<script>alert(1)</script> gloomy day", "bad")]
     with open("reviews.csv", "w", newline="") as f:
@@ -148,6 +197,7 @@ def test_a_report_shows_texts_and_calls_them_so(table: Path) -> None:
     assert "<script>alert" not in page
     assert "is better than this model" in page
     assert "augmented views" not in page
+    assert 'id="robustness"' not in page, "texts are not blurred"
 
 
 def test_a_report_of_numbers_shows_few_digits_and_names_in_capitals(table: Path) -> None:
@@ -172,13 +222,11 @@ def test_extract_and_check_take_the_backbone_for_the_language(
     table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert hs.extract(table).x.shape == (120, 8)
-    far = hs.check(table).distance
-    assert far is not None
-    assert far.backbone == "tiny-text:8"
+    assert hs.check(table).distance is None, "no distance from a source task is defined for texts"
     assert main(["check", str(table)]) == 0
     printed, told = capsys.readouterr()
     assert "the texts are English (100%): tiny-text:8" in told
-    assert "tiny-text:8" in printed
+    assert "source task" not in printed
 
 
 @pytest.mark.usefixtures("small_default")
@@ -209,6 +257,9 @@ def test_the_share_of_texts_longer_than_a_window_is_printed_saved_and_reported(
     assert told in repr(hs.check("reviews.csv"))
     assert main(["train", "reviews.csv", "--out", "run", "--strategy", "extract"]) == 0
     assert told in capsys.readouterr().out
+    heard = Lines()
+    hs.fit("reviews.csv", strategy="extract", listener=heard)
+    assert [told in line for line in heard.of("windows")] == [True]
     remarks = json.loads(Path("run/checks.json").read_text())["remarks"]
     assert [told in r["reason"] for r in remarks if r["kind"] == "windows"] == [True]
     assert told in Path("run/report.html").read_text()

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from headstart.base.store import Store
     from headstart.data.checks import CheckPlan, check, good_rows, with_parts
     from headstart.data.splits import split
-    from headstart.evaluation.source_distance import source_distance
+    from headstart.evaluation.source_distance import has_distance, source_distance
     from headstart.modalities.reading import read_as, survey
 
     plan, runtime = made(CheckPlan(), args), made(Runtime(), args).resolved()
@@ -77,10 +77,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         print_table(found.findings.table(found.dataset.noun))
     far = None
-    if isinstance(backbone, Frozen):
+    if backbone is None or not has_distance(backbone):
+        pass
+    elif isinstance(backbone, Frozen):
         why = MissingPackage("torch", purpose="This distance", extra="train")
         say("unlike", f"left out: {why}")
-    elif backbone and len(found.dataset):
+    elif len(found.dataset):
         far = source_distance(backbone, found.dataset, runtime=runtime, listener=listener)
     if args.json:
         print_json(found.findings.to_plain() | {"unlike": far and far.to_plain()})

@@ -1,4 +1,4 @@
-"""`headstart evaluate`: measure a model on labelled images."""
+"""`headstart evaluate`: measure a model on labelled data."""
 
 import argparse
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         choices=("auto", "train", "val", "test", "all"),
         default="auto",
         help="rows to measure; auto takes the test rows of data in parts, or of the run's data, "
-        "and never a picture that the run learned from, under whatever name (default: auto)",
+        "and never an example that the run learned from, under whatever name (default: auto)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     add_flags(parser, TargetPlan(), "target")
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model.is_file():
         return _evaluate_file(args)
     if args.data is None:
-        raise SpecError("A model is judged on labelled images: name DATA after it.")
+        raise SpecError("A model is judged on labelled data: name DATA after it.")
     if getattr(args, "target", ""):
         raise SpecError(f"{args.model} knows what it predicts: leave --target out.")
     from headstart.base.context import RunContext  # loads NumPy, which --help does not need

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         if details := explanation.details():
             print_table(details)
 
-    done = work_through(work, "explain", "explained and kept", show)
+    done = work_through(work, "explain", "explained and kept", show, explainer.noun)
     if args.json:
         print_json([_plain(explanation, file) for explanation, file in done.results])
     return done.exit_code(left_out)
@@ -105,9 +105,7 @@ def _examples(
 ) -> "tuple[Dataset, tuple[LeftOut, ...]]":
     """Return the examples named in `args`, and the files that are left out."""
     if not (args.names or args.text):
-        raise SpecError(
-            f"Name one or more {'pictures' if input.noun == 'images' else input.noun} to look at."
-        )
+        raise SpecError(f"Name one or more {noun} to look at.")
     from headstart.modalities.reading import find
 
     return find([*named_files(args.names), *given_texts(args, input)], input=input)

@@ -21,7 +21,10 @@ METAVARS: dict[type, str] = {int: "N", float: "X"}
 MOST = 1_000_000  # largest value of a count
 SHOWN = 40  # characters quoted of a wrong value
 MODEL_HELP = "a run folder, or the bundle in it"
-DATA_HELP = "a folder per class, or train/, val/ and test/; or a CSV or Parquet of path,label"
+DATA_HELP = (
+    "a folder per class, or train/, val/ and test/; or a CSV, Parquet or JSON Lines of path,label "
+    "or text,label (labels for several, value for a number)"
+)
 BUNDLE_RUNTIME = ("threads", "decode_threads")  # a bundle always runs on the CPU
 
 

@@ -27,12 +27,12 @@ from headstart.cli.progress import be_quiet, say, stop_bars
 # Each command is the module of its name, imported when the command runs.
 SUMMARIES = {
     "demo": "train on a built-in example: photographs, texts, or a number",
-    "train": "make a tested model of a folder of labelled images",
+    "train": "make a tested model of labelled images or texts",
     "check": "show what is wrong with the data, before any training",
-    "evaluate": "measure a model on labelled images, or a file of predictions",
+    "evaluate": "measure a model on labelled data, or a file of predictions",
     "compare": "compare runs with the first of them, on the same test rows",
     "report": "write RUN/report.html again, the page that shows all of a run",
-    "predict": "name the class of images, by a trained model",
+    "predict": "predict images or texts with a trained model",
     "classify": "name the class of images, by a pretrained network as it is",
     "backbones": "list the pretrained networks: input, licence, place of weights",
     "recipes": "list the recipes of the tutorials, and what each does",

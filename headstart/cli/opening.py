@@ -28,7 +28,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, files: bool) -> None:
         nargs="*",
         metavar=" ".join(names),
         help=f"{MODEL_HELP} (leave it out with --backbone)"
-        + ("; then images, folders of images, or - for paths on stdin" if files else ""),
+        + ("; then images, texts, folders, or - for paths on stdin" if files else ""),
     )
     parser.add_argument(
         "--backbone", metavar="NAME", help="instead, a pretrained network as it is, as source:id"
@@ -100,11 +100,15 @@ class WorkDone(Generic[T]):
 
 
 def work_through(
-    work: "FileWork[T]", stage: str, kept: str, show: Callable[[T, Path], None]
+    work: "FileWork[T]",
+    stage: str,
+    kept: str,
+    show: Callable[[T, Path], None],
+    noun: str = "pictures",
 ) -> WorkDone[T]:
-    """Do the work picture by picture, and show each result as it comes, until Ctrl-C.
+    """Do the work example by example, and show each result as it comes, until Ctrl-C.
 
-    kept: end of the message about Ctrl-C, such as "explained and kept".
+    kept: end of the message about Ctrl-C, such as "explained and kept". noun: of the examples.
     """
     from headstart.data.dataset import LeftOut
 
@@ -119,6 +123,6 @@ def work_through(
                 show(result, file)
             listener.progress(stage, number, work.count)
     except KeyboardInterrupt:
-        say("stopped", f"{len(results)} of {work.count} pictures are {kept}")
+        say("stopped", f"{len(results)} of {work.count} {noun} are {kept}")
         return WorkDone(results, left_out, True)
     return WorkDone(results, left_out, False)

@@ -1,4 +1,4 @@
-"""`headstart predict`: predict images with a trained model."""
+"""`headstart predict`: predict examples with a trained model."""
 
 import argparse
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from headstart.cli.parser import Parser
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
 
-AT_ONCE = 64  # pictures per output of --csv and --jsonl
+AT_ONCE = 64  # examples per output of --csv and --jsonl
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:

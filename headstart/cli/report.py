@@ -16,7 +16,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser = Parser("report")
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument(
-        "--data", type=Path, help="where the pictures are now (default: where the run had them)"
+        "--data", type=Path, help="where the examples are now (default: where the run had them)"
     )
     add_language_flag(parser)
     return parser

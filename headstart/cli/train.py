@@ -1,4 +1,4 @@
-"""`headstart train`: train a model on labelled images and test it."""
+"""`headstart train`: train a model on labelled examples and test it."""
 
 import argparse
 from collections.abc import Sequence

@@ -208,15 +208,29 @@ def with_parts(
 
     Every example is prepared once; a store remembers the number of its parts.
     """
-    from headstart.data.survey import PartSurveyor, survey
-
     rows = checks.dataset
     if not has_parts(input) or rows.input is None or rows.input.kind != input.kind:
         return checks
+    counts = parts_of(rows, input, store=store, threads=threads, progress=progress)
+    why = input.about_parts(counts)
+    remarks = (Remark("", "windows", why),) if why else ()
+    return replace(checks, remarks=(*remarks, *checks.remarks))
+
+
+def parts_of(
+    rows: Dataset,
+    input: Input[Any],
+    *,
+    store: Store | None = None,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.int64]:
+    """Return how many parts a backbone's input makes of each readable example, (N,)."""
+    from headstart.data.survey import PartSurveyor, survey
+
     surveyor = PartSurveyor(input)
     seen = survey(rows, input, store=store, threads=threads, progress=progress, surveyor=surveyor)
-    remarks = surveyor.remarks(rows, rows_of(seen.facts, seen.good))
-    return replace(checks, remarks=(*remarks, *checks.remarks))
+    return np.asarray(seen.facts["parts"][seen.good], np.int64)
 
 
 def _near(survey: "Survey", exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:

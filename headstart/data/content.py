@@ -66,7 +66,9 @@ def each_once(data: Dataset) -> tuple[Dataset, tuple[LeftOut, ...]]:
         labels = {data.labels[row] for row in (first, *others)}
         reason = f"an exact copy of {data.ids[first]}, which is counted once"
         if len(labels) > 1:
-            reason = f"the same picture stands under {len(labels)} labels, so it judges nothing"
+            reason = (
+                f"the same {data.example} stands under {len(labels)} labels, so it judges nothing"
+            )
             left_out[first] = LeftOut(data.ids[first], reason, expected=True)
         left_out |= {row: LeftOut(data.ids[row], reason, expected=True) for row in others}
     if not left_out:
@@ -82,10 +84,12 @@ def with_two_labels(data: Dataset, groups: Iterable[tuple[int, ...]]) -> list[tu
 
 def two_labels_warning(data: Dataset, groups: Iterable[tuple[int, ...]]) -> str:
     """Return a warning that names the groups of copies with several labels; "" without any."""
-    named = [_same_picture(data, group) for group in with_two_labels(data, groups)]
+    named = [_same_content(data, group) for group in with_two_labels(data, groups)]
     if not named:
         return ""
-    some = "1 picture stands" if len(named) == 1 else f"{len(named):,} pictures stand"
+    some = f"{len(named):,} {data.examples} stand"
+    if len(named) == 1:
+        some = f"1 {data.example} stands"
     more = f"; and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
     return (
         f"{some} under two labels or more, which misleads training and can judge nothing: "
@@ -93,8 +97,8 @@ def two_labels_warning(data: Dataset, groups: Iterable[tuple[int, ...]]) -> str:
     )
 
 
-def _same_picture(data: Dataset, group: Sequence[int]) -> str:
-    """Return the copies of one picture with their labels, one row of each label first."""
+def _same_content(data: Dataset, group: Sequence[int]) -> str:
+    """Return the copies of one example with their labels, one row of each label first."""
     first = {data.labels[row]: row for row in reversed(group)}
     rows = [*sorted(first.values()), *(row for row in group if row not in first.values())]
     some = data.take(rows[:COPIES])

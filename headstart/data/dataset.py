@@ -222,6 +222,16 @@ class Dataset:
         return self.input.noun if self.input else "images"
 
     @property
+    def examples(self) -> str:
+        """What several examples are called in sentences: "pictures", "texts"."""
+        return "pictures" if self.noun == "images" else self.noun
+
+    @property
+    def example(self) -> str:
+        """What one example is called in sentences: "picture", "text"."""
+        return self.examples.removesuffix("s")
+
+    @property
     def counts(self) -> dict[str, int]:
         """The rows of each class, 0 for an empty class; {} if the target has no classes."""
         if not self.classes:

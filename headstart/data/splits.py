@@ -160,7 +160,8 @@ def _given(dataset: Dataset, units: Sequence[Unit]) -> tuple[dict[int, str], dic
 def _straddling(dataset: Dataset, unit: Unit, row: int, kept: str) -> LeftOut:
     twin = next(r for r in unit if dataset.parts[r] == kept)
     own = dataset.groups[row] if dataset.groups else ""
-    why = "of one group with" if own and own == dataset.groups[twin] else "the same picture as"
+    same_group = own and own == dataset.groups[twin]
+    why = "of one group with" if same_group else f"the same {dataset.example} as"
     reason = f"{why} {dataset.ids[twin]}, which is in {kept}; this one was in {dataset.parts[row]}"
     return LeftOut(dataset.ids[row], reason)
 
@@ -291,11 +292,12 @@ def _check_enough(
         shares = "/".join(f"{plan.share(part):.2f}" for part in PARTS)
         more = f" and {len(few) - NAMED} more classes too few" if len(few) > NAMED else ""
         raise DataError(
-            f"{'A class' if names else 'A data set'} takes {plan.fewest} different pictures or "
-            f"more for train, val and test of "
+            f"{'A class' if names else 'A data set'} takes {plan.fewest} different "
+            f"{dataset.examples} or more for train, val and test of "
             f"{shares}, where copies count once, in {len(PARTS)} groups or more if it has groups; "
-            f"{', '.join(few[:NAMED])}{more}. Add pictures, take the class out, or name the parts "
-            f"yourself (folders train, val and test, or a manifest's column part)."
+            f"{', '.join(few[:NAMED])}{more}. Add {dataset.examples}, take the class "
+            f"out, or name the parts yourself (folders train, val and test, or a manifest's "
+            f"column part)."
         )
 
 

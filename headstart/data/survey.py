@@ -83,10 +83,6 @@ class PartSurveyor(BytesSurveyor):
     def look(self, data: bytes) -> Facts:
         return {"parts": np.array(length(self.input.prepare(self.input.read(data))), np.uint32)}
 
-    def remarks(self, dataset: Dataset, facts: Facts) -> Iterable[Remark]:
-        if why := self.input.about_parts(facts["parts"].astype(np.int64)):
-            yield Remark("", "windows", why)
-
 
 @dataclass(frozen=True, eq=False)
 class Survey:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone, SourceHead
-from headstart.backbones.inputs import Batch, Input
+from headstart.backbones.frozen import Frozen
+from headstart.backbones.inputs import Batch, Input, has_parts
 from headstart.base.errors import DataError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime, torch_threads
@@ -120,6 +121,11 @@ class SourceDistance:
             "named": self.named,
             "limits": {"far": FAR, "very_far": VERY_FAR, "unsure": UNSURE},
         }
+
+
+def has_distance(backbone: Backbone | Frozen) -> bool:
+    """Return whether a distance from the source task is defined: not for examples in parts."""
+    return not has_parts(backbone.card.input)
 
 
 def source_distance(

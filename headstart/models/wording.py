@@ -15,8 +15,8 @@ from headstart.models.limits import Limits, TrustPlan
 from headstart.models.results import FitResult
 
 ALL_ALIKE = (
-    "the same for every picture, so a head can learn nothing from them: the backbone's weights are "
-    "damaged or 0, or all pictures become the same square"
+    "the same for every row, so a head can learn nothing from them: the backbone's weights are "
+    "damaged or 0, or all {} are the same to the network"
 )
 
 

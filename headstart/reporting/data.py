@@ -119,6 +119,8 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
         found[remark.kind] = [*found.get(remark.kind, ()), str(remark)]
     if not facts.classes:
         found = {k: v for k, v in found.items() if k not in ("empty", "one")}
+    if not facts.of_pictures and not checks.odd_sizes:
+        del found["odd"]
     about_all = [[str(remark)] for remark in checks.remarks if not remark.path]
     rows = [
         [w.named("found", k), "" if v in about_all else w.count(len(v)), _examples(w, v)]

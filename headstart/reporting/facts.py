@@ -14,6 +14,7 @@ from headstart.evaluation.insights import Insights
 from headstart.explaining.kinds import saved_as
 from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.saved import EXPLAINED
+from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.run_files import (
     RecordedRow,
@@ -59,6 +60,11 @@ class Facts:
     def of_classes(self) -> bool:
         """Whether each answer is one class, right or wrong."""
         return bool(self.classes)
+
+    @property
+    def of_pictures(self) -> bool:
+        """Whether the examples are pictures; assumed of a run whose card can't be read."""
+        return self.card is None or isinstance(self.card.input, ImageInput)
 
     def part(self, name: str) -> list[RecordedRow]:
         return [row for row in self.rows if row.part == name]

@@ -28,7 +28,7 @@ MIDDLE = 3  # of the five strengths
 
 def robustness_section(facts: Facts, w: Words) -> list[PageBlock]:
     results, guess = facts.robustness, facts.evaluation.test.baseline
-    if results is None and not facts.of_classes:
+    if results is None and not (facts.of_classes and facts.of_pictures):
         return []
     if results is None:
         return [Text(w("robust.none", command=COMMAND), "empty")]

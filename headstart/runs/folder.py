@@ -279,7 +279,7 @@ def refuse_other_examples(one: Path, other: Path) -> None:
     if differ:
         more = f" and {len(differ) - 1:,} more" if len(differ) > 1 else ""
         raise Mismatch(
-            f"Runs are compared on the same pictures, but {one} and {other} had different ones "
+            f"Runs are compared on the same examples, but {one} and {other} had different ones "
             f"called {differ[0]!r}{more}. Train them with the same data."
         )
 

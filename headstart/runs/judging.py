@@ -21,10 +21,10 @@ from headstart.targets.predictions import Predictions
 
 NEW, LEFT_OUT = "new", "left out"  # roles of a row in a run, beside its three parts
 WHY = {
-    "train": "the model was trained on this picture",
-    "val": "the model was chosen by this picture, which was in its validation part",
-    "test": "the run had this picture in its test part",
-    LEFT_OUT: "the run left this picture out of its parts",
+    "train": "the model was trained on this {}",
+    "val": "the model was chosen by this {}, which was in its validation part",
+    "test": "the run had this {} in its test part",
+    LEFT_OUT: "the run left this {} out of its parts",
 }
 
 
@@ -74,7 +74,9 @@ def judge(
     strangers = _unknown_classes(predictions, rows.data)
     if not predictions.known.any():
         n = len(rows.data)
-        raise DataError(f"There is nothing to judge by: none of {n:,} images can be read.")
+        raise DataError(
+            f"There is nothing to judge by: none of {n:,} {rows.data.noun} can be read."
+        )
     lost = (*rows.data.left_out, *rows.left_out, *table.left_out, *strangers)
     evaluation = evaluate(predictions, fitted=model.target)
     limits = model.limits
@@ -130,18 +132,18 @@ def judged_rows(
     counted = [row for row in offered if part == "all" or roles[row] in _wanted(part)]
     refused = sorted(set(offered) - set(counted))
     if not counted:
-        raise DataError(_nothing(roles, offered, part))
+        raise DataError(_nothing(data, roles, offered, part))
     named = [row for row in refused if not (own and _in_place(data, row, record, roles))]
     rest = data.take(counted)
     judged, again = each_once(rest)
     _warn(rest, record, listener)
     if not len(judged):
         raise DataError(
-            "There must be rows to judge by, but every picture stands under two labels."
+            f"There must be rows to judge by, but every {data.example} stands under two labels."
         )
     message = _message(judged, [roles[row] for row in counted], len(data), len(again))
     listener.stage("judged by", message)
-    reasons = (_reason(data.ids[row], known[row], roles[row]) for row in named)
+    reasons = (_reason(data, row, known[row], roles[row]) for row in named)
     return JudgedRows(judged, (*reasons, *again))
 
 
@@ -185,12 +187,13 @@ def _in_place(data: Dataset, row: int, record: RunRecord | None, roles: list[str
     return before.file in ("", now.file) or before.decoded == now.decoded
 
 
-def _reason(id: str, known: RecordedRow | None, role: str) -> LeftOut:
+def _reason(data: Dataset, row: int, known: RecordedRow | None, role: str) -> LeftOut:
+    id = data.ids[row]
     name = f", as {known.path}" if known and known.path != id else ""
-    return LeftOut(id, WHY[role] + name)
+    return LeftOut(id, WHY[role].format(data.example) + name)
 
 
-def _nothing(roles: list[str], offered: list[int], part: str) -> str:
+def _nothing(data: Dataset, roles: list[str], offered: list[int], part: str) -> str:
     counts = Counter(roles[row] for row in offered)
     if not counts:
         return (
@@ -200,7 +203,7 @@ def _nothing(roles: list[str], offered: list[int], part: str) -> str:
     shown = ", ".join(f"{n:,} {name}" for name, n in counts.items())
     return (
         f"There must be rows to judge by that the model has not learned from; the run had all "
-        f"{len(offered):,} of these pictures ({shown}). Name other data, or a --part."
+        f"{len(offered):,} of these {data.examples} ({shown}). Name other data, or a --part."
     )
 
 
@@ -210,13 +213,14 @@ def _warn(data: Dataset, record: RunRecord | None, listener: Listener) -> None:
         listener.stage("warning", warning)
     if record is None:
         listener.stage(
-            "known", "nothing: pictures that a model learned from are known from its run alone"
+            "known",
+            f"nothing: {data.examples} that a model learned from are known from its run alone",
         )
     elif not record.has_contents:
         listener.stage(
             "known",
             "by their names only: the run, of an earlier version, recorded no contents, so "
-            "pictures that it learned from are not recognised under other names",
+            f"{data.examples} that it learned from are not recognised under other names",
         )
 
 

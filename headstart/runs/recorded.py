@@ -39,7 +39,7 @@ def recorded_data(run: Path, data: Path | None = None) -> Dataset:
     """
     source = recorded_source(run)
     if not data and not source:
-        raise SpecError(f"{run} does not say where its pictures are: name the folder with --data.")
+        raise SpecError(f"{run} does not say where its examples are: name them with --data.")
     return data_from(data or source, recorded_plan(run))
 
 
@@ -56,7 +56,7 @@ def recorded_files(
         if data is not None or isinstance(error, SpecError):
             raise
         message = f"left out: {error} (--data tells where they are now)"
-        (listener or Listener()).stage("pictures", message)
+        (listener or Listener()).stage("examples", message)
         return {}
     return dict(zip(found.ids, recorded_contents(run, found).files, strict=True))
 
@@ -69,12 +69,13 @@ def part_of(run: Path, data: Dataset, part: str) -> Dataset:
     rows = [i for i, id in enumerate(data.ids) if id in recorded and recorded[id].part == part]
     if recorded and all(row.part != part for row in recorded.values()):
         raise DataError(
-            f"There must be {part} pictures, and {run} was trained without any: its data left none "
-            f"for that part. Train again, on more pictures or with a folder {part} of their own."
+            f"There must be {part} rows, and {run} was trained without any: its data left none "
+            f"for that part. Train again, on more {data.examples} or with a part {part} of "
+            f"their own."
         )
     if not rows:
         raise DataError(
-            f"There must be {part} pictures of {run}; the {len(data):,} found are none of them. "
+            f"There must be {part} rows of {run}; the {len(data):,} found are none of them. "
             f"Tell with --data where they are now."
         )
     return recorded_contents(run, data.take(rows))

@@ -384,7 +384,7 @@ def _checked(state: RunState, data: Dataset, input: Input[Any]) -> Checks:
 
     input: of the backbone, whose parts of long examples are counted.
     """
-    state.tell("checks", f"looking at {len(data):,} files")
+    state.tell("checks", f"looking at {len(data):,} {data.noun}")
     threads = state.context.runtime.decode_threads
     progress = partial(state.context.listener.progress, "checks")
     surveyed = survey(data, store=state.job.store, threads=threads, progress=progress)
@@ -426,8 +426,8 @@ def _refuse_changed(state: RunState, rows: Dataset) -> None:
     now = dict(zip(rows.ids, (content.file for content in rows.contents), strict=True))
     if changed := changed_files(recorded_digests(out), now):
         raise SpecError(
-            f"A run goes on with the pictures that it began with, but {len(changed):,} are not "
-            f"what they were when {out} was begun: {first_few(changed)}. Put them back as they "
+            f"A run goes on with the {rows.examples} that it began with, but {len(changed):,} are "
+            f"not what they were when {out} was begun: {first_few(changed)}. Put them back as they "
             f"were, or name another --out."
         )
 

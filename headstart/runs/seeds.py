@@ -258,7 +258,7 @@ def _check_examples(first: Path, folder: Path) -> None:
         return
     if changed := changed_files(recorded_digests(first), now):
         raise SpecError(
-            f"Runs of several seeds differ in nothing else, but the pictures of {folder} are not "
+            f"Runs of several seeds differ in nothing else, but the examples of {folder} are not "
             f"those of {first.name}: {first_few(changed)}. Move one of them away, and run it again."
         )
 
