@@ -17,6 +17,7 @@ from headstart.data.splits import split
 from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.modalities.text.baseline import fit_baseline
 from headstart.modalities.text.inputs import TextInput
+from headstart.targets.numbers import NumberTarget
 from headstart.targets.registry import TARGETS
 
 GOOD = "sunny warm lovely bright happy".split()
@@ -107,7 +108,7 @@ def test_the_baseline_of_numbers_minimises_the_targets_own_loss() -> None:
     values = [f"{i % 2 + rng.normal(0, 0.1) + 60 * (i % 9 == 0)}" for i in range(120)]
     parts, errors = split(with_target("number", "value", values)), dict[str, float]()
     for loss, name in (("squared", "ridge"), ("huber", "linear"), ("quantile", "linear")):
-        target = replace(parts.train.target, objective=loss)
+        target = NumberTarget(loss)
         train, val = (replace(d, target=target) for d in (parts.train, parts.val))
         fitted = fit_baseline(TextInput(), train, val)
         assert fitted
@@ -128,8 +129,8 @@ def test_the_baseline_of_labels_chooses_its_thresholds_on_validation() -> None:
     fitted = fit_baseline(TextInput(), parts.train, parts.val)
     assert fitted
     answers = fitted.target.activate(fitted.raw(parts.val))
-    chosen = parts.train.target.decided(answers, parts.val.y)
-    assert fitted.target.thresholds == chosen.thresholds != ()
+    chosen = parts.train.target.fitted(parts.train.y).decided(answers, parts.val.y)
+    assert fitted.target == chosen != parts.train.target.fitted(parts.train.y)
 
 
 def test_a_run_on_texts_has_its_baseline_and_predicts_texts(
