@@ -4,10 +4,14 @@ import csv
 import io
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
 import headstart as hs
 from headstart.backbones.inputs import Batch
@@ -15,9 +19,15 @@ from headstart.base.errors import HeadstartError
 from headstart.cli.main import main
 from headstart.data.checks import CheckPlan, check, good_rows
 from headstart.features.engines import Features, OnnxEngine
-from headstart.features.extract import extract
+from headstart.features.extract import FeatureTable, extract
+from headstart.features.parts import PartActivations
 from headstart.modalities.reading import survey
 from headstart.modalities.text.inputs import TextInput
+from headstart.modalities.text.networks import mean_of_tokens
+from headstart.targets.classes import ClassTarget
+from headstart.training.feeds import Stored
+from headstart.training.network import Network
+from headstart.training.parts import POSITIONS, Parts
 
 SEEDS = 500
 CELLS = (
@@ -160,3 +170,29 @@ def test_a_text_of_50_000_words_passes_the_network_in_small_batches(
     windows, tokens = (sum(column) for column in zip(*given, strict=True))
     assert tokens - windows == 50_000, "nothing is cut: all words, and a special token per window"
     assert max(parts for parts, _ in given) <= 64
+
+
+class Mean(nn.Module):
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return mean_of_tokens(hidden, mask)
+
+
+def test_activations_of_a_text_of_50_000_words_are_judged_a_few_windows_at_a_time() -> None:
+    lengths, asked = np.full(200, 256), list[int]()
+    lengths[-1] = 100
+
+    def read(parts: NDArray[np.int64]) -> list[NDArray[np.generic]]:
+        asked.append(len(parts))
+        return [np.full((lengths[p], 3), p / 7, np.float32) for p in parts]
+
+    one = np.zeros(1, np.int64)
+    cut = PartActivations(read, one, one + 200, lengths, lengths.astype(float), True)
+    table = FeatureTable(("long",), np.zeros((1, 3), np.float32), one, ClassTarget(("a", "b")), "")
+    feed = Stored((replace(table, cut=cut),), cut=True)
+    network = Network(Mean(), nn.Linear(3, 2), ()).eval()
+    with torch.inference_mode():
+        few = network(feed.batch(one, 0))
+        assert max(asked) * 256 <= POSITIONS
+        assert sum(asked) == 200
+        assert torch.equal(few, network(Parts.of(cut.batch(one))))
+    assert len(replace(feed, most=8).batch(one, 0).arrays[0]) == 8, "a step learns from 8 windows"

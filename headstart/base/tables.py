@@ -37,6 +37,7 @@ LONGEST_TEXT, LONGEST = 2**30, 2**17  # characters of an example, and of other c
 SURROGATE = re.compile("[\ud800-\udfff]")
 NAMED, SHOWN = 30, 60  # columns that a message names, and characters of each
 RAW = "path"  # the column that may hold bytes other than UTF-8: file names
+TEXTS = " Of a table that holds texts, their column is called text."
 SAMPLE = 1_000_000  # most bytes to guess an encoding from, and most characters of a header
 
 
@@ -65,7 +66,7 @@ class Columns:
             raise DataError(
                 f"{display(path)} needs the columns {' and '.join(self.needed)}, named in its "
                 f"first row; it has no column {' and no '.join(missing)} among "
-                f"{there or 'none at all'}."
+                f"{there or 'none at all'}.{TEXTS if RAW in missing else ''}"
             )
         return places
 

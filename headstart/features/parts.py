@@ -130,14 +130,22 @@ class PartActivations:
         own = [self.first[row] + evenly(int(self.parts[row]), most) for row in rows]
         owner = np.repeat(np.arange(len(rows)), [len(parts) for parts in own])
         parts = np.concatenate(own)
+        return PartBatch(self.arrays(parts), owner, self.weights[parts], len(rows))
+
+    def arrays(self, parts: Whole, longest: int = 0) -> tuple[Array, ...]:
+        """Return some parts in float32, padded to `longest`, or if that is 0 to the longest."""
         values = self.read(parts)
-        arrays = padded(values) if self.sequences else (np.stack(values).astype(np.float32),)
-        return PartBatch(arrays, owner, self.weights[parts], len(rows))
+        if self.sequences:
+            return padded(values, longest)
+        return (np.stack(values).astype(np.float32),)
 
 
-def padded(values: Sequence[Array]) -> tuple[NDArray[np.float32], Whole]:
-    """Return sequences (length, *shape) as hidden (P, L, *shape) and mask (P, L)."""
-    longest = max(len(value) for value in values)
+def padded(values: Sequence[Array], longest: int = 0) -> tuple[NDArray[np.float32], Whole]:
+    """Return sequences (length, *shape) as hidden (P, L, *shape) and mask (P, L).
+
+    longest: L; 0 for that of the longest sequence.
+    """
+    longest = longest or max(len(value) for value in values)
     hidden = np.zeros((len(values), longest, *values[0].shape[1:]), np.float32)
     mask = np.zeros((len(values), longest), np.int64)
     for row, value in enumerate(values):

@@ -104,7 +104,10 @@ class GradesTarget(OneName):
             shown = ",".join(name[:SHOWN] for name in self.names[:3])
             raise SpecError(f"Grades need an order, the lowest first, such as --ordered {shown}.")
         if unknown := next((name for name in self.names if name not in plan.grades), None):
-            raise DataError(str(UnknownName("grade of --ordered", unknown[:SHOWN], plan.grades)))
+            raise DataError(
+                f"--ordered names every grade of the data, the lowest first; a row has "
+                f"{unknown[:SHOWN]!r}, which is none of {', '.join(plan.grades)}."
+            )
         if missing := next((name for name in plan.grades if name not in self.names), None):
             raise DataError(
                 f"Every grade of --ordered must be the label of a row, and {missing!r} is none of "

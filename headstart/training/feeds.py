@@ -19,7 +19,7 @@ from headstart.data.dataset import CheckedFile, Dataset
 from headstart.features.extract import FeatureTable
 from headstart.features.parts import PartActivations, PartBatch, Sizes, evenly, sizes_of
 from headstart.targets.target import Labels, Target
-from headstart.training.parts import POSITIONS, Parts, TrainingBatch
+from headstart.training.parts import POSITIONS, LongParts, Parts, TrainingBatch, is_long
 
 RowNumbers = NDArray[np.int64]
 AHEAD = 64  # examples decoded in advance
@@ -89,7 +89,9 @@ class Stored(Feed):
 
     def batch(self, rows: RowNumbers, epoch: int) -> TrainingBatch:
         if self._parts is not None:  # there are no views of such examples
-            return Parts.of(self._parts.batch(rows, self.most))
+            return self._of_one(self._parts.take(rows)) or Parts.of(
+                self._parts.batch(rows, self.most)
+            )
         numbers = view_numbers(len(self.ids), len(self.tables), epoch, self.seed)[rows]
         out: NDArray[np.float32] | None = None
         for view in np.unique(numbers):
@@ -100,6 +102,18 @@ class Stored(Feed):
             out = np.empty((len(rows), *values.shape[1:]), np.float32) if out is None else out
             out[own] = values
         return torch.from_numpy(out)
+
+    def _of_one(self, own: PartActivations) -> LongParts | None:
+        """Return the parts of a very long example, to be read a few at a time; None of others."""
+        if self.most or len(own) != 1:
+            return None
+        parts = own.first[0] + np.arange(own.parts[0])
+        longest = int(own.lengths[parts].max())
+        if not is_long(len(parts), longest):
+            return None
+        return LongParts.of_one(
+            lambda some: own.arrays(parts[some], longest), own.weights[parts], longest
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +156,14 @@ class Fresh(Feed):
         input = self.input
         used = [rows_of(e, evenly(length(e), self.most)) for e in examples]
         longest = max(int(input.part_lengths(example).max()) for example in used)
+        if len(used) == 1 and not self.most and is_long(length(used[0]), longest):
+            short = cut_short(input, used[0], longest)
+
+            def read(part: slice) -> tuple[NDArray[np.generic], ...]:
+                made = self.frozen(rows_of(short, part))
+                return made if isinstance(made, tuple) else (made,)
+
+            return LongParts.of_one(read, input.part_weights(used[0]), longest)
         given = self.frozen(cut_short(input, input.collate(used), longest))
         owner = np.repeat(np.arange(len(used)), [length(example) for example in used])
         weights = np.concatenate([input.part_weights(example) for example in used])

@@ -1,9 +1,11 @@
 """Batches of examples in parts: what the trained layers are given of several examples at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.features.parts import PartBatch
@@ -65,6 +67,53 @@ class Parts:
         size = max(1, POSITIONS // length)
         for start in range(0, len(self.owner), size):
             yield tuple(array[start : start + size] for array in self.arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class LongParts(Parts):
+    """The parts of one very long example, read a few at a time, so that they need little memory.
+
+    arrays: (). read: from a slice of parts to their arrays. length: to which they are padded. For
+    evaluation alone: gradients need all arrays at once.
+    """
+
+    read: Callable[[slice], tuple[Tensor, ...]]
+    length: int
+
+    @classmethod
+    def of_one(
+        cls,
+        read: Callable[[slice], tuple[NDArray[np.generic], ...]],
+        weights: NDArray[np.float64],
+        length: int,
+    ) -> "LongParts":
+        """Return the parts of one example with these weights (P,)."""
+        made = Parts.of(PartBatch((), np.zeros(len(weights), np.int64), weights, 1))
+
+        def tensors(part: slice) -> tuple[Tensor, ...]:
+            return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in read(part))
+
+        return cls((), made.owner, made.shares, 1, tensors, length)
+
+    def to(self, device: torch.device) -> "LongParts":
+        own = self.read
+        moved = super().to(device)
+        return replace(
+            self,
+            owner=moved.owner,
+            shares=moved.shares,
+            read=lambda part: tuple(array.to(device) for array in own(part)),
+        )
+
+    def split(self) -> Iterator[tuple[Tensor, ...]]:
+        size = max(1, POSITIONS // self.length)
+        for start in range(0, len(self.owner), size):
+            yield self.read(slice(start, start + size))
+
+
+def is_long(parts: int, longest: int) -> bool:
+    """Return whether an example of so many parts is evaluated a few parts at a time."""
+    return parts * longest > POSITIONS
 
 
 TrainingBatch = Tensor | Parts  # rows, or examples in parts
