@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from headstart.backbones.inputs import has_parts
 from headstart.backbones.views import UserViews
 from headstart.base.errors import HeadstartError
 from headstart.base.values import Settings
@@ -53,7 +52,7 @@ def data_section(facts: Facts, w: Words) -> list[PageBlock]:
 
 def has_no_views(facts: Facts) -> bool:
     """Return whether the examples are of a kind that is never augmented, such as texts."""
-    return facts.card is not None and has_parts(facts.card.input)
+    return facts.in_parts
 
 
 def _counts(facts: Facts, w: Words) -> TableBlock:
@@ -119,7 +118,7 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
         found[remark.kind] = [*found.get(remark.kind, ()), str(remark)]
     if not facts.classes:
         found = {k: v for k, v in found.items() if k not in ("empty", "one")}
-    if not facts.of_pictures and not checks.odd_sizes:
+    if facts.in_parts and not checks.odd_sizes:
         del found["odd"]
     about_all = [[str(remark)] for remark in checks.remarks if not remark.path]
     rows = [

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from headstart.backbones.backbone import Card, card_from_plain
+from headstart.backbones.inputs import has_parts
 from headstart.base.errors import DataError, Mismatch, UnknownName
 from headstart.base.values import read_json, read_value
 from headstart.data.dataset import CheckedFile
@@ -14,7 +15,6 @@ from headstart.evaluation.insights import Insights
 from headstart.explaining.kinds import saved_as
 from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.saved import EXPLAINED
-from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.thumbnails import Album
 from headstart.reporting.run_files import (
     RecordedRow,
@@ -62,9 +62,9 @@ class Facts:
         return bool(self.classes)
 
     @property
-    def of_pictures(self) -> bool:
-        """Whether the examples are pictures; assumed of a run whose card can't be read."""
-        return self.card is None or isinstance(self.card.input, ImageInput)
+    def in_parts(self) -> bool:
+        """Whether the examples are of a kind with several parts, such as texts."""
+        return self.card is not None and has_parts(self.card.input)
 
     def part(self, name: str) -> list[RecordedRow]:
         return [row for row in self.rows if row.part == name]

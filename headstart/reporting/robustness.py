@@ -28,7 +28,7 @@ MIDDLE = 3  # of the five strengths
 
 def robustness_section(facts: Facts, w: Words) -> list[PageBlock]:
     results, guess = facts.robustness, facts.evaluation.test.baseline
-    if results is None and not (facts.of_classes and facts.of_pictures):
+    if results is None and (facts.in_parts or not facts.of_classes):
         return []
     if results is None:
         return [Text(w("robust.none", command=COMMAND), "empty")]
