@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -147,7 +147,8 @@ def head_of_source(card: Card, head: SourceHead | None) -> SourceHead:
 class Backbone:
     """A PyTorch module, from the output of its input's first layer to (N, D), and its card.
 
-    blocks: from input to output; every parameter is in one.
+    blocks: from input to output; every parameter is in one. exports: graphs that `graph.exported`
+    made of this architecture, shared with copies that have other weights.
 
     >>> from headstart.modalities.sources import load_backbone
     >>> [block.name for block in load_backbone("tiny:32").blocks]
@@ -158,6 +159,7 @@ class Backbone:
     module: "nn.Module"
     blocks: tuple[Block, ...]
     source_head: SourceHead | None = None
+    exports: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Backbone({self.card.name}, {self.card.input.describe()}, {self.card.dim} features)"

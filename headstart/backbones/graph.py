@@ -3,9 +3,11 @@
 import copy
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import onnx
 import torch
@@ -18,9 +20,32 @@ from headstart.backbones.external_data import WEIGHTS
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Input
 from headstart.backbones.padding import PaddedConv2d, same_edges
+from headstart.base.values import fingerprint
 
 OPSET = 17
+_WITH_CUT: WeakKeyDictionary[nn.Module, Frozen] = WeakKeyDictionary()  # graphs without weights
 _INSIDE = "network."  # the exporter's prefix for the names of the module's weights
+
+
+def exported(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
+    """Return what `freeze` returns, of a graph exported before if there is one.
+
+    A graph holds no weights, so that of a backbone serves its fine-tuned copies too. (A graph with
+    the outputs of `both` without those outputs is not used in its place: names inside differ, and
+    so would the bundles of a run and of its repetition with all features in the store.)
+    """
+    graphs: MutableMapping[Any, Frozen] = _WITH_CUT if both is not None else backbone.exports
+    key = _architecture(backbone) if both is None else both
+    if key not in graphs:
+        graphs[key] = replace(freeze(backbone, both), weights={})
+    return replace(graphs[key], card=backbone.card, weights=backbone.weights())
+
+
+def _architecture(backbone: Backbone) -> str:
+    """Return a fingerprint of all but the values of the weights that a graph is made of."""
+    state = backbone.module.state_dict().items()
+    layout = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in state]
+    return fingerprint(backbone.card.input.fingerprint(), repr(backbone.module), layout)
 
 
 def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
@@ -35,8 +60,8 @@ def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
     module = _with_static_padding(module, blank_for_network(input, 1))
     network = WholeNetwork(module, input).eval()
     weights = backbone.weights()
-    exported = _exported(network, input)
-    model = _padded_in_place(_split(exported, names), network.network)
+    model = _split(_exported(network, input), names, weights)
+    model = _padded_in_place(model, network.network)
     inputs = tuple(t.name for t in model.graph.initializer if t.name in weights)
     return Frozen(backbone.card, model.SerializeToString(), weights, inputs)
 
@@ -121,10 +146,10 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _split(model: Any, names: Mapping[str, str]) -> Any:
+def _split(model: Any, names: Mapping[str, str], weights: Collection[str]) -> Any:
     """Turn initializers into references to external weights, under the weights' own names.
 
-    names: of the backbone's weights by those in the exported module.
+    names: of the backbone's weights by those in the exported module. weights: their own names.
     """
     renamed = {f"{_INSIDE}{inside}": name for inside, name in names.items()}
     for node in model.graph.node:
@@ -136,6 +161,28 @@ def _split(model: Any, names: Mapping[str, str]) -> Any:
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value=WEIGHTS)
+    return _without_copies(model, weights)
+
+
+def _without_copies(model: Any, weights: Collection[str]) -> Any:
+    """Give each weight an initializer of its own.
+
+    The exporter lets weights with equal values share one, such as the ones of a new batch norm; in
+    a copy of the network they may differ.
+    """
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    kept = []
+    for node in model.graph.node:
+        copied = node.op_type == "Identity" and node.output[0] in weights
+        if copied and node.input[0] in held and node.input[0] in weights:
+            own = model.graph.initializer.add()
+            own.CopyFrom(held[node.input[0]])
+            own.name = node.output[0]
+            held[own.name] = own
+        else:
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
     return model
 
 

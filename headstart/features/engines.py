@@ -78,9 +78,9 @@ def open_engine(
         check_device(runtime)
         return TorchEngine(backbone, runtime.device, both)
     if graph is None:
-        from headstart.backbones.graph import freeze
+        from headstart.backbones.graph import exported
 
-        graph = freeze(backbone, both)
+        graph = exported(backbone, both)
     return Checked(OnnxEngine(graph, runtime.threads), TorchEngine(backbone, "cpu", both))
 
 

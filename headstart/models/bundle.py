@@ -15,7 +15,7 @@ or setting differs from what was saved.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,6 +51,7 @@ FILES = ("card.json", "golden.json", "graph.onnx", "model.json", "weights.safete
 MANIFEST = "manifest.json"
 GOLDEN_TOLERANCE = 1e-3  # of a probability; measured between processors: 1e-5
 UNREADABLE = (HeadstartError, SafetensorError, KeyError, TypeError, ValueError)
+STEPS = 4  # of saving: export, comparison with PyTorch, writing, reading it back
 PACKAGES = ("headstart", "numpy", "onnxruntime", "pillow", "timm", "torch")
 
 
@@ -63,23 +64,35 @@ class Bundle:
     facts: Mapping[str, Any]
 
 
-def save(model: Model, folder: Path | str, *, told: Mapping[str, Any] | None = None) -> Bundle:
+def save(
+    model: Model,
+    folder: Path | str,
+    *,
+    told: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Bundle:
     """Write `model` to a new folder, which exists only once the loader has read the bundle.
 
-    told: a description of how the model was made, kept in `facts`. Raises FileExistsError if
+    told: a description of how the model was made, kept in `facts`. progress: hears how many of the
+    STEPS are done. Raises FileExistsError if
     `folder` exists, DataError for class names that training refuses, and BundleError if the
     bundle could not be loaded.
     """
     folder = Path(folder)
     model.target.check_names()
+    progress(0, STEPS)
     frozen = _frozen(model.backbone)
+    progress(1, STEPS)
     if isinstance(model.backbone, Backbone):
         _check_export(frozen, model.backbone)
+    progress(2, STEPS)
     with new_folder(folder) as part:
         try:
             _write(replace(model, backbone=frozen), part, dict(told or {}))
+            progress(3, STEPS)
             bundle = _loaded(part)
             _check_kept(bundle.model, model)
+            progress(4, STEPS)
         except UNREADABLE as error:
             raise BundleError(
                 f"{folder} was not written, since this model could not be loaded again: {error}"
@@ -175,9 +188,9 @@ def _check_kept(loaded: Model, model: Model) -> None:
 def _frozen(backbone: Backbone | Frozen) -> Frozen:
     if isinstance(backbone, Frozen):
         return backbone
-    from headstart.backbones.graph import freeze
+    from headstart.backbones.graph import exported
 
-    return freeze(backbone)
+    return exported(backbone)
 
 
 def _check_export(frozen: Frozen, backbone: Backbone) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from headstart.backbones.backbone import Backbone, Block, Card
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.graph import freeze
+from headstart.backbones.graph import exported
 from headstart.backbones.sources import Listing
 from headstart.backbones.tracing import NORMS
 from headstart.backbones.weights import Weights, fill
@@ -56,7 +56,7 @@ def wrap(
     name = name or type(module).__name__
     backbone = _assembled(name, own, input, blocks)
     try:
-        graph = freeze(backbone).graph
+        graph = exported(backbone).graph
     except HeadstartError:
         raise
     except Exception as error:  # the exporter raises many kinds
