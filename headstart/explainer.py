@@ -12,6 +12,7 @@ from headstart.base.atomic import check_folder
 from headstart.base.errors import DataError, HeadstartError, SpecError, sentence_of
 from headstart.base.listener import Listener
 from headstart.base.notebook import html_table
+from headstart.base.runtime import Device
 from headstart.base.store import Store
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.explaining.naming import named_after, refuse_taken
@@ -39,6 +40,7 @@ class Asked:
     method: str = BEST
     data: Path | None = None
     store: Store | None = None
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any
 from headstart.backbones.backbone import card_from_plain
 from headstart.base.errors import HeadstartError
 from headstart.base.listener import Listener
+from headstart.base.runtime import Device
 from headstart.base.store import USUAL, Store
 from headstart.base.values import read_json
 from headstart.data.dataset import Dataset
@@ -34,6 +35,7 @@ def explain(
     out: str | Path | None = None,
     data: str | Path | None = None,
     store: Store | str | Path | None = USUAL,
+    device: Device = "auto",
     listener: Listener | None = None,
 ) -> "Results[Any]":
     """Explain why examples get an answer: pictures by maps, texts by marked words.
@@ -45,7 +47,7 @@ def explain(
     method: of pictures, how maps are made; best tries several and keeps the one whose deletion
         curve falls soonest.
     out: a folder for a file per example. data: where a run's examples are now. store: for features
-        of its training examples.
+        of its training examples. device: "auto" takes an accelerator if there is one.
 
     Returns an explanation per example, with `score`, `deletion` and `nearest`: an `Explanation` of
     a picture has `map.values` (h, w) float32, a `TextExplanation` has `words`, with what each adds.
@@ -56,7 +58,8 @@ def explain(
     >>> why.save("why.png")  # doctest: +SKIP
     """
     listener = as_listener(listener)
-    asked = Asked(class_name, method, None if data is None else Path(data), as_store(store))
+    place = None if data is None else Path(data)
+    asked = Asked(class_name, method, place, as_store(store), device)
     explainer = explainer_of(model, asked, listener)
     folder = None if out is None else Path(out)
     if files is None:

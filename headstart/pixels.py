@@ -32,7 +32,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.inputs import fetched
 from headstart.base.atomic import check_folder, write_bytes, write_json
 from headstart.base.listener import Listener
-from headstart.base.runtime import Runtime
+from headstart.base.runtime import Device, Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.explainer import (
@@ -45,6 +45,7 @@ from headstart.explainer import (
     all_of,
     files_for,
 )
+from headstart.explaining.devices import device_of
 from headstart.explaining.naming import refuse_taken
 from headstart.explaining.pixels.attacking import fool
 from headstart.explaining.pixels.explaining import (
@@ -107,13 +108,15 @@ def ideal(
     start: str | Path | None = None,
     out: str | Path | None = None,
     film: str | Path | None = None,
+    device: Device = "auto",
     listener: Listener | None = None,
     **settings: Any,
 ) -> Ideal:
     """Draw the picture that gets a model's highest score for a class, by gradient ascent.
 
     model: as for `explain`. start: a picture to begin with instead of noise. out: a PNG file. film:
-    a .gif or .webp of the ascent. settings: fields of `IdealPlan`, such as steps=640.
+    a .gif or .webp of the ascent. device: as for `explain`. settings: fields of `IdealPlan`, such
+    as steps=640.
 
     Returns the best `Ideal` of the ascent: `picture` (S, S, 3) uint8, `score`, `step`. Raises
     UnknownName for an unknown class or setting, SpecError for files that exist, DataError if
@@ -122,7 +125,7 @@ def ideal(
     >>> ideal("packaged:efficientnet_lite0", "tabby", out="cat.png")  # doctest: +SKIP
     """
     plan = _with(IdealPlan(), settings)
-    grad_model = open_model(model, "headstart ideal draws").grad_model
+    grad_model = open_model(model, "headstart ideal draws", device=device).grad_model
     number = grad_model.number(class_name)
     check_ideal_names(_path(out), _path(film))
     check_new_files([Path(path) for path in (out, film) if path])
@@ -144,14 +147,15 @@ def attack(
     target: str | None = None,
     out: str | Path | None = None,
     restarts: int = RESTARTS,
+    device: Device = "auto",
     listener: Listener | None = None,
     **settings: Any,
 ) -> "Results[Fooling]":
     """Change pictures so little that people see no change, but the model predicts another class.
 
-    model, files: as for `explain`. target: the class to be predicted; None for any other. out: a
-    folder for NAME.png and NAME-triptych.png of each picture. restarts: random starts, until one
-    fools the model. settings: fields of `Attack`; epsilon is 4/255 for norm="linf", 1 for "l2".
+    model, files, device: as for `explain`. target: the class to be predicted; None for any other.
+    out: a folder for NAME.png and NAME-triptych.png of each picture. restarts: random starts, until
+    one fools the model. settings: fields of `Attack`; epsilon is 4/255 for norm="linf", 1 for "l2".
 
     Returns a `Fooling` per picture: `path`, `changed` (H, W, 3) uint8, `before`, `after`,
     `outcome`. Pictures that can't be read, or have the target class already, are reported to
@@ -165,7 +169,7 @@ def attack(
     listener = as_listener(listener)
     usual = EPSILONS.get(settings.get("norm", Attack().norm), 1.0)
     how = _with(Attack(usual), settings)
-    opened = open_model(model, "headstart attack changes")
+    opened = open_model(model, "headstart attack changes", device=device)
     pictures = found_files(files, listener)
     number = None if target is None else opened.grad_model.number(target)
     attacker = Attacker(opened, how, number, restarts)
@@ -179,6 +183,7 @@ def robustness(
     data: str | Path | None = None,
     store: Store | str | Path | None = USUAL,
     language: str | None = None,
+    device: Device = "auto",
     listener: Listener | None = None,
     **settings: Any,
 ) -> Robustness:
@@ -186,7 +191,8 @@ def robustness(
 
     run: the folder of a finished run; RUN/robustness.json and its report are written. data: where
     its pictures are now. store: for features of training examples. language: of the report; None
-    for the run's own. settings: fields of `RobustnessPlan`, such as rows=100.
+    for the run's own. device: as for `explain`. settings: fields of `RobustnessPlan`, such as
+    rows=100.
 
     Returns a `Robustness`: `attacked` by epsilon, `corrupted` by corruption and strength, each with
     `accuracy` (value, low, high, n). Raises SpecError if `run` is no finished run, UnknownName for
@@ -194,7 +200,7 @@ def robustness(
 
     >>> robustness("runs/flowers", rows=50, corruptions=["fog"])  # doctest: +SKIP
     """
-    plan, runtime = _with(RobustnessPlan(), settings), Runtime(device="cpu").resolved()
+    plan, runtime = _with(RobustnessPlan(), settings), Runtime(device=device_of(device)).resolved()
     test = RobustnessTest.of(run_folder(run), _path(data), plan, runtime, as_listener(listener))
     test = test.compared(as_store(store))
     *_, results = test.trials()
@@ -256,13 +262,16 @@ class OpenedModel:
     run: Path | None = None
 
 
-def open_model(given: AnyModel, does: str = DOES, *, of_classes: bool = True) -> OpenedModel:
+def open_model(
+    given: AnyModel, does: str = DOES, *, of_classes: bool = True, device: Device = "cpu"
+) -> OpenedModel:
     """Open the model of a run or bundle, or a pretrained backbone by name ("source:id").
 
     does: start of the error if the model takes no pictures, such as "headstart ideal draws".
-    of_classes: whether to refuse a model without classes.
+    of_classes: whether to refuse a model without classes. device: where its gradients are computed.
     """
-    of = partial(grad_model_of, does=does, of_classes=of_classes)
+    place = device_of(device)
+    of = partial(grad_model_of, does=does, of_classes=of_classes, device=place)
     if isinstance(given, FitResult):
         given = given.model
     if isinstance(given, Model):
@@ -270,7 +279,7 @@ def open_model(given: AnyModel, does: str = DOES, *, of_classes: bool = True) ->
     if isinstance(given, str) and ":" in given and not Path(given).exists():
         given = load_backbone(given)
     if isinstance(given, Backbone):
-        return OpenedModel(source_grad_model(given, does), given.card.name)
+        return OpenedModel(source_grad_model(given, does, place), given.card.name)
     folder = given.folder if isinstance(given, Run) else Path(given)
     run = folder if (folder / "model").is_dir() else None
     model = load_bundle(folder / "model" if run else folder).model
@@ -287,7 +296,8 @@ class PictureExplainer(Explainer[Explanation]):
 
     @classmethod
     def open(cls, given: AnyModel, asked: Asked, listener: Listener, name: str = "") -> Self:
-        opened = open_model(given, "headstart explain takes", of_classes=False)
+        device = asked.device
+        opened = open_model(given, "headstart explain takes", of_classes=False, device=device)
         name = name or opened.name
         return cls(opened.model, opened.run, name, asked, listener, opened.grad_model)
 
@@ -319,7 +329,7 @@ class PictureExplainer(Explainer[Explanation]):
         self, run: Path, model: Model, sources: Mapping[str, Any]
     ) -> tuple[int, Iterator[Explanation | LeftOut]]:
         count = len(rows_to_explain(run, model.target, sources))
-        return count, explain_run(run, model, sources)
+        return count, explain_run(run, model, sources, opened=self.grad_model)
 
     def features(self, explanation: Explanation) -> Floats:
         return self.forward.features([explanation.square])
@@ -448,7 +458,7 @@ class RobustnessTest:
                 f"the folder that `headstart train --out` made."
             )
         model, rows = load_bundle(run / "model").model, recorded_data(run, data)
-        grad_model = grad_model_of(model, "headstart robustness changes")
+        grad_model = grad_model_of(model, "headstart robustness changes", device=runtime.device)
         test, input = part_of(run, rows, "test"), grad_model.input
         few = test.take(stratified_rows(test.y, plan.rows, plan.seed))
         squares = input_squares(input, few, threads=runtime.decode_threads)

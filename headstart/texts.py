@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.explainer import BEST, AnyModel, Asked, Explainer
+from headstart.explaining.devices import device_of
 from headstart.explaining.tokens.explaining import (
     count_of_run,
     explain_run,
@@ -60,7 +61,7 @@ class TextExplainer(Explainer[TextExplanation]):
     @cached_property
     def opened(self) -> TextGradModel:
         assert self.model is not None
-        return text_model_of(self.model)
+        return text_model_of(self.model, device_of(self.asked.device))
 
     def check(self) -> None:
         if self.asked.method != BEST:
@@ -84,7 +85,8 @@ class TextExplainer(Explainer[TextExplanation]):
     def rows_explained(
         self, run: Path, model: Model, sources: Mapping[str, Any]
     ) -> tuple[int, Iterator[TextExplanation | LeftOut]]:
-        return count_of_run(run, model, sources), explain_run(run, model, sources)
+        count = count_of_run(run, model, sources)
+        return count, explain_run(run, model, sources, opened=self.opened)
 
     def features(self, explanation: TextExplanation) -> Floats:
         return explanation.features[None]

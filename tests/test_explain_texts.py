@@ -2,21 +2,28 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from listening import Lines
+from torch import Tensor
 
 import headstart as hs
 from headstart.backbones.inputs import Encoded
 from headstart.base.errors import SpecError, UnknownName
 from headstart.cli.main import main
-from headstart.explaining.tokens.attributing import attribute_tokens
+from headstart.explaining.tokens import text_model
+from headstart.explaining.tokens.attributing import (
+    _slopes_in_turn,
+    _slopes_together,
+    attribute_tokens,
+)
 from headstart.explaining.tokens.explaining import explain_text
 from headstart.explaining.tokens.explanation import TextExplanation
 from headstart.explaining.tokens.marking import marked
 from headstart.explaining.tokens.saved import MarkedWord
-from headstart.explaining.tokens.text_model import text_model_of
+from headstart.explaining.tokens.text_model import TextGradModel, text_model_of
 from headstart.explaining.tokens.words import by_word, words_of
 from headstart.heads.linear import LinearHead
 from headstart.modalities.text.inputs import TextInput
@@ -246,3 +253,45 @@ def test_settings_for_pictures_and_wrong_names_are_refused(
 ) -> None:
     with pytest.raises((SpecError, UnknownName), match=message):
         hs.explain(run, ["a text here"], store=None, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("words", [1, 3, 12])
+def test_points_of_the_path_read_at_once_give_what_one_by_one_gives(
+    model: Model, words: int
+) -> None:
+    opened = text_model_of(model)
+    places = opened.places("the rainy day was a walk. " * words)
+    at = np.array([0.1, 0.5, 0.9])
+    together = _slopes_together(opened, places, 1, at)
+    in_turn = np.concatenate([_slopes_in_turn(opened, places, 1, at[i : i + 1]) for i in range(3)])
+    assert together.shape == (3, *places.ids.shape)
+    np.testing.assert_allclose(together, in_turn, atol=1e-5 * np.abs(in_turn).max())
+
+
+def test_versions_of_a_text_read_at_once_have_the_features_of_each(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = text_model_of(model)
+    places = opened.places("the rainy day was a walk. " * 3)
+    gone = np.random.default_rng(0).random((5, *places.ids.shape)) < 0.4
+    gone &= places.own
+    at_once = opened.features_without(places, gone)
+    each = np.concatenate([opened.features(places, version) for version in gone])
+    np.testing.assert_allclose(at_once, each, atol=1e-6)
+    monkeypatch.setattr(text_model, "AT_ONCE", 0)  # as of a text with many windows
+    np.testing.assert_array_equal(opened.features_without(places, gone), each)
+
+
+def test_a_short_text_is_explained_in_few_passes(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = list[int]()
+    above = TextGradModel.above
+
+    def counted(self: TextGradModel, hidden: Tensor, mask: Any) -> Tensor:
+        passes.append(len(hidden))
+        return above(self, hidden, mask)
+
+    monkeypatch.setattr(TextGradModel, "above", counted)
+    explained(model, "the rainy day was a walk")
+    assert len(passes) < 16  # it took a pass a point of the path and a version of the text

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.base.display import displayed
 from headstart.base.errors import SpecError
+from headstart.base.runtime import Runtime
 from headstart.base.values import field_help
 from headstart.cli.flags import add_flags, count, fraction, made
 from headstart.cli.opening import (
@@ -56,6 +57,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         metavar="FOLDER",
         help=f"folder for NAME.png and NAME-triptych.png (default: RUN/{FOLDER} or {FOLDER})",
     )
+    add_flags(parser, Runtime(), "device")
     add_json_flag(parser)
     return parser
 

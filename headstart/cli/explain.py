@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.base.display import displayed
 from headstart.base.errors import SpecError
+from headstart.base.runtime import Runtime
 from headstart.base.store import Store
 from headstart.cli.answers import given_texts
-from headstart.cli.flags import add_store_flag, named_files
+from headstart.cli.flags import add_flags, add_store_flag, made, named_files
 from headstart.cli.opening import (
     add_json_flag,
     add_model_flags,
@@ -67,6 +68,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     )
     add_json_flag(parser, ", curves too")
     add_store_flag(parser)
+    add_flags(parser, Runtime(), "device")
     return parser
 
 
@@ -77,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     from headstart.explanations import explainer_of
 
     left_out: Sequence[LeftOut] = ()
-    asked = Asked(args.name, args.method, args.data, Store(args.store))
+    device = made(Runtime(), args).device
+    asked = Asked(args.name, args.method, args.data, Store(args.store), device)
     explainer = explainer_of(given, asked, Terminal(), name)
     if of_run:
         own = (explainer.run or Path()) / FOLDER

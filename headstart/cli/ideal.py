@@ -54,7 +54,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     add_model_flags(parser, files=False)
     _add_own_flags(parser)
     add_flags(parser, IdealPlan())
-    add_flags(parser, Runtime(), "threads")
+    add_flags(parser, Runtime(), "device", "threads")
     return parser
 
 

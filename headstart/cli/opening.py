@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from headstart.base.errors import SpecError
-from headstart.cli.flags import MODEL_HELP, add_weights_flag, named_files
+from headstart.base.runtime import Runtime
+from headstart.cli.flags import MODEL_HELP, add_weights_flag, made, named_files
 from headstart.cli.printing import FAILED, INTERRUPTED, tell_left_out
 from headstart.cli.progress import Terminal, say
 
@@ -49,7 +50,7 @@ def open_named(args: argparse.Namespace, does: str, *, files: bool) -> "OpenedMo
     given, name = named_model(args)
     from headstart.pixels import open_model
 
-    opened = open_model(given, does)
+    opened = open_model(given, does, device=made(Runtime(), args).device)
     if isinstance(given, Path):
         opened = replace(opened, name=name)
     if not files and args.names:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,15 +48,17 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     )
     add_flags(parser, RobustnessPlan())
     add_store_flag(parser)
-    add_flags(parser, Runtime(), "threads", "decode_threads")
+    add_flags(parser, Runtime(), "device", "threads", "decode_threads")
     add_language_flag(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    plan, runtime = made(RobustnessPlan(), args), made(Runtime(device="cpu"), args).resolved()
+    plan, asked = made(RobustnessPlan(), args), made(Runtime(), args)
+    from headstart.explaining.devices import device_of
     from headstart.pixels import RobustnessTest
 
+    runtime = replace(asked, device=device_of(asked.device)).resolved()
     test = RobustnessTest.of(args.run, args.data, plan, runtime, Terminal())
     with kept_if_stopped(FEATURES_KEPT):
         test = test.compared(Store(args.store))

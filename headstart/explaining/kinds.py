@@ -10,7 +10,8 @@ from headstart.backbones.inputs import Input
 from headstart.base.errors import MissingPackage, SpecError
 from headstart.base.values import Record
 
-# Modules with `QUICK` and `explain_run(run, model, sources, effort)`.
+# Modules with EFFORTS, by what `train --insights` names, and with `explain_run` and `count_of_run`
+# of (run, model, sources, effort).
 EXPLAINERS = {
     "image": "headstart.explaining.pixels.explaining",
     "text": "headstart.explaining.tokens.explaining",

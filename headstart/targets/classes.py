@@ -257,7 +257,7 @@ class ClassTarget(FocalTarget, OneName):
         import torch
 
         logits = raw if raw.shape[1] > 1 else torch.cat([torch.zeros_like(raw), raw], dim=1)
-        return log_odds(logits, torch.as_tensor(topic).expand(len(raw)))
+        return log_odds(logits, torch.as_tensor(topic, device=raw.device).expand(len(raw)))
 
     def degree(self, answers: Outputs, topic: int) -> NDArray[np.float64]:
         return np.asarray(answers["scores"][:, topic], np.float64)

@@ -465,7 +465,9 @@ class LabelsTarget(FocalTarget):
         """Return (N,) log odds of the label, whatever the other labels are."""
         import torch
 
-        return raw.gather(1, torch.as_tensor(topic).expand(len(raw))[:, None])[:, 0]
+        return raw.gather(1, torch.as_tensor(topic, device=raw.device).expand(len(raw))[:, None])[
+            :, 0
+        ]
 
     def degree(self, answers: Outputs, topic: int) -> NDArray[np.float64]:
         return np.asarray(answers["scores"][:, topic], np.float64)

@@ -47,14 +47,14 @@ def fool(
     eye = squaring(model.input, picture, largest)
     if attack.norm == "l2":  # each value stands for a block of pixels
         attack = replace(attack, epsilon=attack.epsilon / eye.block)
-    seen = torch.from_numpy(eye.seen[None])
+    seen = torch.from_numpy(eye.seen[None]).to(model.device)
     label = before.label if target is None else target
     aim = Aim(model, label, target is not None, answering.limits)
     tries = restarts if attack.steps > 1 else 1  # a single step begins at the picture itself
     found = list[Fooling]()
     for stream in range(tries):
         (worst,) = perturb(lambda x: aim(eye(x)), seen, attack, stream)
-        file = png(eye.whole(worst.to(torch.uint8).numpy()))
+        file = png(eye.whole(worst.to(torch.uint8).cpu().numpy()))
         found.append(Fooling(picture, file, before, answering.of_file(file), target))
         if found[-1].fooled:
             break
@@ -78,7 +78,7 @@ class Aim:
     def __call__(self, squares: Tensor) -> Tensor:  # (N, S, S, 3) -> (N,)
         x = self.model.network(squares)
         scaled = self.model.head(x) / self.limits.temperature  # as for scores
-        ahead = self._ahead(scaled, torch.full((len(x),), self.label))
+        ahead = self._ahead(scaled, torch.full((len(x),), self.label, device=x.device))
         if self.limits.seen is None:
             return ahead
         beyond = distance(x, self.limits.seen) - ROOM * self.limits.far
@@ -105,7 +105,7 @@ class Aim:
 
 def distance(x: Tensor, seen: Seen) -> Tensor:  # (N, D) -> (N,)
     """Compute `Seen.distance` with gradients."""
-    rows = torch.from_numpy(seen.rows).float()
+    rows = torch.from_numpy(seen.rows).to(x.device).float()
     alike = torch.nn.functional.normalize(x) @ rows.T
     kth = alike.topk(min(NEIGHBOUR, len(rows)), dim=1).values[:, -1]
     return (2 - 2 * kth).clamp(min=1e-12).sqrt()

@@ -82,11 +82,12 @@ class _Batch:
 
     @cached_property
     def pixels(self) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self.squares)).float()
+        squares = torch.from_numpy(np.ascontiguousarray(self.squares))
+        return squares.to(self.probed.model.device).float()
 
     @cached_property
     def topics(self) -> Tensor:
-        return torch.from_numpy(self.numbers)
+        return torch.from_numpy(self.numbers).to(self.probed.model.device)
 
     def best(self) -> list[Attribution]:
         depths, hidden = list(self.by_depth()), self.by_hiding()
@@ -159,7 +160,7 @@ class _Batch:
         return added.detach()
 
     def _maps(self, values: Tensor, method: Method, layer: str) -> list[Attribution]:
-        of = zip(values.float().numpy(), self.numbers, strict=True)  # (N, h, w), (N,)
+        of = zip(values.float().cpu().numpy(), self.numbers, strict=True)  # (N, h, w), (N,)
         return [Attribution(own, int(number), method, layer) for own, number in of]
 
 

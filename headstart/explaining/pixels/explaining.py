@@ -1,7 +1,7 @@
 """Explain what a model answers: of a picture, and of a run's worst and some good answers."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from headstart.explaining.pixels.attributing import attribute
 from headstart.explaining.pixels.attribution import GRID, LEVELS
 from headstart.explaining.pixels.deletion import DRAWN, STEPS, deletion
 from headstart.explaining.pixels.explanation import Explanation
-from headstart.explaining.pixels.grad_model import grad_model_of
+from headstart.explaining.pixels.grad_model import GradModel, grad_model_of
 from headstart.explaining.pixels.method import Method
 from headstart.explaining.pixels.probed_model import DEPTH, ProbedModel, probed_model_of
 from headstart.explaining.pixels.saved import ExplainedRow, ExplainedRows
@@ -46,8 +46,11 @@ class Effort:
 
 
 FULL = Effort()
-# The default of `train`: a fifth of the full effort, some 250 runs of a large network.
+# Of `train`, by its --insights: a fifth of the full effort, some 250 runs of a large network; and a
+# third of that.
 QUICK = Effort(mistakes=4, right=2, method="places", layers=2, steps=8, drawn=1)
+BRIEF = Effort(mistakes=2, right=2, method="places", layers=1, steps=6, drawn=1)
+EFFORTS = {"quick": BRIEF, "full": QUICK}
 
 
 def explain(
@@ -101,17 +104,21 @@ def try_explain(
 
 
 def explain_run(
-    run: Path, model: Model, pictures: Pictures, effort: Effort = FULL
-) -> Iterator[Explanation | LeftOut]:
+    run: Path,
+    model: Model,
+    pictures: Pictures,
+    effort: Effort = FULL,
+    opened: GradModel | None = None,
+) -> Generator[Explanation | LeftOut]:
     """Yield explanations of a run's most confident mistakes and a few right answers on the test
     rows, each for its predicted class; a LeftOut for a picture that can't be read. Where answers
     are not just right or wrong, of the worst, of some in the middle and of the best.
 
-    RUN/explained.json is written after the last one, or when the caller stops early, unless the
-    file holds more rows already.
+    opened: the model with gradients, if there is one. RUN/explained.json is written after the last
+    one, or when the caller stops early, unless the file holds more rows already.
     """
     test = read_predictions(run / "predictions.csv", model.target)
-    probed = probed_model_of(grad_model_of(model, of_classes=False))
+    probed = probed_model_of(opened or grad_model_of(model, of_classes=False))
     probed = replace(probed, probes=probed.probes[: effort.layers])
     asked, labels = _asked(test), test.target.decode(test.labels)
     rows, whole = list[ExplainedRow](), False
@@ -126,6 +133,11 @@ def explain_run(
     finally:
         if rows and (whole or len(rows) > _rows_in(run / EXPLAINED)):
             write_json(run / EXPLAINED, ExplainedRows(GRID, LEVELS, tuple(rows)).to_plain())
+
+
+def count_of_run(run: Path, model: Model, pictures: Pictures, effort: Effort = FULL) -> int:
+    """Return how many rows `explain_run` explains; raises DataError if there is none."""
+    return len(rows_to_explain(run, model.target, pictures, effort))
 
 
 def _asked(test: Predictions) -> list[str | None]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.backbones.inputs import Batch
 from headstart.base.runtime import ON_CPU, Runtime
 from headstart.explaining.pixels.grad_model import GradModel
 from headstart.features.engines import Engine, Features, open_engine
@@ -25,8 +26,13 @@ class Forward:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, opened on first use: exporting a graph takes seconds."""
+        """The engine, opened on first use: exporting a graph takes seconds.
+
+        On an accelerator the network itself runs, in float32, as it does for gradients.
+        """
         model = self.model
+        if model.device != "cpu":
+            return _OnDevice(model)
         return open_engine(model.backbone, self.runtime.resolved(), graph=model.graph)
 
     def features(self, squares: Iterable[NDArray[np.uint8]]) -> Features:  # -> (N, D)
@@ -35,8 +41,8 @@ class Forward:
 
     @torch.inference_mode()
     def logits_of(self, features: Features) -> Tensor:  # (N, D) -> (N, C)
-        said: Tensor = self.model.head(torch.from_numpy(features))
-        return said
+        said: Tensor = self.model.head(torch.from_numpy(features).to(self.model.device))
+        return said.cpu()
 
     def logits(self, squares: Iterable[NDArray[np.uint8]]) -> Tensor:  # -> (N, C)
         return self.logits_of(self.features(squares))
@@ -53,6 +59,19 @@ class Forward:
     ) -> NDArray[np.float32]:  # -> (N,)
         """Return how much the model answers of a topic, 0 to 1: a class's score, for example."""
         return self.model.target.degree(self.answers(squares), number).astype(np.float32)
+
+
+@dataclass(eq=False)
+class _OnDevice:
+    """Runs the network of a GradModel where it is."""
+
+    model: GradModel
+    batch: int = 64
+
+    @torch.inference_mode()
+    def __call__(self, batch: Batch) -> tuple[Features, ...]:
+        pixels = torch.from_numpy(batch["pixels"]).to(self.model.device)
+        return (self.model.network(pixels).float().cpu().numpy(),)
 
 
 def _batched(squares: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:

@@ -12,6 +12,7 @@ from headstart.backbones.entry import WholeNetwork
 from headstart.backbones.frozen import Frozen
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.runtime import keep_memory
+from headstart.explaining.devices import on_device
 from headstart.heads.head import TunableHead
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
@@ -33,7 +34,8 @@ class GradModel:
     """A frozen network with a head, in inference mode.
 
     network: pixels (N, S, S, 3), 0 to 255 of any type -> features (N, D); it normalises the pixels.
-    head: (N, D) -> (N, C) logits. temperature: of the scores. graph: the network, if it was
+    head: (N, D) -> (N, C) logits. device: where both are; tensors that they give are there too, and
+    arrays are on the CPU. temperature: of the scores. graph: the network, if it was
     exported before. other: what the head predicts, from raw outputs (N, K), if not classes; only
     explanations know it.
     """
@@ -45,6 +47,7 @@ class GradModel:
     temperature: float = 1.0
     graph: Frozen | None = None
     other: Target | None = None
+    device: str = "cpu"
 
     @property
     def target(self) -> Target:
@@ -59,17 +62,18 @@ class GradModel:
         return self.backbone.card.name
 
     def logits(self, squares: Tensor) -> Tensor:  # (N, S, S, 3) -> (N, C)
-        said: Tensor = self.head(self.network(squares))
+        said: Tensor = self.head(self.network(squares.to(self.device)))
         return said
 
     def scores(self, squares: Squares) -> NDArray[np.float32]:  # (N, S, S, 3) -> (N, C)
         """Return probabilities, the same as the model's."""
         with torch.inference_mode():
             logits = self.logits(torch.from_numpy(np.array(squares, order="C")))
-            return torch.softmax(logits / self.temperature, dim=1).numpy()
+            return torch.softmax(logits / self.temperature, dim=1).cpu().numpy()
 
     def answers(self, raw: Tensor) -> Outputs:  # (N, K)
         """Return the model's answers for raw outputs of its head."""
+        raw = raw.cpu()
         if self.other is None:
             return {"scores": torch.softmax(raw / self.temperature, dim=1).numpy()}
         return self.other.scaled(self.other.activate(raw.numpy()), self.temperature)
@@ -106,11 +110,13 @@ class GradModel:
         return found[0]
 
 
-def grad_model_of(model: Model, does: str = DOES, *, of_classes: bool = True) -> GradModel:
+def grad_model_of(
+    model: Model, does: str = DOES, *, of_classes: bool = True, device: str = "cpu"
+) -> GradModel:
     """Return a trained model with gradients; does: start of the message if inputs are no pictures.
 
-    of_classes: whether to refuse a model without classes. Raises SpecError for that and for a head
-    that has no gradients, MissingPackage without the training extra.
+    of_classes: whether to refuse a model without classes. device: of PyTorch. Raises SpecError for
+    a refused model and for a head without gradients, MissingPackage without the training extra.
     """
     backbone, kind = model.backbone, model.head.kind
     of_pictures(backbone.card.input, does)
@@ -130,14 +136,14 @@ def grad_model_of(model: Model, does: str = DOES, *, of_classes: bool = True) ->
     head, other = head_module(model.head), None if model.classes else model.target
     if other is None:
         head = nn.Sequential(head, _TwoLogits())
-    made = _grad_model(backbone, head, model.classes, model.limits.temperature)
+    made = _grad_model(backbone, head, model.classes, model.limits.temperature, device)
     return replace(made, graph=graph, other=other)
 
 
-def source_grad_model(backbone: Backbone, does: str = DOES) -> GradModel:
+def source_grad_model(backbone: Backbone, does: str = DOES, device: str = "cpu") -> GradModel:
     """Return a pretrained network with its own classifier, for its source classes.
 
-    Raises SpecError if it came without a classifier.
+    device: of PyTorch. Raises SpecError if it came without a classifier.
     """
     of_pictures(backbone.card.input, does)
     source, classes = backbone.source(), backbone.card.source_classes
@@ -145,7 +151,7 @@ def source_grad_model(backbone: Backbone, does: str = DOES) -> GradModel:
     layer.load_state_dict(
         {"weight": torch.tensor(source.weight.T), "bias": torch.tensor(source.bias)}
     )
-    return _grad_model(backbone, layer, classes, 1.0)
+    return _grad_model(backbone, layer, classes, 1.0, device)
 
 
 def featureless(pixels: Tensor) -> Tensor:  # (N, S, S, 3) -> the same
@@ -164,9 +170,11 @@ class _TwoLogits(nn.Module):
 
 
 def _grad_model(
-    backbone: Backbone, head: nn.Module, classes: tuple[str, ...], temperature: float
+    backbone: Backbone, head: nn.Module, classes: tuple[str, ...], temperature: float, device: str
 ) -> GradModel:
     keep_memory()  # every step allocates the same tensors
-    network = WholeNetwork(backbone.module, backbone.card.input)
+    backbone = on_device(backbone, device)
+    network = WholeNetwork(backbone.module, backbone.card.input).to(device)
     network.eval().requires_grad_(False)
-    return GradModel(backbone, network, head.eval().requires_grad_(False), classes, temperature)
+    head = head.eval().requires_grad_(False).to(device)
+    return GradModel(backbone, network, head, classes, temperature, device=device)

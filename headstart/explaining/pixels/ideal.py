@@ -216,7 +216,7 @@ def _views(
 def _odds(model: GradModel, views: Tensor, number: int) -> Tensor:  # (N, 3, S, S) -> (N,)
     """Return the log odds of the class, which still rise where its score saturates."""
     logits = model.logits(255 * views.permute(0, 2, 3, 1))
-    return log_odds(logits, torch.full((len(views),), number))
+    return log_odds(logits, torch.full((len(views),), number, device=logits.device))
 
 
 def _pull(drawn: Tensor, plan: IdealPlan) -> Tensor:

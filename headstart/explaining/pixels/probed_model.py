@@ -69,7 +69,8 @@ def probed_model_of(model: GradModel) -> ProbedModel:
 
 def activations_at(model: GradModel, probe: Probe, pixels: Tensor) -> Tensor:  # (N, S, S, 3)
     """Return the activations at a probe."""
-    crossed: Tensor = WholeNetwork(probe.trunk, model.input).eval()(pixels)
+    whole = WholeNetwork(probe.trunk, model.input).eval().to(model.device)
+    crossed: Tensor = whole(pixels.to(model.device))
     return crossed
 
 
@@ -106,7 +107,7 @@ def _in_place(model: GradModel, probe: Probe) -> bool:
         picture[top : top + spot, left : left + spot] = torch.rand(3, generator=rng) * 255
     with torch.no_grad():
         moved = activations_at(model, probe, after) - activations_at(model, probe, before)
-    mass = probe.grid(moved).pow(2).sum(dim=-1)
+    mass = probe.grid(moved).pow(2).sum(dim=-1).cpu()
     across = (torch.arange(probe.side) + 0.5) * side / probe.side
     centre = torch.stack([mass.sum(dim=2) @ across, mass.sum(dim=1) @ across], dim=1)
     away = centre / mass.sum(dim=(1, 2))[:, None] - (corners + spot / 2)

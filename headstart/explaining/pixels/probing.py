@@ -103,7 +103,8 @@ def _shapes(backbone: Backbone, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...
                 shapes[n] = tuple(value.shape[1:])
             return value
 
-    blank = blank_for_network(backbone.card.input, 2)
+    device = next((p.device for p in backbone.module.parameters()), torch.device("cpu"))
+    blank = blank_for_network(backbone.card.input, 2).to(device)
     with torch.inference_mode():
         Noting(fx.GraphModule(backbone.module, graph)).run(blank)
     return shapes

@@ -163,14 +163,14 @@ def _worst(
     model: GradModel, squares: Squares, truth: Tensor, attack: Attack, stream: int
 ) -> Tensor:
     """Return the attacked squares, uint8: within epsilon, those where another class leads most."""
-    return perturb(
-        lambda pixels: -lead(model.logits(pixels), truth), torch.from_numpy(squares), attack, stream
-    ).to(torch.uint8)
+    pixels, truth = torch.from_numpy(squares).to(model.device), truth.to(model.device)
+    worst = perturb(lambda moved: -lead(model.logits(moved), truth), pixels, attack, stream)
+    return worst.to(torch.uint8).cpu()
 
 
 def _right(model: GradModel, squares: Tensor, truth: Tensor) -> NDArray[np.bool_]:
     with torch.inference_mode():
-        return (model.logits(squares).argmax(dim=1) == truth).numpy()
+        return (model.logits(squares).argmax(dim=1).cpu() == truth).numpy()
 
 
 def _corruptions(

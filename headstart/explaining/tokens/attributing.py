@@ -12,7 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.explaining.tokens.text_model import TextGradModel, TextPlaces, parts
+from headstart.explaining.tokens.text_model import (
+    TextGradModel,
+    TextPlaces,
+    parts,
+    versions_at_once,
+)
 
 STEPS = (12, 36, 108)  # of the integral; the next number if the error is above TOLERANCE
 TOLERANCE = 0.02  # error of the sum, a share of all that is given to tokens
@@ -43,7 +48,7 @@ def attribute_tokens(
     """Return what each token adds to the evidence of a topic, with the fewest steps that do."""
     ends = np.concatenate([model.features(places, places.own), model.features(places)])
     with torch.inference_mode():
-        without, there = model.evidence(torch.from_numpy(ends), topic).tolist()
+        without, there = model.evidence(torch.from_numpy(ends).to(model.device), topic).tolist()
     for count in steps:
         values = _integral(model, places, topic, count)
         found = TokenAttribution(values, topic, there - without)
@@ -57,35 +62,51 @@ def _integral(
 ) -> NDArray[np.float64]:
     """Return the integral by the Gauss-Legendre rule with `count` points on the path."""
     points, shares = np.polynomial.legendre.leggauss(count)
-    total = np.zeros(places.ids.shape)
-    for point, share in zip((points + 1) / 2, shares / 2, strict=True):
-        total += share * _slopes(model, places, topic, float(point))
+    points, shares = (points + 1) / 2, shares / 2
+    total, few = np.zeros(places.ids.shape), versions_at_once(places)
+    for some in parts(count, max(1, few)):
+        slopes = _slopes_together if few else _slopes_in_turn
+        total += np.tensordot(shares[some], slopes(model, places, topic, points[some]), axes=1)
     return np.where(places.own, total, 0.0)
 
 
-def _slopes(
-    model: TextGradModel, places: TextPlaces, topic: int, at: float
-) -> NDArray[np.float64]:  # (P, L)
-    """Return the gradient at one point of the path, times the whole change of each token.
+def _slopes_together(
+    model: TextGradModel, places: TextPlaces, topic: int, at: NDArray[np.float64]
+) -> NDArray[np.float64]:  # (K, P, L)
+    """Return the gradients at K points of the path, times the whole change of each token."""
+    without, change = _path(model, places, slice(None))
+    hidden = without + torch.from_numpy(at).float().to(change.device)[:, None, None, None] * change
+    hidden.requires_grad_()
+    mask = np.tile(places.mask, (len(at), 1))
+    x = model.above(hidden.flatten(0, 1), mask).unflatten(0, (len(at), -1))  # (K, P, D)
+    evidence = model.evidence(torch.einsum("p,kpd->kd", model.weights(places), x), topic)
+    (slope,) = torch.autograd.grad(evidence.sum(), hidden)
+    return (slope * change).sum(dim=3).cpu().double().numpy()
+
+
+def _slopes_in_turn(
+    model: TextGradModel, places: TextPlaces, topic: int, at: NDArray[np.float64]
+) -> NDArray[np.float64]:  # (1, P, L)
+    """Return the gradients at a single point, of a text with many windows.
 
     Windows are read a few at a time, twice: for the features, and for the gradients.
     """
-    weights = torch.from_numpy(places.weights).float()
+    weights, point = model.weights(places), float(at[0])
     chunks = list(parts(len(places.ids)))
     with torch.no_grad():
-        found = [model.above(_between(model, places, c, at)[0], places.mask[c]) for c in chunks]
+        found = [model.above(_between(model, places, c, point)[0], places.mask[c]) for c in chunks]
         x = (weights[:, None] * torch.cat(found)).sum(dim=0, keepdim=True)
     x.requires_grad_()
     (slope,) = torch.autograd.grad(model.evidence(x, topic).sum(), x)
     made = list[Tensor]()
     for c in chunks:
-        hidden, change = _between(model, places, c, at)
+        hidden, change = _between(model, places, c, point)
         hidden.requires_grad_()
         (own,) = torch.autograd.grad(
             model.above(hidden, places.mask[c]), hidden, weights[c, None] * slope
         )
         made.append((own * change).sum(dim=2))
-    return torch.cat(made).double().numpy()
+    return torch.cat(made)[None].cpu().double().numpy()
 
 
 def _between(
@@ -93,7 +114,12 @@ def _between(
 ) -> tuple[Tensor, Tensor]:
     """Return the hidden states of some windows at a point of the path, and the path's whole change:
     (P, L, H) each."""
-    with torch.no_grad():
-        there, without = model.hidden(places, part)
-        change = there - without
-        return without + at * change, change
+    without, change = _path(model, places, part)
+    return without + at * change, change
+
+
+@torch.no_grad()
+def _path(model: TextGradModel, places: TextPlaces, part: slice) -> tuple[Tensor, Tensor]:
+    """Return the start of the path and its whole change, of some windows: (P, L, H) each."""
+    there, without = model.hidden(places, part)
+    return without, there - without

@@ -1,6 +1,6 @@
 """Explain answers about texts: of a text, and of the worst and best answers of a run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class TextEffort:
 
 FULL_TEXT = TextEffort()
 QUICK_TEXT = TextEffort(wrong=4, right=2, integral=(12, 36), steps=8, orders=2, windows=6)
+BRIEF_TEXT = TextEffort(wrong=2, right=2, integral=(12, 36), steps=6, orders=1, windows=4)
+EFFORTS = {"quick": BRIEF_TEXT, "full": QUICK_TEXT}  # of `train`, by its --insights
 
 
 def explain_text(
@@ -74,7 +76,7 @@ def explain_text(
         path=id,
         text=text,
         name=model.topics[topic],
-        score=model.degree(x, topic),
+        score=float(model.degrees(x, topic)[0]),
         words=tuple(MarkedWord(*span, float(v)) for span, v in zip(words, adds, strict=True)),
         windows=len(places.ids),
         difference=found.difference,
@@ -102,16 +104,21 @@ def try_explain_text(
 
 
 def explain_run(
-    run: Path, model: Model, texts: Mapping[str, Any], effort: TextEffort = FULL_TEXT
-) -> Iterator[TextExplanation | LeftOut]:
+    run: Path,
+    model: Model,
+    texts: Mapping[str, Any],
+    effort: TextEffort = FULL_TEXT,
+    opened: TextGradModel | None = None,
+) -> Generator[TextExplanation | LeftOut]:
     """Yield explanations of the worst and the best answers on a run's test rows.
 
-    texts: sources of the rows by id. RUN/explained.json is written after the last one, or when the
-    caller stops early, unless the file holds more rows already.
+    texts: sources of the rows by id. opened: the model with gradients, if there is one.
+    RUN/explained.json is written after the last one, or when the caller stops early, unless the
+    file holds more rows already.
     """
     test = read_predictions(run / "predictions.csv", model.target)
     chosen = rows_of_run(run, test, texts, effort.wrong, effort.right)
-    opened, labels = text_model_of(model), test.target.decode(test.labels)
+    opened, labels = opened or text_model_of(model), test.target.decode(test.labels)
     rows, whole = list[ExplainedTextRow](), False
     try:
         for row, good in chosen:
@@ -139,6 +146,3 @@ def _rows_there(run: Path) -> int:
         return len(read_value(run / EXPLAINED, ExplainedTexts).rows)
     except (OSError, ValueError):
         return 0
-
-
-QUICK = QUICK_TEXT

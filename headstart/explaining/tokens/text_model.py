@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from headstart.backbones.frozen import Frozen
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.runtime import keep_memory
+from headstart.explaining.devices import on_device
 from headstart.heads.head import Floats, TunableHead
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
@@ -28,6 +29,7 @@ from headstart.training.network import head_module
 HEADS = (LinearHead.kind, MlpHead.kind)
 FIRST = "embeddings"  # the block with the embeddings, unless the module names another
 AT_ONCE = 16  # windows that the network reads at once
+POSITIONS = 4096  # tokens that it reads at once, of several versions of a text with few windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +55,15 @@ class TextPlaces:
 @dataclass(frozen=True, eq=False)
 class TextGradModel:
     """lower: ids, mask (P, L) -> hidden (P, L, H). upper: hidden, mask -> features (P, D).
-    head: (N, D) -> raw outputs (N, K)."""
+    head: (N, D) -> raw outputs (N, K). device: where all three are; what comes in and goes out as
+    an array is on the CPU."""
 
     model: Model
     input: TextInput
     lower: nn.Module
     upper: nn.Module
     head: nn.Module
+    device: str = "cpu"
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -86,31 +90,57 @@ class TextGradModel:
         there = self._lower(ids, mask)
         if (neutral := self.input.neutral) is not None:
             return there, self._lower(np.where(own, neutral, ids), mask)
-        return there, there.masked_fill(torch.from_numpy(own)[..., None], 0.0)
+        return there, there.masked_fill(self._here(own)[..., None], 0.0)
 
     def _lower(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Tensor:
-        found: Tensor = self.lower(torch.from_numpy(ids), torch.from_numpy(mask))[0]
+        found: Tensor = self.lower(self._here(ids), self._here(mask))[0]
         return found
 
+    def _here(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def weights(self, places: TextPlaces) -> Tensor:  # (P,)
+        """Return the shares of the windows in the features, for gradients."""
+        return self._here(places.weights).float()
+
     def above(self, hidden: Tensor, mask: NDArray[np.int64]) -> Tensor:  # (P, L, H) -> (P, D)
-        found: Tensor = self.upper(hidden, torch.from_numpy(mask))
+        found: Tensor = self.upper(hidden, self._here(mask))
         return found
 
     def features(self, places: TextPlaces, gone: NDArray[np.bool_] | None = None) -> Floats:
         """Return the features (1, D) of a text without the tokens of `gone` (P, L)."""
+        gone = np.zeros(places.ids.shape, bool) if gone is None else gone
         found = list[Tensor]()
         with torch.inference_mode():
             for part in parts(len(places.ids)):
                 x, without = self.hidden(places, part)
-                if gone is not None:
-                    x = torch.where(torch.from_numpy(gone[part])[..., None], without, x)
+                x = torch.where(self._here(gone[part])[..., None], without, x)
                 found.append(self.above(x, places.mask[part]))
-        own = torch.cat(found).double().numpy()
-        return np.asarray((places.weights @ own)[None], np.float32)
+        return self._pooled(places, torch.cat(found)[None])
 
-    def degree(self, x: Floats, topic: int) -> float:
-        """Return from 0 to 1 what the model answers about a topic for features (1, D)."""
-        return float(self.model.target.degree(self.model.answers(x), topic)[0])
+    def features_without(self, places: TextPlaces, gone: NDArray[np.bool_]) -> Floats:
+        """Return the features (V, D) of V versions of a text, each without tokens of `gone`
+        (V, P, L); several versions are read at once if the text has few windows."""
+        few = versions_at_once(places)
+        if not few:
+            return np.concatenate([self.features(places, version) for version in gone])
+        found = list[Floats]()
+        with torch.inference_mode():
+            there, without = self.hidden(places, slice(None))
+            for some in parts(len(gone), few):
+                versions = torch.where(self._here(gone[some])[..., None], without, there)
+                mask = np.tile(places.mask, (len(versions), 1))
+                x = self.above(versions.flatten(0, 1), mask)
+                found.append(self._pooled(places, x.unflatten(0, (len(versions), -1))))
+        return np.concatenate(found)
+
+    def _pooled(self, places: TextPlaces, x: Tensor) -> Floats:  # (V, P, D) -> (V, D)
+        own = x.cpu().double().numpy()
+        return np.asarray(np.einsum("p,vpd->vd", places.weights, own), np.float32)
+
+    def degrees(self, x: Floats, topic: int) -> NDArray[np.float64]:  # (N, D) -> (N,)
+        """Return from 0 to 1 what the model answers about a topic."""
+        return np.asarray(self.model.target.degree(self.model.answers(x), topic), np.float64)
 
     def answer(self, x: Floats) -> str:
         """Return the answer for features (1, D) as text: a class, labels, a number, a grade."""
@@ -129,8 +159,14 @@ def parts(count: int, size: int = AT_ONCE) -> Iterator[slice]:
         yield slice(first, first + size)
 
 
-def text_model_of(model: Model) -> TextGradModel:
-    """Return a trained model of texts with gradients.
+def versions_at_once(places: TextPlaces) -> int:
+    """Return how many versions of a text are read at once; 0 if it has more than AT_ONCE windows,
+    which are then read in turn."""
+    return 0 if len(places.ids) > AT_ONCE else max(1, POSITIONS // places.ids.size)
+
+
+def text_model_of(model: Model, device: str = "cpu") -> TextGradModel:
+    """Return a trained model of texts with gradients, on a device of PyTorch.
 
     Raises SpecError for a head without gradients or a network that can't be divided behind its
     embeddings, MissingPackage without the training extra.
@@ -144,6 +180,7 @@ def text_model_of(model: Model) -> TextGradModel:
         )
     if isinstance(backbone, Frozen):
         backbone = reopened(backbone)
+    backbone = on_device(backbone, device)
     keep_memory()  # every step allocates the same tensors
     module: Any = backbone.module.eval().requires_grad_(False)
     first = getattr(module, "first", FIRST)
@@ -154,5 +191,5 @@ def text_model_of(model: Model) -> TextGradModel:
             f"Explaining a text goes through the network behind its embeddings, and "
             f"{backbone.card.name} can't be divided there. Use another --backbone."
         )
-    head = head_module(model.head).eval().requires_grad_(False)
-    return TextGradModel(model, input, cut.trunk.eval(), cut.tail.eval(), head)
+    head = head_module(model.head).eval().requires_grad_(False).to(device)
+    return TextGradModel(model, input, cut.trunk.eval(), cut.tail.eval(), head, device)

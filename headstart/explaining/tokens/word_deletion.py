@@ -69,14 +69,12 @@ class HidableWords:
         """Return the answer when the first `ends` (S,) words of an order are hidden, (S,)."""
         flat = self.places.spans.reshape(-1, 2)
         tokens = tokens_of(self.words, flat)
-        answers = list[float]()
-        for end in ends:  # one version at a time: a long text has many windows
-            gone = np.zeros(len(flat), bool)
+        gone = np.zeros((len(ends), len(flat)), bool)
+        for version, end in zip(gone, ends, strict=True):
             for word in order[:end]:
-                gone[tokens[word]] = True
-            x = self.model.features(self.places, gone.reshape(self.places.ids.shape))
-            answers.append(self.model.degree(x, self.topic))
-        return np.array(answers)
+                version[tokens[word]] = True
+        versions = gone.reshape(-1, *self.places.ids.shape)
+        return self.model.degrees(self.model.features_without(self.places, versions), self.topic)
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
