@@ -81,7 +81,14 @@ from headstart.targets.predictions import Predictions, read_predictions
 Where = str | Path  # a path
 Trained = Where | Model | FitResult | Run  # a path is of a run folder, or of a bundle
 Part = Literal["auto", "train", "val", "test", "all"]
-_OF_RUNS = {"baseline", "checkpoint_s", "resume", "language", "data_licence"}  # not of `fit`
+_OF_RUNS = {
+    "baseline",
+    "checkpoint_s",
+    "resume",
+    "language",
+    "insights",
+    "data_licence",
+}  # not of `fit`
 _ON_CPU = {"threads", "decode_threads"}  # of Runtime: a saved model always runs on the CPU
 
 

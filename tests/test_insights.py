@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from headstart.evaluation.effort import InsightEffort
 from headstart.evaluation.embedding_map import embedding_map
 from headstart.evaluation.judged import gains, temperature_scaling
 from headstart.evaluation.learning_curve import learning_curve, projection
@@ -146,7 +147,7 @@ def test_features_that_vary_in_one_row_or_column_have_a_map() -> None:
 
 
 def test_a_large_table_is_sampled_for_the_map() -> None:
-    found = embedding_map(table(50), {}, most=30)
+    found = embedding_map(table(50), {}, effort=InsightEffort(map_rows=30))
     assert found is not None
     assert len(found.paths) == 30
 

@@ -198,6 +198,7 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "reporting.robustness": {"accuracy", "majority"},
     "reporting.summary": {"accuracy", "classes", "majority"},
     "reporting.trust": {"accuracy"},
+    "runs.insights": {"classes"},  # moved from runs.run
     "runs.judging": {"classes"},  # moved from the command line
     "runs.run": {"classes"},
     "runs.seeds": {"accuracy", "balanced_accuracy", "classes"},

@@ -483,7 +483,7 @@ def test_peak_memory_is_of_this_process_alone() -> None:
 def test_a_run_is_not_lost_for_want_of_its_page(
     shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(run: Path, sources: object, language: str) -> Path:
+    def refuse(*args: object, **more: object) -> Path:
         raise MissingPackage("jinja2", purpose="The report", extra="train")
 
     monkeypatch.setattr("headstart.runs.run.write_report", refuse)
@@ -501,22 +501,24 @@ def test_a_run_ends_without_what_could_not_be_looked_at(
     def fail(*args: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("headstart.runs.run.outliers", fail)
+    monkeypatch.setattr("headstart.runs.insights.outliers", fail)
     heard = list[str]()
     talk = Calls(stage=lambda stage, text: heard.append(f"{stage}: {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
     assert {p.name for p in run.folder.iterdir()} == FILES
-    assert not any(json.loads((run.folder / "insights.json").read_text()).values())
+    found = json.loads((run.folder / "insights.json").read_text())
+    assert found["outliers"] is None
+    assert found["doubt"]
     assert "insights: left out: MemoryError" in heard
 
 
 @pytest.mark.parametrize(
     ("part", "error"),
     [
-        ("embedding_map", RecursionError),
-        ("write_json", RuntimeError),
-        ("explaining", np.linalg.LinAlgError),
-        ("write_report", KeyError),
+        ("insights.embedding_map", RecursionError),
+        ("run.write_json", RuntimeError),
+        ("insights.explaining", np.linalg.LinAlgError),
+        ("run.write_report", KeyError),
     ],
 )
 def test_no_error_after_the_model_is_saved_loses_the_run(
@@ -527,12 +529,12 @@ def test_no_error_after_the_model_is_saved_loses_the_run(
     part: str,
     error: type[Exception],
 ) -> None:
-    def fail(*args: object) -> None:
-        if part != "write_json" or "insights.json" in str(args[0]):
+    def fail(*args: object, **more: object) -> None:
+        if part != "run.write_json" or "insights.json" in str(args[0]):
             raise error("a bug")
         write_json(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(f"headstart.runs.run.{part}", fail)
+    monkeypatch.setattr(f"headstart.runs.{part}", fail)
     heard = list[str]()
     talk = Calls(stage=lambda stage, text: heard.append(f"{stage}: {text}"))
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"), talk)
@@ -544,23 +546,25 @@ def test_no_error_after_the_model_is_saved_loses_the_run(
 def test_a_run_interrupted_after_its_model_is_saved_is_said_to_be_finished(
     shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("headstart.runs.run.embedding_map", interrupt)
+    monkeypatch.setattr("headstart.runs.insights.embedding_map", interrupt)
     with pytest.raises(KeyboardInterrupt, match="the run is finished"):
         hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"))
     assert not (tmp_path / "run/.unfinished").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the process is ended by signals")
-@pytest.mark.parametrize("part", ["embedding_map", "explaining", "write_report"])
+@pytest.mark.parametrize(
+    "part", ["insights.embedding_map", "insights.explaining", "run.write_report"]
+)
 def test_no_crash_after_the_model_is_saved_loses_the_run(
     shapes: Path, tmp_path: Path, part: str
 ) -> None:
     crash = (
         "import os, signal, sys\nimport headstart as hs, headstart.runs.run\n"
-        f"headstart.runs.run.{part} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"headstart.runs.{part} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from pathlib import Path\n"
         "from headstart.specs import Job\n"
         "job = Job(backbone='tiny:32', strategy='extract', store=hs.Store(Path(sys.argv[3])))\n"

@@ -33,3 +33,13 @@ class Listener:
         `seconds`, and in adversarial training `adversarial`, the attack's share of the pixel range.
         """
         return False
+
+
+class ProgressOnly(Listener):
+    """Passes on progress alone, for work that has nothing to say in words."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self._listener.progress(stage, done, total)

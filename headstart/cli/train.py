@@ -36,6 +36,7 @@ JOB_FLAGS = (
     "checkpoint_s",
     "resume",
     "language",
+    "insights",
     "data_licence",
 )
 OWN = {"data", "out", "config", "dry_run", "seeds", "track", "store"}  # flags of no spec

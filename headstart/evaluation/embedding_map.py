@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import MissingPackage
 from headstart.base.values import Record
+from headstart.evaluation.effort import FULL, InsightEffort
 from headstart.features.extract import FeatureTable
 
-ON_MAP = 1500  # rows
 WIDE = 50  # principal components given to t-SNE, as its authors advise
 ROUNDING = 1e-6  # of the largest feature: a smaller spread is float32 rounding error
 # Standard deviations whose squares float32 can hold: t-SNE divides by the variance, and if that
@@ -40,16 +40,17 @@ class EmbeddingMap(Record):
 
 
 def embedding_map(
-    table: FeatureTable, part: Mapping[str, str], seed: int = 0, most: int = ON_MAP
+    table: FeatureTable, part: Mapping[str, str], seed: int = 0, effort: InsightEffort = FULL
 ) -> EmbeddingMap | None:
-    """Map at most `most` rows of features by PCA, and by UMAP if it is installed or else t-SNE.
+    """Map rows of features by PCA, and by UMAP if it is installed or else t-SNE.
 
-    part: row id to part. Returns None for too few rows, and for features that do not vary (a
-    dead backbone). Raises MissingPackage without scikit-learn.
+    part: row id to part. effort: its `map_rows` and `map_steps` are the limits. Returns None for
+    too few rows, and for features that do not vary (a dead backbone). Raises MissingPackage
+    without scikit-learn.
     """
     if len(table.y) < 4 or table.x.shape[1] < 2:
         return None
-    picked = np.sort(np.random.default_rng(seed).permutation(len(table.y))[:most])
+    picked = np.sort(np.random.default_rng(seed).permutation(len(table.y))[: effort.map_rows])
     if not _varies(table.x[picked]):
         return None
     try:
@@ -59,7 +60,7 @@ def embedding_map(
         raise MissingPackage("scikit-learn", purpose=purpose, extra="train") from None
     wide = min(WIDE, len(picked) - 1, table.x.shape[1])
     x = PCA(wide, svd_solver="randomized", random_state=seed).fit_transform(table.x[picked])
-    maps = {"PCA": x[:, :2]} | _bent(x, seed)
+    maps = {"PCA": x[:, :2]} | _bent(x, seed, effort.map_steps)
     paths = tuple(table.ids[row] for row in picked)
     names, labels = _groups(table, picked)
     points = {name: _points(xy) for name, xy in maps.items()}
@@ -85,7 +86,7 @@ def _varies(x: NDArray[Any]) -> bool:
     return max(LEAST, ROUNDING * largest) < spread < MOST
 
 
-def _bent(x: NDArray[Any], seed: int) -> dict[str, NDArray[Any]]:
+def _bent(x: NDArray[Any], seed: int, steps: int) -> dict[str, NDArray[Any]]:
     """Return a non-linear map: UMAP if installed, else t-SNE; none for fewer than 20 rows."""
     if find_spec("umap") is not None:
         from umap import UMAP
@@ -96,7 +97,8 @@ def _bent(x: NDArray[Any], seed: int) -> dict[str, NDArray[Any]]:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, len(x) / 4)
-    return {"t-SNE": TSNE(perplexity=perplexity, random_state=seed, init="pca").fit_transform(x)}
+    how = TSNE(perplexity=perplexity, random_state=seed, init="pca", max_iter=steps)
+    return {"t-SNE": how.fit_transform(x)}
 
 
 def _points(xy: NDArray[Any]) -> tuple[tuple[float, float], ...]:

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from headstart.base.values import Record
 from headstart.evaluation.evaluation import Estimate, wilson
-from headstart.features.extract import FeatureTable
 from headstart.heads.fit import fit_head
-from headstart.heads.head import Rows
+from headstart.heads.head import FeatureRows, some_of
 from headstart.heads.specs import LogisticSpec
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # of the training rows
@@ -46,22 +45,22 @@ class LearningCurve(Record):
 
 
 def learning_curve(
-    l2: float, train: FeatureTable, val: FeatureTable, seed: int = 0
+    l2: float, train: FeatureRows, val: FeatureRows, seed: int = 0, draws: int = REPEATS
 ) -> LearningCurve | None:
     """Fit heads on growing shares of the training rows and evaluate them on validation.
 
-    Returns None without validation rows.
+    draws: of rows, for each share but the last. Returns None without validation rows.
     """
     if not len(val.y):
         return None
     spec, rng = LogisticSpec(l2=(l2,)), np.random.default_rng(seed)
     spreads = list[tuple[int, float, float]]()
     for share in SHARES:
-        draws = [_stratified(train.y, share, rng) for _ in range(REPEATS if share < 1 else 1)]
-        accuracies = [_accuracy_on(spec, train, rows, val) for rows in draws]
-        spreads.append((len(draws[0]), float(np.mean(accuracies)), float(np.std(accuracies))))
+        drawn = [_stratified(train.y, share, rng) for _ in range(draws if share < 1 else 1)]
+        accuracies = [_accuracy_on(spec, train, rows, val) for rows in drawn]
+        spreads.append((len(drawn[0]), float(np.mean(accuracies)), float(np.std(accuracies))))
     points = tuple(_measured(rows, mean, len(val.y)) for rows, mean, _ in spreads)
-    return LearningCurve("val", len(val.y), points, projection(spreads, rng))
+    return LearningCurve("val", len(val.y), points, projection(spreads, rng, draws))
 
 
 def _measured(rows: int, accuracy: float, n: int) -> CurvePoint:
@@ -70,19 +69,26 @@ def _measured(rows: int, accuracy: float, n: int) -> CurvePoint:
     return CurvePoint(rows, accuracy, estimate.low, estimate.high)
 
 
-def projection(points: Sequence[tuple[int, float, float]], rng: np.random.Generator) -> CurvePoint:
+def fitted_rows(train: int, draws: int = REPEATS) -> float:
+    """Return the sum of the training rows of all heads of a learning curve."""
+    return train * (draws * sum(SHARES[:-1]) + 1)
+
+
+def projection(
+    points: Sequence[tuple[int, float, float]], rng: np.random.Generator, draws: int = REPEATS
+) -> CurvePoint:
     """Return the accuracy with twice the rows by the power law error = a + b rows^-c.
 
-    points: (training rows, mean accuracy, standard deviation over the draws).
+    points: (training rows, mean accuracy, standard deviation over the draws). draws: for each.
     Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence. The interval
     holds the error of the fit only: the law is refitted to points drawn with the heads' spread.
     """
     rows, means, spreads = (np.array(column) for column in zip(*points, strict=True))
     target = MORE * int(rows[-1])
     noise = np.maximum(np.where(spreads > 0, spreads, spreads.max(initial=0)), 2e-3)
-    noise = noise / np.sqrt(REPEATS)
-    draws = [_projected(rows, rng.normal(means, noise), target) for _ in range(DRAWS)]
-    low, high = np.quantile(draws, (0.025, 0.975))
+    noise = noise / np.sqrt(draws)
+    drawn = [_projected(rows, rng.normal(means, noise), target) for _ in range(DRAWS)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
     value = _projected(rows, means, target)
     return CurvePoint(target, value, min(float(low), value), max(float(high), value))
 
@@ -107,8 +113,8 @@ def _stratified(y: NDArray[np.int64], share: float, rng: np.random.Generator) ->
 
 
 def _accuracy_on(
-    spec: LogisticSpec, train: FeatureTable, rows: NDArray[np.intp], val: FeatureTable
+    spec: LogisticSpec, train: FeatureRows, rows: NDArray[np.intp], val: FeatureRows
 ) -> float:
-    some = Rows(train.x[rows], train.y[rows], train.classes)
+    some = some_of(train, rows)
     head = fit_head(spec, some, val).head
     return float((head.scores(val.x).argmax(axis=1) == val.y).mean())

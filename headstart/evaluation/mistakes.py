@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from headstart.base.values import Record
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import answers_out_of_fold, out_of_fold
-from headstart.heads.head import blocks
+from headstart.heads.head import FeatureRows, blocks
 from headstart.heads.nearest import unit
 from headstart.heads.specs import HeadSpec, LogisticSpec
 from headstart.models.distance import NEIGHBOUR, distance_of_kth
@@ -64,40 +64,47 @@ class Outlier(Record):
     nearest: str
 
 
-def mistakes(l2: float, table: FeatureTable, seed: int = 0) -> Mistakes | None:
-    """Find rows whose label is likely wrong, likeliest first; None if no row has a fold's score."""
-    scores = out_of_fold(LogisticSpec(l2=(l2,)), table, np.random.default_rng(seed))
+def mistakes(
+    l2: float, table: FeatureTable, seed: int = 0, rows: FeatureRows | None = None
+) -> Mistakes | None:
+    """Find rows whose label is likely wrong, likeliest first; None if no row has a fold's score.
+
+    rows: those of the table with other columns, on which heads are fitted.
+    """
+    scores = out_of_fold(LogisticSpec(l2=(l2,)), rows or table, np.random.default_rng(seed))
     judged = np.flatnonzero(~np.isnan(scores).any(axis=1))
     if not len(judged):
         return None
     suspects = suspicious(scores[judged], table.y[judged])
     listed, best, top = judged[suspects[:SUSPECTS]], scores.argmax(axis=1), scores.max(axis=1)
-    rows = (
+    found = (
         Mistake(table.ids[i], table.classes[table.y[i]], table.classes[best[i]], float(top[i]))
         for i in listed
     )
-    return Mistakes(len(suspects), len(judged), tuple(rows))
+    return Mistakes(len(suspects), len(judged), tuple(found))
 
 
-def row_errors(spec: HeadSpec, table: FeatureTable, seed: int = 0) -> RowErrors | None:
+def row_errors(
+    spec: HeadSpec, table: FeatureTable, seed: int = 0, rows: FeatureRows | None = None
+) -> RowErrors | None:
     """Find the rows farthest from the answers of a head fitted without them; None for few rows.
 
-    spec: of a head that is fitted without epochs, with a single setting.
+    spec: of a head that is fitted without epochs, with a single setting. rows: as for `mistakes`.
     """
-    answers = answers_out_of_fold(spec, table, np.random.default_rng(seed))
+    answers = answers_out_of_fold(spec, rows or table, np.random.default_rng(seed))
     if answers is None:
         return None
     whole = [~np.isnan(v.reshape(len(v), -1).astype(float)).any(axis=1) for v in answers.values()]
-    rows = np.flatnonzero(np.all(whole, axis=0) & table.target.known(table.y))
+    asked = np.flatnonzero(np.all(whole, axis=0) & table.target.known(table.y))
     own = table.target.activate(np.zeros((0, table.target.outputs), np.float32))
-    held = {name: values[rows].astype(own[name].dtype) for name, values in answers.items()}
-    losses = table.target.row_losses(held, table.y[rows])
+    held = {name: values[asked].astype(own[name].dtype) for name, values in answers.items()}
+    losses = table.target.row_losses(held, table.y[asked])
     said = next(iter(table.target.columns(held).values()))
-    labels = table.target.decode(table.y[rows])
+    labels = table.target.decode(table.y[asked])
     return RowErrors(
-        len(rows),
+        len(asked),
         tuple(
-            RowError(table.ids[rows[i]], labels[i], _text(said[i]))
+            RowError(table.ids[asked[i]], labels[i], _text(said[i]))
             for i in np.argsort(-losses, kind="stable")[:SUSPECTS]
         ),
     )
@@ -147,17 +154,23 @@ def margins(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[Any]:  #
     return own - others.max(axis=1)
 
 
-def outliers(table: FeatureTable) -> tuple[Outlier, ...] | None:
-    """Find the rows farthest from all others, farthest first; None for too few rows."""
+def outliers(table: FeatureTable, most: int = 0, seed: int = 0) -> tuple[Outlier, ...] | None:
+    """Find the rows farthest from all others, farthest first; None for too few rows.
+
+    most: rows looked at, drawn at random; 0 for all. The work grows with their square.
+    """
     if len(table.y) <= NEIGHBOUR + 1:
         return None
-    x, away, nearest = unit(table.x), np.empty(len(table.y)), np.empty(len(table.y), np.intp)
+    picked = np.arange(len(table.y))
+    if 0 < most < len(picked):
+        picked = np.sort(np.random.default_rng(seed).permutation(picked)[:most])
+    x, away, nearest = unit(table.x[picked]), np.empty(len(picked)), np.empty(len(picked), np.intp)
     for rows in blocks(len(x), BLOCK):
         alike = x[rows] @ x.T
         alike[np.arange(len(alike)), np.arange(rows.start, rows.stop)] = -np.inf
         nearest[rows], away[rows] = alike.argmax(axis=1), distance_of_kth(alike, NEIGHBOUR)
-    labels = table.target.decode(table.y)
+    labels, ids = table.target.decode(table.y[picked]), [table.ids[row] for row in picked]
     return tuple(
-        Outlier(table.ids[row], labels[row], float(away[row]), table.ids[nearest[row]])
+        Outlier(ids[row], labels[row], float(away[row]), ids[nearest[row]])
         for row in np.argsort(-away, kind="stable")[:OUTLIERS]
     )

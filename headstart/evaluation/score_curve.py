@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from headstart.base.values import Record
 from headstart.evaluation.evaluation import Estimate, estimated
-from headstart.features.extract import FeatureTable
 from headstart.heads.fit import fit_head
-from headstart.heads.head import Rows
+from headstart.heads.head import FeatureRows, some_of
 from headstart.heads.specs import HeadSpec
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # of the training rows
@@ -40,39 +39,40 @@ class ScoreCurve(Record):
 
 
 def score_curve(
-    spec: HeadSpec, train: FeatureTable, val: FeatureTable, seed: int = 0
+    spec: HeadSpec, train: FeatureRows, val: FeatureRows, seed: int = 0, draws: int = REPEATS
 ) -> ScoreCurve | None:
     """Fit heads on growing shares of the training rows and evaluate them on validation.
 
-    spec: of a head that is fitted without epochs. Returns None without validation rows.
+    spec: of a head that is fitted without epochs. draws: of rows, for each share but the last.
+    Returns None without validation rows.
     """
     if not len(val.y):
         return None
     target, rng = train.target, np.random.default_rng(seed)
     metric = next(iter(target.shown or target.metrics(*_no_rows(train))))
     points = list[ScorePoint]()
-    sizes = {max(LEAST, round(share * len(train))) for share in SHARES}
-    for n in sorted(n for n in sizes if n <= len(train)):
-        repeats = REPEATS if n < len(train) else 1
-        draws = [np.sort(rng.permutation(len(train))[:n]) for _ in range(repeats)]
-        if found := [e for rows in draws if (e := _measured(spec, train, rows, val, metric))]:
+    whole = len(train.y)
+    sizes = {max(LEAST, round(share * whole)) for share in SHARES}
+    for n in sorted(n for n in sizes if n <= whole):
+        repeats = draws if n < whole else 1
+        drawn = [np.sort(rng.permutation(whole)[:n]) for _ in range(repeats)]
+        if found := [e for rows in drawn if (e := _measured(spec, train, rows, val, metric))]:
             columns = zip(*((e.value, e.low, e.high) for e in found), strict=True)
             value, low, high = (float(np.mean(column)) for column in columns)
             points.append(ScorePoint(n, value, low, high))
     return ScoreCurve(metric, "val", len(val.y), tuple(points))
 
 
-def _no_rows(table: FeatureTable) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
+def _no_rows(table: FeatureRows) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
     raw = np.zeros((0, table.target.outputs), np.float32)
     return dict(table.target.activate(raw)), table.target.unknown(0)
 
 
 def _measured(
-    spec: HeadSpec, train: FeatureTable, rows: NDArray[np.intp], val: FeatureTable, metric: str
+    spec: HeadSpec, train: FeatureRows, rows: NDArray[np.intp], val: FeatureRows, metric: str
 ) -> Estimate | None:
     """Return the metric of a head fitted on these rows; None if it is not determined."""
-    some = Rows(train.x[rows], train.y[rows], train.target)
-    head = fit_head(spec, some, val).head
+    head = fit_head(spec, some_of(train, rows), val).head
     answers = train.target.activate(head.raw(val.x))
     found: Estimate | None = estimated(train.target.metrics(answers, val.y)[metric], RESAMPLES)
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.head import ClassWeights, FeatureRows, Floats, blocks
+from headstart.heads.head import ClassWeights, FeatureRows, Floats, Rows, blocks, is_rotated
 
 Doubles = NDArray[np.float64]
 
@@ -30,6 +30,8 @@ class Basis:
     def of(cls, train: FeatureRows, how: ClassWeights) -> "Basis":
         weights = train.target.row_weights(how, train.y)
         mean, std = _moments(train.x, weights)
+        if is_rotated(train):  # as all rows were standardised: each column keeps its deviation
+            std = np.ones_like(std)
         z = ((train.x - mean.astype(np.float32)) / std.astype(np.float32)).astype(np.float32)
         values, vectors = _directions(z, weights)
         targets = train.target.regression(train.y)
@@ -57,6 +59,44 @@ class Basis:
     def mean_of(self, values: Doubles) -> Doubles:  # (N, K) -> (K,)
         """Return the weighted means of the columns."""
         return self.row_weights @ values / len(values)
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Standardised columns and the R leading eigenvectors of their covariance, found once.
+
+    Heads on many subsets of the same rows are then solved in R columns in place of D. The L2
+    penalty is rotation invariant: only the columns' deviations are those of all rows in place of a
+    subset's, and what lies outside the R directions is lost.
+    """
+
+    mean: Doubles  # (D,)
+    std: Doubles  # (D,)
+    vectors: NDArray[np.float32]  # (D, R)
+
+    @classmethod
+    def of(cls, x: NDArray[np.float32], columns: int) -> "Rotation":
+        """Return the rotation of rows x (N, D) to at most `columns` columns."""
+        mean, std = _moments(x, np.ones(len(x)))
+        z = ((x - mean.astype(np.float32)) / std.astype(np.float32)).astype(np.float32)
+        return cls(mean, std, _leading(z, columns))
+
+    def __call__(self, rows: FeatureRows) -> Rows:
+        """Return the rows with the rotated columns, (N, R)."""
+        z = (rows.x - self.mean.astype(np.float32)) / self.std.astype(np.float32)
+        x = np.asarray(z @ self.vectors, np.float32)
+        return Rows(x, rows.y, rows.target, rows.groups, rotated=True)
+
+
+def _leading(z: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """Return the eigenvectors (D, R) of the covariance of `z` (N, D) with the largest values."""
+    from scipy.linalg import eigh
+
+    n, d = z.shape
+    if n < d:
+        return _directions(z, np.ones(n))[1][:, -columns:]
+    _, vectors = eigh(z.T @ z / n, subset_by_index=(max(0, d - columns), d - 1))
+    return np.asarray(vectors, np.float32)
 
 
 def _moments(x: Floats, weights: Doubles) -> tuple[Doubles, Doubles]:

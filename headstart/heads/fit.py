@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch
-from headstart.heads.head import FeatureRows, Fitted, Floats, Rows, Trial, check_finite
+from headstart.heads.head import FeatureRows, Fitted, Floats, Trial, check_finite, some_of
 from headstart.heads.logistic import logistic_trials
 from headstart.heads.nearest import nearest_trials
 from headstart.heads.ridge import ridge_trials
@@ -173,7 +173,7 @@ def _held_out(
     paths: dict[float, tuple[dict[str, float], dict[str, NDArray[Any]]]] = {}
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
-        kept = Rows(train.x[~out], train.y[~out], train.target)
+        kept = some_of(train, ~out)
         for trial in TRIALS[spec.family](spec, kept, train.x[out]):
             empty = {k: np.full((len(out), *a.shape[1:]), np.nan) for k, a in trial.answers.items()}
             _, answers = paths.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))

@@ -71,15 +71,29 @@ class FeatureRows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Feature rows held in plain arrays. target: class names are turned into a ClassTarget."""
+    """Feature rows held in plain arrays. target: class names are turned into a ClassTarget.
+
+    rotated: whether the columns are those of a `basis.Rotation`, in which heads are solved as they
+    are.
+    """
 
     x: NDArray[np.float32]  # (N, D)
     y: Labels
     target: Any  # a Target
     groups: tuple[str, ...] = ()
+    rotated: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
+
+
+def some_of(rows: FeatureRows, chosen: NDArray[Any]) -> Rows:
+    """Return some rows, by their numbers or a mask, without their groups."""
+    return Rows(rows.x[chosen], rows.y[chosen], rows.target, rotated=is_rotated(rows))
+
+
+def is_rotated(rows: FeatureRows) -> bool:
+    return isinstance(rows, Rows) and rows.rotated
 
 
 def check_word(what: str, word: str, known: tuple[str, ...]) -> None:

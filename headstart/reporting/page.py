@@ -1,6 +1,6 @@
 """The report of a run: one self-contained page made from the files of its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +13,15 @@ from headstart.data.dataset import CheckedFile
 from headstart.modalities.images.thumbnails import COLUMNS, TILE
 from headstart.reporting.facts import Facts, read_facts
 
+Progress = Callable[[int, int], None]  # hears how many sections, of all, are made
+
 
 def write_report(
-    run: Path, sources: Mapping[str, Path | CheckedFile], language: str | None = None
+    run: Path,
+    sources: Mapping[str, Path | CheckedFile],
+    language: str | None = None,
+    *,
+    progress: Progress = lambda done, total: None,
 ) -> Path:
     """Write RUN/report.html from the files of a finished run; returns its path.
 
@@ -25,7 +31,7 @@ def write_report(
     """
     facts, page = read_facts(run, sources), run / "report.html"
     try:
-        text = render(facts, language or facts.recipe.language)
+        text = render(facts, language or facts.recipe.language, progress)
     except HeadstartError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -37,7 +43,9 @@ def write_report(
     return page
 
 
-def render(facts: Facts, language: str = "en") -> str:
+def render(
+    facts: Facts, language: str = "en", progress: Progress = lambda done, total: None
+) -> str:
     """Render the page as HTML; it depends only on the facts and their pictures."""
     if find_spec("jinja2") is None:
         raise MissingPackage("jinja2", purpose="The report", command="pip install jinja2")
@@ -45,7 +53,10 @@ def render(facts: Facts, language: str = "en") -> str:
     from headstart.reporting.words import Words
 
     w = Words(language, facts.card.input.kind if facts.card else "")
-    made = {name: blocks(facts, w) for name, blocks in SECTIONS.items()}
+    made = dict[str, Any]()
+    for name, blocks in SECTIONS.items():
+        progress(len(made), len(SECTIONS))
+        made[name] = blocks(facts, w)
     sections = {name: blocks for name, blocks in made.items() if blocks}
     page = _template().render(
         w=w,
@@ -58,6 +69,7 @@ def render(facts: Facts, language: str = "en") -> str:
         columns=COLUMNS,
         version=facts.recipe.versions.get("headstart", ""),
     )
+    progress(len(SECTIONS), len(SECTIONS))
     return escaped_page(page)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.base.cells import restored
-from headstart.base.values import Record, Settings, as_key
+from headstart.base.values import Record, Settings, as_key, later
 from headstart.data.dataset import PARTS, Content
 from headstart.evaluation.evaluation import Estimate, Evaluation
 from headstart.training.history import Count
@@ -88,6 +88,7 @@ class RunRecipe(Record):
     checks: Settings = field(default_factory=Settings)
     seed: int = 0
     language: str = "en"
+    insights: str = field(default="quick", metadata=later())
     device: str = ""
     phases: dict[str, Count]
     versions: dict[str, str]

@@ -12,6 +12,7 @@ from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan
 from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan
+from headstart.evaluation.effort import Detail
 from headstart.heads.head import check_word
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
@@ -66,11 +67,17 @@ class Job:
     ] = 30.0
     resume: Annotated[bool, "go on with a run that was stopped; refuse to start a new one"] = False
     language: Annotated[Language, "language of the report"] = "en"
+    insights: Annotated[
+        Detail,
+        "what is looked for beside the figures (map, learning curve, suspects, explanations): "
+        "quick takes about 15 % of the run at most, full all the time it needs",
+    ] = "quick"
 
     def __post_init__(self) -> None:
         check_word("strategy", self.strategy, get_args(Strategy))
         check_word("baseline", self.baseline, get_args(From))
         check_word("language", self.language, get_args(Language))
+        check_word("insights", self.insights, get_args(Detail))
         if not 0 <= self.checkpoint_s < math.inf:
             raise SpecError(
                 f"checkpoint_s is a number of seconds, 0 or more; got {self.checkpoint_s}."

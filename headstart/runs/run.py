@@ -5,43 +5,30 @@ its folder: features come from the store, training from checkpoints.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.inputs import Input, check_kind
 from headstart.base.atomic import write_json, write_text
-from headstart.base.errors import MissingPackage, SpecError
+from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.base.notebook import html_table
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
+from headstart.base.threads import Ahead
 from headstart.base.values import Settings
 from headstart.data.checks import Checks, check, good_rows, with_parts
-from headstart.data.dataset import CheckedFile, Dataset, LeftOut
+from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.splits import Splits, split
-from headstart.evaluation.embedding_map import EmbeddingMap, embedding_map
+from headstart.data.survey import Survey
 from headstart.evaluation.evaluation import Estimate, Evaluation, compare, decimals, evaluate
 from headstart.evaluation.insights import Insights
-from headstart.evaluation.judged import (
-    ConformalSets,
-    conformal_coverage,
-    doubts,
-    gains,
-    temperature_scaling,
-)
-from headstart.evaluation.learning_curve import learning_curve
-from headstart.evaluation.mistakes import mistakes, outliers, row_errors
-from headstart.evaluation.score_curve import score_curve
-from headstart.explaining.kinds import explaining
+from headstart.evaluation.judged import ConformalSets, conformal_coverage
 from headstart.features.extract import FeatureTable
-from headstart.heads.families import HEADS, check_supports
-from headstart.heads.specs import HeadSpec, LogisticSpec, RidgeSpec
+from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
 from headstart.models.bundle import save, versions
 from headstart.models.fitting import two_phases
@@ -67,9 +54,17 @@ from headstart.runs.folder import (
     recorded_digests,
     splits_csv,
 )
+from headstart.runs.insights import (
+    Budget,
+    Sources,
+    TestedRun,
+    explain_run,
+    insights_of,
+    optional,
+)
 from headstart.runs.job import Job
 from headstart.runs.stages import (
-    PreparedRun,
+    LearnedRun,
     RunState,
     baselines,
     prepared,
@@ -78,12 +73,7 @@ from headstart.runs.stages import (
 )
 from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, write_csv
-from headstart.targets.target import Target
 from headstart.training.history import Count, History, read_history
-
-Sources = Mapping[str, Path | CheckedFile]  # of rows, by their ids
-
-USUAL_L2 = 0.03  # of the heads fitted for insights if the trained head is not logistic
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,21 +126,6 @@ class Run:
         return self.evaluations["test"]
 
 
-@dataclass(frozen=True, eq=False)
-class _Learned:
-    """The results of training. table: features of all rows by the backbone before training."""
-
-    prepared: PreparedRun
-    splits: Splits
-    checks: Checks
-    fitted: Candidates
-    table: FeatureTable | None = None
-
-    @property
-    def kept(self) -> Candidate:
-        return self.fitted.made[self.fitted.kept]
-
-
 def train(
     data: Dataset, out: Path, job: Job | None = None, listener: Listener | None = None
 ) -> Run:
@@ -171,20 +146,23 @@ def train(
         return _finish(state, learned, {**sources, **checked}, finish)
 
 
-def _learn(state: RunState, data: Dataset) -> _Learned:
+def _learn(state: RunState, data: Dataset) -> LearnedRun:
     """Check and split the data, and train the candidates."""
-    with state.clock("backbone"):
-        run = prepared(state)
-    card = run.start.backbone.card
-    check_kind(card.input, data.input, card.name)
-    with state.clock("checks"):
-        checks = _checked(state, data, card.input)
+    threads = state.context.runtime.decode_threads
+    look = partial(survey, data, store=state.job.store, threads=threads)
+    with Ahead(lambda progress: look(progress=progress)) as seen:  # while the network is loaded
+        with state.clock("backbone"):
+            run = prepared(state)
+        card = run.start.backbone.card
+        check_kind(card.input, data.input, card.name)
+        with state.clock("checks"):
+            checks = _checked(state, data, card.input, seen)
     rows = checks.dataset
     if state.job.strategy == "scratch":
         splits = _split(state, checks)
         network = run.start.backbone
         assert isinstance(network, Backbone)
-        return _Learned(run, splits, checks, train_scratch(state, network, splits))
+        return LearnedRun(run, splits, checks, train_scratch(state, network, splits))
     with state.clock("features"):
         run = with_cut(state, run, rows)
         table = state.extracted(run.start.backbone, rows, run.start.tap)
@@ -192,11 +170,11 @@ def _learn(state: RunState, data: Dataset) -> _Learned:
     splits = _split(state, checks)
     start = replace(run.start, table=table)
     fitted = two_phases(state.job.spec, start.backbone, splits, state.context, start)
-    return _Learned(run, splits, checks, state.add(fitted), table)
+    return LearnedRun(run, splits, checks, state.add(fitted), table)
 
 
 def _finish(
-    state: RunState, learned: _Learned, sources: Sources, finish: Callable[[], None]
+    state: RunState, learned: LearnedRun, sources: Sources, finish: Callable[[], None]
 ) -> Run:
     """Evaluate the kept candidate on the test rows (read only here), save it and write the report.
 
@@ -212,7 +190,7 @@ def _finish(
         learned = _with_limits(state, learned)
     fitted = learned.kept.fitted
     with state.clock("evaluation"):
-        table = _of_kept(state, learned, splits.test)
+        table = _of_kept(state, learned, splits.test, "evaluation")
         test = fitted.model.predict_table(table)
     limits = fitted.model.limits
     conformal = conformal_coverage(limits.alpha, limits, test) if limits.alpha else None
@@ -223,22 +201,17 @@ def _finish(
     recipe = _recipe(state.job, learned, gain)
     write_json(state.out / "recipe.json", recipe.to_plain())
     with state.clock("save"):
-        shipped = save(fitted.model, state.out / "model", told=recipe.strategy.to_plain()).model
+        shipped = _saved(state, fitted.model, recipe)
     write_json(state.out / LAST, _timings(state).to_plain())
     finish()
-    with state.clock("insights"):
-        insights = Insights()
-        with _optional(state, "insights"):
-            insights = _insights(state, learned, test, table, others)
-        with _optional(state, "insights"):
-            write_json(state.out / "insights.json", insights.to_plain())
-    with state.clock("explained"), _optional(state, "explained"):
-        _explain(state, shipped, sources)
+    if state.job.insights != "none":
+        _look_inside(state, TestedRun(learned, test, table, others), shipped, sources)
     timings = _timings(state)
-    with _optional(state, "timings"):
+    with optional(state, "timings"):
         write_json(state.out / LAST, timings.to_plain())
-    with _optional(state, "report", "not written", " `headstart report` makes it later."):
-        write_report(state.out, sources, state.job.language)
+    with optional(state, "report", "not written", " `headstart report` makes it later."):
+        progress = partial(state.context.listener.progress, "report")
+        write_report(state.out, sources, state.job.language, progress=progress)
     return Run(
         folder=state.out,
         splits=splits,
@@ -257,27 +230,23 @@ def _finish(
     )
 
 
-def _explain(state: RunState, model: Model, sources: Sources) -> None:
-    """Compute the explanations for the report."""
-    how = explaining(model.backbone.card.input)
-    for explained in how.explain_run(state.out, model, sources, how.QUICK):
-        if isinstance(explained, LeftOut):
-            state.tell("explained", f"left out: {explained.path}: {explained.reason}")
+def _saved(state: RunState, model: Model, recipe: RunRecipe) -> Model:
+    """Write the bundle; return its model, which runs without PyTorch."""
+    progress, told = partial(state.context.listener.progress, "save"), recipe.strategy.to_plain()
+    return save(model, state.out / "model", told=told, progress=progress).model
 
 
-@contextmanager
-def _optional(
-    state: RunState, stage: str, lost: str = "left out", remedy: str = ""
-) -> Iterator[None]:
-    """Report an error of a stage instead of raising it: the model is already saved."""
-    try:
-        yield
-    except Exception as error:
-        state.tell(stage, f"{lost}: {str(error) or type(error).__name__}{remedy}")
-    except KeyboardInterrupt as error:
-        done = f"the run is finished, and `headstart report {state.out}` makes its page"
-        error.args = error.args or (done,)
-        raise
+def _look_inside(state: RunState, tested: TestedRun, shipped: Model, sources: Sources) -> None:
+    """Write insights.json and explained.json, as far as their budget goes."""
+    budget = Budget.after(sum(state.clock.seconds.values()), state.job.insights)
+    with state.clock("insights"):
+        insights = Insights()
+        with optional(state, "insights"):
+            insights = insights_of(state, tested, budget)
+        with optional(state, "insights"):
+            write_json(state.out / "insights.json", insights.to_plain())
+    with state.clock("explained"), optional(state, "explained"):
+        explain_run(state, shipped, sources, budget)
 
 
 def _better(test: Predictions, others: Mapping[str, Predictions]) -> tuple[str, ...]:
@@ -289,18 +258,18 @@ def _better(test: Predictions, others: Mapping[str, Predictions]) -> tuple[str, 
     return tuple(name for name, score in scores.items() if score > own)
 
 
-def _of_kept(state: RunState, learned: _Learned, data: Dataset) -> FeatureTable:
+def _of_kept(state: RunState, learned: LearnedRun, data: Dataset, stage: str) -> FeatureTable:
     """Return the kept model's features of `data`; for a head, these were extracted earlier."""
     if learned.fitted.kept == "head" and learned.table is not None:
         return learned.table.of(data)
-    return state.features(learned.kept.fitted.model, data)
+    return state.features(learned.kept.fitted.model, data, stage)
 
 
-def _with_limits(state: RunState, learned: _Learned) -> _Learned:
+def _with_limits(state: RunState, learned: LearnedRun) -> LearnedRun:
     """Return `learned` with the limits of the kept model fitted on validation."""
     plan, kept = state.job.trust, learned.kept
     few = remembered(learned.splits.train)
-    remembered_rows = _of_kept(state, learned, few) if plan.false_alarms else None
+    remembered_rows = _of_kept(state, learned, few, "trust") if plan.false_alarms else None
     model = limited(kept.fitted.model, plan, kept.table, remembered_rows)
     state.tell("trust", limits_message(plan, model.limits, model.backbone.card.input.noun))
     kept = replace(kept, fitted=replace(kept.fitted, model=model))
@@ -308,86 +277,14 @@ def _with_limits(state: RunState, learned: _Learned) -> _Learned:
     return replace(learned, fitted=replace(learned.fitted, made=made))
 
 
-def _insights(
-    state: RunState,
-    learned: _Learned,
-    test: Predictions,
-    table: FeatureTable,
-    baselines: dict[str, Predictions],
-) -> Insights:
-    splits, plain, kept = learned.splits, learned.table, learned.fitted.kept
-    on_val = {name: c.val for name, c in learned.fitted.made.items()}
-    compared = gains(kept, on_val, "val") + gains(kept, {kept: test} | baselines, "test")
-    model = learned.kept.fitted.model
-    if not test.classes:  # the rest needs one class per row
-        known = test.take(np.flatnonzero(test.known))
-        charts = known.target.charts(known.outputs, known.labels)
-        doubt = doubts(model, state.job.trust, test, table.x)
-        found = Insights(doubt=doubt, compared=compared, charts=charts)
-        return found if plain is None else _of_rows(state, found, learned, plain)
-    temperature = model.limits.temperature
-    calibration_rows = len(splits.val) if temperature != 1.0 else 0
-    scaling = temperature_scaling(test, temperature, calibration_rows)
-    insights = Insights(scaling, doubts(model, state.job.trust, test, table.x), compared)
-    if plain is None:  # a network from scratch has no cached features
-        return insights
-    chosen = learned.fitted.made["head"].fitted.chosen
-    l2 = float(chosen["l2"]) if chosen["head"] == "logistic" else USUAL_L2  # ridge: another scale
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    return replace(
-        insights,
-        learning_curve=learning_curve(l2, plain.of(splits.train), plain.of(splits.val)),
-        mistakes=mistakes(l2, plain),
-        outliers=outliers(plain),
-        map=_map(state, plain, {id: name for name, part in parts.items() for id in part.ids}),
-    )
-
-
-def _map(state: RunState, plain: FeatureTable, part: Mapping[str, str]) -> EmbeddingMap | None:
-    """Return the map of the features; without scikit-learn, which alone draws it, say so."""
-    try:
-        return embedding_map(plain, part)
-    except MissingPackage as error:
-        state.tell("insights", f"left out: {error}")
-        return None
-
-
-def _of_rows(state: RunState, found: Insights, learned: _Learned, plain: FeatureTable) -> Insights:
-    """Add what a solved head on the frozen features shows of a target without classes."""
-    parts = learned.splits
-    named = {"train": parts.train, "val": parts.val, "test": parts.test}
-    part = {id: name for name, rows in named.items() for id in rows.ids}
-    found = replace(found, outliers=outliers(plain), map=_map(state, plain, part))
-    spec = _solved(learned, parts.train.target)
-    if spec is None:
-        return found
-    target = learned.fitted.made["head"].fitted.model.target  # with the scale of training rows
-    train, val, whole = (
-        replace(t, target=target) for t in (plain.of(parts.train), plain.of(parts.val), plain)
-    )
-    return replace(found, score_curve=score_curve(spec, train, val), errors=row_errors(spec, whole))
-
-
-def _solved(learned: _Learned, target: Target) -> HeadSpec | None:
-    """Return the head's own spec with its chosen strength, or else a usual one; None if no head
-    without epochs can predict the target."""
-    chosen = learned.fitted.made["head"].fitted.chosen
-    for spec in (LogisticSpec, RidgeSpec):
-        if HEADS[spec.family].supports(target):
-            own = chosen["head"] == spec.family
-            return spec(l2=(float(chosen["l2"]) if own else USUAL_L2,))
-    return None
-
-
-def _checked(state: RunState, data: Dataset, input: Input[Any]) -> Checks:
+def _checked(state: RunState, data: Dataset, input: Input[Any], seen: Ahead[Survey]) -> Checks:
     """Check the data, write checks.json, and only then raise errors about it.
 
-    input: of the backbone, whose parts of long examples are counted.
+    input: of the backbone, whose parts of long examples are counted. seen: what is in the files.
     """
     state.tell("checks", f"looking at {len(data):,} {data.noun}")
     threads = state.context.runtime.decode_threads
-    progress = partial(state.context.listener.progress, "checks")
-    surveyed = survey(data, store=state.job.store, threads=threads, progress=progress)
+    surveyed = seen.result(partial(state.context.listener.progress, "checks"))
     checks = check(data, surveyed, threads=threads)
     progress = partial(state.context.listener.progress, "parts")
     checks = with_parts(checks, input, store=state.job.store, threads=threads, progress=progress)
@@ -432,7 +329,7 @@ def _refuse_changed(state: RunState, rows: Dataset) -> None:
         )
 
 
-def _tell_kept(state: RunState, learned: _Learned, on_val: Mapping[str, Evaluation]) -> None:
+def _tell_kept(state: RunState, learned: LearnedRun, on_val: Mapping[str, Evaluation]) -> None:
     """Report which of several candidates is saved, and why."""
     made, kept = learned.fitted.made, learned.fitted.kept
     if len(made) > 1:
@@ -469,7 +366,7 @@ def _gain(fitted: Candidates) -> Estimate | None:
 
 
 def _evaluated(
-    learned: _Learned,
+    learned: LearnedRun,
     on_val: dict[str, Evaluation],
     test: Predictions,
     baselines: dict[str, Predictions],
@@ -488,7 +385,7 @@ def _evaluated(
     )
 
 
-def _recipe(job: Job, learned: _Learned, gain: Estimate | None) -> RunRecipe:
+def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
     """Return all choices, "auto" resolved, and the versions; nothing that depends on the time."""
     backbone, candidates = learned.prepared.start.backbone, learned.fitted.made
     return RunRecipe(
@@ -509,6 +406,7 @@ def _recipe(job: Job, learned: _Learned, gain: Estimate | None) -> RunRecipe:
         checks=Settings.of(job.checks),
         seed=job.split.seed,
         language=job.language,
+        insights=job.insights,
         device=job.runtime.resolved().device,
         phases={name: c.fitted.count for name, c in candidates.items()},
         versions={"python": sys.version.split()[0], **versions()},

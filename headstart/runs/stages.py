@@ -13,9 +13,10 @@ from headstart.backbones.views import Views
 from headstart.base.atomic import read_bytes, write_json
 from headstart.base.context import Checkpointing, Precision, RunContext
 from headstart.base.errors import BundleError, Diverged, MissingPackage
-from headstart.base.listener import Listener
+from headstart.base.listener import Listener, ProgressOnly
 from headstart.base.runtime import Runtime, Stopwatch
 from headstart.base.values import fingerprint, to_plain
+from headstart.data.checks import Checks
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engines import check_device
@@ -40,6 +41,27 @@ class PreparedRun:
     start: Start
     settings: FineTune
     baseline: Backbone | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedRun:
+    """The results of training. table: features of all rows by the backbone before training."""
+
+    prepared: PreparedRun
+    splits: Splits
+    checks: Checks
+    fitted: Candidates
+    table: FeatureTable | None = None
+
+    @property
+    def kept(self) -> Candidate:
+        return self.fitted.made[self.fitted.kept]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The part of each row, by its id."""
+        parts = {"train": self.splits.train, "val": self.splits.val, "test": self.splits.test}
+        return {id: name for name, part in parts.items() for id in part.ids}
 
 
 @dataclass(eq=False)
@@ -75,8 +97,13 @@ class RunState:
             self.tell("features", ALL_ALIKE.format(rows.examples))
         return table
 
-    def features(self, model: Model, data: Dataset) -> FeatureTable:
-        table = extract(model.backbone, data, store=self.job.store, runtime=self.job.runtime)
+    def features(self, model: Model, data: Dataset, stage: str = "features") -> FeatureTable:
+        """Extract features by a trained model's backbone; progress is that of the stage."""
+        store, runtime = self.job.store, self.job.runtime
+        listener = ProgressOnly(self.context.listener)
+        table = extract(
+            model.backbone, data, store=store, runtime=runtime, listener=listener, stage=stage
+        )
         self.tables.append(all_there(table))
         return table
 

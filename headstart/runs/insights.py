@@ -1,0 +1,248 @@
+"""The insights of a run and the explanations of some of its answers, within a budget of time.
+
+How much is computed is decided by fixed limits (`InsightEffort`), so that two runs of a seed give
+the same files. The time is a last guard.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.data.dataset import CheckedFile, LeftOut
+from headstart.evaluation.effort import FULL, QUICK, Detail, InsightEffort
+from headstart.evaluation.embedding_map import embedding_map
+from headstart.evaluation.insights import Insights
+from headstart.evaluation.judged import doubts, gains, temperature_scaling
+from headstart.evaluation.learning_curve import fitted_rows, learning_curve
+from headstart.evaluation.mistakes import mistakes, outliers, row_errors
+from headstart.evaluation.score_curve import score_curve
+from headstart.explaining.kinds import explaining
+from headstart.features.extract import FeatureTable
+from headstart.heads.basis import Rotation
+from headstart.heads.families import HEADS
+from headstart.heads.fit import FOLDS
+from headstart.heads.head import FeatureRows
+from headstart.heads.specs import HeadSpec, LogisticSpec, RidgeSpec
+from headstart.models.model import Model
+from headstart.runs.stages import LearnedRun, RunState
+from headstart.targets.predictions import Predictions
+from headstart.targets.target import Target
+
+Sources = Mapping[str, Path | CheckedFile]  # of rows, by their ids
+Steps = dict[str, Callable[[], Any]]  # what makes a field of `Insights`, by the field's name
+
+USUAL_L2 = 0.03  # of the heads fitted for insights if the trained head is not logistic
+SHARE = 0.15  # of the seconds before, that insights and explanations may take together
+LEAST_S = 20.0  # that they may take after a short run, such as one with all features in the store
+EFFORTS = {"quick": QUICK, "full": FULL}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most seconds that insights and explanations take, from now on."""
+
+    seconds: float
+    began: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def after(cls, seconds: float, detail: Detail) -> "Budget":
+        """Return the budget of a run that took `seconds`; without an end for full insights."""
+        return cls(np.inf if detail == "full" else max(LEAST_S, SHARE * seconds))
+
+    @property
+    def spent(self) -> bool:
+        return time.perf_counter() - self.began > self.seconds
+
+
+@dataclass(frozen=True, eq=False)
+class TestedRun:
+    """What insights are found in. test, table: the kept model's predictions and features of the
+    test rows. baselines: predictions of the test rows by name."""
+
+    learned: LearnedRun
+    test: Predictions
+    table: FeatureTable
+    baselines: Mapping[str, Predictions]
+
+
+def insights_of(state: RunState, tested: TestedRun, budget: Budget) -> Insights:
+    """Compute the insights one by one; one that fails or is beyond the limits is named."""
+    effort = EFFORTS[state.job.insights]
+    steps = _steps(state, tested, effort)
+    found, progress = Insights(), partial(state.context.listener.progress, "insights")
+    progress(0, len(steps))
+    for done, (name, make) in enumerate(steps.items()):
+        if budget.spent:
+            names = ", ".join(_spoken(late) for late in list(steps)[done:])
+            state.tell("insights", _out_of_time(names, budget))
+            break
+        with optional(state, "insights"):
+            found = replace(found, **{name: make()})
+        progress(done + 1, len(steps))
+    return found
+
+
+def explain_run(state: RunState, model: Model, sources: Sources, budget: Budget) -> None:
+    """Explain the worst and some good answers on the test rows, for the report."""
+    how = explaining(model.backbone.card.input)
+    effort = how.EFFORTS[state.job.insights]
+    total = how.count_of_run(state.out, model, sources, effort)
+    progress = partial(state.context.listener.progress, "explained")
+    progress(0, total)
+    each = how.explain_run(state.out, model, sources, effort)
+    for done, explained in enumerate(each, 1):
+        if isinstance(explained, LeftOut):
+            state.tell("explained", f"left out: {explained.path}: {explained.reason}")
+        progress(done, total)
+        if budget.spent and done < total:
+            state.tell("explained", _out_of_time(f"{total - done} of {total} answers", budget))
+            each.close()
+            break
+
+
+@contextmanager
+def optional(
+    state: RunState, stage: str, lost: str = "left out", remedy: str = ""
+) -> Iterator[None]:
+    """Report an error of a stage instead of raising it: the model is already saved."""
+    try:
+        yield
+    except Exception as error:
+        state.tell(stage, f"{lost}: {str(error) or type(error).__name__}{remedy}")
+    except KeyboardInterrupt as error:
+        done = f"the run is finished, and `headstart report {state.out}` makes its page"
+        error.args = error.args or (done,)
+        raise
+
+
+def _out_of_time(what: str, budget: Budget) -> str:
+    return (
+        f"left out: {what}; there were {budget.seconds:.0f} s for all of them, and "
+        f"--insights full takes the time it needs"
+    )
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _steps(state: RunState, tested: TestedRun, effort: InsightEffort) -> Steps:
+    """Return what makes each insight that these rows allow, in order."""
+    learned, test, x = tested.learned, tested.test, tested.table.x
+    model, trust, kept = learned.kept.fitted.model, state.job.trust, learned.fitted.kept
+    on_val = {name: c.val for name, c in learned.fitted.made.items()}
+    own: Mapping[str, Predictions] = {kept: test}
+    steps: Steps = {
+        "doubt": lambda: doubts(model, trust, test, x),
+        "compared": lambda: (
+            gains(kept, on_val, "val") + gains(kept, {**own, **tested.baselines}, "test")
+        ),
+    }
+    if test.classes:
+        temperature, val = model.limits.temperature, len(learned.splits.val)
+        fitted_on = val if temperature != 1.0 else 0
+        steps["calibration"] = lambda: temperature_scaling(test, temperature, fitted_on)
+    else:
+        known = test.take(np.flatnonzero(test.known))
+        steps["charts"] = lambda: known.target.charts(known.outputs, known.labels)
+    if learned.table is None:  # a network from scratch has no cached features
+        return steps
+    plain, parts = learned.table, learned.parts
+    refitted = _of_classes if test.classes else _of_other_targets
+    return steps | {
+        **_affordable(state, refitted(_Refitted(learned, plain, effort)), effort, tested),
+        "outliers": lambda: outliers(plain, effort.compared),
+        "map": lambda: embedding_map(plain, parts, effort=effort),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Refitted:
+    """The features that heads are refitted on. plain: of all rows, before training."""
+
+    learned: LearnedRun
+    plain: FeatureTable
+    effort: InsightEffort
+
+    def rows(self, target: Target | None = None) -> tuple[FeatureTable, FeatureTable, FeatureTable]:
+        """Return the tables of training, validation and all rows, with another target if given."""
+        splits = self.learned.splits
+        tables = self.plain.of(splits.train), self.plain.of(splits.val), self.plain
+        train, val, whole = (replace(t, target=target) if target else t for t in tables)
+        return train, val, whole
+
+    def turned(self, *tables: FeatureTable) -> tuple[FeatureRows, ...]:
+        """Return the tables in the leading directions of the first, if the effort limits them."""
+        columns, width = self.effort.columns, tables[0].x.shape[1]
+        if not 0 < columns < width:
+            return tables
+        turn = Rotation.of(tables[0].x, columns)
+        return tuple(turn(table) for table in tables)
+
+
+def _of_classes(rows: _Refitted) -> Steps:
+    chosen = rows.learned.fitted.made["head"].fitted.chosen
+    l2 = float(chosen["l2"]) if chosen["head"] == "logistic" else USUAL_L2  # ridge: another scale
+    train, val, whole = rows.rows()
+    turned: list[FeatureRows] = []
+
+    def on(number: int) -> FeatureRows:
+        if not turned:
+            turned.extend(rows.turned(train, val, whole))
+        return turned[number]
+
+    return {
+        "learning_curve": lambda: learning_curve(l2, on(0), on(1), draws=rows.effort.draws),
+        "mistakes": lambda: mistakes(l2, whole, rows=on(2)),
+    }
+
+
+def _of_other_targets(rows: _Refitted) -> Steps:
+    """Return what a solved head on the frozen features shows of a target without classes."""
+    spec = _solved(rows.learned)
+    if spec is None:
+        return {}
+    target = rows.learned.fitted.made["head"].fitted.model.target  # with the scale of training rows
+    train, val, whole = rows.rows(target)
+    turned: list[FeatureRows] = []
+
+    def on(number: int) -> FeatureRows:
+        if not turned:
+            turned.extend(rows.turned(train, val, whole))
+        return turned[number]
+
+    draws = rows.effort.draws
+    return {
+        "score_curve": lambda: score_curve(spec, on(0), on(1), draws=draws),
+        "errors": lambda: row_errors(spec, whole, rows=on(2)),
+    }
+
+
+def _affordable(state: RunState, steps: Steps, effort: InsightEffort, tested: TestedRun) -> Steps:
+    """Return the steps that refit heads without those beyond the limit of the effort."""
+    learned, outputs = tested.learned, tested.test.target.outputs
+    train, columns = len(learned.splits.train), tested.table.x.shape[1]
+    rows = {name: fitted_rows(train, effort.draws) for name in steps}
+    rows |= {name: len(learned.checks.dataset) * FOLDS for name in ("mistakes", "errors")}
+    kept = {name: s for name, s in steps.items() if effort.allows(rows[name], columns, outputs)}
+    if lost := [_spoken(name) for name in steps if name not in kept]:
+        names = " and ".join(lost)
+        state.tell("insights", f"left out: {names}, which take long here: --insights full has them")
+    return kept
+
+
+def _solved(learned: LearnedRun) -> HeadSpec | None:
+    """Return the head's own spec with its chosen strength, or else a usual one; None if no head
+    without epochs can predict the target."""
+    chosen, target = learned.fitted.made["head"].fitted.chosen, learned.splits.train.target
+    for spec in (LogisticSpec, RidgeSpec):
+        if HEADS[spec.family].supports(target):
+            own = chosen["head"] == spec.family
+            return spec(l2=(float(chosen["l2"]) if own else USUAL_L2,))
+    return None
