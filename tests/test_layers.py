@@ -174,7 +174,7 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "data.layouts": {"classes"},
     "evaluation.comparison": {"accuracy", "auroc", "balanced_accuracy", "classes", "macro_f1"},
     "evaluation.evaluation": {"class_names", "classes"},
-    "evaluation.learning_curve": {"accuracy", "argmax", "classes"},
+    "evaluation.learning_curve": {"accuracy", "argmax"},
     "evaluation.mistakes": {"argmax", "classes"},
     "evaluation.source_distance": {"argmax"},
     "features.extract": {"class_names", "classes"},

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -190,16 +190,12 @@ def _of_classes(rows: _Refitted) -> Steps:
     chosen = rows.learned.fitted.made["head"].fitted.chosen
     l2 = float(chosen["l2"]) if chosen["head"] == "logistic" else USUAL_L2  # ridge: another scale
     train, val, whole = rows.rows()
-    turned: list[FeatureRows] = []
-
-    def on(number: int) -> FeatureRows:
-        if not turned:
-            turned.extend(rows.turned(train, val, whole))
-        return turned[number]
-
+    turned = cache(lambda: rows.turned(train, val, whole))  # for the first step that needs it
     return {
-        "learning_curve": lambda: learning_curve(l2, on(0), on(1), draws=rows.effort.draws),
-        "mistakes": lambda: mistakes(l2, whole, rows=on(2)),
+        "learning_curve": lambda: learning_curve(
+            l2, turned()[0], turned()[1], draws=rows.effort.draws
+        ),
+        "mistakes": lambda: mistakes(l2, whole, rows=turned()[2]),
     }
 
 
@@ -210,17 +206,11 @@ def _of_other_targets(rows: _Refitted) -> Steps:
         return {}
     target = rows.learned.fitted.made["head"].fitted.model.target  # with the scale of training rows
     train, val, whole = rows.rows(target)
-    turned: list[FeatureRows] = []
-
-    def on(number: int) -> FeatureRows:
-        if not turned:
-            turned.extend(rows.turned(train, val, whole))
-        return turned[number]
-
+    turned = cache(lambda: rows.turned(train, val, whole))
     draws = rows.effort.draws
     return {
-        "score_curve": lambda: score_curve(spec, on(0), on(1), draws=draws),
-        "errors": lambda: row_errors(spec, whole, rows=on(2)),
+        "score_curve": lambda: score_curve(spec, turned()[0], turned()[1], draws=draws),
+        "errors": lambda: row_errors(spec, whole, rows=turned()[2]),
     }
 
 
