@@ -89,7 +89,8 @@ _OF_RUNS = {
     "insights",
     "data_licence",
 }  # not of `fit`
-_ON_CPU = {"threads", "decode_threads"}  # of Runtime: a saved model always runs on the CPU
+# Of Runtime: a saved model always runs on the CPU.
+_ON_CPU = {"threads", "decode_threads", "engine", "compute_precision"}
 
 
 # ------------------------------------------------------------ data

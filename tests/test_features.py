@@ -16,8 +16,8 @@ import headstart as hs
 from headstart.backbones.graph import freeze
 from headstart.base.errors import Mismatch, SpecError, StoreError
 from headstart.base.runtime import ON_CPU, Runtime
-from headstart.features import engines
 from headstart.features import extract as features
+from headstart.features.engine_table import usual_engine
 from headstart.features.engines import Checked, OnnxEngine, TorchEngine, compare
 from headstart.features.extract import extract
 from headstart.modalities.images import decoding
@@ -304,10 +304,10 @@ def test_what_float16_cannot_hold_is_computed_in_float32() -> None:
 
 def test_what_engine_made_a_row_is_part_of_its_name() -> None:
     backbone = hs.load_backbone("tiny:8")
-    on_cpu = engines.precision(backbone, Runtime("cpu"))
-    assert on_cpu != engines.precision(backbone, Runtime("cuda"))
+    on_cpu = usual_engine(backbone, Runtime("cpu")).name
+    assert on_cpu != usual_engine(backbone, Runtime("cuda")).name
     # a shipped graph runs in ONNX Runtime wherever it is
-    assert engines.precision(freeze(backbone), Runtime("cuda")) == on_cpu
+    assert usual_engine(freeze(backbone), Runtime("cuda")).name == on_cpu
 
 
 def test_a_device_that_is_not_there_is_one_sentence(data: hs.Dataset) -> None:

@@ -20,8 +20,8 @@ from headstart.backbones.saved import save_backbone
 from headstart.base.context import Precision
 from headstart.base.errors import Mismatch
 from headstart.data.content import prepared
+from headstart.features import batches, parts
 from headstart.features import extract as features
-from headstart.features import parts
 from headstart.features.engines import Checked, OnnxEngine
 from headstart.features.extract import extract
 from headstart.features.parts import PartActivations, chunks
@@ -128,7 +128,7 @@ def test_features_do_not_depend_on_the_batch_or_its_padding(
     backbone: hs.Backbone, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = sequences.labelled(LENGTHS)
-    monkeypatch.setattr(features, "PARTS", rows)
+    monkeypatch.setattr(batches, "PARTS", rows)
     monkeypatch.setattr(features, "PARTS_AT_ONCE", 4 * rows)
     monkeypatch.setattr(OnnxEngine, "batch", 1)
     assert np.abs(extract(backbone, data).x - exact(backbone, data)).max() < 1e-6

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from headstart.base.engine_choice import EngineChoices
 from headstart.base.listener import Listener
 from headstart.base.runtime import ON_CPU, Runtime, held_interrupts
 from headstart.base.store import USUAL, Store
@@ -45,12 +46,16 @@ class Checkpointing:
 
 @dataclass(frozen=True)
 class RunContext:
-    """The environment of a run. It changes no result, but its listener may stop training."""
+    """The environment of a run. It changes no result, but its listener may stop training.
+
+    engines: those chosen in this run for its backbones; copies of the context share them.
+    """
 
     store: Store | None = USUAL  # the cache of features
     runtime: Runtime = Runtime()
     listener: Listener = Listener()
     checkpoints: Checkpointing = Checkpointing()
+    engines: EngineChoices = field(default_factory=dict, compare=False, repr=False)
 
 
 IN_MEMORY = RunContext(store=None, runtime=ON_CPU)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ComputePrecision = Literal["auto", "float32", "bfloat16"]
+EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
 MOST_THREADS = 1024  # each costs about 100 kB, even when idle
 
 
@@ -37,6 +38,11 @@ class Runtime:
         "which training can enlarge",
     ] = 0
     decode_threads: Annotated[int, "threads that read and decode, 0 for one per core"] = 0
+    engine: Annotated[
+        EngineName,
+        "what runs the frozen layers; auto times the installed ones on a few of your examples and "
+        "takes the fastest",
+    ] = "auto"
     compile: Annotated[
         bool,
         "compile what is trained (torch.compile): a minute or more before the first step, which "
@@ -49,12 +55,14 @@ class Runtime:
     ] = "auto"
 
     def __post_init__(self) -> None:
-        if self.device not in get_args(Device):
-            raise SpecError(f"device is one of {', '.join(get_args(Device))}; got {self.device!r}.")
-        if self.compute_precision not in get_args(ComputePrecision):
+        words = {"device": Device, "engine": EngineName, "compute_precision": ComputePrecision}
+        for name, known in words.items():
+            if (word := getattr(self, name)) not in get_args(known):
+                raise SpecError(f"{name} is one of {', '.join(get_args(known))}; got {word!r}.")
+        if (self.engine, self.compute_precision) == ("onnxruntime", "bfloat16"):
             raise SpecError(
-                f"compute_precision is one of {', '.join(get_args(ComputePrecision))}; got "
-                f"{self.compute_precision!r}."
+                "ONNX Runtime computes float32 on a CPU, and compute_precision is bfloat16. Name "
+                "the engine openvino or torch, or leave one of the two out."
             )
         for name in ("threads", "decode_threads"):
             if not 0 <= getattr(self, name) <= MOST_THREADS:

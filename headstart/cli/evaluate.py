@@ -45,7 +45,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     add_flags(parser, TargetPlan(), "target")
     add_store_flag(parser)
-    add_flags(parser, Runtime(), *BUNDLE_RUNTIME)
+    add_flags(parser, Runtime(), *BUNDLE_RUNTIME, "engine", "compute_precision")
     return parser
 
 

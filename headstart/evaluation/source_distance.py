@@ -36,7 +36,7 @@ from headstart.evaluation.norm_statistics import (
     measuring,
     source_stats,
 )
-from headstart.features.engines import check_device
+from headstart.features.engine_table import check_device
 
 MOST = 100  # examples measured: enough for an error of 0.03 (bench/unlike.py)
 FEW = 5  # fewer examples give no distance

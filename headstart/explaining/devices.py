@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from headstart.backbones.backbone import Backbone
 from headstart.base.runtime import Device, Runtime
-from headstart.features.engines import check_device
+from headstart.features.engine_table import check_device
 
 
 def device_of(asked: Device) -> Device:

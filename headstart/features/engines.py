@@ -1,5 +1,7 @@
-"""The engines that run the frozen backbone: ONNX Runtime on a CPU, PyTorch on an accelerator."""
+"""The engines that run the frozen backbone in ONNX Runtime and in PyTorch, and their checks."""
 
+import copy
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -9,8 +11,8 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Batch, Input, length, pooled, rows_of
 from headstart.backbones.session import open_session
-from headstart.base.errors import Mismatch, SpecError
-from headstart.base.runtime import Runtime
+from headstart.base.errors import Mismatch
+from headstart.base.runtime import torch_threads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +21,7 @@ Features = NDArray[np.float32]  # (N, D)
 Outputs = tuple[NDArray[np.float32], ...]  # features (N, D), and activations if there is a cut
 
 TOLERANCE = 1e-4  # relative to the largest feature; measured between engines: 2e-5
+LEAST_COSINE = 0.99  # of a reduced precision's features to PyTorch's; less is no rounding
 COMPARED = 4  # examples of the first batch checked against PyTorch
 
 
@@ -30,12 +33,6 @@ class Engine(Protocol):
     def __call__(self, batch: Batch) -> Outputs: ...
 
 
-def precision(backbone: Backbone | Frozen, runtime: Runtime) -> str:
-    """Return runtime and dtype of `open_engine`, as a part of the cache key of features."""
-    on_cpu = runtime.device == "cpu" or isinstance(backbone, Frozen)
-    return "onnxruntime-float32" if on_cpu else "torch-autocast-float16"
-
-
 def features_of(engine: Engine, input: Input[Any], example: Batch) -> Features:
     """Return the features (1, D) of one example, whose parts run in chunks of the engine's batch.
 
@@ -44,44 +41,6 @@ def features_of(engine: Engine, input: Input[Any], example: Batch) -> Features:
     size, parts = engine.batch, length(example)
     runs = [engine(rows_of(example, slice(i, i + size)))[0] for i in range(0, parts, size)]
     return pooled(np.concatenate(runs), input.part_weights(example))[None]
-
-
-def check_device(runtime: Runtime) -> None:
-    """Raise SpecError if the requested accelerator is not available."""
-    if runtime.device in ("auto", "cpu"):
-        return
-    import torch
-
-    cuda = runtime.device == "cuda"
-    if not (torch.cuda.is_available() if cuda else torch.backends.mps.is_available()):
-        raise SpecError(
-            f"PyTorch finds no {runtime.device} device on this machine: use --device auto."
-        )
-
-
-def open_engine(
-    backbone: Backbone | Frozen,
-    runtime: Runtime,
-    both: "nn.Module | None" = None,
-    *,
-    graph: Frozen | None = None,
-) -> Engine:
-    """Return the fastest engine for a resolved `runtime`; on a CPU it is checked against PyTorch.
-
-    both: the backbone with a second output (`cutting.Cut.both`), to be returned too. graph: the
-    backbone's exported graph if it exists, since exporting takes seconds. The first call raises
-    Mismatch if the two differ by more than TOLERANCE.
-    """
-    if isinstance(backbone, Frozen):
-        return OnnxEngine(backbone, runtime.threads)
-    if runtime.device != "cpu":
-        check_device(runtime)
-        return TorchEngine(backbone, runtime.device, both)
-    if graph is None:
-        from headstart.backbones.graph import exported
-
-        graph = exported(backbone, both)
-    return Checked(OnnxEngine(graph, runtime.threads), TorchEngine(backbone, "cpu", both))
 
 
 class OnnxEngine:
@@ -102,25 +61,35 @@ class OnnxEngine:
 
 
 class TorchEngine:
-    """PyTorch: channels-last and autocast to float16 on an accelerator, plain float32 on a CPU.
+    """PyTorch: channels-last and autocast to a narrower type, or plain float32.
 
-    Rows that overflow float16 are computed again in float32.
+    precision: float32, float16 or bfloat16; "" for float16 on an accelerator and float32 on a CPU.
+    threads: on a CPU; 0 leaves PyTorch's own number. Rows that overflow the narrower type are
+    computed again in float32.
     """
 
-    def __init__(self, backbone: Backbone, device: str, both: "nn.Module | None" = None) -> None:
-        import copy
-
+    def __init__(
+        self,
+        backbone: Backbone,
+        device: str,
+        both: "nn.Module | None" = None,
+        *,
+        precision: str = "",
+        threads: int = 0,
+    ) -> None:
         import torch
 
         from headstart.backbones.entry import WholeNetwork
 
+        precision = precision or ("float32" if device == "cpu" else "float16")
+        self.half = precision != "float32"
         module = both or backbone.module
-        if device != "cpu":  # a copy may move; on the CPU it runs in place
+        if self.half or device != "cpu":  # a copy may change; on the CPU float32 runs in place
             module = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last)
         self._network = WholeNetwork(module, backbone.card.input).to(device).eval()
-        self._device = torch.device(device)
+        self._device, self._threads = torch.device(device), threads
+        self._narrow = torch.bfloat16 if precision == "bfloat16" else torch.float16
         self.batch = 16 if device == "cpu" else 256
-        self.half = device != "cpu"
 
     def __call__(self, batch: Batch) -> Outputs:
         outputs = self._run(batch, half=self.half)
@@ -139,20 +108,32 @@ class TorchEngine:
 
         from headstart.backbones.entry import tensors
 
-        narrow = torch.autocast(self._device.type, torch.float16, enabled=half)
-        with torch.inference_mode(), narrow:
+        narrow = torch.autocast(self._device.type, self._narrow, enabled=half)
+        threads = torch_threads(self._threads) if self._threads else nullcontext()
+        with threads, torch.inference_mode(), narrow:
             given = self._network(*(array.to(self._device) for array in tensors(batch)))
         outputs = given if isinstance(given, tuple) else (given,)
         return tuple(np.ascontiguousarray(output.float().cpu().numpy()) for output in outputs)
 
 
 class Checked:
-    """An engine whose first batch is compared with a reference engine."""
+    """An engine whose first batch is compared with a reference engine, PyTorch in float32.
 
-    def __init__(self, engine: Engine, reference: Engine) -> None:
+    title: of the engine, for messages. reduced: whether it computes in a reduced precision, which
+    is compared by the angle between features instead of by their difference.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        reference: Engine,
+        title: str = "ONNX Runtime",
+        *,
+        reduced: bool = False,
+    ) -> None:
         self.batch = engine.batch
         self._engine, self._reference = engine, reference
-        self._checked = False
+        self._title, self._reduced, self._checked = title, reduced, False
 
     def __call__(self, batch: Batch) -> Outputs:
         outputs = self._engine(batch)
@@ -161,7 +142,10 @@ class Checked:
             ours = _without_padding(tuple(output[few] for output in outputs))
             theirs = _without_padding(self._reference(rows_of(batch, few)))
             for one, other in zip(ours, theirs, strict=True):
-                compare(one, other)
+                if self._reduced:
+                    compare_angles(one, other, self._title)
+                else:
+                    compare(one, other, self._title)
             self._checked = True
         return outputs
 
@@ -174,18 +158,41 @@ def _without_padding(outputs: Outputs) -> Outputs:
     return *others[:-1], np.where(last[..., None] > 0, others[-1], 0), last
 
 
-def compare(features: Features, reference: Features) -> None:
+def compare(features: Features, reference: Features, title: str = "ONNX Runtime") -> None:
     """Raise Mismatch unless features are within TOLERANCE of a finite reference."""
-    if not np.isfinite(reference).all():
-        raise Mismatch(
-            "The features of the backbone must be finite numbers, and PyTorch too computes others: "
-            "its weights hold NaN or numbers far too large. Get them again, or name other weights."
-        )
+    _check_finite(reference)
     off = float(np.abs(features - reference).max(initial=0))
     allowed = TOLERANCE * max(1.0, float(np.abs(reference).max(initial=0)))
     if not off <= allowed:  # also when either holds NaN
         raise Mismatch(
-            f"ONNX Runtime must give PyTorch's features to within {allowed:.1e}; they differ by "
-            f"{off:.1e}. This network or this build of ONNX Runtime can't be trusted: please "
+            f"{title} must give PyTorch's features to within {allowed:.1e}; they differ by "
+            f"{off:.1e}. This network or this build of {title} can't be trusted: please "
             f"report it, and use --device cuda or another backbone meanwhile."
+        )
+
+
+def compare_angles(features: Features, reference: Features, title: str) -> None:
+    """Raise Mismatch unless each row's cosine to a finite reference is LEAST_COSINE or more."""
+    _check_finite(reference)
+    least = float(cosines(features, reference).min(initial=1))
+    if not least >= LEAST_COSINE:  # also if it is NaN
+        raise Mismatch(
+            f"{title} in a reduced precision must give PyTorch's features to a cosine of "
+            f"{LEAST_COSINE}; got {least:.3f}. Add --compute-precision float32."
+        )
+
+
+def cosines(features: Features, reference: Features) -> NDArray[np.float64]:
+    """Return the cosine of each row to that of the reference, (N,); 1 where both are zero."""
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (features, reference))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    same = (a == b).all(axis=1)
+    return np.where(same, 1.0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, np.inf))
+
+
+def _check_finite(reference: Features) -> None:
+    if not np.isfinite(reference).all():
+        raise Mismatch(
+            "The features of the backbone must be finite numbers, and PyTorch too computes others: "
+            "its weights hold NaN or numbers far too large. Get them again, or name other weights."
         )

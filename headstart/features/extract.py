@@ -16,14 +16,13 @@ from headstart.backbones.inputs import (
     Batch,
     Input,
     check_kind,
-    cut_short,
     digest_of,
     has_parts,
     length,
-    rows_of,
 )
 from headstart.backbones.views import PLAIN, Views
 from headstart.base.context import Precision, RunContext
+from headstart.base.engine_choice import EngineChoice, EngineChoices
 from headstart.base.errors import Mismatch, StoreError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
@@ -32,8 +31,11 @@ from headstart.base.threads import ordered_map
 from headstart.base.values import fingerprint
 from headstart.data.content import changed_during_run, read_checked
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
-from headstart.features.engines import Engine, open_engine, precision
-from headstart.features.parts import PartActivations, PartStore, chunks
+from headstart.features.batches import part_batches
+from headstart.features.choosing import Chosen, EngineRequest, chosen_engine
+from headstart.features.engine_table import FrozenPart, open_engine
+from headstart.features.engines import Engine
+from headstart.features.parts import PartActivations, PartStore
 from headstart.targets.classes import as_target, class_names
 from headstart.targets.target import Labels, Target
 
@@ -42,13 +44,11 @@ if TYPE_CHECKING:
 
 CUT = "features"  # the backbone's output: its pooled features
 AHEAD = 48  # examples decoded in advance; more of them take cores from the engine
+COMPILED = "compiled"  # folder of the store for what engines compile
 SHARD = 256  # rows per write to the store: the most that a kill can lose
 
 
 PARTS_AT_ONCE = 512  # parts that are sorted by their length before the engine runs them
-PARTS = 32  # parts of an example or several in one batch, on a CPU
-POSITIONS = 128  # positions per part of a full batch: longer parts make smaller batches
-
 # Activations at a cut, (N, *shape), or those of examples in parts.
 Activations = Reader | NDArray[np.floating[Any]] | PartActivations
 
@@ -79,7 +79,7 @@ class FeatureTable:
     forwards: examples that the backbone ran on. hits: rows read from the store. left_out: files
     that could not be decoded or changed since they were checked; they have no row. cut: the
     requested activations at the cut, read from the store row by row, so they may exceed memory.
-    damaged: shards of the store that were skipped.
+    damaged: shards of the store that were skipped. engine: what computes the features.
 
     >>> features = hs.extract("photos")  # doctest: +SKIP
     >>> LogisticRegression().fit(features.x, features.y)  # doctest: +SKIP
@@ -97,6 +97,7 @@ class FeatureTable:
     cut: Activations | None = None
     damaged: tuple[Path, ...] = ()
     groups: tuple[str, ...] = ()  # of the dataset: rows that stay in one fold
+    engine: EngineChoice | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
@@ -147,10 +148,14 @@ def extract(
     listener: Listener | None = None,
     stage: str = "features",
     tap: Tap | None = None,
+    engines: EngineChoices | None = None,
+    passes: int = 1,
 ) -> FeatureTable:
     """Return the features of every row, in order; a store keeps them, so each is computed once.
 
-    stage: the name of this work for the listener.
+    stage: the name of this work for the listener. engines: the choices of the run that this work
+    is a part of. passes: how often the run will compute features of all rows, views counted, by
+    which a faster engine has to pay.
 
     Threads decode ahead of the forward pass; only a few batches of examples are in memory. Rows are
     stored as they are computed: after an interruption the same call resumes. Raises StoreError if
@@ -161,7 +166,9 @@ def extract(
     if isinstance(backbone, Frozen):  # "auto" would load PyTorch to look for an accelerator
         asked = replace(asked, device="cpu")
     place = _Place(backbone, store, asked.resolved(), tap)
-    return _run(_Extraction(place, dataset, listener or Listener(), stage))[0]
+    listener = listener or Listener()
+    place.choose(dataset, passes, listener, {} if engines is None else engines)
+    return _run(_Extraction(place, dataset, listener, stage))[0]
 
 
 def extract_views(
@@ -176,6 +183,7 @@ def extract_views(
     Each file is read once for all its views.
     """
     place = _Place(backbone, context.store, context.runtime.resolved(), tap, views)
+    place.choose(dataset, views.count, context.listener, context.engines)
     return _run(_Extraction(place, dataset, context.listener, "views"))
 
 
@@ -213,7 +221,10 @@ class _Fetched:
 
 
 class _Place:
-    """The engine and the store's tables of one extraction."""
+    """The engine and the store's tables of one extraction; `choose` decides on them."""
+
+    chosen: Chosen
+    made_by: str
 
     def __init__(
         self,
@@ -224,19 +235,56 @@ class _Place:
         views: Views = PLAIN,
     ) -> None:
         self.backbone, self.runtime, self.tap, self.views = backbone, runtime, tap, views
-        self.input = backbone.card.input
-        way, weights = self.input.fingerprint(), backbone.fingerprint()
-        self.made_by = fingerprint("features", weights, way, CUT, precision(backbone, runtime))
-        dim, named = backbone.card.dim, f"squares-{way}{views.fingerprint()}"  # its first name
+        self.input, self.store = backbone.card.input, store
+        self.weights, self.way = backbone.fingerprint(), self.input.fingerprint()
         self.in_parts = has_parts(self.input)
-        self.features = self.examples = None
+        self.features: StoredTable | None = None
+        self.examples: StoredTable | None = None
         self.cuts: StoredTable | PartStore | None = None
         if store is not None:
-            row: Layout = {"x": (np.float32, (dim,))}
-            self.features = store.table(f"features-{self.made_by}", row)
+            named = f"squares-{self.way}{views.fingerprint()}"  # its first name
             self.examples = store.table(named, {"square": (np.uint8, (DIGEST_BYTES,))})
-        if tap is not None:
-            self.cuts = self._cuts_in(store, tap)
+
+    def choose(self, data: Dataset, passes: int, listener: Listener, made: EngineChoices) -> None:
+        """Choose the engine, and open the tables of what it computes."""
+        request = EngineRequest(
+            self.network,
+            data,
+            rows=len(data) * passes,
+            identity=fingerprint(self.weights, self.way),
+            store=self.store,
+            stored=self.share_stored,
+            listener=listener,
+            made=made,
+        )
+        self.chosen = chosen_engine(request)
+        self.made_by = self._made_by(self.chosen.choice)
+        if self.store is not None:
+            self.features = self._features_of(self.chosen.choice, self.store)
+        if self.tap is not None:
+            self.cuts = self._cuts_in(self.store, self.tap)
+
+    def _made_by(self, choice: EngineChoice) -> str:
+        return fingerprint("features", self.weights, self.way, CUT, choice.name)
+
+    def _features_of(self, choice: EngineChoice, store: Store) -> StoredTable:
+        row: Layout = {"x": (np.float32, (self.backbone.card.dim,))}
+        return store.table(f"features-{self._made_by(choice)}", row)
+
+    def share_stored(self, choice: EngineChoice, files: Sequence[Path | CheckedFile]) -> float:
+        """Return the share of files whose features by an engine are stored."""
+        if self.store is None or self.examples is None or not files:
+            return 0.0
+        features, count = self._features_of(choice, self.store), 0
+        for file in files:
+            try:
+                key = self.input.store_key(*read_checked(self.input, file))
+                name = self.views.name(key, 0)
+                if name in self.examples:
+                    count += self.examples.rows([name], "square")[0].tobytes() in features
+            except (OSError, ValueError, KeyError, StoreError):  # named when it is extracted
+                continue
+        return count / len(files)
 
     def _cuts_in(self, store: Store | None, tap: Tap) -> "StoredTable | PartStore | None":
         name = f"cut-{fingerprint(self.made_by, tap.name, tap.precision)}"
@@ -246,20 +294,21 @@ class _Place:
         return PartStore(store.table(name, layout) if store else None, tap.sequences)
 
     @cached_property
+    def network(self) -> FrozenPart:
+        """What the engine runs, with the cache of what engines compile."""
+        cache = self.store.folder / COMPILED if self.store is not None else None
+        both = self.tap.both if self.tap else None
+        return FrozenPart(self.backbone, self.runtime, both, cache=cache)
+
+    @cached_property
     def engine(self) -> Engine:
         """The engine, opened on first use: exporting a graph takes seconds."""
-        return open_engine(self.backbone, self.runtime, self.tap.both if self.tap else None)
+        return self.chosen.engine or open_engine(self.network, self.chosen.choice)
 
     @property
     def at_once(self) -> int:
         """The number of parts that the engine is given; of varying ones, several batches' worth."""
         return PARTS_AT_ONCE if self.in_parts else self.engine.batch
-
-    @property
-    def batch_of_parts(self) -> tuple[int, int]:
-        """The most parts in a batch, and the most positions in it, padded."""
-        most = max(PARTS, self.engine.batch)
-        return most, most * POSITIONS
 
     def fetch(self, source: CheckedFile) -> list[_Fetched]:
         """Read a file; decode it only if results of one of its views are not stored."""
@@ -374,13 +423,10 @@ class _Extraction:
         """Compute the features of examples in parts, and keep their activations at the cut."""
         input = self.place.input
         means = {row: _Mean(input, example) for row, example in waiting.items()}
-        places = [(row, part) for row, mean in means.items() for part in range(len(mean.weights))]
-        lengths = np.concatenate([input.part_lengths(example) for example in waiting.values()])
-        for chosen in chunks(lengths, *self.place.batch_of_parts):
-            own, longest = [places[i] for i in chosen], int(lengths[chosen].max())
-            single = (rows_of(waiting[row], slice(part, part + 1)) for row, part in own)
-            batch = input.collate([cut_short(input, part, longest) for part in single])
-            x, *crossing = self.place.engine(batch)
+        rows, engine = list(waiting), self.place.engine
+        for places, batch in part_batches(input, list(waiting.values()), engine.batch):
+            own = [(rows[i], part) for i, part in places]
+            x, *crossing = engine(batch)
             for (row, part), features in zip(own, x, strict=True):
                 means[row].add(part, features)
             if crossing:
@@ -464,7 +510,7 @@ class _Extraction:
         elif self.place.cuts is not None:
             cut = self.place.cuts.reader([self.names[row] for row in own], "cut")
         table = FeatureTable(data.ids, x, data.y, data.target, self.place.made_by, left_out)
-        return replace(table, cut=cut, groups=data.groups)
+        return replace(table, cut=cut, groups=data.groups, engine=self.place.chosen.choice)
 
     def _tell(self, rows: int) -> None:
         """Report the expected time after the second batch; the first one includes warm-up."""

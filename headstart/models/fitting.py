@@ -17,7 +17,7 @@ from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.splits import Splits
-from headstart.features.engines import check_device
+from headstart.features.engine_table import check_device
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import check_supports, solve_head
 from headstart.heads.head import FeatureRows, Rows

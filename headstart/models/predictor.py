@@ -11,7 +11,8 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Input
 from headstart.base.runtime import ON_CPU
-from headstart.features.engines import Engine, Features, features_of, open_engine
+from headstart.features.engine_table import FrozenPart, open_engine
+from headstart.features.engines import Engine, Features, features_of
 from headstart.features.extract import FeatureTable
 from headstart.models.limits import Limits
 from headstart.models.model import Model
@@ -72,7 +73,7 @@ def answerer(asked: Model | Backbone | Frozen) -> Answerer:
     else:
         backbone, limits = asked, Limits()
         classes, scored = asked.card.source_classes, _by_source(asked)
-    engine = open_engine(backbone, ON_CPU.resolved())
+    engine = open_engine(FrozenPart(backbone, ON_CPU.resolved()))
     return Answerer(backbone.card.input, engine, scored, classes, limits)
 
 

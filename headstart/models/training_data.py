@@ -19,7 +19,8 @@ from headstart.base.runtime import Stopwatch
 from headstart.base.store import Store, digest
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
-from headstart.features.engines import open_engine
+from headstart.features.choosing import choice_so_far
+from headstart.features.engine_table import FrozenPart, open_engine
 from headstart.features.extract import FeatureTable, Tap, all_there, extract, extract_views
 from headstart.features.parts import sizes_of
 from headstart.heads.head import Rows
@@ -214,7 +215,10 @@ def table_of(
 ) -> FeatureTable:
     """Return features of all rows; unchecked data may have unreadable rows, which are left out."""
     store, runtime, listener = context.store, context.runtime, context.listener
-    table = extract(backbone, data, store=store, runtime=runtime, listener=listener, tap=tap)
+    engines = context.engines
+    table = extract(
+        backbone, data, store=store, runtime=runtime, listener=listener, tap=tap, engines=engines
+    )
     return all_there(table) if data.contents else table
 
 
@@ -256,8 +260,8 @@ def engine_feed(
     """
     from headstart.training.feeds import Fresh
 
-    frozen_part = _below(backbone, cut)
-    engine = open_engine(frozen_part, context.runtime)
+    frozen_part, choice = _below(backbone, cut), choice_so_far(backbone, context)
+    engine = open_engine(FrozenPart(frozen_part, context.runtime), choice)
 
     def frozen(batch: Batch) -> NDArray[np.generic]:
         size = engine.batch

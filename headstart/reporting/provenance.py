@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from headstart.base.engine_choice import EngineChoice
 from headstart.reporting.blocks import Bar, Heading, PageBlock, TableBlock, Text
 from headstart.reporting.facts import Facts
 from headstart.reporting.run_files import WeightsOrigin
@@ -44,11 +45,21 @@ def _summary(facts: Facts, w: Words) -> TableBlock:
         "kept": w.named("phase", facts.evaluation.kept),
         "seed": str(recipe.seed),
         "device": recipe.device,
+        "engine": _engine(timings.engine, w),
         "machine": timings.machine,
         "memory": w("how.gb", v=w.number(peak / 1e9, 1)) if peak else "",
     }
     rows = [[w("how." + key), _known(value, w)] for key, value in values.items()]
     return TableBlock([w("how.what"), w("how.value")], rows, left=(0, 1))
+
+
+def _engine(engine: EngineChoice | None, w: Words) -> str:
+    """Describe what computed the features; runs of earlier releases did not record it."""
+    if engine is None:
+        return ""
+    if engine.rate is None:
+        return engine.name
+    return w("how.engine_rate", engine=engine.name, rate=w.number(engine.rate, 0))
 
 
 def _weights(weights: WeightsOrigin, w: Words) -> Markup | str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.base.cells import restored
+from headstart.base.engine_choice import EngineChoice
 from headstart.base.values import Record, Settings, as_key, later
 from headstart.data.dataset import PARTS, Content
 from headstart.evaluation.evaluation import Estimate, Evaluation
@@ -118,7 +119,7 @@ class RunEvaluation(Record):
 @dataclass(frozen=True)
 class Timings(Record):
     """timings.json: seconds by stage, counts and machine. examples_per_second: of the backbone;
-    None if all features came from the store."""
+    None if all features came from the store. engine: what computed the features."""
 
     seconds: dict[str, float]
     total_seconds: float = 0.0
@@ -127,3 +128,4 @@ class Timings(Record):
     store_hits: int = 0
     peak_rss_bytes: int = 0
     machine: str = ""
+    engine: EngineChoice | None = None

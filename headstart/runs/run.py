@@ -425,4 +425,5 @@ def _timings(state: RunState) -> Timings:
         store_hits=sum(t.hits for t in tables),
         peak_rss_bytes=peak_rss_bytes(),
         machine=machine(),
+        engine=next((t.engine for t in tables if t.engine is not None), None),
     )

@@ -19,7 +19,7 @@ from headstart.base.values import fingerprint, to_plain
 from headstart.data.checks import Checks
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
-from headstart.features.engines import check_device
+from headstart.features.engine_table import check_device
 from headstart.features.extract import FeatureTable, Tap, all_there, extract
 from headstart.modalities.sources import load_backbone, load_for_features
 from headstart.models.model import Model
@@ -90,7 +90,17 @@ class RunState:
     ) -> FeatureTable:
         """Extract the features of all rows and report them to the listener."""
         store, runtime, listener = self.job.store, self.job.runtime, self.context.listener
-        table = extract(backbone, rows, store=store, runtime=runtime, listener=listener, tap=tap)
+        augment = self.job.augment
+        table = extract(
+            backbone,
+            rows,
+            store=store,
+            runtime=runtime,
+            listener=listener,
+            tap=tap,
+            engines=self.context.engines,
+            passes=1 + (augment.views if augment.active else 0),
+        )
         self.tables.append(all_there(table))
         self.tell("features", extracted(table, noun=rows.noun))
         if len(table) > 1 and not (table.x != table.x[0]).any():
@@ -99,10 +109,14 @@ class RunState:
 
     def features(self, model: Model, data: Dataset, stage: str = "features") -> FeatureTable:
         """Extract features by a trained model's backbone; progress is that of the stage."""
-        store, runtime = self.job.store, self.job.runtime
-        listener = ProgressOnly(self.context.listener)
         table = extract(
-            model.backbone, data, store=store, runtime=runtime, listener=listener, stage=stage
+            model.backbone,
+            data,
+            store=self.job.store,
+            runtime=self.job.runtime,
+            listener=ProgressOnly(self.context.listener),
+            stage=stage,
+            engines=self.context.engines,
         )
         self.tables.append(all_there(table))
         return table

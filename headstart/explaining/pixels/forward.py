@@ -13,7 +13,8 @@ from torch import Tensor
 from headstart.backbones.inputs import Batch
 from headstart.base.runtime import ON_CPU, Runtime
 from headstart.explaining.pixels.grad_model import GradModel
-from headstart.features.engines import Engine, Features, open_engine
+from headstart.features.engine_table import FrozenPart, open_engine
+from headstart.features.engines import Engine, Features
 from headstart.targets.target import Outputs
 
 
@@ -33,7 +34,7 @@ class Forward:
         model = self.model
         if model.device != "cpu":
             return _OnDevice(model)
-        return open_engine(model.backbone, self.runtime.resolved(), graph=model.graph)
+        return open_engine(FrozenPart(model.backbone, self.runtime.resolved(), given=model.graph))
 
     def features(self, squares: Iterable[NDArray[np.uint8]]) -> Features:  # -> (N, D)
         batches = _batched(squares, self.engine.batch)
