@@ -34,6 +34,7 @@ from headstart.evaluation.evaluation import evaluate as evaluate_predictions
 from headstart.evaluation.source_distance import SourceDistance, has_distance, source_distance
 from headstart.features.extract import FeatureTable
 from headstart.features.extract import extract as extract_rows
+from headstart.features.loading import load_for_features
 from headstart.in_python import (
     as_listener,
     as_store,
@@ -48,7 +49,6 @@ from headstart.modalities.sources import (
     DEFAULT_BACKBONE,
     UsualName,
     load_backbone,
-    load_for_features,
     usual_backbone,
 )
 from headstart.models import fitting

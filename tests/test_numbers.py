@@ -65,7 +65,7 @@ def nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "modalities.images.decoding.decode",
         "modalities.reading.read",
         "modalities.sources.load_backbone",
-        "modalities.sources.load_for_features",
+        "features.loading.load_for_features",
         "models.bundle.load_bundle",
         "pixels.load_backbone",
         "pixels.load_bundle",

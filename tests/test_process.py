@@ -171,7 +171,7 @@ def test_ctrl_c_while_the_program_loads_is_no_traceback(number: signal.Signals) 
     ("words", "pressed", "says"),
     [
         (["predict", "run", "a.png"], "models.bundle.load_bundle", "nothing is kept"),
-        (["classify", "a.png"], "modalities.sources.load_for_features", "nothing is kept"),
+        (["classify", "a.png"], "features.loading.load_for_features", "nothing is kept"),
         (["train", "shapes", "--out", "run"], "runs.recorded.read_as", "nothing is kept"),
         (["train", "shapes", "--out", "run"], "runs.run.train", "the same command goes on"),
         (

@@ -1,6 +1,7 @@
 """The graphs that Headstart ships are those that PyTorch exports today, with equal features."""
 
 import zipfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.graph import freeze
 from headstart.backbones.shipped import FOLDER, read_shipped, write_shipped
-from headstart.base.errors import MissingPackage, SourceError
+from headstart.base.errors import Mismatch, MissingPackage, SourceError
 from headstart.base.runtime import ON_CPU
-from headstart.features.engines import OnnxEngine, TorchEngine
-from headstart.modalities import sources
-from headstart.modalities.sources import load_for_features, load_shipped
+from headstart.features import loading
+from headstart.features.loading import check_golden, load_for_features
+from headstart.modalities.sources import load_shipped
 
+GOLDEN = np.ones((1, 8), np.float32)
 LITE0 = "packaged:efficientnet_lite0"
 
 
@@ -34,9 +36,10 @@ def test_a_shipped_graph_is_what_pytorch_exports(id: str) -> None:
     backbone, frozen = network(id)
     assert (frozen.card, frozen.fingerprint()) == (backbone.card, backbone.fingerprint())
     assert abs(frozen.parameters - backbone.parameters) <= 100
-    example = backbone.card.input.golden()
-    ours, theirs = OnnxEngine(frozen, 1)(example)[0], TorchEngine(backbone, "cpu")(example)[0]
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * max(1.0, np.abs(theirs).max()))
+    theirs = make_graphs.golden(backbone)
+    assert frozen.golden is not None
+    np.testing.assert_allclose(frozen.golden, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
+    check_golden(frozen)
     made_with = read_shipped(FOLDER / f"{id}.zip").made_with
     if all(version(name) == made for name, made in made_with.items()):
         exported = make_graphs.made(id)
@@ -61,7 +64,7 @@ def test_graphs_are_small() -> None:
 def test_the_same_graph_gives_the_same_archive(tmp_path: Path) -> None:
     frozen = freeze(hs.load_backbone("tiny:8"))
     for name in ("a.zip", "b.zip"):
-        write_shipped(frozen, tmp_path / name, {})
+        write_shipped(frozen, GOLDEN, tmp_path / name, {})
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert read_shipped(tmp_path / "a.zip").with_weights(frozen.weights).graph == frozen.graph
 
@@ -73,7 +76,7 @@ def test_a_damaged_archive_and_other_weights_are_refused(tmp_path: Path) -> None
     for name in ("cut.zip", "empty.zip", "gone.zip"):
         with pytest.raises(SourceError, match="Install Headstart again"):
             read_shipped(tmp_path / name)
-    write_shipped(freeze(hs.load_backbone("tiny:8")), tmp_path / "tiny.zip", {})
+    write_shipped(freeze(hs.load_backbone("tiny:8")), GOLDEN, tmp_path / "tiny.zip", {})
     graph = read_shipped(tmp_path / "tiny.zip")
     with pytest.raises(SourceError, match="must be the 14 of its graph"):
         graph.with_weights({"a": np.zeros(2, np.float32)})
@@ -90,8 +93,17 @@ def test_features_alone_come_from_the_shipped_graph_on_a_cpu() -> None:
     assert isinstance(load_for_features("tiny:8"), Backbone)
 
 
+def test_a_runtime_that_computes_something_else_is_refused() -> None:
+    frozen = load_shipped(LITE0)
+    assert frozen is not None
+    assert frozen.golden is not None
+    check_golden(frozen)
+    with pytest.raises(Mismatch, match="ONNX Runtime must give PyTorch's features"):
+        check_golden(replace(frozen, golden=frozen.golden * 1.01))
+
+
 def test_an_accelerator_gets_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "may_have_accelerator", lambda: True)
+    monkeypatch.setattr(loading, "may_have_accelerator", lambda: True)
     assert isinstance(load_for_features(LITE0), Backbone)
     assert isinstance(load_for_features(LITE0, runtime=ON_CPU), Frozen)
 

@@ -19,7 +19,8 @@ class Frozen:
 
     graph: takes the arrays of a batch by name, returns "features" (N, D) float32, and begins with
     the input's first layer. weights: the module's state dict. inputs: names of the weights that are
-    initializers of the graph. source_head: as in `Backbone`; bundles have none.
+    initializers of the graph. source_head: as in `Backbone`; bundles have none. golden: PyTorch's
+    features (1, D) of the input's golden example; bundles keep their scores instead.
     """
 
     card: Card
@@ -27,6 +28,7 @@ class Frozen:
     weights: Mapping[str, NDArray[np.generic]]
     inputs: tuple[str, ...]
     source_head: SourceHead | None = None
+    golden: NDArray[np.float32] | None = None
 
     def __repr__(self) -> str:
         return f"Frozen({self.card.name}, {self.card.input.describe()}, {self.card.dim} features)"

@@ -1,7 +1,8 @@
 """Graphs without weights that Headstart ships, so that these networks need no PyTorch to run.
 
-A graph is a zip archive: card.json, graph.onnx and weights.json, which names the weights. The
-weights themselves are in packages of others. `make graphs` writes the archives.
+A graph is a zip archive: card.json, graph.onnx, weights.json, which names the weights, and
+golden.f32, the features of a known example. The weights themselves are in packages of others.
+`make graphs` writes the archives.
 """
 
 import io
@@ -22,7 +23,7 @@ from headstart.base.errors import SourceError
 
 FOLDER = Path(__file__).parent / "graphs"
 DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the same content gives the same bytes
-CARD, GRAPH, NAMES = "card.json", "graph.onnx", "weights.json"
+CARD, GRAPH, NAMES, GOLDEN = "card.json", "graph.onnx", "weights.json", "golden.f32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +31,15 @@ class ShippedGraph:
     """A network without its weights.
 
     card: without the files of its input. names: of all weights, in the order of the network's state
-    dict. inputs: those that are initializers of the graph. made_with: the versions that exported
-    it, by package.
+    dict. inputs: those that are initializers of the graph. golden: PyTorch's features (1, D) of the
+    input's golden example. made_with: the versions that exported it, by package.
     """
 
     card: Card
     graph: bytes
     names: tuple[str, ...]
     inputs: tuple[str, ...]
+    golden: NDArray[np.float32]
     made_with: Mapping[str, str]
 
     def with_weights(
@@ -59,16 +61,19 @@ class ShippedGraph:
                     f"The weights of {card.name} must be finite numbers; {name!r} holds NaN or "
                     f"infinity. Install its package again."
                 )
-        return Frozen(card, self.graph, weights, self.inputs, source_head)
+        return Frozen(card, self.graph, weights, self.inputs, source_head, self.golden)
 
 
-def write_shipped(frozen: Frozen, path: Path, made_with: Mapping[str, str]) -> None:
-    """Write the graph of an exported network, without its weights."""
+def write_shipped(
+    frozen: Frozen, golden: NDArray[np.float32], path: Path, made_with: Mapping[str, str]
+) -> None:
+    """Write the graph of an exported network, without its weights; golden: (1, D)."""
     names = {"weights": [*frozen.weights], "inputs": frozen.inputs, "made_with": dict(made_with)}
     parts = {
         CARD: json.dumps(card_to_plain(frozen.card), indent=1).encode(),
         GRAPH: frozen.graph,
         NAMES: json.dumps(names, indent=1).encode(),
+        GOLDEN: golden.astype("<f4").tobytes(),
     }
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -90,7 +95,9 @@ def read_shipped(path: Path) -> ShippedGraph:
             card = card_from_plain(json.loads(archive.read(CARD)))
             names = json.loads(archive.read(NAMES))
             weights, inputs = tuple(names["weights"]), tuple(names["inputs"])
-            return ShippedGraph(card, archive.read(GRAPH), weights, inputs, names["made_with"])
+            golden = np.frombuffer(archive.read(GOLDEN), "<f4").reshape(1, card.dim)
+            graph, made_with = archive.read(GRAPH), names["made_with"]
+            return ShippedGraph(card, graph, weights, inputs, golden, made_with)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise SourceError(
             f"{path} is part of Headstart and cannot be read: {error}. Install Headstart again."

@@ -29,7 +29,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from headstart.modalities.sources import load_for_features
+    from headstart.features.loading import load_for_features
     from headstart.models.model import classify
 
     runtime = made(Runtime(), args)

@@ -11,7 +11,7 @@ from headstart.backbones.sources import SOURCES, build
 from headstart.backbones.sources import Listing as Listing
 from headstart.backbones.weights import Weights, fill
 from headstart.base.errors import HeadstartError, MissingPackage, SpecError
-from headstart.base.runtime import Runtime, installed, may_have_accelerator
+from headstart.base.runtime import installed
 from headstart.data.dataset import Dataset
 from headstart.modalities import inputs as inputs
 
@@ -99,25 +99,6 @@ def load_shipped(name: str, weights: str | Path = "pretrained") -> Frozen | None
     from headstart.modalities import packaged
 
     return packaged.load_shipped(id)
-
-
-def load_for_features(
-    name: str, weights: str | Path = "pretrained", runtime: Runtime | None = None, size: int = 0
-) -> Backbone | Frozen:
-    """Load a backbone whose features alone are needed.
-
-    On a CPU that is its shipped graph, if there is one for examples of this size: it gives the same
-    features without PyTorch, which takes seconds to load and to export the graph again.
-    """
-    device = (runtime or Runtime()).device
-    if device not in ("auto", "cpu") and not installed("torch"):
-        raise MissingPackage("torch", purpose=f"Computing on {device}", extra="train")
-    on_cpu = device == "cpu" or (device == "auto" and not may_have_accelerator())
-    if on_cpu and (frozen := load_shipped(name, weights)) is not None:
-        own = getattr(frozen.card.input, "size", 0)
-        if size in (0, own) or not installed("torch", "timm"):
-            return frozen
-    return load_backbone(name, weights=weights)
 
 
 def usual_backbone(name: str, data: Dataset) -> tuple[str, str]:

@@ -21,7 +21,8 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.features.engine_table import check_device
 from headstart.features.extract import FeatureTable, Tap, all_there, extract
-from headstart.modalities.sources import load_backbone, load_for_features
+from headstart.features.loading import load_for_features
+from headstart.modalities.sources import load_backbone
 from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates
 from headstart.models.specs import SCRATCH, FineTune
