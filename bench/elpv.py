@@ -5,7 +5,8 @@
 ELPV, 2,624 cells, a quarter of them for the test, stratified by class and cell type, as Deitsch et
 al. 2019 split it; a tenth of all is for validation, out of the training part. A cell is defective
 from a probability of 1/2 on. EfficientNet-Lite0 of the package, whole cells, in 8 views (mirrored
-and turned by quarters); a head of logistic regression; then the upper half thawed. Everything is
+and turned by quarters), one of which each epoch draws of each cell; a head of logistic regression;
+then the upper half thawed. Everything is
 chosen on validation, and the settings were chosen on the split of seed 7, which is not among these.
 The seconds are those of the two-phase run, from nothing stored to the saved bundle.
 

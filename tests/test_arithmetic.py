@@ -16,7 +16,10 @@ from headstart.base import runtime
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Diverged, SpecError
 from headstart.base.runtime import Runtime
+from headstart.base.values import fingerprint, to_plain
 from headstart.features.extract import FeatureTable
+from headstart.runs.job import Job
+from headstart.runs.stages import RunState
 from headstart.targets.classes import ClassTarget
 from headstart.training import arithmetic, trials
 from headstart.training.arithmetic import GroupedInFloat32, computing, has_grouped, settled
@@ -346,6 +349,18 @@ def test_a_checkpoint_of_an_earlier_release_goes_on_in_float32(
     choice("bfloat16")
     trained(resumed, context=kept(path))
     assert same(whole, resumed)
+
+
+def test_a_precision_that_is_forced_is_of_another_job(tmp_path: Path) -> None:
+    """Else a run begun in one would go on in the other; auto's outcome is in the checkpoint."""
+
+    def name(precision: Any) -> str:
+        job = Job(runtime=Runtime("cpu", compute_precision=precision))
+        return RunState.begin(tmp_path, job, Lines()).context.checkpoints.job
+
+    spec = [to_plain(s) for s in (Job().recipe, Job().finetune, Job().augment)]
+    assert name("auto") == fingerprint(spec, "cpu")  # as in earlier releases
+    assert len({name("auto"), name("float32"), name("bfloat16")}) == 3
 
 
 # ------------------------------------------------------------ the machine

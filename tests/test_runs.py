@@ -338,13 +338,20 @@ def stop_in(phase: str, after: int) -> hs.Listener:
     return progress_of(phase, press)
 
 
-@pytest.mark.parametrize(("phase", "after"), [("head", 2), ("finetune", 1), ("finetune", 3)])
+@pytest.mark.parametrize(
+    ("phase", "after", "precision"),
+    [("head", 2, "auto"), ("finetune", 1, "auto"), ("finetune", 3, "bfloat16")],
+)
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_bit(
-    shapes: Path, tmp_path: Path, job: Job, phase: str, after: int
+    shapes: Path, tmp_path: Path, job: Job, phase: str, after: int, precision: Any
 ) -> None:
     recipe = FeatureExtraction(LinearSpec(epochs=4))
-    job, data = replace(job, recipe=recipe, strategy="finetune"), hs.read(shapes)
+    runtime = replace(job.runtime, compute_precision=precision)
+    job = replace(job, recipe=recipe, strategy="finetune", runtime=runtime)
+    data = hs.read(shapes)
     whole = hs.train(data, tmp_path / "whole", job).folder
+    chosen = json.loads((whole / "recipe.json").read_text())["chosen"]["finetune"]
+    assert ("arithmetic" in chosen) == (precision == "bfloat16")
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
         hs.train(data, broken, job, stop_in(phase, after))

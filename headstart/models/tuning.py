@@ -97,7 +97,7 @@ def train_head(
     given: the feed of its rows, or a table for each of their views.
     """
     rows = Stored(given, False, spec.seed) if isinstance(given, tuple) else given
-    target, threads = rows.target, context.runtime.threads
+    target, threads = rows.target, context.runtime.resolved().threads
     module = tied(new_head(layers, backbone.card.dim, target.outputs, spec.seed), target)
     network, context = Network(nn.Identity(), module, ()), replace(context, runtime=ON_CPU)
     feeds = rows, Stored((val,), cut=False)

@@ -28,7 +28,9 @@ MOSTS = {"weight_decay": 1000, "mixup": 1000, "clip": MOST, "patience": MOST}
 class Plan:
     """One training phase; the heads trained by epochs build one, FineTune subclasses it."""
 
-    epochs: Annotated[int, "passes over the training rows"] = 10
+    epochs: Annotated[
+        int, "passes over the training rows; of several stored views each pass draws one"
+    ] = 10
     batch_size: Annotated[int, "rows per step"] = 32
     optimizer: Annotated[Optimizer, "optimizer of fine-tuning"] = "adamw"
     lr: Annotated[float, "learning rate; 0 is a tenth of the head's"] = 0.0
