@@ -51,7 +51,7 @@ def main() -> None:
     bench = Bench("targets", __doc__)
     bench.flag("--seed", type=int, default=0)
     bench.flag("--cells", type=int, default=10**6, quick=200, help="at most")
-    bench.flag("--epochs", type=int, default=5, quick=1)
+    bench.flag("--epochs", type=int, default=2, quick=1)
     bench.flag("--backbone", default=DEFAULT_BACKBONE, quick="tiny:32")
     args = bench.arguments()
     keep_memory()
