@@ -42,8 +42,8 @@ from headstart.base.threads import ordered_map
 from headstart.features.engine_table import ENGINES, TRIED, FrozenPart, open_engine
 from headstart.features.engines import Engine, TorchEngine, cosines
 from headstart.features.extract import COMPILED, extract
-from headstart.heads.fit import fit_head
 from headstart.heads.head import Rows
+from headstart.heads.logistic import logistic_trials
 from headstart.heads.specs import LogisticSpec
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.examples import solar_cells
@@ -234,10 +234,9 @@ def accuracy(x: NDArray[np.float32], data: hs.Dataset, seed: int) -> float:
     order = np.random.default_rng(seed).permutation(len(x))
     test, train = np.split(order, [len(x) // 4])
     target = data.target.fitted(data.y[train])
-    empty = Rows(x[:0], data.y[:0], target)
-    head = fit_head(LogisticSpec(l2=(0.03,)), Rows(x[train], data.y[train], target), empty).head
-    answers = target.activate(head.raw(x[test]))
-    return float(target.row_scores(answers, data.y[test]).mean())
+    rows = Rows(x[train], data.y[train], target)
+    (trial,) = logistic_trials(LogisticSpec(l2=(0.03,)), rows, x[test])
+    return float(target.row_scores(trial.answers, data.y[test]).mean())
 
 
 def digits(count: int) -> hs.Dataset:
@@ -271,12 +270,12 @@ def best_by_backbone(rows: Sequence[dict[str, Any]]) -> dict[str, object]:
 
 def main() -> None:
     bench = Bench("extract", __doc__)
-    bench.flag("--images", type=int, default=600, quick=32)
+    bench.flag("--images", type=int, default=600, quick=16)
     bench.flag(
         "--heavy-images", type=int, default=160, quick=0, help="for the larger backbones, if any"
     )
     bench.flag("--rounds", type=int, default=3, quick=1)
-    bench.flag("--rows", type=int, default=10**6, quick=160, help="of each labelled set, at most")
+    bench.flag("--rows", type=int, default=10**6, quick=64, help="of each labelled set, at most")
     bench.flag("--splits", type=int, default=3, quick=1)
     args = bench.arguments()
     torch.set_num_threads(cores())
