@@ -98,13 +98,14 @@ def measured(
 
 
 def timed(code: Path, work: Path, words: Sequence[str]) -> Timed:
-    """Train in a process of its own, with an empty store; raises CalledProcessError."""
+    """Train in a process of its own, with an empty store; if it fails, exit with its last lines."""
     env = {**environ, "PYTHONPATH": str(code), "HEADSTART_STORE": str(work / "store")}
     began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-P", "-c", RUN, *words], env=env, check=True, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-P", "-c", RUN, *words]
+    ended = subprocess.run(command, env=env, check=False, stderr=subprocess.PIPE, text=True)
     whole = time.perf_counter() - began
+    if ended.returncode:
+        sys.exit(ended.stderr[-2000:])
     run = Path(words[1])
     seconds = dict(json.loads((run / "timings.json").read_text())["seconds"])
     test = json.loads((run / "evaluation.json").read_text())["test"]
