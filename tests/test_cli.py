@@ -376,7 +376,7 @@ def test_the_report_is_written_again_in_another_language(
     assert (out / "report.html").read_text() == russian
     shapes.rename(tmp_path / "elsewhere")
     assert main(["report", str(out)]) == 0
-    assert "pictures  left out: " in capsys.readouterr().err
+    assert "examples  left out: " in capsys.readouterr().err
     assert (
         main(["report", str(out), "--data", str(tmp_path / "elsewhere"), "--language", "ru"]) == 0
     )
