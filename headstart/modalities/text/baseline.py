@@ -20,7 +20,7 @@ from headstart.targets.target import Target
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
 
-STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3)  # C of the logistic; its inverse in the ridge
+STRENGTHS = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)  # C of the logistic; its inverse in the ridge
 FEATURES = 200_000  # the commonest words and pairs of words
 ITERATIONS = 1000
 
