@@ -11,7 +11,16 @@ from tables import markdown, shown
 
 PAGE = ROOT / "docs" / "figures.md"
 TOPICS = {
-    "Speed": ("extract", "classic", "finetune", "text_speed", "by_hand", "draft", "startup"),
+    "Speed": (
+        "extract",
+        "classic",
+        "finetune",
+        "text_speed",
+        "by_hand",
+        "draft",
+        "startup",
+        "stages",
+    ),
     "Memory and size": ("light", "memory", "report"),
     "Accuracy": ("elpv", "targets", "text", "adversarial", "robustness"),
     "What a model knows about itself": ("intervals", "unknowns", "mistakes", "unlike"),
