@@ -28,7 +28,7 @@ from headstart.targets.target import Target
 
 # What each target says of a blue patch, an orange patch, and none.
 CELLS = {
-    "value": ("10.5", "30.5", "20"),
+    "value": ("10.333333333333334", "30.5", "20"),
     "labels": ("blue", "orange|warm", "plain"),
     "label": ("low", "high", "middle"),
 }
@@ -102,6 +102,7 @@ def test_a_run_of_any_target_explains_itself_and_shows_it(trained: Path) -> None
     page = (run / "report.html").read_text()
     assert english["why.worst"] in page
     assert english["why.none"][:30] not in page
+    assert "10.333333333333334" not in page  # numbers are shown with the digits that matter
 
 
 def test_explain_prints_the_answer_and_takes_only_a_label(

@@ -78,7 +78,7 @@ def _census(facts: Facts, w: Words) -> list[PageBlock]:
     sizes = [[int(inside[part == p, g].sum()) for p in PARTS] for g in range(len(names))]
     most = max(map(sum, sizes), default=0) or 1
     rows = [
-        [data(name), *map(w.count, [*own, sum(own)]), Bar([n / most for n in own])]
+        [data(w.label(name)), *map(w.count, [*own, sum(own)]), Bar([n / most for n in own])]
         for name, own in zip(names, sizes, strict=True)
     ]
     head = [w("data.label"), *(w("part." + p) for p in PARTS), w("data.all"), w("data.bar")]

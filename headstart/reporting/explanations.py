@@ -74,5 +74,5 @@ def _answered(row: ExplainedRow, w: Words) -> list[Markup]:
     """Return the lines of an answer that is not just right or wrong: it, the truth, the path."""
     score = Markup(" <span class=number>{}</span>").format(w.percent(row.score))
     answer = data(row.answer) if row.answer else data(row.name) + score
-    truth = [w("why.truth", label=data(row.label))] if row.label else []
+    truth = [w("why.truth", label=data(w.label(row.label)))] if row.label else []
     return [answer, *truth, path_line(row.path)]
