@@ -183,6 +183,7 @@ def test_a_model_without_classes_has_no_attack_and_says_so(
 @pytest.mark.parametrize("language", ["en", "ru"])
 def test_the_report_shows_what_there_is_and_nothing_empty(trained: Trained, language: str) -> None:
     page = hs.report(trained.folder, data=trained.data, language=language).read_text()
+    page = re.sub("base64,[A-Za-z0-9+/=]+", "", page)  # "nan" may stand in a picture
     assert page.count('class="empty"') == 1  # there was no augmentation
     for words in ("0 classes", "0 классов", "nan", "inf]", HOSTILE):
         assert words not in page, words

@@ -454,7 +454,7 @@ def test_pictures_that_are_parts_of_an_archive_are_explained(
 def test_a_run_explains_itself_with_little_effort(run: Path) -> None:
     rows = json.loads((run / "explained.json").read_text())["rows"]
     assert 0 < len(rows) <= QUICK.mistakes + QUICK.right
-    assert {row["layer"] for row in rows} == {"body_2 and stem_2"}  # two, and none is picked
+    assert {row["layer"] for row in rows} == {"body_2"}  # the last one alone
     assert {len(row["deletion"]["curve"]["ours"]) for row in rows} == {QUICK.steps + 1}
 
 

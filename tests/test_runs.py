@@ -599,7 +599,7 @@ def test_a_dead_backbone_is_told_and_its_run_ends_well(
     recipe = FeatureExtraction(head)
     job = replace(job, backbone=f"file:{folder}", recipe=recipe, strategy="extract")
     run = hs.train(hs.read(shapes), tmp_path / "run", job, talk)
-    assert any(line.startswith("features: the same for every picture") for line in heard)
+    assert any(line.startswith("features: the same for every row") for line in heard)
     assert json.loads((run.folder / "insights.json").read_text())["map"] is None
     assert "</html>" in (run.folder / "report.html").read_text()
 

@@ -21,7 +21,7 @@ Features = NDArray[np.float32]  # (N, D)
 Outputs = tuple[NDArray[np.float32], ...]  # features (N, D), and activations if there is a cut
 
 TOLERANCE = 1e-4  # relative to the largest feature; measured between engines: 2e-5
-LEAST_COSINE = 0.99  # of a reduced precision's features to PyTorch's; less is no rounding
+LEAST_COSINE = 0.95  # of a reduced precision's features to PyTorch's; EfficientNet-Lite0 has 0.98
 COMPARED = 4  # examples of the first batch checked against PyTorch
 
 
