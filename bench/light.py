@@ -90,7 +90,7 @@ def main() -> None:
     args = bench.arguments()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        place = args.keep or folder / "core"
+        place = args.keep or folder / "environment"
         python = place / "bin" / "python" if args.keep and place.exists() else made(place)
         data, seconds = cells(folder / "cells", args.cells), dict[str, float]()
         for name, which in (("core", python), ("with PyTorch", sys.executable)):
