@@ -89,7 +89,7 @@ _OF_RUNS = {
     "insights",
     "data_licence",
 }  # not of `fit`
-# Of Runtime: a saved model always runs on the CPU.
+# Fields of Runtime for a saved model, which always runs on the CPU.
 _ON_CPU = {"threads", "decode_threads", "engine", "compute_precision"}
 
 

@@ -54,3 +54,14 @@ def kept(path: Path, job: str = "job", **more: Any) -> RunContext:
 def told(**heard: Callable[..., Any]) -> RunContext:
     """What tells functions how training in memory goes."""
     return replace(IN_MEMORY, listener=Calls(**heard))
+
+
+class Stopper:
+    """Asks for the end after a number of steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from listening import Lines, kept
+from listening import Lines, Stopper, kept
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
@@ -291,17 +291,6 @@ def test_a_head_alone_is_trained_in_float32(choice: Callable[..., None]) -> None
 
 
 # ------------------------------------------------------------ resuming
-class Stopper:
-    """Asks for the end after a number of steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left == 0
-
-
 @pytest.mark.parametrize("chosen", ["bfloat16-dense", "bfloat16"])
 @pytest.mark.parametrize("steps", [1, 21])
 def test_a_resumed_run_keeps_its_format_to_the_bit(

@@ -26,7 +26,7 @@ from headstart.explaining.neighbours import nearest
 from headstart.explaining.pixels.attributing import attribute, picked
 from headstart.explaining.pixels.attribution import LEVELS, Attribution
 from headstart.explaining.pixels.deletion import Deletion, area_under, curve, deletion, hidings
-from headstart.explaining.pixels.explaining import BRIEF, telling
+from headstart.explaining.pixels.explaining import EFFORTS, telling
 from headstart.explaining.pixels.grad_model import GradModel, featureless, log_odds
 from headstart.explaining.pixels.method import METHODS
 from headstart.explaining.pixels.probed_model import ProbedModel, probed_model_of
@@ -452,10 +452,10 @@ def test_pictures_that_are_parts_of_an_archive_are_explained(
 
 
 def test_a_run_explains_itself_with_little_effort(run: Path) -> None:
-    rows = json.loads((run / "explained.json").read_text())["rows"]
-    assert 0 < len(rows) <= BRIEF.mistakes + BRIEF.right
+    rows, quick = json.loads((run / "explained.json").read_text())["rows"], EFFORTS["quick"]
+    assert 0 < len(rows) <= quick.mistakes + quick.right
     assert {row["layer"] for row in rows} == {"body_2"}  # the last one alone
-    assert {len(row["deletion"]["curve"]["ours"]) for row in rows} == {BRIEF.steps + 1}
+    assert {len(row["deletion"]["curve"]["ours"]) for row in rows} == {quick.steps + 1}
 
 
 def test_ctrl_c_keeps_what_is_explained(

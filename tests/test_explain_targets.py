@@ -16,7 +16,7 @@ from torch import nn
 import headstart as hs
 from headstart.cli.main import main
 from headstart.explaining.pixels.attributing import attribute
-from headstart.explaining.pixels.explaining import QUICK, spread
+from headstart.explaining.pixels.explaining import EFFORTS, spread
 from headstart.explaining.pixels.grad_model import GradModel
 from headstart.explaining.pixels.probed_model import probed_model_of
 from headstart.reporting.words import catalogue
@@ -96,7 +96,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_a_run_of_any_target_explains_itself_and_shows_it(trained: Path) -> None:
     run, english = trained / "run", catalogue("en")
     rows = json.loads((run / "explained.json").read_text())["rows"]
-    assert 2 < len(rows) <= QUICK.mistakes + QUICK.right
+    assert 2 < len(rows) <= EFFORTS["quick"].mistakes + EFFORTS["quick"].right
     assert {row["group"] for row in rows} == {"worst", "middle", "best"}
     assert all(0 <= score <= 1 for row in rows for score in row["deletion"]["curve"]["ours"])
     page = (run / "report.html").read_text()

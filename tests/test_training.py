@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from listening import kept, told
+from listening import Stopper, kept, told
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
@@ -166,17 +166,6 @@ def test_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(5)
     train(net, PLAN, feed(), feed(seed=1))
     assert torch.equal(torch.rand(3), expected)
-
-
-class Stopper:
-    """Asks for the end after a number of steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left == 0
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])

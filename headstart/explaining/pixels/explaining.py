@@ -46,11 +46,10 @@ class Effort:
 
 
 FULL = Effort()
-# Of `train`, by its --insights: a fifth of the full effort, some 250 runs of a large network; and a
-# third of that.
-QUICK = Effort(mistakes=4, right=2, method="places", layers=2, steps=8, drawn=1)
-BRIEF = Effort(mistakes=2, right=2, method="places", layers=1, steps=6, drawn=1)
-EFFORTS = {"quick": BRIEF, "full": QUICK}
+EFFORTS = {  # of `train`, by its --insights: a fifth of FULL, and a third of that
+    "full": Effort(mistakes=4, right=2, method="places", layers=2, steps=8, drawn=1),
+    "quick": Effort(mistakes=2, right=2, method="places", layers=1, steps=6, drawn=1),
+}
 
 
 def explain(

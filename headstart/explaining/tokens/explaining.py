@@ -40,9 +40,10 @@ class TextEffort:
 
 
 FULL_TEXT = TextEffort()
-QUICK_TEXT = TextEffort(wrong=4, right=2, integral=(12, 36), steps=8, orders=2, windows=6)
-BRIEF_TEXT = TextEffort(wrong=2, right=2, integral=(12, 36), steps=6, orders=1, windows=4)
-EFFORTS = {"quick": BRIEF_TEXT, "full": QUICK_TEXT}  # of `train`, by its --insights
+EFFORTS = {  # of `train`, by its --insights
+    "full": TextEffort(wrong=4, right=2, integral=(12, 36), steps=8, orders=2, windows=6),
+    "quick": TextEffort(wrong=2, right=2, integral=(12, 36), steps=6, orders=1, windows=4),
+}
 
 
 def explain_text(
