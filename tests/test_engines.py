@@ -1,6 +1,7 @@
 """Engines: which of them run here, which one is chosen, and that no two are mixed up."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -522,6 +523,25 @@ def test_openvino_keeps_what_it_compiled_and_survives_its_damage(
         assert np.isfinite(again.x).all()
     expected = extract(backbone, data.take(range(8)), runtime=ON_CPU)
     np.testing.assert_allclose(first.x, expected.x, atol=1e-5)
+
+
+@openvino
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="POSIX signals")
+def test_a_signal_is_handled_after_engines_were_closed() -> None:
+    """Each `openvino.Core` changes the stack on which the thread handles signals."""
+    code = (
+        "import gc, signal, headstart as hs\n"
+        "from headstart.backbones.graph import freeze\n"
+        "from headstart.features.openvino_engine import OpenVinoEngine\n"
+        "graph = freeze(hs.load_backbone('tiny:32'))\n"
+        "opened = [OpenVinoEngine(graph, 'float32', 1, None) for _ in range(3)]\n"
+        "while opened:\n"
+        "    opened.pop(0); gc.collect()\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'))\n"
+        "signal.raise_signal(signal.SIGUSR1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @openvino

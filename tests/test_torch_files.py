@@ -81,6 +81,11 @@ def test_cut_and_lengthened_files_are_refused() -> None:
         read_tensors_of(whole + b"\0")
 
 
+def test_a_cut_in_the_length_of_a_last_empty_tensor_is_refused() -> None:
+    with pytest.raises(ValueError, match="cut short"):
+        read_tensors_of(saved({"none": torch.zeros(0, 3)})[:-1])
+
+
 def test_a_flipped_byte_gives_tensors_or_a_value_error() -> None:
     whole, rng = saved(state()), np.random.default_rng(0)
     for place in rng.integers(0, len(whole), 400):

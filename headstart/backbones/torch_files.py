@@ -96,9 +96,10 @@ def _storages(file: io.BytesIO, keys: list[Any], known: Mapping[str, _Storage]) 
     starts, end = {}, len(file.getbuffer())
     for key in keys:
         storage = known[key]
-        count = int.from_bytes(file.read(COUNT), "little", signed=True)
+        length = file.read(COUNT)
+        count = int.from_bytes(length, "little", signed=True)
         size = storage.count * storage.dtype.itemsize
-        if count != storage.count or file.tell() + size > end:
+        if len(length) < COUNT or count != storage.count or file.tell() + size > end:
             raise ValueError(f"the numbers of storage {key!r} are cut short")
         starts[key] = file.tell()
         file.seek(size, io.SEEK_CUR)

@@ -4,6 +4,7 @@ It is the extra `openvino` and no part of `train`: with 178 MB it would make the
 everybody larger, and gains nothing on most processors (AVX2, Zen), where ONNX Runtime is as fast.
 """
 
+import functools
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,17 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def _core() -> Any:
+    """Return the process's one `openvino.Core`, which is never released.
+
+    It gives the thread a stack of its own for signals, and frees that stack on its end. The second
+    of two such objects, released in the wrong order, puts back a stack that was freed: the next
+    Ctrl-C then ends the process with SIGSEGV.
+    """
+    return import_openvino().Core()
+
+
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
     """Make a package that is not imported yet appear to be missing."""
@@ -61,7 +73,7 @@ class OpenVinoEngine:
     batch = 8
 
     def __init__(self, frozen: Frozen, precision: str, threads: int, cache: Path | None) -> None:
-        openvino = import_openvino()
+        core = _core()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -74,10 +86,10 @@ class OpenVinoEngine:
         input = frozen.card.input
         self._fixed = not has_parts(input)
         try:
-            model = openvino.Core().read_model(complete_graph(frozen))
+            model = core.read_model(complete_graph(frozen))
             if self._fixed:
                 model.reshape({k: list(v.shape) for k, v in input.blank(self.batch).items()})
-            self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+            self._compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise Mismatch(
                 f"OpenVINO can't open the graph of {frozen.card.name}: {error}"
