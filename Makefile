@@ -5,7 +5,8 @@ SNIPPETS := vaderSentiment-3.3.2.tar.gz
 # The extras of what is installed; the demos use all of them.
 EXTRAS_demo := demo,train,text
 EXTRAS_dev := dev
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# After the crash of a worker that is replaced, pytest-xdist would wait forever with loadfile.
+PARALLEL ?= -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo demo-text demo-number test test-slow check format graphs bench figures data clean
 
