@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -69,6 +69,7 @@ from headstart.runs.folder import RunRecord, free_folder, read_record
 from headstart.runs.forecast import Forecast, forecast
 from headstart.runs.job import Job
 from headstart.runs.judging import judge
+from headstart.runs.rates import find_rate
 from headstart.runs.recipes import get_recipe
 from headstart.runs.recorded import data_from, recorded_files, source_of
 from headstart.runs.run import Run
@@ -77,6 +78,9 @@ from headstart.runs.seeds import SeedRun, train_seeds
 from headstart.runs.settings import check_known, job_with, known_settings, with_settings
 from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, read_predictions
+
+if TYPE_CHECKING:
+    from headstart.models.rate_test import RateTest
 
 Where = str | Path  # a path
 Trained = Where | Model | FitResult | Run  # a path is of a run folder, or of a bundle
@@ -243,10 +247,14 @@ def train(
 def train(data: Any, out: Where, *, seeds: int, **settings: Any) -> tuple[SeedRun, ...]: ...
 @overload
 def train(data: Any, out: Where, *, dry_run: Literal[True], **settings: Any) -> Forecast: ...
+@overload
+def train(
+    data: Any, out: Where | None = None, *, lr_find: Literal[True], **settings: Any
+) -> "RateTest": ...
 @speaks_python
 def train(
     data: Any,
-    out: Where,
+    out: Where | None = None,
     job: Job | None = None,
     listener: Listener | None = None,
     *,
@@ -255,6 +263,7 @@ def train(
     track: str | None = None,
     seeds: int = 1,
     dry_run: bool = False,
+    lr_find: bool = False,
     **settings: Any,
 ) -> Any:
     """Train a model on labelled examples, test it, and write a run with its report into `out`.
@@ -264,8 +273,9 @@ def train(
     as `epochs=5`; each replaces one setting of the job. track: "tensorboard" or "mlflow".
 
     Returns a Run; with `seeds=N` N runs, each in its own folder; with `dry_run=True` a Forecast of
-    the cost, and nothing is written. Raises SpecError if `out` holds a finished run or a setting
-    is wrong, UnknownName for an unknown setting, DataError for unusable data.
+    the cost, and with `lr_find=True` a RateTest of learning rates: both write nothing, and the
+    second needs no `out`. Raises SpecError if `out` holds a finished run or a setting is wrong,
+    UnknownName for an unknown setting, DataError for unusable data.
 
     >>> run = hs.train("photos", "runs/flowers", epochs=5)  # doctest: +SKIP
     >>> run.evaluation.accuracy  # doctest: +SKIP
@@ -284,6 +294,10 @@ def train(
     if track:
         tracking.check_tracker(track)
     rows = data_from(own.source, own.target) if data is None else read_as(data, own.target)
+    if lr_find:
+        return find_rate(rows, own, listener)
+    if out is None:
+        raise SpecError("Name the folder for the run: train(data, out).")
     out = Path(out)
     if dry_run:
         return forecast(rows, out, own, listener)

@@ -36,7 +36,7 @@ COMMANDS = table(
 )
 COMMAND_ANSWERS = {
     "export": "A run is exported already: RUN/model holds graph.onnx and its weights.",
-    "lr-find": "No search is needed: leave --lr out, or try 1e-3, 3e-4, 1e-4.",
+    "lr-find": "Type `headstart train DATA --lr-find`, or leave --lr out.",
     "resume": "Type the same `headstart train` again: it goes on where it stopped.",
     "summary": "Type `headstart report RUN`, or look at RUN/report.html.",
 }

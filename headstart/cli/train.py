@@ -1,6 +1,7 @@
 """`headstart train`: train a model on labelled examples and test it."""
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,8 @@ from headstart.cli.flags import (
     word_after,
 )
 from headstart.cli.parser import Parser
-from headstart.cli.printing import print_forecast, print_run, print_table, tell_left_out
-from headstart.cli.progress import GOES_ON, Terminal, kept_if_stopped, say
+from headstart.cli.printing import DONE, print_forecast, print_run, print_table, tell_left_out
+from headstart.cli.progress import GOES_ON, WIDE, Terminal, kept_if_stopped, say
 from headstart.cli.track import TRACKERS, write_tracked
 from headstart.heads.families import HEADS, spec_named
 from headstart.runs.job import Job
@@ -39,7 +40,7 @@ JOB_FLAGS = (
     "insights",
     "data_licence",
 )
-OWN = {"data", "out", "config", "dry_run", "seeds", "track", "store"}  # flags of no spec
+OWN = {"data", "out", "config", "dry_run", "lr_find", "seeds", "track", "store"}  # flags of no spec
 JOB_SPECS = {  # specs of a job, with the titles of their flags in help
     "target": "data",
     "recipe": "head",
@@ -73,7 +74,10 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument(  # optional with a config, which records its data
         "data", type=Path, metavar="DATA", nargs="?" if config else None, help=DATA_HELP
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run")
+    finds = "--lr-find" in argv
+    parser.add_argument(
+        "--out", type=Path, required=not finds, metavar="RUN", help="folder for the run"
+    )
     parser.add_argument(
         "--recipe",
         metavar="NAME",
@@ -87,6 +91,11 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be done, and write nothing"
+    )
+    parser.add_argument(
+        "--lr-find",
+        action="store_true",
+        help="print the losses of steps at rising learning rates, and write nothing",
     )
     parser.add_argument(
         "--seeds",
@@ -121,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
     if args.track:
         check_tracker(args.track)
     data = data_from(args.data or job.source, job.target)
+    if args.lr_find:
+        return _find_rate(data, job)
     if args.dry_run:
         return _dry_run(data, job, args)
     if args.seeds != 1:
@@ -141,6 +152,17 @@ def _base(name: str | None, config: Path | None) -> Job:
 
         return read_config(config)
     return get_recipe(name or "default").job
+
+
+def _find_rate(data: "Dataset", job: Job) -> int:
+    from headstart.runs.rates import find_rate
+
+    with kept_if_stopped("the features so far are kept; nothing else is written"):
+        found = find_rate(data, job, Terminal())
+    print_table(found.table())
+    print()
+    print(textwrap.fill(found.verdict, WIDE))
+    return DONE
 
 
 def _dry_run(data: "Dataset", job: Job, args: argparse.Namespace) -> int:

@@ -134,7 +134,7 @@ def tune(
         )
     module = head if isinstance(head, torch.nn.Module) else head_module(head, recipe.dropout)
     network = thawed.network(tied(module, target), recipe.norms)
-    counted, depth = _learning(recipe, thawed, network)
+    counted, depth = what_learns(recipe, thawed, network)
     trained = train(network, recipe, *feeds, phase=phase, after=after, depth=depth, context=context)
     val, card = feeds[1], thawed.backbone.card
     share = _wise(network, recipe, trained, val) if recipe.wise and len(val.ids) else 1.0
@@ -148,7 +148,7 @@ def tune(
     return Tuned(backbone, head_of(module, head), trained, counted, target, share)
 
 
-def _learning(
+def what_learns(
     recipe: FineTune, thawed: ThawedBackbone, network: Network
 ) -> tuple[Count, dict[str, int]]:
     """Return what learns, and its depth; for LoRA, put adapters into the network."""

@@ -6,8 +6,8 @@ for bit from its last checkpoint, which holds `Progress` and tensors only.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from headstart.backbones.backbone import under
 from headstart.base.context import IN_MEMORY, RunContext
+from headstart.base.errors import Diverged
 from headstart.heads.head import check_rate
 from headstart.training.arithmetic import Arithmetic, settled, usual_arithmetic
 from headstart.training.attacked import Push, attack_plan_message, attacked, judging_attack
@@ -98,6 +99,35 @@ def train(
                 run.stepped(stop)
             run.judge_epoch()
     return Trained(run.at.history, run.keep(), start, run.at.stopped, run.arithmetic)
+
+
+def losses_at(
+    rates: Sequence[float],
+    network: Network,
+    plan: Plan,
+    rows: Feed,
+    *,
+    context: RunContext = IN_MEMORY,
+    depth: Mapping[str, int] | None = None,
+) -> Generator[float]:
+    """Train `network` by one step at each learning rate in turn; yield the mean losses of batches.
+
+    The loss is that of the step's batch before the step. The steps are those of `plan` but for the
+    rate, and the weights end anywhere. Ends early at a number that is not finite.
+    """
+    network.to(context.runtime.device).to(memory_format=torch.channels_last)
+    optimizer, quiet = make_optimizer(network, plan, depth), RunContext(None, context.runtime)
+    run = _Training(network, optimizer, plan, rows, rows, quiet, "rates", 0)
+    network.train()
+    with suppress(Diverged):
+        for rate in rates:
+            run.plan = replace(plan, lr=rate, schedule="constant", warmup=0.0)
+            picked, before = run.order()[run.at.step], run.at.loss
+            with _seeded(plan.seed, run.number, run.at.step):
+                run.learn(picked, rows.batch(picked, run.number))
+            yield (run.at.loss - before) / len(picked)
+            epoch, step = divmod(run.done + 1, run.steps)
+            run.at = replace(run.at, epoch=epoch, step=step)
 
 
 @dataclass(eq=False)

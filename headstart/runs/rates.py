@@ -1,0 +1,46 @@
+"""`headstart train DATA --lr-find`: test learning rates, and write nothing."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.base.context import RunContext
+from headstart.base.errors import SpecError
+from headstart.base.listener import Listener
+from headstart.data.checks import check, good_rows
+from headstart.data.dataset import Dataset
+from headstart.data.splits import split
+from headstart.heads.families import check_supports
+from headstart.modalities.reading import survey
+from headstart.runs.job import Job
+from headstart.runs.stages import RunState, prepared
+
+if TYPE_CHECKING:
+    from headstart.models.rate_test import RateTest
+
+
+def find_rate(data: Dataset, job: Job, listener: Listener) -> "RateTest":
+    """Check and split the data, and test the rates of what the job would train.
+
+    The rows are those of training; near duplicates are not confirmed by features here. Raises the
+    errors of `train`, SpecError for a job that trains nothing by steps.
+    """
+    job = job.for_data(data, listener)
+    context = RunContext(job.store, job.runtime.resolved(), listener)
+    if job.strategy == "extract" and not job.recipe.head.by_epochs:
+        raise SpecError(
+            f"A {job.recipe.head.family} head is solved, and has no learning rate. Leave --lr-find "
+            f"out, or name --strategy finetune, or --head linear."
+        )
+    from headstart.models.rate_test import rate_test  # PyTorch
+
+    run = prepared(RunState(Path(), job, context))
+    threads, progress = context.runtime.decode_threads, partial(listener.progress, "checks")
+    seen = survey(data, store=job.store, threads=threads, progress=progress)
+    found = check(data, seen, threads=threads)
+    rows = good_rows(data, seen, job.checks)
+    check_supports(job.recipe.head, rows.target)
+    splits = split(rows, job.split, together=found.together)
+    scratch = job.strategy == "scratch"
+    network = run.start.backbone
+    return rate_test(job.spec, network, splits, context, scratch=scratch)
