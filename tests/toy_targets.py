@@ -69,7 +69,9 @@ class ToyLabels(Toy):
         p = np.clip(answers["p"], 1e-9, 1 - 1e-9)
         return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(axis=1)
 
-    def row_weights(self, how: ClassWeights, y: Array, train: Array | None = None) -> Array:
+    def row_weights(
+        self, how: ClassWeights, y: Array, train: Array | None = None, case: Array | None = None
+    ) -> Array:
         return np.where(y[:, 0] > 0, 2.0, 1.0) if how == "balanced" else np.ones(len(y))
 
     def decided(self, answers: Outputs, y: Labels) -> "ToyLabels":

@@ -14,12 +14,14 @@ from headstart.base.errors import DataError
 from headstart.base.notebook import data_frame, html_table
 from headstart.base.values import Record
 from headstart.targets.classes import as_target, class_names
+from headstart.targets.supervision import PLAIN, Supervision, check_weights
 from headstart.targets.target import Labels, Target
 
 FEW = 8  # classes that a dataset's text names
 SHOWN = 12  # examples that a notebook shows
 PARTS = ("train", "val", "test")
-OPTIONAL = ("parts", "groups", "strata", "contents")  # columns of a dataset that may be empty
+# Columns of a dataset that may be empty.
+OPTIONAL = ("parts", "groups", "strata", "contents", "weights")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Dataset:
         part gets its share of every stratum. They come from the data: () or one per row, "" if the
         row has none.
     contents: digests from `good_rows`, one per row, () before the check.
+    weights: case weights, by which rows count in the loss of training; () for 1 each.
     left_out: the files that are not used.
     input: the kind of the examples, if it is known; a source is a path, or what its `fetch` takes.
     choice: how the labels were read, to be printed; "" if no other reading is possible.
@@ -120,6 +123,7 @@ class Dataset:
     left_out: tuple[LeftOut, ...] = ()
     input: Input[Any] | None = None
     choice: str = ""
+    weights: tuple[float, ...] = ()
 
     def __init__(
         self,
@@ -155,6 +159,7 @@ class Dataset:
         if strange := set(self.parts) - {*PARTS, ""}:
             raise DataError(f"A part is one of {', '.join(PARTS)}; got {sorted(strange)[0]!r}.")
         self.target.labels(self.labels)
+        check_weights(self.weights, self.ids if self.weights else ())
         if len(set(self.ids)) < n:
             twice = next(i for i, count in Counter(self.ids).items() if count > 1)
             raise DataError(f"Row ids must be unique, but {twice!r} appears more than once.")
@@ -195,7 +200,8 @@ class Dataset:
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame: id, source, label and the columns that the data has."""
-        named = {"part": self.parts, "group": self.groups, "stratum": self.strata}
+        named: dict[str, Any] = {"part": self.parts, "group": self.groups}
+        named |= {"stratum": self.strata, "weight": self.weights}
         labels = self.target.decode(self.y)
         columns = {"id": self.ids, "source": [str(s) for s in self.sources], "label": labels}
         return data_frame(columns | {name: values for name, values in named.items() if values})
@@ -210,6 +216,30 @@ class Dataset:
     def y(self) -> Labels:
         """The labels as an array, first axis N."""
         return self.target.labels(self.labels)
+
+    @property
+    def supervision(self) -> Supervision:
+        """How the rows count in the loss of training."""
+        return Supervision(np.array(self.weights, np.float64)) if self.weights else PLAIN
+
+    @property
+    def counting(self) -> tuple[tuple[Any, ...], ...]:
+        """The columns of `supervision` that the data has, for fingerprints."""
+        return (self.weights,) if self.weights else ()
+
+    def counted(self) -> "Dataset":
+        """Return the rows whose weight is above 0, the only ones to learn from.
+
+        Raises DataError if there are rows and all have weight 0.
+        """
+        if all(self.weights):
+            return self
+        if not any(self.weights):
+            raise DataError(
+                f"All {len(self):,} rows of training have weight 0, so that there is nothing to "
+                f"learn from. Give some of them a weight above 0."
+            )
+        return self.take(np.flatnonzero(self.weights))
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -26,13 +26,17 @@ from headstart.data.findings import EMPTY_CLASS
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.targets.classes import ClassTarget
+from headstart.targets.supervision import HEAVIEST
 from headstart.targets.target import Row
 
 PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides which are read
 MANIFESTS = (".csv", ".parquet", ".pq", *JSON_LINES)
-OPTIONAL = (*PART_COLUMNS, "group", "stratum")
+WEIGHT = "weight"  # the column of case weights
+OPTIONAL = (*PART_COLUMNS, "group", "stratum", WEIGHT)
 ID = "id"  # the column of ids of rows that hold text
+WEIGHED = "the column weight says how much a row counts in training"
 UNREADABLE = "cannot be read"
+SHOWN = 40  # characters of a cell in a message
 CLASSES = LabelColumns.own(ClassTarget)
 LAYOUT = (
     "Expected one folder a class, DATA/<class>/<image>.jpg; or the same inside parts, "
@@ -43,7 +47,10 @@ LAYOUT = (
 
 @dataclass(frozen=True)
 class _Row:
-    """One example; `asked` are the cells that the target reads, `where` is for messages."""
+    """One example; `asked` are the cells that the target reads, `where` is for messages.
+
+    weight: None without a cell for it.
+    """
 
     id: str
     source: Path | str | Encoded
@@ -52,6 +59,7 @@ class _Row:
     group: str = ""
     stratum: str = ""
     where: str = ""
+    weight: float | None = None
 
 
 def read_folder(root: Path, input: Input[Any]) -> Dataset:
@@ -94,8 +102,9 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
 
     Columns: path (absolute or relative to the manifest's folder; or the input's own), label (or
     those of another target, see `choosing.choose`), and optionally part (train, val, test; see
-    `_part_columns`), group (rows of one group stay in one part), stratum and id. Missing files are
-    in `left_out`. target: its kind, "" if the columns decide.
+    `_part_columns`), group (rows of one group stay in one part), stratum, weight (a number from 0
+    on, by which the row counts in the loss of training; an empty cell is 1) and id. Missing files
+    are in `left_out`. target: its kind, "" if the columns decide.
 
     Raises DataError for missing columns, wrong cells, repeated paths, or if no file exists.
     """
@@ -152,7 +161,8 @@ def _listed(
         blank = label.kind.blank
         asked = {n: _text(cells, c, where, blank=blank) for c, n in label.names.items()}
         group, stratum = (_text(cells, name, where) for name in ("group", "stratum"))
-        row = _Row(id, source, asked, part, group, stratum, where)
+        weight = _weight(cells, where)
+        row = _Row(id, source, asked, part, group, stratum, where, weight)
         if not isinstance(row.source, Path) or _is_file(row.source):
             _refuse_again(path, row, number, listed, input)
             rows.append(row)
@@ -204,6 +214,7 @@ def _dataset(
 ) -> Dataset:
     asked = [row.asked for row in rows]
     target = label.kind.of(asked)
+    weighed = any(row.weight is not None for row in rows)
     return Dataset(
         ids=tuple(row.id for row in rows),
         sources=tuple(row.source for row in rows),
@@ -213,7 +224,8 @@ def _dataset(
         groups=_column(row.group for row in rows),
         strata=_column(row.stratum for row in rows),
         left_out=tuple(left_out),
-        choice=label.unread,
+        choice="; ".join(filter(None, (label.unread, WEIGHED if weighed else ""))),
+        weights=tuple(1.0 if row.weight is None else row.weight for row in rows if weighed),
     )
 
 
@@ -349,6 +361,20 @@ def _text(cells: Cells, column: str, where: str, *, blank: bool = False) -> str:
     if column == "path" and not text.strip():
         raise DataError(f"{where}: the path {EMPTY}. Fill it in or take the row out.")
     return text
+
+
+def _weight(cells: Cells, where: str) -> float | None:
+    """Return the case weight of a row, None without one; DataError unless it is 0 or more."""
+    text = _text(cells, WEIGHT, where)
+    if not text:
+        return None
+    weight = float(text) if NUMBER.fullmatch(text) else -1.0
+    if not 0 <= weight <= HEAVIEST:
+        raise DataError(
+            f"{where}: the {WEIGHT} is a number from 0 to {HEAVIEST:g}, by which the row counts in "
+            f"training; got {text[:SHOWN]!r}. Change it, or leave it empty for 1."
+        )
+    return weight
 
 
 def _spelled(folder: Path, text: str) -> Path:

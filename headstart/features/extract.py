@@ -37,6 +37,8 @@ from headstart.features.engine_table import FrozenPart, open_engine
 from headstart.features.engines import Engine
 from headstart.features.parts import PartActivations, PartStore
 from headstart.targets.classes import as_target, class_names
+from headstart.targets.supervision import PLAIN as ALIKE
+from headstart.targets.supervision import Supervision
 from headstart.targets.target import Labels, Target
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ class FeatureTable:
     damaged: tuple[Path, ...] = ()
     groups: tuple[str, ...] = ()  # of the dataset: rows that stay in one fold
     engine: EngineChoice | None = None
+    supervision: Supervision = ALIKE  # of the dataset: how the rows count in the loss
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
@@ -135,8 +138,8 @@ class FeatureTable:
         cut = self.cut
         if cut is not None:
             cut = cut[rows] if isinstance(cut, np.ndarray) else cut.take(rows)
-        y, target, groups = dataset.y, dataset.target, dataset.groups
-        return FeatureTable(dataset.ids, x, y, target, self.made_by, cut=cut, groups=groups)
+        table = FeatureTable(dataset.ids, x, dataset.y, dataset.target, self.made_by, cut=cut)
+        return replace(table, groups=dataset.groups, supervision=dataset.supervision)
 
 
 def extract(
@@ -510,7 +513,13 @@ class _Extraction:
         elif self.place.cuts is not None:
             cut = self.place.cuts.reader([self.names[row] for row in own], "cut")
         table = FeatureTable(data.ids, x, data.y, data.target, self.place.made_by, left_out)
-        return replace(table, cut=cut, groups=data.groups, engine=self.place.chosen.choice)
+        return replace(
+            table,
+            cut=cut,
+            groups=data.groups,
+            engine=self.place.chosen.choice,
+            supervision=data.supervision,
+        )
 
     def _tell(self, rows: int) -> None:
         """Report the expected time after the second batch; the first one includes warm-up."""

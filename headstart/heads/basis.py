@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.head import ClassWeights, FeatureRows, Floats, Rows, blocks, is_rotated
+from headstart.heads.head import (
+    ClassWeights,
+    FeatureRows,
+    Floats,
+    Rows,
+    blocks,
+    counted,
+    is_rotated,
+    loss_weights,
+)
 
 Doubles = NDArray[np.float64]
 
@@ -28,7 +37,8 @@ class Basis:
 
     @classmethod
     def of(cls, train: FeatureRows, how: ClassWeights) -> "Basis":
-        weights = train.target.row_weights(how, train.y)
+        train = counted(train)
+        weights = loss_weights(train, how)
         mean, std = _moments(train.x, weights)
         if is_rotated(train):  # as all rows were standardised: each column keeps its deviation
             std = np.ones_like(std)
@@ -85,7 +95,8 @@ class Rotation:
         """Return the rows with the rotated columns, (N, R)."""
         z = (rows.x - self.mean.astype(np.float32)) / self.std.astype(np.float32)
         x = np.asarray(z @ self.vectors, np.float32)
-        return Rows(x, rows.y, rows.target, rows.groups, rotated=True)
+        own = rows.supervision
+        return Rows(x, rows.y, rows.target, rows.groups, rotated=True, supervision=own)
 
 
 def _leading(z: NDArray[np.float32], columns: int) -> NDArray[np.float32]:

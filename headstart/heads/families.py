@@ -50,7 +50,8 @@ class HeadFamily:
     from its `tensors()` and `settings()`; a head's `kind` is the family that loads it. fit: fits a
     head without epochs; None if heads are trained by epochs, with the target's loss. links: `fit`
     can be called for targets with these links. targets: or only for targets of these kinds.
-    residual_losses: `fit` minimises a target's `residual_loss`, too.
+    residual_losses: `fit` minimises a target's `residual_loss`, too. weighs: `fit` uses what
+    `FeatureRows.supervision` says, such as case weights.
     """
 
     spec: type[HeadSpec]
@@ -59,6 +60,7 @@ class HeadFamily:
     targets: tuple[str, ...] | None = None
     links: tuple[Link, ...] = ("softmax",)
     residual_losses: bool = False
+    weighs: bool = False
 
     def __post_init__(self) -> None:
         if (self.fit is None) != self.spec.by_epochs:
@@ -80,10 +82,11 @@ class HeadFamily:
 HEADS: Extensions[HeadFamily] = Extensions("head", "heads")
 RARE = " (--class-weights balanced lets rare ones count more)"
 PROBABLE: tuple[Link, ...] = ("softmax", "sigmoid", "cumulative")
-HEADS.add("logistic", HeadFamily(LogisticSpec, load_linear, links=PROBABLE))
+HEADS.add("logistic", HeadFamily(LogisticSpec, load_linear, links=PROBABLE, weighs=True))
 ANY_LINK: tuple[Link, ...] = (*PROBABLE, "identity")
-HEADS.add("ridge", HeadFamily(RidgeSpec, load_linear, links=ANY_LINK, residual_losses=True))
-HEADS.add("nearest", HeadFamily(NearestSpec, load_nearest, links=ANY_LINK))
+RIDGE = HeadFamily(RidgeSpec, load_linear, links=ANY_LINK, residual_losses=True, weighs=True)
+HEADS.add("ridge", RIDGE)
+HEADS.add("nearest", HeadFamily(NearestSpec, load_nearest, links=ANY_LINK, weighs=True))
 HEADS.add("linear", HeadFamily(LinearSpec, load_linear, None))
 HEADS.add("mlp", HeadFamily(MlpSpec, load_mlp, None))
 
@@ -137,10 +140,18 @@ def check_supports(spec: HeadSpec, target: Target) -> None:
 
 
 def solve_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
-    """Fit a head of a family whose heads are not trained by epochs."""
-    fit = HEADS[spec.family].fit
-    assert fit is not None, f"a {spec.family} head is trained by epochs"
-    return fit(spec, train, val)
+    """Fit a head of a family whose heads are not trained by epochs.
+
+    Raises SpecError for case weights or probabilities that the family does not use.
+    """
+    family = HEADS[spec.family]
+    assert family.fit is not None, f"a {spec.family} head is trained by epochs"
+    if not (family.weighs or train.supervision.plain):
+        raise SpecError(
+            f"A {spec.family} head takes rows that count alike, under one label each; this data "
+            f"has weights or probabilities. Leave the column out, or name --head logistic."
+        )
+    return family.fit(spec, train, val)
 
 
 def spec_named(family: str, like: HeadSpec | None = None, **settings: Any) -> HeadSpec:

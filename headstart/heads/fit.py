@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch
-from headstart.heads.head import FeatureRows, Fitted, Floats, Trial, check_finite, some_of
+from headstart.heads.head import (
+    FeatureRows,
+    Fitted,
+    Floats,
+    Trial,
+    check_finite,
+    counted,
+    loss_weights,
+    some_of,
+)
 from headstart.heads.logistic import logistic_trials
 from headstart.heads.nearest import nearest_trials
 from headstart.heads.ridge import ridge_trials
@@ -30,12 +39,14 @@ def fit_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     """Fit every setting on `train`, the strongest regularisation first; keep the best on `val`.
 
     Best means the least mean of the target's losses of rows, weighted by the class weights of
-    `train`; ties go to the stronger setting. Without validation rows, cross-validation on `train`
-    chooses; with too few rows, the middle setting is used. Folds keep the groups of `train`
-    together, and the shares of the target's strata. Decisions of the target, such as a threshold
-    per label, are chosen on out-of-fold answers of `train`. Raises Mismatch for tables that don't
+    `train` and by the case weights; ties go to the stronger setting. Rows of weight 0 are left out.
+    Without validation rows, cross-validation on `train` chooses; with too few rows, the middle
+    setting is used. Folds keep the groups of `train` together, and the shares of the target's
+    strata. Decisions of the target, such as a threshold per label, are chosen on out-of-fold
+    answers of `train`. Raises Mismatch for tables that don't
     match or non-finite features, DataError if all rows of `train` have the same label.
     """
+    train = counted(train)
     _check_pair(train, val)
     folds = folds_of(train.target.strata(train.y), train.groups)
     if len(val.y):
@@ -141,7 +152,7 @@ def _fit_by_validation(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> 
     path: list[dict[str, float]] = []
     best, since, loss = 0, 0, train.target.loss_name
     chosen: Trial | None = None
-    weights = train.target.row_weights(spec.class_weights, val.y, train.y)
+    weights = loss_weights(val, spec.class_weights, train)
     for trial in TRIALS[spec.family](spec, train, val.x):
         path.append(_judged(trial.settings, train.target, trial.answers, val.y, weights))
         if chosen is None or path[-1][loss] < path[best][loss]:
@@ -154,7 +165,7 @@ def _fit_by_validation(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> 
 
 def _fit_by_folds(spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]) -> Fitted:
     asked, loss = folds >= 0, train.target.loss_name
-    weights = train.target.row_weights(spec.class_weights, train.y)
+    weights = loss_weights(train, spec.class_weights)
     path = [
         _judged(settings, train.target, _taken(answers, asked), train.y[asked], weights[asked])
         for settings, answers in _held_out(spec, train, folds)

@@ -1,7 +1,7 @@
 """The protocol of heads, their fitted results, and checks and arithmetic that all heads share."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -12,6 +12,7 @@ from headstart.targets.classes import as_target
 from headstart.targets.metrics import ClassWeights as ClassWeights
 from headstart.targets.metrics import softmax as softmax
 from headstart.targets.metrics import weight_of_classes as weight_of_classes
+from headstart.targets.supervision import PLAIN, Supervision
 from headstart.targets.target import Labels, Outputs, Target
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class FeatureRows(Protocol):
     def target(self) -> Target: ...
     @property
     def groups(self) -> tuple[str, ...]: ...  # rows with the same name share a fold; () for none
+    @property
+    def supervision(self) -> Supervision: ...  # how the rows count in the loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,7 @@ class Rows:
     target: Any  # a Target
     groups: tuple[str, ...] = ()
     rotated: bool = False
+    supervision: Supervision = PLAIN
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
@@ -89,7 +93,35 @@ class Rows:
 
 def some_of(rows: FeatureRows, chosen: NDArray[Any]) -> Rows:
     """Return some rows, by their numbers or a mask, without their groups."""
-    return Rows(rows.x[chosen], rows.y[chosen], rows.target, rotated=is_rotated(rows))
+    own = rows.supervision[chosen]
+    return Rows(
+        rows.x[chosen], rows.y[chosen], rows.target, rotated=is_rotated(rows), supervision=own
+    )
+
+
+def counted(rows: FeatureRows) -> FeatureRows:
+    """Return the rows whose case weight is above 0, the only ones that a head learns from."""
+    weights = rows.supervision.weights
+    if weights is None or (weights > 0).all():
+        return rows
+    kept = np.flatnonzero(weights > 0)
+    groups = tuple(rows.groups[row] for row in kept) if rows.groups else ()
+    return replace(some_of(rows, kept), groups=groups)
+
+
+def loss_weights(
+    rows: FeatureRows, how: ClassWeights, train: FeatureRows | None = None
+) -> NDArray[np.float64]:
+    """Return (N,) weights of rows in the loss of a solved head: of their classes, times their own.
+
+    how: the class weights. train: the training rows, whose weights have a mean of 1; None for
+    `rows`. Ones, if all rows to be judged have a case weight of 0.
+    """
+    given, own = rows if train is None else train, rows.supervision.weights
+    weights = rows.target.row_weights(how, rows.y, given.y, **given.supervision.case)
+    if own is None or not own.any():
+        return weights
+    return weights * own / (own.mean() if train is None else 1.0)
 
 
 def is_rotated(rows: FeatureRows) -> bool:

@@ -17,11 +17,14 @@ from headstart.heads.head import (
     check_finite,
     check_tensors,
     check_width,
+    counted,
+    loss_weights,
 )
 from headstart.heads.specs import NearestSpec
 
 TEMPERATURE = 0.07  # Wu et al. 2018, section 3.4
 SHAPES = {"x": ("M", "D"), "y": ("M",), "class_weight": ("C",)}
+CASES = {"weight": ("M",)}  # further, of a head whose stored rows have case weights
 MEANS = {"x": ("M", "D"), "values": ("M", "K"), "weight": ("M",)}
 BLOCK_CELLS = 2**23  # similarities held at once: 32 MiB
 
@@ -39,11 +42,14 @@ class NearestHead:
     y: NDArray[np.int64]  # (M,)
     class_weight: NDArray[np.float32]  # (C,)
     neighbours: int
+    weight: NDArray[np.float32] | None = None  # (M,) case weights; None for 1 each
     kind: ClassVar[str] = "nearest"
 
     def __post_init__(self) -> None:
-        check_tensors(self.tensors(), SHAPES)
-        if not (0 <= self.y.min() and self.y.max() < self.classes and self.class_weight.min() > 0):
+        check_tensors(self.tensors(), SHAPES if self.weight is None else SHAPES | CASES)
+        known = 0 <= self.y.min() and self.y.max() < self.classes
+        weights = (self.class_weight,) if self.weight is None else (self.class_weight, self.weight)
+        if not (known and all(each.min() > 0 for each in weights)):
             raise Mismatch(
                 f"Every stored row votes for one of {self.classes} classes, by a weight."
             )
@@ -79,20 +85,28 @@ class NearestHead:
         check_finite(x, "Features")
         scores = [np.empty((len(x), self.classes)) for _ in ks]
         for rows, alike, top in _most_alike(x, self.x, max(ks)):
-            labels = self.y[top]
+            labels, own = self.y[top], None if self.weight is None else self.weight[top]
             for out, k in zip(scores, ks, strict=True):
-                out[rows] = self._votes(alike[:, :k], labels[:, :k])
+                out[rows] = self._votes(alike[:, :k], labels[:, :k], own)
         return scores
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        return {"x": self.x, "y": self.y, "class_weight": self.class_weight}
+        case = {} if self.weight is None else {"weight": self.weight}
+        return {"x": self.x, "y": self.y, "class_weight": self.class_weight, **case}
 
     def settings(self) -> dict[str, float]:
         return {"neighbours": self.neighbours}
 
-    def _votes(self, alike: Floats, labels: NDArray[np.int64]) -> Floats:
-        """Return probabilities (N, C) from descending similarities (N, k) and their labels."""
+    def _votes(
+        self, alike: Floats, labels: NDArray[np.int64], own: NDArray[np.float32] | None
+    ) -> Floats:
+        """Return probabilities (N, C) from descending similarities (N, k) and their labels.
+
+        own: (N, k) or more columns, the case weights of these rows.
+        """
         weights = np.exp((alike - alike[:, :1]) / TEMPERATURE) * self.class_weight[labels]
+        if own is not None:
+            weights = weights * own[:, : labels.shape[1]]
         cells = np.arange(len(labels))[:, None] * self.classes + labels
         votes = np.bincount(cells.ravel(), weights.ravel(), len(labels) * self.classes)
         votes = votes.reshape(len(labels), self.classes)
@@ -173,8 +187,9 @@ class NeighbourMeanHead:
 
 
 def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
-    means = "values" in tensors
-    check_tensors(tensors, MEANS if means else SHAPES)
+    means, weight = "values" in tensors, tensors.get("weight")
+    votes = SHAPES if weight is None else SHAPES | CASES
+    check_tensors(tensors, MEANS if means else votes)
     if not isinstance(settings.get("neighbours"), int):
         raise Mismatch(f"A nearest head is saved with its neighbours, a number; got {settings}.")
     if means:
@@ -186,11 +201,16 @@ def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any
         tensors["y"].astype(np.int64),
         tensors["class_weight"].astype(np.float32),
         settings["neighbours"],
+        None if weight is None else weight.astype(np.float32),
     )
 
 
 def nearest_trials(spec: NearestSpec, train: FeatureRows, x: Floats) -> Iterator[Trial]:
-    """Yield a head for each number of neighbours, from many to few, at most the number of rows."""
+    """Yield a head for each number of neighbours, from many to few, at most the number of rows.
+
+    Case weights multiply the votes of the stored rows.
+    """
+    train = counted(train)
     ks = tuple(sorted({min(k, len(train.y)) for k in spec.neighbours}, reverse=True))
     trials = _votes if train.target.link == "softmax" else _means
     for head, raw in trials(spec, train, ks, x):
@@ -203,18 +223,25 @@ Tried = Iterable[tuple["NearestHead | NeighbourMeanHead", NDArray[np.float64]]]
 def _votes(spec: NearestSpec, train: FeatureRows, ks: tuple[int, ...], x: Floats) -> Tried:
     """Return heads of classes and their raw outputs."""
     rows, y = unit(train.x), np.asarray(train.y)
-    weight = train.target.balance(spec.class_weights, y).astype(np.float32)
-    heads = [NearestHead(rows, y, weight, k) for k in ks]
+    balance = train.target.balance(spec.class_weights, y, **train.supervision.case)
+    weight, own = balance.astype(np.float32), train.supervision.relative
+    votes = None if own is None else _positive(own)
+    heads = [NearestHead(rows, y, weight, k, votes) for k in ks]
     return zip(heads, map(_logs, heads[0].votes_for(ks, x)), strict=True)
 
 
 def _means(spec: NearestSpec, train: FeatureRows, ks: tuple[int, ...], x: Floats) -> Tried:
     """Return heads of labels, grades or numbers and their raw outputs."""
     values = train.target.regression(train.y).astype(np.float32)
-    weight = train.target.row_weights(spec.class_weights, train.y).astype(np.float32)
+    weight = _positive(loss_weights(train, spec.class_weights))
     rows, odds = unit(train.x), train.target.link != "identity"
     heads = [NeighbourMeanHead(rows, values, weight, k, odds) for k in ks]
     return zip(heads, heads[0].raw_of(ks, x), strict=True)
+
+
+def _positive(weights: Floats) -> NDArray[np.float32]:
+    """Return weights above 0 as float32, in which small ones must not become 0."""
+    return np.maximum(weights, np.finfo(np.float32).tiny).astype(np.float32)
 
 
 def _logs(votes: Floats) -> NDArray[np.float64]:

@@ -60,7 +60,7 @@ class TrainingData:
     """The rows of a training run, as each phase reads them. tables: all tables extracted here.
 
     The splits get the target of a model that goes on learning, else one fitted on the training
-    labels, so that losses can use their scale.
+    labels, so that losses can use their scale. Training rows of weight 0 are left out.
     """
 
     start: Start
@@ -72,7 +72,8 @@ class TrainingData:
     target: Target | None = None
 
     def __post_init__(self) -> None:
-        splits = self.splits.of(self.target) if self.target else self.splits.fitted()
+        counted = replace(self.splits, train=self.splits.train.counted())
+        splits = counted.of(self.target) if self.target else counted.fitted()
         object.__setattr__(self, "splits", splits)
 
     def plain(self, data: Dataset) -> FeatureTable:
@@ -150,7 +151,9 @@ class TrainingData:
         if self.context.checkpoints.path is None:
             return self.context
         parts = (self.splits.train, self.splits.val)
-        rows = [(p.ids, p.labels, [content.file for content in p.contents]) for p in parts]
+        rows = [
+            (p.ids, p.labels, [content.file for content in p.contents], *p.counting) for p in parts
+        ]
         begun = [array_name(s) if isinstance(s, np.ndarray) else s for s in starts]
         own = self.context.checkpoints.of(name, backbone.fingerprint(), rows, begun)
         return replace(self.context, checkpoints=own)
@@ -225,12 +228,12 @@ def table_of(
 def stacked(tables: Sequence[FeatureTable]) -> Rows:
     """Return the rows of all views, one view after the other."""
     x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
-    groups = tables[0].groups
+    groups, counting = tables[0].groups, tables[0].supervision.repeated(len(tables))
     if len(tables) > 1:  # the views of a row share a fold
         names = groups or tables[0].ids
         own = (name or id for name, id in zip(names, tables[0].ids, strict=True))
         groups = tuple(own) * len(tables)
-    return Rows(x, y, tables[0].target, groups)
+    return Rows(x, y, tables[0].target, groups, supervision=counting)
 
 
 def check_changes(input: Input[Any], *asked: object) -> None:

@@ -197,9 +197,10 @@ def _moved(job: Job, seeds: int) -> Iterator[Job]:
 
 def _asked(job: Job, data: Dataset) -> Settings:
     """Return all settings that decide the results, except the seeds."""
-    rows = (data.ids, data.labels, data.classes, data.parts, data.groups, data.strata)
+    rows = data.ids, data.labels, data.classes, data.parts, data.groups, data.strata
+    named = fingerprint(*rows, *data.counting)
     asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in BESIDE}
-    return Settings(_seedless(Settings.of(asked | {"rows": fingerprint(*rows)}).values))
+    return Settings(_seedless(Settings.of(asked | {"rows": named}).values))
 
 
 def _seedless(plain: Any) -> Any:

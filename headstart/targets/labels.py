@@ -267,24 +267,30 @@ class LabelsTarget(FocalTarget):
         losses: NDArray[np.float64] = -np.log(np.maximum(own, LEAST)).mean(axis=1)
         return losses
 
-    def balance(self, how: ClassWeights, y: Labels) -> NDArray[np.float64]:
+    def balance(
+        self, how: ClassWeights, y: Labels, case: Array | None = None
+    ) -> NDArray[np.float64]:
         """Return (L + 1,) weights of the labels, the last one of rows without a label.
 
         A row has the largest weight of its labels; the mean over the rows is 1. "balanced" gives
         each stratum, the rows with the same rarest label, the same total weight; a mapping gives
         weights by name.
         """
-        weights = weight_of_classes(how, self.strata(y), (*self.names, NONE))
-        return weights / _largest(weights, y).mean() if len(y) else weights
+        weights = weight_of_classes(how, self.strata(y), (*self.names, NONE), case)
+        return weights / np.average(_largest(weights, y), weights=case) if len(y) else weights
 
     def weights(self, soft: "Tensor", balance: "Tensor") -> "Tensor":
         there = soft > 0.5
         return (there * balance[:-1]).amax(dim=1).where(there.any(dim=1), balance[-1])
 
     def row_weights(
-        self, how: ClassWeights, y: Labels, train: Labels | None = None
+        self,
+        how: ClassWeights,
+        y: Labels,
+        train: Labels | None = None,
+        case: Array | None = None,
     ) -> NDArray[np.float64]:
-        return _largest(self.balance(how, y if train is None else train), y)
+        return _largest(self.balance(how, y if train is None else train, case), y)
 
     def decided(self, answers: Outputs, y: Labels) -> "LabelsTarget":
         """Return a copy with the threshold of the highest F1 for each label (`best_threshold`)."""

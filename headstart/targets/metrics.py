@@ -109,22 +109,28 @@ def rankings(scores: Floats, labels: Ints) -> list[Ranking]:
 
 
 def weight_of_classes(
-    how: ClassWeights, y: NDArray[np.int64], classes: Sequence[str]
+    how: ClassWeights,
+    y: NDArray[np.int64],
+    classes: Sequence[str],
+    case: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Return (C,) class weights, whose mean over rows is 1.
 
     how: "balanced" gives all classes with rows the same total weight; a mapping gives weights by
-    class name, 1 for the others, and UnknownName if a name is not in `classes`.
+    class name, 1 for the others, and UnknownName if a name is not in `classes`. case: (N,) case
+    weights, by which rows are counted; None for 1 each.
     """
-    counts = np.bincount(y, minlength=len(classes))
+    counts = np.bincount(y, case, minlength=len(classes))
+    rows = float(counts.sum())
     if how == "none":
         return np.ones(len(classes))
     if isinstance(how, Mapping):
         for name in how.keys() - set(classes):
             raise UnknownName("class that has a weight", name, classes)
         weights = np.array([float(how.get(name, 1.0)) for name in classes])
-        return weights * len(y) / float(counts @ weights) if len(y) else weights
-    return np.where(counts > 0, len(y) / ((counts > 0).sum() * np.maximum(counts, 1)), 1.0)
+        return weights * rows / float(counts @ weights) if rows else weights
+    there = counts > 0
+    return np.where(there, rows / (there.sum() * np.where(there, counts, 1.0)), 1.0)
 
 
 def _placements(scores: Floats, own: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -72,16 +72,22 @@ class OneName(Target):
         names = len(self.names)
         return one_hot(torch.as_tensor(y), names).float() * (1 - smoothing) + smoothing / names
 
-    def balance(self, how: ClassWeights, y: Labels) -> NDArray[np.float64]:
-        return weight_of_classes(how, y, self.names)
+    def balance(
+        self, how: ClassWeights, y: Labels, case: Array | None = None
+    ) -> NDArray[np.float64]:
+        return weight_of_classes(how, y, self.names, case)
 
     def weights(self, soft: "Tensor", balance: "Tensor") -> "Tensor":
         return soft @ balance
 
     def row_weights(
-        self, how: ClassWeights, y: Labels, train: Labels | None = None
+        self,
+        how: ClassWeights,
+        y: Labels,
+        train: Labels | None = None,
+        case: Array | None = None,
     ) -> NDArray[np.float64]:
-        weights: NDArray[np.float64] = self.balance(how, y if train is None else train)[y]
+        weights: NDArray[np.float64] = self.balance(how, y if train is None else train, case)[y]
         return weights
 
     def row_losses(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:

@@ -336,8 +336,11 @@ class Target(Protocol):
         """Return (N,) whether each answer is right; None if answers can be partly right."""
         return None
 
-    def balance(self, how: ClassWeights, y: Labels) -> Array:
-        """Return the values that `weights` needs of all training labels, such as class weights."""
+    def balance(self, how: ClassWeights, y: Labels, case: Array | None = None) -> Array:
+        """Return the values that `weights` needs of all training labels, such as class weights.
+
+        case: (N,) case weights of these rows, passed only if there are any.
+        """
         if how != "none":
             raise SpecError(
                 f"Class weights are for classes, not for a {self.kind}; leave them out."
@@ -351,11 +354,17 @@ class Target(Protocol):
         return torch.ones(len(soft))
 
     def row_weights(
-        self, how: ClassWeights, y: Labels, train: Labels | None = None
+        self,
+        how: ClassWeights,
+        y: Labels,
+        train: Labels | None = None,
+        case: Array | None = None,
     ) -> NDArray[np.float64]:
         """Return (N,) weights of rows with labels `y` in the fit of a solved head.
 
-        train: all training labels, over which the weights have a mean of 1; None for `y`.
+        train: all training labels, over which the weights have a mean of 1; None for `y`. case:
+        case weights of the training rows, by which that mean is weighted, passed only if there are
+        any; they are no factor of the result.
         """
         self.balance(how, y if train is None else train)  # raises SpecError for other than "none"
         return np.ones(len(y))

@@ -18,6 +18,7 @@ from headstart.data.content import changed_during_run, prepared
 from headstart.data.dataset import CheckedFile, Dataset
 from headstart.features.extract import FeatureTable
 from headstart.features.parts import PartActivations, PartBatch, Sizes, evenly, sizes_of
+from headstart.targets.supervision import Supervision
 from headstart.targets.target import Labels, Target
 from headstart.training.parts import POSITIONS, LongParts, Parts, TrainingBatch, is_long
 
@@ -55,6 +56,10 @@ class Feed(Protocol):
     @property
     def target(self) -> Target:
         return self.labelled.target
+
+    @property
+    def supervision(self) -> Supervision:
+        return self.labelled.supervision
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ from headstart.training.guards import (
 from headstart.training.history import Epoch
 from headstart.training.judging import NOTHING, Figures, judge
 from headstart.training.network import Network, compiled, laid_out, logits_of, snapshot
-from headstart.training.objective import mixed
+from headstart.training.objective import BatchLabels, Objective, mixed
 from headstart.training.optimizing import make_optimizer, set_rates
 from headstart.training.parts import TrainingBatch
 from headstart.training.plan import Plan
@@ -150,8 +150,8 @@ class _Training:
     def __post_init__(self) -> None:
         self.forward = compiled(self.network) if self.context.runtime.compile else self.network
         self.target, self.learned = self.rows.target, self.network.learned()
-        balance = self.target.balance(self.plan.class_weights, self.rows.y)
-        self.balance = torch.tensor(balance, dtype=torch.float32)
+        how, smoothing, y = self.plan.class_weights, self.plan.label_smoothing, self.rows.y
+        self.objective = Objective.of(self.target, y, self.rows.supervision, how, smoothing)
         self.parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         self.device = next(self.network.parameters()).device
         self.steps = -(-len(self.rows.ids) // self.plan.batch_size)  # of an epoch
@@ -225,26 +225,25 @@ class _Training:
         lr = set_rates(self.optimizer, plan, self.done, self.all_steps)
         ids = [self.rows.ids[row] for row in picked]
         check_input(x, ids)
-        soft = self.target.soft(self.rows.y[picked], plan.label_smoothing)
-        x, soft = mixed(x, soft, plan.mixup, seeds)
+        x, labels = mixed(x, self.objective.batch(picked), plan.mixup, seeds)
         push = Push.of(plan, self.done, self.all_steps, (*seeds, 1)) if plan.adversarial else None
-        raw, losses = self.gradients(x, soft, ids, push)
+        raw, losses = self.gradients(x, labels, ids, push)
         check_gradients({n: p.grad for n, p in self.parameters.items() if p.grad is not None}, ids)
         if plan.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), plan.clip)
         self.optimizer.step()
         check_weights(self.parameters)
-        hits, at = self.target.right(raw, soft), self.at
+        hits, at = self.target.right(raw, labels.named), self.at
         right = at.right + (0 if hits is None else int(hits.sum()))
         self.at = replace(at, lr=lr, loss=at.loss + float(losses.sum()), right=right)
 
     def gradients(
-        self, x: TrainingBatch, soft: Tensor, ids: list[str], push: Push | None
+        self, x: TrainingBatch, labels: BatchLabels, ids: list[str], push: Push | None
     ) -> tuple[Tensor, Tensor]:
         """Compute gradients of a batch, in parts if memory is short; return outputs and losses."""
         while True:
             try:
-                return self.backward(self.changed(x, soft, push), soft, ids)
+                return self.backward(self.changed(x, labels.named, push), labels, ids)
             except torch.OutOfMemoryError:
                 if self.at.parts >= len(x):
                     raise
@@ -265,15 +264,17 @@ class _Training:
         raw = logits_of(self.forward, x, self.device, self.arithmetic)
         return self.target.loss(raw, soft.to(raw.device))
 
-    def backward(self, x: TrainingBatch, soft: Tensor, ids: list[str]) -> tuple[Tensor, Tensor]:
+    def backward(
+        self, x: TrainingBatch, labels: BatchLabels, ids: list[str]
+    ) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
-        weights = self.target.weights(soft, self.balance)
+        weights, soft = self.objective.weights(labels), labels.named
         outputs, lost, size = [], [], -(-len(x) // self.at.parts)
         for part in torch.arange(len(x)).split(size):
             raw = logits_of(self.forward, x[part], self.device, self.arithmetic)
             losses = self.target.loss(raw, soft[part].to(raw.device))
             check_losses(losses.detach(), [ids[i] for i in part], self.parameters)
-            (losses @ (weights[part] / weights.sum()).to(losses.device)).backward()
+            (losses @ weights[part].to(losses.device)).backward()
             outputs.append(raw.detach().cpu())
             lost.append(losses.detach().cpu())
         return torch.cat(outputs), torch.cat(lost)

@@ -1,28 +1,98 @@
-"""Mixup of the examples of a batch."""
+"""What a batch is learned from, and mixup of its examples."""
+
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.base.errors import SpecError
+from headstart.targets.metrics import ClassWeights
+from headstart.targets.supervision import Supervision
+from headstart.targets.target import Labels, Target
 from headstart.training.parts import Parts, TrainingBatch
 
 
+@dataclass(frozen=True, eq=False)
+class BatchLabels:
+    """What n rows are learned from.
+
+    named: their labels as `Target.soft` gives them, for class weights and the history. case: (n,)
+    case weights, of mean 1 over all training rows; None for 1 each.
+    """
+
+    named: Tensor
+    case: Tensor | None = None
+
+    def blended(self, share: float, other: Tensor) -> Self:
+        """Return the labels and weights, each blended with that of another row."""
+        case = None if self.case is None else _blend(self.case, share, other)
+        return replace(self, named=_blend(self.named, share, other), case=case)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """How rows are learned: their labels, class weights and case weights.
+
+    balance: of the target's class weights. smoothing: of labels.
+    """
+
+    target: Target
+    y: Labels
+    balance: Tensor
+    case: Tensor | None
+    smoothing: float
+
+    @classmethod
+    def of(
+        cls, target: Target, y: Labels, counting: Supervision, how: ClassWeights, smoothing: float
+    ) -> "Objective":
+        """Return the objective of training rows with labels `y`. how: the class weights."""
+        balance = torch.tensor(target.balance(how, y, **counting.case), dtype=torch.float32)
+        case = None if counting.relative is None else _tensor(counting.relative)
+        return cls(target, y, balance, case, smoothing)
+
+    def batch(self, rows: NDArray[np.int64]) -> BatchLabels:
+        """Return what some rows are learned from."""
+        named = self.target.soft(self.y[rows], self.smoothing)
+        return BatchLabels(named, None if self.case is None else self.case[rows])
+
+    def weights(self, labels: BatchLabels) -> Tensor:
+        """Return (n,) weights by which the losses of a batch are summed.
+
+        Class weights have a sum of 1 in each batch. Case weights multiply them, so that a batch of
+        light rows moves the network less than one of heavy rows.
+        """
+        weights = self.target.weights(labels.named, self.balance)
+        weights = weights / weights.sum()
+        return weights if labels.case is None else weights * labels.case
+
+
 def mixed(
-    x: TrainingBatch, soft: Tensor, strength: float, seeds: tuple[int, ...]
-) -> tuple[TrainingBatch, Tensor]:
-    """Blend each row and its soft label with another row of the batch.
+    x: TrainingBatch, labels: BatchLabels, strength: float, seeds: tuple[int, ...]
+) -> tuple[TrainingBatch, BatchLabels]:
+    """Blend each row, its label and its weight with another row of the batch.
 
     Mixup (Zhang et al. 2018, eq. 1); strength 0 changes nothing. Raises SpecError for examples in
     parts, which can't be added up.
     """
     if not strength:
-        return x, soft
+        return x, labels
     if isinstance(x, Parts):
         raise SpecError("Mixup blends examples of one size; these are of several parts or lengths.")
     rng = np.random.default_rng(seeds)
     share = float(rng.beta(strength, strength))
     other = torch.from_numpy(rng.permutation(len(x)))
-    blended = share * x + (1 - share) * x[other]
+    blended = _blend(x, share, other)
     blended = blended if x.is_floating_point() else blended.round().to(x.dtype)  # whole pixels
-    return blended, share * soft + (1 - share) * soft[other]
+    return blended, labels.blended(share, other)
+
+
+def _blend(values: Tensor, share: float, other: Tensor) -> Tensor:
+    return share * values + (1 - share) * values[other]
+
+
+def _tensor(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))

@@ -1,11 +1,12 @@
 """The baseline of texts: TF-IDF of words and pairs of words under a linear model.
 
-It is fitted as our heads are: on training rows, by the target's own loss, its strength (and the
-thresholds of several labels) chosen on validation.
+It is fitted as our heads are: on training rows, by the target's own loss and the case weights, its
+strength (and the thresholds of several labels) chosen on validation.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,20 +54,23 @@ def fit_baseline(input: Input[str], train: "Dataset", val: "Dataset") -> TextBas
         raise MissingPackage("scikit-learn", purpose="The baseline", extra="text") from None
     if train.target.link is None or not len(train):
         return None
+    train = train.counted()
     target = train.target.fitted(train.y)
     vectorizer = TfidfVectorizer(
         sublinear_tf=True, ngram_range=(1, 2), max_features=FEATURES, token_pattern=r"(?u)\w+|[!?]"
     )
     x, y = vectorizer.fit_transform(_texts(input, train)), target.regression(train.y)
+    fitted = partial(_fitted, target, x, y, train.supervision.relative)
+    judged_by = np.array(val.weights) if any(val.weights) else None
     made = TextBaseline(f"TF-IDF + {_name(target)}", vectorizer, (), target, input)
     if not len(val):
-        return replace(made, models=_fitted(target, x, y, STRENGTHS[len(STRENGTHS) // 2]))
+        return replace(made, models=fitted(STRENGTHS[len(STRENGTHS) // 2]))
     seen, tried = vectorizer.transform(_texts(input, val)), list[tuple[float, TextBaseline]]()
     for strength in STRENGTHS:
-        models = _fitted(target, x, y, strength)
+        models = fitted(strength)
         answers = target.activate(_raw(models, str(target.link), seen))
         own = target.decided(answers, val.y) if target.decides else target
-        loss = float(target.row_losses(answers, val.y).mean())
+        loss = float(np.average(target.row_losses(answers, val.y), weights=judged_by))
         tried.append((loss, replace(made, models=models, target=own)))
     return min(tried, key=lambda pair: pair[0])[1]
 
@@ -82,20 +86,23 @@ def _texts(input: Input[str], data: "Dataset") -> Iterator[str]:
     return (input.read(fetched(input, source)) for source in data.sources)
 
 
-def _fitted(target: Target, x: Any, y: NDArray[Any], strength: float) -> Sequence[Any]:
+def _fitted(
+    target: Target, x: Any, y: NDArray[Any], weights: NDArray[np.float64] | None, strength: float
+) -> Sequence[Any]:
+    """Return the models of a strength. weights: (N,) of mean 1; None for 1 each."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
     link = target.link
     if link == "identity" and (loss := target.residual_loss) is not None:
-        problem = _Residuals(x, y, loss)
+        problem = _Residuals(x, y, loss, np.ones(len(y)) if weights is None else weights)
         return (_Linear(minimised(problem, 10 / strength / len(y), problem.start())),)
     if link == "identity":
-        return (Ridge(alpha=10 / strength, solver="lsqr").fit(x, y),)
+        return (Ridge(alpha=10 / strength, solver="lsqr").fit(x, y, weights),)
 
     def logistic(labels: NDArray[np.int64]) -> Any:
         if len(np.unique(labels)) < 2:
             return _Constant(float(labels[0]))
-        return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x, labels)
+        return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x, labels, weights)
 
     if link == "softmax":
         return (_Softmax(y.shape[1], logistic(y.argmax(axis=1)), np.unique(y.argmax(axis=1))),)
@@ -106,16 +113,18 @@ def _fitted(target: Target, x: Any, y: NDArray[Any], strength: float) -> Sequenc
 class _Residuals:
     """A linear regression with K outputs by a loss of residuals; w: (F + 1, K), biases last.
 
-    Minimises the mean loss + l2 / 2 · |weight|², as `heads.residuals` does, on sparse x (N, F).
+    Minimises the weighted mean loss + l2 / 2 · |weight|², as `heads.residuals` does, on sparse x
+    (N, F).
     """
 
     x: Any
     y: NDArray[np.float64]
     residual_loss: ResidualLoss
+    weights: NDArray[np.float64]  # (N,) of mean 1
 
     def start(self) -> NDArray[np.float64]:
         bias = self.y.mean(axis=0)
-        bias = bias + self.residual_loss.centre(self.y - bias, np.ones(len(self.y)))
+        bias = bias + self.residual_loss.centre(self.y - bias, self.weights)
         return np.vstack([np.zeros((self.x.shape[1], len(bias))), bias])
 
     def scale(self, l2: float, w: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -123,9 +132,10 @@ class _Residuals:
 
     def loss(self, l2: float, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weight, r = w[:-1], self.y - _Linear(w).predict(self.x)
-        down = -self.residual_loss.slopes(r) / len(r)
+        own = self.weights[:, None]
+        down = -own * self.residual_loss.slopes(r) / len(r)
         slope = np.vstack([self.x.T @ down + l2 * weight, down.sum(axis=0)])
-        value = self.residual_loss.losses(r).sum() / len(r) + l2 / 2 * (weight**2).sum()
+        value = (own * self.residual_loss.losses(r)).sum() / len(r) + l2 / 2 * (weight**2).sum()
         return float(value), slope
 
 

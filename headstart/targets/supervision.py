@@ -1,0 +1,71 @@
+"""What the loss of training uses beside the labels: case weights, and probabilities of classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.base.errors import DataError
+
+Doubles = NDArray[np.float64]
+HEAVIEST = 1e30  # largest case weight: the sum of many is finite
+NEAR = 1e-3  # by which the probabilities of a row may miss a sum of 1
+
+
+@dataclass(frozen=True, eq=False)
+class Supervision:
+    """How the N rows count in the loss; metrics use neither.
+
+    weights: (N,) case weights: a row of weight 2 counts as if it were there twice, one of weight 0
+    as if it were not; None for 1 each. soft: (N, C) probabilities of the classes, which the loss
+    learns in place of the labels; None for the labels.
+
+    >>> Supervision(np.array([1.0, 3.0])).relative
+    array([0.5, 1.5])
+    """
+
+    weights: Doubles | None = None
+    soft: Doubles | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the rows count alike and the loss learns their labels."""
+        return self.weights is None and self.soft is None
+
+    @property
+    def relative(self) -> Doubles | None:
+        """The case weights divided by their mean, (N,); None for 1 each."""
+        if self.weights is None:
+            return None
+        return self.weights / (self.weights.mean() or 1.0)
+
+    @property
+    def case(self) -> dict[str, Doubles]:
+        """The keyword arguments of `Target.balance` and `Target.row_weights`: the case weights."""
+        return {} if self.weights is None else {"case": self.weights}
+
+    def __getitem__(self, rows: Any) -> "Supervision":
+        """Return that of some rows, by their numbers or a mask."""
+        weights, soft = (None if a is None else a[rows] for a in (self.weights, self.soft))
+        return Supervision(weights, soft)
+
+    def repeated(self, times: int) -> "Supervision":
+        """Return that of the rows one after the other, `times` times."""
+        weights = None if self.weights is None else np.tile(self.weights, times)
+        soft = None if self.soft is None else np.tile(self.soft, (times, 1))
+        return Supervision(weights, soft)
+
+
+PLAIN = Supervision()
+
+
+def check_weights(weights: Sequence[float], ids: Sequence[str]) -> None:
+    """Raise DataError, which names the row, for a case weight below 0 or not finite."""
+    for id, weight in zip(ids, weights, strict=True):
+        if not 0 <= weight <= HEAVIEST:
+            raise DataError(
+                f"A weight is a number from 0 to {HEAVIEST:g}; got {weight} for {id}. Change it or "
+                f"take the row out."
+            )
