@@ -65,3 +65,9 @@ def test_what_needs_the_training_stack_says_so_where_it_is_not_installed() -> No
     assert "needs the package 'torch'" in done.stderr
     assert "headstart[train]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_texts_are_read_by_a_program_that_used_nothing_else_before(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\none,a\ntwo,b\n")
+    code = f"import headstart as hs; assert hs.read({str(tmp_path / 'a.csv')!r}).noun == 'texts'"
+    loaded_after(code)

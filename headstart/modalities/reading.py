@@ -19,6 +19,7 @@ from headstart.data import survey as surveying
 from headstart.data.choosing import planned, with_kind
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.survey import Survey
+from headstart.modalities import inputs as inputs  # registers the kinds of examples
 from headstart.modalities.images.inputs import ImageInput
 from headstart.targets.classes import ClassTarget
 from headstart.targets.plan import TargetPlan
