@@ -183,7 +183,7 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "heads.mlp": {"classes"},
     "heads.module": {"classes"},
     "heads.nearest": {"classes"},
-    "heads.ridge": {"argmax", "softmax"},
+    "heads.ridge": {"softmax"},
     "heads.specs": {"classes"},
     "models.calibration": {"accuracy", "argmax"},
     "models.finetuning": {"accuracy"},

@@ -25,6 +25,7 @@ from headstart.data.findings import (
     TwoLabels,
 )
 from headstart.data.walking import about_links
+from headstart.targets.soft_labels import soft_of_present
 
 if TYPE_CHECKING:
     from headstart.data.survey import Survey
@@ -109,7 +110,8 @@ def _refuse_bad_classes(dataset: Dataset, survey: "Survey", max_bad: float) -> N
 def _readable(dataset: Dataset, survey: "Survey") -> Dataset:
     rows = with_contents(dataset, survey).take(survey.good)
     target, labels = rows.target.present(rows.labels)
-    return replace(rows, target=target, labels=labels)
+    soft = soft_of_present(rows.soft, rows.target, target, labels)
+    return replace(rows, target=target, labels=labels, soft=soft)
 
 
 @dataclass(frozen=True, eq=False)

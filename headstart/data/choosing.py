@@ -10,9 +10,11 @@ from headstart.data.dataset import Dataset
 from headstart.targets.classes import ClassTarget
 from headstart.targets.plan import TargetPlan
 from headstart.targets.registry import TARGETS
+from headstart.targets.soft_labels import PREFIX, PROBABILITY, SoftColumns
 from headstart.targets.target import Row, Target
 
 Cells = Mapping[str, Sequence[object]]
+PROBABILITIES = "probabilities of classes are not read: for them say --target class"
 
 
 @dataclass(frozen=True)
@@ -42,31 +44,42 @@ class LabelColumns:
     """The kind of target of a table, and the columns that hold the label.
 
     names: by column of the table, the name under which the target reads it. unread: what other
-    columns would give, as a phrase.
+    columns would give, as a phrase. soft: the columns of probabilities, of which a label can be
+    missing; None without them.
     """
 
     kind: type[Target]
     names: Mapping[str, str]
     unread: str = ""
+    soft: SoftColumns | None = None
 
     @classmethod
-    def own(cls, kind: type[Target], unread: str = "") -> "LabelColumns":
-        return cls(kind, {name: name for name in kind.reads}, unread)
+    def own(
+        cls, kind: type[Target], unread: str = "", soft: SoftColumns | None = None
+    ) -> "LabelColumns":
+        return cls(kind, {name: name for name in kind.reads}, unread, soft)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns of the table that hold labels or probabilities."""
+        return (*self.names, *(self.soft.columns if self.soft else ()))
 
 
 def choose(table: TableColumns, kind: str = "") -> LabelColumns:
     """Return the label's columns: of the asked kind, or of the first kind that the columns fit.
 
-    Classes come before others. Without a column of any kind, columns that hold the labels together
-    decide (`Target.spread`).
+    Classes come before others, those with probabilities alone after them. Without a column of any
+    kind, columns that hold the labels together decide (`Target.spread`).
     """
     if kind:
         return _asked(table, TARGETS[kind])
     if table.has(*ClassTarget.reads):
-        return LabelColumns.own(ClassTarget, _unread(table))
+        return LabelColumns.own(ClassTarget, _unread(table), _soft(table))
     kinds = [TARGETS[name] for name in TARGETS.names()]
     if own := next((k for k in kinds if k.detect(table.folded((table.example, *k.reads)))), None):
-        return LabelColumns.own(own)
+        return LabelColumns.own(own, PROBABILITIES if _soft(table) else "")
+    if soft := _soft(table):
+        return LabelColumns(ClassTarget, {}, soft=soft)
     cells = table.others()
     for each in kinds:
         if columns := each.spread(cells):
@@ -75,13 +88,32 @@ def choose(table: TableColumns, kind: str = "") -> LabelColumns:
 
 
 def _asked(table: TableColumns, kind: type[Target]) -> LabelColumns:
-    """Return the columns of a kind that was asked for: its own, others of one label, or several."""
+    """Return the columns of a kind that was asked for: its own, others of one label, or several.
+
+    Raises DataError for columns p:NAME, whose meaning is plain, and another kind than classes.
+    """
+    soft = _soft(table)
+    if soft and soft.names and not kind.takes_soft:
+        raise DataError(
+            f"Columns p:NAME are probabilities of classes, which --target {kind.kind} can't learn. "
+            f"Leave the flag or these columns out."
+        )
+    soft = soft if kind.takes_soft else None
     if table.has(*kind.reads):
-        return LabelColumns.own(kind)
+        return LabelColumns.own(kind, soft=soft)
+    if soft:
+        return LabelColumns(kind, {}, soft=soft)
     if columns := kind.spread(table.others()):
         return LabelColumns(kind, {name: as_text(name) for name in columns})
     found = next((column for column in kind.instead if table.has(column)), None)
     return LabelColumns(kind, {found: kind.reads[0]}) if found else LabelColumns.own(kind)
+
+
+def _soft(table: TableColumns) -> SoftColumns | None:
+    """Return the columns of probabilities of classes, None if there are none."""
+    named = table.cells(lambda name: _folded(name).startswith(PREFIX))
+    own = [name for name in named if _folded(name).startswith(PREFIX)]
+    return SoftColumns.of(own, probability=table.has(PROBABILITY))
 
 
 def _unread(table: TableColumns) -> str:
@@ -97,6 +129,11 @@ def with_kind(data: Dataset, kind: str) -> Dataset:
     """Return the data with its labels, as texts, read as those of another kind of target."""
     if not kind or data.target.kind == kind:
         return data
+    if data.soft:
+        raise DataError(
+            f"The data has probabilities of classes, which --target {kind} can't learn. Leave the "
+            f"flag out, or give data without them."
+        )
     new, texts = TARGETS[kind], data.target.decode(data.y)
     rows: list[Row] = [{new.reads[0]: text} for text in texts]
     target = new.of(rows)

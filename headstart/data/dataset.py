@@ -14,14 +14,15 @@ from headstart.base.errors import DataError
 from headstart.base.notebook import data_frame, html_table
 from headstart.base.values import Record
 from headstart.targets.classes import as_target, class_names
-from headstart.targets.supervision import PLAIN, Supervision, check_weights
+from headstart.targets.soft_labels import PREFIX
+from headstart.targets.supervision import PLAIN, Supervision, check_soft, check_weights
 from headstart.targets.target import Labels, Target
 
 FEW = 8  # classes that a dataset's text names
 SHOWN = 12  # examples that a notebook shows
 PARTS = ("train", "val", "test")
 # Columns of a dataset that may be empty.
-OPTIONAL = ("parts", "groups", "strata", "contents", "weights")
+OPTIONAL = ("parts", "groups", "strata", "contents", "weights", "soft")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class Dataset:
         row has none.
     contents: digests from `good_rows`, one per row, () before the check.
     weights: case weights, by which rows count in the loss of training; () for 1 each.
+    soft: of classes, a probability of each for every row, in the order of their names, which the
+        loss of training learns in place of the labels; () for the labels. All else uses labels.
     left_out: the files that are not used.
     input: the kind of the examples, if it is known; a source is a path, or what its `fetch` takes.
     choice: how the labels were read, to be printed; "" if no other reading is possible.
@@ -124,6 +127,7 @@ class Dataset:
     input: Input[Any] | None = None
     choice: str = ""
     weights: tuple[float, ...] = ()
+    soft: tuple[tuple[float, ...], ...] = ()
 
     def __init__(
         self,
@@ -159,7 +163,10 @@ class Dataset:
         if strange := set(self.parts) - {*PARTS, ""}:
             raise DataError(f"A part is one of {', '.join(PARTS)}; got {sorted(strange)[0]!r}.")
         self.target.labels(self.labels)
-        check_weights(self.weights, self.ids if self.weights else ())
+        check_weights(self.weights, self.ids)
+        if self.soft and not self.target.takes_soft:
+            raise DataError(f"Probabilities of labels are for classes, not for {self.target.noun}.")
+        check_soft(self.soft, self.ids, self.target.outputs)
         if len(set(self.ids)) < n:
             twice = next(i for i, count in Counter(self.ids).items() if count > 1)
             raise DataError(f"Row ids must be unique, but {twice!r} appears more than once.")
@@ -202,6 +209,9 @@ class Dataset:
         """Return a pandas DataFrame: id, source, label and the columns that the data has."""
         named: dict[str, Any] = {"part": self.parts, "group": self.groups}
         named |= {"stratum": self.strata, "weight": self.weights}
+        if self.soft:
+            names = (f"{PREFIX}{name}" for name in self.classes)
+            named |= dict(zip(names, zip(*self.soft, strict=True), strict=True))
         labels = self.target.decode(self.y)
         columns = {"id": self.ids, "source": [str(s) for s in self.sources], "label": labels}
         return data_frame(columns | {name: values for name, values in named.items() if values})
@@ -220,12 +230,17 @@ class Dataset:
     @property
     def supervision(self) -> Supervision:
         """How the rows count in the loss of training."""
-        return Supervision(np.array(self.weights, np.float64)) if self.weights else PLAIN
+        if not self.counting:
+            return PLAIN
+        weights, soft = (
+            np.array(column, np.float64) if column else None for column in (self.weights, self.soft)
+        )
+        return Supervision(weights, soft)
 
     @property
     def counting(self) -> tuple[tuple[Any, ...], ...]:
         """The columns of `supervision` that the data has, for fingerprints."""
-        return (self.weights,) if self.weights else ()
+        return tuple(column for column in (self.weights, self.soft) if column)
 
     def counted(self) -> "Dataset":
         """Return the rows whose weight is above 0, the only ones to learn from.

@@ -26,14 +26,16 @@ from headstart.data.findings import EMPTY_CLASS
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.targets.classes import ClassTarget
+from headstart.targets.soft_labels import SoftRow, soft_labels
 from headstart.targets.supervision import HEAVIEST
-from headstart.targets.target import Row
+from headstart.targets.target import Row, Target
 
 PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides which are read
 MANIFESTS = (".csv", ".parquet", ".pq", *JSON_LINES)
 WEIGHT = "weight"  # the column of case weights
 OPTIONAL = (*PART_COLUMNS, "group", "stratum", WEIGHT)
 ID = "id"  # the column of ids of rows that hold text
+UNSUITED = "the column probability is not read: it is for labels of two classes"
 WEIGHED = "the column weight says how much a row counts in training"
 UNREADABLE = "cannot be read"
 SHOWN = 40  # characters of a cell in a message
@@ -49,7 +51,7 @@ LAYOUT = (
 class _Row:
     """One example; `asked` are the cells that the target reads, `where` is for messages.
 
-    weight: None without a cell for it.
+    weight: None without a cell for it. shares: the cells with probabilities of classes.
     """
 
     id: str
@@ -60,6 +62,7 @@ class _Row:
     stratum: str = ""
     where: str = ""
     weight: float | None = None
+    shares: tuple[str, ...] = ()
 
 
 def read_folder(root: Path, input: Input[Any]) -> Dataset:
@@ -101,10 +104,11 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     """Read the examples listed in a CSV or Parquet file.
 
     Columns: path (absolute or relative to the manifest's folder; or the input's own), label (or
-    those of another target, see `choosing.choose`), and optionally part (train, val, test; see
-    `_part_columns`), group (rows of one group stay in one part), stratum, weight (a number from 0
-    on, by which the row counts in the loss of training; an empty cell is 1) and id. Missing files
-    are in `left_out`. target: its kind, "" if the columns decide.
+    those of another target, see `choosing.choose`, or probabilities, see `soft_labels`), and
+    optionally part (train, val, test; see `_part_columns`), group (rows of one group stay in one
+    part), stratum, weight (a number from 0 on, by which the row counts in the loss of training; an
+    empty cell is 1) and id. Missing files are in `left_out`. target: its kind, "" if the columns
+    decide.
 
     Raises DataError for missing columns, wrong cells, repeated paths, or if no file exists.
     """
@@ -118,7 +122,7 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
 
     columns = TableColumns(input.column, (*OPTIONAL, ID), partial(column_names, path), cells)
     label = choose(columns, target)
-    records = records_of(path, Columns((input.column, *label.names), (*OPTIONAL, ID)))
+    records = records_of(path, Columns((input.column, *label.needed), (*OPTIONAL, ID)))
     return _listed(path, records, input, label)
 
 
@@ -139,7 +143,7 @@ def read_records(
 
     known = TableColumns(input.column, (*OPTIONAL, ID), lambda needed: folded, cells)
     label = choose(known, target)
-    path, columns = Path(name), Columns((input.column, *label.names), (*OPTIONAL, ID))
+    path, columns = Path(name), Columns((input.column, *label.needed), (*OPTIONAL, ID))
     places = columns.placed(path, order)
     named = [{n: row.get(order[at]) for n, at in places.items()} for row in rows]
     return _listed(path, list(enumerate(named, 1)), input, label)
@@ -158,11 +162,12 @@ def _listed(
         where = f"{display(path)}, row {number}"
         part = _part(cells, columns, where)
         id, source = _example(path, folder, input, number, cells, where)
-        blank = label.kind.blank
+        blank = label.kind.blank or label.soft is not None
         asked = {n: _text(cells, c, where, blank=blank) for c, n in label.names.items()}
         group, stratum = (_text(cells, name, where) for name in ("group", "stratum"))
-        weight = _weight(cells, where)
-        row = _Row(id, source, asked, part, group, stratum, where, weight)
+        weight, soft = _weight(cells, where), label.soft.columns if label.soft else ()
+        shares = tuple(_text(cells, column, where, blank=True) for column in soft)
+        row = _Row(id, source, asked, part, group, stratum, where, weight, shares)
         if not isinstance(row.source, Path) or _is_file(row.source):
             _refuse_again(path, row, number, listed, input)
             rows.append(row)
@@ -212,21 +217,46 @@ def _is_file(path: Path) -> bool:
 def _dataset(
     rows: list[_Row], left_out: Iterable[LeftOut], label: LabelColumns = CLASSES
 ) -> Dataset:
-    asked = [row.asked for row in rows]
-    target = label.kind.of(asked)
+    read = _labels(rows, label)
     weighed = any(row.weight is not None for row in rows)
     return Dataset(
         ids=tuple(row.id for row in rows),
         sources=tuple(row.source for row in rows),
-        labels=encoded(target, asked, [row.where for row in rows]),
-        target=target,
+        labels=read.labels,
+        target=read.target,
         parts=_column(row.part for row in rows),
         groups=_column(row.group for row in rows),
         strata=_column(row.stratum for row in rows),
         left_out=tuple(left_out),
-        choice="; ".join(filter(None, (label.unread, WEIGHED if weighed else ""))),
+        choice="; ".join(filter(None, (read.choice, WEIGHED if weighed else ""))),
         weights=tuple(1.0 if row.weight is None else row.weight for row in rows if weighed),
+        soft=read.soft,
     )
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The labels of rows as their target encodes them, and probabilities in their place or ()."""
+
+    target: Target
+    labels: tuple[Any, ...]
+    choice: str
+    soft: tuple[tuple[float, ...], ...] = ()
+
+
+def _labels(rows: Sequence[_Row], label: LabelColumns) -> _Labels:
+    choice = label.unread
+    if label.soft:
+        cells = (SoftRow(row.asked.get("label", ""), row.shares, row.where) for row in rows)
+        if read := soft_labels(label.soft, list(cells)):
+            told = "; ".join(filter(None, (label.soft.about(read.target), choice)))
+            return _Labels(read.target, read.labels, told, read.soft)
+        choice = "; ".join(filter(None, (UNSUITED, choice)))
+        if row := next((row for row in rows if not row.asked["label"]), None):
+            raise DataError(f"{row.where}: the label {EMPTY}. Fill it in or take the row out.")
+    asked = [row.asked for row in rows]
+    target = label.kind.of(asked)
+    return _Labels(target, encoded(target, asked, [row.where for row in rows]), choice)
 
 
 def _column(values: Iterable[str]) -> tuple[str, ...]:

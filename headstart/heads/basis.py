@@ -32,7 +32,7 @@ class Basis:
     vectors: NDArray[np.float32]  # (D, R), orthonormal
     values: Doubles  # (R,) the variance along each vector
     z: NDArray[np.float32]  # (N, R)
-    targets: Doubles  # (N, K) the target's `regression`
+    targets: Doubles  # (N, K) the target's `regression`, or probabilities in its place
     row_weights: Doubles  # (N,) of mean 1
 
     @classmethod
@@ -44,7 +44,8 @@ class Basis:
             std = np.ones_like(std)
         z = ((train.x - mean.astype(np.float32)) / std.astype(np.float32)).astype(np.float32)
         values, vectors = _directions(z, weights)
-        targets = train.target.regression(train.y)
+        soft = train.supervision.soft
+        targets = train.target.regression(train.y) if soft is None else soft
         return cls(mean, std, vectors, values, z @ vectors, targets, weights)
 
     def unrotated(self, weight: Doubles) -> Doubles:  # (R, K) -> (D, K)

@@ -199,12 +199,6 @@ class Fitted:
     target: Target | None = None
 
 
-def log_loss_of(scores: Floats, y: NDArray[np.int64], weights: Floats) -> float:
-    """Return the weighted mean of -log p(own class), in nats."""
-    losses = -np.log(np.maximum(scores[np.arange(len(y)), y].astype(np.float64), LEAST))
-    return float(np.average(losses, weights=weights))
-
-
 def probabilities(raw: Floats) -> NDArray[np.float32]:
     """Turn a head's outputs (N, K) into probabilities (N, C); K = 1: log odds of two classes."""
     logits = np.hstack([np.zeros_like(raw), raw]) if raw.shape[1] == 1 else raw

@@ -22,7 +22,8 @@ def logistic_trials(spec: LogisticSpec, train: FeatureRows, x: Floats) -> Iterat
 
     By the target's link it is multinomial regression of classes, independent binary regressions of
     labels, or proportional odds of grades (McCullagh 1980). Minimises the weighted mean log loss of
-    a row + l2 / 2 · |weight|²; biases are not penalised.
+    a row + l2 / 2 · |weight|²; biases are not penalised. A row with probabilities of classes counts
+    as a row of each class, weighted by its probability.
     """
     assert train.target.link in PROBLEMS, "HeadFamily.supports was asked"
     basis = Basis.of(train, spec.class_weights)

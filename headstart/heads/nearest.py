@@ -208,7 +208,8 @@ def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any
 def nearest_trials(spec: NearestSpec, train: FeatureRows, x: Floats) -> Iterator[Trial]:
     """Yield a head for each number of neighbours, from many to few, at most the number of rows.
 
-    Case weights multiply the votes of the stored rows.
+    Case weights multiply the votes of the stored rows. Rows vote for their labels, also where the
+    data has probabilities of classes.
     """
     train = counted(train)
     ks = tuple(sorted({min(k, len(train.y)) for k in spec.neighbours}, reverse=True))

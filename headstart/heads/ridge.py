@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.heads.basis import Basis, Doubles
-from headstart.heads.head import FeatureRows, Floats, Trial, log_loss_of, softmax
+from headstart.heads.head import LEAST, FeatureRows, Floats, Trial, softmax
 from headstart.heads.linear import (
     LinearHead,
     cumulative_head,
@@ -37,10 +37,11 @@ class Regression:
 def ridge_trials(spec: RidgeSpec, train: FeatureRows, x: Floats) -> Iterator[Trial]:
     """Fit ridge regression for each strength, from strong to weak.
 
-    By the target's link it regresses on 1 and -1 for each class or label, on the standardised grade
-    or on the standardised number. Leave-one-out outputs of the training rows decide how outputs
-    become probabilities: one temperature for all classes, a line for each label, cut points of
-    grades. A number with another loss than the squared one has that loss minimised instead.
+    By the target's link it regresses on 1 and -1 for each class or label (on 2 p - 1 where the data
+    has probabilities p of classes), on the standardised grade or on the standardised number.
+    Leave-one-out outputs of the training rows decide how outputs become probabilities: one
+    temperature for all classes, a line for each label, cut points of grades. A number with another
+    loss than the squared one has that loss minimised instead.
     """
     if (loss := train.target.residual_loss) is not None:
         yield from residual_trials(spec, train, x, loss)
@@ -60,7 +61,7 @@ def ridge_trials(spec: RidgeSpec, train: FeatureRows, x: Floats) -> Iterator[Tri
 def left_out_outputs(
     basis: Basis, targets: Doubles, weight: Doubles, bias: Doubles, l2: float
 ) -> Doubles:
-    """Return the leave-one-out ridge output of each training row, (N, K).
+    """Return the leave-one-out ridge output of each training row, (N, K), left out with its weight.
 
     The residual over 1 - leverage (Hastie, Tibshirani, Friedman 2009, eq. 7.52).
     """
@@ -131,13 +132,15 @@ REGRESSIONS: dict[Link | None, Callable[[Basis], Regression]] = {
 
 
 def _temperature(outputs: Doubles, hot: Doubles, row_weights: Doubles) -> float:
-    """Return the temperature of least log loss for `outputs` (N, K) (Guo et al. 2017, sec. 4.2)."""
+    """Return the temperature of least log loss for `outputs` (N, K) (Guo et al. 2017, sec. 4.2).
+
+    hot: (N, K) the probabilities that the log loss is of, 0 and 1 for labels.
+    """
     from scipy.optimize import minimize_scalar
 
-    y = hot.argmax(axis=1)
-
     def loss(log_temperature: float) -> float:
-        return log_loss_of(softmax(outputs / np.exp(log_temperature)), y, row_weights)
+        logs = np.log(np.maximum(softmax(outputs / np.exp(log_temperature)), LEAST))
+        return float(np.average(-(hot * logs).sum(axis=1), weights=row_weights))
 
     found = minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))

@@ -69,6 +69,7 @@ class ClassTarget(FocalTarget, OneName):
     merit_name: ClassVar[str] = "accuracy"
     gain_name: ClassVar[str] = "accuracy gained"
     names_topics: ClassVar[bool] = True
+    takes_soft: ClassVar[bool] = True
     link: ClassVar[Link | None] = "softmax"
     loss_name: ClassVar[str] = "log_loss"
     shown: ClassVar[tuple[str, ...]] = (

@@ -69,8 +69,10 @@ class OneName(Target):
         import torch
         from torch.nn.functional import one_hot
 
-        names = len(self.names)
-        return one_hot(torch.as_tensor(y), names).float() * (1 - smoothing) + smoothing / names
+        return self.smoothed(one_hot(torch.as_tensor(y), len(self.names)).float(), smoothing)
+
+    def smoothed(self, soft: "Tensor", smoothing: float) -> "Tensor":
+        return soft * (1 - smoothing) + smoothing / len(self.names)
 
     def balance(
         self, how: ClassWeights, y: Labels, case: Array | None = None

@@ -11,7 +11,7 @@ from headstart.base.errors import DataError
 
 Doubles = NDArray[np.float64]
 HEAVIEST = 1e30  # largest case weight: the sum of many is finite
-NEAR = 1e-3  # by which the probabilities of a row may miss a sum of 1
+NEAR = 0.0101  # by which the probabilities of a row may miss a sum of 1: three of .33 sum to .99
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +63,24 @@ PLAIN = Supervision()
 
 def check_weights(weights: Sequence[float], ids: Sequence[str]) -> None:
     """Raise DataError, which names the row, for a case weight below 0 or not finite."""
-    for id, weight in zip(ids, weights, strict=True):
-        if not 0 <= weight <= HEAVIEST:
-            raise DataError(
-                f"A weight is a number from 0 to {HEAVIEST:g}; got {weight} for {id}. Change it or "
-                f"take the row out."
-            )
+    own = np.array(weights, np.float64)
+    wrong = np.flatnonzero(~((own >= 0) & (own <= HEAVIEST)))
+    if len(wrong):
+        raise DataError(
+            f"A weight is a number from 0 to {HEAVIEST:g}; got {own[wrong[0]]} for "
+            f"{ids[wrong[0]]}. Change it or take the row out."
+        )
+
+
+def check_soft(soft: Sequence[Sequence[float]], ids: Sequence[str], classes: int) -> None:
+    """Raise DataError, which names the row, unless each row has `classes` numbers that sum to 1."""
+    odd = [row for row, shares in enumerate(soft) if len(shares) != classes]
+    if not odd:
+        own = np.array(soft, np.float64).reshape(len(soft), classes)
+        good = (own >= 0).all(axis=1) & (np.abs(own.sum(axis=1) - 1) <= NEAR)
+        odd = np.flatnonzero(~good).tolist()
+    if odd:
+        raise DataError(
+            f"A row has a probability of 0 or more for each of {classes} classes, which sum to 1; "
+            f"got {tuple(soft[odd[0]])} for {ids[odd[0]]}."
+        )

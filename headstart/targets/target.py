@@ -169,6 +169,8 @@ class Target(Protocol):
     region_noun: ClassVar[str] = "set"  # of what `region` gives: "interval"
     # Whether `topics` are names, of which a user may choose one to explain.
     names_topics: ClassVar[bool] = False
+    # Whether the loss can learn probabilities of the labels, of which `smoothed` is the tensor.
+    takes_soft: ClassVar[bool] = False
     size_noun: ClassVar[str] = "size"  # of what `region_size` gives: "width"
 
     # ------------------------------------------------------------ labels
@@ -287,6 +289,10 @@ class Target(Protocol):
         if smoothing:
             raise SpecError(f"Label smoothing is for classes, not for a {self.kind}. Leave it out.")
         return torch.as_tensor(y).float()
+
+    def smoothed(self, soft: "Tensor", smoothing: float) -> "Tensor":
+        """Return probabilities of the labels, (N, K), smoothed as `soft` smooths labels."""
+        raise SpecError(f"Probabilities of labels are for classes, not for {self.noun}.")
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
         """Return (N,) unweighted losses of raw outputs (N, K)."""

@@ -233,6 +233,8 @@ class _Training:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), plan.clip)
         self.optimizer.step()
         check_weights(self.parameters)
+        if labels.soft is not None:  # the history tells the loss of labels, as on validation
+            losses = self.target.loss(raw, labels.named)
         hits, at = self.target.right(raw, labels.named), self.at
         right = at.right + (0 if hits is None else int(hits.sum()))
         self.at = replace(at, lr=lr, loss=at.loss + float(losses.sum()), right=right)
@@ -243,7 +245,7 @@ class _Training:
         """Compute gradients of a batch, in parts if memory is short; return outputs and losses."""
         while True:
             try:
-                return self.backward(self.changed(x, labels.named, push), labels, ids)
+                return self.backward(self.changed(x, labels.learned, push), labels, ids)
             except torch.OutOfMemoryError:
                 if self.at.parts >= len(x):
                     raise
@@ -268,7 +270,7 @@ class _Training:
         self, x: TrainingBatch, labels: BatchLabels, ids: list[str]
     ) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
-        weights, soft = self.objective.weights(labels), labels.named
+        weights, soft = self.objective.weights(labels), labels.learned
         outputs, lost, size = [], [], -(-len(x) // self.at.parts)
         for part in torch.arange(len(x)).split(size):
             raw = logits_of(self.forward, x[part], self.device, self.arithmetic)

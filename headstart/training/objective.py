@@ -19,29 +19,41 @@ from headstart.training.parts import Parts, TrainingBatch
 class BatchLabels:
     """What n rows are learned from.
 
-    named: their labels as `Target.soft` gives them, for class weights and the history. case: (n,)
-    case weights, of mean 1 over all training rows; None for 1 each.
+    named: their labels as `Target.soft` gives them, for class weights and the history. soft:
+    probabilities (n, C) for the loss, in place of the labels; None for the labels. case: (n,) case
+    weights, of mean 1 over all training rows; None for 1 each.
     """
 
     named: Tensor
+    soft: Tensor | None = None
     case: Tensor | None = None
+
+    @property
+    def learned(self) -> Tensor:
+        """What the loss learns."""
+        return self.named if self.soft is None else self.soft
 
     def blended(self, share: float, other: Tensor) -> Self:
         """Return the labels and weights, each blended with that of another row."""
-        case = None if self.case is None else _blend(self.case, share, other)
-        return replace(self, named=_blend(self.named, share, other), case=case)
+        soft, case = (
+            None if values is None else _blend(values, share, other)
+            for values in (self.soft, self.case)
+        )
+        return replace(self, named=_blend(self.named, share, other), soft=soft, case=case)
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """How rows are learned: their labels, class weights and case weights.
+    """How rows are learned: their labels or probabilities, class weights and case weights.
 
-    balance: of the target's class weights. smoothing: of labels.
+    balance: of the target's class weights. soft, case: of all rows, as in `BatchLabels`. smoothing:
+    of labels and probabilities.
     """
 
     target: Target
     y: Labels
     balance: Tensor
+    soft: Tensor | None
     case: Tensor | None
     smoothing: float
 
@@ -51,19 +63,26 @@ class Objective:
     ) -> "Objective":
         """Return the objective of training rows with labels `y`. how: the class weights."""
         balance = torch.tensor(target.balance(how, y, **counting.case), dtype=torch.float32)
-        case = None if counting.relative is None else _tensor(counting.relative)
-        return cls(target, y, balance, case, smoothing)
+        soft, case = (
+            None if values is None else torch.from_numpy(values.astype(np.float32))
+            for values in (counting.soft, counting.relative)
+        )
+        return cls(target, y, balance, soft, case, smoothing)
 
     def batch(self, rows: NDArray[np.int64]) -> BatchLabels:
         """Return what some rows are learned from."""
-        named = self.target.soft(self.y[rows], self.smoothing)
-        return BatchLabels(named, None if self.case is None else self.case[rows])
+        soft = self.soft
+        return BatchLabels(
+            self.target.soft(self.y[rows], self.smoothing),
+            None if soft is None else self.target.smoothed(soft[rows], self.smoothing),
+            None if self.case is None else self.case[rows],
+        )
 
     def weights(self, labels: BatchLabels) -> Tensor:
         """Return (n,) weights by which the losses of a batch are summed.
 
-        Class weights have a sum of 1 in each batch. Case weights multiply them, so that a batch of
-        light rows moves the network less than one of heavy rows.
+        Class weights, those of the labels, have a sum of 1 in each batch. Case weights multiply
+        them, so that a batch of light rows moves the network less than one of heavy rows.
         """
         weights = self.target.weights(labels.named, self.balance)
         weights = weights / weights.sum()
@@ -92,7 +111,3 @@ def mixed(
 
 def _blend(values: Tensor, share: float, other: Tensor) -> Tensor:
     return share * values + (1 - share) * values[other]
-
-
-def _tensor(values: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))

@@ -1,7 +1,7 @@
 """The baseline of texts: TF-IDF of words and pairs of words under a linear model.
 
-It is fitted as our heads are: on training rows, by the target's own loss and the case weights, its
-strength (and the thresholds of several labels) chosen on validation.
+It is fitted as our heads are: on training rows, by the target's own loss, the case weights and
+probabilities of classes, its strength (and the thresholds of several labels) chosen on validation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -59,8 +59,9 @@ def fit_baseline(input: Input[str], train: "Dataset", val: "Dataset") -> TextBas
     vectorizer = TfidfVectorizer(
         sublinear_tf=True, ngram_range=(1, 2), max_features=FEATURES, token_pattern=r"(?u)\w+|[!?]"
     )
-    x, y = vectorizer.fit_transform(_texts(input, train)), target.regression(train.y)
-    fitted = partial(_fitted, target, x, y, train.supervision.relative)
+    counting, x = train.supervision, vectorizer.fit_transform(_texts(input, train))
+    y = target.regression(train.y) if counting.soft is None else counting.soft
+    fitted = partial(_fitted, target, x, y, counting.relative)
     judged_by = np.array(val.weights) if any(val.weights) else None
     made = TextBaseline(f"TF-IDF + {_name(target)}", vectorizer, (), target, input)
     if not len(val):
@@ -89,7 +90,11 @@ def _texts(input: Input[str], data: "Dataset") -> Iterator[str]:
 def _fitted(
     target: Target, x: Any, y: NDArray[Any], weights: NDArray[np.float64] | None, strength: float
 ) -> Sequence[Any]:
-    """Return the models of a strength. weights: (N,) of mean 1; None for 1 each."""
+    """Return the models of a strength.
+
+    y: (N, K) what is learned: of classes, their probabilities or 0 and 1. weights: (N,) of mean 1;
+    None for 1 each.
+    """
     from sklearn.linear_model import LogisticRegression, Ridge
 
     link = target.link
@@ -99,14 +104,18 @@ def _fitted(
     if link == "identity":
         return (Ridge(alpha=10 / strength, solver="lsqr").fit(x, y, weights),)
 
-    def logistic(labels: NDArray[np.int64]) -> Any:
+    def logistic(x: Any, labels: NDArray[np.int64], weights: NDArray[np.float64] | None) -> Any:
         if len(np.unique(labels)) < 2:
             return _Constant(float(labels[0]))
         return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x, labels, weights)
 
     if link == "softmax":
-        return (_Softmax(y.shape[1], logistic(y.argmax(axis=1)), np.unique(y.argmax(axis=1))),)
-    return tuple(logistic(column.astype(np.int64)) for column in y.T)
+        rows, classes = np.nonzero(y)  # a row of each class that a row may be of
+        if weights is not None or len(rows) > len(y):
+            weights = y[rows, classes] * (1.0 if weights is None else weights[rows])
+        model = logistic(x[rows], classes, weights)
+        return (_Softmax(y.shape[1], model, np.unique(classes)),)
+    return tuple(logistic(x, column.astype(np.int64), weights) for column in y.T)
 
 
 @dataclass(frozen=True, eq=False)
