@@ -4,7 +4,7 @@ A checksum covers all bytes, so that a damaged or altered file is refused.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -106,12 +106,18 @@ def save_progress(
     learned: Mapping[str, Tensor],
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    averages: Sequence[Mapping[str, Tensor]] = (),
 ) -> None:
-    """Write a checkpoint if enabled. learned, best: weights now and of the best epoch."""
+    """Write a checkpoint if enabled.
+
+    learned, best: weights now and of the best epoch. averages: sets of weights that are averaged.
+    """
     if own.path is None:
         return
     tensors = {f"learned.{name}": t for name, t in learned.items()}
     tensors |= {f"best.{name}": t for name, t in best.items()}
+    for i, kept in enumerate(averages):
+        tensors |= {f"average.{i}.{name}": t for name, t in kept.items()}
     tensors |= pack_optimizer(optimizer)
     write_checkpoint(own.path, tensors, {"job": own.job, **asdict(progress)})
 
@@ -180,12 +186,15 @@ def check_tensors(
     tensors: Mapping[str, Tensor],
     learned: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer | None,
+    averages: int = 0,
 ) -> None:
     """Raise BundleError unless a checkpoint's tensors match network and optimiser.
 
-    optimizer: None before the first step, when there is no optimiser state.
+    optimizer: None before the first step, when there is no optimiser state. averages: the number of
+    sets of weights that are averaged.
     """
-    wanted = {f"{of}.{name}": t for of in ("learned", "best") for name, t in learned.items()}
+    sets = ("learned", "best", *(f"average.{i}" for i in range(averages)))
+    wanted = {f"{of}.{name}": t for of in sets for name, t in learned.items()}
     wanted |= _memory_like(tensors, optimizer) if optimizer else {}
     if odd := tensors.keys() ^ wanted.keys():
         name = min(odd)

@@ -21,6 +21,7 @@ from headstart.base.errors import Diverged
 from headstart.heads.head import check_rate
 from headstart.training.arithmetic import Arithmetic, settled, usual_arithmetic
 from headstart.training.attacked import Push, attack_plan_message, attacked, judging_attack
+from headstart.training.averaging import Averages
 from headstart.training.checkpoints import (
     Progress,
     check_progress,
@@ -154,6 +155,7 @@ class _Training:
         self.objective = Objective.of(self.target, y, self.rows.supervision, how, smoothing)
         self.parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         self.device = next(self.network.parameters()).device
+        self.averages = Averages.of(self.plan)
         self.steps = -(-len(self.rows.ids) // self.plan.batch_size)  # of an epoch
         self.all_steps = self.plan.epochs * self.steps
 
@@ -283,6 +285,7 @@ class _Training:
 
     def stepped(self, stop: Callable[[], bool]) -> None:
         """Count a step; save a checkpoint when it is due or a stop is requested."""
+        self.averages.after_step(self.learned, self.done)
         self.at = replace(self.at, step=self.at.step + 1)
         with self.saved_on_error():
             self.context.listener.progress(self.phase, self.done, self.all_steps)
@@ -298,19 +301,22 @@ class _Training:
         train = NOTHING if plain is None else judge(self.network.head, plain)
         line = Epoch(self.phase, self.after, None, *train, *self.judged_val(), 0.0)
         self.at, self.best = replace(self.at, history=(line,)), snapshot(self.learned)
+        self.averages.begin(self.learned)
         self.hear(line)
         self.began = time.perf_counter()
 
     def judge_epoch(self) -> None:
-        """Add the finished epoch to the history; keep its weights if they are the best."""
+        """Add the finished epoch to the history; keep its weights, or averages, if the best."""
+        self.averages.after_epoch(self.learned)
         n, at = len(self.rows.ids), self.at
         right = at.right / n if self.target.counts_right else None
-        train, val = (at.loss / n, right), self.judged_val()
-        now = time.perf_counter()
-        seconds = round(at.seconds + now - self.began, 3)
-        line = Epoch(self.phase, self.number, at.lr, *train, *val, seconds)
-        if better := line.merit > at.history[at.best].merit:
-            self.best = snapshot(self.learned)
+        with self.averages.inside(self.network):
+            train, val = (at.loss / n, right), self.judged_val()
+            now = time.perf_counter()
+            seconds = round(at.seconds + now - self.began, 3)
+            line = Epoch(self.phase, self.number, at.lr, *train, *val, seconds)
+            if better := line.merit > at.history[at.best].merit:
+                self.best = snapshot(self.learned)
         self.at, self.began = at.after(line, better), now
         self.hear(line)
 
@@ -338,6 +344,7 @@ class _Training:
     def keep(self) -> int:
         """Load the weights of the epoch that the plan keeps; return its number."""
         if self.plan.keep == "last" or not len(self.val.ids):
+            self.averages.load_into(self.network)
             return self.at.history[-1].epoch
         self.network.load(self.best)
         return self.at.history[self.at.best].epoch
@@ -352,9 +359,12 @@ class _Training:
         lines = [(self.phase, self.after + i) for i in range(at.epoch + 1)]
         check_progress(own.path, at, {**most, "best": at.epoch}, lines)
         begun = at.epoch > 0 or at.step > 0
-        check_tensors(own.path, tensors, self.learned, self.optimizer if begun else None)
+        optimizer, number = self.optimizer if begun else None, self.averages.number(at.epoch)
+        check_tensors(own.path, tensors, self.learned, optimizer, number)
         self.network.load(under("learned.", tensors))
         unpack_optimizer(self.optimizer, tensors)
+        kept = [under(f"average.{i}.", tensors) for i in range(number)]
+        self.averages.restore(kept, self.learned)
         self.best, self.at = under("best.", tensors), at
         self.tell(f"going on after step {self.at.step} of epoch {self.at.epoch + 1}")
         return True
@@ -364,7 +374,8 @@ class _Training:
         self.at = replace(self.at, seconds=self.at.seconds + now - self.began)
         self.began = self.saved = now
         own = self.context.checkpoints
-        save_progress(own, self.at, self.learned, self.best, self.optimizer)
+        kept = self.averages.kept
+        save_progress(own, self.at, self.learned, self.best, self.optimizer, kept)
 
     @contextmanager
     def saved_on_error(self) -> Iterator[None]:

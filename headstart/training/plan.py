@@ -58,6 +58,16 @@ class Plan:
         "balanced draws rows so that all classes, or all rarest labels of a row, are met equally "
         "often in every epoch",
     ] = field(default="none", kw_only=True, metadata=later())
+    ema: Annotated[
+        float,
+        "decay of the average of the weights over all steps, which is judged and kept in their "
+        "place, such as 0.99; 0 keeps the weights themselves",
+    ] = field(default=0.0, kw_only=True, metadata=later())
+    average_last: Annotated[
+        int,
+        "instead, judge and keep the mean of the weights at the ends of this many last epochs; 0 "
+        "is none",
+    ] = field(default=0, kw_only=True, metadata=later())
     adversarial: Annotated[
         float,
         "train on the worst change of each picture within this share of the pixels' range, such as"
@@ -90,12 +100,19 @@ class Plan:
         check_resample(self.resample, self.class_weights)
         if not 0 < self.layer_decay <= 1:
             raise SpecError(f"layer_decay is above 0 and up to 1; got {self.layer_decay}.")
-        for name in ("warmup", "label_smoothing"):
+        for name in ("warmup", "label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise SpecError(f"{name} is from 0 to below 1; got {getattr(self, name)}.")
         for name, most in MOSTS.items():
             if not 0 <= getattr(self, name) <= most:
                 raise SpecError(f"{name} is 0 or more, up to {most:,}; got {getattr(self, name)}.")
+        if self.average_last != 0:
+            check_counts(average_last=self.average_last)
+        if self.average_last == 1 or (self.average_last and self.ema):
+            raise SpecError(
+                f"average_last is 0 or from 2 epochs on, and is no second average beside ema; got "
+                f"average_last={self.average_last} and ema={self.ema}. Leave one of them out."
+            )
         if not 0 <= self.adversarial_rise <= 1:
             raise SpecError(f"adversarial_rise is from 0 to 1; got {self.adversarial_rise}.")
         if self.adversarial and not 1 - 1e-9 <= self.adversarial * 255 <= 255:
