@@ -296,6 +296,14 @@ def test_training_on_certain_rows_is_that_on_their_labels(
         assert line.train_loss == pytest.approx(same.train_loss, abs=1e-6)
 
 
+def test_the_history_tells_the_loss_of_labels(backbone: Backbone) -> None:
+    data = pictures(doubtful)
+    start = fit(FeatureExtraction(LogisticSpec(l2=(0.01,))), backbone, data, store=None)
+    still = replace(TUNED, lr=1e-9, epochs=1)
+    before, after = fit(still, start, data, store=None).history
+    assert after.train_loss == pytest.approx(before.train_loss, abs=1e-4)
+
+
 def objective(soft: Any, smoothing: float = 0.0, **plan: Any) -> Objective:
     target = THREE.planned(TargetPlan(**plan)) if plan else THREE
     y = np.asarray(soft).argmax(axis=1)
