@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from headstart.api import predict as predict
     from headstart.api import report as report
     from headstart.api import save as save
+    from headstart.api import search as search
     from headstart.api import split as split
     from headstart.api import track as track
     from headstart.api import train as train
@@ -65,8 +66,8 @@ if TYPE_CHECKING:
     from headstart.targets.predictions import Predictions as Predictions
 
 _HOME = {  # the public names of each module
-    "api": "check classify compare demo evaluate extract fit load predict report save split track "
-    "train",
+    "api": "check classify compare demo evaluate extract fit load predict report save "
+    "search split track train",
     "explanations": "explain",
     "pixels": "attack ideal robustness views",
     "backbones.backbone": "Backbone",

@@ -26,8 +26,10 @@ from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan, Checks, good_rows, parts_of, with_parts
 from headstart.data.checks import check as check_rows
 from headstart.data.dataset import PARTS, Dataset, LeftOut
+from headstart.data.sampling import joined
 from headstart.data.splits import SplitPlan, Splits
 from headstart.data.splits import split as split_rows
+from headstart.evaluation.backbone_search import BackboneSearch, SearchPlan
 from headstart.evaluation.comparison import Comparisons
 from headstart.evaluation.evaluation import Evaluation, OwnMetric, own_metric
 from headstart.evaluation.evaluation import evaluate as evaluate_predictions
@@ -67,13 +69,15 @@ from headstart.runs.config import read_config
 from headstart.runs.demos import get_demo
 from headstart.runs.folder import RunRecord, free_folder, read_record
 from headstart.runs.forecast import Forecast, forecast
-from headstart.runs.job import Job
+from headstart.runs.job import AUTO, Job
 from headstart.runs.judging import judge
 from headstart.runs.rates import find_rate
 from headstart.runs.recipes import get_recipe
 from headstart.runs.recorded import data_from, recorded_files, source_of
 from headstart.runs.run import Run
 from headstart.runs.run import train as train_job
+from headstart.runs.search import compare_outside_test
+from headstart.runs.search import search as search_rows
 from headstart.runs.seeds import SeedRun, train_seeds
 from headstart.runs.settings import check_known, job_with, known_settings, with_settings
 from headstart.targets.plan import TargetPlan
@@ -230,6 +234,36 @@ def _checked(rows: Dataset, context: RunContext) -> tuple[Any, Checks]:
     return seen, check_rows(rows, seen, threads=threads)
 
 
+@speaks_python
+def search(
+    data: Any,
+    *,
+    out: Where | None = None,
+    store: Store | Where | None = USUAL,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> BackboneSearch:
+    """Compare pretrained networks on a sample of the data, by a cross-validated head and LogME.
+
+    data: as for `read`. out: a new folder for search.json. settings: `backbones`, `rows` and `seed`
+    of SearchPlan, `target` and `ordered`, `max_bad`, and those of Runtime. Networks that cannot be
+    loaded are in `left_out`. Raises PlaceError if a search is in `out` already, DataError for data
+    that is too small or unusable, the error of the first network if none can be tried.
+
+    >>> found = hs.search("photos", backbones=["timm:resnet18", "timm:vit_tiny"])  # doctest: +SKIP
+    >>> found.chosen, found.tried[0].merit  # doctest: +SKIP
+    """
+    known = {"target", "ordered"} | _names(SearchPlan, CheckPlan, Runtime)
+    check_known(settings, known)
+    plan, limits = with_settings(SearchPlan(), settings), with_settings(CheckPlan(), settings)
+    rows = read_as(data, with_settings(TargetPlan(), settings))
+    context = _context(store, listener, settings)
+    place = None if out is None else Path(out)
+    found = search_rows(rows, plan, context, checks=limits, out=place)
+    tell_left_out(found.left_out, context.listener)
+    return found
+
+
 # ------------------------------------------------------------ training
 @overload
 def train(
@@ -347,7 +381,7 @@ def fit(
     if model is not None:
         result = fitting.fit(job.finetune, model, splits, **_how(job, context))
     else:
-        job = job.for_data(splits.train, listener)
+        job = _with_backbone(job.for_data(splits.train, listener), splits, context)
         network = _start(backbone, job)
         _tell_parts(network, splits, context)
         if job.strategy == "scratch":
@@ -359,6 +393,15 @@ def fit(
             result = fitting.fit(job.spec, network, splits, **_how(job, context))
     own: dict[str, Any] = {"store": job.store, "runtime": job.runtime}
     return replace(result, model=with_limits(result.model, splits, job.trust, **own), splits=splits)
+
+
+def _with_backbone(job: Job, splits: Splits, context: RunContext) -> Job:
+    """Return the job with the backbone that `auto` comes to on training and validation rows."""
+    if job.backbone != AUTO:
+        return job
+    found = compare_outside_test(job, joined(splits.train, splits.val), context)
+    context.listener.stage("backbone", f"{found.chosen}: {found.why}")
+    return replace(job, backbone=found.chosen)
 
 
 def _tell_parts(network: Backbone | Frozen, splits: Splits, context: RunContext) -> None:

@@ -146,6 +146,7 @@ def test_texts_are_tested_too(tmp_path: Path) -> None:
     ("settings", "says"),
     [
         ({"strategy": "extract"}, "A logistic head is solved, and has no learning rate"),
+        ({"backbone": "auto"}, "A rate is found for one backbone"),
         ({"lr_find": False}, "Name the folder for the run"),
     ],
     ids=str,

@@ -145,8 +145,8 @@ def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
 
 
 def _usual(default: object) -> str:
-    """Return the help text of a default; "" for None, False and the empty string."""
-    if default is None or default is False or default == "":
+    """Return the help text of a default; "" for None, False, the empty string and no values."""
+    if default is None or default is False or default in ("", ()):
         return ""
     return f" (default: {_shown(default)})"
 

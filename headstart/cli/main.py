@@ -29,6 +29,7 @@ SUMMARIES = {
     "demo": "train on a built-in example: photographs, texts, or a number",
     "train": "make a tested model of labelled images or texts",
     "check": "show what is wrong with the data, before any training",
+    "search": "compare pretrained networks on a sample of the data",
     "evaluate": "measure a model on labelled data, or a file of predictions",
     "compare": "compare runs with the first of them, on the same test rows",
     "report": "write RUN/report.html again, the page that shows all of a run",

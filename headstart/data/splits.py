@@ -109,7 +109,7 @@ def split(
     Raises DataError if a class has fewer than `SplitPlan.fewest` pictures, or no rows in train.
     """
     plan = plan or SplitPlan()
-    units, cells = _units(dataset, together), _cells(dataset)
+    units, cells = units_of(dataset, together), _cells(dataset)
     part_of, left_out = _given(dataset, units)
     units = [tuple(row for row in unit if row not in left_out) for unit in units]
     given = [part for part in PARTS if part in part_of.values()]
@@ -130,7 +130,7 @@ def split(
     return Splits(train, val, test, (*straddling, *more, *others))
 
 
-def _units(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[Unit]:
+def units_of(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[Unit]:
     """Return all rows as units that stay together, ordered by their first row."""
     members = defaultdict[str, list[int]](list)
     for row, name in enumerate(dataset.groups):

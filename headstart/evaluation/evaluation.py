@@ -269,6 +269,18 @@ def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 1
     return Estimate(float(won.mean()), float(low), float(high), len(won))
 
 
+def merit_of(predictions: Predictions) -> Estimate:
+    """Return the target's merit (accuracy for classes) with its 95 % interval.
+
+    Its ends are NaN if the merit is no metric of these rows.
+    """
+    target, answers, y = predictions.target, predictions.outputs, predictions.labels
+    found = estimated(target.metrics(answers, y).get(target.merit_name))
+    if isinstance(found, Estimate):
+        return found
+    return Estimate(float(target.merit(answers, y)[0]), np.nan, np.nan, len(predictions))
+
+
 def same_rows(a: Predictions, b: Predictions) -> bool:
     """Whether both have the same ids and labels in the same order, and agreeing targets."""
     if a.ids != b.ids or not a.target.agrees(b.target):

@@ -27,6 +27,7 @@ from headstart.base.runtime import Runtime, torch_threads
 from headstart.base.threads import ordered_map
 from headstart.data.content import prepared
 from headstart.data.dataset import CheckedFile, Dataset
+from headstart.data.sampling import sample as sample
 from headstart.evaluation.evaluation import Estimate, Z, brief
 from headstart.evaluation.norm_statistics import (
     ExampleStats,
@@ -192,15 +193,6 @@ def distance_estimate(source: SourceStats, examples: ExampleStats, noise: Exampl
     value, error = n * whole - (n - 1) * np.mean(left), np.sqrt((n - 1) * np.var(left))
     unit = source.distance(noise.mean.mean(axis=0), noise.second.mean(axis=0))
     return _estimate(float(value) / unit, float(error) / unit, n)
-
-
-def sample(data: Dataset, most: int, seed: int) -> Dataset:
-    """Draw at most `most` rows, stratified by class."""
-    if len(data) <= most:
-        return data
-    drawn = np.random.default_rng(seed).random(len(data))
-    by_class = np.lexsort((drawn, data.y))
-    return data.take(by_class[np.linspace(0, len(data) - 1, most).round().astype(int)])
 
 
 def white_noise(input: Input[Any]) -> Batch:

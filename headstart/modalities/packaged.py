@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 weight_files = (".safetensors",)
 HOMES = (images, texts)
+KINDS = {"image": images, "text": texts}  # of the examples that the networks of a home take
 
 
 def load(id: str, weights: Weights) -> Backbone:
@@ -38,6 +39,17 @@ def listing() -> Iterator[Listing]:
     """Yield all networks, installed or not."""
     for home in HOMES:
         yield from home.listing()
+
+
+def installed_names(kind: str) -> tuple[str, ...]:
+    """Return the names of the installed networks for a kind of examples, such as "image".
+
+    >>> installed_names("smell")
+    ()
+    """
+    home = KINDS.get(kind)
+    packaged = {} if home is None else home.PACKAGED
+    return tuple(f"packaged:{id}" for id, network in packaged.items() if network.folder)
 
 
 def _home(id: str) -> Any:

@@ -12,6 +12,7 @@ from headstart.base.cells import restored
 from headstart.base.engine_choice import EngineChoice
 from headstart.base.values import Record, Settings, as_key, later
 from headstart.data.dataset import PARTS, Content
+from headstart.evaluation.backbone_search import BackboneSearch
 from headstart.evaluation.evaluation import Estimate, Evaluation
 from headstart.training.history import Count
 
@@ -70,6 +71,7 @@ class RunRecipe(Record):
     target, recipe, finetune, augment, trust, split, checks: its specs; target only if the user said
     something of it. chosen: the settings chosen for
     each candidate. tried: all settings tried. phases: by candidate. versions: by package.
+    backbone_search: the table by which `--backbone auto` chose.
     """
 
     data: str = ""
@@ -93,6 +95,7 @@ class RunRecipe(Record):
     device: str = ""
     phases: dict[str, Count]
     versions: dict[str, str]
+    backbone_search: BackboneSearch | None = field(default=None, metadata=later())
 
     def to_plain(self) -> dict[str, Any]:
         plain = super().to_plain()

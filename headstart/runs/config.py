@@ -15,7 +15,7 @@ SPECS = ("target", "recipe", "finetune", "augment", "trust", "split", "checks")
 CHOICES = ("backbone", "baseline", "data_licence", "language", "insights")
 ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
 # Keys that a run records beside its settings.
-RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions")
+RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions", "backbone_search")
 
 
 def read_config(path: Path, job: Job | None = None) -> Job:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.data.checks import check, good_rows
 from headstart.data.dataset import PARTS, Dataset, LeftOut
@@ -13,7 +14,7 @@ from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
 from headstart.models.training_data import rows_at_cut, tap_for
 from headstart.runs.folder import check_free
-from headstart.runs.job import Job
+from headstart.runs.job import AUTO, Job
 from headstart.runs.stages import PreparedRun, RunState, prepared
 
 TIMED = 96  # pictures timed to estimate the time of all
@@ -47,6 +48,11 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     features here, so a few rows may be in another part than in the run.
     """
     check_free(out, job.resume)
+    if job.backbone == AUTO:
+        raise SpecError(
+            "The cost of a run is that of its backbone, which --backbone auto finds by a search: "
+            "name one. `headstart search DATA` compares them."
+        )
     job = job.for_data(data, listener)
     if job.weights == "pretrained" and job.backbone.partition(":")[0] in FETCHED:
         job = replace(job, weights="random")

@@ -23,6 +23,7 @@ from headstart.targets.plan import TargetPlan
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
 Language = Literal["en", "ru"]
 From = Literal["none", "cnn", "backbone"]
+AUTO = "auto"  # in place of a backbone's name
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Job:
     data_licence: Annotated[str, "licence of the data, for the report"] = ""
     backbone: Annotated[
         str,
-        "pretrained network, as source:id; see `headstart backbones`",
+        "pretrained network, as source:id; see `headstart backbones`. auto compares the packaged "
+        "ones on a sample, and takes the best",
     ] = DEFAULT_BACKBONE
     weights: Annotated[
         str,
@@ -81,6 +83,11 @@ class Job:
         if not 0 <= self.checkpoint_s < math.inf:
             raise SpecError(
                 f"checkpoint_s is a number of seconds, 0 or more; got {self.checkpoint_s}."
+            )
+        if self.backbone == AUTO and (self.strategy == "scratch" or self.weights != "pretrained"):
+            raise SpecError(
+                f"--backbone auto compares pretrained networks; got strategy {self.strategy} and "
+                f"weights {self.weights}. Name a network."
             )
         if self.strategy == "finetune" and not self.recipe.head.fine_tunes:
             raise SpecError(

@@ -12,7 +12,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import split
 from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
-from headstart.runs.job import Job
+from headstart.runs.job import AUTO, Job
 from headstart.runs.stages import RunState, prepared
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ def find_rate(data: Dataset, job: Job, listener: Listener) -> "RateTest":
     The rows are those of training; near duplicates are not confirmed by features here. Raises the
     errors of `train`, SpecError for a job that trains nothing by steps.
     """
+    if job.backbone == AUTO:
+        raise SpecError(
+            "A rate is found for one backbone: name it. `headstart search DATA` compares them."
+        )
     job = job.for_data(data, listener)
     context = RunContext(job.store, job.runtime.resolved(), listener)
     if job.strategy == "extract" and not job.recipe.head.by_epochs:

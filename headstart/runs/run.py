@@ -63,6 +63,7 @@ from headstart.runs.insights import (
     optional,
 )
 from headstart.runs.job import Job
+from headstart.runs.search import with_backbone
 from headstart.runs.stages import (
     LearnedRun,
     RunState,
@@ -138,7 +139,9 @@ def train(
     job = (job or Job()).for_data(data, listener)
     with claimed(out, resume=job.resume) as finish:
         keep_memory()
-        state = RunState.begin(out, job, listener)
+        start = with_backbone(job, data, out, listener)
+        data, state = start.data, RunState.begin(out, start.job, listener)
+        state.search = start.search
         learned = _learn(state, data)
         rows = learned.checks.dataset
         sources: Sources = dict(zip(data.ids, data.sources, strict=True))
@@ -198,7 +201,7 @@ def _finish(
     evaluation = _evaluated(learned, on_val, test, others)
     write_json(state.out / "evaluation.json", evaluation.to_plain())
     write_csv(test, state.out / "predictions.csv")
-    recipe = _recipe(state.job, learned, gain)
+    recipe = replace(_recipe(state.job, learned, gain), backbone_search=state.search)
     write_json(state.out / "recipe.json", recipe.to_plain())
     with state.clock("save"):
         shipped = _saved(state, fitted.model, recipe)

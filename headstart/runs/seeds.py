@@ -17,7 +17,7 @@ from headstart.data.findings import Findings
 from headstart.evaluation.evaluation import Evaluation, decimals, evaluate
 from headstart.reporting.run_files import RunEvaluation, RunRecipe
 from headstart.runs.folder import changed_files, first_few, is_finished, recorded_digests
-from headstart.runs.job import Job
+from headstart.runs.job import AUTO, Job
 from headstart.runs.run import train
 from headstart.targets.predictions import read_predictions
 
@@ -143,6 +143,11 @@ def train_seeds(
     """
     if seeds < 2:
         raise SpecError(f"A spread is of two seeds or more; got {seeds}.")
+    if job is not None and job.backbone == AUTO:
+        raise SpecError(
+            "Runs of several seeds differ in nothing else, and --backbone auto might choose "
+            "another network for each: name one. `headstart search DATA` compares them."
+        )
     if job is not None and job.resume and not (out / SEEDS).is_file():
         raise SpecError(
             f"--resume goes on with runs of several seeds; there are none in {out}. Leave the flag "

@@ -19,6 +19,7 @@ from headstart.base.values import fingerprint, to_plain
 from headstart.data.checks import Checks
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
+from headstart.evaluation.backbone_search import BackboneSearch
 from headstart.features.engine_table import check_device
 from headstart.features.extract import FeatureTable, Tap, all_there, extract
 from headstart.features.loading import load_for_features
@@ -74,6 +75,7 @@ class RunState:
     context: RunContext
     clock: Stopwatch = field(default_factory=Stopwatch)
     tables: list[FeatureTable] = field(default_factory=list)  # all that were extracted
+    search: BackboneSearch | None = None  # by which the backbone was chosen
 
     @classmethod
     def begin(cls, out: Path, job: Job, listener: Listener) -> "RunState":

@@ -1,0 +1,129 @@
+"""`headstart search`, and the choice of a run with `--backbone auto`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from headstart.base.atomic import make_folder, write_json
+from headstart.base.context import RunContext
+from headstart.base.errors import PlaceError, SpecError
+from headstart.base.listener import Listener
+from headstart.base.values import read_value
+from headstart.data.checks import CheckPlan, Checks, check, good_rows
+from headstart.data.dataset import PARTS, Dataset
+from headstart.data.grouping import grouped
+from headstart.data.splits import Splits, split
+from headstart.evaluation.backbone_search import BackboneSearch, SearchPlan, search_backbones
+from headstart.modalities.packaged import KINDS, installed_names
+from headstart.modalities.reading import survey
+from headstart.runs.job import AUTO, Job
+
+FILE = "search.json"
+KEPT = "checkpoint-backbone.json"  # in a run's folder until the run ends
+
+
+def search(
+    data: Dataset,
+    plan: SearchPlan,
+    context: RunContext,
+    *,
+    checks: CheckPlan | None = None,
+    out: Path | None = None,
+) -> BackboneSearch:
+    """Compare backbones on a sample of the readable rows, copies and groups held out together.
+
+    out: a new folder for `search.json`. Raises PlaceError if there is a search in it already,
+    SpecError without any backbone for this kind of examples.
+    """
+    if out is not None and (out / FILE).exists():
+        raise PlaceError(f"{out} holds a search, which is never written over: name another --out.")
+    names = plan.backbones or usual_names(data)
+    rows, _ = checked_rows(data, context, checks)
+    found = search_backbones(rows, names, plan, context)
+    if out is not None:
+        make_folder(out)
+        write_json(out / FILE, found.to_plain())
+    return found
+
+
+def usual_names(data: Dataset) -> tuple[str, ...]:
+    """Return the packaged backbones that are installed for this kind of examples."""
+    kind = data.input.kind if data.input else "image"
+    names = installed_names(kind)
+    if not names:
+        known = ", ".join(f"packaged:{id}" for id in KINDS[kind].PACKAGED) if kind in KINDS else ""
+        raise SpecError(
+            f"No packaged network for {data.noun} is installed{f' (of {known})' if known else ''}: "
+            f"name networks with --backbones. `headstart backbones` says how each is installed."
+        )
+    return names
+
+
+def checked_rows(
+    data: Dataset, context: RunContext, plan: CheckPlan | None = None
+) -> tuple[Dataset, Checks]:
+    """Return the readable rows, whose groups hold copies and near copies together, and the checks.
+
+    Raises the errors that training would raise about the data.
+    """
+    threads, listener = context.runtime.decode_threads, context.listener
+    progress = partial(listener.progress, "checks")
+    seen = survey(data, store=context.store, threads=threads, progress=progress)
+    found = check(data, seen, threads=threads)
+    return grouped(good_rows(data, seen, plan), found.together), found
+
+
+# ------------------------------------------------------------ --backbone auto
+@dataclass(frozen=True, eq=False)
+class ChosenStart:
+    """The job of a run with its backbone named, the data with its parts, and what was tried."""
+
+    job: Job
+    data: Dataset
+    search: BackboneSearch | None = None
+
+
+def with_backbone(job: Job, data: Dataset, out: Path, listener: Listener) -> ChosenStart:
+    """Return a run's job with the backbone that `auto` comes to; other jobs as they are.
+
+    The backbones are compared on rows of training and validation alone. So the split is made here,
+    near duplicates kept together, and the run keeps it. A stopped run finds its choice in `out`.
+    """
+    if job.backbone != AUTO:
+        return ChosenStart(job, data)
+    context = RunContext(job.store, job.runtime.resolved(), listener)
+    rows, found = checked_rows(data, context, job.checks)
+    parts = split(found.dataset, job.split, together=found.together)
+    path = out / KEPT
+    if path.exists():
+        compared = read_value(path, BackboneSearch)
+    else:
+        compared = compare_outside_test(job, _rows_of(rows, parts), context)
+        write_json(path, compared.to_plain())
+    listener.stage("backbone", f"{compared.chosen}, chosen by `headstart search`: {compared.why}")
+    return ChosenStart(replace(job, backbone=compared.chosen), in_parts(data, parts), compared)
+
+
+def compare_outside_test(job: Job, rows: Dataset, context: RunContext) -> BackboneSearch:
+    """Compare the usual backbones on rows that are not in the test part."""
+    plan = SearchPlan(seed=job.recipe.seed)
+    return search_backbones(rows, usual_names(rows), plan, context, job.recipe)
+
+
+def in_parts(data: Dataset, splits: Splits) -> Dataset:
+    """Return the data with the part of each row of `splits`; other rows keep what they name."""
+    part_of = {id: part for part in PARTS for id in getattr(splits, part).ids}
+    own = data.parts or ("",) * len(data)
+    named = (part_of.get(id, part) for id, part in zip(data.ids, own, strict=True))
+    return replace(data, parts=tuple(named))
+
+
+def _rows_of(rows: Dataset, splits: Splits) -> Dataset:
+    """Return the rows of training and validation."""
+    wanted = {*splits.train.ids, *splits.val.ids}
+    return rows.take(_places(rows.ids, wanted))
+
+
+def _places(ids: Sequence[str], wanted: set[str]) -> list[int]:
+    return [row for row, id in enumerate(ids) if id in wanted]
