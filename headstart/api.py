@@ -467,7 +467,13 @@ def _network(backbone: str | Backbone, weights: Where = "pretrained") -> Backbon
 
 def _how(job: Job, context: RunContext) -> dict[str, Any]:
     listener, views = context.listener, job.spec.views
-    return {"views": views, "store": job.store, "runtime": job.runtime, "listener": listener}
+    return {
+        "views": views,
+        "tta": job.tta,
+        "store": job.store,
+        "runtime": job.runtime,
+        "listener": listener,
+    }
 
 
 def _job(

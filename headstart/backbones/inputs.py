@@ -191,6 +191,24 @@ class Input(Protocol[Raw]):
         """Return a short description of the network's input for a run's report."""
         return self.noun
 
+    @property
+    def test_views(self) -> int:
+        """The number of views of an example, its parts, whose mean features stand for it."""
+        return 1
+
+    def averaging(self, views: Any, count: int = 0) -> "Input[Raw]":
+        """Return the input that prepares test-time views of examples, to average their features.
+
+        views: the `ViewSpec` of training, whose changes they are. count: 0 for the usual number, 1
+        for the example alone. Raises SpecError if there are no such views.
+        """
+        if count == 1:
+            return self
+        raise SpecError(
+            f"Test-time views are flips, turns and crops of pictures, and {self.noun} have none: "
+            f"leave tta out."
+        )
+
     def changed(self, **settings: Any) -> "Input[Raw]":
         """Return the input with other settings; raises SpecError for a setting that it lacks."""
         if settings:

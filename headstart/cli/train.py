@@ -33,6 +33,7 @@ JOB_FLAGS = (
     "backbone",
     "weights",
     "strategy",
+    "tta",
     "baseline",
     "checkpoint_s",
     "resume",

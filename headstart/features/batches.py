@@ -27,7 +27,7 @@ def batches(
     input: Input[Any], examples: Sequence[Batch], engine: Engine
 ) -> Iterator[tuple[list[Part], Batch]]:
     """Yield batches for an engine, and which part of which example each row is."""
-    if has_parts(input):
+    if has_parts(input) or input.test_views > 1:
         yield from part_batches(input, examples, engine.batch)
         return
     for start in range(0, len(examples), engine.batch):

@@ -240,7 +240,7 @@ class _Place:
         self.backbone, self.runtime, self.tap, self.views = backbone, runtime, tap, views
         self.input, self.store = backbone.card.input, store
         self.weights, self.way = backbone.fingerprint(), self.input.fingerprint()
-        self.in_parts = has_parts(self.input)
+        self.in_parts = has_parts(self.input) or self.input.test_views > 1
         self.features: StoredTable | None = None
         self.examples: StoredTable | None = None
         self.cuts: StoredTable | PartStore | None = None
@@ -254,7 +254,7 @@ class _Place:
             self.network,
             data,
             rows=len(data) * passes,
-            identity=fingerprint(self.weights, self.way),
+            identity=fingerprint(self.weights, self.input.averaging(None, 1).fingerprint()),
             store=self.store,
             stored=self.share_stored,
             listener=listener,

@@ -27,6 +27,7 @@ from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates, FitResult, best_of
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.training_data import Start, Tables, TrainingData, prepare, stacked, with_tap
+from headstart.models.viewing import Refit, with_test_views
 from headstart.models.wording import result_message
 from headstart.training.history import NOTHING, Count, Epoch, Figures, ParameterCount
 
@@ -42,6 +43,7 @@ def fit(
     data: Splits,
     *,
     views: ViewSpec | None = None,
+    tta: str = "none",
     store: Store | None = USUAL,
     runtime: Runtime | None = None,
     listener: Listener | None = None,
@@ -49,8 +51,8 @@ def fit(
     """Fit a model on `data.train`, choosing everything on `data.val`; `data.test` is not used.
 
     start: a backbone or its name for a TwoPhaseSpec or FeatureExtraction, a fitted model for a
-    FineTune. views: replaces the views of the spec. Raises SpecError for the wrong kind of start,
-    DataError for a class named "unknown" or "?".
+    FineTune. views: replaces the views of the spec. tta: as in TwoPhaseSpec, for the other specs.
+    Raises SpecError for the wrong kind of start, DataError for a class named "unknown" or "?".
 
     >>> fitted = fit(TwoPhaseSpec(), "timm:resnet50", split(data))  # doctest: +SKIP
     >>> fitted.chosen, fitted.predict(new)  # doctest: +SKIP
@@ -61,10 +63,10 @@ def fit(
     if isinstance(spec, FineTune):
         from headstart.models.tuning import fit_second
 
-        return fit_second(spec, start, data, views or NoChange(), context)
+        return fit_second(spec, start, data, views or NoChange(), context, tta)
     if isinstance(start, Model | FitResult):
         raise SpecError(f"{type(spec).__name__} starts from a backbone; give fit() model.backbone.")
-    whole = spec if isinstance(spec, TwoPhaseSpec) else TwoPhaseSpec(spec, None)
+    whole = spec if isinstance(spec, TwoPhaseSpec) else TwoPhaseSpec(spec, None, tta=tta)
     whole = whole if views is None else replace(whole, views=views)
     backbone = load_backbone(start) if isinstance(start, str) else start
     return two_phases(whole, backbone, data, context).result
@@ -93,8 +95,16 @@ def two_phases(
 
         tuned = tune_phase(data, fitted.model, tables if spec.same_views else None)
         made["finetune"] = Candidate(tuned, data.of_model(tuned.model, data.splits.val))
+    made = with_test_views(made, spec, data, _refit(spec.head, context))
     kept = spec.keep if spec.keep in made else best_of(made)
     return Candidates(made, kept, data.clock.seconds, tuple(data.tables))
+
+
+def _refit(spec: FeatureExtraction, context: RunContext) -> Refit | None:
+    """Return what fits the head of `spec` on other features; None if it is trained by epochs."""
+    if spec.head.by_epochs:
+        return None
+    return lambda backbone, train, val: fit_tables(spec, backbone, (train,), val, context=context)
 
 
 def fit_phase(spec: FeatureExtraction, data: TrainingData, tables: Tables) -> FitResult:

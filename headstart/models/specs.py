@@ -1,7 +1,7 @@
 """The specs of training: feature extraction, fine-tuning, and both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from headstart.backbones.backbone import Backbone
@@ -10,7 +10,7 @@ from headstart.backbones.views import NoChange, ViewSpec
 from headstart.base.context import Precision
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.listener import Listener
-from headstart.base.values import check_seed, from_plain, to_plain
+from headstart.base.values import check_seed, from_plain, later, to_plain
 from headstart.heads.families import HEADS, head_for, spec_named
 from headstart.heads.head import MOST, check_word
 from headstart.heads.specs import HEAD_LR, HeadSpec, TrainedSpec, UsualSpec
@@ -240,21 +240,30 @@ class TwoPhaseSpec:
     """A head on a frozen backbone, then fine-tuning: every choice that can change a result.
 
     head: the first phase. finetune: the second phase, or None. views: augmentation of the training
-    examples. keep: "best" on validation, or the phase to keep.
+    examples. keep: "best" on validation, or the phase to keep. tta: test-time views, whose mean
+    features stand for an example: "none", a number of them, or "auto", where validation gains.
     """
 
     head: FeatureExtraction = FeatureExtraction()
     finetune: FineTune | None = FineTune()
     views: ViewSpec = NoChange()
     keep: Literal["best", "head", "finetune"] = "best"
+    tta: str = field(default="none", metadata=later())
 
     def __post_init__(self) -> None:
         check_word("keep", self.keep, ("best", "head", "finetune"))
+        check_tta(self.tta)
 
     @property
     def same_views(self) -> bool:
         """Whether both phases draw the same views, which are then extracted once."""
         return self.finetune is None or self.head.seed == self.finetune.seed
+
+
+def check_tta(tta: str) -> None:
+    """Raise SpecError unless `tta` is none, auto, or a number of views from 2 up."""
+    if tta not in ("none", "auto") and not (tta.isdecimal() and 2 <= int(tta) <= MOST):
+        raise SpecError(f"tta is none, auto, or a number of views from 2 up; got {tta!r}.")
 
 
 # The tutorials' schedule for a network with random weights.

@@ -171,6 +171,7 @@ def prepare(spec: TwoPhaseSpec, backbone: Backbone | Frozen) -> Start:
     """Apply the spec's input settings to a backbone, and thaw the layers to fine-tune."""
     own: Backbone | Frozen = spec.head.prepared(backbone)
     check_changes(own.card.input, spec.views.active)
+    viewed_input(own.card.input, spec.tta, spec.views)  # raises for views that there are not
     spec.head.head.check_room(own.card.dim)
     if spec.finetune is None:
         return Start(own)
@@ -243,6 +244,22 @@ def check_changes(input: Input[Any], *asked: object) -> None:
             f"Views (augment), mixup and adversarial training change examples of one array of one "
             f"size; {input.noun} have several parts or lengths. Leave these settings out."
         )
+
+
+def viewed_input(input: Input[Any], tta: str, views: ViewSpec) -> Input[Any]:
+    """Return the input with the test-time views that `tta` asks for (see `TwoPhaseSpec`).
+
+    "auto" leaves an input without such views as it is; raises SpecError for a number of views that
+    there are not.
+    """
+    if tta == "none":
+        return input
+    try:
+        return input.averaging(views, 0 if tta == "auto" else int(tta))
+    except SpecError:
+        if tta == "auto":
+            return input
+        raise
 
 
 def _arrays(batch: Batch) -> tuple[NDArray[np.generic], ...]:

@@ -18,7 +18,7 @@ from headstart.heads.specs import LinearSpec, TrainedSpec
 from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
 from headstart.models.limits import Limits
 from headstart.models.model import Model
-from headstart.models.results import FitResult
+from headstart.models.results import Candidate, FitResult
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.training_data import (
     Feeds,
@@ -26,8 +26,10 @@ from headstart.models.training_data import (
     Tables,
     TrainingData,
     tuning_start,
+    viewed_input,
     with_tap,
 )
+from headstart.models.viewing import one_view, with_test_views
 from headstart.models.wording import attack_message, result_message
 from headstart.targets.target import Target
 from headstart.training.feeds import Feed, Stored
@@ -81,7 +83,7 @@ def from_scratch(
     model = Model(tuned.backbone, tuned.head, tuned.target)
     result = _result(tuned, model, settings, splits.val)
     tell(phase, settings, result, splits, context)
-    return result
+    return _viewed(phase, result, spec, data)
 
 
 def train_head(
@@ -139,7 +141,12 @@ def tell(
 
 
 def fit_second(
-    settings: FineTune, given: object, splits: Splits, views: ViewSpec, context: RunContext
+    settings: FineTune,
+    given: object,
+    splits: Splits,
+    views: ViewSpec,
+    context: RunContext,
+    tta: str = "none",
 ) -> FitResult:
     """Fine-tune a model that was fitted before; raises SpecError if `given` is something else."""
     start = given.model if isinstance(given, FitResult) else given
@@ -157,9 +164,21 @@ def fit_second(
             "Fine-tuning is of layers that are thawed, and thaw=none leaves none to learn. Name "
             "what may learn."
         )
+    backbone = one_view(backbone)
+    viewed_input(backbone.card.input, tta, views)  # raises for views that there are not
+    start = replace(start, backbone=backbone)
     thawed = with_tap(tuning_start(settings, backbone, start.head_lr), splits, views, context)
     target = start.target.learning(target)
-    return tune_phase(TrainingData(thawed, splits, views, context, target=target), start)
+    data = TrainingData(thawed, splits, views, context, target=target)
+    return _viewed("finetune", tune_phase(data, start), TwoPhaseSpec(views=views, tta=tta), data)
+
+
+def _viewed(name: str, result: FitResult, spec: TwoPhaseSpec, data: TrainingData) -> FitResult:
+    """Return a result with the test-time views of `spec`."""
+    if spec.tta == "none":
+        return result
+    plain = Candidate(result, data.of_model(result.model, data.splits.val))
+    return with_test_views({name: plain}, spec, data)[name].fitted
 
 
 NO_START = (

@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from headstart.base.engine_choice import EngineChoice
+from headstart.base.values import Settings
 from headstart.reporting.blocks import Bar, Heading, PageBlock, TableBlock, Text
 from headstart.reporting.facts import Facts
 from headstart.reporting.run_files import WeightsOrigin
@@ -43,6 +44,7 @@ def _summary(facts: Facts, w: Words) -> TableBlock:
         "data": recipe.data,
         "data_licence": recipe.data_licence,
         "kept": w.named("phase", facts.evaluation.kept),
+        **({"tta": _test_views(facts, w)} if recipe.tta != "none" else {}),
         "seed": str(recipe.seed),
         "device": recipe.device,
         "engine": _engine(timings.engine, w),
@@ -60,6 +62,12 @@ def _engine(engine: EngineChoice | None, w: Words) -> str:
     if engine.rate is None:
         return engine.name
     return w("how.engine_rate", engine=engine.name, rate=w.number(engine.rate, 0))
+
+
+def _test_views(facts: Facts, w: Words) -> str:
+    """Describe the asked test-time views and how many the kept model averages."""
+    chosen = facts.recipe.chosen.get(facts.evaluation.kept, Settings())
+    return w("how.tta_kept", asked=facts.recipe.tta, views=chosen.values.get("tta", 1))
 
 
 def _weights(weights: WeightsOrigin, w: Words) -> Markup | str:

@@ -84,6 +84,7 @@ class RunRecipe(Record):
     finetune: Settings | None = None
     augment: Settings = field(default_factory=Settings)
     trust: Settings = field(default_factory=Settings)
+    tta: str = field(default="none", metadata=later())
     baseline: str = "none"
     chosen: dict[str, Settings] = field(default_factory=dict)
     tried: tuple[Settings, ...] = ()

@@ -12,7 +12,7 @@ from headstart.models.specs import FeatureExtraction, recipe_from_plain
 from headstart.runs.job import Job
 
 SPECS = ("target", "recipe", "finetune", "augment", "trust", "split", "checks")
-CHOICES = ("backbone", "baseline", "data_licence", "language", "insights")
+CHOICES = ("backbone", "baseline", "tta", "data_licence", "language", "insights")
 ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
 # Keys that a run records beside its settings.
 RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions", "backbone_search")

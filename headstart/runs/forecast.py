@@ -12,7 +12,7 @@ from headstart.data.splits import Splits, split
 from headstart.features.extract import extract
 from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
-from headstart.models.training_data import rows_at_cut, tap_for
+from headstart.models.training_data import rows_at_cut, tap_for, viewed_input
 from headstart.runs.folder import check_free
 from headstart.runs.job import AUTO, Job
 from headstart.runs.stages import PreparedRun, RunState, prepared
@@ -72,7 +72,9 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
 def _of_features(state: RunState, run: PreparedRun, rows: Dataset, splits: Splits) -> Forecast:
     augment = state.job.augment
     views = len(splits.train) * augment.views if augment.active else 0
-    count = len(rows) + views
+    input = viewed_input(run.start.backbone.card.input, state.job.tta, augment)
+    averaged = len(rows) * input.test_views if input.test_views > 1 else 0
+    count = len(rows) + views + averaged
     tap, kept = None, 0
     backbone, thawed = run.start.backbone, run.start.thawed
     if thawed is not None:

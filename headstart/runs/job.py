@@ -17,7 +17,7 @@ from headstart.heads.head import check_word
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.models.limits import TrustPlan
-from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
+from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec, check_tta
 from headstart.targets.plan import TargetPlan
 
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
@@ -53,6 +53,12 @@ class Job:
     recipe: FeatureExtraction = FeatureExtraction()
     finetune: FineTune = FineTune()
     augment: Augment | UserViews = Augment()
+    tta: Annotated[
+        str,
+        "test-time views: none, a number of the flips, quarter turns and crops that training "
+        "draws from, or auto, where they are better on validation; the features are averaged over "
+        "them, and predictions take as many times as long",
+    ] = "none"
     baseline: Annotated[
         From,
         "also train this from scratch, to compare with: the tutorials' small cnn, or the backbone "
@@ -78,6 +84,7 @@ class Job:
     def __post_init__(self) -> None:
         check_word("strategy", self.strategy, get_args(Strategy))
         check_word("baseline", self.baseline, get_args(From))
+        check_tta(self.tta)
         check_word("language", self.language, get_args(Language))
         check_word("insights", self.insights, get_args(Detail))
         if not 0 <= self.checkpoint_s < math.inf:
@@ -119,7 +126,7 @@ class Job:
         job = self
         if self.strategy == "auto":
             lost = ["fine-tuning"] * self.tunes + ["augmentation"] * self.augment.active
-            job = replace(self, strategy="extract", augment=Augment())
+            job = replace(self, strategy="extract", augment=Augment(), tta="none")
             if lost:
                 needs = f"{' and '.join(lost)} {'needs' if len(lost) == 1 else 'need'} PyTorch"
                 why = f"the head alone: {needs}, which comes with {install_command('train')}"
@@ -161,7 +168,7 @@ class Job:
         """The two-phase spec; without a second phase if the strategy has none."""
         finetune = self.finetune if self.tunes or self.strategy == "scratch" else None
         keep: Literal["best", "finetune"] = "finetune" if self.strategy == "finetune" else "best"
-        return TwoPhaseSpec(self.recipe, finetune, self.augment, keep)
+        return TwoPhaseSpec(self.recipe, finetune, self.augment, keep, self.tta)
 
     def idle(self) -> tuple[str, ...]:
         """Return the names of training settings that this job never reads."""

@@ -35,6 +35,7 @@ from headstart.models.fitting import two_phases
 from headstart.models.fitting_limits import limited, remembered
 from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates, FitResult, best_of
+from headstart.models.viewing import has_test_views
 from headstart.models.wording import counted, data_message, limits_message
 from headstart.reporting.page import write_report
 from headstart.reporting.run_files import (
@@ -262,8 +263,10 @@ def _better(test: Predictions, others: Mapping[str, Predictions]) -> tuple[str, 
 
 
 def _of_kept(state: RunState, learned: LearnedRun, data: Dataset, stage: str) -> FeatureTable:
-    """Return the kept model's features of `data`; for a head, these were extracted earlier."""
-    if learned.fitted.kept == "head" and learned.table is not None:
+    """Return the kept model's features of `data`; for a head, these were extracted earlier, but
+    for means over test-time views."""
+    plain = not has_test_views(learned.kept.fitted.model)
+    if learned.fitted.kept == "head" and learned.table is not None and plain:
         return learned.table.of(data)
     return state.features(learned.kept.fitted.model, data, stage)
 
@@ -402,6 +405,7 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
         finetune=Settings.of(learned.prepared.settings) if job.strategy != "extract" else None,
         augment=Settings.of(job.augment),
         trust=Settings.of(job.trust),
+        tta=job.tta,
         baseline=job.baseline,
         chosen={name: Settings.of(c.fitted.chosen) for name, c in candidates.items()},
         tried=tuple(Settings.of(trial) for c in candidates.values() for trial in c.fitted.path),

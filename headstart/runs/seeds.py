@@ -205,6 +205,8 @@ def _asked(job: Job, data: Dataset) -> Settings:
     rows = data.ids, data.labels, data.classes, data.parts, data.groups, data.strata
     named = fingerprint(*rows, *data.counting)
     asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in BESIDE}
+    if job.tta == "none":  # earlier versions, whose folders are gone on with, had no such setting
+        del asked["tta"]
     return Settings(_seedless(Settings.of(asked | {"rows": named}).values))
 
 

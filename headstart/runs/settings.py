@@ -76,7 +76,7 @@ def _value(settings: Mapping[str, Any], name: str, hint: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     if name == "class_weights" and isinstance(value, Mapping):
         value = {as_text(label): weight for label, weight in value.items()}
-    if name == "thaw" and type(value) is int:
+    if name in ("thaw", "tta") and type(value) is int:
         value = str(value)
     if name == "ordered" and isinstance(value, list | tuple):
         value = ",".join(map(as_text, value))

@@ -27,7 +27,14 @@ from headstart.modalities.sources import load_backbone
 from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates
 from headstart.models.specs import SCRATCH, FineTune
-from headstart.models.training_data import Start, kept_at_cut, prepare, rows_at_cut, tap_for
+from headstart.models.training_data import (
+    Start,
+    kept_at_cut,
+    prepare,
+    rows_at_cut,
+    tap_for,
+    viewed_input,
+)
 from headstart.models.wording import ALL_ALIKE, described, extracted
 from headstart.runs.job import Job
 from headstart.targets.predictions import Predictions
@@ -149,6 +156,7 @@ def prepared(state: RunState) -> PreparedRun:
     baseline = _untrained(job)
     if job.strategy == "scratch":
         assert isinstance(backbone, Backbone)
+        viewed_input(backbone.card.input, job.tta, job.augment)  # raises for no such views
         return PreparedRun(Start(backbone), job.finetune.from_scratch(job.recipe.head_lr), baseline)
     start = prepare(job.spec, backbone)
     settings = start.settings or job.finetune
@@ -270,7 +278,7 @@ def _from_scratch(
 
     with state.clock("baseline"):
         settings = replace(SCRATCH, seed=state.job.finetune.seed)
-        spec = replace(state.job.spec, finetune=settings)
+        spec = replace(state.job.spec, finetune=settings, tta="none")
         model = from_scratch(spec, untrained, splits, state.context, "baseline").model
         predictions = model.predict_table(state.features(model, splits.test))
         return {f"{untrained.card.name} from scratch": predictions}

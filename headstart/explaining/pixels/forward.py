@@ -37,6 +37,13 @@ class Forward:
         return open_engine(FrozenPart(model.backbone, self.runtime.resolved(), given=model.graph))
 
     def features(self, squares: Iterable[NDArray[np.uint8]]) -> Features:  # -> (N, D)
+        views = self.model.input.averaged
+        if views.count == 1 or self.model.device != "cpu":  # there the network averages
+            return self._features_of(squares)
+        x = self._features_of(view for square in squares for view in views(square))
+        return x.reshape(-1, views.count, x.shape[1]).mean(axis=1)
+
+    def _features_of(self, squares: Iterable[NDArray[np.uint8]]) -> Features:
         batches = _batched(squares, self.engine.batch)
         return np.concatenate([self.engine({"pixels": batch})[0] for batch in batches])
 

@@ -13,6 +13,7 @@ from headstart.backbones.frozen import Frozen
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.runtime import keep_memory
 from headstart.explaining.devices import on_device
+from headstart.explaining.pixels.averaged import AveragedNetwork
 from headstart.heads.head import TunableHead
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
@@ -33,7 +34,8 @@ Squares = NDArray[np.uint8]  # (N, S, S, 3): inputs of the network
 class GradModel:
     """A frozen network with a head, in inference mode.
 
-    network: pixels (N, S, S, 3), 0 to 255 of any type -> features (N, D); it normalises the pixels.
+    network: pixels (N, S, S, 3), 0 to 255 of any type -> features (N, D), or their means over the
+    model's test-time views; it normalises the pixels.
     head: (N, D) -> (N, C) logits. device: where both are; tensors that they give are there too, and
     arrays are on the CPU. temperature: of the scores. graph: the network, if it was
     exported before. other: what the head predicts, from raw outputs (N, K), if not classes; only
@@ -174,7 +176,10 @@ def _grad_model(
 ) -> GradModel:
     keep_memory()  # every step allocates the same tensors
     backbone = on_device(backbone, device)
-    network = WholeNetwork(backbone.module, backbone.card.input).to(device)
+    input = of_pictures(backbone.card.input, DOES)
+    network: nn.Module = WholeNetwork(backbone.module, input).to(device)
+    if input.test_views > 1:
+        network = AveragedNetwork(network, input.averaged)
     network.eval().requires_grad_(False)
     head = head.eval().requires_grad_(False).to(device)
     return GradModel(backbone, network, head, classes, temperature, device=device)

@@ -6,7 +6,7 @@ kernels depends on the processor, and a served bundle has no PyTorch.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -17,8 +17,9 @@ from PIL import Image
 from headstart.backbones.inputs import INPUTS, Batch, Input
 from headstart.base.errors import SpecError
 from headstart.base.notebook import html_image
-from headstart.base.values import fingerprint
+from headstart.base.values import fingerprint, later
 from headstart.modalities.images import decoding, formats
+from headstart.modalities.images.averaged import AveragedViews
 from headstart.modalities.images.encoding import encoded_picture, png
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class ImageInput(Input[decoding.Pixels]):
     mean, std: of red, green and blue, on the scale 0..1. fit: "crop" resizes the shorter side to
     `resize` and cuts the centre; "squash" resizes the whole picture to the square; "pad" keeps its
     proportions and fills up with the mean colour. draft: large JPEGs may be decoded at 1/2, 1/4 or
-    1/8 scale. bgr: the network takes the normalised channels in reverse order.
+    1/8 scale. bgr: the network takes the normalised channels in reverse order. averaged: the
+    test-time views whose features are averaged; by default the square alone.
     """
 
     kind: ClassVar[str] = "image"
@@ -59,6 +61,7 @@ class ImageInput(Input[decoding.Pixels]):
     fit: Fit = "crop"
     draft: bool = True
     bgr: bool = False
+    averaged: AveragedViews = field(default=AveragedViews(), metadata=later())
 
     def __post_init__(self) -> None:
         if self.fit not in get_args(Fit):
@@ -103,7 +106,15 @@ class ImageInput(Input[decoding.Pixels]):
         return decoding.decode(data, short_side=self.short_side)
 
     def prepare(self, raw: decoding.Pixels) -> Batch:
-        return {"pixels": self(raw)[None]}
+        return {"pixels": self.averaged(self(raw))}
+
+    @property
+    def test_views(self) -> int:
+        return self.averaged.count
+
+    def averaging(self, views: Any, count: int = 0) -> "ImageInput":
+        own = AveragedViews() if count == 1 else AveragedViews.of(views, count)
+        return replace(self, averaged=own)
 
     def first_layer(self) -> "nn.Module":
         from headstart.modalities.images.entry import Normalise
@@ -138,7 +149,8 @@ class ImageInput(Input[decoding.Pixels]):
         return PictureSurveyor()
 
     def describe(self) -> str:
-        return f"{self.size} px ({self.fit})"
+        views = f", mean of {self.test_views} views" if self.test_views > 1 else ""
+        return f"{self.size} px ({self.fit}{views})"
 
     def fingerprint(self) -> str:
         """Return a fingerprint of all that decides the square of a file, code versions included.
@@ -154,6 +166,7 @@ class ImageInput(Input[decoding.Pixels]):
             self.fit,
             self.mean if self.fit == "pad" else None,
             self.draft,
+            *([self.averaged] if self.test_views > 1 else []),
         )
 
     @property
