@@ -96,6 +96,7 @@ _OF_RUNS = {
     "language",
     "insights",
     "data_licence",
+    "folds",
 }  # not of `fit`
 # Fields of Runtime for a saved model, which always runs on the CPU.
 _ON_CPU = {"threads", "decode_threads", "engine", "compute_precision"}

@@ -20,6 +20,7 @@ class Checkpointing:
     """Where and when training writes checkpoints, and when it stops.
 
     path: the checkpoint file, or the folder for several phases; None for no checkpoints.
+    prefix: begins the phases' names in file names, as "fold-1-", where a phase runs several times.
     job: a fingerprint of everything that decides the result; another job's checkpoint is refused.
     every_s: seconds between two checkpoints, 0 for one per step.
     stop: called after every step; if True, training writes a checkpoint and raises
@@ -30,11 +31,12 @@ class Checkpointing:
     job: str = ""
     every_s: float = 30.0
     stop: Callable[[], bool] | None = None
+    prefix: str = ""
 
     def of(self, phase: str, *decisive: object) -> "Checkpointing":
         """Return the checkpointing of one phase, its job fingerprinted with `decisive` too."""
         assert self.path is not None
-        path = self.path / f"checkpoint-{phase}.safetensors"
+        path = self.path / f"checkpoint-{self.prefix}{phase}.safetensors"
         return replace(self, path=path, job=fingerprint(self.job, phase, *decisive))
 
     def stopping(self) -> AbstractContextManager[Callable[[], bool]]:

@@ -27,7 +27,9 @@ def print_run(run: "Run") -> None:
     print("\nchecks")
     print_table(run.checks.findings.table(noun))
     _print_candidates(run)
-    print_evaluation("test", run.evaluations["test"], run.conformal)
+    title = f"{len(run.folds)}-fold cross-validation" if run.folds else "test"
+    print_evaluation(title, run.evaluations["test"], run.conformal)
+    _print_folds(run)
     seconds = run.timings.seconds
     print("\nseconds by stage")
     text = ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items())
@@ -43,6 +45,23 @@ def print_run(run: "Run") -> None:
     print_line(f"saved {run.folder}  (the model: {run.folder / 'model'})")
 
 
+def _print_folds(run: "Run") -> None:
+    """Print the first metric of each fold, and how the run was judged."""
+    if not run.folds:
+        return
+    from headstart.evaluation.evaluation import brief
+    from headstart.runs.folds import judged_message
+
+    name = next(iter(run.folds[0].metrics))
+    rows = [("fold", "rows", name.replace("_", " "), "kept")]
+    for fold in run.folds:
+        value = fold.metrics[name]
+        rows.append((str(fold.fold), f"{fold.n:,}", brief(value) if value else "n/a", fold.kept))
+    print()
+    print_table(rows)
+    print_line(judged_message(run.folds, run.splits))
+
+
 def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None:
     from headstart.heads.families import head_for
 
@@ -55,6 +74,7 @@ def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None
         ("data", job.source),
         classes if counts else ("target", target.noun),
         ("split", ", ".join(f"{name} {len(part):,}" for name, part in parts.items())),
+        *([("folds", f"{job.folds}, each judged by a model of the others")] if job.folds else []),
         ("backbone", f"{job.backbone}, weights {job.weights}"),
         ("training", f"strategy {job.strategy}, head {head.family}"),
         ("run", f"{out}, {seeds} seeds" if seeds > 1 else str(out)),

@@ -40,6 +40,7 @@ JOB_FLAGS = (
     "language",
     "insights",
     "data_licence",
+    "folds",
 )
 OWN = {"data", "out", "config", "dry_run", "lr_find", "seeds", "track", "store"}  # flags of no spec
 JOB_SPECS = {  # specs of a job, with the titles of their flags in help
@@ -65,7 +66,8 @@ SHORT = (  # what `--help` shows
         "--size",
     ),
     *("--head", "--class-weights", "--seed", "--fit", "--epochs", "--batch-size", "--lr", "--thaw"),
-    *("--flip", "--rotation", "--trivial-augment", "--target", "--val", "--test", "--device"),
+    *("--flip", "--rotation", "--trivial-augment", "--target", "--val", "--test", "--folds"),
+    "--device",
 )
 
 

@@ -94,11 +94,16 @@ class Splits:
 
 
 def split(
-    dataset: Dataset, plan: SplitPlan | None = None, *, together: Sequence[Sequence[int]] = ()
+    dataset: Dataset,
+    plan: SplitPlan | None = None,
+    *,
+    together: Sequence[Sequence[int]] = (),
+    parts: tuple[str, ...] = PARTS,
 ) -> Splits:
     """Return parts with their shares of every class and stratum, without splitting units.
 
-    together: groups of rows, such as duplicates; they and `dataset.groups` are the units.
+    together: groups of rows, such as duplicates; they and `dataset.groups` are the units. parts:
+    those to make of rows without a part; others stay empty.
 
     Parts named by the data are kept, and missing parts are taken from a present one in proportion
     to the plan's shares: test from val or else train, val from train, train from val. A row without
@@ -108,18 +113,18 @@ def split(
 
     Raises DataError if a class has fewer than `SplitPlan.fewest` pictures, or no rows in train.
     """
-    plan = plan or SplitPlan()
-    units, cells = units_of(dataset, together), _cells(dataset)
+    plan, wanted = plan or SplitPlan(), parts
+    units, cells = units_of(dataset, together), cells_of(dataset)
     part_of, left_out = _given(dataset, units)
     units = [tuple(row for row in unit if row not in left_out) for unit in units]
     given = [part for part in PARTS if part in part_of.values()]
     rng = np.random.default_rng(plan.seed)
-    for donor, parts in CARVINGS.get(tuple(given), [(given[0] if given else "", PARTS)]):
+    for donor, parts in CARVINGS.get(tuple(given), [(given[0] if given else "", wanted)]):
         pool = [unit for unit in units if part_of.get(unit[0], donor) == donor]
         if len(parts) == len(PARTS):
             _check_enough(dataset, cells, pool, plan, together)
         shares = {part: plan.share(part) for part in parts}
-        part_of |= _placed(cells, pool, shares, rng)
+        part_of |= placed(cells, pool, shares, rng)
         if "train" in shares and dataset.target.stratum_names:
             _train_each_stratum(cells, pool, part_of)
     rows = {part: [r for r, p in sorted(part_of.items()) if p == part] for part in PARTS}
@@ -166,13 +171,13 @@ def _straddling(dataset: Dataset, unit: Unit, row: int, kept: str) -> LeftOut:
     return LeftOut(dataset.ids[row], reason)
 
 
-def _cells(dataset: Dataset) -> list[Cell]:
+def cells_of(dataset: Dataset) -> list[Cell]:
     """Return the cell of each row."""
     by_label = dataset.target.strata(dataset.y).tolist()
     return list(zip(by_label, dataset.strata or repeat(""), strict=False))
 
 
-def _placed(
+def placed(
     cells: Sequence[Cell],
     units: Sequence[Unit],
     shares: Mapping[str, float],
@@ -243,7 +248,8 @@ def _seats(rows: int, shares: Mapping[str, float], carried: dict[str, float]) ->
 def _fill_empty(placed: dict[str, list[Unit]], carried: dict[str, float]) -> None:
     """Give each part without a unit of a label the smallest unit of the part with the most."""
     units = sum(map(len, placed.values()))
-    wanted = [part for part in FIRST if part in placed][:units]
+    order = [part for part in FIRST if part in placed] or list(placed)  # folds are in any order
+    wanted = order[:units]
     for part in wanted:
         if not placed[part]:
             spare = [p for p in placed if len(placed[p]) > (p in wanted)]

@@ -12,7 +12,6 @@ from headstart.evaluation.comparison import mcnemar
 from headstart.evaluation.evaluation import RESAMPLES, Estimate, bootstrap, compare, wilson
 from headstart.models.calibration import Calibration, calibration, coverage_curve
 from headstart.models.limits import Limits, TrustPlan
-from headstart.models.model import Model
 from headstart.targets.predictions import Predictions
 from headstart.targets.target import Target
 from headstart.targets.temperature import scaled
@@ -104,34 +103,77 @@ class Gain(Record):
 
 
 def temperature_scaling(
-    predictions: Predictions, temperature: float, fitted_on: int
+    predictions: Predictions,
+    temperature: float,
+    fitted_on: int,
+    unscaled: NDArray[np.float32] | None = None,
 ) -> TemperatureScaling | None:
-    """Return the calibration of scaled predictions; None if no label is known."""
-    known = predictions.take(np.flatnonzero(predictions.known))
+    """Return the calibration of scaled predictions; None if no label is known.
+
+    unscaled: scores (N, C) before scaling, where rows were scaled by several temperatures.
+    """
+    rows = np.flatnonzero(predictions.known)
+    known = predictions.take(rows)
     if not len(known):
         return None
-    before = calibration(scaled(known.scores, 1 / temperature), known.labels)
+    plain = scaled(known.scores, 1 / temperature) if unscaled is None else unscaled[rows]
+    before = calibration(plain, known.labels)
     effect = ScalingEffect(before, calibration(known.scores, known.labels))
     coverage = tuple(coverage_curve(known.scores, known.labels))
     return TemperatureScaling(temperature, fitted_on, effect, coverage)
 
 
-def doubts(
-    model: Model, plan: TrustPlan, predictions: Predictions, x: NDArray[np.float32]
-) -> Doubts | None:
-    """Measure the model's limits on rows that were not used to choose them.
+@dataclass(frozen=True, eq=False)
+class LimitEffects:
+    """What the limits of a model say about N rows with known labels.
 
-    predictions: with scaled scores. x: (N, D) features. Returns None if no label is known.
+    held: whether the region contains the label, (N,) or (N, L), NaN if unknown; None without
+    regions. size: (N,) of the regions; None without. far, sure: (N,) whether a row is beyond the
+    distance limit, and whether its score reaches the confidence limit.
     """
-    rows, limits = np.flatnonzero(predictions.known), model.limits
+
+    held: NDArray[np.float64] | None
+    size: NDArray[np.float64] | None
+    far: NDArray[np.bool_]
+    sure: NDArray[np.bool_]
+
+
+def limit_effects(
+    limits: Limits, predictions: Predictions, x: NDArray[np.float32] | None = None
+) -> LimitEffects:
+    """Return what the limits say about the predictions whose label is known.
+
+    predictions: with scaled scores. x: (N, D) features; without them no row is far.
+    """
+    rows = np.flatnonzero(predictions.known)
+    known = predictions.take(rows)
+    region = limits.region(known.target, known.outputs)
+    held = known.target.covered(region, known.labels) if region and len(known) else None
+    size = None if held is None else known.target.region_size(region)
+    sure = known.target.confidence(known.outputs)
+    return LimitEffects(
+        held,
+        size,
+        np.zeros(len(rows), bool) if x is None else limits.distance(x[rows]) > limits.far,
+        np.ones(len(rows), bool) if sure is None else sure >= limits.confidence,
+    )
+
+
+def doubts(
+    limits: Limits, plan: TrustPlan, predictions: Predictions, effects: LimitEffects
+) -> Doubts | None:
+    """Measure a model's limits on rows that were not used to choose them.
+
+    effects: on the predictions whose label is known. Returns None if there are none.
+    """
+    rows, settings = np.flatnonzero(predictions.known), limits.settings()
     if not len(rows):
         return None
-    known, settings = predictions.take(rows), limits.settings()
-    far = limits.distance(x[rows]) > limits.far
+    known = predictions.take(rows)
     return Doubts(
-        conformal_coverage(plan.alpha, limits, known),
-        DistanceLimit(plan.false_alarms, settings["far"], _share(far)),
-        _confidence(plan, limits.confidence, known),
+        coverage_of(plan.alpha, limits, known, effects),
+        DistanceLimit(plan.false_alarms, settings["far"], _share(effects.far)),
+        _confidence(plan, limits.confidence, known, effects.sure),
     )
 
 
@@ -139,16 +181,20 @@ def conformal_coverage(
     alpha: float, limits: Limits, predictions: Predictions
 ) -> ConformalSets | None:
     """Measure how often the regions of `limits` contain the label; None without such regions."""
-    known = predictions.take(np.flatnonzero(predictions.known))
-    region = limits.region(known.target, known.outputs)
-    held = known.target.covered(region, known.labels) if region and len(known) else None
+    return coverage_of(alpha, limits, predictions, limit_effects(limits, predictions))
+
+
+def coverage_of(
+    alpha: float, limits: Limits, predictions: Predictions, effects: LimitEffects
+) -> ConformalSets | None:
+    """Return how often regions contain the label, from the `effects` on the known predictions."""
+    held, sizes = effects.held, effects.size
     if held is None:
         return None
-    sizes = known.target.region_size(region)
     size = None if sizes is None or not np.isfinite(sizes).all() else float(sizes.mean())
     finite = [float(n) if np.isfinite(n) else None for n in np.atleast_1d(limits.miss)]
     limit = tuple(finite) if isinstance(limits.miss, np.ndarray) else finite[0]
-    names = known.target.topics()
+    names = predictions.target.topics()
     several = held.ndim > 1 and len(names) == held.shape[1]
     each = _of_each(names, held) if several else ()
     return ConformalSets(alpha, limit, _mean_held(held), size, each)
@@ -175,11 +221,12 @@ def _mean_held(held: NDArray[np.float64]) -> Estimate | None:
     return bootstrap(rows, RESAMPLES, 0) if len(rows) else None
 
 
-def _confidence(plan: TrustPlan, limit: float, known: Predictions) -> ConfidenceLimit | None:
+def _confidence(
+    plan: TrustPlan, limit: float, known: Predictions, sure: NDArray[np.bool_]
+) -> ConfidenceLimit | None:
     asked = plan.precision or plan.coverage
     if not asked:
         return None
-    sure = known.scores.max(axis=1) >= limit
     kind: Literal["precision", "coverage"] = "precision" if plan.precision else "coverage"
     return ConfidenceLimit(kind, asked, limit or None, _share(sure), _share(known.correct[sure]))
 

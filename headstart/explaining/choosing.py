@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError
-from headstart.targets.predictions import Predictions
+from headstart.targets.predictions import Predictions, is_cross_validated
 
 Chosen = list[tuple[int, bool]]  # row numbers, each with whether its answer is a good one
 
@@ -39,6 +39,19 @@ def _good(known: Predictions) -> NDArray[np.bool_]:
     return scores >= np.median(scores)
 
 
+def check_untouched(run: Path, noun: str) -> None:
+    """Raise DataError for a cross-validated run, whose saved model learned from all its rows.
+
+    noun: of the examples.
+    """
+    if is_cross_validated(run / "predictions.csv"):
+        raise DataError(
+            f"Explained are answers to {noun} that a model did not learn from, and the saved model "
+            f"of {run}, a cross-validated run, learned from all of them. Name other {noun} to "
+            f"explain after it."
+        )
+
+
 def rows_of_run(
     run: Path, test: Predictions, there: Collection[str], wrong: int, right: int
 ) -> Chosen:
@@ -46,6 +59,7 @@ def rows_of_run(
 
     Raises DataError if there is none.
     """
+    check_untouched(run, "examples")
     if not len(test):
         raise DataError(
             f"There must be test rows to explain, and {run} was trained without any. Name what to "

@@ -30,8 +30,9 @@ def test_section(facts: Facts, w: Words) -> list[PageBlock]:
     if not len(predictions):
         return [Text(w("test.none"), "empty")]
     if not test.classes:
-        return results(facts, w)
-    blocks = [_headline(w, test), Heading(w("test.per_class")), _per_class(w, test)]
+        return [*results(facts, w), *_folds(facts, w)]
+    blocks = [_headline(w, test), *_folds(facts, w)]
+    blocks += [Heading(w("test.per_class")), _per_class(w, test)]
     blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
     blocks += [Confusion(test.classes, test.confusion), *_confused(w, test)]
     picked = spread(np.flatnonzero(predictions.known).tolist(), SHOWN)
@@ -41,6 +42,27 @@ def test_section(facts: Facts, w: Words) -> list[PageBlock]:
     least_sure = np.argsort(predictions.scores.max(axis=1), kind="stable")[:FEW]
     blocks += [Heading(w("test.unsure")), Text(w("test.unsure_note"), "note")]
     return [*blocks, Gallery(_cards(facts, w, least_sure.tolist()))]
+
+
+def _folds(facts: Facts, w: Words) -> list[PageBlock]:
+    """Show the metrics of each fold of a cross-validated run."""
+    folds = facts.evaluation.folds
+    if not folds:
+        return []
+    spell = w.estimate if facts.of_classes else w.measure
+    names = list(folds[0].metrics)[:2]
+    rows = [
+        [
+            w.count(own.fold),
+            w.named("phase", own.kept),
+            w.count(own.n),
+            *(spell(own.metrics[name]) for name in names),
+        ]
+        for own in folds
+    ]
+    head = [w("test.fold"), w("test.kept"), w("test.rows"), *(w.named("metric", n) for n in names)]
+    note = Text(w("test.folds_note"), "note")
+    return [Heading(w("test.folds")), TableBlock(head, rows, left=(0, 1)), note]
 
 
 def _headline(w: Words, test: Evaluation) -> PageBlock:

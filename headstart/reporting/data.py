@@ -41,6 +41,8 @@ def data_section(facts: Facts, w: Words) -> list[PageBlock]:
     if facts.classes:
         values["classes"] = w("count.classes", n=len(facts.classes))
     lead = w("data.lead" if facts.classes else "data.lead_rows", **values)
+    if facts.evaluation.folds:
+        lead = w("data.lead_folds", **values)
     counts = [_counts(facts, w)] if facts.classes else _census(facts, w)
     return [
         *(Text(lead, "lead"), *counts),

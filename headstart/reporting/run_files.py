@@ -20,12 +20,13 @@ from headstart.training.history import Count
 @dataclass(frozen=True)
 class RecordedRow:
     """A row of splits.csv. part: "" for a row in none of the three parts. content: empty digests
-    in a run of an earlier version."""
+    in a run of an earlier version. fold: in which the row was held out, from 1; 0 without folds."""
 
     path: str
     part: str
     content: Content = Content()
     label: str = ""
+    fold: int = 0
 
 
 def read_rows(path: Path) -> list[RecordedRow]:
@@ -40,6 +41,7 @@ def read_rows(path: Path) -> list[RecordedRow]:
                 part=line["part"] if line["part"] in PARTS else "",
                 content=Content(line.get("bytes", ""), line.get("pixels", "")),
                 label=restored(line["label"]),
+                fold=int(line.get("fold") or 0),
             )
             for line in lines
         ]
@@ -91,6 +93,7 @@ class RunRecipe(Record):
     split: Settings = field(default_factory=Settings)
     checks: Settings = field(default_factory=Settings)
     seed: int = 0
+    folds: int = field(default=0, metadata=later())
     language: str = "en"
     insights: str = field(default="quick", metadata=later())
     device: str = ""
@@ -103,16 +106,31 @@ class RunRecipe(Record):
         return plain if self.target else {k: v for k, v in plain.items() if k != "target"}
 
 
+@dataclass(frozen=True)
+class FoldEvaluation(Record):
+    """The model of one fold on the fold's n rows. kept: the candidate. metrics: those shown."""
+
+    fold: int
+    kept: str
+    n: int
+    metrics: dict[str, Estimate | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunEvaluation(Record):
     """evaluation.json: the kept model on test and validation, every candidate on validation, and
-    the baselines on test."""
+    the baselines on test.
+
+    folds: of a cross-validated run, whose `test` and baselines are the answers of the folds' models
+    to all rows, while `val` and the candidates are of the saved model.
+    """
 
     test: Evaluation
     val: Evaluation | None = None
     kept: str
     candidates_on_val: dict[str, Evaluation]
     baselines_on_test: dict[str, Evaluation] = field(default_factory=dict)
+    folds: tuple[FoldEvaluation, ...] = field(default=(), metadata=later())
 
     @property
     def parts(self) -> dict[str, Evaluation]:

@@ -14,7 +14,8 @@ from headstart.reporting.words import Words, data
 
 def answer_section(facts: Facts, w: Words) -> list[PageBlock]:
     test = facts.evaluation.test
-    sentences = [_made(facts, w), _accuracy(facts, w), *_against(facts, w), _cost(facts, w)]
+    sentences = [_made(facts, w), _accuracy(facts, w), *_folds(facts, w)]
+    sentences += [*_against(facts, w), _cost(facts, w)]
     tiles = [
         *(_tile(w, test, name) for name in (test.target.shown or tuple(test.metrics))[:2]),
         _size(facts, w),
@@ -56,6 +57,15 @@ def _accuracy(facts: Facts, w: Words) -> Markup:
         return w("answer.untested")
     rows = w("count.test_pictures", n=accuracy.n)
     return w("answer.good", rows=rows, accuracy=w.estimate(accuracy))
+
+
+def _folds(facts: Facts, w: Words) -> list[Markup]:
+    """Say how a cross-validated run was judged."""
+    folds = len(facts.evaluation.folds)
+    if not folds:
+        return []
+    learned = len(facts.part("train")) + len(facts.part("val"))
+    return [w("answer.folds", k=w.count(folds), rows=w("count.pictures", n=learned))]
 
 
 def _measured(test: Evaluation, w: Words) -> Markup:

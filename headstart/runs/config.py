@@ -7,12 +7,13 @@ from typing import Any
 from headstart.backbones.backbone import weights_asked
 from headstart.backbones.views import UserViews
 from headstart.base.errors import HeadstartError, SpecError, UnknownName
-from headstart.base.values import from_plain, read_json, to_plain
+from headstart.base.values import entry, from_plain, read_json, to_plain
 from headstart.models.specs import FeatureExtraction, recipe_from_plain
 from headstart.runs.job import Job
 
 SPECS = ("target", "recipe", "finetune", "augment", "trust", "split", "checks")
 CHOICES = ("backbone", "baseline", "tta", "data_licence", "language", "insights")
+COUNTS = ("folds",)  # whole numbers
 ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
 # Keys that a run records beside its settings.
 RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions", "backbone_search")
@@ -36,17 +37,18 @@ def read_config(path: Path, job: Job | None = None) -> Job:
 
 
 def _job(plain: dict[str, Any], job: Job) -> Job:
-    known = (*SPECS, *CHOICES, *ASKED, *RECORDED, "data")
+    known = (*SPECS, *CHOICES, *COUNTS, *ASKED, *RECORDED, "data")
     if unknown := sorted(plain.keys() - set(known)):
         raise UnknownName("setting", unknown[0], set(known) - set(RECORDED))
     own = {name: plain[name] for name in CHOICES if name in plain}
     own |= {name: _asked(plain[name], name) for name in ASKED if name in plain}
+    counts = {name: entry(plain, name, int) for name in COUNTS if name in plain}
     specs = {name: _spec(getattr(job, name), plain[name]) for name in SPECS if plain.get(name)}
     if "data" in plain:
         own["source"] = plain["data"]
     if wrong := [name for name, value in own.items() if not isinstance(value, str)]:
         raise SpecError(f"{wrong[0]} is a text; got {own[wrong[0]]!r}.")
-    return replace(job, **own, **specs)
+    return replace(job, **own, **counts, **specs)
 
 
 def _asked(value: Any, name: str) -> Any:

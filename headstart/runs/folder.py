@@ -235,16 +235,17 @@ def recorded_plan(run: Path) -> TargetPlan:
     return from_plain(plain, TargetPlan) if plain else TargetPlan()
 
 
-def splits_csv(rows: Dataset, splits: Splits) -> str:
+def splits_csv(rows: Dataset, splits: Splits, folds: Mapping[str, int] | None = None) -> str:
     """Write one line per row: train, val, test, then rows in no part (empty part).
 
-    The columns bytes and pixels are digests, by which a file is recognised.
+    The columns bytes and pixels are digests, by which a file is recognised. folds: in which each
+    row was held out, by id; a last column of a cross-validated run.
     """
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     placed = {id for part in parts.values() for id in part.ids}
     parts[""] = rows.take([row for row, id in enumerate(rows.ids) if id not in placed])
     lines = (
-        (id, label, name, content.file, content.decoded)
+        (id, label, name, content.file, content.decoded, *([folds[id]] if folds else []))
         for name, part in parts.items()
         for id, label, content in zip(
             part.ids,
@@ -253,7 +254,8 @@ def splits_csv(rows: Dataset, splits: Splits) -> str:
             strict=True,
         )
     )
-    return _csv(("path", "label", "part", "bytes", "pixels"), lines)
+    header = ("path", "label", "part", "bytes", "pixels", *(["fold"] if folds else []))
+    return _csv(header, lines)
 
 
 def history_csv(history: Iterable[Epoch]) -> str:
@@ -274,7 +276,8 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 def refuse_other_examples(one: Path, other: Path) -> None:
     """Raise Mismatch if two runs recorded different test pictures under the same name."""
     here, there = recorded_rows(one), recorded_rows(other)
-    shared = [id for id, row in here.items() if row.part == "test" and id in there]
+    judged = (id for id, row in here.items() if row.part == "test" or row.fold)
+    shared = [id for id in judged if id in there]
     differ = [id for id in shared if here[id].content.differs(there[id].content)]
     if differ:
         more = f" and {len(differ) - 1:,} more" if len(differ) > 1 else ""

@@ -8,7 +8,7 @@ from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.data.checks import check, good_rows
 from headstart.data.dataset import PARTS, Dataset, LeftOut
-from headstart.data.splits import Splits, split
+from headstart.data.splits import Splits
 from headstart.features.extract import extract
 from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
@@ -63,7 +63,7 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     checks = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
     check_supports(job.recipe.head, rows.target)
-    splits = split(rows, job.split, together=checks.together)
+    splits = job.parts(rows, checks.together).whole
     if job.strategy == "scratch":
         return Forecast(splits, checks.left_out)
     return replace(_of_features(state, run, rows, splits), left_out=checks.left_out)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.data.dataset import CheckedFile, LeftOut
 from headstart.evaluation.effort import FULL, QUICK, Detail, InsightEffort
 from headstart.evaluation.embedding_map import embedding_map
 from headstart.evaluation.insights import Insights
-from headstart.evaluation.judged import doubts, gains, temperature_scaling
+from headstart.evaluation.judged import LimitEffects, doubts, gains, temperature_scaling
 from headstart.evaluation.learning_curve import fitted_rows, learning_curve
 from headstart.evaluation.mistakes import mistakes, outliers, row_errors
 from headstart.evaluation.score_curve import score_curve
@@ -62,13 +63,18 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class TestedRun:
-    """What insights are found in. test, table: the kept model's predictions and features of the
-    test rows. baselines: predictions of the test rows by name."""
+    """What insights are found in.
+
+    test: predictions of the test rows, or of the rows of all folds. effects: returns what the
+    limits say about them. baselines: predictions of the same rows by name. unscaled: scores (N, C)
+    before scaling, where folds have several temperatures.
+    """
 
     learned: LearnedRun
     test: Predictions
-    table: FeatureTable
+    effects: Callable[[], LimitEffects]
     baselines: Mapping[str, Predictions]
+    unscaled: NDArray[np.float32] | None = None
 
 
 def insights_of(state: RunState, tested: TestedRun, budget: Budget) -> Insights:
@@ -134,20 +140,22 @@ def _spoken(name: str) -> str:
 
 def _steps(state: RunState, tested: TestedRun, effort: InsightEffort) -> Steps:
     """Return what makes each insight that these rows allow, in order."""
-    learned, test, x = tested.learned, tested.test, tested.table.x
-    model, trust, kept = learned.kept.fitted.model, state.job.trust, learned.fitted.kept
+    learned, test = tested.learned, tested.test
+    limits, trust, kept = learned.kept.fitted.model.limits, state.job.trust, learned.fitted.kept
     on_val = {name: c.val for name, c in learned.fitted.made.items()}
     own: Mapping[str, Predictions] = {kept: test}
     steps: Steps = {
-        "doubt": lambda: doubts(model, trust, test, x),
+        "doubt": lambda: doubts(limits, trust, test, tested.effects()),
         "compared": lambda: (
             gains(kept, on_val, "val") + gains(kept, {**own, **tested.baselines}, "test")
         ),
     }
     if test.classes:
-        temperature, val = model.limits.temperature, len(learned.splits.val)
+        temperature, val = limits.temperature, len(learned.splits.val)
         fitted_on = val if temperature != 1.0 else 0
-        steps["calibration"] = lambda: temperature_scaling(test, temperature, fitted_on)
+        steps["calibration"] = lambda: temperature_scaling(
+            test, temperature, fitted_on, tested.unscaled
+        )
     else:
         known = test.take(np.flatnonzero(test.known))
         steps["charts"] = lambda: known.target.charts(known.outputs, known.labels)
@@ -217,7 +225,8 @@ def _of_other_targets(rows: _Refitted) -> Steps:
 def _affordable(state: RunState, steps: Steps, effort: InsightEffort, tested: TestedRun) -> Steps:
     """Return the steps that refit heads without those beyond the limit of the effort."""
     learned, outputs = tested.learned, tested.test.target.outputs
-    train, columns = len(learned.splits.train), tested.table.x.shape[1]
+    assert learned.table is not None  # as these steps refit heads on it
+    train, columns = len(learned.splits.train), learned.table.x.shape[1]
     rows = {name: fitted_rows(train, effort.draws) for name in steps}
     rows |= {name: len(learned.checks.dataset) * FOLDS for name in ("mistakes", "errors")}
     kept = {name: s for name, s in steps.items() if effort.allows(rows[name], columns, outputs)}

@@ -1,6 +1,7 @@
 """All settings of a run as one value."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal, get_args
 
@@ -11,7 +12,8 @@ from headstart.base.runtime import Runtime, installed
 from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan
 from headstart.data.dataset import Dataset
-from headstart.data.splits import SplitPlan
+from headstart.data.folds import RunParts, folded
+from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.effort import Detail
 from headstart.heads.head import check_word
 from headstart.modalities.images.augment import Augment
@@ -66,6 +68,11 @@ class Job:
     ] = "none"
     trust: TrustPlan = TrustPlan()
     split: SplitPlan = SplitPlan()
+    folds: Annotated[
+        int,
+        "judge every row by K models that did not learn from it (cross-validation), in place of a "
+        "test part; the saved model learns from all rows; 0 for a test part",
+    ] = 0
     checks: CheckPlan = CheckPlan()
     runtime: Runtime = Runtime()
     store: Store = USUAL
@@ -95,6 +102,16 @@ class Job:
             raise SpecError(
                 f"--backbone auto compares pretrained networks; got strategy {self.strategy} and "
                 f"weights {self.weights}. Name a network."
+            )
+        if self.backbone == AUTO and self.folds:
+            raise SpecError(
+                "--backbone auto chooses on the rows outside the test part, and --folds judges "
+                "every row: name a network, such as the one that `headstart search` comes to."
+            )
+        if self.folds < 0 or self.folds == 1:
+            raise SpecError(
+                f"folds is 2 or more, for as many models that judge one another's rows, or 0 for a "
+                f"test part; got {self.folds}."
             )
         if self.strategy == "finetune" and not self.recipe.head.fine_tunes:
             raise SpecError(
@@ -169,6 +186,12 @@ class Job:
         finetune = self.finetune if self.tunes or self.strategy == "scratch" else None
         keep: Literal["best", "finetune"] = "finetune" if self.strategy == "finetune" else "best"
         return TwoPhaseSpec(self.recipe, finetune, self.augment, keep, self.tta)
+
+    def parts(self, rows: Dataset, together: Sequence[Sequence[int]]) -> RunParts:
+        """Divide checked rows; together: groups of rows, such as duplicates. Raises DataError."""
+        if self.folds:
+            return folded(rows, self.split, self.folds, together=together)
+        return RunParts(split(rows, self.split, together=together))
 
     def idle(self) -> tuple[str, ...]:
         """Return the names of training settings that this job never reads."""

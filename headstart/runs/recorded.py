@@ -67,6 +67,11 @@ def part_of(run: Path, data: Dataset, part: str) -> Dataset:
     recorded_source(run)  # raises DataError for a folder that holds no run
     recorded = recorded_rows(run)
     rows = [i for i, id in enumerate(data.ids) if id in recorded and recorded[id].part == part]
+    if part == "test" and any(row.fold for row in recorded.values()):
+        raise DataError(
+            f"There must be test rows, and {run} was judged by cross-validation: its saved model "
+            f"learned from all its rows. Name other {data.examples}, or a run without --folds."
+        )
     if recorded and all(row.part != part for row in recorded.values()):
         raise DataError(
             f"There must be {part} rows, and {run} was trained without any: its data left none "

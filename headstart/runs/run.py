@@ -7,7 +7,7 @@ its folder: features come from the store, training from checkpoints.
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from headstart.base.threads import Ahead
 from headstart.base.values import Settings
 from headstart.data.checks import Checks, check, good_rows, with_parts
 from headstart.data.dataset import Dataset, LeftOut
-from headstart.data.splits import Splits, split
+from headstart.data.folds import RunParts
+from headstart.data.splits import Splits
 from headstart.data.survey import Survey
 from headstart.evaluation.evaluation import Estimate, Evaluation, compare, decimals, evaluate
 from headstart.evaluation.insights import Insights
-from headstart.evaluation.judged import ConformalSets, conformal_coverage
+from headstart.evaluation.judged import ConformalSets, coverage_of, limit_effects
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
@@ -39,6 +40,7 @@ from headstart.models.viewing import has_test_views
 from headstart.models.wording import counted, data_message, limits_message
 from headstart.reporting.page import write_report
 from headstart.reporting.run_files import (
+    FoldEvaluation,
     KeptStrategy,
     RunEvaluation,
     RunRecipe,
@@ -55,6 +57,7 @@ from headstart.runs.folder import (
     recorded_digests,
     splits_csv,
 )
+from headstart.runs.folds import CrossValidation, FoldSteps, cross_validate, judged_message
 from headstart.runs.insights import (
     Budget,
     Sources,
@@ -67,12 +70,14 @@ from headstart.runs.job import Job
 from headstart.runs.search import with_backbone
 from headstart.runs.stages import (
     LearnedRun,
+    PreparedRun,
     RunState,
     baselines,
     prepared,
     train_scratch,
     with_cut,
 )
+from headstart.targets.classes import ClassTarget
 from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, write_csv
 from headstart.training.history import Count, History, read_history
@@ -85,6 +90,8 @@ class Run:
     the kept candidate minus that of the other one. baselines: the evaluation of each on test.
     beaten_by: the names of those that are better than the kept model on test.
     conformal: how often the intervals or sets of its predictions hold the label, on test.
+    folds: of a cross-validated run, whose evaluation on test is of all rows, each judged by the
+    model of its fold.
 
     >>> run = hs.train("photos", "runs/flowers")  # doctest: +SKIP
     >>> run.evaluation.accuracy, run.model, run.folder / "report.html"  # doctest: +SKIP
@@ -104,9 +111,11 @@ class Run:
     left_out: tuple[LeftOut, ...]
     conformal: ConformalSets | None = None
     beaten_by: tuple[str, ...] = ()
+    folds: tuple[FoldEvaluation, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r}, {self.kept}: {self.evaluation.main} on test)"
+        where = f"in {len(self.folds)}-fold cross-validation" if self.folds else "on test"
+        return f"Run({str(self.folder)!r}, {self.kept}: {self.evaluation.main} {where})"
 
     def _repr_html_(self) -> str:
         page = self.folder / "report.html"
@@ -124,7 +133,7 @@ class Run:
 
     @property
     def evaluation(self) -> Evaluation:
-        """The evaluation of the kept model on the test rows."""
+        """The evaluation of the kept model on the test rows, or by cross-validation."""
         return self.evaluations["test"]
 
 
@@ -143,15 +152,15 @@ def train(
         start = with_backbone(job, data, out, listener)
         data, state = start.data, RunState.begin(out, start.job, listener)
         state.search = start.search
-        learned = _learn(state, data)
+        learned, judged = _learn(state, data)
         rows = learned.checks.dataset
         sources: Sources = dict(zip(data.ids, data.sources, strict=True))
         checked = dict(zip(rows.ids, rows.files, strict=True))
-        return _finish(state, learned, {**sources, **checked}, finish)
+        return _finish(state, learned, judged, {**sources, **checked}, finish)
 
 
-def _learn(state: RunState, data: Dataset) -> LearnedRun:
-    """Check and split the data, and train the candidates."""
+def _learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation | None]:
+    """Check and split the data, judge the folds, if there are any, and train the candidates."""
     threads = state.context.runtime.decode_threads
     look = partial(survey, data, store=state.job.store, threads=threads)
     with Ahead(lambda progress: look(progress=progress)) as seen:  # while the network is loaded
@@ -162,26 +171,37 @@ def _learn(state: RunState, data: Dataset) -> LearnedRun:
         with state.clock("checks"):
             checks = _checked(state, data, card.input, seen)
     rows = checks.dataset
+    table: FeatureTable | None = None
+    if state.job.strategy != "scratch":
+        with state.clock("features"):
+            run = with_cut(state, run, rows)
+            table = state.extracted(run.start.backbone, rows, run.start.tap)
+        checks = checks.confirmed(table.x)
+        run = replace(run, start=replace(run.start, table=table))
+    parts = _split(state, checks)
+    judged = cross_validate(state, run, checks, parts, _STEPS) if parts.folds else None
+    return LearnedRun(run, parts.whole, checks, _fit(state, run, parts.whole), table), judged
+
+
+def _fit(state: RunState, run: PreparedRun, splits: Splits) -> Candidates:
+    """Train the candidates on these parts."""
+    start = run.start
     if state.job.strategy == "scratch":
-        splits = _split(state, checks)
-        network = run.start.backbone
-        assert isinstance(network, Backbone)
-        return LearnedRun(run, splits, checks, train_scratch(state, network, splits))
-    with state.clock("features"):
-        run = with_cut(state, run, rows)
-        table = state.extracted(run.start.backbone, rows, run.start.tap)
-    checks = checks.confirmed(table.x)
-    splits = _split(state, checks)
-    start = replace(run.start, table=table)
-    fitted = two_phases(state.job.spec, start.backbone, splits, state.context, start)
-    return LearnedRun(run, splits, checks, state.add(fitted), table)
+        assert isinstance(start.backbone, Backbone)
+        return train_scratch(state, start.backbone, splits)
+    return state.add(two_phases(state.job.spec, start.backbone, splits, state.context, start))
 
 
 def _finish(
-    state: RunState, learned: LearnedRun, sources: Sources, finish: Callable[[], None]
+    state: RunState,
+    learned: LearnedRun,
+    judged: CrossValidation | None,
+    sources: Sources,
+    finish: Callable[[], None],
 ) -> Run:
     """Evaluate the kept candidate on the test rows (read only here), save it and write the report.
 
+    judged: the answers of the folds' models, which are evaluated instead.
     finish: called once the model and its metrics are written, so that no failure of the insights,
     the explanations or the report (even a crash of the process) loses the run.
     """
@@ -193,15 +213,15 @@ def _finish(
     with state.clock("trust"):
         learned = _with_limits(state, learned)
     fitted = learned.kept.fitted
-    with state.clock("evaluation"):
-        table = _of_kept(state, learned, splits.test, "evaluation")
-        test = fitted.model.predict_table(table)
-    limits = fitted.model.limits
-    conformal = conformal_coverage(limits.alpha, limits, test) if limits.alpha else None
-    others = baselines(state, learned.prepared.baseline, learned.splits)
-    evaluation = _evaluated(learned, on_val, test, others)
+    tested = _of_folds(learned, judged) if judged else _tested(state, learned)
+    test, others, limits = tested.test, tested.baselines, fitted.model.limits
+    conformal = coverage_of(limits.alpha, limits, test, tested.effects()) if limits.alpha else None
+    folds = judged.evaluations if judged else ()
+    if judged:
+        state.tell("judged", judged_message(folds, splits))
+    evaluation = _evaluated(learned, on_val, test, others, folds)
     write_json(state.out / "evaluation.json", evaluation.to_plain())
-    write_csv(test, state.out / "predictions.csv")
+    write_csv(test, state.out / "predictions.csv", judged.folds if judged else ())
     recipe = replace(_recipe(state.job, learned, gain), backbone_search=state.search)
     write_json(state.out / "recipe.json", recipe.to_plain())
     with state.clock("save"):
@@ -209,7 +229,7 @@ def _finish(
     write_json(state.out / LAST, _timings(state).to_plain())
     finish()
     if state.job.insights != "none":
-        _look_inside(state, TestedRun(learned, test, table, others), shipped, sources)
+        _look_inside(state, tested, shipped, sources)
     timings = _timings(state)
     with optional(state, "timings"):
         write_json(state.out / LAST, timings.to_plain())
@@ -231,7 +251,27 @@ def _finish(
         left_out=(*learned.checks.left_out, *splits.left_out),
         conformal=conformal,
         beaten_by=_better(test, others),
+        folds=folds,
     )
+
+
+def _tested(state: RunState, learned: LearnedRun) -> TestedRun:
+    """Return the predictions of the test rows by the kept model and by the baselines."""
+    model = learned.kept.fitted.model
+    with state.clock("evaluation"):
+        table = _of_kept(state, learned, learned.splits.test, "evaluation")
+        test = model.predict_table(table)
+    others = baselines(state, learned.prepared.baseline, learned.splits)
+    effects = cache(partial(limit_effects, model.limits, test, table.x))
+    return TestedRun(learned, test, effects, others)
+
+
+def _of_folds(learned: LearnedRun, judged: CrossValidation) -> TestedRun:
+    """Return the answers of the folds' models as the run's test predictions."""
+    target = learned.kept.fitted.model.target
+    unscaled = judged.unscaled if target.kind == ClassTarget.kind else None
+    answers = judged.predictions(target), lambda: judged.effects, judged.baselines(target)
+    return TestedRun(learned, *answers, unscaled)
 
 
 def _saved(state: RunState, model: Model, recipe: RunRecipe) -> Model:
@@ -283,6 +323,9 @@ def _with_limits(state: RunState, learned: LearnedRun) -> LearnedRun:
     return replace(learned, fitted=replace(learned.fitted, made=made))
 
 
+_STEPS = FoldSteps(_fit, _with_limits, partial(_of_kept, stage="evaluation"))
+
+
 def _checked(state: RunState, data: Dataset, input: Input[Any], seen: Ahead[Survey]) -> Checks:
     """Check the data, write checks.json, and only then raise errors about it.
 
@@ -300,22 +343,23 @@ def _checked(state: RunState, data: Dataset, input: Input[Any], seen: Ahead[Surv
     rows = good_rows(data, surveyed, state.job.checks)
     check_supports(state.job.recipe.head, rows.target)
     state.job.trust.check_supports(rows.target)
-    split(rows, state.job.split, together=checks.exact)  # raises before any feature is computed
+    state.job.parts(rows, checks.exact)  # raises before any feature is computed
     if data.choice:
         state.tell("target", data.choice)
     state.tell("data", data_message(rows))
     return checks
 
 
-def _split(state: RunState, checks: Checks) -> Splits:
+def _split(state: RunState, checks: Checks) -> RunParts:
     rows = checks.dataset
     with state.clock("split"):
         _refuse_changed(state, rows)
-        splits = split(rows, state.job.split, together=checks.together)
+        parts = state.job.parts(rows, checks.together)
         write_json(state.out / "checks.json", checks.findings.to_plain())
-        write_text(state.out / "splits.csv", splits_csv(rows, splits))
-    state.tell("split", counted(splits))
-    return splits
+        write_text(state.out / "splits.csv", splits_csv(rows, parts.whole, parts.fold_of))
+    folds = f"{len(parts.folds)} folds; of the saved model: " if parts.folds else ""
+    state.tell("split", folds + counted(parts.whole))
+    return parts
 
 
 def _refuse_changed(state: RunState, rows: Dataset) -> None:
@@ -375,11 +419,12 @@ def _evaluated(
     learned: LearnedRun,
     on_val: dict[str, Evaluation],
     test: Predictions,
-    baselines: dict[str, Predictions],
+    baselines: Mapping[str, Predictions],
+    folds: tuple[FoldEvaluation, ...] = (),
 ) -> RunEvaluation:
     """Evaluate the kept candidate on test and validation, and the baseline on test.
 
-    on_val: of the candidates before limits were fitted.
+    on_val: of the candidates before limits were fitted. folds: whose predictions `test` are.
     """
     judged = partial(evaluate, fitted=learned.kept.fitted.model.target)
     return RunEvaluation(
@@ -388,6 +433,7 @@ def _evaluated(
         kept=learned.fitted.kept,
         candidates_on_val=on_val,
         baselines_on_test={name: judged(p) for name, p in baselines.items()},
+        folds=folds,
     )
 
 
@@ -412,6 +458,7 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
         split=Settings.of(job.split),
         checks=Settings.of(job.checks),
         seed=job.split.seed,
+        folds=job.folds,
         language=job.language,
         insights=job.insights,
         device=job.runtime.resolved().device,

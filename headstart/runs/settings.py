@@ -146,6 +146,10 @@ def _refuse_idle(job: "Job", settings: Mapping[str, Any], spelt: Callable[[str],
             f"head is solved: name {spelt('class_weights')} balanced instead of "
             f"{spelt('resample')}."
         )
+    if job.folds and "test" in settings:
+        raise SpecError(
+            f"{spelt('folds')} judges every row and leaves no test part: leave {spelt('test')} out."
+        )
     others = _of_built_in_heads() - _settings_of(job.recipe.head)
     others -= {f.name for f in fields(job.finetune)}
     others -= {"head_lr"} if job.strategy == "scratch" or job.tunes else set()

@@ -34,6 +34,7 @@ from headstart.targets.target import Array, Labels, Outputs, Target
 FEW = 6  # answers that the text of predictions names
 MOST = 20  # rows that a notebook shows
 COLUMNS = ["path", "label", "predicted"]
+FOLD = "fold"  # the column of a cross-validated run: which model answered, from 1
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -173,14 +174,17 @@ class Predictions:
         return self.predicted == self.labels
 
 
-def write_csv(predictions: Predictions, path: Path) -> None:
+def write_csv(predictions: Predictions, path: Path, folds: Sequence[int] = ()) -> None:
     """Write path, label (empty if unknown) and the target's columns of answers as CSV.
+
+    folds: a last column of a cross-validated run, one per row.
 
     The columns of classes are `predicted` and, if scored, score:CLASS for each class. Numbers have
     nine digits, from which `read_predictions` restores the same float32. Texts that a spreadsheet
     would run as formulas get an apostrophe (`cells.defused`).
     """
     columns = {**predictions.target.columns(predictions.outputs), **predictions.region}
+    columns |= {FOLD: np.array(folds)} if len(folds) else {}
     labels = predictions.target.decode(predictions.labels)
     texts = (map(defused, column) for column in (predictions.ids, labels))
     rows = zip(*texts, *map(_cells, columns.values()), strict=True)
@@ -245,6 +249,12 @@ def read_predictions(path: Path, target: Target | str | None = None) -> Predicti
     return Predictions(ids, scores, labels, tidy, answers)
 
 
+def is_cross_validated(path: Path) -> bool:
+    """Return whether a file of predictions has the column of a cross-validated run."""
+    with open(path, encoding="utf-8", newline="") as f:
+        return FOLD in next(csv.reader(f), [])
+
+
 def _answers_to(
     target: Target, path: Path, header: list[str], lines: list[list[str]]
 ) -> Predictions:
@@ -290,7 +300,8 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
                 f"{display(path)}: row {i} does not fit the {len(header)} columns; it has "
                 f"{len(row)}: {row[:3]} and so on."
             )
-    named = [place for place, name in enumerate(header) if name.strip()]  # pandas' index has none
+    named = [p for p, name in enumerate(header) if name.strip()]  # pandas' index has none
+    named = [p for p in named if header[p] != FOLD]
     return [header[p] for p in named], [[row[p] for p in named] for row in lines]
 
 

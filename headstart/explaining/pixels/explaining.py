@@ -13,6 +13,7 @@ from headstart.base.errors import DataError, HeadstartError, UnknownName
 from headstart.base.values import read_value
 from headstart.data.content import prepared
 from headstart.data.dataset import CheckedFile, LeftOut
+from headstart.explaining.choosing import check_untouched
 from headstart.explaining.pixels.attributing import attribute
 from headstart.explaining.pixels.attribution import GRID, LEVELS
 from headstart.explaining.pixels.deletion import DRAWN, STEPS, deletion
@@ -162,6 +163,7 @@ def rows_to_explain(
 
     They are among those with an entry in `pictures`. Raises DataError if there is none.
     """
+    check_untouched(run, "pictures")
     test = read_predictions(run / "predictions.csv", target)
     if not len(test):
         raise DataError(
