@@ -158,6 +158,8 @@ def test_a_class_that_no_row_is_likeliest_of_is_left_out(tmp_path: Path) -> None
     rows = check(data, survey(data)).dataset
     assert rows.classes == ("a", "c")
     assert rounded(rows) == [[0.857143, 0.142857], [0.25, 0.75], [1, 0]]
+    remarks = check(data, survey(data)).findings.remarks
+    assert [str(remark) for remark in remarks] == ["2 of 3 rows are of no certain class"]
     new = ClassTarget(("a", "c"))
     assert soft_of_present([(0.0, 1.0, 0.0)], THREE, new, [1]) == ((0.0, 1.0),)
 

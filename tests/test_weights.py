@@ -315,4 +315,7 @@ def test_a_run_on_a_manifest_with_weights(tmp_path: Path, shapes: Path) -> None:
         insights="none",
     )
     assert 0 in told.splits.train.weights
+    remarks = told.checks.findings.remarks
+    assert str(remarks[0]) == "rows count in training by 0 to 2; 8 of 24 rows have 0"
+    assert "case weights" in (told.folder / "report.html").read_text()
     assert told.evaluation.accuracy.n == len(told.splits.test)  # rows of weight 0 are judged too

@@ -1,7 +1,7 @@
 """Check the data before training: `check` returns findings, `good_rows` the rows to train on."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -194,8 +194,22 @@ def check(dataset: Dataset, survey: "Survey", *, threads: int = 1) -> Checks:
         exact=exact,
         near=_near(survey, exact, threads),
         odd_sizes=tuple(survey.surveyor.odd(rows.ids, facts)),
-        remarks=tuple(survey.surveyor.remarks(rows, facts)),
+        remarks=(*_about_counting(rows), *survey.surveyor.remarks(rows, facts)),
     )
+
+
+def _about_counting(rows: Dataset) -> Iterator[Remark]:
+    """Yield how the loss of training uses case weights and probabilities, if the rows have any."""
+    if rows.weights:
+        none = sum(not weight for weight in rows.weights)
+        least, most = min(rows.weights), max(rows.weights)
+        some = f"; {none:,} of {len(rows):,} rows have 0" if none else ""
+        yield Remark("", "weights", f"rows count in training by {least:g} to {most:g}{some}")
+    if rows.soft:
+        unsure = sum(max(shares) < 1 for shares in rows.soft)
+        yield Remark(
+            "", "probabilities", f"{unsure:,} of {len(rows):,} rows are of no certain class"
+        )
 
 
 def with_parts(
