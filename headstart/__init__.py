@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headstart import errors as errors
     from headstart import extend as extend
     from headstart import specs as specs
+    from headstart.api import advise as advise
     from headstart.api import check as check
     from headstart.api import classify as classify
     from headstart.api import compare as compare
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from headstart.targets.predictions import Predictions as Predictions
 
 _HOME = {  # the public names of each module
-    "api": "check classify compare demo evaluate extract fit load predict report save "
+    "api": "advise check classify compare demo evaluate extract fit load predict report save "
     "search split track train",
     "explanations": "explain",
     "pixels": "attack ideal robustness views",

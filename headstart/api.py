@@ -29,6 +29,7 @@ from headstart.data.dataset import PARTS, Dataset, LeftOut
 from headstart.data.sampling import joined
 from headstart.data.splits import SplitPlan, Splits
 from headstart.data.splits import split as split_rows
+from headstart.evaluation.advice import Advice, AdvicePlan
 from headstart.evaluation.backbone_search import BackboneSearch, SearchPlan
 from headstart.evaluation.comparison import Comparisons
 from headstart.evaluation.evaluation import Evaluation, OwnMetric, own_metric
@@ -64,6 +65,7 @@ from headstart.models.specs import FeatureExtraction
 from headstart.reporting.page import write_report
 from headstart.reporting.run_files import RecordedRow
 from headstart.runs import tracking
+from headstart.runs.advise import advise as advise_on
 from headstart.runs.comparison import compare_runs, finished_runs
 from headstart.runs.config import read_config
 from headstart.runs.demos import get_demo
@@ -262,6 +264,34 @@ def search(
     place = None if out is None else Path(out)
     found = search_rows(rows, plan, context, checks=limits, out=place)
     tell_left_out(found.left_out, context.listener)
+    return found
+
+
+@speaks_python
+def advise(
+    data: Any,
+    *,
+    store: Store | Where | None = USUAL,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Advice:
+    """Measure on a sample whether to fine-tune, how much to thaw, on which network, how long.
+
+    data: as for `read`. settings: `backbones`, `rows`, `probe_epochs`, `seed` and `language`
+    of AdvicePlan, `target` and `ordered`, `max_bad`, and those of Runtime. Printed, the result is
+    the advice in words. Raises DataError for data that is too small or unusable.
+
+    >>> advice = hs.advise("photos", language="ru")  # doctest: +SKIP
+    >>> print(advice)  # doctest: +SKIP
+    >>> advice.strategy, advice.thaw, advice.search.chosen  # doctest: +SKIP
+    ('extract', 'none', 'packaged:efficientnet_lite0')
+    """
+    known = {"target", "ordered"} | _names(AdvicePlan, CheckPlan, Runtime)
+    check_known(settings, known)
+    rows = read_as(data, with_settings(TargetPlan(), settings))
+    plan, limits = with_settings(AdvicePlan(), settings), with_settings(CheckPlan(), settings)
+    found = advise_on(rows, plan, _context(store, listener, settings), limits)
+    tell_left_out(found.search.left_out, as_listener(listener))
     return found
 
 

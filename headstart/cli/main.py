@@ -29,6 +29,7 @@ SUMMARIES = {
     "demo": "train on a built-in example: photographs, texts, or a number",
     "train": "make a tested model of labelled images or texts",
     "check": "show what is wrong with the data, before any training",
+    "advise": "say whether to fine-tune, on which network, and how long it takes",
     "search": "compare pretrained networks on a sample of the data",
     "evaluate": "measure a model on labelled data, or a file of predictions",
     "compare": "compare runs with the first of them, on the same test rows",
