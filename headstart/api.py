@@ -99,6 +99,8 @@ _OF_RUNS = {
     "insights",
     "data_licence",
     "folds",
+    "shots",
+    "draws",
 }  # not of `fit`
 # Fields of Runtime for a saved model, which always runs on the CPU.
 _ON_CPU = {"threads", "decode_threads", "engine", "compute_precision"}

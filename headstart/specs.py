@@ -14,6 +14,7 @@ from headstart.explaining.pixels.ideal_plan import IdealPlan as IdealPlan
 from headstart.explaining.pixels.robust_plan import RobustnessPlan as RobustnessPlan
 from headstart.heads.specs import LinearSpec as LinearSpec
 from headstart.heads.specs import LogisticSpec as LogisticSpec
+from headstart.heads.specs import MeanSpec as MeanSpec
 from headstart.heads.specs import MlpSpec as MlpSpec
 from headstart.heads.specs import NearestSpec as NearestSpec
 from headstart.heads.specs import RidgeSpec as RidgeSpec

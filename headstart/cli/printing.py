@@ -30,6 +30,7 @@ def print_run(run: "Run") -> None:
     title = f"{len(run.folds)}-fold cross-validation" if run.folds else "test"
     print_evaluation(title, run.evaluations["test"], run.conformal)
     _print_folds(run)
+    _print_few_shots(run)
     seconds = run.timings.seconds
     print("\nseconds by stage")
     text = ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items())
@@ -62,6 +63,18 @@ def _print_folds(run: "Run") -> None:
     print_line(judged_message(run.folds, run.splits))
 
 
+def _print_few_shots(run: "Run") -> None:
+    """Print how the heads did on a few examples of each class."""
+    if run.few_shots is None:
+        return
+    from headstart.evaluation.few_shots import few_shots_rows
+
+    found = run.few_shots
+    judged = f"judged on {found.rows:,} other rows"
+    print(f"\n{found.shots} of each class, {found.draws} draws, {judged}")
+    print_table(few_shots_rows(found))
+
+
 def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None:
     from headstart.heads.families import head_for
 
@@ -74,6 +87,7 @@ def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None
         ("data", job.source),
         classes if counts else ("target", target.noun),
         ("split", ", ".join(f"{name} {len(part):,}" for name, part in parts.items())),
+        *([("shots", f"{job.shots} of each class, {job.draws} draws")] if job.shots else []),
         *([("folds", f"{job.folds}, each judged by a model of the others")] if job.folds else []),
         ("backbone", f"{job.backbone}, weights {job.weights}"),
         ("training", f"strategy {job.strategy}, head {head.family}"),

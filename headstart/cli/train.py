@@ -41,6 +41,8 @@ JOB_FLAGS = (
     "insights",
     "data_licence",
     "folds",
+    "shots",
+    "draws",
 )
 OWN = {"data", "out", "config", "dry_run", "lr_find", "seeds", "track", "store"}  # flags of no spec
 JOB_SPECS = {  # specs of a job, with the titles of their flags in help
@@ -67,7 +69,7 @@ SHORT = (  # what `--help` shows
     ),
     *("--head", "--class-weights", "--seed", "--fit", "--epochs", "--batch-size", "--lr", "--thaw"),
     *("--flip", "--rotation", "--trivial-augment", "--target", "--val", "--test", "--folds"),
-    "--device",
+    *("--shots", "--device"),
 )
 
 

@@ -18,12 +18,14 @@ class RunParts:
     """The parts of the saved model, and those of the models of the folds, if there are any.
 
     whole: without folds the parts of `split`; with folds all rows in train and val, none in test.
-    folds: for each fold its rows as test, the others as train and val. fold: by id, from 1.
+    folds: for each fold its rows as test, the others as train and val. fold: by id, from 1. draws:
+    of few-shot rows, each with the rows that it is judged by.
     """
 
     whole: Splits
     folds: tuple[Splits, ...] = ()
     fold: tuple[tuple[str, int], ...] = ()
+    draws: tuple[tuple[Dataset, Dataset], ...] = ()
 
     @property
     def fold_of(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ from headstart.heads.specs import (
     HeadSpec,
     LinearSpec,
     LogisticSpec,
+    MeanSpec,
     MlpSpec,
     NearestSpec,
     RidgeSpec,
@@ -36,6 +37,7 @@ def _late(where: str) -> Any:
 
 
 fit_head: Fit = _late("headstart.heads.fit:fit_head")
+fit_mean: Fit = _late("headstart.heads.mean:fit_mean")
 load_linear: Load = _late("headstart.heads.linear:load_linear")
 load_mlp: Load = _late("headstart.heads.mlp:load_mlp")
 load_module: Load = _late("headstart.heads.module:load_module")
@@ -87,6 +89,7 @@ ANY_LINK: tuple[Link, ...] = (*PROBABLE, "identity")
 RIDGE = HeadFamily(RidgeSpec, load_linear, links=ANY_LINK, residual_losses=True, weighs=True)
 HEADS.add("ridge", RIDGE)
 HEADS.add("nearest", HeadFamily(NearestSpec, load_nearest, links=ANY_LINK, weighs=True))
+HEADS.add("mean", HeadFamily(MeanSpec, load_linear, fit_mean, weighs=True))
 HEADS.add("linear", HeadFamily(LinearSpec, load_linear, None))
 HEADS.add("mlp", HeadFamily(MlpSpec, load_mlp, None))
 

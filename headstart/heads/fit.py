@@ -47,7 +47,7 @@ def fit_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     match or non-finite features, DataError if all rows of `train` have the same label.
     """
     train = counted(train)
-    _check_pair(train, val)
+    check_pair(train, val)
     folds = folds_of(train.target.strata(train.y), train.groups)
     if len(val.y):
         found = _fit_by_validation(spec, train, val)
@@ -236,7 +236,7 @@ def _tried_of(spec: HeadSpec) -> str:
     return "neighbours" if spec.family == "nearest" else "l2"
 
 
-def _check_pair(train: FeatureRows, val: FeatureRows) -> None:
+def check_pair(train: FeatureRows, val: FeatureRows) -> None:
     """Raise Mismatch or DataError as `fit_head` documents."""
     agree = train.target.agrees(val.target)
     if not agree or train.x.shape[1:] != val.x.shape[1:] or train.x.ndim != 2:

@@ -79,7 +79,7 @@ def _of_classes(basis: Basis) -> Regression:
     def finish(
         weight: Doubles, bias: Doubles, left_out: Doubles
     ) -> tuple[dict[str, float], LinearHead]:
-        temperature = _temperature(left_out, hot, basis.row_weights)
+        temperature = temperature_of(left_out, hot, basis.row_weights)
         head = softmax_head(basis, weight / temperature, bias / temperature, present)
         return {"temperature": temperature}, head
 
@@ -131,7 +131,7 @@ REGRESSIONS: dict[Link | None, Callable[[Basis], Regression]] = {
 }
 
 
-def _temperature(outputs: Doubles, hot: Doubles, row_weights: Doubles) -> float:
+def temperature_of(outputs: Doubles, hot: Doubles, row_weights: Doubles) -> float:
     """Return the temperature of least log loss for `outputs` (N, K) (Guo et al. 2017, sec. 4.2).
 
     hot: (N, K) the probabilities that the log loss is of, 0 and 1 for labels.

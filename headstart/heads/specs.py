@@ -120,6 +120,13 @@ class NearestSpec(HeadSpec):
 
 
 @dataclass(frozen=True)
+class MeanSpec(HeadSpec):
+    """The nearest mean of a class. class_weights: of the rows that its temperature is fitted on."""
+
+    family: ClassVar[str] = "mean"
+
+
+@dataclass(frozen=True)
 class TrainedSpec(HeadSpec):
     """Settings of the heads trained by epochs."""
 

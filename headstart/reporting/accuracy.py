@@ -30,8 +30,8 @@ def test_section(facts: Facts, w: Words) -> list[PageBlock]:
     if not len(predictions):
         return [Text(w("test.none"), "empty")]
     if not test.classes:
-        return [*results(facts, w), *_folds(facts, w)]
-    blocks = [_headline(w, test), *_folds(facts, w)]
+        return [*results(facts, w), *_folds(facts, w), *_few_shots(facts, w)]
+    blocks = [_headline(w, test), *_folds(facts, w), *_few_shots(facts, w)]
     blocks += [Heading(w("test.per_class")), _per_class(w, test)]
     blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
     blocks += [Confusion(test.classes, test.confusion), *_confused(w, test)]
@@ -63,6 +63,23 @@ def _folds(facts: Facts, w: Words) -> list[PageBlock]:
     head = [w("test.fold"), w("test.kept"), w("test.rows"), *(w.named("metric", n) for n in names)]
     note = Text(w("test.folds_note"), "note")
     return [Heading(w("test.folds")), TableBlock(head, rows, left=(0, 1)), note]
+
+
+def _few_shots(facts: Facts, w: Words) -> list[PageBlock]:
+    """Show how heads did on a few examples of each class, over the draws."""
+    found = facts.evaluation.few_shots
+    if found is None:
+        return []
+    rows = [
+        [data(name), *map(w.number, (own.mean, own.sd, own.least, own.most))]
+        for name, own in found.heads.items()
+    ]
+    metric = w.named("metric", found.metric)
+    head = [w("few.head"), w("few.mean", metric=metric), w("few.sd"), w("few.least")]
+    shots, draws = w.count(found.shots), w.count(found.draws)
+    note = w("few.note", shots=shots, draws=draws, rows=w.count(found.rows))
+    table = TableBlock([*head, w("few.most")], rows)
+    return [Heading(w("few.title", shots=shots)), table, Text(note, "note")]
 
 
 def _headline(w: Words, test: Evaluation) -> PageBlock:

@@ -14,6 +14,7 @@ from headstart.base.values import Record, Settings, as_key, later
 from headstart.data.dataset import PARTS, Content
 from headstart.evaluation.backbone_search import BackboneSearch
 from headstart.evaluation.evaluation import Estimate, Evaluation
+from headstart.evaluation.few_shots import FewShots
 from headstart.training.history import Count
 
 
@@ -94,6 +95,8 @@ class RunRecipe(Record):
     checks: Settings = field(default_factory=Settings)
     seed: int = 0
     folds: int = field(default=0, metadata=later())
+    shots: int = field(default=0, metadata=later())
+    draws: int = field(default=10, metadata=later())
     language: str = "en"
     insights: str = field(default="quick", metadata=later())
     device: str = ""
@@ -122,7 +125,8 @@ class RunEvaluation(Record):
     the baselines on test.
 
     folds: of a cross-validated run, whose `test` and baselines are the answers of the folds' models
-    to all rows, while `val` and the candidates are of the saved model.
+    to all rows, while `val` and the candidates are of the saved model. few_shots: of a run with a
+    few examples of each class, the heads that were compared, on rows outside the test part.
     """
 
     test: Evaluation
@@ -131,6 +135,7 @@ class RunEvaluation(Record):
     candidates_on_val: dict[str, Evaluation]
     baselines_on_test: dict[str, Evaluation] = field(default_factory=dict)
     folds: tuple[FoldEvaluation, ...] = field(default=(), metadata=later())
+    few_shots: FewShots | None = field(default=None, metadata=later())
 
     @property
     def parts(self) -> dict[str, Evaluation]:

@@ -13,7 +13,7 @@ from headstart.runs.job import Job
 
 SPECS = ("target", "recipe", "finetune", "augment", "trust", "split", "checks")
 CHOICES = ("backbone", "baseline", "tta", "data_licence", "language", "insights")
-COUNTS = ("folds",)  # whole numbers
+COUNTS = ("folds", "shots", "draws")  # whole numbers
 ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
 # Keys that a run records beside its settings.
 RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions", "backbone_search")

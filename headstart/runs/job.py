@@ -13,6 +13,7 @@ from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan
 from headstart.data.dataset import Dataset
 from headstart.data.folds import RunParts, folded
+from headstart.data.shots import with_shots
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.effort import Detail
 from headstart.heads.head import check_word
@@ -25,6 +26,7 @@ from headstart.targets.plan import TargetPlan
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
 Language = Literal["en", "ru"]
 From = Literal["none", "cnn", "backbone"]
+MOST_DRAWS = 1000
 AUTO = "auto"  # in place of a backbone's name
 
 
@@ -73,6 +75,12 @@ class Job:
         "judge every row by K models that did not learn from it (cross-validation), in place of a "
         "test part; the saved model learns from all rows; 0 for a test part",
     ] = 0
+    shots: Annotated[
+        int,
+        "learn from K examples of each class: draws of them compare the heads that suit so few, "
+        "and show the spread; the test part stays; 0 for all examples",
+    ] = 0
+    draws: Annotated[int, "draws of examples that --shots compares heads on"] = 10
     checks: CheckPlan = CheckPlan()
     runtime: Runtime = Runtime()
     store: Store = USUAL
@@ -113,6 +121,8 @@ class Job:
                 f"folds is 2 or more, for as many models that judge one another's rows, or 0 for a "
                 f"test part; got {self.folds}."
             )
+        if self.shots:
+            self._check_shots()
         if self.strategy == "finetune" and not self.recipe.head.fine_tunes:
             raise SpecError(
                 "Fine-tuning goes on from a head of linear layers; the nearest neighbours have "
@@ -129,11 +139,32 @@ class Job:
                 "away what adversarial training is for. Name --strategy finetune."
             )
 
+    def _check_shots(self) -> None:
+        """Raise SpecError for what does not go with a few examples of each class."""
+        if self.shots < 0 or not 2 <= self.draws <= MOST_DRAWS:
+            raise SpecError(
+                f"shots is a number of examples of each class, and draws is from 2 to "
+                f"{MOST_DRAWS:,}; got shots={self.shots} and draws={self.draws}."
+            )
+        others = {
+            "folds": bool(self.folds),
+            "backbone auto": self.backbone == AUTO,
+            f"strategy {self.strategy}": self.strategy in ("finetune", "scratch"),
+            f"head {self.recipe.head.family}": self.recipe.head.by_epochs,
+        }
+        if wrong := next((name for name, asked in others.items() if asked), None):
+            raise SpecError(
+                f"--shots compares heads that are solved, on a few examples of each class and a "
+                f"frozen backbone that is named; --{wrong} does not go with it: leave one out."
+            )
+
     def for_data(self, data: Dataset, listener: Listener) -> "Job":
         """Return the job with the backbone and the head for this data, where none was named.
 
         Without PyTorch, strategy auto becomes extract. Raises MissingPackage for what needs it.
         """
+        if self.shots and self.strategy == "auto":
+            return replace(self, strategy="extract").for_data(data, listener)
         if not installed("torch"):
             return self._without_torch(listener)._for_data(data, listener)
         return self._for_data(data, listener)
@@ -191,6 +222,8 @@ class Job:
         """Divide checked rows; together: groups of rows, such as duplicates. Raises DataError."""
         if self.folds:
             return folded(rows, self.split, self.folds, together=together)
+        if self.shots:
+            return with_shots(rows, self.split, self.shots, self.draws, together=together)
         return RunParts(split(rows, self.split, together=together))
 
     def idle(self) -> tuple[str, ...]:

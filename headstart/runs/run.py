@@ -26,6 +26,7 @@ from headstart.data.folds import RunParts
 from headstart.data.splits import Splits
 from headstart.data.survey import Survey
 from headstart.evaluation.evaluation import Estimate, Evaluation, compare, decimals, evaluate
+from headstart.evaluation.few_shots import FewShots
 from headstart.evaluation.insights import Insights
 from headstart.evaluation.judged import ConformalSets, coverage_of, limit_effects
 from headstart.features.extract import FeatureTable
@@ -68,6 +69,7 @@ from headstart.runs.insights import (
 )
 from headstart.runs.job import Job
 from headstart.runs.search import with_backbone
+from headstart.runs.shots import with_best_head
 from headstart.runs.stages import (
     LearnedRun,
     PreparedRun,
@@ -91,7 +93,7 @@ class Run:
     beaten_by: the names of those that are better than the kept model on test.
     conformal: how often the intervals or sets of its predictions hold the label, on test.
     folds: of a cross-validated run, whose evaluation on test is of all rows, each judged by the
-    model of its fold.
+    model of its fold. few_shots: of heads on a few examples of each class, with `shots=K`.
 
     >>> run = hs.train("photos", "runs/flowers")  # doctest: +SKIP
     >>> run.evaluation.accuracy, run.model, run.folder / "report.html"  # doctest: +SKIP
@@ -112,6 +114,7 @@ class Run:
     conformal: ConformalSets | None = None
     beaten_by: tuple[str, ...] = ()
     folds: tuple[FoldEvaluation, ...] = ()
+    few_shots: FewShots | None = None
 
     def __repr__(self) -> str:
         where = f"in {len(self.folds)}-fold cross-validation" if self.folds else "on test"
@@ -180,7 +183,11 @@ def _learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation 
         run = replace(run, start=replace(run.start, table=table))
     parts = _split(state, checks)
     judged = cross_validate(state, run, checks, parts, _STEPS) if parts.folds else None
-    return LearnedRun(run, parts.whole, checks, _fit(state, run, parts.whole), table), judged
+    few: FewShots | None = None
+    if parts.draws and table is not None:
+        state, few = with_best_head(state, table, parts)
+    fitted = _fit(state, run, parts.whole)
+    return LearnedRun(run, parts.whole, checks, fitted, table, few), judged
 
 
 def _fit(state: RunState, run: PreparedRun, splits: Splits) -> Candidates:
@@ -252,6 +259,7 @@ def _finish(
         conformal=conformal,
         beaten_by=_better(test, others),
         folds=folds,
+        few_shots=learned.few_shots,
     )
 
 
@@ -434,6 +442,7 @@ def _evaluated(
         candidates_on_val=on_val,
         baselines_on_test={name: judged(p) for name, p in baselines.items()},
         folds=folds,
+        few_shots=learned.few_shots,
     )
 
 
@@ -459,6 +468,8 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
         checks=Settings.of(job.checks),
         seed=job.split.seed,
         folds=job.folds,
+        shots=job.shots,
+        draws=job.draws,
         language=job.language,
         insights=job.insights,
         device=job.runtime.resolved().device,

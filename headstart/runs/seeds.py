@@ -25,7 +25,7 @@ SEEDS = "seeds.json"  # the settings, written first; runs and spread are added a
 SEEDED = ("recipe", "finetune", "split")  # specs of a job with a seed
 # Fields of a job that do not change its results.
 BESIDE = {"runtime", "store", "checkpoint_s", "resume", "language", "insights"}
-LATER = {"folds"}  # fields that the folders of earlier versions lack; left out if not set
+LATER = {"folds", "shots", "draws"}  # that folders of earlier versions lack; left out if usual
 MEASURES = {"accuracy": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "log_loss": (0.0, np.inf)}
 
 
@@ -206,7 +206,8 @@ def _asked(job: Job, data: Dataset) -> Settings:
     rows = data.ids, data.labels, data.classes, data.parts, data.groups, data.strata
     named = fingerprint(*rows, *data.counting)
     asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in BESIDE}
-    asked = {name: value for name, value in asked.items() if name not in LATER or value}
+    usual = {name: getattr(Job(), name) for name in LATER}
+    asked = {name: value for name, value in asked.items() if usual.get(name, ...) != value}
     if job.tta == "none":  # earlier versions, whose folders are gone on with, had no such setting
         del asked["tta"]
     return Settings(_seedless(Settings.of(asked | {"rows": named}).values))

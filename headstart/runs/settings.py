@@ -146,6 +146,11 @@ def _refuse_idle(job: "Job", settings: Mapping[str, Any], spelt: Callable[[str],
             f"head is solved: name {spelt('class_weights')} balanced instead of "
             f"{spelt('resample')}."
         )
+    if "draws" in settings and not job.shots:
+        raise SpecError(
+            f"{spelt('draws')} would change nothing: it counts the draws of {spelt('shots')}, "
+            f"which is not asked for. Leave it out."
+        )
     if job.folds and "test" in settings:
         raise SpecError(
             f"{spelt('folds')} judges every row and leaves no test part: leave {spelt('test')} out."

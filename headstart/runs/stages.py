@@ -20,6 +20,7 @@ from headstart.data.checks import Checks
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.evaluation.backbone_search import BackboneSearch
+from headstart.evaluation.few_shots import FewShots
 from headstart.features.engine_table import check_device
 from headstart.features.extract import FeatureTable, Tap, all_there, extract
 from headstart.features.loading import load_for_features
@@ -54,13 +55,15 @@ class PreparedRun:
 
 @dataclass(frozen=True, eq=False)
 class LearnedRun:
-    """The results of training. table: features of all rows by the backbone before training."""
+    """The results of training. table: features of all rows by the backbone before training.
+    few_shots: of heads on a few examples of each class."""
 
     prepared: PreparedRun
     splits: Splits
     checks: Checks
     fitted: Candidates
     table: FeatureTable | None = None
+    few_shots: FewShots | None = None
 
     @property
     def kept(self) -> Candidate:

@@ -1,0 +1,60 @@
+"""Draws of a few examples of each class, from the rows outside the test part."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from headstart.base.errors import DataError
+from headstart.data.dataset import Dataset
+from headstart.data.folds import RunParts
+from headstart.data.splits import SplitPlan, Splits, Unit, split, units_of
+
+Draw = tuple[Dataset, Dataset]  # rows to learn from, and rows to judge by
+
+
+def with_shots(
+    dataset: Dataset,
+    plan: SplitPlan,
+    shots: int,
+    draws: int,
+    *,
+    together: Sequence[Sequence[int]] = (),
+) -> RunParts:
+    """Return parts whose training rows are K of each class, and draws of such rows.
+
+    The test part is that of `split`. Every draw takes K rows of each class from the other rows, of
+    K different units; the units that are not drawn are judged. The saved model learns from the
+    first draw, without validation rows. Raises DataError for a target without classes, and for a
+    class with fewer than K + 1 units outside the test part.
+    """
+    if not dataset.target.stratum_names:
+        raise DataError(
+            f"Shots count the examples of a class, and this data has {dataset.target.noun}: leave "
+            f"--shots out, or read it as classes with --target class."
+        )
+    whole = split(dataset, plan, together=together)
+    pool = {*whole.train.ids, *whole.val.ids}
+    kept = ([row for row in u if dataset.ids[row] in pool] for u in units_of(dataset, together))
+    units = [tuple(unit) for unit in kept if unit]
+    found = tuple(_drawn(dataset, units, shots, (plan.seed, draw)) for draw in range(draws))
+    splits = Splits(found[0][0], dataset.take([]), whole.test, whole.left_out)
+    return RunParts(splits, draws=found)
+
+
+def _drawn(dataset: Dataset, units: Sequence[Unit], shots: int, seed: Sequence[int]) -> Draw:
+    """Return one draw; the other rows of the drawn units are in neither dataset."""
+    rng, labels = np.random.default_rng(seed), dataset.target.strata(dataset.y)
+    picked, used = list[int](), set[int]()
+    for c, name in enumerate(dataset.target.stratum_names):
+        own = [n for n, unit in enumerate(units) if labels[unit[0]] == c]
+        if len(own) <= shots:
+            raise DataError(
+                f"--shots {shots} takes {shots + 1} different {dataset.examples} or more of each "
+                f"class beside the test part, where copies and the rows of a group count once; "
+                f"{name!r} has {len(own)}. Add {dataset.examples}, or name fewer --shots."
+            )
+        chosen = rng.permutation(own)[:shots].tolist()
+        picked += [units[n][0] for n in chosen]
+        used |= set(chosen)
+    rest = [row for n, unit in enumerate(units) if n not in used for row in unit]
+    return dataset.take(sorted(picked)), dataset.take(sorted(rest))
