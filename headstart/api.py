@@ -57,7 +57,7 @@ from headstart.modalities.sources import (
 from headstart.models import fitting
 from headstart.models.bundle import load_bundle
 from headstart.models.bundle import save as save_bundle
-from headstart.models.fitting_limits import with_limits
+from headstart.models.fitting_limits import limited_result
 from headstart.models.model import Model
 from headstart.models.model import classify as classify_rows
 from headstart.models.results import FitResult
@@ -424,8 +424,12 @@ def fit(
             result = from_scratch(job.spec, job.recipe.prepared(network), splits, context)
         else:
             result = fitting.fit(job.spec, network, splits, **_how(job, context))
-    own: dict[str, Any] = {"store": job.store, "runtime": job.runtime}
-    return replace(result, model=with_limits(result.model, splits, job.trust, **own), splits=splits)
+
+    def features(model: Model, rows: Dataset) -> FeatureTable:
+        return extract_rows(model.backbone, rows, store=job.store, runtime=job.runtime)
+
+    limited = limited_result(result, job.trust, splits, None, features)
+    return replace(limited, splits=splits)
 
 
 def _with_backbone(job: Job, splits: Splits, context: RunContext) -> Job:

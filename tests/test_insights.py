@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from headstart.evaluation.effort import InsightEffort
 from headstart.evaluation.embedding_map import embedding_map
 from headstart.evaluation.judged import gains, temperature_scaling
-from headstart.evaluation.learning_curve import learning_curve, projection
+from headstart.evaluation.learning_curve import learning_curve, projection, rising
 from headstart.evaluation.mistakes import margins, mistakes, noise, outliers, suspicious
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
@@ -86,6 +86,22 @@ def test_a_planted_law_is_projected() -> None:
     assert said.rows == 1600
     assert said.accuracy == pytest.approx(0.95 - 1600**-0.5, abs=0.003)
     assert said.low <= 0.95 - 1600**-0.5 <= said.high
+
+
+def test_the_error_of_few_judged_rows_is_part_of_a_projection() -> None:
+    points = [(n, 0.95 - 1.0 * n**-0.5, 0.002) for n in (50, 100, 200, 400, 800)]
+    exact = projection(points, np.random.default_rng(0))
+    few = projection(points, np.random.default_rng(0), n=30)
+    assert few.accuracy == exact.accuracy
+    assert few.high - few.low > 0.1 > exact.high - exact.low
+
+
+def test_a_rise_within_the_error_of_measuring_is_none() -> None:
+    points = [(n, 0.9 - 2.0 * n**-0.5, 0.01) for n in (30, 60, 120, 240)]
+    assert rising(points, 400)
+    assert not rising(points, 9)
+    assert not rising([(n, 1.3 - a, s) for n, a, s in points], 400)  # it falls
+    assert not rising([(100, 0.8, 0.0)], 400)
 
 
 def test_a_learning_curve_rises_over_the_training_rows() -> None:

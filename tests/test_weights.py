@@ -214,7 +214,9 @@ def classes() -> Splits:
 def test_rows_of_weight_0_have_no_part_in_training(kind: str, backbone: Backbone) -> None:
     data = classes() if kind == "classes" else SPLITS[kind]()
     weights = np.repeat([1.0, 0.0], [30, 6])
-    spec = TwoPhaseSpec(FeatureExtraction(LinearSpec(epochs=2)), TUNED, keep="finetune")
+    spec = TwoPhaseSpec(
+        FeatureExtraction(LinearSpec(epochs=2)), TUNED, keep="finetune", refit=False
+    )
     own = fit(spec, backbone, weights_of(data, weights), store=None)
     out = fit(spec, backbone, replace(data, train=data.train[:30]), store=None)
     lines = [replace(line, seconds=0.0) for line in own.history]
@@ -241,9 +243,9 @@ def test_weights_count_in_every_step(kind: str, mixup: float, backbone: Backbone
 def test_a_step_on_all_rows_is_that_with_the_rows_repeated(backbone: Backbone) -> None:
     data, weights = classes(), np.tile([1.0, 2.0, 3.0, 1.0], 9)
     head = LinearSpec(epochs=3, lr=0.5, batch_size=200, optimizer="sgd", keep="last")
+    spec = TwoPhaseSpec(FeatureExtraction(head), None, refit=False)
     own, alike = (
-        fit(FeatureExtraction(head), backbone, rows, store=None)
-        for rows in (weights_of(data, weights), data)
+        fit(spec, backbone, rows, store=None) for rows in (weights_of(data, weights), data)
     )
     rows = np.repeat(np.arange(36), weights.astype(int))
     ids = tuple(f"{i}" for i in range(len(rows)))
@@ -255,7 +257,7 @@ def test_a_step_on_all_rows_is_that_with_the_rows_repeated(backbone: Backbone) -
         again.target,
         input=again.input,
     )
-    other = fit(FeatureExtraction(head), backbone, replace(data, train=twice), store=None)
+    other = fit(spec, backbone, replace(data, train=twice), store=None)
     for name, values in own.model.head.tensors().items():
         np.testing.assert_allclose(values, other.model.head.tensors()[name], atol=1e-6)
         assert not np.allclose(values, alike.model.head.tensors()[name], atol=1e-3)

@@ -1,6 +1,7 @@
 """`headstart predict`: predict examples with a trained model."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from headstart.cli.flags import (
     made,
 )
 from headstart.cli.parser import Parser
+from headstart.cli.progress import say
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
@@ -48,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
         )
     runtime = made(Runtime(), args)
     model = load_bundle(bundle_of(args.model)).model
+    if not math.isfinite(model.limits.far):
+        noun = model.backbone.card.input.noun
+        say("limits", f"this model has no limit for {noun} unlike those it learned from")
 
     def answering(files: "Dataset", listener: Listener) -> Answers:
         table = extract(model.backbone, files, runtime=runtime, listener=listener, stage="predict")

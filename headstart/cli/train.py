@@ -36,6 +36,7 @@ JOB_FLAGS = (
     "tta",
     "baseline",
     "checkpoint_s",
+    "refit",
     "resume",
     "language",
     "insights",

@@ -291,3 +291,11 @@ class Dataset:
             for name in ("ids", "sources", "labels", *OPTIONAL)
         }
         return replace(self, **picked)
+
+    def joined(self, other: "Dataset") -> "Dataset":
+        """Return these rows and then those of `other`, a part of the same data."""
+        both: dict[str, Any] = {
+            name: (*getattr(self, name), *getattr(other, name))
+            for name in ("ids", "sources", "labels", *OPTIONAL)
+        }
+        return replace(self, **both)

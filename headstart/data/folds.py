@@ -74,7 +74,8 @@ def _held_out(
     own = split(replace(dataset, parts=parts), plan, together=together)
     mine = {dataset.ids[row] for row, other in fold.items() if other == name}
     train, val, test = (replace(getattr(own, part), parts=()) for part in PARTS)
-    return Splits(train, val, test, tuple(out for out in own.left_out if out.path in mine))
+    left_out = tuple(out for out in own.left_out if out.path in mine)
+    return Splits(train, val, test, left_out, own.together)
 
 
 def _check_spread(dataset: Dataset, cells: Sequence[Cell], fold: dict[int, str]) -> None:

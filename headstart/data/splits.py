@@ -68,6 +68,7 @@ class Splits:
     """Three parts that share no row, duplicate or group, each in the dataset's order.
 
     left_out: rows with a copy or group in another named part, and exact copies in val or test.
+    together: the ids of rows that are no independent examples: a group, or copies.
 
     >>> parts = hs.split("photos")  # doctest: +SKIP
     >>> len(parts.train), len(parts.val), len(parts.test)  # doctest: +SKIP
@@ -78,6 +79,7 @@ class Splits:
     val: Dataset
     test: Dataset
     left_out: tuple[LeftOut, ...] = ()
+    together: tuple[tuple[str, ...], ...] = ()
 
     def fitted(self) -> "Splits":
         """Return the splits with the target fitted on the training labels."""
@@ -87,6 +89,25 @@ class Splits:
         """Return the splits with a target that encodes labels as theirs does."""
         train, val, test = (replace(getattr(self, part), target=target) for part in PARTS)
         return replace(self, train=train, val=val, test=test)
+
+    @property
+    def train_val(self) -> Dataset:
+        """All rows outside the test part: those of training, then those of validation."""
+        return self.train.joined(self.val)
+
+    @property
+    def joinable(self) -> bool:
+        """Whether training and validation rows have different ids, as the parts of one data set."""
+        return not set(self.train.ids) & set(self.val.ids)
+
+    def whole(self) -> "Splits":
+        """Return the splits with the rows of validation as training rows, and no validation."""
+        return replace(self, train=self.train_val, val=self.val.take([]))
+
+    def groups_of(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Return a name for each row, the same for rows that belong together."""
+        first = {id: unit[0] for unit in self.together for id in unit}
+        return tuple(first.get(id, id) for id in ids)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part} {len(getattr(self, part)):,}" for part in PARTS)
@@ -132,7 +153,8 @@ def split(
     train, val, test = (dataset.take(rows[part]) for part in PARTS)
     (val, more), (test, others) = each_once(val), each_once(test)
     straddling = (out for _, out in sorted(left_out.items()))
-    return Splits(train, val, test, (*straddling, *more, *others))
+    named = tuple(tuple(dataset.ids[row] for row in unit) for unit in units if len(unit) > 1)
+    return Splits(train, val, test, (*straddling, *more, *others), named)
 
 
 def units_of(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[Unit]:

@@ -1,13 +1,14 @@
 """Would more data help? Accuracy of heads by number of training rows, and its projection."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.base.values import Record
+from headstart.base.values import Record, later
 from headstart.evaluation.evaluation import Estimate, wilson
 from headstart.heads.fit import fit_head
 from headstart.heads.head import FeatureRows, some_of
@@ -36,12 +37,14 @@ class CurvePoint(Record):
 
 @dataclass(frozen=True)
 class LearningCurve(Record):
-    """judged_on: the part, of n rows. projection: for more training rows than there are."""
+    """judged_on: the part, of n rows. projection: for more training rows than there are. rises:
+    whether accuracy rises with the rows by more than the error of measuring it."""
 
     judged_on: str
     n: int
     points: tuple[CurvePoint, ...]
     projection: CurvePoint | None = None
+    rises: bool = field(default=True, metadata=later())
 
 
 def learning_curve(
@@ -59,8 +62,10 @@ def learning_curve(
         drawn = [_stratified(train.y, share, rng) for _ in range(draws if share < 1 else 1)]
         accuracies = [_accuracy_on(spec, train, rows, val) for rows in drawn]
         spreads.append((len(drawn[0]), float(np.mean(accuracies)), float(np.std(accuracies))))
-    points = tuple(_measured(rows, mean, len(val.y)) for rows, mean, _ in spreads)
-    return LearningCurve("val", len(val.y), points, projection(spreads, rng, draws))
+    n = len(val.y)
+    points = tuple(_measured(rows, mean, n) for rows, mean, _ in spreads)
+    rises = rising(spreads, n, draws)
+    return LearningCurve("val", n, points, projection(spreads, rng, draws, n), rises)
 
 
 def _measured(rows: int, accuracy: float, n: int) -> CurvePoint:
@@ -75,22 +80,44 @@ def fitted_rows(train: int, draws: int = REPEATS) -> float:
 
 
 def projection(
-    points: Sequence[tuple[int, float, float]], rng: np.random.Generator, draws: int = REPEATS
+    points: Sequence[tuple[int, float, float]],
+    rng: np.random.Generator,
+    draws: int = REPEATS,
+    n: int | None = None,
 ) -> CurvePoint:
     """Return the accuracy with twice the rows by the power law error = a + b rows^-c.
 
-    points: (training rows, mean accuracy, standard deviation over the draws). draws: for each.
-    Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence. The interval
-    holds the error of the fit only: the law is refitted to points drawn with the heads' spread.
+    points: (training rows, mean accuracy, standard deviation over the draws). draws: for each. n:
+    rows that the accuracies are shares of; None for exact ones. Cortes et al. 1994, Learning
+    curves: asymptotic values and rate of convergence. The interval is that of laws fitted to points
+    drawn with their errors: of the drawn training rows, each by itself, and of the n rows, which
+    are the same for all points.
     """
-    rows, means, spreads = (np.array(column) for column in zip(*points, strict=True))
-    target = MORE * int(rows[-1])
-    noise = np.maximum(np.where(spreads > 0, spreads, spreads.max(initial=0)), 2e-3)
-    noise = noise / np.sqrt(draws)
-    drawn = [_projected(rows, rng.normal(means, noise), target) for _ in range(DRAWS)]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    value = _projected(rows, means, target)
+    rows, means, noise = _errors(points, draws)
+    target, value = MORE * int(rows[-1]), _projected(rows, means, MORE * int(rows[-1]))
+    shared = 0.0 if n is None else math.sqrt(value * (1 - value) / n + 0.25 / n**2)
+    moved = rng.normal(means, noise, (DRAWS, len(means)))
+    drawn = [_projected(rows, m, target) + rng.normal(0, shared) for m in moved]
+    low, high = np.clip(np.quantile(drawn, (0.025, 0.975)), 0, 1)
     return CurvePoint(target, value, min(float(low), value), max(float(high), value))
+
+
+def rising(points: Sequence[tuple[int, float, float]], n: int, draws: int = REPEATS) -> bool:
+    """Return whether accuracy rises with the logarithm of the rows, by more than 1.96 times the
+    standard error of the slope. points, draws, n: as for `projection`."""
+    rows, means, noise = _errors(points, draws)
+    error = np.sqrt(noise**2 + means * (1 - means) / n)  # as if each had been judged on other rows
+    weights = 1 / np.maximum(error, 1e-6) ** 2
+    x = np.log(rows) - np.average(np.log(rows), weights=weights)
+    spread = float(weights @ x**2)
+    return bool(spread > 0 and weights @ (x * means) / spread > 1.96 / math.sqrt(spread))
+
+
+def _errors(points: Sequence[tuple[int, float, float]], draws: int) -> tuple[NDArray[Any], ...]:
+    """Return rows, mean accuracies, and the errors of these that come from the drawn rows."""
+    rows, means, spreads = (np.array(column) for column in zip(*points, strict=True))
+    noise = np.maximum(np.where(spreads > 0, spreads, spreads.max(initial=0)), 2e-3)
+    return rows, means, noise / np.sqrt(draws)
 
 
 def _projected(rows: NDArray[Any], accuracy: NDArray[Any], target: int) -> float:

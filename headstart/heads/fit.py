@@ -1,7 +1,8 @@
 """Fit a head without epochs, and choose its L2 strength or number of neighbours."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def answers_out_of_fold(
 
 def _answers_without(spec: HeadSpec, table: FeatureRows, folds: NDArray[np.int64]) -> Outputs:
     """Return out-of-fold answers with the single setting of `spec`; NaN for rows in no fold."""
-    held_out = _held_out(spec, table, folds)
+    held_out = list(_held_out(spec, table, table, folds))
     answers = dict(held_out[0][1])
     for _, more in held_out[1:]:  # small folds may offer fewer neighbours
         for name, values in more.items():
@@ -164,33 +165,92 @@ def _fit_by_validation(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> 
 
 
 def _fit_by_folds(spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]) -> Fitted:
-    asked, loss = folds >= 0, train.target.loss_name
-    weights = loss_weights(train, spec.class_weights)
-    path = [
-        _judged(settings, train.target, _taken(answers, asked), train.y[asked], weights[asked])
-        for settings, answers in _held_out(spec, train, folds)
-        if _complete(answers, asked)  # a small fold has fewer neighbours to offer
-    ]
-    best = min(path, key=lambda entry: entry[loss])
-    chosen = _trial_at(next(iter(best.values())), spec, train)
-    by = f"{_spoken(loss)} in {folds.max() + 1}-fold cross-validation"
-    return _fitted(spec, chosen, path, by)
+    found = _cross_validated(spec, train, train, folds)
+    setting = getattr(found.spec, _tried_of(spec))[0]
+    return _fitted(spec, _trial_at(setting, spec, train), list(found.path), found.by)
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidated:
+    """The setting of a head that was best in cross-validation.
+
+    spec: with that setting alone. answers: to each row by a head fitted without it. held_out: (N,)
+    the rows that have such an answer. path: an entry per setting tried. by: the reason, in words.
+    """
+
+    spec: HeadSpec
+    answers: Outputs
+    held_out: NDArray[np.bool_]
+    path: tuple[dict[str, float], ...]
+    by: str
+
+
+def fit_at(spec: HeadSpec, rows: FeatureRows) -> Fitted:
+    """Fit a head with the single setting of `spec`; the decisions of the target stay."""
+    (setting,) = getattr(spec, _tried_of(spec))
+    return _fitted(spec, _trial_at(setting, spec, rows), [], "")
+
+
+def cross_validate(spec: HeadSpec, train: FeatureRows, plain: FeatureRows) -> CrossValidated | None:
+    """Choose the setting of a head by its out-of-fold loss; None with too few rows for folds.
+
+    plain: N rows that are held out in turn, stratified, the rows of a group together. train: the
+    same rows to fit on, or V views of each, one view after the other. The strongest regularisation
+    is tried first; the search ends when two settings in turn are no better.
+    """
+    folds = folds_of(plain.target.strata(plain.y), plain.groups)
+    if not _enough(folds) or not _differ(plain, folds >= 0):
+        return None
+    return _cross_validated(spec, train, plain, folds)
+
+
+def _cross_validated(
+    spec: HeadSpec, train: FeatureRows, plain: FeatureRows, folds: NDArray[np.int64]
+) -> CrossValidated:
+    asked, target, y = folds >= 0, plain.target, plain.y
+    weights = loss_weights(plain, spec.class_weights)[asked]
+    path: list[dict[str, float]] = []
+    best = 0
+    chosen: Outputs = {}
+    for settings, answers in _held_out(spec, train, plain, folds):
+        if path and not _complete(answers, asked):
+            continue
+        path.append(_judged(settings, target, _taken(answers, asked), y[asked], weights))
+        if path[-1][target.loss_name] < path[best][target.loss_name] or len(path) == 1:
+            best, chosen = len(path) - 1, answers
+        elif len(path) - 1 - best >= PATIENCE:
+            break
+    setting: dict[str, Any] = {_tried_of(spec): (path[best][_tried_of(spec)],)}
+    by = f"{_spoken(target.loss_name)} in {folds.max() + 1}-fold cross-validation"
+    return CrossValidated(replace(spec, **setting), chosen, asked, tuple(path), by)
 
 
 def _held_out(
-    spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]
-) -> list[tuple[dict[str, float], Outputs]]:
-    """Return, per setting, the out-of-fold answers of all rows; NaN for rows never held out."""
+    spec: HeadSpec, train: FeatureRows, plain: FeatureRows, folds: NDArray[np.int64]
+) -> Iterator[tuple[dict[str, float], Outputs]]:
+    """Yield, per setting, the out-of-fold answers of the plain rows; NaN for rows never held out.
+
+    train: the rows of `plain`, or several views of them, one view after the other. A setting that
+    some folds did not offer comes last: a small fold has fewer neighbours.
+    """
     paths: dict[float, tuple[dict[str, float], dict[str, NDArray[Any]]]] = {}
-    for fold in range(int(folds.max()) + 1):
-        out = folds == fold
-        kept = some_of(train, ~out)
-        for trial in TRIALS[spec.family](spec, kept, train.x[out]):
+    parts = [folds == fold for fold in range(int(folds.max()) + 1)]
+    views = len(train.y) // len(plain.y)
+    kept = (some_of(train, np.tile(~out, views)) for out in parts)
+    trials = (TRIALS[spec.family](spec, k, plain.x[o]) for k, o in zip(kept, parts, strict=True))
+    given: dict[float, int] = {}
+    for of_folds in zip_longest(*trials):
+        for out, trial in zip(parts, of_folds, strict=True):
+            if trial is None:
+                continue
             empty = {k: np.full((len(out), *a.shape[1:]), np.nan) for k, a in trial.answers.items()}
-            _, answers = paths.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))
+            path = paths.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))
             for name, values in trial.answers.items():
-                answers[name][out] = values
-    return list(paths.values())
+                path[1][name][out] = values
+            given[trial.tried] = given.get(trial.tried, 0) + 1
+            if given[trial.tried] == len(parts):
+                yield paths.pop(trial.tried)
+    yield from paths.values()
 
 
 def _taken(answers: Outputs, rows: NDArray[np.bool_]) -> Outputs:

@@ -1,9 +1,10 @@
 """The settings of each family of heads: one spec per family."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from headstart.base.errors import SpecError
 from headstart.base.runtime import memory_bytes
@@ -56,6 +57,10 @@ class HeadSpec:
     def check_room(self, features: int, classes: int = 2) -> None:
         """Raise SpecError if the head doesn't fit this machine's memory."""
 
+    def chosen(self, settings: Mapping[str, Any]) -> Self:
+        """Return the spec with only the setting that was chosen, of those that it tries."""
+        return self
+
 
 @dataclass(frozen=True)
 class SolvedSpec(HeadSpec):
@@ -67,6 +72,9 @@ class SolvedSpec(HeadSpec):
         super().__post_init__()
         if not self.l2 or not all(0 < strength < math.inf for strength in self.l2):
             raise SpecError(f"l2 is a list of positive strengths to try; got {self.l2}.")
+
+    def chosen(self, settings: Mapping[str, Any]) -> Self:
+        return replace(self, l2=(float(settings["l2"]),))
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,9 @@ class NearestSpec(HeadSpec):
                 f"neighbours is a list of whole numbers from 1 up to {MOST:,}; got "
                 f"{self.neighbours}."
             )
+
+    def chosen(self, settings: Mapping[str, Any]) -> Self:
+        return replace(self, neighbours=(int(settings["neighbours"]),))
 
 
 @dataclass(frozen=True)

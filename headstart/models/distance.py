@@ -31,16 +31,23 @@ class Seen:
     def of(cls, x: Floats) -> "Seen":
         return cls(unit(x).astype(np.float16))
 
-    def distance(self, x: Floats) -> NDArray[np.float64]:  # (N, D) -> (N,)
+    def distance(self, x: Floats, own: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         """Return the distance, 0 to 2, to the fifth nearest training row on the unit sphere.
 
-        Sun, Ming, Zhu, Li 2022, Out-of-distribution detection with deep nearest neighbors, eq. 4.
+        x: (N, D); returns (N,). own: (N, M), which training rows are a row of `x` itself or of its
+        group, and are passed over. Sun, Ming, Zhu, Li 2022, Out-of-distribution detection with deep
+        nearest neighbors, eq. 4.
         """
         check_width(x, self.rows.shape[1])
         rows, k = self.rows.astype(np.float32), min(NEIGHBOUR, len(self.rows))
+        if own is not None:
+            k = max(1, min(k, len(rows) - int(own.sum(axis=1).max(initial=0))))
         found = np.empty(len(x))
         for part in blocks(len(x), max(1, CELLS // len(rows))):
-            found[part] = distance_of_kth(unit(x[part]) @ rows.T, k)
+            alike = unit(x[part]) @ rows.T
+            if own is not None:
+                alike[own[part]] = -1.0
+            found[part] = distance_of_kth(alike, k)
         return found
 
 

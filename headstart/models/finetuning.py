@@ -27,7 +27,7 @@ from headstart.training.feeds import Feed
 from headstart.training.folding import folded
 from headstart.training.history import Count
 from headstart.training.judging import judge, raw_outputs
-from headstart.training.loop import Trained, train
+from headstart.training.loop import Again, Trained, train
 from headstart.training.network import Network, count, head_module, head_of, parameters_of, tied
 from headstart.training.plan import Norms
 
@@ -113,11 +113,13 @@ def tune(
     context: RunContext = IN_MEMORY,
     phase: str = "finetune",
     after: int = 0,
+    again: Again | None = None,
 ) -> Tuned:
     """Train the thawed layers and the head, with resolved settings (nothing "auto").
 
     feeds: activations at the cut, or prepared examples if there is none. target: with decisions
-    that are kept without validation rows; None for the target of the feeds. Raises SpecError for a
+    that are kept without validation rows; None for the target of the feeds. again: what an earlier
+    training chose. Raises SpecError for a
     head that can't be fine-tuned, Diverged for non-finite numbers, Mismatch for adversarial
     training with a cut.
     """
@@ -135,9 +137,22 @@ def tune(
     module = head if isinstance(head, torch.nn.Module) else head_module(head, recipe.dropout)
     network = thawed.network(tied(module, target), recipe.norms)
     counted, depth = what_learns(recipe, thawed, network)
-    trained = train(network, recipe, *feeds, phase=phase, after=after, depth=depth, context=context)
+    trained = train(
+        network,
+        recipe,
+        *feeds,
+        phase=phase,
+        after=after,
+        depth=depth,
+        context=context,
+        again=again,
+    )
     val, card = feeds[1], thawed.backbone.card
-    share = _wise(network, recipe, trained, val) if recipe.wise and len(val.ids) else 1.0
+    share = again.wise if again else 1.0
+    if again and recipe.wise:
+        _average(network, trained, share)
+    elif recipe.wise and len(val.ids):
+        share = _wise(network, recipe, trained, val)
     if recipe.lora:
         merge_adapters(network)
     if target.decides and len(val.ids):
@@ -158,6 +173,13 @@ def what_learns(
     whole = parameters_of(module)
     add_adapters(network, recipe.lora, recipe.lora_alpha, recipe.seed)
     return count_with_adapters(network, whole), depth_with_adapters(network, depth)
+
+
+def _average(network: Network, trained: Trained, share: float) -> None:
+    """Load the weights at this share of the way from the start of training to its end."""
+    end = network.learned()
+    start = trained.start
+    network.load({n: torch.lerp(start[n].float(), end[n].float(), share) for n in end})
 
 
 def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> float:

@@ -5,8 +5,10 @@ Nothing here loads PyTorch for a head that is solved; what is trained by epochs 
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
@@ -24,14 +26,17 @@ from headstart.heads.head import FeatureRows, Rows
 from headstart.heads.specs import TrainedSpec
 from headstart.modalities.sources import load_backbone, reopened
 from headstart.models.model import Model
-from headstart.models.results import Candidate, Candidates, FitResult, best_of
+from headstart.models.results import Candidate, Candidates, FitResult, HeldOut, best_of
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.training_data import Start, Tables, TrainingData, prepare, stacked, with_tap
 from headstart.models.viewing import Refit, with_test_views
 from headstart.models.wording import result_message
+from headstart.targets.predictions import Predictions
+from headstart.targets.target import Target
 from headstart.training.history import NOTHING, Count, Epoch, Figures, ParameterCount
 
 if TYPE_CHECKING:
+    from headstart.heads.fit import CrossValidated
     from headstart.training.feeds import Feed
 
 SOLVED = 1  # the number of epochs that a solved head counts as
@@ -86,36 +91,110 @@ def two_phases(
     head = spec.head.for_target(splits.train.target, context.listener)
     spec = replace(spec, head=head)
     start = start or with_tap(prepare(spec, backbone), splits, spec.views, context)
-    data = TrainingData(start, splits, spec.views, context)
+    folds = head.by_folds(len(splits.val)) and splits.joinable
+    data = TrainingData(start, splits, spec.views, context, whole=folds)
     tables = data.train(spec.head.seed, cut=spec.same_views), data.plain(data.splits.val)
-    fitted = fit_phase(spec.head, data, tables)
+    fitted = fit_phase(spec.head, data, tables, cut=spec.same_views)
     made = {"head": Candidate(fitted, tables[1])}
     if start.thawed is not None:
         from headstart.models.tuning import tune_phase
 
         tuned = tune_phase(data, fitted.model, tables if spec.same_views else None)
         made["finetune"] = Candidate(tuned, data.of_model(tuned.model, data.splits.val))
-    made = with_test_views(made, spec, data, _refit(spec.head, context))
+    plain = {name: c.fitted for name, c in made.items()}
+    made = with_test_views(made, spec, data, _refit(spec.head, data))
     kept = spec.keep if spec.keep in made else best_of(made)
-    return Candidates(made, kept, data.clock.seconds, tuple(data.tables))
+    again = None
+    if spec.refit and len(splits.val) and not splits.joinable:
+        why = "rows of training and validation have the same ids, as of two data sets"
+        context.listener.stage("refit", f"left out: {why}")
+    elif spec.refit and len(splits.val):
+        from headstart.models.refitting import refit
+
+        again = refit(spec, data, plain, made[kept].fitted, kept)
+    return Candidates(made, kept, data.clock.seconds, tuple(data.tables), again)
 
 
-def _refit(spec: FeatureExtraction, context: RunContext) -> Refit | None:
-    """Return what fits the head of `spec` on other features; None if it is trained by epochs."""
+def _refit(spec: FeatureExtraction, data: TrainingData) -> Refit | None:
+    """Return what fits the head of `spec` on other features of the rows of training and validation;
+    None if it is trained by epochs."""
     if spec.head.by_epochs:
         return None
-    return lambda backbone, train, val: fit_tables(spec, backbone, (train,), val, context=context)
+
+    def fitted(backbone: Backbone | Frozen, whole: FeatureTable) -> tuple[FitResult, FeatureTable]:
+        train, val = whole.of(data.splits.train), whole.of(data.splits.val)
+        chosen = chosen_by_folds(spec, data.splits, whole, (whole,)) if data.whole else None
+        only = replace(spec, head=chosen.found.spec) if chosen else spec
+        result = fit_tables(only, backbone, (train,), val, context=data.context)
+        return chosen.told(result) if chosen else result, val
+
+    return fitted
 
 
-def fit_phase(spec: FeatureExtraction, data: TrainingData, tables: Tables) -> FitResult:
-    """Run the first phase: fit a head on features of the frozen backbone."""
+def fit_phase(
+    spec: FeatureExtraction, data: TrainingData, tables: Tables, *, cut: bool = False
+) -> FitResult:
+    """Run the first phase: fit a head on features of the frozen backbone.
+
+    cut: whether the views of the tables hold activations at the cut, too.
+    """
     backbone, (views, val) = data.start.backbone, tables
     context = data.phase("head", backbone, val.x, *(v.x for v in views))
     with data.clock("head"):
         new = data.new_features(spec)
-        result = fit_tables(spec, backbone, views, val, context=context, new=new)
+        chosen = None
+        if data.whole:
+            whole = data.plain(data.splits.train_val), data.train_val(spec.seed, cut=cut)
+            chosen = chosen_by_folds(spec, data.splits, *whole)
+        only = replace(spec, head=chosen.found.spec) if chosen else spec
+        result = fit_tables(only, backbone, views, val, context=context, new=new)
+        result = chosen.told(result) if chosen else result
     context.listener.stage("head", result_message(result))
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenByFolds:
+    """A head's setting, chosen on all rows outside the test part. plain: features of these rows."""
+
+    found: "CrossValidated"
+    plain: FeatureTable
+
+    def told(self, result: FitResult) -> FitResult:
+        """Return the head's result with what was chosen, and with the out-of-fold answers."""
+        out, target = np.flatnonzero(self.found.held_out), result.model.target
+        like = target.activate(result.model.head.raw(self.plain.x[:1]))
+        held = self.found.answers.items()
+        answers = {name: values[out].astype(like[name].dtype) for name, values in held}
+        y, ids = self.plain.y[out], tuple(self.plain.ids[i] for i in out)
+        if target.decides:
+            target = target.decided(answers, y)
+        groups = tuple(self.plain.groups[i] for i in out)
+        held_out = HeldOut(Predictions(ids, answers, y, target), self.plain.x[out], groups)
+        return replace(
+            result,
+            model=replace(result.model, target=target),
+            chosen={**result.chosen, "by": self.found.by},
+            path=self.found.path,
+            held_out=held_out,
+        )
+
+
+def chosen_by_folds(
+    spec: FeatureExtraction, splits: Splits, plain: FeatureTable, views: Sequence[FeatureTable]
+) -> ChosenByFolds | None:
+    """Choose the setting of a solved head by folds; None where there are too few rows.
+
+    plain, views: features of all rows outside the test part, and of the views of them that a head
+    learns from. Rows of a group, and copies of each other, are held out together.
+    """
+    from headstart.heads.fit import cross_validate
+
+    target = splits.train.target
+    together = replace(plain, target=target, groups=splits.groups_of(plain.ids))
+    views = [replace(t, target=target) for t in views]
+    found = cross_validate(spec.head, stacked(views), together)
+    return ChosenByFolds(found, together) if found else None
 
 
 def fit_tables(
@@ -140,13 +219,24 @@ def fit_tables(
         network = reopened(backbone) if isinstance(backbone, Frozen) else backbone
         return train_head(spec, spec.head, network, new or tuple(views), val, context)
     judged = stacked(views if len(val) else views[:1])  # folds must not separate views of a row
-    solved = solve_head(spec.head, judged, val)
+    return solved_result(spec, backbone, judged, val, target)
+
+
+def solved_result(
+    spec: FeatureExtraction,
+    backbone: Backbone | Frozen,
+    rows: Rows,
+    val: FeatureTable,
+    target: Target,
+) -> FitResult:
+    """Solve the head of `spec` on the rows, its setting chosen on `val`."""
+    solved = solve_head(spec.head, rows, val)
     model = Model(
         backbone, solved.head, solved.target or target, head_lr=spec.head_lr, epochs=SOLVED
     )
     learned = ParameterCount(solved.head.parameters, len(solved.head.tensors()))
     counted = Count(_count(backbone), learned)
-    history = (_solved_line(model, judged, val),)
+    history = (_solved_line(model, rows, val),)
     return FitResult(model, solved.chosen, solved.path, history, counted)
 
 

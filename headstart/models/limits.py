@@ -1,4 +1,4 @@
-"""Limits of a model, found on validation, beyond which it answers "unknown".
+"""Limits of a model beyond which it answers "unknown", found on rows it did not learn from.
 
 Regions are those of split conformal prediction. The target scores how much each answer disagrees
 with the truth (`conformity`), and a region contains all labels whose score is at most the limit.
@@ -6,7 +6,9 @@ For classes the score is 1 - p of the true class: Sadinle, Lei, Wasserman 2019, 
 set-valued classifiers with bounded error levels; the finite-sample rank of Angelopoulos and Bates
 2021, A gentle introduction to conformal prediction, section 1. If the calibration rows were not
 trained on and are exchangeable with new rows, a new row's region contains the truth with
-probability 1 - alpha or more.
+probability 1 - alpha or more. With out-of-fold answers of a head in place of validation, that is
+cross-conformal prediction with the folds' scores in one list (Vovk 2015, Cross-conformal
+predictors): the coverage is 1 - alpha as far as the folds' heads answer like the final one.
 """
 
 import math
@@ -51,7 +53,7 @@ class TrustPlan:
     false_alarms: Annotated[
         float,
         "share of pictures like those of validation that may be called unlike anything seen in "
-        "training; 0 never calls one so",
+        "training, or the lowest share that so few rows can warrant; 0 never calls one so",
     ] = 0.01
 
     def __post_init__(self) -> None:
@@ -65,6 +67,14 @@ class TrustPlan:
                 f"A threshold keeps a precision or a coverage, not both; got "
                 f"precision={self.precision} and coverage={self.coverage}. Leave one of them out."
             )
+
+    def false_alarms_of(self, rows: int) -> float:
+        """Return the share of false alarms that `rows` calibration rows can warrant.
+
+        >>> TrustPlan(false_alarms=0.01).false_alarms_of(39)
+        0.025
+        """
+        return max(self.false_alarms, 1 / (rows + 1)) if self.false_alarms else 0.0
 
     def check_supports(self, target: Target) -> None:
         """Raise SpecError for a threshold that needs answers that are right or wrong."""
@@ -167,22 +177,29 @@ def load_limits(settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Validation rows. answers: not temperature-scaled. y: known labels. x: features (N, D)."""
+    """Rows that the model, or its folds' heads, answered without having learned from them.
+
+    answers: not temperature-scaled. y: known labels. x: features (N, D). own: (N, M), which of the
+    rows that are seen are the row itself or of its group.
+    """
 
     target: Target
     answers: Outputs
     y: Labels
     x: NDArray[np.float32]
+    own: NDArray[np.bool_] | None = None
 
 
 def find_limits(plan: TrustPlan, val: Judged, seen: Seen | None) -> Limits:
-    """Find the limits of the plan on validation. seen: training rows, for distances."""
+    """Find the limits of the plan on such rows. seen: M training rows, for distances."""
     target = val.target
     plan.check_supports(target)
     temperature = target.temperature(val.answers, val.y) if plan.calibrate else 1.0
     answers = target.scaled(val.answers, temperature)
     asked = bool(plan.false_alarms) and seen is not None and len(val.y) > 0
-    away = upper_limit(seen.distance(val.x), plan.false_alarms) if seen and asked else math.inf
+    away = math.inf
+    if seen is not None and asked:
+        away = upper_limit(seen.distance(val.x, val.own), plan.false_alarms_of(len(val.y)))
     unlike = target.conformity(answers, val.y)
     return Limits(
         temperature=temperature,

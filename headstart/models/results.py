@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
 from headstart.models.model import Model
@@ -13,12 +16,27 @@ from headstart.training.history import Count, Epoch, History
 
 
 @dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Answers, not temperature-scaled, to rows by models that did not learn from them.
+
+    predictions: by a model on validation, or by the folds' heads on all rows outside the test part.
+    x: (N, D) features of the rows. groups: (N,) rows with the same name belong together.
+    """
+
+    predictions: Predictions
+    x: NDArray[np.float32]
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class FitResult:
     """A fitted model, and how it was fitted.
 
-    chosen: settings chosen on validation. path: all settings tried. history: one line per epoch.
-    count: the number of trained parameters. splits: the data; it was fitted on `train` and chosen
-    on `val`, while `test` is unused.
+    chosen: settings chosen on validation or by folds. path: all settings tried. history: one line
+    per epoch. count: the number of trained parameters. splits: the data; it was fitted on `train`
+    and chosen on `val`, while `test` is unused. held_out: out-of-fold answers, if its settings were
+    chosen by folds. before: the result that was chosen, if `model` is its refit on `train` and
+    `val` together.
     """
 
     model: Model
@@ -27,6 +45,8 @@ class FitResult:
     history: tuple[Epoch, ...]
     count: Count
     splits: Splits | None = None
+    held_out: HeldOut | None = None
+    before: "FitResult | None" = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", History(self.history))
@@ -64,13 +84,15 @@ class Candidates:
     """The results of the phases by name, in the order in which they were made.
 
     kept: the name of the chosen one. seconds: durations of parts of the work. extracted: the
-    feature tables extracted on the way, whose counts a run reports.
+    feature tables extracted on the way, whose counts a run reports. refit: the chosen one fitted
+    again on training and validation rows together; None if that was not asked for.
     """
 
     made: Mapping[str, Candidate]
     kept: str
     seconds: Mapping[str, float]
     extracted: tuple[FeatureTable, ...] = ()
+    refit: FitResult | None = None
 
     @property
     def history(self) -> tuple[Epoch, ...]:
@@ -79,8 +101,8 @@ class Candidates:
 
     @property
     def result(self) -> FitResult:
-        """The kept result, with the history of all phases."""
-        return replace(self.made[self.kept].fitted, history=self.history)
+        """What is shipped, the kept result or its refit, with the history of all phases."""
+        return replace(self.refit or self.made[self.kept].fitted, history=self.history)
 
 
 def best_of(made: Mapping[str, Candidate]) -> str:

@@ -11,13 +11,15 @@ from headstart.base.context import Precision
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.listener import Listener
 from headstart.base.values import check_seed, from_plain, later, to_plain
-from headstart.heads.families import HEADS, head_for, spec_named
+from headstart.heads.families import HEADS, fit_head, head_for, spec_named
 from headstart.heads.head import MOST, check_word
 from headstart.heads.specs import HEAD_LR, HeadSpec, TrainedSpec, UsualSpec
 from headstart.modalities.images.inputs import Fit
 from headstart.targets.target import Target
 from headstart.training.plan import Plan
 
+Choose = Literal["auto", "folds", "validation"]
+ENOUGH = 1000  # rows of validation from which on they choose a setting as well as folds do
 AnyBackbone = TypeVar("AnyBackbone", bound=Backbone | Frozen)
 
 
@@ -42,6 +44,11 @@ class FeatureExtraction:
     ] = "card"
     draft: Annotated[bool, "decode large JPEGs at a fraction of their size"] = True
     size: Annotated[int, "side of the square, in pixels; 0 is as the backbone was trained"] = 0
+    choose: Annotated[
+        Choose,
+        "on what the strength of a head that is solved is chosen: folds of all rows outside the "
+        "test part, or validation alone; auto is folds below 1,000 rows of validation",
+    ] = field(default="auto", kw_only=True, metadata=later())
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -53,6 +60,7 @@ class FeatureExtraction:
             )
         if self.fit not in ("card", *get_args(Fit)):
             raise SpecError(f"fit is one of card, {', '.join(get_args(Fit))}; got {self.fit!r}.")
+        check_word("choose", self.choose, get_args(Choose))
         if self.size and not 32 <= self.size <= 2048:
             raise SpecError(f"size is from 32 to 2048 pixels, or 0; got {self.size}.")
 
@@ -67,6 +75,13 @@ class FeatureExtraction:
     def head_lr(self) -> float:
         """The head's learning rate, or HEAD_LR if solved; fine-tuning's default derives from it."""
         return self.head.lr if isinstance(self.head, TrainedSpec) else HEAD_LR
+
+    def by_folds(self, validation: int) -> bool:
+        """Return whether folds choose the head's setting, with so many rows of validation."""
+        few = 0 < validation < ENOUGH
+        asked = self.choose == "folds" or (self.choose == "auto" and few)
+        solved = not self.head.by_epochs
+        return asked and solved and HEADS[self.head.family].fit is fit_head
 
     def resolved(self, backbone: Backbone | Frozen) -> "FeatureExtraction":
         """Return the spec with "card" replaced by the settings of the backbone's card."""
@@ -242,6 +257,7 @@ class TwoPhaseSpec:
     head: the first phase. finetune: the second phase, or None. views: augmentation of the training
     examples. keep: "best" on validation, or the phase to keep. tta: test-time views, whose mean
     features stand for an example: "none", a number of them, or "auto", where validation gains.
+    refit: fit what was kept again on the rows of training and validation together.
     """
 
     head: FeatureExtraction = FeatureExtraction()
@@ -249,6 +265,7 @@ class TwoPhaseSpec:
     views: ViewSpec = NoChange()
     keep: Literal["best", "head", "finetune"] = "best"
     tta: str = field(default="none", metadata=later())
+    refit: bool = field(default=True, kw_only=True, metadata=later())
 
     def __post_init__(self) -> None:
         check_word("keep", self.keep, ("best", "head", "finetune"))

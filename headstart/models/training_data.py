@@ -59,6 +59,8 @@ class Start:
 class TrainingData:
     """The rows of a training run, as each phase reads them. tables: all tables extracted here.
 
+    whole: whether the views of training and validation rows are extracted together.
+
     The splits get the target of a model that goes on learning, else one fitted on the training
     labels, so that losses can use their scale. Training rows of weight 0 are left out.
     """
@@ -70,6 +72,8 @@ class TrainingData:
     tables: list[FeatureTable] = field(default_factory=list)
     clock: Stopwatch = field(default_factory=Stopwatch)
     target: Target | None = None
+    whole: bool = False
+    _views: dict[tuple[int, bool], tuple[FeatureTable, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counted = replace(self.splits, train=self.splits.train.counted())
@@ -84,9 +88,24 @@ class TrainingData:
 
     def train(self, seed: int, *, cut: bool) -> tuple[FeatureTable, ...]:
         """Return a table per stored view of the training rows, or the plain table alone."""
+        if not self.whole:
+            return self._extracted(self.splits.train, seed, cut)
+        return tuple(t.of(self.splits.train) for t in self.train_val(seed, cut=cut))
+
+    def train_val(self, seed: int, *, cut: bool) -> tuple[FeatureTable, ...]:
+        """Return the same of the training and validation rows; it is extracted once."""
+        if (seed, cut) not in self._views:
+            self._views[seed, cut] = self._extracted(self.splits.train_val, seed, cut)
+        return self._views[seed, cut]
+
+    def extracted_before(self, seed: int, cut: bool) -> tuple[FeatureTable, ...]:
+        """Return what `train_val` extracted; () if it was not called so."""
+        return self._views.get((seed, cut), ())
+
+    def _extracted(self, data: Dataset, seed: int, cut: bool) -> tuple[FeatureTable, ...]:
         if not self.views.active or not self.views.views:
-            return (self.plain(self.splits.train),)
-        backbone, data, tap = self.start.backbone, self.splits.train, self.start.tap
+            return (self.plain(data),)
+        backbone, tap = self.start.backbone, self.start.tap
         views = Views(self.views, seed)
         with self.clock("views"):
             tables = extract_views(backbone, data, views, self.context, tap if cut else None)

@@ -33,7 +33,7 @@ from headstart.models.viewing import one_view, with_test_views
 from headstart.models.wording import attack_message, result_message
 from headstart.targets.target import Target
 from headstart.training.feeds import Feed, Stored
-from headstart.training.loop import Trained, train
+from headstart.training.loop import Again, Trained, train
 from headstart.training.network import Network, count, new_head, tied, trained_head
 from headstart.training.plan import head_plan
 
@@ -54,6 +54,34 @@ def tune_phase(data: TrainingData, head: Model, tables: Tables | None = None) ->
         result = fine_tune(start.settings, start.thawed, head, data.for_tuning(tables), context)
     tell("finetune", start.settings, result, data.splits, context)
     return result
+
+
+def tune_again(data: TrainingData, head: Model, tables: Tables | None, first: FitResult) -> Model:
+    """Fine-tune on other rows for the epochs that `first` kept, with what else it chose.
+
+    data: its splits have no validation rows. head: where fine-tuning starts.
+    """
+    start = data.start
+    assert start.settings is not None
+    assert start.thawed is not None
+    chosen, began = first.chosen, first.history[0].epoch
+    again = Again(
+        chosen["epoch"] - began, chosen.get("arithmetic", "float32"), chosen.get("wise", 1.0)
+    )
+    context = data.phase("refit", start.thawed.backbone, *head.head.tensors().values())
+    with torch_threads(context.runtime.threads):
+        tuned = tune(
+            start.settings,
+            start.thawed,
+            head.head,
+            data.for_tuning(tables),
+            first.model.target,
+            context=context,
+            phase="refit",
+            after=began,
+            again=again,
+        )
+    return replace(first.model, backbone=tuned.backbone, head=tuned.head)
 
 
 def from_scratch(
@@ -93,6 +121,7 @@ def train_head(
     given: Feed | tuple[FeatureTable, ...],
     val: FeatureTable,
     context: RunContext,
+    phase: str = "head",
 ) -> FitResult:
     """Train a new head by epochs; on the CPU, because it is small.
 
@@ -105,7 +134,7 @@ def train_head(
     feeds = rows, Stored((val,), cut=False)
     plan = head_plan(layers, spec.seed)
     with torch_threads(threads):
-        trained = train(network, plan, *feeds, phase="head", context=context)
+        trained = train(network, plan, *feeds, phase=phase, context=context)
     last = trained.history[-1].epoch
     head = trained_head(module, layers, backbone.card.dim)
     if target.decides and len(val):

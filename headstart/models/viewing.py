@@ -21,13 +21,14 @@ from headstart.models.specs import TwoPhaseSpec
 from headstart.models.training_data import TrainingData, table_of, viewed_input
 
 AnyBackbone = TypeVar("AnyBackbone", bound=Backbone | Frozen)
-# Fits the head of the first phase again: backbone, training rows, validation rows.
-Refit = Callable[[Backbone | Frozen, FeatureTable, FeatureTable], FitResult]
+# Fits the head of the first phase on other features: backbone, rows of training and validation.
+# Returns it with the features of the validation rows.
+Refit = Callable[[Backbone | Frozen, FeatureTable], tuple[FitResult, FeatureTable]]
 
 
 def one_view(backbone: AnyBackbone) -> AnyBackbone:
     """Return the backbone without test-time views."""
-    return _with_input(backbone, backbone.card.input.averaging(None, 1))
+    return with_input(backbone, backbone.card.input.averaging(None, 1))
 
 
 def has_test_views(model: Model) -> bool:
@@ -66,15 +67,14 @@ def with_test_views(
 
 def _refitted(plain: Candidate, input: Input[Any], data: TrainingData, refit: Refit) -> Candidate:
     """Fit a solved head again, on mean features."""
-    backbone = _with_input(plain.fitted.model.backbone, input)
-    train, val = (_table(backbone, rows, data) for rows in (data.splits.train, data.splits.val))
-    return Candidate(refit(backbone, train, val), val)
+    backbone = with_input(plain.fitted.model.backbone, input)
+    return Candidate(*refit(backbone, _table(backbone, data.splits.train_val, data)))
 
 
 def _averaged(plain: Candidate, input: Input[Any], data: TrainingData) -> Candidate:
     """Let a trained model predict from mean features; thresholds of labels are chosen again."""
     model = plain.fitted.model
-    backbone, target = _with_input(model.backbone, input), model.target
+    backbone, target = with_input(model.backbone, input), model.target
     val = _table(backbone, data.splits.val, data)
     if target.decides and len(val):
         target = target.decided(target.activate(model.head.raw(val.x)), val.y)
@@ -113,5 +113,6 @@ def _table(backbone: Backbone | Frozen, rows: Dataset, data: TrainingData) -> Fe
     return table
 
 
-def _with_input(backbone: AnyBackbone, input: Input[Any]) -> AnyBackbone:
+def with_input(backbone: AnyBackbone, input: Input[Any]) -> AnyBackbone:
+    """Return the backbone with another way to prepare examples."""
     return replace(backbone, card=replace(backbone.card, input=input))

@@ -70,6 +70,14 @@ def result_message(result: FitResult) -> str:
     )
 
 
+def refit_message(kept: str, train: int, val: int, noun: str) -> str:
+    """Return on which rows what was kept has been fitted again."""
+    return (
+        f"the {kept} again, with all that was chosen, on {train + val:,} {noun}: the {train:,} of "
+        f"training and the {val:,} of validation (--no-refit leaves it as it was)"
+    )
+
+
 def attack_message(result: FitResult) -> str:
     """Return the accuracy under attack before and after adversarial training, from the history."""
     before, kept = result.history[0], result.chosen["epoch"]
@@ -105,10 +113,10 @@ def data_message(rows: Dataset) -> str:
     return f"{len(rows):,} {rows.noun}, {len(rows.classes)} classes: {counts_text(rows.counts)}"
 
 
-def limits_message(plan: TrustPlan, limits: Limits, noun: str = "images") -> str:
-    """Return the limits found on validation, and those that could not be found.
+def limits_message(plan: TrustPlan, limits: Limits, noun: str = "images", rows: int = 0) -> str:
+    """Return the limits found, and those that could not be found.
 
-    noun: of the examples.
+    noun: of the examples. rows: on which they were found.
     """
     scaled = limits.temperature != 1 or not limits.alpha
     parts = [f"temperature {limits.temperature:.2f}"] if scaled else []
@@ -117,12 +125,14 @@ def limits_message(plan: TrustPlan, limits: Limits, noun: str = "images") -> str
     elif limits.alpha:
         parts.append(f"validation is too small for a coverage of {1 - limits.alpha:.0%}")
     if math.isfinite(limits.far):
+        share = plan.false_alarms_of(rows) if rows else plan.false_alarms
+        least = ", the fewest that they can warrant" if share > plan.false_alarms else ""
         parts.append(
             f"unlike the training {noun} from distance {limits.far:.2f} on "
-            f"({plan.false_alarms:.0%} of those of validation)"
+            f"({share:.1%} of those it was not fitted on{least})"
         )
     elif plan.false_alarms:
-        parts.append(f"validation is too small to tell what is unlike the training {noun}")
+        parts.append(f"there are no rows to tell what is unlike the training {noun}")
     if limits.confidence:
         parts.append(f"unknown below a score of {limits.confidence:.2f}")
     elif plan.precision or plan.coverage:

@@ -52,7 +52,10 @@ def _candidates(facts: Facts, w: Words) -> PageBlock:
         first = next(iter(target.shown or facts.evaluation.test.metrics), "")
         metric = w.named("metric", first)
         head[1:3] = [w("compared.metric_on_" + on, metric=metric) for on in ("val", "test")]
-    return TableBlock(head, rows, caption=w("compared.caption"))
+    caption = w("compared.caption")
+    if facts.recipe.strategy.refitted:
+        caption = Markup("{} {}").format(caption, w("compared.refitted"))
+    return TableBlock(head, rows, caption=caption)
 
 
 def _differences(w: Words, compared: Sequence[Gain], points: bool) -> PageBlock:

@@ -54,8 +54,18 @@ def _scores(w: Words, curve: ScoreCurve) -> list[PageBlock]:
 
 def _would_help(w: Words, curve: LearningCurve) -> Markup:
     """Answer "yes" if the projection's lower bound is above today's accuracy, "hardly" if the
-    projected gain is below HARDLY, else "perhaps"."""
+    projected gain is below HARDLY, "unclear" if accuracy does not rise with the rows so far by more
+    than the error of measuring it, else "perhaps"."""
     first, now, ahead = curve.points[0], curve.points[-1], curve.projection
+    if not curve.rises:
+        return w(
+            "more.unclear",
+            a=w.share(first.accuracy),
+            b=w.share(now.accuracy),
+            few=w.count(first.rows),
+            many=w.count(now.rows),
+            n=curve.n,
+        )
     if ahead is None:
         return w(
             "more.seen",

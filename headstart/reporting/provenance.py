@@ -45,6 +45,7 @@ def _summary(facts: Facts, w: Words) -> TableBlock:
         "data_licence": recipe.data_licence,
         "kept": w.named("phase", facts.evaluation.kept),
         **({"tta": _test_views(facts, w)} if recipe.tta != "none" else {}),
+        "learned_from": w("how.of_both" if recipe.strategy.refitted else "how.of_train"),
         "seed": str(recipe.seed),
         "device": recipe.device,
         "engine": _engine(timings.engine, w),

@@ -60,11 +60,13 @@ class WeightsOrigin(Record):
 
 @dataclass(frozen=True)
 class KeptStrategy(Record):
-    """gain_on_val: accuracy of the kept candidate minus that of the other."""
+    """gain_on_val: accuracy of the kept candidate minus that of the other. refitted: whether the
+    saved model is the kept one fitted again on training and validation rows together."""
 
     asked: str = ""
     kept: str = ""
     gain_on_val: Estimate | None = None
+    refitted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ class RunRecipe(Record):
     draws: int = field(default=10, metadata=later())
     language: str = "en"
     insights: str = field(default="quick", metadata=later())
+    refit: bool = False
     device: str = ""
     phases: dict[str, Count]
     versions: dict[str, str]

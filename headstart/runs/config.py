@@ -37,7 +37,7 @@ def read_config(path: Path, job: Job | None = None) -> Job:
 
 
 def _job(plain: dict[str, Any], job: Job) -> Job:
-    known = (*SPECS, *CHOICES, *COUNTS, *ASKED, *RECORDED, "data")
+    known = (*SPECS, *CHOICES, *COUNTS, *ASKED, *RECORDED, "data", "refit")
     if unknown := sorted(plain.keys() - set(known)):
         raise UnknownName("setting", unknown[0], set(known) - set(RECORDED))
     own = {name: plain[name] for name in CHOICES if name in plain}
@@ -48,7 +48,14 @@ def _job(plain: dict[str, Any], job: Job) -> Job:
         own["source"] = plain["data"]
     if wrong := [name for name, value in own.items() if not isinstance(value, str)]:
         raise SpecError(f"{wrong[0]} is a text; got {own[wrong[0]]!r}.")
-    return replace(job, **own, **counts, **specs)
+    if "phases" in plain and "refit" not in plain:  # a run of a version that knew neither
+        recipe = specs.get("recipe", job.recipe)
+        specs["recipe"] = replace(recipe, choose="validation")
+        return replace(job, **own, **counts, **specs, refit=False)
+    refit = plain.get("refit", job.refit)
+    if not isinstance(refit, bool):
+        raise SpecError(f"refit is true or false; got {refit!r}.")
+    return replace(job, **own, **counts, **specs, refit=refit)
 
 
 def _asked(value: Any, name: str) -> Any:

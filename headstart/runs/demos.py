@@ -56,6 +56,7 @@ _LISTED = (
             source="the built-in film snippets",
             data_licence="MIT",
             finetune=FineTune(thaw="2", epochs=3),
+            refit=False,  # fine-tuning twice would take more than three minutes
         ),
     ),
     Demo(
@@ -68,6 +69,7 @@ _LISTED = (
             source="the built-in solar cells, the probability of a defect",
             # twice this rate made the loss leap; more epochs would take more than three minutes
             finetune=replace(CELLS.finetune, lr=1e-4, epochs=2),
+            refit=False,
         ),
     ),
 )

@@ -40,7 +40,7 @@ class FoldSteps:
     """The stages of a run that each fold goes through: those of the run itself.
 
     fit: trains the candidates on parts. limit: finds the limits of the kept one. features: returns
-    the kept model's features of a dataset.
+    the shipped model's features of a dataset.
     """
 
     fit: Callable[[RunState, PreparedRun, Splits], Candidates]
@@ -201,7 +201,7 @@ def _judged_fold(
     own = _fold_state(state, number)
     learned = LearnedRun(run, splits, checks, steps.fit(own, _fresh(run), splits), run.start.table)
     learned = steps.limit(own, learned)
-    model, table = learned.kept.fitted.model, steps.features(own, learned, splits.test)
+    model, table = learned.shipped.model, steps.features(own, learned, splits.test)
     test = model.predict_table(table)
     others = baselines(own, run.baseline, splits)
     for at, predictions in enumerate((test, *others.values())):
@@ -241,7 +241,7 @@ def _key(state: RunState, run: PreparedRun, splits: Splits) -> str:
     rows = [(p.ids, p.labels, [content.file for content in p.contents], *p.counting) for p in parts]
     x = array_name(start.table.x) if start.table else ""
     kept = start.tap.precision if start.tap else "nothing"
-    asked = (job.strategy, job.baseline, job.tta, to_plain(job.trust), kept)
+    asked = (job.strategy, job.baseline, job.tta, job.refit, to_plain(job.trust), kept)
     network = start.backbone.fingerprint()
     return fingerprint(state.context.checkpoints.job, network, rows, x, asked)
 

@@ -141,7 +141,7 @@ def _spoken(name: str) -> str:
 def _steps(state: RunState, tested: TestedRun, effort: InsightEffort) -> Steps:
     """Return what makes each insight that these rows allow, in order."""
     learned, test = tested.learned, tested.test
-    limits, trust, kept = learned.kept.fitted.model.limits, state.job.trust, learned.fitted.kept
+    limits, trust, kept = learned.shipped.model.limits, state.job.trust, learned.fitted.kept
     on_val = {name: c.val for name, c in learned.fitted.made.items()}
     own: Mapping[str, Predictions] = {kept: test}
     steps: Steps = {
@@ -151,8 +151,8 @@ def _steps(state: RunState, tested: TestedRun, effort: InsightEffort) -> Steps:
         ),
     }
     if test.classes:
-        temperature, val = limits.temperature, len(learned.splits.val)
-        fitted_on = val if temperature != 1.0 else 0
+        temperature = limits.temperature
+        fitted_on = learned.judged_rows if temperature != 1.0 else 0
         steps["calibration"] = lambda: temperature_scaling(
             test, temperature, fitted_on, tested.unscaled
         )

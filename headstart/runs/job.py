@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, get_args
 
 from headstart.backbones.views import UserViews
@@ -10,6 +10,7 @@ from headstart.base.errors import MissingPackage, SpecError, install_command
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime, installed
 from headstart.base.store import USUAL, Store
+from headstart.base.values import later
 from headstart.data.checks import CheckPlan
 from headstart.data.dataset import Dataset
 from headstart.data.folds import RunParts, folded
@@ -88,6 +89,11 @@ class Job:
         float,
         "seconds between two checkpoints of training; 0 for one per step",
     ] = 30.0
+    refit: Annotated[
+        bool,
+        "when all is chosen, fit the kept model again on the rows of training and validation "
+        "together",
+    ] = field(default=True, kw_only=True, metadata=later())
     resume: Annotated[bool, "go on with a run that was stopped; refuse to start a new one"] = False
     language: Annotated[Language, "language of the report"] = "en"
     insights: Annotated[
@@ -216,7 +222,7 @@ class Job:
         """The two-phase spec; without a second phase if the strategy has none."""
         finetune = self.finetune if self.tunes or self.strategy == "scratch" else None
         keep: Literal["best", "finetune"] = "finetune" if self.strategy == "finetune" else "best"
-        return TwoPhaseSpec(self.recipe, finetune, self.augment, keep, self.tta)
+        return TwoPhaseSpec(self.recipe, finetune, self.augment, keep, self.tta, refit=self.refit)
 
     def parts(self, rows: Dataset, together: Sequence[Sequence[int]]) -> RunParts:
         """Divide checked rows; together: groups of rows, such as duplicates. Raises DataError."""

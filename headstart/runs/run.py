@@ -34,7 +34,7 @@ from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
 from headstart.models.bundle import save, versions
 from headstart.models.fitting import two_phases
-from headstart.models.fitting_limits import limited, remembered
+from headstart.models.fitting_limits import limited_result
 from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates, FitResult, best_of
 from headstart.models.viewing import has_test_views
@@ -219,7 +219,7 @@ def _finish(
     write_text(state.out / "history.csv", history_csv(learned.fitted.history))
     with state.clock("trust"):
         learned = _with_limits(state, learned)
-    fitted = learned.kept.fitted
+    fitted = learned.shipped
     tested = _of_folds(learned, judged) if judged else _tested(state, learned)
     test, others, limits = tested.test, tested.baselines, fitted.model.limits
     conformal = coverage_of(limits.alpha, limits, test, tested.effects()) if limits.alpha else None
@@ -265,9 +265,9 @@ def _finish(
 
 def _tested(state: RunState, learned: LearnedRun) -> TestedRun:
     """Return the predictions of the test rows by the kept model and by the baselines."""
-    model = learned.kept.fitted.model
+    model = learned.shipped.model
     with state.clock("evaluation"):
-        table = _of_kept(state, learned, learned.splits.test, "evaluation")
+        table = _of_shipped(state, learned, learned.splits.test, "evaluation")
         test = model.predict_table(table)
     others = baselines(state, learned.prepared.baseline, learned.splits)
     effects = cache(partial(limit_effects, model.limits, test, table.x))
@@ -276,7 +276,7 @@ def _tested(state: RunState, learned: LearnedRun) -> TestedRun:
 
 def _of_folds(learned: LearnedRun, judged: CrossValidation) -> TestedRun:
     """Return the answers of the folds' models as the run's test predictions."""
-    target = learned.kept.fitted.model.target
+    target = learned.shipped.model.target
     unscaled = judged.unscaled if target.kind == ClassTarget.kind else None
     answers = judged.predictions(target), lambda: judged.effects, judged.baselines(target)
     return TestedRun(learned, *answers, unscaled)
@@ -310,28 +310,38 @@ def _better(test: Predictions, others: Mapping[str, Predictions]) -> tuple[str, 
     return tuple(name for name, score in scores.items() if score > own)
 
 
-def _of_kept(state: RunState, learned: LearnedRun, data: Dataset, stage: str) -> FeatureTable:
-    """Return the kept model's features of `data`; for a head, these were extracted earlier, but
-    for means over test-time views."""
-    plain = not has_test_views(learned.kept.fitted.model)
-    if learned.fitted.kept == "head" and learned.table is not None and plain:
+def _of_shipped(state: RunState, learned: LearnedRun, data: Dataset, stage: str) -> FeatureTable:
+    """Return the shipped model's features of `data`."""
+    return _features(state, learned, learned.shipped.model, data, stage)
+
+
+def _features(
+    state: RunState, learned: LearnedRun, model: Model, data: Dataset, stage: str
+) -> FeatureTable:
+    """Return a model's features of `data`; for a head, these were extracted earlier, but for means
+    over test-time views."""
+    if learned.fitted.kept == "head" and learned.table is not None and not has_test_views(model):
         return learned.table.of(data)
-    return state.features(learned.kept.fitted.model, data, stage)
+    return state.features(model, data, stage)
 
 
 def _with_limits(state: RunState, learned: LearnedRun) -> LearnedRun:
-    """Return `learned` with the limits of the kept model fitted on validation."""
-    plan, kept = state.job.trust, learned.kept
-    few = remembered(learned.splits.train)
-    remembered_rows = _of_kept(state, learned, few, "trust") if plan.false_alarms else None
-    model = limited(kept.fitted.model, plan, kept.table, remembered_rows)
-    state.tell("trust", limits_message(plan, model.limits, model.backbone.card.input.noun))
-    kept = replace(kept, fitted=replace(kept.fitted, model=model))
-    made = {**learned.fitted.made, learned.fitted.kept: kept}
-    return replace(learned, fitted=replace(learned.fitted, made=made))
+    """Return `learned` with the limits of the kept model, and of its refit if there is one."""
+    plan, kept, fitted = state.job.trust, learned.kept, learned.fitted
+
+    def features(model: Model, data: Dataset) -> FeatureTable:
+        return _features(state, learned, model, data, "trust")
+
+    found = limited_result(learned.shipped, plan, learned.splits, kept.table, features)
+    first = found.before or found
+    noun = found.model.backbone.card.input.noun
+    state.tell("trust", limits_message(plan, found.model.limits, noun, learned.judged_rows))
+    made = {**fitted.made, fitted.kept: replace(kept, fitted=first)}
+    again = found if found.before else None
+    return replace(learned, fitted=replace(fitted, made=made, refit=again))
 
 
-_STEPS = FoldSteps(_fit, _with_limits, partial(_of_kept, stage="evaluation"))
+_STEPS = FoldSteps(_fit, _with_limits, partial(_of_shipped, stage="evaluation"))
 
 
 def _checked(state: RunState, data: Dataset, input: Input[Any], seen: Ahead[Survey]) -> Checks:
@@ -434,7 +444,7 @@ def _evaluated(
 
     on_val: of the candidates before limits were fitted. folds: whose predictions `test` are.
     """
-    judged = partial(evaluate, fitted=learned.kept.fitted.model.target)
+    judged = partial(evaluate, fitted=learned.shipped.model.target)
     return RunEvaluation(
         test=judged(test),
         val=judged(learned.kept.val),
@@ -454,7 +464,9 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
         data_licence=job.data_licence,
         backbone=job.backbone,
         weights=WeightsOrigin(job.weights, backbone.card.origin, backbone.fingerprint()),
-        strategy=KeptStrategy(job.strategy, learned.fitted.kept, gain),
+        strategy=KeptStrategy(
+            job.strategy, learned.fitted.kept, gain, learned.fitted.refit is not None
+        ),
         target=Settings.of(job.target) if job.target != TargetPlan() else None,
         recipe=Settings.of(job.recipe.resolved(backbone)),
         finetune=Settings.of(learned.prepared.settings) if job.strategy != "extract" else None,
@@ -472,6 +484,7 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
         draws=job.draws,
         language=job.language,
         insights=job.insights,
+        refit=job.refit,
         device=job.runtime.resolved().device,
         phases={name: c.fitted.count for name, c in candidates.items()},
         versions={"python": sys.version.split()[0], **versions()},

@@ -26,7 +26,7 @@ from headstart.features.extract import FeatureTable, Tap, all_there, extract
 from headstart.features.loading import load_for_features
 from headstart.modalities.sources import load_backbone
 from headstart.models.model import Model
-from headstart.models.results import Candidate, Candidates
+from headstart.models.results import Candidate, Candidates, FitResult
 from headstart.models.specs import SCRATCH, FineTune
 from headstart.models.training_data import (
     Start,
@@ -67,7 +67,19 @@ class LearnedRun:
 
     @property
     def kept(self) -> Candidate:
+        """The chosen candidate, as it was judged on validation."""
         return self.fitted.made[self.fitted.kept]
+
+    @property
+    def shipped(self) -> FitResult:
+        """The chosen candidate, fitted again on more rows if that was asked for."""
+        return self.fitted.refit or self.kept.fitted
+
+    @property
+    def judged_rows(self) -> int:
+        """The number of rows on which the limits were found."""
+        held_out = self.kept.fitted.held_out
+        return len(held_out.x if held_out else self.kept.table)
 
     @property
     def parts(self) -> dict[str, str]:

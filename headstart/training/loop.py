@@ -61,6 +61,16 @@ class Trained:
     arithmetic: Arithmetic = "float32"
 
 
+@dataclass(frozen=True)
+class Again:
+    """What a training chose: its epochs, their number format, and the share of its weights that was
+    averaged with those at the start (1: none)."""
+
+    epochs: int
+    arithmetic: Arithmetic = "float32"
+    wise: float = 1.0
+
+
 def train(
     network: Network,
     plan: Plan,
@@ -71,19 +81,21 @@ def train(
     phase: str = "finetune",
     after: int = 0,
     depth: Mapping[str, int] | None = None,
+    again: Again | None = None,
 ) -> Trained:
     """Train the thawed parameters of `network` in place; it ends with the weights of the kept
     epoch.
 
     phase: its name in the history. after: number of earlier epochs, added to epoch numbers. depth:
-    blocks below the head, by parameter of the tail, for `layer_decay`. Raises Diverged for a
+    blocks below the head, by parameter of the tail, for `layer_decay`. again: what an earlier
+    training by the same plan chose, to be repeated on other rows. Raises Diverged for a
     non-finite number, before anything is saved; KeyboardInterrupt when `context.checkpoints` asks
     to stop, and the listener's exceptions, after saving.
     """
     check_rate("lr", plan.lr)  # 0 means unresolved
     network.to(context.runtime.device).to(memory_format=torch.channels_last)
     start, optimizer = snapshot(network.learned()), make_optimizer(network, plan, depth)
-    run = _Training(network, optimizer, plan, rows, val, context, phase, after)
+    run = _Training(network, optimizer, plan, rows, val, context, phase, after, again)
     if plan.adversarial:
         run.tell(attack_plan_message(plan, len(val.ids)))
     with context.checkpoints.stopping() as stop:
@@ -143,6 +155,7 @@ class _Training:
     context: RunContext
     phase: str
     after: int
+    again: Again | None = None
     at: Progress = Progress()
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch
     began: float = field(default_factory=time.perf_counter)
@@ -184,7 +197,8 @@ class _Training:
     def finished(self) -> bool:
         """Return whether to stop: after the last epoch, on request, or for lack of improvement."""
         stale = 0 < self.plan.patience <= self.at.epoch - self.at.best and len(self.val.ids) > 0
-        return self.at.epoch >= self.plan.epochs or self.at.stopped or stale
+        last = self.again.epochs if self.again else self.plan.epochs
+        return self.at.epoch >= last or self.at.stopped or stale
 
     def choose_arithmetic(self, fresh: Callable[[], torch.optim.Optimizer]) -> bool:
         """Set the number format of all steps; return whether it was chosen by trying a few.
@@ -192,6 +206,9 @@ class _Training:
         fresh: makes an optimiser for a trial. The trials change no weight and no random number.
         """
         if not self.network.thawed:  # a head alone is always float32 on a CPU
+            return False
+        if self.again:
+            self.at = replace(self.at, arithmetic=self.again.arithmetic)
             return False
         asked, compiled = self.context.runtime.compute_precision, self.context.runtime.compile
         found = settled(asked, self.device, self.all_steps, compiled=compiled)

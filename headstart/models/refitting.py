@@ -1,0 +1,128 @@
+"""Fit what was chosen again, on the rows of training and validation together."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.frozen import Frozen
+from headstart.features.extract import FeatureTable
+from headstart.heads.families import HEADS, fit_head, solve_head
+from headstart.heads.head import Fitted
+from headstart.heads.specs import TrainedSpec
+from headstart.modalities.sources import reopened
+from headstart.models.model import Model
+from headstart.models.results import FitResult
+from headstart.models.specs import FeatureExtraction, TwoPhaseSpec
+from headstart.models.training_data import TrainingData, stacked, table_of, tuning_start
+from headstart.models.viewing import has_test_views, with_input
+from headstart.models.wording import refit_message
+
+
+def refit(
+    spec: TwoPhaseSpec,
+    data: TrainingData,
+    made: Mapping[str, FitResult],
+    kept: FitResult,
+    name: str,
+) -> FitResult | None:
+    """Return the kept result fitted again on all rows outside the test part.
+
+    made: the results of the phases by name, before test-time views. kept: the chosen one of that
+    name, with its views. Every choice stays: the setting of a solved head, the epochs of what is
+    trained by epochs (on the same schedule), the share of averaged weights, the test-time views,
+    the decisions of the target. None if the kept epoch of a head is the one before training.
+    """
+    own = has_test_views(kept.model) and not isinstance(spec.head.head, TrainedSpec)
+    first = kept if name == "head" and own else made["head"]
+    head = _head_again(spec.head, data, first, cut=spec.same_views)
+    if head is None:
+        return None
+    model = head if name == "head" else _tuned_again(spec, data, head, made)
+    backbone = with_input(model.backbone, kept.model.backbone.card.input)
+    model = replace(model, target=kept.model.target, backbone=backbone)
+    if name == "head":  # of one backbone: so its features are known to be the same
+        model = replace(model, backbone=kept.model.backbone)
+    noun = data.start.backbone.card.input.noun
+    message = refit_message(name, len(data.splits.train), len(data.splits.val), noun)
+    data.context.listener.stage("refit", message)
+    return replace(kept, model=model, before=kept)
+
+
+def _head_again(
+    spec: FeatureExtraction, data: TrainingData, first: FitResult, *, cut: bool
+) -> Model | None:
+    """Fit the head with the setting that `first` chose; on mean features if it has test-time
+    views."""
+    if isinstance(spec.head, TrainedSpec):
+        return _trained_again(spec, data, first)
+    plain = _untapped(data)
+    tables: tuple[FeatureTable, ...]
+    if has_test_views(first.model):
+        tables = (table_of(first.model.backbone, data.splits.train_val, data.context),)
+    else:
+        tables = data.extracted_before(spec.seed, cut) or plain.train_val(spec.seed, cut=False)
+    rows = stacked([replace(t, target=first.model.target) for t in tables])
+    with data.clock("refit"):
+        if HEADS[spec.head.family].fit is fit_head:
+            from headstart.heads.fit import fit_at
+
+            found: Fitted = fit_at(spec.head.chosen(first.chosen), rows)
+        else:
+            none = plain.plain(data.splits.val.take([]))
+            found = solve_head(spec.head, rows, replace(none, target=rows.target))
+    return replace(first.model, head=found.head)
+
+
+def _trained_again(spec: FeatureExtraction, data: TrainingData, first: FitResult) -> Model | None:
+    """Train a head for the epochs that were chosen; None for no epoch."""
+    from headstart.models.tuning import train_head
+
+    assert isinstance(spec.head, TrainedSpec)
+    if not (epochs := int(first.chosen["epoch"])):
+        return None
+    whole = _whole(data, first.model)
+    views, val = whole.train(spec.seed, cut=False), whole.plain(whole.splits.val)
+    backbone, own = data.start.backbone, replace(spec.head, epochs=epochs, keep="last")
+    context = whole.phase("refit-head", backbone, *(v.x for v in views))
+    with data.clock("refit"):
+        network = reopened(backbone) if isinstance(backbone, Frozen) else backbone
+        feed = whole.new_features(spec) or views
+        again = train_head(spec, own, network, feed, val, context, phase="refit-head")
+    return replace(first.model, head=again.model.head)
+
+
+def _tuned_again(
+    spec: TwoPhaseSpec, data: TrainingData, head: Model, made: Mapping[str, FitResult]
+) -> Model:
+    """Fine-tune from the refitted head for the epochs that were chosen."""
+    from headstart.models.tuning import tune_again
+
+    first = made["finetune"]
+    if int(first.chosen["epoch"]) == made["head"].model.epochs:  # before fine-tuning
+        return head
+    start, settings = data.start, data.start.settings
+    assert settings is not None
+    assert isinstance(head.backbone, Backbone)
+    fresh = tuning_start(settings, head.backbone, head.head_lr)
+    if start.tap is not None and fresh.thawed is not None:
+        tap = fresh.thawed.tap(0, start.tap.precision)
+        fresh = replace(fresh, tap=tap, settings=settings, table=start.table)
+    whole = replace(_whole(data, first.model), start=fresh)
+    tables = None
+    if start.tap is not None:
+        views = data.extracted_before(settings.seed, True) or whole.train(settings.seed, cut=True)
+        target = whole.splits.train.target
+        tables = tuple(replace(t, target=target) for t in views), whole.plain(whole.splits.val)
+    with data.clock("refit"):
+        return tune_again(whole, head, tables, first)
+
+
+def _whole(data: TrainingData, model: Model) -> TrainingData:
+    """Return the data with the validation rows among the training rows."""
+    own = _untapped(data)
+    return TrainingData(own.start, own.splits.whole(), own.views, own.context, target=model.target)
+
+
+def _untapped(data: TrainingData) -> TrainingData:
+    """Return the data without the request for activations, whose layers fine-tuning has changed."""
+    return replace(data, start=replace(data.start, tap=None))
