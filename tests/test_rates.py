@@ -49,6 +49,9 @@ def test_noise_and_a_rise_give_no_rate(seed: int) -> None:
     noise = np.random.default_rng(seed).normal(0.5, 0.1, 100)
     for losses in (noise, noise + np.array(RATES), np.zeros(100), noise[:FIRST]):
         assert losses_of(losses).suggested is None
+    assert (
+        losses_of(1e-6 * (1 - np.arange(100) / 100)).suggested is None
+    )  # nothing is left to learn
     assert "Leave --lr out (0.0001)" in losses_of(noise).verdict
 
 

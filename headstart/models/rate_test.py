@@ -37,6 +37,7 @@ DIVERGED = 4.0  # times the loss at the lowest rates, at which the test ends;
 LEAST = 0.25  # or this loss, if a fitted head has almost none
 FIRST = 20  # steps at rates too low to learn, whose losses show the noise
 SURE = 3.0  # standard errors that the loss must fall by
+LEAST_FALL = 1e-3  # of the loss: a fitted head that has almost none left shows nothing
 MARGIN = 10.0  # the rate of the lowest loss over the suggested one
 SHOWN = 15  # lines of the table
 BAR = 40  # characters of the longest bar
@@ -78,7 +79,7 @@ class RateTest(Record):
             return None
         error = first.std() * math.sqrt((1 - KEPT) / (1 + KEPT) + 1 / FIRST)
         lowest = int(smooth[FIRST:].argmin()) + FIRST
-        if first.mean() - smooth[lowest] <= max(SURE * error, 1e-6):
+        if first.mean() - smooth[lowest] <= max(SURE * error, LEAST_FALL):
             return None
         return float(f"{self.rates[lowest] / MARGIN:.2g}")
 
