@@ -120,7 +120,7 @@ def test_a_cross_validated_run_fills_its_folder(shapes: Path, tmp_path: Path, jo
     assert np.mean(each) == pytest.approx(plain["test"]["accuracy"]["value"])
     assert json.loads((run.folder / "recipe.json").read_text())["folds"] == 3
     (judged,) = lines.of("judged")
-    assert judged.startswith("judged by 3-fold cross-validation: each row by a model that did not")
+    assert judged.startswith("by 3-fold cross-validation: each row by a model that did not")
     assert "learned from all 24 rows" in judged
     assert [line[:6] for line in lines.of("fold")] == ["1 of 3", "2 of 3", "3 of 3"]
     assert "3-fold cross-validation" in repr(run)

@@ -167,11 +167,13 @@ def test_a_run_of_few_shots_keeps_the_best_head_and_tells_the_spread(
     assert {p.name for p in run.folder.iterdir()} == FILES
     parts = Counter((row["part"], row["label"]) for row in table(run.folder / "splits.csv"))
     assert (parts["train", "dark"], parts["train", "bright"]) == (2, 2)
-    assert not parts["val", "dark"]
     assert run.evaluation.n == parts["test", "dark"] + parts["test", "bright"] > 0
     found = run.few_shots
     assert found is not None
     assert (found.shots, found.draws, found.metric) == (2, 4, "accuracy")
+    assert parts["val", "dark"] + parts["val", "bright"] == found.rows  # they chose the head
+    judged = hs.evaluate(run, rows, store=job.store)
+    assert (judged.n, judged.left_out) == (run.evaluation.n, ())
     assert set(found.heads) == {"mean", "nearest", "ridge", "logistic"}
     assert found.heads[found.best].mean == max(own.mean for own in found.heads.values())
     assert run.fitted.chosen["head"] == found.best

@@ -28,6 +28,11 @@ class RunParts:
     draws: tuple[tuple[Dataset, Dataset], ...] = ()
 
     @property
+    def recorded(self) -> Splits:
+        """The parts that a run records: few-shot rows that judged the first draw as validation."""
+        return replace(self.whole, val=self.draws[0][1]) if self.draws else self.whole
+
+    @property
     def fold_of(self) -> dict[str, int]:
         """The fold in which each row is held out, from 1, by id; {} without folds."""
         return dict(self.fold)

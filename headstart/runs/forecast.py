@@ -63,7 +63,7 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     checks = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
     check_supports(job.recipe.head, rows.target)
-    splits = job.parts(rows, checks.together).whole
+    splits = job.parts(rows, checks.together).recorded
     if job.strategy == "scratch":
         return Forecast(splits, checks.left_out)
     return replace(_of_features(state, run, rows, splits), left_out=checks.left_out)

@@ -225,7 +225,7 @@ def _finish(
     conformal = coverage_of(limits.alpha, limits, test, tested.effects()) if limits.alpha else None
     folds = judged.evaluations if judged else ()
     if judged:
-        state.tell("judged", judged_message(folds, splits))
+        state.tell("judged", judged_message(folds, splits).removeprefix("judged "))
     evaluation = _evaluated(learned, on_val, test, others, folds)
     write_json(state.out / "evaluation.json", evaluation.to_plain())
     write_csv(test, state.out / "predictions.csv", judged.folds if judged else ())
@@ -374,9 +374,9 @@ def _split(state: RunState, checks: Checks) -> RunParts:
         _refuse_changed(state, rows)
         parts = state.job.parts(rows, checks.together)
         write_json(state.out / "checks.json", checks.findings.to_plain())
-        write_text(state.out / "splits.csv", splits_csv(rows, parts.whole, parts.fold_of))
+        write_text(state.out / "splits.csv", splits_csv(rows, parts.recorded, parts.fold_of))
     folds = f"{len(parts.folds)} folds; of the saved model: " if parts.folds else ""
-    state.tell("split", folds + counted(parts.whole))
+    state.tell("split", folds + counted(parts.recorded))
     return parts
 
 
