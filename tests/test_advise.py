@@ -182,6 +182,31 @@ def test_texts_are_advised(tmp_path: Path) -> None:
     assert "30 texts" in found.words[2]
 
 
+@pytest.mark.parametrize(
+    ("place", "gains", "tried"),
+    [
+        ("near", False, ["auto"]),
+        ("far", False, ["auto"]),
+        ("very far", False, ["auto", "all"]),
+        ("near", True, ["auto", "all"]),
+    ],
+)
+def test_all_layers_are_tried_where_that_may_pay(
+    place: str, gains: bool, tried: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, rows = list[str](), np.arange(200)
+
+    def probe(network: object, few: object, thaw: str, *_: object) -> ProbeAnswers:
+        noted.append(thaw)
+        return probed(thaw, rows < 160, rows < (190 if gains else 161))
+
+    monkeypatch.setattr(advising, "tuning_probe", probe)
+    network: Any = None
+    few, context = hs.read((np.zeros((2, 4, 4, 3), np.uint8), ["a", "b"])), RunContext()
+    list(advising._probes(network, few, Measured(place), AdvicePlan(), context))
+    assert noted == tried
+
+
 def test_without_pytorch_the_head_is_advised(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advising, "installed", lambda *packages: False)
     found = hs.advise(shapes, **QUICK)

@@ -42,7 +42,7 @@ from headstart.modalities.sources import load_backbone
 from headstart.reporting.advice import advice_text
 from headstart.runs.search import checked_rows, usual_names
 
-FAR = ("far", "very far")
+VERY_FAR = "very far"
 
 
 def advise(
@@ -128,10 +128,10 @@ def _probes(
 ) -> Iterator[ProbeAnswers]:
     """Yield short fine-tunings, from fast to slow: of the upper half, and of all layers.
 
-    All layers are tried where the data is far from the source task, or where the upper half gained
-    more than chance.
+    All layers take several times as long. They are tried where the data is very far from the source
+    task, or where the upper half gained more than chance.
     """
     half = tuning_probe(network, few, "auto", plan.probe_epochs, context)
     yield half
-    if half.probe.thaw != "all" and (measured.place in FAR or half.probe.gain.low > 0):
+    if half.probe.thaw != "all" and (measured.place == VERY_FAR or half.probe.gain.low > 0):
         yield tuning_probe(network, few, "all", plan.probe_epochs, context)
