@@ -341,3 +341,13 @@ def test_settings_of_seeds_without_views_are_those_of_earlier_versions() -> None
     data = hs.read(leaning(4))
     assert "tta" not in _asked(Job(), data).values
     assert _asked(Job(tta="4"), data).values["tta"] == "4"
+
+
+@pytest.mark.parametrize("strategy", ["scratch", "extract"])
+def test_fit_takes_the_number_of_views(strategy: str) -> None:
+    asked: dict[str, Any] = {"flip": "both", "views": 2, "val": 0.3, "test": 0.3, "store": None}
+    if strategy == "scratch":
+        asked |= {"epochs": 1, "batch_size": 8}
+    found = hs.fit(leaning(), backbone="tiny:16", strategy=strategy, tta=4, **asked)
+    assert found.model.backbone.card.input.test_views == found.chosen["tta"] == 4
+    assert found.model.limits.seen is not None
