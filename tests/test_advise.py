@@ -105,7 +105,7 @@ def test_answers_from_the_cut_are_those_of_the_whole_network(thaw: str) -> None:
     _, splits = next(iter(_folds(rows)))
     own = replace(prepare(spec, backbone), tap=start.tap, table=start.table)
     fold = _Fold(spec, own, splits, context)
-    tuned = fold.tuned(fold.head())
+    tuned = fold.tuned(fold.head()).model
     before = fold.head().answers(fold.features.x)["scores"]
     whole = tuned.predict_table(extract(tuned.backbone, splits.test, runtime=ON_CPU))
     np.testing.assert_allclose(fold.answers(tuned)["scores"], whole.scores, atol=1e-4)
@@ -127,6 +127,7 @@ def test_a_probe_takes_groups_out_together(shapes: Path) -> None:
     context = RunContext(None, ON_CPU.resolved())
     answers = tuning_probe(hs.load_backbone("tiny:32"), rows, "1", 1, context)
     assert answers.probe.rows == 24
+    assert 0 < answers.probe.seconds < 1  # of a row and pass
     for out, splits in _folds(rows):
         assert not {rows.groups[i] for i in out} & {*splits.train.groups, *splits.val.groups}
 

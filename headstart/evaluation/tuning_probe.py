@@ -3,7 +3,6 @@
 The frozen part runs once for each row, so that a probe takes seconds to a minute.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -23,6 +22,7 @@ from headstart.features.extract import FeatureTable
 from headstart.heads.fit import folds_of
 from headstart.models.fitting import fit_phase
 from headstart.models.model import Model
+from headstart.models.results import FitResult
 from headstart.models.specs import FineTune, TwoPhaseSpec
 from headstart.models.training_data import (
     Start,
@@ -80,17 +80,16 @@ def tuning_probe(
     quiet = replace(context, listener=Listener())
     start = _begun(spec, backbone, rows, context)
     told = list[tuple[NDArray[np.int64], Outputs, Outputs]]()
-    seconds, steps = 0.0, 0
+    paces = list[float]()
     folds = list(_folds(rows))
     for number, (out, splits) in enumerate(folds, start=1):
         own = replace(prepare(spec, backbone), tap=start.tap, table=start.table)
         fold = _Fold(spec, own, splits, quiet)
         head = fold.head()
-        began = time.perf_counter()
         tuned = fold.tuned(head)
-        seconds += time.perf_counter() - began
-        steps += epochs * len(splits.train)
-        told.append((out, head.answers(fold.features.x), fold.answers(tuned)))
+        learned = [line for line in tuned.history if line.lr is not None]
+        paces += [line.seconds / len(splits.train) for line in learned]
+        told.append((out, head.answers(fold.features.x), fold.answers(tuned.model)))
         context.listener.progress("probe", number, len(folds))
     by_head, by_tuned = (_together(rows, told, which) for which in (1, 2))
     settings = own.settings
@@ -103,7 +102,7 @@ def tuning_probe(
         merit_of(by_head),
         merit_of(by_tuned),
         compare(by_tuned, by_head),
-        float(f"{seconds / steps:.4g}"),
+        float(f"{np.median(paces):.4g}"),  # without the start, which a longer run makes once
     )
     return ProbeAnswers(probe, by_head, by_tuned)
 
@@ -139,7 +138,7 @@ class _Fold:
     def head(self) -> Model:
         return fit_phase(self.spec.head, self.data, self.tables()).model
 
-    def tuned(self, head: Model) -> Model:
+    def tuned(self, head: Model) -> FitResult:
         from headstart.models.tuning import fine_tune
 
         settings, thawed = self.start.settings, self.start.thawed
@@ -147,7 +146,7 @@ class _Fold:
         assert thawed is not None
         with torch_threads(self.context.runtime.threads):
             feeds = self.data.for_tuning(self.tables())
-            return fine_tune(settings, thawed, head, feeds, self.context).model
+            return fine_tune(settings, thawed, head, feeds, self.context)
 
     def answers(self, model: Model) -> Outputs:
         """Return a fine-tuned model's answers to the test rows, from their stored activations."""
