@@ -26,7 +26,6 @@ from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan, Checks, good_rows, parts_of, with_parts
 from headstart.data.checks import check as check_rows
 from headstart.data.dataset import PARTS, Dataset, LeftOut
-from headstart.data.sampling import joined
 from headstart.data.splits import SplitPlan, Splits
 from headstart.data.splits import split as split_rows
 from headstart.evaluation.advice import Advice, AdvicePlan
@@ -436,7 +435,9 @@ def _with_backbone(job: Job, splits: Splits, context: RunContext) -> Job:
     """Return the job with the backbone that `auto` comes to on training and validation rows."""
     if job.backbone != AUTO:
         return job
-    found = compare_outside_test(job, joined(splits.train, splits.val), context)
+    rows = splits.train_val
+    rows = replace(rows, groups=splits.groups_of(rows.ids))
+    found = compare_outside_test(job, rows, context)
     context.listener.stage("backbone", f"{found.chosen}: {found.why}")
     return replace(job, backbone=found.chosen)
 

@@ -1,12 +1,9 @@
 """Draw some rows of a dataset at random, in the same shares of every label."""
 
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.dataset import OPTIONAL, Dataset
+from headstart.data.dataset import Dataset
 
 
 def sample(data: Dataset, most: int, seed: int) -> Dataset:
@@ -26,12 +23,3 @@ def _order(data: Dataset) -> NDArray[np.generic]:
     y = data.y
     one_number = isinstance(y, np.ndarray) and y.ndim == 1
     return y if one_number else data.target.strata(y)
-
-
-def joined(one: Dataset, other: Dataset) -> Dataset:
-    """Return the rows of two parts of the same data, one after the other."""
-    columns: dict[str, Any] = {
-        name: (*getattr(one, name), *getattr(other, name))
-        for name in ("ids", "sources", "labels", *OPTIONAL)
-    }
-    return replace(one, **columns)

@@ -26,9 +26,9 @@ from headstart.features.choosing import timed
 from headstart.features.engine_table import FrozenPart
 from headstart.features.extract import FeatureTable, all_there, extract
 from headstart.features.loading import load_for_features
-from headstart.heads.cross_validation import cross_validated
 from headstart.heads.families import head_for
 from headstart.heads.fit import FEWEST as FEWEST
+from headstart.heads.fit import cross_validate
 from headstart.heads.head import Rows, check_counts
 from headstart.heads.specs import HeadSpec, UsualSpec
 from headstart.models.specs import FeatureExtraction
@@ -222,15 +222,17 @@ def cross_validated_head(table: FeatureTable) -> HeadResult:
     """
     spec, target = solved_head(table.target.fitted(table.y))
     rows = replace(table, target=target)
-    found = cross_validated(spec, rows)
+    found = cross_validate(spec, rows, rows)
     if found is None:
         raise DataError(
             f"A head is cross-validated on {FEWEST} rows or more, of two labels or more, each in "
             f"two groups; there are {len(table)} rows. Add examples."
         )
-    ids = tuple(table.ids[row] for row in found.rows)
-    answers = Predictions(ids, found.answers, table.y[found.rows], target)
-    return HeadResult(answers, {"head": spec.family, **found.chosen})
+    out, kinds = np.flatnonzero(found.held_out), target.activate(np.zeros((1, target.outputs)))
+    answers = {name: v[out].astype(kinds[name].dtype) for name, v in found.answers.items()}
+    predictions = Predictions(tuple(table.ids[i] for i in out), answers, table.y[out], target)
+    best = min(found.path, key=lambda entry: entry[target.loss_name])
+    return HeadResult(predictions, {"head": spec.family, **best})
 
 
 def solved_head(target: Target) -> tuple[HeadSpec, Target]:
