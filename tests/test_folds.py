@@ -25,6 +25,7 @@ from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.data.folds import folded
 from headstart.data.splits import SplitPlan
+from headstart.evaluation.evaluation import Estimate, evaluate
 from headstart.models.fitting import two_phases
 from headstart.models.model import Model
 from headstart.runs import run as runs
@@ -104,6 +105,14 @@ def test_copies_are_held_out_together_and_judged_once(shapes: Path, job: Job) ->
     assert len(copies & set(judged)) == 1
 
 
+def test_wider_intervals_stay_within_their_range() -> None:
+    wide = Estimate(0.9, 0.8, 0.99, 20).widened(1.2)
+    assert (wide.value, wide.n) == (0.9, 20)
+    assert (wide.low, wide.high) == pytest.approx((0.78, 1.0))
+    assert Estimate(2.0, 1.0, 3.0, 20).widened(1.2).high == pytest.approx(3.2)
+    assert str(Estimate(2.0, np.nan, np.nan, 20).widened(1.2)) == "2.000 n=20"
+
+
 # ------------------------------------------------------------ the run
 def test_a_cross_validated_run_fills_its_folder(shapes: Path, tmp_path: Path, job: Job) -> None:
     lines, data = Lines(), hs.read(shapes)
@@ -116,6 +125,12 @@ def test_a_cross_validated_run_fills_its_folder(shapes: Path, tmp_path: Path, jo
     plain = json.loads((run.folder / "evaluation.json").read_text())
     assert plain["test"]["n"] == 24
     assert [fold["n"] for fold in plain["folds"]] == [8, 8, 8]
+    said_alone = evaluate(read_predictions(run.folder / "predictions.csv"))
+    for end in ("low", "high"):  # the models of the folds share training rows
+        value, there = plain["test"]["log_loss"]["value"], plain["test"]["log_loss"][end]
+        assert there - value == pytest.approx(
+            1.25 * (getattr(said_alone.log_loss, end) - value), rel=1e-3
+        ) or there in (0, 1)
     each = [fold["metrics"]["accuracy"]["value"] for fold in plain["folds"]]
     assert np.mean(each) == pytest.approx(plain["test"]["accuracy"]["value"])
     assert json.loads((run.folder / "recipe.json").read_text())["folds"] == 3

@@ -25,7 +25,14 @@ from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.folds import RunParts
 from headstart.data.splits import Splits
 from headstart.data.survey import Survey
-from headstart.evaluation.evaluation import Estimate, Evaluation, compare, decimals, evaluate
+from headstart.evaluation.evaluation import (
+    Estimate,
+    Evaluation,
+    compare,
+    decimals,
+    evaluate,
+    of_folds,
+)
 from headstart.evaluation.few_shots import FewShots
 from headstart.evaluation.insights import Insights
 from headstart.evaluation.judged import ConformalSets, coverage_of, limit_effects
@@ -446,7 +453,7 @@ def _evaluated(
     """
     judged = partial(evaluate, fitted=learned.shipped.model.target)
     return RunEvaluation(
-        test=judged(test),
+        test=of_folds(judged(test)) if folds else judged(test),
         val=judged(learned.kept.val),
         kept=learned.fitted.kept,
         candidates_on_val=on_val,

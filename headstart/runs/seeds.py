@@ -14,7 +14,7 @@ from headstart.base.listener import Listener
 from headstart.base.values import Record, Settings, fingerprint, read_value
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import Findings
-from headstart.evaluation.evaluation import Evaluation, decimals, evaluate
+from headstart.evaluation.evaluation import Evaluation, decimals, evaluate, of_folds
 from headstart.reporting.run_files import RunEvaluation, RunRecipe
 from headstart.runs.folder import changed_files, first_few, is_finished, recorded_digests
 from headstart.runs.job import AUTO, Job
@@ -313,9 +313,10 @@ def _read(folder: Path) -> Iterator[None]:
 def _test(folder: Path) -> Evaluation:
     """Evaluate a run from its predictions.csv, which restores its scores exactly."""
     with _read(folder):
-        fitted = read_value(folder / "evaluation.json", RunEvaluation).test.target
-        said = read_predictions(folder / "predictions.csv", fitted)
-        return evaluate(said, fitted=fitted)
+        there = read_value(folder / "evaluation.json", RunEvaluation)
+        said = read_predictions(folder / "predictions.csv", there.test.target)
+        judged = evaluate(said, fitted=there.test.target)
+        return of_folds(judged) if there.folds else judged
 
 
 def _left_out(folder: Path) -> tuple[LeftOut, ...]:
