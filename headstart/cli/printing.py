@@ -60,7 +60,7 @@ def _print_folds(run: "Run") -> None:
         rows.append((str(fold.fold), f"{fold.n:,}", brief(value) if value else "n/a", fold.kept))
     print()
     print_table(rows)
-    print_line(judged_message(run.folds, run.splits))
+    print_line(judged_message(run.folds, run.splits, refit=run.fitted.before is not None))
 
 
 def _print_few_shots(run: "Run") -> None:

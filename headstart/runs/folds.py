@@ -170,10 +170,13 @@ def cross_validate(
     return CrossValidation(tuple(results))
 
 
-def judged_message(folds: Sequence[FoldEvaluation], splits: Splits) -> str:
-    """Return how a cross-validated run was judged, and what its saved model learned from."""
-    rows = len(splits.train) + len(splits.val)
-    by = f", {len(splits.val):,} of them to choose by" if len(splits.val) else ""
+def judged_message(folds: Sequence[FoldEvaluation], splits: Splits, *, refit: bool) -> str:
+    """Return how a cross-validated run was judged, and what its saved model learned from.
+
+    refit: whether it was fitted again on the validation rows too.
+    """
+    rows, val = len(splits.train) + len(splits.val), len(splits.val)
+    by = f", {val:,} of them to choose by" if val and not refit else ""
     return (
         f"judged by {len(folds)}-fold cross-validation: each row by a model that did not learn "
         f"from it; the saved model learned from all {rows:,} rows{by}"

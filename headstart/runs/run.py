@@ -232,7 +232,8 @@ def _finish(
     conformal = coverage_of(limits.alpha, limits, test, tested.effects()) if limits.alpha else None
     folds = judged.evaluations if judged else ()
     if judged:
-        state.tell("judged", judged_message(folds, splits).removeprefix("judged "))
+        message = judged_message(folds, splits, refit=fitted.before is not None)
+        state.tell("judged", message.removeprefix("judged "))
     evaluation = _evaluated(learned, on_val, test, others, folds)
     write_json(state.out / "evaluation.json", evaluation.to_plain())
     write_csv(test, state.out / "predictions.csv", judged.folds if judged else ())
