@@ -71,7 +71,7 @@ def test_views_are_learned_from_and_plain_rows_are_answered() -> None:
     np.testing.assert_allclose(found.answers["scores"], alone.answers["scores"], atol=1e-4)
 
 
-def test_the_setting_of_least_loss_out_of_fold_is_chosen() -> None:
+def test_the_setting_of_the_most_right_answers_out_of_fold_is_chosen() -> None:
     rng = np.random.default_rng(1)
     y = rng.integers(0, 2, 80)
     x = (rng.normal(size=(80, 50)) + 0.8 * y[:, None] * (np.arange(50) < 5)).astype(np.float32)
@@ -80,9 +80,9 @@ def test_the_setting_of_least_loss_out_of_fold_is_chosen() -> None:
     found = cross_validate(spec, rows, rows)
     assert found is not None
     (chosen,) = found.spec.l2  # type: ignore[attr-defined]
-    losses = {entry["l2"]: entry["log_loss"] for entry in found.path}
-    assert chosen == min(losses, key=losses.__getitem__)
-    assert len(losses) < len(spec.l2)  # it stopped when two weaker ones were no better
+    merits = {entry["l2"]: (entry["accuracy"], -entry["log_loss"]) for entry in found.path}
+    assert chosen == max(merits, key=merits.__getitem__)
+    assert len(merits) < len(spec.l2)  # it stopped when four weaker ones were no better
 
 
 def test_too_few_rows_for_folds_are_none() -> None:
@@ -129,7 +129,7 @@ def test_the_head_is_chosen_by_folds_and_learns_from_all_rows_but_those_of_the_t
     lines = Lines()
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, strategy="extract"), lines)
     recipe = json.loads((run.folder / "recipe.json").read_text())
-    assert recipe["chosen"]["head"]["by"] == "log loss in 5-fold cross-validation"
+    assert recipe["chosen"]["head"]["by"] == "accuracy in 5-fold cross-validation"
     assert recipe["refit"] is True
     assert recipe["strategy"]["refitted"] is True
     told = dict(lines.lines)
