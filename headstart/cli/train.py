@@ -66,10 +66,9 @@ SHORT = (  # what `--help` shows
         "--resume",
         "--backbone",
         "--weights",
-        "--size",
     ),
-    *("--head", "--class-weights", "--seed", "--fit", "--epochs", "--batch-size", "--lr", "--thaw"),
-    *("--flip", "--rotation", "--trivial-augment", "--target", "--val", "--test", "--folds"),
+    *("--head", "--class-weights", "--seed", "--epochs", "--batch-size", "--lr", "--thaw"),
+    *("--flip", "--rotation", "--target", "--val", "--test", "--folds"),
     *("--shots", "--device"),
 )
 
