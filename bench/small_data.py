@@ -10,8 +10,9 @@ them, and the head learns from all (now). Both are tested on the rows that were 
 Of the heads chosen by folds, with limits from out-of-fold answers: the share of the test rows whose
 conformal set holds the class (asked: 90 %), the share called unlike the training rows (asked: what
 the limit says it can warrant), and the AUROC of the distance against the other set. Of the rows
-judged in the folds: how often the 95 % interval of their accuracy holds the mean accuracy, on all
-the rows not drawn, of the heads of these folds.
+judged in the folds: how often Wilson's 95 % interval of their accuracy holds the mean accuracy, on
+all the rows not drawn, of the heads of these folds. (A run with --folds widens its intervals, as
+its rows share models.)
 """
 
 import math
