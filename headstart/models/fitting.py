@@ -71,7 +71,10 @@ def fit(
         return fit_second(spec, start, data, views or NoChange(), context, tta)
     if isinstance(start, Model | FitResult):
         raise SpecError(f"{type(spec).__name__} starts from a backbone; give fit() model.backbone.")
-    whole = spec if isinstance(spec, TwoPhaseSpec) else TwoPhaseSpec(spec, None, tta=tta)
+    # a phase alone is not refitted: fine-tuning may go on from it, judged on validation
+    whole = (
+        spec if isinstance(spec, TwoPhaseSpec) else TwoPhaseSpec(spec, None, tta=tta, refit=False)
+    )
     whole = whole if views is None else replace(whole, views=views)
     backbone = load_backbone(start) if isinstance(start, str) else start
     return two_phases(whole, backbone, data, context).result

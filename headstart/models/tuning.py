@@ -177,8 +177,13 @@ def fit_second(
     context: RunContext,
     tta: str = "none",
 ) -> FitResult:
-    """Fine-tune a model that was fitted before; raises SpecError if `given` is something else."""
-    start = given.model if isinstance(given, FitResult) else given
+    """Fine-tune a model that was fitted before, as it was before its refit if it had one.
+
+    Raises SpecError if `given` is something else.
+    """
+    if isinstance(given, FitResult):  # a refit has learned from the rows of validation
+        given = (given.before or given).model
+    start = given
     if not isinstance(start, Model):
         raise SpecError(NO_START)
     backbone, target = start.backbone, splits.train.target
