@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(folder: Path) -> Path:
     data = split(hs.read(folder / "data"))
-    model = fit(FeatureExtraction(fit="squash"), "tiny:32", data).model
+    model = fit(FeatureExtraction(fit="squash", choose="validation"), "tiny:32", data).model
     save(model, folder / "bundle")
     return folder / "bundle"
 

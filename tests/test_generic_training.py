@@ -136,7 +136,8 @@ def test_thresholds_come_out_of_fold_or_from_validation_never_from_test(
             rows = getattr(parts, name)
             labels = tuple(tuple({0, 1} - set(y)) for y in rows.labels)
             parts = replace(parts, **{name: replace(rows, labels=labels)})
-        spec = TwoPhaseSpec(FeatureExtraction(head), tuned, keep="finetune" if tuned else "best")
+        keep: Any = "finetune" if tuned else "best"
+        spec = TwoPhaseSpec(FeatureExtraction(head, choose="validation"), tuned, keep=keep)
         target: Any = fit(spec, backbone, parts, store=None).model.target
         return target.thresholds
 

@@ -47,7 +47,7 @@ def test_a_run_tells_every_epoch_and_records_where_it_was_stopped(
     shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     listener = Epochs(stop=1, of="finetune")
-    run = hs.train(hs.read(shapes), tmp_path / "run", job, listener=listener)
+    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, refit=False), listener=listener)
     assert listener.heard == [*(("head", n) for n in range(4)), ("finetune", 0), ("finetune", 1)]
     history = (run.folder / "history.csv").read_text().splitlines()[1:]
     numbered_on = [(p, n + 3 * (p == "finetune")) for p, n in listener.heard]

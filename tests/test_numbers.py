@@ -23,6 +23,8 @@ WORDS = {
     "attack": ["attack", "run", "a.png"],
     "ideal": ["ideal", "run", "--class", "a"],
     "robustness": ["robustness", "run"],
+    "search": ["search", "data"],
+    "advise": ["advise", "data"],
 }
 NEVER = ("nan", "1e999", "1e30", "-1000000000", "9" * 30)
 # Any seed is as good as another, "all" may be written as a large number, and so on.
@@ -64,6 +66,7 @@ def nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "modalities.images.decoding.decode",
         "modalities.reading.read",
+        "modalities.reading.read_as",
         "modalities.sources.load_backbone",
         "features.loading.load_for_features",
         "models.bundle.load_bundle",

@@ -77,6 +77,7 @@ def test_a_function_changes_the_training_pictures_and_nothing_of_it_is_stored(
         return pixels[::-1]
 
     how: dict[str, Any] = {"backbone": "tiny:32", "strategy": "finetune", "thaw": "1", "epochs": 3}
+    how["refit"] = False
     parts = hs.split(shapes, store=None)
     for times in (1, 2):
         hs.fit(parts, augment=change, store=tmp_path / "store", **how)

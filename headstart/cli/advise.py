@@ -35,12 +35,13 @@ def run(args: argparse.Namespace) -> int:
     from headstart.modalities.reading import read_as
     from headstart.runs.advise import advise
 
+    plan, limits = made(AdvicePlan(), args), made(CheckPlan(), args)
+    context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
     data = read_as(args.data, made(TargetPlan(), args))
     if data.choice:
         say("target", data.choice)
-    context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
     with kept_if_stopped(GOES_ON):
-        found = advise(data, made(AdvicePlan(), args), context, made(CheckPlan(), args))
+        found = advise(data, plan, context, limits)
     command = found.command(str(args.data))
     if args.json:
         print_json({**found.to_plain(), "strategy": found.strategy, "command": command})

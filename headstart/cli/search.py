@@ -38,13 +38,13 @@ def run(args: argparse.Namespace) -> int:
     from headstart.modalities.reading import read_as
     from headstart.runs.search import search
 
+    plan, limits = made(SearchPlan(), args), made(CheckPlan(), args)
+    context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
     data = read_as(args.data, made(TargetPlan(), args))
     if data.choice:
         say("target", data.choice)
-    context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
-    limits = made(CheckPlan(), args)
     with kept_if_stopped(GOES_ON):
-        found = search(data, made(SearchPlan(), args), context, checks=limits, out=args.out)
+        found = search(data, plan, context, checks=limits, out=args.out)
     if args.json:
         print_json(found.to_plain())
     else:

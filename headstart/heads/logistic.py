@@ -206,7 +206,9 @@ class Cumulative:
         down[upper], up[lower] = -share[upper] * sigmoid(-u), share[lower] * sigmoid(v)
         by_bias = np.bincount(self.grade[upper] - 1, down[upper], highest)
         by_bias += np.bincount(self.grade[lower], up[lower], highest)
-        by_step = -(by_bias.sum() - np.cumsum(by_bias)[:-1]) - mass / np.expm1(steps)
+        with np.errstate(over="ignore"):  # of a huge step the quotient is 0
+            between = mass / np.expm1(steps)
+        by_step = -(by_bias.sum() - np.cumsum(by_bias)[:-1]) - between
         by_slope = self.z.T @ (down + up).astype(self.z.dtype) + l2 * slope
         gradient = np.concatenate([by_slope, [by_bias.sum()], by_step * steps])
         return float(value) + l2 / 2 * float(slope @ slope), gradient

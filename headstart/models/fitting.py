@@ -146,6 +146,7 @@ def fit_phase(
     with data.clock("head"):
         new = data.new_features(spec)
         chosen = None
+        check_supports(spec.head, data.splits.train.target)
         if data.whole:
             whole = data.plain(data.splits.train_val), data.train_val(spec.seed, cut=cut)
             chosen = chosen_by_folds(spec, data.splits, *whole)

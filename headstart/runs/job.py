@@ -17,7 +17,7 @@ from headstart.data.folds import RunParts, folded
 from headstart.data.shots import with_shots
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.effort import Detail
-from headstart.heads.head import check_word
+from headstart.heads.head import MOST, check_word
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.models.limits import TrustPlan
@@ -122,7 +122,7 @@ class Job:
                 "--backbone auto chooses on the rows outside the test part, and --folds judges "
                 "every row: name a network, such as the one that `headstart search` comes to."
             )
-        if self.folds < 0 or self.folds == 1:
+        if self.folds < 0 or self.folds == 1 or self.folds > MOST:
             raise SpecError(
                 f"folds is 2 or more, for as many models that judge one another's rows, or 0 for a "
                 f"test part; got {self.folds}."
@@ -147,7 +147,7 @@ class Job:
 
     def _check_shots(self) -> None:
         """Raise SpecError for what does not go with a few examples of each class."""
-        if self.shots < 0 or not 2 <= self.draws <= MOST_DRAWS:
+        if not 0 <= self.shots <= MOST or not 2 <= self.draws <= MOST_DRAWS:
             raise SpecError(
                 f"shots is a number of examples of each class, and draws is from 2 to "
                 f"{MOST_DRAWS:,}; got shots={self.shots} and draws={self.draws}."
