@@ -137,8 +137,10 @@ def test_the_head_is_chosen_by_folds_and_learns_from_all_rows_but_those_of_the_t
     saved = load_bundle(run.folder / "model").model
     expected = whole_head(run.splits, run, job)
     np.testing.assert_allclose(saved.head.tensors()["weight"], expected, atol=1e-4)
+    assert "from 21 pictures" in (run.folder / "report.html").read_text()
     plain = replace(job, strategy="extract", refit=False)
     kept = hs.train(hs.read(shapes), tmp_path / "kept", plain)
+    assert "from 17 pictures" in (kept.folder / "report.html").read_text()
     before = kept.model.head.tensors()["weight"]
     assert np.abs(before - expected).max() > 1e-3
     first = before_refit(run).head.tensors()["weight"]

@@ -39,13 +39,13 @@ def _made(facts: Facts, w: Words) -> Markup:
             "answer.target." + (kept if kept in ("head", "finetune", "scratch") else "other"),
             backbone=data(facts.recipe.backbone),
             target=w.named("target", target.kind, target.described),
-            rows=w("count.pictures", n=len(facts.part("train"))),
+            rows=w("count.pictures", n=_learned(facts)),
         )
     return w(
         "answer.what." + (kept if kept in ("head", "finetune", "scratch") else "other"),
         backbone=data(facts.recipe.backbone),
         classes=w("count.classes", n=len(facts.classes)),
-        rows=w("count.pictures", n=len(facts.part("train"))),
+        rows=w("count.pictures", n=_learned(facts)),
     )
 
 
@@ -66,6 +66,12 @@ def _folds(facts: Facts, w: Words) -> list[Markup]:
         return []
     learned = len(facts.part("train")) + len(facts.part("val"))
     return [w("answer.folds", k=w.count(folds), rows=w("count.pictures", n=learned))]
+
+
+def _learned(facts: Facts) -> int:
+    """Return the number of rows that the saved model learned from."""
+    parts = ("train", "val") if facts.recipe.strategy.refitted else ("train",)
+    return sum(len(facts.part(part)) for part in parts)
 
 
 def _measured(test: Evaluation, w: Words) -> Markup:
