@@ -100,6 +100,15 @@ def test_too_few_rows_are_one_sentence() -> None:
         cross_validated_head(table_of(np.eye(4), [0, 1, 0, 1]))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_settings_told_are_those_of_the_answers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, 80)
+    x = rng.normal(size=(80, 50)) + 0.8 * y[:, None] * (np.arange(50) < 5)
+    found = cross_validated_head(table_of(x, y.tolist()))
+    assert found.chosen["accuracy"] == pytest.approx(found.merit.value)
+
+
 @pytest.mark.parametrize("labels", ["number", "labels", "class"])
 def test_a_sample_keeps_the_shares_of_the_labels(labels: str) -> None:
     y: list[Any] = [i % 10 for i in range(400)]

@@ -228,11 +228,9 @@ def cross_validated_head(table: FeatureTable) -> HeadResult:
             f"A head is cross-validated on {FEWEST} rows or more, of two labels or more, each in "
             f"two groups; there are {len(table)} rows. Add examples."
         )
-    out, kinds = np.flatnonzero(found.held_out), target.activate(np.zeros((1, target.outputs)))
-    answers = {name: v[out].astype(kinds[name].dtype) for name, v in found.answers.items()}
+    out, answers = np.flatnonzero(found.held_out), found.answers_of(target)
     predictions = Predictions(tuple(table.ids[i] for i in out), answers, table.y[out], target)
-    best = min(found.path, key=lambda entry: entry[target.loss_name])
-    return HeadResult(predictions, {"head": spec.family, **best})
+    return HeadResult(predictions, {"head": spec.family, **found.best})
 
 
 def solved_head(target: Target) -> tuple[HeadSpec, Target]:

@@ -186,6 +186,19 @@ class CrossValidated:
     path: tuple[dict[str, float], ...]
     by: str
 
+    @property
+    def best(self) -> dict[str, float]:
+        """The entry of `path` of the chosen setting."""
+        tried = _tried_of(self.spec)
+        (setting,) = getattr(self.spec, tried)
+        return next(entry for entry in self.path if entry[tried] == setting)
+
+    def answers_of(self, target: Target) -> Outputs:
+        """Return the answers to the held-out rows alone, in the types of the target's answers."""
+        kinds = target.activate(np.zeros((1, target.outputs)))
+        taken = _taken(self.answers, self.held_out)
+        return {name: values.astype(kinds[name].dtype) for name, values in taken.items()}
+
 
 def fit_at(spec: HeadSpec, rows: FeatureRows) -> Fitted:
     """Fit a head with the single setting of `spec`; the decisions of the target stay."""

@@ -167,9 +167,7 @@ class ChosenByFolds:
     def told(self, result: FitResult) -> FitResult:
         """Return the head's result with what was chosen, and with the out-of-fold answers."""
         out, target = np.flatnonzero(self.found.held_out), result.model.target
-        like = target.activate(result.model.head.raw(self.plain.x[:1]))
-        held = self.found.answers.items()
-        answers = {name: values[out].astype(like[name].dtype) for name, values in held}
+        answers = self.found.answers_of(target)
         y, ids = self.plain.y[out], tuple(self.plain.ids[i] for i in out)
         if target.decides:
             target = target.decided(answers, y)
