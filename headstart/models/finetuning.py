@@ -150,7 +150,7 @@ def tune(
     val, card = feeds[1], thawed.backbone.card
     share = again.wise if again else 1.0
     if again and recipe.wise:
-        _average(network, trained, share)
+        _average(network, trained.start, network.learned(), share)
     elif recipe.wise and len(val.ids):
         share = _wise(network, recipe, trained, val)
     if recipe.lora:
@@ -175,10 +175,11 @@ def what_learns(
     return count_with_adapters(network, whole), depth_with_adapters(network, depth)
 
 
-def _average(network: Network, trained: Trained, share: float) -> None:
+Weights = dict[str, torch.Tensor]
+
+
+def _average(network: Network, start: Weights, end: Weights, share: float) -> None:
     """Load the weights at this share of the way from the start of training to its end."""
-    end = network.learned()
-    start = trained.start
     network.load({n: torch.lerp(start[n].float(), end[n].float(), share) for n in end})
 
 
@@ -190,14 +191,11 @@ def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> fl
     """
     end = {name: t.clone() for name, t in network.learned().items()}
 
-    def at(share: float) -> None:
-        network.load({n: torch.lerp(trained.start[n].float(), end[n].float(), share) for n in end})
-
     def merit(share: float) -> tuple[float, float]:
-        at(share)
+        _average(network, trained.start, end, share)
         loss, accuracy = judge(network, val, judging_attack(recipe))
         return accuracy or 0.0, -(loss or 0.0)
 
     best = max((float(share) for share in LINE), key=merit)
-    at(best)
+    _average(network, trained.start, end, best)
     return best

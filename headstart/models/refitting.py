@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import HEADS, fit_head, solve_head
@@ -13,7 +12,7 @@ from headstart.modalities.sources import reopened
 from headstart.models.model import Model
 from headstart.models.results import FitResult
 from headstart.models.specs import FeatureExtraction, TwoPhaseSpec
-from headstart.models.training_data import TrainingData, stacked, table_of, tuning_start
+from headstart.models.training_data import TrainingData, stacked, table_of, thawed_again
 from headstart.models.viewing import has_test_views, with_input
 from headstart.models.wording import refit_message
 
@@ -38,10 +37,10 @@ def refit(
     if head is None:
         return None
     model = head if name == "head" else _tuned_again(spec, data, head, made)
-    backbone = with_input(model.backbone, kept.model.backbone.card.input)
+    backbone = kept.model.backbone  # of a head the same object: its features are known
+    if name != "head":
+        backbone = with_input(model.backbone, backbone.card.input)
     model = replace(model, target=kept.model.target, backbone=backbone)
-    if name == "head":  # of one backbone: so its features are known to be the same
-        model = replace(model, backbone=kept.model.backbone)
     noun = data.start.backbone.card.input.noun
     message = refit_message(name, len(data.splits.train), len(data.splits.val), noun)
     data.context.listener.stage("refit", message)
@@ -100,16 +99,10 @@ def _tuned_again(
     first = made["finetune"]
     if int(first.chosen["epoch"]) == made["head"].model.epochs:  # before fine-tuning
         return head
-    start, settings = data.start, data.start.settings
+    whole = replace(_whole(data, first.model), start=thawed_again(data.start))
+    tables, settings = None, data.start.settings
     assert settings is not None
-    assert isinstance(head.backbone, Backbone)
-    fresh = tuning_start(settings, head.backbone, head.head_lr)
-    if start.tap is not None and fresh.thawed is not None:
-        tap = fresh.thawed.tap(0, start.tap.precision)
-        fresh = replace(fresh, tap=tap, settings=settings, table=start.table)
-    whole = replace(_whole(data, first.model), start=fresh)
-    tables = None
-    if start.tap is not None:
+    if data.start.tap is not None:
         views = data.extracted_before(settings.seed, True) or whole.train(settings.seed, cut=True)
         target = whole.splits.train.target
         tables = tuple(replace(t, target=target) for t in views), whole.plain(whole.splits.val)

@@ -208,6 +208,18 @@ def tuning_start(settings: FineTune, backbone: Backbone, head_lr: float) -> Star
     return Start(backbone, settings, thawed if thawed.thawed else None)
 
 
+def thawed_again(start: Start) -> Start:
+    """Return the start with a new copy of its thawed layers, since training changes them in place.
+
+    A request for activations is made again, too: it computes features by the thawed layers.
+    """
+    assert start.settings is not None
+    assert isinstance(start.backbone, Backbone)  # a graph is not fine-tuned
+    own = tuning_start(start.settings, start.backbone, start.settings.lr)
+    tap = own.thawed.tap(0, start.tap.precision) if own.thawed and start.tap else None
+    return replace(kept_at_cut(own, tap), table=start.table)
+
+
 def with_tap(start: Start, splits: Splits, views: ViewSpec, context: RunContext) -> Start:
     """Return `start` with a request to store all rows' activations at the cut, if possible."""
     if start.thawed is None or start.settings is None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.backbone import Backbone
 from headstart.base.atomic import write_json
 from headstart.base.errors import HeadstartError
 from headstart.base.listener import Listener
@@ -27,7 +26,7 @@ from headstart.evaluation.evaluation import Estimate, Evaluation, evaluate, eval
 from headstart.evaluation.judged import LimitEffects, limit_effects
 from headstart.features.extract import FeatureTable
 from headstart.models.results import Candidates
-from headstart.models.training_data import array_name, kept_at_cut, tuning_start
+from headstart.models.training_data import array_name, thawed_again
 from headstart.reporting.run_files import FoldEvaluation
 from headstart.runs.stages import LearnedRun, PreparedRun, RunState, baselines
 from headstart.targets.predictions import Predictions, read_predictions, write_csv
@@ -230,11 +229,7 @@ def _fresh(run: PreparedRun) -> PreparedRun:
     start = run.start
     if start.thawed is None or start.settings is None:
         return run
-    assert isinstance(start.backbone, Backbone)  # a graph is not fine-tuned
-    own = tuning_start(start.settings, start.backbone, start.settings.lr)
-    assert own.thawed is not None
-    tap = own.thawed.tap(0, start.tap.precision) if start.tap else None
-    return replace(run, start=replace(kept_at_cut(own, tap), table=start.table))
+    return replace(run, start=thawed_again(start))
 
 
 def _key(state: RunState, run: PreparedRun, splits: Splits) -> str:
