@@ -9,6 +9,7 @@ of rows for Wilson's interval, or one value per row for the bootstrap.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ from headstart.targets.target import (
 )
 
 Z = 1.959963984540054  # the normal quantile of 97.5 %
+Units = tuple[NDArray[np.int64], ...]  # numbers of rows, by group
 OwnMetric = Callable[[NDArray[Any], NDArray[Any]], float]  # of labels and answers, each (N,)
 TAILS = (0.025, 0.975)
 CELLS = 2**21  # resampled values in memory at once: 16 MiB
@@ -193,14 +195,19 @@ def evaluate(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    groups: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate predictions: all metrics and tables of the target, with intervals.
 
     fitted: the target as fitted on training rows; its constant answer becomes the baseline.
+    groups: a name for each row, of which the bootstrap of a `Resampled` metric draws whole groups;
+    () to draw rows.
     """
-    known = predictions.take(np.flatnonzero(predictions.known))
+    rows = np.flatnonzero(predictions.known)
+    known = predictions.take(rows)
     target, answers, y = known.target, known.outputs, known.labels
-    estimate = partial(estimated, resamples=resamples, seed=seed)
+    units = _units([groups[row] for row in rows.tolist()] if groups else ())
+    estimate = partial(estimated, resamples=resamples, seed=seed, units=units)
     base = fitted.baseline(y) if fitted else None
     return Evaluation(
         fitted or target,
@@ -228,12 +235,12 @@ def of_folds(evaluation: Evaluation) -> Evaluation:
     return replace(evaluation, metrics=metrics, tables=tuple(tables))
 
 
-def estimated(cell: Any, resamples: int = RESAMPLES, seed: int = 0) -> Any:
+def estimated(cell: Any, resamples: int = RESAMPLES, seed: int = 0, units: Units = ()) -> Any:
     """Return a metric with the interval of its kind (bootstrap, Wilson, none); others as given."""
     if isinstance(cell, Mean):
         return bootstrap(cell.rows, resamples, seed)
     if isinstance(cell, Resampled):
-        return resampled(cell, resamples, seed)
+        return resampled(cell, resamples, seed, units)
     if isinstance(cell, Share):
         low, high = _wilson_bounds(cell.share, cell.n if cell.size is None else cell.size)
         return Estimate(cell.value, cell.scale(low), cell.scale(high), cell.n)
@@ -398,11 +405,20 @@ def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimat
     return Estimate(float(values.mean()), float(low), float(high), n)
 
 
-def resampled(metric: Resampled, resamples: int, seed: int) -> Estimate | None:
+def _units(groups: Sequence[str]) -> Units:
+    """Return the numbers of the rows of each group."""
+    members = defaultdict[str, list[int]](list)
+    for row, name in enumerate(groups):
+        members[name].append(row)
+    return tuple(np.array(rows) for rows in members.values())
+
+
+def resampled(metric: Resampled, resamples: int, seed: int, units: Units = ()) -> Estimate | None:
     """Return a statistic of rows with its percentile bootstrap interval.
 
     Samples without the statistic are left out; the interval is NaN if none has it. None if the
     rows themselves do not have it, as R² of equal labels. Of many rows fewer samples are drawn.
+    units: the numbers of the rows that are drawn together; () to draw each row by itself.
     """
     rng, n = np.random.default_rng(seed), metric.n
     samples = min(resamples, max(FEWEST, DRAWN // max(n, 1)))
@@ -410,7 +426,9 @@ def resampled(metric: Resampled, resamples: int, seed: int) -> Estimate | None:
         value = float(metric.value) if n else np.nan
         if not np.isfinite(value):
             return None
-        values = np.array([metric.of(rng.integers(n, size=n)) for _ in range(samples)], np.float64)
+        drawn = (rng.integers(len(units) or n, size=len(units) or n) for _ in range(samples))
+        rows = (np.concatenate([units[u] for u in some]) if units else some for some in drawn)
+        values = np.array([metric.of(some) for some in rows], np.float64)
     finite = values[np.isfinite(values)]
     low, high = np.quantile(finite, TAILS) if len(finite) else (np.nan, np.nan)
     return Estimate(value, float(low), float(high), n)

@@ -13,6 +13,7 @@ TARGETS.add(ClassTarget.kind, ClassTarget)
 TARGETS.add("labels", "headstart.targets.labels:LabelsTarget")
 TARGETS.add("number", "headstart.targets.numbers:NumberTarget")
 TARGETS.add("grades", "headstart.targets.grades:GradesTarget")
+TARGETS.add("boxes", "headstart.targets.boxes:BoxesTarget")
 
 
 def register(target: type[Target]) -> type[Target]:

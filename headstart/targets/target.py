@@ -154,6 +154,7 @@ class Target(Protocol):
     blank: ClassVar[bool] = False  # whether an empty cell is a label
     losses: ClassVar[tuple[str, ...]] = ()  # names that `TargetPlan.loss` may have
 
+    no_model: ClassVar[str] = ""  # why this version fits no model of this kind; "" if it does
     counts_right: ClassVar[bool] = False  # whether `right` returns a tensor: histories' "accuracy"
     # How raw outputs (N, K) become answers: a softmax over K classes, K independent sigmoids,
     # sigmoid(raw[:, k]) = P(grade > k) with one slope for all k, or the value itself. None: only
@@ -266,6 +267,10 @@ class Target(Protocol):
         For tables that count rows; a row may be in several groups. No groups by default.
         """
         return (), np.zeros((len(y), 0), bool)
+
+    def about_test(self, y: Labels) -> str:
+        """Return a warning on what the labels of a test part are too few to measure; "" if none."""
+        return ""
 
     @property
     def stratum_names(self) -> tuple[str, ...]:

@@ -1,0 +1,171 @@
+"""Match detections to true boxes as COCO's evaluation does, in NumPy.
+
+The rules are those of pycocotools 2.0 (`COCOeval`): in each example and class, detections by
+falling score take the free box that they overlap most; a test holds the two equal. T is the number
+of thresholds of overlap.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.targets.box_values import BoxLabels, ExampleBoxes, areas, overlaps
+
+Doubles = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of the intersection over union
+MAX_DETECTIONS = 300  # of an example that are scored in each class, those of the highest scores
+RECALLS = np.linspace(0, 1, 101)  # at which precision is read
+WHOLE = (0.0, 1e10)  # square pixels, COCO's range of "all" sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Boxes that a model gives for one example: corners (D, 4), scores (D,), classes (D,)."""
+
+    corners: NDArray[np.floating]
+    scores: NDArray[np.floating]
+    classes: NDArray[np.integer]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMatches:
+    """The detections of one class in all N examples, by falling score.
+
+    rows: (D,) the example of each. hits, misses: (T, D) whether it is right, or wrong; neither for
+    one that is ignored. totals: (N,) boxes to find in each example.
+    """
+
+    rows: NDArray[np.int64]
+    hits: Flags
+    misses: Flags
+    totals: NDArray[np.int64]
+
+    def average_precision(self, counts: NDArray[np.int64] | None = None) -> Doubles | None:
+        """Return (T,) the mean precision at the 101 RECALLS; None without a box to find.
+
+        counts: (N,) how many times each example counts, in a bootstrap.
+        """
+        total, hits, misses = self._sums(counts)
+        if not total:
+            return None
+        recall, precision = hits / total, hits / (hits + misses + np.spacing(1))
+        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        found = np.zeros(len(hits))
+        for t, (r, p) in enumerate(zip(recall, best, strict=True)):
+            at = np.searchsorted(r, RECALLS)
+            found[t] = p[at[at < len(p)]].sum() / len(RECALLS)
+        return found
+
+    def recall(self, counts: NDArray[np.int64] | None = None) -> Doubles | None:
+        """Return (T,) the share of boxes that a detection finds; None without a box to find."""
+        total, hits, _ = self._sums(counts)
+        if not total:
+            return None
+        return hits[:, -1] / total if hits.shape[1] else np.zeros(len(hits))
+
+    def _sums(self, counts: NDArray[np.int64] | None) -> tuple[float, Doubles, Doubles]:
+        if counts is None:
+            return int(self.totals.sum()), *_cumulated(self.hits, self.misses, None)
+        sums = _cumulated(self.hits, self.misses, counts[self.rows])
+        return int(self.totals @ counts), *sums
+
+
+def _cumulated(
+    hits: Flags, misses: Flags, weights: NDArray[np.int64] | None
+) -> tuple[Doubles, Doubles]:
+    if weights is None:
+        return np.cumsum(hits, axis=1, dtype=float), np.cumsum(misses, axis=1, dtype=float)
+    return (
+        np.cumsum(hits * weights, axis=1, dtype=float),
+        np.cumsum(misses * weights, axis=1, dtype=float),
+    )
+
+
+def match(
+    truth: BoxLabels,
+    found: Sequence[Detections],
+    classes: int,
+    sizes: tuple[float, float] = WHOLE,
+    *,
+    most: int = MAX_DETECTIONS,
+    thresholds: Doubles = THRESHOLDS,
+) -> tuple[ClassMatches, ...]:
+    """Return the matches of each class; no detection is cut off by its score.
+
+    sizes: the least and the largest area of the boxes to find, in square pixels; others are
+    ignored, and so are unmatched detections of other areas. most: detections per example and class.
+    """
+    examples = [truth[i] for i in range(len(truth))]
+    return tuple(_of_class(examples, found, c, sizes, most, thresholds) for c in range(classes))
+
+
+def _of_class(
+    examples: Sequence[ExampleBoxes],
+    found: Sequence[Detections],
+    c: int,
+    sizes: tuple[float, float],
+    most: int,
+    thresholds: Doubles,
+) -> ClassMatches:
+    empty = np.zeros((len(thresholds), 0), bool)
+    scores, rows = [np.zeros(0)], [np.zeros(0, np.int64)]
+    hits, misses = [empty], [empty]
+    totals = np.zeros(len(examples), np.int64)
+    for i, (boxes, detections) in enumerate(zip(examples, found, strict=True)):
+        own, given = boxes.take(boxes.classes == c), np.flatnonzero(detections.classes == c)
+        ignored = own.ignored | ~_within(own.areas, sizes)
+        totals[i] = int((~ignored).sum())
+        if not len(given):
+            continue
+        order = given[np.argsort(-detections.scores[given], kind="stable")][:most]
+        corners = np.asarray(detections.corners[order], np.float64)
+        matched, passed = _matched(own, ignored, corners, thresholds)
+        passed |= ~matched & ~_within(areas(corners), sizes)
+        scores.append(np.asarray(detections.scores[order], np.float64))
+        rows.append(np.full(len(order), i))
+        hits.append(matched & ~passed)
+        misses.append(~matched & ~passed)
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    return ClassMatches(
+        np.concatenate(rows)[order],
+        np.concatenate(hits, axis=1)[:, order],
+        np.concatenate(misses, axis=1)[:, order],
+        totals,
+    )
+
+
+def _within(sizes: Doubles, limits: tuple[float, float]) -> Flags:
+    return np.asarray((sizes >= limits[0]) & (sizes <= limits[1]))
+
+
+def _matched(
+    own: ExampleBoxes, ignored: Flags, corners: Doubles, thresholds: Doubles
+) -> tuple[Flags, Flags]:
+    """Return (T, D) whether each detection has a box, and whether that box is ignored.
+
+    A box is taken once, but a crowd or difficult box any number of times; boxes to find come before
+    ignored ones, and of equal overlaps the last.
+    """
+    shape = len(thresholds), len(corners)
+    matched, passed = np.zeros(shape, bool), np.zeros(shape, bool)
+    shares = overlaps(corners, own.corners, own.crowd)
+    least = np.minimum(thresholds, 1 - 1e-10)
+    taken = np.zeros((len(thresholds), len(own)), bool)
+    every = np.arange(len(thresholds))
+    for d in np.flatnonzero((shares >= least.min()).any(axis=1)).tolist():
+        free = (shares[d] >= least[:, None]) & (~taken | own.ignored)
+        for kind in (~ignored, ignored):
+            offered = np.where(free & kind, shares[d], -1.0)
+            best = len(own) - 1 - offered[:, ::-1].argmax(axis=1)
+            got = (offered[every, best] >= 0) & ~matched[:, d]
+            taken[every[got], best[got]] = True
+            matched[got, d] = True
+            if kind is ignored:
+                passed[got, d] = True
+    return matched, passed

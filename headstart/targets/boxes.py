@@ -1,0 +1,288 @@
+"""Boxes around objects, each of a class."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.base.errors import DataError, Mismatch, SpecError
+from headstart.targets.box_matching import MAX_DETECTIONS, Detections
+from headstart.targets.box_metrics import AT_50, AT_75, EVERY, ScoredBoxes, size_ranges
+from headstart.targets.box_values import BoxLabels, ExampleBoxes
+from headstart.targets.classes import check_class_names
+from headstart.targets.plan import TargetPlan
+from headstart.targets.target import (
+    Array,
+    Labels,
+    Metric,
+    Outputs,
+    Row,
+    Table,
+    Target,
+    resampled,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEW_TEST = 10  # test boxes of a class below which its figures say little
+NAMED = 5  # classes that a sentence names
+NO_TRAINING = (
+    "Models of boxes come with the next release. Until then `headstart check` finds the faults of "
+    "such data, and `headstart evaluate RESULTS.json DATA` measures detections made elsewhere. For "
+    "another kind of target name it with --target."
+)
+
+
+@dataclass(frozen=True)
+class BoxesTarget(Target):
+    """Any number of boxes per row, each of a class of `names`; labels are `BoxLabels`.
+
+    Answers are {"boxes": (N, K, 4) float32 pixels of the upright example, "scores": (N, K) float32,
+    "classes": (N, K) int64}, by falling score, K up to MAX_DETECTIONS; a class of -1 is no box.
+    """
+
+    names: tuple[str, ...]
+    kind: ClassVar[str] = "boxes"
+    reads: ClassVar[tuple[str, ...]] = ("label", "xmin", "ymin", "xmax", "ymax")
+    merit_name: ClassVar[str] = "AP"
+    gain_name: ClassVar[str] = "AP gained"
+    no_model: ClassVar[str] = NO_TRAINING
+    shown: ClassVar[tuple[str, ...]] = ("AP50", "AP", "AP75", "recall50", "recall")
+
+    # ------------------------------------------------------------ labels
+    def planned(self, plan: TargetPlan) -> "BoxesTarget":
+        super().planned(plan)
+        return self
+
+    def encode(self, row: Row) -> ExampleBoxes:
+        """Return the boxes of one example from the text of `decode`."""
+        try:
+            plain = json.loads(row["label"])
+            places = {name: c for c, name in enumerate(self.names)}
+            return ExampleBoxes(
+                [corners for _, *corners, _ in plain["boxes"]],
+                [places[name] for name, *_ in plain["boxes"]],
+                ["crowd" in flags for *_, flags in plain["boxes"]],
+                ["difficult" in flags for *_, flags in plain["boxes"]],
+                (int(plain["size"][0]), int(plain["size"][1])),
+            )
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise DataError(
+                f"The boxes of a row are JSON as `decode` writes it; got {row['label'][:60]!r}."
+            ) from error
+
+    def labels(self, values: Sequence[Any]) -> BoxLabels:
+        y = BoxLabels.of(values)
+        classes = y.boxes.classes
+        if len(classes) and not 0 <= classes.min() <= classes.max() < len(self.names):
+            raise DataError(f"Classes of boxes count from 0 to {len(self.names) - 1}.")
+        return y
+
+    def present(self, values: Sequence[ExampleBoxes]) -> tuple["BoxesTarget", tuple[Any, ...]]:
+        """Return the target without the classes that no box has, and its labels."""
+        used = np.unique(self.labels(values).boxes.classes)
+        if len(used) == len(self.names):
+            return self, tuple(values)
+        place = np.full(len(self.names), -1)
+        place[used] = np.arange(len(used))
+        names = tuple(self.names[c] for c in used)
+        return BoxesTarget(names), tuple(
+            ExampleBoxes(v.corners, place[v.classes], v.crowd, v.difficult, v.size) for v in values
+        )
+
+    def check_names(self) -> None:
+        check_class_names(self.names, {})
+        if not self.names:
+            raise DataError("At least one example must have a box; all have none.")
+
+    def decode(self, y: Labels) -> list[str]:
+        return ["" if not y.known[i] else self._text(y[i]) for i in range(len(y))]
+
+    def _text(self, boxes: ExampleBoxes) -> str:
+        rows = zip(boxes.corners, boxes.classes, boxes.crowd, boxes.difficult, strict=True)
+        plain = [
+            [
+                self.names[c],
+                *(float(str(v)) for v in corners),
+                "crowd" * int(a) + " difficult" * int(b),
+            ]
+            for corners, c, a, b in rows
+        ]
+        return json.dumps({"size": list(boxes.size), "boxes": plain}, ensure_ascii=False)
+
+    def parse(self, cells: Sequence[str]) -> BoxLabels:
+        return BoxLabels.of([self.encode({"label": cell}) if cell else None for cell in cells])
+
+    def known(self, y: Labels) -> NDArray[np.bool_]:
+        return np.asarray(y.known)
+
+    def unknown(self, n: int) -> BoxLabels:
+        return BoxLabels.of([None] * n)
+
+    def strata(self, y: Labels) -> NDArray[np.int64]:
+        """Return a number for each set of classes that an example has."""
+        sets = [tuple(np.unique(y[i].classes).tolist()) for i in range(len(y))]
+        number = {own: n for n, own in enumerate(sorted(set(sets)))}
+        return np.array([number[own] for own in sets], np.int64)
+
+    def census(self, y: Labels) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
+        """Return the classes, and the examples that have a box of each."""
+        there = np.zeros((len(y), len(self.names)), bool)
+        there[y.rows, y.boxes.classes] = True
+        return self.names, there
+
+    def choice(self, y: Labels) -> str:
+        counts = self._counts(y)
+        most = sorted(counts.items(), key=lambda item: -item[1])[:NAMED]
+        named = ", ".join(f"{name} {n:,}" for name, n in most)
+        more = f" and {len(counts) - NAMED} more classes" if len(counts) > NAMED else ""
+        bare = int((np.diff(y.offsets) == 0).sum())
+        return (
+            f"boxes: {len(y.boxes):,} in {len(y):,} examples ({named}{more}); {bare:,} examples "
+            f"without a box"
+        )
+
+    def _counts(self, y: BoxLabels) -> dict[str, int]:
+        counted = np.bincount(y.boxes.classes, minlength=len(self.names)).tolist()
+        return dict(zip(self.names, counted, strict=True))
+
+    def about_test(self, y: Labels) -> str:
+        few = Counter({name: n for name, n in self._counts(y).items() if n < FEW_TEST})
+        if not few:
+            return ""
+        rarest = sorted(few.items(), key=lambda item: (item[1], item[0]))
+        named = ", ".join(f"{name} {n}" for name, n in rarest[:NAMED])
+        more = f" and {len(few) - NAMED} more classes" if len(few) > NAMED else ""
+        return (
+            f"the test part has under {FEW_TEST} boxes of {named}{more}: their figures will say "
+            f"little; label more of them, or give --test a larger share"
+        )
+
+    # ------------------------------------------------------------ learning
+    @property
+    def outputs(self) -> int:
+        raise SpecError(NO_TRAINING)
+
+    def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
+        raise SpecError(NO_TRAINING)
+
+    # ------------------------------------------------------------ answers
+    def activate(self, raw: Array) -> Outputs:
+        raise SpecError(NO_TRAINING)
+
+    def check(self, answers: Outputs, y: Labels) -> None:
+        boxes, scores, classes = (answers[name] for name in ("boxes", "scores", "classes"))
+        if not boxes.shape == (*scores.shape, 4) == (*classes.shape, 4):
+            raise Mismatch(
+                f"Detections are boxes (N, K, 4), scores (N, K) and classes (N, K); got "
+                f"{boxes.shape}, {scores.shape} and {classes.shape}."
+            )
+        if classes.size and not -1 <= classes.min() <= classes.max() < len(self.names):
+            raise Mismatch(f"Classes count from 0 to {len(self.names) - 1}, or are -1 for no box.")
+
+    def columns(self, answers: Outputs) -> Mapping[str, Array]:
+        """Return each row's number of detections; the boxes are no columns of a table."""
+        return {"detections": (answers["classes"] >= 0).sum(axis=1)}
+
+    # ------------------------------------------------------------ evaluation
+    def scored(self, answers: Outputs, y: BoxLabels) -> ScoredBoxes:
+        """Return the detections of N examples, matched to their boxes."""
+        return ScoredBoxes(y, detections(answers), len(self.names))
+
+    def row_scores(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
+        """Return (N,) AP of each example alone, 1 for one without boxes and detections."""
+        return np.array([self._own(answers, y, i) for i in range(len(y))], np.float64)
+
+    def _own(self, answers: Outputs, y: BoxLabels, row: int) -> float:
+        one = {name: values[[row]] for name, values in answers.items()}
+        value = self.scored(one, y[np.array([row])]).precision(EVERY)(np.zeros(1, np.int64))
+        return float(not (one["classes"] >= 0).any()) if np.isnan(value) else value
+
+    def merit(self, answers: Outputs, y: Labels) -> tuple[float, ...]:
+        value = self.scored(answers, y).precision(EVERY)(np.arange(len(y)))
+        return (-1.0 if np.isnan(value) else value,)
+
+    def metrics(self, answers: Outputs, y: Labels) -> Mapping[str, Metric | None]:
+        """Return mean average precision at overlaps of .5, .75 and .5 to .95, and recall."""
+        scored = self.scored(answers, y)
+        return {
+            "AP50": resampled(len(y), scored.precision(AT_50)),
+            "AP": resampled(len(y), scored.precision(EVERY)),
+            "AP75": resampled(len(y), scored.precision(AT_75)),
+            "recall50": resampled(len(y), scored.recall(AT_50)),
+            "recall": resampled(len(y), scored.recall(EVERY)),
+        }
+
+    def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
+        return self._by_class(answers, y), self._by_size(answers, y)
+
+    def _by_class(self, answers: Outputs, y: BoxLabels) -> Table:
+        scored, counts, n = self.scored(answers, y), self._counts(y), len(y)
+        rows = []
+        for c, name in enumerate(self.names):
+            own = scored.of_class(c)
+            values = own.precision(AT_50), own.precision(EVERY), own.recall(AT_50)
+            rows.append((name, *(resampled(n, value) for value in values), counts[name]))
+        return Table(
+            "by_class",
+            "By class",
+            ("class", "AP50", "AP", "recall50", "boxes"),
+            tuple(rows),
+            ("class", "AP50", "AP", "recall50", "boxes"),
+        )
+
+    def _by_size(self, answers: Outputs, y: BoxLabels) -> Table:
+        scored, areas = self.scored(answers, y), y.boxes.areas[~y.boxes.ignored]
+        rows = tuple(
+            (name, resampled(len(y), scored.of_sizes(own)), _within(areas, own))
+            for name, own in size_ranges(y).items()
+        )
+        keys = ("size", "AP", "boxes")
+        return Table("by_size", "By the square root of the area", keys, rows, keys)
+
+    # ------------------------------------------------------------ files
+    def settings(self) -> dict[str, Any]:
+        return {"names": list(self.names)}
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any]) -> "BoxesTarget":
+        return cls(tuple(settings["names"]))
+
+    @property
+    def noun(self) -> str:
+        return "boxes"
+
+    @property
+    def described(self) -> str:
+        return f"boxes of {len(self.names)} classes"
+
+
+def detections(answers: Outputs) -> list[Detections]:
+    """Return the answers of N examples, each without the places that hold no box."""
+    each = zip(answers["boxes"], answers["scores"], answers["classes"], strict=True)
+    return [Detections(b[c >= 0], s[c >= 0], c[c >= 0]) for b, s, c in each]
+
+
+def answers_of(found: Sequence[Detections], most: int = MAX_DETECTIONS) -> dict[str, Array]:
+    """Return detections as a target's answers: the `most` highest scores of each example.
+
+    >>> answers_of([Detections(np.ones((1, 4)), np.ones(1), np.zeros(1, int))])["scores"].shape
+    (1, 1)
+    """
+    wide = min(most, max(map(len, found), default=0))
+    boxes = np.zeros((len(found), wide, 4), np.float32)
+    scores, classes = np.zeros((len(found), wide), np.float32), np.full((len(found), wide), -1)
+    for i, one in enumerate(found):
+        order = np.argsort(-one.scores, kind="stable")[:most]
+        boxes[i, : len(order)], scores[i, : len(order)] = one.corners[order], one.scores[order]
+        classes[i, : len(order)] = one.classes[order]
+    return {"boxes": boxes, "scores": scores, "classes": classes.astype(np.int64)}
+
+
+def _within(areas: NDArray[np.float64], limits: tuple[float, float]) -> int:
+    return int(((areas >= limits[0]) & (areas <= limits[1])).sum())
