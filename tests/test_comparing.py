@@ -5,10 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.base.atomic import write_json
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.cli.main import main
-from headstart.evaluation.comparison import comparison_rows, mcnemar
+from headstart.evaluation.comparison import compare_predictions, comparison_rows, mcnemar
+from headstart.evaluation.evaluation import evaluate
+from headstart.reporting.run_files import FoldEvaluation, RunEvaluation
 from headstart.runs.comparison import compare_runs
+from headstart.targets.numbers import NumberTarget
 from headstart.targets.predictions import Predictions, write_csv
 
 
@@ -79,6 +83,47 @@ def test_runs_are_compared_with_the_first(tmp_path: Path) -> None:
     assert second.gain.value == pytest.approx(-8 / 40)
     assert second.gain.low < second.gain.value < second.gain.high < 0
     assert second.p == pytest.approx(0.0385742, abs=1e-7)
+
+
+def by_folds(folder: Path, said: Predictions) -> Path:
+    """Write what a cross-validated run records beside its predictions."""
+    found = evaluate(said)
+    folds = (FoldEvaluation(1, "head", len(said), {}),)
+    kept = RunEvaluation(
+        test=found, val=found, kept="head", candidates_on_val={}, baselines_on_test={}, folds=folds
+    )
+    write_json(folder / "evaluation.json", kept.to_plain())
+    return folder
+
+
+def test_intervals_of_cross_validated_runs_are_wider(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = discordant(2, 9, same=29)
+    plain = [run(tmp_path, name, p) for name, p in zip("ab", said, strict=True)]
+    folds = [by_folds(run(tmp_path, n, p), p) for n, p in zip("cd", said, strict=True)]
+    (_, one), (_, other), (_, mixed) = map(
+        compare_runs, (plain, folds, [plain[0], folds[1] / "predictions.csv"])
+    )
+    for name in ("accuracy", "gain"):
+        narrow, wide = (getattr(found, name) for found in (one, other))
+        assert (wide.value - wide.low) == pytest.approx(1.25 * (narrow.value - narrow.low))
+    assert other.gain.low < 0 < one.gain.low, "a difference may pass 0"
+    assert mixed.gain == other.gain
+    assert other.p == one.p
+    for runs, told in ((plain, False), (folds, True)):
+        assert main(["compare", *map(str, runs)]) == 0
+        assert ("1.25 times as wide" in capsys.readouterr().out) is told
+
+
+def test_gains_of_cross_validated_runs_of_numbers_are_wider(tmp_path: Path) -> None:
+    y = np.arange(30.0)
+    target = NumberTarget().fitted(y)
+    rng, ids = np.random.default_rng(0), tuple(map(str, range(30)))
+    said = [Predictions(ids, {"value": y + rng.normal(size=30)}, y, target) for _ in range(2)]
+    plain, folds = (compare_predictions(["a", "b"], said, f)[1] for f in ((), (True, True)))
+    for narrow, wide in ((plain.gain, folds.gain), (plain.metrics["mae"], folds.metrics["mae"])):
+        assert (wide.high - wide.low) == pytest.approx(1.25 * (narrow.high - narrow.low))
 
 
 def test_rows_and_classes_may_come_in_another_order(tmp_path: Path) -> None:

@@ -14,7 +14,15 @@ import numpy as np
 from headstart.base.errors import Mismatch, MissingPackage
 from headstart.base.notebook import data_frame, html_table, text_table
 from headstart.base.values import Record
-from headstart.evaluation.evaluation import Estimate, cell, compare, evaluate, same_rows
+from headstart.evaluation.evaluation import (
+    FOLDS_WIDEN,
+    Estimate,
+    cell,
+    compare,
+    evaluate,
+    of_folds,
+    same_rows,
+)
 from headstart.evaluation.score_comparison import ScoreComparison, compare_scores, score_rows
 from headstart.targets.classes import UNKNOWN
 from headstart.targets.predictions import Predictions
@@ -47,8 +55,10 @@ class Comparison(Record):
 class Comparisons(tuple[Any, ...]):
     """Runs compared with the first, each a Comparison, or a ScoreComparison without classes.
 
-    A notebook shows them as a table.
+    of_folds: whether any is cross-validated. A notebook shows them as a table.
     """
+
+    of_folds = False
 
     def __repr__(self) -> str:
         return text_table(comparison_rows(self))
@@ -63,12 +73,25 @@ class Comparisons(tuple[Any, ...]):
         return data_frame(dict(zip(header, zip(*rows, strict=True), strict=True)))
 
 
-def compare_predictions(names: Sequence[str], predictions: Sequence[Predictions]) -> Comparisons:
+def compare_predictions(
+    names: Sequence[str], predictions: Sequence[Predictions], folds: Sequence[bool] = ()
+) -> Comparisons:
     """Evaluate each model on the same test rows and compare all others with the first.
 
-    names: one per model, for messages and the table. Rows are matched by id. Raises Mismatch if
-    the rows, their labels, the classes or the kinds of target differ.
+    names: one per model, for messages and the table. Rows are matched by id. folds: which
+    predictions are of the models of several folds; their intervals, and those of differences with
+    them, are FOLDS_WIDEN times as wide. Raises Mismatch if the rows, their labels, the classes or
+    the kinds of target differ.
     """
+    folds = folds or [False] * len(names)
+    found = Comparisons(_compared_all(names, predictions, folds))
+    found.of_folds = any(folds)
+    return found
+
+
+def _compared_all(
+    names: Sequence[str], predictions: Sequence[Predictions], folds: Sequence[bool]
+) -> list[Any]:
     if not all(p.classes for p in predictions):
         first = predictions[0]
         pairs = zip(names, predictions, strict=True)
@@ -77,14 +100,14 @@ def compare_predictions(names: Sequence[str], predictions: Sequence[Predictions]
             _in_order(first, p, f"{names[0]} and {name}") if all(agreeing) else p
             for name, p in pairs
         ]
-        return Comparisons(compare_scores(names, aligned))
+        return list(compare_scores(names, aligned, folds))
     classes = _common_classes(names, predictions)
     first, *others = (_renumbered(p, classes) for p in predictions)
-    comparisons = [_compared(names[0], first, None)]
-    for name, other in zip(names[1:], others, strict=True):
+    comparisons = [_compared(names[0], first, None, (folds[0],))]
+    for name, other, own in zip(names[1:], others, folds[1:], strict=True):
         ordered = _in_order(first, other, f"{names[0]} and {name}")
-        comparisons.append(_compared(name, ordered, first))
-    return Comparisons(comparisons)
+        comparisons.append(_compared(name, ordered, first, (own, folds[0])))
+    return comparisons
 
 
 def mcnemar(a: Predictions, b: Predictions) -> float:
@@ -118,10 +141,15 @@ def comparison_rows(comparisons: Sequence[Any]) -> list[tuple[str, ...]]:
 
 
 def comparison_note(comparisons: Sequence[Any]) -> str:
-    """Return a sentence that explains the table."""
+    """Return one or two sentences that explain the table."""
+    of_folds = isinstance(comparisons, Comparisons) and comparisons.of_folds
+    widened = f" Intervals of cross-validated runs are {FOLDS_WIDEN:g} times as wide, since their "
+    widened = widened + "models share training rows" if of_folds else ""
     if isinstance(comparisons[0], ScoreComparison):
-        return "Gained: per row, with its 95 % interval; one that holds 0 is no clear difference."
-    return "p is McNemar's: how likely such a difference is if both are equally accurate."
+        note = "Gained: per row, with its 95 % interval; one that holds 0 is no clear difference."
+        return note + (widened and widened + ".")
+    note = "p is McNemar's: how likely such a difference is if both are equally accurate."
+    return note + (widened and widened + ", which p does not count.")
 
 
 def _row(c: Comparison) -> tuple[str, ...]:
@@ -133,12 +161,16 @@ def _row(c: Comparison) -> tuple[str, ...]:
     return (c.name, n, *own, gain, f"{c.p:.3g}", str(c.only_here), str(c.only_first))
 
 
-def _compared(name: str, predictions: Predictions, first: Predictions | None) -> Comparison:
-    found = evaluate(predictions)
+def _compared(
+    name: str, predictions: Predictions, first: Predictions | None, folds: Sequence[bool]
+) -> Comparison:
+    """folds: whether these predictions, and those of `first`, are of the models of folds."""
+    found = of_folds(evaluate(predictions)) if folds[0] else evaluate(predictions)
     own = (found.accuracy, found.balanced_accuracy, found.macro_f1, found.auroc, found.log_loss)
     if first is None:
         return Comparison(name, *own)
     gain, p = compare(predictions, first), mcnemar(predictions, first)
+    gain = gain.widened(FOLDS_WIDEN, signed=True) if any(folds) else gain
     return Comparison(name, *own, gain, p, *_discordant(predictions, first))
 
 

@@ -90,10 +90,13 @@ class Estimate(Record):
     def __gt__(self, other: "Estimate | float") -> bool:
         return self.value > float(other)
 
-    def widened(self, factor: float) -> "Estimate":
-        """Return the value with ends `factor` times as far, within [0, 1] if they are there."""
+    def widened(self, factor: float, *, signed: bool = False) -> "Estimate":
+        """Return the value with ends `factor` times as far, within [0, 1] if they are there.
+
+        signed: whether it is a difference, whose ends may pass 0.
+        """
         low, high = (self.value + factor * (end - self.value) for end in (self.low, self.high))
-        if 0 <= self.low and self.high <= 1:
+        if 0 <= self.low and self.high <= 1 and not signed:
             low, high = max(0.0, low), min(1.0, high)
         return replace(self, low=low, high=high)
 

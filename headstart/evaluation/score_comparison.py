@@ -8,7 +8,14 @@ import numpy as np
 
 from headstart.base.errors import Mismatch
 from headstart.base.values import Record
-from headstart.evaluation.evaluation import Estimate, compare, evaluate, measured
+from headstart.evaluation.evaluation import (
+    FOLDS_WIDEN,
+    Estimate,
+    compare,
+    evaluate,
+    measured,
+    of_folds,
+)
 from headstart.targets.predictions import Predictions
 
 SHOWN = 2  # metrics in the printed table
@@ -33,12 +40,13 @@ class ScoreComparison(Record):
 
 
 def compare_scores(
-    names: Sequence[str], predictions: Sequence[Predictions]
+    names: Sequence[str], predictions: Sequence[Predictions], folds: Sequence[bool]
 ) -> list[ScoreComparison]:
     """Evaluate each model on the same test rows, and compare all others with the first.
 
     names: one per model. predictions: of agreeing targets, of the same rows in the same order.
-    Raises Mismatch if a run predicts something else.
+    folds: which are of the models of several folds, with wider intervals. Raises Mismatch if a run
+    predicts something else.
     """
     first = predictions[0]
     for name, other in zip(names, predictions, strict=True):
@@ -48,9 +56,9 @@ def compare_scores(
                 f"{first.target.described} and {name} {other.target.described}. Compare runs of "
                 f"one kind."
             )
-    found = [_compared(names[0], first, None)]
-    found += [_compared(n, p, first) for n, p in zip(names[1:], predictions[1:], strict=True)]
-    return found
+    found = [_compared(names[0], first, None, (folds[0],))]
+    others = zip(names[1:], predictions[1:], folds[1:], strict=True)
+    return found + [_compared(n, p, first, (own, folds[0])) for n, p, own in others]
 
 
 def score_rows(comparisons: Sequence[ScoreComparison]) -> list[tuple[str, ...]]:
@@ -75,8 +83,12 @@ def _spelt(estimate: Estimate | None) -> str:
     return measured(estimate).split(" n=")[0]
 
 
-def _compared(name: str, own: Predictions, first: Predictions | None) -> ScoreComparison:
+def _compared(
+    name: str, own: Predictions, first: Predictions | None, folds: Sequence[bool]
+) -> ScoreComparison:
+    """folds: whether these predictions, and those of `first`, are of the models of folds."""
     found, target = evaluate(own), own.target
+    found = of_folds(found) if folds[0] else found
     metrics = {n: found.metrics[n] for n in target.shown or found.metrics}
     if first is None:
         return ScoreComparison(name, found.n, metrics, target.gain_name)
@@ -84,4 +96,5 @@ def _compared(name: str, own: Predictions, first: Predictions | None) -> ScoreCo
     won = np.subtract(*scores)
     better, worse = int((won > 0).sum()), int((won < 0).sum())
     gain = compare(own, first)
+    gain = gain.widened(FOLDS_WIDEN, signed=True) if any(folds) else gain
     return ScoreComparison(name, found.n, metrics, target.gain_name, gain, better, worse)

@@ -19,7 +19,7 @@ def compare_runs(runs: Sequence[Path], target: str = "") -> Comparisons:
     runs: folders with a predictions.csv, or paths of such files; rows are matched by path. target:
     what the files predict; "" leaves it to their columns. Raises SpecError for fewer than two runs,
     DataError for a file without predictions, Mismatch if rows, labels or classes differ, or if the
-    runs recorded different pictures under one name.
+    runs recorded different pictures under one name. Intervals of cross-validated runs are wider.
     """
     if len(runs) < 2:
         raise SpecError(f"Comparing takes two runs or more; got {len(runs)}. Name another.")
@@ -28,7 +28,8 @@ def compare_runs(runs: Sequence[Path], target: str = "") -> Comparisons:
     for run in runs[1:]:
         refuse_other_examples(Path(runs[0]), Path(run))
     read = [_read(Path(run), target) for run in runs]
-    return compare_predictions([str(run) for run in runs], read)
+    folds = [_judged_by_folds(Path(run)) for run in runs]
+    return compare_predictions([str(run) for run in runs], read, folds)
 
 
 def finished_runs(folders: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
@@ -63,7 +64,18 @@ def target_beside(file: Path) -> Target | None:
 
 def recorded_target(run: Path) -> Target | None:
     """Return what a run predicts; None (classes, which predictions.csv names) if not known."""
+    found = _evaluation(run)
+    return found.test.target if found else None
+
+
+def _judged_by_folds(run: Path) -> bool:
+    """Return whether predictions, of a run's folder or of the file in it, are of folds' models."""
+    found = _evaluation(run if run.is_dir() else run.parent)
+    return bool(found and found.folds and (run.is_dir() or run.name == "predictions.csv"))
+
+
+def _evaluation(run: Path) -> RunEvaluation | None:
     try:
-        return read_value(run / "evaluation.json", RunEvaluation).test.target
+        return read_value(run / "evaluation.json", RunEvaluation)
     except (OSError, ValueError):
         return None
