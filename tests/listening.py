@@ -39,7 +39,7 @@ class Lines(hs.Listener):
         self.lines.append((name, message))
 
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool | None:
-        self.lines.append((phase, epoch_message(number, figures)))
+        self.lines.append((phase, epoch_message(phase, number, figures)))
         return None
 
     def of(self, stage: str) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from conftest import write_shapes
 from listening import Lines, progress_of
 
 import headstart as hs
+from headstart.base.errors import SpecError
 from headstart.data.splits import Splits
 from headstart.heads.fit import cross_validate, fit_at, fit_head
 from headstart.heads.head import Rows
@@ -203,9 +205,15 @@ def test_a_head_trained_by_epochs_is_trained_again(
 ) -> None:
     head = LinearSpec(epochs=3, keep=keep)  # type: ignore[arg-type]
     job = replace(job, strategy="extract", recipe=FeatureExtraction(head))
-    run = hs.train(hs.read(shapes), tmp_path / "run", job)
+    lines = Lines()
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, lines)
     before = run.fitted.before
     assert before is not None
+    assert all(", val " in line for line in lines.of("head")[:3])
+    again = [line for line in lines.of("refit-head") if line.startswith("epoch")]
+    assert again
+    assert all("   no validation rows are left   " in line for line in again)
+    assert not any("-" in line for line in again)
     ours, theirs = (m.head.tensors() for m in (run.model, before.model))
     assert any(not np.array_equal(ours[name], theirs[name]) for name in ours)
 
@@ -217,6 +225,17 @@ def test_fitting_in_memory_refits_too(shapes: Path) -> None:
     assert "cross-validation" in fitted.chosen["by"]
     plain = hs.fit(shapes, backbone="tiny:32", strategy="extract", store=None, refit=False)
     assert plain.before is None
+
+
+def test_fine_tuning_goes_on_from_the_result_and_not_from_its_refitted_model(shapes: Path) -> None:
+    parts = hs.split(shapes)
+    fitted = hs.fit(parts, backbone="tiny:32", strategy="extract", store=None)
+    assert fitted.before is not None
+    tuned: dict[str, Any] = {"epochs": 1, "thaw": "1", "store": None}
+    with pytest.raises(SpecError, match=r"give fit\(\) the result itself \(model=fitted\)"):
+        hs.fit(parts, model=fitted.model, **tuned)
+    for start in (fitted, fitted.before.model):
+        assert len(hs.fit(parts, model=start, **tuned).history) == 2
 
 
 def test_parts_that_share_ids_are_not_joined(shapes: Path) -> None:

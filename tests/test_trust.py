@@ -376,6 +376,13 @@ def test_few_validation_rows_give_no_interval_instead_of_an_infinite_one() -> No
     assert "unlike the training texts from distance 0.50 on" in told
 
 
+def test_a_temperature_that_ended_at_its_bound_is_told() -> None:
+    sure = np.tile(np.array([[1 - 1e-6, 1e-6]], np.float32), (40, 1))
+    temperature = fit_temperature(sure, np.arange(40) % 2)  # right in one of two
+    assert "the last one tried" in limits_message(TrustPlan(), Limits(temperature=temperature))
+    assert "the last one" not in limits_message(TrustPlan(), Limits(temperature=19.0))
+
+
 def test_a_threshold_by_precision_is_refused_for_answers_that_are_not_right_or_wrong() -> None:
     with pytest.raises(SpecError, match="those of the target 'widths' can be partly right"):
         find_limits(TrustPlan(precision=0.9), widths(50), None)

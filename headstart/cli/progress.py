@@ -48,7 +48,7 @@ class Terminal(Listener):
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> None:
         from headstart.models.wording import epoch_message  # loads NumPy, --help does not need it
 
-        say(phase, epoch_message(number, figures))
+        say(phase, epoch_message(phase, number, figures))
 
 
 def be_quiet(quiet: bool) -> None:

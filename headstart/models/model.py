@@ -34,7 +34,8 @@ class Model:
 
     target: what is predicted, with facts of the training rows such as the most frequent
     class. limits: from `with_limits`. head_lr, epochs: learning rate and number of epochs of its
-    head, for later fine-tuning; bundles do not save them.
+    head, for later fine-tuning. refitted: whether it has learned from the rows of validation.
+    Bundles do not save these three.
 
     >>> model = hs.load("runs/flowers")  # doctest: +SKIP
     >>> model.classes, model.predict("new/")  # doctest: +SKIP
@@ -46,6 +47,7 @@ class Model:
     limits: Limits = Limits()
     head_lr: float = HEAD_LR
     epochs: int = 0
+    refitted: bool = False
 
     def __post_init__(self) -> None:
         if not self.target.accepts(self.head.outputs):

@@ -40,7 +40,7 @@ def refit(
     backbone = kept.model.backbone  # of a head the same object: its features are known
     if name != "head":
         backbone = with_input(model.backbone, backbone.card.input)
-    model = replace(model, target=kept.model.target, backbone=backbone)
+    model = replace(model, target=kept.model.target, backbone=backbone, refitted=True)
     noun = data.start.backbone.card.input.noun
     message = refit_message(name, len(data.splits.train), len(data.splits.val), noun)
     data.context.listener.stage("refit", message)

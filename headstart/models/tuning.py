@@ -179,13 +179,15 @@ def fit_second(
 ) -> FitResult:
     """Fine-tune a model that was fitted before, as it was before its refit if it had one.
 
-    Raises SpecError if `given` is something else.
+    Raises SpecError if `given` is something else, or a model that has learned from validation.
     """
     if isinstance(given, FitResult):  # a refit has learned from the rows of validation
         given = (given.before or given).model
     start = given
     if not isinstance(start, Model):
         raise SpecError(NO_START)
+    if start.refitted:
+        raise SpecError(REFITTED)
     backbone, target = start.backbone, splits.train.target
     if not isinstance(backbone, Backbone):
         raise SpecError(NO_START)
@@ -215,6 +217,10 @@ def _viewed(name: str, result: FitResult, spec: TwoPhaseSpec, data: TrainingData
     return with_test_views({name: plain}, spec, data)[name].fitted
 
 
+REFITTED = (
+    "Fine-tuning is judged on validation, and this model has learned from its rows in a refit: "
+    "give fit() the result itself (model=fitted), which holds the model as it was before."
+)
 NO_START = (
     "Fine-tuning goes on from a model with a fitted head, in PyTorch: fit one with "
     "FeatureExtraction first, and give fit() that model."

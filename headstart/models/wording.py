@@ -13,7 +13,9 @@ from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
 from headstart.models.limits import Limits, TrustPlan
 from headstart.models.results import FitResult
+from headstart.targets.temperature import at_bound
 
+REFITS = ("refit", "refit-head")  # phases that learn from the validation rows, too
 ALL_ALIKE = (
     "the same for every row, so a head can learn nothing from them: the backbone's weights are "
     "damaged or 0, or all {} are the same to the network"
@@ -90,13 +92,19 @@ def attack_message(result: FitResult) -> str:
     )
 
 
-def epoch_message(number: int, figures: Mapping[str, float]) -> str:
-    """Return an epoch as one line; figures: as reported to a listener."""
+def epoch_message(phase: str, number: int, figures: Mapping[str, float]) -> str:
+    """Return an epoch as one line; figures: as reported to a listener. A refit's has no validation.
+
+    >>> figures = {"train_loss": 0.5, "train_accuracy": 0.75, "lr": 0.01, "seconds": 1.2}
+    >>> epoch_message("refit", 3, figures)
+    'epoch 3   loss 0.5000   accuracy 0.750   no validation rows are left   1.2 s'
+    """
+    refitting = phase in REFITS
 
     def shown(name: str, digits: int) -> str:
         values = (figures.get(f"{part}_{name}") for part in ("train", "val"))
         train, val = ("-" if value is None else f"{value:.{digits}f}" for value in values)
-        return f"{name} {train}, val {val}"
+        return f"{name} {train}" + ("" if refitting else f", val {val}")
 
     when = f"epoch {number:<3}" if "lr" in figures else "before   "
     attacked = "attacked: " if "adversarial" in figures else ""
@@ -104,7 +112,8 @@ def epoch_message(number: int, figures: Mapping[str, float]) -> str:
     counted = any(name.endswith("_accuracy") for name, v in figures.items() if v is not None)
     unjudged = not any(name.endswith("_loss") for name in figures)
     right = f"   {shown('accuracy', 3)}" if counted or unjudged else ""
-    return f"{when} {attacked}{shown('loss', 4)}{right}   {seconds}"
+    none_left = "   no validation rows are left" if refitting else ""
+    return f"{when} {attacked}{shown('loss', 4)}{right}{none_left}   {seconds}"
 
 
 def data_message(rows: Dataset) -> str:
@@ -120,6 +129,11 @@ def limits_message(plan: TrustPlan, limits: Limits, noun: str = "images", rows: 
     """
     scaled = limits.temperature != 1 or not limits.alpha
     parts = [f"temperature {limits.temperature:.2f}"] if scaled else []
+    if scaled and at_bound(limits.temperature):
+        parts[0] += (
+            ", the last one tried: the scores still say too much or too little of how often "
+            "answers are right, so don't read them as probabilities"
+        )
     if limits.alpha and np.isfinite(limits.miss).all():
         parts.append(f"intervals or sets that hold {1 - limits.alpha:.0%} of the true labels")
     elif limits.alpha:

@@ -6,6 +6,18 @@ from numpy.typing import NDArray
 from headstart.targets.metrics import Floats, softmax
 
 TEMPERATURES = (0.05, 20.0)
+NEAR = 1.001  # a temperature within this factor of an end of TEMPERATURES was stopped there
+
+
+def at_bound(temperature: float) -> bool:
+    """Return whether a fitted temperature ended at a bound of those tried: a better one may be
+    beyond it.
+
+    >>> at_bound(20.0), at_bound(1.3)
+    (True, False)
+    """
+    low, high = TEMPERATURES
+    return not low * NEAR < temperature < high / NEAR
 
 
 def scaled(scores: Floats, temperature: float) -> NDArray[np.float32]:  # (N, C) -> (N, C)
