@@ -168,6 +168,24 @@ def test_a_solved_head_is_fitted_on_mean_features(parts: Splits) -> None:
         assert tensor == pytest.approx(alone.model.head.tensors()[name], abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("tta", "head", "tuned", "stored"),
+    [
+        ("4", LogisticSpec(), None, False),
+        ("auto", LogisticSpec(), None, True),
+        ("none", LogisticSpec(), None, True),
+        ("4", LinearSpec(epochs=1), None, True),
+        ("4", LogisticSpec(), TUNED, True),
+    ],
+)
+def test_views_that_nothing_would_learn_from_are_not_stored(
+    parts: Splits, tta: str, head: Any, tuned: FineTune | None, stored: bool
+) -> None:
+    lines, spec = Lines(), TwoPhaseSpec(FeatureExtraction(head), tuned, TURNS, tta=tta)
+    fit(spec, "tiny:16", parts, store=None, listener=lines)
+    assert bool(lines.of("views")) is stored
+
+
 def test_a_linear_head_of_a_number_answers_with_the_mean_answer(tmp_path: Path) -> None:
     rows = [(pixels, float(pixels.mean())) for pixels, _ in leaning()]
     data = hs.split(rows, target="number", val=0.3, test=0.3, store=None)

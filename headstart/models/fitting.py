@@ -28,7 +28,15 @@ from headstart.modalities.sources import load_backbone, reopened
 from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates, FitResult, HeldOut, best_of
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
-from headstart.models.training_data import Start, Tables, TrainingData, prepare, stacked, with_tap
+from headstart.models.training_data import (
+    Start,
+    Tables,
+    TrainingData,
+    prepare,
+    stacked,
+    viewed_input,
+    with_tap,
+)
 from headstart.models.viewing import Refit, with_test_views
 from headstart.models.wording import result_message
 from headstart.targets.predictions import Predictions
@@ -95,7 +103,8 @@ def two_phases(
     spec = replace(spec, head=head)
     start = start or with_tap(prepare(spec, backbone), splits, spec.views, context)
     folds = head.by_folds(len(splits.val)) and splits.joinable
-    data = TrainingData(start, splits, spec.views, context, whole=folds)
+    views = NoChange() if _only_mean_features(spec, start) else spec.views
+    data = TrainingData(start, splits, views, context, whole=folds)
     tables = data.train(spec.head.seed, cut=spec.same_views), data.plain(data.splits.val)
     fitted = fit_phase(spec.head, data, tables, cut=spec.same_views)
     made = {"head": Candidate(fitted, tables[1])}
@@ -116,6 +125,14 @@ def two_phases(
 
         again = refit(spec, data, plain, made[kept].fitted, kept)
     return Candidates(made, kept, data.clock.seconds, tuple(data.tables), again)
+
+
+def _only_mean_features(spec: TwoPhaseSpec, start: Start) -> bool:
+    """Return whether nothing would learn from stored views: a solved head, fitted on the mean
+    features of the test-time views that were asked for, is all that there is."""
+    if spec.tta in ("none", "auto") or spec.head.head.by_epochs or start.thawed is not None:
+        return False
+    return viewed_input(start.backbone.card.input, spec.tta, spec.views).test_views > 1
 
 
 def _refit(spec: FeatureExtraction, data: TrainingData) -> Refit | None:
