@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from string import Formatter
@@ -19,6 +20,7 @@ from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import DataError, UnknownName
 from headstart.base.values import to_plain
 from headstart.evaluation.evaluation import Estimate, evaluate
+from headstart.evaluation.learning_curve import CurvePoint, LearningCurve
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.thumbnails import Album
@@ -26,8 +28,9 @@ from headstart.reporting.charts import axis
 from headstart.reporting.comparison import verdict
 from headstart.reporting.diagnosis import Kind, diagnose_curves
 from headstart.reporting.facts import read_facts, spelt
+from headstart.reporting.learning_curve import _would_help
 from headstart.reporting.page import render, write_report
-from headstart.reporting.words import Words, catalogue
+from headstart.reporting.words import LANGUAGES, Words, catalogue
 from headstart.runs.folder import _csv
 from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions, write_csv
@@ -841,3 +844,25 @@ def test_the_map_names_the_picture_under_the_pointer(
     shown.locator("[data-group='1']").click()
     assert shown.locator(".view:not(.off) use.dim").count() == 2
     shown.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_whether_more_data_helps_is_told_in_each_case(language: str) -> None:
+    points = (CurvePoint(20, 0.61, 0.5, 0.7), CurvePoint(40, 0.72, 0.6, 0.8))
+    seen = LearningCurve("val", 30, points)
+    ahead = CurvePoint(80, 0.79, 0.73, 0.85)
+    w, told = Words(language), {}
+    for key, curve in {
+        "seen": seen,
+        "unclear": replace(seen, rises=False, projection=ahead),
+        "yes": replace(seen, projection=ahead),
+        "perhaps": replace(seen, projection=replace(ahead, low=0.7)),
+        "hardly": replace(seen, projection=replace(ahead, accuracy=0.721)),
+    }.items():
+        told[key] = str(_would_help(w, curve))
+        start = w.texts[f"more.{key}"].split("{")[0]
+        assert told[key].startswith(start)
+        assert "{" not in told[key]
+    for key in ("seen", "unclear"):
+        assert all(w.share(value) in told[key] for value in (0.61, 0.72))
+    assert len(set(told.values())) == 5

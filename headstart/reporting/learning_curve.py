@@ -37,9 +37,9 @@ def _scores(w: Words, curve: ScoreCurve) -> list[PageBlock]:
         few=w.count(first.rows),
         many=w.count(last.rows),
         half=w.count(half.rows),
-        a=w.brief(first.value),
-        b=w.brief(last.value),
-        c=w.brief(half.value),
+        few_right=w.brief(first.value),
+        many_right=w.brief(last.value),
+        half_right=w.brief(half.value),
     )
     band = [(p.low, p.high) for p in curve.points]
     notes = [f"{w.count(p.rows)}: {w.brief(p.value)}" for p in curve.points]
@@ -57,27 +57,19 @@ def _would_help(w: Words, curve: LearningCurve) -> Markup:
     projected gain is below HARDLY, "unclear" if accuracy does not rise with the rows so far by more
     than the error of measuring it, else "perhaps"."""
     first, now, ahead = curve.points[0], curve.points[-1], curve.projection
-    if not curve.rises:
+    if not curve.rises or ahead is None:
         return w(
-            "more.unclear",
-            a=w.share(first.accuracy),
-            b=w.share(now.accuracy),
+            "more.seen" if curve.rises else "more.unclear",
             few=w.count(first.rows),
             many=w.count(now.rows),
+            few_right=w.share(first.accuracy),
+            many_right=w.share(now.accuracy),
             n=curve.n,
         )
-    if ahead is None:
-        return w(
-            "more.seen",
-            a=w.share(first.accuracy),
-            b=w.share(now.accuracy),
-            few=w.count(first.rows),
-            many=w.count(now.rows),
-        )
     gain = ahead.accuracy - now.accuracy
-    key = "hardly" if gain < HARDLY else "yes" if ahead.low > now.accuracy else "perhaps"
+    better = "more.yes" if ahead.low > now.accuracy else "more.perhaps"
     return w(
-        "more." + key,
+        "more.hardly" if gain < HARDLY else better,
         rows=w.count(ahead.rows),
         now=w.share(now.accuracy),
         then=w.estimate(ahead.estimate),
