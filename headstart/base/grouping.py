@@ -1,7 +1,7 @@
 """Join pairs of rows into groups."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,18 @@ def groups(pairs: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
     for row in sorted(parent):
         members[root_of(row)].append(row)
     return tuple(tuple(m) for m in members.values() if len(m) > 1)
+
+
+def names_of_groups(ids: Sequence[str], together: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Return a name for each row, the same for rows that belong together: the id of the first.
+
+    together: the ids of each group.
+
+    >>> names_of_groups(("a", "b", "c"), [("a", "c")])
+    ('a', 'b', 'a')
+    """
+    first = {id: group[0] for group in together for id in group}
+    return tuple(first.get(id, id) for id in ids)
 
 
 def confirmed(pairs: Sequence[Pair], features: NDArray[np.floating[Any]]) -> tuple[Pair, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from headstart.base.grouping import names_of_groups
 from headstart.data.dataset import Dataset
 from headstart.data.splits import units_of
 
@@ -14,11 +15,7 @@ def grouped(dataset: Dataset, together: Sequence[Sequence[int]] = ()) -> Dataset
 
     >>> data = Dataset(("a", "b", "c"), ("a", "b", "c"), (0, 0, 1), ("x", "y"))
     >>> grouped(data, [(0, 2)]).groups
-    ('a', '', 'a')
+    ('a', 'b', 'a')
     """
-    names = [""] * len(dataset)
-    for unit in units_of(dataset, together):
-        if len(unit) > 1:
-            for row in unit:
-                names[row] = dataset.ids[unit[0]]
-    return replace(dataset, groups=tuple(names))
+    units = ([dataset.ids[row] for row in unit] for unit in units_of(dataset, together))
+    return replace(dataset, groups=names_of_groups(dataset.ids, units))

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from headstart.base.errors import DataError, SpecError
-from headstart.base.grouping import groups
+from headstart.base.grouping import groups, names_of_groups
 from headstart.base.values import check_seed
 from headstart.data.content import each_once
 from headstart.data.dataset import PARTS, Dataset, LeftOut
@@ -106,8 +106,7 @@ class Splits:
 
     def groups_of(self, ids: Sequence[str]) -> tuple[str, ...]:
         """Return a name for each row, the same for rows that belong together."""
-        first = {id: unit[0] for unit in self.together for id in unit}
-        return tuple(first.get(id, id) for id in ids)
+        return names_of_groups(ids, self.together)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part} {len(getattr(self, part)):,}" for part in PARTS)
