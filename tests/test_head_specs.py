@@ -1,7 +1,6 @@
 """A spec per family of heads, the table of families, and the flags that are made of them."""
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -59,10 +58,10 @@ def load_centres(tensors: Any, settings: Any) -> CentreHead:
 
 
 @pytest.fixture
-def centre() -> Iterator[None]:
+def centre(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The family `centre`, for one test: what other tests have registered stays as it was."""
+    monkeypatch.setattr(HEADS, "_registered", dict(HEADS._registered))
     HEADS.register("centre", HeadFamily(CentreSpec, load_centres, fit_centres))
-    yield
-    HEADS._registered.clear()
 
 
 @pytest.mark.parametrize("name", HEADS.built_in)

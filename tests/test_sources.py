@@ -51,10 +51,9 @@ class Toy:
 
 
 @pytest.fixture
-def toy() -> Iterator[None]:
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SOURCES, "_registered", dict(SOURCES._registered))
     SOURCES.register("toy", Toy())
-    yield
-    SOURCES._registered.clear()
 
 
 @pytest.mark.usefixtures("toy")
