@@ -34,6 +34,8 @@ from headstart.evaluation.comparison import Comparisons
 from headstart.evaluation.evaluation import Evaluation, OwnMetric, own_metric
 from headstart.evaluation.evaluation import evaluate as evaluate_predictions
 from headstart.evaluation.source_distance import SourceDistance, has_distance, source_distance
+from headstart.evaluation.tuning_search import TrialPlan, TuningSearch
+from headstart.evaluation.tuning_space import TuningSpace
 from headstart.features.extract import FeatureTable
 from headstart.features.extract import extract as extract_rows
 from headstart.features.loading import load_for_features
@@ -81,6 +83,7 @@ from headstart.runs.search import compare_outside_test
 from headstart.runs.search import search as search_rows
 from headstart.runs.seeds import SeedRun, train_seeds
 from headstart.runs.settings import check_known, job_with, known_settings, with_settings
+from headstart.runs.tuning_search import search_settings
 from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, read_predictions
 
@@ -238,7 +241,17 @@ def _checked(rows: Dataset, context: RunContext) -> tuple[Any, Checks]:
     return seen, check_rows(rows, seen, threads=threads)
 
 
-@speaks_python
+@overload
+def search(
+    data: Any,
+    *,
+    trials: int,
+    out: Where,
+    store: Store | Where | None = USUAL,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> TuningSearch: ...
+@overload
 def search(
     data: Any,
     *,
@@ -246,7 +259,17 @@ def search(
     store: Store | Where | None = USUAL,
     listener: Listener | None = None,
     **settings: Any,
-) -> BackboneSearch:
+) -> BackboneSearch: ...
+@speaks_python
+def search(
+    data: Any,
+    *,
+    trials: int | None = None,
+    out: Where | None = None,
+    store: Store | Where | None = USUAL,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> BackboneSearch | TuningSearch:
     """Compare pretrained networks on a sample of the data, by a cross-validated head and LogME.
 
     data: as for `read`. out: a new folder for search.json. settings: `backbones`, `rows` and `seed`
@@ -254,15 +277,33 @@ def search(
     loaded are in `left_out`. Raises PlaceError if a search is in `out` already, DataError for data
     that is too small or unusable, the error of the first network if none can be tried.
 
+    trials: instead, try settings of fine-tuning until folder `out` holds so many trials; the same
+    call goes on with a stopped search. settings: then `backbone`, `seed` and the ranges of
+    TuningSpace, such as `lr=(1e-5, 1e-3)`, in place of those of SearchPlan. Raises MissingPackage
+    without Optuna, SpecError if `out` holds a search over other data or settings.
+
     >>> found = hs.search("photos", backbones=["timm:resnet18", "timm:vit_tiny"])  # doctest: +SKIP
     >>> found.chosen, found.tried[0].merit  # doctest: +SKIP
+    >>> found = hs.search("photos", trials=20, out="found")  # doctest: +SKIP
+    >>> found.best.settings, found.command("photos")  # doctest: +SKIP
     """
-    known = {"target", "ordered"} | _names(SearchPlan, CheckPlan, Runtime)
-    check_known(settings, known)
-    plan, limits = with_settings(SearchPlan(), settings), with_settings(CheckPlan(), settings)
+    kinds = (SearchPlan,) if trials is None else (TrialPlan, TuningSpace)
+    check_known(settings, {"target", "ordered"} | _names(*kinds, CheckPlan, Runtime))
+    limits = with_settings(CheckPlan(), settings)
     rows = read_as(data, with_settings(TargetPlan(), settings))
     context = _context(store, listener, settings)
-    place = None if out is None else Path(out)
+    if trials is not None:
+        if out is None:
+            raise SpecError("--trials keeps its trials in a folder: name one with --out.")
+        asked = with_settings(TrialPlan(), {**settings, "trials": trials})
+        job = Job(
+            source=source_of(Path(data)) if isinstance(data, str | Path) else "",
+            target=with_settings(TargetPlan(), settings),
+            checks=limits,
+        )
+        space = with_settings(TuningSpace(), settings)
+        return search_settings(rows, asked, space, job, Path(out), context)
+    place, plan = None if out is None else Path(out), with_settings(SearchPlan(), settings)
     found = search_rows(rows, plan, context, checks=limits, out=place)
     tell_left_out(found.left_out, context.listener)
     return found

@@ -11,6 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
@@ -159,7 +160,7 @@ def sweep(folder: Path, *, older_than_s: float = DAY_S) -> None:
         now = _clock_of(folder)
         for part in parts:
             with suppress(OSError):  # another process has removed it
-                if now - part.stat().st_mtime > older_than_s and not _is_locked(part):
+                if now - part.stat().st_mtime > older_than_s and not is_locked(part):
                     part.unlink()
 
 
@@ -192,6 +193,19 @@ def lock(fd: int) -> bool:
     return True
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of a file; raises OSError without such a file."""
     with open_file(path) as file:
         return not lock(file.fileno())
+
+
+@contextmanager
+def alone(path: Path, wait_s: float = 0.01) -> Iterator[None]:
+    """Hold the lock of a file in the block; wait for other processes and threads that hold it.
+
+    The kernel gives the lock of a killed process back.
+    """
+    with open(path, "ab") as file:
+        while not lock(file.fileno()):
+            time.sleep(wait_s)
+        yield

@@ -150,22 +150,12 @@ class _Fold:
 
     def answers(self, model: Model) -> Outputs:
         """Return a fine-tuned model's answers to the test rows, from their stored activations."""
-        from headstart.models.finetuning import thaw
-        from headstart.training.judging import raw_outputs
-        from headstart.training.network import head_module
+        from headstart.models.tuning import tuned_answers
 
-        settings = self.start.settings
-        assert settings is not None
-        assert isinstance(model.backbone, Backbone)
-        thawed = thaw(model.backbone, settings.thaw, settings.thaw_from)
-        start = replace(self.start, thawed=thawed)
         judged = replace(self.splits, val=self.splits.test)
-        data = TrainingData(start, judged, NoChange(), self.context)
+        data = TrainingData(self.start, judged, NoChange(), self.context)
         _, rows = data.for_tuning((self.tables()[0], data.plain(data.splits.val)))
-        network = thawed.network(head_module(model.head), settings.norms)
-        with torch_threads(self.context.runtime.threads):
-            network.to(self.context.runtime.device)
-            return model.target.activate(raw_outputs(network, rows))
+        return tuned_answers(self.start, model, rows, self.context)
 
 
 def _folds(rows: Dataset) -> Iterator[tuple[NDArray[np.int64], Splits]]:

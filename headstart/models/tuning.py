@@ -31,10 +31,18 @@ from headstart.models.training_data import (
 )
 from headstart.models.viewing import one_view, with_test_views
 from headstart.models.wording import attack_message, result_message
-from headstart.targets.target import Target
+from headstart.targets.target import Outputs, Target
 from headstart.training.feeds import Feed, Stored
+from headstart.training.judging import raw_outputs
 from headstart.training.loop import Again, Trained, train
-from headstart.training.network import Network, count, new_head, tied, trained_head
+from headstart.training.network import (
+    Network,
+    count,
+    head_module,
+    new_head,
+    tied,
+    trained_head,
+)
 from headstart.training.plan import head_plan
 
 
@@ -158,6 +166,22 @@ def fine_tune(
         settings, thawed, start.head, feeds, start.target, context=context, after=start.epochs
     )
     return _result(tuned, start, settings, feeds[1].ids)
+
+
+def tuned_answers(start: Start, model: Model, rows: Feed, context: RunContext) -> Outputs:
+    """Return a fine-tuned model's answers to rows, computed from the cut.
+
+    start: where its fine-tuning began. rows: activations at its cut, or prepared examples without
+    one, as `TrainingData.for_tuning` gives them.
+    """
+    settings = start.settings
+    assert settings is not None
+    assert isinstance(model.backbone, Backbone)
+    thawed = thaw(model.backbone, settings.thaw, settings.thaw_from)
+    network = thawed.network(head_module(model.head), settings.norms)
+    with torch_threads(context.runtime.threads):
+        network.to(context.runtime.device)
+        return model.target.activate(raw_outputs(network, rows))
 
 
 def tell(

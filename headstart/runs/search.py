@@ -20,6 +20,7 @@ from headstart.modalities.reading import survey
 from headstart.runs.job import AUTO, Job
 
 FILE = "search.json"
+JOURNAL = "trials.jsonl"  # of a search over settings, which processes share
 KEPT = "checkpoint-backbone.json"  # in a run's folder until the run ends
 
 
@@ -36,7 +37,7 @@ def search(
     out: a new folder for `search.json`. Raises PlaceError if there is a search in it already,
     SpecError without any backbone for this kind of examples.
     """
-    if out is not None and (out / FILE).exists():
+    if out is not None and any((out / name).exists() for name in (FILE, JOURNAL)):
         raise PlaceError(f"{out} holds a search, which is never written over: name another --out.")
     names = plan.backbones or usual_names(data)
     rows, _ = checked_rows(data, context, checks)

@@ -45,7 +45,8 @@ def with_settings(spec: T, settings: Mapping[str, Any]) -> T:
             given[field.name] = _head(head, settings)
         elif field.name in settings:
             given[field.name] = _value(settings, field.name, hints[field.name])
-    if ("thaw" in given) != ("thaw_from" in given):  # each of the two resets the other
+    both = "thaw_from" in hints  # each of the two resets the other
+    if both and ("thaw" in given) != ("thaw_from" in given):
         given = {"thaw": "auto", "thaw_from": None} | given
     return replace(spec, **given)  # type: ignore[type-var]
 
@@ -76,7 +77,7 @@ def _value(settings: Mapping[str, Any], name: str, hint: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     if name == "class_weights" and isinstance(value, Mapping):
         value = {as_text(label): weight for label, weight in value.items()}
-    if name in ("thaw", "tta") and type(value) is int:
+    if name in ("thaw", "tta") and hint is str and type(value) is int:
         value = str(value)
     if name == "ordered" and isinstance(value, list | tuple):
         value = ",".join(map(as_text, value))
