@@ -117,7 +117,12 @@ def test_the_value_orders_trials_as_the_merit_does() -> None:
 def test_a_trial_is_what_a_run_would_do(noisy: hs.Dataset, tmp_path: Path) -> None:
     found = hs.search(noisy, trials=3, out=tmp_path / "o", store=tmp_path / "store", **QUICK)
     assert found.best is not None
-    job = {"backbone": "tiny:32", "strategy": "finetune", "refit": False, **found.best.settings}
+    job: dict[str, Any] = {
+        "backbone": "tiny:32",
+        "strategy": "finetune",
+        "refit": False,
+        **found.best.settings,
+    }
     run = hs.train(noisy, tmp_path / "run", store=tmp_path / "store", insights="none", **job)
     assert (len(run.splits.train), len(run.splits.val)) == (found.train, found.val)
     own = run.candidates["finetune"]
@@ -127,7 +132,7 @@ def test_a_trial_is_what_a_run_would_do(noisy: hs.Dataset, tmp_path: Path) -> No
 
 
 def test_the_first_trial_has_the_usual_settings(noisy: hs.Dataset, tmp_path: Path) -> None:
-    space = {"backbone": "tiny:32", "epochs": (1, 2)}
+    space: dict[str, Any] = {"backbone": "tiny:32", "epochs": (1, 2)}
     found = hs.search(noisy, trials=1, out=tmp_path / "o", store=None, **space)
     usual = FineTune()
     settings = found.tried[0].settings
@@ -151,7 +156,7 @@ def test_layers_that_stay_frozen_run_once_for_each_depth(
         return table
 
     monkeypatch.setattr(training_data, "table_of", counted)
-    space = {**QUICK, "thaw": 1}
+    space: dict[str, Any] = {**QUICK, "thaw": 1}
     found = hs.search(noisy, trials=4, out=tmp_path / "o", store=tmp_path / "store", **space)
     assert sum(made) == found.train + found.val
 
@@ -160,8 +165,9 @@ def test_a_training_that_diverges_is_a_result(
     noisy: hs.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from headstart.evaluation import tuning_trial
+    from headstart.models import tuning
 
-    real, calls = tuning_trial.fine_tune, list[int]()
+    real, calls = tuning.fine_tune, list[int]()
 
     def second_fails(*args: Any) -> Any:
         calls.append(1)
@@ -177,7 +183,7 @@ def test_a_training_that_diverges_is_a_result(
 
 
 def test_bad_trials_are_pruned(noisy: hs.Dataset, tmp_path: Path, soon: None) -> None:
-    space = {**QUICK, "epochs": 4, "lr": (1e-4, 1.0)}
+    space: dict[str, Any] = {**QUICK, "epochs": 4, "lr": (1e-4, 1.0)}
     found = hs.search(noisy, trials=7, out=tmp_path / "o", store=None, **space)
     pruned = [t for t in found.tried if t.state == "pruned"]
     assert pruned
@@ -220,8 +226,9 @@ class StopsAt(hs.Listener):
 def within(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Stops a training within its first pass, when as many trials as the last number began."""
     from headstart.evaluation import tuning_trial
+    from headstart.models import tuning
 
-    stops, began, real = list[int](), list[int](), tuning_trial.fine_tune
+    stops, began, real = list[int](), list[int](), tuning.fine_tune
 
     def stopped(*args: Any) -> Any:
         began.append(1)
