@@ -103,6 +103,7 @@ _OF_RUNS = {
     "folds",
     "shots",
     "draws",
+    "budget",
 }  # not of `fit`
 # Fields of Runtime for a saved model, which always runs on the CPU.
 _ON_CPU = {"threads", "decode_threads", "engine", "compute_precision"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from headstart.base.deadline import Deadline
 from headstart.base.engine_choice import EngineChoices
 from headstart.base.listener import Listener
 from headstart.base.runtime import ON_CPU, Runtime, held_interrupts
@@ -39,18 +40,25 @@ class Checkpointing:
         path = self.path / f"checkpoint-{self.prefix}{phase}.safetensors"
         return replace(self, path=path, job=fingerprint(self.job, phase, *decisive))
 
-    def stopping(self) -> AbstractContextManager[Callable[[], bool]]:
-        """Return a context manager that yields the function to call after every step."""
+    def stopping(
+        self, early: Callable[[], bool] = lambda: False
+    ) -> AbstractContextManager[Callable[[], bool]]:
+        """Return a context manager that yields the function to call after every step.
+
+        early: asked on Ctrl-C first; where it returns True, nothing is stopped here.
+        """
         if self.stop is None and self.path is not None:
-            return held_interrupts()
+            return held_interrupts(early)
         return nullcontext(self.stop or (lambda: False))
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """The environment of a run. It changes no result, but its listener may stop training.
+    """The environment of a run. It changes no result, but its listener may stop training, and so
+    may the deadline.
 
-    engines: those chosen in this run for its backbones; copies of the context share them.
+    engines: those chosen in this run for its backbones; copies of the context share them, and the
+    deadline.
     """
 
     store: Store | None = USUAL  # the cache of features
@@ -58,6 +66,7 @@ class RunContext:
     listener: Listener = Listener()
     checkpoints: Checkpointing = Checkpointing()
     engines: EngineChoices = field(default_factory=dict, compare=False, repr=False)
+    deadline: Deadline = field(default_factory=Deadline, compare=False, repr=False)
 
 
 IN_MEMORY = RunContext(store=None, runtime=ON_CPU)

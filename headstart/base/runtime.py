@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -101,15 +102,18 @@ class Stopwatch:
 
 
 @contextmanager
-def held_interrupts() -> Iterator[Callable[[], bool]]:
+def held_interrupts(early: Callable[[], bool] = lambda: False) -> Iterator[Callable[[], bool]]:
     """Delay Ctrl-C, SIGTERM and SIGHUP; yield a function that returns whether a signal came.
 
+    early: asked on Ctrl-C first; where it returns True, the signal has been answered.
     KeyboardInterrupt is raised at the end of the block, or at once for a second signal. Ignored
     signals stay ignored; outside the main thread, which alone gets signals, nothing changes.
     """
     noted: list[int] = []
 
     def note(number: int, frame: object) -> None:
+        if number == signal.SIGINT and early():
+            return
         noted.append(number)
         if len(noted) > 1:
             raise KeyboardInterrupt

@@ -37,3 +37,25 @@ def answered_with(handler: Handler) -> Iterator[bool]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def interrupted_with(early: Callable[[], bool]) -> Iterator[None]:
+    """Call `early` on Ctrl-C in the block; where it returns False, Ctrl-C does what it did before.
+
+    An ignored Ctrl-C stays ignored; outside the main thread nothing changes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+
+    def answer(number: int, frame: Any) -> None:
+        if not early():
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, answer)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -2,6 +2,7 @@
 
 import argparse
 import textwrap
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ JOB_FLAGS = (
     "folds",
     "shots",
     "draws",
+    "budget",
 )
 OWN = {"data", "out", "config", "dry_run", "lr_find", "seeds", "track", "store"}  # flags of no spec
 JOB_SPECS = {  # specs of a job, with the titles of their flags in help
@@ -69,7 +71,7 @@ SHORT = (  # what `--help` shows
     ),
     *("--head", "--class-weights", "--seed", "--epochs", "--batch-size", "--lr", "--thaw"),
     *("--flip", "--rotation", "--target", "--val", "--test", "--folds"),
-    *("--shots", "--device"),
+    *("--shots", "--budget", "--device"),
 )
 
 
@@ -122,6 +124,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
+    began = time.monotonic()
     from headstart.runs.recorded import data_from, source_of  # PyTorch, which --help does not need
     from headstart.runs.run import train
     from headstart.runs.tracking import check_tracker
@@ -142,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds != 1:
         return _train_seeds(data, job, args)
     with kept_if_stopped(GOES_ON):
-        finished = train(data, args.out, job, Terminal())
+        finished = train(data, args.out, job, Terminal(), began=began)
     print_run(finished)
     write_tracked(finished.folder, args.track)
     return tell_left_out(finished.left_out)

@@ -1,6 +1,6 @@
 """How much work the insights of a run take: fixed limits, so that a seed gives the same results."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Detail = Literal["none", "quick", "full"]
@@ -32,7 +32,17 @@ class InsightEffort:
         own = min(columns, self.columns or columns)
         return not self.products or rows * own * outputs <= self.products
 
+    def within(self, seconds: float) -> "InsightEffort":
+        """Return the limits with which one insight takes about half of these seconds at most.
+
+        >>> QUICK.within(2.0).products
+        20000000.0
+        """
+        most = PRODUCTS_PER_S * seconds / 2
+        return replace(self, products=min(self.products or most, most))
+
 
 FULL = InsightEffort()
+PRODUCTS_PER_S = 2e7  # on two cores
 # A million products take about .05 s on two cores: at the limit, a learning curve takes 20 s.
 QUICK = InsightEffort(256, 2, 4e8, 10_000, 800, 500)

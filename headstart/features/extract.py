@@ -174,6 +174,17 @@ def extract(
     return _run(_Extraction(place, dataset, listener, stage))[0]
 
 
+def choose_engine(
+    backbone: Backbone | Frozen, dataset: Dataset, context: RunContext, passes: int = 1
+) -> None:
+    """Choose the engine of a run for this backbone, as `extract` would; the context keeps it.
+
+    passes: as in `extract`.
+    """
+    place = _Place(backbone, context.store, context.runtime.resolved())
+    place.choose(dataset, passes, context.listener, context.engines)
+
+
 def extract_views(
     backbone: Backbone | Frozen,
     dataset: Dataset,

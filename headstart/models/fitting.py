@@ -108,7 +108,9 @@ def two_phases(
     tables = data.train(spec.head.seed, cut=spec.same_views), data.plain(data.splits.val)
     fitted = fit_phase(spec.head, data, tables, cut=spec.same_views)
     made = {"head": Candidate(fitted, tables[1])}
-    if start.thawed is not None:
+    if start.thawed is not None and context.deadline.late:
+        context.listener.stage("finetune", "left out: its time is over")
+    elif start.thawed is not None:
         from headstart.models.tuning import tune_phase
 
         tuned = tune_phase(data, fitted.model, tables if spec.same_views else None)
@@ -117,13 +119,13 @@ def two_phases(
     made = with_test_views(made, spec, data, _refit(spec.head, data))
     kept = spec.keep if spec.keep in made else best_of(made)
     again = None
-    if spec.refit and len(splits.val) and not splits.joinable:
-        why = "rows of training and validation have the same ids, as of two data sets"
-        context.listener.stage("refit", f"left out: {why}")
-    elif spec.refit and len(splits.val):
-        from headstart.models.refitting import refit
+    if spec.refit and len(splits.val):
+        from headstart.models.refitting import refit, refit_lost
 
-        again = refit(spec, data, plain, made[kept].fitted, kept)
+        if why := refit_lost(data, plain, kept):
+            context.listener.stage("refit", f"left out: {why}")
+        else:
+            again = refit(spec, data, plain, made[kept].fitted, kept)
     return Candidates(made, kept, data.clock.seconds, tuple(data.tables), again)
 
 

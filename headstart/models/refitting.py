@@ -17,6 +17,21 @@ from headstart.models.viewing import has_test_views, with_input
 from headstart.models.wording import refit_message
 
 
+def refit_lost(data: TrainingData, made: Mapping[str, FitResult], name: str) -> str:
+    """Return why what was kept under that name can't be fitted again; "" if it can."""
+    splits, deadline = data.splits, data.context.deadline
+    if not splits.joinable:
+        return "rows of training and validation have the same ids, as of two data sets"
+    if name == "head" or not deadline.active:
+        return ""
+    more = (len(splits.train) + len(splits.val)) / max(1, len(splits.train))
+    kept = made[name].chosen["epoch"]
+    seconds = more * sum(line.seconds for line in made[name].history if line.epoch <= kept)
+    if deadline.fits(seconds + deadline.refit):
+        return ""
+    return f"it takes about {seconds + deadline.refit:.0f} s, which the budget does not have"
+
+
 def refit(
     spec: TwoPhaseSpec,
     data: TrainingData,
@@ -29,7 +44,8 @@ def refit(
     made: the results of the phases by name, before test-time views. kept: the chosen one of that
     name, with its views. Every choice stays: the setting of a solved head, the epochs of what is
     trained by epochs (on the same schedule), the share of averaged weights, the test-time views,
-    the decisions of the target. None if the kept epoch of a head is the one before training.
+    the decisions of the target. None if the kept epoch of a head is the one before training, or the
+    deadline came first.
     """
     own = has_test_views(kept.model) and not isinstance(spec.head.head, TrainedSpec)
     first = kept if name == "head" and own else made["head"]
@@ -37,6 +53,9 @@ def refit(
     if head is None:
         return None
     model = head if name == "head" else _tuned_again(spec, data, head, made)
+    if model is None:
+        data.context.listener.stage("refit", "left out: its time is over")
+        return None
     backbone = kept.model.backbone  # of a head the same object: its features are known
     if name != "head":
         backbone = with_input(model.backbone, backbone.card.input)
@@ -73,7 +92,7 @@ def _head_again(
 
 
 def _trained_again(spec: FeatureExtraction, data: TrainingData, first: FitResult) -> Model | None:
-    """Train a head for the epochs that were chosen; None for no epoch."""
+    """Train a head for the epochs that were chosen; None for no epoch, and if time was short."""
     from headstart.models.tuning import train_head
 
     assert isinstance(spec.head, TrainedSpec)
@@ -87,13 +106,13 @@ def _trained_again(spec: FeatureExtraction, data: TrainingData, first: FitResult
         network = reopened(backbone) if isinstance(backbone, Frozen) else backbone
         feed = whole.new_features(spec) or views
         again = train_head(spec, own, network, feed, val, context, phase="refit-head")
-    return replace(first.model, head=again.model.head)
+    return None if "stopped_by" in again.chosen else replace(first.model, head=again.model.head)
 
 
 def _tuned_again(
     spec: TwoPhaseSpec, data: TrainingData, head: Model, made: Mapping[str, FitResult]
-) -> Model:
-    """Fine-tune from the refitted head for the epochs that were chosen."""
+) -> Model | None:
+    """Fine-tune from the refitted head for the epochs that were chosen; None if time was short."""
     from headstart.models.tuning import tune_again
 
     first = made["finetune"]

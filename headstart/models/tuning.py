@@ -2,6 +2,7 @@
 
 from collections.abc import Sized
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -64,10 +65,13 @@ def tune_phase(data: TrainingData, head: Model, tables: Tables | None = None) ->
     return result
 
 
-def tune_again(data: TrainingData, head: Model, tables: Tables | None, first: FitResult) -> Model:
+def tune_again(
+    data: TrainingData, head: Model, tables: Tables | None, first: FitResult
+) -> Model | None:
     """Fine-tune on other rows for the epochs that `first` kept, with what else it chose.
 
-    data: its splits have no validation rows. head: where fine-tuning starts.
+    data: its splits have no validation rows. head: where fine-tuning starts. None if the deadline
+    came first: on a part of its schedule a network is worse.
     """
     start = data.start
     assert start.settings is not None
@@ -89,6 +93,8 @@ def tune_again(data: TrainingData, head: Model, tables: Tables | None, first: Fi
             after=began,
             again=again,
         )
+    if tuned.trained.late:
+        return None
     return replace(first.model, backbone=tuned.backbone, head=tuned.head)
 
 
@@ -269,9 +275,13 @@ def _result(tuned: Tuned, start: Model, settings: FineTune, val: Sized) -> FitRe
     return FitResult(model, chosen, (), trained.history, tuned.count)
 
 
-def _stop_of(trained: Trained) -> dict[str, int]:
-    """Return the epoch after which the listener stopped training, as an entry of `chosen`."""
-    return {"stopped_after": trained.history[-1].epoch} if trained.stopped else {}
+def _stop_of(trained: Trained) -> dict[str, Any]:
+    """Return the epoch after which training was stopped, and what but the listener did it, as
+    entries of `chosen`."""
+    if not trained.stopped:
+        return {}
+    by = {"stopped_by": "the budget"} if trained.late else {}
+    return {"stopped_after": trained.history[-1].epoch, **by}
 
 
 def _kept(keep: str, val: Sized, target: Target, *, under_attack: bool = False) -> str:

@@ -57,6 +57,7 @@ def result_message(result: FitResult) -> str:
     settings = dict(result.chosen)
     name, by = settings.pop("head", ""), settings.pop("by")
     stopped = settings.pop("stopped_after", None)
+    who = settings.pop("stopped_by", "the listener")
     settings.pop("arithmetic", None)  # reported before training
     first = result.history[0].epoch if result.history else 0  # of this phase: before training
     if "epoch" in settings:
@@ -64,7 +65,7 @@ def result_message(result: FitResult) -> str:
     shown = ", ".join(f"{k} = {v:.3g}" for k, v in settings.items())
     end = ""
     if stopped is not None:
-        end = f"; stopped after epoch {stopped - first}, as the listener asked"
+        end = f"; stopped after epoch {stopped - first}, as {who} asked"
     trained, frozen = result.count.trainable, result.count.frozen
     return (
         f"{name}{', ' if name else ''}{shown} (by {by}){end}; {trained.parameters:,} trainable "

@@ -13,6 +13,7 @@ from headstart.base.engine_choice import EngineChoice
 from headstart.base.values import Record, Settings, as_key, later
 from headstart.data.dataset import PARTS, Content
 from headstart.evaluation.backbone_search import BackboneSearch
+from headstart.evaluation.budget import BudgetPlan
 from headstart.evaluation.evaluation import Estimate, Evaluation
 from headstart.evaluation.few_shots import FewShots
 from headstart.training.history import Count
@@ -76,7 +77,8 @@ class RunRecipe(Record):
     target, recipe, finetune, augment, trust, split, checks: its specs; target only if the user said
     something of it. chosen: the settings chosen for
     each candidate. tried: all settings tried. phases: by candidate. versions: by package.
-    backbone_search: the table by which `--backbone auto` chose.
+    backbone_search: the table by which `--backbone auto` chose. budget: seconds of the run, by
+    which what was not asked for was planned; 0 for no limit.
     """
 
     data: str = ""
@@ -106,6 +108,7 @@ class RunRecipe(Record):
     phases: dict[str, Count]
     versions: dict[str, str]
     backbone_search: BackboneSearch | None = field(default=None, metadata=later())
+    budget: float = field(default=0.0, metadata=later())
 
     def to_plain(self) -> dict[str, Any]:
         plain = super().to_plain()
@@ -149,7 +152,8 @@ class RunEvaluation(Record):
 @dataclass(frozen=True)
 class Timings(Record):
     """timings.json: seconds by stage, counts and machine. examples_per_second: of the backbone;
-    None if all features came from the store. engine: what computed the features."""
+    None if all features came from the store. engine: what computed the features. plan: of a run
+    with a time budget."""
 
     seconds: dict[str, float]
     total_seconds: float = 0.0
@@ -159,3 +163,4 @@ class Timings(Record):
     peak_rss_bytes: int = 0
     machine: str = ""
     engine: EngineChoice | None = None
+    plan: BudgetPlan | None = field(default=None, metadata=later())

@@ -14,6 +14,7 @@ from headstart.runs.job import Job
 SPECS = ("target", "recipe", "finetune", "augment", "trust", "split", "checks")
 CHOICES = ("backbone", "baseline", "tta", "data_licence", "language", "insights")
 COUNTS = ("folds", "shots", "draws")  # whole numbers
+TIME = "budget"  # of a run it is a record: its settings are those that were planned
 ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
 # Keys that a run records beside its settings.
 RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions", "backbone_search")
@@ -37,13 +38,15 @@ def read_config(path: Path, job: Job | None = None) -> Job:
 
 
 def _job(plain: dict[str, Any], job: Job) -> Job:
-    known = (*SPECS, *CHOICES, *COUNTS, *ASKED, *RECORDED, "data", "refit")
+    known = (*SPECS, *CHOICES, *COUNTS, *ASKED, *RECORDED, TIME, "data", "refit")
     if unknown := sorted(plain.keys() - set(known)):
         raise UnknownName("setting", unknown[0], set(known) - set(RECORDED))
     own = {name: plain[name] for name in CHOICES if name in plain}
     own |= {name: _asked(plain[name], name) for name in ASKED if name in plain}
     counts = {name: entry(plain, name, int) for name in COUNTS if name in plain}
     specs = {name: _spec(getattr(job, name), plain[name]) for name in SPECS if plain.get(name)}
+    if TIME in plain and "phases" not in plain:
+        counts[TIME] = entry(plain, TIME, float | str)
     if "data" in plain:
         own["source"] = plain["data"]
     if wrong := [name for name, value in own.items() if not isinstance(value, str)]:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.deadline import Deadline
 from headstart.data.dataset import CheckedFile, LeftOut
+from headstart.evaluation.budget import REPORT_S
 from headstart.evaluation.effort import FULL, QUICK, Detail, InsightEffort
 from headstart.evaluation.embedding_map import embedding_map
 from headstart.evaluation.insights import Insights
@@ -52,9 +54,15 @@ class Budget:
     began: float = field(default_factory=time.perf_counter)
 
     @classmethod
-    def after(cls, seconds: float, detail: Detail) -> "Budget":
-        """Return the budget of a run that took `seconds`; without an end for full insights."""
-        return cls(np.inf if detail == "full" else max(LEAST_S, SHARE * seconds))
+    def after(cls, seconds: float, detail: Detail, deadline: Deadline) -> "Budget":
+        """Return the budget of a run that took `seconds`; without an end for full insights, unless
+        the run has a deadline."""
+        own = np.inf if detail == "full" else max(LEAST_S, SHARE * seconds)
+        return cls(min(own, max(0.0, deadline.left - REPORT_S)) if deadline.active else own)
+
+    def part(self, share: float) -> "Budget":
+        """Return a budget of a share of these seconds."""
+        return replace(self, seconds=share * self.seconds)
 
     @property
     def spent(self) -> bool:
@@ -80,6 +88,8 @@ class TestedRun:
 def insights_of(state: RunState, tested: TestedRun, budget: Budget) -> Insights:
     """Compute the insights one by one; one that fails or is beyond the limits is named."""
     effort = EFFORTS[state.job.insights]
+    if state.context.deadline.active:
+        effort = effort.within(budget.seconds)
     steps = _steps(state, tested, effort)
     found, progress = Insights(), partial(state.context.listener.progress, "insights")
     progress(0, len(steps))
@@ -128,6 +138,8 @@ def optional(
 
 
 def _out_of_time(what: str, budget: Budget) -> str:
+    if not budget.seconds:
+        return f"left out: {what}; the run's time is over"
     return (
         f"left out: {what}; there were {budget.seconds:.0f} s for all of them, and "
         f"--insights full takes the time it needs"

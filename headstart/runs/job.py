@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, get_args
 
 from headstart.backbones.views import UserViews
+from headstart.base.durations import seconds_of
 from headstart.base.errors import MissingPackage, SpecError, install_command
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime, installed
@@ -101,8 +102,15 @@ class Job:
         "what is looked for beside the figures (map, learning curve, suspects, explanations): "
         "quick takes about 15 % of the run at most, full all the time it needs",
     ] = "quick"
+    budget: Annotated[
+        float | str,
+        "time for the whole run, such as 90s, 10m or 1h: what fits is measured and planned first, "
+        "and a finished model is there in time; 0 is no limit",
+    ] = field(default=0.0, kw_only=True, metadata=later())
+    given: tuple[str, ...] = field(default=(), kw_only=True, compare=False)  # settings, by name
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "budget", seconds_of(self.budget, "budget"))
         check_word("strategy", self.strategy, get_args(Strategy))
         check_word("baseline", self.baseline, get_args(From))
         check_tta(self.tta)
@@ -210,6 +218,11 @@ class Job:
             why = f"balanced in fine-tuning alone: the {recipe.head.family} head is solved on all"
             listener.stage("resample", f"{why} rows, each once")
         return replace(self, backbone=name, recipe=recipe)
+
+    @property
+    def budget_s(self) -> float:
+        """The seconds of the whole run; 0 for no limit."""
+        return seconds_of(self.budget, "budget")
 
     @property
     def tunes(self) -> bool:

@@ -18,6 +18,7 @@ from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.base.notebook import html_table
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
+from headstart.base.signals import interrupted_with
 from headstart.base.threads import Ahead
 from headstart.base.values import Settings
 from headstart.data.checks import Checks, check, good_rows, with_parts
@@ -55,6 +56,7 @@ from headstart.reporting.run_files import (
     Timings,
     WeightsOrigin,
 )
+from headstart.runs.budgeting import budgeted, deadline_of, settled
 from headstart.runs.folder import (
     CHECKPOINTS,
     LAST,
@@ -90,6 +92,8 @@ from headstart.targets.classes import ClassTarget
 from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, write_csv
 from headstart.training.history import Count, History, read_history
+
+INSIGHTS = 0.6  # share of what a deadline leaves for insights; the rest is for explanations
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,19 +152,26 @@ class Run:
 
 
 def train(
-    data: Dataset, out: Path, job: Job | None = None, listener: Listener | None = None
+    data: Dataset,
+    out: Path,
+    job: Job | None = None,
+    listener: Listener | None = None,
+    *,
+    began: float | None = None,
 ) -> Run:
     """Check, split, train, evaluate and save into folder `out`: all of `headstart train`.
 
+    began: from when on a time budget counts, on the monotonic clock; None for now.
     Raises SpecError if `out` holds a finished run or other files, DataError for unusable data,
     Diverged if training diverges. Results computed before an error are kept and reused.
     """
     listener = listener or Listener()
     job = (job or Job()).for_data(data, listener)
-    with claimed(out, resume=job.resume) as finish:
+    deadline = deadline_of(job, began, listener)
+    with claimed(out, resume=job.resume) as finish, interrupted_with(deadline.end):
         keep_memory()
         start = with_backbone(job, data, out, listener)
-        data, state = start.data, RunState.begin(out, start.job, listener)
+        data, state = start.data, RunState.begin(out, start.job, listener, deadline)
         state.search = start.search
         learned, judged = _learn(state, data)
         rows = learned.checks.dataset
@@ -180,8 +191,9 @@ def _learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation 
         check_kind(card.input, data.input, card.name)
         with state.clock("checks"):
             checks = _checked(state, data, card.input, seen)
-    rows = checks.dataset
-    table: FeatureTable | None = None
+    rows, table = checks.dataset, None
+    plan = budgeted(state, run, state.job.parts(rows, checks.exact).whole)
+    run = plan.run if plan else run
     if state.job.strategy != "scratch":
         with state.clock("features"):
             run = with_cut(state, run, rows)
@@ -189,6 +201,7 @@ def _learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation 
         checks = checks.confirmed(table.x)
         run = replace(run, start=replace(run.start, table=table))
     parts = _split(state, checks)
+    run = settled(state, replace(plan, run=run)) if plan else run
     judged = cross_validate(state, run, checks, parts, _STEPS) if parts.folds else None
     few: FewShots | None = None
     if parts.draws and table is not None:
@@ -238,6 +251,8 @@ def _finish(
     write_json(state.out / "evaluation.json", evaluation.to_plain())
     write_csv(test, state.out / "predictions.csv", judged.folds if judged else ())
     recipe = replace(_recipe(state.job, learned, gain), backbone_search=state.search)
+    if state.context.deadline.active:  # it may have left the refit out
+        recipe = replace(recipe, refit=fitted.before is not None)
     write_json(state.out / "recipe.json", recipe.to_plain())
     with state.clock("save"):
         shipped = _saved(state, fitted.model, recipe)
@@ -298,11 +313,13 @@ def _saved(state: RunState, model: Model, recipe: RunRecipe) -> Model:
 
 def _look_inside(state: RunState, tested: TestedRun, shipped: Model, sources: Sources) -> None:
     """Write insights.json and explained.json, as far as their budget goes."""
-    budget = Budget.after(sum(state.clock.seconds.values()), state.job.insights)
+    taken, deadline = sum(state.clock.seconds.values()), state.context.deadline
+    budget = Budget.after(taken, state.job.insights, deadline)
     with state.clock("insights"):
         insights = Insights()
         with optional(state, "insights"):
-            insights = insights_of(state, tested, budget)
+            own = budget.part(INSIGHTS) if deadline.active else budget
+            insights = insights_of(state, tested, own)
         with optional(state, "insights"):
             write_json(state.out / "insights.json", insights.to_plain())
     with state.clock("explained"), optional(state, "explained"):
@@ -493,6 +510,7 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
         language=job.language,
         insights=job.insights,
         refit=job.refit,
+        budget=job.budget_s,
         device=job.runtime.resolved().device,
         phases={name: c.fitted.count for name, c in candidates.items()},
         versions={"python": sys.version.split()[0], **versions()},
@@ -512,4 +530,5 @@ def _timings(state: RunState) -> Timings:
         peak_rss_bytes=peak_rss_bytes(),
         machine=machine(),
         engine=next((t.engine for t in tables if t.engine is not None), None),
+        plan=state.plan,
     )

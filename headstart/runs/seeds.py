@@ -24,7 +24,7 @@ from headstart.targets.predictions import read_predictions
 SEEDS = "seeds.json"  # the settings, written first; runs and spread are added at the end
 SEEDED = ("recipe", "finetune", "split")  # specs of a job with a seed
 # Fields of a job that do not change its results.
-BESIDE = {"runtime", "store", "checkpoint_s", "resume", "language", "insights"}
+BESIDE = {"runtime", "store", "checkpoint_s", "resume", "language", "insights", "budget", "given"}
 LATER = {"folds", "shots", "draws"}  # that folders of earlier versions lack; left out if usual
 MEASURES = {"accuracy": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "log_loss": (0.0, np.inf)}
 
@@ -148,6 +148,11 @@ def train_seeds(
         raise SpecError(
             "Runs of several seeds differ in nothing else, and --backbone auto might choose "
             "another network for each: name one. `headstart search DATA` compares them."
+        )
+    if job is not None and job.budget_s:
+        raise SpecError(
+            "Runs of several seeds differ in nothing else, and a budget may plan other epochs for "
+            "each: name --epochs, and leave --budget out."
         )
     if job is not None and job.resume and not (out / SEEDS).is_file():
         raise SpecError(

@@ -90,7 +90,9 @@ def known_settings(job: "Job") -> set[str]:
     """Return the names that `job_with` takes: of the job, its specs, and heads' settings."""
     from headstart.runs.job import Job
 
-    own = {f.name for f in fields(Job)} - {*SPECS, "source"} | _settings_of(job.recipe.head)
+    own = {f.name for f in fields(Job)} - {*SPECS, "source", "given"} | _settings_of(
+        job.recipe.head
+    )
     own |= _of_built_in_heads()
     specs = [spec for name in SPECS if not isinstance(spec := getattr(job, name), UserViews)]
     return own.union(*({f.name for f in fields(spec)} for spec in specs))
@@ -119,6 +121,7 @@ def job_with(job: "Job", settings: Mapping[str, Any], spelt: Callable[[str], str
         job,
         **{name: with_settings(getattr(job, name), settings) for name in SPECS},
         **{n: _own(settings, n, hints[n]) for n in own & settings.keys()},
+        given=tuple(sorted({*job.given, *settings})),
     )
     _refuse_idle(job, settings, spelt)
     return _with_rate_of_head(job, settings)

@@ -12,6 +12,7 @@ from headstart.backbones.frozen import Frozen
 from headstart.backbones.views import Views
 from headstart.base.atomic import read_bytes, write_json
 from headstart.base.context import Checkpointing, Precision, RunContext
+from headstart.base.deadline import Deadline
 from headstart.base.errors import BundleError, Diverged, MissingPackage
 from headstart.base.listener import Listener, ProgressOnly
 from headstart.base.runtime import Runtime, Stopwatch
@@ -20,6 +21,7 @@ from headstart.data.checks import Checks
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.evaluation.backbone_search import BackboneSearch
+from headstart.evaluation.budget import BudgetPlan
 from headstart.evaluation.few_shots import FewShots
 from headstart.features.engine_table import check_device
 from headstart.features.extract import FeatureTable, Tap, all_there, extract
@@ -98,14 +100,23 @@ class RunState:
     clock: Stopwatch = field(default_factory=Stopwatch)
     tables: list[FeatureTable] = field(default_factory=list)  # all that were extracted
     search: BackboneSearch | None = None  # by which the backbone was chosen
+    plan: BudgetPlan | None = None  # of a run with a time budget
+
+    def __post_init__(self) -> None:
+        self.original = self.job  # as it was asked for, before a plan
 
     @classmethod
-    def begin(cls, out: Path, job: Job, listener: Listener) -> "RunState":
-        runtime = job.runtime.resolved()
-        spec = [to_plain(s) for s in (job.recipe, job.finetune, job.augment)]
-        asked = fingerprint(spec, runtime.device, *_forced(runtime))
-        checkpoints = Checkpointing(out, asked, job.checkpoint_s)
-        return cls(out, job, RunContext(job.store, runtime, listener, checkpoints))
+    def begin(
+        cls, out: Path, job: Job, listener: Listener, deadline: Deadline | None = None
+    ) -> "RunState":
+        runtime, checkpoints = job.runtime.resolved(), _checkpoints(out, job)
+        context = RunContext(job.store, runtime, listener, checkpoints)
+        return cls(out, job, replace(context, deadline=deadline or Deadline()))
+
+    def follow(self, job: Job) -> None:
+        """Go on with other settings, before training."""
+        self.job = job
+        self.context = replace(self.context, checkpoints=_checkpoints(self.out, job))
 
     def tell(self, stage: str, message: str) -> None:
         self.context.listener.stage(stage, message)
@@ -151,6 +162,13 @@ class RunState:
         self.clock.seconds |= candidates.seconds
         self.tables += candidates.extracted
         return candidates
+
+
+def _checkpoints(out: Path, job: Job) -> Checkpointing:
+    runtime = job.runtime.resolved()
+    spec = [to_plain(s) for s in (job.recipe, job.finetune, job.augment)]
+    asked = fingerprint(spec, runtime.device, *_forced(runtime))
+    return Checkpointing(out, asked, job.checkpoint_s)
 
 
 def _forced(runtime: Runtime) -> tuple[str, ...]:

@@ -52,13 +52,14 @@ from headstart.training.trials import STEPS, FirstSteps, fastest
 class Trained:
     """history: one line per epoch. chosen: the epoch whose weights the network has. start: the
     weights before training. stopped: whether the listener ended training early. arithmetic: the
-    number format of its steps."""
+    number format of its steps. late: whether the deadline ended it."""
 
     history: tuple[Epoch, ...]
     chosen: int
     start: dict[str, Tensor]
     stopped: bool = False
     arithmetic: Arithmetic = "float32"
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def train(
     phase: its name in the history. after: number of earlier epochs, added to epoch numbers. depth:
     blocks below the head, by parameter of the tail, for `layer_decay`. again: what an earlier
     training by the same plan chose, to be repeated on other rows. Raises Diverged for a
-    non-finite number, before anything is saved; KeyboardInterrupt when `context.checkpoints` asks
+    non-finite number, before anything is saved. The context's deadline ends an epoch early, and
+    training with it; KeyboardInterrupt when `context.checkpoints` asks
     to stop, and the listener's exceptions, after saving.
     """
     check_rate("lr", plan.lr)  # 0 means unresolved
@@ -98,7 +100,7 @@ def train(
     run = _Training(network, optimizer, plan, rows, val, context, phase, after, again)
     if plan.adversarial:
         run.tell(attack_plan_message(plan, len(val.ids)))
-    with context.checkpoints.stopping() as stop:
+    with context.checkpoints.stopping(context.deadline.end) as stop:
         if not run.resume():
             measured = run.choose_arithmetic(partial(make_optimizer, network, plan, depth))
             run.judge_start()
@@ -110,8 +112,13 @@ def train(
                 with _seeded(plan.seed, run.number, run.at.step):
                     run.learn(picked, rows.batch(picked, run.number))
                 run.stepped(stop)
+                if run.cut_off():  # the epoch ends here, and is judged
+                    break
             run.judge_epoch()
-    return Trained(run.at.history, run.keep(), start, run.at.stopped, run.arithmetic)
+    at = run.at
+    return Trained(
+        at.history, run.keep(), start, at.stopped, run.arithmetic, at.stopped and run.late
+    )
 
 
 def losses_at(
@@ -143,6 +150,30 @@ def losses_at(
             run.at = replace(run.at, epoch=epoch, step=step)
 
 
+def seconds_of_step(
+    network: Network,
+    plan: Plan,
+    rows: Feed,
+    *,
+    context: RunContext = IN_MEMORY,
+    depth: Mapping[str, int] | None = None,
+) -> float:
+    """Return the seconds of a step of training in the number format that training would choose.
+
+    rows: of a few steps, which are taken and taken back; reading them is counted.
+    """
+    network.to(context.runtime.device).to(memory_format=torch.channels_last)
+    fresh = partial(make_optimizer, network, plan, depth)
+    quiet = RunContext(None, context.runtime)
+    run = _Training(network, fresh(), plan, rows, rows, quiet, "steps", 0)
+    run.choose_arithmetic(fresh)
+    began = time.perf_counter()
+    begin = [(picked, rows.batch(picked, 1)) for picked in run.order()[:STEPS]]
+    reading = (time.perf_counter() - began) / len(begin)
+    trials = FirstSteps(network, begin, partial(run.starting, fresh))
+    return reading + trials.attempt(run.arithmetic, len(begin)).seconds
+
+
 @dataclass(eq=False)
 class _Training:
     """Training in progress. Only `at` and the tensors of a checkpoint change."""
@@ -160,6 +191,7 @@ class _Training:
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch
     began: float = field(default_factory=time.perf_counter)
     saved: float = field(default_factory=time.perf_counter)
+    short: bool = False  # whether the deadline cut the last epoch off
 
     def __post_init__(self) -> None:
         self.forward = compiled(self.network) if self.context.runtime.compile else self.network
@@ -197,8 +229,22 @@ class _Training:
     def finished(self) -> bool:
         """Return whether to stop: after the last epoch, on request, or for lack of improvement."""
         stale = 0 < self.plan.patience <= self.at.epoch - self.at.best and len(self.val.ids) > 0
-        last = self.again.epochs if self.again else self.plan.epochs
-        return self.at.epoch >= last or self.at.stopped or stale
+        return self.at.epoch >= self.last or self.at.stopped or stale
+
+    @property
+    def last(self) -> int:
+        """The number of epochs to train for."""
+        return self.again.epochs if self.again else self.plan.epochs
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline ends training before all its epochs are done."""
+        return self.context.deadline.late and (self.short or self.at.epoch < self.last)
+
+    def cut_off(self) -> bool:
+        """Return whether the deadline ends the current epoch before its last step."""
+        self.short = self.context.deadline.late and self.at.step < self.steps
+        return self.short
 
     def choose_arithmetic(self, fresh: Callable[[], torch.optim.Optimizer]) -> bool:
         """Set the number format of all steps; return whether it was chosen by trying a few.
@@ -325,7 +371,8 @@ class _Training:
     def judge_epoch(self) -> None:
         """Add the finished epoch to the history; keep its weights, or averages, if the best."""
         self.averages.after_epoch(self.learned)
-        n, at = len(self.rows.ids), self.at
+        at = self.at
+        n = sum(map(len, self.order()[: at.step]))  # all rows, unless the deadline came first
         right = at.right / n if self.target.counts_right else None
         with self.averages.inside(self.network):
             train, val = (at.loss / n, right), self.judged_val()
@@ -345,7 +392,7 @@ class _Training:
         with self.saved_on_error():
             number = line.epoch - self.after
             stopped = bool(self.context.listener.epoch(self.phase, number, figures))
-        if stopped:
+        if stopped or self.late:
             self.at = replace(self.at, stopped=True)
             self.save()
 

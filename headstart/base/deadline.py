@@ -1,0 +1,57 @@
+"""When a run is to end: a deadline on the monotonic clock, and the wish to end before it."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False)
+class Deadline:
+    """When a run is to end; by default it never is.
+
+    seconds: of the whole run. after: seconds that evaluation, saving and the report take, which
+    training leaves. refit: seconds that a refitted network adds to these. began: on the monotonic
+    clock. told: is called when the end is asked for.
+
+    >>> Deadline().late, Deadline(60.0).fits(3600.0)
+    (False, False)
+    """
+
+    seconds: float = math.inf
+    after: float = 0.0
+    refit: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+    told: Callable[[], object] = lambda: None
+    ended: bool = False
+
+    @property
+    def active(self) -> bool:
+        return self.seconds < math.inf
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds until the run is to end; 0 when that was asked for, below 0 when it is past."""
+        return 0.0 if self.ended else self.seconds - self.spent
+
+    @property
+    def late(self) -> bool:
+        """Whether training is to stop."""
+        return self.left <= self.after if self.active else False
+
+    def fits(self, seconds: float) -> bool:
+        """Return whether training may take so many seconds more."""
+        return not self.active or seconds <= self.left - self.after
+
+    def end(self) -> bool:
+        """Ask a run with a deadline to end early; return whether it was not asked before."""
+        if self.ended or not self.active:
+            return False
+        self.ended = True
+        self.told()
+        return True

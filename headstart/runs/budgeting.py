@@ -1,0 +1,182 @@
+"""A run with a time budget: its plan, told before the work and followed, and its deadline."""
+
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from headstart.backbones.backbone import Backbone
+from headstart.base.atomic import write_json
+from headstart.base.deadline import Deadline
+from headstart.base.durations import spoken
+from headstart.base.errors import HeadstartError, SpecError
+from headstart.base.listener import Listener
+from headstart.base.values import Settings, fingerprint, read_value
+from headstart.data.splits import Splits
+from headstart.evaluation.budget import (
+    LEAST_SIDE,
+    Allowed,
+    BudgetPlan,
+    Paces,
+    RunSize,
+    planned,
+)
+from headstart.models.specs import FineTune
+from headstart.models.training_data import Start, viewed_input
+from headstart.runs.job import Job
+from headstart.runs.pacing import measured
+from headstart.runs.stages import PreparedRun, RunState, prepared
+
+KEPT = "checkpoint-budget.json"  # in a run's folder until the run ends
+ENDS = "training ends early, and the run with the best so far; Ctrl-C again stops at once"
+
+
+@dataclass(frozen=True, eq=False)
+class Budgeted:
+    """A prepared run that follows a plan, and what the plan was made from; settled: for good."""
+
+    run: PreparedRun
+    plan: BudgetPlan
+    size: RunSize
+    paces: Paces
+    settled: bool = False
+
+
+def deadline_of(job: Job, began: float | None, listener: Listener) -> Deadline:
+    """Return the deadline of a job, counted from `began` on the monotonic clock, or from now."""
+    if not job.budget_s:
+        return Deadline()
+
+    def told() -> None:
+        with suppress(RuntimeError):  # a signal in the middle of another line
+            listener.stage("ending", ENDS)
+
+    own = Deadline(job.budget_s, told=told)
+    own.began = own.began if began is None else began
+    return own
+
+
+def budgeted(state: RunState, run: PreparedRun, splits: Splits) -> Budgeted | None:
+    """Measure a few rows, plan what fits into the budget, tell the plan, and adopt it; None
+    without a budget.
+
+    splits: of all rows, near duplicates not yet confirmed. A run that goes on keeps its plan.
+    Raises SpecError for a budget into which nothing fits.
+    """
+    if not state.job.budget_s:
+        return None
+    asked = asked_of(state.job)
+    if (plan := _recorded(state.out / KEPT, asked)) is not None:
+        left = f"the budget of {spoken(state.job.budget_s)} counts from now"
+        state.tell("plan", f"going on with {plan.choice.told}, as planned before; {left}")
+        adopted = _adopted(state, run, plan)
+        return Budgeted(adopted, plan, RunSize(len(splits.train)), Paces(), settled=True)
+    size = _size(state, run, splits)
+    state.tell("plan", f"measuring what fits into {spoken(state.job.budget_s)}")
+    with state.clock("plan"):
+        paces = measured(state, run, splits.train)
+    paces = replace(paces, spent=state.context.deadline.spent)
+    plan = planned(state.job.budget_s, size, paces, allowed_of(state.job, run))
+    plan = replace(plan, asked=asked)
+    for line in plan.lines():
+        state.tell("plan", line)
+    if plan.tight:
+        state.tell("plan", plan.tight)
+    return Budgeted(_adopted(state, run, plan), plan, size, paces)
+
+
+def settled(state: RunState, made: Budgeted) -> PreparedRun:
+    """Return the run with the epochs that fit now that the features are there, and keep them for a
+    run that goes on."""
+    if made.settled:
+        return made.run
+    plan = made.plan
+    if plan.choice.epochs:
+        paces = replace(made.paces, spent=state.context.deadline.spent)
+        size, allowed = replace(made.size, extracted=True), allowed_of(state.original, made.run)
+        with suppress(SpecError):  # nothing fits: the deadline ends what was planned
+            plan = planned(plan.budget, size, paces, replace(allowed, side=0))
+    if plan.choice != made.plan.choice:
+        state.tell("plan", f"after the features: {plan.choice.told}")
+    plan = replace(plan, asked=made.plan.asked)
+    write_json(state.out / KEPT, plan.to_plain())
+    state.plan = replace(made.plan, choice=plan.choice)
+    return _adopted(state, made.run, plan)
+
+
+def allowed_of(job: Job, run: PreparedRun) -> Allowed:
+    """Return what may be chosen for a job: all that its user did not."""
+    tuned = job.finetune.epochs
+    chosen = "epochs" in job.given or tuned != FineTune().epochs
+    return Allowed(
+        epochs=tuned if chosen else 0,
+        head=job.strategy in ("auto", "extract"),
+        tune=job.tunes,
+        refit=job.refit,
+        side=_side(job, run),
+        insights=job.insights != "none",
+        scratch=job.strategy == "scratch",
+    )
+
+
+def asked_of(job: Job) -> str:
+    """Return a fingerprint of the settings that a plan changes or rests on."""
+    own = {f.name: getattr(job, f.name) for f in fields(Job)}
+    for name in ("budget", "given", "store", "runtime", "checkpoint_s", "resume", "language"):
+        del own[name]
+    return fingerprint(Settings.of(own).values)
+
+
+def _side(job: Job, run: PreparedRun) -> int:
+    """Return the side of the pictures, if it was not named and the network takes smaller ones."""
+    backbone = run.start.backbone
+    own: Any = backbone.card.input
+    if job.recipe.size or "size" in job.given or job.strategy not in ("auto", "extract"):
+        return 0
+    if not (side := int(getattr(own, "size", 0))) or not isinstance(backbone, Backbone):
+        return 0
+    try:
+        replace(job.recipe, size=max(LEAST_SIDE, side // 2 // 32 * 32)).prepared(backbone)
+    except HeadstartError:
+        return 0
+    return side
+
+
+def _size(state: RunState, run: PreparedRun, splits: Splits) -> RunSize:
+    job, card = state.job, run.start.backbone.card
+    views = job.spec.views
+    return RunSize(
+        train=len(splits.train),
+        val=len(splits.val),
+        test=len(splits.test),
+        views=views.views if views.active else 0,
+        test_views=viewed_input(card.input, job.tta, views).test_views,
+        trainings=1 + job.folds,
+        columns=card.dim * splits.train.target.outputs,
+    )
+
+
+def _recorded(path: Path, asked: str) -> BudgetPlan | None:
+    """Return the plan of a run that goes on; None if there is none for these settings."""
+    with suppress(OSError, SpecError):
+        plan = read_value(path, BudgetPlan)
+        if plan.asked == asked:
+            return plan
+    return None
+
+
+def _adopted(state: RunState, run: PreparedRun, plan: BudgetPlan) -> PreparedRun:
+    """Give a run the settings of a plan."""
+    choice, job = plan.choice, state.job
+    deadline = state.context.deadline
+    deadline.after, deadline.refit, state.plan = plan.after, plan.again, plan
+    if choice.epochs:
+        state.follow(replace(job, finetune=replace(job.finetune, epochs=choice.epochs)))
+        settings = replace(run.settings, epochs=choice.epochs)
+        start = replace(run.start, settings=settings if run.start.settings else None)
+        return replace(run, start=start, settings=settings)
+    recipe = replace(job.recipe, size=choice.side or job.recipe.size)
+    state.follow(replace(job, strategy="extract", recipe=recipe))
+    if choice.side:
+        return prepared(state)
+    return replace(run, start=Start(run.start.backbone, table=run.start.table))
