@@ -79,7 +79,7 @@ class Job:
     ] = 0
     shots: Annotated[
         int,
-        "learn from K examples of each class: draws of them compare the heads that suit so few, "
+        "learn from K examples of each class; draws of them compare the heads that suit so few, "
         "and show the spread; the test part stays; 0 for all examples",
     ] = 0
     draws: Annotated[int, "draws of examples that --shots compares heads on"] = 10
@@ -104,10 +104,13 @@ class Job:
     ] = "quick"
     budget: Annotated[
         float | str,
-        "time for the whole run, such as 90s, 10m or 1h: what fits is measured and planned first, "
-        "and a finished model is there in time; 0 is no limit",
+        "time for the run, such as 90s or 10m; what fits is measured and planned first, and a "
+        "finished model is there in time; 0 is no limit",
     ] = field(default=0.0, kw_only=True, metadata=later())
-    given: tuple[str, ...] = field(default=(), kw_only=True, compare=False)  # settings, by name
+    given: Annotated[
+        tuple[str, ...],
+        "names of the settings that the user chose, which a budget does not change",
+    ] = field(default=(), kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", seconds_of(self.budget, "budget"))
