@@ -70,6 +70,7 @@ from headstart.runs.advise import advise as advise_on
 from headstart.runs.comparison import compare_runs, finished_runs
 from headstart.runs.config import read_config
 from headstart.runs.demos import get_demo
+from headstart.runs.detections import judge_detections
 from headstart.runs.folder import RunRecord, free_folder, read_record
 from headstart.runs.forecast import Forecast, forecast
 from headstart.runs.job import AUTO, Job
@@ -115,12 +116,14 @@ class DataCheck:
     """The result of `check`: problems of the data, and its distance from the source task.
 
     rows: the readable rows, with the digests of their contents. error: the message of the error
-    that training would raise; "" if there is none.
+    that training would raise; "" if there is none. few: what a test part with the usual share would
+    have too little of.
     """
 
     checks: Checks
     distance: SourceDistance | None = None
     error: str = ""
+    few: str = ""
 
     @property
     def rows(self) -> Dataset:
@@ -128,8 +131,8 @@ class DataCheck:
 
     @property
     def warning(self) -> str:
-        """A sentence on problems that mislead training; "" if there are none."""
-        return self.checks.warning
+        """A sentence on problems that mislead training or its test; "" if there are none."""
+        return " ".join(filter(None, (self.checks.warning, self.few)))
 
     def __repr__(self) -> str:
         return text_table(self._rows())
@@ -161,13 +164,13 @@ def check(
     """Find problems of the data before any training: damage, copies, imbalance, odd sizes.
 
     data: as for `read`. backbone: compare the data with this network's pretraining data; "none" for
-    no comparison, None for the default backbone, if it is installed. settings: `target`, `ordered`
-    and fields of CheckPlan and Runtime, such as `max_bad`. Training would raise `error`, if it is
-    not "".
+    no comparison, None for the default backbone, if it is installed. settings: `target`, `ordered`,
+    `voc_base` and fields of CheckPlan and Runtime, such as `max_bad`. Training would raise `error`,
+    if it is not "".
 
     >>> print(hs.check("photos"))  # doctest: +SKIP
     """
-    check_known(settings, {"target", "ordered"} | _names(CheckPlan, Runtime))
+    check_known(settings, {"target", "ordered", "voc_base"} | _names(CheckPlan, Runtime))
     plan = with_settings(CheckPlan(), settings)
     rows = read_as(data, with_settings(TargetPlan(), settings))
     context = _context(store, listener, settings)
@@ -183,10 +186,10 @@ def check(
     tell_left_out(checks.left_out, context.listener)
     try:
         good_rows(rows, seen, plan)
-        split_rows(checks.dataset, together=checks.exact)
+        test = split_rows(checks.dataset, together=checks.exact).test
     except DataError as error:
         return DataCheck(checks, far, in_python(str(error)))
-    return DataCheck(checks, far)
+    return DataCheck(checks, far, few=in_python(test.target.about_test(test.y)))
 
 
 def _compared(
@@ -780,12 +783,15 @@ def evaluate(
     `sklearn.metrics`, or a dict of them; labels of classes are texts. Their values are attributes
     with the functions' names. settings: `threads` and `decode_threads`, and for a file of
     predictions `target`, what is predicted if it is not classes. Raises DataError if no row is left
-    to evaluate on.
+    to evaluate on. Of boxes, model is a file of detections, COCO's results (.json), and data has
+    the boxes.
 
     >>> hs.evaluate("runs/flowers", "photos").accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)
     """
-    check_known(settings, {"target"} | _ON_CPU)
+    check_known(settings, {"target", "voc_base"} | _ON_CPU)
+    if isinstance(model, str | Path) and Path(model).suffix == ".json" and Path(model).is_file():
+        return _of_detections(Path(model), data, part, metrics, settings)
     context, target = _context(store, listener, settings), settings.get("target", "")
     predictions, left_out = _given_predictions(model, data, target), tuple[LeftOut, ...]()
     if predictions is not None:
@@ -802,6 +808,15 @@ def evaluate(
     named = _named_metrics(metrics, evaluation)
     own = {name: own_metric(metric, predictions) for name, metric in named.items()}
     return replace(evaluation, own=own, left_out=left_out)
+
+
+def _of_detections(
+    results: Path, data: Any, part: Part, metrics: Any, settings: dict[str, Any]
+) -> Evaluation:
+    if metrics:
+        raise SpecError("Own metrics are of one answer per row, and boxes have many: name none.")
+    plan = with_settings(TargetPlan(), settings)
+    return judge_detections(results, None if data is None else Path(data), part, plan)
 
 
 def _named_metrics(

@@ -53,7 +53,7 @@ def of_pycocotools(truth: BoxLabels, found: list[Detections], most: int = 300) -
     boxes, rows = truth.boxes, truth.rows
     sides = (boxes.corners[:, 2:] - boxes.corners[:, :2]).astype(float)
     annotations = [
-        dict(id=k + 1, image_id=int(rows[k]), category_id=int(boxes.classes[k]),
+        dict(id=k + 1, image_id=int(rows[k]), category_id=int(boxes.labels[k]),
              bbox=[*boxes.corners[k, :2].tolist(), *sides[k].tolist()],
              area=float(sides[k].prod()), iscrowd=int(boxes.crowd[k]))
         for k in range(len(rows))
@@ -62,7 +62,7 @@ def of_pycocotools(truth: BoxLabels, found: list[Detections], most: int = 300) -
         dict(image_id=i, category_id=int(c), bbox=[*b[:2].tolist(), *(b[2:] - b[:2]).tolist()],
              score=float(s))
         for i, one in enumerate(found)
-        for b, s, c in zip(one.corners, one.scores, one.classes, strict=True)
+        for b, s, c in zip(one.corners, one.scores, one.labels, strict=True)
     ]  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
         true = coco.COCO()

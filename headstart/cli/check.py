@@ -44,7 +44,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     )
     add_weights_flag(parser)
     add_store_flag(parser)
-    add_flags(parser, TargetPlan(), "target", "ordered")
+    add_flags(parser, TargetPlan(), "target", "ordered", "voc_base")
     add_flags(parser, CheckPlan())
     add_flags(parser, Runtime(), "device", *BUNDLE_RUNTIME)
     return parser
@@ -91,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
     if found.warning:
         say("warning", found.warning)
     good_rows(data, seen, plan)  # raises the errors that training would raise
-    split(found.dataset, together=found.exact)  # with default shares; as above
+    parts = split(found.dataset, together=found.exact)  # with default shares; as above
+    if few := parts.test.target.about_test(parts.test.y):
+        say("warning", few)
     return tell_left_out(found.left_out)
 
 

@@ -21,6 +21,8 @@ from headstart.cli.printing import DONE, print_evaluation, print_json, tell_left
 from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped
 from headstart.targets.plan import TargetPlan
 
+SUFFIX = ".json"  # of detections
+
 if TYPE_CHECKING:
     from headstart.evaluation.evaluation import Evaluation
     from headstart.evaluation.judged import ConformalSets
@@ -32,7 +34,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "model",
         type=Path,
         metavar="RUN_OR_BUNDLE",
-        help=f"{MODEL_HELP}; or a CSV of path,label,predicted,score:CLASS…, made anywhere",
+        help=f"{MODEL_HELP}; or a CSV of path,label,predicted,score:CLASS…, made anywhere; "
+        "or COCO's results as .json, detections made anywhere, with the DATA that has the boxes",
     )
     parser.add_argument("data", nargs="?", type=Path, metavar="DATA", help=DATA_HELP)
     parser.add_argument(
@@ -43,13 +46,15 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "and never an example that the run learned from, under whatever name (default: auto)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
-    add_flags(parser, TargetPlan(), "target")
+    add_flags(parser, TargetPlan(), "target", "voc_base")
     add_store_flag(parser)
     add_flags(parser, Runtime(), *BUNDLE_RUNTIME, "engine", "compute_precision")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.model.is_file() and args.model.suffix.lower() == SUFFIX:
+        return _evaluate_detections(args)
     if args.model.is_file():
         return _evaluate_file(args)
     if args.data is None:
@@ -86,6 +91,14 @@ def _evaluate_file(args: argparse.Namespace) -> int:
         raise DataError(f"There is nothing to judge by: no row of {args.model} has a label.")
     _print_judged(evaluate(predictions), args)
     return DONE
+
+
+def _evaluate_detections(args: argparse.Namespace) -> int:
+    from headstart.runs.detections import judge_detections
+
+    result = judge_detections(args.model, args.data, args.part, made(TargetPlan(), args))
+    _print_judged(result, args)
+    return tell_left_out(result.left_out)
 
 
 def _print_judged(

@@ -156,7 +156,8 @@ class Checks:
         labels, counts = self.dataset.labels, self.dataset.counts
         two_exact = with_two_labels(self.dataset, self.exact)
         absent = [out.path for out in self.skipped if out.reason == EMPTY_CLASS]
-        two_near = [pair for pair in self.near if labels[pair.a] != labels[pair.b]]
+        unlike = self.dataset.target.unlike
+        two_near = [pair for pair in self.near if unlike(labels[pair.a], labels[pair.b])]
         return Findings(
             rows=len(self.dataset),
             counts=self.counts,
@@ -194,8 +195,19 @@ def check(dataset: Dataset, survey: "Survey", *, threads: int = 1) -> Checks:
         exact=exact,
         near=_near(survey, exact, threads),
         odd_sizes=tuple(survey.surveyor.odd(rows.ids, facts)),
-        remarks=(*_about_counting(rows), *survey.surveyor.remarks(rows, facts)),
+        remarks=(
+            *rows.remarks,
+            *_about_labels(rows),
+            *_about_counting(rows),
+            *survey.surveyor.remarks(rows, facts),
+        ),
     )
+
+
+def _about_labels(rows: Dataset) -> Iterator[Remark]:
+    """Yield what the target finds remarkable in the labels."""
+    for row, kind, why in rows.target.remarks(rows.y):
+        yield Remark("" if row is None else rows.ids[row], kind, why)
 
 
 def _about_counting(rows: Dataset) -> Iterator[Remark]:

@@ -102,6 +102,6 @@ def _same_content(data: Dataset, group: Sequence[int]) -> str:
     first = {data.labels[row]: row for row in reversed(group)}
     rows = [*sorted(first.values()), *(row for row in group if row not in first.values())]
     some = data.take(rows[:COPIES])
-    named = zip(some.ids, some.target.decode(some.y), strict=True)
+    named = zip(some.ids, some.target.brief(some.y), strict=True)
     shown = " = ".join(f"{id} ({label})" for id, label in named)
     return shown + (f" = … ({len(group)} rows)" if len(group) > COPIES else "")

@@ -40,6 +40,18 @@ class LeftOut(Record):
 
 
 @dataclass(frozen=True)
+class Remark(Record):
+    """Something remarkable. path: the example, "" for the whole data set. kind: of remark."""
+
+    path: str
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+
+@dataclass(frozen=True)
 class Content:
     """Digests of a file when it was checked, in hexadecimal; "" if unknown.
 
@@ -109,6 +121,7 @@ class Dataset:
     left_out: the files that are not used.
     input: the kind of the examples, if it is known; a source is a path, or what its `fetch` takes.
     choice: how the labels were read, to be printed; "" if no other reading is possible.
+    remarks: what the reader found remarkable, for the check of the data.
 
     >>> data = Dataset(("a", "b"), ("a.png", "b.png"), (0, 1), ("cat", "dog"))
     >>> len(data), data[1].label, data.counts
@@ -128,6 +141,7 @@ class Dataset:
     choice: str = ""
     weights: tuple[float, ...] = ()
     soft: tuple[tuple[float, ...], ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def __init__(
         self,
@@ -188,7 +202,7 @@ class Dataset:
         if np.ndim(row):
             return self.take(np.arange(len(self))[np.asarray(row)])
         row = range(len(self))[row]
-        (label,) = self.target.decode(self.target.labels([self.labels[row]]))
+        (label,) = self.target.brief(self.target.labels([self.labels[row]]))
         return Example(self.ids[row], self.sources[row], label, self.input)
 
     def __iter__(self) -> Iterator[Example]:

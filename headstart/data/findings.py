@@ -6,6 +6,7 @@ from typing import Any
 
 from headstart.base.values import Record
 from headstart.data.dataset import LeftOut
+from headstart.data.dataset import Remark as Remark
 
 Group = tuple[str, ...]  # paths of the same picture
 UNEVEN = 10.0  # ratio of largest to smallest class from which accuracy alone misleads
@@ -23,18 +24,6 @@ class OddSize(Record):
     width: int
     height: int
     reason: str
-
-
-@dataclass(frozen=True)
-class Remark(Record):
-    """Something remarkable. path: the example, "" for the whole data set. kind: of remark."""
-
-    path: str
-    kind: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}" if self.path else self.reason
 
 
 @dataclass(frozen=True)

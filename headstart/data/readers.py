@@ -30,7 +30,7 @@ from headstart.targets.soft_labels import SoftRow, soft_labels
 from headstart.targets.supervision import HEAVIEST
 from headstart.targets.target import Row, Target
 
-PART_COLUMNS = ("part", "split", "subset", "fold")  # `_part_columns` decides which are read
+PART_COLUMNS = ("part", "split", "subset", "fold")  # `part_columns` decides which are read
 MANIFESTS = (".csv", ".parquet", ".pq", *JSON_LINES)
 WEIGHT = "weight"  # the column of case weights
 OPTIONAL = (*PART_COLUMNS, "group", "stratum", WEIGHT)
@@ -105,7 +105,7 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
 
     Columns: path (absolute or relative to the manifest's folder; or the input's own), label (or
     those of another target, see `choosing.choose`, or probabilities, see `soft_labels`), and
-    optionally part (train, val, test; see `_part_columns`), group (rows of one group stay in one
+    optionally part (train, val, test; see `part_columns`), group (rows of one group stay in one
     part), stratum, weight (a number from 0 on, by which the row counts in the loss of training; an
     empty cell is 1) and id. Missing files are in `left_out`. target: its kind, "" if the columns
     decide.
@@ -153,20 +153,20 @@ def _listed(
     path: Path, records: Sequence[tuple[int, Cells]], input: Input[Any], label: LabelColumns
 ) -> Dataset:
     """Return the dataset of the rows of a manifest, each with its number."""
-    columns, unused = _part_columns([cells for _, cells in records])
+    columns, unused = part_columns([cells for _, cells in records])
     why = "the column {!r} names no parts (train, val, test): not used"
     left_out = [LeftOut(display(path), why.format(name), expected=True) for name in unused]
     rows = list[_Row]()
     listed, folder = dict[str, int](), path.parent.resolve()
     for number, cells in records:
         where = f"{display(path)}, row {number}"
-        part = _part(cells, columns, where)
+        part = part_cell(cells, columns, where)
         id, source = _example(path, folder, input, number, cells, where)
         blank = label.kind.blank or label.soft is not None
-        asked = {n: _text(cells, c, where, blank=blank) for c, n in label.names.items()}
-        group, stratum = (_text(cells, name, where) for name in ("group", "stratum"))
+        asked = {n: text_cell(cells, c, where, blank=blank) for c, n in label.names.items()}
+        group, stratum = (text_cell(cells, name, where) for name in ("group", "stratum"))
         weight, soft = _weight(cells, where), label.soft.columns if label.soft else ()
-        shares = tuple(_text(cells, column, where, blank=True) for column in soft)
+        shares = tuple(text_cell(cells, column, where, blank=True) for column in soft)
         row = _Row(id, source, asked, part, group, stratum, where, weight, shares)
         if not isinstance(row.source, Path) or _is_file(row.source):
             _refuse_again(path, row, number, listed, input)
@@ -302,7 +302,7 @@ def _empty_classes(listing: Walk, rows: list[_Row], layout: FolderLayout) -> Ite
             yield LeftOut(display(folder), EMPTY_CLASS, expected=True)
 
 
-def _part_columns(rows: Sequence[Cells]) -> tuple[list[str], list[str]]:
+def part_columns(rows: Sequence[Cells]) -> tuple[list[str], list[str]]:
     """Return the filled PART_COLUMNS that name the part of a row, and the other filled ones.
 
     `part` always does; `split` unless all cells are numbers; `subset` and `fold`, which have other
@@ -327,11 +327,11 @@ def _lower(cell: object) -> str:
         return "?"
 
 
-def _part(cells: Cells, columns: Sequence[str], where: str) -> str:
+def part_cell(cells: Cells, columns: Sequence[str], where: str) -> str:
     """Return the part that a row names, or ""; DataError for an unknown part or two parts."""
     parts = dict[str, str]()
     for column in columns:
-        if name := _text(cells, column, where).lower():
+        if name := text_cell(cells, column, where).lower():
             if name not in PART_WORDS:
                 raise DataError(f"{where}: {UnknownName(column, name, PART_WORDS)}")
             parts[column] = PART_WORDS[name]
@@ -347,20 +347,20 @@ def _example(
     """Return the id and the source of a row: a file, relative to `folder`, a text, or in memory."""
     example = cells.get(input.column)
     if input.column != PATH:
-        return _text(cells, ID, where) or str(number), _content(cells, input, where)
+        return text_cell(cells, ID, where) or str(number), _content(cells, input, where)
     if isinstance(example, Encoded):
-        id = _text(cells, ID, where) or str(number)
+        id = text_cell(cells, ID, where) or str(number)
         return id, Encoded(id, example.data)
     if isinstance(example, os.PathLike):
         cells = {**cells, PATH: os.fspath(example)}
     elif not (example is None or isinstance(example, str | bytes)):
-        id = _text(cells, ID, where) or str(number)
+        id = text_cell(cells, ID, where) or str(number)
         try:
             return id, Encoded(id, input.encode(example))
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
-    text = _text(cells, PATH, where)
-    relative = _spelled(folder, text)
+    text = text_cell(cells, PATH, where)
+    relative = spelled(folder, text)
     if NOT_UTF8.search(text) and not _is_file(folder / relative):
         raise unreadable_text(path)
     return display(relative), folder / relative
@@ -375,7 +375,7 @@ def _content(cells: Cells, input: Input[Any], where: str) -> str:
         raise DataError(f"{where}: the {input.column} {error}.") from error
 
 
-def _text(cells: Cells, column: str, where: str, *, blank: bool = False) -> str:
+def text_cell(cells: Cells, column: str, where: str, *, blank: bool = False) -> str:
     """Return a cell of a manifest as text; a DataError names its row and column.
 
     blank: whether a label may be empty.
@@ -395,7 +395,7 @@ def _text(cells: Cells, column: str, where: str, *, blank: bool = False) -> str:
 
 def _weight(cells: Cells, where: str) -> float | None:
     """Return the case weight of a row, None without one; DataError unless it is 0 or more."""
-    text = _text(cells, WEIGHT, where)
+    text = text_cell(cells, WEIGHT, where)
     if not text:
         return None
     weight = float(text) if NUMBER.fullmatch(text) else -1.0
@@ -407,7 +407,7 @@ def _weight(cells: Cells, where: str) -> float | None:
     return weight
 
 
-def _spelled(folder: Path, text: str) -> Path:
+def spelled(folder: Path, text: str) -> Path:
     """Return the first spelling whose file exists: as given, stripped, with slashes; NFC or NFD."""
     bare = text.strip()
     for base in dict.fromkeys((text, bare, bare.replace("\\", "/"))):

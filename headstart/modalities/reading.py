@@ -16,10 +16,13 @@ from headstart.base.store import Store
 from headstart.base.tables import Cells, column_names
 from headstart.data import finding, readers
 from headstart.data import survey as surveying
+from headstart.data.boxes.cleaning import dataset_of
+from headstart.data.boxes.layouts import LAYOUTS, BoxLayout, annotations_of
 from headstart.data.choosing import planned, with_kind
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.survey import Survey
 from headstart.modalities import inputs as inputs  # registers the kinds of examples
+from headstart.modalities.images.frames import frame_of
 from headstart.modalities.images.inputs import ImageInput
 from headstart.targets.classes import ClassTarget
 from headstart.targets.plan import TargetPlan
@@ -28,6 +31,7 @@ from headstart.targets.target import Target
 
 USUAL: Input[Any] = ImageInput()
 BESIDE = ("readme", "license", "licence", "notice", "changelog")  # files about the data
+BOXES = "boxes"  # the kind of target
 LONGEST_PATH = 4096  # characters
 
 
@@ -37,6 +41,7 @@ def read(
     *,
     ordered: str | Sequence[str] = "",
     input: Input[Any] | str | None = None,
+    voc_base: int = 1,
 ) -> Dataset:
     """Read labelled examples from a folder, a manifest, a data frame, pairs or arrays.
 
@@ -62,6 +67,10 @@ def read(
     classes, `labels` (or one column of 0 and 1 per label) several labels; `choice` says so.
     ordered: the names of grades, the lowest first.
 
+    Boxes are read from COCO's JSON, a YOLO data.yaml, Pascal VOC (Annotations beside JPEGImages),
+    Label Studio's JSON, CVAT's XML, or a CSV with the columns path, label, xmin, ymin, xmax, ymax;
+    source is the folder or the file. voc_base: where the pixels of VOC's boxes count from, 1 or 0.
+
     Raises DataError if the path does not exist, has no example, or is an incomplete manifest, or
     for a wrong label; UnknownName for an unknown kind of target; MissingPackage for Parquet
     without pyarrow.
@@ -74,14 +83,14 @@ def read(
         source, target = (source, target), ""
     names = ordered if isinstance(ordered, str) else ",".join(ordered)
     asked = input_class(input)() if isinstance(input, str) else input
-    return read_as(source, TargetPlan(target, names), input=asked)
+    return read_as(source, TargetPlan(target, names, voc_base=voc_base), input=asked)
 
 
 def read_as(source: Any, plan: TargetPlan, *, input: Input[Any] | None = None) -> Dataset:
     """Read labelled examples as `read` does, with all the settings of a target."""
     if isinstance(source, Dataset) and not (plan.kind or plan.loss):
         return source
-    return planned(_read(source, plan.kind, input), plan)
+    return planned(_read(source, plan.kind, input, plan.voc_base), plan)
 
 
 def read_for(source: Any, target: Target, *, input: Input[Any] | None = None) -> Dataset:
@@ -89,15 +98,21 @@ def read_for(source: Any, target: Target, *, input: Input[Any] | None = None) ->
     return source if isinstance(source, Dataset) else _read(source, target.kind, input)
 
 
-def _read(source: Any, kind: str, input: Input[Any] | None) -> Dataset:
+def _read(source: Any, kind: str, input: Input[Any] | None, voc_base: int = 1) -> Dataset:
     """Return the examples, with labels of the given kind of target; "" leaves it to the data."""
     if isinstance(source, Dataset):
         return with_kind(source, kind)
     if not isinstance(source, str | os.PathLike):
+        if kind == BOXES:
+            raise DataError(f"Boxes are read from {LAYOUTS}: name that folder or file.")
         own = input or _input_with(_columns_of(source))
         records = _records(source, own, TARGETS[kind] if kind else ClassTarget)
         return replace(readers.read_records(records, "the rows", own, kind), input=own)
     path = Path(source).expanduser()
+    if kind in ("", BOXES) and path.exists() and isinstance(input or USUAL, ImageInput):
+        layout = BoxLayout(path, kind == BOXES, voc_base)
+        if annotated := annotations_of(layout, input or USUAL):
+            return replace(dataset_of(*annotated, frame_of), input=input or USUAL)
     if path.is_dir():
         own = input or _input_in(path)
         return with_kind(replace(_folder(path, own), input=own), kind)

@@ -24,6 +24,7 @@ from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.models.limits import TrustPlan
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec, check_tta
 from headstart.targets.plan import TargetPlan
+from headstart.targets.target import check_model
 
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
 Language = Literal["en", "ru"]
@@ -180,6 +181,7 @@ class Job:
 
         Without PyTorch, strategy auto becomes extract. Raises MissingPackage for what needs it.
         """
+        check_model(data.target)
         if self.shots and self.strategy == "auto":
             return replace(self, strategy="extract").for_data(data, listener)
         if not installed("torch"):

@@ -6,7 +6,8 @@ of thresholds of overlap.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,11 @@ WHOLE = (0.0, 1e10)  # square pixels, COCO's range of "all" sizes
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Boxes that a model gives for one example: corners (D, 4), scores (D,), classes (D,)."""
+    """Boxes that a model gives for one example: corners (D, 4), scores (D,), labels (D,)."""
 
     corners: NDArray[np.floating]
     scores: NDArray[np.floating]
-    classes: NDArray[np.integer]
+    labels: NDArray[np.integer]
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -38,53 +39,63 @@ class ClassMatches:
     """The detections of one class in all N examples, by falling score.
 
     rows: (D,) the example of each. hits, misses: (T, D) whether it is right, or wrong; neither for
-    one that is ignored. totals: (N,) boxes to find in each example.
+    one that is ignored. totals: (N,) boxes to find in each example. known: figures by the
+    counts of a sample.
     """
 
     rows: NDArray[np.int64]
     hits: Flags
     misses: Flags
     totals: NDArray[np.int64]
+    known: dict[bytes, tuple[Doubles | None, Doubles | None]] = field(default_factory=dict)
 
     def average_precision(self, counts: NDArray[np.int64] | None = None) -> Doubles | None:
         """Return (T,) the mean precision at the 101 RECALLS; None without a box to find.
 
         counts: (N,) how many times each example counts, in a bootstrap.
         """
-        total, hits, misses = self._sums(counts)
-        if not total:
-            return None
-        recall, precision = hits / total, hits / (hits + misses + np.spacing(1))
-        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        found = np.zeros(len(hits))
-        for t, (r, p) in enumerate(zip(recall, best, strict=True)):
-            at = np.searchsorted(r, RECALLS)
-            found[t] = p[at[at < len(p)]].sum() / len(RECALLS)
-        return found
+        return self._figures(counts)[0]
 
     def recall(self, counts: NDArray[np.int64] | None = None) -> Doubles | None:
         """Return (T,) the share of boxes that a detection finds; None without a box to find."""
-        total, hits, _ = self._sums(counts)
+        return self._figures(counts)[1]
+
+    def _figures(self, counts: NDArray[np.int64] | None) -> tuple[Doubles | None, Doubles | None]:
+        """Return average precision and recall; remembered, since each metric asks for a sample."""
+        key = b"" if counts is None else counts.tobytes()
+        if key not in self.known:
+            self.known[key] = self._computed(counts)
+        return self.known[key]
+
+    def _computed(self, counts: NDArray[np.int64] | None) -> tuple[Doubles | None, Doubles | None]:
+        total = self.totals.sum() if counts is None else self.totals @ counts
         if not total:
-            return None
-        return hits[:, -1] / total if hits.shape[1] else np.zeros(len(hits))
+            return None, None
+        weights = np.ones(len(self.rows)) if counts is None else counts[self.rows].astype(float)
+        at, judged, of = self._columns
+        hits = np.cumsum(self.hits[:, at] * weights[at], axis=1)
+        seen = np.cumsum(judged * weights, axis=1)[:, at][of]
+        recall = hits[:, -1] / total if len(at) else np.zeros(len(hits))
+        return _average(hits / total, hits / (seen + np.spacing(1))), recall
 
-    def _sums(self, counts: NDArray[np.int64] | None) -> tuple[float, Doubles, Doubles]:
-        if counts is None:
-            return int(self.totals.sum()), *_cumulated(self.hits, self.misses, None)
-        sums = _cumulated(self.hits, self.misses, counts[self.rows])
-        return int(self.totals @ counts), *sums
+    @cached_property
+    def _columns(self) -> tuple[NDArray[np.intp], Flags, NDArray[np.intp]]:
+        """The detections that are right at some threshold, where precision has its peaks.
+
+        And which detections are right or wrong: the distinct rows, and which of them each of the T
+        thresholds has; with nothing ignored there is one.
+        """
+        judged, of = np.unique(self.hits | self.misses, axis=0, return_inverse=True)
+        return np.flatnonzero(self.hits.any(axis=0)), judged, of.reshape(-1)
 
 
-def _cumulated(
-    hits: Flags, misses: Flags, weights: NDArray[np.int64] | None
-) -> tuple[Doubles, Doubles]:
-    if weights is None:
-        return np.cumsum(hits, axis=1, dtype=float), np.cumsum(misses, axis=1, dtype=float)
-    return (
-        np.cumsum(hits * weights, axis=1, dtype=float),
-        np.cumsum(misses * weights, axis=1, dtype=float),
-    )
+def _average(recall: Doubles, precision: Doubles) -> Doubles:
+    """Return (T,) the mean over RECALLS of the highest precision at that recall or a higher one."""
+    best, found = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1], np.zeros(len(recall))
+    for t, (r, p) in enumerate(zip(recall, best, strict=True)):
+        at = np.searchsorted(r, RECALLS)
+        found[t] = p[at[at < len(p)]].sum() / len(RECALLS)
+    return found
 
 
 def match(
@@ -118,7 +129,7 @@ def _of_class(
     hits, misses = [empty], [empty]
     totals = np.zeros(len(examples), np.int64)
     for i, (boxes, detections) in enumerate(zip(examples, found, strict=True)):
-        own, given = boxes.take(boxes.classes == c), np.flatnonzero(detections.classes == c)
+        own, given = boxes.take(boxes.labels == c), np.flatnonzero(detections.labels == c)
         ignored = own.ignored | ~_within(own.areas, sizes)
         totals[i] = int((~ignored).sum())
         if not len(given):

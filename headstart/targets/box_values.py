@@ -16,7 +16,7 @@ from headstart.base.errors import Mismatch
 Corners = NDArray[np.float32]  # (M, 4): xmin, ymin, xmax, ymax
 DTYPES: dict[str, Any] = {
     "corners": np.float32,
-    "classes": np.int64,
+    "labels": np.int64,
     "crowd": np.bool_,
     "difficult": np.bool_,
 }
@@ -26,7 +26,7 @@ DTYPES: dict[str, Any] = {
 class ExampleBoxes:
     """The M boxes of one example, M may be 0.
 
-    corners: (M, 4) float32 pixels. classes: (M,) int64 numbers of the target's names. crowd: (M,)
+    corners: (M, 4) float32 pixels. labels: (M,) int64 numbers of the target's names. crowd: (M,)
     bool, whether a box holds many objects; difficult: (M,) bool; both kinds are ignored in scoring.
     size: width and height of the upright example, (0, 0) if unknown. Values are compared by their
     contents, and the arrays can't be written to.
@@ -37,13 +37,13 @@ class ExampleBoxes:
     """
 
     corners: Any
-    classes: Any
+    labels: Any
     crowd: Any = None
     difficult: Any = None
     size: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        n = len(self.classes)
+        n = len(self.labels)
         for name, dtype in DTYPES.items():
             given = getattr(self, name)
             column: NDArray[Any] = np.array(np.zeros(n) if given is None else given, dtype)
@@ -54,7 +54,7 @@ class ExampleBoxes:
             object.__setattr__(self, name, column)
 
     def __len__(self) -> int:
-        return len(self.classes)
+        return len(self.labels)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ExampleBoxes) and self._content == other._content

@@ -2,14 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch, SpecError
+from headstart.targets.box_checks import box_remarks
 from headstart.targets.box_matching import MAX_DETECTIONS, Detections
 from headstart.targets.box_metrics import AT_50, AT_75, EVERY, ScoredBoxes, size_ranges
 from headstart.targets.box_values import BoxLabels, ExampleBoxes
@@ -37,13 +39,16 @@ NO_TRAINING = (
     "another kind of target name it with --target."
 )
 
+# The matches of labels with the answers' boxes: metrics and tables are asked for one by one.
+_SCORED: WeakKeyDictionary[BoxLabels, tuple[Array, ScoredBoxes]] = WeakKeyDictionary()
+
 
 @dataclass(frozen=True)
 class BoxesTarget(Target):
     """Any number of boxes per row, each of a class of `names`; labels are `BoxLabels`.
 
     Answers are {"boxes": (N, K, 4) float32 pixels of the upright example, "scores": (N, K) float32,
-    "classes": (N, K) int64}, by falling score, K up to MAX_DETECTIONS; a class of -1 is no box.
+    "labels": (N, K) int64}, by falling score, K up to MAX_DETECTIONS; a label of -1 is no box.
     """
 
     names: tuple[str, ...]
@@ -58,6 +63,20 @@ class BoxesTarget(Target):
     def planned(self, plan: TargetPlan) -> "BoxesTarget":
         super().planned(plan)
         return self
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "BoxesTarget":
+        raise DataError(
+            "Boxes are read from annotations of their own, which this data has not: leave --target "
+            "boxes out, or name a folder or file with boxes."
+        )
+
+    @classmethod
+    def of_columns(cls, columns: Collection[str]) -> "BoxesTarget":
+        raise DataError(
+            "Detections are read from COCO's results, a .json file, and not from a table. "
+            "Write them so, and name the data with the boxes after the file."
+        )
 
     def encode(self, row: Row) -> ExampleBoxes:
         """Return the boxes of one example from the text of `decode`."""
@@ -78,21 +97,21 @@ class BoxesTarget(Target):
 
     def labels(self, values: Sequence[Any]) -> BoxLabels:
         y = BoxLabels.of(values)
-        classes = y.boxes.classes
+        classes = y.boxes.labels
         if len(classes) and not 0 <= classes.min() <= classes.max() < len(self.names):
             raise DataError(f"Classes of boxes count from 0 to {len(self.names) - 1}.")
         return y
 
     def present(self, values: Sequence[ExampleBoxes]) -> tuple["BoxesTarget", tuple[Any, ...]]:
         """Return the target without the classes that no box has, and its labels."""
-        used = np.unique(self.labels(values).boxes.classes)
+        used = np.unique(self.labels(values).boxes.labels)
         if len(used) == len(self.names):
             return self, tuple(values)
         place = np.full(len(self.names), -1)
         place[used] = np.arange(len(used))
         names = tuple(self.names[c] for c in used)
         return BoxesTarget(names), tuple(
-            ExampleBoxes(v.corners, place[v.classes], v.crowd, v.difficult, v.size) for v in values
+            ExampleBoxes(v.corners, place[v.labels], v.crowd, v.difficult, v.size) for v in values
         )
 
     def check_names(self) -> None:
@@ -104,7 +123,7 @@ class BoxesTarget(Target):
         return ["" if not y.known[i] else self._text(y[i]) for i in range(len(y))]
 
     def _text(self, boxes: ExampleBoxes) -> str:
-        rows = zip(boxes.corners, boxes.classes, boxes.crowd, boxes.difficult, strict=True)
+        rows = zip(boxes.corners, boxes.labels, boxes.crowd, boxes.difficult, strict=True)
         plain = [
             [
                 self.names[c],
@@ -114,6 +133,15 @@ class BoxesTarget(Target):
             for corners, c, a, b in rows
         ]
         return json.dumps({"size": list(boxes.size), "boxes": plain}, ensure_ascii=False)
+
+    def brief(self, y: Labels) -> list[str]:
+        """Return the numbers of boxes, such as "2 car, 1 sign"."""
+        return [self._numbers(y[i]) if y.known[i] else "" for i in range(len(y))]
+
+    def _numbers(self, boxes: ExampleBoxes) -> str:
+        counts = np.bincount(boxes.labels, minlength=len(self.names)).tolist()
+        named = [f"{n} {name}" for name, n in zip(self.names, counts, strict=True) if n]
+        return ", ".join(named) or "no boxes"
 
     def parse(self, cells: Sequence[str]) -> BoxLabels:
         return BoxLabels.of([self.encode({"label": cell}) if cell else None for cell in cells])
@@ -126,14 +154,14 @@ class BoxesTarget(Target):
 
     def strata(self, y: Labels) -> NDArray[np.int64]:
         """Return a number for each set of classes that an example has."""
-        sets = [tuple(np.unique(y[i].classes).tolist()) for i in range(len(y))]
+        sets = [tuple(np.unique(y[i].labels).tolist()) for i in range(len(y))]
         number = {own: n for n, own in enumerate(sorted(set(sets)))}
         return np.array([number[own] for own in sets], np.int64)
 
     def census(self, y: Labels) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
         """Return the classes, and the examples that have a box of each."""
         there = np.zeros((len(y), len(self.names)), bool)
-        there[y.rows, y.boxes.classes] = True
+        there[y.rows, y.boxes.labels] = True
         return self.names, there
 
     def choice(self, y: Labels) -> str:
@@ -148,8 +176,15 @@ class BoxesTarget(Target):
         )
 
     def _counts(self, y: BoxLabels) -> dict[str, int]:
-        counted = np.bincount(y.boxes.classes, minlength=len(self.names)).tolist()
+        counted = np.bincount(y.boxes.labels, minlength=len(self.names)).tolist()
         return dict(zip(self.names, counted, strict=True))
+
+    def unlike(self, a: ExampleBoxes, b: ExampleBoxes) -> bool:
+        """Return whether two examples have other classes; their boxes always differ a little."""
+        return set(a.labels.tolist()) != set(b.labels.tolist())
+
+    def remarks(self, y: Labels) -> Iterable[tuple[int | None, str, str]]:
+        return box_remarks(y, self.names)
 
     def about_test(self, y: Labels) -> str:
         few = Counter({name: n for name, n in self._counts(y).items() if n < FEW_TEST})
@@ -166,7 +201,7 @@ class BoxesTarget(Target):
     # ------------------------------------------------------------ learning
     @property
     def outputs(self) -> int:
-        raise SpecError(NO_TRAINING)
+        return len(self.names)
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
         raise SpecError(NO_TRAINING)
@@ -176,23 +211,27 @@ class BoxesTarget(Target):
         raise SpecError(NO_TRAINING)
 
     def check(self, answers: Outputs, y: Labels) -> None:
-        boxes, scores, classes = (answers[name] for name in ("boxes", "scores", "classes"))
-        if not boxes.shape == (*scores.shape, 4) == (*classes.shape, 4):
+        boxes, scores, labels = (answers[name] for name in ("boxes", "scores", "labels"))
+        if not boxes.shape == (*scores.shape, 4) == (*labels.shape, 4):
             raise Mismatch(
-                f"Detections are boxes (N, K, 4), scores (N, K) and classes (N, K); got "
-                f"{boxes.shape}, {scores.shape} and {classes.shape}."
+                f"Detections are boxes (N, K, 4), scores (N, K) and labels (N, K); got "
+                f"{boxes.shape}, {scores.shape} and {labels.shape}."
             )
-        if classes.size and not -1 <= classes.min() <= classes.max() < len(self.names):
-            raise Mismatch(f"Classes count from 0 to {len(self.names) - 1}, or are -1 for no box.")
+        if labels.size and not -1 <= labels.min() <= labels.max() < len(self.names):
+            raise Mismatch(f"Labels count from 0 to {len(self.names) - 1}, or are -1 for no box.")
 
     def columns(self, answers: Outputs) -> Mapping[str, Array]:
         """Return each row's number of detections; the boxes are no columns of a table."""
-        return {"detections": (answers["classes"] >= 0).sum(axis=1)}
+        return {"detections": (answers["labels"] >= 0).sum(axis=1)}
 
     # ------------------------------------------------------------ evaluation
     def scored(self, answers: Outputs, y: BoxLabels) -> ScoredBoxes:
-        """Return the detections of N examples, matched to their boxes."""
-        return ScoredBoxes(y, detections(answers), len(self.names))
+        """Return the detections of N examples, matched to their boxes; the last are remembered."""
+        last = _SCORED.get(y)
+        if last is None or last[0] is not answers["boxes"] or last[1].classes != len(self.names):
+            last = answers["boxes"], ScoredBoxes(y, detections(answers), len(self.names))
+            _SCORED[y] = last
+        return last[1]
 
     def row_scores(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
         """Return (N,) AP of each example alone, 1 for one without boxes and detections."""
@@ -201,7 +240,7 @@ class BoxesTarget(Target):
     def _own(self, answers: Outputs, y: BoxLabels, row: int) -> float:
         one = {name: values[[row]] for name, values in answers.items()}
         value = self.scored(one, y[np.array([row])]).precision(EVERY)(np.zeros(1, np.int64))
-        return float(not (one["classes"] >= 0).any()) if np.isnan(value) else value
+        return float(not (one["labels"] >= 0).any()) if np.isnan(value) else value
 
     def merit(self, answers: Outputs, y: Labels) -> tuple[float, ...]:
         value = self.scored(answers, y).precision(EVERY)(np.arange(len(y)))
@@ -264,7 +303,7 @@ class BoxesTarget(Target):
 
 def detections(answers: Outputs) -> list[Detections]:
     """Return the answers of N examples, each without the places that hold no box."""
-    each = zip(answers["boxes"], answers["scores"], answers["classes"], strict=True)
+    each = zip(answers["boxes"], answers["scores"], answers["labels"], strict=True)
     return [Detections(b[c >= 0], s[c >= 0], c[c >= 0]) for b, s, c in each]
 
 
@@ -276,12 +315,12 @@ def answers_of(found: Sequence[Detections], most: int = MAX_DETECTIONS) -> dict[
     """
     wide = min(most, max(map(len, found), default=0))
     boxes = np.zeros((len(found), wide, 4), np.float32)
-    scores, classes = np.zeros((len(found), wide), np.float32), np.full((len(found), wide), -1)
+    scores, labels = np.zeros((len(found), wide), np.float32), np.full((len(found), wide), -1)
     for i, one in enumerate(found):
         order = np.argsort(-one.scores, kind="stable")[:most]
         boxes[i, : len(order)], scores[i, : len(order)] = one.corners[order], one.scores[order]
-        classes[i, : len(order)] = one.classes[order]
-    return {"boxes": boxes, "scores": scores, "classes": classes.astype(np.int64)}
+        labels[i, : len(order)] = one.labels[order]
+    return {"boxes": boxes, "scores": scores, "labels": labels.astype(np.int64)}
 
 
 def _within(areas: NDArray[np.float64], limits: tuple[float, float]) -> int:

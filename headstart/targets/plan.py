@@ -30,7 +30,15 @@ class TargetPlan:
         float, "with --loss focal: how much less rows count that are almost right; 0 is not at all"
     ] = field(default=GAMMA, metadata=later())
 
+    voc_base: Annotated[
+        int,
+        "where the pixels of Pascal VOC's boxes count from: 1, its own way, or 0 for edges as they "
+        "are written",
+    ] = field(default=1, metadata=later())
+
     def __post_init__(self) -> None:
+        if self.voc_base not in (0, 1):
+            raise SpecError(f"voc_base is 0 or 1; got {self.voc_base}.")
         if self.ordered and self.target not in ("", "grades"):
             raise SpecError(
                 f"--ordered gives the order of grades, and --target {self.target} has none: leave "

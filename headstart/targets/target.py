@@ -5,7 +5,7 @@ name, first axis N. A target knows nothing of the examples' content, of interval
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
@@ -238,6 +238,10 @@ class Target(Protocol):
         """Return the labels as the data writes them, "" if unknown."""
         return ["" if not known else str(v) for v, known in zip(y, self.known(y), strict=True)]
 
+    def brief(self, y: Labels) -> list[str]:
+        """Return the labels for messages and captions; by default as `decode` does."""
+        return self.decode(y)
+
     def parse(self, cells: Sequence[str]) -> Labels:
         """Return the labels from the texts of `decode`."""
         y, told = self.unknown(len(cells)), [i for i, cell in enumerate(cells) if cell]
@@ -267,6 +271,14 @@ class Target(Protocol):
         For tables that count rows; a row may be in several groups. No groups by default.
         """
         return (), np.zeros((len(y), 0), bool)
+
+    def unlike(self, a: Any, b: Any) -> bool:
+        """Return whether nearly the same examples should not have these encoded labels."""
+        return bool(a != b)
+
+    def remarks(self, y: Labels) -> Iterable[tuple[int | None, str, str]]:
+        """Return what is remarkable in labels: row, or None for all; kind of remark; the reason."""
+        return ()
 
     def about_test(self, y: Labels) -> str:
         """Return a warning on what the labels of a test part are too few to measure; "" if none."""
@@ -534,3 +546,9 @@ class Target(Protocol):
     def load(cls, settings: Mapping[str, Any]) -> Self:
         """Return the target of `settings`; raises Mismatch for wrong ones."""
         return cls(**settings)
+
+
+def check_model(target: Target) -> None:
+    """Raise SpecError if this version fits no model of a target."""
+    if target.no_model:
+        raise SpecError(target.no_model)

@@ -160,7 +160,7 @@ def _read(
         _check_size(image.size, len(data))
         if kind == "JPEG":
             scale = _dct_scale(min(width, height), short_side)
-            turned = _orientation(image)
+            turned = orientation(image)
             pixels = _fast_jpeg(data, image, scale)
             if pixels is None:
                 if scale > 1:
@@ -171,7 +171,7 @@ def _read(
         if palette and image.mode == "P":
             image.putpalette(palette)
         pixels = _to_rgb(image) if kind != "PNG" else _png_to_rgb(data, image)
-        return pixels, _orientation(image)
+        return pixels, orientation(image)
 
 
 def _decode_tiff(data: bytes) -> tuple[Pixels, int]:
@@ -259,7 +259,8 @@ def _flat(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened picture, 1 for none."""
     try:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # a broken EXIF block is no reason to lose the picture

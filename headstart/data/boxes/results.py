@@ -1,0 +1,105 @@
+"""Read detections that another program made: COCO's results JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from headstart.base.display import display
+from headstart.base.errors import DataError
+from headstart.data.boxes.annotated import BoxForm, four, number
+from headstart.data.boxes.coco import CocoFile
+from headstart.data.boxes.layouts import BoxLayout
+from headstart.data.boxes.parsing import each, read_json
+from headstart.data.boxes.places import PictureIndex
+from headstart.data.dataset import Dataset, LeftOut
+from headstart.targets.box_matching import Detections
+from headstart.targets.boxes import BoxesTarget, answers_of
+from headstart.targets.target import Outputs
+
+FORM = BoxForm("xywh")
+
+
+@dataclass
+class ResultsFile:
+    """The detections of a file while they are read.
+
+    rows: the row of each picture, by its COCO id, its id here, its file's name and its stem.
+    labels: the number of each class, by its COCO id and by its name.
+    """
+
+    data: Dataset
+    rows: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    found: dict[int, list[tuple[float, ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names: Sequence[str] = self.data.target.settings()["names"]
+        self.labels |= {name: c for c, name in enumerate(names)}
+        self.found |= {row: [] for row in range(len(self.data))}
+        twice = set[str]()
+        for row, id in enumerate(self.data.ids):
+            place = PurePosixPath(id)
+            for name in {id, place.name, place.stem}:
+                if self.rows.setdefault(name, row) != row:
+                    twice.add(name)
+        for name in twice:  # of several pictures
+            del self.rows[name]
+
+    def with_ids(self, files: Mapping[Path, Any], index: PictureIndex) -> None:
+        """Add the ids that COCO files give to pictures and to classes."""
+        rows = {str(source): row for row, source in enumerate(self.data.sources)}
+        for path, plain in files.items():
+            own = CocoFile(path, index)
+            each(plain["categories"], str, own.category)
+            each(plain["images"], str, own.image)
+            named = {id: rows.get(str(index.root / file)) for id, (file, _) in own.images.items()}
+            self.rows |= {id: row for id, row in named.items() if row is not None}
+            self.labels |= {
+                id: self.labels[name] for id, name in own.categories.items() if name in self.labels
+            }
+
+    def add(self, item: Any) -> None:
+        id, label = str(item["image_id"]), str(item.get("category_name", item["category_id"]))
+        if id not in self.rows:
+            raise DataError(f"its image_id {id} is that of no picture of the data")
+        if label not in self.labels:
+            raise DataError(f"its category_id {label} is that of no class of the data")
+        values = (*four(item["bbox"]), number(item["score"]))
+        if not np.isfinite(values).all():
+            raise DataError("a number of it is not finite")
+        self.found[self.rows[id]].append((*values, self.labels[label]))
+
+    def detections(self) -> list[Detections]:
+        """Return the detections of each row."""
+        return [_detections(np.array(rows).reshape(-1, 6)) for rows in self.found.values()]
+
+
+def read_results(path: Path, data: Dataset, source: Path) -> tuple[Outputs, tuple[LeftOut, ...]]:
+    """Return the detections of a COCO results file as answers for the rows of boxes data.
+
+    A result has an image_id (COCO's id, or the name of the picture's file or its stem), a
+    category_id (COCO's id, or the name of the class; or category_name), a bbox (xmin, ymin, width,
+    height in pixels of the upright picture) and a score. source: where `data` was read from.
+    Results that fit no row are left out, each by itself. Raises DataError for another file.
+    """
+    plain = read_json(path)
+    if not isinstance(plain, list):
+        raise DataError(
+            f"{display(path)} must be COCO's results, a list of objects with image_id, "
+            f"category_id, bbox and score; it holds another value."
+        )
+    assert isinstance(data.target, BoxesTarget)
+    assert data.input is not None
+    own, layout = ResultsFile(data), BoxLayout(source, asked=True)
+    if files := layout.coco_files():
+        own.with_ids(files, PictureIndex.of(layout.root, data.input))
+    left_out = each(plain, lambda i: f"{display(path)}, result {i + 1}", own.add)
+    return answers_of(own.detections()), tuple(left_out)
+
+
+def _detections(rows: Any) -> Detections:
+    corners = FORM.corners(rows[:, :4], np.ones((len(rows), 2)))
+    return Detections(corners, rows[:, 4], rows[:, 5].astype(np.int64))
