@@ -134,6 +134,18 @@ def test_numbers_that_mean_something_else_are_noticed(true: BoxForm, read: BoxFo
     assert [f"as {true} 0% are" in remark.reason for remark in remarks] == [True] * (true != read)
 
 
+def test_another_format_is_a_warning(tmp_path: Path) -> None:
+    """Corners in COCO's bbox, where the sides must be."""
+    path = coco(tmp_path, large())
+    plain = json.loads(path.read_text())
+    for one in plain["annotations"]:
+        a, b, w, h = one["bbox"]
+        one["bbox"] = [a, b, a + w, b + h]
+    path.write_text(json.dumps(plain))
+    warning = hs.check(path, backbone="none", store=None).warning
+    assert "as two corners (xmin, ymin, xmax, ymax) in pixels 0% are" in warning
+
+
 def test_a_few_wrong_boxes_do_not_make_another_format(tmp_path: Path) -> None:
     raw, sizes = numbers(BoxForm())
     raw[:3, 2] += 1000

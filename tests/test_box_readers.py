@@ -211,6 +211,21 @@ def test_annotations_without_pictures_and_the_reverse_are_named(tmp_path: Path) 
         assert "no such picture" in why or "not there" in why, form
 
 
+def test_boxes_beside_pictures_are_read_in_yolo_folders(tmp_path: Path) -> None:
+    pictures = drawn(3)
+    yolo(tmp_path, pictures)
+    (tmp_path / "images").rename(tmp_path / "all")
+    for file in (tmp_path / "labels").iterdir():
+        file.rename(tmp_path / "all" / file.name)
+    (tmp_path / "all" / "p8.txt").write_text("0 .5 .5 .1 .1")
+    (tmp_path / "all" / "classes.txt").write_text("car")
+    text = (tmp_path / "data.yaml").read_text()
+    (tmp_path / "data.yaml").write_text(text.replace("images", "/somewhere/all"))
+    data = hs.read(tmp_path)
+    assert_same(data, pictures)
+    assert [item.path for item in data.left_out] == ["all/p8.txt"]
+
+
 def test_difficult_and_crowd_are_kept(tmp_path: Path) -> None:
     voc(tmp_path / "voc", drawn(2))
     file = tmp_path / "voc" / "Annotations" / "p1.xml"

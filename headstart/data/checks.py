@@ -147,8 +147,9 @@ class Checks:
 
     @property
     def warning(self) -> str:
-        """A sentence that names the pictures with several labels; "" if there are none."""
-        return two_labels_warning(self.dataset, self.exact)
+        """Sentences on pictures with several labels, and on how all labels were read; or ""."""
+        about_all = (f"{mark.reason}." for mark in self.dataset.remarks if not mark.path)
+        return " ".join(filter(None, (two_labels_warning(self.dataset, self.exact), *about_all)))
 
     @property
     def findings(self) -> Findings:

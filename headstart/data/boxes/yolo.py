@@ -13,6 +13,7 @@ from headstart.data.boxes.places import UNANNOTATED, PictureIndex
 from headstart.data.dataset import LeftOut
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+LISTS = {"classes", "obj", "notes", "readme", "license", "train", "val", "valid", "test"}
 FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
 
@@ -110,10 +111,10 @@ def _label_file(picture: Path) -> Path:
 
 def _orphans(index: PictureIndex, wanted: set[Path]) -> Iterator[LeftOut]:
     """Yield text files in folders of boxes that belong to no picture."""
-    places = {label.parent for label in wanted}
+    places = {label.parent for label in wanted} - {Path()}
     for text in index.texts:
-        listing = text.parent == Path() or "labels" not in text.parts
-        if text.suffix == ".txt" and text.parent in places and text not in wanted and not listing:
+        other = text.suffix != ".txt" or text.stem.lower() in LISTS
+        if text.parent in places and text not in wanted and not other:
             yield LeftOut(display(text), "boxes of a picture that is not there")
 
 
