@@ -16,7 +16,7 @@ class TargetPlan:
 
     target: Annotated[
         str,
-        "what is predicted: class, labels, number, grades or boxes; usually the data shows it",
+        "class, labels, number, grades or boxes; usually the data shows it",
     ] = ""
     ordered: Annotated[
         str, "the grades of the column label, the lowest first, such as low,middle,high"
