@@ -300,7 +300,7 @@ def test_class_folders_with_other_files_are_still_classes(tmp_path: Path) -> Non
 def test_training_on_boxes_is_refused_in_one_sentence(tmp_path: Path) -> None:
     coco(tmp_path, drawn(9))
     for act in (hs.search, hs.advise, hs.fit, lambda data: hs.train(data, tmp_path / "run")):
-        with pytest.raises(SpecError, match="come with the next release"):
+        with pytest.raises(SpecError, match="comes with the next release"):
             act(tmp_path)
     assert not (tmp_path / "run").exists()
 

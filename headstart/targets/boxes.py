@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 FEW_TEST = 10  # test boxes of a class below which its figures say little
 NAMED = 5  # classes that a sentence names
 NO_TRAINING = (
-    "Models of boxes come with the next release. Until then `headstart check` finds the faults of "
-    "such data, and `headstart evaluate RESULTS.json DATA` measures detections made elsewhere. For "
-    "another kind of target name it with --target."
+    "Training on boxes comes with the next release; until then `headstart check` finds the faults "
+    "of such data, and `headstart evaluate RESULTS.json DATA` measures detections made elsewhere."
 )
 
 # The matches of labels with the answers' boxes: metrics and tables are asked for one by one.
