@@ -3,11 +3,18 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from headstart.evaluation.effort import InsightEffort
 from headstart.evaluation.embedding_map import embedding_map
 from headstart.evaluation.judged import gains, temperature_scaling
-from headstart.evaluation.learning_curve import learning_curve, projection, rising
+from headstart.evaluation.learning_curve import (
+    POWERS,
+    _projected,
+    learning_curve,
+    projection,
+    rising,
+)
 from headstart.evaluation.mistakes import margins, mistakes, noise, outliers, suspicious
 from headstart.features.extract import FeatureTable
 from headstart.heads.fit import out_of_fold
@@ -86,6 +93,21 @@ def test_a_planted_law_is_projected() -> None:
     assert said.rows == 1600
     assert said.accuracy == pytest.approx(0.95 - 1600**-0.5, abs=0.003)
     assert said.low <= 0.95 - 1600**-0.5 <= said.high
+
+
+def test_the_law_is_fitted_by_least_squares_without_negative_parts() -> None:
+    rows, rng = np.array([10, 10, 25, 60, 130]), np.random.default_rng(0)
+    curves = rng.uniform(0.2, 1.05, (40, 5))
+    curves[:20] = np.sort(curves[:20], axis=1)  # half of them rise
+    for curve, said in zip(curves, _projected(rows, curves, 260), strict=True):
+        best = (np.inf, 0.0)
+        for power in POWERS:
+            columns = np.stack([np.ones(5), (rows / 130) ** -power], axis=1)
+            (a, b), misfit = nnls(columns, 1 - curve)
+            best = min(best, (float(misfit), float(1 - a - b * 2**-power)))
+        assert said == pytest.approx(best[1], abs=1e-6)
+    alike = _projected(np.array([5, 5]), np.array([[0.5, 0.7]]), 10)
+    assert alike == pytest.approx([0.6]), "no law shows in one number of rows"
 
 
 def test_the_error_of_few_judged_rows_is_part_of_a_projection() -> None:

@@ -94,10 +94,11 @@ def projection(
     are the same for all points.
     """
     rows, means, noise = _errors(points, draws)
-    target, value = MORE * int(rows[-1]), _projected(rows, means, MORE * int(rows[-1]))
+    target = MORE * int(rows[-1])
+    value = float(_projected(rows, means[None], target)[0])
     shared = 0.0 if n is None else math.sqrt(value * (1 - value) / n + 0.25 / n**2)
     moved = rng.normal(means, noise, (DRAWS, len(means)))
-    drawn = [_projected(rows, m, target) + rng.normal(0, shared) for m in moved]
+    drawn = _projected(rows, moved, target) + rng.normal(0, shared, DRAWS)
     low, high = np.clip(np.quantile(drawn, (0.025, 0.975)), 0, 1)
     return CurvePoint(target, value, min(float(low), value), max(float(high), value))
 
@@ -120,16 +121,45 @@ def _errors(points: Sequence[tuple[int, float, float]], draws: int) -> tuple[NDA
     return rows, means, noise / np.sqrt(draws)
 
 
-def _projected(rows: NDArray[Any], accuracy: NDArray[Any], target: int) -> float:
-    """Return the fitted law's accuracy at `target` rows; a, b >= 0 and c is one of POWERS."""
-    from scipy.optimize import nnls
+def _projected(rows: NDArray[Any], accuracies: NDArray[Any], target: int) -> NDArray[Any]:
+    """Return the accuracy at `target` rows by the law fitted to each of M curves, (M, P) -> (M,).
 
-    scale, best = rows[-1], (np.inf, 0.0)
-    for power in POWERS:
-        columns = np.stack([np.ones(len(rows)), (rows / scale) ** -power], axis=1)
-        (a, b), misfit = nnls(columns, 1 - accuracy)
-        best = min(best, (float(misfit), float(1 - a - b * (target / scale) ** -power)))
-    return best[1]
+    Least squares with a, b >= 0, and c the best of POWERS.
+    """
+    scale, errors = rows[-1], 1 - accuracies
+    columns = (rows / scale) ** -POWERS[:, None]  # (K, P)
+    a, b = _non_negative(columns, errors)
+    misfit = _misfit(columns, errors, a, b)
+    each, best = np.arange(len(errors)), misfit.argmin(axis=1)
+    return np.asarray(1 - a[each, best] - b[each, best] * (target / scale) ** -POWERS[best])
+
+
+def _non_negative(columns: NDArray[Any], errors: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Return a and b, (M, K), of the least squares a + b * column to each of M curves (M, P).
+
+    Where one of the two would be negative it is 0, and the other is fitted alone.
+    """
+    n, sums, norms = columns.shape[1], columns.sum(axis=1), (columns**2).sum(axis=1)
+    whole, along = errors.sum(axis=1)[:, None], errors @ columns.T
+    spread = n * norms - sums**2
+    b = (n * along - sums * whole) / np.where(spread > 1e-12, spread, np.inf)
+    a = (whole - b * sums) / n
+    level, none = np.maximum(whole / n, 0) + 0 * b, np.zeros_like(b)
+    slope = np.maximum(along / norms, 0)
+    flat = _misfit(columns, errors, level, none) <= _misfit(columns, errors, none, slope)
+    good = (a >= 0) & (b >= 0)
+    return (
+        np.where(good, a, np.where(flat, level, none)),
+        np.where(good, b, np.where(flat, none, slope)),
+    )
+
+
+def _misfit(
+    columns: NDArray[Any], errors: NDArray[Any], a: NDArray[Any], b: NDArray[Any]
+) -> NDArray[Any]:
+    """Return the sum of squares that is left of each curve by each power, (M, K)."""
+    fitted = a[..., None] + b[..., None] * columns
+    return np.asarray(((fitted - errors[:, None]) ** 2).sum(axis=-1))
 
 
 def _stratified(y: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.intp]:
