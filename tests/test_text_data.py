@@ -1,6 +1,9 @@
 """Data sets of texts: how they are read, found, surveyed and checked."""
 
 import json
+import re
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +12,16 @@ from PIL import Image
 
 import headstart as hs
 from headstart.base.errors import DataError
-from headstart.data.checks import check
+from headstart.data.checks import _about_counting, check
+from headstart.data.dataset import Dataset
 from headstart.data.findings import Findings, Remark, TwoLabels
 from headstart.modalities.reading import find, survey
 from headstart.modalities.text.inputs import TextInput
-from headstart.modalities.text.language import detect, sampled, spoken
+from headstart.modalities.text.language import NAMES, detect, sampled, spoken
 from headstart.modalities.text.likeness import near_duplicates, normal, signature
+from headstart.modalities.text.survey import _about_languages
+from headstart.reporting.data import _fact, _said
+from headstart.reporting.words import Words, catalogue
 
 ROWS = [("a good film", "good"), ("a bad film", "bad"), ("the best\nof all", "good")]
 WORDS = "river stone cloud apple train paper glass music winter garden window letter".split()
@@ -185,6 +192,60 @@ def test_a_token_that_alone_decides_and_a_label_in_its_own_text_are_reported() -
     assert any("the label itself" in reason for reason in said)
     clean = findings([(text, "ab"[i % 2]) for i, text in enumerate(plain)])
     assert not [remark for remark in clean.remarks if "leak" in remark.kind], "the control"
+
+
+def every_remark() -> list[Remark]:
+    """What texts of every kind that is remarkable give, the languages and windows among them."""
+    plain = sentences(40)
+    leaking = [(f"{text}{' zzz' * (i % 2)}", "ab"[i % 2]) for i, text in enumerate(plain)]
+    own = [(f"{text} label {'ab'[i % 2]}", "ab"[i % 2]) for i, text in enumerate(plain)]
+    long = [(text, "ab"[i % 2]) for i, text in enumerate([*sentences(10), "long " * 4000])]
+    found = [remark for rows in (leaking, own, long) for remark in findings(rows).remarks]
+    codes = {"language": np.array([list(b"en\0")] * 9 + [list(b"ru\0")], np.uint8)}
+    spoken_ones = _about_languages(tuple("0123456789"), {**codes, "sure": np.full((10, 1), 0.9)})
+    rows = Dataset(("0", "1"), ("0", "1"), (0, 1), ("a", "b"), weights=(0.0, 1.5))
+    soft = replace(rows, weights=(), soft=((0.5, 0.5), (0.0, 1.0)))
+    weighed = replace(rows, weights=(0.5, 2.0))
+    others = [remark for data in (rows, soft, weighed) for remark in _about_counting(data)]
+    return [*found, *spoken_ones, *others]
+
+
+def test_remarks_are_said_in_the_language_of_the_page() -> None:
+    remarks = every_remark()
+    texts = {remark.text for remark in remarks}
+    windows = {"windows_fit", "windows", "windows_more"}
+    known = {key.removeprefix("remark.") for key in catalogue("en") if key.startswith("remark.")}
+    assert texts == known - windows
+    english, russian = Words("en"), Words("ru")
+    for remark in remarks:
+        facts = {name: _fact(name, value, english) for name, value in remark.facts}
+        assert unescape(str(english(f"remark.{remark.text}", **facts))) == remark.reason
+        said = _said(remark, russian)
+        assert re.search("[А-яё]", said)
+        assert not re.search(
+            "[A-Za-z]", said.replace("zzz", "").replace("«a»", "").replace("«b»", "")
+        )
+        assert said.startswith(f"{remark.path}: ") is bool(remark.path)
+    assert "русский (90" in " ".join(_said(remark, russian) for remark in remarks)
+    bare = Remark("", "language", "most texts are English")  # of an earlier version
+    assert _said(bare, russian) == "most texts are English"
+
+
+def test_remarks_on_windows_are_said_in_the_language_of_the_page() -> None:
+    for parts, said in (
+        ([1, 1], "все тексты помещаются в одно окно (токенов в нём: 32)"),
+        ([1, 2], "1 из 2 текстов длиннее одного окна (токенов в нём: 32): они читаются в двух"),
+        ([7, 2, 1], "2 из 3 текстов длиннее одного окна (токенов в нём: 32): они читаются в неск"),
+    ):
+        counts = np.array(parts)
+        text, facts = TextInput(window=32).parts_facts(counts)
+        assert _said(Remark("", "windows", "", text, facts), Words("ru")).startswith(said)
+    assert TextInput().parts_facts(np.array([], np.int64)) == ("", ())
+
+
+def test_every_language_that_is_named_has_a_russian_name() -> None:
+    assert all(re.fullmatch("[а-яё]+", Words("ru").name_of_language(n)) for n in NAMES.values())
+    assert Words("ru").name_of_language("xx") == "xx"
 
 
 def test_a_very_long_text_is_named_and_checks_are_written_and_read() -> None:

@@ -109,6 +109,10 @@ class Input(Protocol[Raw]):
         """Return a remark on how many parts the examples of a data set have, (N,); "" for none."""
         return ""
 
+    def parts_facts(self, parts: NDArray[np.int64]) -> tuple[str, tuple[tuple[str, int], ...]]:
+        """Return the name of the same remark in a report's words, and its values; "" for none."""
+        return "", ()
+
     def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
         """Return the axes besides the first whose length varies, by array: {"ids": {1: "tokens"}}.
 

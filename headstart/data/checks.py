@@ -18,6 +18,7 @@ from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import (
     EMPTY_CLASS,
     AlikePair,
+    Fact,
     Findings,
     Group,
     OddSize,
@@ -217,12 +218,14 @@ def _about_counting(rows: Dataset) -> Iterator[Remark]:
         none = sum(not weight for weight in rows.weights)
         least, most = min(rows.weights), max(rows.weights)
         some = f"; {none:,} of {len(rows):,} rows have 0" if none else ""
-        yield Remark("", "weights", f"rows count in training by {least:g} to {most:g}{some}")
+        why = f"rows count in training by {least:g} to {most:g}{some}"
+        facts: tuple[Fact, ...] = (("least", least), ("most", most), ("n", none), ("of", len(rows)))
+        text = "weights_none" if none else "weights"
+        yield Remark("", "weights", why, text, facts if none else facts[:2])
     if rows.soft:
         unsure = sum(max(shares) < 1 for shares in rows.soft)
-        yield Remark(
-            "", "probabilities", f"{unsure:,} of {len(rows):,} rows are of no certain class"
-        )
+        why = f"{unsure:,} of {len(rows):,} rows are of no certain class"
+        yield Remark("", "probabilities", why, "unsure", (("n", unsure), ("of", len(rows))))
 
 
 def with_parts(
@@ -242,7 +245,7 @@ def with_parts(
         return checks
     counts = parts_of(rows, input, store=store, threads=threads, progress=progress)
     why = input.about_parts(counts)
-    remarks = (Remark("", "windows", why),) if why else ()
+    remarks = (Remark("", "windows", why, *input.parts_facts(counts)),) if why else ()
     return replace(checks, remarks=(*remarks, *checks.remarks))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.backbones.inputs import Input, fetched
 from headstart.base.errors import DataError
 from headstart.base.notebook import data_frame, html_table
-from headstart.base.values import Record
+from headstart.base.values import Record, later
 from headstart.targets.classes import as_target, class_names
 from headstart.targets.soft_labels import PREFIX
 from headstart.targets.supervision import PLAIN, Supervision, check_soft, check_weights
@@ -23,6 +23,7 @@ SHOWN = 12  # examples that a notebook shows
 PARTS = ("train", "val", "test")
 # Columns of a dataset that may be empty.
 OPTIONAL = ("parts", "groups", "strata", "contents", "weights", "soft")
+Fact = tuple[str, str | int | float]  # of a remark: a name and a value; a share is from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,15 @@ class LeftOut(Record):
 
 @dataclass(frozen=True)
 class Remark(Record):
-    """Something remarkable. path: the example, "" for the whole data set. kind: of remark."""
+    """Something remarkable. path: the example, "" for the whole data set. kind: of remark. reason:
+    in English. text, facts: the name of this sentence in a report's words, and its values by name;
+    "" for a sentence that is in English only."""
 
     path: str
     kind: str
     reason: str
+    text: str = field(default="", metadata=later())
+    facts: tuple[Fact, ...] = field(default=(), metadata=later())
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}" if self.path else self.reason

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headstart.base.values import Record
+from headstart.data.dataset import Fact as Fact
 from headstart.data.dataset import LeftOut
 from headstart.data.dataset import Remark as Remark
 

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -10,6 +11,7 @@ from headstart.backbones.views import UserViews
 from headstart.base.errors import HeadstartError
 from headstart.base.values import Settings
 from headstart.data.dataset import LeftOut
+from headstart.data.findings import Remark
 from headstart.modalities.images.augment import Augment
 from headstart.reporting.blocks import (
     Bar,
@@ -25,6 +27,7 @@ from headstart.reporting.facts import Facts, spread
 from headstart.reporting.run_files import RecordedRow
 from headstart.reporting.words import Words, data, path_line
 
+SHARES = {"share": 0, "rest": 1}  # facts of remarks that are shares, and their digits
 PARTS = ("train", "val", "test")
 SAMPLES = 48  # pictures shown over all classes
 EACH = 6  # pictures shown per class, at most
@@ -117,12 +120,12 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
         "odd": [f"{s.path} ({s.width}×{s.height})" for s in checks.odd_sizes],
     }
     for remark in checks.remarks:
-        found[remark.kind] = [*found.get(remark.kind, ()), str(remark)]
+        found[remark.kind] = [*found.get(remark.kind, ()), _said(remark, w)]
     if not facts.classes:
         found = {k: v for k, v in found.items() if k not in ("empty", "one")}
     if facts.in_parts and not checks.odd_sizes:
         del found["odd"]
-    about_all = [[str(remark)] for remark in checks.remarks if not remark.path]
+    about_all = [[_said(remark, w)] for remark in checks.remarks if not remark.path]
     rows = [
         [w.named("found", k), "" if v in about_all else w.count(len(v)), _examples(w, v)]
         for k, v in found.items()
@@ -134,6 +137,26 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
 def _named(out: LeftOut, w: Words) -> str:
     """Return the path, with the reason on an English page: checks.json has it in English only."""
     return f"{out.path}: {out.reason}" if w.language == "en" else out.path
+
+
+def _said(remark: Remark, w: Words) -> str:
+    """Return a remark in the language of the page, if it has words for it; else in English."""
+    key = f"remark.{remark.text}"
+    if w.language == "en" or key not in w:
+        return str(remark)
+    said = w(key, **{name: _fact(name, value, w) for name, value in remark.facts})
+    return Markup("{}: {}").format(remark.path, said) if remark.path else said
+
+
+def _fact(name: str, value: str | int | float, w: Words) -> Any:
+    """Return a value for `Words`, which writes the number `n` itself."""
+    if name == "language":
+        return w.name_of_language(str(value))
+    if isinstance(value, str) or name == "n":
+        return value
+    if name in SHARES:
+        return w.share(value, SHARES[name])
+    return w.count(value) if isinstance(value, int) else w.tick(value)
 
 
 def _examples(w: Words, found: Sequence[str]) -> Markup:

@@ -20,15 +20,19 @@ def catalogue(language: str) -> dict[str, str]:
     """Read the texts of a language by key; raises UnknownName for an unsupported language."""
     if language not in LANGUAGES:
         raise UnknownName("language of the report", language, LANGUAGES)
-    text = (files("headstart.reporting") / "words" / f"{language}.json").read_text(encoding="utf-8")
-    return json.loads(text)
+    found: dict[str, str] = _words(language)
+    return found
 
 
 def nouns(kind: str, language: str) -> dict[str, str]:
     """Return, for a kind of input other than pictures, its nouns by those of the catalogue."""
-    text = (files("headstart.reporting") / "words" / "nouns.json").read_text(encoding="utf-8")
-    found: dict[str, str] = json.loads(text).get(kind, {}).get(language, {})
+    found: dict[str, str] = _words("nouns").get(kind, {}).get(language, {})
     return found
+
+
+def _words(name: str) -> Any:
+    text = (files("headstart.reporting") / "words" / f"{name}.json").read_text(encoding="utf-8")
+    return json.loads(text)
 
 
 def _renamed(text: str, names: dict[str, str]) -> str:
@@ -87,6 +91,11 @@ class Words:
         """Return the text for PREFIX.NAME (a stage, a part), or `otherwise` or the name itself."""
         key = f"{prefix}.{name}"
         return self(key) if key in self else data(otherwise or name)
+
+    def name_of_language(self, english: str) -> str:
+        """Return the name of a language of texts, from its English name."""
+        names: dict[str, str] = _words("languages").get(self.language, {})
+        return names.get(english, english)
 
     def count(self, n: int) -> str:
         return f"{n:,}".replace(",", "," if self.language == "en" else NARROW)

@@ -189,6 +189,14 @@ class TextInput(Input[str]):
             f"windows, nothing is cut"
         )
 
+    def parts_facts(self, parts: NDArray[np.int64]) -> tuple[str, tuple[tuple[str, int], ...]]:
+        """Return the name and the values of what `about_parts` says."""
+        long, most = int((parts > 1).sum()), int(parts.max(initial=0))
+        if not long:
+            return ("windows_fit", (("window", self.window),)) if len(parts) else ("", ())
+        facts = (("n", long), ("of", len(parts)), ("window", self.window))
+        return ("windows_more", (*facts, ("most", most))) if most > 2 else ("windows", facts)
+
     def dynamic_axes(self) -> Mapping[str, Mapping[int, str]]:
         """Return the axis of the tokens, which differs from text to text."""
         return {"ids": {1: "tokens"}, "mask": {1: "tokens"}}

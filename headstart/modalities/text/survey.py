@@ -90,18 +90,23 @@ def _about_languages(ids: Sequence[str], facts: Facts) -> Iterator[Remark]:
     main = spoken(found)
     if not main.code:
         return
-    yield Remark("", "language", f"most texts are {main}")
+    values = ("language", main.name), ("share", main.share)
+    yield Remark("", "language", f"most texts are {main}", "language", values)
     if main.share < MOSTLY:
         return
     for name, (code, sure) in zip(ids, found, strict=True):
         if code not in ("", main.code) and sure >= SURE:
-            yield Remark(name, "other language", f"looks {language_name(code)} ({sure:.0%})")
+            other = language_name(code)
+            values = ("language", other), ("share", sure)
+            yield Remark(name, "other language", f"looks {other} ({sure:.0%})", "other", values)
 
 
 def _very_long(ids: Sequence[str], words: NDArray[Any]) -> Iterator[Remark]:
     most = max(LONG, TIMES * float(np.median(words)) if len(words) else 0)
     for row in np.flatnonzero(words > most).tolist():
-        yield Remark(ids[row], "very long", f"{words[row]:,} words; read in windows, none cut off")
+        n = int(words[row])
+        why = f"{n:,} words; read in windows, none cut off"
+        yield Remark(ids[row], "very long", why, "long", (("n", n),))
 
 
 def _leaks(dataset: "Dataset", input: Input[str]) -> Iterator[Remark]:
@@ -115,8 +120,9 @@ def _leaks(dataset: "Dataset", input: Input[str]) -> Iterator[Remark]:
     own = [set(WORDS.findall(label.lower())) for label in labels]
     named = [bool(name) and name <= words for name, words in zip(own, texts, strict=True)]
     if len(counts) > 1 and len(labels) >= FEWEST and np.mean(named) >= DECIDES:
-        share = f"{np.mean(named):.0%}"
-        yield Remark("", "leaked label", f"the label itself stands in {share} of the texts")
+        share = float(np.mean(named))
+        why = f"the label itself stands in {share:.0%} of the texts"
+        yield Remark("", "leaked label", why, "label", (("share", share),))
 
 
 def _words(input: Input[str], source: Any) -> list[str]:
@@ -138,4 +144,5 @@ def _deciding_tokens(
         own, rest = n / counts[label], others / max(1, len(labels) - counts[label])
         if counts[label] >= FEWEST and own >= DECIDES and rest <= ELSEWHERE:
             why = f"{word!r} stands in {own:.0%} of the texts of {label!r} and in {rest:.1%} of the"
-            yield Remark("", "leaked label", f"{why} others: it alone decides")
+            facts = ("word", word), ("label", label), ("share", own), ("rest", rest)
+            yield Remark("", "leaked label", f"{why} others: it alone decides", "token", facts)
