@@ -82,7 +82,7 @@ from headstart.runs.run import Run
 from headstart.runs.run import train as train_job
 from headstart.runs.search import compare_outside_test
 from headstart.runs.search import search as search_rows
-from headstart.runs.seeds import SeedRun, train_seeds
+from headstart.runs.seeds import SeedRun, as_ensemble, train_seeds
 from headstart.runs.settings import check_known, job_with, known_settings, with_settings
 from headstart.runs.tuning_search import search_settings
 from headstart.targets.plan import TargetPlan
@@ -355,6 +355,10 @@ def train(
     **settings: Any,
 ) -> Run: ...
 @overload
+def train(
+    data: Any, out: Where, *, seeds: int, ensemble: Literal[True], **settings: Any
+) -> Run: ...
+@overload
 def train(data: Any, out: Where, *, seeds: int, **settings: Any) -> tuple[SeedRun, ...]: ...
 @overload
 def train(data: Any, out: Where, *, dry_run: Literal[True], **settings: Any) -> Forecast: ...
@@ -373,6 +377,7 @@ def train(
     config: Where | None = None,
     track: str | None = None,
     seeds: int = 1,
+    ensemble: bool = False,
     dry_run: bool = False,
     lr_find: bool = False,
     **settings: Any,
@@ -383,9 +388,10 @@ def train(
     name of `list_recipes`; config: a run's recipe.json. settings: flags of `headstart train`, such
     as `epochs=5`; each replaces one setting of the job. track: "tensorboard" or "mlflow".
 
-    Returns a Run; with `seeds=N` N runs, each in its own folder; with `dry_run=True` a Forecast of
-    the cost, and with `lr_find=True` a RateTest of learning rates: both write nothing, and the
-    second needs no `out`. Raises SpecError if `out` holds a finished run or a setting is wrong,
+    Returns a Run; with `seeds=N` N runs, each in its own folder, or with `ensemble=True` one whose
+    model averages N fine-tunings; with `dry_run=True` a Forecast of the cost, and with
+    `lr_find=True` a RateTest of learning rates: both write nothing, and the second needs no `out`.
+    Raises SpecError if `out` holds a finished run or a setting is wrong,
     UnknownName for an unknown setting, DataError for unusable data.
 
     >>> run = hs.train("photos", "runs/flowers", epochs=5)  # doctest: +SKIP
@@ -398,6 +404,8 @@ def train(
     if isinstance(data, Splits):
         raise SpecError("A run splits its data itself: give it the data, or give fit the parts.")
     own = _job(settings, recipe, config, job)
+    if ensemble:
+        own, seeds = as_ensemble(own, seeds), 1
     if isinstance(data, str | Path):
         own = replace(own, source=source_of(Path(data)))
     elif data is None and not own.source:
@@ -455,6 +463,10 @@ def fit(
     job = _job(settings, recipe)
     context = RunContext(job.store, job.runtime.resolved(), listener)
     splits = _split(data, job, context)
+    if model is not None and job.members > 1:
+        raise SpecError(
+            "An ensemble starts from a head fitted with it: leave model or members out."
+        )
     if model is not None:
         result = fitting.fit(job.finetune, model, splits, **_how(job, context))
     else:

@@ -91,6 +91,7 @@ def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None
         *([("folds", f"{job.folds}, each judged by a model of the others")] if job.folds else []),
         ("backbone", f"{job.backbone}, weights {job.weights}"),
         ("training", f"strategy {job.strategy}, head {head.family}"),
+        *([("ensemble", f"{job.members} fine-tunings")] if job.members > 1 else []),
         ("run", f"{out}, {seeds} seeds" if seeds > 1 else str(out)),
     ]
     if found.feature_seconds is not None:

@@ -47,7 +47,9 @@ JOB_FLAGS = (
     "draws",
     "budget",
 )
-OWN = {"data", "out", "config", "dry_run", "lr_find", "seeds", "track", "store"}  # flags of no spec
+OWN = {  # flags of no spec
+    *("data", "out", "config", "dry_run", "lr_find", "seeds", "ensemble", "track", "store"),
+}
 JOB_SPECS = {  # specs of a job, with the titles of their flags in help
     "target": "data",
     "recipe": "head",
@@ -111,6 +113,12 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         metavar="N",
         help="train N times, each with another seed, and show the spread (default: %(default)s)",
     )
+    parser.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="with --seeds: one run with one split, in which fine-tuning starts N times from the "
+        "same head; its model averages them, by weights or by answers, as validation says",
+    )
     parser.add_argument("--track", choices=TRACKERS, help="also write the finished run there")
     job = _base(word_after(argv, "--recipe"), Path(config) if config else None)  # help shows it
     if (head := word_after(argv, "--head")) and head not in HEADS.built_in:  # and its flags
@@ -127,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     from headstart.runs.recorded import data_from, source_of  # PyTorch, which --help does not need
     from headstart.runs.run import train
+    from headstart.runs.seeds import as_ensemble
     from headstart.runs.tracking import check_tracker
 
     job = _base(args.recipe, args.config)
@@ -137,6 +146,8 @@ def run(args: argparse.Namespace) -> int:
     job = job_with(job, {n: v for n, v in vars(args).items() if n not in OWN}, flag_of)
     if args.track:
         check_tracker(args.track)
+    if args.ensemble:
+        job, args.seeds = as_ensemble(job, args.seeds), 1
     data = data_from(args.data or job.source, job.target)
     if args.lr_find:
         return _find_rate(data, job)

@@ -35,6 +35,7 @@ for _name, _where in {
     "tiny": "headstart.modalities.images.tiny",
     "tiny-text": "headstart.modalities.text.tiny",
     "wrapped": "headstart.modalities.images.wrapping",
+    "ensemble": "headstart.backbones.ensembles",
 }.items():
     SOURCES.add(_name, _where)
 

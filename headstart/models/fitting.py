@@ -4,7 +4,7 @@ Nothing here loads PyTorch for a head that is solved; what is trained by epochs 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -111,13 +111,10 @@ def two_phases(
     if start.thawed is not None and context.deadline.late:
         context.listener.stage("finetune", "left out: its time is over")
     elif start.thawed is not None:
-        from headstart.models.tuning import tune_phase
-
-        tuned = tune_phase(data, fitted.model, tables if spec.same_views else None)
-        made["finetune"] = Candidate(tuned, data.of_model(tuned.model, data.splits.val))
+        made |= _fine_tuned(spec, data, fitted.model, tables if spec.same_views else None)
     plain = {name: c.fitted for name, c in made.items()}
     made = with_test_views(made, spec, data, _refit(spec.head, data))
-    kept = spec.keep if spec.keep in made else best_of(made)
+    kept = _kept(spec, made)
     again = None
     if spec.refit and len(splits.val):
         from headstart.models.refitting import refit, refit_lost
@@ -135,6 +132,31 @@ def _only_mean_features(spec: TwoPhaseSpec, start: Start) -> bool:
     if spec.tta in ("none", "auto") or spec.head.head.by_epochs or start.thawed is not None:
         return False
     return viewed_input(start.backbone.card.input, spec.tta, spec.views).test_views > 1
+
+
+def _fine_tuned(
+    spec: TwoPhaseSpec, data: TrainingData, head: Model, tables: Tables | None
+) -> dict[str, Candidate]:
+    """Run the second phase as often as the spec says; return its candidates by name."""
+    if spec.members > 1:
+        from headstart.models.ensembling import tune_members
+
+        return tune_members(spec.members, data, head, tables)
+    from headstart.models.tuning import tune_phase
+
+    tuned = tune_phase(data, head, tables)
+    return {"finetune": Candidate(tuned, data.of_model(tuned.model, data.splits.val))}
+
+
+def _kept(spec: TwoPhaseSpec, made: Mapping[str, Candidate]) -> str:
+    """Return the name of the candidate to keep: of several fine-tuned ones the best."""
+    if spec.keep not in made:
+        return best_of(made)
+    tuned = {name: c for name, c in made.items() if name != "head"}
+    if spec.keep == "head" or len(tuned) == 1:
+        return spec.keep
+    unjudged = not len(tuned["finetune"].table)
+    return "soup" if unjudged else best_of(tuned)
 
 
 def _refit(spec: FeatureExtraction, data: TrainingData) -> Refit | None:

@@ -12,7 +12,13 @@ from headstart.modalities.sources import reopened
 from headstart.models.model import Model
 from headstart.models.results import FitResult
 from headstart.models.specs import FeatureExtraction, TwoPhaseSpec
-from headstart.models.training_data import TrainingData, stacked, table_of, thawed_again
+from headstart.models.training_data import (
+    Tables,
+    TrainingData,
+    stacked,
+    table_of,
+    thawed_again,
+)
 from headstart.models.viewing import has_test_views, with_input
 from headstart.models.wording import refit_message
 
@@ -25,11 +31,16 @@ def refit_lost(data: TrainingData, made: Mapping[str, FitResult], name: str) -> 
     if name == "head" or not deadline.active:
         return ""
     more = (len(splits.train) + len(splits.val)) / max(1, len(splits.train))
-    kept = made[name].chosen["epoch"]
-    seconds = more * sum(line.seconds for line in made[name].history if line.epoch <= kept)
+    seconds = more * sum(map(_seconds_of, made[name].members or (made[name],)))
     if deadline.fits(seconds + deadline.refit):
         return ""
     return f"it takes about {seconds + deadline.refit:.0f} s, which the budget does not have"
+
+
+def _seconds_of(result: FitResult) -> float:
+    """Return how long fine-tuning took up to the kept epoch; the history may have others' lines."""
+    own, kept = result.history[0].phase, result.chosen["epoch"]
+    return sum(line.seconds for line in result.history if line.phase == own and line.epoch <= kept)
 
 
 def refit(
@@ -52,7 +63,7 @@ def refit(
     head = _head_again(spec.head, data, first, cut=spec.same_views)
     if head is None:
         return None
-    model = head if name == "head" else _tuned_again(spec, data, head, made)
+    model = head if name == "head" else _tuned_again(data, head, made, name)
     if model is None:
         data.context.listener.stage("refit", "left out: its time is over")
         return None
@@ -110,23 +121,42 @@ def _trained_again(spec: FeatureExtraction, data: TrainingData, first: FitResult
 
 
 def _tuned_again(
-    spec: TwoPhaseSpec, data: TrainingData, head: Model, made: Mapping[str, FitResult]
+    data: TrainingData, head: Model, made: Mapping[str, FitResult], name: str
 ) -> Model | None:
-    """Fine-tune from the refitted head for the epochs that were chosen; None if time was short."""
+    """Fine-tune from the refitted head for the epochs that were chosen; average as was chosen.
+
+    None if time was short.
+    """
+    from headstart.models.ensembling import averaged, of_member, phase_of
     from headstart.models.tuning import tune_again
 
-    first = made["finetune"]
-    if int(first.chosen["epoch"]) == made["head"].model.epochs:  # before fine-tuning
-        return head
-    whole = replace(_whole(data, first.model), start=thawed_again(data.start))
-    tables, settings = None, data.start.settings
+    first, settings = made[name], data.start.settings
     assert settings is not None
-    if data.start.tap is not None:
-        views = data.extracted_before(settings.seed, True) or whole.train(settings.seed, cut=True)
-        target = whole.splits.train.target
-        tables = tuple(replace(t, target=target) for t in views), whole.plain(whole.splits.val)
-    with data.clock("refit"):
-        return tune_again(whole, head, tables, first)
+    whole = replace(_whole(data, first.model), start=thawed_again(data.start))
+    models, tables = list[Model](), None
+    for result in first.members or (first,):
+        if int(result.chosen["epoch"]) == made["head"].model.epochs:  # before fine-tuning
+            models.append(head)
+            continue
+        tables = tables or _tables_again(data, whole)
+        number = result.chosen.get("seed", settings.seed) - settings.seed
+        own = of_member(whole, settings.seed + number) if number else whole
+        with data.clock("refit"):
+            again = tune_again(own, head, tables, result, phase_of("refit", number))
+        if again is None:
+            return None
+        models.append(again)
+    return averaged(name, models, settings) if first.members else models[0]
+
+
+def _tables_again(data: TrainingData, whole: TrainingData) -> Tables | None:
+    """Return the features from which fine-tuning starts again; None if they are computed anew."""
+    settings = data.start.settings
+    if data.start.tap is None or settings is None:
+        return None
+    views = data.extracted_before(settings.seed, True) or whole.train(settings.seed, cut=True)
+    target = whole.splits.train.target
+    return tuple(replace(t, target=target) for t in views), whole.plain(whole.splits.val)
 
 
 def _whole(data: TrainingData, model: Model) -> TrainingData:

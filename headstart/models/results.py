@@ -36,7 +36,7 @@ class FitResult:
     per epoch. count: the number of trained parameters. splits: the data; it was fitted on `train`
     and chosen on `val`, while `test` is unused. held_out: out-of-fold answers, if its settings were
     chosen by folds. before: the result that was chosen, if `model` is its refit on `train` and
-    `val` together.
+    `val` together. members: the results of fine-tuning that `model` is the average of.
     """
 
     model: Model
@@ -47,6 +47,7 @@ class FitResult:
     splits: Splits | None = None
     held_out: HeldOut | None = None
     before: "FitResult | None" = None
+    members: "tuple[FitResult, ...]" = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", History(self.history))
@@ -77,6 +78,14 @@ class Candidate:
         if not len(self.val):
             return (0.0,)
         return self.val.target.merit(self.val.outputs, self.val.labels)
+
+
+def decided(fitted: FitResult, table: FeatureTable) -> Candidate:
+    """Return a candidate whose target's decisions, such as thresholds, are chosen on `table`."""
+    model, target = fitted.model, fitted.model.target
+    if target.decides and len(table):
+        target = target.decided(target.activate(model.head.raw(table.x)), table.y)
+    return Candidate(replace(fitted, model=replace(model, target=target)), table)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from headstart.targets.target import Target
 from headstart.training.plan import Plan
 
 Choose = Literal["auto", "folds", "validation"]
+MOST_MEMBERS = 100  # fine-tunings of an ensemble
 ENOUGH = 1000  # rows of validation from which on they choose a setting as well as folds do
 AnyBackbone = TypeVar("AnyBackbone", bound=Backbone | Frozen)
 
@@ -257,7 +258,9 @@ class TwoPhaseSpec:
     head: the first phase. finetune: the second phase, or None. views: augmentation of the training
     examples. keep: "best" on validation, or the phase to keep. tta: test-time views, whose mean
     features stand for an example: "none", a number of them, or "auto", where validation gains.
-    refit: fit what was kept again on the rows of training and validation together.
+    refit: fit what was kept again on the rows of training and validation together. members:
+    how often to fine-tune from the same head, with seeds counted from that of `finetune`; their
+    average is a candidate, too.
     """
 
     head: FeatureExtraction = FeatureExtraction()
@@ -266,10 +269,12 @@ class TwoPhaseSpec:
     keep: Literal["best", "head", "finetune"] = "best"
     tta: str = field(default="none", metadata=later())
     refit: bool = field(default=True, kw_only=True, metadata=later())
+    members: int = field(default=1, kw_only=True, metadata=later())
 
     def __post_init__(self) -> None:
         check_word("keep", self.keep, ("best", "head", "finetune"))
         check_tta(self.tta)
+        check_members(self.members, self.finetune)
 
     @property
     def same_views(self) -> bool:
@@ -281,6 +286,25 @@ def check_tta(tta: str) -> None:
     """Raise SpecError unless `tta` is none, auto, or a number of views from 2 up."""
     if tta not in ("none", "auto") and not (tta.isdecimal() and 2 <= int(tta) <= MOST):
         raise SpecError(f"tta is none, auto, or a number of views from 2 up; got {tta!r}.")
+
+
+def check_members(members: int, finetune: FineTune | None) -> None:
+    """Raise SpecError for a number of fine-tunings that cannot be averaged."""
+    if not 1 <= members <= MOST_MEMBERS:
+        raise SpecError(
+            f"An ensemble is of 2 to {MOST_MEMBERS} fine-tunings, and members=1 is none; got "
+            f"{members}."
+        )
+    if members > 1 and finetune is None:
+        raise SpecError(
+            "An ensemble is of fine-tunings with several seeds, and this trains no layers: leave "
+            "the ensemble out, or let layers learn (strategy auto or finetune)."
+        )
+    if members > 1 and finetune is not None and finetune.adversarial:
+        raise SpecError(
+            "An ensemble is chosen by its answers to clean pictures, which is not what adversarial "
+            "training is for: leave one of the two out."
+        )
 
 
 # The tutorials' schedule for a network with random weights.

@@ -47,31 +47,41 @@ from headstart.training.network import (
 from headstart.training.plan import head_plan
 
 
-def tune_phase(data: TrainingData, head: Model, tables: Tables | None = None) -> FitResult:
+def tune_phase(
+    data: TrainingData, head: Model, tables: Tables | None = None, name: str = "finetune"
+) -> FitResult:
     """Run the second phase: fine-tune from a model with a fitted head.
 
-    tables: features of the training views and validation rows, if extracted already.
+    tables: features of the training views and validation rows, if extracted already. name: of the
+    phase, in the history and of its checkpoint.
     """
     start = data.start
     assert start.settings is not None
     assert start.thawed is not None
-    if tables is None and start.tap is not None:
-        tables = data.train(start.settings.seed, cut=True), data.plain(data.splits.val)
+    tables = tables or tuning_tables(data)
     kept = start.tap.precision if start.tap else "nothing"
-    context = data.phase("finetune", start.thawed.backbone, kept, *head.head.tensors().values())
+    context = data.phase(name, start.thawed.backbone, kept, *head.head.tensors().values())
     with data.clock("fine-tuning"), torch_threads(context.runtime.threads):
-        result = fine_tune(start.settings, start.thawed, head, data.for_tuning(tables), context)
-    tell("finetune", start.settings, result, data.splits, context)
+        feeds = data.for_tuning(tables)
+        result = fine_tune(start.settings, start.thawed, head, feeds, context, name)
+    tell(name, start.settings, result, data.splits, context)
     return result
 
 
+def tuning_tables(data: TrainingData) -> Tables | None:
+    """Return the features that fine-tuning starts from; None if they are computed anew."""
+    if data.start.tap is None or data.start.settings is None:
+        return None
+    return data.train(data.start.settings.seed, cut=True), data.plain(data.splits.val)
+
+
 def tune_again(
-    data: TrainingData, head: Model, tables: Tables | None, first: FitResult
+    data: TrainingData, head: Model, tables: Tables | None, first: FitResult, name: str = "refit"
 ) -> Model | None:
     """Fine-tune on other rows for the epochs that `first` kept, with what else it chose.
 
-    data: its splits have no validation rows. head: where fine-tuning starts. None if the deadline
-    came first: on a part of its schedule a network is worse.
+    data: its splits have no validation rows. head: where fine-tuning starts. name: as in
+    `tune_phase`. None if the deadline came first: on a part of its schedule a network is worse.
     """
     start = data.start
     assert start.settings is not None
@@ -80,7 +90,7 @@ def tune_again(
     again = Again(
         chosen["epoch"] - began, chosen.get("arithmetic", "float32"), chosen.get("wise", 1.0)
     )
-    context = data.phase("refit", start.thawed.backbone, *head.head.tensors().values())
+    context = data.phase(name, start.thawed.backbone, *head.head.tensors().values())
     with torch_threads(context.runtime.threads):
         tuned = tune(
             start.settings,
@@ -89,7 +99,7 @@ def tune_again(
             data.for_tuning(tables),
             first.model.target,
             context=context,
-            phase="refit",
+            phase=name,
             after=began,
             again=again,
         )
@@ -166,10 +176,18 @@ def fine_tune(
     start: Model,
     feeds: Feeds,
     context: RunContext = IN_MEMORY,
+    phase: str = "finetune",
 ) -> FitResult:
     """Fine-tune the thawed layers from `start`; epoch numbers continue those of `start`."""
     tuned = tune(
-        settings, thawed, start.head, feeds, start.target, context=context, after=start.epochs
+        settings,
+        thawed,
+        start.head,
+        feeds,
+        start.target,
+        context=context,
+        phase=phase,
+        after=start.epochs,
     )
     return _result(tuned, start, settings, feeds[1].ids)
 

@@ -16,9 +16,10 @@ from headstart.backbones.inputs import Input
 from headstart.data.dataset import Dataset
 from headstart.features.extract import FeatureTable
 from headstart.models.model import Model
-from headstart.models.results import Candidate, FitResult
+from headstart.models.results import Candidate, FitResult, decided
 from headstart.models.specs import TwoPhaseSpec
 from headstart.models.training_data import TrainingData, table_of, viewed_input
+from headstart.models.wording import merit_text
 
 AnyBackbone = TypeVar("AnyBackbone", bound=Backbone | Frozen)
 # Fits the head of the first phase on other features: backbone, rows of training and validation.
@@ -74,12 +75,9 @@ def _refitted(plain: Candidate, input: Input[Any], data: TrainingData, refit: Re
 def _averaged(plain: Candidate, input: Input[Any], data: TrainingData) -> Candidate:
     """Let a trained model predict from mean features; thresholds of labels are chosen again."""
     model = plain.fitted.model
-    backbone, target = with_input(model.backbone, input), model.target
+    backbone = with_input(model.backbone, input)
     val = _table(backbone, data.splits.val, data)
-    if target.decides and len(val):
-        target = target.decided(target.activate(model.head.raw(val.x)), val.y)
-    fitted = replace(plain.fitted, model=replace(model, backbone=backbone, target=target))
-    return Candidate(fitted, val)
+    return decided(replace(plain.fitted, model=replace(model, backbone=backbone)), val)
 
 
 def _kept(
@@ -94,16 +92,11 @@ def _kept(
         line = f"the mean features of {count} views; a prediction takes {count} times as long"
     if len(plain.table):
         merit = plain.val.target.merit_name.replace("_", " ")
-        line += f" ({merit} on validation: {_merit(plain)} of one, {_merit(averaged)} of {count})"
+        one, several = merit_text(plain), merit_text(averaged)
+        line += f" ({merit} on validation: {one} of one, {several} of {count})"
     data.context.listener.stage("tta", f"{name}: {line}")
     chosen = {**kept.fitted.chosen, "tta": count if better else 1}
     return replace(kept, fitted=replace(kept.fitted, chosen=chosen))
-
-
-def _merit(candidate: Candidate) -> str:
-    val = candidate.val
-    metric = val.target.metrics(val.outputs, val.labels).get(val.target.merit_name)
-    return f"{candidate.merit[0] if metric is None else metric.value:.4g}"
 
 
 def _table(backbone: Backbone | Frozen, rows: Dataset, data: TrainingData) -> FeatureTable:

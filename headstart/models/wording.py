@@ -1,7 +1,7 @@
 """The messages of a run: one line for each step."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,10 +12,9 @@ from headstart.data.findings import counts_text
 from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
 from headstart.models.limits import Limits, TrustPlan
-from headstart.models.results import FitResult
+from headstart.models.results import Candidate, FitResult
 from headstart.targets.temperature import at_bound
 
-REFITS = ("refit", "refit-head")  # phases that learn from the validation rows, too
 ALL_ALIKE = (
     "the same for every row, so a head can learn nothing from them: the backbone's weights are "
     "damaged or 0, or all {} are the same to the network"
@@ -73,6 +72,28 @@ def result_message(result: FitResult) -> str:
     )
 
 
+def ensemble_message(members: Sequence[Candidate], name: str, average: Candidate) -> str:
+    """Return how the members and their average are on validation."""
+    of = len(average.fitted.members)
+    line = f"{name} of {of} of {len(members)} fine-tunings"
+    if name == "ensemble":
+        line += f", whose thawed layers all run: a prediction takes up to {of} times as long"
+    if not len(average.table):
+        return line
+    metric = average.val.target.merit_name.replace("_", " ")
+    each = ", ".join(merit_text(member) for member in members)
+    return f"{line} ({metric} on validation: {merit_text(average)}; single {each})"
+
+
+def merit_text(candidate: Candidate) -> str:
+    """Return the metric on validation by which candidates are chosen."""
+    val = candidate.val
+    if not len(val):
+        return "unknown"
+    metric = val.target.metrics(val.outputs, val.labels).get(val.target.merit_name)
+    return f"{candidate.merit[0] if metric is None else metric.value:.4g}"
+
+
 def refit_message(kept: str, train: int, val: int, noun: str) -> str:
     """Return on which rows what was kept has been fitted again."""
     return (
@@ -100,7 +121,7 @@ def epoch_message(phase: str, number: int, figures: Mapping[str, float]) -> str:
     >>> epoch_message("refit", 3, figures)
     'epoch 3   loss 0.5000   accuracy 0.750   no validation rows are left   1.2 s'
     """
-    refitting = phase in REFITS
+    refitting = phase.startswith("refit")  # refit, refit-2, refit-head: from validation rows too
 
     def shown(name: str, digits: int) -> str:
         values = (figures.get(f"{part}_{name}") for part in ("train", "val"))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from headstart.backbones.backbone import Card, card_from_plain
 from headstart.backbones.inputs import has_parts
 from headstart.base.errors import DataError, Mismatch, UnknownName
-from headstart.base.values import read_json, read_value
+from headstart.base.values import Settings, read_json, read_value
 from headstart.data.dataset import CheckedFile
 from headstart.data.findings import Findings
 from headstart.evaluation.insights import Insights
@@ -65,6 +65,12 @@ class Facts:
     def in_parts(self) -> bool:
         """Whether the examples are of a kind with several parts, such as texts."""
         return self.card is not None and has_parts(self.card.input)
+
+    @property
+    def averaged(self) -> int:
+        """How many fine-tunings the kept model averages; 1 for a model of one."""
+        chosen = self.recipe.chosen.get(self.evaluation.kept, Settings())
+        return len(chosen.values.get("seeds", ())) or 1
 
     def part(self, name: str) -> list[RecordedRow]:
         return [row for row in self.rows if row.part == name]

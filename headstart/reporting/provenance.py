@@ -45,6 +45,7 @@ def _summary(facts: Facts, w: Words) -> TableBlock:
         "data_licence": recipe.data_licence,
         "kept": w.named("phase", facts.evaluation.kept),
         **({"tta": _test_views(facts, w)} if recipe.tta != "none" else {}),
+        **({"members": _members(facts, w)} if recipe.members > 1 else {}),
         "learned_from": w("how.of_both" if recipe.strategy.refitted else "how.of_train"),
         "seed": str(recipe.seed),
         "device": recipe.device,
@@ -69,6 +70,11 @@ def _test_views(facts: Facts, w: Words) -> str:
     """Describe the asked test-time views and how many the kept model averages."""
     chosen = facts.recipe.chosen.get(facts.evaluation.kept, Settings())
     return w("how.tta_kept", asked=facts.recipe.tta, views=chosen.values.get("tta", 1))
+
+
+def _members(facts: Facts, w: Words) -> str:
+    """Describe how many fine-tunings were asked for, and how many the kept model averages."""
+    return w("how.members_kept", asked=facts.recipe.members, members=facts.averaged)
 
 
 def _weights(weights: WeightsOrigin, w: Words) -> Markup | str:

@@ -101,6 +101,7 @@ class RunRecipe(Record):
     folds: int = field(default=0, metadata=later())
     shots: int = field(default=0, metadata=later())
     draws: int = field(default=10, metadata=later())
+    members: int = field(default=1, metadata=later())
     language: str = "en"
     insights: str = field(default="quick", metadata=later())
     refit: bool = False

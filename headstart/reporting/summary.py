@@ -11,6 +11,8 @@ from headstart.reporting.facts import Facts
 from headstart.reporting.results import baseline_name
 from headstart.reporting.words import Words, data
 
+KINDS = ("head", "finetune", "scratch", "soup", "ensemble")  # of models that sentences are about
+
 
 def answer_section(facts: Facts, w: Words) -> list[PageBlock]:
     test = facts.evaluation.test
@@ -33,16 +35,19 @@ def _size(facts: Facts, w: Words) -> Tile:
 
 def _made(facts: Facts, w: Words) -> Markup:
     kept = facts.evaluation.kept
+    kind, members = kept if kept in KINDS else "other", w.count(facts.averaged)
     if not facts.classes:
         target = facts.evaluation.test.target
         return w(
-            "answer.target." + (kept if kept in ("head", "finetune", "scratch") else "other"),
+            "answer.target." + kind,
+            members=members,
             backbone=data(facts.recipe.backbone),
             target=w.named("target", target.kind, target.described),
             rows=w("count.pictures", n=_learned(facts)),
         )
     return w(
-        "answer.what." + (kept if kept in ("head", "finetune", "scratch") else "other"),
+        "answer.what." + kind,
+        members=members,
         backbone=data(facts.recipe.backbone),
         classes=w("count.classes", n=len(facts.classes)),
         rows=w("count.pictures", n=_learned(facts)),

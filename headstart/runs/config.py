@@ -13,7 +13,7 @@ from headstart.runs.job import Job
 
 SPECS = ("target", "recipe", "finetune", "augment", "trust", "split", "checks")
 CHOICES = ("backbone", "baseline", "tta", "data_licence", "language", "insights")
-COUNTS = ("folds", "shots", "draws")  # whole numbers
+COUNTS = ("folds", "shots", "draws", "members")  # whole numbers
 TIME = "budget"  # of a run it is a record: its settings are those that were planned
 ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
 # Keys that a run records beside its settings.

@@ -240,8 +240,8 @@ def _key(state: RunState, run: PreparedRun, splits: Splits) -> str:
     x = array_name(start.table.x) if start.table else ""
     kept = start.tap.precision if start.tap else "nothing"
     asked = (job.strategy, job.baseline, job.tta, job.refit, to_plain(job.trust), kept)
-    network = start.backbone.fingerprint()
-    return fingerprint(state.context.checkpoints.job, network, rows, x, asked)
+    network, members = start.backbone.fingerprint(), (job.members,) if job.members > 1 else ()
+    return fingerprint(state.context.checkpoints.job, network, rows, x, asked, *members)
 
 
 def _record(

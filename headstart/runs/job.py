@@ -22,7 +22,13 @@ from headstart.heads.head import MOST, check_word
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.models.limits import TrustPlan
-from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec, check_tta
+from headstart.models.specs import (
+    FeatureExtraction,
+    FineTune,
+    TwoPhaseSpec,
+    check_members,
+    check_tta,
+)
 from headstart.targets.plan import TargetPlan
 from headstart.targets.target import check_model
 
@@ -96,6 +102,11 @@ class Job:
         "when all is chosen, fit the kept model again on the rows of training and validation "
         "together",
     ] = field(default=True, kw_only=True, metadata=later())
+    members: Annotated[
+        int,
+        "fine-tune this many times from one head, each with another seed, and average the weights "
+        "or the answers, as is better on validation",
+    ] = field(default=1, kw_only=True, metadata=later())
     resume: Annotated[bool, "go on with a run that was stopped; refuse to start a new one"] = False
     language: Annotated[Language, "language of the report"] = "en"
     insights: Annotated[
@@ -141,6 +152,7 @@ class Job:
             )
         if self.shots:
             self._check_shots()
+        check_members(self.members, self.finetune if self.tunes else None)
         if self.strategy == "finetune" and not self.recipe.head.fine_tunes:
             raise SpecError(
                 "Fine-tuning goes on from a head of linear layers; the nearest neighbours have "
@@ -167,6 +179,7 @@ class Job:
         others = {
             "folds": bool(self.folds),
             "backbone auto": self.backbone == AUTO,
+            "ensemble": self.members > 1,
             f"strategy {self.strategy}": self.strategy in ("finetune", "scratch"),
             f"head {self.recipe.head.family}": self.recipe.head.by_epochs,
         }
@@ -191,7 +204,7 @@ class Job:
     def _without_torch(self, listener: Listener) -> "Job":
         """Return the job that PyTorch is not needed for; raises MissingPackage without one."""
         job = self
-        if self.strategy == "auto":
+        if self.strategy == "auto" and self.members == 1:
             lost = ["fine-tuning"] * self.tunes + ["augmentation"] * self.augment.active
             job = replace(self, strategy="extract", augment=Augment(), tta="none")
             if lost:
@@ -240,7 +253,15 @@ class Job:
         """The two-phase spec; without a second phase if the strategy has none."""
         finetune = self.finetune if self.tunes or self.strategy == "scratch" else None
         keep: Literal["best", "finetune"] = "finetune" if self.strategy == "finetune" else "best"
-        return TwoPhaseSpec(self.recipe, finetune, self.augment, keep, self.tta, refit=self.refit)
+        return TwoPhaseSpec(
+            self.recipe,
+            finetune,
+            self.augment,
+            keep,
+            self.tta,
+            refit=self.refit,
+            members=self.members,
+        )
 
     def parts(self, rows: Dataset, together: Sequence[Sequence[int]]) -> RunParts:
         """Divide checked rows; together: groups of rows, such as duplicates. Raises DataError."""

@@ -98,10 +98,10 @@ INSIGHTS = 0.6  # share of what a deadline leaves for insights; the rest is for 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """A finished run. kept: the saved candidate: head, finetune or scratch. candidates: the
-    evaluation of each on validation. counts: the parameters of each. gain: validation accuracy of
-    the kept candidate minus that of the other one. baselines: the evaluation of each on test.
-    beaten_by: the names of those that are better than the kept model on test.
+    """A finished run. kept: the saved candidate: head, finetune, soup, ensemble or scratch.
+    candidates: the evaluation of each on validation. counts: the parameters of each. gain:
+    validation accuracy of the kept candidate minus that of the other one. baselines: the evaluation
+    of each on test. beaten_by: the names of those that are better than the kept model on test.
     conformal: how often the intervals or sets of its predictions hold the label, on test.
     folds: of a cross-validated run, whose evaluation on test is of all rows, each judged by the
     model of its fold. few_shots: of heads on a few examples of each class, with `shots=K`.
@@ -507,6 +507,7 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
         folds=job.folds,
         shots=job.shots,
         draws=job.draws,
+        members=job.members,
         language=job.language,
         insights=job.insights,
         refit=job.refit,

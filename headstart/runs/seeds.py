@@ -25,7 +25,7 @@ SEEDS = "seeds.json"  # the settings, written first; runs and spread are added a
 SEEDED = ("recipe", "finetune", "split")  # specs of a job with a seed
 # Fields of a job that do not change its results.
 BESIDE = {"runtime", "store", "checkpoint_s", "resume", "language", "insights", "budget", "given"}
-LATER = {"folds", "shots", "draws"}  # that folders of earlier versions lack; left out if usual
+LATER = {"folds", "shots", "draws", "members"}  # that earlier folders lack; left out if usual
 MEASURES = {"accuracy": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "log_loss": (0.0, np.inf)}
 
 
@@ -127,6 +127,18 @@ def spread_rows(spread: Spread | MetricSpread) -> list[tuple[str, ...]]:
             shown += (f"{m.least:.{d}f}", f"{m.most:.{d}f}")
         rows.append((name.replace("_", " "), *shown))
     return rows
+
+
+def as_ensemble(job: Job, seeds: int) -> Job:
+    """Return the job that averages fine-tunings of so many seeds, in one run.
+
+    seeds: 1 for the number that the job has. Raises SpecError for a job that cannot average.
+    """
+    if seeds == job.members == 1:
+        raise SpecError(
+            "--ensemble averages fine-tunings with several seeds: say how many, as in --seeds 3."
+        )
+    return replace(job, members=seeds if seeds > 1 else job.members)
 
 
 def train_seeds(

@@ -1,6 +1,6 @@
 """Averages of the weights during training, which are judged and kept in place of the weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -75,7 +75,7 @@ class Averages:
     def load_into(self, network: Network) -> None:
         """Give the network the averages, if there are any."""
         if self.kept:
-            network.load(_mean(self.kept))
+            network.load(mean_of(self.kept))
 
     def number(self, epochs: int) -> int:
         """Return how many sets of weights are kept after some epochs."""
@@ -90,7 +90,7 @@ class Averages:
         ]
 
 
-def _mean(kept: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def mean_of(kept: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the mean of sets of weights; of counters, the latest."""
     mean = snapshot(kept[-1])
     for name, tensor in mean.items():
