@@ -190,3 +190,19 @@ def test_a_class_with_under_10_test_boxes_is_named() -> None:
     target = BoxesTarget(("many", "few"))
     y = target.labels([ExampleBoxes(np.ones((13, 4)), [0] * 10 + [1] * 3)])
     assert target.about_test(y).startswith("the test part has under 10 boxes of few 3:")
+
+
+def test_examples_with_the_same_classes_are_a_stratum_and_others_go_by_their_rarest() -> None:
+    target, rng = BoxesTarget(tuple("abcdefgh")), np.random.default_rng(0)
+    alike = [ExampleBoxes(np.ones((len(own), 4)), own) for own in ([0, 1], [1, 0], [0, 0], []) * 8]
+    strata = target.strata(target.labels(alike))
+    assert [len({*strata[i::4].tolist()}) for i in range(4)] == [1, 1, 1, 1]
+    assert len(set(strata.tolist())) == 3
+
+    several = [np.flatnonzero(rng.random(7) < 0.5) for _ in range(40)]
+    sets = [np.append(own, 7) if i % 8 == 0 else own for i, own in enumerate(several)]
+    other = [ExampleBoxes(np.ones((len(own), 4)), own) for own in sets]
+    strata = target.strata(target.labels(other))
+    rare = {strata[i] for i in range(0, 40, 8)}
+    assert len(rare) == 1  # all those with class h
+    assert rare.isdisjoint(strata[i] for i in range(40) if i % 8)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FEW_TEST = 10  # test boxes of a class below which its figures say little
+FEW_ALIKE = 7  # examples of which 15 % is one
 NAMED = 5  # classes that a sentence names
 NO_TRAINING = (
     "Training on boxes comes with the next release; until then `headstart check` finds the faults "
@@ -152,10 +153,19 @@ class BoxesTarget(Target):
         return BoxLabels.of([None] * n)
 
     def strata(self, y: Labels) -> NDArray[np.int64]:
-        """Return a number for each set of classes that an example has."""
+        """Return a number for each set of classes that an example has.
+
+        A set of fewer than FEW_ALIKE examples, which the parts could not share, counts as that of
+        its rarest class alone.
+        """
         sets = [tuple(np.unique(y[i].labels).tolist()) for i in range(len(y))]
-        number = {own: n for n, own in enumerate(sorted(set(sets)))}
-        return np.array([number[own] for own in sets], np.int64)
+        alike, have = Counter(sets), Counter(c for own in sets for c in own)
+        shared = [
+            own if alike[own] >= FEW_ALIKE or not own else (min(own, key=lambda c: (have[c], c)),)
+            for own in sets
+        ]
+        number = {own: n for n, own in enumerate(sorted(set(shared)))}
+        return np.array([number[own] for own in shared], np.int64)
 
     def census(self, y: Labels) -> tuple[tuple[str, ...], NDArray[np.bool_]]:
         """Return the classes, and the examples that have a box of each."""
