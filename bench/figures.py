@@ -22,7 +22,7 @@ TOPICS = {
         "stages",
     ),
     "Memory and size": ("light", "memory", "report"),
-    "Accuracy": ("elpv", "targets", "text", "adversarial", "robustness"),
+    "Accuracy": ("accuracy", "elpv", "targets", "text", "adversarial", "robustness"),
     "What a model knows about itself": (
         "intervals",
         "unknowns",
