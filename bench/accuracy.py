@@ -133,8 +133,9 @@ def made(cell: Cell, data: Path, scratch: Path) -> Answer:
         return Answer({}, *done[:2], strategy=json.loads(done[2])["strategy"])
     if "fastai" in cell.method:
         result = scratch / "result.json"
-        command = [python_of("fastai_finetune"), REFERENCES / "fastai_accuracy.py", data]
-        command += [weights(scratch), result, "--seed", cell.seed]
+        script = REFERENCES / "fastai_accuracy.py"
+        command: list[object] = [python_of("fastai_finetune"), script, data, weights(scratch)]
+        command += [result, "--seed", cell.seed]
         command += ["--augment"] * (cell.method == "augmented fastai")
         seconds, processor, _ = timed([str(word) for word in command], env)
         return Answer(marked(data, json.loads(result.read_text())["answers"]), seconds, processor)

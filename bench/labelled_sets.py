@@ -27,6 +27,7 @@ LEAST_TESTED = 60
 TEXTURES = ("brick", "grass", "gravel", "moon", "ihc", "chelsea", "coffee", "hubble_deep_field")
 PATCH = 32  # pixels a side
 Picture = NDArray[np.uint8]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ def textures() -> LabelledSet:
     Those for the test come from the right halves of the photographs, the others from the left.
     """
     rng = np.random.default_rng(0)
-    pictures, labels, apart = [], [], set()
+    pictures, labels, apart = list[Picture](), list[str](), set[int]()
     for name in TEXTURES:
         for half in (0, 1):
             for patch in _patches(name, half, rng):
@@ -114,7 +115,7 @@ def parts(made: LabelledSet, rows: int, rng: np.random.Generator) -> dict[int, s
     return {int(row): part for some, part in named for row in some}
 
 
-def _spread(labels: NDArray[np.str_], rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray:
+def _spread(labels: NDArray[np.str_], rows: Rows, rng: np.random.Generator) -> Rows:
     """Return the rows in an order of which each beginning has the shares of the classes."""
     order = rng.permutation(rows)
     place = np.empty(len(order))
