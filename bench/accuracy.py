@@ -49,6 +49,7 @@ FLAGS = {
     "tuned": ("--strategy", "finetune"),
 }
 METHODS = (*FLAGS, "fastai", "augmented fastai", "advice")
+BACKBONE = "packaged:efficientnet_lite0"
 HEADSTART = [sys.executable, "-m", "headstart"]
 PAIRS = (("default", "fastai"), ("budget", "fastai"), ("budget", "default"))
 
@@ -129,8 +130,9 @@ def made(cell: Cell, data: Path, scratch: Path) -> Answer:
     env = {"HEADSTART_STORE": str(scratch / "store")}
     manifest = str(data / "manifest.csv")
     if cell.method == "advice":
-        done = timed([*HEADSTART, "advise", manifest, "--json"], env)
-        return Answer({}, *done[:2], strategy=json.loads(done[2])["strategy"])
+        asked = ["advise", manifest, "--json", "--backbones", BACKBONE]
+        seconds, processor, printed = timed([*HEADSTART, *asked], env)
+        return Answer({}, seconds, processor, strategy=json.loads(printed)["strategy"])
     if "fastai" in cell.method:
         result = scratch / "result.json"
         script = REFERENCES / "fastai_accuracy.py"
@@ -141,6 +143,7 @@ def made(cell: Cell, data: Path, scratch: Path) -> Answer:
         return Answer(marked(data, json.loads(result.read_text())["answers"]), seconds, processor)
     out = scratch / "run"
     words = ["train", manifest, "--out", str(out), *FLAGS[cell.method], "--seed", str(cell.seed)]
+    words += ["--backbone", BACKBONE]
     seconds, processor, _ = timed([*HEADSTART, *words], env)
     judged = read_predictions(out / "predictions.csv")
     right = {Path(id).name: bool(ok) for id, ok in zip(judged.ids, judged.correct, strict=True)}
@@ -168,7 +171,7 @@ def weights(folder: Path) -> Path:
     import headstart as hs
 
     path = folder / "weights.pt"
-    torch.save(hs.load_backbone("packaged:efficientnet_lite0").module.state_dict(), path)
+    torch.save(hs.load_backbone(BACKBONE).module.state_dict(), path)
     return path
 
 
