@@ -40,7 +40,7 @@ from headstart.evaluation.tuning_probe import ProbeAnswers, tuning_probe
 from headstart.features.loading import load_for_features
 from headstart.modalities.sources import load_backbone
 from headstart.reporting.advice import advice_text
-from headstart.runs.search import checked_rows, usual_names
+from headstart.runs.search import checked_rows, outside_named_test, usual_names
 
 VERY_FAR = "very far"
 
@@ -50,11 +50,12 @@ def advise(
 ) -> Advice:
     """Return what to do with a data set, measured on a sample of its readable rows.
 
-    Copies and groups are held out together, and no split is made. Raises DataError for data that is
+    Copies and groups are held out together, and no split is made; a test part that the data names
+    is left out. Raises DataError for data that is
     unusable or too small, SpecError without a backbone for this kind of examples.
     """
     names = plan.backbones or usual_names(data)
-    rows, _ = checked_rows(data, context, checks)
+    rows = outside_named_test(checked_rows(data, context, checks)[0])
     asked = SearchPlan(tuple(names), plan.rows, plan.seed)
     found = search_backbones(rows, names, asked, context)
     few = sample(rows, plan.rows, plan.seed)

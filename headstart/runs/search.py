@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from headstart.base.atomic import make_folder, write_json
 from headstart.base.context import RunContext
 from headstart.base.errors import PlaceError, SpecError
@@ -35,13 +37,15 @@ def search(
 ) -> BackboneSearch:
     """Compare backbones on a sample of the readable rows, copies and groups held out together.
 
+    The test part that the data names, if it names one, is left out.
+
     out: a new folder for `search.json`. Raises PlaceError if there is a search in it already,
     SpecError without any backbone for this kind of examples.
     """
     if out is not None and any((out / name).exists() for name in (FILE, JOURNAL)):
         raise PlaceError(f"{out} holds a search, which is never written over: name another --out.")
     names = plan.backbones or usual_names(data)
-    rows, _ = checked_rows(data, context, checks)
+    rows = outside_named_test(checked_rows(data, context, checks)[0])
     found = search_backbones(rows, names, plan, context)
     if out is not None:
         make_folder(out)
@@ -75,6 +79,18 @@ def checked_rows(
     seen = survey(data, store=context.store, threads=threads, progress=progress)
     found = check(data, seen, threads=threads)
     return grouped(good_rows(data, seen, plan), found.together), found
+
+
+def outside_named_test(rows: Dataset) -> Dataset:
+    """Return the rows outside the test part that the data names, and outside its groups."""
+    named = [part == "test" for part in rows.parts]
+    groups = {rows.groups[row] for row in np.flatnonzero(named) if rows.groups} - {""}
+    kept = [
+        row
+        for row in range(len(rows))
+        if not (named and named[row]) and not (rows.groups and rows.groups[row] in groups)
+    ]
+    return rows if len(kept) == len(rows) else rows.take(kept)
 
 
 # ------------------------------------------------------------ --backbone auto
