@@ -244,6 +244,49 @@ def test_random_weights_come_last() -> None:
     assert evidence == sorted(evidence, key=float, reverse=True)  # type: ignore[arg-type]
 
 
+class StopsAfter(hs.Listener):
+    """Stops a search when it has told of so many networks."""
+
+    def __init__(self, networks: int) -> None:
+        self.left = networks
+
+    def stage(self, name: str, message: str) -> None:
+        self.left -= name == "search"
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+def test_a_stopped_search_ends_as_one_that_was_never_stopped(
+    networks: int, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headstart.evaluation import backbone_search
+
+    forwards, extract = list[int](), backbone_search.extract
+
+    def counted(*args: Any, **how: Any) -> FeatureTable:
+        table = extract(*args, **how)
+        forwards.append(table.forwards)
+        return table
+
+    monkeypatch.setattr(backbone_search, "extract", counted)
+
+    def found(name: str, listener: hs.Listener | None = None) -> dict[str, Any]:
+        out, store = tmp_path / f"{name} out", tmp_path / name
+        plain = hs.search(shapes, backbones=NETS, out=out, store=store, listener=listener)
+        kept = json.loads((out / "search.json").read_text())
+        assert kept["tried"] == plain.to_plain()["tried"]
+        return {t["name"]: {k: v for k, v in t.items() if k != "ms"} for t in kept["tried"]}
+
+    whole = found("whole")
+    assert forwards == [24, 24]
+    with pytest.raises(KeyboardInterrupt):
+        found("parts", StopsAfter(networks))
+    del forwards[:]
+    assert found("parts") == whole
+    assert forwards == [0] * networks + [24] * (2 - networks)
+
+
 # ------------------------------------------------------------ --backbone auto
 @pytest.fixture
 def two_nets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
