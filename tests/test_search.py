@@ -26,7 +26,7 @@ from headstart.evaluation.backbone_search import (
 )
 from headstart.evaluation.evaluation import Estimate
 from headstart.evaluation.logme import logme
-from headstart.features.extract import FeatureTable
+from headstart.features.extract import FeatureTable, extract
 from headstart.runs import search as searching
 from headstart.targets.registry import TARGETS
 
@@ -262,7 +262,7 @@ def test_a_stopped_search_ends_as_one_that_was_never_stopped(
 ) -> None:
     from headstart.evaluation import backbone_search
 
-    forwards, extract = list[int](), backbone_search.extract
+    forwards = list[int]()
 
     def counted(*args: Any, **how: Any) -> FeatureTable:
         table = extract(*args, **how)

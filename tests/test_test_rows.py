@@ -16,7 +16,7 @@ import pytest
 
 import headstart as hs
 from headstart.data.dataset import Dataset
-from headstart.data.folds import RunParts
+from headstart.data.folds import RunParts, folded
 from headstart.data.splits import Splits
 from headstart.features import extract as extracting
 from headstart.models.model import Model
@@ -122,7 +122,7 @@ def test_labels_of_a_fold_change_no_answer_to_its_rows(
     strategy: str, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = replace(data, parts=())
-    divide, fold_of = jobs.folded, dict[str, int]()
+    divide, fold_of = folded, dict[str, int]()
 
     def as_before(given: Dataset, *args: Any, **how: Any) -> RunParts:
         """The folds of the true labels, which shares of the classes decide."""
