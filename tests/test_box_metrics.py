@@ -128,6 +128,14 @@ def test_a_difficult_box_is_neither_missed_nor_found_wrongly() -> None:
     assert own.totals.tolist() == [1]
 
 
+def test_of_equal_overlaps_the_last_box_is_taken() -> None:
+    """As COCO does: here it leaves the first one to the second detection."""
+    truth = BoxLabels.of([ExampleBoxes([[0, 0, 10, 10], [4, 0, 14, 10]], [0, 0])])
+    corners, scores = np.array([[2, 0, 12, 10], [0, 0, 10, 10]]), np.array([0.9, 0.8])
+    (own,) = match(truth, [Detections(corners, scores, np.zeros(2, int))], 1)
+    assert own.hits[0].tolist() == [True, True]
+
+
 def test_the_union_with_a_crowd_is_the_detection() -> None:
     a, b = np.array([[0, 0, 2, 2]]), np.array([[0, 0, 2, 8], [0, 0, 2, 8]])
     assert overlaps(a, b, np.array([False, True])).tolist() == [[0.25, 1.0]]

@@ -297,6 +297,19 @@ def test_class_folders_with_other_files_are_still_classes(tmp_path: Path) -> Non
         hs.read(tmp_path, "boxes")
 
 
+def test_json_about_other_things_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be large; only where boxes are asked for, its damage is told."""
+    for name in ("car", "sign"):
+        save(Drawn("p1.jpg", 40, 50, 1, ()), tmp_path / name / "p1.jpg")
+    (tmp_path / "log.json").write_text('[{"loss": 1}]')
+    monkeypatch.setattr("headstart.data.boxes.layouts.read_json", lambda path: 1 / 0)
+    assert hs.read(tmp_path).target.kind == "class"
+    with pytest.raises(ZeroDivisionError):
+        hs.read(tmp_path, "boxes")
+
+
 def test_training_on_boxes_is_refused_in_one_sentence(tmp_path: Path) -> None:
     coco(tmp_path, drawn(9))
     for act in (hs.search, hs.advise, hs.fit, lambda data: hs.train(data, tmp_path / "run")):

@@ -12,7 +12,7 @@ from headstart.base.display import display
 from headstart.base.errors import DataError, HeadstartError
 from headstart.data.boxes import coco, cvat, label_studio, yolo
 from headstart.data.boxes.annotated import Annotations
-from headstart.data.boxes.parsing import read_json, read_xml, read_yaml
+from headstart.data.boxes.parsing import read_bytes, read_json, read_xml, read_yaml
 from headstart.data.boxes.places import PictureIndex
 from headstart.data.boxes.table import is_box_table, read_box_table
 from headstart.data.boxes.voc import read_voc
@@ -92,7 +92,8 @@ class BoxLayout:
     def _values(self) -> list[tuple[Path, Any]]:
         if self.values is None:
             paths = list(self._named(".json"))[:MOST_JSON]
-            self.values = [(path, self._tried(read_json, path)) for path in paths]
+            own = [path for path in paths if self.asked or _speaks_of_boxes(path)]
+            self.values = [(path, self._tried(read_json, path)) for path in own]
         return self.values
 
     def xml(self) -> Reader | None:
@@ -160,6 +161,15 @@ def _folders(root: Path) -> list[Path]:
         return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     except OSError:
         return []
+
+
+def _speaks_of_boxes(path: Path) -> bool:
+    """Return whether a JSON file may be annotations: others, however large, are not parsed."""
+    try:
+        data = read_bytes(path)
+    except DataError:
+        return False
+    return b'"annotation' in data and (b'"categor' in data or b'"data"' in data or b"image" in data)
 
 
 def _head(path: Path) -> bytes:
