@@ -47,7 +47,7 @@ from headstart.in_python import (
     speaks_python,
     tell_left_out,
 )
-from headstart.modalities.images.augment import Augment
+from headstart.modalities.images.augment import Augment, AutoViews
 from headstart.modalities.reading import find, read, read_as, read_for, survey
 from headstart.modalities.sources import (
     DEFAULT_BACKBONE,
@@ -526,6 +526,8 @@ def _check_start(model: Any, backbone: Any) -> None:
 
 def _check_settings_of_fit(settings: dict[str, Any], data: Any) -> None:
     """Raise SpecError for settings that `fit` would not read."""
+    if settings.get("augment") == "auto" or isinstance(settings.get("augment"), AutoViews):
+        raise SpecError("augment='auto' is chosen by a run, which fit does not make: use train.")
     if of_runs := sorted(settings.keys() & _OF_RUNS):
         raise SpecError(f"{of_runs[0]} is a setting of a run, which fit does not make: use train.")
     of_data = sorted(settings.keys() & (_names(SplitPlan, CheckPlan) - {"seed"}))
@@ -586,7 +588,7 @@ def _job(
         job = read_config(Path(config))
     job = job or get_recipe(recipe or "default").job
     settings = dict(settings)
-    if "augment" in settings:
+    if "augment" in settings and not isinstance(settings["augment"], str):
         job = replace(job, augment=_views_of(settings.pop("augment")))
     if "head" in settings:  # its own settings are known then
         job = replace(job, recipe=with_settings(job.recipe, {"head": settings["head"]}))
@@ -603,14 +605,14 @@ def _job(
     return job
 
 
-def _views_of(given: Any) -> Augment | UserViews:
-    if given is None or isinstance(given, Augment):
+def _views_of(given: Any) -> Augment | UserViews | AutoViews:
+    if given is None or isinstance(given, Augment | AutoViews):
         return given or Augment()
     if callable(given):
         return UserViews(function=given)
     raise SpecError(
-        f"augment is a function of one example, or specs.Augment(…); got {given!r}. Single changes "
-        f"are settings, such as flip='horizontal'."
+        f"augment is auto, a function of one example, or specs.Augment(…); got {given!r}. Single "
+        f"changes are settings, such as flip='horizontal'."
     )
 
 

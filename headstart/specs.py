@@ -19,6 +19,7 @@ from headstart.heads.specs import MlpSpec as MlpSpec
 from headstart.heads.specs import NearestSpec as NearestSpec
 from headstart.heads.specs import RidgeSpec as RidgeSpec
 from headstart.modalities.images.augment import Augment as Augment
+from headstart.modalities.images.augment import AutoViews as AutoViews
 from headstart.models.limits import TrustPlan as TrustPlan
 from headstart.models.specs import FeatureExtraction as FeatureExtraction
 from headstart.models.specs import FineTune as FineTune

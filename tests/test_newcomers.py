@@ -131,7 +131,7 @@ def test_words_of_other_tools_mean_what_they_mean_there(
         ("train gone --out r", "There is no folder or file gone"),
         ("train photos --out r --drop 0.3", "Did you mean '--dropout'"),
         ("train photos --out r --freeze 10", "--thaw 2"),
-        ("train photos --out r --augment", "--flip horizontal"),
+        ("train photos --out r --augmentation", "--flip horizontal"),
         ("train photos --out r --pretrained", "--weights pretrained"),
         ("train photos --out r --head logistics", "Did you mean 'logistic'"),
         ("train photos --out r --optimizer adamax", "did you mean 'adam"),

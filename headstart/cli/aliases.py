@@ -41,7 +41,7 @@ COMMAND_ANSWERS = {
     "summary": "Type `headstart report RUN`, or look at RUN/report.html.",
 }
 _THAW = "Name what may learn: --thaw 2 (blocks), --thaw all or --thaw none."
-_CHANGES = "Name the changes: --flip horizontal, --rotation 0.1, …."
+_CHANGES = "Name changes, as --flip horizontal, or type --augment auto."
 _FLIP = "Type --flip horizontal, vertical or both."
 _CLASSES = "Classes are counted in DATA: leave it out."
 _OTHER_OUT = "A finished run is never written over: name another --out."
@@ -52,7 +52,7 @@ _PARTS = "Name the folder that holds train/, val/ and test/ as DATA."
 _WEIGHTS = "Type --weights pretrained, which is usual, or --weights random."
 FLAG_ANSWERS = {
     **dict.fromkeys(("freeze", "unfreeze", "trainable"), _THAW),
-    **dict.fromkeys(("augment", "augmentation"), _CHANGES),
+    "augmentation": _CHANGES,
     **dict.fromkeys(("fliplr", "flipud", "hflip", "vflip", "horizontal-flip"), _FLIP),
     **dict.fromkeys(("num-classes", "nc"), _CLASSES),
     **dict.fromkeys(("exist-ok", "overwrite", "force"), _OTHER_OUT),

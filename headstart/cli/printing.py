@@ -26,6 +26,7 @@ def print_run(run: "Run") -> None:
     noun = run.checks.dataset.noun
     print("\nchecks")
     print_table(run.checks.findings.table(noun))
+    _print_changes(run)
     _print_candidates(run)
     title = f"{len(run.folds)}-fold cross-validation" if run.folds else "test"
     print_evaluation(title, run.evaluations["test"], run.conformal)
@@ -61,6 +62,13 @@ def _print_folds(run: "Run") -> None:
     print()
     print_table(rows)
     print_line(judged_message(run.folds, run.splits, refit=run.fitted.before is not None))
+
+
+def _print_changes(run: "Run") -> None:
+    """Print the changes of pictures that were tried."""
+    if (found := run.view_search) is not None:
+        print(f"\naugmentation, by {found.judged_by}")
+        print_table(found.table())
 
 
 def _print_few_shots(run: "Run") -> None:

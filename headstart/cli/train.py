@@ -23,6 +23,7 @@ from headstart.cli.printing import DONE, print_forecast, print_run, print_table,
 from headstart.cli.progress import GOES_ON, WIDE, Terminal, kept_if_stopped, say
 from headstart.cli.track import TRACKERS, write_tracked
 from headstart.heads.families import HEADS, spec_named
+from headstart.modalities.images.augment import WORDS, AutoViews
 from headstart.runs.job import Job
 from headstart.runs.recipes import get_recipe
 from headstart.runs.settings import job_with
@@ -126,6 +127,15 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     add_flags(parser, job, *JOB_FLAGS)
     add_store_flag(parser)
     groups = {title: parser.add_argument_group(title) for title in JOB_SPECS.values()}
+    groups["augmentation"].add_argument(
+        "--augment",
+        choices=WORDS,
+        default=argparse.SUPPRESS,
+        help="auto: cross-validated heads choose the changes that help, on up to 400 examples; "
+        "none: no changes (default: none)",
+    )
+    if isinstance(job.spec.views, AutoViews):  # all flags are known, and refused by name
+        job = job.with_changes(())
     for name, title in JOB_SPECS.items():
         add_flags(groups[title], getattr(job, name))
     return parser

@@ -144,7 +144,7 @@ def _decided(spec: HeadSpec, found: Fitted, train: FeatureRows, folds: NDArray[n
     target, out = train.target, folds >= 0
     if not target.decides or not _enough(folds):
         return target
-    tried = _tried_of(spec)
+    tried = tried_of(spec)
     setting: dict[str, Any] = {tried: (found.chosen[tried],)}
     only = replace(spec, **setting)
     answers = _answers_without(only, train, folds)
@@ -168,7 +168,7 @@ def _fit_by_validation(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> 
 
 def _fit_by_folds(spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]) -> Fitted:
     found = _cross_validated(spec, train, train, folds)
-    setting = getattr(found.spec, _tried_of(spec))[0]
+    setting = getattr(found.spec, tried_of(spec))[0]
     return _fitted(spec, _trial_at(setting, spec, train), list(found.path), found.by)
 
 
@@ -189,7 +189,7 @@ class CrossValidated:
     @property
     def best(self) -> dict[str, float]:
         """The entry of `path` of the chosen setting."""
-        tried = _tried_of(self.spec)
+        tried = tried_of(self.spec)
         (setting,) = getattr(self.spec, tried)
         return next(entry for entry in self.path if entry[tried] == setting)
 
@@ -202,7 +202,7 @@ class CrossValidated:
 
 def fit_at(spec: HeadSpec, rows: FeatureRows) -> Fitted:
     """Fit a head with the single setting of `spec`; the decisions of the target stay."""
-    (setting,) = getattr(spec, _tried_of(spec))
+    (setting,) = getattr(spec, tried_of(spec))
     return _fitted(spec, _trial_at(setting, spec, rows), [], "")
 
 
@@ -242,7 +242,7 @@ def _cross_validated(
             best, merit, chosen = len(path) - 1, found, answers
         elif len(path) - 1 - best >= PATIENCE_OF_FOLDS:
             break
-    setting: dict[str, Any] = {_tried_of(spec): (path[best][_tried_of(spec)],)}
+    setting: dict[str, Any] = {tried_of(spec): (path[best][tried_of(spec)],)}
     name = target.merit_name if target.counts_right else target.loss_name
     by = f"{_spoken(name)} in {folds.max() + 1}-fold cross-validation"
     return CrossValidated(replace(spec, **setting), chosen, asked, tuple(path), by)
@@ -274,7 +274,7 @@ def _held_out(
             if trial is None:
                 continue
             empty = {k: np.full((len(out), *a.shape[1:]), np.nan) for k, a in trial.answers.items()}
-            path = paths.setdefault(trial.tried, ({_tried_of(spec): trial.tried}, empty))
+            path = paths.setdefault(trial.tried, ({tried_of(spec): trial.tried}, empty))
             for name, values in trial.answers.items():
                 path[1][name][out] = values
             given[trial.tried] = given.get(trial.tried, 0) + 1
@@ -296,7 +296,7 @@ def _spoken(name: str) -> str:
 
 
 def _fit_by_default(spec: HeadSpec, train: FeatureRows) -> Fitted:
-    settings = sorted(getattr(spec, _tried_of(spec)))
+    settings = sorted(getattr(spec, tried_of(spec)))
     middle = settings[len(settings) // 2]
     return _fitted(spec, _trial_at(middle, spec, train), [], "middle of the list: too few rows")
 
@@ -322,7 +322,8 @@ def _judged(
     return {**settings, target.loss_name: loss, **right}
 
 
-def _tried_of(spec: HeadSpec) -> str:
+def tried_of(spec: HeadSpec) -> str:
+    """Return the name of the setting of a solved head of which several are tried."""
     return "neighbours" if spec.family == "nearest" else "l2"
 
 

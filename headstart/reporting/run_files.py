@@ -16,6 +16,7 @@ from headstart.evaluation.backbone_search import BackboneSearch
 from headstart.evaluation.budget import BudgetPlan
 from headstart.evaluation.evaluation import Estimate, Evaluation
 from headstart.evaluation.few_shots import FewShots
+from headstart.evaluation.view_search import ViewSearch
 from headstart.training.history import Count
 
 
@@ -77,8 +78,8 @@ class RunRecipe(Record):
     target, recipe, finetune, augment, trust, split, checks: its specs; target only if the user said
     something of it. chosen: the settings chosen for
     each candidate. tried: all settings tried. phases: by candidate. versions: by package.
-    backbone_search: the table by which `--backbone auto` chose. budget: seconds of the run, by
-    which what was not asked for was planned; 0 for no limit.
+    backbone_search, view_search: the tables by which `--backbone auto` and `--augment auto`
+    chose. budget: seconds of the run, by which what was not asked for was planned; 0 for no limit.
     """
 
     data: str = ""
@@ -109,6 +110,7 @@ class RunRecipe(Record):
     phases: dict[str, Count]
     versions: dict[str, str]
     backbone_search: BackboneSearch | None = field(default=None, metadata=later())
+    view_search: ViewSearch | None = field(default=None, metadata=later())
     budget: float = field(default=0.0, metadata=later())
 
     def to_plain(self) -> dict[str, Any]:

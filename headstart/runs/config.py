@@ -8,6 +8,7 @@ from headstart.backbones.backbone import weights_asked
 from headstart.backbones.views import UserViews
 from headstart.base.errors import HeadstartError, SpecError, UnknownName
 from headstart.base.values import entry, from_plain, read_json, to_plain
+from headstart.modalities.images.augment import AutoViews
 from headstart.models.specs import FeatureExtraction, recipe_from_plain
 from headstart.runs.job import Job
 
@@ -17,7 +18,8 @@ COUNTS = ("folds", "shots", "draws", "members")  # whole numbers
 TIME = "budget"  # of a run it is a record: its settings are those that were planned
 ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
 # Keys that a run records beside its settings.
-RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions", "backbone_search")
+RECORDED = ("chosen", "tried", "seed", "device", "phases", "versions")
+SEARCHES = ("backbone_search", "view_search")  # and tables of what it chose by itself
 
 
 def read_config(path: Path, job: Job | None = None) -> Job:
@@ -38,9 +40,9 @@ def read_config(path: Path, job: Job | None = None) -> Job:
 
 
 def _job(plain: dict[str, Any], job: Job) -> Job:
-    known = (*SPECS, *CHOICES, *COUNTS, *ASKED, *RECORDED, TIME, "data", "refit")
-    if unknown := sorted(plain.keys() - set(known)):
-        raise UnknownName("setting", unknown[0], set(known) - set(RECORDED))
+    known = {*SPECS, *CHOICES, *COUNTS, *ASKED, TIME, "data", "refit"}
+    if unknown := sorted(plain.keys() - known - {*RECORDED, *SEARCHES}):
+        raise UnknownName("setting", unknown[0], known)
     own = {name: plain[name] for name in CHOICES if name in plain}
     own |= {name: _asked(plain[name], name) for name in ASKED if name in plain}
     counts = {name: entry(plain, name, int) for name in COUNTS if name in plain}
@@ -79,6 +81,8 @@ def _spec(usual: Any, given: Any) -> Any:
         raise SpecError(f"{kind.__name__} is a JSON object; got {given!r}.")
     if given.get("kind") == UserViews.__name__:
         return from_plain(given, UserViews)  # raises SpecError: no file holds the function
+    if given.get("kind") == AutoViews.__name__:
+        return from_plain(given, AutoViews)
     if isinstance(usual, FeatureExtraction):
         return recipe_from_plain(given, usual)
     names = {f.name for f in fields(usual)}

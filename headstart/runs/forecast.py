@@ -9,8 +9,10 @@ from headstart.base.listener import Listener
 from headstart.data.checks import check, good_rows
 from headstart.data.dataset import PARTS, Dataset, LeftOut
 from headstart.data.splits import Splits
+from headstart.evaluation.view_search import ROWS, VIEWS
 from headstart.features.extract import extract
 from headstart.heads.families import check_supports
+from headstart.modalities.images.augment import AutoViews
 from headstart.modalities.reading import survey
 from headstart.models.training_data import rows_at_cut, tap_for, viewed_input
 from headstart.runs.folder import check_free
@@ -72,9 +74,14 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
 def _of_features(state: RunState, run: PreparedRun, rows: Dataset, splits: Splits) -> Forecast:
     augment = state.job.augment
     views = len(splits.train) * augment.views if augment.active else 0
+    judged = 0  # changed pictures of a search
+    if isinstance(augment, AutoViews):
+        tried = 2 * len(augment.changes) - 1  # alone, and added to others
+        judged = min(ROWS, len(splits.train) + len(splits.val)) * VIEWS * tried
+        augment = augment.together(tuple(augment.changes))
     input = viewed_input(run.start.backbone.card.input, state.job.tta, augment)
     averaged = len(rows) * input.test_views if input.test_views > 1 else 0
-    count = len(rows) + views + averaged
+    count = len(rows) + views + averaged + judged
     tap, kept = None, 0
     backbone, thawed = run.start.backbone, run.start.thawed
     if thawed is not None:

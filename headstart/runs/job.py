@@ -19,7 +19,7 @@ from headstart.data.shots import with_shots
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.effort import Detail
 from headstart.heads.head import MOST, check_word
-from headstart.modalities.images.augment import Augment
+from headstart.modalities.images.augment import Augment, AutoViews
 from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.models.limits import TrustPlan
 from headstart.models.specs import (
@@ -65,7 +65,7 @@ class Job:
     target: TargetPlan = TargetPlan()
     recipe: FeatureExtraction = FeatureExtraction()
     finetune: FineTune = FineTune()
-    augment: Augment | UserViews = Augment()
+    augment: Augment | UserViews | AutoViews = Augment()
     tta: Annotated[
         str,
         "test-time views: none, a number of the flips, quarter turns and crops that training "
@@ -153,6 +153,8 @@ class Job:
         if self.shots:
             self._check_shots()
         check_members(self.members, self.finetune if self.tunes else None)
+        if isinstance(self.augment, AutoViews):
+            self._check_auto_views()
         if self.strategy == "finetune" and not self.recipe.head.fine_tunes:
             raise SpecError(
                 "Fine-tuning goes on from a head of linear layers; the nearest neighbours have "
@@ -167,6 +169,34 @@ class Job:
             raise SpecError(
                 "Strategy auto keeps what is more accurate on clean pictures, which would throw "
                 "away what adversarial training is for. Name --strategy finetune."
+            )
+
+    def with_changes(self, names: Sequence[str]) -> "Job":
+        """Return the job with the augmentation of these changes in place of `auto`."""
+        assert isinstance(self.augment, AutoViews)
+        return replace(self, augment=self.augment.together(names))
+
+    def _check_auto_views(self) -> None:
+        """Raise SpecError for what does not go with an augmentation that the data chooses."""
+        if self.strategy == "scratch":
+            raise SpecError(
+                "--augment auto judges changes by features of a pretrained network, and strategy "
+                "scratch has none: name the changes, such as --flip horizontal."
+            )
+        if self.folds:
+            raise SpecError(
+                "--augment auto chooses on the rows outside the test part, and --folds judges "
+                "every row: name the changes that a run without --folds comes to."
+            )
+        if self.budget_s:
+            raise SpecError(
+                "--budget plans a run before its features are there, by which --augment auto "
+                "chooses: leave one of them out, or name the changes."
+            )
+        if self.tta not in ("none", "auto"):
+            raise SpecError(
+                f"--augment auto decides of which changes there are test-time views; got --tta "
+                f"{self.tta}. Type --tta auto, or name the changes."
             )
 
     def _check_shots(self) -> None:
@@ -195,6 +225,10 @@ class Job:
         Without PyTorch, strategy auto becomes extract. Raises MissingPackage for what needs it.
         """
         check_model(data.target)
+        if isinstance(self.augment, AutoViews) and data.input and data.input.kind != "image":
+            why = f"none: there are no changes of {data.noun} to choose from"
+            listener.stage("changes", why)
+            return replace(self, augment=Augment()).for_data(data, listener)
         if self.shots and self.strategy == "auto":
             return replace(self, strategy="extract").for_data(data, listener)
         if not installed("torch"):

@@ -11,6 +11,7 @@ from headstart.data.checks import check, good_rows
 from headstart.data.dataset import Dataset
 from headstart.data.splits import split
 from headstart.heads.families import check_supports
+from headstart.modalities.images.augment import AutoViews
 from headstart.modalities.reading import survey
 from headstart.runs.job import AUTO, Job
 from headstart.runs.stages import RunState, prepared
@@ -28,6 +29,11 @@ def find_rate(data: Dataset, job: Job, listener: Listener) -> "RateTest":
     if job.backbone == AUTO:
         raise SpecError(
             "A rate is found for one backbone: name it. `headstart search DATA` compares them."
+        )
+    if isinstance(job.spec.views, AutoViews):
+        raise SpecError(
+            "A rate is found for one augmentation: name the changes that --augment auto came to in "
+            "a run, or leave it out."
         )
     job = job.for_data(data, listener)
     context = RunContext(job.store, job.runtime.resolved(), listener)

@@ -37,6 +37,7 @@ from headstart.evaluation.evaluation import (
 from headstart.evaluation.few_shots import FewShots
 from headstart.evaluation.insights import Insights
 from headstart.evaluation.judged import ConformalSets, coverage_of, limit_effects
+from headstart.evaluation.view_search import ViewSearch
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import check_supports
 from headstart.modalities.reading import survey
@@ -57,6 +58,7 @@ from headstart.reporting.run_files import (
     WeightsOrigin,
 )
 from headstart.runs.budgeting import budgeted, deadline_of, settled
+from headstart.runs.changes import choose_changes
 from headstart.runs.folder import (
     CHECKPOINTS,
     LAST,
@@ -105,6 +107,7 @@ class Run:
     conformal: how often the intervals or sets of its predictions hold the label, on test.
     folds: of a cross-validated run, whose evaluation on test is of all rows, each judged by the
     model of its fold. few_shots: of heads on a few examples of each class, with `shots=K`.
+    view_search: the changes that were tried, with `augment="auto"`.
 
     >>> run = hs.train("photos", "runs/flowers")  # doctest: +SKIP
     >>> run.evaluation.accuracy, run.model, run.folder / "report.html"  # doctest: +SKIP
@@ -126,6 +129,7 @@ class Run:
     beaten_by: tuple[str, ...] = ()
     folds: tuple[FoldEvaluation, ...] = ()
     few_shots: FewShots | None = None
+    view_search: ViewSearch | None = None
 
     def __repr__(self) -> str:
         where = f"in {len(self.folds)}-fold cross-validation" if self.folds else "on test"
@@ -202,6 +206,7 @@ def _learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation 
         run = replace(run, start=replace(run.start, table=table))
     parts = _split(state, checks)
     run = settled(state, replace(plan, run=run)) if plan else run
+    choose_changes(state, run, parts.whole)
     judged = cross_validate(state, run, checks, parts, _STEPS) if parts.folds else None
     few: FewShots | None = None
     if parts.draws and table is not None:
@@ -250,7 +255,8 @@ def _finish(
     evaluation = _evaluated(learned, on_val, test, others, folds)
     write_json(state.out / "evaluation.json", evaluation.to_plain())
     write_csv(test, state.out / "predictions.csv", judged.folds if judged else ())
-    recipe = replace(_recipe(state.job, learned, gain), backbone_search=state.search)
+    recipe = _recipe(state.job, learned, gain)
+    recipe = replace(recipe, backbone_search=state.search, view_search=state.view_search)
     if state.context.deadline.active:  # it may have left the refit out
         recipe = replace(recipe, refit=fitted.before is not None)
     write_json(state.out / "recipe.json", recipe.to_plain())
@@ -283,6 +289,7 @@ def _finish(
         beaten_by=_better(test, others),
         folds=folds,
         few_shots=learned.few_shots,
+        view_search=state.view_search,
     )
 
 

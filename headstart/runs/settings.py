@@ -13,6 +13,7 @@ from headstart.base.synonyms import IN_PYTHON, SETTINGS
 from headstart.base.values import entry
 from headstart.heads.families import HEADS, spec_named
 from headstart.heads.specs import HeadSpec, UsualSpec
+from headstart.modalities.images.augment import CHANGES, AutoViews, named_views
 
 if TYPE_CHECKING:  # loads the sources of backbones, which predicting does not need
     from headstart.runs.job import Job
@@ -93,7 +94,8 @@ def known_settings(job: "Job") -> set[str]:
     own = {f.name for f in fields(Job)} - {*SPECS, "source", "given"} | _settings_of(
         job.recipe.head
     )
-    own |= _of_built_in_heads()
+    own |= _of_built_in_heads() | {"augment"}
+    own |= CHANGES if isinstance(job.spec.views, AutoViews) else set()  # refused by name
     specs = [spec for name in SPECS if not isinstance(spec := getattr(job, name), UserViews)]
     return own.union(*({f.name for f in fields(spec)} for spec in specs))
 
@@ -117,14 +119,30 @@ def job_with(job: "Job", settings: Mapping[str, Any], spelt: Callable[[str], str
 
     hints = get_type_hints(Job)
     own = {f.name for f in fields(Job)} - set(SPECS)
+    specs = {name: getattr(job, name) for name in SPECS}
+    specs["augment"] = _views_of(job, settings, spelt)
     job = replace(
         job,
-        **{name: with_settings(getattr(job, name), settings) for name in SPECS},
+        **{name: with_settings(spec, settings) for name, spec in specs.items()},
         **{n: _own(settings, n, hints[n]) for n in own & settings.keys()},
         given=tuple(sorted({*job.given, *settings})),
     )
     _refuse_idle(job, settings, spelt)
     return _with_rate_of_head(job, settings)
+
+
+def _views_of(job: "Job", settings: Mapping[str, Any], spelt: Callable[[str], str]) -> Any:
+    """Return the views that the word `augment` stands for, else those of the job."""
+    word, named = settings.get("augment"), [spelt(n) for n in sorted(CHANGES & settings.keys())]
+    own = job.spec.views
+    if named and (word is not None or isinstance(own, AutoViews)):
+        raise SpecError(
+            f"{spelt('augment')} {word or 'auto'} and {named[0]} both say how pictures are "
+            f"changed: leave one of them out."
+        )
+    if word is None:
+        return own
+    return named_views(str(word), AutoViews.views if isinstance(own, UserViews) else own.views)
 
 
 def _own(settings: Mapping[str, Any], name: str, hint: Any) -> Any:

@@ -23,6 +23,7 @@ from headstart.data.splits import Splits
 from headstart.evaluation.backbone_search import BackboneSearch
 from headstart.evaluation.budget import BudgetPlan
 from headstart.evaluation.few_shots import FewShots
+from headstart.evaluation.view_search import ViewSearch
 from headstart.features.engine_table import check_device
 from headstart.features.extract import FeatureTable, Tap, all_there, extract
 from headstart.features.loading import load_for_features
@@ -100,6 +101,7 @@ class RunState:
     clock: Stopwatch = field(default_factory=Stopwatch)
     tables: list[FeatureTable] = field(default_factory=list)  # all that were extracted
     search: BackboneSearch | None = None  # by which the backbone was chosen
+    view_search: ViewSearch | None = None  # by which the augmentation was chosen
     plan: BudgetPlan | None = None  # of a run with a time budget
 
     def __post_init__(self) -> None:

@@ -5,18 +5,18 @@ operations cost more than they save (measured), and Pillow gives the same bytes 
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache, reduce
 from threading import Lock
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.backbones.inputs import Batch
-from headstart.base.errors import Mismatch, MissingPackage, SpecError
+from headstart.base.errors import Mismatch, MissingPackage, SpecError, UnknownName
 from headstart.base.values import fingerprint, to_plain
 
 VERSION = 1  # raise it when the same square, settings and seed would give another view
@@ -24,6 +24,7 @@ HUE = 0.25  # share of the colour jitter's strength; more makes grass blue
 ERASED = (124, 116, 104)  # the mean colour of ImageNet, RGB: "RE-M" of Zhong et al., section 4
 MOST_VIEWS = 1000  # of an example; each is stored
 GAP = 4  # pixels of white between the cells of a grid
+WORDS = ("none", "auto")  # in place of changes
 Flip = Literal["none", "horizontal", "vertical", "both"]
 Square = NDArray[np.uint8]  # (S, S, 3), RGB
 
@@ -133,6 +134,66 @@ class Augment:
             return np.array(change(Image.fromarray(square)))
 
 
+@dataclass(frozen=True)
+class AutoViews:
+    """An augmentation that a run chooses by its own data; it stands in for one until then.
+
+    views: of the augmentation that is chosen, as in `Augment`.
+
+    >>> AutoViews().together(["flip_horizontal", "flip_vertical"]).flip
+    'both'
+    """
+
+    views: int = Augment.views
+    # Weak changes: one that does not help so will hardly help when it is stronger.
+    changes: ClassVar[Mapping[str, Augment]] = {
+        "flip_horizontal": Augment(flip="horizontal"),
+        "flip_vertical": Augment(flip="vertical"),
+        "quarter_turns": Augment(quarter_turns=True),
+        "rotation": Augment(rotation=0.03),
+        "resized_crop": Augment(resized_crop=0.6),
+        "colour_jitter": Augment(colour_jitter=0.2),
+    }
+
+    def __post_init__(self) -> None:
+        Augment(views=self.views)  # checks it
+
+    @property
+    def active(self) -> bool:
+        return True
+
+    def fingerprint(self) -> str:
+        return fingerprint("augment", "auto")
+
+    def together(self, names: Sequence[str]) -> Augment:
+        """Return one augmentation with all these changes, none for no names."""
+        return reduce(_both, (self.changes[name] for name in names), Augment(views=self.views))
+
+    def change(self, example: Batch, seed: int) -> Batch:
+        """Raise SpecError: a run replaces this value before it makes views."""
+        raise SpecError("augment auto is chosen by a run: use `headstart train`, or name changes.")
+
+
+def _both(a: Augment, b: Augment) -> Augment:
+    flips = {a.flip, b.flip} - {"none"}
+    both: Flip = "both" if flips else "none"
+    return replace(
+        a,
+        flip=flips.pop() if len(flips) == 1 else both,
+        quarter_turns=a.quarter_turns or b.quarter_turns,
+        rotation=max(a.rotation, b.rotation),
+        resized_crop=min(a.resized_crop, b.resized_crop),
+        colour_jitter=max(a.colour_jitter, b.colour_jitter),
+    )
+
+
+def named_views(word: str, views: int) -> Augment | AutoViews:
+    """Return what a word of WORDS stands for; raises UnknownName for another word."""
+    if word not in WORDS:
+        raise UnknownName("augmentation", word, WORDS)
+    return AutoViews(views) if word == "auto" else Augment(views=views)
+
+
 def view_grid(
     square: Square, augment: Augment, *, columns: int = 4, rows: int = 4, seed: int = 0
 ) -> NDArray[np.uint8]:
@@ -149,6 +210,9 @@ def view_grid(
         top, left = (i // columns) * step, (i % columns) * step
         grid[top : top + len(cell), left : left + len(cell)] = cell
     return grid
+
+
+CHANGES = frozenset(f.name for f in fields(Augment)) - {"views"}  # names of the changes' settings
 
 
 @lru_cache(maxsize=32)
