@@ -180,8 +180,9 @@ def test_an_ensemble_is_not_loaded_by_name() -> None:
 
 def fitted(parts: Splits, thaw: str = THAW, lr: float = 0.03, **more: Any) -> Candidates:
     tuned = replace(TUNED, thaw=thaw, lr=lr, epochs=more.pop("epochs", 3))
+    context = replace(CONTEXT, deadline=more.pop("deadline", Deadline()))
     spec = TwoPhaseSpec(FeatureExtraction(), tuned, members=3, **more)
-    return two_phases(spec, load_backbone("tiny:32"), parts, CONTEXT)
+    return two_phases(spec, load_backbone("tiny:32"), parts, context)
 
 
 def test_each_fine_tuning_starts_from_the_same_head_with_another_seed(parts: Splits) -> None:
@@ -279,7 +280,7 @@ def test_a_refit_averages_again_in_the_way_that_was_chosen(
         return model
 
     monkeypatch.setattr(tuning, "tune_again", spy)
-    found = fitted(parts, epochs=1)
+    found = fitted(parts, epochs=1, deadline=Deadline(3600.0))  # its time is estimated first
     assert [phase for phase, _ in again] == ["refit-2", "refit-3"]
     assert len({model.backbone.fingerprint() for _, model in again}) == 2
     expected = averaged(name, [model for _, model in again], replace(TUNED, thaw=THAW))
