@@ -237,6 +237,11 @@ def test_the_terminal_shows_the_gains(
     out, err = capsys.readouterr()
     assert "augmentation, by logistic heads, cross-validated on" in out
     assert "quarter turns" in out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Which changes help" in page
+    assert page.count("upside-down flip") >= 1
+    hs.report(tmp_path / "run", language="ru")
+    assert "отражение сверху вниз" in (tmp_path / "run" / "report.html").read_text()
     assert "changes" in err
 
 

@@ -52,6 +52,7 @@ def data_section(facts: Facts, w: Words) -> list[PageBlock]:
         *(Heading(w("data.samples")), Gallery(_samples(facts, w))),
         *(Heading(w("data.checks")), _findings(facts, w)),
         *([] if has_no_views(facts) else [Heading(w("data.augment")), *_views(facts, w)]),
+        *_searched(facts, w),
     ]
 
 
@@ -167,6 +168,25 @@ def _examples(w: Words, found: Sequence[str]) -> Markup:
     if more > 0:
         lines.append(w("found.more", n=more))
     return Markup("<br>").join(lines)
+
+
+def _searched(facts: Facts, w: Words) -> list[PageBlock]:
+    """Show the changes that were tried, if the run chose them."""
+    found = facts.recipe.view_search
+    if found is None:
+        return []
+    rows = [
+        [
+            " + ".join(w.named("change", name) for name in own.names),
+            *(f"{w.number(g.value)} ± {w.number(g.error)}" for g in (own.loss, own.score)),
+            w.number(own.on_changed),
+            w("change.taken") if own.taken else "",
+        ]
+        for own in found.tried
+    ]
+    head = [w(f"change.{key}") for key in ("change", "loss", "score", "on_changed")]
+    note = Text(w("change.note", rows=w.count(found.rows)), "note")
+    return [Heading(w("change.title")), note, TableBlock([*head, ""], rows)]
 
 
 def _views(facts: Facts, w: Words) -> list[PageBlock]:
