@@ -20,6 +20,7 @@ TOPICS = {
         "draft",
         "startup",
         "stages",
+        "budgets",
     ),
     "Memory and size": ("light", "memory", "report"),
     "Accuracy": ("accuracy", "elpv", "targets", "text", "adversarial", "robustness"),

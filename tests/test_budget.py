@@ -334,6 +334,17 @@ def test_a_recipe_with_a_budget_repeats_the_run_without_one(
     assert read_config(mine).budget_s == 600
 
 
+def test_a_dry_run_tells_the_plan_and_writes_nothing(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    lines = Lines()
+    found: Any = hs.train(hs.read(shapes), tmp_path / "run", job, lines, dry_run=True)
+    assert found.plan.choice == PlanChoice(0, 3, refit=True)
+    assert lines.of("plan")[1:] == found.plan.lines()
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "store").exists()
+
+
 def test_wrong_budgets_are_one_sentence(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

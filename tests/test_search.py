@@ -12,12 +12,14 @@ from PIL import Image, ImageDraw
 from scipy.optimize import minimize
 
 import headstart as hs
+from headstart.base.context import IN_MEMORY
 from headstart.cli.main import main
 from headstart.data.grouping import grouped
 from headstart.data.sampling import sample
 from headstart.errors import DataError, Mismatch, PlaceError, SpecError, UnknownName
 from headstart.evaluation.backbone_search import (
     BackboneSearch,
+    SearchLimit,
     SearchPlan,
     TriedBackbone,
     _choice,
@@ -141,6 +143,29 @@ def test_a_tie_goes_to_the_faster_network_and_a_clear_win_does_not() -> None:
     worse = tried("worse", 0.8, Estimate(-0.1, -0.14, -0.06, 500), ms=1)
     assert _choice([best, close, worse]) == "close"
     assert _choice([best, worse]) == "best"
+
+
+def test_a_budget_takes_the_best_network_that_it_has_time_for() -> None:
+    best = tried("best", 0.9, ms=20)
+    close = tried("close", 0.89, Estimate(-0.01, -0.03, 0.01, 500), ms=12)
+    worse = tried("worse", 0.8, Estimate(-0.1, -0.14, -0.06, 500), ms=1)
+    assert _choice([best, close, worse], 15) == "close"
+    assert _choice([best, close, worse], 5) == "worse"
+    assert _choice([best, close, worse], 0.5) == "worse"  # the fastest, where none is fast enough
+    found = BackboneSearch("accuracy", 500, 0, "worse", (best, close, worse), most_ms=5.0)
+    assert "more than the 5 ms" in found.why
+    assert BackboneSearch.read(found.to_plain()) == found
+
+
+def test_a_search_without_time_tries_the_first_network_alone(shapes: Path) -> None:
+    data = hs.read(shapes)
+    plan = SearchPlan(rows=20)
+    found = search_backbones(data, NETS, plan, IN_MEMORY, limit=SearchLimit(seconds=0.0, ms=1e-9))
+    assert [item.name for item in found.tried] == [NETS[0]] == [found.chosen]
+    assert [(str(item.path), item.reason) for item in found.left_out] == [
+        (NETS[1], "the budget has no time to try it")
+    ]
+    assert len(search_backbones(data, NETS, plan, IN_MEMORY).tried) == 2
 
 
 def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:

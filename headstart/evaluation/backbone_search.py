@@ -4,8 +4,9 @@ Each backbone gives features of the same rows. A solved head is cross-validated 
 (`evaluation.logme`) is computed. Nothing is fine-tuned, and no test part is read.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from headstart.base.context import RunContext
 from headstart.base.errors import DataError, HeadstartError, SpecError, sentence_of
 from headstart.base.notebook import html_table, text_table
 from headstart.base.runtime import Runtime
-from headstart.base.values import Record, check_seed
+from headstart.base.values import Record, check_seed, later
 from headstart.data.content import prepared
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.sampling import sample
@@ -58,6 +59,18 @@ class SearchPlan:
 
 
 @dataclass(frozen=True)
+class SearchLimit:
+    """What a search may take. seconds: of the search; a backbone is not begun where the one before
+    it shows that it would end later. ms: of a network for an example, to be chosen."""
+
+    seconds: float = np.inf
+    ms: float = np.inf
+
+
+NO_LIMIT = SearchLimit()
+
+
+@dataclass(frozen=True)
 class TriedBackbone(Record):
     """A backbone and what was measured of it on the sample.
 
@@ -85,7 +98,8 @@ class BackboneSearch(Record):
 
     merit_name: of the merit, such as "accuracy". rows: of the sample. chosen: what `--backbone
     auto` takes: the best, or a faster one that is not worse by more than the interval of their
-    difference. left_out: backbones that could not be tried, with the reason.
+    difference. left_out: backbones that could not be tried, with the reason. most_ms: what the
+    chosen one was to take at most, if a faster one was tried; 0 for no limit.
 
     >>> hs.search("photos").tried[0].name  # doctest: +SKIP
     'packaged:efficientnet_lite2'
@@ -97,6 +111,7 @@ class BackboneSearch(Record):
     chosen: str
     tried: tuple[TriedBackbone, ...]
     left_out: tuple[LeftOut, ...] = ()
+    most_ms: float = field(default=0.0, metadata=later())
 
     def __repr__(self) -> str:
         return text_table([*self.table(), *self._others()])
@@ -117,6 +132,11 @@ class BackboneSearch(Record):
         if self.chosen == best.name:
             return f"{best.name} is the best of those tried."
         own = next(tried for tried in self.tried if tried.name == self.chosen)
+        if 0 < self.most_ms < best.ms:
+            return (
+                f"{own.name} takes {own.ms:.3g} ms, and {best.name}, the best, {best.ms:.3g} ms: "
+                f"more than the {self.most_ms:.3g} ms that the budget has for an example."
+            )
         return (
             f"{own.name} takes {own.ms:.3g} ms in place of {best.ms:.3g} ms, and {best.name} is "
             f"not better by more than chance on {self.rows:,} rows."
@@ -150,15 +170,23 @@ def search_backbones(
     plan: SearchPlan,
     context: RunContext,
     spec: FeatureExtraction | None = None,
+    limit: SearchLimit = NO_LIMIT,
 ) -> BackboneSearch:
     """Compare backbones on a sample of checked rows, whose groups hold copies together.
 
-    spec: how examples are prepared; its head is not used. A backbone that cannot be loaded or used
+    spec: how examples are prepared; its head is not used. limit: of the time, for which the first
+    is tried in any case. A backbone that cannot be loaded or used
     is left out and named; raises its error if no backbone is left, DataError for too few rows.
     """
     rows = sample(data, plan.rows, plan.seed)
     tried, errors = list[tuple[TriedBackbone, Predictions]](), dict[str, Exception]()
+    began, longest = time.monotonic(), 0.0
     for name in dict.fromkeys(names):
+        begun = time.monotonic() - began
+        if tried and begun + longest > limit.seconds:
+            errors[name] = SpecError("the budget has no time to try it")
+            context.listener.stage(STAGE, f"{name} left out: {errors[name]}")
+            continue
         try:
             tried.append(try_backbone(name, rows, context, spec or FeatureExtraction()))
         except (HeadstartError, OSError, ImportError, RuntimeError) as error:
@@ -166,12 +194,14 @@ def search_backbones(
             context.listener.stage(STAGE, f"{name} left out: {sentence_of(error)}")
             continue
         context.listener.stage(STAGE, _told(tried[-1][0], rows.target))
+        longest = max(longest, time.monotonic() - began - begun)
     if not tried:
         raise next(iter(errors.values()))
     left_out = tuple(LeftOut(name, sentence_of(error)) for name, error in errors.items())
     ranked = _ranked(tried)
-    merit = rows.target.merit_name
-    return BackboneSearch(merit, len(rows), plan.seed, _choice(ranked), ranked, left_out)
+    merit, chosen = rows.target.merit_name, _choice(ranked, limit.ms)
+    most = limit.ms if np.isfinite(limit.ms) else 0.0
+    return BackboneSearch(merit, len(rows), plan.seed, chosen, ranked, left_out, most)
 
 
 def try_backbone(
@@ -279,9 +309,17 @@ def _ranked(tried: Sequence[tuple[TriedBackbone, Predictions]]) -> tuple[TriedBa
     return (best, *compared)
 
 
-def _choice(ranked: Sequence[TriedBackbone]) -> str:
-    """Return the fastest of the backbones that are not worse than the best beyond chance."""
-    tied = [tried for tried in ranked if tried.gain.high >= 0]
+def _choice(ranked: Sequence[TriedBackbone], most_ms: float = np.inf) -> str:
+    """Return the fastest of the backbones that are not worse than the best beyond chance.
+
+    If the best takes more than `most_ms`, the best that does not; the fastest if all do.
+    """
+    allowed = [tried for tried in ranked if tried.ms <= most_ms]
+    if not allowed:
+        return min(ranked, key=lambda tried: tried.ms).name
+    if allowed[0] is not ranked[0]:  # their gains are over another one
+        return allowed[0].name
+    tied = [tried for tried in allowed if tried.gain.high >= 0]
     return min(tied, key=lambda tried: tried.ms).name
 
 

@@ -34,7 +34,7 @@ class Paces(Record):
 
     decode: to read and prepare a row. forward: the whole network on a row. open: choosing an engine
     for a network. step: a row in a training step, with reading it. judge: a row of validation
-    during training. spent: since the run began.
+    during training; step is inf where fine-tuning has no room. spent: since the run began.
     """
 
     decode: float = 0.0

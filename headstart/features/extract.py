@@ -179,7 +179,7 @@ def choose_engine(
 ) -> None:
     """Choose the engine of a run for this backbone, as `extract` would; the context keeps it.
 
-    passes: as in `extract`.
+    passes: as in `extract`; 0 to compare nothing.
     """
     place = _Place(backbone, context.store, context.runtime.resolved())
     place.choose(dataset, passes, context.listener, context.engines)

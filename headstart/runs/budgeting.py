@@ -57,8 +57,7 @@ def deadline_of(job: Job, began: float | None, listener: Listener) -> Deadline:
 
 
 def budgeted(state: RunState, run: PreparedRun, splits: Splits) -> Budgeted | None:
-    """Measure a few rows, plan what fits into the budget, tell the plan, and adopt it; None
-    without a budget.
+    """Make a plan of what fits into the budget, and adopt it; None without a budget.
 
     splits: of all rows, near duplicates not yet confirmed. A run that goes on keeps its plan.
     Raises SpecError for a budget into which nothing fits.
@@ -71,18 +70,28 @@ def budgeted(state: RunState, run: PreparedRun, splits: Splits) -> Budgeted | No
         state.tell("plan", f"going on with {plan.choice.told}, as planned before; {left}")
         adopted = _adopted(state, run, plan)
         return Budgeted(adopted, plan, RunSize(len(splits.train)), Paces(), settled=True)
+    plan, size, paces = made_plan(state, run, splits)
+    plan = replace(plan, asked=asked)
+    return Budgeted(_adopted(state, run, plan), plan, size, paces)
+
+
+def made_plan(
+    state: RunState, run: PreparedRun, splits: Splits
+) -> tuple[BudgetPlan, RunSize, Paces]:
+    """Measure a few rows, plan what fits, and tell the plan; return what it was made from, too.
+
+    Raises SpecError for a budget into which nothing fits.
+    """
     size = _size(state, run, splits)
     state.tell("plan", f"measuring what fits into {spoken(state.job.budget_s)}")
     with state.clock("plan"):
-        paces = measured(state, run, splits.train)
+        paces = measured(state, run, splits.train, size.rows)
     paces = replace(paces, spent=state.context.deadline.spent)
     plan = planned(state.job.budget_s, size, paces, allowed_of(state.job, run))
-    plan = replace(plan, asked=asked)
-    for line in plan.lines():
-        state.tell("plan", line)
-    if plan.tight:
-        state.tell("plan", plan.tight)
-    return Budgeted(_adopted(state, run, plan), plan, size, paces)
+    for line in (*plan.lines(), plan.tight):
+        if line:
+            state.tell("plan", line)
+    return plan, size, paces
 
 
 def settled(state: RunState, made: Budgeted) -> PreparedRun:

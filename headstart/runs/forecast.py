@@ -9,12 +9,14 @@ from headstart.base.listener import Listener
 from headstart.data.checks import check, good_rows
 from headstart.data.dataset import PARTS, Dataset, LeftOut
 from headstart.data.splits import Splits
+from headstart.evaluation.budget import BudgetPlan
 from headstart.evaluation.view_search import ROWS, VIEWS
 from headstart.features.extract import extract
 from headstart.heads.families import check_supports
 from headstart.modalities.images.augment import AutoViews
 from headstart.modalities.reading import survey
 from headstart.models.training_data import rows_at_cut, tap_for, viewed_input
+from headstart.runs.budgeting import deadline_of, made_plan
 from headstart.runs.folder import check_free
 from headstart.runs.job import AUTO, Job
 from headstart.runs.stages import PreparedRun, RunState, prepared
@@ -27,13 +29,14 @@ FETCHED = ("timm", "keras")  # sources whose pretrained weights may have to be d
 class Forecast:
     """The splits and the cost of a run. feature_bytes, cut_bytes: upper bounds on the stored
     features and activations at the cut. feature_seconds: upper bound on the time of the frozen
-    layers; None if none are frozen."""
+    layers; None if none are frozen. plan: of a run with a time budget."""
 
     splits: Splits
     left_out: tuple[LeftOut, ...] = ()
     feature_bytes: int = 0
     cut_bytes: int = 0
     feature_seconds: float | None = None
+    plan: BudgetPlan | None = None
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part} {len(getattr(self.splits, part)):,}" for part in PARTS)
@@ -58,7 +61,7 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     job = job.for_data(data, listener)
     if job.weights == "pretrained" and job.backbone.partition(":")[0] in FETCHED:
         job = replace(job, weights="random")
-    state = RunState.begin(out, job, listener)
+    state = RunState.begin(out, job, listener, deadline_of(job, None, listener))
     run = prepared(state)
     threads = state.context.runtime.decode_threads
     seen = survey(data, threads=threads, progress=partial(listener.progress, "checks"))
@@ -66,9 +69,14 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     rows = good_rows(data, seen, job.checks)
     check_supports(job.recipe.head, rows.target)
     splits = job.parts(rows, checks.together).recorded
+    if job.budget_s:
+        state.context = replace(state.context, store=None)
+        plan, _, _ = made_plan(state, run, splits)
+        state.plan = plan
     if job.strategy == "scratch":
-        return Forecast(splits, checks.left_out)
-    return replace(_of_features(state, run, rows, splits), left_out=checks.left_out)
+        return Forecast(splits, checks.left_out, plan=state.plan)
+    found = _of_features(state, run, rows, splits)
+    return replace(found, left_out=checks.left_out, plan=state.plan)
 
 
 def _of_features(state: RunState, run: PreparedRun, rows: Dataset, splits: Splits) -> Forecast:

@@ -1,5 +1,6 @@
 """Measure what the parts of a run take, on a few of its rows; nothing is kept but the engine."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from headstart.data.content import prepared as read_prepared
 from headstart.data.dataset import Dataset
 from headstart.data.sampling import sample
 from headstart.data.splits import Splits
-from headstart.evaluation.budget import OPEN_S, Paces
+from headstart.evaluation.budget import OPEN_S, REPORT_S, SAVE_S, Paces
 from headstart.features.extract import FeatureTable, Tap, all_there, choose_engine, extract
 from headstart.heads.specs import LinearSpec, TrainedSpec
 from headstart.models.training_data import Start, TrainingData, tuning_start
@@ -28,13 +29,18 @@ if TYPE_CHECKING:
 TIMED = 64  # rows on which the network is timed
 WARM = 4  # one part of so many of them warms up
 DECODED = 16  # rows on which reading is timed
-BATCHES = 3  # of training
+BATCHES = 2  # of training
+COMPARED_S = 120.0  # of a budget, from which on engines are compared, which takes 10 s or more
+MEASURING = 0.05  # share of the budget that timing steps may take
+TUNED = 0.15  # share of the budget that fine-tuning needs to be thought of
 
 
-def measured(state: RunState, run: PreparedRun, rows: Dataset) -> Paces:
+def measured(state: RunState, run: PreparedRun, rows: Dataset, count: int) -> Paces:
     """Return what a row takes in the parts of this run: read, by the network, in training.
 
-    rows: those to train on. The engine of the features is chosen here, as the run would choose it.
+    rows: those to train on. count: of all parts. The engine of the features is chosen here, as the
+    run would choose it. Training steps are not timed (inf) if a head takes nearly all of the
+    budget.
     """
     job = state.job
     batch = run.settings.batch_size
@@ -48,14 +54,23 @@ def measured(state: RunState, run: PreparedRun, rows: Dataset) -> Paces:
     began = time.perf_counter()
     views = job.spec.views
     passes = 1 + (views.views if views.active else 0)
-    choose_engine(run.start.backbone, rows, state.context, passes)
+    worth = job.budget_s >= COMPARED_S  # else the usual engine is taken, or one that was compared
+    choose_engine(run.start.backbone, rows, state.context, passes if worth else 0)
     opening = max(OPEN_S, time.perf_counter() - began)
     start = _again(run) if job.tunes else Start(run.start.backbone)
     table, each = _features(start, few, context)
     step, judge = 0.0, 0.0
-    if start.thawed is not None:
+    if start.thawed is not None and job.strategy == "auto" and _full(state, count * each):
+        step = math.inf
+    elif start.thawed is not None:
         step, judge = _training(state, replace(start, table=table), few, len(rows))
     return Paces(decode, max(0.0, each - decode), opening, step, judge)
+
+
+def _full(state: RunState, features: float) -> bool:
+    """Return whether a head on features of so many seconds leaves no room for fine-tuning."""
+    left = state.context.deadline.left - features - SAVE_S - REPORT_S
+    return left < TUNED * state.job.budget_s
 
 
 def _decoding(run: PreparedRun, few: Dataset, context: RunContext) -> float:
@@ -142,8 +157,9 @@ def _training(state: RunState, start: Start, few: Dataset, count: int) -> tuple[
         network, depth = _network(state, start, rows)
         size = min(settings.batch_size, len(few))
         many = replace(settings, epochs=max(1, settings.epochs * count // len(few)))
-        step = seconds_of_step(network, many, rows, context=context, depth=depth) / size
-        return step, _seconds(lambda: judge(network, val)) / len(few)
+        most = MEASURING * state.job.budget_s
+        step = seconds_of_step(network, many, rows, context=context, depth=depth, most=most)
+        return step / size, _seconds(lambda: judge(network, val)) / len(few)
 
 
 def _network(state: RunState, start: Start, rows: "Feed") -> "tuple[Network, dict[str, int]]":

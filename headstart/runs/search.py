@@ -16,7 +16,12 @@ from headstart.data.checks import CheckPlan, Checks, check, good_rows
 from headstart.data.dataset import PARTS, Dataset
 from headstart.data.grouping import grouped
 from headstart.data.splits import Splits, split
-from headstart.evaluation.backbone_search import BackboneSearch, SearchPlan, search_backbones
+from headstart.evaluation.backbone_search import (
+    BackboneSearch,
+    SearchLimit,
+    SearchPlan,
+    search_backbones,
+)
 from headstart.modalities.packaged import KINDS, installed_names
 from headstart.modalities.reading import survey
 from headstart.runs.job import AUTO, Job
@@ -25,6 +30,10 @@ from headstart.targets.target import check_model
 FILE = "search.json"
 JOURNAL = "trials.jsonl"  # of a search over settings, which processes share
 KEPT = "checkpoint-backbone.json"  # in a run's folder until the run ends
+SEARCHED, FEATURES = (
+    0.2,
+    0.3,
+)  # shares of a time budget for the search, and for a network's features
 
 
 def search(
@@ -125,9 +134,21 @@ def with_backbone(job: Job, data: Dataset, out: Path, listener: Listener) -> Cho
 
 
 def compare_outside_test(job: Job, rows: Dataset, context: RunContext) -> BackboneSearch:
-    """Compare the usual backbones on rows that are not in the test part."""
-    plan = SearchPlan(seed=job.recipe.seed)
-    return search_backbones(rows, usual_names(rows), plan, context, job.recipe)
+    """Compare the usual backbones on rows that are not in the test part, as far as a time budget
+    goes."""
+    plan, limit = SearchPlan(seed=job.recipe.seed), limit_of(job.budget_s, len(rows))
+    return search_backbones(rows, usual_names(rows), plan, context, job.recipe, limit)
+
+
+def limit_of(budget: float, rows: int) -> SearchLimit:
+    """Return what a run with a time budget in seconds has for its search; 0 for no budget.
+
+    >>> limit_of(600, 2000)
+    SearchLimit(seconds=120.0, ms=90.0)
+    """
+    if not budget:
+        return SearchLimit()
+    return SearchLimit(SEARCHED * budget, 1000 * FEATURES * budget / max(1, rows))
 
 
 def in_parts(data: Dataset, splits: Splits) -> Dataset:

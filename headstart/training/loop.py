@@ -47,6 +47,8 @@ from headstart.training.parts import TrainingBatch
 from headstart.training.plan import Plan
 from headstart.training.trials import STEPS, FirstSteps, fastest
 
+TRIED = 12  # steps that choosing a number format takes, at most
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
@@ -157,20 +159,24 @@ def seconds_of_step(
     *,
     context: RunContext = IN_MEMORY,
     depth: Mapping[str, int] | None = None,
+    most: float = np.inf,
 ) -> float:
     """Return the seconds of a step of training in the number format that training would choose.
 
-    rows: of a few steps, which are taken and taken back; reading them is counted.
+    rows: of a few steps, which are taken and taken back; reading them is counted. most: seconds of
+    measuring; if trying other formats would take longer, the usual one is measured.
     """
     network.to(context.runtime.device).to(memory_format=torch.channels_last)
     fresh = partial(make_optimizer, network, plan, depth)
     quiet = RunContext(None, context.runtime)
     run = _Training(network, fresh(), plan, rows, rows, quiet, "steps", 0)
-    run.choose_arithmetic(fresh)
     began = time.perf_counter()
     begin = [(picked, rows.batch(picked, 1)) for picked in run.order()[:STEPS]]
     reading = (time.perf_counter() - began) / len(begin)
     trials = FirstSteps(network, begin, partial(run.starting, fresh))
+    usual = trials.attempt(run.arithmetic, 2).seconds
+    if TRIED * usual > most or not run.choose_arithmetic(fresh):
+        return reading + usual
     return reading + trials.attempt(run.arithmetic, len(begin)).seconds
 
 
