@@ -71,7 +71,7 @@ def one_run(out: Path, budget: float, words: Sequence[str]) -> dict[str, object]
     seconds = time.perf_counter() - began
     if ended.returncode:
         sys.exit(ended.stderr[-2000:])
-    print(ended.stderr, file=sys.stderr, flush=True)
+    print(ended.stderr, (out / "timings.json").read_text(), file=sys.stderr, flush=True)
     recipe, timings, judged = (
         json.loads((out / name).read_text())
         for name in ("recipe.json", "timings.json", "evaluation.json")

@@ -250,6 +250,11 @@ def test_a_head_alone_is_planned_where_fine_tuning_takes_too_long(
     small = hs.train(hs.read(shapes), tmp_path / "small", job, lines)
     assert finished(small.folder)["recipe"]["size"] == 96
     assert any("96 px" in line for line in lines.of("plan"))
+    assert [line.split(", ")[2] for line in lines.of("backbone")] == [
+        "128 px (crop)",
+        "96 px (crop)",
+    ]
+    assert len(lines.of("features")) == 1  # computed once
     given = job_with(job, {"size": 128, "budget": "10m"})
     with pytest.raises(SpecError, match="the least is about"):  # a size that was named is kept
         hs.train(hs.read(shapes), tmp_path / "given", given)

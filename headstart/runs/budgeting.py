@@ -105,12 +105,14 @@ def settled(state: RunState, made: Budgeted) -> PreparedRun:
         size, allowed = replace(made.size, extracted=True), allowed_of(state.original, made.run)
         with suppress(SpecError):  # nothing fits: the deadline ends what was planned
             plan = planned(plan.budget, size, paces, replace(allowed, side=0))
-    if plan.choice != made.plan.choice:
-        state.tell("plan", f"after the features: {plan.choice.told}")
     plan = replace(plan, asked=made.plan.asked)
     write_json(state.out / KEPT, plan.to_plain())
+    if plan.choice == made.plan.choice:
+        return made.run
+    state.tell("plan", f"after the features: {plan.choice.told}")
+    run = _adopted(state, made.run, plan)
     state.plan = replace(made.plan, choice=plan.choice)
-    return _adopted(state, made.run, plan)
+    return run
 
 
 def allowed_of(job: Job, run: PreparedRun) -> Allowed:
