@@ -43,22 +43,30 @@ Steps = dict[str, Callable[[], Any]]  # what makes a field of `Insights`, by the
 USUAL_L2 = 0.03  # of the heads fitted for insights if the trained head is not logistic
 SHARE = 0.15  # of the seconds before, that insights and explanations may take together
 LEAST_S = 20.0  # that they may take after a short run, such as one with all features in the store
+# Seconds that must be left before a deadline to begin an insight, or explanations.
+USUAL_S, LONG_S = 2.0, {"map": 10.0, "learning_curve": 4.0, "mistakes": 4.0, "explained": 10.0}
 EFFORTS = {"quick": QUICK, "full": FULL}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The most seconds that insights and explanations take, from now on."""
+    """The most seconds that insights and explanations take, from now on.
+
+    hard: whether a deadline sets them, so that nothing is begun that would take longer.
+    """
 
     seconds: float
     began: float = field(default_factory=time.perf_counter)
+    hard: bool = False
 
     @classmethod
     def after(cls, seconds: float, detail: Detail, deadline: Deadline) -> "Budget":
         """Return the budget of a run that took `seconds`; without an end for full insights, unless
         the run has a deadline."""
         own = np.inf if detail == "full" else max(LEAST_S, SHARE * seconds)
-        return cls(min(own, max(0.0, deadline.left - REPORT_S)) if deadline.active else own)
+        if not deadline.active:
+            return cls(own)
+        return cls(min(own, max(0.0, deadline.left - REPORT_S)), hard=True)
 
     def part(self, share: float) -> "Budget":
         """Return a budget of a share of these seconds."""
@@ -67,6 +75,11 @@ class Budget:
     @property
     def spent(self) -> bool:
         return time.perf_counter() - self.began > self.seconds
+
+    def begins(self, name: str) -> bool:
+        """Return whether there is time to begin something."""
+        left = self.seconds - (time.perf_counter() - self.began)
+        return not self.hard or left >= LONG_S.get(name, USUAL_S)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,15 +105,21 @@ def insights_of(state: RunState, tested: TestedRun, budget: Budget) -> Insights:
         effort = effort.within(budget.seconds)
     steps = _steps(state, tested, effort)
     found, progress = Insights(), partial(state.context.listener.progress, "insights")
+    late = list[str]()
     progress(0, len(steps))
     for done, (name, make) in enumerate(steps.items()):
         if budget.spent:
             names = ", ".join(_spoken(late) for late in list(steps)[done:])
             state.tell("insights", _out_of_time(names, budget))
             break
+        if not budget.begins(name):
+            late.append(_spoken(name))
+            continue
         with optional(state, "insights"):
             found = replace(found, **{name: make()})
         progress(done + 1, len(steps))
+    if late:
+        state.tell("insights", _out_of_time(", ".join(late), budget))
     return found
 
 
@@ -110,6 +129,9 @@ def explain_run(state: RunState, model: Model, sources: Sources, budget: Budget)
     effort = how.EFFORTS[state.job.insights]
     total = how.count_of_run(state.out, model, sources, effort)
     progress = partial(state.context.listener.progress, "explained")
+    if not budget.begins("explained"):
+        state.tell("explained", _out_of_time(f"{total} answers", budget))
+        return
     progress(0, total)
     each = how.explain_run(state.out, model, sources, effort)
     for done, explained in enumerate(each, 1):
@@ -138,7 +160,7 @@ def optional(
 
 
 def _out_of_time(what: str, budget: Budget) -> str:
-    if not budget.seconds:
+    if budget.hard:
         return f"left out: {what}; the run's time is over"
     return (
         f"left out: {what}; there were {budget.seconds:.0f} s for all of them, and "

@@ -32,7 +32,7 @@ DECODED = 16  # rows on which reading is timed
 BATCHES = 2  # of training
 COMPARED_S = 120.0  # of a budget, from which on engines are compared, which takes 10 s or more
 MEASURING = 0.05  # share of the budget that timing steps may take
-TUNED = 0.15  # share of the budget that fine-tuning needs to be thought of
+TUNED = 0.3  # share of the budget that fine-tuning needs to be thought of
 
 
 def measured(state: RunState, run: PreparedRun, rows: Dataset, count: int) -> Paces:
