@@ -53,10 +53,13 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
+    plan = made(TargetPlan(), args)
     if args.model.is_file() and args.model.suffix.lower() == SUFFIX:
-        return _evaluate_detections(args)
+        return _evaluate_detections(args, plan)
+    if plan.voc_base != TargetPlan().voc_base:
+        raise SpecError(f"--voc-base says how boxes are read, for detections in a {SUFFIX} file.")
     if args.model.is_file():
-        return _evaluate_file(args)
+        return _evaluate_file(args, plan)
     if args.data is None:
         raise SpecError("A model is judged on labelled data: name DATA after it.")
     if getattr(args, "target", ""):
@@ -78,14 +81,14 @@ def run(args: argparse.Namespace) -> int:
     return tell_left_out(judged.left_out)
 
 
-def _evaluate_file(args: argparse.Namespace) -> int:
+def _evaluate_file(args: argparse.Namespace, plan: TargetPlan) -> int:
     from headstart.evaluation.evaluation import evaluate
     from headstart.runs.comparison import target_beside
     from headstart.targets.predictions import read_predictions
 
     if args.data is not None:
         raise SpecError(f"{args.model} knows its labels: evaluate it without DATA.")
-    target = made(TargetPlan(), args).target or target_beside(args.model)
+    target = plan.target or target_beside(args.model)
     predictions = read_predictions(args.model, target)
     if not predictions.known.any():
         raise DataError(f"There is nothing to judge by: no row of {args.model} has a label.")
@@ -93,10 +96,10 @@ def _evaluate_file(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _evaluate_detections(args: argparse.Namespace) -> int:
+def _evaluate_detections(args: argparse.Namespace, plan: TargetPlan) -> int:
     from headstart.runs.detections import judge_detections
 
-    result = judge_detections(args.model, args.data, args.part, made(TargetPlan(), args))
+    result = judge_detections(args.model, args.data, args.part, plan)
     _print_judged(result, args)
     return tell_left_out(result.left_out)
 
