@@ -49,6 +49,7 @@ FLAGS = {
     "tuned": ("--strategy", "finetune"),
 }
 METHODS = (*FLAGS, "fastai", "augmented fastai", "advice")
+LEFT_OUT = 3  # the exit code if rows were left out: training rows that are copies of test rows
 BACKBONE = "packaged:efficientnet_lite0"
 HEADSTART = [sys.executable, "-m", "headstart"]
 PAIRS = (("default", "fastai"), ("budget", "fastai"), ("budget", "default"))
@@ -154,7 +155,7 @@ def timed(command: list[str], env: Mapping[str, str]) -> tuple[float, float, str
     """Run a command; return its seconds, those of the processor, and what it printed."""
     before, began = used(), time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env={**environ, **env})
-    if done.returncode:
+    if done.returncode not in (0, LEFT_OUT):
         sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return round(time.perf_counter() - began, 1), round(used() - before, 1), done.stdout
 

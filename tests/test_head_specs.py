@@ -138,7 +138,7 @@ def job_of(monkeypatch: pytest.MonkeyPatch, *flags: str) -> Job:
     """What `headstart train` would do with these flags."""
     jobs: list[Job] = []
 
-    def caught(data: Any, out: Any, job: Job, *rest: Any) -> None:
+    def caught(data: Any, out: Any, job: Job, *rest: Any, **more: Any) -> None:
         jobs.append(job)
         raise InterruptedError
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scales import scale_of
 from test_generic_training import TUNED, N, backbone, pixels
 from test_head_specs import CentreSpec, centre
 from test_targets import manifest
@@ -202,7 +203,7 @@ def test_ridge_regresses_on_probabilities() -> None:
     rows = soft_rows()
     assert rows.supervision.soft is not None
     head = fit_head(RidgeSpec(l2=(0.3,)), rows, some_of(rows, NONE)).head
-    z = (rows.x - rows.x.mean(axis=0)) / rows.x.std(axis=0)
+    z = (rows.x - rows.x.mean(axis=0)) / scale_of(rows.x)
     theirs = Ridge(alpha=0.3 * len(z)).fit(z, 2 * rows.supervision.soft - 1).predict(z)
     own = head.raw(rows.x)
     slope = float((own[:, 0] - own[:, 1]) @ (theirs[:, 0] - theirs[:, 1]))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scales import scale_of
 from toy_targets import ToyGrades, ToyLabels, ToyNumber, log_odds
 
 from headstart.base.errors import DataError, SpecError
@@ -52,7 +53,7 @@ def close(a: Any, b: Any, by: float) -> None:
 
 
 def standard(x: Array, like: Array) -> Array:
-    return (x - like.mean(axis=0, dtype=np.float64)) / like.std(axis=0, dtype=np.float64)
+    return (x - like.mean(axis=0, dtype=np.float64)) / scale_of(like)
 
 
 def loss_of(target: Target, raw: Array, rows: Rows) -> float:

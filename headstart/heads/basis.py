@@ -1,7 +1,8 @@
 """The coordinates in which linear heads are solved.
 
-Columns are standardised and rotated into the eigenbasis of their covariance, where ridge is a
-division and logistic regression is so well conditioned that it converges in few steps.
+Columns are standardised, but for those that hardly vary, and rotated into the eigenbasis of their
+covariance, where ridge is a division and logistic regression is so well conditioned that it
+converges in few steps.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from headstart.heads.head import (
 )
 
 Doubles = NDArray[np.float64]
+# Of 0.03, 0.1, 0.3 and 1 the best on pictures of five kinds, at 100 and at 400 rows: accuracy rises
+# by 0.4 to 8 points over 0.
+SOFTENED = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,20 +116,22 @@ def _leading(z: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
 
 
 def _moments(x: Floats, weights: Doubles) -> tuple[Doubles, Doubles]:
-    """Return the weighted mean and standard deviation of each column, (D,); 1 if constant.
+    """Return the weighted mean of each column, and the scale it is divided by, (D,).
 
-    A column whose deviation is below a millionth of the median one counts as constant too: its
-    weight would be so large that fine-tuning diverges. MiniLM has three, which its last norm scales
-    by 1e-9 and less.
+    The scale is sqrt(s² + (SOFTENED · r)²), where s is the column's standard deviation and r the
+    root mean square of all of them: the added constant of Tusher et al. 2001 ("s0"). Divided by s
+    alone, a column that hardly varies in a few training rows is huge in some test row, and decides
+    the answer. Constant columns get no weight; the scale is 1 if all are constant.
     """
     mean, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     for rows in blocks(len(x)):
         mean += weights[rows] @ x[rows].astype(np.float64) / len(x)
     for rows in blocks(len(x)):
         square += weights[rows] @ (x[rows] - mean) ** 2 / len(x)
-    std = np.sqrt(square)
-    least = 1e-6 * np.maximum(np.abs(mean), np.median(std))  # smaller is float32 rounding
-    return mean, np.where(std > least, std, 1.0)
+    rounding = 1e-6 * np.abs(mean)  # of float32; what varies less is constant
+    square = np.where(np.sqrt(square) > rounding, square, 0.0)
+    scale = np.sqrt(square + SOFTENED**2 * square.mean())
+    return mean, np.where(scale > 0, scale, 1.0)
 
 
 def _directions(z: NDArray[np.float32], weights: Doubles) -> tuple[Doubles, NDArray[np.float32]]:

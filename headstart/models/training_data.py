@@ -87,7 +87,7 @@ class TrainingData:
         return table_of(self.start.backbone, data, self.context, self.start.tap)
 
     def train(self, seed: int, *, cut: bool) -> tuple[FeatureTable, ...]:
-        """Return a table per stored view of the training rows, or the plain table alone."""
+        """Return the plain table of the training rows, then one per stored view of them."""
         if not self.whole:
             return self._extracted(self.splits.train, seed, cut)
         return tuple(t.of(self.splits.train) for t in self.train_val(seed, cut=cut))
@@ -112,7 +112,7 @@ class TrainingData:
         first = all_there(tables[0]) if data.contents else tables[0]
         self.tables.append(first)
         self.context.listener.stage("views", extracted(first, views.count, data.noun))
-        return (first, *tables[1:])
+        return (self.plain(data), first, *tables[1:])
 
     def new_features(self, spec: FeatureExtraction) -> "Feed | None":
         """Return a feed of new views every epoch, if a head trained by epochs needs one."""

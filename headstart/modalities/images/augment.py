@@ -69,8 +69,9 @@ class Augment:
     ] = 0.0
     views: Annotated[
         int,
-        "augmented views of each picture, made once and stored; 0 draws new ones in every epoch, "
-        "which runs the frozen layers in every epoch",
+        "augmented views of each picture, made once and stored, and drawn from in training as the "
+        "picture itself is; 0 draws new ones in every epoch, which runs the frozen layers in every "
+        "epoch",
     ] = 4
 
     def __post_init__(self) -> None:
