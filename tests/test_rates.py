@@ -99,7 +99,7 @@ def test_the_command_writes_nothing_but_features(
     assert main(["train", str(shapes)]) == 2  # without the flag a folder is needed
 
 
-@pytest.mark.parametrize("kind", [n for n in TARGETS.built_in if not TARGETS[n].no_model])
+@pytest.mark.parametrize("kind", [n for n in TARGETS.built_in if not TARGETS[n].no_search])
 @pytest.mark.usefixtures("few_steps")
 def test_every_target_has_its_rates_tested(kind: str) -> None:
     rng = np.random.default_rng(0)

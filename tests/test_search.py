@@ -215,7 +215,7 @@ def test_without_any_backbone_the_first_error_is_raised(shapes: Path) -> None:
         hs.search(shapes, rows=5)
 
 
-@pytest.mark.parametrize("kind", [n for n in TARGETS.built_in if not TARGETS[n].no_model])
+@pytest.mark.parametrize("kind", [n for n in TARGETS.built_in if not TARGETS[n].no_search])
 def test_every_target_is_searched(kind: str) -> None:
     rng = np.random.default_rng(0)
     levels = rng.integers(3, size=45)

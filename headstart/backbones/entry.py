@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.inputs import Batch, Input
+from headstart.backbones.inputs import Batch, Input, given
 
 
 class WholeNetwork(nn.Module):
@@ -24,7 +24,7 @@ class WholeNetwork(nn.Module):
 def tensors(batch: Batch) -> tuple[Tensor, ...]:
     """Return the arrays of a batch as tensors, in order, as arguments of a `WholeNetwork`."""
     # a view of an image that Pillow resized is read-only, which PyTorch warns of
-    arrays = (a if a.flags.writeable else a.copy() for a in batch.values())
+    arrays = (a if a.flags.writeable else a.copy() for a in given(batch).values())
     return tuple(map(torch.from_numpy, arrays))
 
 

@@ -3,7 +3,7 @@
 import copy
 import io
 import warnings
-from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -64,6 +64,37 @@ def freeze(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
     model = _padded_in_place(model, network.network)
     inputs = tuple(t.name for t in model.graph.initializer if t.name in weights)
     return Frozen(backbone.card, model.SerializeToString(), weights, inputs)
+
+
+def named_columns(frozen: Frozen, width: int, columns: Mapping[str, tuple[int, int]]) -> Frozen:
+    """Return the graph with parts of its features as further outputs, for other programs.
+
+    The features (N, K * width) are read as (N, K, width); columns: from and to, by output's name;
+    a single column loses its axis.
+    """
+    model = onnx.load_from_string(frozen.graph)
+    graph, made = model.graph, onnx.helper.make_node
+
+    def constant(name: str, values: Sequence[int]) -> str:
+        tensor = onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
+        graph.initializer.append(tensor)
+        return name
+
+    shape = constant("columns_shape", (0, -1, width))
+    graph.node.append(made("Reshape", ["features", shape], ["columns_rows"]))
+    axis = constant("columns_axis", (2,))
+    for name, (begin, end) in columns.items():
+        ends = constant(f"{name}_begin", (begin,)), constant(f"{name}_end", (end,))
+        one = end - begin == 1
+        part = f"{name}_column" if one else name
+        graph.node.append(made("Slice", ["columns_rows", *ends, axis], [part]))
+        if one:
+            graph.node.append(made("Squeeze", [part, axis], [name]))
+        sides: list[str | int | None] = ["n", frozen.card.dim // width]
+        sides += [] if one else [end - begin]
+        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sides)
+        graph.output.append(value)
+    return replace(frozen, graph=model.SerializeToString())
 
 
 def _with_static_padding(module: nn.Module, blank: Any) -> nn.Module:

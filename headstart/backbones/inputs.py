@@ -28,6 +28,7 @@ Raw = TypeVar("Raw")  # one decoded example; an image is (H, W, 3) uint8
 
 
 PATH = "path"  # the column of a manifest that names files
+FRAME = "frame"  # an array of a batch that no network is given: where the example lies in it
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,6 +60,7 @@ class Input(Protocol[Raw]):
     unmeant: ClassVar[str] = "not an example"
     column: ClassVar[str] = PATH
     in_parts: ClassVar[bool] = False
+    examples: ClassVar[str] = ""  # the kind of the data's examples, if another than `kind`
 
     def fetch(self, where: Any) -> bytes:
         """Return the bytes of an example, which identify it; raises OSError or DataError."""
@@ -93,6 +95,13 @@ class Input(Protocol[Raw]):
         For a text, the number of tokens in each window.
         """
         return np.ones(length(batch))
+
+    def settled(self, x: NDArray[Any], batch: Batch) -> NDArray[Any]:
+        """Return a network's features (N, D) of examples as they are kept.
+
+        batch: the examples; answers that are places in them are brought into their own frame.
+        """
+        return x
 
     def part_lengths(self, batch: Batch) -> NDArray[np.int64]:
         """Return the length of each part (P,) along the dynamic axes, without zeros at its end."""
@@ -213,6 +222,14 @@ class Input(Protocol[Raw]):
             f"leave tta out."
         )
 
+    def finding(self, sizes: NDArray[np.int64], longest: int) -> "Input[Raw]":
+        """Return the input for a network that finds places in examples.
+
+        sizes: (N, 2), of the data's examples. longest: of the sides of what the network is given;
+        0 for the usual one.
+        """
+        raise SpecError(f"Places are found in pictures; {self.noun} have none.")
+
     def changed(self, **settings: Any) -> "Input[Raw]":
         """Return the input with other settings; raises SpecError for a setting that it lacks."""
         if settings:
@@ -227,7 +244,7 @@ def fetched(input: Input[Any], source: Any) -> bytes:
 
 def check_kind(takes: Input[Any], data: Input[Any] | None, name: str) -> None:
     """Raise Mismatch unless the data is of the kind that the backbone called `name` takes."""
-    if data is not None and data.kind != takes.kind:
+    if data is not None and data.kind not in (takes.kind, takes.examples):
         raise Mismatch(
             f"A backbone is given the kind of examples that it was made for: {name} takes "
             f"{takes.noun}, and the data holds {data.noun}. Name another --backbone."
@@ -250,6 +267,11 @@ def only_array(batch: Batch) -> NDArray[Any]:
             f"Thaw fewer layers, so that training starts from a cut."
         )
     return next(iter(batch.values()))
+
+
+def given(batch: Batch) -> Batch:
+    """Return the arrays of a batch that a network is given."""
+    return {name: array for name, array in batch.items() if name != FRAME}
 
 
 def length(batch: Batch) -> int:

@@ -28,6 +28,16 @@ class ViewSpec(Protocol):
     def change(self, example: Batch, seed: int) -> Batch: ...  # N = 1; the same for the same seed
 
 
+class FollowedViews(ViewSpec, Protocol):
+    """Changes that places in an example follow."""
+
+    def moved(self, places: Any, seed: int, width: int, height: int) -> Any:
+        """Return the places, as a value of the target, in the view of this seed.
+
+        width, height: of the prepared example.
+        """
+
+
 @dataclass(frozen=True)
 class NoChange:
     """Every view is the example itself."""
@@ -114,9 +124,13 @@ class Views:
         """Return view `number` of the prepared example `plain`; `file`: the digest of its file."""
         if not self.spec.active:
             return plain
+        return self.spec.change(plain, self.seed_of(file, number))
+
+    def seed_of(self, file: bytes, number: int) -> int:
+        """Return the seed of the changes of view `number` of the file with digest `file`."""
         seed = (self.seed % 2**64).to_bytes(8, "little")
         named = digest(file, number.to_bytes(4, "little"), seed)
-        return self.spec.change(plain, int.from_bytes(named[:4], "little"))
+        return int.from_bytes(named[:4], "little")
 
 
 PLAIN = Views()

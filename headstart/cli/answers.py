@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from headstart.targets.predictions import Predictions
 
 COLUMNS = ("path", "predicted", "score", "reason", "error")  # of --csv; then all scores
+LISTED = ("label", "score", "xmin", "ymin", "xmax", "ymax")  # of --csv, of places in pictures
 UNKNOWN = "unknown"  # the answer of a model that abstains
 SCORE = "score:"  # prefix of columns of scores, as in predictions.csv
 
@@ -47,6 +48,9 @@ class Answers:
         """Yield the fields of one line per file: path, then the top classes with scores, or
         "unknown", its score and the reason."""
         said = self.predictions
+        if said.target.placed:
+            yield from self._listed_lines()
+            return
         if not said.classes:
             yield from self._column_lines(top)
             return
@@ -54,6 +58,20 @@ class Answers:
             best = [t for c in _best(scores)[:top] for t in (said.classes[c], f"{scores[c]:.4f}")]
             doubt = self.doubts[row] if self.doubts else ""
             yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
+
+    def _listed_lines(self) -> Iterator[list[str]]:
+        """Yield a line for each thing that an answer consists of: path, label, score, corners."""
+        for row, id in enumerate(self.predictions.ids):
+            found = self.listed(row)
+            for thing in found:
+                corners = (f"{side:.1f}" for side in thing["box"])
+                yield [id, thing["label"], f"{thing['score']:.4f}", *corners]
+            if not found:
+                yield [id, "nothing found"]
+
+    def listed(self, row: int) -> list[dict[str, Any]]:
+        """Return the things that the answer to one picture consists of."""
+        return self.predictions.target.listed(self.predictions.outputs, row)
 
     def _column_lines(self, top: int) -> Iterator[list[str]]:
         """Yield the lines of a target without classes: path, the answer, then NAME=VALUE for other
@@ -78,6 +96,8 @@ class Answers:
         """Return the columns of --csv."""
         if self.predictions.classes:
             return (*COLUMNS, *(SCORE + name for name in self.predictions.classes))
+        if self.predictions.target.placed:
+            return ("path", *LISTED, "error")
         return ("path", *self._columns(), *COLUMNS[-2:])
 
     def plain(self, row: int) -> dict[str, Any]:
@@ -108,6 +128,8 @@ class Answers:
             first, *rest = others.items()
             values = dict([first, ("scores", scores), *rest])
         doubt = {"reason": self.doubts[row]} if self.doubts and self.doubts[row] else {}
+        if self.predictions.target.placed:
+            values["found"] = self.listed(row)
         return {"path": displayed(self.predictions.ids[row]), **values, **doubt}
 
 
@@ -132,13 +154,11 @@ def print_answers(
     input: the kind of examples that the model takes. at_once: files per output of --csv and
     --jsonl; 0 for all.
     """
-    from headstart.modalities.reading import find
-
     if args.csv and str(args.csv) != "-":
         if args.csv.exists():
             raise SpecError(f"{args.csv} is there already: name another --csv.")
         check_folder(args.csv.parent)
-    files, left_out = find([*named_files(args.files), *given_texts(args, input)], input=input)
+    files, left_out = asked_files(args, input)
     if args.csv or args.jsonl:
         return _streamed(answering, files, left_out, args, at_once or len(files))
     answers = answering(files, Terminal())
@@ -148,6 +168,15 @@ def print_answers(
         for fields in answers.lines(args.top):
             print_line(*fields)
     return _named((*left_out, *answers.left_out), bool(answers.predictions.ids))
+
+
+def asked_files(
+    args: argparse.Namespace, input: "Input[Any]"
+) -> "tuple[Dataset, tuple[LeftOut, ...]]":
+    """Return the examples that `args` name, and files that are none."""
+    from headstart.modalities.reading import find
+
+    return find([*named_files(args.files), *given_texts(args, input)], input=input)
 
 
 def _named(left_out: "Sequence[LeftOut]", any_done: bool) -> int:
@@ -210,7 +239,9 @@ class _Rows:
         place = {id: row for row, id in enumerate(answers.predictions.ids)}
         errors = {item.path: item.reason for item in answers.left_out}
         for id in ids:
-            self._row(id, answers.plain(place[id]) if id in place else {"error": errors[id]})
+            plain = answers.plain(place[id]) if id in place else {"error": errors[id]}
+            for one in _things(plain) if self._as_csv and "found" in plain else (plain,):
+                self._row(id, one)
         self._stream.flush()
 
     def write_errors(self, left_out: "Iterable[LeftOut]") -> None:
@@ -230,6 +261,13 @@ class _Rows:
         scores = {SCORE + name: score for name, score in plain.get("scores", {}).items()}
         flat = plain | scores
         return [id, *(_cell(flat.get(name, "")) for name in self._header[1:])]
+
+
+def _things(plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the cells of a row of CSV for each thing that was found, none for none."""
+    for thing in plain["found"]:
+        corners = zip(LISTED[2:], thing["box"], strict=True)
+        yield {"label": thing["label"], "score": thing["score"], **dict(corners)}
 
 
 def _cell(value: Any) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.base.atomic import check_folder, write_json
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
-from headstart.cli.answers import Answers, print_answers
+from headstart.cli.answers import Answering, Answers, print_answers
 from headstart.cli.flags import (
     BUNDLE_RUNTIME,
     MODEL_HELP,
@@ -18,10 +19,12 @@ from headstart.cli.flags import (
     made,
 )
 from headstart.cli.parser import Parser
-from headstart.cli.progress import say
+from headstart.cli.printing import FAILED, tell_left_out
+from headstart.cli.progress import Terminal, say
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
+    from headstart.models.model import Model
 
 AT_ONCE = 64  # examples per output of --csv and --jsonl
 
@@ -37,6 +40,12 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         metavar="TEXT",
         help="a text to predict, for a model of texts; may be given several times",
     )
+    parser.add_argument(
+        "--coco",
+        type=Path,
+        metavar="FILE",
+        help="write all detections as COCO's results (.json), for a model of boxes",
+    )
     return parser
 
 
@@ -50,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         )
     runtime = made(Runtime(), args)
     model = load_bundle(bundle_of(args.model)).model
-    if not math.isfinite(model.limits.far):
+    if args.coco:
+        _check_coco(args.coco, model)
+    if not math.isfinite(model.limits.far) and not model.target.placed:
         noun = model.backbone.card.input.noun
         say("limits", f"this model has no limit for {noun} unlike those it learned from")
 
@@ -60,4 +71,31 @@ def run(args: argparse.Namespace) -> int:
         sets = model.limits.region(found.target, found.outputs).get("not_ruled_out")
         return Answers(found, table.left_out, model.doubts(found, table), sets)
 
+    if args.coco:
+        return _write_coco(answering, args, model)
     return print_answers(answering, args, model.backbone.card.input, AT_ONCE)
+
+
+def _check_coco(path: Path, model: "Model") -> None:
+    if not model.target.placed:
+        raise SpecError(f"--coco is for a model of boxes; this one predicts {model.target.noun}.")
+    if path.exists():
+        raise SpecError(f"{path} is there already: name another --coco.")
+    check_folder(path.parent)
+
+
+def _write_coco(answering: Answering, args: argparse.Namespace, model: "Model") -> int:
+    """Write the detections of all files, those of low scores too, by which average precision is
+    measured; return the exit code."""
+    from headstart.cli.answers import asked_files
+    from headstart.data.boxes.results import coco_results
+    from headstart.targets.boxes import BoxesTarget
+
+    files, left_out = asked_files(args, model.backbone.card.input)
+    answers = answering(files, Terminal())
+    said = answers.predictions
+    assert isinstance(said.target, BoxesTarget)
+    write_json(args.coco, coco_results(said.ids, said.outputs, said.target))
+    say("written", str(args.coco))
+    code = tell_left_out((*left_out, *answers.left_out), most=len(left_out))
+    return code if said.ids else FAILED

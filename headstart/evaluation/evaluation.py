@@ -197,20 +197,21 @@ def evaluate(
     fitted: Target | None = None,
     *,
     seed: int = 0,
-    resamples: int = RESAMPLES,
+    resamples: int = 0,
     groups: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate predictions: all metrics and tables of the target, with intervals.
 
     fitted: the target as fitted on training rows; its constant answer becomes the baseline.
     groups: a name for each row, of which the bootstrap of a `Resampled` metric draws whole groups;
-    () to draw rows.
+    () to draw rows. resamples: of the bootstrap; 0 for the target's or the usual number.
     """
     rows = np.flatnonzero(predictions.known)
     known = predictions.take(rows)
     target, answers, y = known.target, known.outputs, known.labels
     units = _units([groups[row] for row in rows.tolist()] if groups else ())
-    estimate = partial(estimated, resamples=resamples, seed=seed, units=units)
+    draws = resamples or target.resamples or RESAMPLES
+    estimate = partial(estimated, resamples=draws, seed=seed, units=units)
     base = fitted.baseline(y) if fitted else None
     return Evaluation(
         fitted or target,

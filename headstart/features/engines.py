@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch, Input, length, pooled, rows_of
+from headstart.backbones.inputs import Batch, Input, given, length, pooled, rows_of
 from headstart.backbones.session import open_session
 from headstart.base.errors import Mismatch
 from headstart.base.runtime import torch_threads
@@ -54,7 +54,7 @@ class OnnxEngine:
 
     def __call__(self, batch: Batch) -> Outputs:
         try:
-            return tuple(self._session.run(None, dict(batch)))
+            return tuple(self._session.run(None, dict(given(batch))))
         except Exception as error:  # its exceptions share no narrower base
             shapes = ", ".join(f"{name} of {values.shape}" for name, values in batch.items())
             raise Mismatch(f"The graph can't read {shapes}: {error}") from error
@@ -111,8 +111,8 @@ class TorchEngine:
         narrow = torch.autocast(self._device.type, self._narrow, enabled=half)
         threads = torch_threads(self._threads) if self._threads else nullcontext()
         with threads, torch.inference_mode(), narrow:
-            given = self._network(*(array.to(self._device) for array in tensors(batch)))
-        outputs = given if isinstance(given, tuple) else (given,)
+            made = self._network(*(array.to(self._device) for array in tensors(batch)))
+        outputs = made if isinstance(made, tuple) else (made,)
         return tuple(np.ascontiguousarray(output.float().cpu().numpy()) for output in outputs)
 
 

@@ -425,7 +425,9 @@ class _Extraction:
     def _run_whole(self, waiting: Mapping[int, Batch]) -> Iterable[Any]:
         """Compute the features of examples of one part; return their activations at the cut."""
         rows = list(waiting)
-        self.x[rows], *more = self.place.engine(self.place.input.collate(list(waiting.values())))
+        batch = self.place.input.collate(list(waiting.values()))
+        x, *more = self.place.engine(batch)
+        self.x[rows] = self.place.input.settled(x, batch)
         if (tap := self.place.tap) is None:
             return [None] * len(rows)
         cuts = _kept_as(more[0], tap)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.external_data import check_external_data
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch, has_parts, length, rows_of
+from headstart.backbones.inputs import Batch, given, has_parts, length, rows_of
 from headstart.base.errors import Mismatch, MissingPackage
 
 MOST_BYTES = 2 * 10**9  # protobuf's limit, which ONNX files share, is 2**31
@@ -111,7 +111,7 @@ class OpenVinoEngine:
 
     def _run(self, batch: Batch) -> tuple[NDArray[np.float32], ...]:
         try:
-            self._request.infer({name: np.ascontiguousarray(a) for name, a in batch.items()})
+            self._request.infer({n: np.ascontiguousarray(a) for n, a in given(batch).items()})
         except (RuntimeError, ValueError) as error:
             shapes = ", ".join(f"{name} of {values.shape}" for name, values in batch.items())
             raise Mismatch(f"The graph can't read {shapes}: {error}") from error

@@ -40,6 +40,7 @@ fit_head: Fit = _late("headstart.heads.fit:fit_head")
 fit_mean: Fit = _late("headstart.heads.mean:fit_mean")
 load_linear: Load = _late("headstart.heads.linear:load_linear")
 load_mlp: Load = _late("headstart.heads.mlp:load_mlp")
+load_given: Load = _late("headstart.heads.given:load_given")
 load_module: Load = _late("headstart.heads.module:load_module")
 load_nearest: Load = _late("headstart.heads.nearest:load_nearest")
 
@@ -101,6 +102,8 @@ def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[
     """
     if kind == "module":  # no name of a family: it needs a user's module
         return load_module(tensors, settings)
+    if kind == "given":  # nor is this one: nothing is fitted
+        return load_given(tensors, settings)
     try:
         family = HEADS[kind]
     except UnknownName as error:

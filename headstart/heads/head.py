@@ -49,6 +49,14 @@ class Head(Protocol):
     def settings(self) -> dict[str, float]: ...  # saved with the tensors
 
 
+class Unclassed:
+    """The part of a head whose answers are no classes."""
+
+    @property
+    def classes(self) -> int:
+        return 0
+
+
 @runtime_checkable
 class TunableHead(Head, Protocol):
     """A head that fine-tuning can turn into a module, train, and turn back into a head."""

@@ -4,3 +4,4 @@ from headstart.backbones.inputs import INPUTS
 
 INPUTS.add("image", "headstart.modalities.images.inputs:ImageInput")
 INPUTS.add("text", "headstart.modalities.text.inputs:TextInput")
+INPUTS.add("letterboxed image", "headstart.modalities.images.letterbox:LetterboxInput")

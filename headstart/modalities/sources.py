@@ -149,8 +149,14 @@ def _of_all(source: str, pattern: str) -> tuple[Listing, ...]:
 def reopened(frozen: Frozen) -> Backbone:
     """Return the PyTorch network of a frozen backbone, with its weights.
 
-    Raises MissingPackage without the library of its architecture.
+    Raises MissingPackage without the library of its architecture, SpecError for a network that
+    answers by itself, which exists as a graph alone.
     """
+    if frozen.card.architecture.startswith("detector:"):
+        raise SpecError(
+            f"{frozen.card.name} finds boxes, and its saved graph can neither be explained, "
+            f"attacked nor trained further; it predicts and is evaluated."
+        )
     try:
         import torch
 

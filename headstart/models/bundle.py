@@ -264,7 +264,7 @@ def _golden_answers(model: Model) -> dict[str, Any]:
     assert isinstance(model.backbone, Frozen)
     input = model.backbone.card.input
     x = features_of(OnnxEngine(model.backbone, cores()), input, input.golden())
-    answers = model.target.activate(model.head.raw(x))
+    answers = model.target.summary(model.target.activate(model.head.raw(x)))
     return {name: values[0].tolist() for name, values in answers.items()}
 
 

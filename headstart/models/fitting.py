@@ -71,6 +71,11 @@ def fit(
     >>> fitted.chosen, fitted.predict(new)  # doctest: +SKIP
     """
     data.train.target.check_names()
+    if data.train.target.placed:
+        raise SpecError(
+            f"Models of {data.train.target.noun} are trained by `headstart train` alone, which "
+            f"keeps what they need in its store: use it in place of fit."
+        )
     check_device(runtime or Runtime())
     context = RunContext(store, (runtime or Runtime()).resolved(), listener or Listener())
     if isinstance(spec, FineTune):

@@ -45,7 +45,8 @@ class Start:
 
     backbone: with the spec's input settings. settings: for fine-tuning, with "auto" resolved.
     thawed: None without a second phase. tap: the activations to store for every row, or None.
-    table: plain features of all rows, if already extracted.
+    table: plain features of all rows, if already extracted. finding: a `detection.Finding`, where
+    labels are places.
     """
 
     backbone: Backbone | Frozen
@@ -53,6 +54,7 @@ class Start:
     thawed: "ThawedBackbone | None" = None
     tap: Tap | None = None
     table: FeatureTable | None = None
+    finding: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,18 +358,24 @@ def tap_for(
         return None
     kept = rows * (1 + (views.views if views.active else 0))
     tap = thawed.tap(kept, settings.cut_precision)
-    if _fits(kept * tap.row_bytes, context.store):
-        say("cut", f"keeping {_size(kept * tap.row_bytes)} at the cut {tap.name}, {tap.precision}")
+    if disk_room(kept * tap.row_bytes, context.store):
+        say(
+            "cut",
+            f"keeping {size_text(kept * tap.row_bytes)} at the cut {tap.name}, {tap.precision}",
+        )
         return tap
     if settings.cut_precision == "auto":
         tap = replace(tap, precision="float16")
-        if _fits(kept * tap.row_bytes, context.store):
-            say("cut", f"keeping {_size(kept * tap.row_bytes)} at the cut: half, for want of room")
+        if disk_room(kept * tap.row_bytes, context.store):
+            say(
+                "cut",
+                f"keeping {size_text(kept * tap.row_bytes)} at the cut: half, for want of room",
+            )
             return tap
     say(
         "cut",
-        f"{_size(kept * tap.row_bytes)} at the cut do not fit the store's disk: the frozen layers "
-        f"run again every epoch instead, which is slower and gives the same",
+        f"{size_text(kept * tap.row_bytes)} at the cut do not fit the store's disk: the frozen "
+        f"layers run again every epoch instead, which is slower and gives the same",
     )
     return None
 
@@ -381,7 +389,7 @@ def _whole_message(settings: FineTune) -> str:
     )
 
 
-def _fits(size: int, store: Store | None) -> bool:
+def disk_room(size: int, store: Store | None) -> bool:
     """Return whether the store's disk has room for `size` bytes; True without a store."""
     if store is None:
         return True
@@ -389,5 +397,5 @@ def _fits(size: int, store: Store | None) -> bool:
     return size <= SPARE * shutil.disk_usage(folder).free
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

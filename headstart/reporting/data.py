@@ -98,7 +98,8 @@ def _samples(facts: Facts, w: Words) -> list[ExampleCard]:
     """
     if not facts.classes:
         rows = spread(facts.part("train"), SAMPLES // 2)
-        return [card_of(facts.album, row.path, data(w.label(row.label))) for row in rows]
+        named = ((row.path, w.label(facts.caption(row.label))) for row in rows)
+        return [card_of(facts.album, path, data(name)) for path, name in named]
     by_class = defaultdict[str, list[RecordedRow]](list)
     for row in facts.part("train"):
         by_class[row.label].append(row)

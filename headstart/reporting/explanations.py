@@ -27,6 +27,8 @@ def why_section(facts: Facts, w: Words) -> list[PageBlock]:
         return marked_section(facts, w, explained.rows)
     if isinstance(explained, ExplainedRows) and explained.rows:
         return _maps(facts, w, explained.rows)
+    if facts.test.target.placed:
+        return []  # nothing explains where boxes come from
     return [Text(w("why.none", **COMMANDS), "empty")]
 
 

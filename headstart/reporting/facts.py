@@ -72,6 +72,11 @@ class Facts:
         chosen = self.recipe.chosen.get(self.evaluation.kept, Settings())
         return len(chosen.values.get("seeds", ())) or 1
 
+    def caption(self, label: str) -> str:
+        """Return a label as it stands below an example: of boxes their numbers."""
+        target = self.evaluation.test.target
+        return target.brief(target.parse([label]))[0] if target.placed and label else label
+
     def part(self, name: str) -> list[RecordedRow]:
         return [row for row in self.rows if row.part == name]
 

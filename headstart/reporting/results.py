@@ -1,6 +1,7 @@
 """Section: the test results of a target whose answers can be partly right: metrics, charts,
 tables and the worst rows."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -110,8 +111,11 @@ def _lines(facts: Facts, w: Words, row: int) -> list[Markup]:
     """Return the lines below a row: its answer and its label, and its region if it has one."""
     said = facts.test
     answer = next(iter(said.target.columns(said.outputs).values()))[row]
+    if said.target.placed:
+        found = Counter(thing["label"] for thing in said.target.listed(said.outputs, row))
+        answer = ", ".join(f"{n} {name}" for name, n in sorted(found.items())) or "–"
     lines = [w("results.answer", answer=data(_plain(w, answer)))]
-    label = said.target.decode(said.labels[row : row + 1])[0]
+    label = facts.caption(said.target.decode(said.labels[row : row + 1])[0])
     lines.append(w("results.label", label=data(w.label(label))))
     region = {name: _plain(w, column[row]) for name, column in said.region.items()}
     if {"low", "high"} == set(region):

@@ -60,7 +60,7 @@ def _mistakes(facts: Facts, w: Words) -> list[PageBlock]:
 
 def _duplicates(facts: Facts, w: Words) -> list[PageBlock]:
     """Show groups with two labels first: one of their labels must be wrong."""
-    label = {row.path: row.label for row in facts.rows}
+    label = {row.path: facts.caption(row.label) for row in facts.rows}
     groups = [*facts.checks.exact_duplicates, *facts.checks.near_duplicates]
     if not groups:
         return [Text(w("suspects.near_none"), "note")]

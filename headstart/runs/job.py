@@ -30,7 +30,6 @@ from headstart.models.specs import (
     check_tta,
 )
 from headstart.targets.plan import TargetPlan
-from headstart.targets.target import check_model
 
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
 Language = Literal["en", "ru"]
@@ -224,7 +223,8 @@ class Job:
 
         Without PyTorch, strategy auto becomes extract. Raises MissingPackage for what needs it.
         """
-        check_model(data.target)
+        if data.target.placed:
+            return self._to_find(data, listener)
         if isinstance(self.augment, AutoViews) and data.input and data.input.kind != "image":
             why = f"none: there are no changes of {data.noun} to choose from"
             listener.stage("changes", why)
@@ -234,6 +234,55 @@ class Job:
         if not installed("torch"):
             return self._without_torch(listener)._for_data(data, listener)
         return self._for_data(data, listener)
+
+    def _to_find(self, data: Dataset, listener: Listener) -> "Job":
+        """Return the job for labels that are places in the examples; SpecError for settings that
+        have no meaning there."""
+        if not installed("torch"):
+            purpose = f"Training on {data.target.noun}"
+            raise MissingPackage("torch", purpose=purpose, extra="train")
+        heads = {"head", *(setting_of_head(f.name) for f in fields(self.recipe.head))} - SHARED
+        others = {
+            "folds": bool(self.folds),
+            "shots": bool(self.shots),
+            "ensemble": self.members > 1,
+            "budget": bool(self.budget_s),
+            "backbone auto": self.backbone == AUTO,
+            f"strategy {self.strategy}": self.strategy in ("finetune", "scratch"),
+            f"tta {self.tta}": self.tta not in ("none", "auto"),
+            f"baseline {self.baseline}": self.baseline != "none",
+            "augment auto": not isinstance(self.augment, Augment),
+            **{name.replace("_", "-"): name in self.given for name in sorted(heads)},
+        }
+        if wrong := next((name for name, asked in others.items() if asked), None):
+            raise SpecError(
+                f"A model of {data.target.noun} is one head on activations of a frozen backbone, "
+                f"trained once; --{wrong} does not go with it: leave it out."
+            )
+        from headstart.modalities.images.box_views import usual_views
+        from headstart.models.detection import settled
+
+        assert isinstance(self.augment, Augment)
+        augment = usual_views(self.augment, self.given)
+        finetune = settled(self.finetune, self.given)
+        if augment != self.augment and augment.active:
+            why = "mirrored and cropped, boxes with them; --augment none leaves them as they are"
+            listener.stage("views", f"{augment.views} of each picture: {why}")
+        why = "not for boxes: calibration, sets, limits, the refit, explanations, learning curve"
+        listener.stage("strategy", f"a head on frozen activations; {why}")
+        trust = replace(self.trust, calibrate=False, false_alarms=0.0, precision=0.0, coverage=0.0)
+        name, _ = usual_backbone(self.backbone, data)
+        return replace(
+            self,
+            backbone=name,
+            strategy="extract",
+            finetune=finetune,
+            augment=augment,
+            trust=trust,
+            insights="none",
+            refit=False,
+            tta="none",
+        )
 
     def _without_torch(self, listener: Listener) -> "Job":
         """Return the job that PyTorch is not needed for; raises MissingPackage without one."""

@@ -190,7 +190,7 @@ def _learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation 
     look = partial(survey, data, store=state.job.store, threads=threads)
     with Ahead(lambda progress: look(progress=progress)) as seen:  # while the network is loaded
         with state.clock("backbone"):
-            run = prepared(state)
+            run = prepared(state, data)
         card = run.start.backbone.card
         check_kind(card.input, data.input, card.name)
         with state.clock("checks"):
@@ -218,6 +218,10 @@ def _learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation 
 def _fit(state: RunState, run: PreparedRun, splits: Splits) -> Candidates:
     """Train the candidates on these parts."""
     start = run.start
+    if start.finding is not None:
+        from headstart.models.detection import fit_boxes
+
+        return state.add(fit_boxes(start, splits, state.context))
     if state.job.strategy == "scratch":
         assert isinstance(start.backbone, Backbone)
         return train_scratch(state, start.backbone, splits)
@@ -367,7 +371,8 @@ def _with_limits(state: RunState, learned: LearnedRun) -> LearnedRun:
     found = limited_result(learned.shipped, plan, learned.splits, kept.table, features)
     first = found.before or found
     noun = found.model.backbone.card.input.noun
-    state.tell("trust", limits_message(plan, found.model.limits, noun, learned.judged_rows))
+    if not found.model.target.placed:
+        state.tell("trust", limits_message(plan, found.model.limits, noun, learned.judged_rows))
     made = {**fitted.made, fitted.kept: replace(kept, fitted=first)}
     again = found if found.before else None
     return replace(learned, fitted=replace(fitted, made=made, refit=again))
@@ -391,7 +396,8 @@ def _checked(state: RunState, data: Dataset, input: Input[Any], seen: Ahead[Surv
     if checks.warning:
         state.tell("warning", checks.warning)
     rows = good_rows(data, surveyed, state.job.checks)
-    check_supports(state.job.recipe.head, rows.target)
+    if not rows.target.placed:
+        check_supports(state.job.recipe.head, rows.target)
     state.job.trust.check_supports(rows.target)
     state.job.parts(rows, checks.exact)  # raises before any feature is computed
     if data.choice:
@@ -491,6 +497,7 @@ def _evaluated(
 def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
     """Return all choices, "auto" resolved, and the versions; nothing that depends on the time."""
     backbone, candidates = learned.prepared.start.backbone, learned.fitted.made
+    trained = job.strategy != "extract" or learned.prepared.start.finding is not None
     return RunRecipe(
         data=job.source,
         data_licence=job.data_licence,
@@ -501,7 +508,7 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
         ),
         target=Settings.of(job.target) if job.target != TargetPlan() else None,
         recipe=Settings.of(job.recipe.resolved(backbone)),
-        finetune=Settings.of(learned.prepared.settings) if job.strategy != "extract" else None,
+        finetune=Settings.of(learned.prepared.settings) if trained else None,
         augment=Settings.of(job.augment),
         trust=Settings.of(job.trust),
         tta=job.tta,

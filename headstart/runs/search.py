@@ -25,7 +25,7 @@ from headstart.evaluation.backbone_search import (
 from headstart.modalities.packaged import KINDS, installed_names
 from headstart.modalities.reading import survey
 from headstart.runs.job import AUTO, Job
-from headstart.targets.target import check_model
+from headstart.targets.target import check_searched
 
 FILE = "search.json"
 JOURNAL = "trials.jsonl"  # of a search over settings, which processes share
@@ -82,7 +82,7 @@ def checked_rows(
 
     Raises the errors that training would raise about the data.
     """
-    check_model(data.target)
+    check_searched(data.target)
     threads, listener = context.runtime.decode_threads, context.listener
     progress = partial(listener.progress, "checks")
     seen = survey(data, store=context.store, threads=threads, progress=progress)

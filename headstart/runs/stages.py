@@ -178,11 +178,16 @@ def _forced(runtime: Runtime) -> tuple[str, ...]:
     return () if runtime.compute_precision == "auto" else (runtime.compute_precision,)
 
 
-def prepared(state: RunState) -> PreparedRun:
-    """Load and thaw the backbone: called before files are decoded, so wrong names fail early."""
+def prepared(state: RunState, data: Dataset | None = None) -> PreparedRun:
+    """Load and thaw the backbone: called before files are decoded, so wrong names fail early.
+
+    data: whose labels may be places, for which the backbone's activations are kept.
+    """
     job = state.job
     check_device(job.runtime)
     weights = job.weights
+    if data is not None and data.target.placed:
+        return _prepared_to_find(state, data)
     if job.strategy == "scratch" and weights == "pretrained":
         weights = "random"
     backbone = job.recipe.prepared(_network(job, weights))
@@ -198,6 +203,16 @@ def prepared(state: RunState) -> PreparedRun:
     if isinstance(backbone, Backbone) and not start.settings:
         settings = settings.resolved(backbone, job.recipe.head_lr)
     return PreparedRun(start, settings, baseline)
+
+
+def _prepared_to_find(state: RunState, data: Dataset) -> PreparedRun:
+    from headstart.models.detection import begin
+
+    job = state.job
+    backbone = load_backbone(job.backbone, weights=job.weights)
+    start = begin(backbone, data, job.recipe.size, job.finetune, job.augment)
+    state.tell("backbone", described(start.backbone))
+    return PreparedRun(start, job.finetune)
 
 
 def _network(job: Job, weights: str) -> Backbone | Frozen:
@@ -223,6 +238,11 @@ def with_cut(state: RunState, run: PreparedRun, data: Dataset) -> PreparedRun:
     are drawn anew in every epoch: their activations cannot be kept.
     """
     thawed, path = run.start.thawed, state.out / "checkpoint-cut.json"
+    if run.start.finding is not None:
+        from headstart.models.detection import tell_room
+
+        tell_room(run.start, len(data), state.context)
+        return run
     if thawed is None:
         return run
     rows = rows_at_cut(thawed, data, state.context)

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.targets.box_checks import box_remarks
-from headstart.targets.box_matching import MAX_DETECTIONS, Detections
+from headstart.targets.box_matching import MAX_DETECTIONS, ClassMatches, Detections
 from headstart.targets.box_metrics import AT_50, AT_75, EVERY, ScoredBoxes, size_ranges
 from headstart.targets.box_values import BoxLabels, ExampleBoxes
 from headstart.targets.classes import check_class_names
@@ -34,9 +34,14 @@ if TYPE_CHECKING:
 FEW_TEST = 10  # test boxes of a class below which its figures say little
 FEW_ALIKE = 7  # examples of which 15 % is one
 NAMED = 5  # classes that a sentence names
-NO_TRAINING = (
-    "Training on boxes comes with the next release; until then `headstart check` finds the faults "
-    "of such data, and `headstart evaluate RESULTS.json DATA` measures detections made elsewhere."
+ROW = 6  # numbers of a detection in raw outputs: its corners, score and class, -1 for none
+FOUND = 300  # detections of an example, at most
+LEAST_SCORE = 0.001  # detections up to this score are none
+OVERLAP = 0.6  # of two boxes of a class, from which on the one of the lower score is left out
+USUAL_THRESHOLD = 0.3  # of a class without boxes on validation
+NO_SEARCH = (
+    "Networks and settings are compared by heads on pooled features, which have lost where boxes "
+    "are. Use `headstart train`, and `headstart compare` for runs with other settings."
 )
 
 # The matches of labels with the answers' boxes: metrics and tables are asked for one by one.
@@ -47,22 +52,37 @@ _SCORED: WeakKeyDictionary[BoxLabels, tuple[Array, ScoredBoxes]] = WeakKeyDictio
 class BoxesTarget(Target):
     """Any number of boxes per row, each of a class of `names`; labels are `BoxLabels`.
 
+    canvas: width and height in pixels of the network's input, which a loss needs. typical: the mean
+    number of boxes in a training example. thresholds: for each class the score from which on a
+    detection counts, chosen on validation by F1; () before.
+
     Answers are {"boxes": (N, K, 4) float32 pixels of the upright example, "scores": (N, K) float32,
     "labels": (N, K) int64}, by falling score, K up to MAX_DETECTIONS; a label of -1 is no box.
     """
 
     names: tuple[str, ...]
+    canvas: tuple[int, int] = (0, 0)
+    typical: float = 1.0
+    thresholds: tuple[float, ...] = ()
     kind: ClassVar[str] = "boxes"
     reads: ClassVar[tuple[str, ...]] = ("label", "xmin", "ymin", "xmax", "ymax")
     merit_name: ClassVar[str] = "AP"
     gain_name: ClassVar[str] = "AP gained"
-    no_model: ClassVar[str] = NO_TRAINING
+    no_search: ClassVar[str] = NO_SEARCH
+    placed: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
+    resamples: ClassVar[int] = 400
     shown: ClassVar[tuple[str, ...]] = ("AP50", "AP", "AP75", "recall50", "recall")
 
     # ------------------------------------------------------------ labels
     def planned(self, plan: TargetPlan) -> "BoxesTarget":
         super().planned(plan)
         return self
+
+    def fitted(self, y: Labels) -> "BoxesTarget":
+        """Return a copy with the mean number of boxes, those that count, in an example."""
+        count = int((~y.boxes.ignored).sum())
+        return replace(self, typical=count / len(y) if len(y) else 1.0)
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> "BoxesTarget":
@@ -110,7 +130,7 @@ class BoxesTarget(Target):
         place = np.full(len(self.names), -1)
         place[used] = np.arange(len(used))
         names = tuple(self.names[c] for c in used)
-        return BoxesTarget(names), tuple(
+        return replace(self, names=names), tuple(
             ExampleBoxes(v.corners, place[v.labels], v.crowd, v.difficult, v.size) for v in values
         )
 
@@ -210,14 +230,93 @@ class BoxesTarget(Target):
     # ------------------------------------------------------------ learning
     @property
     def outputs(self) -> int:
-        return len(self.names)
+        return FOUND * ROW
+
+    def accepts(self, width: int) -> bool:
+        return width > 0 and width % ROW == 0
+
+    def soft(self, y: Labels, smoothing: float = 0.0) -> "Tensor":
+        """Return the boxes of N examples as (N, M, 6), M the most that one of them has."""
+        from headstart.targets.box_loss import packed_boxes
+
+        if smoothing:
+            raise SpecError("Label smoothing is for classes, not for boxes. Leave it out.")
+        return packed_boxes(y)
 
     def loss(self, raw: "Tensor", soft: "Tensor") -> "Tensor":
-        raise SpecError(NO_TRAINING)
+        """Return (N,) losses; raw: the heatmap and the distances of `canvas`, flattened."""
+        from headstart.targets.box_loss import STRIDE, box_losses
+
+        width, height = (side // STRIDE for side in self.canvas)
+        maps = raw.unflatten(1, (len(self.names) + 4, height, width))
+        heat, sides = maps[:, :-4], maps[:, -4:]
+        return box_losses(heat, sides, soft, self.typical)
+
+    def decided(self, answers: Outputs, y: Labels) -> "BoxesTarget":
+        """Return a copy with the threshold of each class that has the best F1 at an overlap of .5.
+
+        A class without a box to find, or without a right detection, takes USUAL_THRESHOLD.
+        """
+        scored = self.scored(answers, y)
+        found = detections(answers)
+        own = tuple(
+            _best_threshold(scored.matches[c], _scores_of(found, c)) for c in range(len(self.names))
+        )
+        return replace(self, thresholds=own)
+
+    def translate(self, y: Labels, target: Target) -> Labels:
+        """Return labels of another target by the names of their classes; boxes of others are left
+        out."""
+        if not isinstance(target, BoxesTarget):
+            return self.unknown(len(y))
+        if target.names == self.names:
+            return y
+        place = {name: c for c, name in enumerate(self.names)}
+        number = np.array([place.get(name, -1) for name in target.names] or [-1])
+
+        def renamed(one: ExampleBoxes) -> ExampleBoxes:
+            own = one.take(number[one.labels] >= 0)
+            return replace(own, labels=number[own.labels])
+
+        return BoxLabels.of([renamed(y[i]) if y.known[i] else None for i in range(len(y))])
 
     # ------------------------------------------------------------ answers
     def activate(self, raw: Array) -> Outputs:
-        raise SpecError(NO_TRAINING)
+        """Return the detections in raw outputs (N, K * 6), by falling score."""
+        rows = np.asarray(raw, np.float64).reshape(len(raw), raw.shape[1] // ROW, ROW)
+        held = (rows[..., 5] >= 0) & (rows[..., 4] > LEAST_SCORE)
+        return answers_of(
+            [
+                Detections(own[:, :4].astype(np.float32), own[:, 4], own[:, 5].astype(np.int64))
+                for own in (one[there] for one, there in zip(rows, held, strict=True))
+            ]
+        )
+
+    def summary(self, answers: Outputs) -> Mapping[str, Array]:
+        """Return, for each class, the sum of the scores and the best one, (N, C).
+
+        Detections of nearly the same score may come in another order on another processor.
+        """
+        own = answers["labels"][..., None] == np.arange(len(self.names))
+        scores = np.where(own, answers["scores"][..., None], 0.0)
+        return {"sums": scores.sum(axis=1), "best": scores.max(axis=1, initial=0.0)}
+
+    def taken(self, answers: Outputs) -> Array:
+        """Return (N, K) which detections reach the threshold of their class."""
+        labels, usual = answers["labels"], (USUAL_THRESHOLD,) * len(self.names)
+        limits = np.array([*(self.thresholds or usual), np.inf])  # the last for -1
+        return np.asarray(answers["scores"] >= limits[labels])
+
+    def listed(self, answers: Outputs, row: int) -> list[dict[str, Any]]:
+        """Return the detections of a row that reach their class' threshold, as JSON values."""
+        return [
+            {
+                "label": self.names[answers["labels"][row, k]],
+                "score": round(float(answers["scores"][row, k]), 6),
+                "box": [round(float(v), 3) for v in answers["boxes"][row, k]],
+            }
+            for k in np.flatnonzero(self.taken(answers)[row]).tolist()
+        ]
 
     def check(self, answers: Outputs, y: Labels) -> None:
         boxes, scores, labels = (answers[name] for name in ("boxes", "scores", "labels"))
@@ -230,8 +329,40 @@ class BoxesTarget(Target):
             raise Mismatch(f"Labels count from 0 to {len(self.names) - 1}, or are -1 for no box.")
 
     def columns(self, answers: Outputs) -> Mapping[str, Array]:
-        """Return each row's number of detections; the boxes are no columns of a table."""
-        return {"detections": (answers["labels"] >= 0).sum(axis=1)}
+        """Return each row's number of detections; the boxes are no columns of a table.
+
+        With thresholds only those count that reach them.
+        """
+        counted = self.taken(answers) if self.thresholds else answers["labels"] >= 0
+        return {"detections": counted.sum(axis=1)}
+
+    def written(self, answers: Outputs) -> Mapping[str, Array]:
+        """Return the columns, and all detections of each row as JSON: corners, score, class."""
+        found = [
+            json.dumps(
+                [
+                    [*(float(str(v)) for v in (*box, score)), self.names[label]]
+                    for box, score, label in zip(d.corners, d.scores, d.labels, strict=True)
+                ],
+                ensure_ascii=False,
+            )
+            for d in detections(answers)
+        ]
+        return {**self.columns(answers), "boxes": np.array(found, object)}
+
+    def answers(self, columns: Mapping[str, Sequence[str]]) -> Outputs:
+        place = {name: c for c, name in enumerate(self.names)}
+        try:
+            rows = [json.loads(cell) for cell in columns["boxes"]]
+            numbers = [np.array([r[:5] for r in row], np.float32).reshape(-1, 5) for row in rows]
+            labels = [np.array([place[r[5]] for r in row], np.int64) for row in rows]
+        except (ValueError, TypeError, LookupError) as error:
+            raise DataError(
+                "Detections are read from a column boxes as a run writes it, JSON lists of "
+                "corners, score and class; here is another one, or none."
+            ) from error
+        each = zip(numbers, labels, strict=True)
+        return answers_of([Detections(n[:, :4], n[:, 4], c) for n, c in each])
 
     # ------------------------------------------------------------ evaluation
     def scored(self, answers: Outputs, y: BoxLabels) -> ScoredBoxes:
@@ -295,11 +426,16 @@ class BoxesTarget(Target):
 
     # ------------------------------------------------------------ files
     def settings(self) -> dict[str, Any]:
-        return {"names": list(self.names)}
+        own = {"canvas": list(self.canvas), "typical": self.typical}
+        learned = own | {"thresholds": list(self.thresholds)} if self.thresholds else {}
+        return {"names": list(self.names), **learned}
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "BoxesTarget":
-        return cls(tuple(settings["names"]))
+        width, height = settings.get("canvas", (0, 0))
+        limits = tuple(float(v) for v in settings.get("thresholds", ()))
+        typical = float(settings.get("typical", 1.0))
+        return cls(tuple(settings["names"]), (int(width), int(height)), typical, limits)
 
     @property
     def noun(self) -> str:
@@ -308,6 +444,25 @@ class BoxesTarget(Target):
     @property
     def described(self) -> str:
         return f"boxes of {len(self.names)} classes"
+
+
+def _scores_of(found: Sequence[Detections], c: int) -> NDArray[np.float64]:
+    """Return the scores of a class as `match` orders its detections: by falling score."""
+    own = [np.sort(d.scores[d.labels == c])[::-1][:MAX_DETECTIONS] for d in found]
+    scores = np.concatenate([np.zeros(0), *own])
+    return np.asarray(-np.sort(-scores), np.float64)
+
+
+def _best_threshold(matches: ClassMatches, scores: NDArray[np.float64]) -> float:
+    hits, wrong = np.cumsum(matches.hits[0]), np.cumsum(matches.misses[0])
+    total = int(matches.totals.sum())
+    if not total or not len(hits) or not hits[-1]:
+        return USUAL_THRESHOLD
+    last = np.append(scores[1:] != scores[:-1], True)  # equal scores are taken together
+    f1 = np.where(last, 2 * hits / (hits + wrong + total), -1.0)
+    at = int(f1.argmax())
+    below = scores[at + 1] if at + 1 < len(scores) else 0.0
+    return round(float(scores[at] + below) / 2, 6)
 
 
 def detections(answers: Outputs) -> list[Detections]:

@@ -183,7 +183,7 @@ def write_csv(predictions: Predictions, path: Path, folds: Sequence[int] = ()) -
     nine digits, from which `read_predictions` restores the same float32. Texts that a spreadsheet
     would run as formulas get an apostrophe (`cells.defused`).
     """
-    columns = {**predictions.target.columns(predictions.outputs), **predictions.region}
+    columns = {**predictions.target.written(predictions.outputs), **predictions.region}
     columns |= {FOLD: np.array(folds)} if len(folds) else {}
     labels = predictions.target.decode(predictions.labels)
     texts = (map(defused, column) for column in (predictions.ids, labels))

@@ -154,7 +154,11 @@ class Target(Protocol):
     blank: ClassVar[bool] = False  # whether an empty cell is a label
     losses: ClassVar[tuple[str, ...]] = ()  # names that `TargetPlan.loss` may have
 
-    no_model: ClassVar[str] = ""  # why this version fits no model of this kind; "" if it does
+    no_search: ClassVar[str] = ""  # why heads on pooled features say nothing; "" if they do
+    # Whether labels and answers are places in the example: heads are trained on its activations,
+    # not on pooled features.
+    placed: ClassVar[bool] = False
+    resamples: ClassVar[int] = 0  # of a bootstrap of metrics; 0 for the usual number
     counts_right: ClassVar[bool] = False  # whether `right` returns a tensor: histories' "accuracy"
     # How raw outputs (N, K) become answers: a softmax over K classes, K independent sigmoids,
     # sigmoid(raw[:, k]) = P(grade > k) with one slope for all k, or the value itself. None: only
@@ -412,12 +416,24 @@ class Target(Protocol):
         """Raise Mismatch unless the arrays are answers and labels of the same rows."""
         return None
 
+    def summary(self, answers: Outputs) -> Mapping[str, Array]:
+        """Return what of answers is nearly the same on every processor, first axis N."""
+        return answers
+
+    def listed(self, answers: Outputs, row: int) -> list[dict[str, Any]]:
+        """Return the things that a row's answer consists of, as JSON values; [] if it is one."""
+        return []
+
     def columns(self, answers: Outputs) -> Mapping[str, Array]:
         """Return the columns of predictions.csv after path and label, (N,) numbers or texts."""
         return answers
 
+    def written(self, answers: Outputs) -> Mapping[str, Array]:
+        """Return the columns from which `answers` restores all: by default those of `columns`."""
+        return self.columns(answers)
+
     def answers(self, columns: Mapping[str, Sequence[str]]) -> Outputs:
-        """Return the answers that `columns` wrote; raises DataError for anything else."""
+        """Return the answers that `written` wrote; raises DataError for anything else."""
         return {name: np.array(cells, np.float32) for name, cells in columns.items()}
 
     # ------------------------------------------------------------ evaluation
@@ -548,7 +564,7 @@ class Target(Protocol):
         return cls(**settings)
 
 
-def check_model(target: Target) -> None:
-    """Raise SpecError if this version fits no model of a target."""
-    if target.no_model:
-        raise SpecError(target.no_model)
+def check_searched(target: Target) -> None:
+    """Raise SpecError if heads on pooled features can't stand for a model of a target."""
+    if target.no_search:
+        raise SpecError(target.no_search)

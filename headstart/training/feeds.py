@@ -35,6 +35,10 @@ class Feed(Protocol):
 
     def batch(self, rows: RowNumbers, epoch: int) -> TrainingBatch: ...  # (len(rows), …)
 
+    def labels(self, rows: RowNumbers, epoch: int) -> Labels:
+        """Return the labels of what `batch` returns, of which a view may have other ones."""
+        return self.y[rows]
+
     @property
     def sizes(self) -> Sizes | None:
         """The sizes of examples in parts, by which batches of similar length are made."""
@@ -76,7 +80,7 @@ class Stored(Feed):
     most: int = 0
 
     @property
-    def features(self) -> "Stored":
+    def features(self) -> "Feed | None":
         return Stored(self.tables[:1], cut=False)
 
     @property

@@ -296,7 +296,8 @@ class _Training:
         lr = set_rates(self.optimizer, plan, self.done, self.all_steps)
         ids = [self.rows.ids[row] for row in picked]
         check_input(x, ids)
-        x, labels = mixed(x, self.objective.batch(picked), plan.mixup, seeds)
+        own = self.objective.batch(picked, self.rows.labels(picked, self.number))
+        x, labels = mixed(x, own, plan.mixup, seeds)
         push = Push.of(plan, self.done, self.all_steps, (*seeds, 1)) if plan.adversarial else None
         raw, losses = self.gradients(x, labels, ids, push)
         check_gradients({n: p.grad for n, p in self.parameters.items() if p.grad is not None}, ids)

@@ -69,11 +69,12 @@ class Objective:
         )
         return cls(target, y, balance, soft, case, smoothing)
 
-    def batch(self, rows: NDArray[np.int64]) -> BatchLabels:
-        """Return what some rows are learned from."""
+    def batch(self, rows: NDArray[np.int64], labels: Labels | None = None) -> BatchLabels:
+        """Return what some rows are learned from. labels: of these rows, if other than in `y`."""
+        labels = self.y[rows] if labels is None else labels
         soft = self.soft
         return BatchLabels(
-            self.target.soft(self.y[rows], self.smoothing),
+            self.target.soft(labels, self.smoothing),
             None if soft is None else self.target.smoothed(soft[rows], self.smoothing),
             None if self.case is None else self.case[rows],
         )

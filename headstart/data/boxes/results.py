@@ -16,7 +16,7 @@ from headstart.data.boxes.parsing import each, read_json
 from headstart.data.boxes.places import PictureIndex
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.targets.box_matching import Detections
-from headstart.targets.boxes import BoxesTarget, answers_of
+from headstart.targets.boxes import BoxesTarget, answers_of, detections
 from headstart.targets.target import Outputs
 
 FORM = BoxForm("xywh")
@@ -98,6 +98,29 @@ def read_results(path: Path, data: Dataset, source: Path) -> tuple[Outputs, tupl
         own.with_ids(files, PictureIndex.of(layout.root, data.input))
     left_out = each(plain, lambda i: f"{display(path)}, result {i + 1}", own.add)
     return answers_of(own.detections()), tuple(left_out)
+
+
+def coco_results(ids: Sequence[str], answers: Outputs, target: BoxesTarget) -> list[dict[str, Any]]:
+    """Return answers as COCO's results, which `read_results` reads.
+
+    An image_id is the name of the picture's file, or its whole path where two have the same name.
+    """
+    names = [PurePosixPath(id).name for id in ids]
+    own = [name if names.count(name) == 1 else id for name, id in zip(names, ids, strict=True)]
+    found = list[dict[str, Any]]()
+    for image, one in zip(own, detections(answers), strict=True):
+        for box, score, label in zip(one.corners, one.scores, one.labels, strict=True):
+            a, b, c, d = (float(side) for side in box)
+            found.append(
+                {
+                    "image_id": image,
+                    "category_id": int(label) + 1,
+                    "category_name": target.names[label],
+                    "bbox": [round(v, 3) for v in (a, b, c - a, d - b)],
+                    "score": round(float(score), 6),
+                }
+            )
+    return found
 
 
 def _detections(rows: Any) -> Detections:

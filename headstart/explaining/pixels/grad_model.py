@@ -127,6 +127,11 @@ def grad_model_of(
             f"This looks for what makes a class likely, and the model predicts "
             f"{model.target.noun}. Name a model of classes."
         )
+    if model.target.placed:
+        raise SpecError(
+            f"Explanations are of one answer per picture, and this model predicts "
+            f"{model.target.noun}. Name another model."
+        )
     if kind not in HEADS and not isinstance(model.head, TunableHead):
         raise SpecError(
             f"Seeing inside takes a head of linear layers, which gradients go through; the model's "

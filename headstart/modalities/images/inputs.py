@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.backbones.inputs import INPUTS, Batch, Input
+from headstart.backbones.inputs import INPUTS, Batch, Input, input_class
 from headstart.base.errors import SpecError
 from headstart.base.notebook import html_image
 from headstart.base.values import fingerprint, later
@@ -115,6 +115,12 @@ class ImageInput(Input[decoding.Pixels]):
     def averaging(self, views: Any, count: int = 0) -> "ImageInput":
         own = AveragedViews() if count == 1 else AveragedViews.of(views, count)
         return replace(self, averaged=own)
+
+    def finding(self, sizes: NDArray[np.int64], longest: int) -> "ImageInput":
+        """Return the letterboxed input in the proportions of pictures of these sizes."""
+        kind: Any = input_class("letterboxed image")
+        own: ImageInput = kind.like(self, sizes, longest)
+        return own
 
     def first_layer(self) -> "nn.Module":
         from headstart.modalities.images.entry import Normalise

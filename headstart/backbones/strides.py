@@ -1,0 +1,119 @@
+"""Activations of several strides of a network, which a head that finds places in pictures reads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.entry import blank_for_network
+from headstart.backbones.tracing import as_module, crossings, traced
+from headstart.base.errors import SpecError
+
+STRIDES = (8, 16, 32)  # of the input's pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The activations of a backbone at STRIDES, one row each: flattened, one after the other.
+
+    name: of the places in the network. shapes: (C, h, w) of each. both: the network, which returns
+    (N, D) and the row (N, size). trunk: the same without (N, D). They share the backbone's modules.
+    """
+
+    name: str
+    shapes: tuple[tuple[int, int, int], ...]
+    both: nn.Module
+    trunk: nn.Module
+
+    @property
+    def size(self) -> int:
+        return sum(c * h * w for c, h, w in self.shapes)
+
+
+def levels_of(backbone: Backbone) -> Levels:
+    """Return the activations at the last end of a block of each stride; SpecError without them."""
+    graph = traced(backbone.module)
+    if graph is None:
+        raise _lacking(backbone, "its operations depend on the data, so that it can't be cut")
+    blank = blank_for_network(backbone.card.input, 2)
+    shapes = _shapes(graph, backbone, blank)
+    ends = list(dict.fromkeys(_ends(backbone, graph)))
+    height, width = blank.shape[-2:]
+    found = []
+    for stride in STRIDES:
+        own = [
+            node
+            for node in ends
+            if len(shape := shapes.get(node, ())) == 4
+            and shape[2:] == (height // stride, width // stride)
+        ]
+        if not own:
+            raise _lacking(backbone, f"none of its blocks ends at stride {stride}")
+        found.append(own[-1])
+    name = "+".join(node.name for node in found)
+    sizes = tuple((int(c), int(h), int(w)) for _, c, h, w in (shapes[node] for node in found))
+    both, trunk = (
+        as_module(backbone.module, _packed(graph, found, whole=w)) for w in (True, False)
+    )
+    return Levels(name, sizes, both, trunk)
+
+
+def _lacking(backbone: Backbone, why: str) -> SpecError:
+    strides = ", ".join(map(str, STRIDES))
+    return SpecError(
+        f"Boxes are found on activations of strides {strides}, and {backbone.card.name} does not "
+        f"give them: {why}. Name a convolutional --backbone, such as packaged:efficientnet_lite0."
+    )
+
+
+def _ends(backbone: Backbone, graph: fx.Graph) -> Iterator[fx.Node]:
+    """Yield the last node before each block, and the last before the pooling, as far as one tensor
+    passes there."""
+    later = [set(block.parameters) for block in backbone.blocks]
+    for k in range(1, len(later)):
+        before = list(crossings(graph, set().union(*later[k:])))
+        if before:
+            yield before[-1]
+
+
+def _shapes(graph: fx.Graph, backbone: Backbone, blank: torch.Tensor) -> dict[fx.Node, Any]:
+    """Return the shape of each node's value, where that is a tensor; raises SpecError if the
+    network can't take the input's size."""
+    shapes = dict[fx.Node, Any]()
+
+    class Shapes(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if isinstance(value, torch.Tensor):
+                shapes[n] = tuple(value.shape)
+            return value
+
+    module = fx.GraphModule(backbone.module, graph)
+    try:
+        with torch.inference_mode():
+            Shapes(module).run(blank)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        height, width = blank.shape[-2:]
+        raise SpecError(
+            f"The network must take pictures of {width} x {height} pixels, and "
+            f"{backbone.card.name} does not ({str(error).splitlines()[0][:80]}). Name a "
+            f"convolutional --backbone, such as packaged:efficientnet_lite0."
+        ) from error
+    own = dict(zip(module.graph.nodes, graph.nodes, strict=True))
+    return {own[n]: shape for n, shape in shapes.items()}
+
+
+def _packed(graph: fx.Graph, nodes: list[fx.Node], *, whole: bool) -> fx.Graph:
+    """Return the graph whose (second) output is the nodes' values, flattened and joined."""
+    copied, values = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in graph.nodes:
+        if node.op != "output":
+            values[node] = copied.node_copy(node, lambda n: values[n])
+            continue
+        flat = [copied.call_method("flatten", (values[n], 1)) for n in nodes]
+        packed = copied.call_function(torch.cat, (flat, 1))
+        copied.output((values[node.args[0]], packed) if whole else packed)
+    return copied

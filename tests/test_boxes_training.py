@@ -1,0 +1,431 @@
+"""Training on boxes, from data to a bundle: made pictures of coloured rectangles on noise."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_without_torch import without_torch
+
+import headstart as hs
+from headstart.backbones.entry import WholeNetwork, tensors
+from headstart.backbones.strides import levels_of
+from headstart.base.errors import HeadstartError, SpecError
+from headstart.base.listener import Listener
+from headstart.features.engines import OnnxEngine
+from headstart.modalities.images.augment import Augment
+from headstart.modalities.images.box_views import BoxViews, Moved, followed
+from headstart.modalities.images.letterbox import LetterboxInput, Placing, out_of
+from headstart.modalities.sources import load_backbone
+from headstart.models.detection import check_same, detector, settled
+from headstart.models.specs import FineTune
+from headstart.targets.box_loss import IGNORED, REAL, box_losses, packed_boxes
+from headstart.targets.box_matching import Detections
+from headstart.targets.box_values import BoxLabels, ExampleBoxes
+from headstart.targets.boxes import BoxesTarget, answers_of
+from headstart.training.box_head import BoxHead
+
+COLOURS = {"red": (230, 30, 30), "blue": (30, 30, 230)}
+SETTINGS: dict[str, Any] = {
+    "size": 96,
+    "epochs": 12,
+    "flip": "horizontal",
+    "resized_crop": 0.6,
+    "views": 2,
+}
+
+
+def made(folder: Path, n: int = 40) -> Path:
+    """n pictures of one or two rectangles, every fifth upright, every sixth without any."""
+    rng, images = np.random.default_rng(1), list[dict[str, Any]]()
+    boxes = list[dict[str, Any]]()
+    (folder / "images").mkdir(parents=True)
+    for i in range(n):
+        wide, high = (72, 96) if i % 5 == 4 else (96, 72)
+        pixels = rng.integers(90, 160, (high, wide, 3)).astype(np.uint8)
+        images.append(dict(id=i, file_name=f"p{i:02}.png", width=wide, height=high))
+        for k in range(0 if i % 6 == 5 else 1 + i % 2):
+            c, w, h = int(rng.integers(2)), int(rng.integers(18, 30)), int(rng.integers(18, 30))
+            x, y = int(rng.integers(0, wide - w)), k * high // 2 + int(rng.integers(0, 6))
+            h = min(h, high - y)
+            pixels[y : y + h, x : x + w] = list(COLOURS.values())[c]
+            own = dict(id=len(boxes) + 1, image_id=i, category_id=c + 1, iscrowd=0)
+            boxes.append({**own, "bbox": [x, y, w, h]})
+        Image.fromarray(pixels).save(folder / "images" / f"p{i:02}.png")
+    names = [dict(id=c + 1, name=name) for c, name in enumerate(COLOURS)]
+    plain = dict(images=images, annotations=boxes, categories=names)
+    (folder / "instances.json").write_text(json.dumps(plain))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("boxes") / "data")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return hs.train(data, out, store=store, **SETTINGS)
+
+
+def same_models(a: Path, b: Path) -> bool:
+    names = "model/manifest.json", "history.csv", "evaluation.json", "predictions.csv"
+    plain = [[_without_seconds((f / n).read_text()) for n in names] for f in (a, b)]
+    return plain[0] == plain[1]
+
+
+def _without_seconds(text: str) -> str:
+    lines = text.splitlines()
+    timed = lines[0].endswith(",seconds")
+    return "\n".join(line.rpartition(",")[0] if timed else line for line in lines)
+
+
+# ---------------------------------------------------------------- the whole way
+def test_a_run_on_boxes_finds_rectangles(run: Any) -> None:
+    assert run.kept == "detector"
+    assert run.evaluation.metrics["AP50"].value > 0.5
+    assert len(run.model.target.thresholds) == 2
+    page = (run.folder / "report.html").read_text()
+    assert "AP50" in page
+    assert "headstart explain" not in page
+
+
+def test_a_second_run_runs_no_network_and_gives_the_same(
+    run: Any, data: Path, store: Path, tmp_path: Path
+) -> None:
+    again = hs.train(data, tmp_path / "again", store=store, **SETTINGS)
+    assert again.timings.backbone_forwards == 0
+    assert same_models(run.folder, again.folder)
+
+
+def test_a_recipe_repeats_its_run(run: Any, data: Path, store: Path, tmp_path: Path) -> None:
+    again = hs.train(data, tmp_path / "again", store=store, config=run.folder / "recipe.json")
+    assert (again.folder / "recipe.json").read_bytes() == (run.folder / "recipe.json").read_bytes()
+    assert same_models(run.folder, again.folder)
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopAt(Listener):
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if stage == "detector" and done == 7:
+            raise Stopped
+
+
+def test_a_stopped_training_goes_on_to_the_same_bytes(
+    run: Any, data: Path, store: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        hs.train(data, tmp_path / "run", store=store, listener=StopAt(), **SETTINGS)
+    assert list((tmp_path / "run").glob("*.safetensors"))
+    again = hs.train(data, tmp_path / "run", store=store, **SETTINGS)
+    assert same_models(run.folder, again.folder)
+
+
+def test_the_room_is_told_beforehand(data: Path, store: Path, tmp_path: Path) -> None:
+    told = list[tuple[str, str]]()
+
+    class Told(Listener):
+        def stage(self, name: str, message: str) -> None:
+            told.append((name, message))
+
+    hs.train(data, tmp_path / "run", store=store, listener=Told(), **{**SETTINGS, "epochs": 1})
+    names = [name for name, _ in told]
+    assert names.index("cut") < names.index("features")
+    assert "keeping" in dict(told)["cut"]
+
+
+def test_boxes_are_predicted_without_pytorch(run: Any, data: Path, tmp_path: Path) -> None:
+    pictures = [data / "images" / f"p{i:02}.png" for i in (0, 4, 5)]
+    found = run.model.predict(pictures, store=None)
+    files = " ".join(map(str, pictures))
+    (code, out, _), (coco_code, _, _), (csv_code, table, _) = without_torch(
+        f"predict {run.folder} {files} --json",
+        f"predict {run.folder} {files} --coco {tmp_path}/found.json",
+        f"predict {run.folder} {files} --csv -",
+    )
+    assert (code, coco_code, csv_code) == (0, 0, 0)
+    plain = json.loads(out)
+    for i, one in enumerate(plain):
+        assert one["found"] == run.model.target.listed(found.outputs, i)
+    lines = table.splitlines()
+    assert lines[0] == "path,label,score,xmin,ymin,xmax,ymax,error"
+    assert len(lines) == 1 + sum(len(one["found"]) for one in plain)
+    results = json.loads((tmp_path / "found.json").read_text())
+    assert {one["image_id"] for one in results} <= {p.name for p in pictures}
+    assert hs.evaluate(run.folder, data).metrics == run.evaluation.metrics
+
+
+def test_predicted_boxes_are_in_upright_pixels(run: Any, data: Path, tmp_path: Path) -> None:
+    plain = json.loads((data / "instances.json").read_text())
+    train = [row["path"] for row in _rows(run.folder) if row["part"] == "train"]
+    upright = next(p for p in train if p in {"images/p04.png", "images/p14.png", "images/p24.png"})
+    number = int(Path(upright).stem[1:])
+    true = [b["bbox"] for b in plain["annotations"] if b["image_id"] == number]
+    found = run.model.predict([data / upright], store=None).outputs
+    best = found["boxes"][0, 0]
+    x, y, w, h = min(true, key=lambda b: abs(b[0] - best[0]) + abs(b[1] - best[1]))
+    assert np.abs(best - [x, y, x + w, y + h]).max() < 8
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    import csv
+
+    with open(folder / "splits.csv", encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"strategy": "finetune"},
+        {"folds": 3},
+        {"head": "ridge"},
+        {"mixup": 0.2},
+        {"rotation": 0.1},
+        {"budget": "60s"},
+        {"backbone": "tiny:32"},
+    ],
+)
+def test_what_has_no_meaning_for_boxes_is_refused(
+    asked: Mapping[str, Any], data: Path, store: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(HeadstartError) as error:
+        hs.train(data, tmp_path / "run", store=store, **{**SETTINGS, **asked})
+    assert 40 < len(str(error.value)) < 400
+
+
+def test_usual_settings_give_way_to_named_ones() -> None:
+    assert settled(FineTune(), ()).epochs == 24
+    assert settled(FineTune(epochs=3), ()).epochs == 3
+    assert settled(FineTune(), ("epochs",)).epochs == FineTune().epochs
+    averaged = settled(FineTune(average_last=2), ("average_last",))
+    assert averaged.ema == 0
+
+
+# ---------------------------------------------------------------- pictures and views
+@pytest.mark.parametrize("size", [(96, 72), (72, 96), (640, 480), (33, 1000), (5, 4)])
+def test_padding_is_undone_exactly(size: tuple[int, int]) -> None:
+    placing, rng = Placing.of(size, (128, 96)), np.random.default_rng(0)
+    corners = np.sort(rng.random((5, 2, 2)), axis=1).reshape(5, 4) * [*size, *size]
+    inside = placing.into(corners)
+    back = out_of(inside[None], placing.numbers()[None])[0]
+    assert np.abs(back - corners).max() < 1e-9
+    assert inside.min() >= 0
+    assert (inside <= [128, 96] * 2).all()
+
+
+def test_a_letterboxed_picture_lies_where_its_placing_says() -> None:
+    input = LetterboxInput(width=128, height=96, interpolation="nearest")
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[10:20, 5:25] = 255
+    batch = input.prepare(pixels)
+    rows, columns = np.nonzero((batch["pixels"][0] == 255).all(axis=2))
+    there = input.placing(40, 40).into(np.array([[5, 10, 25, 20]]))[0]
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert np.abs(there - found).max() <= 1
+    assert batch["frame"][0].tolist() == input.placing(40, 40).numbers().tolist()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_boxes_move_with_their_picture(seed: int) -> None:
+    pixels = np.zeros((96, 128, 3), np.uint8)
+    pixels[30:60, 40:90] = 255
+    views = BoxViews(flip="both", resized_crop=0.5)
+    view = views.change({"pixels": pixels[None]}, seed)["pixels"][0]
+    own = ExampleBoxes([[40, 30, 90, 60]], [0], size=(128, 96))
+    (box,) = views.moved(own, seed, 128, 96).corners
+    rows, columns = np.nonzero(view[..., 0] > 127)
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert np.abs(box - found).max() <= 1.5
+
+
+def test_a_box_of_which_a_crop_leaves_too_little_is_left_out() -> None:
+    half = Moved(left=0, top=0, share=0.5, mirrored=False, upside_down=False)
+    corners = [[40, 10, 74, 20], [60, 10, 100, 20], [10, 10, 20, 20]]  # of 64: 71 %, 10 %, all
+    own = half.boxes(ExampleBoxes(corners, [0, 1, 0]), 128, 96)
+    assert own.labels.tolist() == [0, 0]
+    assert own.corners.tolist() == [[80, 20, 128, 40], [20, 20, 40, 40]]
+
+
+def test_changes_that_boxes_cannot_follow_are_refused() -> None:
+    with pytest.raises(SpecError, match="turns"):
+        followed(Augment(quarter_turns=True))
+    assert followed(Augment(flip="vertical", views=3)) == BoxViews("vertical", 1.0, 0.0, 3)
+
+
+# ---------------------------------------------------------------- the network
+@pytest.fixture(scope="module")
+def backbone() -> Any:
+    own = load_backbone("packaged:efficientnet_lite0")
+    input = own.card.input.finding(np.array([[96, 72]]), 128)
+    return replace(own, card=replace(own.card, input=input))
+
+
+def test_the_levels_are_the_ends_of_blocks(backbone: Any) -> None:
+    levels = levels_of(backbone)
+    assert [shape[1:] for shape in levels.shapes] == [(12, 16), (6, 8), (3, 4)]
+    x = torch.rand(2, 3, 96, 128)
+    with torch.inference_mode():
+        pooled, row = levels.both(x)
+        assert torch.equal(row, levels.trunk(x))
+        assert torch.allclose(pooled, backbone.module(x))
+    assert row.shape == (2, levels.size)
+
+
+def test_a_network_without_the_strides_is_named() -> None:
+    own = load_backbone("tiny:32")
+    input = own.card.input.finding(np.array([[96, 96]]), 96)
+    with pytest.raises(SpecError, match=r"strides 8, 16, 32, and tiny:32"):
+        levels_of(replace(own, card=replace(own.card, input=input)))
+
+
+def test_the_graph_finds_the_boxes_of_pytorch(backbone: Any) -> None:
+    from headstart.training.box_head import Detector
+
+    levels = levels_of(backbone)
+    head = BoxHead(levels.shapes, 3, seed=0)
+    with torch.no_grad():
+        head.heat.bias.add_(3.0)  # type: ignore[union-attr]  # many boxes above .01
+        head.heat.weight.mul_(40)
+        head.sides.weight.mul_(5)
+    frozen = detector(backbone, levels, head.eval())
+    noise = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3)).astype(np.uint8)
+    noise[1] = 0  # a black picture
+    whole = WholeNetwork(Detector(levels.trunk, head).eval(), frozen.card.input)
+    engine = OnnxEngine(frozen, 1)
+    for batch in ({"pixels": noise}, {"pixels": noise[1:2]}):
+        with torch.inference_mode():
+            theirs = whole(*tensors(batch)).numpy()
+        ours, boxes, scores, classes = engine(batch)
+        check_same(ours, theirs)
+        rows = ours.reshape(len(ours), -1, 6)
+        assert (rows[..., 5] == -1).any()
+        assert (rows[..., 4] > 0.01).sum() > 20
+        assert np.array_equal(rows[..., :4], boxes)
+        assert np.array_equal(rows[..., 4], scores)
+        assert np.array_equal(rows[..., 5], classes)
+    with torch.no_grad():
+        head.heat.bias.sub_(60)  # type: ignore[union-attr]
+        head.heat.weight.zero_()
+    quiet = OnnxEngine(detector(backbone, levels, head), 1)({"pixels": noise})[0]
+    target = BoxesTarget(("a", "b", "c"))
+    assert target.activate(quiet)["boxes"].shape == (3, 0, 4)  # nothing is found
+
+
+def test_other_boxes_than_those_of_pytorch_are_noticed() -> None:
+    row = np.array([[10.0, 10, 20, 20, 0.5, 1] + [0, 0, 0, 0, 0.0, -1]])
+    check_same(row, row)
+    for change in ([0.02, 0, 0, 0, 0, 0], [0, 0, 0, 0, -0.4, 0], [0, 0, 0, 0, 0, 1]):
+        other = row.copy()
+        other[0, :6] += change
+        with pytest.raises(HeadstartError, match="PyTorch"):
+            check_same(row, other)
+
+
+# ---------------------------------------------------------------- loss and target
+def packed(*examples: ExampleBoxes) -> torch.Tensor:
+    return packed_boxes(BoxLabels.of(examples))
+
+
+ONE = ExampleBoxes([[8, 8, 40, 32]], [1])
+
+
+def maps_of(box: tuple[float, ...], label: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The heatmap and distances of a head that is sure of one box on a grid of 8 x 8."""
+    heat = torch.full((1, 2, 8, 8), -8.0)
+    x, y = int((box[0] + box[2]) / 16), int((box[1] + box[3]) / 16)
+    heat[0, label, y, x] = 8.0
+    centre = torch.arange(8) * 8 + 4.0
+    sides = torch.stack(
+        [
+            (centre[None] - box[0]).expand(8, 8),
+            (centre[:, None] - box[1]).expand(8, 8),
+            (box[2] - centre[None]).expand(8, 8),
+            (box[3] - centre[:, None]).expand(8, 8),
+        ]
+    )[None]
+    return heat, sides.clamp(min=0.1)
+
+
+def test_the_right_box_has_the_least_loss() -> None:
+    right = float(box_losses(*maps_of((8, 8, 40, 32), 1), packed(ONE), 1.0))
+    for box, label in [((8, 8, 40, 32), 0), ((32, 32, 60, 60), 1), ((8, 8, 30, 32), 1)]:
+        assert float(box_losses(*maps_of(box, label), packed(ONE), 1.0)) > right + 0.05
+    assert right < 0.2
+
+
+def test_examples_without_boxes_have_a_finite_loss_and_gradient() -> None:
+    heat = torch.zeros(2, 2, 8, 8, requires_grad=True)
+    sides = torch.ones(2, 4, 8, 8, requires_grad=True)
+    bare = ExampleBoxes([], [])
+    for boxes in (packed(bare, bare), packed(bare, ONE)):
+        losses = box_losses(heat, sides, boxes, 1.0)
+        losses.sum().backward()
+        assert torch.isfinite(losses).all()
+        assert torch.isfinite(heat.grad).all()  # type: ignore[arg-type]
+        assert torch.isfinite(sides.grad).all()  # type: ignore[arg-type]
+    alone = box_losses(heat[1:], sides[1:], packed(ONE), 1.0)
+    assert torch.allclose(alone, losses[1:])  # of other examples in a batch a loss knows nothing
+
+
+def test_what_is_found_in_a_crowd_costs_nothing() -> None:
+    crowd = ExampleBoxes([[8, 8, 40, 32]], [1], crowd=[True])
+    assert packed(crowd)[0, 0, 5] == IGNORED
+    assert packed(ONE)[0, 0, 5] == REAL
+    sure = maps_of((8, 8, 40, 32), 1)
+    assert float(box_losses(*sure, packed(crowd), 1.0)) < 0.01
+    assert float(box_losses(*sure, packed(ExampleBoxes([], [])), 1.0)) > 5
+
+
+def test_of_two_boxes_in_one_place_the_smaller_one_is_learned() -> None:
+    large = ExampleBoxes([[0, 0, 64, 64], [24, 24, 40, 40]], [0, 1])
+    heat, sides = maps_of((24, 24, 40, 40), 1)
+    _, wide = maps_of((0, 0, 64, 64), 0)
+    assert box_losses(heat, sides, packed(large), 1.0) < box_losses(heat, wide, packed(large), 1.0)
+
+
+def test_thresholds_are_those_of_the_best_f1() -> None:
+    y = BoxLabels.of([ExampleBoxes([[0, 0, 10, 10], [20, 20, 30, 30]], [0, 0])])
+    corners = np.array([[0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60]], np.float32)
+    answers = answers_of([Detections(corners, np.array([0.8, 0.6, 0.4]), np.zeros(3, int))])
+    target = BoxesTarget(("a", "b")).decided(answers, y)
+    assert target.thresholds == (0.5, 0.3)  # between a right one and a wrong one; no box of b
+    assert target.columns(answers)["detections"].tolist() == [2]
+    assert [one["label"] for one in target.listed(answers, 0)] == ["a", "a"]
+    assert BoxesTarget.load(json.loads(json.dumps(target.settings()))) == target
+
+
+def test_detections_come_back_from_a_table() -> None:
+    target = BoxesTarget(("a", "b"), thresholds=(0.5, 0.5))
+    rng = np.random.default_rng(0)
+    found = [
+        Detections(rng.random((n, 4)).astype(np.float32), rng.random(n), rng.integers(0, 2, n))
+        for n in (3, 0, 5)
+    ]
+    answers = answers_of(found)
+    cells = {name: [*map(str, column)] for name, column in target.written(answers).items()}
+    back = target.answers(cells)
+    assert all(np.array_equal(back[name], answers[name]) for name in answers)
+
+
+def test_labels_of_other_data_are_translated_by_name() -> None:
+    ours, theirs = BoxesTarget(("car", "sign")), BoxesTarget(("sign", "tree", "car"))
+    y = BoxLabels.of([ExampleBoxes([[0, 0, n, n] for n in (1, 2, 3)], [0, 1, 2]), None])
+    own = ours.translate(y, theirs)
+    assert own[0].labels.tolist() == [1, 0]
+    assert own[0].corners[:, 2].tolist() == [1, 3]
+    assert own.known.tolist() == [True, False]
