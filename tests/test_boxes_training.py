@@ -18,6 +18,7 @@ from headstart.backbones.strides import levels_of
 from headstart.base.errors import HeadstartError, SpecError
 from headstart.base.listener import Listener
 from headstart.features.engines import OnnxEngine
+from headstart.features.extract import FeatureTable
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.box_views import BoxViews, Moved, followed
 from headstart.modalities.images.letterbox import LetterboxInput, Placing, out_of
@@ -28,6 +29,7 @@ from headstart.targets.box_loss import IGNORED, REAL, box_losses, packed_boxes
 from headstart.targets.box_matching import Detections
 from headstart.targets.box_values import BoxLabels, ExampleBoxes
 from headstart.targets.boxes import BoxesTarget, answers_of
+from headstart.training.box_feed import PlacedRows
 from headstart.training.box_head import BoxHead
 
 COLOURS = {"red": (230, 30, 30), "blue": (30, 30, 230)}
@@ -216,6 +218,33 @@ def test_usual_settings_give_way_to_named_ones() -> None:
     assert averaged.ema == 0
 
 
+def test_the_cost_of_a_run_is_told_without_one(data: Path, store: Path, tmp_path: Path) -> None:
+    told = hs.train(data, tmp_path / "run", store=store, dry_run=True, **SETTINGS)
+    row = 40 * 8 * 12 + 112 * 4 * 6 + 192 * 2 * 3  # channels, at 96 x 64 px
+    assert told.cut_bytes == 2 * row * (40 + 2 * len(told.splits.train))
+
+
+def test_a_detector_is_run_by_the_usual_engine_alone(run: Any) -> None:
+    from headstart.features.choosing import EngineRequest, chosen_engine
+    from headstart.features.engine_table import FrozenPart
+
+    own = hs.load(run.folder).backbone
+    assert own.card.input.answers
+    network = FrozenPart(own, hs.specs.Runtime().resolved())
+    request = EngineRequest(
+        network, run.splits.train, 10**6, "x", None, lambda choice, files: 0.0, Listener(), {}
+    )
+    chosen = chosen_engine(request)
+    assert chosen.engine is None  # nothing was timed
+    assert chosen.choice.engine == "onnxruntime"
+
+
+def test_seeds_of_a_run_on_boxes_are_summed_up(data: Path, store: Path, tmp_path: Path) -> None:
+    few = {**SETTINGS, "epochs": 1}
+    hs.train(data, tmp_path / "runs", store=store, seeds=2, **few)
+    assert len(list((tmp_path / "runs").glob("*/model/manifest.json"))) == 2
+
+
 # ---------------------------------------------------------------- pictures and views
 @pytest.mark.parametrize("size", [(96, 72), (72, 96), (640, 480), (33, 1000), (5, 4)])
 def test_padding_is_undone_exactly(size: tuple[int, int]) -> None:
@@ -259,6 +288,32 @@ def test_a_box_of_which_a_crop_leaves_too_little_is_left_out() -> None:
     own = half.boxes(ExampleBoxes(corners, [0, 1, 0]), 128, 96)
     assert own.labels.tolist() == [0, 0]
     assert own.corners.tolist() == [[80, 20, 128, 40], [20, 20, 40, 40]]
+
+
+def test_the_labels_of_a_batch_are_those_of_its_views() -> None:
+    target, n, views = BoxesTarget(("a",)), 5, 3
+    plain = BoxLabels.of([ExampleBoxes([], [])] * n)
+    tables = [
+        FeatureTable(tuple("abcde"), np.zeros((n, 1), np.float32), plain, target, "")
+        for _ in range(views)
+    ]
+    number = [np.array([[10.0 * v + row] for row in range(n)], np.float32) for v in range(views)]
+    rows = PlacedRows(
+        tuple(replace(t, cut=x) for t, x in zip(tables, number, strict=True)),
+        cut=True,
+        seed=3,
+        moved=tuple(
+            BoxLabels.of([ExampleBoxes([[0, 0, 1, float(x[0])]], [0]) for x in own])
+            for own in number
+        ),
+    )
+    picked, seen = np.array([3, 0, 4]), set[float]()
+    for epoch in range(1, 4):
+        x = rows.batch(picked, epoch)
+        assert isinstance(x, torch.Tensor)
+        assert rows.labels(picked, epoch).boxes.corners[:, 3].tolist() == x[:, 0].tolist()
+        seen |= set(x[:, 0].tolist())
+    assert len(seen) == 9  # every view of each
 
 
 def test_changes_that_boxes_cannot_follow_are_refused() -> None:

@@ -96,6 +96,14 @@ class Input(Protocol[Raw]):
         """
         return np.ones(length(batch))
 
+    @property
+    def answers(self) -> bool:
+        """Whether the network gives answers instead of features.
+
+        Only the usual engine runs it then, by which it was checked.
+        """
+        return False
+
     def settled(self, x: NDArray[Any], batch: Batch) -> NDArray[Any]:
         """Return a network's features (N, D) of examples as they are kept.
 

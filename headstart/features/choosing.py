@@ -125,6 +125,7 @@ def chosen_engine(request: EngineRequest) -> Chosen:
     if key in request.made:
         return Chosen(request.made[key])
     options = candidates(network.backbone, network.runtime)
+    options = options[:1] if network.backbone.card.input.answers else options
     chosen = Chosen(options[0]) if len(options) == 1 else _among(options, request)
     request.made[key] = chosen.choice
     return chosen

@@ -94,7 +94,7 @@ def tell_room(start: Start, rows: int, context: RunContext) -> None:
     kept = rows * (1 + (finding.views.views if finding.views.active else 0))
     size = kept * start.tap.row_bytes
     context.listener.stage(
-        "cut", f"keeping {size_text(size)} of activations at strides 8, 16 and 32, float16"
+        "cut", f"keeping up to {size_text(size)} of activations at strides 8, 16 and 32, float16"
     )
     if not disk_room(size, context.store):
         raise SpecError(

@@ -62,12 +62,13 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     if job.weights == "pretrained" and job.backbone.partition(":")[0] in FETCHED:
         job = replace(job, weights="random")
     state = RunState.begin(out, job, listener, deadline_of(job, None, listener))
-    run = prepared(state)
+    run = prepared(state, data)
     threads = state.context.runtime.decode_threads
     seen = survey(data, threads=threads, progress=partial(listener.progress, "checks"))
     checks = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
-    check_supports(job.recipe.head, rows.target)
+    if not rows.target.placed:
+        check_supports(job.recipe.head, rows.target)
     splits = job.parts(rows, checks.together).recorded
     if job.budget_s:
         state.context = replace(state.context, store=None)
@@ -95,6 +96,8 @@ def _of_features(state: RunState, run: PreparedRun, rows: Dataset, splits: Split
     if thawed is not None:
         kept = rows_at_cut(thawed, rows, state.context)
         tap = tap_for(run.settings, thawed, kept, augment, state.context)
+    if run.start.finding is not None:
+        kept, tap = len(rows), run.start.tap
     few = rows.take(range(min(TIMED, len(rows))))
     timer = _Timer()
     table = extract(backbone, few, runtime=state.context.runtime, listener=timer)

@@ -15,6 +15,7 @@ from headstart.modalities.images.augment import AutoViews
 from headstart.modalities.reading import survey
 from headstart.runs.job import AUTO, Job
 from headstart.runs.stages import RunState, prepared
+from headstart.targets.target import check_searched
 
 if TYPE_CHECKING:
     from headstart.models.rate_test import RateTest
@@ -35,6 +36,7 @@ def find_rate(data: Dataset, job: Job, listener: Listener) -> "RateTest":
             "A rate is found for one augmentation: name the changes that --augment auto came to in "
             "a run, or leave it out."
         )
+    check_searched(data.target)
     job = job.for_data(data, listener)
     context = RunContext(job.store, job.runtime.resolved(), listener)
     if job.strategy == "extract" and not job.recipe.head.by_epochs:

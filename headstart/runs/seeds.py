@@ -220,7 +220,8 @@ def _moved(job: Job, seeds: int) -> Iterator[Job]:
 
 def _asked(job: Job, data: Dataset) -> Settings:
     """Return all settings that decide the results, except the seeds."""
-    rows = data.ids, data.labels, data.classes, data.parts, data.groups, data.strata
+    labels = tuple(data.target.decode(data.y)) if data.target.placed else data.labels
+    rows = data.ids, labels, data.classes, data.parts, data.groups, data.strata
     named = fingerprint(*rows, *data.counting)
     asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in BESIDE}
     usual = {name: getattr(Job(), name) for name in LATER}
