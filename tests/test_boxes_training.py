@@ -214,8 +214,11 @@ def test_usual_settings_give_way_to_named_ones() -> None:
     assert settled(FineTune(), ()).epochs == 24
     assert settled(FineTune(epochs=3), ()).epochs == 3
     assert settled(FineTune(), ("epochs",)).epochs == FineTune().epochs
-    averaged = settled(FineTune(average_last=2), ("average_last",))
-    assert averaged.ema == 0
+    assert settled(FineTune(average_last=2), ("average_last",)).ema == 0
+    assert settled(FineTune(), ()).keep == "last"
+    best = settled(FineTune(), ("keep", "epochs"))
+    assert best.keep == "best"
+    assert settled(best, ()) == best  # as a recipe has it
 
 
 def test_the_cost_of_a_run_is_told_without_one(data: Path, store: Path, tmp_path: Path) -> None:
@@ -379,6 +382,22 @@ def test_the_graph_finds_the_boxes_of_pytorch(backbone: Any) -> None:
     quiet = OnnxEngine(detector(backbone, levels, head), 1)({"pixels": noise})[0]
     target = BoxesTarget(("a", "b", "c"))
     assert target.activate(quiet)["boxes"].shape == (3, 0, 4)  # nothing is found
+
+
+def test_a_box_lies_at_a_peak_of_the_heatmap_alone() -> None:
+    from headstart.training.box_head import Detector
+
+    shapes = ((1, 8, 8), (1, 4, 4), (1, 2, 2))
+    whole = Detector(torch.nn.Identity(), BoxHead(shapes, 2, seed=0))
+    heat, sides = maps_of((8, 8, 40, 32), 1)
+    heat[0, 1, 2, 4] = 7.0  # beside the peak at 2, 3
+    heat[0, 0, 6, 6] = 6.0  # another peak, whose box lies far away
+    sides[:, :, 6, 6] = sides[:, :, 2, 4] = 2.0
+    found = BoxesTarget(("a", "b")).activate(whole.detections(heat, sides).detach().numpy())
+    assert found["labels"][0, :2].tolist() == [1, 0]
+    assert np.abs(found["boxes"][0, 0] - [8, 8, 40, 32]).max() < 1e-4
+    assert found["boxes"][0, 1].tolist() == [50, 50, 54, 54]
+    assert (found["scores"][0, 2:] < 0.01).all()
 
 
 def test_other_boxes_than_those_of_pytorch_are_noticed() -> None:
