@@ -497,7 +497,10 @@ def _evaluated(
 def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
     """Return all choices, "auto" resolved, and the versions; nothing that depends on the time."""
     backbone, candidates = learned.prepared.start.backbone, learned.fitted.made
-    trained = job.strategy != "extract" or learned.prepared.start.finding is not None
+    finds, tuned = learned.prepared.start.finding is not None, job.strategy != "extract"
+    recipe = Settings.of(job.recipe.resolved(backbone))
+    if finds:  # its head is no family's
+        recipe = replace(recipe, values={k: v for k, v in recipe.values.items() if k != "head"})
     return RunRecipe(
         data=job.source,
         data_licence=job.data_licence,
@@ -507,8 +510,8 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
             job.strategy, learned.fitted.kept, gain, learned.fitted.refit is not None
         ),
         target=Settings.of(job.target) if job.target != TargetPlan() else None,
-        recipe=Settings.of(job.recipe.resolved(backbone)),
-        finetune=Settings.of(learned.prepared.settings) if trained else None,
+        recipe=recipe,
+        finetune=Settings.of(learned.prepared.settings) if finds or tuned else None,
         augment=Settings.of(job.augment),
         trust=Settings.of(job.trust),
         tta=job.tta,

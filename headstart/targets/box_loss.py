@@ -16,6 +16,7 @@ SPREAD = 0.09  # of a box's sides: the deviation of its bell in the heatmap (as 
 LEAST_SPREAD = 0.5  # places
 NEAR = 0.3  # of the bell's height: places from there on learn the box's sides
 CLIP = 1e-4  # of probabilities in the logarithm
+AT_ONCE = 2**23  # values of a map of each box that are computed together: 32 MB
 PADDED, REAL, IGNORED = 0.0, 1.0, 2.0  # the last column of packed boxes
 
 
@@ -42,6 +43,14 @@ def box_losses(heat: Tensor, sides: Tensor, boxes: Tensor, typical: float) -> Te
     pixels. boxes: of `packed_boxes`. typical: the mean number of boxes in an example, by which the
     sums are divided, so that an example counts as its boxes do.
     """
+    _, _, h, w = heat.shape
+    size = max(1, AT_ONCE // max(1, boxes.shape[1] * h * w))
+    parts = zip(heat.split(size), sides.split(size), boxes.split(size), strict=True)
+    return torch.cat([_losses(*part) for part in parts]) / max(typical, 1.0)
+
+
+def _losses(heat: Tensor, sides: Tensor, boxes: Tensor) -> Tensor:
+    """Return (N,) losses of some examples, not divided."""
     n, _, h, w = heat.shape
     x, y = (c.to(heat.device) for c in centres(h, w))
     if not boxes.shape[1]:  # no example has a box
@@ -55,7 +64,7 @@ def box_losses(heat: Tensor, sides: Tensor, boxes: Tensor, typical: float) -> Te
     ignored = _inside(x, y, boxes[:, :, :4]) & (how == IGNORED)[:, :, None, None]
     counted = ~ignored.any(dim=1, keepdim=True)
     focal = _focal(heat, wanted, counted)
-    return (focal + _of_sides(sides, x, y, boxes, bell, own)) / max(typical, 1.0)
+    return focal + _of_sides(sides, x, y, boxes, bell, own)
 
 
 def _inside(x: Tensor, y: Tensor, boxes: Tensor) -> Tensor:
