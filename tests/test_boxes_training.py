@@ -199,6 +199,8 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         {"head": "ridge"},
         {"mixup": 0.2},
         {"rotation": 0.1},
+        {"class_weights": "balanced"},
+        {"thaw": "2"},
         {"budget": "60s"},
         {"backbone": "tiny:32"},
     ],

@@ -30,6 +30,7 @@ from headstart.models.specs import (
     check_tta,
 )
 from headstart.targets.plan import TargetPlan
+from headstart.training.plan import Plan
 
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
 Language = Literal["en", "ru"]
@@ -241,6 +242,8 @@ class Job:
         if not installed("torch"):
             purpose = f"Training on {data.target.noun}"
             raise MissingPackage("torch", purpose=purpose, extra="train")
+        thawed = {f.name for f in fields(FineTune)} - {f.name for f in fields(Plan)} - SHARED
+        thawed |= {"norms", "layer_decay"}
         heads = {"head", *(setting_of_head(f.name) for f in fields(self.recipe.head))} - SHARED
         others = {
             "folds": bool(self.folds),
@@ -252,7 +255,8 @@ class Job:
             f"tta {self.tta}": self.tta not in ("none", "auto"),
             f"baseline {self.baseline}": self.baseline != "none",
             "augment auto": not isinstance(self.augment, Augment),
-            **{name.replace("_", "-"): name in self.given for name in sorted(heads)},
+            "class-weights": self.finetune.class_weights != "none",
+            **{name.replace("_", "-"): name in self.given for name in sorted(heads | thawed)},
         }
         if wrong := next((name for name, asked in others.items() if asked), None):
             raise SpecError(
