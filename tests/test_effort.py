@@ -288,9 +288,9 @@ def test_files_are_looked_at_while_the_network_is_loaded(
         looked.set()
         return reading.survey(*args, **more)
 
-    def prepared(state: Any) -> Any:
+    def prepared(*args: Any, **more: Any) -> Any:
         assert looked.wait(10)
-        return prepare(state)
+        return prepare(*args, **more)
 
     monkeypatch.setattr("headstart.runs.run.survey", noted)
     monkeypatch.setattr("headstart.runs.run.prepared", prepared)

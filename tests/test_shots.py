@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from listening import Lines
+from scales import scale_of
 from test_every_kind import pictures
 from test_folds import table
 from test_runs import FILES
@@ -52,7 +53,7 @@ def none_of(rows: Rows) -> Rows:
 def test_the_answer_is_the_class_whose_mean_is_nearest() -> None:
     train, test = clouds(30), clouds(200, seed=1)
     head = solve_head(MeanSpec(), train, none_of(train)).head
-    std = train.x.std(axis=0)
+    std = scale_of(train.x)
     means = np.stack([train.x[train.y == c].mean(axis=0) for c in range(3)])
     away = (((test.x[:, None] - means) / std) ** 2).sum(axis=2)
     assert (head.scores(test.x).argmax(axis=1) == away.argmin(axis=1)).all()
