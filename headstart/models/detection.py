@@ -121,8 +121,7 @@ def tell_room(start: Start, rows: int, context: RunContext) -> None:
 def fit_boxes(start: Start, splits: Splits, context: RunContext) -> Candidates:
     """Train a head on the stored activations of the training rows and their views.
 
-    start: of `begin`, with the table of all
-    rows.
+    start: of `begin`, with the table of all rows.
     """
     import torch
 
