@@ -338,13 +338,20 @@ def backbone() -> Any:
 
 def test_the_levels_are_the_ends_of_blocks(backbone: Any) -> None:
     levels = levels_of(backbone)
-    assert [shape[1:] for shape in levels.shapes] == [(12, 16), (6, 8), (3, 4)]
+    assert levels.shapes == ((40, 12, 16), (112, 6, 8), (320, 3, 4))  # 320 inside the last block
     x = torch.rand(2, 3, 96, 128)
     with torch.inference_mode():
         pooled, row = levels.both(x)
         assert torch.equal(row, levels.trunk(x))
         assert torch.allclose(pooled, backbone.module(x))
     assert row.shape == (2, levels.size)
+
+
+def test_a_level_of_the_last_block_alone_is_found() -> None:
+    own = load_backbone("timm:test_efficientnet", weights="random")
+    input = own.card.input.finding(np.array([[64, 64]]), 64)
+    levels = levels_of(replace(own, card=replace(own.card, input=input)))
+    assert levels.shapes == ((32, 8, 8), (48, 4, 4), (64, 2, 2))  # not the 256 for pooling
 
 
 def test_a_network_without_the_strides_is_named() -> None:

@@ -1,6 +1,6 @@
 """Activations of several strides of a network, which a head that finds places in pictures reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from headstart.backbones.tracing import as_module, crossings, traced
 from headstart.base.errors import SpecError
 
 STRIDES = (8, 16, 32)  # of the input's pixels
+# Times the channels of the narrowest place that the last place of the last block may have: it has
+# the 320 channels of EfficientNet-Lite0's last block, and not the 1,280 made of them for pooling.
+WIDER = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,25 +37,26 @@ class Levels:
 
 
 def levels_of(backbone: Backbone) -> Levels:
-    """Return the activations at the last end of a block of each stride; SpecError without them."""
+    """Return the activations at the last end of a block of each stride; SpecError without them.
+
+    Inside the last block, which holds layers behind its own end too, it is the last place of at
+    most WIDER times the channels of the narrowest one.
+    """
     graph = traced(backbone.module)
     if graph is None:
         raise _lacking(backbone, "its operations depend on the data, so that it can't be cut")
     blank = blank_for_network(backbone.card.input, 2)
     shapes = _shapes(graph, backbone, blank)
     ends = list(dict.fromkeys(_ends(backbone, graph)))
+    inside = list(_behind(graph, ends))
     height, width = blank.shape[-2:]
     found = []
     for stride in STRIDES:
-        own = [
-            node
-            for node in ends
-            if len(shape := shapes.get(node, ())) == 4
-            and shape[2:] == (height // stride, width // stride)
-        ]
-        if not own:
+        size = height // stride, width // stride
+        own, more = (_of_size(shapes, nodes, size) for nodes in (ends, inside))
+        if not own + more:
             raise _lacking(backbone, f"none of its blocks ends at stride {stride}")
-        found.append(own[-1])
+        found.append(_last(shapes, own[-1:] + more))
     name = "+".join(node.name for node in found)
     sizes = tuple((int(c), int(h), int(w)) for _, c, h, w in (shapes[node] for node in found))
     both, trunk = (
@@ -69,9 +73,27 @@ def _lacking(backbone: Backbone, why: str) -> SpecError:
     )
 
 
+def _of_size(
+    shapes: Mapping[fx.Node, Any], nodes: list[fx.Node], size: tuple[int, int]
+) -> list[fx.Node]:
+    """Return the nodes whose values are (N, C, *size)."""
+    return [n for n in nodes if len(shapes.get(n, ())) == 4 and shapes[n][2:] == size]
+
+
+def _last(shapes: Mapping[fx.Node, Any], nodes: list[fx.Node]) -> fx.Node:
+    most = WIDER * min(shapes[node][1] for node in nodes)
+    return [node for node in nodes if shapes[node][1] <= most][-1]
+
+
+def _behind(graph: fx.Graph, ends: list[fx.Node]) -> Iterator[fx.Node]:
+    """Yield the nodes behind the last of these ends where one tensor alone passes."""
+    place = {node: i for i, node in enumerate(graph.nodes)}
+    last = max((place[node] for node in ends), default=-1)
+    yield from (node for node in crossings(graph) if place[node] > last)
+
+
 def _ends(backbone: Backbone, graph: fx.Graph) -> Iterator[fx.Node]:
-    """Yield the last node before each block, and the last before the pooling, as far as one tensor
-    passes there."""
+    """Yield the last node before each block, as far as one tensor passes there."""
     later = [set(block.parameters) for block in backbone.blocks]
     for k in range(1, len(later)):
         before = list(crossings(graph, set().union(*later[k:])))
