@@ -226,7 +226,7 @@ def test_usual_settings_give_way_to_named_ones() -> None:
 
 def test_the_cost_of_a_run_is_told_without_one(data: Path, store: Path, tmp_path: Path) -> None:
     told = hs.train(data, tmp_path / "run", store=store, dry_run=True, **SETTINGS)
-    row = 40 * 8 * 12 + 112 * 4 * 6 + 192 * 2 * 3  # channels, at 96 x 64 px
+    row = 40 * 8 * 12 + 112 * 4 * 6 + 320 * 2 * 3  # channels, at 96 x 64 px
     assert told.cut_bytes == 2 * row * (40 + 2 * len(told.splits.train))
 
 
