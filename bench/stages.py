@@ -3,11 +3,12 @@
     python bench/stages.py [--against COMMIT] [--example images|text|number] [--seeds 0 1 2]
     python bench/stages.py --quick
 
-The built-in example of `headstart demo` is trained with an empty store, by the code of an older
-commit and by that of this checkout in turn (the older one first for one seed, second for the next),
-each in a process of its own on all cores. "start and report" is the time of the process that no
-stage of timings.json counts: start-up, imports, and the report. What stands beside the work itself
-is all but features, views, head and fine-tuning.
+The built-in example of `headstart demo` is trained with an empty store: by the code of an older
+commit ("before"), by that of this checkout ("after"), and by it with --no-refit and --choose
+validation ("plain"), which is what older commits did. They take turns (in the reversed order for
+every second seed), each in a process of its own on all cores. "start and report" is the time of the
+process that no stage of timings.json counts: start-up, imports, and the report. What stands beside
+the work itself is all but features, views, head and fine-tuning.
 """
 
 import json
@@ -27,9 +28,15 @@ from same_results import as_it_is, checked_out, git
 
 MAIN = ("features", "views", "head", "fine-tuning", "training")  # stages: the work itself
 REST = "start and report"
-SIDES = ("before", "after")
-# Arguments: the example, the folder of the run, the seed, the number of rows (0 for all).
+SETTINGS: dict[str, dict[str, object]] = {  # of `headstart train`, by side
+    "before": {},
+    "after": {},
+    "plain": {"refit": False, "choose": "validation"},
+}
+SIDES = tuple(SETTINGS)
+# Arguments: the example, the folder of the run, the number of rows (0 for all), settings as JSON.
 RUN = """
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -39,12 +46,12 @@ from headstart.cli.progress import Terminal
 from headstart.runs.demos import get_demo
 from headstart.runs.run import train
 from headstart.runs.settings import job_with
-name, out, seed, rows = sys.argv[1:]
+name, out, rows, settings = sys.argv[1:]
 demo = get_demo(name)
 data = demo.read()
 if int(rows):
     data = data.take(np.sort(np.random.default_rng(0).permutation(len(data))[: int(rows)]))
-job = replace(job_with(demo.job, {"seed": int(seed)}), store=Store(None))
+job = replace(job_with(demo.job, json.loads(settings)), store=Store(None))
 train(data, Path(out), job, Terminal())
 """
 
@@ -75,10 +82,9 @@ def main() -> None:
     args = bench.arguments()
     with tempfile.TemporaryDirectory(prefix="stages-") as temporary:
         place = Path(temporary)
-        codes = dict(
-            zip(SIDES, (checked_out(args.against, place / "old"), place / "new"), strict=True)
-        )
-        as_it_is(codes["after"])
+        old, new = checked_out(args.against, place / "old"), place / "new"
+        as_it_is(new)
+        codes = {"before": old, "after": new, "plain": new}
         found = measured(codes, place, args.example, args.seeds, args.rows)
     bench.report(by_stage(found), figures(found, args.against))
 
@@ -91,7 +97,8 @@ def measured(
     for number, seed in enumerate(seeds):
         for side in SIDES[:: -1 if number % 2 else 1]:
             work = Path(tempfile.mkdtemp(dir=place))
-            one = timed(codes[side], work, [example, str(work / "run"), str(seed), str(rows)])
+            settings = json.dumps({"seed": seed, **SETTINGS[side]})
+            one = timed(codes[side], work, [example, str(work / "run"), str(rows), settings])
             found[side].append(one)
             print(f"{side:7} seed {seed}: {one.total:6.1f} s, {one.score:.4f}", flush=True)
     return found
@@ -139,14 +146,18 @@ def by_stage(found: Mapping[str, Sequence[Timed]]) -> list[dict[str, object]]:
 
 
 def figures(found: Mapping[str, Sequence[Timed]], against: str) -> dict[str, object]:
-    pairs = zip(found["before"], found["after"], strict=True)
+    def of_seconds(side: str) -> float:
+        pairs = zip(found["before"], found[side], strict=True)
+        return round(mean(new.total / old.total for old, new in pairs), 3)
+
     return {
         "before": git("rev-parse", "--short=7", against).decode().strip(),
-        "share beside the work, before": round(mean(one.beside for one in found["before"]), 3),
-        "share beside the work, after": round(mean(one.beside for one in found["after"]), 3),
-        "seconds after / before": round(mean(new.total / old.total for old, new in pairs), 3),
-        "score before": round(mean(one.score for one in found["before"]), 4),
-        "score after": round(mean(one.score for one in found["after"]), 4),
+        **{
+            f"share beside the work, {side}": round(mean(one.beside for one in found[side]), 3)
+            for side in SIDES
+        },
+        **{f"seconds {side} / before": of_seconds(side) for side in SIDES[1:]},
+        **{f"score {side}": round(mean(one.score for one in found[side]), 4) for side in SIDES},
     }
 
 
