@@ -1,6 +1,7 @@
 """The same picture twice is found; pictures that only look alike are not."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,15 +10,17 @@ from pictures import photo
 from PIL import Image, ImageEnhance
 
 from headstart.base.grouping import Pair, confirmed, groups
+from headstart.modalities.images import hashes as search
 from headstart.modalities.images import likeness as module
+from headstart.modalities.images.hashes import Hashes
 from headstart.modalities.images.likeness import (
     SIDE,
-    Hashes,
     hashes,
     near_duplicates,
     outstanding,
     thumbnail,
 )
+from headstart.modalities.images.survey import PictureSurveyor
 
 
 def thumbs(images: list[Image.Image]) -> NDArray[np.uint8]:
@@ -77,7 +80,7 @@ def test_all_copies_of_one_picture_are_one_group(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those whose hashes are too far apart, if both are near to a third."""
-    monkeypatch.setattr(module, "MAX_DISTANCE", most)
+    monkeypatch.setattr(search, "MAX_DISTANCE", most)
     monkeypatch.setattr(module, "SURE", 1.1)
     originals = photos(12)
     copies = [change(originals[3]) for change in CHANGES.values()]
@@ -112,20 +115,72 @@ def test_features_have_the_last_word() -> None:
     assert confirmed((), features) == ()
 
 
-def test_the_result_does_not_depend_on_threads_or_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_does_not_depend_on_threads_or_the_way_of_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     originals = photos(30)
     pictures = thumbs([*originals, *map(recompressed, originals)])
     expected = near_duplicates(pictures)
     assert len(expected) == 30
-    blocks = Hashes.blocks
-    monkeypatch.setattr(Hashes, "blocks", lambda self: blocks(self, size=7))
-    assert near_duplicates(pictures, threads=3) == expected
+    for work in (0, 10**9):  # of sorting: none, so that it is chosen; or more than all pairs are
+        monkeypatch.setattr(search, "_sorted_work", lambda hashed, work=work: work)
+        assert near_duplicates(pictures, threads=3) == expected
 
 
-def test_where_everything_is_a_candidate_only_the_nearest_are_fitted() -> None:
-    bits = hashes(thumbs(photos(1))).astype(np.float32)
-    near = np.repeat(bits, 20, axis=0)
-    near[10:, :3] *= -1  # ten and ten equal ones, three bits apart
+def planted(rows: int, seed: int = 0) -> Hashes:
+    """Hashes, a third of which is within 9 bits of an earlier one."""
+    rng = np.random.default_rng(seed)
+    whole = rng.integers(0, 2**64, rows, dtype=np.uint64)
+    inside = whole ^ flipped(rng, rows, 3)
+    copies = rows // 3
+    whole[-copies:] = inside[:copies] ^ flipped(rng, copies, 9)
+    inside[-copies:] = whole[-copies:] ^ flipped(rng, copies, 3)
+    return Hashes(whole, inside)
+
+
+def flipped(rng: np.random.Generator, rows: int, most: int) -> NDArray[np.uint64]:
+    """Up to `most` bits a row."""
+    bits = rng.random((rows, 64)).argsort(axis=1) < rng.integers(0, most + 1, (rows, 1))
+    return search.packed(bits)
+
+
+@pytest.mark.parametrize("way", ["sorts", "products"])
+def test_candidates_are_all_pairs_within_the_distance(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = planted(1200)
+    a, b = np.triu_indices(1200, 1)
+    distance = hashed.distances(a, b).min(axis=0)
+    expected = {(x, y) for x, y, d in zip(a, b, distance, strict=True) if d <= search.MAX_DISTANCE}
+    work = 0 if way == "sorts" else 10**9
+    monkeypatch.setattr(search, "_sorted_work", lambda hashed: work)
+    found = hashed.candidates(budget=10**6)
+    assert len(expected) > 200
+    assert len(found[0]) == len(expected)
+    assert set(zip(*found, strict=True)) == expected
+
+
+def test_of_very_many_pictures_crowds_are_searched_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "CROWDED", 500)
+    monkeypatch.setattr(search, "REACH", 3)
+    crowd = np.repeat(planted(3).whole[:1], 600) ^ flipped(np.random.default_rng(0), 600, 4)
+    found = Hashes(crowd, crowd).candidates(budget=10**6)
+    assert 600 < len(found[0]) < 600 * 599 / 2
+    unread: Any = None
+    facts = {"thumbs": np.zeros((501, SIDE, SIDE), np.uint8)}
+    (said,) = PictureSurveyor().remarks(unread, facts)
+    assert str(said).startswith("501 pictures: of very many that look alike, each is compared with")
+    few = {"thumbs": facts["thumbs"][:500]}
+    assert not list(PictureSurveyor().remarks(unread, few))
+
+
+@pytest.mark.parametrize("way", ["sorts", "products"])
+def test_where_everything_is_a_candidate_only_the_nearest_are_fitted(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_sorted_work", lambda hashed: 0 if way == "sorts" else 10**9)
+    near = np.repeat(hashes(thumbs(photos(1))), 20)
+    near[10:] ^= np.uint64(0b10110)  # ten and ten equal ones, three bits apart
     hashed = Hashes(near, near)
     assert len(hashed.candidates(budget=190)[0]) == 190  # all 20 * 19 / 2
     assert len(hashed.candidates(budget=189)[0]) == 90  # only those inside the tens

@@ -19,12 +19,11 @@ from PIL import Image
 from headstart.base.grouping import Pair, groups
 from headstart.base.threads import ordered_map
 from headstart.modalities.images.decoding import Pixels
+from headstart.modalities.images.hashes import BITS, Hash, Hashes, Rows, packed
 
 VERSION = 1  # raise it when the same pixels would give another thumbnail
 SIDE = 64  # pixels, of a thumbnail
 CROP = 0.03  # share of a side; the second hash is of the picture without this margin
-BITS = 64
-MAX_DISTANCE = 6  # bits in which the hashes of a pair may differ
 MARGIN = 3  # pixels at the edges of a thumbnail that are ignored: cropping changes them
 TRIMMED = 0.12  # share of a thumbnail's blocks, the worst, that is ignored: maybe a watermark
 FLOOR = 0.9  # correlation of registered thumbnails below which two pictures differ
@@ -43,35 +42,33 @@ def thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
     return np.asarray(small.convert("L"))
 
 
-def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> NDArray[np.int8]:
-    """Return difference hashes, (N, 64) of -1 and 1: whether each of 8x8 cells is brighter than its
+def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> Hash:
+    """Return difference hashes of 64 bits, (N,): whether each of 8x8 cells is brighter than its
     left neighbour (N. Krawetz, "Kind of Like That", 2013).
 
     thumbs: (N, SIDE, SIDE). crop: share of each side that is cut off before. A local watermark
     changes few bits of these hashes, but all bits of hashes of a cosine transform.
     """
     rows, columns = _cells(8, crop), _cells(9, crop).T
-    out = np.empty((len(thumbs), BITS), np.int8)
+    out = np.empty((len(thumbs), BITS), bool)
     for start in range(0, len(thumbs), 4096):
         block = rows @ thumbs[start : start + 4096].astype(np.float32) @ columns  # (B, 8, 9)
-        brighter = np.diff(block, axis=2) > 0
-        out[start : start + 4096] = np.where(brighter, 1, -1).reshape(-1, BITS)
-    return out
+        out[start : start + 4096] = (np.diff(block, axis=2) > 0).reshape(-1, BITS)
+    return packed(out)
 
 
 def near_duplicates(thumbs: NDArray[np.uint8], *, threads: int = 1) -> tuple[Pair, ...]:
     """Return pairs of rows that show the same picture: rescaled, recompressed, cropped, ….
 
-    thumbs: (N, SIDE, SIDE). All hashes are compared, block by block, so memory does not grow with
-    N². If there are so many candidates that registering all would take hours, only the nearest are
-    registered.
+    thumbs: (N, SIDE, SIDE). Neither time nor memory grows with N² (see `Hashes`). If there
+    are so many candidates that registering all would take hours, only the nearest are registered.
     """
     distinct = np.flatnonzero(_contrast(thumbs) >= MIN_CONTRAST)
     shown = thumbs[distinct]
-    hashed = Hashes.of(shown)
+    hashed = Hashes(hashes(shown), hashes(shown, CROP))
     candidates = hashed.candidates(budget=max(50_000, 4 * len(distinct)))
-    pairs = _alike(shown, hashed.batches(*candidates), threads)
-    pairs += _alike(shown, hashed.batches(*_untried(pairs)), threads)
+    pairs = _alike(shown, batches(hashed, *candidates), threads)
+    pairs += _alike(shown, batches(hashed, *_untried(pairs)), threads)
     return tuple(
         Pair(int(distinct[p.a]), int(distinct[p.b]), p.likeness)
         for p in outstanding(pairs, len(distinct))
@@ -101,7 +98,7 @@ def _contrast(thumbs: NDArray[np.uint8]) -> Floats:
     return out
 
 
-def _untried(pairs: Sequence[Pair], most: int = 32) -> NDArray[np.intp]:
+def _untried(pairs: Sequence[Pair], most: int = 32) -> Rows:
     """Return pairs (2, P) within groups of up to `most` rows that are not in `pairs` yet."""
     known = {(p.a, p.b) for p in pairs}
     small = (group for group in groups(sorted(known)) if 2 < len(group) <= most)
@@ -203,58 +200,18 @@ def _groups_apart(pairs: Sequence[Pair], room: float, *, widen: bool) -> dict[in
 class _Batch:
     """Pairs to register. scale: the likely scale of each `a` on its `b`, at most 1."""
 
-    a: NDArray[np.intp]
-    b: NDArray[np.intp]
+    a: Rows
+    b: Rows
     scale: Floats
 
 
-@dataclass(frozen=True, eq=False)
-class Hashes:
-    """Hashes of whole pictures and of pictures without a margin of CROP, (N, 64) of -1 and 1 each.
-
-    A pair's distance is the smallest of three: whole to whole, and each whole to the other cropped.
-    """
-
-    whole: Floats
-    inside: Floats
-
-    @classmethod
-    def of(cls, thumbs: NDArray[np.uint8]) -> "Hashes":
-        return cls(*(hashes(thumbs, crop).astype(np.float32) for crop in (0.0, CROP)))
-
-    def candidates(self, budget: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return rows a and b > a of all pairs within MAX_DISTANCE, or within a smaller distance
-        (at least 0) if there are more than `budget` pairs."""
-        nearest, most = np.empty((3, 0), np.intp), MAX_DISTANCE  # a, b, distance
-        for new in self.blocks():
-            nearest = np.concatenate([nearest, new[:, new[2] <= most]], axis=1)
-            while nearest.shape[1] > budget and most > 0:
-                most -= 1
-                nearest = nearest[:, nearest[2] <= most]
-        return nearest[0], nearest[1]
-
-    def batches(self, a: NDArray[np.intp], b: NDArray[np.intp], size: int = 64) -> Iterator[_Batch]:
-        """Yield these pairs, `size` at a time."""
-        for start in range(0, len(a), size):
-            i, j = a[start : start + size], b[start : start + size]
-            ways = (self.whole, self.whole), (self.whole, self.inside), (self.inside, self.whole)
-            products = np.stack([(x[i] * y[j]).sum(axis=1) for x, y in ways])
-            best = products.argmax(axis=0)
-            i, j = np.where(best == 1, j, i), np.where(best == 1, i, j)  # the wider view first
-            yield _Batch(i, j, np.where(best == 0, 1, 1 - 2 * CROP).astype(np.float32))
-
-    def blocks(self, size: int = 1024) -> Iterator[NDArray[np.intp]]:
-        """Yield per block the pairs up to MAX_DISTANCE, (3, n): rows a and b > a, distance."""
-        agree = BITS - 2 * MAX_DISTANCE  # the dot product of two hashes at that distance
-        for i in range(0, len(self.whole), size):
-            x, inner = self.whole[i : i + size], self.inside[i : i + size]
-            for j in range(i, len(self.whole), size):
-                y = self.whole[j : j + size]
-                products = x @ y.T, x @ self.inside[j : j + size].T, inner @ y.T
-                near = (products[0] >= agree) | (products[1] >= agree) | (products[2] >= agree)
-                a, b = np.nonzero(np.triu(near, 1) if i == j else near)
-                most = np.maximum.reduce([p[a, b] for p in products])
-                yield np.stack([a + i, b + j, ((BITS - most) / 2).astype(np.intp)])
+def batches(hashed: Hashes, a: Rows, b: Rows, size: int = 64) -> Iterator[_Batch]:
+    """Yield these pairs, `size` at a time, each with the wider view first."""
+    for start in range(0, len(a), size):
+        i, j = a[start : start + size], b[start : start + size]
+        best = hashed.distances(i, j).argmin(axis=0)
+        i, j = np.where(best == 1, j, i), np.where(best == 1, i, j)
+        yield _Batch(i, j, np.where(best == 0, 1, 1 - 2 * CROP).astype(np.float32))
 
 
 def _likeness(a: NDArray[np.uint8], b: NDArray[np.uint8], scale: Floats) -> Floats:

@@ -10,7 +10,7 @@ from headstart.base.store import DIGEST_BYTES, Layout, digest
 from headstart.base.values import fingerprint
 from headstart.data.findings import OddSize, Remark
 from headstart.data.survey import CONTENT, Facts
-from headstart.modalities.images import decoding, likeness
+from headstart.modalities.images import decoding, hashes, likeness
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
@@ -48,7 +48,14 @@ class PictureSurveyor:
         return likeness.near_duplicates(facts["thumbs"], threads=threads)
 
     def remarks(self, dataset: "Dataset", facts: Facts) -> Iterator[Remark]:
-        return iter(())
+        """Yield that crowds of alike pictures are searched in part, where there are very many."""
+        if (n := len(facts["thumbs"])) > hashes.CROWDED:
+            why = (
+                f"{n:,} pictures: of very many that look alike, each is compared with up to "
+                f"{hashes.REACH} neighbours in each order of their hashes"
+            )
+            values = (("n", n), ("reach", hashes.REACH))
+            yield Remark("", "near duplicates in part", why, "crowded", values)
 
     def odd(self, ids: Sequence[str], facts: Facts) -> Iterator[OddSize]:
         area = facts["sizes"].astype(np.int64).prod(axis=1)
