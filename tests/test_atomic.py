@@ -169,3 +169,17 @@ def test_only_old_leftovers_are_swept(tmp_path: Path) -> None:
         os.utime(path, (0, 0)) if path != young else None
     atomic.sweep(tmp_path)
     assert sorted(tmp_path.iterdir()) == [young, data]
+
+
+def test_a_file_that_is_written_in_pieces_is_whole_or_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError), atomic.writing(path) as file:
+        file.writelines([b"first", 2])  # type: ignore[list-item]
+    assert path.read_bytes() == b"old"
+    with atomic.writing(path) as file:
+        file.write(b"first, ")
+        assert path.read_bytes() == b"old"
+        file.write(b"second")
+    assert path.read_bytes() == b"first, second"
+    assert os.listdir(tmp_path) == ["rows.csv"]

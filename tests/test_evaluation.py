@@ -19,7 +19,7 @@ from headstart.evaluation.evaluation import (
     evaluation_rows,
     wilson,
 )
-from headstart.targets.classes import ClassTarget
+from headstart.targets.classes import MANY, ClassTarget
 from headstart.targets.predictions import Predictions
 
 Labels = NDArray[np.int64]
@@ -146,6 +146,20 @@ def test_a_confusion_is_told_class_by_class() -> None:
     assert known(a.f1).value == pytest.approx(0.8)
     assert (c.n, c.recall, c.precision, c.f1) == (0, None, None, None)
     assert known(known_baseline(result.baseline)).value == 0.6
+
+
+def test_of_very_many_classes_the_confused_pairs_are_listed() -> None:
+    names = tuple(f"class {c}" for c in range(MANY + 1))
+    labels = np.repeat(np.arange(MANY + 1), 2)
+    answers = labels.copy()
+    answers[:2], answers[-1] = 7, 0  # both rows of class 0 are called class 7
+    scores = np.zeros((len(labels), 0), np.float32)
+    ids = tuple(map(str, range(len(labels))))
+    result = evaluate(Predictions(ids, scores, labels, names, answers))
+    assert result.confused == (("class 0", "class 7", 2), (f"class {MANY}", "class 0", 1))
+    assert not hasattr(result, "confusion")
+    again = Evaluation.read(json.loads(json.dumps(result.to_plain())))
+    assert again.confused == result.confused
 
 
 def known_baseline(baseline: object) -> Estimate | None:

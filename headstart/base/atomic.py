@@ -42,16 +42,26 @@ def read_bytes(path: Path) -> bytes:
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file atomically and durably; raises OSError, with the old file kept, on failure."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write piece by piece, which replaces `path` at the end of the block, durably.
+
+    Raises OSError, with the old file kept, on failure; any error of the block keeps it too.
+    """
     with _errors_about(path):
         make_folder(path.parent)
         part = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
         try:
-            with open(part, "xb") as f:
+            with open(part, "xb") as file:
                 with suppress(AttributeError):  # an in-memory file has no fileno
-                    lock(f.fileno())
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
+                    lock(file.fileno())
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(part, path)
         except BaseException:
             with suppress(OSError):

@@ -463,7 +463,7 @@ def _read_baseline(plain: Any, at: str) -> Baseline | None:
 def _read_table(table: Table, plain: Mapping[str, Any], at: str) -> Table:
     """Read the rows of a table from evaluation.json; table: the target's, made from 0 rows."""
     counts = table.rows and all(type(cell) is int for row in table.rows for cell in row)
-    cells: Any = int if counts else (float | str | Estimate | None)
+    cells: Any = int if counts else (int | float | str | Estimate | None)
     if not table.keys:
         rows: Any = entry(plain, table.name, tuple[tuple[cells, ...], ...], at)
     else:

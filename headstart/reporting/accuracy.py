@@ -1,5 +1,6 @@
 """Section: metrics and predictions on the test rows."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from headstart.reporting.blocks import (
 from headstart.reporting.facts import Facts, spelt, spread
 from headstart.reporting.results import results
 from headstart.reporting.words import Words, data
+from headstart.targets.classes import MANY
 
 SHOWN = 24  # pictures in the sample of predictions
 FEW = 12  # pictures among the worst mistakes, and among the least confident
@@ -32,9 +34,11 @@ def test_section(facts: Facts, w: Words) -> list[PageBlock]:
     if not test.classes:
         return [*results(facts, w), *_folds(facts, w), *_few_shots(facts, w)]
     blocks = [_headline(w, test), *_folds(facts, w), *_few_shots(facts, w)]
-    blocks += [Heading(w("test.per_class")), _per_class(w, test)]
-    blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
-    blocks += [Confusion(test.classes, test.confusion), *_confused(w, test)]
+    blocks += [Heading(w("test.per_class")), *_per_class(w, test)]
+    if hasattr(test, "confusion"):
+        blocks += [Heading(w("test.confusion")), Text(w("test.confusion_note"), "note")]
+        blocks += [Confusion(test.classes, test.confusion)]
+    blocks += _confused(w, test)
     picked = spread(np.flatnonzero(predictions.known).tolist(), SHOWN)
     blocks += [Heading(w("test.sample")), Text(w("test.sample_note"), "note")]
     blocks += [Gallery(_cards(facts, w, picked))]
@@ -96,29 +100,46 @@ def _headline(w: Words, test: Evaluation) -> PageBlock:
     return TableBlock(head, rows, left=(0, 2), caption=w("test.caption", n=test.n))
 
 
-def _per_class(w: Words, test: Evaluation) -> PageBlock:
+def _per_class(w: Words, test: Evaluation) -> list[PageBlock]:
+    """Show precision, recall and F1; of very many classes those of the lowest F1."""
+    classes = list(test.per_class.items())
+    notes = list[PageBlock]()
+    if len(classes) > MANY:
+        classes.sort(key=lambda own: math.inf if own[1].f1 is None else own[1].f1.value)
+        classes = classes[:MANY]
+        notes = [Text(w("test.lowest", n=MANY, all=w.count(len(test.classes))), "note")]
     rows = [
         [data(name), w.count(c.n), *map(w.estimate, (c.precision, c.recall, c.f1))]
-        for name, c in test.per_class.items()
+        for name, c in classes
     ]
     head = [w("test.class"), w("test.rows"), w("test.precision"), w("test.recall"), w("test.f1")]
-    return TableBlock(head, rows)
+    return [*notes, TableBlock(head, rows)]
 
 
 def _confused(w: Words, test: Evaluation) -> list[PageBlock]:
-    names, table = test.classes, np.array(test.confusion, np.int64)
-    off = table * (1 - np.eye(len(table), dtype=np.int64))
-    order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
-    pairs = zip(*np.unravel_index(order, off.shape), strict=True)
+    sizes = {name: own.n for name, own in test.per_class.items()}
     rows = [
-        [data(names[i]), data(names[j]), w.count(n), w.share(n / int(table[i].sum()))]
-        for i, j in pairs
-        if (n := int(off[i, j]))
+        [data(true), data(said), w.count(n), w.share(n / sizes[true])]
+        for true, said, n in _mistakes(test)[:PAIRS]
     ]
     if not rows:
         return [Text(w("test.no_mistakes"), "note")]
     head = [w("test.truth"), w("test.said"), w("test.rows"), w("test.of_class")]
     return [Heading(w("test.confused")), TableBlock(head, rows, left=(0, 1))]
+
+
+def _mistakes(test: Evaluation) -> Sequence[tuple[str, str, int]]:
+    """Return true class, predicted class and number of rows of each confused pair, largest first.
+
+    Only the first PAIRS of few classes.
+    """
+    if not hasattr(test, "confusion"):
+        return list(test.confused)
+    names, table = test.classes, np.array(test.confusion, np.int64)
+    off = table * (1 - np.eye(len(table), dtype=np.int64))
+    order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
+    places = zip(*np.unravel_index(order, off.shape), strict=True)
+    return [(names[i], names[j], int(off[i, j])) for i, j in places if off[i, j]]
 
 
 def _worst(facts: Facts, w: Words) -> list[PageBlock]:

@@ -45,6 +45,7 @@ RESERVED = {  # names that no class may have -> why
     "unknown": "predictions say of a picture that the model does not know",
     UNLABELLED: "stands for a label that is not known",
 }
+MANY = 200  # classes; of more, an evaluation lists the confused pairs in place of a whole matrix
 SCORE = "score:"  # prefix of the scores' columns, so that a class may be called "path"
 
 
@@ -225,6 +226,8 @@ class ClassTarget(FocalTarget, OneName):
         each = tuple((name, *class_cells(table, c)) for c, name in enumerate(self.names))
         titles = ("class", "n", "precision", "recall", "F1")
         per_class = Table("per_class", "Class by class", titles, each, (*titles[:-1], "f1"))
+        if len(self.names) > MANY:
+            return per_class, _confused(table, self.names)
         cells = tuple(tuple(map(int, row)) for row in table)
         return per_class, Table("confusion", "Confusion matrix", self.names, cells)
 
@@ -273,6 +276,15 @@ class ClassTarget(FocalTarget, OneName):
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "ClassTarget":
         return cls(tuple(settings["names"]), settings["majority"])
+
+
+def _confused(table: NDArray[np.int64], names: Sequence[str]) -> Table:
+    """Return the cells of a confusion matrix that hold mistakes, the largest first."""
+    label, said = np.nonzero(table)
+    n = table[label, said]
+    order = [k for k in np.argsort(-n, kind="stable").tolist() if label[k] != said[k]]
+    rows = tuple((names[label[k]], names[said[k]], int(n[k])) for k in order)
+    return Table("confused", "Confused classes", ("class", "predicted", "n"), rows)
 
 
 def log_odds(logits: "Tensor", numbers: "Tensor") -> "Tensor":  # (N, C), (N,) -> (N,)

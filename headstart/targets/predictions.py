@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.base.atomic import write_text
+from headstart.base.atomic import writing
 from headstart.base.cells import NOT_UTF8, as_text, defused, restored
 from headstart.base.display import display
 from headstart.base.errors import DataError, Mismatch
@@ -33,6 +33,7 @@ from headstart.targets.target import Array, Labels, Outputs, Target
 
 FEW = 6  # answers that the text of predictions names
 MOST = 20  # rows that a notebook shows
+BLOCK = 1024  # rows written at a time: as texts they need many times their memory
 COLUMNS = ["path", "label", "predicted"]
 FOLD = "fold"  # the column of a cross-validated run: which model answered, from 1
 
@@ -186,17 +187,20 @@ def write_csv(predictions: Predictions, path: Path, folds: Sequence[int] = ()) -
     columns = {**predictions.target.written(predictions.outputs), **predictions.region}
     columns |= {FOLD: np.array(folds)} if len(folds) else {}
     labels = predictions.target.decode(predictions.labels)
-    texts = (map(defused, column) for column in (predictions.ids, labels))
-    rows = zip(*texts, *map(_cells, columns.values()), strict=True)
     header = [*COLUMNS[:2], *columns]
-    text = io.StringIO()
     returns = any("\r" in name for name in (*header, *predictions.ids, *predictions.classes))
-    writer = csv.writer(  # QUOTE_MINIMAL does not quote a lone \r
-        text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
-    )
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    with writing(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="")
+        writer = csv.writer(  # QUOTE_MINIMAL does not quote a lone \r
+            text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+        )
+        writer.writerow(header)
+        for start in range(0, len(predictions), BLOCK):
+            rows = slice(start, start + BLOCK)
+            texts = (map(defused, column[rows]) for column in (predictions.ids, labels))
+            cells = (_cells(column[rows]) for column in columns.values())
+            writer.writerows(zip(*texts, *cells, strict=True))
+        text.detach()  # flushes, and leaves the file open
 
 
 def _cells(column: Array) -> Iterable[str]:
