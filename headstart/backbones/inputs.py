@@ -77,6 +77,10 @@ class Input(Protocol[Raw]):
         """Decode one example from its bytes; raises DataError."""
         ...
 
+    def check_served(self, data: bytes) -> None:
+        """Raise DataError if an example is larger than a server decodes for anyone who asks."""
+        return None
+
     def display(self, raw: Raw, caption: str, width: int = 160) -> str:
         """Return a decoded example as HTML, everything escaped. width: in pixels."""
         return html_table([(caption,), (str(raw)[:200],)])

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from headstart.base.listener import Listener
 from headstart.cli.flags import named_files
 from headstart.cli.printing import FAILED, print_json, print_line, tell_left_out
 from headstart.cli.progress import Terminal, kept_if_stopped, say
+from headstart.models.plain_answers import SCORE, UNKNOWN, answer_columns, plain_answer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "predicted", "score", "reason", "error")  # of --csv; then all scores
 LISTED = ("label", "score", "xmin", "ymin", "xmax", "ymax")  # of --csv, of places in pictures
-UNKNOWN = "unknown"  # the answer of a model that abstains
-SCORE = "score:"  # prefix of columns of scores, as in predictions.csv
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +74,7 @@ class Answers:
     def _column_lines(self, top: int) -> Iterator[list[str]]:
         """Yield the lines of a target without classes: path, the answer, then NAME=VALUE for other
         columns; of scores only the `top` highest."""
-        columns = self._columns()
+        columns = answer_columns(self.predictions)
         first, scores = next(iter(columns)), [name for name in columns if name.startswith(SCORE)]
         others = [name for name in columns if name != first and name not in scores]
         for row, id in enumerate(self.predictions.ids):
@@ -87,50 +85,19 @@ class Answers:
             answer = [UNKNOWN, doubt] if doubt else [_shown(columns[first][row])]
             yield [id, *answer, *more]
 
-    def _columns(self) -> dict[str, Any]:
-        """Return the columns of a target without classes, the region's after the answers'."""
-        said = self.predictions
-        return {**said.target.columns(said.outputs), **said.region}
-
     def header(self) -> tuple[str, ...]:
         """Return the columns of --csv."""
         if self.predictions.classes:
             return (*COLUMNS, *(SCORE + name for name in self.predictions.classes))
         if self.predictions.target.placed:
             return ("path", *LISTED, "error")
-        return ("path", *self._columns(), *COLUMNS[-2:])
+        return ("path", *answer_columns(self.predictions), *COLUMNS[-2:])
 
     def plain(self, row: int) -> dict[str, Any]:
         """Return the answer for one picture as a dict of JSON values."""
-        if not self.predictions.classes:
-            return self._plain_columns(row)
-        said, scores = self.predictions, self.predictions.scores[row]
-        found = {
-            "path": displayed(said.ids[row]),
-            "predicted": said.classes[said.predicted[row]],
-            "score": float(scores.max()),
-            "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
-        }
-        if self.sets is not None:
-            found["not_ruled_out"] = [
-                name for name, held in zip(said.classes, self.sets[row], strict=True) if held
-            ]
-        if self.doubts and self.doubts[row]:
-            found |= {"predicted": UNKNOWN, "reason": self.doubts[row]}
-        return found
-
-    def _plain_columns(self, row: int) -> dict[str, Any]:
-        """Return the dict of `plain` for a target without classes."""
-        values = {name: _json_value(column[row]) for name, column in self._columns().items()}
-        scores = {n.removeprefix(SCORE): v for n, v in values.items() if n.startswith(SCORE)}
-        if scores:
-            others = {n: v for n, v in values.items() if not n.startswith(SCORE)}
-            first, *rest = others.items()
-            values = dict([first, ("scores", scores), *rest])
-        doubt = {"reason": self.doubts[row]} if self.doubts and self.doubts[row] else {}
-        if self.predictions.target.placed:
-            values["found"] = self.listed(row)
-        return {"path": displayed(self.predictions.ids[row]), **values, **doubt}
+        doubt = self.doubts[row] if self.doubts else ""
+        held = None if self.sets is None else self.sets[row]
+        return plain_answer(self.predictions, row, doubt, held)
 
 
 Answering = Callable[["Dataset", Listener], Answers]
@@ -282,14 +249,6 @@ def _shown(value: Any) -> str:
     if isinstance(plain, tuple):
         return "|".join(plain)
     return f"{plain:.4g}" if isinstance(plain, float) else str(plain)
-
-
-def _json_value(value: Any) -> Any:
-    """Return a number, text or tuple of names as a JSON value; None for NaN and infinity."""
-    plain = value.item() if hasattr(value, "item") else value
-    if isinstance(plain, float) and not math.isfinite(plain):
-        return None
-    return list(plain) if isinstance(plain, tuple) else plain
 
 
 def _json_line(plain: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ def features_by(engine: Engine, input: Input[Any], examples: Sequence[Batch]) ->
     """Return the features of examples, (N, D), each pooled over its parts."""
     parts: dict[Part, Features] = {}
     for places, batch in batches(input, examples, engine):
-        parts |= dict(zip(places, engine(batch)[0], strict=True))
+        parts |= dict(zip(places, input.settled(engine(batch)[0], batch), strict=True))
     weights = [input.part_weights(example) for example in examples]
     return np.stack(
         [

@@ -129,9 +129,15 @@ class Limits:
 
         answers: after scaling. noun: of the examples, for messages.
         """
+        return self.doubts_at(target, answers, self.distance(x), noun)
+
+    def doubts_at(
+        self, target: Target, answers: Outputs, distance: NDArray[np.float64], noun: str
+    ) -> tuple[str, ...]:
+        """Return what `doubts` does, from each row's `distance` (N,)."""
         sure = target.confidence(answers)
-        best = np.ones(len(x)) if sure is None else sure
-        rows = zip(best.tolist(), self.distance(x).tolist(), strict=True)
+        best = np.ones(len(distance)) if sure is None else sure
+        rows = zip(best.tolist(), distance.tolist(), strict=True)
         return tuple(self._doubt(own, away, noun) for own, away in rows)
 
     def distance(self, x: Floats) -> NDArray[np.float64]:  # (N, D) -> (N,)

@@ -62,6 +62,29 @@ def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
         raise DataError(f"cannot be decoded: {_reason(data, kind, error)}") from error
 
 
+def claimed_size(data: bytes) -> tuple[int, int]:
+    """Return width and height by a file's header, before orientation, without decoding it.
+
+    (0, 0) if there is no such header, so that `decode` fails too. Raises DataError for a claim of
+    more than MAX_PIXELS.
+    """
+    kind = formats.readable(data[: formats.HEAD_BYTES])
+    _hush_pillow()
+    for mend in (False, True):
+        try:
+            if kind == "TIFF":
+                return tiff.read_layout(data).size
+            with Image.open(
+                io.BytesIO(_mended(data, kind) if mend else data), formats=(kind,)
+            ) as i:
+                return i.size
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise DataError(f"claims more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
+        except Exception:  # hostile bytes raise any error in the parsers
+            continue
+    return 0, 0
+
+
 def store_key(data: bytes, file: bytes) -> bytes:
     """Return the store key of values computed from a file's pixels; file: its digest.
 

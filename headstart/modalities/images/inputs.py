@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.backbones.inputs import INPUTS, Batch, Input, input_class
-from headstart.base.errors import SpecError
+from headstart.base.errors import DataError, SpecError
 from headstart.base.notebook import html_image
 from headstart.base.values import fingerprint, later
 from headstart.modalities.images import decoding, formats
@@ -32,6 +32,7 @@ VERSION = 1  # raise it when the same pixels would give another square
 # Times the shorter side; a longer strip is first cut to its middle, since 1 x 10^6 pixels would
 # otherwise be resized to 256 x 256 * 10^6 before the crop.
 LONGEST = 16
+SERVED_PIXELS = 25_000_000  # of a picture sent to a server: 75 MB as RGB in each decoding thread
 Fit = Literal["crop", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -92,6 +93,14 @@ class ImageInput(Input[decoding.Pixels]):
     def encode(self, example: Any) -> bytes:
         """Return a PIL image or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 as a PNG."""
         return encoded_picture(example)
+
+    def check_served(self, data: bytes) -> None:
+        width, height = decoding.claimed_size(data)
+        if width * height > SERVED_PIXELS:
+            raise DataError(
+                f"has {width}x{height} pixels, and a server reads up to "
+                f"{SERVED_PIXELS / 1e6:.0f} million: make it smaller"
+            )
 
     def display(self, raw: decoding.Pixels, caption: str, width: int = 160) -> str:
         small = Image.fromarray(raw)

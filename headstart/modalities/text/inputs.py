@@ -40,6 +40,7 @@ VERSION = 1  # raise it when the same text would become other tokens
 SHOWN = 300  # characters of a text that are displayed
 SAMPLED = 500  # texts whose language is detected to choose a backbone
 SHORTEST = 8  # tokens of a window
+SERVED_BYTES = 200_000  # of a text sent to a server: some 200 windows
 GOLDEN = "A test sentence, the same for every network: 12 small cats sat on 3 mats."
 FILES: dict[str, str] = {"tokenizers": "tokenizer.json", "sentencepiece": "tokenizer.model"}
 
@@ -121,6 +122,10 @@ class TextInput(Input[str]):
         if not text.strip():
             raise DataError("is empty")
         return text
+
+    def check_served(self, data: bytes) -> None:
+        if len(data) > SERVED_BYTES:
+            raise DataError(f"has {len(data):,} bytes, and a server reads up to {SERVED_BYTES:,}")
 
     def display(self, raw: str, caption: str, width: int = 160) -> str:
         """Return the beginning of a text as HTML, everything escaped."""
