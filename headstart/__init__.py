@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from headstart.api import report as report
     from headstart.api import save as save
     from headstart.api import search as search
+    from headstart.api import serve as serve
     from headstart.api import split as split
     from headstart.api import track as track
     from headstart.api import train as train
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 
 _HOME = {  # the public names of each module
     "api": "advise check classify compare demo evaluate extract fit load predict report save "
-    "search split track train",
+    "search serve split track train",
     "explanations": "explain",
     "pixels": "attack ideal robustness views",
     "backbones.backbone": "Backbone",

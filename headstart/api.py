@@ -85,6 +85,8 @@ from headstart.runs.search import search as search_rows
 from headstart.runs.seeds import SeedRun, as_ensemble, train_seeds
 from headstart.runs.settings import check_known, job_with, known_settings, with_settings
 from headstart.runs.tuning_search import search_settings
+from headstart.serving.entry import prediction_server
+from headstart.serving.settings import ServeSpec
 from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, read_predictions
 
@@ -690,6 +692,31 @@ def predict(
     context = _context(store, listener, settings)
     own, runtime = _model(model), context.runtime
     return own.predict(examples, store=context.store, runtime=runtime, listener=context.listener)
+
+
+@speaks_python
+def serve(
+    *models: Where | Run,
+    names: Sequence[str] = (),
+    listener: Listener | None = None,
+    **settings: Any,
+) -> None:
+    """Answer requests for predictions over HTTP until Ctrl-C or SIGTERM.
+
+    models: runs or bundles. names: of the models in addresses; by default those of their folders.
+    settings: fields of `hs.specs.ServeSpec`, such as port. Raises SpecError for wrong ones,
+    BundleError for a model that can't be loaded, PlaceError for an address that can't be listened
+    on, MissingPackage without the extra `serve`.
+
+    >>> hs.serve("runs/flowers", port=8080)  # doctest: +SKIP
+    """
+    if not models:
+        raise SpecError("Name at least one model to serve.")
+    check_known(settings, _names(ServeSpec))
+    plain = {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
+    spec = with_settings(ServeSpec(), plain)
+    folders = [run_folder(model) for model in models]
+    prediction_server(folders, names, spec, as_listener(listener)).run()
 
 
 @speaks_python

@@ -25,6 +25,7 @@ from headstart.models.specs import FeatureExtraction as FeatureExtraction
 from headstart.models.specs import FineTune as FineTune
 from headstart.models.specs import TwoPhaseSpec as TwoPhaseSpec
 from headstart.runs.job import Job as Job
+from headstart.serving.settings import ServeSpec as ServeSpec
 from headstart.training.attack import Attack as Attack
 
 __all__ = [name for name in dir() if not name.startswith("_")]

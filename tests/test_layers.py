@@ -21,7 +21,7 @@ LAYERS = (
     {"models"},
     {"evaluation"},
     {"explaining", "reporting"},
-    {"runs"},
+    {"runs", "serving"},
     {
         "__init__",
         "in_python",
@@ -143,10 +143,10 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     TopologicalSorter(files).prepare()  # raises CycleError, which names the circle
 
 
-def test_there_are_at_most_13_layers_and_19_packages() -> None:
+def test_there_are_at_most_13_layers_and_20_packages() -> None:
     assert len(LAYERS) <= 13
     packages = [path for path in ROOT.rglob("__init__.py") if path.parent != ROOT]
-    assert len(packages) <= 19, sorted(str(p.parent.relative_to(ROOT)) for p in packages)
+    assert len(packages) <= 20, sorted(str(p.parent.relative_to(ROOT)) for p in packages)
 
 
 def test_control_a_planted_upward_import_is_seen(tmp_path: Path) -> None:
@@ -188,6 +188,7 @@ EXCUSED_CLASSES: dict[str, set[str]] = {
     "models.calibration": {"accuracy", "argmax"},
     "models.finetuning": {"accuracy"},
     "models.model": {"class_names", "classes"},
+    "models.plain_answers": {"classes"},  # moved from the command line
     "models.predictor": {"argmax", "classes"},
     "models.wording": {"classes"},
     "reporting.accuracy": {"classes", "confusion", "f1", "majority", "per_class", "recall"},

@@ -44,6 +44,7 @@ SUMMARIES = {
     "attack": "change pictures so little that only the model sees another class",
     "ideal": "draw the picture that the model is surest of, for a class",
     "robustness": "measure a run on attacked, noisy, blurred or foggy test pictures",
+    "serve": "answer requests for predictions over HTTP, with a page for people",
     "completion": "print a script that completes words in bash, zsh or fish",
 }
 
