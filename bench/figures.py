@@ -21,6 +21,7 @@ TOPICS = {
         "startup",
         "stages",
         "budgets",
+        "export",
     ),
     "Memory and size": ("light", "memory", "report"),
     "Accuracy": ("accuracy", "elpv", "targets", "text", "adversarial", "robustness"),

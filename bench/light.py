@@ -4,7 +4,8 @@
 
 A fresh virtual environment gets the core alone, `pip install .` with the pinned versions. A head is
 trained on solar cells (ELPV) there and in the environment that runs this; all predictions must be
-equal. Then single pictures are predicted by new processes.
+equal. Then single pictures are predicted by new processes, the model is evaluated, and an export of
+it, made where PyTorch is, is verified.
 """
 
 import json
@@ -104,6 +105,9 @@ def main() -> None:
         starts = [
             run(python, ["predict", folder / "core", picture], folder) for _ in range(args.starts)
         ]
+        run(python, ["evaluate", folder / "core", data], folder)
+        run(sys.executable, ["export", folder / "core", "--out", folder / "onnx"], folder)
+        verified, _ = run(python, ["verify", folder / "onnx"], folder)
         accuracy = json.loads((folder / "core" / "evaluation.json").read_text())
         by_size = sorted(sizes(python).items(), key=lambda item: -item[1])
     rows: list[Row] = [{"installed": name, "MB": size} for name, size in by_size[:12]]
@@ -118,6 +122,7 @@ def main() -> None:
             "predict one picture, cold process, median s": cold,
             f"at most {LIMIT_S} s": cold <= LIMIT_S,
             "predict one picture, cold process, median s of the processor": computed,
+            "verify an export, cold process, s": verified,
             "train a head, core, s": seconds["core"],
             "train a head, with PyTorch installed, s": seconds["with PyTorch"],
             **{f"the same bytes with and without PyTorch: {k}": v for k, v in equal.items()},

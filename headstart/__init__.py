@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from headstart.runs.recipes import get_recipe as get_recipe
     from headstart.runs.recipes import list_recipes as list_recipes
     from headstart.runs.run import Run as Run
+    from headstart.shipping import export as export
+    from headstart.shipping import verify as verify
     from headstart.targets.predictions import Predictions as Predictions
 
 _HOME = {  # the public names of each module
@@ -86,6 +88,7 @@ _HOME = {  # the public names of each module
     "models.model": "Model",
     "runs.recipes": "get_recipe list_recipes",
     "runs.run": "Run",
+    "shipping": "export verify",
     "targets.predictions": "Predictions",
 }
 _WHERE = {name: f"headstart.{home}" for home, names in _HOME.items() for name in names.split()}

@@ -665,7 +665,7 @@ def save(model: Trained, folder: Where) -> Path:
     >>> hs.save(fitted, "bundle")  # doctest: +SKIP
     """
     try:
-        return save_bundle(_model(model), folder).folder
+        return save_bundle(loaded(model), folder).folder
     except FileExistsError as error:
         raise PlaceError(
             f"{folder} is there already: name another folder, or remove it."
@@ -690,7 +690,7 @@ def predict(
     """
     check_known(settings, _ON_CPU)
     context = _context(store, listener, settings)
-    own, runtime = _model(model), context.runtime
+    own, runtime = loaded(model), context.runtime
     return own.predict(examples, store=context.store, runtime=runtime, listener=context.listener)
 
 
@@ -840,9 +840,9 @@ def evaluate(
     else:
         assert not isinstance(model, Predictions)
         own_test = isinstance(model, FitResult) and model.splits and data is None
-        rows = model.splits.test if own_test else read_for(data, _model(model).target)  # type: ignore[union-attr]
+        rows = model.splits.test if own_test else read_for(data, loaded(model).target)  # type: ignore[union-attr]
         source = source_of(Path(data)) if isinstance(data, str | Path) else ""
-        judged = judge(_model(model), _record(model), rows, part, source, context)
+        judged = judge(loaded(model), _record(model), rows, part, source, context)
         predictions, evaluation = judged.predictions, judged.evaluation
         left_out = judged.left_out
         tell_left_out(left_out, context.listener)
@@ -966,7 +966,8 @@ def track(run: Where | Run, where: str) -> str:
 
 
 # ------------------------------------------------------------ helpers
-def _model(model: Trained) -> Model:
+def loaded(model: Trained) -> Model:
+    """Return the model of what may be given as one."""
     if isinstance(model, str | Path):
         return load(model)
     if not isinstance(model, Model | FitResult | Run):

@@ -18,9 +18,11 @@ from headstart.backbones.inputs import Batch, length, rows_of
 from headstart.backbones.saved import save_backbone
 from headstart.base.errors import Mismatch, MissingPackage, SourceError, SpecError, UnknownName
 from headstart.features.engines import OnnxEngine, TorchEngine
+from headstart.heads.linear import LinearHead
 from headstart.modalities.images import from_timm, packaged
 from headstart.modalities.images.inputs import of_pictures
 from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.targets.classes import ClassTarget
 
 
 def from_folder(tmp_path: Path) -> Backbone:
@@ -82,6 +84,14 @@ def test_blocks_come_in_the_order_in_which_they_run(backbone: Backbone) -> None:
 def test_the_graph_gives_what_pytorch_gives(backbone: Backbone, batch: Batch) -> None:
     (features,) = OnnxEngine(freeze(backbone), threads=1)(batch)
     np.testing.assert_allclose(features, TorchEngine(backbone, "cpu")(batch)[0], atol=1e-4)
+
+
+def test_an_export_gives_the_models_scores(backbone: Backbone, tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(0, 0.1, (backbone.card.dim, 3)).astype(np.float32)
+    head = LinearHead(weight, np.zeros(3, np.float32))
+    model = hs.Model(backbone, head, ClassTarget(("a", "b", "c")))
+    assert hs.export(model, tmp_path / "out", threads=1).difference <= 1e-4
+    assert hs.verify(tmp_path / "out", threads=1).examples == 5
 
 
 def test_the_graph_carries_no_weights_and_the_same_fingerprint(backbone: Backbone) -> None:

@@ -1,6 +1,8 @@
 """Training on boxes, from data to a bundle: made pictures of coloured rectangles on noise."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +96,32 @@ def _without_seconds(text: str) -> str:
 
 
 # ---------------------------------------------------------------- the whole way
+@pytest.mark.parametrize("how", [{}, {"precision": "fp16"}, {"to": "openvino"}], ids=str)
+def test_an_export_finds_the_same_boxes(how: Any, run: Any, tmp_path: Path) -> None:
+    if "to" in how:
+        pytest.importorskip("openvino")
+    out = tmp_path / "out"
+    hs.export(run, out, store=None, threads=1, **how)
+    assert hs.verify(out, threads=1).examples == 5
+    file = Path(str(run.splits.test.sources[0]))
+    command = [sys.executable, "-P", str(out / "predict.py"), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = run.model.predict(file, store=None)
+    wanted = said.target.listed(said.outputs, 0)
+    found = json.loads(done.stdout)["answer"]
+    assert len(found) == len(wanted) > 0
+    for (name, score, *box), own in zip(found, wanted, strict=True):
+        assert name == own["label"]
+        assert score == pytest.approx(own["score"], abs=1e-3)
+        assert box == pytest.approx(own["box"], abs=0.2)
+
+
+def test_boxes_are_not_exported_in_int8(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="boxes are exported in fp32 or fp16"):
+        hs.export(run, tmp_path / "out", precision="int8", store=None)
+
+
 def test_a_run_on_boxes_finds_rectangles(run: Any) -> None:
     assert run.kept == "detector"
     assert run.evaluation.metrics["AP50"].value > 0.5

@@ -30,7 +30,7 @@ def test_help_on_a_command_does_not_load_the_training_stack() -> None:
     assert not {"torch", "timm", "sklearn"} & loaded_after(f"exec({code!r})")
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "compare", "track"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "compare", "export", "track", "verify"])
 def test_help_on_what_needs_no_defaults_of_training_loads_no_numpy(command: str) -> None:
     code = f"import headstart.cli.main as c\ntry: c.main([{command!r}, '-h'])\n"
     code += "except SystemExit: pass\n"

@@ -121,7 +121,7 @@ def test_words_of_other_tools_mean_what_they_mean_there(
     ("typed", "says"),
     [
         ("trane photos", "Did you mean 'train'"),
-        ("export run", "RUN/model holds graph.onnx"),
+        ("export run", "Type `headstart export RUN_OR_BUNDLE --out DIR`"),
         ("lr_find photos", "leave --lr out"),
         ("--model resnet50 --data photos", "A command comes first"),
         (".", "type `headstart train . --out RUN`"),

@@ -142,6 +142,19 @@ def test_what_needs_pytorch_is_one_sentence(pictures: Tried, command: str, purpo
     assert "pip install 'headstart[train]'" in line
 
 
+def test_an_export_needs_onnx_and_its_verification_nothing(pictures: Tried, tmp_path: Path) -> None:
+    run, out = pictures.light, tmp_path / "out"
+    export = f"export {run} --precision int8 --max-changed 1 --store {tmp_path}/s --out {out}"
+    (lacking,) = without_torch(export)
+    assert lacking[0] == 2
+    assert "pip install 'headstart[export]'" in lacking[2]
+    (made,) = without_torch(export, but=("onnx",))
+    assert made[0] == 0, made
+    (verified,) = without_torch(f"verify {out}")
+    assert verified[0] == 0, verified
+    assert "5 golden examples are answered" in verified[1]
+
+
 def test_texts_need_no_pytorch(tmp_path: Path) -> None:
     data = tmp_path / "texts.csv"
     rng, rows = np.random.default_rng(0), ["text,label"]

@@ -4,7 +4,7 @@ A backbone's card holds one `Input`, so that the same bytes become the same arra
 evaluation, explanation, export and serving. Input classes are registered by their `kind`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
@@ -20,6 +20,9 @@ from headstart.base.values import from_plain, to_plain
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from headstart.backbones.in_graph import InGraph
+    from headstart.base.onnx_nodes import Nodes
 
 # Prepared examples by the graph's input names. The first axis, of all arrays, counts parts: an
 # image has one part, a long text one for each window.
@@ -242,11 +245,47 @@ class Input(Protocol[Raw]):
         """
         raise SpecError(f"Places are found in pictures; {self.noun} have none.")
 
+    def in_graph(self, nodes: "Nodes", *, prepares: bool = True) -> "InGraph":
+        """Add the inputs of an exported graph, and what makes the network's arrays of them.
+
+        prepares: whether the graph prepares examples, or is given prepared ones alone. Raises
+        SpecError if this kind of input can't be exported.
+        """
+        raise not_exported(self)
+
+    def graph_inputs(self, raw: Raw) -> Mapping[str, NDArray[Any]]:
+        """Return what an exported graph is given for one decoded example."""
+        raise not_exported(self)
+
+    def examples_in(self, inputs: Mapping[str, NDArray[Any]]) -> list[Batch]:
+        """Return, as `prepare` does, the examples that an exported graph is given."""
+        raise not_exported(self)
+
+    def known_inputs(self) -> Iterable[Mapping[str, NDArray[Any]]]:
+        """Return inputs of the exported graph, by which it is compared with the model."""
+        return ()
+
+    def told(self) -> Mapping[str, Any]:
+        """Return what a program must know to read examples for an export, as JSON values."""
+        return {"kind": self.kind}
+
+    def standalone(self, engine: str) -> str:
+        """Return a program that predicts with an export and needs no Headstart.
+
+        engine: onnx or openvino.
+        """
+        raise not_exported(self)
+
     def changed(self, **settings: Any) -> "Input[Raw]":
         """Return the input with other settings; raises SpecError for a setting that it lacks."""
         if settings:
             raise SpecError(f"{', '.join(settings)} can't be chosen for {self.noun}.")
         return self
+
+
+def not_exported(input: Input[Any]) -> SpecError:
+    """Return the error for a kind of input that `headstart export` does not know."""
+    return SpecError(f"{input.noun.capitalize()} are not known to `headstart export`.")
 
 
 def fetched(input: Input[Any], source: Any) -> bytes:

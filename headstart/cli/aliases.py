@@ -35,7 +35,6 @@ COMMANDS = table(
     explain="interpret",
 )
 COMMAND_ANSWERS = {
-    "export": "A run is exported already: RUN/model holds graph.onnx and its weights.",
     "lr-find": "Type `headstart train DATA --lr-find`, or leave --lr out.",
     "resume": "Type the same `headstart train` again: it goes on where it stopped.",
     "summary": "Type `headstart report RUN`, or look at RUN/report.html.",

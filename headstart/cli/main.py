@@ -39,6 +39,8 @@ SUMMARIES = {
     "backbones": "list the pretrained networks: input, licence, place of weights",
     "recipes": "list the recipes of the tutorials, and what each does",
     "views": "draw a grid of augmented views of a picture, as a PNG",
+    "export": "write a model as one graph for other programs, checked against it",
+    "verify": "run the golden examples of an export again, on this machine",
     "track": "write a finished run to TensorBoard or MLflow",
     "explain": "show where in a picture or text the model sees its answer",
     "attack": "change pictures so little that only the model sees another class",

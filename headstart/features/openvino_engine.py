@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.external_data import check_external_data
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Batch, given, has_parts, length, rows_of
+from headstart.backbones.weights_inside import with_weights_inside
 from headstart.base.errors import Mismatch, MissingPackage
+from headstart.base.onnx_nodes import import_onnx
 
 MOST_BYTES = 2 * 10**9  # protobuf's limit, which ONNX files share, is 2**31
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -125,21 +126,10 @@ def complete_graph(frozen: Frozen) -> bytes:
     Raises Mismatch for a graph that names a file, or that would be larger than MOST_BYTES.
     """
     weights: Mapping[str, NDArray[Any]] = {name: frozen.weights[name] for name in frozen.inputs}
-    check_external_data(frozen.graph, weights)
     if (size := sum(array.nbytes for array in weights.values())) > MOST_BYTES:
         raise Mismatch(
             f"OpenVINO is given graphs of up to {MOST_BYTES / 1e9:.0f} GB; {frozen.card.name} has "
             f"{size / 1e9:.1f} GB of weights. Leave --engine out."
         )
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingPackage("onnx", purpose="The engine openvino", extra="openvino") from error
-    model = onnx.load_from_string(frozen.graph)
-    for tensor in model.graph.initializer:
-        if tensor.name in weights:
-            tensor.ClearField("external_data")
-            tensor.data_location = onnx.TensorProto.DEFAULT
-            tensor.raw_data = np.ascontiguousarray(weights[tensor.name]).tobytes()
-    complete: bytes = model.SerializeToString()
-    return complete
+    import_onnx("The engine openvino", "openvino")
+    return with_weights_inside(frozen.graph, weights)

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch
 from headstart.heads.head import Floats, Unclassed, check_width, is_count
+
+if TYPE_CHECKING:
+    from headstart.base.onnx_nodes import Nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,10 @@ class GivenHead(Unclassed):
     def raw(self, x: Floats) -> NDArray[np.float64]:
         check_width(x, self.features)
         return np.asarray(x, np.float64)
+
+    def in_graph(self, nodes: "Nodes", x: str) -> str:
+        """Add the head to an exported graph: (N, D) float32 -> the same, float64."""
+        return nodes.cast(x, np.float64)
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
         return np.asarray(self.raw(x), np.float32)

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch
 from headstart.heads.head import Floats, Head, blocks, check_finite, check_width, probabilities
+
+if TYPE_CHECKING:
+    from headstart.base.onnx_nodes import Nodes
 
 
 class DenseHead:
@@ -46,6 +49,15 @@ class DenseHead:
                 values = (np.maximum(values, 0.0) if i else values) @ w.astype(np.float64) + b
             raw[rows] = values
         return raw
+
+    def in_graph(self, nodes: "Nodes", x: str) -> str:
+        """Add the head to an exported graph: (N, D) float32 -> (N, K) float64."""
+        values = nodes.cast(x, np.float64)
+        for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
+            own = nodes("Max", values, np.float64(0)) if i else values
+            product = nodes("MatMul", own, nodes.cast(w, np.float64))
+            values = nodes("Add", product, nodes.cast(b, np.float64))
+        return values
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
         return probabilities(self.raw(x))

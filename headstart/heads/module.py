@@ -22,6 +22,8 @@ from headstart.heads.specs import TrainedSpec
 if TYPE_CHECKING:
     from torch import nn
 
+    from headstart.base.onnx_nodes import Nodes
+
 OPSET = 17
 
 
@@ -107,6 +109,10 @@ class ModuleHead:
         for rows in blocks(len(x)):
             (raw[rows],) = self._session.run(None, {"x": x[rows].astype(np.float32)})
         return raw
+
+    def in_graph(self, nodes: "Nodes", x: str) -> str:
+        """Add the head to an exported graph: (N, D) float32 -> (N, K) float64."""
+        return nodes.cast(nodes.merged(self.graph, {"x": x}, "head/"), np.float64)
 
     def scores(self, x: Floats) -> NDArray[np.float32]:
         return probabilities(self.raw(x))

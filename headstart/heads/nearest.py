@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch
+from headstart.base.onnx_nodes import whole
 from headstart.heads.head import (
     FeatureRows,
     Floats,
@@ -21,6 +22,9 @@ from headstart.heads.head import (
     loss_weights,
 )
 from headstart.heads.specs import NearestSpec
+
+if TYPE_CHECKING:
+    from headstart.base.onnx_nodes import Nodes
 
 TEMPERATURE = 0.07  # Wu et al. 2018, section 3.4
 SHAPES = {"x": ("M", "D"), "y": ("M",), "class_weight": ("C",)}
@@ -89,6 +93,20 @@ class NearestHead:
             for out, k in zip(scores, ks, strict=True):
                 out[rows] = self._votes(alike[:, :k], labels[:, :k], own)
         return scores
+
+    def in_graph(self, nodes: "Nodes", x: str) -> str:
+        """Add the head to an exported graph: (N, D) float32 -> log probabilities (N, C) float64."""
+        own = self.class_weight[self.y].astype(np.float64)
+        own = own if self.weight is None else own * self.weight
+        votes, top = _votes_in_graph(nodes, x, self.x, own, self.neighbours)
+        labels = nodes("Unsqueeze", nodes("Gather", self.y, top), whole(2))
+        hot = nodes.cast(nodes("Equal", labels, np.arange(self.classes)), np.float64)
+        each = nodes("ReduceSum", nodes("Mul", hot, votes), whole(1), keepdims=0)
+        share = nodes("Div", each, nodes("ReduceSum", votes, whole(1), keepdims=0))
+        seen = (np.bincount(self.y, minlength=self.classes) > 0).astype(np.float64)
+        k = float(self.neighbours)
+        total = nodes("Add", nodes("Mul", share, np.float64(k)), seen / seen.sum())
+        return nodes("Log", nodes("Div", total, np.float64(k + 1)))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         case = {} if self.weight is None else {"weight": self.weight}
@@ -171,6 +189,21 @@ class NeighbourMeanHead:
                 out[rows] /= votes[:, :k].sum(axis=1, keepdims=True)
         return [self._log_odds(mean, k) for mean, k in zip(raw, ks, strict=True)]
 
+    def in_graph(self, nodes: "Nodes", x: str) -> str:
+        """Add the head to an exported graph: (N, D) float32 -> (N, K) float64."""
+        votes, top = _votes_in_graph(
+            nodes, x, self.x, self.weight.astype(np.float64), self.neighbours
+        )
+        values = nodes.cast(nodes("Gather", self.values, top), np.float64)
+        sums = nodes("ReduceSum", nodes("Mul", values, votes), whole(1), keepdims=0)
+        mean = nodes("Div", sums, nodes("ReduceSum", votes, whole(1), keepdims=0))
+        if not self.odds:
+            return mean
+        k = float(self.neighbours)
+        chance = nodes("Add", nodes("Mul", mean, np.float64(k)), self._share)
+        chance = nodes("Div", chance, np.float64(k + 1))
+        return nodes("Log", nodes("Div", chance, nodes("Sub", np.float64(1), chance)))
+
     def tensors(self) -> dict[str, NDArray[Any]]:
         return {"x": self.x, "values": self.values, "weight": self.weight}
 
@@ -180,10 +213,13 @@ class NeighbourMeanHead:
     def _log_odds(self, mean: NDArray[np.float64], k: int) -> NDArray[np.float64]:
         if not self.odds:
             return mean
-        weight = self.weight.astype(np.float64)
-        share = (weight @ self.values + 0.5 * weight.mean()) / (weight.sum() + weight.mean())
-        chance = (k * mean + share) / (k + 1)
+        chance = (k * mean + self._share) / (k + 1)
         return np.log(chance / (1 - chance))
+
+    @property
+    def _share(self) -> NDArray[np.float64]:
+        weight = self.weight.astype(np.float64)
+        return (weight @ self.values + 0.5 * weight.mean()) / (weight.sum() + weight.mean())
 
 
 def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
@@ -274,6 +310,36 @@ def _most_alike(
         order = np.argsort(-np.take_along_axis(alike, top, axis=1), axis=1, kind="stable")
         top = np.take_along_axis(top, order, axis=1)
         yield rows, np.take_along_axis(alike, top, axis=1).astype(np.float64), top
+
+
+def unit_in_graph(nodes: "Nodes", x: str) -> str:
+    """Return rows (N, D) float32 scaled to length 1, as `unit` does."""
+    values = nodes.cast(x, np.float64)
+    squares = nodes("ReduceSum", nodes("Mul", values, values), whole(1), keepdims=1)
+    length = nodes("Sqrt", squares)
+    some = nodes("Greater", length, np.float64(0))
+    scaled = nodes("Div", values, nodes("Where", some, length, np.float64(1)))
+    return nodes.cast(scaled, np.float32)
+
+
+def most_alike_in_graph(nodes: "Nodes", x: str, stored: Any, k: int) -> list[str]:
+    """Return the similarities (N, k), descending, of the k stored rows most alike, and their
+    numbers. stored: (M, D) float32, a constant or a value."""
+    columns = nodes("Transpose", stored, perm=[1, 0])
+    alike = nodes("MatMul", unit_in_graph(nodes, x), columns)
+    return nodes.several(2, "TopK", alike, whole(k), axis=1)
+
+
+def _votes_in_graph(
+    nodes: "Nodes", x: str, stored: NDArray[np.float32], weight: NDArray[np.float64], k: int
+) -> tuple[str, str]:
+    """Return the votes (N, k, 1) of the k stored rows most alike, and their numbers (N, k)."""
+    alike, top = most_alike_in_graph(nodes, x, stored, k)
+    alike = nodes.cast(alike, np.float64)
+    best = nodes("Slice", alike, whole(0), whole(1), whole(1))
+    votes = nodes("Exp", nodes("Div", nodes("Sub", alike, best), np.float64(TEMPERATURE)))
+    votes = nodes("Mul", votes, nodes("Gather", weight, top))
+    return nodes("Unsqueeze", votes, whole(2)), top
 
 
 def _check_neighbours(neighbours: int, rows: int) -> None:

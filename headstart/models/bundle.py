@@ -35,6 +35,7 @@ from headstart.backbones.backbone import (
     under,
     with_assets,
 )
+from headstart.backbones.freezing import as_frozen
 from headstart.backbones.frozen import Frozen
 from headstart.base.atomic import new_folder, write_bytes, write_json, write_text
 from headstart.base.errors import BundleError, HeadstartError, Mismatch
@@ -81,7 +82,7 @@ def save(
     folder = Path(folder)
     model.target.check_names()
     progress(0, STEPS)
-    frozen = _frozen(model.backbone)
+    frozen = as_frozen(model.backbone)
     progress(1, STEPS)
     if isinstance(model.backbone, Backbone):
         _check_export(frozen, model.backbone)
@@ -183,14 +184,6 @@ def _check_kept(loaded: Model, model: Model) -> None:
             f"limits are numbers; {model.limits.settings()} came back as "
             f"{loaded.limits.settings()}."
         )
-
-
-def _frozen(backbone: Backbone | Frozen) -> Frozen:
-    if isinstance(backbone, Frozen):
-        return backbone
-    from headstart.backbones.graph import exported
-
-    return exported(backbone)
 
 
 def _check_export(frozen: Frozen, backbone: Backbone) -> None:

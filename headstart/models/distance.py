@@ -1,13 +1,17 @@
 """The distance of an input's features from the training rows."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch
 from headstart.heads.head import Floats, blocks, check_finite, check_width
-from headstart.heads.nearest import unit
+from headstart.heads.nearest import most_alike_in_graph, unit
+
+if TYPE_CHECKING:
+    from headstart.base.onnx_nodes import Nodes
 
 NEIGHBOUR = 5  # the neighbour whose distance counts; the nearest may be a fluke
 CELLS = 2**22  # similarities computed at once
@@ -49,6 +53,14 @@ class Seen:
                 alike[own[part]] = -1.0
             found[part] = distance_of_kth(alike, k)
         return found
+
+    def in_graph(self, nodes: "Nodes", x: str) -> str:
+        """Add the distance to an exported graph: (N, D) float32 -> (N,) float32."""
+        k = min(NEIGHBOUR, len(self.rows))
+        alike, _ = most_alike_in_graph(nodes, x, nodes.cast(self.rows, np.float32), k)
+        kth = nodes.cast(nodes("Gather", alike, np.int64(k - 1), axis=1), np.float64)
+        away = nodes("Sub", np.float64(2), nodes("Mul", np.float64(2), kth))
+        return nodes.cast(nodes("Sqrt", nodes("Max", away, np.float64(0))), np.float32)
 
 
 def distance_of_kth(alike: Floats, k: int) -> NDArray[np.float64]:  # (N, M) -> (N,)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch, SpecError
+from headstart.base.onnx_nodes import whole
 from headstart.targets.box_checks import box_remarks
 from headstart.targets.box_matching import MAX_DETECTIONS, ClassMatches, Detections
 from headstart.targets.box_metrics import AT_50, AT_75, EVERY, ScoredBoxes, size_ranges
@@ -30,6 +31,8 @@ from headstart.targets.target import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from headstart.base.onnx_nodes import Nodes
 
 FEW_TEST = 10  # test boxes of a class below which its figures say little
 FEW_ALIKE = 7  # examples of which 15 % is one
@@ -291,6 +294,48 @@ class BoxesTarget(Target):
                 for own in (one[there] for one, there in zip(rows, held, strict=True))
             ]
         )
+
+    def in_graph(self, nodes: "Nodes", raw: str, temperature: float) -> Mapping[str, str]:
+        """Add the columns of the detections: boxes (N, K, 4), scores and classes (N, K).
+
+        A class of -1 is no box, and so is a score up to LEAST_SCORE.
+        """
+        rows = nodes("Reshape", raw, whole((0, -1, ROW)))
+        boxes, *others = nodes.several(3, "Split", rows, whole((4, 1, 1)), axis=2)
+        scores, labels = (nodes("Squeeze", column, whole(2)) for column in others)
+        return {
+            "boxes": nodes.cast(boxes, np.float32),
+            "scores": nodes.cast(scores, np.float32),
+            "classes": nodes.cast(labels, np.int64),
+        }
+
+    def of_graph(self, outputs: Outputs) -> Outputs:
+        columns = [outputs["boxes"], outputs["scores"][..., None], outputs["classes"][..., None]]
+        rows = np.concatenate([column.astype(np.float64) for column in columns], axis=2)
+        return self.activate(rows.reshape(len(rows), -1))
+
+    def comparable(self, answers: Outputs) -> Mapping[str, Array]:
+        """Return, for each class, sums of squared scores, (N, C), and mean corners, (N, C, 4).
+
+        Weights that are squares hardly count detections near LEAST_SCORE, which come and go.
+        """
+        own = answers["labels"][..., None] == np.arange(len(self.names))
+        weights = np.where(own, answers["scores"].astype(np.float64)[..., None] ** 2, 0.0)
+        sums = weights.sum(axis=1)
+        places = np.einsum("nkc,nkj->ncj", weights, answers["boxes"].astype(np.float64))
+        return {"sums": sums, "places": places / np.maximum(sums, LEAST_SCORE)[..., None]}
+
+    def told(self) -> dict[str, Any]:
+        limits = self.thresholds or (USUAL_THRESHOLD,) * len(self.names)
+        return {**super().told(), "thresholds": list(limits)}
+
+    def answers_changed(self, before: Outputs, after: Outputs) -> NDArray[np.bool_]:
+        """Return (N,) where another number of boxes of some class reaches its threshold."""
+        counts = []
+        for answers in (before, after):
+            own = answers["labels"][..., None] == np.arange(len(self.names))
+            counts.append((own & self.taken(answers)[..., None]).sum(axis=1))
+        return np.asarray((counts[0] != counts[1]).any(axis=1))
 
     def summary(self, answers: Outputs) -> Mapping[str, Array]:
         """Return, for each class, the sum of the scores and the best one, (N, C).

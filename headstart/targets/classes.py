@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.base.cells import NUMBER
 from headstart.base.display import CONTROLS, display
 from headstart.base.errors import DataError, Mismatch, UnknownName
+from headstart.base.onnx_nodes import whole
 from headstart.targets import metrics
 from headstart.targets.class_metrics import (
     auroc_metric,
@@ -39,6 +40,8 @@ from headstart.targets.temperature import fit_temperature, scaled
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from headstart.base.onnx_nodes import Nodes
 
 UNLABELLED = "?"  # the class of files without labels
 RESERVED = {  # names that no class may have -> why
@@ -154,6 +157,20 @@ class ClassTarget(FocalTarget, OneName):
         """Return softmax scores of logits (N, C), or of logits (N, 1) of the second class."""
         logits = np.hstack([np.zeros_like(raw), raw]) if raw.shape[1] == 1 else raw
         return {"scores": metrics.softmax(logits).astype(np.float32)}
+
+    def in_graph(self, nodes: "Nodes", raw: str, temperature: float) -> Mapping[str, str]:
+        """Add the softmax, scaled as `temperature.scaled` does."""
+        if self.names and len(self.names) == 2:  # perhaps one logit, of the second class
+            first = nodes("Slice", raw, whole(0), whole(1), whole(1))
+            both = nodes("Concat", nodes("Mul", first, np.float64(0)), raw, axis=1)
+            raw = nodes("Slice", both, whole(-2), whole(3), whole(1))
+        scores = nodes.cast(nodes("Softmax", raw, axis=1), np.float32)
+        if temperature != 1.0:
+            least = np.float32(np.finfo(np.float32).tiny)
+            logs = nodes("Log", nodes.cast(nodes("Max", scores, least), np.float64))
+            share = nodes("Softmax", nodes("Div", logs, np.float64(temperature)), axis=1)
+            scores = nodes.cast(share, np.float32)
+        return {"scores": scores}
 
     def check(self, answers: Outputs, y: Labels) -> None:
         n, c = len(y), len(self.names)

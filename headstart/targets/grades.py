@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.base.cells import NUMBER
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
+from headstart.base.onnx_nodes import whole
 from headstart.targets.class_metrics import class_cells
 from headstart.targets.classes import (
     SCORE,
@@ -40,6 +41,8 @@ from headstart.targets.target import (
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from headstart.base.onnx_nodes import Nodes
 
 SHOWN = 40  # characters of a name in a message
 APART = 1e-6  # least distance of two raw outputs in the loss, where the grade between is not 0
@@ -207,6 +210,14 @@ class GradesTarget(OneName):
         above = expit(-np.sort(-raw.astype(np.float64), axis=1))
         ends = np.ones((len(raw), 1)), np.zeros((len(raw), 1))
         return {"scores": -np.diff(np.hstack([ends[0], above, ends[1]])).astype(np.float32)}
+
+    def in_graph(self, nodes: "Nodes", raw: str, temperature: float) -> Mapping[str, str]:
+        falling = nodes.several(2, "TopK", raw, whole(self.outputs), axis=1)[0]
+        none = nodes("Mul", nodes("Slice", raw, whole(0), whole(1), whole(1)), np.float64(0))
+        above = nodes("Concat", nodes("Sigmoid", falling), none, axis=1)
+        one = nodes("Add", none, np.float64(1))
+        over = nodes("Concat", one, nodes("Sigmoid", falling), axis=1)
+        return {"scores": nodes.cast(nodes("Sub", over, above), np.float32)}
 
     def check(self, answers: Outputs, y: Labels) -> None:
         scores, shape = answers["scores"], (len(y), len(self.names))

@@ -50,6 +50,8 @@ from headstart.targets.target import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from headstart.base.onnx_nodes import Nodes
+
 UNKNOWN = -1  # of every label of a row whose labels are not known
 NONE = "(none)"  # a row without a label, in files that leave unknown labels empty
 SEPARATORS = re.compile(r"[|;]")
@@ -312,6 +314,11 @@ class LabelsTarget(FocalTarget):
     @property
     def _thresholds(self) -> tuple[float, ...]:
         return self.thresholds or (0.5,) * len(self.names)
+
+    def in_graph(self, nodes: "Nodes", raw: str, temperature: float) -> Mapping[str, str]:
+        scores = nodes.cast(nodes("Sigmoid", raw), np.float32)
+        own, limits = nodes.cast(scores, np.float64), np.array(self._thresholds)
+        return {"scores": scores, "labels": nodes("GreaterOrEqual", own, limits)}
 
     def check(self, answers: Outputs, y: Labels) -> None:
         shape = len(y), len(self.names)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.base.cells import as_text
 from headstart.base.errors import DataError, Mismatch, SpecError
+from headstart.base.onnx_nodes import whole
 from headstart.targets.number_metrics import median_absolute_error, r2, rmse, spearman
 from headstart.targets.plan import TargetPlan
 from headstart.targets.residuals import Huber, Pinball, ResidualLoss
@@ -31,11 +32,14 @@ from headstart.targets.target import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from headstart.base.onnx_nodes import Nodes
+
 DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 LARGEST = 1e30  # answers are float32, and their squares must be finite
 LEVELS = (0.05, 0.5, 0.95)  # of the quantile loss: an interval that holds 90 %, and the median
 QUANTILES = ("q05", "value", "q95")  # the names of their answers
+MOVED = 0.1  # standard deviations by which an answer may move and be no other one
 RANGES = 8  # in which the rows are counted
 BINS, ROWS = 10, 10  # most strata, and the fewest rows of each
 
@@ -222,6 +226,25 @@ class NumberTarget(Target):
         names = ("value",) if values.shape[1] == 1 else QUANTILES
         found = dict(zip(names, values.T, strict=True))
         return {"value": found["value"], **found}
+
+    def in_graph(self, nodes: "Nodes", raw: str, temperature: float) -> Mapping[str, str]:
+        k = self.outputs
+        rising = nodes.several(2, "TopK", raw, whole(k), axis=1, largest=0)[0]
+        own = nodes("Add", nodes("Mul", rising, np.float64(self.std)), np.float64(self.mean))
+        columns = nodes.several(k, "Split", nodes.cast(own, np.float32), whole([1] * k), axis=1)
+        values = [nodes("Squeeze", column, whole(1)) for column in columns]
+        names = ("value",) if k == 1 else QUANTILES
+        return dict(zip(names, values, strict=True))
+
+    def comparable(self, answers: Outputs) -> Mapping[str, Array]:
+        """Return the numbers on the scale of raw outputs."""
+        wide = {name: array.astype(np.float64) for name, array in answers.items()}
+        return {name: (array - self.mean) / self.std for name, array in wide.items()}
+
+    def answers_changed(self, before: Outputs, after: Outputs) -> NDArray[np.bool_]:
+        """Return (N,) which numbers moved by more than MOVED standard deviations."""
+        moved = np.abs(before["value"].astype(np.float64) - after["value"])
+        return np.asarray(moved > MOVED * self.std)
 
     def check(self, answers: Outputs, y: Labels) -> None:
         wanted = set(QUANTILES) if self.objective == "quantile" else {"value"}

@@ -21,6 +21,8 @@ from headstart.targets.residuals import ResidualLoss
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from headstart.base.onnx_nodes import Nodes
+
 Array = NDArray[Any]
 Link = Literal["softmax", "sigmoid", "cumulative", "identity"]
 Outputs = Mapping[str, Array]  # {"logits": (N, K)} of a head, {"scores": (N, C)} of a target
@@ -435,6 +437,32 @@ class Target(Protocol):
     def answers(self, columns: Mapping[str, Sequence[str]]) -> Outputs:
         """Return the answers that `written` wrote; raises DataError for anything else."""
         return {name: np.array(cells, np.float32) for name, cells in columns.items()}
+
+    # ------------------------------------------------------------ export
+    def in_graph(self, nodes: "Nodes", raw: str, temperature: float) -> Mapping[str, str]:
+        """Add what follows a head to an exported graph; returns the values of its outputs by name.
+
+        raw: (N, K) float64. temperature: by which answers are `scaled`. Raises SpecError for a kind
+        that can't be exported.
+        """
+        raise SpecError(f"`headstart export` does not know the answers of {self.noun}.")
+
+    def of_graph(self, outputs: Outputs) -> Outputs:
+        """Return the answers in the outputs of an exported graph."""
+        return outputs
+
+    def comparable(self, answers: Outputs) -> Mapping[str, Array]:
+        """Return numbers, first axis N, that are nearly the same where answers are, of size 1."""
+        return {n: a for n, a in self.summary(answers).items() if a.dtype != np.bool_}
+
+    def told(self) -> dict[str, Any]:
+        """Return what reads the outputs of an exported graph must know, as JSON values."""
+        return {"kind": self.kind, **self.settings()}
+
+    def answers_changed(self, before: Outputs, after: Outputs) -> NDArray[np.bool_]:
+        """Return (N,) which rows `after` answers otherwise than `before` does."""
+        said = (self.columns(answers)["predicted"] for answers in (before, after))
+        return np.array([one != other for one, other in zip(*said, strict=True)], bool)
 
     # ------------------------------------------------------------ evaluation
     def row_scores(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:

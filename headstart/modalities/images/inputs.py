@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.backbones.inputs import INPUTS, Batch, Input, input_class
+from headstart.backbones.inputs import INPUTS, Batch, Input, given, input_class
 from headstart.base.errors import DataError, SpecError
 from headstart.base.notebook import html_image
 from headstart.base.values import fingerprint, later
@@ -25,6 +25,8 @@ from headstart.modalities.images.encoding import encoded_picture, png
 if TYPE_CHECKING:
     from torch import nn
 
+    from headstart.backbones.in_graph import InGraph
+    from headstart.base.onnx_nodes import Nodes
     from headstart.data.dataset import Dataset
     from headstart.modalities.images.survey import PictureSurveyor
 
@@ -53,6 +55,7 @@ class ImageInput(Input[decoding.Pixels]):
     noun: ClassVar[str] = "images"
     suffixes: ClassVar[Collection[str]] = formats.SUFFIXES
     unmeant: ClassVar[str] = formats.NOT_AN_IMAGE
+    longest: ClassVar[int] = LONGEST
 
     size: int = 224
     resize: int = 256
@@ -130,6 +133,40 @@ class ImageInput(Input[decoding.Pixels]):
         kind: Any = input_class("letterboxed image")
         own: ImageInput = kind.like(self, sizes, longest)
         return own
+
+    def in_graph(self, nodes: "Nodes", *, prepares: bool = True) -> "InGraph":
+        from headstart.modalities.images.prepared_graph import picture_in_graph
+
+        return picture_in_graph(nodes, self, prepares)
+
+    def graph_inputs(self, raw: decoding.Pixels) -> Batch:
+        return {"pixels": raw[None]}
+
+    def examples_in(self, inputs: Batch) -> list[Batch]:
+        pictures = [self.prepare(pixels) for pixels in inputs["pixels"]]
+        return pictures + [self.prepared(square) for square in inputs.get("prepared", ())]
+
+    def prepared(self, square: NDArray[np.uint8]) -> Batch:
+        """Return what `prepare` does of the pixels that this square is made of."""
+        return {"pixels": self.averaged(square)}
+
+    def known_inputs(self) -> list[Batch]:
+        from headstart.modalities.images.exported import known_inputs
+
+        return known_inputs(given(self.golden()))
+
+    def told(self) -> dict[str, Any]:
+        names = ("size", "resize", "interpolation", "fit")
+        own = {name: getattr(self, name) for name in names}
+        fill = [round(255 * m) for m in self.mean]
+        sides = [self.blank(1)["pixels"].shape[i] for i in (2, 1)]
+        told = {"kind": self.kind, "sides": sides, "fill": fill, "short_side": self.short_side}
+        return told | own
+
+    def standalone(self, engine: str) -> str:
+        from headstart.modalities.images.exported import standalone
+
+        return standalone(engine)
 
     def first_layer(self) -> "nn.Module":
         from headstart.modalities.images.entry import Normalise

@@ -1,7 +1,7 @@
 """Preparation of pictures for a network that finds places in them: padded, and undone exactly."""
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from headstart.base.errors import SpecError
 from headstart.base.values import fingerprint
 from headstart.modalities.images import decoding
 from headstart.modalities.images.inputs import ImageInput, Interpolation
+
+if TYPE_CHECKING:
+    from headstart.backbones.in_graph import InGraph
+    from headstart.base.onnx_nodes import Nodes
 
 LONGEST = 512  # pixels of the longer side of the network's input, usually
 STEP = 32  # the largest stride of a network: sides are its multiples
@@ -118,6 +122,15 @@ class LetterboxInput(ImageInput):
     def prepare(self, raw: decoding.Pixels) -> Batch:
         placing = self.placing(raw.shape[1], raw.shape[0])
         return {"pixels": self(raw)[None], FRAME: placing.numbers()[None]}
+
+    def in_graph(self, nodes: "Nodes", *, prepares: bool = True) -> "InGraph":
+        from headstart.modalities.images.prepared_graph import letterbox_in_graph
+
+        return letterbox_in_graph(nodes, self, prepares)
+
+    def prepared(self, square: NDArray[np.uint8]) -> Batch:
+        frame = np.array([0, 0, 1, 1, self.width, self.height], np.float64)
+        return {"pixels": square[None], FRAME: frame[None]}
 
     def __call__(self, pixels: decoding.Pixels) -> NDArray[np.uint8]:
         """Return the rectangle (height, width, 3) of pixels (H, W, 3), both uint8 RGB."""

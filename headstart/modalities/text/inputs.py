@@ -32,6 +32,8 @@ from headstart.modalities.text.tokens import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from headstart.backbones.in_graph import InGraph
+    from headstart.base.onnx_nodes import Nodes
     from headstart.data.dataset import Dataset
     from headstart.modalities.text.baseline import TextBaseline
     from headstart.modalities.text.survey import TextSurveyor
@@ -234,6 +236,36 @@ class TextInput(Input[str]):
         from headstart.modalities.text.baseline import fit_baseline
 
         return fit_baseline(self, train, val)
+
+    def in_graph(self, nodes: "Nodes", *, prepares: bool = True) -> "InGraph":
+        from headstart.modalities.text.exported import text_in_graph
+
+        return text_in_graph(nodes)
+
+    def graph_inputs(self, raw: str) -> Batch:
+        from headstart.modalities.text.exported import one_text
+
+        return one_text(self.prepare(raw))
+
+    def examples_in(self, inputs: Batch) -> list[Batch]:
+        from headstart.modalities.text.exported import texts_in
+
+        return texts_in(inputs)
+
+    def known_inputs(self) -> list[Batch]:
+        from headstart.modalities.text.exported import known_inputs, one_text
+
+        made = known_inputs(self.prepare, self.collate, self.window)
+        return [one_text(self.golden()), *made]
+
+    def told(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("format", "window", "pad", "prefix")}
+        return {"kind": self.kind, "file": next(iter(self.assets()), ""), **own}
+
+    def standalone(self, engine: str) -> str:
+        from headstart.modalities.text.exported import standalone
+
+        return standalone(engine, self.format)
 
     def first_layer(self) -> "nn.Module":
         from headstart.modalities.text.networks import AsGiven
