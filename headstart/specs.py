@@ -17,6 +17,7 @@ from headstart.heads.specs import LogisticSpec as LogisticSpec
 from headstart.heads.specs import MeanSpec as MeanSpec
 from headstart.heads.specs import MlpSpec as MlpSpec
 from headstart.heads.specs import NearestSpec as NearestSpec
+from headstart.heads.specs import PyramidSpec as PyramidSpec
 from headstart.heads.specs import RidgeSpec as RidgeSpec
 from headstart.modalities.images.augment import Augment as Augment
 from headstart.modalities.images.augment import AutoViews as AutoViews

@@ -25,8 +25,7 @@ from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.box_views import BoxViews, Moved, followed
 from headstart.modalities.images.letterbox import LetterboxInput, Placing, out_of
 from headstart.modalities.sources import load_backbone
-from headstart.models.detection import check_same, detector, settled
-from headstart.models.specs import FineTune
+from headstart.models.detector import check_same, detector
 from headstart.targets.box_loss import IGNORED, REAL, box_losses, packed_boxes
 from headstart.targets.box_matching import Detections
 from headstart.targets.box_values import BoxLabels, ExampleBoxes
@@ -37,7 +36,8 @@ from headstart.training.box_head import BoxHead
 COLOURS = {"red": (230, 30, 30), "blue": (30, 30, 230)}
 SETTINGS: dict[str, Any] = {
     "size": 96,
-    "epochs": 12,
+    "head": "pyramid",
+    "head_epochs": 12,
     "flip": "horizontal",
     "resized_crop": 0.6,
     "views": 2,
@@ -123,7 +123,7 @@ def test_boxes_are_not_exported_in_int8(run: Any, tmp_path: Path) -> None:
 
 
 def test_a_run_on_boxes_finds_rectangles(run: Any) -> None:
-    assert run.kept == "detector"
+    assert run.kept == "head"
     assert run.evaluation.metrics["AP50"].value > 0.5
     assert len(run.model.target.thresholds) == 2
     page = (run.folder / "report.html").read_text()
@@ -152,7 +152,7 @@ class Stopped(Exception):
 
 class StopAt(Listener):
     def progress(self, stage: str, done: int, total: int) -> None:
-        if stage == "detector" and done == 7:
+        if stage == "head" and done == 7:
             raise Stopped
 
 
@@ -173,7 +173,7 @@ def test_the_room_is_told_beforehand(data: Path, store: Path, tmp_path: Path) ->
         def stage(self, name: str, message: str) -> None:
             told.append((name, message))
 
-    hs.train(data, tmp_path / "run", store=store, listener=Told(), **{**SETTINGS, "epochs": 1})
+    hs.train(data, tmp_path / "run", store=store, listener=Told(), **{**SETTINGS, "head_epochs": 1})
     names = [name for name, _ in told]
     assert names.index("cut") < names.index("features")
     assert "keeping" in dict(told)["cut"]
@@ -222,13 +222,16 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"strategy": "finetune"},
+        {"strategy": "scratch"},
         {"folds": 3},
-        {"head": "ridge"},
+        {"head": "ridge", "head_epochs": None},
+        {"head": "linear"},
+        {"head": torch.nn.Linear(3, 3), "head_epochs": None},
         {"mixup": 0.2},
         {"rotation": 0.1},
         {"class_weights": "balanced"},
         {"thaw": "2"},
+        {"strategy": "finetune", "thaw": "all"},
         {"budget": "60s"},
         {"backbone": "tiny:32"},
     ],
@@ -236,20 +239,18 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 def test_what_has_no_meaning_for_boxes_is_refused(
     asked: Mapping[str, Any], data: Path, store: Path, tmp_path: Path
 ) -> None:
+    settings = {k: v for k, v in {**SETTINGS, **asked}.items() if v is not None}
     with pytest.raises(HeadstartError) as error:
-        hs.train(data, tmp_path / "run", store=store, **{**SETTINGS, **asked})
+        hs.train(data, tmp_path / "run", store=store, **settings)
     assert 40 < len(str(error.value)) < 400
 
 
-def test_usual_settings_give_way_to_named_ones() -> None:
-    assert settled(FineTune(), ()).epochs == 24
-    assert settled(FineTune(epochs=3), ()).epochs == 3
-    assert settled(FineTune(), ("epochs",)).epochs == FineTune().epochs
-    assert settled(FineTune(average_last=2), ("average_last",)).ema == 0
-    assert settled(FineTune(), ()).keep == "last"
-    best = settled(FineTune(), ("keep", "epochs"))
-    assert best.keep == "best"
-    assert settled(best, ()) == best  # as a recipe has it
+def test_settings_of_phases_that_do_not_run_are_refused_with_those_that_do(
+    data: Path, store: Path, tmp_path: Path
+) -> None:
+    for asked in ({"epochs": 3}, {"lr": 0.1}, {"l2": 1.0}):
+        with pytest.raises(SpecError, match="head pyramid.*head_epochs"):
+            hs.train(data, tmp_path / "run", store=store, size=96, **asked)
 
 
 def test_the_cost_of_a_run_is_told_without_one(data: Path, store: Path, tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_a_detector_is_run_by_the_usual_engine_alone(run: Any) -> None:
 
 
 def test_seeds_of_a_run_on_boxes_are_summed_up(data: Path, store: Path, tmp_path: Path) -> None:
-    few = {**SETTINGS, "epochs": 1}
+    few = {**SETTINGS, "head_epochs": 1}
     hs.train(data, tmp_path / "runs", store=store, seeds=2, **few)
     assert len(list((tmp_path / "runs").glob("*/model/manifest.json"))) == 2
 

@@ -256,7 +256,7 @@ def test_bash_completes_commands_flags_and_choices(
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "train track",
-        "logistic ridge nearest mean linear mlp",
+        "logistic ridge nearest mean linear mlp pyramid",
         "--epochs",
     ]
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from headstart.targets.predictions import Predictions
 
 COLUMNS = ("path", "predicted", "score", "reason", "error")  # of --csv; then all scores
-LISTED = ("label", "score", "xmin", "ymin", "xmax", "ymax")  # of --csv, of places in pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ class Answers:
         """Yield the fields of one line per file: path, then the top classes with scores, or
         "unknown", its score and the reason."""
         said = self.predictions
-        if said.target.placed:
+        if said.target.listing:
             yield from self._listed_lines()
             return
         if not said.classes:
@@ -58,18 +57,26 @@ class Answers:
             yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
 
     def _listed_lines(self) -> Iterator[list[str]]:
-        """Yield a line for each thing that an answer consists of: path, label, score, corners."""
+        """Yield a line for each thing that an answer consists of: path, label, score, numbers."""
         for row, id in enumerate(self.predictions.ids):
             found = self.listed(row)
             for thing in found:
-                corners = (f"{side:.1f}" for side in thing["box"])
-                yield [id, thing["label"], f"{thing['score']:.4f}", *corners]
+                label, score, *numbers = _flat(thing)
+                yield [id, label, f"{score:.4f}", *(f"{number:.1f}" for number in numbers)]
             if not found:
                 yield [id, "nothing found"]
 
     def listed(self, row: int) -> list[dict[str, Any]]:
         """Return the things that the answer to one picture consists of."""
         return self.predictions.target.listed(self.predictions.outputs, row)
+
+    def things(self, plain: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the cells of each row of CSV that `plain` of a picture becomes: one for each thing
+        that the answer consists of, none for none."""
+        listing = self.predictions.target.listing
+        if not listing or "found" not in plain:
+            return [plain]
+        return [dict(zip(listing, _flat(thing), strict=True)) for thing in plain["found"]]
 
     def _column_lines(self, top: int) -> Iterator[list[str]]:
         """Yield the lines of a target without classes: path, the answer, then NAME=VALUE for other
@@ -89,8 +96,8 @@ class Answers:
         """Return the columns of --csv."""
         if self.predictions.classes:
             return (*COLUMNS, *(SCORE + name for name in self.predictions.classes))
-        if self.predictions.target.placed:
-            return ("path", *LISTED, "error")
+        if listing := self.predictions.target.listing:
+            return ("path", *listing, "error")
         return ("path", *answer_columns(self.predictions), *COLUMNS[-2:])
 
     def plain(self, row: int) -> dict[str, Any]:
@@ -207,7 +214,7 @@ class _Rows:
         errors = {item.path: item.reason for item in answers.left_out}
         for id in ids:
             plain = answers.plain(place[id]) if id in place else {"error": errors[id]}
-            for one in _things(plain) if self._as_csv and "found" in plain else (plain,):
+            for one in answers.things(plain) if self._as_csv else (plain,):
                 self._row(id, one)
         self._stream.flush()
 
@@ -230,11 +237,10 @@ class _Rows:
         return [id, *(_cell(flat.get(name, "")) for name in self._header[1:])]
 
 
-def _things(plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the cells of a row of CSV for each thing that was found, none for none."""
-    for thing in plain["found"]:
-        corners = zip(LISTED[2:], thing["box"], strict=True)
-        yield {"label": thing["label"], "score": thing["score"], **dict(corners)}
+def _flat(thing: dict[str, Any]) -> list[Any]:
+    """Return what `Target.listed` tells of a thing, in the order of `Target.listing`."""
+    values = (value if isinstance(value, list) else [value] for value in thing.values())
+    return [value for own in values for value in own]
 
 
 def _cell(value: Any) -> str:

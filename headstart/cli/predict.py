@@ -52,6 +52,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 def run(args: argparse.Namespace) -> int:
     from headstart.features.extract import extract
     from headstart.models.bundle import load_bundle
+    from headstart.targets.target import POOLED
 
     if not (args.files or args.text):
         raise SpecError(
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     model = load_bundle(bundle_of(args.model)).model
     if args.coco:
         _check_coco(args.coco, model)
-    if not math.isfinite(model.limits.far) and not model.target.placed:
+    pooled = model.target.takes == POOLED  # limits are distances of pooled features
+    if not math.isfinite(model.limits.far) and pooled:
         noun = model.backbone.card.input.noun
         say("limits", f"this model has no limit for {noun} unlike those it learned from")
 
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_coco(path: Path, model: "Model") -> None:
-    if not model.target.placed:
+    if not model.target.listing:
         raise SpecError(f"--coco is for a model of boxes; this one predicts {model.target.noun}.")
     if path.exists():
         raise SpecError(f"{path} is there already: name another --coco.")

@@ -17,6 +17,7 @@ from headstart.heads.specs import (
     MeanSpec,
     MlpSpec,
     NearestSpec,
+    PyramidSpec,
     RidgeSpec,
     UsualSpec,
 )
@@ -73,11 +74,14 @@ class HeadFamily:
             )
 
     def supports(self, target: Target) -> bool:
-        """Return whether the head can predict a target; heads trained by epochs predict any."""
-        if self.fit is None:
-            return True
+        """Return whether the head can predict a target; of those that read what it reads, heads
+        trained by epochs predict any."""
+        if self.spec.takes != target.takes:
+            return False
         if self.targets is not None:
             return target.kind in self.targets
+        if self.fit is None:
+            return True
         solved = target.solvable or (self.residual_losses and target.residual_loss is not None)
         return solved and target.link in self.links
 
@@ -93,6 +97,8 @@ HEADS.add("nearest", HeadFamily(NearestSpec, load_nearest, links=ANY_LINK, weigh
 HEADS.add("mean", HeadFamily(MeanSpec, load_linear, fit_mean, weighs=True))
 HEADS.add("linear", HeadFamily(LinearSpec, load_linear, None))
 HEADS.add("mlp", HeadFamily(MlpSpec, load_mlp, None))
+# It is shipped inside its network, after which nothing is fitted; `models.detection` trains it.
+HEADS.add("pyramid", HeadFamily(PyramidSpec, load_given, None, targets=("boxes",)))
 
 
 def load_head(kind: str, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
@@ -127,9 +133,10 @@ def head_for(spec: HeadSpec, target: Target) -> tuple[HeadSpec, str]:
 
 def check_supports(spec: HeadSpec, target: Target) -> None:
     """Raise SpecError for a head that cannot predict this kind of target."""
-    if not spec.by_epochs and not HEADS[spec.family].supports(target):
+    if not _can_answer(spec, target):
         others = [name for name in HEADS.names() if HEADS[name].supports(target)]
-        if target.link in HEADS[spec.family].links and not target.solvable:
+        known = not spec.by_epochs and target.link in HEADS[spec.family].links
+        if known and not target.solvable:
             raise SpecError(
                 f"A {spec.family} head is solved for the usual loss of {target.noun}. Leave --loss "
                 f"out{RARE if target.link != 'identity' else ''}, or name another --head: "
@@ -143,6 +150,12 @@ def check_supports(spec: HeadSpec, target: Target) -> None:
         raise SpecError(
             f"One logit (output=sigmoid) tells two classes apart; the data has {target.described}."
         )
+
+
+def _can_answer(spec: HeadSpec, target: Target) -> bool:
+    if spec.family not in HEADS.names():  # a module of a user's
+        return spec.takes == target.takes
+    return HEADS[spec.family].supports(target)
 
 
 def solve_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:

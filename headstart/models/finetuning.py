@@ -136,6 +136,40 @@ def tune(
         )
     module = head if isinstance(head, torch.nn.Module) else head_module(head, recipe.dropout)
     network = thawed.network(tied(module, target), recipe.norms)
+    learned = tune_network(
+        recipe, thawed, network, feeds, context=context, phase=phase, after=after, again=again
+    )
+    val, card = feeds[1], thawed.backbone.card
+    if target.decides and len(val.ids):
+        target = target.decided(target.activate(raw_outputs(network, val)), val.y)
+    at_rest(network, thawed)
+    backbone = replace(thawed.backbone, card=replace(card, origin="fine-tuned"))
+    return Tuned(
+        backbone, head_of(module, head), learned.trained, learned.count, target, learned.wise
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """How a network was tuned in place. wise: as in `Tuned`."""
+
+    trained: Trained
+    count: Count
+    wise: float
+
+
+def tune_network(
+    recipe: FineTune,
+    thawed: ThawedBackbone,
+    network: Network,
+    feeds: tuple[Feed, Feed],
+    *,
+    context: RunContext = IN_MEMORY,
+    phase: str = "finetune",
+    after: int = 0,
+    again: Again | None = None,
+) -> Learned:
+    """Train a network of `thawed.network` in place; see `tune`."""
     counted, depth = what_learns(recipe, thawed, network)
     trained = train(
         network,
@@ -147,20 +181,20 @@ def tune(
         context=context,
         again=again,
     )
-    val, card = feeds[1], thawed.backbone.card
-    share = again.wise if again else 1.0
+    val, share = feeds[1], again.wise if again else 1.0
     if again and recipe.wise:
         _average(network, trained.start, network.learned(), share)
     elif recipe.wise and len(val.ids):
         share = _wise(network, recipe, trained, val)
     if recipe.lora:
         merge_adapters(network)
-    if target.decides and len(val.ids):
-        target = target.decided(target.activate(raw_outputs(network, val)), val.y)
+    return Learned(trained, counted, share)
+
+
+def at_rest(network: Network, thawed: ThawedBackbone) -> None:
+    """Leave a network that was tuned, and its backbone, as they predict: on the CPU, frozen."""
     network.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     thawed.backbone.module.eval().requires_grad_(False)
-    backbone = replace(thawed.backbone, card=replace(card, origin="fine-tuned"))
-    return Tuned(backbone, head_of(module, head), trained, counted, target, share)
 
 
 def what_learns(

@@ -40,7 +40,7 @@ from headstart.models.training_data import (
 from headstart.models.viewing import Refit, with_test_views
 from headstart.models.wording import result_message
 from headstart.targets.predictions import Predictions
-from headstart.targets.target import Target
+from headstart.targets.target import POOLED, Target
 from headstart.training.history import NOTHING, Count, Epoch, Figures, ParameterCount
 
 if TYPE_CHECKING:
@@ -71,11 +71,6 @@ def fit(
     >>> fitted.chosen, fitted.predict(new)  # doctest: +SKIP
     """
     data.train.target.check_names()
-    if data.train.target.placed:
-        raise SpecError(
-            f"Models of {data.train.target.noun} are trained by `headstart train` alone, which "
-            f"keeps what they need in its store: use it in place of fit."
-        )
     check_device(runtime or Runtime())
     context = RunContext(store, (runtime or Runtime()).resolved(), listener or Listener())
     if isinstance(spec, FineTune):
@@ -106,6 +101,10 @@ def two_phases(
     """
     head = spec.head.for_target(splits.train.target, context.listener)
     spec = replace(spec, head=head)
+    if head.head.takes != POOLED:
+        from headstart.models.detection import phases_on_levels
+
+        return phases_on_levels(spec, backbone, splits, context, start)
     start = start or with_tap(prepare(spec, backbone), splits, spec.views, context)
     folds = head.by_folds(len(splits.val)) and splits.joinable
     views = NoChange() if _only_mean_features(spec, start) else spec.views

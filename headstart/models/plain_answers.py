@@ -54,7 +54,7 @@ def _of_columns(said: "Predictions", row: int, doubt: str) -> dict[str, Any]:
         others = {n: v for n, v in values.items() if not n.startswith(SCORE)}
         first, *rest = others.items()
         values = dict([first, ("scores", scores), *rest])
-    if said.target.placed:
+    if said.target.listing:
         values["found"] = said.target.listed(said.outputs, row)
     reason = {"reason": doubt} if doubt else {}
     return {"path": displayed(said.ids[row]), **values, **reason}

@@ -13,7 +13,7 @@ from headstart.base.listener import Listener
 from headstart.base.values import check_seed, from_plain, later, to_plain
 from headstart.heads.families import HEADS, fit_head, head_for, spec_named
 from headstart.heads.head import MOST, check_word
-from headstart.heads.specs import HEAD_LR, HeadSpec, TrainedSpec, UsualSpec
+from headstart.heads.specs import HEAD_LR, HeadSpec, UsualSpec
 from headstart.modalities.images.inputs import Fit
 from headstart.targets.target import Target
 from headstart.training.plan import Plan
@@ -75,7 +75,7 @@ class FeatureExtraction:
     @property
     def head_lr(self) -> float:
         """The head's learning rate, or HEAD_LR if solved; fine-tuning's default derives from it."""
-        return self.head.lr if isinstance(self.head, TrainedSpec) else HEAD_LR
+        return float(getattr(self.head, "lr", HEAD_LR))
 
     def by_folds(self, validation: int) -> bool:
         """Return whether folds choose the head's setting, with so many rows of validation."""

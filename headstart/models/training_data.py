@@ -32,6 +32,7 @@ from headstart.targets.target import Target
 
 if TYPE_CHECKING:
     from headstart.backbones.cutting import Cut
+    from headstart.backbones.strides import Levels
     from headstart.models.finetuning import ThawedBackbone
     from headstart.training.feeds import Feed, Fresh
 
@@ -45,8 +46,8 @@ class Start:
 
     backbone: with the spec's input settings. settings: for fine-tuning, with "auto" resolved.
     thawed: None without a second phase. tap: the activations to store for every row, or None.
-    table: plain features of all rows, if already extracted. finding: a `detection.Finding`, where
-    labels are places.
+    table: plain features of all rows, if already extracted. levels: of the backbone, if the head
+    reads these and not its features; then `tap` is of them, and of the cut if there is one.
     """
 
     backbone: Backbone | Frozen
@@ -54,7 +55,7 @@ class Start:
     thawed: "ThawedBackbone | None" = None
     tap: Tap | None = None
     table: FeatureTable | None = None
-    finding: Any = None
+    levels: "Levels | None" = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from headstart.reporting.blocks import ExampleCard, Heading, PageBlock, Pairs, T
 from headstart.reporting.facts import Facts
 from headstart.reporting.marked import marked_section
 from headstart.reporting.words import Words, code, data, path_line
+from headstart.targets.target import POOLED
 
 COMMANDS = {"command": code("headstart explain RUN"), "report": code("headstart report RUN")}
 SWATCHES = {
@@ -27,8 +28,8 @@ def why_section(facts: Facts, w: Words) -> list[PageBlock]:
         return marked_section(facts, w, explained.rows)
     if isinstance(explained, ExplainedRows) and explained.rows:
         return _maps(facts, w, explained.rows)
-    if facts.test.target.placed:
-        return []  # nothing explains where boxes come from
+    if facts.test.target.takes != POOLED:
+        return []  # nothing explains such answers
     return [Text(w("why.none", **COMMANDS), "empty")]
 
 

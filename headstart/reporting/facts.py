@@ -73,9 +73,8 @@ class Facts:
         return len(chosen.values.get("seeds", ())) or 1
 
     def caption(self, label: str) -> str:
-        """Return a label as it stands below an example: of boxes their numbers."""
-        target = self.evaluation.test.target
-        return target.brief(target.parse([label]))[0] if target.placed and label else label
+        """Return a label as it stands below an example."""
+        return self.evaluation.test.target.caption(label)
 
     def part(self, name: str) -> list[RecordedRow]:
         return [row for row in self.rows if row.part == name]

@@ -1,7 +1,6 @@
 """Section: the test results of a target whose answers can be partly right: metrics, charts,
 tables and the worst rows."""
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -110,10 +109,7 @@ def _cards(facts: Facts, w: Words, rows: Sequence[int]) -> PageBlock:
 def _lines(facts: Facts, w: Words, row: int) -> list[Markup]:
     """Return the lines below a row: its answer and its label, and its region if it has one."""
     said = facts.test
-    answer = next(iter(said.target.columns(said.outputs).values()))[row]
-    if said.target.placed:
-        found = Counter(thing["label"] for thing in said.target.listed(said.outputs, row))
-        answer = ", ".join(f"{n} {name}" for name, n in sorted(found.items())) or "–"
+    answer = said.target.said(said.outputs, row)
     lines = [w("results.answer", answer=data(_plain(w, answer)))]
     label = facts.caption(said.target.decode(said.labels[row : row + 1])[0])
     lines.append(w("results.label", label=data(w.label(label))))

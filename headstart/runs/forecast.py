@@ -67,8 +67,7 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     seen = survey(data, threads=threads, progress=partial(listener.progress, "checks"))
     checks = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
-    if not rows.target.placed:
-        check_supports(job.recipe.head, rows.target)
+    check_supports(job.recipe.head, rows.target)
     splits = job.parts(rows, checks.together).recorded
     if job.budget_s:
         state.context = replace(state.context, store=None)
@@ -93,11 +92,11 @@ def _of_features(state: RunState, run: PreparedRun, rows: Dataset, splits: Split
     count = len(rows) + views + averaged + judged
     tap, kept = None, 0
     backbone, thawed = run.start.backbone, run.start.thawed
-    if thawed is not None:
+    if run.start.levels is not None:
+        kept, tap = len(rows), run.start.tap
+    elif thawed is not None:
         kept = rows_at_cut(thawed, rows, state.context)
         tap = tap_for(run.settings, thawed, kept, augment, state.context)
-    if run.start.finding is not None:
-        kept, tap = len(rows), run.start.tap
     few = rows.take(range(min(TIMED, len(rows))))
     timer = _Timer()
     table = extract(backbone, few, runtime=state.context.runtime, listener=timer)

@@ -18,7 +18,9 @@ from headstart.data.folds import RunParts, folded
 from headstart.data.shots import with_shots
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.effort import Detail
+from headstart.heads.families import HEADS, check_supports
 from headstart.heads.head import MOST, check_word
+from headstart.heads.specs import HeadSpec
 from headstart.modalities.images.augment import Augment, AutoViews
 from headstart.modalities.sources import DEFAULT_BACKBONE, usual_backbone
 from headstart.models.limits import TrustPlan
@@ -30,7 +32,7 @@ from headstart.models.specs import (
     check_tta,
 )
 from headstart.targets.plan import TargetPlan
-from headstart.training.plan import Plan
+from headstart.targets.target import POOLED
 
 Strategy = Literal["auto", "extract", "finetune", "scratch"]
 Language = Literal["en", "ru"]
@@ -224,8 +226,8 @@ class Job:
 
         Without PyTorch, strategy auto becomes extract. Raises MissingPackage for what needs it.
         """
-        if data.target.placed:
-            return self._to_find(data, listener)
+        if data.target.takes != POOLED:
+            return self._on_activations(data, listener)
         if isinstance(self.augment, AutoViews) and data.input and data.input.kind != "image":
             why = f"none: there are no changes of {data.noun} to choose from"
             listener.stage("changes", why)
@@ -236,57 +238,81 @@ class Job:
             return self._without_torch(listener)._for_data(data, listener)
         return self._for_data(data, listener)
 
-    def _to_find(self, data: Dataset, listener: Listener) -> "Job":
-        """Return the job for labels that are places in the examples; SpecError for settings that
-        have no meaning there."""
+    def _on_activations(self, data: Dataset, listener: Listener) -> "Job":
+        """Return the job for a target whose heads read activations, such as boxes.
+
+        The head alone is trained unless a strategy was named: fine-tuning gained nothing there.
+        Raises SpecError for what works on pooled features alone.
+        """
+        noun = data.target.noun
         if not installed("torch"):
-            purpose = f"Training on {data.target.noun}"
-            raise MissingPackage("torch", purpose=purpose, extra="train")
-        thawed = {f.name for f in fields(FineTune)} - {f.name for f in fields(Plan)} - SHARED
-        thawed |= {"norms", "layer_decay"}
-        heads = {"head", *(setting_of_head(f.name) for f in fields(self.recipe.head))} - SHARED
+            raise MissingPackage("torch", purpose=f"Training on {noun}", extra="train")
+        recipe = self.recipe.for_target(data.target, listener)
+        check_supports(recipe.head, data.target)
+        # a recipe of a run that fine-tuned records the rate that it came to
+        chosen = "strategy" in self.given or (self.finetune.lr and "lr" not in self.given)
+        alone = self.strategy == "auto" and not chosen
+        name, _ = usual_backbone(self.backbone, data)
+        job = replace(
+            self,
+            backbone=name,
+            recipe=recipe,
+            strategy="extract" if alone else self.strategy,
+            trust=replace(
+                self.trust, calibrate=False, false_alarms=0.0, precision=0.0, coverage=0.0
+            ),
+            insights="none",
+            refit=False,
+            tta="none",
+        )
+        self._check_on_activations(job, noun)
+        from headstart.modalities.images.box_views import usual_views
+
+        assert isinstance(self.augment, Augment)
+        augment = usual_views(self.augment, self.given)
+        if augment != self.augment and augment.active:
+            why = "mirrored and cropped, boxes with them; --augment none leaves them as they are"
+            listener.stage("views", f"{augment.views} of each picture: {why}")
+        kind = "a head on frozen activations" if alone else "both phases from stored activations"
+        kind = "a head on frozen activations" if not job.tunes else kind
+        why = f"not for {noun}: calibration, sets, limits, the refit, explanations, learning curve"
+        listener.stage("strategy", f"{kind}; {why}")
+        return replace(job, augment=augment)
+
+    def _check_on_activations(self, job: "Job", noun: str) -> None:
+        """Raise SpecError for settings of this job that mean nothing to `job`, its like for a
+        target whose heads read activations."""
+        tuned = self.finetune
         others = {
             "folds": bool(self.folds),
             "shots": bool(self.shots),
             "ensemble": self.members > 1,
             "budget": bool(self.budget_s),
             "backbone auto": self.backbone == AUTO,
-            f"strategy {self.strategy}": self.strategy in ("finetune", "scratch"),
+            "strategy scratch": self.strategy == "scratch",
             f"tta {self.tta}": self.tta not in ("none", "auto"),
             f"baseline {self.baseline}": self.baseline != "none",
             "augment auto": not isinstance(self.augment, Augment),
-            "class-weights": self.finetune.class_weights != "none",
-            **{name.replace("_", "-"): name in self.given for name in sorted(heads | thawed)},
+            "class-weights": {tuned.class_weights, self.recipe.head.class_weights} != {"none"},
+            "resample": tuned.resample != "none",
+            "mixup": tuned.mixup > 0,
+            "label-smoothing": tuned.label_smoothing > 0,
+            "adversarial": tuned.adversarial > 0,
+            "lora": tuned.lora > 0,
+            "dropout": tuned.dropout > 0,
         }
         if wrong := next((name for name, asked in others.items() if asked), None):
             raise SpecError(
-                f"A model of {data.target.noun} is one head on activations of a frozen backbone, "
-                f"trained once; --{wrong} does not go with it: leave it out."
+                f"A model of {noun} learns from activations of a frozen backbone, which are stored "
+                f"once and tell where things are; --{wrong} does not go with it: leave it out."
             )
-        from headstart.modalities.images.box_views import usual_views
-        from headstart.models.detection import settled
-
-        assert isinstance(self.augment, Augment)
-        augment = usual_views(self.augment, self.given)
-        finetune = settled(self.finetune, self.given)
-        if augment != self.augment and augment.active:
-            why = "mirrored and cropped, boxes with them; --augment none leaves them as they are"
-            listener.stage("views", f"{augment.views} of each picture: {why}")
-        why = "not for boxes: calibration, sets, limits, the refit, explanations, learning curve"
-        listener.stage("strategy", f"a head on frozen activations; {why}")
-        trust = replace(self.trust, calibrate=False, false_alarms=0.0, precision=0.0, coverage=0.0)
-        name, _ = usual_backbone(self.backbone, data)
-        return replace(
-            self,
-            backbone=name,
-            strategy="extract",
-            finetune=finetune,
-            augment=augment,
-            trust=trust,
-            insights="none",
-            refit=False,
-            tta="none",
-        )
+        idle = {*job.idle(), *_of_other_heads(job.recipe.head)} - SHARED - {"compile"}
+        if lost := [name.replace("_", "-") for name in self.given if name in idle]:
+            raise SpecError(
+                f"--{lost[0]} would change nothing: with --strategy {job.strategy}, {noun} are "
+                f"found by --head {job.recipe.head.family}. Name that with settings of its own, "
+                f"such as --head-epochs 12, or --strategy auto, which fine-tunes too."
+            )
 
     def _without_torch(self, listener: Listener) -> "Job":
         """Return the job that PyTorch is not needed for; raises MissingPackage without one."""
@@ -389,6 +415,14 @@ _PARTS = (
     Runtime,
 )
 _TAKEN = {f.name for part in _PARTS for f in fields(part)} - SHARED
+
+
+def _of_other_heads(head: HeadSpec) -> set[str]:
+    """Return the job-wide names of settings that only other built-in heads have."""
+    specs: list[type[HeadSpec]] = [HEADS[name].spec for name in HEADS.built_in]
+    every = {setting_of_head(f.name) for spec in specs for f in fields(spec)}
+    own = {setting_of_head(f.name) for f in fields(head)} | {f.name for f in fields(FineTune)}
+    return every - own
 
 
 def setting_of_head(name: str) -> str:

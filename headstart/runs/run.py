@@ -93,6 +93,7 @@ from headstart.runs.stages import (
 from headstart.targets.classes import ClassTarget
 from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions, write_csv
+from headstart.targets.target import POOLED
 from headstart.training.history import Count, History, read_history
 
 INSIGHTS = 0.6  # share of what a deadline leaves for insights; the rest is for explanations
@@ -212,16 +213,13 @@ def _learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation 
     if parts.draws and table is not None:
         state, few = with_best_head(state, table, parts)
     fitted = _fit(state, run, parts.whole)
-    return LearnedRun(run, parts.whole, checks, fitted, table, few), judged
+    read = table if state.job.recipe.head.takes == POOLED else None  # by the head
+    return LearnedRun(run, parts.whole, checks, fitted, read, few), judged
 
 
 def _fit(state: RunState, run: PreparedRun, splits: Splits) -> Candidates:
     """Train the candidates on these parts."""
     start = run.start
-    if start.finding is not None:
-        from headstart.models.detection import fit_boxes
-
-        return state.add(fit_boxes(start, splits, state.context))
     if state.job.strategy == "scratch":
         assert isinstance(start.backbone, Backbone)
         return train_scratch(state, start.backbone, splits)
@@ -371,7 +369,7 @@ def _with_limits(state: RunState, learned: LearnedRun) -> LearnedRun:
     found = limited_result(learned.shipped, plan, learned.splits, kept.table, features)
     first = found.before or found
     noun = found.model.backbone.card.input.noun
-    if not found.model.target.placed:
+    if found.model.target.takes == POOLED:  # what limits are found on
         state.tell("trust", limits_message(plan, found.model.limits, noun, learned.judged_rows))
     made = {**fitted.made, fitted.kept: replace(kept, fitted=first)}
     again = found if found.before else None
@@ -396,8 +394,7 @@ def _checked(state: RunState, data: Dataset, input: Input[Any], seen: Ahead[Surv
     if checks.warning:
         state.tell("warning", checks.warning)
     rows = good_rows(data, surveyed, state.job.checks)
-    if not rows.target.placed:
-        check_supports(state.job.recipe.head, rows.target)
+    check_supports(state.job.recipe.head, rows.target)
     state.job.trust.check_supports(rows.target)
     state.job.parts(rows, checks.exact)  # raises before any feature is computed
     if data.choice:
@@ -497,10 +494,6 @@ def _evaluated(
 def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
     """Return all choices, "auto" resolved, and the versions; nothing that depends on the time."""
     backbone, candidates = learned.prepared.start.backbone, learned.fitted.made
-    finds, tuned = learned.prepared.start.finding is not None, job.strategy != "extract"
-    recipe = Settings.of(job.recipe.resolved(backbone))
-    if finds:  # its head is no family's
-        recipe = replace(recipe, values={k: v for k, v in recipe.values.items() if k != "head"})
     return RunRecipe(
         data=job.source,
         data_licence=job.data_licence,
@@ -510,8 +503,8 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
             job.strategy, learned.fitted.kept, gain, learned.fitted.refit is not None
         ),
         target=Settings.of(job.target) if job.target != TargetPlan() else None,
-        recipe=recipe,
-        finetune=Settings.of(learned.prepared.settings) if finds or tuned else None,
+        recipe=Settings.of(job.recipe.resolved(backbone)),
+        finetune=None if job.strategy == "extract" else Settings.of(learned.prepared.settings),
         augment=Settings.of(job.augment),
         trust=Settings.of(job.trust),
         tta=job.tta,

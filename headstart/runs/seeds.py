@@ -220,7 +220,7 @@ def _moved(job: Job, seeds: int) -> Iterator[Job]:
 
 def _asked(job: Job, data: Dataset) -> Settings:
     """Return all settings that decide the results, except the seeds."""
-    labels = tuple(data.target.decode(data.y)) if data.target.placed else data.labels
+    labels = data.target.plain(data.labels)
     rows = data.ids, labels, data.classes, data.parts, data.groups, data.strata
     named = fingerprint(*rows, *data.counting)
     asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in BESIDE}

@@ -42,6 +42,7 @@ from headstart.models.training_data import (
 from headstart.models.wording import ALL_ALIKE, described, extracted
 from headstart.runs.job import Job
 from headstart.targets.predictions import Predictions
+from headstart.targets.target import POOLED
 
 CNN = "scratch:cnn"
 
@@ -181,13 +182,14 @@ def _forced(runtime: Runtime) -> tuple[str, ...]:
 def prepared(state: RunState, data: Dataset | None = None) -> PreparedRun:
     """Load and thaw the backbone: called before files are decoded, so wrong names fail early.
 
-    data: whose labels may be places, for which the backbone's activations are kept.
+    data: by whose pictures a head that reads activations chooses the size of the input.
     """
     job = state.job
     check_device(job.runtime)
     weights = job.weights
-    if data is not None and data.target.placed:
-        return _prepared_to_find(state, data)
+    if job.recipe.head.takes != POOLED:
+        assert data is not None
+        return _prepared_on_levels(state, data)
     if job.strategy == "scratch" and weights == "pretrained":
         weights = "random"
     backbone = job.recipe.prepared(_network(job, weights))
@@ -205,14 +207,13 @@ def prepared(state: RunState, data: Dataset | None = None) -> PreparedRun:
     return PreparedRun(start, settings, baseline)
 
 
-def _prepared_to_find(state: RunState, data: Dataset) -> PreparedRun:
+def _prepared_on_levels(state: RunState, data: Dataset) -> PreparedRun:
     from headstart.models.detection import begin
 
     job = state.job
-    backbone = load_backbone(job.backbone, weights=job.weights)
-    start = begin(backbone, data, job.recipe.size, job.finetune, job.augment)
+    start = begin(job.spec, load_backbone(job.backbone, weights=job.weights), data)
     state.tell("backbone", described(start.backbone))
-    return PreparedRun(start, job.finetune)
+    return PreparedRun(start, start.settings or job.finetune)
 
 
 def _network(job: Job, weights: str) -> Backbone | Frozen:
@@ -238,10 +239,10 @@ def with_cut(state: RunState, run: PreparedRun, data: Dataset) -> PreparedRun:
     are drawn anew in every epoch: their activations cannot be kept.
     """
     thawed, path = run.start.thawed, state.out / "checkpoint-cut.json"
-    if run.start.finding is not None:
-        from headstart.models.detection import tell_room
+    if run.start.levels is not None:  # they are kept whatever learns
+        from headstart.models.level_data import tell_room
 
-        tell_room(run.start, len(data), state.context)
+        tell_room(run.start, len(data), state.job.augment, state.context)
         return run
     if thawed is None:
         return run

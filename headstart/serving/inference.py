@@ -242,7 +242,7 @@ def outputs_of(scorer: Scorer, scored: Sequence[ScoredExample]) -> dict[str, dic
         "reason": _texts(one.doubt for one in scored),
         "sha256": _texts(str(one.plain["sha256"]) for one in scored),
     }
-    if scorer.model.target.placed:
+    if scorer.model.target.listing:
         listed = (json.dumps(one.plain["found"], ensure_ascii=False) for one in scored)
         return {**found, "found": _texts(listed)}
     for name in scored[0].outputs:

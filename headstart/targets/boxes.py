@@ -19,6 +19,7 @@ from headstart.targets.box_values import BoxLabels, ExampleBoxes
 from headstart.targets.classes import check_class_names
 from headstart.targets.plan import TargetPlan
 from headstart.targets.target import (
+    STRIDES,
     Array,
     Labels,
     Metric,
@@ -72,7 +73,8 @@ class BoxesTarget(Target):
     merit_name: ClassVar[str] = "AP"
     gain_name: ClassVar[str] = "AP gained"
     no_search: ClassVar[str] = NO_SEARCH
-    placed: ClassVar[bool] = True
+    takes: ClassVar[tuple[str, ...]] = STRIDES
+    listing: ClassVar[tuple[str, ...]] = ("label", "score", "xmin", "ymin", "xmax", "ymax")
     decides: ClassVar[bool] = True
     resamples: ClassVar[int] = 400
     shown: ClassVar[tuple[str, ...]] = ("AP50", "AP", "AP75", "recall50", "recall")
@@ -137,6 +139,9 @@ class BoxesTarget(Target):
             ExampleBoxes(v.corners, place[v.labels], v.crowd, v.difficult, v.size) for v in values
         )
 
+    def plain(self, labels: Sequence[ExampleBoxes]) -> tuple[str, ...]:
+        return tuple(self.decode(self.labels(labels)))
+
     def check_names(self) -> None:
         check_class_names(self.names, {})
         if not self.names:
@@ -165,6 +170,9 @@ class BoxesTarget(Target):
         counts = np.bincount(boxes.labels, minlength=len(self.names)).tolist()
         named = [f"{n} {name}" for name, n in zip(self.names, counts, strict=True) if n]
         return ", ".join(named) or "no boxes"
+
+    def caption(self, cell: str) -> str:
+        return self.brief(self.parse([cell]))[0] if cell else ""
 
     def parse(self, cells: Sequence[str]) -> BoxLabels:
         return BoxLabels.of([self.encode({"label": cell}) if cell else None for cell in cells])
@@ -362,6 +370,11 @@ class BoxesTarget(Target):
             }
             for k in np.flatnonzero(self.taken(answers)[row]).tolist()
         ]
+
+    def said(self, answers: Outputs, row: int) -> str:
+        """Return the numbers of a row's detections that count, such as "2 car, 1 sign"."""
+        found = Counter(thing["label"] for thing in self.listed(answers, row))
+        return ", ".join(f"{n} {name}" for name, n in sorted(found.items())) or "–"
 
     def check(self, answers: Outputs, y: Labels) -> None:
         boxes, scores, labels = (answers[name] for name in ("boxes", "scores", "labels"))

@@ -28,6 +28,8 @@ Link = Literal["softmax", "sigmoid", "cumulative", "identity"]
 Outputs = Mapping[str, Array]  # {"logits": (N, K)} of a head, {"scores": (N, C)} of a target
 Row = Mapping[str, str]  # one example's cells by column: {"label": "cat"}
 Labels = Any  # y of N rows: an array with first axis N, or a value with len() and y[rows]
+POOLED = ("pooled",)  # outputs of a backbone that heads read: one row of features per example
+STRIDES = ("stride8", "stride16", "stride32")  # or activations, which tell where things are
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,10 @@ class Target(Protocol):
     losses: ClassVar[tuple[str, ...]] = ()  # names that `TargetPlan.loss` may have
 
     no_search: ClassVar[str] = ""  # why heads on pooled features say nothing; "" if they do
-    # Whether labels and answers are places in the example: heads are trained on its activations,
-    # not on pooled features.
-    placed: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = POOLED  # outputs of a backbone that its heads read
+    # What `listed` tells of each of the things that an answer consists of, such as label and score;
+    # () for a target whose answer is one.
+    listing: ClassVar[tuple[str, ...]] = ()
     resamples: ClassVar[int] = 0  # of a bootstrap of metrics; 0 for the usual number
     counts_right: ClassVar[bool] = False  # whether `right` returns a tensor: histories' "accuracy"
     # How raw outputs (N, K) become answers: a softmax over K classes, K independent sigmoids,
@@ -236,6 +239,10 @@ class Target(Protocol):
         """Return the target without the classes that no label in `values` has, and its labels."""
         return self, tuple(values)
 
+    def plain(self, labels: Sequence[Any]) -> tuple[Any, ...]:
+        """Return encoded labels as plain values, of which a fingerprint can be made."""
+        return tuple(labels)
+
     def check_names(self) -> None:
         """Raise DataError for reserved names, and for a name that occurs twice."""
         return None
@@ -247,6 +254,10 @@ class Target(Protocol):
     def brief(self, y: Labels) -> list[str]:
         """Return the labels for messages and captions; by default as `decode` does."""
         return self.decode(y)
+
+    def caption(self, cell: str) -> str:
+        """Return a text of `decode` as it stands below an example: by default as it is."""
+        return cell
 
     def parse(self, cells: Sequence[str]) -> Labels:
         """Return the labels from the texts of `decode`."""
@@ -425,6 +436,10 @@ class Target(Protocol):
     def listed(self, answers: Outputs, row: int) -> list[dict[str, Any]]:
         """Return the things that a row's answer consists of, as JSON values; [] if it is one."""
         return []
+
+    def said(self, answers: Outputs, row: int) -> Any:
+        """Return the answer to a row as it stands below an example: the first of `columns`."""
+        return next(iter(self.columns(answers).values()))[row]
 
     def columns(self, answers: Outputs) -> Mapping[str, Array]:
         """Return the columns of predictions.csv after path and label, (N,) numbers or texts."""

@@ -2,6 +2,7 @@
 these to detections, as modules that train in PyTorch and are exported whole.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -71,6 +72,25 @@ class BoxHead(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         return torch.cat([part.flatten(1) for part in self.places(rows)], dim=1)
+
+    def learning(self) -> "BoxHead":
+        """Return a copy whose weights learn; the constants stay as they are."""
+        own = copy.deepcopy(self)
+        constants = {id(value) for value in (*own.mean, *own.scale)}
+        for parameter in own.parameters():
+            parameter.requires_grad_(id(parameter) not in constants)
+        return own
+
+
+class Leading(nn.Module):
+    """The first columns of rows (N, M) -> (N, size): of rows with activations at a cut, too."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows[:, : self.size]
 
 
 def _constant(values: Tensor) -> nn.Parameter:

@@ -17,7 +17,7 @@ from headstart.heads.head import (
     check_resample,
     check_word,
 )
-from headstart.heads.specs import TrainedSpec
+from headstart.heads.specs import PyramidSpec, TrainedSpec
 
 Schedule = Literal["constant", "cosine"]
 Norms = Literal["frozen", "trained"]
@@ -137,3 +137,10 @@ def head_plan(spec: TrainedSpec, seed: int) -> Plan:
         resample=spec.resample,
         seed=seed,
     )
+
+
+def pyramid_plan(spec: PyramidSpec, seed: int) -> Plan:
+    """Return the phase that trains a head on activations, at a rate that falls to 0."""
+    own = {n: getattr(spec, n) for n in ("epochs", "batch_size", "optimizer", "lr", "keep")}
+    more = {n: getattr(spec, n) for n in ("weight_decay", "ema", "clip")}
+    return Plan(**own, **more, warmup=0.05, seed=seed)

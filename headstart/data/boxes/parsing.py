@@ -55,9 +55,15 @@ def read_json(path: Path) -> Any:
 
 
 def read_xml(path: Path) -> Element:
-    """Return the root of an XML file; DataError for damage, a document type, or too deep nesting.
+    """Return the root of an XML file; DataError as of `parse_xml`."""
+    return parse_xml(read_bytes(path), display(path))
 
-    A document type may define entities, which grow without limit or read other files.
+
+def parse_xml(content: bytes, name: str) -> Element:
+    """Return the root of XML; DataError for damage, a document type, or too deep nesting.
+
+    A document type may define entities, which grow without limit or read other files. name: of the
+    file, for messages.
     """
     tree, depth = TreeBuilder(), [0]
 
@@ -80,12 +86,10 @@ def read_xml(path: Path) -> Element:
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = tree.data
     try:
-        parser.Parse(read_bytes(path), True)
+        parser.Parse(content, True)
         return tree.close()
     except (expat.ExpatError, DataError, ValueError, LookupError) as error:
-        if isinstance(error, DataError) and display(path) in str(error):
-            raise
-        raise DataError(f"{display(path)} must be XML, and is not read: {error}.") from error
+        raise DataError(f"{name} must be XML, and is not read: {error}.") from error
 
 
 def each(

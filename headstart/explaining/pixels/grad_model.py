@@ -22,7 +22,7 @@ from headstart.modalities.sources import reopened
 from headstart.models.model import Model
 from headstart.targets.classes import ClassTarget
 from headstart.targets.classes import log_odds as log_odds
-from headstart.targets.target import Outputs, Target
+from headstart.targets.target import POOLED, Outputs, Target
 from headstart.training.network import head_module
 
 DOES = "Looking inside a network takes"  # start of the message about other inputs
@@ -127,7 +127,7 @@ def grad_model_of(
             f"This looks for what makes a class likely, and the model predicts "
             f"{model.target.noun}. Name a model of classes."
         )
-    if model.target.placed:
+    if model.target.takes != POOLED:  # gradients go through a head on pooled features
         raise SpecError(
             f"Explanations are of one answer per picture, and this model predicts "
             f"{model.target.noun}. Name another model."
