@@ -1,14 +1,15 @@
-# Each of `make demo`, `demo-text`, `demo-number` and `test` does all the set-up that it needs.
+# Each of `make demo`, `demo-text`, `demo-number`, `demo-boxes` and `test` does all the set-up that it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 SNIPPETS := vaderSentiment-3.3.2.tar.gz
+TREES := deepforest-2.1.0-py3-none-any.whl
 # The extras of what is installed; the demos use all of them.
 EXTRAS_demo := demo,train,text
 EXTRAS_dev := dev
 # After the crash of a worker that is replaced, pytest-xdist would wait forever with loadfile.
 PARALLEL ?= -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-text demo-number test test-slow check format graphs bench figures data clean
+.PHONY: demo demo-text demo-number demo-boxes test test-slow check format graphs bench figures data clean
 
 demo: .venv/installed-demo
 	$(BIN)/headstart demo
@@ -18,6 +19,9 @@ demo-text: .venv/installed-demo data/$(SNIPPETS)
 
 demo-number: .venv/installed-demo
 	$(BIN)/headstart demo number
+
+demo-boxes: .venv/installed-demo data/$(TREES)
+	$(BIN)/headstart demo boxes
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
@@ -59,11 +63,15 @@ figures: .venv/installed-dev
 	touch $@
 
 # Data that packages ship: nothing of it is part of Headstart, which downloads nothing itself.
-data: data/$(SNIPPETS) data/fortunes
+data: data/$(SNIPPETS) data/$(TREES) data/fortunes
 
 data/$(SNIPPETS): .venv/bin/python
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
 		--dest data vaderSentiment==3.3.2
+	touch $@
+
+data/$(TREES): .venv/bin/python
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest data deepforest==2.1.0
 	touch $@
 
 # Sayings by topic, from Debian; where apt-get or the packages are not there, a bench leaves them out.

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
     from headstart.targets.predictions import Predictions
 
-EXAMPLES = ("images", "text", "number")  # the names of runs.demos, which takes long to import
+EXAMPLES = (
+    "images",
+    "text",
+    "number",
+    "boxes",
+)  # the names of runs.demos, which takes long to import
 FEW = 5  # test rows whose predictions are printed
 WIDE = 50  # characters of a text that are printed
 
@@ -28,7 +33,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         choices=EXAMPLES,
         default="images",
         help="solar cells, defective or not (images, the default); film reviews, negative or "
-        "positive (text); the probability of a cell's defect (number)",
+        "positive (text); the probability of a cell's defect (number); crowns of trees in aerial "
+        "pictures (boxes)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="folder for the run (default: runs/demo, or -2, …)"
@@ -71,7 +77,7 @@ def _few_rows(row: str, few: "Dataset", said: "Predictions") -> Iterator[Sequenc
     shown = [text if len(text) <= WIDE else f"{text[: WIDE - 1]}…" for text in shown]
     header, answers = _answers(said)
     yield row, "truth", *header
-    truth = said.target.decode(said.labels)
+    truth = said.target.brief(said.labels)
     yield from ((name, *cells) for name, *cells in zip(shown, truth, *answers, strict=True))
 
 
@@ -80,5 +86,7 @@ def _answers(said: "Predictions") -> tuple[Sequence[str], list[list[str]]]:
     scores = said.target.confidence(said.outputs)
     if scores is not None:
         return ("predicted", "score"), [list(said.names), [f"{score:.3f}" for score in scores]]
+    if said.target.listing:
+        return ("found",), [[said.target.said(said.outputs, row) for row in range(len(said))]]
     columns = said.target.columns(said.outputs)
     return tuple(columns), [[f"{value:.3f}" for value in column] for column in columns.values()]

@@ -9,6 +9,7 @@ import numpy as np
 from headstart.base.errors import UnknownName
 from headstart.data.dataset import Dataset
 from headstart.modalities.images.examples import solar_cells
+from headstart.modalities.images.trees import tree_crowns
 from headstart.modalities.text.examples import snippets
 from headstart.models.specs import FineTune
 from headstart.runs.job import Job
@@ -71,6 +72,15 @@ _LISTED = (
             finetune=replace(CELLS.finetune, lr=1e-4, epochs=2),
             refit=False,
         ),
+    ),
+    Demo(
+        "boxes",
+        "aerial pictures of forests, a box around each tree's crown (package deepforest, MIT, not "
+        "shipped); three pictures cut into tiles are little data for a hard task, so expect poor "
+        "figures",
+        "tile",
+        tree_crowns,
+        Job(source="the built-in tree crowns", data_licence="MIT"),
     ),
 )
 DEMOS = {demo.name: demo for demo in _LISTED}
