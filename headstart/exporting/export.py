@@ -75,7 +75,7 @@ def check_plan(model: Model, plan: ExportPlan, rows: ExportRows | None) -> None:
             f"Models of {input.noun} are exported in fp32; got {plan.precision}. Leave --precision "
             f"out."
         )
-    if plan.precision == "int8" and model.target.placed:
+    if plan.precision == "int8" and model.target.listing:
         raise SpecError(
             "Models of boxes are exported in fp32 or fp16: in int8 their corners would move. Leave "
             "--precision int8 out."
