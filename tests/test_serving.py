@@ -395,6 +395,14 @@ def test_the_rest_of_a_refused_body_must_arrive_in_time_too(
         assert time.perf_counter() - began < 5
 
 
+def test_a_request_that_breaks_off_wrongly_is_the_clients_fault(server: Running) -> None:
+    before = len(server.lines.lines)
+    sent = head("POST /nowhere", {"Transfer-Encoding": "chunked"}) + b"zz\r\n"
+    for _ in range(5):
+        assert raw(server, sent).startswith((b"HTTP/1.1 400", b"HTTP/1.1 404"))
+    assert server.lines.lines[before:] == []
+
+
 def test_requests_on_one_connection_are_answered_in_order(server: Running) -> None:
     keep = {"Connection": "keep-alive"}
     sent = head("GET /v2/health/live", keep) + head("GET /nowhere", keep) + head("GET /v2", {})
@@ -413,7 +421,7 @@ def test_pictures_above_the_limit_are_refused_before_they_are_decoded(
     large = png(5001, 5000, "1")
     reply = server.ask("POST", "/predict", large)
     assert reply.status == 422
-    assert "5001x5000 pixels" in reply.json["error"]
+    assert "5001x5000 pixels, and a server reads up to 25 million" in reply.json["error"]
     assert server.ask("POST", "/predict", png(4000, 4000, "1")).status == 200
     monkeypatch.setattr(picture_inputs, "SERVED_PIXELS", 30_000_000)
     assert server.ask("POST", "/predict", large).status != 503
@@ -832,6 +840,8 @@ def sent_secrets(server: Running, file: bytes) -> Iterator[Any]:
     yield server.ask("POST", f"/predict/{SECRET}", file, {"X-Secret": SECRET})
     yield server.ask("POST", f"/predict?{SECRET}", *multipart(file, name=f"{SECRET}.png"))
     yield server.ask("POST", "/predict", *multipart(SECRET.encode(), name=SECRET))
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    yield server.ask("POST", "/predict", f"--x{SECRET}".encode(), kind)
     yield server.ask(SECRET.upper(), "/predict")
     yield server.get("/", Host=SECRET)
     yield server.get("/", Origin=f"http://{SECRET}")

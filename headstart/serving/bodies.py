@@ -1,6 +1,7 @@
 """The bodies of requests: read whole into memory within a limit, never written to disk."""
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ MOST_JSON = 8 * MB  # reading more would hold up all other requests for too long
 MOST_HELD = 512 * MB  # of all bodies together
 MOST_EXAMPLES = 64  # of a request
 MOST_HEADER = 8192  # bytes of the headers of a part
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)  # it quotes bodies
 
 
 class Memory:

@@ -7,8 +7,10 @@ that a page sends must come from a page of this server. No headers allow other o
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
+from h11 import LocalProtocolError
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -116,7 +118,8 @@ class Gate:
             if message["type"] == "http.response.start":
                 sent.append(message["status"])
                 message = {**message, "headers": [*message.get("headers", []), *_SAFE_PAIRS]}
-            await send(message)
+            with suppress(LocalProtocolError):  # malformed further on, and answered already
+                await send(message)
 
         try:
             self.rules.check(scope)

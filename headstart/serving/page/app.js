@@ -278,7 +278,7 @@ function facts({ answer, model: own }) {
   const found = [];
   const limit = own.parameters.distance_limit;
   if (typeof answer.distance === "number") {
-    const values = { a: answer.distance.toFixed(2), b: limit == null ? "" : limit.toFixed(2) };
+    const values = { a: number(answer.distance, 2), b: limit == null ? "" : number(limit, 2) };
     found.push(word(limit == null ? "distance" : "limit", values));
   }
   if (answer.version) found.push(`${own.name}, ${word("version", { a: answer.version.slice(0, 8) })}`);
@@ -288,8 +288,8 @@ function facts({ answer, model: own }) {
 function reason_sentence(reason) {
   const unlike = /^unlike .*\(distance ([\d.]+), limit ([\d.]+)\)$/.exec(reason);
   const unsure = /^not sure enough \(score ([\d.]+), limit ([\d.]+)\)$/.exec(reason);
-  if (unlike) return word("unlike", { a: unlike[1], b: unlike[2] });
-  if (unsure) return word("unsure", { a: unsure[1], b: unsure[2] });
+  if (unlike) return word("unlike", { a: number(unlike[1]), b: number(unlike[2]) });
+  if (unsure) return word("unsure", { a: number(unsure[1]), b: number(unsure[2]) });
   return reason;
 }
 
