@@ -27,6 +27,7 @@ from headstart.data.findings import (
 )
 from headstart.data.walking import about_links
 from headstart.targets.soft_labels import soft_of_present
+from headstart.targets.target import Noticed
 
 if TYPE_CHECKING:
     from headstart.data.survey import Survey
@@ -208,8 +209,9 @@ def check(dataset: Dataset, survey: "Survey", *, threads: int = 1) -> Checks:
 
 def _about_labels(rows: Dataset) -> Iterator[Remark]:
     """Yield what the target finds remarkable in the labels."""
-    for row, kind, why in rows.target.remarks(rows.y):
-        yield Remark("" if row is None else rows.ids[row], kind, why)
+    for found in rows.target.remarks(rows.y):
+        seen = Noticed(*found)
+        yield Remark("" if seen.row is None else rows.ids[seen.row], *seen[1:])
 
 
 def _about_counting(rows: Dataset) -> Iterator[Remark]:

@@ -10,7 +10,7 @@ of rows for Wilson's interval, or one value per row for the bootstrap.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -209,7 +209,7 @@ def evaluate(
     rows = np.flatnonzero(predictions.known)
     known = predictions.take(rows)
     target, answers, y = known.target, known.outputs, known.labels
-    units = _units([groups[row] for row in rows.tolist()] if groups else ())
+    units = units_of([groups[row] for row in rows.tolist()] if groups else ())
     draws = resamples or target.resamples or RESAMPLES
     estimate = partial(estimated, resamples=draws, seed=seed, units=units)
     base = fitted.baseline(y) if fitted else None
@@ -409,7 +409,20 @@ def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimat
     return Estimate(float(values.mean()), float(low), float(high), n)
 
 
-def _units(groups: Sequence[str]) -> Units:
+def drawn(
+    rng: np.random.Generator, n: int, samples: int, units: Units = ()
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the numbers of the rows in each sample of a bootstrap of n rows.
+
+    units: the numbers of the rows that are drawn together, as `units_of` gives them; () to draw
+    each row by itself.
+    """
+    for _ in range(samples):
+        some = rng.integers(len(units) or n, size=len(units) or n)
+        yield np.concatenate([units[u] for u in some]) if units else some
+
+
+def units_of(groups: Sequence[str]) -> Units:
     """Return the numbers of the rows of each group."""
     members = defaultdict[str, list[int]](list)
     for row, name in enumerate(groups):
@@ -430,9 +443,7 @@ def resampled(metric: Resampled, resamples: int, seed: int, units: Units = ()) -
         value = float(metric.value) if n else np.nan
         if not np.isfinite(value):
             return None
-        drawn = (rng.integers(len(units) or n, size=len(units) or n) for _ in range(samples))
-        rows = (np.concatenate([units[u] for u in some]) if units else some for some in drawn)
-        values = np.array([metric.of(some) for some in rows], np.float64)
+        values = np.array([metric.of(some) for some in drawn(rng, n, samples, units)], np.float64)
     finite = values[np.isfinite(values)]
     low, high = np.quantile(finite, TAILS) if len(finite) else (np.nan, np.nan)
     return Estimate(value, float(low), float(high), n)

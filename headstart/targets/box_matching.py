@@ -60,6 +60,19 @@ class ClassMatches:
         """Return (T,) the share of boxes that a detection finds; None without a box to find."""
         return self._figures(counts)[1]
 
+    def curve(self, counts: NDArray[np.int64] | None = None) -> Doubles | None:
+        """Return (101,) the highest precision at each of the RECALLS or a higher one, at the first
+        threshold of overlap; 0 where no such recall is reached, None without a box to find."""
+        total = self.totals.sum() if counts is None else self.totals @ counts
+        if not total:
+            return None
+        weights = np.ones(len(self.rows)) if counts is None else counts[self.rows].astype(float)
+        hits = np.cumsum(self.hits[0] * weights)
+        seen = np.cumsum((self.hits[0] | self.misses[0]) * weights)
+        precision = hits / (seen + np.spacing(1))
+        values = _read(hits[None] / total, precision[None])[0]
+        return np.pad(values, (0, len(RECALLS) - len(values)))
+
     def _figures(self, counts: NDArray[np.int64] | None) -> tuple[Doubles | None, Doubles | None]:
         """Return average precision and recall; remembered, since each metric asks for a sample."""
         key = b"" if counts is None else counts.tobytes()
@@ -91,10 +104,15 @@ class ClassMatches:
 
 def _average(recall: Doubles, precision: Doubles) -> Doubles:
     """Return (T,) the mean over RECALLS of the highest precision at that recall or a higher one."""
-    best, found = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1], np.zeros(len(recall))
-    for t, (r, p) in enumerate(zip(recall, best, strict=True)):
+    return np.array([own.sum() / len(RECALLS) for own in _read(recall, precision)])
+
+
+def _read(recall: Doubles, precision: Doubles) -> list[Doubles]:
+    """Return, for each threshold, the precisions at the RECALLS that are reached."""
+    best, found = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1], list[Doubles]()
+    for r, p in zip(recall, best, strict=True):
         at = np.searchsorted(r, RECALLS)
-        found[t] = p[at[at < len(p)]].sum() / len(RECALLS)
+        found.append(p[at[at < len(p)]])
     return found
 
 
@@ -136,7 +154,9 @@ def _of_class(
             continue
         order = given[np.argsort(-detections.scores[given], kind="stable")][:most]
         corners = np.asarray(detections.corners[order], np.float64)
-        matched, passed = _matched(own, ignored, corners, thresholds)
+        of = matched_boxes(own, ignored, corners, thresholds)
+        matched = of >= 0
+        passed = matched & np.append(ignored, False)[of]
         passed |= ~matched & ~_within(areas(corners), sizes)
         scores.append(np.asarray(detections.scores[order], np.float64))
         rows.append(np.full(len(order), i))
@@ -155,16 +175,16 @@ def _within(sizes: Doubles, limits: tuple[float, float]) -> Flags:
     return np.asarray((sizes >= limits[0]) & (sizes <= limits[1]))
 
 
-def _matched(
-    own: ExampleBoxes, ignored: Flags, corners: Doubles, thresholds: Doubles
-) -> tuple[Flags, Flags]:
-    """Return (T, D) whether each detection has a box, and whether that box is ignored.
+def matched_boxes(
+    own: ExampleBoxes, ignored: Flags, corners: Doubles, thresholds: Doubles = THRESHOLDS
+) -> NDArray[np.int64]:
+    """Return (T, D) the number of the box that each detection of one class has, -1 for none.
 
+    own: the boxes of the class, of which `ignored` are not to be found. corners: by falling score.
     A box is taken once, but a crowd or difficult box any number of times; boxes to find come before
     ignored ones, and of equal overlaps the last.
     """
-    shape = len(thresholds), len(corners)
-    matched, passed = np.zeros(shape, bool), np.zeros(shape, bool)
+    of = np.full((len(thresholds), len(corners)), -1)
     shares = overlaps(corners, own.corners, own.crowd)
     least = np.minimum(thresholds, 1 - 1e-10)
     taken = np.zeros((len(thresholds), len(own)), bool)
@@ -174,9 +194,7 @@ def _matched(
         for kind in (~ignored, ignored):
             offered = np.where(free & kind, shares[d], -1.0)
             best = len(own) - 1 - offered[:, ::-1].argmax(axis=1)
-            got = (offered[every, best] >= 0) & ~matched[:, d]
+            got = (offered[every, best] >= 0) & (of[:, d] < 0)
             taken[every[got], best[got]] = True
-            matched[got, d] = True
-            if kind is ignored:
-                passed[got, d] = True
-    return matched, passed
+            of[got, d] = best[got]
+    return of

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.targets.box_errors import JudgedBoxes
 from headstart.targets.box_matching import ClassMatches, Detections, match
 from headstart.targets.box_values import BoxLabels
 
@@ -34,6 +35,11 @@ class ScoredBoxes:
     def matches(self) -> tuple[ClassMatches, ...]:
         """The matches of each class, of boxes of all sizes."""
         return match(self.truth, self.found, self.classes)
+
+    @cached_property
+    def judged(self) -> JudgedBoxes:
+        """What each detection is: right, or an error of a kind."""
+        return JudgedBoxes.of(self.truth, self.found, self.classes)
 
     def precision(self, at: slice) -> Statistic:
         """Return the mean average precision of the classes that have boxes; NaN without any."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.base.onnx_nodes import whole
 from headstart.targets.box_checks import box_remarks
+from headstart.targets.box_errors import KINDS
 from headstart.targets.box_matching import MAX_DETECTIONS, ClassMatches, Detections
 from headstart.targets.box_metrics import AT_50, AT_75, EVERY, ScoredBoxes, size_ranges
 from headstart.targets.box_values import BoxLabels, ExampleBoxes
@@ -23,6 +24,7 @@ from headstart.targets.target import (
     Array,
     Labels,
     Metric,
+    Noticed,
     Outputs,
     Row,
     Table,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 FEW_TEST = 10  # test boxes of a class below which its figures say little
 FEW_ALIKE = 7  # examples of which 15 % is one
 NAMED = 5  # classes that a sentence names
+RAW = ("boxes", "scores", "labels")  # the arrays of answers
 ROW = 6  # numbers of a detection in raw outputs: its corners, score and class, -1 for none
 FOUND = 300  # detections of an example, at most
 LEAST_SCORE = 0.001  # detections up to this score are none
@@ -223,7 +226,7 @@ class BoxesTarget(Target):
         """Return whether two examples have other classes; their boxes always differ a little."""
         return set(a.labels.tolist()) != set(b.labels.tolist())
 
-    def remarks(self, y: Labels) -> Iterable[tuple[int | None, str, str]]:
+    def remarks(self, y: Labels) -> Iterable[Noticed]:
         return box_remarks(y, self.names)
 
     def about_test(self, y: Labels) -> str:
@@ -360,6 +363,11 @@ class BoxesTarget(Target):
         limits = np.array([*(self.thresholds or usual), np.inf])  # the last for -1
         return np.asarray(answers["scores"] >= limits[labels])
 
+    def kept(self, answers: Outputs) -> list[Detections]:
+        """Return, for each row, the detections that reach the threshold of their class."""
+        every = zip(self.taken(answers), *(answers[n] for n in RAW), strict=True)
+        return [Detections(b[own], s[own], c[own]) for own, b, s, c in every]
+
     def listed(self, answers: Outputs, row: int) -> list[dict[str, Any]]:
         """Return the detections of a row that reach their class' threshold, as JSON values."""
         return [
@@ -377,7 +385,7 @@ class BoxesTarget(Target):
         return ", ".join(f"{n} {name}" for name, n in sorted(found.items())) or "–"
 
     def check(self, answers: Outputs, y: Labels) -> None:
-        boxes, scores, labels = (answers[name] for name in ("boxes", "scores", "labels"))
+        boxes, scores, labels = (answers[name] for name in RAW)
         if not boxes.shape == (*scores.shape, 4) == (*labels.shape, 4):
             raise Mismatch(
                 f"Detections are boxes (N, K, 4), scores (N, K) and labels (N, K); got "
@@ -456,7 +464,11 @@ class BoxesTarget(Target):
         }
 
     def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
-        return self._by_class(answers, y), self._by_size(answers, y)
+        """Return AP by class and by size, and what the thresholds let through, if there are any."""
+        own = self._by_class(answers, y), self._by_size(answers, y)
+        if not self.thresholds:
+            return own
+        return *own, self._at_threshold(answers, y), self._errors(answers, y)
 
     def _by_class(self, answers: Outputs, y: BoxLabels) -> Table:
         scored, counts, n = self.scored(answers, y), self._counts(y), len(y)
@@ -481,6 +493,25 @@ class BoxesTarget(Target):
         )
         keys = ("size", "AP", "boxes")
         return Table("by_size", "By the square root of the area", keys, rows, keys)
+
+    def _at_threshold(self, answers: Outputs, y: BoxLabels) -> Table:
+        judged, n = self.scored(answers, y).judged, len(y)
+        kept = judged.reaching(self.thresholds)
+        rows = tuple(
+            (name, limit, *(resampled(n, value) for value in judged.of_class(c, kept)))
+            for c, (name, limit) in enumerate(zip(self.names, self.thresholds, strict=True))
+        )
+        keys = ("class", "threshold", "precision", "recall", "f1")
+        return Table("at_threshold", "At the threshold of each class", keys, rows, keys)
+
+    def _errors(self, answers: Outputs, y: BoxLabels) -> Table:
+        judged = self.scored(answers, y).judged
+        counts = judged.by_row(judged.reaching(self.thresholds)).sum(axis=0).tolist()
+        rows = tuple(
+            (name, counts[kind], round(judged.cost(kind), 6)) for kind, name in enumerate(KINDS)
+        )
+        titles = ("error", "count", "AP50 it costs")
+        return Table("errors", "Errors by kind", titles, rows, ("error", "count", "AP50_lost"))
 
     # ------------------------------------------------------------ files
     def settings(self) -> dict[str, Any]:
@@ -525,7 +556,7 @@ def _best_threshold(matches: ClassMatches, scores: NDArray[np.float64]) -> float
 
 def detections(answers: Outputs) -> list[Detections]:
     """Return the answers of N examples, each without the places that hold no box."""
-    each = zip(answers["boxes"], answers["scores"], answers["labels"], strict=True)
+    each = zip(*(answers[name] for name in RAW), strict=True)
     return [Detections(b[c >= 0], s[c >= 0], c[c >= 0]) for b, s, c in each]
 
 

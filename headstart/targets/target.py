@@ -7,7 +7,7 @@ name, first axis N. A target knows nothing of the examples' content, of interval
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +136,19 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     keys: tuple[str, ...] = ()
+
+
+class Noticed(NamedTuple):
+    """Something remarkable in labels: the row, None for all; the kind of remark; the reason.
+
+    text, facts: the name of the reason in a report's words, and its values by name.
+    """
+
+    row: int | None
+    kind: str
+    reason: str
+    text: str = ""
+    facts: tuple[tuple[str, str | int | float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -293,8 +306,11 @@ class Target(Protocol):
         """Return whether nearly the same examples should not have these encoded labels."""
         return bool(a != b)
 
-    def remarks(self, y: Labels) -> Iterable[tuple[int | None, str, str]]:
-        """Return what is remarkable in labels: row, or None for all; kind of remark; the reason."""
+    def remarks(self, y: Labels) -> Iterable[tuple[int | None, str, str] | Noticed]:
+        """Return what is remarkable in labels: row, or None for all; kind of remark; the reason.
+
+        A `Noticed` also names the reason in a report's words.
+        """
         return ()
 
     def about_test(self, y: Labels) -> str:

@@ -66,6 +66,11 @@ class BoxForm:
                 b = a + b
         return np.hstack([a, b])
 
+    @property
+    def code(self) -> str:
+        """The layout and the unit by name, for a report's words: "xywh pixels"."""
+        return f"{self.layout} {self.unit}"
+
     def __str__(self) -> str:
         meaning = {
             "xyxy": "two corners (xmin, ymin, xmax, ymax)",

@@ -78,7 +78,9 @@ class Cleaner:
         for i in np.flatnonzero(near & (beyond > 1e-3)).tolist():
             why = f"reaches {beyond[i]:.3g} px beyond the picture; cut off"
             where = f"{picture.id}, {picture.boxes[i].where}"
-            self.remarks.append(Remark(where, "clipped boxes", why))
+            self.remarks.append(
+                Remark(where, "clipped boxes", why, "clipped", (("beyond", float(beyond[i])),))
+            )
         return np.where(near[:, None], np.clip(corners, low, high), corners)
 
     def _frame(self, picture: AnnotatedPicture, frame: Frame | None, corners: Doubles) -> None:
@@ -88,6 +90,7 @@ class Cleaner:
         assert picture.size is not None
         given = f"{picture.size[0]}x{picture.size[1]}"
         upright = f"{frame.width}x{frame.height}"
+        facts = (("given", given), ("upright", upright))
         if picture.size == frame.stored:
             fits = _outside(corners, frame.stored) < _outside(corners, frame.size)
             more = "; its boxes fit that frame alone" if fits else ""
@@ -95,10 +98,11 @@ class Cleaner:
                 f"annotated as {given}, the picture before it is turned upright by its EXIF "
                 f"orientation ({upright}){more}: check where its boxes lie"
             )
-            self.remarks.append(Remark(picture.id, "unrotated frames", why))
+            text = "unrotated_fits" if fits else "unrotated"
+            self.remarks.append(Remark(picture.id, "unrotated frames", why, text, facts))
         else:
             why = f"annotated as {given}, but has {upright} pixels: was it resized?"
-            self.remarks.append(Remark(picture.id, "other sizes", why))
+            self.remarks.append(Remark(picture.id, "other sizes", why, "resized", facts))
 
 
 def dataset_of(annotations: Annotations, index: PictureIndex, frame_of: FrameOf) -> Dataset:

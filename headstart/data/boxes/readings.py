@@ -46,4 +46,6 @@ def better_reading(
             "box format",
             f"read as {form}, {own:.0%} of the boxes are empty, under a pixel or outside; as "
             f"{best} {least:.0%} are: the numbers probably mean that",
+            "box_format",
+            (("share", own), ("rest", least), ("form", form.code), ("better", best.code)),
         )

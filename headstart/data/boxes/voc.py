@@ -96,6 +96,8 @@ def _about_base(found: Iterable[AnnotatedPicture]) -> Iterator[Remark]:
             "VOC base",
             f"{low:,} boxes begin at 0, where Pascal VOC counts pixels from 1; if these were "
             f"written from 0 on, say --voc-base 0",
+            "voc_base",
+            (("n", low), ("flag", "--voc-base 0")),
         )
 
 
