@@ -128,11 +128,26 @@ def print_answers(
     input: the kind of examples that the model takes. at_once: files per output of --csv and
     --jsonl; 0 for all.
     """
+    check_table(args)
+    return print_of_files(answering, args, *asked_files(args, input), at_once)
+
+
+def check_table(args: argparse.Namespace) -> None:
+    """Raise SpecError or PlaceError for a --csv that can't be written."""
     if args.csv and str(args.csv) != "-":
         if args.csv.exists():
             raise SpecError(f"{args.csv} is there already: name another --csv.")
         check_folder(args.csv.parent)
-    files, left_out = asked_files(args, input)
+
+
+def print_of_files(
+    answering: Answering,
+    args: argparse.Namespace,
+    files: "Dataset",
+    left_out: "Sequence[LeftOut]",
+    at_once: int = 0,
+) -> int:
+    """Do the work of `print_answers` for the files that `asked_files` found."""
     if args.csv or args.jsonl:
         return _streamed(answering, files, left_out, args, at_once or len(files))
     answers = answering(files, Terminal())

@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.base.atomic import check_folder, write_json
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
-from headstart.cli.answers import Answering, Answers, print_answers
+from headstart.cli.answers import (
+    Answering,
+    Answers,
+    asked_files,
+    check_table,
+    print_of_files,
+)
+from headstart.cli.box_files import BoxFiles, add_box_flags, asks_for_files, check_box_flags
 from headstart.cli.flags import (
     BUNDLE_RUNTIME,
     MODEL_HELP,
@@ -23,8 +29,7 @@ from headstart.cli.printing import FAILED, tell_left_out
 from headstart.cli.progress import Terminal, say
 
 if TYPE_CHECKING:
-    from headstart.data.dataset import Dataset
-    from headstart.models.model import Model
+    from headstart.data.dataset import Dataset, LeftOut
 
 AT_ONCE = 64  # examples per output of --csv and --jsonl
 
@@ -40,12 +45,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         metavar="TEXT",
         help="a text to predict, for a model of texts; may be given several times",
     )
-    parser.add_argument(
-        "--coco",
-        type=Path,
-        metavar="FILE",
-        help="write all detections as COCO's results (.json), for a model of boxes",
-    )
+    add_box_flags(parser)
     return parser
 
 
@@ -60,44 +60,36 @@ def run(args: argparse.Namespace) -> int:
         )
     runtime = made(Runtime(), args)
     model = load_bundle(bundle_of(args.model)).model
-    if args.coco:
-        _check_coco(args.coco, model)
+    check_box_flags(args, model)
     pooled = model.target.takes == POOLED  # limits are distances of pooled features
     if not math.isfinite(model.limits.far) and pooled:
         noun = model.backbone.card.input.noun
         say("limits", f"this model has no limit for {noun} unlike those it learned from")
 
-    def answering(files: "Dataset", listener: Listener) -> Answers:
+    def answers(files: "Dataset", listener: Listener) -> Answers:
         table = extract(model.backbone, files, runtime=runtime, listener=listener, stage="predict")
         found = model.predict_table(table)
         sets = model.limits.region(found.target, found.outputs).get("not_ruled_out")
         return Answers(found, table.left_out, model.doubts(found, table), sets)
 
-    if args.coco:
-        return _write_coco(answering, args, model)
-    return print_answers(answering, args, model.backbone.card.input, AT_ONCE)
-
-
-def _check_coco(path: Path, model: "Model") -> None:
-    if not model.target.listing:
-        raise SpecError(f"--coco is for a model of boxes; this one predicts {model.target.noun}.")
-    if path.exists():
-        raise SpecError(f"{path} is there already: name another --coco.")
-    check_folder(path.parent)
-
-
-def _write_coco(answering: Answering, args: argparse.Namespace, model: "Model") -> int:
-    """Write the detections of all files, those of low scores too, by which average precision is
-    measured; return the exit code."""
-    from headstart.cli.answers import asked_files
-    from headstart.data.boxes.results import coco_results
-    from headstart.targets.boxes import BoxesTarget
-
+    answering: Answering = answers
+    check_table(args)
     files, left_out = asked_files(args, model.backbone.card.input)
+    if not asks_for_files(args):
+        return print_of_files(answering, args, files, left_out, AT_ONCE)
+    written = BoxFiles.of(args, model, files)
+    answering = written.with_files(answering)
+    if args.csv or args.jsonl or args.json or not (args.coco or args.yolo):
+        code = print_of_files(answering, args, files, left_out, AT_ONCE)
+    else:
+        code = _in_silence(answering, files, left_out)
+    written.finish()
+    return code
+
+
+def _in_silence(answering: Answering, files: "Dataset", left_out: "Sequence[LeftOut]") -> int:
+    """Predict files without printing answers; return the exit code."""
     answers = answering(files, Terminal())
-    said = answers.predictions
-    assert isinstance(said.target, BoxesTarget)
-    write_json(args.coco, coco_results(said.ids, said.outputs, said.target))
-    say("written", str(args.coco))
-    code = tell_left_out((*left_out, *answers.left_out), most=len(left_out))
-    return code if said.ids else FAILED
+    bad = (*left_out, *answers.left_out)
+    code = tell_left_out(bad, most=len(bad))
+    return code if len(answers.predictions) else FAILED

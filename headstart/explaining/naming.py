@@ -18,11 +18,12 @@ def named_after(
     files: Callable[[str], tuple[Path, ...]],
     *,
     keep: bool = False,
+    flag: str = "--out",
 ) -> list[tuple[Path, ...]]:
     """Return the output files of each picture: `files` of its name, or of NAME-2, … if taken.
 
     A name is taken by another picture, ignoring case; with `keep`, also by an existing file. Long
-    names are cut. Without `keep`, raises SpecError for an existing file.
+    names are cut. Without `keep`, raises SpecError for an existing file. flag: of the folder.
     """
     named, taken = list[tuple[Path, ...]](), set[str]()
     for source in sources:
@@ -34,7 +35,7 @@ def named_after(
                 break
         taken |= names
         named.append(own)
-    refuse_taken(path for own in named for path in own)
+    refuse_taken((path for own in named for path in own), flag)
     return named
 
 

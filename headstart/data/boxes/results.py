@@ -1,4 +1,4 @@
-"""Read detections that another program made: COCO's results JSON."""
+"""Detections in files: COCO's results, read and written, and YOLO's text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,17 +110,36 @@ def coco_results(ids: Sequence[str], answers: Outputs, target: BoxesTarget) -> l
     found = list[dict[str, Any]]()
     for image, one in zip(own, detections(answers), strict=True):
         for box, score, label in zip(one.corners, one.scores, one.labels, strict=True):
-            a, b, c, d = (float(side) for side in box)
+            a, b, c, d = (round(float(side), 3) for side in box)
             found.append(
                 {
                     "image_id": image,
                     "category_id": int(label) + 1,
                     "category_name": target.names[label],
-                    "bbox": [round(v, 3) for v in (a, b, c - a, d - b)],
+                    "bbox": [a, b, round(c - a, 3), round(d - b, 3)],
                     "score": round(float(score), 6),
                 }
             )
     return found
+
+
+def yolo_text(found: Detections, size: tuple[int, int]) -> str:
+    """Return detections of one picture as YOLO's text, a line for each: the number of its class,
+    its middle and sides as shares of the upright picture, and its score.
+
+    size: width and height of the upright picture, pixels.
+
+    >>> one = Detections(np.array([[10, 10, 30, 20]]), np.array([0.5]), np.array([1]))
+    >>> yolo_text(one, (100, 50))
+    '1 0.20000000 0.30000000 0.20000000 0.20000000 0.500000\\n'
+    """
+    width, height = size
+    lines = list[str]()
+    for box, score, label in zip(found.corners, found.scores, found.labels, strict=True):
+        a, b, c, d = (float(side) for side in box)
+        shares = (a + c) / 2 / width, (b + d) / 2 / height, (c - a) / width, (d - b) / height
+        lines.append(" ".join([str(int(label)), *(f"{v:.8f}" for v in shares), f"{score:.6f}"]))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _detections(rows: Any) -> Detections:
