@@ -22,6 +22,7 @@ from headstart.runs.run import Run
 MAKERS = {  # of explainers, by the kind of input
     "image": ("headstart.pixels", "PictureExplainer"),
     "text": ("headstart.texts", "TextExplainer"),
+    "letterboxed image": ("headstart.boxes", "BoxExplainer"),
 }
 
 

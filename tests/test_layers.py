@@ -31,6 +31,7 @@ LAYERS = (
         "pixels",
         "shipping",
         "texts",
+        "boxes",
         "specs",
         "errors",
         "extend",

@@ -16,6 +16,7 @@ EXPLAINERS = {
     "image": "headstart.explaining.pixels.explaining",
     "text": "headstart.explaining.tokens.explaining",
 }
+ONE_BY_ONE = ("letterboxed image",)  # kinds that `headstart explain` alone explains
 # What explained.json of a run holds: a `Record` with `rows`.
 RECORDS = {
     "image": ("headstart.explaining.pixels.saved", "ExplainedRows"),
