@@ -1,6 +1,7 @@
 """Training on boxes, from data to a bundle: made pictures of coloured rectangles on noise."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from headstart.backbones.entry import WholeNetwork, tensors
 from headstart.backbones.strides import levels_of
 from headstart.base.errors import HeadstartError, SpecError
 from headstart.base.listener import Listener
+from headstart.cli.main import main
 from headstart.features.engines import OnnxEngine
 from headstart.features.extract import FeatureTable
 from headstart.modalities.images.augment import Augment
@@ -278,6 +280,127 @@ def test_seeds_of_a_run_on_boxes_are_summed_up(data: Path, store: Path, tmp_path
     few = {**SETTINGS, "head_epochs": 1}
     hs.train(data, tmp_path / "runs", store=store, seeds=2, **few)
     assert len(list((tmp_path / "runs").glob("*/model/manifest.json"))) == 2
+
+
+# ---------------------------------------------------------------- what a user meets
+def shown(data: Path, *numbers: int) -> list[str]:
+    return [str(data / "images" / f"p{i:02}.png") for i in numbers]
+
+
+def test_found_boxes_are_drawn_and_written_for_yolo(
+    run: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw, yolo, names = tmp_path / "drawn", tmp_path / "yolo", shown(data, 0, 4, 5)
+    asked = ["predict", str(run.folder), *names, "--draw", str(draw), "--yolo", str(yolo)]
+    assert main([*asked, "--json"]) == 0
+    found = {Path(one["path"]).stem: one["found"] for one in json.loads(capsys.readouterr().out)}
+    assert any(found.values())
+    for stem, boxes in found.items():
+        lines = (yolo / "labels" / f"{stem}.txt").read_text().splitlines()
+        assert len(lines) == len(boxes)
+        with Image.open(draw / f"{stem}.jpg") as drawn:
+            assert drawn.size == ((504, 672) if stem == "p04" else (672, 504))
+    classes = (yolo / "classes.txt").read_text().splitlines()
+    number, x, *_ = (yolo / "labels" / "p00.txt").read_text().split()
+    first = found["p00"][0]
+    assert classes[int(number)] == first["label"]
+    assert float(x) * 96 == pytest.approx((first["box"][0] + first["box"][2]) / 2, abs=1e-3)
+
+
+def test_files_that_are_there_stay_as_they_are(
+    run: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p00.jpg").write_text("mine")
+    (tmp_path / "classes.txt").write_text("mine")
+    for flag in ("--draw", "--yolo"):
+        code = main(["predict", str(run.folder), *shown(data, 0), flag, str(tmp_path)])
+        assert code == 2
+        assert f"is there already: name another {flag}." in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["classes.txt", "p00.jpg"]
+    assert (tmp_path / "p00.jpg").read_text() == "mine"
+
+
+def test_yolo_texts_of_two_pictures_of_one_name_are_refused(
+    run: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "p00.png").write_bytes(Path(shown(data, 0)[0]).read_bytes())
+    names = [*shown(data, 0), str(tmp_path / "more" / "p00.png")]
+    assert main(["predict", str(run.folder), *names, "--yolo", str(tmp_path / "yolo")]) == 2
+    assert "one folder at a time" in capsys.readouterr().err
+
+
+def test_a_run_on_boxes_says_what_is_wrong_and_why(run: Any) -> None:
+    page = (run.folder / "report.html").read_text()
+    plain = json.loads((run.folder / "insights.json").read_text())
+    assert [own["name"] for own in plain["precision_curves"]] == ["blue", "red"]
+    assert plain["missing_labels"]["of"] == 12
+    for text in ("Precision and recall", "Thresholds", "Errors by kind", "(Bolya et al. 2020)"):
+        assert text in page
+    assert run.evaluation.at_threshold["red"].threshold == run.model.target.thresholds[1]
+    wrong = sum(own.count for own in run.evaluation.errors.values())
+    assert page.count('<div class="gallery large">') == (wrong > 0)
+
+
+def test_the_russian_report_of_boxes_has_no_english_left(run: Any, data: Path) -> None:
+    from test_report import LATIN, Looking
+
+    from headstart.reporting.facts import read_facts
+    from headstart.reporting.page import render
+
+    sources = {p.relative_to(data).as_posix(): p for p in (data / "images").iterdir()}
+    looked = Looking(render(read_facts(run.folder, sources), "ru"))
+    for text in looked.ours:
+        assert set(re.findall(r"[A-Za-z]\w*", text)) <= LATIN | ENGINE, text
+    said = " ".join(looked.ours)
+    assert all(word in said for word in ("рам", "полнота", "точность", "пропущен"))
+
+
+ENGINE = {"p", "onnxruntime", "float32"}  # names
+
+
+def test_a_detection_is_explained_by_what_hides_it(run: Any, data: Path, tmp_path: Path) -> None:
+    (why,) = hs.explain(run.folder, shown(data, 0), out=tmp_path)
+    a, b, c, d = (round(side) for side in why.box)
+    values = why.map.values
+    outside = values.copy()
+    outside[max(0, b - 8) : d + 8, max(0, a - 8) : c + 8] = 0
+    assert values.shape == why.picture.shape[:2]
+    assert values[b:d, a:c].max() > 0.2 * why.score
+    assert values[b:d, a:c].max() > 2 * outside.max()
+    with Image.open(tmp_path / "p00.png") as page:
+        assert page.width == 1112
+    found = run.model.predict(shown(data, 0), store=None)
+    (best, *_) = run.model.target.listed(found.outputs, 0)
+    assert why.name == best["label"]
+    assert np.abs(np.array(why.upright) - best["box"]).max() < 1e-2
+
+
+def test_the_nearest_training_boxes_are_of_its_class(run: Any, data: Path) -> None:
+    (why,) = hs.explain(run.folder, shown(data, 0))
+    assert [near.label for near in why.nearest[:3]] == [why.name] * 3
+    train = {row["path"] for row in _rows(run.folder) if row["part"] == "train"}
+    assert {near.id for near in why.nearest} <= train
+    assert list(why.to_plain()) == ["path", "class", "score", "box", "method", "spot", "nearest"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ([], "name FILE after"),
+        (["p00", "--class", "green"], "class of this model"),
+        (["p00", "--method", "places"], "--method"),
+        (["p05", "--class", "red"], "no detection of red reaches"),
+    ],
+)
+def test_what_cannot_be_explained_of_boxes_is_refused_in_a_sentence(
+    asked: list[str], said: str, run: Any, data: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    names = [str(data / "images" / f"{a}.png") if a[0] == "p" else a for a in asked]
+    assert main(["explain", str(run.folder), *names, "--out", str(tmp_path / "out")]) != 0
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))
 
 
 # ---------------------------------------------------------------- pictures and views

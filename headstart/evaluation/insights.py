@@ -7,9 +7,13 @@ from headstart.base.values import Record
 from headstart.evaluation.embedding_map import EmbeddingMap
 from headstart.evaluation.judged import Doubts, Gain, TemperatureScaling
 from headstart.evaluation.learning_curve import LearningCurve
+from headstart.evaluation.missing_labels import MissingLabels
 from headstart.evaluation.mistakes import Mistakes, Outlier, RowErrors
+from headstart.evaluation.precision_curves import PrecisionCurve
 from headstart.evaluation.score_curve import ScoreCurve
 from headstart.targets.target import Chart
+
+NOT_OF_CLASSES = ("charts", "score_curve", "errors", "precision_curves", "missing_labels")
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,10 @@ class Insights(Record):
     charts: tuple[Chart, ...] = ()
     score_curve: ScoreCurve | None = None
     errors: RowErrors | None = None
+    precision_curves: tuple[PrecisionCurve, ...] = ()
+    missing_labels: MissingLabels | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return the plain dict of insights.json, without what targets of classes do not have."""
-        own = {"charts": self.charts, "score_curve": self.score_curve, "errors": self.errors}
-        without = {name for name, value in own.items() if not value}
+        without = {name for name in NOT_OF_CLASSES if not getattr(self, name)}
         return {k: v for k, v in super().to_plain().items() if k not in without}

@@ -81,6 +81,13 @@ class Gallery(PageBlock):
 
 
 @dataclass(frozen=True)
+class Pictures(PageBlock):
+    """Cards whose pictures are large."""
+
+    cards: Sequence[ExampleCard]
+
+
+@dataclass(frozen=True)
 class Pairs(PageBlock):
     groups: Sequence[Sequence[ExampleCard]]
 

@@ -28,6 +28,7 @@ from headstart.reporting.run_files import RecordedRow
 from headstart.reporting.words import Words, data, path_line
 
 SHARES = {"share": 0, "rest": 1}  # facts of remarks that are shares, and their digits
+FORMS = ("form", "better")  # facts that are the meaning of boxes' numbers
 PARTS = ("train", "val", "test")
 SAMPLES = 48  # pictures shown over all classes
 EACH = 6  # pictures shown per class, at most
@@ -154,6 +155,9 @@ def _fact(name: str, value: str | int | float, w: Words) -> Any:
     """Return a value for `Words`, which writes the number `n` itself."""
     if name == "language":
         return w.name_of_language(str(value))
+    if name in FORMS:
+        layout, unit = str(value).split()
+        return w(f"box_form.{layout}", unit=w(f"box_unit.{unit}"))
     if isinstance(value, str) or name == "n":
         return value
     if name in SHARES:

@@ -1,12 +1,15 @@
 """Section: the test results of a target whose answers can be partly right: metrics, charts,
 tables and the worst rows."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from headstart.evaluation.evaluation import Estimate, Evaluation
 from headstart.reporting.blocks import (
@@ -19,39 +22,53 @@ from headstart.reporting.blocks import (
     Text,
     card_of,
 )
+from headstart.reporting.boxes import OWN_TABLES, box_blocks
 from headstart.reporting.charts import drawn
 from headstart.reporting.facts import Facts, spelt, spread
 from headstart.reporting.words import Words, data
 from headstart.targets.predictions import joined_names
 from headstart.targets.target import Baseline, Table
 
+
+@dataclass(frozen=True)
+class OwnBlocks:
+    """The blocks that a kind of target has of its own, in place of these tables and worst rows."""
+
+    blocks: Callable[[Facts, Words], list[PageBlock]]
+    tables: tuple[str, ...] = ()
+
+
+OF_KINDS = {"boxes": OwnBlocks(box_blocks, OWN_TABLES)}
 SHOWN = 12  # rows in the sample of predictions
 WORST = 12  # rows with the largest losses
 
 
 def results(facts: Facts, w: Words) -> list[PageBlock]:
     test = facts.evaluation.test
+    own = OF_KINDS.get(test.target.kind)
     blocks = [headline(w, test), *_charts(facts, w)]
-    blocks += [block for table in test.tables for block in _table(w, table)]
+    shown = (table for table in test.tables if own is None or table.name not in own.tables)
+    blocks += [block for table in shown for block in _table(w, table)]
     known = np.flatnonzero(facts.test.known)
     if not len(known):
         return blocks
-    losses = facts.test.target.row_losses(facts.test.outputs, facts.test.labels)[known]
-    worst = known[np.argsort(-losses, kind="stable")][:WORST].tolist()
     sample = spread(known.tolist(), SHOWN)
     return [
         *blocks,
-        *(
-            Heading(w("results.worst")),
-            Text(w("results.worst_note"), "note"),
-            _cards(facts, w, worst),
-        ),
+        *(own.blocks(facts, w) if own else _worst(facts, w, known)),
         *(
             Heading(w("test.sample")),
             Text(w("results.sample_note"), "note"),
             _cards(facts, w, sample),
         ),
     ]
+
+
+def _worst(facts: Facts, w: Words, known: NDArray[np.intp]) -> list[PageBlock]:
+    losses = facts.test.target.row_losses(facts.test.outputs, facts.test.labels)[known]
+    rows = known[np.argsort(-losses, kind="stable")][:WORST].tolist()
+    note = Text(w("results.worst_note"), "note")
+    return [Heading(w("results.worst")), note, _cards(facts, w, rows)]
 
 
 def headline(w: Words, test: Evaluation) -> PageBlock:
@@ -90,7 +107,19 @@ def _table(w: Words, table: Table) -> list[PageBlock]:
         return [title, Matrix(table.columns, table.rows, w("matrix." + known))]
     keys = table.keys or table.columns
     head = [w.named("column", k, c) for k, c in zip(keys, table.columns, strict=True)]
-    return [title, TableBlock(head, [[*map(partial(_cell, w), row)] for row in table.rows])]
+    return [
+        title,
+        TableBlock(
+            head,
+            [[_row_name(w, table, row[0]), *map(partial(_cell, w), row[1:])] for row in table.rows],
+        ),
+    ]
+
+
+def _row_name(w: Words, table: Table, name: Any) -> Any:
+    """Return the first cell of a row: a range of sizes, such as "middle third, up to 20 px"."""
+    key = f"row.{table.name}.{str(name).partition(',')[0]}"
+    return w(key, px=re.sub(r"\D", "", str(name).partition(",")[2])) if key in w else _cell(w, name)
 
 
 def _cell(w: Words, value: Any) -> Any:

@@ -1,15 +1,18 @@
 """Section: pictures to review: likely label mistakes, duplicates, outliers."""
 
+from headstart.evaluation.missing_labels import MissingLabel
 from headstart.reporting.blocks import (
     ExampleCard,
     Gallery,
     Heading,
     PageBlock,
     Pairs,
+    Pictures,
     Text,
     card_of,
 )
-from headstart.reporting.facts import Facts
+from headstart.reporting.boxes import unlabelled_card
+from headstart.reporting.facts import Facts, spelt
 from headstart.reporting.words import Words, data
 
 GROUPS = 12  # groups of duplicates shown
@@ -19,7 +22,7 @@ OUTLIERS = 12
 
 
 def suspects_section(facts: Facts, w: Words) -> list[PageBlock]:
-    parts = {"mistakes": _mistakes, "near": _duplicates, "outliers": _outliers}
+    parts = {"mistakes": _mistakes, "missing": _missing, "near": _duplicates, "outliers": _outliers}
     found = {name: blocks(facts, w) for name, blocks in parts.items()}
     shown = [(name, blocks) for name, blocks in found.items() if blocks]
     if facts.insights.errors:
@@ -58,6 +61,25 @@ def _mistakes(facts: Facts, w: Words) -> list[PageBlock]:
     return [Text(note, "note"), Gallery(cards)]
 
 
+def _missing(facts: Facts, w: Words) -> list[PageBlock]:
+    """Show the pictures with detections where no box is labelled."""
+    found, target = facts.insights.missing_labels, facts.test.target
+    if found is None:
+        return []
+    if not found.rows:
+        return [Text(w("suspects.missing_none", n=found.of), "note")]
+    truth = {spelt(row.path): row.label for row in facts.rows}
+    by_path = dict[str, list[MissingLabel]]()
+    for row in found.rows:
+        by_path.setdefault(row.path, []).append(row)
+    cards = [
+        unlabelled_card(facts, w, path, rows, target.parse([truth.get(path, "")])[0])
+        for path, rows in list(by_path.items())[: SUSPECTS // 2]
+    ]
+    note = w("suspects.missing_note", n=len(found.rows), of=w.count(found.of))
+    return [Text(note, "note"), Pictures(cards)]
+
+
 def _duplicates(facts: Facts, w: Words) -> list[PageBlock]:
     """Show groups with two labels first: one of their labels must be wrong."""
     label = {row.path: facts.caption(row.label) for row in facts.rows}
@@ -84,6 +106,7 @@ def _outliers(facts: Facts, w: Words) -> list[PageBlock]:
     pairs = list[list[ExampleCard]]()
     for row in found[:OUTLIERS]:
         far = w("suspects.far", distance=w.number(row.distance, 2))
-        outlier = card_of(facts.album, row.path, data(w.label(row.label)), far)
+        label = data(w.label(facts.caption(row.label)))
+        outlier = card_of(facts.album, row.path, label, far)
         pairs.append([outlier, card_of(facts.album, row.nearest, w("suspects.nearest"))])
     return [Text(w("suspects.outliers_note"), "note"), Pairs(pairs)]

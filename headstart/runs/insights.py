@@ -23,9 +23,11 @@ from headstart.evaluation.embedding_map import embedding_map
 from headstart.evaluation.insights import Insights
 from headstart.evaluation.judged import LimitEffects, doubts, gains, temperature_scaling
 from headstart.evaluation.learning_curve import fitted_rows, learning_curve
+from headstart.evaluation.missing_labels import missing_labels
 from headstart.evaluation.mistakes import mistakes, outliers, row_errors
+from headstart.evaluation.precision_curves import precision_curves
 from headstart.evaluation.score_curve import score_curve
-from headstart.explaining.kinds import explaining
+from headstart.explaining.kinds import ONE_BY_ONE, explaining
 from headstart.features.extract import FeatureTable
 from headstart.heads.basis import Rotation
 from headstart.heads.families import HEADS
@@ -34,6 +36,7 @@ from headstart.heads.head import FeatureRows
 from headstart.heads.specs import HeadSpec, LogisticSpec, RidgeSpec
 from headstart.models.model import Model
 from headstart.runs.stages import LearnedRun, RunState
+from headstart.targets.boxes import BoxesTarget
 from headstart.targets.predictions import Predictions
 from headstart.targets.target import Target
 
@@ -125,6 +128,8 @@ def insights_of(state: RunState, tested: TestedRun, budget: Budget) -> Insights:
 
 def explain_run(state: RunState, model: Model, sources: Sources, budget: Budget) -> None:
     """Explain the worst and some good answers on the test rows, for the report."""
+    if model.backbone.card.input.kind in ONE_BY_ONE:
+        return
     how = explaining(model.backbone.card.input)
     effort = how.EFFORTS[state.job.insights]
     total = how.count_of_run(state.out, model, sources, effort)
@@ -193,6 +198,8 @@ def _steps(state: RunState, tested: TestedRun, effort: InsightEffort) -> Steps:
     else:
         known = test.take(np.flatnonzero(test.known))
         steps["charts"] = lambda: known.target.charts(known.outputs, known.labels)
+        if of_kind := _of_kind(learned, known):
+            return steps | of_kind
     if learned.table is None:  # a network from scratch has no cached features
         return steps
     plain, parts = learned.table, learned.parts
@@ -201,6 +208,17 @@ def _steps(state: RunState, tested: TestedRun, effort: InsightEffort) -> Steps:
         **_affordable(state, refitted(_Refitted(learned, plain, effort)), effort, tested),
         "outliers": lambda: outliers(plain, effort.compared),
         "map": lambda: embedding_map(plain, parts, effort=effort),
+    }
+
+
+def _of_kind(learned: LearnedRun, known: Predictions) -> Steps:
+    """Return what the answers to the test rows show for this kind of target alone."""
+    if not isinstance(known.target, BoxesTarget):
+        return {}
+    groups = learned.splits.groups_of(known.ids)
+    return {
+        "precision_curves": lambda: precision_curves(known, groups),
+        "missing_labels": lambda: missing_labels((learned.kept.val, known)),
     }
 
 

@@ -261,7 +261,6 @@ class Job:
             trust=replace(
                 self.trust, calibrate=False, false_alarms=0.0, precision=0.0, coverage=0.0
             ),
-            insights="none",
             refit=False,
             tta="none",
         )

@@ -1,7 +1,7 @@
 """Thumbnails as data URIs for HTML pages."""
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from headstart.base.errors import HeadstartError
 from headstart.data.content import read_checked
 from headstart.data.dataset import CheckedFile
 from headstart.modalities.images.augment import Augment
+from headstart.modalities.images.box_drawing import DrawnBox, draw_boxes, resized
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.encoding import encoded
 from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.painting import painted
 
 SIDE = 112  # pixels of a thumbnail's longer side
+BOXED = 640  # pixels of the longer side of a picture with boxes
+BOXED_LETTERS = 32  # heights of the letters beside them
 TILE = 48  # pixels of a tile of the sheet for the embedding map
 COLUMNS = 40  # tiles in a line of the sheet
 SHEET_BYTES = 200_000_000  # of the files; a sheet of more is not made
@@ -48,6 +51,16 @@ class Album:
                 return ""
             self._made[path] = uri(_fitted(Image.fromarray(pixels), SIDE))
         return self._made[path]
+
+    def with_boxes(self, path: str, boxes: Sequence[DrawnBox], size: tuple[int, int]) -> str:
+        """Return a data URI of a picture of BOXED pixels with boxes drawn on it, "" for a missing
+        picture. size: width and height of the picture that the boxes are in pixels of."""
+        pixels = self._decoded(path, BOXED)
+        if pixels is None:
+            return ""
+        image = _fitted(Image.fromarray(pixels), BOXED)
+        own = resized(boxes, max(image.size) / max(*size, 1))
+        return uri(draw_boxes(np.asarray(image), own, BOXED, BOXED_LETTERS), quality=80)
 
     def excerpt(self, path: str) -> str:
         """Return the beginning of an example as text, "" for pictures and what can't be read."""
