@@ -11,7 +11,7 @@ from headstart.targets.box_matching import Detections
 from headstart.targets.box_values import overlaps
 
 Doubles = NDArray[np.float64]
-SPOTS = 12  # along the longer side of what is hidden
+SPOTS = 9  # along the longer side of what is hidden: a third of the box each
 AROUND = 1.0  # sides of the box, on each side of it, that are hidden too
 LEAST = 6.0  # pixels between two spots, below which the network sees no difference
 SAME = 0.5  # overlap from which on a detection of the class is the same one
