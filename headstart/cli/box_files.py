@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FLAGS = ("coco", "yolo", "draw")
 YOLO_LABELS, YOLO_NAMES = "labels", "classes.txt"
-SHARP: dict[str, Any] = {"quality": 92, "subsampling": 0}  # thin lines keep their colours
 
 
 def add_box_flags(parser: argparse.ArgumentParser) -> None:
@@ -110,18 +109,13 @@ class BoxFiles:
     def _write(self, id: str, found: "Detections", source: Any) -> None:
         from headstart.backbones.inputs import fetched
         from headstart.data.boxes.results import yolo_text
-        from headstart.modalities.images.decoding import decode
+        from headstart.modalities.images.box_drawing import drawn_file, upright_size
 
-        pixels = decode(fetched(self.model.backbone.card.input, source))
-        size = pixels.shape[1], pixels.shape[0]
+        data = fetched(self.model.backbone.card.input, source)
         if id in self.texts:
-            write_text(self.texts[id], yolo_text(found, size))
+            write_text(self.texts[id], yolo_text(found, upright_size(data)))
         if id in self.drawings:
-            from headstart.modalities.images.box_drawing import draw_boxes, drawn_detections
-            from headstart.modalities.images.encoding import encoded
-
-            drawn = draw_boxes(pixels, drawn_detections(found, self.target.names))
-            write_bytes(self.drawings[id], encoded(drawn, "JPEG", **SHARP))
+            write_bytes(self.drawings[id], drawn_file(data, found, self.target.names))
 
     def finish(self) -> None:
         """Write what is about all pictures, and say what was written."""

@@ -81,7 +81,7 @@ class Gallery(PageBlock):
 
 
 @dataclass(frozen=True)
-class Pictures(PageBlock):
+class LargeCards(PageBlock):
     """Cards whose pictures are large."""
 
     cards: Sequence[ExampleCard]

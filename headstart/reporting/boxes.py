@@ -18,8 +18,8 @@ from headstart.reporting.blocks import (
     Figures,
     Heading,
     Key,
+    LargeCards,
     PageBlock,
-    Pictures,
     TableBlock,
     Text,
 )
@@ -136,7 +136,7 @@ def _worst(facts: Facts, w: Words) -> list[PageBlock]:
     ]
     if not cards:
         return [Heading(w("results.worst")), Text(w("boxes.no_errors"), "note")]
-    return [Heading(w("results.worst")), Text(w("boxes.worst_note"), "note"), Pictures(cards)]
+    return [Heading(w("results.worst")), Text(w("boxes.worst_note"), "note"), LargeCards(cards)]
 
 
 def _card(
@@ -146,8 +146,8 @@ def _card(
     own = kept & (judged.rows == row)
     missed = judged.missed(kept)
     boxes = _drawn(judged, own, missed, row, names)
-    picture = facts.album.with_boxes(path, boxes, judged.truth[row].size)
-    return ExampleCard(picture, [_why(w, judged, own, missed, row, names), path_line(path)])
+    shown = facts.album.with_boxes(path, boxes, judged.truth[row].size)
+    return ExampleCard(shown, [_why(w, judged, own, missed, row, names), path_line(path)])
 
 
 def _drawn(
@@ -206,6 +206,6 @@ def unlabelled_card(
         np.array([names.index(row.label) for row in rows]),
     )
     drawn = [*drawn_detections(found, names), *drawn_labels(labels)]
-    picture = facts.album.with_boxes(path, drawn, labels.size)
+    shown = facts.album.with_boxes(path, drawn, labels.size)
     text = w("suspects.unlabelled", names=_named(found.labels, names))
-    return ExampleCard(picture, [text, path_line(path)])
+    return ExampleCard(shown, [text, path_line(path)])

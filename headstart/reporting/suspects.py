@@ -5,9 +5,9 @@ from headstart.reporting.blocks import (
     ExampleCard,
     Gallery,
     Heading,
+    LargeCards,
     PageBlock,
     Pairs,
-    Pictures,
     Text,
     card_of,
 )
@@ -77,7 +77,7 @@ def _missing(facts: Facts, w: Words) -> list[PageBlock]:
         for path, rows in list(by_path.items())[: SUSPECTS // 2]
     ]
     note = w("suspects.missing_note", n=len(found.rows), of=w.count(found.of))
-    return [Text(note, "note"), Pictures(cards)]
+    return [Text(note, "note"), LargeCards(cards)]
 
 
 def _duplicates(facts: Facts, w: Words) -> list[PageBlock]:

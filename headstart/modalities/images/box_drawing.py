@@ -3,11 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.encoding import encoded
 from headstart.modalities.images.lettering import fitting, font
 from headstart.targets.box_matching import Detections
 from headstart.targets.box_values import ExampleBoxes
@@ -15,6 +18,7 @@ from headstart.targets.box_values import ExampleBoxes
 Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
+SHARP: dict[str, Any] = {"quality": 92, "subsampling": 0}  # thin lines keep their colours
 LEAST = 640  # pixels of the longer side below which a picture is enlarged
 # Bright colours that also differ for the colour-blind (Okabe, Ito 2008, Color universal design).
 COLOURS: tuple[Colour, ...] = (
@@ -71,6 +75,19 @@ def drawn_detections(found: Detections, names: Sequence[str]) -> list[DrawnBox]:
         )
         for i in order
     ]
+
+
+def drawn_file(data: bytes, found: Detections, names: Sequence[str]) -> bytes:
+    """Return a JPEG of a picture's file with detections drawn on it; raises DataError if the file
+    can't be read."""
+    drawn = draw_boxes(decode(data), drawn_detections(found, names))
+    return encoded(drawn, "JPEG", **SHARP)
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of the picture in a file when it is upright; see `decode`."""
+    height, width, _ = decode(data).shape
+    return width, height
 
 
 def drawn_labels(boxes: ExampleBoxes, texts: Sequence[str] = ()) -> list[DrawnBox]:
