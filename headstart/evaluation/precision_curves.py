@@ -22,14 +22,14 @@ DIGITS = 4
 class PrecisionCurve(Record):
     """Precision by recall of one class, at an overlap of half.
 
-    boxes: the number to find. recall: of the points. precision: the highest at that recall or a
-    higher one, 0 where it is not reached. low, high: its 95 % band, pointwise. at: recall and
+    boxes: the number to find. reached: the recall of the points. precision: the highest at it or a
+    higher recall, 0 where there is none. low, high: its 95 % band, pointwise. at: recall and
     precision at the class's threshold; () without one, or without a detection that reaches it.
     """
 
     name: str
     boxes: int
-    recall: tuple[float, ...]
+    reached: tuple[float, ...]
     precision: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -59,9 +59,9 @@ def precision_curves(
         samples = max(FEWEST, min(RESAMPLES, SORTED // max(1, len(first.rows))))
         counts = (np.bincount(rows, minlength=n) for rows in drawn(rng, n, samples, units))
         low, high = _band(first, curve, counts)
-        recall, own, least, most = map(_rounded, (RECALLS, curve, low, high))
+        reached, own, least, most = map(_rounded, (RECALLS, curve, low, high))
         boxes = int(first.totals.sum())
-        found.append(PrecisionCurve(name, boxes, recall, own, least, most, at.get(c, ())))
+        found.append(PrecisionCurve(name, boxes, reached, own, least, most, at.get(c, ())))
     return tuple(found)
 
 
@@ -83,9 +83,9 @@ def _at_thresholds(predictions: Predictions) -> Iterator[tuple[int, tuple[float,
     judged = target.scored(predictions.outputs, predictions.labels).judged
     kept = judged.reaching(target.thresholds)
     for c in range(len(target.names)):
-        precision, recall, _ = (share(rows) for share in judged.of_class(c, kept))
-        if np.isfinite([precision, recall]).all():
-            yield c, (round(recall, DIGITS), round(precision, DIGITS))
+        precision, reached, _ = (share(rows) for share in judged.of_class(c, kept))
+        if np.isfinite([precision, reached]).all():
+            yield c, (round(reached, DIGITS), round(precision, DIGITS))
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:

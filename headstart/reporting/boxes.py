@@ -52,7 +52,7 @@ def _curves(facts: Facts, w: Words) -> list[PageBlock]:
 
 def _curve(own: PrecisionCurve, w: Words) -> Figure:
     points = [
-        (x, y) for x, y, top in zip(own.recall, own.precision, own.high, strict=True) if top > 0
+        (x, y) for x, y, top in zip(own.reached, own.precision, own.high, strict=True) if top > 0
     ]
     band = list(zip(own.low, own.high, strict=True))[: len(points)]
     shown = [(x, y if y > 0 else np.nan) for x, y in points]
