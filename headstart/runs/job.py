@@ -274,7 +274,7 @@ class Job:
             listener.stage("views", f"{augment.views} of each picture: {why}")
         kind = "a head on frozen activations" if alone else "both phases from stored activations"
         kind = "a head on frozen activations" if not job.tunes else kind
-        why = f"not for {noun}: calibration, sets, limits, the refit, explanations, learning curve"
+        why = f"not for {noun}: calibration, sets, limits, the refit, learning curve"
         listener.stage("strategy", f"{kind}; {why}")
         return replace(job, augment=augment)
 
