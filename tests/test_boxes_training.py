@@ -386,6 +386,15 @@ def test_hiding_what_a_score_depends_on_changes_it_most(label: int) -> None:
     assert np.abs(values[80:]).max() < 0.05 * np.abs(values).max()
 
 
+def test_full_insights_compare_with_random_weights(data: Path, store: Path, tmp_path: Path) -> None:
+    few = {**SETTINGS, "head_epochs": 1}
+    run = hs.train(data, tmp_path / "run", store=store, insights="full", **few)
+    assert list(run.baselines) == [f"{run.model.backbone.card.name} with random weights"]
+    page = (run.folder / "report.html").read_text()
+    assert "the same head on" in page
+    assert not list((tmp_path / "run").glob("checkpoint*"))
+
+
 def test_a_detection_is_explained_by_what_hides_it(run: Any, data: Path, tmp_path: Path) -> None:
     (why,) = hs.explain(run.folder, shown(data, 0), out=tmp_path)
     assert why.map.values.shape == why.picture.shape[:2]

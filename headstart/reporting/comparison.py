@@ -11,14 +11,16 @@ from headstart.reporting.blocks import Heading, PageBlock, TableBlock, Text
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, data
 
-FROM_SCRATCH = " from scratch"  # suffix of the names of baselines in evaluation.json
+# Suffixes of the names of baselines in evaluation.json, and the words for them.
+SUFFIXES = {" from scratch": "phase.from_scratch", " with random weights": "phase.random_weights"}
 CHANCE = 0.05  # significance level: a difference with p of at least this is a tie
 
 
 def contender(w: Words, name: str) -> Markup:
     """Return the displayed name of a phase of training or of a baseline."""
-    if name.endswith(FROM_SCRATCH):
-        return w("phase.from_scratch", name=data(name.removesuffix(FROM_SCRATCH)))
+    for suffix, key in SUFFIXES.items():
+        if name.endswith(suffix):
+            return w(key, name=data(name.removesuffix(suffix)))
     return w.named("phase", name)
 
 

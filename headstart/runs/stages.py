@@ -213,7 +213,9 @@ def _prepared_on_levels(state: RunState, data: Dataset) -> PreparedRun:
     job = state.job
     start = begin(job.spec, load_backbone(job.backbone, weights=job.weights), data)
     state.tell("backbone", described(start.backbone))
-    return PreparedRun(start, start.settings or job.finetune)
+    compared = job.insights == "full" and job.weights != "random"
+    other = load_backbone(job.backbone, weights="random") if compared else None
+    return PreparedRun(start, start.settings or job.finetune, other)
 
 
 def _network(job: Job, weights: str) -> Backbone | Frozen:
@@ -294,10 +296,11 @@ def baselines(
 
     One that diverges, or whose library is missing, is left out and named.
     """
-    found = dict[str, Predictions]()
+    pooled = state.job.recipe.head.takes == POOLED
+    found, other = dict[str, Predictions](), _from_scratch if pooled else _on_random_weights
     for train in (
         partial(_usual_baseline, state, splits),
-        partial(_from_scratch, state, untrained, splits),
+        partial(other, state, untrained, splits),
     ):
         try:
             found |= train()
@@ -338,3 +341,24 @@ def _from_scratch(
         model = from_scratch(spec, untrained, splits, state.context, "baseline").model
         predictions = model.predict_table(state.features(model, splits.test))
         return {f"{untrained.card.name} from scratch": predictions}
+
+
+def _on_random_weights(
+    state: RunState, untrained: Backbone | None, splits: Splits
+) -> dict[str, Predictions]:
+    """Train the same head on the activations of the untrained network, which stays as it is: what
+    pretraining adds is the difference."""
+    if untrained is None or not len(splits.test):
+        return {}
+    from headstart.models.detection import phases_on_levels
+
+    listener = ProgressOnly(state.context.listener)
+    context = replace(state.context, checkpoints=Checkpointing(), listener=listener)
+    spec = replace(state.job.spec, finetune=None)
+    state.tell("baseline", "the same head on the network with random weights")
+    with state.clock("baseline"):
+        made = phases_on_levels(spec, untrained, splits, context).made["head"]
+        predictions = made.fitted.model.predict_table(
+            state.features(made.fitted.model, splits.test)
+        )
+    return {f"{untrained.card.name} with random weights": predictions}
