@@ -106,6 +106,19 @@ def test_evaluating_a_run_measures_what_its_report_states(
     assert 0.6 < coverage["coverage"]["value"] <= 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_run_is_exported_and_verified(
+    trained: Trained, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(trained.other), "--out", str(tmp_path / "out"), "--threads", "1"]
+    words += ["--precision", precision, "--max-changed", "1", "--json"]
+    assert main([*words, "--store", str(tmp_path / "store")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["difference"] <= 1e-6
+    assert told["changed"] is None if precision == "fp32" else 0 <= told["changed"] <= 1
+    assert main(["verify", str(tmp_path / "out")]) == 0
+
+
 def test_predictions_have_their_region_on_every_way_out(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:

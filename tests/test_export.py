@@ -395,8 +395,12 @@ def test_a_run_is_exported_in_each_precision(
     card = json.loads((out / "export.json").read_text())
     assert card["measured"]["changed_answers"] == told["changed"]
     assert told["examples"] > 5, "validation rows are compared, too"
-    kinds = {node.op_type for node in onnx.load(out / "model.onnx").graph.node}
+    graph = onnx.load(out / "model.onnx").graph
+    kinds = {node.op_type for node in graph.node}
     assert ("QuantizeLinear" in kinds) == (precision == "int8")
+    halves = [t for t in graph.initializer if t.name.endswith("(half)")]
+    assert all(t.data_type == onnx.TensorProto.FLOAT16 for t in halves)
+    assert bool(halves) == (precision == "fp16")
     if precision == "fp32":
         assert told["changed"] is None
     else:
