@@ -65,15 +65,8 @@ class Hashes:
         both = np.concatenate([self.whole, self.inside])
         for turned in _turned(both):
             order = np.argsort(turned, kind="stable")
-            hashes, key = turned[order], turned[order] >> np.uint64(BITS - 16)
-            ends = np.searchsorted(key, key, side="right")
-            at = np.arange(len(both))
-            for step in range(1, reach + 1):
-                at = at[at + step < ends[at]]
-                if not len(at):
-                    break
-                near = np.bitwise_count(hashes[at] ^ hashes[at + step]) <= nearest.most
-                a, b = order[at[near]], order[at[near] + step]
+            for first, second in _neighbours(turned[order], reach, nearest):
+                a, b = order[first], order[second]
                 own = ((a < count) | (b < count)) & (a % count != b % count)
                 yield a[own] % count, b[own] % count
 
@@ -130,6 +123,26 @@ class _Nearest:
     def _keep(self) -> None:
         kept = self.distance <= self.most
         self.keys, self.distance = self.keys[kept], self.distance[kept]
+
+
+def _neighbours(ordered: Hash, reach: int, nearest: _Nearest) -> Iterator[tuple[Rows, Rows]]:
+    """Yield the places of pairs within the distance of `nearest`: at least those that agree in
+    their first two bytes and are at most `reach` places apart."""
+    key = ordered >> np.uint64(BITS - 16)
+    after = np.searchsorted(key, key, side="right") - np.arange(len(key)) - 1  # of the same key
+    at = np.arange(len(key))
+    for step in range(1, reach + 1):
+        crowd = at[after[at] >= step]
+        if not len(crowd):
+            return
+        if 4 * len(crowd) > len(key):  # of most: all neighbours, which spares gathering
+            apart = ordered[:-step] ^ ordered[step:]
+            first = np.flatnonzero(np.bitwise_count(apart) <= nearest.most)
+        else:
+            at = crowd
+            apart = ordered[at] ^ ordered[at + step]
+            first = at[np.bitwise_count(apart) <= nearest.most]
+        yield first, first + step
 
 
 def _turned(hashes: Hash) -> Iterator[Hash]:
