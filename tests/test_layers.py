@@ -35,6 +35,7 @@ LAYERS = (
         "specs",
         "errors",
         "extend",
+        "sklearn",
     },  # so nothing below the command line may import the public API
     {"cli", "__main__"},
 )
