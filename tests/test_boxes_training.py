@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from served import multipart, running
 from test_without_torch import without_torch
 
 import headstart as hs
@@ -705,3 +706,18 @@ def test_labels_of_other_data_are_translated_by_name() -> None:
     assert own[0].labels.tolist() == [1, 0]
     assert own[0].corners[:, 2].tolist() == [1, 3]
     assert own.known.tolist() == [True, False]
+
+
+def test_a_server_finds_what_predict_finds(run: Any, data: Path) -> None:
+    """Also in a batch of pictures of several sizes."""
+    files = sorted((data / "images").glob("*.png"))[:6]
+    model = hs.load(run)
+    said = model.predict([Image.open(file) for file in files], store=None)
+    with running(run.folder) as server:
+        reply = server.ask("POST", "/predict", *multipart(*(file.read_bytes() for file in files)))
+    assert sum(len(plain["found"]) for plain in reply.json["predictions"]) > 0
+    for row, plain in enumerate(reply.json["predictions"]):
+        wanted = said.target.listed(said.outputs, row)
+        assert [one["label"] for one in plain["found"]] == [one["label"] for one in wanted]
+        ours, theirs = ([one["box"] for one in found] for found in (plain["found"], wanted))
+        assert np.allclose(ours, theirs, atol=0.05)

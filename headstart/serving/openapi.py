@@ -1,5 +1,6 @@
 """The description of the server's addresses in OpenAPI 3.1, served at /openapi.json."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from headstart.models.bundle import versions
@@ -8,8 +9,9 @@ from headstart.serving.bodies import MOST_EXAMPLES
 Json = dict[str, Any]
 
 
-def described(with_token: bool) -> Json:
-    """Return the description. with_token: whether requests must carry a token."""
+def described(models: Sequence[str], *, with_token: bool) -> Json:
+    """Return the description. models: their names. with_token: whether it is asked for."""
+    names = {"type": "string", "enum": [*models]}
     security: Json = {"security": [{"token": []}]} if with_token else {}
     return {
         "openapi": "3.1.0",
@@ -21,7 +23,7 @@ def described(with_token: bool) -> Json:
         },
         "paths": {**_predict_paths(), **_protocol_paths(), **_other_paths()},
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": {**SCHEMAS, "Model": names},
             "responses": {"Error": _json("not answered", _ref("Error"))},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
@@ -122,7 +124,7 @@ BINARY: Json = {
     "contentMediaType": "application/octet-stream",
     "format": "binary",
 }
-MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": _ref("Model")}
 TENSOR: Json = {
     "type": "object",
     "required": ["name", "shape", "datatype"],

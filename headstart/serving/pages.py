@@ -52,7 +52,9 @@ class Pages:
         return Response(self.measures.text(), headers=headers)
 
     async def description(self, request: Request) -> Response:
-        return JSONResponse(described(self.token is not None), headers=NO_STORE)
+        names = [place.name for place in self.models.places]
+        content = described(names, with_token=self.token is not None)
+        return JSONResponse(content, headers=NO_STORE)
 
     async def session(self, request: Request) -> Response:
         """Exchange the token for a cookie, which scripts can't read and other sites can't send."""
