@@ -17,7 +17,14 @@ from headstart.specs import Job
 
 ROOT = Path(__file__).parent.parent
 MODULES = [m.name for m in pkgutil.walk_packages(hs.__path__, "headstart.")]
-SHARED = {"cells", "figures", "harness", "labelled_sets", "tables"}  # by the benches
+SHARED = {
+    "cells",
+    "figures",
+    "harness",
+    "labelled_sets",
+    "serving_load",
+    "tables",
+}  # by the benches
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
