@@ -1,6 +1,7 @@
 """The checks of boxes: every seeded fault is found, and clean data raises no alarm."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,13 @@ import headstart as hs
 from headstart.cli.main import main
 from headstart.data.boxes.annotated import BoxForm
 from headstart.data.boxes.readings import better_reading, faults
+from headstart.reporting.data import _said
+from headstart.reporting.words import Words
 from headstart.targets.box_checks import alike
 
 SHARE = 0.01  # of the boxes that get a fault
+
+RUSSIAN = Words("ru")  # in which a report has a sentence for every remark
 
 
 def large(n: int = 60, seed: int = 5) -> list[Drawn]:
@@ -44,6 +49,8 @@ def checked(path: Path) -> tuple[dict[str, list[str]], list[str], hs.Dataset]:
     remarks: dict[str, list[str]] = {}
     for remark in found.checks.findings.remarks:
         remarks.setdefault(remark.kind, []).append(str(remark))
+        assert f"found.{remark.kind}" in RUSSIAN
+        assert re.search("[а-яё]{3}", _said(remark, RUSSIAN).removeprefix(remark.path)), remark
     return remarks, [f"{o.path}: {o.reason}" for o in found.checks.left_out], found.rows
 
 

@@ -67,6 +67,13 @@ def test_texts_cover_each_other_only_where_there_is_no_room() -> None:
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
+def test_a_text_at_the_edge_stands_beside_its_box() -> None:
+    place = _free((100.0, 2.0, 200.0, 60.0), (60, 20), (400, 300), [])
+    assert place == (100.0, 60.0, 160.0, 80.0)
+    whole = _free((0.0, 0.0, 400.0, 300.0), (60, 20), (400, 300), [])
+    assert whole == (0.0, 0.0, 60.0, 20.0)
+
+
 def test_detections_have_the_colour_and_the_name_of_their_class() -> None:
     found = Detections(
         np.array([[1, 1, 9, 9], [2, 2, 8, 8]]), np.array([0.2, 0.7]), np.array([0, 1])

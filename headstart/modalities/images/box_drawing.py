@@ -204,16 +204,16 @@ def _free(
     page: tuple[int, int],
     taken: Sequence[Rectangle],
 ) -> Rectangle:
-    """Return a place for a text of these sides at a box: above, below or inside of it, the first
-    that is free, or else the first."""
+    """Return a place for a text of these sides at a box: above, below or inside of it; the first
+    that is free and covers nothing of the box, or else is free, or else the first."""
     (left, top, right, bottom), (wide, high) = box, sides
     asked = ((left, top - high), (right - wide, top - high), (left, bottom), (right - wide, bottom))
     found = list[Rectangle]()
     for x, y in (*asked, (left, top), (left, bottom - high)):
         x, y = (max(0.0, min(v, full - s)) for v, full, s in zip((x, y), page, sides, strict=True))
         found.append((x, y, x + wide, y + high))
-    free = (own for own in found if not any(_meet(own, other) for other in taken))
-    return next(free, found[0])
+    free = [own for own in found if not any(_meet(own, other) for other in taken)]
+    return next((own for own in free if not _meet(own, box)), next(iter(free), found[0]))
 
 
 def _meet(a: Rectangle, b: Rectangle) -> bool:
