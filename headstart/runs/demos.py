@@ -8,10 +8,11 @@ import numpy as np
 
 from headstart.base.errors import UnknownName
 from headstart.data.dataset import Dataset
+from headstart.heads.specs import PyramidSpec
 from headstart.modalities.images.examples import solar_cells
 from headstart.modalities.images.trees import tree_crowns
 from headstart.modalities.text.examples import snippets
-from headstart.models.specs import FineTune
+from headstart.models.specs import FeatureExtraction, FineTune
 from headstart.runs.job import Job
 from headstart.runs.recipes import CELLS
 
@@ -80,7 +81,12 @@ _LISTED = (
         "figures",
         "tile",
         tree_crowns,
-        Job(source="the built-in tree crowns", data_licence="MIT"),
+        Job(
+            source="the built-in tree crowns",
+            data_licence="MIT",
+            # the tiles as large as they are, nearly; 24 epochs would take more than three minutes
+            recipe=FeatureExtraction(PyramidSpec(epochs=16), size=384),
+        ),
     ),
 )
 DEMOS = {demo.name: demo for demo in _LISTED}
