@@ -49,6 +49,7 @@ bench: .venv/installed-dev data
 		fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done
 	for b in kill_store kill_train; do $(BIN)/python bench/$$b.py --flips 200 || exit 1; done
+	$(BIN)/python bench/kill_train.py --target boxes
 	$(BIN)/python bench/figures.py
 
 figures: .venv/installed-dev

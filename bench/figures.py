@@ -24,7 +24,7 @@ TOPICS = {
         "export",
     ),
     "Memory and size": ("light", "memory", "report"),
-    "Accuracy": ("accuracy", "elpv", "targets", "text", "adversarial", "robustness"),
+    "Accuracy": ("accuracy", "elpv", "targets", "boxes", "text", "adversarial", "robustness"),
     "What a model knows about itself": (
         "intervals",
         "unknowns",

@@ -1,10 +1,11 @@
 """Trainings killed and resumed: are their results bitwise those of an uninterrupted one?
 
-    python bench/kill_train.py [--runs 20] [--kills 3] [--seed 0]
+    python bench/kill_train.py [--runs 20] [--kills 3] [--seed 0] [--target boxes]
     python bench/kill_train.py --flips 200
 
-A child process trains a head by epochs and fine-tunes a small ResNet on augmented views, writing
-a checkpoint after every step. Its parent kills it (SIGKILL) a random moment after a random step,
+A child process trains a head by epochs and fine-tunes a small ResNet on augmented views, or with
+--target boxes trains what finds boxes and fine-tunes below it, from stored activations, writing a
+checkpoint after every step. Its parent kills it (SIGKILL) a random moment after a random step,
 looks whether each checkpoint that is there can be read, and lets another child go on with --resume;
 after the last kill one runs to its end. Weights, history (but for the seconds), split and
 predictions must be byte for byte those of a run that nobody disturbed. The same harness must catch
@@ -32,15 +33,26 @@ import numpy as np
 import scipy.stats  # noqa: F401
 import torch
 from harness import Bench
+from made_boxes import make_boxes
 from PIL import Image
 
 import headstart as hs
 import headstart.backbones.graph
 import headstart.runs.run
 from headstart.base.errors import HeadstartError
-from headstart.specs import Augment, FeatureExtraction, FineTune, Job, LinearSpec, Runtime
+from headstart.specs import (
+    Augment,
+    FeatureExtraction,
+    FineTune,
+    Job,
+    LinearSpec,
+    PyramidSpec,
+    Runtime,
+)
 from headstart.training import checkpoints, loop
 
+PHASES = ("head", "finetune")
+BOXES = "boxes"  # the folder of pictures with boxes
 SAME = ("model/weights.safetensors", "model/model.json", "splits.csv", "predictions.csv")
 LONGEST_S = 0.05  # between the step that is waited for and the kill
 HALF = 30  # steps after which the run whose checkpoints are flipped is killed: in fine-tuning
@@ -73,11 +85,17 @@ def main() -> None:
     bench.flag("--pictures", type=int, default=60, quick=24, help="of each class")
     bench.flag("--flips", type=int, default=0, help="flip bits instead, so many times")
     bench.flag("--seed", type=int, default=0)
+    bench.flag("--target", choices=("classes", "boxes"), default="classes")
     args = bench.arguments()
+    if args.flips and args.target == "boxes":
+        bench.parser.error("--flips is for classes: leave --target boxes out")
     torch.set_num_threads(1)  # forked children have no threads of their parent's
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        make_pictures(root / "pictures", args.pictures)
+        if args.target == "boxes":
+            make_boxes(root / BOXES, args.pictures)
+        else:
+            make_pictures(root / "pictures", args.pictures)
         if args.flips:
             sys.exit(flip_main(bench, root, args.flips, args.seed))
         steps = wait_for_end(*start(root, root / "whole", False, False))
@@ -104,7 +122,26 @@ def make_pictures(folder: Path, each: int) -> None:
             Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(folder / name / f"{i}.png")
 
 
+def pictures_in(root: Path) -> Path:
+    return next(path for path in (root / BOXES, root / "pictures") if path.exists())
+
+
 def job_in(root: Path, name: str, resume: bool = False) -> Job:
+    store = hs.Store(root / f"store-{name}")
+    runtime = Runtime(device="cpu", threads=1, decode_threads=1)
+    if (root / BOXES).exists():
+        return Job(
+            backbone="timm:test_resnet",
+            weights="random",
+            strategy="finetune",
+            recipe=FeatureExtraction(PyramidSpec(epochs=6), size=96),
+            finetune=FineTune(thaw="2", epochs=4, batch_size=8, lr=1e-3),
+            augment=Augment(flip="horizontal", resized_crop=0.6, views=2),
+            runtime=runtime,
+            store=store,
+            checkpoint_s=0.0,
+            resume=resume,
+        )
     return Job(
         backbone="timm:test_resnet",
         weights="random",
@@ -112,8 +149,8 @@ def job_in(root: Path, name: str, resume: bool = False) -> Job:
         recipe=FeatureExtraction(LinearSpec(epochs=4, dropout=0.2)),
         finetune=FineTune(thaw="2", epochs=6, batch_size=8, lr=1e-3, mixup=0.2, dropout=0.2),
         augment=Augment(flip="both", rotation=0.1, views=2),
-        runtime=Runtime(device="cpu", threads=1, decode_threads=1),
-        store=hs.Store(root / f"store-{name}"),
+        runtime=runtime,
+        store=store,
         checkpoint_s=0.0,
         resume=resume,
     )
@@ -253,11 +290,11 @@ def start(root: Path, out: Path, resume: bool, forgetful: bool) -> tuple[int, in
 
         class Steps(hs.Listener):
             def progress(self, stage: str, done: int, total: int) -> None:
-                if stage in ("head", "finetune"):
+                if stage in PHASES:
                     os.write(writes, b".")
 
         job = job_in(root, out.name, resume)
-        hs.train(hs.read(root / "pictures"), out, job, Steps())
+        hs.train(hs.read(pictures_in(root)), out, job, Steps())
         os._exit(0)
     except BaseException:
         traceback.print_exc()

@@ -15,6 +15,7 @@ from figures import PAGE, page  # noqa: E402
 from harness import RESULTS, Bench, Measurement, read, write  # noqa: E402
 
 SHARED = {"cells", "figures", "harness", "labelled_sets", "tables"}  # by the benches
+SHARED |= {"box_missing", "box_steps", "made_boxes"}
 BENCHES = sorted({path.stem for path in (ROOT / "bench").glob("*.py")} - SHARED)
 MORE = {"same_results": ["--against", "HEAD"]}
 FOUND = Measurement("bench/a.py", "1234567", "2026-11-22", "AMD EPYC, AVX2", 2, {"images/s": 70.3})
