@@ -83,7 +83,7 @@ class LevelData:
         placed = Placed(input, target)
         train = placed.rows(tables, splits.train, views, spec.head.seed)
         val = placed.rows((start.table.of(splits.val),), splits.val, Views())
-        new = list(tables[:1]) if views.spec.active else []
+        new = list(tables[1:2])
         return cls(spec, start, splits, context, target, train, val, clock, new)
 
     @property
@@ -146,10 +146,13 @@ def _decided(model: Model, table: FeatureTable) -> Any:
 def _views(
     start: Start, data: Dataset, views: Views, context: RunContext
 ) -> tuple[FeatureTable, ...]:
+    """Return the table of the rows themselves, then one per view: views alone would be larger than
+    the pictures to find boxes in, on average."""
     assert start.table is not None
+    plain = start.table.of(data)
     if not views.spec.active:
-        return (start.table.of(data),)
+        return (plain,)
     tables = extract_views(start.backbone, data, views, context, start.tap)
     first = all_there(tables[0]) if data.contents else tables[0]
     context.listener.stage("views", extracted(first, views.count, data.noun))
-    return (first, *tables[1:])
+    return (plain, first, *tables[1:])

@@ -37,12 +37,13 @@ class Placed:
     def rows(
         self, tables: Sequence[FeatureTable], data: Dataset, views: Views, seed: int = 0
     ) -> PlacedRows:
-        """Return stored rows with their labels, in each view its own. tables: one per view.
+        """Return stored rows with their labels, in each view its own.
 
-        seed: of the order in which the views of a row are met.
+        tables: of the rows themselves, then one per view. seed: of the order in which those of a
+        row are met.
         """
         y = self.labels(data.y)
-        moved = self._moved(y, data, views) if views.spec.active else ()
+        moved = (y, *self._moved(y, data, views)) if views.spec.active else ()
         own = tuple(replace(table, y=y, target=self.target) for table in tables)
         return PlacedRows(own, cut=True, seed=seed, moved=moved)
 

@@ -15,6 +15,9 @@ STRIDE = 8  # pixels of the input per place of the grid
 SPREAD = 0.09  # of a box's sides: the deviation of its bell in the heatmap (as TTFNet)
 LEAST_SPREAD = 0.5  # places
 NEAR = 0.3  # of the bell's height: places from there on learn the box's sides
+# Weight of the sides beside the heatmap. With 1, 16 epochs on blood cells ended at an average
+# precision of .470 on validation, .460 at an overlap of .75; with 4 at .499 and .542.
+SIDES = 4.0
 CLIP = 1e-4  # of probabilities in the logarithm
 AT_ONCE = 2**23  # values of a map of each box that are computed together: 32 MB
 PADDED, REAL, IGNORED = 0.0, 1.0, 2.0  # the last column of packed boxes
@@ -64,7 +67,7 @@ def _losses(heat: Tensor, sides: Tensor, boxes: Tensor) -> Tensor:
     ignored = _inside(x, y, boxes[:, :, :4]) & (how == IGNORED)[:, :, None, None]
     counted = ~ignored.any(dim=1, keepdim=True)
     focal = _focal(heat, wanted, counted)
-    return focal + _of_sides(sides, x, y, boxes, bell, own)
+    return focal + SIDES * _of_sides(sides, x, y, boxes, bell, own)
 
 
 def _inside(x: Tensor, y: Tensor, boxes: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ WIDTH = 64  # channels of the pyramid (Lin et al. 2017, Feature pyramid networks
 GROUPS = 8  # of the group norms
 RARE = 0.01  # probability of a box at a place before training
 REACH = (-4.0, 6.0)  # limits of the logarithm of a distance, in places
+AROUND = 2  # places to each side of a peak whose boxes are averaged with its own
+LIKE = 0.6  # overlap with a peak's own box from which on a box counts, rising to 1 at 1
 
 
 class BoxHead(nn.Module):
@@ -111,10 +113,16 @@ class Detector(nn.Module):
         super().__init__()
         self.trunk, self.head = trunk, head
         _, h, w = head.shapes[0]
+        self.down: Tensor
+        self.across: Tensor
         self.found = min(FOUND, head.kinds * h * w)
         self.edges = w * STRIDE, h * STRIDE
         x, y = centres(h, w)
         self.x, self.y = _constant(x.flatten()), _constant(y.flatten())
+        step = torch.arange(-AROUND, AROUND + 1)
+        down, across = torch.meshgrid(step, step, indexing="ij")
+        self.register_buffer("down", down.flatten(), persistent=False)
+        self.register_buffer("across", across.flatten(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         heat, sides = self.head.places(self.trunk(x))
@@ -127,14 +135,7 @@ class Detector(nn.Module):
         scores, index = p.flatten(1).topk(self.found)
         places = self.x.shape[0]
         label = torch.div(index, places, rounding_mode="floor")
-        place = index - label * places
-        reach = sides.flatten(2).gather(2, place[:, None].expand(-1, 4, -1))
-        x, y = self.x[place], self.y[place]
-        left, top, right, bottom = reach.unbind(1)
-        w, h = self.edges
-        ends = [(x - left).clamp(0, w), (y - top).clamp(0, h)]
-        ends += [(x + right).clamp(0, w), (y + bottom).clamp(0, h)]
-        boxes = torch.stack(ends, dim=2)
+        boxes = self.averaged(heat.sigmoid(), sides, index, label)
         kinds = torch.arange(self.head.kinds, device=heat.device)[None, :, None]
         by_class = scores[:, None] * (label[:, None] == kinds)
         kept = torch.zeros_like(by_class)
@@ -144,6 +145,45 @@ class Detector(nn.Module):
         label = torch.where(kept > 0, label.to(boxes.dtype), torch.full_like(scores, -1.0))
         rows = torch.cat([boxes, (scores * kept)[..., None], label[..., None]], dim=2)
         return rows.flatten(1)
+
+    def averaged(self, p: Tensor, sides: Tensor, index: Tensor, label: Tensor) -> Tensor:
+        """Return boxes (N, K, 4) of peaks: means of the boxes of the places around, by score.
+
+        index: (N, K) of the peaks in the flattened heatmap p. A box counts as far as it overlaps
+        the peak's own (box voting: Gidaris and Komodakis 2015, Object detection via a multi-region
+        and semantic segmentation-aware CNN model).
+        """
+        height, width = p.shape[-2:]
+        place = index - label * (height * width)
+        row = torch.div(place, width, rounding_mode="floor")
+        rows = (row[..., None] + self.down).clamp(0, height - 1)
+        columns = ((place - row * width)[..., None] + self.across).clamp(0, width - 1)
+        near = rows * width + columns  # (N, K, M)
+        boxes = self.boxes_at(sides, near.flatten(1)).unflatten(1, near.shape[1:])
+        own = self.boxes_at(sides, place)[:, :, None]
+        scores = p.flatten(1).gather(1, (label[..., None] * (height * width) + near).flatten(1))
+        alike = ((_overlap(own, boxes) - LIKE) / (1 - LIKE)).clamp(min=0)
+        weight = (scores.view_as(alike) * alike)[..., None]
+        return (boxes * weight).sum(dim=2) / weight.sum(dim=2).clamp(min=1e-12)
+
+    def boxes_at(self, sides: Tensor, place: Tensor) -> Tensor:
+        """Return the boxes (N, K, 4) of places (N, K), within the input."""
+        left, top, right, bottom = (
+            sides.flatten(2).gather(2, place[:, None].expand(-1, 4, -1)).unbind(1)
+        )
+        x, y = self.x[place], self.y[place]
+        w, h = self.edges
+        ends = [(x - left).clamp(0, w), (y - top).clamp(0, h)]
+        ends += [(x + right).clamp(0, w), (y + bottom).clamp(0, h)]
+        return torch.stack(ends, dim=2)
+
+
+def _overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Return the intersection over union of boxes (..., 4), of more than no area."""
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    inter = (high - low).clamp(min=0).prod(dim=-1)
+    both = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1)
+    return inter / (both - inter).clamp(min=1e-6)
 
 
 class _Suppressed(torch.autograd.Function):
