@@ -186,7 +186,7 @@ def test_a_graph_in_onnx_runtimes_own_format_is_refused(
     onnxruntime.InferenceSession(forged.graph)  # the control: it is opened if nothing forbids it
     with pytest.raises(Mismatch, match="not an ONNX model"):
         OnnxEngine(forged, 1)
-    monkeypatch.setattr("headstart.backbones.session.check_external_data", lambda *_: None)
+    monkeypatch.setattr("headstart.backbones.session.check_graph", lambda *_: None)
     with pytest.raises(Mismatch, match="can't open the graph"):  # were it both formats at once
         OnnxEngine(forged, 1)
 

@@ -109,33 +109,49 @@ def _text(value: int | bytes | memoryview) -> str:
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
-    """Yield the fields of a protobuf message; ValueError or IndexError if malformed."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
+    """Yield the fields of a protobuf message, 0 for the value of one of a fixed size."""
+    for number, wire, value in raw_fields(message):
+        yield number, 0 if wire in FIXED else value
+
+
+def raw_fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """Yield number, wire type and value, as an integer or raw bytes, of a message's fields.
+
+    Raises ValueError or IndexError if they are malformed.
+    """
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = varint(message, at)
         number, wire = tag >> 3, tag & 7
-        value: int | memoryview = 0
+        value: int | memoryview
         if wire == VARINT:
-            value, at = _varint(message, at)
-        elif wire == BYTES:
-            size, start = _varint(message, at)
-            at = start + size
-            value = message[start:at]
+            value, at = varint(message, at)
         else:
-            at += FIXED.get(wire, len(message))  # groups, unused by onnx.proto, end here
+            # groups, unused by onnx.proto, end here
+            size, at = varint(message, at) if wire == BYTES else (FIXED.get(wire, end + 1), at)
+            value = message[at : at + size]
+            at += size
         # Protobuf truncates larger field numbers and would read a different field.
-        if at > len(message) or not 0 < number < 2**29:
+        if at > end or not 0 < number < 2**29:
             raise ValueError
-        yield number, value
+        yield number, wire, value
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Return the varint (7 bits per byte, low bits first) at offset `at`, and its end."""
+def varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Return the varint (7 bits per byte, low bits first) at offset `at`, and its end.
+
+    One of more than 64 bits, which protobuf truncates, is a ValueError.
+    """
+    byte = message[at]
+    if byte < 128:
+        return byte, at + 1
     value = 0
     for shift in range(0, 70, 7):
         byte = message[at]
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
+            if value >= 2**64:
+                break
             return value, at
     raise ValueError

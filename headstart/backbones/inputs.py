@@ -325,6 +325,12 @@ def given(batch: Batch) -> Batch:
     return {name: array for name, array in batch.items() if name != FRAME}
 
 
+def example_of(input: Input[Any]) -> Batch:
+    """Return one example as a network is given it: the golden one if lengths vary, else a blank
+    one, which takes no memory."""
+    return given(input.golden() if input.dynamic_axes() else input.blank(1))
+
+
 def length(batch: Batch) -> int:
     """Return the number of parts: of an image, 1."""
     return len(next(iter(batch.values())))

@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.external_data import check_external_data
+from headstart.backbones.graph_check import check_graph
+from headstart.base.display import display
 from headstart.base.errors import Mismatch, MissingPackage
+
+MOST_SAID = 300  # characters of an error of ONNX Runtime
 
 
 def import_onnxruntime() -> Any:
@@ -29,20 +33,31 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(graph: bytes, weights: Mapping[str, NDArray[Any]], threads: int, name: str) -> Any:
+def open_session(
+    graph: bytes,
+    weights: Mapping[str, NDArray[Any]],
+    threads: int,
+    name: str,
+    example: Mapping[str, NDArray[Any]] | None = None,
+) -> Any:
     """Return a session on the CPU, float32.
 
     weights: the initializers that are passed in memory, by name. name: of the graph, for messages.
-    Raises Mismatch if the graph names a file or can't be opened.
+    example: the arrays of one example, for which the sizes of all tensors are checked; None for a
+    graph with other operators than a backbone's, of which only the files that it names are. Raises
+    Mismatch if the graph is refused (`graph_check`) or can't be opened.
     """
-    check_external_data(graph, weights)
+    if example is None:
+        check_external_data(graph, weights)
+    else:
+        check_graph(graph, weights, example)
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: keep stderr for the user
     # Waiting threads sleep instead of spinning, because decoding needs the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without this, ONNX Runtime also opens its own format, which check_external_data can't read.
+    # Without this, ONNX Runtime also opens its own format, which check_graph can't read.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     arrays = [np.ascontiguousarray(array) for array in weights.values()]
     options.add_external_initializers(
@@ -51,4 +66,9 @@ def open_session(graph: bytes, weights: Mapping[str, NDArray[Any]], threads: int
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no narrower base
-        raise Mismatch(f"ONNX Runtime can't open the graph of {name}: {error}") from error
+        raise Mismatch(f"ONNX Runtime can't open the graph of {name}: {said(error)}") from error
+
+
+def said(error: Exception) -> str:
+    """Return the first line of a native library's error, printable and not too long."""
+    return display((str(error).splitlines() or [type(error).__name__])[0][:MOST_SAID])

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch, Input, given, length, pooled, rows_of
-from headstart.backbones.session import open_session
+from headstart.backbones.inputs import Batch, Input, example_of, given, length, pooled, rows_of
+from headstart.backbones.session import open_session, said
 from headstart.base.errors import Mismatch
 from headstart.base.runtime import torch_threads
 
@@ -50,14 +50,17 @@ class OnnxEngine:
 
     def __init__(self, frozen: Frozen, threads: int) -> None:
         weights = {name: frozen.weights[name] for name in frozen.inputs}
-        self._session = open_session(frozen.graph, weights, threads, frozen.card.name)
+        # A graph that holds its weights is one that the export has narrowed, and was checked before
+        example = example_of(frozen.card.input) if frozen.inputs else None
+        name = frozen.card.name
+        self._session = open_session(frozen.graph, weights, threads, name, example)
 
     def __call__(self, batch: Batch) -> Outputs:
         try:
             return tuple(self._session.run(None, dict(given(batch))))
         except Exception as error:  # its exceptions share no narrower base
             shapes = ", ".join(f"{name} of {values.shape}" for name, values in batch.items())
-            raise Mismatch(f"The graph can't read {shapes}: {error}") from error
+            raise Mismatch(f"The graph can't read {shapes}: {said(error)}") from error
 
 
 class TorchEngine:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Batch, given, has_parts, length, rows_of
+from headstart.backbones.graph_check import check_graph
+from headstart.backbones.inputs import Batch, example_of, given, has_parts, length, rows_of
 from headstart.backbones.weights_inside import with_weights_inside
 from headstart.base.errors import Mismatch, MissingPackage
 from headstart.base.onnx_nodes import import_onnx
@@ -126,6 +127,8 @@ def complete_graph(frozen: Frozen) -> bytes:
     Raises Mismatch for a graph that names a file, or that would be larger than MOST_BYTES.
     """
     weights: Mapping[str, NDArray[Any]] = {name: frozen.weights[name] for name in frozen.inputs}
+    if weights:
+        check_graph(frozen.graph, weights, example_of(frozen.card.input))
     if (size := sum(array.nbytes for array in weights.values())) > MOST_BYTES:
         raise Mismatch(
             f"OpenVINO is given graphs of up to {MOST_BYTES / 1e9:.0f} GB; {frozen.card.name} has "

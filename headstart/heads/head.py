@@ -259,5 +259,19 @@ def check_tensors(
         check_finite(tensors[name], f"The saved {name} of a head")
 
 
+def check_types(tensors: Mapping[str, NDArray[Any]], **others: Any) -> None:
+    """Raise Mismatch unless saved tensors are float32, but for those of `others` by name."""
+    for name, array in tensors.items():
+        wanted = np.dtype(others.get(name, np.float32))
+        if array.dtype != wanted:
+            raise Mismatch(f"The saved {name} of a head is {wanted}; got {array.dtype}.")
+
+
+def check_no_settings(settings: Mapping[str, Any]) -> None:
+    """Raise Mismatch for settings of a head that has none."""
+    if settings:
+        raise Mismatch(f"This head has no settings; got {dict(settings)!r:.80}.")
+
+
 def is_count(k: Any) -> bool:
     return isinstance(k, int) and not isinstance(k, bool) and 1 <= k <= MOST

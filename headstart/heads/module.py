@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones.graph_check import check_graph
 from headstart.backbones.session import open_session
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.runtime import cores
 from headstart.base.store import digest
 from headstart.base.values import as_key
-from headstart.heads.head import Floats, blocks, check_finite, check_width, probabilities
+from headstart.heads.head import (
+    Floats,
+    blocks,
+    check_finite,
+    check_types,
+    check_width,
+    probabilities,
+)
 from headstart.heads.specs import TrainedSpec
 
 if TYPE_CHECKING:
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from headstart.base.onnx_nodes import Nodes
 
 OPSET = 17
+SIZES = ("features", "outputs", "parameters")
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ class ModuleHead:
         return {"graph": np.frombuffer(self.graph, np.uint8)}
 
     def settings(self) -> dict[str, float]:
-        return {name: getattr(self, name) for name in ("features", "outputs", "parameters")}
+        return {name: getattr(self, name) for name in SIZES}
 
     def as_module(self) -> "nn.Module":
         """Return a copy of the module; raises SpecError for a head of a loaded bundle."""
@@ -135,15 +144,32 @@ class ModuleHead:
     def from_module(self, module: "nn.Module") -> "ModuleHead":
         return ModuleHead.of(module, self.features)
 
+    def check(self) -> None:
+        """Raise Mismatch unless the graph may be run, and turns (N, D) into (N, K)."""
+        (shape,) = check_graph(self.graph, {}, self._blank).values()
+        if shape != (1, self.outputs):
+            raise Mismatch(f"This head gives (N, {self.outputs}); its graph gives {shape}.")
+
+    @property
+    def _blank(self) -> dict[str, NDArray[np.float32]]:
+        return {"x": np.zeros((1, self.features), np.float32)}
+
     @cached_property
     def _session(self) -> Any:
-        return open_session(self.graph, {}, cores(), "the head")
+        return open_session(self.graph, {}, cores(), "the head", self._blank)
 
 
 def load_module(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> ModuleHead:
-    """Rebuild the head of a bundle from its graph."""
-    sizes = [int(settings[name]) for name in ("features", "outputs", "parameters")]
-    return ModuleHead(tensors["graph"].astype(np.uint8).tobytes(), *sizes)
+    """Rebuild the head of a bundle from its graph; raises Mismatch for anything else."""
+    sizes = [settings.get(name) for name in SIZES]
+    whole = all(type(n) is int and n >= 0 for n in sizes) and settings.keys() == set(SIZES)
+    if tensors.keys() != {"graph"} or not whole or 0 in sizes[:2]:
+        raise Mismatch(f"A module is saved as its graph and {', '.join(SIZES)}; got {settings}.")
+    check_types(tensors, graph=np.uint8)
+    features, outputs, parameters = map(int, sizes)  # type: ignore[arg-type]
+    head = ModuleHead(tensors["graph"].tobytes(), features, outputs, parameters)
+    head.check()
+    return head
 
 
 def _exported(module: "nn.Module", features: int) -> tuple[bytes, int]:
