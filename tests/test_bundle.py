@@ -24,7 +24,7 @@ from headstart.features.extract import extract
 from headstart.heads.families import spec_named
 from headstart.heads.linear import LinearHead
 from headstart.heads.nearest import NearestHead
-from headstart.models import bundle as bundles
+from headstart.models import bundle_files as bundles
 from headstart.models.bundle import load_bundle, save
 from headstart.models.distance import Seen
 from headstart.models.fitting import fit
@@ -107,8 +107,8 @@ def test_an_extra_file_is_named(saved: Path) -> None:
 
 def reseal(saved: Path) -> None:
     """What a forger does: make the manifest agree with what the files now are."""
-    digests = {name: bundles._sha256(saved / name) for name in bundles.FILES}
-    (saved / bundles.MANIFEST).write_text(bundles._manifest(digests))
+    digests = {name: bundles.digest_of(saved / name) for name in bundles.FILES}
+    (saved / bundles.MANIFEST).write_text(bundles.manifest_of(digests))
 
 
 class Evil:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ASSET = "input."  # prefix of an input's files among the tensors of a bundle
+MOST_FEATURES = 2**22
 Origin = Literal["pretrained", "fine-tuned", "random", "given"]
 
 
@@ -43,6 +44,10 @@ class Card:
     config: str = ""
 
     def __post_init__(self) -> None:
+        if type(self.dim) is not int or not 0 < self.dim <= MOST_FEATURES:
+            raise SpecError(
+                f"dim is a number of features from 1 to {MOST_FEATURES:,}; got {self.dim!r:.40}."
+            )
         if self.origin not in get_args(Origin):
             raise SpecError(f"origin is {', '.join(get_args(Origin))}; got {self.origin!r}.")
 
@@ -64,6 +69,13 @@ def card_to_plain(card: Card) -> dict[str, Any]:
 def card_from_plain(plain: Any) -> Card:
     """Rebuild a card from `card_to_plain` or an earlier release; raises SpecError or UnknownName
     if `plain` is not a card."""
+    settings = newer_card(plain)
+    given = input_from_plain(settings.pop("input", None))
+    return replace(from_plain({**settings, "input": None}, Card), input=given)
+
+
+def newer_card(plain: Any) -> dict[str, Any]:
+    """Return a card of an earlier release as this one writes it; SpecError if it is no card."""
     if not isinstance(plain, dict) or plain.get("kind") != Card.__name__:
         raise SpecError(f"A card is a JSON object of kind Card; got {plain!r:.80}.")
     settings = {**plain}
@@ -71,8 +83,7 @@ def card_from_plain(plain: Any) -> Card:
         settings["origin"] = _origin(settings.pop("weights"))
     if isinstance(old := settings.pop("preprocess", None), dict):  # its name in the first releases
         settings["input"] = {**old, "kind": "image"}
-    given = input_from_plain(settings.pop("input", None))
-    return replace(from_plain({**settings, "input": None}, Card), input=given)
+    return settings
 
 
 def weights_asked(words: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 MANY = 30  # names listed in a message
+LONGEST = 100  # characters of an unknown name in a message
 
 
 class HeadstartError(Exception):
@@ -86,14 +87,15 @@ class UnknownName(HeadstartError, KeyError):
         super().__init__(name)
 
     def __str__(self) -> str:
-        near = _nearest(self.name, self.known)
+        name = self.name if len(self.name) <= LONGEST else f"{self.name[:LONGEST]}…"
+        near = _nearest(name, self.known)
         known = ", ".join(self.known[:MANY])
         if len(self.known) > MANY:
             known += f" and {len(self.known) - MANY:,} more"
         if self.hint:
-            return f"There is no {self.what} named {self.name!r}. {self.hint}"
+            return f"There is no {self.what} named {name!r}. {self.hint}"
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {known}."
-        return f"There is no {self.what} named {self.name!r}. {hint}"
+        return f"There is no {self.what} named {name!r}. {hint}"
 
 
 def _nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.basis import Basis, Doubles
-from headstart.heads.head import Head, check_tensors
+from headstart.heads.head import Head, check_no_settings, check_tensors, check_types
 from headstart.heads.mlp import DenseHead
 
 SHAPES = {"weight": ("D", "C"), "bias": ("C",)}
@@ -33,6 +33,8 @@ class LinearHead(DenseHead):
 
 
 def load_linear(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
+    check_no_settings(settings)
+    check_types(tensors)
     check_tensors(tensors, SHAPES)
     return LinearHead(tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32))
 

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import Mismatch
-from headstart.heads.head import Floats, Head, blocks, check_finite, check_width, probabilities
+from headstart.heads.head import (
+    Floats,
+    Head,
+    blocks,
+    check_finite,
+    check_no_settings,
+    check_types,
+    check_width,
+    probabilities,
+)
 
 if TYPE_CHECKING:
     from headstart.base.onnx_nodes import Nodes
@@ -91,6 +100,8 @@ class MlpHead(DenseHead):
 
 
 def load_mlp(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
+    check_no_settings(settings)
+    check_types(tensors)
     layers = range(len(tensors) // 2)
     wanted = {f"{name}{i}" for name in ("weight", "bias") for i in layers}
     if not wanted or tensors.keys() != wanted:

@@ -17,8 +17,10 @@ from headstart.heads.head import (
     blocks,
     check_finite,
     check_tensors,
+    check_types,
     check_width,
     counted,
+    is_count,
     loss_weights,
 )
 from headstart.heads.specs import NearestSpec
@@ -152,6 +154,8 @@ class NeighbourMeanHead:
         check_tensors(self.tensors(), MEANS)
         if not self.weight.min() > 0:
             raise Mismatch("Every stored row has a weight above 0.")
+        if self.odds and not 0 <= self.values.min() <= self.values.max() <= 1:
+            raise Mismatch("Every stored row of such a head has shares from 0 to 1.")
         _check_neighbours(self.neighbours, len(self.x))
 
     @property
@@ -225,13 +229,14 @@ class NeighbourMeanHead:
 def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Head:
     means, weight = "values" in tensors, tensors.get("weight")
     votes = SHAPES if weight is None else SHAPES | CASES
+    check_types(tensors, y=np.int64)
     check_tensors(tensors, MEANS if means else votes)
-    if not isinstance(settings.get("neighbours"), int):
-        raise Mismatch(f"A nearest head is saved with its neighbours, a number; got {settings}.")
+    _check_settings(settings, means)
+    if not float(np.abs(tensors["x"]).max()) <= 1.001:
+        raise Mismatch("The stored rows of such a head are of length 1 or 0; got longer ones.")
     if means:
         x, values, weight = (tensors[name].astype(np.float32) for name in MEANS)
-        odds = bool(settings.get("odds"))
-        return NeighbourMeanHead(x, values, weight, settings["neighbours"], odds)
+        return NeighbourMeanHead(x, values, weight, settings["neighbours"], settings["odds"])
     return NearestHead(
         tensors["x"].astype(np.float32),
         tensors["y"].astype(np.int64),
@@ -239,6 +244,16 @@ def load_nearest(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any
         settings["neighbours"],
         None if weight is None else weight.astype(np.float32),
     )
+
+
+def _check_settings(settings: Mapping[str, Any], means: bool) -> None:
+    known = {"neighbours", "odds"} if means else {"neighbours"}
+    whole = is_count(settings.get("neighbours")) and type(settings.get("odds", True)) is bool
+    if settings.keys() != known or not whole:
+        raise Mismatch(
+            f"A nearest head is saved with its {' and '.join(sorted(known))}, a number"
+            f"{' and true or false' * means}; got {dict(settings)!r:.80}."
+        )
 
 
 def nearest_trials(spec: NearestSpec, train: FeatureRows, x: Floats) -> Iterator[Trial]:

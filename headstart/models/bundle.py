@@ -13,8 +13,6 @@ Loading reads JSON, safetensors and ONNX, never a pickle, and refuses a folder i
 or setting differs from what was saved.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -23,46 +21,58 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
 from headstart.backbones.backbone import (
+    ASSET,
     Backbone,
     asset_tensors,
     card_from_plain,
     card_to_plain,
+    newer_card,
     under,
     with_assets,
 )
 from headstart.backbones.freezing import as_frozen
 from headstart.backbones.frozen import Frozen
+from headstart.backbones.graph_check import check_graph
+from headstart.backbones.inputs import example_of
 from headstart.base.atomic import new_folder, write_bytes, write_json, write_text
 from headstart.base.errors import BundleError, HeadstartError, Mismatch
 from headstart.base.runtime import cores
 from headstart.features.engines import OnnxEngine, TorchEngine, compare, features_of
 from headstart.heads.families import load_head
 from headstart.modalities import inputs as inputs  # registers the inputs that a card may name
+from headstart.models.bundle_facts import (
+    check_assets,
+    check_restored,
+    check_weights,
+    facts_of,
+    golden_of,
+)
+from headstart.models.bundle_files import FILES, WEIGHTS, digest_of, manifest_of, read_files
+from headstart.models.bundle_files import MANIFEST as MANIFEST
 from headstart.models.limits import load_limits
 from headstart.models.model import Model
 from headstart.targets.registry import target_from_plain, target_to_plain
 
-FORMAT = 2  # format 1 had no limits
-FILES = ("card.json", "golden.json", "graph.onnx", "model.json", "weights.safetensors")
-MANIFEST = "manifest.json"
 GOLDEN_TOLERANCE = 1e-3  # of a probability; measured between processors: 1e-5
-UNREADABLE = (HeadstartError, SafetensorError, KeyError, TypeError, ValueError)
+UNREADABLE = (HeadstartError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 STEPS = 4  # of saving: export, comparison with PyTorch, writing, reading it back
 PACKAGES = ("headstart", "numpy", "onnxruntime", "pillow", "timm", "torch")
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A saved model after verification; `facts`: the content of model.json."""
+    """A saved model after verification; `facts`: the content of model.json.
+
+    digest: the SHA-256 of its manifest's list, by which someone who sends a bundle names it.
+    """
 
     folder: Path
     model: Model
     facts: Mapping[str, Any]
+    digest: str = ""
 
 
 def save(
@@ -101,15 +111,17 @@ def save(
     return replace(bundle, folder=folder)
 
 
-def load_bundle(folder: Path | str, *, module: Any = None) -> Bundle:
+def load_bundle(folder: Path | str, *, module: Any = None, sha256: str = "") -> Bundle:
     """Load a bundle and verify its files and its golden scores; raises BundleError.
+
+    A manifest shows damage, not forgery: `sha256` demands the digest of the bundle that was sent.
 
     module: the module passed to `wrap` (its weights do not matter); makes the model a PyTorch model
     again, which can be explained or fine-tuned. Raises Mismatch if it is a different module.
     """
     folder = Path(folder)
     try:
-        bundle = _loaded(folder)
+        bundle = _loaded(folder, sha256)
     except BundleError:
         raise
     except UNREADABLE as error:
@@ -147,14 +159,7 @@ def _write(model: Model, part: Path, told: dict[str, Any]) -> None:
     """Write every file of the bundle of a model with a frozen backbone."""
     frozen = model.backbone
     assert isinstance(frozen, Frozen)
-    facts = {
-        **target_to_plain(model.target),
-        "head": {"kind": model.head.kind, "settings": model.head.settings()},
-        "limits": model.limits.settings(),
-        "inputs": list(frozen.inputs),
-        "versions": versions(),
-        **({"told": told} if told else {}),
-    }
+    facts = {**_facts(model), "versions": versions(), **({"told": told} if told else {})}
     tensors = {f"backbone.{k}": np.asarray(v, order="C") for k, v in frozen.weights.items()}
     tensors |= {f"head.{k}": np.asarray(v, order="C") for k, v in model.head.tensors().items()}
     tensors |= {f"limits.{k}": v for k, v in model.limits.tensors().items()}
@@ -163,15 +168,25 @@ def _write(model: Model, part: Path, told: dict[str, Any]) -> None:
     write_json(part / "model.json", facts)
     write_json(part / "golden.json", _golden_answers(model))
     write_bytes(part / "graph.onnx", frozen.graph)
-    write_bytes(part / "weights.safetensors", pack(tensors))
-    write_text(part / MANIFEST, _manifest({n: _sha256(part / n) for n in FILES}))
+    write_bytes(part / WEIGHTS, pack(tensors))
+    write_text(part / MANIFEST, manifest_of({n: digest_of(part / n) for n in FILES}))
 
 
-def _loaded(folder: Path) -> Bundle:
+def _facts(model: Model) -> dict[str, Any]:
+    """Return the content of model.json but for how the model was made."""
+    assert isinstance(model.backbone, Frozen)
+    return {
+        **target_to_plain(model.target),
+        "head": {"kind": model.head.kind, "settings": model.head.settings()},
+        "limits": model.limits.settings(),
+        "inputs": list(model.backbone.inputs),
+    }
+
+
+def _loaded(folder: Path, sha256: str = "") -> Bundle:
     """Load and verify a bundle; raises one of UNREADABLE."""
-    _verify(folder)
-    bundle = _read(folder)
-    _check_golden(bundle)
+    bundle, golden = _read(folder, sha256)
+    _check_golden(bundle, golden)
     return bundle
 
 
@@ -192,64 +207,30 @@ def _check_export(frozen: Frozen, backbone: Backbone) -> None:
     compare(OnnxEngine(frozen, cores())(known)[0], TorchEngine(backbone, "cpu")(known)[0])
 
 
-def _read(folder: Path) -> Bundle:
-    facts = _json(folder / "model.json")
-    tensors = unpack((folder / "weights.safetensors").read_bytes())
-    card = with_assets(card_from_plain(_json(folder / "card.json")), tensors)
-    weights, head = under("backbone.", tensors), under("head.", tensors)
-    frozen = Frozen(card, (folder / "graph.onnx").read_bytes(), weights, tuple(facts["inputs"]))
+def _read(folder: Path, sha256: str) -> tuple[Bundle, Any]:
+    """Return a bundle and the content of its golden.json; raises one of UNREADABLE."""
+    files = read_files(folder, sha256)
+    facts, plain = facts_of(files.plain("model.json")), files.plain("card.json")
+    card = with_assets(card_from_plain(plain), files.arrays)
+    check_restored(newer_card(plain), card_to_plain(card), "card.json")
+    weights, head = files.tensors("backbone."), files.tensors("head.")
+    frozen = Frozen(card, files.data["graph.onnx"], weights, tuple(facts["inputs"]))
+    others = {n: a for n, a in files.arrays.items() if not n.startswith("backbone.")}
+    check_assets(under(ASSET, others), card.input.assets())
+    check_weights(weights, frozen.inputs, others)
+    taken = {name: weights[name] for name in frozen.inputs}
+    check_graph(frozen.graph, taken, example_of(card.input))
     kind, settings = facts["head"]["kind"], facts["head"]["settings"]
     model = Model(
         frozen,
         load_head(kind, head, settings),
         target_from_plain(facts),
-        load_limits(facts["limits"], under("limits.", tensors)),
+        load_limits(facts["limits"], files.tensors("limits.")),
     )
-    return Bundle(folder, model, facts)
-
-
-def _verify(folder: Path) -> None:
-    """Raise BundleError unless the folder's files are exactly those in its manifest."""
-    if not folder.exists():
-        raise BundleError(f"There is no folder {folder}. Check the path.")
-    if not (folder / MANIFEST).is_file():
-        raise BundleError(
-            f"{folder} is not a bundle: a bundle is a folder with {MANIFEST} in it, as "
-            f"`headstart train` writes to RUN/model."
-        )
-    text = (folder / MANIFEST).read_bytes()
-    files = _listed(folder, text)
-    there = {p.name: p for p in folder.iterdir()}
-    for name in sorted(files.keys() - there.keys()):
-        raise BundleError(f"{folder} is incomplete: {name} is missing.")
-    for name in sorted(there.keys() - files.keys() - {MANIFEST}):
-        raise BundleError(f"{folder} holds {name}, which is not part of the bundle: remove it.")
-    for name, promised in files.items():
-        if not there[name].is_file() or _sha256(there[name]) != promised:
-            raise BundleError(
-                f"{there[name]} is not the file this bundle was saved with (its SHA-256 differs): "
-                f"get the bundle again."
-            )
-
-
-def _listed(folder: Path, text: bytes) -> dict[str, str]:
-    """Return the SHA-256 of each file that a manifest lists; BundleError if `text` was altered."""
-    try:
-        manifest = json.loads(text)
-        number, files = manifest["format"], dict(manifest["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{folder / MANIFEST} cannot be read: it was altered.") from error
-    if number != FORMAT:
-        raise BundleError(f"{folder} is bundle format {number}; this version reads {FORMAT}.")
-    if tuple(sorted(files)) != FILES or _manifest(files).encode() != text:
-        raise BundleError(f"{folder / MANIFEST} is not what this bundle was saved with.")
-    return files
-
-
-def _manifest(files: Mapping[str, str]) -> str:
-    listed = dict(sorted(files.items()))
-    seal = hashlib.sha256(json.dumps([FORMAT, listed]).encode()).hexdigest()
-    return json.dumps({"format": FORMAT, "files": listed, "sha256": seal}, indent=2) + "\n"
+    model.target.check_names()
+    told = {name: facts[name] for name in ("versions", "told") if name in facts}
+    check_restored(facts, _facts(model) | told)
+    return Bundle(folder, model, facts, files.digest), files.plain("golden.json")
 
 
 def _golden_answers(model: Model) -> dict[str, Any]:
@@ -261,10 +242,10 @@ def _golden_answers(model: Model) -> dict[str, Any]:
     return {name: values[0].tolist() for name, values in answers.items()}
 
 
-def _check_golden(bundle: Bundle) -> None:
-    promised, given = _json(bundle.folder / "golden.json"), _golden_answers(bundle.model)
+def _check_golden(bundle: Bundle, plain: Any) -> None:
+    promised, given = golden_of(plain), _golden_answers(bundle.model)
     alike = promised.keys() == given.keys() and all(
-        _near(np.array(values), np.array(given[name])) for name, values in promised.items()
+        _near(values, np.array(given[name])) for name, values in promised.items()
     )
     if not alike:
         raise BundleError(
@@ -275,11 +256,3 @@ def _check_golden(bundle: Bundle) -> None:
 
 def _near(promised: NDArray[Any], given: NDArray[Any]) -> bool:
     return promised.shape == given.shape and np.allclose(given, promised, atol=GOLDEN_TOLERANCE)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

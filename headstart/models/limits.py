@@ -23,6 +23,7 @@ from headstart.base.errors import Mismatch, SpecError
 from headstart.heads.head import Floats
 from headstart.models.distance import Seen
 from headstart.targets.metrics import wilson_bounds
+from headstart.targets.saved import number
 from headstart.targets.target import Array, Labels, Outputs, Target
 
 Z = 1.6448536269514722  # the 95 % quantile of the normal distribution, for a one-sided bound
@@ -164,6 +165,14 @@ class Limits:
 
 
 NUMBERS = ("temperature", "confidence", "miss", "far")
+RANGES = {  # of limits in a file
+    "temperature": (0.0, 1e6),
+    "confidence": (0.0, 1.0),
+    "miss": (-1e300, 1e300),
+    "far": (0.0, 1e6),
+    "alpha": (0.0, 1.0),
+}
+TYPES = {"seen": np.dtype(np.float16), "miss": np.dtype(np.float64)}
 
 
 def load_limits(settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Limits:
@@ -172,12 +181,20 @@ def load_limits(settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
         raise Mismatch(
             f"A model's limits are {', '.join(NUMBERS)}; got {sorted(settings)}, {sorted(tensors)}."
         )
+    for name, (low, high) in RANGES.items():
+        if (n := settings.get(name)) is not None:
+            number(n, name, low, high)
+    for name, array in tensors.items():
+        if array.dtype != TYPES[name]:
+            raise Mismatch(f"limits.{name} is {TYPES[name]}; got {array.dtype}.")
     numbers: dict[str, Any] = {
         name: math.inf if n is None else float(n) for name, n in settings.items()
     }
     if "miss" in tensors:
         numbers["miss"] = tensors["miss"].astype(np.float64)
     rows = tensors.get("seen")
+    if rows is not None and rows.size and not float(np.abs(rows).max()) <= 1.01:
+        raise Mismatch("Features that were seen are rows of length 1; got longer ones.")
     return Limits(**numbers, seen=None if rows is None else Seen(rows.astype(np.float16)))
 
 

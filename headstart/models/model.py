@@ -61,6 +61,12 @@ class Model:
                 f"What a model has seen are rows of the features that its head reads; got "
                 f"{seen.rows.shape[1]} and {self.head.features} features."
             )
+        miss = self.limits.miss
+        if isinstance(miss, np.ndarray) and miss.shape != (self.target.outputs,):
+            raise Mismatch(
+                f"A model's limits are one for each of {self.target.outputs} labels; got "
+                f"{miss.shape}."
+            )
         if self.head.features != self.backbone.card.dim:
             raise Mismatch(
                 f"A model's head reads what its backbone gives; got {self.head.features} and "

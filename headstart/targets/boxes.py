@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.base.onnx_nodes import whole
+from headstart.targets import saved
 from headstart.targets.box_checks import box_remarks
 from headstart.targets.box_errors import KINDS
 from headstart.targets.box_matching import MAX_DETECTIONS, ClassMatches, Detections
@@ -45,6 +46,7 @@ ROW = 6  # numbers of a detection in raw outputs: its corners, score and class, 
 FOUND = 300  # detections of an example, at most
 LEAST_SCORE = 0.001  # detections up to this score are none
 OVERLAP = 0.6  # of two boxes of a class, from which on the one of the lower score is left out
+LARGEST = 2**16  # pixels of a side
 USUAL_THRESHOLD = 0.3  # of a class without boxes on validation
 NO_SEARCH = (
     "Networks and settings are compared by heads on pooled features, which have lost where boxes "
@@ -521,10 +523,14 @@ class BoxesTarget(Target):
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "BoxesTarget":
-        width, height = settings.get("canvas", (0, 0))
-        limits = tuple(float(v) for v in settings.get("thresholds", ()))
-        typical = float(settings.get("typical", 1.0))
-        return cls(tuple(settings["names"]), (int(width), int(height)), typical, limits)
+        saved.check_keys(settings, {"names"}, {"canvas", "typical", "thresholds"})
+        canvas = saved.numbers(settings.get("canvas", (0, 0)), "canvas", 0, LARGEST)
+        limits = saved.numbers(settings.get("thresholds", ()), "thresholds", 0, 1)
+        typical, names = settings.get("typical", 1.0), saved.names(settings["names"])
+        if len(canvas) != 2 or len(limits) not in (0, len(names)):
+            raise SpecError("Boxes have a width and a height, and a threshold for each class.")
+        sides = int(canvas[0]), int(canvas[1])
+        return cls(names, sides, saved.number(typical, "typical", 0), limits)
 
     @property
     def noun(self) -> str:

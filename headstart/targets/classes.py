@@ -13,7 +13,7 @@ from headstart.base.cells import NUMBER
 from headstart.base.display import CONTROLS, display
 from headstart.base.errors import DataError, Mismatch, UnknownName
 from headstart.base.onnx_nodes import whole
-from headstart.targets import metrics
+from headstart.targets import metrics, saved
 from headstart.targets.class_metrics import (
     auroc_metric,
     balanced_accuracy_metric,
@@ -292,7 +292,8 @@ class ClassTarget(FocalTarget, OneName):
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "ClassTarget":
-        return cls(tuple(settings["names"]), settings["majority"])
+        saved.check_keys(settings, {"names", "majority"}, set())
+        return cls(saved.names(settings["names"]), saved.text(settings["majority"], "majority"))
 
 
 def _confused(table: NDArray[np.int64], names: Sequence[str]) -> Table:

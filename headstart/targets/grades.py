@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headstart.base.cells import NUMBER
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.base.onnx_nodes import whole
+from headstart.targets import saved
 from headstart.targets.class_metrics import class_cells
 from headstart.targets.classes import (
     SCORE,
@@ -338,7 +339,9 @@ class GradesTarget(OneName):
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "GradesTarget":
-        return cls(tuple(settings["names"]), settings["commonest"])
+        saved.check_keys(settings, {"names", "commonest"}, set())
+        names = saved.names(settings["names"], "grade")
+        return cls(names, saved.text(settings["commonest"], "commonest"))
 
 
 def _numbered(names: Sequence[str]) -> bool:

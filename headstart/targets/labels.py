@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.base.cells import as_text
 from headstart.base.display import CONTROLS, display
 from headstart.base.errors import DataError, Mismatch, UnknownName
+from headstart.targets import saved
 from headstart.targets.class_metrics import class_cells
 from headstart.targets.classes import (
     RESERVED,
@@ -496,10 +497,11 @@ class LabelsTarget(FocalTarget):
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> "LabelsTarget":
-        names, thresholds, shares = (
-            tuple(settings[name]) for name in ("names", "thresholds", "shares")
+        saved.check_keys(settings, {"names", "thresholds", "shares"}, set())
+        thresholds, shares = (
+            saved.numbers(settings[name], name, 0, 1) for name in ("thresholds", "shares")
         )
-        return cls(names, thresholds, shares)
+        return cls(saved.names(settings["names"], "label"), thresholds, shares)
 
 
 def named_rows(names: Sequence[str], there: Array) -> Array:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.base.cells import as_text
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.base.onnx_nodes import whole
+from headstart.targets import saved
 from headstart.targets.number_metrics import median_absolute_error, r2, rmse, spearman
 from headstart.targets.plan import TargetPlan
 from headstart.targets.residuals import Huber, Pinball, ResidualLoss
@@ -372,3 +373,11 @@ class NumberTarget(Target):
             "std": self.std,
             "median": self.median,
         }
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any]) -> "NumberTarget":
+        saved.check_keys(settings, {"objective", "mean", "std"}, {"median"})
+        mean, std = (saved.number(settings[name], name) for name in ("mean", "std"))
+        median = settings.get("median")
+        known = None if median is None else saved.number(median, "median")
+        return cls(saved.text(settings["objective"], "objective"), mean, std, known)

@@ -5,6 +5,7 @@ from typing import Any
 
 from headstart.base.errors import SpecError
 from headstart.base.extensions import Extensions
+from headstart.targets import saved
 from headstart.targets.classes import ClassTarget
 from headstart.targets.target import Target
 
@@ -38,6 +39,6 @@ def target_from_plain(plain: Mapping[str, Any]) -> Target:
     """Return the target saved in the file of a model or of an evaluation."""
     if "target" in plain:
         settings = dict(plain["target"])
-        return TARGETS[str(settings.pop("kind"))].load(settings)
-    names, base = tuple(plain.get("classes", ())), plain.get("baseline") or plain
-    return ClassTarget(names, base.get("majority", "") if names else "")
+        return TARGETS[saved.text(settings.pop("kind"), "kind")].load(settings)
+    names, base = saved.names(plain.get("classes", ())), plain.get("baseline") or plain
+    return ClassTarget(names, saved.text(base.get("majority", ""), "majority") if names else "")

@@ -35,6 +35,7 @@ VERSION = 1  # raise it when the same pixels would give another square
 # otherwise be resized to 256 x 256 * 10^6 before the crop.
 LONGEST = 16
 SERVED_PIXELS = 25_000_000  # of a picture sent to a server: 75 MB as RGB in each decoding thread
+MOST_SIZE = 4096  # pixels of a side
 Fit = Literal["crop", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -73,14 +74,21 @@ class ImageInput(Input[decoding.Pixels]):
         if self.interpolation not in get_args(Interpolation):
             known = ", ".join(get_args(Interpolation))
             raise SpecError(f"interpolation is one of {known}; got {self.interpolation!r}.")
-        if not 0 < self.size <= self.resize:
+        if not 0 < self.size <= MOST_SIZE or not self.resize <= 2 * MOST_SIZE:
+            raise SpecError(
+                f"Pictures are resized to at most {MOST_SIZE:,} pixels a side, of which up to "
+                f"twice as many are cropped; got size={self.size}, resize={self.resize}."
+            )
+        if not self.size <= self.resize:
             raise SpecError(
                 f"The shorter side is resized to at least the size that is cropped; "
                 f"got resize={self.resize}, size={self.size}."
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        right = len(self.mean) == len(self.std) == 3 and min(self.std) > 0
+        if not right or not 0 <= min(self.mean) <= max(self.mean) <= 1:
             raise SpecError(
-                f"mean and std are three numbers, std positive; got {self.mean}, {self.std}."
+                f"mean and std are three numbers, mean from 0 to 1, std positive; got {self.mean}, "
+                f"{self.std}."
             )
 
     def changed(self, **settings: Any) -> "ImageInput":

@@ -11,7 +11,7 @@ from headstart.backbones.inputs import FRAME, INPUTS, Batch
 from headstart.base.errors import SpecError
 from headstart.base.values import fingerprint
 from headstart.modalities.images import decoding
-from headstart.modalities.images.inputs import ImageInput, Interpolation
+from headstart.modalities.images.inputs import MOST_SIZE, ImageInput, Interpolation
 
 if TYPE_CHECKING:
     from headstart.backbones.in_graph import InGraph
@@ -88,10 +88,11 @@ class LetterboxInput(ImageInput):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width % STEP or self.height % STEP or min(self.width, self.height) < STEP:
+        sides = self.width, self.height
+        if any(n % STEP or not STEP <= n <= MOST_SIZE for n in sides):
             raise SpecError(
-                f"The sides of the rectangle are multiples of {STEP} pixels; got {self.width} x "
-                f"{self.height}."
+                f"The sides of the rectangle are multiples of {STEP} pixels up to {MOST_SIZE:,}; "
+                f"got {self.width} x {self.height}."
             )
 
     @classmethod

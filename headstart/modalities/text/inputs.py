@@ -43,6 +43,8 @@ SHOWN = 300  # characters of a text that are displayed
 SAMPLED = 500  # texts whose language is detected to choose a backbone
 SHORTEST = 8  # tokens of a window
 SERVED_BYTES = 200_000  # of a text sent to a server: some 200 windows
+LONGEST = 2**17  # tokens of a window, at most
+MOST_PREFIX = 1000  # characters
 GOLDEN = "A test sentence, the same for every network: 12 small cats sat on 3 mats."
 FILES: dict[str, str] = {"tokenizers": "tokenizer.json", "sentencepiece": "tokenizer.model"}
 
@@ -74,10 +76,15 @@ class TextInput(Input[str]):
     )
 
     def __post_init__(self) -> None:
-        if self.window < SHORTEST:
+        if not SHORTEST <= self.window <= LONGEST:
             raise SpecError(
-                f"A window holds at least {SHORTEST} tokens; got window={self.window}. A longer "
-                f"one reads more of a text at once."
+                f"A window holds at least {SHORTEST} tokens, and {LONGEST:,} at most; got "
+                f"window={self.window}. A longer one reads more of a text at once."
+            )
+        if not 0 <= self.pad < 2**31 or len(self.prefix) > MOST_PREFIX:
+            raise SpecError(
+                f"pad is the number of a token, and a prefix has up to {MOST_PREFIX} characters; "
+                f"got pad={self.pad} and {len(self.prefix):,} characters."
             )
         if self.format not in get_args(Format):
             raise SpecError(f"format is one of {', '.join(get_args(Format))}; got {self.format!r}.")

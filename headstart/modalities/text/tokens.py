@@ -116,10 +116,15 @@ class JsonTokenizer:
             import tokenizers
         except ImportError:
             raise _missing("tokenizers") from None
-        self._own = tokenizers.Tokenizer.from_str(data.decode())
-        self._own.no_truncation()
-        self._own.no_padding()
-        encoded = self._own.encode("a")
+        try:
+            self._own = tokenizers.Tokenizer.from_str(data.decode())
+            self._own.no_truncation()
+            self._own.no_padding()
+            encoded = self._own.encode("a")
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # the library raises Exception, and panics of Rust
+            raise _unreadable(error) from error
         special = encoded.special_tokens_mask
         first = special.index(0) if 0 in special else len(special)
         last = len(special) - special[::-1].index(0) if 0 in special else len(special)
@@ -143,7 +148,10 @@ class SentencePieces:
             import sentencepiece
         except ImportError:
             raise _missing("sentencepiece") from None
-        self._own: Any = sentencepiece.SentencePieceProcessor(model_proto=data)
+        try:
+            self._own: Any = sentencepiece.SentencePieceProcessor(model_proto=data)
+        except (OSError, RuntimeError) as error:
+            raise _unreadable(error) from error
         self.before, self.after = (self._own.bos_id(),), (self._own.eos_id(),)
         self.mask: int | None = None
 
@@ -202,6 +210,11 @@ def _load(format: Format, data: bytes | None) -> Tokenizer:
             "backbone by its name, or the whole folder that it was saved in."
         )
     return JsonTokenizer(data) if format == "tokenizers" else SentencePieces(data)
+
+
+def _unreadable(error: BaseException) -> BundleError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+    return BundleError(f"The file of a tokenizer cannot be read: {reason}. Get the file again.")
 
 
 def _missing(package: str) -> MissingPackage:
