@@ -1,6 +1,5 @@
 """Save and load a backbone as a folder: card.json and weights.safetensors, as in a bundle."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,10 @@ from headstart.backbones.backbone import (
     with_assets,
 )
 from headstart.backbones.sources import Listing
-from headstart.backbones.weights import Weights, fill, read_tensors
-from headstart.base.atomic import new_folder, write_bytes, write_json
-from headstart.base.errors import HeadstartError, SourceError, SpecError
+from headstart.backbones.weights import Weights, fill, read_tensors, room_of
+from headstart.base.atomic import new_folder, read_bytes, write_bytes, write_json
+from headstart.base.errors import HeadstartError, SourceError, SpecError, sentence_of
+from headstart.base.strict_json import MOST_BYTES, read_strictly
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +41,8 @@ def load(id: str, weights: Weights) -> Backbone:
     card = read_card(folder / CARD)
     tensors = read_tensors(weights.file or folder / WEIGHTS)
     card = with_assets(card, tensors)
-    module, blocks = sources.build(card)
+    with room_of(card.architecture, tensors):
+        module, blocks = sources.build(card)
     if not weights.random:
         fill(module, under(BACKBONE, tensors), folder / WEIGHTS)
     head = {k: np.ascontiguousarray(v.numpy()) for k, v in under(SOURCE_HEAD, tensors).items()}
@@ -63,10 +64,13 @@ def save_backbone(backbone: Backbone, folder: Path) -> Path:
 
 def read_card(path: Path) -> Card:
     try:
-        return card_from_plain(json.loads(path.read_text(encoding="utf-8")))
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise SpecError(f"it has {size:,} bytes, and at most {MOST_BYTES:,} are read")
+        return card_from_plain(read_strictly(read_bytes(path)))
     except (OSError, ValueError, HeadstartError) as error:
+        reason = sentence_of(error)
         raise SourceError(
-            f"A backbone's folder holds {CARD} and {WEIGHTS}; {path} cannot be read: {error}"
+            f"A backbone's folder holds {CARD} and {WEIGHTS}; {path} cannot be read: {reason}"
         ) from error
 
 

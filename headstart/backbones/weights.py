@@ -1,6 +1,7 @@
 """The choice of a network's weights: pretrained, random, or from a local file."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Origin
-from headstart.base.errors import Mismatch, SourceError, SpecError
+from headstart.base.errors import Mismatch, SourceError, SpecError, sentence_of
+from headstart.base.tensor_files import check_tensor_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +42,8 @@ class Weights:
             )
         if not self.file.is_file():
             raise SourceError(f"There is no weights file {self.choice}. Check the path.")
+        if self.file.suffix == ".safetensors":
+            check_file(self.file)
 
     @property
     def file(self) -> Path | None:
@@ -67,11 +71,23 @@ class Weights:
             fill(module, read_tensors(self.file), self.file)
 
 
+def check_file(path: Path) -> None:
+    """Raise SourceError unless a file begins as a safetensors file: a pickle under its name does
+    not, nor one whose header is damaged or far too large."""
+    try:
+        check_tensor_file(path)
+    except (OSError, SpecError) as error:
+        raise SourceError(
+            f"{path} cannot be read as a safetensors file: {sentence_of(error)}. Get it again."
+        ) from error
+
+
 def read_tensors(path: Path) -> "dict[str, Tensor]":
     """Return every tensor of a safetensors file; raises SourceError if it isn't one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_file(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -83,10 +99,22 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    check_file(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise SourceError(f"{path} cannot be read as a safetensors file: {error}.") from error
+
+
+def room_of(architecture: str, weights: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Return a block in which a network may be built that is as large as its weights say.
+
+    architecture: the name of the network, from a card that a stranger may have written. The block
+    raises Mismatch for a far larger network.
+    """
+    from headstart.backbones.room import room_for
+
+    return room_for(architecture, sum(each.nbytes for each in weights.values()), len(weights))
 
 
 def fill(module: "nn.Module", state: "Mapping[str, Tensor]", origin: object) -> None:

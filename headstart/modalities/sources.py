@@ -9,7 +9,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.sources import SOURCES, build
 from headstart.backbones.sources import Listing as Listing
-from headstart.backbones.weights import Weights, fill
+from headstart.backbones.weights import Weights, fill, room_of
 from headstart.base.errors import HeadstartError, MissingPackage, SpecError
 from headstart.base.runtime import installed
 from headstart.data.dataset import Dataset
@@ -160,7 +160,8 @@ def reopened(frozen: Frozen) -> Backbone:
     try:
         import torch
 
-        module, blocks = build(frozen.card)
+        with room_of(frozen.card.architecture, frozen.weights):
+            module, blocks = build(frozen.card)
     except ModuleNotFoundError as error:
         raise MissingPackage(
             str(error.name), purpose=f"Opening {frozen.card.name}", extra="train"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.weights import Weights
+from headstart.backbones.weights import Weights, check_file
 from headstart.base.errors import SourceError
 
 CONFIG = "config.json"
@@ -77,6 +77,8 @@ def fetched_folder(id: str, *, weights: bool = True) -> Path:
 def check_weights(folder: Path) -> None:
     """Raise SourceError unless the folder has weights as safetensors."""
     if (folder / WEIGHTS).is_file() or (folder / SHARDS).is_file():
+        for file in sorted(folder.glob("*.safetensors")):
+            check_file(file)
         return
     pickle = next((name for name in PICKLES if (folder / name).exists()), "")
     if pickle:

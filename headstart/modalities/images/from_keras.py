@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 weight_files = (".safetensors", ".h5")
+COMPRESSED = 4  # times that the arrays of a file may be larger than the file
 LICENCE = "Apache-2.0 (Keras; weights as their authors state)"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -280,16 +281,20 @@ def _read(model: Any, weights: Weights, name: str) -> None:
 
 
 def _check_one_file(path: str) -> None:
-    """Raise SourceError if an HDF5 file reads other files, by a link or in a dataset.
+    """Raise SourceError if an HDF5 file reads other files, by a link or in a dataset, or holds
+    arrays far larger than itself: a hole of 10 GB compresses to nothing.
 
     The latest versions of Keras refuse this in `.weights.h5`; none does in the older `.h5`.
     """
     import h5py
 
+    sizes = list[int]()
+
     def foreign(name: str, part: Any) -> str | None:
         elsewhere = isinstance(part, h5py.ExternalLink)
         if isinstance(part, h5py.Dataset):
             elsewhere = bool(part.external) or part.is_virtual
+            sizes.append(part.nbytes)
         return name if elsewhere else None
 
     with h5py.File(path) as file:
@@ -298,6 +303,11 @@ def _check_one_file(path: str) -> None:
         raise SourceError(
             f"Weights are read from one file alone, but {path} takes {name} from another file of "
             f"this machine. Keras wrote no such file: don't use it."
+        )
+    if sum(sizes) > COMPRESSED * os.path.getsize(path) + 2**20:
+        raise SourceError(
+            f"Weights in a file take as much memory as the file has bytes; {path} would take "
+            f"{sum(sizes) / 1e6:,.0f} MB. Keras wrote no such file: don't use it."
         )
 
 

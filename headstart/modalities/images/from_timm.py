@@ -17,7 +17,7 @@ from torch import nn
 
 from headstart.backbones.backbone import Backbone, Block, Card, Origin, SourceHead
 from headstart.backbones.sources import Listing
-from headstart.backbones.weights import Weights
+from headstart.backbones.weights import Weights, check_file
 from headstart.base.errors import Mismatch, SourceError, SpecError, UnknownName
 from headstart.modalities.images.inputs import Fit, ImageInput, Interpolation
 
@@ -65,6 +65,7 @@ def create(id: str, file: Path | None) -> nn.Module:
         torch.manual_seed(0)
         if file is None:
             return timm.create_model(id, pretrained=False)
+        check_file(file)
         overlay = {"file": str(file), "custom_load": False}
         try:
             model = timm.create_model(id, pretrained=True, pretrained_cfg_overlay=overlay)
