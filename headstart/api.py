@@ -643,17 +643,18 @@ def demo(
 
 # ------------------------------------------------------------ models and their answers
 @speaks_python
-def load(path: Where | Run, *, module: Any = None) -> Model:
+def load(path: Where | Run, *, module: Any = None, sha256: str = "") -> Model:
     """Load the model of a run folder or of a bundle; predicting with it needs no PyTorch.
 
     module: the network passed to `wrap`, to explain or fine-tune the model; its weights do not
-    matter. Raises BundleError for a folder that is incomplete or was altered.
+    matter. sha256: the digest that the bundle must have, as training prints it; "" for any. Raises
+    BundleError for a folder that is incomplete or was altered, or is another bundle.
 
     >>> hs.load("runs/flowers").predict("new/").to_frame()  # doctest: +SKIP
     """
     folder = run_folder(path)
     bundle = folder / "model" if (folder / "model").is_dir() else folder
-    return load_bundle(bundle, module=module).model
+    return load_bundle(bundle, module=module, sha256=sha256).model
 
 
 @speaks_python

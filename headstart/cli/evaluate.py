@@ -12,6 +12,7 @@ from headstart.cli.flags import (
     DATA_HELP,
     MODEL_HELP,
     add_flags,
+    add_sha256_flag,
     add_store_flag,
     bundle_of,
     made,
@@ -47,6 +48,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     add_flags(parser, TargetPlan(), "target", "voc_base")
+    add_sha256_flag(parser)
     add_store_flag(parser)
     add_flags(parser, Runtime(), *BUNDLE_RUNTIME, "engine", "compute_precision")
     return parser
@@ -73,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     from headstart.runs.recorded import source_of
 
     context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
-    model, record = load_bundle(bundle_of(args.model)).model, read_record(args.model)
+    model = load_bundle(bundle_of(args.model), sha256=args.sha256).model
+    record = read_record(args.model)
     with kept_if_stopped(FEATURES_KEPT):
         data = read_for(args.data, model.target)
         judged = judge(model, record, data, args.part, source_of(args.data), context)

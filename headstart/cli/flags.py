@@ -225,6 +225,24 @@ def named_files(files: list[str]) -> list[Path]:
     return [Path(name.rstrip("\r")) for name in given]
 
 
+def add_sha256_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --sha256, which demands one bundle."""
+    parser.add_argument(
+        "--sha256",
+        metavar="DIGEST",
+        default="",
+        help="refuse another bundle than the one with this digest, which training prints",
+    )
+
+
+def demanded(args: argparse.Namespace, path: Path) -> Path:
+    """Return the bundle in a run folder, or `path` itself; BundleError if --sha256 is another's."""
+    from headstart.models.bundle_files import check_bundle
+
+    check_bundle(bundle_of(path), args.sha256)
+    return bundle_of(path)
+
+
 def bundle_of(path: Path) -> Path:
     """Return the bundle in a run folder, else `path` itself."""
     return path / "model" if (path / "model").is_dir() else path

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from headstart.base.errors import SpecError
 from headstart.base.runtime import Runtime
-from headstart.cli.flags import MODEL_HELP, add_weights_flag, made, named_files
+from headstart.cli.flags import (
+    MODEL_HELP,
+    add_sha256_flag,
+    add_weights_flag,
+    demanded,
+    made,
+    named_files,
+)
 from headstart.cli.printing import FAILED, INTERRUPTED, tell_left_out
 from headstart.cli.progress import Terminal, say
 
@@ -35,6 +42,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, files: bool) -> None:
         "--backbone", metavar="NAME", help="instead, a pretrained network as it is, as source:id"
     )
     add_weights_flag(parser)
+    add_sha256_flag(parser)
 
 
 def add_json_flag(parser: argparse.ArgumentParser, more: str = "") -> None:
@@ -69,7 +77,10 @@ def named_model(args: argparse.Namespace) -> "tuple[Path | Backbone, str]":
         raise SpecError("Name a run or bundle to look into, or a pretrained --backbone.")
     if args.backbone is None:
         name = args.names.pop(0)
+        demanded(args, Path(name))
         return Path(name), name
+    if args.sha256:
+        raise SpecError("--sha256 is of a run's bundle; leave it out with --backbone.")
     from headstart.modalities.sources import load_backbone
 
     return load_backbone(args.backbone, weights=args.weights), ""

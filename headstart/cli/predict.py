@@ -21,6 +21,7 @@ from headstart.cli.flags import (
     BUNDLE_RUNTIME,
     MODEL_HELP,
     add_files_flags,
+    add_sha256_flag,
     bundle_of,
     made,
 )
@@ -45,6 +46,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         metavar="TEXT",
         help="a text to predict, for a model of texts; may be given several times",
     )
+    add_sha256_flag(parser)
     add_box_flags(parser)
     return parser
 
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             "This is required: FILE, or --text TEXT. Type `headstart predict RUN_OR_BUNDLE FILE`."
         )
     runtime = made(Runtime(), args)
-    model = load_bundle(bundle_of(args.model)).model
+    model = load_bundle(bundle_of(args.model), sha256=args.sha256).model
     check_box_flags(args, model)
     pooled = model.target.takes == POOLED  # limits are distances of pooled features
     if not math.isfinite(model.limits.far) and pooled:

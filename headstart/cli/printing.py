@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 def print_run(run: "Run") -> None:
+    from headstart.models.bundle_files import bundle_digest
+
     noun = run.checks.dataset.noun
     print("\nchecks")
     print_table(run.checks.findings.table(noun))
@@ -45,6 +47,7 @@ def print_run(run: "Run") -> None:
     print_line(f"{t.backbone_forwards:,} backbone forwards, {t.store_hits:,} from the store")
     print()
     print_line(f"saved {run.folder}  (the model: {run.folder / 'model'})")
+    print_line(f"SHA-256 of the model {bundle_digest(run.folder / 'model')}")
 
 
 def _print_folds(run: "Run") -> None:

@@ -14,7 +14,9 @@ from headstart.base.values import field_help, read_value
 from headstart.cli.flags import (
     add_flags,
     add_language_flag,
+    add_sha256_flag,
     add_store_flag,
+    demanded,
     fraction,
     made,
 )
@@ -38,6 +40,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         "--data", type=Path, help="where the pictures are now (default: where the run had them)"
     )
     add_json_flag(parser)
+    add_sha256_flag(parser)
     parser.add_argument(
         "--epsilons",
         type=fraction,
@@ -59,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from headstart.pixels import RobustnessTest
 
     runtime = replace(asked, device=device_of(asked.device)).resolved()
+    demanded(args, args.run)
     test = RobustnessTest.of(args.run, args.data, plan, runtime, Terminal())
     with kept_if_stopped(FEATURES_KEPT):
         test = test.compared(Store(args.store))
