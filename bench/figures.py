@@ -35,7 +35,7 @@ TOPICS = {
     "Looking inside a model": ("explain", "ideal", "attack"),
     "Reading pictures": ("decoding", "colour_profiles", "fuzz_images", "duplicates"),
     "From version to version": ("same_results",),
-    "Killed, damaged, run again": ("kill_train", "kill_store", "second_run"),
+    "Killed, damaged, run again": ("kill_train", "kill_store", "hostile", "second_run"),
 }
 BY_HAND = {  # figures without a bench
     "by_hand": "Operations on a CPU.",
