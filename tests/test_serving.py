@@ -20,7 +20,7 @@ from PIL import Image
 from served import Running, multipart, running
 
 import headstart as hs
-from headstart.base.errors import BundleError, Mismatch, SpecError
+from headstart.base.errors import BundleError, Mismatch, MissingPackage, SpecError
 from headstart.cli.main import main
 from headstart.features.engines import OnnxEngine
 from headstart.modalities.images import inputs as picture_inputs
@@ -782,6 +782,20 @@ def test_an_address_in_use_is_a_sentence(
 ) -> None:
     assert main(["serve", str(bundle), "--port", str(server.port)]) == 1
     assert "can't be listened on" in capsys.readouterr().err
+
+
+def test_python_serves_with_the_same_settings(
+    server: Running, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(hs.HeadstartError, match="can't be listened on.*Name another port"):
+        hs.serve(bundle, port=server.port)
+    with pytest.raises(SpecError, match="with token_file"):
+        hs.serve(bundle, host="0.0.0.0")
+    with pytest.raises(SpecError, match="at least one"):
+        hs.serve()
+    monkeypatch.setattr("headstart.serving.entry.installed", lambda package: False)
+    with pytest.raises(MissingPackage, match=r"headstart\[serve\]"):
+        hs.serve(bundle)
 
 
 # ------------------------------------------------------------ what is seen and what is not

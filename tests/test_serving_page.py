@@ -156,6 +156,8 @@ def test_a_phone_shows_it_whole(browser: Any, server: Running, language: str, da
         drop(page, "a-name-without-any-space-" * 8 + ".png", picture())
         bars(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.is_visible(".touch")
+        assert page.is_hidden("[data-word=drop]")
 
 
 def test_the_token_is_asked_for_once(browser: Any, bundle: Path, tmp_path: Path) -> None:
