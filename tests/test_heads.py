@@ -311,10 +311,14 @@ def test_a_spec_refuses_what_it_cannot_mean() -> None:
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [
-        ({"weight": np.zeros((4, 3))}, "saved as .*bias"),
-        ({"weight": np.zeros((4, 3)), "bias": np.zeros(2)}, "bias is of shape"),
-        ({"weight": np.zeros(4), "bias": np.zeros(4)}, "weight is of shape"),
-        ({"weight": np.zeros((4, 3)), "bias": np.full(3, np.nan)}, "bias of a head must be finite"),
+        ({"weight": f32(np.zeros((4, 3)))}, "saved as .*bias"),
+        ({"weight": f32(np.zeros((4, 3))), "bias": f32(np.zeros(2))}, "bias is of shape"),
+        ({"weight": f32(np.zeros(4)), "bias": f32(np.zeros(4))}, "weight is of shape"),
+        (
+            {"weight": f32(np.zeros((4, 3))), "bias": f32([0, np.nan, 0])},
+            "bias of a head must be finite",
+        ),
+        ({"weight": np.zeros((4, 3)), "bias": f32(np.zeros(3))}, "is float32; got float64"),
     ],
 )
 def test_a_saved_head_that_does_not_fit_together_is_refused(
@@ -326,7 +330,8 @@ def test_a_saved_head_that_does_not_fit_together_is_refused(
 
 @pytest.mark.parametrize("neighbours", [0, 4, "many", None])
 def test_a_saved_nearest_head_asks_rows_that_it_has(neighbours: Any) -> None:
-    saved = {"x": np.eye(3), "y": np.arange(3), "class_weight": np.ones(3)}
+    saved: dict[str, NDArray[Any]] = {"x": f32(np.eye(3)), "class_weight": f32(np.ones(3))}
+    saved["y"] = np.arange(3)
     with pytest.raises(Mismatch, match="neighbours|told to ask"):
         load_head("nearest", saved, {"neighbours": neighbours})
     with pytest.raises(Mismatch, match="votes for one of 3 classes"):
@@ -394,8 +399,17 @@ def test_no_group_is_in_two_folds_and_every_fold_has_every_stratum(labels: int) 
 
 def test_a_group_that_alone_has_a_stratum_is_not_held_out() -> None:
     strata, groups = np.array([0, 0, 0, 1, 1, 7]), ["a", "b", "c", "c", "a", "b"]
-    assert folds_of(strata, groups).tolist() == [0, -1, 1, 1, 0, -1]
+    folds = folds_of(strata, groups)
+    assert folds[[1, 5]].tolist() == [-1, -1]
+    assert {tuple(folds[[0, 4]]), tuple(folds[[2, 3]])} == {(0, 0), (1, 1)}
     assert folds_of(strata, ["a"] * 6).tolist() == [-1] * 6
+
+
+def test_neighbouring_rows_are_in_different_folds() -> None:
+    """Held-out rows are as new as test rows, which a split draws at random too."""
+    folds = folds_of(np.repeat([0, 1], 500))
+    assert np.bincount(folds).tolist() == [200] * 5
+    assert 0.1 < (folds[1:] == folds[:-1]).mean() < 0.3
 
 
 def test_rows_without_a_group_are_groups_of_their_own() -> None:

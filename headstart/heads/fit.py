@@ -71,11 +71,11 @@ def folds_of(
     """Return each row's held-out fold, (N,); -1 for a group with a stratum that no other group has.
 
     strata: integers whose proportions the folds keep, such as classes. groups: rows with the same
-    name stay in one fold; a row with an empty or no name is its own group. A fold takes
-    neighbouring groups of a stratum, because frames of one film are adjacent.
+    name stay in one fold; a row with an empty or no name is its own group. Groups are drawn at
+    random, as a split draws them, so that held-out rows are as new as test rows are.
 
     >>> folds_of(np.array([0, 0, 0, 1, 1, 2]), folds=2).tolist()
-    [0, 0, 1, 0, 1, -1]
+    [0, 1, 0, 1, 0, -1]
     >>> folds_of(np.array([0, 0, 0, 1, 1]), ("a", "b", "a", "b", "c"), folds=2).tolist()
     [0, 1, 0, 1, 0]
     """
@@ -84,9 +84,9 @@ def folds_of(
     group, stratum = pairs
     by_size = np.lexsort((stratum, -counts, group))
     main = stratum[by_size][np.unique(group, return_index=True)[1]]  # a group's commonest stratum
-    fold = np.zeros(len(main), np.int64)
+    fold, rng = np.zeros(len(main), np.int64), np.random.default_rng(0)
     for c in np.unique(main):
-        own = np.flatnonzero(main == c)
+        own = rng.permutation(np.flatnonzero(main == c))
         fold[own] = np.arange(len(own)) * min(folds, len(own)) // len(own)
     for c in np.unique(stratum):
         own = group[stratum == c]
