@@ -46,6 +46,9 @@ from headstart.models.model import Model
 
 MOST_S, MOST_BYTES, TRIES, WORKERS = 1.0, 300e6, 3, 2
 NEAR = 1e-3  # of scores
+OTHER = "other answers"  # of a valid network whose known example is answered as before
+FIRST = "image-logistic"  # of the bundles, which each change of files and graphs is made of
+SURE = ("a graph with doubled 40 times", "a graph with a stride of 0")  # are in each control
 FUZZED = ("image-logistic", "text", "boxes", "lite0")  # bundles whose graphs are fuzzed
 MAKE = "import sys; from hostile_parts.bundles import make_bundles; from pathlib import Path; "
 EXAMPLES = {
@@ -102,8 +105,8 @@ def main() -> None:
         variants = chosen(made, names, args.variants, rng)
         place = Path(temporary) / "hostile"
         tried = parallel(partial(_variant, made, known, place), variants)
-        sources = list(cases(made / "image-logistic"))[:: 4 if args.quick else 1]
-        built = parallel(partial(_source, made / "image-logistic", place), sources)
+        sources = list(cases(made / FIRST))[:: 4 if args.quick else 1]
+        built = parallel(partial(_source, made / FIRST, place), sources)
         fuzz = [(n, args.seed * 10**6 + n) for n in range(args.graphs)]
         own = [name for name in FUZZED if name in names]
         graphs = parallel(partial(_fuzz, made, known, place, own), fuzz)
@@ -128,9 +131,8 @@ def _expected(bundle: Path) -> Answers:
 
 def chosen(made: Path, names: Sequence[str], count: int, rng: Any) -> list[Variant]:
     """Return the variants made by hand, and others drawn from all bundles and groups in turn."""
-    first = "image-logistic"
-    fixed = [Variant(first, w, "files", c) for w, c in file_changes(made / first)]
-    fixed += [Variant(first, w, "graphs made by hand", c) for w, c in graph_changes()]
+    fixed = [Variant(FIRST, w, "files", c) for w, c in file_changes(made / FIRST)]
+    fixed += [Variant(FIRST, w, "graphs made by hand", c) for w, c in graph_changes()]
     drawn = [
         list(_drawn(name, group, changes(made / name), rng))
         for name in names
@@ -217,7 +219,9 @@ def _tried(
 
 
 def _control(variants: Sequence[Variant]) -> list[Variant]:
-    return [v for v in variants if v.group in ("graphs made by hand", "JSON", "weights")][::2]
+    made = [Variant(FIRST, w, "control", c) for w, c in graph_changes() if w in SURE]
+    groups = ("graphs made by hand", "JSON", "weights")
+    return made + [v for v in variants if v.group in groups and v.what not in SURE][::2]
 
 
 def _unchecked(made: Path, known: dict[str, Answers], place: Path, variant: Variant) -> Attempt:
@@ -234,6 +238,7 @@ def _unchecked(made: Path, known: dict[str, Answers], place: Path, variant: Vari
     unpatched = dict[tuple[Any, str], Any]()
     switched: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
         (session, "check_graph", off),
+        (bundle, "check_graph", off),
         (bundle_files, "read_strictly", json.loads),
         (bundle, "check_restored", off),
         (bundle, "check_weights", off),
@@ -324,7 +329,7 @@ def load_all(honest: Path, folders: Sequence[str]) -> None:
 # ------------------------------------------------------------ report
 def failures(found: Attempt) -> list[str]:
     """Return the names of what is wrong with an attempt."""
-    wrong = [] if found.kind in ("refused", "same") else [found.kind]
+    wrong = [] if found.kind in ("refused", "same", OTHER) else [found.kind]
     wrong += ["slow"] if found.seconds > MOST_S and found.kind != "hangs" else []
     wrong += ["memory"] if found.memory > MOST_BYTES else []
     wrong += ["files outside"] if found.outside else []
@@ -375,6 +380,7 @@ def _row(group: str, own: list[Attempt]) -> Row:
         "number": len(own),
         "refused": kinds["refused"],
         "same answers": kinds["same"],
+        "another network": kinds[OTHER],
         "failures": sum(1 for a in own if failures(a)),
         "of them": ", ".join(f"{n} {name}" for name, n in wrong.most_common()) or "-",
         "slowest, s": max(a.seconds for a in own),
