@@ -538,7 +538,8 @@ class BoxesTarget(Target):
 
     @property
     def described(self) -> str:
-        return f"boxes of {len(self.names)} classes"
+        n = len(self.names)
+        return "boxes of 1 class" if n == 1 else f"boxes of {n} classes"
 
 
 def _scores_of(found: Sequence[Detections], c: int) -> NDArray[np.float64]:
