@@ -18,6 +18,7 @@ import headstart as hs
 from headstart.backbones.graph_check import check_graph
 from headstart.backbones.onnx_table import OPS, OPSET
 from headstart.backbones.room import room_for
+from headstart.backbones.session import import_onnxruntime
 from headstart.base.errors import BundleError, HeadstartError, Mismatch, SourceError, SpecError
 from headstart.base.strict_json import read_strictly
 from headstart.base.tensor_files import check_tensor_file
@@ -387,8 +388,7 @@ def test_strides_and_groups_of_zero_end_no_process(saved: Path) -> None:
 
 def test_shapes_are_those_that_onnx_runtime_gives() -> None:
     """Of chains of random operators, as far as ONNX Runtime runs them."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     rng, agreed = np.random.default_rng(0), 0
     x = {"x": rng.normal(size=(2, 8, 9, 10)).astype(np.float32)}
     for _ in range(150):

@@ -26,6 +26,9 @@ WORDS = {
     "robustness": ["robustness", "run"],
     "search": ["search", "data"],
     "advise": ["advise", "data"],
+    "export": ["export", "run", "--out", "out"],
+    "verify": ["verify", "run"],
+    "serve": ["serve", "run"],
 }
 NEVER = ("nan", "1e999", "1e30", "-1000000000", "9" * 30)
 # Any seed is as good as another, "all" may be written as a large number, and so on.

@@ -60,7 +60,7 @@ def test_no_row_is_answered_by_a_head_that_knew_it_or_its_copy(spec: object, cop
     if copies == 2:  # the control: without groups the copies give the labels away
         leaked = cross_validate(spec, loose, loose)  # type: ignore[arg-type]
         assert leaked is not None
-        assert right(leaked.answers["scores"], rows) > 0.9
+        assert right(leaked.answers["scores"], rows) > 0.85
 
 
 def test_views_are_learned_from_and_plain_rows_are_answered() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from headstart.backbones.session import import_onnxruntime
 from hostile_parts.folders import Change, reseal
 
 Model = Any  # an onnx.ModelProto
@@ -155,8 +156,7 @@ def _sparse(model: Model) -> None:
 
 
 def _flatbuffer(model: Model) -> bytes:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     one = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     graph = helper.make_graph(
         [_node("Neg", "x", "y")],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from headstart.base.errors import SpecError
+from headstart.base.runtime import MOST_THREADS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a model: a part of an address
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}")
@@ -50,6 +51,7 @@ a token: name a file that holds one with --token-file, or leave --host out.
                     f"A host is a name or an address without a port; got {name[:60]!r}."
                 )
         limits = {"port": (0, 65_535), "queue": (1, MOST_WAITING), "batch": (1, MOST_BATCH)}
+        limits["threads"] = (0, MOST_THREADS)
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
                 raise SpecError(

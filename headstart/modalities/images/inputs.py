@@ -74,15 +74,15 @@ class ImageInput(Input[decoding.Pixels]):
         if self.interpolation not in get_args(Interpolation):
             known = ", ".join(get_args(Interpolation))
             raise SpecError(f"interpolation is one of {known}; got {self.interpolation!r}.")
-        if not 0 < self.size <= MOST_SIZE or not self.resize <= 2 * MOST_SIZE:
+        if not 0 < self.size <= self.resize:
             raise SpecError(
-                f"Pictures are resized to at most {MOST_SIZE:,} pixels a side, of which up to "
-                f"twice as many are cropped; got size={self.size}, resize={self.resize}."
+                f"The shorter side is resized to at least the size that is cropped, one pixel or "
+                f"more; got resize={self.resize}, size={self.size}."
             )
-        if not self.size <= self.resize:
+        if not (self.size <= MOST_SIZE and self.resize <= 2 * MOST_SIZE):
             raise SpecError(
-                f"The shorter side is resized to at least the size that is cropped; "
-                f"got resize={self.resize}, size={self.size}."
+                f"A network is given pictures of up to {MOST_SIZE:,} pixels a side, cropped from "
+                f"up to {2 * MOST_SIZE:,}; got size={self.size}, resize={self.resize}."
             )
         right = len(self.mean) == len(self.std) == 3 and min(self.std) > 0
         if not right or not 0 <= min(self.mean) <= max(self.mean) <= 1:
