@@ -91,7 +91,7 @@ def put(saved: Path, name: str, place: str, text: str) -> None:
         ("model.json", "head/settings", '{"neighbours": 1}', "no settings"),
         ("card.json", "dim", "true", "must be a whole number"),
         ("card.json", "dim", "1099511627776", "number of features"),
-        ("card.json", "input/size", "20000", "at most 4,096 pixels"),
+        ("card.json", "input/size", "20000", "size=20000"),
         ("card.json", "input/size", "16", "its card's examples"),
         ("card.json", "input/mean", "[1e9, 0, 0]", "mean from 0 to 1"),
         ("card.json", "input/averaged", '{"hook": 1}', "has no setting"),
