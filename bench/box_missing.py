@@ -75,7 +75,7 @@ def by_itself(data: Dataset, out: Path, settings: Mapping[str, Any]) -> list[Jud
 
 
 def early(data: Dataset, out: Path, settings: Mapping[str, Any]) -> list[Judged]:
-    return by_itself(data, out, {"head_epochs": EARLY_EPOCHS, **settings})
+    return by_itself(data, out, {"head": "pyramid", "head_epochs": EARLY_EPOCHS, **settings})
 
 
 def crosswise(data: Dataset, out: Path, settings: Mapping[str, Any]) -> list[Judged]:

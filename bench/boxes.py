@@ -84,7 +84,7 @@ class Asked:
             found["backbone"] = self.backbone
         if self.weights != "pretrained":
             found["weights"] = self.weights
-        return found | ({"head_epochs": self.epochs} if self.epochs else {})
+        return found | ({"head": "pyramid", "head_epochs": self.epochs} if self.epochs else {})
 
     @property
     def network(self) -> Backbone:
