@@ -321,10 +321,7 @@ def answers(bundle: Path, asked: Requests, count: int) -> Row:
         after = server.memory
     return {
         "requests": count,
-        "answered": done["statuses"].get("200", 0),
-        "refused": done["statuses"].get("503", 0),
-        "wrong": done["wrong"],
-        "lost": done["lost"],
+        **counted(done),
         "per second": count / done["took"],
         "MB before": before,
         "MB after": after,
@@ -353,10 +350,7 @@ def swaps(bundles: Sequence[Path], asked: Requests, count: int, folder: Path) ->
         done = end_load(process)
     return {
         "swaps": count,
-        "answered": done["statuses"].get("200", 0),
-        "refused": done["statuses"].get("503", 0),
-        "wrong": done["wrong"],
-        "lost": done["lost"],
+        **counted(done),
         "MB before": before,
         "MB after": after,
     }
@@ -509,6 +503,13 @@ def hostile(bundle: Path, asked: Requests, count: int, connections: int, seconds
         "5xx": sum(failed.values()),
         "ready afterwards": still == 200,
     }
+
+
+def counted(done: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how many requests of a load were answered, refused, answered wrongly, or lost."""
+    statuses = done["statuses"]
+    own = {"answered": statuses.get("200", 0), "refused": statuses.get("503", 0)}
+    return own | {name: done[name] for name in ("wrong", "lost")}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsers import chromium
 from PIL import Image
 
 from headstart.base.atomic import write_json, write_text
@@ -797,14 +798,8 @@ def test_surrogates_are_spelt_out() -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("the program chromium is not installed")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playing:
-        chromium = playing.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -1,7 +1,6 @@
 """The page of the server in a browser: pictures, the camera, texts, both languages, phones."""
 
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsers import chromium
 from conftest import write_shapes
 from PIL import Image
 from served import Running, running
@@ -21,14 +21,8 @@ CAMERA = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("the program chromium is not installed")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playing:
-        chromium = playing.chromium.launch(executable_path=program, args=["--no-sandbox", *CAMERA])
-        yield chromium
-        chromium.close()
+    with chromium(*CAMERA) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
