@@ -81,13 +81,13 @@ def test_every_file_of_a_folder_is_predicted_or_named(
     folder = tmp_path / "new"
     folder.mkdir()
     for i in range(25):
-        (folder / f"{i:02}.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+        (folder / f"{i:02}.jxl").write_bytes(b"\xff\x0a" + bytes(20))
     (folder / "a.png").write_bytes((shapes / "dark" / "00.png").read_bytes())
     capsys.readouterr()
     assert main(["predict", str(run), str(folder)]) == 3
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1
-    assert [f"{i:02}.heic: a HEIC picture" in err for i in range(25)] == [True] * 25
+    assert [f"{i:02}.jxl: a JPEG XL picture" in err for i in range(25)] == [True] * 25
 
 
 def test_only_bad_files_is_a_failure(run: Path, tmp_path: Path) -> None:

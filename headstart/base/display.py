@@ -1,6 +1,7 @@
 """Make text from outside safe to print: names of files, classes, cards, columns."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 # Control characters (escape sequences, line breaks), bidirectional marks, and surrogates.
@@ -58,3 +59,15 @@ def escaped_json(text: str) -> str:
 def escaped_page(text: str) -> str:
     """Return a multi-line text with control characters other than tabs escaped as by `display`."""
     return CONTROLS.sub(lambda c: c[0] if c[0] in "\n\t" else _printable(c[0]), text)
+
+
+def by_reason(items: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
+    """Return the names that share a reason, with it, in the order of the first of each.
+
+    >>> by_reason([("a", "empty"), ("b", "damaged"), ("c", "empty")])
+    [(['a', 'c'], 'empty'), (['b'], 'damaged')]
+    """
+    names = dict[str, list[str]]()
+    for name, reason in items:
+        names.setdefault(reason, []).append(name)
+    return [(found, reason) for reason, found in names.items()]

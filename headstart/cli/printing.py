@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.base.display import display, escaped_json
+from headstart.base.display import by_reason, display, escaped_json
 from headstart.cli.progress import duration, say
 
+SHOWN = 3  # files with the same reason that are named
 NARROW = 20  # a last column narrower than this is not folded
 DONE, FAILED, WRONG, LEFT_OUT, INTERRUPTED = 0, 1, 2, 3, 130
 if TYPE_CHECKING:
@@ -166,13 +167,23 @@ def print_evaluation(
 
 
 def tell_left_out(left_out: "Iterable[LeftOut]", most: int = 20) -> int:
-    """List the files that were left out on stderr; returns exit code 3 if there are any, else 0."""
+    """List the files that were left out on stderr; returns exit code 3 if there are any, else 0.
+
+    Of more than `most`, those with the same reason are counted in one line.
+    """
     bad = [item for item in left_out if not item.expected]
-    for item in bad[:most]:
-        say("left out", f"{item.path}: {item.reason}")
-    if len(bad) > most:
-        say("left out", f"and {len(bad) - most} more")
-    return LEFT_OUT if bad else DONE
+    if len(bad) <= most:
+        for item in bad:
+            say("left out", f"{item.path}: {item.reason}")
+        return LEFT_OUT if bad else DONE
+    reasons = by_reason((item.path, item.reason) for item in bad)
+    for names, reason in reasons[:most]:
+        more = ", …" if len(names) > SHOWN else ""
+        several = f"{len(names):,} files ({', '.join(names[:SHOWN])}{more})"
+        say("left out", f"{names[0] if len(names) == 1 else several}: {reason}")
+    if rest := sum(len(names) for names, _ in reasons[most:]):
+        say("left out", f"and {rest:,} more")
+    return LEFT_OUT
 
 
 def print_line(*fields: str, flush: bool = False) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones.inputs import Input, has_parts, rows_of
+from headstart.base.display import by_reason
 from headstart.base.errors import DataError, SpecError
 from headstart.base.grouping import Pair, confirmed, groups
 from headstart.base.store import Store
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from headstart.data.survey import Survey
 
 
-FEW = 5  # examples named in a message
+FEW = 5  # reasons named in a message, and examples of different ones
+SHOWN = 3  # examples of one reason, where there are many
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,11 @@ def _refuse_bad_classes(dataset: Dataset, survey: "Survey", max_bad: float) -> N
     labels = [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
     missing = [item for item in dataset.left_out if item.label]
     totals = Counter([*labels, *(item.label for item in missing)])
-    bad = defaultdict[str, list[str]](list)
+    bad = defaultdict[str, list[tuple[str, str]]](list)
     for row, why in sorted(survey.errors.items()):
-        bad[labels[row]].append(f"{dataset.ids[row]} ({why})")
+        bad[labels[row]].append((dataset.ids[row], why))
     for item in missing:
-        bad[item.label].append(f"{item.path} ({item.reason})")
+        bad[item.label].append((item.path, item.reason))
     for label, named in bad.items():
         total = totals[label]
         if len(named) > max_bad * total:
@@ -104,9 +106,20 @@ def _refuse_bad_classes(dataset: Dataset, survey: "Survey", max_bad: float) -> N
                 f"At most {max_bad:.1%} of {'a class' if label else f'the {noun}'} may be "
                 f"unreadable, but {len(named)} of {total} "
                 f"{f'{noun} of {label!r}' if label else noun} are. The first: "
-                f"{'; '.join(named[:FEW])}. Repair or remove them, or allow this with "
+                f"{_first(named)}. Repair or remove them, or allow this with "
                 f"--max-bad {share:.3g}."
             )
+
+
+def _first(named: Sequence[tuple[str, str]]) -> str:
+    """Return the first names with their reasons, each reason once."""
+    if len(named) <= FEW:
+        return "; ".join(f"{name} ({why})" for name, why in named)
+    texts = []
+    for names, why in by_reason(named)[:FEW]:
+        more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+        texts.append(f"{', '.join(names[:SHOWN])}{more} ({why})")
+    return "; ".join(texts)
 
 
 def _readable(dataset: Dataset, survey: "Survey") -> Dataset:

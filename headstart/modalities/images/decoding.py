@@ -3,6 +3,7 @@
 import io
 import stat
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from headstart.base.errors import DataError
 from headstart.base.store import digest
-from headstart.modalities.images import formats, jpeg, png, tiff
+from headstart.modalities.images import dicom, formats, heif, jpeg, jpeg2000, png, tiff
 from headstart.modalities.images.archives import read_member
 from headstart.modalities.images.levels import to_levels
 
@@ -30,9 +31,9 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
     """Decode the first frame or page as RGB, upright, alpha blended on white: (H, W, 3) uint8.
 
-    The content decides the format, not the name: JPEG, PNG, WebP, GIF, BMP or TIFF. Integers of
-    more than 8 bits and floats are scaled to 0..255 rather than clipped (`levels.usual_range`).
-    Colour profiles and gamma are not applied.
+    The content decides the format, not the name: one of `formats.READ`, of which HEIC and DICOM
+    need an extra. Integers of more than 8 bits and floats are scaled to 0..255 rather than clipped
+    (`levels.usual_range`; DICOM: `dicom.read_levels`). Colour profiles and gamma are not applied.
 
     short_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, cheaply from its DCT
     coefficients, as long as its shorter side keeps at least twice this many pixels.
@@ -50,10 +51,13 @@ def decode(source: Path | bytes, *, short_side: int | None = None) -> Pixels:
         what, read = formats.described(head), ", ".join(formats.READ)
         other = f"not a picture in a format read here ({read})"
         raise DataError(formats.refusal(what) if what else other)
-    _hush_pillow()
+    if why := formats.why_missing(kind, head):
+        raise DataError(why)
+    _hush_libraries()
     try:
-        pixels, turned = _decode_tiff(data) if kind == "TIFF" else _decode(data, kind, short_side)
-        return _upright(pixels, turned)
+        if own := _OWN.get(kind):
+            return _upright(*own(data))
+        return _upright(*_decode(data, kind, short_side))
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -69,11 +73,11 @@ def claimed_size(data: bytes) -> tuple[int, int]:
     more than MAX_PIXELS.
     """
     kind = formats.readable(data[: formats.HEAD_BYTES])
-    _hush_pillow()
+    _hush_libraries()
     for mend in (False, True):
         try:
-            if kind == "TIFF":
-                return tiff.read_layout(data).size
+            if kind in _SIZES:
+                return _SIZES[kind](data)
             with Image.open(
                 io.BytesIO(_mended(data, kind) if mend else data), formats=(kind,)
             ) as i:
@@ -135,9 +139,8 @@ def read_file(path: Path) -> bytes:
 
 def _decode(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int]:
     """Call `_read`; if it fails, try again without metadata, or with an end marker."""
-    damage = {"PNG": png.damage, "JPEG": jpeg.damage}.get(kind, lambda data: "")(data)
-    if damage:
-        raise DataError(damage)
+    if why := _REFUSALS.get(kind, lambda data: "")(data):
+        raise DataError(why)
     try:
         return _read(data, kind, short_side)
     except (DataError, Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -148,6 +151,10 @@ def _decode(data: bytes, kind: str, short_side: int | None) -> tuple[Pixels, int
         if kind == "JPEG" and (why := jpeg.refusal(data)):
             raise DataError(why) from None
         raise
+
+
+# Why files of a format are not given to Pillow.
+_REFUSALS = {"PNG": png.damage, "JPEG": jpeg.damage, "JPEG2000": jpeg2000.refusal}
 
 
 def _mended(data: bytes, kind: str) -> bytes:
@@ -215,6 +222,31 @@ def _decode_tiff(data: bytes) -> tuple[Pixels, int]:
     mode, levels = tiff.read_levels(data, layout)
     image = Image.frombuffer(mode, layout.size, levels, "raw", mode, 0, 1)
     return _to_rgb(image), layout.first(tiff.Tag.ORIENTATION, 1)
+
+
+def _decode_heif(data: bytes) -> tuple[Pixels, int]:
+    picture = heif.open_heif(data)
+    _check_size(picture.size, len(data))
+    return _to_rgb(heif.upright_image(picture)), 1
+
+
+def _decode_dicom(data: bytes) -> tuple[Pixels, int]:
+    file = dicom.open_dicom(data)
+    _check_size(dicom.size(file), len(data))
+    levels = dicom.read_levels(file)
+    return np.broadcast_to(levels, (*levels.shape[:2], 3)), 1
+
+
+# Formats that are not decoded by Pillow alone, and the size (width, height) by their headers.
+_OWN = {"TIFF": _decode_tiff, "HEIF": _decode_heif, "DICOM": _decode_dicom}
+# Formats whose upright size is only sure once they are decoded: a TIFF's directory may be anywhere,
+# and Pillow may read it wrongly.
+UPRIGHT_BY_DECODING = frozenset(_OWN)
+_SIZES: dict[str, Callable[[bytes], tuple[int, int]]] = {
+    "TIFF": lambda data: tiff.read_layout(data).size,
+    "HEIF": lambda data: heif.open_heif(data).size,
+    "DICOM": lambda data: dicom.size(dicom.open_dicom(data)),
+}
 
 
 def _png_to_rgb(data: bytes, image: Image.Image) -> Pixels:
@@ -302,14 +334,15 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(turned).view(np.uint8).reshape(*turned.shape, 3)
 
 
-def _hush_pillow() -> None:
-    """Turn Pillow's bomb warnings into errors, and silence its warnings about odd metadata.
+def _hush_libraries() -> None:
+    """Turn Pillow's bomb warnings into errors, and silence warnings about odd metadata.
 
-    All threads share the warning filters, and changing them is not thread-safe. So the two filters
-    are added only if missing: at first, and after `catch_warnings` has removed them.
+    All threads share the warning filters, and changing them is not thread-safe. So the filters are
+    added only if missing: at first, and after `catch_warnings` has removed them.
     """
     if _BOMBS not in warnings.filters:
-        warnings.filterwarnings("ignore", module="PIL", category=UserWarning)
+        for library in ("PIL", "pydicom"):
+            warnings.filterwarnings("ignore", module=library, category=UserWarning)
         warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 

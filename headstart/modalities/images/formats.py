@@ -6,20 +6,38 @@ formats that people keep among pictures.
 
 import codecs
 import re
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
+from PIL import features
+
+from headstart.base.errors import install_command
+
 READ = {  # name and pattern of the first bytes; of a BMP see `readable`
+    # before the others, whose first bytes its preamble may hold; a file without one begins with an
+    # element
+    "DICOM": rb".{128}DICM|\x02\0\0\0UL\x04\0"
+    rb"|\x08\0[\0\x05\x08\x12-\x18]\0(CS|UI|DA|UL|[\x04-\x40]\0\0\0)",
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n",
     "WEBP": rb"RIFF.{4}WEBP",
     "GIF": rb"GIF8",
     "BMP": rb"BM",
     "TIFF": rb"(?!II\*\0\x10\0\0\0CR)(II[*+]\0|MM\0[*+])",  # in Canon's CR2, a thumbnail is first
+    "HEIF": rb".{4}ftyp(hei[cxms]|hev[cxms]|mif[12]|msf1|miaf)",  # or AVIF: `readable`
+    "AVIF": rb".{4}ftyp(avif|avis)",
+    "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
 }
-SUFFIXES = frozenset(
+CERTAIN = frozenset(  # suffixes of files that are not opened to see whether they are pictures
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+)
+SUFFIXES = CERTAIN | frozenset(
+    {".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"}
+    | {".dcm", ".dicom", ".dic"}
 )
 HEAD_BYTES = 1024  # enough for the signature of every format below
 NOT_AN_IMAGE = "not an image"
@@ -87,7 +105,7 @@ _FORMATS = (
     _Format("a WMF picture", "wmf", rb"\xd7\xcd\xc6\x9a"),
     _Format("an EMF picture", "emf", rb"\x01\0\0\0.{36} EMF"),
     _Format("a FITS picture", "fits", rb"SIMPLE  =", text=True),
-    _Format("a DICOM picture", "dcm dicom", rb".{128}DICM"),
+    _Format("a DICOM picture", "dcm dicom dic", READ["DICOM"]),
     _Format("a NIfTI picture", "nii nii.gz", rb".{344}n[+i]1\0"),
     _Format("an Apple icon picture", "", rb"icns\0"),
     _Format("a Sun raster picture", "ras", rb"\x59\xa6\x6a\x95"),
@@ -194,13 +212,13 @@ def why_not_decoded(path: Path) -> str:
 
     Raises OSError if the file cannot be read.
     """
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in CERTAIN:
         return ""
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
-    if readable(head):
-        return ""
     name = path.name.lower()
+    if kind := readable(head):
+        return NOT_AN_IMAGE if name == "dicomdir" else why_missing(kind, head)
     suffix = ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
     what, named = described(head), _BY_SUFFIX.get(suffix, "")
     if named and _STORED_IN.get(named) == what:
@@ -209,7 +227,45 @@ def why_not_decoded(path: Path) -> str:
         return refusal(what)
     if named and what:
         return f"{refusal(what)}, though its name is that of {named}"
+    if path.suffix.lower() in SUFFIXES:
+        return f"named as {named}, and its first bytes are not those of one: a damaged file?"
     return refusal(named) if named else NOT_AN_IMAGE
+
+
+def why_missing(kind: str, head: bytes) -> str:
+    """Return why a file of a format READ can't be read on this machine, with the remedy, or "".
+
+    kind: the format, from `readable`. head: its first HEAD_BYTES.
+    """
+    there, needs = _NEEDS.get(kind, (lambda: True, ""))
+    return "" if there() else f"{described(head)}, which needs {needs}"
+
+
+@cache
+def _by_pillow(feature: str) -> bool:
+    with warnings.catch_warnings(action="ignore"):  # a feature that an older Pillow does not know
+        return bool(features.check(feature))
+
+
+def _installed(*packages: str) -> bool:
+    return any(find_spec(package) is not None for package in packages)
+
+
+_NEEDS: dict[str, tuple[Callable[[], bool], str]] = {  # whether it is there; the need and remedy
+    "HEIF": (
+        lambda: _installed("pillow_heif", "pi_heif"),
+        f"the package 'pillow-heif': {install_command('heif')}",
+    ),
+    "DICOM": (
+        lambda: _installed("pydicom"),
+        f"the package 'pydicom': {install_command('dicom')}",
+    ),
+    "AVIF": (lambda: _by_pillow("avif"), "Pillow 11.3 or later: pip install -U pillow"),
+    "JPEG2000": (
+        lambda: _by_pillow("jpg_2000"),
+        "a Pillow that was built with OpenJPEG: pip install -U pillow",
+    ),
+}
 
 
 def refusal(what: str) -> str:
@@ -222,6 +278,8 @@ def refusal(what: str) -> str:
 def readable(head: bytes) -> str:
     """Return which of the formats READ a file has, by its first bytes, or ""."""
     kind = next((kind for kind, start in READ.items() if re.match(start, head, re.DOTALL)), "")
+    if kind == "HEIF" and _brand(head, "a HEIF picture") == "an AVIF picture":
+        return "AVIF"
     if kind == "BMP" and int.from_bytes(head[14:18], "little") not in _BMP_HEADERS:
         return ""
     return "" if kind == "GIF" and _is_text(head) else kind  # a text about GIF89a

@@ -15,7 +15,8 @@ HEAD = 2**20  # bytes in which nearly every file has its size and orientation
 def frame_of(path: Path) -> Frame:
     """Return the upright size and EXIF orientation of a picture, without decoding it.
 
-    Raises DataError for other files and damaged ones, OSError if the file cannot be read.
+    Raises DataError for other files and damaged ones, OSError if the file cannot be read. Only
+    formats of `decoding.UPRIGHT_BY_DECODING` are decoded.
     """
     data = decoding.read_file(path) if not path.is_file() else b""
     if not data:
@@ -24,7 +25,7 @@ def frame_of(path: Path) -> Frame:
     kind = formats.readable(data[: formats.HEAD_BYTES])
     if not kind:
         raise DataError("not a picture in a format read here")
-    if kind == "TIFF":  # its directory may be anywhere, and Pillow may read it wrongly
+    if kind in decoding.UPRIGHT_BY_DECODING:
         height, width, _ = decoding.decode(path).shape
         return Frame(width, height)
     try:
