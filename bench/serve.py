@@ -9,6 +9,10 @@ Throughput: prepared squares through the Open Inference Protocol, and the bare e
 batch, beside the same generator, which then talks to a program that only swallows. Overload: 16
 times that throughput. Answers and swaps: a tiny network, whose server is bound by HTTP. Hostile:
 malformed requests from a seed, connections that are slow, and how other clients fare meanwhile.
+
+MLflow: `mlflow models serve` (references/mlflow_server.py) on the graph of the same bundle, under
+the same number of connections, each of which asks again as soon as it is answered; both with the
+same squares in JSON, ours in binary tensors too. Ours gives scores, limits and a hash with them.
 """
 
 import asyncio
@@ -32,6 +36,7 @@ from typing import Any
 import numpy as np
 from harness import ROOT, Bench
 from numpy.typing import NDArray
+from references.environments import InstallFailed, python_of
 from tables import Row
 
 import headstart as hs
@@ -68,9 +73,15 @@ def model(folder: Path, backbone: str, seed: int) -> Path:
 
 @dataclass(frozen=True)
 class Requests:
-    """A list of requests on disk for the generator, and their squares."""
+    """Lists of requests on disk for the generator, and their squares.
+
+    file: with binary tensors. lists: with the same tensors in JSON. mlflow: in JSON, as MLflow's
+    server takes them; their answers are not compared.
+    """
 
     file: Path
+    lists: Path
+    mlflow: Path
     squares: NDArray[np.uint8]
 
 
@@ -88,28 +99,35 @@ def requests(folder: Path, bundles: Sequence[Path]) -> Requests:
     squares = rng.integers(0, 256, (SQUARES, *blank.shape[1:])).astype(np.uint8)
     examples = rows_of_tensor({name: squares})
     answers = {scorer.version: scores(scorer, examples) for scorer in scorers}
-    found = []
+    binary, in_lists, mlflow = list[object](), list[object](), list[object]()
     for i, square in enumerate(squares):
         data = square.tobytes()
-        tensor = {
-            "name": name,
-            "datatype": "UINT8",
-            "shape": [1, *square.shape],
-            "parameters": {"binary_data_size": len(data)},
+        tensor = {"name": name, "datatype": "UINT8", "shape": [1, *square.shape]}
+        known = {
+            "path": "/v2/models/served/infer",
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "answers": {version: rows[i] for version, rows in answers.items()},
         }
-        head = json.dumps({"inputs": [tensor]}).encode()
+        head = in_json({**tensor, "parameters": {"binary_data_size": len(data)}})
+        length = {"Inference-Header-Content-Length": str(len(head))}
+        binary.append({**known, "headers": length, "file": f"{i}.bin"})
         (folder / f"{i}.bin").write_bytes(head + data)
-        found.append(
-            {
-                "path": "/v2/models/served/infer",
-                "headers": {"Inference-Header-Content-Length": str(len(head))},
-                "file": f"{i}.bin",
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "answers": {version: rows[i] for version, rows in answers.items()},
-            }
-        )
-    (folder / "requests.json").write_text(json.dumps(found))
-    return Requests(folder / "requests.json", squares)
+        kind = {"Content-Type": "application/json"}
+        in_lists.append({**known, "headers": kind, "file": f"{i}.json"})
+        (folder / f"{i}.json").write_bytes(in_json({**tensor, "data": square.ravel().tolist()}))
+        nested = json.dumps({"inputs": {name: [square.tolist()]}}).encode()
+        (folder / f"{i}.mlflow").write_bytes(nested)
+        unknown = {"path": "/invocations", "sha256": "", "answers": {}}
+        mlflow.append({**unknown, "headers": kind, "file": f"{i}.mlflow"})
+    lists = {"requests": binary, "lists": in_lists, "mlflow": mlflow}
+    files = [folder / f"{title}.json" for title in lists]
+    for file, found in zip(files, lists.values(), strict=True):
+        file.write_text(json.dumps(found))
+    return Requests(files[0], files[1], files[2], squares)
+
+
+def in_json(tensor: Mapping[str, object]) -> bytes:
+    return json.dumps({"inputs": [tensor]}).encode()
 
 
 @dataclass(frozen=True)
@@ -308,6 +326,57 @@ def overload(bundle: Path, asked: Requests, rate: float, seconds: float) -> Row:
         "/ready p99, ms": 1000 * p99(probes),
         "MB before": before,
         "MB after": after,
+    }
+
+
+# ------------------------------------------------------------ MLflow
+@contextmanager
+def mlflow_serving(graph: Path, folder: Path) -> Iterator[int]:
+    """Run MLflow's server on an ONNX file; yields its port. Raises InstallFailed."""
+    port, quiet = free_port(), {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    script = LOAD.parent / "references" / "mlflow_server.py"
+    command = [str(python_of("mlflow_server")), str(script), str(graph), str(folder), str(port)]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **quiet},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # its server is a grandchild
+    )
+    try:
+        until(lambda: reachable(port))
+        yield port
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def beside_mlflow(bundle: Path, asked: Requests, count: int, folder: Path) -> list[Row]:
+    """Requests per second and latency of both servers under the same load, one after the other."""
+    found = list[Row]()
+    with serving(bundle, "--queue", str(QUEUE), "--batch", str(BATCH)) as server:
+        for title, file in {"binary tensors": asked.file, "JSON": asked.lists}.items():
+            load(server.port, file, connections=BATCH, count=32)  # warm
+            done = load(server.port, file, connections=BATCH, count=count)
+            found.append(paced(f"headstart serve, {title}", done))
+    try:
+        with mlflow_serving(bundle / "graph.onnx", folder / "mlflow") as port:
+            load(port, asked.mlflow, connections=BATCH, count=32)
+            done = load(port, asked.mlflow, connections=BATCH, count=count)
+    except InstallFailed as error:
+        return [*found, {"server": f"MLflow: {error}"}]
+    return [*found, paced("mlflow models serve, JSON", done)]
+
+
+def paced(title: str, done: Mapping[str, Any]) -> Row:
+    own = done["seconds"].get("200", [])
+    return {
+        "server": title,
+        "connections": BATCH,
+        **counted(done),
+        "answers/s": len(own) / done["took"],
+        "median, ms": 1000 * float(np.median(own)) if own else None,
+        "p99, ms": 1000 * p99(own),
     }
 
 
@@ -529,8 +598,10 @@ def main() -> None:
         of_tiny = requests(folder / "of tiny", tiny)
         speed = throughput(large, of_large, args.seconds)
         rate = float(str(speed["server, /s"]))
+        few = max(32, int(rate * args.seconds))
         more: Mapping[str, Sequence[Row]] = {
             "at 16 times the load": [overload(large, of_large, rate, args.seconds)],
+            "beside MLflow's server": beside_mlflow(large, of_large, few, folder),
             "answers of a tiny network": [answers(tiny[0], of_tiny, args.count)],
             "versions swapped under load": [swaps(tiny, of_tiny, args.swaps, folder)],
             "hostile requests": [hostile(tiny[0], of_tiny, args.malformed, 100, args.slow)],

@@ -3,12 +3,14 @@
 import base64
 import io
 import json
+import os
 import shutil
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ from headstart.base.errors import BundleError, Mismatch, MissingPackage, SpecErr
 from headstart.cli.main import main
 from headstart.features.engines import OnnxEngine
 from headstart.modalities.images import inputs as picture_inputs
+from headstart.models.bundle_files import bundle_digest
 from headstart.serving import bodies, connections, models, predicting
+from headstart.serving.batching import LESS_URGENT, yield_to_requests
 from headstart.serving.bodies import parts_of, strict_json
 from headstart.serving.gate import Rules
 from headstart.serving.refusals import Refusal
@@ -649,9 +653,9 @@ def test_it_is_ready_only_when_the_models_have_reproduced_what_is_known(
 ) -> None:
     go = threading.Event()
 
-    def slow(folder: Path, threads: int) -> Scorer:
+    def slow(folder: Path, threads: int, digests: Sequence[str]) -> Scorer:
         assert go.wait(20)
-        return load_scorer(folder, threads)
+        return load_scorer(folder, threads, digests)
 
     monkeypatch.setattr(models, "load_scorer", slow)
     with running(bundle, ready=False) as server:
@@ -662,6 +666,26 @@ def test_it_is_ready_only_when_the_models_have_reproduced_what_is_known(
         go.set()
         until(lambda: server.get("/v2/health/ready").status == 200)
         assert server.ask("POST", "/predict", files[0]).status == 200
+
+
+def test_only_bundles_of_the_demanded_digests_are_loaded(bundle: Path) -> None:
+    own = bundle_digest(bundle)
+    assert load_scorer(bundle, 1, ("0" * 64, own.upper())).version == own[:16]
+    with pytest.raises(BundleError, match=f"one of the digests of --sha256; its own is {own}"):
+        load_scorer(bundle, 1, ("0" * 64,))
+    with pytest.raises(SpecError, match="64 hexadecimal digits; got 'abc'"):
+        ServeSpec(sha256=("abc",))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+def test_what_computes_gives_way_to_requests() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = niceness()
+    with ThreadPoolExecutor(1, initializer=yield_to_requests) as pool:
+        assert pool.submit(niceness).result() == min(19, before + LESS_URGENT)
+    assert niceness() == before
 
 
 def test_a_model_that_answers_otherwise_in_a_batch_is_refused(

@@ -64,6 +64,7 @@ ENVIRONMENTS: dict[str, Environment | None] = {
     "headstart_two_phase": None,
     # bare: fastai also asks for spacy, which pictures never import, and for a torch of its own
     "fastai_finetune": Environment(FASTAI_NEEDS, bare=("fastai==2.8.12",), borrows=True),
+    "mlflow_server": Environment(("mlflow==3.17.2", "onnx==1.23.2", "onnxruntime==1.31.1")),
     "headstart_texts": None,
     "trainer_texts": None,
     "setfit_texts": Environment(
@@ -71,7 +72,8 @@ ENVIRONMENTS: dict[str, Environment | None] = {
     ),
 }
 TEXTS = tuple(name for name in ENVIRONMENTS if name.endswith("_texts"))
-NAMES = tuple(name for name in ENVIRONMENTS if name not in TEXTS)
+SERVERS = ("mlflow_server",)
+NAMES = tuple(name for name in ENVIRONMENTS if name not in TEXTS + SERVERS)
 
 
 class InstallFailed(RuntimeError):

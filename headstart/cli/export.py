@@ -11,6 +11,7 @@ from headstart.cli.flags import (
     BUNDLE_RUNTIME,
     MODEL_HELP,
     add_flags,
+    add_sha256_flag,
     add_store_flag,
     bundle_of,
     made,
@@ -34,6 +35,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         help="labelled data, for a bundle without its run, or where the run's data is now",
     )
     add_flags(parser, ExportPlan())
+    add_sha256_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     add_store_flag(parser)
     add_flags(parser, Runtime(), *BUNDLE_RUNTIME)
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from headstart.runs.export_rows import export_rows
 
     context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
-    model = load_bundle(bundle_of(args.model)).model
+    model = load_bundle(bundle_of(args.model), sha256=args.sha256).model
     rows = export_rows(model, args.model, args.data, plan.narrow, context)
     found = export_model(model, plan, args.out, rows, context)
     if args.json:

@@ -5,6 +5,9 @@ All state belongs to the event loop, so that there are no locks.
 """
 
 import asyncio
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
@@ -20,15 +23,30 @@ from headstart.serving.scoring import PreparedExample, ScoredExample, Scorer
 Outcome = ScoredExample | DataError
 Waiting = tuple[PreparedExample, "asyncio.Future[Outcome]"]
 KEPT = 0.8  # share of the running mean that a new batch leaves
+LESS_URGENT = 10  # added to the niceness of threads that compute; at 10 a tenth of the usual share
 SLOWEST = 30.0  # seconds after which a refused client is told to come back, at most
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The threads of a server: one runs networks, the others read and prepare examples."""
+    """The threads of a server: `network` runs networks, one batch at a time, `loading` loads
+    models, `reading` reads and prepares examples. The first two are made with `yield_to_requests`.
+    """
 
     network: Executor
+    loading: Executor
     reading: Executor
+
+
+def yield_to_requests() -> None:
+    """Lower the priority of this thread, and of those that it starts, below that of the event loop.
+
+    So requests are taken and refused at once while a network keeps all cores busy. POSIX has one
+    priority for a whole process; threads have their own on Linux only, elsewhere nothing is done.
+    """
+    if sys.platform == "linux":
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), own + LESS_URGENT)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headstart.base.errors import HeadstartError, sentence_of
@@ -93,7 +94,8 @@ class ServedModels:
 
     async def _loaded(self, place: Place) -> Scorer:
         threads = self._spec.threads or cores()
-        return await asyncio.to_thread(load_scorer, place.bundle, threads)
+        loop, load = asyncio.get_running_loop(), partial(load_scorer, digests=self._spec.sha256)
+        return await loop.run_in_executor(self._workers.loading, load, place.bundle, threads)
 
     def _put(self, place: Place, scorer: Scorer) -> None:
         """Let a version answer from now on; the one before finishes what it has."""

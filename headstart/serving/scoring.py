@@ -18,6 +18,7 @@ from headstart.features.batches import features_by
 from headstart.features.engines import Engine, OnnxEngine
 from headstart.features.extract import FeatureTable
 from headstart.models.bundle import MANIFEST, load_bundle
+from headstart.models.bundle_files import bundle_digest
 from headstart.models.golden import TOLERANCE, Arrays, difference
 from headstart.models.model import Model
 from headstart.models.plain_answers import UNKNOWN, plain_answer
@@ -152,14 +153,29 @@ class Scorer:
         ]
 
 
-def load_scorer(folder: Path, threads: int) -> Scorer:
-    """Load, verify and try a bundle; raises BundleError."""
+def load_scorer(folder: Path, threads: int, digests: Sequence[str] = ()) -> Scorer:
+    """Load, verify and try a bundle; raises BundleError.
+
+    digests: of the bundles that may be loaded; () for any.
+    """
     version = version_of(folder)
-    model = load_bundle(folder).model
+    model = load_bundle(folder, sha256=_demanded(folder, digests)).model
     assert isinstance(model.backbone, Frozen)
     scorer = Scorer(model, OnnxEngine(model.backbone, threads), version)
     scorer.check()
     return scorer
+
+
+def _demanded(folder: Path, digests: Sequence[str]) -> str:
+    """Return the digest that the bundle must have when it is read, "" for any."""
+    if not digests:
+        return ""
+    own = bundle_digest(folder)
+    if own not in [digest.lower() for digest in digests]:
+        raise BundleError(
+            f"{folder} must be a bundle with one of the digests of --sha256; its own is {own}."
+        )
+    return own
 
 
 def version_of(folder: Path) -> str:

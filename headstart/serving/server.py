@@ -16,7 +16,7 @@ from headstart.base.errors import PlaceError
 from headstart.base.listener import Listener
 from headstart.base.runtime import cores
 from headstart.serving.app import Service, application
-from headstart.serving.batching import Workers
+from headstart.serving.batching import Workers, yield_to_requests
 from headstart.serving.connections import TimedConnection
 from headstart.serving.gate import Rules, place_of
 from headstart.serving.measures import Measures
@@ -93,11 +93,12 @@ class PredictionServer:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._report)
         with (
-            ThreadPoolExecutor(1, "network") as network,
+            ThreadPoolExecutor(1, "network", yield_to_requests) as network,
+            ThreadPoolExecutor(1, "loading", yield_to_requests) as loading,
             ThreadPoolExecutor(cores(), "reading") as reading,
             self._signals(),
         ):
-            workers = Workers(network, reading)
+            workers = Workers(network, loading, reading)
             self._models = ServedModels(
                 self.places, self.spec, workers, self.measures, self.listener
             )

@@ -11,6 +11,7 @@ from headstart.base.runtime import MOST_THREADS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # of a model: a part of an address
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}")
+DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 MOST_WAITING = 100_000
 MOST_BATCH = 1024
 
@@ -38,6 +39,10 @@ a token: name a file that holds one with --token-file, or leave --host out.
         "names by which others reach this server, such as a proxy's; requests under other names "
         "are refused",
     ] = ()
+    sha256: Annotated[
+        tuple[str, ...],
+        "digests of bundles, as training prints them; any other bundle or version is refused",
+    ] = ()
     queue: Annotated[
         int, "examples that may wait for a model; while so many wait, requests get status 503"
     ] = 64
@@ -49,6 +54,11 @@ a token: name a file that holds one with --token-file, or leave --host out.
             if not HOST_NAME.fullmatch(name):
                 raise SpecError(
                     f"A host is a name or an address without a port; got {name[:60]!r}."
+                )
+        for digest in self.sha256:
+            if not DIGEST.fullmatch(digest):
+                raise SpecError(
+                    f"sha256 is the digest of a bundle, 64 hexadecimal digits; got {digest[:80]!r}."
                 )
         limits = {"port": (0, 65_535), "queue": (1, MOST_WAITING), "batch": (1, MOST_BATCH)}
         limits["threads"] = (0, MOST_THREADS)
