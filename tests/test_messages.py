@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +80,12 @@ def test_a_run_without_test_rows_is_not_told_to_look_elsewhere(
 
 def test_a_worse_model_that_was_asked_for_is_told_as_such() -> None:
     job = get_recipe("mobilenetv2-two-phase").job
-    said = _why_kept(job, "finetune", "head")
+    said = _why_kept(job, "finetune", "head", 20)
     assert "the head was better" in said
     assert "by flag or recipe: --strategy auto keeps the better one" in said
-    assert _why_kept(job, "finetune", "finetune") == ""
+    assert _why_kept(job, "finetune", "finetune", 20) == ""
+    said = _why_kept(replace(job, strategy="auto"), "head", "finetune", 20)
+    assert said == "; the finetune was better by no more than the error of 20 rows of validation"
 
 
 def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

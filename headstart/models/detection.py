@@ -17,7 +17,7 @@ from headstart.heads.specs import PyramidSpec
 from headstart.modalities.images.box_views import followed
 from headstart.modalities.sources import reopened
 from headstart.models.level_data import LevelData, tell_room
-from headstart.models.results import Candidate, Candidates, best_of
+from headstart.models.results import Candidate, Candidates, worth_keeping
 from headstart.models.specs import TwoPhaseSpec
 from headstart.models.training_data import Start, table_of
 from headstart.models.wording import result_message
@@ -75,7 +75,7 @@ def phases_on_levels(
         from headstart.models.level_tuning import tune_levels
 
         made["finetune"] = tune_levels(data, head, made["head"].fitted.model.epochs)
-    kept = spec.keep if spec.keep in made else best_of(made)
+    kept = spec.keep if spec.keep in made else worth_keeping(made)
     return Candidates(made, kept, data.clock.seconds, tuple(data.tables))
 
 

@@ -26,7 +26,14 @@ from headstart.heads.head import FeatureRows, Rows
 from headstart.heads.specs import TrainedSpec
 from headstart.modalities.sources import load_backbone, reopened
 from headstart.models.model import Model
-from headstart.models.results import Candidate, Candidates, FitResult, HeldOut, best_of
+from headstart.models.results import (
+    Candidate,
+    Candidates,
+    FitResult,
+    HeldOut,
+    best_of,
+    worth_keeping,
+)
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
 from headstart.models.training_data import (
     Start,
@@ -95,7 +102,7 @@ def two_phases(
     context: RunContext,
     start: Start | None = None,
 ) -> Candidates:
-    """Fit a head, fine-tune it if the spec says so, and keep the better on validation.
+    """Fit a head, fine-tune it if the spec says so, and keep what is `worth_keeping`.
 
     start: the result of `prepare`, if it has run already.
     """
@@ -155,7 +162,7 @@ def _fine_tuned(
 def _kept(spec: TwoPhaseSpec, made: Mapping[str, Candidate]) -> str:
     """Return the name of the candidate to keep: of several fine-tuned ones the best."""
     if spec.keep not in made:
-        return best_of(made)
+        return worth_keeping(made)
     tuned = {name: c for name, c in made.items() if name != "head"}
     if spec.keep == "head" or len(tuned) == 1:
         return spec.keep

@@ -117,3 +117,24 @@ class Candidates:
 def best_of(made: Mapping[str, Candidate]) -> str:
     """Return the name of the best on validation; ties go to the simpler model, made first."""
     return max(made, key=lambda name: made[name].merit)
+
+
+def worth_keeping(made: Mapping[str, Candidate]) -> str:
+    """Return the name of the best on validation, or of the simplest, made first, if the best gains
+    no more than one standard error over it.
+
+    The error is that of the mean paired difference of the rows' scores: few rows of validation
+    can't tell two models apart, and then the simpler one is right as often, faster, and mostly
+    better on new rows (the one-standard-error rule of Breiman et al. 1984, Classification and
+    Regression Trees).
+    """
+    simplest, best = next(iter(made)), best_of(made)
+    one, other = made[best].val, made[simplest].val
+    if best == simplest or not len(one):
+        return best
+    scores = (p.target.row_scores(p.outputs, p.labels) for p in (one, other))
+    won = np.subtract(*scores)[one.known]
+    if len(won) < 2:
+        return best
+    error = won.std(ddof=1) / np.sqrt(len(won))
+    return best if won.mean() > error * (1 + 1e-9) else simplest  # one row alone is one error

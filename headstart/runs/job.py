@@ -61,8 +61,8 @@ class Job:
     ] = "pretrained"
     strategy: Annotated[
         Strategy,
-        "auto keeps the better of head and fine-tuned model; the one that is better on "
-        "validation; the others force one way",
+        "auto keeps the fine-tuned model if it is better than the head on validation by more than "
+        "one standard error; the others force one way",
     ] = "auto"
     target: TargetPlan = TargetPlan()
     recipe: FeatureExtraction = FeatureExtraction()

@@ -438,7 +438,7 @@ def _tell_kept(state: RunState, learned: LearnedRun, on_val: Mapping[str, Evalua
     if len(made) > 1:
         name = learned.splits.train.target.merit_name
         shown = ", ".join(f"{n} {_merit(name, c, on_val[n])}" for n, c in made.items())
-        why = _why_kept(state.job, kept, best_of(made))
+        why = _why_kept(state.job, kept, best_of(made), len(learned.splits.val))
         state.tell("kept", f"{kept} ({name.replace('_', ' ')} on validation: {shown}){why}")
 
 
@@ -450,10 +450,15 @@ def _merit(name: str, candidate: Candidate, on_val: Evaluation) -> str:
     return f"{metric.value:.{decimals([metric.value])}f}"
 
 
-def _why_kept(job: Job, kept: str, best: str) -> str:
-    """Return the reason for keeping a candidate although another was better; else ""."""
+def _why_kept(job: Job, kept: str, best: str, rows: int) -> str:
+    """Return the reason for keeping a candidate although another was better; else "".
+
+    rows: of validation.
+    """
     if kept == best:
         return ""
+    if job.strategy == "auto":
+        return f"; the {best} was better by no more than the error of {rows:,} rows of validation"
     why = f"; the {best} was better, but strategy {job.strategy} was asked for, by flag or recipe"
     if job.finetune.adversarial:
         return why
