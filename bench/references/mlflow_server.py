@@ -7,6 +7,7 @@ as its documentation does. It takes JSON at /invocations; the inputs' types come
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlflow.onnx
 import onnx
@@ -17,13 +18,13 @@ from mlflow.types import Schema, TensorSpec
 def main() -> None:
     graph, folder, port = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     network = onnx.load(str(graph))
-    specs = [TensorSpec(*described(value)) for value in network.graph.input]
+    specs: list[Any] = [TensorSpec(*described(value)) for value in network.graph.input]
     mlflow.onnx.save_model(network, str(folder), signature=ModelSignature(Schema(specs)))
     words = ["-m", "mlflow", "models", "serve", "-m", str(folder), "-p", port]
     os.execv(sys.executable, [sys.executable, *words, "--env-manager", "local"])
 
 
-def described(value: onnx.ValueInfoProto) -> tuple[object, tuple[int, ...], str]:
+def described(value: onnx.ValueInfoProto) -> tuple[Any, tuple[int, ...], str]:
     """Type, shape (-1 where any size is taken) and name of an input."""
     tensor = value.type.tensor_type
     shape = tuple(side.dim_value or -1 for side in tensor.shape.dim)
