@@ -15,7 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/guide.md", "docs/inside.md", "docs/python.md", "CONTRIBUTING.md")
+PAGES = (
+    "README.md",
+    "docs/guide.md",
+    "docs/inside.md",
+    "docs/python.md",
+    "docs/scale.md",
+    "CONTRIBUTING.md",
+)
 END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`*\[])")
 FEWEST = 5  # words: less is a caption or an item of a list
 

@@ -81,6 +81,12 @@ def test_the_guides_python_runs(
     assert load_bundle(tmp_path / "bundle").model.backbone.card.name == "ResNet"
 
 
+def test_the_python_about_growing_runs(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_in(tmp_path, ROOT / "docs" / "scale.md", shapes, monkeypatch)
+
+
 def test_the_page_about_python_runs(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

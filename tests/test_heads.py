@@ -18,7 +18,7 @@ from headstart.heads.fit import fit_head, folds_of
 from headstart.heads.head import Head, Rows
 from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
-from headstart.heads.ridge import left_out_outputs
+from headstart.heads.ridge import CalibrationRows
 from headstart.heads.specs import LogisticSpec, NearestSpec, RidgeSpec
 from headstart.models.fitting import fit_tables
 from headstart.specs import FeatureExtraction
@@ -224,7 +224,8 @@ def test_ridge_knows_what_it_would_say_without_a_row(dim: int) -> None:
     t = 2.0 * basis.targets - 1.0
     z = basis.z.astype(np.float64)
     weight = z.T @ (t - t.mean(axis=0)) / 30 / (basis.values + 0.1)[:, None]
-    quick = left_out_outputs(basis, t, weight, t.mean(axis=0), 0.1)
+    own = CalibrationRows(basis.z, t, np.ones(30), np.ones(30) / 30)
+    quick = own.left_out(basis, weight, t.mean(axis=0), 0.1)
     others = np.arange(1, 30)  # the slow way for row 0, on the same columns and the same penalty
     design = np.column_stack([z, np.ones(30)])
     penalty = 30 * 0.1 * np.diag([1.0] * z.shape[1] + [0.0])

@@ -28,13 +28,28 @@ SOFTENED = 0.3
 
 
 @dataclass(frozen=True, eq=False)
-class Basis:
-    """Weighted, standardised training rows in the R eigenvectors of their covariance."""
+class Axes:
+    """The R eigenvectors of the covariance of standardised columns."""
 
     mean: Doubles  # (D,)
     std: Doubles  # (D,)
-    vectors: NDArray[np.float32]  # (D, R), orthonormal
+    vectors: Floats  # (D, R), orthonormal
     values: Doubles  # (R,) the variance along each vector
+
+    def unrotated(self, weight: Doubles) -> Doubles:  # (R, K) -> (D, K)
+        """Return weights of the features themselves."""
+        return self.vectors.astype(np.float64) @ weight / self.std[:, None]
+
+    def along(self, x: Floats) -> NDArray[np.float32]:  # (N, D) -> (N, R)
+        """Return rows in the coordinates of the vectors."""
+        z = (x - self.mean.astype(np.float32)) / self.std.astype(np.float32)
+        return np.asarray(z.astype(np.float32) @ self.vectors.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Basis(Axes):
+    """Weighted, standardised training rows in the R eigenvectors of their covariance."""
+
     z: NDArray[np.float32]  # (N, R)
     targets: Doubles  # (N, K) the target's `regression`, or probabilities in its place
     row_weights: Doubles  # (N,) of mean 1
@@ -51,10 +66,6 @@ class Basis:
         soft = train.supervision.soft
         targets = train.target.regression(train.y) if soft is None else soft
         return cls(mean, std, vectors, values, z @ vectors, targets, weights)
-
-    def unrotated(self, weight: Doubles) -> Doubles:  # (R, K) -> (D, K)
-        """Return weights of the features themselves."""
-        return self.vectors.astype(np.float64) @ weight / self.std[:, None]
 
     def outputs(self, w: Doubles) -> Doubles:
         """Return (N, K) outputs of weights (R + 1, K), biases last; products as precise as z."""
@@ -116,22 +127,27 @@ def _leading(z: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
 
 
 def _moments(x: Floats, weights: Doubles) -> tuple[Doubles, Doubles]:
-    """Return the weighted mean of each column, and the scale it is divided by, (D,).
-
-    The scale is sqrt(s² + (SOFTENED · r)²), where s is the column's standard deviation and r the
-    root mean square of all of them: the added constant of Tusher et al. 2001 ("s0"). Divided by s
-    alone, a column that hardly varies in a few training rows is huge in some test row, and decides
-    the answer. Constant columns get no weight; the scale is 1 if all are constant.
-    """
+    """Return the weighted mean of each column, and the scale it is divided by, (D,)."""
     mean, square = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     for rows in blocks(len(x)):
         mean += weights[rows] @ x[rows].astype(np.float64) / len(x)
     for rows in blocks(len(x)):
         square += weights[rows] @ (x[rows] - mean) ** 2 / len(x)
+    return mean, scale_of(mean, square)
+
+
+def scale_of(mean: Doubles, square: Doubles) -> Doubles:
+    """Return what columns of these means and variances are divided by, (D,).
+
+    It is sqrt(s² + (SOFTENED · r)²), where s is the column's standard deviation and r the
+    root mean square of all of them: the added constant of Tusher et al. 2001 ("s0"). Divided by s
+    alone, a column that hardly varies in a few training rows is huge in some test row, and decides
+    the answer. Constant columns get no weight; the scale is 1 if all are constant.
+    """
     rounding = 1e-6 * np.abs(mean)  # of float32; what varies less is constant
     square = np.where(np.sqrt(square) > rounding, square, 0.0)
     scale = np.sqrt(square + SOFTENED**2 * square.mean())
-    return mean, np.where(scale > 0, scale, 1.0)
+    return np.where(scale > 0, scale, 1.0)
 
 
 def _directions(z: NDArray[np.float32], weights: Doubles) -> tuple[Doubles, NDArray[np.float32]]:

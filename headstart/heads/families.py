@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from numpy.typing import NDArray
 
+from headstart.base.durations import spoken
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.extensions import Extensions
 from headstart.heads.head import FeatureRows, Fitted, Head
@@ -87,6 +88,7 @@ class HeadFamily:
 
 
 HEADS: Extensions[HeadFamily] = Extensions("head", "heads")
+LIMIT_S = 300.0  # of one core: what takes longer is said before it begins
 RARE = " (--class-weights balanced lets rare ones count more)"
 PROBABLE: tuple[Link, ...] = ("softmax", "sigmoid", "cumulative")
 HEADS.add("logistic", HeadFamily(LogisticSpec, load_linear, links=PROBABLE, weighs=True))
@@ -129,6 +131,22 @@ def head_for(spec: HeadSpec, target: Target) -> tuple[HeadSpec, str]:
     lacking = "minimise the loss asked for" if known else f"predict {target.noun}"
     why = f"{family}, since logistic regression does not {lacking}"
     return spec_named(family, spec), why
+
+
+def head_within(spec: HeadSpec, target: Target, rows: int, features: int) -> tuple[HeadSpec, str]:
+    """Return the head to use for so many training rows, and what is to be said about its time.
+
+    Past 5 minutes of one core the sentence names heads that take less; if no head was named, it is
+    ridge then, whose time hardly depends on the number of classes.
+    """
+    seconds = spec.seconds(rows, features, target.outputs)
+    if seconds < LIMIT_S:
+        return spec, ""
+    size = f"{rows:,} rows of {features:,} features and {target.outputs:,} outputs"
+    slow = f"{spec.family} takes about {spoken(seconds)} of one core for {size}"
+    if isinstance(spec, UsualSpec) and HEADS["ridge"].supports(target):
+        return spec_named("ridge", spec), f"ridge, since {slow}; --head logistic asks for it"
+    return spec, f"{slow}; --head ridge reads them once, and --head linear in small batches"
 
 
 def check_supports(spec: HeadSpec, target: Target) -> None:

@@ -19,10 +19,11 @@ from headstart.heads.head import (
     counted,
     loss_weights,
     some_of,
+    view_of,
 )
 from headstart.heads.logistic import logistic_trials
 from headstart.heads.nearest import nearest_trials
-from headstart.heads.ridge import ridge_trials
+from headstart.heads.ridge import ridge_folds, ridge_trials
 from headstart.heads.specs import HeadSpec
 from headstart.targets.target import Labels, Outputs, Target
 
@@ -32,6 +33,11 @@ TRIALS: dict[str, Trials] = {
     "ridge": ridge_trials,
     "nearest": nearest_trials,
 }
+# (spec, rows, parts left out, rows to answer) -> the trials of all folds from one pass, or None
+Folded = Callable[
+    [Any, FeatureRows, Sequence[NDArray[np.bool_]], Sequence[Floats]], list[Iterator[Trial]] | None
+]
+FOLDED: dict[str, Folded] = {"ridge": ridge_folds}
 FOLDS = 5
 PATIENCE_OF_FOLDS = 4  # the same, where a share of right answers chooses, which is less smooth
 PATIENCE = 2  # settings tried after the best one before the search stops
@@ -266,8 +272,7 @@ def _held_out(
     paths: dict[float, tuple[dict[str, float], dict[str, NDArray[Any]]]] = {}
     parts = [folds == fold for fold in range(int(folds.max()) + 1)]
     views = len(train.y) // len(plain.y)
-    kept = (some_of(train, np.tile(~out, views)) for out in parts)
-    trials = (TRIALS[spec.family](spec, k, plain.x[o]) for k, o in zip(kept, parts, strict=True))
+    trials = _trials_of_folds(spec, train, [np.tile(out, views) for out in parts], plain, parts)
     given: dict[float, int] = {}
     for of_folds in zip_longest(*trials):
         for out, trial in zip(parts, of_folds, strict=True):
@@ -281,6 +286,23 @@ def _held_out(
             if given[trial.tried] == len(parts):
                 yield paths.pop(trial.tried)
     yield from paths.values()
+
+
+def _trials_of_folds(
+    spec: HeadSpec,
+    train: FeatureRows,
+    left_out: Sequence[NDArray[np.bool_]],
+    plain: FeatureRows,
+    parts: Sequence[NDArray[np.bool_]],
+) -> list[Iterator[Trial]]:
+    """Return, for each fold, the trials of heads on the other rows of `train`, and their answers to
+    the fold's rows of `plain`. left_out, parts: masks of the fold's rows in each."""
+    views = [view_of(plain, part).x for part in parts]
+    if (folds := FOLDED.get(spec.family)) and (made := folds(spec, train, left_out, views)):
+        return made
+    kept = (some_of(train, ~out) for out in left_out)
+    fit = TRIALS[spec.family]
+    return [fit(spec, k, plain.x[part]) for k, part in zip(kept, parts, strict=True)]
 
 
 def _taken(answers: Outputs, rows: NDArray[np.bool_]) -> Outputs:

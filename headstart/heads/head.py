@@ -107,6 +107,49 @@ def some_of(rows: FeatureRows, chosen: NDArray[Any]) -> Rows:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class RowView:
+    """Some rows of an array (N, D), which may be memory-mapped: read only where they are indexed.
+
+    >>> RowView(np.array([[1.0], [2.0], [3.0]]), np.array([2, 0]))[:1]
+    array([[3.]])
+    """
+
+    x: Floats
+    numbers: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.numbers), *self.x.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        return self.x.ndim
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> Floats:
+        return np.asarray(self.x[self.numbers[rows]])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+
+def view_of(rows: FeatureRows, chosen: NDArray[np.bool_]) -> FeatureRows:
+    """Return the rows of a mask as `some_of` does, their features read only where indexed."""
+    if chosen.all():
+        return rows
+    kept = np.flatnonzero(chosen)
+    x: Any = RowView(rows.x, kept)
+    own = rows.supervision[kept]
+    return Rows(x, rows.y[kept], rows.target, rotated=is_rotated(rows), supervision=own)
+
+
 def counted(rows: FeatureRows) -> FeatureRows:
     """Return the rows whose case weight is above 0, the only ones that a head learns from."""
     weights = rows.supervision.weights
@@ -232,12 +275,17 @@ def check_width(x: Floats, features: int) -> None:
 
 def check_finite(values: Floats, what: str) -> None:
     """Raise Mismatch if `values` hold NaN or infinity; `what`: their name in the message."""
-    finite = np.isfinite(values)
-    if not finite.all():
-        bad = np.argwhere(~finite)
+    bad, first = 0, -1
+    for rows in blocks(len(values)):
+        finite = np.isfinite(values[rows])
+        if not finite.all():
+            wrong = np.argwhere(~finite)
+            first = first if bad else rows.start + int(wrong[0][0])
+            bad += len(wrong)
+    if bad:
         raise Mismatch(
-            f"{what} must be finite numbers, but {len(bad)} of {values.size} are NaN or infinite "
-            f"(the first in row {bad[0][0]}). Look at what made them: a damaged weight file or "
+            f"{what} must be finite numbers, but {bad} of {values.size} are NaN or infinite "
+            f"(the first in row {first}). Look at what made them: a damaged weight file or "
             f"half precision that overflowed."
         )
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.basis import Basis, Doubles
+from headstart.heads.basis import Axes, Doubles
 from headstart.heads.head import Head, check_no_settings, check_tensors, check_types
 from headstart.heads.mlp import DenseHead
 
@@ -39,40 +39,44 @@ def load_linear(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
     return LinearHead(tensors["weight"].astype(np.float32), tensors["bias"].astype(np.float32))
 
 
-def linear_head(basis: Basis, weight: Doubles, bias: Doubles) -> LinearHead:
+def linear_head(axes: Axes, weight: Doubles, bias: Doubles) -> LinearHead:
     """Return the head with weights (R, K) of the rotated columns and biases (K,)."""
-    own = basis.unrotated(weight)
-    return LinearHead(own.astype(np.float32), (bias - basis.mean @ own).astype(np.float32))
+    own = axes.unrotated(weight)
+    return LinearHead(own.astype(np.float32), (bias - axes.mean @ own).astype(np.float32))
 
 
 def softmax_head(
-    basis: Basis, weight: Doubles, bias: Doubles, present: NDArray[np.bool_]
+    axes: Axes, weight: Doubles, bias: Doubles, present: NDArray[np.bool_]
 ) -> LinearHead:
     """Return a head of C classes from the weights and biases of those with rows, `present` (C,)."""
-    full, biases = np.zeros((len(basis.mean), len(present))), np.full(len(present), NEVER)
+    full, biases = np.zeros((len(axes.mean), len(present))), np.full(len(present), NEVER)
     weight = weight - weight.mean(axis=1, keepdims=True)  # so the best logit is never below 0
-    full[:, present] = basis.unrotated(weight)
-    biases[present] = bias - bias.mean() - basis.mean @ full[:, present]
+    full[:, present] = axes.unrotated(weight)
+    biases[present] = bias - bias.mean() - axes.mean @ full[:, present]
     return LinearHead(full.astype(np.float32), biases.astype(np.float32))
 
 
 def sigmoid_head(
-    basis: Basis, weight: Doubles, bias: Doubles, learned: NDArray[np.bool_]
+    axes: Axes,
+    weight: Doubles,
+    bias: Doubles,
+    learned: NDArray[np.bool_],
+    shares: Doubles,
+    rows: int,
 ) -> LinearHead:
     """Return a head of L labels; a label that is not `learned` (L,) has its share as probability.
 
-    That share counts half a row more with the label and half a row more without it, since the rows
-    all agree.
+    shares: (L,) of `rows` training rows. That of such a label counts half a row more with the label
+    and half a row more without it, since the rows all agree.
     """
-    n = len(basis.targets)
-    share = (basis.mean_of(basis.targets) * n + 0.5) / (n + 1)
-    weights, biases = np.zeros((len(basis.values), len(learned))), np.log(share / (1 - share))
+    share = (shares * rows + 0.5) / (rows + 1)
+    weights, biases = np.zeros((len(axes.values), len(learned))), np.log(share / (1 - share))
     weights[:, learned], biases[learned] = weight, bias
-    return linear_head(basis, weights, biases)
+    return linear_head(axes, weights, biases)
 
 
-def cumulative_head(basis: Basis, weight: Doubles, biases: Doubles) -> LinearHead:
+def cumulative_head(axes: Axes, weight: Doubles, biases: Doubles) -> LinearHead:
     """Return a head of K equal columns from one slope (R,) and K descending biases."""
-    own = basis.unrotated(weight[:, None])
+    own = axes.unrotated(weight[:, None])
     columns = np.repeat(own.astype(np.float32), len(biases), axis=1)
-    return LinearHead(columns, (biases - basis.mean @ own).astype(np.float32))
+    return LinearHead(columns, (biases - axes.mean @ own).astype(np.float32))

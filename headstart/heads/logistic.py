@@ -146,7 +146,9 @@ class Sigmoid:
         return basis.penalised(l2, w, value, residual)
 
     def head(self, w: Doubles) -> LinearHead:
-        return sigmoid_head(self.basis, w[:-1], w[-1], self.learned)
+        own = self.basis
+        shares, rows = own.mean_of(own.targets), len(own.targets)
+        return sigmoid_head(own, w[:-1], w[-1], self.learned, shares, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,15 +168,23 @@ class Cumulative:
 
     @classmethod
     def of(cls, basis: Basis) -> "Cumulative":
-        return cls.on(basis.z, basis.values, basis)
+        grades = basis.targets.sum(axis=1).astype(np.int64)
+        own = cls.on(basis.z, basis.values, grades, basis.targets.shape[1], basis.row_weights)
+        return replace(own, basis=basis)
 
     @classmethod
-    def on(cls, z: Floats, values: Doubles, basis: Basis) -> "Cumulative":
-        """Return the problem with other columns than those of the basis."""
-        grades = basis.targets.sum(axis=1).astype(np.int64)
-        counts = np.bincount(grades, minlength=basis.targets.shape[1] + 1)
+    def on(
+        cls,
+        z: Floats,
+        values: Doubles,
+        grades: NDArray[np.int64],
+        cuts: int,
+        row_weights: Doubles,
+    ) -> "Cumulative":
+        """Return the problem of rows with these columns and grades (N,) from 0 to `cuts`."""
+        counts = np.bincount(grades, minlength=cuts + 1)
         _, numbered = np.unique(grades, return_inverse=True)
-        return cls(z, values, numbered, counts > 0, basis.row_weights, basis)
+        return cls(z, values, numbered, counts > 0, row_weights)
 
     def start(self) -> Doubles:
         share = np.bincount(self.grade, self.row_weights) / len(self.grade)

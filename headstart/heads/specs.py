@@ -39,6 +39,12 @@ L2 = (
     "row (scikit-learn's C is 1 / (N l2), for two classes 2 / (N l2))"
 )
 
+# Seconds of a core, measured on 2 slow ones: of logistic regression with all strengths, by training
+# row, feature and class (from 1 M to 1 G of these; few take twice as long each); of nearest
+# neighbours by stored row, judged row and feature.
+LOGISTIC_S, NEAREST_S = 50e-9, 0.13e-9
+JUDGED = 0.3  # rows of validation and test, as a share of the training rows
+
 
 @dataclass(frozen=True)
 class HeadSpec:
@@ -63,6 +69,11 @@ class HeadSpec:
 
     def check_room(self, features: int, classes: int = 2) -> None:
         """Raise SpecError if the head doesn't fit this machine's memory."""
+
+    def seconds(self, rows: int, features: int, classes: int) -> float:
+        """Return about how long fitting takes on one core; 0 for heads that take any number of
+        rows and classes."""
+        return 0.0
 
     def chosen(self, settings: Mapping[str, Any]) -> Self:
         """Return the spec with only the setting that was chosen, of those that it tries."""
@@ -89,6 +100,9 @@ class LogisticSpec(SolvedSpec):
     """Multinomial logistic regression."""
 
     family: ClassVar[str] = "logistic"
+
+    def seconds(self, rows: int, features: int, classes: int) -> float:
+        return LOGISTIC_S * rows * features * classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +146,9 @@ class NearestSpec(HeadSpec):
                 f"neighbours is a list of whole numbers from 1 up to {MOST:,}; got "
                 f"{self.neighbours}."
             )
+
+    def seconds(self, rows: int, features: int, classes: int) -> float:
+        return NEAREST_S * rows * (JUDGED * rows) * features
 
     def chosen(self, settings: Mapping[str, Any]) -> Self:
         return replace(self, neighbours=(int(settings["neighbours"]),))

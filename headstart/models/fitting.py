@@ -112,6 +112,10 @@ def two_phases(
         from headstart.models.detection import phases_on_levels
 
         return phases_on_levels(spec, backbone, splits, context, start)
+    if start is None:
+        rows, features = len(splits.train), backbone.card.dim
+        head = head.for_rows(splits.train.target, rows, features, context.listener)
+        spec = replace(spec, head=head)
     start = start or with_tap(prepare(spec, backbone), splits, spec.views, context)
     folds = head.by_folds(len(splits.val)) and splits.joinable
     views = NoChange() if _only_mean_features(spec, start) else spec.views

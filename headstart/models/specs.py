@@ -11,7 +11,7 @@ from headstart.base.context import Precision
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.listener import Listener
 from headstart.base.values import check_seed, from_plain, later, to_plain
-from headstart.heads.families import HEADS, fit_head, head_for, spec_named
+from headstart.heads.families import HEADS, fit_head, head_for, head_within, spec_named
 from headstart.heads.head import MOST, check_word
 from headstart.heads.specs import HEAD_LR, HeadSpec, UsualSpec
 from headstart.modalities.images.inputs import Fit
@@ -68,6 +68,16 @@ class FeatureExtraction:
     def for_target(self, target: Target, listener: Listener) -> "FeatureExtraction":
         """Return the spec with a head that can predict the target, if none was named."""
         head, why = head_for(self.head, target)
+        if why:
+            listener.stage("head", why)
+        return replace(self, head=head)
+
+    def for_rows(
+        self, target: Target, rows: int, features: int, listener: Listener
+    ) -> "FeatureExtraction":
+        """Return the spec with a head that so many training rows leave time for, if none was named;
+        the listener hears of one that takes long."""
+        head, why = head_within(self.head, target, rows, features)
         if why:
             listener.stage("head", why)
         return replace(self, head=head)

@@ -195,6 +195,8 @@ def prepared(state: RunState, data: Dataset | None = None) -> PreparedRun:
     backbone = job.recipe.prepared(_network(job, weights))
     state.tell("backbone", described(backbone))
     job.recipe.head.check_room(backbone.card.dim)
+    if data is not None and job.strategy != "scratch":
+        job = _within_limit(state, data, backbone.card.dim)
     baseline = _untrained(job)
     if job.strategy == "scratch":
         assert isinstance(backbone, Backbone)
@@ -205,6 +207,16 @@ def prepared(state: RunState, data: Dataset | None = None) -> PreparedRun:
     if isinstance(backbone, Backbone) and not start.settings:
         settings = settings.resolved(backbone, job.recipe.head_lr)
     return PreparedRun(start, settings, baseline)
+
+
+def _within_limit(state: RunState, data: Dataset, features: int) -> Job:
+    """Return the job, its head one that the training rows leave time for, if none was named."""
+    job = state.job
+    rows = round(len(data) * job.split.share("train"))
+    recipe = job.recipe.for_rows(data.target, rows, features, state.context.listener)
+    if recipe != job.recipe:
+        state.follow(replace(job, recipe=recipe))
+    return state.job
 
 
 def _prepared_on_levels(state: RunState, data: Dataset) -> PreparedRun:

@@ -25,6 +25,9 @@ from headstart.training.parts import POSITIONS, LongParts, Parts, TrainingBatch,
 RowNumbers = NDArray[np.int64]
 AHEAD = 64  # examples decoded in advance
 NEARBY = 50  # batches whose rows are sorted by length together
+SLICED_FROM_BYTES = 2**30  # features of this size on are read slice by slice, not row by row
+SLICE = 4096  # rows that are read together,
+MIXED = 16  # and the slices whose rows are shuffled together
 
 
 class Feed(Protocol):
@@ -43,6 +46,11 @@ class Feed(Protocol):
     def sizes(self) -> Sizes | None:
         """The sizes of examples in parts, by which batches of similar length are made."""
         return None
+
+    @property
+    def sliced(self) -> bool:
+        """Whether rows that are stored together are read together: they may exceed memory."""
+        return False
 
     @property
     def features(self) -> "Feed | None":
@@ -90,6 +98,11 @@ class Stored(Feed):
     @cached_property
     def sizes(self) -> Sizes | None:
         return self._parts.sizes if self._parts else None
+
+    @property
+    def sliced(self) -> bool:
+        features = sum(table.x.size * table.x.itemsize for table in self.tables)
+        return not self.cut and features >= SLICED_FROM_BYTES
 
     @property
     def _parts(self) -> PartActivations | None:
@@ -218,17 +231,39 @@ def balanced_rows(strata: RowNumbers, epoch: int, seed: int) -> RowNumbers:
     return np.concatenate(drawn)
 
 
+def by_slices(chosen: RowNumbers, random: np.random.Generator) -> RowNumbers:
+    """Return row numbers shuffled in slices of 4,096 neighbours, and within 16 slices at a time.
+
+    A pass over them reads a memory-mapped table in long pieces, each once, and yet no batch is of
+    neighbours.
+    """
+    rows = np.sort(chosen)
+    starts = np.arange(0, len(rows), SLICE)
+    slices = [rows[start : start + SLICE] for start in random.permutation(starts)]
+    mixed = (slices[i : i + MIXED] for i in range(0, len(slices), MIXED))
+    return np.concatenate([random.permutation(np.concatenate(some)) for some in mixed])
+
+
 def batches(
-    chosen: int | RowNumbers, size: int, epoch: int, seed: int, sizes: Sizes | None = None
+    chosen: int | RowNumbers,
+    size: int,
+    epoch: int,
+    seed: int,
+    sizes: Sizes | None = None,
+    *,
+    sliced: bool = False,
 ) -> Sequence[RowNumbers]:
     """Return rows in a new order every epoch, split into batches; the last may be smaller.
 
     chosen: the number of all rows, or the numbers of some, such as `balanced_rows`.
     sizes: of the examples; the rows of every 50 batches are then sorted by length and split anew,
-    and all batches are shuffled again.
+    and all batches are shuffled again. sliced: shuffle `by_slices`.
     """
     random = np.random.default_rng([seed, epoch])
-    order = random.permutation(chosen)
+    if sliced:
+        order = by_slices(np.arange(chosen) if isinstance(chosen, int) else chosen, random)
+    else:
+        order = random.permutation(chosen)
     rows = len(order)
     if sizes is None:
         return [order[start : start + size] for start in range(0, rows, size)]

@@ -230,7 +230,8 @@ class _Training:
         chosen: int | RowNumbers = len(rows.ids)
         if self.plan.resample != "none":
             chosen = balanced_rows(self.target.strata(rows.y), self.number, seed)
-        return batches(chosen, self.plan.batch_size, self.number, seed, rows.sizes)
+        size, sliced = self.plan.batch_size, rows.sliced
+        return batches(chosen, size, self.number, seed, rows.sizes, sliced=sliced)
 
     def finished(self) -> bool:
         """Return whether to stop: after the last epoch, on request, or for lack of improvement."""
