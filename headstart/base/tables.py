@@ -3,9 +3,9 @@
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +32,7 @@ NO_TEXT = {  # first bytes of other kinds of table -> their name for a message
     b"\x1f\x8b": "a gzip archive",
 }
 JSON_LINES = (".jsonl", ".ndjson")
+DELIMITED = (".csv", ".tsv")  # tables whose cells are separated by any of DELIMITERS
 HEADER_LINES = 1000  # objects whose keys are the columns of a JSON Lines file
 LONGEST_TEXT, LONGEST = 2**30, 2**17  # characters of an example, and of other cells
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -43,10 +44,14 @@ SAMPLE = 1_000_000  # most bytes to guess an encoding from, and most characters 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns to read from a table."""
+    """The names of the columns to read from a table.
+
+    written: by name, what a column is called in this table if it has another name there.
+    """
 
     needed: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    written: Mapping[str, str] = field(default_factory=dict)
 
     def placed(self, path: Path, header: Sequence[str]) -> dict[str, int]:
         """Return the index of each column in the header, ignoring case and outer blanks.
@@ -55,8 +60,9 @@ class Columns:
         """
         places = dict[str, int]()
         for name in (*self.needed, *self.optional):
-            found = [i for i, text in enumerate(header) if text == name]
-            found = found or [i for i, text in enumerate(header) if _folded(text) == name]
+            there = self.written.get(name, name)
+            found = [i for i, text in enumerate(header) if text == there]
+            found = found or [i for i, text in enumerate(header) if _folded(text) == there]
             if len(found) > 1:
                 raise DataError(f"{display(path)} has two columns named {name!r}: leave one out.")
             places |= dict.fromkeys([name], found[0]) if found else {}
@@ -77,7 +83,7 @@ def csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
     Raises DataError for a row of another length than the header, and for bytes that are not UTF-8,
     except in the column RAW, where they become surrogates.
     """
-    lines = csv_lines(path, columns.needed)
+    lines = csv_lines(path, [columns.written.get(name, name) for name in columns.needed])
     _, header = next(lines, (1, list[str]()))
     places = columns.placed(path, header)
     for number, row in lines:
@@ -107,7 +113,7 @@ def column_names(path: Path, needed: Sequence[str]) -> set[str]:
 
 def header_of(path: Path, needed: Sequence[str]) -> list[str]:
     """Return a table's column names as they are written; `needed` is as for `csv_lines`."""
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in DELIMITED:
         return next((cells for _, cells in csv_lines(path, needed)), [])
     if path.suffix.lower() in JSON_LINES:
         return _names_of(row for _, row in islice(json_lines(path), HEADER_LINES))
@@ -119,7 +125,8 @@ def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, list[str
     """Yield the number and cells of every non-blank row of a CSV file, the header first.
 
     The encoding is UTF-8, or UTF-16 or UTF-32 with a byte order mark. The delimiter (comma,
-    semicolon, tab or bar) is the first that gives a header with the `needed` columns, or a comma.
+    semicolon, tab or bar) is the first that gives a header with the `needed` columns, or else that
+    divides the first two lines into as many cells, or a comma.
     """
     encoding = _encoding(path)
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
@@ -172,10 +179,15 @@ def _delimiter(f: TextIO, needed: Sequence[str]) -> str:
     stated = first.rstrip("\r\n").removeprefix("sep=")
     if first.startswith("sep=") and len(stated) == 1:
         return stated
+    second = f.readline(SAMPLE)
     f.seek(0)
     for delimiter in DELIMITERS:
         names = {_folded(text) for row in csv.reader([first], delimiter=delimiter) for text in row}
         if names >= set(needed):
+            return delimiter
+    for delimiter in DELIMITERS:
+        header, cells = ([*csv.reader([line], delimiter=delimiter)] for line in (first, second))
+        if header and cells and len(header[0]) == len(cells[0]) > 1:
             return delimiter
     return ","
 
@@ -204,7 +216,7 @@ def rows_of_table(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
     suffix = path.suffix.lower()
     if suffix in JSON_LINES:
         return json_rows(path, columns)
-    return csv_rows(path, columns) if suffix == ".csv" else parquet_rows(path, columns)
+    return csv_rows(path, columns) if suffix in DELIMITED else parquet_rows(path, columns)
 
 
 def json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:

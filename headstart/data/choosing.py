@@ -14,6 +14,11 @@ from headstart.targets.soft_labels import PREFIX, PROBABILITY, SoftColumns
 from headstart.targets.target import Row, Target
 
 Cells = Mapping[str, Sequence[object]]
+# What the column of classes is called in tables of public data sets, the likeliest first.
+LABEL_NAMES = (
+    *("class", "class_name", "label_name", "category", "category_name", "target", "diagnosis"),
+    *("dx", "breed", "species", "level", "choice"),
+)
 PROBABILITIES = "probabilities of classes are not read: for them say --target class"
 
 
@@ -69,7 +74,8 @@ def choose(table: TableColumns, kind: str = "") -> LabelColumns:
     """Return the label's columns: of the asked kind, or of the first kind that the columns fit.
 
     Classes come before others, those with probabilities alone after them. Without a column of any
-    kind, columns that hold the labels together decide (`Target.spread`).
+    kind, columns that hold the labels together decide (`Target.spread`), and then a column that is
+    one of LABEL_NAMES.
     """
     if kind:
         return _asked(table, TARGETS[kind])
@@ -84,6 +90,8 @@ def choose(table: TableColumns, kind: str = "") -> LabelColumns:
     for each in kinds:
         if columns := each.spread(cells):
             return LabelColumns(each, {name: as_text(name) for name in columns})
+    if name := next((name for name in LABEL_NAMES if table.has(name)), None):
+        return LabelColumns(ClassTarget, {name: "label"}, f"the column {name} holds the labels")
     return LabelColumns.own(ClassTarget)
 
 
@@ -105,7 +113,8 @@ def _asked(table: TableColumns, kind: type[Target]) -> LabelColumns:
         return LabelColumns(kind, {}, soft=soft)
     if columns := kind.spread(table.others()):
         return LabelColumns(kind, {name: as_text(name) for name in columns})
-    found = next((column for column in kind.instead if table.has(column)), None)
+    likely = (*kind.instead, *LABEL_NAMES)
+    found = next((column for column in likely if table.has(column)), None)
     return LabelColumns(kind, {found: kind.reads[0]}) if found else LabelColumns.own(kind)
 
 

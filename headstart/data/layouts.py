@@ -5,7 +5,7 @@ Names of folders and the places of pictures decide; ambiguous layouts are refuse
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,8 +93,30 @@ def layout_of(pictures: Iterable[Path], folders: Iterable[Path]) -> FolderLayout
         )
     if places:
         return _in_parts(tree, places[0], _sure_parts(tree, places[0]))
-    _refuse_shared_subfolders(tree)
-    return FolderLayout({(): ""})
+    place = _wrapper(tree)
+    _refuse_shared_subfolders(tree.under(place))
+    return FolderLayout({place: ""})
+
+
+def _wrapper(tree: "_Tree") -> Place:
+    """Return the folder that holds several folders, below folders named Images, data, raw, …"""
+    place: Place = ()
+    while not tree.direct[place] and len(names := tree.inside(place)) == 1:
+        words = set(_tokens(names[0]))
+        if not words or not words <= NEUTRAL:
+            return ()
+        place = (*place, names[0])
+    return place if len(tree.inside(place)) > 1 and not tree.direct[place] else ()
+
+
+def unlike_classes(names: Collection[str]) -> bool:
+    """Return whether folders are plainly no classes: one alone, or pictures in numbered parts.
+
+    >>> unlike_classes(["images_part_1", "images_part_2"]), unlike_classes(["grade1", "grade2"])
+    (True, False)
+    """
+    words = {word for name in names for word in _tokens(name)}
+    return len(names) == 1 or bool(words & NEUTRAL and _numbered(list(names)))
 
 
 @dataclass(frozen=True)
@@ -112,6 +134,13 @@ class _Tree:
             for depth, name in enumerate(place):
                 below[place[:depth]][name] += n
         return cls(direct, below)
+
+    def under(self, top: Place) -> "_Tree":
+        """Return the counts below a folder, by paths relative to it."""
+        n = len(top)
+        direct = {place[n:]: count for place, count in self.direct.items() if place[:n] == top}
+        below = {place[n:]: names for place, names in self.below.items() if place[:n] == top}
+        return _Tree(Counter(direct), below)
 
     def inside(self, place: Place) -> list[str]:
         """Return the names of the subfolders with pictures at any depth."""
@@ -277,9 +306,10 @@ def _refuse_shared_subfolders(tree: _Tree) -> None:
         raise DataError(
             f"Which folders are the classes must be plain; here the top folders {_listed(tops)} "
             f"hold the same subfolders, {_listed(shared)}. If the top folders are parts, name them "
-            f"train, val and test; if they are the classes, take the pictures out of the "
-            f"subfolders; or list the pictures in a CSV manifest with the columns path and label "
-            f"(and group, if those of one folder belong together)."
+            f"train, val and test; if they are versions of the same pictures, give one of them; if "
+            f"they are the classes, take the pictures out of the subfolders; or list the pictures "
+            f"in a CSV manifest with the columns path and label (and group, if those of one folder "
+            f"belong together)."
         )
 
 

@@ -3,15 +3,16 @@
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from headstart.backbones.inputs import PATH, Encoded, Input
 from headstart.base.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
-from headstart.base.errors import DataError, UnknownName
+from headstart.base.errors import DataError, MissingPackage, UnknownName
 from headstart.base.tables import (
+    DELIMITED,
     JSON_LINES,
     Cells,
     Columns,
@@ -20,10 +21,11 @@ from headstart.base.tables import (
     rows_of_table,
     unreadable_text,
 )
-from headstart.data.choosing import LabelColumns, TableColumns, choose, encoded
+from headstart.data.boxes.places import PictureIndex
+from headstart.data.choosing import LABEL_NAMES, LabelColumns, TableColumns, choose, encoded
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import EMPTY_CLASS
-from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
+from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of, unlike_classes
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.targets.classes import ClassTarget
 from headstart.targets.soft_labels import SoftRow, soft_labels
@@ -31,7 +33,14 @@ from headstart.targets.supervision import HEAVIEST
 from headstart.targets.target import Row, Target
 
 PART_COLUMNS = ("part", "split", "subset", "fold")  # `part_columns` decides which are read
-MANIFESTS = (".csv", ".parquet", ".pq", *JSON_LINES)
+MANIFESTS = (*DELIMITED, ".parquet", ".pq", *JSON_LINES)
+# What the columns of paths and of groups are called in tables of public data sets.
+PATH_NAMES = (
+    *("file_path", "filepath", "file_name", "filename", "file", "image_path", "image_file"),
+    *("image_name", "image_id", "image", "images", "img_path", "img", "id_code", "image index"),
+    *("picture", "photo", "id"),
+)
+GROUP_NAMES = ("patient_id", "patientid", "patient", "subject_id", "subject", "lesion_id")
 WEIGHT = "weight"  # the column of case weights
 OPTIONAL = (*PART_COLUMNS, "group", "stratum", WEIGHT)
 ID = "id"  # the column of ids of rows that hold text
@@ -74,7 +83,10 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
     listing = walk(root)
     faults = {file: _unusable(input, root / file) for file in listing.files}
     examples = (file for file, fault in faults.items() if fault != input.unmeant)
-    layout = layout_of(examples, listing.folders)
+    try:
+        layout = layout_of(examples, listing.folders)
+    except DataError as error:
+        raise DataError(f"{error}{_about_tables(root, input)}") from None
     rows, left_out = list[_Row](), [*listing.left_out, *layout.left_out]
     for file, fault in faults.items():
         place = layout.base(file)
@@ -96,6 +108,13 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
         others = about_links(left_out) + _about_announced(left_out)
         raise DataError(
             f"No {input.noun} of a class were found under {display(root)}.{others} {LAYOUT}"
+            f"{_about_tables(root, input)}"
+        )
+    classes = {row.asked["label"] for row in rows}
+    if unlike_classes(classes) and (tables := _about_tables(root, input)):
+        raise DataError(
+            f"Class folders are named by their classes; {display(root)} has its {input.noun} in "
+            f"{' and '.join(sorted(classes)[:3])}.{tables}"
         )
     return _dataset(rows, [*left_out, *_empty_classes(listing, rows, layout)])
 
@@ -103,8 +122,9 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
 def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     """Read the examples listed in a CSV or Parquet file.
 
-    Columns: path (absolute or relative to the manifest's folder; or the input's own), label (or
-    those of another target, see `choosing.choose`, or probabilities, see `soft_labels`), and
+    Columns: path (absolute, relative to the manifest's folder, or the end of the only such path in
+    it, under one of PATH_NAMES; or the input's own column), label (or those of another target, see
+    `choosing.choose`, or probabilities, see `soft_labels`), and
     optionally part (train, val, test; see `part_columns`), group (rows of one group stay in one
     part), stratum, weight (a number from 0 on, by which the row counts in the loss of training; an
     empty cell is 1) and id. Missing files are in `left_out`. target: its kind, "" if the columns
@@ -113,17 +133,39 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     Raises DataError for missing columns, wrong cells, repeated paths, or if no file exists.
     """
 
+    written = _other_names(header_of(path, (input.column,)), input)
+    example = written.get(input.column, input.column)
+
+    def folded(needed: Sequence[str]) -> set[str]:
+        names = column_names(path, [written.get(name, name) for name in needed])
+        return names | {own for own, there in written.items() if there in names}
+
     def cells(wanted: Callable[[str], bool]) -> Mapping[str, Sequence[object]]:
-        if input.column not in column_names(path, (input.column,)):
+        if input.column not in folded((input.column,)):
             return {}  # the message on what is missing names all columns
-        names = tuple(filter(wanted, header_of(path, (input.column,))))
-        rows = records_of(path, Columns((input.column,), names)) if len(names) > 1 else []
+        names = tuple(filter(wanted, header_of(path, (example,))))
+        rows = records_of(path, Columns((example,), names)) if len(names) > 1 else []
         return {name: [row[name] for _, row in rows] for name in names}
 
-    columns = TableColumns(input.column, (*OPTIONAL, ID), partial(column_names, path), cells)
-    label = choose(columns, target)
-    records = records_of(path, Columns((input.column, *label.needed), (*OPTIONAL, ID)))
-    return _listed(path, records, input, label)
+    known = (*OPTIONAL, ID, *written.values())
+    label = choose(TableColumns(input.column, known, folded, cells), target)
+    columns = Columns((input.column, *label.needed), (*OPTIONAL, ID), written)
+    other = [f"the column {there} is read as {own}" for own, there in written.items()]
+    label = replace(label, unread="; ".join(filter(None, (*other, label.unread))))
+    return _listed(path, records_of(path, columns), input, label)
+
+
+def _other_names(header: Sequence[str], input: Input[Any]) -> dict[str, str]:
+    """Return what the columns `path` and `group` are called in a table that has no column `path`.
+
+    {} for a table that has it, and for one without any of PATH_NAMES.
+    """
+    names = {name.strip().casefold() for name in header}
+    path = next((name for name in PATH_NAMES if name in names), "")
+    if input.column != PATH or PATH in names or not path:
+        return {}
+    group = next((name for name in GROUP_NAMES if name in names), "")
+    return {PATH: path} | ({"group": group} if group and "group" not in names else {})
 
 
 def read_records(
@@ -157,7 +199,7 @@ def _listed(
     why = "the column {!r} names no parts (train, val, test): not used"
     left_out = [LeftOut(display(path), why.format(name), expected=True) for name in unused]
     rows = list[_Row]()
-    listed, folder = dict[str, int](), path.parent.resolve()
+    listed, folder = dict[str, int](), _Pictures(path.parent.resolve(), input)
     for number, cells in records:
         where = f"{display(path)}, row {number}"
         part = part_cell(cells, columns, where)
@@ -179,7 +221,7 @@ def _listed(
     if not rows:
         raise DataError(
             f"{display(path)} lists {len(records)} files and none of them is there. Its paths are "
-            f"relative to {display(folder)}, or absolute."
+            f"relative to {display(folder.root)}, or absolute."
         )
     return _dataset(rows, left_out, label)
 
@@ -292,6 +334,28 @@ def _about_announced(left_out: Iterable[LeftOut]) -> str:
     return f" {len(announced)} files there are not read; the first: {first.path} ({first.reason})."
 
 
+def _about_tables(root: Path, input: Input[Any]) -> str:
+    """Return a sentence, after a blank, on tables in a folder that list labelled pictures."""
+    named = [path for path in sorted(root.iterdir()) if _lists_labels(path, input)]
+    if not named:
+        return ""
+    shown = " or ".join(display(path) for path in named[:2])
+    return f" A table there lists pictures with labels: give it in place of the folder, {shown}."
+
+
+def _lists_labels(path: Path, input: Input[Any]) -> bool:
+    """Return whether a file is a table of pictures with more than one other column or a label."""
+    if input.column != PATH or path.suffix.lower() not in MANIFESTS or not path.is_file():
+        return False
+    try:
+        header = [name.strip().casefold() for name in header_of(path, (PATH,))]
+    except (DataError, MissingPackage):
+        return False
+    paths = {PATH, *PATH_NAMES}.intersection(header)
+    labels = {"label", "labels", "value", *LABEL_NAMES}.intersection(header)
+    return bool(paths) and (bool(labels) or len(header) > 2)
+
+
 def _empty_classes(listing: Walk, rows: list[_Row], layout: FolderLayout) -> Iterator[LeftOut]:
     used = {row.asked["label"] for row in rows}
     for folder in listing.folders:
@@ -341,8 +405,32 @@ def part_cell(cells: Cells, columns: Sequence[str], where: str) -> str:
     return next(iter(parts.values()), "")
 
 
+@dataclass(frozen=True)
+class _Pictures:
+    """The pictures of a manifest's folder, which is listed when a path of the manifest is wrong."""
+
+    root: Path
+    input: Input[Any]
+
+    @cached_property
+    def index(self) -> PictureIndex:
+        return PictureIndex.of(self.root, self.input)
+
+    def spelled(self, text: str) -> Path:
+        """Return the path of a picture relative to the folder, as `spelled` or by its end.
+
+        A path that is absolute on another machine is that of a picture whose end agrees.
+        """
+        path = spelled(self.root, text)
+        if _is_file(self.root / path):
+            return path
+        absolute = path.is_absolute() or PureWindowsPath(text.strip()).is_absolute()
+        found = self.index.moved(text) if absolute else self.index.named(text)
+        return found or path
+
+
 def _example(
-    path: Path, folder: Path, input: Input[Any], number: int, cells: Cells, where: str
+    path: Path, folder: _Pictures, input: Input[Any], number: int, cells: Cells, where: str
 ) -> tuple[str, Path | str | Encoded]:
     """Return the id and the source of a row: a file, relative to `folder`, a text, or in memory."""
     example = cells.get(input.column)
@@ -360,10 +448,15 @@ def _example(
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
     text = text_cell(cells, PATH, where)
-    relative = spelled(folder, text)
-    if NOT_UTF8.search(text) and not _is_file(folder / relative):
+    try:
+        relative = folder.spelled(text)
+    except DataError as error:
+        raise DataError(
+            f"{where}: the path {text[:SHOWN]!r} is not one picture's; {error}."
+        ) from None
+    if NOT_UTF8.search(text) and not _is_file(folder.root / relative):
         raise unreadable_text(path)
-    return display(relative), folder / relative
+    return display(relative), folder.root / relative
 
 
 def _content(cells: Cells, input: Input[Any], where: str) -> str:

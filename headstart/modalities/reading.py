@@ -16,6 +16,7 @@ from headstart.base.store import Store
 from headstart.base.tables import Cells, column_names
 from headstart.data import finding, readers
 from headstart.data import survey as surveying
+from headstart.data.boxes.classes import class_rows
 from headstart.data.boxes.cleaning import dataset_of
 from headstart.data.boxes.layouts import LAYOUTS, BoxLayout, annotations_of
 from headstart.data.choosing import planned, with_kind
@@ -111,8 +112,14 @@ def _read(source: Any, kind: str, input: Input[Any] | None, voc_base: int = 1) -
     path = Path(source).expanduser()
     if kind in ("", BOXES) and path.exists() and isinstance(input or USUAL, ImageInput):
         layout = BoxLayout(path, kind == BOXES, voc_base)
-        if annotated := annotations_of(layout, input or USUAL):
-            return replace(dataset_of(*annotated, frame_of), input=input or USUAL)
+        own = input or USUAL
+        if annotated := annotations_of(layout, own):
+            classes = None if kind == BOXES else class_rows(layout, *annotated)
+            if classes is None:
+                return replace(dataset_of(*annotated, frame_of), input=own)
+            records, left_out = classes
+            data = readers.read_records(records, str(layout.root / "annotations"), own)
+            return replace(data, left_out=(*data.left_out, *left_out), input=own)
     if path.is_dir():
         own = input or _input_in(path)
         return with_kind(replace(_folder(path, own), input=own), kind)

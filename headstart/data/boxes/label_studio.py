@@ -1,6 +1,5 @@
 """Read the JSON that Label Studio exports, in full or as "JSON-MIN"."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ from headstart.data.boxes.annotated import (
     size_of,
 )
 from headstart.data.boxes.parsing import each
-from headstart.data.boxes.places import ABSENT, PictureIndex
+from headstart.data.boxes.places import ABSENT, PREFIX, PictureIndex
 from headstart.data.dataset import LeftOut
 
 SIDES = ("x", "y", "width", "height")
 KEPT = "rectanglelabels"
 OUTLINES = ("polygonlabels", "brushlabels", "ellipselabels", "keypointlabels", "vectorlabels")
-PREFIX = re.compile(r"^[0-9a-f]{6,}-")  # that an upload puts before a file's name
 
 
 def is_label_studio(plain: Any) -> bool:
@@ -41,7 +39,7 @@ def read_label_studio(path: Path, plain: Any, index: PictureIndex) -> Annotation
     found, left_out = dict[Path, AnnotatedPicture](), list[LeftOut]()
 
     def task(item: Any) -> None:
-        file = _file(item, index, path.parent.relative_to(index.root))
+        file = picture_of(item, index, path.parent.relative_to(index.root))
         results, boxes, sizes = _results(item), list[RawBox](), list[Any]()
         if file in found:
             raise DataError(f"a second task of the picture {display(file)}; the first one counts")
@@ -96,7 +94,7 @@ def _boxes(place: int, item: Mapping[str, Any]) -> Iterator[RawBox]:
         yield RawBox(as_label(label), (a, b, c, d), f"region {place}")
 
 
-def _file(item: Mapping[str, Any], index: PictureIndex, near: Path) -> Path:
+def picture_of(item: Mapping[str, Any], index: PictureIndex, near: Path) -> Path:
     """Return the picture of a task: its file, or the one that was uploaded under another name."""
     data = item.get("data", item)
     texts = [v for v in data.values() if isinstance(v, str)]

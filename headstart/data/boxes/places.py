@@ -1,5 +1,6 @@
 """Find the pictures that annotations name, without ever leaving the data's folder."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,10 @@ from headstart.data.walking import walk
 
 ABSENT = "annotated, but there is no such picture in the folder"
 UNANNOTATED = "a picture without annotation; one without objects has an empty annotation"
+
+
+UPLOADS = re.compile(r"/?data/(upload|local-files)\b")
+PREFIX = re.compile(r"^[0-9a-f]{6,}-")  # that an upload to Label Studio puts before a file's name
 
 
 @dataclass
@@ -65,6 +70,45 @@ class PictureIndex:
             raise DataError("several pictures in the folder have this name; give its folder too")
         self.annotated.add(ranked[0])
         return ranked[0]
+
+    def named(self, text: str) -> Path | None:
+        """Return the picture whose path ends as a table writes it, relative to the root, or None.
+
+        All folders that are written must agree; a name without an ending is that of any picture
+        with this stem. Raises DataError if there are several.
+        """
+        parts = [_folded(part) for part in text.strip().replace("\\", "/").split("/") if part]
+        if not parts or ".." in parts:
+            return None
+        likely = self._by_name.get(parts[-1], []) or self._by_stem.get(parts[-1], [])
+        n = len(parts) - 1
+        found = [f for f in likely if [_folded(p) for p in f.parts[-n - 1 : -1]][-n:] == parts[:-1]]
+        if len(found) > 1:
+            raise DataError(
+                f"it may be {' or '.join(display(f) for f in found[:2])}: write its folder too"
+            )
+        return found[0] if found else None
+
+    def moved(self, text: str) -> Path | None:
+        """Return the picture of an absolute path of another machine, or of Label Studio's uploads.
+
+        Of the former, the name and one folder at least must agree; ties are none.
+        """
+        parts = [part for part in text.strip().replace("\\", "/").split("/") if part]
+        if UPLOADS.match(text):
+            return self.named(PREFIX.sub("", parts[-1])) or self.named(parts[-1])
+        ranked = sorted(
+            (
+                (_agreement(Path(self.root.name) / file, parts, Path())[0], file)
+                for file in self._by_name.get(_folded(parts[-1]), [])
+            )
+            if parts
+            else [],
+            key=lambda found: found[0],
+            reverse=True,
+        )
+        best = [file for n, file in ranked if n >= 2 and n == ranked[0][0]]
+        return best[0] if len(best) == 1 else None
 
     def unannotated(self) -> Iterator[LeftOut]:
         """Yield the pictures that no annotation names, of the folders with annotated ones."""

@@ -21,6 +21,7 @@ from headstart.base.errors import DataError
 from headstart.base.pickles import MEMO, opcodes
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.walking import about_links, display, link_fault, passed_over
+from headstart.modalities.images import idx
 from headstart.modalities.images.encoding import encoded
 
 SIDE = 32  # pixels, of a CIFAR picture
@@ -49,23 +50,25 @@ def read_archive(root: Path) -> Dataset | None:
     Raises DataError if the data set is damaged, or all its files are such links.
     """
     root = root.resolve()
-    for folder in _candidates(root):
+    for folder in candidates(root):
         for suffix, meta in ((".bin", "batches.meta.txt"), ("", "batches.meta")):
             batches = (folder / f"{name}{suffix}" for name in BATCHES)
             if (folder / meta).is_file() and any(file.is_file() for file in batches):
-                return _cifar(_Place(root, folder), suffix, meta)
+                return _cifar(SetFolder(root, folder), suffix, meta)
         if (folder / IMAGES).is_dir() and any((folder / name).is_file() for name in LISTS):
-            return _pets(_Place(root, folder))
+            return _pets(SetFolder(root, folder))
     return None
 
 
 def read_member(path: Path) -> bytes:
-    """Return a picture of a CIFAR-10 batch as a BMP file, without loss.
+    """Return a picture of a CIFAR-10 batch or of MNIST's files as a BMP file, without loss.
 
     path: `<batch>/<number>`. Raises DataError if the batch is damaged or has no picture of that
-    number, NotADirectoryError if the file is not a CIFAR-10 batch.
+    number, NotADirectoryError for another kind of file.
     """
     file, number = path.parent, path.name
+    if idx.is_pictures(file.name):
+        return idx.read_member(path)
     if file.name.removesuffix(".bin") not in BATCHES:
         raise NotADirectoryError(20, "Not a directory", str(path))
     status = os.stat(file)
@@ -78,7 +81,7 @@ def read_member(path: Path) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Place:
+class SetFolder:
     """A data set's folder, and the root that links may not lead out of: its parent or itself."""
 
     root: Path
@@ -111,7 +114,7 @@ class _Place:
                 yield self.folder / name, part
 
 
-def _candidates(root: Path) -> Iterator[Path]:
+def candidates(root: Path) -> Iterator[Path]:
     yield root
     try:
         with os.scandir(root) as entries:
@@ -136,7 +139,7 @@ class _Batch:
     step: int
 
 
-def _cifar(place: _Place, suffix: str, meta: str) -> Dataset:
+def _cifar(place: SetFolder, suffix: str, meta: str) -> Dataset:
     batches = {f"{name}{suffix}": part for name, part in BATCHES.items()}
     place.need(meta)
     place.need(*batches)
@@ -146,10 +149,10 @@ def _cifar(place: _Place, suffix: str, meta: str) -> Dataset:
             (f"{file.stem}/{i:05}", file / f"{i:05}", names[label], part)
             for i, label in enumerate(_labels(file, len(names)))
         )
-    return _dataset(rows, left_out)
+    return dataset_of_rows(rows, left_out)
 
 
-def _dataset(rows: list[Row], left_out: list[LeftOut]) -> Dataset:
+def dataset_of_rows(rows: list[Row], left_out: list[LeftOut]) -> Dataset:
     ids, sources, names, parts = zip(*rows, strict=True)
     classes = tuple(sorted(set(names)))
     number = {name: c for c, name in enumerate(classes)}
@@ -246,7 +249,7 @@ def _damaged(file: Path, why: str) -> DataError:
     )
 
 
-def _pets(place: _Place) -> Dataset:
+def _pets(place: SetFolder) -> Dataset:
     place.need(IMAGES)
     place.need(*LISTS)
     root, rows, left_out = place.folder, list[Row](), list[LeftOut]()
@@ -265,10 +268,10 @@ def _pets(place: _Place) -> Dataset:
         )
     known = {*(image for image, *_ in rows), *(out.path for out in left_out)}
     left_out += _unlisted(root, known)
-    return _dataset(rows, left_out)
+    return dataset_of_rows(rows, left_out)
 
 
-def _pet_fault(place: _Place, image: str) -> str:
+def _pet_fault(place: SetFolder, image: str) -> str:
     path = place.folder / image
     if os.path.islink(path):  # the folder is checked before, once for its 7,000 files
         return place.fault(image)

@@ -198,10 +198,11 @@ class ImageInput(Input[decoding.Pixels]):
         return formats.why_not_decoded(file)
 
     def known_set(self, folder: Path) -> "Dataset | None":
-        """Read a folder that holds the unpacked archives of CIFAR-10 or the Oxford-IIIT pets."""
+        """Read a folder that holds CIFAR-10, the Oxford-IIIT pets or one of `public_sets`."""
         from headstart.modalities.images.archives import read_archive
+        from headstart.modalities.images.public_sets import read_public_set
 
-        return read_archive(folder)
+        return read_archive(folder) or read_public_set(folder)
 
     def surveyor(self) -> "PictureSurveyor":
         from headstart.modalities.images.survey import PictureSurveyor
