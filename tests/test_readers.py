@@ -455,7 +455,7 @@ def test_a_column_that_names_parts_is_read_by_any_of_its_names(
             "path,label,part,split\na.png,cat,train,test\n",
             "row 2: a row is in one part, but part is train and split is test",
         ),
-        ("file,label\na.png,cat\n", "has no column path among file, label"),
+        ("where,label\na.png,cat\n", "has no column path among where, label"),
         ("path\na.png\n", "has no column label"),
         ("", "among none at all"),
         ("path,label\na.png,\n", "row 2: the label is empty"),
