@@ -212,7 +212,8 @@ def every_remark() -> list[Remark]:
 
 # Remarks of pictures and boxes, which tests of their own give.
 OF_PICTURES = {"alike_case", "alike_letter", "box_format", "clipped", "crowded", "resized"} | {
-    *("tiny", "tiny_scaled", "two_classes", "unrotated", "unrotated_fits", "voc_base")
+    *("tiny", "tiny_scaled", "two_classes", "unrotated", "unrotated_fits", "voc_base"),
+    *("dark", "overexposed", "nearly_empty", "blurred"),
 }
 
 

@@ -10,7 +10,7 @@ from headstart.base.store import DIGEST_BYTES, Layout, digest
 from headstart.base.values import fingerprint
 from headstart.data.findings import OddSize, Remark
 from headstart.data.survey import CONTENT, Facts
-from headstart.modalities.images import decoding, hashes, likeness
+from headstart.modalities.images import decoding, hashes, likeness, quality
 
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
@@ -48,7 +48,11 @@ class PictureSurveyor:
         return likeness.near_duplicates(facts["thumbs"], threads=threads)
 
     def remarks(self, dataset: "Dataset", facts: Facts) -> Iterator[Remark]:
-        """Yield that crowds of alike pictures are searched in part, where there are very many."""
+        """Yield pictures of poor quality, and that very many alike ones are compared in part."""
+        strata = np.asarray(dataset.target.strata(dataset.y), np.intp)
+        for found in quality.spoilt(facts["thumbs"], strata):
+            text = found.kind.replace(" ", "_")
+            yield Remark(dataset.ids[found.row], found.kind, str(found), text, found.facts)
         if (n := len(facts["thumbs"])) > hashes.CROWDED:
             why = (
                 f"{n:,} pictures: of very many that look alike, each is compared with up to "
