@@ -173,6 +173,19 @@ def test_choices_of_label_studio_are_classes_or_several_labels(tmp_path: Path) -
     assert read(tmp_path / "project.json").target.kind == "labels"
 
 
+def test_a_category_without_a_name_is_left_out_and_odd_json_is_no_classes(tmp_path: Path) -> None:
+    root = LAYOUTS["COCO with classes"](tmp_path)
+    plain = json.loads((root / "labels.json").read_text())
+    plain["annotations"].append({"id": 3, "image_id": 1, "category_id": 7})
+    written(root / "labels.json", json.dumps(plain))
+    assert [out.reason for out in read(root).left_out] == [
+        "annotation 3: the name of its category is empty"
+    ]
+    plain["annotations"] = [["cat"]]
+    written(root / "labels.json", json.dumps(plain))
+    assert read(root).target.kind == "boxes"
+
+
 def test_pictures_of_mnist_are_the_bytes_of_their_file(tmp_path: Path) -> None:
     data = read(LAYOUTS["MNIST"](tmp_path))
     pixels = np.arange(28 * 28, dtype=np.uint32).astype(np.uint8).reshape(28, 28)

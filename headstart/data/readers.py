@@ -110,11 +110,11 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
             f"No {input.noun} of a class were found under {display(root)}.{others} {LAYOUT}"
             f"{_about_tables(root, input)}"
         )
-    classes = {row.asked["label"] for row in rows}
-    if unlike_classes(classes) and (tables := _about_tables(root, input)):
+    names = {row.asked["label"] for row in rows}
+    if unlike_classes(names) and (tables := _about_tables(root, input)):
         raise DataError(
             f"Class folders are named by their classes; {display(root)} has its {input.noun} in "
-            f"{' and '.join(sorted(classes)[:3])}.{tables}"
+            f"{' and '.join(sorted(names)[:3])}.{tables}"
         )
     return _dataset(rows, [*left_out, *_empty_classes(listing, rows, layout)])
 

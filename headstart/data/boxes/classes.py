@@ -28,36 +28,47 @@ def class_rows(
     """
     if any(picture.boxes for picture in annotations.pictures):
         return None
+    try:
+        return _rows(layout, index)
+    except (AttributeError, KeyError, IndexError, TypeError):  # the reader of boxes names the fault
+        return None
+
+
+def _rows(layout: BoxLayout, index: PictureIndex) -> tuple[list[Cells], list[LeftOut]] | None:
     found, left_out = Classes(), list[LeftOut]()
     for path, plain in layout.values or ():
         near = path.parent.relative_to(layout.root)
         named = _of_tasks if is_label_studio(plain) else _of_coco if is_coco(plain) else None
-        for name, classes in named(plain, index, near) if named else ():
+        for name, labels in named(plain, index, near) if named else ():
             if isinstance(name, DataError):
                 left_out.append(LeftOut(display(path.relative_to(layout.root)), str(name)))
             else:
-                found.setdefault(name, []).extend(classes)
+                found.setdefault(name, []).extend(labels)
     if not any(found.values()):
         return None
     if max(map(len, found.values())) > 1:
         return [{"path": name, "labels": "|".join(all)} for name, all in found.items()], left_out
-    left_out += [LeftOut(name, UNANSWERED) for name, classes in found.items() if not classes]
-    return [{"path": n, "label": classes[0]} for n, classes in found.items() if classes], left_out
+    left_out += [LeftOut(name, UNANSWERED) for name, labels in found.items() if not labels]
+    return [{"path": n, "label": labels[0]} for n, labels in found.items() if labels], left_out
 
 
 def _of_coco(
     plain: Mapping[str, Any], index: PictureIndex, near: Path
 ) -> Iterator[tuple[str | DataError, list[str]]]:
     names = {kind.get("id"): kind.get("name") for kind in plain.get("categories", ())}
-    classes = dict[Any, list[str]]()
-    for note in plain.get("annotations", ()):
-        label = as_label(names.get(note.get("category_id")))
-        if label not in classes.setdefault(note.get("image_id"), []):
-            classes[note.get("image_id")].append(label)
+    labels = dict[Any, list[str]]()
+    for number, note in enumerate(plain.get("annotations", ()), 1):
+        try:
+            label = as_label(names.get(note.get("category_id")))
+        except DataError as error:
+            yield DataError(f"annotation {number}: the name of its category {error}"), []
+            continue
+        if label not in labels.setdefault(note.get("image_id"), []):
+            labels[note.get("image_id")].append(label)
     for image in plain.get("images", ()):
         try:
             file = index.find(str(image.get("file_name", "")), near)
-            yield file.as_posix(), classes.get(image.get("id"), [])
+            yield file.as_posix(), labels.get(image.get("id"), [])
         except DataError as error:
             yield DataError(f"{display(str(image.get('file_name')))[:80]}: {error}"), []
 
