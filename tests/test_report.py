@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from string import Formatter
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -24,13 +25,14 @@ from headstart.evaluation.evaluation import Estimate, evaluate
 from headstart.evaluation.learning_curve import CurvePoint, LearningCurve
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.inputs import ImageInput
-from headstart.modalities.images.thumbnails import Album
+from headstart.modalities.images.thumbnails import SIDE, Album
 from headstart.reporting.charts import axis
-from headstart.reporting.comparison import verdict
-from headstart.reporting.diagnosis import Kind, diagnose_curves
+from headstart.reporting.comparison import against, contender, verdict
+from headstart.reporting.diagnosis import Kind, compare_with_start, diagnose_curves
 from headstart.reporting.facts import read_facts, spelt
 from headstart.reporting.learning_curve import _would_help
 from headstart.reporting.page import render, write_report
+from headstart.reporting.standalone import SCALE
 from headstart.reporting.words import LANGUAGES, Words, catalogue
 from headstart.runs.folder import _csv
 from headstart.targets.classes import ClassTarget
@@ -249,6 +251,12 @@ def page(made: tuple[Path, dict[str, Path]]) -> str:
 
 # ---- looking at a page ----
 
+# Elements beyond the right edge of the screen; a large matrix scrolls in a frame of its own.
+TOO_WIDE = """[...document.querySelectorAll("main *, header *, footer *")]
+  .filter((e) => !e.closest("svg") && !e.closest(".confusion.small"))
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
+  .map((e) => `${e.tagName}.${e.className}`)"""
+
 
 class Looking(HTMLParser):
     """The sections, pictures and scripts of a page, and the text a reader sees that is ours."""
@@ -366,6 +374,8 @@ def test_what_was_cut_off_says_so_and_shows_what_there_is(tmp_path: Path) -> Non
 def test_maps_lie_over_mistakes_first_and_are_judged(page: str) -> None:
     told = part_of(page, "why")
     assert "This holds for 1 of 2 pictures" in told
+    assert catalogue("en")["why.distrust"] in told
+    assert told.count(catalogue("en")["why.distrust_one"]) == 1
     wrong, right = told.split(catalogue("en")["why.right"])
     assert wrong.count("<img") == right.count("<img") == 2
     assert "✗</span> wrong" in wrong
@@ -378,12 +388,12 @@ def test_a_map_is_red_where_it_speaks_for_and_blue_where_against(tmp_path: Path)
     values = np.array([[1, -1], [0, 0]], np.float32)
     seen, over = album.explained("grey", ImageInput(32, 32, fit="squash"), values)
     plain, drawn = (opened(uri).astype(int) for uri in (seen, over))
-    assert plain.shape == drawn.shape == (112, 112, 3)
+    assert plain.shape == drawn.shape == (SIDE, SIDE, 3)
     assert np.ptp(plain) < 8
-    red, blue = drawn[10, 10], drawn[10, 100]
+    red, blue = drawn[10, 10], drawn[10, SIDE - 12]
     assert red[0] > red[2] + 60
     assert blue[2] > blue[0] + 60
-    assert np.ptp(drawn[105, 56]) < 20
+    assert np.ptp(drawn[SIDE - 7, SIDE // 2]) < 20
     assert album.explained("gone", ImageInput(32, 32), values) == ("", "")
 
 
@@ -496,6 +506,44 @@ def test_validation_may_be_empty(tmp_path: Path) -> None:
 def test_the_start_of_fine_tuning_is_marked(page: str) -> None:
     assert page.count('<line class="start"') == 2  # accuracy and loss
     assert catalogue("en")["reading.still learning"] in page
+
+
+@pytest.mark.parametrize(
+    ("losses", "kind"),
+    [
+        ([0.5, 0.4, 0.3], "lowered"),
+        ([0.5, 0.4, 0.6], "turned"),
+        ([0.5, 0.55, 0.6], "raised"),
+        ([0.5, 0.501, 0.499], "same"),
+    ],
+)
+def test_fine_tuning_is_compared_with_its_own_start(losses: list[float], kind: str) -> None:
+    start = Epoch("finetune", 3, None, 0.1, 0.1, losses[0], 0.1)
+    after = [Epoch("finetune", 4 + i, 1e-3, 0.1, 0.1, v, 0.1) for i, v in enumerate(losses[1:])]
+    head = Epoch("head", 2, 1e-3, 0.1, 0.1, 9.0, 0.1)
+    moved = compare_with_start([head, start, *after])
+    assert moved is not None
+    assert (moved.kind, moved.start, moved.best) == (kind, losses[0], min(losses[1:]))
+    assert compare_with_start([head, *after]) is None  # not measured before
+
+
+def test_the_sentence_under_the_curves_names_the_start(page: str) -> None:
+    said = part_of(page, "curves")
+    assert "lowered the validation loss from 0.500 before its first step to 0.250" in said
+
+
+def test_a_warning_stands_first_if_weights_were_random_or_calibration_ended_at_its_bound(
+    tmp_path: Path, page: str
+) -> None:
+    assert 'class="warning"' not in page.split("</header>")[0]
+    run, sources = make_run(tmp_path)
+    recipe, told = (json.loads((run / f).read_text()) for f in ("recipe.json", "insights.json"))
+    write_json(run / "recipe.json", recipe | {"weights": {"asked": "random", "origin": "random"}})
+    told["calibration"]["temperature"] = 20.0
+    write_json(run / "insights.json", told)
+    top = write_report(run, sources).read_text().split("</header>")[0]
+    assert "began with random weights" in top
+    assert "Calibration ended at its limit, the temperature 20.00" in top
 
 
 def test_curves_of_training_against_attacks_say_that_they_are(tmp_path: Path, page: str) -> None:
@@ -619,7 +667,7 @@ def test_both_catalogues_have_the_same_keys_and_gaps() -> None:
 
 
 LATIN = {"Headstart", "AUROC", "F1", "JPEG", "PGD", "torchvision", "mAP", "MAE", "RMSE", "R²"}
-LATIN |= {"AP50", "COCO", "EXIF", "TIDE", "VOC"}
+LATIN |= {"AP50", "COCO", "EXIF", "TIDE", "VOC", "seed"}
 
 
 def test_russian_texts_are_russian() -> None:
@@ -653,6 +701,24 @@ def test_the_russian_page_has_no_english_left(made: tuple[Path, dict[str, Path]]
         latin = set(re.findall(r"[A-Za-z]\w*", text))
         assert latin <= LATIN | {"p"}, text
     assert len(re.findall("[а-яё]+", " ".join(looked.ours))) > 500
+
+
+def test_russian_words_are_those_of_the_field() -> None:
+    texts, w = catalogue("ru"), Words("ru")
+    wrong = ("Проверочн", "добавка эпох", "в эпоху", "устройством", "начальное число", "виды при")
+    assert [key for key, text in texts.items() if any(word in text for word in wrong)] == []
+    short = re.compile("доля верных(?! ответов| среди)", re.IGNORECASE)
+    assert [key for key, text in texts.items() if short.search(text)] == []
+    pair = w("compared.pair", a=contender(w, "finetune"), b=against(w, "head"))
+    assert pair == "дообученная сеть против одной головы"
+
+
+def test_every_stage_of_a_run_has_a_name_in_both_languages() -> None:
+    package = Path(write_report.__code__.co_filename).parents[1]
+    sources = [path.read_text(encoding="utf-8") for path in package.rglob("*.py")]
+    names = {name for text in sources for name in re.findall(r'clock\("([\w-]+)"\)', text)}
+    assert len(names) > 15
+    assert {f"stage.{name}" for name in names} <= catalogue("en").keys()
 
 
 def test_other_languages_are_refused(made: tuple[Path, dict[str, Path]]) -> None:
@@ -820,8 +886,32 @@ def test_a_browser_shows_it_whole_and_asks_for_nothing(
     shown.goto(write_report(run, sources).as_uri())
     assert [s.get_attribute("id") for s in shown.query_selector_all("section")] == SECTIONS
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    assert shown.evaluate(TOO_WIDE) == []
     assert [url for url in asked if not url.startswith("data:")] == asked[:1]
     assert said == []
+    shown.close()
+
+
+def test_a_picture_enlarges_by_keyboard_and_closes_again(
+    made: tuple[Path, dict[str, Path]], browser: Any
+) -> None:
+    shown = browser.new_page(viewport={"width": 390, "height": 800})
+    shown.goto(write_report(*made).as_uri())
+    first = shown.locator(".zoom").first
+    first.focus()
+    shown.keyboard.press("Enter")
+    large = shown.locator("dialog img")
+    assert large.is_visible()
+    assert large.get_attribute("src") == first.locator("img").get_attribute("src")
+    assert (
+        large.get_attribute("alt")
+        == first.locator("img").get_attribute("alt")
+        == "cat, train/0/a.png"
+    )
+    shown.keyboard.press("ArrowRight")
+    assert large.get_attribute("alt") == "cat, train/0/b.png"
+    shown.keyboard.press("Escape")
+    assert not large.is_visible()
     shown.close()
 
 
@@ -840,6 +930,33 @@ def test_the_map_names_the_picture_under_the_pointer(
     shown.locator("[data-group='1']").click()
     assert shown.locator(".view:not(.off) use.dim").count() == 2
     shown.close()
+
+
+def test_pictures_have_texts_and_tables_name_the_columns_of_their_cells(page: str) -> None:
+    assert 'alt=""></button>' not in page
+    cell = part_of(page, "test").split('<td role="cell" data-label="recall">')[1]
+    assert re.match(r"[\d.]+%", cell)
+
+
+def test_the_charts_are_files_of_their_own(made: tuple[Path, dict[str, Path]]) -> None:
+    write_report(*made)
+    folder = made[0] / "figures"
+    names = {"accuracy", "loss", "confusion", "reliability", "coverage", "learning-curve"}
+    assert {path.stem for path in folder.glob("*.svg")} == names
+    for path in folder.glob("*.svg"):
+        drawing = ElementTree.parse(path).getroot()
+        assert [e.tag for e in drawing.iter() if "image" in e.tag or "script" in e.tag] == []
+        with Image.open(path.with_suffix(".png")) as picture:
+            width, height = (float(drawing.attrib[side]) for side in ("width", "height"))
+            assert picture.size == (round(SCALE * width), round(SCALE * height))
+            colours = {colour for _, colour in picture.getcolors(10**6)}
+            assert {(255, 255, 255), (0, 103, 168)} <= colours, path
+
+
+def test_a_reliability_bin_shows_its_count_and_its_interval(page: str) -> None:
+    chart = part_of(page, "trust").split('<svg class="chart"')[1].split("</svg>")[0]
+    assert ">12</text>" in chart
+    assert chart.count('<line class="range"') == 1
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

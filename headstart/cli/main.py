@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from headstart import __version__
+from headstart.base.command import typed
 from headstart.base.errors import (
     HeadstartError,
     MissingPackage,
@@ -130,7 +131,8 @@ def _dispatch(argv: list[str]) -> int:
     name, words, hint = command_of(argv, COMMANDS)
     if hint:
         say("hint", hint)
-    return COMMANDS[name](words)
+    with typed([name, *words]):
+        return COMMANDS[name](words)
 
 
 def _overview() -> str:

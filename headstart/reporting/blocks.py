@@ -54,6 +54,12 @@ class TableBlock(PageBlock):
     left: Sequence[int] = (0,)
     caption: str = ""
 
+    @property
+    def folds(self) -> bool:
+        """Whether a narrow screen shows each row as lines: what is wider than a phone."""
+        short = any(isinstance(cell, Bar) for row in self.rows for cell in row)
+        return len(self.head) > (3 if short else 2)
+
 
 @dataclass(frozen=True)
 class Bar:

@@ -12,9 +12,11 @@ from headstart.targets.target import Chart
 
 WIDTH, HEIGHT = 440, 290  # about as wide as a phone, so that its text stays legible there
 LEFT, RIGHT, TOP, BOTTOM = 56, 22, 22, 46
+STRIP = 62  # height of the counts below a chart
 MAP = 600  # side of the map's square
 EDGE = 14  # free margin of the map
 MARKS = 5  # shapes of points, see `mark`
+LONGEST = 24  # letters of a name beside a matrix
 COLOURS = 8  # of the style sheet: c0 to c7
 
 Point = tuple[float, float]
@@ -23,13 +25,23 @@ Point = tuple[float, float]
 @dataclass(frozen=True)
 class Series:
     """points: (x, y); NaN for a missing point. style: CSS classes. notes: tooltips of the points.
-    band: (low, high) for each point. dots: whether points are marked."""
+    band, ranges: (low, high) for each point, drawn as an area or as a bar at each point. dots:
+    whether points are marked."""
 
     points: Sequence[Point]
     style: str
     notes: Sequence[str] = ()
     band: Sequence[tuple[float, float]] = ()
     dots: bool = True
+    ranges: Sequence[tuple[float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many rows are behind each part of the x axis, drawn below it. bins: (low, high, n)."""
+
+    label: str
+    bins: Sequence[tuple[float, float, int]]
 
 
 @dataclass(frozen=True)
@@ -71,13 +83,31 @@ def line_chart(
     keys: Sequence[Key],
     marks: Sequence[tuple[float, str]] = (),
     dots: Sequence[Cloud] = (),
+    counts: Counts | None = None,
 ) -> Figure:
-    """Draw series and dots over axes, with a legend of `keys`. marks: vertical lines (x, text)."""
+    """Draw series and dots over axes, with a legend of `keys`. marks: vertical lines (x, text).
+    counts: drawn below the x axis."""
     fx, fy = _scale(x, LEFT, WIDTH - RIGHT), _scale(y, HEIGHT - BOTTOM, TOP)
     parts = [_grid(x, y, fx, fy), *(_mark(fx(at), text) for at, text in marks)]
     parts += [_series(s, fx, fy) for s in series]
     parts += [_dots(d, fx, fy) for d in dots]
-    return Figure(_svg(WIDTH, HEIGHT, "chart", title, "".join(parts)), title, keys)
+    parts += [_strip(counts, fx)] if counts else []
+    height = HEIGHT + (STRIP if counts else 0)
+    return Figure(_svg(WIDTH, height, "chart", title, "".join(parts)), title, keys)
+
+
+def _strip(counts: Counts, fx: Callable[[float], float]) -> str:
+    """Draw the counts as bars below the axis, each with its number over it."""
+    foot, room = HEIGHT + STRIP - 6, STRIP - 32
+    most = max((n for *_, n in counts.bins), default=1)
+    parts = [_text(4, HEIGHT + 8, counts.label, "start", "label")]
+    for low, high, n in counts.bins:
+        left, right = max(fx(low), LEFT), fx(high)
+        tall = max(room * n / most, 1.0)
+        parts.append(f'<g class="bars">{_rect(left, right, foot, foot - tall)}</g>')
+        parts.append(_text((left + right) / 2, foot - tall - 3, str(n), "middle", "count"))
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" {_at("y", foot)}/>')
+    return "".join(parts)
 
 
 def drawn(
@@ -105,6 +135,47 @@ def drawn(
         title,
         [Key("ideal", named("chart_key", "diagonal", "equal"))] if chart.diagonal else (),
     )
+
+
+def matrix_chart(
+    title: str, names: Sequence[str], rows: Sequence[Sequence[int]], axes: tuple[str, str]
+) -> Figure:
+    """Draw counts by row and column, the stronger coloured the larger their share of the row.
+
+    axes: what the rows and the columns are. The columns have numbers, which stand before the names
+    of the rows too.
+    """
+    side = max(14.0, min(56.0, (WIDTH - 150) / len(names)))
+    shown = [
+        f"{i}  {name if len(name) <= LONGEST else name[: LONGEST - 1] + '…'}"
+        for i, name in enumerate(names, 1)
+    ]
+    left = 14 + 6.6 * max(map(len, shown))
+    parts = [_text(4, 12, f"{axes[0]} ↓   {axes[1]} →", "start", "label")]
+    for i, row in enumerate(rows):
+        y = 36 + i * side
+        parts.append(_text(left + (i + 0.5) * side, 30, str(i + 1), "middle", "name"))
+        parts.append(_text(left - 6, y + side / 2 + 4, shown[i], "end", "name"))
+        parts += [
+            _cell(left + j * side, y, side, n, n / max(1, sum(row)), i == j)
+            for j, n in enumerate(row)
+        ]
+    width, height = round(max(left + len(names) * side + 8, WIDTH)), round(44 + len(names) * side)
+    return Figure(_svg(width, height, "chart", title, "".join(parts)), title)
+
+
+def _cell(x: float, y: float, side: float, n: int, share: float, same: bool) -> str:
+    """Draw a cell of a matrix with its count, framed on the diagonal."""
+    box = f'x="{x + 1:.1f}" y="{y + 1:.1f}" width="{side - 2:.1f}" height="{side - 2:.1f}"'
+    parts = [f'<rect class="empty" {box}/>']
+    if n:
+        parts.append(f'<rect class="cell" fill-opacity="{share:.2f}" {box}/>')
+    if same:
+        parts.append(f'<rect class="same" {box}/>')
+    if n and side >= 20:
+        style = "on" if share > 0.5 else "inside"
+        parts.append(_text(x + side / 2, y + side / 2 + 4, str(n), "middle", style))
+    return "".join(parts)
 
 
 def plain_text(text: Markup) -> str:
@@ -251,6 +322,10 @@ def _series(s: Series, fx: Callable[[float], float], fy: Callable[[float], float
         lower = [(x, low) for (x, _), (low, _) in zip(s.points, s.band, strict=True)]
         around = " ".join(f"{fx(x):.1f},{fy(y):.1f}" for x, y in [*upper, *reversed(lower)])
         parts.append(f'<polygon class="band" points="{around}"/>')
+    parts += [
+        f'<line class="range" {_at("x", fx(x))} y1="{fy(low):.1f}" y2="{fy(high):.1f}"/>'
+        for (x, _), (low, high) in zip(s.points, s.ranges, strict=False)
+    ]
     real = [(x, y) for x, y in s.points if math.isfinite(y)]
     path = " ".join(f"{fx(x):.1f},{fy(y):.1f}" for x, y in real)
     parts.append(f'<polyline points="{path}"/>')

@@ -12,16 +12,25 @@ from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, data
 
 # Suffixes of the names of baselines in evaluation.json, and the words for them.
-SUFFIXES = {" from scratch": "phase.from_scratch", " with random weights": "phase.random_weights"}
+SUFFIXES = {" from scratch": "from_scratch", " with random weights": "random_weights"}
 CHANCE = 0.05  # significance level: a difference with p of at least this is a tie
 
 
 def contender(w: Words, name: str) -> Markup:
     """Return the displayed name of a phase of training or of a baseline."""
+    return _spelt(w, name, "phase")
+
+
+def against(w: Words, name: str) -> Markup:
+    """Return the name as it stands after "against", which in Russian has another case."""
+    return _spelt(w, name, "against")
+
+
+def _spelt(w: Words, name: str, prefix: str) -> Markup:
     for suffix, key in SUFFIXES.items():
         if name.endswith(suffix):
-            return w(key, name=data(name.removesuffix(suffix)))
-    return w.named("phase", name)
+            return w(f"{prefix}.{key}", name=data(name.removesuffix(suffix)))
+    return w.named(prefix, name)
 
 
 def compared_section(facts: Facts, w: Words) -> list[PageBlock]:
@@ -65,7 +74,7 @@ def _differences(w: Words, compared: Sequence[Gain], points: bool) -> PageBlock:
     gain, tested = w.gain if points else w.plain_gain, any(pair.p is not None for pair in compared)
     rows = [
         [
-            w("compared.pair", a=contender(w, pair.a), b=contender(w, pair.b)),
+            w("compared.pair", a=contender(w, pair.a), b=against(w, pair.b)),
             w.named("part", pair.on),
             gain(pair.gain),
             *([_p(w, pair.p)] if tested else []),

@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
+from markupsafe import Markup
+
 from headstart.reporting.blocks import Figure, Figures, Key, PageBlock, Text
 from headstart.reporting.charts import Axis, Series, axis, line_chart
-from headstart.reporting.diagnosis import diagnose_curves
+from headstart.reporting.diagnosis import compare_with_start, diagnose_curves
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words
 from headstart.training.history import Epoch
@@ -34,7 +36,12 @@ def curves_section(facts: Facts, w: Words) -> list[PageBlock]:
     if attacked and lines[-1].val_loss is None:
         return blocks  # no curve to diagnose
     reading = diagnose_curves(lines, guess=_guess(facts), attacked=attacked)
-    return [Text(w("reading." + reading.kind, epoch=reading.best), "lead"), *blocks]
+    sentences = [w("reading." + reading.kind, epoch=reading.best)]
+    moved = compare_with_start(lines) if lines[-1].phase == "finetune" else None
+    if moved is not None:
+        values = {k: w.number(getattr(moved, k)) for k in ("start", "best", "end")}
+        sentences.append(w("tuned." + moved.kind, epoch=moved.epoch, **values))
+    return [Text(Markup(" ").join(sentences), "lead"), *blocks]
 
 
 def _guess(facts: Facts) -> float | None:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from headstart.backbones.views import UserViews
 from headstart.base.errors import HeadstartError
+from headstart.base.phrasebook import phrasebook
 from headstart.base.values import Settings
 from headstart.data.dataset import LeftOut
 from headstart.data.findings import Remark
@@ -138,8 +139,8 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
 
 
 def _named(out: LeftOut, w: Words) -> str:
-    """Return the path, with the reason on an English page: checks.json has it in English only."""
-    return f"{out.path}: {out.reason}" if w.language == "en" else out.path
+    """Return the path and the reason in the language of the page, if its phrases have it."""
+    return f"{out.path}: {phrasebook(w.language)(out.reason)}"
 
 
 def _said(remark: Remark, w: Words) -> str:

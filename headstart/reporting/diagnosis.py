@@ -81,6 +81,37 @@ def diagnose_curves(
     return Diagnosis(_settled(_falls(loss), *ends, low), best)
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """How fine-tuning moved the validation loss. start: before its first step. best, epoch: the
+    lowest one after it. end: in its last epoch."""
+
+    kind: Literal["lowered", "turned", "raised", "same"]
+    start: float
+    best: float
+    epoch: int
+    end: float
+
+
+def compare_with_start(lines: Sequence[Epoch]) -> Tuned | None:
+    """Compare the last phase with its own start; None unless both were measured on validation.
+
+    A change below LITTLE is none. "turned": the loss fell, and ended above its start.
+    """
+    own = [line for line in lines if line.phase == lines[-1].phase and line.val_loss is not None]
+    before = [line for line in own if line.lr is None]
+    after = [(line.val_loss or 0.0, line.epoch) for line in own if line.lr is not None]
+    if not before or not after or not all(math.isfinite(loss) for loss, _ in after):
+        return None
+    start, (best, epoch), end = before[-1].val_loss or 0.0, min(after), after[-1][0]
+    if best > start + LITTLE:
+        return Tuned("raised", start, best, epoch, end)
+    if best > start - LITTLE:
+        kind: Literal["raised", "same"] = "raised" if end > start + LEAST else "same"
+        return Tuned(kind, start, best, epoch, end)
+    return Tuned("turned" if end > start + LITTLE else "lowered", start, best, epoch, end)
+
+
 def _settled(falling: bool, train: float, val: float, low: float) -> Kind:
     """Apply the rules for the accuracies at the end, NaN if not measured."""
     if falling:

@@ -16,6 +16,7 @@ from headstart.reporting.words import Words, code, data, path_line
 from headstart.targets.target import POOLED
 
 COMMANDS = {"command": code("headstart explain RUN"), "report": code("headstart report RUN")}
+DISTRUST = Markup('<strong class="doubt">{}</strong>')
 SWATCHES = {
     "red": Markup('<span class="swatch for"></span>'),
     "blue": Markup('<span class="swatch against"></span>'),
@@ -39,6 +40,8 @@ def _maps(facts: Facts, w: Words, rows: Sequence[ExplainedRow]) -> list[PageBloc
     kind = _kind(facts)
     judged = w(f"why.judged{kind}", n=len(rows), better=w.count(better))
     blocks: list[PageBlock] = [Text(w(f"why.lead{kind}", **SWATCHES), "lead"), Text(judged)]
+    if 2 * better <= len(rows):
+        blocks.append(Text(w("why.distrust"), "warning"))
     for group in ("wrong", "right", "worst", "middle", "best"):
         pairs = [_pair(row, w, facts.album, input) for row in rows if _group(row) == group]
         if pairs:
@@ -70,7 +73,8 @@ def _pair(row: ExplainedRow, w: Words, album: Album, input: ImageInput) -> list[
         labelled, end = not row.answer, "_quantity" if row.answer else ""
         speaks = w("why.speaks_label", label=data(row.name)) if labelled else w("why.raises")
         judged = w(f"why.area{end}", **numbers)
-    return [card, ExampleCard(under_map, [speaks, judged])]
+    distrust = [] if area.ours < area.random else [DISTRUST.format(w("why.distrust_one"))]
+    return [card, ExampleCard(under_map, [speaks, judged, *distrust])]
 
 
 def _answered(row: ExplainedRow, w: Words) -> list[Markup]:

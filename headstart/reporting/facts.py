@@ -33,10 +33,10 @@ T = TypeVar("T")
 class Facts:
     """All data of the page.
 
-    rows: of the three parts. test: predictions of the test rows. card: of the backbone; None if
-    missing. explained: what `kinds.saved_as` names for the input, None if missing. robustness:
-    None if it was not measured. Lone surrogates in texts are escaped as
-    \\udcXX, as in the tables of a run.
+    name: of the run, which is that of its folder. rows: of the three parts. test: predictions of
+    the test rows. card: of the backbone; None if missing. explained: what `kinds.saved_as` names
+    for the input, None if missing. robustness: None if it was not measured. Lone surrogates in
+    texts are escaped as \\udcXX, as in the tables of a run.
     """
 
     recipe: RunRecipe
@@ -51,6 +51,7 @@ class Facts:
     insights: Insights = Insights()
     explained: Any = None
     robustness: Robustness | None = None
+    name: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -105,6 +106,7 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
         insights=_optional(run / "insights.json", _record(Insights)) or Insights(),
         explained=_optional(run / EXPLAINED, _record(saved_as(card.input if card else None))),
         robustness=_optional(run / "robustness.json", _record(Robustness)),
+        name=spelt(run.resolve().name),
     )
 
 

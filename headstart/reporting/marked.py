@@ -21,6 +21,8 @@ def marked_section(facts: Facts, w: Words, rows: Sequence[ExplainedTextRow]) -> 
     better = sum(row.deletion.area.ours < row.deletion.area.random for row in rows)
     judged = w("marked.judged", n=len(rows), better=w.count(better))
     blocks: list[PageBlock] = [Text(w("marked.lead", **MARKS), "lead"), Text(judged)]
+    if 2 * better <= len(rows):
+        blocks.append(Text(w("marked.distrust"), "warning"))
     named = ("why.wrong", "why.right") if facts.of_classes else ("why.worst", "why.best")
     for title, right in zip(named, (False, True), strict=True):
         cards = [_card(row, w, facts) for row in rows if row.right == right]

@@ -42,6 +42,7 @@ def _summary(facts: Facts, w: Words) -> TableBlock:
         "licence": card.licence if card else "",
         "source_task": card.source_task if card else "",
         "data": recipe.data,
+        **{name: value for name, value in _made(facts).items() if value},
         "data_licence": recipe.data_licence,
         "kept": w.named("phase", facts.evaluation.kept),
         **({"tta": _test_views(facts, w)} if recipe.tta != "none" else {}),
@@ -55,6 +56,12 @@ def _summary(facts: Facts, w: Words) -> TableBlock:
     }
     rows = [[w("how." + key), _known(value, w)] for key, value in values.items()]
     return TableBlock([w("how.what"), w("how.value")], rows, left=(0, 1))
+
+
+def _made(facts: Facts) -> dict[str, str]:
+    """Return what the run came from, in full; empty for a run of an earlier version."""
+    made = facts.timings.made
+    return {"data_sha256": made.data_sha256, "commit": made.commit, "parent": made.parent}
 
 
 def _engine(engine: EngineChoice | None, w: Words) -> str:

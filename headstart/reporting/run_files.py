@@ -153,10 +153,32 @@ class RunEvaluation(Record):
 
 
 @dataclass(frozen=True)
+class Provenance(Record):
+    """Where a run comes from; "" and 0 for what is not known, as of a run of an earlier version.
+
+    began: date and time in UTC, ISO 8601. command: as it was typed; "" from Python. commit: that
+    was checked out in the working folder. rows, data_sha256: of the data, see
+    `provenance.data_digest`. parent: the run whose settings this one started from.
+    """
+
+    began: str = ""
+    command: str = ""
+    commit: str = ""
+    rows: int = 0
+    data_sha256: str = ""
+    parent: str = ""
+
+    def lasting(self) -> dict[str, Any]:
+        """Return what is the same when the run is repeated, for the bundle."""
+        kept = {name: getattr(self, name) for name in ("rows", "data_sha256", "commit", "parent")}
+        return {name: value for name, value in kept.items() if value}
+
+
+@dataclass(frozen=True)
 class Timings(Record):
     """timings.json: seconds by stage, counts and machine. examples_per_second: of the backbone;
     None if all features came from the store. engine: what computed the features. plan: of a run
-    with a time budget."""
+    with a time budget. made: when and from what the run was made."""
 
     seconds: dict[str, float]
     total_seconds: float = 0.0
@@ -167,3 +189,4 @@ class Timings(Record):
     machine: str = ""
     engine: EngineChoice | None = None
     plan: BudgetPlan | None = field(default=None, metadata=later())
+    made: Provenance = field(default=Provenance(), metadata=later())

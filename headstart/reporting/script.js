@@ -1,4 +1,21 @@
 "use strict";
+const dialog = document.querySelector("#zoom");
+const zooms = [...document.querySelectorAll(".zoom")];
+let enlarged = 0;
+const enlarge = (i) => {
+  enlarged = (i + zooms.length) % zooms.length;
+  const [from, to] = [zooms[enlarged].querySelector("img"), dialog.querySelector("img")];
+  [to.src, to.alt] = [from.src, from.alt];
+  dialog.querySelector("p").textContent = from.alt;
+  if (!dialog.open) dialog.showModal();
+};
+zooms.forEach((button, i) => button.addEventListener("click", () => enlarge(i)));
+dialog.addEventListener("click", () => dialog.close());
+dialog.addEventListener("keydown", (event) => {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (step) enlarge(enlarged + step);
+});
+dialog.addEventListener("close", () => zooms[enlarged].focus());
 for (const map of document.querySelectorAll(".map")) {
   const facts = JSON.parse(map.querySelector("#facts").textContent);
   const views = [...map.querySelectorAll(".view")];

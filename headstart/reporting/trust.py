@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from headstart.evaluation.evaluation import wilson
 from headstart.evaluation.judged import ConfidenceLimit, Doubts, TemperatureScaling
-from headstart.models.calibration import Calibration
+from headstart.models.calibration import Bin, Calibration
 from headstart.reporting.blocks import (
     Figure,
     Figures,
@@ -19,7 +20,7 @@ from headstart.reporting.blocks import (
     TableBlock,
     Text,
 )
-from headstart.reporting.charts import Axis, Cloud, Series, axis, line_chart
+from headstart.reporting.charts import Axis, Cloud, Counts, Series, axis, line_chart
 from headstart.reporting.facts import Facts, spread
 from headstart.reporting.words import Words, data
 from headstart.targets.target import CHART_POINTS
@@ -113,16 +114,25 @@ def _reliability(w: Words, before: Calibration, after: Calibration) -> Figure:
             f"{w('count.pictures', n=b.n)}"
             for b in calibration.bins
         ]
-        series.append(Series(points, style, notes))
+        ranges = [_range_of(b) for b in calibration.bins] if name == "after" else []
+        series.append(Series(points, style, notes, ranges=ranges))
     low = min((x for s in series for x, _ in s.points), default=0.0)
     start = min(math.floor(low * 10) / 10, 0.9)
     ideal = Series([(start, start), (1.0, 1.0)], "ideal", dots=False)
-    values = [v for s in (ideal, *series) for point in s.points for v in point]
+    values = [v for s in (ideal, *series) for point in (*s.points, *s.ranges) for v in point]
     x = Axis(str(w("trust.x")), start, 1.0, w.percent)
     y = axis(str(w("trust.y")), values, w.percent)
     styles = {"val": "before", "train": "after", "ideal": "ideal"}
     keys = [Key(style, w("trust." + name)) for style, name in styles.items()]
-    return line_chart(w("trust.reliability"), x, y, [ideal, *series], keys)
+    bins = [(b.low, b.high, b.n) for b in after.bins if b.high > start]
+    counts = Counts(str(w("trust.counts")), bins)
+    return line_chart(w("trust.reliability"), x, y, [ideal, *series], keys, counts=counts)
+
+
+def _range_of(b: Bin) -> tuple[float, float]:
+    """Return the 95 % interval of the accuracy in a bin (Wilson)."""
+    found = wilson(round(b.accuracy * b.n), b.n)
+    return (found.low, found.high) if found else (b.accuracy, b.accuracy)
 
 
 def _coverage(w: Words, points: Sequence[tuple[float, float]]) -> Figure:

@@ -133,7 +133,16 @@ def allowed_of(job: Job, run: PreparedRun) -> Allowed:
 def asked_of(job: Job) -> str:
     """Return a fingerprint of the settings that a plan changes or rests on."""
     own = {f.name: getattr(job, f.name) for f in fields(Job)}
-    for name in ("budget", "given", "store", "runtime", "checkpoint_s", "resume", "language"):
+    for name in (
+        "budget",
+        "given",
+        "parent",
+        "store",
+        "runtime",
+        "checkpoint_s",
+        "resume",
+        "language",
+    ):
         del own[name]
     return fingerprint(Settings.of(own).values)
 

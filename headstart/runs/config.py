@@ -32,7 +32,8 @@ def read_config(path: Path, job: Job | None = None) -> Job:
         plain = read_json(file)
         if not isinstance(plain, dict):
             raise SpecError(f"there must be a JSON object in it; got a {type(plain).__name__}.")
-        return _job(plain, job or Job())
+        found = _job(plain, job or Job())
+        return replace(found, parent=str(file.resolve().parent)) if "phases" in plain else found
     except OSError as error:
         raise SpecError(f"There is no config {file}: {error.strerror}. Check the path.") from error
     except (HeadstartError, TypeError) as error:

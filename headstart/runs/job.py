@@ -125,6 +125,9 @@ class Job:
         tuple[str, ...],
         "names of the settings that the user chose, which a budget does not change",
     ] = field(default=(), kw_only=True, compare=False)
+    parent: Annotated[str, "the run whose settings this one starts from"] = field(
+        default="", kw_only=True, compare=False
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", seconds_of(self.budget, "budget"))

@@ -79,6 +79,7 @@ from headstart.runs.insights import (
     optional,
 )
 from headstart.runs.job import Job
+from headstart.runs.provenance import data_digest
 from headstart.runs.search import with_backbone
 from headstart.runs.shots import with_best_head
 from headstart.runs.stages import (
@@ -316,7 +317,8 @@ def _of_folds(learned: LearnedRun, judged: CrossValidation) -> TestedRun:
 
 def _saved(state: RunState, model: Model, recipe: RunRecipe) -> Model:
     """Write the bundle; return its model, which runs without PyTorch."""
-    progress, told = partial(state.context.listener.progress, "save"), recipe.strategy.to_plain()
+    progress = partial(state.context.listener.progress, "save")
+    told = {**recipe.strategy.to_plain(), "provenance": state.made.lasting()}
     return save(model, state.out / "model", told=told, progress=progress).model
 
 
@@ -400,6 +402,7 @@ def _checked(state: RunState, data: Dataset, input: Input[Any], seen: Ahead[Surv
     if data.choice:
         state.tell("target", data.choice)
     state.tell("data", data_message(rows))
+    state.made = replace(state.made, rows=len(rows), data_sha256=data_digest(rows))
     return checks
 
 
@@ -547,4 +550,5 @@ def _timings(state: RunState) -> Timings:
         machine=machine(),
         engine=next((t.engine for t in tables if t.engine is not None), None),
         plan=state.plan,
+        made=state.made,
     )

@@ -24,7 +24,10 @@ from headstart.targets.predictions import read_predictions
 SEEDS = "seeds.json"  # the settings, written first; runs and spread are added at the end
 SEEDED = ("recipe", "finetune", "split")  # specs of a job with a seed
 # Fields of a job that do not change its results.
-BESIDE = {"runtime", "store", "checkpoint_s", "resume", "language", "insights", "budget", "given"}
+BESIDE = {
+    *("runtime", "store", "checkpoint_s", "resume", "language", "insights", "budget"),
+    *("given", "parent"),
+}
 LATER = {"folds", "shots", "draws", "members"}  # that earlier folders lack; left out if usual
 MEASURES = {"accuracy": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0), "log_loss": (0.0, np.inf)}
 

@@ -91,9 +91,8 @@ def known_settings(job: "Job") -> set[str]:
     """Return the names that `job_with` takes: of the job, its specs, and heads' settings."""
     from headstart.runs.job import Job
 
-    own = {f.name for f in fields(Job)} - {*SPECS, "source", "given"} | _settings_of(
-        job.recipe.head
-    )
+    own = {f.name for f in fields(Job)} - {*SPECS, "source", "given", "parent"}
+    own |= _settings_of(job.recipe.head)
     own |= _of_built_in_heads() | {"augment"}
     own |= CHANGES if isinstance(job.spec.views, AutoViews) else set()  # refused by name
     specs = [spec for name in SPECS if not isinstance(spec := getattr(job, name), UserViews)]

@@ -40,11 +40,17 @@ from headstart.models.training_data import (
     viewed_input,
 )
 from headstart.models.wording import ALL_ALIKE, described, extracted
+from headstart.reporting.run_files import Provenance
 from headstart.runs.job import Job
+from headstart.runs.provenance import provenance
 from headstart.targets.predictions import Predictions
 from headstart.targets.target import POOLED
 
 CNN = "scratch:cnn"
+RANDOM = (
+    "--weights random was asked for: the network has learned nothing before, so there is nothing "
+    "to transfer; leave the flag out, unless random weights are what you want to compare with"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +110,7 @@ class RunState:
     search: BackboneSearch | None = None  # by which the backbone was chosen
     view_search: ViewSearch | None = None  # by which the augmentation was chosen
     plan: BudgetPlan | None = None  # of a run with a time budget
+    made: Provenance = Provenance()  # when and from what
 
     def __post_init__(self) -> None:
         self.original = self.job  # as it was asked for, before a plan
@@ -114,7 +121,8 @@ class RunState:
     ) -> "RunState":
         runtime, checkpoints = job.runtime.resolved(), _checkpoints(out, job)
         context = RunContext(job.store, runtime, listener, checkpoints)
-        return cls(out, job, replace(context, deadline=deadline or Deadline()))
+        context = replace(context, deadline=deadline or Deadline())
+        return cls(out, job, context, made=provenance(job.parent))
 
     def follow(self, job: Job) -> None:
         """Go on with other settings, before training."""
@@ -187,6 +195,8 @@ def prepared(state: RunState, data: Dataset | None = None) -> PreparedRun:
     job = state.job
     check_device(job.runtime)
     weights = job.weights
+    if weights == "random" and job.strategy != "scratch":
+        state.tell("warning", RANDOM)
     if job.recipe.head.takes != POOLED:
         assert data is not None
         return _prepared_on_levels(state, data)

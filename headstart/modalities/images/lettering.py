@@ -1,5 +1,6 @@
 """Draw text on pictures."""
 
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,22 @@ def fitting(
         if pen.textlength(shorter, font(size)) <= room:
             return shorter
     return "…"
+
+
+# Fonts with most of the world's letters, by the names under which systems install them.
+INSTALLED = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf")
+
+
+@lru_cache(maxsize=64)
+def world_font(size: int) -> ImageFont.FreeTypeFont | None:
+    """Return a font of this machine with most of the world's letters; None without one."""
+    own = font(size)
+    if isinstance(own, ImageFont.FreeTypeFont) and own.getname()[0] == "DejaVu Sans":
+        return own
+    for name in INSTALLED:
+        with suppress(OSError):
+            return ImageFont.truetype(name, size)
+    return None
 
 
 @lru_cache(maxsize=16)

@@ -21,7 +21,9 @@ from headstart.modalities.images.encoding import encoded
 from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.painting import painted
 
-SIDE = 112  # pixels of a thumbnail's longer side
+SIDE = (
+    192  # pixels of a thumbnail's longer side; the page shows them smaller until they are enlarged
+)
 BOXED = 640  # pixels of the longer side of a picture with boxes
 BOXED_LETTERS = 32  # heights of the letters beside them
 TILE = 48  # pixels of a tile of the sheet for the embedding map

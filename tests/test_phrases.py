@@ -1,0 +1,78 @@
+"""Sentences made elsewhere are printed in Russian, by their templates."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from headstart.base.phrasebook import GAP, Phrasebook, phrasebook
+from headstart.data.findings import EMPTY_CLASS
+from headstart.data.walking import LEADS_NOWHERE, LEADS_OUT
+from headstart.modalities.images.formats import NOT_AN_IMAGE, refusal
+from headstart.modalities.images.inputs import ImageInput
+
+PACKAGE = Path(phrasebook.__code__.co_filename).parents[1]
+
+
+def fixed_text(node: ast.AST) -> str:
+    """The text of a literal, with GAP for what an f-string fills in; "" for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(v.value if isinstance(v, ast.Constant) else "7" for v in node.values)
+    return ""
+
+
+def test_a_gap_is_translated_too_and_numbers_choose_the_form() -> None:
+    book = Phrasebook({"{n} files: {why}": "{n} {n|файл|файла|файлов}: {why}", "wet": "мокрые"})
+    said = [book(f"{n} files: wet") for n in ("1", "3", "11", "1,021", "dry")]
+    assert said[:4] == [
+        "1 файл: мокрые",
+        "3 файла: мокрые",
+        "11 файлов: мокрые",
+        "1,021 файл: мокрые",
+    ]
+    assert book("files: wet") == "files: wet"
+    assert book("2 files: 7 & 8") == "2 файла: 7 & 8"
+
+
+def test_english_is_left_alone() -> None:
+    assert phrasebook("en")("is empty") == "is empty"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("the file is empty (0 bytes)", LEADS_OUT, LEADS_NOWHERE, EMPTY_CLASS, NOT_AN_IMAGE),
+        *(refusal("a camera's raw picture"), refusal("a text file"), ImageInput.unmeant),
+        "cannot be decoded: a damaged PNG (image file is truncated)",
+        "3 hidden or system files",
+    ],
+)
+def test_reasons_of_files_that_are_not_used_are_known_in_russian(reason: str) -> None:
+    said = phrasebook("ru")(reason)
+    assert re.search("[а-яё]", said), said
+    names = set(re.findall("[A-Za-z]{2,}", said))
+    assert names <= {"JPEG", "PNG", "txt", "GIF", "BMP", "TIFF", "WEBP", "MPO"}, said
+
+
+def test_translations_fill_the_gaps_that_their_originals_have() -> None:
+    for english, russian in phrasebook("ru").templates.items():
+        filled = {m for m in re.findall(r"\{(\w+)[|}]", russian)}
+        assert filled <= set(GAP.findall(english)), english
+        assert re.search("[а-яё]", russian), english
+
+
+def test_the_decoder_of_pictures_says_nothing_that_has_no_russian() -> None:
+    tree = ast.parse((PACKAGE / "modalities/images/decoding.py").read_text())
+    raised = [n.exc for n in ast.walk(tree) if isinstance(n, ast.Raise)]
+    texts = [
+        text
+        for call in raised
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "DataError"
+        for text in [fixed_text(call.args[0])]
+        if text and ", cannot" not in text
+    ]
+    assert len(texts) > 5
+    assert [text for text in texts if not phrasebook("ru").translated(text)] == []
