@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -367,6 +368,10 @@ def test_the_report_is_written_again_in_another_language(
     out = tmp_path / "run"
     command = ["train", str(shapes), "--out", str(out), "--backbone", "tiny:32"]
     assert main([*command, "--strategy", "extract", "--language", "ru"]) == 0
+    told = capsys.readouterr()
+    lines = [line for line in (told.err + told.out).splitlines() if line.strip()]
+    unsaid = [line for line in lines if not re.search("[а-яё]", line)]
+    assert [line for line in unsaid if not line.startswith(("  dark", "  light"))] == []
     russian = (out / "report.html").read_text()
     assert 'lang="ru"' in russian
     assert main(["report", str(out), "--language", "en"]) == 0

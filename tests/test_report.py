@@ -375,7 +375,7 @@ def test_maps_lie_over_mistakes_first_and_are_judged(page: str) -> None:
     told = part_of(page, "why")
     assert "This holds for 1 of 2 pictures" in told
     assert catalogue("en")["why.distrust"] in told
-    assert told.count(catalogue("en")["why.distrust_one"]) == 1
+    assert told.count('<strong class="doubt">') == 1
     wrong, right = told.split(catalogue("en")["why.right"])
     assert wrong.count("<img") == right.count("<img") == 2
     assert "✗</span> wrong" in wrong
@@ -949,7 +949,7 @@ def test_the_charts_are_files_of_their_own(made: tuple[Path, dict[str, Path]]) -
         with Image.open(path.with_suffix(".png")) as picture:
             width, height = (float(drawing.attrib[side]) for side in ("width", "height"))
             assert picture.size == (round(SCALE * width), round(SCALE * height))
-            colours = {colour for _, colour in picture.getcolors(10**6)}
+            colours = {colour for _, colour in picture.getcolors(10**6) or []}
             assert {(255, 255, 255), (0, 103, 168)} <= colours, path
 
 

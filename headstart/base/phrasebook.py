@@ -4,7 +4,7 @@ they are printed, such as the reason why a file is left out or a message of a st
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
@@ -17,6 +17,8 @@ ENGLISH = "en"
 class Phrasebook:
     """Templates of English texts and their translations. A gap {name} holds any text, which is
     translated too if the book knows it; {n|one|few|many} chooses a form by the number in {n}.
+    labels: of single words and short names, such as of a stage or a column, which would be too
+    bold to translate wherever they stand; a gap {name_} holds such a label.
 
     >>> book = Phrasebook({"{n} files: {why}": "{n} {n|файл|файла|файлов}: {why}", "wet": "мокро"})
     >>> book.translated("22 files: wet"), book.translated("no such text")
@@ -24,6 +26,7 @@ class Phrasebook:
     """
 
     templates: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def translated(self, text: str) -> str:
         """Return the translation of a text; "" if the book does not know it."""
@@ -31,25 +34,42 @@ class Phrasebook:
             return self.templates[text]
         for pattern, template in _compiled(tuple(self.templates.items())):
             if (match := pattern.fullmatch(text)) is not None:
-                return _filled(template, {k: self._gap(v) for k, v in match.groupdict().items()})
-        return ""
+                return _filled(template, {k: self._gap(k, v) for k, v in match.groupdict().items()})
+        return self._in_parts(text)
+
+    def _in_parts(self, text: str) -> str:
+        """Translate the parts between semicolons, or what follows a name and a colon."""
+        parts = text.split("; ")
+        told = [self.translated(part) for part in parts] if len(parts) > 1 else []
+        if any(told):
+            return "; ".join(a or b for a, b in zip(told, parts, strict=True))
+        name, _, rest = text.partition(": ")
+        return f"{name}: {other}" if rest and (other := self.translated(rest)) else ""
 
     def __call__(self, text: str) -> str:
         """Return the translation of a text, or the text itself."""
         return self.translated(text) or text
 
-    def _gap(self, value: str) -> str:
+    def label(self, text: str) -> str:
+        """Return the translation of a short name, or the name itself."""
+        return self.labels.get(text) or text
+
+    def _gap(self, name: str, value: str) -> str:
+        if name.endswith("_"):
+            return self.label(value)
         return self(value) if re.search("[A-Za-z]", value) else value
 
 
 def phrasebook(language: str) -> Phrasebook:
     """Return the phrases of a language; none for English."""
-    return Phrasebook({} if language == ENGLISH else _read(language))
+    if language == ENGLISH:
+        return Phrasebook({})
+    return Phrasebook(_read(language), _read(f"{language}.labels"))
 
 
 @cache
-def _read(language: str) -> dict[str, str]:
-    text = (files("headstart.base") / "phrases" / f"{language}.json").read_text(encoding="utf-8")
+def _read(name: str) -> dict[str, str]:
+    text = (files("headstart.base") / "phrases" / f"{name}.json").read_text(encoding="utf-8")
     found: dict[str, str] = json.loads(text)
     return found
 

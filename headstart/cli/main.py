@@ -20,6 +20,8 @@ from headstart.base.errors import (
     sentence_of,
 )
 from headstart.cli.aliases import command_of
+from headstart.cli.flags import word_after
+from headstart.cli.language import LANGUAGES, speak
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, FAILED, INTERRUPTED, WRONG
 from headstart.cli.process import lasting_streams, next_signal_ends, stoppable
@@ -62,6 +64,14 @@ class Command:
         """Return the parser; the defaults of `train` come from the recipe named in `words`."""
         parser: Parser = import_module(f"headstart.cli.{self.name}").arguments(words)
         parser.description = SUMMARIES[self.name]
+        if parser.option("--language") is None:
+            parser.add_argument(
+                "--language",
+                dest="printed_in",
+                choices=LANGUAGES,
+                default=LANGUAGES[0],
+                help="language of what is printed (default: %(default)s)",
+            )
         return parser
 
     def __call__(self, words: list[str]) -> int:
@@ -78,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     printed as one sentence, others as a traceback."""
     argv = sys.argv[1:] if argv is None else argv
     be_quiet("-q" in argv or "--quiet" in argv)
+    speak(word_after(argv, "--language"))
     with lasting_streams(), stoppable():
         try:
             return _dispatched(argv)
@@ -95,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             stop_bars()
             be_quiet(False)  # of this command alone, where one process runs several
+            speak(LANGUAGES[0])
 
 
 def _dispatched(argv: list[str]) -> int:

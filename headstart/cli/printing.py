@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.base.display import by_reason, display, escaped_json
+from headstart.cli.language import named, said
 from headstart.cli.progress import duration, say
 
 SHOWN = 3  # files with the same reason that are named
@@ -27,7 +28,7 @@ def print_run(run: "Run") -> None:
     from headstart.models.bundle_files import bundle_digest
 
     noun = run.checks.dataset.noun
-    print("\nchecks")
+    print(f"\n{named('checks')}")
     print_table(run.checks.findings.table(noun))
     _print_changes(run)
     _print_candidates(run)
@@ -36,19 +37,19 @@ def print_run(run: "Run") -> None:
     _print_folds(run)
     _print_few_shots(run)
     seconds = run.timings.seconds
-    print("\nseconds by stage")
-    text = ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items())
+    print(f"\n{said('seconds by stage')}")
+    text = ", ".join(f"{named(stage)} {spent:.1f}" for stage, spent in seconds.items())
     print(textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="  "))
     t = run.timings
     rate = t.examples_per_second
-    print_line(
+    print_words(
         f"total {t.total_seconds:.1f} s; {f'features {rate:,} {noun}/s; ' if rate else ''}"
         f"peak memory {t.peak_rss_bytes / 1e9:.2f} GB"
     )
-    print_line(f"{t.backbone_forwards:,} backbone forwards, {t.store_hits:,} from the store")
+    print_words(f"{t.backbone_forwards:,} backbone forwards, {t.store_hits:,} from the store")
     print()
-    print_line(f"saved {run.folder}  (the model: {run.folder / 'model'})")
-    print_line(f"SHA-256 of the model {bundle_digest(run.folder / 'model')}")
+    print_words(f"saved {run.folder}  (the model: {run.folder / 'model'})")
+    print_words(f"SHA-256 of the model {bundle_digest(run.folder / 'model')}")
 
 
 def _print_folds(run: "Run") -> None:
@@ -65,13 +66,13 @@ def _print_folds(run: "Run") -> None:
         rows.append((str(fold.fold), f"{fold.n:,}", brief(value) if value else "n/a", fold.kept))
     print()
     print_table(rows)
-    print_line(judged_message(run.folds, run.splits, refit=run.fitted.before is not None))
+    print_words(judged_message(run.folds, run.splits, refit=run.fitted.before is not None))
 
 
 def _print_changes(run: "Run") -> None:
     """Print the changes of pictures that were tried."""
     if (found := run.view_search) is not None:
-        print(f"\naugmentation, by {found.judged_by}")
+        print(f"\n{said(f'augmentation, by {found.judged_by}')}")
         print_table(found.table())
 
 
@@ -131,15 +132,15 @@ def _print_candidates(run: "Run") -> None:
             spell(on_val.main) if on_val.main else "n/a",
         )
         rows.append((name, f"{trainable:,}", f"{frozen:,}", shown, mark))
-    print("\ntrained")
+    print(f"\n{named('trained')}")
     print_table(rows)
     if run.gain is not None:
         gain = _signed(run.gain) if run.model.classes else _signed_number(run.gain)
-        print_line(f"  {target.gain_name} on validation by {run.kept}: {gain}")
+        print_words(f"  {target.gain_name} on validation by {run.kept}: {gain}")
     for name, on_test in run.baselines.items():
         shown = spell(on_test.main) if on_test.main else "n/a"
         better = ", better than the model" if name in run.beaten_by else ""
-        print_line(f"  to compare with, on test: {name} {shown}{better}")
+        print_words(f"  to compare with, on test: {name} {shown}{better}")
 
 
 def _signed(gain: "Estimate") -> str:
@@ -159,11 +160,11 @@ def print_evaluation(
 
     headline, per_class = evaluation_rows(result)
     headline += [conformal_row(conformal, result.target)] if conformal else []
-    print(f"\n{title}")
+    print(f"\n{_worded(title, True)}")
     print_table(headline)
     if per_class:
         print()
-        print_table(per_class)
+        print_table(per_class, ours=False)
 
 
 def tell_left_out(left_out: "Iterable[LeftOut]", most: int = 20) -> int:
@@ -191,9 +192,12 @@ def print_line(*fields: str, flush: bool = False) -> None:
     print("\t".join(map(display, fields)), flush=flush)
 
 
-def print_table(table: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns, one line per row, or several lines per row on a narrow terminal."""
-    rows = [[display(cell) for cell in row] for row in table]
+def print_table(table: Sequence[Sequence[str]], *, ours: bool = True) -> None:
+    """Print aligned columns, one line per row, or several lines per row on a narrow terminal.
+
+    ours: whether all short names in the table are of this program; else those of its header alone.
+    """
+    rows = [[display(_worded(cell, ours or not i)) for cell in row] for i, row in enumerate(table)]
     count = max(map(len, rows))
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(count)]
     wide, room = sum(widths) + 2 * count, columns()
@@ -204,6 +208,17 @@ def print_table(table: Sequence[Sequence[str]]) -> None:
         before = "  " if len(row) < count else " " * (wide - widths[-1])
         print(_folded(f"  {line.rstrip()}", room, before))
     return None
+
+
+def _worded(cell: str, ours: bool) -> str:
+    """Return a cell in the language of the command. ours: whether a short name is translated."""
+    other = said(cell)
+    return named(cell) if other == cell and ours else other
+
+
+def print_words(text: str) -> None:
+    """Print a sentence of ours as a line, in the language of the command."""
+    print_line(said(text))
 
 
 def _print_records(rows: Sequence[Sequence[str]], room: int) -> None:

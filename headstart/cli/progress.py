@@ -9,6 +9,7 @@ from typing import Any
 
 from headstart.base.display import display
 from headstart.base.listener import Listener
+from headstart.cli.language import named, said
 
 WIDE = 80  # columns of a line on a terminal, at most
 STEPS = 100  # of a progress line without rich
@@ -61,7 +62,7 @@ def say(stage: str, text: str) -> None:
     """Print a message as one line, wrapped on a terminal; errors of writing are ignored."""
     if _quiet and stage not in KEPT:
         return
-    line = f"{display(stage):10}{display(text)}"
+    line = f"{display(named(stage)):9} {display(said(text))}"
     with suppress(OSError):
         if sys.stderr.isatty():
             width = min(WIDE, shutil.get_terminal_size().columns)
@@ -101,7 +102,7 @@ def _bar(stage: str) -> Callable[[int, int], None]:
     except ImportError:  # rich comes with the extra `train`
         return _plain_bar(stage)
     columns = (
-        TextColumn(f"{stage:10}"),
+        TextColumn(f"{named(stage):10}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -134,7 +135,7 @@ def _plain_bar(stage: str) -> Callable[[int, int], None]:
             if done == total:
                 print(CLEARED, end="", file=sys.stderr, flush=True)
             elif step > written:
-                line = f"{CLEARED}{stage:10}{done:,}/{total:,}"
+                line = f"{CLEARED}{named(stage):10}{done:,}/{total:,}"
                 print(line, end="", file=sys.stderr, flush=True)
         written, _line_open = max(written, step), done < total
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from headstart.base.display import display
 from headstart.base.errors import SpecError
 from headstart.cli.flags import add_flags, flag_of, made
+from headstart.cli.language import said
 from headstart.cli.measuring import GOES_ON, add_measuring_flags, measuring_parser, opened
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_json, print_line, print_table, tell_left_out
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_table(found.table())
         print()
-        print(textwrap.fill(display(found.why), WIDE))
+        print(textwrap.fill(display(said(found.why)), WIDE))
         print_line(f"headstart train {args.data} --out RUN --backbone {found.chosen}")
     return tell_left_out(found.left_out)
 

@@ -52,7 +52,7 @@ def data_section(facts: Facts, w: Words) -> list[PageBlock]:
     return [
         *(Text(lead, "lead"), *counts),
         *(Heading(w("data.samples")), Gallery(_samples(facts, w))),
-        *(Heading(w("data.checks")), _findings(facts, w)),
+        *(Heading(w("data.checks")), *_findings(facts, w)),
         *([] if has_no_views(facts) else [Heading(w("data.augment")), *_views(facts, w)]),
         *_searched(facts, w),
     ]
@@ -110,7 +110,8 @@ def _samples(facts: Facts, w: Words) -> list[ExampleCard]:
     return [card_of(facts.album, row.path, data(row.label)) for row in picked]
 
 
-def _findings(facts: Facts, w: Words) -> TableBlock:
+def _findings(facts: Facts, w: Words) -> list[PageBlock]:
+    """Return a table of what was found, and a sentence on what was looked for in vain."""
     checks, two = facts.checks, facts.checks.two_labels
     found: dict[str, Sequence[str]] = {
         "unreadable": [_named(o, w) for o in checks.unreadable],
@@ -133,9 +134,12 @@ def _findings(facts: Facts, w: Words) -> TableBlock:
     rows = [
         [w.named("found", k), "" if v in about_all else w.count(len(v)), _examples(w, v)]
         for k, v in found.items()
+        if v
     ]
     head = [w("found.what"), w("found.count"), w("found.examples")]
-    return TableBlock(head, rows, left=(0, 2))
+    table = [TableBlock(head, rows, left=(0, 2))] if rows else []
+    none = Markup("; ").join(w.named("found", k) for k, v in found.items() if not v)
+    return [*table, *([Text(w("found.clean", names=none), "note")] if none else [])]
 
 
 def _named(out: LeftOut, w: Words) -> str:
@@ -167,8 +171,6 @@ def _fact(name: str, value: str | int | float, w: Words) -> Any:
 
 
 def _examples(w: Words, found: Sequence[str]) -> Markup:
-    if not found:
-        return Markup("–")
     more = len(found) - EXAMPLES
     lines = [path_line(text) for text in found[:EXAMPLES]]
     if more > 0:

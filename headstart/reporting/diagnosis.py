@@ -82,7 +82,7 @@ def diagnose_curves(
 
 
 @dataclass(frozen=True)
-class Tuned:
+class LossChange:
     """How fine-tuning moved the validation loss. start: before its first step. best, epoch: the
     lowest one after it. end: in its last epoch."""
 
@@ -93,7 +93,7 @@ class Tuned:
     end: float
 
 
-def compare_with_start(lines: Sequence[Epoch]) -> Tuned | None:
+def compare_with_start(lines: Sequence[Epoch]) -> LossChange | None:
     """Compare the last phase with its own start; None unless both were measured on validation.
 
     A change below LITTLE is none. "turned": the loss fell, and ended above its start.
@@ -105,11 +105,11 @@ def compare_with_start(lines: Sequence[Epoch]) -> Tuned | None:
         return None
     start, (best, epoch), end = before[-1].val_loss or 0.0, min(after), after[-1][0]
     if best > start + LITTLE:
-        return Tuned("raised", start, best, epoch, end)
+        return LossChange("raised", start, best, epoch, end)
     if best > start - LITTLE:
         kind: Literal["raised", "same"] = "raised" if end > start + LEAST else "same"
-        return Tuned(kind, start, best, epoch, end)
-    return Tuned("turned" if end > start + LITTLE else "lowered", start, best, epoch, end)
+        return LossChange(kind, start, best, epoch, end)
+    return LossChange("turned" if end > start + LITTLE else "lowered", start, best, epoch, end)
 
 
 def _settled(falling: bool, train: float, val: float, low: float) -> Kind:
