@@ -25,6 +25,7 @@ from headstart.evaluation.evaluation import Estimate, evaluate
 from headstart.evaluation.learning_curve import CurvePoint, LearningCurve
 from headstart.modalities.images.augment import Augment
 from headstart.modalities.images.inputs import ImageInput
+from headstart.modalities.images.svg_drawing import SCALE
 from headstart.modalities.images.thumbnails import SIDE, Album
 from headstart.reporting.charts import axis
 from headstart.reporting.comparison import against, contender, verdict
@@ -32,7 +33,6 @@ from headstart.reporting.diagnosis import Kind, compare_with_start, diagnose_cur
 from headstart.reporting.facts import read_facts, spelt
 from headstart.reporting.learning_curve import _would_help
 from headstart.reporting.page import render, write_report
-from headstart.reporting.standalone import SCALE
 from headstart.reporting.words import LANGUAGES, Words, catalogue
 from headstart.runs.folder import _csv
 from headstart.targets.classes import ClassTarget

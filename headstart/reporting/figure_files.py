@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from headstart.base.atomic import make_folder, write_bytes, write_text
+from headstart.modalities.images.svg_drawing import bitmap_of, has_letters
 from headstart.reporting.blocks import Confusion, Figure, Figures, Matrix, PageBlock
 from headstart.reporting.charts import matrix_chart
 from headstart.reporting.facts import Facts
-from headstart.reporting.standalone import has_letters, png_of, standalone_svg
+from headstart.reporting.standalone import standalone_svg
 from headstart.reporting.words import Words
 
 FIGURES = "figures"  # the folder in a run
@@ -31,7 +32,7 @@ def write_figures(run: Path, facts: Facts, w: Words, blocks: dict[str, list[Page
         svg = standalone_svg(figure)
         write_text(folder / f"{name}.svg", svg)
         if has_letters(svg):
-            write_bytes(folder / f"{name}.png", png_of(svg))
+            write_bytes(folder / f"{name}.png", bitmap_of(svg))
 
 
 def figures_of(
