@@ -25,6 +25,7 @@ WORDS = {
     "ideal": ["ideal", "run", "--class", "a"],
     "robustness": ["robustness", "run"],
     "search": ["search", "data"],
+    "extract": ["extract", "data"],
     "advise": ["advise", "data"],
     "export": ["export", "run", "--out", "out"],
     "verify": ["verify", "run"],

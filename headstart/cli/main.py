@@ -34,6 +34,7 @@ SUMMARIES = {
     "check": "show what is wrong with the data, before any training",
     "advise": "say whether to fine-tune, on which network, and how long it takes",
     "search": "compare pretrained networks on a sample of the data",
+    "extract": "compute features into the store, on this machine or a Ray cluster",
     "evaluate": "measure a model on labelled data, or a file of predictions",
     "compare": "compare runs with the first of them, on the same test rows",
     "report": "write RUN/report.html again, the page that shows all of a run",

@@ -1,7 +1,7 @@
 """Run the frozen backbone once per example and cache its features and activations."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,7 @@ SHARD = 256  # rows per write to the store: the most that a kill can lose
 
 
 PARTS_AT_ONCE = 512  # parts that are sorted by their length before the engine runs them
+OpenEngine = Callable[[FrozenPart, EngineChoice], Engine]
 # Activations at a cut, (N, *shape), or those of examples in parts.
 Activations = Reader | NDArray[np.floating[Any]] | PartActivations
 
@@ -153,12 +154,13 @@ def extract(
     tap: Tap | None = None,
     engines: EngineChoices | None = None,
     passes: int = 1,
+    opened: OpenEngine = open_engine,
 ) -> FeatureTable:
     """Return the features of every row, in order; a store keeps them, so each is computed once.
 
     stage: the name of this work for the listener. engines: the choices of the run that this work
     is a part of. passes: how often the run will compute features of all rows, views counted, by
-    which a faster engine has to pay.
+    which a faster engine has to pay. opened: opens an engine, or returns one that is open.
 
     Threads decode ahead of the forward pass; only a few batches of examples are in memory. Rows are
     stored as they are computed: after an interruption the same call resumes. Raises StoreError if
@@ -168,7 +170,7 @@ def extract(
     asked = runtime or Runtime()
     if isinstance(backbone, Frozen):  # "auto" would load PyTorch to look for an accelerator
         asked = replace(asked, device="cpu")
-    place = _Place(backbone, store, asked.resolved(), tap)
+    place = _Place(backbone, store, asked.resolved(), tap, opened=opened)
     listener = listener or Listener()
     place.choose(dataset, passes, listener, {} if engines is None else engines)
     return _run(_Extraction(place, dataset, listener, stage))[0]
@@ -247,7 +249,9 @@ class _Place:
         runtime: Runtime,
         tap: Tap | None = None,
         views: Views = PLAIN,
+        opened: OpenEngine = open_engine,
     ) -> None:
+        self.opened = opened
         self.backbone, self.runtime, self.tap, self.views = backbone, runtime, tap, views
         self.input, self.store = backbone.card.input, store
         self.weights, self.way = backbone.fingerprint(), self.input.fingerprint()
@@ -317,7 +321,7 @@ class _Place:
     @cached_property
     def engine(self) -> Engine:
         """The engine, opened on first use: exporting a graph takes seconds."""
-        return self.chosen.engine or open_engine(self.network, self.chosen.choice)
+        return self.chosen.engine or self.opened(self.network, self.chosen.choice)
 
     @property
     def at_once(self) -> int:
