@@ -44,7 +44,7 @@ graphs: .venv/installed-dev
 	$(BIN)/python tests/make_graphs.py
 
 bench: .venv/installed-dev data
-	for b in extract classic finetune accuracy elpv targets text text_speed intervals mistakes unknowns small_data report explain ideal attack \
+	for b in extract classic finetune accuracy elpv targets text text_speed intervals mistakes unknowns small_data report scale explain ideal attack \
 		adversarial robustness unlike export light memory draft duplicates startup stages budgets serve hostile kill_store kill_train decoding \
 		fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done

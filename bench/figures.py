@@ -21,6 +21,7 @@ TOPICS = {
         "startup",
         "stages",
         "budgets",
+        "scale",
         "export",
     ),
     "Memory and size": ("light", "memory", "report"),
