@@ -6,6 +6,7 @@ slice whose process or node ends is given to another one, which finds in the sto
 before. Ray's own statistics and its dashboard are off.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -100,7 +101,7 @@ def connected(address: str) -> Iterator[Any]:
         return
     own: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise PlaceError(
             f"No Ray cluster answers at {address or 'this machine'}: {error}"
