@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
-from headstart import __version__
+
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.kept_graph import keep_graph, kept_graph
@@ -126,7 +127,7 @@ def check_nodes(ray: Any, store: Path, data: Dataset) -> None:
             if node["Alive"]:
                 here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 ask = probe.options(scheduling_strategy=here)
-                answers[node["NodeManagerAddress"]] = ask.remote(mark, first, __version__)
+                answers[node["NodeManagerAddress"]] = ask.remote(mark, first, version("headstart"))
         for name, answer in answers.items():
             if lacks := ray.get(answer):
                 raise PlaceError(f"Every node of a cluster must have {lacks}; {name} has not.")
@@ -139,10 +140,10 @@ def _absolute(source: Any) -> Any:
     return source.absolute() if isinstance(source, Path) else source
 
 
-def _lacks(mark: Path, example: Path | None, version: str) -> str:
+def _lacks(mark: Path, example: Path | None, release: str) -> str:
     """Return what this node does not have, "" if it has all."""
-    if version != __version__:
-        return f"Headstart {version}"
+    if release != version("headstart"):
+        return f"Headstart {release}"
     if not mark.exists():
         return f"the store {mark.parent}, at this path"
     if example is not None and not example.exists():
