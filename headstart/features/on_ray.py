@@ -18,7 +18,6 @@ from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
-
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.kept_graph import keep_graph, kept_graph
