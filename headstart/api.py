@@ -19,7 +19,7 @@ from headstart.backbones.inputs import has_parts
 from headstart.backbones.views import UserViews
 from headstart.base.context import RunContext
 from headstart.base.errors import DataError, MissingPackage, PlaceError, SpecError
-from headstart.base.listener import Listener
+from headstart.base.listener import Listener, Listeners
 from headstart.base.notebook import html_table, text_table
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
@@ -412,7 +412,7 @@ def train(
         own = replace(own, source=source_of(Path(data)))
     elif data is None and not own.source:
         raise SpecError("Name the data to train on: a folder, a manifest, a data frame or pairs.")
-    if track:
+    if track and not (dry_run or lr_find):
         tracking.check_tracker(track)
     rows = data_from(own.source, own.target) if data is None else read_as(data, own.target)
     if lr_find:
@@ -424,10 +424,11 @@ def train(
         return forecast(rows, out, own, listener)
     if seeds != 1:
         return train_seeds(rows, out, own, seeds, listener)
-    run = train_job(rows, out, own, listener)
+    live = tracking.live_tracker(track, out)
+    run = train_job(rows, out, own, Listeners(listener, live) if live else listener)
     tell_left_out(run.left_out, listener)
     if track:
-        listener.stage("tracked", tracking.track(run.folder, track))
+        listener.stage("tracked", tracking.track(run.folder, track, live))
     return run
 
 
@@ -955,11 +956,11 @@ def report(
 
 @speaks_python
 def track(run: Where | Run, where: str) -> str:
-    """Write a finished run's curves, metrics and settings to a tracker; returns their place.
+    """Write a finished run's curves, metrics, settings and pictures to a tracker; returns where.
 
-    where: "tensorboard" (a new folder RUN/tensorboard) or "mlflow", which is configured by
-    environment variables such as MLFLOW_TRACKING_URI. Raises UnknownName for an unknown tracker,
-    DataError if the run is not finished.
+    where: "tensorboard" (a new folder RUN/tensorboard) or "mlflow", which also gets the report and
+    the model, and is configured by environment variables such as MLFLOW_TRACKING_URI. Raises
+    UnknownName for an unknown tracker, DataError if the run is not finished.
 
     >>> hs.track("runs/flowers", "tensorboard")  # doctest: +SKIP
     """

@@ -25,7 +25,7 @@ from headstart.heads.head import Head as Head
 from headstart.heads.head import TunableHead as TunableHead
 from headstart.heads.specs import HeadSpec as HeadSpec
 from headstart.modalities import sources as _sources  # noqa: F401  # built-in names are taken
-from headstart.runs.tracking import TensorBoardListener as TensorBoardListener
+from headstart.runs.tensorboard import TensorBoardListener as TensorBoardListener
 from headstart.targets import registry as _registry
 from headstart.targets.target import Chart as Chart
 from headstart.targets.target import Mean as Mean

@@ -13,7 +13,7 @@ import headstart as hs
 from headstart.base.context import IN_MEMORY
 from headstart.data.splits import split
 from headstart.models.fitting import fit
-from headstart.runs.tracking import TensorBoardListener
+from headstart.runs.tensorboard import TensorBoardListener
 from headstart.specs import FeatureExtraction, FineTune, Job, LinearSpec
 
 HEAD = FeatureExtraction(LinearSpec(epochs=3))

@@ -1,16 +1,22 @@
 """A run that was tracked is found again by the tracker's own reader."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
+import headstart as hs
 from headstart.base.errors import DataError, MissingPackage, SpecError, StoreError, UnknownName
 from headstart.evaluation.evaluation import evaluate
-from headstart.runs.tracking import track, tracked_run
+from headstart.runs.tensorboard import LiveRun
+from headstart.runs.tracked import tracked_run
+from headstart.runs.tracking import check_tracker, track
 from headstart.targets.predictions import Predictions
 
 HISTORY = """\
@@ -103,6 +109,55 @@ def test_tensorboard_files_are_written_once(run: Path) -> None:
     assert sorted((run / "tensorboard").iterdir()) == before
 
 
+def test_tensorboard_gets_a_live_curve_once_and_the_rest_at_the_end(run: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (run / "tensorboard").mkdir()
+    (run / "tensorboard" / "events.out.tfevents.1.old").write_text("of a killed process")
+    live, tuned = LiveRun(run), "finetune/train_loss"
+    live.epoch("finetune", 1, {"lr": 0.001, "train_loss": 0.25, "train_accuracy": 0.9})
+    live.epoch("finetune", 1, {"seconds": 3.0})
+    track(run, "tensorboard", live)
+    read = reader.EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in read.Scalars(tuned)] == [(1, 0.25)]
+    assert len(read.Scalars("head/train_loss")) == 2  # the live listener had none of these
+    assert read.Scalars("test/accuracy")
+
+
+def test_tensorboard_is_written_anew_for_a_run_that_went_on_in_another_process(run: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    live = LiveRun(run)
+    live.epoch("head", 1, {"train_loss": 0.5})  # without epoch 0
+    track(run, "tensorboard", live)
+    read = reader.EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [e.step for e in read.Scalars("head/train_loss")] == [0, 1]
+
+
+def test_tensorboard_shows_the_figures_of_the_run(run: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (run / "figures").mkdir()
+    Image.new("RGB", (30, 20), "red").save(run / "figures" / "curves.png")
+    read = reader.EventAccumulator(track(run, "tensorboard")).Reload()
+    (shown,) = read.Images("figures/curves")
+    assert (shown.width, shown.height) == (30, 20)
+
+
+def test_tensorboard_shows_wrong_answers(shapes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    job: dict[str, Any] = {"backbone": "tiny:8", "strategy": "extract", "insights": "quick"}
+    folder = hs.train(shapes, tmp_path / "first", store=hs.Store(tmp_path / "s"), **job).folder
+    lines = (folder / "predictions.csv").read_text().splitlines()
+    path, label, answer, *scores = lines[1].split(",")
+    swapped = {"dark": "bright", "bright": "dark"}[answer]
+    lines[1] = ",".join([path, label, swapped, *reversed(scores)])
+    (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
+    read = reader.EventAccumulator(track(folder, "tensorboard")).Reload()
+    assert f"wrong/{label}_as_{swapped}/{path}" in read.Tags()["images"]
+
+
 def test_mlflow_reads_back_every_number(run: Path, mlflow: Any) -> None:
     track(run, "mlflow")
     client = mlflow.MlflowClient()
@@ -155,6 +210,58 @@ def test_mlflow_saying_no_is_one_sentence(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at-all")
     with pytest.raises(StoreError, match=r"MLflow at nowhere://at-all did not take .*Set MLFLOW_"):
         track(run, "mlflow")
+
+
+def tracked_model(shapes: Path, mlflow: Any) -> tuple[Any, Any]:
+    """The model of a run as MLflow loads it again, and as Headstart does."""
+    store = hs.Store(shapes.parent / "store")
+    job: dict[str, Any] = {"backbone": "tiny:8", "strategy": "extract", "store": store}
+    folder = hs.train(shapes, shapes.parent / "first", **job).folder
+    check_tracker("mlflow")
+    track(folder, "mlflow")
+    (there,) = mlflow.search_runs(experiment_names=["cells"], output_format="list")
+    names = {file.path for file in mlflow.MlflowClient().list_artifacts(there.info.run_id)}
+    assert {"report.html", "predictions.csv"} <= names
+    return mlflow.pyfunc.load_model(f"runs:/{there.info.run_id}/model"), hs.load(folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint.*")  # of MLflow, by MLflow
+def test_mlflow_loads_the_model_of_a_run_and_it_answers_the_same(
+    shapes: Path, tmp_path: Path, mlflow: Any
+) -> None:
+    loaded, own = tracked_model(shapes, mlflow)
+    assert loaded.predict(str(shapes)).equals(own.predict(shapes).to_frame())
+    (tmp_path / "no.png").write_text("no picture")
+    frame = pd.DataFrame({"path": [str(shapes / "dark" / "00.png"), str(tmp_path / "no.png")]})
+    assert loaded.predict(frame).error.notna().tolist() == [False, True]
+    with pytest.raises(DataError, match="in a column 'path'; its columns are file"):
+        loaded.predict(frame.rename(columns={"path": "file"}))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*(noload|type hint).*")  # of MLflow, by SQLAlchemy and itself
+def test_mlflows_usual_store_works_with_what_the_extra_installs(
+    shapes: Path, tmp_path: Path, mlflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any variable it is a database in the working folder, made at first use."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    loaded, own = tracked_model(shapes, mlflow)
+    assert (tmp_path / "mlflow.db").is_file()
+    assert loaded.predict(str(shapes)).equals(own.predict(shapes).to_frame())
+
+
+def test_mlflow_is_tried_before_training(mlflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_tracker("mlflow")
+    mlflow.create_experiment("gone")
+    mlflow.MlflowClient().delete_experiment(mlflow.get_experiment_by_name("gone").experiment_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "gone")
+    with pytest.raises(StoreError, match="'gone' at .* was deleted. Set MLFLOW_EXPERIMENT_NAME"):
+        check_tracker("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"MLflow at http://127.0.0.1:9 can't be used: .*Set MLF"):
+        check_tracker("mlflow")
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
 
 @pytest.mark.parametrize(("where", "package"), [("tensorboard", "tensorboardX"), ("mlflow", "mlf")])

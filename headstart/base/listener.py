@@ -35,6 +35,28 @@ class Listener:
         return False
 
 
+class Listeners(Listener):
+    """Passes every report on to several listeners; one that asks to stop stops the phase."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def stage(self, name: str, message: str) -> None:
+        for listener in self._listeners:
+            listener.stage(name, message)
+
+    def expect(self, stage: str, rows: int, seconds: float) -> None:
+        for listener in self._listeners:
+            listener.expect(stage, rows, seconds)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        for listener in self._listeners:
+            listener.progress(stage, done, total)
+
+    def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool:
+        return any([listener.epoch(phase, number, figures) for listener in self._listeners])
+
+
 class ProgressOnly(Listener):
     """Passes on progress alone, for work that has nothing to say in words."""
 

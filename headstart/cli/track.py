@@ -3,10 +3,14 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE
 from headstart.cli.progress import say
+
+if TYPE_CHECKING:
+    from headstart.runs.tensorboard import LiveRun
 
 TRACKERS = ("tensorboard", "mlflow")
 
@@ -17,7 +21,8 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument(
         "where",
         choices=TRACKERS,
-        help="MLflow is set up by its own variables, such as MLFLOW_TRACKING_URI",
+        help="mlflow: its own variables, such as MLFLOW_TRACKING_URI, say where; without them "
+        "mlflow.db in the working folder",
     )
     return parser
 
@@ -27,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def write_tracked(run: Path, where: str | None) -> None:
+def write_tracked(run: Path, where: str | None, live: "LiveRun | None" = None) -> None:
     if where:
         from headstart.runs.tracking import track
 
-        say("tracked", track(run, where))
+        say("tracked", track(run, where, live))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.base.errors import SpecError
+from headstart.base.listener import Listeners
 from headstart.base.store import Store
 from headstart.cli.flags import (
     DATA_HELP,
@@ -120,7 +121,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
         help="with --seeds: one run with one split, in which fine-tuning starts N times from the "
         "same head; its model averages them, by weights or by answers, as validation says",
     )
-    parser.add_argument("--track", choices=TRACKERS, help="also write the finished run there")
+    parser.add_argument("--track", choices=TRACKERS, help="also write the run there")
     job = _base(word_after(argv, "--recipe"), Path(config) if config else None)  # help shows it
     if (head := word_after(argv, "--head")) and head not in HEADS.built_in:  # and its flags
         job = replace(job, recipe=replace(job.recipe, head=spec_named(head, job.recipe.head)))
@@ -146,7 +147,6 @@ def run(args: argparse.Namespace) -> int:
     from headstart.runs.recorded import data_from, source_of  # PyTorch, which --help does not need
     from headstart.runs.run import train
     from headstart.runs.seeds import as_ensemble
-    from headstart.runs.tracking import check_tracker
 
     job = _base(args.recipe, args.config)
     if args.data is None and not job.source:
@@ -154,10 +154,12 @@ def run(args: argparse.Namespace) -> int:
     source = source_of(args.data) if args.data else job.source
     job = replace(job, source=source, store=Store(args.store))
     job = job_with(job, {n: v for n, v in vars(args).items() if n not in OWN}, flag_of)
-    if args.track:
-        check_tracker(args.track)
     if args.ensemble:
         job, args.seeds = as_ensemble(job, args.seeds), 1
+    if args.track and not (args.dry_run or args.lr_find):
+        from headstart.runs.tracking import check_tracker
+
+        check_tracker(args.track)
     data = data_from(args.data or job.source, job.target)
     if args.lr_find:
         return _find_rate(data, job)
@@ -165,10 +167,16 @@ def run(args: argparse.Namespace) -> int:
         return _dry_run(data, job, args)
     if args.seeds != 1:
         return _train_seeds(data, job, args)
+    live = None
+    if args.track:
+        from headstart.runs.tracking import live_tracker
+
+        live = live_tracker(args.track, args.out)
+    listener = Listeners(Terminal(), live) if live else Terminal()
     with kept_if_stopped(GOES_ON):
-        finished = train(data, args.out, job, Terminal(), began=began)
+        finished = train(data, args.out, job, listener, began=began)
     print_run(finished)
-    write_tracked(finished.folder, args.track)
+    write_tracked(finished.folder, args.track, live)
     return tell_left_out(finished.left_out)
 
 
