@@ -12,7 +12,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -22,6 +22,8 @@ from headstart.base.errors import PlaceError
 
 TEMPORARY = ".part-"  # prefix of temporary names; readers skip them, `sweep` removes old ones
 DAY_S = 86_400
+WINDOWS = sys.platform == "win32"
+RENAME_S = 2.0  # for which a rename is tried again on Windows, where an open file can't be replaced
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -62,7 +64,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(part, path)
+            _moved(os.replace, part, path)
         except BaseException:
             with suppress(OSError):
                 part.unlink()
@@ -102,11 +104,27 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield part
         sync_folder(part)
         _must_be_new(path)  # another process may have made it; rename replaces an empty folder
-        os.rename(part, path)
+        _moved(os.rename, part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def _moved(move: Callable[[Path, Path], None], part: Path, path: Path) -> None:
+    """Rename `part` to `path`.
+
+    Windows refuses while any program has the file open, such as a virus scanner that looks at each
+    new file; so there it is tried again for RENAME_S.
+    """
+    end = time.monotonic() + RENAME_S
+    while True:
+        try:
+            return move(part, path)
+        except PermissionError:
+            if not WINDOWS or time.monotonic() > end:
+                raise
+        time.sleep(0.05)
 
 
 def _must_be_new(path: Path) -> None:

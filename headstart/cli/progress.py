@@ -13,7 +13,9 @@ from headstart.cli.language import named, said
 
 WIDE = 80  # columns of a line on a terminal, at most
 STEPS = 100  # of a progress line without rich
-CLEARED = "\r\x1b[K"  # go back to the start of the line and erase it
+ERASED = "\r\x1b[K"  # go back to the start of the line and erase it
+BLANKED = "\r" + " " * (WIDE - 1) + "\r"  # the same where consoles may print the code
+CLEARED = BLANKED if sys.platform == "win32" else ERASED
 KEPT = ("error", "warning", "left out", "stopped")  # messages printed despite --quiet
 _quiet = False
 _line_open = False  # whether a progress line without rich is being written

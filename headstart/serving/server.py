@@ -4,9 +4,9 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,7 @@ class PredictionServer:
         """Stop on SIGTERM and Ctrl-C and reload on SIGHUP, in the main thread."""
         assert self._loop is not None
         actions = {"SIGINT": self._stop, "SIGTERM": self._stop, "SIGHUP": self._start_reload}
+        actions["SIGBREAK"] = self._stop  # Ctrl-Break, on Windows
         known = {getattr(signal, n): act for n, act in actions.items() if hasattr(signal, n)}
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background
             del known[signal.SIGINT]
@@ -156,12 +157,13 @@ class PredictionServer:
             known = {}
         before = {number: signal.getsignal(number) for number in known}
         for number, act in known.items():
-            self._loop.add_signal_handler(number, act)
+            _handle(self._loop, number, act)
         try:
             yield
         finally:
             for number, handler in before.items():
-                self._loop.remove_signal_handler(number)
+                with suppress(NotImplementedError):  # as in `_handle`
+                    self._loop.remove_signal_handler(number)
                 signal.signal(number, handler)
 
     def _stop(self) -> None:
@@ -182,6 +184,24 @@ class PredictionServer:
             self.listener.stage("error", f"a connection failed: {place_of(error)}")
 
 
+def _handle(
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, act: Callable[[], None]
+) -> None:
+    """Call `act` in the loop on a signal, also where loops take no signals, as on Windows."""
+    try:
+        loop.add_signal_handler(number, act)
+    except NotImplementedError:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+
+
+def _hold_port(found: socket.socket) -> None:
+    """Let a port be taken again at once; on Windows that option would let two programs share it."""
+    if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
 def bound_socket(spec: ServeSpec) -> socket.socket:
     """Return a socket that is bound to the address of a server; raises PlaceError."""
     try:
@@ -190,7 +210,7 @@ def bound_socket(spec: ServeSpec) -> socket.socket:
         )[0]
         found = socket.socket(family, kind)
         try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _hold_port(found)
             found.bind(address)
             found.listen(BACKLOG)
         except OSError:
