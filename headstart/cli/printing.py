@@ -49,6 +49,8 @@ def print_run(run: "Run") -> None:
     print_words(f"{t.backbone_forwards:,} backbone forwards, {t.store_hits:,} from the store")
     print()
     print_words(f"saved {run.folder}  (the model: {run.folder / 'model'})")
+    if (page := run.folder / "report.html").is_file():
+        print_words(f"report {page}  (open it in a browser)")
     print_words(f"SHA-256 of the model {bundle_digest(run.folder / 'model')}")
 
 
