@@ -9,7 +9,7 @@ EXTRAS_dev := dev
 # After the crash of a worker that is replaced, pytest-xdist would wait forever with loadfile.
 PARALLEL ?= -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-text demo-number demo-boxes test test-slow check format graphs bench figures data clean
+.PHONY: demo demo-text demo-number demo-boxes test test-slow check format reference graphs bench figures data clean
 
 demo: .venv/installed-demo
 	$(BIN)/headstart demo
@@ -38,6 +38,10 @@ check: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The API reference as HTML, from the docstrings; a warning is an error.
+reference: .venv/installed-dev
+	$(BIN)/python docs/reference.py site
 
 # The graphs of packaged networks that the package ships; CI checks them against PyTorch.
 graphs: .venv/installed-dev

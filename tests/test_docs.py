@@ -4,12 +4,15 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import headstart as hs
+from headstart.cli.aliases import command_of
+from headstart.cli.main import COMMANDS, Command, main
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.bundle import load_bundle
 from headstart.runs.settings import known_settings
@@ -28,7 +31,8 @@ SHARED = {
     "serving_load",
     "tables",
 }  # by the benches
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+SHELL = re.compile(r"```(?:sh|bash|console)\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -40,6 +44,20 @@ def test_examples_in_docstrings_hold(name: str) -> None:
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_on_the_pages_are_ones_that_there_are(page: Path) -> None:
+    lines = [
+        line.removeprefix("$ ")
+        for text in SHELL.findall(page.read_text())
+        for line in text.splitlines()
+    ]
+    for line in lines:
+        words = shlex.split(line, comments=True) if line.startswith("headstart ") else []
+        if words and not {"…", "|", "--config"} & set(words):
+            name, given, _ = command_of(words[1:], COMMANDS)
+            Command(name).parser(given).parse_args(given)
 
 
 def run_in(
@@ -96,6 +114,35 @@ def test_the_page_about_python_runs(
     run_in(tmp_path, ROOT / "docs" / "python.md", shapes, monkeypatch, together=True)
     assert (tmp_path / "runs" / "head" / "report.html").exists()
     assert load_bundle(tmp_path / "bundle").model.classes == ("bright", "dark")
+
+
+def test_the_page_about_scikit_learn_runs(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = lambda name, size=0: tiny_in_place_of_default(name)  # noqa: E731
+    monkeypatch.setattr("headstart.sklearn.load_for_features", tiny)
+    run_in(tmp_path, ROOT / "docs" / "sklearn.md", shapes, monkeypatch)
+
+
+def test_each_call_for_people_from_other_libraries_runs(
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "new").mkdir()
+    for name in ("new/0.png", "photo.jpg"):
+        (tmp_path / name).write_bytes((shapes / "dark" / "00.png").read_bytes())
+    page = ROOT / "docs" / "coming-from.md"
+    run_in(tmp_path, page, shapes, monkeypatch)  # it has no blocks: this makes the folder
+    ours = re.findall(r"^\| `.* \| `([^|]*)` \|$", page.read_text(), re.MULTILINE)
+    assert len(ours) > 25
+    names: dict[str, Any] = {"hs": hs}
+    for call in ours:
+        if call.startswith("headstart "):
+            assert main(shlex.split(call)[1:]) == 0, capsys.readouterr().err
+        else:
+            exec(call.replace("packaged:efficientnet_lite0", "tiny:32"), names)
 
 
 def tiny_in_place_of_default(name: str, *_: Any, weights: str = "pretrained") -> hs.Backbone:

@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_opened_is_not_flushed(
 ) -> None:
     opened = list[Any]()
     monkeypatch.setattr(os, "open", lambda *given: opened.append(given))
-    monkeypatch.setattr(atomic.os, "name", "nt")
+    monkeypatch.setattr(os, "name", "nt")
     atomic.sync_folder(tmp_path)
     monkeypatch.undo()
     assert opened == []
@@ -190,7 +190,7 @@ def test_a_server_stops_on_a_signal_where_loops_take_none() -> None:
         def takes_none(*given: Any) -> None:
             raise NotImplementedError
 
-        loop.add_signal_handler = takes_none  # type: ignore[method-assign]
+        loop.add_signal_handler = takes_none  # type: ignore[method-assign,assignment]
         server._handle(loop, signal.SIGTERM, event.set)
         signal.raise_signal(signal.SIGTERM)
         return await asyncio.wait_for(event.wait(), 5)

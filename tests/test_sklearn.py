@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from headstart import sklearn
 from headstart.base.errors import DataError, UnknownName
 from headstart.features.extract import extract
+from headstart.modalities.images.examples import solar_cells
 from headstart.sklearn import HeadstartClassifier, HeadstartFeatures, HeadstartRegressor
 
 # Cross-validation chooses the strength, and a row given twice changes the folds.
@@ -74,6 +75,22 @@ def test_searches_run_the_network_once_an_example(forwards: list[int], tmp_path:
     assert search.best_score_ > 0.9
     assert sum(forwards) == 40
     assert set(search.predict(x)) == {"bright", "dark"}
+
+
+def test_searches_over_real_photographs_run_the_network_once(
+    forwards: list[int], tmp_path: Path
+) -> None:
+    """Solar cells, by the usual packaged network: 24 forward passes, and none in what follows."""
+    pytest.importorskip("elpv_dataset")
+    cells = solar_cells()
+    rows = [*np.flatnonzero(cells.y == 0)[:12], *np.flatnonzero(cells.y == 1)[:12]]
+    paths, labels = [cells.sources[i] for i in rows], cells.y[rows]
+    model = HeadstartClassifier(store=tmp_path)
+    assert len(cross_val_score(model, paths, labels, cv=3)) == 3
+    assert sum(forwards) == 24
+    grid = {"head": ["logistic", "ridge"], "settings": [{"l2": (0.1,)}, {"l2": (10.0,)}]}
+    GridSearchCV(model, grid, cv=3).fit(paths, labels)
+    assert (sum(forwards), len(forwards) > 20) == (24, True)
 
 
 def test_features_feed_another_estimator(forwards: list[int], tmp_path: Path) -> None:

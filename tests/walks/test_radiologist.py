@@ -1,22 +1,25 @@
 """A radiologist: pictures of patients become a judged model that abstains."""
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import dicom
+from numpy.typing import NDArray
 from PIL import Image
 from walk import Person
 
 
-def x_ray(rng: np.random.Generator, ill: bool) -> Image.Image:
-    """16 bits of grey: two dark lungs, and a bright spot if ill."""
-    pixels = rng.normal(30_000, 2_500, (48, 48))
-    pixels[8:40, 6:20] -= 15_000
-    pixels[8:40, 28:42] -= 15_000
+def x_ray(rng: np.random.Generator, ill: bool) -> NDArray[np.uint16]:
+    """12 bits of grey: two dark lungs, and a bright spot if ill."""
+    pixels = rng.normal(1_800, 150, (48, 48))
+    pixels[8:40, 6:20] -= 900
+    pixels[8:40, 28:42] -= 900
     if ill:
-        pixels[14:30, 30:40] += 22_000
-    return Image.fromarray(pixels.clip(0, 65_535).astype(np.uint16))
+        pixels[14:30, 30:40] += 1_300
+    return pixels.clip(0, 4_095).astype(np.uint16)
 
 
 def test_a_radiologist_gets_a_judged_model_that_abstains(
@@ -27,11 +30,15 @@ def test_a_radiologist_gets_a_judged_model_that_abstains(
     lines = ["path,label,group"]
     for patient in range(40):
         for view in range(2):
-            name, ill = f"images/p{patient:02}_{view}.png", patient % 2 == 0
-            x_ray(rng, ill).save(name)
+            name, ill = f"images/p{patient:02}_{view}.dcm", patient % 2 == 0
+            Path(name).write_bytes(dicom(x_ray(rng, ill), bits=12))
             lines.append(f"{name},{'pneumonia' if ill else 'normal'},p{patient:02}")
     Path("studies.csv").write_text("\n".join(lines) + "\n")
 
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pydicom", None)
+        radiologist.types("headstart check studies.csv --backbone none", code=1)
+    assert "pip install 'headstart[dicom]'" in radiologist.screen
     radiologist.types("headstart check studies.csv --backbone none")
     assert "80" in radiologist.screen
     radiologist.types(
