@@ -11,7 +11,8 @@ from pathlib import Path
 
 from headstart.base.errors import StoreError
 from headstart.models.bundle import versions
-from headstart.runs.tracked import FIGURES, Point, TrackedRun
+from headstart.reporting.figure_files import FIGURES
+from headstart.runs.tracked import Point, TrackedRun
 
 BATCH = 100  # params per request to an MLflow server; its limit for metrics is higher
 LONGEST = 500  # characters of a param that every MLflow server accepts

@@ -10,11 +10,11 @@ from typing import Any
 
 from headstart.base.errors import DataError, MissingPackage
 from headstart.base.values import entries, read_json, read_value
+from headstart.reporting.figure_files import FIGURES
 from headstart.reporting.run_files import RunEvaluation
 from headstart.runs.folder import is_finished
 from headstart.training.history import HISTORY, Epoch, read_history
 
-FIGURES = "figures"  # the folder of a run with pictures of its curves and tables
 PACKAGES = {  # of each tracker: modules, the package to name, the purpose
     "tensorboard": (("tensorboardX",), "tensorboardX", "Tracking in TensorBoard"),
     "mlflow": (("mlflow", "pandas"), "mlflow-skinny", "Tracking in MLflow"),
