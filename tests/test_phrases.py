@@ -33,7 +33,8 @@ def test_a_gap_is_translated_too_and_numbers_choose_the_form() -> None:
         "11 файлов: мокрые",
         "1,021 файл: мокрые",
     ]
-    assert book("files: wet") == "files: wet"
+    assert book("files are wet") == "files are wet"
+    assert book("a.png: wet; b.png: dry") == "a.png: мокрые; b.png: dry"
     assert book("2 files: 7 & 8") == "2 файла: 7 & 8"
 
 
