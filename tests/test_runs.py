@@ -27,7 +27,7 @@ from headstart.base.errors import (
     SpecError,
     StoreError,
 )
-from headstart.base.runtime import ON_CPU, Runtime
+from headstart.base.runtime import ON_CPU, Runtime, bfloat16_processor
 from headstart.data.splits import split
 from headstart.evaluation.evaluation import evaluate
 from headstart.models.bundle import load_bundle, save
@@ -47,6 +47,9 @@ from headstart.specs import (
     RidgeSpec,
 )
 
+WITH_BFLOAT16 = pytest.mark.skipif(
+    not bfloat16_processor(), reason="others refuse bfloat16 on the CPU"
+)
 FILES = {
     "recipe.json",
     "splits.csv",
@@ -58,6 +61,7 @@ FILES = {
     "explained.json",
     "timings.json",
     "report.html",
+    "figures",
     "model",
 }
 
@@ -340,7 +344,11 @@ def stop_in(phase: str, after: int) -> hs.Listener:
 
 @pytest.mark.parametrize(
     ("phase", "after", "precision"),
-    [("head", 2, "auto"), ("finetune", 1, "auto"), ("finetune", 3, "bfloat16")],
+    [
+        ("head", 2, "auto"),
+        ("finetune", 1, "auto"),
+        pytest.param("finetune", 3, "bfloat16", marks=WITH_BFLOAT16),
+    ],
 )
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_bit(
     shapes: Path, tmp_path: Path, job: Job, phase: str, after: int, precision: Any
