@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headstart.api import evaluate as evaluate
     from headstart.api import extract as extract
     from headstart.api import fit as fit
+    from headstart.api import index as index
     from headstart.api import load as load
     from headstart.api import predict as predict
     from headstart.api import report as report
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
     from headstart.targets.predictions import Predictions as Predictions
 
 _HOME = {  # the public names of each module
-    "api": "advise check classify compare demo evaluate extract fit load predict report save "
+    "api": "advise check classify compare demo evaluate extract fit index load predict report save "
     "search serve split track train",
     "explanations": "explain",
     "pixels": "attack ideal robustness views",

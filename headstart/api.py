@@ -15,7 +15,7 @@ import numpy as np
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import has_parts
+from headstart.backbones.inputs import has_parts, input_class
 from headstart.backbones.views import UserViews
 from headstart.base.context import RunContext
 from headstart.base.errors import DataError, MissingPackage, PlaceError, SpecError
@@ -48,6 +48,7 @@ from headstart.in_python import (
     tell_left_out,
 )
 from headstart.modalities.images.augment import Augment, AutoViews
+from headstart.modalities.indexing import Indexed, IndexRequest, write_index
 from headstart.modalities.reading import find, read, read_as, read_for, survey
 from headstart.modalities.sources import (
     DEFAULT_BACKBONE,
@@ -151,6 +152,36 @@ class DataCheck:
         if self.distance is None:
             return []
         return [("source task", self.distance.sentence, ""), *self.distance.table()]
+
+
+@speaks_python
+def index(
+    data: Where,
+    out: Where,
+    *,
+    input: str | None = None,
+    column: str = "",
+    label: str = "",
+    unlabelled: bool = False,
+) -> Indexed:
+    """List where the examples of a data set lie, in a Parquet file that every function takes.
+
+    data: a folder with one folder per class, tar shards, Parquet or Arrow tables with the bytes of
+    pictures or with texts, a folder that `datasets` saved, the address of a folder of s3:// or
+    gs://, or a text file of addresses. No example is decoded. input: the kind of the examples, None
+    for what the data shows. column, label: of tables, "" for the usual ones. unlabelled: whether
+    examples without a label are listed too, to predict them.
+
+    Raises DataError if there are no examples, SpecError if `out` is no .parquet file or holds
+    something else than an index, MissingPackage without pyarrow.
+
+    >>> hs.index("shards", "shards.parquet").rows  # doctest: +SKIP
+    1281167
+    >>> hs.train("shards.parquet", "runs/shards")  # doctest: +SKIP
+    """
+    own = input_class(input)() if input else None
+    request = IndexRequest(str(data), own, column, label, labelled=not unlabelled)
+    return write_index(request, Path(out).expanduser())
 
 
 @speaks_python

@@ -252,7 +252,7 @@ def test_a_step_on_all_rows_is_that_with_the_rows_repeated(backbone: Backbone) -
     again = data.train
     twice = Dataset(
         ids,
-        tuple(again.sources[row] for row in rows),
+        tuple(again.sources[int(row)] for row in rows),
         tuple(again.labels[row] for row in rows),
         again.target,
         input=again.input,

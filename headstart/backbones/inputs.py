@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.base.extensions import Extensions
+from headstart.base.location import Location, read_at
 from headstart.base.notebook import html_table
 from headstart.base.store import digest
 from headstart.base.values import from_plain, to_plain
@@ -289,7 +290,9 @@ def not_exported(input: Input[Any]) -> SpecError:
 
 
 def fetched(input: Input[Any], source: Any) -> bytes:
-    """Return the bytes of an example in memory, or those that the input fetches."""
+    """Return the bytes of an example in memory or at a place, or those that the input fetches."""
+    if isinstance(source, Location):
+        return input.fetch(Path(source.source)) if source.is_file else read_at(source)
     return source.data if isinstance(source, Encoded) else input.fetch(source)
 
 

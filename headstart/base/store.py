@@ -63,13 +63,15 @@ def digest(*parts: bytes | memoryview) -> bytes:
 class Store:
     """The cache of tables.
 
-    root: None for $HEADSTART_STORE, or else headstart/store in the user's cache folder.
+    root: None for $HEADSTART_STORE, or else headstart/store in the user's cache folder. reread:
+    whether the examples of an index are read even where their places have not changed.
 
     >>> Store(Path("features")).folder
     PosixPath('features')
     """
 
     root: Path | None = None
+    reread: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.root, str):

@@ -117,7 +117,7 @@ def header_of(path: Path, needed: Sequence[str]) -> list[str]:
         return next((cells for _, cells in csv_lines(path, needed)), [])
     if path.suffix.lower() in JSON_LINES:
         return _names_of(row for _, row in islice(json_lines(path), HEADER_LINES))
-    with _parquet(path) as file:
+    with parquet_file(path) as file:
         return list(file.schema_arrow.names)
 
 
@@ -295,18 +295,23 @@ def _json_kind(value: object) -> str:
 def parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
     """Yield the number (from 1) and cells of every row of a Parquet file."""
     number = 0
-    with _parquet(path) as file:
+    with parquet_file(path) as file:
         header = file.schema_arrow.names
         places = columns.placed(path, header)
         for batch in file.iter_batches(columns=[header[i] for i in places.values()]):
-            found = {name: _values(batch.column(header[i])) for name, i in places.items()}
+            found = {name: values_of(batch.column(header[i])) for name, i in places.items()}
             for cells in zip(*found.values(), strict=True):
                 number += 1
                 yield number, dict(zip(found, cells, strict=True))
 
 
+def parquet_cells(path: Path, names: Sequence[str]) -> Iterator[tuple[int, Cells]]:
+    """Yield the number (from 1) and these columns of every row of a Parquet file, if it has any."""
+    return parquet_rows(path, Columns((), tuple(names)))
+
+
 @contextmanager
-def _parquet(path: Path) -> Iterator[Any]:
+def parquet_file(path: Path) -> Iterator[Any]:
     """Yield the file opened by pyarrow, whose errors become DataError."""
     try:
         import pyarrow
@@ -321,7 +326,7 @@ def _parquet(path: Path) -> Iterator[Any]:
         raise DataError(f"{display(path)} cannot be read as Parquet: {first}") from error
 
 
-def _values(column: Any) -> list[object]:
+def values_of(column: Any) -> list[object]:
     """Return the cells of an Arrow array as values that `as_text` takes, texts as bytes."""
     import pyarrow
     from pyarrow import types

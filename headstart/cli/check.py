@@ -17,6 +17,7 @@ from headstart.cli.flags import (
     add_store_flag,
     add_weights_flag,
     made,
+    store_of,
 )
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_json, print_line, print_table, tell_left_out
@@ -52,7 +53,6 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     from headstart.backbones.frozen import Frozen
-    from headstart.base.store import Store
     from headstart.data.checks import CheckPlan, check, good_rows, with_parts
     from headstart.data.splits import split
     from headstart.evaluation.source_distance import has_distance, source_distance
@@ -65,13 +65,13 @@ def run(args: argparse.Namespace) -> int:
     with kept_if_stopped("what was seen of the files is kept; the same command goes on from there"):
         seen = survey(
             data,
-            store=Store(args.store),
+            store=store_of(args),
             threads=runtime.decode_threads,
             progress=partial(listener.progress, "checks"),
         )
     found, threads = check(data, seen, threads=runtime.decode_threads), runtime.decode_threads
     if backbone:
-        found = with_parts(found, backbone.card.input, store=Store(args.store), threads=threads)
+        found = with_parts(found, backbone.card.input, store=store_of(args), threads=threads)
     if data.choice:
         say("target", data.choice)
     if not args.json:

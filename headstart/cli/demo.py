@@ -39,7 +39,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="folder for the run (default: runs/demo, or -2, …)"
     )
-    add_store_flag(parser)
+    add_store_flag(parser, reread=False)
     return parser
 
 

@@ -16,6 +16,7 @@ from headstart.cli.flags import (
     add_store_flag,
     bundle_of,
     made,
+    store_of,
 )
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_evaluation, print_json, tell_left_out
@@ -67,14 +68,13 @@ def run(args: argparse.Namespace) -> int:
     if getattr(args, "target", ""):
         raise SpecError(f"{args.model} knows what it predicts: leave --target out.")
     from headstart.base.context import RunContext  # loads NumPy, which --help does not need
-    from headstart.base.store import Store
     from headstart.modalities.reading import read_for
     from headstart.models.bundle import load_bundle
     from headstart.runs.folder import read_record
     from headstart.runs.judging import judge
     from headstart.runs.recorded import source_of
 
-    context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
+    context = RunContext(store_of(args), made(Runtime(), args).resolved(), Terminal())
     model = load_bundle(bundle_of(args.model), sha256=args.sha256).model
     record = read_record(args.model)
     with kept_if_stopped(FEATURES_KEPT):

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from headstart.base.display import displayed
 from headstart.base.errors import SpecError
 from headstart.base.runtime import Runtime
-from headstart.base.store import Store
 from headstart.cli.answers import given_texts
-from headstart.cli.flags import add_flags, add_store_flag, made, named_files
+from headstart.cli.flags import add_flags, add_store_flag, made, named_files, store_of
 from headstart.cli.opening import (
     add_json_flag,
     add_model_flags,
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
     left_out: Sequence[LeftOut] = ()
     device = made(Runtime(), args).device
-    asked = Asked(args.name, args.method, args.data, Store(args.store), device)
+    asked = Asked(args.name, args.method, args.data, store_of(args), device)
     explainer = explainer_of(given, asked, Terminal(), name)
     if of_run:
         own = (explainer.run or Path()) / FOLDER

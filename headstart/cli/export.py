@@ -15,6 +15,7 @@ from headstart.cli.flags import (
     add_store_flag,
     bundle_of,
     made,
+    store_of,
 )
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_json, print_line
@@ -48,12 +49,11 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError(f"{args.out} is there already: name another --out.")
     check_folder(args.out.resolve().parent)
     from headstart.base.context import RunContext  # loads NumPy, which --help does not need
-    from headstart.base.store import Store
     from headstart.exporting.export import export_model
     from headstart.models.bundle import load_bundle
     from headstart.runs.export_rows import export_rows
 
-    context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
+    context = RunContext(store_of(args), made(Runtime(), args).resolved(), Terminal())
     model = load_bundle(bundle_of(args.model), sha256=args.sha256).model
     rows = export_rows(model, args.model, args.data, plan.narrow, context)
     found = export_model(model, plan, args.out, rows, context)

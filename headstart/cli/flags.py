@@ -14,6 +14,7 @@ from headstart.base.runtime import Runtime
 from headstart.base.values import field_help
 
 if TYPE_CHECKING:  # slow to import, and --help of most commands does not need it
+    from headstart.base.store import Store
     from headstart.heads.specs import HeadSpec
 
 T = TypeVar("T")
@@ -167,13 +168,28 @@ def add_weights_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_store_flag(parser: argparse.ArgumentParser) -> None:
+def add_store_flag(parser: argparse.ArgumentParser, *, reread: bool = True) -> None:
+    """Add --store and, for commands that may be given an index, --reread."""
     parser.add_argument(
         "--store",
         type=Path,
         metavar="FOLDER",
         help="folder where features are kept (default: $HEADSTART_STORE, or the user's cache)",
     )
+    if not reread:
+        return
+    parser.add_argument(
+        "--reread",
+        action="store_true",
+        help="of an index: read all examples again, also where size and ETag have not changed",
+    )
+
+
+def store_of(args: argparse.Namespace) -> "Store":
+    """Return the store that the flags of `add_store_flag` name."""
+    from headstart.base.store import Store  # NumPy, which --help does not need
+
+    return Store(args.store, args.reread)
 
 
 def add_language_flag(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ SUMMARIES = {
     "demo": "train on a built-in example: photographs, texts, or a number",
     "train": "make a tested model of labelled images or texts",
     "check": "show what is wrong with the data, before any training",
+    "index": "list where the examples of a data set lie, in one Parquet file",
     "advise": "say whether to fine-tune, on which network, and how long it takes",
     "search": "compare pretrained networks on a sample of the data",
     "extract": "compute features into the store, on this machine or a Ray cluster",

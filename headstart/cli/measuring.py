@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.base.runtime import Runtime
-from headstart.base.store import Store
-from headstart.cli.flags import DATA_HELP, add_flags, add_store_flag, made
+from headstart.cli.flags import DATA_HELP, add_flags, add_store_flag, made, store_of
 from headstart.cli.parser import Parser
 from headstart.cli.progress import Terminal, say
 from headstart.data.checks import CheckPlan
@@ -41,7 +40,7 @@ def opened(args: argparse.Namespace) -> "tuple[Dataset, RunContext]":
     from headstart.base.context import RunContext
     from headstart.modalities.reading import read_as
 
-    context = RunContext(Store(args.store), made(Runtime(), args).resolved(), Terminal())
+    context = RunContext(store_of(args), made(Runtime(), args).resolved(), Terminal())
     data = read_as(args.data, made(TargetPlan(), args))
     if data.choice:
         say("target", data.choice)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from headstart.base.atomic import check_folder, write_json
 from headstart.base.errors import PlaceError, sentence_of
 from headstart.base.runtime import Runtime, torch_threads
-from headstart.base.store import Store
 from headstart.base.values import field_help, read_value
 from headstart.cli.flags import (
     add_flags,
@@ -19,6 +18,7 @@ from headstart.cli.flags import (
     demanded,
     fraction,
     made,
+    store_of,
 )
 from headstart.cli.opening import add_json_flag
 from headstart.cli.parser import Parser
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     demanded(args, args.run)
     test = RobustnessTest.of(args.run, args.data, plan, runtime, Terminal())
     with kept_if_stopped(FEATURES_KEPT):
-        test = test.compared(Store(args.store))
+        test = test.compared(store_of(args))
     _try_place(args.run)
     results: Robustness | None = None
     try:

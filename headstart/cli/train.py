@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listeners
-from headstart.base.store import Store
 from headstart.cli.flags import (
     DATA_HELP,
     add_flags,
     add_store_flag,
     count,
     flag_of,
+    store_of,
     word_after,
 )
 from headstart.cli.parser import Parser
@@ -50,7 +50,18 @@ JOB_FLAGS = (
     "budget",
 )
 OWN = {  # flags of no spec
-    *("data", "out", "config", "dry_run", "lr_find", "seeds", "ensemble", "track", "store"),
+    *(
+        "data",
+        "out",
+        "config",
+        "dry_run",
+        "lr_find",
+        "seeds",
+        "ensemble",
+        "track",
+        "store",
+        "reread",
+    ),
 }
 JOB_SPECS = {  # specs of a job, with the titles of their flags in help
     "target": "data",
@@ -152,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data is None and not job.source:
         raise SpecError(f"{args.config} does not say where its data was: name DATA.")
     source = source_of(args.data) if args.data else job.source
-    job = replace(job, source=source, store=Store(args.store))
+    job = replace(job, source=source, store=store_of(args))
     job = job_with(job, {n: v for n, v in vars(args).items() if n not in OWN}, flag_of)
     if args.ensemble:
         job, args.seeds = as_ensemble(job, args.seeds), 1

@@ -114,6 +114,7 @@ class Example:
 class Dataset:
     """Row i is the example `ids[i]`, read from `sources[i]`, with the label `labels[i]`.
 
+    sources: a tuple, or a sequence that makes them when asked for, whose `take` gives some of them.
     target: what is predicted; labels are plain values as it encodes them. Class names in its place
         make a `ClassTarget`, whose labels are indices into the names.
     parts: "train", "val", "test" per row; groups: rows of one group stay in one part; strata: each
@@ -134,7 +135,7 @@ class Dataset:
     """
 
     ids: tuple[str, ...]
-    sources: tuple[Any, ...]
+    sources: Sequence[Any]
     labels: tuple[Any, ...]
     target: Target
     parts: tuple[str, ...] = ()
@@ -151,7 +152,7 @@ class Dataset:
     def __init__(
         self,
         ids: tuple[str, ...],
-        sources: tuple[Any, ...],
+        sources: Sequence[Any],
         labels: tuple[Any, ...],
         target: Target | tuple[str, ...] = (),
         *,
@@ -306,7 +307,7 @@ class Dataset:
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Dataset":
         """Return the dataset with only these rows, in this order."""
         picked: dict[str, Any] = {
-            name: tuple(column[i] for i in rows) if (column := getattr(self, name)) else ()
+            name: _taken(column, rows) if (column := getattr(self, name)) else ()
             for name in ("ids", "sources", "labels", *OPTIONAL)
         }
         return replace(self, **picked)
@@ -318,3 +319,9 @@ class Dataset:
             for name in ("ids", "sources", "labels", *OPTIONAL)
         }
         return replace(self, **both)
+
+
+def _taken(column: Sequence[Any], rows: Sequence[int] | NDArray[np.integer]) -> Sequence[Any]:
+    """Return these entries of a column, by its own `take` if it has one."""
+    take = getattr(column, "take", None)
+    return take(rows) if take else tuple(column[i] for i in rows)

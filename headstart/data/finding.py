@@ -9,8 +9,10 @@ from typing import Any
 from headstart.backbones.inputs import PATH, Encoded, Input
 from headstart.base.cells import as_text
 from headstart.base.errors import DataError
+from headstart.base.location import Location
 from headstart.base.tables import Columns
 from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.index_file import facts_of, locations
 from headstart.data.readers import ID, MANIFESTS, records_of
 from headstart.data.walking import about_links, display, walk
 from headstart.targets.classes import UNLABELLED
@@ -63,10 +65,12 @@ def _numbered(id: str, taken: Collection[str]) -> str:
 
 def _each(
     paths: Sequence[Path], input: Input[Any], left_out: list[LeftOut]
-) -> Iterator[tuple[str, Path | str]]:
+) -> Iterator[tuple[str, Path | str | Location]]:
     for path in paths:
         try:
-            if input.column != PATH and path.suffix.lower() in MANIFESTS:
+            if facts_of(path):
+                yield from ((place.id, place) for place in locations(path))
+            elif input.column != PATH and path.suffix.lower() in MANIFESTS:
                 yield from _rows(path, input)
             elif path.is_dir():
                 yield from _inside(path, input, left_out)

@@ -11,6 +11,7 @@ from typing import Any
 from headstart.backbones.inputs import PATH, Encoded, Input
 from headstart.base.cells import EMPTY, NOT_UTF8, NUMBER, as_label, as_text, path_text
 from headstart.base.errors import DataError, MissingPackage, UnknownName
+from headstart.base.location import Location
 from headstart.base.tables import (
     DELIMITED,
     JSON_LINES,
@@ -64,7 +65,7 @@ class _Row:
     """
 
     id: str
-    source: Path | str | Encoded
+    source: Path | str | Encoded | Location
     asked: Row
     part: str = ""
     group: str = ""
@@ -152,7 +153,7 @@ def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
     columns = Columns((input.column, *label.needed), (*OPTIONAL, ID), written)
     other = [f"the column {there} is read as {own}" for own, there in written.items()]
     label = replace(label, unread="; ".join(filter(None, (*other, label.unread))))
-    return _listed(path, records_of(path, columns), input, label)
+    return listed(path, records_of(path, columns), input, label)
 
 
 def _other_names(header: Sequence[str], input: Input[Any]) -> dict[str, str]:
@@ -188,13 +189,16 @@ def read_records(
     path, columns = Path(name), Columns((input.column, *label.needed), (*OPTIONAL, ID))
     places = columns.placed(path, order)
     named = [{n: row.get(order[at]) for n, at in places.items()} for row in rows]
-    return _listed(path, list(enumerate(named, 1)), input, label)
+    return listed(path, list(enumerate(named, 1)), input, label)
 
 
-def _listed(
+def listed(
     path: Path, records: Sequence[tuple[int, Cells]], input: Input[Any], label: LabelColumns
 ) -> Dataset:
-    """Return the dataset of the rows of a manifest, each with its number."""
+    """Return the dataset of the rows of a manifest, each with its number.
+
+    The input's own column holds a path, a text, or a `Location`.
+    """
     columns, unused = part_columns([cells for _, cells in records])
     why = "the column {!r} names no parts (train, val, test): not used"
     left_out = [LeftOut(display(path), why.format(name), expected=True) for name in unused]
@@ -431,9 +435,12 @@ class _Pictures:
 
 def _example(
     path: Path, folder: _Pictures, input: Input[Any], number: int, cells: Cells, where: str
-) -> tuple[str, Path | str | Encoded]:
-    """Return the id and the source of a row: a file, relative to `folder`, a text, or in memory."""
+) -> tuple[str, Path | str | Encoded | Location]:
+    """Return the id and the source of a row: a file, relative to `folder`, a text, in memory, or
+    where it lies."""
     example = cells.get(input.column)
+    if isinstance(example, Location):
+        return example.id, example
     if input.column != PATH:
         return text_cell(cells, ID, where) or str(number), _content(cells, input, where)
     if isinstance(example, Encoded):

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +15,7 @@ from headstart.base.threads import ordered_map
 from headstart.base.values import fingerprint
 from headstart.data.dataset import Content, Dataset
 from headstart.data.findings import OddSize, Remark
+from headstart.data.known_places import KnownBytes, KnownPlaces
 
 SHARD = 512  # rows stored together
 CONTENT = "pixels"  # the column that is equal for exact copies: a digest of the decoded content
@@ -144,10 +143,8 @@ def survey(
     table = store.table(surveyor.table, surveyor.layout) if store else None
     result, fresh = Survey.blank(surveyor, len(dataset)), dict[bytes, Facts]()
     known, decoded = dict[int, bytes](), 0  # known: row -> the name of its facts in the store
-
-    looks = ordered_map(
-        partial(_look, input, surveyor, table), dataset.sources, threads=threads, ahead=4 * threads
-    )
+    looker = _Looker(input, surveyor, table, KnownPlaces(store, input))
+    looks = ordered_map(looker, dataset.sources, threads=threads, ahead=4 * threads)
     try:
         for i, look in enumerate(looks):
             if look.error:
@@ -167,24 +164,41 @@ def survey(
                 progress(i + 1, len(dataset))
     finally:
         looks.close()
+        looker.places.save()
         _remember(table, fresh)  # facts are kept even after an error or an interrupt
     if table is not None:
         _recall(result, table, known)
     return replace(result, decoded=decoded)
 
 
-def _look(input: Input[Any], surveyor: Surveyor, table: StoredTable | None, source: Path) -> _Look:
-    try:
-        data = fetched(input, source)
-        name = digest(data)
-        key = input.store_key(data, name)
-        if table is not None and key in table:
-            return _Look(name, key)
-        return _Look(name, key, surveyor.look(data))
-    except DataError as error:
-        return _Look(error=str(error))
-    except OSError as error:
-        return _Look(error=f"cannot be read: {error.strerror or error}")
+@dataclass(frozen=True, eq=False)
+class _Looker:
+    """Looks at one example after the other; one whose place has not changed is not read again."""
+
+    input: Input[Any]
+    surveyor: Surveyor
+    table: StoredTable | None
+    places: KnownPlaces
+
+    def __call__(self, source: Any) -> _Look:
+        try:
+            known = self.places.of(source)
+            if known and self._has(known.key):
+                return _Look(known.file, known.key)
+            data = fetched(self.input, source)
+            name = digest(data)
+            key = self.input.store_key(data, name)
+            self.places.learn(source, KnownBytes(name, key))
+            if self._has(key):
+                return _Look(name, key)
+            return _Look(name, key, self.surveyor.look(data))
+        except DataError as error:
+            return _Look(error=str(error))
+        except OSError as error:
+            return _Look(error=f"cannot be read: {error.strerror or error}")
+
+    def _has(self, key: bytes) -> bool:
+        return self.table is not None and key in self.table
 
 
 def _remember(table: StoredTable | None, fresh: dict[bytes, Facts]) -> None:

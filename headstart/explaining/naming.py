@@ -9,12 +9,13 @@ from unicodedata import normalize
 
 from headstart.backbones.inputs import Encoded
 from headstart.base.errors import SpecError
+from headstart.base.location import Location
 
 STEM_BYTES = 220  # of the 255 bytes of a file name; suffixes have at most 35
 
 
 def named_after(
-    sources: Iterable[Path | Encoded],
+    sources: Iterable[Path | Encoded | Location],
     files: Callable[[str], tuple[Path, ...]],
     *,
     keep: bool = False,

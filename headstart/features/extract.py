@@ -31,6 +31,7 @@ from headstart.base.threads import ordered_map
 from headstart.base.values import fingerprint
 from headstart.data.content import changed_during_run, read_checked
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
+from headstart.data.known_places import KnownBytes, KnownPlaces
 from headstart.features.batches import part_batches
 from headstart.features.choosing import Chosen, EngineRequest, chosen_engine
 from headstart.features.engine_table import FrozenPart, open_engine
@@ -222,6 +223,7 @@ def _run(work: "_Extraction") -> "tuple[FeatureTable, ...]":
         work.run()
     finally:
         fetched.close()
+        place.places.save()
         work.save()  # keep what was computed, also after an error
     return work.tables()
 
@@ -256,6 +258,7 @@ class _Place:
         self.input, self.store = backbone.card.input, store
         self.weights, self.way = backbone.fingerprint(), self.input.fingerprint()
         self.in_parts = has_parts(self.input) or self.input.test_views > 1
+        self.places = KnownPlaces(store, self.input)
         self.features: StoredTable | None = None
         self.examples: StoredTable | None = None
         self.cuts: StoredTable | PartStore | None = None
@@ -332,12 +335,16 @@ class _Place:
         """Read a file; decode it only if results of one of its views are not stored."""
         views = self.views.count
         try:
+            known = self.places.of(source.path)
+            if known and source.digest in ("", known.file.hex()):
+                if there := self._all_stored(known.key):
+                    return there
             data, file = read_checked(self.input, source)
             key = self.input.store_key(data, file)
+            self.places.learn(source.path, KnownBytes(file, key))
             names = [self.views.name(key, number) for number in range(views)]
-            stored = [self._stored(name) for name in names]
-            if all(stored):
-                return [_Fetched(*both) for both in zip(names, stored, strict=True)]
+            if there := self._all_stored(key):
+                return there
             plain = self.input.prepare(self.input.read(data))
         except OSError as error:
             return [_Fetched(error=error.strerror or str(error))] * views
@@ -353,6 +360,12 @@ class _Place:
         """Return whether all requested results of an example are stored."""
         wanted = [self.features, *([self.cuts] if self.tap else [])]
         return all(table is not None and name in table for table in wanted)
+
+    def _all_stored(self, key: bytes) -> list[_Fetched]:
+        """Return all views of an example if their results are stored, otherwise []."""
+        names = [self.views.name(key, number) for number in range(self.views.count)]
+        found = [_Fetched(name, self._stored(name)) for name in names]
+        return found if all(each.name for each in found) else []
 
     def _stored(self, file: bytes) -> bytes:
         """Return the digest of a file's example if all its results are stored, otherwise b""."""

@@ -84,7 +84,8 @@ class SliceWorker:
 
     def __post_init__(self) -> None:
         assert self.context.store is not None
-        self.context = replace(self.context, store=OpenStore(self.context.store.folder))
+        store = self.context.store
+        self.context = replace(self.context, store=OpenStore(store.folder, store.reread))
 
     def __call__(self, piece: DataSlice) -> Extracted:
         """Compute the features of a slice into the store; raises what `extract` raises."""

@@ -21,6 +21,7 @@ from headstart.data.boxes.cleaning import dataset_of
 from headstart.data.boxes.layouts import LAYOUTS, BoxLayout, annotations_of
 from headstart.data.choosing import planned, with_kind
 from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.index_file import facts_of, read_index
 from headstart.data.survey import Survey
 from headstart.modalities import inputs as inputs  # registers the kinds of examples
 from headstart.modalities.images.frames import frame_of
@@ -121,12 +122,14 @@ def _read(source: Any, kind: str, input: Input[Any] | None, voc_base: int = 1) -
             data = readers.read_records(records, str(layout.root / "annotations"), own)
             return replace(data, left_out=(*data.left_out, *left_out), input=own)
     if path.is_dir():
-        own = input or _input_in(path)
-        return with_kind(replace(_folder(path, own), input=own), kind)
+        own = input or folder_input(path)
+        return with_kind(replace(read_folder_as(path, own), input=own), kind)
     if not path.exists():
         raise DataError(f"There is no folder or file {display(path)}. Check the path.")
     if path.suffix.lower() not in readers.MANIFESTS:
         raise DataError(f"{display(path)} is a file and no manifest. {readers.LAYOUT}")
+    if facts_of(path):
+        return read_index(path, input, kind)
     own = input or _input_of(path)
     return replace(readers.read_manifest(path, own, kind), input=own)
 
@@ -171,7 +174,8 @@ def _is_pair(row: Any) -> bool:
     return isinstance(row, list | tuple) and len(row) == 2
 
 
-def _folder(path: Path, input: Input[Any]) -> Dataset:
+def read_folder_as(path: Path, input: Input[Any]) -> Dataset:
+    """Return the examples of a folder: of class folders, or of a known public data set."""
     known: Dataset | None = input.known_set(path)
     return readers.read_folder(path, input) if known is None else known
 
@@ -195,7 +199,7 @@ def _input_with(has: Callable[[str], bool]) -> Input[Any]:
     return next((kind() for column, kind in columns.items() if has(column)), USUAL)
 
 
-def _input_in(folder: Path) -> Input[Any]:
+def folder_input(folder: Path) -> Input[Any]:
     """Return the kind of input of most files in a folder's folders; ties go to the usual kind.
 
     Another kind has files in two folders at least, one per class: a single one with text files

@@ -12,6 +12,7 @@ from PIL import Image
 
 from headstart.backbones.inputs import Encoded, Input
 from headstart.base.errors import HeadstartError
+from headstart.base.location import Location
 from headstart.data.content import read_checked
 from headstart.data.dataset import CheckedFile
 from headstart.modalities.images.augment import Augment
@@ -129,6 +130,8 @@ class Album:
             source = CheckedFile.of(self.sources[path]).path
             if isinstance(source, Encoded):
                 return len(source.data)
+            if isinstance(source, Location):
+                return max(0, source.size)
             return source.stat().st_size if isinstance(source, Path) else 0
         except (KeyError, OSError, ValueError):
             return 0

@@ -1,0 +1,121 @@
+"""Digests of examples at places that have not changed, so that their bytes are not read again.
+
+The store remembers them by the place and by its stamp: size and modification time, or ETag. They
+identify nothing: what is computed is kept by the digest of the bytes, wherever these lie.
+"""
+
+import time
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from headstart.backbones.inputs import Input
+from headstart.base.location import Location, stamp_of
+from headstart.base.store import DIGEST_BYTES, Layout, Store, StoredTable, digest
+from headstart.base.values import fingerprint
+
+VERSION = 1
+SHARD = 4096  # places that are written to the store together
+RACY_NS = 2 * 10**9  # a file changed later than this may change again and keep its stamp
+
+
+class KnownBytes(NamedTuple):
+    """The digest of an example's bytes, and its key in the store (`Input.store_key`)."""
+
+    file: bytes
+    key: bytes
+
+
+class KnownPlaces:
+    """What the store remembers of places; nothing without a store, or of files that are named by
+    their paths alone.
+
+    With `Store.reread` nothing is remembered, and a place whose bytes have changed under the same
+    stamp is never trusted again.
+    """
+
+    def __init__(self, store: Store | None, input: Input[Any]) -> None:
+        self.store, self.kind = store, input.kind
+        self.fresh = dict[bytes, KnownBytes]()
+        self.lock = Lock()
+        self.tables: tuple[StoredTable, StoredTable] | None = None
+
+    def _opened(self, store: Store) -> tuple[StoredTable, StoredTable]:
+        """Return the tables of known and of doubted places, opened when first needed."""
+        with self.lock:
+            if self.tables is None:
+                entry = (np.uint8, (DIGEST_BYTES,))
+                layout: Layout = {"file": entry, "key": entry}
+                name = fingerprint("places", VERSION, self.kind)
+                self.tables = (
+                    store.table(f"places-{name}", layout),
+                    store.table(f"places-doubted-{name}", layout),
+                )
+            return self.tables
+
+    def of(self, source: Any) -> KnownBytes | None:
+        """Return what is known of a place that has not changed; raises OSError if it is gone."""
+        if self.store is None or self.store.reread or not isinstance(source, Location):
+            return None
+        stamp = stamp_of(source)
+        return self._remembered(self.store, _key(source, stamp)) if _may_trust(stamp) else None
+
+    def _remembered(self, store: Store, key: bytes) -> KnownBytes | None:
+        known, doubted = self._opened(store)
+        with self.lock:
+            if found := self.fresh.get(key):
+                return found
+        if key not in known or key in doubted:
+            return None
+        return KnownBytes(*(known.rows([key], column)[0].tobytes() for column in ("file", "key")))
+
+    def learn(self, source: Any, found: KnownBytes) -> None:
+        """Remember the digests of a place that was read."""
+        if self.store is None or not isinstance(source, Location):
+            return
+        stamp = stamp_of(source)
+        if not _may_trust(stamp) or (not source.is_remote and _is_racy(stamp)):
+            return
+        key = _key(source, stamp)
+        known, doubted = self._opened(self.store)
+        before = self._remembered(self.store, key) if key in known else None
+        with self.lock:
+            if before is None and key not in known:
+                self.fresh[key] = found
+            full = len(self.fresh) >= SHARD
+        if before is not None and before != found:
+            _append(doubted, {key: found})
+        if full:
+            self.save()
+
+    def save(self) -> None:
+        """Write what was learned to the store; raises StoreError if it can't be written."""
+        with self.lock:
+            fresh, self.fresh = self.fresh, {}
+        if fresh and self.store is not None:
+            _append(self._opened(self.store)[0], fresh)
+
+
+def _may_trust(stamp: str) -> bool:
+    """Return whether a stamp tells more than a size."""
+    return not stamp.endswith("-")
+
+
+def _is_racy(stamp: str) -> bool:
+    """Return whether a file may change again and keep this stamp."""
+    return time.time_ns() - int(stamp.partition("-")[2], 16) < RACY_NS
+
+
+def _append(table: StoredTable, rows: dict[bytes, KnownBytes]) -> None:
+    columns = {
+        column: np.frombuffer(b"".join(getattr(known, column) for known in rows.values()), np.uint8)
+        for column in ("file", "key")
+    }
+    shaped = {name: values.reshape(len(rows), DIGEST_BYTES) for name, values in columns.items()}
+    table.append(list(rows), shaped)
+
+
+def _key(place: Location, stamp: str) -> bytes:
+    parts = (place.source, str(place.offset), str(place.size), place.column, stamp)
+    return digest(*(part.encode("utf-8", "surrogateescape") for part in parts))

@@ -1,0 +1,305 @@
+"""`headstart index`: examples in files, tar shards and tables are the same examples."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import ipc
+from pyarrow import parquet as pq
+
+import headstart as hs
+from headstart.base.errors import DataError, SpecError
+from headstart.base.location import Location, read_at
+from headstart.base.store import digest
+from headstart.cli.main import main
+from headstart.data.index_file import Locations
+from headstart.modalities.images.encoding import encoded_picture
+
+Row = tuple[str, str, bytes]  # name, label, bytes
+LONG_AGO = 1_600_000_000
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    rng = np.random.default_rng(0)
+    labels = ["dark", "light"] * 8
+    pictures = [rng.integers(0, 90, (9, 9, 3)) + 150 * (label == "light") for label in labels]
+    return [
+        (f"{label}/a.v{n}.png", label, encoded_picture(pixels.astype(np.uint8)))
+        for n, (label, pixels) in enumerate(zip(labels, pictures, strict=True))
+    ]
+
+
+def as_folder(folder: Path, rows: list[Row]) -> Path:
+    for name, _, data in rows:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return settled(folder)
+
+
+def as_tar(path: Path, rows: list[Row], **how: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", **how) as tar:
+        for name, _, data in rows:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return settled(path)
+
+
+def as_parquet(path: Path, rows: list[Row]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = {"picture": [row[2] for row in rows], "label": [row[1] for row in rows]}
+    pq.write_table(pa.table(table), path, row_group_size=5)
+    return settled(path)
+
+
+def as_datasets(folder: Path, rows: list[Row]) -> Path:
+    """The files that `Dataset.save_to_disk` of datasets writes, with one shard for each half."""
+    features = {
+        "image": {"_type": "Image"},
+        "y": {"names": ["dark", "light"], "_type": "ClassLabel"},
+    }
+    kinds = {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "y": pa.int64()}
+    facts = {"huggingface": json.dumps({"info": {"features": features}})}
+    schema, names = pa.schema(list(kinds.items()), metadata=facts), list[dict[str, str]]()
+    folder.mkdir(parents=True)
+    for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        names.append({"filename": f"data-{len(names):05}-of-00002.arrow"})
+        cells = [{"image": {"bytes": d, "path": n}, "y": int(y == "light")} for n, y, d in half]
+        with ipc.new_stream(folder / names[-1]["filename"], schema) as file:
+            file.write_table(pa.Table.from_pylist(cells, schema=schema))
+    (folder / "state.json").write_text(json.dumps({"_data_files": names}))
+    return settled(folder)
+
+
+def settled(place: Path) -> Path:
+    """Make files old: those changed within two seconds are never trusted."""
+    for path in [place, *place.rglob("*")]:
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    return place
+
+
+def indexed(data: Path, **how: Any) -> hs.Dataset:
+    out = data.with_suffix(".index.parquet")
+    hs.index(data, out, **how)
+    return hs.read(out)
+
+
+def contents(data: hs.Dataset) -> dict[bytes, str]:
+    """The label of each example by the digest of its bytes."""
+    return {digest(read_at(e.source)): e.label for e in data}
+
+
+WAYS = {
+    "files": lambda folder, rows: as_folder(folder / "files", rows),
+    "tar": lambda folder, rows: as_tar(folder / "own.tar", rows),
+    "shards": lambda folder, rows: (
+        as_tar(as_tar(folder / "tars/1.tar", rows[7:]).with_name("0.tar"), rows[:7]).parent
+    ),
+    "parquet": lambda folder, rows: as_parquet(folder / "t.parquet", rows),
+    "datasets": lambda folder, rows: as_datasets(folder / "hf", rows),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_example_is_read_from_where_it_lies(way: str, tmp_path: Path, rows: list[Row]) -> None:
+    data = indexed(WAYS[way](tmp_path, rows))
+    assert contents(data) == {digest(row[2]): row[1] for row in rows}
+    assert isinstance(data.sources, Locations)
+    assert [e.source.id for e in data[[3, 1]]] == [data.ids[3], data.ids[1]]
+
+
+def test_the_same_pictures_anywhere_are_computed_once(tmp_path: Path, rows: list[Row]) -> None:
+    store, network = hs.Store(tmp_path / "store"), hs.load_backbone("tiny:32")
+    forwards, features = list[int](), list[Any]()
+    for way, write in WAYS.items():
+        table = hs.extract(indexed(write(tmp_path / way, rows)), backbone=network, store=store)
+        forwards.append(table.forwards)
+        features.append(np.sort(table.x, axis=0).tobytes())
+    assert forwards == [len(rows), 0, 0, 0, 0]
+    assert len(set(features)) == 1
+
+
+def test_what_has_not_changed_is_not_read_again(
+    tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, store = indexed(as_tar(tmp_path / "t.tar", rows)), hs.Store(tmp_path / "store")
+    hs.extract(data, backbone="tiny:32", store=store)
+
+    def read(place: Location) -> bytes:
+        raise AssertionError(place)
+
+    monkeypatch.setattr("headstart.backbones.inputs.read_at", read)
+    assert hs.extract(data, backbone="tiny:32", store=store).hits == len(rows)
+    with pytest.raises(AssertionError):
+        hs.extract(data, backbone="tiny:32", store=hs.Store(store.root, reread=True))
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path, rows: list[Row]) -> None:
+    folder, store = as_folder(tmp_path / "f", rows), hs.Store(tmp_path / "store")
+    data = indexed(folder)
+    hs.extract(data, backbone="tiny:32", store=store)
+    (folder / rows[0][0]).write_bytes(rows[1][2] + b"more")
+    assert hs.extract(data, backbone="tiny:32", store=store).hits == len(rows)  # equal pixels
+    (folder / rows[0][0]).write_bytes(encoded_picture(np.full((9, 9, 3), 7, np.uint8)))
+    assert hs.extract(data, backbone="tiny:32", store=store).forwards == 1
+
+
+def test_reread_finds_a_change_that_kept_size_and_time(tmp_path: Path, rows: list[Row]) -> None:
+    folder, root = as_folder(tmp_path / "f", rows), tmp_path / "store"
+    data = indexed(folder)
+    before = hs.extract(data, backbone="tiny:32", store=hs.Store(root)).x
+    path, pixels = folder / rows[0][0], np.zeros((9, 9, 3), np.uint8)
+    old = len(path.read_bytes())
+    new = encoded_picture(pixels)
+    path.write_bytes(new + bytes(old - len(new)))
+    settled(folder)
+    unread = hs.extract(data, backbone="tiny:32", store=hs.Store(root)).x
+    reread = hs.extract(data, backbone="tiny:32", store=hs.Store(root, reread=True)).x
+    later = hs.extract(data, backbone="tiny:32", store=hs.Store(root)).x
+    row = data.ids.index(rows[0][0])
+    assert (unread == before).all()  # by its stamp, as documented
+    assert (reread[row] != before[row]).any()
+    assert (later == reread).all()
+
+
+def test_a_tar_that_was_written_anew_is_never_read_at_old_places(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    path = as_tar(tmp_path / "t.tar", rows)
+    data = indexed(path)
+    as_tar(path, rows[::-1])
+    with pytest.raises(DataError, match=r"t\.tar has changed since it was indexed: run"):
+        data[0].read()
+
+
+def test_members_are_named_in_full(tmp_path: Path, rows: list[Row]) -> None:
+    """WebDataset cuts names at the first dot, so that x.v1.png and x.v2.png become one."""
+    long = "dark/" + 3 * "a long name/" + 90 * "x" + ".png"
+    named = [*rows, ("./dark/кот.png", "dark", rows[0][2]), (long, "dark", rows[1][2])]
+    for how in ({"format": tarfile.PAX_FORMAT}, {"format": tarfile.GNU_FORMAT}):
+        data = indexed(as_tar(tmp_path / "t.tar", named, **how))
+        assert {*data.ids} == {*(row[0] for row in rows), "dark/кот.png", long}
+        assert all(e.read().shape == (9, 9, 3) for e in data)
+
+
+def test_labels_may_lie_beside_the_examples(tmp_path: Path, rows: list[Row]) -> None:
+    members = [(f"{n:03}.v1.png", "", row[2]) for n, row in enumerate(rows)]
+    labels = [(f"{n:03}.v1.cls", "", row[1].encode()) for n, row in enumerate(rows)]
+    as_tar(tmp_path / "s/train-0.tar", members[:9] + labels[:9])
+    as_tar(tmp_path / "s/test-0.tar", members[9:] + labels[9:])
+    data = indexed(tmp_path / "s")
+    assert contents(data) == {digest(row[2]): row[1] for row in rows}
+    assert data.parts == ("test",) * 7 + ("train",) * 9
+
+
+def test_one_name_in_two_shards_is_two_examples(tmp_path: Path, rows: list[Row]) -> None:
+    (_, label, one), (_, other, two) = rows[:2]
+    as_tar(tmp_path / "s/0.tar", [(f"{label}/a.png", "", one), (f"{other}/c.png", "", two)])
+    as_tar(tmp_path / "s/1.tar", [(f"{label}/a.png", "", two)])
+    data = indexed(tmp_path / "s")
+    assert set(data.ids) == {"0.tar/dark/a.png", "light/c.png", "1.tar/dark/a.png"}
+    assert all(e.read() is not None for e in data)
+
+
+def test_a_damaged_shard_is_named_and_the_others_are_read(
+    tmp_path: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_tar(tmp_path / "s/0.tar", rows[:8])
+    bad = as_tar(tmp_path / "s/1.tar", rows[8:])
+    data = bytearray(bad.read_bytes())
+    data[3 * 1024 : 3 * 1024 + 100] = b"?" * 100
+    bad.write_bytes(data)
+    (tmp_path / "s/2.tar").write_bytes(b"\x1f\x8b" + bytes(600))
+    (tmp_path / "s/3.tar").write_bytes(b"no tar" * 200)
+    assert main(["index", str(tmp_path / "s"), "--out", str(tmp_path / "m.parquet")]) == 3
+    told = capsys.readouterr().err
+    for words in ("1.tar: is damaged at byte", "2.tar: is compressed (gzip)", "3.tar: is no tar"):
+        assert words in told
+    assert len(hs.read(tmp_path / "m.parquet")) > 8
+
+
+def test_an_index_means_the_same_as_a_manifest_of_its_rows(tmp_path: Path) -> None:
+    texts = [f"text {n}" for n in range(6)]
+    table = {"text": texts, "value": [0.5 * n for n in range(6)], "group": list("aabbcc")}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    data, usual = indexed(tmp_path / "t.parquet"), hs.read(tmp_path / "t.parquet")
+    assert (data.target, data.labels, data.groups) == (usual.target, usual.labels, usual.groups)
+    assert [e.read() for e in data] == texts == [e.read() for e in usual]
+    assert {digest(read_at(e.source)) for e in data} == {digest(text.encode()) for text in texts}
+
+
+def test_every_command_takes_an_index(
+    tmp_path: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_tar(tmp_path / "s/0.tar", rows)
+    index, run = str(tmp_path / "m.parquet"), str(tmp_path / "run")
+    store = ["--store", str(tmp_path / "store")]
+    easy = ["--backbone", "tiny:32", *store]
+    assert main(["index", str(tmp_path / "s"), "--out", index]) == 0
+    assert f"headstart train {index} --out RUN" in capsys.readouterr().out
+    assert main(["check", index, "--backbone", "none", *store]) == 0
+    words = ["--strategy", "extract", "--insights", "none", "--val", "0.2", "--test", "0.2"]
+    assert main(["train", index, "--out", run, *easy, *words]) == 0
+    capsys.readouterr()
+    assert main(["predict", run, index]) == 0
+    assert capsys.readouterr().out.count(".png") == len(rows)
+    assert main(["evaluate", run, index, *store]) == 0
+    assert main(["report", run]) == 0
+    assert main(["explain", run, index, "--out", str(tmp_path / "why"), "--limit", "2"]) in (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("m.csv", "An index is a Parquet file; name --out with .parquet, not 'm.csv'"),
+        ("t.parquet", "t.parquet is there already, and is no index: name another --out"),
+    ],
+)
+def test_nothing_else_is_overwritten(out: str, words: str, tmp_path: Path, rows: list[Row]) -> None:
+    as_folder(tmp_path / "f", rows)
+    as_parquet(tmp_path / "t.parquet", rows)
+    with pytest.raises(SpecError, match=words.replace("--", "")):
+        hs.index(tmp_path / "f", tmp_path / out)
+    hs.index(tmp_path / "f", tmp_path / "m.parquet")
+    hs.index(tmp_path / "f", tmp_path / "m.parquet")  # an index is replaced
+
+
+def test_a_table_says_which_column_it_lacks(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [b"x"], "b": [b"y"], "c": [1]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"one column with the bytes.*has a, b, c.*Name it with"):
+        hs.index(tmp_path / "t.parquet", tmp_path / "m.parquet")
+    with pytest.raises(DataError, match=r"c of t\.parquet is a column of int64"):
+        hs.index(tmp_path / "t.parquet", tmp_path / "m.parquet", column="c")
+    assert hs.index(tmp_path / "t.parquet", tmp_path / "m.parquet", column="b", label="c").rows == 1
+
+
+def test_rows_without_labels_are_named_or_listed_to_predict(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    as_tar(tmp_path / "t.tar", [(name.partition("/")[2], "", data) for name, _, data in rows])
+    with pytest.raises(DataError, match=r"labelled examples.*in no class folder.*unlabelled"):
+        hs.index(tmp_path / "t.tar", tmp_path / "m.parquet")
+    assert hs.index(tmp_path / "t.tar", tmp_path / "m.parquet", unlabelled=True).rows == len(rows)
+    with pytest.raises(DataError, match=r"m\.parquet.*without labels"):
+        hs.read(tmp_path / "m.parquet")
+
+
+def test_a_picture_without_bytes_is_the_file_that_its_row_names(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    as_folder(tmp_path / "f", rows)
+    cells = [{"bytes": None if n % 2 else d, "path": f"f/{p}"} for n, (p, _, d) in enumerate(rows)]
+    table = pa.table({"image": cells, "label": [row[1] for row in rows]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    data = indexed(tmp_path / "t.parquet")
+    network = hs.load_backbone("tiny:32")
+    assert hs.extract(data, backbone=network, store=None).left_out == ()
+    assert [e.source.is_file for e in data] == [False, True] * 8
