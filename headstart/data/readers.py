@@ -28,6 +28,7 @@ from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import EMPTY_CLASS
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of, unlike_classes
 from headstart.data.walking import Walk, about_links, display, walk
+from headstart.data.zip_files import archive_of, walk_zip
 from headstart.targets.classes import ClassTarget
 from headstart.targets.soft_labels import SoftRow, soft_labels
 from headstart.targets.supervision import HEAVIEST
@@ -78,10 +79,11 @@ class _Row:
 def read_folder(root: Path, input: Input[Any]) -> Dataset:
     """Read one folder per class, or parts (train, val, test) of class folders.
 
-    Raises DataError for no examples and for an ambiguous layout (`layouts.layout_of`).
+    root: the folder, or a ZIP archive of it. Raises DataError for no examples and for an ambiguous
+    layout (`layouts.layout_of`).
     """
     root = root.resolve()
-    listing = walk(root)
+    root, listing = walk_zip(root) if root.is_file() else (root, walk(root))
     faults = {file: _unusable(input, root / file) for file in listing.files}
     examples = (file for file, fault in faults.items() if fault != input.unmeant)
     try:
@@ -340,6 +342,8 @@ def _about_announced(left_out: Iterable[LeftOut]) -> str:
 
 def _about_tables(root: Path, input: Input[Any]) -> str:
     """Return a sentence, after a blank, on tables in a folder that list labelled pictures."""
+    if archive := archive_of(root / "x"):
+        return f" Unpack {display(archive)} if a table in it holds the labels, and give the table."
     named = [path for path in sorted(root.iterdir()) if _lists_labels(path, input)]
     if not named:
         return ""

@@ -14,7 +14,7 @@ from headstart.base.display import display
 from headstart.base.errors import DataError
 from headstart.base.store import Store
 from headstart.base.tables import Cells, column_names
-from headstart.data import finding, readers
+from headstart.data import finding, readers, zip_files
 from headstart.data import survey as surveying
 from headstart.data.boxes.classes import class_rows
 from headstart.data.boxes.cleaning import dataset_of
@@ -33,6 +33,7 @@ from headstart.targets.target import Target
 
 USUAL: Input[Any] = ImageInput()
 BESIDE = ("readme", "license", "licence", "notice", "changelog")  # files about the data
+PACKED = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 BOXES = "boxes"  # the kind of target
 LONGEST_PATH = 4096  # characters
 
@@ -48,6 +49,7 @@ def read(
     """Read labelled examples from a folder, a manifest, a data frame, pairs or arrays.
 
     source: a folder with one folder per class, or with parts (train, val, test) of such folders;
+    a ZIP archive of such a folder, which is read in place;
     the path of a CSV, JSON Lines or Parquet manifest; a DataFrame with a manifest's columns; a list
     of pairs (example, label); a pair of arrays (examples, labels), such as `(x, y)`; a Dataset,
     which is returned. An example is a path or, in pairs and arrays, a PIL image or an array
@@ -126,12 +128,28 @@ def _read(source: Any, kind: str, input: Input[Any] | None, voc_base: int = 1) -
         return with_kind(replace(read_folder_as(path, own), input=own), kind)
     if not path.exists():
         raise DataError(f"There is no folder or file {display(path)}. Check the path.")
+    if path.suffix.lower() == zip_files.SUFFIX and isinstance(input or USUAL, ImageInput):
+        return with_kind(replace(readers.read_folder(path, input or USUAL), input=USUAL), kind)
+    if any(path.name.lower().endswith(end) for end in PACKED):
+        raise DataError(f"{_about_archive(path)}")
     if path.suffix.lower() not in readers.MANIFESTS:
         raise DataError(f"{display(path)} is a file and no manifest. {readers.LAYOUT}")
     if facts_of(path):
         return read_index(path, input, kind)
     own = input or _input_of(path)
     return replace(readers.read_manifest(path, own, kind), input=own)
+
+
+def _about_archive(path: Path) -> str:
+    """Return what to do with an archive that is not read in place."""
+    both = " and annotations.tar.gz into one folder" if path.name == "images.tar.gz" else ""
+    both = " and images.tar.gz into one folder" if path.name == "annotations.tar.gz" else both
+    how = f"tar -xf {display(path)} -C FOLDER" if ".t" in path.name.lower() else "FOLDER"
+    of_pets = f" (of the Oxford-IIIT pets, unpack {path.name}{both})" if both else ""
+    return (
+        f"{display(path)} is a packed archive, and pictures are read from folders and ZIP "
+        f"archives. Unpack it, {how}, and give the folder{of_pets}."
+    )
 
 
 def _records(source: Any, kind: Input[Any], target: type[Target]) -> list[Cells]:

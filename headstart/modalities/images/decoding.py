@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from headstart.base.errors import DataError
 from headstart.base.store import digest
+from headstart.data import zip_files
 from headstart.modalities.images import dicom, formats, heif, jpeg, jpeg2000, png, tiff
 from headstart.modalities.images.archives import read_member
 from headstart.modalities.images.levels import to_levels
@@ -122,11 +123,14 @@ def _reason(data: bytes, kind: str, error: Exception) -> str:
 def read_file(path: Path) -> bytes:
     """Return the bytes of a file; raises DataError if it has more than MAX_BYTES or is a pipe.
 
-    A path below a file names one of the pictures in that file (`archives.read_member`).
+    A path below a file names one of the pictures in that file (`archives.read_member`, or
+    `zip_files.read_member` of a ZIP archive).
     """
     try:
         status = path.stat()
     except (NotADirectoryError, FileNotFoundError):  # the latter on Windows
+        if archive := zip_files.archive_of(path):
+            return zip_files.read_member(path, archive)
         if path.parent.is_file():
             return read_member(path)
         raise

@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import features
 
 from headstart.base.errors import install_command
+from headstart.data import zip_files
 
 READ = {  # name and pattern of the first bytes; of a BMP see `readable`
     # before the others, whose first bytes its preamble may hold; a file without one begins with an
@@ -214,8 +215,11 @@ def why_not_decoded(path: Path) -> str:
     """
     if path.suffix.lower() in CERTAIN:
         return ""
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
+    if archive := zip_files.archive_of(path):
+        head = zip_files.read_member(path, archive)[:HEAD_BYTES]
+    else:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
     name = path.name.lower()
     if kind := readable(head):
         return NOT_AN_IMAGE if name == "dicomdir" else why_missing(kind, head)
