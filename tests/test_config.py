@@ -28,8 +28,12 @@ def test_a_runs_own_recipe_repeats_it_and_flags_change_it(shapes: Path, tmp_path
     assert main(["train", str(shapes), "--out", str(first), *words]) == 0
     config = ["--config", str(first / "recipe.json")]
     assert main(["train", "--out", str(again), *config]) == 0  # where the run had its data
-    for name in (*SAME, "model/manifest.json"):
+    parts = ("card.json", "golden.json", "graph.onnx", "weights.safetensors")
+    for name in (*SAME, *(f"model/{part}" for part in parts)):
         assert (again / name).read_bytes() == (first / name).read_bytes()
+    facts, repeated = (json.loads((run / "model/model.json").read_text()) for run in (first, again))
+    assert repeated["told"]["provenance"].pop("parent") == str(first)
+    assert repeated == facts
     more = ["--config", str(first), "--seed", "4", "--strategy", "extract"]
     assert main(["train", str(shapes), "--out", str(other), *more]) == 0
     plain = json.loads((other / "recipe.json").read_text())
