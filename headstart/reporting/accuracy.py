@@ -20,7 +20,7 @@ from headstart.reporting.blocks import (
 from headstart.reporting.facts import Facts, spelt, spread
 from headstart.reporting.results import results
 from headstart.reporting.words import Words, data
-from headstart.targets.classes import MANY
+from headstart.targets.tallies import MANY
 
 SHOWN = 24  # pictures in the sample of predictions
 FEW = 12  # pictures among the worst mistakes, and among the least confident

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from headstart.targets.metrics import (
     Floats,
     Ints,
-    Ranking,
     balanced_accuracy,
     f1s,
     macro_f1,
+    ranked_columns,
     rankings,
 )
 from headstart.targets.target import Share
@@ -27,7 +27,7 @@ def balanced_accuracy_metric(table: NDArray[np.int64]) -> Share | None:
         return None
     likely = _smoothed(table)
     worth = np.diag(1.0 / (np.maximum(n, 1) * (n > 0).sum()))
-    size = _effective(balanced_accuracy(likely), _table_variance(likely, worth))
+    size = effective_size(balanced_accuracy(likely), _table_variance(likely, worth))
     return Share(balanced_accuracy(table), int(n.sum()), size)
 
 
@@ -43,22 +43,37 @@ def macro_f1_metric(table: NDArray[np.int64]) -> Share | None:
     called = np.maximum(n + likely.sum(axis=0), 1e-9)
     worth = (2 * np.eye(len(n)) - np.nan_to_num(f1s(likely))) / called / (n > 0).sum()
     worth[:, n == 0] = 0.0
-    size = _effective(macro_f1(likely), _table_variance(likely, worth))
+    size = effective_size(macro_f1(likely), _table_variance(likely, worth))
     return Share(macro_f1(table), int(n.sum()), size)
 
 
 def auroc_metric(scores: Floats, labels: Ints) -> Share | None:
-    if not (ranked := rankings(scores, labels)):
+    """Return the mean AUROC of the classes; the rankings are made one after the other."""
+    columns = ranked_columns(scores, labels)
+    if not columns:
         return None
-    value = float(np.mean([r.auroc for r in ranked]))
-    return Share(value, len(labels), _auroc_size(ranked, labels, value))
+    values, sizes, worth = list[float](), list[float](), np.zeros(len(labels))
+    for r in rankings(scores, labels):
+        values.append(r.auroc)
+        own, others = int(r.own.sum()), int((~r.own).sum())
+        worth += r.placements / np.where(r.own, own, others) / len(columns)
+        sizes.append(4 * own * others / (own + others + 2))
+    value = float(np.mean(values))
+    return Share(value, len(labels), _auroc_size(sizes, worth, labels, value))
 
 
 def class_cells(
     table: NDArray[np.int64], c: int
 ) -> tuple[int, Share | None, Share | None, Share | None]:
     """Return the rows of class c, its precision, recall and F1; None where undefined."""
-    n, called, right = (int(v) for v in (table[c].sum(), table[:, c].sum(), table[c, c]))
+    return cells_of(int(table[c].sum()), int(table[:, c].sum()), int(table[c, c]))
+
+
+def cells_of(
+    n: int, called: int, right: int
+) -> tuple[int, Share | None, Share | None, Share | None]:
+    """Return what `class_cells` does of a class with n rows, of which `right` are among the
+    `called` rows that are predicted as it."""
     if n == 0:
         return 0, None, None, None
     either = n + called - right
@@ -85,7 +100,7 @@ def _smoothed(table: NDArray[np.int64]) -> NDArray[np.float64]:
     return (table + more) * n / (n + more.sum(axis=1, keepdims=True))
 
 
-def _effective(value: float, variance: float) -> float:
+def effective_size(value: float, variance: float) -> float:
     """Return the number of rows at which a share of this value has this variance."""
     return value * (1 - value) / variance if variance > 0 else np.inf
 
@@ -98,27 +113,28 @@ def _table_variance(table: NDArray[np.float64], worth: NDArray[np.float64]) -> f
     return float((n * ((share * worth**2).sum(axis=1) - means**2)).sum())
 
 
-def _auroc_size(ranked: list[Ranking], labels: Ints, value: float) -> float:
+def _auroc_size(
+    sizes: list[float], worth: NDArray[np.float64], labels: Ints, value: float
+) -> float:
     """Return the effective size of the AUROC, by DeLong's placements summed over the classes.
 
     Their variance is too small for few rows, and 0 for a perfect ranking. So it is averaged, with
     the weight of the rarest class's rows, with the variance of nearly perfect curves of exponential
     scores (Hanley and McNeil 1982), with the weight of 4 rows; an AUROC of 0 or 1 takes the latter.
+
+    sizes: of each class. worth: (N,) the placements of each row, summed over the classes.
     """
-    worth, sizes = np.zeros(len(labels)), []
-    for r in ranked:
-        own, others = int(r.own.sum()), int((~r.own).sum())
-        worth += r.placements / np.where(r.own, own, others) / len(ranked)
-        sizes.append(4 * own * others / (own + others + 2))
     usual = min(len(sizes) ** 2 / float((1.0 / np.array(sizes)).sum()), len(labels))
     if value in (0.0, 1.0):
         return usual
     fewest = int(np.unique(labels, return_counts=True)[1].min())
     spread = fewest * _variance_of_sum(worth, labels) + 4 * value * (1 - value) / usual
-    return _effective(value, spread / (fewest + 4))
+    return effective_size(value, spread / (fewest + 4))
 
 
 def _variance_of_sum(worth: NDArray[np.float64], labels: Ints) -> float:
     """Return the variance of the sum of `worth` (N,) over samples with fixed class counts."""
-    groups = [worth[labels == c] for c in np.unique(labels)]
+    order = np.argsort(labels, kind="stable")
+    ends = np.cumsum(np.unique(labels, return_counts=True)[1])[:-1]
+    groups = np.split(worth[order], ends)
     return float(sum(len(g) * g.var(ddof=1) for g in groups if len(g) > 1))

@@ -14,15 +14,11 @@ from headstart.base.display import CONTROLS, display
 from headstart.base.errors import DataError, Mismatch, UnknownName
 from headstart.base.onnx_nodes import whole
 from headstart.targets import metrics, saved
-from headstart.targets.class_metrics import (
-    auroc_metric,
-    balanced_accuracy_metric,
-    class_cells,
-    macro_f1_metric,
-)
+from headstart.targets.class_metrics import auroc_metric
 from headstart.targets.focal import FocalTarget, focal
 from headstart.targets.one_name import UNKNOWN as UNKNOWN
 from headstart.targets.one_name import OneName
+from headstart.targets.tallies import Tallies
 from headstart.targets.target import (
     Array,
     Baseline,
@@ -48,7 +44,6 @@ RESERVED = {  # names that no class may have -> why
     "unknown": "predictions say of a picture that the model does not know",
     UNLABELLED: "stands for a label that is not known",
 }
-MANY = 200  # classes; of more, an evaluation lists the confused pairs in place of a whole matrix
 SCORE = "score:"  # prefix of the scores' columns, so that a class may be called "path"
 
 
@@ -212,12 +207,12 @@ class ClassTarget(FocalTarget, OneName):
 
     def metrics(self, answers: Outputs, y: Labels) -> Mapping[str, Metric | None]:
         right = int((predicted(answers) == y).sum())
-        table = metrics.confusion(predicted(answers), y, len(self.names))
+        table = Tallies.of(predicted(answers), y, len(self.names))
         named = scored(answers) and len(y) > 0
         return {
             "accuracy": Share(right / len(y), len(y)) if len(y) else None,
-            "balanced_accuracy": balanced_accuracy_metric(table),
-            "macro_f1": macro_f1_metric(table),
+            "balanced_accuracy": table.balanced_accuracy(),
+            "macro_f1": table.macro_f1(),
             "log_loss": Mean(metrics.log_losses(answers["scores"], y)) if named else None,
             "auroc": auroc_metric(answers["scores"], y) if named else None,
         }
@@ -239,13 +234,13 @@ class ClassTarget(FocalTarget, OneName):
         return Baseline("majority", self.majority, "accuracy", self.share_of(self.majority, y))
 
     def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
-        table = metrics.confusion(predicted(answers), y, len(self.names))
-        each = tuple((name, *class_cells(table, c)) for c, name in enumerate(self.names))
+        table = Tallies.of(predicted(answers), y, len(self.names))
+        each = tuple((n, *own) for n, own in zip(self.names, table.class_cells(), strict=True))
         titles = ("class", "n", "precision", "recall", "F1")
         per_class = Table("per_class", "Class by class", titles, each, (*titles[:-1], "f1"))
-        if len(self.names) > MANY:
+        if table.many:
             return per_class, _confused(table, self.names)
-        cells = tuple(tuple(map(int, row)) for row in table)
+        cells = tuple(tuple(row) for row in table.matrix.tolist())
         return per_class, Table("confusion", "Confusion matrix", self.names, cells)
 
     def temperature(self, answers: Outputs, y: Labels) -> float:
@@ -296,12 +291,12 @@ class ClassTarget(FocalTarget, OneName):
         return cls(saved.names(settings["names"]), saved.text(settings["majority"], "majority"))
 
 
-def _confused(table: NDArray[np.int64], names: Sequence[str]) -> Table:
+def _confused(table: Tallies, names: Sequence[str]) -> Table:
     """Return the cells of a confusion matrix that hold mistakes, the largest first."""
-    label, said = np.nonzero(table)
-    n = table[label, said]
-    order = [k for k in np.argsort(-n, kind="stable").tolist() if label[k] != said[k]]
-    rows = tuple((names[label[k]], names[said[k]], int(n[k])) for k in order)
+    rows = tuple(
+        (names[table.label[k]], names[table.said[k]], int(table.n[k]))
+        for k in table.mistakes.tolist()
+    )
     return Table("confused", "Confused classes", ("class", "predicted", "n"), rows)
 
 

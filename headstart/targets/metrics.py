@@ -5,7 +5,7 @@
 classes leave out classes without rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -97,15 +97,19 @@ class Ranking:
         return float(self.placements[self.own].mean())
 
 
-def rankings(scores: Floats, labels: Ints) -> list[Ranking]:
-    """Return one ranking per class with positive and negative rows; of two classes the last."""
+def ranked_columns(scores: Floats, labels: Ints) -> list[int]:
+    """Return the classes that have a ranking: with positive and negative rows; of two classes the
+    last."""
+    counts = np.bincount(labels, minlength=scores.shape[1])
     columns = range(scores.shape[1]) if scores.shape[1] > 2 else [scores.shape[1] - 1]
-    owns = [(c, labels == c) for c in columns]
-    return [
-        Ranking(own, _placements(scores[:, c], own))
-        for c, own in owns
-        if own.any() and not own.all()
-    ]
+    return [c for c in columns if 0 < counts[c] < len(labels)]
+
+
+def rankings(scores: Floats, labels: Ints) -> Iterator[Ranking]:
+    """Yield the ranking of each of the `ranked_columns`."""
+    for c in ranked_columns(scores, labels):
+        own = labels == c
+        yield Ranking(own, _placements(scores[:, c], own))
 
 
 def weight_of_classes(
@@ -134,12 +138,21 @@ def weight_of_classes(
 
 
 def _placements(scores: Floats, own: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return midranks among all rows minus midranks among own or other rows (Sun and Xu 2014)."""
-    among_all = midranks(scores)
+    """Return the share of the other rows below each own row, and of own rows above each other row.
+
+    Only the own rows, often few, are sorted: the others are looked up among them.
+    """
     placements = np.empty(len(scores))
-    n_own, n_others = int(own.sum()), int((~own).sum())
-    placements[own] = (among_all[own] - midranks(scores[own])) / n_others
-    placements[~own] = 1.0 - (among_all[~own] - midranks(scores[~own])) / n_own
+    values, back = np.unique(scores[own], return_inverse=True)
+    others, n_own, n_others = scores[~own], int(own.sum()), int((~own).sum())
+    above, reached = (np.searchsorted(values, others, side=side) for side in ("right", "left"))
+    below, up_to = (
+        np.cumsum(np.bincount(place, minlength=len(values) + 1))[: len(values)]
+        for place in (above, reached)
+    )
+    placements[own] = ((below + up_to) / 2)[back] / n_others
+    counts = np.concatenate([[0], np.cumsum(np.bincount(back, minlength=len(values)))])
+    placements[~own] = 1.0 - (counts[above] + counts[reached]) / 2 / n_own
     return placements
 
 
