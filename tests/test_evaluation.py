@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 import headstart as hs
 from headstart.base.errors import Mismatch, SpecError, UnknownName
+from headstart.evaluation import evaluation
 from headstart.evaluation.evaluation import (
     Estimate,
     Evaluation,
@@ -19,8 +20,9 @@ from headstart.evaluation.evaluation import (
     evaluation_rows,
     wilson,
 )
-from headstart.targets.classes import MANY, ClassTarget
+from headstart.targets.classes import ClassTarget
 from headstart.targets.predictions import Predictions
+from headstart.targets.tallies import MANY
 
 Labels = NDArray[np.int64]
 
@@ -268,3 +270,18 @@ def test_a_model_is_evaluated_on_data_and_predictions_without() -> None:
         hs.evaluate(some, "photos")
     with pytest.raises(UnknownName, match="no class named 'z'"):
         against(some, "z")
+
+
+@pytest.mark.parametrize("kind", ["share", "loss"])
+def test_a_bootstrap_of_very_many_rows_draws_counts(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=20_000)
+    if kind == "share":
+        values = (values < 0.3).astype(float)
+    plain = evaluation.bootstrap(values, 400, seed=0)
+    monkeypatch.setattr(evaluation, "COUNTED", 10_000)
+    drawn = evaluation.bootstrap(values, 400, seed=0)
+    assert (drawn.value, drawn.n) == (plain.value, plain.n)
+    assert drawn.high - drawn.low == pytest.approx(plain.high - plain.low, rel=0.15)

@@ -1,4 +1,5 @@
 import errno
+import json
 import multiprocessing
 import os
 import shutil
@@ -17,8 +18,12 @@ from safetensors import safe_open
 from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
+from headstart.base import compacting
+from headstart.base.compacting import compact, verify
 from headstart.base.errors import Mismatch, StoreError
+from headstart.base.shards import FileDigests
 from headstart.base.store import ANY, Layout, Store, StoredTable, digest
+from headstart.cli.main import main
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -258,7 +263,8 @@ def test_a_shard_damaged_while_its_rows_are_read_is_told_in_a_sentence(
     tmp_path: Path, harm: str, read_before: bool
 ) -> None:
     table = filled(tmp_path, (0, 1), (2, 3))
-    reader, bad = table.reader(named(0, 1, 2, 3), "x"), table._where[named(2)[0]][0]
+    reader = table.reader(named(0, 1, 2, 3), "x")
+    bad = table._shards[int(reader.shard[2])]
     if read_before:
         np.testing.assert_array_equal(reader[[2, 0]], rows(2, 0))
     data = bytearray(bad.read_bytes())
@@ -484,3 +490,148 @@ def test_a_flipped_bit_makes_rows_of_their_own_lengths_absent_never_wrong(
         strict=True,
     ):
         np.testing.assert_array_equal(got, row)
+
+
+def many(folder: Path, count: int = 6) -> StoredTable:
+    return filled(folder, *((3 * n, 3 * n + 1, 3 * n + 2) for n in range(count)))
+
+
+def test_compacted_shards_hold_the_same_rows_in_one_file_with_an_index(tmp_path: Path) -> None:
+    many(tmp_path)
+    found = compact(Store(tmp_path))
+    assert (found.rows, found.files, found.merged, found.damaged) == (18, 2, 6, ())
+    table = Store(tmp_path).table("t", {"x": ("float32", (5,))})
+    order = (17, 0, 3, 9, 9, 1)
+    np.testing.assert_array_equal(table.rows(named(*order), "x"), rows(*order))
+    (shard,) = shards_of(tmp_path)
+    (index,) = (tmp_path / "t").glob("*.index")
+    assert index.stat().st_size == 24 + 16 + 18 * 24
+    assert digest(index.read_bytes()).hex() == index.stem
+    with safe_open(shard, "np") as file:  # a safetensors file like any other
+        assert len(file.get_tensor("x")) == 18
+    assert compact(Store(tmp_path)).merged == 0  # there is nothing left to do
+
+
+def test_rows_written_after_compacting_are_found_too_and_merged_next_time(tmp_path: Path) -> None:
+    many(tmp_path, 2)
+    compact(Store(tmp_path))
+    table = Store(tmp_path).table("t")
+    table.append(named(6, 7), {"x": rows(6, 7)})
+    for again in (table, Store(tmp_path).table("t")):
+        np.testing.assert_array_equal(again.rows(named(7, 0), "x"), rows(7, 0))
+    found = compact(Store(tmp_path))
+    assert (found.rows, found.files) == (8, 2)
+
+
+def test_compacting_keeps_rows_of_their_own_lengths(tmp_path: Path) -> None:
+    ragged = [np.full((n % 3, 2), n, np.float32) for n in range(6)]
+    table = Store(tmp_path).table("t")
+    for n in (0, 2, 4):
+        table.append(named(n, n + 1), {"cut": ragged[n : n + 2], "weight": rows(n, n + 1)})
+    compact(Store(tmp_path))
+    reader = Store(tmp_path).table("t").reader(named(*range(6)), "cut")
+    for own, expected in zip(reader.arrays(range(6)), ragged, strict=True):
+        np.testing.assert_array_equal(own, expected)
+    assert reader.lengths().tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_row_in_two_shards_is_merged_once(tmp_path: Path) -> None:
+    filled(tmp_path, (0, 1), (1, 2))
+    assert compact(Store(tmp_path)).rows == 3
+    np.testing.assert_array_equal(
+        Store(tmp_path).table("t").rows(named(2, 1, 0), "x"), rows(2, 1, 0)
+    )
+
+
+def test_compacted_files_hold_no_more_rows_than_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compacting, "ROWS", 4)
+    many(tmp_path, 3)
+    assert compact(Store(tmp_path)).files == 4  # of 4, 4 and 1 rows, and the index
+    assert Store(tmp_path).table("t").names() != []
+    np.testing.assert_array_equal(Store(tmp_path).table("t").rows(named(8, 4), "x"), rows(8, 4))
+
+
+@pytest.mark.parametrize("which", ["*.safetensors", "*.index"])
+def test_damage_in_a_compacted_table_never_gives_wrong_rows(tmp_path: Path, which: str) -> None:
+    many(tmp_path)
+    compact(Store(tmp_path))
+    (path,) = (tmp_path / "t").glob(which)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    table = Store(tmp_path).table("t")
+    there = [n for n in range(18) if named(n)[0] in table]
+    assert len(there) == (0 if which == "*.safetensors" else 18)  # a shard lists its rows itself
+    assert table.damaged == [path]
+    np.testing.assert_array_equal(
+        table.rows(named(*there), "x").reshape(-1, 5), rows(*there).reshape(-1, 5)
+    )
+
+
+def test_a_damaged_shard_is_left_where_it_is_and_named(tmp_path: Path) -> None:
+    many(tmp_path)
+    bad = shards_of(tmp_path)[0]
+    bad.write_bytes(bad.read_bytes()[:-1] + b"x")
+    found = compact(Store(tmp_path))
+    assert (found.rows, found.damaged) == (15, (str(bad),))
+    assert bad.exists()
+
+
+def aged(folder: Path) -> None:
+    """Make all files old enough for a verification of theirs to be remembered."""
+    for path in (folder / "t").iterdir():
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 60))
+
+
+def test_a_shard_is_read_whole_once_on_a_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(tmp_path, 2)
+    aged(tmp_path)
+    table = Store(tmp_path).table("t")
+    assert named(0)[0] in table
+    assert named(3)[0] in table
+    monkeypatch.setattr(FileDigests, "of", lambda *_: pytest.fail("a shard was read again"))
+    table = Store(tmp_path).table("t")
+    np.testing.assert_array_equal(table.rows(named(0, 5), "x"), rows(0, 5))
+
+
+def test_a_shard_that_was_changed_is_verified_again(tmp_path: Path) -> None:
+    many(tmp_path, 1)
+    aged(tmp_path)
+    assert named(0)[0] in Store(tmp_path).table("t")
+    (path,) = shards_of(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert named(0)[0] not in Store(tmp_path).table("t")
+
+
+def test_verify_reads_all_files_again(tmp_path: Path) -> None:
+    many(tmp_path, 2)
+    aged(tmp_path)
+    assert verify(Store(tmp_path)).damaged == ()
+    path, before = shards_of(tmp_path)[0], shards_of(tmp_path)[0].stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a disk that rots
+    assert named(0)[0] in Store(tmp_path).table("t")
+    assert verify(Store(tmp_path)).damaged == (str(path),)
+
+
+def test_a_folder_without_a_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="There is no store in"):
+        verify(Store(tmp_path / "nothing"))
+
+
+def test_the_command_compacts_and_verifies_a_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many(tmp_path)
+    assert main(["store", "compact", "--store", str(tmp_path)]) == 0
+    assert "1 tables, 18 rows in 2 files" in capsys.readouterr().out
+    assert main(["store", "verify", "--store", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["damaged"] == []
+    (path,) = shards_of(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert main(["store", "verify", "--store", str(tmp_path)]) == 3
+    assert f"{path} can be deleted" in capsys.readouterr().err.replace("\n", " ").replace("  ", " ")
+    assert main(["store", "verify", "--store", str(tmp_path / "none")]) == 1

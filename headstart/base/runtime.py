@@ -174,13 +174,29 @@ def bfloat16_processor() -> bool:
 
 
 def memory_bytes() -> int:
-    """Return the memory of this machine or container in bytes; 0 if unknown."""
+    """Return the memory that this process may have, in bytes; 0 if unknown.
+
+    That of the machine, of its container, or of its limit of data (`ulimit -d`), the least of them.
+    """
     found = list[int]()
     with suppress(OSError, ValueError, AttributeError):  # AttributeError: Windows
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     with suppress(OSError, ValueError):  # "max" is no number
         found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    with suppress(ImportError):  # Windows
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        found += [] if limit == resource.RLIM_INFINITY else [limit]
     return min((n for n in found if n > 0), default=0)
+
+
+def anonymous_bytes() -> int:
+    """Return the memory of this process that no file holds, in bytes; 0 if unknown."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])
+    return 0
 
 
 def machine() -> str:

@@ -5,6 +5,7 @@ A seal detects flipped bits, altered metadata, and a file that was copied to ano
 
 import hashlib
 import re
+from typing import Any
 
 SEAL = "seal"  # the key in the file's metadata
 BLANK = "0" * 32  # the placeholder that `sealed` replaces
@@ -43,11 +44,25 @@ def _place(data: bytes) -> slice | None:
     return slice(8 + found[0].start(1), 8 + found[0].end(1)) if len(found) == 1 else None
 
 
+def blanked(head: bytes) -> tuple[bytes, str]:
+    """Return the beginning of a file, its header included, with a blank seal, and the seal; the
+    same bytes and "" without one."""
+    place = _place(head)
+    if place is None:
+        return head, ""
+    return head[: place.start] + BLANK.encode() + head[place.stop :], head[place].decode()
+
+
+def sealing(name: str) -> Any:
+    """Return a hash of hashlib that, fed with a file whose seal is blank, gives its seal."""
+    h = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=len(BLANK) // 2)
+    return hashlib.blake2b(h.digest(), digest_size=len(BLANK) // 2)  # fixed length
+
+
 def _digest(data: bytes, place: slice, name: str) -> bytes:
     whole = memoryview(data)
-    h = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=len(BLANK) // 2)
-    h = hashlib.blake2b(h.digest(), digest_size=len(BLANK) // 2)  # fixed length
+    h = sealing(name)
     h.update(whole[: place.start])
     h.update(BLANK.encode())
     h.update(whole[place.stop :])
-    return h.hexdigest().encode()
+    return str(h.hexdigest()).encode()

@@ -7,25 +7,19 @@ precision, ...); a row's name is the digest of its input. A shard is immutable a
 digest of its bytes, so no lock is needed: two writers of the same rows write two good files, and
 the rows of a file that does not match its name are computed again.
 
-The rows of a column have one shape, or any first length each: those lie one after the other in a
-tensor, and a tensor of the name with ".ends" says where each ends.
-
 A shard is sealed with its table's name, so that another table rejects it. Tables of earlier
 versions have no seals and stay readable; a table marked in STORE/.sealed holds sealed shards only.
+`compacting` merges shards into large ones, with an index beside them (`row_index`).
 """
 
 import hashlib
-import json
-import math
 import os
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -33,21 +27,25 @@ from safetensors.numpy import save as pack
 
 from headstart.base.atomic import open_file, sweep, write_bytes
 from headstart.base.errors import Mismatch, StoreError
-from headstart.base.seals import BLANK, SEAL, has_seal, seal_holds, sealed
+from headstart.base.row_index import SUFFIX, Names, RowIndex, as_names
+from headstart.base.seals import BLANK, SEAL, sealed
+from headstart.base.shards import ANY as ANY
+from headstart.base.shards import (
+    DIGEST_BYTES,
+    KEYS,
+    Column,
+    FileDigests,
+    Rows,
+    Stamp,
+    columns_in,
+    tensors_of,
+)
+from headstart.base.verified import Verified
 
-DIGEST_BYTES = 16
-_KEYS = "__digests__"
 _SEALED = ".sealed"  # a folder of empty files, named after the tables that hold sealed shards only
-_LONGEST = 100 * 2**20  # bytes of a header: the limit of safetensors
-_RECENT_NS = 10**8  # two changes within one clock tick leave the same modification time
-_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "I8": "i1", "U8": "u1"}
-_KINDS |= {f"{s.upper()}{8 * n}": f"<{s}{n}" for s in "iu" for n in (2, 4, 8)}
+FRESH = 65_536  # rows written by this process that are looked up by name before they are indexed
 
-_ENDS = ".ends"
-
-ANY = -1  # the first length of rows that have their own
 Layout = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]  # column -> dtype and shape of one row
-Rows = NDArray[np.generic] | Sequence[NDArray[np.generic]]  # a list if each has its own length
 
 
 def digest(*parts: bytes | memoryview) -> bytes:
@@ -98,8 +96,9 @@ USUAL = Store()
 class StoredTable:
     """Rows named by digests, each with one entry in every column.
 
-    Rows are durable once `append` returns. Only names are held in memory; a shard is checked
-    against its name and seal when a row of it is first looked up, and again if its file changed.
+    Rows are durable once `append` returns. Only an index is held in memory, 24 bytes a row, and
+    that of compacted shards is mapped. A shard is checked against its name and seal when a row of
+    it is first looked up on this machine, and again if its file changed.
 
     damaged: files that failed the check or are not shards; the table does not have their rows.
     """
@@ -107,26 +106,42 @@ class StoredTable:
     folder: Path
     layout: Layout | None = None
     damaged: list[Path] = field(default_factory=list)
-    _where: dict[bytes, tuple[Path, int]] = field(default_factory=dict)
-    _good: dict[Path, "_Stamp"] = field(default_factory=dict)
-    _columns: "dict[Path, dict[str, _Column]]" = field(default_factory=dict)
+    _shards: list[Path] = field(default_factory=list)  # by number
+    _numbers: dict[Path, int] = field(default_factory=dict)
+    _fresh: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # shard and row
+    _indexes: list[RowIndex] = field(default_factory=list)
+    _good: dict[Path, Stamp] = field(default_factory=dict)
+    _columns: dict[Path, dict[str, Column]] = field(default_factory=dict)
     _lock: RLock = field(default_factory=RLock)  # threads of one process share a table
 
     def __post_init__(self) -> None:
+        self._verified = Verified(self.folder)
         sweep(self.folder)
-        for path in sorted(self.folder.glob("*.safetensors")):
-            self._adopt(path, self._names(path))
+        shards = sorted(self.folder.glob("*.safetensors"))
+        mapped = self._mapped_indexes({path.stem for path in shards})
+        indexed = set(self._shards)
+        single = self._index_of([path for path in shards if path not in indexed])
+        self._indexes = [index for index in (single, *mapped) if len(index)]
+
+    def __len__(self) -> int:
+        """The number of rows, one in two places counted twice."""
+        return len(self._fresh) + sum(map(len, self._indexes))
 
     def __contains__(self, name: bytes) -> bool:
         with self._lock:
-            while place := self._where.get(name):
-                if self._is_good(place[0]):
+            while place := self._place(name):
+                if self.is_good(self._shards[place[0]]):
                     return True
             return False
 
     def names(self) -> list[bytes]:
-        """Return the digests of all rows, in the order in which they were found."""
-        return [name for name in list(self._where) if name in self]
+        """Return the digests of all rows, those written by this process last."""
+        found = dict[bytes, None]()
+        for index in self._indexes:
+            order = np.lexsort((index.row, index.shard))
+            found |= dict.fromkeys(_digests(index.names[order]))
+        found |= dict.fromkeys(self._fresh)
+        return [name for name in found if name in self]
 
     def append(self, names: Sequence[bytes], columns: Mapping[str, Rows]) -> None:
         """Add columns (len(names), ...) durably; StoreError if the disk is full or not writable."""
@@ -139,13 +154,13 @@ class StoredTable:
         if not names:
             return
         keys = np.frombuffer(b"".join(names), np.uint8).reshape(len(names), DIGEST_BYTES)
-        path, data = self._packed({_KEYS: keys, **_tensors(columns)})
+        path, data = self._packed({KEYS: keys, **tensors_of(columns)})
         try:
             if not self.folder.exists():
                 write_bytes(self._mark, b"")
             write_bytes(path, data)
             with open_file(path) as file:
-                stamp = _Stamp.of(file)
+                stamp = Stamp.of(file)
         except OSError as error:
             raise StoreError(
                 f"The store must be able to keep {len(data) / 1e6:.1f} MB more in {self.folder}, "
@@ -155,36 +170,122 @@ class StoredTable:
         with self._lock:
             self._good[path] = stamp
             self._columns.pop(path, None)
-            self._adopt(path, list(names))
+            number = self._number(path)
+            for row, name in enumerate(names):
+                if self._place(name) is None:
+                    self._fresh[name] = number, row
+            if len(self._fresh) > FRESH:
+                self._fold()
 
     def rows(self, names: Sequence[bytes], column: str) -> NDArray[np.generic]:
         """Return one column of these rows, of one shape: (len(names), ...).
 
         Raises KeyError for an unknown row, StoreError for a shard damaged or removed since checked.
         """
-        places = self._places(names)
-        wanted = defaultdict[Path, list[int]](list)  # shard -> positions in `names`
-        for i, (path, _) in enumerate(places):
-            wanted[path].append(i)
-        out: NDArray[np.generic] = np.empty((0,))
-        for path, positions in wanted.items():
-            with self._opened(path, column) as (file, place):
-                shard = place.read(file, 0, place.rows)
-            if not len(out):
-                out = np.empty((len(names), *place.unit), place.kind)
-            if (place.unit, place.kind) != (out.shape[1:], out.dtype):
-                raise self._lost(path, "holds rows of another type or shape than the others")
-            out[positions] = shard[[places[i][1] for i in positions]]
-        return out
+        return self.reader(names, column).whole()
 
     def reader(self, names: Sequence[bytes], column: str) -> "Reader":
         """Return a reader of one column of these rows; raises KeyError for an unknown row."""
-        return Reader(self, self._places(names), column)
+        shard, row = self._places(names)
+        return Reader(self, shard, row, column)
 
-    def _places(self, names: Sequence[bytes]) -> tuple[tuple[Path, int], ...]:
-        if missing := [name for name in names if name not in self]:
-            raise KeyError(missing[0].hex())
-        return tuple(self._where[name] for name in names)
+    def _places(self, names: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the shard and the row in it of each name, in shards that were checked."""
+        shard, row = (np.full(len(names), -1, np.int32) for _ in range(2))
+        with self._lock:
+            while len(left := np.flatnonzero(shard < 0)):
+                self._look_up(names, left, shard, row)
+                if (shard < 0).any():
+                    raise KeyError(names[int((shard < 0).argmax())].hex())
+                bad = [n for n in np.unique(shard).tolist() if not self.is_good(self._shards[n])]
+                shard[np.isin(shard, bad)] = -1  # numbers stay, and these rows may be in others
+        return shard, row
+
+    def _look_up(
+        self,
+        names: Sequence[bytes],
+        wanted: NDArray[np.intp],
+        shard: NDArray[np.int32],
+        row: NDArray[np.int32],
+    ) -> None:
+        """Fill in the places of the `wanted` names that are known."""
+        places = [self._fresh.get(names[i], (-1, -1)) for i in wanted.tolist()]
+        shard[wanted], row[wanted] = np.array(places, np.int32).T
+        asked = as_names([names[i] for i in wanted.tolist()])
+        for index in self._indexes:
+            open_ = np.flatnonzero(shard[wanted] < 0)
+            at = index.find(asked[open_])
+            found = wanted[open_[at >= 0]]
+            shard[found], row[found] = index.shard[at[at >= 0]], index.row[at[at >= 0]]
+
+    def own_rows(self, path: Path, names: Names) -> NDArray[np.int64]:
+        """Return the rows of a shard that are found in it, and not in another; names: of it."""
+        number, found = self._number(path), np.zeros(len(names), bool)
+        for index in reversed(self._indexes):
+            at = index.find(names)
+            own = (index.shard[at] == number) & (index.row[at] == np.arange(len(names)))
+            found = np.where(at >= 0, own, found)
+        return np.flatnonzero(found)
+
+    def verify(self) -> None:
+        """Check all files again, whatever was verified before; `damaged` lists the bad ones."""
+        self._good.clear()
+        self._verified.forget()
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            with suppress(OSError), open_file(path) as file:
+                if self._is_whole(path, file):
+                    continue
+            if path not in self.damaged:
+                self._forget(path)
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path not in self.damaged:
+                self.is_good(path)
+
+    def _place(self, name: bytes) -> tuple[int, int] | None:
+        """Return the shard and the row of a name, without checking the shard."""
+        if (place := self._fresh.get(name)) or not self._indexes:
+            return place
+        asked = as_names([name])
+        for index in self._indexes:
+            if (at := int(index.find(asked)[0])) >= 0:
+                return int(index.shard[at]), int(index.row[at])
+        return None
+
+    def _number(self, path: Path) -> int:
+        if path not in self._numbers:
+            self._numbers[path] = len(self._shards)
+            self._shards.append(path)
+        return self._numbers[path]
+
+    def _index_of(self, paths: Sequence[Path]) -> RowIndex:
+        return RowIndex.of([(self._number(path), self.names_in(path)) for path in paths])
+
+    def _fold(self) -> None:
+        """Move the rows that this process wrote into the index in memory."""
+        own = sorted({number for number, _ in self._fresh.values()})
+        shards = [(number, self.names_in(self._shards[number])) for number in own]
+        self._indexes.append(RowIndex.of(shards))
+        self._fresh = {}
+
+    def _mapped_indexes(self, there: set[str]) -> list[RowIndex]:
+        """Return the index files that match their names and list shards that are all there."""
+        found = list[RowIndex]()
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            try:
+                with open_file(path) as file:
+                    if not (self._verified.holds(path, file) or self._is_whole(path, file)):
+                        raise ValueError("it was damaged")
+                index, shards = RowIndex.read(path)
+            except (OSError, ValueError):
+                self.damaged.append(path)  # its shards list their rows themselves
+                continue
+            if there.issuperset(shards):
+                numbers = [self._number(self.folder / f"{name}.safetensors") for name in shards]
+                shard = index.shard
+                if numbers != list(range(len(numbers))):
+                    shard = np.array(numbers, np.uint32)[shard]
+                found.append(RowIndex(index.names, shard, index.row))
+        return found
 
     @property
     def _mark(self) -> Path:
@@ -202,17 +303,16 @@ class StoredTable:
                 return path, data
             facts["again"] = facts.get("again", "") + "1"
 
-    def _adopt(self, path: Path, names: Sequence[bytes]) -> None:
-        for row, name in enumerate(names):
-            self._where.setdefault(name, (path, row))
-
-    def _is_good(self, path: Path) -> bool:
+    def is_good(self, path: Path) -> bool:
+        """Return whether a shard is what was written; its rows are dropped if it is not."""
         if path in self._good:
             return True
         try:
             with open_file(path) as file:
                 good = self._intact(path, file)
-        except OSError:
+                file.seek(0)
+                self.columns_of(path, file)
+        except (OSError, ValueError):
             good = False
         if not good:
             self._forget(path)
@@ -220,12 +320,22 @@ class StoredTable:
 
     def _intact(self, path: Path, file: BinaryIO) -> bool:
         """Return whether a shard matches its name and its seal; if so, note that it is good."""
-        stamp, data = _Stamp.of(file), file.read()
-        known = has_seal(data) or self._mark.exists()
-        whole = digest(data).hex() == path.stem
-        if not whole or (known and not seal_holds(data, self.folder.name)):
-            return False
+        stamp = Stamp.of(file)
+        if not self._verified.holds(path, file):
+            found = FileDigests.of(file, self.folder.name)
+            known = bool(found.seal) or self._mark.exists()
+            if found.name != path.stem or (known and found.seal != found.made):
+                return False
+            self._verified.remember(path, stamp)
         self._good[path] = stamp
+        return True
+
+    def _is_whole(self, path: Path, file: BinaryIO) -> bool:
+        """Return whether an index matches its name; if so, note that on this machine."""
+        stamp = Stamp.of(file)
+        if FileDigests.of(file).name != path.stem:
+            return False
+        self._verified.remember(path, stamp)
         return True
 
     def _forget(self, path: Path) -> None:
@@ -233,27 +343,25 @@ class StoredTable:
         self._good.pop(path, None)
         self._columns.pop(path, None)
         self.damaged.append(path)
-        self._where = {name: place for name, place in self._where.items() if place[0] != path}
-        for other in sorted(self.folder.glob("*.safetensors")):
-            if other not in self.damaged:
-                self._adopt(other, self._names(other))
+        others = sorted(self.folder.glob("*.safetensors"))
+        self._fresh = {}
+        self._indexes = [self._index_of([other for other in others if other not in self.damaged])]
 
-    def _names(self, path: Path) -> list[bytes]:
+    def names_in(self, path: Path) -> Names:
         """Return the digests listed in a shard; an unreadable one has none and is damaged."""
         try:
             with open_file(path) as file:
-                keys = self._columns_of(path, file)[_KEYS]
-                raw = keys.read(file, 0, keys.rows).tobytes()
+                keys = self.columns_of(path, file)[KEYS]
+                return as_names(keys.read(file, 0, keys.rows).view(np.uint8))
         except (OSError, ValueError):
             self.damaged.append(path)
-            return []
-        return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
+            return as_names([])
 
-    def _columns_of(self, path: Path, file: BinaryIO) -> "dict[str, _Column]":
+    def columns_of(self, path: Path, file: BinaryIO) -> dict[str, Column]:
         """Return the columns of a shard; raises ValueError if they do not match the layout."""
         if path not in self._columns:
-            columns = _columns(file)
-            found = {k: (c.kind, c.shape) for k, c in columns.items() if k != _KEYS}
+            columns = columns_in(file)
+            found = {k: (c.kind, c.shape) for k, c in columns.items() if k != KEYS}
             wanted = {k: (np.dtype(d), s) for k, (d, s) in (self.layout or {}).items()}
             if self.layout is not None and found != wanted:
                 raise ValueError(f"its rows are {found}, not {wanted}")
@@ -261,7 +369,7 @@ class StoredTable:
         return self._columns[path]
 
     @contextmanager
-    def _opened(self, path: Path, column: str) -> "Iterator[tuple[BinaryIO, _Column]]":
+    def _opened(self, path: Path, column: str) -> Iterator[tuple[BinaryIO, Column]]:
         """Yield a checked shard, open, and a column's place; StoreError if damaged or removed."""
         try:
             with open_file(path) as file:
@@ -273,7 +381,7 @@ class StoredTable:
                         if not self._intact(path, file):
                             raise self._lost(path, "was damaged")
                         file.seek(0)
-                    place = self._columns_of(path, file)[column]
+                    place = self.columns_of(path, file)[column]
                 yield file, place
         except FileNotFoundError as error:
             raise self._lost(path, "was removed") from error
@@ -298,163 +406,65 @@ class Reader:
     """One column of some rows of a table, which may exceed memory: reader[[3, 1]].
 
     Indexing reads from disk and leaves no file open; StoreError for a damaged or removed shard.
+    shard, row: (N,), where each row is.
     """
 
     table: StoredTable
-    places: tuple[tuple[Path, int], ...]
+    shard: NDArray[np.int32]
+    row: NDArray[np.int32]
     column: str
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.row)
 
     def take(self, rows: Sequence[int]) -> "Reader":
         """Return a reader of these rows, in this order."""
-        return Reader(self.table, tuple(self.places[row] for row in rows), self.column)
+        chosen = np.asarray(rows, np.int64)
+        return Reader(self.table, self.shard[chosen], self.row[chosen], self.column)
 
     def __getitem__(self, rows: Sequence[int] | NDArray[np.integer]) -> NDArray[np.generic]:
-        return np.stack([self._row(*self.places[row]) for row in rows])
+        return self.take(rows).whole()
+
+    def whole(self) -> NDArray[np.generic]:
+        """Return all rows, of one shape: (N, ...); a shard is opened once."""
+        out: NDArray[np.generic] = np.empty((0,))
+        for number, positions in self._by_shard():
+            path = self.table._shards[number]
+            with self.table._opened(path, self.column) as (file, place):
+                if not len(out):
+                    out = np.empty((len(self), *place.unit), place.kind)
+                if (place.unit, place.kind) != (out.shape[1:], out.dtype):
+                    how = "holds rows of another type or shape than the others"
+                    raise self.table._lost(path, how)
+                out[positions] = place.some(file, self.row[positions])
+        return out
 
     def arrays(self, rows: Sequence[int] | NDArray[np.integer]) -> list[NDArray[np.generic]]:
         """Return some rows, each with its own length; a shard is opened once for all its rows."""
-        out = dict[int, NDArray[np.generic]]()
-        for path, positions in self._by_shard(rows).items():
-            with self.table._opened(path, self.column) as (file, place):
-                out |= {i: place.read(file, self.places[rows[i]][1], 1) for i in positions}
-        return [out[i] for i in range(len(rows))]
+        own, out = self.take(rows), dict[int, NDArray[np.generic]]()
+        for number, positions in own._by_shard():
+            with self.table._opened(self.table._shards[number], self.column) as (file, place):
+                out |= {i: place.read(file, int(own.row[i]), 1) for i in positions.tolist()}
+        return [out[i] for i in range(len(own))]
 
     def lengths(self) -> NDArray[np.int64]:
         """Return the length of every row of a column whose rows have their own."""
         out = np.zeros(len(self), np.int64)
-        for path, positions in self._by_shard(range(len(self))).items():
-            with self.table._opened(path, self.column) as (_, place):
-                own = np.diff(place.ends, prepend=0)
-                out[positions] = own[[self.places[i][1] for i in positions]]
+        for number, positions in self._by_shard():
+            with self.table._opened(self.table._shards[number], self.column) as (_, place):
+                out[positions] = np.diff(place.ends, prepend=0)[self.row[positions]]
         return out
 
-    def _by_shard(self, rows: Sequence[int] | NDArray[np.integer]) -> dict[Path, list[int]]:
-        """Return the positions in `rows` of those that each shard holds."""
-        found = defaultdict[Path, list[int]](list)
-        for i, row in enumerate(rows):
-            found[self.places[row][0]].append(i)
-        return found
-
-    def _row(self, path: Path, row: int) -> NDArray[np.generic]:
-        with self.table._opened(path, self.column) as (file, place):
-            return place.read(file, row, 1)[0]
+    def _by_shard(self) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """Yield the number of each shard and the positions of its rows, in order."""
+        order = np.argsort(self.shard, kind="stable")
+        numbers, first = np.unique(self.shard[order], return_index=True)
+        ends = [*first.tolist(), len(order)][1:]
+        for number, begin, end in zip(numbers.tolist(), first.tolist(), ends, strict=True):
+            yield number, order[begin:end]
 
 
-@dataclass(frozen=True)
-class _Stamp:
-    """A file's inode, size, modification time and time of checking, both in ns."""
-
-    number: int
-    size: int
-    changed: int
-    checked: int
-
-    @classmethod
-    def of(cls, file: BinaryIO) -> "_Stamp":
-        found = os.fstat(file.fileno())
-        return cls(found.st_ino, found.st_size, found.st_mtime_ns, time.time_ns())
-
-    def holds(self, file: BinaryIO) -> bool:
-        """Return whether `file` is surely unchanged; False if it was just written when checked."""
-        now = _Stamp.of(file)
-        same = (now.number, now.size, now.changed) == (self.number, self.size, self.changed)
-        return same and not 0 <= self.checked - self.changed < _RECENT_NS
-
-
-@dataclass(frozen=True, eq=False)
-class _Column:
-    """A column's first byte in a shard, its number of rows, and a row's dtype and shape.
-
-    ends: of each row, counted in entries of the tensor, if rows have their own lengths.
-    """
-
-    begin: int
-    rows: int
-    kind: np.dtype[Any]
-    unit: tuple[int, ...]  # shape of an entry of the tensor: of a row without its own length
-    ends: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    ragged: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (ANY, *self.unit) if self.ragged else self.unit
-
-    def read(self, file: BinaryIO, first: int, count: int) -> NDArray[np.generic]:
-        """Return `count` rows from `first`, joined if they have their own lengths.
-
-        Raises ValueError if the file is too short.
-        """
-        if self.ragged:
-            start = int(self.ends[first - 1]) if first else 0
-            first, count = start, int(self.ends[first + count - 1]) - start
-        size = math.prod(self.unit) * self.kind.itemsize
-        file.seek(self.begin + first * size)
-        data = file.read(count * size)
-        if len(data) != count * size:
-            raise ValueError("it was cut short")
-        return np.frombuffer(data, self.kind).reshape(count, *self.unit)
-
-
-def _tensors(columns: Mapping[str, Rows]) -> dict[str, NDArray[np.generic]]:
-    """Return the tensors of columns; a list of arrays becomes one tensor and its rows' ends."""
-    tensors = dict[str, NDArray[np.generic]]()
-    for name, rows in columns.items():
-        if isinstance(rows, np.ndarray):
-            tensors[name] = rows
-        else:
-            tensors[name] = np.concatenate(rows)
-            tensors[f"{name}{_ENDS}"] = np.cumsum([len(row) for row in rows], dtype=np.int64)
-    return tensors
-
-
-def _columns(file: BinaryIO) -> dict[str, _Column]:
-    """Return a safetensors file's columns; ValueError unless there are as many rows as digests.
-
-    The format: 8 bytes of length, a JSON header, the tensors.
-    """
-    size = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= min(size - 8, _LONGEST):
-        raise ValueError("its header is cut short")
-    try:
-        header = json.loads(file.read(length))
-        entries = {k: v for k, v in header.items() if k != "__metadata__"}
-        columns = {k: _column(v, 8 + length, size) for k, v in entries.items()}
-        columns = _with_ends(file, columns)
-        keys = columns[_KEYS]
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"its header can't be read: {error}") from error
-    uneven = {c.rows for c in columns.values()} != {keys.rows}
-    if uneven or (keys.kind, keys.shape) != (np.dtype("u1"), (DIGEST_BYTES,)):
-        raise ValueError("its columns and digests do not agree")
-    return columns
-
-
-def _with_ends(file: BinaryIO, columns: Mapping[str, _Column]) -> dict[str, _Column]:
-    """Return columns whose rows have their own lengths with these, instead of the columns of ends.
-
-    Raises ValueError for ends that the tensor does not have.
-    """
-    found = dict(columns)
-    for name in [name for name in columns if f"{name}{_ENDS}" in columns]:
-        place, column = found.pop(f"{name}{_ENDS}"), columns[name]
-        if (place.kind, place.unit) != (np.dtype("<i8"), ()):
-            raise ValueError("the ends of its rows are no whole numbers")
-        ends = place.read(file, 0, place.rows).astype(np.int64)
-        if not len(ends) or (np.diff(ends, prepend=0) < 0).any() or ends[-1] != column.rows:
-            raise ValueError("the ends of its rows do not agree with its tensor")
-        found[name] = replace(column, rows=len(ends), ends=ends, ragged=True)
-    return found
-
-
-def _column(entry: Mapping[str, Any], start: int, size: int) -> _Column:
-    kind, (rows, *shape) = np.dtype(_KINDS[entry["dtype"]]), entry["shape"]
-    begin, end = entry["data_offsets"]
-    if not all(type(n) is int and 0 <= n <= size for n in (rows, *shape, begin, end)):
-        raise ValueError("its header has sizes that no file has")
-    if end - begin != rows * math.prod(shape) * kind.itemsize or start + end > size:
-        raise ValueError("its header promises more than there is")
-    return _Column(start + begin, rows, kind, tuple(shape))
+def _digests(names: Names) -> list[bytes]:
+    """Return the digests of an index, whose trailing zeros NumPy would drop one by one."""
+    raw = names.tobytes()
+    return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]

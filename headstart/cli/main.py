@@ -52,6 +52,7 @@ SUMMARIES = {
     "ideal": "draw the picture that the model is surest of, for a class",
     "robustness": "measure a run on attacked, noisy, blurred or foggy test pictures",
     "serve": "answer requests for predictions over HTTP, with a page for people",
+    "store": "merge the files of the store, or verify every one of them again",
     "completion": "print a script that completes words in bash, zsh or fish",
 }
 

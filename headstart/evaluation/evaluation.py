@@ -44,6 +44,7 @@ Z = 1.959963984540054  # the normal quantile of 97.5 %
 Units = tuple[NDArray[np.int64], ...]  # numbers of rows, by group
 OwnMetric = Callable[[NDArray[Any], NDArray[Any]], float]  # of labels and answers, each (N,)
 TAILS = (0.025, 0.975)
+COUNTED, GROUPS = 50_000, 1000  # rows from which a bootstrap draws counts of groups of values
 CELLS = 2**21  # resampled values in memory at once: 16 MiB
 RESAMPLES = 1000
 # How much wider intervals are of rows that the models of several folds judged: the models share
@@ -399,6 +400,8 @@ def _wilson_bounds(share: float, n: float) -> tuple[float, float]:
 
 def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimate:
     """Return the mean of one value per row, with its percentile bootstrap interval."""
+    if len(values) > COUNTED:
+        return _bootstrap_of_counts(values, resamples, seed)
     rng = np.random.default_rng(seed)
     n, means = len(values), np.empty(resamples)
     step = max(1, CELLS // n)
@@ -406,6 +409,24 @@ def bootstrap(values: NDArray[np.float64], resamples: int, seed: int) -> Estimat
         size = (min(step, resamples - start), n)
         means[start : start + step] = values[rng.integers(n, size=size)].mean(axis=1)
     low, high = np.quantile(means, TAILS)
+    return Estimate(float(values.mean()), float(low), float(high), n)
+
+
+def _bootstrap_of_counts(values: NDArray[np.float64], resamples: int, seed: int) -> Estimate:
+    """Return what `bootstrap` does of very many rows, in a time that does not grow with them.
+
+    The rows are sorted into groups of equal values, or up to GROUPS groups of near ones, and each
+    stands for its mean: a resample is then one multinomial draw of the counts. Where values differ
+    within groups, the variance that is lost is far below that of the quantiles of the resamples.
+    """
+    n = len(values)
+    levels, counts = np.unique(values, return_counts=True)
+    if len(levels) > GROUPS:
+        edges = np.linspace(0, n, GROUPS + 1).astype(np.int64)
+        counts = np.diff(edges)
+        levels = np.add.reduceat(np.sort(values), edges[:-1]) / counts
+    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+    low, high = np.quantile(draws @ levels / n, TAILS)
     return Estimate(float(values.mean()), float(low), float(high), n)
 
 

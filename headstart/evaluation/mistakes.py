@@ -124,8 +124,11 @@ def suspicious(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.in
     eq. 1-3, pruned by noise rate).
     """
     expected, found = noise(scores, labels), np.zeros(len(labels), bool)
+    wrong = np.flatnonzero(scores.argmax(axis=1) != labels)
+    wrong = wrong[np.argsort(labels[wrong], kind="stable")]
+    ends = np.searchsorted(labels[wrong], np.arange(scores.shape[1] + 1))
     for label, other in zip(*np.nonzero(expected), strict=True):
-        rows = np.flatnonzero((labels == label) & (scores.argmax(axis=1) != label))
+        rows = wrong[ends[label] : ends[label + 1]]
         more = scores[rows, other] - scores[rows, label]
         found[rows[np.argsort(-more, kind="stable")[: expected[label, other]]]] = True
     order = np.argsort(margins(scores, labels), kind="stable")

@@ -25,6 +25,7 @@ from headstart.base.context import Precision, RunContext
 from headstart.base.engine_choice import EngineChoice, EngineChoices
 from headstart.base.errors import Mismatch, StoreError
 from headstart.base.listener import Listener
+from headstart.base.mapped import empty_rows, rows_of_array
 from headstart.base.runtime import Runtime
 from headstart.base.store import DIGEST_BYTES, Layout, Reader, Store, StoredTable
 from headstart.base.threads import ordered_map
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 CUT = "features"  # the backbone's output: its pooled features
 AHEAD = 48  # examples decoded in advance; more of them take cores from the engine
 COMPILED = "compiled"  # folder of the store for what engines compile
+RECALLED = 4096  # rows read from the store at a time
 SHARD = 256  # rows per write to the store: the most that a kill can lose
 
 
@@ -136,7 +138,7 @@ class FeatureTable:
                 f"The features of {missing[0]!r} and {len(missing) - 1} more are not here."
             )
         rows = [place[id] for id in dataset.ids]
-        x = self.x[rows].reshape(len(dataset), self.x.shape[1])
+        x = rows_of_array(self.x, rows).reshape(len(dataset), self.x.shape[1])
         cut = self.cut
         if cut is not None:
             cut = cut[rows] if isinstance(cut, np.ndarray) else cut.take(rows)
@@ -395,7 +397,8 @@ class _Extraction:
         self.listener, self.stage = listener, stage
         self.rows = len(dataset) * self.views
         self.began = self.last = time.perf_counter()
-        self.x = np.empty((self.rows, place.backbone.card.dim), np.float32)
+        folder = place.store.folder if place.store is not None else None
+        self.x = empty_rows((self.rows, place.backbone.card.dim), np.float32, folder)
         self.cut: NDArray[np.floating[Any]] | None = None  # activations that no store takes
         if place.tap is not None and place.cuts is None:  # of one part each
             self.cut = np.empty((self.rows, *place.tap.shape), place.tap.precision)
@@ -514,8 +517,10 @@ class _Extraction:
         """Return a table per view, from computed rows, stored rows and identical examples."""
         good = [row for row in range(self.rows) if row in self.names]
         stored = [row for row in good if self.names[row] not in self.computed]
-        if stored and self.place.features is not None:
-            self.x[stored] = self.place.features.rows([self.names[r] for r in stored], "x")
+        for start in range(0, len(stored) if self.place.features else 0, RECALLED):
+            some = stored[start : start + RECALLED]
+            assert self.place.features is not None  # for mypy
+            self.x[some] = self.place.features.rows([self.names[r] for r in some], "x")
         for row in good:
             twin = self.computed.get(self.names[row], row)
             if twin != row:
@@ -536,7 +541,7 @@ class _Extraction:
             for row, why in sorted(self.errors.items())
             if row % self.views == view
         )
-        x = self.x if len(own) == self.rows else self.x[own]
+        x = self.x if len(own) == self.rows else rows_of_array(self.x, own)
         cut: Activations | None = None if self.cut is None else self.cut[own]
         if isinstance(self.place.cuts, PartStore):
             cut = self.place.cuts.of([self.names[row] for row in own])

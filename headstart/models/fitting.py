@@ -16,6 +16,7 @@ from headstart.backbones.views import NoChange, ViewSpec
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
+from headstart.base.mapped import rows_of_array
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.splits import Splits
@@ -228,7 +229,8 @@ class ChosenByFolds:
         if target.decides:
             target = target.decided(answers, y)
         groups = tuple(self.plain.groups[i] for i in out)
-        held_out = HeldOut(Predictions(ids, answers, y, target), self.plain.x[out], groups)
+        x = rows_of_array(self.plain.x, out)
+        held_out = HeldOut(Predictions(ids, answers, y, target), x, groups)
         return replace(
             result,
             model=replace(result.model, target=target),

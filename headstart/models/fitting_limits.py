@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.mapped import rows_of_array
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.dataset import Dataset
@@ -68,7 +69,7 @@ def on_validation(model: Model, val: FeatureTable, data: Splits) -> HeldOut:
     predictions = replace(model, limits=Limits()).predict_table(val)
     known = np.flatnonzero(predictions.known)
     answered = predictions.take(known)
-    return HeldOut(answered, val.x[known], data.groups_of(answered.ids))
+    return HeldOut(answered, rows_of_array(val.x, known), data.groups_of(answered.ids))
 
 
 def limited(

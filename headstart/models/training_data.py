@@ -262,7 +262,9 @@ def table_of(
 
 def stacked(tables: Sequence[FeatureTable]) -> Rows:
     """Return the rows of all views, one view after the other."""
-    x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
+    x, y = tables[0].x, tables[0].y
+    if len(tables) > 1:
+        x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
     groups, counting = tables[0].groups, tables[0].supervision.repeated(len(tables))
     if len(tables) > 1:  # the views of a row share a fold
         names = groups or tables[0].ids

@@ -27,6 +27,7 @@ from headstart.reporting.blocks import (
 from headstart.reporting.facts import Facts, spread
 from headstart.reporting.run_files import RecordedRow
 from headstart.reporting.words import Words, data, path_line
+from headstart.targets.tallies import MANY
 
 SHARES = {"share": 0, "rest": 1}  # facts of remarks that are shares, and their digits
 FORMS = ("form", "better")  # facts that are the meaning of boxes' numbers
@@ -48,7 +49,7 @@ def data_section(facts: Facts, w: Words) -> list[PageBlock]:
     lead = w("data.lead" if facts.classes else "data.lead_rows", **values)
     if facts.evaluation.folds:
         lead = w("data.lead_folds", **values)
-    counts = [_counts(facts, w)] if facts.classes else _census(facts, w)
+    counts = _counts(facts, w) if facts.classes else _census(facts, w)
     return [
         *(Text(lead, "lead"), *counts),
         *(Heading(w("data.samples")), Gallery(_samples(facts, w))),
@@ -63,17 +64,22 @@ def has_no_views(facts: Facts) -> bool:
     return facts.in_parts
 
 
-def _counts(facts: Facts, w: Words) -> TableBlock:
+def _counts(facts: Facts, w: Words) -> list[PageBlock]:
+    """Count the rows of each class by part; of very many classes those with the fewest rows."""
     counts = Counter((row.label, row.part) for row in facts.rows)
     names = list(dict.fromkeys([*facts.classes, *(row.label for row in facts.rows)]))
     sizes = [[counts[name, part] for part in PARTS] for name in names]
-    most = max(map(sum, sizes), default=0) or 1
+    most, notes = max(map(sum, sizes), default=0) or 1, list[PageBlock]()
+    listed = list(zip(names, sizes, strict=True))
+    if len(listed) > MANY:
+        listed = sorted(listed, key=lambda own: sum(own[1]))[:MANY]
+        notes = [Text(w("data.fewest", n=MANY, all=w.count(len(names))), "note")]
     rows = [
         [data(name), *map(w.count, [*own, sum(own)]), Bar([n / most for n in own])]
-        for name, own in zip(names, sizes, strict=True)
+        for name, own in listed
     ]
     head = [w("test.class"), *(w("part." + part) for part in PARTS), w("data.all"), w("data.bar")]
-    return TableBlock(head, rows, left=(0, 5))
+    return [*notes, TableBlock(head, rows, left=(0, 5))]
 
 
 def _census(facts: Facts, w: Words) -> list[PageBlock]:

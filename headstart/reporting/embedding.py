@@ -4,6 +4,7 @@ from headstart.reporting.blocks import Key, Map, PageBlock, Text
 from headstart.reporting.charts import mark, scatter, shade
 from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words, data
+from headstart.targets.tallies import MANY
 
 POINTS = 1500  # points on the map, at most
 
@@ -13,8 +14,10 @@ def map_section(facts: Facts, w: Words) -> list[PageBlock]:
     if found is None or not found.maps or not found.paths:
         return [Text(w("map.none"), "empty")] if facts.of_classes else []
     paths, labels = found.paths[:POINTS], found.labels[:POINTS]
-    names = list(dict.fromkeys([*facts.classes, *found.groups, *labels]))
-    groups = [names.index(label) for label in labels]
+    classes = facts.classes if len(facts.classes) <= MANY else sorted({*labels})
+    names = list(dict.fromkeys([*classes, *found.groups, *labels]))
+    place = {name: i for i, name in enumerate(names)}
+    groups = [place[label] for label in labels]
     ordered = bool(found.groups) and facts.evaluation.test.target.ordered
     styles = [shade(i, len(names)) if ordered else mark(i) for i in range(len(names))]
     told = names if facts.of_classes else [w.label(name) for name in names]

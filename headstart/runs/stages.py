@@ -27,6 +27,7 @@ from headstart.evaluation.view_search import ViewSearch
 from headstart.features.engine_table import check_device
 from headstart.features.extract import FeatureTable, Tap, all_there, extract
 from headstart.features.loading import load_for_features
+from headstart.heads.head import blocks
 from headstart.modalities.sources import load_backbone
 from headstart.models.model import Model
 from headstart.models.results import Candidate, Candidates, FitResult
@@ -150,7 +151,7 @@ class RunState:
         )
         self.tables.append(all_there(table))
         self.tell("features", extracted(table, noun=rows.noun))
-        if len(table) > 1 and not (table.x != table.x[0]).any():
+        if len(table) > 1 and all((table.x[b] == table.x[0]).all() for b in blocks(len(table))):
             self.tell("features", ALL_ALIKE.format(rows.examples))
         return table
 

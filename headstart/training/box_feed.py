@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from headstart.targets.target import Labels
-from headstart.training.feeds import RowNumbers, Stored, view_numbers
+from headstart.training.feeds import RowNumbers, Stored, views_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +19,6 @@ class PlacedRows(Stored):
     def labels(self, rows: RowNumbers, epoch: int) -> Labels:
         if not self.moved:
             return self.y[rows]
-        numbers = view_numbers(len(self.ids), len(self.tables), epoch, self.seed)[rows]
+        numbers = views_of(rows, len(self.ids), len(self.tables), epoch, self.seed)
         pairs = zip(numbers.tolist(), rows.tolist(), strict=True)
         return self.target.labels([self.moved[view][row] for view, row in pairs])

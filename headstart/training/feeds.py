@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,7 +114,7 @@ class Stored(Feed):
             return self._of_one(self._parts.take(rows)) or Parts.of(
                 self._parts.batch(rows, self.most)
             )
-        numbers = view_numbers(len(self.ids), len(self.tables), epoch, self.seed)[rows]
+        numbers = views_of(rows, len(self.ids), len(self.tables), epoch, self.seed)
         out: NDArray[np.float32] | None = None
         for view in np.unique(numbers):
             own, table = numbers == view, self.tables[view]
@@ -158,6 +158,10 @@ class Fresh(Feed):
         return self.data
 
     @cached_property
+    def y(self) -> Labels:  # asked for every batch: a dataset makes them of all its labels
+        return self.data.y
+
+    @cached_property
     def _files(self) -> tuple[CheckedFile, ...]:
         return self.data.files
 
@@ -166,7 +170,7 @@ class Fresh(Feed):
         return sizes_of(self.input, self.data, self.threads) if has_parts(self.input) else None
 
     def batch(self, rows: RowNumbers, epoch: int) -> TrainingBatch:
-        numbers = view_numbers(len(self.data), self.views.count, epoch, self.views.seed)[rows]
+        numbers = views_of(rows, len(self.data), self.views.count, epoch, self.views.seed)
         wanted = list(zip(rows.tolist(), numbers.tolist(), strict=True))
         made = ordered_map(self._prepared, wanted, threads=self.threads, ahead=AHEAD)
         if has_parts(self.input):
@@ -209,8 +213,26 @@ def view_numbers(rows: int, count: int, epoch: int, seed: int) -> NDArray[np.int
         return np.full(rows, epoch)
     if count == 1:
         return np.zeros(rows, np.int64)
-    first = np.random.default_rng([seed, rows]).integers(count, size=rows)
-    return (first + epoch) % count
+    return (first_numbers(rows, count, seed) + epoch) % count
+
+
+@lru_cache(maxsize=8)  # of a run: a few feeds, asked for every batch
+def first_numbers(rows: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Return each row's view number in epoch 0, (rows,), which must not be written to."""
+    return np.random.default_rng([seed, rows]).integers(count, size=rows)
+
+
+def views_of(
+    chosen: RowNumbers, rows: int, count: int, epoch: int, seed: int
+) -> NDArray[np.int64]:  # (len(chosen),)
+    """Return what `view_numbers` does for the `chosen` ones of all rows, without a pass over all.
+
+    >>> views_of(np.array([7, 2]), 10, 4, epoch=3, seed=0).shape
+    (2,)
+    """
+    if count < 2:
+        return view_numbers(len(chosen), count, epoch, seed)
+    return (first_numbers(rows, count, seed)[chosen] + epoch) % count
 
 
 def balanced_rows(strata: RowNumbers, epoch: int, seed: int) -> RowNumbers:
