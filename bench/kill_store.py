@@ -33,8 +33,8 @@ import numpy as np
 from harness import Bench
 from numpy.typing import NDArray
 
-from headstart.base import store
 from headstart.base.atomic import TEMPORARY
+from headstart.base.shards import Stamp
 from headstart.base.store import DIGEST_BYTES, Store, StoredTable, digest
 
 ROWS, WIDTH = 32, 4096  # of a batch: 0.5 MB, so that most of a writer's life is spent in append
@@ -242,7 +242,7 @@ def taken_for_intact(blind: bool) -> Iterator[None]:
     before = StoredTable._intact
 
     def intact(table: StoredTable, path: Path, file: BinaryIO) -> bool:
-        table._good[path] = store._Stamp.of(file)
+        table._good[path] = Stamp.of(file)
         return True
 
     setattr(StoredTable, "_intact", intact if blind else before)  # noqa: B010

@@ -8,7 +8,19 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch
-from headstart.targets.predictions import Predictions, read_predictions, write_csv
+from headstart.targets import predictions
+from headstart.targets.numbers import NumberTarget
+from headstart.targets.predictions import (
+    Predictions,
+    is_cross_validated,
+    predictions_file,
+    read_predictions,
+    write_csv,
+    write_parquet,
+    write_predictions,
+)
+
+NUMBERS = NumberTarget()
 
 
 def f32(values: Any) -> NDArray[np.float32]:
@@ -200,3 +212,45 @@ def test_a_column_without_a_name_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(",path,label,predicted\n0,1.png,cat\n")
     with pytest.raises(DataError, match="row 1 does not fit the 4 columns"):
         read_predictions(tmp_path / "p.csv")
+
+
+def of_numbers() -> Predictions:
+    values = np.array([1.5, -2.25e-7, 3e8], np.float32)
+    return Predictions(("a", "b", "c"), {"value": values}, np.array([1.0, np.nan, 3.0]), NUMBERS)
+
+
+@pytest.mark.parametrize("kind", ["classes", "unscored", "number"])
+def test_very_many_predictions_are_parquet_with_the_same_columns(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    said = {"classes": made, "unscored": unscored, "number": of_numbers}[kind]()
+    few, about = write_predictions(said, tmp_path / "few")
+    monkeypatch.setattr(predictions, "MANY_ROWS", 2)
+    path, about = write_predictions(said, tmp_path / "many")
+    assert (few.name, path.name, about) == ("predictions.csv", "predictions.parquet", "")
+    assert predictions_file(tmp_path / "many") == path
+    target = said.target if kind == "number" else None
+    there, other = (read_predictions(file, target) for file in (path, few))
+    assert there.ids == other.ids
+    for name, values in other.outputs.items():
+        assert there.outputs[name].tobytes() == values.tobytes()
+    assert np.array_equal(there.labels, other.labels, equal_nan=kind == "number")
+
+
+def test_without_pyarrow_very_many_predictions_are_csv_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "MANY_CELLS", 10)
+    monkeypatch.setattr(predictions, "find_spec", lambda name: None)
+    path, about = write_predictions(made(), tmp_path)
+    assert path.name == "predictions.csv"
+    assert 'pip install "headstart[parquet]"' in about
+    assert same(read_predictions(predictions_file(tmp_path)), made())
+
+
+def test_the_folds_of_a_parquet_file_are_known(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    write_parquet(made(), tmp_path / "p.parquet", range(5))
+    assert is_cross_validated(tmp_path / "p.parquet")
+    assert same(read_predictions(tmp_path / "p.parquet"), made())

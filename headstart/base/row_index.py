@@ -46,7 +46,7 @@ class RowIndex:
         names = np.concatenate([own for _, own in shards] or [np.zeros(0, KIND)])
         sizes = np.array([len(own) for _, own in shards], np.intp)
         shard = np.repeat(np.array([number for number, _ in shards], np.uint32), sizes)
-        row = np.concatenate([np.arange(len(own), dtype=np.uint32) for _, own in shards] or [[]])
+        row = np.concatenate([np.arange(n, dtype=np.uint32) for n in (0, *sizes.tolist())])
         order = np.argsort(names, kind="stable").astype(np.uint32)
         names = names[order]
         first = np.ones(len(names), bool)

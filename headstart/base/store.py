@@ -30,16 +30,9 @@ from headstart.base.errors import Mismatch, StoreError
 from headstart.base.row_index import SUFFIX, Names, RowIndex, as_names
 from headstart.base.seals import BLANK, SEAL, sealed
 from headstart.base.shards import ANY as ANY
-from headstart.base.shards import (
-    DIGEST_BYTES,
-    KEYS,
-    Column,
-    FileDigests,
-    Rows,
-    Stamp,
-    columns_in,
-    tensors_of,
-)
+from headstart.base.shards import DIGEST_BYTES as DIGEST_BYTES
+from headstart.base.shards import KEYS, Column, FileDigests, Stamp, columns_in, tensors_of
+from headstart.base.shards import Rows as Rows
 from headstart.base.verified import Verified
 
 _SEALED = ".sealed"  # a folder of empty files, named after the tables that hold sealed shards only
@@ -417,7 +410,7 @@ class Reader:
     def __len__(self) -> int:
         return len(self.row)
 
-    def take(self, rows: Sequence[int]) -> "Reader":
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Reader":
         """Return a reader of these rows, in this order."""
         chosen = np.asarray(rows, np.int64)
         return Reader(self.table, self.shard[chosen], self.row[chosen], self.column)

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from headstart.base.atomic import writing
 from headstart.base.cells import NOT_UTF8, Unsupported, as_text, not_utf8
 from headstart.base.display import display
 from headstart.base.errors import DataError, MissingPackage
@@ -308,6 +309,43 @@ def parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Cells]]:
 def parquet_cells(path: Path, names: Sequence[str]) -> Iterator[tuple[int, Cells]]:
     """Yield the number (from 1) and these columns of every row of a Parquet file, if it has any."""
     return parquet_rows(path, Columns((), tuple(names)))
+
+
+def parquet_columns(path: Path) -> dict[str, Any]:
+    """Return all columns of a Parquet file as NumPy arrays: numbers, or texts and None as objects.
+
+    Raises DataError for another file, MissingPackage without pyarrow.
+    """
+    with _parquet(path) as file:
+        table = file.read()
+        return {
+            name: column.to_numpy(zero_copy_only=False)
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
+
+
+def write_parquet_columns(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns, arrays of numbers or sequences of texts, as a Parquet file, atomically.
+
+    Lone surrogates become \\udcXX. Raises MissingPackage without pyarrow.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingPackage("pyarrow", purpose="Writing a Parquet file", extra="parquet") from None
+
+    def whole(text: str) -> str:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+    arrays = {
+        whole(name): pyarrow.array(column)
+        if isinstance(column, np.ndarray)
+        else pyarrow.array(list(map(whole, column)), pyarrow.string())
+        for name, column in columns.items()
+    }
+    with writing(path) as file:
+        parquet.write_table(pyarrow.table(arrays), file, compression="zstd", use_dictionary=False)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError
-from headstart.targets.predictions import Predictions, is_cross_validated
+from headstart.targets.predictions import Predictions, is_cross_validated, predictions_file
 
 Chosen = list[tuple[int, bool]]  # row numbers, each with whether its answer is a good one
 
@@ -44,7 +44,7 @@ def check_untouched(run: Path, noun: str) -> None:
 
     noun: of the examples.
     """
-    if is_cross_validated(run / "predictions.csv"):
+    if is_cross_validated(predictions_file(run)):
         raise DataError(
             f"Explained are answers to {noun} that a model did not learn from, and the saved model "
             f"of {run}, a cross-validated run, learned from all of them. Name other {noun} to "

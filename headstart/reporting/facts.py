@@ -23,7 +23,7 @@ from headstart.reporting.run_files import (
     Timings,
     read_rows,
 )
-from headstart.targets.predictions import Predictions, read_predictions
+from headstart.targets.predictions import Predictions, predictions_file, read_predictions
 from headstart.training.history import Epoch, read_history
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def read_facts(run: Path, sources: Mapping[str, Path | CheckedFile]) -> Facts:
         checks=_read(run / "checks.json", _record(Findings)),
         history=_read(run / "history.csv", read_history),
         test=_read(
-            run / "predictions.csv", lambda path: read_predictions(path, evaluation.test.target)
+            predictions_file(run), lambda path: read_predictions(path, evaluation.test.target)
         ),
         evaluation=evaluation,
         timings=_read(run / "timings.json", _record(Timings)),

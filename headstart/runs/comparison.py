@@ -9,7 +9,13 @@ from headstart.data.dataset import LeftOut
 from headstart.evaluation.comparison import Comparisons, compare_predictions
 from headstart.reporting.run_files import RunEvaluation
 from headstart.runs.folder import MARKER, refuse_other_examples
-from headstart.targets.predictions import Predictions, read_predictions
+from headstart.targets.predictions import (
+    CSV,
+    PREDICTIONS,
+    Predictions,
+    predictions_file,
+    read_predictions,
+)
 from headstart.targets.target import Target
 
 
@@ -37,7 +43,7 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
     kept, left_out = list[Path](), list[LeftOut]()
     for run in folders:
         unfinished = (run / MARKER).exists()
-        if run.is_dir() and (unfinished or not (run / "predictions.csv").exists()):
+        if run.is_dir() and (unfinished or not predictions_file(run).exists()):
             why = "the run is not finished" if unfinished else "holds no run"
             left_out.append(LeftOut(str(run), why))
         else:
@@ -46,7 +52,7 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
 
 
 def _read(run: Path, target: str) -> Predictions:
-    path = run / "predictions.csv" if run.is_dir() else run
+    path = predictions_file(run) if run.is_dir() else run
     if not path.is_file():
         raise DataError(
             f"A run that is compared holds the predictions of its test rows; there is no {path}. "
@@ -59,7 +65,7 @@ def _read(run: Path, target: str) -> Predictions:
 
 def target_beside(file: Path) -> Target | None:
     """Return what a file of predictions that lies in a run's folder predicts; None for others."""
-    return recorded_target(file.parent) if file.name == "predictions.csv" else None
+    return recorded_target(file.parent) if file.name in (CSV, PREDICTIONS) else None
 
 
 def recorded_target(run: Path) -> Target | None:
@@ -71,7 +77,7 @@ def recorded_target(run: Path) -> Target | None:
 def _judged_by_folds(run: Path) -> bool:
     """Return whether predictions, of a run's folder or of the file in it, are of folds' models."""
     found = _evaluation(run if run.is_dir() else run.parent)
-    return bool(found and found.folds and (run.is_dir() or run.name == "predictions.csv"))
+    return bool(found and found.folds and (run.is_dir() or run.name in (CSV, PREDICTIONS)))
 
 
 def _evaluation(run: Path) -> RunEvaluation | None:

@@ -93,7 +93,7 @@ from headstart.runs.stages import (
 )
 from headstart.targets.classes import ClassTarget
 from headstart.targets.plan import TargetPlan
-from headstart.targets.predictions import Predictions, write_csv
+from headstart.targets.predictions import Predictions, write_predictions
 from headstart.targets.target import POOLED
 from headstart.training.history import Count, History, read_history
 
@@ -257,7 +257,8 @@ def _finish(
         state.tell("judged", message.removeprefix("judged "))
     evaluation = _evaluated(learned, on_val, test, others, folds)
     write_json(state.out / "evaluation.json", evaluation.to_plain())
-    write_csv(test, state.out / "predictions.csv", judged.folds if judged else ())
+    if about := write_predictions(test, state.out, judged.folds if judged else ())[1]:
+        state.tell("predictions", about)
     recipe = _recipe(state.job, learned, gain)
     recipe = replace(recipe, backbone_search=state.search, view_search=state.view_search)
     if state.context.deadline.active:  # it may have left the refit out

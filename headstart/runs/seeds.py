@@ -19,7 +19,7 @@ from headstart.reporting.run_files import RunEvaluation, RunRecipe
 from headstart.runs.folder import changed_files, first_few, is_finished, recorded_digests
 from headstart.runs.job import AUTO, Job
 from headstart.runs.run import train
-from headstart.targets.predictions import read_predictions
+from headstart.targets.predictions import predictions_file, read_predictions
 
 SEEDS = "seeds.json"  # the settings, written first; runs and spread are added at the end
 SEEDED = ("recipe", "finetune", "split")  # specs of a job with a seed
@@ -335,7 +335,7 @@ def _test(folder: Path) -> Evaluation:
     """Evaluate a run from its predictions.csv, which restores its scores exactly."""
     with _read(folder):
         there = read_value(folder / "evaluation.json", RunEvaluation)
-        said = read_predictions(folder / "predictions.csv", there.test.target)
+        said = read_predictions(predictions_file(folder), there.test.target)
         judged = evaluate(said, fitted=there.test.target)
         return of_folds(judged) if there.folds else judged
 

@@ -151,7 +151,7 @@ class ClassTarget(FocalTarget, OneName):
     def activate(self, raw: Array) -> Outputs:
         """Return softmax scores of logits (N, C), or of logits (N, 1) of the second class."""
         logits = np.hstack([np.zeros_like(raw), raw]) if raw.shape[1] == 1 else raw
-        return {"scores": metrics.softmax(logits).astype(np.float32)}
+        return {"scores": metrics.softmax(logits, np.float32)}
 
     def in_graph(self, nodes: "Nodes", raw: str, temperature: float) -> Mapping[str, str]:
         """Add the softmax, scaled as `temperature.scaled` does."""

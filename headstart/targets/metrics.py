@@ -18,6 +18,7 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 ClassWeights = Literal["none", "balanced"] | Mapping[str, float]  # a weight by the class's name
 Counts = NDArray[np.number[Any]]  # expected counts may be fractions
+CELLS = 2**20  # numbers of a block of rows, 8 MiB
 LEAST = float(np.finfo(np.float32).eps)  # log losses clip probabilities at this
 
 
@@ -28,9 +29,19 @@ def wilson_bounds(share: Any, n: Any, z: float) -> tuple[Any, Any]:
     return centre - half, centre + half
 
 
-def softmax(logits: Floats) -> NDArray[np.float64]:  # (N, C) -> (N, C)
-    exps = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exps / exps.sum(axis=1, keepdims=True)
+def softmax(logits: Floats, kind: type = np.float64) -> NDArray[Any]:  # (N, C) -> (N, C)
+    """Return probabilities computed in double precision, as numbers of `kind`.
+
+    Rows are taken a block at a time: with thousands of classes the steps between take more memory
+    than the logits.
+    """
+    out = np.empty(logits.shape, kind)
+    size = max(1, CELLS // max(1, logits.shape[1]))
+    for start in range(0, len(logits), size):
+        rows = logits[start : start + size]
+        exps = np.exp(rows.astype(np.float64) - rows.max(axis=1, keepdims=True))
+        out[start : start + size] = exps / exps.sum(axis=1, keepdims=True)
+    return out
 
 
 def accuracy(scores: Floats, labels: Ints) -> float:

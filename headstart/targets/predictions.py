@@ -1,4 +1,4 @@
-"""Predictions: ids, answers and labels, written to and read from CSV."""
+"""Predictions: ids, answers and labels, written to and read from CSV or Parquet."""
 
 import csv
 import io
@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,13 @@ from headstart.base.cells import NOT_UTF8, as_text, defused, restored
 from headstart.base.display import display
 from headstart.base.errors import DataError, Mismatch
 from headstart.base.notebook import data_frame, html_table
-from headstart.base.tables import csv_lines, unreadable_text
+from headstart.base.tables import (
+    csv_lines,
+    header_of,
+    parquet_columns,
+    unreadable_text,
+    write_parquet_columns,
+)
 from headstart.targets.classes import (
     SCORE,
     UNKNOWN,
@@ -35,6 +42,9 @@ FEW = 6  # answers that the text of predictions names
 MOST = 20  # rows that a notebook shows
 BLOCK = 1024  # rows written at a time: as texts they need many times their memory
 COLUMNS = ["path", "label", "predicted"]
+CSV, PREDICTIONS = "predictions.csv", "predictions.parquet"  # in the folder of a run
+PARQUET = (".parquet", ".pq")
+MANY_ROWS, MANY_CELLS = 100_000, 10_000_000  # of more, predictions are written as Parquet
 FOLD = "fold"  # the column of a cross-validated run: which model answered, from 1
 
 
@@ -184,9 +194,7 @@ def write_csv(predictions: Predictions, path: Path, folds: Sequence[int] = ()) -
     nine digits, from which `read_predictions` restores the same float32. Texts that a spreadsheet
     would run as formulas get an apostrophe (`cells.defused`).
     """
-    columns = {**predictions.target.written(predictions.outputs), **predictions.region}
-    columns |= {FOLD: np.array(folds)} if len(folds) else {}
-    labels = predictions.target.decode(predictions.labels)
+    columns, labels = _written(predictions, folds)
     header = [*COLUMNS[:2], *columns]
     returns = any("\r" in name for name in (*header, *predictions.ids, *predictions.classes))
     with writing(path) as file:
@@ -203,6 +211,57 @@ def write_csv(predictions: Predictions, path: Path, folds: Sequence[int] = ()) -
         text.detach()  # flushes, and leaves the file open
 
 
+def _written(
+    predictions: Predictions, folds: Sequence[int]
+) -> tuple[dict[str, Array], Sequence[str]]:
+    """Return the columns of answers, and the labels as texts."""
+    columns = {**predictions.target.written(predictions.outputs), **predictions.region}
+    columns |= {FOLD: np.array(folds)} if len(folds) else {}
+    return columns, predictions.target.decode(predictions.labels)
+
+
+def write_parquet(predictions: Predictions, path: Path, folds: Sequence[int] = ()) -> None:
+    """Write the columns of `write_csv` as Parquet, numbers as they are and texts not defused.
+
+    Raises MissingPackage without pyarrow.
+    """
+    columns, labels = _written(predictions, folds)
+    texts = {"path": predictions.ids, "label": labels}
+    plain = {name: _plain_column(column) for name, column in columns.items()}
+    write_parquet_columns(path, texts | plain)
+
+
+def _plain_column(column: Array) -> Array | list[str]:
+    return column if column.dtype.kind in "iuf" else [joined_names(v) for v in column.tolist()]
+
+
+def write_predictions(
+    predictions: Predictions, folder: Path, folds: Sequence[int] = ()
+) -> tuple[Path, str]:
+    """Write FOLDER/predictions.csv, or of very many rows or cells predictions.parquet.
+
+    Returns the path, and a sentence if there are many but pyarrow is missing, else "".
+    """
+    rows, columns = len(predictions), 3 + predictions.target.outputs
+    if rows <= MANY_ROWS and rows * columns <= MANY_CELLS:
+        write_csv(predictions, folder / CSV, folds)
+        return folder / CSV, ""
+    if find_spec("pyarrow") is not None:
+        write_parquet(predictions, folder / PREDICTIONS, folds)
+        return folder / PREDICTIONS, ""
+    write_csv(predictions, folder / CSV, folds)
+    size = (folder / CSV).stat().st_size
+    return folder / CSV, (
+        f"{rows:,} rows of {columns:,} columns are a CSV file of {size / 1e6:,.0f} MB; with "
+        f'pyarrow (pip install "headstart[parquet]") they are written as Parquet'
+    )
+
+
+def predictions_file(run: Path) -> Path:
+    """Return the file with the predictions of a run, which may not exist."""
+    return run / PREDICTIONS if (run / PREDICTIONS).exists() else run / CSV
+
+
 def _cells(column: Array) -> Iterable[str]:
     """Yield the cells of a column of answers (N,), numbers or texts."""
     if column.dtype.kind == "f":
@@ -216,7 +275,7 @@ def joined_names(value: Any) -> str:
 
 
 def read_predictions(path: Path, target: Target | str | None = None) -> Predictions:
-    """Read predictions from a CSV file of `write_csv` or of another tool, columns in any order.
+    """Read predictions from a file of `write_predictions` or of another tool, columns in any order.
 
     target: the name of another kind is enough if the columns show the rest. None is classes, whose
     columns are path, label (empty if unknown), predicted, and score:CLASS for each class. Scores or
@@ -226,17 +285,17 @@ def read_predictions(path: Path, target: Target | str | None = None) -> Predicti
 
     Raises DataError, with the row number from 1, for a file without this format.
     """
-    header, lines = _table(path)
+    table = _table(path)
+    header = table.header
     if isinstance(target, str):
         kind = TARGETS[target or ClassTarget.kind]
         target = None if kind is ClassTarget else kind.of_columns(header)
     if target is not None and not isinstance(target, ClassTarget):
-        return _answers_to(target, path, header, lines)
+        return _answers_to(target, path, table)
     _check_header(path, header)
-    places = {name: i for i, name in enumerate(header)}
-    ids = tuple(restored(row[places["path"]]) for row in lines)
-    label_names = [restored(row[places["label"]]) for row in lines]
-    answer_names = [restored(row[i]) for row in lines if (i := places.get("predicted")) is not None]
+    ids, label_names = tuple(table.texts("path")), table.texts("label")
+    answered = "predicted" in header
+    answer_names = table.texts("predicted") if answered else []
     classes = tuple(name.removeprefix(SCORE) for name in header if name.startswith(SCORE))
     if not classes:
         names = {*map(as_text, (*label_names, *answer_names))} - {""}
@@ -244,10 +303,9 @@ def read_predictions(path: Path, target: Target | str | None = None) -> Predicti
     tidy = _tidied(classes)
     number = {name: c for names in (tidy, classes) for c, name in enumerate(names)}
     labels = _numbers(path, "label", label_names, number | {"": UNKNOWN})
-    answered = "predicted" in places
     answers = _numbers(path, "predicted", answer_names, number) if answered else None
     _check_unique(path, ids)
-    scores = _scores(path, lines, [i for name, i in places.items() if name.startswith(SCORE)])
+    scores = table.scores([name for name in header if name.startswith(SCORE)])
     if answers is not None and scores.shape[1] and (answers == scores.argmax(axis=1)).all():
         answers = None  # redundant: the scores give the same answers
     return Predictions(ids, scores, labels, tidy, answers)
@@ -255,17 +313,17 @@ def read_predictions(path: Path, target: Target | str | None = None) -> Predicti
 
 def is_cross_validated(path: Path) -> bool:
     """Return whether a file of predictions has the column of a cross-validated run."""
+    if path.suffix.lower() in PARQUET:
+        return FOLD in header_of(path, ())
     with open(path, encoding="utf-8", newline="") as f:
         return FOLD in next(csv.reader(f), [])
 
 
-def _answers_to(
-    target: Target, path: Path, header: list[str], lines: list[list[str]]
-) -> Predictions:
+def _answers_to(target: Target, path: Path, table: "_Table") -> Predictions:
     """Return the predictions of a target that is not of classes."""
-    if missing := {"path", "label"} - set(header):
+    if missing := {"path", "label"} - set(table.header):
         raise DataError(f"{display(path)} is not a file of predictions: no column {min(missing)}.")
-    columns = {name: [restored(row[i]) for row in lines] for i, name in enumerate(header)}
+    columns = {name: table.texts(name) for name in table.header}
     ids, labels = tuple(columns.pop("path")), columns.pop("label")
     region = {n: _column(columns.pop(n)) for n in target.region_names if n in columns}
     _check_unique(path, ids)
@@ -289,8 +347,56 @@ def _tidied(classes: tuple[str, ...]) -> tuple[str, ...]:
     return tidy if len(set(tidy)) == len(classes) else classes
 
 
-def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the named columns, all of the same length."""
+class _Table(Protocol):
+    """The columns of a file of predictions; a name in `header` may be there twice."""
+
+    header: list[str]
+
+    def texts(self, name: str) -> list[str]: ...
+    def scores(self, names: Sequence[str]) -> NDArray[np.float32]: ...  # (N, len(names))
+
+
+@dataclass(frozen=True, eq=False)
+class _CsvTable:
+    path: Path
+    header: list[str]
+    lines: list[list[str]]
+
+    def texts(self, name: str) -> list[str]:
+        place = self.header.index(name)
+        return [restored(row[place]) for row in self.lines]
+
+    def scores(self, names: Sequence[str]) -> NDArray[np.float32]:
+        return _scores(self.path, self.lines, [self.header.index(name) for name in names])
+
+
+@dataclass(frozen=True, eq=False)
+class _ParquetTable:
+    path: Path
+    header: list[str]
+    columns: Mapping[str, Array]
+
+    def texts(self, name: str) -> list[str]:
+        column = self.columns[name]
+        if column.dtype.kind == "f":
+            return [f"{value:.9g}" for value in column.tolist()]
+        return ["" if value is None else str(value) for value in column.tolist()]
+
+    def scores(self, names: Sequence[str]) -> NDArray[np.float32]:
+        rows = len(next(iter(self.columns.values())))
+        scores = np.empty((rows, len(names)), np.float32)
+        for i, name in enumerate(names):
+            scores[:, i] = self.columns[name]
+        if names and (wrong := improbable(scores)) is not None:
+            raise _improbable(self.path, wrong, scores)
+        return scores
+
+
+def _table(path: Path) -> _Table:
+    """Return the named columns of a CSV or Parquet file; rows of a CSV have the same length."""
+    if path.suffix.lower() in PARQUET:
+        columns = {name: v for name, v in parquet_columns(path).items() if name != FOLD}
+        return _ParquetTable(path, list(columns), columns)
     try:
         header, *lines = [row for _, row in csv_lines(path, ("path", "label"))] or [[]]
     except OSError as error:
@@ -306,7 +412,7 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
             )
     named = [p for p, name in enumerate(header) if name.strip()]  # pandas' index has none
     named = [p for p in named if header[p] != FOLD]
-    return [header[p] for p in named], [[row[p] for p in named] for row in lines]
+    return _CsvTable(path, [header[p] for p in named], [[row[p] for p in named] for row in lines])
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -379,8 +485,12 @@ def _scores(path: Path, lines: list[list[str]], places: list[int]) -> NDArray[np
                 f"{display(path)}: row {i + 1} has a score that is not a number: {error}."
             ) from error
     if places and (wrong := improbable(scores)) is not None:
-        raise DataError(
-            f"{display(path)}: the scores of a row are probabilities and sum to 1; row "
-            f"{wrong + 1} has {scores[wrong]}."
-        )
+        raise _improbable(path, wrong, scores)
     return scores.astype(np.float32)
+
+
+def _improbable(path: Path, row: int, scores: Array) -> DataError:
+    return DataError(
+        f"{display(path)}: the scores of a row are probabilities and sum to 1; row {row + 1} has "
+        f"{scores[row]}."
+    )

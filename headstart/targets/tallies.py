@@ -109,7 +109,7 @@ class Tallies:
             return None
         kept, off = n / (n + 4), 2 / (self.classes - 1)  # of a row's weight; added off the diagonal
         columns = np.bincount(self.said, self.n * kept[self.label], minlength=self.classes)
-        columns += off * (kept.sum() - kept) + 2 * kept
+        columns = columns + off * (kept.sum() - kept) + 2 * kept
         called = np.maximum(n + columns, 1e-9)
         f1 = 2 * (self.right + 2) * kept / called
         others, own = (np.where(there, v / called / there.sum(), 0.0) for v in (-f1, 2 - f1))
@@ -124,8 +124,7 @@ class Tallies:
         """Return the sums of the cells with 2 on the diagonal and `off` elsewhere added, times
         `own` on the diagonal and `others` elsewhere, by row: (C,)."""
         cells = self.n * others[self.said]
-        sums = np.bincount(self.label, cells, minlength=self.classes)
-        sums += self.right * (own - others)
+        sums = np.bincount(self.label, cells, minlength=self.classes) + self.right * (own - others)
         return np.asarray(sums + off * (others.sum() - others) + 2 * own)
 
     def _summed(self, place: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ def scaled(scores: Floats, temperature: float) -> NDArray[np.float32]:  # (N, C)
     """
     if temperature == 1.0:
         return scores.astype(np.float32)
-    return softmax(_logs(scores) / temperature).astype(np.float32)
+    return softmax(_logs(scores) / temperature, np.float32)
 
 
 def fit_temperature(scores: Floats, labels: NDArray[np.int64]) -> float:

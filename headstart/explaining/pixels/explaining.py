@@ -24,7 +24,12 @@ from headstart.explaining.pixels.probed_model import DEPTH, ProbedModel, probed_
 from headstart.explaining.pixels.saved import ExplainedRow, ExplainedRows
 from headstart.explaining.saved import EXPLAINED
 from headstart.models.model import Model
-from headstart.targets.predictions import Predictions, joined_names, read_predictions
+from headstart.targets.predictions import (
+    Predictions,
+    joined_names,
+    predictions_file,
+    read_predictions,
+)
 from headstart.targets.target import Outputs, Target
 
 Pictures = Mapping[str, Path | CheckedFile]  # of the rows of a run, by id
@@ -117,7 +122,7 @@ def explain_run(
     opened: the model with gradients, if there is one. RUN/explained.json is written after the last
     one, or when the caller stops early, unless the file holds more rows already.
     """
-    test = read_predictions(run / "predictions.csv", model.target)
+    test = read_predictions(predictions_file(run), model.target)
     probed = probed_model_of(opened or grad_model_of(model, of_classes=False))
     probed = replace(probed, probes=probed.probes[: effort.layers])
     asked, labels = _asked(test), test.target.decode(test.labels)
@@ -164,7 +169,7 @@ def rows_to_explain(
     They are among those with an entry in `pictures`. Raises DataError if there is none.
     """
     check_untouched(run, "pictures")
-    test = read_predictions(run / "predictions.csv", target)
+    test = read_predictions(predictions_file(run), target)
     if not len(test):
         raise DataError(
             f"There must be test pictures to explain, and {run} was trained without any. Name "

@@ -19,7 +19,7 @@ from headstart.explaining.tokens.text_model import TextGradModel, text_model_of
 from headstart.explaining.tokens.word_deletion import MOST_STEPS, ORDERS, HidableWords
 from headstart.explaining.tokens.words import by_word, words_of
 from headstart.models.model import Model
-from headstart.targets.predictions import read_predictions
+from headstart.targets.predictions import predictions_file, read_predictions
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def explain_run(
     RUN/explained.json is written after the last one, or when the caller stops early, unless the
     file holds more rows already.
     """
-    test = read_predictions(run / "predictions.csv", model.target)
+    test = read_predictions(predictions_file(run), model.target)
     chosen = rows_of_run(run, test, texts, effort.wrong, effort.right)
     opened, labels = opened or text_model_of(model), test.target.decode(test.labels)
     rows, whole = list[ExplainedTextRow](), False
@@ -137,7 +137,7 @@ def count_of_run(
     run: Path, model: Model, texts: Mapping[str, Any], effort: TextEffort = FULL_TEXT
 ) -> int:
     """Return how many rows `explain_run` explains; raises DataError if there is none."""
-    test = read_predictions(run / "predictions.csv", model.target)
+    test = read_predictions(predictions_file(run), model.target)
     return len(rows_of_run(run, test, texts, effort.wrong, effort.right))
 
 
