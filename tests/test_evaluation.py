@@ -285,3 +285,14 @@ def test_a_bootstrap_of_very_many_rows_draws_counts(
     drawn = evaluation.bootstrap(values, 400, seed=0)
     assert (drawn.value, drawn.n) == (plain.value, plain.n)
     assert drawn.high - drawn.low == pytest.approx(plain.high - plain.low, rel=0.15)
+
+
+def test_of_very_many_classes_those_of_the_lowest_f1_are_printed() -> None:
+    names = tuple(f"class {c:03}" for c in range(300))
+    y = np.arange(300)
+    scores = np.eye(300, dtype=np.float32)[np.where(y % 10, y, (y + 1) % 300)]
+    result = evaluate(Predictions(tuple(map(str, y)), scores, y, names))
+    _, (header, *rows) = evaluation.evaluation_rows(result)
+    assert (header[-1], len(rows)) == ("F1", evaluation.LISTED + 1)
+    assert {row[0] for row in rows[:-1]} <= {names[c] for c in range(0, 300, 10)}
+    assert rows[-1][0] == "… 276 more, of higher F1"

@@ -191,14 +191,6 @@ def memory_bytes() -> int:
     return min((n for n in found if n > 0), default=0)
 
 
-def anonymous_bytes() -> int:
-    """Return the memory of this process that no file holds, in bytes; 0 if unknown."""
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])
-    return 0
-
-
 def machine() -> str:
     """Return a description of this machine, to be saved with timings."""
     return f"{platform.system()} {platform.machine()}, {cores()} cores"

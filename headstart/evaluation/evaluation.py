@@ -28,6 +28,7 @@ from headstart.targets.classes import class_names
 from headstart.targets.metrics import wilson_bounds
 from headstart.targets.predictions import Predictions
 from headstart.targets.registry import target_from_plain
+from headstart.targets.tallies import MANY
 from headstart.targets.target import (
     Baseline,
     Labels,
@@ -47,6 +48,7 @@ TAILS = (0.025, 0.975)
 COUNTED, GROUPS = 50_000, 1000  # rows from which a bootstrap draws counts of groups of values
 CELLS = 2**21  # resampled values in memory at once: 16 MiB
 RESAMPLES = 1000
+LISTED = 24  # rows of a table of more than MANY that are printed
 # How much wider intervals are of rows that the models of several folds judged: the models share
 # training rows, so that their errors agree more than chance. In 300 simulations each (60 rows of
 # three normal clouds, ridge, 3, 5 and 10 folds) normal intervals held the mean accuracy of the
@@ -331,7 +333,8 @@ def same_rows(a: Predictions, b: Predictions) -> bool:
 def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """Return two tables to print: the headline metrics, and the first table with named rows.
 
-    The second has a header; it is empty if the target has no such table.
+    The second has a header; it is empty if the target has no such table. Of more than MANY rows it
+    lists LISTED.
     """
     shown = evaluation.target.shown or tuple(evaluation.metrics)
     spell = _spelt if evaluation.classes else measured
@@ -342,8 +345,25 @@ def evaluation_rows(evaluation: Evaluation) -> tuple[list[tuple[str, ...]], list
         answer = f"always {base.answer!r}" if evaluation.classes else base.kind + other
         headline.append((f"baseline: {answer}", spell(base.metric)))
     table = next((table for table in evaluation.tables if table.keys), None)
-    rows = [] if table is None else [table.columns, *(tuple(map(cell, r)) for r in table.rows)]
+    rows = [] if table is None else [table.columns, *_listed(table)]
     return list[tuple[str, ...]](headline), rows
+
+
+def _listed(table: Table) -> list[tuple[str, ...]]:
+    """Return the rows of a table as texts; of very many those with the lowest last figures."""
+    rows, more = list(table.rows), len(table.rows) - LISTED
+    if len(rows) > MANY:
+        rows = sorted(rows, key=_last_figure)[:LISTED]
+    listed = [tuple(map(cell, row)) for row in rows]
+    if len(rows) < len(table.rows):
+        rest = f"… {more:,} more, of higher {table.columns[-1]}"
+        listed.append((rest, *("" for _ in table.columns[1:])))
+    return listed
+
+
+def _last_figure(row: Sequence[Any]) -> float:
+    value = row[-1].value if isinstance(row[-1], Estimate) else row[-1]
+    return float(value) if isinstance(value, int | float) else math.inf
 
 
 def _spelt(estimate: Estimate | None) -> str:
