@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from headstart.base.errors import DataError, SpecError, StoreError
 from headstart.base.store import Store
 from headstart.data import survey as module
 from headstart.data.checks import CheckPlan, Checks, check, good_rows
-from headstart.data.dataset import Dataset
+from headstart.data.content import copies
+from headstart.data.contents import Contents
+from headstart.data.dataset import Content, Dataset
 from headstart.data.splits import split
+from headstart.data.survey import StoredFacts
 from headstart.modalities.reading import read, survey
 
 
@@ -303,3 +307,34 @@ def test_a_folder_around_the_classes_is_named_with_the_remedy(tmp_path: Path) ->
     data = read(tmp_path)
     with pytest.raises(DataError, match=r"'flowers' only. If the folders in it .*daisy, rose"):
         good_rows(data, survey(data))
+
+
+def test_thumbnails_of_many_pictures_stay_in_the_store(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read(photos)
+    broken = Path(data.sources[3])
+    broken.write_bytes(broken.read_bytes()[:40])
+    held = survey(data, store=Store(tmp_path / "a"))
+    monkeypatch.setattr("headstart.data.survey.HELD", 2)
+    for _ in range(2):  # decoded, and then from the store
+        left = survey(data, store=Store(tmp_path / "b"))
+        assert isinstance(left.facts["thumbs"], StoredFacts)
+        np.testing.assert_array_equal(np.asarray(left.facts["thumbs"]), held.facts["thumbs"])
+        np.testing.assert_array_equal(left.facts["sizes"], held.facts["sizes"])
+        assert check(data, left).findings == check(data, held).findings
+
+
+def test_contents_of_many_rows_are_those_of_single_ones() -> None:
+    rng = np.random.default_rng(0)
+    files, shown = (rng.integers(0, 256, (9, 16), np.uint8) for _ in range(2))
+    shown[[1, 5, 8]], shown[7] = shown[2], shown[0]
+    known = np.arange(9) != 5
+    many = Contents(files, shown, known)
+    single = tuple(many)
+    assert single[5] == Content()
+    assert many.take([8, 0])[1] == single[0]
+    assert many[2:4] == single[2:4]
+    ids = tuple(map(str, range(9)))
+    rows = Dataset(ids, ids, (0, 1, 0) * 3, ("a", "b"), contents=many)
+    assert copies(rows) == copies(replace(rows, contents=single)) == [(0, 7), (1, 2, 8)]

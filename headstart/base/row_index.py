@@ -78,6 +78,18 @@ class RowIndex:
             raise ValueError("it names shards that it does not list")
         return cls(*columns), shards
 
+    def merged(self, other: "RowIndex") -> "RowIndex":
+        """Return the index of the rows of both, in memory; of a repeated row the own place."""
+        names = np.concatenate([self.names, other.names])
+        order = np.argsort(names, kind="stable").astype(np.uint32)
+        names = names[order]
+        first = np.append(np.ones(min(len(names), 1), bool), names[1:] != names[:-1])
+        shard, row = (
+            np.concatenate(pair)[order[first]]
+            for pair in ((self.shard, other.shard), (self.row, other.row))
+        )
+        return RowIndex(names[first], shard, row)
+
     def blocks(self, shards: Sequence[bytes]) -> Iterator[bytes | memoryview]:
         """Yield the pieces of the file; shards: the digests that name them."""
         yield MAGIC + len(shards).to_bytes(8, "little") + len(self).to_bytes(8, "little")

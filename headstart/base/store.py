@@ -36,7 +36,7 @@ from headstart.base.shards import Rows as Rows
 from headstart.base.verified import Verified
 
 _SEALED = ".sealed"  # a folder of empty files, named after the tables that hold sealed shards only
-FRESH = 65_536  # rows written by this process that are looked up by name before they are indexed
+FRESH = 8192  # rows written by this process that are looked up by name before they are indexed
 
 Layout = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]  # column -> dtype and shape of one row
 
@@ -259,6 +259,9 @@ class StoredTable:
         shards = [(number, self.names_in(self._shards[number])) for number in own]
         self._indexes.append(RowIndex.of(shards))
         self._fresh = {}
+        while len(self._indexes) > 1 and len(self._indexes[-2]) < 2 * len(self._indexes[-1]):
+            last, before = self._indexes.pop(), self._indexes.pop()
+            self._indexes.append(before.merged(last))
 
     def _mapped_indexes(self, there: set[str]) -> list[RowIndex]:
         """Return the index files that match their names and list shards that are all there."""

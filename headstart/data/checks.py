@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones.inputs import Input, has_parts, rows_of
+from headstart.backbones.inputs import Input, has_parts
 from headstart.base.display import by_reason
 from headstart.base.errors import DataError, SpecError
 from headstart.base.grouping import Pair, confirmed, groups
@@ -84,7 +84,7 @@ def _about_inner_folders(rows: Dataset) -> str:
 
 def with_contents(dataset: Dataset, survey: "Survey") -> Dataset:
     """Return the dataset with the content digests of its files, empty for unreadable ones."""
-    return replace(dataset, contents=tuple(map(survey.content, range(len(dataset)))))
+    return replace(dataset, contents=survey.contents)
 
 
 def _refuse_bad_classes(dataset: Dataset, survey: "Survey", max_bad: float) -> None:
@@ -202,7 +202,7 @@ def check(dataset: Dataset, survey: "Survey", *, threads: int = 1) -> Checks:
     """Return the findings of a survey, even for data that no model can be trained on."""
     rows = _readable(dataset, survey)
     exact = tuple(copies(rows))
-    facts = rows_of(survey.facts, survey.good)
+    facts = survey.facts_of(survey.good)
     return Checks(
         dataset=rows,
         counts=dataset.counts,
@@ -283,6 +283,8 @@ def parts_of(
 def _near(survey: "Survey", exact: tuple[tuple[int, ...], ...], threads: int) -> tuple[Pair, ...]:
     """Return near duplicates among the readable rows, each group of exact copies taken once."""
     copies = {i for _, *others in exact for i in others}
-    rows = np.array([i for i in range(len(survey.good)) if i not in copies], np.intp)
-    pairs = survey.surveyor.near(rows_of(survey.facts, survey.good[rows]), threads)
+    distinct = np.ones(len(survey.good), bool)
+    distinct[list(copies)] = False
+    rows = np.flatnonzero(distinct)
+    pairs = survey.surveyor.near(survey.facts_of(survey.good[rows]), threads)
     return tuple(Pair(int(rows[p.a]), int(rows[p.b]), p.likeness) for p in pairs)

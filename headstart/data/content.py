@@ -9,6 +9,7 @@ from headstart.backbones.inputs import Batch, Input, fetched
 from headstart.backbones.views import PLAIN, Views
 from headstart.base.errors import DataError
 from headstart.base.store import digest
+from headstart.data.contents import Contents
 from headstart.data.dataset import CheckedFile, Dataset, LeftOut
 
 OTHER_BYTES = "it holds other bytes than when it was checked"
@@ -48,6 +49,8 @@ def changed_during_run(id: str, reason: object, others: int = 0) -> DataError:
 
 def copies(data: Dataset) -> list[tuple[int, ...]]:
     """Return groups of rows with the same decoded content, ordered by their first row."""
+    if isinstance(data.contents, Contents):
+        return list(data.contents.copies())
     rows = defaultdict[str, list[int]](list)
     for row, content in enumerate(data.contents):
         if content.decoded:

@@ -141,7 +141,7 @@ class Dataset:
     parts: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     strata: tuple[str, ...] = ()
-    contents: tuple[Content, ...] = ()
+    contents: Sequence[Content] = ()
     left_out: tuple[LeftOut, ...] = ()
     input: Input[Any] | None = None
     choice: str = ""

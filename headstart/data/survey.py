@@ -13,11 +13,13 @@ from headstart.base.grouping import Pair
 from headstart.base.store import DIGEST_BYTES, Layout, Store, StoredTable, digest
 from headstart.base.threads import ordered_map
 from headstart.base.values import fingerprint
-from headstart.data.dataset import Content, Dataset
+from headstart.data.contents import Contents
+from headstart.data.dataset import Dataset
 from headstart.data.findings import OddSize, Remark
 from headstart.data.known_places import KnownBytes, KnownPlaces
 
 SHARD = 512  # rows stored together
+HELD = 2000  # rows whose large columns are held in memory; of more they are read from the store
 CONTENT = "pixels"  # the column that is equal for exact copies: a digest of the decoded content
 Facts = Mapping[str, NDArray[Any]]  # column -> values of one example, or of N, first axis N
 
@@ -26,7 +28,8 @@ class Surveyor(Protocol):
     """Records facts of the examples of one kind of input, and finds problems among them.
 
     layout: the columns, one of them CONTENT. table: the table's name in the store, which changes
-    whenever the same bytes would give other facts.
+    whenever the same bytes would give other facts. A surveyor may have an attribute `large`, the
+    names of columns that of many examples stay in the store and are read where they are indexed.
     """
 
     @property
@@ -84,35 +87,87 @@ class PartSurveyor(BytesSurveyor):
 
 
 @dataclass(frozen=True, eq=False)
+class StoredFacts:
+    """A column of facts that stays in the store: its rows are read where they are indexed.
+
+    keys: (N, 16), by which the store has them; zeros for unreadable rows, whose facts are zeros.
+    """
+
+    table: StoredTable
+    column: str
+    keys: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> "StoredFacts":
+        """Return the column of these rows, still in the store."""
+        return StoredFacts(self.table, self.column, self.keys[rows])
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> NDArray[Any]:
+        keys, (kind, shape) = self.keys[rows], (self.table.layout or {})[self.column]
+        out = np.zeros((len(keys), *shape), kind)
+        there = np.flatnonzero(keys.any(axis=1))
+        if len(there):
+            out[there] = self.table.rows([keys[i].tobytes() for i in there], self.column)
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+
+@dataclass(frozen=True, eq=False)
 class Survey:
     """The facts of a dataset's N rows; rows in `errors` are zeros.
 
-    files: (N, 16) uint8 digests of the bytes. facts: the surveyor's columns, N rows each. errors:
-    row -> why it can't be read. decoded: the number of files decoded; the others were in the store.
+    files: (N, 16) uint8 digests of the bytes. facts: the surveyor's columns, N rows each, arrays or
+    `StoredFacts`. errors: row -> why it can't be read. decoded: the number of files decoded; the
+    others were in the store.
     """
 
     surveyor: Surveyor
     files: NDArray[np.uint8]
-    facts: dict[str, NDArray[Any]]
+    facts: dict[str, Any]
     errors: dict[int, str]
     decoded: int = 0
 
     @classmethod
-    def blank(cls, surveyor: Surveyor, n: int) -> "Survey":
-        columns = {name: np.zeros((n, *s), kind) for name, (kind, s) in surveyor.layout.items()}
+    def blank(cls, surveyor: Surveyor, n: int, table: StoredTable | None = None) -> "Survey":
+        """Return a survey of zeros; with a table, large columns of many rows are left in it."""
+        columns: dict[str, Any] = {}
+        large = getattr(surveyor, "large", ()) if table is not None and n > HELD else ()
+        for name, (kind, shape) in surveyor.layout.items():
+            if table is not None and name in large:
+                columns[name] = StoredFacts(table, name, np.zeros((n, DIGEST_BYTES), np.uint8))
+            else:
+                columns[name] = np.zeros((n, *shape), kind)
         return cls(surveyor, np.zeros((n, DIGEST_BYTES), np.uint8), columns, {})
 
     @property
     def good(self) -> NDArray[np.intp]:
         """The numbers of the readable rows."""
-        return np.array([i for i in range(len(self.files)) if i not in self.errors], np.intp)
+        readable = np.ones(len(self.files), bool)
+        readable[list(self.errors)] = False
+        return np.flatnonzero(readable)
 
-    def content(self, row: int) -> Content:
-        """Return the digests of a row's file, empty if it is unreadable."""
-        if row in self.errors:
-            return Content()
-        shown = self.facts[CONTENT][row]
-        return Content(self.files[row].tobytes().hex(), shown.tobytes().hex())
+    @property
+    def contents(self) -> Contents:
+        """The digests of the rows' files, empty for unreadable ones."""
+        known = np.ones(len(self.files), bool)
+        known[list(self.errors)] = False
+        return Contents(self.files, self.facts[CONTENT], known)
+
+    def facts_of(self, rows: NDArray[np.integer[Any]]) -> dict[str, Any]:
+        """Return the facts of some rows."""
+        return {
+            name: column.take(rows) if isinstance(column, StoredFacts) else column[rows]
+            for name, column in self.facts.items()
+        }
+
+    @property
+    def held(self) -> dict[str, NDArray[Any]]:
+        """The columns that are in memory."""
+        return {n: c for n, c in self.facts.items() if not isinstance(c, StoredFacts)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +196,9 @@ def survey(
     """
     surveyor = surveyor or input.surveyor() or BytesSurveyor(input)
     table = store.table(surveyor.table, surveyor.layout) if store else None
-    result, fresh = Survey.blank(surveyor, len(dataset)), dict[bytes, Facts]()
-    known, decoded = dict[int, bytes](), 0  # known: row -> the name of its facts in the store
+    result, fresh = Survey.blank(surveyor, len(dataset), table), dict[bytes, Facts]()
+    keys, decoded = np.zeros((len(dataset), DIGEST_BYTES), np.uint8), 0
+    known = np.zeros(len(dataset), bool)  # rows whose facts are in the store
     looker = _Looker(input, surveyor, table, KnownPlaces(store, input))
     looks = ordered_map(looker, dataset.sources, threads=threads, ahead=4 * threads)
     try:
@@ -151,13 +207,15 @@ def survey(
                 result.errors[i] = look.error
             else:
                 result.files[i] = np.frombuffer(look.name, np.uint8)
+            if look.key:
+                keys[i] = np.frombuffer(look.key, np.uint8)
             if look.facts is not None:
                 decoded += 1
                 fresh[look.key] = look.facts
-                for column, value in look.facts.items():
-                    result.facts[column][i] = value
-            elif look.key:
-                known[i] = look.key
+                for column, values in result.held.items():
+                    values[i] = look.facts[column]
+            else:
+                known[i] = bool(look.key)
             if len(fresh) >= SHARD:
                 _remember(table, fresh)
             if progress:
@@ -166,9 +224,14 @@ def survey(
         looks.close()
         looker.places.save()
         _remember(table, fresh)  # facts are kept even after an error or an interrupt
-    if table is not None:
-        _recall(result, table, known)
-    return replace(result, decoded=decoded)
+    if table is None:
+        return replace(result, decoded=decoded)
+    _recall(result, table, keys, np.flatnonzero(known))
+    stored = {
+        name: StoredFacts(table, name, keys) if isinstance(column, StoredFacts) else column
+        for name, column in result.facts.items()
+    }
+    return replace(result, facts=stored, decoded=decoded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,10 +275,12 @@ def _remember(table: StoredTable | None, fresh: dict[bytes, Facts]) -> None:
     fresh.clear()
 
 
-def _recall(result: Survey, table: StoredTable, known: Mapping[int, bytes]) -> None:
+def _recall(
+    result: Survey, table: StoredTable, keys: NDArray[np.uint8], known: NDArray[np.intp]
+) -> None:
     """Copy the facts of known rows from the store, SHARD rows at a time."""
-    every = list(known)
-    for start in range(0, len(every), SHARD):
-        rows = every[start : start + SHARD]
-        for column, values in result.facts.items():
-            values[rows] = table.rows([known[i] for i in rows], column)
+    for start in range(0, len(known), SHARD):
+        rows = known[start : start + SHARD]
+        names = [keys[i].tobytes() for i in rows]
+        for column, values in result.held.items():
+            values[rows] = table.rows(names, column)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb, inf
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ TRIMMED = 0.12  # share of a thumbnail's blocks, the worst, that is ignored: may
 FLOOR = 0.9  # correlation of registered thumbnails below which two pictures differ
 SURE = 0.998  # correlation from which two pictures are the same, whatever the others
 APART = 1.25  # below SURE, rows outside a group must be this many times as far as inside
+BLOCK = 4096  # thumbnails looked at together
 MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
 
 Floats = NDArray[np.float32]
@@ -57,15 +59,19 @@ def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> Hash:
     return packed(out)
 
 
-def near_duplicates(thumbs: NDArray[np.uint8], *, threads: int = 1) -> tuple[Pair, ...]:
+def near_duplicates(thumbs: "Thumbs", *, threads: int = 1) -> tuple[Pair, ...]:
     """Return pairs of rows that show the same picture: rescaled, recompressed, cropped, ….
 
-    thumbs: (N, SIDE, SIDE). Neither time nor memory grows with N² (see `Hashes`). If there
-    are so many candidates that registering all would take hours, only the nearest are registered.
+    thumbs: (N, SIDE, SIDE), an array or what gives one for a slice or numbers of rows. Neither time
+    nor memory grows with N² (see `Hashes`). If there are so many candidates that registering all
+    would take hours, only the nearest are registered.
     """
-    distinct = np.flatnonzero(_contrast(thumbs) >= MIN_CONTRAST)
-    shown = thumbs[distinct]
-    hashed = Hashes(hashes(shown), hashes(shown, CROP))
+    whole, inside, contrast = (
+        np.concatenate(part) for part in zip(*_looked_at(thumbs), strict=True)
+    )
+    distinct = np.flatnonzero(contrast >= MIN_CONTRAST)
+    shown = _Shown(thumbs, distinct)
+    hashed = Hashes(whole[distinct], inside[distinct])
     candidates = hashed.candidates(budget=max(50_000, 4 * len(distinct)))
     pairs = _alike(shown, batches(hashed, *candidates), threads)
     pairs += _alike(shown, batches(hashed, *_untried(pairs)), threads)
@@ -75,7 +81,35 @@ def near_duplicates(thumbs: NDArray[np.uint8], *, threads: int = 1) -> tuple[Pai
     )
 
 
-def _alike(thumbs: NDArray[np.uint8], batches: Iterable["_Batch"], threads: int) -> list[Pair]:
+def _looked_at(thumbs: "Thumbs") -> Iterator[tuple[Hash, Hash, Floats]]:
+    """Yield both hashes and the contrast of a block of thumbnails after the other."""
+    for start in range(0, max(len(thumbs), 1), BLOCK):
+        block = thumbs[start : start + BLOCK]
+        yield hashes(block), hashes(block, CROP), _contrast(block)
+
+
+class Thumbs(Protocol):
+    """N thumbnails, which may be read from a store where they are indexed."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """Some of the thumbnails, by their numbers."""
+
+    thumbs: Thumbs
+    numbers: Rows
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        return self.thumbs[self.numbers[rows]]
+
+
+def _alike(thumbs: Thumbs, batches: Iterable["_Batch"], threads: int) -> list[Pair]:
     """Return the pairs of these batches with a likeness of at least FLOOR."""
 
     def fit(batch: "_Batch") -> list[Pair]:

@@ -30,6 +30,8 @@ class PictureSurveyor:
         "thumbs": (np.uint8, (likeness.SIDE, likeness.SIDE)),
     }
 
+    large = ("thumbs",)  # 4 kB a row
+
     @property
     def table(self) -> str:
         return fingerprint("survey", VERSION, decoding.VERSION, likeness.VERSION)
