@@ -12,6 +12,7 @@ from headstart.base.errors import DataError, MissingPackage
 from headstart.data.checks import check, good_rows
 from headstart.data.dataset import LeftOut
 from headstart.data.findings import EMPTY_CLASS
+from headstart.data.folder_files import FolderFiles
 from headstart.data.splits import split
 from headstart.data.walking import display, walk
 from headstart.modalities.images.examples import solar_cells
@@ -504,3 +505,11 @@ def test_a_manifest_that_lists_a_picture_twice_names_both_rows(tmp_path: Path) -
     listed = manifest(tmp_path / "list.csv", "path,label\na.png,cat\nb.png,x\n./a.png,dog\n")
     with pytest.raises(DataError, match=r"'a.png' .* in rows 2 and 4. Take one of"):
         read(listed)
+
+
+def test_the_paths_of_a_folder_are_made_when_they_are_asked_for(shapes: Path) -> None:
+    data = read(shapes)
+    assert isinstance(data.sources, FolderFiles)
+    assert data.sources == tuple(shapes.resolve() / id for id in data.ids)
+    assert data.take([3, 1]).sources == (data.sources[3], data.sources[1])
+    assert data[2].read().shape[2] == 3

@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
@@ -26,6 +26,7 @@ from headstart.data.boxes.places import PictureIndex
 from headstart.data.choosing import LABEL_NAMES, LabelColumns, TableColumns, choose, encoded
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import EMPTY_CLASS
+from headstart.data.folder_files import FolderFiles
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of, unlike_classes
 from headstart.data.walking import Walk, about_links, display, walk
 from headstart.data.zip_files import archive_of, walk_zip
@@ -76,6 +77,35 @@ class _Row:
     shares: tuple[str, ...] = ()
 
 
+class _FolderRows:
+    """The examples of class folders, by column: there may be millions of them."""
+
+    def __init__(self) -> None:
+        self.ids, self.names, self.parts = list[str](), list[str](), list[str]()
+        self.cells = list[Row]()  # one object for all rows of a class
+        self.classes = dict[str, Row]()
+
+    def add(self, file: Path, label: str, part: str) -> None:
+        """Add a file, relative to the folder."""
+        name, id = file.as_posix(), display(file)
+        self.names.append(name)
+        self.ids.append(name if id == name else id)
+        self.cells.append(self.classes.setdefault(label, {"label": label}))
+        self.parts.append(part)
+
+    def dataset(self, root: Path, left_out: Iterable[LeftOut]) -> Dataset:
+        target = CLASSES.kind.of(list(self.classes.values()))
+        return Dataset(
+            ids=tuple(self.ids),
+            sources=FolderFiles(root, tuple(self.names)),
+            labels=encoded(target, self.cells, [""] * len(self.cells)),
+            target=target,
+            parts=_column(self.parts),
+            left_out=tuple(left_out),
+            choice=CLASSES.unread,
+        )
+
+
 def read_folder(root: Path, input: Input[Any]) -> Dataset:
     """Read one folder per class, or parts (train, val, test) of class folders.
 
@@ -84,15 +114,15 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
     """
     root = root.resolve()
     root, listing = walk_zip(root) if root.is_file() else (root, walk(root))
-    faults = {file: _unusable(input, root / file) for file in listing.files}
-    examples = (file for file, fault in faults.items() if fault != input.unmeant)
+    faults = {file: why for file in listing.files if (why := _unusable(input, root / file))}
+    examples = (file for file in listing.files if faults.get(file, "") != input.unmeant)
     try:
         layout = layout_of(examples, listing.folders)
     except DataError as error:
         raise DataError(f"{error}{_about_tables(root, input)}") from None
-    rows, left_out = list[_Row](), [*listing.left_out, *layout.left_out]
-    for file, fault in faults.items():
-        place = layout.base(file)
+    found, left_out = _FolderRows(), [*listing.left_out, *layout.left_out]
+    for file in listing.files:
+        place, fault = layout.base(file), faults.get(file, "")
         if fault == input.unmeant:
             left_out.append(LeftOut(display(file), fault, expected=True))
         elif place in layout.unlabelled:
@@ -105,21 +135,20 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
             why = fault or f"{one_of(input)} in no class folder"
             left_out.append(LeftOut(display(file), why, label=announced))
         else:
-            row = {"label": _class_of(file, place)}
-            rows.append(_Row(display(file), root / file, row, layout.parts[place]))
-    if not rows:
+            found.add(file, _class_of(file, place), layout.parts[place])
+    if not found.names:
         others = about_links(left_out) + _about_announced(left_out)
         raise DataError(
             f"No {input.noun} of a class were found under {display(root)}.{others} {LAYOUT}"
             f"{_about_tables(root, input)}"
         )
-    names = {row.asked["label"] for row in rows}
+    names = set(found.classes)
     if unlike_classes(names) and (tables := _about_tables(root, input)):
         raise DataError(
             f"Class folders are named by their classes; {display(root)} has its {input.noun} in "
             f"{' and '.join(sorted(names)[:3])}.{tables}"
         )
-    return _dataset(rows, [*left_out, *_empty_classes(listing, rows, layout)])
+    return found.dataset(root, [*left_out, *_empty_classes(listing, found.classes, layout)])
 
 
 def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
@@ -364,8 +393,7 @@ def _lists_labels(path: Path, input: Input[Any]) -> bool:
     return bool(paths) and (bool(labels) or len(header) > 2)
 
 
-def _empty_classes(listing: Walk, rows: list[_Row], layout: FolderLayout) -> Iterator[LeftOut]:
-    used = {row.asked["label"] for row in rows}
+def _empty_classes(listing: Walk, used: Collection[str], layout: FolderLayout) -> Iterator[LeftOut]:
     for folder in listing.folders:
         place = layout.base(folder)
         if place is None or place in layout.unlabelled:

@@ -4,12 +4,13 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.base.display import display as display  # shown here as everywhere
 from headstart.data.dataset import LeftOut
+from headstart.data.folder_files import FolderFiles
 
 LEADS_OUT = "a link that leads out of the folder"
 LEADS_NOWHERE = "a link that leads nowhere"
@@ -37,7 +38,7 @@ LINKED_NAMES_EACH = 20
 class Walk:
     """The content of a folder; all paths are relative to it and sorted by their bytes."""
 
-    files: tuple[Path, ...]
+    files: Sequence[Path]
     folders: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]
 
@@ -55,7 +56,7 @@ def walk(root: Path) -> Walk:
     walker = _Walker(root.resolve())
     walker.run()
     return Walk(
-        tuple(sorted(walker.files, key=_order)),
+        FolderFiles(Path(), tuple(sorted(walker.files, key=os.fsencode))),
         tuple(sorted(walker.folders, key=_order)),
         tuple(sorted(walker.left_out, key=lambda out: out.path)),
     )
@@ -120,7 +121,7 @@ class _Walker:
     """The state of a walk. links: links still to follow."""
 
     root: Path
-    files: list[Path] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)  # with slashes
     folders: list[Path] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     links: deque[_Folder] = field(default_factory=deque)
@@ -169,7 +170,7 @@ class _Walker:
         if stat.S_ISLNK(mode):
             self.links.append(entry)
         elif stat.S_ISREG(mode):
-            self.files.append(path)
+            self.files.append(path.as_posix())
         elif not stat.S_ISDIR(mode):
             self.leave_out(path, "neither a file nor a folder")
         return stat.S_ISDIR(mode)
@@ -180,7 +181,7 @@ class _Walker:
         if fault := link_fault(self.root, link.real):
             self.leave_out(link.name, fault)
         elif os.path.isfile(target := link.real.resolve()):
-            self.files.append(link.name)
+            self.files.append(link.name.as_posix())
         elif not os.path.isdir(target):
             self.leave_out(link.name, "neither a file nor a folder")
         elif self.linked_names < most:

@@ -30,7 +30,7 @@ TRIMMED = 0.12  # share of a thumbnail's blocks, the worst, that is ignored: may
 FLOOR = 0.9  # correlation of registered thumbnails below which two pictures differ
 SURE = 0.998  # correlation from which two pictures are the same, whatever the others
 APART = 1.25  # below SURE, rows outside a group must be this many times as far as inside
-BLOCK = 4096  # thumbnails looked at together
+BLOCK = 1024  # thumbnails looked at together
 MIN_CONTRAST = 2.0  # grey levels (standard deviation); a flatter picture has nothing to compare
 
 Floats = NDArray[np.float32]
@@ -53,9 +53,9 @@ def hashes(thumbs: NDArray[np.uint8], crop: float = 0.0) -> Hash:
     """
     rows, columns = _cells(8, crop), _cells(9, crop).T
     out = np.empty((len(thumbs), BITS), bool)
-    for start in range(0, len(thumbs), 4096):
-        block = rows @ thumbs[start : start + 4096].astype(np.float32) @ columns  # (B, 8, 9)
-        out[start : start + 4096] = (np.diff(block, axis=2) > 0).reshape(-1, BITS)
+    for start in range(0, len(thumbs), BLOCK):
+        block = rows @ thumbs[start : start + BLOCK].astype(np.float32) @ columns  # (B, 8, 9)
+        out[start : start + BLOCK] = (np.diff(block, axis=2) > 0).reshape(-1, BITS)
     return packed(out)
 
 
