@@ -35,7 +35,7 @@ def softmax(logits: Floats, kind: type = np.float64) -> NDArray[Any]:  # (N, C) 
     Rows are taken a block at a time: with thousands of classes the steps between take more memory
     than the logits.
     """
-    out = np.empty(logits.shape, kind)
+    out: NDArray[Any] = np.empty(logits.shape, kind)
     size = max(1, CELLS // max(1, logits.shape[1]))
     for start in range(0, len(logits), size):
         rows = logits[start : start + size]

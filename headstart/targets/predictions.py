@@ -350,8 +350,8 @@ def _tidied(classes: tuple[str, ...]) -> tuple[str, ...]:
 class _Table(Protocol):
     """The columns of a file of predictions; a name in `header` may be there twice."""
 
-    header: list[str]
-
+    @property
+    def header(self) -> list[str]: ...
     def texts(self, name: str) -> list[str]: ...
     def scores(self, names: Sequence[str]) -> NDArray[np.float32]: ...  # (N, len(names))
 
