@@ -49,7 +49,7 @@ graphs: .venv/installed-dev
 
 bench: .venv/installed-dev data
 	for b in extract classic finetune accuracy elpv targets text text_speed intervals mistakes unknowns small_data report scale explain ideal attack \
-		adversarial robustness unlike export light memory draft duplicates startup stages budgets serve hostile kill_store kill_train decoding \
+		adversarial robustness unlike export light memory many draft duplicates startup stages budgets serve hostile kill_store kill_train decoding \
 		fuzz_images; do \
 		$(BIN)/python bench/$$b.py || exit 1; done
 	for b in kill_store kill_train; do $(BIN)/python bench/$$b.py --flips 200 || exit 1; done

@@ -24,7 +24,7 @@ TOPICS = {
         "scale",
         "export",
     ),
-    "Memory and size": ("light", "memory", "report"),
+    "Memory and size": ("light", "memory", "many", "report"),
     "Accuracy": ("accuracy", "elpv", "targets", "boxes", "text", "adversarial", "robustness"),
     "What a model knows about itself": (
         "intervals",

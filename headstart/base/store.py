@@ -33,7 +33,7 @@ from headstart.base.shards import ANY as ANY
 from headstart.base.shards import DIGEST_BYTES as DIGEST_BYTES
 from headstart.base.shards import KEYS, Column, FileDigests, Stamp, columns_in, tensors_of
 from headstart.base.shards import Rows as Rows
-from headstart.base.verified import Verified
+from headstart.base.verified import VerifiedFiles
 
 _SEALED = ".sealed"  # a folder of empty files, named after the tables that hold sealed shards only
 FRESH = 8192  # rows written by this process that are looked up by name before they are indexed
@@ -108,7 +108,7 @@ class StoredTable:
     _lock: RLock = field(default_factory=RLock)  # threads of one process share a table
 
     def __post_init__(self) -> None:
-        self._verified = Verified(self.folder)
+        self._verified = VerifiedFiles(self.folder)
         sweep(self.folder)
         shards = sorted(self.folder.glob("*.safetensors"))
         mapped = self._mapped_indexes({path.stem for path in shards})

@@ -29,7 +29,7 @@ def machine_name() -> str:
     return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-class Verified:
+class VerifiedFiles:
     """The verified files of one table; a place that can't be written to remembers nothing."""
 
     def __init__(self, table: Path) -> None:
