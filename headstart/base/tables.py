@@ -316,7 +316,7 @@ def parquet_columns(path: Path) -> dict[str, Any]:
 
     Raises DataError for another file, MissingPackage without pyarrow.
     """
-    with _parquet(path) as file:
+    with parquet_file(path) as file:
         table = file.read()
         return {
             name: column.to_numpy(zero_copy_only=False)
