@@ -83,18 +83,18 @@ class _FolderRows:
     def __init__(self) -> None:
         self.ids, self.names, self.parts = list[str](), list[str](), list[str]()
         self.cells = list[Row]()  # one object for all rows of a class
-        self.classes = dict[str, Row]()
+        self.by_label = dict[str, Row]()
 
     def add(self, file: Path, label: str, part: str) -> None:
         """Add a file, relative to the folder."""
         name, id = file.as_posix(), display(file)
         self.names.append(name)
         self.ids.append(name if id == name else id)
-        self.cells.append(self.classes.setdefault(label, {"label": label}))
+        self.cells.append(self.by_label.setdefault(label, {"label": label}))
         self.parts.append(part)
 
     def dataset(self, root: Path, left_out: Iterable[LeftOut]) -> Dataset:
-        target = CLASSES.kind.of(list(self.classes.values()))
+        target = CLASSES.kind.of(list(self.by_label.values()))
         return Dataset(
             ids=tuple(self.ids),
             sources=FolderFiles(root, tuple(self.names)),
@@ -142,13 +142,13 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
             f"No {input.noun} of a class were found under {display(root)}.{others} {LAYOUT}"
             f"{_about_tables(root, input)}"
         )
-    names = set(found.classes)
+    names = set(found.by_label)
     if unlike_classes(names) and (tables := _about_tables(root, input)):
         raise DataError(
             f"Class folders are named by their classes; {display(root)} has its {input.noun} in "
             f"{' and '.join(sorted(names)[:3])}.{tables}"
         )
-    return found.dataset(root, [*left_out, *_empty_classes(listing, found.classes, layout)])
+    return found.dataset(root, [*left_out, *_empty_classes(listing, found.by_label, layout)])
 
 
 def read_manifest(path: Path, input: Input[Any], target: str = "") -> Dataset:
