@@ -105,7 +105,7 @@ def spoilt(thumbs: NDArray[np.uint8], strata: NDArray[np.intp]) -> Iterator[Spoi
         low = -values if quality.high else np.log(values + 0.001)
         rows = np.flatnonzero(beyond & _far(low, np.zeros_like(strata)))
         rows = rows[_far(low, strata)[rows]] if len(rows) else rows
-        if len(rows) > MOSTLY * len(values):
+        if not len(rows) or len(rows) > MOSTLY * len(values):
             continue
         usual = float(np.median(values[np.isfinite(values)]))
         for row in rows.tolist():
