@@ -9,6 +9,7 @@ from headstart.base.errors import BundleError as BundleError
 from headstart.base.errors import DataError as DataError
 from headstart.base.errors import Diverged as Diverged
 from headstart.base.errors import HeadstartError as HeadstartError
+from headstart.base.errors import LostRank as LostRank
 from headstart.base.errors import Mismatch as Mismatch
 from headstart.base.errors import MissingPackage as MissingPackage
 from headstart.base.errors import PlaceError as PlaceError

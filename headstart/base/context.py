@@ -9,6 +9,7 @@ from typing import Literal
 from headstart.base.deadline import Deadline
 from headstart.base.engine_choice import EngineChoices
 from headstart.base.listener import Listener
+from headstart.base.ranks import ALONE, Ranks
 from headstart.base.runtime import ON_CPU, Runtime, held_interrupts
 from headstart.base.store import USUAL, Store
 from headstart.base.values import fingerprint
@@ -58,7 +59,7 @@ class RunContext:
     may the deadline.
 
     engines: those chosen in this run for its backbones; copies of the context share them, and the
-    deadline.
+    deadline. ranks: the processes that train together.
     """
 
     store: Store | None = USUAL  # the cache of features
@@ -67,6 +68,7 @@ class RunContext:
     checkpoints: Checkpointing = Checkpointing()
     engines: EngineChoices = field(default_factory=dict, compare=False, repr=False)
     deadline: Deadline = field(default_factory=Deadline, compare=False, repr=False)
+    ranks: Ranks = field(default=ALONE, compare=False, repr=False)
 
 
 IN_MEMORY = RunContext(store=None, runtime=ON_CPU)

@@ -38,6 +38,10 @@ class Diverged(HeadstartError, ArithmeticError):
     """Training produced a number that is not finite, and was stopped."""
 
 
+class LostRank(HeadstartError, ConnectionError):
+    """Another process of a training on several has ended, or does not answer."""
+
+
 class StoreError(HeadstartError, OSError):
     """The store cannot be written or read."""
 

@@ -19,6 +19,7 @@ from headstart.base.errors import (
     is_of_the_machine,
     sentence_of,
 )
+from headstart.base.ranks import first_to_tell, is_leader, under_torchrun
 from headstart.cli.aliases import command_of
 from headstart.cli.flags import word_after
 from headstart.cli.language import LANGUAGES, speak
@@ -97,14 +98,16 @@ def main(argv: list[str] | None = None) -> int:
             return _dispatched(argv)
         except KeyboardInterrupt as error:
             next_signal_ends()
-            say("stopped", str(error) or "nothing is kept but what is printed already")
+            if is_leader():
+                say("stopped", str(error) or "nothing is kept but what is printed already")
             return INTERRUPTED
         except Exception as error:
             wrong = _code_of(error)
             if wrong is None:
                 raise
             next_signal_ends()
-            say("error", sentence_of(error))
+            if first_to_tell():
+                say("error", sentence_of(error))
             return wrong
         finally:
             stop_bars()
@@ -144,10 +147,23 @@ def _dispatch(argv: list[str]) -> int:
     if argv[0] == "help":
         return _dispatch([*argv[1:2], "--help"])
     name, words, hint = command_of(argv, COMMANDS)
+    if under_torchrun() and name != "train":
+        return _refused(name)
     if hint:
         say("hint", hint)
     with typed([name, *words]):
         return COMMANDS[name](words)
+
+
+def _refused(name: str) -> int:
+    """Refuse a command other than `train` under torchrun; one of its processes says so."""
+    if is_leader():
+        say(
+            "error",
+            "torchrun starts several processes, and only `headstart train` divides work among "
+            f"them: type headstart {name} without torchrun.",
+        )
+    return WRONG
 
 
 def _overview() -> str:

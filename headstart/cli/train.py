@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listeners
+from headstart.base.ranks import ALONE, Ranks, under_torchrun
 from headstart.cli.flags import (
     DATA_HELP,
     add_flags,
@@ -156,7 +157,6 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     from headstart.runs.recorded import data_from, source_of  # PyTorch, which --help does not need
-    from headstart.runs.run import train
     from headstart.runs.seeds import as_ensemble
 
     job = _base(args.recipe, args.config)
@@ -171,6 +171,8 @@ def run(args: argparse.Namespace) -> int:
         from headstart.runs.tracking import check_tracker
 
         check_tracker(args.track)
+    if under_torchrun():
+        return _run_together(args, job, began)
     data = data_from(args.data or job.source, job.target)
     if args.lr_find:
         return _find_rate(data, job)
@@ -178,6 +180,14 @@ def run(args: argparse.Namespace) -> int:
         return _dry_run(data, job, args)
     if args.seeds != 1:
         return _train_seeds(data, job, args)
+    return _train_one(data, job, args, began)
+
+
+def _train_one(
+    data: "Dataset", job: Job, args: argparse.Namespace, began: float, ranks: Ranks = ALONE
+) -> int:
+    from headstart.runs.run import train
+
     live = None
     if args.track:
         from headstart.runs.tracking import live_tracker
@@ -185,10 +195,30 @@ def run(args: argparse.Namespace) -> int:
         live = live_tracker(args.track, args.out)
     listener = Listeners(Terminal(), live) if live else Terminal()
     with kept_if_stopped(GOES_ON):
-        finished = train(data, args.out, job, listener, began=began)
+        finished = train(data, args.out, job, listener, began=began, ranks=ranks)
+    ranks.close()
     print_run(finished)
     write_tracked(finished.folder, args.track, live)
     return tell_left_out(finished.left_out)
+
+
+def _run_together(args: argparse.Namespace, job: Job, began: float) -> int:
+    """Train with the other processes that torchrun started; the first one does the rest alone."""
+    from headstart.runs.recorded import data_from
+    from headstart.runs.together import check_together, follow, joined
+
+    alone = {"seeds": args.seeds != 1, "lr-find": args.lr_find, "dry-run": args.dry_run}
+    check_together(job, alone)
+    ranks, job = joined(job)
+
+    def read() -> "Dataset":
+        return data_from(args.data or job.source, job.target)
+
+    if not ranks.leads:
+        follow(read, args.out, job, ranks)
+        ranks.close()
+        return DONE
+    return _train_one(read(), job, args, began, ranks)
 
 
 def _base(name: str | None, config: Path | None) -> Job:

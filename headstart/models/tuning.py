@@ -10,6 +10,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.views import ViewSpec
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Mismatch, SpecError
+from headstart.base.ranks import ALONE
 from headstart.base.runtime import ON_CPU, torch_threads
 from headstart.data.splits import Splits
 from headstart.features.extract import FeatureTable
@@ -154,7 +155,8 @@ def train_head(
     rows = Stored(given, False, spec.seed) if isinstance(given, tuple) else given
     target, threads = rows.target, context.runtime.resolved().threads
     module = tied(new_head(layers, backbone.card.dim, target.outputs, spec.seed), target)
-    network, context = Network(nn.Identity(), module, ()), replace(context, runtime=ON_CPU)
+    network = Network(nn.Identity(), module, ())
+    context = replace(context, runtime=ON_CPU, ranks=ALONE)
     feeds = rows, Stored((val,), cut=False)
     plan = head_plan(layers, spec.seed)
     with torch_threads(threads):

@@ -353,6 +353,11 @@ class Job:
         return replace(self, backbone=name, recipe=recipe)
 
     @property
+    def chooses_changes(self) -> bool:
+        """Whether the data chooses the changes of training examples."""
+        return isinstance(self.augment, AutoViews)
+
+    @property
     def budget_s(self) -> float:
         """The seconds of the whole run; 0 for no limit."""
         return seconds_of(self.budget, "budget")

@@ -17,6 +17,7 @@ from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.base.notebook import html_table
+from headstart.base.ranks import ALONE, Ranks, several_asked
 from headstart.base.runtime import keep_memory, machine, peak_rss_bytes
 from headstart.base.signals import interrupted_with
 from headstart.base.threads import Ahead
@@ -164,29 +165,44 @@ def train(
     listener: Listener | None = None,
     *,
     began: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Check, split, train, evaluate and save into folder `out`: all of `headstart train`.
 
-    began: from when on a time budget counts, on the monotonic clock; None for now.
+    began: from when on a time budget counts, on the monotonic clock; None for now. ranks: the
+    processes that fine-tune together, of which this is the first.
     Raises SpecError if `out` holds a finished run or other files, DataError for unusable data,
     Diverged if training diverges. Results computed before an error are kept and reused.
     """
+    if several_asked() and not ranks.several:
+        raise SpecError(
+            "torchrun divides the work of a command among its processes, not that of a function: "
+            "type torchrun … -m headstart train …"
+        )
     listener = listener or Listener()
     job = (job or Job()).for_data(data, listener)
+    if ranks.several and data.target.takes != POOLED:
+        raise SpecError(
+            f"Training on {data.target.noun} is by one process: type headstart train without "
+            f"torchrun."
+        )
     deadline = deadline_of(job, began, listener)
     with claimed(out, resume=job.resume) as finish, interrupted_with(deadline.end):
         keep_memory()
         start = with_backbone(job, data, out, listener)
         data, state = start.data, RunState.begin(out, start.job, listener, deadline)
         state.search = start.search
-        learned, judged = _learn(state, data)
+        state.context = replace(state.context, ranks=ranks)
+        learned, judged = learn(state, data)
+        state.context = replace(state.context, ranks=ALONE)  # baselines are trained by this one
+        ranks.end()
         rows = learned.checks.dataset
         sources: Sources = dict(zip(data.ids, data.sources, strict=True))
         checked = dict(zip(rows.ids, rows.files, strict=True))
         return _finish(state, learned, judged, {**sources, **checked}, finish)
 
 
-def _learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation | None]:
+def learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation | None]:
     """Check and split the data, judge the folds, if there are any, and train the candidates."""
     threads = state.context.runtime.decode_threads
     look = partial(survey, data, store=state.job.store, threads=threads)

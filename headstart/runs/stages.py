@@ -52,6 +52,7 @@ RANDOM = (
     "--weights random was asked for: the network has learned nothing before, so there is nothing "
     "to transfer; leave the flag out, unless random weights are what you want to compare with"
 )
+CUT = "checkpoint-cut.json"  # what a run decided to keep at the cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +264,7 @@ def with_cut(state: RunState, run: PreparedRun, data: Dataset) -> PreparedRun:
     The decision is written to checkpoint-cut.json; a resumed run reads it from there, unless views
     are drawn anew in every epoch: their activations cannot be kept.
     """
-    thawed, path = run.start.thawed, state.out / "checkpoint-cut.json"
+    thawed, path = run.start.thawed, state.out / CUT
     if run.start.levels is not None:  # they are kept whatever learns
         from headstart.models.level_data import tell_room
 

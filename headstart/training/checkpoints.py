@@ -63,14 +63,14 @@ class Progress:
         )
 
 
-def read_progress(own: Checkpointing) -> tuple[Progress, dict[str, Tensor]]:
-    """Return progress and tensors of this job's checkpoint.
+def read_progress(own: Checkpointing, data: bytes) -> tuple[Progress, dict[str, Tensor]]:
+    """Return progress and tensors of this job's checkpoint. data: the bytes of its file.
 
     Raises BundleError, naming the file, if it is malformed, SpecError if it is of another job.
     """
     path = own.path
     assert path is not None
-    tensors, facts = read_checkpoint(path)
+    tensors, facts = parsed(path, data)
     hints, facts = {"job": str, **get_type_hints(Progress)}, {**EARLIER, **facts}
     if odd := facts.keys() ^ hints.keys():
         raise altered(path, f"it has {'no' if min(odd) in hints else 'a'} {min(odd)!r}")
@@ -162,12 +162,21 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     write_bytes(path, sealed(save(whole, {FACTS: text, SEAL: BLANK}), KIND))
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of `write_checkpoint`; raises BundleError for any other file, even a pipe."""
+def checkpoint_bytes(path: Path) -> bytes:
+    """Return the bytes of a checkpoint; raises BundleError for a file that cannot be read."""
     try:
-        data = read_bytes(path)
+        return read_bytes(path)
     except OSError as error:
         raise altered(path, error.strerror or str(error)) from error
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of `write_checkpoint`; raises BundleError for any other file, even a pipe."""
+    return parsed(path, checkpoint_bytes(path))
+
+
+def parsed(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and facts of the bytes of a checkpoint; see `read_checkpoint`."""
     if not seal_holds(data, KIND):
         damaged = "a bit or more of it changed since"
         raise altered(path, damaged if has_seal(data) else "it has no seal, as of an old version")

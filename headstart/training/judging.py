@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headstart.base.ranks import ALONE, Ranks
 from headstart.training.arithmetic import Arithmetic
 from headstart.training.attack import Attack
 from headstart.training.attacked import AT_ONCE, ATTACKED, worst
@@ -22,13 +23,14 @@ def judge(
     rows: Feed,
     attack: Attack | None = None,
     arithmetic: Arithmetic | None = None,
+    ranks: Ranks = ALONE,
 ) -> Figures:
     """Return the mean loss, and the accuracy where the target defines one.
 
     attack: evaluate up to 256 evenly spaced rows of pixels (N, S, S, 3) instead, each changed to be
     misclassified if such a change is found within epsilon. arithmetic: the number format; None for
-    the device's usual one. Raises Diverged, naming the row, for
-    non-finite numbers.
+    the device's usual one. ranks: the processes, each of which judges a part. Raises Diverged,
+    naming the row, for non-finite numbers.
     """
     network.eval()
     loss, right, n, target = 0.0, 0, len(rows.ids), rows.target
@@ -38,7 +40,8 @@ def judge(
     if attack is not None:
         evenly = np.linspace(0, n - 1, min(n, ATTACKED)).round()
         judged, size = np.unique(evenly.astype(np.int64)), AT_ONCE
-    for start, picked in enumerate(judged_in(judged, size, rows.sizes)):
+    own = judged[ranks.part(len(judged))]
+    for start, picked in enumerate(judged_in(own, size, rows.sizes)):
         ids, x = [rows.ids[row] for row in picked], rows.batch(picked, 0)
         check_input(x, ids)
         if attack is not None:
@@ -52,7 +55,8 @@ def judge(
             check_losses(losses, ids, weights)
             loss += float(losses.double().sum())
             right += 0 if hits is None else int(hits.sum())
-    return loss / len(judged), right / len(judged) if target.counts_right else None
+    loss, hit = ranks.add(loss, float(right))
+    return loss / len(judged), hit / len(judged) if target.counts_right else None
 
 
 def raw_outputs(network: nn.Module, rows: Feed) -> NDArray[np.float64]:

@@ -1,7 +1,9 @@
 """The training loop for heads on features, tails from the cut, and whole networks.
 
 All randomness of a step comes from (seed, epoch, step), so that interrupted training resumes bit
-for bit from its last checkpoint, which holds `Progress` and tensors only.
+for bit from its last checkpoint, which holds `Progress` and tensors only. Several processes
+(`base.ranks`) each take a contiguous part of every batch, so that the batches, and a checkpoint,
+do not depend on their number.
 """
 
 import os
@@ -17,7 +19,8 @@ from torch import Tensor
 
 from headstart.backbones.backbone import under
 from headstart.base.context import IN_MEMORY, RunContext
-from headstart.base.errors import Diverged
+from headstart.base.errors import Diverged, SpecError
+from headstart.base.ranks import Ranks
 from headstart.heads.head import check_rate
 from headstart.training.arithmetic import Arithmetic, settled, usual_arithmetic
 from headstart.training.attacked import Push, attack_plan_message, attacked, judging_attack
@@ -26,6 +29,7 @@ from headstart.training.checkpoints import (
     Progress,
     check_progress,
     check_tensors,
+    checkpoint_bytes,
     read_progress,
     save_progress,
     unpack_optimizer,
@@ -97,12 +101,15 @@ def train(
     to stop, and the listener's exceptions, after saving.
     """
     check_rate("lr", plan.lr)  # 0 means unresolved
+    if context.ranks.several:
+        check_plan_together(plan)
     network.to(context.runtime.device).to(memory_format=torch.channels_last)
     start, optimizer = snapshot(network.learned()), make_optimizer(network, plan, depth)
     run = _Training(network, optimizer, plan, rows, val, context, phase, after, again)
     if plan.adversarial:
         run.tell(attack_plan_message(plan, len(val.ids)))
-    with context.checkpoints.stopping(context.deadline.end) as stop:
+    with context.ranks.together(phase), context.checkpoints.stopping(context.deadline.end) as stop:
+        context.ranks.equal(network.learned())
         if not run.resume():
             measured = run.choose_arithmetic(partial(make_optimizer, network, plan, depth))
             run.judge_start()
@@ -111,8 +118,8 @@ def train(
         while not run.finished():
             network.train()
             for picked in run.order()[run.at.step :]:
-                with _seeded(plan.seed, run.number, run.at.step):
-                    run.learn(picked, rows.batch(picked, run.number))
+                with _seeded(*run.seeds):
+                    run.learn(picked, run.batch(picked))
                 run.stepped(stop)
                 if run.cut_off():  # the epoch ends here, and is judged
                     break
@@ -121,6 +128,19 @@ def train(
     return Trained(
         at.history, run.keep(), start, at.stopped, run.arithmetic, at.stopped and run.late
     )
+
+
+def check_plan_together(plan: Plan) -> None:
+    """Raise SpecError for what several processes cannot train."""
+    if plan.norms == "trained":
+        raise SpecError(
+            "Several processes each see a part of a batch, and norms that learn would each learn "
+            "other statistics: leave --norms trained out, or train in one process."
+        )
+    if plan.adversarial:
+        raise SpecError(
+            "Adversarial training is by one process: leave --adversarial out, or torchrun."
+        )
 
 
 def losses_at(
@@ -211,6 +231,16 @@ class _Training:
         self.all_steps = self.plan.epochs * self.steps
 
     @property
+    def ranks(self) -> Ranks:
+        return self.context.ranks
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the current step; other processes than the first draw other numbers."""
+        own = (self.ranks.rank,) if self.ranks.rank else ()
+        return (self.plan.seed, self.number, self.at.step, *own)
+
+    @property
     def number(self) -> int:
         """The number of the current epoch, continuing the numbers of the phase before."""
         return self.after + self.at.epoch + 1
@@ -232,6 +262,14 @@ class _Training:
             chosen = balanced_rows(self.target.strata(rows.y), self.number, seed)
         size, sliced = self.plan.batch_size, rows.sliced
         return batches(chosen, size, self.number, seed, rows.sizes, sliced=sliced)
+
+    def batch(self, picked: RowNumbers) -> TrainingBatch | None:
+        """Return the input of this process's part of a batch; None for a part without rows.
+
+        Mixup blends rows of the whole batch, which every process reads then.
+        """
+        own = picked if self.plan.mixup else picked[self.ranks.part(len(picked))]
+        return self.rows.batch(own, self.number) if len(own) else None
 
     def finished(self) -> bool:
         """Return whether to stop: after the last epoch, on request, or for lack of improvement."""
@@ -266,14 +304,19 @@ class _Training:
         asked, compiled = self.context.runtime.compute_precision, self.context.runtime.compile
         found = settled(asked, self.device, self.all_steps, compiled=compiled)
         if measured := found is None:
-            rows = self.order()[:STEPS]
-            begin = [(picked, self.rows.batch(picked, self.number)) for picked in rows]
-            trials = FirstSteps(self.network, begin, partial(self.starting, fresh))
-            found, message = fastest(trials.attempt, self.all_steps, grouped=trials.grouped)
-            if message:
-                self.tell(message)
+            found = self.ranks.shared(self.tried(fresh) if self.ranks.leads else None)
         self.at = replace(self.at, arithmetic=found)
         return measured
+
+    def tried(self, fresh: Callable[[], torch.optim.Optimizer]) -> Arithmetic:
+        """Return the number format that a few steps, by this process alone, show to be fastest."""
+        rows = self.order()[:STEPS]
+        begin = [(picked, self.rows.batch(picked, self.number)) for picked in rows]
+        trials = FirstSteps(self.network, begin, partial(self.starting, fresh))
+        found, message = fastest(trials.attempt, self.all_steps, grouped=trials.grouped)
+        if message:
+            self.tell(message)
+        return found
 
     def starting(
         self, fresh: Callable[[], torch.optim.Optimizer], arithmetic: Arithmetic
@@ -291,34 +334,64 @@ class _Training:
 
         return step
 
-    def learn(self, picked: RowNumbers, x: TrainingBatch) -> None:
-        """Take one optimiser step on the batch `x`, checking that all numbers are finite."""
+    def learn(self, picked: RowNumbers, x: TrainingBatch | None) -> None:
+        """Take one optimiser step on a batch, checking that all numbers are finite.
+
+        picked: the rows of the whole batch. x: the input of this process's part, as `batch`
+        returns it. The gradients are sums over the parts, whose losses have the weights that they
+        have in the whole batch.
+        """
         plan, seeds = self.plan, (self.plan.seed, self.number, self.at.step)
         lr = set_rates(self.optimizer, plan, self.done, self.all_steps)
-        ids = [self.rows.ids[row] for row in picked]
-        check_input(x, ids)
-        own = self.objective.batch(picked, self.rows.labels(picked, self.number))
-        x, labels = mixed(x, own, plan.mixup, seeds)
+        ids, part = [self.rows.ids[row] for row in picked], self.ranks.part(len(picked))
+        labels = self.objective.batch(picked, self.rows.labels(picked, self.number))
+        if x is not None:
+            check_input(x, ids if plan.mixup else ids[part])
+            x, labels = mixed(x, labels, plan.mixup, seeds)
+        weights = self.objective.weights(labels)
+        if self.ranks.several:
+            labels, weights = labels.of(part), weights[part]
+            x = x[torch.arange(part.start, part.stop)] if plan.mixup and x is not None else x
         push = Push.of(plan, self.done, self.all_steps, (*seeds, 1)) if plan.adversarial else None
-        raw, losses = self.gradients(x, labels, ids, push)
+        raw, losses = self.gradients(x, labels, weights, ids[part], push)
+        self.ranks.add_gradients(self.parameters)
         check_gradients({n: p.grad for n, p in self.parameters.items() if p.grad is not None}, ids)
         if plan.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), plan.clip)
         self.optimizer.step()
         check_weights(self.parameters)
-        if labels.soft is not None:  # the history tells the loss of labels, as on validation
+        loss, right = self.ranks.add(*self.figures(raw, labels, losses))
+        at = self.at
+        self.at = replace(at, lr=lr, loss=at.loss + loss, right=at.right + int(right))
+
+    def figures(self, raw: Tensor, labels: BatchLabels, losses: Tensor) -> tuple[float, float]:
+        """Return the sum of the losses of labels, as on validation, and the right answers."""
+        if not len(raw):
+            return 0.0, 0.0
+        if labels.soft is not None:
             losses = self.target.loss(raw, labels.named)
-        hits, at = self.target.right(raw, labels.named), self.at
-        right = at.right + (0 if hits is None else int(hits.sum()))
-        self.at = replace(at, lr=lr, loss=at.loss + float(losses.sum()), right=right)
+        hits = self.target.right(raw, labels.named)
+        return float(losses.sum()), 0.0 if hits is None else float(hits.sum())
 
     def gradients(
-        self, x: TrainingBatch, labels: BatchLabels, ids: list[str], push: Push | None
+        self,
+        x: TrainingBatch | None,
+        labels: BatchLabels,
+        weights: Tensor,
+        ids: list[str],
+        push: Push | None,
     ) -> tuple[Tensor, Tensor]:
-        """Compute gradients of a batch, in parts if memory is short; return outputs and losses."""
+        """Compute gradients of a batch, in parts if memory is short; return outputs and losses.
+
+        weights: by which the losses are summed. x: None for no rows.
+        """
+        if x is None:
+            self.optimizer.zero_grad(set_to_none=True)
+            return torch.zeros((0, self.target.outputs)), torch.zeros(0)
         while True:
             try:
-                return self.backward(self.changed(x, labels.learned, push), labels, ids)
+                changed = self.changed(x, labels.learned, push)
+                return self.backward(changed, labels.learned, weights, ids)
             except torch.OutOfMemoryError:
                 if self.at.parts >= len(x):
                     raise
@@ -340,10 +413,9 @@ class _Training:
         return self.target.loss(raw, soft.to(raw.device))
 
     def backward(
-        self, x: TrainingBatch, labels: BatchLabels, ids: list[str]
+        self, x: TrainingBatch, soft: Tensor, weights: Tensor, ids: list[str]
     ) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
-        weights, soft = self.objective.weights(labels), labels.learned
         outputs, lost, size = [], [], -(-len(x) // self.at.parts)
         for part in torch.arange(len(x)).split(size):
             raw = logits_of(self.forward, x[part], self.device, self.arithmetic)
@@ -360,7 +432,7 @@ class _Training:
         self.at = replace(self.at, step=self.at.step + 1)
         with self.saved_on_error():
             self.context.listener.progress(self.phase, self.done, self.all_steps)
-        stopped = stop()
+        stopped = self.ranks.any(stop())
         if stopped or time.perf_counter() - self.saved >= self.context.checkpoints.every_s:
             self.save()
         if stopped:
@@ -369,7 +441,7 @@ class _Training:
     def judge_start(self) -> None:
         """Evaluate the network before training (epoch 0), as the best so far."""
         plain = self.rows.features  # on features the head equals the whole network
-        train = NOTHING if plain is None else judge(self.network.head, plain)
+        train = NOTHING if plain is None else judge(self.network.head, plain, ranks=self.ranks)
         line = Epoch(self.phase, self.after, None, *train, *self.judged_val(), 0.0)
         self.at, self.best = replace(self.at, history=(line,)), snapshot(self.learned)
         self.averages.begin(self.learned)
@@ -399,7 +471,7 @@ class _Training:
             figures["adversarial"] = self.plan.adversarial
         with self.saved_on_error():
             number = line.epoch - self.after
-            stopped = bool(self.context.listener.epoch(self.phase, number, figures))
+            stopped = self.ranks.any(bool(self.context.listener.epoch(self.phase, number, figures)))
         if stopped or self.late:
             self.at = replace(self.at, stopped=True)
             self.save()
@@ -411,7 +483,7 @@ class _Training:
         if not len(self.val.ids):
             return NOTHING
         own = usual_arithmetic(self.device) if self.device.type == "cpu" else self.arithmetic
-        return judge(self.network, self.val, judging_attack(self.plan), own)
+        return judge(self.network, self.val, judging_attack(self.plan), own, self.ranks)
 
     def keep(self) -> int:
         """Load the weights of the epoch that the plan keeps; return its number."""
@@ -424,9 +496,11 @@ class _Training:
     def resume(self) -> bool:
         """Resume from this job's checkpoint; return whether there is one."""
         own = self.context.checkpoints
-        if own.path is None or not os.path.lexists(own.path):
+        there = self.ranks.shared(own.path is not None and os.path.lexists(own.path))
+        if own.path is None or not there:
             return False
-        at, tensors = read_progress(own)
+        data = checkpoint_bytes(own.path) if self.ranks.leads else b""
+        at, tensors = read_progress(own, self.ranks.shared_bytes(data))
         most = {"epoch": self.plan.epochs, "step": self.steps, "right": len(self.rows.ids)}
         lines = [(self.phase, self.after + i) for i in range(at.epoch + 1)]
         check_progress(own.path, at, {**most, "best": at.epoch}, lines)
@@ -446,6 +520,8 @@ class _Training:
         self.at = replace(self.at, seconds=self.at.seconds + now - self.began)
         self.began = self.saved = now
         own = self.context.checkpoints
+        if not self.ranks.leads:
+            return
         kept = self.averages.kept
         save_progress(own, self.at, self.learned, self.best, self.optimizer, kept)
 

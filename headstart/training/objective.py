@@ -33,6 +33,11 @@ class BatchLabels:
         """What the loss learns."""
         return self.named if self.soft is None else self.soft
 
+    def of(self, rows: slice) -> Self:
+        """Return those of some rows of the batch."""
+        soft, case = (None if values is None else values[rows] for values in (self.soft, self.case))
+        return replace(self, named=self.named[rows], soft=soft, case=case)
+
     def blended(self, share: float, other: Tensor) -> Self:
         """Return the labels and weights, each blended with that of another row."""
         soft, case = (
