@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from headstart.backbones.inputs import fetched
 from headstart.base.atomic import write_bytes
 from headstart.base.errors import DataError
 from headstart.base.notebook import html_image
@@ -17,6 +18,7 @@ from headstart.explaining.neighbours import Neighbour
 from headstart.modalities.images.box_drawing import DrawnBox, Rectangle, colour_of, draw_boxes
 from headstart.modalities.images.decoding import decode
 from headstart.modalities.images.encoding import encoded
+from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.lettering import fitting, font
 from headstart.modalities.images.painting import AGAINST, FOR, painted
 
@@ -162,7 +164,7 @@ class BoxExplanation:
 def cropped(source: Any, corners: Rectangle, side: int) -> Image.Image:
     """Return the square around a box of a picture, side x side; grey if it can't be read."""
     try:
-        picture = Image.fromarray(decode(source))
+        picture = Image.fromarray(decode(fetched(ImageInput(), source)))
     except (OSError, DataError):
         return Image.new("RGB", (side, side), BLANK)
     a, b, c, d = corners

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from headstart.backbones.inputs import fetched
 from headstart.base.atomic import write_bytes
 from headstart.base.errors import DataError
 from headstart.base.notebook import html_image
@@ -19,6 +20,7 @@ from headstart.explaining.pixels.deletion import CURVES, Deletion
 from headstart.explaining.pixels.saved import ExplainedPicture, ExplainedRow
 from headstart.explaining.saved import NearestExample
 from headstart.modalities.images.decoding import decode
+from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.lettering import fitting, font
 from headstart.modalities.images.painting import AGAINST, FOR, painted
 
@@ -173,7 +175,7 @@ def _draw_examples(page: Image.Image, nearest: Sequence[Neighbour], top: int, si
 def _thumb(source: Path, side: int) -> Image.Image:
     """Fit a whole picture into a square; a blank one if the file can't be read."""
     try:
-        picture = Image.fromarray(decode(source, short_side=side))
+        picture = Image.fromarray(decode(fetched(ImageInput(), source), short_side=side))
     except (OSError, DataError):
         picture = Image.new("RGB", (side, side), LINE)
     share = side / max(picture.size)
