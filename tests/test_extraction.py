@@ -105,7 +105,7 @@ def shards(store: Path) -> dict[str, bytes]:
 
 def scheduled(ray: OneProcessRay, data: Dataset, store: Path) -> Extracted:
     frozen = FrozenPart(load_backbone("tiny:32"), ONE).graph
-    work = RayWork(keep_graph(frozen, Store(store)), store, ONE, {})
+    work = RayWork(keep_graph(frozen, Store(store)), Store(store), ONE, {})
     return Schedule(ray, work, data, Listener()).run()
 
 
@@ -152,7 +152,7 @@ def test_an_error_of_a_slice_is_told_as_its_own_sentence(
 
 
 def test_more_threads_than_the_cluster_has_are_refused(pictures: Path, tmp_path: Path) -> None:
-    work = RayWork(tmp_path / "graph", tmp_path, Runtime(threads=3), {})
+    work = RayWork(tmp_path / "graph", Store(tmp_path), Runtime(threads=3), {})
     with pytest.raises(PlaceError, match="takes 3 cores .* the cluster has 2"):
         Schedule(OneProcessRay(), work, hs.read(pictures), Listener()).run()
 

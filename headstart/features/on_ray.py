@@ -26,6 +26,7 @@ from headstart.base.context import RunContext
 from headstart.base.engine_choice import EngineChoices
 from headstart.base.errors import HeadstartError, MissingPackage, PlaceError, SpecError
 from headstart.base.listener import Listener
+from headstart.base.location import Location
 from headstart.base.runtime import Runtime, installed
 from headstart.base.store import Store
 from headstart.data.dataset import Dataset
@@ -44,7 +45,7 @@ class RayWork:
     chosen by the driver, so that all processes use the same."""
 
     graph: Path
-    store: Path
+    store: Store
     runtime: Runtime
     engines: EngineChoices
 
@@ -52,12 +53,12 @@ class RayWork:
         """Return what computes in this process; the network stays open from slice to slice."""
         key = (self.graph, self.store, self.runtime)
         if key not in _WORKERS:
-            context = RunContext(Store(self.store), self.runtime, engines=self.engines)
+            context = RunContext(self.store, self.runtime, engines=self.engines)
             _WORKERS[key] = SliceWorker(kept_graph(self.graph), context)
         return _WORKERS[key]
 
 
-_WORKERS: dict[tuple[Path, Path, Runtime], SliceWorker] = {}  # of this process
+_WORKERS: dict[tuple[Path, Store, Runtime], SliceWorker] = {}  # of this process
 
 
 def extract_on_ray(
@@ -80,8 +81,8 @@ def extract_on_ray(
     choose_engine(backbone, data, context)
     frozen = FrozenPart(backbone, context.runtime.resolved()).graph
     store = context.store.folder.resolve()
-    work = RayWork(keep_graph(frozen, Store(store)), store, context.runtime, context.engines)
-    data = replace(data, sources=tuple(map(_absolute, data.sources)))  # nodes work elsewhere
+    own = replace(context.store, root=store)
+    work = RayWork(keep_graph(frozen, own), own, context.runtime, context.engines)
     began = perf_counter()
     with connected(address) as ray:
         check_nodes(ray, store, data)
@@ -117,7 +118,7 @@ def check_nodes(ray: Any, store: Path, data: Dataset) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     mark = store / f".seen-{uuid4().hex}"
-    first = next((source for source in data.sources if isinstance(source, Path)), None)
+    first = next((path for path in map(_file, data.sources[:1]) if path), None)
     write_bytes(mark, b"")
     try:
         probe = ray.remote(num_cpus=0, max_retries=1)(_lacks)
@@ -135,8 +136,17 @@ def check_nodes(ray: Any, store: Path, data: Dataset) -> None:
             mark.unlink()
 
 
-def _absolute(source: Any) -> Any:
-    return source.absolute() if isinstance(source, Path) else source
+def _file(source: Any) -> Path | None:
+    """Return the file of this machine that an example lies in, if any."""
+    if isinstance(source, Location) and not source.is_remote:
+        return Path(source.source)
+    return source.absolute() if isinstance(source, Path) else None
+
+
+def _absolute(data: Dataset) -> Dataset:
+    """Return data whose paths hold wherever a node works."""
+    sources = (source.absolute() if isinstance(source, Path) else source for source in data.sources)
+    return replace(data, sources=tuple(sources))
 
 
 def _lacks(mark: Path, example: Path | None, release: str) -> str:
@@ -186,7 +196,8 @@ class Schedule:
             self._start(piece, 1)
 
     def _start(self, piece: DataSlice, tries: int) -> None:
-        self.running[self.remote.remote(self.work, piece)] = piece, tries
+        sent = replace(piece, data=_absolute(piece.data))
+        self.running[self.remote.remote(self.work, sent)] = piece, tries
 
     def _take(self, ended: Any, piece: DataSlice, tries: int) -> None:
         """Keep the counts of a task that has ended, or start its slice again if it was lost."""
