@@ -90,9 +90,10 @@ def run(data: Path, store: Path, tmp_path_factory: pytest.TempPathFactory) -> An
 
 
 def same_models(a: Path, b: Path) -> bool:
-    names = "model/manifest.json", "history.csv", "evaluation.json", "predictions.csv"
+    names = "model/card.json", "history.csv", "evaluation.json", "predictions.csv"
     plain = [[_without_seconds((f / n).read_text()) for n in names] for f in (a, b)]
-    return plain[0] == plain[1]
+    weights = [(f / "model/weights.safetensors").read_bytes() for f in (a, b)]
+    return plain[0] == plain[1] and weights[0] == weights[1]
 
 
 def _without_seconds(text: str) -> str:

@@ -1,7 +1,6 @@
 """The same picture twice is found; pictures that only look alike are not."""
 
 import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from pictures import photo
 from PIL import Image, ImageEnhance
 
 from headstart.base.grouping import Pair, confirmed, groups
+from headstart.data.dataset import Dataset
 from headstart.modalities.images import hashes as search
 from headstart.modalities.images import likeness as module
 from headstart.modalities.images.hashes import Hashes
@@ -166,12 +166,13 @@ def test_of_very_many_pictures_crowds_are_searched_in_part(monkeypatch: pytest.M
     crowd = np.repeat(planted(3).whole[:1], 600) ^ flipped(np.random.default_rng(0), 600, 4)
     found = Hashes(crowd, crowd).candidates(budget=10**6)
     assert 600 < len(found[0]) < 600 * 599 / 2
-    unread: Any = None
+    ids = tuple(map(str, range(501)))
+    data = Dataset(ids, ids, (0,) * 501, ("a",))
     facts = {"thumbs": np.zeros((501, SIDE, SIDE), np.uint8)}
-    (said,) = PictureSurveyor().remarks(unread, facts)
+    (said,) = PictureSurveyor().remarks(data, facts)
     assert str(said).startswith("501 pictures: of very many that look alike, each is compared with")
     few = {"thumbs": facts["thumbs"][:500]}
-    assert not list(PictureSurveyor().remarks(unread, few))
+    assert not list(PictureSurveyor().remarks(data[:500], few))
 
 
 @pytest.mark.parametrize("way", ["sorts", "products"])

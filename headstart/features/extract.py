@@ -157,13 +157,14 @@ def extract(
     tap: Tap | None = None,
     engines: EngineChoices | None = None,
     passes: int = 1,
-    opened: OpenEngine = open_engine,
+    opened: OpenEngine | None = None,
 ) -> FeatureTable:
     """Return the features of every row, in order; a store keeps them, so each is computed once.
 
     stage: the name of this work for the listener. engines: the choices of the run that this work
     is a part of. passes: how often the run will compute features of all rows, views counted, by
-    which a faster engine has to pay. opened: opens an engine, or returns one that is open.
+    which a faster engine has to pay. opened: opens an engine, or returns one that is
+    open; None to open one.
 
     Threads decode ahead of the forward pass; only a few batches of examples are in memory. Rows are
     stored as they are computed: after an interruption the same call resumes. Raises StoreError if
@@ -253,7 +254,7 @@ class _Place:
         runtime: Runtime,
         tap: Tap | None = None,
         views: Views = PLAIN,
-        opened: OpenEngine = open_engine,
+        opened: OpenEngine | None = None,
     ) -> None:
         self.opened = opened
         self.backbone, self.runtime, self.tap, self.views = backbone, runtime, tap, views
@@ -326,7 +327,7 @@ class _Place:
     @cached_property
     def engine(self) -> Engine:
         """The engine, opened on first use: exporting a graph takes seconds."""
-        return self.chosen.engine or self.opened(self.network, self.chosen.choice)
+        return self.chosen.engine or (self.opened or open_engine)(self.network, self.chosen.choice)
 
     @property
     def at_once(self) -> int:
