@@ -69,7 +69,7 @@ def nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     # A module that is first imported while these are replaced would keep them for later tests.
-    for name in ("pixels", "runs.recorded", "runs.run", "runs.tuning_search"):
+    for name in ("pixels", "runs.extraction", "runs.recorded", "runs.run", "runs.tuning_search"):
         import_module(f"headstart.{name}")
     for name in (
         "modalities.images.decoding.decode",

@@ -51,11 +51,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.on_ray and "threads" not in args:
         args.threads = 1  # a process a core
+    spec = made(FeatureExtraction(), args)
     data, context = opened(args)
     with kept_if_stopped(GOES_ON):
         found = extract_to_store(
             data,
-            made(FeatureExtraction(), args),
+            spec,
             args.backbone,
             args.weights,
             context,
