@@ -276,7 +276,7 @@ class Looking(HTMLParser):
         self.tags.append(tag)
         if tag == "section":
             self.sections.append(told.get("id") or "")
-        if tag == "img":
+        if tag == "img" and told.get("src") != "data:,":  # where an enlarged picture will be
             self.pictures.append(told.get("src") or "")
         if tag not in self.VOID:
             outside = bool(self.stack) and self.stack[-1][1]

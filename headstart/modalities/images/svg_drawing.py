@@ -195,6 +195,8 @@ def _at(x: float, y: float, shift: tuple[float, float], fine: int) -> tuple[floa
 
 def _line(pen: Any, mark: Mark, shift: tuple[float, float], fine: int) -> None:
     n = mark.numbers
+    if not mark.points and "x1" not in n:  # a curve of nothing
+        return
     ends = mark.points or [(n["x1"], n["y1"]), (n["x2"], n["y2"])]
     points, wide = [_at(x, y, shift, fine) for x, y in ends], max(1, round(mark.style.width * fine))
     for stroke in _dashed(points, [length * fine for length in mark.style.dash]):
