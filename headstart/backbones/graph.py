@@ -202,16 +202,17 @@ def _without_copies(model: Any, weights: Collection[str]) -> Any:
     a copy of the network they may differ.
     """
     held = {tensor.name: tensor for tensor in model.graph.initializer}
-    kept = []
+    kept, copies = list[Any](), dict[str, Any]()
     for node in model.graph.node:
-        copied = node.op_type == "Identity" and node.output[0] in weights
-        if copied and node.input[0] in held and node.input[0] in weights:
-            own = model.graph.initializer.add()
-            own.CopyFrom(held[node.input[0]])
-            own.name = node.output[0]
-            held[own.name] = own
-        else:
+        copied = node.op_type == "Identity" and {node.output[0], node.input[0]} <= {*weights}
+        source = held.get(node.input[0], copies.get(node.input[0])) if copied else None
+        if source is None:
             kept.append(node)
+        else:
+            copies[node.output[0]] = source
+    for name in sorted(copies):  # the exporter's own order is not the same in every process
+        model.graph.initializer.add().CopyFrom(copies[name])
+        model.graph.initializer[-1].name = name
     del model.graph.node[:]
     model.graph.node.extend(kept)
     return model

@@ -24,7 +24,8 @@ from headstart.targets.target import Target
 
 ROWS = 400  # examples that the changes are judged on, at most
 VIEWS = 2  # changed pictures of each example that a head learns from, beside the picture itself
-BEYOND = 1.0  # standard errors by which the loss must fall
+BEYOND = 1.0  # standard errors by which the loss must fall,
+LEAST = 1e-4  # and at least: what is smaller is rounding of the solver
 Floats = NDArray[np.float64]
 ViewsOf = Callable[[ViewSpec], Sequence[FeatureTable]]
 
@@ -65,7 +66,7 @@ class TriedChange(Record):
     @property
     def helps(self) -> bool:
         """Whether the loss falls by more than noise and no more answers are wrong."""
-        return self.loss.value > BEYOND * self.loss.error and self.score.value >= 0
+        return self.loss.value > max(LEAST, BEYOND * self.loss.error) and self.score.value >= 0
 
 
 @dataclass(frozen=True, repr=False)
