@@ -1,17 +1,17 @@
 """The digests of very many examples as arrays, 33 bytes a row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.lazy_sequence import LazySequence, Rows
 from headstart.data.dataset import Content
 
 
 @dataclass(frozen=True, eq=False)
-class Contents(Sequence[Content]):
+class Contents(LazySequence[Content]):
     """A `Content` for each row, made when it is asked for.
 
     file, decoded: (N, 16) uint8. known: (N,), whether the row has digests.
@@ -24,30 +24,14 @@ class Contents(Sequence[Content]):
     def __len__(self) -> int:
         return len(self.known)
 
-    @overload
-    def __getitem__(self, row: int) -> Content: ...
-    @overload
-    def __getitem__(self, row: slice) -> "Contents": ...
-    def __getitem__(self, row: Any) -> "Content | Contents":
-        if isinstance(row, slice):
-            return Contents(self.file[row], self.decoded[row], self.known[row])
+    def row(self, row: int) -> Content:
         if not self.known[row]:
             return Content()
         return Content(self.file[row].tobytes().hex(), self.decoded[row].tobytes().hex())
 
-    def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "Contents":
-        """Return the contents of these rows, in this order."""
+    def take(self, rows: Rows) -> "Contents":
         chosen = np.asarray(rows, np.int64)
         return Contents(self.file[chosen], self.decoded[chosen], self.known[chosen])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __repr__(self) -> str:
-        return f"Contents({len(self):,} rows)"
 
     def copies(self) -> Iterator[tuple[int, ...]]:
         """Yield groups of rows with the same decoded content, ordered by their first row."""

@@ -3,15 +3,12 @@
 A `Path` takes some 400 bytes, and a data set may have millions of files.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
 
-import numpy as np
-from numpy.typing import NDArray
+from headstart.base.lazy_sequence import LazySequence, Rows
 
 
-class FolderFiles(Sequence[Path]):
+class FolderFiles(LazySequence[Path]):
     """The paths `root / name` of names that are relative to it, with slashes.
 
     >>> FolderFiles(Path("photos"), ("cat/1.jpg", "dog/2.jpg"))[1].name
@@ -24,24 +21,8 @@ class FolderFiles(Sequence[Path]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, row: int) -> Path: ...
-    @overload
-    def __getitem__(self, row: slice) -> "FolderFiles": ...
-    def __getitem__(self, row: Any) -> "Path | FolderFiles":
-        if isinstance(row, slice):
-            return FolderFiles(self.root, self.names[row])
+    def row(self, row: int) -> Path:
         return self.root / self.names[row]
 
-    def take(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> "FolderFiles":
-        """Return the paths of these rows, in this order."""
+    def take(self, rows: Rows) -> "FolderFiles":
         return FolderFiles(self.root, tuple(self.names[row] for row in rows))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    def __hash__(self) -> int:
-        return hash((self.root, self.names))
-
-    def __repr__(self) -> str:
-        return f"FolderFiles({len(self):,} below {self.root})"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from headstart.base.arrow_files import need_pyarrow
 from headstart.base.cells import as_label, as_text
 from headstart.base.display import display, displayed
 from headstart.base.errors import DataError
+from headstart.base.lazy_sequence import LazySequence, Rows
 from headstart.base.location import WHOLE, Location, is_url
 from headstart.base.tables import Cells, column_names, parquet_cells, parquet_file
 from headstart.data.choosing import LabelColumns, TableColumns, choose
@@ -72,7 +73,7 @@ def facts_of(path: Path) -> IndexFacts | None:
     return facts
 
 
-class Locations(Sequence[Location]):
+class Locations(LazySequence[Location]):
     """Where the examples of a dataset lie, as columns: a Location is made when it is asked for.
 
     ids: of the rows, shared with the dataset. numbers: the columns offset and size, (N,) int64.
@@ -92,14 +93,7 @@ class Locations(Sequence[Location]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    @overload
-    def __getitem__(self, row: int) -> Location: ...
-    @overload
-    def __getitem__(self, row: slice) -> "Locations": ...
-    def __getitem__(self, row: Any) -> "Location | Locations":
-        if isinstance(row, slice):
-            return self.take(range(len(self))[row])
-        row = range(len(self))[row]
+    def row(self, row: int) -> Location:
         text = {name: column[row].as_py() or "" for name, column in self.texts.items()}
         source = text["source"]
         if not is_url(source):
@@ -107,18 +101,7 @@ class Locations(Sequence[Location]):
         offset, size = (int(self.numbers[name][row]) for name in ("offset", "size"))
         return Location(self.ids[row], source, offset, size, text["column"], text["etag"])
 
-    def __iter__(self) -> Iterator[Location]:
-        return (self[row] for row in range(len(self)))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(mine == its for mine, its in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Locations":
-        """Return the places of these rows, in this order."""
+    def take(self, rows: Rows) -> "Locations":
         picked = np.asarray(rows, np.int64)
         return Locations(
             tuple(self.ids[i] for i in picked),

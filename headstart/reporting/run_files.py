@@ -169,8 +169,12 @@ class Provenance(Record):
     parent: str = ""
 
     def lasting(self) -> dict[str, Any]:
-        """Return what is the same when the run is repeated, for the bundle."""
-        kept = {name: getattr(self, name) for name in ("rows", "data_sha256", "commit", "parent")}
+        """Return what is the same when the run is repeated, for the bundle.
+
+        A bundle is given to others, so that its parent is named without the folders around it.
+        """
+        kept = {name: getattr(self, name) for name in ("rows", "data_sha256", "commit")}
+        kept["parent"] = Path(self.parent).name
         return {name: value for name, value in kept.items() if value}
 
 

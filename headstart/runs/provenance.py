@@ -30,11 +30,11 @@ def data_digest(rows: Dataset) -> str:
     """
     labels = rows.target.decode(rows.y)
     contents = rows.contents or (Content(),) * len(rows)
-    lines = (
-        json.dumps([id, str(label), content.file])
-        for id, label, content in zip(rows.ids, labels, contents, strict=True)
-    )
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    whole = hashlib.sha256()
+    for row in sorted(range(len(rows)), key=rows.ids.__getitem__):
+        line = json.dumps([rows.ids[row], str(labels[row]), contents[row].file])
+        whole.update(f"{line}\n".encode())
+    return whole.hexdigest()
 
 
 def git_commit(folder: Path) -> str:
