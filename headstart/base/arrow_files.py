@@ -4,6 +4,7 @@
 here, they are never decoded, so that the library itself is not needed.
 """
 
+import os
 from bisect import bisect_right
 from collections import OrderedDict
 from itertools import accumulate
@@ -25,7 +26,12 @@ class OpenTable(Protocol):
 
 
 def need_pyarrow(purpose: str) -> Any:
-    """Return pyarrow; raises MissingPackage, which names the extra."""
+    """Return pyarrow; raises MissingPackage, which names the extra.
+
+    Its own allocators keep much of what was freed, so that it is to use the system's, unless the
+    environment names another.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         import pyarrow
         import pyarrow.parquet  # noqa: F401

@@ -32,7 +32,7 @@ MARK = b"headstart"  # the key of an index's facts among a Parquet file's metada
 VERSION = 1
 ENDINGS = (".parquet", ".pq")
 PLACE = ("id", "source", "offset", "size", "column", "etag")  # columns of where an example lies
-SLICE = 65_536  # rows that are read or written at once
+SLICE = 16_384  # rows that are read or written at once
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Locations(LazySequence[Location]):
     """Where the examples of a dataset lie, as columns: a Location is made when it is asked for.
 
     ids: of the rows, shared with the dataset. numbers: the columns offset and size, (N,) int64.
-    texts: the columns source, column and etag, each an Arrow array in which equal texts are held
-    once. root: of relative sources.
+    texts: the columns source, column and etag, each an Arrow array, dictionary-encoded if its texts
+    repeat. root: of relative sources.
     """
 
     def __init__(
@@ -151,17 +151,28 @@ def locations(path: Path) -> Locations:
             for name, held in numbers.items():
                 held.append(np.asarray(batch.column(name).fill_null(WHOLE), np.int64))
             for name, chunks in texts.items():
-                chunks.append(batch.column(name).dictionary_encode())
-    joined = {
-        name: arrow.chunked_array(chunks, arrow.dictionary(arrow.int32(), arrow.string()))
-        for name, chunks in texts.items()
-    }
+                chunks.append(_coded_if_repeated(batch.column(name)))
     return Locations(
         tuple(ids),
         {name: np.concatenate([np.zeros(0, np.int64), *held]) for name, held in numbers.items()},
-        {name: column.unify_dictionaries().combine_chunks() for name, column in joined.items()},
+        {name: _joined(arrow, chunks) for name, chunks in texts.items()},
         path.parent.resolve(),
     )
+
+
+def _coded_if_repeated(column: Any) -> Any:
+    """Return texts dictionary-encoded where that takes less memory, as of the names of shards."""
+    coded = column.dictionary_encode()
+    return coded if 2 * len(coded.dictionary) <= len(column) else column
+
+
+def _joined(arrow: Any, chunks: Sequence[Any]) -> Any:
+    """Return chunks of texts as one array: dictionary-encoded if all of them are."""
+    if all(arrow.types.is_dictionary(chunk.type) for chunk in chunks):
+        kind = arrow.dictionary(arrow.int32(), arrow.string())
+        return arrow.chunked_array(chunks, kind).unify_dictionaries().combine_chunks()
+    plain = (c.dictionary_decode() if arrow.types.is_dictionary(c.type) else c for c in chunks)
+    return arrow.chunked_array(plain, arrow.string()).combine_chunks()
 
 
 def _columns_of(path: Path) -> TableColumns:

@@ -64,7 +64,7 @@ class Hashes:
         count = len(self.whole)
         both = np.concatenate([self.whole, self.inside])
         for turned in _turned(both):
-            order = np.argsort(turned, kind="stable")
+            order = np.argsort(turned, kind="stable").astype(np.int32)
             for first, second in _neighbours(turned[order], reach, nearest):
                 a, b = order[first], order[second]
                 own = ((a < count) | (b < count)) & (a % count != b % count)
@@ -100,7 +100,8 @@ class _Nearest:
     def take(self, a: Rows, b: Rows) -> None:
         """Add pairs, in any order, also some that are there already."""
         if len(a):
-            self.waiting.append(np.minimum(a, b) * len(self.hashes.whole) + np.maximum(a, b))
+            first, second = np.minimum(a, b).astype(np.int64), np.maximum(a, b)
+            self.waiting.append(first * len(self.hashes.whole) + second)
             self.held += len(a)
         if self.held > max(self.budget, 1_000_000):
             self._merge()
@@ -128,9 +129,9 @@ class _Nearest:
 def _neighbours(ordered: Hash, reach: int, nearest: _Nearest) -> Iterator[tuple[Rows, Rows]]:
     """Yield the places of pairs within the distance of `nearest`: at least those that agree in
     their first two bytes and are at most `reach` places apart."""
-    key = ordered >> np.uint64(BITS - 16)
-    after = np.searchsorted(key, key, side="right") - np.arange(len(key)) - 1  # of the same key
-    at = np.arange(len(key))
+    key = (ordered >> np.uint64(BITS - 16)).astype(np.uint16)
+    at = np.arange(len(key), dtype=np.int32)
+    after = np.searchsorted(key, key, side="right").astype(np.int32) - at - 1  # of the same key
     for step in range(1, reach + 1):
         crowd = at[after[at] >= step]
         if not len(crowd):

@@ -19,7 +19,7 @@ MOSTLY = 0.1  # a larger share of pictures like this is usual, and none is named
 WHITE = 250  # level from which a pixel counts as white
 FAR = 4.0  # robust standard deviations from the median (1.4826 x median absolute deviation)
 LEAST_SPREAD = 0.05  # added to them, so that alike pictures don't make small differences look large
-BLOCK = 4096  # thumbnails measured at a time
+BLOCK = 256  # thumbnails measured at a time
 
 Values = NDArray[np.float64]
 
