@@ -1,6 +1,7 @@
 """The page that a run becomes: whole, safe with any name, in two languages, self-contained."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -530,6 +531,22 @@ def test_fine_tuning_is_compared_with_its_own_start(losses: list[float], kind: s
 def test_the_sentence_under_the_curves_names_the_start(page: str) -> None:
     said = part_of(page, "curves")
     assert "lowered the validation loss from 0.500 before its first step to 0.250" in said
+
+
+def test_the_axis_of_small_losses_names_each_tick_differently(tmp_path: Path) -> None:
+    run, sources = make_run(tmp_path)
+    with (run / "history.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    for i, line in enumerate(lines):
+        line |= {f"{part}_loss": str(0.0001 * (i + 1)) for part in ("train", "val")}
+    with (run / "history.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, lines[0].keys())
+        writer.writeheader()
+        writer.writerows(lines)
+    chart = re.findall(r"<svg.*?</svg>", part_of(write_report(run, sources).read_text(), "curves"))
+    ticks = re.findall(r'class="tick"[^>]*text-anchor="end">([^<]+)<', chart[-1])
+    assert len(ticks) > 2
+    assert len(set(ticks)) == len(ticks)
 
 
 def test_a_warning_stands_first_if_weights_were_random_or_calibration_ended_at_its_bound(

@@ -14,6 +14,7 @@ from headstart.reporting.facts import Facts
 from headstart.reporting.words import Words
 from headstart.training.history import Epoch
 
+SMALL_LOSSES = 0.05  # a range below this needs more than two decimals
 LEARNED = ("finetune", "scratch")  # phases that can be trained adversarially
 
 
@@ -39,7 +40,7 @@ def curves_section(facts: Facts, w: Words) -> list[PageBlock]:
     sentences = [w("reading." + reading.kind, epoch=reading.best)]
     moved = compare_with_start(lines) if lines[-1].phase == "finetune" else None
     if moved is not None:
-        values = {k: w.number(getattr(moved, k)) for k in ("start", "best", "end")}
+        values = {k: w.brief(getattr(moved, k)) for k in ("start", "best", "end")}
         sentences.append(w("tuned." + moved.kind, epoch=moved.epoch, **values))
     return [Text(Markup(" ").join(sentences), "lead"), *blocks]
 
@@ -66,10 +67,12 @@ def _curve(w: Words, lines: Sequence[Epoch], what: str, fine: bool) -> Figure:
             series.append(Series(points, part, notes))
     epochs = [line.epoch for line in lines]
     x = Axis(str(w("curves.epoch")), min(epochs), max(epochs), lambda v: f"{v:.0f}")
+    values = [y for s in series for _, y in s.points]
+    known = [y for y in values if math.isfinite(y)] or [0.0]
     ticks = w.percent if what == "accuracy" else partial(w.number, digits=2)
-    if fine:
+    if fine or (what == "loss" and max(known) - min(known) < SMALL_LOSSES):
         ticks = w.tick
-    y = axis("", [y for s in series for _, y in s.points], ticks)
+    y = axis("", values, ticks)
     keys = [Key(part, w("part." + part)) for part in ("train", "val")]
     marks = list[tuple[float, str]]()
     tuned = [line.epoch for line in lines if line.phase == "finetune"]
