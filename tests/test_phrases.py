@@ -58,6 +58,21 @@ def test_reasons_of_files_that_are_not_used_are_known_in_russian(reason: str) ->
     assert names <= {"JPEG", "PNG", "txt", "GIF", "BMP", "TIFF", "WEBP", "MPO"}, said
 
 
+STAGES = {
+    "about 2 min 30 s for 1,021 examples (9.6/s)": "около 2 мин 30 с на 1,021 пример (9.6/с)",
+    "keeping 1 MB at the cut stem_2, float32": "запоминаем 1 МБ в срезе stem_2, float32",
+    "9 of 60 rows (test)": "9 из 60 строк (тест)",
+    "accuracy in 5-fold cross-validation": "доля верных ответов, перекрёстная проверка, частей: 5",
+    "1 of 3: accuracy 0.4; finetune kept": "1 из 3: доля верных ответов 0.4; выбрано: дообуч.",
+    "dry epochs": "dry epochs",  # {n} in "{n} epochs" is a number
+}
+
+
+@pytest.mark.parametrize("english", STAGES)
+def test_messages_of_stages_are_known_in_russian(english: str) -> None:
+    assert phrasebook("ru")(english) == STAGES[english]
+
+
 def test_translations_fill_the_gaps_that_their_originals_have() -> None:
     for english, russian in phrasebook("ru").templates.items():
         filled = {m for m in re.findall(r"\{(\w+)[|}]", russian)}

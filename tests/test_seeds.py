@@ -11,6 +11,7 @@ from listening import Calls
 import headstart as hs
 from headstart.base.errors import SpecError
 from headstart.evaluation.evaluation import Evaluation, evaluate
+from headstart.modalities.images.augment import AutoViews
 from headstart.runs.seeds import SeedRun, spread, spread_rows, train_seeds
 from headstart.specs import CheckPlan, FeatureExtraction, FineTune, Job, RidgeSpec, SplitPlan
 from headstart.targets.predictions import Predictions
@@ -145,6 +146,22 @@ def test_runs_that_were_made_otherwise_are_refused(shapes: Path, tmp_path: Path,
     assert not (out / "seed-2").exists()  # nothing was trained before it was seen
     path.write_text(json.dumps(recipe | {"split": recipe["split"] | {"seed": 7}}))
     with pytest.raises(SpecError, match="split seed 7, where 1 is wanted"):
+        train_seeds(data, out, job, 2)
+
+
+def test_an_augmentation_that_each_seed_chooses_may_differ(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    data, out = hs.read(shapes), tmp_path / "out"
+    job = replace(job, strategy="finetune", finetune=FineTune(epochs=1), augment=AutoViews(2))
+    path = train_seeds(data, out, job, 2)[1].folder / "recipe.json"
+    recipe = json.loads(path.read_text())
+    assert recipe["view_search"] is not None
+    chosen = recipe["augment"] | {"flip": "both"}
+    path.write_text(json.dumps(recipe | {"augment": chosen}))
+    assert len(train_seeds(data, out, job, 2)) == 2
+    path.write_text(json.dumps(recipe | {"augment": chosen, "view_search": None}))
+    with pytest.raises(SpecError, match=r"seed-1 differs from seed-0 in augment"):
         train_seeds(data, out, job, 2)
 
 

@@ -10,15 +10,19 @@ from importlib.resources import files
 
 GAP = re.compile(r"\{(\w*)\}")  # {name} in a template
 FORMS = re.compile(r"\{(\w+)\|([^{}|]*)\|([^{}|]*)\|([^{}|]*)\}")  # {n|one|few|many}
+MEASURES = re.compile(r"(?:[\d.,]+ ?(?:s|min|h|ms|kB|MB|GB|/s)(?: |$))+")  # "2 min 30 s", "9.6/s"
+UNIT = re.compile(r"(?<=[\d ])(?:/s|[A-Za-z]+)")
+NUMBER = r"[-+\d.,]+%?"
 ENGLISH = "en"
 
 
 @dataclass(frozen=True)
 class Phrasebook:
     """Templates of English texts and their translations. A gap {name} holds any text, which is
-    translated too if the book knows it; {n|one|few|many} chooses a form by the number in {n}.
-    labels: of single words and short names, such as of a stage or a column, which would be too
-    bold to translate wherever they stand; a gap {name_} holds such a label.
+    translated too if the book knows it; {n} holds a number, and {n|one|few|many} chooses a form by
+    the number in {n}. labels: of single words and short names, such as of a stage or a column,
+    which would be too bold to translate wherever they stand; a gap {name_} holds such a label.
+    Units are labels too.
 
     >>> book = Phrasebook({"{n} files: {why}": "{n} {n|файл|файла|файлов}: {why}", "wet": "мокро"})
     >>> book.translated("22 files: wet"), book.translated("no such text")
@@ -30,6 +34,8 @@ class Phrasebook:
 
     def translated(self, text: str) -> str:
         """Return the translation of a text; "" if the book does not know it."""
+        if MEASURES.fullmatch(text):
+            return UNIT.sub(lambda unit: self.label(unit[0]), text)
         if text in self.templates and not GAP.search(text):
             return self.templates[text]
         for pattern, template in _compiled(tuple(self.templates.items())):
@@ -85,7 +91,7 @@ def _compiled(templates: tuple[tuple[str, str], ...]) -> list[tuple[re.Pattern[s
 def _pattern(template: str) -> re.Pattern[str]:
     parts = GAP.split(template)  # texts and names in turn
     texts = [re.escape(text) for text in parts[::2]]
-    gaps = [f"(?P<{name}>.+?)" for name in parts[1::2]]
+    gaps = [f"(?P<{name}>{NUMBER if name == 'n' else '.+?'})" for name in parts[1::2]]
     pieces = [piece for pair in zip(texts, [*gaps, ""], strict=True) for piece in pair]
     return re.compile("".join(pieces), re.DOTALL)
 

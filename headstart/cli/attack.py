@@ -121,7 +121,7 @@ def _plain_answer(answer: "Answer") -> dict[str, Any]:
 
 def _goal(attacker: "Attacker") -> str:
     if attacker.target is None:
-        return "any other class than is called now"
+        return "any class but the one it is called now"
     return repr(attacker.opened.grad_model.classes[attacker.target])
 
 

@@ -18,7 +18,7 @@ from headstart.cli.flags import (
     store_of,
 )
 from headstart.cli.parser import Parser
-from headstart.cli.printing import DONE, print_json, print_line
+from headstart.cli.printing import DONE, print_json, print_words
 from headstart.cli.progress import Terminal
 from headstart.exporting.plan import ExportPlan
 
@@ -61,5 +61,5 @@ def run(args: argparse.Namespace) -> int:
         print_json({**found.to_plain(), "folder": str(args.out)})
     else:
         for line in str(found).splitlines():
-            print_line(line)
+            print_words(line)
     return DONE

@@ -9,7 +9,7 @@ from headstart.base.runtime import Runtime
 from headstart.cli.flags import DATA_HELP, add_flags, add_store_flag, add_weights_flag, made
 from headstart.cli.measuring import GOES_ON, RUNTIME, opened
 from headstart.cli.parser import Parser
-from headstart.cli.printing import print_json, print_line, tell_left_out
+from headstart.cli.printing import print_json, print_words, tell_left_out
 from headstart.cli.progress import kept_if_stopped
 from headstart.modalities.sources import DEFAULT_BACKBONE
 from headstart.models.specs import FeatureExtraction
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         left = [{"path": item.path, "reason": item.reason} for item in left_out]
         print_json({**counts, "left_out": left})
     else:
-        print_line(
+        print_words(
             f"{found.rows - len(found.left_out):,} of {found.rows:,} rows have features in the "
             f"store: {found.forwards:,} computed, {found.hits:,} found there; {found.seconds:.0f} s"
         )

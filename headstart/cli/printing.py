@@ -116,7 +116,8 @@ def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None
             ("disk", f"at most {disk:,.1f} MB in {job.store.folder}"),
         ]
     print_table(rows)
-    print("\nNothing was written: leave --dry-run out to train.")
+    print()
+    print_words("Nothing was written: leave --dry-run out to train.")
 
 
 def _print_candidates(run: "Run") -> None:

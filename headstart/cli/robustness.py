@@ -22,7 +22,7 @@ from headstart.cli.flags import (
 )
 from headstart.cli.opening import add_json_flag
 from headstart.cli.parser import Parser
-from headstart.cli.printing import INTERRUPTED, print_json, print_table, tell_left_out
+from headstart.cli.printing import INTERRUPTED, print_json, print_table, print_words, tell_left_out
 from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped, say
 from headstart.explaining.pixels.robust_plan import RobustnessPlan
 from headstart.explaining.pixels.robustness import Robustness
@@ -121,15 +121,17 @@ def _finish(test: "RobustnessTest", results: Robustness, args: argparse.Namespac
     else:
         _print(results)
     page = test.save(results, args.language)
-    say("saved", f"{args.run / FILE}; the report tells it too: {page}")
+    say("saved", f"{args.run / FILE}; the report shows them too: {page}")
     return tell_left_out(test.left_out)
 
 
 def _print(results: Robustness) -> None:
     attacked, corrupted = results.tables()
     steps = results.plan.values["steps"]
-    print(f"\nattacked: the worst change of up to epsilon (PGD, {steps} steps)")
+    print()
+    print_words(f"attacked: the worst change of up to epsilon (PGD, {steps} steps)")
     print_table(attacked)
     if corrupted:
-        print("\ncorrupted: accuracy at strengths 1 to 5")
+        print()
+        print_words("corrupted: accuracy at strengths 1 to 5")
         print_table(corrupted)

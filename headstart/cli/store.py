@@ -7,7 +7,7 @@ from functools import partial
 from headstart.base.store import Store
 from headstart.cli.flags import add_store_flag
 from headstart.cli.parser import Parser
-from headstart.cli.printing import DONE, LEFT_OUT, print_json, print_line
+from headstart.cli.printing import DONE, LEFT_OUT, print_json, print_words
 from headstart.cli.progress import Terminal, kept_if_stopped, say
 
 WORK = ("compact", "verify")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({**found.to_plain(), "folder": str(store.folder)})
     else:
         merged = f"; {found.merged:,} files were merged" if found.merged else ""
-        print_line(f"{store.folder}: {found}{merged}")
+        print_words(f"{store.folder}: {found}{merged}")
     for path in found.damaged:
         say("damaged", f"{path} can be deleted: its rows are computed again when they are needed")
     return LEFT_OUT if found.damaged else DONE

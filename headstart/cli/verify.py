@@ -7,7 +7,7 @@ from pathlib import Path
 from headstart.base.runtime import Runtime
 from headstart.cli.flags import add_flags, made
 from headstart.cli.parser import Parser
-from headstart.cli.printing import DONE, print_json, print_line
+from headstart.cli.printing import DONE, print_json, print_words
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -27,5 +27,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**found.to_plain(), "folder": str(args.folder)})
     else:
-        print_line(str(found))
+        print_words(str(found))
     return DONE

@@ -301,6 +301,8 @@ def _settings(recipe: RunRecipe) -> Any:
     plain = {k: v for k, v in recipe.to_plain().items() if k in asked}
     tuned = dict(plain["finetune"] or {})
     tuned.pop("cut_precision", None)  # "auto" is resolved by the free disk space
+    if recipe.view_search is not None:  # `--augment auto` chose it from the rows of this split
+        plain["augment"] = "auto"
     return _seedless(plain | {"finetune": tuned, "strategy": recipe.strategy.asked})
 
 
