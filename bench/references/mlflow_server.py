@@ -21,6 +21,8 @@ def main() -> None:
     specs: list[Any] = [TensorSpec(*described(value)) for value in network.graph.input]
     mlflow.onnx.save_model(network, str(folder), signature=ModelSignature(Schema(specs)))
     words = ["-m", "mlflow", "models", "serve", "-m", str(folder), "-p", port]
+    own = Path(sys.executable).parent  # it starts uvicorn by its name alone
+    os.environ["PATH"] = f"{own}{os.pathsep}{os.environ['PATH']}"
     os.execv(sys.executable, [sys.executable, *words, "--env-manager", "local"])
 
 
