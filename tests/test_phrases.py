@@ -63,7 +63,10 @@ STAGES = {
     "keeping 1 MB at the cut stem_2, float32": "запоминаем 1 МБ в срезе stem_2, float32",
     "9 of 60 rows (test)": "9 из 60 строк (тест)",
     "accuracy in 5-fold cross-validation": "доля верных ответов, перекрёстная проверка, частей: 5",
-    "1 of 3: accuracy 0.4; finetune kept": "1 из 3: доля верных ответов 0.4; выбрано: дообуч.",
+    "1 of 3: log loss 0.4 [0.2, 0.6] n=9; finetune kept": (
+        "1 из 3: логарифмическая потеря 0.4 [0.2, 0.6] n=9; выбрано: дообуч."
+    ),
+    "epoch 1   loss 0.8, val 0.9   0.5 s": "эпоха 1   потери 0.8, вал. 0.9   0.5 с",
     "dry epochs": "dry epochs",  # {n} in "{n} epochs" is a number
 }
 

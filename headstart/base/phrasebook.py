@@ -12,7 +12,7 @@ GAP = re.compile(r"\{(\w*)\}")  # {name} in a template
 FORMS = re.compile(r"\{(\w+)\|([^{}|]*)\|([^{}|]*)\|([^{}|]*)\}")  # {n|one|few|many}
 MEASURES = re.compile(r"(?:[\d.,]+ ?(?:s|min|h|ms|kB|MB|GB|/s)(?: |$))+")  # "2 min 30 s", "9.6/s"
 UNIT = re.compile(r"(?<=[\d ])(?:/s|[A-Za-z]+)")
-NUMBER = r"[-+\d.,]+%?"
+NUMBER = r"[-+\d.,]+%? *"
 ENGLISH = "en"
 
 
