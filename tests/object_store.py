@@ -44,6 +44,8 @@ class ObjectStore:
         if self.busy:
             self.busy -= 1
             return 503, b"", {}
+        if "list-type" in url.query and not any(o.startswith(f"{key}/") for o in self.objects):
+            return 404, b"<Error><Code>NoSuchBucket</Code></Error>", {}
         if "list-type" in url.query:
             return 200, self.listed(f"{key}/{parse_qs(url.query).get('prefix', [''])[0]}"), {}
         if key not in self.objects:

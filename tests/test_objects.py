@@ -133,8 +133,13 @@ def test_without_credentials_a_sentence_names_them(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert main(["index", "s3://b/photos", "--out", str(tmp_path / "m.parquet")]) == 1
     told = capsys.readouterr().err
-    assert "credentials for s3:// were not found: name them in the environment, AWS_ACCESS" in told
+    assert "s3://b/photos: credentials for s3:// were not found: name them in the env" in told
     assert not (tmp_path / "m.parquet").exists()
+
+
+def test_a_bucket_that_is_not_there_is_named(remote: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^s3://elsewhere/photos: there is no such bucket"):
+        hs.index("s3://elsewhere/photos", tmp_path / "m.parquet")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ RETRY_FOR = timedelta(seconds=60)
 CONNECT_FOR = timedelta(seconds=5)  # obstore asks a machine of the cloud for credentials otherwise
 LONGEST = 200  # characters of a message
 READ_AHEAD = 2**20  # bytes, of an object that is read from the start
+MISSING = re.compile(r"status code: 404|NoSuchBucket")
 ASKS = re.compile("credential|metadata|/latest/|security-credentials|token|169\\.254", re.I)
 HOW = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (for a bucket that everyone may read, "
@@ -203,6 +204,8 @@ def _refuse(url: str, error: Exception) -> NoReturn:
         raise error
     kind, text = type(error).__name__, str(error)
     scheme = url.partition(":")[0]
+    if MISSING.search(text) and kind == "GenericError":  # of a list, that nothing answers for
+        raise DataError("there is no such bucket: check its name") from None
     if kind in ("NotFoundError", "FileNotFoundError"):
         raise DataError("there is no such object") from None
     denied = kind in ("PermissionDeniedError", "UnauthenticatedError")

@@ -254,9 +254,12 @@ def _listed_under(url: str) -> tuple[list[ObjectFacts], str]:
             f"line each, and index that file ({LIST})."
         )
     own = url.rstrip("/")
-    if own.lower().endswith((TAR, *ENDINGS)):
-        return [head(own)], f"{own.rpartition('/')[0]}/"
-    return list(list_objects(own)), f"{own}/"
+    try:
+        if own.lower().endswith((TAR, *ENDINGS)):
+            return [head(own)], f"{own.rpartition('/')[0]}/"
+        return list(list_objects(own)), f"{own}/"
+    except DataError as error:
+        raise DataError(f"{own}: {error}") from None
 
 
 def addresses_in(path: Path) -> list[str]:
