@@ -162,10 +162,10 @@ def limits_message(plan: TrustPlan, limits: Limits, noun: str = "images", rows: 
         parts.append(f"validation is too small for a coverage of {1 - limits.alpha:.0%}")
     if math.isfinite(limits.far):
         share = plan.false_alarms_of(rows) if rows else plan.false_alarms
-        least = ", the fewest that they can warrant" if share > plan.false_alarms else ""
+        least = ", the lowest share that so few rows allow" if share > plan.false_alarms else ""
         parts.append(
             f"unlike the training {noun} from distance {limits.far:.2f} on "
-            f"({share:.1%} of those it was not fitted on{least})"
+            f"(as {share:.1%} of ordinary ones are{least})"
         )
     elif plan.false_alarms:
         parts.append(f"there are no rows to tell what is unlike the training {noun}")
