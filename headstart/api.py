@@ -18,6 +18,7 @@ from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import has_parts, input_class
 from headstart.backbones.views import UserViews
 from headstart.base.context import RunContext
+from headstart.base.display import source_of
 from headstart.base.errors import DataError, MissingPackage, PlaceError, SpecError
 from headstart.base.listener import Listener, Listeners
 from headstart.base.notebook import html_table, text_table
@@ -78,7 +79,7 @@ from headstart.runs.job import AUTO, Job
 from headstart.runs.judging import judge
 from headstart.runs.rates import find_rate
 from headstart.runs.recipes import get_recipe
-from headstart.runs.recorded import data_from, recorded_files, source_of
+from headstart.runs.recorded import data_from, recorded_files
 from headstart.runs.run import Run
 from headstart.runs.run import train as train_job
 from headstart.runs.search import compare_outside_test
@@ -334,7 +335,7 @@ def search(
             raise SpecError("--trials keeps its trials in a folder: name one with --out.")
         asked = with_settings(TrialPlan(), {**settings, "trials": trials})
         job = Job(
-            source=source_of(Path(data)) if isinstance(data, str | Path) else "",
+            source=rows.origin,
             target=with_settings(TargetPlan(), settings),
             checks=limits,
         )
@@ -439,13 +440,13 @@ def train(
     own = _job(settings, recipe, config, job)
     if ensemble:
         own, seeds = as_ensemble(own, seeds), 1
-    if isinstance(data, str | Path):
-        own = replace(own, source=source_of(Path(data)))
-    elif data is None and not own.source:
+    if data is None and not own.source:
         raise SpecError("Name the data to train on: a folder, a manifest, a data frame or pairs.")
     if track and not (dry_run or lr_find):
         tracking.check_tracker(track)
     rows = data_from(own.source, own.target) if data is None else read_as(data, own.target)
+    if data is not None and rows.origin:
+        own = replace(own, source=rows.origin)
     if lr_find:
         return find_rate(rows, own, listener)
     if out is None:

@@ -1,6 +1,7 @@
 """The Python API, as people of other tools type it: what works, and what is refused."""
 
 import copy
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -369,3 +370,13 @@ def test_pictures_in_memory_are_explained_and_attacked(run: hs.Run, photos: Path
     assert hs.views(image, flip="horizontal", size=32).shape == (16, 32, 32, 3)
     some = hs.explain(run, [photos / "dark/00.png", "nowhere.png"], method="places", store=None)
     assert [item.path for item in some.left_out] == ["nowhere.png"]
+
+
+def test_a_run_of_data_that_was_read_finds_its_pictures_again(shapes: Path, tmp_path: Path) -> None:
+    data = hs.read(shapes)
+    run = hs.train(
+        data, tmp_path / "run", backbone="tiny:32", strategy="extract", insights="none", store=None
+    )
+    assert json.loads((run.folder / "recipe.json").read_text())["data"] == str(shapes.resolve())
+    assert "data:image" in hs.report(run).read_text()
+    assert (data.origin, data[:5].origin) == (str(shapes.resolve()), "")

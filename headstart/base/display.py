@@ -1,5 +1,6 @@
 """Make text from outside safe to print: names of files, classes, cards, columns."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,6 +37,11 @@ def displayed(text: str) -> str:
     True
     """
     return ESCAPED.sub(lambda found: "\\" if found[0] == r"\\" else _unescaped(found[0]), text)
+
+
+def source_of(data: Path) -> str:
+    """Return the resolved path of the data as a run records it, in characters of UTF-8."""
+    return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
 
 
 def _unescaped(run: str) -> str:

@@ -68,11 +68,11 @@ def run(args: argparse.Namespace) -> int:
     if getattr(args, "target", ""):
         raise SpecError(f"{args.model} knows what it predicts: leave --target out.")
     from headstart.base.context import RunContext  # loads NumPy, which --help does not need
+    from headstart.base.display import source_of
     from headstart.modalities.reading import read_for
     from headstart.models.bundle import load_bundle
     from headstart.runs.folder import read_record
     from headstart.runs.judging import judge
-    from headstart.runs.recorded import source_of
 
     context = RunContext(store_of(args), made(Runtime(), args).resolved(), Terminal())
     model = load_bundle(bundle_of(args.model), sha256=args.sha256).model

@@ -76,7 +76,7 @@ def _refuse_idle(args: argparse.Namespace) -> None:
 
 
 def _try_settings(args: argparse.Namespace) -> int:
-    from headstart.runs.recorded import source_of
+    from headstart.base.display import source_of
     from headstart.runs.tuning_search import BEST, check_installed, check_place, search_settings
 
     plan, space = made(TrialPlan(), args), made(TuningSpace(), args)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.base.display import source_of
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listeners
 from headstart.base.ranks import ALONE, Ranks, under_torchrun
@@ -156,7 +157,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
-    from headstart.runs.recorded import data_from, source_of  # PyTorch, which --help does not need
+    from headstart.runs.recorded import data_from  # PyTorch, which --help does not need
     from headstart.runs.seeds import as_ensemble
 
     job = _base(args.recipe, args.config)

@@ -128,6 +128,7 @@ class Dataset:
     input: the kind of the examples, if it is known; a source is a path, or what its `fetch` takes.
     choice: how the labels were read, to be printed; "" if no other reading is possible.
     remarks: what the reader found remarkable, for the check of the data.
+    origin: the path that `read` took all rows from, as a run records it; "" for others.
 
     >>> data = Dataset(("a", "b"), ("a.png", "b.png"), (0, 1), ("cat", "dog"))
     >>> len(data), data[1].label, data.counts
@@ -148,6 +149,7 @@ class Dataset:
     weights: tuple[float, ...] = ()
     soft: tuple[tuple[float, ...], ...] = ()
     remarks: tuple[Remark, ...] = ()
+    origin: str = field(default="", compare=False)
 
     def __init__(
         self,
@@ -310,7 +312,7 @@ class Dataset:
             name: _taken(column, rows) if (column := getattr(self, name)) else ()
             for name in ("ids", "sources", "labels", *OPTIONAL)
         }
-        return replace(self, **picked)
+        return replace(self, **picked, origin="")
 
     def joined(self, other: "Dataset") -> "Dataset":
         """Return these rows and then those of `other`, a part of the same data."""
@@ -318,7 +320,7 @@ class Dataset:
             name: (*getattr(self, name), *getattr(other, name))
             for name in ("ids", "sources", "labels", *OPTIONAL)
         }
-        return replace(self, **both)
+        return replace(self, **both, origin="")
 
 
 def _taken(column: Sequence[Any], rows: Sequence[int] | NDArray[np.integer]) -> Sequence[Any]:

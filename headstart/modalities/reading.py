@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from headstart.backbones.inputs import INPUTS, PATH, Encoded, Input, input_class
-from headstart.base.display import display
+from headstart.base.display import display, source_of
 from headstart.base.errors import DataError
 from headstart.base.store import Store
 from headstart.base.tables import Cells, column_names
@@ -94,12 +94,20 @@ def read_as(source: Any, plan: TargetPlan, *, input: Input[Any] | None = None) -
     """Read labelled examples as `read` does, with all the settings of a target."""
     if isinstance(source, Dataset) and not (plan.kind or plan.loss):
         return source
-    return planned(_read(source, plan.kind, input, plan.voc_base), plan)
+    return _with_origin(source, planned(_read(source, plan.kind, input, plan.voc_base), plan))
 
 
 def read_for(source: Any, target: Target, *, input: Input[Any] | None = None) -> Dataset:
     """Read labelled examples to judge a model of this target by."""
-    return source if isinstance(source, Dataset) else _read(source, target.kind, input)
+    if isinstance(source, Dataset):
+        return source
+    return _with_origin(source, _read(source, target.kind, input))
+
+
+def _with_origin(source: Any, found: Dataset) -> Dataset:
+    if isinstance(source, str | os.PathLike):
+        return replace(found, origin=source_of(Path(source).expanduser()))
+    return found
 
 
 def _read(source: Any, kind: str, input: Input[Any] | None, voc_base: int = 1) -> Dataset:

@@ -1,6 +1,5 @@
 """The data of a finished run, found again where the run recorded it."""
 
-import os
 from pathlib import Path
 
 from headstart.base.errors import DataError, HeadstartError, SpecError
@@ -19,11 +18,6 @@ from headstart.targets.plan import TargetPlan
 
 USUAL = TargetPlan()
 KNOWN = 5_000  # training rows searched for neighbours, at most
-
-
-def source_of(data: Path) -> str:
-    """Return the resolved path of the data as a run records it."""
-    return os.fsencode(data.resolve()).decode("utf-8", "backslashreplace")
 
 
 def data_from(source: Path | str, plan: TargetPlan = USUAL) -> Dataset:
