@@ -64,16 +64,31 @@ def read_requests(path: Path, port: int) -> list[Asked]:
 
 
 class Client:
-    """One connection that is kept open; opened again if the server has closed it."""
+    """One connection that is kept open; opened again if the server closed it while it was idle.
+
+    A server may do so at the moment at which a request is sent. As other clients do, this one then
+    asks again, once, on a new connection (RFC 9112, 9.3.1 and 9.5).
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, sent: bytes) -> tuple[int, bytes]:
-        if self.stream is None:
-            self.stream = await asyncio.open_connection("127.0.0.1", self.port)
-        reader, writer = self.stream
+        if self.stream is not None:
+            try:
+                return await self._ask(self.stream, sent)
+            except (ConnectionError, asyncio.IncompleteReadError) as error:
+                if getattr(error, "partial", b""):
+                    raise
+                self.close()
+        self.stream = await asyncio.open_connection("127.0.0.1", self.port)
+        return await self._ask(self.stream, sent)
+
+    async def _ask(
+        self, stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], sent: bytes
+    ) -> tuple[int, bytes]:
+        reader, writer = stream
         writer.write(sent)
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
