@@ -136,7 +136,8 @@ def split(
     plan, wanted = plan or SplitPlan(), parts
     units, cells = units_of(dataset, together), cells_of(dataset)
     part_of, left_out = _given(dataset, units)
-    units = [tuple(row for row in unit if row not in left_out) for unit in units]
+    if left_out:
+        units = [tuple(row for row in unit if row not in left_out) for unit in units]
     given = [part for part in PARTS if part in part_of.values()]
     rng = np.random.default_rng(plan.seed)
     for donor, parts in CARVINGS.get(tuple(given), [(given[0] if given else "", wanted)]):
@@ -147,7 +148,8 @@ def split(
         part_of |= placed(cells, pool, shares, rng)
         if "train" in shares and dataset.target.stratum_names:
             _train_each_stratum(cells, pool, part_of)
-    rows = {part: [r for r, p in sorted(part_of.items()) if p == part] for part in PARTS}
+    order = sorted(part_of)
+    rows = {part: [row for row in order if part_of[row] == part] for part in PARTS}
     _check_training(dataset, cells, rows)
     train, val, test = (dataset.take(rows[part]) for part in PARTS)
     (val, more), (test, others) = each_once(val), each_once(test)
@@ -195,7 +197,9 @@ def _straddling(dataset: Dataset, unit: Unit, row: int, kept: str) -> LeftOut:
 def cells_of(dataset: Dataset) -> list[Cell]:
     """Return the cell of each row."""
     by_label = dataset.target.strata(dataset.y).tolist()
-    return list(zip(by_label, dataset.strata or repeat(""), strict=False))
+    known = dict[Cell, Cell]()  # equal cells are one object, which takes less memory
+    cells = zip(by_label, dataset.strata or repeat(""), strict=False)
+    return [known.setdefault(cell, cell) for cell in cells]
 
 
 def placed(
@@ -219,8 +223,7 @@ def _train_each_stratum(
     cells: Sequence[Cell], units: Sequence[Unit], part_of: dict[int, str]
 ) -> None:
     """Move units to train, the smallest first, until each label's stratum has rows there."""
-    placed = {row: part_of[row] for unit in units for row in unit}
-    there = {cells[row][0] for row, part in placed.items() if part == "train"}
+    there = {cells[row][0] for unit in units for row in unit if part_of[row] == "train"}
     for unit in sorted(units, key=len):
         if {cells[row][0] for row in unit} - there:
             part_of |= dict.fromkeys(unit, "train")
