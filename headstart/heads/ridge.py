@@ -37,7 +37,7 @@ from headstart.targets.target import Link
 SHRINKAGE = 1e-4  # L2 strength of a calibration, so that it is finite for separated rows
 MOST_SLOPE = 150.0  # of a calibration: e^5, as of the temperature of classes
 CALIBRATION_ROWS = 2**15  # of more rows a sample decides how outputs become probabilities,
-CALIBRATION_CELLS = 2**24  # and of fewer, where there are so many outputs
+CALIBRATION_CELLS = 2**22  # and of fewer, where there are so many outputs
 FEWEST_OF_STRATUM = 20  # rows of such a sample, if there are as many
 
 # (weights, biases, leave-one-out outputs of the calibration rows) -> (settings, head)
@@ -242,17 +242,22 @@ def sampled(strata: NDArray[np.int64], most: int, least: int) -> tuple[NDArray[n
     """Return the numbers (M,) of about `most` rows, rising, and how many rows each stands for.
 
     Of each stratum there are at least `least` rows, or all of fewer; they are evenly spread. All
-    rows if there are no more than `most`.
+    rows if there are no more than `most`. If there are more strata than `most`, some have none.
 
     >>> numbers, stands_for = sampled(np.array([0] * 8 + [1]), most=5, least=1)
     >>> numbers.tolist(), stands_for.tolist()
     ([0, 2, 5, 7, 8], [2.0, 2.0, 2.0, 2.0, 1.0])
+    >>> sampled(np.arange(9), most=3, least=1)[0].tolist()
+    [0, 4, 8]
     """
     n = len(strata)
     if n <= most:
         return np.arange(n), np.ones(n)
     order = np.argsort(strata, kind="stable")
     _, counts = np.unique(strata, return_counts=True)
+    if len(counts) > most:
+        numbers = np.sort(order[np.linspace(0, n - 1, most).round().astype(np.int64)])
+        return numbers, np.full(most, n / most)
     chosen, stands_for = [], []
     for own in np.split(order, np.cumsum(counts)[:-1]):
         count = max(round(len(own) * most / n), min(len(own), least))
