@@ -23,6 +23,7 @@ TOPICS = {
         "budgets",
         "scale",
         "export",
+        "serve",
     ),
     "Memory and size": ("light", "memory", "many", "report"),
     "Accuracy": ("accuracy", "elpv", "targets", "boxes", "text", "adversarial", "robustness"),
