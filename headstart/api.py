@@ -18,7 +18,6 @@ from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import has_parts, input_class
 from headstart.backbones.views import UserViews
 from headstart.base.context import RunContext
-from headstart.base.display import source_of
 from headstart.base.errors import DataError, MissingPackage, PlaceError, SpecError
 from headstart.base.listener import Listener, Listeners
 from headstart.base.notebook import html_table, text_table
@@ -875,8 +874,7 @@ def evaluate(
         assert not isinstance(model, Predictions)
         own_test = isinstance(model, FitResult) and model.splits and data is None
         rows = model.splits.test if own_test else read_for(data, loaded(model).target)  # type: ignore[union-attr]
-        source = source_of(Path(data)) if isinstance(data, str | Path) else ""
-        judged = judge(loaded(model), _record(model), rows, part, source, context)
+        judged = judge(loaded(model), _record(model), rows, part, rows.origin, context)
         predictions, evaluation = judged.predictions, judged.evaluation
         left_out = judged.left_out
         tell_left_out(left_out, context.listener)

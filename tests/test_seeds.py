@@ -149,6 +149,17 @@ def test_runs_that_were_made_otherwise_are_refused(shapes: Path, tmp_path: Path,
         train_seeds(data, out, job, 2)
 
 
+def test_a_folder_begun_before_data_knew_its_path_goes_on(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    data, out = hs.read(shapes), tmp_path / "out"
+    train_seeds(data, out, replace(job, source=data.origin), 2)
+    told = json.loads((out / "seeds.json").read_text())
+    told["asked"]["source"] = ""
+    (out / "seeds.json").write_text(json.dumps(told))
+    assert len(train_seeds(data, out, replace(job, source=data.origin), 2)) == 2
+
+
 def test_an_augmentation_that_each_seed_chooses_may_differ(
     shapes: Path, tmp_path: Path, job: Job
 ) -> None:

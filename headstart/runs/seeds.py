@@ -250,7 +250,10 @@ def _check_folder(out: Path, job: Job, data: Dataset) -> None:
             f"--out names a new folder, or one that runs of several seeds were begun in; {out} is "
             f"neither. Nothing was changed: name another folder."
         ) from error
-    if odd := _differing(there.values, _asked(job, data).values):
+    now = dict(_asked(job, data).values)
+    if there.values.get("source") == "":  # earlier versions did not know where rows were read from
+        now["source"] = ""
+    if odd := _differing(there.values, now):
         raise SpecError(
             f"Runs of several seeds differ in nothing else, but {out} was begun otherwise: in "
             f"{odd}. Ask for the same as then, or name another --out."
