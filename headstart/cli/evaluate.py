@@ -68,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
     if getattr(args, "target", ""):
         raise SpecError(f"{args.model} knows what it predicts: leave --target out.")
     from headstart.base.context import RunContext  # loads NumPy, which --help does not need
-    from headstart.base.display import source_of
     from headstart.modalities.reading import read_for
     from headstart.models.bundle import load_bundle
     from headstart.runs.folder import read_record
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     record = read_record(args.model)
     with kept_if_stopped(FEATURES_KEPT):
         data = read_for(args.data, model.target)
-        judged = judge(model, record, data, args.part, source_of(args.data), context)
+        judged = judge(model, record, data, args.part, data.origin, context)
     _print_judged(judged.evaluation, args, judged.conformal)
     return tell_left_out(judged.left_out)
 
