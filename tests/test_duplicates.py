@@ -10,6 +10,7 @@ from PIL import Image, ImageEnhance
 
 from headstart.base.grouping import Pair, confirmed, groups
 from headstart.data.dataset import Dataset
+from headstart.data.survey import Facts
 from headstart.modalities.images import hashes as search
 from headstart.modalities.images import likeness as module
 from headstart.modalities.images.hashes import Hashes
@@ -168,10 +169,10 @@ def test_of_very_many_pictures_crowds_are_searched_in_part(monkeypatch: pytest.M
     assert 600 < len(found[0]) < 600 * 599 / 2
     ids = tuple(map(str, range(501)))
     data = Dataset(ids, ids, (0,) * 501, ("a",))
-    facts = {"thumbs": np.zeros((501, SIDE, SIDE), np.uint8)}
+    facts: Facts = {"thumbs": np.zeros((501, SIDE, SIDE), np.uint8), "frames": np.ones(501, int)}
     (said,) = PictureSurveyor().remarks(data, facts)
     assert str(said).startswith("501 pictures: of very many that look alike, each is compared with")
-    few = {"thumbs": facts["thumbs"][:500]}
+    few = {name: column[:500] for name, column in facts.items()}
     assert not list(PictureSurveyor().remarks(data[:500], few))
 
 

@@ -213,7 +213,7 @@ def every_remark() -> list[Remark]:
 # Remarks of pictures and boxes, which tests of their own give.
 OF_PICTURES = {"alike_case", "alike_letter", "box_format", "clipped", "crowded", "resized"} | {
     *("tiny", "tiny_scaled", "two_classes", "unrotated", "unrotated_fits", "voc_base"),
-    *("dark", "overexposed", "nearly_empty", "blurred"),
+    *("dark", "overexposed", "nearly_empty", "blurred", "several_frames"),
 }
 
 

@@ -1,5 +1,6 @@
 """The findings of the checks of a data set, as saved in checks.json."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,8 +81,10 @@ class Findings(Record):
             "one-image classes": self.one_image_classes,
             "odd sizes": [f"{s.path}: {s.width}x{s.height}, {s.reason}" for s in self.odd_sizes],
         }
+        of_kind = defaultdict[str, list[str]](list)
         for remark in self.remarks:
-            examples[remark.kind] = [*examples.get(remark.kind, ()), str(remark)]
+            of_kind[remark.kind].append(str(remark))
+        examples |= of_kind
         about_all = {str(remark) for remark in self.remarks if not remark.path}
         rows = [
             (

@@ -130,8 +130,10 @@ def _findings(facts: Facts, w: Words) -> list[PageBlock]:
         "one": checks.one_image_classes,
         "odd": [f"{s.path} ({s.width}×{s.height})" for s in checks.odd_sizes],
     }
+    of_kind = defaultdict[str, list[str]](list)
     for remark in checks.remarks:
-        found[remark.kind] = [*found.get(remark.kind, ()), _said(remark, w)]
+        of_kind[remark.kind].append(_said(remark, w))
+    found |= of_kind
     if not facts.classes:
         found = {k: v for k, v in found.items() if k not in ("empty", "one")}
     if facts.in_parts and not checks.odd_sizes:

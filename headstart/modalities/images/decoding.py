@@ -90,6 +90,25 @@ def claimed_size(data: bytes) -> tuple[int, int]:
     return 0, 0
 
 
+def frames(data: bytes) -> int:
+    """Return how many frames or pages a picture file has, of which `decode` reads the first.
+
+    Smaller copies and masks of a TIFF's picture are not counted; 1 if the number is unknown.
+
+    >>> frames(b"not a picture")
+    1
+    """
+    kind = formats.readable(data[: formats.HEAD_BYTES])
+    _hush_libraries()
+    with suppress(Exception):  # a strange header is no reason to lose the picture
+        if kind in _FRAMES:
+            return max(1, _FRAMES[kind](data))
+        if kind in ANIMATED:
+            with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+                return int(getattr(image, "n_frames", 1))
+    return 1
+
+
 def store_key(data: bytes, file: bytes) -> bytes:
     """Return the store key of values computed from a file's pixels; file: its digest.
 
@@ -250,6 +269,13 @@ _SIZES: dict[str, Callable[[bytes], tuple[int, int]]] = {
     "TIFF": lambda data: tiff.read_layout(data).size,
     "HEIF": lambda data: heif.open_heif(data).size,
     "DICOM": lambda data: dicom.size(dicom.open_dicom(data)),
+}
+
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # formats of which Pillow counts the frames
+_FRAMES: dict[str, Callable[[bytes], int]] = {
+    "TIFF": tiff.pages,
+    "HEIF": lambda data: len(heif.open_heif(data)),
+    "DICOM": lambda data: dicom.frames(dicom.open_dicom(data)),
 }
 
 

@@ -51,6 +51,11 @@ def size(file: Any) -> tuple[int, int]:
     return int(getattr(file, "Columns", 0)), int(getattr(file, "Rows", 0))
 
 
+def frames(file: Any) -> int:
+    """Return the number of frames of a DICOM picture by its header."""
+    return int(getattr(file, "NumberOfFrames", 1) or 1)
+
+
 def read_levels(file: Any) -> NDArray[np.uint8]:
     """Return the first frame as levels (H, W, 3), or (H, W, 1) of a grey one.
 

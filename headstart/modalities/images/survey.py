@@ -15,18 +15,20 @@ from headstart.modalities.images import decoding, hashes, likeness, quality
 if TYPE_CHECKING:
     from headstart.data.dataset import Dataset
 
-VERSION = 1  # raise it when the same pixels would give other facts
+VERSION = 2  # raise it when the same pixels would give other facts
 SMALL = 32  # pixels; a picture with a shorter side is reported as odd
 LONG = 4.0  # longer over shorter side; beyond it, a crop or squash loses most of the picture
 FAR = 16.0  # times more or fewer pixels than the median picture
 
 
 class PictureSurveyor:
-    """sizes: (N, 2) int32, width and height. thumbs: (N, SIDE, SIDE) uint8 grey."""
+    """sizes: (N, 2) int32, width and height. frames: (N,) int32, frames or pages of the file, of
+    which the first is the picture. thumbs: (N, SIDE, SIDE) uint8 grey."""
 
     layout: Layout = {
         CONTENT: (np.uint8, (DIGEST_BYTES,)),
         "sizes": (np.int32, (2,)),
+        "frames": (np.int32, ()),
         "thumbs": (np.uint8, (likeness.SIDE, likeness.SIDE)),
     }
 
@@ -43,6 +45,7 @@ class PictureSurveyor:
         return {
             CONTENT: np.frombuffer(name, np.uint8),
             "sizes": np.array([width, height], np.int32),
+            "frames": np.array(decoding.frames(data), np.int32),
             "thumbs": likeness.thumbnail(pixels),
         }
 
@@ -50,7 +53,12 @@ class PictureSurveyor:
         return likeness.near_duplicates(facts["thumbs"], threads=threads)
 
     def remarks(self, dataset: "Dataset", facts: Facts) -> Iterator[Remark]:
-        """Yield pictures of poor quality, and that very many alike ones are compared in part."""
+        """Yield files of several frames, pictures of poor quality, and that very many pictures are
+        compared in part."""
+        for row in np.flatnonzero(facts["frames"] > 1).tolist():
+            n = int(facts["frames"][row])
+            why = f"the first of {n:,} frames or pages is used"
+            yield Remark(dataset.ids[row], "several frames", why, "several_frames", (("n", n),))
         strata = np.asarray(dataset.target.strata(dataset.y), np.intp)
         for found in quality.spoilt(facts["thumbs"], strata):
             text = found.kind.replace(" ", "_")

@@ -23,6 +23,8 @@ from headstart.modalities.images.levels import check_finite, to_levels, usual_ra
 
 BAND_VALUES = 8_000_000  # converted at a time, so that a large picture isn't held several times
 MAX_SAMPLES = 10_000  # per pixel; multispectral sensors have hundreds
+MAX_PAGES = 10_000  # counted in a file
+OF_ANOTHER = 1 | 4  # bits of SUBFILE: a smaller copy, or a mask, of another picture of the file
 MAX_VALUE_BYTES = 768_000_000  # of samples before scaling; 64 million pixels of 3 x 32 bits
 
 
@@ -88,12 +90,18 @@ Values = NDArray[Any]  # (H, W, samples)
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """How the samples of the first picture of a TIFF file are stored."""
+    """How the samples of one picture of a TIFF file are stored."""
 
     order: str  # < or >
     big: bool  # BigTIFF
     tags: Mapping[int, NDArray[np.integer]]
-    last: bool  # no other picture follows
+    at: int = 0  # where its directory is, in bytes
+    following: int = 0  # where the directory of the next picture is, in bytes; 0 for none
+
+    @property
+    def last(self) -> bool:
+        """Whether no other picture follows."""
+        return not self.following
 
     def first(self, tag: int, default: int = 0) -> int:
         values = self.tags.get(tag)
@@ -177,12 +185,27 @@ class TiffLayout:
         return f"a {name} of {colour}, {self.samples} x {what}{planes}, {how}, {order}"
 
 
-def read_layout(data: bytes) -> TiffLayout:
-    """Read the tags of the first picture of a TIFF or BigTIFF; raises DataError."""
+def pages(data: bytes) -> int:
+    """Return how many pictures a TIFF holds; smaller copies and masks of others don't count."""
+    layout, seen, found = read_layout(data), set[int](), 0
+    while layout.at not in seen and len(seen) < MAX_PAGES:
+        seen.add(layout.at)
+        found += not layout.first(Tag.SUBFILE) & OF_ANOTHER
+        if not layout.last:
+            layout = read_layout(data, layout.following)
+    return found
+
+
+def read_layout(data: bytes, at: int = 0) -> TiffLayout:
+    """Read the tags of a picture of a TIFF or BigTIFF; raises DataError.
+
+    at: where its directory is, in bytes; 0 for the first picture.
+    """
     order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
     count, entry, pointer = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
     try:
-        (at,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
+        if not at:
+            (at,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
         (n,) = struct.unpack_from(order + count, data, at)
         entries = struct.Struct(order + entry)
         first = at + struct.calcsize(order + count)
@@ -199,7 +222,10 @@ def read_layout(data: bytes) -> TiffLayout:
         raise DataError("a TIFF that is cut short or damaged") from None
     if taken > 4 * len(data) + 16_000_000:  # Pillow copies each tag when it opens the file
         raise DataError(f"a TIFF of {len(data):,} bytes whose tags claim {taken:,}")
-    layout = TiffLayout(order, big, tags, last=not any(data[end : end + struct.calcsize(pointer)]))
+    following = int.from_bytes(
+        data[end : end + struct.calcsize(pointer)], "little" if order == "<" else "big"
+    )
+    layout = TiffLayout(order, big, tags, at, following)
     if not 0 < layout.samples <= MAX_SAMPLES:
         raise DataError(f"a damaged TIFF (it claims {layout.samples:,} samples a pixel)")
     return layout
