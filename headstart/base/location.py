@@ -6,6 +6,7 @@ bytes, wherever they lie; a place, its size and its stamp only spare reading aga
 changed.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,9 @@ from headstart.base.errors import DataError
 WHOLE = -1  # the offset of an example that is a file of its own
 LARGEST = 1_000_000_000  # bytes of an example
 STAMPS = 2**17  # objects whose stamps are remembered within a process
+TABLES = 2**12  # tables whose marks are remembered within a process
+ENDS = 2**16  # bytes at each end of a table that its mark is made of
+MARK = "ends:"  # begins the mark of a table, after its size
 CHANGED = "has changed since it was indexed: run headstart index again"
 
 
@@ -28,7 +32,8 @@ class Location:
 
     source: an absolute path, or a URL. offset: its first byte in the source; the number of its row
     in a table; WHOLE if the source is the example. size: in bytes, -1 if unknown. column: of a
-    table, "image.bytes" for a field of a struct. etag: the source's stamp when it was indexed.
+    table, "image.bytes" for a field of a struct. etag: the source's stamp when it was indexed, of a
+    table its mark (`mark_of_table`).
     """
 
     id: str
@@ -70,7 +75,10 @@ def read_at(place: Location) -> bytes:
     if place.size > LARGEST:
         raise DataError(f"the example is too large ({place.size / 1e9:.1f} GB)")
     if place.column:
-        table = _opened_table(place.source, stamp_of(place))
+        stamp = stamp_of(place)
+        if not _is_same_table(place, stamp):
+            raise DataError(f"{_brief(place.source)} {CHANGED}")
+        table = _opened_table(place.source, stamp)
         return arrow_files.cell(table, place.offset, place.column, place.size)
     if place.offset == WHOLE:
         return _whole(place.source)
@@ -108,6 +116,32 @@ def stamp_of_file(path: str | Path) -> str:
     """Return size and modification time of a file as a text."""
     status = os.stat(path)
     return f"{status.st_size:x}-{status.st_mtime_ns:x}"
+
+
+def mark_of_table(source: str, stamp: str) -> str:
+    """Return a text that stays if a table is copied, and changes if it is written anew.
+
+    It is made of the table's size and of its first and last bytes, where Parquet and Arrow keep the
+    places and sizes of all else. Rows are known by their numbers, so that of another table each
+    would get the label of another row. stamp: as of `stamp_of`.
+    """
+    size = stamp.partition("-")[0]
+    ends = (0, max(0, int(size, 16) - ENDS))
+    held = hashlib.blake2b(digest_size=16)
+    for start in ends:
+        held.update(read_range(source, start, ENDS))
+    return f"{size}-{MARK}{held.hexdigest()}"
+
+
+_remembered_mark = lru_cache(maxsize=TABLES)(mark_of_table)
+
+
+def _is_same_table(place: Location, stamp: str) -> bool:
+    """Return whether a place's table is the one that was indexed: earlier indexes tell its size."""
+    size, _, told = place.etag.partition("-")
+    if told.startswith(MARK):
+        return place.etag == _remembered_mark(place.source, stamp)
+    return size in ("", stamp.partition("-")[0])
 
 
 @lru_cache(maxsize=STAMPS)

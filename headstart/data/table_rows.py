@@ -13,7 +13,14 @@ from headstart.base.arrow_files import ARROW, field_of, mapped_table, need_pyarr
 from headstart.base.cells import as_text
 from headstart.base.display import display
 from headstart.base.errors import DataError, UnknownName
-from headstart.base.location import WHOLE, Location, is_url, open_source, stamp_of
+from headstart.base.location import (
+    WHOLE,
+    Location,
+    is_url,
+    mark_of_table,
+    open_source,
+    stamp_of,
+)
 from headstart.base.tables import values_of
 from headstart.data.dataset import LeftOut
 from headstart.data.gathering import Row, parts_of
@@ -74,7 +81,8 @@ class TableReader:
                 self.left_out.append(LeftOut(shard.name, f"cannot be read: {display(first)[:300]}"))
 
     def _rows_of(self, shard: TableShard, *, alone: bool) -> Iterator[list[Row]]:
-        etag, first = stamp_of(Location("", shard.source)), 0
+        place, first = Location("", shard.source), 0
+        etag = mark_of_table(shard.source, stamp_of(place))
         with closing(_opened(shard.source)) as table:
             columns = columns_of(table.schema, shard, self.column, self.label)
             self._keep(columns, shard)
