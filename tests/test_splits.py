@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from headstart.base.errors import DataError, SpecError
 from headstart.data.dataset import PARTS, Dataset
 from headstart.data.splits import SplitPlan, Splits, split
+from headstart.data.units import Units
 
 
 def rows(
@@ -260,3 +261,14 @@ def test_a_hundred_thousand_rows_are_split_in_seconds() -> None:
     splits = split(data, together=[(i, i + 1) for i in range(0, 20_000, 2)])
     assert time.perf_counter() - began < 15
     assert sum(sizes(splits)) == 100_000
+
+
+def test_units_are_taken_and_lose_rows_as_tuples_do() -> None:
+    units = Units.of([(0, 4), (2, 3, 7)], 9)
+    each = [(0, 4), (1,), (2, 3, 7), (5,), (6,), (8,)]
+    assert units == each
+    assert units.take([2, 0, 5]) == [each[2], each[0], each[5]]
+    assert units.take([]) == []
+    assert list(units.several()) == [(0, 4), (2, 3, 7)]
+    assert units.without([3, 5, 0]) == [(4,), (1,), (2, 7), (6,), (8,)]
+    assert units.without([]) is units

@@ -189,8 +189,7 @@ class Dataset:
         if self.soft and not self.target.takes_soft:
             raise DataError(f"Probabilities of labels are for classes, not for {self.target.noun}.")
         check_soft(self.soft, self.ids, self.target.outputs)
-        if len(set(self.ids)) < n:
-            twice = next(i for i, count in Counter(self.ids).items() if count > 1)
+        if (twice := _twice(self.ids)) is not None:
             raise DataError(f"Row ids must be unique, but {twice!r} appears more than once.")
 
     def __len__(self) -> int:
@@ -308,6 +307,8 @@ class Dataset:
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> "Dataset":
         """Return the dataset with only these rows, in this order."""
+        if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
+            return replace(self, origin="")  # shares the columns
         picked: dict[str, Any] = {
             name: _taken(column, rows) if (column := getattr(self, name)) else ()
             for name in ("ids", "sources", "labels", *OPTIONAL)
@@ -321,6 +322,17 @@ class Dataset:
             for name in ("ids", "sources", "labels", *OPTIONAL)
         }
         return replace(self, **both, origin="")
+
+
+def _twice(ids: Sequence[str]) -> str | None:
+    """Return the first id that appears more than once, or None: by hashes, in 24 bytes a row."""
+    hashes = np.fromiter(map(hash, ids), np.int64, len(ids))
+    order = np.argsort(hashes, kind="stable")
+    alike = np.flatnonzero(np.diff(hashes[order]) == 0)
+    if not len(alike):
+        return None
+    counts = Counter(ids[row] for row in np.union1d(order[alike], order[alike + 1]))
+    return next((id for id, count in counts.items() if count > 1), None)
 
 
 def _taken(column: Sequence[Any], rows: Sequence[int] | NDArray[np.integer]) -> Sequence[Any]:

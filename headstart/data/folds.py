@@ -8,7 +8,8 @@ import numpy as np
 
 from headstart.base.errors import DataError
 from headstart.data.dataset import PARTS, Dataset
-from headstart.data.splits import Cell, SplitPlan, Splits, Unit, cells_of, placed, split, units_of
+from headstart.data.splits import Cell, Placed, SplitPlan, Splits, cells_of, placed, split
+from headstart.data.units import Units, units_of
 
 NAMED = 5  # classes in a message
 
@@ -59,33 +60,33 @@ def folded(
     shares = {str(number): 1 / folds for number in range(1, folds + 1)}
     fold = placed(cells, units, shares, np.random.default_rng(plan.seed))
     _check_spread(dataset, cells, fold)
-    each = tuple(_held_out(dataset, fold, name, plan, together) for name in shares)
+    each = tuple(_held_out(dataset, fold, n, plan, together) for n in range(folds))
     whole = split(dataset, plan, together=together, parts=("train", "val"))
     copies = [out for own in each for out in own.left_out]
     left_out = dict.fromkeys((*copies, *whole.left_out))
-    rows = tuple((dataset.ids[row], int(name)) for row, name in sorted(fold.items()))
+    rows = tuple((id, own + 1) for id, own in zip(dataset.ids, fold.tolist(), strict=True))
     return RunParts(replace(whole, left_out=tuple(left_out)), each, rows)
 
 
 def _held_out(
     dataset: Dataset,
-    fold: dict[int, str],
-    name: str,
+    fold: Placed,
+    number: int,
     plan: SplitPlan,
     together: Sequence[Sequence[int]],
 ) -> Splits:
     """Return the parts of one fold; left_out: of its test rows alone."""
-    parts = tuple("test" if fold[row] == name else "train" for row in range(len(dataset)))
+    parts = tuple("test" if own == number else "train" for own in fold.tolist())
     own = split(replace(dataset, parts=parts), plan, together=together)
-    mine = {dataset.ids[row] for row, other in fold.items() if other == name}
+    mine = {dataset.ids[row] for row in np.flatnonzero(fold == number).tolist()}
     train, val, test = (replace(getattr(own, part), parts=()) for part in PARTS)
     left_out = tuple(out for out in own.left_out if out.path in mine)
     return Splits(train, val, test, left_out, own.together)
 
 
-def _check_spread(dataset: Dataset, cells: Sequence[Cell], fold: dict[int, str]) -> None:
+def _check_spread(dataset: Dataset, cells: Sequence[Cell], fold: Placed) -> None:
     """Raise DataError for a class whose rows are all in one fold, whose model would lack it."""
-    there = {(cells[row][0], name) for row, name in fold.items()}
+    there = {(label, own) for (label, _), own in zip(cells, fold.tolist(), strict=True)}
     held = Counter(label for label, _ in there)
     for label, name in enumerate(dataset.target.stratum_names):
         if held[label] == 1:
@@ -96,9 +97,7 @@ def _check_spread(dataset: Dataset, cells: Sequence[Cell], fold: dict[int, str])
             )
 
 
-def _check_enough(
-    dataset: Dataset, cells: Sequence[Cell], units: Sequence[Unit], folds: int
-) -> None:
+def _check_enough(dataset: Dataset, cells: Sequence[Cell], units: Units, folds: int) -> None:
     """Raise DataError unless every class, or without classes the data, has a unit per fold."""
     names = dataset.target.stratum_names
     labels = [label if names else 0 for label, _ in cells]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from headstart.base.grouping import names_of_groups
 from headstart.data.dataset import Dataset
-from headstart.data.splits import units_of
+from headstart.data.units import units_of
 
 
 def grouped(dataset: Dataset, together: Sequence[Sequence[int]] = ()) -> Dataset:

@@ -7,7 +7,8 @@ import numpy as np
 from headstart.base.errors import DataError
 from headstart.data.dataset import Dataset
 from headstart.data.folds import RunParts
-from headstart.data.splits import SplitPlan, Splits, Unit, split, units_of
+from headstart.data.splits import SplitPlan, Splits, split
+from headstart.data.units import Unit, units_of
 
 Draw = tuple[Dataset, Dataset]  # rows to learn from, and rows to judge by
 

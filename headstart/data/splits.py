@@ -1,21 +1,24 @@
 """Split a dataset into train, val and test."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, repeat
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, SpecError
-from headstart.base.grouping import groups, names_of_groups
+from headstart.base.grouping import names_of_groups
 from headstart.base.values import check_seed
 from headstart.data.content import each_once
 from headstart.data.dataset import PARTS, Dataset, LeftOut
+from headstart.data.units import Unit, Units, units_of
 from headstart.targets.target import Target
 
-Unit = tuple[int, ...]  # rows that stay together
+Placed = NDArray[np.int16]  # of each row the number of its part, NOWHERE for none
+NOWHERE = -1
 Cell = tuple[int, str]  # a row's stratum by its label, and its stratum in the data
 RANK = ("test", "val", "train")  # the first of a picture's named parts keeps it
 NAMED = 5  # strata in a message
@@ -136,42 +139,33 @@ def split(
     plan, wanted = plan or SplitPlan(), parts
     units, cells = units_of(dataset, together), cells_of(dataset)
     part_of, left_out = _given(dataset, units)
-    if left_out:
-        units = [tuple(row for row in unit if row not in left_out) for unit in units]
-    given = [part for part in PARTS if part in part_of.values()]
+    units = units.without(list(left_out))
+    given = tuple(part for n, part in enumerate(PARTS) if (part_of == n).any())
     rng = np.random.default_rng(plan.seed)
-    for donor, parts in CARVINGS.get(tuple(given), [(given[0] if given else "", wanted)]):
-        pool = [unit for unit in units if part_of.get(unit[0], donor) == donor]
+    for donor, parts in CARVINGS.get(given, [(given[0] if given else "", wanted)]):
+        number = PARTS.index(donor) if donor else NOWHERE
+        pool = units.take(np.flatnonzero(part_of[units.first] == number))
         if len(parts) == len(PARTS):
             _check_enough(dataset, cells, pool, plan, together)
         shares = {part: plan.share(part) for part in parts}
-        part_of |= placed(cells, pool, shares, rng)
+        numbers = np.array([PARTS.index(part) for part in parts], np.int16)
+        part_of[pool.rows] = numbers[placed(cells, pool, shares, rng)[pool.rows]]
         if "train" in shares and dataset.target.stratum_names:
             _train_each_stratum(cells, pool, part_of)
-    order = sorted(part_of)
-    rows = {part: [row for row in order if part_of[row] == part] for part in PARTS}
+    rows = {part: np.flatnonzero(part_of == n) for n, part in enumerate(PARTS)}
     _check_training(dataset, cells, rows)
     train, val, test = (dataset.take(rows[part]) for part in PARTS)
     (val, more), (test, others) = each_once(val), each_once(test)
     straddling = (out for _, out in sorted(left_out.items()))
-    named = tuple(tuple(dataset.ids[row] for row in unit) for unit in units if len(unit) > 1)
+    named = tuple(tuple(dataset.ids[row] for row in unit) for unit in units.several())
     return Splits(train, val, test, (*straddling, *more, *others), named)
 
 
-def units_of(dataset: Dataset, together: Sequence[Sequence[int]]) -> list[Unit]:
-    """Return all rows as units that stay together, ordered by their first row."""
-    members = defaultdict[str, list[int]](list)
-    for row, name in enumerate(dataset.groups):
-        if name:
-            members[name].append(row)
-    joined = groups([*members.values(), *(run for run in together if len(run))])
-    inside = {row for unit in joined for row in unit}
-    return sorted([*joined, *((row,) for row in range(len(dataset)) if row not in inside)])
-
-
-def _given(dataset: Dataset, units: Sequence[Unit]) -> tuple[dict[int, str], dict[int, LeftOut]]:
-    """Return the parts named by the data, by row, and the rows to leave out, with the reason."""
-    part_of, left_out = dict[int, str](), dict[int, LeftOut]()
+def _given(dataset: Dataset, units: Units) -> tuple[Placed, dict[int, LeftOut]]:
+    """Return the parts named by the data, as numbers in PARTS, and the rows to leave out, with the
+    reason."""
+    part_of = np.full(len(dataset), NOWHERE, np.int16)
+    left_out = dict[int, LeftOut]()
     if not any(dataset.parts):
         return part_of, left_out
     for unit in units:
@@ -179,7 +173,7 @@ def _given(dataset: Dataset, units: Sequence[Unit]) -> tuple[dict[int, str], dic
         kept = next((part for part in RANK if part in named), "train")
         for row in unit:
             if dataset.parts[row] in (kept, ""):
-                part_of[row] = kept
+                part_of[row] = PARTS.index(kept)
             else:
                 left_out[row] = _straddling(dataset, unit, row, kept)
     return part_of, left_out
@@ -204,52 +198,64 @@ def cells_of(dataset: Dataset) -> list[Cell]:
 
 def placed(
     cells: Sequence[Cell],
-    units: Sequence[Unit],
+    units: Units,
     shares: Mapping[str, float],
     rng: np.random.Generator,
-) -> dict[int, str]:
-    """Return a part for each row: every cell in proportion, in whole units."""
-    by_label = defaultdict[int, list[Unit]](list)
-    for n in rng.permutation(len(units)):
-        by_label[_cell(cells, units[n])[0]].append(units[n])
-    part_of, carried = dict[int, str](), dict.fromkeys(shares, 0.0)
-    for label in sorted(by_label):
-        for part, members in _placed_label(cells, by_label[label], shares, carried).items():
-            part_of |= {row: part for unit in members for row in unit}
+) -> Placed:
+    """Return the number of a share for each row: every cell in proportion, in whole units."""
+    part_of = np.full(len(cells), NOWHERE, np.int16)
+    carried, number_of = dict.fromkeys(shares, 0.0), {part: n for n, part in enumerate(shares)}
+    own = [_cell(cells, unit) for unit in units]
+    for members in _by_label(own, rng.permutation(len(units))):
+        for part, some in _placed_label(own, units, members, shares, carried).items():
+            part_of[units.take(some).rows] = number_of[part]
     return part_of
 
 
-def _train_each_stratum(
-    cells: Sequence[Cell], units: Sequence[Unit], part_of: dict[int, str]
-) -> None:
+def _by_label(own: Sequence[Cell], order: NDArray[np.int64]) -> Iterator[list[int]]:
+    """Yield the numbers of each label's units in this order, labels rising. own: their cells."""
+    labels = np.fromiter((own[n][0] for n in order), np.int64, len(order))
+    by_label = np.argsort(labels, kind="stable")
+    begins = np.flatnonzero(np.diff(labels[by_label])) + 1
+    yield from (order[some].tolist() for some in np.split(by_label, begins) if len(some))
+
+
+def _train_each_stratum(cells: Sequence[Cell], units: Units, part_of: Placed) -> None:
     """Move units to train, the smallest first, until each label's stratum has rows there."""
-    there = {cells[row][0] for unit in units for row in unit if part_of[row] == "train"}
-    for unit in sorted(units, key=len):
+    train = PARTS.index("train")
+    there = {cells[row][0] for row in units.rows if part_of[row] == train}
+    for n in np.argsort(units.sizes, kind="stable").tolist():
+        unit = units[n]
         if {cells[row][0] for row in unit} - there:
-            part_of |= dict.fromkeys(unit, "train")
+            part_of[list(unit)] = train
             there |= {cells[row][0] for row in unit}
 
 
 def _placed_label(
-    cells: Sequence[Cell],
-    units: Sequence[Unit],
+    own: Sequence[Cell],
+    units: Units,
+    members: Sequence[int],
     shares: Mapping[str, float],
     carried: dict[str, float],
-) -> dict[str, list[Unit]]:
-    """Return one label's units by part, cells in proportion; updates the shortage in `carried`."""
-    placed: dict[str, list[Unit]] = {part: [] for part in shares}
-    by_cell = defaultdict[Cell, list[Unit]](list)
-    for unit in units:
-        by_cell[_cell(cells, unit)].append(unit)
+) -> dict[str, list[int]]:
+    """Return one label's units by part, cells in proportion; updates the shortage in `carried`.
+
+    own: the cell of each unit. members: the numbers of the label's units, shuffled.
+    """
+    placed: dict[str, list[int]] = {part: [] for part in shares}
+    sizes, by_cell = units.sizes, defaultdict[Cell, list[int]](list)
+    for n in members:
+        by_cell[own[n]].append(n)
     for cell in sorted(by_cell):
-        seats = _seats(sum(map(len, by_cell[cell])), shares, carried)
-        for unit in sorted(by_cell[cell], key=len, reverse=True):  # stable: equals stay shuffled
+        seats = _seats(int(sizes[by_cell[cell]].sum()), shares, carried)
+        # stable: equals stay shuffled
+        for n in sorted(by_cell[cell], key=sizes.__getitem__, reverse=True):
             part = max(seats, key=seats.__getitem__)
-            seats[part] -= len(unit)
-            placed[part].append(unit)
+            seats[part] -= int(sizes[n])
+            placed[part].append(n)
         for part, short in seats.items():
             carried[part] += short
-    _fill_empty(placed, carried)
+    _fill_empty(sizes, placed, carried)
     return placed
 
 
@@ -269,8 +275,13 @@ def _seats(rows: int, shares: Mapping[str, float], carried: dict[str, float]) ->
     return seats
 
 
-def _fill_empty(placed: dict[str, list[Unit]], carried: dict[str, float]) -> None:
-    """Give each part without a unit of a label the smallest unit of the part with the most."""
+def _fill_empty(
+    sizes: NDArray[np.int64], placed: dict[str, list[int]], carried: dict[str, float]
+) -> None:
+    """Give each part without a unit of a label the smallest unit of the part with the most.
+
+    sizes: of all units, in rows.
+    """
     units = sum(map(len, placed.values()))
     order = [part for part in FIRST if part in placed] or list(placed)  # folds are in any order
     wanted = order[:units]
@@ -278,15 +289,15 @@ def _fill_empty(placed: dict[str, list[Unit]], carried: dict[str, float]) -> Non
         if not placed[part]:
             spare = [p for p in placed if len(placed[p]) > (p in wanted)]
             donor = max(spare, key=lambda p: len(placed[p]))
-            unit = min(placed[donor], key=len)
+            unit = min(placed[donor], key=sizes.__getitem__)
             placed[donor].remove(unit)
             placed[part].append(unit)
-            carried[part] -= len(unit)
-            carried[donor] += len(unit)
+            carried[part] -= int(sizes[unit])
+            carried[donor] += int(sizes[unit])
     for part in set(placed) - set(wanted):
         for unit in placed[part]:
-            carried[part] += len(unit)
-            carried[wanted[0]] -= len(unit)
+            carried[part] += int(sizes[unit])
+            carried[wanted[0]] -= int(sizes[unit])
         placed[wanted[0]] += placed[part]
         placed[part] = []
 
@@ -301,16 +312,19 @@ def _cell(cells: Sequence[Cell], unit: Unit) -> Cell:
 def _check_enough(
     dataset: Dataset,
     cells: Sequence[Cell],
-    units: Sequence[Unit],
+    units: Units,
     plan: SplitPlan,
     together: Sequence[Sequence[int]],
 ) -> None:
     """Raise DataError for classes with too few distinct pictures, or fewer than three units."""
     names = dataset.target.stratum_names
-    labels = [label if names else 0 for label, _ in cells]
-    first = {row: run[0] for run in together for row in run}
-    different = Counter(labels[row] for row in {first.get(r, r) for u in units for r in u})
-    whole = Counter(label for unit in units for label in {labels[row] for row in unit})
+    labels = np.array([label if names else 0 for label, _ in cells], np.int64)
+    first = np.arange(len(cells))
+    for run in filter(len, together):
+        first[list(run)] = run[0]
+    different = _counts(labels[np.unique(first[units.rows])])
+    whole = _counts(labels[units.first[units.sizes == 1]])
+    whole.update(label for unit in units.several() for label in set(labels[list(unit)].tolist()))
 
     few = [
         f"{repr(names[c]) if names else 'this one'} has "
@@ -331,12 +345,18 @@ def _check_enough(
         )
 
 
+def _counts(labels: NDArray[np.int64]) -> Counter[int]:
+    values, counts = np.unique(labels, return_counts=True)
+    return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+
 def _check_training(
-    dataset: Dataset, cells: Sequence[Cell], rows: Mapping[str, Sequence[int]]
+    dataset: Dataset, cells: Sequence[Cell], rows: Mapping[str, NDArray[Any]]
 ) -> None:
     names = dataset.target.stratum_names
-    there = {cells[row][0] for row in rows["train"]}
-    used = {cells[row][0] for part in PARTS for row in rows[part]}
+    there, used = (
+        {cells[row][0] for part in parts for row in rows[part]} for parts in (("train",), PARTS)
+    )
     if missing := sorted(used - there if names or not there else ()):
         own = f"{names[missing[0]]!r} has" if names else "there are"
         what = f"{'Every class' if names else 'A model'} needs rows to train on; {own}"
