@@ -4,6 +4,8 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from pyarrow import parquet as pq
 import headstart as hs
 from headstart.base.errors import DataError, SpecError
 from headstart.base.location import Location, read_at
-from headstart.base.store import digest
+from headstart.base.store import Reader, StoredTable, digest
 from headstart.cli.main import main
 from headstart.data.index_file import Locations
 from headstart.modalities.images.encoding import encoded_picture
@@ -142,6 +144,26 @@ def test_what_has_not_changed_is_not_read_again(
         hs.extract(data, backbone="tiny:32", store=hs.Store(store.root, reread=True))
 
 
+def test_places_and_results_are_looked_up_by_slices(
+    tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.data.known_places.SLICE", 5)
+    data, store = indexed(as_tar(tmp_path / "t.tar", rows)), hs.Store(tmp_path / "store")
+    before = hs.extract(data, backbone="tiny:32", store=store)
+    asked = list[int]()
+    one_by_one = StoredTable.reader
+
+    def counted(table: StoredTable, names: Sequence[bytes], column: str) -> Reader:
+        asked.append(len(names))
+        return one_by_one(table, names, column)
+
+    monkeypatch.setattr(StoredTable, "reader", counted)
+    again = hs.extract(data, backbone="tiny:32", store=store)
+    assert (again.hits, again.x.tobytes()) == (len(rows), before.x.tobytes())
+    assert asked.count(5) == 3 * 3  # of each whole slice the digests, the keys and the examples
+    assert asked.count(1) < 2 * len(rows)  # by one, each row would ask three times
+
+
 def test_a_changed_file_is_noticed(tmp_path: Path, rows: list[Row]) -> None:
     folder, store = as_folder(tmp_path / "f", rows), hs.Store(tmp_path / "store")
     data = indexed(folder)
@@ -178,6 +200,39 @@ def test_a_tar_that_was_written_anew_is_never_read_at_old_places(
     as_tar(path, rows[::-1])
     with pytest.raises(DataError, match=r"t\.tar has changed since it was indexed: run"):
         data[0].read()
+
+
+def as_arrow(path: Path, rows: list[Row]) -> Path:
+    table = pa.table({"picture": [row[2] for row in rows], "label": [row[1] for row in rows]})
+    with ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+    return settled(path)
+
+
+@pytest.mark.parametrize("write", [as_parquet, as_arrow])
+def test_a_table_that_was_written_anew_is_refused_and_a_copy_is_not(
+    tmp_path: Path, rows: list[Row], write: Callable[[Path, list[Row]], Path]
+) -> None:
+    path = write(tmp_path / f"t.{write.__name__[3:]}", rows)
+    data, store = indexed(path), hs.Store(tmp_path / "store")
+    os.utime(path, (LONG_AGO + 9, LONG_AGO + 9))  # as of a copy
+    assert hs.extract(data, backbone="tiny:32", store=store).forwards == len(rows)
+    write(path, rows[::-1])
+    newer = indexed(path)
+    assert hs.extract(newer, backbone="tiny:32", store=store).forwards == 0
+    old = hs.extract(data, backbone="tiny:32", store=store)
+    assert {item.path for item in old.left_out} == {*data.ids}
+    assert f"{path.name} has changed since it was indexed: run" in old.left_out[0].reason
+    with pytest.raises(DataError, match="has changed since it was indexed"):
+        data[0].read()
+
+
+def test_an_earlier_index_of_a_table_knows_its_size(tmp_path: Path, rows: list[Row]) -> None:
+    path = as_parquet(tmp_path / "t.parquet", rows)
+    place = Location("1", str(path), 0, column="picture", etag=f"{path.stat().st_size:x}-abc")
+    assert read_at(place) == rows[0][2]
+    with pytest.raises(DataError, match=r"t\.parquet has changed since it was indexed"):
+        read_at(replace(place, etag="1-abc"))
 
 
 def test_members_are_named_in_full(tmp_path: Path, rows: list[Row]) -> None:

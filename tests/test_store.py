@@ -300,6 +300,20 @@ def test_a_row_in_two_shards_survives_the_loss_of_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Store(tmp_path).table("t").rows(named(1), "x"), rows(1))
 
 
+def test_many_names_are_looked_up_together_and_a_damaged_shard_does_not_count(
+    tmp_path: Path,
+) -> None:
+    table = filled(tmp_path, (0, 1), (1, 2), (3,))
+    assert table.has(named(3, 9, 1, 0, 2)).tolist() == [True, False, True, True, True]
+    assert table.has([]).tolist() == []
+    for path in shards_of(tmp_path):
+        if named(2)[0] in Store(tmp_path).table("t").names_in(path).tobytes():
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+    fresh = Store(tmp_path).table("t")
+    assert fresh.has(named(0, 1, 2, 3)).tolist() == [True, True, False, True]
+    assert len(fresh.damaged) == 1
+
+
 def test_a_temporary_file_is_not_a_shard(tmp_path: Path) -> None:
     filled(tmp_path, (0,))
     (tmp_path / "t" / ".part-1-a").write_bytes(shards_of(tmp_path)[0].read_bytes()[:50])

@@ -144,6 +144,25 @@ def test_a_sampled_calibration_is_close_to_that_of_all_rows(
     assert 0 < apart < 0.5
 
 
+def test_the_temperature_of_very_many_classes_is_of_fewer_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train, val = of_classes(0, n=2_000), of_classes(1)
+    x, whole = of_classes(2).x, fitted(train, val)
+    monkeypatch.setattr(ridge, "CALIBRATION_CELLS", 500 * len(NAMES))
+    seen = set[int]()
+
+    def drawn(strata: Array, most: int, least: int) -> tuple[Array, Array]:
+        seen.add(most)
+        return sampled(strata, most, least)
+
+    monkeypatch.setattr(ridge, "sampled", drawn)
+    sample = fitted(train, val)
+    assert seen == {500}
+    apart = np.abs(sample.head.raw(x) - whole.head.raw(x)).max()
+    assert 0 < apart < 0.5
+
+
 def test_a_slow_head_is_named_with_heads_that_are_not() -> None:
     many = ClassTarget(tuple(f"c{i:04d}" for i in range(1_000)))
     for spec in (LogisticSpec(), NearestSpec()):

@@ -127,6 +127,18 @@ class StoredTable:
                     return True
             return False
 
+    def has(self, names: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Return which names are there, in shards that were checked."""
+        shard, row = (np.full(len(names), -1, np.int32) for _ in range(2))
+        with self._lock:
+            while len(left := np.flatnonzero(shard < 0)):
+                self._look_up(names, left, shard, row)
+                bad = [n for n in np.unique(shard) if n >= 0 and not self.is_good(self._shards[n])]
+                shard[np.isin(shard, bad)] = -1
+                if not bad:
+                    break
+        return shard >= 0
+
     def names(self) -> list[bytes]:
         """Return the digests of all rows, those written by this process last."""
         found = dict[bytes, None]()

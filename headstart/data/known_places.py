@@ -5,19 +5,27 @@ identify nothing: what is computed is kept by the digest of the bytes, wherever 
 """
 
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from headstart.backbones.inputs import Input
+from headstart.base.errors import DataError, StoreError
 from headstart.base.location import Location, stamp_of
 from headstart.base.store import DIGEST_BYTES, Layout, Store, StoredTable, digest
 from headstart.base.values import fingerprint
 
 VERSION = 1
 SHARD = 4096  # places that are written to the store together
+SLICE = 1024  # places that are looked up together
 RACY_NS = 2 * 10**9  # a file changed later than this may change again and keep its stamp
+
+
+T = TypeVar("T")
 
 
 class KnownBytes(NamedTuple):
@@ -38,6 +46,7 @@ class KnownPlaces:
     def __init__(self, store: Store | None, input: Input[Any]) -> None:
         self.store, self.kind = store, input.kind
         self.fresh = dict[bytes, KnownBytes]()
+        self.ahead = dict[bytes, KnownBytes | None]()  # of the places that are asked for next
         self.lock = Lock()
         self.tables: tuple[StoredTable, StoredTable] | None = None
 
@@ -61,11 +70,46 @@ class KnownPlaces:
         stamp = stamp_of(source)
         return self._remembered(self.store, _key(source, stamp)) if _may_trust(stamp) else None
 
+    def looked_up(self, sources: Iterable[T]) -> Iterator[list[T]]:
+        """Yield slices of the sources, once what is known of their places was read together.
+
+        They are paths, places or what has one as its `path`.
+        """
+        sources, before = iter(sources), dict[bytes, KnownBytes | None]()
+        while some := list(islice(sources, SLICE)):
+            own = self._known_of([getattr(each, "path", each) for each in some])
+            self.ahead, before = before | own, own  # threads are still at the slice before
+            yield some
+
+    def _known_of(self, places: list[Any]) -> dict[bytes, KnownBytes | None]:
+        """Return what is known of each place that has not changed, by its key."""
+        if self.store is None or self.store.reread:
+            return {}
+        keys = list[bytes]()
+        for place in places:
+            if isinstance(place, Location):
+                with suppress(OSError, DataError):  # named when it is read
+                    stamp = stamp_of(place)
+                    keys += [_key(place, stamp)] if _may_trust(stamp) else []
+        if not keys:
+            return {}
+        known, doubted = self._opened(self.store)
+        found: dict[bytes, KnownBytes | None] = dict.fromkeys(keys)
+        with suppress(StoreError, KeyError):  # damaged since: each is looked up by itself
+            there = [keys[i] for i in np.flatnonzero(known.has(keys) & ~doubted.has(keys)).tolist()]
+            files, names = (known.rows(there, column) for column in ("file", "key"))
+            for key, file, name in zip(there, files, names, strict=True):
+                found[key] = KnownBytes(file.tobytes(), name.tobytes())
+            return found
+        return {}
+
     def _remembered(self, store: Store, key: bytes) -> KnownBytes | None:
         known, doubted = self._opened(store)
         with self.lock:
             if found := self.fresh.get(key):
                 return found
+        if key in self.ahead:
+            return self.ahead[key]
         if key not in known or key in doubted:
             return None
         return KnownBytes(*(known.rows([key], column)[0].tobytes() for column in ("file", "key")))
@@ -117,5 +161,7 @@ def _append(table: StoredTable, rows: dict[bytes, KnownBytes]) -> None:
 
 
 def _key(place: Location, stamp: str) -> bytes:
-    parts = (place.source, str(place.offset), str(place.size), place.column, stamp)
+    parts = [place.source, str(place.offset), str(place.size), place.column, stamp]
+    if place.column:  # an older index of a table that was written anew must not find its rows
+        parts.append(place.etag)
     return digest(*(part.encode("utf-8", "surrogateescape") for part in parts))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -158,7 +159,9 @@ class Survey:
         return Contents(self.files, self.facts[CONTENT], known)
 
     def facts_of(self, rows: NDArray[np.integer[Any]]) -> dict[str, Any]:
-        """Return the facts of some rows."""
+        """Return the facts of some rows; of all of them, in their order, the columns themselves."""
+        if len(rows) == len(self.files) and (np.diff(rows) == 1).all():
+            return dict(self.facts)
         return {
             name: column.take(rows) if isinstance(column, StoredFacts) else column[rows]
             for name, column in self.facts.items()
@@ -200,7 +203,8 @@ def survey(
     keys, decoded = np.zeros((len(dataset), DIGEST_BYTES), np.uint8), 0
     known = np.zeros(len(dataset), bool)  # rows whose facts are in the store
     looker = _Looker(input, surveyor, table, KnownPlaces(store, input))
-    looks = ordered_map(looker, dataset.sources, threads=threads, ahead=4 * threads)
+    sources = chain.from_iterable(looker.places.looked_up(dataset.sources))
+    looks = ordered_map(looker, sources, threads=threads, ahead=4 * threads)
     try:
         for i, look in enumerate(looks):
             if look.error:

@@ -1,7 +1,8 @@
 """Run the frozen backbone once per example and cache its features and activations."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -218,7 +219,8 @@ def all_there(table: FeatureTable) -> FeatureTable:
 def _run(work: "_Extraction") -> "tuple[FeatureTable, ...]":
     place = work.place
     threads, ahead = place.runtime.decode_threads, max(1, AHEAD // work.views)
-    fetched = ordered_map(place.fetch, work.dataset.files, threads=threads, ahead=ahead)
+    files = place.looked_up(work.dataset.files)
+    fetched = ordered_map(place.fetch, files, threads=threads, ahead=ahead)
     try:
         for row, items in enumerate(fetched):
             for view, item in enumerate(items):
@@ -262,6 +264,7 @@ class _Place:
         self.weights, self.way = backbone.fingerprint(), self.input.fingerprint()
         self.in_parts = has_parts(self.input) or self.input.test_views > 1
         self.places = KnownPlaces(store, self.input)
+        self.ahead = dict[bytes, bytes]()  # as `_stored` says, of files that are fetched next
         self.features: StoredTable | None = None
         self.examples: StoredTable | None = None
         self.cuts: StoredTable | PartStore | None = None
@@ -334,6 +337,34 @@ class _Place:
         """The number of parts that the engine is given; of varying ones, several batches' worth."""
         return PARTS_AT_ONCE if self.in_parts else self.engine.batch
 
+    def looked_up(self, files: Sequence[CheckedFile]) -> Iterator[CheckedFile]:
+        """Yield the files; what is stored of the next ones is looked up together."""
+        before = dict[bytes, bytes]()
+        for some in self.places.looked_up(files):
+            keys, views = (found.key for found in self.places.ahead.values() if found), self.views
+            names = (views.name(key, number) for key in keys for number in range(views.count))
+            own = self._all_of([name for name in names if name not in before])
+            self.ahead, before = before | own, own  # threads are still at the slice before
+            yield from some
+
+    def _all_of(self, files: list[bytes]) -> dict[bytes, bytes]:
+        """Return the digests of the examples of files whose results are all stored."""
+        if self.examples is None or not files:
+            return {}
+        with suppress(KeyError, StoreError):  # damaged since: each is looked up by itself
+            files = [files[i] for i in np.flatnonzero(self.examples.has(files)).tolist()]
+            names = [row.tobytes() for row in self.examples.rows(files, "square")] if files else []
+            there = np.ones(len(names), bool)
+            for table in self._wanted:
+                there &= np.zeros(len(names), bool) if table is None else table.has(names)
+            return {file: name for file, name, own in zip(files, names, there, strict=True) if own}
+        return {}
+
+    @property
+    def _wanted(self) -> "list[StoredTable | PartStore | None]":
+        """The tables of all results that are asked for."""
+        return [self.features, *([self.cuts] if self.tap else [])]
+
     def fetch(self, source: CheckedFile) -> list[_Fetched]:
         """Read a file; decode it only if results of one of its views are not stored."""
         views = self.views.count
@@ -361,8 +392,7 @@ class _Place:
 
     def known(self, name: bytes) -> bool:
         """Return whether all requested results of an example are stored."""
-        wanted = [self.features, *([self.cuts] if self.tap else [])]
-        return all(table is not None and name in table for table in wanted)
+        return all(table is not None and name in table for table in self._wanted)
 
     def _all_stored(self, key: bytes) -> list[_Fetched]:
         """Return all views of an example if their results are stored, otherwise []."""
@@ -372,6 +402,8 @@ class _Place:
 
     def _stored(self, file: bytes) -> bytes:
         """Return the digest of a file's example if all its results are stored, otherwise b""."""
+        if found := self.ahead.get(file):
+            return found
         if self.examples is None or file not in self.examples:
             return b""
         try:

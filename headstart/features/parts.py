@@ -176,6 +176,10 @@ class PartStore:
     def damaged(self) -> list[Path]:
         return [] if self.table is None else self.table.damaged
 
+    def has(self, examples: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Return which examples are there with all their parts."""
+        return np.array([example in self for example in examples], bool)
+
     def __contains__(self, example: bytes) -> bool:
         """Return whether every part of an example is stored."""
         parts = self._parts(example)
