@@ -32,7 +32,8 @@ MARK = b"headstart"  # the key of an index's facts among a Parquet file's metada
 VERSION = 1
 ENDINGS = (".parquet", ".pq")
 PLACE = ("id", "source", "offset", "size", "column", "etag")  # columns of where an example lies
-SLICE = 16_384  # rows that are read or written at once
+SLICE = 16_384  # rows that are written at once
+READ = 2048  # rows of places that are read at once: a decoded slice takes 1 kB a row
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def locations(path: Path) -> Locations:
     texts = {name: list[Any]() for name in ("source", "column", "etag")}
     arrow = need_pyarrow("Reading an index")
     with parquet_file(path) as file:
-        for batch in file.iter_batches(SLICE, columns=list(PLACE)):
+        for batch in file.iter_batches(READ, columns=list(PLACE), use_threads=False):
             ids += batch.column("id").to_pylist()
             for name, held in numbers.items():
                 held.append(np.asarray(batch.column(name).fill_null(WHOLE), np.int64))
