@@ -123,9 +123,10 @@ class KnownPlaces:
             return
         key = _key(source, stamp)
         known, doubted = self._opened(self.store)
-        before = self._remembered(self.store, key) if key in known else None
+        new = key in self.ahead and self.ahead[key] is None  # looked up with its slice
+        before = None if new or key not in known else self._remembered(self.store, key)
         with self.lock:
-            if before is None and key not in known:
+            if new or (before is None and key not in known):
                 self.fresh[key] = found
             full = len(self.fresh) >= SHARD
         if before is not None and before != found:

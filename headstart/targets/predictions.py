@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -174,12 +175,12 @@ class Predictions:
         """Whether there are probabilities, which log loss and AUROC need."""
         return scored(self.outputs)
 
-    @property
+    @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """(N,) predicted classes."""
         return predicted(self.outputs)
 
-    @property
+    @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """(N,) whether the predicted class is right; False where the label is unknown."""
         return self.predicted == self.labels

@@ -128,7 +128,7 @@ def explain_run(
     asked, labels = _asked(test), test.target.decode(test.labels)
     rows, whole = list[ExplainedRow](), False
     try:
-        for row, group in rows_to_explain(run, model.target, pictures, effort):
+        for row, group in _rows_of(run, test, pictures, effort):
             id = test.ids[row]
             result = try_explain(probed, id, pictures[id], asked[row], effort)
             if isinstance(result, Explanation):
@@ -168,8 +168,14 @@ def rows_to_explain(
 
     They are among those with an entry in `pictures`. Raises DataError if there is none.
     """
-    check_untouched(run, "pictures")
     test = read_predictions(predictions_file(run), target)
+    return _rows_of(run, test, pictures, effort)
+
+
+def _rows_of(
+    run: Path, test: Predictions, pictures: Pictures, effort: Effort
+) -> list[tuple[int, str]]:
+    check_untouched(run, "pictures")
     if not len(test):
         raise DataError(
             f"There must be test pictures to explain, and {run} was trained without any. Name "
