@@ -22,7 +22,12 @@ from headstart.runs.recipes import RECIPES
 from headstart.training.history import Count, ParameterCount
 from headstart.training.network import count, new_head
 
-NAMES = [name for name in RECIPES if name != "default"]
+SLOW = {"resnet50-last5"}  # of which resnet50-frozen runs the same network
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+    for name in RECIPES
+    if name != "default"
+]
 
 
 def opened(name: str) -> ThawedBackbone:

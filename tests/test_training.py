@@ -559,6 +559,7 @@ def test_an_unknown_optimizer_is_refused_with_the_nearest() -> None:
         replace(PLAN, optimizer="adamm")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow  # the compiler takes half a minute
 def test_a_compiled_network_learns_the_same() -> None:
     plan = replace(PLAN, optimizer="sgd")  # Adam makes much of roundings
     _, plain = trained(plan)

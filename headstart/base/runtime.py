@@ -176,7 +176,8 @@ def bfloat16_processor() -> bool:
 def memory_bytes() -> int:
     """Return the memory that this process may have, in bytes; 0 if unknown.
 
-    That of the machine, of its container, or of its limit of data (`ulimit -d`), the least of them.
+    That of the machine, of its container, or what its limit of data (`ulimit -d`) leaves beside
+    what it has mapped already, the least of them: PyTorch maps 790 MB when it is imported.
     """
     found = list[int]()
     with suppress(OSError, ValueError, AttributeError):  # AttributeError: Windows
@@ -187,8 +188,16 @@ def memory_bytes() -> int:
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-        found += [] if limit == resource.RLIM_INFINITY else [limit]
+        found += [] if limit == resource.RLIM_INFINITY else [max(1, limit - _mapped_bytes())]
     return min((n for n in found if n > 0), default=0)
+
+
+def _mapped_bytes() -> int:
+    """Return the bytes that this process has mapped to write to; 0 if unknown."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmData:")).split()[1])
+    return 0
 
 
 def machine() -> str:

@@ -15,6 +15,7 @@ from headstart.heads.head import (
     Fitted,
     Floats,
     Trial,
+    blocks,
     check_finite,
     counted,
     loss_weights,
@@ -369,5 +370,6 @@ def check_pair(train: FeatureRows, val: FeatureRows) -> None:
 
 def _differ(rows: FeatureRows, among: NDArray[np.bool_] | None = None) -> bool:
     """Return whether any of the rows' labels differ."""
-    values = rows.target.regression(rows.y if among is None else rows.y[among])
-    return bool(len(values) and (values != values[0]).any())
+    y = rows.y if among is None else rows.y[among]
+    first = rows.target.regression(y[:1])
+    return any((rows.target.regression(y[some]) != first).any() for some in blocks(len(y)))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.mapped import empty_rows
 from headstart.heads.basis import Axes, Basis, Doubles
 from headstart.heads.head import (
-    BLOCK,
     LEAST,
     ClassWeights,
     FeatureRows,
@@ -62,10 +62,13 @@ class CalibrationRows:
 
         The residual over 1 - leverage (Hastie, Tibshirani, Friedman 2009, eq. 7.52).
         """
-        spread = (self.z.astype(np.float64) ** 2) @ (1.0 / (axes.values + l2))
-        leverage = self.influence * (1.0 + spread)
-        residual = self.targets - (self.z @ weight + bias)
-        return self.targets - residual / np.maximum(1.0 - leverage, 1e-6)[:, None]
+        inverse, out = 1.0 / (axes.values + l2), np.empty(self.targets.shape)
+        for some in blocks(len(self.z)):
+            z, targets = self.z[some].astype(np.float64), self.targets[some]
+            leverage = self.influence[some] * (1.0 + (z**2) @ inverse)
+            residual = targets - (z @ weight + bias)
+            out[some] = targets - residual / np.maximum(1.0 - leverage, 1e-6)[:, None]
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,8 +233,9 @@ def _calibration(axes: Axes, rows: FeatureRows, weights: Doubles, total: float) 
         most = min(CALIBRATION_ROWS, CALIBRATION_CELLS // target.outputs)
         least = 1 if target.link == "softmax" else FEWEST_OF_STRATUM
         numbers, stands_for = sampled(target.strata(rows.y), most, least)
-    parts = [axes.along(rows.x[numbers[some]]) for some in blocks(len(numbers), BLOCK)]
-    z = np.concatenate([np.zeros((0, len(axes.values)), np.float32), *parts])
+    z = empty_rows((len(numbers), len(axes.values)))
+    for some in blocks(len(numbers)):
+        z[some] = axes.along(rows.x[numbers[some]])
     own = weights[numbers]
     counting = own * stands_for
     counting = counting / (counting.mean() if len(counting) else 1.0)

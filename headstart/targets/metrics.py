@@ -36,12 +36,17 @@ def softmax(logits: Floats, kind: type = np.float64) -> NDArray[Any]:  # (N, C) 
     than the logits.
     """
     out: NDArray[Any] = np.empty(logits.shape, kind)
-    size = max(1, CELLS // max(1, logits.shape[1]))
-    for start in range(0, len(logits), size):
-        rows = logits[start : start + size]
+    for some in row_blocks(logits):
+        rows = logits[some]
         exps = np.exp(rows.astype(np.float64) - rows.max(axis=1, keepdims=True))
-        out[start : start + size] = exps / exps.sum(axis=1, keepdims=True)
+        out[some] = exps / exps.sum(axis=1, keepdims=True)
     return out
+
+
+def row_blocks(values: NDArray[Any]) -> Iterator[slice]:
+    """Yield slices of the rows of (N, C) values, each of about CELLS cells."""
+    size = max(1, CELLS // max(1, values.shape[1]))
+    yield from (slice(start, start + size) for start in range(0, len(values), size))
 
 
 def accuracy(scores: Floats, labels: Ints) -> float:

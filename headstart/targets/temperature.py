@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.targets.metrics import Floats, softmax
+from headstart.targets.metrics import Floats, row_blocks, softmax
 
 TEMPERATURES = (0.05, 20.0)
 NEAR = 1.001  # a temperature within this factor of an end of TEMPERATURES was stopped there
@@ -27,7 +27,10 @@ def scaled(scores: Floats, temperature: float) -> NDArray[np.float32]:  # (N, C)
     """
     if temperature == 1.0:
         return scores.astype(np.float32)
-    return softmax(_logs(scores) / temperature, np.float32)
+    out = np.empty(scores.shape, np.float32)
+    for some in row_blocks(scores):
+        out[some] = softmax(_logs(scores[some]) / temperature, np.float32)
+    return out
 
 
 def fit_temperature(scores: Floats, labels: NDArray[np.int64]) -> float:
@@ -41,12 +44,13 @@ def fit_temperature(scores: Floats, labels: NDArray[np.int64]) -> float:
 
     if not len(labels) or (scores.argmax(axis=1) == labels).all():
         return 1.0
-    logs = _logs(scores)
-    own = logs[np.arange(len(labels)), labels]
+    logs = [_logs(scores[some]) for some in row_blocks(scores)]
+    own = _logs(scores[np.arange(len(labels)), labels])
 
     def loss(log_temperature: float) -> float:
         temperature = np.exp(log_temperature)
-        return float(np.mean(logsumexp(logs / temperature, axis=1) - own / temperature))
+        sums = np.concatenate([logsumexp(some / temperature, axis=1) for some in logs])
+        return float(np.mean(sums - own / temperature))
 
     found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), options={"xatol": 1e-8})
     return float(np.exp(found.x))
