@@ -1,5 +1,7 @@
 """Arrays that do not fit into memory lie in a mapped file, with the same bytes."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -65,3 +67,18 @@ def test_a_disk_without_room_is_told_in_a_sentence(
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(StoreError, match=r"do not fit into memory.*No space left"):
         numbers(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of data are counted as Linux does")
+def test_of_a_limit_of_data_counts_what_is_left() -> None:
+    """What libraries have mapped is gone, whether they touch it or not."""
+    code = (
+        "import resource, mmap; from headstart.base.runtime import memory_bytes\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (10**9, 10**9)); before = memory_bytes()\n"
+        "held = mmap.mmap(-1, 3 * 10**8, mmap.MAP_PRIVATE)\n"
+        "print(before, before - memory_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    left, taken = map(int, done.stdout.split())
+    assert 0 < left < 10**9
+    assert abs(taken - 3 * 10**8) < 10**7

@@ -8,6 +8,7 @@ from sklearn import metrics as theirs
 from headstart.targets import metrics
 from headstart.targets.class_metrics import auroc_metric, class_cells
 from headstart.targets.metrics import Floats, Ints
+from headstart.targets.temperature import fit_temperature, scaled
 
 
 def made(classes: int, seed: int = 0, n: int = 80) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -90,3 +91,17 @@ def test_without_rows_there_is_no_number() -> None:
 
 def test_one_class_alone_has_no_auroc() -> None:
     assert auroc(made(3)[0], np.zeros(80, np.int64)) is None
+
+
+def test_scores_of_many_classes_are_scaled_by_blocks_to_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    scores = metrics.softmax(rng.normal(size=(50, 7)), np.float32)
+    labels = rng.integers(7, size=50)
+    whole = fit_temperature(scores, labels)
+    same = scaled(scores, whole)
+    monkeypatch.setattr(metrics, "CELLS", 30)
+    assert [some.start for some in metrics.row_blocks(scores)][:3] == [0, 4, 8]
+    assert fit_temperature(scores, labels) == whole
+    np.testing.assert_array_equal(scaled(scores, whole), same)

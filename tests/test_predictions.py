@@ -254,3 +254,12 @@ def test_the_folds_of_a_parquet_file_are_known(tmp_path: Path) -> None:
     write_parquet(made(), tmp_path / "p.parquet", range(5))
     assert is_cross_validated(tmp_path / "p.parquet")
     assert same(read_predictions(tmp_path / "p.parquet"), made())
+
+
+def test_what_is_right_is_compared_once_for_all_rows() -> None:
+    """Looked up row by row, it took time with the square of the rows."""
+    scores = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    said = Predictions(("a", "b"), scores, np.array([0, 0]), ("x", "y"))
+    assert said.correct is said.correct
+    assert said.predicted is said.predicted
+    assert said.take([1]).correct.tolist() == [False]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from headstart.base.mapped import empty_rows
 from headstart.heads.basis import Axes, Basis, Doubles
 from headstart.heads.head import (
+    BLOCK,
     LEAST,
     ClassWeights,
     FeatureRows,
@@ -63,7 +64,7 @@ class CalibrationRows:
         The residual over 1 - leverage (Hastie, Tibshirani, Friedman 2009, eq. 7.52).
         """
         inverse, out = 1.0 / (axes.values + l2), np.empty(self.targets.shape)
-        for some in blocks(len(self.z)):
+        for some in blocks(len(self.z), BLOCK):
             z, targets = self.z[some].astype(np.float64), self.targets[some]
             leverage = self.influence[some] * (1.0 + (z**2) @ inverse)
             residual = targets - (z @ weight + bias)
@@ -234,7 +235,7 @@ def _calibration(axes: Axes, rows: FeatureRows, weights: Doubles, total: float) 
         least = 1 if target.link == "softmax" else FEWEST_OF_STRATUM
         numbers, stands_for = sampled(target.strata(rows.y), most, least)
     z = empty_rows((len(numbers), len(axes.values)))
-    for some in blocks(len(numbers)):
+    for some in blocks(len(numbers), BLOCK):
         z[some] = axes.along(rows.x[numbers[some]])
     own = weights[numbers]
     counting = own * stands_for
