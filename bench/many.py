@@ -5,9 +5,9 @@
 Three parts, each in processes of its own, on generated 48 x 48 JPEGs of two cores at most.
 check: pictures are indexed, where `headstart index` is there, and checked, for all and for a tenth
 of them. classes: a ridge head of very many classes with 10 pictures each is trained, judged and
-reported by `headstart train`. memory: a head is trained from stored features under `ulimit -d`: with
---limit-mb, less than the size of the store, beyond what PyTorch maps when it is imported (790 MB of
-PyPI's build, of which it touches 290).
+reported by `headstart train`. memory: a head is trained from stored features under `ulimit -d`:
+with --limit-mb, less than the size of the store, beyond what PyTorch maps when it is imported
+(790 MB of PyPI's build, of which it touches 290).
 """
 
 import json
