@@ -6,7 +6,6 @@ bytes, wherever they lie; a place, its size and its stamp only spare reading aga
 changed.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import BinaryIO
 from headstart.base import arrow_files, objects, tars
 from headstart.base.atomic import open_file
 from headstart.base.errors import DataError
+from headstart.base.store import digest
 
 WHOLE = -1  # the offset of an example that is a file of its own
 LARGEST = 1_000_000_000  # bytes of an example
@@ -126,11 +126,9 @@ def mark_of_table(source: str, stamp: str) -> str:
     would get the label of another row. stamp: as of `stamp_of`.
     """
     size = stamp.partition("-")[0]
-    ends = (0, max(0, int(size, 16) - ENDS))
-    held = hashlib.blake2b(digest_size=16)
-    for start in ends:
-        held.update(read_range(source, start, ENDS))
-    return f"{size}-{MARK}{held.hexdigest()}"
+    starts = (0, max(0, int(size, 16) - ENDS))
+    held = digest(*(read_range(source, start, ENDS) for start in starts))
+    return f"{size}-{MARK}{held.hex()}"
 
 
 _remembered_mark = lru_cache(maxsize=TABLES)(mark_of_table)

@@ -188,15 +188,16 @@ def memory_bytes() -> int:
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-        found += [] if limit == resource.RLIM_INFINITY else [max(1, limit - _mapped_bytes())]
+        mapped = _status_bytes("VmData")
+        found += [] if limit == resource.RLIM_INFINITY else [max(1, limit - mapped)]
     return min((n for n in found if n > 0), default=0)
 
 
-def _mapped_bytes() -> int:
-    """Return the bytes that this process has mapped to write to; 0 if unknown."""
+def _status_bytes(name: str) -> int:
+    """Return a size that Linux tells of this process, such as VmData; 0 if unknown."""
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmData:")).split()[1])
+        return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
     return 0
 
 
@@ -207,9 +208,8 @@ def machine() -> str:
 
 def peak_rss_bytes() -> int:
     """Return the peak resident memory of this process in bytes; 0 if unknown."""
-    with suppress(OSError, StopIteration, ValueError):  # Linux; getrusage counts its parent there
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+    if peak := _status_bytes("VmHWM"):  # Linux; getrusage counts its parent there
+        return peak
     try:
         import resource
     except ImportError:  # Windows

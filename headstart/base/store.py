@@ -129,15 +129,7 @@ class StoredTable:
 
     def has(self, names: Sequence[bytes]) -> NDArray[np.bool_]:
         """Return which names are there, in shards that were checked."""
-        shard, row = (np.full(len(names), -1, np.int32) for _ in range(2))
-        with self._lock:
-            while len(left := np.flatnonzero(shard < 0)):
-                self._look_up(names, left, shard, row)
-                bad = [n for n in np.unique(shard) if n >= 0 and not self.is_good(self._shards[n])]
-                shard[np.isin(shard, bad)] = -1
-                if not bad:
-                    break
-        return shard >= 0
+        return self._found(names)[0] >= 0
 
     def names(self) -> list[bytes]:
         """Return the digests of all rows, those written by this process last."""
@@ -195,14 +187,25 @@ class StoredTable:
         return Reader(self, shard, row, column)
 
     def _places(self, names: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return the shard and the row in it of each name, in shards that were checked."""
+        """Return `_found` of names that are all there; raises KeyError for another."""
+        shard, row = self._found(names)
+        if (shard < 0).any():
+            raise KeyError(names[int((shard < 0).argmax())].hex())
+        return shard, row
+
+    def _found(self, names: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the shard and the row in it of each name, in shards that were checked.
+
+        The shard of a name that is not there is -1.
+        """
         shard, row = (np.full(len(names), -1, np.int32) for _ in range(2))
         with self._lock:
             while len(left := np.flatnonzero(shard < 0)):
                 self._look_up(names, left, shard, row)
-                if (shard < 0).any():
-                    raise KeyError(names[int((shard < 0).argmax())].hex())
-                bad = [n for n in np.unique(shard).tolist() if not self.is_good(self._shards[n])]
+                numbers = np.unique(shard[shard >= 0]).tolist()
+                bad = [n for n in numbers if not self.is_good(self._shards[n])]
+                if not bad:
+                    break
                 shard[np.isin(shard, bad)] = -1  # numbers stay, and these rows may be in others
         return shard, row
 

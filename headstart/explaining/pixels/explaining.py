@@ -122,6 +122,7 @@ def explain_run(
     opened: the model with gradients, if there is one. RUN/explained.json is written after the last
     one, or when the caller stops early, unless the file holds more rows already.
     """
+    check_untouched(run, "pictures")
     test = read_predictions(predictions_file(run), model.target)
     probed = probed_model_of(opened or grad_model_of(model, of_classes=False))
     probed = replace(probed, probes=probed.probes[: effort.layers])
@@ -168,6 +169,7 @@ def rows_to_explain(
 
     They are among those with an entry in `pictures`. Raises DataError if there is none.
     """
+    check_untouched(run, "pictures")
     test = read_predictions(predictions_file(run), target)
     return _rows_of(run, test, pictures, effort)
 
@@ -175,7 +177,6 @@ def rows_to_explain(
 def _rows_of(
     run: Path, test: Predictions, pictures: Pictures, effort: Effort
 ) -> list[tuple[int, str]]:
-    check_untouched(run, "pictures")
     if not len(test):
         raise DataError(
             f"There must be test pictures to explain, and {run} was trained without any. Name "
