@@ -1,12 +1,19 @@
 """Sentences made elsewhere are printed in Russian, by their templates."""
 
+import argparse
 import ast
+import errno
+import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+from public_layouts import pictures
 
 from headstart.base.phrasebook import GAP, Phrasebook, phrasebook
+from headstart.cli.main import main
+from headstart.cli.printing import FAILED, WRONG
 from headstart.data.findings import EMPTY_CLASS
 from headstart.data.walking import LEADS_NOWHERE, LEADS_OUT
 from headstart.modalities.images.formats import NOT_AN_IMAGE, refusal
@@ -95,3 +102,66 @@ def test_the_decoder_of_pictures_says_nothing_that_has_no_russian() -> None:
     ]
     assert len(texts) > 5
     assert [text for text in texts if not phrasebook("ru").translated(text)] == []
+
+
+WRONG_COMMANDS = {
+    "train no-such-folder --out runs/a": "Нет ни папки, ни файла no-such-folder. Проверьте путь.",
+    "train empty --out runs/a": "empty не найдено снимков по классам. Нужна папка на каждый класс",
+    "train cells --out file.txt": "--out называет папку для запуска, а file.txt — файл.",
+    "train . --out runs/a": "Если папки в нём и есть классы (a, b), назовите папку, где они лежат.",
+    "train file.txt --out runs/a": "file.txt — файл, но не таблица примеров. Нужна папка",
+    "train": "Не хватает: --out. Наберите `headstart train DATA --out RUN`.",
+    "train . --out": "--out: нужно одно значение. См. `headstart train --help`.",
+    "train . --out a --epocs 3": "У `headstart train` нет флага '--epocs'. Может быть, '--epochs'?",
+    "train . --out a --head logistik": "Нет такого имени (голова): 'logistik'.",
+    "train . --out a --epochs many": "--epochs: такое значение не годится: 'many'.",
+    "train cells --out a --backbone timm": "Сеть называют как источник:имя",
+    "train cells --out a --resume": "--resume продолжает прерванный запуск, а в a его нет.",
+    "trian .": "Нет команды 'trian'. Может быть, 'train'",
+    "check no-such-folder": "Нет ни папки, ни файла no-such-folder.",
+    "predict no-such-run a.png": "no-such-run",
+    "report no-such-run": "Нет запуска no-such-run. Проверьте путь.",
+    "compare a": "Сравнивают два запуска или больше, а назван 1.",
+    "explain": "Назовите запуск",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_COMMANDS)
+def test_errors_of_a_command_are_told_in_russian(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("a")
+    pictures(tmp_path / "cells", *(f"{name}/{i}.png" for name in "ab" for i in range(9)))
+    (tmp_path / "empty").mkdir()
+    command, *rest = words.split()
+    assert main([command, "--language", "ru", *rest]) in (FAILED, WRONG)
+    told = capsys.readouterr().err
+    assert "ошибка" in told
+    assert WRONG_COMMANDS[words] in told, told
+
+
+def test_translated_errors_are_those_that_the_package_raises() -> None:
+    sources = [*PACKAGE.rglob("*.py"), Path(argparse.__file__)]
+    trees = [ast.parse(path.read_text()) for path in sources]
+    written = "".join(fixed_text(node) for tree in trees for node in ast.walk(tree))
+    of_systems = {os.strerror(number) for number in errno.errorcode}
+    for english in json.loads((PACKAGE / "base/phrases/ru.errors.json").read_text()):
+        longest = max(re.split(r"\{\w+\}|\. |These", english), key=len)
+        assert longest in written or english in of_systems, english
+
+
+def test_the_language_of_the_environment_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADSTART_LANGUAGE", "ru")
+    missing = str(tmp_path / "missing")
+    told = {}
+    for words in ([], ["--language", "en"]):
+        assert main(["check", missing, *words]) == FAILED
+        told[len(words)] = capsys.readouterr().err
+    assert told[0].startswith("ошибка")
+    assert told[2].startswith("error")
+    monkeypatch.setenv("HEADSTART_LANGUAGE", "klingon")
+    assert main(["check", missing]) == WRONG
+    assert "--language: invalid choice: 'klingon'" in capsys.readouterr().err

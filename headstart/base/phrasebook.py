@@ -70,7 +70,7 @@ def phrasebook(language: str) -> Phrasebook:
     """Return the phrases of a language; none for English."""
     if language == ENGLISH:
         return Phrasebook({})
-    return Phrasebook(_read(language), _read(f"{language}.labels"))
+    return Phrasebook(_read(language) | _read(f"{language}.errors"), _read(f"{language}.labels"))
 
 
 @cache

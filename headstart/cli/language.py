@@ -1,8 +1,13 @@
 """The language of what a command prints."""
 
+import os
+from collections.abc import Sequence
+
 from headstart.base.phrasebook import ENGLISH, Phrasebook, phrasebook
+from headstart.cli.flags import word_after
 
 LANGUAGES = (ENGLISH, "ru")
+FLAG, VARIABLE = "--language", "HEADSTART_LANGUAGE"
 _book: Phrasebook = phrasebook(ENGLISH)
 
 
@@ -10,6 +15,13 @@ def speak(language: str) -> None:
     """Print in this language from now on; in English for one that is not known."""
     global _book
     _book = phrasebook(language if language in LANGUAGES else ENGLISH)
+
+
+def language_words(words: Sequence[str]) -> list[str]:
+    """Return the flag with the language of the environment; [] if there is none, or `words` name
+    one themselves."""
+    own = os.environ.get(VARIABLE, "")
+    return [FLAG, own] if own and not word_after(words, FLAG) else []
 
 
 def said(text: str) -> str:

@@ -22,7 +22,7 @@ from headstart.base.errors import (
 from headstart.base.ranks import first_to_tell, is_leader, under_torchrun
 from headstart.cli.aliases import command_of
 from headstart.cli.flags import word_after
-from headstart.cli.language import LANGUAGES, speak
+from headstart.cli.language import FLAG, LANGUAGES, language_words, speak
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, FAILED, INTERRUPTED, WRONG
 from headstart.cli.process import lasting_streams, next_signal_ends, stoppable
@@ -68,9 +68,9 @@ class Command:
         """Return the parser; the defaults of `train` come from the recipe named in `words`."""
         parser: Parser = import_module(f"headstart.cli.{self.name}").arguments(words)
         parser.description = SUMMARIES[self.name]
-        if parser.option("--language") is None:
+        if parser.option(FLAG) is None:
             parser.add_argument(
-                "--language",
+                FLAG,
                 dest="printed_in",
                 choices=LANGUAGES,
                 default=LANGUAGES[0],
@@ -79,6 +79,7 @@ class Command:
         return parser
 
     def __call__(self, words: list[str]) -> int:
+        words = [*language_words(words), *words]
         args = self.parser(words).parse_args(words)
         code: int = import_module(f"headstart.cli.{self.name}").run(args)
         return code
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     printed as one sentence, others as a traceback."""
     argv = sys.argv[1:] if argv is None else argv
     be_quiet("-q" in argv or "--quiet" in argv)
-    speak(word_after(argv, "--language"))
+    speak(word_after([*argv, *language_words(argv)], FLAG))
     with lasting_streams(), stoppable():
         try:
             return _dispatched(argv)
