@@ -327,7 +327,8 @@ def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> 
         Image.new("RGB", (200, 200), (i % 256, i // 256, 10)).save(folder / f"more{i}.png")
     command = [sys.executable, "-m", "headstart", "train", str(shapes)]
     command += ["--out", str(tmp_path / "run"), "--backbone", "timm:test_vit"]
-    command += ["--weights", "random", "--epochs", "1"]
+    command += ["--weights", "random", "--strategy", "extract", "--insights", "none"]
+    command += ["--baseline", "none"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:

@@ -288,7 +288,9 @@ def test_a_run_whose_process_was_killed_ends_with_the_same_bits(
     undisturbed, killed, alone = (tmp_path / name for name in ("undisturbed", "killed", "alone"))
     data = tmp_path / "data"
     shutil.copytree(shapes, data)
-    assert run_under_torchrun(data, undisturbed).wait() == 0
+    with run_under_torchrun(data, undisturbed) as torchrun:
+        torchrun.communicate()
+    assert torchrun.returncode == 0
     with run_under_torchrun(data, killed) as torchrun:
         assert torchrun.stderr is not None
         while "epoch 2" not in torchrun.stderr.readline():
@@ -302,7 +304,9 @@ def test_a_run_whose_process_was_killed_ends_with_the_same_bits(
         said = torchrun.stderr.read()
     assert said.count("error     ") + said.count("stopped   ") == 1, said
     shutil.copytree(killed, alone)
-    assert run_under_torchrun(data, killed).wait() == 0
+    with run_under_torchrun(data, killed) as torchrun:
+        torchrun.communicate()
+    assert torchrun.returncode == 0
     words = [*HEADSTART, "train", str(data), *SETTINGS, "--out", str(alone)]
     store = ["--store", str(tmp_path / "store")]
     subprocess.run([sys.executable, *words, *store], check=True, env=WITHOUT_RANKS)
