@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 import onnx
 import torch
-from timm.layers import Conv2dSame
 from torch import nn
 
 from headstart.backbones.backbone import Backbone
@@ -20,6 +19,7 @@ from headstart.backbones.external_data import WEIGHTS
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Input
 from headstart.backbones.padding import PaddedConv2d, same_edges
+from headstart.backbones.timm_layers import same_convolutions
 from headstart.base.values import fingerprint
 
 OPSET = 17
@@ -108,7 +108,8 @@ def _with_static_padding(module: nn.Module, blank: Any) -> nn.Module:
     def note(name: str) -> Any:
         return lambda _, args: sizes.__setitem__(name, tuple(args[0].shape[-2:]))
 
-    same = {name: m for name, m in module.named_modules() if isinstance(m, Conv2dSame)}
+    kinds = same_convolutions()
+    same = {name: m for name, m in module.named_modules() if isinstance(m, kinds)}
     if not same:
         return module
     hooks = [conv.register_forward_pre_hook(note(name)) for name, conv in same.items()]

@@ -1,10 +1,12 @@
 """Trace a network into a graph of operations, and turn parts of the graph into modules."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from headstart.backbones.timm_layers import opaque_functions, opaque_modules
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -14,7 +16,7 @@ def traced(module: nn.Module) -> fx.Graph | None:
     if isinstance(module, fx.GraphModule):
         return module.graph
     try:
-        graph = _Tracer(autowrap_functions=_opaque_functions()).trace(module)
+        graph = _Tracer(autowrap_functions=opaque_functions()).trace(module)
     except Exception:  # torch.fx raises many unrelated exception types
         return None
     return _of_one_input(graph)
@@ -22,7 +24,7 @@ def traced(module: nn.Module) -> fx.Graph | None:
 
 def is_leaf(module: nn.Module) -> bool:
     """Return whether a module counts as one operation: no submodules, a norm, or untraceable."""
-    return isinstance(module, (*NORMS, nn.MultiheadAttention, *_opaque_modules())) or not any(
+    return isinstance(module, (*NORMS, nn.MultiheadAttention, *opaque_modules())) or not any(
         module.children()
     )
 
@@ -104,18 +106,6 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return is_leaf(m)
-
-
-def _opaque_modules() -> tuple[type[nn.Module], ...]:
-    from timm.models._features_fx import get_notrace_modules
-
-    return tuple(get_notrace_modules())
-
-
-def _opaque_functions() -> tuple[Callable[..., Any], ...]:
-    from timm.models._features_fx import get_notrace_functions
-
-    return tuple(get_notrace_functions())
 
 
 def _holds(node: fx.Node, thawed: Collection[str]) -> bool:

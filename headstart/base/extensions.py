@@ -1,7 +1,9 @@
 """Registries that packages extend by entry points and scripts by a call."""
 
 import re
+import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -62,9 +64,7 @@ class Extensions(Generic[T]):
         return self._loaded(installed[name])
 
     def _installed(self) -> "dict[str, EntryPoint]":
-        from importlib.metadata import entry_points
-
-        return {point.name: point for point in entry_points(group=self.group)}
+        return _entry_points(self.group, tuple(sys.path))
 
     def _loaded(self, point: "EntryPoint") -> T:
         try:
@@ -81,6 +81,14 @@ class Extensions(Generic[T]):
             if isinstance(loaded, type) and not self.classes
             else loaded
         )
+
+
+@cache
+def _entry_points(group: str, _path: tuple[str, ...]) -> "dict[str, EntryPoint]":
+    """Return the entry points of a group by name. _path: where packages are looked for."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=group)}
 
 
 def _imported(where: str) -> Any:

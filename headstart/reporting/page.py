@@ -1,6 +1,7 @@
 """The report of a run: one self-contained page made from the files of its folder."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,6 +101,7 @@ def page_of(facts: Facts, w: "Words", sections: dict[str, "list[PageBlock]"]) ->
     return escaped_page(page)
 
 
+@cache
 def _template() -> Any:
     import jinja2
 

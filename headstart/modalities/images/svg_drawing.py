@@ -89,9 +89,8 @@ def bitmap_of(svg: str) -> bytes:
     pen = ImageDraw.Draw(page, "RGBA")  # which blends colours of less than full opacity
     for shift, mark in _marks(root, (), (0.0, 0.0)):
         _DRAWN[mark.kind](pen, mark, shift, fine)
-    small = page.resize((round(width * SCALE), round(height * SCALE)), Image.Resampling.BOX)
     file = io.BytesIO()
-    small.save(file, "PNG")
+    page.reduce(FINER).save(file, "PNG")
     return file.getvalue()
 
 
