@@ -9,7 +9,7 @@ EXTRAS_dev := dev
 # After the crash of a worker that is replaced, pytest-xdist would wait forever with loadfile.
 PARALLEL ?= -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-text demo-number demo-boxes test test-slow check format reference graphs bench figures data clean
+.PHONY: demo demo-text demo-number demo-boxes test test-long test-slow check format reference graphs bench figures data clean
 
 demo: .venv/installed-demo
 	$(BIN)/headstart demo
@@ -24,7 +24,10 @@ demo-boxes: .venv/installed-demo data/$(TREES)
 	$(BIN)/headstart demo boxes
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
+	$(BIN)/python -m pytest -q -m "not slow and not long" $(PARALLEL)
+
+test-long: .venv/installed-dev
+	$(BIN)/python -m pytest -q -m "long and not slow" $(PARALLEL)
 
 test-slow: .venv/installed-dev data
 	$(BIN)/python -m pytest -q -m slow

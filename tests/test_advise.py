@@ -158,6 +158,7 @@ def test_the_json_holds_what_was_measured(
     assert Advice.read(plain).to_plain().items() <= plain.items()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [n for n in TARGETS.built_in if not TARGETS[n].no_search])
 def test_every_target_is_advised(kind: str) -> None:
     rng = np.random.default_rng(0)

@@ -103,6 +103,7 @@ def _without_seconds(text: str) -> str:
 
 
 # ---------------------------------------------------------------- the whole way
+@pytest.mark.long
 @pytest.mark.parametrize("how", [{}, {"precision": "fp16"}, {"to": "openvino"}], ids=str)
 def test_an_export_finds_the_same_boxes(how: Any, run: Any, tmp_path: Path) -> None:
     if "to" in how:
@@ -139,6 +140,7 @@ def test_a_run_on_boxes_finds_rectangles(run: Any) -> None:
     assert "headstart explain" not in page
 
 
+@pytest.mark.long
 def test_a_second_run_runs_no_network_and_gives_the_same(
     run: Any, data: Path, store: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +149,7 @@ def test_a_second_run_runs_no_network_and_gives_the_same(
     assert same_models(run.folder, again.folder)
 
 
+@pytest.mark.long
 def test_a_recipe_repeats_its_run(run: Any, data: Path, store: Path, tmp_path: Path) -> None:
     again = hs.train(data, tmp_path / "again", store=store, config=run.folder / "recipe.json")
     assert (again.folder / "recipe.json").read_bytes() == (run.folder / "recipe.json").read_bytes()
@@ -163,6 +166,7 @@ class StopAt(Listener):
             raise Stopped
 
 
+@pytest.mark.long
 def test_a_stopped_training_goes_on_to_the_same_bytes(
     run: Any, data: Path, store: Path, tmp_path: Path
 ) -> None:
@@ -173,6 +177,7 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
     assert same_models(run.folder, again.folder)
 
 
+@pytest.mark.long
 def test_the_room_is_told_beforehand(data: Path, store: Path, tmp_path: Path) -> None:
     told = list[tuple[str, str]]()
 
@@ -281,6 +286,7 @@ def test_a_detector_is_run_by_the_usual_engine_alone(run: Any) -> None:
     assert chosen.choice.engine == "onnxruntime"
 
 
+@pytest.mark.long
 def test_seeds_of_a_run_on_boxes_are_summed_up(data: Path, store: Path, tmp_path: Path) -> None:
     few = {**SETTINGS, "head_epochs": 1}
     hs.train(data, tmp_path / "runs", store=store, seeds=2, **few)
@@ -390,6 +396,7 @@ def test_hiding_what_a_score_depends_on_changes_it_most(label: int) -> None:
     assert np.abs(values[80:]).max() < 0.05 * np.abs(values).max()
 
 
+@pytest.mark.long
 def test_full_insights_compare_with_random_weights(data: Path, store: Path, tmp_path: Path) -> None:
     few = {**SETTINGS, "head_epochs": 1}
     run = hs.train(data, tmp_path / "run", store=store, insights="full", **few)

@@ -118,6 +118,7 @@ def test_blocks_count_from_the_deepest_level(small: Backbone) -> None:
 
 
 # ---------------------------------------------------------------- the whole way
+@pytest.mark.long
 def test_both_phases_are_judged_by_average_precision(run: Any) -> None:
     assert list(run.candidates) == ["head", "finetune"]
     merits = {name: found.metrics["AP"].value for name, found in run.candidates.items()}
@@ -134,6 +135,7 @@ def test_fine_tuning_begins_with_the_head(run: Any) -> None:
     assert min(x.val_loss for x in phases["finetune"]) < last.val_loss
 
 
+@pytest.mark.long
 def test_a_run_of_both_phases_is_repeated_by_its_recipe(
     run: Any, data: Path, store: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +158,7 @@ class Stopped(Exception):
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stage", "step"),
     [

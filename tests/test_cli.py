@@ -321,6 +321,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert SUMMARIES[command] in capsys.readouterr().out.replace("\n", " ")
 
 
+@pytest.mark.long
 def test_interrupted_is_exit_130_and_resumable(shapes: Path, tmp_path: Path) -> None:
     for i in range(600):
         folder = shapes / ("dark", "bright")[i % 2]

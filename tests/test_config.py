@@ -22,6 +22,7 @@ def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_STORE", str(tmp_path / "store"))
 
 
+@pytest.mark.long
 def test_a_runs_own_recipe_repeats_it_and_flags_change_it(shapes: Path, tmp_path: Path) -> None:
     first, again, other = (tmp_path / name for name in ("first", "again", "other"))
     words = ["--backbone", "tiny:32", "--head", "linear", "--head-epochs", "2", "--epochs", "1"]

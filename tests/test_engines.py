@@ -525,6 +525,7 @@ def test_openvino_keeps_what_it_compiled_and_survives_its_damage(
     np.testing.assert_allclose(first.x, expected.x, atol=1e-5)
 
 
+@pytest.mark.long
 @openvino
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="POSIX signals")
 def test_a_signal_is_handled_after_engines_were_closed() -> None:

@@ -348,6 +348,7 @@ def test_a_run_tells_its_average_and_its_bundle_predicts_as_it_does(
     assert shown is not None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("phase", "at"), [("finetune-2", 3), ("refit", 4)])
 def test_a_run_that_was_stopped_ends_as_an_unbroken_one(
     folder: Path, tmp_path: Path, job: Job, phase: str, at: int

@@ -86,6 +86,7 @@ def trained(
         yield Trained(kind, data, run, other, out.getvalue(), err.getvalue())
 
 
+@pytest.mark.long
 def test_training_prints_no_class_and_states_the_coverage(trained: Trained) -> None:
     assert f"{KINDS[trained.kind][0]} on validation" in trained.printed
     assert "0 classes" not in trained.printed + trained.told

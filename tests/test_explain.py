@@ -137,6 +137,7 @@ def test_a_transformer_is_looked_into_before_attention_moves_what_tokens_say() -
     assert found.layer == last.name
 
 
+@pytest.mark.long
 def test_maps_point_at_the_patch_that_alone_decides(grad_model: GradModel) -> None:
     squares, _, places = patched(20, grad_model.input.size, seed=2)
     numbers = grad_model.scores(squares).argmax(axis=1)
@@ -145,6 +146,7 @@ def test_maps_point_at_the_patch_that_alone_decides(grad_model: GradModel) -> No
     assert np.mean([on_the_patch(m, place) for m, place in zip(smooth, places, strict=True)]) >= 0.9
 
 
+@pytest.mark.long
 def test_another_head_gives_other_maps(grad_model: GradModel) -> None:
     """Of one head in another order maps may be alike or opposite; of many they are neither."""
     squares, labels, _ = patched(2, grad_model.input.size, seed=3)

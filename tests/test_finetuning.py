@@ -259,6 +259,7 @@ def test_a_trained_head_gets_new_views_every_epoch(
     assert len(seeds) == 3 * len(parts.train)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("spec", "tuning", "augment"),
     [
@@ -364,6 +365,7 @@ def test_one_logit_is_for_two_classes() -> None:
         new_head(LinearSpec(output="sigmoid"), 4, 3, seed=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tuning", "augment"),
     [

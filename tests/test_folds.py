@@ -144,6 +144,7 @@ def test_a_cross_validated_run_fills_its_folder(shapes: Path, tmp_path: Path, jo
     assert insights["calibration"]["test"]["after"]
 
 
+@pytest.mark.long
 def test_the_rows_of_a_fold_are_judged_once_by_a_model_that_never_saw_them(
     shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +202,7 @@ def stop_at(phase: str, which: int, after: int) -> hs.Listener:
     return Calls(epoch=epoch)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("which", "after"), [(2, 2), (4, 1)])
 def test_a_killed_run_goes_on_after_its_finished_folds_and_ends_to_the_bit(
     shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch, which: int, after: int
@@ -269,6 +271,7 @@ def test_every_way_of_training_is_cross_validated(
     assert len(run.baselines) == (job.baseline == "cnn")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["number", "labels", "grades"])
 def test_every_kind_of_target_is_cross_validated(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -344,6 +347,7 @@ def test_what_needs_rows_that_the_model_did_not_learn_from_is_refused(
     assert "was judged by cross-validation" in text
 
 
+@pytest.mark.long
 def test_reports_and_settings_are_read_again(
     trained: Path, shapes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,7 @@ def test_only_such_pictures_are_refused_with_their_format(tmp_path: Path) -> Non
         read(data)
 
 
+@pytest.mark.long
 def test_a_film_beside_pictures_is_named_and_the_exit_code_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

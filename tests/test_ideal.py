@@ -362,6 +362,7 @@ def test_a_judge_that_does_not_know_the_class_is_named(
     assert "The judge, packaged:efficientnet_lite0, knows no class 'bright'" in err
 
 
+@pytest.mark.long
 def test_a_pretrained_network_is_judged_by_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -421,6 +422,7 @@ def test_a_start_that_is_no_picture_is_a_failure(
     assert "bad.png must be a picture that can be read" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_the_best_so_far(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "dark.png"
     code = "import sys; from headstart.cli.main import main; sys.exit(main())"

@@ -291,6 +291,7 @@ def test_an_index_means_the_same_as_a_manifest_of_its_rows(tmp_path: Path) -> No
     assert {digest(read_at(e.source)) for e in data} == {digest(text.encode()) for text in texts}
 
 
+@pytest.mark.long
 def test_every_command_takes_an_index(
     tmp_path: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]
 ) -> None:

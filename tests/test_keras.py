@@ -181,6 +181,7 @@ def test_a_saved_backbone_is_built_again_from_its_card(tmp_path: Path) -> None:
     assert again.blocks == backbone.blocks
 
 
+@pytest.mark.long
 def test_layers_are_called_the_same_whatever_was_made_before() -> None:
     one, two = (hs.load_backbone("keras:InceptionV3@75", weights="random") for _ in range(2))
     assert one.fingerprint() == two.fingerprint()
@@ -311,6 +312,7 @@ def asked_of_keras(id: str, answer: Callable[[str], str], monkeypatch: pytest.Mo
     return from_keras._model(keras, *parsed(id), "imagenet")
 
 
+@pytest.mark.long
 def test_efficientnet_is_the_one_that_keras_makes_with_imagenet_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,6 +272,7 @@ def coloured(folder: Path, n: int = 120) -> Path:
     return folder / "m.csv"
 
 
+@pytest.mark.long
 def test_labels_go_all_the_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

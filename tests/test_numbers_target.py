@@ -208,6 +208,7 @@ def test_charts_show_answers_against_labels() -> None:
 # ---------------------------------------------------------------- from data to predictions
 
 
+@pytest.mark.long
 def test_the_target_that_was_asked_for_is_saved_with_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

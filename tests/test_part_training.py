@@ -217,6 +217,7 @@ def test_changes_of_examples_are_refused_before_anything_runs(
         fit(spec, backbone, splits, store=None)
 
 
+@pytest.mark.long
 def test_a_run_goes_all_the_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

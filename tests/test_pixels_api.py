@@ -86,6 +86,7 @@ def test_a_model_is_given_by_its_folder_or_itself(opened: str, run: Path, pictur
     assert bool(why.nearest) == (opened in ("path", "text"))
 
 
+@pytest.mark.long
 def test_a_pretrained_network_is_given_by_its_name_or_itself(picture: Path) -> None:
     name = "packaged:efficientnet_lite0"
     results = [

@@ -238,6 +238,7 @@ def second() -> None:
         os._exit(9)  # as if it was killed
 
 
+@pytest.mark.long
 def test_two_real_processes_and_the_death_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])

@@ -124,6 +124,7 @@ def source_of(name: str, pictures: Path, folder: Path) -> list[str]:
     return [str(folder / "films.csv"), "--backbone", f"hf:{network}@pooler"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_runs(
     name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -885,6 +885,7 @@ def browser() -> Iterator[Any]:
         yield started
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("names", ["plain", "hostile"])
 def test_a_browser_shows_it_whole_and_asks_for_nothing(

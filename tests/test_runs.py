@@ -420,6 +420,7 @@ def test_a_run_that_goes_on_keeps_to_what_it_decided_about_the_disk(
     assert settings["cut_precision"] == "float32"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("harm", ["cut short", "flipped", "removed"])
 def test_a_shard_damaged_during_fine_tuning_is_told_and_the_run_goes_on_to_the_bit(
     shapes: Path, tmp_path: Path, job: Job, harm: str
@@ -570,6 +571,7 @@ def test_a_run_interrupted_after_its_model_is_saved_is_said_to_be_finished(
     assert not (tmp_path / "run/.unfinished").exists()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="the process is ended by signals")
 @pytest.mark.parametrize(
     "part", ["insights.embedding_map", "insights.explaining", "run.write_report"]

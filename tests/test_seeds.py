@@ -114,6 +114,7 @@ def test_what_is_finished_is_not_trained_again(shapes: Path, tmp_path: Path, job
     assert ("seed", "1 (2 of 3), finished already") in said
 
 
+@pytest.mark.long
 def test_a_run_that_was_cut_off_is_trained_to_its_end(
     shapes: Path, tmp_path: Path, job: Job
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_folder_begun_before_data_knew_its_path_goes_on(
     assert len(train_seeds(data, out, replace(job, source=data.origin), 2)) == 2
 
 
+@pytest.mark.long
 def test_an_augmentation_that_each_seed_chooses_may_differ(
     shapes: Path, tmp_path: Path, job: Job
 ) -> None:

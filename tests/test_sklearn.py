@@ -47,6 +47,7 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [HeadstartClassifier, HeadstartRegressor])
 def test_estimators_on_given_features_keep_the_contract_of_scikit_learn(kind: Any) -> None:
     found = check_estimator(
@@ -77,6 +78,7 @@ def test_searches_run_the_network_once_an_example(forwards: list[int], tmp_path:
     assert set(search.predict(x)) == {"bright", "dark"}
 
 
+@pytest.mark.long
 def test_searches_over_real_photographs_run_the_network_once(
     forwards: list[int], tmp_path: Path
 ) -> None:

@@ -238,6 +238,7 @@ def test_two_kinds_of_one_name_are_refused() -> None:
         registry.TARGETS["cuont"]
 
 
+@pytest.mark.long
 def test_another_target_goes_all_the_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -240,6 +240,7 @@ def within(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return stops
 
 
+@pytest.mark.long
 def test_a_stopped_search_ends_as_one_that_was_never_stopped(
     noisy: hs.Dataset, tmp_path: Path, within: list[int], soon: None
 ) -> None:
@@ -290,6 +291,7 @@ found = hs.search(noisy_data(), trials=4, out={out!r}, store={store!r}, **QUICK)
 """
 
 
+@pytest.mark.long
 def test_two_processes_share_the_trials(noisy: hs.Dataset, tmp_path: Path) -> None:
     out, store = str(tmp_path / "o"), str(tmp_path / "store")
     code = CHILD.format(tests=str(Path(__file__).parent), out=out, store=store)

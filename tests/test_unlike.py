@@ -283,6 +283,7 @@ def test_unreadable_pictures_are_passed_over_and_few_tell_nothing(
         source_distance(trained, data.take([0, 1]))
 
 
+@pytest.mark.long
 def test_check_tells_how_far_the_data_is(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(shapes)]) == 0
     out = capsys.readouterr().out

@@ -81,6 +81,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Tried:
     return Tried(folder / "light", folder / "whole", done)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     ["check", "train", "auto", "predict", "evaluate", "report", "classify", "dry", "backbones"],
@@ -142,6 +143,7 @@ def test_what_needs_pytorch_is_one_sentence(pictures: Tried, command: str, purpo
     assert "pip install 'headstart[train]'" in line
 
 
+@pytest.mark.long
 def test_an_export_needs_onnx_and_its_verification_nothing(pictures: Tried, tmp_path: Path) -> None:
     run, out = pictures.light, tmp_path / "out"
     export = f"export {run} --precision int8 --max-changed 1 --store {tmp_path}/s --out {out}"
@@ -155,6 +157,7 @@ def test_an_export_needs_onnx_and_its_verification_nothing(pictures: Tried, tmp_
     assert "5 golden examples are answered" in verified[1]
 
 
+@pytest.mark.long
 def test_texts_need_no_pytorch(tmp_path: Path) -> None:
     data = tmp_path / "texts.csv"
     rng, rows = np.random.default_rng(0), ["text,label"]

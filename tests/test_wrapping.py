@@ -99,6 +99,7 @@ KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_network_is_fitted_tuned_saved_loaded_and_explained(
     kind: str, shapes: Path, tmp_path: Path
