@@ -311,7 +311,7 @@ def _text(x: float, y: float, text: str, anchor: str, style: str = "tick") -> st
 def _mark(x: float, text: str) -> str:
     """Draw a vertical line, its text on the side that has room."""
     right = x < WIDTH * 0.6
-    words = _text(x + (6 if right else -6), TOP + 11, text, "start" if right else "end", "marked")
+    words = _text(x + (6 if right else -6), TOP - 5, text, "start" if right else "end", "marked")
     return f'<line class="start" {_at("x", x)} y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>{words}'
 
 
