@@ -302,6 +302,7 @@ def test_other_metrics_are_refused(metrics: Any, says: str, fitted: Any) -> None
 
 
 # ------------------------------------------------------------ runs
+@pytest.mark.long
 def test_a_run_is_opened_by_itself_or_its_folder(run: hs.Run, photos: Path, tmp_path: Path) -> None:
     for given in (run, run.folder, str(run.folder)):
         assert hs.load(given).classes == ("bright", "dark")

@@ -125,6 +125,7 @@ def test_an_export_finds_the_same_boxes(how: Any, run: Any, tmp_path: Path) -> N
         assert box == pytest.approx(own["box"], abs=0.2)
 
 
+@pytest.mark.long
 def test_boxes_are_not_exported_in_int8(run: Any, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="boxes are exported in fp32 or fp16"):
         hs.export(run, tmp_path / "out", precision="int8", store=None)
@@ -191,6 +192,7 @@ def test_the_room_is_told_beforehand(data: Path, store: Path, tmp_path: Path) ->
     assert "keeping" in dict(told)["cut"]
 
 
+@pytest.mark.long
 def test_boxes_are_predicted_without_pytorch(run: Any, data: Path, tmp_path: Path) -> None:
     pictures = [data / "images" / f"p{i:02}.png" for i in (0, 4, 5)]
     found = run.model.predict(pictures, store=None)

@@ -128,6 +128,7 @@ def test_both_phases_are_judged_by_average_precision(run: Any) -> None:
     assert run.counts["finetune"].trainable.parameters > run.counts["head"].trainable.parameters
 
 
+@pytest.mark.long
 def test_fine_tuning_begins_with_the_head(run: Any) -> None:
     phases = {name: [x for x in run.history if x.phase == name] for name in ("head", "finetune")}
     last, first = phases["head"][-1], phases["finetune"][0]

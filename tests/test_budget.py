@@ -279,6 +279,7 @@ def test_ctrl_c_before_training_keeps_the_head(shapes: Path, tmp_path: Path, job
     assert finished(run.folder)["strategy"]["kept"] == "head"
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_stops_and_the_run_goes_on_by_its_plan(
     shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:

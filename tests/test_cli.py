@@ -441,6 +441,7 @@ def test_runs_are_compared(
     assert "two runs or more" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_several_seeds_tell_the_spread(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

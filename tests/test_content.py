@@ -179,6 +179,7 @@ def test_pictures_that_came_or_went_since_a_run_was_cut_off_are_named(
         hs.train(hs.read(shapes), out, job)
 
 
+@pytest.mark.long
 def test_runs_of_several_seeds_are_of_the_same_pictures(
     shapes: Path, tmp_path: Path, job: Job
 ) -> None:

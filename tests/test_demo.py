@@ -124,6 +124,7 @@ def test_missing_or_damaged_pictures_of_trees_are_named(tmp_path: Path) -> None:
         trees.tree_crowns(tmp_path)
 
 
+@pytest.mark.long
 def test_the_demo_of_boxes_prints_what_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -368,6 +368,7 @@ def test_a_run_that_was_stopped_ends_as_an_unbroken_one(
         assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_folds_judge_an_ensemble(folder: Path, tmp_path: Path, job: Job) -> None:
     run = hs.train(hs.read(folder), tmp_path / "run", replace(job, folds=2))
     assert {fold.kept for fold in run.folds} <= {"finetune", "soup", "ensemble"}

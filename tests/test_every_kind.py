@@ -94,6 +94,7 @@ def test_training_prints_no_class_and_states_the_coverage(trained: Trained) -> N
     assert re.search(r"in the 90% (set|interval) +[01]\.\d+ \[.*mean", trained.printed)
 
 
+@pytest.mark.long
 def test_evaluating_a_run_measures_what_its_report_states(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:

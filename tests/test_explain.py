@@ -108,6 +108,7 @@ def test_a_network_taken_apart_is_the_same_network(name: str) -> None:
     assert sides == SIDES[name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(BACKBONES.keys() - {"timm transformer"}))
 def test_places_share_out_all_that_the_picture_adds_to_the_log_odds(name: str) -> None:
     """Completeness (Sundararajan et al. 2017, proposition 1); a class token would take a share."""
@@ -317,6 +318,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained / "run", tmp_path / "run")
 
 
+@pytest.mark.long
 def test_explain_writes_a_picture_a_file(
     trained: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+@pytest.mark.long
 def test_a_run_of_any_target_explains_itself_and_shows_it(trained: Path) -> None:
     run, english = trained / "run", catalogue("en")
     rows = json.loads((run / "explained.json").read_text())["rows"]

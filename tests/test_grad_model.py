@@ -56,6 +56,7 @@ def scores_by(model: Model, squares: Squares) -> np.ndarray:
     return np.log(model.head.scores(x)) / model.limits.temperature
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_saved_model_is_seen_as_it_scores(name: str, tmp_path: Path) -> None:
     model = model_on(BACKBONES[name]())

@@ -65,6 +65,7 @@ def test_vgg16_counts() -> None:
     assert (both.frozen.parameters, both.trainable.parameters) == (14_714_688, 535_562)
 
 
+@pytest.mark.long
 def test_resnet50_counts() -> None:
     assert counted("resnet50-frozen", 10, thawed=False).trainable.parameters == 20_490
     last5 = opened("resnet50-last5")
@@ -83,6 +84,7 @@ def test_small_cnn_counts() -> None:
     assert (both.frozen.parameters, both.trainable.parameters) == (0, 315_722)
 
 
+@pytest.mark.long
 def test_bert_counts() -> None:
     both = counted("bert-reviews", 2, thawed=True)
     assert (both.frozen.parameters, both.trainable.parameters) == (0, 109_482_240 + 1_538)

@@ -403,6 +403,7 @@ def opened(uri: str) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
+@pytest.mark.long
 def test_insights_may_be_null_one_by_one(tmp_path: Path) -> None:
     run, sources = make_run(tmp_path)
     whole = json.loads((run / "insights.json").read_text())
@@ -910,6 +911,7 @@ def test_a_browser_shows_it_whole_and_asks_for_nothing(
     shown.close()
 
 
+@pytest.mark.long
 def test_a_picture_enlarges_by_keyboard_and_closes_again(
     made: tuple[Path, dict[str, Path]], browser: Any
 ) -> None:

@@ -107,6 +107,7 @@ def test_every_row_is_in_one_part(shapes: Path, tmp_path: Path, job: Job) -> Non
     assert [row["path"] for row in said] == tested
 
 
+@pytest.mark.long
 def test_a_second_run_computes_nothing(shapes: Path, tmp_path: Path, job: Job) -> None:
     data = hs.read(shapes)
     hs.train(data, tmp_path / "one", job)
@@ -393,6 +394,7 @@ def test_a_second_trainer_on_the_same_folder_is_refused(
     assert {p.name for p in run.folder.iterdir()} == FILES
 
 
+@pytest.mark.long
 def test_a_resumed_run_that_stores_no_cut_ends_to_the_bit(
     shapes: Path, tmp_path: Path, job: Job
 ) -> None:

@@ -257,6 +257,7 @@ def shape_of(rng: np.random.Generator, kind: str) -> Image.Image:
     return picture
 
 
+@pytest.mark.long
 def test_random_weights_come_last() -> None:
     rng = np.random.default_rng(0)
     kinds = ["ring", "cross"] * 40

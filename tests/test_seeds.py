@@ -98,6 +98,7 @@ def test_seeds_json_tells_the_runs_and_their_spread(shapes: Path, tmp_path: Path
     assert told["spread"] == spread([run.test for run in runs]).to_plain()
 
 
+@pytest.mark.long
 def test_what_is_finished_is_not_trained_again(shapes: Path, tmp_path: Path, job: Job) -> None:
     (shapes / "dark" / "torn.png").write_bytes(b"\x89PNG no more")
     data, said = hs.read(shapes), list[tuple[str, str]]()

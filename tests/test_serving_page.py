@@ -81,6 +81,7 @@ def picture() -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.long
 def test_a_dropped_picture_shows_the_scores_of_predict(
     browser: Any, server: Running, bundle: Path
 ) -> None:

@@ -31,6 +31,7 @@ def network(id: str) -> tuple[Backbone, Frozen]:
     return hs.load_backbone(name), frozen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("id", make_graphs.IDS)
 def test_a_shipped_graph_is_what_pytorch_exports(id: str) -> None:
     backbone, frozen = network(id)

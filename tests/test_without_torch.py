@@ -92,6 +92,7 @@ def test_a_command_needs_the_core_alone(pictures: Tried, command: str) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.long
 def test_the_run_is_the_one_that_pytorch_is_installed_for(pictures: Tried) -> None:
     pictures.assert_equal()
 
