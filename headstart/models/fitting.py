@@ -23,7 +23,7 @@ from headstart.data.splits import Splits
 from headstart.features.engine_table import check_device
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import check_supports, solve_head
-from headstart.heads.head import FeatureRows, Rows
+from headstart.heads.head import FeatureRows, Rows, blocks
 from headstart.heads.specs import TrainedSpec
 from headstart.modalities.sources import load_backbone, reopened
 from headstart.models.model import Model
@@ -48,7 +48,7 @@ from headstart.models.training_data import (
 from headstart.models.viewing import Refit, with_test_views
 from headstart.models.wording import result_message
 from headstart.targets.predictions import Predictions
-from headstart.targets.target import POOLED, Target
+from headstart.targets.target import POOLED, Array, Target
 from headstart.training.history import NOTHING, Count, Epoch, Figures, ParameterCount
 
 if TYPE_CHECKING:
@@ -309,16 +309,21 @@ def _count(backbone: Backbone | Frozen) -> ParameterCount:
 
 def _solved_line(model: Model, train: Rows, val: FeatureTable) -> Epoch:
     """Return a solved head's only line of history."""
-    target = model.target
+    return Epoch("head", SOLVED, None, *_figures(model, train), *_figures(model, val), 0.0)
 
-    def figures(rows: FeatureRows) -> Figures:
-        if not len(rows.y):
-            return NOTHING
-        raw = model.head.raw(rows.x)
+
+def _figures(model: Model, rows: FeatureRows) -> Figures:
+    """Return a head's loss and share of right answers, a block of rows at a time."""
+    target, losses, right = model.target, list[Array](), list[Array]()
+    for some in blocks(len(rows.y)):
+        raw, y = model.head.raw(rows.x[some]), rows.y[some]
         if target.counts_right:
             answers = target.activate(raw)
-            right = float(target.row_scores(answers, rows.y).mean())
-            return float(target.row_losses(answers, rows.y).mean()), right
-        return float(target.raw_losses(raw, rows.y).mean()), None
-
-    return Epoch("head", SOLVED, None, *figures(train), *figures(val), 0.0)
+            right.append(target.row_scores(answers, y))
+            losses.append(target.row_losses(answers, y))
+        else:
+            losses.append(target.raw_losses(raw, y))
+    if not losses:
+        return NOTHING
+    share = float(np.concatenate(right).mean()) if right else None
+    return float(np.concatenate(losses).mean()), share
