@@ -119,7 +119,7 @@ WRONG_COMMANDS = {
     "train cells --out a --resume": "--resume продолжает прерванный запуск, а в a его нет.",
     "trian .": "Нет команды 'trian'. Может быть, 'train'",
     "check no-such-folder": "Нет ни папки, ни файла no-such-folder.",
-    "predict no-such-run a.png": "no-such-run",
+    "predict no-such-run a.png": "Нет папки no-such-run. Проверьте путь.",
     "report no-such-run": "Нет запуска no-such-run. Проверьте путь.",
     "compare a": "Сравнивают два запуска или больше, а назван 1.",
     "explain": "Назовите запуск",
