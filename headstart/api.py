@@ -108,7 +108,7 @@ _OF_RUNS = {
     "shots",
     "draws",
     "budget",
-}  # not of `fit`
+}  # settings of a run, which `fit` does not take
 # Fields of Runtime for a saved model, which always runs on the CPU.
 _ON_CPU = {"threads", "decode_threads", "engine", "compute_precision"}
 
@@ -119,8 +119,8 @@ class DataCheck:
     """The result of `check`: problems of the data, and its distance from the source task.
 
     rows: the readable rows, with the digests of their contents. error: the message of the error
-    that training would raise; "" if there is none. few: what a test part with the usual share would
-    have too little of.
+    that training would raise; "" if there is none. few: a warning if a test part with the usual
+    share would have too few rows or boxes to measure something; "" if not.
     """
 
     checks: Checks
@@ -211,11 +211,12 @@ def check(
     seen, checks = _checked(rows, context)
     far = None
     if compared and len(checks.dataset):
-        runtime, told = context.runtime, context.listener
+        runtime = context.runtime
         threads = runtime.decode_threads
         checks = with_parts(checks, compared.card.input, store=context.store, threads=threads)
         if isinstance(compared, Backbone) and has_distance(compared):
-            far = source_distance(compared, checks.dataset, runtime=runtime, listener=told)
+            by = context.listener
+            far = source_distance(compared, checks.dataset, runtime=runtime, listener=by)
     tell_left_out(checks.left_out, context.listener)
     try:
         good_rows(rows, seen, plan)
@@ -856,9 +857,9 @@ def evaluate(
     row that the run was trained on. metrics: functions of labels and predictions, each (N,), as in
     `sklearn.metrics`, or a dict of them; labels of classes are texts. Their values are attributes
     with the functions' names. settings: `threads` and `decode_threads`, and for a file of
-    predictions `target`, what is predicted if it is not classes. Raises DataError if no row is left
-    to evaluate on. Of boxes, model is a file of detections, COCO's results (.json), and data has
-    the boxes.
+    predictions `target`, the kind of target if it is not classes. For boxes, model may be a file
+    of detections (COCO's results, .json); data then has the true boxes. Raises DataError if no row
+    is left to evaluate on.
 
     >>> hs.evaluate("runs/flowers", "photos").accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)

@@ -164,7 +164,7 @@ def test_a_deadline_after_the_last_step_cuts_nothing_off() -> None:
 
 def test_a_deadline_can_be_asked_to_end_once() -> None:
     told = list[int]()
-    own = Deadline(60, told=lambda: told.append(1))
+    own = Deadline(60, on_end=lambda: told.append(1))
     assert not own.late
     assert own.fits(30)
     assert (own.end(), own.end(), own.late, own.left, len(told)) == (True, False, True, 0, 1)

@@ -255,19 +255,19 @@ class Input(Protocol[Raw]):
         raise not_exported(self)
 
     def graph_inputs(self, raw: Raw) -> Mapping[str, NDArray[Any]]:
-        """Return what an exported graph is given for one decoded example."""
+        """Return the inputs of an exported graph for one decoded example, by name."""
         raise not_exported(self)
 
     def examples_in(self, inputs: Mapping[str, NDArray[Any]]) -> list[Batch]:
-        """Return, as `prepare` does, the examples that an exported graph is given."""
+        """Return the prepared examples, as of `prepare`, in the inputs of an exported graph."""
         raise not_exported(self)
 
     def known_inputs(self) -> Iterable[Mapping[str, NDArray[Any]]]:
         """Return inputs of the exported graph, by which it is compared with the model."""
         return ()
 
-    def told(self) -> Mapping[str, Any]:
-        """Return what a program must know to read examples for an export, as JSON values."""
+    def export_facts(self) -> Mapping[str, Any]:
+        """Return the facts that a program needs to prepare examples for an export, as JSON."""
         return {"kind": self.kind}
 
     def standalone(self, engine: str) -> str:

@@ -12,7 +12,7 @@ from headstart.backbones.graph_check import check_graph
 from headstart.base.display import display
 from headstart.base.errors import Mismatch, MissingPackage
 
-MOST_SAID = 300  # characters of an error of ONNX Runtime
+LONGEST_ERROR = 300  # characters shown of an error of ONNX Runtime
 
 
 def import_onnxruntime() -> Any:
@@ -66,9 +66,10 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no narrower base
-        raise Mismatch(f"ONNX Runtime can't open the graph of {name}: {said(error)}") from error
+        reason = error_line(error)
+        raise Mismatch(f"ONNX Runtime can't open the graph of {name}: {reason}") from error
 
 
-def said(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Return the first line of a native library's error, printable and not too long."""
-    return display((str(error).splitlines() or [type(error).__name__])[0][:MOST_SAID])
+    return display((str(error).splitlines() or [type(error).__name__])[0][:LONGEST_ERROR])

@@ -12,7 +12,7 @@ class Deadline:
 
     seconds: of the whole run. after: seconds that evaluation, saving and the report take, which
     training leaves. refit: seconds that a refitted network adds to these. began: on the monotonic
-    clock. told: is called when the end is asked for.
+    clock. on_end: is called when the run is asked to end early.
 
     >>> Deadline().late, Deadline(60.0).fits(3600.0)
     (False, False)
@@ -22,7 +22,7 @@ class Deadline:
     after: float = 0.0
     refit: float = 0.0
     began: float = field(default_factory=time.monotonic)
-    told: Callable[[], object] = lambda: None
+    on_end: Callable[[], object] = lambda: None
     ended: bool = False
 
     @property
@@ -53,5 +53,5 @@ class Deadline:
         if self.ended or not self.active:
             return False
         self.ended = True
-        self.told()
+        self.on_end()
         return True

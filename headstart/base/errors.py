@@ -125,8 +125,8 @@ def sentence_of(error: BaseException) -> str:
     'run/model: No space left on device. Free some space, or name another place.'
     """
     if isinstance(error, MemoryError) or is_of_the_machine(error):
-        text = str(error).strip().partition("\n")[0] or "no more could be had"
-        return f"The memory of this machine, or its threads, did not do ({text}). Ask for less."
+        text = str(error).strip().partition("\n")[0] or "no more is available"
+        return f"This machine has too little memory, or too few threads ({text}). Ask for less."
     if isinstance(error, HeadstartError) or not isinstance(error, OSError) or not error.strerror:
         return str(error) or type(error).__name__
     names = [os.fsdecode(n) for n in (error.filename2 or error.filename,) if isinstance(n, _PATH)]

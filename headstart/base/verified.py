@@ -25,8 +25,8 @@ YOUNG_NS = 2 * 10**9  # some file systems note times to two seconds
 @cache
 def machine_name() -> str:
     """Return a name for this machine, from which nothing of it can be read."""
-    told = f"{platform.node()} {uuid.getnode()}"
-    return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    machine = f"{platform.node()} {uuid.getnode()}"
+    return hashlib.blake2b(machine.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 class VerifiedFiles:

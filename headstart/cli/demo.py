@@ -87,6 +87,6 @@ def _answers(said: "Predictions") -> tuple[Sequence[str], list[list[str]]]:
     if scores is not None:
         return ("predicted", "score"), [list(said.names), [f"{score:.3f}" for score in scores]]
     if said.target.listing:
-        return ("found",), [[said.target.said(said.outputs, row) for row in range(len(said))]]
+        return ("found",), [[said.target.answer_at(said.outputs, row) for row in range(len(said))]]
     columns = said.target.columns(said.outputs)
     return tuple(columns), [[f"{value:.3f}" for value in column] for column in columns.values()]

@@ -290,5 +290,5 @@ def fraction(text: str) -> float:
     """
     above, slash, below = text.partition("/")
     if slash and float(below) == 0:
-        raise ValueError(f"nothing is so many parts of none: {text!r}")
+        raise ValueError(f"the denominator of a fraction must not be 0; got {text!r}")
     return float(above) / float(below) if slash else float(above)

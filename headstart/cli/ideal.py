@@ -258,7 +258,7 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     judge = [f"by {rows[0]['judge']}"] if judged else []
     table = [("class", "file", "before", "after", *judge, "total variation")]
     for row in rows:
-        said = [f"{row['judged']:.3f}"] if judged else []
-        scores = (f"{row['before']:.3f}", f"{row['after']:.3f}", *said)
+        by_judge = [f"{row['judged']:.3f}"] if judged else []
+        scores = (f"{row['before']:.3f}", f"{row['after']:.3f}", *by_judge)
         table.append((row["class"], row["file"], *scores, f"{row['variation']:.4f}"))
     print_table(table)

@@ -1,8 +1,8 @@
 """The plan of a run with a time budget: what of it fits, chosen from measured paces.
 
 Everything here is a function of values, so that a plan can be understood and tested. The choices
-are listed from the least to the most valuable; taken is the last one that fits. A further stage of
-a run is one more part of `parts_of`, and where it can be left out, more choices in `choices`.
+are listed from the least to the most valuable; the last one that fits is taken. A further stage of
+a run is one more part of `parts_of`, and if it can be left out, more choices in `choices`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -100,7 +100,7 @@ class PlanChoice(Record):
     refit: bool = False
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """The choice in words."""
         if not self.epochs:
             return f"the head alone{f', at {self.side} px' if self.side else ''}"
@@ -144,10 +144,11 @@ class BudgetPlan(Record):
 
     @property
     def tight(self) -> str:
-        """What is said of a plan that leaves no room; "" of others."""
+        """A warning that the plan leaves no spare time; "" if it leaves some."""
         if self.seconds <= SAFE * self.budget:
             return ""
-        return f"what fits is {self.choice.told}, and barely: {spoken(self.least)} would leave room"
+        fits = f"what fits is {self.choice.in_words}, and barely"
+        return f"{fits}: {spoken(self.least)} would leave room"
 
     def lines(self) -> list[str]:
         """Return the table as lines: what, choice, expected seconds."""

@@ -123,8 +123,8 @@ class TuningSearch(Record):
             before += f", the usual settings {_number(usual.merit)}"
         return (
             f"Trial {best.number} is the best of {count} on {self.val:,} rows of validation: "
-            f"{name} {_number(best.merit)}{before}.{waits} The best of many figures is a "
-            f"lucky one: how good the model is, only the test part of a run says."
+            f"{name} {_number(best.merit)}{before}.{waits} The best of many figures is partly "
+            f"luck: only the test part of a run shows how good the model is."
         )
 
     def command(self, data: str) -> str:

@@ -1,4 +1,4 @@
-"""Make one ONNX graph of a model: from what a program has to calibrated answers."""
+"""Make one ONNX graph of a model, from pixels or tokens to calibrated answers."""
 
 import json
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ def facts_of(model: Model, versions: Mapping[str, str]) -> dict[str, Any]:
     limits = {k: v for k, v in model.limits.settings().items() if k != "alpha"}
     return {
         **target_to_plain(model.target),
-        "answers": model.target.told(),
+        "answers": model.target.export_facts(),
         "limits": limits,
         "licence": card.licence,
         "card": card_to_plain(card),
@@ -79,6 +79,6 @@ def facts_of(model: Model, versions: Mapping[str, str]) -> dict[str, Any]:
 
 
 def answers_of(target: Target, outputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-    """Return what of a graph's outputs is nearly the same everywhere, to compare it by."""
+    """Return numbers made of a graph's outputs, by which its answers are compared."""
     own = {name: array for name, array in outputs.items() if name != DISTANCE}
     return target.comparable(target.of_graph(own))

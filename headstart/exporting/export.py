@@ -106,8 +106,8 @@ def narrowed(
         found, refit = refitted_for(model, small, rows, before, context)
     after = extract(found.backbone, rows.val, store=None, runtime=context.runtime)
     changed = changed_share(model, found, before, after)
-    told = f"{changed:.2%} of {len(before):,} validation answers are other ones"
-    context.listener.stage(plan.precision, told)
+    message = f"{changed:.2%} of {len(before):,} validation answers changed"
+    context.listener.stage(plan.precision, message)
     if not changed <= plan.max_changed:
         raise Mismatch(
             f"{plan.precision} may change {plan.max_changed:.1%} of the validation answers, and "

@@ -40,7 +40,7 @@ class ExportPlan:
 class Exported(Record):
     """An export. difference: the largest between its answers and those of the model that it was
     made of, on the same pixels. examples: how many that was measured on. changed: the share of
-    `rows` validation answers that are other ones; None if there were no rows. refitted: whether its
+    `rows` validation answers that changed; None if there were no rows. refitted: whether its
     head was fitted again. size: of the files of the network, bytes.
     """
 
@@ -60,9 +60,7 @@ class Exported(Record):
         ]
         if self.changed is not None:
             told = "; its head was fitted again" if self.refitted else ""
-            lines.append(
-                f"{self.changed:.2%} of {self.rows:,} validation answers are other ones{told}"
-            )
+            lines.append(f"{self.changed:.2%} of {self.rows:,} validation answers changed{told}")
         return "\n".join(lines)
 
 

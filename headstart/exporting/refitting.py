@@ -37,8 +37,8 @@ def refitted_for(
     kept, new = (
         target.answers_changed(answers, each.answers(val.x)).mean() for each in (small, again)
     )
-    told = f"of the answers {kept:.2%} change with the head as it was, {new:.2%} with it refitted"
-    context.listener.stage("int8", told)
+    message = f"{kept:.2%} of the answers change with the old head, {new:.2%} with a refitted one"
+    context.listener.stage("int8", message)
     return (again, True) if new <= kept else (small, False)
 
 

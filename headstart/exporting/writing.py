@@ -87,7 +87,7 @@ def card_of(what: Folder, told: Exported, input: Input[Any]) -> dict[str, Any]:
         "engine": what.plan.to,
         "file": _network_files(what.plan)[0],
         "precision": told.precision,
-        "prepare": dict(input.told()),
+        "prepare": dict(input.export_facts()),
         **what.facts,
         "tolerance": what.tolerance,
         "measured": {

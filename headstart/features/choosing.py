@@ -272,9 +272,10 @@ def score_lost(reduced: Features, exact: Features, rows: Dataset) -> float | Non
         answers = answers_out_of_fold(spec, table, np.random.default_rng(0))
         if answers is None:
             return None
-        told = ~np.any([np.isnan(a).reshape(len(a), -1).any(axis=1) for a in answers.values()], 0)
-        taken = {name: values[told] for name, values in answers.items()}
-        scores.append(target.row_scores(taken, y[told]))
+        missing = [np.isnan(a).reshape(len(a), -1).any(axis=1) for a in answers.values()]
+        answered = ~np.any(missing, axis=0)
+        taken = {name: values[answered] for name, values in answers.items()}
+        scores.append(target.row_scores(taken, y[answered]))
     usual = float(np.abs(scores[0]).mean()) if len(scores[0]) else 0.0
     return float(scores[0].mean() - scores[1].mean()) / usual if usual else None
 

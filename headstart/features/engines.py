@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.inputs import Batch, Input, example_of, given, length, pooled, rows_of
-from headstart.backbones.session import open_session, said
+from headstart.backbones.session import error_line, open_session
 from headstart.base.errors import Mismatch
 from headstart.base.runtime import torch_threads
 
@@ -60,7 +60,7 @@ class OnnxEngine:
             return tuple(self._session.run(None, dict(given(batch))))
         except Exception as error:  # its exceptions share no narrower base
             shapes = ", ".join(f"{name} of {values.shape}" for name, values in batch.items())
-            raise Mismatch(f"The graph can't read {shapes}: {said(error)}") from error
+            raise Mismatch(f"The graph can't read {shapes}: {error_line(error)}") from error
 
 
 class TorchEngine:

@@ -359,4 +359,4 @@ def _votes_in_graph(
 
 def _check_neighbours(neighbours: int, rows: int) -> None:
     if not 1 <= neighbours <= rows:
-        raise Mismatch(f"This head holds {rows} rows and was told to ask {neighbours} of them.")
+        raise Mismatch(f"This head can ask 1 to {rows} neighbours; got neighbours={neighbours}.")

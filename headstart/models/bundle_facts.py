@@ -84,10 +84,10 @@ def check_assets(tensors: Mapping[str, NDArray[Any]], assets: Mapping[str, bytes
 
 
 def check_restored(given: Any, restored: Any, at: str = "") -> None:
-    """Raise SpecError unless what was read is what would be written.
+    """Raise SpecError unless the file's content equals the content that this version would write.
 
     So a key, a type or a value that this version does not know is never ignored in silence, and
-    nothing that is missing is made up.
+    a missing value is never replaced by a default.
     """
     if isinstance(given, dict) and isinstance(restored, dict):
         if lacking := sorted(restored.keys() - given.keys()):
@@ -102,9 +102,7 @@ def check_restored(given: Any, restored: Any, at: str = "") -> None:
         for i, (one, other) in enumerate(zip(given, restored, strict=True)):
             check_restored(one, other, f"{at}[{i}]")
     elif given != restored or isinstance(given, bool) != isinstance(restored, bool):
-        raise SpecError(
-            f"{at} must be what it means, {restored!r:.{SHOWN}}; got {given!r:.{SHOWN}}."
-        )
+        raise SpecError(f"{at} must be written as {restored!r:.{SHOWN}}; got {given!r:.{SHOWN}}.")
 
 
 def golden_of(plain: Any) -> dict[str, NDArray[np.float64]]:

@@ -47,8 +47,8 @@ class FeatureExtraction:
     size: Annotated[int, "side of the square, in pixels; 0 is as the backbone was trained"] = 0
     choose: Annotated[
         Choose,
-        "on what the strength of a head that is solved is chosen: folds of all rows outside the "
-        "test part, or validation alone; auto is folds below 1,000 rows of validation",
+        "rows by which the strength of a solved head is chosen: folds of all rows outside the "
+        "test part, or validation alone; auto takes folds below 1,000 rows of validation",
     ] = field(default="auto", kw_only=True, metadata=later())
 
     def __post_init__(self) -> None:
@@ -228,7 +228,7 @@ class FineTune(Plan):
         super().__post_init__()
         if self.thaw_from is not None and self.thaw != "auto":
             raise SpecError(
-                f"What is thawed is said once; got thaw={self.thaw!r} and "
+                f"thaw and thaw_from exclude each other; got thaw={self.thaw!r} and "
                 f"thaw_from={self.thaw_from}. Leave one of them out."
             )
         if not 0 <= self.dropout < 1:

@@ -119,8 +119,8 @@ def _per_class(w: Words, test: Evaluation) -> list[PageBlock]:
 def _confused(w: Words, test: Evaluation) -> list[PageBlock]:
     sizes = {name: own.n for name, own in test.per_class.items()}
     rows = [
-        [data(true), data(said), w.count(n), w.share(n / sizes[true])]
-        for true, said, n in _mistakes(test)[:PAIRS]
+        [data(true), data(predicted), w.count(n), w.share(n / sizes[true])]
+        for true, predicted, n in _mistakes(test)[:PAIRS]
     ]
     if not rows:
         return [Text(w("test.no_mistakes"), "note")]

@@ -160,8 +160,8 @@ def _said(remark: Remark, w: Words) -> str:
     key = f"remark.{remark.text}"
     if w.language == "en" or key not in w:
         return str(remark)
-    said = w(key, **{name: _fact(name, value, w) for name, value in remark.facts})
-    return Markup("{}: {}").format(remark.path, said) if remark.path else said
+    sentence = w(key, **{name: _fact(name, value, w) for name, value in remark.facts})
+    return Markup("{}: {}").format(remark.path, sentence) if remark.path else sentence
 
 
 def _fact(name: str, value: str | int | float, w: Words) -> Any:

@@ -61,8 +61,8 @@ def _summary(facts: Facts, w: Words) -> TableBlock:
 def _made(facts: Facts) -> dict[str, str]:
     """Return what the run came from, in full; empty for a run of an earlier version."""
     made = facts.timings.made
-    told = {"data_sha256": made.data_sha256, "commit": made.commit, "parent": made.parent}
-    return {name: code(value) if value else "" for name, value in told.items()}
+    origins = {"data_sha256": made.data_sha256, "commit": made.commit, "parent": made.parent}
+    return {name: code(value) if value else "" for name, value in origins.items()}
 
 
 def _engine(engine: EngineChoice | None, w: Words) -> str:

@@ -137,12 +137,12 @@ def _cards(facts: Facts, w: Words, rows: Sequence[int]) -> PageBlock:
 
 def _lines(facts: Facts, w: Words, row: int) -> list[Markup]:
     """Return the lines below a row: its answer and its label, and its region if it has one."""
-    said = facts.test
-    answer = said.target.said(said.outputs, row)
+    test = facts.test
+    answer = test.target.answer_at(test.outputs, row)
     lines = [w("results.answer", answer=data(_plain(w, answer)))]
-    label = facts.caption(said.target.decode(said.labels[row : row + 1])[0])
+    label = facts.caption(test.target.decode(test.labels[row : row + 1])[0])
     lines.append(w("results.label", label=data(w.label(label))))
-    region = {name: _plain(w, column[row]) for name, column in said.region.items()}
+    region = {name: _plain(w, column[row]) for name, column in test.region.items()}
     if {"low", "high"} == set(region):
         return [*lines, _note(w("results.range", low=region["low"], high=region["high"]))]
     others = {name: text for name, text in region.items() if text != _plain(w, answer)}

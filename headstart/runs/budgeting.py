@@ -1,4 +1,4 @@
-"""A run with a time budget: its plan, told before the work and followed, and its deadline."""
+"""A run with a time budget: its plan, printed before the work, and its deadline."""
 
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -33,7 +33,10 @@ ENDS = "training ends early, and the run with the best so far; Ctrl-C again stop
 
 @dataclass(frozen=True, eq=False)
 class Budgeted:
-    """A prepared run that follows a plan, and what the plan was made from; settled: for good."""
+    """A prepared run that follows a plan, with the row counts and paces behind the plan.
+
+    settled: whether the plan is final; else it is made again once the features are there.
+    """
 
     run: PreparedRun
     plan: BudgetPlan
@@ -47,11 +50,11 @@ def deadline_of(job: Job, began: float | None, listener: Listener) -> Deadline:
     if not job.budget_s:
         return Deadline()
 
-    def told() -> None:
+    def on_end() -> None:
         with suppress(RuntimeError):  # a signal in the middle of another line
             listener.stage("ending", ENDS)
 
-    own = Deadline(job.budget_s, told=told)
+    own = Deadline(job.budget_s, on_end=on_end)
     own.began = own.began if began is None else began
     return own
 
@@ -67,7 +70,7 @@ def budgeted(state: RunState, run: PreparedRun, splits: Splits) -> Budgeted | No
     asked = asked_of(state.job)
     if (plan := _recorded(state.out / KEPT, asked)) is not None:
         left = f"the budget of {spoken(state.job.budget_s)} counts from now"
-        state.tell("plan", f"going on with {plan.choice.told}, as planned before; {left}")
+        state.tell("plan", f"going on with {plan.choice.in_words}, as planned before; {left}")
         adopted = _adopted(state, run, plan)
         return Budgeted(adopted, plan, RunSize(len(splits.train)), Paces(), settled=True)
     plan, size, paces = made_plan(state, run, splits)
@@ -78,7 +81,7 @@ def budgeted(state: RunState, run: PreparedRun, splits: Splits) -> Budgeted | No
 def made_plan(
     state: RunState, run: PreparedRun, splits: Splits
 ) -> tuple[BudgetPlan, RunSize, Paces]:
-    """Measure a few rows, plan what fits, and tell the plan; return what it was made from, too.
+    """Measure a few rows, plan what fits and report it; return plan, row counts and paces.
 
     Raises SpecError for a budget into which nothing fits.
     """
@@ -95,8 +98,10 @@ def made_plan(
 
 
 def settled(state: RunState, made: Budgeted) -> PreparedRun:
-    """Return the run with the epochs that fit now that the features are there, and keep them for a
-    run that goes on."""
+    """Return the run with the epochs that fit now that the features are there.
+
+    The plan is written to the run's folder, so that a resumed run follows it.
+    """
     if made.settled:
         return made.run
     plan = made.plan
@@ -109,14 +114,14 @@ def settled(state: RunState, made: Budgeted) -> PreparedRun:
     write_json(state.out / KEPT, plan.to_plain())
     if plan.choice == made.plan.choice:
         return made.run
-    state.tell("plan", f"after the features: {plan.choice.told}")
+    state.tell("plan", f"after the features: {plan.choice.in_words}")
     run = _adopted(state, made.run, plan)
     state.plan = replace(made.plan, choice=plan.choice)
     return run
 
 
 def allowed_of(job: Job, run: PreparedRun) -> Allowed:
-    """Return what may be chosen for a job: all that its user did not."""
+    """Return the settings of a job that a plan may choose: those that its user left open."""
     tuned = job.finetune.epochs
     chosen = "epochs" in job.given or tuned != FineTune().epochs
     return Allowed(
@@ -148,7 +153,7 @@ def asked_of(job: Job) -> str:
 
 
 def _side(job: Job, run: PreparedRun) -> int:
-    """Return the side of the pictures, if it was not named and the network takes smaller ones."""
+    """Return the side of the pictures, in pixels, if a plan may make it smaller; else 0."""
     backbone = run.start.backbone
     own: Any = backbone.card.input
     if job.recipe.size or "size" in job.given or job.strategy not in ("auto", "extract"):

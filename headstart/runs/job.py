@@ -113,7 +113,7 @@ class Job:
     language: Annotated[Language, "language of the report"] = "en"
     insights: Annotated[
         Detail,
-        "what is looked for beside the figures (map, learning curve, suspects, explanations): "
+        "what a report adds to the metrics (map, learning curve, suspects, explanations): "
         "quick takes about 15 % of the run at most, full all the time it needs",
     ] = "quick"
     budget: Annotated[
@@ -282,8 +282,10 @@ class Job:
         return replace(job, augment=augment)
 
     def _check_on_activations(self, job: "Job", noun: str) -> None:
-        """Raise SpecError for settings of this job that mean nothing to `job`, its like for a
-        target whose heads read activations."""
+        """Raise SpecError for settings of this job that do not work with heads on activations.
+
+        job: this job, as it was changed for such heads. noun: of what is predicted.
+        """
         tuned = self.finetune
         others = {
             "folds": bool(self.folds),
@@ -317,7 +319,10 @@ class Job:
             )
 
     def _without_torch(self, listener: Listener) -> "Job":
-        """Return the job that PyTorch is not needed for; raises MissingPackage without one."""
+        """Return the job, its strategy auto replaced by extract, which needs no PyTorch.
+
+        Raises MissingPackage for a job that needs PyTorch all the same.
+        """
         job = self
         if self.strategy == "auto" and self.members == 1:
             lost = ["fine-tuning"] * self.tunes + ["augmentation"] * self.augment.active
@@ -332,7 +337,7 @@ class Job:
 
     @property
     def needs_torch(self) -> str:
-        """What of the job needs PyTorch, whatever the backbone; "" for nothing."""
+        """The first part of the job that needs PyTorch with any backbone; "" if none does."""
         needs = {
             "Fine-tuning": self.tunes,
             "Training from scratch": self.strategy == "scratch" or self.baseline != "none",

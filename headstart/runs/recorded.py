@@ -49,7 +49,7 @@ def recorded_files(
     except HeadstartError as error:
         if data is not None or isinstance(error, SpecError):
             raise
-        message = f"left out: {error} (--data tells where they are now)"
+        message = f"left out: {error} (name where they are now with --data)"
         (listener or Listener()).stage("examples", message)
         return {}
     return dict(zip(found.ids, recorded_contents(run, found).files, strict=True))
@@ -75,7 +75,7 @@ def part_of(run: Path, data: Dataset, part: str) -> Dataset:
     if not rows:
         raise DataError(
             f"There must be {part} rows of {run}; the {len(data):,} found are none of them. "
-            f"Tell with --data where they are now."
+            f"Name where they are now with --data."
         )
     return recorded_contents(run, data.take(rows))
 

@@ -53,7 +53,7 @@ NO_SEARCH = (
     "are. Use `headstart train`, and `headstart compare` for runs with other settings."
 )
 
-# The matches of labels with the answers' boxes: metrics and tables are asked for one by one.
+# Matches of labels with detections, remembered because every metric and table asks for them.
 _SCORED: WeakKeyDictionary[BoxLabels, tuple[Array, ScoredBoxes]] = WeakKeyDictionary()
 
 
@@ -90,7 +90,7 @@ class BoxesTarget(Target):
         return self
 
     def fitted(self, y: Labels) -> "BoxesTarget":
-        """Return a copy with the mean number of boxes, those that count, in an example."""
+        """Return a copy with the mean number of boxes in an example, ignored boxes left out."""
         count = int((~y.boxes.ignored).sum())
         return replace(self, typical=count / len(y) if len(y) else 1.0)
 
@@ -338,9 +338,9 @@ class BoxesTarget(Target):
         places = np.einsum("nkc,nkj->ncj", weights, answers["boxes"].astype(np.float64))
         return {"sums": sums, "places": places / np.maximum(sums, LEAST_SCORE)[..., None]}
 
-    def told(self) -> dict[str, Any]:
+    def export_facts(self) -> dict[str, Any]:
         limits = self.thresholds or (USUAL_THRESHOLD,) * len(self.names)
-        return {**super().told(), "thresholds": list(limits)}
+        return {**super().export_facts(), "thresholds": list(limits)}
 
     def answers_changed(self, before: Outputs, after: Outputs) -> NDArray[np.bool_]:
         """Return (N,) where another number of boxes of some class reaches its threshold."""
@@ -381,7 +381,7 @@ class BoxesTarget(Target):
             for k in np.flatnonzero(self.taken(answers)[row]).tolist()
         ]
 
-    def said(self, answers: Outputs, row: int) -> str:
+    def answer_at(self, answers: Outputs, row: int) -> str:
         """Return the numbers of a row's detections that count, such as "2 car, 1 sign"."""
         found = Counter(thing["label"] for thing in self.listed(answers, row))
         return ", ".join(f"{n} {name}" for name, n in sorted(found.items())) or "–"

@@ -1,4 +1,4 @@
-"""What the user says of the target; what is not said follows from the data."""
+"""The user's settings of the target; settings that are left open follow from the data."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -27,7 +27,9 @@ class TargetPlan:
         "labels; squared, huber or quantile for a number",
     ] = ""
     focal_gamma: Annotated[
-        float, "with --loss focal: how much less rows count that are almost right; 0 is not at all"
+        float,
+        "with --loss focal, its gamma: the higher, the less almost right rows count; 0 is "
+        "cross-entropy",
     ] = field(default=GAMMA, metadata=later())
 
     voc_base: Annotated[

@@ -87,15 +87,15 @@ def soft_labels(columns: SoftColumns, rows: Sequence[SoftRow]) -> SoftLabels | N
     labels of another number of classes than two, which it can't belong to. Raises DataError, which
     names the row, for wrong probabilities.
     """
-    told = tuple(sorted({row.label for row in rows} - {""}))
-    names = tuple(sorted(columns.names.values())) or told or UNNAMED
+    labelled = tuple(sorted({row.label for row in rows} - {""}))
+    names = tuple(sorted(columns.names.values())) or labelled or UNNAMED
     if not columns.names and len(names) != len(UNNAMED):
         return None
     target = ClassTarget(names)
     read = _by_name(columns, names) if columns.names else _of_second
     soft = tuple(_shares(target, row, read) for row in rows)
     labels = tuple(_hard(target, row, own) for row, own in zip(rows, soft, strict=True))
-    if told and not columns.names:
+    if labelled and not columns.names:
         _check_second(names, labels, soft)
     return SoftLabels(target, labels, soft)
 

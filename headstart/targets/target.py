@@ -173,8 +173,8 @@ class Target(Protocol):
 
     no_search: ClassVar[str] = ""  # why heads on pooled features say nothing; "" if they do
     takes: ClassVar[tuple[str, ...]] = POOLED  # outputs of a backbone that its heads read
-    # What `listed` tells of each of the things that an answer consists of, such as label and score;
-    # () for a target whose answer is one.
+    # The keys of each item that `listed` returns, such as label and score; () for a target whose
+    # answer is a single thing.
     listing: ClassVar[tuple[str, ...]] = ()
     resamples: ClassVar[int] = 0  # of a bootstrap of metrics; 0 for the usual number
     counts_right: ClassVar[bool] = False  # whether `right` returns a tensor: histories' "accuracy"
@@ -446,15 +446,15 @@ class Target(Protocol):
         return None
 
     def summary(self, answers: Outputs) -> Mapping[str, Array]:
-        """Return what of answers is nearly the same on every processor, first axis N."""
+        """Return arrays made of answers, first axis N, nearly the same on every processor."""
         return answers
 
     def listed(self, answers: Outputs, row: int) -> list[dict[str, Any]]:
         """Return the things that a row's answer consists of, as JSON values; [] if it is one."""
         return []
 
-    def said(self, answers: Outputs, row: int) -> Any:
-        """Return the answer to a row as it stands below an example: the first of `columns`."""
+    def answer_at(self, answers: Outputs, row: int) -> Any:
+        """Return the answer to a row as it is shown below an example: the first of `columns`."""
         return next(iter(self.columns(answers).values()))[row]
 
     def columns(self, answers: Outputs) -> Mapping[str, Array]:
@@ -483,17 +483,17 @@ class Target(Protocol):
         return outputs
 
     def comparable(self, answers: Outputs) -> Mapping[str, Array]:
-        """Return numbers, first axis N, that are nearly the same where answers are, of size 1."""
+        """Return numbers of about size 1, first axis N, by which two engines are compared."""
         return {n: a for n, a in self.summary(answers).items() if a.dtype != np.bool_}
 
-    def told(self) -> dict[str, Any]:
-        """Return what reads the outputs of an exported graph must know, as JSON values."""
+    def export_facts(self) -> dict[str, Any]:
+        """Return the facts that a program needs to read an exported graph's outputs, as JSON."""
         return {"kind": self.kind, **self.settings()}
 
     def answers_changed(self, before: Outputs, after: Outputs) -> NDArray[np.bool_]:
         """Return (N,) which rows `after` answers otherwise than `before` does."""
-        said = (self.columns(answers)["predicted"] for answers in (before, after))
-        return np.array([one != other for one, other in zip(*said, strict=True)], bool)
+        predicted = (self.columns(answers)["predicted"] for answers in (before, after))
+        return np.array([one != other for one, other in zip(*predicted, strict=True)], bool)
 
     # ------------------------------------------------------------ evaluation
     def row_scores(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:

@@ -60,9 +60,9 @@ def deletion(
     """Return the curves of an input (S, S, 3) and its map; drawn: how many random orders."""
     side, places = len(square), min(len(found.values), len(square) // 4)
     orders = [found.over(side), _from_centre(side), *_random(side, places, drawn, seed)]
-    told = np.stack([curve(probed, square, order, found.number, steps) for order in orders])
+    curves = np.stack([curve(probed, square, order, found.number, steps) for order in orders])
     fractions = np.linspace(0, 1, steps + 1, dtype=np.float32)
-    return Deletion(fractions, told[0], told[2:].mean(axis=0), told[1])
+    return Deletion(fractions, curves[0], curves[2:].mean(axis=0), curves[1])
 
 
 def curve(

@@ -133,7 +133,7 @@ def _lines_of(answer: Answer, colour: str) -> Lines:
     if not answer.doubt:
         return lines
     what, _, numbers = answer.doubt.partition(" (")
-    return [*lines, (f"but told as unknown: {what}", PALE), (numbers.rstrip(")"), PALE)]
+    return [*lines, (f"but reported as unknown: {what}", PALE), (numbers.rstrip(")"), PALE)]
 
 
 def _shown_size(picture: Pixels) -> tuple[int, int]:

@@ -49,8 +49,8 @@ class Forward:
 
     @torch.inference_mode()
     def logits_of(self, features: Features) -> Tensor:  # (N, D) -> (N, C)
-        said: Tensor = self.model.head(torch.from_numpy(features).to(self.model.device))
-        return said.cpu()
+        logits: Tensor = self.model.head(torch.from_numpy(features).to(self.model.device))
+        return logits.cpu()
 
     def logits(self, squares: Iterable[NDArray[np.uint8]]) -> Tensor:  # -> (N, C)
         return self.logits_of(self.features(squares))

@@ -64,8 +64,8 @@ class GradModel:
         return self.backbone.card.name
 
     def logits(self, squares: Tensor) -> Tensor:  # (N, S, S, 3) -> (N, C)
-        said: Tensor = self.head(self.network(squares.to(self.device)))
-        return said
+        logits: Tensor = self.head(self.network(squares.to(self.device)))
+        return logits
 
     def scores(self, squares: Squares) -> NDArray[np.float32]:  # (N, S, S, 3) -> (N, C)
         """Return probabilities, the same as the model's."""

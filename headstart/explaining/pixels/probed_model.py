@@ -80,9 +80,10 @@ def logits_from(model: GradModel, probe: Probe, crossed: Tensor) -> Tensor:  # -
     return logits
 
 
-def slope_of(told: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def slope_of(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the gradient with respect to x of the sum of function(x)."""
     x = x.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(told(x.clone()).sum(), x)  # layers may work in place
+    (slope,) = torch.autograd.grad(function(x.clone()).sum(), x)  # layers may work in place
     return slope
 
 

@@ -74,8 +74,8 @@ def probes(backbone: Backbone, least: int = LEAST) -> Iterator[Probe]:
 
 def _prefix(module: nn.Module) -> int | None:
     """Return how many tokens precede the patch tokens by timm's attribute; None without one."""
-    told = getattr(module, "num_prefix_tokens", None)
-    return told if isinstance(told, int) else None
+    count = getattr(module, "num_prefix_tokens", None)
+    return count if isinstance(count, int) else None
 
 
 def _grid_of(shape: Sequence[int], prefix: int | None) -> tuple[Layout, int, int] | None:

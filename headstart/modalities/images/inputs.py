@@ -163,13 +163,13 @@ class ImageInput(Input[decoding.Pixels]):
 
         return known_inputs(given(self.golden()))
 
-    def told(self) -> dict[str, Any]:
+    def export_facts(self) -> dict[str, Any]:
         names = ("size", "resize", "interpolation", "fit")
         own = {name: getattr(self, name) for name in names}
         fill = [round(255 * m) for m in self.mean]
         sides = [self.blank(1)["pixels"].shape[i] for i in (2, 1)]
-        told = {"kind": self.kind, "sides": sides, "fill": fill, "short_side": self.short_side}
-        return told | own
+        facts = {"kind": self.kind, "sides": sides, "fill": fill, "short_side": self.short_side}
+        return facts | own
 
     def standalone(self, engine: str) -> str:
         from headstart.modalities.images.exported import standalone

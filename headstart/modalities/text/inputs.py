@@ -204,7 +204,7 @@ class TextInput(Input[str]):
         )
 
     def parts_facts(self, parts: NDArray[np.int64]) -> tuple[str, tuple[tuple[str, int], ...]]:
-        """Return the name and the values of what `about_parts` says."""
+        """Return the name and the values of the remark that `about_parts` writes."""
         long, most = int((parts > 1).sum()), int(parts.max(initial=0))
         if not long:
             return ("windows_fit", (("window", self.window),)) if len(parts) else ("", ())
@@ -265,7 +265,7 @@ class TextInput(Input[str]):
         made = known_inputs(self.prepare, self.collate, self.window)
         return [one_text(self.golden()), *made]
 
-    def told(self) -> dict[str, Any]:
+    def export_facts(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("format", "window", "pad", "prefix")}
         return {"kind": self.kind, "file": next(iter(self.assets()), ""), **own}
 
