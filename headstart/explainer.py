@@ -34,7 +34,7 @@ BEST = "best"
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What is asked for: see `explain`."""
+    """The settings of a call of `explain`, which documents them."""
 
     class_name: str | None = None
     method: str = BEST

@@ -28,7 +28,7 @@ _INSIDE = "network."  # the exporter's prefix for the names of the module's weig
 
 
 def exported(backbone: Backbone, both: nn.Module | None = None) -> Frozen:
-    """Return what `freeze` returns, of a graph exported before if there is one.
+    """Return the backbone as `freeze` does, by a graph that was exported before if there is one.
 
     A graph holds no weights, so that of a backbone serves its fine-tuned copies too. (A graph with
     the outputs of `both` without those outputs is not used in its place: names inside differ, and

@@ -1,4 +1,4 @@
-"""What an input adds to an exported graph: from what a program has to what the network is given."""
+"""What an input adds to an exported graph: nodes from a program's arrays to the network's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

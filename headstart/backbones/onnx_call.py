@@ -1,4 +1,4 @@
-"""A node of a graph and what is known of its inputs, from which that of its outputs follows."""
+"""A node of a graph with the known facts of its inputs, from which those of its outputs follow."""
 
 import math
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The operators that a graph may have: their inputs, the range of their settings, their shapes.
 
-Shapes are those of one example. What an operator of ONNX is not in this table is refused: control
-flow, texts, random numbers, sequences, and all that no network here needs.
+Shapes are those of one example. An operator of ONNX that is not in this table is refused: control
+flow, texts, random numbers, sequences, and all others that no network here needs.
 """
 
 import math

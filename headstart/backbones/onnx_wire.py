@@ -80,9 +80,9 @@ class Refused(ValueError):
 
 
 def read_onnx(data: bytes) -> OnnxGraph:
-    """Return the graph of an ONNX model; raises Mismatch for one that Headstart writes none like.
+    """Return the graph of an ONNX model; raises Mismatch for a kind that Headstart never writes.
 
-    Tensors that name a file have no values: `check_external_data` says which may.
+    Tensors that name a file have no values: `check_external_data` checks which may name one.
     """
     try:
         return _model(_decoded("Model", memoryview(data)))

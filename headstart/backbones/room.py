@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headstart.base.errors import Mismatch
 
-BASE, TIMES = 16 * 2**20, 8  # bytes that any network may take, and bytes for each of its weights'
+BASE, TIMES = 16 * 2**20, 8  # bytes that any network may take, and for each byte of its weights
 CALLS, EACH = 1000, 40  # tensors that are made for any network, and for each of its tensors
 COUNTS = ("arange", "linspace")  # are given a number of elements, the others a shape
 MAKES = ("empty", "zeros", "ones", "full", "rand", "new_", *COUNTS)

@@ -67,7 +67,7 @@ def side_by_side(
 
 
 def _plain(backbone: Backbone) -> Card:
-    """Return the card without test-time views, which are no matter of the network."""
+    """Return the card without test-time views, which do not concern the network."""
     card = backbone.card
     return replace(card, input=card.input.averaging(None, 1))
 

@@ -57,8 +57,8 @@ def levels_of(backbone: Backbone) -> Levels:
 def levels_cut(backbone: Backbone, thawed: Collection[str]) -> Cut | None:
     """Cut the backbone at the last point before its first thawed layer where one tensor passes.
 
-    What passes is a row: the activations of `levels_of` and, unless it is one of them, what passes
-    the point. tail: such rows -> the levels (N, size), those behind the point computed anew.
+    A row per example passes the cut: the activations of `levels_of` and, unless it is one of them,
+    the tensor at the point. tail: such rows -> the levels (N, size), those behind the point anew.
     thawed: names of parameters that the levels depend on. None without such a point.
     """
     found = _Found.of(backbone)

@@ -35,8 +35,8 @@ NAMES = {np.dtype(kind): name for name, kind in KINDS.items()}
 
 @dataclass(frozen=True)
 class StoredFiles(Record):
-    """What a store holds. files: shards and indexes. damaged: files that are not what was written;
-    their rows are computed again when they are needed. merged: shards that were merged."""
+    """The files of a store. files: shards and indexes. damaged: files that differ from what was
+    written; their rows are computed again when needed. merged: shards that were merged."""
 
     tables: int
     files: int

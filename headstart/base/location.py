@@ -136,8 +136,8 @@ _remembered_mark = lru_cache(maxsize=TABLES)(mark_of_table)
 
 def _is_same_table(place: Location, stamp: str) -> bool:
     """Return whether a place's table is the one that was indexed: earlier indexes tell its size."""
-    size, _, told = place.etag.partition("-")
-    if told.startswith(MARK):
+    size, _, mark = place.etag.partition("-")
+    if mark.startswith(MARK):
         return place.etag == _remembered_mark(place.source, stamp)
     return size in ("", stamp.partition("-")[0])
 

@@ -35,8 +35,8 @@ SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.I)  # names of va
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """What a store says of an object. size: in bytes. etag: or the time of its last change; "" if
-    the server tells neither."""
+    """The facts of an object in a store. size: in bytes. etag: or the time of its last change; ""
+    if the server gives neither."""
 
     url: str
     size: int
@@ -161,8 +161,8 @@ def list_objects(url: str) -> Iterator[ObjectFacts]:
 
 def _facts(url: str, found: Any) -> ObjectFacts:
     changed = found.get("last_modified")
-    told = changed.isoformat() if changed is not None and changed.timestamp() > 0 else ""
-    return ObjectFacts(url, int(found["size"]), str(found.get("e_tag") or told))
+    time = changed.isoformat() if changed is not None and changed.timestamp() > 0 else ""
+    return ObjectFacts(url, int(found["size"]), str(found.get("e_tag") or time))
 
 
 def _place(url: str) -> tuple[Any, Any, str]:

@@ -118,7 +118,7 @@ class Nodes:
         self._graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
         return inputs.get(first, prefix + first)
 
-    def model(self, told: Mapping[str, str]) -> Any:
+    def model(self, metadata: Mapping[str, str]) -> Any:
         """Return the whole as an ONNX model with these words as metadata.
 
         Raises SpecError for one that no file can hold.
@@ -133,7 +133,7 @@ class Nodes:
         opsets = [self._onnx.helper.make_opsetid(*pair) for pair in self._domains.items()]
         model = self._onnx.helper.make_model(self._graph, opset_imports=opsets, ir_version=IR)
         model.producer_name = "headstart"
-        self._onnx.helper.set_model_props(model, dict(told))
+        self._onnx.helper.set_model_props(model, dict(metadata))
         return model
 
     def _kind(self, dtype: Any) -> int:

@@ -46,9 +46,9 @@ class Phrasebook:
     def _in_parts(self, text: str) -> str:
         """Translate the parts between semicolons, or what follows a name and a colon."""
         parts = text.split("; ")
-        told = [self.translated(part) for part in parts] if len(parts) > 1 else []
-        if any(told):
-            return "; ".join(a or b for a, b in zip(told, parts, strict=True))
+        translations = [self.translated(part) for part in parts] if len(parts) > 1 else []
+        if any(translations):
+            return "; ".join(a or b for a, b in zip(translations, parts, strict=True))
         name, _, rest = text.partition(": ")
         return f"{name}: {other}" if rest and (other := self.translated(rest)) else ""
 

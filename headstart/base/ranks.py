@@ -1,7 +1,7 @@
-"""Training on several processes, which torchrun starts: who they are, and what they exchange.
+"""Training on several processes, which torchrun starts: their ranks, and their communication.
 
-Rank 0 does all of a run; the others join it for the steps of training alone. Between two trainings
-they wait, however long rank 0 takes, and are told what comes next.
+Rank 0 does all of a run; the other ranks join it for the steps of training alone. Between two
+trainings they wait, however long rank 0 takes, until it begins the next one or ends the work.
 """
 
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ANSWER = timedelta(minutes=5)  # in which the other processes answer, at most: a step, a checkpoint
 POLL_S = 0.2  # how often a waiting process looks
 LATE_S = 3600.0  # for the others to read the data again, whose features are stored by then
-ENDED = "end"  # what rank 0 says after the last training
+ENDED = "end"  # rank 0's message to the others after the last training
 
 LOST = (
     "Another process of this training ended, or gave no answer for 5 minutes; its own message, if "
@@ -103,7 +103,7 @@ class Ranks:
 
 
 ALONE = Ranks()
-_STORES = list[Any]()  # the open one of the group, at once at hand when torchrun ends a process
+_STORES = list[Any]()  # the open store of the group, at hand when torchrun ends a process
 
 
 class Ended(Exception):  # noqa: N818  (no error: the end of the work of a rank but 0)
@@ -260,9 +260,9 @@ def _answered() -> Iterator[None]:
 
 
 def first_to_tell() -> bool:
-    """Return whether this process may print its error: of several under torchrun, the first one.
+    """Return whether this process may print its error: under torchrun only the first one does.
 
-    Before they have joined, all come to the same error, and the leader tells it.
+    Before the processes have joined, all raise the same error, and the leader prints it.
     """
     if not several_asked():
         return True

@@ -44,15 +44,17 @@ class Answers:
     def lines(self, top: int) -> Iterator[list[str]]:
         """Yield the fields of one line per file: path, then the top classes with scores, or
         "unknown", its score and the reason."""
-        said = self.predictions
-        if said.target.listing:
+        predictions = self.predictions
+        if predictions.target.listing:
             yield from self._listed_lines()
             return
-        if not said.classes:
+        if not predictions.classes:
             yield from self._column_lines(top)
             return
-        for row, (id, scores) in enumerate(zip(said.ids, said.scores, strict=True)):
-            best = [t for c in _best(scores)[:top] for t in (said.classes[c], f"{scores[c]:.4f}")]
+        for row, (id, scores) in enumerate(zip(predictions.ids, predictions.scores, strict=True)):
+            best = [
+                t for c in _best(scores)[:top] for t in (predictions.classes[c], f"{scores[c]:.4f}")
+            ]
             doubt = self.doubts[row] if self.doubts else ""
             yield [id, UNKNOWN, f"{scores.max():.4f}", doubt] if doubt else [id, *best]
 
@@ -253,7 +255,7 @@ class _Rows:
 
 
 def _flat(thing: dict[str, Any]) -> list[Any]:
-    """Return what `Target.listed` tells of a thing, in the order of `Target.listing`."""
+    """Return the values of one item of `Target.listed`, in the order of `Target.listing`."""
     values = (value if isinstance(value, list) else [value] for value in thing.values())
     return [value for own in values for value in own]
 

@@ -58,7 +58,7 @@ class BoxFiles:
     coco: Path | None = None
     texts: dict[str, Path] = field(default_factory=dict)
     drawings: dict[str, Path] = field(default_factory=dict)
-    written: list[str] = field(default_factory=list)  # what is said at the end
+    written: list[str] = field(default_factory=list)  # messages that are printed at the end
     _ids: list[str] = field(default_factory=list)
     _found: "list[Detections]" = field(default_factory=list)
 
@@ -96,14 +96,14 @@ class BoxFiles:
         """Write the texts and drawings of some pictures, and keep their boxes for COCO's file."""
         from headstart.targets.boxes import detections
 
-        said = answers.predictions
+        predictions = answers.predictions
         if self.coco:
-            self._ids.extend(said.ids)
-            self._found.extend(detections(said.outputs))
+            self._ids.extend(predictions.ids)
+            self._found.extend(detections(predictions.outputs))
         if not (self.texts or self.drawings):
             return
         sources = dict(zip(files.ids, files.sources, strict=True))
-        for id, one in zip(said.ids, self.target.kept(said.outputs), strict=True):
+        for id, one in zip(predictions.ids, self.target.kept(predictions.outputs), strict=True):
             self._write(id, one, sources[id])
 
     def _write(self, id: str, found: "Detections", source: Any) -> None:

@@ -61,32 +61,40 @@ def run(args: argparse.Namespace) -> int:
     print_run(finished)
     test, folder = finished.splits.test, finished.folder
     few = test.take(range(0, len(test), max(1, len(test) // FEW)))
-    said = load_bundle(folder / "model").model.predict(few, store=None)
+    predictions = load_bundle(folder / "model").model.predict(few, store=None)
     print(f"\na few test {demo.row}s, by the saved bundle")
-    print_table([*_few_rows(demo.row, few, said)])
+    print_table([*_few_rows(demo.row, few, predictions)])
     print()
     print_line(f"next: look at {folder / 'report.html'}; headstart predict {folder} FILE…")
     return tell_left_out(finished.left_out)
 
 
-def _few_rows(row: str, few: "Dataset", said: "Predictions") -> Iterator[Sequence[str]]:
+def _few_rows(row: str, few: "Dataset", predictions: "Predictions") -> Iterator[Sequence[str]]:
     """Yield a header, then what each example is, its label and the answer."""
     texts = few.input is not None and few.input.column != "path"
     names = dict(zip(few.ids, map(str, few.sources), strict=True)) if texts else {}
-    shown = [names.get(id, id) for id in said.ids]
+    shown = [names.get(id, id) for id in predictions.ids]
     shown = [text if len(text) <= WIDE else f"{text[: WIDE - 1]}…" for text in shown]
-    header, answers = _answers(said)
+    header, answers = _answers(predictions)
     yield row, "truth", *header
-    truth = said.target.brief(said.labels)
+    truth = predictions.target.brief(predictions.labels)
     yield from ((name, *cells) for name, *cells in zip(shown, truth, *answers, strict=True))
 
 
-def _answers(said: "Predictions") -> tuple[Sequence[str], list[list[str]]]:
+def _answers(predictions: "Predictions") -> tuple[Sequence[str], list[list[str]]]:
     """Return the titles and the cells of the columns of predictions."""
-    scores = said.target.confidence(said.outputs)
+    scores = predictions.target.confidence(predictions.outputs)
     if scores is not None:
-        return ("predicted", "score"), [list(said.names), [f"{score:.3f}" for score in scores]]
-    if said.target.listing:
-        return ("found",), [[said.target.answer_at(said.outputs, row) for row in range(len(said))]]
-    columns = said.target.columns(said.outputs)
+        return ("predicted", "score"), [
+            list(predictions.names),
+            [f"{score:.3f}" for score in scores],
+        ]
+    if predictions.target.listing:
+        return ("found",), [
+            [
+                predictions.target.answer_at(predictions.outputs, row)
+                for row in range(len(predictions))
+            ]
+        ]
+    columns = predictions.target.columns(predictions.outputs)
     return tuple(columns), [[f"{value:.3f}" for value in column] for column in columns.values()]

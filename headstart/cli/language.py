@@ -24,7 +24,7 @@ def language_words(words: Sequence[str]) -> list[str]:
     return [FLAG, own] if own and not word_after(words, FLAG) else []
 
 
-def said(text: str) -> str:
+def translated(text: str) -> str:
     """Return a sentence in the language of the command, or as it is where no phrase is known."""
     return _book(text)
 

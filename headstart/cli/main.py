@@ -157,7 +157,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _refused(name: str) -> int:
-    """Refuse a command other than `train` under torchrun; one of its processes says so."""
+    """Refuse a command other than `train` under torchrun; only the leader prints the error."""
     if is_leader():
         say(
             "error",

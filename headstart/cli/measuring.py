@@ -36,7 +36,7 @@ def add_measuring_flags(parser: Parser, shown: str) -> None:
 
 
 def opened(args: argparse.Namespace) -> "tuple[Dataset, RunContext]":
-    """Read the data, and say how its labels were read; return it with where to work."""
+    """Read the data, and report how its labels were read; return it with a RunContext."""
     from headstart.base.context import RunContext
     from headstart.modalities.reading import read_as
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.base.display import by_reason, display, escaped_json
-from headstart.cli.language import named, said
+from headstart.cli.language import named, translated
 from headstart.cli.progress import duration, say
 
 SHOWN = 3  # files with the same reason that are named
@@ -37,7 +37,7 @@ def print_run(run: "Run") -> None:
     _print_folds(run)
     _print_few_shots(run)
     seconds = run.timings.seconds
-    print(f"\n{said('seconds by stage')}")
+    print(f"\n{translated('seconds by stage')}")
     text = ", ".join(f"{named(stage)} {spent:.1f}" for stage, spent in seconds.items())
     print(textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="  "))
     t = run.timings
@@ -74,7 +74,7 @@ def _print_folds(run: "Run") -> None:
 def _print_changes(run: "Run") -> None:
     """Print the changes of pictures that were tried."""
     if (found := run.view_search) is not None:
-        print(f"\n{said(f'augmentation, by {found.judged_by}')}")
+        print(f"\n{translated(f'augmentation, by {found.judged_by}')}")
         print_table(found.table())
 
 
@@ -198,7 +198,7 @@ def print_line(*fields: str, flush: bool = False) -> None:
 def print_table(table: Sequence[Sequence[str]], *, ours: bool = True) -> None:
     """Print aligned columns, one line per row, or several lines per row on a narrow terminal.
 
-    ours: whether all short names in the table are of this program; else those of its header alone.
+    ours: whether short names in all cells are translated; else those of the header row alone.
     """
     rows = [[display(_worded(cell, ours or not i)) for cell in row] for i, row in enumerate(table)]
     count = max(map(len, rows))
@@ -215,13 +215,13 @@ def print_table(table: Sequence[Sequence[str]], *, ours: bool = True) -> None:
 
 def _worded(cell: str, ours: bool) -> str:
     """Return a cell in the language of the command. ours: whether a short name is translated."""
-    other = said(cell)
+    other = translated(cell)
     return named(cell) if other == cell and ours else other
 
 
 def print_words(text: str) -> None:
     """Print a sentence of ours as a line, in the language of the command."""
-    print_line(said(text))
+    print_line(translated(text))
 
 
 def _print_records(rows: Sequence[Sequence[str]], room: int) -> None:

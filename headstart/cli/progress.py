@@ -9,7 +9,7 @@ from typing import Any
 
 from headstart.base.display import display
 from headstart.base.listener import Listener
-from headstart.cli.language import named, said
+from headstart.cli.language import named, translated
 
 WIDE = 80  # columns of a line on a terminal, at most
 STEPS = 100  # of a progress line without rich
@@ -64,7 +64,7 @@ def say(stage: str, text: str) -> None:
     """Print a message as one line, wrapped on a terminal; errors of writing are ignored."""
     if _quiet and stage not in KEPT:
         return
-    line = f"{display(named(stage)):9} {display(said(text))}"
+    line = f"{display(named(stage)):9} {display(translated(text))}"
     with suppress(OSError):
         if sys.stderr.isatty():
             width = min(WIDE, shutil.get_terminal_size().columns)

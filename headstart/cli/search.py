@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headstart.base.display import display
 from headstart.base.errors import SpecError
 from headstart.cli.flags import add_flags, flag_of, made
-from headstart.cli.language import said
+from headstart.cli.language import translated
 from headstart.cli.measuring import GOES_ON, add_measuring_flags, measuring_parser, opened
 from headstart.cli.parser import Parser
 from headstart.cli.printing import DONE, print_json, print_line, print_table, tell_left_out
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_table(found.table())
         print()
-        print(textwrap.fill(display(said(found.why)), WIDE))
+        print(textwrap.fill(display(translated(found.why)), WIDE))
         print_line(f"headstart train {args.data} --out RUN --backbone {found.chosen}")
     return tell_left_out(found.left_out)
 
@@ -67,11 +67,11 @@ def _refuse_idle(args: argparse.Namespace) -> None:
     kinds = (SearchPlan,) if tries else (TrialPlan, TuningSpace)
     names = {f.name for kind in kinds for f in fields(kind)} - {"seed"}
     if given := sorted(names & vars(args).keys()):
-        told = f"{flag_of(given[0])} would change nothing "
+        useless = f"{flag_of(given[0])} would change nothing "
         raise SpecError(
-            told + "beside --trials, which tries settings of one --backbone: leave it out."
+            useless + "beside --trials, which tries settings of one --backbone: leave it out."
             if tries
-            else told + "without --trials, which tries settings of fine-tuning: add it."
+            else useless + "without --trials, which tries settings of fine-tuning: add it."
         )
 
 

@@ -38,7 +38,7 @@ READ = 2048  # rows of places that are read at once: a decoded slice takes 1 kB 
 
 @dataclass(frozen=True)
 class IndexFacts:
-    """What an index says of itself. input: the kind of its examples."""
+    """The facts in an index's metadata. input: the kind of its examples."""
 
     input: str
     version: int = VERSION

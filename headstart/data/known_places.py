@@ -143,7 +143,7 @@ class KnownPlaces:
 
 
 def _may_trust(stamp: str) -> bool:
-    """Return whether a stamp tells more than a size."""
+    """Return whether a stamp has an ETag or a modification time beside the size."""
     return not stamp.endswith("-")
 
 

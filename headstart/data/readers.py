@@ -326,8 +326,8 @@ def _labels(rows: Sequence[_Row], label: LabelColumns) -> _Labels:
     if label.soft:
         cells = (SoftRow(row.asked.get("label", ""), row.shares, row.where) for row in rows)
         if read := soft_labels(label.soft, list(cells)):
-            told = "; ".join(filter(None, (label.soft.about(read.target), choice)))
-            return _Labels(read.target, read.labels, told, read.soft)
+            remark = "; ".join(filter(None, (label.soft.about(read.target), choice)))
+            return _Labels(read.target, read.labels, remark, read.soft)
         choice = "; ".join(filter(None, (UNSUITED, choice)))
         if row := next((row for row in rows if not row.asked["label"]), None):
             raise DataError(f"{row.where}: the label {EMPTY}. Fill it in or take the row out.")

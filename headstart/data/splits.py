@@ -22,8 +22,9 @@ NOWHERE = -1
 Cell = tuple[int, str]  # a row's stratum by its label, and its stratum in the data
 RANK = ("test", "val", "train")  # the first of a picture's named parts keeps it
 NAMED = 5  # strata in a message
-# By the parts that the data names: the steps to make the others, as (donor, parts of its rows).
-# Otherwise all parts are made of the only one that is named, or of all rows (donor "").
+# Steps that make the missing parts, by the parts that the data names. A step is (donor, the parts
+# into which its rows are divided). For other data, all parts are made of the only named part, or
+# of all rows (donor "").
 CARVINGS: dict[tuple[str, ...], list[tuple[str, tuple[str, ...]]]] = {
     ("train", "val", "test"): [],
     ("train", "val"): [("val", ("val", "test"))],

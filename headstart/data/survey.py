@@ -20,7 +20,7 @@ from headstart.data.findings import OddSize, Remark
 from headstart.data.known_places import KnownBytes, KnownPlaces
 
 SHARD = 512  # rows stored together
-HELD = 2000  # rows whose large columns are held in memory; of more they are read from the store
+HELD = 2000  # rows up to which large columns are held in memory; of more they stay in the store
 CONTENT = "pixels"  # the column that is equal for exact copies: a digest of the decoded content
 Facts = Mapping[str, NDArray[Any]]  # column -> values of one example, or of N, first axis N
 

@@ -121,11 +121,11 @@ class _Cells:
 
     def added(self, rows: list[Row], shard: TableShard) -> list[Row]:
         """Add labels, other kept columns, sizes and examples in files of their own to the rows."""
-        told: dict[str, Sequence[Any]] = {n: self.texts(n) for n in self.columns.kept if n != ID}
+        added: dict[str, Sequence[Any]] = {n: self.texts(n) for n in self.columns.kept if n != ID}
         if self.columns.label:
-            told["label"] = self.labels()
-        told |= self.sizes()
-        for name, cells in told.items():
+            added["label"] = self.labels()
+        added |= self.sizes()
+        for name, cells in added.items():
             for row, cell in zip(rows, cells, strict=True):
                 row[name] = row.get(name) if cell in ("", None) else cell
         return self.in_files(rows, shard)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headstart.base.display import display as display  # shown here as everywhere
+from headstart.base.display import display as display  # imported from here by readers of folders
 from headstart.data.dataset import LeftOut
 from headstart.data.folder_files import FolderFiles
 

@@ -38,13 +38,13 @@ def missing_labels(parts: Sequence[Predictions], most: int = LISTED) -> MissingL
     return MissingLabels(known, tuple(sorted(rows, key=lambda row: -row.score)[:most]))
 
 
-def _of_part(said: Predictions, most: int) -> list[MissingLabel]:
-    target = said.target
+def _of_part(predictions: Predictions, most: int) -> list[MissingLabel]:
+    target = predictions.target
     assert isinstance(target, BoxesTarget)
-    found = likely_missing(target.kept(said.outputs), said.labels, most)
+    found = likely_missing(target.kept(predictions.outputs), predictions.labels, most)
     rows = list[MissingLabel]()
     for one in found:
         a, b, c, d = (round(side, 3) for side in one.corners)
         name, score = target.names[one.label], round(one.score, 6)
-        rows.append(MissingLabel(said.ids[one.row], name, score, (a, b, c, d)))
+        rows.append(MissingLabel(predictions.ids[one.row], name, score, (a, b, c, d)))
     return rows

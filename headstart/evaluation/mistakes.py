@@ -99,12 +99,12 @@ def row_errors(
     own = table.target.activate(np.zeros((0, table.target.outputs), np.float32))
     held = {name: values[asked].astype(own[name].dtype) for name, values in answers.items()}
     losses = table.target.row_losses(held, table.y[asked])
-    said = next(iter(table.target.columns(held).values()))
+    answered = next(iter(table.target.columns(held).values()))
     labels = table.target.decode(table.y[asked])
     return RowErrors(
         len(asked),
         tuple(
-            RowError(table.ids[asked[i]], labels[i], _text(said[i]))
+            RowError(table.ids[asked[i]], labels[i], _text(answered[i]))
             for i in np.argsort(-losses, kind="stable")[:SUSPECTS]
         ),
     )

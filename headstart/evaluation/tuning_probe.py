@@ -79,7 +79,7 @@ def tuning_probe(
     spec = replace(spec, head=spec.head.for_target(rows.target, Listener()))
     quiet = replace(context, listener=Listener())
     start = _begun(spec, backbone, rows, context)
-    told = list[tuple[NDArray[np.int64], Outputs, Outputs]]()
+    fold_answers = list[tuple[NDArray[np.int64], Outputs, Outputs]]()
     paces = list[float]()
     folds = list(_folds(rows))
     for number, (out, splits) in enumerate(folds, start=1):
@@ -89,9 +89,9 @@ def tuning_probe(
         tuned = fold.tuned(head)
         learned = [line for line in tuned.history if line.lr is not None]
         paces += [line.seconds / len(splits.train) for line in learned]
-        told.append((out, head.answers(fold.features.x), fold.answers(tuned.model)))
+        fold_answers.append((out, head.answers(fold.features.x), fold.answers(tuned.model)))
         context.listener.progress("probe", number, len(folds))
-    by_head, by_tuned = (_together(rows, told, which) for which in (1, 2))
+    by_head, by_tuned = (_together(rows, fold_answers, which) for which in (1, 2))
     settings = own.settings
     assert settings is not None
     probe = TuningProbe(
@@ -170,10 +170,10 @@ def _folds(rows: Dataset) -> Iterator[tuple[NDArray[np.int64], Splits]]:
 
 
 def _together(
-    rows: Dataset, told: list[tuple[NDArray[np.int64], Outputs, Outputs]], which: int
+    rows: Dataset, fold_answers: list[tuple[NDArray[np.int64], Outputs, Outputs]], which: int
 ) -> Predictions:
     """Return the answers of all folds; which: 1 for the heads', 2 for the fine-tuned networks'."""
-    judged = rows.take(np.concatenate([item[0] for item in told]))
-    parts = [item[1] if which == 1 else item[2] for item in told]
+    judged = rows.take(np.concatenate([item[0] for item in fold_answers]))
+    parts = [item[1] if which == 1 else item[2] for item in fold_answers]
     answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Predictions(judged.ids, answers, judged.y, judged.target.fitted(judged.y))

@@ -112,7 +112,7 @@ class TuningSearch(Record):
 
     @property
     def why(self) -> str:
-        """What the figures say, in sentences."""
+        """A summary of the trials in sentences."""
         name, count = self.merit_name.replace("_", " "), len(self.tried)
         waits = f" {self.running} more are running." if self.running else ""
         if (best := self.best) is None or best.merit is None:

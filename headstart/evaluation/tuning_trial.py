@@ -36,7 +36,7 @@ Pruner = Callable[[int, float], bool]  # of an epoch and its validation loss: wh
 
 @dataclass(frozen=True, eq=False)
 class TrialResult:
-    """What became of a trial; see `TriedSettings`. value: lower is better; None unless done.
+    """The outcome of a trial; see `TriedSettings`. value: lower is better; None unless done.
     precision: in which it computed."""
 
     state: TrialState
@@ -151,7 +151,10 @@ def merit_value(predictions: Predictions) -> float:
 
 
 def lower_is_better(rank: tuple[float, ...], target: Target, rows: int) -> float:
-    """Return one number in the order of a merit: of equal shares of right answers, less loss."""
+    """Return one number by which results are ordered, lower is better.
+
+    rank: the sort key of a merit. Between equal shares of right answers, the lower loss wins.
+    """
     if target.counts_right and len(rank) > 1:
         loss = max(0.0, -rank[1])
         return 1 - rank[0] + loss / (1 + loss) / rows
@@ -202,7 +205,7 @@ class _Watched(Listener):
 
 
 class _OnlyProgress(Listener):
-    """Passes on progress, and what is said about the cut, once for each depth."""
+    """Passes on progress and messages about the cut, each with the number of thawed blocks."""
 
     def __init__(self, listener: Listener, thaw: str) -> None:
         self._listener, self._thaw = listener, thaw

@@ -46,9 +46,9 @@ def check_untouched(run: Path, noun: str) -> None:
     """
     if is_cross_validated(predictions_file(run)):
         raise DataError(
-            f"Explained are answers to {noun} that a model did not learn from, and the saved model "
-            f"of {run}, a cross-validated run, learned from all of them. Name other {noun} to "
-            f"explain after it."
+            f"Answers are explained on {noun} that the model did not learn from, and the saved "
+            f"model of {run}, a cross-validated run, learned from all of them. Name other {noun} "
+            f"to explain after it."
         )
 
 

@@ -44,8 +44,8 @@ def assembled(model: Model, facts: Mapping[str, Any], *, prepares: bool = True) 
         answers[DISTANCE] = model.limits.seen.in_graph(nodes, x)
     for name, value in answers.items():
         nodes.output(name, value, TYPES.get(name, np.float32), ["n", *AXES.get(name, ())])
-    told = {f"headstart_{key}": json.dumps(value) for key, value in facts.items()}
-    serialized: bytes = nodes.model(told).SerializeToString()
+    metadata = {f"headstart_{key}": json.dumps(value) for key, value in facts.items()}
+    serialized: bytes = nodes.model(metadata).SerializeToString()
     return serialized
 
 

@@ -58,12 +58,12 @@ def export_model(
     own, facts = narrow.model, facts_of(narrow.model, versions())
     graph = assembled(own, facts)
     apart, examples = compared(own, graph, rows, context)
-    told = Exported(
+    exported = Exported(
         out, plan.precision, apart, examples, narrow.changed, narrow.rows, narrow.refitted, 0
     )
     if plan.to == "openvino":
         graph = assembled(own, facts, prepares=False)
-    folder = Folder(own, plan, graph, facts, told, LOOSE[plan.precision])
+    folder = Folder(own, plan, graph, facts, exported, LOOSE[plan.precision])
     return write_export(folder, out, context.runtime.threads)
 
 

@@ -59,8 +59,8 @@ class Exported(Record):
             f"largest difference of an answer {self.difference:.1e} on {self.examples:,} examples",
         ]
         if self.changed is not None:
-            told = "; its head was fitted again" if self.refitted else ""
-            lines.append(f"{self.changed:.2%} of {self.rows:,} validation answers changed{told}")
+            head = "; its head was fitted again" if self.refitted else ""
+            lines.append(f"{self.changed:.2%} of {self.rows:,} validation answers changed{head}")
         return "\n".join(lines)
 
 

@@ -33,7 +33,7 @@ class Folder:
     plan: ExportPlan
     graph: bytes
     facts: Mapping[str, Any]
-    told: Exported
+    exported: Exported
     tolerance: float
 
 
@@ -46,14 +46,14 @@ def write_export(what: Folder, out: Path, threads: int) -> Exported:
             write_bytes(part / name, data)
         write_text(part / PREDICT, input.standalone(what.plan.to))
         known = known_answers(run, _given(what, input))
-        apart = what.told.difference
+        apart = what.exported.difference
         if what.plan.to == "openvino":
             apart = max(apart, _apart_from_onnx(what, known, threads))
         write_bytes(part / GOLDEN, pack_known(known))
         size = sum((part / name).stat().st_size for name in _network_files(what.plan))
-        told = replace(what.told, size=size, difference=apart)
-        write_json(part / CARD, card_of(what, told, input) | {"sha256": digests(part)})
-    return told
+        exported = replace(what.exported, size=size, difference=apart)
+        write_json(part / CARD, card_of(what, exported, input) | {"sha256": digests(part)})
+    return exported
 
 
 def check_near(apart: float, allowed: float = ALLOWED) -> float:
@@ -80,22 +80,22 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def card_of(what: Folder, told: Exported, input: Input[Any]) -> dict[str, Any]:
+def card_of(what: Folder, exported: Exported, input: Input[Any]) -> dict[str, Any]:
     """Return the card of an export, as JSON values."""
     return {
         "format": FORMAT,
         "engine": what.plan.to,
         "file": _network_files(what.plan)[0],
-        "precision": told.precision,
+        "precision": exported.precision,
         "prepare": dict(input.export_facts()),
         **what.facts,
         "tolerance": what.tolerance,
         "measured": {
-            "largest_difference": told.difference,
-            "examples": told.examples,
-            "changed_answers": told.changed,
-            "validation_rows": told.rows,
-            "head_refitted": told.refitted,
+            "largest_difference": exported.difference,
+            "examples": exported.examples,
+            "changed_answers": exported.changed,
+            "validation_rows": exported.rows,
+            "head_refitted": exported.refitted,
         },
     }
 

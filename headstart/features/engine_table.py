@@ -135,7 +135,7 @@ def candidates(backbone: Backbone | Frozen, runtime: Runtime) -> tuple[EngineCho
     if runtime.engine == "torch":  # never tried by itself: ONNX Runtime is faster
         tried = (EngineChoice("torch", "float32"), *TRIED)
     elif (runtime.engine, runtime.compute_precision) == ("auto", "float32"):
-        tried = TRIED[:1]  # as before there were other engines: the same bytes
+        tried = TRIED[:1]  # the only engine of early versions: the same bytes as theirs
     elif runtime.engine == "auto" and not has_matrix_unit():  # without AMX it is slower, measured
         tried = tuple(choice for choice in TRIED if choice.engine != "torch")
     found = tuple(

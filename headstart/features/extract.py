@@ -264,7 +264,7 @@ class _Place:
         self.weights, self.way = backbone.fingerprint(), self.input.fingerprint()
         self.in_parts = has_parts(self.input) or self.input.test_views > 1
         self.places = KnownPlaces(store, self.input)
-        self.ahead = dict[bytes, bytes]()  # as `_stored` says, of files that are fetched next
+        self.ahead = dict[bytes, bytes]()  # results of `_stored` for files that are fetched next
         self.features: StoredTable | None = None
         self.examples: StoredTable | None = None
         self.cuts: StoredTable | PartStore | None = None

@@ -25,7 +25,7 @@ SLICE = 2 * SHARD  # rows
 
 @dataclass(frozen=True, eq=False)
 class DataSlice:
-    """The rows of `data`, which are those from `first` on of the whole; number: of the slice."""
+    """Consecutive rows `data` of a data set, from its row `first` on. number: of the slice."""
 
     number: int
     first: int
@@ -64,7 +64,7 @@ class Extracted:
 
 @dataclass(frozen=True)
 class OpenStore(Store):
-    """A store whose tables are opened once: what others add later is not seen, only computed."""
+    """A store whose tables are opened once: rows that others add later are computed again."""
 
     tables: dict[str, StoredTable] = field(default_factory=dict, compare=False, repr=False)
 

@@ -75,8 +75,11 @@ class HeadFamily:
             )
 
     def supports(self, target: Target) -> bool:
-        """Return whether the head can predict a target; of those that read what it reads, heads
-        trained by epochs predict any."""
+        """Return whether the head can predict a target.
+
+        It must read the outputs of a backbone that the target needs (`takes`). A family with
+        `targets` predicts these alone; else heads trained by epochs predict any target.
+        """
         if self.spec.takes != target.takes:
             return False
         if self.targets is not None:
@@ -88,7 +91,7 @@ class HeadFamily:
 
 
 HEADS: Extensions[HeadFamily] = Extensions("head", "heads")
-LIMIT_S = 300.0  # of one core: what takes longer is said before it begins
+LIMIT_S = 300.0  # seconds of one core; a slower head is reported before it is fitted
 RARE = " (--class-weights balanced lets rare ones count more)"
 PROBABLE: tuple[Link, ...] = ("softmax", "sigmoid", "cumulative")
 HEADS.add("logistic", HeadFamily(LogisticSpec, load_linear, links=PROBABLE, weighs=True))
@@ -134,7 +137,7 @@ def head_for(spec: HeadSpec, target: Target) -> tuple[HeadSpec, str]:
 
 
 def head_within(spec: HeadSpec, target: Target, rows: int, features: int) -> tuple[HeadSpec, str]:
-    """Return the head to use for so many training rows, and what is to be said about its time.
+    """Return the head to use for so many training rows, and a sentence on its time; "" if short.
 
     Past 5 minutes of one core the sentence names heads that take less; if no head was named, it is
     ridge then, whose time hardly depends on the number of classes.

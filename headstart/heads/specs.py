@@ -39,9 +39,9 @@ L2 = (
     "row (scikit-learn's C is 1 / (N l2), for two classes 2 / (N l2))"
 )
 
-# Seconds of a core, measured on 2 slow ones: of logistic regression with all strengths, by training
-# row, feature and class (from 1 M to 1 G of these; few take twice as long each); of nearest
-# neighbours by stored row, judged row and feature.
+# Seconds of one core, measured on two slow cores. Logistic regression with all strengths: for each
+# training row, feature and class (measured for products of 1 M to 1 G; of smaller products each
+# takes twice as long). Nearest neighbours: for each stored row, judged row and feature.
 LOGISTIC_S, NEAREST_S = 50e-9, 0.13e-9
 JUDGED = 0.3  # rows of validation and test, as a share of the training rows
 

@@ -33,7 +33,7 @@ STANDARDISED = 64  # examples by which activations are standardised
 def begin(spec: TwoPhaseSpec, backbone: Backbone | Frozen, data: Dataset) -> Start:
     """Return the start of training: the backbone for padded pictures, whose levels are kept.
 
-    data: in the proportions of whose pictures the input is. Raises SpecError for a backbone without
+    data: its pictures decide the proportions of the input. Raises SpecError for a backbone without
     the strides, and for views that boxes can't follow.
     """
     from headstart.backbones.strides import levels_of
@@ -105,7 +105,7 @@ def fit_head(data: LevelData) -> "tuple[BoxHead, dict[str, Candidate]]":
         head = head.cpu().eval()
         learned = count(data.backbone.module, network)
         by = "loss on validation" if plan.keep == "best" else "the last epoch"
-        told = {"head": spec.family, "by": by}
-        made = data.candidate(data.backbone, data.levels, head, trained, learned, told)
+        chosen = {"head": spec.family, "by": by}
+        made = data.candidate(data.backbone, data.levels, head, trained, learned, chosen)
     data.context.listener.stage("head", result_message(made.fitted))
     return head, {"head": made}

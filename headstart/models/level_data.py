@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 
 def tell_room(start: Start, rows: int, views: ViewSpec, context: RunContext) -> None:
-    """Say how much the activations of so many rows and their views take; SpecError for want of
-    room."""
+    """Report the size of the activations of so many rows and their views.
+
+    Raises SpecError if they do not fit the store's disk.
+    """
     assert start.tap is not None
     kept, tap = rows * (1 + (views.views if views.active else 0)), start.tap
     size, cut = kept * tap.row_bytes, tap.name.partition(" cut ")[2]
@@ -146,8 +148,10 @@ def _decided(model: Model, table: FeatureTable) -> Any:
 def _views(
     start: Start, data: Dataset, views: Views, context: RunContext
 ) -> tuple[FeatureTable, ...]:
-    """Return the table of the rows themselves, then one per view: views alone would be larger than
-    the pictures to find boxes in, on average."""
+    """Return the table of the rows themselves, then one per view.
+
+    With views alone, crops would make the boxes larger on average than in pictures to predict.
+    """
     assert start.table is not None
     plain = start.table.of(data)
     if not views.spec.active:

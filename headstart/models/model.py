@@ -134,9 +134,11 @@ class Model:
     def classes(self) -> tuple[str, ...]:
         return class_names(self.target)
 
-    def doubts(self, said: Predictions, table: FeatureTable) -> tuple[str, ...]:
+    def doubts(self, predictions: Predictions, table: FeatureTable) -> tuple[str, ...]:
         """Return why each row of `predict_table(table)` is not answered, or "" if it is."""
-        return self.limits.doubts(self.target, said.outputs, table.x, self.backbone.card.input.noun)
+        return self.limits.doubts(
+            self.target, predictions.outputs, table.x, self.backbone.card.input.noun
+        )
 
 
 def _examples(data: Any, input: Input[Any], target: Target) -> tuple[Dataset, tuple[LeftOut, ...]]:
@@ -159,7 +161,7 @@ def classify(
     source = backbone.source()
     table = extract(backbone, files, runtime=runtime)
     unknown = np.full(len(table), -1, dtype=np.int64)
-    said = Predictions(
+    predictions = Predictions(
         table.ids, source.scores(table.x).astype(np.float32), unknown, backbone.card.source_classes
     )
-    return said, table.left_out
+    return predictions, table.left_out

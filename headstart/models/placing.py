@@ -39,8 +39,8 @@ class Placed:
     ) -> PlacedRows:
         """Return stored rows with their labels, in each view its own.
 
-        tables: of the rows themselves, then one per view. seed: of the order in which those of a
-        row are met.
+        tables: of the rows themselves, then one per view. seed: of the order in which training
+        meets the views of a row.
         """
         y = self.labels(data.y)
         moved = (y, *self._moved(y, data, views)) if views.spec.active else ()

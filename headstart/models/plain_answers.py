@@ -16,48 +16,48 @@ SCORE = "score:"  # prefix of columns of scores, as in predictions.csv
 
 
 def plain_answer(
-    said: "Predictions", row: int, doubt: str = "", held: "NDArray[np.bool_] | None" = None
+    predictions: "Predictions", row: int, doubt: str = "", held: "NDArray[np.bool_] | None" = None
 ) -> dict[str, Any]:
     """Return the answer for one example as a dict of JSON values.
 
     doubt: why the model abstains, "" if it does not. held: (C,), the classes that are not ruled
     out, None for a model without limits.
     """
-    if not said.classes:
-        return _of_columns(said, row, doubt)
-    scores = said.scores[row]
+    if not predictions.classes:
+        return _of_columns(predictions, row, doubt)
+    scores = predictions.scores[row]
     found = {
-        "path": displayed(said.ids[row]),
-        "predicted": said.classes[said.predicted[row]],
+        "path": displayed(predictions.ids[row]),
+        "predicted": predictions.classes[predictions.predicted[row]],
         "score": float(scores.max()),
-        "scores": {c: float(s) for c, s in zip(said.classes, scores, strict=True)},
+        "scores": {c: float(s) for c, s in zip(predictions.classes, scores, strict=True)},
     }
     if held is not None:
         found["not_ruled_out"] = [
-            name for name, kept in zip(said.classes, held, strict=True) if kept
+            name for name, kept in zip(predictions.classes, held, strict=True) if kept
         ]
     if doubt:
         found |= {"predicted": UNKNOWN, "reason": doubt}
     return found
 
 
-def answer_columns(said: "Predictions") -> dict[str, Any]:
+def answer_columns(predictions: "Predictions") -> dict[str, Any]:
     """Return the columns of a target without classes, the region's after the answers'."""
-    return {**said.target.columns(said.outputs), **said.region}
+    return {**predictions.target.columns(predictions.outputs), **predictions.region}
 
 
-def _of_columns(said: "Predictions", row: int, doubt: str) -> dict[str, Any]:
+def _of_columns(predictions: "Predictions", row: int, doubt: str) -> dict[str, Any]:
     """Return the dict of `plain_answer` for a target without classes."""
-    values = {name: json_value(column[row]) for name, column in answer_columns(said).items()}
+    values = {name: json_value(column[row]) for name, column in answer_columns(predictions).items()}
     scores = {n.removeprefix(SCORE): v for n, v in values.items() if n.startswith(SCORE)}
     if scores:
         others = {n: v for n, v in values.items() if not n.startswith(SCORE)}
         first, *rest = others.items()
         values = dict([first, ("scores", scores), *rest])
-    if said.target.listing:
-        values["found"] = said.target.listed(said.outputs, row)
+    if predictions.target.listing:
+        values["found"] = predictions.target.listed(predictions.outputs, row)
     reason = {"reason": doubt} if doubt else {}
-    return {"path": displayed(said.ids[row]), **values, **reason}
+    return {"path": displayed(predictions.ids[row]), **values, **reason}
 
 
 def json_value(value: Any) -> Any:

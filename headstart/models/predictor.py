@@ -80,8 +80,8 @@ def answerer(asked: Model | Backbone | Frozen) -> Answerer:
 def _by_model(model: Model) -> Scored:
     def scored(x: Features) -> tuple[NDArray[np.floating], str]:
         table = FeatureTable(("",), x, np.zeros(1, np.int64), model.target, made_by="")
-        said = model.predict_table(table)
-        return said.scores[0], model.doubts(said, table)[0]
+        predictions = model.predict_table(table)
+        return predictions.scores[0], model.doubts(predictions, table)[0]
 
     return scored
 

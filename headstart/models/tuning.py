@@ -296,8 +296,10 @@ def _result(tuned: Tuned, start: Model, settings: FineTune, val: Sized) -> FitRe
 
 
 def _stop_of(trained: Trained) -> dict[str, Any]:
-    """Return the epoch after which training was stopped, and what but the listener did it, as
-    entries of `chosen`."""
+    """Return the entries of `chosen` about an early stop; {} without one.
+
+    They are the epoch after which training stopped and, if the listener did not stop it, the cause.
+    """
     if not trained.stopped:
         return {}
     by = {"stopped_by": "the budget"} if trained.late else {}

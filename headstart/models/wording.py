@@ -73,7 +73,7 @@ def result_message(result: FitResult) -> str:
 
 
 def ensemble_message(members: Sequence[Candidate], name: str, average: Candidate) -> str:
-    """Return how the members and their average are on validation."""
+    """Return a line on the average of the members, with the metric of each on validation."""
     of = len(average.fitted.members)
     line = f"{name} of {of} of {len(members)} fine-tunings"
     if name == "ensemble":

@@ -68,26 +68,26 @@ def _network(advice: Advice, w: Words) -> list[str]:
 
 def _data(advice: Advice, w: Words) -> list[str]:
     size = "little" if advice.little else "much"
-    told = [_said(w, f"advice.data.{size}", shown=w("count.pictures", n=advice.rows))]
+    sentences = [_said(w, f"advice.data.{size}", shown=w("count.pictures", n=advice.rows))]
     if advice.smallest:
-        told.append(_said(w, "advice.smallest", smallest=w.count(advice.smallest)))
-    told.append(_said(w, f"advice.place.{advice.measured.place or 'unknown'}"))
+        sentences.append(_said(w, "advice.smallest", smallest=w.count(advice.smallest)))
+    sentences.append(_said(w, f"advice.place.{advice.measured.place or 'unknown'}"))
     if advice.rule:
-        told.append(_said(w, f"advice.rule.{advice.rule}"))
-    return told
+        sentences.append(_said(w, f"advice.rule.{advice.rule}"))
+    return sentences
 
 
 def _measured(advice: Advice, w: Words) -> list[list[str]]:
     measured = advice.measured
     if not measured.probes:
         return [[_said(w, "advice.not_measured", reason=measured.why_not)]]
-    told = [[_probed(probe, advice, w)] for probe in measured.probes]
-    told[-1].append(_said(w, f"advice.{'chance' if advice.thaw == NONE else 'gains'}"))
+    sentences = [[_probed(probe, advice, w)] for probe in measured.probes]
+    sentences[-1].append(_said(w, f"advice.{'chance' if advice.thaw == NONE else 'gains'}"))
     if advice.thaw == NONE and advice.rows > SEVERAL * advice.search.rows:
         rows, sample = w.count(advice.rows), w.count(advice.search.rows)
         values = {"rows": rows, "sample": sample, "flag": "--strategy auto"}
-        told[-1].append(_said(w, "advice.sample", **values))
-    return told
+        sentences[-1].append(_said(w, "advice.sample", **values))
+    return sentences
 
 
 def _probed(probe: TuningProbe, advice: Advice, w: Words) -> str:

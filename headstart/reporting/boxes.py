@@ -119,12 +119,12 @@ def _cost(w: Words, value: float) -> str:
 
 def _worst(facts: Facts, w: Words) -> list[PageBlock]:
     """Show the pictures with the most errors, with labels and detections."""
-    said, target = facts.test, facts.test.target
+    test, target = facts.test, facts.test.target
     assert isinstance(target, BoxesTarget)
-    known = np.flatnonzero(said.known)
+    known = np.flatnonzero(test.known)
     if not len(known) or not target.thresholds:
         return []
-    some = said.take(known)
+    some = test.take(known)
     judged = target.scored(some.outputs, some.labels).judged
     kept = judged.reaching(target.thresholds)
     errors = judged.by_row(kept)

@@ -20,18 +20,18 @@ def map_section(facts: Facts, w: Words) -> list[PageBlock]:
     groups = [place[label] for label in labels]
     ordered = bool(found.groups) and facts.evaluation.test.target.ordered
     styles = [shade(i, len(names)) if ordered else mark(i) for i in range(len(names))]
-    told = names if facts.of_classes else [w.label(name) for name in names]
+    shown_names = names if facts.of_classes else [w.label(name) for name in names]
     drawn = {name: points[:POINTS] for name, points in found.maps.items()}
     views = [(name, scatter(points, groups, name, styles)) for name, points in drawn.items()]
     sheet = facts.album.sheet(paths)
     shown = {
         "paths": paths,
         "labels": groups,
-        "names": told,
+        "names": shown_names,
         "parts": [str(w.texts.get("part." + p, p)) for p in found.parts[:POINTS]],
         "sheet": sheet.uri if sheet else "",
         "held": [int(h) for h in sheet.held] if sheet else [],
     }
-    keys = [Key(style, data(name)) for style, name in zip(styles, told, strict=True)]
+    keys = [Key(style, data(name)) for style, name in zip(styles, shown_names, strict=True)]
     lead = Text(w("map.lead", n=len(paths)), "lead")
     return [lead, Map(views, keys, shown, w("map.hint" if facts.of_classes else "map.hint_groups"))]

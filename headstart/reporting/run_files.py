@@ -75,9 +75,9 @@ class KeptStrategy(Record):
 class RunRecipe(Record):
     """recipe.json: every choice of a run, "auto" resolved.
 
-    target, recipe, finetune, augment, trust, split, checks: its specs; target only if the user said
-    something of it. chosen: the settings chosen for
-    each candidate. tried: all settings tried. phases: by candidate. versions: by package.
+    target, recipe, finetune, augment, trust, split, checks: its specs; target only if the user set
+    any of it. chosen: the settings chosen for each candidate. tried: all settings tried. phases:
+    by candidate. versions: by package.
     backbone_search, view_search: the tables by which `--backbone auto` and `--augment auto`
     chose. budget: seconds of the run, by which what was not asked for was planned; 0 for no limit.
     """

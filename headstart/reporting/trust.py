@@ -61,11 +61,11 @@ def _regions(facts: Facts, w: Words, doubt: Doubts) -> list[PageBlock]:
 
 def _intervals(facts: Facts, w: Words) -> Figure:
     """Draw the true values over the answers, with the interval of each answer as a band."""
-    said = facts.test.take(np.flatnonzero(facts.test.known))
-    answer = np.asarray(next(iter(said.target.columns(said.outputs).values())), float)
+    known = facts.test.take(np.flatnonzero(facts.test.known))
+    answer = np.asarray(next(iter(known.target.columns(known.outputs).values())), float)
     order = spread(np.argsort(answer, kind="stable").tolist(), CHART_POINTS)
-    truth = np.array(said.target.decode(said.labels), float)
-    low, high = (np.asarray(said.region[name], float) for name in ("low", "high"))
+    truth = np.array(known.target.decode(known.labels), float)
+    low, high = (np.asarray(known.region[name], float) for name in ("low", "high"))
     values = [*truth[order].tolist(), *low[order].tolist(), *high[order].tolist()]
     x = axis(str(w("trust.answer")), answer[order].tolist(), w.tick)
     y = axis(str(w("trust.truth")), values, w.tick)

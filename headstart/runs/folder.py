@@ -230,7 +230,7 @@ def recorded_source(run: Path) -> str:
 
 
 def recorded_plan(run: Path) -> TargetPlan:
-    """Return what a run was told of its target; the usual plan if it was told nothing."""
+    """Return the target's settings that a run recorded; the usual plan if it recorded none."""
     plain = entries(read_json(run / "recipe.json")).get("target")
     return from_plain(plain, TargetPlan) if plain else TargetPlan()
 

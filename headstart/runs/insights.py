@@ -44,8 +44,8 @@ Sources = Mapping[str, Path | CheckedFile]  # of rows, by their ids
 Steps = dict[str, Callable[[], Any]]  # what makes a field of `Insights`, by the field's name
 
 USUAL_L2 = 0.03  # of the heads fitted for insights if the trained head is not logistic
-SHARE = 0.15  # of the seconds before, that insights and explanations may take together
-LEAST_S = 20.0  # that they may take after a short run, such as one with all features in the store
+SHARE = 0.15  # insights and explanations together may take this share of the run's seconds so far
+LEAST_S = 20.0  # or so many seconds, after a short run such as one with all features in the store
 # Seconds that must be left before a deadline to begin an insight, or explanations.
 USUAL_S, LONG_S = 2.0, {"map": 10.0, "learning_curve": 4.0, "mistakes": 4.0, "explained": 10.0}
 EFFORTS = {"quick": QUICK, "full": FULL}
@@ -64,8 +64,10 @@ class Budget:
 
     @classmethod
     def after(cls, seconds: float, detail: Detail, deadline: Deadline) -> "Budget":
-        """Return the budget of a run that took `seconds`; without an end for full insights, unless
-        the run has a deadline."""
+        """Return the budget for the insights of a run that took `seconds`.
+
+        Full insights have no limit, unless the run has a deadline.
+        """
         own = np.inf if detail == "full" else max(LEAST_S, SHARE * seconds)
         if not deadline.active:
             return cls(own)

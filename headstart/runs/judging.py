@@ -178,8 +178,11 @@ def _offered(data: Dataset, roles: list[str], own: bool, part: str) -> list[int]
 
 
 def _in_place(data: Dataset, row: int, record: RunRecord | None, roles: list[str]) -> bool:
-    """Whether the run recorded this row, unchanged, under its name, and it (or a copy) is in a part
-    of the run: then its exclusion needs no message."""
+    """Return whether the exclusion of a row needs no message.
+
+    That is so if the run recorded the row under its name, unchanged, and the row or a copy of it
+    is in a part of the run.
+    """
     there = record.rows.get(data.ids[row]) if record else None
     if there is None or roles[row] == LEFT_OUT:
         return False
@@ -230,8 +233,10 @@ def _message(judged: Dataset, roles: list[str], rows: int, again: int) -> str:
     parts = sorted({*judged.parts} - {""})
     names = [name for name in counts if name != NEW] or parts
     learned = counts["train"] + counts["val"]
-    told = ", ".join(sorted(names)) + (", new ones among them" if names and counts[NEW] else "")
+    which_parts = ", ".join(sorted(names)) + (
+        ", new ones among them" if names and counts[NEW] else ""
+    )
     if learned:
-        told += f", {learned:,} of which the model has learned from"
+        which_parts += f", {learned:,} of which the model has learned from"
     copied = f"; {again:,} exact copies do not count" if again else ""
-    return which + (f" ({told})" if told else "") + copied
+    return which + (f" ({which_parts})" if which_parts else "") + copied

@@ -335,8 +335,8 @@ def _of_folds(learned: LearnedRun, judged: CrossValidation) -> TestedRun:
 def _saved(state: RunState, model: Model, recipe: RunRecipe) -> Model:
     """Write the bundle; return its model, which runs without PyTorch."""
     progress = partial(state.context.listener.progress, "save")
-    told = {**recipe.strategy.to_plain(), "provenance": state.made.lasting()}
-    return save(model, state.out / "model", told=told, progress=progress).model
+    made_by = {**recipe.strategy.to_plain(), "provenance": state.made.lasting()}
+    return save(model, state.out / "model", told=made_by, progress=progress).model
 
 
 def _look_inside(state: RunState, tested: TestedRun, shipped: Model, sources: Sources) -> None:

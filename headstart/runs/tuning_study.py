@@ -41,7 +41,7 @@ NAME = "fine-tuning"
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """A trial that this process is at. number: of the search; a trial of a killed process is taken
+    """A trial that this process runs. number: in the search; a trial of a killed process is taken
     again under its number. drawn: the settings, by name."""
 
     number: int

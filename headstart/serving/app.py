@@ -67,7 +67,7 @@ def application(service: Service) -> ASGIApp:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """Answer a request for an address or a method that there is not."""
+    """Answer a request for an address or a method that does not exist."""
     assert isinstance(error, HTTPException)
     status, headers = error.status_code, dict(error.headers or {})
     sentence = SENTENCES.get(status, "This address does not take this method.")
@@ -82,10 +82,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    """Answer nobody: the client went away."""
+    """Return a reply that nobody reads: the client went away."""
     return Response(status_code=499)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """Answer an error of ours, which goes on to the gate, to be reported."""
+    """Answer a request at which the server itself failed; the gate reports the error."""
     return refusal_reply(FAILED)

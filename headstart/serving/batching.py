@@ -24,7 +24,7 @@ Outcome = ScoredExample | DataError
 Waiting = tuple[PreparedExample, "asyncio.Future[Outcome]"]
 KEPT = 0.8  # share of the running mean that a new batch leaves
 LESS_URGENT = 10  # added to the niceness of threads that compute; at 10 a tenth of the usual share
-SLOWEST = 30.0  # seconds after which a refused client is told to come back, at most
+SLOWEST = 30.0  # longest Retry-After of a refusal, in seconds
 
 
 @dataclass(frozen=True)

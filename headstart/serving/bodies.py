@@ -30,7 +30,7 @@ class Memory:
 
     @contextmanager
     def counted(self) -> Iterator[Callable[[int], None]]:
-        """Yield a function that is told of bytes, which are let go at the end of the block."""
+        """Yield a function that counts bytes; they no longer count after the block."""
         own = 0
 
         def hold(count: int) -> None:

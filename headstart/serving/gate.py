@@ -45,8 +45,8 @@ FAILED = Refusal(500, "The server failed at this request.")
 
 @dataclass(frozen=True)
 class Rules:
-    """Who may ask. hosts: names of this server. addresses: whether any IP address is one too, as
-    for a server that listens on all of them."""
+    """Who may send requests. hosts: names of this server. addresses: whether any IP address counts
+    as a name too, as for a server that listens on all addresses."""
 
     hosts: frozenset[str]
     addresses: bool

@@ -1,4 +1,4 @@
-"""The ways in which the server says no: a status and one sentence, which repeats nothing sent."""
+"""The server's refusals: a status and one sentence, which repeats nothing that was sent."""
 
 from headstart.base.errors import HeadstartError
 

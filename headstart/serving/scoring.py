@@ -106,21 +106,23 @@ class Scorer:
     def _answered(self, x: NDArray[np.float32], digests: Sequence[str]) -> list[ScoredExample]:
         target, limits, n = self.model.target, self.model.limits, len(x)
         ids = tuple(str(row) for row in range(n))
-        said = self.model.predict_table(FeatureTable(ids, x, target.unknown(n), target, made_by=""))
+        predictions = self.model.predict_table(
+            FeatureTable(ids, x, target.unknown(n), target, made_by="")
+        )
         away = limits.distance(x)
-        doubts = limits.doubts_at(target, said.outputs, away, self.input.noun)
-        held = limits.region(target, said.outputs).get("not_ruled_out")
-        sure = target.confidence(said.outputs)
+        doubts = limits.doubts_at(target, predictions.outputs, away, self.input.noun)
+        held = limits.region(target, predictions.outputs).get("not_ruled_out")
+        sure = target.confidence(predictions.outputs)
         found = []
         for row, doubt in enumerate(doubts):
-            plain = plain_answer(said, row, doubt, None if held is None else held[row])
+            plain = plain_answer(predictions, row, doubt, None if held is None else held[row])
             del plain["path"]
             if limits.seen is not None:
                 plain["distance"] = round(float(away[row]), 6)
             found.append(
                 ScoredExample(
                     plain={**plain, "sha256": digests[row]},
-                    outputs={name: values[row] for name, values in said.outputs.items()},
+                    outputs={name: values[row] for name, values in predictions.outputs.items()},
                     doubt=doubt,
                     names=names_of(plain, doubt),
                     confidence=None if sure is None else float(sure[row]),
@@ -198,14 +200,14 @@ def names_of(plain: Mapping[str, Any], doubt: str) -> tuple[str, ...]:
         return (UNKNOWN,)
     if "found" in plain:
         return tuple(str(thing["label"]) for thing in plain["found"])
-    said = plain.get("predicted")
-    if said in plain.get("scores", {}):  # a class, whose name may hold a bar
-        return (str(said),)
-    return tuple(said.split("|")) if isinstance(said, str) else ()
+    answer = plain.get("predicted")
+    if answer in plain.get("scores", {}):  # a class, whose name may hold a bar
+        return (str(answer),)
+    return tuple(answer.split("|")) if isinstance(answer, str) else ()
 
 
-def _number(said: Any) -> float | None:
-    return float(said) if isinstance(said, int | float) else None
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def rows_of_tensor(batch: Batch) -> list[PreparedExample]:

@@ -25,10 +25,11 @@ from headstart.targets.box_values import BoxLabels, ExampleBoxes, overlaps
 Numbers = NDArray[np.int64]
 Statistic = Callable[[Numbers], float]  # of numbers of examples, with repetitions
 FOREGROUND, BACKGROUND = 0.5, 0.1
-# Of a detection: it overlaps a box of another class by FOREGROUND; one of its class by BACKGROUND,
-# but not by FOREGROUND; one of another class so; a box of its class that a detection of a higher
-# score has already; no box by BACKGROUND. A box is missed if no detection is right about it, and
-# none would be with another class or place.
+# class: a detection overlaps a box of another class by FOREGROUND. location: it overlaps a box of
+# its class by BACKGROUND, but not by FOREGROUND. both: it overlaps so a box of another class.
+# duplicate: a detection of a higher score has its box already. background: it overlaps no box by
+# BACKGROUND. missed: a box about which no detection is right, or would be with another class or
+# place.
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 CLASS, LOCATION, BOTH, DUPLICATE, NOTHING, MISSED = range(len(KINDS))
 RIGHT, PASSED = -1, -2  # a right detection, and one of a crowd or difficult box

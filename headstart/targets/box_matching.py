@@ -182,7 +182,7 @@ def matched_boxes(
 
     own: the boxes of the class, of which `ignored` are not to be found. corners: by falling score.
     A box is taken once, but a crowd or difficult box any number of times; boxes to find come before
-    ignored ones, and of equal overlaps the last.
+    ignored ones, and among equal overlaps the last box is taken.
     """
     of = np.full((len(thresholds), len(corners)), -1)
     shares = overlaps(corners, own.corners, own.crowd)

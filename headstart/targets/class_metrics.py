@@ -72,8 +72,10 @@ def class_cells(
 def cells_of(
     n: int, called: int, right: int
 ) -> tuple[int, Share | None, Share | None, Share | None]:
-    """Return what `class_cells` does of a class with n rows, of which `right` are among the
-    `called` rows that are predicted as it."""
+    """Return rows, precision, recall and F1 of a class, as `class_cells` does.
+
+    n: rows of the class. called: rows that are predicted as the class, `right` of them rightly.
+    """
     if n == 0:
         return 0, None, None, None
     either = n + called - right

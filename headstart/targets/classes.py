@@ -191,9 +191,9 @@ class ClassTarget(FocalTarget, OneName):
             check_probabilities(scores)
 
     def columns(self, answers: Outputs) -> Mapping[str, Array]:
-        said = np.array(self.names, object)[predicted(answers)]
+        names = np.array(self.names, object)[predicted(answers)]
         scores = answers["scores"].T if scored(answers) else ()
-        return {"predicted": said} | {
+        return {"predicted": names} | {
             SCORE + name: column for name, column in zip(self.names, scores, strict=False)
         }
 
@@ -294,7 +294,7 @@ class ClassTarget(FocalTarget, OneName):
 def _confused(table: Tallies, names: Sequence[str]) -> Table:
     """Return the cells of a confusion matrix that hold mistakes, the largest first."""
     rows = tuple(
-        (names[table.label[k]], names[table.said[k]], int(table.n[k]))
+        (names[table.label[k]], names[table.predicted[k]], int(table.n[k]))
         for k in table.mistakes.tolist()
     )
     return Table("confused", "Confused classes", ("class", "predicted", "n"), rows)

@@ -37,9 +37,9 @@ def quadratic_kappa(answers: Ints, y: Ints) -> Callable[[NDArray[np.int64]], flo
 def reach(scores: Floats) -> NDArray[np.float64]:
     """Return (N, C) the probability of the shortest run of grades that reaches each grade.
 
-    A run begins with the median and grows by the more probable of its two neighbours, of equals the
-    lower one (Lu, Angelopoulos, Pomerantz 2022, Improving trustworthiness of AI disease severity
-    rating with ordinal conformal prediction sets, algorithm 1).
+    A run begins with the median and grows by the more probable of its two neighbours; ties go to
+    the lower one (Lu, Angelopoulos, Pomerantz 2022, Improving trustworthiness of AI disease
+    severity rating with ordinal conformal prediction sets, algorithm 1).
     """
     p, rows = scores.astype(np.float64), np.arange(len(scores))
     padded = np.pad(p, ((0, 0), (1, 1)), constant_values=-1.0)  # outside there is no grade

@@ -93,7 +93,7 @@ def jaccard(called: Bools, y: Bools) -> NDArray[np.float64]:  # (N,)
 
 
 def best_threshold(scores: Floats, y: Bools) -> float:
-    """Return the threshold with the highest F1 of one label; of equals the nearest to 0.5.
+    """Return the threshold with the highest F1 of one label; ties go to the one nearest to 0.5.
 
     scores, y: (N,) of rows that the model was not fitted on. A row is given the label if its score
     is the threshold or more. The threshold is 0.5 if fewer than FEWEST rows have the label.

@@ -40,7 +40,7 @@ COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 LARGEST = 1e30  # answers are float32, and their squares must be finite
 LEVELS = (0.05, 0.5, 0.95)  # of the quantile loss: an interval that holds 90 %, and the median
 QUANTILES = ("q05", "value", "q95")  # the names of their answers
-MOVED = 0.1  # standard deviations by which an answer may move and be no other one
+MOVED = 0.1  # standard deviations; an answer that moves by no more counts as unchanged
 RANGES = 8  # in which the rows are counted
 BINS, ROWS = 10, 10  # most strata, and the fewest rows of each
 

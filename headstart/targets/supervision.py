@@ -47,12 +47,12 @@ class Supervision:
         return {} if self.weights is None else {"case": self.weights}
 
     def __getitem__(self, rows: Any) -> "Supervision":
-        """Return that of some rows, by their numbers or a mask."""
+        """Return the supervision of some rows, by their numbers or a mask."""
         weights, soft = (None if a is None else a[rows] for a in (self.weights, self.soft))
         return Supervision(weights, soft)
 
     def repeated(self, times: int) -> "Supervision":
-        """Return that of the rows one after the other, `times` times."""
+        """Return the supervision of all rows in their order, `times` times in a row."""
         weights = None if self.weights is None else np.tile(self.weights, times)
         soft = None if self.soft is None else np.tile(self.soft, (times, 1))
         return Supervision(weights, soft)

@@ -23,16 +23,16 @@ MANY = 200  # classes; of more, no whole confusion matrix is made
 
 @dataclass(frozen=True, eq=False)
 class Tallies:
-    """n[k] rows of class label[k] are predicted as said[k]; ordered by label, then by said.
+    """n[k] rows of class label[k] are predicted as predicted[k]; in the order of these two.
 
     >>> table = Tallies.of(np.array([0, 1, 1]), np.array([0, 0, 1]), 2)
-    >>> table.label.tolist(), table.said.tolist(), table.n.tolist()
+    >>> table.label.tolist(), table.predicted.tolist(), table.n.tolist()
     ([0, 0, 1], [0, 1, 1], [1, 1, 1])
     """
 
     classes: int
     label: NDArray[np.int64]
-    said: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     n: NDArray[np.int64]
 
     @classmethod
@@ -40,8 +40,8 @@ class Tallies:
         """Count the pairs of known labels and predictions, each (N,)."""
         key = labels.astype(np.int64) * classes + predicted
         cells, n = np.unique(key, return_counts=True)
-        label, said = np.divmod(cells, max(classes, 1))
-        return cls(classes, label, said, n.astype(np.int64))
+        label, answer = np.divmod(cells, max(classes, 1))
+        return cls(classes, label, answer, n.astype(np.int64))
 
     @property
     def many(self) -> bool:
@@ -55,12 +55,12 @@ class Tallies:
     @property
     def called(self) -> NDArray[np.int64]:
         """The rows predicted as each class, (C,)."""
-        return self._summed(self.said)
+        return self._summed(self.predicted)
 
     @property
     def right(self) -> NDArray[np.int64]:
         """The rows of each class that are predicted right, (C,)."""
-        own = self.label == self.said
+        own = self.label == self.predicted
         right = np.zeros(self.classes, np.int64)
         right[self.label[own]] = self.n[own]
         return right
@@ -69,14 +69,14 @@ class Tallies:
     def matrix(self) -> NDArray[np.int64]:
         """The whole confusion matrix, (C, C)."""
         cells = np.zeros((self.classes, self.classes), np.int64)
-        cells[self.label, self.said] = self.n
+        cells[self.label, self.predicted] = self.n
         return cells
 
     @property
     def mistakes(self) -> NDArray[np.intp]:
         """The numbers of the cells that hold mistakes, the largest first."""
         order = np.argsort(-self.n, kind="stable")
-        return order[self.label[order] != self.said[order]]
+        return order[self.label[order] != self.predicted[order]]
 
     def class_cells(self) -> list[tuple[int, Share | None, Share | None, Share | None]]:
         """Return rows, precision, recall and F1 of each class; None where undefined."""
@@ -108,7 +108,7 @@ class Tallies:
         if not (there := n > 0).any():
             return None
         kept, off = n / (n + 4), 2 / (self.classes - 1)  # of a row's weight; added off the diagonal
-        columns = np.bincount(self.said, self.n * kept[self.label], minlength=self.classes)
+        columns = np.bincount(self.predicted, self.n * kept[self.label], minlength=self.classes)
         columns = columns + off * (kept.sum() - kept) + 2 * kept
         called = np.maximum(n + columns, 1e-9)
         f1 = 2 * (self.right + 2) * kept / called
@@ -123,7 +123,7 @@ class Tallies:
     def _row_sums(self, others: Floats, own: Floats, off: float) -> NDArray[np.float64]:
         """Return the sums of the cells with 2 on the diagonal and `off` elsewhere added, times
         `own` on the diagonal and `others` elsewhere, by row: (C,)."""
-        cells = self.n * others[self.said]
+        cells = self.n * others[self.predicted]
         sums = np.bincount(self.label, cells, minlength=self.classes) + self.right * (own - others)
         return np.asarray(sums + off * (others.sum() - others) + 2 * own)
 

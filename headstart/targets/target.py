@@ -274,9 +274,9 @@ class Target(Protocol):
 
     def parse(self, cells: Sequence[str]) -> Labels:
         """Return the labels from the texts of `decode`."""
-        y, told = self.unknown(len(cells)), [i for i, cell in enumerate(cells) if cell]
-        if told:
-            y[told] = self.labels([self.encode({self.reads[0]: cells[i]}) for i in told])
+        y, labelled = self.unknown(len(cells)), [i for i, cell in enumerate(cells) if cell]
+        if labelled:
+            y[labelled] = self.labels([self.encode({self.reads[0]: cells[i]}) for i in labelled])
         return y
 
     def known(self, y: Labels) -> NDArray[np.bool_]:

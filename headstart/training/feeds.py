@@ -39,7 +39,7 @@ class Feed(Protocol):
     def batch(self, rows: RowNumbers, epoch: int) -> TrainingBatch: ...  # (len(rows), …)
 
     def labels(self, rows: RowNumbers, epoch: int) -> Labels:
-        """Return the labels of what `batch` returns, of which a view may have other ones."""
+        """Return the labels of the rows in `batch`; a view may have labels of its own."""
         return self.y[rows]
 
     @property

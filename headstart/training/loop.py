@@ -183,8 +183,8 @@ def seconds_of_step(
 ) -> float:
     """Return the seconds of a step of training in the number format that training would choose.
 
-    rows: of a few steps, which are taken and taken back; reading them is counted. most: seconds of
-    measuring; if trying other formats would take longer, the usual one is measured.
+    rows: those of a few steps, which are taken and undone; the time to read the rows counts. most:
+    seconds of measuring; if trying other formats would take longer, the usual one is measured.
     """
     network.to(context.runtime.device).to(memory_format=torch.channels_last)
     fresh = partial(make_optimizer, network, plan, depth)
@@ -321,7 +321,7 @@ class _Training:
     def starting(
         self, fresh: Callable[[], torch.optim.Optimizer], arithmetic: Arithmetic
     ) -> Callable[[RowNumbers, TrainingBatch], float]:
-        """Return what takes the steps of training in a number format; returns losses' sums."""
+        """Return a function that takes a step in a number format and returns its summed loss."""
         quiet = RunContext(None, self.context.runtime)
         own = replace(self, optimizer=fresh(), context=quiet, at=Progress(arithmetic=arithmetic))
 

@@ -1,4 +1,4 @@
-"""What a batch is learned from, and mixup of its examples."""
+"""The labels and weights that a batch is learned from, and mixup of its examples."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -17,7 +17,7 @@ from headstart.training.parts import Parts, TrainingBatch
 
 @dataclass(frozen=True, eq=False)
 class BatchLabels:
-    """What n rows are learned from.
+    """The labels, probabilities and weights from which n rows are learned.
 
     named: their labels as `Target.soft` gives them, for class weights and the history. soft:
     probabilities (n, C) for the loss, in place of the labels; None for the labels. case: (n,) case
@@ -30,11 +30,11 @@ class BatchLabels:
 
     @property
     def learned(self) -> Tensor:
-        """What the loss learns."""
+        """The tensor that the loss learns: the probabilities, or without them the labels."""
         return self.named if self.soft is None else self.soft
 
     def of(self, rows: slice) -> Self:
-        """Return those of some rows of the batch."""
+        """Return the labels and weights of some rows of the batch."""
         soft, case = (None if values is None else values[rows] for values in (self.soft, self.case))
         return replace(self, named=self.named[rows], soft=soft, case=case)
 

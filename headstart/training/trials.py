@@ -81,8 +81,8 @@ def _decided(
 class FirstSteps:
     """The first steps of a phase, to be taken in several number formats.
 
-    begin: rows and network inputs of each step. start: from a format, what takes steps in it and
-    returns the sum of the losses of each.
+    begin: rows and network inputs of each step. start: from a format to a function that takes one
+    step in this format and returns the sum of its losses.
     """
 
     network: Network

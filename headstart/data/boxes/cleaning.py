@@ -26,7 +26,7 @@ from headstart.data.dataset import Dataset, LeftOut, Remark
 from headstart.targets.box_values import ExampleBoxes
 from headstart.targets.boxes import BoxesTarget
 
-CLIPPED = 2.0  # pixels beyond the picture by which a box may reach: rounding, and edges counted in
+CLIPPED = 2.0  # pixels that a box may reach beyond the picture: rounding, or inclusive edges
 
 
 @dataclass

@@ -33,7 +33,7 @@ def is_box_table(path: Path) -> bool:
 
 @dataclass
 class BoxTable:
-    """A table while it is read. first: what the first row of each picture says of it."""
+    """A table while it is read. first: the facts of each picture, from its first row."""
 
     path: Path
     index: PictureIndex
@@ -87,9 +87,9 @@ def read_box_table(path: Path, index: PictureIndex) -> Annotations:
     for row, cells in records:
         table.add(row, cells)
     why = "the column {!r} names no parts (train, val, test): not used"
-    told = [LeftOut(display(path), why.format(name), expected=True) for name in unused]
+    not_used = [LeftOut(display(path), why.format(name), expected=True) for name in unused]
     pictures = tuple(replace(table.first[id], boxes=tuple(own)) for id, own in table.boxes.items())
-    left_out = (*told, *table.left_out)
+    left_out = (*not_used, *table.left_out)
     return Annotations("a table of boxes", BoxForm("xyxy"), pictures, (), left_out)
 
 

@@ -77,7 +77,7 @@ class BoxExplanation:
     scale: float = 1.0
     features: NDArray[np.float32] | None = None
     nearest: tuple[NearBox, ...] = ()
-    answer: str = ""  # as of the others; the score says all
+    answer: str = ""  # a field of every explanation; always "" here, since `score` is the answer
 
     def __repr__(self) -> str:
         return f"BoxExplanation({self.path!r}, {self.name!r}, score {self.score:.4f})"

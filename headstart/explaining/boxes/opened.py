@@ -16,7 +16,7 @@ from headstart.targets.box_matching import Detections
 from headstart.targets.boxes import BoxesTarget, detections
 
 BATCH = 8  # rectangles at once
-LAST = "head.heat.weight"  # of the layer that reads the map on which boxes are found
+LAST = "head.heat.weight"  # weight of the layer that reads the map of features
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ class TokenAttribution:
 def attribute_tokens(
     model: TextGradModel, places: TextPlaces, topic: int, steps: tuple[int, ...] = STEPS
 ) -> TokenAttribution:
-    """Return what each token adds to the evidence of a topic, with the fewest steps that do."""
+    """Return what each token adds to the evidence of a topic, with as few steps as suffice."""
     ends = np.concatenate([model.features(places, places.own), model.features(places)])
     with torch.inference_mode():
         without, there = model.evidence(torch.from_numpy(ends).to(model.device), topic).tolist()

@@ -15,7 +15,7 @@ LAST = np.iinfo(np.int64).min + 1  # an end before the first entry
 
 
 class Preparation(Protocol):
-    """What an `ImageInput` says of the preparation of pictures."""
+    """The fields of an `ImageInput` that decide the preparation of pictures."""
 
     longest: ClassVar[int]
 
@@ -34,7 +34,7 @@ class Preparation(Protocol):
 
 
 class PaddedPreparation(Preparation, Protocol):
-    """What a `LetterboxInput` says of it, too: the sides of the rectangle."""
+    """The further fields of a `LetterboxInput`: the sides of the rectangle."""
 
     @property
     def width(self) -> int: ...

