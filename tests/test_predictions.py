@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.base.errors import DataError, Mismatch
+from headstart.base.tables import write_parquet_columns
 from headstart.targets import predictions
 from headstart.targets.numbers import NumberTarget
 from headstart.targets.predictions import (
@@ -247,6 +248,24 @@ def test_without_pyarrow_very_many_predictions_are_csv_and_that_is_said(
     assert path.name == "predictions.csv"
     assert 'pip install "headstart[parquet]"' in about
     assert same(read_predictions(predictions_file(tmp_path)), made())
+
+
+def test_a_parquet_file_with_scores_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "p.parquet"
+    columns = {"path": ["a"], "label": ["cat"], "score:cat": ["much"], "score:dog": ["little"]}
+    write_parquet_columns(path, columns)
+    with pytest.raises(DataError, match="scores are numbers, and the column 'score:cat'"):
+        read_predictions(path)
+
+
+def test_a_parquet_file_of_numbers_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    cells = [pyarrow.array(["a"]), pyarrow.array(["1"]), *[pyarrow.array([1.0])] * 2]
+    table = pyarrow.Table.from_arrays(cells, ["path", "label", "predicted", "predicted"])
+    parquet.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(DataError, match="two columns named 'predicted'"):
+        read_predictions(tmp_path / "p.parquet", "number")
 
 
 def test_the_folds_of_a_parquet_file_are_known(tmp_path: Path) -> None:

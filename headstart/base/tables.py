@@ -40,6 +40,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 NAMED, SHOWN = 30, 60  # columns that a message names, and characters of each
 RAW = "path"  # the column that may hold bytes other than UTF-8: file names
 TEXTS = " Of a table that holds texts, their column is called text."
+COLUMNS_AT_ONCE = 256  # columns of a Parquet file that are read together
 SAMPLE = 1_000_000  # most bytes to guess an encoding from, and most characters of a header
 
 
@@ -311,17 +312,24 @@ def parquet_cells(path: Path, names: Sequence[str]) -> Iterator[tuple[int, Cells
     return parquet_rows(path, Columns((), tuple(names)))
 
 
-def parquet_columns(path: Path) -> dict[str, Any]:
-    """Return all columns of a Parquet file as NumPy arrays: numbers, or texts and None as objects.
+def parquet_height(path: Path) -> int:
+    """Return the number of rows of a Parquet file; raises as `parquet_columns` does."""
+    with parquet_file(path) as file:
+        return int(file.metadata.num_rows)
 
-    Raises DataError for another file, MissingPackage without pyarrow.
+
+def parquet_columns(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield columns of a Parquet file as NumPy arrays: numbers, or texts and None as objects.
+
+    Few columns are in memory at a time. Raises DataError for another file, MissingPackage without
+    pyarrow.
     """
     with parquet_file(path) as file:
-        table = file.read()
-        return {
-            name: column.to_numpy(zero_copy_only=False)
-            for name, column in zip(table.column_names, table.columns, strict=True)
-        }
+        for start in range(0, len(names), COLUMNS_AT_ONCE):
+            block = list(names[start : start + COLUMNS_AT_ONCE])
+            table = file.read(columns=block)
+            for name in block:
+                yield name, table.column(name).to_numpy(zero_copy_only=False)
 
 
 def write_parquet_columns(path: Path, columns: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from headstart.base.tables import (
     csv_lines,
     header_of,
     parquet_columns,
+    parquet_height,
     unreadable_text,
     write_parquet_columns,
 )
@@ -288,15 +289,16 @@ def read_predictions(path: Path, target: Target | str | None = None) -> Predicti
     """
     table = _table(path)
     header = table.header
+    _check_once(path, header)
     if isinstance(target, str):
         kind = TARGETS[target or ClassTarget.kind]
         target = None if kind is ClassTarget else kind.of_columns(header)
     if target is not None and not isinstance(target, ClassTarget):
         return _answers_to(target, path, table)
     _check_header(path, header)
-    ids, label_names = tuple(table.texts("path")), table.texts("label")
     answered = "predicted" in header
-    answer_names = table.texts("predicted") if answered else []
+    paths, label_names, *answer_columns = table.texts(COLUMNS if answered else COLUMNS[:2])
+    ids, answer_names = tuple(paths), answer_columns[0] if answered else []
     classes = tuple(name.removeprefix(SCORE) for name in header if name.startswith(SCORE))
     if not classes:
         names = {*map(as_text, (*label_names, *answer_names))} - {""}
@@ -324,7 +326,7 @@ def _answers_to(target: Target, path: Path, table: "_Table") -> Predictions:
     """Return the predictions of a target that is not of classes."""
     if missing := {"path", "label"} - set(table.header):
         raise DataError(f"{display(path)} is not a file of predictions: no column {min(missing)}.")
-    columns = {name: table.texts(name) for name in table.header}
+    columns = dict(zip(table.header, table.texts(table.header), strict=True))
     ids, labels = tuple(columns.pop("path")), columns.pop("label")
     region = {n: _column(columns.pop(n)) for n in target.region_names if n in columns}
     _check_unique(path, ids)
@@ -353,7 +355,7 @@ class _Table(Protocol):
 
     @property
     def header(self) -> list[str]: ...
-    def texts(self, name: str) -> list[str]: ...
+    def texts(self, names: Sequence[str]) -> list[list[str]]: ...  # a list for each column
     def scores(self, names: Sequence[str]) -> NDArray[np.float32]: ...  # (N, len(names))
 
 
@@ -363,9 +365,9 @@ class _CsvTable:
     header: list[str]
     lines: list[list[str]]
 
-    def texts(self, name: str) -> list[str]:
-        place = self.header.index(name)
-        return [restored(row[place]) for row in self.lines]
+    def texts(self, names: Sequence[str]) -> list[list[str]]:
+        places = map(self.header.index, names)
+        return [[restored(row[place]) for row in self.lines] for place in places]
 
     def scores(self, names: Sequence[str]) -> NDArray[np.float32]:
         return _scores(self.path, self.lines, [self.header.index(name) for name in names])
@@ -375,29 +377,34 @@ class _CsvTable:
 class _ParquetTable:
     path: Path
     header: list[str]
-    columns: Mapping[str, Array]
 
-    def texts(self, name: str) -> list[str]:
-        column = self.columns[name]
-        if column.dtype.kind == "f":
-            return [f"{value:.9g}" for value in column.tolist()]
-        return ["" if value is None else str(value) for value in column.tolist()]
+    def texts(self, names: Sequence[str]) -> list[list[str]]:
+        return [_texts(column) for _, column in parquet_columns(self.path, names)]
 
     def scores(self, names: Sequence[str]) -> NDArray[np.float32]:
-        rows = len(next(iter(self.columns.values())))
-        scores = np.empty((rows, len(names)), np.float32)
-        for i, name in enumerate(names):
-            scores[:, i] = self.columns[name]
+        scores = np.empty((parquet_height(self.path), len(names)), np.float32)
+        for i, (name, column) in enumerate(parquet_columns(self.path, names)):
+            if column.dtype.kind not in "iuf":
+                raise DataError(
+                    f"{display(self.path)}: scores are numbers, and the column {name!r} holds "
+                    f"others."
+                )
+            scores[:, i] = column
         if names and (wrong := improbable(scores)) is not None:
             raise _improbable(self.path, wrong, scores)
         return scores
 
 
+def _texts(column: Array) -> list[str]:
+    if column.dtype.kind == "f":
+        return [f"{value:.9g}" for value in column.tolist()]
+    return ["" if value is None else str(value) for value in column.tolist()]
+
+
 def _table(path: Path) -> _Table:
     """Return the named columns of a CSV or Parquet file; rows of a CSV have the same length."""
     if path.suffix.lower() in PARQUET:
-        columns = {name: v for name, v in parquet_columns(path).items() if name != FOLD}
-        return _ParquetTable(path, list(columns), columns)
+        return _ParquetTable(path, [name for name in header_of(path, ()) if name != FOLD])
     try:
         header, *lines = [row for _, row in csv_lines(path, ("path", "label"))] or [[]]
     except OSError as error:
@@ -426,6 +433,9 @@ def _check_header(path: Path, header: list[str]) -> None:
             f"and score:CLASS for each class, without which predicted is needed; got "
             f"{', '.join(map(repr, header)) or 'none'}."
         )
+
+
+def _check_once(path: Path, header: Sequence[str]) -> None:
     if twice := _first_repeated(header):
         raise DataError(
             f"{display(path)} has two columns named {header[twice]!r}: leave one of them out."
