@@ -256,6 +256,66 @@ def test_labels_may_lie_beside_the_examples(tmp_path: Path, rows: list[Row]) -> 
     assert data.parts == ("test",) * 7 + ("train",) * 9
 
 
+def with_labels(numbers: Sequence[int], rows: list[Row], folder: str = "") -> list[Row]:
+    """Members as WebDataset has them: a picture, and its label beside it."""
+    pictures = [(f"{folder}{n:03}.png", "", rows[n][2]) for n in numbers]
+    return pictures + [(f"{folder}{n:03}.cls", "", rows[n][1].encode()) for n in numbers]
+
+
+@pytest.mark.parametrize("kind", ["tables", "tars", "one tar", "names before folders"])
+def test_parts_are_those_of_folders(kind: str, tmp_path: Path, rows: list[Row]) -> None:
+    folder, test = tmp_path / "d", [10, 11, 12]
+    train = [n for n in range(len(rows)) if n not in test]
+    if kind == "tables":
+        as_parquet(folder / "train/0.parquet", [rows[n] for n in train])
+        as_parquet(folder / "test/0.parquet", [rows[n] for n in test])
+    elif kind == "tars":
+        as_tar(folder / "train/0.tar", with_labels(train, rows))
+        as_tar(folder / "test/0.tar", with_labels(test, rows))
+    elif kind == "one tar":
+        both = with_labels(train, rows, "train/") + with_labels(test, rows, "test/")
+        as_tar(folder / "0.tar", both)
+    else:
+        as_tar(folder / "train/a-test-0.tar", with_labels(test, rows))
+        as_tar(folder / "train/a-train-0.tar", with_labels(train, rows))
+    data = indexed(folder)
+    pictures = {digest(read_at(e.source)): part for e, part in zip(data, data.parts, strict=True)}
+    own = {digest(rows[n][2]): "train" for n in train} | {digest(rows[n][2]): "test" for n in test}
+    assert pictures == own
+
+
+@pytest.mark.parametrize(
+    ("label", "why"),
+    [
+        (b"", "the label is empty"),
+        (b"\xe4gypten", "the label is not UTF-8"),
+        (b"a\x1bb", "the label holds control characters"),
+    ],
+)
+def test_a_bad_label_is_named_and_the_rest_of_its_shard_is_read(
+    label: bytes, why: str, tmp_path: Path, rows: list[Row]
+) -> None:
+    members = with_labels(range(8), rows)
+    members[8] = ("000.cls", "", label)
+    as_tar(tmp_path / "0.tar", [("._000.cls", "", b"\0\5\x16\7"), *members])
+    found = hs.index(tmp_path / "0.tar", tmp_path / "m.parquet")
+    assert found.rows == 7
+    named = {item.path: item.reason for item in found.left_out if not item.expected}
+    assert set(named) == {"0.tar/000.cls", "000.png"}
+    assert named["0.tar/000.cls"].startswith(why)
+
+
+@pytest.mark.parametrize("name", ["a//1.png", "a/./1.png", "./a/1.png", "a/b\\1.png", "a/\x07.png"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_members_with_untidy_names_are_read(
+    name: str, beside: bool, tmp_path: Path, rows: list[Row]
+) -> None:
+    members = [(name, "", rows[0][2]), ("b/2.png", "", rows[1][2])]
+    labels = [(name.replace(".png", ".cls"), "", b"x"), ("b/2.cls", "", b"y")]
+    data = indexed(as_tar(tmp_path / "t.tar", members + labels * beside))
+    assert {digest(read_at(e.source)) for e in data} == {digest(row[2]) for row in rows[:2]}
+
+
 def test_one_name_in_two_shards_is_two_examples(tmp_path: Path, rows: list[Row]) -> None:
     (_, label, one), (_, other, two) = rows[:2]
     as_tar(tmp_path / "s/0.tar", [(f"{label}/a.png", "", one), (f"{other}/c.png", "", two)])

@@ -66,18 +66,32 @@ def test_objects_are_read_by_their_addresses(remote: ObjectStore, tmp_path: Path
     assert {digest(read_at(e.source)) for e in data} == {*map(digest, PICTURES.values())}
 
 
-def test_members_of_a_remote_tar_and_cells_of_a_remote_table_cost_a_range(
-    remote: ObjectStore, tmp_path: Path
-) -> None:
+def as_tar(members: dict[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, data in PICTURES.items():
+        for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def test_labels_of_a_remote_tar_cost_no_requests(
+    remote: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {name.replace(".png", ".cls"): name[:1].encode() for name in PICTURES}
+    remote.put("b/t/0.tar", as_tar(PICTURES | members), "t")
+    monkeypatch.setattr(objects, "get_range", None)  # of members by themselves
+    found = hs.index("s3://b/t", tmp_path / "m.parquet")
+    assert (found.labels, found.left_out) == ({"d": 3, "l": 3}, ())
+
+
+def test_members_of_a_remote_tar_and_cells_of_a_remote_table_cost_a_range(
+    remote: ObjectStore, tmp_path: Path
+) -> None:
     table, cells = io.BytesIO(), {"image": list(PICTURES.values()), "label": ["x", "y"] * 3}
     pq.write_table(pa.table(cells), table)
-    remote.put("b/t/0.tar", packed.getvalue(), "t")
+    remote.put("b/t/0.tar", as_tar(PICTURES), "t")
     remote.put("b/p/0.parquet", table.getvalue(), "p")
     for source in ("s3://b/t", "s3://b/p/0.parquet"):
         found = indexed(source, tmp_path)
