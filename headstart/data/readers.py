@@ -250,7 +250,8 @@ def listed(
             rows.append(row)
         else:
             why = "listed in the manifest, but no such file"
-            left_out.append(LeftOut(row.id, why, label=row.asked.get("label", "")))
+            label_of = row.asked.get("label", "")
+            left_out.append(LeftOut(row.id, why, label=label_of, missing=True))
     if not records:
         raise DataError(f"{display(path)} must list {input.noun}, a row each; it has no rows.")
     if not rows:
