@@ -342,6 +342,94 @@ def test_a_damaged_shard_is_named_and_the_others_are_read(
     assert len(hs.read(tmp_path / "m.parquet")) > 8
 
 
+def as_table(path: Path, **columns: Sequence[object]) -> Path:
+    """A table of small files, one for each row, beside the given columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [f"{path.stem} {n}".encode() for n in range(len(next(iter(columns.values()))))]
+    pq.write_table(pa.table({"image": images, **columns}), path)
+    return settled(path)
+
+
+def test_labels_of_later_shards_are_kept(tmp_path: Path, rows: list[Row]) -> None:
+    """The columns of the index are not those of the first shard alone."""
+    as_tar(tmp_path / "s/a.tar", with_labels(range(4), rows)[:4])
+    as_tar(tmp_path / "s/b.tar", with_labels(range(4, 8), rows))
+    found = hs.index(tmp_path / "s", tmp_path / "s.parquet", unlabelled=True)
+    assert pq.read_table(found.path).column("label").to_pylist()[4:] == [
+        row[1] for row in rows[4:8]
+    ]
+    as_table(tmp_path / "t/0.parquet", label=["x", "y"])
+    as_table(tmp_path / "t/1.parquet", label=["x", "y"], weight=[2, 3], split=["val", "test"])
+    data = indexed(tmp_path / "t")
+    assert (data.weights, data.parts) == ((1, 1, 2, 3), ("", "", "val", "test"))
+
+
+SHARES = {"p:x": [1, 0.25, 0.0], "p:y": [0.0, 0.75, 1]}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        SHARES,
+        SHARES | {"label": ["x", "y", "y"]},
+        {"label": ["x", "y", "y"], "probability": [0.1, 0.75, 1.0]},
+        {"probability": [0.1, 0.75, 1.0]},
+        {"wet": [1, 0, 1], "cold": [True, True, False], "width": [9, 8, 7]},
+    ],
+)
+def test_labels_of_a_table_mean_the_same_in_its_index(
+    columns: dict[str, Sequence[object]], tmp_path: Path
+) -> None:
+    data = indexed(as_table(tmp_path / "t.parquet", **columns))
+    table = pa.table({"text": ["a", "b", "c"], **columns})
+    pq.write_table(table, tmp_path / "usual.parquet")
+    usual = hs.read(tmp_path / "usual.parquet")
+    assert (data.target, data.labels, data.soft) == (usual.target, usual.labels, usual.soft)
+    assert data.choice == usual.choice
+
+
+def test_a_table_without_any_label_is_said_to_have_none(tmp_path: Path) -> None:
+    path = as_table(tmp_path / "t.parquet", label=["", None, ""])
+    hs.index(path, tmp_path / "m.parquet", unlabelled=True)
+    with pytest.raises(DataError, match=r"m\.parquet needs the column label .* without labels"):
+        hs.read(tmp_path / "m.parquet")
+
+
+def test_an_index_knows_the_words_for_parts(tmp_path: Path) -> None:
+    path = as_table(tmp_path / "t.parquet", label=list("xyxy"), part=["training", "Val", None, ""])
+    assert indexed(path).parts == ("train", "val", "", "")
+    as_table(path, label=list("xy"), part=["train", "fold1"])
+    with pytest.raises(DataError, match=r"t\.index\.parquet: .*part.*fold1"):
+        indexed(path)
+
+
+def test_ids_that_occur_in_several_tables_are_told_apart(tmp_path: Path) -> None:
+    as_table(tmp_path / "d/train-0.parquet", label=["x", "y", "x"], id=[0, 1, 7])
+    as_table(tmp_path / "d/test-0.parquet", label=["x", "y"], id=["0", "1"])
+    data = indexed(tmp_path / "d")
+    assert data.ids == (
+        *("test-0.parquet/0", "test-0.parquet/1"),
+        *("train-0.parquet/0", "train-0.parquet/1", "7"),
+    )
+    assert data[0].source.source.endswith("test-0.parquet")
+
+
+def test_tables_are_indexed_again_with_their_index_among_them(tmp_path: Path) -> None:
+    as_table(tmp_path / "d/p-0.parquet", label=["x", "y"])
+    out = tmp_path / "d/index.parquet"
+    before, again = (hs.index(tmp_path / "d", out) for _ in range(2))
+    assert before == again
+    assert hs.read(out).ids == ("1", "2")
+
+
+@pytest.mark.parametrize("name", ["S.TAR", "T.PARQUET", "T.ARROW"])
+def test_endings_are_read_in_any_case(name: str, tmp_path: Path, rows: list[Row]) -> None:
+    ways: dict[str, Callable[[Path, list[Row]], Path]]
+    ways = {"S.TAR": as_tar, "T.PARQUET": as_parquet, "T.ARROW": as_arrow}
+    data = indexed(ways[name](tmp_path / name, rows))
+    assert contents(data) == {digest(row[2]): row[1] for row in rows}
+
+
 def test_an_index_means_the_same_as_a_manifest_of_its_rows(tmp_path: Path) -> None:
     texts = [f"text {n}" for n in range(6)]
     table = {"text": texts, "value": [0.5 * n for n in range(6)], "group": list("aabbcc")}

@@ -48,6 +48,11 @@ class Gathered:
             shards, names = (batch.column(name).to_pylist() for name in ("shard", "name"))
             yield from zip((shard or "" for shard in shards), names, strict=True)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether some examples have labels of their own."""
+        return any(batch.column("label").null_count < batch.num_rows for batch in self.batches)
+
     def __len__(self) -> int:
         return sum(batch.num_rows for batch in self.batches)
 
@@ -209,8 +214,7 @@ class NamedLayout:
     @classmethod
     def of(cls, found: Gathered, *, labelled: bool) -> "NamedLayout":
         """Return the layout; raises DataError for an ambiguous one."""
-        own = any(batch.column("label").null_count < batch.num_rows for batch in found.batches)
-        if own:
+        if found.labelled:
             return cls(None, parts_of({_folder_in(*place) for place in found.places()}))
         if not labelled:
             return cls(None)
