@@ -9,7 +9,7 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from headstart.base.display import display
 from headstart.base.errors import DataError
 from headstart.data.dataset import LeftOut
-from headstart.data.walking import Walk, passed_over
+from headstart.data.walking import Walk, counted, passed_over
 
 SUFFIX = ".zip"
 MAX_BYTES = 1_000_000_000  # of a member, unpacked
@@ -152,7 +152,9 @@ def _read(archive: Path, size: int, mtime_ns: int) -> _Index:
             hidden[what] += 1
         elif members.setdefault(path.as_posix(), entry) is not entry:
             left_out.append(LeftOut(display(Path(name)), "a second member of this name"))
-    left_out += (LeftOut(display(archive), why, True) for why in _counted(hidden))
+    left_out += (
+        LeftOut(display(archive), f"{counted(what, n)} in it", True) for what, n in hidden.items()
+    )
     return _Index(members, tuple(left_out))
 
 
@@ -162,8 +164,3 @@ def _fault(entry: zipfile.ZipInfo, path: PurePosixPath) -> str:
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         return LEADS_OUT
     return "a link, which is not followed" if stat.S_ISLNK(entry.external_attr >> 16) else ""
-
-
-def _counted(hidden: Counter[str]) -> Iterator[str]:
-    for what, n in hidden.items():
-        yield f"{n:,} {what if n == 1 else what.replace('file', 'files', 1)} in it"

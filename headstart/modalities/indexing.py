@@ -7,9 +7,9 @@ is decoded.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,6 +27,7 @@ from headstart.data.gathering import (
     NamedLayout,
     Row,
     gather_tars,
+    hidden,
     is_example,
     labelled_rows,
 )
@@ -39,8 +40,8 @@ from headstart.data.table_rows import (
     saved_shards,
     table_shards,
 )
-from headstart.data.walking import passed_over
-from headstart.modalities.reading import USUAL, folder_input, read_folder_as
+from headstart.data.walking import counted, passed_over
+from headstart.modalities.reading import BESIDE, USUAL, folder_input, read_folder_as
 
 TAR = ".tar"
 LIST = ".txt"  # of addresses
@@ -292,19 +293,20 @@ def _of_objects(found: list[ObjectFacts], root: str, request: IndexRequest) -> _
 
     root: the beginning of their addresses, which is no part of the names.
     """
-    web = root.split("://")[0] in WEB
-    names = (each.url.removeprefix(root) for each in found)
-    named = dict(zip((unquote(name) if web else name for name in names), found, strict=True))
-    shards = {name: each.url for name, each in named.items()}
-    tars = {name: url for name, url in shards.items() if _ends(name, TAR)}
-    tables = {name: url for name, url in shards.items() if _ends(name, *ENDINGS)}
-    if tars:
-        return _of_tars(tars, request)
+    named, left_out = _named(found, root)
     own = request.input or USUAL
+    if not _holds(named, own):
+        shards = {name: each.url for name, each in named.items()}
+        tars = {name: url for name, url in shards.items() if _ends(name, TAR)}
+        tables = {name: url for name, url in shards.items() if _ends(name, *ENDINGS)}
+        if tars:
+            return _of_tars(tars, request, left_out)
+        if tables:
+            return _of_tables(table_shards(tables), request, left_out)
+        text = input_class("text")()
+        own = text if request.input is None and _holds(named, text) else own
     examples = {name: each for name, each in named.items() if is_example(name, own)}
-    if tables and not examples:
-        return _of_tables(table_shards(tables), request, [])
-    gathered = Gathered()
+    gathered = Gathered(left_out=left_out)
     gathered.add(
         [
             {"name": name, "source": each.url, "etag": each.stamp, "size": each.size}
@@ -317,17 +319,40 @@ def _of_objects(found: list[ObjectFacts], root: str, request: IndexRequest) -> _
     return _of_gathered(gathered, own, request)
 
 
+def _named(found: list[ObjectFacts], root: str) -> tuple[dict[str, ObjectFacts], list[LeftOut]]:
+    """Return objects by their names; those that are passed over by these are counted."""
+    web = root.split("://")[0] in WEB
+    named, passed = dict[str, ObjectFacts](), Counter[str]()
+    for each in found:
+        name = each.url.removeprefix(root)
+        name = unquote(name) if web else name
+        if why := hidden(name):
+            passed[why] += 1
+        else:
+            named[name] = each
+    return named, [LeftOut(root, counted(why, n), True) for why, n in passed.items()]
+
+
+def _holds(names: Iterable[str], input: Input[Any]) -> bool:
+    """Return whether there are examples among files, beside those that describe the data."""
+    own = (PurePosixPath(name) for name in names if is_example(name, input))
+    return any(name.stem.lower() not in BESIDE for name in own)
+
+
 def _common_folder(urls: list[str]) -> str:
     """Return the beginning of addresses up to the last folder that all are in, with its slash."""
     return f"{os.path.commonprefix(urls).rpartition('/')[0]}/"
 
 
-def _of_tars(shards: dict[str, str], request: IndexRequest) -> _Source:
+def _of_tars(
+    shards: dict[str, str], request: IndexRequest, left_out: Sequence[LeftOut] = ()
+) -> _Source:
     own = request.input or USUAL
     found = gather_tars(shards, own)
     text = input_class("text")()
     if not len(found) and request.input is None and len(texts := gather_tars(shards, text)):
         own, found = text, texts
+    found.left_out += left_out
     return _of_gathered(found, own, request)
 
 
