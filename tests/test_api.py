@@ -92,6 +92,36 @@ def test_other_data_is_refused_in_one_sentence(data: Any, says: str) -> None:
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_two_arguments_are_examples_and_their_labels_of_any_type(n: int, photos: Path) -> None:
+    paths = tuple(str(photos / f"dark/{i:02}.png") for i in range(n))
+    for examples in (paths, list(paths), np.array(paths)):
+        data = hs.read(examples, ("x", "y", "x")[:n])  # type: ignore[arg-type]
+        assert data.labels == (0, 1, 0)[:n]
+    with pytest.raises(DataError, match="examples and their labels; got str and tuple"):
+        hs.read(paths[0], ("x", "y"))  # type: ignore[arg-type]
+
+
+class PolarsLike:
+    """As much of a data frame of Polars as is read: `to_dict` takes no words."""
+
+    columns = ("text", "label")
+
+    def to_dict(self, *, as_series: bool = True) -> dict[str, Any]:
+        raise AssertionError("this is a dict of columns")
+
+    def to_dicts(self) -> list[dict[str, str]]:
+        return [{"text": "good", "label": "x"}, {"text": "bad", "label": "y"}]
+
+
+def test_frames_of_arrow_and_polars_are_read_as_their_columns_say() -> None:
+    from pyarrow import table
+
+    for frame in (table({"text": ["good", "bad"], "label": ["x", "y"]}), PolarsLike()):
+        data = hs.read(frame)
+        assert (data.noun, data.classes, data[0].read()) == ("texts", ("x", "y"), "good")
+
+
 def test_a_dataset_is_a_sequence(photos: Path) -> None:
     data = hs.read(photos)
     assert (data[-1].label, len(data[:3]), len(data[[0, 1]]), len(list(data))) == ("dark", 3, 2, 40)

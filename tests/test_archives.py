@@ -156,6 +156,17 @@ def test_checks_and_features_work_on_members(tmp_path: Path) -> None:
     assert split(data).test.ids == data.ids[25:]
 
 
+def test_an_index_of_members_is_read_with_a_store(tmp_path: Path) -> None:
+    root, out = cifar(tmp_path), tmp_path / "cifar.parquet"
+    assert hs.index(root, out).rows == 30
+    data, store = hs.read(out), hs.Store(tmp_path / "store")
+    assert survey(data, store=store).errors == {}
+    table = extract(hs.load_backbone("tiny:32"), data, store=store)
+    assert (table.forwards, table.left_out) == (30, ())
+    (root / "test_batch.bin").unlink()
+    assert set(survey(data, store=store).errors) == set(range(25, 30))
+
+
 @pytest.mark.parametrize("name", ["00005", "-1", "x", "٣", "1e0", "99999999999"])
 def test_numbers_that_a_batch_does_not_have(tmp_path: Path, name: str) -> None:
     root = cifar(tmp_path)

@@ -55,6 +55,16 @@ def test_every_format_gives_the_same_boxes(form: str, whole: bool, tmp_path: Pat
         next(id for id in data.ids if id.endswith("p0.jpg")))]]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["boxes.tsv", "BOXES.CSV"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_table_of_boxes_has_any_ending_of_tables(name: str, whole: bool, tmp_path: Path) -> None:
+    pictures = drawn(3)
+    path = table(tmp_path, pictures).rename(tmp_path / name)
+    if name.endswith("tsv"):
+        path.write_text(path.read_text().replace(",", "\t"))
+    assert_same(hs.read(tmp_path if whole else path), pictures)
+
+
 def test_boxes_of_voc_may_count_from_0(tmp_path: Path) -> None:
     pictures = drawn()
     voc(tmp_path, pictures, base=0)

@@ -300,6 +300,29 @@ def test_files_that_a_manifest_lists_in_vain_count_as_bad(photos: Path) -> None:
         good_rows(data, survey(data))
 
 
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("path,value", "{n}.5"),
+        ("path,labels", "a|b"),
+        ("path,p:x,p:y", "{a},{b}"),
+        ("path,probability", "0.{n}"),
+    ],
+)
+def test_missing_files_count_as_bad_whatever_is_predicted(
+    header: str, cells: str, photos: Path
+) -> None:
+    paths = [path.relative_to(photos) for path in sorted(photos.rglob("*.png"))]
+    rows = [f"{path},{cells}" for path in (*paths, "gone1.png", "gone2.png")]
+    lines = [row.format(n=n % 9 + 1, a=n % 2, b=1 - n % 2) for n, row in enumerate(rows)]
+    (photos / "t.csv").write_text("\n".join([header, *lines]))
+    data = read(photos / "t.csv")
+    seen = survey(data)
+    with pytest.raises(DataError, match="of the images .* 2 of 18 images are.*gone1.*no such file"):
+        good_rows(data, seen)
+    assert len(good_rows(data, seen, CheckPlan(max_bad=0.12))) == 16
+
+
 def test_a_folder_around_the_classes_is_named_with_the_remedy(tmp_path: Path) -> None:
     for name in ("daisy/1.png", "rose/2.png"):
         (tmp_path / "flowers" / name).parent.mkdir(parents=True)

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from listening import Lines
 from PIL import Image
 
 import headstart as hs
 from headstart.backbones.kept_graph import keep_graph, kept_graph
+from headstart.base.compacting import compact, verify
 from headstart.base.context import RunContext
 from headstart.base.errors import MissingPackage, PlaceError, SpecError, StoreError
 from headstart.base.listener import Listener
@@ -21,6 +23,7 @@ from headstart.base.store import Store
 from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.features import on_ray, slices
+from headstart.features.choosing import Chosen, EngineRequest, chosen_engine
 from headstart.features.engine_table import FrozenPart
 from headstart.features.on_ray import RayWork, Schedule, extract_on_ray
 from headstart.features.slices import Extracted, extract_slices, slices_of
@@ -133,6 +136,23 @@ def test_a_cluster_writes_the_shards_of_one_process_and_computes_lost_slices_aga
     assert (again.forwards, again.hits) == (0, 39)
 
 
+def test_one_process_chooses_its_engine_for_all_rows_and_names_it(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, heard = list[int](), Lines()
+
+    def noted(request: EngineRequest) -> Chosen:
+        asked.append(request.rows)
+        request.listener.stage("engine", f"for {request.rows} rows")
+        return chosen_engine(request)
+
+    monkeypatch.setattr("headstart.features.extract.chosen_engine", noted)
+    context = RunContext(Store(tmp_path / "store"), ONE, heard)
+    extract_slices(load_backbone("tiny:32"), hs.read(pictures), context)
+    assert asked == [40, 16, 16, 8]  # slices take the choice of all rows
+    assert heard.lines == [("engine", "for 40 rows")]
+
+
 def test_a_slice_that_loses_three_processes_ends_the_work_in_a_sentence(
     pictures: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +197,7 @@ def test_a_node_says_what_it_lacks(tmp_path: Path) -> None:
     seen.touch()
     assert on_ray._lacks(seen, None, hs.__version__) == ""
     assert "such as" in on_ray._lacks(seen, tmp_path / "gone.png", hs.__version__)
+    assert on_ray._lacks(seen, seen / "00017", hs.__version__) == ""  # as in CIFAR-10
     assert on_ray._lacks(seen, None, "0") == "Headstart 0"
 
 
@@ -191,6 +212,14 @@ def test_a_kept_graph_is_the_network_and_an_altered_one_is_refused(tmp_path: Pat
     other.write_bytes(b"x" * 100)
     with pytest.raises(StoreError, match="must be a network of the store"):
         kept_graph(other)
+
+
+def test_a_kept_network_is_no_table_of_the_store(pictures: Path, tmp_path: Path) -> None:
+    scheduled(OneProcessRay(), hs.read(pictures), tmp_path / "store")
+    store = Store(tmp_path / "store")
+    assert verify(store).damaged == compact(store).damaged == ()
+    (kept,) = (store.folder / "graphs").iterdir()
+    assert kept_graph(kept).card.dim
 
 
 def command(*words: str) -> int:

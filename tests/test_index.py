@@ -256,6 +256,66 @@ def test_labels_may_lie_beside_the_examples(tmp_path: Path, rows: list[Row]) -> 
     assert data.parts == ("test",) * 7 + ("train",) * 9
 
 
+def with_labels(numbers: Sequence[int], rows: list[Row], folder: str = "") -> list[Row]:
+    """Members as WebDataset has them: a picture, and its label beside it."""
+    pictures = [(f"{folder}{n:03}.png", "", rows[n][2]) for n in numbers]
+    return pictures + [(f"{folder}{n:03}.cls", "", rows[n][1].encode()) for n in numbers]
+
+
+@pytest.mark.parametrize("kind", ["tables", "tars", "one tar", "names before folders"])
+def test_parts_are_those_of_folders(kind: str, tmp_path: Path, rows: list[Row]) -> None:
+    folder, test = tmp_path / "d", [10, 11, 12]
+    train = [n for n in range(len(rows)) if n not in test]
+    if kind == "tables":
+        as_parquet(folder / "train/0.parquet", [rows[n] for n in train])
+        as_parquet(folder / "test/0.parquet", [rows[n] for n in test])
+    elif kind == "tars":
+        as_tar(folder / "train/0.tar", with_labels(train, rows))
+        as_tar(folder / "test/0.tar", with_labels(test, rows))
+    elif kind == "one tar":
+        both = with_labels(train, rows, "train/") + with_labels(test, rows, "test/")
+        as_tar(folder / "0.tar", both)
+    else:
+        as_tar(folder / "train/a-test-0.tar", with_labels(test, rows))
+        as_tar(folder / "train/a-train-0.tar", with_labels(train, rows))
+    data = indexed(folder)
+    pictures = {digest(read_at(e.source)): part for e, part in zip(data, data.parts, strict=True)}
+    own = {digest(rows[n][2]): "train" for n in train} | {digest(rows[n][2]): "test" for n in test}
+    assert pictures == own
+
+
+@pytest.mark.parametrize(
+    ("label", "why"),
+    [
+        (b"", "the label is empty"),
+        (b"\xe4gypten", "the label is not UTF-8"),
+        (b"a\x1bb", "the label holds control characters"),
+    ],
+)
+def test_a_bad_label_is_named_and_the_rest_of_its_shard_is_read(
+    label: bytes, why: str, tmp_path: Path, rows: list[Row]
+) -> None:
+    members = with_labels(range(8), rows)
+    members[8] = ("000.cls", "", label)
+    as_tar(tmp_path / "0.tar", [("._000.cls", "", b"\0\5\x16\7"), *members])
+    found = hs.index(tmp_path / "0.tar", tmp_path / "m.parquet")
+    assert found.rows == 7
+    named = {item.path: item.reason for item in found.left_out if not item.expected}
+    assert set(named) == {"0.tar/000.cls", "000.png"}
+    assert named["0.tar/000.cls"].startswith(why)
+
+
+@pytest.mark.parametrize("name", ["a//1.png", "a/./1.png", "./a/1.png", "a/b\\1.png", "a/\x07.png"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_members_with_untidy_names_are_read(
+    name: str, beside: bool, tmp_path: Path, rows: list[Row]
+) -> None:
+    members = [(name, "", rows[0][2]), ("b/2.png", "", rows[1][2])]
+    labels = [(name.replace(".png", ".cls"), "", b"x"), ("b/2.cls", "", b"y")]
+    data = indexed(as_tar(tmp_path / "t.tar", members + labels * beside))
+    assert {digest(read_at(e.source)) for e in data} == {digest(row[2]) for row in rows[:2]}
+
+
 def test_one_name_in_two_shards_is_two_examples(tmp_path: Path, rows: list[Row]) -> None:
     (_, label, one), (_, other, two) = rows[:2]
     as_tar(tmp_path / "s/0.tar", [(f"{label}/a.png", "", one), (f"{other}/c.png", "", two)])
@@ -280,6 +340,94 @@ def test_a_damaged_shard_is_named_and_the_others_are_read(
     for words in ("1.tar: is damaged at byte", "2.tar: is compressed (gzip)", "3.tar: is no tar"):
         assert words in told
     assert len(hs.read(tmp_path / "m.parquet")) > 8
+
+
+def as_table(path: Path, **columns: Sequence[object]) -> Path:
+    """A table of small files, one for each row, beside the given columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [f"{path.stem} {n}".encode() for n in range(len(next(iter(columns.values()))))]
+    pq.write_table(pa.table({"image": images, **columns}), path)
+    return settled(path)
+
+
+def test_labels_of_later_shards_are_kept(tmp_path: Path, rows: list[Row]) -> None:
+    """The columns of the index are not those of the first shard alone."""
+    as_tar(tmp_path / "s/a.tar", with_labels(range(4), rows)[:4])
+    as_tar(tmp_path / "s/b.tar", with_labels(range(4, 8), rows))
+    found = hs.index(tmp_path / "s", tmp_path / "s.parquet", unlabelled=True)
+    assert pq.read_table(found.path).column("label").to_pylist()[4:] == [
+        row[1] for row in rows[4:8]
+    ]
+    as_table(tmp_path / "t/0.parquet", label=["x", "y"])
+    as_table(tmp_path / "t/1.parquet", label=["x", "y"], weight=[2, 3], split=["val", "test"])
+    data = indexed(tmp_path / "t")
+    assert (data.weights, data.parts) == ((1, 1, 2, 3), ("", "", "val", "test"))
+
+
+SHARES = {"p:x": [1, 0.25, 0.0], "p:y": [0.0, 0.75, 1]}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        SHARES,
+        SHARES | {"label": ["x", "y", "y"]},
+        {"label": ["x", "y", "y"], "probability": [0.1, 0.75, 1.0]},
+        {"probability": [0.1, 0.75, 1.0]},
+        {"wet": [1, 0, 1], "cold": [True, True, False], "width": [9, 8, 7]},
+    ],
+)
+def test_labels_of_a_table_mean_the_same_in_its_index(
+    columns: dict[str, Sequence[object]], tmp_path: Path
+) -> None:
+    data = indexed(as_table(tmp_path / "t.parquet", **columns))
+    table = pa.table({"text": ["a", "b", "c"], **columns})
+    pq.write_table(table, tmp_path / "usual.parquet")
+    usual = hs.read(tmp_path / "usual.parquet")
+    assert (data.target, data.labels, data.soft) == (usual.target, usual.labels, usual.soft)
+    assert data.choice == usual.choice
+
+
+def test_a_table_without_any_label_is_said_to_have_none(tmp_path: Path) -> None:
+    path = as_table(tmp_path / "t.parquet", label=["", None, ""])
+    hs.index(path, tmp_path / "m.parquet", unlabelled=True)
+    with pytest.raises(DataError, match=r"m\.parquet needs the column label .* without labels"):
+        hs.read(tmp_path / "m.parquet")
+
+
+def test_an_index_knows_the_words_for_parts(tmp_path: Path) -> None:
+    path = as_table(tmp_path / "t.parquet", label=list("xyxy"), part=["training", "Val", None, ""])
+    assert indexed(path).parts == ("train", "val", "", "")
+    as_table(path, label=list("xy"), part=["train", "fold1"])
+    with pytest.raises(DataError, match=r"t\.index\.parquet: .*part.*fold1"):
+        indexed(path)
+
+
+def test_ids_that_occur_in_several_tables_are_told_apart(tmp_path: Path) -> None:
+    as_table(tmp_path / "d/train-0.parquet", label=["x", "y", "x"], id=[0, 1, 7])
+    as_table(tmp_path / "d/test-0.parquet", label=["x", "y"], id=["0", "1"])
+    data = indexed(tmp_path / "d")
+    assert data.ids == (
+        *("test-0.parquet/0", "test-0.parquet/1"),
+        *("train-0.parquet/0", "train-0.parquet/1", "7"),
+    )
+    assert data[0].source.source.endswith("test-0.parquet")
+
+
+def test_tables_are_indexed_again_with_their_index_among_them(tmp_path: Path) -> None:
+    as_table(tmp_path / "d/p-0.parquet", label=["x", "y"])
+    out = tmp_path / "d/index.parquet"
+    before, again = (hs.index(tmp_path / "d", out) for _ in range(2))
+    assert before == again
+    assert hs.read(out).ids == ("1", "2")
+
+
+@pytest.mark.parametrize("name", ["S.TAR", "T.PARQUET", "T.ARROW"])
+def test_endings_are_read_in_any_case(name: str, tmp_path: Path, rows: list[Row]) -> None:
+    ways: dict[str, Callable[[Path, list[Row]], Path]]
+    ways = {"S.TAR": as_tar, "T.PARQUET": as_parquet, "T.ARROW": as_arrow}
+    data = indexed(ways[name](tmp_path / name, rows))
+    assert contents(data) == {digest(row[2]): row[1] for row in rows}
 
 
 def test_an_index_means_the_same_as_a_manifest_of_its_rows(tmp_path: Path) -> None:

@@ -66,22 +66,72 @@ def test_objects_are_read_by_their_addresses(remote: ObjectStore, tmp_path: Path
     assert {digest(read_at(e.source)) for e in data} == {*map(digest, PICTURES.values())}
 
 
-def test_members_of_a_remote_tar_and_cells_of_a_remote_table_cost_a_range(
-    remote: ObjectStore, tmp_path: Path
-) -> None:
+def as_tar(members: dict[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, data in PICTURES.items():
+        for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def test_labels_of_a_remote_tar_cost_no_requests(
+    remote: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {name.replace(".png", ".cls"): name[:1].encode() for name in PICTURES}
+    remote.put("b/t/0.tar", as_tar(PICTURES | members), "t")
+    monkeypatch.setattr(objects, "get_range", None)  # of members by themselves
+    found = hs.index("s3://b/t", tmp_path / "m.parquet")
+    assert (found.labels, found.left_out) == ({"d": 3, "l": 3}, ())
+
+
+def test_members_of_a_remote_tar_and_cells_of_a_remote_table_cost_a_range(
+    remote: ObjectStore, tmp_path: Path
+) -> None:
     table, cells = io.BytesIO(), {"image": list(PICTURES.values()), "label": ["x", "y"] * 3}
     pq.write_table(pa.table(cells), table)
-    remote.put("b/t/0.tar", packed.getvalue(), "t")
+    remote.put("b/t/0.tar", as_tar(PICTURES), "t")
     remote.put("b/p/0.parquet", table.getvalue(), "p")
     for source in ("s3://b/t", "s3://b/p/0.parquet"):
         found = indexed(source, tmp_path)
         assert {digest(read_at(e.source)) for e in found} == {*map(digest, PICTURES.values())}
+
+
+def test_shards_beside_pictures_hide_none(remote: ObjectStore, tmp_path: Path) -> None:
+    remote.put("b/photos/backup.tar", as_tar(PICTURES), "t")
+    remote.put("b/photos/labels.parquet", b"PAR1", "p")
+    found = hs.index("s3://b/photos", tmp_path / "m.parquet")
+    assert found.rows == len(PICTURES)
+    assert [(out.reason, out.expected) for out in found.left_out] == [
+        ("3 objects are no examples: not an image", True)
+    ]
+
+
+def test_hidden_objects_are_passed_over_and_counted(remote: ObjectStore, tmp_path: Path) -> None:
+    picture = PICTURES["dark/a.v0.png"]
+    for name in (".ipynb_checkpoints/1.png", "dark/._a.png", "dark/@eaDir/a.png/1.png"):
+        remote.put(f"b/photos/{name}", picture, "x")
+    found = hs.index("s3://b/photos", tmp_path / "m.parquet")
+    assert found.labels == {"dark": 3, "light": 3}
+    counted = {out.reason for out in found.left_out if out.expected}
+    assert {"2 hidden or system files", "1 file of thumbnails"} <= counted
+
+
+def test_texts_below_an_address_are_texts(remote: ObjectStore, tmp_path: Path) -> None:
+    for name in ("good/1.txt", "good/2.txt", "bad/1.txt"):
+        remote.put(f"b/texts/{name}", f"a text, {name}".encode(), name)
+    remote.put("b/texts/README.md", b"about", "r")
+    data = indexed("s3://b/texts", tmp_path)
+    assert data.noun == "texts"
+    assert data.counts == {"bad": 1, "good": 2}
+    assert data[data.ids.index("good/2.txt")].read() == "a text, good/2.txt"
+
+
+def test_a_readme_beside_shards_makes_no_data_of_texts(remote: ObjectStore, tmp_path: Path) -> None:
+    remote.put("b/t/0.tar", as_tar(PICTURES), "t")
+    remote.put("b/t/README.txt", b"about", "r")
+    assert indexed("s3://b/t", tmp_path).noun == "images"
 
 
 def test_one_picture_has_one_row_whatever_its_etag(remote: ObjectStore, tmp_path: Path) -> None:

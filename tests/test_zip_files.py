@@ -103,6 +103,44 @@ def test_a_member_that_cannot_be_read_is_named_and_the_others_are_read(
     assert reason in seen.errors[2]
 
 
+@pytest.mark.parametrize(
+    ("name", "offset", "value", "reason", "label"),
+    [
+        ("README.md", 8, b"\1\0", "cannot be read: encrypted in a.zip: unpack", ""),
+        ("photos/dog/notes.bin", 10, struct.pack("<H", 9), "cannot be read: packed by", ""),
+        ("photos/dog/2.heic", 42, struct.pack("<I", 3), "damaged in a.zip", "dog"),
+    ],
+)
+def test_a_member_that_cannot_be_looked_at_is_named_and_the_others_are_read(
+    name: str, offset: int, value: bytes, reason: str, label: str, tmp_path: Path
+) -> None:
+    """A picture counts as one of its class; a README hides no folder around the classes."""
+    path = zipped(tmp_path / "a.zip", f"photos/cat/1.png photos/dog/1.png {name}")
+    data = read(changed(path, offset, value))
+    assert data.classes == ("cat", "dog")
+    assert [(out.expected, out.label) for out in data.left_out] == [(False, label)]
+    assert data.left_out[0].reason.startswith(reason)
+    assert Path(data.left_out[0].path).name == Path(name).name
+
+
+def test_only_the_head_of_other_members_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zip_files, "read_member", None)
+    path = zipped(tmp_path / "a.zip", "cat/1.png dog/1.png dog/2")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("notes.bin", bytes(100_000_000))
+    data = read(path)
+    assert data.ids == ("cat/1.png", "dog/1.png", "dog/2")
+    assert [(out.path, out.expected) for out in data.left_out] == [("notes.bin", True)]
+
+
+def test_a_member_without_a_name_is_left_out(tmp_path: Path) -> None:
+    data = read(zipped(tmp_path / "a.zip", "cat/1.png dog/2.png ."))
+    assert len(data) == 2
+    assert [out.reason for out in data.left_out] == [zip_files.NAMELESS]
+
+
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("cat/1.png", picture(1))

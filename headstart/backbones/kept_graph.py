@@ -17,9 +17,8 @@ from headstart.backbones.backbone import (
 from headstart.backbones.frozen import Frozen
 from headstart.base.atomic import write_bytes
 from headstart.base.errors import StoreError
-from headstart.base.store import Store
+from headstart.base.store import GRAPHS, Store
 
-FOLDER = "graphs"  # of the store
 WEIGHTS, GRAPH = "backbone.", "graph"
 
 
@@ -32,7 +31,7 @@ def keep_graph(frozen: Frozen, store: Store) -> Path:
     tensors |= asset_tensors(frozen.card.input)
     tensors[GRAPH] = np.frombuffer(frozen.graph, np.uint8)
     facts = {"card": json.dumps(card_to_plain(frozen.card)), "inputs": json.dumps(frozen.inputs)}
-    path = store.folder / FOLDER / f"{frozen.fingerprint()}.safetensors"
+    path = store.folder / GRAPHS / f"{frozen.fingerprint()}.safetensors"
     write_bytes(path, save(tensors, facts))
     return path
 

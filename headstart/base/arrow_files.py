@@ -47,7 +47,8 @@ def open_table(source: str, file: BinaryIO | None) -> OpenTable:
     """
     arrow = need_pyarrow("Reading a table")
     try:
-        return ArrowTable(source) if source.endswith(ARROW) else ParquetTable(file or source)
+        is_arrow = source.lower().endswith(ARROW)
+        return ArrowTable(source) if is_arrow else ParquetTable(file or source)
     except arrow.ArrowException as error:
         raise DataError(f"its table can't be read ({_first_line(error)})") from error
 

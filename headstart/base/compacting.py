@@ -22,7 +22,7 @@ from headstart.base.errors import StoreError
 from headstart.base.row_index import SUFFIX, RowIndex, as_names
 from headstart.base.seals import BLANK, SEAL, sealing
 from headstart.base.shards import ENDS, KEYS, KINDS, Column
-from headstart.base.store import Store, StoredTable
+from headstart.base.store import GRAPHS, Store, StoredTable
 from headstart.base.values import Record
 
 ROWS = 65_536  # of a compacted file,
@@ -98,8 +98,9 @@ def tables_of(store: Store) -> list[Path]:
             f"There is no store in {store.folder}: name its folder with --store, or run a command "
             f"that fills it."
         )
-    folders = [path for path in store.folder.iterdir() if path.name[0] != "." and path.is_dir()]
-    return sorted(path for path in folders if any(path.glob("*.safetensors")))
+    folders = [path for path in store.folder.iterdir() if path.is_dir()]
+    tables = (path for path in folders if path.name[0] != "." and path.name != GRAPHS)
+    return sorted(path for path in tables if any(path.glob("*.safetensors")))
 
 
 def _verified(folder: Path) -> tuple[StoredTable, int]:

@@ -35,6 +35,7 @@ from headstart.base.shards import KEYS, Column, FileDigests, Stamp, columns_in, 
 from headstart.base.shards import Rows as Rows
 from headstart.base.verified import VerifiedFiles
 
+GRAPHS = "graphs"  # a folder of networks that other processes open, which is no table
 _SEALED = ".sealed"  # a folder of empty files, named after the tables that hold sealed shards only
 FRESH = 8192  # rows written by this process that are looked up by name before they are indexed
 

@@ -3,8 +3,10 @@
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
+from headstart.base.display import display
 from headstart.base.errors import DataError
 
 BLOCK = tarfile.BLOCKSIZE  # 512 bytes: of a header, just before the bytes of its member
@@ -74,6 +76,6 @@ def is_header_of(block: bytes, id: str, size: int) -> bool:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.TarError:
         return False
-    name = clean(info.name)
+    name = display(Path(clean(info.name)))  # tidied as the id was
     whole = name.isascii() and id.isascii() and len(id) <= SHORT
     return info.size == size and (not whole or id.endswith(name))

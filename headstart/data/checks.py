@@ -88,16 +88,21 @@ def with_contents(dataset: Dataset, survey: "Survey") -> Dataset:
 
 
 def _refuse_bad_classes(dataset: Dataset, survey: "Survey", max_bad: float) -> None:
-    """Raise DataError for too many bad files in a class; missing files of a manifest are bad."""
+    """Raise DataError for too many bad files in a class; missing files of a manifest are bad.
+
+    Without class names, or if a row names none, files are a share of all.
+    """
     names, noun = dataset.target.stratum_names, dataset.noun
     labels = [names[s] if names else "" for s in dataset.target.strata(dataset.y)]
-    missing = [item for item in dataset.left_out if item.label]
-    totals = Counter([*labels, *(item.label for item in missing)])
+    missing = [item for item in dataset.left_out if item.label or item.missing]
+    own = [item.label if names else "" for item in missing]
+    totals = Counter([*labels, *own])
+    totals[""] = len(labels) + len(missing)
     bad = defaultdict[str, list[tuple[str, str]]](list)
     for row, why in sorted(survey.errors.items()):
         bad[labels[row]].append((dataset.ids[row], why))
-    for item in missing:
-        bad[item.label].append((item.path, item.reason))
+    for item, name in zip(missing, own, strict=True):
+        bad[name].append((item.path, item.reason))
     for label, named in bad.items():
         total = totals[label]
         if len(named) > max_bad * total:

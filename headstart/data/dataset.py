@@ -31,13 +31,15 @@ class LeftOut(Record):
     """A file or folder that is not used, and the reason as a phrase.
 
     expected: surely not an example (a hidden file, a README): listed without a warning.
-    label: the class of an example that is missing or unreadable.
+    label: the class of an example that is missing or unreadable, if it is known. missing: whether
+    it is an example whose file is not there.
     """
 
     path: str
     reason: str
     expected: bool = False
     label: str = ""
+    missing: bool = field(default=False, metadata=later())
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from headstart.backbones.inputs import Input
 from headstart.base.arrow_files import need_pyarrow
 from headstart.base.cells import as_label
 from headstart.base.display import display
 from headstart.base.errors import DataError
-from headstart.base.location import Location, open_source, read_range, stamp_of
+from headstart.base.location import Location, open_source, stamp_of
 from headstart.base.tars import TarMember, members
 from headstart.data.dataset import LeftOut
 from headstart.data.layouts import PART_WORDS, FolderLayout, layout_of
@@ -41,6 +41,17 @@ class Gathered:
 
     def names(self) -> Iterator[str]:
         return chain.from_iterable(batch.column("name").to_pylist() for batch in self.batches)
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Yield shard and name of each example; of an object of its own, "" and its name."""
+        for batch in self.batches:
+            shards, names = (batch.column(name).to_pylist() for name in ("shard", "name"))
+            yield from zip((shard or "" for shard in shards), names, strict=True)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether some examples have labels of their own."""
+        return any(batch.column("label").null_count < batch.num_rows for batch in self.batches)
 
     def __len__(self) -> int:
         return sum(batch.num_rows for batch in self.batches)
@@ -73,38 +84,70 @@ def gather_tars(shards: Mapping[str, str], input: Input[Any]) -> Gathered:
 
 def _shard(shard: str, source: str, input: Input[Any], left_out: list[LeftOut]) -> list[Row]:
     """Return the rows of one tar; what is not an example in it is added to `left_out`."""
-    etag, folder = stamp_of(Location(shard, source)), PurePosixPath(shard).parent
-    rows, labels, others = dict[str, Row](), dict[str, str](), Counter[str]()
+    etag = stamp_of(Location(shard, source))
+    found = _Members(shard, input, left_out)
     try:
         with open_source(source) as file:
             for member in members(file, int(etag.partition("-")[0], 16)):
-                if _is_label(member):
-                    labels[_stem(member.name)] = _label_in(source, member)
-                elif why := _why_not(member, input):
-                    others[why] += 1
-                elif member.fault:
-                    left_out.append(LeftOut(f"{shard}/{display(member.name)}", member.fault))
-                else:
-                    name = display(Path(folder / member.name))
-                    if name in rows:
-                        left_out.append(LeftOut(f"{shard}/{name}", REPLACED, expected=True))
-                    row = {"offset": member.offset, "size": member.size, "source": source}
-                    rows[name] = row | {"name": name, "shard": shard, "etag": etag}
+                found.add(member, file)
     except DataError as error:
         left_out.append(LeftOut(shard, str(error)))
-    for why, n in sorted(others.items()):
+    for why, n in sorted(found.others.items()):
         left_out.append(LeftOut(shard, f"{n:,} members are no examples: {why}", expected=True))
-    for name, row in rows.items():
-        row["label"] = labels.get(_stem(name.removeprefix(f"{folder.as_posix()}/")))
-    return list(rows.values())
+    own = {"shard": shard, "source": source, "etag": etag}
+    return [
+        {"name": name, "offset": member.offset, "size": member.size}
+        | {"label": found.labels.get(_stem(name)), **own}
+        for name, member in found.examples.items()
+    ]
+
+
+@dataclass
+class _Members:
+    """The examples and labels of one tar, by names that begin with the folder of the tar.
+
+    others: how many members are no examples, by the reason.
+    """
+
+    shard: str
+    input: Input[Any]
+    left_out: list[LeftOut]
+    examples: dict[str, TarMember] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+
+    def add(self, member: TarMember, file: BinaryIO) -> None:
+        """Add a member. file: the open tar, from which a label is read."""
+        name = display(Path(PurePosixPath(self.shard).parent / member.name))
+        if _is_label(member):
+            data = _bytes_of(member, file)
+            try:
+                self.labels[_stem(name)] = as_label(data)
+            except DataError as error:
+                self.leave_out(member, f"the label {error}")
+        elif why := _why_not(member, self.input):
+            self.others[why] += 1
+        elif member.fault:
+            self.leave_out(member, member.fault)
+        else:
+            if name in self.examples:
+                self.leave_out(member, REPLACED, expected=True)
+            self.examples[name] = member
+
+    def leave_out(self, member: TarMember, why: str, *, expected: bool = False) -> None:
+        path = f"{self.shard}/{display(member.name)}"
+        self.left_out.append(LeftOut(path, why, expected))
 
 
 def _why_not(member: TarMember, input: Input[Any]) -> str:
     """Return why a member is not an example, by its name, or ""."""
-    for part in PurePosixPath(member.name).parts:
-        if why := passed_over(part):
-            return why
-    return "" if is_example(member.name, input) else f"{input.unmeant} ({_ending(member.name)})"
+    other = "" if is_example(member.name, input) else f"{input.unmeant} ({_ending(member.name)})"
+    return hidden(member.name) or other
+
+
+def hidden(name: str) -> str:
+    """Return why a name is passed over, by that of its file or of one of its folders, or ""."""
+    return next(filter(None, map(passed_over, PurePosixPath(name).parts)), "")
 
 
 def is_example(name: str, input: Input[Any]) -> bool:
@@ -122,47 +165,58 @@ def _stem(name: str) -> str:
 
 
 def _is_label(member: TarMember) -> bool:
-    ending = PurePosixPath(member.name).suffix
-    return ending == LABEL and member.size <= LONGEST_LABEL and not member.fault
+    whole = member.size <= LONGEST_LABEL and not member.fault
+    return PurePosixPath(member.name).suffix == LABEL and whole and not hidden(member.name)
 
 
-def _label_in(source: str, member: TarMember) -> str:
-    try:
-        return as_label(read_range(source, member.offset, member.size))
-    except DataError as error:
-        raise DataError(f"the label in {display(member.name)} {error}") from error
+def _bytes_of(member: TarMember, file: BinaryIO) -> bytes:
+    if file.tell() != member.offset:  # an object asks again for what it has read ahead
+        file.seek(member.offset)
+    return file.read(member.size)
 
 
 def parts_of(names: Iterable[str]) -> dict[str, str]:
-    """Return the part that the name of each shard or table says: "train-00000-of-00002.parquet".
+    """Return the part of each shard or table: that of its own name, such as
+    "train-00000-of-00002.parquet", or else that of the nearest of its folders that is named as one.
 
     "" for all unless two parts are named.
 
     >>> parts_of(["a/train-000.tar", "a/val-000.tar"])
     {'a/train-000.tar': 'train', 'a/val-000.tar': 'val'}
+    >>> parts_of(["train/0.tar", "test/0.tar"])
+    {'train/0.tar': 'train', 'test/0.tar': 'test'}
     >>> parts_of(["train-000.tar", "train-001.tar"])
     {'train-000.tar': '', 'train-001.tar': ''}
     """
-    found = {name: _part_in(PurePosixPath(name).stem) for name in names}
+    found = {name: _part_of(PurePosixPath(name)) for name in names}
     return found if len({*found.values()} - {""}) > 1 else dict.fromkeys(found, "")
 
 
-def _part_in(stem: str) -> str:
-    words = re.split(r"[^a-z]+", stem.lower())
+def _part_of(path: PurePosixPath) -> str:
+    return next(filter(None, (_part_in(each.name) for each in (path, *path.parents))), "")
+
+
+def _part_in(name: str) -> str:
+    words = re.split(r"[^a-z]+", name.lower())
     return next((PART_WORDS[word] for word in words if word in PART_WORDS), "")
 
 
 @dataclass(frozen=True)
 class NamedLayout:
-    """Where the class folders are among gathered names; None if examples name their own labels."""
+    """Where the class folders are among gathered names; None if examples name their own labels.
+
+    parts: of such examples, by their folders (`_folder_in`).
+    """
 
     layout: FolderLayout | None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, found: Gathered, *, labelled: bool) -> "NamedLayout":
         """Return the layout; raises DataError for an ambiguous one."""
-        own = any(batch.column("label").null_count < batch.num_rows for batch in found.batches)
-        if own or not labelled:
+        if found.labelled:
+            return cls(None, parts_of({_folder_in(*place) for place in found.places()}))
+        if not labelled:
             return cls(None)
         names = [PurePosixPath(name) for name in found.names()]
         folders = {above for name in names for above in name.parents if above.parts}
@@ -170,9 +224,10 @@ class NamedLayout:
         found.left_out += layout.left_out
         return cls(layout)
 
-    def place(self, name: str) -> tuple[str, str] | str:
-        """Return class and part of a name, or why it has none."""
-        assert self.layout is not None
+    def place(self, name: str, shard: str, label: str) -> tuple[str, str] | str:
+        """Return class and part of a name, or why it has none. label: the example's own."""
+        if self.layout is None:
+            return label, self.parts.get(_folder_in(shard, name), "")
         path = Path(name)
         base = self.layout.base(path)
         if base is None:
@@ -182,6 +237,12 @@ class NamedLayout:
         if len(path.parts) <= len(base) + 1:
             return "in no class folder"
         return as_label(path.parts[len(base)]), self.layout.parts[base]
+
+
+def _folder_in(shard: str, name: str) -> str:
+    """Return the folder of a member as if its shard were a folder: "train/0.tar/inner"."""
+    inner = name.removeprefix(f"{shard.rpartition('/')[0]}/")
+    return f"{shard}/{inner}".rpartition("/")[0]
 
 
 def labelled_rows(
@@ -196,9 +257,7 @@ def labelled_rows(
         rows = list[Row]()
         for row in batch.to_pylist():
             name, shard = row.pop("name"), row.pop("shard")
-            placed: tuple[str, str] | str = (row["label"] or "", row["part"] or "")
-            if layout.layout is not None:
-                placed = layout.place(name)
+            placed = layout.place(name, shard or "", row["label"] or "")
             if isinstance(placed, str) or (labelled and not placed[0]):
                 why = placed if isinstance(placed, str) else "without a label beside it"
                 found.left_out += [LeftOut(name, why)] if why else []

@@ -6,7 +6,7 @@ folder or absolute, or a URL.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from headstart.base.location import WHOLE, Location, is_url
 from headstart.base.tables import Cells, column_names, parquet_cells, parquet_file
 from headstart.data.choosing import LabelColumns, TableColumns, choose
 from headstart.data.dataset import Dataset
-from headstart.data.readers import OPTIONAL, PART_COLUMNS, WEIGHT, listed
+from headstart.data.readers import OPTIONAL, PART_COLUMNS, WEIGHT, listed, part_cell
 from headstart.targets.classes import ClassTarget
 
 MARK = b"headstart"  # the key of an index's facts among a Parquet file's metadata
@@ -134,7 +134,9 @@ def read_index(path: Path, input: Input[Any] | None, kind: str = "") -> Dataset:
     if not places:
         raise DataError(f"{display(path)} must list {own.noun}, a row each; it has no rows.")
     label = choose(_columns_of(path), kind)
-    _refuse_unlabelled(path, label, own)
+    there = column_names(path, ())
+    if missing := [name for name in label.needed if name.casefold() not in there]:
+        raise _unlabelled(path, missing, own)
     if label.kind is ClassTarget and label.soft is None and _is_plain(path):
         return _of_classes(path, places, own, label)
     records = list(_records(path, places, own, label))
@@ -188,13 +190,11 @@ def _columns_of(path: Path) -> TableColumns:
     return TableColumns("source", (*OPTIONAL, *PLACE), partial(column_names, path), cells)
 
 
-def _refuse_unlabelled(path: Path, label: LabelColumns, input: Input[Any]) -> None:
-    there = column_names(path, ())
-    if missing := [name for name in label.needed if name.casefold() not in there]:
-        raise DataError(
-            f"{display(path)} needs the column {' and '.join(missing)} to learn from or to judge "
-            f"by, and lists {input.noun} without labels. Index them in folders, one a class."
-        )
+def _unlabelled(path: Path, missing: Sequence[str], input: Input[Any]) -> DataError:
+    return DataError(
+        f"{display(path)} needs the column {' and '.join(missing)} to learn from or to judge by, "
+        f"and lists {input.noun} without labels. Index them in folders, one a class."
+    )
 
 
 def _is_plain(path: Path) -> bool:
@@ -207,7 +207,9 @@ def _of_classes(path: Path, places: Locations, input: Input[Any], label: LabelCo
     (name,) = label.names
     coded = _coded(path, name)
     numbers = np.asarray(coded.indices.fill_null(-1), np.int64)
-    if len(blank := np.flatnonzero(numbers < 0)):
+    if len(blank := np.flatnonzero(numbers < 0)) == len(numbers):
+        raise _unlabelled(path, [name], input)
+    if len(blank):
         raise DataError(
             f"{display(path)}, row {blank[0] + 1}: the {name} is empty. Fill it in or take the row "
             f"out."
@@ -216,6 +218,7 @@ def _of_classes(path: Path, places: Locations, input: Input[Any], label: LabelCo
     target = ClassTarget(tuple(sorted(set(names))))
     code = [target.names.index(one) for one in names]
     columns = {own: _texts(path, column) for own, column in _FACTS.items()}
+    columns["parts"] = _texts(path, "part", partial(_part_of, path))
     return Dataset(
         places.ids,
         places,
@@ -227,7 +230,7 @@ def _of_classes(path: Path, places: Locations, input: Input[Any], label: LabelCo
     )
 
 
-_FACTS = {"parts": "part", "groups": "group", "strata": "stratum"}  # of a dataset, of an index
+_FACTS = {"groups": "group", "strata": "stratum"}  # of a dataset, of an index
 
 
 def _class_of(path: Path, column: str, value: object) -> str:
@@ -249,10 +252,14 @@ def _coded(path: Path, name: str) -> Any:
     return column.unify_dictionaries().combine_chunks()
 
 
-def _texts(path: Path, name: str) -> tuple[str, ...]:
+def _part_of(path: Path, value: object) -> str:
+    return part_cell({"part": value}, ["part"], display(path))
+
+
+def _texts(path: Path, name: str, read: Callable[[object], str] = as_text) -> tuple[str, ...]:
     """Return a column of short texts, () if all are empty; equal texts are one object."""
     coded = _coded(path, name)
-    values = [as_text(value) for value in coded.dictionary.to_pylist()]
+    values = [read(value) for value in coded.dictionary.to_pylist()]
     if not any(values):
         return ()
     numbers = np.asarray(coded.indices.fill_null(len(values)), np.int64)

@@ -64,10 +64,11 @@ class KnownPlaces:
             return self.tables
 
     def of(self, source: Any) -> KnownBytes | None:
-        """Return what is known of a place that has not changed; raises OSError if it is gone."""
+        """Return what is known of a place that has not changed; raises OSError if the shard or
+        table that holds the example is gone."""
         if self.store is None or self.store.reread or not isinstance(source, Location):
             return None
-        stamp = stamp_of(source)
+        stamp = _stamp_if_any(source)
         return self._remembered(self.store, _key(source, stamp)) if _may_trust(stamp) else None
 
     def looked_up(self, sources: Iterable[T]) -> Iterator[list[T]]:
@@ -118,7 +119,7 @@ class KnownPlaces:
         """Remember the digests of a place that was read."""
         if self.store is None or not isinstance(source, Location):
             return
-        stamp = stamp_of(source)
+        stamp = _stamp_if_any(source)
         if not _may_trust(stamp) or (not source.is_remote and _is_racy(stamp)):
             return
         key = _key(source, stamp)
@@ -142,9 +143,23 @@ class KnownPlaces:
             _append(self._opened(self.store)[0], fresh)
 
 
+def _stamp_if_any(place: Location) -> str:
+    """Return the stamp of a place, "" for a file on this machine that has none.
+
+    A picture of CIFAR-10 or MNIST is named by a path below the file that holds it. Of a missing
+    file nothing is known, and it is named when it is read. Raises OSError for a missing shard.
+    """
+    try:
+        return stamp_of(place)
+    except OSError:
+        if place.is_file:
+            return ""
+        raise
+
+
 def _may_trust(stamp: str) -> bool:
     """Return whether a stamp has an ETag or a modification time beside the size."""
-    return not stamp.endswith("-")
+    return bool(stamp) and not stamp.endswith("-")
 
 
 def _is_racy(stamp: str) -> bool:

@@ -115,7 +115,7 @@ def read_folder(root: Path, input: Input[Any]) -> Dataset:
     root = root.resolve()
     root, listing = walk_zip(root) if root.is_file() else (root, walk(root))
     faults = {file: why for file in listing.files if (why := _unusable(input, root / file))}
-    examples = (file for file in listing.files if faults.get(file, "") != input.unmeant)
+    examples = (file for file in listing.files if _may_be_example(file, faults.get(file), input))
     try:
         layout = layout_of(examples, listing.folders)
     except DataError as error:
@@ -250,7 +250,8 @@ def listed(
             rows.append(row)
         else:
             why = "listed in the manifest, but no such file"
-            left_out.append(LeftOut(row.id, why, label=row.asked.get("label", "")))
+            label_of = row.asked.get("label", "")
+            left_out.append(LeftOut(row.id, why, label=label_of, missing=True))
     if not records:
         raise DataError(f"{display(path)} must list {input.noun}, a row each; it has no rows.")
     if not rows:
@@ -358,6 +359,23 @@ def _unusable(input: Input[Any], file: Path) -> str:
         return input.why_not(file)
     except OSError as error:
         return f"{UNREADABLE}: {error.strerror or error}"
+    except DataError as error:  # of a member of an archive
+        return str(error) if _is_named_as_example(file, input) else f"{UNREADABLE}: {error}"
+
+
+def _is_named_as_example(file: Path, input: Input[Any]) -> bool:
+    return file.suffix.lower() in input.suffixes
+
+
+def _may_be_example(file: Path, fault: str | None, input: Input[Any]) -> bool:
+    """Return whether a file counts where the class folders are looked for.
+
+    fault: why it can't be an example, None without one. What can't be read and is not named as an
+    example, such as an encrypted README of an archive, does not count.
+    """
+    if fault is None or fault == input.unmeant:
+        return fault is None
+    return _is_named_as_example(file, input) or not fault.startswith(UNREADABLE)
 
 
 def _about_announced(left_out: Iterable[LeftOut]) -> str:

@@ -1,9 +1,9 @@
 """Rows of Parquet and Arrow tables that hold examples, as those of an index."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,14 @@ from headstart.base.location import (
 from headstart.base.tables import values_of
 from headstart.data.dataset import LeftOut
 from headstart.data.gathering import Row, parts_of
-from headstart.data.index_file import SLICE
+from headstart.data.index_file import PLACE, SLICE
 from headstart.data.layouts import PART_WORDS
 from headstart.data.readers import ID, OPTIONAL
 from headstart.targets.registry import TARGETS
+from headstart.targets.soft_labels import PREFIX, PROBABILITY
 
+LABEL = "label"  # the column of an index
+MEANT = (*PLACE, *OPTIONAL)  # columns of an index with another meaning than labels
 BYTES, PATH_FIELD = "bytes", "path"  # fields of a struct that holds a file
 USUAL = ("image", "img", "picture", "photo", "bytes", "content", "data", "jpg", "jpeg", "png")
 STATE, SPLITS, INFO = "state.json", "dataset_dict.json", "dataset_info.json"  # of `datasets`
@@ -49,7 +52,7 @@ class ExampleColumns:
 
     example: with the bytes or the text, "image.bytes" for a field. kind: of input. label: the
     column that is the label, "" for none. names: of the classes that its numbers stand for. kept:
-    columns that mean the same in a manifest.
+    columns that mean the same in a manifest. spread: columns of 0 and 1, one per label.
     """
 
     example: str
@@ -57,6 +60,19 @@ class ExampleColumns:
     label: str = ""
     names: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    spread: tuple[str, ...] = ()
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """The columns that an index has under the same names."""
+        return (*self.kept, *self.spread)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns of an index that hold labels of these rows."""
+        whole = {TARGETS[kind].reads[0] for kind in TARGETS.names()}
+        own = (name for name in self.kept if name in whole or _is_probability(name))
+        return (*([LABEL] if self.label else []), *own, *self.spread)
 
 
 @dataclass
@@ -66,48 +82,111 @@ class TableReader:
     column: str = ""
     label: str = ""
     left_out: list[LeftOut] = field(default_factory=list)
-    chosen: ExampleColumns | None = None
 
-    def rows(self, shards: Sequence[TableShard]) -> Iterator[list[Row]]:
-        """Yield the rows of an index, slice by slice; a damaged table is left out, and named."""
-        arrow = need_pyarrow("Reading tables")
+    def columns(self, shards: Iterable[TableShard]) -> dict[TableShard, ExampleColumns]:
+        """Return the columns that are read of each table, by the tables' schemas; a table that
+        can't be read is left out, and named.
+
+        Raises DataError if no column of the first table is plainly that of the examples.
+        """
+        found = dict[TableShard, ExampleColumns]()
         for shard in shards:
-            try:
-                yield from self._rows_of(shard, alone=len(shards) == 1)
-            except (arrow.ArrowException, OSError, DataError) as error:
-                if isinstance(error, DataError) and self.chosen is None:
-                    raise
-                first = next(iter(str(error).splitlines()), type(error).__name__)
-                self.left_out.append(LeftOut(shard.name, f"cannot be read: {display(first)[:300]}"))
+            with self._named(shard, raised=not found), closing(_opened(shard.source)) as table:
+                own = columns_of(table.schema, shard, self.column, self.label)
+                _check_kind(own, found.values(), shard)
+                found[shard] = own if own.labels else _with_spread(own, table)
+        return found
 
-    def _rows_of(self, shard: TableShard, *, alone: bool) -> Iterator[list[Row]]:
-        place, first = Location("", shard.source), 0
-        etag = mark_of_table(shard.source, stamp_of(place))
-        with closing(_opened(shard.source)) as table:
-            columns = columns_of(table.schema, shard, self.column, self.label)
-            self._keep(columns, shard)
-            for batch in table.slices(columns):
-                numbers = range(first, first + batch.num_rows)
-                cells = _Cells(batch, columns)
-                prefix = "" if alone else f"{Path(shard.name).with_suffix('').as_posix()}/"
-                ids = cells.texts(ID) if ID in columns.kept else [""] * len(numbers)
-                rows = [
-                    {"id": id or f"{prefix}{n + 1}", "offset": n, "source": shard.source}
-                    | {"column": columns.example, "etag": etag, "part": shard.part or None}
-                    for id, n in zip(ids, numbers, strict=True)
-                ]
-                yield cells.added(rows, shard)
-                first += batch.num_rows
+    def rows(
+        self, tables: Mapping[TableShard, ExampleColumns], *, alone: bool
+    ) -> Iterator[list[Row]]:
+        """Yield the rows of an index, slice by slice; a damaged table is left out, and named.
 
-    def _keep(self, columns: ExampleColumns, shard: TableShard) -> None:
-        """Note the columns; raise DataError if they hold another kind than those of a table
-        before."""
-        self.chosen = self.chosen or columns
-        if columns.kind != self.chosen.kind:
-            raise DataError(
-                f"The tables of one data set hold one kind of examples; {shard.name} holds another "
-                f"than those before it. Index them by themselves."
-            )
+        alone: whether the data is one table, whose rows are named by their numbers alone.
+        """
+        repeated = self._repeated(tables)
+        for shard, columns in tables.items():
+            prefix = "" if alone else f"{Path(shard.name).with_suffix('').as_posix()}/"
+            with self._named(shard):
+                yield from _rows_of(shard, columns, prefix, repeated)
+
+    def _repeated(self, tables: Mapping[TableShard, ExampleColumns]) -> set[str]:
+        """Return the ids that occur in several tables."""
+        named = [shard for shard, columns in tables.items() if ID in columns.kept]
+        seen, twice = set[str](), set[str]()
+        for shard in named if len(named) > 1 else []:
+            own = set[str]()
+            with suppress(*_unreadable()), closing(_opened(shard.source)) as table:
+                own |= {as_text(id) for id in values_of(table.column(ID))}
+            twice |= own & seen
+            seen |= own
+        return twice - {""}
+
+    @contextmanager
+    def _named(self, shard: TableShard, *, raised: bool = False) -> Iterator[None]:
+        """Leave a table out that can't be read, and name it. raised: whether a DataError stays."""
+        try:
+            yield
+        except _unreadable() as error:
+            if raised and isinstance(error, DataError):
+                raise
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            self.left_out.append(LeftOut(shard.name, f"cannot be read: {display(first)[:300]}"))
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """Return the errors of a table that can't be read."""
+    return (need_pyarrow("Reading tables").ArrowException, OSError, DataError)
+
+
+def _check_kind(
+    columns: ExampleColumns, before: Iterable[ExampleColumns], shard: TableShard
+) -> None:
+    """Raise DataError for a table with another kind of examples than those before it."""
+    if any(columns.kind != other.kind for other in before):
+        raise DataError(
+            f"The tables of one data set hold one kind of examples; {shard.name} holds another "
+            f"than those before it. Index them by themselves."
+        )
+
+
+def _with_spread(columns: ExampleColumns, table: "_Parquet | _Arrow") -> ExampleColumns:
+    """Return the columns with those of 0 and 1, one per label, that a table may have."""
+    cells = dict[str, list[str]]()
+    for own in table.schema:
+        if _is_whole(own.type) and own.name.strip().casefold() not in MEANT:
+            column = table.column(own.name)
+            if _of_0_and_1(column):
+                cells[own.name] = [as_text(value) for value in values_of(column)]
+    spread = next(filter(None, (TARGETS[kind].spread(cells) for kind in TARGETS.names())), ())
+    return replace(columns, spread=spread)
+
+
+def _of_0_and_1(column: Any) -> bool:
+    import pyarrow.compute
+
+    return {*pyarrow.compute.min_max(column).as_py().values()} <= {0, 1}
+
+
+def _rows_of(
+    shard: TableShard, columns: ExampleColumns, prefix: str, repeated: Collection[str]
+) -> Iterator[list[Row]]:
+    """Yield the rows of a table. prefix: of the ids that are numbers of rows. repeated: ids that
+    get the table's name before them."""
+    place, first = Location("", shard.source), 0
+    etag = mark_of_table(shard.source, stamp_of(place))
+    with closing(_opened(shard.source)) as table:
+        for batch in table.slices(columns):
+            cells = _Cells(batch, columns)
+            ids = cells.texts(ID) if ID in columns.kept else [""] * batch.num_rows
+            own = (f"{shard.name}/{id}" if id in repeated else id for id in ids)
+            rows = [
+                {"id": id or f"{prefix}{n + 1}", "offset": n, "source": shard.source}
+                | {"column": columns.example, "etag": etag, "part": shard.part or None}
+                for n, id in enumerate(own, first)
+            ]
+            yield cells.added(rows, shard)
+            first += batch.num_rows
 
 
 class _Cells:
@@ -121,9 +200,9 @@ class _Cells:
 
     def added(self, rows: list[Row], shard: TableShard) -> list[Row]:
         """Add labels, other kept columns, sizes and examples in files of their own to the rows."""
-        added: dict[str, Sequence[Any]] = {n: self.texts(n) for n in self.columns.kept if n != ID}
+        added: dict[str, Sequence[Any]] = {n: self.texts(n) for n in self.columns.copied if n != ID}
         if self.columns.label:
-            added["label"] = self.labels()
+            added[LABEL] = self.labels()
         added |= self.sizes()
         for name, cells in added.items():
             for row, cell in zip(rows, cells, strict=True):
@@ -173,10 +252,14 @@ class _Parquet:
         self.schema = self.file.schema_arrow
 
     def slices(self, columns: ExampleColumns) -> Iterator[Any]:
-        names = [*columns.kept, *([columns.label] if columns.label else [])]
+        names = [*columns.copied, *([columns.label] if columns.label else [])]
         if columns.example.endswith(f".{BYTES}") and self._lacks(columns.example):
             names.append(columns.example.rpartition(".")[0])
         yield from self.file.iter_batches(SLICE, columns=list(dict.fromkeys(names)))
+
+    def column(self, name: str) -> Any:
+        """Return a whole column, as one array."""
+        return self.file.read(columns=[name]).column(name).combine_chunks()
 
     def _lacks(self, example: str) -> bool:
         """Return whether some examples have no bytes, by the statistics of the row groups."""
@@ -200,12 +283,16 @@ class _Arrow:
     def slices(self, columns: ExampleColumns) -> Iterator[Any]:
         yield from self.table.to_batches(SLICE)
 
+    def column(self, name: str) -> Any:
+        """Return a whole column, as one array."""
+        return self.table.column(name).combine_chunks()
+
     def close(self) -> None:
         del self.table
 
 
 def _opened(source: str) -> "_Parquet | _Arrow":
-    return _Arrow(source) if source.endswith(ARROW) else _Parquet(source)
+    return _Arrow(source) if source.lower().endswith(ARROW) else _Parquet(source)
 
 
 def columns_of(schema: Any, shard: TableShard, column: str, label: str) -> ExampleColumns:
@@ -218,10 +305,11 @@ def columns_of(schema: Any, shard: TableShard, column: str, label: str) -> Examp
     if label and label not in schema.names:
         raise DataError(str(UnknownName(f"column of {shard.name}", label, schema.names)))
     names = class_label_names(schema.metadata)
-    usual = "label" if "label" in schema.names or len(names) != 1 else next(iter(names))
+    usual = LABEL if LABEL in schema.names or len(names) != 1 else next(iter(names))
     own = label or (usual if usual in schema.names else "")
     known = {*OPTIONAL, ID, *(name for kind in TARGETS.names() for name in TARGETS[kind].reads)}
-    kept = tuple(n for n in schema.names if n in known - {own, "label"} and n != example)
+    others = (name for name in schema.names if name not in (own, LABEL, example))
+    kept = tuple(name for name in others if name in known or _is_probability(name))
     return ExampleColumns(example, kind, own, names.get(own, ()), kept)
 
 
@@ -259,6 +347,16 @@ def _type_of(schema: Any, example: str) -> Any:
         return schema.field(example).type
     outer, _, inner = example.rpartition(".")
     return schema.field(outer).type.field(inner).type
+
+
+def _is_probability(column: str) -> bool:
+    return column == PROBABILITY or column.strip().casefold().startswith(PREFIX)
+
+
+def _is_whole(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_boolean(kind) or types.is_integer(kind))
 
 
 def _is_binary(kind: Any) -> bool:

@@ -96,6 +96,15 @@ def passed_over(name: str) -> str:
     return ""
 
 
+def counted(what: str, n: int) -> str:
+    """Return how many files are passed over, by the reason that `passed_over` gives.
+
+    >>> counted("file of thumbnails", 2)
+    '2 files of thumbnails'
+    """
+    return f"{n:,} {what if n == 1 else what.replace('file', 'files', 1)}"
+
+
 def _order(path: Path) -> bytes:
     return os.fsencode(path.as_posix())
 
@@ -195,7 +204,7 @@ class _Walker:
         """List an entry that is never an example; for a folder, count its files."""
         if os.path.isdir(entry.real) and not os.path.islink(entry.real):
             n = sum(len(files) for _, _, files in os.walk(entry.real))
-            what = f"{n:,} {what if n == 1 else what.replace('file', 'files', 1)}"
+            what = counted(what, n)
         self.leave_out(entry.name, what, expected=True)
 
     def shown(self, folder: _Folder) -> str:

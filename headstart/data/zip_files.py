@@ -9,7 +9,7 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -17,12 +17,14 @@ from pathlib import Path, PurePosixPath
 from headstart.base.display import display
 from headstart.base.errors import DataError
 from headstart.data.dataset import LeftOut
-from headstart.data.walking import Walk, passed_over
+from headstart.data.walking import Walk, counted, passed_over
 
 SUFFIX = ".zip"
 MAX_BYTES = 1_000_000_000  # of a member, unpacked
 FREE_BYTES, RATIO = 64_000_000, 100  # a larger member holds at most RATIO times its packed bytes
+SPARE_BYTES = 2**14  # read beside the head of a member: a packed head may be longer than unpacked
 LEADS_OUT = "its name leads out of the archive"
+NAMELESS = "it has no name of its own"
 UNPACK = "unpack the archive and give the folder"
 
 
@@ -47,6 +49,26 @@ def read_member(path: Path, archive: Path) -> bytes:
 
     Raises FileNotFoundError if there is none, DataError for one that is damaged or not read.
     """
+    member = _member(path, archive)
+    size, packed_size = member.file_size, member.compress_size
+    if size > MAX_BYTES or (size > FREE_BYTES and size > RATIO * packed_size):
+        raise DataError(f"claims {size:,} bytes in {packed_size:,} of {archive.name}")
+    data = _unpacked(member, archive, packed_size, size + 1)
+    if len(data) != size or zlib.crc32(data) != member.CRC:
+        raise _damaged(archive)
+    return data
+
+
+def read_head(path: Path, archive: Path, length: int) -> bytes:
+    """Return the first bytes of a member, which are not checked; little more of it is read.
+
+    length: at most so many. Raises as `read_member` does, but for a member that claims too much.
+    """
+    member = _member(path, archive)
+    return _unpacked(member, archive, min(member.compress_size, length + SPARE_BYTES), length)
+
+
+def _member(path: Path, archive: Path) -> zipfile.ZipInfo:
     name = path.relative_to(archive).as_posix()
     member = _index(archive).members.get(name)
     if member is None:
@@ -55,22 +77,28 @@ def read_member(path: Path, archive: Path) -> bytes:
         raise DataError(f"encrypted in {archive.name}: {UNPACK}")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(f"packed by method {member.compress_type}, which is not read: {UNPACK}")
-    size, packed_size = member.file_size, member.compress_size
-    if size > MAX_BYTES or (size > FREE_BYTES and size > RATIO * packed_size):
-        raise DataError(f"claims {size:,} bytes in {packed_size:,} of {archive.name}")
+    return member
+
+
+def _unpacked(member: zipfile.ZipInfo, archive: Path, packed: int, most: int) -> bytes:
+    """Return at most `most` bytes of a member, from its first `packed` bytes in the archive."""
     with open(archive, "rb") as file:
         file.seek(member.header_offset)
         head = file.read(30)
         file.seek(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"), 1)
-        data = file.read(packed_size)
-    if member.compress_type == zipfile.ZIP_DEFLATED:
-        try:
-            data = zlib.decompressobj(-15).decompress(data, size + 1)
-        except zlib.error:
-            data = b""
-    if head[:4] != b"PK\3\4" or len(data) != size or zlib.crc32(data) != member.CRC:
-        raise DataError(f"damaged in {archive.name} (wrong checksum or length)")
-    return data
+        data = file.read(packed)
+    if head[:4] != b"PK\3\4":
+        raise _damaged(archive)
+    if member.compress_type == zipfile.ZIP_STORED:
+        return data[:most]
+    try:
+        return zlib.decompressobj(-15).decompress(data, most)
+    except zlib.error:
+        raise _damaged(archive) from None
+
+
+def _damaged(archive: Path) -> DataError:
+    return DataError(f"damaged in {archive.name} (wrong checksum or length)")
 
 
 def walk_zip(archive: Path) -> tuple[Path, Walk]:
@@ -124,16 +152,15 @@ def _read(archive: Path, size: int, mtime_ns: int) -> _Index:
             hidden[what] += 1
         elif members.setdefault(path.as_posix(), entry) is not entry:
             left_out.append(LeftOut(display(Path(name)), "a second member of this name"))
-    left_out += (LeftOut(display(archive), why, True) for why in _counted(hidden))
+    left_out += (
+        LeftOut(display(archive), f"{counted(what, n)} in it", True) for what, n in hidden.items()
+    )
     return _Index(members, tuple(left_out))
 
 
 def _fault(entry: zipfile.ZipInfo, path: PurePosixPath) -> str:
+    if not path.parts:  # called "." or nothing
+        return NAMELESS
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         return LEADS_OUT
     return "a link, which is not followed" if stat.S_ISLNK(entry.external_attr >> 16) else ""
-
-
-def _counted(hidden: Counter[str]) -> Iterator[str]:
-    for what, n in hidden.items():
-        yield f"{n:,} {what if n == 1 else what.replace('file', 'files', 1)} in it"

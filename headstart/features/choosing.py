@@ -152,8 +152,7 @@ def _among(options: Sequence[EngineChoice], request: EngineRequest) -> Chosen:
         return Chosen(earlier)
     if request.rows < FEW:
         return Chosen(options[0])
-    files = request.data.files
-    few = [files[row] for row in evenly(len(files), SAMPLED)]
+    few = request.data.take(evenly(len(request.data), SAMPLED)).files
     shares = [request.stored(option, few) for option in options]
     if (most := max(shares)) >= STORED:
         return Chosen(options[shares.index(most)])
@@ -285,18 +284,20 @@ def sample(request: EngineRequest, count: int) -> tuple[list[Batch], list[int]]:
 
     Unreadable ones are left out.
     """
-    rows, files = evenly(len(request.data), count).tolist(), request.data.files
+    rows = evenly(len(request.data), count)
     input = request.network.backbone.card.input
 
-    def prepare(row: int) -> Batch | None:
+    def prepare(file: CheckedFile) -> Batch | None:
         try:
-            return prepared(input, files[row])
+            return prepared(input, file)
         except (OSError, ValueError, MemoryError):  # named when the row is extracted
             return None
 
     threads = request.network.runtime.decode_threads
-    made = list(ordered_map(prepare, rows, threads=threads, ahead=count))
-    kept = [(example, row) for example, row in zip(made, rows, strict=True) if example is not None]
+    files = request.data.take(rows).files
+    made = ordered_map(prepare, files, threads=threads, ahead=count)
+    both = zip(made, rows.tolist(), strict=True)
+    kept = [(example, row) for example, row in both if example is not None]
     return [example for example, _ in kept], [row for _, row in kept]
 
 

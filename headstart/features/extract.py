@@ -172,13 +172,18 @@ def extract(
     the store can't be written, Mismatch if an engine fails its check.
     """
     check_kind(backbone.card.input, dataset.input, backbone.card.name)
-    asked = runtime or Runtime()
-    if isinstance(backbone, Frozen):  # "auto" would load PyTorch to look for an accelerator
-        asked = replace(asked, device="cpu")
-    place = _Place(backbone, store, asked.resolved(), tap, opened=opened)
+    place = _Place(backbone, store, _resolved(backbone, runtime or Runtime()), tap, opened=opened)
     listener = listener or Listener()
     place.choose(dataset, passes, listener, {} if engines is None else engines)
     return _run(_Extraction(place, dataset, listener, stage))[0]
+
+
+def _resolved(backbone: Backbone | Frozen, runtime: Runtime) -> Runtime:
+    """Return the runtime with this machine's device and cores.
+
+    A frozen graph runs on the CPU: "auto" would load PyTorch to look for an accelerator.
+    """
+    return (replace(runtime, device="cpu") if isinstance(backbone, Frozen) else runtime).resolved()
 
 
 def choose_engine(
@@ -188,7 +193,8 @@ def choose_engine(
 
     passes: as in `extract`; 0 to compare nothing.
     """
-    place = _Place(backbone, context.store, context.runtime.resolved())
+    check_kind(backbone.card.input, dataset.input, backbone.card.name)
+    place = _Place(backbone, context.store, _resolved(backbone, context.runtime))
     place.choose(dataset, passes, context.listener, context.engines)
 
 

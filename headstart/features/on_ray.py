@@ -155,7 +155,8 @@ def _lacks(mark: Path, example: Path | None, release: str) -> str:
         return f"Headstart {release}"
     if not mark.exists():
         return f"the store {mark.parent}, at this path"
-    if example is not None and not example.exists():
+    # a picture of CIFAR-10 or of a ZIP archive is named by a path below the file that holds it
+    if example is not None and not any(p.is_file() for p in (example, *example.parents)):
         return f"the data, such as {example}, at this path"
     return ""
 

@@ -18,7 +18,7 @@ from headstart.base.store import Layout, Store, StoredTable
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.features.engine_table import FrozenPart, open_engine
 from headstart.features.engines import Engine
-from headstart.features.extract import SHARD, extract
+from headstart.features.extract import SHARD, choose_engine, extract
 
 SLICE = 2 * SHARD  # rows
 
@@ -113,7 +113,11 @@ def slices_of(data: Dataset) -> Iterator[DataSlice]:
 
 
 def extract_slices(backbone: Backbone | Frozen, data: Dataset, context: RunContext) -> Extracted:
-    """Compute the features of data into the store in this process, one slice after the other."""
+    """Compute the features of data into the store in this process, one slice after the other.
+
+    The engine is chosen for all rows.
+    """
+    choose_engine(backbone, data, context)
     began, found = time.perf_counter(), Extracted()
     worker = SliceWorker(backbone, replace(context, listener=Listener()))
     for piece in slices_of(data):

@@ -7,9 +7,9 @@ is decoded.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,22 +27,22 @@ from headstart.data.gathering import (
     NamedLayout,
     Row,
     gather_tars,
+    hidden,
     is_example,
     labelled_rows,
 )
 from headstart.data.index_file import ENDINGS, SLICE, IndexFacts, facts_of
 from headstart.data.table_rows import (
+    LABEL,
     TableReader,
     TableShard,
     is_saved_dataset,
     saved_shards,
     table_shards,
 )
-from headstart.data.walking import passed_over
-from headstart.modalities.reading import USUAL, folder_input, read_folder_as
-from headstart.targets.registry import TARGETS
+from headstart.data.walking import counted, passed_over
+from headstart.modalities.reading import BESIDE, USUAL, folder_input, read_folder_as
 
-LABEL = "label"  # a column that is left out where no row has a class
 TAR = ".tar"
 LIST = ".txt"  # of addresses
 TABLES = (*ENDINGS, ARROW)
@@ -83,12 +83,20 @@ class IndexRequest:
 
 @dataclass
 class _Source:
-    """Rows of an index and the kind of their examples, which is known once rows were read."""
+    """Rows of an index. kind: of their examples. labels: the columns that may hold labels, ()
+    without any. others: columns beside these and FIRST."""
 
     kind: str
     slices: Iterator[list[Row]]
     left_out: list[LeftOut]
-    reader: TableReader | None = None
+    labels: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the index, in order."""
+        first = (name for name in FIRST if name != LABEL or LABEL in self.labels)
+        return list(dict.fromkeys((*first, *self.labels, *self.others)))
 
 
 def write_index(request: IndexRequest, out: Path) -> Indexed:
@@ -111,7 +119,7 @@ def write_index(request: IndexRequest, out: Path) -> Indexed:
     return Indexed(
         out,
         writer.rows,
-        writer.kind,
+        found.kind,
         dict(sorted(writer.labels.items())),
         dict(writer.parts),
         tuple(found.left_out),
@@ -142,11 +150,6 @@ class _Writer:
         self.rows, self.writer, self.schema = 0, None, None
         self.labels, self.parts = Counter[str](), Counter[str]()
 
-    @property
-    def kind(self) -> str:
-        reader = self.found.reader
-        return reader.chosen.kind if reader and reader.chosen else self.found.kind
-
     def add(self, rows: list[Row]) -> None:
         if self.labelled:
             rows = [row for row in rows if self._has_label(row)]
@@ -154,7 +157,7 @@ class _Writer:
             return
         import pyarrow
 
-        writer = self.writer or self._open(rows)
+        writer = self.writer or self._open()
         for row in rows:
             row["source"] = self._relative(row["source"])
         writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema=self.schema))
@@ -167,22 +170,18 @@ class _Writer:
             self.writer.close()
 
     def _has_label(self, row: Row) -> bool:
-        if any(row.get(name) for kind in _LABELS for name in kind):
+        if any(row.get(name) for name in self.found.labels):
             return True
         self.found.left_out.append(LeftOut(str(row["id"]), "without a label"))
         return False
 
-    def _open(self, rows: list[Row]) -> Any:
-        """Open the file, with the columns of the first rows beside those of every index."""
+    def _open(self) -> Any:
         import pyarrow
         from pyarrow import parquet
 
-        others = sorted({name for row in rows for name in row} - set(FIRST))
-        labelled = any(row.get(LABEL) for row in rows)
-        names = [name for name in (*FIRST, *others) if labelled or name != LABEL]
-        types = dict.fromkeys(names, pyarrow.string())
+        types = dict.fromkeys(self.found.columns, pyarrow.string())
         types |= dict.fromkeys(("offset", "size"), pyarrow.int64())
-        facts = IndexFacts(self.kind).packed()
+        facts = IndexFacts(self.found.kind).packed()
         self.schema = pyarrow.schema(list(types.items()), metadata=facts)
         self.writer = parquet.ParquetWriter(self.file, self.schema, compression="zstd")
         return self.writer
@@ -194,9 +193,6 @@ class _Writer:
         path = Path(source)
         inside = path.is_relative_to(self.root)
         return display(path.relative_to(self.root) if inside else path)
-
-
-_LABELS = [TARGETS[name].reads[:1] for name in TARGETS.built_in]
 
 
 def _found(request: IndexRequest) -> _Source:
@@ -214,9 +210,9 @@ def _found(request: IndexRequest) -> _Source:
         left_out = list[LeftOut]()
         return _of_tables(saved_shards(path, left_out), request, left_out)
     shards = _shards(path)
-    if shards and all(name.endswith(TAR) for name in shards):
+    if shards and all(_ends(name, TAR) for name in shards):
         return _of_tars(shards, request)
-    if shards and all(name.endswith(TABLES) for name in shards):
+    if shards and all(_ends(name, *TABLES) for name in shards):
         return _of_tables(table_shards(shards), request, [])
     if not path.is_dir():
         raise DataError(
@@ -229,20 +225,31 @@ def _found(request: IndexRequest) -> _Source:
 def _shards(path: Path) -> dict[str, str]:
     """Return the tars, or else the tables, that a file or folder consists of; {} for others.
 
-    A folder consists of them if it holds no more other files than descriptions of the data.
+    A folder consists of them if it holds no more other files than descriptions of the data, and
+    indexes that were written into it.
     """
     if path.is_file():
         return {path.name: str(path)}
     found, others = dict[str, str](), 0
     for place, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not passed_over(name))
-        for name in sorted(names):
-            own = Path(place, name)
-            if name.lower().endswith((TAR, *TABLES)) and not passed_over(name):
+        for own in (Path(place, name) for name in sorted(names) if not passed_over(name)):
+            if _ends(own.name, TAR, *TABLES) and not _is_index(own):
                 found[own.relative_to(path).as_posix()] = str(own)
             others += own.suffix.lower() in USUAL.suffixes
-    tars = {name: own for name, own in found.items() if name.lower().endswith(TAR)}
+    tars = {name: own for name, own in found.items() if _ends(name, TAR)}
     return {} if others else tars or found
+
+
+def _ends(name: str, *endings: str) -> bool:
+    return name.lower().endswith(endings)
+
+
+def _is_index(path: Path) -> bool:
+    try:
+        return facts_of(path) is not None
+    except DataError:  # a damaged table, which is named when it is read
+        return False
 
 
 def _listed_under(url: str) -> tuple[list[ObjectFacts], str]:
@@ -255,7 +262,7 @@ def _listed_under(url: str) -> tuple[list[ObjectFacts], str]:
         )
     own = url.rstrip("/")
     try:
-        if own.lower().endswith((TAR, *ENDINGS)):
+        if _ends(own, TAR, *ENDINGS):
             return [head(own)], f"{own.rpartition('/')[0]}/"
         return list(list_objects(own)), f"{own}/"
     except DataError as error:
@@ -286,19 +293,20 @@ def _of_objects(found: list[ObjectFacts], root: str, request: IndexRequest) -> _
 
     root: the beginning of their addresses, which is no part of the names.
     """
-    web = root.split("://")[0] in WEB
-    names = (each.url.removeprefix(root) for each in found)
-    named = dict(zip((unquote(name) if web else name for name in names), found, strict=True))
-    shards = {name: each.url for name, each in named.items()}
-    tars = {name: url for name, url in shards.items() if name.lower().endswith(TAR)}
-    tables = {name: url for name, url in shards.items() if name.lower().endswith(ENDINGS)}
-    if tars:
-        return _of_tars(tars, request)
+    named, left_out = _named(found, root)
     own = request.input or USUAL
+    if not _holds(named, own):
+        shards = {name: each.url for name, each in named.items()}
+        tars = {name: url for name, url in shards.items() if _ends(name, TAR)}
+        tables = {name: url for name, url in shards.items() if _ends(name, *ENDINGS)}
+        if tars:
+            return _of_tars(tars, request, left_out)
+        if tables:
+            return _of_tables(table_shards(tables), request, left_out)
+        text = input_class("text")()
+        own = text if request.input is None and _holds(named, text) else own
     examples = {name: each for name, each in named.items() if is_example(name, own)}
-    if tables and not examples:
-        return _of_tables(table_shards(tables), request, [])
-    gathered = Gathered()
+    gathered = Gathered(left_out=left_out)
     gathered.add(
         [
             {"name": name, "source": each.url, "etag": each.stamp, "size": each.size}
@@ -308,9 +316,27 @@ def _of_objects(found: list[ObjectFacts], root: str, request: IndexRequest) -> _
     if others := len(named) - len(examples):
         what = LeftOut(root, f"{others:,} objects are no examples: {own.unmeant}", expected=True)
         gathered.left_out.append(what)
-    layout = NamedLayout.of(gathered, labelled=request.labelled)
-    rows = labelled_rows(gathered, layout, labelled=request.labelled)
-    return _Source(own.kind, rows, gathered.left_out)
+    return _of_gathered(gathered, own, request)
+
+
+def _named(found: list[ObjectFacts], root: str) -> tuple[dict[str, ObjectFacts], list[LeftOut]]:
+    """Return objects by their names; those that are passed over by these are counted."""
+    web = root.split("://")[0] in WEB
+    named, passed = dict[str, ObjectFacts](), Counter[str]()
+    for each in found:
+        name = each.url.removeprefix(root)
+        name = unquote(name) if web else name
+        if why := hidden(name):
+            passed[why] += 1
+        else:
+            named[name] = each
+    return named, [LeftOut(root, counted(why, n), True) for why, n in passed.items()]
+
+
+def _holds(names: Iterable[str], input: Input[Any]) -> bool:
+    """Return whether there are examples among files, beside those that describe the data."""
+    own = (PurePosixPath(name) for name in names if is_example(name, input))
+    return any(name.stem.lower() not in BESIDE for name in own)
 
 
 def _common_folder(urls: list[str]) -> str:
@@ -318,20 +344,36 @@ def _common_folder(urls: list[str]) -> str:
     return f"{os.path.commonprefix(urls).rpartition('/')[0]}/"
 
 
-def _of_tars(shards: dict[str, str], request: IndexRequest) -> _Source:
+def _of_tars(
+    shards: dict[str, str], request: IndexRequest, left_out: Sequence[LeftOut] = ()
+) -> _Source:
     own = request.input or USUAL
     found = gather_tars(shards, own)
     text = input_class("text")()
     if not len(found) and request.input is None and len(texts := gather_tars(shards, text)):
         own, found = text, texts
+    found.left_out += left_out
+    return _of_gathered(found, own, request)
+
+
+def _of_gathered(found: Gathered, input: Input[Any], request: IndexRequest) -> _Source:
     layout = NamedLayout.of(found, labelled=request.labelled)
     rows = labelled_rows(found, layout, labelled=request.labelled)
-    return _Source(own.kind, rows, found.left_out)
+    labels = (LABEL,) if request.labelled or found.labelled else ()
+    return _Source(input.kind, rows, found.left_out, labels)
 
 
 def _of_tables(shards: list[TableShard], request: IndexRequest, left_out: list[LeftOut]) -> _Source:
     reader = TableReader(request.column, request.label, left_out)
-    return _Source("", reader.rows(shards), left_out, reader)
+    tables = reader.columns(shards)
+    own = list(tables.values())
+    return _Source(
+        own[0].kind if own else "",
+        reader.rows(tables, alone=len(shards) == 1),
+        left_out,
+        tuple(name for columns in own for name in columns.labels),
+        tuple(name for columns in own for name in columns.copied),
+    )
 
 
 def _of_folder(path: Path, request: IndexRequest) -> _Source:
@@ -343,7 +385,8 @@ def _of_folder(path: Path, request: IndexRequest) -> _Source:
         data, missing = finding.find([path], own)
         ids = tuple(display(source.relative_to(path)) for source in data.sources)
         data, left_out = replace(data, ids=ids), list(missing)
-    return _Source(own.kind, _rows_of(data, request.labelled), left_out)
+    labels = (LABEL,) if request.labelled else ()
+    return _Source(own.kind, _rows_of(data, request.labelled), left_out, labels)
 
 
 def _rows_of(data: Dataset, labelled: bool) -> Iterator[list[Row]]:

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def read(
     ('cat', 'dog')
     """
     if not isinstance(target, str):  # read(x, y)
-        source, target = (source, target), ""
+        source, target = _Arrays(source, target), ""
     names = ordered if isinstance(ordered, str) else ",".join(ordered)
     asked = input_class(input)() if isinstance(input, str) else input
     return read_as(source, TargetPlan(target, names, voc_base=voc_base), input=asked)
@@ -162,12 +162,11 @@ def _about_archive(path: Path) -> str:
 
 def _records(source: Any, kind: Input[Any], target: type[Target]) -> list[Cells]:
     """Return rows by column from a data frame, from pairs or from a pair of arrays."""
-    for rows_of in (("to_dict", "records"), ("to_dicts",), ("to_pylist",)):  # pandas, Polars, Arrow
+    for rows_of in (("to_dicts",), ("to_pylist",), ("to_dict", "records")):  # Polars, Arrow, pandas
         if hasattr(source, "columns") and hasattr(source, rows_of[0]):
             return list(getattr(source, rows_of[0])(*rows_of[1:]))
-    pairs = isinstance(source, tuple) and all(isinstance(row, tuple) for row in source)
-    if isinstance(source, tuple) and len(source) == 2 and _is_column(source[1]) and not pairs:
-        examples, labels = source
+    if arrays := _arrays_of(source):
+        examples, labels = arrays.examples, arrays.labels
         if len(examples) != len(labels):
             raise DataError(
                 f"Every example needs a label; got {len(examples)} examples and {len(labels)} "
@@ -184,6 +183,31 @@ def _records(source: Any, kind: Input[Any], target: type[Target]) -> list[Cells]
         raise DataError("There are no examples: the list is empty.")
     rows = zip(examples, target.cells(labels), strict=True)
     return [{kind.column: _in_memory(example), **cells} for example, cells in rows]
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Examples, and a label for each."""
+
+    examples: Any
+    labels: Any
+
+    def __post_init__(self) -> None:
+        if not (_is_column(self.examples) and _is_column(self.labels)):
+            got = " and ".join(type(own).__name__ for own in (self.examples, self.labels))
+            raise DataError(
+                f"Two arguments of data are arrays, lists or tuples: the examples and their "
+                f"labels; got {got}. The name of a kind of target is a text."
+            )
+
+
+def _arrays_of(source: Any) -> _Arrays | None:
+    """Return the arrays of examples and labels, None for a list or tuple of pairs."""
+    if isinstance(source, _Arrays):
+        return source
+    both = isinstance(source, tuple) and len(source) == 2 and all(map(_is_column, source))
+    pairs = both and all(isinstance(row, tuple) for row in source)
+    return _Arrays(*source) if both and not pairs else None
 
 
 def _in_memory(example: Any) -> Any:
@@ -213,7 +237,9 @@ def _input_of(manifest: Path) -> Input[Any]:
 
 def _columns_of(source: Any) -> Callable[[str], bool]:
     """Return whether rows in memory have a column; pairs and arrays have none."""
-    names = {str(name).strip().casefold() for name in getattr(source, "columns", ())}
+    named = getattr(source, "column_names", None)  # of Arrow, whose `columns` are the cells
+    columns = named if isinstance(named, list) else getattr(source, "columns", ())
+    names = {str(name).strip().casefold() for name in columns}
     return names.__contains__
 
 

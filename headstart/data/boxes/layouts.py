@@ -1,5 +1,6 @@
 """Find the annotations of boxes in a folder or file, by its layout, and read them."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from headstart.data.boxes.parsing import read_bytes, read_json, read_xml, read_y
 from headstart.data.boxes.places import PictureIndex
 from headstart.data.boxes.table import is_box_table, read_box_table
 from headstart.data.boxes.voc import read_voc
+from headstart.data.readers import MANIFESTS
 from headstart.data.walking import walk
 
 Reader = Callable[[PictureIndex], Annotations]
@@ -25,7 +27,6 @@ LAYOUTS = (
 )
 MOST_JSON = 50  # files of a folder that are looked into
 VOC = re.compile(rb"<annotation[\s>]")
-TABLES = (".csv", ".parquet", ".pq", ".jsonl", ".ndjson")
 
 
 @dataclass
@@ -105,7 +106,7 @@ class BoxLayout:
         return None
 
     def table(self) -> Reader | None:
-        for path in (p for suffix in TABLES for p in self._named(suffix)):
+        for path in (p for suffix in MANIFESTS for p in self._named(suffix)):
             if self._tried(is_box_table, path):
                 return partial(read_box_table, path)
         return None
@@ -134,7 +135,8 @@ class BoxLayout:
             return
         inner = [p for p in _folders(self.root) if p.name.lower() == "annotations"]
         for folder in (self.root, *inner):
-            yield from sorted(p for p in folder.glob(f"*{suffix}") if p.is_file())
+            named = (folder / n for n in _names(folder) if n.lower().endswith(suffix))
+            yield from sorted(p for p in named if p.is_file())
         if suffix == ".json":
             yield from sorted(self.root.glob("*/_annotations.coco.json"))
 
@@ -156,11 +158,16 @@ def annotations_of(layout: BoxLayout, input: Input[Any]) -> tuple[Annotations, P
     )
 
 
-def _folders(root: Path) -> list[Path]:
+def _names(folder: Path) -> list[str]:
     try:
-        return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return os.listdir(folder)
     except OSError:
         return []
+
+
+def _folders(root: Path) -> list[Path]:
+    inner = (root / name for name in _names(root) if not name.startswith("."))
+    return sorted(path for path in inner if path.is_dir())
 
 
 def _speaks_of_boxes(path: Path) -> bool:

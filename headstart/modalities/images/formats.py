@@ -211,12 +211,13 @@ def why_not_decoded(path: Path) -> str:
     """Return why a file in a folder is not decoded: "" if it is, NOT_AN_IMAGE if it is no example,
     or else the message about its format, by its first bytes or its name.
 
-    Raises OSError if the file cannot be read.
+    Raises OSError if the file cannot be read, DataError for a member of an archive that is not
+    read.
     """
     if path.suffix.lower() in CERTAIN:
         return ""
     if archive := zip_files.archive_of(path):
-        head = zip_files.read_member(path, archive)[:HEAD_BYTES]
+        head = zip_files.read_head(path, archive, HEAD_BYTES)
     else:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
