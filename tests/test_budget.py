@@ -104,6 +104,17 @@ def test_folds_views_and_stored_features_count() -> None:
     assert "features" not in [part.what for part in again.parts]
 
 
+def took(size: RunSize, paces: Paces = PACES) -> dict[str, float]:
+    """The seconds of each part of a plan with 3 epochs and a refit."""
+    made = planned(1e5, size, paces, replace(ANY, epochs=3))
+    assert made.choice == PlanChoice(0, 3, refit=True)
+    return {part.what: part.seconds for part in made.parts}
+
+
+def test_the_network_of_each_fold_is_judged() -> None:
+    assert took(replace(CELLS, trainings=6))["test"] > 5 * took(CELLS)["test"]
+
+
 def test_a_plan_is_told_as_a_table_and_read_again() -> None:
     made = plan(600)
     lines = made.lines()
@@ -170,6 +181,21 @@ def test_a_deadline_can_be_asked_to_end_once() -> None:
     assert (own.end(), own.end(), own.late, own.left, len(told)) == (True, False, True, 0, 1)
     assert not own.fits(1)
     assert not Deadline().end()  # without a deadline Ctrl-C is what it was
+
+
+def test_each_training_has_a_part_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headstart.base.deadline.time.monotonic", lambda: 0.0)
+    own = Deadline(600, after=100, began=0.0)
+    own.share(4)  # three folds and the saved model
+    assert own.spare == 500 / 4
+    own.share(2)
+    assert own.spare == 500 / 2
+    own.share(1)
+    assert own.spare == 500
+    assert own.end()
+    assert own.late
 
 
 # ------------------------------------------------------------ runs
@@ -324,6 +350,54 @@ def test_a_refit_that_the_deadline_cuts_off_is_not_kept(
     run = hs.train(hs.read(shapes), tmp_path / "run", job, lines)
     assert lines.of("refit")[-1] == "left out: its time is over"
     assert (finished(run.folder)["refit"], run.fitted.before) == (False, None)
+
+
+class Slow(Lines):
+    """Lets the clock run on at the end of every epoch of a phase."""
+
+    def __init__(self, phase: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.phase, self.seconds, self.late, real = phase, seconds, 0.0, time.monotonic
+        name = "headstart.base.deadline.time.monotonic"
+        monkeypatch.setattr(name, lambda: real() + self.late)
+
+    def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool | None:
+        self.late += self.seconds if phase == self.phase and number else 0.0
+        return super().epoch(phase, number, figures)
+
+
+QUICK = Paces(0.001, 0.001, 1.0, step=0.001)
+
+
+def test_folds_are_not_refitted_where_the_plan_has_no_refit(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = replace(QUICK, step=24.0)  # an epoch of 20 rows: 480 s
+    monkeypatch.setattr(budgeting, "measured", lambda *args: paces)
+    job = replace(job, given=(), finetune=FineTune(batch_size=8), folds=2, insights="none")
+    lines = Lines()
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, lines)
+    plan = json.loads((run.folder / "timings.json").read_text())["plan"]
+    assert plan["choice"] == {"side": 0, "epochs": 2, "refit": False}
+    assert lines.of("refit") == ["left out: the budget has no time for one in every fold"]
+    assert finished(run.folder)["refit"] is False
+
+
+def test_slow_folds_leave_the_time_of_the_saved_model(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgeting, "measured", lambda *args: QUICK)
+    slow = Slow("finetune", 1500.0, monkeypatch)  # of 3600, which are for three trainings
+    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, folds=2, insights="none"), slow)
+    assert [fold.kept for fold in run.folds] == ["finetune", "finetune"]
+    assert finished(run.folder)["strategy"]["kept"] == "finetune"
+
+
+def test_ctrl_c_in_a_fold_ends_with_a_judged_model(shapes: Path, tmp_path: Path, job: Job) -> None:
+    lines = At("finetune", 1, ctrl_c, step=True)
+    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, folds=2), lines)
+    finished(run.folder)
+    assert lines.of("ending") == [budgeting.ENDS]
 
 
 def test_a_recipe_with_a_budget_repeats_the_run_without_one(

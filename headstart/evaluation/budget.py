@@ -71,6 +71,20 @@ class RunSize:
     def rows(self) -> int:
         return self.train + self.val + self.test
 
+    @property
+    def folds(self) -> int:
+        return self.trainings - 1
+
+    @property
+    def judged(self) -> int:
+        """The rows that the run is judged on: the test part, or all rows of its folds."""
+        return self.train + self.val if self.folds else self.test
+
+    @property
+    def judged_each(self) -> int:
+        """The rows that one model is judged on: the test part, or a fold."""
+        return self.judged // max(1, self.folds)
+
 
 @dataclass(frozen=True)
 class Allowed:
@@ -217,11 +231,12 @@ def _plan(
     feature = paces.feature(share)
     least, most = INSIGHTS_S
     insights = min(most, max(least, INSIGHTS * budget)) if allowed.insights else 0.0
-    network = own_network(size, paces) if choice.epochs else 0.0
+    network = own_network(size, paces, size.test) if choice.epochs else 0.0
+    fold = own_network(size, paces, size.judged_each) if choice.epochs else 0.0
     parts = (
         PlannedPart("begun", "read, checked and measured", paces.spent),
         *parts_of(choice, size, paces, feature),
-        PlannedPart("test", f"{size.test:,} rows, limits", network),
+        PlannedPart("test", f"{size.judged:,} rows, limits", network + size.folds * fold),
         PlannedPart("insights", "as far as time goes" if insights else "none", insights),
         PlannedPart("save", "bundle and report", SAVE_S + REPORT_S),
     )
@@ -244,22 +259,32 @@ def parts_of(
     if paces.forward:
         took = HEAD_S * max(1, size.views) * learned * size.columns * trainings
         yield PlannedPart("head", "chosen and refitted", took)
+    yield from _tuned(choice, size, paces)
+
+
+def _tuned(choice: PlanChoice, size: RunSize, paces: Paces) -> Iterator[PlannedPart]:
+    """Yield fine-tuning and its refit."""
     if not choice.epochs:
         yield PlannedPart("fine-tuning", "none: the head alone", 0.0)
         return
+    learned, trainings = size.train + size.val, size.trainings
     epoch = size.train * paces.step + size.val * paces.judge
-    took = trainings * (choice.epochs * epoch + paces.open + size.val * paces.feature())
-    yield PlannedPart("fine-tuning", f"{choice.epochs} epochs", took)
+    judged = paces.open + size.val * paces.feature()
+    yield PlannedPart(
+        "fine-tuning", f"{choice.epochs} epochs", trainings * (choice.epochs * epoch + judged)
+    )
     if choice.refit:
         again = choice.epochs * learned * paces.step + refitted_network(size, paces)
-        yield PlannedPart("refit", f"{choice.epochs} epochs on {learned:,} rows", trainings * again)
+        what = f"{choice.epochs} epochs on {learned:,} rows"
+        yield PlannedPart("refit", what, trainings * again)
     else:
-        yield PlannedPart("refit", "if time is left", 0.0)
+        yield PlannedPart("refit", "none in any fold" if size.folds else "if time is left", 0.0)
 
 
-def own_network(size: RunSize, paces: Paces) -> float:
-    """Return the seconds of a fine-tuned network after training: test rows, rows to remember."""
-    rows = (size.test + min(REMEMBERED, size.train)) * size.test_views
+def own_network(size: RunSize, paces: Paces, judged: int) -> float:
+    """Return the seconds of a fine-tuned network after training: rows that it is judged on, and
+    rows to remember."""
+    rows = (judged + min(REMEMBERED, size.train)) * size.test_views
     return OPEN_S + rows * paces.feature()
 
 

@@ -193,8 +193,8 @@ def _recorded(path: Path, asked: str) -> BudgetPlan | None:
 def _adopted(state: RunState, run: PreparedRun, plan: BudgetPlan) -> PreparedRun:
     """Give a run the settings of a plan."""
     choice, job = plan.choice, state.job
-    deadline = state.context.deadline
-    deadline.after, deadline.refit, state.plan = plan.after, plan.again, plan
+    _leave_time(state.context.deadline, plan, folds=job.folds)
+    state.plan = plan
     if choice.epochs:
         state.follow(replace(job, finetune=replace(job.finetune, epochs=choice.epochs)))
         settings = replace(run.settings, epochs=choice.epochs)
@@ -205,3 +205,13 @@ def _adopted(state: RunState, run: PreparedRun, plan: BudgetPlan) -> PreparedRun
     if choice.side:
         return prepared(state)
     return replace(run, start=Start(run.start.backbone, table=run.start.table))
+
+
+def _leave_time(deadline: Deadline, plan: BudgetPlan, *, folds: int) -> None:
+    """Leave the time that a plan has for what follows training.
+
+    With folds either all trainings are refitted or none, so that the folds judge models of the kind
+    that is saved.
+    """
+    deadline.after, deadline.refit = plan.after, plan.again
+    deadline.refits = plan.choice.refit or not folds

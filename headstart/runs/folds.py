@@ -160,12 +160,16 @@ def cross_validate(
     """Judge each fold by a model that the whole recipe makes of the other folds.
 
     run: with the features of all rows, if any are frozen. Finished folds are read from the folder.
+    With a deadline each fold has a part of the time, so that the saved model has its own.
     """
-    results = list[FoldResult]()
+    results, count = list[FoldResult](), len(parts.folds)
+    deadline = state.context.deadline
     for number, splits in enumerate(parts.folds, 1):
+        deadline.share(count - number + 2)  # this fold, the later ones and the saved model
         with state.clock("folds"):
             results.append(_judged_fold(state, run, checks, (number, splits), steps))
-        state.tell("fold", _message(number, len(parts.folds), results[-1]))
+        state.tell("fold", _message(number, count, results[-1]))
+    deadline.share(1)
     return CrossValidation(tuple(results))
 
 
