@@ -111,6 +111,12 @@ def took(size: RunSize, paces: Paces = PACES) -> dict[str, float]:
     return {part.what: part.seconds for part in made.parts}
 
 
+def test_each_fine_tuning_of_an_ensemble_counts() -> None:
+    one, three = took(CELLS), took(replace(CELLS, members=3))
+    assert three["fine-tuning"] > 3 * one["fine-tuning"]
+    assert all(three[part] > 2.5 * one[part] for part in ("refit", "test"))
+
+
 def test_the_network_of_each_fold_is_judged() -> None:
     assert took(replace(CELLS, trainings=6))["test"] > 5 * took(CELLS)["test"]
 
@@ -393,11 +399,38 @@ def test_slow_folds_leave_the_time_of_the_saved_model(
     assert finished(run.folder)["strategy"]["kept"] == "finetune"
 
 
-def test_ctrl_c_in_a_fold_ends_with_a_judged_model(shapes: Path, tmp_path: Path, job: Job) -> None:
-    lines = At("finetune", 1, ctrl_c, step=True)
-    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, folds=2), lines)
+def test_an_ensemble_is_planned_and_left_out_of_a_plan_of_the_head_alone(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgeting, "measured", lambda *args: QUICK)
+    job = replace(job, strategy="auto", members=2, insights="none")
+    data = hs.read(shapes)
+    found: Any = hs.train(data, tmp_path / "dry", job, dry_run=True)
+    assert "3 epochs, 2 times" in [part.choice for part in found.plan.parts]
+    monkeypatch.setattr(budgeting, "measured", lambda *args: replace(QUICK, step=1e4))
+    lines = Lines()
+    run = hs.train(data, tmp_path / "run", job, lines)
+    assert finished(run.folder)["strategy"]["kept"] == "head"
+    assert lines.of("plan")[-1] == budgeting.ALONE
+
+
+OVER = "left out: its time is over"
+
+
+@pytest.mark.parametrize(
+    ("more", "phase", "told"),
+    [
+        ({"folds": 2}, "finetune", ("ending", budgeting.ENDS)),
+        ({"members": 2}, "finetune", ("ensemble", OVER)),
+    ],
+)
+def test_ctrl_c_in_folds_and_ensembles_ends_with_a_judged_model(
+    more: Any, phase: str, told: tuple[str, str], shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    lines = At(phase, 1, ctrl_c, step=True)
+    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, **more), lines)
     finished(run.folder)
-    assert lines.of("ending") == [budgeting.ENDS]
+    assert lines.lines.count(told) == 1
 
 
 def test_a_recipe_with_a_budget_repeats_the_run_without_one(

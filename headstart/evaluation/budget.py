@@ -54,8 +54,8 @@ class RunSize:
     """The rows of a run, and how often they are computed.
 
     views: stored ones of a training row, 0 for none. test_views: averaged in predictions.
-    trainings: the run's own and those of its folds. columns: features times outputs. extracted:
-    whether the features are there already.
+    trainings: the run's own and those of its folds. members: fine-tunings of a training, which are
+    averaged. columns: features times outputs. extracted: whether the features are there already.
     """
 
     train: int
@@ -64,6 +64,7 @@ class RunSize:
     views: int = 0
     test_views: int = 1
     trainings: int = 1
+    members: int = 1
     columns: int = 2560
     extracted: bool = False
 
@@ -267,15 +268,16 @@ def _tuned(choice: PlanChoice, size: RunSize, paces: Paces) -> Iterator[PlannedP
     if not choice.epochs:
         yield PlannedPart("fine-tuning", "none: the head alone", 0.0)
         return
-    learned, trainings = size.train + size.val, size.trainings
+    learned, trainings, members = size.train + size.val, size.trainings, size.members
     epoch = size.train * paces.step + size.val * paces.judge
     judged = paces.open + size.val * paces.feature()
-    yield PlannedPart(
-        "fine-tuning", f"{choice.epochs} epochs", trainings * (choice.epochs * epoch + judged)
-    )
+    averages = 2 * members - 1 if members > 1 else 0  # soups, and all networks side by side
+    took = members * (choice.epochs * epoch + judged) + averages * judged
+    times = f", {members} times" if members > 1 else ""
+    yield PlannedPart("fine-tuning", f"{choice.epochs} epochs{times}", trainings * took)
     if choice.refit:
-        again = choice.epochs * learned * paces.step + refitted_network(size, paces)
-        what = f"{choice.epochs} epochs on {learned:,} rows"
+        again = members * choice.epochs * learned * paces.step + refitted_network(size, paces)
+        what = f"{choice.epochs} epochs on {learned:,} rows{times}"
         yield PlannedPart("refit", what, trainings * again)
     else:
         yield PlannedPart("refit", "none in any fold" if size.folds else "if time is left", 0.0)
@@ -284,11 +286,11 @@ def _tuned(choice: PlanChoice, size: RunSize, paces: Paces) -> Iterator[PlannedP
 def own_network(size: RunSize, paces: Paces, judged: int) -> float:
     """Return the seconds of a fine-tuned network after training: rows that it is judged on, and
     rows to remember."""
-    rows = (judged + min(REMEMBERED, size.train)) * size.test_views
+    rows = (judged + min(REMEMBERED, size.train)) * size.test_views * size.members
     return OPEN_S + rows * paces.feature()
 
 
 def refitted_network(size: RunSize, paces: Paces) -> float:
     """Return the seconds that a refit adds to these."""
-    rows = min(REMEMBERED, size.train + size.val) * size.test_views
+    rows = min(REMEMBERED, size.train + size.val) * size.test_views * size.members
     return paces.open + rows * paces.feature()

@@ -29,6 +29,7 @@ from headstart.runs.stages import PreparedRun, RunState, prepared
 
 KEPT = "checkpoint-budget.json"  # in a run's folder until the run ends
 ENDS = "training ends early, and the run with the best so far; Ctrl-C again stops at once"
+ALONE = "the ensemble is left out: there is time for the head alone"
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +178,7 @@ def _size(state: RunState, run: PreparedRun, splits: Splits) -> RunSize:
         views=views.views if views.active else 0,
         test_views=viewed_input(card.input, job.tta, views).test_views,
         trainings=1 + job.folds,
+        members=job.members,
         columns=card.dim * splits.train.target.outputs,
     )
 
@@ -200,8 +202,10 @@ def _adopted(state: RunState, run: PreparedRun, plan: BudgetPlan) -> PreparedRun
         settings = replace(run.settings, epochs=choice.epochs)
         start = replace(run.start, settings=settings if run.start.settings else None)
         return replace(run, start=start, settings=settings)
+    if job.members > 1:
+        state.tell("plan", ALONE)
     recipe = replace(job.recipe, size=choice.side or job.recipe.size)
-    state.follow(replace(job, strategy="extract", recipe=recipe))
+    state.follow(replace(job, strategy="extract", recipe=recipe, members=1))
     if choice.side:
         return prepared(state)
     return replace(run, start=Start(run.start.backbone, table=run.start.table))
