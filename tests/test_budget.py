@@ -121,6 +121,12 @@ def test_the_network_of_each_fold_is_judged() -> None:
     assert took(replace(CELLS, trainings=6))["test"] > 5 * took(CELLS)["test"]
 
 
+def test_features_of_rows_outside_the_parts_and_heads_that_are_compared_count() -> None:
+    more = took(replace(CELLS, others=500, tried=40))
+    assert more["features"] - took(CELLS)["features"] == pytest.approx(500 * PACES.feature())
+    assert more["head"] == pytest.approx(took(CELLS)["head"] * (1 + 40 * 1836 / (1836 + 394)))
+
+
 def test_a_plan_is_told_as_a_table_and_read_again() -> None:
     made = plan(600)
     lines = made.lines()
@@ -414,6 +420,20 @@ def test_an_ensemble_is_planned_and_left_out_of_a_plan_of_the_head_alone(
     assert lines.of("plan")[-1] == budgeting.ALONE
 
 
+def test_shots_are_planned_with_the_features_of_all_rows_as_a_dry_run_does(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgeting, "measured", lambda *args: QUICK)
+    job = replace(job, strategy="auto", shots=2, draws=4, insights="none")
+    data = hs.read(shapes)
+    dry: Any = hs.train(data, tmp_path / "dry", job, dry_run=True)
+    run = hs.train(data, tmp_path / "run", job)
+    assert run.timings.plan is not None
+    _, *parts = run.timings.plan.parts
+    assert parts == list(dry.plan.parts[1:])
+    assert parts[0].choice == "24 rows"
+
+
 OVER = "left out: its time is over"
 
 
@@ -422,9 +442,10 @@ OVER = "left out: its time is over"
     [
         ({"folds": 2}, "finetune", ("ending", budgeting.ENDS)),
         ({"members": 2}, "finetune", ("ensemble", OVER)),
+        ({"shots": 2, "strategy": "auto"}, "shots", ("ending", budgeting.ENDS)),
     ],
 )
-def test_ctrl_c_in_folds_and_ensembles_ends_with_a_judged_model(
+def test_ctrl_c_in_folds_ensembles_and_shots_ends_with_a_judged_model(
     more: Any, phase: str, told: tuple[str, str], shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     lines = At(phase, 1, ctrl_c, step=True)

@@ -53,24 +53,29 @@ class Paces(Record):
 class RunSize:
     """The rows of a run, and how often they are computed.
 
-    views: stored ones of a training row, 0 for none. test_views: averaged in predictions.
-    trainings: the run's own and those of its folds. members: fine-tunings of a training, which are
-    averaged. columns: features times outputs. extracted: whether the features are there already.
+    others: rows outside the parts, whose features are computed too. views: stored ones of a
+    training row, 0 for none. test_views: averaged in predictions. trainings: the run's own and
+    those of its folds. members: fine-tunings of a training, which are averaged. tried: heads that
+    are fitted on as many rows before, to be compared. columns: features times outputs. extracted:
+    whether the features are there already.
     """
 
     train: int
     val: int = 0
     test: int = 0
+    others: int = 0
     views: int = 0
     test_views: int = 1
     trainings: int = 1
     members: int = 1
+    tried: int = 0
     columns: int = 2560
     extracted: bool = False
 
     @property
     def rows(self) -> int:
-        return self.train + self.val + self.test
+        """The rows whose features are computed."""
+        return self.train + self.val + self.test + self.others
 
     @property
     def folds(self) -> int:
@@ -252,14 +257,14 @@ def parts_of(
     learned, trainings = size.train + size.val, size.trainings
     if paces.forward and not size.extracted:
         views = size.views * learned
-        rows = size.rows * size.test_views if size.test_views > 1 else 0
+        rows = (size.rows - size.others) * size.test_views if size.test_views > 1 else 0
         side = f" at {choice.side} px" if choice.side else ""
         more = f", {size.views} views" if size.views else ""
         took = (size.rows + views + rows) * feature + paces.open
         yield PlannedPart("features", f"{size.rows:,} rows{side}{more}", took)
     if paces.forward:
-        took = HEAD_S * max(1, size.views) * learned * size.columns * trainings
-        yield PlannedPart("head", "chosen and refitted", took)
+        fitted = max(1, size.views) * learned * trainings + size.tried * size.train
+        yield PlannedPart("head", "chosen and refitted", HEAD_S * fitted * size.columns)
     yield from _tuned(choice, size, paces)
 
 

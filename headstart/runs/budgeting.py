@@ -12,7 +12,7 @@ from headstart.base.durations import spoken
 from headstart.base.errors import HeadstartError, SpecError
 from headstart.base.listener import Listener
 from headstart.base.values import Settings, fingerprint, read_value
-from headstart.data.splits import Splits
+from headstart.data.folds import RunParts
 from headstart.evaluation.budget import (
     LEAST_SIDE,
     Allowed,
@@ -25,6 +25,7 @@ from headstart.models.specs import FineTune
 from headstart.models.training_data import Start, viewed_input
 from headstart.runs.job import Job
 from headstart.runs.pacing import measured
+from headstart.runs.shots import heads_to_try
 from headstart.runs.stages import PreparedRun, RunState, prepared
 
 KEPT = "checkpoint-budget.json"  # in a run's folder until the run ends
@@ -60,10 +61,10 @@ def deadline_of(job: Job, began: float | None, listener: Listener) -> Deadline:
     return own
 
 
-def budgeted(state: RunState, run: PreparedRun, splits: Splits) -> Budgeted | None:
+def budgeted(state: RunState, run: PreparedRun, parts: RunParts) -> Budgeted | None:
     """Make a plan of what fits into the budget, and adopt it; None without a budget.
 
-    splits: of all rows, near duplicates not yet confirmed. A run that goes on keeps its plan.
+    parts: of all rows, near duplicates not yet confirmed. A run that goes on keeps its plan.
     Raises SpecError for a budget into which nothing fits.
     """
     if not state.job.budget_s:
@@ -73,23 +74,24 @@ def budgeted(state: RunState, run: PreparedRun, splits: Splits) -> Budgeted | No
         left = f"the budget of {spoken(state.job.budget_s)} counts from now"
         state.tell("plan", f"going on with {plan.choice.in_words}, as planned before; {left}")
         adopted = _adopted(state, run, plan)
-        return Budgeted(adopted, plan, RunSize(len(splits.train)), Paces(), settled=True)
-    plan, size, paces = made_plan(state, run, splits)
+        return Budgeted(adopted, plan, RunSize(len(parts.whole.train)), Paces(), settled=True)
+    plan, size, paces = made_plan(state, run, parts)
     plan = replace(plan, asked=asked)
     return Budgeted(_adopted(state, run, plan), plan, size, paces)
 
 
 def made_plan(
-    state: RunState, run: PreparedRun, splits: Splits
+    state: RunState, run: PreparedRun, parts: RunParts
 ) -> tuple[BudgetPlan, RunSize, Paces]:
     """Measure a few rows, plan what fits and report it; return plan, row counts and paces.
 
     Raises SpecError for a budget into which nothing fits.
     """
-    size = _size(state, run, splits)
+    size = _size(state, run, parts)
+    rows = parts.recorded.train_val if parts.draws else parts.whole.train
     state.tell("plan", f"measuring what fits into {spoken(state.job.budget_s)}")
     with state.clock("plan"):
-        paces = measured(state, run, splits.train, size.rows)
+        paces = measured(state, run, rows, size)
     paces = replace(paces, spent=state.context.deadline.spent)
     plan = planned(state.job.budget_s, size, paces, allowed_of(state.job, run))
     for line in (*plan.lines(), plan.tight):
@@ -168,18 +170,21 @@ def _side(job: Job, run: PreparedRun) -> int:
     return side
 
 
-def _size(state: RunState, run: PreparedRun, splits: Splits) -> RunSize:
-    job, card = state.job, run.start.backbone.card
-    views = job.spec.views
+def _size(state: RunState, run: PreparedRun, parts: RunParts) -> RunSize:
+    job, card, splits = state.job, run.start.backbone.card, parts.whole
+    views, target = job.spec.views, splits.train.target
+    heads = len(heads_to_try(job.recipe.head, target)) if parts.draws else 0
     return RunSize(
         train=len(splits.train),
         val=len(splits.val),
         test=len(splits.test),
+        others=len(parts.recorded.val) - len(splits.val),
         views=views.views if views.active else 0,
         test_views=viewed_input(card.input, job.tta, views).test_views,
         trainings=1 + job.folds,
         members=job.members,
-        columns=card.dim * splits.train.target.outputs,
+        tried=heads * len(parts.draws),
+        columns=card.dim * target.outputs,
     )
 
 

@@ -16,7 +16,7 @@ from headstart.data.content import prepared as read_prepared
 from headstart.data.dataset import Dataset
 from headstart.data.sampling import sample
 from headstart.data.splits import Splits
-from headstart.evaluation.budget import OPEN_S, REPORT_S, SAVE_S, Paces
+from headstart.evaluation.budget import OPEN_S, REPORT_S, SAVE_S, Paces, RunSize
 from headstart.features.extract import FeatureTable, Tap, all_there, choose_engine, extract
 from headstart.heads.specs import LinearSpec, TrainedSpec
 from headstart.models.training_data import Start, TrainingData, tuning_start
@@ -35,12 +35,11 @@ MEASURING = 0.05  # share of the budget that timing steps may take
 TUNED = 0.3  # share of the budget that fine-tuning needs to be thought of
 
 
-def measured(state: RunState, run: PreparedRun, rows: Dataset, count: int) -> Paces:
+def measured(state: RunState, run: PreparedRun, rows: Dataset, size: RunSize) -> Paces:
     """Return what a row takes in the parts of this run: read, by the network, in training.
 
-    rows: those to train on. count: of all parts. The engine of the features is chosen here, as the
-    run would choose it. Training steps are not timed (inf) if a head takes nearly all of the
-    budget.
+    rows: to measure on. size: of the run. The engine of the features is chosen here, as the run
+    would choose it. Training steps are not timed (inf) if a head takes nearly all of the budget.
     """
     job = state.job
     batch = run.settings.batch_size
@@ -49,7 +48,7 @@ def measured(state: RunState, run: PreparedRun, rows: Dataset, count: int) -> Pa
     decode = _decoding(run, few, context)
     if job.strategy == "scratch":
         start = _from_scratch(state, run)
-        step, judge = _training(state, start, few, len(rows))
+        step, judge = _training(state, start, few, size.train)
         return Paces(decode, 0.0, 0.0, step, judge)
     began = time.perf_counter()
     views = job.spec.views
@@ -60,10 +59,10 @@ def measured(state: RunState, run: PreparedRun, rows: Dataset, count: int) -> Pa
     start = _again(run) if job.tunes else Start(run.start.backbone)
     table, each = _features(start, few, context)
     step, judge = 0.0, 0.0
-    if start.thawed is not None and job.strategy == "auto" and _full(state, count * each):
+    if start.thawed is not None and job.strategy == "auto" and _full(state, size.rows * each):
         step = math.inf
     elif start.thawed is not None:
-        step, judge = _training(state, replace(start, table=table), few, len(rows))
+        step, judge = _training(state, replace(start, table=table), few, size.train)
     return Paces(decode, max(0.0, each - decode), opening, step, judge)
 
 
