@@ -127,6 +127,16 @@ def test_features_of_rows_outside_the_parts_and_heads_that_are_compared_count() 
     assert more["head"] == pytest.approx(took(CELLS)["head"] * (1 + 40 * 1836 / (1836 + 394)))
 
 
+def test_a_baseline_counts_in_each_fold() -> None:
+    paces = replace(PACES, baseline_step=0.01)
+    assert "baseline" not in took(CELLS)
+    once = took(CELLS, paces)["baseline"]
+    assert 10 * 1836 * 0.01 < once < 200
+    assert took(replace(CELLS, trainings=6), paces)["baseline"] == pytest.approx(5 * once)
+    with pytest.raises(SpecError, match="leave --baseline out"):
+        planned(100, CELLS, paces, ANY)
+
+
 def test_a_plan_is_told_as_a_table_and_read_again() -> None:
     made = plan(600)
     lines = made.lines()
@@ -195,17 +205,19 @@ def test_a_deadline_can_be_asked_to_end_once() -> None:
     assert not Deadline().end()  # without a deadline Ctrl-C is what it was
 
 
-def test_each_training_has_a_part_of_the_time(
+def test_each_training_has_a_part_of_the_time_and_leaves_that_of_its_baseline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("headstart.base.deadline.time.monotonic", lambda: 0.0)
-    own = Deadline(600, after=100, began=0.0)
-    own.share(4)  # three folds and the saved model
-    assert own.spare == 500 / 4
+    own = Deadline(600, after=100, baseline=20, began=0.0)
+    own.share(4)  # three folds with baselines, and the saved model
+    assert own.spare == (600 - 100 - 3 * 20) / 4
+    with own.in_baseline():
+        assert own.spare == 110 + 20
     own.share(2)
-    assert own.spare == 500 / 2
+    assert own.spare == (600 - 100 - 20) / 2
     own.share(1)
-    assert own.spare == 500
+    assert own.spare == 600 - 100 - 20
     assert own.end()
     assert own.late
 
@@ -434,24 +446,55 @@ def test_shots_are_planned_with_the_features_of_all_rows_as_a_dry_run_does(
     assert parts[0].choice == "24 rows"
 
 
+def test_fine_tuning_leaves_the_time_of_a_baseline(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = replace(QUICK, baseline_step=5.0)  # 10 epochs of 17 rows: 850 s
+    monkeypatch.setattr(budgeting, "measured", lambda *args: paces)
+    slow = Slow("finetune", 3100.0, monkeypatch)
+    job = replace(job, baseline="cnn", insights="none")
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, slow)
+    assert finished(run.folder)["chosen"]["finetune"]["stopped_by"] == "the budget"
+    assert list(run.baselines) == ["scratch:cnn from scratch"]
+
+
+def test_a_baseline_that_the_deadline_cuts_off_is_left_out_and_named(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow("baseline", 4000.0, monkeypatch)
+    job = replace(job, baseline="cnn", insights="none")
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, slow)
+    finished(run.folder)
+    assert run.baselines == {}
+    assert slow.of("baseline")[-1] == "left out: its time is over"
+    assert "was not trained to its end" in (run.folder / "report.html").read_text()
+    assert run.timings.plan is not None
+    (part,) = (part for part in run.timings.plan.parts if part.what == "baseline")
+    assert part.seconds > 0
+
+
+IN_FOLDS = "left out: it was not trained to its end in every fold"
 OVER = "left out: its time is over"
 
 
 @pytest.mark.parametrize(
     ("more", "phase", "told"),
     [
-        ({"folds": 2}, "finetune", ("ending", budgeting.ENDS)),
+        ({"folds": 2, "baseline": "cnn"}, "finetune", ("baseline", IN_FOLDS)),
+        ({"baseline": "cnn"}, "finetune", ("baseline", OVER)),
+        ({"baseline": "cnn"}, "baseline", ("baseline", OVER)),
         ({"members": 2}, "finetune", ("ensemble", OVER)),
         ({"shots": 2, "strategy": "auto"}, "shots", ("ending", budgeting.ENDS)),
     ],
 )
-def test_ctrl_c_in_folds_ensembles_and_shots_ends_with_a_judged_model(
+def test_ctrl_c_in_folds_ensembles_baselines_and_shots_ends_with_a_judged_model(
     more: Any, phase: str, told: tuple[str, str], shapes: Path, tmp_path: Path, job: Job
 ) -> None:
     lines = At(phase, 1, ctrl_c, step=True)
     run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, **more), lines)
     finished(run.folder)
     assert lines.lines.count(told) == 1
+    assert run.baselines == {}
 
 
 def test_a_recipe_with_a_budget_repeats_the_run_without_one(

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from headstart.base.durations import spoken
 from headstart.base.errors import SpecError
-from headstart.base.values import Record
+from headstart.base.values import Record, later
+from headstart.models.specs import SCRATCH
 
 SAFE = 0.92  # share of the budget that is planned; measured paces are not exact
 LATE = 1.1  # of the budget: the latest end that is promised
@@ -35,6 +36,7 @@ class Paces(Record):
     decode: to read and prepare a row. forward: the whole network on a row. open: choosing an engine
     for a network. step: a row in a training step, with reading it. judge: a row of validation
     during training; step is inf where fine-tuning has no room. spent: since the run began.
+    baseline_step, baseline_judge: the same of a baseline that is trained; 0 for none.
     """
 
     decode: float = 0.0
@@ -43,6 +45,8 @@ class Paces(Record):
     step: float = 0.0
     judge: float = 0.0
     spent: float = 0.0
+    baseline_step: float = 0.0
+    baseline_judge: float = 0.0
 
     def feature(self, share: float = 1.0) -> float:
         """Return the seconds of a row at a share of the usual side of its square."""
@@ -141,7 +145,8 @@ class BudgetPlan(Record):
     """A plan: seconds of the budget, the choice, and the parts in order.
 
     after: seconds from the end of training to the end of the run. again: seconds that a refitted
-    network adds to these. asked: a fingerprint of the settings that it is the plan of.
+    network adds to these. baseline: seconds of the baseline beside one model. asked: a fingerprint
+    of the settings that it is the plan of.
     """
 
     budget: float
@@ -149,6 +154,7 @@ class BudgetPlan(Record):
     parts: tuple[PlannedPart, ...]
     after: float
     again: float = 0.0
+    baseline: float = field(default=0.0, metadata=later())
     asked: str = field(default="", compare=False)
 
     @property
@@ -194,9 +200,10 @@ def planned(budget: float, size: RunSize, paces: Paces, allowed: Allowed) -> Bud
         return fitting[-1]
     least = min(plans, key=lambda plan: plan.seconds)
     if least.seconds > LATE * budget:
+        less = "fewer rows, or leave --baseline out" if least.baseline else "or fewer rows"
         raise SpecError(
             f"A budget of {spoken(budget)} is too short for {size.rows:,} rows on this machine: "
-            f"the least is about {spoken(least.least)}. Give more, or fewer rows."
+            f"the least is about {spoken(least.least)}. Give more, {less}."
         )
     return least
 
@@ -239,6 +246,7 @@ def _plan(
     insights = min(most, max(least, INSIGHTS * budget)) if allowed.insights else 0.0
     network = own_network(size, paces, size.test) if choice.epochs else 0.0
     fold = own_network(size, paces, size.judged_each) if choice.epochs else 0.0
+    baseline = own_baseline(size, paces)
     parts = (
         PlannedPart("begun", "read, checked and measured", paces.spent),
         *parts_of(choice, size, paces, feature),
@@ -247,7 +255,8 @@ def _plan(
         PlannedPart("save", "bundle and report", SAVE_S + REPORT_S),
     )
     after = network + SAVE_S + REPORT_S + min(insights, least)
-    return BudgetPlan(budget, choice, parts, after, refitted_network(size, paces))
+    again = refitted_network(size, paces)
+    return BudgetPlan(budget, choice, parts, after, again, baseline)
 
 
 def parts_of(
@@ -266,6 +275,8 @@ def parts_of(
         fitted = max(1, size.views) * learned * trainings + size.tried * size.train
         yield PlannedPart("head", "chosen and refitted", HEAD_S * fitted * size.columns)
     yield from _tuned(choice, size, paces)
+    if baseline := max(1, size.folds) * own_baseline(size, paces):
+        yield PlannedPart("baseline", f"{SCRATCH.epochs} epochs from scratch", baseline)
 
 
 def _tuned(choice: PlanChoice, size: RunSize, paces: Paces) -> Iterator[PlannedPart]:
@@ -299,3 +310,12 @@ def refitted_network(size: RunSize, paces: Paces) -> float:
     """Return the seconds that a refit adds to these."""
     rows = min(REMEMBERED, size.train + size.val) * size.test_views * size.members
     return paces.open + rows * paces.feature()
+
+
+def own_baseline(size: RunSize, paces: Paces) -> float:
+    """Return the seconds of a baseline beside one model: trained, and judged on the same rows."""
+    if not paces.baseline_step:
+        return 0.0
+    judged = (1 + SCRATCH.epochs) * size.val + size.judged_each
+    learned = SCRATCH.epochs * size.train
+    return OPEN_S + learned * paces.baseline_step + judged * paces.baseline_judge

@@ -222,5 +222,5 @@ def _leave_time(deadline: Deadline, plan: BudgetPlan, *, folds: int) -> None:
     With folds either all trainings are refitted or none, so that the folds judge models of the kind
     that is saved.
     """
-    deadline.after, deadline.refit = plan.after, plan.again
+    deadline.after, deadline.refit, deadline.baseline = plan.after, plan.again, plan.baseline
     deadline.refits = plan.choice.refit or not folds

@@ -19,8 +19,9 @@ from headstart.data.splits import Splits
 from headstart.evaluation.budget import OPEN_S, REPORT_S, SAVE_S, Paces, RunSize
 from headstart.features.extract import FeatureTable, Tap, all_there, choose_engine, extract
 from headstart.heads.specs import LinearSpec, TrainedSpec
+from headstart.models.specs import FineTune
 from headstart.models.training_data import Start, TrainingData, tuning_start
-from headstart.runs.stages import PreparedRun, RunState
+from headstart.runs.stages import PreparedRun, RunState, baseline_settings
 
 if TYPE_CHECKING:
     from headstart.training.feeds import Feed
@@ -41,13 +42,26 @@ def measured(state: RunState, run: PreparedRun, rows: Dataset, size: RunSize) ->
     rows: to measure on. size: of the run. The engine of the features is chosen here, as the run
     would choose it. Training steps are not timed (inf) if a head takes nearly all of the budget.
     """
-    job = state.job
     batch = run.settings.batch_size
-    few = sample(rows, max(TIMED, BATCHES * batch), job.recipe.seed)
+    few = sample(rows, max(TIMED, BATCHES * batch), state.job.recipe.seed)
+    paces = _of_training(state, run, rows, few, size)
+    if run.baseline is None:
+        return paces
+    start = _from_scratch(run.baseline, baseline_settings(state.job))
+    step, judge = _training(state, start, few, size.train)
+    return replace(paces, baseline_step=step, baseline_judge=judge)
+
+
+def _of_training(
+    state: RunState, run: PreparedRun, rows: Dataset, few: Dataset, size: RunSize
+) -> Paces:
+    """Return the paces of the run without its baseline. few: of the rows, to be timed."""
+    job = state.job
     context = replace(state.context, store=None, listener=Listener())
     decode = _decoding(run, few, context)
     if job.strategy == "scratch":
-        start = _from_scratch(state, run)
+        assert isinstance(run.start.backbone, Backbone)
+        start = _from_scratch(run.start.backbone, run.settings)
         step, judge = _training(state, start, few, size.train)
         return Paces(decode, 0.0, 0.0, step, judge)
     began = time.perf_counter()
@@ -124,11 +138,9 @@ def _again(run: PreparedRun) -> Start:
     return replace(start, tap=tap)
 
 
-def _from_scratch(state: RunState, run: PreparedRun) -> Start:
+def _from_scratch(backbone: Backbone, settings: FineTune) -> Start:
     from headstart.models.finetuning import thaw
 
-    backbone, settings = run.start.backbone, run.settings
-    assert isinstance(backbone, Backbone)
     return Start(backbone, settings, thaw(backbone, "all", whole=True))
 
 
