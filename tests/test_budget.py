@@ -104,6 +104,39 @@ def test_folds_views_and_stored_features_count() -> None:
     assert "features" not in [part.what for part in again.parts]
 
 
+def took(size: RunSize, paces: Paces = PACES) -> dict[str, float]:
+    """The seconds of each part of a plan with 3 epochs and a refit."""
+    made = planned(1e5, size, paces, replace(ANY, epochs=3))
+    assert made.choice == PlanChoice(0, 3, refit=True)
+    return {part.what: part.seconds for part in made.parts}
+
+
+def test_each_fine_tuning_of_an_ensemble_counts() -> None:
+    one, three = took(CELLS), took(replace(CELLS, members=3))
+    assert three["fine-tuning"] > 3 * one["fine-tuning"]
+    assert all(three[part] > 2.5 * one[part] for part in ("refit", "test"))
+
+
+def test_the_network_of_each_fold_is_judged() -> None:
+    assert took(replace(CELLS, trainings=6))["test"] > 5 * took(CELLS)["test"]
+
+
+def test_features_of_rows_outside_the_parts_and_heads_that_are_compared_count() -> None:
+    more = took(replace(CELLS, others=500, tried=40))
+    assert more["features"] - took(CELLS)["features"] == pytest.approx(500 * PACES.feature())
+    assert more["head"] == pytest.approx(took(CELLS)["head"] * (1 + 40 * 1836 / (1836 + 394)))
+
+
+def test_a_baseline_counts_in_each_fold() -> None:
+    paces = replace(PACES, baseline_step=0.01)
+    assert "baseline" not in took(CELLS)
+    once = took(CELLS, paces)["baseline"]
+    assert 10 * 1836 * 0.01 < once < 200
+    assert took(replace(CELLS, trainings=6), paces)["baseline"] == pytest.approx(5 * once)
+    with pytest.raises(SpecError, match="leave --baseline out"):
+        planned(100, CELLS, paces, ANY)
+
+
 def test_a_plan_is_told_as_a_table_and_read_again() -> None:
     made = plan(600)
     lines = made.lines()
@@ -170,6 +203,23 @@ def test_a_deadline_can_be_asked_to_end_once() -> None:
     assert (own.end(), own.end(), own.late, own.left, len(told)) == (True, False, True, 0, 1)
     assert not own.fits(1)
     assert not Deadline().end()  # without a deadline Ctrl-C is what it was
+
+
+def test_each_training_has_a_part_of_the_time_and_leaves_that_of_its_baseline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headstart.base.deadline.time.monotonic", lambda: 0.0)
+    own = Deadline(600, after=100, baseline=20, began=0.0)
+    own.share(4)  # three folds with baselines, and the saved model
+    assert own.spare == (600 - 100 - 3 * 20) / 4
+    with own.in_baseline():
+        assert own.spare == 110 + 20
+    own.share(2)
+    assert own.spare == (600 - 100 - 20) / 2
+    own.share(1)
+    assert own.spare == 600 - 100 - 20
+    assert own.end()
+    assert own.late
 
 
 # ------------------------------------------------------------ runs
@@ -324,6 +374,127 @@ def test_a_refit_that_the_deadline_cuts_off_is_not_kept(
     run = hs.train(hs.read(shapes), tmp_path / "run", job, lines)
     assert lines.of("refit")[-1] == "left out: its time is over"
     assert (finished(run.folder)["refit"], run.fitted.before) == (False, None)
+
+
+class Slow(Lines):
+    """Lets the clock run on at the end of every epoch of a phase."""
+
+    def __init__(self, phase: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.phase, self.seconds, self.late, real = phase, seconds, 0.0, time.monotonic
+        name = "headstart.base.deadline.time.monotonic"
+        monkeypatch.setattr(name, lambda: real() + self.late)
+
+    def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool | None:
+        self.late += self.seconds if phase == self.phase and number else 0.0
+        return super().epoch(phase, number, figures)
+
+
+QUICK = Paces(0.001, 0.001, 1.0, step=0.001)
+
+
+def test_folds_are_not_refitted_where_the_plan_has_no_refit(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = replace(QUICK, step=24.0)  # an epoch of 20 rows: 480 s
+    monkeypatch.setattr(budgeting, "measured", lambda *args: paces)
+    job = replace(job, given=(), finetune=FineTune(batch_size=8), folds=2, insights="none")
+    lines = Lines()
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, lines)
+    plan = json.loads((run.folder / "timings.json").read_text())["plan"]
+    assert plan["choice"] == {"side": 0, "epochs": 2, "refit": False}
+    assert lines.of("refit") == ["left out: the budget has no time for one in every fold"]
+    assert finished(run.folder)["refit"] is False
+
+
+def test_slow_folds_leave_the_time_of_the_saved_model(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgeting, "measured", lambda *args: QUICK)
+    slow = Slow("finetune", 1500.0, monkeypatch)  # of 3600, which are for three trainings
+    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, folds=2, insights="none"), slow)
+    assert [fold.kept for fold in run.folds] == ["finetune", "finetune"]
+    assert finished(run.folder)["strategy"]["kept"] == "finetune"
+
+
+def test_an_ensemble_is_planned_and_left_out_of_a_plan_of_the_head_alone(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgeting, "measured", lambda *args: QUICK)
+    job = replace(job, strategy="auto", members=2, insights="none")
+    data = hs.read(shapes)
+    found: Any = hs.train(data, tmp_path / "dry", job, dry_run=True)
+    assert "3 epochs, 2 times" in [part.choice for part in found.plan.parts]
+    monkeypatch.setattr(budgeting, "measured", lambda *args: replace(QUICK, step=1e4))
+    lines = Lines()
+    run = hs.train(data, tmp_path / "run", job, lines)
+    assert finished(run.folder)["strategy"]["kept"] == "head"
+    assert lines.of("plan")[-1] == budgeting.ALONE
+
+
+def test_shots_are_planned_with_the_features_of_all_rows_as_a_dry_run_does(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgeting, "measured", lambda *args: QUICK)
+    job = replace(job, strategy="auto", shots=2, draws=4, insights="none")
+    data = hs.read(shapes)
+    dry: Any = hs.train(data, tmp_path / "dry", job, dry_run=True)
+    run = hs.train(data, tmp_path / "run", job)
+    assert run.timings.plan is not None
+    _, *parts = run.timings.plan.parts
+    assert parts == list(dry.plan.parts[1:])
+    assert parts[0].choice == "24 rows"
+
+
+def test_fine_tuning_leaves_the_time_of_a_baseline(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = replace(QUICK, baseline_step=5.0)  # 10 epochs of 17 rows: 850 s
+    monkeypatch.setattr(budgeting, "measured", lambda *args: paces)
+    slow = Slow("finetune", 3100.0, monkeypatch)
+    job = replace(job, baseline="cnn", insights="none")
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, slow)
+    assert finished(run.folder)["chosen"]["finetune"]["stopped_by"] == "the budget"
+    assert list(run.baselines) == ["scratch:cnn from scratch"]
+
+
+def test_a_baseline_that_the_deadline_cuts_off_is_left_out_and_named(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow("baseline", 4000.0, monkeypatch)
+    job = replace(job, baseline="cnn", insights="none")
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, slow)
+    finished(run.folder)
+    assert run.baselines == {}
+    assert slow.of("baseline")[-1] == "left out: its time is over"
+    assert "was not trained to its end" in (run.folder / "report.html").read_text()
+    assert run.timings.plan is not None
+    (part,) = (part for part in run.timings.plan.parts if part.what == "baseline")
+    assert part.seconds > 0
+
+
+IN_FOLDS = "left out: it was not trained to its end in every fold"
+OVER = "left out: its time is over"
+
+
+@pytest.mark.parametrize(
+    ("more", "phase", "told"),
+    [
+        ({"folds": 2, "baseline": "cnn"}, "finetune", ("baseline", IN_FOLDS)),
+        ({"baseline": "cnn"}, "finetune", ("baseline", OVER)),
+        ({"baseline": "cnn"}, "baseline", ("baseline", OVER)),
+        ({"members": 2}, "finetune", ("ensemble", OVER)),
+        ({"shots": 2, "strategy": "auto"}, "shots", ("ending", budgeting.ENDS)),
+    ],
+)
+def test_ctrl_c_in_folds_ensembles_baselines_and_shots_ends_with_a_judged_model(
+    more: Any, phase: str, told: tuple[str, str], shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    lines = At(phase, 1, ctrl_c, step=True)
+    run = hs.train(hs.read(shapes), tmp_path / "run", replace(job, **more), lines)
+    finished(run.folder)
+    assert lines.lines.count(told) == 1
+    assert run.baselines == {}
 
 
 def test_a_recipe_with_a_budget_repeats_the_run_without_one(

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from headstart.base.durations import spoken
 from headstart.base.errors import SpecError
-from headstart.base.values import Record
+from headstart.base.values import Record, later
+from headstart.models.specs import SCRATCH
 
 SAFE = 0.92  # share of the budget that is planned; measured paces are not exact
 LATE = 1.1  # of the budget: the latest end that is promised
@@ -35,6 +36,7 @@ class Paces(Record):
     decode: to read and prepare a row. forward: the whole network on a row. open: choosing an engine
     for a network. step: a row in a training step, with reading it. judge: a row of validation
     during training; step is inf where fine-tuning has no room. spent: since the run began.
+    baseline_step, baseline_judge: the same of a baseline that is trained; 0 for none.
     """
 
     decode: float = 0.0
@@ -43,6 +45,8 @@ class Paces(Record):
     step: float = 0.0
     judge: float = 0.0
     spent: float = 0.0
+    baseline_step: float = 0.0
+    baseline_judge: float = 0.0
 
     def feature(self, share: float = 1.0) -> float:
         """Return the seconds of a row at a share of the usual side of its square."""
@@ -53,23 +57,43 @@ class Paces(Record):
 class RunSize:
     """The rows of a run, and how often they are computed.
 
-    views: stored ones of a training row, 0 for none. test_views: averaged in predictions.
-    trainings: the run's own and those of its folds. columns: features times outputs. extracted:
+    others: rows outside the parts, whose features are computed too. views: stored ones of a
+    training row, 0 for none. test_views: averaged in predictions. trainings: the run's own and
+    those of its folds. members: fine-tunings of a training, which are averaged. tried: heads that
+    are fitted on as many rows before, to be compared. columns: features times outputs. extracted:
     whether the features are there already.
     """
 
     train: int
     val: int = 0
     test: int = 0
+    others: int = 0
     views: int = 0
     test_views: int = 1
     trainings: int = 1
+    members: int = 1
+    tried: int = 0
     columns: int = 2560
     extracted: bool = False
 
     @property
     def rows(self) -> int:
-        return self.train + self.val + self.test
+        """The rows whose features are computed."""
+        return self.train + self.val + self.test + self.others
+
+    @property
+    def folds(self) -> int:
+        return self.trainings - 1
+
+    @property
+    def judged(self) -> int:
+        """The rows that the run is judged on: the test part, or all rows of its folds."""
+        return self.train + self.val if self.folds else self.test
+
+    @property
+    def judged_each(self) -> int:
+        """The rows that one model is judged on: the test part, or a fold."""
+        return self.judged // max(1, self.folds)
 
 
 @dataclass(frozen=True)
@@ -121,7 +145,8 @@ class BudgetPlan(Record):
     """A plan: seconds of the budget, the choice, and the parts in order.
 
     after: seconds from the end of training to the end of the run. again: seconds that a refitted
-    network adds to these. asked: a fingerprint of the settings that it is the plan of.
+    network adds to these. baseline: seconds of the baseline beside one model. asked: a fingerprint
+    of the settings that it is the plan of.
     """
 
     budget: float
@@ -129,6 +154,7 @@ class BudgetPlan(Record):
     parts: tuple[PlannedPart, ...]
     after: float
     again: float = 0.0
+    baseline: float = field(default=0.0, metadata=later())
     asked: str = field(default="", compare=False)
 
     @property
@@ -174,9 +200,10 @@ def planned(budget: float, size: RunSize, paces: Paces, allowed: Allowed) -> Bud
         return fitting[-1]
     least = min(plans, key=lambda plan: plan.seconds)
     if least.seconds > LATE * budget:
+        less = "fewer rows, or leave --baseline out" if least.baseline else "or fewer rows"
         raise SpecError(
             f"A budget of {spoken(budget)} is too short for {size.rows:,} rows on this machine: "
-            f"the least is about {spoken(least.least)}. Give more, or fewer rows."
+            f"the least is about {spoken(least.least)}. Give more, {less}."
         )
     return least
 
@@ -217,16 +244,19 @@ def _plan(
     feature = paces.feature(share)
     least, most = INSIGHTS_S
     insights = min(most, max(least, INSIGHTS * budget)) if allowed.insights else 0.0
-    network = own_network(size, paces) if choice.epochs else 0.0
+    network = own_network(size, paces, size.test) if choice.epochs else 0.0
+    fold = own_network(size, paces, size.judged_each) if choice.epochs else 0.0
+    baseline = own_baseline(size, paces)
     parts = (
         PlannedPart("begun", "read, checked and measured", paces.spent),
         *parts_of(choice, size, paces, feature),
-        PlannedPart("test", f"{size.test:,} rows, limits", network),
+        PlannedPart("test", f"{size.judged:,} rows, limits", network + size.folds * fold),
         PlannedPart("insights", "as far as time goes" if insights else "none", insights),
         PlannedPart("save", "bundle and report", SAVE_S + REPORT_S),
     )
     after = network + SAVE_S + REPORT_S + min(insights, least)
-    return BudgetPlan(budget, choice, parts, after, refitted_network(size, paces))
+    again = refitted_network(size, paces)
+    return BudgetPlan(budget, choice, parts, after, again, baseline)
 
 
 def parts_of(
@@ -236,34 +266,56 @@ def parts_of(
     learned, trainings = size.train + size.val, size.trainings
     if paces.forward and not size.extracted:
         views = size.views * learned
-        rows = size.rows * size.test_views if size.test_views > 1 else 0
+        rows = (size.rows - size.others) * size.test_views if size.test_views > 1 else 0
         side = f" at {choice.side} px" if choice.side else ""
         more = f", {size.views} views" if size.views else ""
         took = (size.rows + views + rows) * feature + paces.open
         yield PlannedPart("features", f"{size.rows:,} rows{side}{more}", took)
     if paces.forward:
-        took = HEAD_S * max(1, size.views) * learned * size.columns * trainings
-        yield PlannedPart("head", "chosen and refitted", took)
+        fitted = max(1, size.views) * learned * trainings + size.tried * size.train
+        yield PlannedPart("head", "chosen and refitted", HEAD_S * fitted * size.columns)
+    yield from _tuned(choice, size, paces)
+    if baseline := max(1, size.folds) * own_baseline(size, paces):
+        yield PlannedPart("baseline", f"{SCRATCH.epochs} epochs from scratch", baseline)
+
+
+def _tuned(choice: PlanChoice, size: RunSize, paces: Paces) -> Iterator[PlannedPart]:
+    """Yield fine-tuning and its refit."""
     if not choice.epochs:
         yield PlannedPart("fine-tuning", "none: the head alone", 0.0)
         return
+    learned, trainings, members = size.train + size.val, size.trainings, size.members
     epoch = size.train * paces.step + size.val * paces.judge
-    took = trainings * (choice.epochs * epoch + paces.open + size.val * paces.feature())
-    yield PlannedPart("fine-tuning", f"{choice.epochs} epochs", took)
+    judged = paces.open + size.val * paces.feature()
+    averages = 2 * members - 1 if members > 1 else 0  # soups, and all networks side by side
+    took = members * (choice.epochs * epoch + judged) + averages * judged
+    times = f", {members} times" if members > 1 else ""
+    yield PlannedPart("fine-tuning", f"{choice.epochs} epochs{times}", trainings * took)
     if choice.refit:
-        again = choice.epochs * learned * paces.step + refitted_network(size, paces)
-        yield PlannedPart("refit", f"{choice.epochs} epochs on {learned:,} rows", trainings * again)
+        again = members * choice.epochs * learned * paces.step + refitted_network(size, paces)
+        what = f"{choice.epochs} epochs on {learned:,} rows{times}"
+        yield PlannedPart("refit", what, trainings * again)
     else:
-        yield PlannedPart("refit", "if time is left", 0.0)
+        yield PlannedPart("refit", "none in any fold" if size.folds else "if time is left", 0.0)
 
 
-def own_network(size: RunSize, paces: Paces) -> float:
-    """Return the seconds of a fine-tuned network after training: test rows, rows to remember."""
-    rows = (size.test + min(REMEMBERED, size.train)) * size.test_views
+def own_network(size: RunSize, paces: Paces, judged: int) -> float:
+    """Return the seconds of a fine-tuned network after training: rows that it is judged on, and
+    rows to remember."""
+    rows = (judged + min(REMEMBERED, size.train)) * size.test_views * size.members
     return OPEN_S + rows * paces.feature()
 
 
 def refitted_network(size: RunSize, paces: Paces) -> float:
     """Return the seconds that a refit adds to these."""
-    rows = min(REMEMBERED, size.train + size.val) * size.test_views
+    rows = min(REMEMBERED, size.train + size.val) * size.test_views * size.members
     return paces.open + rows * paces.feature()
+
+
+def own_baseline(size: RunSize, paces: Paces) -> float:
+    """Return the seconds of a baseline beside one model: trained, and judged on the same rows."""
+    if not paces.baseline_step:
+        return 0.0
+    judged = (1 + SCRATCH.epochs) * size.val + size.judged_each
+    learned = SCRATCH.epochs * size.train
+    return OPEN_S + learned * paces.baseline_step + judged * paces.baseline_judge

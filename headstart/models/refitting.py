@@ -30,6 +30,8 @@ def refit_lost(data: TrainingData, made: Mapping[str, FitResult], name: str) -> 
         return "rows of training and validation have the same ids, as of two data sets"
     if name == "head" or not deadline.active:
         return ""
+    if not deadline.refits:
+        return "the budget has no time for one in every fold"
     more = (len(splits.train) + len(splits.val)) / max(1, len(splits.train))
     seconds = more * sum(map(_seconds_of, made[name].members or (made[name],)))
     if deadline.fits(seconds + deadline.refit):

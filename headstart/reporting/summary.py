@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from headstart.evaluation.evaluation import Estimate, Evaluation, decimals
 from headstart.reporting.blocks import PageBlock, Text, Tile, Tiles
-from headstart.reporting.comparison import contender
+from headstart.reporting.comparison import SUFFIXES, contender
 from headstart.reporting.facts import Facts
 from headstart.reporting.results import baseline_name
 from headstart.reporting.words import Words, data
@@ -17,7 +17,7 @@ KINDS = ("head", "finetune", "scratch", "soup", "ensemble")  # of models that se
 def answer_section(facts: Facts, w: Words) -> list[PageBlock]:
     test = facts.evaluation.test
     sentences = [_made(facts, w), _accuracy(facts, w), *_folds(facts, w)]
-    sentences += [*_against(facts, w), _cost(facts, w)]
+    sentences += [*_against(facts, w), *_no_baseline(facts, w), _cost(facts, w)]
     tiles = [
         *(_tile(w, test, name) for name in (test.target.shown or tuple(test.metrics))[:2]),
         _size(facts, w),
@@ -122,6 +122,14 @@ def _against(facts: Facts, w: Words) -> list[Markup]:
         share = w.estimate(judged.accuracy)
         sentences.append(w("answer.baseline", name=contender(w, name), accuracy=share))
     return [*sentences, *_beaten(facts, w)]
+
+
+def _no_baseline(facts: Facts, w: Words) -> list[Markup]:
+    """Say that a network to compare with was asked for, and was not trained to its end."""
+    names = facts.evaluation.baselines_on_test
+    if facts.recipe.baseline == "none" or any(name.endswith(tuple(SUFFIXES)) for name in names):
+        return []
+    return [w("answer.no_baseline")]
 
 
 def _beaten(facts: Facts, w: Words) -> list[Markup]:

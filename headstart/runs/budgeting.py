@@ -12,7 +12,7 @@ from headstart.base.durations import spoken
 from headstart.base.errors import HeadstartError, SpecError
 from headstart.base.listener import Listener
 from headstart.base.values import Settings, fingerprint, read_value
-from headstart.data.splits import Splits
+from headstart.data.folds import RunParts
 from headstart.evaluation.budget import (
     LEAST_SIDE,
     Allowed,
@@ -25,10 +25,12 @@ from headstart.models.specs import FineTune
 from headstart.models.training_data import Start, viewed_input
 from headstart.runs.job import Job
 from headstart.runs.pacing import measured
+from headstart.runs.shots import heads_to_try
 from headstart.runs.stages import PreparedRun, RunState, prepared
 
 KEPT = "checkpoint-budget.json"  # in a run's folder until the run ends
 ENDS = "training ends early, and the run with the best so far; Ctrl-C again stops at once"
+ALONE = "the ensemble is left out: there is time for the head alone"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +61,10 @@ def deadline_of(job: Job, began: float | None, listener: Listener) -> Deadline:
     return own
 
 
-def budgeted(state: RunState, run: PreparedRun, splits: Splits) -> Budgeted | None:
+def budgeted(state: RunState, run: PreparedRun, parts: RunParts) -> Budgeted | None:
     """Make a plan of what fits into the budget, and adopt it; None without a budget.
 
-    splits: of all rows, near duplicates not yet confirmed. A run that goes on keeps its plan.
+    parts: of all rows, near duplicates not yet confirmed. A run that goes on keeps its plan.
     Raises SpecError for a budget into which nothing fits.
     """
     if not state.job.budget_s:
@@ -72,23 +74,24 @@ def budgeted(state: RunState, run: PreparedRun, splits: Splits) -> Budgeted | No
         left = f"the budget of {spoken(state.job.budget_s)} counts from now"
         state.tell("plan", f"going on with {plan.choice.in_words}, as planned before; {left}")
         adopted = _adopted(state, run, plan)
-        return Budgeted(adopted, plan, RunSize(len(splits.train)), Paces(), settled=True)
-    plan, size, paces = made_plan(state, run, splits)
+        return Budgeted(adopted, plan, RunSize(len(parts.whole.train)), Paces(), settled=True)
+    plan, size, paces = made_plan(state, run, parts)
     plan = replace(plan, asked=asked)
     return Budgeted(_adopted(state, run, plan), plan, size, paces)
 
 
 def made_plan(
-    state: RunState, run: PreparedRun, splits: Splits
+    state: RunState, run: PreparedRun, parts: RunParts
 ) -> tuple[BudgetPlan, RunSize, Paces]:
     """Measure a few rows, plan what fits and report it; return plan, row counts and paces.
 
     Raises SpecError for a budget into which nothing fits.
     """
-    size = _size(state, run, splits)
+    size = _size(state, run, parts)
+    rows = parts.recorded.train_val if parts.draws else parts.whole.train
     state.tell("plan", f"measuring what fits into {spoken(state.job.budget_s)}")
     with state.clock("plan"):
-        paces = measured(state, run, splits.train, size.rows)
+        paces = measured(state, run, rows, size)
     paces = replace(paces, spent=state.context.deadline.spent)
     plan = planned(state.job.budget_s, size, paces, allowed_of(state.job, run))
     for line in (*plan.lines(), plan.tight):
@@ -167,17 +170,21 @@ def _side(job: Job, run: PreparedRun) -> int:
     return side
 
 
-def _size(state: RunState, run: PreparedRun, splits: Splits) -> RunSize:
-    job, card = state.job, run.start.backbone.card
-    views = job.spec.views
+def _size(state: RunState, run: PreparedRun, parts: RunParts) -> RunSize:
+    job, card, splits = state.job, run.start.backbone.card, parts.whole
+    views, target = job.spec.views, splits.train.target
+    heads = len(heads_to_try(job.recipe.head, target)) if parts.draws else 0
     return RunSize(
         train=len(splits.train),
         val=len(splits.val),
         test=len(splits.test),
+        others=len(parts.recorded.val) - len(splits.val),
         views=views.views if views.active else 0,
         test_views=viewed_input(card.input, job.tta, views).test_views,
         trainings=1 + job.folds,
-        columns=card.dim * splits.train.target.outputs,
+        members=job.members,
+        tried=heads * len(parts.draws),
+        columns=card.dim * target.outputs,
     )
 
 
@@ -193,15 +200,27 @@ def _recorded(path: Path, asked: str) -> BudgetPlan | None:
 def _adopted(state: RunState, run: PreparedRun, plan: BudgetPlan) -> PreparedRun:
     """Give a run the settings of a plan."""
     choice, job = plan.choice, state.job
-    deadline = state.context.deadline
-    deadline.after, deadline.refit, state.plan = plan.after, plan.again, plan
+    _leave_time(state.context.deadline, plan, folds=job.folds)
+    state.plan = plan
     if choice.epochs:
         state.follow(replace(job, finetune=replace(job.finetune, epochs=choice.epochs)))
         settings = replace(run.settings, epochs=choice.epochs)
         start = replace(run.start, settings=settings if run.start.settings else None)
         return replace(run, start=start, settings=settings)
+    if job.members > 1:
+        state.tell("plan", ALONE)
     recipe = replace(job.recipe, size=choice.side or job.recipe.size)
-    state.follow(replace(job, strategy="extract", recipe=recipe))
+    state.follow(replace(job, strategy="extract", recipe=recipe, members=1))
     if choice.side:
         return prepared(state)
     return replace(run, start=Start(run.start.backbone, table=run.start.table))
+
+
+def _leave_time(deadline: Deadline, plan: BudgetPlan, *, folds: int) -> None:
+    """Leave the time that a plan has for what follows training.
+
+    With folds either all trainings are refitted or none, so that the folds judge models of the kind
+    that is saved.
+    """
+    deadline.after, deadline.refit, deadline.baseline = plan.after, plan.again, plan.baseline
+    deadline.refits = plan.choice.refit or not folds

@@ -28,7 +28,13 @@ from headstart.features.extract import FeatureTable
 from headstart.models.results import Candidates
 from headstart.models.training_data import array_name, thawed_again
 from headstart.reporting.run_files import FoldEvaluation
-from headstart.runs.stages import LearnedRun, PreparedRun, RunState, baselines
+from headstart.runs.stages import (
+    LearnedRun,
+    PreparedRun,
+    RunState,
+    baselines,
+    from_scratch_name,
+)
 from headstart.targets.predictions import Predictions, read_predictions, write_csv
 from headstart.targets.target import Target
 from headstart.targets.temperature import scaled
@@ -128,11 +134,15 @@ class CrossValidation:
         """Return the answers to all rows. target: of the saved model."""
         return _one(self.results, lambda result: result.test, target)
 
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """The names of the baselines that every fold has."""
+        first, *others = (result.baselines for result in self.results)
+        return tuple(name for name in first if all(name in own for own in others))
+
     def baselines(self, target: Target) -> dict[str, Predictions]:
         """Return the predictions of the baselines that every fold has."""
-        first, *others = (result.baselines for result in self.results)
-        names = (name for name in first if all(name in own for own in others))
-        return {name: self._baseline(name, target) for name in names}
+        return {name: self._baseline(name, target) for name in self.baseline_names}
 
     def _baseline(self, name: str, target: Target) -> Predictions:
         return _one(self.results, lambda result: result.baselines[name], target)
@@ -160,13 +170,22 @@ def cross_validate(
     """Judge each fold by a model that the whole recipe makes of the other folds.
 
     run: with the features of all rows, if any are frozen. Finished folds are read from the folder.
+    With a deadline each fold has a part of the time, so that the saved model has its own.
     """
-    results = list[FoldResult]()
+    results, count = list[FoldResult](), len(parts.folds)
+    deadline = state.context.deadline
     for number, splits in enumerate(parts.folds, 1):
+        deadline.share(count - number + 2)  # this fold, the later ones and the saved model
         with state.clock("folds"):
             results.append(_judged_fold(state, run, checks, (number, splits), steps))
-        state.tell("fold", _message(number, len(parts.folds), results[-1]))
-    return CrossValidation(tuple(results))
+        state.tell("fold", _message(number, count, results[-1]))
+    deadline.share(1)
+    deadline.baseline = 0.0  # the saved model has none: it would be judged on no rows
+    found = CrossValidation(tuple(results))
+    own = run.baseline
+    if own is not None and from_scratch_name(own) not in found.baseline_names:
+        state.tell("baseline", "left out: it was not trained to its end in every fold")
+    return found
 
 
 def judged_message(folds: Sequence[FoldEvaluation], splits: Splits, *, refit: bool) -> str:

@@ -68,10 +68,11 @@ def forecast(data: Dataset, out: Path, job: Job, listener: Listener) -> Forecast
     checks = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
     check_supports(job.recipe.head, rows.target)
-    splits = job.parts(rows, checks.together).recorded
+    parts = job.parts(rows, checks.together)
+    splits = parts.recorded
     if job.budget_s:
         state.context = replace(state.context, store=None)
-        plan, _, _ = made_plan(state, run, splits)
+        plan, _, _ = made_plan(state, run, parts)
         state.plan = plan
     if job.strategy == "scratch":
         return Forecast(splits, checks.left_out, plan=state.plan)

@@ -16,11 +16,12 @@ from headstart.data.content import prepared as read_prepared
 from headstart.data.dataset import Dataset
 from headstart.data.sampling import sample
 from headstart.data.splits import Splits
-from headstart.evaluation.budget import OPEN_S, REPORT_S, SAVE_S, Paces
+from headstart.evaluation.budget import OPEN_S, REPORT_S, SAVE_S, Paces, RunSize
 from headstart.features.extract import FeatureTable, Tap, all_there, choose_engine, extract
 from headstart.heads.specs import LinearSpec, TrainedSpec
+from headstart.models.specs import FineTune
 from headstart.models.training_data import Start, TrainingData, tuning_start
-from headstart.runs.stages import PreparedRun, RunState
+from headstart.runs.stages import PreparedRun, RunState, baseline_settings
 
 if TYPE_CHECKING:
     from headstart.training.feeds import Feed
@@ -35,21 +36,33 @@ MEASURING = 0.05  # share of the budget that timing steps may take
 TUNED = 0.3  # share of the budget that fine-tuning needs to be thought of
 
 
-def measured(state: RunState, run: PreparedRun, rows: Dataset, count: int) -> Paces:
+def measured(state: RunState, run: PreparedRun, rows: Dataset, size: RunSize) -> Paces:
     """Return what a row takes in the parts of this run: read, by the network, in training.
 
-    rows: those to train on. count: of all parts. The engine of the features is chosen here, as the
-    run would choose it. Training steps are not timed (inf) if a head takes nearly all of the
-    budget.
+    rows: to measure on. size: of the run. The engine of the features is chosen here, as the run
+    would choose it. Training steps are not timed (inf) if a head takes nearly all of the budget.
     """
-    job = state.job
     batch = run.settings.batch_size
-    few = sample(rows, max(TIMED, BATCHES * batch), job.recipe.seed)
+    few = sample(rows, max(TIMED, BATCHES * batch), state.job.recipe.seed)
+    paces = _of_training(state, run, rows, few, size)
+    if run.baseline is None:
+        return paces
+    start = _from_scratch(run.baseline, baseline_settings(state.job))
+    step, judge = _training(state, start, few, size.train)
+    return replace(paces, baseline_step=step, baseline_judge=judge)
+
+
+def _of_training(
+    state: RunState, run: PreparedRun, rows: Dataset, few: Dataset, size: RunSize
+) -> Paces:
+    """Return the paces of the run without its baseline. few: of the rows, to be timed."""
+    job = state.job
     context = replace(state.context, store=None, listener=Listener())
     decode = _decoding(run, few, context)
     if job.strategy == "scratch":
-        start = _from_scratch(state, run)
-        step, judge = _training(state, start, few, len(rows))
+        assert isinstance(run.start.backbone, Backbone)
+        start = _from_scratch(run.start.backbone, run.settings)
+        step, judge = _training(state, start, few, size.train)
         return Paces(decode, 0.0, 0.0, step, judge)
     began = time.perf_counter()
     views = job.spec.views
@@ -60,10 +73,10 @@ def measured(state: RunState, run: PreparedRun, rows: Dataset, count: int) -> Pa
     start = _again(run) if job.tunes else Start(run.start.backbone)
     table, each = _features(start, few, context)
     step, judge = 0.0, 0.0
-    if start.thawed is not None and job.strategy == "auto" and _full(state, count * each):
+    if start.thawed is not None and job.strategy == "auto" and _full(state, size.rows * each):
         step = math.inf
     elif start.thawed is not None:
-        step, judge = _training(state, replace(start, table=table), few, len(rows))
+        step, judge = _training(state, replace(start, table=table), few, size.train)
     return Paces(decode, max(0.0, each - decode), opening, step, judge)
 
 
@@ -125,11 +138,9 @@ def _again(run: PreparedRun) -> Start:
     return replace(start, tap=tap)
 
 
-def _from_scratch(state: RunState, run: PreparedRun) -> Start:
+def _from_scratch(backbone: Backbone, settings: FineTune) -> Start:
     from headstart.models.finetuning import thaw
 
-    backbone, settings = run.start.backbone, run.settings
-    assert isinstance(backbone, Backbone)
     return Start(backbone, settings, thaw(backbone, "all", whole=True))
 
 

@@ -214,7 +214,7 @@ def learn(state: RunState, data: Dataset) -> tuple[LearnedRun, CrossValidation |
         with state.clock("checks"):
             checks = _checked(state, data, card.input, seen)
     rows, table = checks.dataset, None
-    plan = budgeted(state, run, state.job.parts(rows, checks.exact).whole)
+    plan = budgeted(state, run, state.job.parts(rows, checks.exact))
     run = plan.run if plan else run
     if state.job.strategy != "scratch":
         with state.clock("features"):

@@ -318,7 +318,7 @@ def baselines(
 ) -> dict[str, Predictions]:
     """Train the baselines, if there are any; returns their test predictions by name.
 
-    One that diverges, or whose library is missing, is left out and named.
+    One that diverges, whose library is missing, or whose time is over is left out and named.
     """
     pooled = state.job.recipe.head.takes == POOLED
     found, other = dict[str, Predictions](), _from_scratch if pooled else _on_random_weights
@@ -348,23 +348,37 @@ def _usual_baseline(state: RunState, splits: Splits) -> dict[str, Predictions]:
     return {fitted.name: Predictions(test.ids, answers, y, target)}
 
 
+def baseline_settings(job: Job) -> FineTune:
+    """Return the schedule of a baseline from scratch: the tutorials', not the second phase's."""
+    return replace(SCRATCH, seed=job.finetune.seed).from_scratch(job.recipe.head_lr)
+
+
+def from_scratch_name(untrained: Backbone) -> str:
+    """Return the name under which a network trained from scratch stands beside the model."""
+    return f"{untrained.card.name} from scratch"
+
+
 def _from_scratch(
     state: RunState, untrained: Backbone | None, splits: Splits
 ) -> dict[str, Predictions]:
-    """Train the untrained network, if one was asked for.
+    """Train the untrained network, if one was asked for, in the time that a plan has for it.
 
-    Uses the tutorials' schedule for training from scratch, not the second phase's schedule.
+    One that a deadline ends early would be compared unfairly: it is left out and named.
     """
     if untrained is None:
         return {}
     from headstart.models.tuning import from_scratch
 
-    with state.clock("baseline"):
-        settings = replace(SCRATCH, seed=state.job.finetune.seed)
-        spec = replace(state.job.spec, finetune=settings, tta="none")
-        model = from_scratch(spec, untrained, splits, state.context, "baseline").model
-        predictions = model.predict_table(state.features(model, splits.test))
-        return {f"{untrained.card.name} from scratch": predictions}
+    deadline = state.context.deadline
+    with state.clock("baseline"), deadline.in_baseline():
+        spec = replace(state.job.spec, finetune=baseline_settings(state.job), tta="none")
+        train = partial(from_scratch, spec, untrained, splits, state.context, "baseline")
+        result = None if deadline.late else train()
+        if result is None or (deadline.active and "stopped_after" in result.chosen):
+            state.tell("baseline", "left out: its time is over")
+            return {}
+        predictions = result.model.predict_table(state.features(result.model, splits.test))
+        return {from_scratch_name(untrained): predictions}
 
 
 def _on_random_weights(
