@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from headstart.backbones.frozen import Frozen
+from headstart.base.listener import NeverStops
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import HEADS, fit_head, solve_head
 from headstart.heads.head import Fitted
@@ -160,9 +161,13 @@ def _tables_again(data: TrainingData, whole: TrainingData) -> Tables | None:
 
 
 def _whole(data: TrainingData, model: Model) -> TrainingData:
-    """Return the data with the validation rows among the training rows."""
+    """Return the data with the validation rows among the training rows.
+
+    A listener cannot stop what learns from them: it repeats epochs that were chosen before.
+    """
     own = _untapped(data)
-    return TrainingData(own.start, own.splits.whole(), own.views, own.context, target=model.target)
+    context = replace(own.context, listener=NeverStops(own.context.listener))
+    return TrainingData(own.start, own.splits.whole(), own.views, context, target=model.target)
 
 
 def _untapped(data: TrainingData) -> TrainingData:
