@@ -104,7 +104,7 @@ def _head_again(
 
 
 def _trained_again(spec: FeatureExtraction, data: TrainingData, first: FitResult) -> Model | None:
-    """Train a head for the epochs that were chosen; None for no epoch, and if time was short."""
+    """Train a head for the chosen epochs; None for no epoch, and if it was ended early."""
     from headstart.models.tuning import train_head
 
     assert isinstance(spec.head, TrainedSpec)
@@ -118,7 +118,7 @@ def _trained_again(spec: FeatureExtraction, data: TrainingData, first: FitResult
         network = reopened(backbone) if isinstance(backbone, Frozen) else backbone
         feed = whole.new_features(spec) or views
         again = train_head(spec, own, network, feed, val, context, phase="refit-head")
-    return None if "stopped_by" in again.chosen else replace(first.model, head=again.model.head)
+    return None if "stopped_after" in again.chosen else replace(first.model, head=again.model.head)
 
 
 def _tuned_again(

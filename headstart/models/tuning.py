@@ -82,7 +82,7 @@ def tune_again(
     """Fine-tune on other rows for the epochs that `first` kept, with what else it chose.
 
     data: its splits have no validation rows. head: where fine-tuning starts. name: as in
-    `tune_phase`. None if the deadline came first: on a part of its schedule a network is worse.
+    `tune_phase`. None if training was ended early: on a part of its schedule a network is worse.
     """
     start = data.start
     assert start.settings is not None
@@ -104,7 +104,7 @@ def tune_again(
             after=began,
             again=again,
         )
-    if tuned.trained.late:
+    if tuned.trained.stopped:
         return None
     return replace(first.model, backbone=tuned.backbone, head=tuned.head)
 
