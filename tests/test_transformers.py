@@ -301,6 +301,16 @@ def test_files_that_do_not_fit_are_refused(folders: dict[str, Path], tmp_path: P
         ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, 224, 256, "crop"),
         ({"size": {"shortest_edge": 384}, "crop_pct": 1.0}, 384, 384, "squash"),
         ({}, 48, 48, "squash"),
+        (
+            {
+                "size": {"height": 64, "width": 64, "shortest_edge": None},
+                **dict.fromkeys(("crop_size", "do_center_crop", "crop_pct", "do_normalize")),
+            },
+            64,
+            64,
+            "squash",
+        ),
+        (dict.fromkeys(("size", "image_std")), 48, 48, "squash"),
     ],
 )
 def test_pictures_are_prepared_as_the_preprocessor_says(
@@ -309,6 +319,24 @@ def test_pictures_are_prepared_as_the_preprocessor_says(
     input = image_input(plain | {"image_mean": [0.1, 0.2, 0.3], "resample": 3}, 48)
     assert (input.size, input.resize, input.fit) == (size, resize, fit)
     assert (input.mean, input.std, input.interpolation) == ((0.1, 0.2, 0.3), (0.5,) * 3, "bicubic")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "plain"),
+    [
+        ("vit", "preprocessor_config.json", {"size": 1.5}),
+        ("vit", "preprocessor_config.json", {"resample": 4}),
+        ("vit", "preprocessor_config.json", {"image_mean": 0.5}),
+        ("bert", "sentence_bert_config.json", {"max_seq_length": "long"}),
+    ],
+)
+def test_a_setting_that_cannot_be_used_names_its_file(
+    folders: dict[str, Path], tmp_path: Path, kind: str, name: str, plain: dict[str, Any]
+) -> None:
+    shutil.copytree(folders[kind], tmp_path / "net")
+    (tmp_path / "net" / name).write_text(json.dumps(plain))
+    with pytest.raises(SourceError, match=f"{name} must hold settings as"):
+        hs.load_backbone(f"hf:{tmp_path / 'net'}", weights="random")
 
 
 def test_an_oblong_is_refused() -> None:

@@ -178,7 +178,9 @@ def _text(name: str, folder: Path | None, config: Any) -> _Setting:
     modules = files.modules_of(folder) if folder else {}
     pool: Pool = "mean" if config.model_type not in DECODERS else "last"
     if folder and "Pooling" in modules:
-        pool = hf_texts.pool_of(files.read_plain(folder, f"{modules['Pooling']}/{files.CONFIG}"))
+        own = f"{modules['Pooling']}/{files.CONFIG}"
+        with files.values_of(folder, own):
+            pool = hf_texts.pool_of(files.read_plain(folder, own))
     tokenizer = hf_texts.tokenizer_file(folder) if folder else tokenizer_file("minilm")
     hf_texts.check_vocabulary(tokenizer, config.vocab_size, folder or Path(name))
     input = TextInput.of(
@@ -193,9 +195,10 @@ def _text(name: str, folder: Path | None, config: Any) -> _Setting:
 
 def _image(name: str, folder: Path | None, config: Any) -> _Setting:
     """Return how a model for images is given them, and pools."""
-    plain = files.read_plain(folder, "preprocessor_config.json") if folder else {}
-    own = getattr(config, "image_size", 224)
-    input = image_input(plain, own if isinstance(own, int) else own[0])
+    plain = files.read_plain(folder, files.PREPROCESSOR) if folder else {}
+    own = getattr(config, "image_size", None) or 224
+    with files.values_of(folder, files.PREPROCESSOR):
+        input = image_input(plain, own if isinstance(own, int) else own[0])
     kinds = config.architectures or ()
     classes = any(kind.endswith("ForImageClassification") for kind in kinds)
     return _Setting(input, "cls" if _has_cls(config) else "pooler", classes=classes)
@@ -255,8 +258,9 @@ def _tensors(folder: Path, weights: Weights) -> dict[str, Any]:
         return read_tensors(weights.file)
     if (folder / files.WEIGHTS).is_file():
         return read_tensors(folder / files.WEIGHTS)
-    shards = files.read_plain(folder, files.SHARDS).get("weight_map", {})
-    names = sorted({Path(str(name)).name for name in shards.values()})
+    with files.values_of(folder, files.SHARDS):
+        shards = files.read_plain(folder, files.SHARDS).get("weight_map") or {}
+        names = sorted({Path(str(name)).name for name in shards.values()})
     return {k: v for name in names for k, v in read_tensors(folder / name).items()}
 
 
