@@ -29,6 +29,7 @@ from headstart.base.errors import Mismatch, SourceError, SpecError, UnknownName
 from headstart.features.engines import OnnxEngine
 from headstart.features.extract import extract
 from headstart.features.parts import PartActivations
+from headstart.modalities.from_transformers import _config_of, _is_decoder
 from headstart.modalities.images.hf_images import image_input
 from headstart.modalities.sources import reopened
 from headstart.modalities.text.inputs import TextInput
@@ -144,6 +145,21 @@ def test_the_usual_pooling_is_the_mean_or_the_last_token(folders: dict[str, Path
     assert pools["bert"] == "hf:bert@mean"
     assert pools["gpt2"] == "hf:gpt2@last"
     assert (pools["vit"], pools["swin"]) == ("hf:vit@cls", "hf:swin@pooler")
+
+
+LAST = "gpt2 gpt_neo gpt_neox opt llama mistral qwen2 qwen3 gemma gemma2 gemma3_text phi phi3 bloom"
+LAST += " falcon olmo gpt_bigcode codegen stablelm modernbert-decoder"
+MEAN = "bert distilbert roberta xlm-roberta modernbert mpnet electra camembert bert-generation"
+
+
+@pytest.mark.parametrize("kind", [*LAST.split(), *MEAN.split()])
+def test_a_model_that_only_generates_is_a_decoder(kind: str) -> None:
+    assert _is_decoder(_config_of(kind, {})) == (kind in LAST.split())
+
+
+def test_a_decoder_that_was_made_to_read_both_ways_is_none() -> None:
+    assert not _is_decoder(_config_of("gemma3_text", {"use_bidirectional_attention": True}))
+    assert not _is_decoder(_config_of("qwen2", {"is_causal": False}))
 
 
 def test_files_of_sentence_transformers_say_how_features_are_pooled(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 weight_files = (".safetensors",)
 POOLS = ("mean", "cls", "pooler", "last")
-DECODERS = ("gpt2", "gpt_neo", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma")
+ENCODERS = ("bert-generation",)  # generate texts with another head, and yet read both ways
 NOT_KEPT = ("id2label", "label2id", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
 # Models whose configuration is the default of its class, or differs from it in these settings: for
 # `--weights random` without network. Their texts are read with MiniLM's vocabulary.
@@ -176,7 +176,7 @@ def _reads_texts(config: Any, name: str) -> bool:
 def _text(name: str, folder: Path | None, config: Any) -> _Setting:
     """Return how a model for texts is given them, and pools."""
     modules = files.modules_of(folder) if folder else {}
-    pool: Pool = "mean" if config.model_type not in DECODERS else "last"
+    pool: Pool = "last" if _is_decoder(config) else "mean"
     if folder and "Pooling" in modules:
         own = f"{modules['Pooling']}/{files.CONFIG}"
         with files.values_of(folder, own):
@@ -191,6 +191,18 @@ def _text(name: str, folder: Path | None, config: Any) -> _Setting:
         "query: " if "e5-" in name.rpartition("/")[2].lower() else "",
     )
     return _Setting(input, pool, "Normalize" in modules)
+
+
+def _is_decoder(config: Any) -> bool:
+    """Return whether each token reads only those before it: models that generate texts and fill in
+    no gaps, unless their configuration says otherwise."""
+    from transformers.models.auto import modeling_auto as known
+
+    kind = config.model_type
+    generates = kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in ENCODERS
+    both_ways = getattr(config, "use_bidirectional_attention", None) is True  # EmbeddingGemma
+    both_ways = both_ways or getattr(config, "is_causal", None) is False
+    return generates and kind not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not both_ways
 
 
 def _image(name: str, folder: Path | None, config: Any) -> _Setting:
