@@ -93,8 +93,9 @@ class TextExplanation:
 
     def save(self, path: Path | str) -> None:
         """Write `html()`, and `to_plain()` beside it as .json; raises OSError."""
-        write_text(Path(path), self.html())
-        write_json(Path(path).with_suffix(".json"), self.to_plain())
+        page, values = files_of(Path(path))
+        write_text(page, self.html())
+        write_json(values, self.to_plain())
 
     def strongest(self, sign: int, count: int = LISTED) -> list[tuple[str, float]]:
         """Return the words that add most (sign 1) or take most away (-1), with their values."""
@@ -142,6 +143,11 @@ class TextExplanation:
             return shortened(self.input.read(read_checked(self.input, near.source)[0]))
         except (OSError, DataError):
             return near.id
+
+
+def files_of(page: Path) -> tuple[Path, Path]:
+    """Return the files of an explanation: its page, and beside it its values."""
+    return page, page.with_suffix(".json")
 
 
 def _listed(words: Sequence[tuple[str, float]]) -> str:
