@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.base.atomic import write_json, write_text
+from headstart.base.display import Verbatim
 from headstart.base.errors import DataError
 from headstart.base.notebook import escape
 from headstart.data.content import read_checked
@@ -106,15 +107,15 @@ class TextExplanation:
     def details(self) -> tuple[tuple[str, str], ...]:
         """Return titles and lines to print: words for and against, the checks, alike texts."""
         near = [(n.label, f"{n.distance:.2f}  {self._excerpt(n)[:ROOM]}") for n in self.nearest]
-        alike = [("alike", f"{label} {line}"[:ROOM]) for label, line in near[:PRINTED]]
+        alike = [("alike", Verbatim(f"{label} {line}"[:ROOM])) for label, line in near[:PRINTED]]
         return tuple((title, line) for title, line in (*self._facts(), *alike) if line)
 
     def _facts(self) -> tuple[tuple[str, str], ...]:
         ours, random = self.deletion.area("ours"), self.deletion.area("random")
         hiding = f"mean answer {ours:.3f} in this order, {random:.3f} at random"
         return (
-            ("for", _listed(self.strongest(1))),
-            ("against", _listed(self.strongest(-1))),
+            ("for", Verbatim(_listed(self.strongest(1)))),
+            ("against", Verbatim(_listed(self.strongest(-1)))),
             ("hiding", hiding),
             ("sum", f"{self.difference:+.3f} of all words, error {self.error:.3f}"),
         )
