@@ -194,20 +194,21 @@ def fine_tune(
     return _result(tuned, start, settings, feeds[1].ids)
 
 
-def tuned_answers(start: Start, model: Model, rows: Feed, context: RunContext) -> Outputs:
-    """Return a fine-tuned model's answers to rows, computed from the cut.
+def tuned_answers(start: Start, tuned: FitResult, rows: Feed, context: RunContext) -> Outputs:
+    """Return the answers of a fine-tuned model to rows, computed from the cut.
 
     start: where its fine-tuning began. rows: activations at its cut, or prepared examples without
     one, as `TrainingData.for_tuning` gives them.
     """
-    settings = start.settings
+    settings, model = start.settings, tuned.model
     assert settings is not None
     assert isinstance(model.backbone, Backbone)
     thawed = thaw(model.backbone, settings.thaw, settings.thaw_from)
     network = thawed.network(head_module(model.head), settings.norms)
     with torch_threads(context.runtime.threads):
         network.to(context.runtime.device)
-        return model.target.activate(raw_outputs(network, rows))
+        raw = raw_outputs(network, rows, tuned.chosen.get("arithmetic", "float32"))
+        return model.target.activate(raw)
 
 
 def tell(

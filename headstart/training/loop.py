@@ -22,7 +22,12 @@ from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Diverged, SpecError
 from headstart.base.ranks import Ranks
 from headstart.heads.head import check_rate
-from headstart.training.arithmetic import Arithmetic, settled, usual_arithmetic
+from headstart.training.arithmetic import (
+    Arithmetic,
+    judging_arithmetic,
+    settled,
+    usual_arithmetic,
+)
 from headstart.training.attacked import Push, attack_plan_message, attacked, judging_attack
 from headstart.training.averaging import Averages
 from headstart.training.checkpoints import (
@@ -445,7 +450,9 @@ class _Training:
     def judge_start(self) -> None:
         """Evaluate the network before training (epoch 0), as the best so far."""
         plain = self.rows.features  # on features the head equals the whole network
-        train = NOTHING if plain is None else judge(self.network.head, plain, ranks=self.ranks)
+        train, own = NOTHING, judging_arithmetic(self.device, self.arithmetic)
+        if plain is not None:
+            train = judge(self.network.head, plain, None, own, self.ranks)
         line = Epoch(self.phase, self.after, None, *train, *self.judged_val(), 0.0)
         self.at, self.best = replace(self.at, history=(line,)), snapshot(self.learned)
         self.averages.begin(self.learned)
@@ -489,7 +496,7 @@ class _Training:
     def judged_val(self) -> Figures:
         if not len(self.val.ids):
             return NOTHING
-        own = usual_arithmetic(self.device) if self.device.type == "cpu" else self.arithmetic
+        own = judging_arithmetic(self.device, self.arithmetic)
         return judge(self.network, self.val, judging_attack(self.plan), own, self.ranks)
 
     def keep(self) -> int:
