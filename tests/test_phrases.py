@@ -73,6 +73,9 @@ def test_reasons_of_files_that_are_not_used_are_known_in_russian(reason: str) ->
 STAGES = {
     "about 2 min 30 s for 1,021 examples (9.6/s)": "около 2 мин 30 с на 1,021 пример (9.6/с)",
     "keeping 1 MB at the cut stem_2, float32": "запоминаем 1 МБ в срезе stem_2, float32",
+    "keeping 5 MB at the cut in half precision, for want of room": (
+        "запоминаем 5 МБ в срезе с половинной точностью: для полной нет места"
+    ),
     "9 of 60 rows (test)": "9 из 60 строк (тест)",
     "accuracy in 5-fold cross-validation": "доля верных ответов, перекрёстная проверка, частей: 5",
     "1 of 3: log loss 0.4 [0.2, 0.6] n=9; finetune kept": (

@@ -231,7 +231,7 @@ def test_a_model_of_another_input_is_refused_in_a_sentence(
     ],
 )
 def test_starts_that_an_attack_cannot_make_are_refused(
-    run: Path, picture: Path, settings: dict[str, int], message: str
+    run: Path, picture: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SpecError, match=message):
         attack(run, picture, **settings)

@@ -370,10 +370,8 @@ def tap_for(
     if settings.cut_precision == "auto":
         tap = replace(tap, precision="float16")
         if disk_room(kept * tap.row_bytes, context.store):
-            say(
-                "cut",
-                f"keeping {size_text(kept * tap.row_bytes)} at the cut: half, for want of room",
-            )
+            size = size_text(kept * tap.row_bytes)
+            say("cut", f"keeping {size} at the cut in half precision, for want of room")
             return tap
     say(
         "cut",
