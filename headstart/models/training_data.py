@@ -62,7 +62,8 @@ class Start:
 class TrainingData:
     """The rows of a training run, as each phase reads them. tables: all tables extracted here.
 
-    whole: whether the views of training and validation rows are extracted together.
+    whole: whether the views of training and validation rows are extracted together. views_seed: of
+    the views that several fine-tunings share; None for the seed of the settings.
 
     The splits get the target of a model that goes on learning, else one fitted on the training
     labels, so that losses can use their scale. Training rows of weight 0 are left out.
@@ -76,6 +77,7 @@ class TrainingData:
     clock: Stopwatch = field(default_factory=Stopwatch)
     target: Target | None = None
     whole: bool = False
+    views_seed: int | None = None
     _views: dict[tuple[int, bool], tuple[FeatureTable, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -140,7 +142,8 @@ class TrainingData:
             train = Stored(rows, cut=True, seed=settings.seed, most=MOST_PARTS)
             self._tell_parts(train)
             return train, Stored((val,), cut=True)
-        backbone, data, views = thawed.backbone, self.splits.train, Views(self.views, settings.seed)
+        backbone, data = thawed.backbone, self.splits.train
+        views = self._views_to_draw(settings.seed)
         if thawed.cut is None:
             threads, input = self.context.runtime.decode_threads, backbone.card.input
             arrays = _arrays if has_parts(input) else only_array
@@ -148,7 +151,21 @@ class TrainingData:
         else:
             fresh = engine_feed(backbone, thawed.cut, data, views, self.context, MOST_PARTS)
         self._tell_parts(fresh)
+        fresh = replace(fresh, seed=settings.seed)
         return fresh, replace(fresh, data=self.splits.val, views=PLAIN, most=0)
+
+    def _views_to_draw(self, seed: int) -> Views:
+        """Return the views that fine-tuning with this seed draws: of several fine-tunings the same,
+        as if they were stored, unless each epoch has new ones."""
+        views, shared = Views(self.views, seed), self.views_seed
+        return views if shared is None or not views.count else replace(views, seed=shared)
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """A part of the key of fine-tuning without stored activations, but with a number of views:
+        earlier versions drew these alone, and never the examples themselves."""
+        in_turn = self.start.tap is None and self.views.active and self.views.views > 0
+        return ("examples and views",) if in_turn else ()
 
     def _tell_parts(self, train: "Feed") -> None:
         """Report how many examples have more parts than a step learns from."""

@@ -61,7 +61,8 @@ def tune_phase(
     assert start.thawed is not None
     tables = tables or tuning_tables(data)
     kept = start.tap.precision if start.tap else "nothing"
-    context = data.phase(name, start.thawed.backbone, kept, *head.head.tensors().values())
+    begun = (kept, *head.head.tensors().values(), *data.drawn)
+    context = data.phase(name, start.thawed.backbone, *begun)
     with data.clock("fine-tuning"), torch_threads(context.runtime.threads):
         feeds = data.for_tuning(tables)
         result = fine_tune(start.settings, start.thawed, head, feeds, context, name)
@@ -91,7 +92,8 @@ def tune_again(
     again = Again(
         chosen["epoch"] - began, chosen.get("arithmetic", "float32"), chosen.get("wise", 1.0)
     )
-    context = data.phase(name, start.thawed.backbone, *head.head.tensors().values())
+    begun = (*head.head.tensors().values(), *data.drawn)
+    context = data.phase(name, start.thawed.backbone, *begun)
     with torch_threads(context.runtime.threads):
         tuned = tune(
             start.settings,
@@ -127,7 +129,7 @@ def from_scratch(
     target = data.splits.train.target
     layers = own if isinstance(own, TrainedSpec) else LinearSpec(dropout=settings.dropout)
     check_supports(layers, target)
-    context = data.phase(phase, backbone)
+    context = data.phase(phase, backbone, *data.drawn)
     with torch_threads(context.runtime.threads):
         new = new_head(layers, backbone.card.dim, target.outputs, settings.seed)
         own_module = isinstance(layers, ModuleSpec)
