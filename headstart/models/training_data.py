@@ -15,6 +15,7 @@ from headstart.backbones.views import PLAIN, Views, ViewSpec
 from headstart.base.context import RunContext
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
+from headstart.base.mapped import empty_rows
 from headstart.base.runtime import Stopwatch
 from headstart.base.store import Store, digest
 from headstart.data.dataset import Dataset
@@ -278,16 +279,24 @@ def table_of(
 
 
 def stacked(tables: Sequence[FeatureTable]) -> Rows:
-    """Return the rows of all views, one view after the other."""
+    """Return the rows of all views, one view after the other; features are mapped if large."""
     x, y = tables[0].x, tables[0].y
     if len(tables) > 1:
-        x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
+        x, y = _joined([t.x for t in tables]), np.concatenate([t.y for t in tables])
     groups, counting = tables[0].groups, tables[0].supervision.repeated(len(tables))
     if len(tables) > 1:  # the views of a row share a fold
         names = groups or tables[0].ids
         own = (name or id for name, id in zip(names, tables[0].ids, strict=True))
         groups = tuple(own) * len(tables)
     return Rows(x, y, tables[0].target, groups, supervision=counting)
+
+
+def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return features of the same rows, one part below the other; mapped if they are large."""
+    whole = empty_rows((len(parts), *parts[0].shape))
+    for own, part in zip(whole, parts, strict=True):
+        own[:] = part
+    return whole.reshape(-1, *parts[0].shape[1:])
 
 
 def check_changes(input: Input[Any], *asked: object) -> None:
