@@ -103,12 +103,16 @@ class Explainer(Generic[T]):
         """Return the features (1, D) of an explained example."""
         raise NotImplementedError
 
+    def files(self, file: Path) -> tuple[Path, ...]:
+        """Return all files that are written for an explanation in `file`, which is the first."""
+        return (file,)
+
     def of_files(self, rows: Dataset, out: Path | None) -> FileWork[T]:
         """Explain these examples; with `out`, write a file for each, named after it."""
         self.check()
         if self.run is None and self.asked.data is not None:
             raise SpecError("--data goes with a run folder: only that names training examples.")
-        files = files_for(rows, out, self.suffix, lambda file: (file,))
+        files = files_for(rows, out, self.suffix, self.files)
         return FileWork(len(rows), self._saved(self.explained(rows), files))
 
     def of_run(self, out: Path | None, *, own: bool = False) -> FileWork[T]:
@@ -130,7 +134,7 @@ class Explainer(Generic[T]):
         count, results = self.rows_explained(self.run, self.model, sources)
         named = [out / f"{n:02}{self.suffix}" if out else None for n in range(1, count + 1)]
         if out is not None:
-            refuse_taken(file for file in named if file and not own)
+            refuse_taken(each for file in named if file and not own for each in self.files(file))
             check_folder(out)
         return FileWork(count, self._saved(results, named))
 

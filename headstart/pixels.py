@@ -91,7 +91,7 @@ from headstart.runs.folder import recorded_contents
 from headstart.runs.recorded import known_rows, part_of, recorded_data
 from headstart.runs.run import Run
 from headstart.runs.settings import check_known, with_settings
-from headstart.training.attack import EPSILONS, RESTARTS, Attack
+from headstart.training.attack import EPSILONS, RESTARTS, Attack, starts_of
 
 T = TypeVar("T")
 FULL_VIEW = 224  # pixels a side
@@ -146,7 +146,7 @@ def attack(
     *,
     target: str | None = None,
     out: str | Path | None = None,
-    restarts: int = RESTARTS,
+    restarts: int | None = None,
     device: Device = "auto",
     listener: Listener | None = None,
     **settings: Any,
@@ -155,7 +155,8 @@ def attack(
 
     model, files, device: as for `explain`. target: the class to be predicted; None for any other.
     out: a folder for NAME.png and NAME-triptych.png of each picture. restarts: random starts, until
-    one fools the model. settings: fields of `Attack`; epsilon is 4/255 for norm="linf", 1 for "l2".
+    one fools the model; None for the usual number. settings: fields of `Attack`; epsilon is 4/255
+    for norm="linf", 1 for "l2".
 
     Returns a `Fooling` per picture: `path`, `changed` (H, W, 3) uint8, `before`, `after`,
     `outcome`. Pictures that can't be read, or have the target class already, are reported to
@@ -169,10 +170,11 @@ def attack(
     listener = as_listener(listener)
     usual = EPSILONS.get(settings.get("norm", Attack().norm), 1.0)
     how = _with(Attack(usual), settings)
+    starts = starts_of(how, restarts)
     opened = open_model(model, "headstart attack changes", device=device)
     pictures = found_files(files, listener)
     number = None if target is None else opened.grad_model.number(target)
-    attacker = Attacker(opened, how, number, restarts)
+    attacker = Attacker(opened, how, number, starts)
     return all_of(attacker.of_files(pictures, _path(out)), "attack", listener, pictures.left_out)
 
 

@@ -24,7 +24,7 @@ from headstart.explaining.tokens.explaining import (
     explain_run,
     try_explain_text,
 )
-from headstart.explaining.tokens.explanation import TextExplanation
+from headstart.explaining.tokens.explanation import TextExplanation, files_of
 from headstart.explaining.tokens.text_model import TextGradModel, text_model_of
 from headstart.heads.head import Floats
 from headstart.models.bundle import load_bundle
@@ -77,6 +77,9 @@ class TextExplainer(Explainer[TextExplanation]):
                 f"{self.opened.model.target.noun}."
             )
         self.opened.number(name)
+
+    def files(self, file: Path) -> tuple[Path, ...]:
+        return files_of(file)
 
     def explained(self, rows: Dataset) -> Iterator[TextExplanation | LeftOut]:
         for id, source in zip(rows.ids, rows.sources, strict=True):

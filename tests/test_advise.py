@@ -105,9 +105,10 @@ def test_answers_from_the_cut_are_those_of_the_whole_network(thaw: str) -> None:
     _, splits = next(iter(_folds(rows)))
     own = replace(prepare(spec, backbone), tap=start.tap, table=start.table)
     fold = _Fold(spec, own, splits, context)
-    tuned = fold.tuned(fold.head()).model
+    tuned = fold.tuned(fold.head())
     before = fold.head().answers(fold.features.x)["scores"]
-    whole = tuned.predict_table(extract(tuned.backbone, splits.test, runtime=ON_CPU))
+    model = tuned.model
+    whole = model.predict_table(extract(model.backbone, splits.test, runtime=ON_CPU))
     np.testing.assert_allclose(fold.answers(tuned)["scores"], whole.scores, atol=1e-4)
     assert np.abs(whole.scores - before).max() > 1e-3
 

@@ -12,14 +12,18 @@ from listening import Lines, Stopper, kept
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+import headstart as hs
 from headstart.base import runtime
 from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Diverged, SpecError
 from headstart.base.runtime import Runtime
 from headstart.base.values import fingerprint, to_plain
 from headstart.features.extract import FeatureTable
+from headstart.models.fitting import fit
+from headstart.models.specs import TwoPhaseSpec
 from headstart.runs.job import Job
 from headstart.runs.stages import RunState
+from headstart.specs import FineTune
 from headstart.targets.classes import ClassTarget
 from headstart.training import arithmetic, trials
 from headstart.training.arithmetic import GroupedInFloat32, computing, has_grouped, settled
@@ -288,6 +292,32 @@ def test_a_head_alone_is_trained_in_float32(choice: Callable[..., None]) -> None
     choice("bfloat16")
     frozen = Network(depthwise(), nn.Linear(8, 2), ())
     assert trained(frozen).arithmetic == "float32"
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 4 / 255])
+def test_what_validation_decides_is_computed_in_the_format_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, adversarial: float
+) -> None:
+    """Where another format is the usual one, as on an accelerator."""
+    formats = set[str]()
+
+    def watched(format: arithmetic.Arithmetic, device: torch.device) -> Any:
+        formats.add(format)
+        return computing(format, device)
+
+    monkeypatch.setattr("headstart.training.network.usual_arithmetic", lambda device: "bfloat16")
+    monkeypatch.setattr("headstart.training.network.computing", watched)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
+    labels, target = (["a", "b"], "class") if adversarial else ([["a"], []], "labels")
+    settings = FineTune(epochs=1, batch_size=16, wise=True, adversarial=adversarial)
+    fit(
+        TwoPhaseSpec(finetune=settings, refit=False),
+        "tiny:32",
+        hs.split(hs.read((pixels, labels * 20), target=target)),
+        store=None,
+        runtime=Runtime("cpu", compute_precision="float32"),
+    )
+    assert formats == {"float32"}
 
 
 # ------------------------------------------------------------ resuming

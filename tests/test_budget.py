@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from listening import Calls, Lines
-from test_training import trained
+from listening import Calls, Lines, kept
+from test_training import same, trained
 
 import headstart as hs
 from headstart.backbones.saved import save_backbone
@@ -37,6 +37,7 @@ from headstart.runs import budgeting
 from headstart.runs.config import read_config
 from headstart.runs.settings import job_with
 from headstart.specs import FineTune, Job
+from headstart.training.checkpoints import read_checkpoint, write_checkpoint
 
 CELLS = RunSize(train=1836, val=394, test=394)  # solar cells on two cores
 PACES = Paces(decode=0.003, forward=0.0125, open=5.0, step=0.0085, judge=0.003, spent=12.0)
@@ -193,6 +194,34 @@ def test_a_deadline_after_the_last_step_cuts_nothing_off() -> None:
         line.train_loss for line in result.history
     ]
     assert not same.late
+
+
+@pytest.mark.parametrize("asked", [0, 3, 6, 15])  # at the start, in an epoch, after it, in the last
+def test_training_that_the_deadline_ended_goes_on_to_the_bit(tmp_path: Path, asked: int) -> None:
+    whole, all_of_it = trained()
+    context = kept(tmp_path / "c.safetensors")
+    _, short = trained(context=replace(context, deadline=After(asked)))
+    assert (short.late, len(short.history) <= 4) == (True, True)
+    net, result = trained(context=context)
+    assert (result.late, result.stopped) == (False, False)
+    losses = [[line.train_loss for line in made.history] for made in (all_of_it, result)]
+    assert losses[0] == losses[1]
+    assert same(whole.state_dict(), net.state_dict())
+
+
+def test_an_error_in_an_epoch_that_the_deadline_cut_off_loses_none_of_its_steps(
+    tmp_path: Path,
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    whole, _ = trained()
+    context = kept(tmp_path / "c.safetensors")
+    own = replace(context, deadline=After(3), listener=At("finetune", 1, fail))
+    with pytest.raises(ZeroDivisionError):
+        trained(context=own)
+    net, _ = trained(context=context)
+    assert same(whole.state_dict(), net.state_dict())
 
 
 def test_a_deadline_can_be_asked_to_end_once() -> None:
@@ -495,6 +524,49 @@ def test_ctrl_c_in_folds_ensembles_baselines_and_shots_ends_with_a_judged_model(
     finished(run.folder)
     assert lines.lines.count(told) == 1
     assert run.baselines == {}
+
+
+class FullDisk(At):
+    """Fails at the message that the refit is left out."""
+
+    def stage(self, name: str, message: str) -> None:
+        super().stage(name, message)
+        if name == "refit" and message.startswith("left out"):
+            raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("phase", ["finetune", "refit"])
+def test_a_phase_that_the_deadline_cut_off_goes_on_when_its_run_does(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    late, real, data = [0.0], time.monotonic, hs.read(shapes)
+    monkeypatch.setattr("headstart.base.deadline.time.monotonic", lambda: real() + late[0])
+    own = replace(job, finetune=replace(job.finetune, keep="last"), insights="none")
+    whole = hs.train(data, tmp_path / "whole", own).folder
+    disk = FullDisk(phase, 4, lambda: late.__setitem__(0, 4000.0), step=True)  # in an epoch
+    with pytest.raises(OSError, match="No space left"):
+        hs.train(data, tmp_path / "run", own, disk)
+    late[0] = 0.0
+    run = hs.train(data, tmp_path / "run", own)
+    assert run.fitted.before is not None
+    assert "stopped_by" not in finished(run.folder)["chosen"]["finetune"]
+    name = "model/weights.safetensors"
+    assert (whole / name).read_bytes() == (run.folder / name).read_bytes()
+
+
+def test_a_refit_that_an_earlier_version_ended_early_is_left_out(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    own = replace(job, finetune=replace(job.finetune, keep="last"), insights="none")
+    data, path = hs.read(shapes), tmp_path / "run" / "checkpoint-refit.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        hs.train(data, tmp_path / "run", own, At("refit", 4, ctrl_c_twice, step=True))
+    tensors, facts = read_checkpoint(path)
+    write_checkpoint(path, tensors, {**facts, "stopped": True})
+    lines = Lines()
+    run = hs.train(data, tmp_path / "run", own, lines)
+    assert lines.of("refit")[-1] == "left out: its time is over"
+    assert (finished(run.folder)["refit"], run.fitted.before) == (False, None)
 
 
 def test_a_recipe_with_a_budget_repeats_the_run_without_one(

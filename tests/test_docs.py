@@ -99,6 +99,23 @@ def test_the_guides_python_runs(
     assert load_bundle(tmp_path / "bundle").model.backbone.card.name == "ResNet"
 
 
+def test_the_guides_listener_hears_of_a_refit(
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    guide, page = (ROOT / "docs" / "guide.md").read_text(), tmp_path / "page.md"
+    blocks = re.findall(r"```python\n.*?```", guide, re.DOTALL)
+    page.write_text(next(block for block in blocks if "GoodEnough" in block))
+    for folder in ("first", "exchanged"):  # one of the two is wrong before training
+        (tmp_path / folder).mkdir()
+        run_in(tmp_path / folder, page, shapes, monkeypatch)
+        for old, new in (("dark", "old"), ("bright", "dark"), ("old", "bright")):
+            (shapes / old).rename(shapes / new)
+    assert "refit-head 1" in capsys.readouterr().out
+
+
 def test_the_python_about_growing_runs(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

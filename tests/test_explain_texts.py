@@ -241,6 +241,20 @@ def test_python_explains_the_worst_and_best_answers_of_a_run(run: Path, tmp_path
     assert "<mark" in found[0]._repr_html_()
 
 
+@pytest.mark.parametrize("name", ["two.json", "01.json"])  # of a text, of a mistake of the run
+def test_values_beside_a_page_are_never_written_over_a_file(
+    run: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "two.txt").write_text("the rainy walk")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    texts = tmp_path / "two.txt" if name == "two.json" else None
+    with pytest.raises(SpecError, match=rf"{name} is there already: name another"):
+        hs.explain(run, texts, out=tmp_path / "out", store=None)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [name]
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

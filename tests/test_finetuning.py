@@ -30,10 +30,19 @@ from headstart.heads.specs import (
     RidgeSpec,
 )
 from headstart.modalities.images.augment import Augment
+from headstart.models.ensembling import of_member
 from headstart.models.finetuning import ThawedBackbone, Tuned, thaw, tune
 from headstart.models.fitting import fit, fit_tables
 from headstart.models.specs import FeatureExtraction, FineTune, TwoPhaseSpec
-from headstart.models.training_data import Start, TrainingData, engine_feed, tap_for
+from headstart.models.training_data import (
+    Start,
+    TrainingData,
+    engine_feed,
+    kept_at_cut,
+    tap_for,
+    tuning_start,
+)
+from headstart.models.tuning import tuning_tables
 from headstart.specs import Job
 from headstart.targets.classes import ClassTarget
 from headstart.training.feeds import Feed, Stored
@@ -91,7 +100,7 @@ def test_the_control_training_mode_on_the_whole_network_moves_frozen_norms(
     assert moved
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, 4])  # the pictures, or these and three views of each
 def test_losses_from_the_cut_are_those_of_the_whole_network(
     parts: hs.Splits, tmp_path: Path, count: int
 ) -> None:
@@ -106,7 +115,7 @@ def test_losses_from_the_cut_are_those_of_the_whole_network(
             tap = opened.tap(1, "float32")
             plain = extract(backbone, parts.val, store=context.store, tap=tap)
             data = TrainingData(Start(backbone, tap=tap), parts, augment, context)
-            views = data.train(0, cut=True)[count > 1 :]  # without that of the pictures themselves
+            views = data.train(0, cut=True)
             assert len(views) == count
             rows: Feed = Stored(views, cut=True)
             val: Feed = Stored((plain,), cut=True)
@@ -119,6 +128,41 @@ def test_losses_from_the_cut_are_those_of_the_whole_network(
     for stored, fresh in zip(*histories, strict=True):
         assert stored.train_loss == pytest.approx(fresh.train_loss, rel=1e-5)
         assert stored.val_loss == pytest.approx(fresh.val_loss, rel=1e-5)
+
+
+def test_a_full_disk_changes_no_batch_of_several_fine_tunings(
+    parts: hs.Splits, tmp_path: Path
+) -> None:
+    start, rows = tuning_start(RECIPE, random_backbone(), 1e-2), np.arange(len(parts.train))
+    assert start.thawed is not None
+    context, feeds = replace(CONTEXT, store=hs.Store(tmp_path / "store")), list[Feed]()
+    for own in (kept_at_cut(start, start.thawed.tap(1, "float32")), start):
+        data = TrainingData(own, parts, FLIPPED, context)
+        tables = tuning_tables(data)
+        feeds.append(of_member(data, seed=7).for_tuning(tables)[0])
+    for epoch in range(1, 5):
+        stored, fresh = (feed.batch(rows, epoch) for feed in feeds)
+        assert isinstance(stored, torch.Tensor)
+        assert isinstance(fresh, torch.Tensor)
+        assert torch.allclose(stored, fresh, atol=1e-5)
+
+
+def test_a_checkpoint_of_a_version_that_drew_views_alone_is_refused(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(phase: str, number: int, figures: object) -> None:
+        if (phase, number) == ("finetune", 1):
+            raise ZeroDivisionError
+
+    tuned, store = replace(RECIPE, thaw="all"), hs.Store(tmp_path / "store")
+    job = Job(backbone="tiny:16", strategy="finetune", finetune=tuned, augment=FLIPPED, store=store)
+    data = hs.read(shapes)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(TrainingData, "drawn", ())
+        with pytest.raises(ZeroDivisionError):
+            hs.train(data, tmp_path / "run", job, Calls(epoch=fail))
+    with pytest.raises(SpecError, match="was begun with other settings"):
+        hs.train(data, tmp_path / "run", job)
 
 
 def test_half_precision_at_the_cut_changes_next_to_nothing(parts: hs.Splits) -> None:

@@ -14,6 +14,7 @@ from headstart.base.errors import StoreError
 from headstart.base.mapped import empty_rows, rows_of_array
 from headstart.data.dataset import Dataset
 from headstart.features.extract import FeatureTable
+from headstart.models.training_data import stacked
 
 
 @pytest.fixture
@@ -55,6 +56,17 @@ def test_the_parts_of_a_mapped_table_are_not_copied_into_memory(tmp_path: Path) 
     part = table.of(data.take(range(48, 0, -1)))
     assert isinstance(part.x, np.memmap)
     np.testing.assert_array_equal(part.x, np.arange(200).reshape(50, 4)[48:0:-1])
+
+
+@pytest.mark.usefixtures("little")
+def test_the_views_of_mapped_features_are_joined_in_a_mapped_array(tmp_path: Path) -> None:
+    ids, x = tuple(map(str, range(50))), numbers(tmp_path)
+    data = Dataset(ids, ids, (0, 1) * 25, ("a", "b"))
+    tables = [FeatureTable(ids, own, data.y, data.target, "made") for own in (x, x + 1)]
+    rows = stacked(tables)
+    assert isinstance(rows.x, np.memmap)
+    np.testing.assert_array_equal(rows.x, np.concatenate([x, x + 1]))
+    np.testing.assert_array_equal(rows.y, [*data.y, *data.y])
 
 
 @pytest.mark.usefixtures("little")

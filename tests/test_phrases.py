@@ -8,16 +8,21 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from public_layouts import pictures
+from test_comparing import answered, run
 
 from headstart.base.phrasebook import GAP, Phrasebook, phrasebook
+from headstart.cli.language import speak
 from headstart.cli.main import main
-from headstart.cli.printing import FAILED, WRONG
+from headstart.cli.printing import FAILED, WRONG, print_evaluation
 from headstart.data.findings import EMPTY_CLASS
 from headstart.data.walking import LEADS_NOWHERE, LEADS_OUT
+from headstart.evaluation.evaluation import evaluate
 from headstart.modalities.images.formats import NOT_AN_IMAGE, refusal
 from headstart.modalities.images.inputs import ImageInput
+from headstart.targets.predictions import Predictions
 
 PACKAGE = Path(phrasebook.__code__.co_filename).parents[1]
 
@@ -68,6 +73,9 @@ def test_reasons_of_files_that_are_not_used_are_known_in_russian(reason: str) ->
 STAGES = {
     "about 2 min 30 s for 1,021 examples (9.6/s)": "около 2 мин 30 с на 1,021 пример (9.6/с)",
     "keeping 1 MB at the cut stem_2, float32": "запоминаем 1 МБ в срезе stem_2, float32",
+    "keeping 5 MB at the cut in half precision, for want of room": (
+        "запоминаем 5 МБ в срезе с половинной точностью: для полной нет места"
+    ),
     "9 of 60 rows (test)": "9 из 60 строк (тест)",
     "accuracy in 5-fold cross-validation": "доля верных ответов, перекрёстная проверка, частей: 5",
     "1 of 3: log loss 0.4 [0.2, 0.6] n=9; finetune kept": (
@@ -149,6 +157,46 @@ def test_translated_errors_are_those_that_the_package_raises() -> None:
     for english in json.loads((PACKAGE / "base/phrases/ru.errors.json").read_text()):
         longest = max(re.split(r"\{\w+\}:? ?|\. |These", english), key=len)
         assert longest in written or english in of_systems, english
+
+
+def test_classes_and_folders_of_the_user_are_not_translated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = ("model", "24 h")
+    names = [f"data/{name}/{i}.png" for name in ("a", "b", "fog") for i in range(9)]
+    pictures(tmp_path, "data/24 h/0.png", *names)
+    main(["check", "data", "--backbone", "none", "--language", "ru"])
+    printed = capsys.readouterr()
+    assert "24 h" in printed.out
+    assert not re.search("24 ч|туман", printed.out + printed.err)
+    for name in own:
+        run(tmp_path, name, answered([True, True, False, True]))
+    assert main(["compare", *own, "--language", "ru"]) == 0
+    printed = capsys.readouterr()
+    assert "запуск" in printed.out
+    assert all(re.search(rf"^ *{name}  ", printed.out, re.MULTILINE) for name in own)
+
+
+def test_a_table_of_classes_names_them_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
+    said = Predictions(tuple("abcd"), scores, np.array([0, 1, 0, 1]), ("24 h", "fog"))
+    speak("ru")
+    try:
+        print_evaluation("test", evaluate(said))
+    finally:
+        speak("en")
+    lines = capsys.readouterr().out.splitlines()
+    assert "тест" in lines
+    assert [re.split("  +", line.strip())[0] for line in lines[-3:]] == ["класс", "24 h", "fog"]
+
+
+def test_units_are_translated_where_a_measure_is_expected() -> None:
+    russian = phrasebook("ru")
+    assert russian.cell("2 min 30 s") == "2 мин 30 с"
+    assert russian("measuring what fits into 24 h") == "измеряем, что успеем за 24 ч"
+    assert russian("saved 24 h  (the model: model)") == "сохранено 24 h  (модель: model)"
+    assert russian("24 h") == "24 h"
 
 
 def test_the_language_of_the_environment_is_the_default(

@@ -223,6 +223,20 @@ def test_a_model_of_another_input_is_refused_in_a_sentence(
         call(rows, str(picture))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"restarts": 0}, "restarts is a whole number from 1 up to 1,000,000; got 0"),
+        ({"restarts": 9, "steps": 1}, "^restarts would change nothing: 1 step begins at"),
+    ],
+)
+def test_starts_that_an_attack_cannot_make_are_refused(
+    run: Path, picture: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        attack(run, picture, **settings)
+
+
 def test_results_are_shown_in_a_line_and_in_a_notebook(run: Path, picture: Path) -> None:
     (why,) = explain(run / "model", picture, method="places")
     (fooling,) = attack(run, picture, steps=1)

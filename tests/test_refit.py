@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,27 @@ def test_a_head_trained_by_epochs_is_trained_again(
     assert not any("-" in line for line in again)
     ours, theirs = (m.head.tensors() for m in (run.model, before.model))
     assert any(not np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+class Impatient(Lines):
+    """Asks to stop every epoch of a refit."""
+
+    def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool:
+        super().epoch(phase, number, figures)
+        return phase.startswith("refit")
+
+
+@pytest.mark.parametrize("tuned", [None, FineTune(epochs=2, batch_size=8, keep="last")])
+def test_a_listener_stops_no_refit(shapes: Path, tuned: FineTune | None) -> None:
+    head = FeatureExtraction(LinearSpec(epochs=3, keep="last"))
+    spec = TwoPhaseSpec(head, tuned, keep="finetune" if tuned else "head")
+    parts, lines = hs.split(shapes), Impatient()
+    alone, heard = (fit(spec, "tiny:32", parts, store=None, listener=own) for own in (None, lines))
+    assert len([line for line in lines.of("refit-head") if line.startswith("epoch")]) == 3
+    assert (alone.before is None, heard.before is None) == (False, False)
+    assert alone.model.backbone.fingerprint() == heard.model.backbone.fingerprint()
+    ours, theirs = (made.model.head.tensors() for made in (alone, heard))
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_fitting_in_memory_refits_too(shapes: Path) -> None:

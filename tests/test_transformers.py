@@ -29,6 +29,7 @@ from headstart.base.errors import Mismatch, SourceError, SpecError, UnknownName
 from headstart.features.engines import OnnxEngine
 from headstart.features.extract import extract
 from headstart.features.parts import PartActivations
+from headstart.modalities.from_transformers import _config_of, _is_decoder
 from headstart.modalities.images.hf_images import image_input
 from headstart.modalities.sources import reopened
 from headstart.modalities.text.inputs import TextInput
@@ -144,6 +145,21 @@ def test_the_usual_pooling_is_the_mean_or_the_last_token(folders: dict[str, Path
     assert pools["bert"] == "hf:bert@mean"
     assert pools["gpt2"] == "hf:gpt2@last"
     assert (pools["vit"], pools["swin"]) == ("hf:vit@cls", "hf:swin@pooler")
+
+
+LAST = "gpt2 gpt_neo gpt_neox opt llama mistral qwen2 qwen3 gemma gemma2 gemma3_text phi phi3 bloom"
+LAST += " falcon olmo gpt_bigcode codegen stablelm modernbert-decoder"
+MEAN = "bert distilbert roberta xlm-roberta modernbert mpnet electra camembert bert-generation"
+
+
+@pytest.mark.parametrize("kind", [*LAST.split(), *MEAN.split()])
+def test_a_model_that_only_generates_is_a_decoder(kind: str) -> None:
+    assert _is_decoder(_config_of(kind, {})) == (kind in LAST.split())
+
+
+def test_a_decoder_that_was_made_to_read_both_ways_is_none() -> None:
+    assert not _is_decoder(_config_of("gemma3_text", {"use_bidirectional_attention": True}))
+    assert not _is_decoder(_config_of("qwen2", {"is_causal": False}))
 
 
 def test_files_of_sentence_transformers_say_how_features_are_pooled(
@@ -301,6 +317,16 @@ def test_files_that_do_not_fit_are_refused(folders: dict[str, Path], tmp_path: P
         ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, 224, 256, "crop"),
         ({"size": {"shortest_edge": 384}, "crop_pct": 1.0}, 384, 384, "squash"),
         ({}, 48, 48, "squash"),
+        (
+            {
+                "size": {"height": 64, "width": 64, "shortest_edge": None},
+                **dict.fromkeys(("crop_size", "do_center_crop", "crop_pct", "do_normalize")),
+            },
+            64,
+            64,
+            "squash",
+        ),
+        (dict.fromkeys(("size", "image_std")), 48, 48, "squash"),
     ],
 )
 def test_pictures_are_prepared_as_the_preprocessor_says(
@@ -309,6 +335,24 @@ def test_pictures_are_prepared_as_the_preprocessor_says(
     input = image_input(plain | {"image_mean": [0.1, 0.2, 0.3], "resample": 3}, 48)
     assert (input.size, input.resize, input.fit) == (size, resize, fit)
     assert (input.mean, input.std, input.interpolation) == ((0.1, 0.2, 0.3), (0.5,) * 3, "bicubic")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "plain"),
+    [
+        ("vit", "preprocessor_config.json", {"size": 1.5}),
+        ("vit", "preprocessor_config.json", {"resample": 4}),
+        ("vit", "preprocessor_config.json", {"image_mean": 0.5}),
+        ("bert", "sentence_bert_config.json", {"max_seq_length": "long"}),
+    ],
+)
+def test_a_setting_that_cannot_be_used_names_its_file(
+    folders: dict[str, Path], tmp_path: Path, kind: str, name: str, plain: dict[str, Any]
+) -> None:
+    shutil.copytree(folders[kind], tmp_path / "net")
+    (tmp_path / "net" / name).write_text(json.dumps(plain))
+    with pytest.raises(SourceError, match=f"{name} must hold settings as"):
+        hs.load_backbone(f"hf:{tmp_path / 'net'}", weights="random")
 
 
 def test_an_oblong_is_refused() -> None:

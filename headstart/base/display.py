@@ -11,6 +11,11 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 ESCAPED = re.compile(r"\\\\|(?:\\x[0-9a-f]{2})+")  # what `display` writes for escaped characters
 
 
+class Verbatim(str):
+    """A text of the user in a table, such as a class or a folder, which is printed in no other
+    language."""
+
+
 def display(text: Path | str) -> str:
     r"""Return a path or a text as printable characters only, on one line.
 

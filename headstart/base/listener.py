@@ -27,10 +27,14 @@ class Listener:
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool | None:
         """Receive the end of an epoch; return True to stop the phase after it.
 
+        A refit, in phases whose names begin with "refit", repeats the epochs that were chosen,
+        and is not stopped. It has no validation rows: `val_loss` and `val_accuracy` are missing.
+
         number: from 1 in each phase; 0 is the network before training. (history.csv continues the
         head's numbers in fine-tuning.)
-        figures: `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy` (if measured), `lr`,
-        `seconds`, and in adversarial training `adversarial`, the attack's share of the pixel range.
+        figures: `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy` and `lr`, each if it was
+        measured; `seconds`, and in adversarial training `adversarial`, the attack's share of the
+        pixel range.
         """
         return False
 
@@ -55,6 +59,14 @@ class Listeners(Listener):
 
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool:
         return any([listener.epoch(phase, number, figures) for listener in self._listeners])
+
+
+class NeverStops(Listeners):
+    """Passes every report on to one listener; its request to stop a phase is ignored."""
+
+    def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool:
+        super().epoch(phase, number, figures)
+        return False
 
 
 class ProgressOnly(Listener):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
+MEASURED = ("time", "size", "rate")  # gaps that may hold nothing but a measure
 GAP = re.compile(r"\{(\w*)\}")  # {name} in a template
 FORMS = re.compile(r"\{(\w+)\|([^{}|]*)\|([^{}|]*)\|([^{}|]*)\}")  # {n|one|few|many}
 MEASURES = re.compile(r"(?:[\d.,]+ ?(?:s|min|h|ms|kB|MB|GB|/s)(?: |$))+")  # "2 min 30 s", "9.6/s"
@@ -22,7 +23,8 @@ class Phrasebook:
     translated too if the book knows it; {n} holds a number, and {n|one|few|many} chooses a form by
     the number in {n}. labels: of single words and short names, such as of a stage or a column,
     which would be too bold to translate wherever they stand; a gap {name_} holds such a label.
-    Units are labels too.
+    Units are labels too, and are translated where a measure is expected: what looks like one may be
+    the name of a folder.
 
     >>> book = Phrasebook({"{n} files: {why}": "{n} {n|файл|файла|файлов}: {why}", "wet": "мокро"})
     >>> book.translated("22 files: wet"), book.translated("no such text")
@@ -34,8 +36,6 @@ class Phrasebook:
 
     def translated(self, text: str) -> str:
         """Return the translation of a text; "" if the book does not know it."""
-        if MEASURES.fullmatch(text):
-            return UNIT.sub(lambda unit: self.label(unit[0]), text)
         if text in self.templates and not GAP.search(text):
             return self.templates[text]
         for pattern, template in _compiled(tuple(self.templates.items())):
@@ -60,9 +60,21 @@ class Phrasebook:
         """Return the translation of a short name, or the name itself."""
         return self.labels.get(text) or text
 
+    def cell(self, text: str) -> str:
+        """Return the translation of a cell of ours: a measure, a sentence or a short name."""
+        return self._measure(text) or self.translated(text) or self.label(text)
+
+    def _measure(self, text: str) -> str:
+        """Return a measure with its units translated; "" for any other text."""
+        if not MEASURES.fullmatch(text):
+            return ""
+        return UNIT.sub(lambda unit: self.label(unit[0]), text)
+
     def _gap(self, name: str, value: str) -> str:
         if name.endswith("_"):
             return self.label(value)
+        if name in MEASURED and (measure := self._measure(value)):
+            return measure
         return self(value) if re.search("[A-Za-z]", value) else value
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.base.display import displayed
-from headstart.base.errors import SpecError
 from headstart.base.runtime import Runtime
 from headstart.base.values import field_help
 from headstart.cli.flags import add_flags, count, fraction, made
@@ -20,7 +19,7 @@ from headstart.cli.opening import (
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_json, print_line
 from headstart.cli.progress import say
-from headstart.training.attack import EPSILONS, RESTARTS, Attack
+from headstart.training.attack import EPSILONS, RESTARTS, Attack, starts_of
 
 if TYPE_CHECKING:
     from headstart.explaining.pixels.fooling import Fooling
@@ -65,14 +64,13 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 def run(args: argparse.Namespace) -> int:
     norm = getattr(args, "norm", Attack().norm)
     how = made(Attack(EPSILONS[norm], norm), args)
-    if how.steps == 1 and "restarts" in args:
-        raise SpecError("--restarts would change nothing: 1 step begins at the picture itself.")
+    starts = starts_of(how, getattr(args, "restarts", None))
     opened = open_named(args, "headstart attack changes", files=True)
     examples, left_out = named_examples(args)
     from headstart.pixels import Attacker
 
     target = None if args.target is None else opened.grad_model.number(args.target)
-    attacker = Attacker(opened, how, target, getattr(args, "restarts", RESTARTS))
+    attacker = Attacker(opened, how, target, starts)
     own = opened.run / FOLDER if opened.run else Path(FOLDER)
     work = attacker.of_files(examples, args.out or own)
     _tell_plan(attacker)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.base.display import Verbatim
 from headstart.cli.flags import add_store_flag
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_line, print_run, print_table, tell_left_out
@@ -78,7 +79,7 @@ def _few_rows(row: str, few: "Dataset", predictions: "Predictions") -> Iterator[
     header, answers = _answers(predictions)
     yield row, "truth", *header
     truth = predictions.target.brief(predictions.labels)
-    yield from ((name, *cells) for name, *cells in zip(shown, truth, *answers, strict=True))
+    yield from (tuple(map(Verbatim, cells)) for cells in zip(shown, truth, *answers, strict=True))
 
 
 def _answers(predictions: "Predictions") -> tuple[Sequence[str], list[list[str]]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.base.display import Verbatim
 from headstart.base.errors import SpecError, UnknownName
 from headstart.base.runtime import Runtime, torch_threads
 from headstart.cli.flags import add_flags, made
@@ -260,5 +261,7 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     for row in rows:
         by_judge = [f"{row['judged']:.3f}"] if judged else []
         scores = (f"{row['before']:.3f}", f"{row['after']:.3f}", *by_judge)
-        table.append((row["class"], row["file"], *scores, f"{row['variation']:.4f}"))
+        table.append(
+            (Verbatim(row["class"]), Verbatim(row["file"]), *scores, f"{row['variation']:.4f}")
+        )
     print_table(table)

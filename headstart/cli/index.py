@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.base.display import Verbatim
 from headstart.cli.opening import add_json_flag
 from headstart.cli.parser import Parser
 from headstart.cli.printing import print_json, print_line, print_table, tell_left_out
@@ -64,7 +65,7 @@ def _table(found: "Indexed") -> list[tuple[str, str]]:
     passed = sum(item.expected for item in found.left_out)
     return [
         (found.noun, f"{found.rows:,}"),
-        *([("labels", ", ".join(labels[:FEW]) + more)] if labels else []),
+        *([("labels", Verbatim(", ".join(labels[:FEW]) + more))] if labels else []),
         *([("parts", parts)] if parts else []),
         *([("passed over", f"{passed:,} (--json names them)")] if passed else []),
         ("index", f"{found.path}, {found.path.stat().st_size / 1e6:.1f} MB"),

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from headstart.base.display import Verbatim
 from headstart.base.phrasebook import ENGLISH, Phrasebook, phrasebook
 from headstart.cli.flags import word_after
 
@@ -32,3 +33,8 @@ def translated(text: str) -> str:
 def named(text: str) -> str:
     """Return a short name of ours, of a stage or a column, in the language of the command."""
     return _book.label(text)
+
+
+def worded(cell: str) -> str:
+    """Return a cell of a table in the language of the command, but a text of the user as it is."""
+    return cell if isinstance(cell, Verbatim) else _book.cell(cell)

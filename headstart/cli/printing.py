@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.base.display import by_reason, display, escaped_json
-from headstart.cli.language import named, translated
+from headstart.base.display import Verbatim, by_reason, display, escaped_json
+from headstart.cli.language import named, translated, worded
 from headstart.cli.progress import duration, say
 
 SHOWN = 3  # files with the same reason that are named
@@ -96,10 +96,10 @@ def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None
     splits = found.splits
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     target, counts = splits.train.target, splits.train.counts
-    classes = ("classes", ", ".join(f"{name} {n:,}" for name, n in counts.items()))
+    classes = ("classes", Verbatim(", ".join(f"{name} {n:,}" for name, n in counts.items())))
     head, _ = head_for(job.recipe.head, target)
     rows = [
-        ("data", job.source),
+        ("data", Verbatim(job.source)),
         classes if counts else ("target", target.noun),
         ("split", ", ".join(f"{name} {len(part):,}" for name, part in parts.items())),
         *([("shots", f"{job.shots} of each class, {job.draws} draws")] if job.shots else []),
@@ -107,7 +107,7 @@ def print_forecast(found: "Forecast", out: Path, job: "Job", seeds: int) -> None
         ("backbone", f"{job.backbone}, weights {job.weights}"),
         ("training", f"strategy {job.strategy}, head {head.family}"),
         *([("ensemble", f"{job.members} fine-tunings")] if job.members > 1 else []),
-        ("run", f"{out}, {seeds} seeds" if seeds > 1 else str(out)),
+        ("run", f"{out}, {seeds} seeds" if seeds > 1 else Verbatim(out)),
     ]
     if found.feature_seconds is not None:
         disk, seconds = (found.feature_bytes + found.cut_bytes) / 1e6, max(1, found.feature_seconds)
@@ -163,11 +163,11 @@ def print_evaluation(
 
     headline, per_class = evaluation_rows(result)
     headline += [conformal_row(conformal, result.target)] if conformal else []
-    print(f"\n{_worded(title, True)}")
+    print(f"\n{worded(title)}")
     print_table(headline)
     if per_class:
         print()
-        print_table(per_class, ours=False)
+        print_table(per_class)
 
 
 def tell_left_out(left_out: "Iterable[LeftOut]", most: int = 20) -> int:
@@ -195,12 +195,12 @@ def print_line(*fields: str, flush: bool = False) -> None:
     print("\t".join(map(display, fields)), flush=flush)
 
 
-def print_table(table: Sequence[Sequence[str]], *, ours: bool = True) -> None:
+def print_table(table: Sequence[Sequence[str]]) -> None:
     """Print aligned columns, one line per row, or several lines per row on a narrow terminal.
 
-    ours: whether short names in all cells are translated; else those of the header row alone.
+    Cells that are texts of the user are `Verbatim`; all others are translated.
     """
-    rows = [[display(_worded(cell, ours or not i)) for cell in row] for i, row in enumerate(table)]
+    rows = [[display(worded(cell)) for cell in row] for row in table]
     count = max(map(len, rows))
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(count)]
     wide, room = sum(widths) + 2 * count, columns()
@@ -211,12 +211,6 @@ def print_table(table: Sequence[Sequence[str]], *, ours: bool = True) -> None:
         before = "  " if len(row) < count else " " * (wide - widths[-1])
         print(_folded(f"  {line.rstrip()}", room, before))
     return None
-
-
-def _worded(cell: str, ours: bool) -> str:
-    """Return a cell in the language of the command. ours: whether a short name is translated."""
-    other = translated(cell)
-    return named(cell) if other == cell and ours else other
 
 
 def print_words(text: str) -> None:

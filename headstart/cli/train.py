@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.base.display import source_of
+from headstart.base.display import Verbatim, source_of
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listeners
 from headstart.base.ranks import ALONE, Ranks, under_torchrun
@@ -263,7 +263,7 @@ def _train_seeds(data: "Dataset", job: Job, args: argparse.Namespace) -> int:
     rows = [("seed", "run", f"{main} on test", "")]
     for run in runs:
         before, shown = "" if run.trained else "from before", run.test.main
-        rows.append((f"{run.seed}", str(run.folder), spell(shown) if shown else "n/a", before))
+        rows.append((f"{run.seed}", Verbatim(run.folder), spell(shown) if shown else "n/a", before))
     print_table(rows)
     print()
     print_table(spread_rows(spread_of([run.test for run in runs])))

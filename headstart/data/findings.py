@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headstart.base.display import Verbatim
 from headstart.base.values import Record
 from headstart.data.dataset import Fact as Fact
 from headstart.data.dataset import LeftOut
@@ -15,6 +16,10 @@ UNEVEN = 10.0  # ratio of largest to smallest class from which accuracy alone mi
 AlikePair = tuple[str, str, float]  # two paths and their likeness from 0 to 1
 
 
+NAMES_ALONE = (
+    *("exact duplicates", "near duplicates", "exact, two labels", "near, two labels"),
+    *("empty classes", "one-image classes"),
+)  # the kinds of findings whose examples are names of files or classes
 EMPTY_CLASS = "class folder holds no images"
 
 
@@ -90,7 +95,7 @@ class Findings(Record):
             (
                 kind,
                 "" if len(texts) == 1 and texts[0] in about_all else f"{len(texts):,}",
-                "; ".join(texts[:2]) + ("; …" if len(texts) > 2 else ""),
+                _examples(kind, texts),
             )
             for kind, texts in examples.items()
             if texts or kind == "unreadable"
@@ -115,6 +120,12 @@ def counts_text(counts: Mapping[str, int], most: int = 6) -> str:
     largest = sorted(counts.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name} {n:,}" for name, n in largest[:most])
     return shown + (f", and {len(counts) - most} more" if len(counts) > most else "")
+
+
+def _examples(kind: str, texts: Sequence[str]) -> str:
+    """Return the first texts of a kind of finding as a cell; those without a reason are names."""
+    shown = "; ".join(texts[:2]) + ("; …" if len(texts) > 2 else "")
+    return Verbatim(shown) if kind in NAMES_ALONE else shown
 
 
 def _same(group: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.base.display import Verbatim
 from headstart.base.errors import Mismatch, MissingPackage
 from headstart.base.notebook import data_frame, html_table, text_table
 from headstart.base.values import Record
@@ -156,9 +157,9 @@ def _row(c: Comparison) -> tuple[str, ...]:
     own = map(cell, (c.accuracy, c.balanced_accuracy, c.log_loss))
     n = str(c.accuracy.n) if c.accuracy else "0"
     if c.gain is None or c.p is None:
-        return (c.name, n, *own, "the first", "", "", "")
+        return (Verbatim(c.name), n, *own, "the first", "", "", "")
     gain = f"{c.gain.value:+.3f} [{c.gain.low:+.3f}, {c.gain.high:+.3f}]"
-    return (c.name, n, *own, gain, f"{c.p:.3g}", str(c.only_here), str(c.only_first))
+    return (Verbatim(c.name), n, *own, gain, f"{c.p:.3g}", str(c.only_here), str(c.only_first))
 
 
 def _compared(

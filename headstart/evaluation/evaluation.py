@@ -21,6 +21,7 @@ from warnings import catch_warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.base.display import Verbatim
 from headstart.base.errors import Mismatch, SpecError
 from headstart.base.notebook import data_frame, html_table, text_table
 from headstart.base.values import Record, entries, entry, joined
@@ -354,7 +355,7 @@ def _listed(table: Table) -> list[tuple[str, ...]]:
     rows, more = list(table.rows), len(table.rows) - LISTED
     if len(rows) > MANY:
         rows = sorted(rows, key=_last_figure)[:LISTED]
-    listed = [tuple(map(cell, row)) for row in rows]
+    listed: list[tuple[str, ...]] = [(Verbatim(name), *map(cell, others)) for name, *others in rows]
     if len(rows) < len(table.rows):
         rest = f"… {more:,} more, of higher {table.columns[-1]}"
         listed.append((rest, *("" for _ in table.columns[1:])))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headstart.base.display import Verbatim
 from headstart.base.errors import Mismatch
 from headstart.base.values import Record
 from headstart.evaluation.evaluation import (
@@ -66,7 +67,7 @@ def score_rows(comparisons: Sequence[ScoreComparison]) -> list[tuple[str, ...]]:
     shown = list(comparisons[0].metrics)[:SHOWN]
     header = ("run", "n", *(name.replace("_", " ") for name in shown), comparisons[0].gained)
     rows = [
-        (c.name, str(c.n), *(_spelt(c.metrics[name]) for name in shown), *_gain(c))
+        (Verbatim(c.name), str(c.n), *(_spelt(c.metrics[name]) for name in shown), *_gain(c))
         for c in comparisons
     ]
     return [(*header, "better rows", "worse rows"), *rows]

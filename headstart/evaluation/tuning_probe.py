@@ -89,7 +89,7 @@ def tuning_probe(
         tuned = fold.tuned(head)
         learned = [line for line in tuned.history if line.lr is not None]
         paces += [line.seconds / len(splits.train) for line in learned]
-        fold_answers.append((out, head.answers(fold.features.x), fold.answers(tuned.model)))
+        fold_answers.append((out, head.answers(fold.features.x), fold.answers(tuned)))
         context.listener.progress("probe", number, len(folds))
     by_head, by_tuned = (_together(rows, fold_answers, which) for which in (1, 2))
     settings = own.settings
@@ -148,14 +148,14 @@ class _Fold:
             feeds = self.data.for_tuning(self.tables())
             return fine_tune(settings, thawed, head, feeds, self.context)
 
-    def answers(self, model: Model) -> Outputs:
-        """Return a fine-tuned model's answers to the test rows, from their stored activations."""
+    def answers(self, tuned: FitResult) -> Outputs:
+        """Return a fine-tuned model's answers to the test rows, from stored activations."""
         from headstart.models.tuning import tuned_answers
 
         judged = replace(self.splits, val=self.splits.test)
         data = TrainingData(self.start, judged, NoChange(), self.context)
         _, rows = data.for_tuning((self.tables()[0], data.plain(data.splits.val)))
-        return tuned_answers(self.start, model, rows, self.context)
+        return tuned_answers(self.start, tuned, rows, self.context)
 
 
 def _folds(rows: Dataset) -> Iterator[tuple[NDArray[np.int64], Splits]]:

@@ -121,7 +121,7 @@ class TuningTrials:
             return TrialResult("diverged", _since(began), watched.epochs)
         if watched.pruned:
             return TrialResult("pruned", _since(began), watched.epochs, watched.loss)
-        answers = tuned_answers(own, result.model, feeds[1], context)
+        answers = tuned_answers(own, result, feeds[1], context)
         val = data.splits.val
         judged = Predictions(val.ids, answers, val.y, result.model.target)
         return _done(judged, result, start.head.epochs, _since(began))

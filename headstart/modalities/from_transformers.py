@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 weight_files = (".safetensors",)
 POOLS = ("mean", "cls", "pooler", "last")
-DECODERS = ("gpt2", "gpt_neo", "gpt_neox", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma")
+ENCODERS = ("bert-generation",)  # generate texts with another head, and yet read both ways
 NOT_KEPT = ("id2label", "label2id", "transformers_version", "_name_or_path", "dtype", "torch_dtype")
 # Models whose configuration is the default of its class, or differs from it in these settings: for
 # `--weights random` without network. Their texts are read with MiniLM's vocabulary.
@@ -176,9 +176,11 @@ def _reads_texts(config: Any, name: str) -> bool:
 def _text(name: str, folder: Path | None, config: Any) -> _Setting:
     """Return how a model for texts is given them, and pools."""
     modules = files.modules_of(folder) if folder else {}
-    pool: Pool = "mean" if config.model_type not in DECODERS else "last"
+    pool: Pool = "last" if _is_decoder(config) else "mean"
     if folder and "Pooling" in modules:
-        pool = hf_texts.pool_of(files.read_plain(folder, f"{modules['Pooling']}/{files.CONFIG}"))
+        own = f"{modules['Pooling']}/{files.CONFIG}"
+        with files.values_of(folder, own):
+            pool = hf_texts.pool_of(files.read_plain(folder, own))
     tokenizer = hf_texts.tokenizer_file(folder) if folder else tokenizer_file("minilm")
     hf_texts.check_vocabulary(tokenizer, config.vocab_size, folder or Path(name))
     input = TextInput.of(
@@ -191,11 +193,24 @@ def _text(name: str, folder: Path | None, config: Any) -> _Setting:
     return _Setting(input, pool, "Normalize" in modules)
 
 
+def _is_decoder(config: Any) -> bool:
+    """Return whether each token reads only those before it: models that generate texts and fill in
+    no gaps, unless their configuration says otherwise."""
+    from transformers.models.auto import modeling_auto as known
+
+    kind = config.model_type
+    generates = kind in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in ENCODERS
+    both_ways = getattr(config, "use_bidirectional_attention", None) is True  # EmbeddingGemma
+    both_ways = both_ways or getattr(config, "is_causal", None) is False
+    return generates and kind not in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not both_ways
+
+
 def _image(name: str, folder: Path | None, config: Any) -> _Setting:
     """Return how a model for images is given them, and pools."""
-    plain = files.read_plain(folder, "preprocessor_config.json") if folder else {}
-    own = getattr(config, "image_size", 224)
-    input = image_input(plain, own if isinstance(own, int) else own[0])
+    plain = files.read_plain(folder, files.PREPROCESSOR) if folder else {}
+    own = getattr(config, "image_size", None) or 224
+    with files.values_of(folder, files.PREPROCESSOR):
+        input = image_input(plain, own if isinstance(own, int) else own[0])
     kinds = config.architectures or ()
     classes = any(kind.endswith("ForImageClassification") for kind in kinds)
     return _Setting(input, "cls" if _has_cls(config) else "pooler", classes=classes)
@@ -255,8 +270,9 @@ def _tensors(folder: Path, weights: Weights) -> dict[str, Any]:
         return read_tensors(weights.file)
     if (folder / files.WEIGHTS).is_file():
         return read_tensors(folder / files.WEIGHTS)
-    shards = files.read_plain(folder, files.SHARDS).get("weight_map", {})
-    names = sorted({Path(str(name)).name for name in shards.values()})
+    with files.values_of(folder, files.SHARDS):
+        shards = files.read_plain(folder, files.SHARDS).get("weight_map") or {}
+        names = sorted({Path(str(name)).name for name in shards.values()})
     return {k: v for name in names for k, v in read_tensors(folder / name).items()}
 
 

@@ -6,16 +6,18 @@ neither fetched nor run.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from headstart.backbones.weights import Weights, check_file
-from headstart.base.errors import SourceError
+from headstart.base.errors import HeadstartError, SourceError
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
+PREPROCESSOR = "preprocessor_config.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
 TOKENIZERS = (
     "tokenizer.json",
@@ -26,7 +28,7 @@ TOKENIZERS = (
 )
 PATTERNS = (
     *(CONFIG, "model*.safetensors", SHARDS, *TOKENIZERS, "tokenizer_config.json", "merges.txt"),
-    *("special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "modules.json"),
+    *("special_tokens_map.json", "added_tokens.json", PREPROCESSOR, "modules.json"),
     *("sentence_bert_config.json", "1_Pooling/config.json", "README.md"),
 )
 SECONDS = 10.0  # to wait for the hub
@@ -104,6 +106,21 @@ def read_plain(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise SourceError(f"{folder / name} must hold an object, and does not. Get it again.")
     return plain
+
+
+@contextmanager
+def values_of(folder: Path | None, name: str) -> Iterator[None]:
+    """Raise SourceError, naming the file, where a value in it is not of the type that is needed."""
+    try:
+        yield
+    except HeadstartError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        path = folder / name if folder else name
+        raise SourceError(
+            f"{path} must hold settings as save_pretrained of transformers writes them, and one of "
+            f"them cannot be used ({error}). Get the file again, or correct it."
+        ) from error
 
 
 def modules_of(folder: Path) -> Mapping[str, str]:

@@ -69,8 +69,9 @@ def tune_members(
 def of_member(data: TrainingData, seed: int) -> TrainingData:
     """Return the data with a new copy of the thawed layers, for fine-tuning with another seed."""
     assert data.start.settings is not None
-    settings = replace(data.start.settings, seed=seed)
-    return replace(data, start=thawed_again(replace(data.start, settings=settings)))
+    own, first = data.start.settings, data.views_seed
+    start = thawed_again(replace(data.start, settings=replace(own, seed=seed)))
+    return replace(data, start=start, views_seed=own.seed if first is None else first)
 
 
 def phase_of(name: str, number: int) -> str:

@@ -22,6 +22,7 @@ from headstart.training.adapters import (
     depth_with_adapters,
     merge_adapters,
 )
+from headstart.training.arithmetic import judging_arithmetic
 from headstart.training.attacked import judging_attack
 from headstart.training.feeds import Feed
 from headstart.training.folding import folded
@@ -141,7 +142,8 @@ def tune(
     )
     val, card = feeds[1], thawed.backbone.card
     if target.decides and len(val.ids):
-        target = target.decided(target.activate(raw_outputs(network, val)), val.y)
+        raw = raw_outputs(network, val, learned.trained.arithmetic)
+        target = target.decided(target.activate(raw), val.y)
     at_rest(network, thawed)
     backbone = replace(thawed.backbone, card=replace(card, origin="fine-tuned"))
     return Tuned(
@@ -224,10 +226,11 @@ def _wise(network: Network, recipe: FineTune, trained: Trained, val: Feed) -> fl
     loss.
     """
     end = {name: t.clone() for name, t in network.learned().items()}
+    own = judging_arithmetic(next(network.parameters()).device, trained.arithmetic)
 
     def merit(share: float) -> tuple[float, float]:
         _average(network, trained.start, end, share)
-        loss, accuracy = judge(network, val, judging_attack(recipe))
+        loss, accuracy = judge(network, val, judging_attack(recipe), own)
         return accuracy or 0.0, -(loss or 0.0)
 
     best = max((float(share) for share in LINE), key=merit)

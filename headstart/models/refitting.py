@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from headstart.backbones.frozen import Frozen
+from headstart.base.listener import NeverStops
 from headstart.features.extract import FeatureTable
 from headstart.heads.families import HEADS, fit_head, solve_head
 from headstart.heads.head import Fitted
@@ -105,7 +106,7 @@ def _head_again(
 
 
 def _trained_again(spec: FeatureExtraction, data: TrainingData, first: FitResult) -> Model | None:
-    """Train a head for the epochs that were chosen; None for no epoch, and if time was short."""
+    """Train a head for the chosen epochs; None for no epoch, and if it was ended early."""
     from headstart.models.tuning import train_head
 
     assert isinstance(spec.head, TrainedSpec)
@@ -119,7 +120,7 @@ def _trained_again(spec: FeatureExtraction, data: TrainingData, first: FitResult
         network = reopened(backbone) if isinstance(backbone, Frozen) else backbone
         feed = whole.new_features(spec) or views
         again = train_head(spec, own, network, feed, val, context, phase="refit-head")
-    return None if "stopped_by" in again.chosen else replace(first.model, head=again.model.head)
+    return None if "stopped_after" in again.chosen else replace(first.model, head=again.model.head)
 
 
 def _tuned_again(
@@ -162,9 +163,13 @@ def _tables_again(data: TrainingData, whole: TrainingData) -> Tables | None:
 
 
 def _whole(data: TrainingData, model: Model) -> TrainingData:
-    """Return the data with the validation rows among the training rows."""
+    """Return the data with the validation rows among the training rows.
+
+    A listener cannot stop what learns from them: it repeats epochs that were chosen before.
+    """
     own = _untapped(data)
-    return TrainingData(own.start, own.splits.whole(), own.views, own.context, target=model.target)
+    context = replace(own.context, listener=NeverStops(own.context.listener))
+    return TrainingData(own.start, own.splits.whole(), own.views, context, target=model.target)
 
 
 def _untapped(data: TrainingData) -> TrainingData:

@@ -15,6 +15,7 @@ from headstart.backbones.views import PLAIN, Views, ViewSpec
 from headstart.base.context import RunContext
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
+from headstart.base.mapped import empty_rows
 from headstart.base.runtime import Stopwatch
 from headstart.base.store import Store, digest
 from headstart.data.dataset import Dataset
@@ -62,7 +63,8 @@ class Start:
 class TrainingData:
     """The rows of a training run, as each phase reads them. tables: all tables extracted here.
 
-    whole: whether the views of training and validation rows are extracted together.
+    whole: whether the views of training and validation rows are extracted together. views_seed: of
+    the views that several fine-tunings share; None for the seed of the settings.
 
     The splits get the target of a model that goes on learning, else one fitted on the training
     labels, so that losses can use their scale. Training rows of weight 0 are left out.
@@ -76,6 +78,7 @@ class TrainingData:
     clock: Stopwatch = field(default_factory=Stopwatch)
     target: Target | None = None
     whole: bool = False
+    views_seed: int | None = None
     _views: dict[tuple[int, bool], tuple[FeatureTable, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -140,7 +143,8 @@ class TrainingData:
             train = Stored(rows, cut=True, seed=settings.seed, most=MOST_PARTS)
             self._tell_parts(train)
             return train, Stored((val,), cut=True)
-        backbone, data, views = thawed.backbone, self.splits.train, Views(self.views, settings.seed)
+        backbone, data = thawed.backbone, self.splits.train
+        views = self._views_to_draw(settings.seed)
         if thawed.cut is None:
             threads, input = self.context.runtime.decode_threads, backbone.card.input
             arrays = _arrays if has_parts(input) else only_array
@@ -148,7 +152,21 @@ class TrainingData:
         else:
             fresh = engine_feed(backbone, thawed.cut, data, views, self.context, MOST_PARTS)
         self._tell_parts(fresh)
+        fresh = replace(fresh, seed=settings.seed)
         return fresh, replace(fresh, data=self.splits.val, views=PLAIN, most=0)
+
+    def _views_to_draw(self, seed: int) -> Views:
+        """Return the views that fine-tuning with this seed draws: of several fine-tunings the same,
+        as if they were stored, unless each epoch has new ones."""
+        views, shared = Views(self.views, seed), self.views_seed
+        return views if shared is None or not views.count else replace(views, seed=shared)
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """A part of the key of fine-tuning without stored activations, but with a number of views:
+        earlier versions drew these alone, and never the examples themselves."""
+        in_turn = self.start.tap is None and self.views.active and self.views.views > 0
+        return ("examples and views",) if in_turn else ()
 
     def _tell_parts(self, train: "Feed") -> None:
         """Report how many examples have more parts than a step learns from."""
@@ -261,16 +279,24 @@ def table_of(
 
 
 def stacked(tables: Sequence[FeatureTable]) -> Rows:
-    """Return the rows of all views, one view after the other."""
+    """Return the rows of all views, one view after the other; features are mapped if large."""
     x, y = tables[0].x, tables[0].y
     if len(tables) > 1:
-        x, y = (np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y"))
+        x, y = _joined([t.x for t in tables]), np.concatenate([t.y for t in tables])
     groups, counting = tables[0].groups, tables[0].supervision.repeated(len(tables))
     if len(tables) > 1:  # the views of a row share a fold
         names = groups or tables[0].ids
         own = (name or id for name, id in zip(names, tables[0].ids, strict=True))
         groups = tuple(own) * len(tables)
     return Rows(x, y, tables[0].target, groups, supervision=counting)
+
+
+def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return features of the same rows, one part below the other; mapped if they are large."""
+    whole = empty_rows((len(parts), *parts[0].shape))
+    for own, part in zip(whole, parts, strict=True):
+        own[:] = part
+    return whole.reshape(-1, *parts[0].shape[1:])
 
 
 def check_changes(input: Input[Any], *asked: object) -> None:
@@ -370,10 +396,8 @@ def tap_for(
     if settings.cut_precision == "auto":
         tap = replace(tap, precision="float16")
         if disk_room(kept * tap.row_bytes, context.store):
-            say(
-                "cut",
-                f"keeping {size_text(kept * tap.row_bytes)} at the cut: half, for want of room",
-            )
+            size = size_text(kept * tap.row_bytes)
+            say("cut", f"keeping {size} at the cut in half precision, for want of room")
             return tap
     say(
         "cut",

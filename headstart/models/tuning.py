@@ -61,7 +61,8 @@ def tune_phase(
     assert start.thawed is not None
     tables = tables or tuning_tables(data)
     kept = start.tap.precision if start.tap else "nothing"
-    context = data.phase(name, start.thawed.backbone, kept, *head.head.tensors().values())
+    begun = (kept, *head.head.tensors().values(), *data.drawn)
+    context = data.phase(name, start.thawed.backbone, *begun)
     with data.clock("fine-tuning"), torch_threads(context.runtime.threads):
         feeds = data.for_tuning(tables)
         result = fine_tune(start.settings, start.thawed, head, feeds, context, name)
@@ -82,7 +83,7 @@ def tune_again(
     """Fine-tune on other rows for the epochs that `first` kept, with what else it chose.
 
     data: its splits have no validation rows. head: where fine-tuning starts. name: as in
-    `tune_phase`. None if the deadline came first: on a part of its schedule a network is worse.
+    `tune_phase`. None if training was ended early: on a part of its schedule a network is worse.
     """
     start = data.start
     assert start.settings is not None
@@ -91,7 +92,8 @@ def tune_again(
     again = Again(
         chosen["epoch"] - began, chosen.get("arithmetic", "float32"), chosen.get("wise", 1.0)
     )
-    context = data.phase(name, start.thawed.backbone, *head.head.tensors().values())
+    begun = (*head.head.tensors().values(), *data.drawn)
+    context = data.phase(name, start.thawed.backbone, *begun)
     with torch_threads(context.runtime.threads):
         tuned = tune(
             start.settings,
@@ -104,7 +106,7 @@ def tune_again(
             after=began,
             again=again,
         )
-    if tuned.trained.late:
+    if tuned.trained.stopped:
         return None
     return replace(first.model, backbone=tuned.backbone, head=tuned.head)
 
@@ -127,7 +129,7 @@ def from_scratch(
     target = data.splits.train.target
     layers = own if isinstance(own, TrainedSpec) else LinearSpec(dropout=settings.dropout)
     check_supports(layers, target)
-    context = data.phase(phase, backbone)
+    context = data.phase(phase, backbone, *data.drawn)
     with torch_threads(context.runtime.threads):
         new = new_head(layers, backbone.card.dim, target.outputs, settings.seed)
         own_module = isinstance(layers, ModuleSpec)
@@ -194,20 +196,21 @@ def fine_tune(
     return _result(tuned, start, settings, feeds[1].ids)
 
 
-def tuned_answers(start: Start, model: Model, rows: Feed, context: RunContext) -> Outputs:
-    """Return a fine-tuned model's answers to rows, computed from the cut.
+def tuned_answers(start: Start, tuned: FitResult, rows: Feed, context: RunContext) -> Outputs:
+    """Return the answers of a fine-tuned model to rows, computed from the cut.
 
     start: where its fine-tuning began. rows: activations at its cut, or prepared examples without
     one, as `TrainingData.for_tuning` gives them.
     """
-    settings = start.settings
+    settings, model = start.settings, tuned.model
     assert settings is not None
     assert isinstance(model.backbone, Backbone)
     thawed = thaw(model.backbone, settings.thaw, settings.thaw_from)
     network = thawed.network(head_module(model.head), settings.norms)
     with torch_threads(context.runtime.threads):
         network.to(context.runtime.device)
-        return model.target.activate(raw_outputs(network, rows))
+        raw = raw_outputs(network, rows, tuned.chosen.get("arithmetic", "float32"))
+        return model.target.activate(raw)
 
 
 def tell(

@@ -73,6 +73,12 @@ def usual_arithmetic(device: torch.device) -> Arithmetic:
     return "float32" if device.type == "cpu" else "bfloat16"
 
 
+def judging_arithmetic(device: torch.device, arithmetic: Arithmetic) -> Arithmetic:
+    """Return the format in which a network is evaluated: that of its steps on an accelerator, and
+    the usual one on a CPU."""
+    return usual_arithmetic(device) if device.type == "cpu" else arithmetic
+
+
 def settled(
     asked: ComputePrecision, device: torch.device, steps: int, *, compiled: bool
 ) -> Arithmetic | None:

@@ -52,3 +52,16 @@ class Attack:
         """Epsilon in pixel levels (0 to 255), rounded down to an integer for linf."""
         levels = self.epsilon * LEVELS
         return float(int(levels + 1e-6)) if self.norm == "linf" else levels
+
+
+def starts_of(attack: Attack, restarts: int | None = None) -> int:
+    """Return from how many random starts an attack is tried, at most; None is the usual number.
+
+    Raises SpecError for a number that is none, and for several starts of an attack of one step.
+    """
+    if restarts is None:
+        return RESTARTS
+    check_counts(restarts=restarts)
+    if attack.steps == 1 and restarts > 1:
+        raise SpecError("--restarts would change nothing: 1 step begins at the picture itself.")
+    return restarts

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.base.runtime import seeded
+from headstart.training.arithmetic import Arithmetic
 from headstart.training.attack import LEVELS as LEVELS
 from headstart.training.attack import Attack as Attack
 from headstart.training.network import logits_of
@@ -196,11 +197,21 @@ def attack_plan_message(plan: Plan, val: int) -> str:
     )
 
 
-def worst(network: nn.Module, x: Tensor, labels: Tensor, attack: Attack, stream: int) -> Tensor:
-    """Return the uint8 images (N, S, S, 3) changed to maximise the lead of another class."""
+def worst(
+    network: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    attack: Attack,
+    stream: int,
+    arithmetic: Arithmetic | None = None,
+) -> Tensor:
+    """Return the uint8 images (N, S, S, 3) changed to maximise the lead of another class.
+
+    arithmetic: the number format of the network; None for the device's usual one.
+    """
 
     def loss(pixels: Tensor) -> Tensor:
-        logits = logits_of(network, pixels, x.device)
+        logits = logits_of(network, pixels, x.device, arithmetic)
         if logits.shape[1] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return -lead(logits, labels)

@@ -143,7 +143,8 @@ class Fresh(Feed):
     """Examples that are read, augmented and run through the frozen layers for every batch.
 
     frozen: prepared examples -> network input; of examples in parts, the arrays that the network
-    takes. most: as in `Stored`.
+    takes. most: as in `Stored`. seed: of the view that each row begins with; None for that of
+    `views`.
     """
 
     data: Dataset
@@ -152,6 +153,7 @@ class Fresh(Feed):
     views: Views = PLAIN
     threads: int = 1
     most: int = 0
+    seed: int | None = None
 
     @property
     def labelled(self) -> Dataset:
@@ -169,8 +171,16 @@ class Fresh(Feed):
     def sizes(self) -> Sizes | None:
         return sizes_of(self.input, self.data, self.threads) if has_parts(self.input) else None
 
+    @property
+    def _inputs(self) -> int:
+        """The inputs that each row has in turn, as many as `Stored` has tables: the example itself
+        and its views. 0 where each epoch has new views."""
+        views = self.views
+        return views.count + (views.spec.active and views.count > 0)
+
     def batch(self, rows: RowNumbers, epoch: int) -> TrainingBatch:
-        numbers = views_of(rows, len(self.data), self.views.count, epoch, self.views.seed)
+        seed = self.views.seed if self.seed is None else self.seed
+        numbers = views_of(rows, len(self.data), self._inputs, epoch, seed)
         wanted = list(zip(rows.tolist(), numbers.tolist(), strict=True))
         made = ordered_map(self._prepared, wanted, threads=self.threads, ahead=AHEAD)
         if has_parts(self.input):
@@ -197,9 +207,11 @@ class Fresh(Feed):
         return Parts.of(PartBatch(arrays, owner, weights, len(used)))
 
     def _prepared(self, wanted: tuple[int, int]) -> Batch:
-        row, number = wanted
+        (row, number), views = wanted, self.views
+        if self._inputs > 1:
+            views, number = (views, number - 1) if number else (PLAIN, 0)
         try:
-            return prepared(self.input, self._files[row], self.views, number)
+            return prepared(self.input, self._files[row], views, number)
         except (OSError, DataError) as error:
             raise changed_during_run(self.data.ids[row], error) from error
 

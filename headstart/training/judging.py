@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.base.ranks import ALONE, Ranks
-from headstart.training.arithmetic import Arithmetic
+from headstart.training.arithmetic import Arithmetic, judging_arithmetic
 from headstart.training.attack import Attack
 from headstart.training.attacked import AT_ONCE, ATTACKED, worst
 from headstart.training.feeds import Feed, judged_in
@@ -47,7 +47,7 @@ def judge(
         if attack is not None:
             labels = torch.from_numpy(rows.y[picked])
             assert isinstance(x, Tensor)  # pixels
-            x = worst(network, x.to(device), labels.to(device), attack, size * start)
+            x = worst(network, x.to(device), labels.to(device), attack, size * start, arithmetic)
         with torch.inference_mode():
             logits = logits_of(network, laid_out(x), device, arithmetic).cpu()
             soft = target.soft(rows.y[picked])
@@ -59,12 +59,16 @@ def judge(
     return loss / len(judged), hit / len(judged) if target.counts_right else None
 
 
-def raw_outputs(network: nn.Module, rows: Feed) -> NDArray[np.float64]:
-    """Return the network's raw outputs for all rows, (N, K), N > 0."""
+def raw_outputs(network: nn.Module, rows: Feed, arithmetic: Arithmetic) -> NDArray[np.float64]:
+    """Return the network's raw outputs for all rows, (N, K), N > 0.
+
+    arithmetic: the number format of its training.
+    """
     network.eval()
     device, n = next(network.parameters()).device, len(rows.ids)
     parts = [*judged_in(np.arange(n), JUDGED, rows.sizes)]
+    own = judging_arithmetic(device, arithmetic)
     with torch.inference_mode():
-        raw = [logits_of(network, laid_out(rows.batch(p, 0)), device).cpu() for p in parts]
+        raw = [logits_of(network, laid_out(rows.batch(p, 0)), device, own).cpu() for p in parts]
     values: NDArray[np.float64] = torch.cat(raw).numpy().astype(np.float64)
     return values[np.argsort(np.concatenate(parts))]

@@ -22,7 +22,12 @@ from headstart.base.context import IN_MEMORY, RunContext
 from headstart.base.errors import Diverged, SpecError
 from headstart.base.ranks import Ranks
 from headstart.heads.head import check_rate
-from headstart.training.arithmetic import Arithmetic, settled, usual_arithmetic
+from headstart.training.arithmetic import (
+    Arithmetic,
+    judging_arithmetic,
+    settled,
+    usual_arithmetic,
+)
 from headstart.training.attacked import Push, attack_plan_message, attacked, judging_attack
 from headstart.training.averaging import Averages
 from headstart.training.checkpoints import (
@@ -57,8 +62,8 @@ TRIED = 12  # steps that choosing a number format takes, at most
 @dataclass(frozen=True, eq=False)
 class Trained:
     """history: one line per epoch. chosen: the epoch whose weights the network has. start: the
-    weights before training. stopped: whether the listener ended training early. arithmetic: the
-    number format of its steps. late: whether the deadline ended it."""
+    weights before training. stopped: whether training was ended early, by the listener or, if late,
+    by the deadline. arithmetic: the number format of its steps."""
 
     history: tuple[Epoch, ...]
     chosen: int
@@ -125,9 +130,8 @@ def train(
                     break
             run.judge_epoch()
     at = run.at
-    return Trained(
-        at.history, run.keep(), start, at.stopped, run.arithmetic, at.stopped and run.late
-    )
+    stopped = at.stopped or run.over
+    return Trained(at.history, run.keep(), start, stopped, run.arithmetic, late=run.over)
 
 
 def check_plan_together(plan: Plan) -> None:
@@ -217,7 +221,7 @@ class _Training:
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch
     began: float = field(default_factory=time.perf_counter)
     saved: float = field(default_factory=time.perf_counter)
-    short: bool = False  # whether the deadline cut the last epoch off
+    over: bool = False  # whether the deadline ended training, which no checkpoint holds
 
     def __post_init__(self) -> None:
         self.forward = compiled(self.network) if self.context.runtime.compile else self.network
@@ -274,7 +278,7 @@ class _Training:
     def finished(self) -> bool:
         """Return whether to stop: after the last epoch, on request, or for lack of improvement."""
         stale = 0 < self.plan.patience <= self.at.epoch - self.at.best and len(self.val.ids) > 0
-        return self.at.epoch >= self.last or self.at.stopped or stale
+        return self.at.epoch >= self.last or self.at.stopped or self.over or stale
 
     @property
     def last(self) -> int:
@@ -284,12 +288,17 @@ class _Training:
     @property
     def late(self) -> bool:
         """Whether the deadline ends training before all its epochs are done."""
-        return self.context.deadline.late and (self.short or self.at.epoch < self.last)
+        return self.context.deadline.late and self.at.epoch < self.last
 
     def cut_off(self) -> bool:
-        """Return whether the deadline ends the current epoch before its last step."""
-        self.short = self.context.deadline.late and self.at.step < self.steps
-        return self.short
+        """Return whether the deadline ends the current epoch before its last step.
+
+        The checkpoint stays at this step, where training goes on if the run is resumed.
+        """
+        if self.context.deadline.late and self.at.step < self.steps:
+            self.save()
+            self.over = True
+        return self.over
 
     def choose_arithmetic(self, fresh: Callable[[], torch.optim.Optimizer]) -> bool:
         """Set the number format of all steps; return whether it was chosen by trying a few.
@@ -441,7 +450,9 @@ class _Training:
     def judge_start(self) -> None:
         """Evaluate the network before training (epoch 0), as the best so far."""
         plain = self.rows.features  # on features the head equals the whole network
-        train = NOTHING if plain is None else judge(self.network.head, plain, ranks=self.ranks)
+        train, own = NOTHING, judging_arithmetic(self.device, self.arithmetic)
+        if plain is not None:
+            train = judge(self.network.head, plain, None, own, self.ranks)
         line = Epoch(self.phase, self.after, None, *train, *self.judged_val(), 0.0)
         self.at, self.best = replace(self.at, history=(line,)), snapshot(self.learned)
         self.averages.begin(self.learned)
@@ -472,9 +483,12 @@ class _Training:
         with self.saved_on_error():
             number = line.epoch - self.after
             stopped = self.ranks.any(bool(self.context.listener.epoch(self.phase, number, figures)))
-        if stopped or self.late:
+        late = self.late
+        if stopped:
             self.at = replace(self.at, stopped=True)
+        if stopped or late:
             self.save()
+        self.over = self.over or late
 
     def tell(self, message: str) -> None:
         self.context.listener.stage(self.phase, message)
@@ -482,7 +496,7 @@ class _Training:
     def judged_val(self) -> Figures:
         if not len(self.val.ids):
             return NOTHING
-        own = usual_arithmetic(self.device) if self.device.type == "cpu" else self.arithmetic
+        own = judging_arithmetic(self.device, self.arithmetic)
         return judge(self.network, self.val, judging_attack(self.plan), own, self.ranks)
 
     def keep(self) -> int:
@@ -516,6 +530,9 @@ class _Training:
         return True
 
     def save(self) -> None:
+        """Write a checkpoint, unless the deadline has ended training."""
+        if self.over:
+            return
         now = time.perf_counter()
         self.at = replace(self.at, seconds=self.at.seconds + now - self.began)
         self.began = self.saved = now

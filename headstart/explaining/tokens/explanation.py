@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.base.atomic import write_json, write_text
+from headstart.base.display import Verbatim
 from headstart.base.errors import DataError
 from headstart.base.notebook import escape
 from headstart.data.content import read_checked
@@ -93,8 +94,9 @@ class TextExplanation:
 
     def save(self, path: Path | str) -> None:
         """Write `html()`, and `to_plain()` beside it as .json; raises OSError."""
-        write_text(Path(path), self.html())
-        write_json(Path(path).with_suffix(".json"), self.to_plain())
+        page, values = files_of(Path(path))
+        write_text(page, self.html())
+        write_json(values, self.to_plain())
 
     def strongest(self, sign: int, count: int = LISTED) -> list[tuple[str, float]]:
         """Return the words that add most (sign 1) or take most away (-1), with their values."""
@@ -105,15 +107,15 @@ class TextExplanation:
     def details(self) -> tuple[tuple[str, str], ...]:
         """Return titles and lines to print: words for and against, the checks, alike texts."""
         near = [(n.label, f"{n.distance:.2f}  {self._excerpt(n)[:ROOM]}") for n in self.nearest]
-        alike = [("alike", f"{label} {line}"[:ROOM]) for label, line in near[:PRINTED]]
+        alike = [("alike", Verbatim(f"{label} {line}"[:ROOM])) for label, line in near[:PRINTED]]
         return tuple((title, line) for title, line in (*self._facts(), *alike) if line)
 
     def _facts(self) -> tuple[tuple[str, str], ...]:
         ours, random = self.deletion.area("ours"), self.deletion.area("random")
         hiding = f"mean answer {ours:.3f} in this order, {random:.3f} at random"
         return (
-            ("for", _listed(self.strongest(1))),
-            ("against", _listed(self.strongest(-1))),
+            ("for", Verbatim(_listed(self.strongest(1)))),
+            ("against", Verbatim(_listed(self.strongest(-1)))),
             ("hiding", hiding),
             ("sum", f"{self.difference:+.3f} of all words, error {self.error:.3f}"),
         )
@@ -142,6 +144,11 @@ class TextExplanation:
             return shortened(self.input.read(read_checked(self.input, near.source)[0]))
         except (OSError, DataError):
             return near.id
+
+
+def files_of(page: Path) -> tuple[Path, Path]:
+    """Return the files of an explanation: its page, and beside it its values."""
+    return page, page.with_suffix(".json")
 
 
 def _listed(words: Sequence[tuple[str, float]]) -> str:

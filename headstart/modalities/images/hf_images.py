@@ -13,6 +13,7 @@ WHOLE = 384  # ConvNeXt is given whole pictures from this side on, and crops bel
 
 def image_input(plain: Mapping[str, Any], own: int) -> ImageInput:
     """Return the input that a preprocessor_config.json describes. own: side for the network."""
+    plain = _given(plain)
     size, resize, fit = _sizes(plain, own)
     normal = plain.get("do_normalize", True)
     return ImageInput(
@@ -23,6 +24,15 @@ def image_input(plain: Mapping[str, Any], own: int) -> ImageInput:
         interpolation=FILTERS[int(plain.get("resample", 2))],
         fit=fit,
     )
+
+
+def _given(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without those that are null, at any depth: null means the usual value."""
+    return {
+        name: _given(value) if isinstance(value, Mapping) else value
+        for name, value in plain.items()
+        if value is not None
+    }
 
 
 def _sizes(plain: Mapping[str, Any], own: int) -> tuple[int, int, Fit]:
@@ -46,6 +56,6 @@ def _side(size: Any, own: int) -> int:
     if isinstance(size, int):
         return size
     sides = set(size.values()) if isinstance(size, Mapping) else set(size)
-    if len(sides) != 1:
+    if len(sides) > 1:
         raise SpecError(f"Networks for images are given squares; this one is given {size}.")
-    return int(sides.pop() or own)
+    return int(next(iter(sides), 0) or own)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 LONGEST = 512  # tokens of a window: attention over longer ones costs too much memory
 # Models that count the positions of tokens from the id of padding on.
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer")
+LIMITS = (
+    ("sentence_bert_config.json", "max_seq_length"),
+    ("tokenizer_config.json", "model_max_length"),
+)  # tokens: the file, and its key
 
 
 def pool_of(plain: Mapping[str, Any]) -> "Pool":
@@ -43,9 +47,13 @@ def limits(config: Any, folder: Path | None) -> Iterator[int]:
         first = config.pad_token_id + 1 if config.model_type in AFTER_PADDING else 0
         yield positions - first
     if folder:
-        own = files.read_plain(folder, "sentence_bert_config.json").get("max_seq_length")
-        usual = files.read_plain(folder, "tokenizer_config.json").get("model_max_length")
-        yield from (int(n) for n in (own, usual) if n)
+        yield from filter(None, (_number(folder, name, key) for name, key in LIMITS))
+
+
+def _number(folder: Path, name: str, key: str) -> int:
+    """Return a number in a file of the folder; 0 if it is missing or null."""
+    with files.values_of(folder, name):
+        return int(files.read_plain(folder, name).get(key) or 0)
 
 
 def check_vocabulary(tokenizer: bytes, size: int, folder: Path) -> None:
