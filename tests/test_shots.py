@@ -132,6 +132,17 @@ def test_a_row_of_each_class_is_left_to_judge_by() -> None:
         with_shots(data(), SplitPlan(), 17, 2)
 
 
+def test_rows_of_weight_0_are_not_drawn() -> None:
+    """A group is drawn by its first row with a weight."""
+    weights, groups = tuple(float(i % 2) for i in range(60)), ("g", *("",) * 2, "g", *("",) * 56)
+    rows = replace(data(groups=groups), weights=weights)
+    for train, _ in with_shots(rows, SplitPlan(), 4, 5).draws:
+        assert train.counts == {"x": 4, "y": 4, "z": 4}
+        assert train.weights == (1.0,) * 12
+    with pytest.raises(DataError, match="count once and those of weight 0 not at all; 'x' has"):
+        with_shots(rows, SplitPlan(), 10, 2)
+
+
 def test_the_head_that_was_named_is_tried_alone() -> None:
     classes = ClassTarget(("a", "b"))
     assert [s.family for s in heads_to_try(RidgeSpec(), classes)] == ["ridge"]

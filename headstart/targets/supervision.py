@@ -47,6 +47,13 @@ class Supervision:
         return {} if self.weights is None else {"case": self.weights}
 
     def __getitem__(self, rows: Any) -> "Supervision":
+    @property
+    def learned(self) -> NDArray[np.bool_] | None:
+        """(N,) whether each row is learned from, with a weight above 0; None if all are."""
+        if self.weights is None or (self.weights > 0).all():
+            return None
+        return np.asarray(self.weights > 0)
+
         """Return that of some rows, by their numbers or a mask."""
         weights, soft = (None if a is None else a[rows] for a in (self.weights, self.soft))
         return Supervision(weights, soft)
