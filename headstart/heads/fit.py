@@ -26,7 +26,7 @@ from headstart.heads.head import (
 from headstart.heads.logistic import logistic_trials
 from headstart.heads.nearest import nearest_trials
 from headstart.heads.ridge import ridge_folds, ridge_trials
-from headstart.heads.specs import HeadSpec
+from headstart.heads.specs import HeadSpec, NearestSpec
 from headstart.targets.target import Labels, Outputs, Target
 
 Trials = Callable[[Any, FeatureRows, Floats], Iterator[Trial]]
@@ -266,9 +266,24 @@ def cross_validate(spec: HeadSpec, train: FeatureRows, plain: FeatureRows) -> Cr
     return _cross_validated(spec, train, plain, folds)
 
 
+def within_folds(spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]) -> HeadSpec:
+    """Return the spec; if it tries only more neighbours than some fold's training rows, with as
+    many as all folds have.
+
+    train, folds: of `cross_validate`, whose folds would else have different numbers of neighbours.
+    """
+    if not isinstance(spec, NearestSpec):
+        return spec
+    learned, fold = train.supervision.learned, np.tile(folds, len(train.y) // len(folds))
+    fold = fold if learned is None else fold[learned]
+    least = len(fold) - int(np.bincount(fold[fold >= 0]).max())
+    return spec if min(spec.neighbours) <= least else replace(spec, neighbours=(least,))
+
+
 def _cross_validated(
     spec: HeadSpec, train: FeatureRows, plain: FeatureRows, folds: NDArray[np.int64]
 ) -> CrossValidated:
+    spec = within_folds(spec, train, folds)
     asked, target, y = folds >= 0, plain.target, plain.y
     weights = loss_weights(plain, spec.class_weights)[asked]
     path: list[dict[str, float]] = []
