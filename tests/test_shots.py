@@ -145,6 +145,7 @@ def test_rows_of_weight_0_are_not_drawn() -> None:
 
 def test_the_head_that_was_named_is_tried_alone() -> None:
     classes = ClassTarget(("a", "b"))
+    assert heads_to_try(LogisticSpec(), classes, named=True) == [LogisticSpec()]
     assert [s.family for s in heads_to_try(RidgeSpec(), classes)] == ["ridge"]
     assert heads_to_try(NearestSpec(neighbours=(1,)), classes) == [NearestSpec(neighbours=(1,))]
     usual = heads_to_try(FeatureExtraction().head, classes)
@@ -196,6 +197,19 @@ def test_a_run_of_few_shots_keeps_the_best_head_and_tells_the_spread(
     again = hs.train(rows, tmp_path / "again", config=run.folder, store=tmp_path / "store")
     for name in ("evaluation.json", "predictions.csv", "model/weights.safetensors"):
         assert (again.folder / name).read_bytes() == (run.folder / name).read_bytes(), name
+
+
+def test_a_logistic_head_that_was_named_is_tried_alone_and_so_it_is_when_repeated(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    rows, quick = hs.read(shapes), replace(job, insights="none")
+    run = hs.train(rows, tmp_path / "run", quick, head="logistic")
+    again = hs.train(rows, tmp_path / "again", config=run.folder, store=job.store)
+    for found in (run.few_shots, again.few_shots):
+        assert found is not None
+        assert list(found.heads) == ["logistic"]
+    recipe = "recipe.json"
+    assert (again.folder / recipe).read_bytes() == (run.folder / recipe).read_bytes()
 
 
 def test_the_command_prints_the_table(
