@@ -631,8 +631,7 @@ def _job(
     if "store" in settings:
         settings = settings | {"store": as_store(settings["store"])}
     job = job_with(job, settings)
-    solved = job.strategy == "extract" and not job.recipe.head.by_epochs
-    if isinstance(job.augment, UserViews) and solved:
+    if isinstance(job.augment, UserViews) and not job.trains:
         raise SpecError(
             f"augment would change nothing: a {job.recipe.head.family} head is solved on plain "
             f"examples. Name head='linear' or 'mlp', or fine-tune."

@@ -26,7 +26,7 @@ from headstart.heads.families import load_head, solve_head
 from headstart.heads.head import Rows
 from headstart.heads.specs import LogisticSpec, MeanSpec, NearestSpec, RidgeSpec
 from headstart.runs.shots import heads_to_try
-from headstart.specs import FeatureExtraction, Job
+from headstart.specs import Augment, FeatureExtraction, Job
 from headstart.targets.classes import ClassTarget
 from headstart.targets.grades import GradesTarget
 from headstart.targets.supervision import Supervision
@@ -212,6 +212,16 @@ def test_a_logistic_head_that_was_named_is_tried_alone_and_so_it_is_when_repeate
     assert (again.folder / recipe).read_bytes() == (run.folder / recipe).read_bytes()
 
 
+def test_changes_that_few_examples_do_not_learn_from_are_told(shapes: Path, job: Job) -> None:
+    lines, flips = Lines(), Augment(flip="both")
+    own = replace(job, augment=flips).for_data(hs.read(shapes), lines)
+    assert own.augment == Augment()
+    assert lines.of("views") == ["none: the heads of few shots learn from examples as they are"]
+    for acts in ({"tta": "8"}, {"baseline": "cnn"}):
+        kept = replace(job, augment=flips, **acts)  # type: ignore[arg-type]
+        assert kept.for_data(hs.read(shapes), lines).augment == flips
+
+
 def test_the_command_prints_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +250,14 @@ def test_the_command_prints_the_table(
         (lambda rows: hs.train(rows, "x", shots=-1), "shots is a number of examples"),
         (lambda rows: hs.train(rows, "x", shots=2, draws=1), "draws is from 2"),
         (lambda rows: hs.train(rows, "x", draws=5), "draws would change nothing"),
+        (lambda rows: hs.train(rows, "x", shots=2, flip="both"), "flip would change nothing: the"),
+        (lambda rows: hs.train(rows, "x", shots=2, augment="auto"), "shots compares learn from"),
+        (
+            lambda rows: hs.train(rows, "x", shots=2, epochs=3, wise=True),
+            "epochs and wise would change nothing, with shots 2 and head logistic",
+        ),
+        (lambda rows: hs.train(rows, "x", shots=2, head_lr=0.1), "head_lr would change nothing"),
+        (lambda rows: hs.train(rows, "x", shots=2, augment=lambda x: x), "augment would change"),
         (lambda rows: hs.fit(rows, shots=5), "shots is a setting of a run"),
     ],
 )
