@@ -417,9 +417,10 @@ class Job:
 
     def idle(self) -> tuple[str, ...]:
         """Return the names of training settings that this job never reads."""
+        scratch = self.strategy == "scratch"
         head = {setting_of_head(f.name) for f in fields(self.recipe.head)}
         tuned, read = {f.name for f in fields(FineTune)}, {"class_weights", "seed"}
-        if self.strategy == "scratch":
+        if scratch:
             read |= tuned - {"thaw", "thaw_from", "norms", "wise", "cut_precision"}
             read -= {"lora", "lora_alpha"}
             read |= head & {"output", "hidden", "head_lr"}
@@ -428,9 +429,10 @@ class Job:
             read |= tuned if self.tunes else set()
             read -= {"cut_precision"} if self.finetune.adversarial else set()
         read -= set() if self.finetune.adversarial else {"adversarial_rise", "adversarial_steps"}
-        trains = self.strategy == "scratch" or self.tunes or self.baseline != "none"
+        trains = scratch or self.tunes or self.baseline != "none"
         read |= {"compile"} if trains else set()
-        return tuple(sorted((head | tuned | {"compile"}) - read))
+        read |= {"choose"} if self.recipe.chooses and not scratch else set()
+        return tuple(sorted((head | tuned | {"compile", "choose"}) - read))
 
 
 SHARED = {"class_weights", "dropout", "resample", "seed"}  # one flag sets these in every spec
