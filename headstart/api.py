@@ -76,7 +76,7 @@ from headstart.runs.folder import RunRecord, free_folder, read_record
 from headstart.runs.forecast import Forecast, forecast
 from headstart.runs.job import AUTO, Job
 from headstart.runs.judging import judge
-from headstart.runs.rates import find_rate
+from headstart.runs.rates import check_alone, find_rate
 from headstart.runs.recipes import get_recipe
 from headstart.runs.recorded import data_from, recorded_files
 from headstart.runs.run import Run
@@ -442,7 +442,9 @@ def train(
         own, seeds = as_ensemble(own, seeds), 1
     if data is None and not own.source:
         raise SpecError("Name the data to train on: a folder, a manifest, a data frame or pairs.")
-    if track and not (dry_run or lr_find):
+    if lr_find:
+        check_alone(own, {"seeds": seeds != 1, "dry-run": dry_run, "track": bool(track)})
+    if track and not dry_run:
         tracking.check_tracker(track)
     rows = data_from(own.source, own.target) if data is None else read_as(data, own.target)
     if data is not None and rows.origin:
@@ -631,8 +633,7 @@ def _job(
     if "store" in settings:
         settings = settings | {"store": as_store(settings["store"])}
     job = job_with(job, settings)
-    solved = job.strategy == "extract" and not job.recipe.head.by_epochs
-    if isinstance(job.augment, UserViews) and solved:
+    if isinstance(job.augment, UserViews) and not job.trains:
         raise SpecError(
             f"augment would change nothing: a {job.recipe.head.family} head is solved on plain "
             f"examples. Name head='linear' or 'mlp', or fine-tune."

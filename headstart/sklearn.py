@@ -19,8 +19,7 @@ from headstart.base.errors import DataError, MissingPackage
 from headstart.base.store import USUAL
 from headstart.features.extract import extract
 from headstart.features.loading import load_for_features
-from headstart.heads.families import head_for, spec_named
-from headstart.heads.fit import fit_head
+from headstart.heads.families import head_for, solve_head, spec_named
 from headstart.heads.head import Rows
 from headstart.heads.specs import UsualSpec
 from headstart.in_python import as_store
@@ -150,7 +149,7 @@ class _HeadEstimator(BaseEstimator):  # type: ignore[misc]
         spec, _ = head_for(with_settings(asked, self.settings or {}), target)
         if spec.by_epochs:
             raise DataError(self._epochs_refused)
-        found = fit_head(spec, rows, Rows(x[:0], y[:0], target))
+        found = solve_head(spec, rows, Rows(x[:0], y[:0], target))
         self.head_, self.target_, self.chosen_ = (
             found.head,
             found.target or target,

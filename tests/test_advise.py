@@ -33,6 +33,7 @@ from headstart.reporting.advice import advice_text
 from headstart.runs import advise as advising
 from headstart.targets.predictions import Predictions
 from headstart.targets.registry import TARGETS
+from headstart.targets.supervision import Supervision
 
 QUICK: dict[str, Any] = {"backbones": ["tiny:32"], "store": None, "probe_epochs": 1}
 
@@ -81,6 +82,20 @@ def test_the_gain_of_more_rows_is_seen_and_no_gain_is_none() -> None:
     assert same is not None
     assert more.value > same.value == 0
     assert gain_of_more(FeatureTable(ids[:12], noise[:12], y[:12], ("a", "b"), ""), 0) is None  # type: ignore[arg-type]
+
+
+def test_half_of_the_rows_count_as_they_do_in_the_whole() -> None:
+    """Heads that leave wrong labels of weight 0 out are right with half of the rows already."""
+    rng = np.random.default_rng(0)
+    truth, wrong = rng.integers(2, size=240), np.arange(240) % 5 < 2
+    x = rng.normal(size=(240, 60)) + 3 * truth[:, None] * (np.arange(60) < 20)
+    y = np.where(wrong, 1 - truth, truth)
+    weights = Supervision(np.where(wrong, 0.0, 1.0))
+    ids = tuple(map(str, range(240)))
+    table = FeatureTable(ids, x.astype(np.float32), y, ("a", "b"), "", supervision=weights)  # type: ignore[arg-type]
+    more = gain_of_more(table, 0)
+    assert more is not None
+    assert more.value == 0
 
 
 # ------------------------------------------------------------ the measurement

@@ -30,6 +30,7 @@ def candidate(right: Sequence[int]) -> Any:
         ([1] * 85 + [0] * 15, [1] * 88 + [0] * 12, "finetune"),  # 3 of 100, and none lost
         ([1] * 85 + [0] * 15, [0] * 12 + [1] * 88, "head"),  # 15 won and 12 lost
         ([1] * 9, [0] * 9, "head"),
+        ([0], [1], "head"),  # one row has no error
         ([], [], "head"),
     ],
 )

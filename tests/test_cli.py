@@ -251,6 +251,9 @@ def test_a_wrong_command_is_one_line_and_exit_2(
         (["--strategy", "extract", "--adversarial", "2/255"], "--adversarial would change"),
         (["--strategy", "scratch", "--head-epochs", "3"], "--head-epochs would change nothing"),
         (["--strategy", "finetune", "--thaw", "none"], "thaw=none leaves none to learn"),
+        (["--choose", "folds", "--head", "linear"], "--choose would change nothing"),
+        (["--choose", "folds", "--head", "mean"], "--choose would change nothing"),
+        (["--choose", "folds", "--strategy", "scratch"], "--choose would change nothing"),
     ],
 )
 def test_a_flag_that_nothing_reads_is_refused(

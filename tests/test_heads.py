@@ -14,7 +14,7 @@ from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.features.extract import FeatureTable
 from headstart.heads.basis import Basis
 from headstart.heads.families import load_head, spec_named
-from headstart.heads.fit import fit_head, folds_of
+from headstart.heads.fit import cross_validate, fit_head, folds_of
 from headstart.heads.head import Head, Rows
 from headstart.heads.mlp import MlpHead
 from headstart.heads.nearest import NearestHead
@@ -416,6 +416,29 @@ def test_neighbouring_rows_are_in_different_folds() -> None:
 def test_rows_without_a_group_are_groups_of_their_own() -> None:
     strata = np.random.default_rng(0).integers(3, size=50)
     assert np.array_equal(folds_of(strata, [""] * 50), folds_of(strata))
+
+
+def test_folds_ask_no_more_neighbours_than_the_smallest_has_rows() -> None:
+    """Of 51 rows the folds leave 40 or 41."""
+    rng = np.random.default_rng(0)
+    rows = Rows(rng.normal(size=(51, 4)).astype(np.float32), np.arange(51) % 2, ("a", "b"))
+    found = cross_validate(NearestSpec(neighbours=(50, 60)), rows, rows)
+    assert found is not None
+    assert found.spec == NearestSpec(neighbours=(40,))
+    assert np.isfinite(found.answers["scores"]).all()
+    usual = cross_validate(NearestSpec(), rows, rows)  # of which some are fewer
+    assert usual is not None
+    assert [entry["neighbours"] for entry in usual.path] == [20, 10, 5, 3, 1]
+
+
+def test_views_are_learned_from_without_validation_rows_too() -> None:
+    x, y = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32), np.arange(8) % 2
+    plain = FeatureTable(tuple("abcdefgh"), x, y, ("a", "b"), "")  # type: ignore[arg-type]
+    view, none = replace(plain, x=x + 1), FeatureTable((), x[:0], y[:0], ("a", "b"), "")  # type: ignore[arg-type]
+    spec, backbone = FeatureExtraction(LogisticSpec(l2=(0.1,))), hs.load_backbone("tiny:8")
+    found = fit_tables(spec, backbone, (plain, view), none).model.head
+    both = Rows(np.concatenate([x, x + 1]), np.tile(y, 2), ("a", "b"))
+    assert np.array_equal(found.raw(x), fit_head(spec.head, both, none).head.raw(x))
 
 
 def test_a_head_without_validation_is_chosen_by_folds_of_whole_groups(

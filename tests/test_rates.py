@@ -13,9 +13,10 @@ from torch import nn
 import headstart as hs
 from headstart.cli.main import main
 from headstart.cli.printing import print_table
-from headstart.errors import SpecError
+from headstart.errors import DataError, SpecError
 from headstart.features.extract import FeatureTable
 from headstart.models.rate_test import FIRST, RateTest
+from headstart.specs import FineTune, Job
 from headstart.targets.registry import TARGETS
 from headstart.training.feeds import Stored, batches
 from headstart.training.loop import losses_at
@@ -149,6 +150,13 @@ def test_texts_are_tested_too(tmp_path: Path) -> None:
     ("settings", "says"),
     [
         ({"strategy": "extract"}, "A logistic head is solved, and has no learning rate"),
+        ({"head": "nearest"}, "A nearest head is solved, and has no learning rate"),
+        ({"seeds": 2}, "so seeds would change nothing"),
+        ({"dry_run": True}, "so dry_run would change nothing"),
+        ({"track": "tensorboard"}, "so track would change nothing"),
+        ({"budget": "10m"}, "so budget would change nothing"),
+        ({"resume": True}, "so resume would change nothing"),
+        ({"shots": 3}, "so shots would change nothing"),
         ({"backbone": "auto"}, "A rate is found for one backbone"),
         ({"lr_find": False}, "Name the folder for the run"),
     ],
@@ -157,3 +165,28 @@ def test_texts_are_tested_too(tmp_path: Path) -> None:
 def test_nothing_to_test_is_one_sentence(settings: dict[str, Any], says: str, shapes: Path) -> None:
     with pytest.raises(SpecError, match=says):
         hs.train(shapes, **{**TINY, **settings})
+
+
+def test_a_config_that_thaws_nothing_has_no_rate(shapes: Path) -> None:
+    frozen = Job(finetune=FineTune(thaw="none"))  # the flag itself is refused
+    with pytest.raises(SpecError, match="A logistic head is solved, and has no learning rate"):
+        hs.train(shapes, job=frozen, **TINY)
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_rates_are_those_of_the_first_fold() -> None:
+    """Four pictures of a class are too few for a test part."""
+    pixels = [np.full((16, 16, 3), 30 * i, np.uint8) for i in range(8)]
+    labels = ["dark"] * 4 + ["bright"] * 4
+    found = hs.train(hs.read((pixels, labels)), folds=2, **TINY)
+    assert len(found.losses) > FIRST
+    with pytest.raises(DataError, match="takes 5 different pictures"):
+        hs.train(hs.read((pixels, labels)), **TINY)
+
+
+def test_the_command_refuses_what_a_test_of_rates_does_not_do(
+    shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags in (["--seeds", "2"], ["--dry-run"], ["--track", "mlflow"]):
+        assert main(["train", str(shapes), "--lr-find", "--backbone", "tiny:32", *flags]) == 2
+        assert f"so {flags[0]} would change nothing" in capsys.readouterr().err

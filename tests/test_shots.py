@@ -26,7 +26,7 @@ from headstart.heads.families import load_head, solve_head
 from headstart.heads.head import Rows
 from headstart.heads.specs import LogisticSpec, MeanSpec, NearestSpec, RidgeSpec
 from headstart.runs.shots import heads_to_try
-from headstart.specs import FeatureExtraction, Job
+from headstart.specs import Augment, FeatureExtraction, Job
 from headstart.targets.classes import ClassTarget
 from headstart.targets.grades import GradesTarget
 from headstart.targets.supervision import Supervision
@@ -132,8 +132,20 @@ def test_a_row_of_each_class_is_left_to_judge_by() -> None:
         with_shots(data(), SplitPlan(), 17, 2)
 
 
+def test_rows_of_weight_0_are_not_drawn() -> None:
+    """A group is drawn by its first row with a weight."""
+    weights, groups = tuple(float(i % 2) for i in range(60)), ("g", *("",) * 2, "g", *("",) * 56)
+    rows = replace(data(groups=groups), weights=weights)
+    for train, _ in with_shots(rows, SplitPlan(), 4, 5).draws:
+        assert train.counts == {"x": 4, "y": 4, "z": 4}
+        assert train.weights == (1.0,) * 12
+    with pytest.raises(DataError, match="count once and those of weight 0 not at all; 'x' has"):
+        with_shots(rows, SplitPlan(), 10, 2)
+
+
 def test_the_head_that_was_named_is_tried_alone() -> None:
     classes = ClassTarget(("a", "b"))
+    assert heads_to_try(LogisticSpec(), classes, named=True) == [LogisticSpec()]
     assert [s.family for s in heads_to_try(RidgeSpec(), classes)] == ["ridge"]
     assert heads_to_try(NearestSpec(neighbours=(1,)), classes) == [NearestSpec(neighbours=(1,))]
     usual = heads_to_try(FeatureExtraction().head, classes)
@@ -187,6 +199,29 @@ def test_a_run_of_few_shots_keeps_the_best_head_and_tells_the_spread(
         assert (again.folder / name).read_bytes() == (run.folder / name).read_bytes(), name
 
 
+def test_a_logistic_head_that_was_named_is_tried_alone_and_so_it_is_when_repeated(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    rows, quick = hs.read(shapes), replace(job, insights="none")
+    run = hs.train(rows, tmp_path / "run", quick, head="logistic")
+    again = hs.train(rows, tmp_path / "again", config=run.folder, store=job.store)
+    for found in (run.few_shots, again.few_shots):
+        assert found is not None
+        assert list(found.heads) == ["logistic"]
+    recipe = "recipe.json"
+    assert (again.folder / recipe).read_bytes() == (run.folder / recipe).read_bytes()
+
+
+def test_changes_that_few_examples_do_not_learn_from_are_told(shapes: Path, job: Job) -> None:
+    lines, flips = Lines(), Augment(flip="both")
+    own = replace(job, augment=flips).for_data(hs.read(shapes), lines)
+    assert own.augment == Augment()
+    assert lines.of("views") == ["none: the heads of few shots learn from examples as they are"]
+    for acts in ({"tta": "8"}, {"baseline": "cnn"}):
+        kept = replace(job, augment=flips, **acts)  # type: ignore[arg-type]
+        assert kept.for_data(hs.read(shapes), lines).augment == flips
+
+
 def test_the_command_prints_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +250,14 @@ def test_the_command_prints_the_table(
         (lambda rows: hs.train(rows, "x", shots=-1), "shots is a number of examples"),
         (lambda rows: hs.train(rows, "x", shots=2, draws=1), "draws is from 2"),
         (lambda rows: hs.train(rows, "x", draws=5), "draws would change nothing"),
+        (lambda rows: hs.train(rows, "x", shots=2, flip="both"), "flip would change nothing: the"),
+        (lambda rows: hs.train(rows, "x", shots=2, augment="auto"), "shots compares learn from"),
+        (
+            lambda rows: hs.train(rows, "x", shots=2, epochs=3, wise=True),
+            "epochs and wise would change nothing, with shots 2 and head logistic",
+        ),
+        (lambda rows: hs.train(rows, "x", shots=2, head_lr=0.1), "head_lr would change nothing"),
+        (lambda rows: hs.train(rows, "x", shots=2, augment=lambda x: x), "augment would change"),
         (lambda rows: hs.fit(rows, shots=5), "shots is a setting of a run"),
     ],
 )

@@ -114,6 +114,12 @@ def test_probabilities_follow_the_order_of_the_classes(tmp_path: Path) -> None:
     assert (model.predict(x) == numbers).mean() > 0.9
 
 
+@pytest.mark.parametrize("head", ["logistic", "ridge", "nearest", "mean"])
+def test_every_solved_head_is_an_estimator(head: str) -> None:
+    x, y = np.repeat(np.eye(2), 10, axis=0), np.repeat(["a", "b"], 10)
+    assert HeadstartClassifier(None, head=head).fit(x, y).score(x, y) == 1
+
+
 def test_a_number_is_predicted_from_pictures(tmp_path: Path) -> None:
     x, _, bright = pictures(60)
     model = HeadstartRegressor("tiny:8", store=tmp_path).fit(x[:40], bright[:40])

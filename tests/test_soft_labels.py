@@ -154,6 +154,15 @@ def test_a_dataset_refuses_what_are_no_probabilities(soft: tuple[float, ...]) ->
         Dataset(("a", "b"), ("a", "b"), (0, 1), ("x", "y"), soft=((1.0, 0.0), soft))
 
 
+def test_a_dataset_divides_probabilities_by_their_sum_as_a_table_does() -> None:
+    exact = (0.25, 0.75)
+    data = Dataset(("a", "b"), ("a", "b"), (0, 1), ("x", "y"), soft=((0.495, 0.495), exact))
+    assert data.soft == ((0.5, 0.5), exact)
+    assert data.supervision.soft is not None
+    assert data.supervision.soft.sum(axis=1).tolist() == [1, 1]
+    assert data.soft[1] is exact
+
+
 def test_a_class_that_no_row_is_likeliest_of_is_left_out(tmp_path: Path) -> None:
     data = hs.read(manifest(tmp_path, "path,p:a,p:b,p:c", ".6,.3,.1", ".2,.2,.6", "1,0,0"))
     rows = check(data, survey(data)).dataset

@@ -92,6 +92,20 @@ def test_other_heads_judge_too(head: Any) -> None:
     assert found.head == ("logistic" if head.by_epochs else "nearest")
 
 
+@pytest.mark.parametrize("rows", [50, 51])
+@pytest.mark.parametrize("neighbours", [(1, 3, 5, 10, 20, 50, 100), (60, 70)])
+def test_more_neighbours_than_a_fold_has_rows_judge_too(
+    rows: int, neighbours: tuple[int, ...]
+) -> None:
+    """Of noise all neighbours together know most; folds leave 40 rows, or 40 and 41."""
+    y = (np.arange(rows) % 2).tolist()
+    noise = table_of(np.random.default_rng(0).normal(size=(rows, 100)), y)
+    same = views_with(noise, lambda _, x: x)
+    found = search_views(noise, same, NearestSpec(neighbours=neighbours), AutoViews())
+    assert found is not None
+    assert np.isfinite(found.loss)
+
+
 def test_too_few_rows_choose_nothing() -> None:
     few = table_of(np.eye(4), [0, 1, 0, 1])
     assert search_views(few, views_with(few, fresh_noise), LogisticSpec(), AutoViews()) is None

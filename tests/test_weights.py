@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from test_generic_training import KINDS as SPLITS
 from test_generic_training import TUNED, N, backbone, pixels
 from test_head_specs import CentreSpec, centre
@@ -22,13 +23,17 @@ from headstart.base.listener import Listener
 from headstart.base.runtime import Runtime
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
+from headstart.evaluation.backbone_search import cross_validated_head
+from headstart.evaluation.learning_curve import learning_curve
+from headstart.evaluation.score_curve import score_curve
+from headstart.evaluation.tuning_probe import _folds
 from headstart.features.extract import FeatureTable
 from headstart.heads.basis import Rotation
 from headstart.heads.families import HEADS, solve_head, spec_named
-from headstart.heads.fit import fit_head
+from headstart.heads.fit import answers_out_of_fold, cross_validate, fit_head, folds_of_rows
 from headstart.heads.head import Rows, some_of
 from headstart.heads.nearest import load_nearest
-from headstart.heads.specs import LinearSpec, LogisticSpec, NearestSpec, RidgeSpec
+from headstart.heads.specs import LinearSpec, LogisticSpec, MeanSpec, NearestSpec, RidgeSpec
 from headstart.models.fitting import fit
 from headstart.models.specs import FeatureExtraction, TwoPhaseSpec
 from headstart.models.training_data import Start, TrainingData, stacked
@@ -163,6 +168,81 @@ def test_settings_are_chosen_by_the_weighted_loss() -> None:
         assert entry["log_loss"] == pytest.approx(other["log_loss"], abs=1e-12)
     none = fit_head(LogisticSpec(), train, weighed(val, np.zeros(150)))  # nothing left to judge by
     assert none.path == fit_head(LogisticSpec(), train, val).path
+
+
+def test_folds_hold_out_no_class_whose_rows_with_a_weight_are_all_in_one() -> None:
+    rows = of_classes(0)
+    third = np.flatnonzero(rows.y == 2)
+    weights = np.where(rows.y == 2, 0.0, 1.0)
+    weights[third[0]] = 1.0
+    folds, plain = folds_of_rows(weighed(rows, weights)), folds_of_rows(rows)
+    assert folds[third[0]] == -1
+    others = np.delete(np.arange(150), third[0])
+    assert (folds[others] == plain[others]).all()
+
+
+def test_short_fine_tuning_keeps_the_only_row_with_a_weight_of_a_class() -> None:
+    data, weights = classes().train, np.array([1.0, 0.0] * 18)
+    weights[1] = 1.0
+    for _, splits in _folds(replace(data, weights=tuple(weights.tolist()))):
+        assert data.ids[1] in splits.train.ids
+
+
+def all_of_weight_0(y: Array) -> Array:
+    return np.zeros(len(y))
+
+
+def one_class(y: Array) -> Array:
+    return np.where(y == 0, 1.0, 0.0)
+
+
+def one_row_of_others(y: Array) -> Array:
+    return np.where(y == 0, 1.0, np.arange(len(y)) == np.flatnonzero(y)[0])
+
+
+@pytest.mark.parametrize("weigh", [all_of_weight_0, one_class, one_row_of_others])
+def test_folds_of_one_label_with_a_weight_choose_nothing(weigh: Any) -> None:
+    rows = of_classes(0)
+    own = weighed(rows, weigh(rows.y))
+    assert cross_validate(LogisticSpec(), own, own) is None
+    spec = LogisticSpec(l2=(0.1,))
+    assert answers_out_of_fold(spec, own, np.random.default_rng(0)) is None
+    ids = tuple(map(str, range(150)))
+    table = FeatureTable(ids, own.x, own.y, own.target, "", supervision=own.supervision)
+    with pytest.raises(DataError, match=r"there are \d+ rows with a weight above 0"):
+        cross_validated_head(table)
+
+
+@every_kind
+def test_rows_that_all_have_weight_0_choose_nothing(rows: Any) -> None:
+    none = weighed(rows(0), np.zeros(150))
+    assert cross_validate(setting("ridge"), none, none) is None
+
+
+def test_rows_of_weight_0_are_answered_by_folds_of_the_others() -> None:
+    rows, weights = of_classes(0), some_weights()
+    own = cross_validate(LogisticSpec(), *[weighed(rows, weights)] * 2)
+    assert own is not None
+    assert own.held_out.all()
+    assert np.isfinite(own.answers["scores"]).all()
+
+
+def test_means_are_of_rows_with_a_weight() -> None:
+    rows = of_classes(0)
+    with pytest.raises(DataError, match="at least two need training rows"):
+        solve_head(MeanSpec(), weighed(rows, np.zeros(150)), some_of(rows, NONE))
+
+
+@every_kind
+def test_a_learning_curve_counts_rows_with_a_weight(rows: Any) -> None:
+    train = weighed(rows(0), np.repeat([1.0, 0.0], [100, 50]))
+    curve = score_curve(setting("ridge", l2=(0.1,)), train, rows(1), draws=1)
+    assert curve is not None
+    assert curve.points[-1].rows == 100
+    if train.target.link == "softmax":
+        shown = learning_curve(0.1, train, rows(1), draws=1)
+        assert shown is not None
+        assert [point.rows for point in shown.points][-1] == 100
 
 
 def test_case_weights_multiply_the_votes_of_neighbours() -> None:
@@ -301,6 +381,25 @@ def test_balanced_classes_are_counted_by_weight() -> None:
     labels = LabelsTarget(("a", "b"))
     there = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.int8)
     assert labels.row_weights("balanced", there, case=case).tolist() == [1.0] * 4
+
+
+def test_a_run_whose_validation_rows_of_a_class_have_weight_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One training row of the second class is all that there is to learn it from."""
+    rng, lines = np.random.default_rng(0), ["path,label,part,weight"]
+    of = {("a", "train", 1): 20, ("b", "train", 1): 1, ("a", "val", 1): 5, ("b", "val", 0): 3}
+    for (label, part, weight), count in (of | {("a", "test", 1): 2, ("b", "test", 1): 2}).items():
+        for _ in range(count):
+            pixels = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{len(lines)}.png")
+            lines.append(f"{len(lines)}.png,{label},{part},{weight}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    usual: dict[str, Any] = {"backbone": "tiny:8", "insights": "none", "store": None}
+    run = hs.train(tmp_path / "list.csv", tmp_path / "run", strategy="extract", **usual)
+    assert run.fitted.chosen["by"] == "log loss on validation"
+    with pytest.raises(DataError, match="there are 26 rows with a weight above 0"):
+        hs.search(tmp_path / "list.csv", backbones=["tiny:8"], store=None)
 
 
 def test_a_run_on_a_manifest_with_weights(tmp_path: Path, shapes: Path) -> None:

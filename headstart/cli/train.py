@@ -168,7 +168,12 @@ def run(args: argparse.Namespace) -> int:
     job = job_with(job, {n: v for n, v in vars(args).items() if n not in OWN}, flag_of)
     if args.ensemble:
         job, args.seeds = as_ensemble(job, args.seeds), 1
-    if args.track and not (args.dry_run or args.lr_find):
+    if args.lr_find:
+        from headstart.runs.rates import check_alone
+
+        others = {"seeds": args.seeds != 1, "dry-run": args.dry_run, "track": bool(args.track)}
+        check_alone(job, others)
+    if args.track and not args.dry_run:
         from headstart.runs.tracking import check_tracker
 
         check_tracker(args.track)

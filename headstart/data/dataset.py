@@ -15,7 +15,13 @@ from headstart.base.notebook import data_frame, html_table
 from headstart.base.values import Record, later
 from headstart.targets.classes import as_target, class_names
 from headstart.targets.soft_labels import PREFIX
-from headstart.targets.supervision import PLAIN, Supervision, check_soft, check_weights
+from headstart.targets.supervision import (
+    PLAIN,
+    Supervision,
+    check_soft,
+    check_weights,
+    of_sum_one,
+)
 from headstart.targets.target import Labels, Target
 
 FEW = 8  # classes that a dataset's text names
@@ -126,6 +132,7 @@ class Dataset:
     weights: case weights, by which rows count in the loss of training; () for 1 each.
     soft: of classes, a probability of each for every row, in the order of their names, which the
         loss of training learns in place of the labels; () for the labels. All else uses labels.
+        Those of a row are divided by their sum, which may miss 1 by a hundredth.
     left_out: the files that are not used.
     input: the kind of the examples, if it is known; a source is a path, or what its `fetch` takes.
     choice: how the labels were read, to be printed; "" if no other reading is possible.
@@ -191,6 +198,7 @@ class Dataset:
         if self.soft and not self.target.takes_soft:
             raise DataError(f"Probabilities of labels are for classes, not for {self.target.noun}.")
         check_soft(self.soft, self.ids, self.target.outputs)
+        object.__setattr__(self, "soft", of_sum_one(self.soft))
         if (twice := _twice(self.ids)) is not None:
             raise DataError(f"Row ids must be unique, but {twice!r} appears more than once.")
 

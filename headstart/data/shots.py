@@ -24,9 +24,10 @@ def with_shots(
     """Return parts whose training rows are K of each class, and draws of such rows.
 
     The test part is that of `split`. Every draw takes K rows of each class from the other rows, of
-    K different units; the units that are not drawn are judged. The saved model learns from the
-    first draw, without validation rows. Raises DataError for a target without classes, and for a
-    class with fewer than K + 1 units outside the test part.
+    K different units; the units that are not drawn are judged. Rows of weight 0, which are not
+    learned from, are not drawn. The saved model learns from the first draw, without validation
+    rows. Raises DataError for a target without classes, and for a class with fewer than K + 1 units
+    to draw from outside the test part.
     """
     if not dataset.target.stratum_names:
         raise DataError(
@@ -45,17 +46,26 @@ def with_shots(
 def _drawn(dataset: Dataset, units: Sequence[Unit], shots: int, seed: Sequence[int]) -> Draw:
     """Return one draw; the other rows of the drawn units are in neither dataset."""
     rng, labels = np.random.default_rng(seed), dataset.target.strata(dataset.y)
-    picked, used = list[int](), set[int]()
+    picked, used, learned = list[int](), set[int](), _learned(dataset, units)
     for c, name in enumerate(dataset.target.stratum_names):
-        own = [n for n, unit in enumerate(units) if labels[unit[0]] == c]
+        own = [n for n, row in learned.items() if labels[row] == c]
         if len(own) <= shots:
+            weighed = " and those of weight 0 not at all" if len(learned) < len(units) else ""
             raise DataError(
                 f"--shots {shots} takes {shots + 1} different {dataset.examples} or more of each "
-                f"class beside the test part, where copies and the rows of a group count once; "
-                f"{name!r} has {len(own)}. Add {dataset.examples}, or name fewer --shots."
+                f"class beside the test part, where copies and the rows of a group count once"
+                f"{weighed}; {name!r} has {len(own)}. Add {dataset.examples}, or name fewer "
+                f"--shots."
             )
         chosen = rng.permutation(own)[:shots].tolist()
-        picked += [units[n][0] for n in chosen]
+        picked += [learned[n] for n in chosen]
         used |= set(chosen)
     rest = [row for n, unit in enumerate(units) if n not in used for row in unit]
     return dataset.take(sorted(picked)), dataset.take(sorted(rest))
+
+
+def _learned(dataset: Dataset, units: Sequence[Unit]) -> dict[int, int]:
+    """Return the first row of a weight above 0 of each unit that has one, by the unit's number."""
+    weights = dataset.weights or (1.0,) * len(dataset)
+    kept = ((n, [row for row in unit if weights[row]]) for n, unit in enumerate(units))
+    return {n: rows[0] for n, rows in kept if rows}

@@ -171,7 +171,8 @@ def gain_of_more(table: FeatureTable, seed: int) -> Estimate | None:
     groups = tuple(table.groups[i] for i in half) if table.groups else ()
     ids = tuple(table.ids[i] for i in half)
     x, y = table.x[half], table.y[half]
-    few = FeatureTable(ids, x, y, table.target, table.made_by, groups=groups)
+    own = table.supervision[half]
+    few = FeatureTable(ids, x, y, table.target, table.made_by, groups=groups, supervision=own)
     try:
         by_half = cross_validated_head(few).predictions
         by_all = cross_validated_head(table).predictions

@@ -30,7 +30,7 @@ from headstart.features.loading import load_for_features
 from headstart.heads.families import head_for
 from headstart.heads.fit import FEWEST as FEWEST
 from headstart.heads.fit import cross_validate
-from headstart.heads.head import Rows, check_counts
+from headstart.heads.head import Rows, check_counts, counted
 from headstart.heads.specs import HeadSpec, UsualSpec
 from headstart.models.specs import FeatureExtraction
 from headstart.targets.predictions import Predictions
@@ -254,9 +254,11 @@ def cross_validated_head(table: FeatureTable) -> HeadResult:
     rows = replace(table, target=target)
     found = cross_validate(spec, rows, rows)
     if found is None:
+        weighed = counted(table)
+        some = " with a weight above 0" if weighed is not table else ""
         raise DataError(
             f"A head is cross-validated on {FEWEST} rows or more, of two labels or more, each in "
-            f"two groups; there are {len(table)} rows. Add examples."
+            f"two groups; there are {len(weighed.y)} rows{some}. Add examples."
         )
     out, answers = np.flatnonzero(found.held_out), found.answers_of(target)
     predictions = Predictions(tuple(table.ids[i] for i in out), answers, table.y[out], target)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.base.values import Record, later
 from headstart.evaluation.evaluation import Estimate, wilson
 from headstart.heads.fit import fit_head
-from headstart.heads.head import FeatureRows, some_of
+from headstart.heads.head import FeatureRows, counted, some_of
 from headstart.heads.specs import LogisticSpec
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # of the training rows
@@ -52,10 +52,12 @@ def learning_curve(
 ) -> LearningCurve | None:
     """Fit heads on growing shares of the training rows and evaluate them on validation.
 
-    draws: of rows, for each share but the last. Returns None without validation rows.
+    draws: of rows, for each share but the last. Training rows of weight 0 are left out. Returns
+    None without validation rows.
     """
     if not len(val.y):
         return None
+    train = counted(train)
     spec, rng = LogisticSpec(l2=(l2,)), np.random.default_rng(seed)
     spreads = list[tuple[int, float, float]]()
     for share in SHARES:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from headstart.base.values import Record
 from headstart.evaluation.evaluation import Estimate, estimated
 from headstart.heads.fit import fit_head
-from headstart.heads.head import FeatureRows, some_of
+from headstart.heads.head import FeatureRows, counted, some_of
 from headstart.heads.specs import HeadSpec
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # of the training rows
@@ -44,10 +44,11 @@ def score_curve(
     """Fit heads on growing shares of the training rows and evaluate them on validation.
 
     spec: of a head that is fitted without epochs. draws: of rows, for each share but the last.
-    Returns None without validation rows.
+    Training rows of weight 0 are left out. Returns None without validation rows.
     """
     if not len(val.y):
         return None
+    train = counted(train)
     target, rng = train.target, np.random.default_rng(seed)
     metric = next(iter(target.shown or target.metrics(*_no_rows(train))))
     points = list[ScorePoint]()

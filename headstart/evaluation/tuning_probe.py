@@ -19,7 +19,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.splits import Splits
 from headstart.evaluation.evaluation import Estimate, compare, merit_of
 from headstart.features.extract import FeatureTable
-from headstart.heads.fit import folds_of
+from headstart.heads.fit import folds_of_rows
 from headstart.models.fitting import fit_phase
 from headstart.models.model import Model
 from headstart.models.results import FitResult
@@ -160,11 +160,11 @@ class _Fold:
 
 def _folds(rows: Dataset) -> Iterator[tuple[NDArray[np.int64], Splits]]:
     """Yield the rows of each fold, and their splits: a fold is the test part."""
-    folds = folds_of(rows.target.strata(rows.y), rows.groups, FOLDS)
+    folds = folds_of_rows(rows, FOLDS)
     for fold in range(int(folds.max(initial=-1)) + 1):
         out, kept = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         rest = rows.take(kept)
-        inner = folds_of(rest.target.strata(rest.y), rest.groups, INNER)
+        inner = folds_of_rows(rest, INNER)
         train, val = rest.take(np.flatnonzero(inner != 0)), rest.take(np.flatnonzero(inner == 0))
         yield out, Splits(train, val, rows.take(out))
 

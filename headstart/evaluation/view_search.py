@@ -4,6 +4,7 @@ A change is taken if a head that learns from changed pictures too answers pictur
 a lower loss, by more than noise. Changes that alter the class, such as flips of digits, raise it.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,14 @@ from headstart.backbones.views import ViewSpec
 from headstart.base.values import Record
 from headstart.evaluation.backbone_search import solved_head
 from headstart.features.extract import FeatureTable
-from headstart.heads.fit import TRIALS, CrossValidated, cross_validate, folds_of, tried_of
+from headstart.heads.fit import (
+    TRIALS,
+    CrossValidated,
+    cross_validate,
+    folds_of_rows,
+    tried_of,
+    within_folds,
+)
 from headstart.heads.head import FeatureRows, Head, loss_weights, some_of
 from headstart.heads.specs import HeadSpec
 from headstart.modalities.images.augment import AutoViews
@@ -259,7 +267,7 @@ def _near_least_loss(spec: HeadSpec, found: CrossValidated, target: Target) -> H
     tried = tried_of(spec)
     least = min(found.path, key=lambda entry: entry[target.loss_name])[tried]
     every = sorted(getattr(spec, tried))
-    place = every.index(least)
+    place = bisect_left(every, least)  # more neighbours than a fold has rows are tried as fewer
     near: dict[str, Any] = {tried: tuple(every[max(0, place - 1) : place + 2])}
     return replace(spec, **near)
 
@@ -270,7 +278,8 @@ def _of_least_loss(spec: HeadSpec, train: FeatureRows, plain: FeatureTable) -> _
     train: the rows of `plain`, or several views of them, one view after the other. A strength that
     some folds do not offer, such as too many neighbours, is left out.
     """
-    folds = folds_of(plain.target.strata(plain.y), plain.groups)
+    folds = folds_of_rows(plain)
+    spec = within_folds(spec, train, folds)
     heads: dict[float, list[Head]] = {}
     for fold in range(int(folds.max()) + 1):
         kept = some_of(train, np.tile(folds != fold, len(train.y) // len(plain.y)))

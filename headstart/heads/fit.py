@@ -14,6 +14,7 @@ from headstart.heads.head import (
     FeatureRows,
     Fitted,
     Floats,
+    LabelledRows,
     Trial,
     blocks,
     check_finite,
@@ -25,7 +26,7 @@ from headstart.heads.head import (
 from headstart.heads.logistic import logistic_trials
 from headstart.heads.nearest import nearest_trials
 from headstart.heads.ridge import ridge_folds, ridge_trials
-from headstart.heads.specs import HeadSpec
+from headstart.heads.specs import HeadSpec, NearestSpec
 from headstart.targets.target import Labels, Outputs, Target
 
 Trials = Callable[[Any, FeatureRows, Floats], Iterator[Trial]]
@@ -61,25 +62,29 @@ def fit_head(spec: HeadSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     folds = folds_of(train.target.strata(train.y), train.groups)
     if len(val.y):
         found = _fit_by_validation(spec, train, val)
-    elif _enough(folds):
+    elif _enough(folds >= 0):
         found = _fit_by_folds(spec, train, folds)
     else:
         found = _fit_by_default(spec, train)
     return replace(found, target=_decided(spec, found, train, folds))
 
 
-def _enough(folds: NDArray[np.int64]) -> bool:
-    return bool(folds.max(initial=-1) >= 0 and (folds >= 0).sum() >= FEWEST)
+def _enough(judged: NDArray[np.bool_]) -> bool:
+    return bool(judged.sum() >= FEWEST)
 
 
 def folds_of(
-    strata: NDArray[np.int64], groups: Sequence[str] = (), folds: int = FOLDS
+    strata: NDArray[np.int64],
+    groups: Sequence[str] = (),
+    folds: int = FOLDS,
+    learned: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """Return each row's held-out fold, (N,); -1 for a group with a stratum that no other group has.
 
     strata: integers whose proportions the folds keep, such as classes. groups: rows with the same
-    name stay in one fold; a row with an empty or no name is its own group. Groups are drawn at
-    random, as a split draws them, so that held-out rows are as new as test rows are.
+    name stay in one fold; a row with an empty or no name is its own group. learned: (N,) which rows
+    are learned from, None for all; those of a stratum are never all held out at once. Groups are
+    drawn at random, as a split draws them, so that held-out rows are as new as test rows are.
 
     >>> folds_of(np.array([0, 0, 0, 1, 1, 2]), folds=2).tolist()
     [0, 1, 0, 1, 0, -1]
@@ -87,7 +92,8 @@ def folds_of(
     [0, 1, 0, 1, 0]
     """
     owner = _group_of(len(strata), groups)  # groups are numbered as they first appear
-    pairs, counts = np.unique(np.stack([owner, strata]), axis=1, return_counts=True)
+    rows = np.stack([owner, strata])
+    pairs, counts = np.unique(rows, axis=1, return_counts=True)
     group, stratum = pairs
     by_size = np.lexsort((stratum, -counts, group))
     main = stratum[by_size][np.unique(group, return_index=True)[1]]  # a group's commonest stratum
@@ -95,12 +101,30 @@ def folds_of(
     for c in np.unique(main):
         own = rng.permutation(np.flatnonzero(main == c))
         fold[own] = np.arange(len(own)) * min(folds, len(own)) // len(own)
-    for c in np.unique(stratum):
-        own = group[stratum == c]
-        if len(np.unique(fold[own])) == 1:  # holding it out would leave no training rows
-            fold[own] = -1
+    _train_each_stratum(fold, group, stratum)
+    if learned is not None:
+        _train_each_stratum(fold, *rows[:, learned])
     used = np.unique(fold[fold >= 0])
     return np.where(fold < 0, -1, np.searchsorted(used, fold))[owner]
+
+
+def folds_of_rows(rows: LabelledRows, folds: int = FOLDS) -> NDArray[np.int64]:
+    """Return the folds of `folds_of` for labelled rows; those of weight 0 are not learned from."""
+    learned = rows.supervision.learned
+    return folds_of(rows.target.strata(rows.y), rows.groups, folds, learned)
+
+
+def _train_each_stratum(
+    fold: NDArray[np.int64], group: NDArray[np.int64], stratum: NDArray[np.int64]
+) -> None:
+    """Set the folds of groups to -1 where holding them out would leave a stratum without rows.
+
+    fold: of each group. group, stratum: of rows to learn from.
+    """
+    for c in np.unique(stratum):
+        own = group[stratum == c]
+        if len(np.unique(fold[own])) == 1:
+            fold[own] = -1
 
 
 def _group_of(rows: int, groups: Sequence[str]) -> NDArray[np.int64]:
@@ -130,10 +154,19 @@ def answers_out_of_fold(
     """Return the answers to each row by a head fitted without it, NaN for rows without one; None
     for too few rows. The arguments are those of `out_of_fold`."""
     order, folds = rng.permutation(len(table.y)), np.empty(len(table.y), np.int64)
-    folds[order] = folds_of(table.target.strata(table.y)[order])
-    if folds.max(initial=-1) < 0 or not _differ(table, folds >= 0):
+    learned = table.supervision.learned
+    own = None if learned is None else learned[order]
+    folds[order] = folds_of(table.target.strata(table.y)[order], learned=own)
+    judged = _judged_rows(table, folds)
+    if not judged.any() or not _differ(table, judged):
         return None
     return _answers_without(spec, table, folds)
+
+
+def _judged_rows(rows: FeatureRows, folds: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (N,) which rows are held out and have a weight above 0."""
+    learned = rows.supervision.learned
+    return folds >= 0 if learned is None else (folds >= 0) & learned
 
 
 def _answers_without(spec: HeadSpec, table: FeatureRows, folds: NDArray[np.int64]) -> Outputs:
@@ -149,7 +182,7 @@ def _answers_without(spec: HeadSpec, table: FeatureRows, folds: NDArray[np.int64
 def _decided(spec: HeadSpec, found: Fitted, train: FeatureRows, folds: NDArray[np.int64]) -> Target:
     """Return the target with its decisions chosen on out-of-fold answers of the training rows."""
     target, out = train.target, folds >= 0
-    if not target.decides or not _enough(folds):
+    if not target.decides or not _enough(out):
         return target
     tried = tried_of(spec)
     setting: dict[str, Any] = {tried: (found.chosen[tried],)}
@@ -223,17 +256,34 @@ def cross_validate(spec: HeadSpec, train: FeatureRows, plain: FeatureRows) -> Cr
 
     plain: N rows that are held out in turn, stratified, the rows of a group together. train: the
     same rows to fit on, or V views of each, one view after the other. The strongest regularisation
-    is tried first; the search ends when four settings in turn are no better.
+    is tried first; the search ends when four settings in turn are no better. Rows of weight 0 are
+    answered, but neither learned from nor counted.
     """
-    folds = folds_of(plain.target.strata(plain.y), plain.groups)
-    if not _enough(folds) or not _differ(plain, folds >= 0):
+    folds = folds_of_rows(plain)
+    judged = _judged_rows(plain, folds)
+    if not _enough(judged) or not _differ(plain, judged):
         return None
     return _cross_validated(spec, train, plain, folds)
+
+
+def within_folds(spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]) -> HeadSpec:
+    """Return the spec; if it tries only more neighbours than some fold's training rows, with as
+    many as all folds have.
+
+    train, folds: of `cross_validate`, whose folds would else have different numbers of neighbours.
+    """
+    if not isinstance(spec, NearestSpec):
+        return spec
+    learned, fold = train.supervision.learned, np.tile(folds, len(train.y) // len(folds))
+    fold = fold if learned is None else fold[learned]
+    least = len(fold) - int(np.bincount(fold[fold >= 0]).max())
+    return spec if min(spec.neighbours) <= least else replace(spec, neighbours=(least,))
 
 
 def _cross_validated(
     spec: HeadSpec, train: FeatureRows, plain: FeatureRows, folds: NDArray[np.int64]
 ) -> CrossValidated:
+    spec = within_folds(spec, train, folds)
     asked, target, y = folds >= 0, plain.target, plain.y
     weights = loss_weights(plain, spec.class_weights)[asked]
     path: list[dict[str, float]] = []

@@ -65,11 +65,9 @@ class TunableHead(Head, Protocol):
     def from_module(self, module: "nn.Module") -> Head: ...  # the head that it became
 
 
-class FeatureRows(Protocol):
-    """Labelled feature rows, such as a FeatureTable."""
+class LabelledRows(Protocol):
+    """Labelled rows, such as a Dataset."""
 
-    @property
-    def x(self) -> NDArray[np.float32]: ...  # (N, D)
     @property
     def y(self) -> Labels: ...  # as the target encodes them; for classes (N,) int64
     @property
@@ -78,6 +76,13 @@ class FeatureRows(Protocol):
     def groups(self) -> tuple[str, ...]: ...  # rows with the same name share a fold; () for none
     @property
     def supervision(self) -> Supervision: ...  # how the rows count in the loss
+
+
+class FeatureRows(LabelledRows, Protocol):
+    """Labelled feature rows, such as a FeatureTable."""
+
+    @property
+    def x(self) -> NDArray[np.float32]: ...  # (N, D)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +157,10 @@ def view_of(rows: FeatureRows, chosen: NDArray[np.bool_]) -> FeatureRows:
 
 def counted(rows: FeatureRows) -> FeatureRows:
     """Return the rows whose case weight is above 0, the only ones that a head learns from."""
-    weights = rows.supervision.weights
-    if weights is None or (weights > 0).all():
+    learned = rows.supervision.learned
+    if learned is None:
         return rows
-    kept = np.flatnonzero(weights > 0)
+    kept = np.flatnonzero(learned)
     groups = tuple(rows.groups[row] for row in kept) if rows.groups else ()
     return replace(some_of(rows, kept), groups=groups)
 

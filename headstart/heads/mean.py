@@ -4,7 +4,7 @@ import numpy as np
 
 from headstart.heads.basis import Basis, Doubles
 from headstart.heads.fit import check_pair
-from headstart.heads.head import FeatureRows, Fitted
+from headstart.heads.head import FeatureRows, Fitted, counted
 from headstart.heads.linear import softmax_head
 from headstart.heads.ridge import temperature_of
 from headstart.heads.specs import MeanSpec
@@ -18,6 +18,7 @@ def fit_mean(spec: MeanSpec, train: FeatureRows, val: FeatureRows) -> Fitted:
     temperature T is that of the least log loss of the training rows, each judged by means without
     it. Validation rows are not needed. Raises the errors of `check_pair`.
     """
+    train = counted(train)
     check_pair(train, val)
     basis = Basis.of(train, spec.class_weights)
     present = np.asarray(basis.targets.any(axis=0))

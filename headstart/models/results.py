@@ -123,10 +123,10 @@ def worth_keeping(made: Mapping[str, Candidate]) -> str:
     """Return the name of the best on validation, or of the simplest, made first, if the best gains
     no more than one standard error over it.
 
-    The error is that of the mean paired difference of the rows' scores: few rows of validation
-    can't tell two models apart, and then the simpler one is right as often, faster, and mostly
-    better on new rows (the one-standard-error rule of Breiman et al. 1984, Classification and
-    Regression Trees).
+    The error is that of the mean paired difference of the rows' scores, which one row does not
+    have: few rows of validation can't tell two models apart, and then the simpler one is right as
+    often, faster, and mostly better on new rows (the one-standard-error rule of Breiman et al.
+    1984, Classification and Regression Trees).
     """
     simplest, best = next(iter(made)), best_of(made)
     one, other = made[best].val, made[simplest].val
@@ -135,6 +135,6 @@ def worth_keeping(made: Mapping[str, Candidate]) -> str:
     scores = (p.target.row_scores(p.outputs, p.labels) for p in (one, other))
     won = np.subtract(*scores)[one.known]
     if len(won) < 2:
-        return best
+        return simplest
     error = won.std(ddof=1) / np.sqrt(len(won))
     return best if won.mean() > error * (1 + 1e-9) else simplest  # one row alone is one error

@@ -91,8 +91,12 @@ class FeatureExtraction:
         """Return whether folds choose the head's setting, with so many rows of validation."""
         few = 0 < validation < ENOUGH
         asked = self.choose == "folds" or (self.choose == "auto" and few)
-        solved = not self.head.by_epochs
-        return asked and solved and HEADS[self.head.family].fit is fit_head
+        return asked and self.chooses
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the head has a setting that folds can choose, as solved heads but `mean` have."""
+        return not self.head.by_epochs and HEADS[self.head.family].fit is fit_head
 
     def resolved(self, backbone: Backbone | Frozen) -> "FeatureExtraction":
         """Return the spec with "card" replaced by the settings of the backbone's card."""

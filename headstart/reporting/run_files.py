@@ -80,6 +80,8 @@ class RunRecipe(Record):
     by candidate. versions: by package.
     backbone_search, view_search: the tables by which `--backbone auto` and `--augment auto`
     chose. budget: seconds of the run, by which what was not asked for was planned; 0 for no limit.
+    head_named: of a run with `shots`, whether its logistic head was named, so that no other was
+    tried.
     """
 
     data: str = ""
@@ -102,6 +104,7 @@ class RunRecipe(Record):
     folds: int = field(default=0, metadata=later())
     shots: int = field(default=0, metadata=later())
     draws: int = field(default=10, metadata=later())
+    head_named: bool = field(default=False, metadata=later())
     members: int = field(default=1, metadata=later())
     language: str = "en"
     insights: str = field(default="quick", metadata=later())

@@ -15,6 +15,7 @@ from headstart.runs.job import Job
 SPECS = ("target", "recipe", "finetune", "augment", "trust", "split", "checks")
 CHOICES = ("backbone", "baseline", "tta", "data_licence", "language", "insights")
 COUNTS = ("folds", "shots", "draws", "members")  # whole numbers
+NAMED = "head_named"  # true if the head was given, which is the usual one all the same
 TIME = "budget"  # of a run it is a record: its settings are those that were planned
 ASKED = ("strategy", "weights")  # a string, or a dict with the string and the run's result
 # Keys that a run records beside its settings.
@@ -41,7 +42,7 @@ def read_config(path: Path, job: Job | None = None) -> Job:
 
 
 def _job(plain: dict[str, Any], job: Job) -> Job:
-    known = {*SPECS, *CHOICES, *COUNTS, *ASKED, TIME, "data", "refit"}
+    known = {*SPECS, *CHOICES, *COUNTS, *ASKED, TIME, NAMED, "data", "refit"}
     if unknown := sorted(plain.keys() - known - {*RECORDED, *SEARCHES}):
         raise UnknownName("setting", unknown[0], known)
     own = {name: plain[name] for name in CHOICES if name in plain}
@@ -50,6 +51,8 @@ def _job(plain: dict[str, Any], job: Job) -> Job:
     specs = {name: _spec(getattr(job, name), plain[name]) for name in SPECS if plain.get(name)}
     if TIME in plain and "phases" not in plain:
         counts[TIME] = entry(plain, TIME, float | str)
+    if NAMED in plain and entry(plain, NAMED, bool):
+        job = replace(job, given=tuple(sorted({*job.given, "head"})))
     if "data" in plain:
         own["source"] = plain["data"]
     if wrong := [name for name, value in own.items() if not isinstance(value, str)]:

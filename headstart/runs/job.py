@@ -193,6 +193,11 @@ class Job:
                 "--augment auto chooses on the rows outside the test part, and --folds judges "
                 "every row: name the changes that a run without --folds comes to."
             )
+        if self.shots:
+            raise SpecError(
+                "--augment auto judges changes for training on all rows, and the heads that "
+                "--shots compares learn from examples as they are: leave one of them out."
+            )
         if self.budget_s:
             raise SpecError(
                 "--budget plans a run before its features are there, by which --augment auto "
@@ -237,6 +242,9 @@ class Job:
             return replace(self, augment=Augment()).for_data(data, listener)
         if self.shots and self.strategy == "auto":
             return replace(self, strategy="extract").for_data(data, listener)
+        if self.idle_views:
+            listener.stage("views", "none: the heads of few shots learn from examples as they are")
+            return replace(self, augment=Augment()).for_data(data, listener)
         if not installed("torch"):
             return self._without_torch(listener)._for_data(data, listener)
         return self._for_data(data, listener)
@@ -370,8 +378,19 @@ class Job:
     @property
     def tunes(self) -> bool:
         """Whether there is a second phase."""
-        wanted = self.strategy in ("auto", "finetune") and self.finetune.thaws
+        wanted = self.strategy in ("auto", "finetune") and self.finetune.thaws and not self.shots
         return wanted and self.recipe.head.fine_tunes
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything but the baseline is trained by steps: a head, layers, or all of them."""
+        return self.tunes or self.strategy == "scratch" or self.recipe.head.by_epochs
+
+    @property
+    def idle_views(self) -> bool:
+        """Whether nothing would learn from the changed examples that this job asks for."""
+        views = self.augment.active and self.tta in ("none", "auto")
+        return bool(self.shots) and views and self.baseline == "none"
 
     @property
     def spec(self) -> TwoPhaseSpec:
@@ -398,9 +417,10 @@ class Job:
 
     def idle(self) -> tuple[str, ...]:
         """Return the names of training settings that this job never reads."""
+        scratch = self.strategy == "scratch"
         head = {setting_of_head(f.name) for f in fields(self.recipe.head)}
         tuned, read = {f.name for f in fields(FineTune)}, {"class_weights", "seed"}
-        if self.strategy == "scratch":
+        if scratch:
             read |= tuned - {"thaw", "thaw_from", "norms", "wise", "cut_precision"}
             read -= {"lora", "lora_alpha"}
             read |= head & {"output", "hidden", "head_lr"}
@@ -409,9 +429,10 @@ class Job:
             read |= tuned if self.tunes else set()
             read -= {"cut_precision"} if self.finetune.adversarial else set()
         read -= set() if self.finetune.adversarial else {"adversarial_rise", "adversarial_steps"}
-        trains = self.strategy == "scratch" or self.tunes or self.baseline != "none"
+        trains = scratch or self.tunes or self.baseline != "none"
         read |= {"compile"} if trains else set()
-        return tuple(sorted((head | tuned | {"compile"}) - read))
+        read |= {"choose"} if self.recipe.chooses and not scratch else set()
+        return tuple(sorted((head | tuned | {"compile", "choose"}) - read))
 
 
 SHARED = {"class_weights", "dropout", "resample", "seed"}  # one flag sets these in every spec

@@ -1,5 +1,6 @@
 """`headstart train DATA --lr-find`: test learning rates, and write nothing."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,6 @@ from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.data.checks import check, good_rows
 from headstart.data.dataset import Dataset
-from headstart.data.splits import split
 from headstart.heads.families import check_supports
 from headstart.modalities.images.augment import AutoViews
 from headstart.modalities.reading import survey
@@ -21,11 +21,28 @@ if TYPE_CHECKING:
     from headstart.models.rate_test import RateTest
 
 
+def check_alone(job: Job, others: Mapping[str, bool]) -> None:
+    """Raise SpecError for what a test of rates does not do. others: further flags that were given,
+    by name."""
+    asked = {
+        **others,
+        "budget": bool(job.budget_s),
+        "resume": job.resume,
+        "shots": bool(job.shots),
+    }
+    if wrong := next((name for name, given in asked.items() if given), None):
+        raise SpecError(
+            f"--lr-find takes a few steps of one training and writes no run, so --{wrong} would "
+            f"change nothing: leave one of them out."
+        )
+
+
 def find_rate(data: Dataset, job: Job, listener: Listener) -> "RateTest":
     """Check and split the data, and test the rates of what the job would train.
 
-    The rows are those of training; near duplicates are not confirmed by features here. Raises the
-    errors of `train`, SpecError for a job that trains nothing by steps.
+    The rows are those of training, with folds those of the first one; near duplicates are not
+    confirmed by features here. Raises the errors of `train`, SpecError for a job that trains
+    nothing by steps.
     """
     if job.backbone == AUTO:
         raise SpecError(
@@ -39,7 +56,7 @@ def find_rate(data: Dataset, job: Job, listener: Listener) -> "RateTest":
     check_searched(data.target)
     job = job.for_data(data, listener)
     context = RunContext(job.store, job.runtime.resolved(), listener)
-    if job.strategy == "extract" and not job.recipe.head.by_epochs:
+    if not job.trains:
         raise SpecError(
             f"A {job.recipe.head.family} head is solved, and has no learning rate. Leave --lr-find "
             f"out, or name --strategy finetune, or --head linear."
@@ -52,7 +69,8 @@ def find_rate(data: Dataset, job: Job, listener: Listener) -> "RateTest":
     found = check(data, seen, threads=threads)
     rows = good_rows(data, seen, job.checks)
     check_supports(job.recipe.head, rows.target)
-    splits = split(rows, job.split, together=found.together)
+    parts = job.parts(rows, found.together)
+    splits = parts.folds[0] if parts.folds else parts.whole
     scratch = job.strategy == "scratch"
     network = run.start.backbone
     return rate_test(job.spec, network, splits, context, scratch=scratch)

@@ -542,6 +542,7 @@ def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:
         folds=job.folds,
         shots=job.shots,
         draws=job.draws,
+        head_named=bool(job.shots) and "head" in job.given and job.recipe.head.family == "logistic",
         members=job.members,
         language=job.language,
         insights=job.insights,

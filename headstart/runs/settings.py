@@ -181,10 +181,20 @@ def _refuse_idle(job: "Job", settings: Mapping[str, Any], spelt: Callable[[str],
     others -= {"head_lr"} if job.strategy == "scratch" or job.tunes else set()
     idle = [spelt(name) for name in sorted({*job.idle(), *others}) if name in settings]
     if idle:
+        how = f"{spelt('strategy')} {job.strategy}"
+        owners = [spelt("head"), spelt("strategy")]
+        if job.shots:
+            how, owners = f"{spelt('shots')} {job.shots}", owners[:1]
         raise SpecError(
-            f"{' and '.join(idle)} would change nothing, with {spelt('strategy')} {job.strategy} "
+            f"{' and '.join(idle)} would change nothing, with {how} "
             f"and {spelt('head')} {job.recipe.head.family}: leave out what you don't need, or name "
-            f"the {spelt('head')} or {spelt('strategy')} that it belongs to."
+            f"the {' or '.join(owners)} that it belongs to."
+        )
+    changes = [spelt(name) for name in sorted({*CHANGES, "views"} & settings.keys())]
+    if job.idle_views and changes:
+        raise SpecError(
+            f"{' and '.join(changes)} would change nothing: the heads that {spelt('shots')} "
+            f"compares learn from examples as they are. Leave such changes out."
         )
     if "views" in settings and not job.spec.views.active:
         raise SpecError(

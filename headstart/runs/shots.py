@@ -21,7 +21,8 @@ def with_best_head(
 
     table: features of all rows. The test rows are in no draw.
     """
-    job, specs = state.job, heads_to_try(state.job.recipe.head, table.target)
+    job = state.job
+    specs = heads_to_try(job.recipe.head, table.target, named="head" in job.given)
     with state.clock("shots"):
         draws = [(table.of(train), table.of(rest)) for train, rest in parts.draws]
         progress = partial(state.context.listener.progress, "shots")
@@ -31,9 +32,12 @@ def with_best_head(
     return replace(state, job=replace(job, recipe=replace(job.recipe, head=best))), found
 
 
-def heads_to_try(head: HeadSpec, target: Target) -> list[HeadSpec]:
-    """Return the heads of TRIED that can predict the target, or the one that was asked for."""
-    if head != LogisticSpec(class_weights=head.class_weights):
+def heads_to_try(head: HeadSpec, target: Target, *, named: bool = False) -> list[HeadSpec]:
+    """Return the heads of TRIED that can predict the target, or the one that was asked for.
+
+    named: whether `head` was, as the usual one is equal to a logistic head with usual settings.
+    """
+    if named or head != LogisticSpec(class_weights=head.class_weights):
         return [head]
     return [spec_named(name, head) for name in TRIED if HEADS[name].supports(target)]
 

@@ -11,6 +11,7 @@ from headstart.base.errors import DataError
 
 Doubles = NDArray[np.float64]
 HEAVIEST = 1e30  # largest case weight: the sum of many is finite
+ROUNDING = 1e-9  # of the sum of a row's probabilities that were divided by their sum
 NEAR = 0.0101  # by which the probabilities of a row may miss a sum of 1: three of .33 sum to .99
 
 
@@ -46,6 +47,13 @@ class Supervision:
         """The keyword arguments of `Target.balance` and `Target.row_weights`: the case weights."""
         return {} if self.weights is None else {"case": self.weights}
 
+    @property
+    def learned(self) -> NDArray[np.bool_] | None:
+        """(N,) whether each row is learned from, with a weight above 0; None if all are."""
+        if self.weights is None or (self.weights > 0).all():
+            return None
+        return np.asarray(self.weights > 0)
+
     def __getitem__(self, rows: Any) -> "Supervision":
         """Return the supervision of some rows, by their numbers or a mask."""
         weights, soft = (None if a is None else a[rows] for a in (self.weights, self.soft))
@@ -70,6 +78,26 @@ def check_weights(weights: Sequence[float], ids: Sequence[str]) -> None:
             f"A weight is a number from 0 to {HEAVIEST:g}; got {own[wrong[0]]} for "
             f"{ids[wrong[0]]}. Change it or take the row out."
         )
+
+
+def of_sum_one(soft: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
+    """Return the probabilities of each row divided by their sum, unless that is 1 up to rounding.
+
+    soft: N rows of as many numbers, whose sums may miss 1 by NEAR.
+
+    >>> of_sum_one(((0.25, 0.75), (0.495, 0.495)))
+    ((0.25, 0.75), (0.5, 0.5))
+    """
+    if not len(soft):
+        return soft
+    sums = np.array(soft, np.float64).sum(axis=1)
+    off = np.abs(sums - 1) > ROUNDING
+    if not off.any():
+        return soft
+    return tuple(
+        tuple(share / total for share in shares) if wrong else tuple(shares)
+        for shares, total, wrong in zip(soft, sums.tolist(), off.tolist(), strict=True)
+    )
 
 
 def check_soft(soft: Sequence[Sequence[float]], ids: Sequence[str], classes: int) -> None:
