@@ -21,6 +21,7 @@ from headstart.base.context import RunContext
 from headstart.base.errors import DataError, MissingPackage, PlaceError, SpecError
 from headstart.base.listener import Listener, Listeners
 from headstart.base.notebook import html_table, text_table
+from headstart.base.paths import user_path
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan, Checks, good_rows, parts_of, with_parts
@@ -181,7 +182,7 @@ def index(
     """
     own = input_class(input)() if input else None
     request = IndexRequest(str(data), own, column, label, labelled=not unlabelled)
-    return write_index(request, Path(out).expanduser())
+    return write_index(request, user_path(out))
 
 
 @speaks_python
@@ -340,8 +341,8 @@ def search(
             checks=limits,
         )
         space = with_settings(TuningSpace(), settings)
-        return search_settings(rows, asked, space, job, Path(out), context)
-    place, plan = None if out is None else Path(out), with_settings(SearchPlan(), settings)
+        return search_settings(rows, asked, space, job, user_path(out), context)
+    place, plan = None if out is None else user_path(out), with_settings(SearchPlan(), settings)
     found = search_rows(rows, plan, context, checks=limits, out=place)
     tell_left_out(found.left_out, context.listener)
     return found
@@ -451,7 +452,7 @@ def train(
         return find_rate(rows, own, listener)
     if out is None:
         raise SpecError("Name the folder for the run: train(data, out).")
-    out = Path(out)
+    out = user_path(out)
     if dry_run:
         return forecast(rows, out, own, listener)
     if seeds != 1:
@@ -620,7 +621,7 @@ def _job(
             "recipe, config and job all say what to start from: give one of them, and settings."
         )
     if config is not None:
-        job = read_config(Path(config))
+        job = read_config(user_path(config))
     job = job or get_recipe(recipe or "default").job
     settings = dict(settings)
     if "augment" in settings and not isinstance(settings["augment"], str):
@@ -668,7 +669,7 @@ def demo(
 
     >>> hs.demo().evaluation.accuracy  # doctest: +SKIP
     """
-    folder = free_folder(Path("runs/demo")) if out is None else Path(out)
+    folder = free_folder(Path("runs/demo")) if out is None else user_path(out)
     chosen = get_demo(example)
     job = replace(chosen.job, store=as_store(store))
     return train_job(chosen.read(), folder, job, listener)
@@ -699,7 +700,7 @@ def save(model: Trained, folder: Where) -> Path:
     >>> hs.save(fitted, "bundle")  # doctest: +SKIP
     """
     try:
-        return save_bundle(loaded(model), folder).folder
+        return save_bundle(loaded(model), user_path(folder)).folder
     except FileExistsError as error:
         raise PlaceError(
             f"{folder} is there already: name another folder, or remove it."
@@ -890,7 +891,7 @@ def _of_detections(
     if metrics:
         raise SpecError("Own metrics are of one answer per row, and boxes have many: name none.")
     plan = with_settings(TargetPlan(), settings)
-    return judge_detections(results, None if data is None else Path(data), part, plan)
+    return judge_detections(results, None if data is None else user_path(data), part, plan)
 
 
 def _named_metrics(
@@ -918,7 +919,7 @@ def _record(model: Trained) -> RunRecord | None:
     if isinstance(model, Run):
         return read_record(model.folder)
     if isinstance(model, str | Path):
-        return read_record(Path(model))
+        return read_record(run_folder(model))
     if not isinstance(model, FitResult) or model.splits is None:
         return None
     parts = {part: getattr(model.splits, part) for part in PARTS}
@@ -981,7 +982,7 @@ def report(
     folder = run_folder(run)
     if not folder.exists():
         raise DataError(f"There is no run {folder}. Check the path.")
-    files = recorded_files(folder, None if data is None else Path(data), listener)
+    files = recorded_files(folder, None if data is None else user_path(data), listener)
     return write_report(folder, files, language)
 
 

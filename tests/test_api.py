@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import headstart as hs
+from headstart.base.paths import user_path
 from headstart.errors import DataError, PlaceError, SpecError, UnknownName
 from headstart.specs import Augment
 
@@ -314,6 +315,26 @@ def test_a_run_is_opened_by_itself_or_its_folder(run: hs.Run, photos: Path, tmp_
     assert hs.save(run, tmp_path / "bundle") == tmp_path / "bundle"
     with pytest.raises(PlaceError, match="is there already"):
         hs.save(run, tmp_path / "bundle")
+
+
+def test_a_path_in_the_home_folder_may_begin_with_a_tilde(
+    run: hs.Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written into a folder that is called ~, and rows of a run are known as its own."""
+    home = run.folder.parent
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    own: dict[str, Any] = {"store": "~/store", "backbone": "tiny:32", "strategy": "extract"}
+    assert hs.evaluate("~/run", photos, store="~/store").n == run.evaluation.n
+    assert hs.evaluate("~/run/predictions.csv").n == run.evaluation.n
+    assert hs.save("~/run", "~/bundle") == home / "bundle"
+    assert hs.export("~/run", "~/export", store="~/store").folder == home / "export"
+    assert hs.train(photos, "~/again", insights="none", **own).folder == home / "again"
+    hs.views(photos / "dark/00.png", out="~/views.png", flip="horizontal", size=32)
+    hs.explain("~/run", photos / "dark/00.png", out="~/why", method="places", store=None)
+    assert {"bundle", "export", "again", "views.png", "why"} <= {p.name for p in home.iterdir()}
+    assert list(tmp_path.iterdir()) == []
+    assert str(user_path("~no-such-user/x")) == "~no-such-user/x"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 from headstart.base.atomic import write_json, write_text
 from headstart.base.errors import DataError
 from headstart.base.notebook import escape
+from headstart.base.paths import user_path
 from headstart.data.content import read_checked
 from headstart.explaining.neighbours import Neighbour
 from headstart.explaining.saved import NearestExample
@@ -93,8 +94,9 @@ class TextExplanation:
 
     def save(self, path: Path | str) -> None:
         """Write `html()`, and `to_plain()` beside it as .json; raises OSError."""
-        write_text(Path(path), self.html())
-        write_json(Path(path).with_suffix(".json"), self.to_plain())
+        path = user_path(path)
+        write_text(path, self.html())
+        write_json(path.with_suffix(".json"), self.to_plain())
 
     def strongest(self, sign: int, count: int = LISTED) -> list[tuple[str, float]]:
         """Return the words that add most (sign 1) or take most away (-1), with their values."""
