@@ -22,7 +22,7 @@ from headstart.base.display import display, displayed
 from headstart.base.errors import DataError
 from headstart.base.lazy_sequence import LazySequence, Rows
 from headstart.base.location import WHOLE, Location, is_url
-from headstart.base.tables import Cells, column_names, parquet_cells, parquet_file
+from headstart.base.tables import Cells, MissingColumn, column_names, parquet_cells, parquet_file
 from headstart.data.choosing import LabelColumns, TableColumns, choose
 from headstart.data.dataset import Dataset
 from headstart.data.readers import OPTIONAL, PART_COLUMNS, WEIGHT, listed
@@ -191,7 +191,7 @@ def _columns_of(path: Path) -> TableColumns:
 def _refuse_unlabelled(path: Path, label: LabelColumns, input: Input[Any]) -> None:
     there = column_names(path, ())
     if missing := [name for name in label.needed if name.casefold() not in there]:
-        raise DataError(
+        raise MissingColumn(
             f"{display(path)} needs the column {' and '.join(missing)} to learn from or to judge "
             f"by, and lists {input.noun} without labels. Index them in folders, one a class."
         )
