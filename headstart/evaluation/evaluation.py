@@ -30,11 +30,13 @@ from headstart.targets.predictions import Predictions
 from headstart.targets.registry import target_from_plain
 from headstart.targets.tallies import MANY
 from headstart.targets.target import (
+    ANY,
     Baseline,
     Labels,
     Mean,
     Outputs,
     Plain,
+    Range,
     Resampled,
     Share,
     Table,
@@ -93,14 +95,10 @@ class Estimate(Record):
     def __gt__(self, other: "Estimate | float") -> bool:
         return self.value > float(other)
 
-    def widened(self, factor: float, *, signed: bool = False) -> "Estimate":
-        """Return the value with ends `factor` times as far, within [0, 1] if they are there.
-
-        signed: whether it is a difference, whose ends may pass 0.
-        """
-        low, high = (self.value + factor * (end - self.value) for end in (self.low, self.high))
-        if 0 <= self.low and self.high <= 1 and not signed:
-            low, high = max(0.0, low), min(1.0, high)
+    def widened(self, factor: float, within: Range = ANY) -> "Estimate":
+        """Return the value with ends `factor` times as far, but within the values it can have."""
+        ends = (self.value + factor * (end - self.value) for end in (self.low, self.high))
+        low, high = (float(np.clip(end, *within)) for end in ends)
         return replace(self, low=low, high=high)
 
     def to_plain(self) -> dict[str, float | None]:
@@ -202,25 +200,28 @@ def evaluate(
     seed: int = 0,
     resamples: int = 0,
     groups: Sequence[str] = (),
+    folds: bool = False,
 ) -> Evaluation:
     """Evaluate predictions: all metrics and tables of the target, with intervals.
 
     fitted: the target as fitted on training rows; its constant answer becomes the baseline.
     groups: a name for each row, of which the bootstrap of a `Resampled` metric draws whole groups;
-    () to draw rows. resamples: of the bootstrap; 0 for the target's or the usual number.
+    () to draw rows. resamples: of the bootstrap; 0 for the target's or the usual number. folds:
+    whether the models of several folds judged the rows, which makes intervals wider.
     """
     rows = np.flatnonzero(predictions.known)
     known = predictions.take(rows)
     target, answers, y = known.target, known.outputs, known.labels
     units = units_of([groups[row] for row in rows.tolist()] if groups else ())
     draws = resamples or target.resamples or RESAMPLES
-    estimate = partial(estimated, resamples=draws, seed=seed, units=units)
+    once = partial(estimated, resamples=draws, seed=seed, units=units)
+    estimate = partial(once, widen=FOLDS_WIDEN) if folds else once
     base = fitted.baseline(y) if fitted else None
     return Evaluation(
         fitted or target,
         len(known),
         {name: estimate(metric) for name, metric in target.metrics(answers, y).items()},
-        base and replace(base, metric=estimate(base.metric)),
+        base and replace(base, metric=once(base.metric)),
         tuple(
             replace(table, rows=tuple(tuple(map(estimate, row)) for row in table.rows))
             for table in target.tables(answers, y)
@@ -228,22 +229,20 @@ def evaluate(
     )
 
 
-def of_folds(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation of rows that the models of several folds judged: wider intervals."""
+def estimated(
+    cell: Any, resamples: int = RESAMPLES, seed: int = 0, units: Units = (), widen: float = 1.0
+) -> Any:
+    """Return a metric with the interval of its kind (bootstrap, Wilson, none); others as given.
 
-    def wider(cell: Any) -> Any:
-        return cell.widened(FOLDS_WIDEN) if isinstance(cell, Estimate) else cell
-
-    tables = (
-        replace(table, rows=tuple(tuple(map(wider, row)) for row in table.rows))
-        for table in evaluation.tables
-    )
-    metrics = {name: wider(metric) for name, metric in evaluation.metrics.items()}
-    return replace(evaluation, metrics=metrics, tables=tuple(tables))
+    widen: how many times as wide the interval is made.
+    """
+    found = _estimated(cell, resamples, seed, units)
+    if widen == 1 or not isinstance(found, Estimate):
+        return found
+    return found.widened(widen, cell.within)
 
 
-def estimated(cell: Any, resamples: int = RESAMPLES, seed: int = 0, units: Units = ()) -> Any:
-    """Return a metric with the interval of its kind (bootstrap, Wilson, none); others as given."""
+def _estimated(cell: Any, resamples: int, seed: int, units: Units) -> Any:
     if isinstance(cell, Mean):
         return bootstrap(cell.rows, resamples, seed)
     if isinstance(cell, Resampled):

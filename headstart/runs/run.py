@@ -33,7 +33,6 @@ from headstart.evaluation.evaluation import (
     compare,
     decimals,
     evaluate,
-    of_folds,
 )
 from headstart.evaluation.few_shots import FewShots
 from headstart.evaluation.insights import Insights
@@ -506,7 +505,7 @@ def _evaluated(
     """
     judged = partial(evaluate, fitted=learned.shipped.model.target)
     return RunEvaluation(
-        test=of_folds(judged(test)) if folds else judged(test),
+        test=judged(test, folds=bool(folds)),
         val=judged(learned.kept.val),
         kept=learned.fitted.kept,
         candidates_on_val=on_val,

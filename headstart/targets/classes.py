@@ -20,6 +20,7 @@ from headstart.targets.one_name import UNKNOWN as UNKNOWN
 from headstart.targets.one_name import OneName
 from headstart.targets.tallies import Tallies
 from headstart.targets.target import (
+    POSITIVE,
     Array,
     Baseline,
     Labels,
@@ -209,11 +210,12 @@ class ClassTarget(FocalTarget, OneName):
         right = int((predicted(answers) == y).sum())
         table = Tallies.of(predicted(answers), y, len(self.names))
         named = scored(answers) and len(y) > 0
+        losses = metrics.log_losses(answers["scores"], y) if named else None
         return {
             "accuracy": Share(right / len(y), len(y)) if len(y) else None,
             "balanced_accuracy": table.balanced_accuracy(),
             "macro_f1": table.macro_f1(),
-            "log_loss": Mean(metrics.log_losses(answers["scores"], y)) if named else None,
+            "log_loss": Mean(losses, POSITIVE) if losses is not None else None,
             "auroc": auroc_metric(answers["scores"], y) if named else None,
         }
 

@@ -26,6 +26,7 @@ from headstart.targets.metrics import confusion
 from headstart.targets.one_name import UNKNOWN, OneName
 from headstart.targets.plan import TargetPlan
 from headstart.targets.target import (
+    POSITIVE,
     Array,
     Baseline,
     Labels,
@@ -263,11 +264,11 @@ class GradesTarget(OneName):
         n, given = len(y), median_grades(answers["scores"])
         away = np.abs(given - y)
         return {
-            "quadratic_kappa": resampled(n, quadratic_kappa(given, y)),
-            "mae": Mean(away.astype(np.float64)) if n else None,
+            "quadratic_kappa": resampled(n, quadratic_kappa(given, y), (-1.0, 1.0)),
+            "mae": Mean(away.astype(np.float64), POSITIVE) if n else None,
             "accuracy": Share(float((away == 0).mean()), n) if n else None,
             "within_one": Share(float((away <= 1).mean()), n) if n else None,
-            "log_loss": Mean(self.row_losses(answers, y)) if n else None,
+            "log_loss": Mean(self.row_losses(answers, y), POSITIVE) if n else None,
         }
 
     def lacks(self, other: Target) -> tuple[str, ...]:
@@ -287,8 +288,9 @@ class GradesTarget(OneName):
         titles = ("grade", "n", "precision", "recall", "F1", "MAE")
         away = np.abs(given - y).astype(np.float64)
         rows = tuple(
-            (name, *class_cells(table, c), Mean(away[y == c]) if (y == c).any() else None)
+            (name, *class_cells(table, c), Mean(own, POSITIVE) if len(own) else None)
             for c, name in enumerate(self.names)
+            for own in [away[y == c]]
         )
         cells = tuple(tuple(map(int, row)) for row in table)
         keys = (*titles[:4], "f1", "mae")
