@@ -463,7 +463,9 @@ def drawn(
 
 
 def units_of(groups: Sequence[str]) -> Units:
-    """Return the numbers of the rows of each group."""
+    """Return the numbers of the rows of each group; () if each row is a group of its own."""
+    if len(set(groups)) == len(groups):
+        return ()
     members = defaultdict[str, list[int]](list)
     for row, name in enumerate(groups):
         members[name].append(row)
