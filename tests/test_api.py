@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,20 @@ def test_a_fitted_model_is_judged_by_its_own_test_rows(photos: Path, fitted: Any
         assert result.n == n
     assert hs.evaluate(fitted, photos, part="train").n == len(fitted.splits.train)
     assert hs.evaluate(fitted.model, photos).n == 40  # nothing tells what it learned from
+
+
+def test_the_parts_of_other_data_in_memory_count(photos: Path) -> None:
+    """Data in memory has no place by which it would be that of the model; its rows tell."""
+    rng, labels = np.random.default_rng(5), ["dark", "bright"] * 20
+    levels = np.array([60, 190] * 20)[:, None, None, None]
+    x = (levels + rng.normal(0, 30, (40, 20, 24, 3))).clip(0, 255).astype(np.uint8)
+    own: Any = hs.fit((x, labels), strategy="extract", **TINY)
+    other = [(str(example.source), example.label) for example in hs.read(photos)]
+    rows = replace(hs.read(other), parts=("train",) * 30 + ("test",) * 10, origin="")
+    assert hs.evaluate(own, rows, store=None).n == 10
+    for part, there in (("auto", own.splits.test), ("train", own.splits.train)):
+        result = hs.evaluate(own, (x, labels), part=part, store=None)  # type: ignore[arg-type]
+        assert (result.n, result.left_out) == (len(there), ())
 
 
 def test_rows_that_do_not_count_are_named(photos: Path, fitted: Any) -> None:
