@@ -119,9 +119,15 @@ class Predictions:
         return tuple("unknown" if d else a for a, d in zip(answers, doubts, strict=True))
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame: path, the answer, its score and reason, and all columns."""
+        """Return a pandas DataFrame: path, the answer, its score and reason, and all columns.
+
+        The answer is a class or several names, "unknown" if the model doubts it, or a number, which
+        stays one then.
+        """
         columns = dict(self.target.columns(self.outputs))
-        frame: dict[str, Any] = {"path": self.ids, next(iter(columns)): self.names}
+        name, answers = next(iter(columns.items()))
+        own = answers if answers.dtype.kind in "iuf" else self.names
+        frame: dict[str, Any] = {"path": self.ids, name: own}
         if self.classes and self.scored:
             frame["score"] = self.scores.max(axis=1)
         if any(self.doubts):
@@ -396,8 +402,12 @@ class _ParquetTable:
 
 
 def _texts(column: Array) -> list[str]:
+    """Return the cells of a column as those of a CSV file: a missing one, which is NaN among
+    numbers, is empty."""
+    if column.dtype == np.float64:
+        return [as_text(value) for value in column.tolist()]
     if column.dtype.kind == "f":
-        return [f"{value:.9g}" for value in column.tolist()]
+        return ["" if value != value else f"{value:.9g}" for value in column.tolist()]
     return ["" if value is None else str(value) for value in column.tolist()]
 
 
