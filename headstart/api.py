@@ -69,14 +69,19 @@ from headstart.reporting.page import write_report
 from headstart.reporting.run_files import RecordedRow
 from headstart.runs import tracking
 from headstart.runs.advise import advise as advise_on
-from headstart.runs.comparison import compare_runs, finished_runs
+from headstart.runs.comparison import (
+    compare_runs,
+    finished_runs,
+    judge_file,
+    judged_by_folds,
+)
 from headstart.runs.config import read_config
 from headstart.runs.demos import get_demo
 from headstart.runs.detections import judge_detections
 from headstart.runs.folder import RunRecord, free_folder, read_record
 from headstart.runs.forecast import Forecast, forecast
 from headstart.runs.job import AUTO, Job
-from headstart.runs.judging import judge
+from headstart.runs.judging import JudgedModel, judge
 from headstart.runs.rates import find_rate
 from headstart.runs.recipes import get_recipe
 from headstart.runs.recorded import data_from, recorded_files
@@ -90,7 +95,7 @@ from headstart.runs.tuning_search import search_settings
 from headstart.serving.entry import prediction_server
 from headstart.serving.settings import ServeSpec
 from headstart.targets.plan import TargetPlan
-from headstart.targets.predictions import Predictions, read_predictions
+from headstart.targets.predictions import Predictions
 
 if TYPE_CHECKING:
     from headstart.models.rate_test import RateTest
@@ -112,6 +117,7 @@ _OF_RUNS = {
 }  # settings of a run, which `fit` does not take
 # Fields of Runtime for a saved model, which always runs on the CPU.
 _ON_CPU = {"threads", "decode_threads", "engine", "compute_precision"}
+_OF_MODELS = {"store", *_ON_CPU}  # arguments of `evaluate` that only a model reads
 
 
 # ------------------------------------------------------------ data
@@ -858,39 +864,77 @@ def evaluate(
     row that the run was trained on. metrics: functions of labels and predictions, each (N,), as in
     `sklearn.metrics`, or a dict of them; labels of classes are texts. Their values are attributes
     with the functions' names. settings: `threads` and `decode_threads`, and for a file of
-    predictions `target`, the kind of target if it is not classes. For boxes, model may be a file
-    of detections (COCO's results, .json); data then has the true boxes. Raises DataError if no row
-    is left to evaluate on.
+    predictions `target`, the kind of target if it is not classes and no run is beside it, with
+    `ordered`, the grades from the lowest on. For boxes, model may be a file of detections (COCO's
+    results, .json); data then has the true boxes. Raises DataError if no row is left to evaluate
+    on, SpecError for a setting that nothing would read.
 
     >>> hs.evaluate("runs/flowers", "photos").accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)
     """
-    check_known(settings, {"target", "voc_base"} | _ON_CPU)
-    if isinstance(model, str | Path) and Path(model).suffix == ".json" and Path(model).is_file():
-        return _of_detections(Path(model), data, part, metrics, settings)
-    context, target = _context(store, listener, settings), settings.get("target", "")
-    predictions, left_out = _given_predictions(model, data, target), tuple[LeftOut, ...]()
-    if predictions is not None:
-        evaluation = evaluate_predictions(predictions)
+    check_known(settings, {"target", "ordered", "voc_base"} | _ON_CPU)
+    plan, file = with_settings(TargetPlan(), settings), _file_of(model)
+    given = {
+        *settings,
+        *(["part"] if part != "auto" else []),
+        *(["store"] if store != USUAL else []),
+    }
+    if file is not None and file.suffix.lower() == ".json":
+        _refuse_idle(given & _OF_MODELS, "a model, and detections were made before")
+        return _of_detections(file, data, part, metrics, plan)
+    _refuse_idle(given & {"voc_base"}, "detections in a .json file")
+    if file is None:
+        _refuse_idle(given & {"target", "ordered"}, "a file of predictions; others know it")
+    if file is not None or isinstance(model, Predictions):
+        _refuse_idle(given & (_OF_MODELS | {"part"}), "a model, and predictions were made before")
+        judged = _judged_before(file or model, data, plan, as_listener(listener))
     else:
-        assert not isinstance(model, Predictions)
-        own_test = isinstance(model, FitResult) and model.splits and data is None
-        rows = model.splits.test if own_test else read_for(data, loaded(model).target)  # type: ignore[union-attr]
-        judged = judge(loaded(model), _record(model), rows, part, rows.origin, context)
-        predictions, evaluation = judged.predictions, judged.evaluation
-        left_out = judged.left_out
-        tell_left_out(left_out, context.listener)
-    named = _named_metrics(metrics, evaluation)
-    own = {name: own_metric(metric, predictions) for name, metric in named.items()}
-    return replace(evaluation, own=own, left_out=left_out)
+        judged = _judged_now(model, data, part, _context(store, listener, settings))
+    named, folds = _named_metrics(metrics, judged.evaluation), file and judged_by_folds(file)
+    own = {n: own_metric(m, judged.predictions, folds=bool(folds)) for n, m in named.items()}
+    return replace(judged.evaluation, own=own, left_out=judged.left_out)
+
+
+def _file_of(model: Trained | Predictions) -> Path | None:
+    """Return the file of answers that a model is given as; None for a model, or other answers."""
+    path = user_path(model) if isinstance(model, str | Path) else None
+    return path if path is not None and path.is_file() else None
+
+
+def _refuse_idle(settings: set[str], what: str) -> None:
+    """Raise SpecError for a setting that is given and is for something else."""
+    if settings:
+        raise SpecError(f"{min(settings)} is for {what}: leave it out.")
+
+
+def _judged_before(answers: Any, data: Any, plan: TargetPlan, listener: Listener) -> JudgedModel:
+    """Return the evaluation of predictions, or of a file of them."""
+    if data is not None:
+        raise SpecError("Predictions know their labels: evaluate them without data.")
+    if isinstance(answers, Path):
+        predictions, evaluation = judge_file(answers, plan, listener)
+        return JudgedModel(evaluation, predictions, ())
+    if not answers.known.any():
+        raise DataError("There is nothing to judge by: no row of the predictions has a label.")
+    return JudgedModel(evaluate_predictions(answers), answers, ())
+
+
+def _judged_now(model: Trained, data: Any, part: Part, context: RunContext) -> JudgedModel:
+    """Return the evaluation of a model on labelled data, by default the test rows of `fit`."""
+    if data is None and not (isinstance(model, FitResult) and model.splits):
+        raise SpecError("A model is judged on labelled data: evaluate(model, data).")
+    own_test = isinstance(model, FitResult) and model.splits and data is None
+    rows = model.splits.test if own_test else read_for(data, loaded(model).target)  # type: ignore[union-attr]
+    judged = judge(loaded(model), _record(model), rows, part, rows.origin, context)
+    tell_left_out(judged.left_out, context.listener)
+    return judged
 
 
 def _of_detections(
-    results: Path, data: Any, part: Part, metrics: Any, settings: dict[str, Any]
+    results: Path, data: Any, part: Part, metrics: Any, plan: TargetPlan
 ) -> Evaluation:
     if metrics:
         raise SpecError("Own metrics are of one answer per row, and boxes have many: name none.")
-    plan = with_settings(TargetPlan(), settings)
     return judge_detections(results, None if data is None else user_path(data), part, plan)
 
 
@@ -931,37 +975,27 @@ def _record(model: Trained) -> RunRecord | None:
     return RunRecord("", rows) if rows else None
 
 
-def _given_predictions(model: Trained | Predictions, data: Any, target: str) -> Predictions | None:
-    """Return `model` if it is predictions, read from a file if need be; None if it is a model."""
-    if isinstance(model, str | Path) and Path(model).is_file():
-        model = read_predictions(Path(model), target)
-    elif target:
-        raise SpecError("target is for a file of predictions; others know it: leave it out.")
-    if isinstance(model, Predictions):
-        if data is not None:
-            raise SpecError("Predictions know their labels: evaluate them without data.")
-        if not model.known.any():
-            raise DataError("There is nothing to judge by: no row of the predictions has a label.")
-        return model
-    if data is None and not (isinstance(model, FitResult) and model.splits):
-        raise SpecError("A model is judged on labelled data: evaluate(model, data).")
-    return None
-
-
 @speaks_python
-def compare(*runs: Where | Run, target: str = "", listener: Listener | None = None) -> Comparisons:
+def compare(
+    *runs: Where | Run,
+    target: str = "",
+    ordered: str | Sequence[str] = "",
+    listener: Listener | None = None,
+) -> Comparisons:
     """Compare finished runs, or files of predictions, with the first, on the same test rows.
 
-    target: what the files predict, such as "number"; "" leaves it to their columns. Folders without
-    a finished run are left out, and reported to the listener. Raises SpecError for fewer than two
-    runs, Mismatch if their rows, labels or classes differ.
+    target: what the files predict, such as "number"; "" leaves it to their columns. ordered: of
+    grades, the lowest first. Folders without a finished run are left out, and reported to the
+    listener. Raises SpecError for fewer than two runs, Mismatch if their rows, labels or classes
+    differ.
 
     >>> hs.compare("runs/a", "runs/b")  # doctest: +SKIP
     """
     given = runs[0] if len(runs) == 1 and isinstance(runs[0], list | tuple) else runs
     kept, left_out = finished_runs([run_folder(run) for run in given])
     tell_left_out(left_out, as_listener(listener))
-    return compare_runs(kept, target)
+    names = ordered if isinstance(ordered, str) else ",".join(ordered)
+    return compare_runs(kept, target, names)
 
 
 @speaks_python

@@ -18,6 +18,7 @@ import headstart as hs
 from headstart.base.paths import user_path
 from headstart.errors import DataError, PlaceError, SpecError, UnknownName
 from headstart.specs import Augment
+from headstart.targets.predictions import write_csv
 
 TINY: dict[str, Any] = {"backbone": "tiny:32", "store": None}
 
@@ -315,6 +316,35 @@ def test_other_metrics_are_refused(metrics: Any, says: str, fitted: Any) -> None
     with pytest.raises(SpecError) as error:
         hs.evaluate(fitted, metrics=metrics)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"part": "val"}, "part is for a model, and predictions were made before: leave it out"),
+        ({"store": None}, "store is for a model"),
+        ({"threads": 1}, "threads is for a model"),
+        ({"voc_base": 0}, "voc_base is for detections in a .json file: leave it out"),
+        ({"target": "class"}, "target is for a file of predictions"),
+        ({"ordered": "a,b"}, "ordered is for a file of predictions"),
+    ],
+    ids=str,
+)
+def test_settings_of_evaluate_that_nothing_would_read_are_refused(
+    settings: dict[str, Any], says: str, fitted: Any, photos: Path, tmp_path: Path
+) -> None:
+    (name,) = settings
+    said = fitted.model.predict(fitted.splits.test, store=None)
+    with pytest.raises(SpecError, match=says):
+        hs.evaluate(said, **settings)
+    if name in ("voc_base", "target", "ordered"):
+        with pytest.raises(SpecError, match=says):
+            hs.evaluate(fitted, photos, **settings)
+    else:
+        write_csv(said, tmp_path / "said.csv")
+        with pytest.raises(SpecError, match=says):
+            hs.evaluate(tmp_path / "said.csv", **settings)
+        assert hs.evaluate(tmp_path / "said.csv", target="class").n == len(said)
 
 
 # ------------------------------------------------------------ runs

@@ -164,3 +164,4 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="name the DATA"):
         hs.evaluate(file)
     assert hs.evaluate(file, path).AP.value == 0.0
+    assert hs.evaluate(file.rename(tmp_path / "found.JSON"), path).AP.value == 0.0

@@ -254,12 +254,17 @@ def _estimated(cell: Any, resamples: int, seed: int, units: Units) -> Any:
 
 
 def own_metric(
-    metric: OwnMetric, predictions: Predictions, *, seed: int = 0, resamples: int = 200
+    metric: OwnMetric,
+    predictions: Predictions,
+    *,
+    seed: int = 0,
+    resamples: int = 200,
+    folds: bool = False,
 ) -> Estimate:
     """Return a user's own metric with its bootstrap interval.
 
     metric: a function of labels and answers, each (N,), as in `sklearn.metrics`: class names for
-    classes. Resamples for which it is undefined are left out.
+    classes. Resamples for which it is undefined are left out. folds: as for `evaluate`.
     """
     rows = np.flatnonzero(predictions.known)
     columns = predictions.target.columns(predictions.outputs)
@@ -282,7 +287,8 @@ def own_metric(
             f"A metric returns one number for labels and answers, each (N,) of texts for classes; "
             f"{name} raised {type(error).__name__}: {error}"
         ) from error
-    return Estimate(value, float(low), float(high), len(rows))
+    found = Estimate(value, float(low), float(high), len(rows))
+    return found.widened(FOLDS_WIDEN) if folds else found
 
 
 def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 10_000) -> Estimate:

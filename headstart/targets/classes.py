@@ -187,7 +187,7 @@ class ClassTarget(FocalTarget, OneName):
         if n and not UNKNOWN <= y.min() <= y.max() < c:
             raise Mismatch(f"A label is from 0 to {c - 1}, or -1 if unknown; got {y}.")
         if given is not None:
-            _check_answers(given, n, c)
+            check_answers(given, n, c)
         if scored(answers):
             check_probabilities(scores)
 
@@ -324,8 +324,14 @@ def check_class_names(
 
 
 def names_of_scores(columns: Collection[str]) -> tuple[str, ...]:
-    """Return the names in the columns of scores, score:NAME."""
-    return tuple(name.removeprefix(SCORE) for name in columns if name.startswith(SCORE))
+    """Return the names in the columns of scores, score:NAME; raises DataError without any."""
+    names = tuple(name.removeprefix(SCORE) for name in columns if name.startswith(SCORE))
+    if not names:
+        raise DataError(
+            "A file of predictions of labels or grades has a column score:NAME for each of them; "
+            "there is none."
+        )
+    return names
 
 
 def names_beyond(names: Sequence[str], other: Target) -> tuple[str, ...]:
@@ -370,7 +376,7 @@ def improbable(scores: Array) -> int | None:
     return int(wrong.argmax()) if wrong.any() else None
 
 
-def _check_answers(answers: Array, n: int, classes: int) -> None:
+def check_answers(answers: Array, n: int, classes: int) -> None:
     if answers.shape != (n,) or answers.dtype != np.int64:
         raise Mismatch(
             f"There is one answer per row, an int64; got {answers.shape} of {answers.dtype} for "

@@ -37,6 +37,7 @@ from headstart.targets.classes import (
     predicted,
     scored,
 )
+from headstart.targets.plan import TargetPlan
 from headstart.targets.registry import TARGETS
 from headstart.targets.target import Array, Labels, Outputs, Target
 
@@ -282,10 +283,14 @@ def joined_names(value: Any) -> str:
     return "|".join(value) if isinstance(value, tuple) else str(value)
 
 
-def read_predictions(path: Path, target: Target | str | None = None) -> Predictions:
+def read_predictions(
+    path: Path, target: Target | str | None = None, *, ordered: str = ""
+) -> Predictions:
     """Read predictions from a file of `write_predictions` or of another tool, columns in any order.
 
-    target: the name of another kind is enough if the columns show the rest. None is classes, whose
+    target: the name of another kind is enough if the columns show the rest. ordered: of grades,
+    their names from the lowest on, as in TargetPlan; "" for that of the columns. None is classes,
+    whose
     columns are path, label (empty if unknown), predicted, and score:CLASS for each class. Scores or
     `predicted` may be missing: `predicted` is then the class of the highest score, and without
     scores the classes are the names in the rows, sorted. Names are normalized like a manifest's
@@ -299,6 +304,8 @@ def read_predictions(path: Path, target: Target | str | None = None) -> Predicti
     if isinstance(target, str):
         kind = TARGETS[target or ClassTarget.kind]
         target = None if kind is ClassTarget else kind.of_columns(header)
+        if ordered and target is not None:
+            target = target.planned(TargetPlan(target.kind, ordered))
     if target is not None and not isinstance(target, ClassTarget):
         return _answers_to(target, path, table)
     _check_header(path, header)
